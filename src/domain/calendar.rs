@@ -1,0 +1,1 @@
+//! Days, weeks and months in the organization's time zone.

@@ -1,0 +1,245 @@
+//! The one kind of thing a store keeps: a named counter, with a part that stays and a part that expires by itself.
+//!
+//! Every limit is such a counter. A rate is all expiring, over the window's length. Requests in flight expire over a
+//! reservation's time to live and go back to zero when settled. A budget stays for its period; only what `on_unsettled`
+//! would release expires. Expiry therefore needs no sweeper, and a crashed gateway leaks nothing.
+
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{MAX_AMOUNT, Timestamp, window::Ring};
+
+/// The name of a counter and the calendar period it counts in. Cheap to clone and to hash: the name's hash is computed once.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "(Arc<str>, u32)", into = "(Arc<str>, u32)")]
+pub struct CounterKey {
+    name: Arc<str>,
+    hash: u64,
+    period: u32,
+}
+
+impl CounterKey {
+    /// A counter that belongs to no calendar period.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        let name = name.into();
+        let mut first_eight = [0; 8];
+        for (to, from) in first_eight.iter_mut().zip(blake3::hash(name.as_bytes()).as_bytes()) {
+            *to = *from;
+        }
+        Self { name, hash: u64::from_le_bytes(first_eight), period: 0 }
+    }
+
+    /// The same counter in the period that starts on `first_day` (as `20261101`; 0: none).
+    #[must_use]
+    pub fn in_period(&self, first_day: u32) -> Self {
+        Self { name: Arc::clone(&self.name), hash: self.hash, period: first_day }
+    }
+
+    /// The name without the period, such as `team/chatbot|tokens|minute`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The first day of the period as `20261101`; 0: none.
+    #[must_use]
+    pub const fn period(&self) -> u32 {
+        self.period
+    }
+}
+
+impl PartialEq for CounterKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+            && self.period == other.period
+            && (Arc::ptr_eq(&self.name, &other.name) || self.name == other.name)
+    }
+}
+
+impl Eq for CounterKey {}
+
+impl Hash for CounterKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash ^ (u64::from(self.period) << 32));
+    }
+}
+
+/// `name` or `name@20261101`: the form in which a store writes a key.
+impl fmt::Display for CounterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.period {
+            0 => f.write_str(&self.name),
+            period => write!(f, "{}@{period}", self.name),
+        }
+    }
+}
+
+impl fmt::Debug for CounterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<(Arc<str>, u32)> for CounterKey {
+    fn from((name, period): (Arc<str>, u32)) -> Self {
+        Self::new(name).in_period(period)
+    }
+}
+
+impl From<CounterKey> for (Arc<str>, u32) {
+    fn from(key: CounterKey) -> Self {
+        (key.name, key.period)
+    }
+}
+
+/// How a counter keeps its books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CounterKind {
+    /// Only an expiring part: rates and requests in flight. Settling corrects the slot of the reservation.
+    Window {
+        /// The length of a slot in milliseconds, a sixtieth of the window.
+        slot_ms: u64,
+    },
+    /// A part that stays, a part that expires, and how much of it is settled: budgets.
+    Budget {
+        /// The length of a slot of the expiring part in milliseconds.
+        slot_ms: u64,
+    },
+}
+
+impl CounterKind {
+    /// The length of a slot in milliseconds.
+    #[must_use]
+    pub const fn slot_ms(self) -> u64 {
+        match self {
+            Self::Window { slot_ms } | Self::Budget { slot_ms } => slot_ms,
+        }
+    }
+}
+
+/// What one reservation wants of one counter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Which counter.
+    pub counter: CounterKey,
+    /// How it keeps its books.
+    pub kind: CounterKind,
+    /// The bound on what is used, this hold included; [`MAX_AMOUNT`] where the counter only counts.
+    pub limit: u64,
+    /// The part that stays until settled. Always 0 for a window.
+    pub kept: u64,
+    /// The part that expires by itself.
+    pub expiring: u64,
+}
+
+impl Hold {
+    /// What the hold takes of its limit.
+    #[must_use]
+    pub const fn amount(&self) -> u64 {
+        self.kept + self.expiring
+    }
+}
+
+/// A counter as it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    base: u64,
+    settled: u64,
+    open: u64,
+    expiring: Ring,
+}
+
+/// The state of a counter at one instant, for reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterState {
+    /// Everything that counts: settled and reserved.
+    pub used: u64,
+    /// What was settled. Budgets only.
+    pub settled: u64,
+    /// Reservations not settled yet, expired ones included. Budgets only.
+    pub open: u64,
+}
+
+/// Why a hold does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// What is used now.
+    pub used: u64,
+    /// When the hold would fit if nothing else happened: at an instant, or not before the counter's period is over (for
+    /// a window: never).
+    pub frees_at: Option<Timestamp>,
+}
+
+impl Counter {
+    /// The state now.
+    pub fn state(&mut self, now: Timestamp, kind: CounterKind) -> CounterState {
+        CounterState {
+            used: self.base + self.expiring.used(now, kind.slot_ms()),
+            settled: self.settled,
+            open: self.open,
+        }
+    }
+
+    /// Whether `hold` fits now; the amount used if so.
+    ///
+    /// # Errors
+    /// The shortage, where it does not fit.
+    pub fn check(&mut self, now: Timestamp, hold: &Hold) -> Result<u64, Shortage> {
+        let used = self.state(now, hold.kind).used;
+        let wanted = used + hold.amount();
+        if wanted <= hold.limit {
+            return Ok(used);
+        }
+        let excess = wanted - hold.limit;
+        Err(Shortage { used, frees_at: self.expiring.frees_at(hold.kind.slot_ms(), excess) })
+    }
+
+    /// Takes `hold`, which was checked at the same instant.
+    pub fn take(&mut self, now: Timestamp, hold: &Hold) {
+        self.expiring.add(now, hold.kind.slot_ms(), hold.expiring);
+        if let CounterKind::Budget { .. } = hold.kind {
+            self.base += hold.kept;
+            self.open += 1;
+        }
+    }
+
+    /// Whether [`Counter::settle`] with the same arguments keeps every part within [`MAX_AMOUNT`].
+    pub fn can_settle(&mut self, now: Timestamp, hold: &Hold, actual: u64) -> bool {
+        let state = self.state(now, hold.kind);
+        actual <= MAX_AMOUNT && state.used + actual <= MAX_AMOUNT && state.settled + actual <= MAX_AMOUNT
+    }
+
+    /// Replaces `hold`, taken at `then`, by what was really used.
+    ///
+    /// A window gives back the difference in the slot where it was reserved, while that still counts, and puts an excess
+    /// in the present one. A budget gives back its expiring part likewise, and books what was used.
+    pub fn settle(&mut self, now: Timestamp, then: Timestamp, hold: &Hold, actual: u64) {
+        let slot_ms = hold.kind.slot_ms();
+        match hold.kind {
+            CounterKind::Window { .. } if actual > hold.expiring => {
+                self.expiring.add(now, slot_ms, actual - hold.expiring);
+            }
+            CounterKind::Window { .. } => {
+                self.expiring.take_back(now, then, slot_ms, hold.expiring - actual);
+            }
+            CounterKind::Budget { .. } => {
+                self.expiring.take_back(now, then, slot_ms, hold.expiring);
+                self.base = (self.base + actual).saturating_sub(hold.kept);
+                self.settled += actual;
+                self.open = self.open.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Whether the counter holds nothing worth keeping.
+    #[must_use]
+    pub fn is_idle(&self, now: Timestamp, kind: CounterKind) -> bool {
+        self.base == 0 && self.settled == 0 && self.open == 0 && self.expiring.is_idle(now, kind.slot_ms())
+    }
+}

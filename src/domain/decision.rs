@@ -1,0 +1,107 @@
+//! Decisions: allowed, or denied with every limit that refused.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Timestamp,
+    limit::{Quantity, Scope},
+    money::NanoUsd,
+};
+
+/// Why a request is refused. The one list, shared by answers, logs and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "each is explained in the contract, under the same name")]
+pub enum Reason {
+    UnknownTeam,
+    InvalidKey,
+    KeyRevoked,
+    KeyExpired,
+    ModelNotAllowed,
+    ModelNotPriced,
+    OperationNotAllowed,
+    MaxOutputTokensExceeded,
+    RequestRateExceeded,
+    TokenRateExceeded,
+    AudioRateExceeded,
+    TooManyInFlight,
+    TeamBudgetExhausted,
+    KeyBudgetExhausted,
+    OrganizationBudgetExhausted,
+    Paused,
+    UpstreamRateLimited,
+    StoreUnavailable,
+}
+
+/// When a refused request would pass if nothing else happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// Not at any time.
+    Never,
+    /// After so many milliseconds, and not before.
+    After(u64),
+}
+
+/// One limit that refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Why.
+    pub reason: Reason,
+    /// Whom the limit counts; `None` where no counter is involved.
+    pub scope: Option<Scope>,
+    /// Its place in the policy; empty where no limit is involved.
+    pub limit_id: String,
+    /// What it counts.
+    pub quantity: Measure,
+    /// The bound.
+    pub limit: u64,
+    /// What is used.
+    pub used: u64,
+    /// What the request wants.
+    pub requested: u64,
+    /// When it would pass.
+    pub retry: Retry,
+    /// For people.
+    pub message: String,
+}
+
+/// What a violation is measured in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Nothing.
+    None,
+    /// What a limit counts.
+    Of(Quantity),
+    /// Output tokens of one request.
+    OutputTokens,
+}
+
+/// The state of a limit after a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitStatus {
+    /// Its place in the policy.
+    pub limit_id: std::sync::Arc<str>,
+    /// Whom it counts.
+    pub scope: Scope,
+    /// What it counts.
+    pub quantity: Quantity,
+    /// The bound.
+    pub limit: u64,
+    /// What is used.
+    pub used: u64,
+    /// The longest time until nothing of it counts any more, in milliseconds.
+    pub reset_ms: u64,
+}
+
+/// An allowed request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The reservation; `None` for a dry run.
+    pub reservation: Option<(String, Timestamp)>,
+    /// The output tokens granted.
+    pub max_output_tokens: u64,
+    /// The worst case reserved.
+    pub reserved_cost: NanoUsd,
+    /// What the caller should know.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,153 @@
+//! Limits: a bound on one quantity, for one scope, over one window.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{counter::CounterKey, money::NanoUsd};
+
+/// Whom a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Scope {
+    /// The whole organization.
+    Organization,
+    /// The organization, one model or pattern of models.
+    OrganizationModel,
+    /// One team.
+    Team,
+    /// One team, one model or pattern of models.
+    TeamModel,
+    /// One key.
+    Key,
+    /// One user of a team.
+    User,
+}
+
+/// What a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Quantity {
+    /// Requests.
+    Requests,
+    /// Input tokens that were not cached, and output tokens.
+    Tokens,
+    /// Audio in milliseconds.
+    AudioMilliseconds,
+    /// Billionths of a US dollar.
+    NanoUsd,
+    /// Requests under way.
+    RequestsInFlight,
+}
+
+/// Over what a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Window {
+    /// Every interval of this length.
+    Sliding(Span),
+    /// The calendar period that now is in, in the organization's time zone.
+    Calendar(Period),
+    /// Now: what was reserved and is neither settled nor expired.
+    InFlight,
+}
+
+/// The length of a sliding window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Span {
+    /// 60 seconds.
+    Minute,
+    /// 60 minutes.
+    Hour,
+    /// 24 hours, whatever the calendar says.
+    Day,
+}
+
+impl Span {
+    /// The length in milliseconds.
+    #[must_use]
+    pub const fn length_ms(self) -> u64 {
+        match self {
+            Self::Minute => 60_000,
+            Self::Hour => 3_600_000,
+            Self::Day => 86_400_000,
+        }
+    }
+
+    /// `minute`, `hour` or `day`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+}
+
+/// A calendar period in the organization's time zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Period {
+    /// From midnight.
+    Day,
+    /// From Monday.
+    Week,
+    /// From the first of the month.
+    Month,
+}
+
+impl Period {
+    /// `day`, `week` or `month`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+        }
+    }
+}
+
+/// What happens when a budget cannot pay for a request's worst case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnShortfall {
+    /// The request is denied.
+    #[default]
+    Deny,
+    /// As many output tokens are granted as what remains can pay for, at least [`Limit::min_output_tokens`].
+    Clamp,
+    /// The request is allowed, with a warning.
+    Warn,
+}
+
+/// A point of a budget whose crossing is reported once per period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Threshold {
+    /// As the policy writes it: `80%` or `$400`.
+    pub text: Arc<str>,
+    /// The amount, rounded up to the nano-USD.
+    pub amount: NanoUsd,
+    /// The share of the budget in percent, rounded down; decides how loudly the crossing is logged.
+    pub percent: u64,
+}
+
+/// One limit of the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// Its place in the policy, such as `teams.chatbot.requests_per_minute`.
+    pub id: Arc<str>,
+    /// Whom it counts.
+    pub scope: Scope,
+    /// What it counts.
+    pub quantity: Quantity,
+    /// Over what it counts.
+    pub window: Window,
+    /// The bound in the quantity's unit; `None` where it only counts (a month without a budget).
+    pub bound: Option<u64>,
+    /// The counter, without the period (and, for [`Scope::User`], without the user).
+    pub counter: CounterKey,
+    /// Budgets only: what happens on a shortfall.
+    pub on_shortfall: OnShortfall,
+    /// Budgets only: the fewest output tokens worth granting under [`OnShortfall::Clamp`], at least 1.
+    pub min_output_tokens: u64,
+    /// Budgets only: in ascending order of amount.
+    pub alerts: Vec<Threshold>,
+}

@@ -1,0 +1,37 @@
+//! What Tollgate knows, free of I/O: money, prices, windows, limits, policy and decisions.
+//!
+//! Nothing here awaits, logs, reads a clock or sees protobuf; time comes in as a [`Timestamp`].
+
+pub mod calendar;
+pub mod counter;
+pub mod decision;
+pub mod limit;
+pub mod money;
+pub mod policy;
+pub mod price;
+pub mod request;
+pub mod window;
+
+use serde::{Deserialize, Serialize};
+
+/// The largest amount that a counter, a limit or a single hold may have: 2^53 − 1, the largest integer that both a `u64`
+/// and the double of a Redis script hold exactly. As nano-USD it is $9,007,199.25 in one period.
+pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
+
+/// Milliseconds since the Unix epoch, by the store's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The instant `ms` milliseconds later; the end of time where that cannot be told.
+    #[must_use]
+    pub const fn plus(self, ms: u64) -> Self {
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds from `earlier` to this instant, 0 where `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}

@@ -1,0 +1,128 @@
+//! The validated policy: what the hot path reads. Built by [`crate::config`] from what people write.
+
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::{Timestamp, limit::Limit, request::Operation};
+
+/// A whole policy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The hash of its content, 16 hexadecimal digits.
+    pub revision: Arc<str>,
+    /// The organization.
+    pub organization: Organization,
+    /// The teams by name.
+    pub teams: HashMap<Arc<str>, Arc<Team>>,
+    /// The declared keys by the SHA-256 of their secret.
+    pub keys: HashMap<[u8; 32], (Arc<Team>, Arc<Key>)>,
+}
+
+/// The organization's part of a policy.
+#[derive(Clone, Debug)]
+pub struct Organization {
+    /// Its id; names its counters in a shared store.
+    pub id: Arc<str>,
+    /// Where its days, weeks and months begin.
+    pub time_zone: TimeZone,
+    /// Its budgets and limits. The first is always the month's: without a budget it has no bound and only counts.
+    pub limits: Vec<Limit>,
+    /// Groq's own limits and whatever else is shared by all teams, by model.
+    pub model_limits: Vec<(ModelPattern, Vec<Limit>)>,
+}
+
+/// A team's part of a policy.
+#[derive(Clone, Debug)]
+pub struct Team {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it may use.
+    pub models: Vec<ModelPattern>,
+    /// What it may do.
+    pub operations: Vec<Operation>,
+    /// The most output tokens of one request.
+    pub max_output_tokens: Option<u64>,
+    /// What happens to a request that wants more.
+    pub on_exceed: OnExceed,
+    /// What an expired reservation is charged.
+    pub on_unsettled: OnUnsettled,
+    /// Its budgets and limits. The first is always the month's: without a budget it has no bound and only counts.
+    pub limits: Vec<Limit>,
+    /// Its limits by model.
+    pub model_limits: Vec<(ModelPattern, Vec<Limit>)>,
+    /// Limits of each of its users.
+    pub user_limits: Vec<Limit>,
+}
+
+/// A virtual key, declared in the policy.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it may use, within what the team may; `None`: the same.
+    pub models: Option<Vec<ModelPattern>>,
+    /// What it may do, within what the team may; `None`: the same.
+    pub operations: Option<Vec<Operation>>,
+    /// The most output tokens of one request, within the team's.
+    pub max_output_tokens: Option<u64>,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+    /// Its own budgets and limits.
+    pub limits: Vec<Limit>,
+}
+
+/// What happens to a request that wants more output tokens than permitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExceed {
+    /// It is denied.
+    #[default]
+    Deny,
+    /// It is granted fewer.
+    Clamp,
+}
+
+/// What a reservation that nobody settled is charged to budgets when it expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnUnsettled {
+    /// The worst case.
+    #[default]
+    ChargeReserved,
+    /// The estimated input.
+    ChargeInput,
+    /// Nothing.
+    Release,
+}
+
+/// An exact model name, or a prefix written with `*` at the end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ModelPattern {
+    /// This model.
+    Exact(Arc<str>),
+    /// Every model whose name begins so.
+    Prefix(Arc<str>),
+}
+
+impl ModelPattern {
+    /// Whether `model` is meant.
+    #[must_use]
+    pub fn matches(&self, model: &str) -> bool {
+        match self {
+            Self::Exact(name) => **name == *model,
+            Self::Prefix(prefix) => model.starts_with(&**prefix),
+        }
+    }
+}
+
+/// As the policy writes it.
+impl fmt::Display for ModelPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What a caller asks and reports, validated at the edge.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// What a Groq request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    /// Chat completions.
+    Chat,
+    /// Responses.
+    Responses,
+    /// Speech to text.
+    Transcription,
+    /// Speech to English text.
+    Translation,
+    /// Text to speech.
+    Speech,
+    /// Embeddings.
+    Embeddings,
+    /// One line of a batch.
+    Batch,
+}
+
+impl Operation {
+    /// Every operation.
+    pub const ALL: [Self; 7] = [
+        Self::Chat,
+        Self::Responses,
+        Self::Transcription,
+        Self::Translation,
+        Self::Speech,
+        Self::Embeddings,
+        Self::Batch,
+    ];
+
+    /// The name in policies: `chat`, `responses`, `transcription`, `translation`, `speech`, `embeddings`, `batch`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Transcription => "transcription",
+            Self::Translation => "translation",
+            Self::Speech => "speech",
+            Self::Embeddings => "embeddings",
+            Self::Batch => "batch",
+        }
+    }
+
+    /// How the operation is billed.
+    #[must_use]
+    pub const fn billing(self) -> Billing {
+        match self {
+            Self::Chat | Self::Responses => Billing::Tokens,
+            Self::Embeddings => Billing::InputTokens,
+            Self::Batch => Billing::BatchTokens,
+            Self::Transcription | Self::Translation => Billing::Audio,
+            Self::Speech => Billing::Characters,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Operation {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|operation| operation.name() == text).ok_or(())
+    }
+}
+
+/// What an operation is billed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Billing {
+    /// Input and output tokens, cached input at its own price.
+    Tokens,
+    /// Input tokens only.
+    InputTokens,
+    /// Tokens at half price, cached input like any other.
+    BatchTokens,
+    /// Time of audio.
+    Audio,
+    /// Characters.
+    Characters,
+}
+
+/// Groq's service tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceTier {
+    /// List price.
+    #[default]
+    OnDemand,
+    /// List price.
+    Flex,
+    /// Groq picks on demand or flex; list price.
+    Auto,
+    /// Priced by contract.
+    Performance,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Groq answered in full.
+    Completed,
+    /// The stream was cut.
+    Aborted,
+    /// Groq answered with an error.
+    Failed,
+    /// Groq answered 429.
+    RateLimited,
+    /// The request never reached Groq.
+    NotSent,
+}
+
+/// The estimated worst case of a request: what its cost and its holds are computed from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// Estimated input tokens.
+    pub input_tokens: u64,
+    /// Output tokens wanted; 0: not given.
+    pub max_output_tokens: u64,
+    /// Audio in milliseconds.
+    pub audio_ms: u64,
+    /// Characters to be spoken.
+    pub characters: u64,
+}
+
+/// Who asks.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// A team, by name.
+    Team(String),
+    /// The SHA-256 of a virtual key's secret; the secret itself goes no further than the edge.
+    Key([u8; 32]),
+}
+
+/// A request to be decided.
+#[derive(Clone)]
+pub struct AuthorizeRequest {
+    /// Who asks.
+    pub caller: Caller,
+    /// The end user; empty: not given.
+    pub user: String,
+    /// The idempotency key; empty: not given.
+    pub request_id: String,
+    /// Groq's model name.
+    pub model: String,
+    /// What the request does.
+    pub operation: Operation,
+    /// Groq's service tier.
+    pub service_tier: ServiceTier,
+    /// Its estimated worst case.
+    pub size: Size,
+    /// How long to wait for room, in milliseconds.
+    pub max_wait_ms: u64,
+    /// Decide only.
+    pub dry_run: bool,
+}
+
+/// What a request really used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Input tokens, cached included.
+    pub input_tokens: u64,
+    /// Input tokens read from the cache, at most `input_tokens`.
+    pub cached_input_tokens: u64,
+    /// Output tokens, reasoning included.
+    pub output_tokens: u64,
+    /// Reasoning tokens, at most `output_tokens`.
+    pub reasoning_tokens: u64,
+    /// Audio in milliseconds.
+    pub audio_ms: u64,
+    /// Characters.
+    pub characters: u64,
+    /// Built-in tools.
+    pub tools: Vec<ToolUsage>,
+}
+
+/// The use of a built-in tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolUsage {
+    /// Groq's name with its action.
+    pub tool: String,
+    /// How often it ran.
+    pub calls: u64,
+    /// How long it ran, in milliseconds.
+    pub run_ms: u64,
+}
+
+/// What is known of usage that has no reservation.
+#[derive(Clone)]
+pub struct Unreserved {
+    /// Who used it.
+    pub caller: Caller,
+    /// The end user; empty: not given.
+    pub user: String,
+    /// The idempotency key.
+    pub request_id: String,
+    /// Groq's model name.
+    pub model: String,
+    /// What the request did.
+    pub operation: Operation,
+    /// Groq's service tier.
+    pub service_tier: ServiceTier,
+}

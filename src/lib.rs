@@ -1,0 +1,33 @@
+//! Tollgate decides, before each Groq request, whether an organization's policy permits it, and books afterwards what it
+//! really cost.
+//!
+//! # The hot path
+//!
+//! ```text
+//! gateway ── Authorize ──► rpc ──► authorizer ──► domain::plan    pure: request + policy → holds, or a refusal
+//!                                     │
+//!                                     └────────► store.reserve    one atomic step: all holds, or every limit that refuses
+//! gateway ── RecordUsage ► rpc ──► authorizer ──► domain::price   pure: usage + price → cost
+//!                                     └────────► store.settle     one atomic step, exactly once
+//! ```
+//!
+//! The policy turns a request into a list of *holds*; a store knows counters, amounts and bounds, and nothing of teams,
+//! models or money. A new kind of limit is a new line in the policy compiler and no change to any store.
+//!
+//! # Invariants of the architecture
+//!
+//! - [`domain`] is pure: no `async`, no clock, no I/O, no logging, no protobuf.
+//! - [`store`] sees counters only; [`rpc`] is the only place that sees protobuf.
+//! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; what would pass it is refused.
+//! - A denial is a value; `Err` means that no decision could be made.
+//!
+//! An arrow is the only permitted direction of a `use` (`tests/suite/layering.rs` holds the code to it):
+//!
+//! ```text
+//! main ─► cli ─► server ─► rpc ─► authorizer ─► domain
+//!                   ├────► store::{embedded, redis} ─► store ─► domain
+//!                   └────► config ─► domain
+//! ```
+
+pub mod domain;
+pub mod store;

@@ -1,0 +1,272 @@
+//! What the service needs of a store: counters that are checked and taken together, and reservations that are settled once.
+//!
+//! A store knows nothing of teams, models or money. Both implementations keep the arithmetic of
+//! [`crate::domain::counter`] and are held to the same behaviour by one conformance suite and a differential test.
+
+pub mod clock;
+
+use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::domain::{
+    Timestamp,
+    counter::{CounterKey, CounterState, Hold},
+};
+
+/// Names a reservation: random, or derived from the caller and its `request_id`. Written as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ReservationId(pub [u8; 16]);
+
+impl fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for ReservationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not the 32 hexadecimal digits of a reservation id.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("a reservation id is 32 lower-case hexadecimal digits")]
+pub struct NotAReservationId;
+
+impl FromStr for ReservationId {
+    type Err = NotAReservationId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let value = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+        value.map(|v| Self(v.to_be_bytes())).ok_or(NotAReservationId)
+    }
+}
+
+/// A request to take holds, all or none.
+#[derive(Clone, Debug)]
+pub struct Reserve {
+    /// The reservation to make.
+    pub id: ReservationId,
+    /// Whether the id may have been used before (it was derived from a `request_id`).
+    pub may_repeat: bool,
+    /// Tells whether a repeat is the same request.
+    pub fingerprint: u64,
+    /// What is wanted. At most [`MAX_HOLDS`], no counter twice.
+    pub holds: Vec<Hold>,
+    /// Gates that must be open. At most [`MAX_GATES`].
+    pub gates: Vec<CounterKey>,
+    /// When the calendar periods and prices behind the holds apply. Outside, the store answers [`Reserved::OutOfDate`].
+    pub valid: Range<Timestamp>,
+    /// The reservation's time to live in milliseconds.
+    pub ttl_ms: u64,
+    /// How long after its expiry the reservation can still be settled, in milliseconds.
+    pub late_ms: u64,
+    /// Kept with the reservation for the caller; opaque to the store. At most [`MAX_NOTE`] bytes.
+    pub note: Bytes,
+    /// Decide only.
+    pub dry_run: bool,
+}
+
+/// The most holds of one reservation: every limit of organization, team, key and user on three windows and three periods.
+pub const MAX_HOLDS: usize = 96;
+/// The most gates of one reservation.
+pub const MAX_GATES: usize = 8;
+/// The most bytes of a note: names within their bounds, and numbers.
+pub const MAX_NOTE: usize = 4096;
+
+/// The answer to [`Reserve`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// All holds were taken (or, for a dry run, would have been).
+    Granted {
+        /// The store's time.
+        now: Timestamp,
+        /// What each counter had used before this reservation, in the order of the holds.
+        used: Vec<u64>,
+    },
+    /// Nothing was taken.
+    Refused {
+        /// The store's time.
+        now: Timestamp,
+        /// What each counter has used, in the order of the holds.
+        used: Vec<u64>,
+        /// The holds that do not fit, in order.
+        refusals: Vec<Refusal>,
+        /// The gates that are closed, in order: the index and when it opens.
+        closed: Vec<(usize, Timestamp)>,
+    },
+    /// The id was used before; nothing was taken now. The caller compares fingerprints.
+    Repeated(Record),
+    /// The store's time is outside [`Reserve::valid`]; nothing was taken.
+    OutOfDate {
+        /// The store's time.
+        now: Timestamp,
+    },
+}
+
+/// A hold that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The index of the hold.
+    pub hold: usize,
+    /// When it would fit if nothing else happened, as far as the counter itself can tell; `None`: not within its period.
+    pub frees_at: Option<Timestamp>,
+}
+
+/// A reservation as kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The fingerprint it was made with.
+    pub fingerprint: u64,
+    /// When it was made.
+    pub reserved_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// The holds it took.
+    pub holds: Arc<[Hold]>,
+    /// The caller's note.
+    pub note: Bytes,
+    /// How it was settled, if it was.
+    pub settlement: Option<Settlement>,
+}
+
+/// How a reservation was settled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settlement {
+    /// When.
+    pub settled_at: Timestamp,
+    /// Each counter just before and just after, in the order of the holds.
+    pub counters: Vec<Settled>,
+    /// The caller's note.
+    pub note: Bytes,
+}
+
+/// A counter around a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// What was settled before.
+    pub settled_before: u64,
+    /// The state after.
+    pub after: CounterState,
+}
+
+/// A request to settle a reservation.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    /// The reservation.
+    pub id: ReservationId,
+    /// The reservation as [`Store::find`] returned it.
+    pub record: Record,
+    /// What was really used of each hold, in their order.
+    pub actual: Vec<u64>,
+    /// Lines to add to the spend report.
+    pub lines: Vec<(SpendKey, SpendAmounts)>,
+    /// A gate to close for so many milliseconds; one that is closed for longer stays so.
+    pub close: Option<(CounterKey, u64)>,
+    /// How long the settled reservation is kept, so that a repeat is recognised, in milliseconds.
+    pub keep_ms: u64,
+    /// Kept with the settlement for the caller; opaque to the store. At most [`MAX_NOTE`] bytes.
+    pub note: Bytes,
+}
+
+/// The answer to [`Settle`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettleOutcome {
+    /// Settled by this call.
+    Settled(Settlement),
+    /// Settled before; nothing was changed. The first result.
+    AlreadySettled(Settlement),
+    /// No such reservation (any more).
+    NotFound,
+}
+
+/// A line of the spend report: what one team spent on one model through one key on one day.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SpendKey {
+    /// The month, as `202611`.
+    pub month: u32,
+    /// The team; empty for the organization's own lines.
+    pub team: Arc<str>,
+    /// The day, as `20261123`.
+    pub day: u32,
+    /// The model.
+    pub model: Arc<str>,
+    /// The key; empty for none.
+    pub key: Arc<str>,
+}
+
+/// What was recorded under a [`SpendKey`]. Each at most [`crate::domain::MAX_AMOUNT`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpendAmounts {
+    /// Cost in nano-USD.
+    pub cost_nanos: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Input tokens, cached included.
+    pub input_tokens: u64,
+    /// Input tokens read from the cache.
+    pub cached_input_tokens: u64,
+    /// Output tokens, reasoning included.
+    pub output_tokens: u64,
+    /// Reasoning tokens.
+    pub reasoning_tokens: u64,
+    /// Audio in milliseconds.
+    pub audio_ms: u64,
+    /// Characters spoken.
+    pub characters: u64,
+}
+
+/// Why a store could not answer. No variant carries an address, a key or a script's error to the caller; details are logged
+/// where they happen.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum StoreError {
+    /// Not reachable, or no answer in time. Whether the operation took effect is not known; repeating it is safe.
+    #[error("the store cannot be reached")]
+    Unavailable,
+    /// A counter would pass [`crate::domain::MAX_AMOUNT`]; nothing was changed.
+    #[error("a counter would pass its largest amount")]
+    Overflow,
+    /// The store answered what it never should.
+    #[error("the store is inconsistent")]
+    Corrupt,
+}
+
+/// Counters that are checked and taken together, and reservations that are settled once. Each operation is one atomic step
+/// at one instant of the store's clock.
+pub trait Store: Send + Sync + 'static {
+    /// The best estimate of the store's time, without asking it.
+    fn now(&self) -> Timestamp;
+
+    /// Takes all holds or none.
+    fn reserve(&self, reserve: Reserve) -> impl Future<Output = Result<Reserved, StoreError>> + Send;
+
+    /// The reservation, if it is known.
+    fn find(&self, id: ReservationId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
+
+    /// Replaces a reservation's holds by what was really used, exactly once. Durable before it answers.
+    fn settle(&self, settle: Settle) -> impl Future<Output = Result<SettleOutcome, StoreError>> + Send;
+
+    /// The states of counters, in the given order. A counter that was never touched is all zero.
+    fn counters(
+        &self,
+        keys: Vec<(CounterKey, crate::domain::counter::CounterKind)>,
+    ) -> impl Future<Output = Result<Vec<CounterState>, StoreError>> + Send;
+
+    /// The teams with lines in `month` (as `202611`), in order; without the organization's own.
+    fn spenders(&self, month: u32) -> impl Future<Output = Result<Vec<Arc<str>>, StoreError>> + Send;
+
+    /// The lines of `team` (empty: the organization) in `month`, in order.
+    fn spend(
+        &self,
+        month: u32,
+        team: Arc<str>,
+    ) -> impl Future<Output = Result<Vec<(SpendKey, SpendAmounts)>, StoreError>> + Send;
+
+    /// Whether the store answers.
+    fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
