@@ -5,8 +5,10 @@
 pub mod calendar;
 pub mod counter;
 pub mod decision;
+pub mod explain;
 pub mod limit;
 pub mod money;
+pub mod plan;
 pub mod policy;
 pub mod price;
 pub mod request;

@@ -1,0 +1,307 @@
+//! The hot path: policy → reserve → decision; price → settle.
+
+mod queue;
+mod settle;
+mod spend;
+mod ticket;
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tracing::info;
+
+pub use self::{
+    queue::Queue,
+    settle::{Booked, CrossedAlert},
+    spend::{BudgetState, SpendLine, SpendPage, SpendQuery, SpendReport},
+};
+use self::ticket::Ticket;
+use crate::{
+    domain::{
+        Timestamp,
+        calendar::Today,
+        decision::{Grant, LimitStatus, Violation},
+        explain,
+        plan::{self, Plan},
+        policy::Policy,
+        request::AuthorizeRequest,
+    },
+    store::{Record, Refusal, ReservationId, Reserve, Reserved, Store, StoreError, clock::Clock},
+};
+
+/// How long after its expiry a reservation can still be settled: a gateway that was down over night catches up.
+const LATE_MS: u64 = 24 * 3600 * 1000;
+/// How often a request is compiled anew because the store's clock is in another period than thought, or because a clamped
+/// amount was taken by others meanwhile. The last clamped attempt asks for the least, so the bound denies nobody wrongly.
+const ATTEMPTS: u32 = 8;
+
+/// Why a request could be neither allowed nor denied, or usage not be booked.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Failure {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// `request_id` came before, with another request.
+    #[error("`request_id` was used before for a different request; use a new id for a new request")]
+    RequestIdReused,
+    /// The reservation is not known.
+    #[error("no such reservation: it was never issued, or was settled or expired too long ago")]
+    UnknownReservation,
+    /// The team is not in the policy.
+    #[error("the policy has no team `{0}`")]
+    UnknownTeam(String),
+    /// The key is not in the policy.
+    #[error("the API key is not one of the policy's")]
+    UnknownKey,
+    /// The usage has no price.
+    #[error("{0}")]
+    NotPriced(String),
+    /// A tool has no price.
+    #[error("{0}")]
+    UnknownTool(String),
+    /// A fault of the service; details are in its log.
+    #[error("internal error")]
+    Internal,
+}
+
+/// The decision on one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// Allowed, or every limit that refused.
+    pub outcome: Result<Grant, Vec<Violation>>,
+    /// The limits that apply, as they stand after the decision.
+    pub limits: Vec<LimitStatus>,
+    /// The policy that decided.
+    pub policy_revision: Arc<str>,
+}
+
+/// What the authorizers of all cores share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The policy in force.
+    pub policy: Arc<ArcSwap<Policy>>,
+    /// Requests that wait for room.
+    pub queue: Queue,
+}
+
+/// Decides requests and books usage. Cheap to clone; one per core.
+#[derive(Clone, Debug)]
+pub struct Authorizer<S> {
+    store: S,
+    clock: Clock,
+    shared: Arc<Shared>,
+    /// The calendar day that now is in; replaced when it ends or the policy's time zone changes.
+    today: Arc<ArcSwap<(Arc<str>, Today)>>,
+}
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// Decides by the policy in `shared` on the counters in `store`; `clock` measures waiting.
+    #[must_use]
+    pub fn new(store: S, clock: Clock, shared: Arc<Shared>) -> Self {
+        let policy = shared.policy.load();
+        let today = Today::at(&policy.organization.time_zone, store.now());
+        let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
+        Self { store, clock, shared, today }
+    }
+
+    /// The store behind.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// Decides one request: at once, or, with `max_wait`, when it fits or the wait is over.
+    ///
+    /// # Errors
+    /// Where no decision could be made.
+    pub async fn authorize(&self, request: &AuthorizeRequest) -> Result<Decided, Failure> {
+        let decided = match request.max_wait_ms {
+            0 => self.decide(request).await?,
+            _ => self.decide_in_turn(request).await?,
+        };
+        if let Err(violations) = &decided.outcome {
+            log_denial(request, &decided.policy_revision, violations);
+        }
+        Ok(decided)
+    }
+
+    /// Decides at once.
+    async fn decide(&self, request: &AuthorizeRequest) -> Result<Decided, Failure> {
+        let policy = self.shared.policy.load_full();
+        let mut now = self.store.now();
+        let mut granted = None;
+        for attempt in 1..=ATTEMPTS {
+            let today = self.today(&policy, now);
+            let mut plan = match plan::compile(&policy, request, now, &today) {
+                Ok(plan) => plan,
+                Err(violations) => return Ok(denied(&policy, violations, Vec::new())),
+            };
+            if let Some(granted) = granted {
+                plan.clamp(granted).map_err(|_| Failure::Internal)?;
+            }
+            match self.attempt(&policy, request, &plan).await? {
+                ControlFlow::Break(decided) => return Ok(decided),
+                ControlFlow::Continue(Again::At(time)) => now = time,
+                ControlFlow::Continue(Again::With(_)) if attempt + 1 == ATTEMPTS => granted = Some(plan.least_output()),
+                ControlFlow::Continue(Again::With(affordable)) => granted = Some(affordable),
+            }
+        }
+        Err(Failure::Store(StoreError::Unavailable))
+    }
+
+    /// Asks the store once; either decided, or to be tried again with what was learnt.
+    async fn attempt(
+        &self,
+        policy: &Policy,
+        request: &AuthorizeRequest,
+        plan: &Plan<'_>,
+    ) -> Result<ControlFlow<Decided, Again>, Failure> {
+        let reserve = self.reserve_of(policy, request, plan)?;
+        let (id, fingerprint) = (reserve.id, reserve.fingerprint);
+        let decided = match self.store.reserve(reserve).await? {
+            Reserved::Granted { now, used } => granted(policy, request, plan, id, now, &used),
+            Reserved::Repeated(record) if record.fingerprint == fingerprint => {
+                self.repeated(plan, id, &record).await?
+            }
+            Reserved::Repeated(_) => return Err(Failure::RequestIdReused),
+            Reserved::OutOfDate { now } => return Ok(ControlFlow::Continue(Again::At(now))),
+            Reserved::Refused { now, used, refusals, closed } => {
+                let refusing = refusals.iter().map(|refusal| refusal.hold);
+                match plan.affordable_output(refusing, &used) {
+                    Some(affordable) if closed.is_empty() => {
+                        return Ok(ControlFlow::Continue(Again::With(affordable)));
+                    }
+                    _ => refused(policy, request, plan, now, &used, &refusals, &closed),
+                }
+            }
+        };
+        Ok(ControlFlow::Break(decided))
+    }
+
+    fn reserve_of(
+        &self,
+        policy: &Policy,
+        request: &AuthorizeRequest,
+        plan: &Plan<'_>,
+    ) -> Result<Reserve, Failure> {
+        let (id, fingerprint) = if request.request_id.is_empty() {
+            (ticket::random_id()?, 0)
+        } else {
+            (ticket::derived_id(&plan.who.team.name, &request.request_id), ticket::fingerprint(request))
+        };
+        Ok(Reserve {
+            id,
+            may_repeat: !request.request_id.is_empty() && !request.dry_run,
+            fingerprint,
+            holds: plan.holds.clone(),
+            gates: vec![plan.gate.clone()],
+            valid: plan.valid.clone(),
+            ttl_ms: plan.ttl_ms(),
+            late_ms: LATE_MS,
+            note: Ticket::of(policy, &request.model, plan).to_bytes()?,
+            dry_run: request.dry_run,
+        })
+    }
+
+    /// The answer given the first time, with the limits as they stand now.
+    async fn repeated(
+        &self,
+        plan: &Plan<'_>,
+        id: ReservationId,
+        record: &Record,
+    ) -> Result<Decided, Failure> {
+        let ticket = Ticket::from_bytes(&record.note)?;
+        let keys = plan.holds.iter().map(|hold| (hold.counter.clone(), hold.kind)).collect();
+        let used: Vec<u64> = self.store.counters(keys).await?.iter().map(|state| state.used).collect();
+        Ok(Decided {
+            outcome: Ok(Grant {
+                reservation: Some((id.to_string(), record.expires_at)),
+                max_output_tokens: ticket.max_output_tokens,
+                reserved_cost: ticket.cost,
+                warnings: ticket.warnings,
+            }),
+            limits: explain::statuses(plan, self.store.now(), &used, false),
+            policy_revision: ticket.policy_revision,
+        })
+    }
+
+    /// The calendar day at `now`, computed once a day.
+    fn today(&self, policy: &Policy, now: Timestamp) -> Today {
+        let known = self.today.load();
+        if known.0 == policy.revision && known.1.covers(now) {
+            return known.1.clone();
+        }
+        let today = Today::at(&policy.organization.time_zone, now);
+        self.today.store(Arc::new((policy.revision.clone(), today.clone())));
+        today
+    }
+}
+
+/// What an attempt learnt.
+enum Again {
+    /// The store's clock is in another period.
+    At(Timestamp),
+    /// The budgets can pay for so many output tokens.
+    With(u64),
+}
+
+fn granted(
+    policy: &Policy,
+    request: &AuthorizeRequest,
+    plan: &Plan<'_>,
+    id: ReservationId,
+    now: Timestamp,
+    used: &[u64],
+) -> Decided {
+    let mut warnings = plan.warnings.clone();
+    warnings.extend(explain::overruns(plan, used));
+    Decided {
+        outcome: Ok(Grant {
+            reservation: (!request.dry_run).then(|| (id.to_string(), now.plus(plan.ttl_ms()))),
+            max_output_tokens: plan.max_output_tokens,
+            reserved_cost: plan.cost,
+            warnings,
+        }),
+        limits: explain::statuses(plan, now, used, !request.dry_run),
+        policy_revision: policy.revision.clone(),
+    }
+}
+
+fn refused(
+    policy: &Policy,
+    request: &AuthorizeRequest,
+    plan: &Plan<'_>,
+    now: Timestamp,
+    used: &[u64],
+    refusals: &[Refusal],
+    closed: &[(usize, Timestamp)],
+) -> Decided {
+    let gates = closed.iter().map(|(_, opens_at)| explain::closed(&request.model, now, *opens_at));
+    let limits = refusals.iter().filter_map(|refusal| {
+        let (line, hold) = (plan.lines.get(refusal.hold)?, plan.holds.get(refusal.hold)?);
+        let used = used.get(refusal.hold).copied()?;
+        Some(explain::violation(line, now, used, hold.amount(), refusal.frees_at))
+    });
+    denied(policy, gates.chain(limits).collect(), explain::statuses(plan, now, used, false))
+}
+
+fn denied(policy: &Policy, violations: Vec<Violation>, limits: Vec<LimitStatus>) -> Decided {
+    Decided { outcome: Err(violations), limits, policy_revision: policy.revision.clone() }
+}
+
+fn log_denial(request: &AuthorizeRequest, policy_revision: &str, violations: &[Violation]) {
+    for violation in violations {
+        info!(
+            model = %request.model,
+            operation = %request.operation,
+            reason = ?violation.reason,
+            limit_id = %violation.limit_id,
+            limit = violation.limit,
+            used = violation.used,
+            requested = violation.requested,
+            policy_revision,
+            "request denied"
+        );
+    }
+}

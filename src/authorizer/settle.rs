@@ -1,0 +1,364 @@
+//! Booking: what a request really used replaces what was reserved for it, exactly once.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tracing::{error, info, warn};
+
+use super::{
+    ATTEMPTS, Authorizer, Failure, LATE_MS, spend::BudgetState,
+    ticket::{self, Ticket},
+};
+use crate::{
+    domain::{
+        Timestamp,
+        limit::{Limit, Quantity, Threshold, Window},
+        money::NanoUsd,
+        plan::{self, Plan},
+        policy::{OnUnsettled, Policy},
+        price::PriceError,
+        request::{Outcome, Unreserved, Usage},
+    },
+    store::{
+        Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement, SpendAmounts, SpendKey,
+        Store, StoreError,
+    },
+};
+
+/// How long a settled reservation is remembered, so that a repeated report is recognised: longer than any client retries a
+/// call, short enough that a busy day does not fill the store.
+const KEEP_SETTLED_MS: u64 = 10 * 60 * 1000;
+/// The format of a settlement's note.
+const VERSION: u8 = 1;
+/// From this share of a budget, a crossed threshold is logged as an error.
+const CRITICAL_PERCENT: u64 = 95;
+/// From this share of a budget, a crossed threshold is logged as a warning.
+const WARNING_PERCENT: u64 = 80;
+
+/// Usage as booked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Booked {
+    /// The reservation that was settled.
+    pub reservation: ReservationId,
+    /// What it cost.
+    pub cost: NanoUsd,
+    /// Whether it had been recorded before.
+    pub already_recorded: bool,
+    /// The team's month after this record.
+    pub team: BudgetState,
+    /// The organization's month after this record.
+    pub organization: BudgetState,
+    /// Thresholds that this very record crossed.
+    pub alerts: Vec<CrossedAlert>,
+}
+
+/// A threshold that a record crossed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrossedAlert {
+    /// The budget's place in the policy.
+    pub limit_id: Arc<str>,
+    /// The threshold.
+    pub threshold: Threshold,
+    /// What was spent in the period after the record.
+    pub spent: u64,
+    /// The budget of the period.
+    pub budget: u64,
+}
+
+/// The note of a settlement.
+#[derive(Serialize, Deserialize)]
+struct Receipt {
+    cost: NanoUsd,
+}
+
+/// What one request is charged.
+struct Charge {
+    cost: NanoUsd,
+    tokens: u64,
+    audio_ms: u64,
+    requests: u64,
+    /// For the spend report.
+    usage: Usage,
+}
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// Books the usage of a reservation.
+    ///
+    /// # Errors
+    /// Where it is not known, or the usage cannot be priced or booked.
+    pub async fn settle(
+        &self,
+        id: ReservationId,
+        usage: Option<Usage>,
+        outcome: Outcome,
+        upstream_delay_ms: u64,
+    ) -> Result<Booked, Failure> {
+        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+        self.book(id, record, usage, outcome, upstream_delay_ms).await
+    }
+
+    /// Books usage that has no reservation (or whose reservation's id was lost): in full, past any limit.
+    ///
+    /// # Errors
+    /// Where the caller is not known, or the usage cannot be priced or booked.
+    pub async fn settle_unreserved(
+        &self,
+        subject: &Unreserved,
+        usage: Option<Usage>,
+        outcome: Outcome,
+        upstream_delay_ms: u64,
+    ) -> Result<Booked, Failure> {
+        let policy = self.shared.policy.load_full();
+        let mut now = self.store.now();
+        for _ in 0..ATTEMPTS {
+            let today = self.today(&policy, now);
+            let plan = plan::compile_unreserved(&policy, subject, now, &today).map_err(unbookable)?;
+            let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
+            let note = Ticket::of(&policy, &subject.model, &plan).to_bytes()?;
+            let reserve = reserve_unreserved(id, &plan, note);
+            let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
+            match self.store.reserve(reserve).await? {
+                Reserved::Granted { now, .. } => {
+                    let record = Record {
+                        fingerprint: 0,
+                        reserved_at: now,
+                        expires_at: now.plus(plan.ttl_ms()),
+                        holds: holds.into(),
+                        note,
+                        settlement: None,
+                    };
+                    return self.book(id, record, usage, outcome, upstream_delay_ms).await;
+                }
+                Reserved::Repeated(record) => {
+                    return self.book(id, record, usage, outcome, upstream_delay_ms).await;
+                }
+                Reserved::OutOfDate { now: time } => now = time,
+                // Holds without a bound are refused only where a counter would pass its largest amount.
+                Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
+            }
+        }
+        Err(StoreError::Unavailable.into())
+    }
+
+    async fn book(
+        &self,
+        id: ReservationId,
+        record: Record,
+        usage: Option<Usage>,
+        outcome: Outcome,
+        upstream_delay_ms: u64,
+    ) -> Result<Booked, Failure> {
+        let ticket = Ticket::from_bytes(&record.note)?;
+        if let Some(settlement) = &record.settlement {
+            return self.booked(id, &ticket, &record, settlement, true);
+        }
+        let charge = Charge::of(&ticket, usage, outcome)?;
+        let close = (outcome == Outcome::RateLimited && upstream_delay_ms > 0)
+            .then(|| (plan::upstream_gate(&ticket.model), upstream_delay_ms));
+        let settle = Settle {
+            id,
+            record: record.clone(),
+            actual: ticket.quantities.iter().map(|quantity| charge.of_quantity(*quantity)).collect(),
+            lines: charge.lines(&ticket),
+            close,
+            keep_ms: KEEP_SETTLED_MS,
+            note: ticket::encode(VERSION, &Receipt { cost: charge.cost })?,
+        };
+        let booked = match self.store.settle(settle).await? {
+            SettleOutcome::Settled(settlement) => self.booked(id, &ticket, &record, &settlement, false)?,
+            SettleOutcome::AlreadySettled(settlement) => self.booked(id, &ticket, &record, &settlement, true)?,
+            SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
+        };
+        self.shared.queue.settled();
+        if !booked.already_recorded {
+            booked.alerts.iter().for_each(log_alert);
+        }
+        Ok(booked)
+    }
+
+    fn booked(
+        &self,
+        id: ReservationId,
+        ticket: &Ticket,
+        record: &Record,
+        settlement: &Settlement,
+        already_recorded: bool,
+    ) -> Result<Booked, Failure> {
+        let receipt: Receipt = ticket::decode(VERSION, &settlement.note)?;
+        let policy = self.shared.policy.load();
+        let [Some(organization), Some(team)] = [0, 1].map(|i| settlement.counters.get(i)) else {
+            error!(reservation = %id, "a settlement lacks its budgets");
+            return Err(Failure::Internal);
+        };
+        let team_budget = policy.teams.get(&ticket.team).and_then(|team| team.limits.first());
+        Ok(Booked {
+            reservation: id,
+            cost: receipt.cost,
+            already_recorded,
+            team: BudgetState::of(team_budget, team.after),
+            organization: BudgetState::of(policy.organization.limits.first(), organization.after),
+            alerts: crossed(&policy, ticket, record, &settlement.counters),
+        })
+    }
+}
+
+/// Room for usage that nobody asked for before: nothing is bounded, nothing is held.
+fn reserve_unreserved(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) -> Reserve {
+    Reserve {
+        id,
+        may_repeat: true,
+        fingerprint: 0,
+        holds: plan.holds.clone(),
+        gates: Vec::new(),
+        valid: Timestamp(plan.valid.start.0)..plan.valid.end,
+        ttl_ms: plan.ttl_ms(),
+        late_ms: LATE_MS,
+        note,
+        dry_run: false,
+    }
+}
+
+fn unbookable(violation: crate::domain::decision::Violation) -> Failure {
+    use crate::domain::decision::Reason;
+    match violation.reason {
+        Reason::UnknownTeam => Failure::UnknownTeam(violation.message),
+        Reason::InvalidKey => Failure::UnknownKey,
+        _ => Failure::NotPriced(violation.message),
+    }
+}
+
+impl Charge {
+    /// The stated charge of every outcome.
+    fn of(ticket: &Ticket, usage: Option<Usage>, outcome: Outcome) -> Result<Self, Failure> {
+        let requests = u64::from(outcome != Outcome::NotSent);
+        let nothing = Self { cost: NanoUsd::ZERO, tokens: 0, audio_ms: 0, requests, usage: Usage::default() };
+        match (outcome, usage) {
+            (Outcome::RateLimited | Outcome::NotSent, _) | (Outcome::Failed, None) => Ok(nothing),
+            (Outcome::Completed | Outcome::Aborted | Outcome::Failed, Some(usage)) => Ok(Self {
+                cost: ticket.rates.cost(ticket.operation, &usage).map_err(price_failure)?,
+                tokens: usage.input_tokens.saturating_sub(usage.cached_input_tokens) + usage.output_tokens,
+                audio_ms: usage.audio_ms,
+                requests,
+                usage,
+            }),
+            (Outcome::Completed | Outcome::Aborted, None) => Self::unsettled(ticket, nothing),
+        }
+    }
+
+    /// Nobody knows what was used: the team's rule for reservations that were never settled decides.
+    fn unsettled(ticket: &Ticket, nothing: Self) -> Result<Self, Failure> {
+        let size = &ticket.size;
+        let input = Usage {
+            input_tokens: size.input_tokens,
+            audio_ms: size.audio_ms,
+            characters: size.characters,
+            ..Usage::default()
+        };
+        match ticket.on_unsettled {
+            OnUnsettled::Release => Ok(nothing),
+            OnUnsettled::ChargeInput => Ok(Self {
+                cost: ticket.rates.input_only(ticket.operation, size).map_err(price_failure)?,
+                tokens: size.input_tokens,
+                audio_ms: size.audio_ms,
+                usage: input,
+                ..nothing
+            }),
+            OnUnsettled::ChargeReserved => Ok(Self {
+                cost: ticket.cost,
+                tokens: size.input_tokens + ticket.max_output_tokens,
+                audio_ms: size.audio_ms,
+                usage: Usage { output_tokens: ticket.max_output_tokens, ..input },
+                ..nothing
+            }),
+        }
+    }
+
+    const fn of_quantity(&self, quantity: Quantity) -> u64 {
+        match quantity {
+            Quantity::Requests => self.requests,
+            Quantity::Tokens => self.tokens,
+            Quantity::AudioMilliseconds => self.audio_ms,
+            Quantity::NanoUsd => self.cost.nanos(),
+            Quantity::RequestsInFlight => 0,
+        }
+    }
+
+    /// One line for the team, one for the organization; none for what never was sent.
+    fn lines(&self, ticket: &Ticket) -> Vec<(SpendKey, SpendAmounts)> {
+        if self.requests == 0 {
+            return Vec::new();
+        }
+        let amounts = SpendAmounts {
+            cost_nanos: self.cost.nanos(),
+            requests: self.requests,
+            input_tokens: self.usage.input_tokens,
+            cached_input_tokens: self.usage.cached_input_tokens,
+            output_tokens: self.usage.output_tokens,
+            reasoning_tokens: self.usage.reasoning_tokens,
+            audio_ms: self.usage.audio_ms,
+            characters: self.usage.characters,
+        };
+        let line = |team: Arc<str>, key: Arc<str>| SpendKey {
+            month: ticket.month,
+            team,
+            day: ticket.day,
+            model: ticket.model.clone(),
+            key,
+        };
+        vec![
+            (line(ticket.team.clone(), ticket.key.clone()), amounts),
+            (line(Arc::from(""), Arc::from("")), amounts),
+        ]
+    }
+}
+
+fn price_failure(error: PriceError) -> Failure {
+    match error {
+        PriceError::UnknownTool { .. } => Failure::UnknownTool(error.to_string()),
+        PriceError::Overflow => Failure::Store(StoreError::Overflow),
+        PriceError::NotPriced { .. } => Failure::NotPriced(error.to_string()),
+    }
+}
+
+/// The thresholds between what was settled before and after. What is settled only grows, and each step of it is atomic, so
+/// every threshold is crossed by exactly one record, over all replicas.
+fn crossed(policy: &Policy, ticket: &Ticket, record: &Record, counters: &[Settled]) -> Vec<CrossedAlert> {
+    let team = policy.teams.get(&ticket.team);
+    let key = policy.keys.values().find(|(team, key)| key.name == ticket.key && team.name == ticket.team);
+    let limits = policy
+        .organization
+        .limits
+        .iter()
+        .chain(team.into_iter().flat_map(|team| &team.limits))
+        .chain(key.into_iter().filter(|_| !ticket.key.is_empty()).flat_map(|(_, key)| &key.limits));
+    let budgets = limits.filter(|limit| matches!(limit.window, Window::Calendar(_)) && !limit.alerts.is_empty());
+    budgets
+        .flat_map(|limit| {
+            let settled = record.holds.iter().zip(counters);
+            let own = settled.filter(|(hold, _)| hold.counter.name() == limit.counter.name());
+            own.flat_map(|(_, settled)| crossed_of(limit, settled)).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn crossed_of<'a>(limit: &'a Limit, settled: &'a Settled) -> impl Iterator<Item = CrossedAlert> + 'a {
+    let between = |t: &&Threshold| {
+        settled.settled_before < t.amount.nanos() && t.amount.nanos() <= settled.after.settled
+    };
+    limit.alerts.iter().filter(between).map(|threshold| CrossedAlert {
+        limit_id: limit.id.clone(),
+        threshold: threshold.clone(),
+        spent: settled.after.settled,
+        budget: limit.bound.unwrap_or(0),
+    })
+}
+
+fn log_alert(alert: &CrossedAlert) {
+    let (limit_id, threshold) = (&*alert.limit_id, &*alert.threshold.text);
+    let (spent_nanos, budget_nanos) = (alert.spent, alert.budget);
+    match alert.threshold.percent {
+        CRITICAL_PERCENT.. => error!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed"),
+        WARNING_PERCENT.. => warn!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed"),
+        _ => info!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed"),
+    }
+}

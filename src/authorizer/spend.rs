@@ -1,0 +1,202 @@
+//! What was spent: budgets as they stand, and the lines behind them by model, key and day.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{Authorizer, Failure};
+use crate::{
+    domain::{
+        calendar,
+        counter::{CounterKey, CounterState},
+        limit::Limit,
+        plan,
+        policy::{Policy, team_month_counter},
+    },
+    store::{SpendAmounts, SpendKey, Store},
+};
+
+/// What to report.
+#[derive(Clone, Debug, Default)]
+pub struct SpendQuery {
+    /// One team; empty: the organization and its teams.
+    pub team: String,
+    /// The month as `202611`; `None`: the current one.
+    pub month: Option<u32>,
+    /// The most teams.
+    pub page_size: usize,
+    /// Continue after this team; empty: from the start.
+    pub after: String,
+}
+
+/// The state of a budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BudgetState {
+    /// The bound in nano-USD.
+    pub budget: Option<u64>,
+    /// What was recorded.
+    pub spent: u64,
+    /// What is reserved and not settled.
+    pub reserved: u64,
+    /// Reservations that are not settled.
+    pub unsettled: u64,
+}
+
+impl BudgetState {
+    pub(super) fn of(limit: Option<&Limit>, state: CounterState) -> Self {
+        Self {
+            budget: limit.and_then(|limit| limit.bound),
+            spent: state.settled,
+            reserved: state.used.saturating_sub(state.settled),
+            unsettled: state.open,
+        }
+    }
+}
+
+/// A part of the spend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpendLine {
+    /// What was recorded in nano-USD.
+    pub spent: u64,
+    /// Requests recorded.
+    pub requests: u64,
+    /// Tokens recorded.
+    pub tokens: u64,
+}
+
+impl SpendLine {
+    fn add(&mut self, amounts: &SpendAmounts) {
+        self.spent = self.spent.saturating_add(amounts.cost_nanos);
+        self.requests = self.requests.saturating_add(amounts.requests);
+        self.tokens = self.tokens.saturating_add(amounts.input_tokens).saturating_add(amounts.output_tokens);
+    }
+}
+
+/// The spend of the organization or a team.
+#[derive(Clone, Debug, Default)]
+pub struct SpendReport {
+    /// The team, or the organization's id.
+    pub name: Arc<str>,
+    /// The month's budget.
+    pub budget: BudgetState,
+    /// Everything.
+    pub total: SpendLine,
+    /// By model.
+    pub by_model: BTreeMap<Arc<str>, SpendLine>,
+    /// By key.
+    pub by_key: BTreeMap<Arc<str>, SpendLine>,
+    /// By day, as `20261123`.
+    pub by_day: BTreeMap<u32, SpendLine>,
+}
+
+/// One page of reports.
+#[derive(Clone, Debug)]
+pub struct SpendPage {
+    /// The month as `202611`.
+    pub month: u32,
+    /// The organization, on the first page.
+    pub organization: Option<SpendReport>,
+    /// The teams, in order.
+    pub teams: Vec<SpendReport>,
+    /// Continue after this team; empty: the last page.
+    pub next_after: String,
+    /// The policy in force.
+    pub policy_revision: Arc<str>,
+}
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// Reports what was spent.
+    ///
+    /// # Errors
+    /// For an unknown team, or where the store does not answer.
+    pub async fn spend(&self, query: &SpendQuery) -> Result<SpendPage, Failure> {
+        let policy = self.shared.policy.load_full();
+        let now = self.store.now();
+        let month = query.month.unwrap_or_else(|| self.today(&policy, now).month_number);
+        let mut names: BTreeSet<Arc<str>> = self.store.spenders(month).await?.into_iter().collect();
+        names.extend(policy.teams.keys().cloned());
+        let first_day = calendar::first_day_of_month(month);
+        if !query.team.is_empty() {
+            let name =
+                names.get(query.team.as_str()).ok_or_else(|| Failure::UnknownTeam(query.team.clone()))?.clone();
+            let teams = vec![self.team_report(&policy, name, month, first_day).await?];
+            return Ok(SpendPage {
+                month,
+                organization: None,
+                teams,
+                next_after: String::new(),
+                policy_revision: policy.revision.clone(),
+            });
+        }
+        let mut rest = names.into_iter().filter(|name| **name > *query.after).peekable();
+        let page: Vec<Arc<str>> = rest.by_ref().take(query.page_size.max(1)).collect();
+        let next_after = match (rest.peek(), page.last()) {
+            (Some(_), Some(last)) => last.to_string(),
+            _ => String::new(),
+        };
+        let organization = match query.after.is_empty() {
+            true => Some(self.organization_report(&policy, month, first_day).await?),
+            false => None,
+        };
+        let mut teams = Vec::with_capacity(page.len());
+        for name in page {
+            teams.push(self.team_report(&policy, name, month, first_day).await?);
+        }
+        Ok(SpendPage { month, organization, teams, next_after, policy_revision: policy.revision.clone() })
+    }
+
+    async fn organization_report(
+        &self,
+        policy: &Policy,
+        month: u32,
+        first_day: u32,
+    ) -> Result<SpendReport, Failure> {
+        let limit = policy.organization.limits.first();
+        let counter = limit.map(|limit| limit.counter.clone()).ok_or(Failure::Internal)?;
+        let report = self.report(counter.in_period(first_day), limit, month, Arc::from("")).await?;
+        Ok(SpendReport { name: policy.organization.id.clone(), ..report })
+    }
+
+    async fn team_report(
+        &self,
+        policy: &Policy,
+        name: Arc<str>,
+        month: u32,
+        first_day: u32,
+    ) -> Result<SpendReport, Failure> {
+        let limit = policy.teams.get(&name).and_then(|team| team.limits.first());
+        self.report(team_month_counter(&name).in_period(first_day), limit, month, name).await
+    }
+
+    async fn report(
+        &self,
+        counter: CounterKey,
+        limit: Option<&Limit>,
+        month: u32,
+        team: Arc<str>,
+    ) -> Result<SpendReport, Failure> {
+        let states = self.store.counters(vec![(counter, plan::BUDGET_KIND)]).await?;
+        let lines = self.store.spend(month, team.clone()).await?;
+        let mut report = SpendReport {
+            name: team,
+            budget: BudgetState::of(limit, states.first().copied().unwrap_or_default()),
+            ..SpendReport::default()
+        };
+        for (key, amounts) in &lines {
+            report.add(key, amounts);
+        }
+        Ok(report)
+    }
+}
+
+impl SpendReport {
+    fn add(&mut self, key: &SpendKey, amounts: &SpendAmounts) {
+        self.total.add(amounts);
+        self.by_model.entry(key.model.clone()).or_default().add(amounts);
+        self.by_day.entry(key.day).or_default().add(amounts);
+        if !key.key.is_empty() {
+            self.by_key.entry(key.key.clone()).or_default().add(amounts);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Denials in words and numbers: which limit, how much is used, and when the same request would pass.
+
+use super::{
+    Timestamp,
+    decision::{LimitStatus, Measure, Reason, Retry, Violation},
+    limit::{Limit, Quantity, Window},
+    money::NanoUsd,
+    plan::{Line, Plan, RESERVATION_TTL_MS, reason_of},
+    window::SLOTS,
+};
+
+/// The violation of a limit that has `used` and refuses `requested` more.
+#[must_use]
+pub fn violation(
+    line: &Line<'_>,
+    now: Timestamp,
+    used: u64,
+    requested: u64,
+    frees_at: Option<Timestamp>,
+) -> Violation {
+    let limit = line.limit;
+    let bound = limit.bound.unwrap_or(super::MAX_AMOUNT);
+    let retry = match frees_at.or(line.period_end) {
+        Some(at) if requested <= bound => Retry::After(at.since(now)),
+        _ => Retry::Never,
+    };
+    let amount = |value| amount(limit.quantity, value);
+    let outlook = match retry {
+        Retry::After(ms) => format!("the same request passes in {}", duration(ms)),
+        Retry::Never => "a request of this size never passes".to_owned(),
+    };
+    let message = format!(
+        "`{}` permits {} {}: {} used, {} requested; {outlook}",
+        limit.id,
+        amount(bound),
+        window(limit),
+        amount(used),
+        amount(requested),
+    );
+    Violation {
+        reason: reason_of(limit),
+        scope: Some(limit.scope),
+        limit_id: limit.id.to_string(),
+        quantity: Measure::Of(limit.quantity),
+        limit: bound,
+        used,
+        requested,
+        retry,
+        message,
+    }
+}
+
+/// The violation of a gate that Groq's own refusal has closed.
+#[must_use]
+pub fn closed(model: &str, now: Timestamp, opens_at: Timestamp) -> Violation {
+    let wait = opens_at.since(now);
+    Violation {
+        reason: Reason::UpstreamRateLimited,
+        scope: Some(super::limit::Scope::OrganizationModel),
+        limit_id: format!("upstream.{model}"),
+        quantity: Measure::None,
+        limit: 0,
+        used: 0,
+        requested: 0,
+        retry: Retry::After(wait),
+        message: format!("Groq refused `{model}` and asked to wait; the same request passes in {}", duration(wait)),
+    }
+}
+
+/// When a request with these violations would pass.
+#[must_use]
+pub fn retry(violations: &[Violation]) -> Retry {
+    let delays = violations.iter().map(|violation| match violation.retry {
+        Retry::After(ms) => Some(ms),
+        Retry::Never => None,
+    });
+    delays.collect::<Option<Vec<_>>>().and_then(|d| d.into_iter().max()).map_or(Retry::Never, Retry::After)
+}
+
+/// The state of every bounded limit, with `used` as it was before and `taken` whether the plan's holds were taken since.
+#[must_use]
+pub fn statuses(plan: &Plan<'_>, now: Timestamp, used: &[u64], taken: bool) -> Vec<LimitStatus> {
+    let holds = plan.holds.iter().zip(&plan.lines).zip(used);
+    holds
+        .filter_map(|((hold, line), used)| {
+            let used = if taken { used + hold.amount() } else { *used };
+            line.limit.bound.map(|bound| LimitStatus {
+                limit_id: line.limit.id.clone(),
+                scope: line.limit.scope,
+                quantity: line.limit.quantity,
+                limit: bound,
+                used,
+                reset_ms: if used == 0 { 0 } else { reset_ms(line, now) },
+            })
+        })
+        .collect()
+}
+
+/// A warning for every budget that only warns and that this plan's worst case passes, given what was used before.
+pub fn overruns<'a>(plan: &'a Plan<'_>, used: &'a [u64]) -> impl Iterator<Item = String> + 'a {
+    plan.holds.iter().zip(&plan.lines).zip(used).filter_map(|((hold, line), used)| {
+        let bound = line.limit.bound.filter(|_| !line.enforced)?;
+        let wanted = used + hold.amount();
+        let amount = |value| amount(line.limit.quantity, value);
+        (wanted > bound).then(|| {
+            format!("`{}` of {} is passed: {} with this request", line.limit.id, amount(bound), amount(wanted))
+        })
+    })
+}
+
+fn reset_ms(line: &Line<'_>, now: Timestamp) -> u64 {
+    let sliding = |length_ms: u64| {
+        let slot_ms = length_ms / SLOTS;
+        length_ms + slot_ms - now.0 % slot_ms
+    };
+    match line.limit.window {
+        Window::Sliding(span) => sliding(span.length_ms()),
+        Window::InFlight => sliding(RESERVATION_TTL_MS),
+        Window::Calendar(_) => line.period_end.map_or(0, |end| end.since(now)),
+    }
+}
+
+/// An amount with its unit, for people.
+#[must_use]
+pub fn amount(quantity: Quantity, value: u64) -> String {
+    match quantity {
+        Quantity::Requests | Quantity::RequestsInFlight => {
+            format!("{value} request{}", if value == 1 { "" } else { "s" })
+        }
+        Quantity::Tokens => format!("{value} token{}", if value == 1 { "" } else { "s" }),
+        Quantity::AudioMilliseconds => format!("{}.{:03} s of audio", value / 1000, value % 1000),
+        Quantity::NanoUsd => NanoUsd::new(value).map_or_else(|| format!("{value} nano-USD"), |usd| format!("${usd}")),
+    }
+}
+
+fn window(limit: &Limit) -> String {
+    match limit.window {
+        Window::Sliding(span) => format!("in any {}", span.name()),
+        Window::Calendar(period) => format!("a {}", period.name()),
+        Window::InFlight => "under way".to_owned(),
+    }
+}
+
+/// A duration for people: `61s`, `0.5s`, `2h 3m`, `7d 4h`.
+#[must_use]
+pub fn duration(ms: u64) -> String {
+    let (seconds, rest) = (ms / 1000, ms % 1000);
+    match seconds {
+        0..=119 if rest == 0 => format!("{seconds}s"),
+        0..=119 => format!("{seconds}.{rest:03}s"),
+        120..=7199 => format!("{}m {}s", seconds / 60, seconds % 60),
+        7200..=172_799 => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}

@@ -1,0 +1,450 @@
+//! The policy compiler: request + policy → the holds that decide it, or why it is refused before any counter is asked.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{
+    Timestamp,
+    calendar::Today,
+    counter::{CounterKey, CounterKind, Hold},
+    decision::{Measure, Reason, Retry, Violation},
+    limit::{Limit, OnShortfall, Quantity, Scope, Window},
+    money::NanoUsd,
+    policy::{Key, OnExceed, OnUnsettled, Policy, Team, user_counter},
+    price::{PriceError, Rates},
+    request::{AuthorizeRequest, Billing, Caller, Operation, ServiceTier, Size, Unreserved},
+    window::SLOTS,
+};
+
+/// How long a reservation lives before `on_unsettled` decides: longer than Groq lets a request run.
+pub const RESERVATION_TTL_MS: u64 = 10 * 60 * 1000;
+/// The same for a line of a batch: Groq's shortest batch window is a day.
+pub const BATCH_TTL_MS: u64 = 25 * 3600 * 1000;
+/// The slots of what expires with a reservation. One length for all, as counters are shared by reservations.
+const RESERVATION_SLOT_MS: u64 = RESERVATION_TTL_MS / SLOTS;
+/// How every budget keeps its books.
+pub const BUDGET_KIND: CounterKind = CounterKind::Budget { slot_ms: RESERVATION_SLOT_MS };
+
+/// Who asks, resolved.
+#[derive(Clone, Debug)]
+pub struct Who<'p> {
+    /// The team.
+    pub team: &'p Arc<Team>,
+    /// The key, where the caller named one.
+    pub key: Option<&'p Arc<Key>>,
+}
+
+impl<'p> Who<'p> {
+    /// Finds the caller in the policy.
+    ///
+    /// # Errors
+    /// The violation, for a team or key that is not there or has expired.
+    pub fn find(policy: &'p Policy, caller: &Caller, now: Timestamp) -> Result<Self, Violation> {
+        match caller {
+            Caller::Team(name) => policy
+                .teams
+                .get(name.as_str())
+                .map(|team| Self { team, key: None })
+                .ok_or_else(|| refusal(Reason::UnknownTeam, "", format!("the policy has no team `{name}`"))),
+            Caller::Key(digest) => {
+                let (team, key) = policy.keys.get(digest).ok_or_else(|| {
+                    refusal(Reason::InvalidKey, "", "the API key is not one of the policy's".to_owned())
+                })?;
+                if key.expires_at.is_some_and(|end| now >= end) {
+                    let id = format!("teams.{}.keys.{}.expires", team.name, key.name);
+                    return Err(refusal(Reason::KeyExpired, id, format!("the key `{}` has expired", key.name)));
+                }
+                Ok(Self { team, key: Some(key) })
+            }
+        }
+    }
+}
+
+/// What is asked of one limit.
+#[derive(Clone, Debug)]
+pub struct Line<'p> {
+    /// The limit.
+    pub limit: &'p Limit,
+    /// Whether the limit refuses; a `warn` budget does not.
+    pub enforced: bool,
+    /// When the limit's calendar period ends.
+    pub period_end: Option<Timestamp>,
+}
+
+/// A request compiled against a policy: its holds and what they stand for.
+#[derive(Clone, Debug)]
+pub struct Plan<'p> {
+    /// Who asks.
+    pub who: Who<'p>,
+    /// The price that holds.
+    pub rates: Rates,
+    /// The operation.
+    pub operation: Operation,
+    /// The size it was compiled for.
+    pub size: Size,
+    /// The output tokens granted.
+    pub max_output_tokens: u64,
+    /// The worst case.
+    pub cost: NanoUsd,
+    /// What is wanted of each counter.
+    pub holds: Vec<Hold>,
+    /// What each hold stands for, in the same order.
+    pub lines: Vec<Line<'p>>,
+    /// The gate that Groq's own refusals close.
+    pub gate: CounterKey,
+    /// The month it is booked under, as `202611`.
+    pub month: u32,
+    /// The day it is booked under, as `20261123`.
+    pub day: u32,
+    /// When periods and prices stay as they are.
+    pub valid: Range<Timestamp>,
+    /// What the caller should know.
+    pub warnings: Vec<String>,
+}
+
+/// The gate that a 429 from Groq closes for all teams.
+#[must_use]
+pub fn upstream_gate(model: &str) -> CounterKey {
+    CounterKey::new(format!("upstream/{model}"))
+}
+
+/// Compiles `request`; on success every hold is for the worst case.
+///
+/// # Errors
+/// Every reason to refuse that needs no counter, at once.
+pub fn compile<'p>(
+    policy: &'p Policy,
+    request: &AuthorizeRequest,
+    now: Timestamp,
+    today: &Today,
+) -> Result<Plan<'p>, Vec<Violation>> {
+    let who = Who::find(policy, &request.caller, now).map_err(|violation| vec![violation])?;
+    let mut violations = Vec::new();
+    permissions(&who, request, &mut violations);
+    let mut warnings = Vec::new();
+    let granted = output_cap(policy, &who, request, &mut violations, &mut warnings);
+    let priced = price(policy, &request.model, request.service_tier, request.operation, now);
+    let (rates, prices_until) = match priced {
+        Ok(priced) if violations.is_empty() => priced,
+        Ok(_) => return Err(violations),
+        Err(violation) => {
+            violations.push(violation);
+            return Err(violations);
+        }
+    };
+    let until = who.key.and_then(|key| key.expires_at).unwrap_or(prices_until).min(prices_until);
+    let mut plan = Plan::empty(who, rates, request.operation, &request.model, today, until);
+    plan.size = request.size;
+    plan.warnings = warnings;
+    plan.gather(policy, &request.model, &request.user, today);
+    match plan.grant(granted) {
+        Ok(()) => Ok(plan),
+        Err(error) => Err(vec![not_priced(&request.model, &error)]),
+    }
+}
+
+/// Compiles the booking of usage that was never authorized: every counter it belongs to, none of them bounded.
+///
+/// # Errors
+/// The violation, where the caller is not known or the usage has no price.
+pub fn compile_unreserved<'p>(
+    policy: &'p Policy,
+    subject: &Unreserved,
+    now: Timestamp,
+    today: &Today,
+) -> Result<Plan<'p>, Violation> {
+    let who = Who::find(policy, &subject.caller, now)?;
+    let (rates, until) = price(policy, &subject.model, subject.service_tier, subject.operation, now)?;
+    let mut plan = Plan::empty(who, rates, subject.operation, &subject.model, today, until);
+    plan.gather(policy, &subject.model, &subject.user, today);
+    for (hold, line) in plan.holds.iter_mut().zip(&plan.lines) {
+        hold.limit = super::MAX_AMOUNT;
+        hold.expiring = u64::from(line.limit.quantity == Quantity::Requests);
+    }
+    Ok(plan)
+}
+
+/// The price of `model` for `operation` at `now`, and until when it holds.
+///
+/// # Errors
+/// The violation, where there is none.
+pub fn price(
+    policy: &Policy,
+    model: &str,
+    tier: ServiceTier,
+    operation: Operation,
+    now: Timestamp,
+) -> Result<(Rates, Timestamp), Violation> {
+    let unpriced = || PriceError::NotPriced { operation, needs: "a price" };
+    let (rates, until) = policy.catalogue.rates(model, tier, now).ok_or_else(|| not_priced(model, &unpriced()))?;
+    rates.input_only(operation, &Size::default()).map_err(|error| not_priced(model, &error))?;
+    Ok((rates, until))
+}
+
+fn not_priced(model: &str, error: &PriceError) -> Violation {
+    let message =
+        format!("the cost of `{model}` cannot be bounded: {error}; add it under [[prices]] in the policy");
+    refusal(Reason::ModelNotPriced, "prices", message)
+}
+
+fn permissions(who: &Who<'_>, request: &AuthorizeRequest, violations: &mut Vec<Violation>) {
+    let team = who.team;
+    let place = |key: Option<&Arc<Key>>, field: &str| match key {
+        Some(key) => format!("teams.{}.keys.{}.{field}", team.name, key.name),
+        None => format!("teams.{}.{field}", team.name),
+    };
+    let model = request.model.as_str();
+    let narrowed = who.key.filter(|key| key.models.as_ref().is_some_and(|m| !m.iter().any(|p| p.matches(model))));
+    let team_refuses = !team.models.iter().any(|pattern| pattern.matches(model));
+    if team_refuses || narrowed.is_some() {
+        let id = place(narrowed.filter(|_| !team_refuses), "models");
+        let message = format!("`{model}` is not in `{id}`");
+        violations.push(refusal(Reason::ModelNotAllowed, id, message));
+    }
+    let operation = request.operation;
+    let narrowed = who.key.filter(|key| key.operations.as_ref().is_some_and(|ops| !ops.contains(&operation)));
+    let team_refuses = !team.operations.contains(&operation);
+    if team_refuses || narrowed.is_some() {
+        let id = place(narrowed.filter(|_| !team_refuses), "operations");
+        let message = format!("`{operation}` is not in `{id}`");
+        violations.push(refusal(Reason::OperationNotAllowed, id, message));
+    }
+}
+
+/// The output tokens to grant: the least of what is asked and what team, key and model permit.
+fn output_cap(
+    policy: &Policy,
+    who: &Who<'_>,
+    request: &AuthorizeRequest,
+    violations: &mut Vec<Violation>,
+    warnings: &mut Vec<String>,
+) -> u64 {
+    if !matches!(request.operation.billing(), Billing::Tokens | Billing::BatchTokens) {
+        return 0;
+    }
+    let team = &who.team;
+    let model_bound = policy.catalogue.model(&request.model).and_then(|model| model.output_bound());
+    let caps = [
+        (team.max_output_tokens, CapOf::Team),
+        (who.key.and_then(|key| key.max_output_tokens), CapOf::Key),
+        (model_bound, CapOf::Model),
+    ];
+    let Some((cap, of)) =
+        caps.into_iter().filter_map(|(cap, of)| cap.map(|cap| (cap, of))).min_by_key(|(cap, _)| *cap)
+    else {
+        return request.size.max_output_tokens;
+    };
+    let wanted = request.size.max_output_tokens;
+    if wanted == 0 || wanted <= cap {
+        return if wanted == 0 { cap } else { wanted };
+    }
+    let id = match (of, who.key) {
+        (CapOf::Key, Some(key)) => format!("teams.{}.keys.{}.max_output_tokens", team.name, key.name),
+        (CapOf::Model, _) => format!("models.{}.max_output_tokens", request.model),
+        _ => format!("teams.{}.max_output_tokens", team.name),
+    };
+    match team.on_exceed {
+        OnExceed::Clamp => warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`")),
+        OnExceed::Deny => violations.push(Violation {
+            quantity: Measure::OutputTokens,
+            limit: cap,
+            requested: wanted,
+            message: format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),
+            ..refusal(Reason::MaxOutputTokensExceeded, id, String::new())
+        }),
+    }
+    cap
+}
+
+#[derive(Clone, Copy)]
+enum CapOf {
+    Team,
+    Key,
+    Model,
+}
+
+impl<'p> Plan<'p> {
+    fn empty(
+        who: Who<'p>,
+        rates: Rates,
+        operation: Operation,
+        model: &str,
+        today: &Today,
+        prices_until: Timestamp,
+    ) -> Self {
+        Self {
+            who,
+            rates,
+            operation,
+            size: Size::default(),
+            max_output_tokens: 0,
+            cost: NanoUsd::ZERO,
+            holds: Vec::with_capacity(12),
+            lines: Vec::with_capacity(12),
+            gate: upstream_gate(model),
+            month: today.month_number,
+            day: today.day.first_day,
+            valid: today.day.start..today.day.end.min(prices_until),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Lists every limit that applies; the amounts come with [`Plan::grant`].
+    fn gather(&mut self, policy: &'p Policy, model: &str, user: &str, today: &Today) {
+        let organization = &policy.organization;
+        let team: &'p Team = self.who.team;
+        let key_limits = self.who.key.map(|key| key.limits.as_slice()).unwrap_or_default();
+        let by_model = |limits: &'p [(super::policy::ModelPattern, Vec<Limit>)]| {
+            let model = model.to_owned();
+            limits.iter().filter(move |(pattern, _)| pattern.matches(&model)).flat_map(|(_, limits)| limits)
+        };
+        // The two months come first: whoever settles finds them there.
+        let months = organization.limits.first().into_iter().chain(team.limits.first());
+        let others = organization.limits.iter().skip(1).chain(team.limits.iter().skip(1));
+        for limit in months.chain(others) {
+            self.want(limit, None, today);
+        }
+        for limit in by_model(&organization.model_limits).chain(by_model(&team.model_limits)).chain(key_limits) {
+            self.want(limit, None, today);
+        }
+        if !user.is_empty() {
+            for limit in &team.user_limits {
+                self.want(limit, Some(user), today);
+            }
+        }
+    }
+
+    fn want(&mut self, limit: &'p Limit, user: Option<&str>, today: &Today) {
+        if !self.counts(limit) {
+            return;
+        }
+        let mut counter = match user {
+            Some(user) => user_counter(&limit.counter, user),
+            None => limit.counter.clone(),
+        };
+        let mut period_end = None;
+        let kind = match limit.window {
+            Window::Sliding(span) => CounterKind::Window { slot_ms: span.length_ms() / SLOTS },
+            Window::InFlight => CounterKind::Window { slot_ms: RESERVATION_SLOT_MS },
+            Window::Calendar(period) => {
+                let period = today.period(period);
+                counter = counter.in_period(period.first_day);
+                period_end = Some(period.end);
+                BUDGET_KIND
+            }
+        };
+        let enforced = limit.bound.is_some() && limit.on_shortfall != OnShortfall::Warn;
+        let bound = limit.bound.filter(|_| enforced).unwrap_or(super::MAX_AMOUNT);
+        self.holds.push(Hold { counter, kind, limit: bound, kept: 0, expiring: 0 });
+        self.lines.push(Line { limit, enforced, period_end });
+    }
+
+    /// Whether the limit has anything to count of this operation.
+    fn counts(&self, limit: &Limit) -> bool {
+        let billing = self.operation.billing();
+        match limit.quantity {
+            Quantity::Requests | Quantity::NanoUsd => true,
+            Quantity::Tokens => !matches!(billing, Billing::Audio | Billing::Characters),
+            Quantity::AudioMilliseconds => billing == Billing::Audio,
+            // A line of a batch runs on Groq's schedule, up to a day, and takes no place among live requests.
+            Quantity::RequestsInFlight => self.operation != Operation::Batch,
+        }
+    }
+
+    /// Sets the granted output, and with it the cost and the amount of every hold.
+    ///
+    /// # Errors
+    /// Where the worst case cannot be priced.
+    pub fn grant(&mut self, max_output_tokens: u64) -> Result<(), PriceError> {
+        self.max_output_tokens = max_output_tokens;
+        self.cost = self.rates.worst_case(self.operation, &self.size, max_output_tokens)?;
+        let cost = self.cost.nanos();
+        let kept_cost = match self.who.team.on_unsettled {
+            // A line of a batch is settled long after live requests are; releasing it early would be wrong more often than not.
+            _ if self.operation == Operation::Batch => cost,
+            OnUnsettled::ChargeReserved => cost,
+            OnUnsettled::ChargeInput => self.rates.input_only(self.operation, &self.size)?.nanos().min(cost),
+            OnUnsettled::Release => 0,
+        };
+        for (hold, line) in self.holds.iter_mut().zip(&self.lines) {
+            (hold.kept, hold.expiring) = match line.limit.quantity {
+                Quantity::Requests | Quantity::RequestsInFlight => (0, 1),
+                Quantity::Tokens => (0, self.size.input_tokens + max_output_tokens),
+                Quantity::AudioMilliseconds => (0, self.size.audio_ms),
+                Quantity::NanoUsd => (kept_cost, cost - kept_cost),
+            };
+        }
+        Ok(())
+    }
+
+    /// Grants fewer output tokens than asked for, because a budget can pay for no more.
+    ///
+    /// # Errors
+    /// As [`Plan::grant`].
+    pub fn clamp(&mut self, max_output_tokens: u64) -> Result<(), PriceError> {
+        let wanted = self.max_output_tokens;
+        self.warnings.push(format!("max_output_tokens clamped from {wanted} to {max_output_tokens} by a budget"));
+        self.grant(max_output_tokens)
+    }
+
+    /// The reservation's time to live in milliseconds.
+    #[must_use]
+    pub fn ttl_ms(&self) -> u64 {
+        if self.operation == Operation::Batch { BATCH_TTL_MS } else { RESERVATION_TTL_MS }
+    }
+
+    /// The output that every clamping budget among the refusing holds can pay for, given what each has used; `None` where
+    /// nothing can be clamped, or a limit that does not clamp refuses as well.
+    #[must_use]
+    pub fn affordable_output(&self, refusing: impl Iterator<Item = usize>, used: &[u64]) -> Option<u64> {
+        let mut affordable = self.max_output_tokens;
+        for index in refusing {
+            let (line, hold) = (self.lines.get(index)?, self.holds.get(index)?);
+            if line.limit.on_shortfall != OnShortfall::Clamp || line.limit.quantity != Quantity::NanoUsd {
+                return None;
+            }
+            let remaining = NanoUsd::new(hold.limit.saturating_sub(*used.get(index)?))?;
+            let output = self.rates.affordable_output(self.operation, &self.size, remaining)?;
+            if output < line.limit.min_output_tokens {
+                return None;
+            }
+            affordable = affordable.min(output);
+        }
+        (affordable < self.max_output_tokens).then_some(affordable)
+    }
+
+    /// The fewest output tokens worth granting under the clamping budgets that apply.
+    #[must_use]
+    pub fn least_output(&self) -> u64 {
+        let clamping = self.lines.iter().filter(|line| line.limit.on_shortfall == OnShortfall::Clamp);
+        clamping.map(|line| line.limit.min_output_tokens).max().unwrap_or(0)
+    }
+}
+
+/// A refusal that no waiting helps and no counter is involved in.
+fn refusal(reason: Reason, limit_id: impl Into<String>, message: String) -> Violation {
+    Violation {
+        reason,
+        scope: None,
+        limit_id: limit_id.into(),
+        quantity: Measure::None,
+        limit: 0,
+        used: 0,
+        requested: 0,
+        retry: Retry::Never,
+        message,
+    }
+}
+
+/// The reason that goes with a limit.
+#[must_use]
+pub const fn reason_of(limit: &Limit) -> Reason {
+    match (limit.quantity, limit.scope) {
+        (Quantity::Requests, _) => Reason::RequestRateExceeded,
+        (Quantity::Tokens, _) => Reason::TokenRateExceeded,
+        (Quantity::AudioMilliseconds, _) => Reason::AudioRateExceeded,
+        (Quantity::RequestsInFlight, _) => Reason::TooManyInFlight,
+        (Quantity::NanoUsd, Scope::Organization | Scope::OrganizationModel) => Reason::OrganizationBudgetExhausted,
+        (Quantity::NanoUsd, Scope::Team | Scope::TeamModel) => Reason::TeamBudgetExhausted,
+        (Quantity::NanoUsd, Scope::Key | Scope::User) => Reason::KeyBudgetExhausted,
+    }
+}

@@ -1,0 +1,307 @@
+//! From the wire to the domain: every bound is checked here, once, and every breach is named.
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+use tonic::Status;
+
+use super::{
+    proto::{self, authorize_request, record_usage_request},
+    status::{FieldErrors, MALFORMED},
+};
+use crate::domain::request::{
+    AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, ToolUsage, Unreserved, Usage,
+};
+
+/// Tokens and characters of one request: far above any context window, far below what could overflow a sum.
+const MAX_COUNT: u64 = 100_000_000;
+/// Bytes of one input, for the estimate.
+const MAX_INPUT_BYTES: u64 = 1_000_000_000;
+/// Audio of one request. Groq's own bound on a file is well below.
+const MAX_AUDIO: Duration = Duration::from_secs(100 * 3600);
+/// The longest a call may wait: longer than any client keeps a call open without asking for it.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// The longest a model can be closed on Groq's word: its longest window is a day.
+const MAX_UPSTREAM_DELAY: Duration = Duration::from_secs(24 * 3600);
+/// Kinds of built-in tools in one report; Groq has fewer than ten.
+const MAX_TOOLS: usize = 32;
+/// Runs of one tool in one request.
+const MAX_TOOL_CALLS: u64 = 1_000_000;
+const MAX_LABELS: usize = 16;
+const MAX_TEAM_BYTES: usize = 128;
+const MAX_KEY_BYTES: usize = 512;
+const MAX_USER_BYTES: usize = 256;
+const MAX_REQUEST_ID_BYTES: usize = 128;
+const MAX_MODEL_BYTES: usize = 256;
+const MAX_LABEL_KEY_BYTES: usize = 64;
+const MAX_LABEL_VALUE_BYTES: usize = 256;
+/// One token for so many bytes where only a size is known. English has about four bytes to a token, code and other
+/// scripts about three; the estimate errs on the large side.
+const BYTES_PER_TOKEN: u64 = 3;
+
+/// A well-formed `AuthorizeRequest`.
+pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeRequest, Status> {
+    let mut errors = FieldErrors::default();
+    let caller = match request.caller {
+        Some(authorize_request::Caller::Team(team)) => errors.team("team", team),
+        Some(authorize_request::Caller::ApiKey(secret)) => errors.api_key("api_key", &secret),
+        None => errors.missing("caller", "set `team` or `api_key`"),
+    };
+    let user = errors.text("user", request.user, 0, MAX_USER_BYTES);
+    let request_id = errors.text("request_id", request.request_id, 0, MAX_REQUEST_ID_BYTES);
+    let model = errors.text("model", request.model, 1, MAX_MODEL_BYTES);
+    let operation = errors.operation(request.operation);
+    let service_tier = errors.service_tier(request.service_tier);
+    let input_tokens = errors.count("input_tokens", request.input_tokens, MAX_COUNT);
+    let input_bytes = errors.count("input_bytes", request.input_bytes, MAX_INPUT_BYTES);
+    let size = Size {
+        input_tokens: if input_tokens > 0 { input_tokens } else { input_bytes.div_ceil(BYTES_PER_TOKEN) },
+        max_output_tokens: errors.count("max_output_tokens", request.max_output_tokens, MAX_COUNT),
+        audio_ms: errors.duration("audio_duration", request.audio_duration, MAX_AUDIO),
+        characters: errors.count("character_count", request.character_count, MAX_COUNT),
+    };
+    let max_wait_ms = errors.duration("max_wait", request.max_wait, MAX_WAIT);
+    errors.labels(&request.labels);
+    match (caller, operation) {
+        (Some(caller), Some(operation)) if errors.is_empty() => Ok(AuthorizeRequest {
+            caller,
+            user,
+            request_id,
+            model,
+            operation,
+            service_tier,
+            size,
+            max_wait_ms,
+            dry_run: request.dry_run,
+        }),
+        _ => Err(errors.into_status()),
+    }
+}
+
+/// What a `RecordUsageRequest` reports.
+pub(super) struct Report {
+    /// The reservation, or what is known of usage that has none.
+    pub(super) subject: Subject,
+    /// What was used.
+    pub(super) usage: Option<Usage>,
+    /// How it ended.
+    pub(super) outcome: Outcome,
+    /// How long Groq said to wait, in milliseconds.
+    pub(super) upstream_delay_ms: u64,
+}
+
+/// What a report is about.
+pub(super) enum Subject {
+    /// A reservation.
+    Reservation(crate::store::ReservationId),
+    /// Usage that was never authorized.
+    Unreserved(Unreserved),
+}
+
+/// A well-formed `RecordUsageRequest`.
+pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report, Status> {
+    let mut errors = FieldErrors::default();
+    let outcome = errors.outcome(request.outcome);
+    let usage = request.usage.map(|usage| errors.usage(usage));
+    if outcome == Some(Outcome::Completed) && usage.is_none() {
+        errors.add("usage", "required for OUTCOME_COMPLETED: copy it from Groq's answer");
+    }
+    let upstream_delay_ms =
+        errors.duration("upstream_retry_delay", request.upstream_retry_delay, MAX_UPSTREAM_DELAY);
+    if upstream_delay_ms > 0 && outcome.is_some_and(|outcome| outcome != Outcome::RateLimited) {
+        errors.add("upstream_retry_delay", "only with OUTCOME_RATE_LIMITED");
+    }
+    let subject = if request.reservation_id.is_empty() {
+        let caller = match request.caller {
+            Some(record_usage_request::Caller::Team(team)) => errors.team("team", team),
+            Some(record_usage_request::Caller::ApiKey(secret)) => errors.api_key("api_key", &secret),
+            None => errors.missing("reservation_id", "set it, or `team` or `api_key` with `request_id`, `model` and `operation`"),
+        };
+        let user = errors.text("user", request.user, 0, MAX_USER_BYTES);
+        let request_id = errors.text("request_id", request.request_id, 1, MAX_REQUEST_ID_BYTES);
+        let model = errors.text("model", request.model, 1, MAX_MODEL_BYTES);
+        let operation = errors.operation(request.operation);
+        let service_tier = errors.service_tier(request.service_tier);
+        caller.zip(operation).map(|(caller, operation)| {
+            Subject::Unreserved(Unreserved { caller, user, request_id, model, operation, service_tier })
+        })
+    } else {
+        errors.reservation(&request.reservation_id)
+    };
+    match (subject, outcome) {
+        (Some(subject), Some(outcome)) if errors.is_empty() => {
+            Ok(Report { subject, usage, outcome, upstream_delay_ms })
+        }
+        _ => Err(errors.into_status()),
+    }
+}
+
+/// The checks of single fields. Each names the field in an error and answers a harmless value in its place.
+impl FieldErrors {
+    fn missing(&mut self, field: &str, fix: &str) -> Option<Caller> {
+        self.add(field, format!("required: {fix}"));
+        None
+    }
+
+    fn team(&mut self, field: &str, team: String) -> Option<Caller> {
+        Some(Caller::Team(self.text(field, team, 1, MAX_TEAM_BYTES)))
+    }
+
+    fn api_key(&mut self, field: &str, secret: &str) -> Option<Caller> {
+        if secret.is_empty() || secret.len() > MAX_KEY_BYTES {
+            self.add(field, format!("must have 1 to {MAX_KEY_BYTES} bytes"));
+        }
+        Some(Caller::Key(Sha256::digest(secret.as_bytes()).into()))
+    }
+
+    fn text(&mut self, field: &str, text: String, least: usize, most: usize) -> String {
+        if text.len() < least {
+            self.add(field, "required: must not be empty");
+        } else if text.len() > most {
+            self.add(field, format!("has {} bytes; at most {most} are permitted", text.len()));
+        } else if text.chars().any(char::is_control) {
+            self.add(field, "must not contain control characters");
+        }
+        text
+    }
+
+    fn count(&mut self, field: &str, value: i64, most: u64) -> u64 {
+        match u64::try_from(value) {
+            Ok(value) if value <= most => value,
+            _ => {
+                self.add(field, format!("is {value}; must be from 0 to {most}"));
+                0
+            }
+        }
+    }
+
+    fn duration(&mut self, field: &str, value: Option<prost_types::Duration>, most: Duration) -> u64 {
+        let Some(value) = value else { return 0 };
+        match Duration::try_from(value) {
+            Ok(duration) if duration <= most => {
+                // Bounded above, so the milliseconds fit; a part of one counts as whole.
+                u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+            }
+            _ => {
+                self.add(field, format!("must be from 0s to {}s", most.as_secs()));
+                0
+            }
+        }
+    }
+
+    fn operation(&mut self, value: i32) -> Option<Operation> {
+        let operation = match proto::Operation::try_from(value) {
+            Ok(proto::Operation::ChatCompletion) => Operation::Chat,
+            Ok(proto::Operation::Response) => Operation::Responses,
+            Ok(proto::Operation::Transcription) => Operation::Transcription,
+            Ok(proto::Operation::Translation) => Operation::Translation,
+            Ok(proto::Operation::Speech) => Operation::Speech,
+            Ok(proto::Operation::Embedding) => Operation::Embeddings,
+            Ok(proto::Operation::Batch) => Operation::Batch,
+            Ok(proto::Operation::Unspecified) => {
+                self.add("operation", "required, such as OPERATION_CHAT_COMPLETION");
+                return None;
+            }
+            Err(_) => {
+                self.add("operation", format!("{value} is not an operation"));
+                return None;
+            }
+        };
+        Some(operation)
+    }
+
+    fn service_tier(&mut self, value: i32) -> ServiceTier {
+        match proto::ServiceTier::try_from(value) {
+            Ok(proto::ServiceTier::Unspecified | proto::ServiceTier::OnDemand) => ServiceTier::OnDemand,
+            Ok(proto::ServiceTier::Flex) => ServiceTier::Flex,
+            Ok(proto::ServiceTier::Auto) => ServiceTier::Auto,
+            Ok(proto::ServiceTier::Performance) => ServiceTier::Performance,
+            Err(_) => {
+                self.add("service_tier", format!("{value} is not a service tier"));
+                ServiceTier::OnDemand
+            }
+        }
+    }
+
+    fn outcome(&mut self, value: i32) -> Option<Outcome> {
+        match proto::Outcome::try_from(value) {
+            Ok(proto::Outcome::Completed) => Some(Outcome::Completed),
+            Ok(proto::Outcome::Aborted) => Some(Outcome::Aborted),
+            Ok(proto::Outcome::Failed) => Some(Outcome::Failed),
+            Ok(proto::Outcome::RateLimited) => Some(Outcome::RateLimited),
+            Ok(proto::Outcome::NotSent) => Some(Outcome::NotSent),
+            Ok(proto::Outcome::Unspecified) => {
+                self.add("outcome", "required, such as OUTCOME_COMPLETED");
+                None
+            }
+            Err(_) => {
+                self.add("outcome", format!("{value} is not an outcome"));
+                None
+            }
+        }
+    }
+
+    fn usage(&mut self, usage: proto::Usage) -> Usage {
+        let input_tokens = self.count("usage.input_tokens", usage.input_tokens, MAX_COUNT);
+        let cached_input_tokens =
+            self.count("usage.cached_input_tokens", usage.cached_input_tokens, MAX_COUNT);
+        let output_tokens = self.count("usage.output_tokens", usage.output_tokens, MAX_COUNT);
+        let reasoning_tokens = self.count("usage.reasoning_tokens", usage.reasoning_tokens, MAX_COUNT);
+        if cached_input_tokens > input_tokens {
+            self.add("usage.cached_input_tokens", "more than `usage.input_tokens`, which includes them");
+        }
+        if reasoning_tokens > output_tokens {
+            self.add("usage.reasoning_tokens", "more than `usage.output_tokens`, which includes them");
+        }
+        if usage.tool_calls.len() > MAX_TOOLS {
+            self.add("usage.tool_calls", format!("at most {MAX_TOOLS} tools"));
+        }
+        let tools = usage
+            .tool_calls
+            .into_iter()
+            .take(MAX_TOOLS)
+            .enumerate()
+            .map(|(i, tool)| {
+                let field = format!("usage.tool_calls[{i}]");
+                ToolUsage {
+                    tool: self.text(&format!("{field}.tool"), tool.tool, 1, MAX_MODEL_BYTES),
+                    calls: self.count(&format!("{field}.call_count"), tool.call_count, MAX_TOOL_CALLS),
+                    run_ms: self.duration(&format!("{field}.run_duration"), tool.run_duration, MAX_AUDIO),
+                }
+            })
+            .collect();
+        Usage {
+            input_tokens,
+            cached_input_tokens,
+            output_tokens,
+            reasoning_tokens,
+            audio_ms: self.duration("usage.audio_duration", usage.audio_duration, MAX_AUDIO),
+            characters: self.count("usage.character_count", usage.character_count, MAX_COUNT),
+            tools,
+        }
+    }
+
+    fn reservation(&mut self, text: &str) -> Option<Subject> {
+        match text.parse() {
+            Ok(id) => Some(Subject::Reservation(id)),
+            Err(error) => {
+                self.add("reservation_id", format!("{MALFORMED}: {error}"));
+                None
+            }
+        }
+    }
+
+    fn labels(&mut self, labels: &std::collections::HashMap<String, String>) {
+        if labels.len() > MAX_LABELS {
+            self.add("labels", format!("has {} pairs; at most {MAX_LABELS} are permitted", labels.len()));
+        }
+        for (key, value) in labels.iter().take(MAX_LABELS) {
+            if key.is_empty() || key.len() > MAX_LABEL_KEY_BYTES || value.len() > MAX_LABEL_VALUE_BYTES {
+                self.add(
+                    "labels",
+                    format!("keys have 1 to {MAX_LABEL_KEY_BYTES} bytes, values at most {MAX_LABEL_VALUE_BYTES}"),
+                );
+            }
+        }
+    }
+}

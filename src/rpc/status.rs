@@ -1,0 +1,78 @@
+//! Errors as `google.rpc` details: what is wrong, where, and what to do.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use crate::{authorizer::Failure, store::StoreError};
+
+const DOMAIN: &str = "tollgate.v1";
+/// How an id or name that cannot be read is called.
+pub(super) const MALFORMED: &str = "malformed";
+/// When to try again after an outage: connections are rebuilt within a second or two.
+const OUTAGE_RETRY: Duration = Duration::from_secs(1);
+
+/// The malformed fields of one request.
+#[derive(Default)]
+pub(super) struct FieldErrors(Vec<FieldViolation>);
+
+impl FieldErrors {
+    pub(super) fn add(&mut self, field: &str, description: impl Into<String>) {
+        self.0.push(FieldViolation::new(field, description));
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn into_status(self) -> Status {
+        let message =
+            self.0.iter().map(|v| format!("`{}`: {}", v.field, v.description)).collect::<Vec<_>>().join("; ");
+        let mut details = ErrorDetails::with_bad_request(self.0);
+        details.set_error_info("INVALID_REQUEST", DOMAIN, HashMap::new());
+        Status::with_error_details(Code::InvalidArgument, message, details)
+    }
+}
+
+/// One malformed field.
+pub(super) fn field(field: &str, description: impl Into<String>) -> Status {
+    let mut errors = FieldErrors::default();
+    errors.add(field, description);
+    errors.into_status()
+}
+
+/// The status for what could not be decided or booked. Internal details stay in the log.
+pub(super) fn failure(failure: &Failure) -> Status {
+    let info = |reason: &str| {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason, DOMAIN, HashMap::new());
+        details
+    };
+    let message = failure.to_string();
+    match failure {
+        Failure::Store(StoreError::Unavailable) => {
+            let mut details = info("STORE_UNAVAILABLE");
+            details.set_retry_info(Some(OUTAGE_RETRY));
+            Status::with_error_details(Code::Unavailable, message, details)
+        }
+        Failure::Store(StoreError::Overflow) => {
+            Status::with_error_details(Code::OutOfRange, message, info("AMOUNT_OUT_OF_RANGE"))
+        }
+        Failure::Store(StoreError::Corrupt) | Failure::Internal => {
+            Status::with_error_details(Code::Internal, message, info("INTERNAL"))
+        }
+        Failure::RequestIdReused => {
+            Status::with_error_details(Code::AlreadyExists, message, info("REQUEST_ID_REUSED"))
+        }
+        Failure::UnknownReservation => {
+            Status::with_error_details(Code::NotFound, message, info("UNKNOWN_RESERVATION"))
+        }
+        Failure::UnknownTeam(_) => Status::with_error_details(Code::NotFound, message, info("UNKNOWN_TEAM")),
+        Failure::UnknownKey => Status::with_error_details(Code::NotFound, message, info("INVALID_KEY")),
+        Failure::NotPriced(_) => {
+            Status::with_error_details(Code::FailedPrecondition, message, info("MODEL_NOT_PRICED"))
+        }
+        Failure::UnknownTool(_) => field("usage.tool_calls", message),
+    }
+}
