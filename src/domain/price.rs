@@ -1,1 +1,0 @@
-//! Prices with their dates and sources, and the exact cost of what was used.

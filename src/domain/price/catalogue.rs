@@ -1,0 +1,221 @@
+//! The models that Tollgate knows, what they cost and when: built-in facts, and over them the policy's own prices.
+
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use jiff::{civil::Date, tz::TimeZone};
+
+use super::{Rates, facts};
+use crate::domain::{Timestamp, request::ServiceTier};
+
+/// How Groq offers a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// To everyone, for production.
+    Production,
+    /// To everyone, for evaluation.
+    Preview,
+    /// By contract only; no public price.
+    EnterpriseOnly,
+    /// Not in Groq's list of models: known from elsewhere, or from the policy only.
+    Unlisted,
+    /// Shut down; its public price ends as this day begins in UTC.
+    Retired {
+        /// The day.
+        on: Date,
+    },
+}
+
+/// Where a price was stated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In the built-in catalogue.
+    BuiltIn,
+    /// In the policy.
+    Policy,
+}
+
+/// A price of a model and when it begins to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PriceFrom {
+    /// The first instant it holds; `None`: always.
+    pub from: Option<Timestamp>,
+    /// The tier it is for; `None`: every tier at list price, which is all but [`ServiceTier::Performance`].
+    pub tier: Option<ServiceTier>,
+    /// The price.
+    pub rates: Rates,
+    /// Where it was stated.
+    pub origin: Origin,
+    /// Who says so, for people.
+    pub source: Cow<'static, str>,
+}
+
+/// A model.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Groq's name.
+    pub name: Arc<str>,
+    /// The most output tokens that Groq lets it produce.
+    pub max_output_tokens: Option<u64>,
+    /// How many tokens it can consider, input and output together.
+    pub context_window: Option<u64>,
+    /// How Groq offers it.
+    pub status: Status,
+    /// Who says so, and when, for people.
+    pub source: Cow<'static, str>,
+    /// What is not certain about it, for people.
+    pub uncertain: Option<&'static str>,
+    /// Its prices, in the order they were stated.
+    pub prices: Vec<PriceFrom>,
+    /// What `prices` come to, by tier.
+    timelines: [Timeline; 4],
+}
+
+/// The rates that hold from each instant on, in ascending order from the beginning of time.
+type Timeline = Vec<(Timestamp, Option<Rates>)>;
+
+const TIERS: [ServiceTier; 4] =
+    [ServiceTier::OnDemand, ServiceTier::Flex, ServiceTier::Auto, ServiceTier::Performance];
+
+/// The end of time: a price that no known change ends is valid until then.
+const FOREVER: Timestamp = Timestamp(u64::MAX);
+
+impl Model {
+    /// The most output tokens that the model can produce, as far as is known.
+    #[must_use]
+    pub fn output_bound(&self) -> Option<u64> {
+        self.max_output_tokens.or(self.context_window)
+    }
+
+    /// The rates that hold at an instant, and until when they do (exclusive). `None` where there is no price.
+    #[must_use]
+    pub fn rates(&self, tier: ServiceTier, at: Timestamp) -> Option<(Rates, Timestamp)> {
+        let [on_demand, flex, auto, performance] = &self.timelines;
+        let timeline = match tier {
+            ServiceTier::OnDemand => on_demand,
+            ServiceTier::Flex => flex,
+            ServiceTier::Auto => auto,
+            ServiceTier::Performance => performance,
+        };
+        let later = timeline.partition_point(|(from, _)| *from <= at);
+        let (_, rates) = timeline.get(later.checked_sub(1)?)?;
+        Some(((*rates)?, timeline.get(later).map_or(FOREVER, |(from, _)| *from)))
+    }
+
+    fn built_in(fact: &facts::Fact) -> Self {
+        let price = |rates| PriceFrom {
+            from: None,
+            tier: None,
+            rates,
+            origin: Origin::BuiltIn,
+            source: Cow::Borrowed(fact.source),
+        };
+        Self {
+            name: Arc::from(fact.name),
+            max_output_tokens: fact.max_output_tokens,
+            context_window: Some(fact.context_window),
+            status: fact.status,
+            source: Cow::Borrowed(fact.source),
+            uncertain: fact.uncertain,
+            prices: fact.rates.map(price).into_iter().collect(),
+            timelines: Default::default(),
+        }
+        .with_timelines()
+    }
+
+    fn with_timelines(mut self) -> Self {
+        let mut changes: Vec<_> = self.prices.iter().map(|price| price.from.unwrap_or_default()).collect();
+        changes.push(Timestamp::default());
+        changes.extend(self.retired_at());
+        changes.sort_unstable();
+        self.timelines = TIERS.map(|tier| {
+            let mut timeline: Timeline = changes.iter().map(|&at| (at, self.stated(tier, at))).collect();
+            timeline.dedup_by_key(|(_, rates)| *rates);
+            timeline
+        });
+        self
+    }
+
+    /// What `prices` say of an instant: the policy before the catalogue, a price for the very tier before one for all,
+    /// then the one that began last, then the one stated last.
+    fn stated(&self, tier: ServiceTier, at: Timestamp) -> Option<Rates> {
+        let retired = self.retired_at().is_some_and(|on| on <= at);
+        self.prices
+            .iter()
+            .filter(|price| price.from.is_none_or(|from| from <= at))
+            .filter(|price| match price.tier {
+                Some(only) => only == tier,
+                None => tier != ServiceTier::Performance,
+            })
+            .filter(|price| price.origin == Origin::Policy || !retired)
+            .max_by_key(|price| (price.origin == Origin::Policy, price.tier.is_some(), price.from))
+            .map(|price| price.rates)
+    }
+
+    fn retired_at(&self) -> Option<Timestamp> {
+        let Status::Retired { on } = self.status else { return None };
+        let midnight = on.to_zoned(TimeZone::UTC).map_or(0, |zoned| zoned.timestamp().as_millisecond());
+        Some(Timestamp(u64::try_from(midnight).unwrap_or(0)))
+    }
+}
+
+/// Every known model by name.
+#[derive(Clone, Debug)]
+pub struct Catalogue {
+    models: HashMap<Arc<str>, Model>,
+}
+
+impl Catalogue {
+    /// What Groq publishes.
+    #[must_use]
+    pub fn builtin() -> Self {
+        let models = facts::FACTS.iter().map(Model::built_in);
+        Self { models: models.map(|model| (Arc::clone(&model.name), model)).collect() }
+    }
+
+    /// The model of this name.
+    #[must_use]
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        self.models.get(name)
+    }
+
+    /// Every model in the order of their names.
+    pub fn models(&self) -> impl Iterator<Item = &Model> {
+        let mut models: Vec<_> = self.models.values().collect();
+        models.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        models.into_iter()
+    }
+
+    /// The rates of a model that hold at an instant, and until when they do (exclusive; `u64::MAX` where no change is
+    /// known). `None` where the model is unknown or has no price then: a model that is retired or sold by contract only has
+    /// one only from the policy, and so has [`ServiceTier::Performance`].
+    #[must_use]
+    pub fn rates(&self, model: &str, tier: ServiceTier, at: Timestamp) -> Option<(Rates, Timestamp)> {
+        self.models.get(model)?.rates(tier, at)
+    }
+
+    /// States a price of the policy, which goes before the built-in one from `from` on (`None`: always) and replaces it
+    /// whole: a rate that it leaves out is not priced. A price for one tier goes before one for all; of two for the same
+    /// tier, the one that began last holds. A model that is not known yet is added.
+    pub fn add_override(
+        &mut self,
+        model: &str,
+        tier: Option<ServiceTier>,
+        from: Option<Timestamp>,
+        rates: Rates,
+        source: impl Into<Cow<'static, str>>,
+    ) {
+        let source = source.into();
+        let mut stated = self.models.remove(model).unwrap_or_else(|| Model {
+            name: Arc::from(model),
+            max_output_tokens: None,
+            context_window: None,
+            status: Status::Unlisted,
+            source: source.clone(),
+            uncertain: None,
+            prices: Vec::new(),
+            timelines: Default::default(),
+        });
+        stated.prices.push(PriceFrom { from, tier, rates, origin: Origin::Policy, source });
+        self.models.insert(Arc::clone(&stated.name), stated.with_timelines());
+    }
+}

@@ -1,0 +1,268 @@
+//! Prices with their dates and sources, and the exact cost of what was used.
+//!
+//! A cost is a sum of fractions of a nano-USD over one common denominator, rounded up once for the whole request.
+
+pub mod catalogue;
+mod facts;
+#[cfg(test)]
+mod tests;
+mod tools;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    money::NanoUsd,
+    request::{Billing, Operation, Size, Usage},
+};
+
+pub use tools::ToolRates;
+
+/// The shortest audio that is billed, in milliseconds (Groq's speech-to-text page: 10 s a request).
+pub const MIN_BILLED_AUDIO_MS: u64 = 10_000;
+
+/// What a model costs. A rate that is absent is not priced: what needs it is refused, never free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Rates {
+    /// Per million input tokens.
+    pub input: Option<NanoUsd>,
+    /// Per million input tokens read from the cache; `None`: as any other input.
+    pub cached_input: Option<NanoUsd>,
+    /// Per million output tokens.
+    pub output: Option<NanoUsd>,
+    /// Per hour of audio.
+    pub audio_per_hour: Option<NanoUsd>,
+    /// Per million characters.
+    pub per_million_characters: Option<NanoUsd>,
+}
+
+/// Why there is no cost.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PriceError {
+    /// The model has no rate for what the operation is billed by.
+    #[error("no price {rate}, which `{operation}` is billed by")]
+    NotPriced {
+        /// What was to be priced.
+        operation: Operation,
+        /// The missing rate, such as `per million input tokens`.
+        rate: &'static str,
+    },
+    /// A tool of no known price.
+    #[error("tool `{0}` has no price; those that have are {known}", known = ToolRates::names())]
+    UnknownTool(String),
+    /// Past [`NanoUsd::MAX`].
+    #[error("the cost is more than the largest amount, {max} dollars", max = NanoUsd::MAX)]
+    Overflow,
+}
+
+impl Rates {
+    /// A model billed by the token; in nano-USD per million tokens.
+    #[must_use]
+    pub const fn tokens(input: u64, cached_input: Option<u64>, output: u64) -> Self {
+        let cached_input = match cached_input {
+            Some(cached) => NanoUsd::new(cached),
+            None => None,
+        };
+        Self {
+            input: NanoUsd::new(input),
+            cached_input,
+            output: NanoUsd::new(output),
+            audio_per_hour: None,
+            per_million_characters: None,
+        }
+    }
+
+    /// A model billed by the time of audio; in nano-USD per hour.
+    #[must_use]
+    pub const fn audio(per_hour: u64) -> Self {
+        Self { audio_per_hour: NanoUsd::new(per_hour), ..Self::NONE }
+    }
+
+    /// A model billed by the character; in nano-USD per million characters.
+    #[must_use]
+    pub const fn characters(per_million: u64) -> Self {
+        Self { per_million_characters: NanoUsd::new(per_million), ..Self::NONE }
+    }
+
+    const NONE: Self = Self {
+        input: None,
+        cached_input: None,
+        output: None,
+        audio_per_hour: None,
+        per_million_characters: None,
+    };
+
+    /// The exact cost of a request that was answered, its tools included, rounded up once to the nano-USD.
+    ///
+    /// Audio is billed for at least [`MIN_BILLED_AUDIO_MS`], whatever `usage` says: for a request that costs nothing, do
+    /// not ask. Cached input past the input counts as the input; in a batch it has no price of its own. Embeddings are
+    /// charged for their input only.
+    ///
+    /// # Errors
+    ///
+    /// A rate is missing, a tool is unknown, or the cost is past [`NanoUsd::MAX`].
+    pub fn cost(&self, operation: Operation, usage: &Usage) -> Result<NanoUsd, PriceError> {
+        let (input, output) = (usage.input_tokens, usage.output_tokens);
+        let mut sum = match operation.billing() {
+            Billing::Tokens => {
+                let cached = usage.cached_input_tokens.min(input);
+                let price = self.input(operation)?;
+                Sum::default()
+                    .tokens(input - cached, price)
+                    .tokens(cached, self.cached_input.unwrap_or(price))
+                    .tokens(output, self.output(operation)?)
+            }
+            _ => self.uncached(operation, input, output, usage.audio_ms, usage.characters)?,
+        };
+        for used in &usage.tools {
+            sum = sum.tool(used)?;
+        }
+        sum.round_up()
+    }
+
+    /// The most that a request can cost if its estimate holds and it produces at most `granted_output` tokens. Counts on
+    /// no cache; without tools, whose use is not known beforehand.
+    ///
+    /// # Errors
+    ///
+    /// A rate is missing, or the cost is past [`NanoUsd::MAX`].
+    pub fn worst_case(
+        &self,
+        operation: Operation,
+        size: &Size,
+        granted_output: u64,
+    ) -> Result<NanoUsd, PriceError> {
+        self.worst_case_sum(operation, size, granted_output)?.round_up()
+    }
+
+    /// The most that the input of a request can cost: [`Self::worst_case`] with no output.
+    ///
+    /// # Errors
+    ///
+    /// A rate is missing, or the cost is past [`NanoUsd::MAX`].
+    pub fn input_only(&self, operation: Operation, size: &Size) -> Result<NanoUsd, PriceError> {
+        self.worst_case(operation, size, 0)
+    }
+
+    /// The most output tokens whose [`Self::worst_case`] is at most `budget`; `u64::MAX` where output costs nothing.
+    /// `None` where even no output is too much, or a rate is missing.
+    #[must_use]
+    pub fn affordable_output(&self, operation: Operation, size: &Size, budget: NanoUsd) -> Option<u64> {
+        let without = self.worst_case_sum(operation, size, 0).ok()?.0?;
+        let one = match operation.billing() {
+            Billing::Tokens => Sum::default().tokens(1, self.output?).0?,
+            Billing::BatchTokens => Sum::default().batch_tokens(1, self.output?).0?,
+            Billing::InputTokens | Billing::Audio | Billing::Characters => 0,
+        };
+        // A sum rounds up to at most `budget` exactly when it is at most `budget` itself.
+        let left = (u128::from(budget.nanos()) * PER_NANO).checked_sub(without)?;
+        let tokens = left.checked_div(one).unwrap_or(u128::MAX);
+        Some(u64::try_from(tokens).unwrap_or(u64::MAX))
+    }
+
+    fn worst_case_sum(&self, operation: Operation, size: &Size, output: u64) -> Result<Sum, PriceError> {
+        match operation.billing() {
+            // A contract may price the cache above other input; the worst case is then that all of it is cached.
+            Billing::Tokens => {
+                let price = self.input(operation)?;
+                Ok(Sum::default()
+                    .tokens(size.input_tokens, self.cached_input.map_or(price, |cached| cached.max(price)))
+                    .tokens(output, self.output(operation)?))
+            }
+            _ => self.uncached(operation, size.input_tokens, output, size.audio_ms, size.characters),
+        }
+    }
+
+    /// What is billed without regard to the cache.
+    fn uncached(
+        &self,
+        operation: Operation,
+        input: u64,
+        output: u64,
+        audio_ms: u64,
+        characters: u64,
+    ) -> Result<Sum, PriceError> {
+        let sum = Sum::default();
+        Ok(match operation.billing() {
+            Billing::Tokens => {
+                sum.tokens(input, self.input(operation)?).tokens(output, self.output(operation)?)
+            }
+            Billing::BatchTokens => {
+                sum.batch_tokens(input, self.input(operation)?).batch_tokens(output, self.output(operation)?)
+            }
+            Billing::InputTokens => sum.tokens(input, self.input(operation)?),
+            Billing::Audio => {
+                let rate = needed(self.audio_per_hour, operation, "per hour of audio")?;
+                sum.hourly(audio_ms.max(MIN_BILLED_AUDIO_MS), rate)
+            }
+            Billing::Characters => {
+                let rate = needed(self.per_million_characters, operation, "per million characters")?;
+                sum.characters(characters, rate)
+            }
+        })
+    }
+
+    fn input(&self, operation: Operation) -> Result<NanoUsd, PriceError> {
+        needed(self.input, operation, "per million input tokens")
+    }
+
+    fn output(&self, operation: Operation) -> Result<NanoUsd, PriceError> {
+        needed(self.output, operation, "per million output tokens")
+    }
+}
+
+fn needed(rate: Option<NanoUsd>, operation: Operation, name: &'static str) -> Result<NanoUsd, PriceError> {
+    rate.ok_or(PriceError::NotPriced { operation, rate: name })
+}
+
+/// How many parts a nano-USD is divided into: the least common multiple of two million (half a price per million tokens)
+/// and 3.6 million (a price per hour, in milliseconds), so that every term is a whole number of parts.
+const PER_NANO: u128 = 18_000_000;
+const PER_TOKEN: u128 = PER_NANO / 1_000_000;
+const PER_BATCH_TOKEN: u128 = PER_TOKEN / 2;
+const PER_MS: u128 = PER_NANO / 3_600_000;
+
+/// A sum in parts of a nano-USD; `None` past `u128`, and so far past [`NanoUsd::MAX`].
+#[derive(Clone, Copy)]
+struct Sum(Option<u128>);
+
+impl Default for Sum {
+    fn default() -> Self {
+        Self(Some(0))
+    }
+}
+
+impl Sum {
+    fn tokens(self, count: u64, per_million: NanoUsd) -> Self {
+        self.add(count, per_million, PER_TOKEN)
+    }
+
+    fn batch_tokens(self, count: u64, per_million: NanoUsd) -> Self {
+        self.add(count, per_million, PER_BATCH_TOKEN)
+    }
+
+    fn characters(self, count: u64, per_million: NanoUsd) -> Self {
+        self.add(count, per_million, PER_TOKEN)
+    }
+
+    fn hourly(self, ms: u64, per_hour: NanoUsd) -> Self {
+        self.add(ms, per_hour, PER_MS)
+    }
+
+    fn calls(self, count: u64, each: NanoUsd) -> Self {
+        self.add(count, each, PER_NANO)
+    }
+
+    fn add(self, count: u64, rate: NanoUsd, parts: u128) -> Self {
+        // Two `u64` always fit their product in a `u128`.
+        let product = u128::from(count) * u128::from(rate.nanos());
+        Self(self.0.and_then(|sum| sum.checked_add(product.checked_mul(parts)?)))
+    }
+
+    fn round_up(self) -> Result<NanoUsd, PriceError> {
+        self.0
+            .and_then(|parts| u64::try_from(parts.div_ceil(PER_NANO)).ok())
+            .and_then(NanoUsd::new)
+            .ok_or(PriceError::Overflow)
+    }
+}

@@ -1,0 +1,1 @@
+//! Prices against an oracle.
