@@ -29,5 +29,7 @@
 //!                   └────► config ─► domain
 //! ```
 
+pub mod authorizer;
 pub mod domain;
+pub mod rpc;
 pub mod store;

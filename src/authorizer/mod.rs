@@ -20,7 +20,7 @@ use self::ticket::Ticket;
 use crate::{
     domain::{
         Timestamp,
-        calendar::Today,
+        calendar::{Calendar, Days},
         decision::{Grant, LimitStatus, Violation},
         explain,
         plan::{self, Plan},
@@ -92,7 +92,7 @@ pub struct Authorizer<S> {
     clock: Clock,
     shared: Arc<Shared>,
     /// The calendar day that now is in; replaced when it ends or the policy's time zone changes.
-    today: Arc<ArcSwap<(Arc<str>, Today)>>,
+    today: Arc<ArcSwap<(Arc<str>, Days)>>,
 }
 
 impl<S: Store + Clone> Authorizer<S> {
@@ -100,8 +100,9 @@ impl<S: Store + Clone> Authorizer<S> {
     #[must_use]
     pub fn new(store: S, clock: Clock, shared: Arc<Shared>) -> Self {
         let policy = shared.policy.load();
-        let today = Today::at(&policy.organization.time_zone, store.now());
+        let today = Calendar::new(policy.organization.time_zone.clone()).today(store.now());
         let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
+        drop(policy);
         Self { store, clock, shared, today }
     }
 
@@ -227,13 +228,13 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 
     /// The calendar day at `now`, computed once a day.
-    fn today(&self, policy: &Policy, now: Timestamp) -> Today {
+    fn today(&self, policy: &Policy, now: Timestamp) -> Days {
         let known = self.today.load();
         if known.0 == policy.revision && known.1.covers(now) {
-            return known.1.clone();
+            return known.1;
         }
-        let today = Today::at(&policy.organization.time_zone, now);
-        self.today.store(Arc::new((policy.revision.clone(), today.clone())));
+        let today = Calendar::new(policy.organization.time_zone.clone()).today(now);
+        self.today.store(Arc::new((policy.revision.clone(), today)));
         today
     }
 }

@@ -314,7 +314,7 @@ impl Charge {
 
 fn price_failure(error: PriceError) -> Failure {
     match error {
-        PriceError::UnknownTool { .. } => Failure::UnknownTool(error.to_string()),
+        PriceError::UnknownTool(_) => Failure::UnknownTool(error.to_string()),
         PriceError::Overflow => Failure::Store(StoreError::Overflow),
         PriceError::NotPriced { .. } => Failure::NotPriced(error.to_string()),
     }

@@ -8,7 +8,6 @@ use std::{
 use super::{Authorizer, Failure};
 use crate::{
     domain::{
-        calendar,
         counter::{CounterKey, CounterState},
         limit::Limit,
         plan,
@@ -113,10 +112,10 @@ impl<S: Store + Clone> Authorizer<S> {
     pub async fn spend(&self, query: &SpendQuery) -> Result<SpendPage, Failure> {
         let policy = self.shared.policy.load_full();
         let now = self.store.now();
-        let month = query.month.unwrap_or_else(|| self.today(&policy, now).month_number);
+        let month = query.month.unwrap_or_else(|| self.today(&policy, now).month_number());
         let mut names: BTreeSet<Arc<str>> = self.store.spenders(month).await?.into_iter().collect();
         names.extend(policy.teams.keys().cloned());
-        let first_day = calendar::first_day_of_month(month);
+        let first_day = month * 100 + 1;
         if !query.team.is_empty() {
             let name =
                 names.get(query.team.as_str()).ok_or_else(|| Failure::UnknownTeam(query.team.clone()))?.clone();

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     Timestamp,
-    calendar::Today,
+    calendar::Days,
     counter::{CounterKey, CounterKind, Hold},
     decision::{Measure, Reason, Retry, Violation},
     limit::{Limit, OnShortfall, Quantity, Scope, Window},
@@ -115,7 +115,7 @@ pub fn compile<'p>(
     policy: &'p Policy,
     request: &AuthorizeRequest,
     now: Timestamp,
-    today: &Today,
+    today: &Days,
 ) -> Result<Plan<'p>, Vec<Violation>> {
     let who = Who::find(policy, &request.caller, now).map_err(|violation| vec![violation])?;
     let mut violations = Vec::new();
@@ -150,7 +150,7 @@ pub fn compile_unreserved<'p>(
     policy: &'p Policy,
     subject: &Unreserved,
     now: Timestamp,
-    today: &Today,
+    today: &Days,
 ) -> Result<Plan<'p>, Violation> {
     let who = Who::find(policy, &subject.caller, now)?;
     let (rates, until) = price(policy, &subject.model, subject.service_tier, subject.operation, now)?;
@@ -174,7 +174,7 @@ pub fn price(
     operation: Operation,
     now: Timestamp,
 ) -> Result<(Rates, Timestamp), Violation> {
-    let unpriced = || PriceError::NotPriced { operation, needs: "a price" };
+    let unpriced = || PriceError::NotPriced { operation, rate: "at all" };
     let (rates, until) = policy.catalogue.rates(model, tier, now).ok_or_else(|| not_priced(model, &unpriced()))?;
     rates.input_only(operation, &Size::default()).map_err(|error| not_priced(model, &error))?;
     Ok((rates, until))
@@ -268,7 +268,7 @@ impl<'p> Plan<'p> {
         rates: Rates,
         operation: Operation,
         model: &str,
-        today: &Today,
+        today: &Days,
         prices_until: Timestamp,
     ) -> Self {
         Self {
@@ -281,15 +281,15 @@ impl<'p> Plan<'p> {
             holds: Vec::with_capacity(12),
             lines: Vec::with_capacity(12),
             gate: upstream_gate(model),
-            month: today.month_number,
-            day: today.day.first_day,
+            month: today.month_number(),
+            day: today.day_number(),
             valid: today.day.start..today.day.end.min(prices_until),
             warnings: Vec::new(),
         }
     }
 
     /// Lists every limit that applies; the amounts come with [`Plan::grant`].
-    fn gather(&mut self, policy: &'p Policy, model: &str, user: &str, today: &Today) {
+    fn gather(&mut self, policy: &'p Policy, model: &str, user: &str, today: &Days) {
         let organization = &policy.organization;
         let team: &'p Team = self.who.team;
         let key_limits = self.who.key.map(|key| key.limits.as_slice()).unwrap_or_default();
@@ -313,7 +313,7 @@ impl<'p> Plan<'p> {
         }
     }
 
-    fn want(&mut self, limit: &'p Limit, user: Option<&str>, today: &Today) {
+    fn want(&mut self, limit: &'p Limit, user: Option<&str>, today: &Days) {
         if !self.counts(limit) {
             return;
         }
@@ -326,7 +326,7 @@ impl<'p> Plan<'p> {
             Window::Sliding(span) => CounterKind::Window { slot_ms: span.length_ms() / SLOTS },
             Window::InFlight => CounterKind::Window { slot_ms: RESERVATION_SLOT_MS },
             Window::Calendar(period) => {
-                let period = today.period(period);
+                let period = today.of(period);
                 counter = counter.in_period(period.first_day);
                 period_end = Some(period.end);
                 BUDGET_KIND

@@ -7,20 +7,15 @@ mod status;
 
 pub use policy_service::PolicyRpc;
 
-/// The contract as generated from `proto/`.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated")]
-pub mod proto {
-    tonic::include_proto!("tollgate.v1");
+#[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic, reason = "generated")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/packages.rs"));
 }
 
-/// The other packages that the contract uses.
-#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
-pub mod google {
-    /// `google.type`.
-    pub mod r#type {
-        tonic::include_proto!("google.r#type");
-    }
-}
+/// `google.type`, which the contract uses.
+pub use generated::google::r#type as google_type;
+/// The contract as generated from `proto/`.
+pub use generated::tollgate::v1 as proto;
 
 /// The contract's descriptors, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -9,8 +9,15 @@ use super::{
     proto::{self, authorize_request, record_usage_request},
     status::{FieldErrors, MALFORMED},
 };
-use crate::domain::request::{
-    AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, ToolUsage, Unreserved, Usage,
+use crate::{
+    authorizer::SpendQuery,
+    domain::{
+        calendar,
+        request::{
+            AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, ToolUsage, Unreserved, Usage,
+        },
+    },
+    store::ReservationId,
 };
 
 /// Tokens and characters of one request: far above any context window, far below what could overflow a sum.
@@ -93,7 +100,7 @@ pub(super) struct Report {
 /// What a report is about.
 pub(super) enum Subject {
     /// A reservation.
-    Reservation(crate::store::ReservationId),
+    Reservation(ReservationId),
     /// Usage that was never authorized.
     Unreserved(Unreserved),
 }
@@ -134,6 +141,27 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
         }
         _ => Err(errors.into_status()),
     }
+}
+
+/// The teams of one answer where the caller does not say, and the most it may ask for: an answer stays well below gRPC's
+/// 4 MiB with a month of days and a dozen models for each.
+const DEFAULT_PAGE: usize = 100;
+const MAX_PAGE: u64 = 1000;
+
+/// A well-formed `GetSpendRequest`.
+pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Status> {
+    let mut errors = FieldErrors::default();
+    let team = errors.text("team", request.team, 0, MAX_TEAM_BYTES);
+    let month = match request.month.as_str() {
+        "" => None,
+        text => calendar::parse_month(text).map_err(|error| errors.add("month", error.to_string())).ok(),
+    };
+    let page_size = match errors.count("page_size", request.page_size.into(), MAX_PAGE) {
+        0 => DEFAULT_PAGE,
+        size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
+    };
+    let after = errors.text("page_token", request.page_token, 0, MAX_TEAM_BYTES);
+    if errors.is_empty() { Ok(SpendQuery { team, month, page_size, after }) } else { Err(errors.into_status()) }
 }
 
 /// The checks of single fields. Each names the field in an error and answers a harmless value in its place.

@@ -14,6 +14,8 @@ pub struct Policy {
     pub revision: Arc<str>,
     /// The organization.
     pub organization: Organization,
+    /// Models and prices.
+    pub catalogue: super::price::catalogue::Catalogue,
     /// The teams by name.
     pub teams: HashMap<Arc<str>, Arc<Team>>,
     /// The declared keys by the SHA-256 of their secret.
@@ -125,4 +127,16 @@ impl fmt::Display for ModelPattern {
             Self::Prefix(prefix) => write!(f, "{prefix}*"),
         }
     }
+}
+
+/// The counter of a team's month of dollars.
+#[must_use]
+pub fn team_month_counter(team: &str) -> super::counter::CounterKey {
+    super::counter::CounterKey::new(format!("team/{team}|usd|month"))
+}
+
+/// The counter of one user, given the one of all users' limit.
+#[must_use]
+pub fn user_counter(counter: &super::counter::CounterKey, user: &str) -> super::counter::CounterKey {
+    super::counter::CounterKey::new(format!("{}|{user}", counter.name()))
 }

@@ -1,0 +1,229 @@
+//! From the domain to the wire.
+
+use super::{
+    google_type::Money,
+    proto::{
+        self, Alert, AuthorizeResponse, GetSpendResponse, RecordUsageResponse, Spend, SpendLine, SpendReport,
+    },
+};
+use crate::{
+    authorizer::{self, Booked, BudgetState, CrossedAlert, Decided, SpendPage},
+    domain::{
+        Timestamp,
+        decision::{LimitStatus, Measure, Reason, Retry, Violation},
+        explain,
+        limit::{Quantity, Scope},
+    },
+};
+
+const NANOS_PER_UNIT: i64 = 1_000_000_000;
+
+/// The answer to `Authorize`.
+pub(super) fn decided(decided: Decided) -> AuthorizeResponse {
+    let limits = decided.limits.into_iter().map(limit_status).collect();
+    let policy_revision = decided.policy_revision.to_string();
+    match decided.outcome {
+        Ok(grant) => {
+            let (reservation_id, expire_time) = grant.reservation.unzip();
+            AuthorizeResponse {
+                decision: proto::Decision::Allowed.into(),
+                reservation_id: reservation_id.unwrap_or_default(),
+                expire_time: expire_time.map(timestamp),
+                max_output_tokens: int(grant.max_output_tokens),
+                reserved_cost: Some(money(grant.reserved_cost.nanos())),
+                limits,
+                warnings: grant.warnings,
+                policy_revision,
+                ..AuthorizeResponse::default()
+            }
+        }
+        Err(violations) => AuthorizeResponse {
+            decision: proto::Decision::Denied.into(),
+            retry_delay: retry_delay(explain::retry(&violations)),
+            violations: violations.into_iter().map(violation).collect(),
+            limits,
+            policy_revision,
+            ..AuthorizeResponse::default()
+        },
+    }
+}
+
+/// The answer to `RecordUsage`.
+pub(super) fn booked(booked: Booked) -> RecordUsageResponse {
+    RecordUsageResponse {
+        cost: Some(money(booked.cost.nanos())),
+        already_recorded: booked.already_recorded,
+        team_spend: Some(spend(&booked.team)),
+        organization_spend: Some(spend(&booked.organization)),
+        alerts: booked.alerts.into_iter().map(alert).collect(),
+        reservation_id: booked.reservation.to_string(),
+    }
+}
+
+/// The answer to `GetSpend`.
+pub(super) fn spend_page(page: SpendPage) -> GetSpendResponse {
+    GetSpendResponse {
+        month: format!("{:04}-{:02}", page.month / 100, page.month % 100),
+        organization: page.organization.map(report),
+        teams: page.teams.into_iter().map(report).collect(),
+        next_page_token: page.next_after,
+        policy_revision: page.policy_revision.to_string(),
+    }
+}
+
+fn report(report: authorizer::SpendReport) -> SpendReport {
+    let day = |day: u32| format!("{:04}-{:02}-{:02}", day / 10_000, day / 100 % 100, day % 100);
+    SpendReport {
+        name: report.name.to_string(),
+        spend: Some(spend(&report.budget)),
+        requests: int(report.total.requests),
+        tokens: int(report.total.tokens),
+        unsettled_requests: int(report.budget.unsettled),
+        by_model: report.by_model.into_iter().map(|(name, part)| line(name.to_string(), &part)).collect(),
+        by_key: report.by_key.into_iter().map(|(name, part)| line(name.to_string(), &part)).collect(),
+        by_day: report.by_day.into_iter().map(|(date, part)| line(day(date), &part)).collect(),
+    }
+}
+
+fn line(name: String, part: &authorizer::SpendLine) -> SpendLine {
+    SpendLine {
+        name,
+        spent: Some(money(part.spent)),
+        requests: int(part.requests),
+        tokens: int(part.tokens),
+    }
+}
+
+fn spend(state: &BudgetState) -> Spend {
+    let remaining = |budget| int(budget) - int(state.spent) - int(state.reserved);
+    Spend {
+        budget: state.budget.map(money),
+        spent: Some(money(state.spent)),
+        reserved: Some(money(state.reserved)),
+        remaining: state.budget.map(|budget| signed_money(remaining(budget))),
+    }
+}
+
+fn alert(alert: CrossedAlert) -> Alert {
+    Alert {
+        limit_id: alert.limit_id.to_string(),
+        threshold: alert.threshold.text.to_string(),
+        amount: Some(money(alert.threshold.amount.nanos())),
+        spent: Some(money(alert.spent)),
+        budget: Some(money(alert.budget)),
+    }
+}
+
+fn violation(violation: Violation) -> proto::Violation {
+    proto::Violation {
+        reason: reason(violation.reason).into(),
+        scope: violation.scope.map_or(proto::Scope::Unspecified, scope).into(),
+        limit_id: violation.limit_id,
+        quantity: measure(violation.quantity).into(),
+        limit: int(violation.limit),
+        used: int(violation.used),
+        requested: int(violation.requested),
+        retry_delay: retry_delay(violation.retry),
+        retryable: violation.retry != Retry::Never,
+        message: violation.message,
+    }
+}
+
+fn limit_status(status: LimitStatus) -> proto::LimitStatus {
+    proto::LimitStatus {
+        limit_id: status.limit_id.to_string(),
+        scope: scope(status.scope).into(),
+        quantity: quantity(status.quantity).into(),
+        limit: int(status.limit),
+        used: int(status.used),
+        remaining: int(status.limit.saturating_sub(status.used)),
+        reset_delay: Some(duration(status.reset_ms)),
+    }
+}
+
+fn retry_delay(retry: Retry) -> Option<prost_types::Duration> {
+    match retry {
+        Retry::After(ms) => Some(duration(ms)),
+        Retry::Never => None,
+    }
+}
+
+/// Every amount is at most 2^53 − 1; what is not would be a fault, and is answered as the largest number.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn money(nanos: u64) -> Money {
+    signed_money(int(nanos))
+}
+
+fn signed_money(nanos: i64) -> Money {
+    Money {
+        currency_code: "USD".to_owned(),
+        units: nanos / NANOS_PER_UNIT,
+        nanos: i32::try_from(nanos % NANOS_PER_UNIT).unwrap_or(0),
+    }
+}
+
+fn duration(ms: u64) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: int(ms / 1000),
+        nanos: i32::try_from(ms % 1000).unwrap_or(0) * 1_000_000,
+    }
+}
+
+fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: int(at.0 / 1000), nanos: i32::try_from(at.0 % 1000).unwrap_or(0) * 1_000_000 }
+}
+
+const fn scope(scope: Scope) -> proto::Scope {
+    match scope {
+        Scope::Organization => proto::Scope::Organization,
+        Scope::OrganizationModel => proto::Scope::OrganizationModel,
+        Scope::Team => proto::Scope::Team,
+        Scope::TeamModel => proto::Scope::TeamModel,
+        Scope::Key => proto::Scope::Key,
+        Scope::User => proto::Scope::User,
+    }
+}
+
+const fn measure(measure: Measure) -> proto::Quantity {
+    match measure {
+        Measure::None => proto::Quantity::Unspecified,
+        Measure::OutputTokens => proto::Quantity::OutputTokens,
+        Measure::Of(of) => quantity(of),
+    }
+}
+
+const fn quantity(quantity: Quantity) -> proto::Quantity {
+    match quantity {
+        Quantity::Requests => proto::Quantity::Requests,
+        Quantity::Tokens => proto::Quantity::Tokens,
+        Quantity::AudioMilliseconds => proto::Quantity::AudioMilliseconds,
+        Quantity::NanoUsd => proto::Quantity::NanoUsd,
+        Quantity::RequestsInFlight => proto::Quantity::RequestsInFlight,
+    }
+}
+
+const fn reason(reason: Reason) -> proto::Reason {
+    match reason {
+        Reason::UnknownTeam => proto::Reason::UnknownTeam,
+        Reason::InvalidKey => proto::Reason::InvalidKey,
+        Reason::KeyRevoked => proto::Reason::KeyRevoked,
+        Reason::KeyExpired => proto::Reason::KeyExpired,
+        Reason::ModelNotAllowed => proto::Reason::ModelNotAllowed,
+        Reason::ModelNotPriced => proto::Reason::ModelNotPriced,
+        Reason::OperationNotAllowed => proto::Reason::OperationNotAllowed,
+        Reason::MaxOutputTokensExceeded => proto::Reason::MaxOutputTokensExceeded,
+        Reason::RequestRateExceeded => proto::Reason::RequestRateExceeded,
+        Reason::TokenRateExceeded => proto::Reason::TokenRateExceeded,
+        Reason::AudioRateExceeded => proto::Reason::AudioRateExceeded,
+        Reason::TooManyInFlight => proto::Reason::TooManyInFlight,
+        Reason::TeamBudgetExhausted => proto::Reason::TeamBudgetExhausted,
+        Reason::KeyBudgetExhausted => proto::Reason::KeyBudgetExhausted,
+        Reason::OrganizationBudgetExhausted => proto::Reason::OrganizationBudgetExhausted,
+        Reason::Paused => proto::Reason::Paused,
+        Reason::UpstreamRateLimited => proto::Reason::UpstreamRateLimited,
+        Reason::StoreUnavailable => proto::Reason::StoreUnavailable,
+    }
+}
