@@ -32,4 +32,5 @@
 pub mod authorizer;
 pub mod domain;
 pub mod rpc;
+pub mod server;
 pub mod store;

@@ -1,0 +1,276 @@
+//! The listener: one current-thread runtime per core, each with its own socket on the same port, health, and a drain with a
+//! bound.
+//!
+//! A request stays on the core that its connection landed on, so no task moves between threads and no lock of a scheduler is
+//! taken. The kernel spreads connections over the sockets; a client with one connection uses one core.
+
+pub mod admin;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    runtime::Builder,
+    sync::{mpsc, watch},
+};
+use tonic::transport::server::TcpIncoming;
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    authorizer::{Authorizer, Shared},
+    rpc::{
+        DESCRIPTORS, PolicyRpc,
+        proto::policy_service_server::{PolicyServiceServer, SERVICE_NAME},
+    },
+    store::{Store, clock::Clock},
+};
+
+/// Connections that wait to be accepted, per core.
+const BACKLOG: u32 = 1024;
+/// The largest request. Requests carry numbers and names, never prompts.
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// How often health asks the store.
+const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// A peer that does not answer a ping for so long is gone; its streams are freed.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How to listen.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The address; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Threads, each with its own runtime and socket; at least 1.
+    pub threads: usize,
+    /// How long calls under way may take to end after a stop was asked for.
+    pub drain: Duration,
+}
+
+/// Why the service cannot start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system gives no thread or runtime.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The store cannot be set up.
+    #[error("cannot set up the store: {0}")]
+    Store(String),
+}
+
+/// A running service. Dropping it stops it without a drain.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+    workers: Vec<JoinHandle<()>>,
+    ended: mpsc::Receiver<()>,
+    drain: Duration,
+}
+
+/// What every worker needs.
+#[derive(Clone)]
+struct Setup<F> {
+    make_store: F,
+    clock: Clock,
+    shared: Arc<Shared>,
+    health: HealthReporter,
+    stop: watch::Receiver<bool>,
+    /// Held by every worker; closed when the last one ends.
+    _ended: mpsc::Sender<()>,
+}
+
+impl Server {
+    /// Listens, and serves on threads of its own. `make_store` is called once on each, within its runtime.
+    ///
+    /// # Errors
+    /// Where the address, a thread or the store cannot be had.
+    pub fn start<S, F>(
+        options: &Options,
+        clock: Clock,
+        shared: Arc<Shared>,
+        make_store: F,
+    ) -> Result<Self, StartError>
+    where
+        S: Store + Clone,
+        F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
+    {
+        let (stop, stopped) = watch::channel(false);
+        let (ended_sender, ended) = mpsc::channel(1);
+        let setup =
+            Setup { make_store, clock, shared, health: HealthReporter::new(), stop: stopped, _ended: ended_sender };
+        let mut address = options.listen;
+        let mut workers = Vec::with_capacity(options.threads.max(1));
+        probe(address)?;
+        for index in 0..options.threads.max(1) {
+            let (bound, worker) = start_worker(index, address, setup.clone())?;
+            address = bound;
+            workers.push(worker);
+        }
+        Ok(Self { address, stop, workers, ended, drain: options.drain })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more connections, lets calls under way end within the drain's bound, and stops. Answers whether all ended.
+    pub async fn stop(mut self) -> bool {
+        self.stop.send_replace(true);
+        let drained = tokio::time::timeout(self.drain, self.ended.recv()).await.is_ok();
+        if drained {
+            for worker in self.workers.drain(..) {
+                // All have ended, so joining does not block; a worker's panic was reported by its thread.
+                let _ = worker.join();
+            }
+        }
+        drained
+    }
+}
+
+/// Another process on the same port would share its connections unnoticed, since the sockets of all cores share the port:
+/// a socket that does not share finds it.
+fn probe(address: SocketAddr) -> Result<(), StartError> {
+    let taken = |source| StartError::Listen { address, source };
+    std::net::TcpListener::bind(address).map(drop).map_err(taken)
+}
+
+fn start_worker<S, F>(
+    index: usize,
+    address: SocketAddr,
+    setup: Setup<F>,
+) -> Result<(SocketAddr, JoinHandle<()>), StartError>
+where
+    S: Store + Clone,
+    F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
+{
+    let (started, starting) = std::sync::mpsc::sync_channel(1);
+    let worker = thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .spawn(move || {
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(source) => {
+                    let _ = started.send(Err(StartError::Thread(source)));
+                    return;
+                }
+            };
+            runtime.block_on(async move {
+                let ready = listen(address).and_then(|listener| {
+                    let bound = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+                    Ok((bound, listener, (setup.make_store)()?))
+                });
+                match ready {
+                    Ok((bound, listener, store)) => {
+                        let _ = started.send(Ok(bound));
+                        serve(index, listener, store, setup).await;
+                    }
+                    Err(error) => {
+                        let _ = started.send(Err(error));
+                    }
+                }
+            });
+        })
+        .map_err(StartError::Thread)?;
+    let gone = |_| StartError::Thread(io::Error::other("the thread ended at once"));
+    let bound = starting.recv().map_err(gone)??;
+    Ok((bound, worker))
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.set_reuseport(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| StartError::Listen { address, source })
+}
+
+async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
+    let Setup { clock, shared, health, mut stop, .. } = setup;
+    if index == 0 {
+        tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone()));
+    }
+    let policy = PolicyServiceServer::new(PolicyRpc::new(Authorizer::new(store, clock, shared)))
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let mut router = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(policy)
+        .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
+    match reflection() {
+        Ok((v1, v1alpha)) => router = router.add_service(v1).add_service(v1alpha),
+        Err(error) => warn!(%error, "reflection is not served"),
+    }
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stopped = async move {
+        // An error means that the server was dropped: stop as well.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+        error!(%error, "a listener failed");
+    }
+}
+
+/// Reflection in both versions that clients ask for.
+fn reflection() -> Result<
+    (
+        tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+        tonic_reflection::server::v1alpha::ServerReflectionServer<
+            impl tonic_reflection::server::v1alpha::ServerReflection,
+        >,
+    ),
+    tonic_reflection::server::Error,
+> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok((builder().build_v1()?, builder().build_v1alpha()?))
+}
+
+/// Keeps `grpc.health.v1` true to the store.
+async fn watch_health<S: Store>(store: S, health: HealthReporter, mut stop: watch::Receiver<bool>) {
+    let mut serving = None;
+    loop {
+        let now = store.ping().await.is_ok();
+        if serving != Some(now) {
+            let status = if now { ServingStatus::Serving } else { ServingStatus::NotServing };
+            health.set_service_status("", status).await;
+            health.set_service_status(SERVICE_NAME, status).await;
+            match now {
+                true => info!("the store answers; serving"),
+                false => warn!("the store does not answer; not serving until it does"),
+            }
+            serving = Some(now);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    health.set_service_status("", ServingStatus::NotServing).await;
+    health.set_service_status(SERVICE_NAME, ServingStatus::NotServing).await;
+}
