@@ -105,7 +105,9 @@ impl Calendar {
     /// The day, week and month of an instant. Past the year 9999 the last day goes on for ever.
     #[must_use]
     pub fn today(&self, at: Timestamp) -> Days {
-        let mut date = self.zone.to_datetime(instant(at)).date();
+        let instant = instant(at);
+        let mut date = self.zone.to_datetime(instant).date();
+        let at = at.min(timestamp(instant));
         // Where clocks go back over midnight, yesterday's date comes once more after today has begun: it is today.
         while self.end_of_day(date) <= at
             && let Ok(next) = date.tomorrow()
@@ -153,10 +155,7 @@ impl Calendar {
     /// where the whole day was left out.
     fn start_of(&self, date: Date) -> Timestamp {
         let midnight = date.at(0, 0, 0, 0);
-        self.zone.to_timestamp(midnight).map_or(FOREVER, |instant| {
-            // Before the epoch, which only the first period of all can begin, counts as the epoch.
-            Timestamp(u64::try_from(instant.as_millisecond()).unwrap_or(0))
-        })
+        self.zone.to_timestamp(midnight).map_or(FOREVER, timestamp)
     }
 }
 
@@ -226,6 +225,11 @@ fn instant(at: Timestamp) -> jiff::Timestamp {
         .ok()
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
         .unwrap_or(jiff::Timestamp::MAX)
+}
+
+/// Before the epoch, where only the first day, week and month of all can begin, counts as the epoch.
+fn timestamp(instant: jiff::Timestamp) -> Timestamp {
+    Timestamp(u64::try_from(instant.as_millisecond()).unwrap_or(0))
 }
 
 fn back(date: Date, days: i8) -> Date {

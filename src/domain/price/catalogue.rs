@@ -66,7 +66,7 @@ pub struct Model {
     pub uncertain: Option<&'static str>,
     /// Its prices, in the order they were stated.
     pub prices: Vec<PriceFrom>,
-    /// What `prices` come to, by tier.
+    /// What `prices` come to, by tier in the order of [`TIERS`].
     timelines: [Timeline; 4],
 }
 
@@ -219,3 +219,6 @@ impl Catalogue {
         self.models.insert(Arc::clone(&stated.name), stated.with_timelines());
     }
 }
+
+#[cfg(test)]
+mod tests;
