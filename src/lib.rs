@@ -29,5 +29,6 @@
 //!                   └────► config ─► domain
 //! ```
 
+pub mod config;
 pub mod domain;
 pub mod store;
