@@ -219,3 +219,6 @@ impl Catalogue {
         self.models.insert(Arc::clone(&stated.name), stated.with_timelines());
     }
 }
+
+#[cfg(test)]
+mod tests;

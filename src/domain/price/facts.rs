@@ -56,12 +56,16 @@ const ENTERPRISE_GOES_ON: &str = "enterprise contracts may go on after the shutd
 
 /// In nano-USD per million tokens or characters, or per hour.
 pub(super) const FACTS: &[Fact] = &[
-    fact("openai/gpt-oss-120b", Status::Production, LIST_AND_API)
-        .size(131_072, 65_536)
-        .rates(Rates::tokens(150_000_000, Some(75_000_000), 600_000_000)),
-    fact("openai/gpt-oss-20b", Status::Production, LIST_AND_API)
-        .size(131_072, 65_536)
-        .rates(Rates::tokens(75_000_000, Some(37_500_000), 300_000_000)),
+    fact("openai/gpt-oss-120b", Status::Production, LIST_AND_API).size(131_072, 65_536).rates(Rates::tokens(
+        150_000_000,
+        Some(75_000_000),
+        600_000_000,
+    )),
+    fact("openai/gpt-oss-20b", Status::Production, LIST_AND_API).size(131_072, 65_536).rates(Rates::tokens(
+        75_000_000,
+        Some(37_500_000),
+        300_000_000,
+    )),
     fact("openai/gpt-oss-safeguard-20b", Status::Preview, LIST)
         .size(131_072, 65_536)
         .rates(Rates::tokens(75_000_000, Some(37_500_000), 300_000_000))
@@ -97,9 +101,13 @@ pub(super) const FACTS: &[Fact] = &[
     fact("llama-3.3-70b-versatile", Status::EnterpriseOnly, LAST_PUBLIC_2).size(131_072, 32_768),
     fact("minimaxai/minimax-m2.7", Status::EnterpriseOnly, "Groq's models page, summer 2026")
         .size(196_608, 131_072),
-    fact("allam-2-7b", Status::Unlisted, "models.dev, 2026-07-27; absent from Groq's limits page, 2026-10-01")
-        .size(4_096, 4_096)
-        .uncertain("seen on the free tier only, July to September 2026, without a price"),
+    fact(
+        "allam-2-7b",
+        Status::Unlisted,
+        "models.dev, 2026-07-27; absent from Groq's limits page, 2026-10-01",
+    )
+    .size(4_096, 4_096)
+    .uncertain("seen on the free tier only, July to September 2026, without a price"),
     fact("groq/compound", retired(date(2026, 9, 21)), COMPOUND).size(131_072, 8_192),
     fact("groq/compound-mini", retired(date(2026, 9, 21)), COMPOUND).size(131_072, 8_192),
     fact("qwen/qwen3.6-27b", retired(date(2026, 9, 14)), "Groq's models page, summer 2026")
