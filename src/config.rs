@@ -7,15 +7,24 @@
 //! text ─► document (TOML or JSON as one tree, with positions) ─► read (typed, key by key) ─► check (what cannot hold) ─► Policy
 //! ```
 
+mod check;
 mod document;
 mod findings;
 mod json;
 mod limits;
 mod load;
+mod narrow;
 mod place;
+mod prices;
 mod read;
 mod section;
 mod values;
 
 pub use findings::{Finding, PolicyReport, Severity};
-pub use load::{load_policy, parse_policy};
+pub use load::{load_policy, parse_policy, parse_policy_at};
+
+/// The policy that the server starts with when it is given none: three teams, explained line by line.
+pub const EXAMPLE_POLICY: &str = include_str!("../examples/policy.toml");
+
+#[cfg(test)]
+mod tests;

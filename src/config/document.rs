@@ -87,6 +87,11 @@ pub(super) struct Position {
 pub(super) struct Positions(HashMap<Place, Position>);
 
 impl Positions {
+    /// Only where the document itself is at fault.
+    pub(super) fn at(position: Option<Position>) -> Self {
+        Self(position.map(|position| (Place::ROOT, position)).into_iter().collect())
+    }
+
     /// Where `place` stands, or, where nothing is written there, the nearest that is around it.
     pub(super) fn find(&self, place: &Place) -> Option<Position> {
         if let Some(position) = self.0.get(place) {

@@ -136,7 +136,10 @@ impl Findings {
 }
 
 /// `did you mean …` for the candidate nearest to `written`, or nothing where none is near.
-pub(super) fn did_you_mean<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub(super) fn did_you_mean<'a>(
+    written: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
     nearest(written, candidates).map(|name| format!("did you mean `{name}`?"))
 }
 
@@ -171,7 +174,9 @@ mod tests {
 
     #[test]
     fn counts_edits() {
-        for (a, b, distance) in [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("é", "e", 1)] {
+        for (a, b, distance) in
+            [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("é", "e", 1)]
+        {
             assert_eq!(edits(a, b), distance, "{a} {b}");
         }
     }

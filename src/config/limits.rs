@@ -59,7 +59,8 @@ impl Subject {
 
     /// One model or pattern of models of this organization or team.
     pub(super) fn model(&self, pattern: &str) -> Self {
-        let scope = if self.scope == Scope::Organization { Scope::OrganizationModel } else { Scope::TeamModel };
+        let scope =
+            if self.scope == Scope::Organization { Scope::OrganizationModel } else { Scope::TeamModel };
         Self { scope, name: format!("{}/model/{pattern}", self.name) }
     }
 
@@ -144,7 +145,8 @@ fn shortfall(budget: &Section<'_>, limits: &mut [Limit]) {
         if least.value == 0 {
             budget.findings.error(&least.place, "`0` is not between 1 and the most that is wanted", "");
         } else if on_shortfall != OnShortfall::Clamp {
-            let help = "it is the fewest tokens granted under on_shortfall = \"clamp\"; set that, or remove this";
+            let help =
+                "it is the fewest tokens granted under on_shortfall = \"clamp\"; set that, or remove this";
             budget.findings.warning(&least.place, "`min_output_tokens` has no effect here", help);
         }
     }
@@ -177,7 +179,11 @@ fn alerts(budget: &Section<'_>, limits: &mut [Limit]) {
                 }
                 Some(bound) if amount.nanos() > bound => {
                     let help = "it is reported only if actual costs overrun the budget";
-                    budget.findings.warning(&place, format!("`{text}` is more than the month's budget"), help);
+                    budget.findings.warning(
+                        &place,
+                        format!("`{text}` is more than the month's budget"),
+                        help,
+                    );
                 }
                 _ => {}
             }

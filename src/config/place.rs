@@ -12,7 +12,8 @@ impl Place {
 
     /// The key `name` of the table here.
     pub(super) fn key(&self, name: &str) -> Self {
-        let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let bare =
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         let dot = if self.0.is_empty() { "" } else { "." };
         Self(if bare { format!("{}{dot}{name}", self.0) } else { format!("{}{dot}{name:?}", self.0) })
     }
@@ -30,6 +31,11 @@ impl Place {
     /// The place as the id of a limit.
     pub(super) fn id(&self) -> Arc<str> {
         Arc::from(self.0.as_str())
+    }
+
+    /// Where the limit of this id stands: the id says it.
+    pub(super) fn of_limit(id: &str) -> Self {
+        Self(id.to_owned())
     }
 
     /// Whether this place is `other` or around it.

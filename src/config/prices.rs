@@ -62,10 +62,15 @@ pub(super) fn read(section: Section<'_>, zone: &TimeZone) -> Option<Override> {
 }
 
 fn check_rates(section: &Section<'_>, rates: &Rates) {
-    let (input, cached) = (section.has("input_usd_per_million_tokens"), "cached_input_usd_per_million_tokens");
+    let (input, cached) =
+        (section.has("input_usd_per_million_tokens"), "cached_input_usd_per_million_tokens");
     if section.has(cached) && !input {
         let help = "set `input_usd_per_million_tokens` as well";
-        section.findings.error(&section.place.key(cached), "a price of cached input without one of input", help);
+        section.findings.error(
+            &section.place.key(cached),
+            "a price of cached input without one of input",
+            help,
+        );
     }
     if section.has("output_usd_per_million_tokens") && !input {
         let help = "set `input_usd_per_million_tokens` as well; \"0\" is free";
@@ -79,7 +84,11 @@ fn check_rates(section: &Section<'_>, rates: &Rates) {
     }
     if rates.cached_input > rates.input && rates.input != Some(NanoUsd::ZERO) && rates.input.is_some() {
         let help = "cached input usually costs less; exchanged?";
-        section.findings.warning(&section.place.key(cached), "cached input costs more than other input", help);
+        section.findings.warning(
+            &section.place.key(cached),
+            "cached input costs more than other input",
+            help,
+        );
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::domain::{
     Timestamp,
+    calendar::parse_time_zone,
     limit::Limit,
     policy::{Key, ModelPattern, OnExceed, OnUnsettled, Organization, Team},
     request::Operation,
@@ -64,7 +65,8 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
         Some(section) => organization(section),
         None => nobody(),
     };
-    let teams = root.named("teams").into_iter().map(|(name, section)| team(name, section, &organization.time_zone));
+    let teams =
+        root.named("teams").into_iter().map(|(name, section)| team(name, section, &organization.time_zone));
     let teams = teams.collect();
     let priced = root.tables("prices").into_iter();
     let prices = priced.filter_map(|section| prices::read(section, &organization.time_zone)).collect();
@@ -95,11 +97,10 @@ fn organization(section: Section<'_>) -> Organization {
 
 fn time_zone(section: &Section<'_>) -> TimeZone {
     let Some(name) = section.text("time_zone") else { return TimeZone::UTC };
-    match TimeZone::get(name.value) {
+    match parse_time_zone(name.value) {
         Ok(zone) => zone,
-        Err(_) => {
-            let message = format!("`{}` is not a time zone", name.value);
-            section.findings.error(&name.place, message, "");
+        Err(error) => {
+            section.findings.error(&name.place, error.to_string(), "");
             TimeZone::UTC
         }
     }
@@ -118,7 +119,10 @@ fn model_limits(section: &Section<'_>, subject: &Subject) -> Vec<(ModelPattern, 
 
 fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
     values::check_name(name, &section.place, section.findings);
-    section.missing("models", "list what the team may use, such as [\"openai/gpt-oss-20b\"]; [\"*\"] is every model");
+    section.missing(
+        "models",
+        "list what the team may use, such as [\"openai/gpt-oss-20b\"]; [\"*\"] is every model",
+    );
     let models = values::models(&section);
     if models.as_ref().is_some_and(Vec::is_empty) {
         let place = section.place.key("models");
@@ -146,7 +150,8 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         model_limits: model_limits(&section, &subject),
         user_limits: section.section("per_user").map(|user| user_limits(user, name)).unwrap_or_default(),
     });
-    let keys = section.named("keys").into_iter().map(|(key_name, inner)| key(name, key_name, inner, zone)).collect();
+    let keys =
+        section.named("keys").into_iter().map(|(key_name, inner)| key(name, key_name, inner, zone)).collect();
     let place = section.place.clone();
     section.finish();
     DeclaredTeam { place, team, models, keys }
@@ -190,7 +195,10 @@ fn user_limits(section: Section<'_>, team: &str) -> Vec<Limit> {
 
 fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredKey {
     values::check_name(name, &section.place, section.findings);
-    section.missing("sha256", "the SHA-256 of the key's secret in hexadecimal: printf %s \"$SECRET\" | sha256sum");
+    section.missing(
+        "sha256",
+        "the SHA-256 of the key's secret in hexadecimal: printf %s \"$SECRET\" | sha256sum",
+    );
     let sha256 = values::sha256(&section);
     let models = values::models(&section);
     let operations = values::operations(&section);

@@ -80,7 +80,8 @@ impl<'a> Section<'a> {
         let Node::Integer(number) = *value else {
             return self.refuse(&place, "a whole number", value);
         };
-        let amount = u64::try_from(number).ok().and_then(|n| n.checked_mul(unit)).filter(|n| *n <= MAX_AMOUNT);
+        let amount =
+            u64::try_from(number).ok().and_then(|n| n.checked_mul(unit)).filter(|n| *n <= MAX_AMOUNT);
         if amount.is_none() {
             let largest = MAX_AMOUNT / unit.max(1);
             self.findings.error(&place, format!("`{number}` is not between 0 and {largest}"), "");

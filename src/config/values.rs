@@ -69,8 +69,9 @@ pub(super) fn operations(section: &Section<'_>) -> Option<Vec<Located<Operation>
         let names = || Operation::ALL.into_iter().map(Operation::name);
         match value.parse::<Operation>() {
             Err(()) => {
-                let help = did_you_mean(value, names())
-                    .unwrap_or_else(|| format!("the operations are {}", names().collect::<Vec<_>>().join(", ")));
+                let help = did_you_mean(value, names()).unwrap_or_else(|| {
+                    format!("the operations are {}", names().collect::<Vec<_>>().join(", "))
+                });
                 section.findings.error(&place, format!("`{value}` is not an operation"), help);
             }
             Ok(operation) if read.iter().any(|known| known.value == operation) => {
@@ -100,7 +101,11 @@ pub(super) fn sha256(section: &Section<'_>) -> Option<Located<[u8; 32]>> {
 }
 
 /// The instant under `key`. A date begins at midnight, and what has no offset is meant, in `zone`.
-pub(super) fn instant(section: &Section<'_>, key: &'static str, zone: &TimeZone) -> Option<Located<Timestamp>> {
+pub(super) fn instant(
+    section: &Section<'_>,
+    key: &'static str,
+    zone: &TimeZone,
+) -> Option<Located<Timestamp>> {
     let Located { value: text, place } = section.date(key)?;
     let read = parse_instant(text, zone);
     if read.is_none() {
@@ -117,7 +122,9 @@ fn parse_instant(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     let instant = match text.parse::<jiff::Timestamp>() {
         Ok(instant) => instant,
         // Only a date or a time of the day on a date: anything more was meant to have an offset that could be read.
-        Err(_) if text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b'T' | b' ')) => {
+        Err(_)
+            if text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b'T' | b' ')) =>
+        {
             let local = text.parse::<civil::DateTime>().ok()?;
             zone.to_ambiguous_zoned(local).compatible().ok()?.timestamp()
         }

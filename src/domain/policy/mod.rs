@@ -5,7 +5,10 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::{Timestamp, limit::Limit, request::Operation};
+use super::{
+    Timestamp, calendar::Calendar, counter::CounterKey, limit::Limit, price::catalogue::Catalogue,
+    request::Operation,
+};
 
 /// A whole policy.
 #[derive(Clone, Debug)]
@@ -14,10 +17,21 @@ pub struct Policy {
     pub revision: Arc<str>,
     /// The organization.
     pub organization: Organization,
+    /// Days, weeks and months in the organization's time zone.
+    pub calendar: Calendar,
+    /// What models cost: the built-in prices, and over them the policy's own.
+    pub catalogue: Catalogue,
     /// The teams by name.
     pub teams: HashMap<Arc<str>, Arc<Team>>,
     /// The declared keys by the SHA-256 of their secret.
     pub keys: HashMap<[u8; 32], (Arc<Team>, Arc<Key>)>,
+}
+
+/// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so
+/// that nothing in its name can make it another counter.
+#[must_use]
+pub fn user_counter(counter: &CounterKey, user: &str) -> CounterKey {
+    CounterKey::new(format!("{}|{user}", counter.name())).in_period(counter.period())
 }
 
 /// The organization's part of a policy.
@@ -114,6 +128,24 @@ impl ModelPattern {
             Self::Exact(name) => **name == *model,
             Self::Prefix(prefix) => model.starts_with(&**prefix),
         }
+    }
+}
+
+impl ModelPattern {
+    /// Whether every model that `other` means is meant too.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Exact(name)) => self.matches(name),
+            (Self::Prefix(prefix), Self::Prefix(longer)) => longer.starts_with(&**prefix),
+            (Self::Exact(_), Self::Prefix(_)) => false,
+        }
+    }
+
+    /// Whether some name is meant by both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.covers(other) || other.covers(self)
     }
 }
 
