@@ -20,7 +20,7 @@ use self::ticket::Ticket;
 use crate::{
     domain::{
         Timestamp,
-        calendar::{Calendar, Days},
+        calendar::Days,
         decision::{Grant, LimitStatus, Violation},
         explain,
         plan::{self, Plan},
@@ -100,7 +100,7 @@ impl<S: Store + Clone> Authorizer<S> {
     #[must_use]
     pub fn new(store: S, clock: Clock, shared: Arc<Shared>) -> Self {
         let policy = shared.policy.load();
-        let today = Calendar::new(policy.organization.time_zone.clone()).today(store.now());
+        let today = policy.calendar.today(store.now());
         let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
         drop(policy);
         Self { store, clock, shared, today }
@@ -233,7 +233,7 @@ impl<S: Store + Clone> Authorizer<S> {
         if known.0 == policy.revision && known.1.covers(now) {
             return known.1;
         }
-        let today = Calendar::new(policy.organization.time_zone.clone()).today(now);
+        let today = policy.calendar.today(now);
         self.today.store(Arc::new((policy.revision.clone(), today)));
         today
     }

@@ -5,7 +5,10 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use super::{Timestamp, limit::Limit, request::Operation};
+use super::{
+    Timestamp, calendar::Calendar, counter::CounterKey, limit::Limit, price::catalogue::Catalogue,
+    request::Operation,
+};
 
 /// A whole policy.
 #[derive(Clone, Debug)]
@@ -14,12 +17,28 @@ pub struct Policy {
     pub revision: Arc<str>,
     /// The organization.
     pub organization: Organization,
-    /// Models and prices.
-    pub catalogue: super::price::catalogue::Catalogue,
+    /// Days, weeks and months in the organization's time zone.
+    pub calendar: Calendar,
+    /// What models cost: the built-in prices, and over them the policy's own.
+    pub catalogue: Catalogue,
     /// The teams by name.
     pub teams: HashMap<Arc<str>, Arc<Team>>,
     /// The declared keys by the SHA-256 of their secret.
     pub keys: HashMap<[u8; 32], (Arc<Team>, Arc<Key>)>,
+}
+
+/// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so
+/// that nothing in its name can make it another counter.
+#[must_use]
+pub fn user_counter(counter: &CounterKey, user: &str) -> CounterKey {
+    CounterKey::new(format!("{}|{user}", counter.name())).in_period(counter.period())
+}
+
+/// The counter of a team's month of dollars: the one of the first limit in [`Team::limits`], also for a team that is no longer
+/// in the policy.
+#[must_use]
+pub fn team_month_counter(team: &str) -> CounterKey {
+    CounterKey::new(format!("team/{team}|usd|month"))
 }
 
 /// The organization's part of a policy.
@@ -119,6 +138,24 @@ impl ModelPattern {
     }
 }
 
+impl ModelPattern {
+    /// Whether every model that `other` means is meant too.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Exact(name)) => self.matches(name),
+            (Self::Prefix(prefix), Self::Prefix(longer)) => longer.starts_with(&**prefix),
+            (Self::Exact(_), Self::Prefix(_)) => false,
+        }
+    }
+
+    /// Whether some name is meant by both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.covers(other) || other.covers(self)
+    }
+}
+
 /// As the policy writes it.
 impl fmt::Display for ModelPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -127,16 +164,4 @@ impl fmt::Display for ModelPattern {
             Self::Prefix(prefix) => write!(f, "{prefix}*"),
         }
     }
-}
-
-/// The counter of a team's month of dollars.
-#[must_use]
-pub fn team_month_counter(team: &str) -> super::counter::CounterKey {
-    super::counter::CounterKey::new(format!("team/{team}|usd|month"))
-}
-
-/// The counter of one user, given the one of all users' limit.
-#[must_use]
-pub fn user_counter(counter: &super::counter::CounterKey, user: &str) -> super::counter::CounterKey {
-    super::counter::CounterKey::new(format!("{}|{user}", counter.name()))
 }

@@ -1,0 +1,30 @@
+//! What people write, read once at the edge: the policy document and the server's settings.
+//!
+//! A policy document becomes a [`crate::domain::policy::Policy`], or a list of everything that is wrong with it, each
+//! with its place and what to do about it. Reading goes through four steps:
+//!
+//! ```text
+//! text ─► document (TOML or JSON as one tree, with positions) ─► read (typed, key by key) ─► check (what cannot hold) ─► Policy
+//! ```
+
+mod check;
+mod document;
+mod findings;
+mod json;
+mod limits;
+mod load;
+mod narrow;
+mod place;
+mod prices;
+mod read;
+mod section;
+mod values;
+
+pub use findings::{Finding, PolicyReport, Severity};
+pub use load::{load_policy, parse_policy, parse_policy_at};
+
+/// The policy that the server starts with when it is given none: three teams, explained line by line.
+pub const EXAMPLE_POLICY: &str = include_str!("../examples/policy.toml");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! What is wrong with a document, or suspicious: all of it, each with its place and a way out.
+
+use std::{cell::RefCell, fmt, sync::Arc};
+
+use super::{document::Positions, place::Place};
+use crate::domain::policy::Policy;
+
+/// Whether a finding prevents the policy from loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The policy does not load.
+    Error,
+    /// The policy loads and probably does not do what was meant.
+    Warning,
+}
+
+/// One thing that is wrong or suspicious.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether it prevents loading.
+    pub severity: Severity,
+    /// The document's name, as given.
+    pub file: Arc<str>,
+    /// The line from 1; `None` where it is not known (JSON).
+    pub line: Option<usize>,
+    /// The column from 1, in characters.
+    pub column: Option<usize>,
+    /// The key, such as `teams.chatbot.requests_per_minute`; empty for the document itself.
+    pub key_path: String,
+    /// What is wrong: lower-case, the user's input in backticks.
+    pub message: String,
+    /// What to do about it; empty where the message says it.
+    pub help: String,
+}
+
+/// `policy.toml:12:1: error: teams.chatbot: …`, and the help on a line of its own.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, ":{line}:{column}")?;
+        }
+        let severity = if self.severity == Severity::Error { "error" } else { "warning" };
+        write!(f, ": {severity}: ")?;
+        if !self.key_path.is_empty() {
+            write!(f, "{}: ", self.key_path)?;
+        }
+        f.write_str(&self.message)?;
+        if self.help.is_empty() { Ok(()) } else { write!(f, "\n    help: {}", self.help) }
+    }
+}
+
+/// A policy, if it is sound, and everything there is to say about its document.
+#[derive(Clone, Debug)]
+pub struct PolicyReport {
+    /// The policy; `None` if any finding is an error.
+    pub policy: Option<Policy>,
+    /// In the order of the document.
+    pub findings: Vec<Finding>,
+}
+
+impl PolicyReport {
+    /// How many findings are errors.
+    #[must_use]
+    pub fn errors(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Error).count()
+    }
+
+    /// How many findings are warnings.
+    #[must_use]
+    pub fn warnings(&self) -> usize {
+        self.findings.len() - self.errors()
+    }
+}
+
+/// One finding per line, then their number; for a sound policy its revision.
+impl fmt::Display for PolicyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(f, "{finding}")?;
+        }
+        let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
+        let (errors, warnings) = (count(self.errors(), "error"), count(self.warnings(), "warning"));
+        match &self.policy {
+            None => write!(f, "{errors}, {warnings}"),
+            Some(policy) => {
+                let (teams, keys) = (count(policy.teams.len(), "team"), count(policy.keys.len(), "key"));
+                write!(f, "policy {}: {teams}, {keys}; {errors}, {warnings}", policy.revision)
+            }
+        }
+    }
+}
+
+/// Collects findings while a document is read. Shared, so that nested readers can all write to it.
+pub(super) struct Findings {
+    file: Arc<str>,
+    positions: Positions,
+    found: RefCell<Vec<Finding>>,
+}
+
+impl Findings {
+    /// Nothing found yet in the document called `file`.
+    pub(super) fn new(file: &str, positions: Positions) -> Self {
+        Self { file: Arc::from(file), positions, found: RefCell::default() }
+    }
+
+    /// Notes what prevents loading.
+    pub(super) fn error(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        self.note(Severity::Error, place, message.into(), help.into());
+    }
+
+    /// Notes what is suspicious.
+    pub(super) fn warning(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        self.note(Severity::Warning, place, message.into(), help.into());
+    }
+
+    fn note(&self, severity: Severity, place: &Place, message: String, help: String) {
+        let position = self.positions.find(place);
+        self.found.borrow_mut().push(Finding {
+            severity,
+            file: Arc::clone(&self.file),
+            line: position.map(|p| p.line),
+            column: position.map(|p| p.column),
+            key_path: place.as_str().to_owned(),
+            message,
+            help,
+        });
+    }
+
+    /// Everything found, in the order of the document.
+    pub(super) fn into_sorted(self) -> Vec<Finding> {
+        let mut found = self.found.into_inner();
+        found.sort_by_key(|finding| (finding.line, finding.column));
+        found
+    }
+}
+
+/// `did you mean …` for the candidate nearest to `written`, or nothing where none is near.
+pub(super) fn did_you_mean<'a>(
+    written: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<String> {
+    nearest(written, candidates).map(|name| format!("did you mean `{name}`?"))
+}
+
+/// The candidate with the fewest edits to `written`, if at most a third of its letters differ.
+pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let measured = candidates.into_iter().map(|name| (edits(written, name), name));
+    let (distance, name) = measured.min()?;
+    (distance <= written.chars().count().max(name.chars().count()).div_ceil(3)).then_some(name)
+}
+
+/// The edit distance: insertions, deletions and substitutions of one character.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        let mut next = vec![left];
+        for (to, above) in b.iter().zip(row.iter().skip(1)) {
+            left = (diagonal + usize::from(from != *to)).min(left + 1).min(above + 1);
+            diagonal = *above;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_edits() {
+        for (a, b, distance) in
+            [("", "", 0), ("", "abc", 3), ("abc", "", 3), ("kitten", "sitting", 3), ("é", "e", 1)]
+        {
+            assert_eq!(edits(a, b), distance, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn finds_what_was_meant_and_nothing_far_fetched() {
+        let keys = ["requests_per_minute", "tokens_per_minute", "models"];
+        assert_eq!(nearest("request_per_minute", keys), Some("requests_per_minute"));
+        assert_eq!(nearest("model", keys), Some("models"));
+        assert_eq!(nearest("colour", keys), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! Rates, concurrency and budgets as people write them, compiled to limits on counters.
+
+use super::{
+    findings::Findings,
+    section::{Located, Section},
+};
+use crate::domain::{
+    counter::CounterKey,
+    limit::{Limit, OnShortfall, Period, Quantity, Scope, Span, Threshold, Window},
+    money::NanoUsd,
+};
+
+/// The keys of rates and concurrency: what they count, over what, and how many units one of them is.
+const RATES: [(&str, Quantity, Window, u64); 10] = [
+    ("requests_per_minute", Quantity::Requests, Window::Sliding(Span::Minute), 1),
+    ("requests_per_hour", Quantity::Requests, Window::Sliding(Span::Hour), 1),
+    ("requests_per_day", Quantity::Requests, Window::Sliding(Span::Day), 1),
+    ("tokens_per_minute", Quantity::Tokens, Window::Sliding(Span::Minute), 1),
+    ("tokens_per_hour", Quantity::Tokens, Window::Sliding(Span::Hour), 1),
+    ("tokens_per_day", Quantity::Tokens, Window::Sliding(Span::Day), 1),
+    ("audio_seconds_per_minute", Quantity::AudioMilliseconds, Window::Sliding(Span::Minute), 1_000),
+    ("audio_seconds_per_hour", Quantity::AudioMilliseconds, Window::Sliding(Span::Hour), 1_000),
+    ("audio_seconds_per_day", Quantity::AudioMilliseconds, Window::Sliding(Span::Day), 1_000),
+    ("max_in_flight", Quantity::RequestsInFlight, Window::InFlight, 1),
+];
+
+const PERIODS: [(&str, Period); 3] =
+    [("monthly_usd", Period::Month), ("weekly_usd", Period::Week), ("daily_usd", Period::Day)];
+
+/// The largest share of a budget at which an alert makes sense: ten times what was meant to be spent.
+const MAX_ALERT_PERCENT: u64 = 1_000;
+
+/// Whom limits count, and the beginning of their counters' names.
+///
+/// A counter is named `who|quantity|window` (`team/chatbot|tokens|minute`), or `who|in_flight`. The bound is not part of
+/// it, so that an edited limit goes on counting where it was. The parts cannot contain the separators.
+#[derive(Clone)]
+pub(super) struct Subject {
+    scope: Scope,
+    name: String,
+}
+
+impl Subject {
+    pub(super) fn organization() -> Self {
+        Self { scope: Scope::Organization, name: "org".to_owned() }
+    }
+
+    pub(super) fn team(team: &str) -> Self {
+        Self { scope: Scope::Team, name: format!("team/{team}") }
+    }
+
+    pub(super) fn key(team: &str, key: &str) -> Self {
+        Self { scope: Scope::Key, name: format!("team/{team}/key/{key}") }
+    }
+
+    pub(super) fn user(team: &str) -> Self {
+        Self { scope: Scope::User, name: format!("team/{team}/user") }
+    }
+
+    /// One model or pattern of models of this organization or team.
+    pub(super) fn model(&self, pattern: &str) -> Self {
+        let scope =
+            if self.scope == Scope::Organization { Scope::OrganizationModel } else { Scope::TeamModel };
+        Self { scope, name: format!("{}/model/{pattern}", self.name) }
+    }
+
+    fn counter(&self, quantity: Quantity, window: Window) -> CounterKey {
+        let what = match quantity {
+            Quantity::Requests => "requests",
+            Quantity::Tokens => "tokens",
+            Quantity::AudioMilliseconds => "audio",
+            Quantity::NanoUsd => "usd",
+            Quantity::RequestsInFlight => "in_flight",
+        };
+        CounterKey::new(match window {
+            Window::Sliding(span) => format!("{}|{what}|{}", self.name, span.name()),
+            Window::Calendar(period) => format!("{}|{what}|{}", self.name, period.name()),
+            Window::InFlight => format!("{}|{what}", self.name),
+        })
+    }
+
+    fn limit(&self, id: std::sync::Arc<str>, quantity: Quantity, window: Window) -> Limit {
+        Limit {
+            id,
+            scope: self.scope,
+            quantity,
+            window,
+            bound: None,
+            counter: self.counter(quantity, window),
+            on_shortfall: OnShortfall::default(),
+            min_output_tokens: 1,
+            alerts: Vec::new(),
+        }
+    }
+}
+
+/// The rates and the concurrency of `section`.
+pub(super) fn rates(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
+    let mut limits = Vec::new();
+    for (key, quantity, window, unit) in RATES {
+        let Some(bound) = section.count(key, unit) else { continue };
+        warn_of_zero(section.findings, &bound, bound.value);
+        limits.push(Limit { bound: Some(bound.value), ..subject.limit(bound.place.id(), quantity, window) });
+    }
+    limits
+}
+
+/// The budgets of `section`, by period.
+pub(super) fn budgets(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
+    let Some(budget) = section.section("budget") else { return Vec::new() };
+    let mut limits = Vec::new();
+    for (key, period) in PERIODS {
+        let Some(bound) = budget.money(key) else { continue };
+        warn_of_zero(section.findings, &bound, bound.value.nanos());
+        let limit = subject.limit(bound.place.id(), Quantity::NanoUsd, Window::Calendar(period));
+        limits.push(Limit { bound: Some(bound.value.nanos()), ..limit });
+    }
+    if !PERIODS.iter().any(|(key, _)| budget.has(key)) {
+        let help = "give at least one of `monthly_usd`, `weekly_usd`, `daily_usd`";
+        budget.findings.error(&budget.place, "a budget without an amount", help);
+    }
+    shortfall(&budget, &mut limits);
+    alerts(&budget, &mut limits);
+    warn_of_order(&budget, &limits);
+    budget.finish();
+    limits
+}
+
+/// The budgets of `section`, the month's first: without one, it has no bound and only counts.
+pub(super) fn budgets_from_month(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
+    let mut limits = budgets(section, subject);
+    let month = Window::Calendar(Period::Month);
+    if limits.first().is_none_or(|first| first.window != month) {
+        let place = section.place.key("budget").key("monthly_usd");
+        limits.insert(0, subject.limit(place.id(), Quantity::NanoUsd, month));
+    }
+    limits
+}
+
+fn shortfall(budget: &Section<'_>, limits: &mut [Limit]) {
+    let words = [("deny", OnShortfall::Deny), ("clamp", OnShortfall::Clamp), ("warn", OnShortfall::Warn)];
+    let on_shortfall = budget.choice("on_shortfall", &words).map(|l| l.value).unwrap_or_default();
+    let least = budget.count("min_output_tokens", 1);
+    if let Some(least) = &least {
+        if least.value == 0 {
+            budget.findings.error(&least.place, "`0` is not between 1 and the most that is wanted", "");
+        } else if on_shortfall != OnShortfall::Clamp {
+            let help =
+                "it is the fewest tokens granted under on_shortfall = \"clamp\"; set that, or remove this";
+            budget.findings.warning(&least.place, "`min_output_tokens` has no effect here", help);
+        }
+    }
+    for limit in limits {
+        limit.on_shortfall = on_shortfall;
+        limit.min_output_tokens = least.as_ref().map_or(1, |l| l.value.max(1));
+    }
+}
+
+/// Percents are of each period's budget, dollars of the month's.
+fn alerts(budget: &Section<'_>, limits: &mut [Limit]) {
+    let mut seen: Vec<&str> = Vec::new();
+    for Located { value: text, place } in budget.texts("alerts").map(|l| l.value).unwrap_or_default() {
+        if seen.contains(&text) {
+            budget.findings.warning(&place, format!("`{text}` is listed twice"), "");
+            continue;
+        }
+        seen.push(text);
+        let Some(alert) = Alert::parse(text) else {
+            let help = "write a share from \"1%\" to \"1000%\", or an amount such as \"$400\"";
+            budget.findings.error(&place, format!("`{text}` is neither a percentage nor dollars"), help);
+            continue;
+        };
+        if let Alert::Dollars(amount) = alert {
+            let month = limits.iter().find(|limit| limit.window == Window::Calendar(Period::Month));
+            match month.and_then(|limit| limit.bound) {
+                None if !budget.has("monthly_usd") => {
+                    let help = "an amount is of the month's budget; set `monthly_usd`, or write a percentage";
+                    budget.findings.error(&place, format!("`{text}` without a monthly budget"), help);
+                }
+                Some(bound) if amount.nanos() > bound => {
+                    let help = "it is reported only if actual costs overrun the budget";
+                    budget.findings.warning(
+                        &place,
+                        format!("`{text}` is more than the month's budget"),
+                        help,
+                    );
+                }
+                _ => {}
+            }
+        }
+        for limit in limits.iter_mut() {
+            limit.alerts.extend(alert.threshold(text, limit));
+        }
+    }
+    for limit in limits {
+        limit.alerts.sort_by_key(|alert| alert.amount);
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Alert {
+    Percent(u64),
+    Dollars(NanoUsd),
+}
+
+impl Alert {
+    fn parse(text: &str) -> Option<Self> {
+        if let Some(dollars) = text.strip_prefix('$') {
+            return dollars.parse().ok().filter(|amount| *amount > NanoUsd::ZERO).map(Self::Dollars);
+        }
+        let digits = text.strip_suffix('%')?;
+        let percent = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()?;
+        (1..=MAX_ALERT_PERCENT).contains(&percent).then_some(Self::Percent(percent))
+    }
+
+    /// The threshold on `limit`, if there is one: a budget of nothing is never crossed, only refused.
+    fn threshold(self, text: &str, limit: &Limit) -> Option<Threshold> {
+        let bound = u128::from(limit.bound.filter(|bound| *bound > 0)?);
+        let (amount, percent) = match self {
+            Self::Percent(percent) => {
+                let nanos = u64::try_from((bound * u128::from(percent)).div_ceil(100)).ok()?;
+                (NanoUsd::new(nanos)?, percent)
+            }
+            Self::Dollars(amount) if limit.window == Window::Calendar(Period::Month) => {
+                let percent = u128::from(amount.nanos()) * 100 / bound;
+                (amount, u64::try_from(percent).unwrap_or(u64::MAX))
+            }
+            Self::Dollars(_) => return None,
+        };
+        Some(Threshold { text: text.into(), amount, percent })
+    }
+}
+
+fn warn_of_zero<T>(findings: &Findings, at: &Located<T>, bound: u64) {
+    if bound == 0 {
+        let help = "a limit of zero refuses everything; for no limit, leave the key out";
+        findings.warning(&at.place, "nothing will ever pass", help);
+    }
+}
+
+/// A day lies within its week and its month, so a larger budget for it never refuses anything.
+fn warn_of_order(budget: &Section<'_>, limits: &[Limit]) {
+    let bound = |period| limits.iter().find(|l| l.window == Window::Calendar(period)).and_then(|l| l.bound);
+    for (key, period) in PERIODS {
+        if period != Period::Day && bound(Period::Day) > bound(period) && bound(period).is_some() {
+            let message = format!("the day's budget is larger than `{key}` and never refuses anything");
+            budget.findings.warning(&budget.place.key("daily_usd"), message, "");
+        }
+    }
+}

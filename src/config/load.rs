@@ -1,0 +1,104 @@
+//! From a file or a text to a policy, or to everything that is wrong with it.
+
+use std::{collections::HashMap, fmt::Write as _, fs, path::Path, sync::Arc, time::SystemTime};
+
+use super::{
+    check,
+    document::{Malformed, Positions, parse_toml},
+    findings::{Findings, PolicyReport},
+    json::parse_json,
+    place::Place,
+    prices,
+    read::{self, Declared},
+};
+use crate::domain::{Timestamp, calendar::Calendar, policy::Policy};
+
+/// The largest policy that is read: a thousand teams of a hundred keys fit; a wrong file is not read to its end.
+const MAX_BYTES: u64 = 32 << 20;
+
+/// Reads the policy in the file `path`: JSON if its name ends so, otherwise TOML.
+#[must_use]
+pub fn load_policy(path: &Path) -> PolicyReport {
+    let name = path.display().to_string();
+    match read_file(path) {
+        Ok(text) => parse_policy(&text, &name),
+        Err(message) => unreadable(&name, message),
+    }
+}
+
+/// Reads the policy `text` of the document called `name`: JSON if its name ends so, otherwise TOML. What depends on the
+/// date (expired keys, prices to come) is judged by the system's clock.
+#[must_use]
+pub fn parse_policy(text: &str, name: &str) -> PolicyReport {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    parse_policy_at(text, name, Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// [`parse_policy`] as of an instant.
+#[must_use]
+pub fn parse_policy_at(text: &str, name: &str, now: Timestamp) -> PolicyReport {
+    let json = Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let (root, positions) = match if json { parse_json(text) } else { parse_toml(text) } {
+        Ok(document) => document,
+        Err(malformed) => return misspelt(name, malformed),
+    };
+    let findings = Findings::new(name, positions);
+    let declared = read::document(&root, &findings);
+    let policy = declared.map(|declared| {
+        let mut hasher = blake3::Hasher::new();
+        root.digest(&mut hasher);
+        let policy = assemble(&declared, hasher.finalize());
+        check::all(&declared, &policy, now, &findings);
+        policy
+    });
+    let findings = findings.into_sorted();
+    let mut report = PolicyReport { policy, findings };
+    if report.errors() > 0 {
+        report.policy = None;
+    }
+    report
+}
+
+pub(super) fn read_file(path: &Path) -> Result<String, String> {
+    let size = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.len();
+    if size > MAX_BYTES {
+        return Err(format!("{size} bytes are more than a policy may have, {MAX_BYTES}"));
+    }
+    fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))
+}
+
+/// The report on a document that could not even be opened.
+pub(super) fn unreadable(name: &str, message: String) -> PolicyReport {
+    misspelt(name, Malformed { position: None, message })
+}
+
+fn misspelt(name: &str, malformed: Malformed) -> PolicyReport {
+    let findings = Findings::new(name, Positions::at(malformed.position));
+    findings.error(&Place::ROOT, malformed.message, "");
+    PolicyReport { policy: None, findings: findings.into_sorted() }
+}
+
+fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
+    let mut revision = String::with_capacity(16);
+    for byte in digest.as_bytes().iter().take(8) {
+        // Writing to a string cannot fail.
+        let _ = write!(revision, "{byte:02x}");
+    }
+    let mut keys = HashMap::new();
+    for team in &declared.teams {
+        for key in &team.keys {
+            let Some(sha256) = &key.sha256 else { continue };
+            keys.insert(sha256.value, (Arc::clone(&team.team), Arc::clone(&key.key)));
+        }
+    }
+    let organization = declared.organization.clone();
+    let teams = declared.teams.iter().map(|t| (Arc::clone(&t.team.name), Arc::clone(&t.team)));
+    Policy {
+        revision: revision.into(),
+        calendar: Calendar::new(organization.time_zone.clone()),
+        catalogue: prices::catalogue(&declared.prices),
+        organization,
+        teams: teams.collect(),
+        keys,
+    }
+}

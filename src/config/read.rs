@@ -1,0 +1,227 @@
+//! Reads a policy document key by key into what the domain knows.
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use super::{
+    document::Node,
+    findings::Findings,
+    limits::{Subject, budgets, budgets_from_month, rates},
+    place::Place,
+    prices::{self, Override},
+    section::{Located, Section},
+    values,
+};
+use crate::domain::{
+    Timestamp,
+    calendar::parse_time_zone,
+    limit::Limit,
+    policy::{Key, ModelPattern, OnExceed, OnUnsettled, Organization, Team},
+    request::Operation,
+};
+
+/// What a document declares, in its order and with its places, for the checks that look at more than one key.
+pub(super) struct Declared {
+    /// The organization.
+    pub(super) organization: Organization,
+    /// Its teams.
+    pub(super) teams: Vec<DeclaredTeam>,
+    /// Its prices.
+    pub(super) prices: Vec<Override>,
+}
+
+/// A team and where it is declared.
+pub(super) struct DeclaredTeam {
+    /// Where.
+    pub(super) place: Place,
+    /// The team.
+    pub(super) team: Arc<Team>,
+    /// Its models, with their places.
+    pub(super) models: Vec<Located<ModelPattern>>,
+    /// Its keys.
+    pub(super) keys: Vec<DeclaredKey>,
+}
+
+/// A key and where it is declared.
+pub(super) struct DeclaredKey {
+    /// Where.
+    pub(super) place: Place,
+    /// The SHA-256 of its secret.
+    pub(super) sha256: Option<Located<[u8; 32]>>,
+    /// Its models, with their places.
+    pub(super) models: Vec<Located<ModelPattern>>,
+    /// Its operations, with their places.
+    pub(super) operations: Vec<Located<Operation>>,
+    /// The key.
+    pub(super) key: Arc<Key>,
+}
+
+/// Reads the whole document. What is faulty is noted and left out.
+pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
+    let root = Section::open(root, Place::ROOT, findings)?;
+    root.missing("organization", "begin with [organization] and its `id`");
+    let organization = match root.section("organization") {
+        Some(section) => organization(section),
+        None => nobody(),
+    };
+    let teams =
+        root.named("teams").into_iter().map(|(name, section)| team(name, section, &organization.time_zone));
+    let teams = teams.collect();
+    let priced = root.tables("prices").into_iter();
+    let prices = priced.filter_map(|section| prices::read(section, &organization.time_zone)).collect();
+    root.finish();
+    Some(Declared { organization, teams, prices })
+}
+
+/// Stands in for an organization that could not be read, so that the rest is still looked at.
+fn nobody() -> Organization {
+    let id = Arc::from("");
+    Organization { id, time_zone: TimeZone::UTC, limits: Vec::new(), model_limits: Vec::new() }
+}
+
+fn organization(section: Section<'_>) -> Organization {
+    section.missing("id", "a short name that never changes, such as \"acme\": it names the counters");
+    let id = section.text("id");
+    if let Some(id) = &id {
+        values::check_name(id.value, &id.place, section.findings);
+    }
+    let subject = Subject::organization();
+    let time_zone = time_zone(&section);
+    let mut limits = budgets_from_month(&section, &subject);
+    limits.extend(rates(&section, &subject));
+    let model_limits = model_limits(&section, &subject);
+    section.finish();
+    Organization { id: id.map_or("", |id| id.value).into(), time_zone, limits, model_limits }
+}
+
+fn time_zone(section: &Section<'_>) -> TimeZone {
+    let Some(name) = section.text("time_zone") else { return TimeZone::UTC };
+    match parse_time_zone(name.value) {
+        Ok(zone) => zone,
+        Err(error) => {
+            section.findings.error(&name.place, error.to_string(), "");
+            TimeZone::UTC
+        }
+    }
+}
+
+fn model_limits(section: &Section<'_>, subject: &Subject) -> Vec<(ModelPattern, Vec<Limit>)> {
+    let mut limits: Vec<(ModelPattern, Vec<Limit>)> = Vec::new();
+    for (name, inner) in section.named("limits") {
+        let pattern = values::model_pattern(name, &inner.place, section.findings);
+        let read = rates(&inner, &subject.model(name));
+        limits.extend(pattern.map(|pattern| (pattern, read)));
+        inner.finish();
+    }
+    limits
+}
+
+fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
+    values::check_name(name, &section.place, section.findings);
+    section.missing(
+        "models",
+        "list what the team may use, such as [\"openai/gpt-oss-20b\"]; [\"*\"] is every model",
+    );
+    let models = values::models(&section);
+    if models.as_ref().is_some_and(Vec::is_empty) {
+        let place = section.place.key("models");
+        section.findings.warning(&place, "the team may use no model: every request is refused", "");
+    }
+    let models = models.unwrap_or_default();
+    let operations = values::operations(&section).map(|list| list.into_iter().map(|l| l.value).collect());
+    if operations.as_ref().is_some_and(Vec::is_empty) {
+        let place = section.place.key("operations");
+        let help = "for every operation, leave the key out";
+        section.findings.warning(&place, "the team may do nothing: every request is refused", help);
+    }
+    let max_output_tokens = max_output_tokens(&section);
+    let subject = Subject::team(name);
+    let mut limits = budgets_from_month(&section, &subject);
+    limits.extend(rates(&section, &subject));
+    let team = Arc::new(Team {
+        name: Arc::from(name),
+        models: models.iter().map(|l| l.value.clone()).collect(),
+        operations: operations.unwrap_or_else(|| Operation::ALL.to_vec()),
+        max_output_tokens,
+        on_exceed: on_exceed(&section),
+        on_unsettled: on_unsettled(&section),
+        limits,
+        model_limits: model_limits(&section, &subject),
+        user_limits: section.section("per_user").map(|user| user_limits(user, name)).unwrap_or_default(),
+    });
+    let keys =
+        section.named("keys").into_iter().map(|(key_name, inner)| key(name, key_name, inner, zone)).collect();
+    let place = section.place.clone();
+    section.finish();
+    DeclaredTeam { place, team, models, keys }
+}
+
+fn max_output_tokens(section: &Section<'_>) -> Option<u64> {
+    let most = section.count("max_output_tokens", 1)?;
+    if most.value == 0 {
+        let help = "for no cap of its own, leave the key out";
+        section.findings.warning(&most.place, "nothing that writes text will ever pass", help);
+    }
+    Some(most.value)
+}
+
+fn on_exceed(section: &Section<'_>) -> OnExceed {
+    let words = [("deny", OnExceed::Deny), ("clamp", OnExceed::Clamp)];
+    let Some(chosen) = section.choice("on_exceed", &words) else { return OnExceed::default() };
+    if chosen.value == OnExceed::Clamp && !section.has("max_output_tokens") {
+        let help = "set `max_output_tokens`: without it, only the model's own maximum is clamped to";
+        section.findings.warning(&chosen.place, "`clamp` without `max_output_tokens`", help);
+    }
+    chosen.value
+}
+
+fn on_unsettled(section: &Section<'_>) -> OnUnsettled {
+    let words = [
+        ("charge_reserved", OnUnsettled::ChargeReserved),
+        ("charge_input", OnUnsettled::ChargeInput),
+        ("release", OnUnsettled::Release),
+    ];
+    section.choice("on_unsettled", &words).map(|l| l.value).unwrap_or_default()
+}
+
+fn user_limits(section: Section<'_>, team: &str) -> Vec<Limit> {
+    let subject = Subject::user(team);
+    let mut limits = budgets(&section, &subject);
+    limits.extend(rates(&section, &subject));
+    section.finish();
+    limits
+}
+
+fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredKey {
+    values::check_name(name, &section.place, section.findings);
+    section.missing(
+        "sha256",
+        "the SHA-256 of the key's secret in hexadecimal: printf %s \"$SECRET\" | sha256sum",
+    );
+    let sha256 = values::sha256(&section);
+    let models = values::models(&section);
+    let operations = values::operations(&section);
+    let expires_at: Option<Timestamp> = values::instant(&section, "expires", zone).map(|l| l.value);
+    let subject = Subject::key(team, name);
+    let max_output_tokens = max_output_tokens(&section);
+    let mut limits = budgets(&section, &subject);
+    limits.extend(rates(&section, &subject));
+    let key = Arc::new(Key {
+        name: Arc::from(name),
+        models: models.as_ref().map(|list| list.iter().map(|l| l.value.clone()).collect()),
+        operations: operations.as_ref().map(|list| list.iter().map(|l| l.value).collect()),
+        max_output_tokens,
+        expires_at,
+        limits,
+    });
+    let place = section.place.clone();
+    section.finish();
+    DeclaredKey {
+        place,
+        sha256,
+        models: models.unwrap_or_default(),
+        operations: operations.unwrap_or_default(),
+        key,
+    }
+}
