@@ -393,14 +393,14 @@ impl<'p> Plan<'p> {
     }
 
     /// The output that every clamping budget among the refusing holds can pay for, given what each has used; `None` where
-    /// nothing can be clamped, or a limit that does not clamp refuses as well.
+    /// none of them clamps, or one cannot pay for the least. With less output the other limits may be content as well.
     #[must_use]
     pub fn affordable_output(&self, refusing: impl Iterator<Item = usize>, used: &[u64]) -> Option<u64> {
         let mut affordable = self.max_output_tokens;
         for index in refusing {
             let (line, hold) = (self.lines.get(index)?, self.holds.get(index)?);
-            if line.limit.on_shortfall != OnShortfall::Clamp || line.limit.quantity != Quantity::NanoUsd {
-                return None;
+            if line.limit.on_shortfall != OnShortfall::Clamp {
+                continue;
             }
             let remaining = NanoUsd::new(hold.limit.saturating_sub(*used.get(index)?))?;
             let output = self.rates.affordable_output(self.operation, &self.size, remaining)?;
@@ -412,7 +412,19 @@ impl<'p> Plan<'p> {
         (affordable < self.max_output_tokens).then_some(affordable)
     }
 
-    /// The fewest output tokens worth granting under the clamping budgets that apply.
+    /// The least that would do for the hold at `index`: its amount, or, where its budget clamps, the cost of the fewest
+    /// output tokens worth granting.
+    #[must_use]
+    pub fn least_amount(&self, index: usize) -> u64 {
+        let (Some(line), Some(hold)) = (self.lines.get(index), self.holds.get(index)) else { return 0 };
+        if line.limit.on_shortfall != OnShortfall::Clamp {
+            return hold.amount();
+        }
+        let least = self.max_output_tokens.min(line.limit.min_output_tokens);
+        self.rates.worst_case(self.operation, &self.size, least).map_or(hold.amount(), NanoUsd::nanos)
+    }
+
+    /// The fewest output tokens worth granting under every clamping budget that applies.
     #[must_use]
     pub fn least_output(&self) -> u64 {
         let clamping = self.lines.iter().filter(|line| line.limit.on_shortfall == OnShortfall::Clamp);

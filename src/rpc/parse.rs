@@ -80,6 +80,7 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
             size,
             max_wait_ms,
             dry_run: request.dry_run,
+            labels: request.labels,
         }),
         _ => Err(errors.into_status()),
     }
