@@ -11,12 +11,12 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tracing::info;
 
+use self::ticket::Ticket;
 pub use self::{
     queue::Queue,
     settle::{Booked, CrossedAlert},
     spend::{BudgetState, SpendLine, SpendPage, SpendQuery, SpendReport},
 };
-use self::ticket::Ticket;
 use crate::{
     domain::{
         Timestamp,
@@ -173,7 +173,9 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::Refused { now, used, refusals, closed } => {
                 let refusing = refusals.iter().map(|refusal| refusal.hold);
                 match plan.affordable_output(refusing, &used) {
-                    Some(affordable) if may_clamp => return Ok(ControlFlow::Continue(Again::With(affordable))),
+                    Some(affordable) if may_clamp => {
+                        return Ok(ControlFlow::Continue(Again::With(affordable)));
+                    }
                     _ => refused(policy, request, plan, now, &used, &refusals, &closed),
                 }
             }
@@ -197,11 +199,11 @@ impl<S: Store + Clone> Authorizer<S> {
             may_repeat: !request.request_id.is_empty() && !request.dry_run,
             fingerprint,
             holds: plan.holds.clone(),
-            gates: vec![plan.gate.clone()],
+            gates: vec![plan.model.gate.clone()],
             valid: plan.valid.clone(),
             ttl_ms: plan.ttl_ms(),
             late_ms: LATE_MS,
-            note: Ticket::of(policy, &request.model, plan).to_bytes()?,
+            note: Ticket::of(policy, plan).to_bytes()?,
             dry_run: request.dry_run,
         })
     }

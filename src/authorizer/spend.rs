@@ -117,8 +117,10 @@ impl<S: Store + Clone> Authorizer<S> {
         names.extend(policy.teams.keys().cloned());
         let first_day = month * 100 + 1;
         if !query.team.is_empty() {
-            let name =
-                names.get(query.team.as_str()).ok_or_else(|| Failure::UnknownTeam(query.team.clone()))?.clone();
+            let name = names
+                .get(query.team.as_str())
+                .ok_or_else(|| Failure::UnknownTeam(query.team.clone()))?
+                .clone();
             let teams = vec![self.team_report(&policy, name, month, first_day).await?];
             return Ok(SpendPage {
                 month,

@@ -46,11 +46,11 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
-    pub(super) fn of(policy: &Policy, model: &str, plan: &Plan<'_>) -> Self {
+    pub(super) fn of(policy: &Policy, plan: &Plan<'_>) -> Self {
         Self {
             team: plan.who.team.name.clone(),
             key: plan.who.key.map(|key| key.name.clone()).unwrap_or_default(),
-            model: Arc::from(model),
+            model: plan.model.name.clone(),
             operation: plan.operation,
             rates: plan.rates,
             size: plan.size,

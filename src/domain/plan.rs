@@ -5,12 +5,12 @@ use std::{ops::Range, sync::Arc};
 use super::{
     Timestamp,
     calendar::Days,
-    counter::{CounterKey, CounterKind, Hold},
+    counter::{CounterKind, Hold},
     decision::{Measure, Reason, Retry, Violation},
     limit::{Limit, OnShortfall, Quantity, Scope, Window},
     money::NanoUsd,
-    policy::{Key, OnExceed, OnUnsettled, Policy, Team, user_counter},
-    price::{PriceError, Rates},
+    policy::{Key, ModelPattern, OnExceed, OnUnsettled, Policy, Team, user_counter},
+    price::{PriceError, Rates, catalogue::Model},
     request::{AuthorizeRequest, Billing, Caller, Operation, ServiceTier, Size, Unreserved},
     window::SLOTS,
 };
@@ -40,18 +40,22 @@ impl<'p> Who<'p> {
     /// The violation, for a team or key that is not there or has expired.
     pub fn find(policy: &'p Policy, caller: &Caller, now: Timestamp) -> Result<Self, Violation> {
         match caller {
-            Caller::Team(name) => policy
-                .teams
-                .get(name.as_str())
-                .map(|team| Self { team, key: None })
-                .ok_or_else(|| refusal(Reason::UnknownTeam, "", format!("the policy has no team `{name}`"))),
+            Caller::Team(name) => {
+                policy.teams.get(name.as_str()).map(|team| Self { team, key: None }).ok_or_else(|| {
+                    refusal(Reason::UnknownTeam, "", format!("the policy has no team `{name}`"))
+                })
+            }
             Caller::Key(digest) => {
                 let (team, key) = policy.keys.get(digest).ok_or_else(|| {
                     refusal(Reason::InvalidKey, "", "the API key is not one of the policy's".to_owned())
                 })?;
                 if key.expires_at.is_some_and(|end| now >= end) {
                     let id = format!("teams.{}.keys.{}.expires", team.name, key.name);
-                    return Err(refusal(Reason::KeyExpired, id, format!("the key `{}` has expired", key.name)));
+                    return Err(refusal(
+                        Reason::KeyExpired,
+                        id,
+                        format!("the key `{}` has expired", key.name),
+                    ));
                 }
                 Ok(Self { team, key: Some(key) })
             }
@@ -75,6 +79,8 @@ pub struct Line<'p> {
 pub struct Plan<'p> {
     /// Who asks.
     pub who: Who<'p>,
+    /// The model.
+    pub model: &'p Model,
     /// The price that holds.
     pub rates: Rates,
     /// The operation.
@@ -89,8 +95,6 @@ pub struct Plan<'p> {
     pub holds: Vec<Hold>,
     /// What each hold stands for, in the same order.
     pub lines: Vec<Line<'p>>,
-    /// The gate that Groq's own refusals close.
-    pub gate: CounterKey,
     /// The month it is booked under, as `202611`.
     pub month: u32,
     /// The day it is booked under, as `20261123`.
@@ -99,12 +103,6 @@ pub struct Plan<'p> {
     pub valid: Range<Timestamp>,
     /// What the caller should know.
     pub warnings: Vec<String>,
-}
-
-/// The gate that a 429 from Groq closes for all teams.
-#[must_use]
-pub fn upstream_gate(model: &str) -> CounterKey {
-    CounterKey::new(format!("upstream/{model}"))
 }
 
 /// Compiles `request`; on success every hold is for the worst case.
@@ -123,7 +121,7 @@ pub fn compile<'p>(
     let mut warnings = Vec::new();
     let granted = output_cap(policy, &who, request, &mut violations, &mut warnings);
     let priced = price(policy, &request.model, request.service_tier, request.operation, now);
-    let (rates, prices_until) = match priced {
+    let (model, rates, prices_until) = match priced {
         Ok(priced) if violations.is_empty() => priced,
         Ok(_) => return Err(violations),
         Err(violation) => {
@@ -132,10 +130,10 @@ pub fn compile<'p>(
         }
     };
     let until = who.key.and_then(|key| key.expires_at).unwrap_or(prices_until).min(prices_until);
-    let mut plan = Plan::empty(who, rates, request.operation, &request.model, today, until);
+    let mut plan = Plan::empty(who, model, rates, request.operation, today, until);
     plan.size = request.size;
     plan.warnings = warnings;
-    plan.gather(policy, &request.model, &request.user, today);
+    plan.gather(policy, &request.user, today);
     match plan.grant(granted) {
         Ok(()) => Ok(plan),
         Err(error) => Err(vec![not_priced(&request.model, &error)]),
@@ -153,9 +151,9 @@ pub fn compile_unreserved<'p>(
     today: &Days,
 ) -> Result<Plan<'p>, Violation> {
     let who = Who::find(policy, &subject.caller, now)?;
-    let (rates, until) = price(policy, &subject.model, subject.service_tier, subject.operation, now)?;
-    let mut plan = Plan::empty(who, rates, subject.operation, &subject.model, today, until);
-    plan.gather(policy, &subject.model, &subject.user, today);
+    let (model, rates, until) = price(policy, &subject.model, subject.service_tier, subject.operation, now)?;
+    let mut plan = Plan::empty(who, model, rates, subject.operation, today, until);
+    plan.gather(policy, &subject.user, today);
     for (hold, line) in plan.holds.iter_mut().zip(&plan.lines) {
         hold.limit = super::MAX_AMOUNT;
         hold.expiring = u64::from(line.limit.quantity == Quantity::Requests);
@@ -163,21 +161,22 @@ pub fn compile_unreserved<'p>(
     Ok(plan)
 }
 
-/// The price of `model` for `operation` at `now`, and until when it holds.
+/// The model, its price for `operation` at `now`, and until when that holds.
 ///
 /// # Errors
 /// The violation, where there is none.
-pub fn price(
-    policy: &Policy,
+fn price<'p>(
+    policy: &'p Policy,
     model: &str,
     tier: ServiceTier,
     operation: Operation,
     now: Timestamp,
-) -> Result<(Rates, Timestamp), Violation> {
-    let unpriced = || PriceError::NotPriced { operation, rate: "at all" };
-    let (rates, until) = policy.catalogue.rates(model, tier, now).ok_or_else(|| not_priced(model, &unpriced()))?;
+) -> Result<(&'p Model, Rates, Timestamp), Violation> {
+    let unpriced = || not_priced(model, &PriceError::NotPriced { operation, rate: "at all" });
+    let known = policy.catalogue.model(model).ok_or_else(unpriced)?;
+    let (rates, until) = known.rates(tier, now).ok_or_else(unpriced)?;
     rates.input_only(operation, &Size::default()).map_err(|error| not_priced(model, &error))?;
-    Ok((rates, until))
+    Ok((known, rates, until))
 }
 
 fn not_priced(model: &str, error: &PriceError) -> Violation {
@@ -193,7 +192,8 @@ fn permissions(who: &Who<'_>, request: &AuthorizeRequest, violations: &mut Vec<V
         None => format!("teams.{}.{field}", team.name),
     };
     let model = request.model.as_str();
-    let narrowed = who.key.filter(|key| key.models.as_ref().is_some_and(|m| !m.iter().any(|p| p.matches(model))));
+    let narrowed =
+        who.key.filter(|key| key.models.as_ref().is_some_and(|m| !m.iter().any(|p| p.matches(model))));
     let team_refuses = !team.models.iter().any(|pattern| pattern.matches(model));
     if team_refuses || narrowed.is_some() {
         let id = place(narrowed.filter(|_| !team_refuses), "models");
@@ -243,7 +243,9 @@ fn output_cap(
         _ => format!("teams.{}.max_output_tokens", team.name),
     };
     match team.on_exceed {
-        OnExceed::Clamp => warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`")),
+        OnExceed::Clamp => {
+            warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`"))
+        }
         OnExceed::Deny => violations.push(Violation {
             quantity: Measure::OutputTokens,
             limit: cap,
@@ -265,14 +267,15 @@ enum CapOf {
 impl<'p> Plan<'p> {
     fn empty(
         who: Who<'p>,
+        model: &'p Model,
         rates: Rates,
         operation: Operation,
-        model: &str,
         today: &Days,
         prices_until: Timestamp,
     ) -> Self {
         Self {
             who,
+            model,
             rates,
             operation,
             size: Size::default(),
@@ -280,7 +283,6 @@ impl<'p> Plan<'p> {
             cost: NanoUsd::ZERO,
             holds: Vec::with_capacity(12),
             lines: Vec::with_capacity(12),
-            gate: upstream_gate(model),
             month: today.month_number(),
             day: today.day_number(),
             valid: today.day.start..today.day.end.min(prices_until),
@@ -289,13 +291,13 @@ impl<'p> Plan<'p> {
     }
 
     /// Lists every limit that applies; the amounts come with [`Plan::grant`].
-    fn gather(&mut self, policy: &'p Policy, model: &str, user: &str, today: &Days) {
+    fn gather(&mut self, policy: &'p Policy, user: &str, today: &Days) {
         let organization = &policy.organization;
         let team: &'p Team = self.who.team;
         let key_limits = self.who.key.map(|key| key.limits.as_slice()).unwrap_or_default();
-        let by_model = |limits: &'p [(super::policy::ModelPattern, Vec<Limit>)]| {
-            let model = model.to_owned();
-            limits.iter().filter(move |(pattern, _)| pattern.matches(&model)).flat_map(|(_, limits)| limits)
+        let model: &'p str = &self.model.name;
+        let by_model = |limits: &'p [(ModelPattern, Vec<Limit>)]| {
+            limits.iter().filter(move |(pattern, _)| pattern.matches(model)).flat_map(|(_, limits)| limits)
         };
         // The two months come first: whoever settles finds them there.
         let months = organization.limits.first().into_iter().chain(team.limits.first());
@@ -303,7 +305,9 @@ impl<'p> Plan<'p> {
         for limit in months.chain(others) {
             self.want(limit, None, today);
         }
-        for limit in by_model(&organization.model_limits).chain(by_model(&team.model_limits)).chain(key_limits) {
+        for limit in
+            by_model(&organization.model_limits).chain(by_model(&team.model_limits)).chain(key_limits)
+        {
             self.want(limit, None, today);
         }
         if !user.is_empty() {
@@ -382,7 +386,8 @@ impl<'p> Plan<'p> {
     /// As [`Plan::grant`].
     pub fn clamp(&mut self, max_output_tokens: u64) -> Result<(), PriceError> {
         let wanted = self.max_output_tokens;
-        self.warnings.push(format!("max_output_tokens clamped from {wanted} to {max_output_tokens} by a budget"));
+        self.warnings
+            .push(format!("max_output_tokens clamped from {wanted} to {max_output_tokens} by a budget"));
         self.grant(max_output_tokens)
     }
 
@@ -455,7 +460,9 @@ pub const fn reason_of(limit: &Limit) -> Reason {
         (Quantity::Tokens, _) => Reason::TokenRateExceeded,
         (Quantity::AudioMilliseconds, _) => Reason::AudioRateExceeded,
         (Quantity::RequestsInFlight, _) => Reason::TooManyInFlight,
-        (Quantity::NanoUsd, Scope::Organization | Scope::OrganizationModel) => Reason::OrganizationBudgetExhausted,
+        (Quantity::NanoUsd, Scope::Organization | Scope::OrganizationModel) => {
+            Reason::OrganizationBudgetExhausted
+        }
         (Quantity::NanoUsd, Scope::Team | Scope::TeamModel) => Reason::TeamBudgetExhausted,
         (Quantity::NanoUsd, Scope::Key | Scope::User) => Reason::KeyBudgetExhausted,
     }

@@ -86,12 +86,7 @@ fn report(report: authorizer::SpendReport) -> SpendReport {
 }
 
 fn line(name: String, part: &authorizer::SpendLine) -> SpendLine {
-    SpendLine {
-        name,
-        spent: Some(money(part.spent)),
-        requests: int(part.requests),
-        tokens: int(part.tokens),
-    }
+    SpendLine { name, spent: Some(money(part.spent)), requests: int(part.requests), tokens: int(part.tokens) }
 }
 
 fn spend(state: &BudgetState) -> Spend {
@@ -173,7 +168,10 @@ fn duration(ms: u64) -> prost_types::Duration {
 }
 
 fn timestamp(at: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: int(at.0 / 1000), nanos: i32::try_from(at.0 % 1000).unwrap_or(0) * 1_000_000 }
+    prost_types::Timestamp {
+        seconds: int(at.0 / 1000),
+        nanos: i32::try_from(at.0 % 1000).unwrap_or(0) * 1_000_000,
+    }
 }
 
 const fn scope(scope: Scope) -> proto::Scope {

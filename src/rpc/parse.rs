@@ -123,7 +123,10 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
         let caller = match request.caller {
             Some(record_usage_request::Caller::Team(team)) => errors.team("team", team),
             Some(record_usage_request::Caller::ApiKey(secret)) => errors.api_key("api_key", &secret),
-            None => errors.missing("reservation_id", "set it, or `team` or `api_key` with `request_id`, `model` and `operation`"),
+            None => errors.missing(
+                "reservation_id",
+                "set it, or `team` or `api_key` with `request_id`, `model` and `operation`",
+            ),
         };
         let user = errors.text("user", request.user, 0, MAX_USER_BYTES);
         let request_id = errors.text("request_id", request.request_id, 1, MAX_REQUEST_ID_BYTES);
@@ -162,7 +165,11 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Statu
         size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
     };
     let after = errors.text("page_token", request.page_token, 0, MAX_TEAM_BYTES);
-    if errors.is_empty() { Ok(SpendQuery { team, month, page_size, after }) } else { Err(errors.into_status()) }
+    if errors.is_empty() {
+        Ok(SpendQuery { team, month, page_size, after })
+    } else {
+        Err(errors.into_status())
+    }
 }
 
 /// The checks of single fields. Each names the field in an error and answers a harmless value in its place.
@@ -328,7 +335,9 @@ impl FieldErrors {
             if key.is_empty() || key.len() > MAX_LABEL_KEY_BYTES || value.len() > MAX_LABEL_VALUE_BYTES {
                 self.add(
                     "labels",
-                    format!("keys have 1 to {MAX_LABEL_KEY_BYTES} bytes, values at most {MAX_LABEL_VALUE_BYTES}"),
+                    format!(
+                        "keys have 1 to {MAX_LABEL_KEY_BYTES} bytes, values at most {MAX_LABEL_VALUE_BYTES}"
+                    ),
                 );
             }
         }

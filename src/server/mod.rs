@@ -115,8 +115,14 @@ impl Server {
     {
         let (stop, stopped) = watch::channel(false);
         let (ended_sender, ended) = mpsc::channel(1);
-        let setup =
-            Setup { make_store, clock, shared, health: HealthReporter::new(), stop: stopped, _ended: ended_sender };
+        let setup = Setup {
+            make_store,
+            clock,
+            shared,
+            health: HealthReporter::new(),
+            stop: stopped,
+            _ended: ended_sender,
+        };
         let mut address = options.listen;
         let mut workers = Vec::with_capacity(options.threads.max(1));
         probe(address)?;
@@ -177,7 +183,8 @@ where
             };
             runtime.block_on(async move {
                 let ready = listen(address).and_then(|listener| {
-                    let bound = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+                    let bound =
+                        listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
                     Ok((bound, listener, (setup.make_store)()?))
                 });
                 match ready {
@@ -236,7 +243,9 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
 /// Reflection in both versions that clients ask for.
 fn reflection() -> Result<
     (
-        tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+        tonic_reflection::server::v1::ServerReflectionServer<
+            impl tonic_reflection::server::v1::ServerReflection,
+        >,
         tonic_reflection::server::v1alpha::ServerReflectionServer<
             impl tonic_reflection::server::v1alpha::ServerReflection,
         >,
