@@ -50,6 +50,8 @@ const SWEEP_FIELDS: u64 = 256;
 pub struct RedisSettings {
     /// `redis://[user:password@]host[:port][/database]`.
     pub url: String,
+    /// The password, where the url holds none.
+    pub password: Option<String>,
     /// The organization; part of every key, and the hash tag that keeps them together in a cluster.
     pub organization: String,
     /// The longest that any call takes. Suggested: 250 ms.
@@ -101,7 +103,7 @@ impl RedisStore {
     /// # Errors
     /// The settings cannot be used. That the server cannot be reached is no error here.
     pub fn connect(settings: RedisSettings, clock: Clock) -> Result<Self, SettingsError> {
-        let RedisSettings { url, organization, deadline } = settings;
+        let RedisSettings { url, password, organization, deadline } = settings;
         if organization.is_empty() || organization.contains(['{', '}']) {
             return Err(SettingsError::Organization(organization));
         }
@@ -109,7 +111,11 @@ impl RedisStore {
             return Err(SettingsError::Deadline);
         }
         let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(USER_TIMEOUT);
-        let info = url.as_str().into_connection_info().map_err(|_| SettingsError::Url)?;
+        let mut info = url.as_str().into_connection_info().map_err(|_| SettingsError::Url)?;
+        if let Some(password) = password {
+            let login = info.redis_settings().clone().set_password(password);
+            info = info.set_redis_settings(login);
+        }
         if !info.addr().is_supported() {
             return Err(SettingsError::Url);
         }

@@ -57,6 +57,7 @@ impl Server {
     fn store(&self, clock: Clock) -> RedisStore {
         let settings = RedisSettings {
             url: format!("redis://127.0.0.1:{}", self.port),
+            password: None,
             organization: "acme".into(),
             deadline: Duration::from_millis(250),
         };
@@ -256,6 +257,7 @@ async fn a_server_may_come_up_after_the_store() {
 async fn settings_that_cannot_work_are_refused_without_naming_the_password() {
     let settings = |url: &str, organization: &str| RedisSettings {
         url: url.into(),
+        password: None,
         organization: organization.into(),
         deadline: Duration::from_millis(250),
     };
