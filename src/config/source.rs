@@ -228,8 +228,12 @@ fn accepted(policy: &Policy, findings: Vec<Finding>) -> PolicyStatus {
 fn log(finding: &Finding) {
     let Finding { file, line, key_path, message, help, .. } = finding;
     match finding.severity {
-        Severity::Error => tracing::error!(%file, line, key = key_path, problem = message, help, "policy error"),
-        Severity::Warning => tracing::warn!(%file, line, key = key_path, problem = message, help, "policy warning"),
+        Severity::Error => {
+            tracing::error!(%file, line, key = key_path, problem = message, help, "policy error")
+        }
+        Severity::Warning => {
+            tracing::warn!(%file, line, key = key_path, problem = message, help, "policy warning")
+        }
     }
 }
 
