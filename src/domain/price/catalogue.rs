@@ -66,7 +66,7 @@ pub struct Model {
     pub uncertain: Option<&'static str>,
     /// Its prices, in the order they were stated.
     pub prices: Vec<PriceFrom>,
-    /// What `prices` come to, by tier.
+    /// What `prices` come to, by tier in the order of [`TIERS`].
     timelines: [Timeline; 4],
 }
 

@@ -102,18 +102,17 @@ impl Rates {
     ///
     /// A rate is missing, a tool is unknown, or the cost is past [`NanoUsd::MAX`].
     pub fn cost(&self, operation: Operation, usage: &Usage) -> Result<NanoUsd, PriceError> {
-        let (input, output) = (usage.input_tokens, usage.output_tokens);
-        let mut sum = match operation.billing() {
-            Billing::Tokens => {
-                let cached = usage.cached_input_tokens.min(input);
-                let price = self.input(operation)?;
-                Sum::default()
-                    .tokens(input - cached, price)
-                    .tokens(cached, self.cached_input.unwrap_or(price))
-                    .tokens(output, self.output(operation)?)
-            }
-            _ => self.uncached(operation, input, output, usage.audio_ms, usage.characters)?,
-        };
+        let cached_input = usage.cached_input_tokens.min(usage.input_tokens);
+        let mut sum = self.sum(
+            operation,
+            Billed {
+                fresh_input: usage.input_tokens - cached_input,
+                cached_input,
+                output: usage.output_tokens,
+                audio_ms: usage.audio_ms,
+                characters: usage.characters,
+            },
+        )?;
         for used in &usage.tools {
             sum = sum.tool(used)?;
         }
@@ -161,36 +160,36 @@ impl Rates {
     }
 
     fn worst_case_sum(&self, operation: Operation, size: &Size, output: u64) -> Result<Sum, PriceError> {
-        match operation.billing() {
-            // A contract may price the cache above other input; the worst case is then that all of it is cached.
-            Billing::Tokens => {
-                let price = self.input(operation)?;
-                Ok(Sum::default()
-                    .tokens(size.input_tokens, self.cached_input.map_or(price, |cached| cached.max(price)))
-                    .tokens(output, self.output(operation)?))
-            }
-            _ => self.uncached(operation, size.input_tokens, output, size.audio_ms, size.characters),
-        }
+        // A contract may price the cache above other input; the worst case is then that all of it is cached.
+        let (fresh_input, cached_input) =
+            if self.cached_input > self.input { (0, size.input_tokens) } else { (size.input_tokens, 0) };
+        let Size { audio_ms, characters, .. } = *size;
+        self.sum(operation, Billed { fresh_input, cached_input, output, audio_ms, characters })
     }
 
-    /// What is billed without regard to the cache.
-    fn uncached(
-        &self,
-        operation: Operation,
-        input: u64,
-        output: u64,
-        audio_ms: u64,
-        characters: u64,
-    ) -> Result<Sum, PriceError> {
+    /// The rules of billing, all of them.
+    fn sum(&self, operation: Operation, billed: Billed) -> Result<Sum, PriceError> {
+        let Billed { fresh_input, cached_input, output, audio_ms, characters } = billed;
+        let input_rate = || needed(self.input, operation, "per million input tokens");
+        let output_rate = || needed(self.output, operation, "per million output tokens");
         let sum = Sum::default();
         Ok(match operation.billing() {
             Billing::Tokens => {
-                sum.tokens(input, self.input(operation)?).tokens(output, self.output(operation)?)
+                let input_rate = input_rate()?;
+                sum.tokens(fresh_input, input_rate)
+                    .tokens(cached_input, self.cached_input.unwrap_or(input_rate))
+                    .tokens(output, output_rate()?)
             }
             Billing::BatchTokens => {
-                sum.batch_tokens(input, self.input(operation)?).batch_tokens(output, self.output(operation)?)
+                let input_rate = input_rate()?;
+                sum.batch_tokens(fresh_input, input_rate)
+                    .batch_tokens(cached_input, input_rate)
+                    .batch_tokens(output, output_rate()?)
             }
-            Billing::InputTokens => sum.tokens(input, self.input(operation)?),
+            Billing::InputTokens => {
+                let input_rate = input_rate()?;
+                sum.tokens(fresh_input, input_rate).tokens(cached_input, input_rate)
+            }
             Billing::Audio => {
                 let rate = needed(self.audio_per_hour, operation, "per hour of audio")?;
                 sum.hourly(audio_ms.max(MIN_BILLED_AUDIO_MS), rate)
@@ -201,14 +200,16 @@ impl Rates {
             }
         })
     }
+}
 
-    fn input(&self, operation: Operation) -> Result<NanoUsd, PriceError> {
-        needed(self.input, operation, "per million input tokens")
-    }
-
-    fn output(&self, operation: Operation) -> Result<NanoUsd, PriceError> {
-        needed(self.output, operation, "per million output tokens")
-    }
+/// What is billed of a request, its tools aside.
+struct Billed {
+    /// Input tokens that were not cached.
+    fresh_input: u64,
+    cached_input: u64,
+    output: u64,
+    audio_ms: u64,
+    characters: u64,
 }
 
 fn needed(rate: Option<NanoUsd>, operation: Operation, name: &'static str) -> Result<NanoUsd, PriceError> {
