@@ -1,0 +1,430 @@
+//! Decisions as data: every file of `tests/decisions` is a policy, requests in time and the answers they must get. This
+//! plays them against each store, over real gRPC.
+//!
+//! A case is one TOML file named for the behaviour it shows:
+//!
+//! ```toml
+//! description = "what a policy owner reads"
+//! start = 2026-11-23T10:00:00Z         # the store's clock at the start
+//! policy = '''…'''                     # as `tollgate serve --policy` reads it
+//! request = { team = "chatbot", … }    # optional: what every `authorize` asks unless it says otherwise
+//!
+//! [[steps]]
+//! at = "+61s"                          # since the start, never backwards
+//! authorize = { … }                    # or `record`, `spend`: the fields of the request; or `policy`: a new policy
+//! as = "first"                         # optional: the name of the reservation (or page) for later steps
+//! repeat = 60                          # optional: the same call so many times, each with the same expectation
+//! advance_while_waiting = "31s"        # optional: the clock moves so far while the call waits (`max_wait`)
+//! expect = { … }                       # what the answer must say; only what is named is compared
+//! ```
+//!
+//! `TOLLGATE_CASE=word cargo test decisions` plays only the cases with that word in their name.
+
+mod answer;
+mod case;
+mod units;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Write as _,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tollgate::rpc::proto::{self, policy_service_client::PolicyServiceClient};
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use self::case::{Action, Authorize, Case, Expect, Record, Spend, Step, Usage};
+use crate::harness::{Server, StoreKind};
+
+/// As many as the behaviours that are promised; a case that is lost in a merge shows here.
+const FEWEST_CASES: usize = 66;
+
+/// How long a waiting call is given to answer wrongly before the clock moves; and how long any call may take. Real time:
+/// the clock of the service stands still meanwhile.
+const PATIENCE: Duration = Duration::from_millis(50);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_hold_on_the_embedded_store() {
+    play_all(StoreKind::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_hold_on_redis() {
+    play_all(StoreKind::Redis).await;
+}
+
+#[test]
+fn cases_are_many_and_each_says_one_thing_once() {
+    let cases = case::load_all().unwrap();
+    assert!(cases.len() >= FEWEST_CASES, "only {} cases", cases.len());
+    let mut seen = HashMap::new();
+    for case in &cases {
+        let kebab = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        assert!(case.name.chars().all(kebab), "{}: a name is lower-case words joined by `-`", case.name);
+        assert!(!case.steps.is_empty(), "{}: no steps", case.name);
+        for (what, text) in [("name", &case.name), ("description", &case.description)] {
+            let first = seen.insert((what, text.to_lowercase()), &case.name);
+            assert_eq!(first, None, "{}: the same {what} as another case", case.name);
+        }
+    }
+}
+
+/// The reasons that nothing in a policy or a call can bring about by itself in this version.
+const WITHOUT_A_CASE: [proto::Reason; 4] = [
+    proto::Reason::Unspecified,
+    proto::Reason::KeyRevoked, // keys live in the policy: a revoked one is a removed one
+    proto::Reason::Paused,     // needs an operator's command
+    proto::Reason::StoreUnavailable, // needs a store that fails
+];
+
+#[test]
+fn every_reason_has_a_case() {
+    let mut without: BTreeSet<&str> = (0..=18)
+        .filter_map(|number| proto::Reason::try_from(number).ok())
+        .filter(|reason| !WITHOUT_A_CASE.contains(reason))
+        .map(|reason| reason.as_str_name().trim_start_matches("REASON_"))
+        .collect();
+    for step in case::load_all().unwrap().iter().flat_map(|case| &case.steps) {
+        let Expect::Answer(expected) = &step.expect else { continue };
+        for reason in expected.get("reasons").and_then(Value::as_array).into_iter().flatten() {
+            without.remove(reason.as_str().unwrap_or_default());
+        }
+    }
+    assert!(without.is_empty(), "no case expects {without:?}");
+}
+
+#[test]
+fn a_typo_in_a_case_does_not_pass() {
+    let case = |step: &str| {
+        let text = format!(
+            "description = \"\"\nstart = 2026-11-23T10:00:00Z\npolicy = \"\"\n[[steps]]\nat = \"+0s\"\n{step}"
+        );
+        case::parse("typo".to_owned(), &text).map(|_| ())
+    };
+    assert_eq!(case("authorize = {}\nexpect = { decision = \"allowed\" }"), Ok(()));
+    for typo in [
+        "authorize = { modle = \"m\" }",
+        "authorize = { operation = \"chatter\" }",
+        "authorize = {}\nexpct = {}",
+        "authorize = {}\nexpect = { desicion = \"allowed\" }",
+        "authorize = {}\nexpect = { decision = \"allow\" }",
+        "authorize = {}\nexpect = { reasons = [\"TOO_MANY\"] }",
+        "authorize = {}\nexpect = { cost_usd = \"1\" }",
+        "authorize = {}\nexpect = { retry_delay = \"soon\" }",
+        "authorize = {}\nexpect = { violations.x = { usd = 1 } }",
+        "authorize = {}\nexpect = { error = \"NOT_FOUND\", decision = \"denied\" }",
+        "record = { usage = { tokens = 1 } }",
+        "record = {}\nexpect = { team_spend = { spend = \"1\" } }",
+        "spend = {}\nexpect = { team.x.by_model.m.cost = \"1\" }",
+        "spend = {}\nrecord = {}",
+        "policy = \"\"\nexpect = { decision = \"allowed\" }",
+        "authorize = {}\nadvance_while_waiting = \"1s\"",
+    ] {
+        assert!(case(typo).is_err(), "passed: {typo}");
+    }
+}
+
+async fn play_all(store: StoreKind) {
+    let wanted = std::env::var("TOLLGATE_CASE").unwrap_or_default();
+    let cases = case::load_all().unwrap_or_else(|e| panic!("{e}"));
+    let mut failures = Vec::new();
+    let mut played = 0_usize;
+    for case in cases.iter().filter(|case| case.name.contains(&wanted)) {
+        played += 1;
+        failures.extend(play(case, store).await.err());
+    }
+    assert!(played > 0, "no case has `{wanted}` in its name");
+    assert!(failures.is_empty(), "{} of {played} cases failed\n\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Plays one case to its end or to the first step that went otherwise.
+async fn play(case: &Case, store: StoreKind) -> Result<(), String> {
+    let server = Server::start(store, &case.policy, case.start).await;
+    let mut player = Player {
+        case,
+        client: server.client().await,
+        server,
+        reservations: HashMap::new(),
+        pages: HashMap::new(),
+    };
+    for (index, step) in case.steps.iter().enumerate() {
+        for repetition in 1..=step.repeat {
+            let Err(what) = player.play(step).await else { continue };
+            let mut text = format!(
+                "tests/decisions/{}.toml, step {} ({} at +{})",
+                case.name,
+                index + 1,
+                step.action.name(),
+                step.at
+            );
+            if step.repeat > 1 {
+                let _ = write!(text, ", time {repetition} of {}", step.repeat);
+            }
+            let _ = writeln!(text, ", on {store:?}:\n  {}", what.replace('\n', "\n  "));
+            return Err(text);
+        }
+    }
+    Ok(())
+}
+
+struct Player<'a> {
+    case: &'a Case,
+    server: Server,
+    client: PolicyServiceClient<Channel>,
+    /// Ids of reservations by the names that steps gave them.
+    reservations: HashMap<String, String>,
+    /// Page tokens by the names that steps gave them.
+    pages: HashMap<String, String>,
+}
+
+impl Player<'_> {
+    async fn play(&mut self, step: &Step) -> Result<(), String> {
+        self.set_clock(step.at.0)?;
+        let came = match &step.action {
+            Action::Policy(policy) => {
+                self.server.set_policy(policy).await;
+                return Ok(());
+            }
+            Action::Authorize(fields) => self.authorize(step, authorize_request(fields)?).await?,
+            Action::Record(fields) => {
+                let request = self.record_request(fields)?;
+                let answer = self.in_time(self.client.clone().record_usage(request)).await?;
+                self.shown(
+                    step,
+                    answer,
+                    |answer| &answer.reservation_id,
+                    |answer, _, name| Ok(answer::of_record(answer, name)),
+                )?
+            }
+            Action::Spend(fields) => {
+                let request = self.spend_request(fields)?;
+                let answer = self.in_time(self.client.clone().get_spend(request)).await?;
+                if let (Ok(answer), Some(name)) = (&answer, &step.name) {
+                    self.pages.insert(name.clone(), answer.next_page_token.clone());
+                }
+                answer.map(|answer| answer::of_spend(&answer))
+            }
+        };
+        judge(&step.expect, came)
+    }
+
+    fn set_clock(&self, since_start: i64) -> Result<(), String> {
+        let since_start = u64::try_from(since_start).map_err(|_| "before the start".to_owned())?;
+        self.server.clock.set(self.case.start.plus(since_start));
+        Ok(())
+    }
+
+    async fn authorize(
+        &mut self,
+        step: &Step,
+        request: proto::AuthorizeRequest,
+    ) -> Result<Result<Value, Status>, String> {
+        let mut client = self.client.clone();
+        let mut call =
+            tokio::spawn(async move { client.authorize(request).await.map(tonic::Response::into_inner) });
+        if let Some(by) = step.advance_while_waiting {
+            if let Ok(answer) = tokio::time::timeout(PATIENCE, &mut call).await {
+                return Err(format!("expected it to wait, came at once: {answer:?}"));
+            }
+            self.set_clock(step.at.0 + by.0)?;
+        }
+        let ended =
+            tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| "no answer in 10 s of real time")?;
+        let answer = ended.map_err(|e| e.to_string())?;
+        self.shown(step, answer, |answer| &answer.reservation_id, answer::of_authorize)
+    }
+
+    async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<Result<T, Status>, String> {
+        let answer = tokio::time::timeout(CALL_TIMEOUT, call).await;
+        answer
+            .map(|answer| answer.map(tonic::Response::into_inner))
+            .map_err(|_| "no answer in 10 s of real time".to_owned())
+    }
+
+    /// The answer in a case's words; its reservation gets the step's name.
+    fn shown<T>(
+        &mut self,
+        step: &Step,
+        answer: Result<T, Status>,
+        reservation: impl Fn(&T) -> &String,
+        show: impl Fn(&T, tollgate::domain::Timestamp, answer::NameOf<'_>) -> Result<Value, String>,
+    ) -> Result<Result<Value, Status>, String> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(status) => return Ok(Err(status)),
+        };
+        let name_of = |id: &str| match id {
+            "" => "none".to_owned(),
+            _ => self
+                .reservations
+                .iter()
+                .find(|(_, known)| *known == id)
+                .map_or_else(|| "new".to_owned(), |(name, _)| name.clone()),
+        };
+        let shown = show(&answer, self.case.start, &name_of)?;
+        if let Some(name) = &step.name {
+            self.reservations.insert(name.clone(), reservation(&answer).clone());
+        }
+        Ok(Ok(shown))
+    }
+
+    fn record_request(&self, fields: &Record) -> Result<proto::RecordUsageRequest, String> {
+        use proto::record_usage_request::Caller;
+        let reservation_id = match &fields.reservation {
+            Some(name) => {
+                self.reservations.get(name).ok_or_else(|| format!("no step is named `{name}`"))?.clone()
+            }
+            None => fields.reservation_id.clone(),
+        };
+        let caller = one_caller(&fields.team, &fields.api_key, Caller::Team, Caller::ApiKey)?;
+        Ok(proto::RecordUsageRequest {
+            reservation_id,
+            user: fields.user.clone(),
+            request_id: fields.request_id.clone(),
+            model: fields.model.clone(),
+            operation: fields.operation.into(),
+            service_tier: fields.service_tier.into(),
+            usage: fields.usage.as_ref().map(usage),
+            outcome: fields.outcome.into(),
+            upstream_retry_delay: fields.upstream_retry_delay.map(units::Millis::to_duration),
+            caller,
+        })
+    }
+
+    fn spend_request(&self, fields: &Spend) -> Result<proto::GetSpendRequest, String> {
+        let page_token = match &fields.page_after {
+            Some(name) => self.pages.get(name).ok_or_else(|| format!("no step is named `{name}`"))?.clone(),
+            None => fields.page_token.clone(),
+        };
+        Ok(proto::GetSpendRequest {
+            team: fields.team.clone(),
+            month: fields.month.clone(),
+            page_size: fields.page_size,
+            page_token,
+        })
+    }
+}
+
+fn authorize_request(fields: &Authorize) -> Result<proto::AuthorizeRequest, String> {
+    use proto::authorize_request::Caller;
+    Ok(proto::AuthorizeRequest {
+        user: fields.user.clone(),
+        request_id: fields.request_id.clone(),
+        model: fields.model.clone(),
+        operation: fields.operation.into(),
+        service_tier: fields.service_tier.into(),
+        input_tokens: fields.input_tokens,
+        input_bytes: fields.input_bytes,
+        max_output_tokens: fields.max_output_tokens,
+        audio_duration: fields.audio_duration.map(units::Millis::to_duration),
+        character_count: fields.character_count,
+        max_wait: fields.max_wait.map(units::Millis::to_duration),
+        dry_run: fields.dry_run,
+        labels: fields.labels.clone().into_iter().collect(),
+        caller: one_caller(&fields.team, &fields.api_key, Caller::Team, Caller::ApiKey)?,
+    })
+}
+
+fn one_caller<C>(
+    team: &Option<String>,
+    api_key: &Option<String>,
+    by_team: impl Fn(String) -> C,
+    by_key: impl Fn(String) -> C,
+) -> Result<Option<C>, String> {
+    match (team, api_key) {
+        (Some(_), Some(_)) => Err("both `team` and `api_key`".to_owned()),
+        (team, api_key) => Ok(team.clone().map(by_team).or_else(|| api_key.clone().map(by_key))),
+    }
+}
+
+fn usage(fields: &Usage) -> proto::Usage {
+    let tool = |tool: &case::ToolUsage| proto::ToolUsage {
+        tool: tool.tool.clone(),
+        call_count: tool.call_count,
+        run_duration: tool.run_duration.map(units::Millis::to_duration),
+    };
+    proto::Usage {
+        input_tokens: fields.input_tokens,
+        cached_input_tokens: fields.cached_input_tokens,
+        output_tokens: fields.output_tokens,
+        reasoning_tokens: fields.reasoning_tokens,
+        audio_duration: fields.audio_duration.map(units::Millis::to_duration),
+        character_count: fields.character_count,
+        tool_calls: fields.tool_calls.iter().map(tool).collect(),
+    }
+}
+
+/// Whether what came is what was expected; if not, why in words.
+fn judge(expect: &Expect, came: Result<Value, Status>) -> Result<(), String> {
+    match (expect, came) {
+        (Expect::Answer(expected), Ok(came)) => {
+            let differences = answer::differences(expected, &came);
+            if differences.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{}\nthe answer was {came:#}", differences.join("\n")))
+            }
+        }
+        (Expect::Answer(_), Err(status)) => Err(format!(
+            "expected an answer, came the error {}: {}",
+            code_name(status.code()),
+            status.message()
+        )),
+        (Expect::Error { code, .. }, Ok(came)) => {
+            Err(format!("expected the error {code}, came the answer {came:#}"))
+        }
+        (Expect::Error { code, field, message_contains }, Err(status)) => {
+            let mut differences = Vec::new();
+            if code != code_name(status.code()) {
+                differences.push(format!(
+                    "expected the error {code}, came {}: {}",
+                    code_name(status.code()),
+                    status.message()
+                ));
+            }
+            if let Some(field) = field {
+                let details = status.get_details_bad_request();
+                let named = details.into_iter().flat_map(|details| details.field_violations);
+                let fields: Vec<String> = named.map(|violation| violation.field).collect();
+                if !fields.contains(field) {
+                    differences.push(format!(
+                        "expected the field `{field}` to be named, came {fields:?}: {}",
+                        status.message()
+                    ));
+                }
+            }
+            if let Some(part) = message_contains.as_ref().filter(|part| !status.message().contains(*part)) {
+                differences.push(format!("expected an error with `{part}`, came `{}`", status.message()));
+            }
+            if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+        }
+    }
+}
+
+const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
