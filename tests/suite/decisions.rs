@@ -15,6 +15,7 @@
 //! as = "first"                         # optional: the name of the reservation (or page) for later steps
 //! repeat = 60                          # optional: the same call so many times, each with the same expectation
 //! advance_while_waiting = "31s"        # optional: the clock moves so far while the call waits (`max_wait`)
+//! record_while_waiting = { … }         # optional: recorded while the call waits; the fields of `record`
 //! expect = { … }                       # what the answer must say; only what is named is compared
 //! ```
 //!
@@ -122,6 +123,7 @@ fn a_typo_in_a_case_does_not_pass() {
         "spend = {}\nrecord = {}",
         "policy = \"\"\nexpect = { decision = \"allowed\" }",
         "authorize = {}\nadvance_while_waiting = \"1s\"",
+        "authorize = {}\nrecord_while_waiting = {}",
     ] {
         assert!(case(typo).is_err(), "passed: {typo}");
     }
@@ -225,11 +227,18 @@ impl Player<'_> {
         let mut client = self.client.clone();
         let mut call =
             tokio::spawn(async move { client.authorize(request).await.map(tonic::Response::into_inner) });
-        if let Some(by) = step.advance_while_waiting {
+        if step.waits() {
             if let Ok(answer) = tokio::time::timeout(PATIENCE, &mut call).await {
                 return Err(format!("expected it to wait, came at once: {answer:?}"));
             }
-            self.set_clock(step.at.0 + by.0)?;
+            if let Some(fields) = &step.record_while_waiting {
+                let request = self.record_request(fields)?;
+                let recorded = self.in_time(self.client.clone().record_usage(request)).await?;
+                recorded.map_err(|status| format!("while waiting, `record` failed: {}", status.message()))?;
+            }
+            if let Some(by) = step.advance_while_waiting {
+                self.set_clock(step.at.0 + by.0)?;
+            }
         }
         let ended =
             tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(|_| "no answer in 10 s of real time")?;

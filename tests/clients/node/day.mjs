@@ -85,7 +85,8 @@ async function authorized(call) {
     operation: 'OPERATION_CHAT_COMPLETION',
     inputTokens: 4_641,
     maxOutputTokens: 2_048,
-    labels: { route: '/answers' },
+    // Descriptors do not tell this library of maps: it sees the entries.
+    labels: [{ key: 'route', value: '/answers' }],
   };
   const answer = await call('Authorize', request);
   check('the decision', answer.decision, 'DECISION_ALLOWED');

@@ -31,7 +31,17 @@ pub(crate) struct Step {
     /// What later steps call the reservation, or the page.
     pub(crate) name: Option<String>,
     pub(crate) repeat: u32,
+    /// How far the clock moves while the call waits.
     pub(crate) advance_while_waiting: Option<Millis>,
+    /// What is recorded while the call waits.
+    pub(crate) record_while_waiting: Option<Record>,
+}
+
+impl Step {
+    /// Whether something happens while the call waits.
+    pub(crate) const fn waits(&self) -> bool {
+        self.advance_while_waiting.is_some() || self.record_while_waiting.is_some()
+    }
 }
 
 pub(crate) enum Action {
@@ -82,6 +92,7 @@ struct StepEntry {
     name: Option<String>,
     repeat: Option<u32>,
     advance_while_waiting: Option<Millis>,
+    record_while_waiting: Option<Value>,
     #[serde(default)]
     expect: Map<String, Value>,
 }
@@ -415,18 +426,23 @@ impl StepEntry {
             _ => return Err("needs exactly one of `authorize`, `record`, `spend` and `policy`".to_owned()),
         };
         let expect = parse_expect(&action, self.expect)?;
-        let repeat = self.repeat.unwrap_or(1);
-        if repeat == 0 || (repeat > 1 && (self.name.is_some() || self.advance_while_waiting.is_some())) {
-            return Err(
-                "`repeat` is at least 1 and goes with neither `as` nor `advance_while_waiting`".to_owned()
-            );
+        let record_while_waiting = self.record_while_waiting.map(typed).transpose()?;
+        let step = Step {
+            at: self.at,
+            action,
+            expect,
+            name: self.name,
+            repeat: self.repeat.unwrap_or(1),
+            advance_while_waiting: self.advance_while_waiting,
+            record_while_waiting,
+        };
+        if step.repeat == 0 || (step.repeat > 1 && (step.name.is_some() || step.waits())) {
+            return Err("`repeat` is at least 1 and goes with neither `as` nor waiting".to_owned());
         }
-        let waits = matches!(&action, Action::Authorize(Authorize { max_wait: Some(_), .. }));
-        if self.advance_while_waiting.is_some() && !waits {
-            return Err("`advance_while_waiting` needs an `authorize` with `max_wait`".to_owned());
+        if step.waits() && !matches!(&step.action, Action::Authorize(Authorize { max_wait: Some(_), .. })) {
+            return Err("what happens while waiting needs an `authorize` with `max_wait`".to_owned());
         }
-        let advance_while_waiting = self.advance_while_waiting;
-        Ok(Step { at: self.at, action, expect, name: self.name, repeat, advance_while_waiting })
+        Ok(step)
     }
 }
 
