@@ -37,7 +37,7 @@ function check(what, came, expected) {
 
 /** An amount in billionths of a dollar, as text: exact, never a float. */
 function nanos(money) {
-  check('the currency', money?.currencyCode, 'USD');
+  check('the currency', money?.currency_code, 'USD');
   return String(BigInt(money.units) * 1_000_000_000n + BigInt(money.nanos));
 }
 
@@ -47,7 +47,8 @@ const say = (text) => console.log(`node: ${text}`);
 async function connect(address) {
   const { services, descriptors } = await describe(address, SERVICE, TIMEOUT_MS);
   check('the service is listed', services.includes(SERVICE), true);
-  const packages = loadFileDescriptorSetFromBuffer(descriptors, { longs: String, enums: String, arrays: true, oneofs: true });
+  const options = { longs: String, enums: String, defaults: true, oneofs: true };
+  const packages = loadFileDescriptorSetFromBuffer(descriptors, options);
   const Client = grpc.loadPackageDefinition(packages).tollgate.v1.PolicyService;
   const client = new Client(address, grpc.credentials.createInsecure());
   const call = (method, request) =>
@@ -80,84 +81,84 @@ async function fails(call, method, code, request) {
 async function authorized(call) {
   const request = {
     team: 'node',
-    requestId: 'day-1',
+    request_id: 'day-1',
     model: MODEL,
     operation: 'OPERATION_CHAT_COMPLETION',
-    inputTokens: 4_641,
-    maxOutputTokens: 2_048,
-    // Descriptors do not tell this library of maps: it sees the entries.
+    input_tokens: 4_641,
+    max_output_tokens: 2_048,
+    // From descriptors, this library sees a map as its entries.
     labels: [{ key: 'route', value: '/answers' }],
   };
   const answer = await call('Authorize', request);
   check('the decision', answer.decision, 'DECISION_ALLOWED');
-  check('the granted output', answer.maxOutputTokens, '2048');
-  check('the reserved cost', nanos(answer.reservedCost), '1924950');
-  check("the length of the reservation's id", answer.reservationId.length, 32);
+  check('the granted output', answer.max_output_tokens, '2048');
+  check('the reserved cost', nanos(answer.reserved_cost), '1924950');
+  check("the length of the reservation's id", answer.reservation_id.length, 32);
   check('violations', answer.violations, []);
-  say(`Authorize allowed, ${nanos(answer.reservedCost)} billionths of a dollar reserved`);
+  say(`Authorize allowed, ${nanos(answer.reserved_cost)} billionths of a dollar reserved`);
 
   const again = await call('Authorize', request);
-  check("the repeated answer's reservation", again.reservationId, answer.reservationId);
+  check("the repeated answer's reservation", again.reservation_id, answer.reservation_id);
   say('Authorize repeated, same reservation');
 
-  const found = await fails(call, 'Authorize', 'ALREADY_EXISTS', { ...request, maxOutputTokens: 1 });
+  const found = await fails(call, 'Authorize', 'ALREADY_EXISTS', { ...request, max_output_tokens: 1 });
   check('an ErrorInfo', 'ErrorInfo' in found, true);
   say('Authorize with the same id for another request refused');
-  return answer.reservationId;
+  return answer.reservation_id;
 }
 
 /** The use of Groq's example: booked to the billionth of a dollar, once. */
 async function recorded(call, reservationId) {
   const report = {
-    reservationId,
+    reservation_id: reservationId,
     outcome: 'OUTCOME_COMPLETED',
-    usage: { inputTokens: 4_641, cachedInputTokens: 4_608, outputTokens: 1_817, reasoningTokens: 1_024 },
+    usage: { input_tokens: 4_641, cached_input_tokens: 4_608, output_tokens: 1_817, reasoning_tokens: 1_024 },
   };
   const answer = await call('RecordUsage', report);
   check('the cost', nanos(answer.cost), '1440750');
-  check('recorded before', Boolean(answer.alreadyRecorded), false);
-  check("the team's spend", nanos(answer.teamSpend.spent), '1440750');
-  check('what is reserved', nanos(answer.teamSpend.reserved), '0');
-  check('what remains', nanos(answer.teamSpend.remaining), '559250');
+  check('recorded before', answer.already_recorded, false);
+  check("the team's spend", nanos(answer.team_spend.spent), '1440750');
+  check('what is reserved', nanos(answer.team_spend.reserved), '0');
+  check('what remains', nanos(answer.team_spend.remaining), '559250');
   check('the alerts', answer.alerts.map((alert) => alert.threshold), ['50%']);
   say('RecordUsage booked 1440750 billionths of a dollar');
 
   const again = await call('RecordUsage', report);
-  check('recorded before', again.alreadyRecorded, true);
+  check('recorded before', again.already_recorded, true);
   check('the repeated cost', nanos(again.cost), '1440750');
   say('RecordUsage repeated, booked once');
 }
 
 /** What the rest of the budget cannot pay for, and what the policy never permits. */
 async function denied(call) {
-  const request = { team: 'node', model: MODEL, operation: 'OPERATION_CHAT_COMPLETION', inputTokens: 4_641, maxOutputTokens: 2_048 };
+  const request = { team: 'node', model: MODEL, operation: 'OPERATION_CHAT_COMPLETION', input_tokens: 4_641, max_output_tokens: 2_048 };
   const short = await call('Authorize', request);
   check('the decision', short.decision, 'DECISION_DENIED');
   check('the number of violations', short.violations.length, 1);
   const [violation] = short.violations;
   check('the reason', violation.reason, 'REASON_TEAM_BUDGET_EXHAUSTED');
-  check("the limit's place", violation.limitId, 'teams.node.budget.monthly_usd');
+  check("the limit's place", violation.limit_id, 'teams.node.budget.monthly_usd');
   check('the bound, used, requested', [violation.limit, violation.used, violation.requested], ['2000000', '1440750', '1924950']);
   check('whether waiting helps', violation.retryable, true);
-  const delay = Number(short.retryDelay.seconds);
+  const delay = Number(short.retry_delay.seconds);
   check('a retry delay within the month', delay >= 0 && delay <= 31 * 86_400, true);
   say(`Authorize denied: ${violation.message}`);
 
   const other = await call('Authorize', { ...request, model: 'openai/gpt-oss-20b' });
   check('the decision', other.decision, 'DECISION_DENIED');
   check('the reasons', other.violations.map((v) => v.reason), ['REASON_MODEL_NOT_ALLOWED']);
-  check('a retry delay', other.retryDelay ?? null, null);
+  check('a retry delay', other.retry_delay, null);
   say(`Authorize denied: ${other.violations[0].message}`);
 }
 
 /** Errors that name what is wrong. */
 async function malformed(call) {
-  const found = await fails(call, 'Authorize', 'INVALID_ARGUMENT', { team: 'node', inputTokens: -1 });
+  const found = await fails(call, 'Authorize', 'INVALID_ARGUMENT', { team: 'node', input_tokens: -1 });
   const fields = found.BadRequest.fieldViolations.map((violation) => violation.field).sort();
   check('the malformed fields', fields, ['input_tokens', 'model', 'operation']);
   say(`Authorize refused, naming ${fields.join(', ')}`);
 
-  await fails(call, 'RecordUsage', 'NOT_FOUND', { reservationId: '0'.repeat(32), outcome: 'OUTCOME_NOT_SENT' });
+  await fails(call, 'RecordUsage', 'NOT_FOUND', { reservation_id: '0'.repeat(32), outcome: 'OUTCOME_NOT_SENT' });
   say('RecordUsage of an unknown reservation refused');
 }
 
@@ -169,8 +170,8 @@ async function reported(call) {
   check('spent', nanos(team.spend.spent), '1440750');
   check('the budget', nanos(team.spend.budget), '2000000');
   check('requests and tokens', [team.requests, team.tokens], ['1', '6458']);
-  check('by model', team.byModel.map((line) => [line.name, nanos(line.spent)]), [[MODEL, '1440750']]);
-  check('the days', team.byDay.length, 1);
+  check('by model', team.by_model.map((line) => [line.name, nanos(line.spent)]), [[MODEL, '1440750']]);
+  check('the days', team.by_day.length, 1);
   say(`GetSpend of ${answer.month}: 1440750 of 2000000 billionths of a dollar`);
 
   await fails(call, 'GetSpend', 'NOT_FOUND', { team: 'nobody' });
