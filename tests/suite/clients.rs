@@ -4,6 +4,8 @@
 //! Their packages are installed under `target/clients`, at the pinned versions, when they are not there yet. Where an
 //! interpreter or the packages cannot be had, the test says so and passes; with `CI=true` it fails.
 
+#![expect(clippy::unwrap_used, reason = "what cannot be had in a test fails it")]
+
 use std::{
     fs,
     io::Write as _,
