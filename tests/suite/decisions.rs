@@ -25,7 +25,10 @@
 
 mod answer;
 mod case;
+mod expect;
+mod request;
 mod units;
+mod verdict;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -35,10 +38,13 @@ use std::{
 
 use serde_json::Value;
 use tollgate::rpc::proto::{self, policy_service_client::PolicyServiceClient};
-use tonic::{Code, Status, transport::Channel};
-use tonic_types::StatusExt as _;
+use tonic::{Status, transport::Channel};
 
-use self::case::{Action, Authorize, Case, Expect, Record, Spend, Step, Usage};
+use self::{
+    case::{Action, Case, Step},
+    expect::Expect,
+    request::Names,
+};
 use crate::harness::{Server, StoreKind};
 
 /// As many as the behaviours that are promised; a case that is lost in a merge shows here.
@@ -179,9 +185,9 @@ struct Player<'a> {
     server: Server,
     client: PolicyServiceClient<Channel>,
     /// Ids of reservations by the names that steps gave them.
-    reservations: HashMap<String, String>,
+    reservations: Names,
     /// Page tokens by the names that steps gave them.
-    pages: HashMap<String, String>,
+    pages: Names,
 }
 
 impl Player<'_> {
@@ -192,9 +198,9 @@ impl Player<'_> {
                 self.server.set_policy(policy).await;
                 return Ok(());
             }
-            Action::Authorize(fields) => self.authorize(step, authorize_request(fields)?).await?,
+            Action::Authorize(fields) => self.authorize(step, request::authorize(fields)?).await?,
             Action::Record(fields) => {
-                let request = self.record_request(fields)?;
+                let request = request::record(fields, &self.reservations)?;
                 let answer = self.in_time(self.client.clone().record_usage(request)).await?;
                 self.shown(
                     step,
@@ -204,7 +210,7 @@ impl Player<'_> {
                 )?
             }
             Action::Spend(fields) => {
-                let request = self.spend_request(fields)?;
+                let request = request::spend(fields, &self.pages)?;
                 let answer = self.in_time(self.client.clone().get_spend(request)).await?;
                 if let (Ok(answer), Some(name)) = (&answer, &step.name) {
                     self.pages.insert(name.clone(), answer.next_page_token.clone());
@@ -212,7 +218,7 @@ impl Player<'_> {
                 answer.map(|answer| answer::of_spend(&answer))
             }
         };
-        judge(&step.expect, came)
+        step.expect.judge(came)
     }
 
     fn set_clock(&self, since_start: i64) -> Result<(), String> {
@@ -234,7 +240,7 @@ impl Player<'_> {
                 return Err(format!("expected it to wait, came at once: {answer:?}"));
             }
             if let Some(fields) = &step.record_while_waiting {
-                let request = self.record_request(fields)?;
+                let request = request::record(fields, &self.reservations)?;
                 let recorded = self.in_time(self.client.clone().record_usage(request)).await?;
                 recorded.map_err(|status| format!("while waiting, `record` failed: {}", status.message()))?;
             }
@@ -283,159 +289,5 @@ impl Player<'_> {
             self.reservations.insert(name.clone(), reservation(&answer).clone());
         }
         Ok(Ok(shown))
-    }
-
-    fn record_request(&self, fields: &Record) -> Result<proto::RecordUsageRequest, String> {
-        use proto::record_usage_request::Caller;
-        let reservation_id = match &fields.reservation {
-            Some(name) => {
-                self.reservations.get(name).ok_or_else(|| format!("no step is named `{name}`"))?.clone()
-            }
-            None => fields.reservation_id.clone(),
-        };
-        let caller = one_caller(&fields.team, &fields.api_key, Caller::Team, Caller::ApiKey)?;
-        Ok(proto::RecordUsageRequest {
-            reservation_id,
-            user: fields.user.clone(),
-            request_id: fields.request_id.clone(),
-            model: fields.model.clone(),
-            operation: fields.operation.into(),
-            service_tier: fields.service_tier.into(),
-            usage: fields.usage.as_ref().map(usage),
-            outcome: fields.outcome.into(),
-            upstream_retry_delay: fields.upstream_retry_delay.map(units::Millis::to_duration),
-            caller,
-        })
-    }
-
-    fn spend_request(&self, fields: &Spend) -> Result<proto::GetSpendRequest, String> {
-        let page_token = match &fields.page_after {
-            Some(name) => self.pages.get(name).ok_or_else(|| format!("no step is named `{name}`"))?.clone(),
-            None => fields.page_token.clone(),
-        };
-        Ok(proto::GetSpendRequest {
-            team: fields.team.clone(),
-            month: fields.month.clone(),
-            page_size: fields.page_size,
-            page_token,
-        })
-    }
-}
-
-fn authorize_request(fields: &Authorize) -> Result<proto::AuthorizeRequest, String> {
-    use proto::authorize_request::Caller;
-    Ok(proto::AuthorizeRequest {
-        user: fields.user.clone(),
-        request_id: fields.request_id.clone(),
-        model: fields.model.clone(),
-        operation: fields.operation.into(),
-        service_tier: fields.service_tier.into(),
-        input_tokens: fields.input_tokens,
-        input_bytes: fields.input_bytes,
-        max_output_tokens: fields.max_output_tokens,
-        audio_duration: fields.audio_duration.map(units::Millis::to_duration),
-        character_count: fields.character_count,
-        max_wait: fields.max_wait.map(units::Millis::to_duration),
-        dry_run: fields.dry_run,
-        labels: fields.labels.clone().into_iter().collect(),
-        caller: one_caller(&fields.team, &fields.api_key, Caller::Team, Caller::ApiKey)?,
-    })
-}
-
-fn one_caller<C>(
-    team: &Option<String>,
-    api_key: &Option<String>,
-    by_team: impl Fn(String) -> C,
-    by_key: impl Fn(String) -> C,
-) -> Result<Option<C>, String> {
-    match (team, api_key) {
-        (Some(_), Some(_)) => Err("both `team` and `api_key`".to_owned()),
-        (team, api_key) => Ok(team.clone().map(by_team).or_else(|| api_key.clone().map(by_key))),
-    }
-}
-
-fn usage(fields: &Usage) -> proto::Usage {
-    let tool = |tool: &case::ToolUsage| proto::ToolUsage {
-        tool: tool.tool.clone(),
-        call_count: tool.call_count,
-        run_duration: tool.run_duration.map(units::Millis::to_duration),
-    };
-    proto::Usage {
-        input_tokens: fields.input_tokens,
-        cached_input_tokens: fields.cached_input_tokens,
-        output_tokens: fields.output_tokens,
-        reasoning_tokens: fields.reasoning_tokens,
-        audio_duration: fields.audio_duration.map(units::Millis::to_duration),
-        character_count: fields.character_count,
-        tool_calls: fields.tool_calls.iter().map(tool).collect(),
-    }
-}
-
-/// Whether what came is what was expected; if not, why in words.
-fn judge(expect: &Expect, came: Result<Value, Status>) -> Result<(), String> {
-    match (expect, came) {
-        (Expect::Answer(expected), Ok(came)) => {
-            let differences = answer::differences(expected, &came);
-            if differences.is_empty() {
-                Ok(())
-            } else {
-                Err(format!("{}\nthe answer was {came:#}", differences.join("\n")))
-            }
-        }
-        (Expect::Answer(_), Err(status)) => Err(format!(
-            "expected an answer, came the error {}: {}",
-            code_name(status.code()),
-            status.message()
-        )),
-        (Expect::Error { code, .. }, Ok(came)) => {
-            Err(format!("expected the error {code}, came the answer {came:#}"))
-        }
-        (Expect::Error { code, field, message_contains }, Err(status)) => {
-            let mut differences = Vec::new();
-            if code != code_name(status.code()) {
-                differences.push(format!(
-                    "expected the error {code}, came {}: {}",
-                    code_name(status.code()),
-                    status.message()
-                ));
-            }
-            if let Some(field) = field {
-                let details = status.get_details_bad_request();
-                let named = details.into_iter().flat_map(|details| details.field_violations);
-                let fields: Vec<String> = named.map(|violation| violation.field).collect();
-                if !fields.contains(field) {
-                    differences.push(format!(
-                        "expected the field `{field}` to be named, came {fields:?}: {}",
-                        status.message()
-                    ));
-                }
-            }
-            if let Some(part) = message_contains.as_ref().filter(|part| !status.message().contains(*part)) {
-                differences.push(format!("expected an error with `{part}`, came `{}`", status.message()));
-            }
-            if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
-        }
-    }
-}
-
-const fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use tollgate::{domain::Timestamp, rpc::proto};
 
 use super::{
-    case::sort,
+    expect::sort,
     units::{Instant, Millis, Usd},
 };
 
