@@ -41,6 +41,9 @@ use crate::{
 const BACKLOG: u32 = 1024;
 /// The largest request. Requests carry numbers and names, never prompts.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// Calls under way on one connection: a gateway of some thousand requests in flight needs a few connections. Waiting calls
+/// (`max_wait`) count too.
+const MAX_STREAMS: u32 = 1024;
 /// How often health asks the store.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// A peer that does not answer a ping for so long is gone; its streams are freed.
@@ -224,6 +227,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .max_concurrent_streams(MAX_STREAMS)
         .add_service(policy)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection() {

@@ -4,6 +4,8 @@
 //! [`crate::domain::counter`] and are held to the same behaviour by one conformance suite and a differential test.
 
 pub mod clock;
+pub mod embedded;
+pub mod redis;
 
 use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc};
 
