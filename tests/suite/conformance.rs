@@ -9,8 +9,8 @@ use tollgate::{
         counter::{CounterKey, CounterKind, CounterState, Hold},
     },
     store::{
-        MAX_GATES, MAX_HOLDS, MAX_NOTE, Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome,
-        Settled, SpendAmounts, SpendKey, Store, StoreError,
+        MAX_GATES, MAX_HOLDS, MAX_NOTE, Record, Refusal, ReservationId, Reserve, Reserved, Settle,
+        SettleOutcome, Settled, SpendAmounts, SpendKey, Store, StoreError,
     },
 };
 
@@ -272,14 +272,18 @@ async fn a_repeat_of_a_settled_reservation_shows_how_it_was_settled<S: Store>(f:
     let Reserved::Repeated(seen) = f.store.reserve(request).await.unwrap() else { panic!("not a repeat") };
     assert_eq!(seen, record(f, 1).await);
     let settlement = seen.settlement.expect("settled");
-    assert_eq!((settlement.settled_at, settlement.counters, &*settlement.note), (START.plus(3), counters, &b"receipt"[..]));
+    assert_eq!(
+        (settlement.settled_at, settlement.counters, &*settlement.note),
+        (START.plus(3), counters, &b"receipt"[..])
+    );
     assert_eq!(seen.reserved_at, START);
 }
 
 async fn an_id_that_may_not_repeat_is_not_looked_up<S: Store>(f: &Fixture<S>) {
     assert_eq!(granted(f, ask(1, vec![rate("a", 5, 1)])).await, [0]);
     assert_eq!(granted(f, ask(2, vec![rate("a", 5, 1)])).await, [1]);
-    let Reserved::Repeated(first) = f.store.reserve(again(ask(1, vec![rate("a", 5, 1)]))).await.unwrap() else {
+    let Reserved::Repeated(first) = f.store.reserve(again(ask(1, vec![rate("a", 5, 1)]))).await.unwrap()
+    else {
         panic!("not a repeat")
     };
     assert_eq!(first.holds[0].expiring, 1);
@@ -359,7 +363,9 @@ async fn only_the_first_settlement_counts<S: Store>(f: &Fixture<S>) {
     let mut first = settling(f, 1, &[3, 5]).await;
     first.lines = vec![line("team", 5)];
     f.at(5);
-    let SettleOutcome::Settled(done) = f.store.settle(first.clone()).await.unwrap() else { panic!("not settled") };
+    let SettleOutcome::Settled(done) = f.store.settle(first.clone()).await.unwrap() else {
+        panic!("not settled")
+    };
     let after = [counted(3, 0, 0), counted(5, 5, 0)].map(|after| Settled { settled_before: 0, after });
     assert_eq!(done.counters, after);
     f.at(SLOT);
@@ -385,7 +391,9 @@ async fn an_amount_counts_for_a_window_and_at_most_a_slot_more<S: Store>(f: &Fix
         let begin = round * 10 * WINDOW;
         f.at(begin + offset);
         granted(f, ask(u128::from(round), vec![rate("a", 10, 10)])).await;
-        for (at, counts) in [(begin + offset, 10), (begin + offset + WINDOW, 10), (begin + WINDOW + SLOT - 1, 10)] {
+        for (at, counts) in
+            [(begin + offset, 10), (begin + offset + WINDOW, 10), (begin + WINDOW + SLOT - 1, 10)]
+        {
             f.at(at);
             assert_eq!(state(f, &rate("a", 10, 0)).await.used, counts, "at {at}");
             refused(f, ask(99, vec![rate("a", 10, 1)])).await;
@@ -404,9 +412,15 @@ async fn freeing_is_told_to_the_millisecond<S: Store>(f: &Fixture<S>) {
     }
     let slot_ends = |slot: u64| Some(START.plus((slot + 61) * SLOT));
     f.at(30_600);
-    for (amount, expected) in
-        [(1, slot_ends(0)), (4, slot_ends(0)), (5, slot_ends(1)), (6, slot_ends(1)), (7, slot_ends(30)), (10, slot_ends(30)), (11, None)]
-    {
+    for (amount, expected) in [
+        (1, slot_ends(0)),
+        (4, slot_ends(0)),
+        (5, slot_ends(1)),
+        (6, slot_ends(1)),
+        (7, slot_ends(30)),
+        (10, slot_ends(30)),
+        (11, None),
+    ] {
         let told = frees_at(f, ask(9, vec![rate("a", 10, amount)])).await;
         assert_eq!(told, expected, "{amount}");
         let Some(told) = told else { continue };
@@ -520,7 +534,9 @@ async fn periods_are_counters_of_their_own<S: Store>(f: &Fixture<S>) {
         assert_eq!(granted(f, ask(number, vec![of(period)])).await, [0]);
     }
     settled(f, 1, &[3]).await;
-    for (period, expected) in [(20_261_101, counted(3, 3, 0)), (20_261_201, counted(10, 0, 1)), (0, counted(10, 0, 1))] {
+    for (period, expected) in
+        [(20_261_101, counted(3, 3, 0)), (20_261_201, counted(10, 0, 1)), (0, counted(10, 0, 1))]
+    {
         assert_eq!(state(f, &of(period)).await, expected);
     }
 }
@@ -579,7 +595,8 @@ async fn a_gate_is_never_closed_for_less_long<S: Store>(f: &Fixture<S>) {
 }
 
 async fn amounts_reach_the_largest_and_no_further<S: Store>(f: &Fixture<S>) {
-    let holds = |n| vec![rate("a", MAX_AMOUNT, n), budget("b", MAX_AMOUNT, n, 0), budget("c", MAX_AMOUNT, 0, n)];
+    let holds =
+        |n| vec![rate("a", MAX_AMOUNT, n), budget("b", MAX_AMOUNT, n, 0), budget("c", MAX_AMOUNT, 0, n)];
     granted(f, ask(1, holds(MAX_AMOUNT - 1))).await;
     assert_eq!(refused(f, ask(2, holds(2))).await.0.len(), 3);
     assert_eq!(refused(f, ask(2, holds(MAX_AMOUNT))).await.0.len(), 3);
@@ -590,13 +607,19 @@ async fn amounts_reach_the_largest_and_no_further<S: Store>(f: &Fixture<S>) {
     }
     f.at(3 * SLOT);
     assert_eq!(refused(f, ask(4, holds(1))).await.0.len(), 3);
-    let counters = settled(f, 1, &[MAX_AMOUNT - 1 - 3, 0, 0]).await;
-    assert_eq!(counters.iter().map(|c| c.after.used).collect::<Vec<_>>(), [MAX_AMOUNT - 3, 1, 1]);
+    let counters = settled(f, 1, &[0, 0, 0]).await;
+    assert_eq!(counters.iter().map(|c| c.after.used).collect::<Vec<_>>(), [1, 1, 1]);
+    let counters = settled(f, 2, &[MAX_AMOUNT - 1; 3]).await;
+    assert_eq!(counters.iter().map(|c| c.after.used).collect::<Vec<_>>(), [MAX_AMOUNT - 1; 3]);
 }
 
 async fn a_settlement_past_the_largest_amount_changes_nothing<S: Store>(f: &Fixture<S>) {
     let holds = || vec![rate("small", 100, 5), rate("a", MAX_AMOUNT, 5), budget("b", MAX_AMOUNT, 5, 0)];
-    granted(f, ask(1, vec![rate("a", MAX_AMOUNT, MAX_AMOUNT - 10), budget("b", MAX_AMOUNT, MAX_AMOUNT - 10, 0)])).await;
+    granted(
+        f,
+        ask(1, vec![rate("a", MAX_AMOUNT, MAX_AMOUNT - 10), budget("b", MAX_AMOUNT, MAX_AMOUNT - 10, 0)]),
+    )
+    .await;
     granted(f, ask(2, holds())).await;
     for actual in [[1, 6, 0], [1, 0, 6], [1, u64::MAX, 0], [1, 0, u64::MAX], [MAX_AMOUNT + 1, 0, 0]] {
         let mut settle = settling(f, 2, &actual).await;
@@ -662,8 +685,43 @@ async fn many_holds_are_taken_together<S: Store>(f: &Fixture<S>) {
 /// Names with everything that a key of a store might be joined, cut or escaped with.
 fn odd_names() -> Vec<String> {
     let mut names: Vec<String> = [
-        " ", "a b", "a|b", "a||b", "|", "a@b", "@", "a:b", "{a}", "}", "a/b", "%s", "'", "\"", "\\", "\0", "a\0b", "\n", "\r\n", "\t",
-        "é", "e\u{301}", "日本語", "🦀", "\u{202e}abc", "\u{feff}", "A", "a", "!gate/x", "!layout", "*", "?", "[a]", "$1", "-1", "0", "nil",
+        " ",
+        "a b",
+        "a|b",
+        "a||b",
+        "|",
+        "a@b",
+        "@",
+        "a:b",
+        "{a}",
+        "}",
+        "a/b",
+        "%s",
+        "'",
+        "\"",
+        "\\",
+        "\0",
+        "a\0b",
+        "\n",
+        "\r\n",
+        "\t",
+        "é",
+        "e\u{301}",
+        "日本語",
+        "🦀",
+        "\u{202e}abc",
+        "\u{feff}",
+        "A",
+        "a",
+        "!gate/x",
+        "!layout",
+        "*",
+        "?",
+        "[a]",
+        "$1",
+        "-1",
+        "0",
+        "nil",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -676,7 +734,10 @@ async fn names_may_hold_anything<S: Store>(f: &Fixture<S>) {
     let names = odd_names();
     for (number, name) in names.iter().enumerate() {
         let amount = number as u64 + 1;
-        let holds = vec![rate(&format!("rate/{name}"), 1_000, amount), budget(&format!("usd/{name}"), 1_000, amount, 0)];
+        let holds = vec![
+            rate(&format!("rate/{name}"), 1_000, amount),
+            budget(&format!("usd/{name}"), 1_000, amount, 0),
+        ];
         assert_eq!(granted(f, ask(number as u128, holds)).await, [0, 0], "{name:?}");
         let mut settle = settling(f, number as u128, &[amount, amount]).await;
         let key = |team: &str, model: &str, key: &str| SpendKey {
@@ -694,7 +755,11 @@ async fn names_may_hold_anything<S: Store>(f: &Fixture<S>) {
     for (number, name) in names.iter().enumerate() {
         let amount = number as u64 + 1;
         assert_eq!(state(f, &rate(&format!("rate/{name}"), 0, 0)).await.used, amount, "{name:?}");
-        assert_eq!(state(f, &budget(&format!("usd/{name}"), 0, 0, 0)).await, counted(amount, amount, 0), "{name:?}");
+        assert_eq!(
+            state(f, &budget(&format!("usd/{name}"), 0, 0, 0)).await,
+            counted(amount, amount, 0),
+            "{name:?}"
+        );
         let lines = f.store.spend(202_612, name.as_str().into()).await.unwrap();
         assert_eq!(lines.len(), 1, "{name:?}");
         assert_eq!((&*lines[0].0.model, &*lines[0].0.key, lines[0].1.cost_nanos), (&**name, &**name, amount));
@@ -703,7 +768,8 @@ async fn names_may_hold_anything<S: Store>(f: &Fixture<S>) {
     }
     let mut sorted = names.clone();
     sorted.sort();
-    let teams: Vec<String> = f.store.spenders(202_612).await.unwrap().iter().map(ToString::to_string).collect();
+    let teams: Vec<String> =
+        f.store.spenders(202_612).await.unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(teams, sorted);
     let models = f.store.spend(202_612, "".into()).await.unwrap();
     assert_eq!(models.iter().map(|(key, _)| key.model.to_string()).collect::<Vec<_>>(), sorted);
@@ -713,13 +779,19 @@ async fn a_note_may_hold_anything<S: Store>(f: &Fixture<S>) {
     let every_byte: Vec<u8> = (0..=u8::MAX).cycle().take(MAX_NOTE).collect();
     for (number, note) in [(1, Vec::new()), (2, vec![0]), (3, every_byte)] {
         let note = Bytes::from(note);
-        let reserve = Reserve { note: note.clone(), fingerprint: u64::MAX, ..again(ask(number, vec![rate("a", 100, 1)])) };
+        let reserve = Reserve {
+            note: note.clone(),
+            fingerprint: u64::MAX,
+            ..again(ask(number, vec![rate("a", 100, 1)]))
+        };
         granted(f, reserve.clone()).await;
         let made = record(f, number).await;
         assert_eq!((&made.note, made.fingerprint), (&note, u64::MAX));
         assert_eq!(f.store.reserve(reserve).await.unwrap(), Reserved::Repeated(made));
         let settle = Settle { note: note.clone(), ..settling(f, number, &[1]).await };
-        let SettleOutcome::Settled(done) = f.store.settle(settle.clone()).await.unwrap() else { panic!("not settled") };
+        let SettleOutcome::Settled(done) = f.store.settle(settle.clone()).await.unwrap() else {
+            panic!("not settled")
+        };
         assert_eq!(done.note, note);
         assert_eq!(f.store.settle(settle).await.unwrap(), SettleOutcome::AlreadySettled(done.clone()));
         let kept = record(f, number).await;
@@ -739,7 +811,14 @@ fn line(team: &str, amount: u64) -> (SpendKey, SpendAmounts) {
     line_of(202_611, team, 20_261_123, "model", "key", amount)
 }
 
-fn line_of(month: u32, team: &str, day: u32, model: &str, key: &str, amount: u64) -> (SpendKey, SpendAmounts) {
+fn line_of(
+    month: u32,
+    team: &str,
+    day: u32,
+    model: &str,
+    key: &str,
+    amount: u64,
+) -> (SpendKey, SpendAmounts) {
     let key = SpendKey { month, team: team.into(), day, model: model.into(), key: key.into() };
     (key, SpendAmounts { cost_nanos: amount, requests: 1, ..SpendAmounts::default() })
 }
@@ -818,11 +897,16 @@ async fn untouched_counters_are_zero<S: Store>(f: &Fixture<S>) {
 }
 
 async fn at_the_same_time_only_as_many_as_fit<S: Store>(f: &Fixture<S>) {
-    let asking = |number: u128| f.store.reserve(ask(number, vec![rate("a", 1_000, 1), budget("b", 35, 5, 0)]));
+    let asking =
+        |number: u128| f.store.reserve(ask(number, vec![rate("a", 1_000, 1), budget("b", 35, 5, 0)]));
     let answers = join_all((0..64).map(asking)).await;
     let granted = answers.iter().filter(|answer| matches!(answer, Ok(Reserved::Granted { .. }))).count();
     assert_eq!(granted, 7);
-    assert!(answers.iter().all(|answer| matches!(answer, Ok(Reserved::Granted { .. } | Reserved::Refused { .. }))));
+    assert!(
+        answers
+            .iter()
+            .all(|answer| matches!(answer, Ok(Reserved::Granted { .. } | Reserved::Refused { .. })))
+    );
     assert_eq!(state(f, &rate("a", 0, 0)).await.used, 7);
     assert_eq!(state(f, &budget("b", 0, 0, 0)).await, counted(35, 0, 7));
     // And one id at the same time is one reservation.
@@ -852,7 +936,7 @@ async fn a_settlement_at_the_same_time_happens_once<S: Store>(f: &Fixture<S>) {
         .collect();
     assert_eq!(done.len(), 1);
     for answer in &answers {
-        let (Ok(SettleOutcome::Settled(seen) | SettleOutcome::AlreadySettled(seen))) = answer else {
+        let Ok(SettleOutcome::Settled(seen) | SettleOutcome::AlreadySettled(seen)) = answer else {
             panic!("{answer:?}")
         };
         assert_eq!(seen, done[0]);
@@ -887,11 +971,17 @@ async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
     let mut pending: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         for (future, answer) in &mut pending {
-            if answer.is_none() && let std::task::Poll::Ready(value) = future.as_mut().poll(context) {
+            if answer.is_none()
+                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
+            {
                 *answer = Some(value);
             }
         }
-        if pending.iter().all(|(_, answer)| answer.is_some()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if pending.iter().all(|(_, answer)| answer.is_some()) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
     pending.into_iter().filter_map(|(_, answer)| answer).collect()

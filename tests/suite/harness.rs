@@ -109,7 +109,12 @@ impl<S: Store> Fixture<S> {
 
 /// Settings for a store of `organization` on `redis`.
 pub(crate) fn settings(redis: &RedisServer, organization: &str) -> RedisSettings {
-    RedisSettings { url: redis.url(), organization: organization.to_owned(), deadline: REDIS_DEADLINE }
+    RedisSettings {
+        url: redis.url(),
+        password: None,
+        organization: organization.to_owned(),
+        deadline: REDIS_DEADLINE,
+    }
 }
 
 /// The policy in `text`, or a panic with everything that is wrong with it.

@@ -13,8 +13,8 @@ use tollgate::{
         window::SLOTS,
     },
     store::{
-        Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement, SpendAmounts,
-        SpendKey, Store, StoreError, clock::ManualClock,
+        Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
+        SpendAmounts, SpendKey, Store, StoreError, clock::ManualClock,
     },
 };
 
@@ -85,7 +85,9 @@ impl Log {
 
     fn settle(&mut self, now: Timestamp, then: Timestamp, hold: &Hold, actual: u64) {
         match hold.kind {
-            CounterKind::Window { .. } if actual > hold.expiring => self.add(now, hold.kind, actual - hold.expiring),
+            CounterKind::Window { .. } if actual > hold.expiring => {
+                self.add(now, hold.kind, actual - hold.expiring)
+            }
             CounterKind::Window { .. } => self.take_back(now, then, hold.kind, hold.expiring - actual),
             CounterKind::Budget { .. } => {
                 self.take_back(now, then, hold.kind, hold.expiring);
@@ -113,7 +115,9 @@ impl State {
     }
 
     fn reserve(&mut self, now: Timestamp, reserve: Reserve) -> Reserved {
-        if reserve.may_repeat && let Some(record) = self.live(reserve.id, now) {
+        if reserve.may_repeat
+            && let Some(record) = self.live(reserve.id, now)
+        {
             return Reserved::Repeated(record.clone());
         }
         if !reserve.valid.contains(&now) {
@@ -131,7 +135,9 @@ impl State {
             .collect();
         let gates = reserve.gates.iter().enumerate();
         let closed: Vec<(usize, Timestamp)> = gates
-            .filter_map(|(index, gate)| self.gates.get(gate).filter(|until| now < **until).map(|until| (index, *until)))
+            .filter_map(|(index, gate)| {
+                self.gates.get(gate).filter(|until| now < **until).map(|until| (index, *until))
+            })
             .collect();
         if !refusals.is_empty() || !closed.is_empty() {
             return Reserved::Refused { now, used, refusals, closed };
@@ -167,7 +173,8 @@ impl State {
         }
         for (hold, actual) in record.holds.iter().zip(&settle.actual) {
             let state = self.counter(&hold.counter).state(now, hold.kind);
-            if *actual > MAX_AMOUNT || state.used + actual > MAX_AMOUNT || state.settled + actual > MAX_AMOUNT {
+            if *actual > MAX_AMOUNT || state.used + actual > MAX_AMOUNT || state.settled + actual > MAX_AMOUNT
+            {
                 return Err(StoreError::Overflow);
             }
         }

@@ -45,10 +45,14 @@ pub(crate) fn is_installed() -> bool {
             .status()
             .is_ok_and(|status| status.success());
         let in_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-        assert!(found || !in_ci, "`redis-server` is missing, and CI must not skip: apt-get install redis-server");
+        assert!(
+            found || !in_ci,
+            "`redis-server` is missing, and CI must not skip: apt-get install redis-server"
+        );
         if !found {
             // Past the capture of the test harness, so that it is seen.
-            let line = "SKIPPED: every test on Redis, for `redis-server` is missing; apt-get install redis-server\n";
+            let line =
+                "SKIPPED: every test on Redis, for `redis-server` is missing; apt-get install redis-server\n";
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
         found
@@ -87,7 +91,15 @@ impl RedisServer {
         let _ = std::fs::remove_file(&pid_file);
         let path_text = path.to_str().unwrap();
         let guard = Command::new("sh")
-            .args(["-c", GUARD, "guard", path_text, "redis-server", "--port", &self.address.port().to_string()])
+            .args([
+                "-c",
+                GUARD,
+                "guard",
+                path_text,
+                "redis-server",
+                "--port",
+                &self.address.port().to_string(),
+            ])
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", path_text])
             .args(["--pidfile", pid_file.to_str().unwrap()])
             .stdin(Stdio::piped())
