@@ -12,4 +12,5 @@ mod layering;
 mod model;
 mod redis_server;
 mod spend_oracle;
+mod waiting;
 mod windows;
