@@ -177,7 +177,7 @@ fn print_end(screen: &mut Screen, response: &proto::AuthorizeResponse) -> io::Re
                 amount(limit.used),
                 amount(limit.limit),
                 amount(limit.remaining),
-                limit.reset_delay.as_ref().map(text::delay).unwrap_or_default(),
+                limit.reset_delay.as_ref().map(text::whole_seconds).unwrap_or_default(),
             ],
         );
     }

@@ -59,6 +59,12 @@ pub(super) fn delay(duration: &prost_types::Duration) -> String {
     if words.is_empty() { "0s".to_owned() } else { words }
 }
 
+/// [`delay`], rounded up to the second.
+pub(super) fn whole_seconds(duration: &prost_types::Duration) -> String {
+    let seconds = duration.seconds.saturating_add(i64::from(duration.nanos > 0));
+    delay(&prost_types::Duration { seconds, nanos: 0 })
+}
+
 /// An instant from the wire as RFC 3339 in UTC.
 pub(super) fn instant(timestamp: &prost_types::Timestamp) -> String {
     Timestamp::new(timestamp.seconds, timestamp.nanos)

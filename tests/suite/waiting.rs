@@ -65,7 +65,8 @@ async fn those_who_wait_are_served_in_turn(store: StoreKind) {
     let (mut answers, _calls) = in_order(&client, vec![request.clone(); 5]);
 
     // Another team is not held up.
-    let other = client.authorize(chat("research", "openai/gpt-oss-20b", 100, 100)).await.unwrap().into_inner();
+    let other =
+        client.authorize(chat("research", "openai/gpt-oss-20b", 100, 100)).await.unwrap().into_inner();
     assert_eq!(other.decision(), Decision::Allowed);
 
     for expected in 0..5 {
