@@ -199,12 +199,12 @@ impl<S: Store + Clone> Authorizer<S> {
             id,
             may_repeat: !request.request_id.is_empty() && !request.dry_run,
             fingerprint,
-            holds: plan.holds.clone(),
+            holds: Arc::clone(&plan.holds),
             gates: vec![plan.model.gate.clone()],
             valid: plan.valid.clone(),
             ttl_ms: plan.ttl_ms(),
             late_ms: LATE_MS,
-            note: Ticket::of(policy, plan).to_bytes()?,
+            note: ticket::note(policy, plan)?,
             dry_run: request.dry_run,
         })
     }

@@ -115,7 +115,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let today = self.today(&policy, now);
             let plan = plan::compile_unreserved(&policy, subject, now, &today).map_err(unbookable)?;
             let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
-            let note = Ticket::of(&policy, &plan).to_bytes()?;
+            let note = ticket::note(&policy, &plan)?;
             let reserve = reserve_unreserved(id, &plan, note);
             let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
             match self.store.reserve(reserve).await? {
@@ -124,7 +124,7 @@ impl<S: Store + Clone> Authorizer<S> {
                         fingerprint: 0,
                         reserved_at: now,
                         expires_at: now.plus(plan.ttl_ms()),
-                        holds: holds.into(),
+                        holds,
                         note,
                         settlement: None,
                     };
@@ -211,7 +211,7 @@ fn reserve_unreserved(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) ->
         id,
         may_repeat: true,
         fingerprint: 0,
-        holds: plan.holds.clone(),
+        holds: Arc::clone(&plan.holds),
         gates: Vec::new(),
         valid: Timestamp(plan.valid.start.0)..plan.valid.end,
         ttl_ms: plan.ttl_ms(),

@@ -98,8 +98,8 @@ pub struct SpendPage {
     pub organization: Option<SpendReport>,
     /// The teams, in order.
     pub teams: Vec<SpendReport>,
-    /// Continue after this team; empty: the last page.
-    pub next_after: String,
+    /// Continue after this team; `None`: the last page.
+    pub next_after: Option<Arc<str>>,
     /// The policy in force.
     pub policy_revision: Arc<str>,
 }
@@ -126,16 +126,13 @@ impl<S: Store + Clone> Authorizer<S> {
                 month,
                 organization: None,
                 teams,
-                next_after: String::new(),
+                next_after: None,
                 policy_revision: policy.revision.clone(),
             });
         }
         let mut rest = names.into_iter().filter(|name| **name > *query.after).peekable();
         let page: Vec<Arc<str>> = rest.by_ref().take(query.page_size.max(1)).collect();
-        let next_after = match (rest.peek(), page.last()) {
-            (Some(_), Some(last)) => last.to_string(),
-            _ => String::new(),
-        };
+        let next_after = page.last().filter(|_| rest.peek().is_some()).cloned();
         let organization = match query.after.is_empty() {
             true => Some(self.organization_report(&policy, month, first_day).await?),
             false => None,

@@ -1,7 +1,7 @@
 //! `tollgate serve`: the service itself.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
@@ -165,7 +165,9 @@ where
 
 fn start_log(settings: &Settings) {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
     let started = match settings.log_format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -184,6 +186,8 @@ fn announce(settings: &Settings, source: &PolicySource, address: std::net::Socke
         |path| path.display().to_string(),
     );
     let admin = settings.admin.map(|a| format!("  operators http://{a}/status\n")).unwrap_or_default();
+    // As it was called, so that the lines work as they stand: `cargo run` puts nothing on the path.
+    let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
     let (organization, teams, revision) = (&policy.organization.id, policy.teams.len(), &status.revision);
     let text = format!(
         "Tollgate listens on {address}\n\
@@ -191,8 +195,8 @@ fn announce(settings: &Settings, source: &PolicySource, address: std::net::Socke
          \x20 store     {store}\n\
          {admin}\n\
          Try, in another terminal:\n\
-         \x20 tollgate authorize --team chatbot --model openai/gpt-oss-120b --input-tokens 1200 --max-output-tokens 500\n\
-         \x20 tollgate spend\n\
+         \x20 {program} authorize --address {address} --team chatbot --model openai/gpt-oss-120b --input-tokens 1200 --max-output-tokens 500\n\
+         \x20 {program} spend --address {address}\n\
          or with grpcurl:\n\
          \x20 grpcurl -plaintext -d '{{\"team\":\"chatbot\",\"model\":\"openai/gpt-oss-120b\",\"operation\":\"OPERATION_CHAT_COMPLETION\",\"input_tokens\":1200}}' {address} tollgate.v1.PolicyService/Authorize\n\
          \x20 grpcurl -plaintext {address} tollgate.v1.PolicyService/GetSpend\n",

@@ -49,22 +49,22 @@ impl<'p> Who<'p> {
     }
 }
 
-/// The model, its price for `operation` at `now`, and until when that holds.
+/// The `model` called `name`, its price for `operation` at `now`, and until when that holds.
 ///
 /// # Errors
 /// The violation, where there is none.
 pub(super) fn price<'p>(
-    policy: &'p Policy,
-    model: &str,
+    model: Option<&'p Model>,
+    name: &str,
     tier: ServiceTier,
     operation: Operation,
     now: Timestamp,
 ) -> Result<(&'p Model, Rates, Timestamp), Violation> {
-    let unpriced = || not_priced(model, &PriceError::NotPriced { operation, rate: "at all" });
-    let known = policy.catalogue.model(model).ok_or_else(unpriced)?;
-    let (rates, until) = known.rates(tier, now).ok_or_else(unpriced)?;
-    rates.input_only(operation, &Size::default()).map_err(|error| not_priced(model, &error))?;
-    Ok((known, rates, until))
+    let unpriced = || not_priced(name, &PriceError::NotPriced { operation, rate: "at all" });
+    let model = model.ok_or_else(unpriced)?;
+    let (rates, until) = model.rates(tier, now).ok_or_else(unpriced)?;
+    rates.input_only(operation, &Size::default()).map_err(|error| not_priced(name, &error))?;
+    Ok((model, rates, until))
 }
 
 /// The violation of a request whose cost is not known.
@@ -102,7 +102,7 @@ pub(super) fn permissions(who: &Who<'_>, request: &AuthorizeRequest, violations:
 
 /// The output tokens to grant: the least of what is asked and what team, key and model permit.
 pub(super) fn output_cap(
-    policy: &Policy,
+    model: Option<&Model>,
     who: &Who<'_>,
     request: &AuthorizeRequest,
     violations: &mut Vec<Violation>,
@@ -112,18 +112,20 @@ pub(super) fn output_cap(
         return 0;
     }
     let team = &who.team;
-    let model_bound = policy.catalogue.model(&request.model).and_then(|model| model.output_bound());
+    let wanted = request.size.max_output_tokens;
     let caps = [
         (team.max_output_tokens, CapOf::Team),
         (who.key.and_then(|key| key.max_output_tokens), CapOf::Key),
-        (model_bound, CapOf::Model),
+        (model.and_then(Model::output_bound), CapOf::Model),
     ];
     let Some((cap, of)) =
         caps.into_iter().filter_map(|(cap, of)| cap.map(|cap| (cap, of))).min_by_key(|(cap, _)| *cap)
     else {
-        return request.size.max_output_tokens;
+        if wanted == 0 {
+            violations.push(unbounded(team, &request.model));
+        }
+        return wanted;
     };
-    let wanted = request.size.max_output_tokens;
     if wanted == 0 || wanted <= cap {
         return if wanted == 0 { cap } else { wanted };
     }
@@ -145,6 +147,15 @@ pub(super) fn output_cap(
         }),
     }
     cap
+}
+
+/// Nobody says how much output there can be, so the worst case has no bound.
+fn unbounded(team: &Team, model: &str) -> Violation {
+    let id = format!("teams.{}.max_output_tokens", team.name);
+    let message = format!(
+        "the output of `{model}` has no known bound; give `max_output_tokens` in the request, or `{id}` in the policy"
+    );
+    Violation { quantity: Measure::OutputTokens, ..refusal(Reason::MaxOutputTokensExceeded, id, message) }
 }
 
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! The policy compiler: request + policy → the holds that decide it, or why it is refused before any counter is asked.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     Timestamp,
@@ -22,6 +22,8 @@ pub const RESERVATION_TTL_MS: u64 = 10 * 60 * 1000;
 pub const BATCH_TTL_MS: u64 = 25 * 3600 * 1000;
 /// The slots of what expires with a reservation. One length for all, as counters are shared by reservations.
 const RESERVATION_SLOT_MS: u64 = RESERVATION_TTL_MS / SLOTS;
+/// Room for the limits of most requests, so that lists grow once.
+const USUAL_LIMITS: usize = 12;
 /// How every budget keeps its books.
 pub const BUDGET_KIND: CounterKind = CounterKind::Budget { slot_ms: RESERVATION_SLOT_MS };
 
@@ -54,7 +56,7 @@ pub struct Plan<'p> {
     /// The worst case.
     pub cost: NanoUsd,
     /// What is wanted of each counter.
-    pub holds: Vec<Hold>,
+    pub holds: Arc<[Hold]>,
     /// What each hold stands for, in the same order.
     pub lines: Vec<Line<'p>>,
     /// The month it is booked under, as `202611`.
@@ -81,8 +83,9 @@ pub fn compile<'p>(
     let mut violations = Vec::new();
     permissions(&who, request, &mut violations);
     let mut warnings = Vec::new();
-    let granted = output_cap(policy, &who, request, &mut violations, &mut warnings);
-    let priced = price(policy, &request.model, request.service_tier, request.operation, now);
+    let model = policy.catalogue.model(&request.model);
+    let granted = output_cap(model, &who, request, &mut violations, &mut warnings);
+    let priced = price(model, &request.model, request.service_tier, request.operation, now);
     let (model, rates, prices_until) = match priced {
         Ok(priced) if violations.is_empty() => priced,
         Ok(_) => return Err(violations),
@@ -113,10 +116,11 @@ pub fn compile_unreserved<'p>(
     today: &Days,
 ) -> Result<Plan<'p>, Violation> {
     let who = Who::find(policy, &subject.caller, now)?;
-    let (model, rates, until) = price(policy, &subject.model, subject.service_tier, subject.operation, now)?;
+    let model = policy.catalogue.model(&subject.model);
+    let (model, rates, until) = price(model, &subject.model, subject.service_tier, subject.operation, now)?;
     let mut plan = Plan::empty(who, model, rates, subject.operation, today, until);
     plan.gather(policy, &subject.user, today);
-    for (hold, line) in plan.holds.iter_mut().zip(&plan.lines) {
+    for (hold, line) in Arc::make_mut(&mut plan.holds).iter_mut().zip(&plan.lines) {
         hold.limit = super::MAX_AMOUNT;
         hold.expiring = u64::from(line.limit.quantity == Quantity::Requests);
     }
@@ -140,8 +144,8 @@ impl<'p> Plan<'p> {
             size: Size::default(),
             max_output_tokens: 0,
             cost: NanoUsd::ZERO,
-            holds: Vec::with_capacity(12),
-            lines: Vec::with_capacity(12),
+            holds: Arc::default(),
+            lines: Vec::with_capacity(USUAL_LIMITS),
             month: today.month_number(),
             day: today.day_number(),
             valid: today.day.start..today.day.end.min(prices_until),
@@ -161,25 +165,19 @@ impl<'p> Plan<'p> {
         // The two months come first: whoever settles finds them there.
         let months = organization.limits.first().into_iter().chain(team.limits.first());
         let others = organization.limits.iter().skip(1).chain(team.limits.iter().skip(1));
-        for limit in months.chain(others) {
-            self.want(limit, None, today);
-        }
-        for limit in
-            by_model(&organization.model_limits).chain(by_model(&team.model_limits)).chain(key_limits)
-        {
-            self.want(limit, None, today);
-        }
-        if !user.is_empty() {
-            for limit in &team.user_limits {
-                self.want(limit, Some(user), today);
+        let models = by_model(&organization.model_limits).chain(by_model(&team.model_limits));
+        let shared = months.chain(others).chain(models).chain(key_limits).map(|limit| (limit, None));
+        let users = if user.is_empty() { &[][..] } else { team.user_limits.as_slice() };
+        let mut holds = Vec::with_capacity(USUAL_LIMITS);
+        for (limit, user) in shared.chain(users.iter().map(|limit| (limit, Some(user)))) {
+            if self.counts(limit) {
+                holds.push(self.want(limit, user, today));
             }
         }
+        self.holds = holds.into();
     }
 
-    fn want(&mut self, limit: &'p Limit, user: Option<&str>, today: &Days) {
-        if !self.counts(limit) {
-            return;
-        }
+    fn want(&mut self, limit: &'p Limit, user: Option<&str>, today: &Days) -> Hold {
         let mut counter = match user {
             Some(user) => user_counter(&limit.counter, user),
             None => limit.counter.clone(),
@@ -197,8 +195,8 @@ impl<'p> Plan<'p> {
         };
         let enforced = limit.bound.is_some() && limit.on_shortfall != OnShortfall::Warn;
         let bound = limit.bound.filter(|_| enforced).unwrap_or(super::MAX_AMOUNT);
-        self.holds.push(Hold { counter, kind, limit: bound, kept: 0, expiring: 0 });
         self.lines.push(Line { limit, enforced, period_end });
+        Hold { counter, kind, limit: bound, kept: 0, expiring: 0 }
     }
 
     /// Whether the limit has anything to count of this operation.
@@ -228,7 +226,7 @@ impl<'p> Plan<'p> {
             OnUnsettled::ChargeInput => self.rates.input_only(self.operation, &self.size)?.nanos().min(cost),
             OnUnsettled::Release => 0,
         };
-        for (hold, line) in self.holds.iter_mut().zip(&self.lines) {
+        for (hold, line) in Arc::make_mut(&mut self.holds).iter_mut().zip(&self.lines) {
             (hold.kept, hold.expiring) = match line.limit.quantity {
                 Quantity::Requests | Quantity::RequestsInFlight => (0, 1),
                 Quantity::Tokens => (0, self.size.input_tokens + max_output_tokens),

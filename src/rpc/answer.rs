@@ -2,6 +2,7 @@
 
 use super::{
     google_type::Money,
+    parse::PAGE_AFTER,
     proto::{
         self, Alert, AuthorizeResponse, GetSpendResponse, RecordUsageResponse, Spend, SpendLine, SpendReport,
     },
@@ -66,7 +67,7 @@ pub(super) fn spend_page(page: SpendPage) -> GetSpendResponse {
         month: format!("{:04}-{:02}", page.month / 100, page.month % 100),
         organization: page.organization.map(report),
         teams: page.teams.into_iter().map(report).collect(),
-        next_page_token: page.next_after,
+        next_page_token: page.next_after.map(|team| format!("{PAGE_AFTER}{team}")).unwrap_or_default(),
         policy_revision: page.policy_revision.to_string(),
     }
 }

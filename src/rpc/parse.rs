@@ -152,6 +152,9 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: u64 = 1000;
 
+/// How a page token begins; the team that the page before ended with follows.
+pub(super) const PAGE_AFTER: &str = "after:";
+
 /// A well-formed `GetSpendRequest`.
 pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Status> {
     let mut errors = FieldErrors::default();
@@ -164,7 +167,7 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Statu
         0 => DEFAULT_PAGE,
         size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
     };
-    let after = errors.text("page_token", request.page_token, 0, MAX_TEAM_BYTES);
+    let after = errors.page("page_token", &request.page_token);
     if errors.is_empty() {
         Ok(SpendQuery { team, month, page_size, after })
     } else {
@@ -174,6 +177,18 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Statu
 
 /// The checks of single fields. Each names the field in an error and answers a harmless value in its place.
 impl FieldErrors {
+    /// The team after which a page begins.
+    fn page(&mut self, field: &str, token: &str) -> String {
+        match token.strip_prefix(PAGE_AFTER) {
+            Some(team) if !team.is_empty() && team.len() <= MAX_TEAM_BYTES => team.to_owned(),
+            None if token.is_empty() => String::new(),
+            _ => {
+                self.add(field, "not the `next_page_token` of an earlier answer");
+                String::new()
+            }
+        }
+    }
+
     fn missing(&mut self, field: &str, fix: &str) -> Option<Caller> {
         self.add(field, format!("required: {fix}"));
         None

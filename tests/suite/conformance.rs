@@ -104,7 +104,7 @@ fn ask(number: u128, holds: Vec<Hold>) -> Reserve {
         id: id(number),
         may_repeat: false,
         fingerprint: 7,
-        holds,
+        holds: holds.into(),
         gates: Vec::new(),
         valid: Timestamp(0)..Timestamp(u64::MAX),
         ttl_ms: TTL,
@@ -251,7 +251,7 @@ async fn a_repeat_comes_before_every_other_check<S: Store>(f: &Fixture<S>) {
     f.store.settle(close).await.unwrap();
     let nowhere = Reserve {
         fingerprint: 8,
-        holds: vec![rate("a", 5, 5), rate("b", 0, 1)],
+        holds: vec![rate("a", 5, 5), rate("b", 0, 1)].into(),
         gates: vec![CounterKey::new("gate")],
         valid: Timestamp(0)..Timestamp(1),
         dry_run: true,
@@ -301,7 +301,7 @@ async fn outside_its_validity_a_request_is_out_of_date<S: Store>(f: &Fixture<S>)
     }
     assert_eq!(state(f, &rate("a", 5, 0)).await.used, 0);
     f.at(1500);
-    granted(f, Reserve { holds: vec![rate("a", 5, 1)], ..request }).await;
+    granted(f, Reserve { holds: vec![rate("a", 5, 1)].into(), ..request }).await;
 }
 
 async fn a_dry_run_answers_the_same_and_changes_nothing<S: Store>(f: &Fixture<S>) {
@@ -572,7 +572,7 @@ async fn gates_close_until_an_instant<S: Store>(f: &Fixture<S>) {
     assert_eq!(refusals, [Refusal { hold: 1, frees_at: None }]);
     assert_eq!(closed, [(2, START.plus(5_000)), (5, START.plus(1))]);
     f.at(1);
-    let open_holds = || Reserve { holds: vec![rate("a", 5, 1)], ..asking() };
+    let open_holds = || Reserve { holds: vec![rate("a", 5, 1)].into(), ..asking() };
     assert_eq!(refused(f, open_holds()).await, (vec![], vec![(2, START.plus(5_000))]));
     f.at(4_999);
     assert_eq!(refused(f, open_holds()).await, (vec![], vec![(2, START.plus(5_000))]));

@@ -1,9 +1,11 @@
 //! Tests of the whole service: against real stores, over real gRPC, and of its real processes.
 
 mod bad_input;
+mod clients;
 mod concurrency;
 mod conformance;
 mod crash;
+mod decisions;
 mod differential;
 mod harness;
 mod layering;

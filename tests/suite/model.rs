@@ -145,7 +145,7 @@ impl State {
         if reserve.dry_run {
             return Reserved::Granted { now, used };
         }
-        for hold in &reserve.holds {
+        for hold in reserve.holds.iter() {
             let log = self.counters.entry(hold.counter.clone()).or_default();
             log.add(now, hold.kind, hold.expiring);
             if let CounterKind::Budget { .. } = hold.kind {

@@ -47,7 +47,7 @@ use super::{
 };
 use crate::domain::{
     Timestamp,
-    counter::{CounterKey, CounterKind, CounterState, Hold},
+    counter::{CounterKey, CounterKind, CounterState},
 };
 
 /// The database's file in the store's directory. SQLite keeps two more beside it.
@@ -279,11 +279,10 @@ impl Store for EmbeddedStore {
         self.0.inner.clock.now()
     }
 
-    async fn reserve(&self, mut reserve: Reserve) -> Result<Reserved, StoreError> {
-        let holds: Arc<[Hold]> = std::mem::take(&mut reserve.holds).into();
+    async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
         let mut gone = None;
         loop {
-            match self.0.inner.step(|state, now| state.reserve(now, &reserve, &holds, gone))? {
+            match self.0.inner.step(|state, now| state.reserve(now, &reserve, gone))? {
                 Step::Done(reserved) => return Ok(reserved),
                 Step::OnDisk(reserved, receiver) => return on_disk(reserved, receiver).await,
                 Step::Archived(seq) => match self.archived(seq)? {

@@ -76,15 +76,14 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Decides a reservation and takes its `holds` (those of `reserve` are not looked at). `gone`: the archived reservation that turned out not to exist.
+    /// Decides a reservation and takes its holds. `gone`: the archived reservation that turned out not to exist.
     pub(super) fn reserve(
         &mut self,
         now: Timestamp,
         reserve: &Reserve,
-        holds: &Arc<[Hold]>,
         gone: Option<u64>,
     ) -> Result<Answer<Reserved>, StoreError> {
-        let id = u128::from_be_bytes(reserve.id.0);
+        let (id, holds) = (u128::from_be_bytes(reserve.id.0), &reserve.holds);
         if reserve.may_repeat {
             match self.look_up(id, now, gone) {
                 Some(Answer::Ready { value, after }) => {

@@ -60,7 +60,7 @@ impl Inner {
         ]);
         let mut counters = String::with_capacity(1 + 6 * holds);
         counters.push('<');
-        for hold in &reserve.holds {
+        for hold in reserve.holds.iter() {
             counters.push_str(if let CounterKind::Budget { .. } = hold.kind { "dddddd" } else { "ddd" });
             push_slot(&mut numbers, hold.kind);
             numbers.extend(&[hold.limit.min(MAX_AMOUNT), hold.kept, hold.expiring]);
@@ -75,7 +75,7 @@ impl Inner {
             .arg(wire::format(2 + holds))
             .arg(self.time_to_live(reserve.ttl_ms.saturating_add(reserve.late_ms)))
             .arg(record::encode(reserve)?);
-        for hold in &reserve.holds {
+        for hold in reserve.holds.iter() {
             cmd.arg(counter_field(&hold.counter));
         }
         for gate in &reserve.gates {

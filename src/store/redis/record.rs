@@ -16,7 +16,7 @@ const OPEN: u64 = 0;
 
 /// The opaque part of the record that `reserve` makes.
 pub(super) fn encode(reserve: &Reserve) -> Result<Vec<u8>, StoreError> {
-    let parts = (reserve.fingerprint, reserve.holds.as_slice(), &reserve.note);
+    let parts = (reserve.fingerprint, &*reserve.holds, &reserve.note);
     postcard::to_extend(&parts, vec![VERSION]).map_err(|_| StoreError::Corrupt)
 }
 

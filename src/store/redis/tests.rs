@@ -112,7 +112,7 @@ fn request(id: u8, holds: Vec<Hold>) -> Reserve {
         id: ReservationId([id; 16]),
         may_repeat: true,
         fingerprint: 0xfeed_beef_dead_cafe,
-        holds,
+        holds: holds.into(),
         gates: vec![CounterKey::new("model")],
         valid: Timestamp(0)..Timestamp(u64::MAX),
         ttl_ms: 60_000,

@@ -110,7 +110,7 @@ fn reserve(number: u8, holds: Vec<Hold>) -> Reserve {
         id: id(number),
         may_repeat: true,
         fingerprint: u64::from(number),
-        holds,
+        holds: holds.into(),
         gates: Vec::new(),
         valid: ALWAYS,
         ttl_ms: TTL,
