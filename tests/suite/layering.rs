@@ -82,7 +82,11 @@ fn a_forbidden_line_is_caught() {
         ("main.rs", "fn main() { tollgate::cli::run() }"),
         ("lib.rs", "pub mod server;"),
     ] {
-        assert!(!caught(place, text), "wrongly caught in {place}: {text}: {:?}", check(Path::new(place), text));
+        assert!(
+            !caught(place, text),
+            "wrongly caught in {place}: {text}: {:?}",
+            check(Path::new(place), text)
+        );
     }
 }
 
@@ -124,7 +128,9 @@ fn check(place: &Path, text: &str) -> Vec<String> {
             breach(format!("`{module}` may not use `{path}`"));
         }
         for (own, other) in STRANGERS {
-            if place.with_extension("").starts_with(own) && format!("{path}::").starts_with(&format!("{other}::")) {
+            if place.with_extension("").starts_with(own)
+                && format!("{path}::").starts_with(&format!("{other}::"))
+            {
                 breach(format!("`{own}` may not use `{path}`"));
             }
         }
@@ -135,10 +141,16 @@ fn check(place: &Path, text: &str) -> Vec<String> {
         words.windows(phrase.len()).any(|window| window == phrase)
     };
     if module == "domain" {
-        NOT_IN_DOMAIN.into_iter().filter(|word| has(word)).for_each(|word| breach(format!("`{word}` in the domain")));
+        NOT_IN_DOMAIN
+            .into_iter()
+            .filter(|word| has(word))
+            .for_each(|word| breach(format!("`{word}` in the domain")));
     }
     if !SEES_PROTOBUF.contains(&module.as_str()) {
-        PROTOBUF.into_iter().filter(|word| has(word)).for_each(|word| breach(format!("`{word}` outside of `rpc`")));
+        PROTOBUF
+            .into_iter()
+            .filter(|word| has(word))
+            .for_each(|word| breach(format!("`{word}` outside of `rpc`")));
     }
     breaches
 }
@@ -186,7 +198,8 @@ fn words_of(code: &str) -> Vec<&str> {
 
 /// Every path from the crate's root, such as `store::clock::Clock`, groups taken apart.
 fn paths_of(place: &Path, code: &str) -> Vec<String> {
-    let compact: String = code.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ::", "::").replace(":: ", "::");
+    let compact: String =
+        code.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ::", "::").replace(":: ", "::");
     let mut paths = Vec::new();
     for root in ["crate::", "tollgate::"] {
         for (at, _) in compact.match_indices(root) {
