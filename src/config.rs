@@ -18,10 +18,16 @@ mod place;
 mod prices;
 mod read;
 mod section;
+mod settings;
+mod source;
+mod store_url;
 mod values;
 
 pub use findings::{Finding, PolicyReport, Severity};
 pub use load::{load_policy, parse_policy, parse_policy_at};
+pub use settings::{LogFormat, Settings, SettingsError, SettingsFlags};
+pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection, Reload};
+pub use store_url::{StoreUrl, StoreUrlError};
 
 /// The policy that the server starts with when it is given none: three teams, explained line by line.
 pub const EXAMPLE_POLICY: &str = include_str!("../examples/policy.toml");

@@ -30,6 +30,7 @@
 //! ```
 
 pub mod authorizer;
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod rpc;

@@ -11,18 +11,19 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tracing::info;
 
+use self::ticket::Ticket;
 pub use self::{
     queue::Queue,
     settle::{Booked, CrossedAlert},
     spend::{BudgetState, SpendLine, SpendPage, SpendQuery, SpendReport},
 };
-use self::ticket::Ticket;
 use crate::{
     domain::{
         Timestamp,
         calendar::Days,
         decision::{Grant, LimitStatus, Violation},
         explain,
+        permit::Who,
         plan::{self, Plan},
         policy::Policy,
         request::AuthorizeRequest,
@@ -122,7 +123,7 @@ impl<S: Store + Clone> Authorizer<S> {
             _ => self.decide_in_turn(request).await?,
         };
         if let Err(violations) = &decided.outcome {
-            log_denial(request, &decided.policy_revision, violations);
+            self.log_denial(request, violations);
         }
         Ok(decided)
     }
@@ -138,13 +139,15 @@ impl<S: Store + Clone> Authorizer<S> {
                 Ok(plan) => plan,
                 Err(violations) => return Ok(denied(&policy, violations, Vec::new())),
             };
+            if attempt == ATTEMPTS {
+                granted = granted.map(|granted: u64| granted.min(plan.least_output()));
+            }
             if let Some(granted) = granted {
                 plan.clamp(granted).map_err(|_| Failure::Internal)?;
             }
-            match self.attempt(&policy, request, &plan).await? {
+            match self.attempt(&policy, request, &plan, attempt < ATTEMPTS).await? {
                 ControlFlow::Break(decided) => return Ok(decided),
                 ControlFlow::Continue(Again::At(time)) => now = time,
-                ControlFlow::Continue(Again::With(_)) if attempt + 1 == ATTEMPTS => granted = Some(plan.least_output()),
                 ControlFlow::Continue(Again::With(affordable)) => granted = Some(affordable),
             }
         }
@@ -157,6 +160,7 @@ impl<S: Store + Clone> Authorizer<S> {
         policy: &Policy,
         request: &AuthorizeRequest,
         plan: &Plan<'_>,
+        may_clamp: bool,
     ) -> Result<ControlFlow<Decided, Again>, Failure> {
         let reserve = self.reserve_of(policy, request, plan)?;
         let (id, fingerprint) = (reserve.id, reserve.fingerprint);
@@ -170,7 +174,7 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::Refused { now, used, refusals, closed } => {
                 let refusing = refusals.iter().map(|refusal| refusal.hold);
                 match plan.affordable_output(refusing, &used) {
-                    Some(affordable) if closed.is_empty() => {
+                    Some(affordable) if may_clamp => {
                         return Ok(ControlFlow::Continue(Again::With(affordable)));
                     }
                     _ => refused(policy, request, plan, now, &used, &refusals, &closed),
@@ -195,12 +199,12 @@ impl<S: Store + Clone> Authorizer<S> {
             id,
             may_repeat: !request.request_id.is_empty() && !request.dry_run,
             fingerprint,
-            holds: plan.holds.clone(),
-            gates: vec![plan.gate.clone()],
+            holds: Arc::clone(&plan.holds),
+            gates: vec![plan.model.gate.clone()],
             valid: plan.valid.clone(),
             ttl_ms: plan.ttl_ms(),
             late_ms: LATE_MS,
-            note: Ticket::of(policy, &request.model, plan).to_bytes()?,
+            note: ticket::note(policy, plan)?,
             dry_run: request.dry_run,
         })
     }
@@ -225,6 +229,32 @@ impl<S: Store + Clone> Authorizer<S> {
             limits: explain::statuses(plan, self.store.now(), &used, false),
             policy_revision: ticket.policy_revision,
         })
+    }
+
+    fn log_denial(&self, request: &AuthorizeRequest, violations: &[Violation]) {
+        if !tracing::enabled!(tracing::Level::INFO) {
+            return;
+        }
+        let policy = self.shared.policy.load();
+        let who = Who::find(&policy, &request.caller, self.store.now()).ok();
+        let team = who.as_ref().map_or("", |who| &who.team.name);
+        let key = who.as_ref().and_then(|who| who.key).map_or("", |key| &key.name);
+        for violation in violations {
+            info!(
+                team,
+                key,
+                model = %request.model,
+                operation = %request.operation,
+                reason = ?violation.reason,
+                limit_id = %violation.limit_id,
+                limit = violation.limit,
+                used = violation.used,
+                requested = violation.requested,
+                labels = ?request.labels,
+                policy_revision = %policy.revision,
+                "request denied"
+            );
+        }
     }
 
     /// The calendar day at `now`, computed once a day.
@@ -280,29 +310,13 @@ fn refused(
 ) -> Decided {
     let gates = closed.iter().map(|(_, opens_at)| explain::closed(&request.model, now, *opens_at));
     let limits = refusals.iter().filter_map(|refusal| {
-        let (line, hold) = (plan.lines.get(refusal.hold)?, plan.holds.get(refusal.hold)?);
+        let line = plan.lines.get(refusal.hold)?;
         let used = used.get(refusal.hold).copied()?;
-        Some(explain::violation(line, now, used, hold.amount(), refusal.frees_at))
+        Some(explain::violation(line, now, used, plan.least_amount(refusal.hold), refusal.frees_at))
     });
     denied(policy, gates.chain(limits).collect(), explain::statuses(plan, now, used, false))
 }
 
 fn denied(policy: &Policy, violations: Vec<Violation>, limits: Vec<LimitStatus>) -> Decided {
     Decided { outcome: Err(violations), limits, policy_revision: policy.revision.clone() }
-}
-
-fn log_denial(request: &AuthorizeRequest, policy_revision: &str, violations: &[Violation]) {
-    for violation in violations {
-        info!(
-            model = %request.model,
-            operation = %request.operation,
-            reason = ?violation.reason,
-            limit_id = %violation.limit_id,
-            limit = violation.limit,
-            used = violation.used,
-            requested = violation.requested,
-            policy_revision,
-            "request denied"
-        );
-    }
 }

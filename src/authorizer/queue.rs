@@ -17,7 +17,7 @@ use crate::{
         Timestamp,
         decision::Retry,
         explain,
-        plan::Who,
+        permit::Who,
         request::{AuthorizeRequest, Caller},
     },
     store::Store,

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{
-    ATTEMPTS, Authorizer, Failure, LATE_MS, spend::BudgetState,
+    ATTEMPTS, Authorizer, Failure, LATE_MS,
+    spend::BudgetState,
     ticket::{self, Ticket},
 };
 use crate::{
@@ -15,13 +16,13 @@ use crate::{
         limit::{Limit, Quantity, Threshold, Window},
         money::NanoUsd,
         plan::{self, Plan},
-        policy::{OnUnsettled, Policy},
+        policy::{OnUnsettled, Policy, upstream_gate},
         price::PriceError,
         request::{Outcome, Unreserved, Usage},
     },
     store::{
-        Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement, SpendAmounts, SpendKey,
-        Store, StoreError,
+        Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement, SpendAmounts,
+        SpendKey, Store, StoreError,
     },
 };
 
@@ -114,7 +115,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let today = self.today(&policy, now);
             let plan = plan::compile_unreserved(&policy, subject, now, &today).map_err(unbookable)?;
             let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
-            let note = Ticket::of(&policy, &subject.model, &plan).to_bytes()?;
+            let note = ticket::note(&policy, &plan)?;
             let reserve = reserve_unreserved(id, &plan, note);
             let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
             match self.store.reserve(reserve).await? {
@@ -123,7 +124,7 @@ impl<S: Store + Clone> Authorizer<S> {
                         fingerprint: 0,
                         reserved_at: now,
                         expires_at: now.plus(plan.ttl_ms()),
-                        holds: holds.into(),
+                        holds,
                         note,
                         settlement: None,
                     };
@@ -154,7 +155,7 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         let charge = Charge::of(&ticket, usage, outcome)?;
         let close = (outcome == Outcome::RateLimited && upstream_delay_ms > 0)
-            .then(|| (plan::upstream_gate(&ticket.model), upstream_delay_ms));
+            .then(|| (upstream_gate(&ticket.model), upstream_delay_ms));
         let settle = Settle {
             id,
             record: record.clone(),
@@ -166,7 +167,9 @@ impl<S: Store + Clone> Authorizer<S> {
         };
         let booked = match self.store.settle(settle).await? {
             SettleOutcome::Settled(settlement) => self.booked(id, &ticket, &record, &settlement, false)?,
-            SettleOutcome::AlreadySettled(settlement) => self.booked(id, &ticket, &record, &settlement, true)?,
+            SettleOutcome::AlreadySettled(settlement) => {
+                self.booked(id, &ticket, &record, &settlement, true)?
+            }
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
         };
         self.shared.queue.settled();
@@ -208,7 +211,7 @@ fn reserve_unreserved(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) ->
         id,
         may_repeat: true,
         fingerprint: 0,
-        holds: plan.holds.clone(),
+        holds: Arc::clone(&plan.holds),
         gates: Vec::new(),
         valid: Timestamp(plan.valid.start.0)..plan.valid.end,
         ttl_ms: plan.ttl_ms(),
@@ -331,7 +334,8 @@ fn crossed(policy: &Policy, ticket: &Ticket, record: &Record, counters: &[Settle
         .iter()
         .chain(team.into_iter().flat_map(|team| &team.limits))
         .chain(key.into_iter().filter(|_| !ticket.key.is_empty()).flat_map(|(_, key)| &key.limits));
-    let budgets = limits.filter(|limit| matches!(limit.window, Window::Calendar(_)) && !limit.alerts.is_empty());
+    let budgets =
+        limits.filter(|limit| matches!(limit.window, Window::Calendar(_)) && !limit.alerts.is_empty());
     budgets
         .flat_map(|limit| {
             let settled = record.holds.iter().zip(counters);
@@ -357,8 +361,12 @@ fn log_alert(alert: &CrossedAlert) {
     let (limit_id, threshold) = (&*alert.limit_id, &*alert.threshold.text);
     let (spent_nanos, budget_nanos) = (alert.spent, alert.budget);
     match alert.threshold.percent {
-        CRITICAL_PERCENT.. => error!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed"),
-        WARNING_PERCENT.. => warn!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed"),
+        CRITICAL_PERCENT.. => {
+            error!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed")
+        }
+        WARNING_PERCENT.. => {
+            warn!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed")
+        }
         _ => info!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed"),
     }
 }

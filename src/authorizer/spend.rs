@@ -98,8 +98,8 @@ pub struct SpendPage {
     pub organization: Option<SpendReport>,
     /// The teams, in order.
     pub teams: Vec<SpendReport>,
-    /// Continue after this team; empty: the last page.
-    pub next_after: String,
+    /// Continue after this team; `None`: the last page.
+    pub next_after: Option<Arc<str>>,
     /// The policy in force.
     pub policy_revision: Arc<str>,
 }
@@ -117,23 +117,22 @@ impl<S: Store + Clone> Authorizer<S> {
         names.extend(policy.teams.keys().cloned());
         let first_day = month * 100 + 1;
         if !query.team.is_empty() {
-            let name =
-                names.get(query.team.as_str()).ok_or_else(|| Failure::UnknownTeam(query.team.clone()))?.clone();
+            let name = names
+                .get(query.team.as_str())
+                .ok_or_else(|| Failure::UnknownTeam(query.team.clone()))?
+                .clone();
             let teams = vec![self.team_report(&policy, name, month, first_day).await?];
             return Ok(SpendPage {
                 month,
                 organization: None,
                 teams,
-                next_after: String::new(),
+                next_after: None,
                 policy_revision: policy.revision.clone(),
             });
         }
         let mut rest = names.into_iter().filter(|name| **name > *query.after).peekable();
         let page: Vec<Arc<str>> = rest.by_ref().take(query.page_size.max(1)).collect();
-        let next_after = match (rest.peek(), page.last()) {
-            (Some(_), Some(last)) => last.to_string(),
-            _ => String::new(),
-        };
+        let next_after = page.last().filter(|_| rest.peek().is_some()).cloned();
         let organization = match query.after.is_empty() {
             true => Some(self.organization_report(&policy, month, first_day).await?),
             false => None,

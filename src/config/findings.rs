@@ -145,6 +145,10 @@ pub(super) fn did_you_mean<'a>(
 
 /// The candidate with the fewest edits to `written`, if at most a third of its letters differ.
 pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // No known name is longer; a distance takes time in the product of the lengths.
+    if written.len() > 256 {
+        return None;
+    }
     let measured = candidates.into_iter().map(|name| (edits(written, name), name));
     let (distance, name) = measured.min()?;
     (distance <= written.chars().count().max(name.chars().count()).div_ceil(3)).then_some(name)

@@ -30,25 +30,36 @@ pub fn load_policy(path: &Path) -> PolicyReport {
 /// date (expired keys, prices to come) is judged by the system's clock.
 #[must_use]
 pub fn parse_policy(text: &str, name: &str) -> PolicyReport {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    parse_policy_at(text, name, Timestamp(u64::try_from(now.as_millis()).unwrap_or(u64::MAX)))
+    parse_policy_at(text, name, now())
 }
 
 /// [`parse_policy`] as of an instant.
 #[must_use]
 pub fn parse_policy_at(text: &str, name: &str, now: Timestamp) -> PolicyReport {
+    parse_policy_for(text, name, now, None)
+}
+
+/// [`parse_policy_at`] for a server that runs for `organization`, which then cannot be another.
+pub(super) fn parse_policy_for(
+    text: &str,
+    name: &str,
+    now: Timestamp,
+    organization: Option<&str>,
+) -> PolicyReport {
     let json = Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let (root, positions) = match if json { parse_json(text) } else { parse_toml(text) } {
         Ok(document) => document,
         Err(malformed) => return misspelt(name, malformed),
     };
     let findings = Findings::new(name, positions);
-    let declared = read::document(&root, &findings);
-    let policy = declared.map(|declared| {
+    let policy = read::document(&root, &findings).map(|declared| {
         let mut hasher = blake3::Hasher::new();
         root.digest(&mut hasher);
         let policy = assemble(&declared, hasher.finalize());
         check::all(&declared, &policy, now, &findings);
+        if let Some(running) = organization {
+            same_organization(&policy, running, &findings);
+        }
         policy
     });
     let findings = findings.into_sorted();
@@ -57,6 +68,23 @@ pub fn parse_policy_at(text: &str, name: &str, now: Timestamp) -> PolicyReport {
         report.policy = None;
     }
     report
+}
+
+fn same_organization(policy: &Policy, running: &str, findings: &Findings) {
+    let id = &policy.organization.id;
+    if **id != *running {
+        findings.error(
+            &Place::ROOT.key("organization").key("id"),
+            format!("`{id}` is not the organization that the server runs for, `{running}`"),
+            "the id names the counters: with another, all spend would begin at zero; restart to change it",
+        );
+    }
+}
+
+/// The system's time.
+pub(super) fn now() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
 
 pub(super) fn read_file(path: &Path) -> Result<String, String> {

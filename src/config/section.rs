@@ -125,7 +125,7 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// A list of strings; faulty items are left out.
+    /// A list of strings; faulty items are left out, and so is a list that has no other.
     pub(super) fn texts(&self, key: &'static str) -> Option<Located<Vec<Located<&'a str>>>> {
         let Located { value, place } = self.take(key)?;
         let Node::List(items) = value else {
@@ -138,7 +138,8 @@ impl<'a> Section<'a> {
                 other => self.refuse(&place, "a string", other),
             }
         };
-        Some(Located { value: items.iter().enumerate().filter_map(read).collect(), place: place.clone() })
+        let read: Vec<_> = items.iter().enumerate().filter_map(read).collect();
+        (!read.is_empty() || items.is_empty()).then_some(Located { value: read, place })
     }
 
     /// A table.

@@ -48,10 +48,12 @@ pub(super) fn model_pattern(text: &str, place: &Place, findings: &Findings) -> O
     None
 }
 
-/// The list of models under `models`.
+/// The list of models under `models`; nothing where it has faulty items only.
 pub(super) fn models(section: &Section<'_>) -> Option<Vec<Located<ModelPattern>>> {
     let mut read: Vec<Located<ModelPattern>> = Vec::new();
-    for Located { value, place } in section.texts("models")?.value {
+    let listed = section.texts("models")?.value;
+    let empty = listed.is_empty();
+    for Located { value, place } in listed {
         let Some(pattern) = model_pattern(value, &place, section.findings) else { continue };
         if read.iter().any(|known| known.value == pattern) {
             section.findings.warning(&place, format!("`{pattern}` is listed twice"), "");
@@ -59,13 +61,15 @@ pub(super) fn models(section: &Section<'_>) -> Option<Vec<Located<ModelPattern>>
             read.push(Located { value: pattern, place });
         }
     }
-    Some(read)
+    (empty || !read.is_empty()).then_some(read)
 }
 
-/// The list of operations under `operations`.
+/// The list of operations under `operations`; nothing where it has faulty items only.
 pub(super) fn operations(section: &Section<'_>) -> Option<Vec<Located<Operation>>> {
     let mut read: Vec<Located<Operation>> = Vec::new();
-    for Located { value, place } in section.texts("operations")?.value {
+    let listed = section.texts("operations")?.value;
+    let empty = listed.is_empty();
+    for Located { value, place } in listed {
         let names = || Operation::ALL.into_iter().map(Operation::name);
         match value.parse::<Operation>() {
             Err(()) => {
@@ -80,7 +84,7 @@ pub(super) fn operations(section: &Section<'_>) -> Option<Vec<Located<Operation>
             Ok(operation) => read.push(Located { value: operation, place }),
         }
     }
-    Some(read)
+    (empty || !read.is_empty()).then_some(read)
 }
 
 /// The digest under `sha256`.

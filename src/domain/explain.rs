@@ -63,7 +63,10 @@ pub fn closed(model: &str, now: Timestamp, opens_at: Timestamp) -> Violation {
         used: 0,
         requested: 0,
         retry: Retry::After(wait),
-        message: format!("Groq refused `{model}` and asked to wait; the same request passes in {}", duration(wait)),
+        message: format!(
+            "Groq refused `{model}` and asked to wait; the same request passes in {}",
+            duration(wait)
+        ),
     }
 }
 
@@ -103,7 +106,12 @@ pub fn overruns<'a>(plan: &'a Plan<'_>, used: &'a [u64]) -> impl Iterator<Item =
         let wanted = used + hold.amount();
         let amount = |value| amount(line.limit.quantity, value);
         (wanted > bound).then(|| {
-            format!("`{}` of {} is passed: {} with this request", line.limit.id, amount(bound), amount(wanted))
+            format!(
+                "`{}` of {} is passed: {} with this request",
+                line.limit.id,
+                amount(bound),
+                amount(wanted)
+            )
         })
     })
 }
@@ -129,7 +137,9 @@ pub fn amount(quantity: Quantity, value: u64) -> String {
         }
         Quantity::Tokens => format!("{value} token{}", if value == 1 { "" } else { "s" }),
         Quantity::AudioMilliseconds => format!("{}.{:03} s of audio", value / 1000, value % 1000),
-        Quantity::NanoUsd => NanoUsd::new(value).map_or_else(|| format!("{value} nano-USD"), |usd| format!("${usd}")),
+        Quantity::NanoUsd => {
+            NanoUsd::new(value).map_or_else(|| format!("{value} nano-USD"), |usd| format!("${usd}"))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub mod decision;
 pub mod explain;
 pub mod limit;
 pub mod money;
+pub mod permit;
 pub mod plan;
 pub mod policy;
 pub mod price;

@@ -5,13 +5,14 @@ use std::{ops::Range, sync::Arc};
 use super::{
     Timestamp,
     calendar::Days,
-    counter::{CounterKey, CounterKind, Hold},
-    decision::{Measure, Reason, Retry, Violation},
+    counter::{CounterKind, Hold},
+    decision::{Reason, Violation},
     limit::{Limit, OnShortfall, Quantity, Scope, Window},
     money::NanoUsd,
-    policy::{Key, OnExceed, OnUnsettled, Policy, Team, user_counter},
-    price::{PriceError, Rates},
-    request::{AuthorizeRequest, Billing, Caller, Operation, ServiceTier, Size, Unreserved},
+    permit::{Who, not_priced, output_cap, permissions, price},
+    policy::{ModelPattern, OnUnsettled, Policy, Team, user_counter},
+    price::{PriceError, Rates, catalogue::Model},
+    request::{AuthorizeRequest, Billing, Operation, Size, Unreserved},
     window::SLOTS,
 };
 
@@ -21,43 +22,10 @@ pub const RESERVATION_TTL_MS: u64 = 10 * 60 * 1000;
 pub const BATCH_TTL_MS: u64 = 25 * 3600 * 1000;
 /// The slots of what expires with a reservation. One length for all, as counters are shared by reservations.
 const RESERVATION_SLOT_MS: u64 = RESERVATION_TTL_MS / SLOTS;
+/// Room for the limits of most requests, so that lists grow once.
+const USUAL_LIMITS: usize = 12;
 /// How every budget keeps its books.
 pub const BUDGET_KIND: CounterKind = CounterKind::Budget { slot_ms: RESERVATION_SLOT_MS };
-
-/// Who asks, resolved.
-#[derive(Clone, Debug)]
-pub struct Who<'p> {
-    /// The team.
-    pub team: &'p Arc<Team>,
-    /// The key, where the caller named one.
-    pub key: Option<&'p Arc<Key>>,
-}
-
-impl<'p> Who<'p> {
-    /// Finds the caller in the policy.
-    ///
-    /// # Errors
-    /// The violation, for a team or key that is not there or has expired.
-    pub fn find(policy: &'p Policy, caller: &Caller, now: Timestamp) -> Result<Self, Violation> {
-        match caller {
-            Caller::Team(name) => policy
-                .teams
-                .get(name.as_str())
-                .map(|team| Self { team, key: None })
-                .ok_or_else(|| refusal(Reason::UnknownTeam, "", format!("the policy has no team `{name}`"))),
-            Caller::Key(digest) => {
-                let (team, key) = policy.keys.get(digest).ok_or_else(|| {
-                    refusal(Reason::InvalidKey, "", "the API key is not one of the policy's".to_owned())
-                })?;
-                if key.expires_at.is_some_and(|end| now >= end) {
-                    let id = format!("teams.{}.keys.{}.expires", team.name, key.name);
-                    return Err(refusal(Reason::KeyExpired, id, format!("the key `{}` has expired", key.name)));
-                }
-                Ok(Self { team, key: Some(key) })
-            }
-        }
-    }
-}
 
 /// What is asked of one limit.
 #[derive(Clone, Debug)]
@@ -75,6 +43,8 @@ pub struct Line<'p> {
 pub struct Plan<'p> {
     /// Who asks.
     pub who: Who<'p>,
+    /// The model.
+    pub model: &'p Model,
     /// The price that holds.
     pub rates: Rates,
     /// The operation.
@@ -86,11 +56,9 @@ pub struct Plan<'p> {
     /// The worst case.
     pub cost: NanoUsd,
     /// What is wanted of each counter.
-    pub holds: Vec<Hold>,
+    pub holds: Arc<[Hold]>,
     /// What each hold stands for, in the same order.
     pub lines: Vec<Line<'p>>,
-    /// The gate that Groq's own refusals close.
-    pub gate: CounterKey,
     /// The month it is booked under, as `202611`.
     pub month: u32,
     /// The day it is booked under, as `20261123`.
@@ -99,12 +67,6 @@ pub struct Plan<'p> {
     pub valid: Range<Timestamp>,
     /// What the caller should know.
     pub warnings: Vec<String>,
-}
-
-/// The gate that a 429 from Groq closes for all teams.
-#[must_use]
-pub fn upstream_gate(model: &str) -> CounterKey {
-    CounterKey::new(format!("upstream/{model}"))
 }
 
 /// Compiles `request`; on success every hold is for the worst case.
@@ -121,9 +83,10 @@ pub fn compile<'p>(
     let mut violations = Vec::new();
     permissions(&who, request, &mut violations);
     let mut warnings = Vec::new();
-    let granted = output_cap(policy, &who, request, &mut violations, &mut warnings);
-    let priced = price(policy, &request.model, request.service_tier, request.operation, now);
-    let (rates, prices_until) = match priced {
+    let model = policy.catalogue.model(&request.model);
+    let granted = output_cap(model, &who, request, &mut violations, &mut warnings);
+    let priced = price(model, &request.model, request.service_tier, request.operation, now);
+    let (model, rates, prices_until) = match priced {
         Ok(priced) if violations.is_empty() => priced,
         Ok(_) => return Err(violations),
         Err(violation) => {
@@ -132,10 +95,10 @@ pub fn compile<'p>(
         }
     };
     let until = who.key.and_then(|key| key.expires_at).unwrap_or(prices_until).min(prices_until);
-    let mut plan = Plan::empty(who, rates, request.operation, &request.model, today, until);
+    let mut plan = Plan::empty(who, model, rates, request.operation, today, until);
     plan.size = request.size;
     plan.warnings = warnings;
-    plan.gather(policy, &request.model, &request.user, today);
+    plan.gather(policy, &request.user, today);
     match plan.grant(granted) {
         Ok(()) => Ok(plan),
         Err(error) => Err(vec![not_priced(&request.model, &error)]),
@@ -153,134 +116,36 @@ pub fn compile_unreserved<'p>(
     today: &Days,
 ) -> Result<Plan<'p>, Violation> {
     let who = Who::find(policy, &subject.caller, now)?;
-    let (rates, until) = price(policy, &subject.model, subject.service_tier, subject.operation, now)?;
-    let mut plan = Plan::empty(who, rates, subject.operation, &subject.model, today, until);
-    plan.gather(policy, &subject.model, &subject.user, today);
-    for (hold, line) in plan.holds.iter_mut().zip(&plan.lines) {
+    let model = policy.catalogue.model(&subject.model);
+    let (model, rates, until) = price(model, &subject.model, subject.service_tier, subject.operation, now)?;
+    let mut plan = Plan::empty(who, model, rates, subject.operation, today, until);
+    plan.gather(policy, &subject.user, today);
+    for (hold, line) in Arc::make_mut(&mut plan.holds).iter_mut().zip(&plan.lines) {
         hold.limit = super::MAX_AMOUNT;
         hold.expiring = u64::from(line.limit.quantity == Quantity::Requests);
     }
     Ok(plan)
 }
 
-/// The price of `model` for `operation` at `now`, and until when it holds.
-///
-/// # Errors
-/// The violation, where there is none.
-pub fn price(
-    policy: &Policy,
-    model: &str,
-    tier: ServiceTier,
-    operation: Operation,
-    now: Timestamp,
-) -> Result<(Rates, Timestamp), Violation> {
-    let unpriced = || PriceError::NotPriced { operation, rate: "at all" };
-    let (rates, until) = policy.catalogue.rates(model, tier, now).ok_or_else(|| not_priced(model, &unpriced()))?;
-    rates.input_only(operation, &Size::default()).map_err(|error| not_priced(model, &error))?;
-    Ok((rates, until))
-}
-
-fn not_priced(model: &str, error: &PriceError) -> Violation {
-    let message =
-        format!("the cost of `{model}` cannot be bounded: {error}; add it under [[prices]] in the policy");
-    refusal(Reason::ModelNotPriced, "prices", message)
-}
-
-fn permissions(who: &Who<'_>, request: &AuthorizeRequest, violations: &mut Vec<Violation>) {
-    let team = who.team;
-    let place = |key: Option<&Arc<Key>>, field: &str| match key {
-        Some(key) => format!("teams.{}.keys.{}.{field}", team.name, key.name),
-        None => format!("teams.{}.{field}", team.name),
-    };
-    let model = request.model.as_str();
-    let narrowed = who.key.filter(|key| key.models.as_ref().is_some_and(|m| !m.iter().any(|p| p.matches(model))));
-    let team_refuses = !team.models.iter().any(|pattern| pattern.matches(model));
-    if team_refuses || narrowed.is_some() {
-        let id = place(narrowed.filter(|_| !team_refuses), "models");
-        let message = format!("`{model}` is not in `{id}`");
-        violations.push(refusal(Reason::ModelNotAllowed, id, message));
-    }
-    let operation = request.operation;
-    let narrowed = who.key.filter(|key| key.operations.as_ref().is_some_and(|ops| !ops.contains(&operation)));
-    let team_refuses = !team.operations.contains(&operation);
-    if team_refuses || narrowed.is_some() {
-        let id = place(narrowed.filter(|_| !team_refuses), "operations");
-        let message = format!("`{operation}` is not in `{id}`");
-        violations.push(refusal(Reason::OperationNotAllowed, id, message));
-    }
-}
-
-/// The output tokens to grant: the least of what is asked and what team, key and model permit.
-fn output_cap(
-    policy: &Policy,
-    who: &Who<'_>,
-    request: &AuthorizeRequest,
-    violations: &mut Vec<Violation>,
-    warnings: &mut Vec<String>,
-) -> u64 {
-    if !matches!(request.operation.billing(), Billing::Tokens | Billing::BatchTokens) {
-        return 0;
-    }
-    let team = &who.team;
-    let model_bound = policy.catalogue.model(&request.model).and_then(|model| model.output_bound());
-    let caps = [
-        (team.max_output_tokens, CapOf::Team),
-        (who.key.and_then(|key| key.max_output_tokens), CapOf::Key),
-        (model_bound, CapOf::Model),
-    ];
-    let Some((cap, of)) =
-        caps.into_iter().filter_map(|(cap, of)| cap.map(|cap| (cap, of))).min_by_key(|(cap, _)| *cap)
-    else {
-        return request.size.max_output_tokens;
-    };
-    let wanted = request.size.max_output_tokens;
-    if wanted == 0 || wanted <= cap {
-        return if wanted == 0 { cap } else { wanted };
-    }
-    let id = match (of, who.key) {
-        (CapOf::Key, Some(key)) => format!("teams.{}.keys.{}.max_output_tokens", team.name, key.name),
-        (CapOf::Model, _) => format!("models.{}.max_output_tokens", request.model),
-        _ => format!("teams.{}.max_output_tokens", team.name),
-    };
-    match team.on_exceed {
-        OnExceed::Clamp => warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`")),
-        OnExceed::Deny => violations.push(Violation {
-            quantity: Measure::OutputTokens,
-            limit: cap,
-            requested: wanted,
-            message: format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),
-            ..refusal(Reason::MaxOutputTokensExceeded, id, String::new())
-        }),
-    }
-    cap
-}
-
-#[derive(Clone, Copy)]
-enum CapOf {
-    Team,
-    Key,
-    Model,
-}
-
 impl<'p> Plan<'p> {
     fn empty(
         who: Who<'p>,
+        model: &'p Model,
         rates: Rates,
         operation: Operation,
-        model: &str,
         today: &Days,
         prices_until: Timestamp,
     ) -> Self {
         Self {
             who,
+            model,
             rates,
             operation,
             size: Size::default(),
             max_output_tokens: 0,
             cost: NanoUsd::ZERO,
-            holds: Vec::with_capacity(12),
-            lines: Vec::with_capacity(12),
-            gate: upstream_gate(model),
+            holds: Arc::default(),
+            lines: Vec::with_capacity(USUAL_LIMITS),
             month: today.month_number(),
             day: today.day_number(),
             valid: today.day.start..today.day.end.min(prices_until),
@@ -289,34 +154,30 @@ impl<'p> Plan<'p> {
     }
 
     /// Lists every limit that applies; the amounts come with [`Plan::grant`].
-    fn gather(&mut self, policy: &'p Policy, model: &str, user: &str, today: &Days) {
+    fn gather(&mut self, policy: &'p Policy, user: &str, today: &Days) {
         let organization = &policy.organization;
         let team: &'p Team = self.who.team;
         let key_limits = self.who.key.map(|key| key.limits.as_slice()).unwrap_or_default();
-        let by_model = |limits: &'p [(super::policy::ModelPattern, Vec<Limit>)]| {
-            let model = model.to_owned();
-            limits.iter().filter(move |(pattern, _)| pattern.matches(&model)).flat_map(|(_, limits)| limits)
+        let model: &'p str = &self.model.name;
+        let by_model = |limits: &'p [(ModelPattern, Vec<Limit>)]| {
+            limits.iter().filter(move |(pattern, _)| pattern.matches(model)).flat_map(|(_, limits)| limits)
         };
         // The two months come first: whoever settles finds them there.
         let months = organization.limits.first().into_iter().chain(team.limits.first());
         let others = organization.limits.iter().skip(1).chain(team.limits.iter().skip(1));
-        for limit in months.chain(others) {
-            self.want(limit, None, today);
-        }
-        for limit in by_model(&organization.model_limits).chain(by_model(&team.model_limits)).chain(key_limits) {
-            self.want(limit, None, today);
-        }
-        if !user.is_empty() {
-            for limit in &team.user_limits {
-                self.want(limit, Some(user), today);
+        let models = by_model(&organization.model_limits).chain(by_model(&team.model_limits));
+        let shared = months.chain(others).chain(models).chain(key_limits).map(|limit| (limit, None));
+        let users = if user.is_empty() { &[][..] } else { team.user_limits.as_slice() };
+        let mut holds = Vec::with_capacity(USUAL_LIMITS);
+        for (limit, user) in shared.chain(users.iter().map(|limit| (limit, Some(user)))) {
+            if self.counts(limit) {
+                holds.push(self.want(limit, user, today));
             }
         }
+        self.holds = holds.into();
     }
 
-    fn want(&mut self, limit: &'p Limit, user: Option<&str>, today: &Days) {
-        if !self.counts(limit) {
-            return;
-        }
+    fn want(&mut self, limit: &'p Limit, user: Option<&str>, today: &Days) -> Hold {
         let mut counter = match user {
             Some(user) => user_counter(&limit.counter, user),
             None => limit.counter.clone(),
@@ -334,8 +195,8 @@ impl<'p> Plan<'p> {
         };
         let enforced = limit.bound.is_some() && limit.on_shortfall != OnShortfall::Warn;
         let bound = limit.bound.filter(|_| enforced).unwrap_or(super::MAX_AMOUNT);
-        self.holds.push(Hold { counter, kind, limit: bound, kept: 0, expiring: 0 });
         self.lines.push(Line { limit, enforced, period_end });
+        Hold { counter, kind, limit: bound, kept: 0, expiring: 0 }
     }
 
     /// Whether the limit has anything to count of this operation.
@@ -365,7 +226,7 @@ impl<'p> Plan<'p> {
             OnUnsettled::ChargeInput => self.rates.input_only(self.operation, &self.size)?.nanos().min(cost),
             OnUnsettled::Release => 0,
         };
-        for (hold, line) in self.holds.iter_mut().zip(&self.lines) {
+        for (hold, line) in Arc::make_mut(&mut self.holds).iter_mut().zip(&self.lines) {
             (hold.kept, hold.expiring) = match line.limit.quantity {
                 Quantity::Requests | Quantity::RequestsInFlight => (0, 1),
                 Quantity::Tokens => (0, self.size.input_tokens + max_output_tokens),
@@ -382,7 +243,8 @@ impl<'p> Plan<'p> {
     /// As [`Plan::grant`].
     pub fn clamp(&mut self, max_output_tokens: u64) -> Result<(), PriceError> {
         let wanted = self.max_output_tokens;
-        self.warnings.push(format!("max_output_tokens clamped from {wanted} to {max_output_tokens} by a budget"));
+        self.warnings
+            .push(format!("max_output_tokens clamped from {wanted} to {max_output_tokens} by a budget"));
         self.grant(max_output_tokens)
     }
 
@@ -393,14 +255,14 @@ impl<'p> Plan<'p> {
     }
 
     /// The output that every clamping budget among the refusing holds can pay for, given what each has used; `None` where
-    /// nothing can be clamped, or a limit that does not clamp refuses as well.
+    /// none of them clamps, or one cannot pay for the least. With less output the other limits may be content as well.
     #[must_use]
     pub fn affordable_output(&self, refusing: impl Iterator<Item = usize>, used: &[u64]) -> Option<u64> {
         let mut affordable = self.max_output_tokens;
         for index in refusing {
             let (line, hold) = (self.lines.get(index)?, self.holds.get(index)?);
-            if line.limit.on_shortfall != OnShortfall::Clamp || line.limit.quantity != Quantity::NanoUsd {
-                return None;
+            if line.limit.on_shortfall != OnShortfall::Clamp {
+                continue;
             }
             let remaining = NanoUsd::new(hold.limit.saturating_sub(*used.get(index)?))?;
             let output = self.rates.affordable_output(self.operation, &self.size, remaining)?;
@@ -412,26 +274,23 @@ impl<'p> Plan<'p> {
         (affordable < self.max_output_tokens).then_some(affordable)
     }
 
-    /// The fewest output tokens worth granting under the clamping budgets that apply.
+    /// The least that would do for the hold at `index`: its amount, or, where its budget clamps, the cost of the fewest
+    /// output tokens worth granting.
+    #[must_use]
+    pub fn least_amount(&self, index: usize) -> u64 {
+        let (Some(line), Some(hold)) = (self.lines.get(index), self.holds.get(index)) else { return 0 };
+        if line.limit.on_shortfall != OnShortfall::Clamp {
+            return hold.amount();
+        }
+        let least = self.max_output_tokens.min(line.limit.min_output_tokens);
+        self.rates.worst_case(self.operation, &self.size, least).map_or(hold.amount(), NanoUsd::nanos)
+    }
+
+    /// The fewest output tokens worth granting under every clamping budget that applies.
     #[must_use]
     pub fn least_output(&self) -> u64 {
         let clamping = self.lines.iter().filter(|line| line.limit.on_shortfall == OnShortfall::Clamp);
         clamping.map(|line| line.limit.min_output_tokens).max().unwrap_or(0)
-    }
-}
-
-/// A refusal that no waiting helps and no counter is involved in.
-fn refusal(reason: Reason, limit_id: impl Into<String>, message: String) -> Violation {
-    Violation {
-        reason,
-        scope: None,
-        limit_id: limit_id.into(),
-        quantity: Measure::None,
-        limit: 0,
-        used: 0,
-        requested: 0,
-        retry: Retry::Never,
-        message,
     }
 }
 
@@ -443,7 +302,9 @@ pub const fn reason_of(limit: &Limit) -> Reason {
         (Quantity::Tokens, _) => Reason::TokenRateExceeded,
         (Quantity::AudioMilliseconds, _) => Reason::AudioRateExceeded,
         (Quantity::RequestsInFlight, _) => Reason::TooManyInFlight,
-        (Quantity::NanoUsd, Scope::Organization | Scope::OrganizationModel) => Reason::OrganizationBudgetExhausted,
+        (Quantity::NanoUsd, Scope::Organization | Scope::OrganizationModel) => {
+            Reason::OrganizationBudgetExhausted
+        }
         (Quantity::NanoUsd, Scope::Team | Scope::TeamModel) => Reason::TeamBudgetExhausted,
         (Quantity::NanoUsd, Scope::Key | Scope::User) => Reason::KeyBudgetExhausted,
     }

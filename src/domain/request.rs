@@ -1,6 +1,6 @@
 //! What a caller asks and reports, validated at the edge.
 
-use std::{fmt, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -165,6 +165,8 @@ pub struct AuthorizeRequest {
     pub max_wait_ms: u64,
     /// Decide only.
     pub dry_run: bool,
+    /// For the log line of the decision.
+    pub labels: HashMap<String, String>,
 }
 
 /// What a request really used.

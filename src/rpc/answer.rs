@@ -2,6 +2,7 @@
 
 use super::{
     google_type::Money,
+    parse::PAGE_AFTER,
     proto::{
         self, Alert, AuthorizeResponse, GetSpendResponse, RecordUsageResponse, Spend, SpendLine, SpendReport,
     },
@@ -66,7 +67,7 @@ pub(super) fn spend_page(page: SpendPage) -> GetSpendResponse {
         month: format!("{:04}-{:02}", page.month / 100, page.month % 100),
         organization: page.organization.map(report),
         teams: page.teams.into_iter().map(report).collect(),
-        next_page_token: page.next_after,
+        next_page_token: page.next_after.map(|team| format!("{PAGE_AFTER}{team}")).unwrap_or_default(),
         policy_revision: page.policy_revision.to_string(),
     }
 }
@@ -86,12 +87,7 @@ fn report(report: authorizer::SpendReport) -> SpendReport {
 }
 
 fn line(name: String, part: &authorizer::SpendLine) -> SpendLine {
-    SpendLine {
-        name,
-        spent: Some(money(part.spent)),
-        requests: int(part.requests),
-        tokens: int(part.tokens),
-    }
+    SpendLine { name, spent: Some(money(part.spent)), requests: int(part.requests), tokens: int(part.tokens) }
 }
 
 fn spend(state: &BudgetState) -> Spend {
@@ -173,7 +169,10 @@ fn duration(ms: u64) -> prost_types::Duration {
 }
 
 fn timestamp(at: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: int(at.0 / 1000), nanos: i32::try_from(at.0 % 1000).unwrap_or(0) * 1_000_000 }
+    prost_types::Timestamp {
+        seconds: int(at.0 / 1000),
+        nanos: i32::try_from(at.0 % 1000).unwrap_or(0) * 1_000_000,
+    }
 }
 
 const fn scope(scope: Scope) -> proto::Scope {

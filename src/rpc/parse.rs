@@ -80,6 +80,7 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
             size,
             max_wait_ms,
             dry_run: request.dry_run,
+            labels: request.labels,
         }),
         _ => Err(errors.into_status()),
     }
@@ -122,7 +123,10 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
         let caller = match request.caller {
             Some(record_usage_request::Caller::Team(team)) => errors.team("team", team),
             Some(record_usage_request::Caller::ApiKey(secret)) => errors.api_key("api_key", &secret),
-            None => errors.missing("reservation_id", "set it, or `team` or `api_key` with `request_id`, `model` and `operation`"),
+            None => errors.missing(
+                "reservation_id",
+                "set it, or `team` or `api_key` with `request_id`, `model` and `operation`",
+            ),
         };
         let user = errors.text("user", request.user, 0, MAX_USER_BYTES);
         let request_id = errors.text("request_id", request.request_id, 1, MAX_REQUEST_ID_BYTES);
@@ -148,6 +152,9 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
 const DEFAULT_PAGE: usize = 100;
 const MAX_PAGE: u64 = 1000;
 
+/// How a page token begins; the team that the page before ended with follows.
+pub(super) const PAGE_AFTER: &str = "after:";
+
 /// A well-formed `GetSpendRequest`.
 pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Status> {
     let mut errors = FieldErrors::default();
@@ -160,12 +167,28 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Statu
         0 => DEFAULT_PAGE,
         size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
     };
-    let after = errors.text("page_token", request.page_token, 0, MAX_TEAM_BYTES);
-    if errors.is_empty() { Ok(SpendQuery { team, month, page_size, after }) } else { Err(errors.into_status()) }
+    let after = errors.page("page_token", &request.page_token);
+    if errors.is_empty() {
+        Ok(SpendQuery { team, month, page_size, after })
+    } else {
+        Err(errors.into_status())
+    }
 }
 
 /// The checks of single fields. Each names the field in an error and answers a harmless value in its place.
 impl FieldErrors {
+    /// The team after which a page begins.
+    fn page(&mut self, field: &str, token: &str) -> String {
+        match token.strip_prefix(PAGE_AFTER) {
+            Some(team) if !team.is_empty() && team.len() <= MAX_TEAM_BYTES => team.to_owned(),
+            None if token.is_empty() => String::new(),
+            _ => {
+                self.add(field, "not the `next_page_token` of an earlier answer");
+                String::new()
+            }
+        }
+    }
+
     fn missing(&mut self, field: &str, fix: &str) -> Option<Caller> {
         self.add(field, format!("required: {fix}"));
         None
@@ -327,7 +350,9 @@ impl FieldErrors {
             if key.is_empty() || key.len() > MAX_LABEL_KEY_BYTES || value.len() > MAX_LABEL_VALUE_BYTES {
                 self.add(
                     "labels",
-                    format!("keys have 1 to {MAX_LABEL_KEY_BYTES} bytes, values at most {MAX_LABEL_VALUE_BYTES}"),
+                    format!(
+                        "keys have 1 to {MAX_LABEL_KEY_BYTES} bytes, values at most {MAX_LABEL_VALUE_BYTES}"
+                    ),
                 );
             }
         }

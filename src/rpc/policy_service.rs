@@ -28,9 +28,13 @@ impl<S> PolicyRpc<S> {
 
 #[tonic::async_trait]
 impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
-    async fn authorize(&self, request: Request<AuthorizeRequest>) -> Result<Response<AuthorizeResponse>, Status> {
+    async fn authorize(
+        &self,
+        request: Request<AuthorizeRequest>,
+    ) -> Result<Response<AuthorizeResponse>, Status> {
         let request = parse::authorize(request.into_inner())?;
-        let decided = self.authorizer.authorize(&request).await.map_err(|failure| status::failure(&failure))?;
+        let decided =
+            self.authorizer.authorize(&request).await.map_err(|failure| status::failure(&failure))?;
         Ok(Response::new(answer::decided(decided)))
     }
 
@@ -38,9 +42,12 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         &self,
         request: Request<RecordUsageRequest>,
     ) -> Result<Response<RecordUsageResponse>, Status> {
-        let parse::Report { subject, usage, outcome, upstream_delay_ms } = parse::record_usage(request.into_inner())?;
+        let parse::Report { subject, usage, outcome, upstream_delay_ms } =
+            parse::record_usage(request.into_inner())?;
         let booked = match subject {
-            parse::Subject::Reservation(id) => self.authorizer.settle(id, usage, outcome, upstream_delay_ms).await,
+            parse::Subject::Reservation(id) => {
+                self.authorizer.settle(id, usage, outcome, upstream_delay_ms).await
+            }
             parse::Subject::Unreserved(subject) => {
                 self.authorizer.settle_unreserved(&subject, usage, outcome, upstream_delay_ms).await
             }
@@ -48,7 +55,10 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         Ok(Response::new(answer::booked(booked.map_err(|failure| status::failure(&failure))?)))
     }
 
-    async fn get_spend(&self, request: Request<GetSpendRequest>) -> Result<Response<GetSpendResponse>, Status> {
+    async fn get_spend(
+        &self,
+        request: Request<GetSpendRequest>,
+    ) -> Result<Response<GetSpendResponse>, Status> {
         let query = parse::spend(request.into_inner())?;
         let page = self.authorizer.spend(&query).await.map_err(|failure| status::failure(&failure))?;
         Ok(Response::new(answer::spend_page(page)))

@@ -35,13 +35,6 @@ impl FieldErrors {
     }
 }
 
-/// One malformed field.
-pub(super) fn field(field: &str, description: impl Into<String>) -> Status {
-    let mut errors = FieldErrors::default();
-    errors.add(field, description);
-    errors.into_status()
-}
-
 /// The status for what could not be decided or booked. Internal details stay in the log.
 pub(super) fn failure(failure: &Failure) -> Status {
     let info = |reason: &str| {
@@ -73,6 +66,8 @@ pub(super) fn failure(failure: &Failure) -> Status {
         Failure::NotPriced(_) => {
             Status::with_error_details(Code::FailedPrecondition, message, info("MODEL_NOT_PRICED"))
         }
-        Failure::UnknownTool(_) => field("usage.tool_calls", message),
+        Failure::UnknownTool(_) => {
+            Status::with_error_details(Code::FailedPrecondition, message, info("TOOL_NOT_PRICED"))
+        }
     }
 }

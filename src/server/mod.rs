@@ -41,6 +41,9 @@ use crate::{
 const BACKLOG: u32 = 1024;
 /// The largest request. Requests carry numbers and names, never prompts.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// Calls under way on one connection: a gateway of some thousand requests in flight needs a few connections. Waiting calls
+/// (`max_wait`) count too.
+const MAX_STREAMS: u32 = 1024;
 /// How often health asks the store.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// A peer that does not answer a ping for so long is gone; its streams are freed.
@@ -115,8 +118,14 @@ impl Server {
     {
         let (stop, stopped) = watch::channel(false);
         let (ended_sender, ended) = mpsc::channel(1);
-        let setup =
-            Setup { make_store, clock, shared, health: HealthReporter::new(), stop: stopped, _ended: ended_sender };
+        let setup = Setup {
+            make_store,
+            clock,
+            shared,
+            health: HealthReporter::new(),
+            stop: stopped,
+            _ended: ended_sender,
+        };
         let mut address = options.listen;
         let mut workers = Vec::with_capacity(options.threads.max(1));
         probe(address)?;
@@ -177,7 +186,8 @@ where
             };
             runtime.block_on(async move {
                 let ready = listen(address).and_then(|listener| {
-                    let bound = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
+                    let bound =
+                        listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
                     Ok((bound, listener, (setup.make_store)()?))
                 });
                 match ready {
@@ -217,6 +227,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
+        .max_concurrent_streams(MAX_STREAMS)
         .add_service(policy)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection() {
@@ -236,7 +247,9 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
 /// Reflection in both versions that clients ask for.
 fn reflection() -> Result<
     (
-        tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
+        tonic_reflection::server::v1::ServerReflectionServer<
+            impl tonic_reflection::server::v1::ServerReflection,
+        >,
         tonic_reflection::server::v1alpha::ServerReflectionServer<
             impl tonic_reflection::server::v1alpha::ServerReflection,
         >,

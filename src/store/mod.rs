@@ -4,6 +4,8 @@
 //! [`crate::domain::counter`] and are held to the same behaviour by one conformance suite and a differential test.
 
 pub mod clock;
+pub mod embedded;
+pub mod redis;
 
 use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc};
 
@@ -57,7 +59,7 @@ pub struct Reserve {
     /// Tells whether a repeat is the same request.
     pub fingerprint: u64,
     /// What is wanted. At most [`MAX_HOLDS`], no counter twice.
-    pub holds: Vec<Hold>,
+    pub holds: Arc<[Hold]>,
     /// Gates that must be open. At most [`MAX_GATES`].
     pub gates: Vec<CounterKey>,
     /// When the calendar periods and prices behind the holds apply. Outside, the store answers [`Reserved::OutOfDate`].

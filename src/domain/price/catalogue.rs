@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use jiff::{civil::Date, tz::TimeZone};
 
 use super::{Rates, facts};
-use crate::domain::{Timestamp, request::ServiceTier};
+use crate::domain::{Timestamp, counter::CounterKey, policy::upstream_gate, request::ServiceTier};
 
 /// How Groq offers a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub struct PriceFrom {
 pub struct Model {
     /// Groq's name.
     pub name: Arc<str>,
+    /// The gate that Groq's own refusals close.
+    pub gate: CounterKey,
     /// The most output tokens that Groq lets it produce.
     pub max_output_tokens: Option<u64>,
     /// How many tokens it can consider, input and output together.
@@ -111,6 +113,7 @@ impl Model {
         };
         Self {
             name: Arc::from(fact.name),
+            gate: upstream_gate(fact.name),
             max_output_tokens: fact.max_output_tokens,
             context_window: Some(fact.context_window),
             status: fact.status,
@@ -207,6 +210,7 @@ impl Catalogue {
         let source = source.into();
         let mut stated = self.models.remove(model).unwrap_or_else(|| Model {
             name: Arc::from(model),
+            gate: upstream_gate(model),
             max_output_tokens: None,
             context_window: None,
             status: Status::Unlisted,

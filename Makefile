@@ -1,0 +1,50 @@
+# Every target is safe to repeat, and writes nothing outside this directory (Cargo's own cache aside) on a machine that
+# has what is needed. `make test` installs what is missing with apt-get, where it may.
+
+SHELL := bash
+CARGO ?= cargo
+# Cases of each property test under `make soak`; `make test` has the default, 256.
+SOAK_CASES ?= 20000
+# For `make run` and `make bench`: what follows the command.
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench lint format-check clippy doc licences buf soak
+
+help: ## Lists the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: ## Builds and serves on 127.0.0.1:50051 with the example policy (ARGS="--policy …")
+	$(CARGO) run --locked --release -- serve $(ARGS)
+
+test: ## Runs all tests, on both stores; installs what they need if it is missing
+	@.ci/tools
+	$(CARGO) test --locked
+
+bench: ## Builds for speed and measures (ARGS="…")
+	$(CARGO) bench --locked --bench load -- $(ARGS)
+
+lint: format-check clippy doc licences buf ## Runs every check that is no test
+
+format-check: ## Checks the formatting
+	$(CARGO) fmt --check
+
+clippy: ## Checks all code, warnings denied
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+doc: ## Builds the documentation of the code, warnings denied
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --lib
+
+licences: ## Checks the licences of all dependencies
+	python3 .ci/licences.py
+
+buf: export npm_config_cache := $(CURDIR)/target/npm
+buf: export BUF_CACHE_DIR := $(CURDIR)/target/buf
+buf: ## Checks the contract, where buf is installed or npx can get it
+	@if command -v buf >/dev/null; then buf lint; \
+	elif npx --yes @bufbuild/buf --version >/dev/null 2>&1; then npx --yes @bufbuild/buf lint; \
+	else echo "buf is not to be had: the contract was not checked"; fi
+
+soak: ## Runs all tests for long: many more cases, and those that are too slow for every day
+	@.ci/tools
+	PROPTEST_CASES=$(SOAK_CASES) $(CARGO) test --locked -- --include-ignored

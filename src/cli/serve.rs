@@ -1,0 +1,227 @@
+//! `tollgate serve`: the service itself.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    num::NonZeroUsize,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::{
+    net::TcpListener,
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    authorizer::{Queue, Shared},
+    config::{
+        Finding, LogFormat, PolicySource, PolicySourceError, Reload, Settings, SettingsError, SettingsFlags,
+        StoreUrl,
+    },
+    server::{Options, Server, StartError, admin},
+    store::{
+        Store,
+        clock::Clock,
+        embedded::{EmbeddedStore, OpenError},
+        redis::{self, RedisSettings, RedisStore},
+    },
+};
+
+/// Serves decisions until told to stop.
+///
+/// Every flag is also a key of the settings file (--config) and an environment variable (TOLLGATE_LISTEN for --listen);
+/// flags go before variables, variables before the file. SIGHUP reads the policy again; SIGTERM and SIGINT let calls under
+/// way end, and stop.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  tollgate serve
+  tollgate serve --policy policy.toml --store embedded:/var/lib/tollgate
+  tollgate serve --policy policy.toml --store redis://127.0.0.1:6379 --listen 127.0.0.1:50052 --admin off")]
+pub(super) struct Serve {
+    /// The settings file (TOML)
+    #[arg(long, value_name = "FILE", env = "TOLLGATE_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: SettingsFlags,
+}
+
+/// Why the service did not start or ended badly.
+#[derive(Debug, Error)]
+enum ServeError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Policy(#[from] PolicySourceError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("{0}; choose another directory with --store embedded:DIRECTORY")]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Redis(#[from] redis::SettingsError),
+    #[error("cannot listen on {address} for operators: {source}; choose another with --admin, or `off`")]
+    Admin { address: std::net::SocketAddr, source: io::Error },
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+    #[error("calls under way did not end within {0} s and were cut off")]
+    Drain(u64),
+}
+
+impl Serve {
+    pub(super) fn run(self) -> ExitCode {
+        match self.serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Where even standard error is closed, the exit code has to say it.
+                let _ = writeln!(io::stderr(), "tollgate: {error}");
+                ExitCode::from(2)
+            }
+        }
+    }
+
+    fn serve(self) -> Result<(), ServeError> {
+        let settings = Settings::load(self.config.as_deref(), &self.flags)?;
+        start_log(&settings);
+        let policy = match &settings.policy {
+            Some(path) => PolicySource::open(path)?,
+            None => PolicySource::example()?,
+        };
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            match &settings.store {
+                StoreUrl::Embedded { dir } => {
+                    let store = EmbeddedStore::open(dir, Clock::System)?;
+                    serve_with(&settings, policy, move || Ok(store.clone())).await
+                }
+                StoreUrl::Redis { url, password } => {
+                    let redis = RedisSettings {
+                        url: url.clone(),
+                        password: password.clone(),
+                        organization: policy.policy().load().organization.id.to_string(),
+                        deadline: Duration::from_millis(settings.store_deadline_ms),
+                    };
+                    let connect = move || {
+                        RedisStore::connect(redis.clone(), Clock::System)
+                            .map_err(|error| StartError::Store(error.to_string()))
+                    };
+                    serve_with(&settings, policy, connect).await
+                }
+            }
+        })
+    }
+}
+
+/// Serves on stores made by `make_store`: one for each core, and one for health and operators.
+async fn serve_with<S, F>(settings: &Settings, source: PolicySource, make_store: F) -> Result<(), ServeError>
+where
+    S: Store + Clone,
+    F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
+{
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let options = Options {
+        listen: settings.listen,
+        threads: settings.threads.unwrap_or(cores),
+        drain: Duration::from_secs(settings.drain_seconds),
+    };
+    let source = Arc::new(source);
+    let shared = Arc::new(Shared { policy: source.policy(), queue: Queue::default() });
+    if let Some(address) = settings.admin {
+        let failed = |source| ServeError::Admin { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let pages = admin::serve(listener, make_store()?, PolicyPage(Arc::clone(&source)));
+        tokio::spawn(async move {
+            if let Err(error) = pages.await {
+                error!(%error, "the admin listener failed");
+            }
+        });
+    }
+    // Listened for before anything says that the service is up.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let server = Server::start(&options, Clock::System, shared, make_store)?;
+    announce(settings, &source, server.address());
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => match source.reload() {
+                Reload::Loaded | Reload::Rejected => {}
+                Reload::Unchanged => info!("SIGHUP: the policy is unchanged"),
+            },
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    info!(drain_seconds = settings.drain_seconds, "stopping: calls under way may end");
+    if server.stop().await { Ok(()) } else { Err(ServeError::Drain(settings.drain_seconds)) }
+}
+
+fn start_log(settings: &Settings) {
+    let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
+    let started = match settings.log_format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    if started.is_err() {
+        warn!("another log was started before");
+    }
+}
+
+/// Says, in a few lines, what runs and what to try.
+fn announce(settings: &Settings, source: &PolicySource, address: std::net::SocketAddr) {
+    let status = source.status();
+    let policy = source.policy().load_full();
+    let file = settings.policy.as_ref().map_or_else(
+        || "the built-in example (--policy FILE for your own)".to_owned(),
+        |path| path.display().to_string(),
+    );
+    let admin = settings.admin.map(|a| format!("  operators http://{a}/status\n")).unwrap_or_default();
+    // As it was called, so that the lines work as they stand: `cargo run` puts nothing on the path.
+    let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
+    let (organization, teams, revision) = (&policy.organization.id, policy.teams.len(), &status.revision);
+    let text = format!(
+        "Tollgate listens on {address}\n\
+         \x20 policy    {file}: organization {organization}, {teams} teams, revision {revision}\n\
+         \x20 store     {store}\n\
+         {admin}\n\
+         Try, in another terminal:\n\
+         \x20 {program} authorize --address {address} --team chatbot --model openai/gpt-oss-120b --input-tokens 1200 --max-output-tokens 500\n\
+         \x20 {program} spend --address {address}\n\
+         or with grpcurl:\n\
+         \x20 grpcurl -plaintext -d '{{\"team\":\"chatbot\",\"model\":\"openai/gpt-oss-120b\",\"operation\":\"OPERATION_CHAT_COMPLETION\",\"input_tokens\":1200}}' {address} tollgate.v1.PolicyService/Authorize\n\
+         \x20 grpcurl -plaintext {address} tollgate.v1.PolicyService/GetSpend\n",
+        store = settings.store,
+    );
+    let mut out = io::stdout().lock();
+    // Nobody may be reading: the service runs all the same.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// The policy on the admin page.
+struct PolicyPage(Arc<PolicySource>);
+
+impl admin::Status for PolicyPage {
+    fn status(&self) -> Value {
+        let status = self.0.status();
+        let findings = |findings: &[Finding]| findings.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let rejected = status.rejected.as_ref().map(
+            |rejection| json!({ "at_unix_ms": rejection.at.0, "findings": findings(&rejection.findings) }),
+        );
+        json!({
+            "policy_revision": &*status.revision,
+            "policy_loaded_at_unix_ms": status.loaded_at.0,
+            "policy_warnings": findings(&status.warnings),
+            "policy_rejected": rejected,
+        })
+    }
+}

@@ -1,0 +1,138 @@
+use std::io::Write as _;
+
+use super::*;
+
+fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn nothing_given_is_the_default() {
+    let settings = Settings::load_from(None, [], &SettingsFlags::default()).unwrap();
+    assert_eq!(settings, Settings::default());
+}
+
+#[test]
+fn later_sources_go_before_earlier_ones() {
+    let file = file("listen = \"0.0.0.0:1\"\nadmin = \"0.0.0.0:2\"\nthreads = 3\nlog = \"warn\"");
+    let variables = variables(&[
+        ("TOLLGATE_ADMIN", "off"),
+        ("TOLLGATE_THREADS", "4"),
+        ("TOLLGATE_LOG", "warn,tollgate=debug"),
+        ("TOLLGATE_POLICY", "p.toml"),
+        ("TOLLGATE_API_KEY", "tg_secret"),
+        ("TOLLGATE_TEAM", "chatbot"),
+        ("HOME", "/root"),
+    ]);
+    let flags = SettingsFlags {
+        threads: Some(5),
+        store: Some("redis://:pw@cache:6379".to_owned()),
+        ..SettingsFlags::default()
+    };
+    let settings = Settings::load_from(Some(file.path()), variables, &flags).unwrap();
+    let expected = Settings {
+        listen: "0.0.0.0:1".parse().unwrap(),
+        admin: None,
+        threads: Some(5),
+        log: "warn,tollgate=debug".to_owned(),
+        policy: Some(PathBuf::from("p.toml")),
+        store: "redis://:pw@cache:6379".parse().unwrap(),
+        ..Settings::default()
+    };
+    assert_eq!(settings, expected);
+    assert!(!format!("{settings:?}").contains("pw"));
+}
+
+#[test]
+fn says_which_setting_is_wrong_and_where_it_comes_from() {
+    let flag = |set: fn(&mut SettingsFlags)| {
+        let mut flags = SettingsFlags::default();
+        set(&mut flags);
+        flags
+    };
+    let none = SettingsFlags::default;
+    for (text, pairs, flags, said) in [
+        ("lissten = \"x\"", &[][..], none(), "`lissten` in `FILE` is no setting; did you mean `listen`?"),
+        ("colour = 1", &[], none(), "`colour` in `FILE` is no setting; the settings are listen,"),
+        ("a = 1\nlisten = ", &[], none(), "`FILE`, line 2: "),
+        ("listen = \"here\"", &[], none(), "`listen` in `FILE`: "),
+        ("threads = -1", &[], none(), "`threads` in `FILE`: "),
+        (
+            "",
+            &[("TOLLGATE_LISTN", "x")],
+            none(),
+            "variable `TOLLGATE_LISTN` is no setting; did you mean `listen`?",
+        ),
+        ("", &[("TOLLGATE_THREADS", "many")], none(), "environment variable `TOLLGATE_THREADS`: "),
+        (
+            "",
+            &[("TOLLGATE_ADMIN", "here")],
+            none(),
+            "environment variable `TOLLGATE_ADMIN`: `here` is no address",
+        ),
+        (
+            "",
+            &[],
+            flag(|f| f.store = Some("http://:hunter2@x".to_owned())),
+            "flag `--store`: not the address of",
+        ),
+        ("", &[], flag(|f| f.log_format = Some("xml".to_owned())), "flag `--log-format`: "),
+        (
+            "",
+            &[],
+            flag(|f| f.store_deadline_ms = Some(0)),
+            "flag `--store-deadline-ms`: `0` is not between 1",
+        ),
+        ("threads = 5000", &[], none(), "`threads` in `FILE`: `5000` is not between"),
+        ("log = \"=,=\"", &[], none(), "`log` in `FILE`: `=,=` is no filter"),
+        (
+            "redis_password_file = \"x\"",
+            &[],
+            none(),
+            "`redis_password_file` in `FILE`: the store is not Redis",
+        ),
+    ] {
+        let file = file(text);
+        let error = Settings::load_from(Some(file.path()), variables(pairs), &flags).unwrap_err().to_string();
+        let error = error.replace(&file.path().display().to_string(), "FILE");
+        assert!(error.contains(said) && !error.contains("hunter2"), "{error}\n{said}");
+    }
+}
+
+#[test]
+fn a_broken_file_does_not_give_its_password_away() {
+    let file = file("store = \"redis://:hunter2@cache\nlisten = 1");
+    let error = Settings::load_from(Some(file.path()), [], &SettingsFlags::default()).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    let missing = Settings::load_from(Some(Path::new("/nowhere.toml")), [], &SettingsFlags::default());
+    assert!(missing.unwrap_err().to_string().starts_with("`/nowhere.toml` cannot be read: "));
+}
+
+#[test]
+fn reads_the_password_from_its_file() {
+    let secret = file("hunter2\n");
+    let with = |store: &str| SettingsFlags {
+        store: Some(store.to_owned()),
+        redis_password_file: Some(secret.path().display().to_string()),
+        ..SettingsFlags::default()
+    };
+    let settings = Settings::load_from(None, [], &with("redis://cache")).unwrap();
+    let StoreUrl::Redis { password, .. } = &settings.store else { panic!("{settings:?}") };
+    assert_eq!(password.as_deref(), Some("hunter2"));
+    assert!(!format!("{settings:?}").contains("hunter2"));
+    let twice = Settings::load_from(None, [], &with("redis://:other@cache")).unwrap_err();
+    assert!(twice.to_string().contains("holds a password already"));
+}
+
+#[test]
+fn every_key_is_known() {
+    let error = Figment::from(("colour", 1)).extract::<Settings>().unwrap_err();
+    let figment::error::Kind::UnknownField(_, known) = error.kind else { panic!("{error}") };
+    assert_eq!(known, KEYS);
+}

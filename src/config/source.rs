@@ -1,0 +1,358 @@
+//! The policy in force: read from a file, and again whenever the file changes.
+//!
+//! A new policy takes effect whole or not at all: what does not load changes nothing, is logged, and shows in the status.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode},
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use super::{
+    EXAMPLE_POLICY,
+    findings::{Finding, PolicyReport, Severity},
+    load::{now, parse_policy_for, read_file, unreadable},
+};
+use crate::domain::{Timestamp, policy::Policy};
+
+/// How often the file is read without being told of a change: the bound where the system tells of none (network disks).
+const POLL: Duration = Duration::from_secs(10);
+/// A file that is being written is left alone until nothing happened for so long…
+const QUIET: Duration = Duration::from_millis(50);
+/// … but not for longer than this.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Symbolic links from the file's name to the file; Linux itself follows no more.
+const MAX_LINKS: usize = 40;
+
+/// What is in force, and what was refused since.
+#[derive(Clone, Debug)]
+pub struct PolicyStatus {
+    /// The revision in force.
+    pub revision: Arc<str>,
+    /// When it was loaded.
+    pub loaded_at: Timestamp,
+    /// What is suspicious about it.
+    pub warnings: Vec<Finding>,
+    /// The newer policy that did not load, until one does.
+    pub rejected: Option<Rejection>,
+}
+
+/// A policy that did not load.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    /// When it was tried.
+    pub at: Timestamp,
+    /// Why not.
+    pub findings: Vec<Finding>,
+}
+
+/// What became of an attempt to load the policy again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// The file is as it was at the last attempt.
+    Unchanged,
+    /// What the file says is in force now.
+    Loaded,
+    /// The file does not load: see [`PolicySource::status`].
+    Rejected,
+}
+
+/// Why there is no policy to start with.
+#[derive(Debug, Error)]
+pub enum PolicySourceError {
+    /// It does not load.
+    #[error("the policy does not load\n{0}")]
+    Rejected(Box<PolicyReport>),
+    /// There is no thread to watch it.
+    #[error("the policy cannot be watched: {0}")]
+    Watch(#[from] std::io::Error),
+}
+
+/// The policy in force, and the watch over its file, which ends when this is dropped.
+#[derive(Debug)]
+pub struct PolicySource {
+    shared: Arc<Shared>,
+    /// Tells the watching thread to look: at the file, or at `stopped`. One pending word is as good as many, so a full
+    /// channel is not waited for.
+    wake: mpsc::SyncSender<()>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// `None`: the built-in example.
+    path: Option<PathBuf>,
+    current: Arc<ArcSwap<Policy>>,
+    status: watch::Sender<Arc<PolicyStatus>>,
+    /// The hash of what was read last. Held during a whole attempt, so that attempts come one after the other and the
+    /// last one read is the one in force. Nothing on the hot path takes it.
+    last: Mutex<blake3::Hash>,
+    stopped: AtomicBool,
+}
+
+impl PolicySource {
+    /// Loads the policy in `path` and watches it from now on.
+    ///
+    /// # Errors
+    /// The policy has errors, or no thread can be started.
+    pub fn open(path: &Path) -> Result<Self, PolicySourceError> {
+        Self::open_polling(path, POLL)
+    }
+
+    /// The built-in example, which never changes.
+    ///
+    /// # Errors
+    /// The example has errors, which the tests exclude.
+    pub fn example() -> Result<Self, PolicySourceError> {
+        let report = parse_policy_for(EXAMPLE_POLICY, "the built-in example", now(), None);
+        let (wake, _) = mpsc::sync_channel(1);
+        Ok(Self { shared: Arc::new(Shared::start(None, report, hash(EXAMPLE_POLICY))?), wake })
+    }
+
+    fn open_polling(path: &Path, poll: Duration) -> Result<Self, PolicySourceError> {
+        // Later changes of the working directory do not move the file.
+        let path = std::path::absolute(path)?;
+        let (report, seen) = read(&path, None);
+        let shared = Arc::new(Shared::start(Some(path.clone()), report, seen)?);
+        let (wake, woken) = mpsc::sync_channel(1);
+        let watching = Watching { path, shared: Arc::downgrade(&shared), woken, wake: wake.clone(), poll };
+        thread::Builder::new().name("policy".to_owned()).spawn(move || watching.run())?;
+        Ok(Self { shared, wake })
+    }
+
+    /// The policy in force; the same pointer for ever, so it can be kept.
+    #[must_use]
+    pub fn policy(&self) -> Arc<ArcSwap<Policy>> {
+        Arc::clone(&self.shared.current)
+    }
+
+    /// What is in force, and what was refused since.
+    #[must_use]
+    pub fn status(&self) -> Arc<PolicyStatus> {
+        Arc::clone(&self.shared.status.borrow())
+    }
+
+    /// The status, and word of every change of it.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<PolicyStatus>> {
+        self.shared.status.subscribe()
+    }
+
+    /// Reads the file now (it is also read by itself when it changes). Blocks for as long as the disk takes.
+    pub fn reload(&self) -> Reload {
+        self.shared.attempt()
+    }
+}
+
+impl Drop for PolicySource {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::Release);
+        let _ = self.wake.try_send(());
+    }
+}
+
+impl Shared {
+    fn start(
+        path: Option<PathBuf>,
+        report: PolicyReport,
+        seen: blake3::Hash,
+    ) -> Result<Self, PolicySourceError> {
+        let Some(policy) = report.policy.clone() else {
+            return Err(PolicySourceError::Rejected(Box::new(report)));
+        };
+        let status = accepted(&policy, report.findings);
+        Ok(Self {
+            path,
+            current: Arc::new(ArcSwap::from_pointee(policy)),
+            status: watch::Sender::new(Arc::new(status)),
+            last: Mutex::new(seen),
+            stopped: AtomicBool::new(false),
+        })
+    }
+
+    fn attempt(&self) -> Reload {
+        let Some(path) = &self.path else { return Reload::Unchanged };
+        // A panic while the lock was held leaves nothing but a hash behind.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.current.load_full();
+        let (report, seen) = read(path, Some((&running.organization.id, *last)));
+        if seen == *last {
+            return Reload::Unchanged;
+        }
+        *last = seen;
+        match report.policy {
+            Some(policy) => {
+                let status = accepted(&policy, report.findings);
+                self.current.store(Arc::new(policy));
+                self.status.send_replace(Arc::new(status));
+                Reload::Loaded
+            }
+            None => {
+                let before = self.status.borrow().revision.clone();
+                tracing::error!(path = %path.display(), revision = %before, "the new policy does not load; the old one stays");
+                report.findings.iter().for_each(log);
+                let rejected = Some(Rejection { at: now(), findings: report.findings });
+                self.status.send_modify(|status| {
+                    *status = Arc::new(PolicyStatus { rejected, ..(**status).clone() })
+                });
+                Reload::Rejected
+            }
+        }
+    }
+}
+
+fn accepted(policy: &Policy, findings: Vec<Finding>) -> PolicyStatus {
+    tracing::info!(revision = %policy.revision, teams = policy.teams.len(), "policy loaded");
+    findings.iter().for_each(log);
+    PolicyStatus {
+        revision: Arc::clone(&policy.revision),
+        loaded_at: now(),
+        warnings: findings,
+        rejected: None,
+    }
+}
+
+fn log(finding: &Finding) {
+    let Finding { file, line, key_path, message, help, .. } = finding;
+    match finding.severity {
+        Severity::Error => {
+            tracing::error!(%file, line, key = key_path, problem = message, help, "policy error")
+        }
+        Severity::Warning => {
+            tracing::warn!(%file, line, key = key_path, problem = message, help, "policy warning")
+        }
+    }
+}
+
+fn hash(text: &str) -> blake3::Hash {
+    blake3::hash(text.as_bytes())
+}
+
+/// Reads the file; parses it unless it is as it was. `running` is the organization in force and the hash of the last text.
+fn read(path: &Path, running: Option<(&str, blake3::Hash)>) -> (PolicyReport, blake3::Hash) {
+    let name = path.display().to_string();
+    match read_file(path) {
+        Err(reason) => {
+            let seen = hash(&reason);
+            (unreadable(&name, reason), seen)
+        }
+        Ok(text) => {
+            let seen = hash(&text);
+            if running.is_some_and(|(_, last)| last == seen) {
+                return (PolicyReport { policy: None, findings: Vec::new() }, seen);
+            }
+            (parse_policy_for(&text, &name, now(), running.map(|(organization, _)| organization)), seen)
+        }
+    }
+}
+
+/// The thread that watches the file. It holds the source weakly: when that is dropped, the next word or poll ends it.
+struct Watching {
+    path: PathBuf,
+    shared: Weak<Shared>,
+    woken: mpsc::Receiver<()>,
+    wake: mpsc::SyncSender<()>,
+    poll: Duration,
+}
+
+impl Watching {
+    fn run(self) {
+        let wake = self.wake.clone();
+        let told = move |event: notify::Result<Event>| {
+            if event.map_or(true, |event| matters(&event)) {
+                let _ = wake.try_send(());
+            }
+        };
+        let mut watcher = notify::recommended_watcher(told)
+            .map_err(
+                |error| tracing::warn!(%error, "the policy is not watched; it is read every few seconds"),
+            )
+            .ok();
+        let mut watched = Vec::new();
+        loop {
+            // Watch, then read: what changes after the reading is told, what changed before it is read.
+            if let Some(watcher) = &mut watcher {
+                watch_directories(watcher, &mut watched, directories(&self.path));
+            }
+            let Some(shared) = self.shared.upgrade() else { return };
+            if shared.stopped.load(Ordering::Acquire) {
+                return;
+            }
+            shared.attempt();
+            drop(shared);
+            if let Ok(()) = self.woken.recv_timeout(self.poll) {
+                self.settle();
+            }
+        }
+    }
+
+    /// Waits until the file is left alone.
+    fn settle(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE && self.woken.recv_timeout(QUIET).is_ok() {}
+    }
+}
+
+/// Whether an event may mean a new content. Reading the file is an event too, and must not lead to another reading.
+fn matters(event: &Event) -> bool {
+    match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
+        EventKind::Access(_) => false,
+        _ => true,
+    }
+}
+
+/// The directories in which a change can give the path another content: that of the file, of each symbolic link on the
+/// way to it, and of each directory on the way that is itself a link (Kubernetes swaps such a link, `..data`).
+///
+/// A file is never watched itself: editors and deployments replace it, and the watch would stay with the old one.
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut at = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        let links = at.ancestors().skip(1).filter(|ancestor| ancestor.is_symlink());
+        found.extend(links.filter_map(|link| link.parent()).map(Path::to_owned));
+        let Some(directory) = at.parent().map(Path::to_owned) else { break };
+        let target = fs::read_link(&at).map(|target| directory.join(target));
+        found.push(directory);
+        let Ok(target) = target else { break };
+        at = target;
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Watches exactly these directories. One that is watched already is watched anew, as it may have been replaced.
+fn watch_directories(
+    watcher: &mut RecommendedWatcher,
+    watched: &mut Vec<PathBuf>,
+    directories: Vec<PathBuf>,
+) {
+    for gone in watched.iter().filter(|directory| !directories.contains(directory)) {
+        let _ = watcher.unwatch(gone);
+    }
+    for directory in &directories {
+        if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+            tracing::debug!(%error, directory = %directory.display(), "not watched; the policy is read every few seconds");
+        }
+    }
+    *watched = directories;
+}
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;

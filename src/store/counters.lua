@@ -1,0 +1,53 @@
+#!lua flags=no-writes
+-- The states of counters, as domain/counter.rs (state) has them. Changes nothing.
+--
+-- KEYS 1 counters, 2 history: as in reserve.lua
+-- ARGV 1 numbers: now (negative: ask TIME), then for each counter slot_ms (negative: a budget)
+--      2 the struct format of ARGV 1       3… the field of each counter
+-- Reply, packed doubles: now, then for each counter used, settled, open
+--
+-- A worked call: after that of settle.lua, at 6100 ms.
+--   EVALSHA <sha> 2 tollgate:{acme}:counters tollgate:{acme}:history pack(6100, 1000) <dd team/chatbot|requests|minute
+--   -> pack(6100, 1, 0, 0)
+local argv, keys = ARGV, KEYS
+if #keys ~= 2 or #argv < 2 then return redis.error_reply('ERR counters: 2 keys and at least 2 arguments') end
+local read = struct.unpack
+local arg = {read(argv[2], argv[1])}
+local n = #argv - 2
+if #arg ~= n + 2 then return redis.error_reply('ERR counters: the arguments do not match the counts') end
+
+local now = arg[1]
+if now < 0 then
+  local time = redis.call('TIME')
+  local us = time[2] + 0
+  now = time[1] * 1000 + (us - us % 1000) / 1000
+end
+
+local value = n > 0 and redis.call('HMGET', keys[1], unpack(argv, 3)) or {}
+local reply = {now}
+for i = 1, n do
+  local v, ms = value[i], arg[1 + i]
+  if ms < 0 then ms = -ms end
+  local used, settled, open = 0, 0, 0
+  if v then
+    local head, _, total = read('<ddd', v)
+    local base = 0
+    if #v == 48 then base, settled, open = read('<ddd', v, 25) end
+    local slot = now / ms
+    local gap = slot - slot % 1 - head
+    if gap > 60 then
+      total = 0
+    elseif gap > 0 and total > 0 then
+      -- Of the slots before head, the newest 60 - gap still count.
+      local from = 9 + 8 * (60 - gap)
+      local older = redis.call('HGET', keys[2], argv[2 + i]) or ''
+      if #older >= from then
+        local dropped = {read('<' .. ('d'):rep((#older - from + 1) / 8), older, from)}
+        for j = 1, #dropped - 1 do total = total - dropped[j] end
+      end
+    end
+    used = base + total
+  end
+  reply[3 * i - 1], reply[3 * i], reply[3 * i + 1] = used, settled, open
+end
+return struct.pack('<' .. ('d'):rep(#reply), unpack(reply))

@@ -1,0 +1,281 @@
+//! The counters in memory: slots with small numbers, found by key.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use crate::domain::{
+    Timestamp,
+    counter::{Counter, CounterKey, CounterKind, CounterState, Hold, Shortage},
+};
+use crate::store::Settled;
+
+/// Passes on what is already well spread: a counter key writes the hash of its name, a reservation id is random or a hash.
+#[derive(Default)]
+pub(super) struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 ^= value;
+    }
+
+    fn write_u128(&mut self, value: u128) {
+        let [low, high] = [value, value >> 64].map(|v| v & u128::from(u64::MAX));
+        self.0 ^= u64::try_from(low ^ high).unwrap_or_default();
+    }
+}
+
+/// A map whose keys need no hashing.
+pub(super) type SpreadMap<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+
+struct Slot {
+    key: CounterKey,
+    kind: CounterKind,
+    counter: Counter,
+    /// When it last changed.
+    touched: Timestamp,
+    /// The op that last changed it.
+    lsn: u64,
+    /// Whether it is in `dirty`.
+    dirty: bool,
+}
+
+impl Slot {
+    /// Whether looking at the counter now leaves it as it is: its ring has already seen the present slot.
+    fn is_current(&self, now: Timestamp, kind: CounterKind) -> bool {
+        let slot_ms = kind.slot_ms();
+        kind == self.kind && (now <= self.touched || now.0 / slot_ms <= self.touched.0 / slot_ms)
+    }
+}
+
+/// A counter as table `counters` keeps it.
+pub(super) struct CounterRow {
+    pub(super) slot: u32,
+    pub(super) key: CounterKey,
+    pub(super) kind: CounterKind,
+    pub(super) counter: Counter,
+    pub(super) lsn: u64,
+}
+
+/// All counters that hold anything.
+#[derive(Default)]
+pub(super) struct Counters {
+    slots: Vec<Option<Slot>>,
+    index: SpreadMap<CounterKey, u32>,
+    free: Vec<u32>,
+    /// Slots changed since they were last written to the tables.
+    dirty: Vec<u32>,
+    cursor: usize,
+}
+
+impl Counters {
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub(super) fn find(&self, key: &CounterKey) -> Option<u32> {
+        self.index.get(key).copied()
+    }
+
+    pub(super) fn key(&self, slot: u32) -> Option<&CounterKey> {
+        self.slot(slot).map(|s| &s.key)
+    }
+
+    /// A slot that is not in use; `None` after 2^32 counters.
+    pub(super) fn vacancy(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| u32::try_from(self.slots.len()).ok())
+    }
+
+    /// Ties `slot` to `key`, unless an op from `lsn` on did so already.
+    pub(super) fn define(&mut self, lsn: u64, slot: u32, key: CounterKey, kind: CounterKind) {
+        if self.slot(slot).is_some_and(|s| s.lsn >= lsn) {
+            return;
+        }
+        self.put(CounterRow { slot, key, kind, counter: Counter::default(), lsn });
+        self.mark(slot);
+    }
+
+    /// Puts a counter into its slot, as it was written.
+    pub(super) fn put(&mut self, row: CounterRow) {
+        let at = row.slot as usize;
+        while self.slots.len() <= at {
+            if self.slots.len() < at {
+                self.free.extend(u32::try_from(self.slots.len()));
+            }
+            self.slots.push(None);
+        }
+        self.index.insert(row.key.clone(), row.slot);
+        if let Some(place) = self.slots.get_mut(at) {
+            let CounterRow { key, kind, counter, lsn, .. } = row;
+            let slot = Slot { key, kind, counter, touched: Timestamp(0), lsn, dirty: false };
+            if let Some(old) = place.replace(slot)
+                && self.index.get(&old.key) == Some(&row.slot)
+                && place.as_ref().is_some_and(|new| new.key != old.key)
+            {
+                self.index.remove(&old.key);
+            }
+        }
+    }
+
+    /// Forgets which slots are free and finds them anew, after the slots were filled in no particular order.
+    pub(super) fn rebuild_free(&mut self) {
+        let vacant = self.slots.iter().zip(0..).filter(|(slot, _)| slot.is_none());
+        self.free = vacant.map(|(_, number)| number).collect();
+    }
+
+    /// Whether `hold` fits at any time from the counter's last change on. Time only takes away from what is used, so
+    /// that what fits at the beginning of time fits now; asking for that instant changes nothing.
+    pub(super) fn surely_fits(&mut self, slot: Option<u32>, hold: &Hold) -> bool {
+        let Some(slot) = slot.and_then(|s| self.slot_mut(s)) else { return hold.amount() <= hold.limit };
+        let used = slot.counter.state(Timestamp(0), hold.kind).used;
+        used + hold.amount() <= hold.limit
+    }
+
+    /// Whether `hold` fits now. Leaves the counter as it is: a refusal is not in the journal.
+    pub(super) fn check(&mut self, slot: Option<u32>, now: Timestamp, hold: &Hold) -> Result<u64, Shortage> {
+        self.look(slot, now, hold.kind, |counter| counter.check(now, hold))
+    }
+
+    /// The state now. Leaves the counter as it is.
+    pub(super) fn state(&mut self, slot: Option<u32>, now: Timestamp, kind: CounterKind) -> CounterState {
+        self.look(slot, now, kind, |counter| counter.state(now, kind))
+    }
+
+    /// Whether the counter can take a settlement. Leaves it as it is.
+    pub(super) fn can_settle(&mut self, slot: Option<u32>, now: Timestamp, hold: &Hold, actual: u64) -> bool {
+        let surely = match slot.and_then(|s| self.slot_mut(s)) {
+            Some(slot) => slot.counter.can_settle(Timestamp(0), hold, actual),
+            None => false,
+        };
+        surely || self.look(slot, now, hold.kind, |counter| counter.can_settle(now, hold, actual))
+    }
+
+    /// Takes a granted hold, unless the counter has already seen op `lsn`. What was used before.
+    pub(super) fn take(&mut self, lsn: u64, slot: u32, now: Timestamp, hold: &Hold) -> Option<u64> {
+        let changed = self.change(lsn, slot, now, hold.kind)?;
+        let used = changed.state(now, hold.kind).used;
+        changed.take(now, hold);
+        Some(used)
+    }
+
+    /// Settles a hold taken at `then`, unless the counter has already seen op `lsn`.
+    pub(super) fn settle(
+        &mut self,
+        lsn: u64,
+        slot: u32,
+        (now, then): (Timestamp, Timestamp),
+        hold: &Hold,
+        actual: u64,
+    ) -> Option<Settled> {
+        let counter = self.change(lsn, slot, now, hold.kind)?;
+        let settled_before = counter.state(now, hold.kind).settled;
+        counter.settle(now, then, hold, actual);
+        Some(Settled { settled_before, after: counter.state(now, hold.kind) })
+    }
+
+    pub(super) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// The slots to write in a round of writing; later changes go into the next one.
+    pub(super) fn take_dirty(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// The counter of a slot as it is now, if it was not written since it changed.
+    pub(super) fn capture(&mut self, number: u32) -> Option<CounterRow> {
+        let slot = self.slot_mut(number).filter(|s| s.dirty)?;
+        slot.dirty = false;
+        Some(CounterRow {
+            slot: number,
+            key: slot.key.clone(),
+            kind: slot.kind,
+            counter: slot.counter.clone(),
+            lsn: slot.lsn,
+        })
+    }
+
+    /// Looks at `count` slots from where it last stopped and empties those that hold nothing worth keeping and that no op
+    /// after `covered` (so, none in the journal) mentions. The emptied ones, and whether the last slot was reached.
+    pub(super) fn sweep(&mut self, count: usize, covered: u64, idle: impl Idle) -> (Vec<u32>, bool) {
+        let mut emptied = Vec::new();
+        let end = self.cursor.saturating_add(count).min(self.slots.len());
+        for at in self.cursor..end {
+            let Some(place) = self.slots.get_mut(at) else { break };
+            let gone =
+                place.take_if(|s| !s.dirty && s.lsn <= covered && idle.is_idle(&s.key, &s.counter, s.kind));
+            if let (Some(slot), Ok(number)) = (gone, u32::try_from(at)) {
+                self.index.remove(&slot.key);
+                self.free.push(number);
+                emptied.push(number);
+            }
+        }
+        let done = end == self.slots.len();
+        self.cursor = if done { 0 } else { end };
+        (emptied, done)
+    }
+
+    pub(super) const fn restart_sweep(&mut self) {
+        self.cursor = 0;
+    }
+
+    fn look<T>(
+        &mut self,
+        slot: Option<u32>,
+        now: Timestamp,
+        kind: CounterKind,
+        ask: impl FnOnce(&mut Counter) -> T,
+    ) -> T {
+        match slot.and_then(|s| self.slot_mut(s)) {
+            Some(slot) if slot.is_current(now, kind) => ask(&mut slot.counter),
+            Some(slot) => ask(&mut slot.counter.clone()),
+            None => ask(&mut Counter::default()),
+        }
+    }
+
+    fn change(&mut self, lsn: u64, number: u32, now: Timestamp, kind: CounterKind) -> Option<&mut Counter> {
+        let slot = self.slots.get_mut(number as usize)?.as_mut().filter(|s| s.lsn < lsn)?;
+        slot.lsn = lsn;
+        slot.kind = kind;
+        slot.touched = slot.touched.max(now);
+        if !slot.dirty {
+            slot.dirty = true;
+            self.dirty.push(number);
+        }
+        Some(&mut slot.counter)
+    }
+
+    fn mark(&mut self, number: u32) {
+        if let Some(slot) = self.slots.get_mut(number as usize).and_then(Option::as_mut)
+            && !slot.dirty
+        {
+            slot.dirty = true;
+            self.dirty.push(number);
+        }
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot> {
+        self.slots.get(number as usize)?.as_ref()
+    }
+
+    fn slot_mut(&mut self, number: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(number as usize)?.as_mut()
+    }
+}
+
+/// Tells which counters can go.
+pub(super) trait Idle {
+    fn is_idle(&self, key: &CounterKey, counter: &Counter, kind: CounterKind) -> bool;
+}

@@ -1,0 +1,342 @@
+//! The SQLite database: its schema, what the writer writes in one transaction, and what is read back.
+//!
+//! Every row carries the `lsn` of the op that last changed it, and is written in the transaction of the journal up to
+//! that op or a later one. So rows may be written at any time and in any order: replaying the journal over them skips
+//! what a row has already seen.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
+
+use super::{
+    counters::CounterRow,
+    spend::LineRow,
+    state::ReservationRow,
+    wire::{amounts_from_ints, amounts_to_ints, kind_from_int, kind_to_int},
+};
+use crate::domain::{Timestamp, counter::CounterKey};
+use crate::store::{Record, SpendAmounts, SpendKey};
+
+/// The version of the schema below, kept in SQLite's `user_version`.
+pub(super) const SCHEMA: i64 = 1;
+
+const CREATE: &str = "
+    CREATE TABLE journal (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, ops BLOB NOT NULL);
+    CREATE TABLE covered (one INTEGER PRIMARY KEY CHECK (one = 1), lsn INTEGER NOT NULL);
+    INSERT INTO covered VALUES (1, 0);
+    CREATE TABLE counters (
+        slot INTEGER PRIMARY KEY, name TEXT NOT NULL, period INTEGER NOT NULL, kind INTEGER NOT NULL,
+        lsn INTEGER NOT NULL, counter BLOB NOT NULL);
+    CREATE TABLE reservations (
+        seq INTEGER PRIMARY KEY, id BLOB NOT NULL, lsn INTEGER NOT NULL, forget_at INTEGER NOT NULL,
+        settled INTEGER NOT NULL, record BLOB NOT NULL);
+    CREATE INDEX reservations_by_end ON reservations (forget_at);
+    CREATE TABLE gates (
+        name TEXT NOT NULL, period INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (name, period)) WITHOUT ROWID;
+    CREATE TABLE spend (
+        month INTEGER NOT NULL, team TEXT NOT NULL, day INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL,
+        cost_nanos INTEGER NOT NULL, requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
+        cached_input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL,
+        audio_ms INTEGER NOT NULL, characters INTEGER NOT NULL, lsn INTEGER NOT NULL,
+        PRIMARY KEY (month, team, day, model, key)) WITHOUT ROWID;
+    PRAGMA user_version = 1;
+";
+
+const LINE: &str = "SELECT month, team, day, model, key, cost_nanos, requests, input_tokens, cached_input_tokens, \
+     output_tokens, reasoning_tokens, audio_ms, characters, lsn FROM spend";
+
+/// Journal rows removed in one transaction, so that no commit is much longer than another.
+const TRUNCATED_AT_ONCE: i64 = 64;
+
+/// What the writer puts on disk in one transaction.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The first and the last op of `ops`; `last < first` where there are none.
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) ops: Vec<u8>,
+    pub(super) counters_gone: Vec<u32>,
+    pub(super) counters: Vec<CounterRow>,
+    pub(super) reservations_gone: Vec<u64>,
+    pub(super) reservations: Vec<ReservationRow>,
+    pub(super) lines: Vec<LineRow>,
+    pub(super) gates: Option<Vec<(CounterKey, Timestamp)>>,
+    /// Remove journal rows up to this op, a bounded number of them.
+    pub(super) truncate: Option<u64>,
+}
+
+/// A reservation whose time is over, as the table has it.
+#[derive(Clone, Copy)]
+pub(super) struct Expired {
+    pub(super) id: u128,
+    pub(super) seq: u64,
+    pub(super) lsn: u64,
+}
+
+/// Opens the database for writing.
+pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Room for every statement below; the default is 16.
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// The version of the schema as found; 0: an empty database.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(CREATE)?;
+    transaction.commit()
+}
+
+/// Writes a batch. `true`: all of the journal that was to be removed is.
+pub(super) fn commit(connection: &mut Connection, batch: &Batch) -> rusqlite::Result<bool> {
+    let transaction = connection.transaction()?;
+    if batch.first <= batch.last {
+        let mut insert =
+            transaction.prepare_cached("INSERT INTO journal (last, first, ops) VALUES (?, ?, ?)")?;
+        insert.execute(params![int(batch.last), int(batch.first), batch.ops])?;
+    }
+    write_counters(&transaction, batch)?;
+    write_reservations(&transaction, batch)?;
+    write_lines(&transaction, &batch.lines)?;
+    if let Some(gates) = &batch.gates {
+        transaction.execute("DELETE FROM gates", [])?;
+        let mut insert = transaction.prepare_cached("INSERT INTO gates VALUES (?, ?, ?)")?;
+        for (key, until) in gates {
+            insert.execute(params![key.name(), key.period(), int(until.0)])?;
+        }
+    }
+    let truncated = batch.truncate.map_or(Ok(true), |covered| truncate(&transaction, covered))?;
+    transaction.commit()?;
+    Ok(truncated)
+}
+
+fn write_counters(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    // Removals first: a slot that was emptied may already have its next counter.
+    for slot in &batch.counters_gone {
+        transaction.prepare_cached("DELETE FROM counters WHERE slot = ?")?.execute([slot])?;
+    }
+    for row in &batch.counters {
+        let mut put =
+            transaction.prepare_cached("INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?, ?)")?;
+        let counter = encode(&row.counter)?;
+        let kind = int(kind_to_int(row.kind));
+        put.execute(params![row.slot, row.key.name(), row.key.period(), kind, int(row.lsn), counter])?;
+    }
+    Ok(())
+}
+
+fn write_reservations(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    // Removals first: a displaced reservation may have ended since, and is still needed to replay the journal.
+    for seq in &batch.reservations_gone {
+        transaction.prepare_cached("DELETE FROM reservations WHERE seq = ?")?.execute([int(*seq)])?;
+    }
+    for row in &batch.reservations {
+        let sql = "INSERT OR REPLACE INTO reservations VALUES (?, ?, ?, ?, ?, ?)";
+        let (settled, record) = (row.record.settlement.is_some(), encode(&row.record)?);
+        let (seq, lsn, forget_at) = (int(row.seq), int(row.lsn), int(row.forget_at.0));
+        let id = row.id.to_be_bytes();
+        transaction.prepare_cached(sql)?.execute(params![seq, id, lsn, forget_at, settled, record])?;
+    }
+    Ok(())
+}
+
+fn write_lines(transaction: &Transaction<'_>, lines: &[LineRow]) -> rusqlite::Result<()> {
+    for LineRow { key, amounts, lsn } in lines {
+        let sql = "INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let [a, b, c, d, e, f, g, h] = amounts_to_ints(amounts).map(int);
+        let SpendKey { month, team, day, model, key } = key;
+        transaction.prepare_cached(sql)?.execute(params![
+            month,
+            team,
+            day,
+            model,
+            key,
+            a,
+            b,
+            c,
+            d,
+            e,
+            f,
+            g,
+            h,
+            int(*lsn)
+        ])?;
+    }
+    Ok(())
+}
+
+fn truncate(transaction: &Transaction<'_>, covered: u64) -> rusqlite::Result<bool> {
+    let sql =
+        "SELECT count(*), max(last) FROM (SELECT last FROM journal WHERE last <= ? ORDER BY last LIMIT ?)";
+    let found = transaction.query_row(sql, [int(covered), TRUNCATED_AT_ONCE], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
+    });
+    let (count, last) = found?;
+    if let Some(last) = last {
+        transaction.execute("DELETE FROM journal WHERE last <= ?", [last])?;
+        transaction.execute("UPDATE covered SET lsn = ?", [last])?;
+    }
+    Ok(count < TRUNCATED_AT_ONCE)
+}
+
+/// At most `count` reservations that end at or before `now` and that no op after `covered` mentions.
+pub(super) fn expired(
+    connection: &Connection,
+    now: Timestamp,
+    covered: u64,
+    count: u32,
+) -> rusqlite::Result<Vec<Expired>> {
+    let sql = "SELECT id, seq, lsn FROM reservations WHERE forget_at <= ? AND lsn <= ? LIMIT ?";
+    let mut select = connection.prepare_cached(sql)?;
+    let rows = select.query_map([int(now.0), int(covered), i64::from(count)], |row| {
+        Ok(Expired { id: u128::from_be_bytes(row.get(0)?), seq: uint(row, 1)?, lsn: uint(row, 2)? })
+    })?;
+    rows.collect()
+}
+
+/// The last op that the tables hold everything of.
+pub(super) fn covered(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT lsn FROM covered", [], |row| uint(row, 0))
+}
+
+/// Hands each journal row on, in order: its first and its last op, and the ops.
+pub(super) fn journal<E: From<rusqlite::Error>>(
+    connection: &Connection,
+    mut each: impl FnMut(u64, u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut select = connection.prepare("SELECT first, last, ops FROM journal ORDER BY last")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let ops = row.get_ref(2)?.as_blob().map_err(|e| malformed(2, Type::Blob, e))?;
+        each(uint(row, 0)?, uint(row, 1)?, ops)?;
+    }
+    Ok(())
+}
+
+pub(super) fn counters(connection: &Connection, mut each: impl FnMut(CounterRow)) -> rusqlite::Result<()> {
+    let mut select = connection.prepare("SELECT slot, name, period, kind, lsn, counter FROM counters")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let kind =
+            kind_from_int(uint(row, 3)?).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(3, 0))?;
+        let key = CounterKey::new(row.get::<_, String>(1)?).in_period(row.get(2)?);
+        each(CounterRow { slot: row.get(0)?, key, kind, lsn: uint(row, 4)?, counter: decode(row, 5)? });
+    }
+    Ok(())
+}
+
+/// Hands on, in the order they were made, the settled reservations by name only and the open ones whole.
+pub(super) fn reservations(
+    connection: &Connection,
+    mut settled: impl FnMut(u128, u64),
+    mut open: impl FnMut(ReservationRow),
+) -> rusqlite::Result<()> {
+    let sql = "SELECT seq, id, lsn, forget_at, settled, record FROM reservations ORDER BY seq";
+    let mut select = connection.prepare(sql)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        if row.get(4)? {
+            settled(u128::from_be_bytes(row.get(1)?), uint(row, 0)?);
+        } else {
+            open(reservation_of(row)?);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn reservation(connection: &Connection, seq: u64) -> rusqlite::Result<Option<ReservationRow>> {
+    let sql = "SELECT seq, id, lsn, forget_at, settled, record FROM reservations WHERE seq = ?";
+    connection.prepare_cached(sql)?.query_row([int(seq)], reservation_of).optional()
+}
+
+fn reservation_of(row: &Row<'_>) -> rusqlite::Result<ReservationRow> {
+    let id = u128::from_be_bytes(row.get(1)?);
+    let record: Record = decode(row, 5)?;
+    let forget_at = Timestamp(uint(row, 3)?);
+    Ok(ReservationRow { id, seq: uint(row, 0)?, lsn: uint(row, 2)?, forget_at, record })
+}
+
+pub(super) fn gates(connection: &Connection) -> rusqlite::Result<Vec<(CounterKey, Timestamp)>> {
+    let mut select = connection.prepare("SELECT name, period, until FROM gates")?;
+    let rows = select.query_map([], |row| {
+        let key = CounterKey::new(row.get::<_, String>(0)?).in_period(row.get(1)?);
+        Ok((key, Timestamp(uint(row, 2)?)))
+    })?;
+    rows.collect()
+}
+
+/// The lines from `month` on.
+pub(super) fn lines_from(connection: &Connection, month: u32) -> rusqlite::Result<Vec<LineRow>> {
+    let mut select = connection.prepare(&format!("{LINE} WHERE month >= ?"))?;
+    let rows = select.query_map([month], line_of)?;
+    rows.collect()
+}
+
+/// The lines of one team in one month, in order.
+pub(super) fn lines_of(connection: &Connection, month: u32, team: &str) -> rusqlite::Result<Vec<LineRow>> {
+    let sql = format!("{LINE} WHERE month = ? AND team = ? ORDER BY day, model, key");
+    let mut select = connection.prepare_cached(&sql)?;
+    let rows = select.query_map(params![month, team], line_of)?;
+    rows.collect()
+}
+
+pub(super) fn line(connection: &Connection, key: &SpendKey) -> rusqlite::Result<LineRow> {
+    let sql = format!("{LINE} WHERE month = ? AND team = ? AND day = ? AND model = ? AND key = ?");
+    let mut select = connection.prepare_cached(&sql)?;
+    let found = select.query_row(params![key.month, key.team, key.day, key.model, key.key], line_of);
+    let empty = || LineRow { key: key.clone(), amounts: SpendAmounts::default(), lsn: 0 };
+    Ok(found.optional()?.unwrap_or_else(empty))
+}
+
+/// The teams with lines in one month, in order.
+pub(super) fn teams(connection: &Connection, month: u32) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT DISTINCT team FROM spend WHERE month = ? AND team <> '' ORDER BY team";
+    let mut select = connection.prepare_cached(sql)?;
+    let rows = select.query_map([month], |row| row.get(0))?;
+    rows.collect()
+}
+
+fn line_of(row: &Row<'_>) -> rusqlite::Result<LineRow> {
+    let text = |at| row.get::<_, String>(at).map(std::sync::Arc::from);
+    let key =
+        SpendKey { month: row.get(0)?, team: text(1)?, day: row.get(2)?, model: text(3)?, key: text(4)? };
+    let mut ints = [0; 8];
+    for (int, at) in ints.iter_mut().zip(5..) {
+        *int = uint(row, at)?;
+    }
+    Ok(LineRow { key, amounts: amounts_from_ints(ints), lsn: uint(row, 13)? })
+}
+
+/// SQLite's integers are signed; what is past their end (a time that never comes) becomes the last of them.
+fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn uint(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(at)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, value))
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> rusqlite::Result<Vec<u8>> {
+    postcard::to_stdvec(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+}
+
+fn decode<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
+    let blob = row.get_ref(at)?.as_blob().map_err(|e| malformed(at, Type::Blob, e))?;
+    postcard::from_bytes(blob).map_err(|e| malformed(at, Type::Blob, e))
+}
+
+fn malformed(
+    at: usize,
+    kind: Type,
+    cause: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(at, kind, Box::new(cause))
+}

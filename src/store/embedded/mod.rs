@@ -1,0 +1,370 @@
+//! The store of one machine: state in memory, durable through one SQLite database in a directory of its own.
+//!
+//! Every change is decided in memory under one lock and written down as an op. One thread commits the ops in order, many
+//! at a time.
+//!
+//! - A settlement is answered after the commit that holds it, and so is whoever asks about it meanwhile. As the journal is
+//!   sequential, every reservation before it is on disk by then too.
+//! - A reservation is answered at once and committed within about 5 ms, longer only while the disk is busy with the commit
+//!   before. After a crash the reservations of the last such moment may be unknown; an acknowledged settlement never is.
+//! - Memory holds counters in use, open reservations, the spend lines of two months, and 24 bytes for each settled
+//!   reservation that can still be repeated; the rest is in the tables.
+
+mod counters;
+mod disk;
+mod op;
+mod recover;
+mod shared;
+mod spend;
+mod state;
+#[cfg(test)]
+mod tests;
+mod wire;
+mod writer;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+use rusqlite::{Connection, ErrorCode};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use self::{
+    recover::RecoverError,
+    shared::{Inner, Shared, Step},
+    writer::Writer,
+};
+use super::{
+    Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey, Store,
+    StoreError, clock::Clock,
+};
+use crate::domain::{
+    Timestamp,
+    counter::{CounterKey, CounterKind, CounterState},
+};
+
+/// The database's file in the store's directory. SQLite keeps two more beside it.
+const DATABASE: &str = "tollgate.db";
+/// The file whose lock tells that a process has the store open.
+const LOCK: &str = "lock";
+
+/// Why a directory cannot be opened as a store.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The directory or its lock file cannot be made.
+    #[error("cannot use the directory `{}`: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it open (or this one, a second time).
+    #[error("the store in `{}` is open in another process", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A later version of Tollgate wrote it.
+    #[error("the store in `{}` has schema {found}; this version knows schemas up to {known}", path.display())]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// The schema's version.
+        found: i64,
+        /// The latest version known here.
+        known: i64,
+    },
+    /// What is there is not what the store wrote.
+    #[error("the store in `{}` is damaged: {detail}", path.display())]
+    Corrupt {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        detail: String,
+    },
+    /// The database cannot be read or written.
+    #[error("cannot open the store in `{}`: {source}", path.display())]
+    Database {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The writer's thread cannot be started.
+    #[error("cannot start the store's writer: {0}")]
+    Thread(io::Error),
+}
+
+impl OpenError {
+    fn from_recover(path: &Path, error: RecoverError) -> Self {
+        let path = path.to_owned();
+        let source = match error {
+            RecoverError::Sqlite(source) => source,
+            other => return Self::Corrupt { path, detail: other.to_string() },
+        };
+        let damaged = match source.sqlite_error_code() {
+            Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
+            // Not from SQLite, so about a value that it gave us.
+            None => true,
+        };
+        if damaged {
+            return Self::Corrupt { path, detail: source.to_string() };
+        }
+        Self::Database { path, source }
+    }
+}
+
+/// The store. Clones share it; when the last one is dropped, what is not on disk yet is written.
+#[derive(Clone)]
+pub struct EmbeddedStore(Arc<Handle>);
+
+struct Handle {
+    inner: Arc<Inner>,
+    /// For the rare reads of what is no longer in memory. Held for one query; never together with the lock of `inner`.
+    reader: Mutex<Connection>,
+    writer: Option<JoinHandle<()>>,
+    /// Locked for as long as the store is open; released after the writer has ended.
+    _lock: File,
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore").finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// Where the directory cannot be used, is open already, or holds what cannot be read.
+    pub fn open(dir: &Path, clock: Clock) -> Result<Self, OpenError> {
+        let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
+        fs::create_dir_all(dir).map_err(unusable)?;
+        let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK));
+        let lock = lock.map_err(unusable)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::Locked { path: dir.to_owned() },
+            TryLockError::Error(source) => unusable(source),
+        })?;
+        let failed = |error| OpenError::from_recover(dir, error);
+        let sqlite = |error| failed(RecoverError::Sqlite(error));
+        let path = dir.join(DATABASE);
+        let mut connection = disk::open(&path).map_err(sqlite)?;
+        match disk::version(&connection).map_err(sqlite)? {
+            0 => disk::create(&mut connection).map_err(sqlite)?,
+            found if found > disk::SCHEMA => {
+                return Err(OpenError::Newer { path: dir.to_owned(), found, known: disk::SCHEMA });
+            }
+            _ => {}
+        }
+        let (state, covered) = recover::recover(&connection, clock.now()).map_err(failed)?;
+        let reader = disk::open(&path).map_err(sqlite)?;
+        let lsn = state.lsn;
+        let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
+        let inner = Arc::new(Inner { shared, wake: Condvar::new(), clock });
+        let writer = Writer::new(Arc::clone(&inner), connection, lsn, covered);
+        let thread = std::thread::Builder::new().name("store-writer".to_owned());
+        let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
+        Ok(Self(Arc::new(Handle { inner, reader: Mutex::new(reader), writer: Some(writer), _lock: lock })))
+    }
+
+    /// Writes everything to the tables now, and forgets whatever is over. The store does both by itself, bit by bit.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] where it cannot be written.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        let (done, receiver) = oneshot::channel();
+        self.ask(done)?;
+        receiver.await.map_err(|_| StoreError::Unavailable)
+    }
+
+    fn ask(&self, done: oneshot::Sender<()>) -> Result<(), StoreError> {
+        let mut shared = self.0.inner.lock()?;
+        if shared.failing {
+            return Err(StoreError::Unavailable);
+        }
+        shared.checkpoints.push(done);
+        self.0.inner.release(shared, true);
+        Ok(())
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        // A panic between two queries leaves nothing behind in a connection that only reads.
+        self.0.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        query(&self.reader()).map_err(|error| {
+            tracing::error!(%error, "the embedded store cannot read");
+            StoreError::Unavailable
+        })
+    }
+
+    /// The settled reservation of row `seq`, if it is not over.
+    fn archived(&self, seq: u64) -> Result<Option<Record>, StoreError> {
+        let row = self.read(|connection| disk::reservation(connection, seq))?;
+        let now = self.0.inner.clock.now();
+        Ok(row.filter(|row| now < row.forget_at).map(|row| row.record))
+    }
+
+    /// Puts lines of old months into memory. Dropped lines may have been written after they were read here, so that what was
+    /// read counts only if none was.
+    fn load(&self, keys: &[SpendKey], drops: u64) -> Result<(), StoreError> {
+        let rows = self.read(|connection| {
+            keys.iter().map(|key| disk::line(connection, key)).collect::<rusqlite::Result<Vec<_>>>()
+        })?;
+        let mut shared = self.0.inner.lock()?;
+        if shared.state.spend.drops() == drops {
+            rows.into_iter().for_each(|row| shared.state.spend.put(row));
+        }
+        Ok(())
+    }
+
+    /// Reads about a month of the report: `memory` alone where it has the whole month, else `table` with `memory` over it.
+    fn report<T>(
+        &self,
+        month: u32,
+        memory: impl Fn(&spend::Spend) -> Vec<T>,
+        table: impl Fn(&Connection) -> rusqlite::Result<Vec<T>>,
+        merge: impl Fn(Vec<T>, Vec<T>) -> Vec<T>,
+    ) -> Result<Vec<T>, StoreError> {
+        loop {
+            let shared = self.0.inner.lock()?;
+            if shared.state.spend.is_resident(month) {
+                return Ok(memory(&shared.state.spend));
+            }
+            let drops = shared.state.spend.drops();
+            drop(shared);
+            let rows = self.read(&table)?;
+            let shared = self.0.inner.lock()?;
+            if shared.state.spend.drops() == drops {
+                let newer = memory(&shared.state.spend);
+                drop(shared);
+                return Ok(merge(rows, newer));
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Ok(mut shared) = self.inner.lock() {
+            shared.stopping = true;
+        }
+        self.inner.wake.notify_one();
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the writer of the embedded store had panicked");
+        }
+    }
+}
+
+async fn on_disk<T>(value: T, receiver: oneshot::Receiver<()>) -> Result<T, StoreError> {
+    receiver.await.map_err(|_| StoreError::Unavailable)?;
+    Ok(value)
+}
+
+impl Store for EmbeddedStore {
+    fn now(&self) -> Timestamp {
+        self.0.inner.clock.now()
+    }
+
+    async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
+        let mut gone = None;
+        loop {
+            match self.0.inner.step(|state, now| state.reserve(now, &reserve, gone))? {
+                Step::Done(reserved) => return Ok(reserved),
+                Step::OnDisk(reserved, receiver) => return on_disk(reserved, receiver).await,
+                Step::Archived(seq) => match self.archived(seq)? {
+                    Some(record) => return Ok(Reserved::Repeated(record)),
+                    None => gone = Some(seq),
+                },
+                Step::Absent(..) => return Err(StoreError::Corrupt),
+            }
+        }
+    }
+
+    async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
+        let mut gone = None;
+        loop {
+            match self.0.inner.step(|state, now| Ok(state.find(u128::from_be_bytes(id.0), now, gone)))? {
+                Step::Done(record) => return Ok(record),
+                Step::OnDisk(record, receiver) => return on_disk(record, receiver).await,
+                Step::Archived(seq) => match self.archived(seq)? {
+                    Some(record) => return Ok(Some(record)),
+                    None => gone = Some(seq),
+                },
+                Step::Absent(..) => return Err(StoreError::Corrupt),
+            }
+        }
+    }
+
+    async fn settle(&self, mut settle: Settle) -> Result<SettleOutcome, StoreError> {
+        settle.lines = spend::merged(settle.lines);
+        let mut gone = None;
+        loop {
+            match self.0.inner.step(|state, now| state.settle(now, &settle, gone))? {
+                Step::Done(outcome) => return Ok(outcome),
+                Step::OnDisk(outcome, receiver) => return on_disk(outcome, receiver).await,
+                Step::Archived(seq) => match self.archived(seq)?.and_then(|record| record.settlement) {
+                    Some(first) => return Ok(SettleOutcome::AlreadySettled(first)),
+                    None => gone = Some(seq),
+                },
+                Step::Absent(keys, drops) => self.load(&keys, drops)?,
+            }
+        }
+    }
+
+    async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
+        let mut shared = self.0.inner.lock()?;
+        let now = self.0.inner.clock.now();
+        Ok(shared.state.counters(now, &keys))
+    }
+
+    async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        let table = |connection: &Connection| {
+            disk::teams(connection, month).map(|teams| teams.into_iter().map(Arc::from).collect())
+        };
+        self.report(
+            month,
+            |spend| spend.teams(month),
+            table,
+            |mut teams, newer| {
+                teams.extend(newer);
+                teams.sort_unstable();
+                teams.dedup();
+                teams
+            },
+        )
+    }
+
+    async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+        let table = |connection: &Connection| {
+            let rows = disk::lines_of(connection, month, &team)?;
+            Ok(rows.into_iter().map(|row| (row.key, row.amounts)).collect())
+        };
+        self.report(
+            month,
+            |spend| spend.of_team(month, &team),
+            table,
+            |lines, newer| {
+                let lines: BTreeMap<_, _> = lines.into_iter().chain(newer).collect();
+                lines.into_iter().collect()
+            },
+        )
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        if self.0.inner.lock()?.failing { Err(StoreError::Unavailable) } else { Ok(()) }
+    }
+}

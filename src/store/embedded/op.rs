@@ -1,0 +1,185 @@
+//! What the journal holds: each change of the state, in order, with the time at which it was decided.
+//!
+//! Decisions are not replayed, only their effects: a granted reservation, a settlement with its result. Every op has a
+//! number (`lsn`, one more than the op before), given by its place in the journal. Counters are named by the number of
+//! their slot, which a [`Op::Define`] earlier in the journal or a row of table `counters` ties to a name.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_line, put_settled};
+use crate::domain::{
+    Timestamp,
+    counter::{CounterKey, CounterKind, Hold},
+};
+use crate::store::{Settled, SpendAmounts, SpendKey};
+
+const DEFINE: u8 = 1;
+const RESERVE: u8 = 2;
+const SETTLE: u8 = 3;
+
+/// A change, as read back.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Op {
+    /// A counter came to be.
+    Define { slot: u32, key: CounterKey, kind: CounterKind },
+    /// A reservation was granted.
+    Reserve(ReserveOp),
+    /// A reservation was settled.
+    Settle(SettleOp),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ReserveOp {
+    pub(super) id: u128,
+    pub(super) fingerprint: u64,
+    pub(super) reserved_at: Timestamp,
+    pub(super) expires_at: Timestamp,
+    pub(super) forget_at: Timestamp,
+    pub(super) holds: Vec<HoldOp>,
+    pub(super) note: Bytes,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct HoldOp {
+    pub(super) slot: u32,
+    pub(super) kind: CounterKind,
+    pub(super) limit: u64,
+    pub(super) kept: u64,
+    pub(super) expiring: u64,
+}
+
+/// Carries its result, because a counter's row may already be ahead of the op when the journal is replayed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SettleOp {
+    pub(super) id: u128,
+    /// The `lsn` of the reservation's own op, which tells it from an earlier one of the same id.
+    pub(super) seq: u64,
+    pub(super) settled_at: Timestamp,
+    pub(super) forget_at: Timestamp,
+    pub(super) holds: Vec<(u64, Settled)>,
+    pub(super) lines: Vec<(SpendKey, SpendAmounts)>,
+    pub(super) close: Option<(CounterKey, Timestamp)>,
+    pub(super) note: Bytes,
+}
+
+pub(super) fn put_define(to: &mut Vec<u8>, slot: u32, key: &CounterKey, kind: CounterKind) {
+    to.push(DEFINE);
+    put_int(to, u64::from(slot));
+    put_key(to, key);
+    put_int(to, kind_to_int(kind));
+}
+
+fn put_key(to: &mut Vec<u8>, key: &CounterKey) {
+    put_bytes(to, key.name().as_bytes());
+    put_int(to, u64::from(key.period()));
+}
+
+/// The head of a reservation; `slots` are those of `holds`, in their order. Times are written as distances.
+pub(super) struct ReserveHead {
+    pub(super) id: u128,
+    pub(super) fingerprint: u64,
+    pub(super) reserved_at: Timestamp,
+    pub(super) expires_at: Timestamp,
+    pub(super) forget_at: Timestamp,
+}
+
+pub(super) fn put_reserve(to: &mut Vec<u8>, head: &ReserveHead, slots: &[u32], holds: &[Hold], note: &[u8]) {
+    // The longest that a hold can be, so that growing is decided once.
+    to.reserve(80 + note.len() + holds.len() * 45);
+    to.push(RESERVE);
+    to.extend_from_slice(&head.id.to_le_bytes());
+    to.extend_from_slice(&head.fingerprint.to_le_bytes());
+    put_int(to, head.reserved_at.0);
+    put_int(to, head.expires_at.since(head.reserved_at));
+    put_int(to, head.forget_at.since(head.expires_at));
+    put_int(to, holds.len() as u64);
+    for (hold, slot) in holds.iter().zip(slots) {
+        for int in [u64::from(*slot), kind_to_int(hold.kind), hold.limit, hold.kept, hold.expiring] {
+            put_int(to, int);
+        }
+    }
+    put_bytes(to, note);
+}
+
+pub(super) fn put_settle(to: &mut Vec<u8>, op: &SettleOp) {
+    to.push(SETTLE);
+    to.extend_from_slice(&op.id.to_le_bytes());
+    put_int(to, op.seq);
+    put_int(to, op.settled_at.0);
+    put_int(to, op.forget_at.since(op.settled_at));
+    put_int(to, op.holds.len() as u64);
+    for (actual, settled) in &op.holds {
+        put_int(to, *actual);
+        put_settled(to, settled);
+    }
+    put_int(to, op.lines.len() as u64);
+    for (key, amounts) in &op.lines {
+        put_line(to, key, amounts);
+    }
+    match &op.close {
+        None => to.push(0),
+        Some((key, until)) => {
+            to.push(1);
+            put_key(to, key);
+            put_int(to, until.0);
+        }
+    }
+    put_bytes(to, &op.note);
+}
+
+/// Reads the next op.
+pub(super) fn read(from: &mut Reader<'_>) -> Result<Op, Malformed> {
+    match from.byte()? {
+        DEFINE => Ok(Op::Define { slot: from.small()?, key: read_key(from)?, kind: from.kind()? }),
+        RESERVE => read_reserve(from).map(Op::Reserve),
+        SETTLE => read_settle(from).map(Op::Settle),
+        _ => Err(Malformed),
+    }
+}
+
+fn read_key(from: &mut Reader<'_>) -> Result<CounterKey, Malformed> {
+    let name: Arc<str> = from.text()?;
+    Ok(CounterKey::new(name).in_period(from.small()?))
+}
+
+fn read_reserve(from: &mut Reader<'_>) -> Result<ReserveOp, Malformed> {
+    let id = u128::from_le_bytes(from.array()?);
+    let fingerprint = u64::from_le_bytes(from.array()?);
+    let reserved_at = from.time()?;
+    let expires_at = reserved_at.plus(from.int()?);
+    let forget_at = expires_at.plus(from.int()?);
+    let mut holds = Vec::new();
+    for _ in 0..from.count()? {
+        holds.push(HoldOp {
+            slot: from.small()?,
+            kind: from.kind()?,
+            limit: from.int()?,
+            kept: from.int()?,
+            expiring: from.int()?,
+        });
+    }
+    Ok(ReserveOp { id, fingerprint, reserved_at, expires_at, forget_at, holds, note: from.bytes()? })
+}
+
+fn read_settle(from: &mut Reader<'_>) -> Result<SettleOp, Malformed> {
+    let id = u128::from_le_bytes(from.array()?);
+    let seq = from.int()?;
+    let settled_at = from.time()?;
+    let forget_at = settled_at.plus(from.int()?);
+    let mut holds = Vec::new();
+    for _ in 0..from.count()? {
+        holds.push((from.int()?, from.settled()?));
+    }
+    let mut lines = Vec::new();
+    for _ in 0..from.count()? {
+        lines.push(from.line()?);
+    }
+    let close = match from.byte()? {
+        0 => None,
+        1 => Some((read_key(from)?, from.time()?)),
+        _ => return Err(Malformed),
+    };
+    Ok(SettleOp { id, seq, settled_at, forget_at, holds, lines, close, note: from.bytes()? })
+}

@@ -1,0 +1,152 @@
+//! What callers and the writer share, and how they wait for each other.
+
+use std::{
+    sync::{Condvar, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::sync::oneshot;
+
+use super::state::{Answer, State};
+use crate::domain::Timestamp;
+use crate::store::{StoreError, clock::Clock};
+
+/// Ops that may wait for the writer, in bytes: several seconds of the heaviest load on a stalled disk. Past it the store
+/// refuses, rather than promise what it may never write.
+const MAX_UNWRITTEN: usize = 64 << 20;
+
+/// Callers and the writer.
+///
+/// Protocol: all of [`Shared`] is behind one mutex, held for one decision (a microsecond) or one bounded piece of the
+/// writer's work, never across an await or a disk access. `wake` has one waiter, the writer; who changes `shared` so that
+/// a parked writer has to act clears `parked` under the lock and notifies after releasing it. So a busy writer is never
+/// notified, and a parked one once.
+pub(super) struct Inner {
+    pub(super) shared: Mutex<Shared>,
+    pub(super) wake: Condvar,
+    pub(super) clock: Clock,
+}
+
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) state: State,
+    /// Callers that may be answered once an op is on disk. Each is in here until that, or until a commit fails.
+    pub(super) waiters: Vec<Waiter>,
+    /// The last op on disk.
+    pub(super) durable: u64,
+    /// The last commit failed: nothing is accepted until one succeeds.
+    pub(super) failing: bool,
+    pub(super) parked: Parked,
+    /// The store is being dropped: write what there is and stop.
+    pub(super) stopping: bool,
+    /// Who asked for everything to be written to the tables.
+    pub(super) checkpoints: Vec<oneshot::Sender<()>>,
+}
+
+/// A caller that waits for op `after`. Dropping `done` tells it that the store is unavailable.
+pub(super) struct Waiter {
+    after: u64,
+    done: oneshot::Sender<()>,
+}
+
+/// What the writer waits for.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Parked {
+    /// Nothing: it works, and looks again before it parks.
+    #[default]
+    No,
+    /// Any op.
+    Idle,
+    /// For a moment, so that several reservations share a commit; a settlement ends it.
+    Collecting,
+}
+
+/// What an operation came to in memory.
+pub(super) enum Step<T> {
+    Done(T),
+    /// The answer, to be given when the receiver has heard that it is on disk.
+    OnDisk(T, oneshot::Receiver<()>),
+    Archived(u64),
+    /// Lines to read, and the count of drops at which they were missing.
+    Absent(Vec<crate::store::SpendKey>, u64),
+}
+
+impl Inner {
+    /// The lock. A panic while it was held may have left half a change: nothing is answered from that.
+    pub(super) fn lock(&self) -> Result<MutexGuard<'_, Shared>, StoreError> {
+        self.shared.lock().map_err(|_| StoreError::Corrupt)
+    }
+
+    /// Runs one operation on the state, at one instant.
+    pub(super) fn step<T>(
+        &self,
+        operation: impl FnOnce(&mut State, Timestamp) -> Result<Answer<T>, StoreError>,
+    ) -> Result<Step<T>, StoreError> {
+        let mut shared = self.lock()?;
+        if shared.failing || shared.state.journal.len() > MAX_UNWRITTEN {
+            return Err(StoreError::Unavailable);
+        }
+        // Under the lock, so that the times of the journal are in the order of its ops.
+        let now = self.clock.now();
+        // An error may leave new counters behind, which are ops: the writer is told of those with the next op.
+        let answer = operation(&mut shared.state, now)?;
+        let step = match answer {
+            Answer::Ready { value, after } if after > shared.durable => {
+                let (done, receiver) = oneshot::channel();
+                shared.waiters.push(Waiter { after, done });
+                Step::OnDisk(value, receiver)
+            }
+            Answer::Ready { value, .. } => Step::Done(value),
+            Answer::Archived { seq } => Step::Archived(seq),
+            Answer::Absent(keys) => Step::Absent(keys, shared.state.spend.drops()),
+        };
+        let urgent = matches!(step, Step::OnDisk(..));
+        let wanted = match shared.parked {
+            Parked::No => false,
+            Parked::Idle => urgent || !shared.state.journal.is_empty(),
+            Parked::Collecting => urgent,
+        };
+        self.release(shared, wanted);
+        Ok(step)
+    }
+
+    /// Releases the lock and wakes the writer if that is `wanted` and it is parked.
+    pub(super) fn release(&self, mut shared: MutexGuard<'_, Shared>, wanted: bool) {
+        let notify = wanted && shared.parked != Parked::No;
+        if notify {
+            shared.parked = Parked::No;
+        }
+        drop(shared);
+        if notify {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Parks the writer until it is woken or `time` is over.
+    pub(super) fn park<'a>(
+        &self,
+        mut shared: MutexGuard<'a, Shared>,
+        parked: Parked,
+        time: Duration,
+    ) -> Result<MutexGuard<'a, Shared>, StoreError> {
+        shared.parked = parked;
+        let (mut shared, _) = self.wake.wait_timeout(shared, time).map_err(|_| StoreError::Corrupt)?;
+        shared.parked = Parked::No;
+        Ok(shared)
+    }
+}
+
+impl Shared {
+    /// Notes that everything up to op `durable` is on disk; those who waited for that, to be told without the lock.
+    pub(super) fn written(&mut self, durable: u64) -> Vec<oneshot::Sender<()>> {
+        self.failing = false;
+        self.durable = durable;
+        self.waiters.extract_if(.., |waiter| waiter.after <= durable).map(|waiter| waiter.done).collect()
+    }
+
+    /// Notes that nothing can be written; those who waited learn it when what is returned is dropped.
+    pub(super) fn fail(&mut self) -> Vec<Waiter> {
+        self.failing = true;
+        std::mem::take(&mut self.waiters)
+    }
+}

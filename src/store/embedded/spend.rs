@@ -1,0 +1,201 @@
+//! The lines of the spend report: those of the present and the previous month in memory, all of them in table `spend`.
+
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
+
+use super::wire::{amounts_from_ints, amounts_to_ints};
+use crate::domain::{MAX_AMOUNT, Timestamp};
+use crate::store::{SpendAmounts, SpendKey, StoreError};
+
+/// A line as table `spend` keeps it.
+#[derive(Clone)]
+pub(super) struct LineRow {
+    pub(super) key: SpendKey,
+    pub(super) amounts: SpendAmounts,
+    /// The op that last changed it; 0: none, the line is empty.
+    pub(super) lsn: u64,
+}
+
+struct Line {
+    amounts: SpendAmounts,
+    lsn: u64,
+    /// Whether it is in `dirty`.
+    dirty: bool,
+}
+
+/// The lines in memory.
+#[derive(Default)]
+pub(super) struct Spend {
+    lines: BTreeMap<SpendKey, Line>,
+    /// From this month on all lines are in memory; before it only those that a late settlement asked for.
+    resident_from: u32,
+    /// How often lines were dropped: a line read from the table is only good if this has not changed meanwhile.
+    drops: u64,
+    dirty: Vec<SpendKey>,
+}
+
+impl Spend {
+    pub(super) fn new(resident_from: u32) -> Self {
+        Self { resident_from, ..Self::default() }
+    }
+
+    pub(super) const fn drops(&self) -> u64 {
+        self.drops
+    }
+
+    /// Whether all lines of `month` are in memory.
+    pub(super) const fn is_resident(&self, month: u32) -> bool {
+        month >= self.resident_from
+    }
+
+    /// The keys that have to be read from the table before they can be added to.
+    pub(super) fn absent<'a>(&self, keys: impl Iterator<Item = &'a SpendKey>) -> Vec<SpendKey> {
+        keys.filter(|key| !self.is_resident(key.month) && !self.lines.contains_key(key)).cloned().collect()
+    }
+
+    /// Puts a line as read from the table; one in memory is newer and stays.
+    pub(super) fn put(&mut self, row: LineRow) {
+        let LineRow { key, amounts, lsn } = row;
+        self.lines.entry(key).or_insert(Line { amounts, lsn, dirty: false });
+    }
+
+    /// Whether every line can take its addition.
+    pub(super) fn can_add(&self, lines: &[(SpendKey, SpendAmounts)]) -> bool {
+        lines.iter().all(|(key, added)| {
+            let amounts = self.lines.get(key).map(|line| line.amounts).unwrap_or_default();
+            sum(amounts, added).is_some()
+        })
+    }
+
+    /// Adds to a line, unless it has already seen op `lsn`.
+    pub(super) fn add(&mut self, lsn: u64, key: &SpendKey, added: &SpendAmounts) -> Result<(), StoreError> {
+        if let Some(line) = self.lines.get_mut(key) {
+            if line.lsn < lsn {
+                line.amounts = sum(line.amounts, added).ok_or(StoreError::Corrupt)?;
+                line.lsn = lsn;
+                if !line.dirty {
+                    line.dirty = true;
+                    self.dirty.push(key.clone());
+                }
+            }
+            return Ok(());
+        }
+        self.lines.insert(key.clone(), Line { amounts: *added, lsn, dirty: true });
+        self.dirty.push(key.clone());
+        Ok(())
+    }
+
+    pub(super) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    pub(super) fn take_dirty(&mut self) -> Vec<SpendKey> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// The line as it is now, if it was not written since it changed.
+    pub(super) fn capture(&mut self, key: &SpendKey) -> Option<LineRow> {
+        let line = self.lines.get_mut(key).filter(|line| line.dirty)?;
+        line.dirty = false;
+        Some(LineRow { key: key.clone(), amounts: line.amounts, lsn: line.lsn })
+    }
+
+    /// Drops at most `count` written lines of months that are no longer kept in memory. Whether there may be more.
+    pub(super) fn drop_old(&mut self, resident_from: u32, count: usize) -> bool {
+        self.resident_from = self.resident_from.max(resident_from);
+        let old = self.lines.iter().take_while(|(key, _)| key.month < self.resident_from);
+        let old: Vec<_> =
+            old.filter(|(_, line)| !line.dirty).take(count).map(|(key, _)| key.clone()).collect();
+        for key in &old {
+            self.lines.remove(key);
+        }
+        self.drops += u64::from(!old.is_empty());
+        old.len() == count
+    }
+
+    /// The lines in memory of one team in one month, in order.
+    pub(super) fn of_team(&self, month: u32, team: &Arc<str>) -> Vec<(SpendKey, SpendAmounts)> {
+        self.from(month, Bound::Included(team))
+            .take_while(|(key, _)| key.month == month && key.team == *team)
+            .filter(|(_, line)| line.lsn > 0)
+            .map(|(key, line)| (key.clone(), line.amounts))
+            .collect()
+    }
+
+    /// The teams with lines in memory in one month, in order.
+    pub(super) fn teams(&self, month: u32) -> Vec<Arc<str>> {
+        let mut teams = Vec::new();
+        let mut last: Arc<str> = Arc::from("");
+        // One seek for each team, past all the lines of the one before.
+        while let Some(team) = self.team_after(month, &last) {
+            last = Arc::clone(&team);
+            teams.push(team);
+        }
+        teams
+    }
+
+    fn team_after(&self, month: u32, last: &Arc<str>) -> Option<Arc<str>> {
+        let mut lines = self.from(month, Bound::Excluded(last)).take_while(|(key, _)| key.month == month);
+        lines.find(|(_, line)| line.lsn > 0).map(|(key, _)| Arc::clone(&key.team))
+    }
+
+    fn from(&self, month: u32, team: Bound<&Arc<str>>) -> impl Iterator<Item = (&SpendKey, &Line)> {
+        let empty: Arc<str> = Arc::from("");
+        let least =
+            |team: Arc<str>| SpendKey { month, team, day: 0, model: Arc::clone(&empty), key: empty.clone() };
+        let start = match team {
+            Bound::Included(team) => least(Arc::clone(team)),
+            // The next string in order after `team` is `team` and a zero byte.
+            Bound::Excluded(team) => least(Arc::from(format!("{team}\0"))),
+            Bound::Unbounded => least(Arc::clone(&empty)),
+        };
+        self.lines.range(start..)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lines.len()
+    }
+}
+
+/// Lines of the same key added together. What passes the end of a `u64` stays there, far past what a line can take.
+pub(super) fn merged(lines: Vec<(SpendKey, SpendAmounts)>) -> Vec<(SpendKey, SpendAmounts)> {
+    let mut merged: Vec<(SpendKey, SpendAmounts)> = Vec::with_capacity(lines.len());
+    for (key, added) in lines {
+        match merged.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, amounts)) => {
+                let mut ints = amounts_to_ints(amounts);
+                for (int, more) in ints.iter_mut().zip(amounts_to_ints(&added)) {
+                    *int = int.saturating_add(more);
+                }
+                *amounts = amounts_from_ints(ints);
+            }
+            None => merged.push((key, added)),
+        }
+    }
+    merged
+}
+
+fn sum(amounts: SpendAmounts, added: &SpendAmounts) -> Option<SpendAmounts> {
+    let mut ints = amounts_to_ints(&amounts);
+    for (int, more) in ints.iter_mut().zip(amounts_to_ints(added)) {
+        *int = int.checked_add(more).filter(|sum| *sum <= MAX_AMOUNT)?;
+    }
+    Some(amounts_from_ints(ints))
+}
+
+/// The first month kept in memory: the one before the month that `now` is in, in UTC.
+pub(super) fn resident_from(now: Timestamp) -> u32 {
+    match date(now) / 100 {
+        month if month % 100 == 1 => month.saturating_sub(89),
+        month => month.saturating_sub(1),
+    }
+}
+
+/// The day in UTC, as `20261123`; 0 past the end of the calendar.
+pub(super) fn date(now: Timestamp) -> u32 {
+    let instant = i64::try_from(now.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let Some(instant) = instant else { return 0 };
+    let date = instant.to_zoned(jiff::tz::TimeZone::UTC).date();
+    let [year, month, day] = [i32::from(date.year()), i32::from(date.month()), i32::from(date.day())];
+    u32::try_from(year * 10_000 + month * 100 + day).unwrap_or(0)
+}

@@ -1,0 +1,342 @@
+//! The state in memory: a deterministic machine that decides, changes, and writes each change down as an op.
+//!
+//! A decision and its change are one step under the store's lock. The change goes through the same `apply_*` functions
+//! when it is decided and when it is replayed; what has already seen an op (its `lsn` is not before the op's) is left
+//! alone, so that tables written at different moments and one journal make one state.
+
+use std::sync::Arc;
+
+use super::{
+    counters::{Counters, SpreadMap},
+    op::{self, ReserveHead, SettleOp},
+    spend::Spend,
+};
+use crate::domain::{
+    Timestamp,
+    counter::{CounterKey, CounterKind, CounterState, Hold},
+};
+use crate::store::{
+    Record, Refusal, Reserve, Reserved, Settle, SettleOutcome, Settlement, SpendKey, StoreError,
+};
+
+/// A reservation in memory.
+pub(super) struct Kept {
+    /// The op that made it; tells it from an earlier one of the same id.
+    pub(super) seq: u64,
+    /// The op that last changed it.
+    pub(super) lsn: u64,
+    /// It is gone from this instant on, whether or not it was removed yet.
+    pub(super) forget_at: Timestamp,
+    /// Whether it is in `dirty`.
+    pub(super) dirty: bool,
+    pub(super) record: Record,
+}
+
+/// A reservation as table `reservations` keeps it.
+pub(super) struct ReservationRow {
+    pub(super) id: u128,
+    pub(super) seq: u64,
+    pub(super) lsn: u64,
+    pub(super) forget_at: Timestamp,
+    pub(super) record: Record,
+}
+
+/// What memory says about an operation.
+pub(super) enum Answer<T> {
+    /// This, once op `after` is on disk (0: at once).
+    Ready { value: T, after: u64 },
+    /// The settled reservation is row `seq` of the table; if that is gone, ask again and say so.
+    Archived { seq: u64 },
+    /// These lines of old months have to be put into memory first.
+    Absent(Vec<SpendKey>),
+}
+
+/// Everything the store knows, and the ops that are not handed to the writer yet.
+#[derive(Default)]
+pub(super) struct State {
+    /// The number of the last op.
+    pub(super) lsn: u64,
+    pub(super) counters: Counters,
+    /// Reservations that are open, or settled and not written to the table yet.
+    pub(super) reservations: SpreadMap<u128, Kept>,
+    /// Settled reservations that are only in the table: id to `seq`.
+    pub(super) archived: SpreadMap<u128, u64>,
+    /// When each gate opens.
+    pub(super) gates: SpreadMap<CounterKey, Timestamp>,
+    pub(super) gates_dirty: bool,
+    pub(super) spend: Spend,
+    /// Reservations changed since they were last written to the table.
+    pub(super) dirty: Vec<u128>,
+    /// Changed reservations whose id was taken anew before they were written.
+    pub(super) displaced: Vec<ReservationRow>,
+    /// Ops since the writer last took them.
+    pub(super) journal: Vec<u8>,
+    found: Vec<Option<u32>>,
+    slots: Vec<u32>,
+}
+
+impl State {
+    /// Decides a reservation and takes its holds. `gone`: the archived reservation that turned out not to exist.
+    pub(super) fn reserve(
+        &mut self,
+        now: Timestamp,
+        reserve: &Reserve,
+        gone: Option<u64>,
+    ) -> Result<Answer<Reserved>, StoreError> {
+        let (id, holds) = (u128::from_be_bytes(reserve.id.0), &reserve.holds);
+        if reserve.may_repeat {
+            match self.look_up(id, now, gone) {
+                Some(Answer::Ready { value, after }) => {
+                    return Ok(Answer::Ready { value: Reserved::Repeated(value), after });
+                }
+                Some(Answer::Archived { seq }) => return Ok(Answer::Archived { seq }),
+                Some(Answer::Absent(_)) | None => {}
+            }
+        }
+        if !reserve.valid.contains(&now) {
+            return Ok(ready(Reserved::OutOfDate { now }));
+        }
+        self.found.clear();
+        self.found.extend(holds.iter().map(|hold| self.counters.find(&hold.counter)));
+        let fits = self.found.iter().zip(&**holds).all(|(slot, hold)| self.counters.surely_fits(*slot, hold));
+        let open = reserve.gates.is_empty() || reserve.gates.iter().all(|gate| self.opens_at(gate) <= now);
+        if !(fits && open && !reserve.dry_run) {
+            let outcome = self.check(now, &reserve.gates, holds);
+            if reserve.dry_run || matches!(outcome, Reserved::Refused { .. }) {
+                return Ok(ready(outcome));
+            }
+        }
+        let record = Record {
+            fingerprint: reserve.fingerprint,
+            reserved_at: now,
+            expires_at: now.plus(reserve.ttl_ms),
+            holds: Arc::clone(holds),
+            note: reserve.note.clone(),
+            settlement: None,
+        };
+        let used = self.grant(id, record, reserve.late_ms)?;
+        Ok(ready(Reserved::Granted { now, used }))
+    }
+
+    /// Checks every hold and gate at `found`; changes nothing.
+    fn check(&mut self, now: Timestamp, gates: &[CounterKey], holds: &[Hold]) -> Reserved {
+        let mut refusals = Vec::new();
+        let mut used = Vec::with_capacity(holds.len());
+        for (hold, (wanted, slot)) in holds.iter().zip(&self.found).enumerate() {
+            used.push(self.counters.check(*slot, now, wanted).unwrap_or_else(|shortage| {
+                refusals.push(Refusal { hold, frees_at: shortage.frees_at });
+                shortage.used
+            }));
+        }
+        let opens = gates.iter().map(|gate| self.opens_at(gate)).enumerate();
+        let closed: Vec<_> = opens.filter(|(_, until)| now < *until).collect();
+        if refusals.is_empty() && closed.is_empty() {
+            return Reserved::Granted { now, used };
+        }
+        Reserved::Refused { now, used, refusals, closed }
+    }
+
+    fn opens_at(&self, gate: &CounterKey) -> Timestamp {
+        self.gates.get(gate).copied().unwrap_or_default()
+    }
+
+    /// Takes the holds at `found`; what was used before.
+    fn grant(&mut self, id: u128, record: Record, late_ms: u64) -> Result<Vec<u64>, StoreError> {
+        self.define(&record.holds)?;
+        self.lsn += 1;
+        let forget_at = record.expires_at.plus(late_ms);
+        let Record { fingerprint, reserved_at, expires_at, .. } = record;
+        let head = ReserveHead { id, fingerprint, reserved_at, expires_at, forget_at };
+        op::put_reserve(&mut self.journal, &head, &self.slots, &record.holds, &record.note);
+        let slots = std::mem::take(&mut self.slots);
+        let used = self.apply_reserve(self.lsn, (id, forget_at), record, &slots);
+        self.slots = slots;
+        Ok(used)
+    }
+
+    /// Fills `slots` from `found` (those of `holds`), and gives a slot to each counter that has none.
+    fn define(&mut self, holds: &[Hold]) -> Result<(), StoreError> {
+        self.slots.clear();
+        for (hold, found) in holds.iter().zip(&self.found) {
+            let slot = match found {
+                Some(slot) => *slot,
+                None => {
+                    let slot = self.counters.vacancy().ok_or(StoreError::Overflow)?;
+                    self.lsn += 1;
+                    op::put_define(&mut self.journal, slot, &hold.counter, hold.kind);
+                    self.counters.define(self.lsn, slot, hold.counter.clone(), hold.kind);
+                    slot
+                }
+            };
+            self.slots.push(slot);
+        }
+        Ok(())
+    }
+
+    /// Takes the holds of op `lsn` and keeps its record; what was used before, where a counter had not seen the op yet.
+    pub(super) fn apply_reserve(
+        &mut self,
+        lsn: u64,
+        (id, forget_at): (u128, Timestamp),
+        record: Record,
+        slots: &[u32],
+    ) -> Vec<u64> {
+        let holds = record.holds.iter().zip(slots);
+        let used = holds.filter_map(|(hold, slot)| self.counters.take(lsn, *slot, record.reserved_at, hold));
+        let used = used.collect();
+        let newer = |seq: u64| seq >= lsn;
+        if self.archived.get(&id).is_some_and(|seq| newer(*seq)) {
+            return used;
+        }
+        if self.reservations.get(&id).is_some_and(|kept| newer(kept.seq)) {
+            return used;
+        }
+        self.archived.remove(&id);
+        let kept = Kept { seq: lsn, lsn, forget_at, dirty: true, record };
+        self.dirty.push(id);
+        if let Some(old) = self.reservations.insert(id, kept)
+            && old.dirty
+        {
+            let Kept { seq, lsn, forget_at, record, .. } = old;
+            self.displaced.push(ReservationRow { id, seq, lsn, forget_at, record });
+        }
+        used
+    }
+
+    /// The reservation, if it is known.
+    pub(super) fn find(&self, id: u128, now: Timestamp, gone: Option<u64>) -> Answer<Option<Record>> {
+        match self.look_up(id, now, gone) {
+            None | Some(Answer::Absent(_)) => ready(None),
+            Some(Answer::Archived { seq }) => Answer::Archived { seq },
+            Some(Answer::Ready { value, after }) => Answer::Ready { value: Some(value), after },
+        }
+    }
+
+    /// A live record. One that is settled is shown only when its settlement is on disk: the caller may acknowledge it.
+    fn look_up(&self, id: u128, now: Timestamp, gone: Option<u64>) -> Option<Answer<Record>> {
+        if let Some(kept) = self.reservations.get(&id) {
+            let after = kept.record.settlement.as_ref().map_or(0, |_| kept.lsn);
+            return (now < kept.forget_at).then(|| Answer::Ready { value: kept.record.clone(), after });
+        }
+        let seq = self.archived.get(&id).copied().filter(|seq| gone != Some(*seq))?;
+        Some(Answer::Archived { seq })
+    }
+
+    /// Settles a reservation. `settle.lines` are merged: no key twice.
+    pub(super) fn settle(
+        &mut self,
+        now: Timestamp,
+        settle: &Settle,
+        gone: Option<u64>,
+    ) -> Result<Answer<SettleOutcome>, StoreError> {
+        let id = u128::from_be_bytes(settle.id.0);
+        let Some(kept) = self.reservations.get(&id).filter(|kept| now < kept.forget_at) else {
+            let archived = (!self.reservations.contains_key(&id)).then(|| self.archived.get(&id)).flatten();
+            return Ok(match archived.filter(|seq| gone != Some(**seq)) {
+                Some(seq) => Answer::Archived { seq: *seq },
+                None => ready(SettleOutcome::NotFound),
+            });
+        };
+        if let Some(first) = &kept.record.settlement {
+            let value = SettleOutcome::AlreadySettled(first.clone());
+            return Ok(Answer::Ready { value, after: kept.lsn });
+        }
+        let (seq, then, holds) = (kept.seq, kept.record.reserved_at, Arc::clone(&kept.record.holds));
+        if settle.actual.len() != holds.len() {
+            return Err(StoreError::Corrupt);
+        }
+        let absent = self.spend.absent(settle.lines.iter().map(|(key, _)| key));
+        if !absent.is_empty() {
+            return Ok(Answer::Absent(absent));
+        }
+        self.found.clear();
+        self.found.extend(holds.iter().map(|hold| self.counters.find(&hold.counter)));
+        let mut parts = self.found.iter().zip(&*holds).zip(&settle.actual);
+        let fits = parts.all(|((slot, hold), actual)| self.counters.can_settle(*slot, now, hold, *actual));
+        if !(fits && self.spend.can_add(&settle.lines)) {
+            return Err(StoreError::Overflow);
+        }
+        self.define(&holds)?;
+        self.lsn += 1;
+        let slots = std::mem::take(&mut self.slots);
+        let counters = self.settle_counters(self.lsn, (now, then), (&slots, &holds), &settle.actual);
+        self.slots = slots;
+        let op = SettleOp {
+            id,
+            seq,
+            settled_at: now,
+            forget_at: now.plus(settle.keep_ms),
+            holds: settle.actual.iter().copied().zip(counters).collect(),
+            lines: settle.lines.clone(),
+            close: settle.close.as_ref().map(|(gate, ms)| (gate.clone(), now.plus(*ms))),
+            note: settle.note.clone(),
+        };
+        op::put_settle(&mut self.journal, &op);
+        let settlement = self.apply_settle(self.lsn, op)?;
+        Ok(Answer::Ready { value: SettleOutcome::Settled(settlement), after: self.lsn })
+    }
+
+    /// Settles the counters of op `lsn`; the result, where a counter had not seen the op yet.
+    pub(super) fn settle_counters(
+        &mut self,
+        lsn: u64,
+        times: (Timestamp, Timestamp),
+        (slots, holds): (&[u32], &[Hold]),
+        actual: &[u64],
+    ) -> Vec<crate::store::Settled> {
+        let parts = slots.iter().zip(holds).zip(actual);
+        parts
+            .filter_map(|((slot, hold), actual)| self.counters.settle(lsn, *slot, times, hold, *actual))
+            .collect()
+    }
+
+    /// Everything of op `lsn` but its counters.
+    pub(super) fn apply_settle(&mut self, lsn: u64, op: SettleOp) -> Result<Settlement, StoreError> {
+        for (key, amounts) in &op.lines {
+            self.spend.add(lsn, key, amounts)?;
+        }
+        if let Some((gate, until)) = op.close {
+            let opens = self.gates.entry(gate).or_default();
+            *opens = until.max(*opens);
+            self.gates_dirty = true;
+        }
+        let settlement = Settlement {
+            settled_at: op.settled_at,
+            counters: op.holds.into_iter().map(|(_, settled)| settled).collect(),
+            note: op.note,
+        };
+        let kept = self.reservations.get_mut(&op.id);
+        if let Some(kept) = kept.filter(|kept| kept.seq == op.seq && kept.lsn < lsn) {
+            kept.record.settlement = Some(settlement.clone());
+            kept.forget_at = op.forget_at;
+            kept.lsn = lsn;
+            if !kept.dirty {
+                kept.dirty = true;
+                self.dirty.push(op.id);
+            }
+        }
+        Ok(settlement)
+    }
+
+    /// The states of counters now.
+    pub(super) fn counters(
+        &mut self,
+        now: Timestamp,
+        keys: &[(CounterKey, CounterKind)],
+    ) -> Vec<CounterState> {
+        let states = keys.iter().map(|(key, kind)| {
+            let slot = self.counters.find(key);
+            self.counters.state(slot, now, *kind)
+        });
+        states.collect()
+    }
+
+    /// Whether anything changed since it was last written to the tables.
+    pub(super) fn has_dirty(&self) -> bool {
+        self.counters.has_dirty() || self.spend.has_dirty() || self.gates_dirty || !self.dirty.is_empty()
+    }
+}
+
+const fn ready<T>(value: T) -> Answer<T> {
+    Answer::Ready { value, after: 0 }
+}

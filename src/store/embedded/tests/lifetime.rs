@@ -1,0 +1,97 @@
+//! What is forgotten, and when.
+
+use super::*;
+
+#[tokio::test]
+async fn an_open_reservation_is_known_until_it_can_no_longer_be_settled() {
+    let mut f = Fixture::new();
+    f.reserve(reserve(1, vec![window("a", 10, 6)])).await;
+    f.pass(TTL + LATE - 1);
+    assert!(f.store().find(id(1)).await.unwrap().is_some());
+    f.pass(1);
+    assert_eq!(f.store().find(id(1)).await.unwrap(), None);
+    assert_eq!(f.settle(settle(1, vec![6])).await, SettleOutcome::NotFound);
+    f.reopen();
+    assert_eq!(f.settle(settle(1, vec![6])).await, SettleOutcome::NotFound);
+    assert!(matches!(f.reserve(reserve(1, vec![])).await, Reserved::Granted { .. }));
+}
+
+#[tokio::test]
+async fn a_settled_reservation_is_known_for_as_long_as_was_asked() {
+    for archived in [false, true] {
+        let mut f = Fixture::new();
+        f.reserve(reserve(1, vec![window("a", 10, 6)])).await;
+        f.settle(settle(1, vec![6])).await;
+        if archived {
+            f.store().checkpoint().await.unwrap();
+        }
+        f.pass(KEEP - 1);
+        assert!(matches!(f.settle(settle(1, vec![6])).await, SettleOutcome::AlreadySettled(_)));
+        f.pass(1);
+        assert_eq!(f.settle(settle(1, vec![6])).await, SettleOutcome::NotFound);
+        assert_eq!(f.store().find(id(1)).await.unwrap(), None);
+        // The id is free, and what follows is not mistaken for the reservation before it.
+        assert!(matches!(f.reserve(reserve(1, vec![window("a", 10, 2)])).await, Reserved::Granted { .. }));
+        assert!(matches!(f.settle(settle(1, vec![1])).await, SettleOutcome::Settled(_)));
+        f.crash();
+        assert_eq!(f.used("a", MINUTE).await, 1);
+        f.store().checkpoint().await.unwrap();
+        assert!(matches!(f.settle(settle(1, vec![6])).await, SettleOutcome::AlreadySettled(_)));
+    }
+}
+
+#[tokio::test]
+async fn nothing_stays_in_memory_that_is_over() {
+    let mut f = Fixture::new();
+    for number in 0..200 {
+        let hold = window(&format!("w{number}"), 10, 1);
+        f.reserve(reserve(number, vec![hold, budget("b", MAX_AMOUNT, 7)])).await;
+        if number % 2 == 0 {
+            f.settle(Settle { keep_ms: 10_000, ..settle(number, vec![1, 2]) }).await;
+        }
+        f.pass(1_000);
+    }
+    f.store().checkpoint().await.unwrap();
+    let (counters, open, archived, _) = f.sizes();
+    assert!(counters < 64 && open == 100 && archived < 10, "{counters} {open} {archived}");
+    f.pass(TTL + LATE);
+    f.store().checkpoint().await.unwrap();
+    assert_eq!(f.sizes(), (1, 0, 0, 2));
+    f.reopen();
+    assert_eq!(f.sizes(), (1, 0, 0, 2));
+    // The budget's month and its lines are over a year ago.
+    f.pass(500 * 86_400_000);
+    f.store().checkpoint().await.unwrap();
+    assert_eq!(f.sizes(), (0, 0, 0, 0));
+    assert_eq!(f.store().spenders(202_611).await.unwrap(), [Arc::from("chatbot")]);
+}
+
+#[tokio::test]
+async fn months_past_are_reported_and_still_added_to() {
+    let mut f = Fixture::new();
+    f.reserve(reserve(1, vec![])).await;
+    f.reserve(reserve(2, vec![])).await;
+    f.settle(settle(1, vec![])).await;
+    f.store().checkpoint().await.unwrap();
+    f.pass(70 * 86_400_000);
+    f.store().checkpoint().await.unwrap();
+    assert_eq!(f.sizes().3, 0);
+    for _ in 0..2 {
+        f.reserve(Reserve { may_repeat: false, ..reserve(3, vec![]) }).await;
+        f.settle(Settle {
+            lines: vec![line(202_611, "chatbot", 2), line(202_611, "zoo", 1)],
+            ..settle(3, vec![])
+        })
+        .await;
+    }
+    for reopened in [false, true, true] {
+        let lines = f.store().spend(202_611, "chatbot".into()).await.unwrap();
+        let [(_, amounts)] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((amounts.cost_nanos, amounts.requests), (9, 3), "{reopened}");
+        assert_eq!(f.store().spenders(202_611).await.unwrap(), ["chatbot", "zoo"].map(Arc::<str>::from));
+        assert_eq!(f.store().spend(202_611, "".into()).await.unwrap().len(), 1);
+        assert_eq!(f.store().spenders(202_612).await.unwrap(), Vec::<Arc<str>>::new());
+        f.crash();
+        f.store().checkpoint().await.unwrap();
+    }
+}

@@ -1,0 +1,194 @@
+//! The bytes of the journal: integers of variable length, strings with their length in front.
+//!
+//! Made by hand because it is written under the store's lock, once per reservation; a derived encoding of the same
+//! values costs several times as much.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::domain::{
+    Timestamp,
+    counter::{CounterKind, CounterState},
+};
+use crate::store::{Settled, SpendAmounts, SpendKey};
+
+/// The bytes are not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+/// Appends seven bits at a time, lowest first.
+pub(super) fn put_int(to: &mut Vec<u8>, mut value: u64) {
+    let mut bytes = [0; 10];
+    let mut len = 0;
+    for byte in &mut bytes {
+        let [low, ..] = value.to_le_bytes();
+        value >>= 7;
+        len += 1;
+        if value == 0 {
+            *byte = low & 0x7f;
+            break;
+        }
+        *byte = low | 0x80;
+    }
+    to.extend_from_slice(bytes.get(..len).unwrap_or_default());
+}
+
+pub(super) fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+    put_int(to, bytes.len() as u64);
+    to.extend_from_slice(bytes);
+}
+
+/// The kind as one integer, for the journal and for the tables.
+pub(super) const fn kind_to_int(kind: CounterKind) -> u64 {
+    match kind {
+        CounterKind::Window { slot_ms } => slot_ms << 1,
+        CounterKind::Budget { slot_ms } => slot_ms << 1 | 1,
+    }
+}
+
+pub(super) fn kind_from_int(value: u64) -> Result<CounterKind, Malformed> {
+    let slot_ms = value >> 1;
+    match (slot_ms, value & 1) {
+        (0, _) => Err(Malformed),
+        (_, 0) => Ok(CounterKind::Window { slot_ms }),
+        (_, _) => Ok(CounterKind::Budget { slot_ms }),
+    }
+}
+
+pub(super) fn put_settled(to: &mut Vec<u8>, settled: &Settled) {
+    let Settled { settled_before, after: CounterState { used, settled, open } } = *settled;
+    for value in [settled_before, used, settled, open] {
+        put_int(to, value);
+    }
+}
+
+pub(super) fn put_line(to: &mut Vec<u8>, key: &SpendKey, amounts: &SpendAmounts) {
+    put_int(to, u64::from(key.month));
+    put_int(to, u64::from(key.day));
+    for text in [&key.team, &key.model, &key.key] {
+        put_bytes(to, text.as_bytes());
+    }
+    for amount in amounts_to_ints(amounts) {
+        put_int(to, amount);
+    }
+}
+
+/// The amounts in the order of the columns of table `spend`.
+pub(super) const fn amounts_to_ints(amounts: &SpendAmounts) -> [u64; 8] {
+    [
+        amounts.cost_nanos,
+        amounts.requests,
+        amounts.input_tokens,
+        amounts.cached_input_tokens,
+        amounts.output_tokens,
+        amounts.reasoning_tokens,
+        amounts.audio_ms,
+        amounts.characters,
+    ]
+}
+
+pub(super) const fn amounts_from_ints(ints: [u64; 8]) -> SpendAmounts {
+    let [
+        cost_nanos,
+        requests,
+        input_tokens,
+        cached_input_tokens,
+        output_tokens,
+        reasoning_tokens,
+        audio_ms,
+        characters,
+    ] = ints;
+    SpendAmounts {
+        cost_nanos,
+        requests,
+        input_tokens,
+        cached_input_tokens,
+        output_tokens,
+        reasoning_tokens,
+        audio_ms,
+        characters,
+    }
+}
+
+/// Reads what the functions above wrote.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl Reader<'_> {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
+        let (first, rest) = self.0.split_first().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    pub(super) fn int(&mut self) -> Result<u64, Malformed> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed)
+    }
+
+    pub(super) fn small(&mut self) -> Result<u32, Malformed> {
+        u32::try_from(self.int()?).map_err(|_| Malformed)
+    }
+
+    pub(super) fn time(&mut self) -> Result<Timestamp, Malformed> {
+        self.int().map(Timestamp)
+    }
+
+    /// How many elements follow; each takes a byte at least, so a count past the end is refused before it is believed.
+    pub(super) fn count(&mut self) -> Result<usize, Malformed> {
+        usize::try_from(self.int()?).ok().filter(|n| *n <= self.0.len()).ok_or(Malformed)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (first, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    pub(super) fn slice(&mut self) -> Result<&[u8], Malformed> {
+        let len = self.count()?;
+        let (first, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(first)
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<Bytes, Malformed> {
+        self.slice().map(Bytes::copy_from_slice)
+    }
+
+    pub(super) fn text(&mut self) -> Result<Arc<str>, Malformed> {
+        str::from_utf8(self.slice()?).map(Arc::from).map_err(|_| Malformed)
+    }
+
+    pub(super) fn kind(&mut self) -> Result<CounterKind, Malformed> {
+        kind_from_int(self.int()?)
+    }
+
+    pub(super) fn settled(&mut self) -> Result<Settled, Malformed> {
+        Ok(Settled {
+            settled_before: self.int()?,
+            after: CounterState { used: self.int()?, settled: self.int()?, open: self.int()? },
+        })
+    }
+
+    pub(super) fn line(&mut self) -> Result<(SpendKey, SpendAmounts), Malformed> {
+        let (month, day) = (self.small()?, self.small()?);
+        let (team, model, key) = (self.text()?, self.text()?, self.text()?);
+        let mut ints = [0; 8];
+        for int in &mut ints {
+            *int = self.int()?;
+        }
+        Ok((SpendKey { month, team, day, model, key }, amounts_from_ints(ints)))
+    }
+}

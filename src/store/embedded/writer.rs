@@ -1,0 +1,397 @@
+//! The one thread that writes: group commits of the journal, and with each a bounded piece of a round that brings the
+//! tables up to date, so that no commit is much longer than another.
+//!
+//! A round writes everything that changed before it began and then removes the journal up to that point. Between rounds
+//! what nobody needs any more is forgotten, some of it every quarter of a second.
+
+use std::{
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{
+    counters::Idle,
+    disk::{self, Batch, Expired},
+    shared::{Inner, Parked, Shared},
+    spend,
+    state::ReservationRow,
+};
+use crate::domain::{
+    Timestamp,
+    counter::{Counter, CounterKey, CounterKind},
+};
+use crate::store::{SpendKey, StoreError};
+
+/// How long reservations wait for company before they are written. What a crash can lose of them.
+const COLLECT: Duration = Duration::from_millis(5);
+/// Bytes of journal that are written without waiting for more.
+const ENOUGH: usize = 256 << 10;
+/// Between rounds, unless the journal grows past [`ROUND_BYTES`] before. Bounds what is replayed on opening.
+const ROUND: Duration = Duration::from_secs(5);
+/// Journal after which a round begins; also bounds the settled reservations in memory (a few hundred bytes of journal
+/// each), which a round moves to the table.
+const ROUND_BYTES: usize = 8 << 20;
+/// Rows written with one commit: about a millisecond of work, and tens of microseconds under the lock. Few in tests, so
+/// that their rounds take several commits and are interrupted.
+const SLICE: usize = if cfg!(test) { 3 } else { 256 };
+/// Between two looks for what can be forgotten.
+const SWEEP: Duration = Duration::from_millis(250);
+/// Counters looked at each time: a few nanoseconds each, under the lock; a million takes two minutes.
+const SWEPT: usize = 2048;
+/// Reservations and lines forgotten each time.
+const FORGOTTEN: u32 = 512;
+/// Between attempts to write while that fails.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long the counter of a day or a week is kept after its first day: past the end of the week and a late report.
+const PERIOD_KEPT_MS: u64 = 40 * 86_400_000;
+/// How long the counter of a period that begins on the first of a month is kept: 13 months, to compare with last year.
+const MONTH_KEPT_MS: u64 = 400 * 86_400_000;
+
+pub(super) struct Writer {
+    inner: Arc<Inner>,
+    connection: Connection,
+    round: Round,
+    round_ended: Instant,
+    /// Journal written since the last round began.
+    grown: usize,
+    swept_at: Instant,
+    /// The last op taken from the state.
+    taken: u64,
+    /// The last op whose journal row is gone: no op in the journal is before it.
+    covered: u64,
+    /// An emptied journal buffer, to be swapped in.
+    spare: Vec<u8>,
+    /// Who waits for the present round, and for the sweep of everything after it.
+    asked: Vec<oneshot::Sender<()>>,
+}
+
+#[derive(Default)]
+enum Round {
+    #[default]
+    Rest,
+    /// Writing what had changed up to op `covers`.
+    Writing { covers: u64, reservations: Vec<u128>, counters: Vec<u32>, lines: Vec<SpendKey> },
+    /// Removing the journal up to op `covers`.
+    Truncating { covers: u64 },
+    /// Forgetting all that can be, for those who asked; `false`: not begun.
+    Sweeping { begun: bool },
+}
+
+/// Why the writer stops.
+enum Stop {
+    /// The store is dropped and everything is written, or cannot be.
+    Asked,
+    /// Some caller panicked with the lock held; the journal on disk is whole.
+    Poisoned,
+}
+
+impl From<StoreError> for Stop {
+    fn from(_: StoreError) -> Self {
+        Self::Poisoned
+    }
+}
+
+impl Writer {
+    pub(super) fn new(inner: Arc<Inner>, connection: Connection, lsn: u64, covered: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            inner,
+            connection,
+            round: Round::Rest,
+            round_ended: now,
+            grown: 0,
+            swept_at: now,
+            // What was replayed is in the journal already.
+            taken: lsn,
+            covered,
+            spare: Vec::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    /// Writes until the store is dropped.
+    pub(super) fn run(mut self) {
+        // Whatever ends the thread, nothing is accepted afterwards that nobody would write.
+        let _closing = Closing(Arc::clone(&self.inner));
+        let stop = loop {
+            if let Err(stop) = self.turn() {
+                break stop;
+            }
+        };
+        if matches!(stop, Stop::Poisoned) {
+            tracing::error!("the embedded store stopped: its state is inconsistent after a panic");
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Stop> {
+        let stopping = self.wait()?;
+        let sweeping = matches!(self.round, Round::Sweeping { .. });
+        let sweep = !stopping && (sweeping || self.swept_at.elapsed() >= SWEEP);
+        // Asked before the lock is taken; what changed since is seen by comparing.
+        let expired = if sweep { self.expired() } else { Vec::new() };
+        let (batch, work) = self.collect(stopping, sweep.then_some(expired))?;
+        let truncated = if work { self.commit(&batch)? } else { true };
+        self.finish(batch, truncated)?;
+        if stopping { Err(Stop::Asked) } else { Ok(()) }
+    }
+
+    /// Returns when there is something to do; whether that is to stop.
+    fn wait(&self) -> Result<bool, StoreError> {
+        let mut shared = self.inner.lock()?;
+        let mut collecting: Option<Instant> = None;
+        loop {
+            let unwritten = shared.state.journal.len();
+            let busy = !matches!(self.round, Round::Rest) || self.is_due(&shared);
+            if shared.stopping || !shared.waiters.is_empty() || busy || unwritten > ENOUGH {
+                return Ok(shared.stopping);
+            }
+            let (parked, left) = if unwritten > 0 {
+                let since = *collecting.get_or_insert_with(Instant::now);
+                (Parked::Collecting, COLLECT.saturating_sub(since.elapsed()))
+            } else {
+                (Parked::Idle, SWEEP.saturating_sub(self.swept_at.elapsed()))
+            };
+            if left.is_zero() {
+                return Ok(false);
+            }
+            shared = self.inner.park(shared, parked, left)?;
+        }
+    }
+
+    /// Whether a round has to begin.
+    fn is_due(&self, shared: &Shared) -> bool {
+        let late = self.round_ended.elapsed() >= ROUND || self.grown >= ROUND_BYTES;
+        !shared.checkpoints.is_empty() || (late && shared.state.has_dirty())
+    }
+
+    fn expired(&self) -> Vec<Expired> {
+        let found = disk::expired(&self.connection, self.inner.clock.now(), self.covered, FORGOTTEN);
+        found.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot look for reservations to forget");
+            Vec::new()
+        })
+    }
+
+    /// Takes what is to be written next, all under one lock: rows as they are after the last op of the batch. Whether it is
+    /// anything.
+    fn collect(&mut self, stopping: bool, sweep: Option<Vec<Expired>>) -> Result<(Batch, bool), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let mut shared = inner.lock()?;
+        let mut batch = Batch { first: self.taken + 1, last: shared.state.lsn, ..Batch::default() };
+        self.taken = batch.last;
+        batch.ops = mem::replace(&mut shared.state.journal, mem::take(&mut self.spare));
+        batch.reservations = mem::take(&mut shared.state.displaced);
+        self.grown += batch.ops.len();
+        if let Some(expired) = sweep {
+            self.sweep(&mut shared, &mut batch, &expired);
+        }
+        if !stopping {
+            if matches!(self.round, Round::Rest) && self.is_due(&shared) {
+                self.begin(&mut shared, &mut batch);
+            }
+            self.fill(&mut shared, &mut batch);
+        }
+        let rows = batch.counters.len() + batch.reservations.len() + batch.lines.len();
+        let gone = batch.counters_gone.len() + batch.reservations_gone.len();
+        let more = batch.gates.is_some() || batch.truncate.is_some();
+        let work = !batch.ops.is_empty() || rows + gone > 0 || more;
+        Ok((batch, work))
+    }
+
+    fn begin(&mut self, shared: &mut Shared, batch: &mut Batch) {
+        self.grown = 0;
+        self.asked.append(&mut shared.checkpoints);
+        let state = &mut shared.state;
+        if mem::take(&mut state.gates_dirty) {
+            let now = self.inner.clock.now();
+            state.gates.retain(|_, opens| now < *opens);
+            batch.gates = Some(state.gates.iter().map(|(gate, opens)| (gate.clone(), *opens)).collect());
+        }
+        self.round = Round::Writing {
+            covers: batch.last,
+            reservations: mem::take(&mut state.dirty),
+            counters: state.counters.take_dirty(),
+            lines: state.spend.take_dirty(),
+        };
+    }
+
+    /// The next slice of the round.
+    fn fill(&mut self, shared: &mut Shared, batch: &mut Batch) {
+        match &mut self.round {
+            Round::Rest | Round::Sweeping { .. } => {}
+            Round::Truncating { covers } => batch.truncate = Some(*covers),
+            Round::Writing { reservations, counters, lines, .. } => {
+                for _ in 0..SLICE {
+                    if let Some(id) = reservations.pop() {
+                        let Some(kept) = shared.state.reservations.get_mut(&id).filter(|kept| kept.dirty)
+                        else {
+                            continue;
+                        };
+                        kept.dirty = false;
+                        let (seq, lsn, forget_at) = (kept.seq, kept.lsn, kept.forget_at);
+                        let record = kept.record.clone();
+                        batch.reservations.push(ReservationRow { id, seq, lsn, forget_at, record });
+                    } else if let Some(slot) = counters.pop() {
+                        batch.counters.extend(shared.state.counters.capture(slot));
+                    } else if let Some(key) = lines.pop() {
+                        batch.lines.extend(shared.state.spend.capture(&key));
+                    } else {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Forgets a bounded part of what can be. Everything taken before is on disk here: a batch is collected only after the
+    /// one before it was committed.
+    fn sweep(&mut self, shared: &mut Shared, batch: &mut Batch, expired: &[Expired]) {
+        let now = self.inner.clock.now();
+        let state = &mut shared.state;
+        for Expired { id, seq, lsn } in expired {
+            if let Some(kept) = state.reservations.get(id).filter(|kept| kept.seq == *seq) {
+                // Settled since, and the journal needs the row to replay that: it goes after its next writing.
+                if kept.dirty || kept.lsn != *lsn {
+                    continue;
+                }
+                state.reservations.remove(id);
+            }
+            if state.archived.get(id) == Some(seq) {
+                state.archived.remove(id);
+            }
+            batch.reservations_gone.push(*seq);
+        }
+        if matches!(self.round, Round::Sweeping { begun: false }) {
+            state.counters.restart_sweep();
+            self.round = Round::Sweeping { begun: true };
+        }
+        let (emptied, whole) = state.counters.sweep(SWEPT, self.covered, Over::at(now));
+        batch.counters_gone = emptied;
+        let more = state.spend.drop_old(spend::resident_from(now), FORGOTTEN as usize);
+        self.swept_at = Instant::now();
+        if matches!(self.round, Round::Sweeping { .. })
+            && whole
+            && !more
+            && batch.reservations_gone.is_empty()
+        {
+            self.round = Round::Rest;
+        }
+    }
+
+    /// Commits, and tries again until that succeeds or the store is dropped.
+    fn commit(&mut self, batch: &Batch) -> Result<bool, Stop> {
+        loop {
+            let error = match disk::commit(&mut self.connection, batch) {
+                Ok(truncated) => return Ok(truncated),
+                Err(error) => error,
+            };
+            let mut shared = self.inner.lock()?;
+            if !shared.failing || shared.stopping {
+                tracing::error!(%error, bytes = batch.ops.len(), "the embedded store cannot write");
+            }
+            let waiters = shared.fail();
+            let asked = mem::take(&mut shared.checkpoints);
+            let stopping = shared.stopping;
+            if !stopping {
+                // Nobody notifies a writer that is not parked, except to stop.
+                let (mut shared, _) =
+                    self.inner.wake.wait_timeout(shared, RETRY).map_err(|_| Stop::Poisoned)?;
+                shared.waiters.clear();
+            }
+            drop((waiters, asked, mem::take(&mut self.asked)));
+            if stopping {
+                return Err(Stop::Asked);
+            }
+        }
+    }
+
+    /// After a commit: moves settled reservations out of memory, tells those who waited, goes on with the round.
+    fn finish(&mut self, mut batch: Batch, truncated: bool) -> Result<(), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let mut shared = inner.lock()?;
+        if shared.failing {
+            tracing::info!("the embedded store can write again");
+        }
+        let waiters = shared.written(batch.last);
+        let state = &mut shared.state;
+        let mut moved = Vec::new();
+        for row in batch.reservations.iter().filter(|row| row.record.settlement.is_some()) {
+            let kept = state.reservations.get(&row.id);
+            if kept.is_some_and(|kept| kept.seq == row.seq && kept.lsn == row.lsn) {
+                moved.extend(state.reservations.remove(&row.id));
+                state.archived.insert(row.id, row.seq);
+            }
+        }
+        drop(shared);
+        for done in waiters {
+            // A caller that gave up is not told.
+            let _ = done.send(());
+        }
+        batch.ops.clear();
+        self.spare = mem::take(&mut batch.ops);
+        self.advance(truncated);
+        Ok(())
+    }
+
+    fn advance(&mut self, truncated: bool) {
+        self.round = match mem::take(&mut self.round) {
+            Round::Writing { covers, reservations, counters, lines }
+                if reservations.is_empty() && counters.is_empty() && lines.is_empty() =>
+            {
+                Round::Truncating { covers }
+            }
+            Round::Truncating { covers } if truncated => {
+                self.covered = covers;
+                self.round_ended = Instant::now();
+                if self.asked.is_empty() { Round::Rest } else { Round::Sweeping { begun: false } }
+            }
+            round => round,
+        };
+        if matches!(self.round, Round::Rest) {
+            for asked in self.asked.drain(..) {
+                // Who asked and went away is not told.
+                let _ = asked.send(());
+            }
+        }
+    }
+}
+
+/// Which counters are over.
+struct Over {
+    now: Timestamp,
+    /// Periods that began before this day.
+    period: u32,
+    /// Periods that began before this day, which is the first of a month.
+    month: u32,
+}
+
+impl Over {
+    fn at(now: Timestamp) -> Self {
+        let day = |ago: u64| spend::date(Timestamp(now.0.saturating_sub(ago)));
+        Self { now, period: day(PERIOD_KEPT_MS), month: day(MONTH_KEPT_MS) }
+    }
+}
+
+impl Idle for Over {
+    fn is_idle(&self, key: &CounterKey, counter: &Counter, kind: CounterKind) -> bool {
+        let first_day = key.period();
+        let kept_from = if first_day % 100 == 1 { self.month } else { self.period };
+        (first_day != 0 && first_day < kept_from) || counter.is_idle(self.now, kind)
+    }
+}
+
+/// Refuses everything from when the writer ends.
+struct Closing(Arc<Inner>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Ok(mut shared) = self.0.lock() {
+            drop(shared.fail());
+            shared.checkpoints.clear();
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The shared store: Redis 7 or later, or Valkey, with one script per decision and one round trip.
+//!
+//! `reserve.lua` says how the data lie. A [`RedisStore`] belongs to one runtime and has one connection of its own; clones
+//! share it. All state is the server's, so any number of stores in any number of processes decide as one.
+
+mod calls;
+mod keys;
+mod link;
+mod record;
+mod script;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{Client, IntoConnectionInfo as _, Value, io::tcp::TcpSettings};
+use thiserror::Error;
+
+use self::{
+    keys::Keys,
+    link::Link,
+    wire::{Numbers, Reader},
+};
+use super::{
+    Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey, Store,
+    StoreError, clock::Clock,
+};
+use crate::domain::{
+    Timestamp,
+    counter::{CounterKey, CounterKind, CounterState},
+};
+
+/// An unanswered packet breaks the connection after this long; well below the minutes that TCP allows by itself.
+const USER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two steps of the sweep, over all replicas.
+const SWEEP_EVERY: Duration = Duration::from_secs(2);
+/// Fields looked at in one step of the sweep: a fraction of a millisecond of the server's time.
+const SWEEP_FIELDS: u64 = 256;
+
+/// Where the store is and how it is used.
+#[derive(Clone)]
+pub struct RedisSettings {
+    /// `redis://[user:password@]host[:port][/database]`.
+    pub url: String,
+    /// The password, where the url holds none.
+    pub password: Option<String>,
+    /// The organization; part of every key, and the hash tag that keeps them together in a cluster.
+    pub organization: String,
+    /// The longest that any call takes. Suggested: 250 ms.
+    pub deadline: Duration,
+}
+
+/// Without the url, which may hold a password.
+impl fmt::Debug for RedisSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisSettings")
+            .field("organization", &self.organization)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why settings cannot be used. None repeats the url, which may hold a password.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum SettingsError {
+    /// Not a url of a Redis server, or of a kind that this build cannot connect to.
+    #[error("the store's url is not of the form `redis://[user:password@]host[:port][/database]`")]
+    Url,
+    /// A hash tag ends at the first `}` and must not be empty.
+    #[error("the organization `{0}` is empty or holds a brace, so it cannot be part of a key")]
+    Organization(String),
+    /// Nothing can be answered in no time.
+    #[error("the deadline of store calls is zero")]
+    Deadline,
+}
+
+/// A store on a Redis server. Cheap to clone.
+#[derive(Clone)]
+pub struct RedisStore(Arc<Inner>);
+
+struct Inner {
+    link: Link,
+    keys: Keys,
+    clock: Clock,
+    /// The server's time minus ours at the last answer, in milliseconds. An estimate: read and written without order.
+    offset_ms: AtomicI64,
+}
+
+impl RedisStore {
+    /// Connects in the background, and again whenever the connection breaks. Must be called on the runtime that will
+    /// use the store.
+    ///
+    /// With [`Clock::System`] the server's clock is the store's; a manual clock is handed to the server instead.
+    ///
+    /// # Errors
+    /// The settings cannot be used. That the server cannot be reached is no error here.
+    pub fn connect(settings: RedisSettings, clock: Clock) -> Result<Self, SettingsError> {
+        let RedisSettings { url, password, organization, deadline } = settings;
+        if organization.is_empty() || organization.contains(['{', '}']) {
+            return Err(SettingsError::Organization(organization));
+        }
+        if deadline.is_zero() {
+            return Err(SettingsError::Deadline);
+        }
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(USER_TIMEOUT);
+        let mut info = url.as_str().into_connection_info().map_err(|_| SettingsError::Url)?;
+        if let Some(password) = password {
+            let login = info.redis_settings().clone().set_password(password);
+            info = info.set_redis_settings(login);
+        }
+        if !info.addr().is_supported() {
+            return Err(SettingsError::Url);
+        }
+        let client = Client::open(info.set_tcp_settings(tcp)).map_err(|_| SettingsError::Url)?;
+        let inner = Arc::new(Inner {
+            link: Link::open(client, deadline),
+            keys: Keys::new(&organization),
+            clock,
+            offset_ms: AtomicI64::new(0),
+        });
+        if let Clock::System = inner.clock {
+            tokio::spawn(sweep_on(Arc::downgrade(&inner)));
+        }
+        Ok(Self(inner))
+    }
+
+    /// Takes one step in removing what holds nothing any more, unless another caller did within `every_ms`. Tells how many
+    /// counters were removed. A store on the system's clock does this by itself.
+    ///
+    /// # Errors
+    /// The store could not be asked.
+    pub async fn sweep(&self, every_ms: u64, fields: u64) -> Result<u64, StoreError> {
+        self.0.sweep(every_ms, fields).await
+    }
+}
+
+/// Sweeps until the store is dropped: it holds no more than a weak reference, which it tries at each step.
+async fn sweep_on(store: Weak<Inner>) {
+    let every_ms = u64::try_from(SWEEP_EVERY.as_millis()).unwrap_or(u64::MAX);
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let Some(store) = store.upgrade() else { return };
+        match store.sweep(every_ms, SWEEP_FIELDS).await {
+            Ok(0) | Err(_) => {}
+            Ok(removed) => tracing::debug!(removed, "removed idle counters"),
+        }
+    }
+}
+
+impl Inner {
+    /// Adds the time as an argument of a script: a negative one lets it ask the server.
+    fn push_time(&self, numbers: &mut Numbers) {
+        match &self.clock {
+            Clock::System => numbers.push_negative(1),
+            Clock::Manual(clock) => numbers.push(clock.now().0),
+        }
+    }
+
+    /// Reads the store's time from an answer, and keeps how far it is from ours.
+    fn read_now(&self, reader: &mut Reader<'_>) -> Result<Timestamp, StoreError> {
+        let now = Timestamp(reader.number()?);
+        if let Clock::System = self.clock {
+            let offset = now.0.checked_signed_diff(self.clock.now().0);
+            self.offset_ms.store(offset.unwrap_or(0), Ordering::Relaxed);
+        }
+        Ok(now)
+    }
+
+    fn now(&self) -> Timestamp {
+        match &self.clock {
+            Clock::System => {
+                Timestamp(self.clock.now().0.saturating_add_signed(self.offset_ms.load(Ordering::Relaxed)))
+            }
+            Clock::Manual(clock) => clock.now(),
+        }
+    }
+}
+
+/// The bytes of an answer that is a string.
+fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        _ => Err(StoreError::Corrupt),
+    }
+}
+
+impl Store for RedisStore {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
+        self.0.reserve(reserve).await
+    }
+
+    async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
+        self.0.find(id).await
+    }
+
+    async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
+        self.0.settle(settle).await
+    }
+
+    async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
+        self.0.counters(&keys).await
+    }
+
+    async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        self.0.spenders(month).await
+    }
+
+    async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+        self.0.spend(month, team).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.0.link.run(&redis::cmd("PING")).await.map(|_| ())
+    }
+}

@@ -1,0 +1,295 @@
+//! Each operation as a call of its script: the arguments, and the answer.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use redis::{Cmd, Value};
+
+use super::{
+    Inner, bytes,
+    keys::{counter_field, gate_field, spend_field, spend_line},
+    record, script,
+    wire::{self, Numbers, Reader},
+};
+use crate::{
+    domain::{
+        MAX_AMOUNT, Timestamp,
+        counter::{CounterKey, CounterKind, CounterState, Hold},
+    },
+    store::{
+        Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey,
+        StoreError, clock::Clock,
+    },
+};
+
+/// Under a manual clock a record's time to live, which runs in real time, must not end before the test's.
+const MANUAL_SLACK_MS: u64 = 86_400_000;
+
+impl Inner {
+    pub(super) async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
+        if reserve.holds.iter().any(|h| h.kept.saturating_add(h.expiring) > MAX_AMOUNT) {
+            return Err(StoreError::Overflow);
+        }
+        let cmd = self.reserve_command(&reserve)?;
+        let answer = bytes(self.link.call(&script::RESERVE, &cmd).await?)?;
+        let mut reader = Reader::new(&answer);
+        let outcome = reader.number()?;
+        let now = self.read_now(&mut reader)?;
+        let holds = reserve.holds.len();
+        match outcome {
+            0 => Ok(Reserved::Granted { now, used: reader.numbers(holds)? }),
+            1 => refused(now, holds, &mut reader),
+            2 => Ok(Reserved::Repeated(record::decode(reader.rest())?.0)),
+            3 => Ok(Reserved::OutOfDate { now }),
+            _ => Err(StoreError::Corrupt),
+        }
+    }
+
+    fn reserve_command(&self, reserve: &Reserve) -> Result<Cmd, StoreError> {
+        let holds = reserve.holds.len();
+        let mut numbers = Numbers::with_capacity(9 + 4 * holds);
+        self.push_time(&mut numbers);
+        numbers.extend(&[
+            u64::from(reserve.may_repeat),
+            u64::from(reserve.dry_run),
+            reserve.valid.start.0,
+            reserve.valid.end.0,
+            reserve.ttl_ms,
+            reserve.late_ms,
+            size(holds),
+            size(reserve.gates.len()),
+        ]);
+        let mut counters = String::with_capacity(1 + 6 * holds);
+        counters.push('<');
+        for hold in reserve.holds.iter() {
+            counters.push_str(if let CounterKind::Budget { .. } = hold.kind { "dddddd" } else { "ddd" });
+            push_slot(&mut numbers, hold.kind);
+            numbers.extend(&[hold.limit.min(MAX_AMOUNT), hold.kept, hold.expiring]);
+        }
+        let mut cmd = script::RESERVE.call(3);
+        cmd.arg(&self.keys.counters)
+            .arg(&self.keys.history)
+            .arg(self.keys.reservation(reserve.id))
+            .arg(numbers.bytes())
+            .arg(numbers.format())
+            .arg(counters)
+            .arg(wire::format(2 + holds))
+            .arg(self.time_to_live(reserve.ttl_ms.saturating_add(reserve.late_ms)))
+            .arg(record::encode(reserve)?);
+        for hold in reserve.holds.iter() {
+            cmd.arg(counter_field(&hold.counter));
+        }
+        for gate in &reserve.gates {
+            cmd.arg(gate_field(gate));
+        }
+        Ok(cmd)
+    }
+
+    pub(super) async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(self.keys.reservation(id));
+        let answer = self.link.run(&cmd).await?;
+        if answer == Value::Nil {
+            return Ok(None);
+        }
+        let (record, gone_at) = record::decode(&bytes(answer)?)?;
+        // The server forgets a record by its own clock; a manual one must be asked.
+        let gone = matches!(&self.clock, Clock::Manual(clock) if clock.now() >= gone_at);
+        Ok((!gone).then_some(record))
+    }
+
+    pub(super) async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
+        if settle.actual.len() != settle.record.holds.len() {
+            tracing::error!("as many amounts as holds are needed to settle");
+            return Err(StoreError::Corrupt);
+        }
+        let cmd = self.settle_command(&settle);
+        let answer = bytes(self.link.call(&script::SETTLE, &cmd).await?)?;
+        let mut reader = Reader::new(&answer);
+        let outcome = reader.number()?;
+        self.read_now(&mut reader)?;
+        match outcome {
+            0 => Ok(SettleOutcome::Settled(record::decode_settlement(reader.rest())?)),
+            1 => Ok(SettleOutcome::AlreadySettled(record::decode_settlement(reader.rest())?)),
+            2 => Ok(SettleOutcome::NotFound),
+            3 => Err(StoreError::Overflow),
+            _ => Err(StoreError::Corrupt),
+        }
+    }
+
+    fn settle_command(&self, settle: &Settle) -> Cmd {
+        let lines = merged(&settle.lines);
+        let holds: &[Hold] = &settle.record.holds;
+        let mut numbers = Numbers::with_capacity(6 + 4 * holds.len() + 8 * lines.len());
+        self.push_time(&mut numbers);
+        numbers.extend(&[
+            settle.keep_ms,
+            size(holds.len()),
+            u64::from(settle.close.is_some()),
+            settle.close.as_ref().map_or(0, |(_, ms)| *ms),
+            size(lines.len()),
+        ]);
+        for (hold, actual) in holds.iter().zip(&settle.actual) {
+            push_slot(&mut numbers, hold.kind);
+            numbers.extend(&[hold.kept, hold.expiring, *actual]);
+        }
+        for amounts in lines.values() {
+            numbers.extend(amounts);
+        }
+        let mut cmd = script::SETTLE.call(3 + 2 * lines.len());
+        cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(self.keys.reservation(settle.id));
+        for line in lines.keys() {
+            cmd.arg(self.keys.spend(line.month, &line.team)).arg(self.keys.spenders(line.month));
+        }
+        cmd.arg(numbers.bytes())
+            .arg(numbers.format())
+            .arg(self.time_to_live(settle.keep_ms))
+            .arg(settle.note.as_ref());
+        for hold in holds {
+            cmd.arg(counter_field(&hold.counter));
+        }
+        if let Some((gate, _)) = &settle.close {
+            cmd.arg(gate_field(gate));
+        }
+        for line in lines.keys() {
+            cmd.arg(spend_field(line));
+        }
+        for line in lines.keys() {
+            cmd.arg(&*line.team);
+        }
+        cmd
+    }
+
+    pub(super) async fn counters(
+        &self,
+        keys: &[(CounterKey, CounterKind)],
+    ) -> Result<Vec<CounterState>, StoreError> {
+        let mut numbers = Numbers::with_capacity(1 + keys.len());
+        self.push_time(&mut numbers);
+        for (_, kind) in keys {
+            push_slot(&mut numbers, *kind);
+        }
+        let mut cmd = script::COUNTERS.call(2);
+        cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(numbers.bytes()).arg(numbers.format());
+        for (key, _) in keys {
+            cmd.arg(counter_field(key));
+        }
+        let answer = bytes(self.link.call(&script::COUNTERS, &cmd).await?)?;
+        let mut reader = Reader::new(&answer);
+        self.read_now(&mut reader)?;
+        keys.iter().map(|_| record::state(&mut reader)).collect()
+    }
+
+    pub(super) async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        let mut cmd = redis::cmd("SMEMBERS");
+        cmd.arg(self.keys.spenders(month));
+        let answer = self.link.run(&cmd).await?;
+        let teams: Vec<String> = redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt)?;
+        let mut teams: Vec<Arc<str>> = teams.into_iter().map(Into::into).collect();
+        teams.sort_unstable();
+        Ok(teams)
+    }
+
+    /// All lines at one instant: at most a few thousand, since they are per day, model and key of one team and month.
+    pub(super) async fn spend(
+        &self,
+        month: u32,
+        team: Arc<str>,
+    ) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+        let mut cmd = redis::cmd("HGETALL");
+        cmd.arg(self.keys.spend(month, &team));
+        let answer = self.link.run(&cmd).await?;
+        let fields: Vec<(String, Vec<u8>)> =
+            redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt)?;
+        let line = |(field, value): (String, Vec<u8>)| {
+            let line = spend_line(month, &team, &field).ok_or(StoreError::Corrupt)?;
+            Ok((line, amounts(&mut Reader::new(&value))?))
+        };
+        let mut lines = fields.into_iter().map(line).collect::<Result<Vec<_>, StoreError>>()?;
+        lines.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(lines)
+    }
+
+    pub(super) async fn sweep(&self, every_ms: u64, fields: u64) -> Result<u64, StoreError> {
+        let mut numbers = Numbers::with_capacity(3);
+        self.push_time(&mut numbers);
+        numbers.extend(&[every_ms, fields]);
+        let mut cmd = script::SWEEP.call(3);
+        cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(&self.keys.sweep).arg(numbers.bytes());
+        let answer = bytes(self.link.call(&script::SWEEP, &cmd).await?)?;
+        let mut reader = Reader::new(&answer);
+        self.read_now(&mut reader)?;
+        reader.number()
+    }
+
+    /// A time to live for `PX`, which accepts neither 0 nor what passes the end of the server's time.
+    fn time_to_live(&self, ms: u64) -> u64 {
+        let slack = if let Clock::Manual(_) = self.clock { MANUAL_SLACK_MS } else { 0 };
+        ms.saturating_add(slack).clamp(1, MAX_AMOUNT)
+    }
+}
+
+fn refused(now: Timestamp, holds: usize, reader: &mut Reader<'_>) -> Result<Reserved, StoreError> {
+    let used = reader.numbers(holds)?;
+    let refusals = (0..reader.size()?)
+        .map(|_| {
+            let hold = reader.size()?;
+            let frees_at = Some(reader.number()?).filter(|at| *at > 0).map(Timestamp);
+            Ok(Refusal { hold, frees_at })
+        })
+        .collect::<Result<_, StoreError>>()?;
+    let closed = (0..reader.size()?)
+        .map(|_| Ok((reader.size()?, Timestamp(reader.number()?))))
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Reserved::Refused { now, used, refusals, closed })
+}
+
+/// The length of a slot, negative for a budget: a script tells the kinds apart by the sign.
+fn push_slot(numbers: &mut Numbers, kind: CounterKind) {
+    match kind {
+        CounterKind::Window { slot_ms } => numbers.push(slot_ms),
+        CounterKind::Budget { slot_ms } => numbers.push_negative(slot_ms),
+    }
+}
+
+fn size(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// The lines, each key once: a script reads all of them before it writes any.
+fn merged(lines: &[(SpendKey, SpendAmounts)]) -> BTreeMap<&SpendKey, [u64; 8]> {
+    let mut merged = BTreeMap::new();
+    for (key, amounts) in lines {
+        let sums: &mut [u64; 8] = merged.entry(key).or_default();
+        for (sum, amount) in sums.iter_mut().zip(columns(amounts)) {
+            *sum = sum.saturating_add(amount);
+        }
+    }
+    merged
+}
+
+const fn columns(amounts: &SpendAmounts) -> [u64; 8] {
+    [
+        amounts.cost_nanos,
+        amounts.requests,
+        amounts.input_tokens,
+        amounts.cached_input_tokens,
+        amounts.output_tokens,
+        amounts.reasoning_tokens,
+        amounts.audio_ms,
+        amounts.characters,
+    ]
+}
+
+/// The inverse of [`columns`].
+fn amounts(reader: &mut Reader<'_>) -> Result<SpendAmounts, StoreError> {
+    Ok(SpendAmounts {
+        cost_nanos: reader.number()?,
+        requests: reader.number()?,
+        input_tokens: reader.number()?,
+        cached_input_tokens: reader.number()?,
+        output_tokens: reader.number()?,
+        reasoning_tokens: reader.number()?,
+        audio_ms: reader.number()?,
+        characters: reader.number()?,
+    })
+}

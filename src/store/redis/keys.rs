@@ -1,0 +1,94 @@
+//! The names of keys and of the fields in them. Every key of an organization carries its hash tag, so all are in one slot.
+
+use crate::{
+    domain::counter::CounterKey,
+    store::{ReservationId, SpendKey},
+};
+
+/// The names of an organization's keys.
+#[derive(Debug)]
+pub(super) struct Keys {
+    prefix: String,
+    pub(super) counters: String,
+    pub(super) history: String,
+    pub(super) sweep: String,
+}
+
+impl Keys {
+    pub(super) fn new(organization: &str) -> Self {
+        let prefix = format!("tollgate:{{{organization}}}");
+        Self {
+            counters: format!("{prefix}:counters"),
+            history: format!("{prefix}:history"),
+            sweep: format!("{prefix}:sweep"),
+            prefix,
+        }
+    }
+
+    pub(super) fn reservation(&self, id: ReservationId) -> String {
+        format!("{}:reservation:{id}", self.prefix)
+    }
+
+    pub(super) fn spend(&self, month: u32, team: &str) -> String {
+        format!("{}:spend:{month}:{team}", self.prefix)
+    }
+
+    pub(super) fn spenders(&self, month: u32) -> String {
+        format!("{}:spenders:{month}", self.prefix)
+    }
+}
+
+/// The field of a counter: its key, with one more `!` before a leading one, so that no counter has a gate's name.
+pub(super) fn counter_field(key: &CounterKey) -> String {
+    if key.name().starts_with('!') { format!("!{key}") } else { key.to_string() }
+}
+
+/// The field of a gate.
+pub(super) fn gate_field(key: &CounterKey) -> String {
+    format!("!gate/{key}")
+}
+
+/// The field of a line: `day|length of the model|model|key`. The length makes it unambiguous whatever the names hold.
+pub(super) fn spend_field(line: &SpendKey) -> String {
+    format!("{}|{}|{}|{}", line.day, line.model.len(), line.model, line.key)
+}
+
+/// The line of a field of the hash of `month` and `team`.
+pub(super) fn spend_line(month: u32, team: &std::sync::Arc<str>, field: &str) -> Option<SpendKey> {
+    let (day, rest) = field.split_once('|')?;
+    let (length, rest) = rest.split_once('|')?;
+    let (model, rest) = rest.split_at_checked(length.parse().ok()?)?;
+    Some(SpendKey {
+        month,
+        team: std::sync::Arc::clone(team),
+        day: day.parse().ok()?,
+        model: model.into(),
+        key: rest.strip_prefix('|')?.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_as_it_was_written() {
+        for (model, key) in [("openai/gpt-oss-20b", ""), ("a|b", "c|d"), ("", "|"), ("ü|", "x")] {
+            let line = SpendKey {
+                month: 202_611,
+                team: "t".into(),
+                day: 20_261_123,
+                model: model.into(),
+                key: key.into(),
+            };
+            assert_eq!(spend_line(202_611, &line.team, &spend_field(&line)), Some(line));
+        }
+    }
+
+    #[test]
+    fn no_counter_has_the_field_of_a_gate() {
+        assert_eq!(gate_field(&CounterKey::new("x")), "!gate/x");
+        assert_eq!(counter_field(&CounterKey::new("!gate/x")), "!!gate/x");
+        assert_eq!(counter_field(&CounterKey::new("team/a").in_period(20_261_101)), "team/a@20261101");
+    }
+}

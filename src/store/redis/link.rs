@@ -1,0 +1,211 @@
+//! The connection: one, multiplexed, rebuilt by a task of its own when it breaks or goes silent.
+//!
+//! The client library's own reconnection lets calls wait outside any time-out and never leaves a connection that is
+//! merely silent. Here every call is bounded by the deadline, whatever it waits for.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, ServerErrorKind, Value,
+    aio::MultiplexedConnection,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
+
+use super::script::{self, Script};
+use crate::store::StoreError;
+
+/// So many calls in a row without an answer mean that the connection is dead. One may be a slow command of someone else.
+const SILENT_CALLS: u32 = 3;
+/// How long setting up a connection may take, handshake and scripts included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between attempts to connect: recovery follows the server's by so much, and a dead server is not flooded.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// Calls in flight on the one connection before callers wait for each other.
+const PIPELINE: usize = 1024;
+
+#[derive(Clone)]
+enum State {
+    /// No attempt has failed yet: calls wait, within their deadline.
+    Connecting,
+    /// The last attempt failed: calls fail at once.
+    Down,
+    /// The connection, and the how-manieth it is.
+    Up(u64, MultiplexedConnection),
+}
+
+/// A connection that heals.
+pub(super) struct Link {
+    /// Set by the keeper only, read by every call.
+    state: watch::Receiver<State>,
+    /// Tells the keeper the number of a connection that failed. One place: while a report waits, more of them add nothing,
+    /// and one about an earlier connection is ignored. The keeper ends when the link, and with it this sender, is dropped.
+    broken: mpsc::Sender<u64>,
+    /// Calls without an answer since the last answer. A counter for itself; it orders nothing else.
+    silent: AtomicU32,
+    deadline: Duration,
+}
+
+impl Link {
+    /// Connects in the background, on the present runtime.
+    pub(super) fn open(client: Client, deadline: Duration) -> Self {
+        let (state_sender, state) = watch::channel(State::Connecting);
+        let (broken, reports) = mpsc::channel(1);
+        tokio::spawn(keep(client, state_sender, reports));
+        Self { state, broken, silent: AtomicU32::new(0), deadline }
+    }
+
+    /// Sends a command and waits for its answer, until the deadline.
+    pub(super) async fn run(&self, cmd: &Cmd) -> Result<Value, StoreError> {
+        self.bounded("command", self.attempt(cmd, None)).await
+    }
+
+    /// The same for a call of `script`, which is loaded first where the server does not know it.
+    pub(super) async fn call(&self, script: &Script, cmd: &Cmd) -> Result<Value, StoreError> {
+        self.bounded(script.name, self.attempt(cmd, Some(script))).await
+    }
+
+    async fn bounded(
+        &self,
+        what: &'static str,
+        attempt: impl Future<Output = Result<Value, StoreError>>,
+    ) -> Result<Value, StoreError> {
+        let Ok(answer) = timeout(self.deadline, attempt).await else {
+            let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
+            tracing::debug!(what, silent, "no answer from redis in time");
+            if silent >= SILENT_CALLS {
+                self.report(match &*self.state.borrow() {
+                    State::Up(number, _) => *number,
+                    State::Connecting | State::Down => 0,
+                });
+            }
+            return Err(StoreError::Unavailable);
+        };
+        answer
+    }
+
+    async fn attempt(&self, cmd: &Cmd, script: Option<&Script>) -> Result<Value, StoreError> {
+        let (number, mut connection) = self.connection().await?;
+        let mut answer = send(&mut connection, cmd).await;
+        if let (Err(error), Some(script)) = (&answer, script)
+            && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+        {
+            // It did not run, so running it now is not a repetition.
+            answer = match load(&mut connection, script).await {
+                Ok(()) => send(&mut connection, cmd).await,
+                Err(error) => Err(error),
+            };
+        }
+        answer
+            .inspect(|_| self.silent.store(0, Ordering::Relaxed))
+            .map_err(|error| self.failure(number, &error))
+    }
+
+    async fn connection(&self) -> Result<(u64, MultiplexedConnection), StoreError> {
+        if let State::Up(number, connection) = &*self.state.borrow() {
+            return Ok((*number, connection.clone()));
+        }
+        let mut state = self.state.clone();
+        let settled = state.wait_for(|state| !matches!(state, State::Connecting)).await;
+        match settled.as_deref() {
+            Ok(State::Up(number, connection)) => Ok((*number, connection.clone())),
+            Ok(State::Connecting | State::Down) | Err(_) => Err(StoreError::Unavailable),
+        }
+    }
+
+    fn failure(&self, number: u64, error: &RedisError) -> StoreError {
+        match error.kind() {
+            // What a server that is itself answers to a script that is wrong, or finds foreign data under its keys.
+            ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)
+            | ErrorKind::Parse
+            | ErrorKind::Extension
+                if error.code() != Some("OOM") =>
+            {
+                tracing::error!(%error, "redis refused a command");
+                StoreError::Corrupt
+            }
+            // The address may belong to another server by now: connect, and so resolve it, again.
+            ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
+                self.report(number);
+                tracing::debug!(%error, "redis is not the primary");
+                StoreError::Unavailable
+            }
+            _ => {
+                if error.is_io_error() || error.is_connection_dropped() || error.is_unrecoverable_error() {
+                    self.report(number);
+                }
+                tracing::debug!(%error, "redis failed");
+                StoreError::Unavailable
+            }
+        }
+    }
+
+    fn report(&self, number: u64) {
+        // Full: the keeper has a report to read already.
+        let _ = self.broken.try_send(number);
+    }
+}
+
+/// Keeps a connection up until its link is dropped.
+async fn keep(client: Client, state: watch::Sender<State>, mut reports: mpsc::Receiver<u64>) {
+    let mut number = 0;
+    let mut failing = false;
+    while !reports.is_closed() {
+        match timeout(CONNECT_TIMEOUT, connect(&client)).await {
+            Ok(Ok(connection)) => {
+                number += 1;
+                failing = false;
+                tracing::info!(number, "connected to redis");
+                state.send_replace(State::Up(number, connection));
+                while let Some(broken) = reports.recv().await {
+                    if broken == number {
+                        break;
+                    }
+                }
+                if reports.is_closed() {
+                    return;
+                }
+                tracing::warn!(number, "the connection to redis broke");
+                state.send_replace(State::Connecting);
+            }
+            failure => {
+                if !failing {
+                    failing = true;
+                    let error = failure.ok().and_then(Result::err);
+                    // The error names an address at most, never a password.
+                    tracing::warn!(?error, "redis cannot be reached; trying on");
+                }
+                state.send_replace(State::Down);
+                sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
+    // Time-outs are ours: a second timer for each call would only cost.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None)
+        .set_pipeline_buffer_size(PIPELINE);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    for script in script::all() {
+        load(&mut connection, script).await?;
+    }
+    Ok(connection)
+}
+
+async fn load(connection: &mut MultiplexedConnection, script: &Script) -> Result<(), RedisError> {
+    let mut cmd = redis::cmd("SCRIPT");
+    cmd.arg("LOAD").arg(script.code);
+    send(connection, &cmd).await.map(|_| ())
+}
+
+async fn send(connection: &mut MultiplexedConnection, cmd: &Cmd) -> Result<Value, RedisError> {
+    connection.send_packed_command(cmd).await?.extract_error()
+}

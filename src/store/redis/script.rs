@@ -1,0 +1,37 @@
+//! The scripts, each under the hash by which the server knows it.
+
+use std::sync::LazyLock;
+
+/// A script and its hash.
+pub(super) struct Script {
+    pub(super) name: &'static str,
+    pub(super) code: &'static str,
+    pub(super) hash: String,
+}
+
+impl Script {
+    fn new(name: &'static str, code: &'static str) -> Self {
+        Self { name, code, hash: redis::Script::new(code).get_hash().to_owned() }
+    }
+
+    /// A call of the script; the keys and arguments are appended to it.
+    pub(super) fn call(&self, keys: usize) -> redis::Cmd {
+        let mut cmd = redis::cmd("EVALSHA");
+        cmd.arg(&self.hash).arg(keys);
+        cmd
+    }
+}
+
+pub(super) static RESERVE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("reserve", include_str!("../reserve.lua")));
+pub(super) static SETTLE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("settle", include_str!("../settle.lua")));
+pub(super) static COUNTERS: LazyLock<Script> =
+    LazyLock::new(|| Script::new("counters", include_str!("../counters.lua")));
+pub(super) static SWEEP: LazyLock<Script> =
+    LazyLock::new(|| Script::new("sweep", include_str!("../sweep.lua")));
+
+/// All scripts, as they are loaded on a new connection.
+pub(super) fn all() -> [&'static Script; 4] {
+    [&RESERVE, &SETTLE, &COUNTERS, &SWEEP]
+}

@@ -1,0 +1,406 @@
+//! Against a real server on a free port, with nothing kept on disk.
+
+use std::{
+    collections::HashMap,
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    domain::{
+        MAX_AMOUNT,
+        counter::{Counter, Hold},
+    },
+    store::{Refusal, Settled, clock::ManualClock},
+};
+
+/// A server that ends with the test.
+struct Server {
+    child: Child,
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    /// `None`, loudly, where there is no `redis-server`; not on CI.
+    fn start() -> Option<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dir = tempfile::tempdir().unwrap();
+        match spawn(port, dir.path()) {
+            Ok(child) => Some(Self { child, port, dir }),
+            Err(error) => {
+                assert!(std::env::var("CI").as_deref() != Ok("true"), "no redis-server on CI: {error}");
+                println!("SKIPPED: redis-server cannot be started: {error}");
+                None
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn restart(&mut self) {
+        self.child = spawn(self.port, self.dir.path()).unwrap();
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
+    fn store(&self, clock: Clock) -> RedisStore {
+        let settings = RedisSettings {
+            url: format!("redis://127.0.0.1:{}", self.port),
+            password: None,
+            organization: "acme".into(),
+            deadline: Duration::from_millis(250),
+        };
+        RedisStore::connect(settings, clock).unwrap()
+    }
+
+    /// A store on a manual clock, once it is connected.
+    async fn ready(&self, clock: &ManualClock) -> RedisStore {
+        let store = self.store(Clock::Manual(clock.clone()));
+        until_up(&store).await;
+        store
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(port: u16, dir: &std::path::Path) -> std::io::Result<Child> {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .arg("--dir")
+        .arg(dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+/// Waits for an answer; how long it took.
+async fn until_up(store: &RedisStore) -> Duration {
+    let start = Instant::now();
+    while store.ping().await.is_err() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the store does not recover");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    start.elapsed()
+}
+
+const NOW: Timestamp = Timestamp(1_795_000_000_000);
+const WINDOW: CounterKind = CounterKind::Window { slot_ms: 1000 };
+const BUDGET: CounterKind = CounterKind::Budget { slot_ms: 700 };
+
+fn hold(name: &str, kind: CounterKind, limit: u64, kept: u64, expiring: u64) -> Hold {
+    Hold { counter: CounterKey::new(name), kind, limit, kept, expiring }
+}
+
+fn request(id: u8, holds: Vec<Hold>) -> Reserve {
+    Reserve {
+        id: ReservationId([id; 16]),
+        may_repeat: true,
+        fingerprint: 0xfeed_beef_dead_cafe,
+        holds: holds.into(),
+        gates: vec![CounterKey::new("model")],
+        valid: Timestamp(0)..Timestamp(u64::MAX),
+        ttl_ms: 60_000,
+        late_ms: 30_000,
+        note: Bytes::from_static(b"\0note"),
+        dry_run: false,
+    }
+}
+
+fn settlement(record: Record, id: u8, actual: Vec<u64>) -> Settle {
+    Settle {
+        id: ReservationId([id; 16]),
+        record,
+        actual,
+        lines: Vec::new(),
+        close: None,
+        keep_ms: 120_000,
+        note: Bytes::from_static(b"done"),
+    }
+}
+
+fn line(team: &str, model: &str, cost_nanos: u64) -> (SpendKey, SpendAmounts) {
+    let key = SpendKey {
+        month: 202_611,
+        team: team.into(),
+        day: 20_261_123,
+        model: model.into(),
+        key: "k|1".into(),
+    };
+    (key, SpendAmounts { cost_nanos, requests: 1, ..SpendAmounts::default() })
+}
+
+#[tokio::test]
+async fn a_reservation_is_granted_repeated_refused_and_settled_once() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    let holds = vec![hold("w", WINDOW, 10, 0, 6), hold("b", BUDGET, 100, 30, 20)];
+    let granted = store.reserve(request(1, holds.clone())).await.unwrap();
+    assert_eq!(granted, Reserved::Granted { now: NOW, used: vec![0, 0] });
+    let record = store.find(ReservationId([1; 16])).await.unwrap().unwrap();
+    assert_eq!((&*record.holds, &*record.note, record.settlement.is_none()), (&*holds, &b"\0note"[..], true));
+    assert_eq!((record.fingerprint, record.expires_at), (0xfeed_beef_dead_cafe, NOW.plus(60_000)));
+    assert_eq!(store.reserve(request(1, holds.clone())).await.unwrap(), Reserved::Repeated(record.clone()));
+
+    let refused = store.reserve(request(2, holds.clone())).await.unwrap();
+    let freed = Some(Timestamp((NOW.0 / 1000 + 61) * 1000));
+    let refusals = vec![Refusal { hold: 0, frees_at: freed }];
+    assert_eq!(refused, Reserved::Refused { now: NOW, used: vec![6, 50], refusals, closed: vec![] });
+    assert_eq!(store.find(ReservationId([2; 16])).await.unwrap(), None);
+
+    let mut settle = settlement(record, 1, vec![2, 45]);
+    settle.lines =
+        vec![line("chatbot", "m", 7), line("", "m", 7), line("chatbot", "m", 1), line("a", "m|", 3)];
+    settle.close = Some((CounterKey::new("model"), 500));
+    let SettleOutcome::Settled(settled) = store.settle(settle.clone()).await.unwrap() else { panic!() };
+    let budget = CounterState { used: 45, settled: 45, open: 0 };
+    assert_eq!(settled.counters.get(1), Some(&Settled { settled_before: 0, after: budget }));
+    assert_eq!(settled.counters[0].after.used, 2);
+    assert_eq!(store.settle(settle.clone()).await.unwrap(), SettleOutcome::AlreadySettled(settled.clone()));
+    let keys = vec![
+        (CounterKey::new("w"), WINDOW),
+        (CounterKey::new("none"), WINDOW),
+        (CounterKey::new("b"), BUDGET),
+    ];
+    let window = CounterState { used: 2, ..CounterState::default() };
+    assert_eq!(store.counters(keys).await.unwrap(), vec![window, CounterState::default(), budget]);
+
+    let closed = store.reserve(request(3, vec![])).await.unwrap();
+    let closed_until = vec![(0, NOW.plus(500))];
+    assert_eq!(closed, Reserved::Refused { now: NOW, used: vec![], refusals: vec![], closed: closed_until });
+    assert_eq!(store.spenders(202_611).await.unwrap(), vec![Arc::from("a"), Arc::from("chatbot")]);
+    let spend = store.spend(202_611, "chatbot".into()).await.unwrap();
+    assert_eq!((spend.len(), spend[0].1.cost_nanos, spend[0].1.requests), (1, 8, 2));
+
+    clock.set(NOW.plus(120_000));
+    assert_eq!(store.find(ReservationId([1; 16])).await.unwrap(), None);
+    assert_eq!(store.settle(settle).await.unwrap(), SettleOutcome::NotFound);
+}
+
+#[tokio::test]
+async fn what_would_overflow_changes_nothing() {
+    let Some(server) = Server::start() else { return };
+    let store = server.ready(&ManualClock::new(NOW)).await;
+    let mut wanted = request(1, vec![hold("b", BUDGET, MAX_AMOUNT, 5, 0), hold("w", WINDOW, 9, 0, 9)]);
+    wanted.gates.clear();
+    store.reserve(wanted).await.unwrap();
+    let record = store.find(ReservationId([1; 16])).await.unwrap().unwrap();
+    for actual in [vec![MAX_AMOUNT, 1], vec![u64::MAX, 1]] {
+        let answer = store.settle(settlement(record.clone(), 1, actual)).await;
+        assert_eq!(answer, Err(StoreError::Overflow));
+    }
+    let mut huge = settlement(record.clone(), 1, vec![1, 1]);
+    huge.lines = vec![line("t", "m", MAX_AMOUNT), line("t", "m", 1)];
+    assert_eq!(store.settle(huge.clone()).await, Err(StoreError::Overflow));
+    assert!(store.spend(202_611, "t".into()).await.unwrap().is_empty());
+    assert_eq!(store.find(ReservationId([1; 16])).await.unwrap(), Some(record));
+    huge.lines = vec![line("t", "m", MAX_AMOUNT)];
+    assert!(matches!(store.settle(huge).await.unwrap(), SettleOutcome::Settled(_)));
+    assert_eq!(store.spend(202_611, "t".into()).await.unwrap()[0].1.cost_nanos, MAX_AMOUNT);
+}
+
+#[tokio::test]
+async fn scripts_are_loaded_again_and_connections_built_again() {
+    let Some(mut server) = Server::start() else { return };
+    let store = server.store(Clock::System);
+    until_up(&store).await;
+    let flush = redis::cmd("SCRIPT").arg("FLUSH").to_owned();
+    store.0.link.run(&flush).await.unwrap();
+    let wanted = request(1, vec![hold("w", WINDOW, 10, 0, 6)]);
+    assert!(matches!(store.reserve(wanted.clone()).await.unwrap(), Reserved::Granted { .. }));
+    assert!(store.now().since(Clock::System.now()) < 5 && Clock::System.now().since(store.now()) < 5);
+
+    server.kill();
+    assert_eq!(store.reserve(wanted.clone()).await, Err(StoreError::Unavailable));
+    let start = Instant::now();
+    assert_eq!(store.ping().await, Err(StoreError::Unavailable));
+    assert!(start.elapsed() < Duration::from_millis(400));
+    server.restart();
+    assert!(until_up(&store).await < Duration::from_secs(3));
+    assert!(matches!(store.reserve(wanted.clone()).await.unwrap(), Reserved::Granted { .. }));
+
+    server.signal("-STOP");
+    for _ in 0..4 {
+        assert_eq!(store.reserve(wanted.clone()).await, Err(StoreError::Unavailable));
+    }
+    server.signal("-CONT");
+    assert!(until_up(&store).await < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn a_server_may_come_up_after_the_store() {
+    let Some(mut server) = Server::start() else { return };
+    server.kill();
+    let store = server.store(Clock::System);
+    assert_eq!(store.ping().await, Err(StoreError::Unavailable));
+    server.restart();
+    assert!(until_up(&store).await < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused_without_naming_the_password() {
+    let settings = |url: &str, organization: &str| RedisSettings {
+        url: url.into(),
+        password: None,
+        organization: organization.into(),
+        deadline: Duration::from_millis(250),
+    };
+    for url in ["http://a:secret@b", "redis://:secret@", "nonsense secret"] {
+        let error = RedisStore::connect(settings(url, "acme"), Clock::System).err();
+        if let Some(error) = error {
+            assert!(!format!("{error} {error:?}").contains("secret"));
+        }
+    }
+    assert!(!format!("{:?}", settings("redis://:secret@h", "a")).contains("secret"));
+    let error = RedisStore::connect(settings("redis://h", "a}"), Clock::System).err();
+    assert_eq!(error, Some(SettingsError::Organization("a}".into())));
+}
+
+#[tokio::test]
+async fn a_sweep_removes_what_is_idle_and_nothing_else() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    let month = CounterKey::new("team|cost|month").in_period(20_261_101);
+    let mut holds = vec![hold("w", WINDOW, 10, 0, 6), hold("b", BUDGET, 100, 30, 20)];
+    holds.push(Hold { counter: month, ..hold("", BUDGET, 100, 5, 0) });
+    store.reserve(request(1, holds)).await.unwrap();
+    clock.set(Timestamp((NOW.0 / 1000 + 61) * 1000 - 1));
+    assert_eq!(store.sweep(0, 100).await, Ok(0));
+    clock.set(Timestamp((NOW.0 / 1000 + 61) * 1000));
+    assert_eq!(store.sweep(0, 100).await, Ok(1));
+    assert_eq!(store.sweep(0, 100).await, Ok(0));
+    // 2026-11-01 and 400 days.
+    clock.set(Timestamp(1_793_491_200_000 + 400 * 86_400_000 - 1));
+    assert_eq!(store.sweep(0, 100).await, Ok(0));
+    clock.set(Timestamp(1_793_491_200_000 + 400 * 86_400_000));
+    assert_eq!(store.sweep(0, 100).await, Ok(1));
+}
+
+/// Numbers that only depend on the seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % below
+    }
+}
+
+#[tokio::test]
+async fn the_scripts_count_as_the_domain_does() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    let flush = redis::cmd("FLUSHALL");
+    for seed in 1..=12 {
+        store.0.link.run(&flush).await.unwrap();
+        clock.set(NOW);
+        compare(&store, &clock, seed, 400).await;
+    }
+}
+
+async fn compare(store: &RedisStore, clock: &ManualClock, seed: u64, steps: u64) {
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut model: HashMap<CounterKey, Counter> = HashMap::new();
+    let mut open: Vec<(Reserve, Timestamp)> = Vec::new();
+    let mut next_id: u128 = 0;
+    for step in 0..steps {
+        let now = clock.now();
+        let at = format!("seed {seed}, step {step}");
+        if open.is_empty() || dice.roll(5) < 3 {
+            next_id += 1;
+            let holds = random_holds(&mut dice);
+            let wanted = Reserve {
+                id: ReservationId(next_id.to_be_bytes()),
+                gates: vec![],
+                ttl_ms: 1_000_000,
+                ..request(0, holds.clone())
+            };
+            let mut checks = Vec::new();
+            for hold in &holds {
+                let mut counter = model.get(&hold.counter).cloned().unwrap_or_default();
+                checks.push((counter.state(now, hold.kind).used, counter.check(now, hold).err()));
+            }
+            let used: Vec<u64> = checks.iter().map(|(used, _)| *used).collect();
+            let refusals: Vec<Refusal> = checks
+                .iter()
+                .enumerate()
+                .filter_map(|(hold, (_, s))| s.map(|s| Refusal { hold, frees_at: s.frees_at }))
+                .collect();
+            let expected = if refusals.is_empty() {
+                for hold in &holds {
+                    model.entry(hold.counter.clone()).or_default().take(now, hold);
+                }
+                open.push((wanted.clone(), now));
+                Reserved::Granted { now, used }
+            } else {
+                Reserved::Refused { now, used, refusals, closed: vec![] }
+            };
+            assert_eq!(store.reserve(wanted).await.unwrap(), expected, "{at}");
+        } else {
+            let index = usize::try_from(dice.roll(open.len() as u64)).unwrap();
+            let (taken, then) = open.swap_remove(index);
+            let actual: Vec<u64> = taken.holds.iter().map(|h| dice.roll(h.amount() * 2 + 2)).collect();
+            let record = store.find(taken.id).await.unwrap().unwrap();
+            let settle = Settle { id: taken.id, ..settlement(record, 0, actual.clone()) };
+            let SettleOutcome::Settled(settled) = store.settle(settle).await.unwrap() else { panic!("{at}") };
+            for ((hold, actual), got) in taken.holds.iter().zip(actual).zip(settled.counters) {
+                let counter = model.entry(hold.counter.clone()).or_default();
+                let settled_before = counter.state(now, hold.kind).settled;
+                counter.settle(now, then, hold, actual);
+                let after = counter.state(now, hold.kind);
+                assert_eq!(got, Settled { settled_before, after }, "{at}");
+            }
+        }
+        clock.set(random_step(&mut dice, now));
+        let now = clock.now();
+        let keys: Vec<_> = (0..6).map(random_counter).collect();
+        let states =
+            keys.iter().map(|(key, kind)| model.get(key).cloned().unwrap_or_default().state(now, *kind));
+        assert_eq!(store.counters(keys.clone()).await.unwrap(), states.collect::<Vec<_>>(), "{at}");
+    }
+}
+
+fn random_counter(n: u64) -> (CounterKey, CounterKind) {
+    let slot_ms = [1, 10, 1000][usize::try_from(n % 3).unwrap()];
+    let kind = if n < 3 { CounterKind::Window { slot_ms } } else { CounterKind::Budget { slot_ms } };
+    (CounterKey::new(format!("counter{n}")), kind)
+}
+
+fn random_holds(dice: &mut Dice) -> Vec<Hold> {
+    let first = dice.roll(6);
+    (0..dice.roll(7))
+        .map(|n| {
+            let (counter, kind) = random_counter((first + n) % 6);
+            let kept = if let CounterKind::Budget { .. } = kind { dice.roll(20) } else { 0 };
+            let limit = [30, 100, 300, MAX_AMOUNT][usize::try_from(dice.roll(4)).unwrap()];
+            Hold { counter, kind, limit, kept, expiring: dice.roll(20) }
+        })
+        .collect()
+}
+
+/// Mostly forwards by little, at times by a lot, at times backwards.
+fn random_step(dice: &mut Dice, now: Timestamp) -> Timestamp {
+    let reach = [1, 5, 40, 700, 1500, 70_000][usize::try_from(dice.roll(6)).unwrap()];
+    let by = dice.roll(reach);
+    if dice.roll(8) == 0 { Timestamp(now.0 - by) } else { now.plus(by) }
+}

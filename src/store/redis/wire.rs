@@ -1,0 +1,144 @@
+//! Numbers on the way to a script and back: little-endian doubles, which Lua's numbers are, packed one after the other.
+//!
+//! Every amount is at most [`crate::domain::MAX_AMOUNT`] = 2^53 − 1, so a double holds it exactly. The conversions below
+//! work on the bits, without a cast that could round.
+
+use std::sync::LazyLock;
+
+use crate::store::StoreError;
+
+/// The first integer above every amount: what a larger one is sent as, so that a script's own comparison refuses it.
+const TOO_LARGE: u64 = 1 << 53;
+const MANTISSA_BITS: u32 = 52;
+const BIAS: u64 = 1023;
+
+/// The formats of `struct.pack` for up to 4,096 doubles; the largest call has a quarter of that.
+static FORMAT: LazyLock<String> = LazyLock::new(|| format!("<{}", "d".repeat(4096)));
+
+/// The `struct` format of `count` doubles.
+pub(super) fn format(count: usize) -> &'static str {
+    FORMAT.get(..=count).unwrap_or(&FORMAT)
+}
+
+/// The bits of the double that equals `value`; 2^53 for everything above.
+fn to_bits(value: u64) -> u64 {
+    let value = value.min(TOO_LARGE);
+    let Some(exponent) = value.checked_ilog2() else { return 0 };
+    // `value` is at most 2^53, so its highest bit is at most one place above the mantissa's implicit bit.
+    let aligned = if exponent <= MANTISSA_BITS { value << (MANTISSA_BITS - exponent) } else { value >> 1 };
+    let fraction = aligned & ((1 << MANTISSA_BITS) - 1);
+    ((BIAS + u64::from(exponent)) << MANTISSA_BITS) | fraction
+}
+
+/// The integer that equals the double of these bits, if one of at most 53 bits does.
+fn from_bits(bits: u64) -> Option<u64> {
+    if bits == 0 {
+        return Some(0);
+    }
+    let exponent = u32::try_from((bits >> MANTISSA_BITS).checked_sub(BIAS)?).ok()?;
+    let shift = MANTISSA_BITS.checked_sub(exponent)?;
+    let mantissa = (bits & ((1 << MANTISSA_BITS) - 1)) | (1 << MANTISSA_BITS);
+    let value = mantissa >> shift;
+    (value << shift == mantissa).then_some(value)
+}
+
+/// Packed numbers under construction.
+#[derive(Default)]
+pub(super) struct Numbers {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Numbers {
+    pub(super) fn with_capacity(count: usize) -> Self {
+        Self { bytes: Vec::with_capacity(8 * count), count: 0 }
+    }
+
+    pub(super) fn push(&mut self, value: u64) {
+        self.push_bits(to_bits(value));
+    }
+
+    /// Appends −`value`.
+    pub(super) fn push_negative(&mut self, value: u64) {
+        self.push_bits(to_bits(value) | (1 << 63));
+    }
+
+    pub(super) fn extend(&mut self, values: &[u64]) {
+        for value in values {
+            self.push(*value);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn format(&self) -> &'static str {
+        format(self.count)
+    }
+
+    fn push_bits(&mut self, bits: u64) {
+        self.bytes.extend_from_slice(&bits.to_le_bytes());
+        self.count += 1;
+    }
+}
+
+/// Reads packed numbers, and bytes between them.
+pub(super) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, StoreError> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or(StoreError::Corrupt)?;
+        self.0 = rest;
+        from_bits(u64::from_le_bytes(*bytes)).ok_or(StoreError::Corrupt)
+    }
+
+    pub(super) fn numbers(&mut self, count: usize) -> Result<Vec<u64>, StoreError> {
+        (0..count).map(|_| self.number()).collect()
+    }
+
+    /// A number that counts or indexes what is in memory.
+    pub(super) fn size(&mut self) -> Result<usize, StoreError> {
+        usize::try_from(self.number()?).map_err(|_| StoreError::Corrupt)
+    }
+
+    pub(super) fn bytes(&mut self, count: usize) -> Result<&'a [u8], StoreError> {
+        let (bytes, rest) = self.0.split_at_checked(count).ok_or(StoreError::Corrupt)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    pub(super) const fn rest(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::MAX_AMOUNT;
+
+    #[test]
+    fn every_amount_survives_the_way_there_and_back() {
+        let mut values = vec![0, 1, 2, 3, MAX_AMOUNT - 1, MAX_AMOUNT, TOO_LARGE - 1];
+        for shift in 0..53 {
+            values.extend([1 << shift, (1_u64 << shift) + 1, (1_u64 << shift) - 1]);
+        }
+        for value in values {
+            assert_eq!(f64::from_bits(to_bits(value)).to_string(), value.to_string());
+            assert_eq!(from_bits(to_bits(value)), Some(value));
+        }
+    }
+
+    #[test]
+    fn what_is_no_amount_is_refused() {
+        assert_eq!(to_bits(u64::MAX), 9_007_199_254_740_992_f64.to_bits());
+        for number in [0.5, -1.0, f64::NAN, f64::INFINITY, 9_007_199_254_740_992.0, 1.5, -0.0] {
+            assert_eq!(from_bits(number.to_bits()), None, "{number}");
+        }
+    }
+}

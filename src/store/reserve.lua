@@ -1,0 +1,173 @@
+#!lua
+-- Takes all holds of a reservation or none: one HMGET, one HSET and one SET whatever the number of holds.
+-- Mirrors domain/counter.rs (check, take) and domain/window.rs exactly; all numbers are integers below 2^53.
+--
+-- KEYS 1 counters   hash: counter -> window (24 bytes: head slot, current, total) or
+--                   budget (48 bytes: the same, then base, settled, open); "!gate/<name>" -> until (8 bytes).
+--                   Every number is a little-endian double.
+--      2 history    hash: counter -> slot_ms, then the amounts of the slots before head, newest first, at most 60;
+--                   what is missing at the end is zero. Touched only when time enters a new slot.
+--      3 record     string: 0 (open), reserved_at, expires_at, gone_at, then the bytes of ARGV 6
+-- ARGV 1 numbers    now (negative: ask TIME), may_repeat, dry_run, valid from, valid until, ttl, late, holds, gates;
+--                   then for each hold slot_ms (negative: a budget), limit, kept, expiring
+--      2 the struct format of ARGV 1       3 that of the holds' counters, concatenated
+--      4 that of the reply when granted    5 the record's time to live in ms      6 opaque bytes of the record
+--      7… the field of each hold's counter, then of each gate
+-- Reply, packed doubles:
+--      0, now, used…                                                     granted
+--      1, now, used…, m, m × (hold, frees_at or 0), g, g × (gate, until) refused
+--      2, now, the record's bytes                                        the reservation exists
+--      3, now                                                            now is outside the valid range
+--
+-- A worked call: one window of 1000 ms slots, limit 10, take 4 at 5500 ms; nothing was used.
+--   EVALSHA <sha> 3 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff…
+--     pack(5500, 0, 0, 0, 2^53-1, 60000, 60000, 1, 0,  1000, 10, 0, 4) <ddddddddddddd <ddd <ddd 120000 <blob>
+--     team/chatbot|requests|minute
+--   -> pack(0, 5500, 0); the counter is now pack(5, 4, 4)
+local argv, keys = ARGV, KEYS
+if #keys ~= 3 or #argv < 6 then return redis.error_reply('ERR reserve: 3 keys and at least 6 arguments') end
+local call, pack, read = redis.call, struct.pack, struct.unpack
+local arg = {read(argv[2], argv[1])}
+local n, gates = arg[8], arg[9]
+if #argv ~= 6 + n + gates or #arg ~= 10 + 4 * n then
+  return redis.error_reply('ERR reserve: the arguments do not match the counts')
+end
+
+local now = arg[1]
+if now < 0 then
+  local time = call('TIME')
+  local us = time[2] + 0
+  now = time[1] * 1000 + (us - us % 1000) / 1000
+end
+
+if arg[2] == 1 then
+  local record = call('GET', keys[3])
+  if record and now < read('<d', record, 25) then return pack('<dd', 2, now) .. record end
+end
+if now < arg[4] or now >= arg[5] then return pack('<dd', 3, now) end
+
+local value = n + gates > 0 and call('HMGET', keys[1], unpack(argv, 7)) or {}
+local fresh = false
+for i = 1, n do
+  local v, width = value[i], arg[6 + 4 * i] > 0 and 24 or 48
+  if not v then
+    value[i], fresh = ('\0'):rep(width), true
+  elseif #v ~= width then
+    value[i] = (v .. ('\0'):rep(24)):sub(1, width)
+  end
+end
+-- The counters' numbers one after the other; a counter begins at `at`.
+local s = {read(argv[3], table.concat(value, '', 1, n))}
+
+-- Counters whose newest slot is past: their history moves on.
+local stale, at = nil, 1
+for i = 1, n do
+  local ms, width = arg[6 + 4 * i], 3
+  if ms < 0 then ms, width = -ms, 6 end
+  local slot = now / ms
+  slot = slot - slot % 1
+  if slot > s[at] then
+    stale = stale or {}
+    stale[#stale + 1] = {i, at, slot, ms}
+  end
+  at = at + width
+end
+local past = {}
+if stale then
+  local fields = {}
+  for k, x in ipairs(stale) do fields[k] = argv[6 + x[1]] end
+  local history = call('HMGET', keys[2], unpack(fields))
+  for k, x in ipairs(stale) do
+    local head, slot = x[2], x[3]
+    local gap, total, older = slot - s[head], s[head + 2], ''
+    if gap > 60 then total = 0 end
+    if total > 0 then
+      older = ('\0'):rep(8 * (gap - 1)) .. pack('<d', s[head + 1]) .. (history[k] or ''):sub(9)
+      if #older > 480 then
+        local dropped = {read('<' .. ('d'):rep(#older / 8 - 60), older, 481)}
+        for j = 1, #dropped - 1 do total = total - dropped[j] end
+        older = older:sub(1, 480)
+      end
+      if total == 0 then older = '' end
+    end
+    s[head], s[head + 1], s[head + 2], past[x[1]] = slot, 0, total, older
+  end
+end
+
+local reply, out, refused = {0, now}, {}, nil
+at = 1
+for i = 1, n do
+  local h = 4 * i + 6
+  local head, current, total, expiring = s[at], s[at + 1], s[at + 2], arg[h + 3]
+  if arg[h] > 0 then
+    reply[i + 2] = total
+    -- The difference first: both sums stay below 2^53 where it matters.
+    local excess = total - arg[h + 1] + expiring
+    if excess > 0 then refused = refused or {}; refused[#refused + 1] = {i, at, excess} end
+    out[2 * i] = pack('<ddd', head, current + expiring, total + expiring)
+    at = at + 3
+  else
+    local base, kept = s[at + 3], arg[h + 2]
+    local used = base + total
+    reply[i + 2] = used
+    local excess = used - arg[h + 1] + (kept + expiring)
+    if excess > 0 then refused = refused or {}; refused[#refused + 1] = {i, at, excess} end
+    out[2 * i] = pack('<dddddd', head, current + expiring, total + expiring, base + kept, s[at + 4], s[at + 5] + 1)
+    at = at + 6
+  end
+  out[2 * i - 1] = argv[6 + i]
+end
+local closed
+for j = 1, gates do
+  local v = value[n + j]
+  local ends = v and read('<d', v) or 0
+  if now < ends then closed = closed or {}; closed[#closed + 1] = {j - 1, ends} end
+end
+
+if refused or closed then
+  reply[1] = 1
+  reply[#reply + 1] = refused and #refused or 0
+  for _, x in ipairs(refused or {}) do
+    local i, head, excess = x[1], x[2], x[3]
+    local ms = arg[4 * i + 6]
+    if ms < 0 then ms = -ms end
+    local older = past[i] or (call('HGET', keys[2], argv[6 + i]) or ''):sub(9)
+    local amounts = {read('<' .. ('d'):rep(#older / 8), older)}
+    local freed, frees_at = 0, 0
+    for age = #amounts - 1, 1, -1 do
+      freed = freed + amounts[age]
+      if freed >= excess then
+        frees_at = (s[head] - age + 61) * ms
+        break
+      end
+    end
+    if frees_at == 0 and freed + s[head + 1] >= excess then frees_at = (s[head] + 61) * ms end
+    reply[#reply + 1] = i - 1
+    reply[#reply + 1] = frees_at
+  end
+  reply[#reply + 1] = closed and #closed or 0
+  for _, x in ipairs(closed or {}) do
+    reply[#reply + 1] = x[1]
+    reply[#reply + 1] = x[2]
+  end
+  return pack('<' .. ('d'):rep(#reply), unpack(reply))
+end
+
+local answer = pack(argv[4], unpack(reply))
+if arg[3] == 1 then return answer end
+if stale then
+  local history = {}
+  for k, x in ipairs(stale) do
+    history[2 * k - 1], history[2 * k] = argv[6 + x[1]], pack('<d', x[4]) .. past[x[1]]
+  end
+  call('HSET', keys[2], unpack(history))
+end
+if fresh then
+  -- One value of more than 64 bytes makes Redis keep this hash as a table instead of a list to be searched.
+  out[#out + 1] = '!layout'
+  out[#out + 1] = '1: head, current, total (budgets: base, settled, open) as little-endian doubles; see reserve.lua'
+end
+if n > 0 then call('HSET', keys[1], unpack(out)) end
+local expires_at = now + arg[6]
+call('SET', keys[3], pack('<dddd', 0, now, expires_at, expires_at + arg[7]) .. argv[6], 'PX', argv[5])
+return answer

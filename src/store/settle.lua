@@ -1,0 +1,173 @@
+#!lua
+-- Replaces the holds of a reservation by what was really used, exactly once; adds lines to the spend report; may close a gate.
+-- Mirrors domain/counter.rs (can_settle, settle) and domain/window.rs exactly. Everything is computed before the first write.
+--
+-- KEYS 1 counters, 2 history, 3 record: as in reserve.lua; then for each line of the report
+--      its spend hash (line -> 8 doubles) and the set of teams of its month
+-- ARGV 1 numbers    now (negative: ask TIME), keep, holds, gates (0 or 1), close_ms, lines;
+--                   then for each hold slot_ms (negative: a budget), kept, expiring, actual; then 8 amounts for each line
+--      2 the struct format of ARGV 1       3 keep as the settled record's time to live in ms     4 the settlement's note
+--      5… the field of each hold's counter, then of the gate, then of each line, then each line's team (empty: not listed)
+-- The settled record: 1, reserved_at, expires_at, gone_at, settled_at, holds, length of the note; the note;
+--      for each hold settled_before, used, settled, open; the opaque bytes that reserve.lua was given
+-- Reply, packed doubles:
+--      0, now, the record's bytes    settled        2, now    no such reservation
+--      1, now, the record's bytes    settled before 3, now    an amount would pass 2^53 - 1; nothing was changed
+--
+-- A worked call: of the 4 taken at 5500 ms (see reserve.lua) only 1 was used; now it is 5900 ms, keep for a minute.
+--   EVALSHA <sha> 3 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff…
+--     pack(5900, 60000, 1, 0, 0, 0,  1000, 0, 4, 1) <dddddddddd 60000 <note> team/chatbot|requests|minute
+--   -> pack(0, 5900) .. record; the counter is now pack(5, 1, 1)
+local MAX = 9007199254740991
+local SPEND_KEPT_S = 400 * 86400 -- a year and a month after the last new line
+local argv, keys = ARGV, KEYS
+if #keys < 3 or #argv < 4 then return redis.error_reply('ERR settle: at least 3 keys and 4 arguments') end
+local call, pack, read = redis.call, struct.pack, struct.unpack
+local arg = {read(argv[2], argv[1])}
+local n, gates, lines = arg[3], arg[4], arg[6]
+if #argv ~= 4 + n + gates + 2 * lines or #arg ~= 7 + 4 * n + 8 * lines or #keys ~= 3 + 2 * lines then
+  return redis.error_reply('ERR settle: the arguments do not match the counts')
+end
+
+local now = arg[1]
+if now < 0 then
+  local time = call('TIME')
+  local us = time[2] + 0
+  now = time[1] * 1000 + (us - us % 1000) / 1000
+end
+
+local record = call('GET', keys[3])
+if not record then return pack('<dd', 2, now) end
+local state, reserved_at, expires_at, gone_at = read('<dddd', record)
+if now >= gone_at then return pack('<dd', 2, now) end
+if state == 1 then return pack('<dd', 1, now) .. record end
+
+local value = n + gates > 0 and call('HMGET', keys[1], unpack(argv, 5, 4 + n + gates)) or {}
+
+-- Which counters need their history: those that enter a new slot, and those that give back in an earlier one.
+local c, fields, holder = {}, {}, {}
+for i = 1, n do
+  local h = 4 * i + 3
+  local ms, expiring, actual = arg[h], arg[h + 2], arg[h + 3]
+  local budget = ms < 0
+  if budget then ms = -ms end
+  local width = budget and 48 or 24
+  local v = value[i] or ''
+  if #v ~= width then v = (v .. ('\0'):rep(48)):sub(1, width) end
+  local head, current, total, base, settled, open
+  if budget then
+    head, current, total, base, settled, open = read('<dddddd', v)
+  else
+    head, current, total = read('<ddd', v)
+    base, settled, open = 0, 0, 0
+  end
+  local slot, was = now / ms, reserved_at / ms
+  slot, was = slot - slot % 1, was - was % 1
+  local back = budget and expiring or expiring - actual
+  local x = {
+    budget = budget, ms = ms, head = head, current = current, total = total, base = base, settled = settled,
+    open = open, slot = slot, was = was, back = back, kept = arg[h + 1], actual = actual,
+  }
+  c[i] = x
+  local newest = slot > head and slot or head
+  if slot > head or (back > 0 and was < newest and newest - was <= 60) then
+    fields[#fields + 1] = argv[4 + i]
+    holder[#fields] = x
+  end
+end
+if #fields > 0 then
+  local history = call('HMGET', keys[2], unpack(fields))
+  for k, x in ipairs(holder) do
+    x.past = (history[k] or ''):sub(9)
+    local gap = x.slot - x.head
+    if gap > 0 then
+      if gap > 60 then x.total = 0 end
+      if x.total > 0 then
+        x.past = ('\0'):rep(8 * (gap - 1)) .. pack('<d', x.current) .. x.past
+        if #x.past > 480 then
+          local dropped = {read('<' .. ('d'):rep(#x.past / 8 - 60), x.past, 481)}
+          for j = 1, #dropped - 1 do x.total = x.total - dropped[j] end
+          x.past = x.past:sub(1, 480)
+        end
+      end
+      if x.total == 0 then x.past = '' end
+      x.head, x.current = x.slot, 0
+    end
+  end
+end
+
+for i = 1, n do
+  local x = c[i]
+  if x.actual > MAX or x.base + x.total + x.actual > MAX or x.settled + x.actual > MAX then
+    return pack('<dd', 3, now)
+  end
+end
+local sums, new = {}, {}
+for l = 1, lines do
+  local v = call('HGET', keys[2 + 2 * l], argv[4 + n + gates + l])
+  local sum = v and {read('<dddddddd', v)} or {0, 0, 0, 0, 0, 0, 0, 0}
+  for j = 1, 8 do
+    sum[j] = sum[j] + arg[6 + 4 * n + 8 * (l - 1) + j]
+    if sum[j] > MAX then return pack('<dd', 3, now) end
+  end
+  sums[l], new[l] = pack('<dddddddd', unpack(sum, 1, 8)), not v
+end
+
+local out, around = {}, {}
+for i = 1, n do
+  local x = c[i]
+  around[4 * i - 3] = x.settled
+  if x.back < 0 then
+    x.current, x.total = x.current - x.back, x.total - x.back
+  elseif x.was >= x.head then
+    local taken = math.min(x.back, x.current)
+    x.current, x.total = x.current - taken, x.total - taken
+  elseif x.past then
+    local from = 8 * (x.head - 1 - x.was)
+    if from + 8 <= #x.past then
+      local amount = read('<d', x.past, from + 1)
+      local taken = math.min(x.back, amount)
+      x.past = x.past:sub(1, from) .. pack('<d', amount - taken) .. x.past:sub(from + 9)
+      x.total = x.total - taken
+    end
+  end
+  out[2 * i - 1] = argv[4 + i]
+  if x.budget then
+    x.base = math.max(0, x.base + x.actual - x.kept)
+    x.settled = x.settled + x.actual
+    x.open = math.max(0, x.open - 1)
+    out[2 * i] = pack('<dddddd', x.head, x.current, x.total, x.base, x.settled, x.open)
+  else
+    out[2 * i] = pack('<ddd', x.head, x.current, x.total)
+  end
+  around[4 * i - 2], around[4 * i - 1], around[4 * i] = x.base + x.total, x.settled, x.open
+end
+if gates == 1 then
+  local v = value[n + 1]
+  out[2 * n + 1] = argv[5 + n]
+  out[2 * n + 2] = pack('<d', math.max(v and read('<d', v) or 0, now + arg[5]))
+end
+local settled = pack('<ddddddd', 1, reserved_at, expires_at, now + arg[2], now, n, #argv[4]) .. argv[4]
+  .. pack('<' .. ('d'):rep(4 * n), unpack(around)) .. record:sub(33)
+
+if #fields > 0 then
+  local history = {}
+  for k, x in ipairs(holder) do
+    history[2 * k - 1], history[2 * k] = fields[k], pack('<d', x.ms) .. x.past
+  end
+  call('HSET', keys[2], unpack(history))
+end
+if #out > 0 then call('HSET', keys[1], unpack(out)) end
+for l = 1, lines do
+  local key, index, team = keys[2 + 2 * l], keys[3 + 2 * l], argv[4 + n + gates + lines + l]
+  call('HSET', key, argv[4 + n + gates + l], sums[l])
+  if new[l] then
+    call('EXPIRE', key, SPEND_KEPT_S)
+    if team ~= '' then
+      call('SADD', index, team)
+      call('EXPIRE', index, SPEND_KEPT_S)
+    end
+  end
+end
+call('SET', keys[3], settled, 'PX', argv[3])
+return pack('<dd', 0, now) .. settled

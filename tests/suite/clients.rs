@@ -1,0 +1,130 @@
+//! Gateways in other languages, for real: Python and Node play a day against a running server that they know only by
+//! reflection (`tests/clients`).
+//!
+//! Their packages are installed under `target/clients`, at the pinned versions, when they are not there yet. Where an
+//! interpreter or the packages cannot be had, the test says so and passes; with `CI=true` it fails.
+
+#![expect(clippy::unwrap_used, reason = "what cannot be had in a test fails it")]
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use tollgate::domain::Timestamp;
+
+use crate::harness::{Server, StoreKind};
+
+/// 2026-11-23T10:00:00Z: well within a month.
+const START: Timestamp = Timestamp(1_795_428_000_000);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_plays_a_day_by_reflection_v1alpha() {
+    play("python", install_python).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_plays_a_day_by_reflection_v1() {
+    play("node", install_node).await;
+}
+
+/// Why a client cannot be run here.
+type Missing = String;
+
+async fn play(language: &str, install: fn() -> Result<Command, Missing>) {
+    let mut day = match tokio::task::spawn_blocking(install).await.unwrap() {
+        Ok(day) => day,
+        Err(missing) => return skip(language, &missing),
+    };
+    let policy = fs::read_to_string(sources().join("policy.toml")).unwrap();
+    let server = Server::start(StoreKind::Embedded, &policy, START).await;
+    day.arg(server.address().to_string());
+    let output = tokio::task::spawn_blocking(move || day.output()).await.unwrap().unwrap();
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(output.status.success(), "the day ended with {}:\n{said}", output.status);
+}
+
+/// Says on the real standard error, which the test harness does not capture, that nothing was tested.
+fn skip(language: &str, missing: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "the {language} client cannot be run: {missing}");
+    let notice = format!("\nSKIPPED: the {language} client was NOT tested: {missing}\n");
+    std::io::stderr().write_all(notice.as_bytes()).unwrap();
+}
+
+fn install_python() -> Result<Command, Missing> {
+    let requirements = sources().join("python/requirements.txt");
+    let venv = installed("python");
+    let python = venv.join("bin/python");
+    install_once(&venv, &requirements, || {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+        let pip = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+            "-r",
+        ];
+        run(Command::new(&python).args(pip).arg(&requirements))
+    })?;
+    let mut day = Command::new(python);
+    day.arg("-B").arg(sources().join("python/day.py"));
+    Ok(day)
+}
+
+fn install_node() -> Result<Command, Missing> {
+    run(Command::new("node").arg("--version"))?;
+    let (from, to) = (sources().join("node"), installed("node"));
+    fs::create_dir_all(&to).map_err(|e| e.to_string())?;
+    // A module finds its packages beside itself, and the sources stay clean.
+    for file in ["package.json", "package-lock.json", "day.mjs", "reflection.mjs"] {
+        fs::copy(from.join(file), to.join(file)).map_err(|e| format!("{file}: {e}"))?;
+    }
+    install_once(&to, &from.join("package-lock.json"), || {
+        run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&to))
+    })?;
+    let mut day = Command::new("node");
+    day.arg(to.join("day.mjs"));
+    Ok(day)
+}
+
+/// Installs unless just this list of packages was installed before.
+fn install_once(
+    into: &Path,
+    packages: &Path,
+    install: impl FnOnce() -> Result<(), Missing>,
+) -> Result<(), Missing> {
+    let wanted = fs::read(packages).map_err(|e| format!("{}: {e}", packages.display()))?;
+    let stamp = into.join("installed");
+    if fs::read(&stamp).is_ok_and(|present| present == wanted) {
+        return Ok(());
+    }
+    install()?;
+    fs::write(stamp, wanted).map_err(|e| e.to_string())
+}
+
+fn run(command: &mut Command) -> Result<(), Missing> {
+    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "{command:?} ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    ))
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
+}
+
+/// `target/clients/<language>`.
+fn installed(language: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("../clients").join(language)
+}

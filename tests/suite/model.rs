@@ -1,0 +1,256 @@
+//! The semantics of a store, written down as plainly as possible: every amount stays in a log and is summed anew each time.
+//! The third opinion of the differential test, and the first to pass the conformance suite.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use tollgate::{
+    domain::{
+        MAX_AMOUNT, Timestamp,
+        counter::{CounterKey, CounterKind, CounterState, Hold},
+        window::SLOTS,
+    },
+    store::{
+        Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
+        SpendAmounts, SpendKey, Store, StoreError, clock::ManualClock,
+    },
+};
+
+#[derive(Debug)]
+pub(crate) struct Model {
+    clock: ManualClock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counters: HashMap<CounterKey, Log>,
+    records: HashMap<ReservationId, (Record, Timestamp)>,
+    gates: HashMap<CounterKey, Timestamp>,
+    lines: BTreeMap<SpendKey, SpendAmounts>,
+}
+
+/// What happened to one counter.
+#[derive(Clone, Debug, Default)]
+struct Log {
+    /// The newest slot in which anything was written: time does not go back behind it.
+    newest: u64,
+    /// What was added in each slot, less what was given back there.
+    added: BTreeMap<u64, u64>,
+    kept: u64,
+    settled: u64,
+    open: u64,
+}
+
+impl Log {
+    fn slot(&self, now: Timestamp, kind: CounterKind) -> u64 {
+        (now.0 / kind.slot_ms()).max(self.newest)
+    }
+
+    /// The slots that count at `now`, oldest first.
+    fn counted(&self, now: Timestamp, kind: CounterKind) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let oldest = self.slot(now, kind).saturating_sub(SLOTS);
+        self.added.range(oldest..).map(|(slot, amount)| (*slot, *amount))
+    }
+
+    fn state(&self, now: Timestamp, kind: CounterKind) -> CounterState {
+        let expiring: u64 = self.counted(now, kind).map(|(_, amount)| amount).sum();
+        CounterState { used: self.kept + expiring, settled: self.settled, open: self.open }
+    }
+
+    fn frees_at(&self, now: Timestamp, hold: &Hold) -> Option<Timestamp> {
+        let used = self.state(now, hold.kind).used;
+        let mut left = used + hold.amount();
+        self.counted(now, hold.kind).find_map(|(slot, amount)| {
+            left -= amount;
+            (left <= hold.limit).then(|| Timestamp((slot + SLOTS + 1) * hold.kind.slot_ms()))
+        })
+    }
+
+    fn add(&mut self, now: Timestamp, kind: CounterKind, amount: u64) {
+        self.newest = self.slot(now, kind);
+        *self.added.entry(self.newest).or_default() += amount;
+    }
+
+    fn take_back(&mut self, now: Timestamp, then: Timestamp, kind: CounterKind, amount: u64) {
+        self.newest = self.slot(now, kind);
+        let slot = (then.0 / kind.slot_ms()).min(self.newest);
+        let counts = slot + SLOTS >= self.newest;
+        if let Some(entry) = self.added.get_mut(&slot).filter(|_| counts) {
+            *entry = entry.saturating_sub(amount);
+        }
+    }
+
+    fn settle(&mut self, now: Timestamp, then: Timestamp, hold: &Hold, actual: u64) {
+        match hold.kind {
+            CounterKind::Window { .. } if actual > hold.expiring => {
+                self.add(now, hold.kind, actual - hold.expiring)
+            }
+            CounterKind::Window { .. } => self.take_back(now, then, hold.kind, hold.expiring - actual),
+            CounterKind::Budget { .. } => {
+                self.take_back(now, then, hold.kind, hold.expiring);
+                self.kept = self.kept - hold.kept + actual;
+                self.settled += actual;
+                self.open -= 1;
+            }
+        }
+    }
+}
+
+impl Model {
+    pub(crate) fn new(clock: ManualClock) -> Self {
+        Self { clock, state: Mutex::default() }
+    }
+}
+
+impl State {
+    fn live(&self, id: ReservationId, now: Timestamp) -> Option<&Record> {
+        self.records.get(&id).filter(|(_, gone_at)| now < *gone_at).map(|(record, _)| record)
+    }
+
+    fn counter(&self, key: &CounterKey) -> Log {
+        self.counters.get(key).cloned().unwrap_or_default()
+    }
+
+    fn reserve(&mut self, now: Timestamp, reserve: Reserve) -> Reserved {
+        if reserve.may_repeat
+            && let Some(record) = self.live(reserve.id, now)
+        {
+            return Reserved::Repeated(record.clone());
+        }
+        if !reserve.valid.contains(&now) {
+            return Reserved::OutOfDate { now };
+        }
+        let used: Vec<u64> =
+            reserve.holds.iter().map(|hold| self.counter(&hold.counter).state(now, hold.kind).used).collect();
+        let over = reserve.holds.iter().zip(&used).enumerate();
+        let refusals: Vec<Refusal> = over
+            .filter(|(_, (hold, used))| **used + hold.amount() > hold.limit)
+            .map(|(index, (hold, _))| Refusal {
+                hold: index,
+                frees_at: self.counter(&hold.counter).frees_at(now, hold),
+            })
+            .collect();
+        let gates = reserve.gates.iter().enumerate();
+        let closed: Vec<(usize, Timestamp)> = gates
+            .filter_map(|(index, gate)| {
+                self.gates.get(gate).filter(|until| now < **until).map(|until| (index, *until))
+            })
+            .collect();
+        if !refusals.is_empty() || !closed.is_empty() {
+            return Reserved::Refused { now, used, refusals, closed };
+        }
+        if reserve.dry_run {
+            return Reserved::Granted { now, used };
+        }
+        for hold in reserve.holds.iter() {
+            let log = self.counters.entry(hold.counter.clone()).or_default();
+            log.add(now, hold.kind, hold.expiring);
+            if let CounterKind::Budget { .. } = hold.kind {
+                log.kept += hold.kept;
+                log.open += 1;
+            }
+        }
+        let record = Record {
+            fingerprint: reserve.fingerprint,
+            reserved_at: now,
+            expires_at: now.plus(reserve.ttl_ms),
+            holds: reserve.holds.into(),
+            note: reserve.note,
+            settlement: None,
+        };
+        let gone_at = record.expires_at.plus(reserve.late_ms);
+        self.records.insert(reserve.id, (record, gone_at));
+        Reserved::Granted { now, used }
+    }
+
+    fn settle(&mut self, now: Timestamp, settle: Settle) -> Result<SettleOutcome, StoreError> {
+        let Some(record) = self.live(settle.id, now).cloned() else { return Ok(SettleOutcome::NotFound) };
+        if let Some(settlement) = record.settlement {
+            return Ok(SettleOutcome::AlreadySettled(settlement));
+        }
+        for (hold, actual) in record.holds.iter().zip(&settle.actual) {
+            let state = self.counter(&hold.counter).state(now, hold.kind);
+            if *actual > MAX_AMOUNT || state.used + actual > MAX_AMOUNT || state.settled + actual > MAX_AMOUNT
+            {
+                return Err(StoreError::Overflow);
+            }
+        }
+        let mut lines = self.lines.clone();
+        for (key, more) in &settle.lines {
+            let sum = sum(lines.get(key).copied().unwrap_or_default(), *more).ok_or(StoreError::Overflow)?;
+            lines.insert(key.clone(), sum);
+        }
+        self.lines = lines;
+        let mut counters = Vec::new();
+        for (hold, actual) in record.holds.iter().zip(&settle.actual) {
+            let log = self.counters.entry(hold.counter.clone()).or_default();
+            let settled_before = log.settled;
+            log.settle(now, record.reserved_at, hold, *actual);
+            counters.push(Settled { settled_before, after: log.state(now, hold.kind) });
+        }
+        if let Some((gate, ms)) = settle.close {
+            let until = self.gates.entry(gate).or_default();
+            *until = now.plus(ms).max(*until);
+        }
+        let settlement = Settlement { settled_at: now, counters, note: settle.note };
+        let kept = Record { settlement: Some(settlement.clone()), ..record };
+        self.records.insert(settle.id, (kept, now.plus(settle.keep_ms)));
+        Ok(SettleOutcome::Settled(settlement))
+    }
+}
+
+fn sum(a: SpendAmounts, b: SpendAmounts) -> Option<SpendAmounts> {
+    let add = |a: u64, b: u64| a.checked_add(b).filter(|sum| *sum <= MAX_AMOUNT);
+    Some(SpendAmounts {
+        cost_nanos: add(a.cost_nanos, b.cost_nanos)?,
+        requests: add(a.requests, b.requests)?,
+        input_tokens: add(a.input_tokens, b.input_tokens)?,
+        cached_input_tokens: add(a.cached_input_tokens, b.cached_input_tokens)?,
+        output_tokens: add(a.output_tokens, b.output_tokens)?,
+        reasoning_tokens: add(a.reasoning_tokens, b.reasoning_tokens)?,
+        audio_ms: add(a.audio_ms, b.audio_ms)?,
+        characters: add(a.characters, b.characters)?,
+    })
+}
+
+impl Store for Model {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
+        Ok(self.state.lock().unwrap().reserve(self.now(), reserve))
+    }
+
+    async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
+        Ok(self.state.lock().unwrap().live(id, self.now()).cloned())
+    }
+
+    async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
+        self.state.lock().unwrap().settle(self.now(), settle)
+    }
+
+    async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
+        let (state, now) = (self.state.lock().unwrap(), self.now());
+        Ok(keys.iter().map(|(key, kind)| state.counter(key).state(now, *kind)).collect())
+    }
+
+    async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        let state = self.state.lock().unwrap();
+        let teams = state.lines.keys().filter(|key| key.month == month && !key.team.is_empty());
+        Ok(teams.map(|key| key.team.clone()).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+        let state = self.state.lock().unwrap();
+        let lines = state.lines.iter().filter(|(key, _)| key.month == month && key.team == team);
+        Ok(lines.map(|(key, amounts)| (key.clone(), *amounts)).collect())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
