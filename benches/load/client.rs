@@ -54,7 +54,7 @@ impl Tally {
         if settlement { &mut self.settlements } else { &mut self.calls }.add(latency);
     }
 
-    fn merge(mut self, other: &Self) -> Self {
+    pub(crate) fn merge(mut self, other: &Self) -> Self {
         self.calls.merge(&other.calls);
         self.settlements.merge(&other.settlements);
         self.unexpected += other.unexpected;
