@@ -116,7 +116,12 @@ struct Started {
 /// Streams that may be open at a time, a power of two; far more than are ever in flight.
 const STREAMS: usize = 1 << 16;
 
-fn keep_in_flight(mut connection: Connection, mut calls: Calls, share: usize, span: Span) -> io::Result<Tally> {
+fn keep_in_flight(
+    mut connection: Connection,
+    mut calls: Calls,
+    share: usize,
+    span: Span,
+) -> io::Result<Tally> {
     let mut tally = Tally::default();
     let mut open: Vec<Option<Started>> = vec![None; STREAMS];
     let mut idle: Vec<usize> = (0..share).collect();

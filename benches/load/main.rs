@@ -95,10 +95,7 @@ fn run(options: &Options) -> ExitCode {
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 });
     let scratch = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"));
     let mut bench = Bench {
-        lengths: Lengths {
-            warm_up: Duration::from_millis(500),
-            measured: Duration::from_secs_f64(seconds),
-        },
+        lengths: Lengths { warm_up: Duration::from_millis(500), measured: Duration::from_secs_f64(seconds) },
         redis: Redis::start(),
         script_call: None,
         scratch,

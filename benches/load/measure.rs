@@ -96,9 +96,8 @@ impl Bench {
         let call = self.script_call.take().unwrap_or_else(|| self.record_script_call(redis));
         self.script_call = Some(call.clone());
         let Pace::InFlight(in_flight) = pace else { panic!("the script is only measured in flight") };
-        let mut sample = self.watch(Target::Script, None, move |span| {
-            replay::run(redis, &call, CONNECTIONS, in_flight, span)
-        });
+        let mut sample = self
+            .watch(Target::Script, None, move |span| replay::run(redis, &call, CONNECTIONS, in_flight, span));
         sample.connections = CONNECTIONS;
         sample
     }
@@ -157,7 +156,8 @@ impl Bench {
         let load = thread::spawn(move || load(span));
         let mut redis = self.redis.as_mut().filter(|_| target.needs_redis());
         thread::sleep(span.from.saturating_duration_since(Instant::now()));
-        let before = (server.map(Process::cpu_by_thread), redis.as_mut().map(|redis| redis.work()), own_cpu());
+        let before =
+            (server.map(Process::cpu_by_thread), redis.as_mut().map(|redis| redis.work()), own_cpu());
         thread::sleep(span.until.saturating_duration_since(Instant::now()));
         let after = (server.map(Process::cpu_by_thread), redis.as_mut().map(|redis| redis.work()), own_cpu());
         let tally = load.join().expect("the load panicked").unwrap_or_else(|error| {
@@ -212,7 +212,9 @@ fn spread(server: &Serving, load: Load) -> Vec<Connection> {
         let unexpected = client::run_alone(&mut connection, load, PROBES).unwrap();
         assert_eq!(unexpected, 0, "unexpected answers before the load");
         let after = server.process.cpu_by_thread();
-        let grown = |name: &str| after.get(name).copied().unwrap_or_default() - before.get(name).copied().unwrap_or_default();
+        let grown = |name: &str| {
+            after.get(name).copied().unwrap_or_default() - before.get(name).copied().unwrap_or_default()
+        };
         let busiest = cores.iter_mut().max_by_key(|(name, _)| grown(name)).unwrap();
         if busiest.1.len() < each {
             busiest.1.push(connection);
@@ -221,7 +223,10 @@ fn spread(server: &Serving, load: Load) -> Vec<Connection> {
             break;
         }
     }
-    assert!(cores.iter().all(|(_, all)| all.len() == each), "no {each} connections on each core in {TRIES} tries each");
+    assert!(
+        cores.iter().all(|(_, all)| all.len() == each),
+        "no {each} connections on each core in {TRIES} tries each"
+    );
     // One of each core in turn, so that few in flight are spread too.
     let mut all = Vec::new();
     for _ in 0..each {
@@ -229,4 +234,3 @@ fn spread(server: &Serving, load: Load) -> Vec<Connection> {
     }
     all
 }
-

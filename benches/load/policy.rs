@@ -37,7 +37,8 @@ impl Shape {
         }
         for index in 0..self.teams {
             let team = team_name(index);
-            write!(text, "[teams.{team}]\nmodels = [\"{MODEL}\"]\nmax_output_tokens = 2048\n{budget}").unwrap();
+            write!(text, "[teams.{team}]\nmodels = [\"{MODEL}\"]\nmax_output_tokens = 2048\n{budget}")
+                .unwrap();
             lines(&mut text, limits.of_team);
             table(&mut text, &format!("teams.{team}.limits.\"{MODEL}\""), limits.of_team_and_model);
         }
@@ -55,7 +56,8 @@ struct Limits {
     of_team_and_model: &'static [&'static str],
 }
 
-const TWO: Limits = Limits { budgets: None, of_model: &[], of_family: &[], of_team: &[], of_team_and_model: &[] };
+const TWO: Limits =
+    Limits { budgets: None, of_model: &[], of_family: &[], of_team: &[], of_team_and_model: &[] };
 
 const EIGHT: Limits = Limits {
     budgets: None,

@@ -116,30 +116,73 @@ impl Report<'_> {
         let ratio = |id, of, pace, figure: &dyn Fn(&Sample) -> f64| {
             self.ratio(id, of, pace, figure).map(|ratio| format!("{ratio:.2}"))
         };
-        let own = |id, pace, figure: &dyn Fn(&Sample) -> f64| self.row(id, pace).map(|row| row.median(figure));
+        let own =
+            |id, pace, figure: &dyn Fn(&Sample) -> f64| self.row(id, pace).map(|row| row.median(figure));
         let aims = [
-            ("Authorize, embedded: calls/s over the empty call's", "0.9 or more", ratio("embedded", "empty", MIDDLE, &calls)),
+            (
+                "Authorize, embedded: calls/s over the empty call's",
+                "0.9 or more",
+                ratio("embedded", "empty", MIDDLE, &calls),
+            ),
             ("the same, server CPU", "lower is better", ratio("embedded", "empty", MIDDLE, &cost)),
             (
                 "the empty call on the service's set-up: calls/s over tonic's as it comes",
                 "about 1.9 (234k over 124k)",
                 ratio("empty", "tonic", MIDDLE, &calls),
             ),
-            ("Authorize, Redis: calls/s over the minimal service's", "0.9 or more", ratio("redis", "minimal", MIDDLE, &calls)),
+            (
+                "Authorize, Redis: calls/s over the minimal service's",
+                "0.9 or more",
+                ratio("redis", "minimal", MIDDLE, &calls),
+            ),
             ("the same, p99", "1.2 or less", ratio("redis", "minimal", MIDDLE, &p99)),
-            ("the script of Authorize in Redis, µs", "7", own("redis", MIDDLE, &script).map(|us| format!("{us:.2}"))),
-            ("the minimal service's script, µs", "for comparison", own("minimal", MIDDLE, &script).map(|us| format!("{us:.2}"))),
-            ("Authorize, Redis, at 1,000 calls/s: p50 over the minimal service's", "1.1 or less", ratio("redis", "minimal", STEADY, &p50)),
+            (
+                "the script of Authorize in Redis, µs",
+                "7",
+                own("redis", MIDDLE, &script).map(|us| format!("{us:.2}")),
+            ),
+            (
+                "the minimal service's script, µs",
+                "for comparison",
+                own("minimal", MIDDLE, &script).map(|us| format!("{us:.2}")),
+            ),
+            (
+                "Authorize, Redis, at 1,000 calls/s: p50 over the minimal service's",
+                "1.1 or less",
+                ratio("redis", "minimal", STEADY, &p50),
+            ),
             ("the same, p99", "1.1 or less", ratio("redis", "minimal", STEADY, &p99)),
-            ("denied before Redis (unknown team): calls/s over embedded Authorize's", "1 or more", ratio("team", "embedded", MIDDLE, &calls)),
+            (
+                "denied before Redis (unknown team): calls/s over embedded Authorize's",
+                "1 or more",
+                ratio("team", "embedded", MIDDLE, &calls),
+            ),
             ("denied before Redis (model)", "1 or more", ratio("model", "embedded", MIDDLE, &calls)),
             ("denied before Redis (output cap)", "1 or more", ratio("cap", "embedded", MIDDLE, &calls)),
-            ("100,000 teams over 10, embedded: CPU per call", "1", ratio("embedded-100k-teams", "embedded-10-teams", MIDDLE, &cost)),
-            ("100,000 teams over 10, Redis: CPU per call", "1", ratio("redis-100k-teams", "redis-10-teams", MIDDLE, &cost)),
-            ("32 limits over 2, embedded: CPU per call", "near 1", ratio("embedded-32-limits", "embedded-2-limits", MIDDLE, &cost)),
-            ("32 limits over 2, Redis: CPU per call", "near 1", ratio("redis-32-limits", "redis-2-limits", MIDDLE, &cost)),
+            (
+                "100,000 teams over 10, embedded: CPU per call",
+                "1",
+                ratio("embedded-100k-teams", "embedded-10-teams", MIDDLE, &cost),
+            ),
+            (
+                "100,000 teams over 10, Redis: CPU per call",
+                "1",
+                ratio("redis-100k-teams", "redis-10-teams", MIDDLE, &cost),
+            ),
+            (
+                "32 limits over 2, embedded: CPU per call",
+                "near 1",
+                ratio("embedded-32-limits", "embedded-2-limits", MIDDLE, &cost),
+            ),
+            (
+                "32 limits over 2, Redis: CPU per call",
+                "near 1",
+                ratio("redis-32-limits", "redis-2-limits", MIDDLE, &cost),
+            ),
         ];
-        let mut text = String::from("Aims, at 64 in flight where nothing else is said; medians of ratios within a round:\n\n");
+        let mut text = String::from(
+            "Aims, at 64 in flight where nothing else is said; medians of ratios within a round:\n\n",
+        );
         for (what, aim, reached) in aims {
             let reached = reached.unwrap_or_else(|| "not measured".to_owned());
             writeln!(text, "- {what}: {reached} (aim: {aim})").unwrap();
@@ -154,9 +197,10 @@ impl Report<'_> {
                 Pace::InFlight(calls) => (Some(calls), None),
                 Pace::PerSecond(rate) => (None, Some(rate)),
             };
-            let ratio = row.subject.limit.and_then(|limit| {
-                self.ratio(row.subject.id, limit, row.pace, |sample| sample.calls_per_s)
-            });
+            let ratio = row
+                .subject
+                .limit
+                .and_then(|limit| self.ratio(row.subject.id, limit, row.pace, |sample| sample.calls_per_s));
             json!({
                 "subject": row.subject.id,
                 "title": row.subject.title,

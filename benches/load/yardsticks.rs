@@ -158,7 +158,13 @@ impl Handler for Minimal {
     async fn answer(&mut self) -> Result<Bytes, Status> {
         let id = next_id(self.worker);
         let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.sha).arg(2).arg(b"minimal:{bench}:counters").arg(&id).arg(&self.numbers).arg(&RECORD);
+        command
+            .arg(&self.sha)
+            .arg(2)
+            .arg(b"minimal:{bench}:counters")
+            .arg(&id)
+            .arg(&self.numbers)
+            .arg(&RECORD);
         let granted: i64 = command
             .query_async(&mut self.connection)
             .await
