@@ -1,1 +1,349 @@
-//!
+//! Ends that nobody planned: `kill -9` in full load, restarts, and a Redis that hangs, dies and comes back.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tollgate::rpc::proto::{
+    self, Decision, RecordUsageRequest, policy_service_client::PolicyServiceClient,
+    record_usage_request::Caller,
+};
+use tonic::{Code, Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    harness::{Process, StoreKind, chat, eventually, nanos, organization, team_spend, used},
+    redis_server::RedisServer,
+};
+
+type Client = PolicyServiceClient<Channel>;
+
+const MODEL: &str = "m/text";
+const ROUNDS: u32 = 3;
+const CALLERS: u64 = 16;
+/// Booked before the power goes: the load is real by then.
+const LEAST_RECORDS: usize = 400;
+
+fn policy(organization: &str) -> String {
+    format!(
+        r#"
+[organization]
+id = "{organization}"
+[teams.team]
+models = ["m/text"]
+max_output_tokens = 4000
+[teams.three]
+models = ["m/text"]
+requests_per_day = 3
+max_output_tokens = 4000
+[[prices]]
+model = "m/text"
+input_usd_per_million_tokens = "0.001"
+output_usd_per_million_tokens = "0.001"
+"#
+    )
+}
+
+/// What the callers know when the server is gone.
+#[derive(Default)]
+struct Books {
+    acknowledged: u64,
+    records: usize,
+    /// Sent, and never answered.
+    in_doubt: Vec<(RecordUsageRequest, u64)>,
+}
+
+/// One gateway: asks, uses, reports, until the server is gone.
+async fn call_until_gone(mut client: Client, caller: String, books: Arc<Mutex<Books>>) {
+    for number in 0_i64.. {
+        let request_id = format!("{caller}, {number}");
+        let request =
+            proto::AuthorizeRequest { request_id: request_id.clone(), ..chat("team", MODEL, 1_000, 1_000) };
+        let Ok(answer) = client.authorize(request).await else { return };
+        let (input, output) = (number % 1_000, number * 7 % 1_000);
+        let cost = u64::try_from(input + output).unwrap();
+        let request =
+            RecordUsageRequest { request_id, ..used(&answer.into_inner().reservation_id, input, output) };
+        let sent = RecordUsageRequest { request_id: String::new(), ..request.clone() };
+        let answer = client.record_usage(sent).await;
+        let mut books = books.lock().unwrap();
+        match answer {
+            Ok(answer) => {
+                assert_eq!(nanos(answer.into_inner().cost), cost);
+                books.acknowledged += cost;
+                books.records += 1;
+            }
+            Err(_) => {
+                books.in_doubt.push((request, cost));
+                return;
+            }
+        }
+    }
+}
+
+/// Reports again what was in doubt, the way a gateway does: by the reservation, or, where the crash took that, by its
+/// `request_id`.
+async fn report_again(client: &mut Client, request: &RecordUsageRequest) -> u64 {
+    let sent = RecordUsageRequest { request_id: String::new(), ..request.clone() };
+    let answer = match client.record_usage(sent).await {
+        Err(status) if status.code() == Code::NotFound => {
+            let unreserved = RecordUsageRequest {
+                reservation_id: String::new(),
+                caller: Some(Caller::Team("team".to_owned())),
+                model: MODEL.to_owned(),
+                operation: proto::Operation::ChatCompletion.into(),
+                ..request.clone()
+            };
+            client.record_usage(unreserved).await
+        }
+        answer => answer,
+    };
+    nanos(answer.unwrap().into_inner().cost)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acknowledged_spend_is_lost_by_a_kill() {
+    let directory = TempDir::new().unwrap();
+    let policy = policy("acme");
+    let mut total = 0;
+    for round in 0..ROUNDS {
+        let server = Process::start(directory.path(), &policy, "embedded:data").await;
+        let books: Arc<Mutex<Books>> = Arc::default();
+        let mut callers = Vec::new();
+        for caller in 0..CALLERS {
+            let client = server.client().await;
+            callers.push(tokio::spawn(call_until_gone(client, format!("{round}, {caller}"), books.clone())));
+        }
+        eventually("the callers are at work", || async { books.lock().unwrap().records >= LEAST_RECORDS })
+            .await;
+        server.kill();
+        for caller in callers {
+            caller.await.unwrap();
+        }
+        let Books { acknowledged, in_doubt, .. } = std::mem::take(&mut *books.lock().unwrap());
+        assert!(!in_doubt.is_empty(), "the kill came in an idle moment");
+        let doubtful: u64 = in_doubt.iter().map(|(_, cost)| cost).sum();
+        let server = Process::start(directory.path(), &policy, "embedded:data").await;
+        let mut client = server.client().await;
+        let spent = nanos(team_spend(&mut client, "team").await.spend.unwrap().spent);
+        let least = total + acknowledged;
+        assert!((least..=least + doubtful).contains(&spent), "{spent} of {least} to {}", least + doubtful);
+        for (request, cost) in &in_doubt {
+            for _ in 0..2 {
+                assert_eq!(report_again(&mut client, request).await, *cost);
+            }
+        }
+        total = least + doubtful;
+        let report = team_spend(&mut client, "team").await;
+        assert_eq!(nanos(report.spend.unwrap().spent), total);
+        let lines: u64 = report.by_model.iter().map(|line| nanos(line.spent.clone())).sum();
+        assert_eq!(lines, total);
+        server.kill();
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_windows_reservations_and_ids() {
+    for graceful in [true, false] {
+        let directory = TempDir::new().unwrap();
+        let policy = policy("acme");
+        let server = Process::start(directory.path(), &policy, "embedded:data").await;
+        let mut client = server.client().await;
+        let request = |n: i64| proto::AuthorizeRequest {
+            request_id: format!("id {n}"),
+            ..chat("three", MODEL, 100, n)
+        };
+        let mut made = Vec::new();
+        for n in 1..=3 {
+            made.push(client.authorize(request(n)).await.unwrap().into_inner());
+        }
+        assert_eq!(client.authorize(request(4)).await.unwrap().into_inner().decision(), Decision::Denied);
+        // What is settled is on disk, and with it every reservation before.
+        client.record_usage(used(&made[0].reservation_id, 100, 1)).await.unwrap();
+        drop(client);
+        if graceful {
+            server.stop().await;
+        } else {
+            server.kill();
+        }
+        let server = Process::start(directory.path(), &policy, "embedded:data").await;
+        let mut client = server.client().await;
+        assert_eq!(client.authorize(request(4)).await.unwrap().into_inner().decision(), Decision::Denied);
+        let report = team_spend(&mut client, "three").await;
+        assert_eq!(report.unsettled_requests, 2);
+        let spend = report.spend.unwrap();
+        assert_eq!((nanos(spend.spent), nanos(spend.reserved)), (101, 205));
+        for (n, made) in (1..).zip(&made) {
+            let again = client.authorize(request(n)).await.unwrap().into_inner();
+            assert_eq!(
+                (&again.reservation_id, &again.expire_time),
+                (&made.reservation_id, &made.expire_time)
+            );
+            let answer = client.record_usage(used(&made.reservation_id, 100, n)).await.unwrap().into_inner();
+            assert_eq!(
+                (nanos(answer.cost), answer.already_recorded),
+                (u64::try_from(100 + n).unwrap(), n == 1)
+            );
+        }
+        let spend = team_spend(&mut client, "three").await.spend.unwrap();
+        assert_eq!((nanos(spend.spent), nanos(spend.reserved)), (306, 0));
+    }
+}
+
+/// Two processes on one directory would each believe to be alone.
+#[tokio::test]
+async fn a_directory_has_one_process() {
+    let directory = TempDir::new().unwrap();
+    let policy = policy("acme");
+    let _first = Process::start(directory.path(), &policy, "embedded:data").await;
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--store", "embedded:data"])
+        .current_dir(directory.path())
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("--store embedded:DIRECTORY"), "{said}");
+}
+
+/// The deadline of the store in these tests, and how late an answer may be on a machine that is busy.
+const DEADLINE: Duration = Duration::from_millis(400);
+const LATENESS: Duration = Duration::from_millis(1_600);
+
+/// During an outage every call is answered in time, and says when to come back.
+async fn is_unavailable(client: &mut Client) {
+    let in_time = |started: Instant, status: Status| {
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        let details = status.get_error_details();
+        let retry = details.retry_info().and_then(|info| info.retry_delay).expect("a time to come back");
+        assert!(retry > Duration::ZERO);
+        assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("STORE_UNAVAILABLE"));
+        let took = started.elapsed();
+        assert!(took < DEADLINE + LATENESS, "answered after {took:?}");
+        for detail in ["127.0.0.1", "redis", "Connection", "os error"] {
+            assert!(!status.message().contains(detail), "shows internals: {status:?}");
+        }
+    };
+    let started = Instant::now();
+    in_time(started, client.authorize(chat("team", MODEL, 1, 1)).await.unwrap_err());
+    let started = Instant::now();
+    in_time(started, client.record_usage(used(&"0".repeat(32), 1, 1)).await.unwrap_err());
+    let started = Instant::now();
+    in_time(started, client.get_spend(proto::GetSpendRequest::default()).await.unwrap_err());
+}
+
+/// After an outage calls succeed again, and health says so.
+async fn recovers(server: &Process, client: &Client) {
+    eventually("calls succeed again", || {
+        let mut client = client.clone();
+        async move { client.authorize(chat("team", MODEL, 1, 1)).await.is_ok() }
+    })
+    .await;
+    eventually("health says so", || async { server.is_serving().await == Some(true) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_redis_is_answered_in_time_and_passes() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let mut redis = RedisServer::start();
+    let directory = TempDir::new().unwrap();
+    let policy = policy(&organization());
+    let server = Process::start_with(directory.path(), &policy, &redis.url(), DEADLINE).await;
+    let mut client = server.client().await;
+    recovers(&server, &client).await;
+    for round in 0..2 {
+        redis.freeze();
+        is_unavailable(&mut client).await;
+        eventually("health notices", || async { server.is_serving().await == Some(false) }).await;
+        is_unavailable(&mut client).await;
+        redis.thaw();
+        recovers(&server, &client).await;
+        redis.kill();
+        is_unavailable(&mut client).await;
+        eventually("health notices", || async { server.is_serving().await == Some(false) }).await;
+        is_unavailable(&mut client).await;
+        assert!(redis.restart(), "round {round}");
+        recovers(&server, &client).await;
+    }
+}
+
+/// What was asked during an outage and took effect unseen is not taken twice by asking again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asking_again_after_a_hang_reserves_and_books_once() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let redis = RedisServer::start();
+    let directory = TempDir::new().unwrap();
+    let policy = policy(&organization());
+    let server = Process::start_with(directory.path(), &policy, &redis.url(), DEADLINE).await;
+    let mut client = server.client().await;
+    recovers(&server, &client).await;
+    let before = team_spend(&mut client, "team").await;
+    let request = proto::AuthorizeRequest { request_id: "once".to_owned(), ..chat("three", MODEL, 100, 100) };
+    redis.freeze();
+    assert_eq!(client.authorize(request.clone()).await.unwrap_err().code(), Code::Unavailable);
+    redis.thaw();
+    recovers(&server, &client).await;
+    let answer = client.authorize(request).await.unwrap().into_inner();
+    let record = used(&answer.reservation_id, 100, 50);
+    redis.freeze();
+    assert_eq!(client.record_usage(record.clone()).await.unwrap_err().code(), Code::Unavailable);
+    redis.thaw();
+    recovers(&server, &client).await;
+    assert_eq!(nanos(client.record_usage(record.clone()).await.unwrap().into_inner().cost), 150);
+    assert!(client.record_usage(record).await.unwrap().into_inner().already_recorded);
+    let report = team_spend(&mut client, "three").await;
+    let spend = report.spend.unwrap();
+    assert_eq!((nanos(spend.spent), nanos(spend.reserved), report.requests), (150, 0, 1));
+    assert!(team_spend(&mut client, "team").await.unsettled_requests >= before.unsettled_requests);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_starts_while_redis_is_down() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let mut redis = RedisServer::start();
+    redis.kill();
+    let directory = TempDir::new().unwrap();
+    let policy = policy(&organization());
+    let server = Process::start_with(directory.path(), &policy, &redis.url(), DEADLINE).await;
+    let mut client = server.client().await;
+    is_unavailable(&mut client).await;
+    eventually("health says so", || async { server.is_serving().await == Some(false) }).await;
+    assert!(redis.restart());
+    recovers(&server, &client).await;
+}
+
+/// Redis that loses everything begins anew: no call fails for good, and no reservation of before is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_lost_its_memory_begins_anew() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let mut redis = RedisServer::start();
+    let directory = TempDir::new().unwrap();
+    let policy = policy(&organization());
+    let server = Process::start_with(directory.path(), &policy, &redis.url(), DEADLINE).await;
+    let mut client = server.client().await;
+    recovers(&server, &client).await;
+    let before = client.authorize(chat("three", MODEL, 1, 1)).await.unwrap().into_inner();
+    redis.kill();
+    assert!(redis.restart());
+    recovers(&server, &client).await;
+    let status = client.record_usage(used(&before.reservation_id, 1, 1)).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound, "{status:?}");
+    for _ in 0..3 {
+        let answer = client.authorize(chat("three", MODEL, 1, 1)).await.unwrap().into_inner();
+        assert_eq!(answer.decision(), Decision::Allowed);
+    }
+    assert_eq!(
+        client.authorize(chat("three", MODEL, 1, 1)).await.unwrap().into_inner().decision(),
+        Decision::Denied
+    );
+}

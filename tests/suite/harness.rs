@@ -65,6 +65,11 @@ pub(crate) fn organization() -> String {
     format!("org-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A directory in memory where there is one: most tests open a store for each case, and few are about the disk.
+fn scratch() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
+}
+
 /// A store under a clock that the test moves.
 #[derive(Debug)]
 pub(crate) struct Fixture<S> {
@@ -84,7 +89,7 @@ impl Fixture<Model> {
 impl Fixture<EmbeddedStore> {
     pub(crate) fn embedded() -> Self {
         let clock = ManualClock::new(START);
-        let directory = TempDir::new().unwrap();
+        let directory = scratch();
         let store = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone())).unwrap();
         Self { store, clock, _directory: Some(directory) }
     }
@@ -138,7 +143,7 @@ impl Server {
     /// Starts with `policy_text` at `start` on an empty store.
     pub(crate) async fn start(store: StoreKind, policy_text: &str, start: Timestamp) -> Self {
         let clock = ManualClock::new(start);
-        let directory = TempDir::new().unwrap();
+        let directory = scratch();
         let policy = Arc::new(ArcSwap::from_pointee(policy(policy_text, start)));
         let shared = Arc::new(Shared { policy, queue: Queue::default() });
         let options =
@@ -248,11 +253,22 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts the server on a port of its own; answers once it accepts connections.
+    /// Starts the server on a port of its own; answers once it accepts connections. A store has a long deadline, since a
+    /// busy machine is not an outage.
     pub(crate) async fn start(directory: &Path, policy_text: &str, store: &str) -> Self {
+        Self::start_with(directory, policy_text, store, Duration::from_secs(20)).await
+    }
+
+    /// The same with the deadline of the store.
+    pub(crate) async fn start_with(
+        directory: &Path,
+        policy_text: &str,
+        store: &str,
+        deadline: Duration,
+    ) -> Self {
         // Another process may take a port in between; then the server ends at once and other ports are tried.
         for _ in 0..5 {
-            let mut process = Self::spawn(directory, policy_text, store);
+            let mut process = Self::spawn(directory, policy_text, store, deadline);
             if process.is_up().await {
                 return process;
             }
@@ -262,7 +278,7 @@ impl Process {
         panic!("no free port");
     }
 
-    fn spawn(directory: &Path, policy_text: &str, store: &str) -> Self {
+    fn spawn(directory: &Path, policy_text: &str, store: &str, deadline: Duration) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let policy = directory.join("policy.toml");
@@ -273,6 +289,7 @@ impl Process {
         let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
             .args(["serve", "--listen", &address.to_string(), "--admin", &admin.to_string()])
             .args(["--policy", policy.to_str().unwrap(), "--store", store])
+            .args(["--store-deadline-ms", &deadline.as_millis().to_string(), "--threads", "2"])
             .env_remove("TOLLGATE_CONFIG")
             .current_dir(directory)
             .stdin(Stdio::null())
