@@ -13,6 +13,7 @@
 mod counters;
 mod disk;
 mod op;
+mod over;
 mod recover;
 mod segment;
 mod shared;

@@ -20,20 +20,15 @@ use crate::store::{Settled, SpendAmounts, SpendKey};
 pub(super) struct Malformed;
 
 /// Appends seven bits at a time, lowest first.
+#[inline]
 pub(super) fn put_int(to: &mut Vec<u8>, mut value: u64) {
-    let mut bytes = [0; 10];
-    let mut len = 0;
-    for byte in &mut bytes {
+    while value >= 0x80 {
         let [low, ..] = value.to_le_bytes();
+        to.push(low | 0x80);
         value >>= 7;
-        len += 1;
-        if value == 0 {
-            *byte = low & 0x7f;
-            break;
-        }
-        *byte = low | 0x80;
     }
-    to.extend_from_slice(bytes.get(..len).unwrap_or_default());
+    let [low, ..] = value.to_le_bytes();
+    to.push(low);
 }
 
 pub(super) fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {

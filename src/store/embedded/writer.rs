@@ -14,16 +14,12 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    counters::Idle,
     disk::{self, Batch, Expired},
+    over::Over,
     segment::{Entry, Location, Segment},
     shared::{Inner, Parked, Shared},
     spend,
     state::ReservationRow,
-};
-use crate::domain::{
-    Timestamp,
-    counter::{Counter, CounterKey, CounterKind},
 };
 use crate::store::{SpendKey, StoreError};
 
@@ -49,11 +45,6 @@ const FORGOTTEN: usize = 512;
 const SEGMENTS: u32 = 10;
 /// Between attempts to write while that fails.
 const RETRY: Duration = Duration::from_millis(200);
-/// How long the counter of a day or a week is kept after its first day: past the end of the week and a late report.
-const PERIOD_KEPT_MS: u64 = 40 * 86_400_000;
-/// How long the counter of a period that begins on the first of a month is kept: 13 months, to compare with last year.
-const MONTH_KEPT_MS: u64 = 400 * 86_400_000;
-
 pub(super) struct Writer {
     inner: Arc<Inner>,
     connection: Connection,
@@ -383,30 +374,6 @@ impl Writer {
                 let _ = asked.send(());
             }
         }
-    }
-}
-
-/// Which counters are over.
-struct Over {
-    now: Timestamp,
-    /// Periods that began before this day.
-    period: u32,
-    /// Periods that began before this day, which is the first of a month.
-    month: u32,
-}
-
-impl Over {
-    fn at(now: Timestamp) -> Self {
-        let day = |ago: u64| spend::date(Timestamp(now.0.saturating_sub(ago)));
-        Self { now, period: day(PERIOD_KEPT_MS), month: day(MONTH_KEPT_MS) }
-    }
-}
-
-impl Idle for Over {
-    fn is_idle(&self, key: &CounterKey, counter: &Counter, kind: CounterKind) -> bool {
-        let first_day = key.period();
-        let kept_from = if first_day % 100 == 1 { self.month } else { self.period };
-        (first_day != 0 && first_day < kept_from) || counter.is_idle(self.now, kind)
     }
 }
 

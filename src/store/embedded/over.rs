@@ -1,0 +1,36 @@
+//! Which counters can go.
+
+use super::{counters::Idle, spend};
+use crate::domain::{
+    Timestamp,
+    counter::{Counter, CounterKey, CounterKind},
+};
+
+/// How long the counter of a day or a week is kept after its first day: past the end of the week and a late report.
+const PERIOD_KEPT_MS: u64 = 40 * 86_400_000;
+/// How long the counter of a period that begins on the first of a month is kept: 13 months, to compare with last year.
+const MONTH_KEPT_MS: u64 = 400 * 86_400_000;
+
+/// Which counters are over.
+pub(super) struct Over {
+    now: Timestamp,
+    /// Periods that began before this day.
+    period: u32,
+    /// Periods that began before this day, which is the first of a month.
+    month: u32,
+}
+
+impl Over {
+    pub(super) fn at(now: Timestamp) -> Self {
+        let day = |ago: u64| spend::date(Timestamp(now.0.saturating_sub(ago)));
+        Self { now, period: day(PERIOD_KEPT_MS), month: day(MONTH_KEPT_MS) }
+    }
+}
+
+impl Idle for Over {
+    fn is_idle(&self, key: &CounterKey, counter: &Counter, kind: CounterKind) -> bool {
+        let first_day = key.period();
+        let kept_from = if first_day % 100 == 1 { self.month } else { self.period };
+        (first_day != 0 && first_day < kept_from) || counter.is_idle(self.now, kind)
+    }
+}
