@@ -13,10 +13,10 @@ use super::{
 use crate::{
     domain::{
         Timestamp,
-        limit::{Limit, Quantity, Threshold, Window},
+        limit::{Limit, Quantity, Threshold, Window, upstream_gate},
         money::NanoUsd,
         plan::{self, Plan},
-        policy::{OnUnsettled, Policy, upstream_gate},
+        policy::{OnUnsettled, Policy},
         price::PriceError,
         request::{Outcome, Unreserved, Usage},
     },

@@ -1,14 +1,39 @@
 //! The command line: one module for each command.
 
+mod authorize;
+mod check;
+mod client;
+mod json;
+mod keys;
+mod prices;
+mod record;
+mod screen;
 mod serve;
+mod simulate;
+mod spend;
+mod table;
+mod text;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
+use screen::{Failure, Screen};
+
 /// Governs an organization's use of the Groq inference API: decides before each request, books what it cost.
 #[derive(Parser)]
-#[command(name = "tollgate", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "tollgate",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Start with `tollgate serve`: it needs no configuration and prints what to try next.
+
+Exit codes: 0 done (or allowed), 1 denied (or unsound), 2 failed."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -17,12 +42,38 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Authorize(Box<authorize::Authorize>),
+    Record(Box<record::Record>),
+    Spend(spend::Spend),
+    Check(check::Check),
+    Prices(prices::Prices),
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    Simulate(simulate::Simulate),
 }
 
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
-        Command::Serve(command) => command.run(),
+    let command = Cli::parse().command;
+    let mut screen = Screen::stdout();
+    let ended = match command {
+        Command::Serve(command) => return command.run(),
+        Command::Authorize(command) => command.run(&mut screen),
+        Command::Record(command) => command.run(&mut screen),
+        Command::Spend(command) => command.run(&mut screen),
+        Command::Check(command) => command.run(&mut screen),
+        Command::Prices(command) => command.run(&mut screen),
+        Command::Keys(command) => command.run(&mut screen),
+        Command::Simulate(command) => command.run(&mut screen),
+    };
+    match ended.and_then(|exit| Ok(screen.flush().map(|()| exit)?)) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            // What was printed before it failed may explain it; where standard error is closed, the exit code has to.
+            let _ = screen.flush();
+            let _ = writeln!(io::stderr(), "tollgate: {failure}");
+            Failure::EXIT.into()
+        }
     }
 }

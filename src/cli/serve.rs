@@ -1,7 +1,7 @@
 //! `tollgate serve`: the service itself.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     num::NonZeroUsize,
     path::PathBuf,
     process::ExitCode,
@@ -21,6 +21,7 @@ use tokio::{
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
+use super::screen::colours_on;
 use crate::{
     authorizer::{Queue, Shared},
     config::{
@@ -165,7 +166,7 @@ where
 
 fn start_log(settings: &Settings) {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let colours = colours_on(&io::stderr());
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
     let started = match settings.log_format {

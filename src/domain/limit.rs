@@ -151,3 +151,9 @@ pub struct Limit {
     /// Budgets only: in ascending order of amount.
     pub alerts: Vec<Threshold>,
 }
+
+/// The gate that a 429 from Groq closes for all teams.
+#[must_use]
+pub fn upstream_gate(model: &str) -> CounterKey {
+    CounterKey::new(format!("upstream/{model}"))
+}

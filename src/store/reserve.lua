@@ -59,16 +59,15 @@ end
 -- The counters' numbers one after the other; a counter begins at `at`.
 local s = {read(argv[3], table.concat(value, '', 1, n))}
 
--- Counters whose newest slot is past: their history moves on.
+-- Counters that time has left behind: their history moves on.
 local stale, at = nil, 1
 for i = 1, n do
   local ms, width = arg[6 + 4 * i], 3
   if ms < 0 then ms, width = -ms, 6 end
-  local slot = now / ms
-  slot = slot - slot % 1
-  if slot > s[at] then
+  if now >= (s[at] + 1) * ms then
+    local slot = now / ms
     stale = stale or {}
-    stale[#stale + 1] = {i, at, slot, ms}
+    stale[#stale + 1] = {i, at, slot - slot % 1, ms}
   end
   at = at + width
 end
@@ -94,43 +93,47 @@ if stale then
   end
 end
 
-local reply, out, refused = {0, now}, {}, nil
+local gate = {}
+for j = 1, gates do gate[j] = value[n + j] end
+local dry_run, ttl, late = arg[3] == 1, arg[6], arg[7]
+-- New tables cost more than anything else here. So what was read makes room for what is to be written: the amounts used
+-- replace the values, and the fields of HSET, two for each hold, the arguments, of which four have been read by then.
+local used, out, refused = value, arg, nil
 at = 1
 for i = 1, n do
   local h = 4 * i + 6
-  local head, current, total, expiring = s[at], s[at + 1], s[at + 2], arg[h + 3]
-  if arg[h] > 0 then
-    reply[i + 2] = total
-    -- The difference first: both sums stay below 2^53 where it matters.
-    local excess = total - arg[h + 1] + expiring
-    if excess > 0 then refused = refused or {}; refused[#refused + 1] = {i, at, excess} end
-    out[2 * i] = pack('<ddd', head, current + expiring, total + expiring)
+  local ms, limit, expiring = arg[h], arg[h + 1], arg[h + 3]
+  local current, total = s[at + 1], s[at + 2]
+  -- The difference first in `excess`: both sums are exact where it matters.
+  local excess
+  if ms > 0 then
+    used[i] = total
+    excess = total - limit + expiring
+    out[2 * i - 1] = argv[6 + i]
+    out[2 * i] = pack('<ddd', s[at], current + expiring, total + expiring)
+    if excess > 0 then refused = refused or {}; refused[#refused + 1] = {i, at, excess, ms} end
     at = at + 3
   else
     local base, kept = s[at + 3], arg[h + 2]
-    local used = base + total
-    reply[i + 2] = used
-    local excess = used - arg[h + 1] + (kept + expiring)
-    if excess > 0 then refused = refused or {}; refused[#refused + 1] = {i, at, excess} end
-    out[2 * i] = pack('<dddddd', head, current + expiring, total + expiring, base + kept, s[at + 4], s[at + 5] + 1)
+    used[i] = base + total
+    excess = base + total - limit + (kept + expiring)
+    out[2 * i - 1] = argv[6 + i]
+    out[2 * i] = pack('<dddddd', s[at], current + expiring, total + expiring, base + kept, s[at + 4], s[at + 5] + 1)
+    if excess > 0 then refused = refused or {}; refused[#refused + 1] = {i, at, excess, -ms} end
     at = at + 6
   end
-  out[2 * i - 1] = argv[6 + i]
 end
 local closed
 for j = 1, gates do
-  local v = value[n + j]
-  local ends = v and read('<d', v) or 0
+  local ends = gate[j] and read('<d', gate[j]) or 0
   if now < ends then closed = closed or {}; closed[#closed + 1] = {j - 1, ends} end
 end
 
 if refused or closed then
-  reply[1] = 1
+  local reply = {1, now, unpack(used, 1, n)}
   reply[#reply + 1] = refused and #refused or 0
   for _, x in ipairs(refused or {}) do
-    local i, head, excess = x[1], x[2], x[3]
-    local ms = arg[4 * i + 6]
-    if ms < 0 then ms = -ms end
+    local i, head, excess, ms = x[1], x[2], x[3], x[4]
     local older = past[i] or (call('HGET', keys[2], argv[6 + i]) or ''):sub(9)
     local amounts = {read('<' .. ('d'):rep(#older / 8), older)}
     local freed, frees_at = 0, 0
@@ -153,8 +156,8 @@ if refused or closed then
   return pack('<' .. ('d'):rep(#reply), unpack(reply))
 end
 
-local answer = pack(argv[4], unpack(reply))
-if arg[3] == 1 then return answer end
+local answer = pack(argv[4], 0, now, unpack(used, 1, n))
+if dry_run then return answer end
 if stale then
   local history = {}
   for k, x in ipairs(stale) do
@@ -164,10 +167,10 @@ if stale then
 end
 if fresh then
   -- One value of more than 64 bytes makes Redis keep this hash as a table instead of a list to be searched.
-  out[#out + 1] = '!layout'
-  out[#out + 1] = '1: head, current, total (budgets: base, settled, open) as little-endian doubles; see reserve.lua'
+  call('HSET', keys[1], '!layout',
+    '1: head, current, total (budgets: base, settled, open) as little-endian doubles; see reserve.lua')
 end
-if n > 0 then call('HSET', keys[1], unpack(out)) end
-local expires_at = now + arg[6]
-call('SET', keys[3], pack('<dddd', 0, now, expires_at, expires_at + arg[7]) .. argv[6], 'PX', argv[5])
+if n > 0 then call('HSET', keys[1], unpack(out, 1, 2 * n)) end
+local expires_at = now + ttl
+call('SET', keys[3], pack('<dddd', 0, now, expires_at, expires_at + late) .. argv[6], 'PX', argv[5])
 return answer

@@ -20,4 +20,5 @@ mod layering;
 mod model;
 mod redis_server;
 mod spend_oracle;
+mod waiting;
 mod windows;

@@ -41,12 +41,6 @@ pub fn team_month_counter(team: &str) -> CounterKey {
     CounterKey::new(format!("team/{team}|usd|month"))
 }
 
-/// The gate that a 429 from Groq closes for all teams.
-#[must_use]
-pub fn upstream_gate(model: &str) -> CounterKey {
-    CounterKey::new(format!("upstream/{model}"))
-}
-
 /// The organization's part of a policy.
 #[derive(Clone, Debug)]
 pub struct Organization {

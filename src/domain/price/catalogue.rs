@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use jiff::{civil::Date, tz::TimeZone};
 
 use super::{Rates, facts};
-use crate::domain::{Timestamp, counter::CounterKey, policy::upstream_gate, request::ServiceTier};
+use crate::domain::{Timestamp, counter::CounterKey, limit::upstream_gate, request::ServiceTier};
 
 /// How Groq offers a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

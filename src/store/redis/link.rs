@@ -120,13 +120,14 @@ impl Link {
 
     fn failure(&self, number: u64, error: &RedisError) -> StoreError {
         match error.kind() {
-            // What a server that is itself answers to a script that is wrong, or finds foreign data under its keys.
+            // A script that is wrong, or foreign data under its keys.
             ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)
-            | ErrorKind::Parse
-            | ErrorKind::Extension
-                if error.code() != Some("OOM") =>
-            {
+            | ErrorKind::Parse => {
                 tracing::error!(%error, "redis refused a command");
+                StoreError::Corrupt
+            }
+            ErrorKind::Extension if error.code() == Some("WRONGTYPE") => {
+                tracing::error!(%error, "a key holds foreign data");
                 StoreError::Corrupt
             }
             // The address may belong to another server by now: connect, and so resolve it, again.

@@ -1,14 +1,12 @@
 //! Against a real server on a free port, with nothing kept on disk.
 
-use std::{
-    collections::HashMap,
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    time::Instant,
-};
+mod server;
+
+use std::{collections::HashMap, time::Instant};
 
 use bytes::Bytes;
 
+use self::server::{Server, until_up};
 use super::*;
 use crate::{
     domain::{
@@ -17,87 +15,6 @@ use crate::{
     },
     store::{Refusal, Settled, clock::ManualClock},
 };
-
-/// A server that ends with the test.
-struct Server {
-    child: Child,
-    port: u16,
-    dir: tempfile::TempDir,
-}
-
-impl Server {
-    /// `None`, loudly, where there is no `redis-server`; not on CI.
-    fn start() -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = tempfile::tempdir().unwrap();
-        match spawn(port, dir.path()) {
-            Ok(child) => Some(Self { child, port, dir }),
-            Err(error) => {
-                assert!(std::env::var("CI").as_deref() != Ok("true"), "no redis-server on CI: {error}");
-                println!("SKIPPED: redis-server cannot be started: {error}");
-                None
-            }
-        }
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn restart(&mut self) {
-        self.child = spawn(self.port, self.dir.path()).unwrap();
-    }
-
-    fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
-        assert!(status.unwrap().success());
-    }
-
-    fn store(&self, clock: Clock) -> RedisStore {
-        let settings = RedisSettings {
-            url: format!("redis://127.0.0.1:{}", self.port),
-            password: None,
-            organization: "acme".into(),
-            deadline: Duration::from_millis(250),
-        };
-        RedisStore::connect(settings, clock).unwrap()
-    }
-
-    /// A store on a manual clock, once it is connected.
-    async fn ready(&self, clock: &ManualClock) -> RedisStore {
-        let store = self.store(Clock::Manual(clock.clone()));
-        until_up(&store).await;
-        store
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn spawn(port: u16, dir: &std::path::Path) -> std::io::Result<Child> {
-    Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .arg("--dir")
-        .arg(dir)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-}
-
-/// Waits for an answer; how long it took.
-async fn until_up(store: &RedisStore) -> Duration {
-    let start = Instant::now();
-    while store.ping().await.is_err() {
-        assert!(start.elapsed() < Duration::from_secs(10), "the store does not recover");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    start.elapsed()
-}
 
 const NOW: Timestamp = Timestamp(1_795_000_000_000);
 const WINDOW: CounterKind = CounterKind::Window { slot_ms: 1000 };

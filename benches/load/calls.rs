@@ -1,0 +1,145 @@
+//! What is asked, and what answer is expected. Every answer is looked at.
+
+use prost::Message as _;
+use tollgate::rpc::proto;
+
+pub(crate) const AUTHORIZE: &str = "/tollgate.v1.PolicyService/Authorize";
+pub(crate) const RECORD_USAGE: &str = "/tollgate.v1.PolicyService/RecordUsage";
+pub(crate) const EMPTY: &str = "/tollgate.bench.Empty/Call";
+pub(crate) const MINIMAL: &str = "/tollgate.bench.Minimal/Call";
+pub(crate) const MODEL: &str = "openai/gpt-oss-120b";
+
+/// `decision: DECISION_ALLOWED`, the first field of an answer.
+const ALLOWED: &[u8] = &[0x08, 0x01];
+/// `decision: DECISION_DENIED`.
+const DENIED: &[u8] = &[0x08, 0x02];
+/// `reservation_id` of 32 bytes, the field after.
+const RESERVATION: &[u8] = &[0x12, 32];
+/// `cost`, the first field of an answer to `RecordUsage`.
+const COST: &[u8] = &[0x0a];
+
+/// A kind of load.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Empty calls.
+    Empty,
+    /// Calls of the minimal service, with the request of `Authorize`.
+    Minimal,
+    /// `Authorize` of one team after another, all allowed.
+    Authorize {
+        /// How many teams.
+        teams: usize,
+    },
+    /// `Authorize` and then `RecordUsage` of its reservation.
+    Pair,
+    /// A team that the policy does not know.
+    UnknownTeam,
+    /// A model that the team may not use.
+    ModelNotAllowed,
+    /// More output than the team may have.
+    CapExceeded,
+}
+
+/// The name of a team in the policies of the bench; all of one length.
+pub(crate) fn team_name(index: usize) -> String {
+    format!("team-{index:06}")
+}
+
+/// The calls of one connection.
+pub(crate) struct Calls {
+    load: Load,
+    /// All of the request but the team.
+    rest: Vec<u8>,
+    usage: Vec<u8>,
+    next_team: usize,
+    stride: usize,
+    body: Vec<u8>,
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    /// What `Authorize` reserved, to be settled next.
+    reservation: Option<[u8; 32]>,
+    settling: bool,
+}
+
+impl Calls {
+    /// `index` sets connections apart, so that each begins with another team.
+    pub(crate) fn new(load: Load, index: usize, slots: usize) -> Self {
+        let request = proto::AuthorizeRequest {
+            model: if load == Load::ModelNotAllowed { "openai/gpt-oss-20b".into() } else { MODEL.into() },
+            operation: proto::Operation::ChatCompletion.into(),
+            input_tokens: 1200,
+            max_output_tokens: if load == Load::CapExceeded { 1_000_000 } else { 400 },
+            ..proto::AuthorizeRequest::default()
+        };
+        let usage = proto::RecordUsageRequest {
+            usage: Some(proto::Usage { input_tokens: 1200, output_tokens: 300, ..proto::Usage::default() }),
+            outcome: proto::Outcome::Completed.into(),
+            ..proto::RecordUsageRequest::default()
+        };
+        Self {
+            load,
+            rest: request.encode_to_vec(),
+            usage: usage.encode_to_vec(),
+            next_team: index * 7919,
+            // Coprime to every number of teams in use, so that all come up, and not in order.
+            stride: 10_007,
+            body: Vec::with_capacity(256),
+            slots: vec![Slot::default(); slots],
+        }
+    }
+
+    /// The next call of `slot`: its path, its body, and whether it settles.
+    pub(crate) fn next(&mut self, slot: usize) -> (&'static str, &[u8], bool) {
+        self.body.clear();
+        let slot = &mut self.slots[slot];
+        slot.settling = false;
+        match self.load {
+            Load::Empty => return (EMPTY, &[], false),
+            Load::Pair => {
+                if let Some(reservation) = slot.reservation.take() {
+                    slot.settling = true;
+                    self.body.extend([0x0a, 32]);
+                    self.body.extend(reservation);
+                    self.body.extend(&self.usage);
+                    return (RECORD_USAGE, &self.body, true);
+                }
+                self.team(0);
+            }
+            Load::Authorize { teams } => {
+                self.next_team = (self.next_team + self.stride) % teams;
+                self.team(self.next_team);
+            }
+            Load::UnknownTeam => self.team(999_999),
+            _ => self.team(0),
+        }
+        self.body.extend(&self.rest);
+        (if self.load == Load::Minimal { MINIMAL } else { AUTHORIZE }, &self.body, false)
+    }
+
+    fn team(&mut self, index: usize) {
+        let name = team_name(index);
+        self.body.extend([0x0a, u8::try_from(name.len()).unwrap()]);
+        self.body.extend(name.as_bytes());
+    }
+
+    /// Whether the answer is the one expected.
+    pub(crate) fn is_expected(&mut self, slot: usize, answer: &[u8]) -> bool {
+        let slot = &mut self.slots[slot];
+        match self.load {
+            Load::Empty => answer.is_empty(),
+            Load::Pair if slot.settling => answer.starts_with(COST),
+            Load::Pair => {
+                slot.reservation = answer
+                    .strip_prefix(ALLOWED)
+                    .and_then(|rest| rest.strip_prefix(RESERVATION))
+                    .and_then(|rest| rest.first_chunk().copied());
+                slot.reservation.is_some()
+            }
+            Load::UnknownTeam | Load::ModelNotAllowed | Load::CapExceeded => answer.starts_with(DENIED),
+            Load::Authorize { .. } | Load::Minimal => answer.starts_with(ALLOWED),
+        }
+    }
+}

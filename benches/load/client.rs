@@ -1,0 +1,211 @@
+//! The load: calls in flight all the time on several connections, or a steady rate.
+
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    calls::{Calls, Load},
+    histogram::Histogram,
+    http2::{Connection, Event},
+};
+
+/// How calls follow each other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// So many calls under way at any time.
+    InFlight(usize),
+    /// So many calls a second, evenly spaced; latency counts from the instant at which a call was due.
+    PerSecond(u32),
+}
+
+/// When is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Span {
+    pub(crate) from: Instant,
+    pub(crate) until: Instant,
+}
+
+impl Span {
+    pub(crate) fn after(warm_up: Duration, length: Duration) -> Self {
+        let from = Instant::now() + warm_up;
+        Self { from, until: from + length }
+    }
+}
+
+/// What was measured on all connections.
+#[derive(Default)]
+pub(crate) struct Tally {
+    /// `Authorize` and whatever else is measured.
+    pub(crate) calls: Histogram,
+    /// `RecordUsage`.
+    pub(crate) settlements: Histogram,
+    /// Answers that were not the expected ones, in the warm-up too.
+    pub(crate) unexpected: u64,
+}
+
+impl Tally {
+    pub(crate) const fn count(&self) -> u64 {
+        self.calls.count() + self.settlements.count()
+    }
+
+    pub(crate) fn add(&mut self, settlement: bool, latency: Duration) {
+        if settlement { &mut self.settlements } else { &mut self.calls }.add(latency);
+    }
+
+    pub(crate) fn merge(mut self, other: &Self) -> Self {
+        self.calls.merge(&other.calls);
+        self.settlements.merge(&other.settlements);
+        self.unexpected += other.unexpected;
+        self
+    }
+}
+
+/// Runs `load` on `connections` until the span is over. Blocks.
+pub(crate) fn run(connections: Vec<Connection>, load: Load, pace: Pace, span: Span) -> io::Result<Tally> {
+    let used = match pace {
+        Pace::InFlight(calls) => connections.len().min(calls),
+        Pace::PerSecond(_) => connections.len(),
+    };
+    let threads: Vec<_> = connections
+        .into_iter()
+        .take(used)
+        .enumerate()
+        .map(|(index, connection)| {
+            thread::spawn(move || match pace {
+                Pace::InFlight(calls) => {
+                    let share = calls / used + usize::from(index < calls % used);
+                    keep_in_flight(connection, Calls::new(load, index, share), share, span)
+                }
+                Pace::PerSecond(rate) => {
+                    let apart = Duration::from_secs(1) / rate;
+                    let first = Instant::now() + apart * u32::try_from(index).unwrap();
+                    let apart = apart * u32::try_from(used).unwrap();
+                    keep_pace(connection, Calls::new(load, index, 1), first, apart, span)
+                }
+            })
+        })
+        .collect();
+    let mut all = Tally::default();
+    for thread in threads {
+        all = all.merge(&thread.join().expect("a client thread panicked")?);
+    }
+    Ok(all)
+}
+
+/// Makes `count` calls one after the other.
+pub(crate) fn run_alone(connection: &mut Connection, load: Load, count: usize) -> io::Result<u64> {
+    let mut calls = Calls::new(load, 0, 1);
+    let mut unexpected = 0;
+    for _ in 0..count {
+        unexpected += u64::from(!one_call(connection, &mut calls)?.0);
+    }
+    Ok(unexpected)
+}
+
+/// A call under way.
+#[derive(Clone, Copy)]
+struct Started {
+    at: Instant,
+    slot: usize,
+    settles: bool,
+    expected: bool,
+}
+
+/// Streams that may be open at a time, a power of two; far more than are ever in flight.
+const STREAMS: usize = 1 << 16;
+
+fn keep_in_flight(
+    mut connection: Connection,
+    mut calls: Calls,
+    share: usize,
+    span: Span,
+) -> io::Result<Tally> {
+    let mut tally = Tally::default();
+    let mut open: Vec<Option<Started>> = vec![None; STREAMS];
+    let mut idle: Vec<usize> = (0..share).collect();
+    let mut under_way = 0;
+    let mut now = Instant::now();
+    loop {
+        if now < span.until {
+            for slot in idle.drain(..) {
+                let (path, body, settles) = calls.next(slot);
+                let stream = connection.call(path, body)?;
+                open[index_of(stream)] = Some(Started { at: now, slot, settles, expected: false });
+                under_way += 1;
+            }
+            connection.flush()?;
+        } else if under_way == 0 {
+            return Ok(tally);
+        }
+        let mut ended = Vec::new();
+        connection.receive(|stream, event| {
+            let entry = &mut open[index_of(stream)];
+            match (event, entry.as_mut()) {
+                (Event::Message(message), Some(started)) => {
+                    started.expected = calls.is_expected(started.slot, message);
+                }
+                (Event::End, Some(_)) => ended.extend(entry.take()),
+                (_, None) => tally.unexpected += 1,
+            }
+        })?;
+        now = Instant::now();
+        under_way -= ended.len();
+        for call in ended {
+            tally.unexpected += u64::from(!call.expected);
+            if span.from <= now && now < span.until {
+                tally.add(call.settles, now - call.at);
+            }
+            idle.push(call.slot);
+        }
+    }
+}
+
+const fn index_of(stream: u32) -> usize {
+    (stream as usize / 2) % STREAMS
+}
+
+/// How long before a call is due sleeping ends and waiting begins: the precision of the system's timer.
+const PRECISION: Duration = Duration::from_micros(120);
+
+fn keep_pace(
+    mut connection: Connection,
+    mut calls: Calls,
+    first: Instant,
+    apart: Duration,
+    span: Span,
+) -> io::Result<Tally> {
+    let mut tally = Tally::default();
+    let mut due = first;
+    while due < span.until {
+        if let Some(pause) = due.checked_duration_since(Instant::now() + PRECISION) {
+            thread::sleep(pause);
+        }
+        while Instant::now() < due {
+            std::hint::spin_loop();
+        }
+        let (expected, settles) = one_call(&mut connection, &mut calls)?;
+        tally.unexpected += u64::from(!expected);
+        if span.from <= due {
+            tally.add(settles, due.elapsed());
+        }
+        due += apart;
+    }
+    Ok(tally)
+}
+
+/// Whether the answer was the expected one, and whether the call settles.
+fn one_call(connection: &mut Connection, calls: &mut Calls) -> io::Result<(bool, bool)> {
+    let (path, body, settles) = calls.next(0);
+    connection.call(path, body)?;
+    connection.flush()?;
+    let (mut expected, mut ended) = (false, false);
+    while !ended {
+        connection.receive(|_, event| match event {
+            Event::Message(message) => expected = calls.is_expected(0, message),
+            Event::End => ended = true,
+        })?;
+    }
+    Ok((expected, settles))
+}

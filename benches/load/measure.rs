@@ -1,0 +1,236 @@
+//! One measurement: a fresh server, connections to all of its cores, load, and what that cost.
+
+use std::{
+    env,
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    calls::Load,
+    client::{self, Pace, Span, Tally},
+    http2::Connection,
+    policy::Shape,
+    process::{Process, Redis, own_cpu},
+    replay::{self, Relay},
+    subjects::{Subject, Target},
+};
+
+/// Calls that show on which core a connection landed, and warm it.
+const PROBES: usize = 40;
+/// Connections tried for each that is used: with two cores, so many all on one have a chance of 1 in 2^16.
+const TRIES: usize = 16;
+/// The least number of connections.
+const CONNECTIONS: usize = 4;
+
+/// What one measurement came to.
+#[derive(Clone, Default)]
+pub(crate) struct Sample {
+    pub(crate) calls_per_s: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// Of `RecordUsage`, where that is in the load.
+    pub(crate) settle_us: Option<(f64, f64)>,
+    /// Time on a core per call: of the server, of that its threads that serve (`None`: all do), of the load itself.
+    pub(crate) server_us: Option<f64>,
+    pub(crate) workers_us: Option<f64>,
+    pub(crate) client_us: f64,
+    /// Of Redis per call, and in scripts per script.
+    pub(crate) redis_us: Option<f64>,
+    pub(crate) script_us: Option<f64>,
+    pub(crate) connections: usize,
+    pub(crate) unexpected: u64,
+}
+
+/// How long is measured.
+#[derive(Clone, Copy)]
+pub(crate) struct Lengths {
+    pub(crate) warm_up: Duration,
+    pub(crate) measured: Duration,
+}
+
+/// What measurements share.
+pub(crate) struct Bench {
+    pub(crate) lengths: Lengths,
+    pub(crate) redis: Option<Redis>,
+    /// The service's script call, once it was needed.
+    pub(crate) script_call: Option<Vec<u8>>,
+    /// On a real disk, as a store is.
+    pub(crate) scratch: PathBuf,
+}
+
+/// A server under measurement, and its files.
+struct Serving {
+    process: Process,
+    address: SocketAddr,
+    _files: TempDir,
+}
+
+impl Bench {
+    /// Measures `subject` once.
+    pub(crate) fn measure(&mut self, subject: &Subject, pace: Pace) -> Sample {
+        if let Some(redis) = &mut self.redis {
+            redis.clear();
+        }
+        if subject.target == Target::Script {
+            return self.measure_script(pace);
+        }
+        let server = self.serve(subject.target, self.redis.as_ref().map(|redis| redis.address));
+        let connections = spread(&server, subject.load);
+        let count = connections.len();
+        let load = subject.load;
+        let mut sample = self.watch(subject.target, Some(&server.process), move |span| {
+            client::run(connections, load, pace, span)
+        });
+        sample.connections = count;
+        sample
+    }
+
+    fn measure_script(&mut self, pace: Pace) -> Sample {
+        let redis = self.redis.as_ref().expect("only asked for where there is Redis").address;
+        let call = self.script_call.take().unwrap_or_else(|| self.record_script_call(redis));
+        self.script_call = Some(call.clone());
+        let Pace::InFlight(in_flight) = pace else { panic!("the script is only measured in flight") };
+        let mut sample = self
+            .watch(Target::Script, None, move |span| replay::run(redis, &call, CONNECTIONS, in_flight, span));
+        sample.connections = CONNECTIONS;
+        sample
+    }
+
+    /// Has the service make the call through a relay.
+    fn record_script_call(&self, redis: SocketAddr) -> Vec<u8> {
+        let relay = Relay::start(redis);
+        let server = self.serve(Target::Redis(Shape::USUAL), Some(relay.address));
+        let mut connection = Connection::open(server.address).unwrap();
+        let unexpected = client::run_alone(&mut connection, Load::Authorize { teams: 10 }, PROBES).unwrap();
+        assert_eq!(unexpected, 0, "the service does not answer through the relay");
+        relay.script_call().expect("the service sent no EVALSHA")
+    }
+
+    fn serve(&self, target: Target, redis: Option<SocketAddr>) -> Serving {
+        let files = TempDir::new_in(&self.scratch).unwrap();
+        let redis_url = redis.map(|address| format!("redis://{address}/")).unwrap_or_default();
+        let mut command = match target {
+            Target::Embedded(shape) | Target::Redis(shape) => {
+                let policy = files.path().join("policy.toml");
+                std::fs::write(&policy, shape.to_toml()).unwrap();
+                let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+                command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--policy"]).arg(policy);
+                let embedded = format!("embedded:{}", files.path().join("data").display());
+                let store = if matches!(target, Target::Embedded(_)) { embedded } else { redis_url };
+                command.args(["--store", &store]);
+                command
+            }
+            Target::Empty | Target::Default | Target::Minimal | Target::Script => {
+                let mut command = Command::new(env::current_exe().unwrap());
+                let name = match target {
+                    Target::Default => "default",
+                    Target::Minimal => "minimal",
+                    _ => "empty",
+                };
+                command.args(["--serve", name, "--redis", &redis_url]);
+                command
+            }
+        };
+        for (name, _) in env::vars().filter(|(name, _)| name.starts_with("TOLLGATE_")) {
+            command.env_remove(name);
+        }
+        let log = std::fs::File::create(files.path().join("log")).unwrap();
+        let (process, address) = Process::start_server(command.stderr(Stdio::from(log)));
+        Serving { process, address, _files: files }
+    }
+
+    /// Runs `load` on a thread of its own, and takes the time of everybody else meanwhile.
+    fn watch(
+        &mut self,
+        target: Target,
+        server: Option<&Process>,
+        load: impl FnOnce(Span) -> std::io::Result<Tally> + Send + 'static,
+    ) -> Sample {
+        let span = Span::after(self.lengths.warm_up, self.lengths.measured);
+        let load = thread::spawn(move || load(span));
+        let mut redis = self.redis.as_mut().filter(|_| target.needs_redis());
+        thread::sleep(span.from.saturating_duration_since(Instant::now()));
+        let before =
+            (server.map(Process::cpu_by_thread), redis.as_mut().map(|redis| redis.work()), own_cpu());
+        thread::sleep(span.until.saturating_duration_since(Instant::now()));
+        let after = (server.map(Process::cpu_by_thread), redis.as_mut().map(|redis| redis.work()), own_cpu());
+        let tally = load.join().expect("the load panicked").unwrap_or_else(|error| {
+            eprintln!("load: {error}");
+            Tally { unexpected: 1, ..Tally::default() }
+        });
+        let calls = tally.count() as f64;
+        let per_call = |time: Duration| time.as_secs_f64() * 1e6 / calls;
+        let mut sample = Sample {
+            calls_per_s: calls / self.lengths.measured.as_secs_f64(),
+            p50_us: tally.calls.percentile_us(50.0),
+            p99_us: tally.calls.percentile_us(99.0),
+            client_us: per_call(after.2 - before.2),
+            unexpected: tally.unexpected,
+            ..Sample::default()
+        };
+        if tally.settlements.count() > 0 {
+            let settlements = &tally.settlements;
+            sample.settle_us = Some((settlements.percentile_us(50.0), settlements.percentile_us(99.0)));
+        }
+        if let (Some(before), Some(after)) = (before.0, after.0) {
+            let all: Duration = after.values().sum::<Duration>() - before.values().sum();
+            let working = |times: &std::collections::BTreeMap<String, Duration>| -> Duration {
+                times.iter().filter(|(name, _)| name.starts_with("worker-")).map(|(_, time)| *time).sum()
+            };
+            sample.server_us = Some(per_call(all));
+            let workers = working(&after) - working(&before);
+            sample.workers_us = (!workers.is_zero()).then(|| per_call(workers));
+        }
+        if let (Some(before), Some(after)) = (before.1, after.1) {
+            sample.redis_us = Some(per_call(after.cpu - before.cpu));
+            let scripts = (after.scripts - before.scripts) as f64;
+            let in_scripts = (after.in_scripts - before.in_scripts).as_secs_f64();
+            sample.script_us = (scripts > 0.0).then(|| in_scripts * 1e6 / scripts);
+        }
+        sample
+    }
+}
+
+/// Connects until every core of the server has as many connections as the others: the kernel spreads them by chance.
+fn spread(server: &Serving, load: Load) -> Vec<Connection> {
+    let connect = || Connection::open(server.address).unwrap();
+    let names = server.process.cpu_by_thread().into_keys().filter(|name| name.starts_with("worker-"));
+    let mut cores: Vec<(String, Vec<Connection>)> = names.map(|name| (name, Vec::new())).collect();
+    if cores.is_empty() {
+        return (0..CONNECTIONS).map(|_| connect()).collect();
+    }
+    let each = CONNECTIONS.div_ceil(cores.len());
+    for _ in 0..TRIES * each * cores.len() {
+        let mut connection = connect();
+        let before = server.process.cpu_by_thread();
+        let unexpected = client::run_alone(&mut connection, load, PROBES).unwrap();
+        assert_eq!(unexpected, 0, "unexpected answers before the load");
+        let after = server.process.cpu_by_thread();
+        let grown = |name: &str| {
+            after.get(name).copied().unwrap_or_default() - before.get(name).copied().unwrap_or_default()
+        };
+        let busiest = cores.iter_mut().max_by_key(|(name, _)| grown(name)).unwrap();
+        if busiest.1.len() < each {
+            busiest.1.push(connection);
+        }
+        if cores.iter().all(|(_, connections)| connections.len() == each) {
+            break;
+        }
+    }
+    assert!(
+        cores.iter().all(|(_, all)| all.len() == each),
+        "no {each} connections on each core in {TRIES} tries each"
+    );
+    // One of each core in turn, so that few in flight are spread too.
+    let mut all = Vec::new();
+    for _ in 0..each {
+        all.extend(cores.iter_mut().filter_map(|(_, connections)| connections.pop()));
+    }
+    all
+}

@@ -1,0 +1,99 @@
+//! Policies in which every request of the load is allowed.
+
+use std::fmt::Write as _;
+
+use crate::calls::{MODEL, team_name};
+
+/// The organization's id.
+const ORGANIZATION: &str = "bench";
+/// More than any run takes of anything.
+const ENOUGH: u64 = 1_000_000_000_000;
+
+/// The size of a policy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) teams: usize,
+    /// Limits on a decision, budgets included: 2, 8 or 32.
+    pub(crate) limits: usize,
+}
+
+impl Shape {
+    /// What most measurements use.
+    pub(crate) const USUAL: Self = Self { teams: 10, limits: 8 };
+
+    /// The policy as people write it.
+    pub(crate) fn to_toml(self) -> String {
+        let limits = match self.limits {
+            2 => &TWO,
+            8 => &EIGHT,
+            32 => &THIRTY_TWO,
+            other => panic!("no policy of {other} limits"),
+        };
+        let budget = limits.budgets.map_or(String::new(), |name| format!(", {name} = \"9000000.00\""));
+        let budget = format!("budget = {{ monthly_usd = \"9000000.00\"{budget} }}\n");
+        let mut text = format!("[organization]\nid = \"{ORGANIZATION}\"\n{budget}");
+        for (pattern, names) in [(MODEL, limits.of_model), ("openai/*", limits.of_family)] {
+            table(&mut text, &format!("organization.limits.\"{pattern}\""), names);
+        }
+        for index in 0..self.teams {
+            let team = team_name(index);
+            write!(text, "[teams.{team}]\nmodels = [\"{MODEL}\"]\nmax_output_tokens = 2048\n{budget}")
+                .unwrap();
+            lines(&mut text, limits.of_team);
+            table(&mut text, &format!("teams.{team}.limits.\"{MODEL}\""), limits.of_team_and_model);
+        }
+        text
+    }
+}
+
+/// The names of limits, by the place where they stand. The month of organization and team always has a budget.
+struct Limits {
+    /// A further budget of organization and team.
+    budgets: Option<&'static str>,
+    of_model: &'static [&'static str],
+    of_family: &'static [&'static str],
+    of_team: &'static [&'static str],
+    of_team_and_model: &'static [&'static str],
+}
+
+const TWO: Limits =
+    Limits { budgets: None, of_model: &[], of_family: &[], of_team: &[], of_team_and_model: &[] };
+
+const EIGHT: Limits = Limits {
+    budgets: None,
+    of_model: &["requests_per_minute", "tokens_per_minute"],
+    of_family: &[],
+    of_team: &["requests_per_minute", "tokens_per_minute", "max_in_flight"],
+    of_team_and_model: &["requests_per_minute"],
+};
+
+const RATES: &[&str] = &[
+    "requests_per_minute",
+    "requests_per_hour",
+    "requests_per_day",
+    "tokens_per_minute",
+    "tokens_per_hour",
+    "tokens_per_day",
+    "max_in_flight",
+];
+
+const THIRTY_TWO: Limits = Limits {
+    budgets: Some("daily_usd"),
+    of_model: RATES,
+    of_family: RATES,
+    of_team: RATES,
+    of_team_and_model: RATES,
+};
+
+fn table(text: &mut String, name: &str, limits: &[&str]) {
+    if !limits.is_empty() {
+        writeln!(text, "[{name}]").unwrap();
+        lines(text, limits);
+    }
+}
+
+fn lines(text: &mut String, limits: &[&str]) {
+    for limit in limits {
+        writeln!(text, "{limit} = {ENOUGH}").unwrap();
+    }
+}

@@ -1,0 +1,162 @@
+//! The service's own `EVALSHA`, sent to Redis as fast as it answers, with nothing in between.
+//!
+//! The command is taken from the service's connection by a relay, so that it is the same to the byte.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+    time::Instant,
+};
+
+use crate::client::{Span, Tally};
+
+/// Passes everything on to a Redis server and remembers what was sent to it.
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    sent: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Relay {
+    pub(crate) fn start(redis: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&sent);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(redis) else { return };
+                let index = {
+                    let mut all = all.lock().unwrap();
+                    all.push(Vec::new());
+                    all.len() - 1
+                };
+                let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                let all = Arc::clone(&all);
+                thread::spawn(move || pass(from, to, |bytes| all.lock().unwrap()[index].extend(bytes)));
+                thread::spawn(move || pass(server, client, |_| {}));
+            }
+        });
+        Self { address, sent }
+    }
+
+    /// The longest `EVALSHA` that was sent: the one that takes holds.
+    pub(crate) fn script_call(&self) -> Option<Vec<u8>> {
+        let sent = self.sent.lock().unwrap();
+        let calls = sent.iter().flat_map(|bytes| commands(bytes)).filter(|call| {
+            call.windows(13).take(16).any(|part| part.eq_ignore_ascii_case(b"$7\r\nEVALSHA\r\n"))
+        });
+        calls.max_by_key(|call| call.len()).map(<[u8]>::to_vec)
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, mut look: impl FnMut(&[u8])) {
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        look(&buffer[..count]);
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    // The other side may be gone already.
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+/// The commands in what a client sent: `*3\r\n$3\r\nSET\r\n…`.
+fn commands(bytes: &[u8]) -> Vec<&[u8]> {
+    let mut rest = bytes;
+    let mut all = Vec::new();
+    while let Some((count, mut after)) = number(rest, b'*') {
+        for _ in 0..count {
+            let Some((length, argument)) = number(after, b'$') else { return all };
+            let Some(next) = argument.get(length + 2..) else { return all };
+            after = next;
+        }
+        all.push(&rest[..rest.len() - after.len()]);
+        rest = after;
+    }
+    all
+}
+
+/// A line of `kind` and a number, and what follows it.
+fn number(bytes: &[u8], kind: u8) -> Option<(usize, &[u8])> {
+    let rest = bytes.strip_prefix(&[kind])?;
+    let end = rest.iter().position(|byte| *byte == b'\r')?;
+    let value = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    Some((value, rest.get(end + 2..)?))
+}
+
+/// Sends `command` on `connections` connections with `in_flight` unanswered at any time.
+pub(crate) fn run(
+    redis: SocketAddr,
+    command: &[u8],
+    connections: usize,
+    in_flight: usize,
+    span: Span,
+) -> io::Result<Tally> {
+    let used = connections.min(in_flight);
+    thread::scope(|scope| {
+        let shares = (0..used).map(|index| in_flight / used + usize::from(index < in_flight % used));
+        let threads: Vec<_> =
+            shares.map(|share| scope.spawn(move || keep_in_flight(redis, command, share, span))).collect();
+        let mut all = Tally::default();
+        for thread in threads {
+            all = all.merge(&thread.join().expect("a client thread panicked")?);
+        }
+        Ok(all)
+    })
+}
+
+fn keep_in_flight(redis: SocketAddr, command: &[u8], share: usize, span: Span) -> io::Result<Tally> {
+    let mut socket = TcpStream::connect(redis)?;
+    socket.set_nodelay(true)?;
+    let batch = command.repeat(share);
+    let mut tally = Tally::default();
+    let mut starts = std::collections::VecDeque::new();
+    let (mut input, mut filled) = (vec![0; 1 << 16], 0);
+    let mut expected_length = None;
+    let mut idle = share;
+    let mut now = Instant::now();
+    loop {
+        if now < span.until {
+            socket.write_all(&batch[..idle * command.len()])?;
+            starts.extend(std::iter::repeat_n(now, idle));
+            idle = 0;
+        } else if starts.is_empty() {
+            return Ok(tally);
+        }
+        let count = socket.read(&mut input[filled..])?;
+        if count == 0 {
+            return Err(io::Error::other("redis closed the connection"));
+        }
+        filled += count;
+        now = Instant::now();
+        let mut at = 0;
+        while let Some((length, taken)) = reply(&input[at..filled]) {
+            at += taken;
+            idle += 1;
+            let start = starts.pop_front().ok_or_else(|| io::Error::other("a reply to nothing"))?;
+            // What the first call got, a grant, all others must get: the numbers in it differ, its length does not.
+            let as_expected = length.is_some() && *expected_length.get_or_insert(length) == length;
+            tally.unexpected += u64::from(!as_expected);
+            if span.from <= now && now < span.until {
+                tally.add(false, now - start);
+            }
+        }
+        input.copy_within(at..filled, 0);
+        filled -= at;
+    }
+}
+
+/// The first reply: its length, if it is a string, and how many bytes it takes.
+fn reply(bytes: &[u8]) -> Option<(Option<usize>, usize)> {
+    if let Some((length, rest)) = number(bytes, b'$') {
+        let taken = bytes.len() - rest.len() + length + 2;
+        return (taken <= bytes.len()).then_some((Some(length), taken));
+    }
+    match bytes.first() {
+        None | Some(b'$') => None,
+        Some(_) => bytes.iter().position(|byte| *byte == b'\n').map(|end| (None, end + 1)),
+    }
+}

@@ -1,0 +1,121 @@
+//! What is measured.
+
+use crate::{calls::Load, client::Pace, policy::Shape};
+
+/// Where the calls go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// An empty call on the set-up of the service.
+    Empty,
+    /// An empty call on tonic as it comes.
+    Default,
+    /// The minimal service on Redis.
+    Minimal,
+    /// `tollgate serve` on the embedded store.
+    Embedded(Shape),
+    /// `tollgate serve` on Redis.
+    Redis(Shape),
+    /// The service's script, with no service.
+    Script,
+}
+
+impl Target {
+    pub(crate) const fn needs_redis(self) -> bool {
+        matches!(self, Self::Minimal | Self::Redis(_) | Self::Script)
+    }
+}
+
+/// One thing to measure.
+pub(crate) struct Subject {
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) target: Target,
+    pub(crate) load: Load,
+    /// The id of the subject it is compared with.
+    pub(crate) limit: Option<&'static str>,
+    pub(crate) scale: Scale,
+    /// Whether it is measured at a steady rate too.
+    pub(crate) steady: bool,
+}
+
+/// At how many calls in flight a subject is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// At 1, 64 and 256.
+    All,
+    /// At 64.
+    Middle,
+}
+
+/// In flight where not all of 1, 64 and 256 are measured.
+pub(crate) const MIDDLE: Pace = Pace::InFlight(64);
+/// The steady rate.
+pub(crate) const STEADY: Pace = Pace::PerSecond(1000);
+
+impl Subject {
+    pub(crate) fn is_measured_at(&self, pace: Pace) -> bool {
+        match pace {
+            STEADY => self.steady,
+            _ => pace == MIDDLE || self.scale == Scale::All,
+        }
+    }
+}
+
+/// Everything that is measured; a subject comes after the one it is compared with.
+pub(crate) fn all() -> Vec<Subject> {
+    let subject = |id, title, target, load, limit| Subject {
+        id,
+        title,
+        target,
+        load,
+        limit,
+        scale: Scale::All,
+        steady: false,
+    };
+    let steady = |subject| Subject { steady: true, ..subject };
+    let middle = |subject| Subject { scale: Scale::Middle, ..subject };
+    let usual = Load::Authorize { teams: Shape::USUAL.teams };
+    let (embedded, redis) = (Target::Embedded(Shape::USUAL), Target::Redis(Shape::USUAL));
+    let mut all = vec![
+        steady(subject("empty", "empty call", Target::Empty, Load::Empty, None)),
+        subject("tonic", "empty call, tonic as it comes", Target::Default, Load::Empty, Some("empty")),
+        steady(subject("embedded", "Authorize, embedded", embedded, usual, Some("empty"))),
+        subject("embedded-pair", "Authorize + RecordUsage, embedded", embedded, Load::Pair, Some("empty")),
+        steady(subject("minimal", "minimal service on Redis", Target::Minimal, Load::Minimal, None)),
+        steady(subject("redis", "Authorize, Redis", redis, usual, Some("minimal"))),
+        subject("redis-pair", "Authorize + RecordUsage, Redis", redis, Load::Pair, Some("minimal")),
+        subject("script", "the script of Authorize alone, pipelined", Target::Script, Load::Minimal, None),
+        middle(subject("team", "denied, unknown team, Redis", redis, Load::UnknownTeam, Some("embedded"))),
+        middle(subject("model", "denied, model, Redis", redis, Load::ModelNotAllowed, Some("embedded"))),
+        middle(subject("cap", "denied, output cap, Redis", redis, Load::CapExceeded, Some("embedded"))),
+    ];
+    all.extend(sweeps().into_iter().map(|(id, title, target, teams, limit)| {
+        middle(subject(id, title, target, Load::Authorize { teams }, limit))
+    }));
+    all
+}
+
+type Sweep = (&'static str, &'static str, Target, usize, Option<&'static str>);
+
+/// The same decision under policies of other sizes.
+fn sweeps() -> Vec<Sweep> {
+    let of_teams = |teams| Shape { teams, limits: 8 };
+    let of_limits = |limits| Shape { teams: 10, limits };
+    let (embedded, redis) = (Target::Embedded, Target::Redis);
+    let (few, first) = ("embedded-10-teams", "embedded-2-limits");
+    let (few_redis, first_redis) = ("redis-10-teams", "redis-2-limits");
+    vec![
+        (few, "embedded, 10 teams", embedded(of_teams(10)), 10, None),
+        ("embedded-1k-teams", "embedded, 1,000 teams", embedded(of_teams(1000)), 1000, Some(few)),
+        ("embedded-100k-teams", "embedded, 100,000 teams", embedded(of_teams(100_000)), 100_000, Some(few)),
+        (few_redis, "Redis, 10 teams", redis(of_teams(10)), 10, None),
+        ("redis-1k-teams", "Redis, 1,000 teams", redis(of_teams(1000)), 1000, Some(few_redis)),
+        ("redis-100k-teams", "Redis, 100,000 teams", redis(of_teams(100_000)), 100_000, Some(few_redis)),
+        (first, "embedded, 2 limits", embedded(of_limits(2)), 10, None),
+        ("embedded-8-limits", "embedded, 8 limits", embedded(of_limits(8)), 10, Some(first)),
+        ("embedded-32-limits", "embedded, 32 limits", embedded(of_limits(32)), 10, Some(first)),
+        (first_redis, "Redis, 2 limits", redis(of_limits(2)), 10, None),
+        ("redis-8-limits", "Redis, 8 limits", redis(of_limits(8)), 10, Some(first_redis)),
+        ("redis-32-limits", "Redis, 32 limits", redis(of_limits(32)), 10, Some(first_redis)),
+    ]
+}

@@ -1,0 +1,233 @@
+//! `tollgate check`: what a policy permits, and what is wrong with it.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    screen::{Exit, Failure, Screen},
+    table::Style,
+    text,
+};
+use crate::{
+    config::{Finding, PolicyReport, Severity, load_policy},
+    domain::{
+        limit::{Limit, OnShortfall, Quantity, Window},
+        policy::{Key, ModelPattern, OnExceed, OnUnsettled, Policy, Team},
+    },
+};
+
+/// Reads a policy and reports what each team may do, then errors and warnings with file, line and key.
+#[derive(Args)]
+#[command(after_help = "Exit codes: 0 sound, 1 warnings with --strict, 2 errors.
+
+Examples:
+  tollgate check policy.toml
+  tollgate check --strict policy.toml     in a pipeline, before the policy is rolled out")]
+pub(super) struct Check {
+    /// The policy (TOML, or JSON where the name ends in .json)
+    #[arg(value_name = "POLICY")]
+    policy: PathBuf,
+    /// Warnings count, too
+    #[arg(long)]
+    strict: bool,
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let report = load_policy(&self.policy);
+        match self.json {
+            true => screen.json(&to_json(&report))?,
+            false => print(screen, &report)?,
+        }
+        Ok(match (report.errors(), report.warnings()) {
+            (0, 0) => Exit::Done,
+            (0, _) if self.strict => Exit::Denied,
+            (0, _) => Exit::Done,
+            _ => Exit::Failed,
+        })
+    }
+}
+
+fn to_json(report: &PolicyReport) -> Value {
+    let finding = |finding: &Finding| {
+        json!({
+            "severity": if finding.severity == Severity::Error { "error" } else { "warning" },
+            "file": &*finding.file,
+            "line": finding.line,
+            "column": finding.column,
+            "key": finding.key_path,
+            "message": finding.message,
+            "help": finding.help,
+        })
+    };
+    json!({
+        "revision": report.policy.as_ref().map(|policy| &*policy.revision),
+        "errors": report.errors(),
+        "warnings": report.warnings(),
+        "findings": report.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+fn print(screen: &mut Screen, report: &PolicyReport) -> io::Result<()> {
+    if let Some(policy) = &report.policy {
+        print_organization(screen, policy)?;
+        let mut teams: Vec<_> = policy.teams.values().collect();
+        teams.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        for team in teams {
+            print_team(screen, policy, team)?;
+        }
+    }
+    let (errors, warnings) = (report.errors(), report.warnings());
+    let style = match (errors, warnings) {
+        (0, 0) => Style::Green,
+        (0, _) => Style::Yellow,
+        _ => Style::Red,
+    };
+    // The report ends with its summary: only that is coloured, the findings stay as editors and pipelines read them.
+    let whole = report.to_string();
+    let (findings, summary) = whole.rsplit_once('\n').unwrap_or(("", &whole));
+    if !findings.is_empty() {
+        writeln!(screen, "{findings}")?;
+    }
+    let summary = style.paint(summary, screen.colour);
+    writeln!(screen, "{summary}")
+}
+
+fn heading(screen: &mut Screen, text: &str) -> io::Result<()> {
+    let text = Style::Bold.paint(text, screen.colour);
+    writeln!(screen, "{text}")
+}
+
+/// A name and what there is to say about it, one line each; nothing where there is nothing.
+fn entry(screen: &mut Screen, name: &str, lines: &[String]) -> io::Result<()> {
+    for (i, line) in lines.iter().enumerate() {
+        writeln!(screen, "  {:<12}{line}", if i == 0 { name } else { "" })?;
+    }
+    Ok(())
+}
+
+fn print_organization(screen: &mut Screen, policy: &Policy) -> io::Result<()> {
+    let organization = &policy.organization;
+    let zone = organization.time_zone.iana_name().unwrap_or("UTC");
+    heading(screen, &format!("organization {} ({zone})", organization.id))?;
+    print_limits(screen, &organization.limits, &organization.model_limits)?;
+    writeln!(screen)
+}
+
+fn print_team(screen: &mut Screen, policy: &Policy, team: &Team) -> io::Result<()> {
+    heading(screen, &format!("team {}", team.name))?;
+    entry(screen, "models", &[patterns(&team.models)])?;
+    let operations: Vec<_> = team.operations.iter().map(ToString::to_string).collect();
+    entry(
+        screen,
+        "operations",
+        &[if operations.is_empty() { "none".to_owned() } else { operations.join(", ") }],
+    )?;
+    if let Some(most) = team.max_output_tokens {
+        let more = match team.on_exceed {
+            OnExceed::Deny => "a request for more is denied",
+            OnExceed::Clamp => "a request for more is granted that",
+        };
+        entry(screen, "output", &[format!("at most {} tokens; {more}", text::group(most.into()))])?;
+    }
+    print_limits(screen, &team.limits, &team.model_limits)?;
+    entry(screen, "each user", &team.user_limits.iter().filter_map(limit).collect::<Vec<_>>())?;
+    let unsettled = match team.on_unsettled {
+        OnUnsettled::ChargeReserved => "charged the worst case",
+        OnUnsettled::ChargeInput => "charged the estimated input",
+        OnUnsettled::Release => "charged nothing",
+    };
+    entry(screen, "unreported", &[unsettled.to_owned()])?;
+    let mut keys: Vec<_> =
+        policy.keys.values().filter(|(of, _)| of.name == team.name).map(|(_, key)| key).collect();
+    keys.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    entry(screen, "keys", &keys.into_iter().map(|key| key_line(key)).collect::<Vec<_>>())?;
+    writeln!(screen)
+}
+
+fn print_limits(
+    screen: &mut Screen,
+    own: &[Limit],
+    by_model: &[(ModelPattern, Vec<Limit>)],
+) -> io::Result<()> {
+    let (budgets, rates): (Vec<_>, Vec<_>) =
+        own.iter().partition(|limit| limit.quantity == Quantity::NanoUsd);
+    let of = |limits: Vec<&Limit>| limits.into_iter().filter_map(limit).collect::<Vec<_>>();
+    let budgets = of(budgets);
+    entry(screen, "budget", if budgets.is_empty() { &[] } else { &budgets })?;
+    if budgets.is_empty() {
+        entry(screen, "budget", &["none".to_owned()])?;
+    }
+    let mut limits = of(rates);
+    for (pattern, of_model) in by_model {
+        let lines = of_model.iter().filter_map(limit).collect::<Vec<_>>();
+        limits.push(format!("{pattern}: {}", lines.join(", ")));
+    }
+    entry(screen, "limits", &limits)
+}
+
+fn patterns(models: &[ModelPattern]) -> String {
+    let names: Vec<_> = models.iter().map(ToString::to_string).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn key_line(key: &Key) -> String {
+    let mut line = key.name.to_string();
+    if let Some(models) = &key.models {
+        line.push_str(&format!("; only {}", patterns(models)));
+    }
+    if let Some(operations) = &key.operations {
+        let names: Vec<_> = operations.iter().map(ToString::to_string).collect();
+        line.push_str(&format!("; only {}", names.join(", ")));
+    }
+    if let Some(most) = key.max_output_tokens {
+        line.push_str(&format!("; at most {} output tokens", text::group(most.into())));
+    }
+    for limit in key.limits.iter().filter_map(limit) {
+        line.push_str(&format!("; {limit}"));
+    }
+    if let Some(end) = key.expires_at.and_then(|at| i64::try_from(at.0).ok()) {
+        let end = jiff::Timestamp::from_millisecond(end).map(|at| at.to_string()).unwrap_or_default();
+        line.push_str(&format!("; until {end}"));
+    }
+    line
+}
+
+/// A limit in words; `None` for one that only counts.
+fn limit(limit: &Limit) -> Option<String> {
+    let bound = limit.bound?;
+    let count = text::group(bound.into());
+    let amount = match limit.quantity {
+        Quantity::Requests => format!("{count} requests"),
+        Quantity::Tokens => format!("{count} tokens"),
+        Quantity::AudioMilliseconds => format!("{} seconds of audio", text::group((bound / 1000).into())),
+        Quantity::NanoUsd => text::dollars(bound.into()),
+        Quantity::RequestsInFlight => format!("{count} requests"),
+    };
+    let window = match limit.window {
+        Window::Sliding(span) => format!("in any {}", span.name()),
+        Window::Calendar(period) => format!("a {}", period.name()),
+        Window::InFlight => "under way".to_owned(),
+    };
+    if limit.quantity != Quantity::NanoUsd {
+        return Some(format!("{amount} {window}"));
+    }
+    let shortfall = match limit.on_shortfall {
+        OnShortfall::Deny => "then requests are denied".to_owned(),
+        OnShortfall::Clamp => {
+            format!("then answers get shorter, to {} tokens", text::group(limit.min_output_tokens.into()))
+        }
+        OnShortfall::Warn => "then requests are allowed with a warning".to_owned(),
+    };
+    let alerts: Vec<_> = limit.alerts.iter().map(|alert| &*alert.text).collect();
+    let alerts = if alerts.is_empty() { String::new() } else { format!("; alerts at {}", alerts.join(", ")) };
+    Some(format!("{amount} {window}, {shortfall}{alerts}"))
+}

@@ -1,0 +1,175 @@
+//! The connection to a running service, and its errors in words.
+
+use std::{future::Future, path::PathBuf, time::Duration};
+
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use tokio::runtime::Builder;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
+use tonic_types::StatusExt as _;
+
+use super::{keys, screen::Failure};
+use crate::{
+    domain::request::Operation,
+    rpc::proto::{self, policy_service_client::PolicyServiceClient},
+};
+
+/// A gRPC client of the service.
+pub(super) type Client = PolicyServiceClient<Channel>;
+
+/// How long to wait for a connection: a service that runs answers within milliseconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Which service to ask.
+#[derive(Args, Clone)]
+pub(super) struct Connection {
+    /// The service's gRPC address
+    #[arg(long, value_name = "HOST:PORT", env = "TOLLGATE_ADDRESS", default_value = "127.0.0.1:50051")]
+    pub(super) address: String,
+    /// How long an answer may take, such as 5s; --max-wait comes on top
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::text::parse_duration)]
+    pub(super) timeout: Duration,
+}
+
+impl Connection {
+    /// Connects.
+    pub(super) async fn open(&self) -> Result<Client, Failure> {
+        connect(&self.address, self.timeout).await
+    }
+}
+
+/// Connects to `address`; no call takes longer than `timeout`.
+pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, Failure> {
+    if address.starts_with("https://") {
+        return Err(Failure::new("this client speaks plain HTTP/2; for a service behind TLS, use grpcurl"));
+    }
+    let authority = address.trim_start_matches("http://").trim_end_matches('/');
+    let endpoint = Endpoint::from_shared(format!("http://{authority}"))
+        .map_err(|_| Failure::new(format!("`{address}` is not an address; write HOST:PORT")))?;
+    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(timeout);
+    match endpoint.connect().await {
+        Ok(channel) => Ok(PolicyServiceClient::new(channel)),
+        Err(_) => Err(Failure::new(format!("cannot reach {authority}: is `tollgate serve` running?"))),
+    }
+}
+
+/// Runs a command's calls to their end.
+pub(super) fn block_on<T>(calls: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(calls)
+}
+
+/// An error of the service, readably: a line for each malformed field, or its message, and when to try again.
+pub(super) fn explain(status: &Status) -> Failure {
+    let details = status.get_error_details();
+    let fields = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
+    let mut text = if fields.is_empty() {
+        format!("{}: {}", code_name(status), status.message())
+    } else {
+        let lines =
+            fields.iter().map(|violation| format!("\n  {}: {}", violation.field, violation.description));
+        format!("{}: the request is malformed{}", code_name(status), lines.collect::<String>())
+    };
+    if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
+        text.push_str(&format!("; try again in {} s", delay.as_secs_f32()));
+    }
+    Failure::Explained(text)
+}
+
+/// The code as the gRPC specification writes it, such as `INVALID_ARGUMENT`.
+fn code_name(status: &Status) -> String {
+    let mut name = String::new();
+    for letter in format!("{:?}", status.code()).chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+/// Who asks.
+#[derive(Args)]
+pub(super) struct CallerArgs {
+    /// The team that asks
+    #[arg(long, value_name = "NAME", conflicts_with = "api_key_file")]
+    team: Option<String>,
+    /// A file with the secret of a virtual key; without it and --team, TOLLGATE_API_KEY holds the secret
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+}
+
+/// A team's name, or the secret of a key.
+pub(super) enum CallerName {
+    Team(String),
+    ApiKey(String),
+}
+
+impl CallerArgs {
+    /// The caller as given; `None` where neither flags nor environment say. A secret is never an argument: other users of
+    /// the machine can read those.
+    pub(super) fn resolve(self) -> Result<Option<CallerName>, Failure> {
+        if let Some(team) = self.team {
+            return Ok(Some(CallerName::Team(team)));
+        }
+        if let Some(path) = self.api_key_file {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
+            return keys::secret_of(&text).map(|secret| Some(CallerName::ApiKey(secret.to_owned())));
+        }
+        let secret = std::env::var("TOLLGATE_API_KEY").ok().filter(|secret| !secret.is_empty());
+        Ok(secret.map(CallerName::ApiKey))
+    }
+}
+
+/// Reads an operation by its name in policies.
+pub(super) fn operation_parser() -> impl TypedValueParser<Value = proto::Operation> {
+    PossibleValuesParser::new(Operation::ALL.map(Operation::name)).map(|name| match name.parse() {
+        Ok(operation) => to_wire(operation),
+        Err(()) => proto::Operation::Unspecified,
+    })
+}
+
+/// An operation on the wire.
+pub(super) const fn to_wire(operation: Operation) -> proto::Operation {
+    match operation {
+        Operation::Chat => proto::Operation::ChatCompletion,
+        Operation::Responses => proto::Operation::Response,
+        Operation::Transcription => proto::Operation::Transcription,
+        Operation::Translation => proto::Operation::Translation,
+        Operation::Speech => proto::Operation::Speech,
+        Operation::Embeddings => proto::Operation::Embedding,
+        Operation::Batch => proto::Operation::Batch,
+    }
+}
+
+/// Groq's service tier.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(super) enum Tier {
+    /// List price
+    #[default]
+    OnDemand,
+    /// List price
+    Flex,
+    /// Groq picks on demand or flex
+    Auto,
+    /// Priced by contract
+    Performance,
+}
+
+impl Tier {
+    /// The tier on the wire.
+    pub(super) const fn to_wire(self) -> proto::ServiceTier {
+        match self {
+            Self::OnDemand => proto::ServiceTier::OnDemand,
+            Self::Flex => proto::ServiceTier::Flex,
+            Self::Auto => proto::ServiceTier::Auto,
+            Self::Performance => proto::ServiceTier::Performance,
+        }
+    }
+}

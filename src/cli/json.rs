@@ -1,0 +1,181 @@
+//! Answers as JSON: proto3's own mapping, as grpcurl prints it with `-emit-defaults`.
+//!
+//! Names in lowerCamelCase, enums by name, 64-bit integers as strings, durations as `"1.5s"`, instants in RFC 3339. Every
+//! number, text and list is there even when empty, so that a filter never misses one; a message that is not set is left out.
+
+use serde_json::{Map, Value, json};
+
+use super::text;
+use crate::rpc::{google_type::Money, proto};
+
+/// Removes what is not set.
+fn set(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().filter(|(_, v)| !v.is_null()).collect::<Map<_, _>>())
+        }
+        other => other,
+    }
+}
+
+fn int(value: i64) -> Value {
+    Value::from(value.to_string())
+}
+
+fn money(money: Option<&Money>) -> Option<Value> {
+    money.map(|m| json!({ "currencyCode": m.currency_code, "units": int(m.units), "nanos": m.nanos }))
+}
+
+/// Seconds with no decimal places, three, six or nine.
+fn duration(duration: Option<&prost_types::Duration>) -> Option<Value> {
+    duration.map(|d| {
+        let sign = if d.seconds < 0 || d.nanos < 0 { "-" } else { "" };
+        let (seconds, nanos) = (d.seconds.unsigned_abs(), d.nanos.unsigned_abs());
+        Value::from(match nanos {
+            0 => format!("{sign}{seconds}s"),
+            n if n.is_multiple_of(1_000_000) => format!("{sign}{seconds}.{:03}s", n / 1_000_000),
+            n if n.is_multiple_of(1_000) => format!("{sign}{seconds}.{:06}s", n / 1_000),
+            n => format!("{sign}{seconds}.{n:09}s"),
+        })
+    })
+}
+
+fn list<T>(items: &[T], one: impl Fn(&T) -> Value) -> Value {
+    Value::Array(items.iter().map(one).collect())
+}
+
+/// `AuthorizeResponse`.
+pub(super) fn authorize(response: &proto::AuthorizeResponse) -> Value {
+    set(json!({
+        "decision": response.decision().as_str_name(),
+        "reservationId": response.reservation_id,
+        "expireTime": response.expire_time.as_ref().map(text::instant),
+        "maxOutputTokens": int(response.max_output_tokens),
+        "reservedCost": money(response.reserved_cost.as_ref()),
+        "violations": list(&response.violations, violation),
+        "retryDelay": duration(response.retry_delay.as_ref()),
+        "limits": list(&response.limits, limit),
+        "warnings": response.warnings,
+        "policyRevision": response.policy_revision,
+        "degraded": response.degraded,
+    }))
+}
+
+fn violation(violation: &proto::Violation) -> Value {
+    set(json!({
+        "reason": violation.reason().as_str_name(),
+        "scope": violation.scope().as_str_name(),
+        "limitId": violation.limit_id,
+        "quantity": violation.quantity().as_str_name(),
+        "limit": int(violation.limit),
+        "used": int(violation.used),
+        "requested": int(violation.requested),
+        "retryDelay": duration(violation.retry_delay.as_ref()),
+        "retryable": violation.retryable,
+        "message": violation.message,
+    }))
+}
+
+fn limit(limit: &proto::LimitStatus) -> Value {
+    set(json!({
+        "limitId": limit.limit_id,
+        "scope": limit.scope().as_str_name(),
+        "quantity": limit.quantity().as_str_name(),
+        "limit": int(limit.limit),
+        "used": int(limit.used),
+        "remaining": int(limit.remaining),
+        "resetDelay": duration(limit.reset_delay.as_ref()),
+    }))
+}
+
+/// `RecordUsageResponse`.
+pub(super) fn record(response: &proto::RecordUsageResponse) -> Value {
+    set(json!({
+        "cost": money(response.cost.as_ref()),
+        "alreadyRecorded": response.already_recorded,
+        "teamSpend": response.team_spend.as_ref().map(spend),
+        "organizationSpend": response.organization_spend.as_ref().map(spend),
+        "alerts": list(&response.alerts, alert),
+        "reservationId": response.reservation_id,
+    }))
+}
+
+fn spend(spend: &proto::Spend) -> Value {
+    set(json!({
+        "budget": money(spend.budget.as_ref()),
+        "spent": money(spend.spent.as_ref()),
+        "reserved": money(spend.reserved.as_ref()),
+        "remaining": money(spend.remaining.as_ref()),
+    }))
+}
+
+fn alert(alert: &proto::Alert) -> Value {
+    set(json!({
+        "limitId": alert.limit_id,
+        "threshold": alert.threshold,
+        "amount": money(alert.amount.as_ref()),
+        "spent": money(alert.spent.as_ref()),
+        "budget": money(alert.budget.as_ref()),
+    }))
+}
+
+/// `GetSpendResponse`.
+pub(super) fn spends(response: &proto::GetSpendResponse) -> Value {
+    set(json!({
+        "month": response.month,
+        "organization": response.organization.as_ref().map(report),
+        "teams": list(&response.teams, report),
+        "nextPageToken": response.next_page_token,
+        "policyRevision": response.policy_revision,
+    }))
+}
+
+fn report(report: &proto::SpendReport) -> Value {
+    set(json!({
+        "name": report.name,
+        "spend": report.spend.as_ref().map(spend),
+        "requests": int(report.requests),
+        "tokens": int(report.tokens),
+        "unsettledRequests": int(report.unsettled_requests),
+        "byModel": list(&report.by_model, line),
+        "byKey": list(&report.by_key, line),
+        "byDay": list(&report.by_day, line),
+    }))
+}
+
+fn line(line: &proto::SpendLine) -> Value {
+    set(json!({
+        "name": line.name,
+        "spent": money(line.spent.as_ref()),
+        "requests": int(line.requests),
+        "tokens": int(line.tokens),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_follow_proto3() {
+        for (seconds, nanos, shown) in
+            [(1, 500_000_000, "1.500s"), (3, 0, "3s"), (0, 1_000, "0.000001s"), (0, 1, "0.000000001s")]
+        {
+            assert_eq!(duration(Some(&prost_types::Duration { seconds, nanos })), Some(Value::from(shown)));
+        }
+    }
+
+    #[test]
+    fn numbers_are_strings_and_unset_messages_are_left_out() {
+        let response = proto::AuthorizeResponse {
+            decision: proto::Decision::Denied.into(),
+            max_output_tokens: 9_007_199_254_740_993,
+            ..Default::default()
+        };
+        let value = authorize(&response);
+        assert_eq!(value["decision"], "DECISION_DENIED");
+        assert_eq!(value["maxOutputTokens"], "9007199254740993");
+        assert_eq!(value["degraded"], false);
+        assert!(value.get("retryDelay").is_none());
+    }
+}

@@ -1,0 +1,89 @@
+//! Where results go, and how a command ends.
+
+use std::{
+    io::{self, BufWriter, ErrorKind, IsTerminal as _, Stdout, Write},
+    process::ExitCode,
+};
+
+use serde_json::Value;
+use thiserror::Error;
+
+/// How a command that did not fail ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// Done; for a decision: allowed.
+    Done = 0,
+    /// Denied; for a check: unsound.
+    Denied = 1,
+    /// What was asked for is wrong: a policy with errors, an invariant that does not hold.
+    Failed = 2,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command could not do its work: one sentence for people, with the way out.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    #[error("cannot write the result: {0}")]
+    Output(#[from] io::Error),
+    #[error("{0}")]
+    Explained(String),
+}
+
+impl Failure {
+    /// Every failure ends with this code.
+    pub(super) const EXIT: Exit = Exit::Failed;
+
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self::Explained(message.into())
+    }
+}
+
+/// Standard output. A reader who has seen enough (`| head`) is no error: the rest goes nowhere, and the exit code still
+/// tells the decision.
+pub(super) struct Screen {
+    out: BufWriter<Stdout>,
+    /// Whether to use colours.
+    pub(super) colour: bool,
+}
+
+impl Screen {
+    pub(super) fn stdout() -> Self {
+        let stdout = io::stdout();
+        Self { colour: colours_on(&stdout), out: BufWriter::new(stdout) }
+    }
+
+    pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {
+        writeln!(self, "{value:#}")
+    }
+}
+
+/// Colours are for terminals, and for those who did not ask to go without (no-color.org).
+pub(super) fn colours_on(stream: &impl io::IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether someone watches standard error.
+pub(super) fn progress_is_seen() -> bool {
+    io::stderr().is_terminal()
+}
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.out.write(bytes) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
+            other => other,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.out.flush() {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! `tollgate simulate`: synthetic traffic through the real gRPC API, and the invariants checked from outside.
+
+mod ledger;
+mod play;
+mod rng;
+mod traffic;
+mod verdict;
+mod window;
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use clap::Args;
+
+use self::{
+    ledger::Ledger,
+    play::{Event, Stage, Time},
+    traffic::Traffic,
+    verdict::Evidence,
+};
+use super::{
+    client::{self, Client},
+    screen::{Exit, Failure, Screen, progress_is_seen},
+    spend,
+};
+use crate::{
+    authorizer::{Queue, Shared},
+    config::{EXAMPLE_POLICY, load_policy, parse_policy},
+    domain::{Timestamp, policy::Policy},
+    server::{Options, Server},
+    store::{
+        clock::{Clock, ManualClock},
+        embedded::EmbeddedStore,
+    },
+};
+
+/// Connections; each lands on one core of the service.
+const CONNECTIONS: usize = 4;
+/// How long a single call may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often progress is shown.
+const PROGRESS: Duration = Duration::from_millis(100);
+/// The simulated run begins so long after the month does: past midnight in every time zone.
+const MORNING_MS: u64 = 36 * 3600 * 1000;
+/// The part of a window, in thousandths, that two clocks of different machines may differ by.
+const CLOCK_SLACK: u64 = 10;
+
+/// Plays synthetic traffic of all teams through the real gRPC API, and checks that the books hold.
+///
+/// By default it starts a server of its own, on a free port and with an empty embedded store in a temporary directory,
+/// and moves that server's clock itself: hours of traffic take seconds. Requests come in bursts, many at once; some are
+/// aborted, fail, are repeated, are reported twice, or were never authorized.
+#[derive(Args)]
+#[command(after_help = "Exit codes: 0 every invariant holds, 1 one is broken, 2 failed to run.
+
+Examples:
+  tollgate simulate
+  tollgate simulate --policy policy.toml --requests 50000 --seed 7
+  tollgate simulate --policy policy.toml --address 127.0.0.1:50051     a running service, in real time; it must run the
+                                                                       same policy and serve nobody else meanwhile")]
+pub(super) struct Simulate {
+    /// The policy whose teams, models and limits are played [default: the built-in example]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// How many requests
+    #[arg(long, value_name = "COUNT", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    requests: u64,
+    /// The most requests that come at the same instant
+    #[arg(long, value_name = "COUNT", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    concurrency: u64,
+    /// Repeats a run's traffic [default: a new one, which is printed]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Use a running service instead, which then books the synthetic traffic
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+}
+
+/// A clock that the simulation moves, and the server reads.
+struct Simulated(ManualClock);
+
+impl Time for Simulated {
+    fn now(&self) -> u64 {
+        self.0.now().0
+    }
+
+    fn set(&self, at: u64) {
+        self.0.set(Timestamp(at));
+    }
+}
+
+/// Time as it passes. Events are played one after the other, whatever time they were planned for.
+struct Measured(Instant);
+
+impl Time for Measured {
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn set(&self, _: u64) {}
+}
+
+/// Where and when to play.
+struct Scene<T> {
+    address: String,
+    time: Arc<T>,
+    /// When the first requests come.
+    start: u64,
+    /// Whether the clock is the store's own.
+    simulated: bool,
+}
+
+/// A directory that goes when it is dropped.
+struct TemporaryDirectory(PathBuf);
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the system's own cleaning.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Simulate {
+    pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let report = match &self.policy {
+            Some(path) => load_policy(path),
+            None => parse_policy(EXAMPLE_POLICY, "the built-in example"),
+        };
+        let text = report.to_string();
+        let policy =
+            report.policy.ok_or_else(|| Failure::new(format!("the policy does not load:\n{text}")))?;
+        client::block_on(async {
+            tokio::select! {
+                ended = self.simulate(Arc::new(policy), screen) => ended,
+                _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
+            }
+        })
+    }
+
+    async fn simulate(&self, policy: Arc<Policy>, screen: &mut Screen) -> Result<Exit, Failure> {
+        let run = random()?;
+        let seed = self.seed.unwrap_or(run.into());
+        writeln!(screen, "seed {seed}, {} requests, policy {}", self.requests, policy.revision)?;
+        screen.flush()?;
+        let start = morning(&policy)?;
+        let traffic = Traffic::new(&policy, start, seed, run).ok_or_else(|| {
+            Failure::new("the policy lets no team use a model that has a price; there is nothing to play")
+        })?;
+        if let Some(address) = self.address.clone() {
+            let time = Arc::new(Measured(Instant::now()));
+            return self
+                .play(policy, traffic, Scene { address, time, start: 0, simulated: false }, screen)
+                .await;
+        }
+        let directory = TemporaryDirectory(std::env::temp_dir().join(format!("tollgate-simulate-{run:08x}")));
+        let clock = ManualClock::new(start);
+        let store = EmbeddedStore::open(&directory.0, Clock::Manual(clock.clone()))
+            .map_err(|error| Failure::new(error.to_string()))?;
+        let shared = Shared { policy: Arc::new(ArcSwap::new(Arc::clone(&policy))), queue: Queue::default() };
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let options = Options { listen, threads: 2, drain: TIMEOUT };
+        let server =
+            Server::start(
+                &options,
+                Clock::Manual(clock.clone()),
+                Arc::new(shared),
+                move || Ok(store.clone()),
+            )
+            .map_err(|error| Failure::new(error.to_string()))?;
+        let (address, time) = (server.address().to_string(), Arc::new(Simulated(clock)));
+        let scene = Scene { address, time, start: start.0, simulated: true };
+        let ended = self.play(policy, traffic, scene, screen).await;
+        server.stop().await;
+        ended
+    }
+
+    async fn play<T: Time>(
+        &self,
+        policy: Arc<Policy>,
+        mut traffic: Traffic,
+        scene: Scene<T>,
+        screen: &mut Screen,
+    ) -> Result<Exit, Failure> {
+        let Scene { address, time, start, simulated } = scene;
+        let mut clients = Vec::with_capacity(CONNECTIONS);
+        for _ in 0..CONNECTIONS {
+            clients.push(client::connect(&address, TIMEOUT).await?);
+        }
+        let mut client = client::connect(&address, TIMEOUT).await?;
+        let before = spend_of(&mut client, "").await?;
+        if *before.policy_revision != *policy.revision {
+            return Err(Failure::new(format!(
+                "the service runs policy {}, not {}; give its own with --policy",
+                before.policy_revision, policy.revision
+            )));
+        }
+        let (mut stage, mut ledger) = (Stage::new(clients), Ledger::new(Arc::clone(&policy)));
+        let (mut made, mut next, mut progress) = (0, start, Progress::new(self.requests));
+        while made < self.requests || stage.next_at().is_some() {
+            if made < self.requests && stage.next_at().is_none_or(|at| next <= at) {
+                let (jobs, gap) = traffic.burst(self.concurrency.min(self.requests - made));
+                for job in jobs {
+                    made += 1;
+                    stage.plan(next, Event::Arrives(Box::new(job)));
+                }
+                next += gap;
+            }
+            stage.step(&time, &mut ledger).await?;
+            progress.show(&ledger);
+        }
+        progress.clear();
+        let after = spend_of(&mut client, &before.month).await?;
+        let took = progress.started.elapsed();
+        let span = next.saturating_sub(start);
+        print_traffic(screen, &ledger, took, simulated.then_some(span))?;
+        spend::print(screen, &after)?;
+        writeln!(screen)?;
+        if spend_of(&mut client, "").await?.month != before.month {
+            return Err(Failure::new(
+                "the month ended during the run, so its books cannot be compared; run it again",
+            ));
+        }
+        let slack_thousandths = if simulated { 0 } else { CLOCK_SLACK };
+        let evidence = Evidence {
+            policy: &policy,
+            ledger: &mut ledger,
+            before: &before,
+            after: &after,
+            slack_thousandths,
+        };
+        let holds = verdict::print(screen, &evidence.judge())?;
+        Ok(if holds { Exit::Done } else { Exit::Denied })
+    }
+}
+
+async fn spend_of(client: &mut Client, month: &str) -> Result<crate::rpc::proto::GetSpendResponse, Failure> {
+    spend::fetch(client, String::new(), month.to_owned()).await
+}
+
+/// The simulated run begins at the start of the present month, which then lasts long enough for a million requests.
+fn morning(policy: &Policy) -> Result<Timestamp, Failure> {
+    let month = policy.calendar.today(Clock::System.now()).month;
+    Ok(month.start.plus(MORNING_MS))
+}
+
+fn random() -> Result<u32, Failure> {
+    getrandom::u32().map_err(|error| Failure::new(format!("the system gives no random numbers: {error}")))
+}
+
+fn print_traffic(
+    screen: &mut Screen,
+    ledger: &Ledger,
+    took: Duration,
+    simulated: Option<u64>,
+) -> io::Result<()> {
+    let denied = ledger.requests - ledger.allowed;
+    let span = simulated.map(|ms| format!(", over {} simulated minutes", ms / 60_000)).unwrap_or_default();
+    writeln!(screen, "{} allowed, {denied} denied in {:.1} s{span}", ledger.allowed, took.as_secs_f64())?;
+    for (reason, count) in &ledger.denied {
+        writeln!(screen, "  {count:>8} times {reason}")?;
+    }
+    writeln!(screen)
+}
+
+/// A line on a terminal that says how far the run is.
+struct Progress {
+    of: u64,
+    started: Instant,
+    shown: Option<Instant>,
+    seen: bool,
+}
+
+impl Progress {
+    fn new(of: u64) -> Self {
+        Self { of, started: Instant::now(), shown: None, seen: progress_is_seen() }
+    }
+
+    fn show(&mut self, ledger: &Ledger) {
+        if !self.seen || self.shown.is_some_and(|shown| shown.elapsed() < PROGRESS) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let done = usize::try_from(ledger.requests * 30 / self.of.max(1)).unwrap_or(0).min(30);
+        let (bar, rest) = ("█".repeat(done), "·".repeat(30 - done));
+        // Nothing depends on it being read.
+        let _ = write!(
+            io::stderr(),
+            "\r{bar}{rest} {}/{} requests, {} allowed",
+            ledger.requests,
+            self.of,
+            ledger.allowed
+        );
+    }
+
+    fn clear(&self) {
+        if self.shown.is_some() {
+            let _ = write!(io::stderr(), "\r\u{1b}[K");
+        }
+    }
+}

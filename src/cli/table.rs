@@ -1,0 +1,73 @@
+//! Tables for eyes: columns as wide as their widest cell, numbers to the right, colour only where asked for.
+
+use std::io::{self, Write};
+
+/// How a text looks on a terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Style {
+    #[default]
+    Plain,
+    Bold,
+    Dim,
+    Green,
+    Yellow,
+    Red,
+}
+
+impl Style {
+    /// `text` in this style, where `colour` is wanted.
+    pub(super) fn paint(self, text: &str, colour: bool) -> String {
+        let code = match self {
+            Self::Bold => "1",
+            Self::Dim => "2",
+            Self::Green => "32",
+            Self::Yellow => "33",
+            Self::Red => "31",
+            Self::Plain => return text.to_owned(),
+        };
+        if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+}
+
+/// A column's heading; one that begins with `>` is of numbers and stands to the right.
+pub(super) type Heading = &'static str;
+
+/// Rows under headings.
+pub(super) struct Table {
+    headings: Vec<Heading>,
+    rows: Vec<(Style, Vec<String>)>,
+}
+
+impl Table {
+    pub(super) fn new(headings: &[Heading]) -> Self {
+        Self { headings: headings.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row, one cell for each heading.
+    pub(super) fn row<const N: usize>(&mut self, style: Style, cells: [String; N]) {
+        self.rows.push((style, cells.into()));
+    }
+
+    /// Writes the table, each line after `indent`.
+    pub(super) fn write(&self, out: &mut dyn Write, indent: &str, colour: bool) -> io::Result<()> {
+        let headings: Vec<String> =
+            self.headings.iter().map(|h| h.trim_start_matches('>').to_owned()).collect();
+        let mut widths: Vec<usize> = headings.iter().map(|heading| heading.chars().count()).collect();
+        for (_, cells) in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(cells) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        let head = std::iter::once((Style::Dim, &headings));
+        for (style, cells) in head.chain(self.rows.iter().map(|(style, cells)| (*style, cells))) {
+            let columns = cells.iter().zip(&widths).zip(&self.headings);
+            let padded = columns.map(|((cell, width), heading)| match heading.starts_with('>') {
+                true => format!("{cell:>width$}"),
+                false => format!("{cell:<width$}"),
+            });
+            let line = padded.collect::<Vec<_>>().join("  ");
+            writeln!(out, "{indent}{}", style.paint(line.trim_end(), colour))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! Amounts, times and names as people read and write them.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::rpc::{google_type::Money, proto};
+
+const NANOS: i128 = 1_000_000_000;
+
+/// An amount of money in billionths; 0 where it is not set.
+pub(super) fn nanos(money: Option<&Money>) -> i128 {
+    money.map_or(0, |money| i128::from(money.units) * NANOS + i128::from(money.nanos))
+}
+
+/// Dollars, exactly: at least two decimal places and no more than needed.
+pub(super) fn dollars(nanos: i128) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    let amount = nanos.unsigned_abs();
+    let fraction = format!("{:09}", amount % NANOS.unsigned_abs());
+    let whole = group(amount / NANOS.unsigned_abs());
+    format!("{sign}${whole}.{:0<2}", fraction.trim_end_matches('0'))
+}
+
+/// [`dollars`] of an amount that may not be set.
+pub(super) fn money(money: Option<&Money>) -> String {
+    money.map_or_else(|| "-".to_owned(), |set| dollars(nanos(Some(set))))
+}
+
+/// A whole number in groups of three digits.
+pub(super) fn group(number: u128) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A number of whatever a limit counts, with its unit where it is not plain.
+pub(super) fn amount(quantity: proto::Quantity, value: i64) -> String {
+    let sign = if value < 0 { "-" } else { "" };
+    match quantity {
+        proto::Quantity::NanoUsd => dollars(value.into()),
+        proto::Quantity::AudioMilliseconds => {
+            let ms = value.unsigned_abs();
+            format!("{sign}{}.{:03}s", group((ms / 1000).into()), ms % 1000)
+        }
+        _ => format!("{sign}{}", group(value.unsigned_abs().into())),
+    }
+}
+
+/// A length of time from the wire, in words such as `1m 5s`.
+pub(super) fn delay(duration: &prost_types::Duration) -> String {
+    let words = format!("{:#}", SignedDuration::new(duration.seconds, duration.nanos));
+    if words.is_empty() { "0s".to_owned() } else { words }
+}
+
+/// [`delay`], rounded up to the second.
+pub(super) fn whole_seconds(duration: &prost_types::Duration) -> String {
+    let seconds = duration.seconds.saturating_add(i64::from(duration.nanos > 0));
+    delay(&prost_types::Duration { seconds, nanos: 0 })
+}
+
+/// An instant from the wire as RFC 3339 in UTC.
+pub(super) fn instant(timestamp: &prost_types::Timestamp) -> String {
+    Timestamp::new(timestamp.seconds, timestamp.nanos)
+        .map_or_else(|_| "-".to_owned(), |instant| instant.to_string())
+}
+
+/// The instant `delay` from now, to the second after it, as RFC 3339 in UTC.
+pub(super) fn instant_after(delay: &prost_types::Duration) -> String {
+    let second = i64::from(delay.nanos > 0) + delay.seconds + 1;
+    let at = Timestamp::now().as_second().saturating_add(second);
+    Timestamp::from_second(at).map_or_else(|_| "-".to_owned(), |instant| instant.to_string())
+}
+
+/// A length of time as people write it: `90`, `90s`, `1m30s`, `250ms`. A bare number is of seconds.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let parsed = text
+        .parse::<SignedDuration>()
+        .map_err(|_| format!("`{text}` is not a length of time, such as 90s or 1m30s"))?;
+    Duration::try_from(parsed).map_err(|_| "a length of time cannot be negative".to_owned())
+}
+
+/// A length of time for the wire.
+pub(super) fn to_wire(duration: Duration) -> Option<prost_types::Duration> {
+    prost_types::Duration::try_from(duration).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_is_exact() {
+        for (amount, shown) in [
+            (0, "$0.00"),
+            (1, "$0.000000001"),
+            (1_440_750, "$0.00144075"),
+            (-12_500_000_000, "-$12.50"),
+            (1_234_567_890_000_000_000, "$1,234,567,890.00"),
+        ] {
+            assert_eq!(dollars(amount), shown);
+        }
+    }
+
+    #[test]
+    fn durations_are_read() {
+        for (text, ms) in [("90", 90_000), ("90s", 90_000), ("1m30s", 90_000), ("250ms", 250), ("1.5s", 1500)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        assert!(parse_duration("-1s").is_err());
+        assert!(parse_duration("soon").is_err());
+    }
+}

@@ -1,0 +1,128 @@
+//! `max_wait`: first come first served within a team, and nothing is left behind by who goes away.
+
+use std::time::Duration;
+
+use calls::in_order;
+use tollgate::rpc::proto::{AuthorizeResponse, Decision};
+use tonic::Status;
+
+use crate::harness::{START, Server, StoreKind, chat, used};
+
+const POLICY: &str = r#"
+[organization]
+id = "acme"
+
+[teams.chatbot]
+models = ["openai/gpt-oss-20b"]
+max_in_flight = 1
+
+[teams.research]
+models = ["openai/gpt-oss-20b"]
+max_in_flight = 1
+"#;
+
+mod calls {
+    use std::time::Duration;
+
+    use tokio::{sync::mpsc, task::JoinHandle};
+    use tollgate::rpc::proto::{
+        AuthorizeRequest, AuthorizeResponse, policy_service_client::PolicyServiceClient,
+    };
+    use tonic::{Status, transport::Channel};
+
+    /// Sends the requests one after the other on one connection, so that they arrive in order; tells of each answer, with
+    /// the request's place, when it comes.
+    pub(super) fn in_order(
+        client: &PolicyServiceClient<Channel>,
+        requests: Vec<AuthorizeRequest>,
+    ) -> (mpsc::UnboundedReceiver<(usize, Result<AuthorizeResponse, Status>)>, Vec<JoinHandle<()>>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let calls = requests.into_iter().enumerate().map(|(place, mut request)| {
+            request.max_wait = Some(Duration::from_secs(60).try_into().unwrap());
+            let (mut client, sender) = (client.clone(), sender.clone());
+            tokio::spawn(async move {
+                let answer = client.authorize(request).await.map(tonic::Response::into_inner);
+                let _ = sender.send((place, answer));
+            })
+        });
+        let calls = calls.collect();
+        (receiver, calls)
+    }
+}
+
+fn reservation(answer: Result<AuthorizeResponse, Status>) -> String {
+    let answer = answer.expect("an answer");
+    assert_eq!(answer.decision(), Decision::Allowed, "{answer:?}");
+    answer.reservation_id
+}
+
+async fn those_who_wait_are_served_in_turn(store: StoreKind) {
+    let server = Server::start(store, POLICY, START).await;
+    let mut client = server.client().await;
+    let request = chat("chatbot", "openai/gpt-oss-20b", 100, 100);
+    let first = client.authorize(request.clone()).await.map(tonic::Response::into_inner);
+    let mut open = reservation(first);
+    let (mut answers, _calls) = in_order(&client, vec![request.clone(); 5]);
+
+    // Another team is not held up.
+    let other =
+        client.authorize(chat("research", "openai/gpt-oss-20b", 100, 100)).await.unwrap().into_inner();
+    assert_eq!(other.decision(), Decision::Allowed);
+
+    for expected in 0..5 {
+        assert!(answers.try_recv().is_err(), "nobody passes before there is room");
+        client.record_usage(used(&open, 100, 100)).await.unwrap();
+        let (place, answer) = answers.recv().await.expect("somebody waits");
+        assert_eq!(place, expected, "first come first served");
+        open = reservation(answer);
+    }
+}
+
+async fn who_goes_away_loses_its_place(store: StoreKind) {
+    let server = Server::start(store, POLICY, START).await;
+    let mut client = server.client().await;
+    let request = chat("chatbot", "openai/gpt-oss-20b", 100, 100);
+    let open = reservation(client.authorize(request.clone()).await.map(tonic::Response::into_inner));
+    let (mut answers, calls) = in_order(&client, vec![request.clone(); 3]);
+    // A call that is answered on the same connection tells that those before it have arrived.
+    client.authorize(chat("research", "openai/gpt-oss-20b", 100, 100)).await.unwrap();
+    calls[0].abort();
+    client.record_usage(used(&open, 100, 100)).await.unwrap();
+    let (place, answer) = answers.recv().await.expect("somebody waits");
+    assert_eq!(place, 1, "the next in turn");
+    client.record_usage(used(&reservation(answer), 100, 100)).await.unwrap();
+    let (place, _) = answers.recv().await.expect("somebody waits");
+    assert_eq!(place, 2);
+}
+
+#[tokio::test]
+async fn turns_are_kept_on_the_embedded_store() {
+    those_who_wait_are_served_in_turn(StoreKind::Embedded).await;
+    who_goes_away_loses_its_place(StoreKind::Embedded).await;
+}
+
+#[tokio::test]
+async fn turns_are_kept_on_redis() {
+    if StoreKind::Redis.is_available() {
+        those_who_wait_are_served_in_turn(StoreKind::Redis).await;
+        who_goes_away_loses_its_place(StoreKind::Redis).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_is_over_is_answered_with_what_refuses() {
+    let server = Server::start(StoreKind::Embedded, POLICY, START).await;
+    let mut client = server.client().await;
+    let request = chat("chatbot", "openai/gpt-oss-20b", 100, 100);
+    let _open = reservation(client.authorize(request.clone()).await.map(tonic::Response::into_inner));
+    let (mut answers, _calls) = in_order(&client, vec![request.clone(); 2]);
+    client.authorize(chat("research", "openai/gpt-oss-20b", 100, 100)).await.unwrap();
+    server.clock.set(START.plus(Duration::from_secs(60).as_millis().try_into().unwrap()));
+    for _ in 0..2 {
+        let (_, answer) = answers.recv().await.expect("both are answered");
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.decision(), Decision::Denied);
+        assert_eq!(answer.violations.len(), 1);
+        assert_eq!(answer.violations[0].limit_id, "teams.chatbot.max_in_flight");
+    }
+}
