@@ -166,8 +166,8 @@ impl Traffic {
             80..=86 => Ending::Aborted,
             87..=89 => Ending::AbortedUnseen,
             90..=94 => Ending::Failed,
-            95 => Ending::RateLimited,
-            96 => Ending::NotSent,
+            95..=96 => Ending::RateLimited,
+            97..=98 => Ending::NotSent,
             _ => Ending::Unasked,
         };
         let repeat = match rng.between(0, 99) {
