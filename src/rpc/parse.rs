@@ -34,6 +34,7 @@ const MAX_UPSTREAM_DELAY: Duration = Duration::from_secs(24 * 3600);
 const MAX_TOOLS: usize = 32;
 /// Runs of one tool in one request.
 const MAX_TOOL_CALLS: u64 = 1_000_000;
+const NANOS_PER_SECOND: u32 = 1_000_000_000;
 const MAX_LABELS: usize = 16;
 const MAX_TEAM_BYTES: usize = 128;
 const MAX_KEY_BYTES: usize = 512;
@@ -228,8 +229,12 @@ impl FieldErrors {
 
     fn duration(&mut self, field: &str, value: Option<prost_types::Duration>, most: Duration) -> u64 {
         let Some(value) = value else { return 0 };
-        match Duration::try_from(value) {
-            Ok(duration) if duration <= most => {
+        // By hand: the conversion of `prost_types` negates what is negative, and the least integer has no opposite.
+        let parts = u64::try_from(value.seconds).ok().zip(u32::try_from(value.nanos).ok());
+        let duration =
+            parts.filter(|(_, nanos)| *nanos < NANOS_PER_SECOND).map(|(s, nanos)| Duration::new(s, nanos));
+        match duration {
+            Some(duration) if duration <= most => {
                 // Bounded above, so the milliseconds fit; a part of one counts as whole.
                 u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
             }

@@ -13,13 +13,26 @@ pub(super) const MALFORMED: &str = "malformed";
 /// When to try again after an outage: connections are rebuilt within a second or two.
 const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 
-/// The malformed fields of one request.
+/// The longest description of one malformed field, and the longest of all together, in bytes. A status travels in HTTP
+/// headers, in full twice and encoded each time; clients take 16 KiB of them and tear down the stream past that.
+const MAX_DESCRIPTION_BYTES: usize = 256;
+const MAX_NAMED_BYTES: usize = 2048;
+
+/// The malformed fields of one request; where they are very many, the first.
 #[derive(Default)]
 pub(super) struct FieldErrors(Vec<FieldViolation>);
 
 impl FieldErrors {
     pub(super) fn add(&mut self, field: &str, description: impl Into<String>) {
-        self.0.push(FieldViolation::new(field, description));
+        let mut description = description.into();
+        if description.len() > MAX_DESCRIPTION_BYTES {
+            description.truncate(description.floor_char_boundary(MAX_DESCRIPTION_BYTES));
+            description.push('…');
+        }
+        let named: usize = self.0.iter().map(|v| v.field.len() + v.description.len()).sum();
+        if self.0.is_empty() || named + field.len() + description.len() <= MAX_NAMED_BYTES {
+            self.0.push(FieldViolation::new(field, description));
+        }
     }
 
     pub(super) const fn is_empty(&self) -> bool {

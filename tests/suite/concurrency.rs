@@ -198,7 +198,8 @@ async fn a_budget_is_never_exceeded(store: StoreKind) {
                     return;
                 }
                 // Some use all that they reserved, most less.
-                let output = if seed % 4 == 0 { OUTPUT } else { i64::try_from(seed).unwrap() % OUTPUT };
+                let output =
+                    if seed.is_multiple_of(4) { OUTPUT } else { i64::try_from(seed).unwrap() % OUTPUT };
                 let request = used(&answer.reservation_id, INPUT, output);
                 let first = match seed % 5 {
                     0 => record_everywhere(&clients, &request).await,

@@ -22,6 +22,8 @@ type Client = PolicyServiceClient<Channel>;
 
 const MODEL: &str = "m/text";
 const ROUNDS: u32 = 3;
+/// More rounds are played until a kill has come between a report and its answer, but not for ever.
+const MOST_ROUNDS: u32 = 12;
 const CALLERS: u64 = 16;
 /// Booked before the power goes: the load is real by then.
 const LEAST_RECORDS: usize = 400;
@@ -107,8 +109,11 @@ async fn report_again(client: &mut Client, request: &RecordUsageRequest) -> u64 
 async fn no_acknowledged_spend_is_lost_by_a_kill() {
     let directory = TempDir::new().unwrap();
     let policy = policy("acme");
-    let mut total = 0;
-    for round in 0..ROUNDS {
+    let (mut total, mut doubted) = (0, 0);
+    for round in 0..MOST_ROUNDS {
+        if round >= ROUNDS && doubted > 0 {
+            break;
+        }
         let server = Process::start(directory.path(), &policy, "embedded:data").await;
         let books: Arc<Mutex<Books>> = Arc::default();
         let mut callers = Vec::new();
@@ -123,7 +128,7 @@ async fn no_acknowledged_spend_is_lost_by_a_kill() {
             caller.await.unwrap();
         }
         let Books { acknowledged, in_doubt, .. } = std::mem::take(&mut *books.lock().unwrap());
-        assert!(!in_doubt.is_empty(), "the kill came in an idle moment");
+        doubted += in_doubt.len();
         let doubtful: u64 = in_doubt.iter().map(|(_, cost)| cost).sum();
         let server = Process::start(directory.path(), &policy, "embedded:data").await;
         let mut client = server.client().await;
@@ -142,6 +147,7 @@ async fn no_acknowledged_spend_is_lost_by_a_kill() {
         assert_eq!(lines, total);
         server.kill();
     }
+    assert!(doubted > 0, "every kill came in an idle moment");
 }
 
 #[tokio::test]

@@ -164,9 +164,9 @@ fn code_of(text: &str) -> String {
             rest.find('\n').unwrap_or(rest.len())
         } else if rest.starts_with("/*") {
             rest.find("*/").map_or(rest.len(), |end| end + 2)
-        } else if rest.starts_with("r#\"") {
+        } else if let Some(raw) = rest.strip_prefix("r#\"") {
             code.push('"');
-            rest[3..].find("\"#").map_or(rest.len(), |end| end + 5)
+            raw.find("\"#").map_or(rest.len(), |end| end + 5)
         } else if rest.starts_with("'\"'") || rest.starts_with("'\\\"'") {
             rest[1..].find("'").map_or(rest.len(), |end| end + 2)
         } else if next == '"' {

@@ -1,4 +1,12 @@
 //! Tests of the whole service: against real stores, over real gRPC, and of its real processes.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "what cannot be had in a test fails it"
+)]
 
 mod bad_input;
 mod clients;

@@ -157,7 +157,7 @@ impl State {
             fingerprint: reserve.fingerprint,
             reserved_at: now,
             expires_at: now.plus(reserve.ttl_ms),
-            holds: reserve.holds.into(),
+            holds: reserve.holds,
             note: reserve.note,
             settlement: None,
         };
