@@ -30,12 +30,15 @@ mod calls {
     };
     use tonic::{Status, transport::Channel};
 
+    /// An answer with its request's place.
+    pub(super) type Answer = (usize, Result<AuthorizeResponse, Status>);
+
     /// Sends the requests one after the other on one connection, so that they arrive in order; tells of each answer, with
     /// the request's place, when it comes.
     pub(super) fn in_order(
         client: &PolicyServiceClient<Channel>,
         requests: Vec<AuthorizeRequest>,
-    ) -> (mpsc::UnboundedReceiver<(usize, Result<AuthorizeResponse, Status>)>, Vec<JoinHandle<()>>) {
+    ) -> (mpsc::UnboundedReceiver<Answer>, Vec<JoinHandle<()>>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let calls = requests.into_iter().enumerate().map(|(place, mut request)| {
             request.max_wait = Some(Duration::from_secs(60).try_into().unwrap());
