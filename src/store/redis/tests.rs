@@ -141,7 +141,9 @@ async fn scripts_are_loaded_again_and_connections_built_again() {
     store.0.link.run(&flush).await.unwrap();
     let wanted = request(1, vec![hold("w", WINDOW, 10, 0, 6)]);
     assert!(matches!(store.reserve(wanted.clone()).await.unwrap(), Reserved::Granted { .. }));
-    assert!(store.now().since(Clock::System.now()) < 5 && Clock::System.now().since(store.now()) < 5);
+    // Both clocks are this machine's, so what differs is the time that an answer takes here, however busy it is.
+    let (ahead, behind) = (store.now().since(Clock::System.now()), Clock::System.now().since(store.now()));
+    assert!(ahead < 5_000 && behind < 5_000, "{ahead} ms ahead, {behind} ms behind");
 
     server.kill();
     assert_eq!(store.reserve(wanted.clone()).await, Err(StoreError::Unavailable));
