@@ -149,7 +149,7 @@ async fn scripts_are_loaded_again_and_connections_built_again() {
     assert_eq!(store.reserve(wanted.clone()).await, Err(StoreError::Unavailable));
     let start = Instant::now();
     assert_eq!(store.ping().await, Err(StoreError::Unavailable));
-    assert!(start.elapsed() < Duration::from_millis(400));
+    assert!(start.elapsed() < Duration::from_secs(5));
     server.restart();
     assert!(until_up(&store).await < Duration::from_secs(3));
     assert!(matches!(store.reserve(wanted.clone()).await.unwrap(), Reserved::Granted { .. }));
