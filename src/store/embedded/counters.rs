@@ -1,43 +1,11 @@
 //! The counters in memory: slots with small numbers, found by key.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-};
-
+use super::spread::{PiecewiseMap, PiecewiseVec};
 use crate::domain::{
     Timestamp,
     counter::{Counter, CounterKey, CounterKind, CounterState, Hold, Shortage},
 };
 use crate::store::Settled;
-
-/// Passes on what is already well spread: a counter key writes the hash of its name, a reservation id is random or a hash.
-#[derive(Default)]
-pub(super) struct Spread(u64);
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 ^= value;
-    }
-
-    fn write_u128(&mut self, value: u128) {
-        let [low, high] = [value, value >> 64].map(|v| v & u128::from(u64::MAX));
-        self.0 ^= u64::try_from(low ^ high).unwrap_or_default();
-    }
-}
-
-/// A map whose keys need no hashing.
-pub(super) type SpreadMap<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
 
 struct Slot {
     key: CounterKey,
@@ -71,8 +39,8 @@ pub(super) struct CounterRow {
 /// All counters that hold anything.
 #[derive(Default)]
 pub(super) struct Counters {
-    slots: Vec<Option<Slot>>,
-    index: SpreadMap<CounterKey, u32>,
+    slots: PiecewiseVec<Slot>,
+    index: PiecewiseMap<CounterKey, u32>,
     free: Vec<u32>,
     /// Slots changed since they were last written to the tables.
     dirty: Vec<u32>,
@@ -95,7 +63,7 @@ impl Counters {
 
     /// A slot that is not in use; `None` after 2^32 counters.
     pub(super) fn vacancy(&mut self) -> Option<u32> {
-        self.free.pop().or_else(|| u32::try_from(self.slots.len()).ok())
+        self.free.pop().or_else(|| u32::try_from(self.slots.places()).ok())
     }
 
     /// Ties `slot` to `key`, unless an op from `lsn` on did so already.
@@ -110,14 +78,14 @@ impl Counters {
     /// Puts a counter into its slot, as it was written.
     pub(super) fn put(&mut self, row: CounterRow) {
         let at = row.slot as usize;
-        while self.slots.len() <= at {
-            if self.slots.len() < at {
-                self.free.extend(u32::try_from(self.slots.len()));
+        while self.slots.places() <= at {
+            if self.slots.places() < at {
+                self.free.extend(u32::try_from(self.slots.places()));
             }
-            self.slots.push(None);
+            self.slots.add_place();
         }
         self.index.insert(row.key.clone(), row.slot);
-        if let Some(place) = self.slots.get_mut(at) {
+        if let Some(place) = self.slots.place_mut(at) {
             let CounterRow { key, kind, counter, lsn, .. } = row;
             let slot = Slot { key, kind, counter, touched: Timestamp(0), lsn, dirty: false };
             if let Some(old) = place.replace(slot)
@@ -211,9 +179,9 @@ impl Counters {
     /// after `covered` (so, none in the journal) mentions. The emptied ones, and whether the last slot was reached.
     pub(super) fn sweep(&mut self, count: usize, covered: u64, idle: impl Idle) -> (Vec<u32>, bool) {
         let mut emptied = Vec::new();
-        let end = self.cursor.saturating_add(count).min(self.slots.len());
+        let end = self.cursor.saturating_add(count).min(self.slots.places());
         for at in self.cursor..end {
-            let Some(place) = self.slots.get_mut(at) else { break };
+            let Some(place) = self.slots.place_mut(at) else { break };
             let gone =
                 place.take_if(|s| !s.dirty && s.lsn <= covered && idle.is_idle(&s.key, &s.counter, s.kind));
             if let (Some(slot), Ok(number)) = (gone, u32::try_from(at)) {
@@ -222,7 +190,7 @@ impl Counters {
                 emptied.push(number);
             }
         }
-        let done = end == self.slots.len();
+        let done = end == self.slots.places();
         self.cursor = if done { 0 } else { end };
         (emptied, done)
     }
@@ -246,7 +214,7 @@ impl Counters {
     }
 
     fn change(&mut self, lsn: u64, number: u32, now: Timestamp, kind: CounterKind) -> Option<&mut Counter> {
-        let slot = self.slots.get_mut(number as usize)?.as_mut().filter(|s| s.lsn < lsn)?;
+        let slot = self.slots.place_mut(number as usize)?.as_mut().filter(|s| s.lsn < lsn)?;
         slot.lsn = lsn;
         slot.kind = kind;
         slot.touched = slot.touched.max(now);
@@ -258,7 +226,7 @@ impl Counters {
     }
 
     fn mark(&mut self, number: u32) {
-        if let Some(slot) = self.slots.get_mut(number as usize).and_then(Option::as_mut)
+        if let Some(slot) = self.slots.place_mut(number as usize).and_then(Option::as_mut)
             && !slot.dirty
         {
             slot.dirty = true;
@@ -267,11 +235,11 @@ impl Counters {
     }
 
     fn slot(&self, number: u32) -> Option<&Slot> {
-        self.slots.get(number as usize)?.as_ref()
+        self.slots.place(number as usize)?.as_ref()
     }
 
     fn slot_mut(&mut self, number: u32) -> Option<&mut Slot> {
-        self.slots.get_mut(number as usize)?.as_mut()
+        self.slots.place_mut(number as usize)?.as_mut()
     }
 }
 

@@ -10,27 +10,29 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::T
 
 use super::{
     counters::CounterRow,
+    segment::{self, Entry, Location, Records, Segment},
     spend::LineRow,
     state::ReservationRow,
-    wire::{amounts_from_ints, amounts_to_ints, kind_from_int, kind_to_int},
+    wire::{Malformed, amounts_from_ints, amounts_to_ints, kind_from_int, kind_to_int},
 };
 use crate::domain::{Timestamp, counter::CounterKey};
-use crate::store::{Record, SpendAmounts, SpendKey};
+use crate::store::{SpendAmounts, SpendKey};
 
 /// The version of the schema below, kept in SQLite's `user_version`.
 pub(super) const SCHEMA: i64 = 1;
 
 const CREATE: &str = "
     CREATE TABLE journal (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, ops BLOB NOT NULL);
-    CREATE TABLE covered (one INTEGER PRIMARY KEY CHECK (one = 1), lsn INTEGER NOT NULL);
-    INSERT INTO covered VALUES (1, 0);
+    CREATE TABLE progress (
+        one INTEGER PRIMARY KEY CHECK (one = 1), covered INTEGER NOT NULL, forgotten INTEGER NOT NULL);
+    INSERT INTO progress VALUES (1, 0, 0);
     CREATE TABLE counters (
         slot INTEGER PRIMARY KEY, name TEXT NOT NULL, period INTEGER NOT NULL, kind INTEGER NOT NULL,
         lsn INTEGER NOT NULL, counter BLOB NOT NULL);
-    CREATE TABLE reservations (
-        seq INTEGER PRIMARY KEY, id BLOB NOT NULL, lsn INTEGER NOT NULL, forget_at INTEGER NOT NULL,
-        settled INTEGER NOT NULL, record BLOB NOT NULL);
-    CREATE INDEX reservations_by_end ON reservations (forget_at);
+    CREATE TABLE segments (
+        number INTEGER PRIMARY KEY, settled INTEGER NOT NULL, forget_at INTEGER NOT NULL, lsn INTEGER NOT NULL,
+        entries BLOB NOT NULL, terms BLOB NOT NULL, records BLOB NOT NULL);
+    CREATE INDEX segments_by_end ON segments (forget_at);
     CREATE TABLE gates (
         name TEXT NOT NULL, period INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (name, period)) WITHOUT ROWID;
     CREATE TABLE spend (
@@ -57,20 +59,29 @@ pub(super) struct Batch {
     pub(super) ops: Vec<u8>,
     pub(super) counters_gone: Vec<u32>,
     pub(super) counters: Vec<CounterRow>,
-    pub(super) reservations_gone: Vec<u64>,
-    pub(super) reservations: Vec<ReservationRow>,
+    pub(super) segments_gone: Vec<u64>,
+    /// The latest time at which any of those were over.
+    pub(super) forgotten: Timestamp,
+    pub(super) segments: Vec<Segment>,
     pub(super) lines: Vec<LineRow>,
     pub(super) gates: Option<Vec<(CounterKey, Timestamp)>>,
     /// Remove journal rows up to this op, a bounded number of them.
     pub(super) truncate: Option<u64>,
 }
 
-/// A reservation whose time is over, as the table has it.
-#[derive(Clone, Copy)]
+impl Batch {
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        let rows = self.counters.len() + self.segments.len() + self.lines.len();
+        let gone = self.counters_gone.len() + self.segments_gone.len();
+        self.ops.is_empty() && rows + gone == 0 && self.gates.is_none() && self.truncate.is_none()
+    }
+}
+
+/// A segment whose reservations are all over.
 pub(super) struct Expired {
-    pub(super) id: u128,
-    pub(super) seq: u64,
-    pub(super) lsn: u64,
+    pub(super) number: u64,
+    pub(super) entries: Vec<Entry>,
 }
 
 /// Opens the database for writing.
@@ -103,7 +114,7 @@ pub(super) fn commit(connection: &mut Connection, batch: &Batch) -> rusqlite::Re
         insert.execute(params![int(batch.last), int(batch.first), batch.ops])?;
     }
     write_counters(&transaction, batch)?;
-    write_reservations(&transaction, batch)?;
+    write_segments(&transaction, batch)?;
     write_lines(&transaction, &batch.lines)?;
     if let Some(gates) = &batch.gates {
         transaction.execute("DELETE FROM gates", [])?;
@@ -132,17 +143,27 @@ fn write_counters(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Res
     Ok(())
 }
 
-fn write_reservations(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
-    // Removals first: a displaced reservation may have ended since, and is still needed to replay the journal.
-    for seq in &batch.reservations_gone {
-        transaction.prepare_cached("DELETE FROM reservations WHERE seq = ?")?.execute([int(*seq)])?;
+fn write_segments(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    for number in &batch.segments_gone {
+        transaction.prepare_cached("DELETE FROM segments WHERE number = ?")?.execute([int(*number)])?;
     }
-    for row in &batch.reservations {
-        let sql = "INSERT OR REPLACE INTO reservations VALUES (?, ?, ?, ?, ?, ?)";
-        let (settled, record) = (row.record.settlement.is_some(), encode(&row.record)?);
-        let (seq, lsn, forget_at) = (int(row.seq), int(row.lsn), int(row.forget_at.0));
-        let id = row.id.to_be_bytes();
-        transaction.prepare_cached(sql)?.execute(params![seq, id, lsn, forget_at, settled, record])?;
+    if !batch.segments_gone.is_empty() {
+        let sql = "UPDATE progress SET forgotten = max(forgotten, ?)";
+        transaction.prepare_cached(sql)?.execute([int(batch.forgotten.0)])?;
+    }
+    for segment in &batch.segments {
+        let Segment { number, settled, forget_at, lsn, entries, terms, records } = segment;
+        let sql = "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)";
+        let mut insert = transaction.prepare_cached(sql)?;
+        insert.execute(params![
+            int(*number),
+            settled,
+            int(forget_at.0),
+            int(*lsn),
+            entries,
+            terms,
+            records
+        ])?;
     }
     Ok(())
 }
@@ -181,29 +202,30 @@ fn truncate(transaction: &Transaction<'_>, covered: u64) -> rusqlite::Result<boo
     let (count, last) = found?;
     if let Some(last) = last {
         transaction.execute("DELETE FROM journal WHERE last <= ?", [last])?;
-        transaction.execute("UPDATE covered SET lsn = ?", [last])?;
+        transaction.execute("UPDATE progress SET covered = ?", [last])?;
     }
     Ok(count < TRUNCATED_AT_ONCE)
 }
 
-/// At most `count` reservations that end at or before `now` and that no op after `covered` mentions.
+/// At most `count` segments whose reservations are all over, and that no op after `covered` mentions.
 pub(super) fn expired(
     connection: &Connection,
     now: Timestamp,
     covered: u64,
     count: u32,
 ) -> rusqlite::Result<Vec<Expired>> {
-    let sql = "SELECT id, seq, lsn FROM reservations WHERE forget_at <= ? AND lsn <= ? LIMIT ?";
+    let sql = "SELECT number, entries FROM segments WHERE forget_at <= ? AND lsn <= ? LIMIT ?";
     let mut select = connection.prepare_cached(sql)?;
     let rows = select.query_map([int(now.0), int(covered), i64::from(count)], |row| {
-        Ok(Expired { id: u128::from_be_bytes(row.get(0)?), seq: uint(row, 1)?, lsn: uint(row, 2)? })
+        Ok(Expired { number: uint(row, 0)?, entries: entries_of(row, 1)? })
     })?;
     rows.collect()
 }
 
-/// The last op that the tables hold everything of.
-pub(super) fn covered(connection: &Connection) -> rusqlite::Result<u64> {
-    connection.query_row("SELECT lsn FROM covered", [], |row| uint(row, 0))
+/// The last op that the tables hold everything of, and the latest time at which a reservation was forgotten.
+pub(super) fn progress(connection: &Connection) -> rusqlite::Result<(u64, Timestamp)> {
+    let sql = "SELECT covered, forgotten FROM progress";
+    connection.query_row(sql, [], |row| Ok((uint(row, 0)?, Timestamp(uint(row, 1)?))))
 }
 
 /// Hands each journal row on, in order: its first and its last op, and the ops.
@@ -214,8 +236,7 @@ pub(super) fn journal<E: From<rusqlite::Error>>(
     let mut select = connection.prepare("SELECT first, last, ops FROM journal ORDER BY last")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        let ops = row.get_ref(2)?.as_blob().map_err(|e| malformed(2, Type::Blob, e))?;
-        each(uint(row, 0)?, uint(row, 1)?, ops)?;
+        each(uint(row, 0)?, uint(row, 1)?, blob(row, 2)?)?;
     }
     Ok(())
 }
@@ -224,43 +245,53 @@ pub(super) fn counters(connection: &Connection, mut each: impl FnMut(CounterRow)
     let mut select = connection.prepare("SELECT slot, name, period, kind, lsn, counter FROM counters")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        let kind =
-            kind_from_int(uint(row, 3)?).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(3, 0))?;
+        let kind = kind_from_int(uint(row, 3)?).map_err(|Malformed| misshapen(3))?;
         let key = CounterKey::new(row.get::<_, String>(1)?).in_period(row.get(2)?);
         each(CounterRow { slot: row.get(0)?, key, kind, lsn: uint(row, 4)?, counter: decode(row, 5)? });
     }
     Ok(())
 }
 
-/// Hands on, in the order they were made, the settled reservations by name only and the open ones whole.
+/// Hands on where each reservation is, segment by segment; the open ones whole.
 pub(super) fn reservations(
     connection: &Connection,
-    mut settled: impl FnMut(u128, u64),
-    mut open: impl FnMut(ReservationRow),
-) -> rusqlite::Result<()> {
-    let sql = "SELECT seq, id, lsn, forget_at, settled, record FROM reservations ORDER BY seq";
+    mut each: impl FnMut(Entry, Location, Option<ReservationRow>),
+) -> rusqlite::Result<u64> {
+    let sql = "SELECT number, settled, entries, terms, records FROM segments ORDER BY number";
     let mut select = connection.prepare(sql)?;
     let mut rows = select.query([])?;
+    let mut last = 0;
     while let Some(row) = rows.next()? {
-        if row.get(4)? {
-            settled(u128::from_be_bytes(row.get(1)?), uint(row, 0)?);
-        } else {
-            open(reservation_of(row)?);
+        last = uint(row, 0)?;
+        let open = if row.get(1)? { None } else { Some(records_of(row, 3)?) };
+        for (entry, place) in entries_of(row, 2)?.into_iter().zip(0..) {
+            let whole = open.as_ref().map(|records| records.read(&entry));
+            let whole = whole.transpose().map_err(|Malformed| misshapen(4))?;
+            each(entry, Location { segment: last, place }, whole);
         }
     }
-    Ok(())
+    Ok(last)
 }
 
-pub(super) fn reservation(connection: &Connection, seq: u64) -> rusqlite::Result<Option<ReservationRow>> {
-    let sql = "SELECT seq, id, lsn, forget_at, settled, record FROM reservations WHERE seq = ?";
-    connection.prepare_cached(sql)?.query_row([int(seq)], reservation_of).optional()
+/// The reservation at `at`, if its segment is still there.
+pub(super) fn reservation(connection: &Connection, at: Location) -> rusqlite::Result<Option<ReservationRow>> {
+    let sql = "SELECT entries, terms, records FROM segments WHERE number = ?";
+    let mut select = connection.prepare_cached(sql)?;
+    let found = select.query_row([int(at.segment)], |row| {
+        let place = usize::try_from(at.place).map_err(|_| misshapen(0))?;
+        let entry = entries_of(row, 0)?.get(place).copied().ok_or_else(|| misshapen(0))?;
+        records_of(row, 1)?.read(&entry).map_err(|Malformed| misshapen(2))
+    });
+    found.optional()
 }
 
-fn reservation_of(row: &Row<'_>) -> rusqlite::Result<ReservationRow> {
-    let id = u128::from_be_bytes(row.get(1)?);
-    let record: Record = decode(row, 5)?;
-    let forget_at = Timestamp(uint(row, 3)?);
-    Ok(ReservationRow { id, seq: uint(row, 0)?, lsn: uint(row, 2)?, forget_at, record })
+fn entries_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Vec<Entry>> {
+    segment::entries(blob(row, at)?).map_err(|Malformed| misshapen(at))
+}
+
+/// From the columns `terms`, at `at`, and `records`, after it.
+fn records_of<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<Records<'a>> {
+    Records::new(blob(row, at)?, blob(row, at + 1)?).map_err(|Malformed| misshapen(at))
 }
 
 pub(super) fn gates(connection: &Connection) -> rusqlite::Result<Vec<(CounterKey, Timestamp)>> {
@@ -329,14 +360,17 @@ fn encode<T: serde::Serialize>(value: &T) -> rusqlite::Result<Vec<u8>> {
 }
 
 fn decode<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
-    let blob = row.get_ref(at)?.as_blob().map_err(|e| malformed(at, Type::Blob, e))?;
-    postcard::from_bytes(blob).map_err(|e| malformed(at, Type::Blob, e))
+    postcard::from_bytes(blob(row, at)?).map_err(|e| malformed(at, e))
 }
 
-fn malformed(
-    at: usize,
-    kind: Type,
-    cause: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(at, kind, Box::new(cause))
+fn blob<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<&'a [u8]> {
+    row.get_ref(at)?.as_blob().map_err(|e| malformed(at, e))
+}
+
+fn misshapen(at: usize) -> rusqlite::Error {
+    malformed(at, Malformed)
+}
+
+fn malformed(at: usize, cause: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(at, Type::Blob, Box::new(cause))
 }

@@ -7,15 +7,17 @@
 //!   sequential, every reservation before it is on disk by then too.
 //! - A reservation is answered at once and committed within about 5 ms, longer only while the disk is busy with the commit
 //!   before. After a crash the reservations of the last such moment may be unknown; an acknowledged settlement never is.
-//! - Memory holds counters in use, open reservations, the spend lines of two months, and 24 bytes for each settled
+//! - Memory holds counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
 //!   reservation that can still be repeated; the rest is in the tables.
 
 mod counters;
 mod disk;
 mod op;
 mod recover;
+mod segment;
 mod shared;
 mod spend;
+mod spread;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -37,7 +39,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use self::{
-    recover::RecoverError,
+    recover::{RecoverError, Recovered},
+    segment::Location,
     shared::{Inner, Shared, Step},
     writer::Writer,
 };
@@ -166,12 +169,13 @@ impl EmbeddedStore {
             }
             _ => {}
         }
-        let (state, covered) = recover::recover(&connection, clock.now()).map_err(failed)?;
+        let recovered = recover::recover(&connection, clock.now()).map_err(failed)?;
+        let Recovered { state, covered, segment } = recovered;
         let reader = disk::open(&path).map_err(sqlite)?;
         let lsn = state.lsn;
         let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
         let inner = Arc::new(Inner { shared, wake: Condvar::new(), clock });
-        let writer = Writer::new(Arc::clone(&inner), connection, lsn, covered);
+        let writer = Writer::new(Arc::clone(&inner), connection, (lsn, covered, segment));
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
         Ok(Self(Arc::new(Handle { inner, reader: Mutex::new(reader), writer: Some(writer), _lock: lock })))
@@ -209,9 +213,9 @@ impl EmbeddedStore {
         })
     }
 
-    /// The settled reservation of row `seq`, if it is not over.
-    fn archived(&self, seq: u64) -> Result<Option<Record>, StoreError> {
-        let row = self.read(|connection| disk::reservation(connection, seq))?;
+    /// The settled reservation at `at`, if it is not over. Reads a segment: tens of microseconds, for a late repeat.
+    fn archived(&self, at: Location) -> Result<Option<Record>, StoreError> {
+        let row = self.read(|connection| disk::reservation(connection, at))?;
         let now = self.0.inner.clock.now();
         Ok(row.filter(|row| now < row.forget_at).map(|row| row.record))
     }
@@ -285,9 +289,9 @@ impl Store for EmbeddedStore {
             match self.0.inner.step(|state, now| state.reserve(now, &reserve, gone))? {
                 Step::Done(reserved) => return Ok(reserved),
                 Step::OnDisk(reserved, receiver) => return on_disk(reserved, receiver).await,
-                Step::Archived(seq) => match self.archived(seq)? {
+                Step::Archived(at) => match self.archived(at)? {
                     Some(record) => return Ok(Reserved::Repeated(record)),
-                    None => gone = Some(seq),
+                    None => gone = Some(at),
                 },
                 Step::Absent(..) => return Err(StoreError::Corrupt),
             }
@@ -300,9 +304,9 @@ impl Store for EmbeddedStore {
             match self.0.inner.step(|state, now| Ok(state.find(u128::from_be_bytes(id.0), now, gone)))? {
                 Step::Done(record) => return Ok(record),
                 Step::OnDisk(record, receiver) => return on_disk(record, receiver).await,
-                Step::Archived(seq) => match self.archived(seq)? {
+                Step::Archived(at) => match self.archived(at)? {
                     Some(record) => return Ok(Some(record)),
-                    None => gone = Some(seq),
+                    None => gone = Some(at),
                 },
                 Step::Absent(..) => return Err(StoreError::Corrupt),
             }
@@ -316,9 +320,9 @@ impl Store for EmbeddedStore {
             match self.0.inner.step(|state, now| state.settle(now, &settle, gone))? {
                 Step::Done(outcome) => return Ok(outcome),
                 Step::OnDisk(outcome, receiver) => return on_disk(outcome, receiver).await,
-                Step::Archived(seq) => match self.archived(seq)?.and_then(|record| record.settlement) {
+                Step::Archived(at) => match self.archived(at)?.and_then(|record| record.settlement) {
                     Some(first) => return Ok(SettleOutcome::AlreadySettled(first)),
-                    None => gone = Some(seq),
+                    None => gone = Some(at),
                 },
                 Step::Absent(keys, drops) => self.load(&keys, drops)?,
             }

@@ -8,7 +8,9 @@ use thiserror::Error;
 use super::{
     disk,
     op::{self, Op, ReserveOp, SettleOp},
+    segment::Location,
     spend::{self, Spend},
+    spread::SpreadMap,
     state::{Kept, ReservationRow, State},
     wire::{Malformed, Reader},
 };
@@ -28,100 +30,147 @@ pub(super) enum RecoverError {
     Dangling { lsn: u64 },
 }
 
-/// Reads the tables and plays the journal over them. The state, and the last op that the tables hold everything of.
-pub(super) fn recover(connection: &Connection, now: Timestamp) -> Result<(State, u64), RecoverError> {
+/// What was on disk.
+pub(super) struct Recovered {
+    pub(super) state: State,
+    /// The last op that the tables hold everything of.
+    pub(super) covered: u64,
+    /// The number of the last segment.
+    pub(super) segment: u64,
+}
+
+/// Where reservations are on disk that the journal may speak of, by their `seq`.
+type Versions = SpreadMap<u64, Location>;
+
+/// Reads the tables and plays the journal over them.
+pub(super) fn recover(connection: &Connection, now: Timestamp) -> Result<Recovered, RecoverError> {
     let mut state = State::default();
     disk::counters(connection, |row| state.counters.put(row))?;
-    let (reservations, archived) = (&mut state.reservations, &mut state.archived);
-    let settled = |id, seq| {
-        archived.insert(id, seq);
-    };
-    let open = |row: ReservationRow| {
-        let ReservationRow { id, seq, lsn, forget_at, record } = row;
-        reservations.insert(id, Kept { seq, lsn, forget_at, dirty: false, record });
-    };
-    disk::reservations(connection, settled, open)?;
-    // An id that was used again has two rows until the first is removed: the later one counts.
-    reservations.retain(|id, kept| archived.get(id).is_none_or(|seq| *seq < kept.seq));
-    archived.retain(|id, _| !reservations.contains_key(id));
     state.gates.extend(disk::gates(connection)?);
     let resident_from = spend::resident_from(now);
     state.spend = Spend::new(resident_from);
     for line in disk::lines_from(connection, resident_from)? {
         state.spend.put(line);
     }
-    let covered = disk::covered(connection)?;
+    let (covered, forgotten) = disk::progress(connection)?;
+    let (segment, versions) = load_reservations(connection, &mut state, covered)?;
     state.lsn = covered;
-    disk::journal(connection, |first, last, ops| replay(connection, &mut state, (first, last), ops))?;
+    let mut replay = Replay { connection, state, versions };
+    disk::journal(connection, |first, last, ops| replay.play((first, last), ops))?;
+    let mut state = replay.state;
     state.counters.rebuild_free();
-    Ok((state, covered))
+    // A reservation that was written as open, then settled, is kept as settled at least as long as it would have been kept
+    // as open. Past that only the open version may be left, which must not come to life where the clock was set back.
+    let is_settled = |kept: &Kept| kept.dirty || kept.record.settlement.is_some();
+    state.reservations.retain(|_, kept| is_settled(kept) || kept.forget_at > forgotten);
+    Ok(Recovered { state, covered, segment })
 }
 
-fn replay(
+/// The last segment's number, and what the journal may speak of.
+fn load_reservations(
     connection: &Connection,
     state: &mut State,
-    (first, last): (u64, u64),
-    ops: &[u8],
-) -> Result<(), RecoverError> {
-    if first != state.lsn + 1 {
-        return Err(RecoverError::Missing { lsn: state.lsn + 1 });
-    }
-    let mut reader = Reader(ops);
-    while !reader.is_empty() {
-        let lsn = state.lsn + 1;
-        let op = op::read(&mut reader).map_err(|Malformed| RecoverError::Malformed { lsn })?;
-        match op {
-            Op::Define { slot, key, kind } => state.counters.define(lsn, slot, key, kind),
-            Op::Reserve(op) => replay_reserve(state, lsn, op)?,
-            Op::Settle(op) => replay_settle(connection, state, lsn, op)?,
+    covered: u64,
+) -> Result<(u64, Versions), RecoverError> {
+    let mut latest = SpreadMap::<u128, u64>::default();
+    let mut versions = SpreadMap::<u64, (u64, Location)>::default();
+    let segment = disk::reservations(connection, |entry, at, open| {
+        if entry.lsn > covered {
+            let version = versions.entry(entry.seq).or_insert((entry.lsn, at));
+            if version.0 < entry.lsn {
+                *version = (entry.lsn, at);
+            }
         }
-        state.lsn = lsn;
-    }
-    if state.lsn == last { Ok(()) } else { Err(RecoverError::Missing { lsn: state.lsn + 1 }) }
+        let lsn = latest.entry(entry.id).or_default();
+        if entry.lsn <= *lsn {
+            return;
+        }
+        *lsn = entry.lsn;
+        match open {
+            None => {
+                state.reservations.remove(&entry.id);
+                state.archived.insert(entry.id, at);
+            }
+            Some(ReservationRow { id, seq, lsn, forget_at, record, .. }) => {
+                state.archived.remove(&id);
+                let kept = Kept { seq, lsn, forget_at, open_until: forget_at, dirty: false, record };
+                state.reservations.insert(id, kept);
+            }
+        }
+    })?;
+    Ok((segment, versions.into_iter().map(|(seq, (_, at))| (seq, at)).collect()))
 }
 
-fn replay_reserve(state: &mut State, lsn: u64, op: ReserveOp) -> Result<(), RecoverError> {
-    let slots: Vec<u32> = op.holds.iter().map(|hold| hold.slot).collect();
-    let mut holds = Vec::with_capacity(op.holds.len());
-    for hold in op.holds {
-        let counter = state.counters.key(hold.slot).ok_or(RecoverError::Dangling { lsn })?.clone();
-        let (kind, limit, kept, expiring) = (hold.kind, hold.limit, hold.kept, hold.expiring);
-        holds.push(Hold { counter, kind, limit, kept, expiring });
-    }
-    let record = Record {
-        fingerprint: op.fingerprint,
-        reserved_at: op.reserved_at,
-        expires_at: op.expires_at,
-        holds: holds.into(),
-        note: op.note,
-        settlement: None,
-    };
-    state.apply_reserve(lsn, (op.id, op.forget_at), record, &slots);
-    Ok(())
+struct Replay<'a> {
+    connection: &'a Connection,
+    state: State,
+    versions: Versions,
 }
 
-fn replay_settle(
-    connection: &Connection,
-    state: &mut State,
-    lsn: u64,
-    op: SettleOp,
-) -> Result<(), RecoverError> {
-    let dangling = || RecoverError::Dangling { lsn };
-    let kept = state.reservations.get(&op.id).filter(|kept| kept.seq == op.seq);
-    let (then, holds) = match kept {
-        Some(kept) => (kept.record.reserved_at, Arc::clone(&kept.record.holds)),
-        // In the table: as settled, or as displaced by a later reservation of the same id.
-        None => {
-            let row = disk::reservation(connection, op.seq)?.ok_or_else(dangling)?;
-            (row.record.reserved_at, row.record.holds)
+impl Replay<'_> {
+    fn play(&mut self, (first, last): (u64, u64), ops: &[u8]) -> Result<(), RecoverError> {
+        if first != self.state.lsn + 1 {
+            return Err(RecoverError::Missing { lsn: self.state.lsn + 1 });
         }
-    };
-    let slots: Option<Vec<u32>> = holds.iter().map(|hold| state.counters.find(&hold.counter)).collect();
-    let actual: Vec<u64> = op.holds.iter().map(|(actual, _)| *actual).collect();
-    let times = (op.settled_at, then);
-    state.settle_counters(lsn, times, (&slots.ok_or_else(dangling)?, &holds), &actual);
-    for key in state.spend.absent(op.lines.iter().map(|(key, _)| key)) {
-        state.spend.put(disk::line(connection, &key)?);
+        let mut reader = Reader(ops);
+        while !reader.is_empty() {
+            let lsn = self.state.lsn + 1;
+            let op = op::read(&mut reader).map_err(|Malformed| RecoverError::Malformed { lsn })?;
+            match op {
+                Op::Define { slot, key, kind } => self.state.counters.define(lsn, slot, key, kind),
+                Op::Reserve(op) => self.reserve(lsn, op)?,
+                Op::Settle(op) => self.settle(lsn, op)?,
+            }
+            self.state.lsn = lsn;
+        }
+        if self.state.lsn == last { Ok(()) } else { Err(RecoverError::Missing { lsn: self.state.lsn + 1 }) }
     }
-    state.apply_settle(lsn, op).map(drop).map_err(|_: StoreError| dangling())
+
+    fn reserve(&mut self, lsn: u64, op: ReserveOp) -> Result<(), RecoverError> {
+        let slots: Vec<u32> = op.holds.iter().map(|hold| hold.slot).collect();
+        let mut holds = Vec::with_capacity(op.holds.len());
+        for hold in op.holds {
+            let counter = self.state.counters.key(hold.slot).ok_or(RecoverError::Dangling { lsn })?.clone();
+            let (kind, limit, kept, expiring) = (hold.kind, hold.limit, hold.kept, hold.expiring);
+            holds.push(Hold { counter, kind, limit, kept, expiring });
+        }
+        self.state.apply_holds(lsn, op.reserved_at, &holds, &slots);
+        // What is on disk is this reservation or what became of it since.
+        if self.versions.contains_key(&lsn) {
+            return Ok(());
+        }
+        let record = Record {
+            fingerprint: op.fingerprint,
+            reserved_at: op.reserved_at,
+            expires_at: op.expires_at,
+            holds: holds.into(),
+            note: op.note,
+            settlement: None,
+        };
+        self.state.apply_record(lsn, op.id, op.forget_at, record);
+        Ok(())
+    }
+
+    fn settle(&mut self, lsn: u64, op: SettleOp) -> Result<(), RecoverError> {
+        let dangling = || RecoverError::Dangling { lsn };
+        let kept = self.state.reservations.get(&op.id).filter(|kept| kept.seq == op.seq);
+        let (then, holds) = match kept {
+            Some(kept) => (kept.record.reserved_at, Arc::clone(&kept.record.holds)),
+            // Settled on disk, or displaced by a later reservation of the same id.
+            None => {
+                let at = *self.versions.get(&op.seq).ok_or_else(dangling)?;
+                let row = disk::reservation(self.connection, at)?.ok_or_else(dangling)?;
+                (row.record.reserved_at, row.record.holds)
+            }
+        };
+        let counters = &self.state.counters;
+        let slots: Option<Vec<u32>> = holds.iter().map(|hold| counters.find(&hold.counter)).collect();
+        let actual: Vec<u64> = op.holds.iter().map(|(actual, _)| *actual).collect();
+        let times = (op.settled_at, then);
+        self.state.settle_counters(lsn, times, (&slots.ok_or_else(dangling)?, &holds), &actual);
+        for key in self.state.spend.absent(op.lines.iter().map(|(key, _)| key)) {
+            self.state.spend.put(disk::line(self.connection, &key)?);
+        }
+        self.state.apply_settle(lsn, op).map(drop).map_err(|_: StoreError| dangling())
+    }
 }

@@ -7,7 +7,10 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::state::{Answer, State};
+use super::{
+    segment::Location,
+    state::{Answer, State},
+};
 use crate::domain::Timestamp;
 use crate::store::{StoreError, clock::Clock};
 
@@ -66,7 +69,7 @@ pub(super) enum Step<T> {
     Done(T),
     /// The answer, to be given when the receiver has heard that it is on disk.
     OnDisk(T, oneshot::Receiver<()>),
-    Archived(u64),
+    Archived(Location),
     /// Lines to read, and the count of drops at which they were missing.
     Absent(Vec<crate::store::SpendKey>, u64),
 }
@@ -97,7 +100,7 @@ impl Inner {
                 Step::OnDisk(value, receiver)
             }
             Answer::Ready { value, .. } => Step::Done(value),
-            Answer::Archived { seq } => Step::Archived(seq),
+            Answer::Archived(at) => Step::Archived(at),
             Answer::Absent(keys) => Step::Absent(keys, shared.state.spend.drops()),
         };
         let urgent = matches!(step, Step::OnDisk(..));

@@ -7,9 +7,11 @@
 use std::sync::Arc;
 
 use super::{
-    counters::{Counters, SpreadMap},
+    counters::Counters,
     op::{self, ReserveHead, SettleOp},
+    segment::Location,
     spend::Spend,
+    spread::{PiecewiseMap, SpreadMap},
 };
 use crate::domain::{
     Timestamp,
@@ -27,17 +29,21 @@ pub(super) struct Kept {
     pub(super) lsn: u64,
     /// It is gone from this instant on, whether or not it was removed yet.
     pub(super) forget_at: Timestamp,
+    /// When the version of it is over that was written while it was open; 0: there is none.
+    pub(super) open_until: Timestamp,
     /// Whether it is in `dirty`.
     pub(super) dirty: bool,
     pub(super) record: Record,
 }
 
-/// A reservation as table `reservations` keeps it.
+/// A reservation as a segment keeps it.
 pub(super) struct ReservationRow {
     pub(super) id: u128,
     pub(super) seq: u64,
     pub(super) lsn: u64,
     pub(super) forget_at: Timestamp,
+    /// When an earlier version in another segment is over, which must not outlive this one.
+    pub(super) open_until: Timestamp,
     pub(super) record: Record,
 }
 
@@ -45,8 +51,8 @@ pub(super) struct ReservationRow {
 pub(super) enum Answer<T> {
     /// This, once op `after` is on disk (0: at once).
     Ready { value: T, after: u64 },
-    /// The settled reservation is row `seq` of the table; if that is gone, ask again and say so.
-    Archived { seq: u64 },
+    /// The reservation is settled and on disk; if it turns out to be over, ask again and say so.
+    Archived(Location),
     /// These lines of old months have to be put into memory first.
     Absent(Vec<SpendKey>),
 }
@@ -58,9 +64,9 @@ pub(super) struct State {
     pub(super) lsn: u64,
     pub(super) counters: Counters,
     /// Reservations that are open, or settled and not written to the table yet.
-    pub(super) reservations: SpreadMap<u128, Kept>,
-    /// Settled reservations that are only in the table: id to `seq`.
-    pub(super) archived: SpreadMap<u128, u64>,
+    pub(super) reservations: PiecewiseMap<u128, Kept>,
+    /// Settled reservations that are only on disk.
+    pub(super) archived: PiecewiseMap<u128, Location>,
     /// When each gate opens.
     pub(super) gates: SpreadMap<CounterKey, Timestamp>,
     pub(super) gates_dirty: bool,
@@ -81,7 +87,7 @@ impl State {
         &mut self,
         now: Timestamp,
         reserve: &Reserve,
-        gone: Option<u64>,
+        gone: Option<Location>,
     ) -> Result<Answer<Reserved>, StoreError> {
         let (id, holds) = (u128::from_be_bytes(reserve.id.0), &reserve.holds);
         if reserve.may_repeat {
@@ -89,7 +95,7 @@ impl State {
                 Some(Answer::Ready { value, after }) => {
                     return Ok(Answer::Ready { value: Reserved::Repeated(value), after });
                 }
-                Some(Answer::Archived { seq }) => return Ok(Answer::Archived { seq }),
+                Some(Answer::Archived(at)) => return Ok(Answer::Archived(at)),
                 Some(Answer::Absent(_)) | None => {}
             }
         }
@@ -149,8 +155,9 @@ impl State {
         let head = ReserveHead { id, fingerprint, reserved_at, expires_at, forget_at };
         op::put_reserve(&mut self.journal, &head, &self.slots, &record.holds, &record.note);
         let slots = std::mem::take(&mut self.slots);
-        let used = self.apply_reserve(self.lsn, (id, forget_at), record, &slots);
+        let used = self.apply_holds(self.lsn, reserved_at, &record.holds, &slots);
         self.slots = slots;
+        self.apply_record(self.lsn, id, forget_at, record);
         Ok(used)
     }
 
@@ -173,53 +180,51 @@ impl State {
         Ok(())
     }
 
-    /// Takes the holds of op `lsn` and keeps its record; what was used before, where a counter had not seen the op yet.
-    pub(super) fn apply_reserve(
+    /// Takes the holds of op `lsn`; what was used before, where a counter had not seen the op yet.
+    pub(super) fn apply_holds(
         &mut self,
         lsn: u64,
-        (id, forget_at): (u128, Timestamp),
-        record: Record,
+        now: Timestamp,
+        holds: &[Hold],
         slots: &[u32],
     ) -> Vec<u64> {
-        let holds = record.holds.iter().zip(slots);
-        let used = holds.filter_map(|(hold, slot)| self.counters.take(lsn, *slot, record.reserved_at, hold));
-        let used = used.collect();
-        let newer = |seq: u64| seq >= lsn;
-        if self.archived.get(&id).is_some_and(|seq| newer(*seq)) {
-            return used;
-        }
-        if self.reservations.get(&id).is_some_and(|kept| newer(kept.seq)) {
-            return used;
-        }
-        self.archived.remove(&id);
-        let kept = Kept { seq: lsn, lsn, forget_at, dirty: true, record };
-        self.dirty.push(id);
-        if let Some(old) = self.reservations.insert(id, kept)
-            && old.dirty
-        {
-            let Kept { seq, lsn, forget_at, record, .. } = old;
-            self.displaced.push(ReservationRow { id, seq, lsn, forget_at, record });
+        let mut used = Vec::with_capacity(holds.len());
+        for (hold, slot) in holds.iter().zip(slots) {
+            used.extend(self.counters.take(lsn, *slot, now, hold));
         }
         used
     }
 
+    /// Keeps the record of op `lsn`. An earlier reservation of the same id is over, and goes.
+    pub(super) fn apply_record(&mut self, lsn: u64, id: u128, forget_at: Timestamp, record: Record) {
+        self.archived.remove(&id);
+        let kept = Kept { seq: lsn, lsn, forget_at, open_until: Timestamp(0), dirty: true, record };
+        self.dirty.push(id);
+        if let Some(old) = self.reservations.insert(id, kept)
+            && old.dirty
+        {
+            let Kept { seq, lsn, forget_at, open_until, record, .. } = old;
+            self.displaced.push(ReservationRow { id, seq, lsn, forget_at, open_until, record });
+        }
+    }
+
     /// The reservation, if it is known.
-    pub(super) fn find(&self, id: u128, now: Timestamp, gone: Option<u64>) -> Answer<Option<Record>> {
+    pub(super) fn find(&self, id: u128, now: Timestamp, gone: Option<Location>) -> Answer<Option<Record>> {
         match self.look_up(id, now, gone) {
             None | Some(Answer::Absent(_)) => ready(None),
-            Some(Answer::Archived { seq }) => Answer::Archived { seq },
+            Some(Answer::Archived(at)) => Answer::Archived(at),
             Some(Answer::Ready { value, after }) => Answer::Ready { value: Some(value), after },
         }
     }
 
     /// A live record. One that is settled is shown only when its settlement is on disk: the caller may acknowledge it.
-    fn look_up(&self, id: u128, now: Timestamp, gone: Option<u64>) -> Option<Answer<Record>> {
+    fn look_up(&self, id: u128, now: Timestamp, gone: Option<Location>) -> Option<Answer<Record>> {
         if let Some(kept) = self.reservations.get(&id) {
             let after = kept.record.settlement.as_ref().map_or(0, |_| kept.lsn);
             return (now < kept.forget_at).then(|| Answer::Ready { value: kept.record.clone(), after });
         }
-        let seq = self.archived.get(&id).copied().filter(|seq| gone != Some(*seq))?;
-        Some(Answer::Archived { seq })
+        let at = self.archived.get(&id).copied().filter(|at| gone != Some(*at))?;
+        Some(Answer::Archived(at))
     }
 
     /// Settles a reservation. `settle.lines` are merged: no key twice.
@@ -227,13 +232,13 @@ impl State {
         &mut self,
         now: Timestamp,
         settle: &Settle,
-        gone: Option<u64>,
+        gone: Option<Location>,
     ) -> Result<Answer<SettleOutcome>, StoreError> {
         let id = u128::from_be_bytes(settle.id.0);
         let Some(kept) = self.reservations.get(&id).filter(|kept| now < kept.forget_at) else {
-            let archived = (!self.reservations.contains_key(&id)).then(|| self.archived.get(&id)).flatten();
-            return Ok(match archived.filter(|seq| gone != Some(**seq)) {
-                Some(seq) => Answer::Archived { seq: *seq },
+            // An id in memory is not archived as well.
+            return Ok(match self.archived.get(&id).filter(|at| gone != Some(**at)) {
+                Some(at) => Answer::Archived(*at),
                 None => ready(SettleOutcome::NotFound),
             });
         };
@@ -316,6 +321,17 @@ impl State {
             }
         }
         Ok(settlement)
+    }
+
+    /// The reservation as it is now, if it was not written since it changed.
+    pub(super) fn capture(&mut self, id: u128) -> Option<ReservationRow> {
+        let kept = self.reservations.get_mut(&id).filter(|kept| kept.dirty)?;
+        kept.dirty = false;
+        if kept.record.settlement.is_none() {
+            kept.open_until = kept.forget_at;
+        }
+        let Kept { seq, lsn, forget_at, open_until, .. } = *kept;
+        Some(ReservationRow { id, seq, lsn, forget_at, open_until, record: kept.record.clone() })
     }
 
     /// The states of counters now.

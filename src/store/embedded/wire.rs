@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use thiserror::Error;
 
 use crate::domain::{
     Timestamp,
@@ -14,7 +15,8 @@ use crate::domain::{
 use crate::store::{Settled, SpendAmounts, SpendKey};
 
 /// The bytes are not what was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the bytes are not what was written")]
 pub(super) struct Malformed;
 
 /// Appends seven bits at a time, lowest first.

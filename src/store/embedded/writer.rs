@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     counters::Idle,
     disk::{self, Batch, Expired},
+    segment::{Entry, Location, Segment},
     shared::{Inner, Parked, Shared},
     spend,
     state::ReservationRow,
@@ -37,13 +38,15 @@ const ROUND: Duration = Duration::from_secs(5);
 const ROUND_BYTES: usize = 8 << 20;
 /// Rows written with one commit: about a millisecond of work, and tens of microseconds under the lock. Few in tests, so
 /// that their rounds take several commits and are interrupted.
-const SLICE: usize = if cfg!(test) { 3 } else { 256 };
+const SLICE: usize = if cfg!(test) { 3 } else { 512 };
 /// Between two looks for what can be forgotten.
 const SWEEP: Duration = Duration::from_millis(250);
 /// Counters looked at each time: a few nanoseconds each, under the lock; a million takes two minutes.
 const SWEPT: usize = 2048;
-/// Reservations and lines forgotten each time.
-const FORGOTTEN: u32 = 512;
+/// Lines forgotten each time.
+const FORGOTTEN: usize = 512;
+/// Segments forgotten each time: as many reservations as ten slices.
+const SEGMENTS: u32 = 10;
 /// Between attempts to write while that fails.
 const RETRY: Duration = Duration::from_millis(200);
 /// How long the counter of a day or a week is kept after its first day: past the end of the week and a late report.
@@ -63,6 +66,8 @@ pub(super) struct Writer {
     taken: u64,
     /// The last op whose journal row is gone: no op in the journal is before it.
     covered: u64,
+    /// The last segment written.
+    segment: u64,
     /// An emptied journal buffer, to be swapped in.
     spare: Vec<u8>,
     /// Who waits for the present round, and for the sweep of everything after it.
@@ -96,7 +101,12 @@ impl From<StoreError> for Stop {
 }
 
 impl Writer {
-    pub(super) fn new(inner: Arc<Inner>, connection: Connection, lsn: u64, covered: u64) -> Self {
+    /// `lsn`: the last op in the journal; `covered`: the last one that is in the tables; `segment`: the last one there.
+    pub(super) fn new(
+        inner: Arc<Inner>,
+        connection: Connection,
+        (lsn, covered, segment): (u64, u64, u64),
+    ) -> Self {
         let now = Instant::now();
         Self {
             inner,
@@ -108,6 +118,7 @@ impl Writer {
             // What was replayed is in the journal already.
             taken: lsn,
             covered,
+            segment,
             spare: Vec::new(),
             asked: Vec::new(),
         }
@@ -133,9 +144,10 @@ impl Writer {
         let sweep = !stopping && (sweeping || self.swept_at.elapsed() >= SWEEP);
         // Asked before the lock is taken; what changed since is seen by comparing.
         let expired = if sweep { self.expired() } else { Vec::new() };
-        let (batch, work) = self.collect(stopping, sweep.then_some(expired))?;
-        let truncated = if work { self.commit(&batch)? } else { true };
-        self.finish(batch, truncated)?;
+        let (mut batch, rows) = self.collect(stopping, sweep.then_some(expired))?;
+        let moves = self.pack(&mut batch, rows);
+        let truncated = if batch.is_empty() { true } else { self.commit(&batch)? };
+        self.finish(batch, &moves, truncated)?;
         if stopping { Err(Stop::Asked) } else { Ok(()) }
     }
 
@@ -169,22 +181,25 @@ impl Writer {
     }
 
     fn expired(&self) -> Vec<Expired> {
-        let found = disk::expired(&self.connection, self.inner.clock.now(), self.covered, FORGOTTEN);
+        let found = disk::expired(&self.connection, self.inner.clock.now(), self.covered, SEGMENTS);
         found.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot look for reservations to forget");
             Vec::new()
         })
     }
 
-    /// Takes what is to be written next, all under one lock: rows as they are after the last op of the batch. Whether it is
-    /// anything.
-    fn collect(&mut self, stopping: bool, sweep: Option<Vec<Expired>>) -> Result<(Batch, bool), StoreError> {
+    /// Takes what is to be written next, all under one lock, as it is after the last op of the batch.
+    fn collect(
+        &mut self,
+        stopping: bool,
+        sweep: Option<Vec<Expired>>,
+    ) -> Result<(Batch, Vec<ReservationRow>), StoreError> {
         let inner = Arc::clone(&self.inner);
         let mut shared = inner.lock()?;
         let mut batch = Batch { first: self.taken + 1, last: shared.state.lsn, ..Batch::default() };
         self.taken = batch.last;
         batch.ops = mem::replace(&mut shared.state.journal, mem::take(&mut self.spare));
-        batch.reservations = mem::take(&mut shared.state.displaced);
+        let mut rows = mem::take(&mut shared.state.displaced);
         self.grown += batch.ops.len();
         if let Some(expired) = sweep {
             self.sweep(&mut shared, &mut batch, &expired);
@@ -193,13 +208,25 @@ impl Writer {
             if matches!(self.round, Round::Rest) && self.is_due(&shared) {
                 self.begin(&mut shared, &mut batch);
             }
-            self.fill(&mut shared, &mut batch);
+            self.fill(&mut shared, &mut batch, &mut rows);
         }
-        let rows = batch.counters.len() + batch.reservations.len() + batch.lines.len();
-        let gone = batch.counters_gone.len() + batch.reservations_gone.len();
-        let more = batch.gates.is_some() || batch.truncate.is_some();
-        let work = !batch.ops.is_empty() || rows + gone > 0 || more;
-        Ok((batch, work))
+        Ok((batch, rows))
+    }
+
+    /// Packs reservations into segments, without the lock. The settled ones, to be moved out of memory when they are on
+    /// disk: where they will be, their id and their `lsn`.
+    fn pack(&mut self, batch: &mut Batch, rows: Vec<ReservationRow>) -> Vec<(Location, u128, u64)> {
+        let (settled, open): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| row.record.settlement.is_some());
+        for (rows, are_settled) in [(&open, false), (&settled, true)] {
+            if !rows.is_empty() {
+                self.segment += 1;
+                batch.segments.push(Segment::new(self.segment, are_settled, rows.iter()));
+            }
+        }
+        let segment = self.segment;
+        let places = settled.into_iter().zip(0..);
+        places.map(|(row, place)| (Location { segment, place }, row.id, row.lsn)).collect()
     }
 
     fn begin(&mut self, shared: &mut Shared, batch: &mut Batch) {
@@ -220,21 +247,14 @@ impl Writer {
     }
 
     /// The next slice of the round.
-    fn fill(&mut self, shared: &mut Shared, batch: &mut Batch) {
+    fn fill(&mut self, shared: &mut Shared, batch: &mut Batch, rows: &mut Vec<ReservationRow>) {
         match &mut self.round {
             Round::Rest | Round::Sweeping { .. } => {}
             Round::Truncating { covers } => batch.truncate = Some(*covers),
             Round::Writing { reservations, counters, lines, .. } => {
                 for _ in 0..SLICE {
                     if let Some(id) = reservations.pop() {
-                        let Some(kept) = shared.state.reservations.get_mut(&id).filter(|kept| kept.dirty)
-                        else {
-                            continue;
-                        };
-                        kept.dirty = false;
-                        let (seq, lsn, forget_at) = (kept.seq, kept.lsn, kept.forget_at);
-                        let record = kept.record.clone();
-                        batch.reservations.push(ReservationRow { id, seq, lsn, forget_at, record });
+                        rows.extend(shared.state.capture(id));
                     } else if let Some(slot) = counters.pop() {
                         batch.counters.extend(shared.state.counters.capture(slot));
                     } else if let Some(key) = lines.pop() {
@@ -252,18 +272,24 @@ impl Writer {
     fn sweep(&mut self, shared: &mut Shared, batch: &mut Batch, expired: &[Expired]) {
         let now = self.inner.clock.now();
         let state = &mut shared.state;
-        for Expired { id, seq, lsn } in expired {
-            if let Some(kept) = state.reservations.get(id).filter(|kept| kept.seq == *seq) {
-                // Settled since, and the journal needs the row to replay that: it goes after its next writing.
-                if kept.dirty || kept.lsn != *lsn {
-                    continue;
+        for Expired { number, entries } in expired {
+            let in_memory =
+                |entry: &Entry| state.reservations.get(&entry.id).filter(|kept| kept.seq == entry.seq);
+            // Settled since, and the journal needs the segment to replay that: it goes after their next writing.
+            if entries.iter().filter_map(in_memory).any(|kept| kept.dirty) {
+                continue;
+            }
+            for entry in entries {
+                // Where there is a later version it is in a later segment, and stays with that.
+                if state.reservations.get(&entry.id).is_some_and(|kept| kept.lsn == entry.lsn) {
+                    state.reservations.remove(&entry.id);
                 }
-                state.reservations.remove(id);
+                if state.archived.get(&entry.id).is_some_and(|at| at.segment == *number) {
+                    state.archived.remove(&entry.id);
+                }
             }
-            if state.archived.get(id) == Some(seq) {
-                state.archived.remove(id);
-            }
-            batch.reservations_gone.push(*seq);
+            batch.segments_gone.push(*number);
+            batch.forgotten = now;
         }
         if matches!(self.round, Round::Sweeping { begun: false }) {
             state.counters.restart_sweep();
@@ -271,13 +297,9 @@ impl Writer {
         }
         let (emptied, whole) = state.counters.sweep(SWEPT, self.covered, Over::at(now));
         batch.counters_gone = emptied;
-        let more = state.spend.drop_old(spend::resident_from(now), FORGOTTEN as usize);
+        let more = state.spend.drop_old(spend::resident_from(now), FORGOTTEN);
         self.swept_at = Instant::now();
-        if matches!(self.round, Round::Sweeping { .. })
-            && whole
-            && !more
-            && batch.reservations_gone.is_empty()
-        {
+        if matches!(self.round, Round::Sweeping { .. }) && whole && !more && batch.segments_gone.is_empty() {
             self.round = Round::Rest;
         }
     }
@@ -310,7 +332,12 @@ impl Writer {
     }
 
     /// After a commit: moves settled reservations out of memory, tells those who waited, goes on with the round.
-    fn finish(&mut self, mut batch: Batch, truncated: bool) -> Result<(), StoreError> {
+    fn finish(
+        &mut self,
+        mut batch: Batch,
+        moves: &[(Location, u128, u64)],
+        truncated: bool,
+    ) -> Result<(), StoreError> {
         let inner = Arc::clone(&self.inner);
         let mut shared = inner.lock()?;
         if shared.failing {
@@ -319,11 +346,10 @@ impl Writer {
         let waiters = shared.written(batch.last);
         let state = &mut shared.state;
         let mut moved = Vec::new();
-        for row in batch.reservations.iter().filter(|row| row.record.settlement.is_some()) {
-            let kept = state.reservations.get(&row.id);
-            if kept.is_some_and(|kept| kept.seq == row.seq && kept.lsn == row.lsn) {
-                moved.extend(state.reservations.remove(&row.id));
-                state.archived.insert(row.id, row.seq);
+        for (at, id, lsn) in moves {
+            if state.reservations.get(id).is_some_and(|kept| kept.lsn == *lsn) {
+                moved.extend(state.reservations.remove(id));
+                state.archived.insert(*id, *at);
             }
         }
         drop(shared);

@@ -1,0 +1,169 @@
+//! Reservations on disk: many in one row, because a row each would cost more than everything else the store does.
+//!
+//! A segment is never changed. A reservation that changes is written again, into a later segment, and the version with the
+//! highest `lsn` counts. A segment goes when the last of its reservations is over.
+
+use std::sync::Arc;
+
+use super::{
+    spread::SpreadMap,
+    state::ReservationRow,
+    wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_settled},
+};
+use crate::domain::{
+    Timestamp,
+    counter::{CounterKey, CounterKind, Hold},
+};
+use crate::store::{Record, Settlement};
+
+/// Where a reservation is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Location {
+    pub(super) segment: u64,
+    /// The number of its entry there.
+    pub(super) place: u32,
+}
+
+/// What a segment says of each reservation before the records themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) id: u128,
+    pub(super) seq: u64,
+    pub(super) lsn: u64,
+    pub(super) forget_at: Timestamp,
+    offset: usize,
+}
+
+/// A row of table `segments`.
+#[derive(Default)]
+pub(super) struct Segment {
+    pub(super) number: u64,
+    /// Whether its reservations are settled; all are or none, as the two kinds are kept for different times.
+    pub(super) settled: bool,
+    /// When the last of its reservations is over.
+    pub(super) forget_at: Timestamp,
+    /// The last op that any of them has seen.
+    pub(super) lsn: u64,
+    pub(super) entries: Vec<u8>,
+    pub(super) terms: Vec<u8>,
+    pub(super) records: Vec<u8>,
+}
+
+/// What the holds on one counter have in common, nearly always.
+type Terms = (CounterKey, u64, u64);
+
+impl Segment {
+    /// Writes `rows`, all settled or all open.
+    pub(super) fn new<'a>(
+        number: u64,
+        settled: bool,
+        rows: impl Iterator<Item = &'a ReservationRow>,
+    ) -> Self {
+        let mut segment = Self { number, settled, ..Self::default() };
+        let mut terms = SpreadMap::<Terms, u64>::default();
+        for row in rows {
+            segment.forget_at = segment.forget_at.max(row.forget_at).max(row.open_until);
+            segment.lsn = segment.lsn.max(row.lsn);
+            segment.entries.extend_from_slice(&row.id.to_le_bytes());
+            for int in [row.seq, row.lsn, row.forget_at.0, segment.records.len() as u64] {
+                put_int(&mut segment.entries, int);
+            }
+            segment.put_record(&mut terms, &row.record);
+        }
+        segment
+    }
+
+    fn put_record(&mut self, terms: &mut SpreadMap<Terms, u64>, record: &Record) {
+        let to = &mut self.records;
+        to.extend_from_slice(&record.fingerprint.to_le_bytes());
+        put_int(to, record.reserved_at.0);
+        put_int(to, record.expires_at.0);
+        put_int(to, record.holds.len() as u64);
+        for hold in record.holds.iter() {
+            let next = terms.len() as u64;
+            let kind = kind_to_int(hold.kind);
+            let number = *terms.entry((hold.counter.clone(), kind, hold.limit)).or_insert_with(|| {
+                put_bytes(&mut self.terms, hold.counter.name().as_bytes());
+                for int in [u64::from(hold.counter.period()), kind, hold.limit] {
+                    put_int(&mut self.terms, int);
+                }
+                next
+            });
+            for int in [number, hold.kept, hold.expiring] {
+                put_int(to, int);
+            }
+        }
+        put_bytes(to, &record.note);
+        let Some(settlement) = &record.settlement else {
+            to.push(0);
+            return;
+        };
+        to.push(1);
+        put_int(to, settlement.settled_at.0);
+        put_int(to, settlement.counters.len() as u64);
+        settlement.counters.iter().for_each(|settled| put_settled(to, settled));
+        put_bytes(to, &settlement.note);
+    }
+}
+
+/// The entries of a segment, in order.
+pub(super) fn entries(bytes: &[u8]) -> Result<Vec<Entry>, Malformed> {
+    let mut reader = Reader(bytes);
+    let mut entries = Vec::new();
+    while !reader.is_empty() {
+        let id = u128::from_le_bytes(reader.array()?);
+        let (seq, lsn, forget_at) = (reader.int()?, reader.int()?, reader.time()?);
+        let offset = usize::try_from(reader.int()?).map_err(|_| Malformed)?;
+        entries.push(Entry { id, seq, lsn, forget_at, offset });
+    }
+    Ok(entries)
+}
+
+/// Reads records of one segment.
+pub(super) struct Records<'a> {
+    terms: Vec<(CounterKey, CounterKind, u64)>,
+    records: &'a [u8],
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(terms: &[u8], records: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader(terms);
+        let mut terms = Vec::new();
+        while !reader.is_empty() {
+            let name = reader.text()?;
+            let key = CounterKey::new(name).in_period(reader.small()?);
+            terms.push((key, reader.kind()?, reader.int()?));
+        }
+        Ok(Self { terms, records })
+    }
+
+    pub(super) fn read(&self, entry: &Entry) -> Result<ReservationRow, Malformed> {
+        let mut reader = Reader(self.records.get(entry.offset..).ok_or(Malformed)?);
+        let fingerprint = u64::from_le_bytes(reader.array()?);
+        let (reserved_at, expires_at) = (reader.time()?, reader.time()?);
+        let mut holds = Vec::new();
+        for _ in 0..reader.count()? {
+            let number = usize::try_from(reader.int()?).map_err(|_| Malformed)?;
+            let (counter, kind, limit) = self.terms.get(number).cloned().ok_or(Malformed)?;
+            holds.push(Hold { counter, kind, limit, kept: reader.int()?, expiring: reader.int()? });
+        }
+        let note = reader.bytes()?;
+        let settlement = match reader.byte()? {
+            0 => None,
+            _ => Some(read_settlement(&mut reader)?),
+        };
+        let holds = Arc::from(holds);
+        let record = Record { fingerprint, reserved_at, expires_at, holds, note, settlement };
+        let Entry { id, seq, lsn, forget_at, .. } = *entry;
+        Ok(ReservationRow { id, seq, lsn, forget_at, open_until: Timestamp(0), record })
+    }
+}
+
+fn read_settlement(reader: &mut Reader<'_>) -> Result<Settlement, Malformed> {
+    let settled_at = reader.time()?;
+    let mut counters = Vec::new();
+    for _ in 0..reader.count()? {
+        counters.push(reader.settled()?);
+    }
+    Ok(Settlement { settled_at, counters, note: reader.bytes()? })
+}
