@@ -199,7 +199,7 @@ impl Bench {
         thread::sleep(span.from.saturating_duration_since(Instant::now()));
         let before = Times::take(server, redis.as_deref_mut());
         thread::sleep(span.until.saturating_duration_since(Instant::now()));
-        let after = Times::take(server, redis.as_mut());
+        let after = Times::take(server, redis);
         let tally = load.join().expect("the load panicked").unwrap_or_else(|error| {
             eprintln!("load: {error}");
             Tally { unexpected: 1, ..Tally::default() }
