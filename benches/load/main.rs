@@ -59,6 +59,9 @@ struct Options {
     /// How long each measurement takes [default: 2]
     #[arg(long)]
     seconds: Option<f64>,
+    /// How often a measurement is repeated while other processes take more than 5% of the machine
+    #[arg(long, default_value_t = 2)]
+    patience: usize,
     /// Where the figures are written
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/load.json"))]
     json: PathBuf,
@@ -98,6 +101,7 @@ fn run(options: &Options) -> ExitCode {
         lengths: Lengths { warm_up: Duration::from_millis(500), measured: Duration::from_secs_f64(seconds) },
         redis: Redis::start(),
         script_call: None,
+        patience: options.patience,
         scratch,
     };
     let mut subjects = subjects::all();
@@ -145,7 +149,10 @@ fn measure<'a>(bench: &mut Bench, subjects: &'a [Subject], paces: &[Pace], round
         for round in 1..=rounds {
             for row in rows.iter_mut().filter(|row| row.pace == *pace) {
                 let sample = bench.measure(row.subject, *pace);
-                eprintln!("round {round}/{rounds}: {}: {:.0} calls/s", row.subject.id, sample.calls_per_s);
+                eprintln!(
+                    "round {round}/{rounds}: {}: {:.0} calls/s, others {:.0}%",
+                    row.subject.id, sample.calls_per_s, sample.others_percent
+                );
                 row.samples.push(sample);
             }
         }

@@ -65,8 +65,8 @@ impl Report<'_> {
     /// The table, in Markdown.
     pub(crate) fn table(&self) -> String {
         let mut text = String::from(
-            "| subject | in flight | calls/s | ratio to | p50 µs | p99 µs | server CPU µs/call | workers | Redis CPU µs/call | script µs | load CPU µs/call |\n\
-             |---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|\n",
+            "| subject | in flight | calls/s | ratio to | p50 µs | p99 µs | server CPU µs/call | workers | Redis CPU µs/call | script µs | load CPU µs/call | others |\n\
+             |---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         );
         for row in &self.0 {
             let pace = match row.pace {
@@ -86,7 +86,7 @@ impl Report<'_> {
             let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
             writeln!(
                 text,
-                "| {title} | {pace} | {:.0} | {} | {:.0} | {:.0} | {} | {} | {} | {} | {:.2} |",
+                "| {title} | {pace} | {:.0} | {} | {:.0} | {:.0} | {} | {} | {} | {} | {:.2} | {:.0}% |",
                 row.median(|sample| sample.calls_per_s),
                 limit.as_deref().unwrap_or("–"),
                 row.median(|sample| sample.p50_us),
@@ -96,6 +96,7 @@ impl Report<'_> {
                 number(row.maybe(|sample| sample.redis_us)),
                 number(row.maybe(|sample| sample.script_us)),
                 row.median(|sample| sample.client_us),
+                row.median(|sample| sample.others_percent),
             )
             .unwrap();
             if let Some(p50) = row.maybe(|sample| Some(sample.settle_us?.0)) {
@@ -219,6 +220,7 @@ impl Report<'_> {
                 "redis_cpu_us": row.maybe(|sample| sample.redis_us),
                 "script_us": row.maybe(|sample| sample.script_us),
                 "load_cpu_us": row.median(|sample| sample.client_us),
+                "others_percent": row.median(|sample| sample.others_percent),
                 "connections": row.samples.first().map(|sample| sample.connections),
                 "rounds_calls_per_s": row.samples.iter().map(|sample| sample.calls_per_s).collect::<Vec<_>>(),
             })
