@@ -1,6 +1,7 @@
 //! The gRPC services: the only place that sees protobuf.
 
 mod answer;
+mod codec;
 mod parse;
 mod policy_service;
 mod status;

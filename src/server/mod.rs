@@ -5,6 +5,7 @@
 //! taken. The kernel spreads connections over the sockets; a client with one connection uses one core.
 
 pub mod admin;
+mod connection;
 
 use std::{
     io,
@@ -20,6 +21,7 @@ use tokio::{
     runtime::Builder,
     sync::{mpsc, watch},
 };
+use tokio_stream::StreamExt as _;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::{
     ServingStatus,
@@ -234,7 +236,9 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         Ok((v1, v1alpha)) => router = router.add_service(v1).add_service(v1alpha),
         Err(error) => warn!(%error, "reflection is not served"),
     }
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .map(|accepted| accepted.map(connection::Connection));
     let stopped = async move {
         // An error means that the server was dropped: stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
