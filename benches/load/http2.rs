@@ -5,6 +5,7 @@
 //! decode header blocks: a call succeeded if its stream carried one whole message and was not reset.
 
 use std::{
+    collections::HashMap,
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
 };
@@ -45,6 +46,8 @@ pub(crate) struct Connection {
     send_window: i64,
     /// How much came since the server was last allowed more.
     received: u32,
+    /// The beginnings of messages that come in several frames, by stream.
+    partial: HashMap<u32, Vec<u8>>,
     out: Vec<u8>,
     input: Vec<u8>,
     filled: usize,
@@ -60,6 +63,7 @@ impl Connection {
             next_stream: 1,
             send_window: i64::from(INITIAL_WINDOW),
             received: 0,
+            partial: HashMap::new(),
             out: PREFACE.to_vec(),
             input: vec![0; 256 * 1024],
             filled: 0,
@@ -141,13 +145,7 @@ impl Connection {
                     let received = std::mem::take(&mut self.received);
                     self.frame(WINDOW_UPDATE, 0, 0, &received.to_be_bytes());
                 }
-                if let Some((header, message)) = payload.split_first_chunk::<MESSAGE_HEADER>() {
-                    let length = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
-                    if usize::try_from(length) != Ok(message.len()) {
-                        return Err(io::Error::other("a message in several frames"));
-                    }
-                    on_event(stream, Event::Message(message));
-                }
+                self.message(stream, payload, on_event);
             }
             RST_STREAM => on_event(stream, Event::End),
             SETTINGS if flags & ACK == 0 => self.frame(SETTINGS, ACK, 0, &[]),
@@ -163,6 +161,23 @@ impl Connection {
             on_event(stream, Event::End);
         }
         Ok(())
+    }
+
+    /// Hands on the message in `payload`, or keeps it until the rest of it comes.
+    fn message(&mut self, stream: u32, payload: &[u8], on_event: &mut impl FnMut(u32, Event<'_>)) {
+        let begun = if self.partial.is_empty() { None } else { self.partial.remove(&stream) };
+        let joined = begun.map(|begun| [&begun, payload].concat());
+        let whole = joined.as_deref().unwrap_or(payload);
+        match whole.split_first_chunk::<MESSAGE_HEADER>() {
+            Some(([_, length @ ..], message)) if u32::from_be_bytes(*length) as usize == message.len() => {
+                on_event(stream, Event::Message(message));
+            }
+            // The frame that ends a stream may be empty.
+            _ if whole.is_empty() => {}
+            _ => {
+                self.partial.insert(stream, whole.to_vec());
+            }
+        }
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
