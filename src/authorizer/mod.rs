@@ -9,7 +9,7 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
-use tracing::info;
+use tracing::debug;
 
 use self::ticket::Ticket;
 pub use self::{
@@ -231,8 +231,10 @@ impl<S: Store + Clone> Authorizer<S> {
         })
     }
 
+    /// The answer explains a denial to its caller; the log has it for whoever asks, as a line for each costs more than the
+    /// decision.
     fn log_denial(&self, request: &AuthorizeRequest, violations: &[Violation]) {
-        if !tracing::enabled!(tracing::Level::INFO) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
         let policy = self.shared.policy.load();
@@ -240,7 +242,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let team = who.as_ref().map_or("", |who| &who.team.name);
         let key = who.as_ref().and_then(|who| who.key).map_or("", |key| &key.name);
         for violation in violations {
-            info!(
+            debug!(
                 team,
                 key,
                 model = %request.model,

@@ -93,7 +93,8 @@ fn load_reservations(
             }
             Some(ReservationRow { id, seq, lsn, forget_at, record, .. }) => {
                 state.archived.remove(&id);
-                let kept = Kept { seq, lsn, forget_at, open_until: forget_at, dirty: false, record };
+                let kept =
+                    Box::new(Kept { seq, lsn, forget_at, open_until: forget_at, dirty: false, record });
                 state.reservations.insert(id, kept);
             }
         }

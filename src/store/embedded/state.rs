@@ -64,7 +64,8 @@ pub(super) struct State {
     pub(super) lsn: u64,
     pub(super) counters: Counters,
     /// Reservations that are open, or settled and not written to the table yet.
-    pub(super) reservations: PiecewiseMap<u128, Kept>,
+    /// Boxed, so that a growing table moves pointers.
+    pub(super) reservations: PiecewiseMap<u128, Box<Kept>>,
     /// Settled reservations that are only on disk.
     pub(super) archived: PiecewiseMap<u128, Location>,
     /// When each gate opens.
@@ -199,11 +200,12 @@ impl State {
     pub(super) fn apply_record(&mut self, lsn: u64, id: u128, forget_at: Timestamp, record: Record) {
         self.archived.remove(&id);
         let kept = Kept { seq: lsn, lsn, forget_at, open_until: Timestamp(0), dirty: true, record };
+        let kept = Box::new(kept);
         self.dirty.push(id);
         if let Some(old) = self.reservations.insert(id, kept)
             && old.dirty
         {
-            let Kept { seq, lsn, forget_at, open_until, record, .. } = old;
+            let Kept { seq, lsn, forget_at, open_until, record, .. } = *old;
             self.displaced.push(ReservationRow { id, seq, lsn, forget_at, open_until, record });
         }
     }
@@ -330,7 +332,7 @@ impl State {
         if kept.record.settlement.is_none() {
             kept.open_until = kept.forget_at;
         }
-        let Kept { seq, lsn, forget_at, open_until, .. } = *kept;
+        let Kept { seq, lsn, forget_at, open_until, .. } = **kept;
         Some(ReservationRow { id, seq, lsn, forget_at, open_until, record: kept.record.clone() })
     }
 

@@ -65,7 +65,10 @@ impl Inner {
             push_slot(&mut numbers, hold.kind);
             numbers.extend(&[hold.limit.min(MAX_AMOUNT), hold.kept, hold.expiring]);
         }
-        let mut cmd = script::RESERVE.call(3);
+        // Keys, numbers and names take some 100 bytes for each hold.
+        let record = record::encode(reserve)?;
+        let bytes = 512 + 100 * holds + record.len();
+        let mut cmd = script::RESERVE.call_of(3, 9 + holds + reserve.gates.len(), bytes);
         cmd.arg(&self.keys.counters)
             .arg(&self.keys.history)
             .arg(self.keys.reservation(reserve.id))
@@ -74,9 +77,9 @@ impl Inner {
             .arg(counters)
             .arg(wire::format(2 + holds))
             .arg(self.time_to_live(reserve.ttl_ms.saturating_add(reserve.late_ms)))
-            .arg(record::encode(reserve)?);
+            .arg(record);
         for hold in reserve.holds.iter() {
-            cmd.arg(counter_field(&hold.counter));
+            cmd.arg(&*counter_field(&hold.counter));
         }
         for gate in &reserve.gates {
             cmd.arg(gate_field(gate));
@@ -145,7 +148,7 @@ impl Inner {
             .arg(self.time_to_live(settle.keep_ms))
             .arg(settle.note.as_ref());
         for hold in holds {
-            cmd.arg(counter_field(&hold.counter));
+            cmd.arg(&*counter_field(&hold.counter));
         }
         if let Some((gate, _)) = &settle.close {
             cmd.arg(gate_field(gate));
@@ -171,7 +174,7 @@ impl Inner {
         let mut cmd = script::COUNTERS.call(2);
         cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(numbers.bytes()).arg(numbers.format());
         for (key, _) in keys {
-            cmd.arg(counter_field(key));
+            cmd.arg(&*counter_field(key));
         }
         let answer = bytes(self.link.call(&script::COUNTERS, &cmd).await?)?;
         let mut reader = Reader::new(&answer);

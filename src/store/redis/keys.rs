@@ -1,5 +1,7 @@
 //! The names of keys and of the fields in them. Every key of an organization carries its hash tag, so all are in one slot.
 
+use std::borrow::Cow;
+
 use crate::{
     domain::counter::CounterKey,
     store::{ReservationId, SpendKey},
@@ -39,8 +41,12 @@ impl Keys {
 }
 
 /// The field of a counter: its key, with one more `!` before a leading one, so that no counter has a gate's name.
-pub(super) fn counter_field(key: &CounterKey) -> String {
-    if key.name().starts_with('!') { format!("!{key}") } else { key.to_string() }
+pub(super) fn counter_field(key: &CounterKey) -> Cow<'_, str> {
+    match (key.name().starts_with('!'), key.period()) {
+        (true, _) => Cow::Owned(format!("!{key}")),
+        (false, 0) => Cow::Borrowed(key.name()),
+        (false, _) => Cow::Owned(key.to_string()),
+    }
 }
 
 /// The field of a gate.

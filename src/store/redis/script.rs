@@ -16,8 +16,13 @@ impl Script {
 
     /// A call of the script; the keys and arguments are appended to it.
     pub(super) fn call(&self, keys: usize) -> redis::Cmd {
-        let mut cmd = redis::cmd("EVALSHA");
-        cmd.arg(&self.hash).arg(keys);
+        self.call_of(keys, 0, 0)
+    }
+
+    /// A call of the script with room for so many keys and arguments, of so many bytes together.
+    pub(super) fn call_of(&self, keys: usize, arguments: usize, bytes: usize) -> redis::Cmd {
+        let mut cmd = redis::Cmd::with_capacity(3 + arguments, 64 + bytes);
+        cmd.arg("EVALSHA").arg(&self.hash).arg(keys);
         cmd
     }
 }
