@@ -76,7 +76,9 @@ impl Serialize for Quantities<'_, '_> {
 pub(super) fn encode<T: Serialize>(version: u8, value: &T) -> Result<Bytes, Failure> {
     let mut start = Vec::with_capacity(256);
     start.push(version);
-    postcard::to_extend(value, start).map(Bytes::from).map_err(|source| {
+    // Kept as long as the reservation: no larger than it is.
+    let bytes = postcard::to_extend(value, start).map(|bytes| Bytes::from(bytes.into_boxed_slice()));
+    bytes.map_err(|source| {
         error!(%source, "cannot encode a note");
         Failure::Internal
     })
