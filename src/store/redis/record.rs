@@ -1,12 +1,14 @@
 //! The bytes of a reservation: a header of numbers that the scripts read and write, and the rest, which only this file does.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::wire::Reader;
 use crate::{
-    domain::{Timestamp, counter::CounterState, counter::Hold},
+    domain::{
+        Timestamp,
+        counter::{CounterKey, CounterKind, CounterState, Hold},
+    },
     store::{Record, Reserve, Settled, Settlement, StoreError},
 };
 
@@ -14,10 +16,53 @@ use crate::{
 const VERSION: u8 = 1;
 const OPEN: u64 = 0;
 
+/// A hold in a record. Counters of one owner begin alike, so a name says how much of the name before it has in common with
+/// it: the server's time for a record grows with its bytes.
+#[derive(Serialize, Deserialize)]
+struct PackedHold<'a> {
+    /// Bytes in common with the name before.
+    shared: usize,
+    rest: &'a str,
+    period: u32,
+    kind: CounterKind,
+    limit: u64,
+    kept: u64,
+    expiring: u64,
+}
+
 /// The opaque part of the record that `reserve` makes.
 pub(super) fn encode(reserve: &Reserve) -> Result<Vec<u8>, StoreError> {
-    let parts = (reserve.fingerprint, &*reserve.holds, &reserve.note);
-    postcard::to_extend(&parts, vec![VERSION]).map_err(|_| StoreError::Corrupt)
+    let mut before = "";
+    let holds: Vec<_> = reserve.holds.iter().map(|hold| pack(hold, &mut before)).collect();
+    let mut start = Vec::with_capacity(64 + 40 * holds.len() + reserve.note.len());
+    start.push(VERSION);
+    postcard::to_extend(&(reserve.fingerprint, holds, &reserve.note), start).map_err(|_| StoreError::Corrupt)
+}
+
+fn pack<'a>(hold: &'a Hold, before: &mut &'a str) -> PackedHold<'a> {
+    let name = hold.counter.name();
+    let alike = name.char_indices().zip(before.chars()).find(|((_, a), b)| a != b);
+    let shared = alike.map_or(name.len().min(before.len()), |((at, _), _)| at);
+    *before = name;
+    PackedHold {
+        shared,
+        rest: name.get(shared..).unwrap_or_default(),
+        period: hold.counter.period(),
+        kind: hold.kind,
+        limit: hold.limit,
+        kept: hold.kept,
+        expiring: hold.expiring,
+    }
+}
+
+fn unpack(packed: &PackedHold<'_>, name: &mut String) -> Result<Hold, StoreError> {
+    if packed.shared > name.len() || !name.is_char_boundary(packed.shared) {
+        return Err(StoreError::Corrupt);
+    }
+    name.truncate(packed.shared);
+    name.push_str(packed.rest);
+    let PackedHold { period, kind, limit, kept, expiring, .. } = *packed;
+    Ok(Hold { counter: CounterKey::new(name.as_str()).in_period(period), kind, limit, kept, expiring })
 }
 
 /// A record, and when it is gone.
@@ -32,8 +77,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Record, Timestamp), StoreError> {
     if *version != VERSION {
         return Err(StoreError::Corrupt);
     }
-    let (fingerprint, holds, note): (u64, Arc<[Hold]>, Bytes) =
+    let (fingerprint, packed, note): (u64, Vec<PackedHold<'_>>, Bytes) =
         postcard::from_bytes(opaque).map_err(|_| StoreError::Corrupt)?;
+    let mut name = String::new();
+    let holds = packed.iter().map(|hold| unpack(hold, &mut name)).collect::<Result<_, _>>()?;
     Ok((Record { fingerprint, reserved_at, expires_at, holds, note, settlement }, gone_at))
 }
 
@@ -61,4 +108,27 @@ pub(super) fn decode_settlement(bytes: &[u8]) -> Result<Settlement, StoreError> 
 /// The state of a counter as scripts write it.
 pub(super) fn state(reader: &mut Reader<'_>) -> Result<CounterState, StoreError> {
     Ok(CounterState { used: reader.number()?, settled: reader.number()?, open: reader.number()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_begin_alike_are_read_as_they_were_written() {
+        let names = ["", "a", "ab", "ab", "é", "è", "team/x|tokens", "team/x|to", "team/x|tokens|day", "z"];
+        let kind = CounterKind::Window { slot_ms: 1000 };
+        let hold = |name: &&str| {
+            let counter = CounterKey::new(*name).in_period(20_261_101);
+            Hold { counter, kind, limit: 7, kept: 0, expiring: 1 }
+        };
+        let (mut before, mut name) = ("", String::new());
+        for hold in &names.iter().map(hold).collect::<Vec<_>>() {
+            let packed = pack(hold, &mut before);
+            assert_eq!(&unpack(&packed, &mut name).unwrap(), hold);
+        }
+        let last = hold(&"z");
+        let beyond = PackedHold { shared: 99, ..pack(&last, &mut "") };
+        assert_eq!(unpack(&beyond, &mut name), Err(StoreError::Corrupt));
+    }
 }
