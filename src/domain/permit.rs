@@ -126,7 +126,7 @@ pub(super) fn output_cap(
         }
         return wanted;
     };
-    if wanted == 0 || wanted <= cap {
+    if cap > 0 && wanted <= cap {
         return if wanted == 0 { cap } else { wanted };
     }
     let id = match (of, who.key) {
@@ -135,16 +135,22 @@ pub(super) fn output_cap(
         _ => format!("teams.{}.max_output_tokens", team.name),
     };
     match team.on_exceed {
-        OnExceed::Clamp => {
+        // A grant of none would be read as none given.
+        OnExceed::Clamp if cap > 0 => {
             warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`"))
         }
-        OnExceed::Deny => violations.push(Violation {
-            quantity: Measure::OutputTokens,
-            limit: cap,
-            requested: wanted,
-            message: format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),
-            ..refusal(Reason::MaxOutputTokensExceeded, id, String::new())
-        }),
+        _ => {
+            let message = match wanted {
+                0 => format!("`{id}` permits no output tokens"),
+                _ => format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),
+            };
+            violations.push(Violation {
+                quantity: Measure::OutputTokens,
+                limit: cap,
+                requested: wanted,
+                ..refusal(Reason::MaxOutputTokensExceeded, id, message)
+            });
+        }
     }
     cap
 }
