@@ -13,7 +13,7 @@ use super::{
 use crate::{
     domain::{
         Timestamp,
-        limit::{Limit, Quantity, Threshold, Window, upstream_gate},
+        limit::{Limit, Quantity, Scope, Threshold, Window, upstream_gate},
         money::NanoUsd,
         plan::{self, Plan},
         policy::{OnUnsettled, Policy},
@@ -327,22 +327,31 @@ fn price_failure(error: PriceError) -> Failure {
 /// every threshold is crossed by exactly one record, over all replicas.
 fn crossed(policy: &Policy, ticket: &Ticket, record: &Record, counters: &[Settled]) -> Vec<CrossedAlert> {
     let team = policy.teams.get(&ticket.team);
-    let key = policy.keys.values().find(|(team, key)| key.name == ticket.key && team.name == ticket.team);
+    let mut keys = policy.keys.values().filter(|_| !ticket.key.is_empty());
+    let key = keys.find(|(team, key)| key.name == ticket.key && team.name == ticket.team);
     let limits = policy
         .organization
         .limits
         .iter()
-        .chain(team.into_iter().flat_map(|team| &team.limits))
-        .chain(key.into_iter().filter(|_| !ticket.key.is_empty()).flat_map(|(_, key)| &key.limits));
+        .chain(team.into_iter().flat_map(|team| team.limits.iter().chain(&team.user_limits)))
+        .chain(key.into_iter().flat_map(|(_, key)| &key.limits));
     let budgets =
         limits.filter(|limit| matches!(limit.window, Window::Calendar(_)) && !limit.alerts.is_empty());
     budgets
         .flat_map(|limit| {
             let settled = record.holds.iter().zip(counters);
-            let own = settled.filter(|(hold, _)| hold.counter.name() == limit.counter.name());
+            let own = settled.filter(|(hold, _)| counts_for(limit, hold.counter.name()));
             own.flat_map(|(_, settled)| crossed_of(limit, settled)).collect::<Vec<_>>()
         })
         .collect()
+}
+
+/// Whether this is the counter of the limit, or of one of the users that it holds for.
+fn counts_for(limit: &Limit, counter: &str) -> bool {
+    match (counter.strip_prefix(limit.counter.name()), limit.scope) {
+        (Some(user), Scope::User) => user.starts_with('|'),
+        (rest, _) => rest == Some(""),
+    }
 }
 
 fn crossed_of<'a>(limit: &'a Limit, settled: &'a Settled) -> impl Iterator<Item = CrossedAlert> + 'a {
