@@ -18,7 +18,7 @@ use crate::{
         plan::{self, Plan},
         policy::{OnUnsettled, Policy},
         price::PriceError,
-        request::{Outcome, Unreserved, Usage},
+        request::{Caller, Outcome, Unreserved, Usage},
     },
     store::{
         Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement, SpendAmounts,
@@ -113,9 +113,12 @@ impl<S: Store + Clone> Authorizer<S> {
         let mut now = self.store.now();
         for _ in 0..ATTEMPTS {
             let today = self.today(&policy, now);
-            let plan = plan::compile_unreserved(&policy, subject, now, &today).map_err(unbookable)?;
+            let plan = plan::compile_unreserved(&policy, subject, now, &today)
+                .map_err(|violation| unbookable(violation, &subject.caller))?;
             let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
             let note = ticket::note(&policy, &plan)?;
+            // What cannot be booked must not leave a reservation behind.
+            Charge::of(&Ticket::from_bytes(&note)?, usage.clone(), outcome)?;
             let reserve = reserve_unreserved(id, &plan, note);
             let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
             match self.store.reserve(reserve).await? {
@@ -129,6 +132,9 @@ impl<S: Store + Clone> Authorizer<S> {
                         settlement: None,
                     };
                     return self.book(id, record, usage, outcome, upstream_delay_ms).await;
+                }
+                Reserved::Repeated(record) if !is_about(&record, &plan)? => {
+                    return Err(Failure::RequestIdReused);
                 }
                 Reserved::Repeated(record) => {
                     return self.book(id, record, usage, outcome, upstream_delay_ms).await;
@@ -221,11 +227,19 @@ fn reserve_unreserved(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) ->
     }
 }
 
-fn unbookable(violation: crate::domain::decision::Violation) -> Failure {
+/// Whether the reservation under the `request_id` of a report is of the same request: booked at the price of another model,
+/// or as the repeat of another report, what was used would be lost. A team may report what one of its keys asked for.
+fn is_about(record: &Record, plan: &Plan<'_>) -> Result<bool, Failure> {
+    let ticket = Ticket::from_bytes(&record.note)?;
+    let same_key = plan.who.key.is_none_or(|key| key.name == ticket.key);
+    Ok(same_key && ticket.model == plan.model.name && ticket.operation == plan.operation)
+}
+
+fn unbookable(violation: crate::domain::decision::Violation, caller: &Caller) -> Failure {
     use crate::domain::decision::Reason;
-    match violation.reason {
-        Reason::UnknownTeam => Failure::UnknownTeam(violation.message),
-        Reason::InvalidKey => Failure::UnknownKey,
+    match (violation.reason, caller) {
+        (Reason::UnknownTeam, Caller::Team(name)) => Failure::UnknownTeam(name.clone()),
+        (Reason::InvalidKey, _) => Failure::UnknownKey,
         _ => Failure::NotPriced(violation.message),
     }
 }

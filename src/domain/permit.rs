@@ -25,6 +25,21 @@ impl<'p> Who<'p> {
     /// # Errors
     /// The violation, for a team or key that is not there or has expired.
     pub fn find(policy: &'p Policy, caller: &Caller, now: Timestamp) -> Result<Self, Violation> {
+        let who = Self::named(policy, caller)?;
+        match who.key {
+            Some(key) if key.expires_at.is_some_and(|end| now >= end) => {
+                let id = format!("teams.{}.keys.{}.expires", who.team.name, key.name);
+                Err(refusal(Reason::KeyExpired, id, format!("the key `{}` has expired", key.name)))
+            }
+            _ => Ok(who),
+        }
+    }
+
+    /// Finds whom the caller names in the policy, also by a key that has expired.
+    ///
+    /// # Errors
+    /// The violation, for a team or key that is not there.
+    pub fn named(policy: &'p Policy, caller: &Caller) -> Result<Self, Violation> {
         match caller {
             Caller::Team(name) => {
                 policy.teams.get(name.as_str()).map(|team| Self { team, key: None }).ok_or_else(|| {
@@ -35,14 +50,6 @@ impl<'p> Who<'p> {
                 let (team, key) = policy.keys.get(digest).ok_or_else(|| {
                     refusal(Reason::InvalidKey, "", "the API key is not one of the policy's".to_owned())
                 })?;
-                if key.expires_at.is_some_and(|end| now >= end) {
-                    let id = format!("teams.{}.keys.{}.expires", team.name, key.name);
-                    return Err(refusal(
-                        Reason::KeyExpired,
-                        id,
-                        format!("the key `{}` has expired", key.name),
-                    ));
-                }
                 Ok(Self { team, key: Some(key) })
             }
         }

@@ -115,7 +115,8 @@ pub fn compile_unreserved<'p>(
     now: Timestamp,
     today: &Days,
 ) -> Result<Plan<'p>, Violation> {
-    let who = Who::find(policy, &subject.caller, now)?;
+    // The money is gone: a key that has expired meanwhile still tells who spent it.
+    let who = Who::named(policy, &subject.caller)?;
     let model = policy.catalogue.model(&subject.model);
     let (model, rates, until) = price(model, &subject.model, subject.service_tier, subject.operation, now)?;
     let mut plan = Plan::empty(who, model, rates, subject.operation, today, until);
