@@ -147,7 +147,8 @@ impl<S: Store + Clone> Authorizer<S> {
             }
             match self.attempt(&policy, request, &plan, attempt < ATTEMPTS).await? {
                 ControlFlow::Break(decided) => return Ok(decided),
-                ControlFlow::Continue(Again::At(time)) => now = time,
+                // A new period's budgets may pay for all of it.
+                ControlFlow::Continue(Again::At(time)) => (now, granted) = (time, None),
                 ControlFlow::Continue(Again::With(affordable)) => granted = Some(affordable),
             }
         }
@@ -172,16 +173,39 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::Repeated(_) => return Err(Failure::RequestIdReused),
             Reserved::OutOfDate { now } => return Ok(ControlFlow::Continue(Again::At(now))),
             Reserved::Refused { now, used, refusals, closed } => {
-                let refusing = refusals.iter().map(|refusal| refusal.hold);
-                match plan.affordable_output(refusing, &used) {
+                let refusing = || refusals.iter().map(|refusal| refusal.hold);
+                match plan.affordable_output(refusing(), &used) {
                     Some(affordable) if may_clamp => {
                         return Ok(ControlFlow::Continue(Again::With(affordable)));
                     }
-                    _ => refused(policy, request, plan, now, &used, &refusals, &closed),
+                    _ => match self.refused_at_least(policy, request, plan, refusing()).await? {
+                        Some(decided) => decided,
+                        None => refused(policy, request, plan, now, &used, &refusals, &closed),
+                    },
                 }
             }
         };
         Ok(ControlFlow::Break(decided))
+    }
+
+    /// The refusal in terms of the least that clamping budgets would grant, where that tells another delay than all of it.
+    async fn refused_at_least(
+        &self,
+        policy: &Policy,
+        request: &AuthorizeRequest,
+        plan: &Plan<'_>,
+        refusing: impl Iterator<Item = usize>,
+    ) -> Result<Option<Decided>, Failure> {
+        let Some(least) = plan.at_least(refusing) else { return Ok(None) };
+        let question =
+            Reserve { may_repeat: false, dry_run: true, ..self.reserve_of(policy, request, &least)? };
+        Ok(match self.store.reserve(question).await? {
+            Reserved::Refused { now, used, refusals, closed } => {
+                Some(refused(policy, request, &least, now, &used, &refusals, &closed))
+            }
+            // Others made room or went into a new period meanwhile: the first answer was right when it was given.
+            Reserved::Granted { .. } | Reserved::Repeated(_) | Reserved::OutOfDate { .. } => None,
+        })
     }
 
     fn reserve_of(

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 
 use super::{Authorizer, Decided, Failure};
 use crate::{
@@ -31,12 +31,13 @@ const POLL: Duration = Duration::from_millis(100);
 ///
 /// A team's *turn* is a fair lock: who holds it is the head of the team's queue and the only one of its waiters to ask the
 /// store. `settled` wakes all heads when a reservation is settled in this process. A turn is dropped from the map by the
-/// last one to leave it.
+/// last one to leave it. `closed` only ever turns true, which ends every wait, present and future.
 #[derive(Debug, Default)]
 pub struct Queue {
     turns: Mutex<HashMap<Arc<str>, Arc<tokio::sync::Mutex<()>>>>,
     heads: AtomicUsize,
     settled: Notify,
+    closed: watch::Sender<bool>,
 }
 
 impl Queue {
@@ -45,6 +46,20 @@ impl Queue {
         if self.heads.load(Ordering::Relaxed) > 0 {
             self.settled.notify_waiters();
         }
+    }
+
+    /// Lets nobody wait any more: whoever waits is decided at once.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    async fn closing(&self) {
+        // The sender is held by `self`, so the channel cannot close before it says so.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     fn turn(&self, team: &Arc<str>) -> Arc<tokio::sync::Mutex<()>> {
@@ -111,6 +126,7 @@ impl<S: Store + Clone> Authorizer<S> {
             biased;
             head = place.head() => head,
             () = self.clock.wait_until(deadline) => None,
+            () = self.shared.queue.closing() => None,
         };
         let Some(_head) = head else { return self.decide(request).await };
         loop {
@@ -119,8 +135,12 @@ impl<S: Store + Clone> Authorizer<S> {
             let decided = self.decide(request).await?;
             let now = self.clock.now();
             let Some(again_at) = worth_waiting(&decided, now, deadline) else { return Ok(decided) };
+            if self.shared.queue.is_closed() {
+                return Ok(decided);
+            }
             tokio::select! {
                 () = settled => {}
+                () = self.shared.queue.closing() => {}
                 () = self.clock.wait_until(again_at) => {}
                 () = tokio::time::sleep(POLL) => {}
             }

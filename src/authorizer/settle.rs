@@ -13,12 +13,12 @@ use super::{
 use crate::{
     domain::{
         Timestamp,
-        limit::{Limit, Quantity, Threshold, Window, upstream_gate},
+        limit::{Limit, Quantity, Scope, Threshold, Window, upstream_gate},
         money::NanoUsd,
         plan::{self, Plan},
         policy::{OnUnsettled, Policy},
         price::PriceError,
-        request::{Outcome, Unreserved, Usage},
+        request::{Caller, Outcome, Unreserved, Usage},
     },
     store::{
         Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement, SpendAmounts,
@@ -113,9 +113,12 @@ impl<S: Store + Clone> Authorizer<S> {
         let mut now = self.store.now();
         for _ in 0..ATTEMPTS {
             let today = self.today(&policy, now);
-            let plan = plan::compile_unreserved(&policy, subject, now, &today).map_err(unbookable)?;
+            let plan = plan::compile_unreserved(&policy, subject, now, &today)
+                .map_err(|violation| unbookable(violation, &subject.caller))?;
             let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
             let note = ticket::note(&policy, &plan)?;
+            // What cannot be booked must not leave a reservation behind.
+            Charge::of(&Ticket::from_bytes(&note)?, usage.clone(), outcome)?;
             let reserve = reserve_unreserved(id, &plan, note);
             let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
             match self.store.reserve(reserve).await? {
@@ -129,6 +132,9 @@ impl<S: Store + Clone> Authorizer<S> {
                         settlement: None,
                     };
                     return self.book(id, record, usage, outcome, upstream_delay_ms).await;
+                }
+                Reserved::Repeated(record) if !is_about(&record, &plan)? => {
+                    return Err(Failure::RequestIdReused);
                 }
                 Reserved::Repeated(record) => {
                     return self.book(id, record, usage, outcome, upstream_delay_ms).await;
@@ -221,11 +227,19 @@ fn reserve_unreserved(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) ->
     }
 }
 
-fn unbookable(violation: crate::domain::decision::Violation) -> Failure {
+/// Whether the reservation under the `request_id` of a report is of the same request: booked at the price of another model,
+/// or as the repeat of another report, what was used would be lost. A team may report what one of its keys asked for.
+fn is_about(record: &Record, plan: &Plan<'_>) -> Result<bool, Failure> {
+    let ticket = Ticket::from_bytes(&record.note)?;
+    let same_key = plan.who.key.is_none_or(|key| key.name == ticket.key);
+    Ok(same_key && ticket.model == plan.model.name && ticket.operation == plan.operation)
+}
+
+fn unbookable(violation: crate::domain::decision::Violation, caller: &Caller) -> Failure {
     use crate::domain::decision::Reason;
-    match violation.reason {
-        Reason::UnknownTeam => Failure::UnknownTeam(violation.message),
-        Reason::InvalidKey => Failure::UnknownKey,
+    match (violation.reason, caller) {
+        (Reason::UnknownTeam, Caller::Team(name)) => Failure::UnknownTeam(name.clone()),
+        (Reason::InvalidKey, _) => Failure::UnknownKey,
         _ => Failure::NotPriced(violation.message),
     }
 }
@@ -327,22 +341,31 @@ fn price_failure(error: PriceError) -> Failure {
 /// every threshold is crossed by exactly one record, over all replicas.
 fn crossed(policy: &Policy, ticket: &Ticket, record: &Record, counters: &[Settled]) -> Vec<CrossedAlert> {
     let team = policy.teams.get(&ticket.team);
-    let key = policy.keys.values().find(|(team, key)| key.name == ticket.key && team.name == ticket.team);
+    let mut keys = policy.keys.values().filter(|_| !ticket.key.is_empty());
+    let key = keys.find(|(team, key)| key.name == ticket.key && team.name == ticket.team);
     let limits = policy
         .organization
         .limits
         .iter()
-        .chain(team.into_iter().flat_map(|team| &team.limits))
-        .chain(key.into_iter().filter(|_| !ticket.key.is_empty()).flat_map(|(_, key)| &key.limits));
+        .chain(team.into_iter().flat_map(|team| team.limits.iter().chain(&team.user_limits)))
+        .chain(key.into_iter().flat_map(|(_, key)| &key.limits));
     let budgets =
         limits.filter(|limit| matches!(limit.window, Window::Calendar(_)) && !limit.alerts.is_empty());
     budgets
         .flat_map(|limit| {
             let settled = record.holds.iter().zip(counters);
-            let own = settled.filter(|(hold, _)| hold.counter.name() == limit.counter.name());
+            let own = settled.filter(|(hold, _)| counts_for(limit, hold.counter.name()));
             own.flat_map(|(_, settled)| crossed_of(limit, settled)).collect::<Vec<_>>()
         })
         .collect()
+}
+
+/// Whether this is the counter of the limit, or of one of the users that it holds for.
+fn counts_for(limit: &Limit, counter: &str) -> bool {
+    match (counter.strip_prefix(limit.counter.name()), limit.scope) {
+        (Some(user), Scope::User) => user.starts_with('|'),
+        (rest, _) => rest == Some(""),
+    }
 }
 
 fn crossed_of<'a>(limit: &'a Limit, settled: &'a Settled) -> impl Iterator<Item = CrossedAlert> + 'a {

@@ -303,7 +303,7 @@ impl Layer {
         for (name, value) in all {
             let Some(key) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
             let key = key.to_ascii_lowercase();
-            if NOT_SETTINGS.contains(&key.as_str()) {
+            if NOT_SETTINGS.contains(&key.as_str()) || is_service_link(&key) {
                 continue;
             }
             let Ok(text) = value.into_string() else {
@@ -350,6 +350,12 @@ impl Provider for Layer {
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         Ok(Profile::Default.collect(self.values.clone()))
     }
+}
+
+/// Whether Kubernetes sets this variable in every container of a namespace with a service called `tollgate`:
+/// `TOLLGATE_SERVICE_HOST`, `TOLLGATE_SERVICE_PORT_GRPC`, `TOLLGATE_PORT`, `TOLLGATE_PORT_50051_TCP_ADDR`.
+fn is_service_link(key: &str) -> bool {
+    key == "port" || ["service_host", "service_port", "port_"].iter().any(|start| key.starts_with(start))
 }
 
 /// Which setting, and where its value comes from.

@@ -28,6 +28,11 @@ fn later_sources_go_before_earlier_ones() {
         ("TOLLGATE_POLICY", "p.toml"),
         ("TOLLGATE_API_KEY", "tg_secret"),
         ("TOLLGATE_TEAM", "chatbot"),
+        // What Kubernetes says about a service of our name.
+        ("TOLLGATE_SERVICE_HOST", "10.0.0.1"),
+        ("TOLLGATE_SERVICE_PORT_GRPC", "50051"),
+        ("TOLLGATE_PORT", "tcp://10.0.0.1:50051"),
+        ("TOLLGATE_PORT_50051_TCP_ADDR", "10.0.0.1"),
         ("HOME", "/root"),
     ]);
     let flags = SettingsFlags {

@@ -20,7 +20,9 @@ pub fn violation(
 ) -> Violation {
     let limit = line.limit;
     let bound = limit.bound.unwrap_or(super::MAX_AMOUNT);
-    let retry = match frees_at.or(line.period_end) {
+    // In a new period nothing is used, whatever has not expired by then in the old one.
+    let passes_at = frees_at.into_iter().chain(line.period_end).min();
+    let retry = match passes_at {
         Some(at) if requested <= bound => Retry::After(at.since(now)),
         _ => Retry::Never,
     };

@@ -25,6 +25,21 @@ impl<'p> Who<'p> {
     /// # Errors
     /// The violation, for a team or key that is not there or has expired.
     pub fn find(policy: &'p Policy, caller: &Caller, now: Timestamp) -> Result<Self, Violation> {
+        let who = Self::named(policy, caller)?;
+        match who.key {
+            Some(key) if key.expires_at.is_some_and(|end| now >= end) => {
+                let id = format!("teams.{}.keys.{}.expires", who.team.name, key.name);
+                Err(refusal(Reason::KeyExpired, id, format!("the key `{}` has expired", key.name)))
+            }
+            _ => Ok(who),
+        }
+    }
+
+    /// Finds whom the caller names in the policy, also by a key that has expired.
+    ///
+    /// # Errors
+    /// The violation, for a team or key that is not there.
+    pub fn named(policy: &'p Policy, caller: &Caller) -> Result<Self, Violation> {
         match caller {
             Caller::Team(name) => {
                 policy.teams.get(name.as_str()).map(|team| Self { team, key: None }).ok_or_else(|| {
@@ -35,14 +50,6 @@ impl<'p> Who<'p> {
                 let (team, key) = policy.keys.get(digest).ok_or_else(|| {
                     refusal(Reason::InvalidKey, "", "the API key is not one of the policy's".to_owned())
                 })?;
-                if key.expires_at.is_some_and(|end| now >= end) {
-                    let id = format!("teams.{}.keys.{}.expires", team.name, key.name);
-                    return Err(refusal(
-                        Reason::KeyExpired,
-                        id,
-                        format!("the key `{}` has expired", key.name),
-                    ));
-                }
                 Ok(Self { team, key: Some(key) })
             }
         }
@@ -126,7 +133,7 @@ pub(super) fn output_cap(
         }
         return wanted;
     };
-    if wanted == 0 || wanted <= cap {
+    if cap > 0 && wanted <= cap {
         return if wanted == 0 { cap } else { wanted };
     }
     let id = match (of, who.key) {
@@ -135,16 +142,22 @@ pub(super) fn output_cap(
         _ => format!("teams.{}.max_output_tokens", team.name),
     };
     match team.on_exceed {
-        OnExceed::Clamp => {
+        // A grant of none would be read as none given.
+        OnExceed::Clamp if cap > 0 => {
             warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`"))
         }
-        OnExceed::Deny => violations.push(Violation {
-            quantity: Measure::OutputTokens,
-            limit: cap,
-            requested: wanted,
-            message: format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),
-            ..refusal(Reason::MaxOutputTokensExceeded, id, String::new())
-        }),
+        _ => {
+            let message = match wanted {
+                0 => format!("`{id}` permits no output tokens"),
+                _ => format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),
+            };
+            violations.push(Violation {
+                quantity: Measure::OutputTokens,
+                limit: cap,
+                requested: wanted,
+                ..refusal(Reason::MaxOutputTokensExceeded, id, message)
+            });
+        }
     }
     cap
 }

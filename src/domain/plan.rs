@@ -115,7 +115,8 @@ pub fn compile_unreserved<'p>(
     now: Timestamp,
     today: &Days,
 ) -> Result<Plan<'p>, Violation> {
-    let who = Who::find(policy, &subject.caller, now)?;
+    // The money is gone: a key that has expired meanwhile still tells who spent it.
+    let who = Who::named(policy, &subject.caller)?;
     let model = policy.catalogue.model(&subject.model);
     let (model, rates, until) = price(model, &subject.model, subject.service_tier, subject.operation, now)?;
     let mut plan = Plan::empty(who, model, rates, subject.operation, today, until);
@@ -284,6 +285,25 @@ impl<'p> Plan<'p> {
         }
         let least = self.max_output_tokens.min(line.limit.min_output_tokens);
         self.rates.worst_case(self.operation, &self.size, least).map_or(hold.amount(), NanoUsd::nanos)
+    }
+
+    /// The plan that asks of the clamping budgets among the refusing holds no more than [`Self::least_amount`]: what it
+    /// waits for is what the request waits for, as the budgets would clamp it. `None` where they would free up no sooner,
+    /// since nothing of what they hold expires before their period is over.
+    #[must_use]
+    pub fn at_least(&self, refusing: impl Iterator<Item = usize>) -> Option<Self> {
+        let mut holds = Arc::clone(&self.holds);
+        for index in refusing {
+            let least = self.least_amount(index);
+            let hold = Arc::make_mut(&mut holds).get_mut(index).filter(|hold| hold.expiring > 0);
+            let clamps =
+                self.lines.get(index).is_some_and(|line| line.limit.on_shortfall == OnShortfall::Clamp);
+            if let Some(hold) = hold.filter(|_| clamps) {
+                hold.kept = hold.kept.min(least);
+                hold.expiring = least - hold.kept;
+            }
+        }
+        (holds != self.holds).then(|| Self { holds, ..self.clone() })
     }
 
     /// The fewest output tokens worth granting under every clamping budget that applies.

@@ -86,6 +86,7 @@ pub enum StartError {
 pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
+    shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     ended: mpsc::Receiver<()>,
     drain: Duration,
@@ -123,7 +124,7 @@ impl Server {
         let setup = Setup {
             make_store,
             clock,
-            shared,
+            shared: Arc::clone(&shared),
             health: HealthReporter::new(),
             stop: stopped,
             _ended: ended_sender,
@@ -136,7 +137,7 @@ impl Server {
             address = bound;
             workers.push(worker);
         }
-        Ok(Self { address, stop, workers, ended, drain: options.drain })
+        Ok(Self { address, stop, shared, workers, ended, drain: options.drain })
     }
 
     /// Where it listens.
@@ -146,7 +147,10 @@ impl Server {
     }
 
     /// Takes no more connections, lets calls under way end within the drain's bound, and stops. Answers whether all ended.
+    /// Requests that wait for room are decided at once, and whoever watches the health is told and let go: neither would
+    /// end by itself.
     pub async fn stop(mut self) -> bool {
+        self.shared.queue.close();
         self.stop.send_replace(true);
         let drained = tokio::time::timeout(self.drain, self.ended.recv()).await.is_ok();
         if drained {
@@ -222,9 +226,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
     let Setup { clock, shared, health, mut stop, .. } = setup;
-    if index == 0 {
-        tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone()));
-    }
+    let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
     let policy = PolicyServiceServer::new(PolicyRpc::new(Authorizer::new(store, clock, shared)))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut router = tonic::transport::Server::builder()
@@ -245,6 +247,12 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     };
     if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
         error!(%error, "a listener failed");
+    }
+    // Without connections of its own this worker is done at once, but those who watch on others are told from here.
+    if let Some(watch) = watch
+        && watch.await.is_err()
+    {
+        error!("the watch over the store's health had panicked");
     }
 }
 
@@ -269,7 +277,7 @@ fn reflection() -> Result<
 }
 
 /// Keeps `grpc.health.v1` true to the store.
-async fn watch_health<S: Store>(store: S, health: HealthReporter, mut stop: watch::Receiver<bool>) {
+async fn watch_health<S: Store>(store: S, mut health: HealthReporter, mut stop: watch::Receiver<bool>) {
     let mut serving = None;
     loop {
         let now = store.ping().await.is_ok();
@@ -288,6 +296,9 @@ async fn watch_health<S: Store>(store: S, health: HealthReporter, mut stop: watc
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    health.set_service_status("", ServingStatus::NotServing).await;
-    health.set_service_status(SERVICE_NAME, ServingStatus::NotServing).await;
+    for service in ["", SERVICE_NAME] {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+        // Ends the streams of those who watch, after this last word.
+        health.clear_service_status(service).await;
+    }
 }

@@ -32,18 +32,18 @@ local function day_number(year, month, day)
     + math.floor((153 * (month - 3) + 2) / 5) + day - 719469
 end
 
--- Nothing asks for a day or a week after 40 days, nor for a month after 13.
-local function is_over(field)
-  local name, year, month, day = field:match('^(.*)@(%d%d%d%d)(%d%d)(%d%d)$')
-  if not name then return false end
-  local short = name:find('day$') or name:find('week$')
-  return now >= (day_number(year + 0, month + 0, day + 0) + (short and 40 or 400)) * DAY_MS
+-- Nothing asks for a period after 40 days, nor for one that began on the first, which may be a month, after 13 months.
+-- Only budgets have periods: the name of any other counter may end as if it had one, as a user chooses that end.
+local function is_over(field, v)
+  local year, month, day = field:match('@(%d%d%d%d)(%d%d)(%d%d)$')
+  if #v ~= 48 or not year then return false end
+  return now >= (day_number(year + 0, month + 0, day + 0) + (day == '01' and 400 or 40)) * DAY_MS
 end
 
 local function is_idle(field, v, history)
   if field:sub(1, 6) == '!gate/' then return now >= struct.unpack('<d', v) end
   if field == '!layout' then return false end
-  if is_over(field) then return true end
+  if is_over(field, v) then return true end
   if #v == 48 then
     local base, settled, open = struct.unpack('<ddd', v, 25)
     if base ~= 0 or settled ~= 0 or open ~= 0 then return false end

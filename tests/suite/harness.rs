@@ -179,6 +179,11 @@ impl Server {
     pub(crate) const fn address(&self) -> SocketAddr {
         self.server.address()
     }
+
+    /// Stops it; whether all calls under way ended by themselves.
+    pub(crate) async fn stop(self) -> bool {
+        self.server.stop().await
+    }
 }
 
 /// A connection, as soon as there is somebody to talk to.

@@ -6,7 +6,7 @@ use calls::in_order;
 use tollgate::rpc::proto::{AuthorizeResponse, Decision};
 use tonic::Status;
 
-use crate::harness::{START, Server, StoreKind, chat, used};
+use crate::harness::{START, Server, StoreKind, chat, connect, used};
 
 const POLICY: &str = r#"
 [organization]
@@ -127,5 +127,36 @@ async fn a_wait_that_is_over_is_answered_with_what_refuses() {
         assert_eq!(answer.decision(), Decision::Denied);
         assert_eq!(answer.violations.len(), 1);
         assert_eq!(answer.violations[0].limit_id, "teams.chatbot.max_in_flight");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_ends_every_wait_and_tells_who_watches() {
+    use tonic_health::pb::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    };
+    let server = Server::start(StoreKind::Embedded, POLICY, START).await;
+    let mut client = server.client().await;
+    let request = chat("chatbot", "openai/gpt-oss-20b", 100, 100);
+    let _open = reservation(client.authorize(request.clone()).await.map(tonic::Response::into_inner));
+    let (mut answers, _calls) = in_order(&client, vec![request.clone(); 2]);
+    client.authorize(chat("research", "openai/gpt-oss-20b", 100, 100)).await.unwrap();
+    let mut watched = Vec::new();
+    // Several connections, as the kernel chooses which core has each.
+    for _ in 0..4 {
+        let mut health = HealthClient::new(connect(server.address()).await);
+        let mut states = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+        while states.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
+        watched.push(states);
+    }
+    assert!(server.stop().await, "all calls end by themselves");
+    for _ in 0..2 {
+        let (_, answer) = answers.recv().await.expect("both are answered");
+        assert_eq!(answer.expect("an answer").decision(), Decision::Denied);
+    }
+    for mut states in watched {
+        let last = states.message().await.unwrap().expect("a last word");
+        assert_eq!(last.status(), ServingStatus::NotServing);
+        assert!(states.message().await.unwrap().is_none(), "and no more");
     }
 }

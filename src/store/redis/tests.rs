@@ -212,6 +212,25 @@ async fn a_sweep_removes_what_is_idle_and_nothing_else() {
     assert_eq!(store.sweep(0, 100).await, Ok(1));
 }
 
+#[tokio::test]
+async fn a_sweep_takes_no_users_name_for_a_period() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    let in_period = |name: &str, day| CounterKey::new(name).in_period(day);
+    let mut holds = vec![hold("team/a/user|requests|minute|x@20200101", WINDOW, 1, 0, 1)];
+    let month = in_period("team/a/user|usd|month|friday", 20_261_101);
+    holds.push(Hold { counter: month, ..hold("", BUDGET, 100, 5, 0) });
+    holds.push(Hold { counter: in_period("team/a|usd|day", 20_261_120), ..hold("", BUDGET, 100, 5, 0) });
+    store.reserve(request(1, holds.clone())).await.unwrap();
+    assert_eq!(store.sweep(0, 100).await, Ok(0));
+    let again = store.reserve(request(2, vec![holds.remove(0)])).await;
+    assert!(matches!(again, Ok(Reserved::Refused { .. })), "{again:?}");
+    // 2026-11-20 and 40 days: the window is idle by then, the day over, the month kept.
+    clock.set(Timestamp(1_795_132_800_000 + 40 * 86_400_000));
+    assert_eq!(store.sweep(0, 100).await, Ok(2));
+}
+
 /// Numbers that only depend on the seed.
 struct Dice(u64);
 
