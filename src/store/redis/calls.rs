@@ -24,12 +24,24 @@ use crate::{
 /// Under a manual clock a record's time to live, which runs in real time, must not end before the test's.
 const MANUAL_SLACK_MS: u64 = 86_400_000;
 
+/// The estimate of the server's time errs by about the time of a call, so the bound on a late reservation leaves more. Where it
+/// errs by more than that, as before the first answer, the server says so and the call is made again.
+const LEAST_PATIENCE_MS: u64 = 500;
+
 impl Inner {
     pub(super) async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
         if reserve.holds.iter().any(|h| h.kept.saturating_add(h.expiring) > MAX_AMOUNT) {
             return Err(StoreError::Overflow);
         }
-        let cmd = self.reserve_command(&reserve)?;
+        match self.reserve_once(&reserve).await? {
+            // Not the caller's bound but ours, from an estimate of the server's time that is put right by this answer.
+            Reserved::OutOfDate { now } if reserve.valid.contains(&now) => self.reserve_once(&reserve).await,
+            reserved => Ok(reserved),
+        }
+    }
+
+    async fn reserve_once(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
+        let cmd = self.reserve_command(reserve)?;
         let answer = bytes(self.link.call(&script::RESERVE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         let outcome = reader.number()?;
@@ -52,7 +64,7 @@ impl Inner {
             u64::from(reserve.may_repeat),
             u64::from(reserve.dry_run),
             reserve.valid.start.0,
-            reserve.valid.end.0,
+            reserve.valid.end.min(self.given_up_at()).0,
             reserve.ttl_ms,
             reserve.late_ms,
             size(holds),
@@ -85,6 +97,17 @@ impl Inner {
             cmd.arg(gate_field(gate));
         }
         Ok(cmd)
+    }
+
+    /// When whoever reserves now has surely gone. What the server only comes to after a stall must not take anything then:
+    /// nobody would settle it, and a budget could be charged its worst case for a request that was never sent.
+    fn given_up_at(&self) -> Timestamp {
+        match &self.clock {
+            Clock::System => {
+                self.now().plus(self.link.deadline_ms().saturating_mul(2).max(LEAST_PATIENCE_MS))
+            }
+            Clock::Manual(_) => Timestamp(u64::MAX),
+        }
     }
 
     pub(super) async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {

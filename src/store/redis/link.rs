@@ -60,6 +60,11 @@ impl Link {
         Self { state, broken, silent: AtomicU32::new(0), deadline }
     }
 
+    /// The longest that a call waits.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Sends a command and waits for its answer, until the deadline.
     pub(super) async fn run(&self, cmd: &Cmd) -> Result<Value, StoreError> {
         self.bounded("command", self.attempt(cmd, None)).await

@@ -231,6 +231,29 @@ async fn a_sweep_takes_no_users_name_for_a_period() {
     assert_eq!(store.sweep(0, 100).await, Ok(2));
 }
 
+#[tokio::test]
+async fn what_the_server_comes_to_too_late_takes_nothing() {
+    let Some(server) = Server::start() else { return };
+    let store = server.store(Clock::System);
+    until_up(&store).await;
+    let holds = || vec![hold("b", BUDGET, 100, 30, 20)];
+    // The server's clock is far from where the first call thinks it is.
+    store.0.offset_ms.store(-5_000, Ordering::Relaxed);
+    assert!(matches!(store.reserve(request(1, holds())).await, Ok(Reserved::Granted { .. })));
+    let stall = redis::cmd("CLIENT").arg("PAUSE").arg(900).arg("ALL").to_owned();
+    store.0.link.run(&stall).await.unwrap();
+    assert_eq!(store.reserve(request(2, holds())).await, Err(StoreError::Unavailable));
+    let counters = || store.counters(vec![(CounterKey::new("b"), BUDGET)]);
+    let after = loop {
+        if let Ok(states) = counters().await {
+            break states;
+        }
+    };
+    assert_eq!((after[0].used, after[0].open), (50, 1), "only the first");
+    assert_eq!(store.find(ReservationId([2; 16])).await, Ok(None));
+    assert!(matches!(store.reserve(request(2, holds())).await, Ok(Reserved::Granted { .. })));
+}
+
 /// Numbers that only depend on the seed.
 struct Dice(u64);
 
