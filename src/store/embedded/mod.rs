@@ -136,7 +136,7 @@ struct Handle {
     reader: Mutex<Connection>,
     writer: Option<JoinHandle<()>>,
     /// Locked for as long as the store is open; released after the writer has ended.
-    _lock: File,
+    lock: File,
 }
 
 impl fmt::Debug for EmbeddedStore {
@@ -179,7 +179,7 @@ impl EmbeddedStore {
         let writer = Writer::new(Arc::clone(&inner), connection, (lsn, covered, segment));
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
-        Ok(Self(Arc::new(Handle { inner, reader: Mutex::new(reader), writer: Some(writer), _lock: lock })))
+        Ok(Self(Arc::new(Handle { inner, reader: Mutex::new(reader), writer: Some(writer), lock })))
     }
 
     /// Writes everything to the tables now, and forgets whatever is over. The store does both by itself, bit by bit.
@@ -270,6 +270,10 @@ impl Drop for Handle {
             && writer.join().is_err()
         {
             tracing::error!("the writer of the embedded store had panicked");
+        }
+        // Closing it would not do while a child that this process has just forked still holds a copy of it.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "the lock of the embedded store's directory is not released yet");
         }
     }
 }
