@@ -1,6 +1,7 @@
 //! `tollgate serve`: the service itself.
 
 use std::{
+    fmt::Write as _,
     io::{self, Write as _},
     num::NonZeroUsize,
     path::PathBuf,
@@ -27,6 +28,11 @@ use crate::{
     config::{
         Finding, LogFormat, PolicySource, PolicySourceError, Reload, Settings, SettingsError, SettingsFlags,
         StoreUrl,
+    },
+    domain::{
+        policy::Policy,
+        price::catalogue::Model,
+        request::{Operation, ServiceTier, Size},
     },
     server::{Options, Server, StartError, admin},
     store::{
@@ -190,22 +196,47 @@ fn announce(settings: &Settings, source: &PolicySource, address: std::net::Socke
     // As it was called, so that the lines work as they stand: `cargo run` puts nothing on the path.
     let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
     let (organization, teams, revision) = (&policy.organization.id, policy.teams.len(), &status.revision);
-    let text = format!(
+    let mut text = format!(
         "Tollgate listens on {address}\n\
          \x20 policy    {file}: organization {organization}, {teams} teams, revision {revision}\n\
          \x20 store     {store}\n\
-         {admin}\n\
-         Try, in another terminal:\n\
-         \x20 {program} authorize --address {address} --team chatbot --model openai/gpt-oss-120b --input-tokens 1200 --max-output-tokens 500\n\
-         \x20 {program} spend --address {address}\n\
-         or with grpcurl:\n\
-         \x20 grpcurl -plaintext -d '{{\"team\":\"chatbot\",\"model\":\"openai/gpt-oss-120b\",\"operation\":\"OPERATION_CHAT_COMPLETION\",\"input_tokens\":1200}}' {address} tollgate.v1.PolicyService/Authorize\n\
-         \x20 grpcurl -plaintext {address} tollgate.v1.PolicyService/GetSpend\n",
+         {admin}\n",
         store = settings.store,
     );
+    if let Some((team, model, output)) = something_to_try(&policy) {
+        let _ = write!(
+            text,
+            "Try, in another terminal:\n\
+         \x20 {program} authorize --address {address} --team {team} --model {model} --input-tokens 1200 --max-output-tokens {output}\n\
+         \x20 {program} spend --address {address}\n\
+         or with grpcurl:\n\
+         \x20 grpcurl -plaintext -d '{{\"team\":\"{team}\",\"model\":\"{model}\",\"operation\":\"OPERATION_CHAT_COMPLETION\",\"input_tokens\":1200}}' {address} tollgate.v1.PolicyService/Authorize\n\
+         \x20 grpcurl -plaintext {address} tollgate.v1.PolicyService/GetSpend\n",
+        );
+    }
     let mut out = io::stdout().lock();
     // Nobody may be reading: the service runs all the same.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// A team of the policy, a model it may chat with, and an output that it may ask for.
+fn something_to_try(policy: &Policy) -> Option<(&str, &str, u64)> {
+    let now = Clock::System.now();
+    let mut teams: Vec<_> = policy.teams.values().collect();
+    teams.sort_by(|a, b| a.name.cmp(&b.name));
+    teams.into_iter().filter(|team| team.operations.contains(&Operation::Chat)).find_map(|team| {
+        let output = team.max_output_tokens.unwrap_or(500).min(500);
+        let chats = |model: &&Model| {
+            let rates = model.rates(ServiceTier::OnDemand, now);
+            rates.is_some_and(|(rates, _)| rates.input_only(Operation::Chat, &Size::default()).is_ok())
+        };
+        let mut models = policy
+            .catalogue
+            .models()
+            .filter(|m| team.models.iter().any(|p| p.matches(&m.name)))
+            .filter(chats);
+        models.next().filter(|_| output > 0).map(|model| (&*team.name, &*model.name, output))
+    })
 }
 
 /// The policy on the admin page.
