@@ -5,6 +5,7 @@ mod check;
 mod client;
 mod json;
 mod keys;
+mod log_thread;
 mod prices;
 mod record;
 mod screen;

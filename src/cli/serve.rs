@@ -22,7 +22,10 @@ use tokio::{
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::screen::colours_on;
+use super::{
+    log_thread::{self, LogGuard},
+    screen::colours_on,
+};
 use crate::{
     authorizer::{Queue, Shared},
     config::{
@@ -96,7 +99,7 @@ impl Serve {
 
     fn serve(self) -> Result<(), ServeError> {
         let settings = Settings::load(self.config.as_deref(), &self.flags)?;
-        start_log(&settings);
+        let _log = start_log(&settings)?;
         let policy = match &settings.policy {
             Some(path) => PolicySource::open(path)?,
             None => PolicySource::example()?,
@@ -170,11 +173,11 @@ where
     if server.stop().await { Ok(()) } else { Err(ServeError::Drain(settings.drain_seconds)) }
 }
 
-fn start_log(settings: &Settings) {
+fn start_log(settings: &Settings) -> io::Result<LogGuard> {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = colours_on(&io::stderr());
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours);
+    let (writer, guard) = log_thread::start(io::stderr())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
     let started = match settings.log_format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -182,6 +185,7 @@ fn start_log(settings: &Settings) {
     if started.is_err() {
         warn!("another log was started before");
     }
+    Ok(guard)
 }
 
 /// Says, in a few lines, what runs and what to try.

@@ -1,0 +1,143 @@
+//! The log's way out: through a thread of its own, so that whoever reads the log slowly, or not at all, holds up no decision.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, Receiver, SyncSender, TrySendError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tracing::warn;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that may wait to be written: some seconds of a busy service, and some megabytes at the most.
+const LINES: usize = 1024;
+/// How long an ending process waits for its last lines to be read.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+enum Message {
+    Line(Vec<u8>),
+    /// Answered when everything before it is written.
+    Flush(SyncSender<()>),
+}
+
+/// Writes lines without waiting: one that has no room is lost, and counted.
+#[derive(Clone)]
+pub(super) struct LogWriter {
+    lines: SyncSender<Message>,
+    /// Lines lost since the thread last told. A count for itself; it orders nothing else.
+    lost: Arc<AtomicU64>,
+}
+
+/// Waits for what was logged to be written, for a moment, when dropped.
+pub(super) struct LogGuard(SyncSender<Message>);
+
+/// Starts the thread that writes to `out`.
+///
+/// # Errors
+/// The system gives no thread.
+pub(super) fn start<W: Write + Send + 'static>(out: W) -> io::Result<(LogWriter, LogGuard)> {
+    let (lines, waiting) = mpsc::sync_channel(LINES);
+    let lost = Arc::new(AtomicU64::new(0));
+    let writer = LogWriter { lines: lines.clone(), lost: Arc::clone(&lost) };
+    thread::Builder::new().name("log".to_owned()).spawn(move || write(out, &waiting, &lost))?;
+    Ok((writer, LogGuard(lines)))
+}
+
+fn write<W: Write>(mut out: W, waiting: &Receiver<Message>, lost: &AtomicU64) {
+    for message in waiting {
+        match message {
+            // Where nobody reads any more there is nobody to tell.
+            Message::Line(line) => drop(out.write_all(&line)),
+            Message::Flush(done) => {
+                let _ = out.flush();
+                let _ = done.try_send(());
+            }
+        }
+        // Only now is there room to say so.
+        let lines = lost.swap(0, Ordering::Relaxed);
+        if lines > 0 {
+            warn!(lines, "lines of the log were lost, as it was read too slowly");
+        }
+    }
+}
+
+impl Write for LogWriter {
+    /// Takes a whole line, which is how `tracing` writes.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.lines.try_send(Message::Line(line.to_vec())).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for LogWriter {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        let started = Instant::now();
+        let (done, written) = mpsc::sync_channel(1);
+        let mut last = Message::Flush(done);
+        // A full channel has room again soon, unless nobody reads.
+        while let Err(TrySendError::Full(message)) = self.0.try_send(last) {
+            if started.elapsed() >= FAREWELL {
+                return;
+            }
+            last = message;
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _ = written.recv_timeout(FAREWELL.saturating_sub(started.elapsed()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Writes nothing before it is permitted to.
+    struct Blocked(Receiver<()>, Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Blocked {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            self.1.lock().unwrap().extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_holds_nobody_up() {
+        let (permit, permits) = mpsc::channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let (mut writer, guard) = start(Blocked(permits, Arc::clone(&written))).unwrap();
+        for _ in 0..2 * LINES {
+            writer.write_all(b"line\n").unwrap();
+        }
+        assert!(writer.lost.load(Ordering::Relaxed) >= LINES as u64 - 1);
+        drop(permit);
+        drop(guard);
+        let lines = written.lock().unwrap().len() / b"line\n".len();
+        assert!((LINES..=LINES + 1).contains(&lines), "{lines}");
+    }
+}
