@@ -223,6 +223,48 @@ pub struct SpendAmounts {
     pub characters: u64,
 }
 
+impl SpendAmounts {
+    /// The amounts in the order in which stores write them.
+    #[must_use]
+    pub const fn to_numbers(&self) -> [u64; 8] {
+        [
+            self.cost_nanos,
+            self.requests,
+            self.input_tokens,
+            self.cached_input_tokens,
+            self.output_tokens,
+            self.reasoning_tokens,
+            self.audio_ms,
+            self.characters,
+        ]
+    }
+
+    /// The inverse of [`SpendAmounts::to_numbers`].
+    #[must_use]
+    pub const fn from_numbers(numbers: [u64; 8]) -> Self {
+        let [
+            cost_nanos,
+            requests,
+            input_tokens,
+            cached_input_tokens,
+            output_tokens,
+            reasoning_tokens,
+            audio_ms,
+            characters,
+        ] = numbers;
+        Self {
+            cost_nanos,
+            requests,
+            input_tokens,
+            cached_input_tokens,
+            output_tokens,
+            reasoning_tokens,
+            audio_ms,
+            characters,
+        }
+    }
+}
+
 /// Why a store could not answer. No variant carries an address, a key or a script's error to the caller; details are logged
 /// where they happen.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use super::{
     segment::{self, Entry, Location, Records, Segment},
     spend::LineRow,
     state::ReservationRow,
-    wire::{Malformed, amounts_from_ints, amounts_to_ints, kind_from_int, kind_to_int},
+    wire::{Malformed, kind_from_int, kind_to_int},
 };
 use crate::domain::{Timestamp, counter::CounterKey};
 use crate::store::{SpendAmounts, SpendKey};
@@ -171,7 +171,7 @@ fn write_segments(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Res
 fn write_lines(transaction: &Transaction<'_>, lines: &[LineRow]) -> rusqlite::Result<()> {
     for LineRow { key, amounts, lsn } in lines {
         let sql = "INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-        let [a, b, c, d, e, f, g, h] = amounts_to_ints(amounts).map(int);
+        let [a, b, c, d, e, f, g, h] = amounts.to_numbers().map(int);
         let SpendKey { month, team, day, model, key } = key;
         transaction.prepare_cached(sql)?.execute(params![
             month,
@@ -342,7 +342,7 @@ fn line_of(row: &Row<'_>) -> rusqlite::Result<LineRow> {
     for (int, at) in ints.iter_mut().zip(5..) {
         *int = uint(row, at)?;
     }
-    Ok(LineRow { key, amounts: amounts_from_ints(ints), lsn: uint(row, 13)? })
+    Ok(LineRow { key, amounts: SpendAmounts::from_numbers(ints), lsn: uint(row, 13)? })
 }
 
 /// SQLite's integers are signed; what is past their end (a time that never comes) becomes the last of them.

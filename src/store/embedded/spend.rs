@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use super::wire::{amounts_from_ints, amounts_to_ints};
 use crate::domain::{MAX_AMOUNT, Timestamp};
 use crate::store::{SpendAmounts, SpendKey, StoreError};
 
@@ -163,11 +162,11 @@ pub(super) fn merged(lines: Vec<(SpendKey, SpendAmounts)>) -> Vec<(SpendKey, Spe
     for (key, added) in lines {
         match merged.iter_mut().find(|(other, _)| *other == key) {
             Some((_, amounts)) => {
-                let mut ints = amounts_to_ints(amounts);
-                for (int, more) in ints.iter_mut().zip(amounts_to_ints(&added)) {
+                let mut ints = amounts.to_numbers();
+                for (int, more) in ints.iter_mut().zip(added.to_numbers()) {
                     *int = int.saturating_add(more);
                 }
-                *amounts = amounts_from_ints(ints);
+                *amounts = SpendAmounts::from_numbers(ints);
             }
             None => merged.push((key, added)),
         }
@@ -176,11 +175,11 @@ pub(super) fn merged(lines: Vec<(SpendKey, SpendAmounts)>) -> Vec<(SpendKey, Spe
 }
 
 fn sum(amounts: SpendAmounts, added: &SpendAmounts) -> Option<SpendAmounts> {
-    let mut ints = amounts_to_ints(&amounts);
-    for (int, more) in ints.iter_mut().zip(amounts_to_ints(added)) {
+    let mut ints = amounts.to_numbers();
+    for (int, more) in ints.iter_mut().zip(added.to_numbers()) {
         *int = int.checked_add(more).filter(|sum| *sum <= MAX_AMOUNT)?;
     }
-    Some(amounts_from_ints(ints))
+    Some(SpendAmounts::from_numbers(ints))
 }
 
 /// The first month kept in memory: the one before the month that `now` is in, in UTC.

@@ -66,45 +66,8 @@ pub(super) fn put_line(to: &mut Vec<u8>, key: &SpendKey, amounts: &SpendAmounts)
     for text in [&key.team, &key.model, &key.key] {
         put_bytes(to, text.as_bytes());
     }
-    for amount in amounts_to_ints(amounts) {
+    for amount in amounts.to_numbers() {
         put_int(to, amount);
-    }
-}
-
-/// The amounts in the order of the columns of table `spend`.
-pub(super) const fn amounts_to_ints(amounts: &SpendAmounts) -> [u64; 8] {
-    [
-        amounts.cost_nanos,
-        amounts.requests,
-        amounts.input_tokens,
-        amounts.cached_input_tokens,
-        amounts.output_tokens,
-        amounts.reasoning_tokens,
-        amounts.audio_ms,
-        amounts.characters,
-    ]
-}
-
-pub(super) const fn amounts_from_ints(ints: [u64; 8]) -> SpendAmounts {
-    let [
-        cost_nanos,
-        requests,
-        input_tokens,
-        cached_input_tokens,
-        output_tokens,
-        reasoning_tokens,
-        audio_ms,
-        characters,
-    ] = ints;
-    SpendAmounts {
-        cost_nanos,
-        requests,
-        input_tokens,
-        cached_input_tokens,
-        output_tokens,
-        reasoning_tokens,
-        audio_ms,
-        characters,
     }
 }
 
@@ -186,6 +149,6 @@ impl Reader<'_> {
         for int in &mut ints {
             *int = self.int()?;
         }
-        Ok((SpendKey { month, team, day, model, key }, amounts_from_ints(ints)))
+        Ok((SpendKey { month, team, day, model, key }, SpendAmounts::from_numbers(ints)))
     }
 }

@@ -286,24 +286,11 @@ fn merged(lines: &[(SpendKey, SpendAmounts)]) -> BTreeMap<&SpendKey, [u64; 8]> {
     let mut merged = BTreeMap::new();
     for (key, amounts) in lines {
         let sums: &mut [u64; 8] = merged.entry(key).or_default();
-        for (sum, amount) in sums.iter_mut().zip(columns(amounts)) {
+        for (sum, amount) in sums.iter_mut().zip(amounts.to_numbers()) {
             *sum = sum.saturating_add(amount);
         }
     }
     merged
-}
-
-const fn columns(amounts: &SpendAmounts) -> [u64; 8] {
-    [
-        amounts.cost_nanos,
-        amounts.requests,
-        amounts.input_tokens,
-        amounts.cached_input_tokens,
-        amounts.output_tokens,
-        amounts.reasoning_tokens,
-        amounts.audio_ms,
-        amounts.characters,
-    ]
 }
 
 /// The inverse of [`columns`].
