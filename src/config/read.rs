@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     document::Node,
+    envoy,
     findings::Findings,
     limits::{Subject, budgets, budgets_from_month, rates},
     place::Place,
@@ -17,6 +18,7 @@ use crate::domain::{
     Timestamp,
     calendar::parse_time_zone,
     limit::Limit,
+    policy::envoy::{EnvoyPolicy, KeyPlace},
     policy::{Key, ModelPattern, OnExceed, OnUnsettled, Organization, Team},
     request::Operation,
 };
@@ -29,6 +31,10 @@ pub(super) struct Declared {
     pub(super) teams: Vec<DeclaredTeam>,
     /// Its prices.
     pub(super) prices: Vec<Override>,
+    /// What it says of Envoy.
+    pub(super) envoy: EnvoyPolicy,
+    /// Where its Groq key is.
+    pub(super) upstream_key: KeyPlace,
 }
 
 /// A team and where it is declared.
@@ -67,11 +73,14 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
     };
     let teams =
         root.named("teams").into_iter().map(|(name, section)| team(name, section, &organization.time_zone));
-    let teams = teams.collect();
+    let teams: Vec<DeclaredTeam> = teams.collect();
     let priced = root.tables("prices").into_iter();
     let prices = priced.filter_map(|section| prices::read(section, &organization.time_zone)).collect();
+    let is_team = |name: &str| teams.iter().any(|declared| *declared.team.name == *name);
+    let envoy = root.section("envoy").map(|section| envoy::read(section, &is_team)).unwrap_or_default();
+    let upstream_key = root.section("groq").map(envoy::upstream_key).unwrap_or_default();
     root.finish();
-    Some(Declared { organization, teams, prices })
+    Some(Declared { organization, teams, prices, envoy, upstream_key })
 }
 
 /// Stands in for an organization that could not be read, so that the rest is still looked at.

@@ -74,6 +74,15 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub(super) fn boolean(&self, key: &'static str) -> Option<Located<bool>> {
+        let Located { value, place } = self.take(key)?;
+        match value {
+            Node::Boolean(value) => Some(Located { value: *value, place }),
+            other => self.refuse(&place, "true or false", other),
+        }
+    }
+
     /// A whole number that is an amount once multiplied by `unit`; the product.
     pub(super) fn count(&self, key: &'static str, unit: u64) -> Option<Located<u64>> {
         let Located { value, place } = self.take(key)?;
@@ -154,6 +163,20 @@ impl<'a> Section<'a> {
         let Some(outer) = Self::open(value, place, self.findings) else { return Vec::new() };
         let inner = |(name, node): &'a (String, Node)| {
             Some((name.as_str(), Self::open(node, outer.place.key(name), self.findings)?))
+        };
+        outer.entries.iter().filter_map(inner).collect()
+    }
+
+    /// A table of strings, by the names that people gave them.
+    pub(super) fn named_texts(&self, key: &'static str) -> Vec<(&'a str, Located<&'a str>)> {
+        let Some(Located { value, place }) = self.take(key) else { return Vec::new() };
+        let Some(outer) = Self::open(value, place, self.findings) else { return Vec::new() };
+        let inner = |(name, node): &'a (String, Node)| {
+            let place = outer.place.key(name);
+            match node {
+                Node::Text(text) => Some((name.as_str(), Located { value: text.as_str(), place })),
+                other => self.refuse(&place, "a string", other),
+            }
         };
         outer.entries.iter().filter_map(inner).collect()
     }

@@ -13,6 +13,7 @@ pub mod plan;
 pub mod policy;
 pub mod price;
 pub mod request;
+pub mod upstream;
 pub mod window;
 
 use serde::{Deserialize, Serialize};

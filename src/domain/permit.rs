@@ -143,7 +143,7 @@ pub(super) fn output_cap(
     };
     match team.on_exceed {
         // A grant of none would be read as none given.
-        OnExceed::Clamp if cap > 0 => {
+        OnExceed::Clamp if cap > 0 && !request.fixed_output => {
             warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`"))
         }
         _ => {

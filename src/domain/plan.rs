@@ -53,6 +53,8 @@ pub struct Plan<'p> {
     pub size: Size,
     /// The output tokens granted.
     pub max_output_tokens: u64,
+    /// Whether they are all or nothing.
+    pub fixed_output: bool,
     /// The worst case.
     pub cost: NanoUsd,
     /// What is wanted of each counter.
@@ -97,6 +99,7 @@ pub fn compile<'p>(
     let until = who.key.and_then(|key| key.expires_at).unwrap_or(prices_until).min(prices_until);
     let mut plan = Plan::empty(who, model, rates, request.operation, today, until);
     plan.size = request.size;
+    plan.fixed_output = request.fixed_output;
     plan.warnings = warnings;
     plan.gather(policy, &request.user, today);
     match plan.grant(granted) {
@@ -144,6 +147,7 @@ impl<'p> Plan<'p> {
             operation,
             size: Size::default(),
             max_output_tokens: 0,
+            fixed_output: false,
             cost: NanoUsd::ZERO,
             holds: Arc::default(),
             lines: Vec::with_capacity(USUAL_LIMITS),
@@ -262,7 +266,7 @@ impl<'p> Plan<'p> {
         let mut affordable = self.max_output_tokens;
         for index in refusing {
             let (line, hold) = (self.lines.get(index)?, self.holds.get(index)?);
-            if line.limit.on_shortfall != OnShortfall::Clamp {
+            if !self.clamps(line) {
                 continue;
             }
             let remaining = NanoUsd::new(hold.limit.saturating_sub(*used.get(index)?))?;
@@ -280,7 +284,7 @@ impl<'p> Plan<'p> {
     #[must_use]
     pub fn least_amount(&self, index: usize) -> u64 {
         let (Some(line), Some(hold)) = (self.lines.get(index), self.holds.get(index)) else { return 0 };
-        if line.limit.on_shortfall != OnShortfall::Clamp {
+        if !self.clamps(line) {
             return hold.amount();
         }
         let least = self.max_output_tokens.min(line.limit.min_output_tokens);
@@ -296,8 +300,7 @@ impl<'p> Plan<'p> {
         for index in refusing {
             let least = self.least_amount(index);
             let hold = Arc::make_mut(&mut holds).get_mut(index).filter(|hold| hold.expiring > 0);
-            let clamps =
-                self.lines.get(index).is_some_and(|line| line.limit.on_shortfall == OnShortfall::Clamp);
+            let clamps = self.lines.get(index).is_some_and(|line| self.clamps(line));
             if let Some(hold) = hold.filter(|_| clamps) {
                 hold.kept = hold.kept.min(least);
                 hold.expiring = least - hold.kept;
@@ -306,10 +309,15 @@ impl<'p> Plan<'p> {
         (holds != self.holds).then(|| Self { holds, ..self.clone() })
     }
 
+    /// Whether the limit grants less output rather than refuse.
+    fn clamps(&self, line: &Line<'_>) -> bool {
+        line.limit.on_shortfall == OnShortfall::Clamp && !self.fixed_output
+    }
+
     /// The fewest output tokens worth granting under every clamping budget that applies.
     #[must_use]
     pub fn least_output(&self) -> u64 {
-        let clamping = self.lines.iter().filter(|line| line.limit.on_shortfall == OnShortfall::Clamp);
+        let clamping = self.lines.iter().filter(|line| self.clamps(line));
         clamping.map(|line| line.limit.min_output_tokens).max().unwrap_or(0)
     }
 }

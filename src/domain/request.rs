@@ -122,6 +122,16 @@ pub enum Outcome {
     NotSent,
 }
 
+/// One token for so many bytes where only a size is known. English has about four bytes to a token, code and other
+/// scripts about three; the estimate errs on the large side.
+const BYTES_PER_TOKEN: u64 = 3;
+
+/// The tokens that `bytes` of text are taken for where nobody has counted them.
+#[must_use]
+pub const fn tokens_of_bytes(bytes: u64) -> u64 {
+    bytes.div_ceil(BYTES_PER_TOKEN)
+}
+
 /// The estimated worst case of a request: what its cost and its holds are computed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
@@ -161,6 +171,8 @@ pub struct AuthorizeRequest {
     pub service_tier: ServiceTier,
     /// Its estimated worst case.
     pub size: Size,
+    /// Nobody can lower the output that the request asks Groq for, so it is granted in full or refused: nothing is clamped.
+    pub fixed_output: bool,
     /// How long to wait for room, in milliseconds.
     pub max_wait_ms: u64,
     /// Decide only.

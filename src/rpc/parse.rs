@@ -15,6 +15,7 @@ use crate::{
         calendar,
         request::{
             AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, ToolUsage, Unreserved, Usage,
+            tokens_of_bytes,
         },
     },
     store::ReservationId,
@@ -43,9 +44,6 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 const MAX_MODEL_BYTES: usize = 256;
 const MAX_LABEL_KEY_BYTES: usize = 64;
 const MAX_LABEL_VALUE_BYTES: usize = 256;
-/// One token for so many bytes where only a size is known. English has about four bytes to a token, code and other
-/// scripts about three; the estimate errs on the large side.
-const BYTES_PER_TOKEN: u64 = 3;
 
 /// A well-formed `AuthorizeRequest`.
 pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeRequest, Status> {
@@ -63,7 +61,7 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
     let input_tokens = errors.count("input_tokens", request.input_tokens, MAX_COUNT);
     let input_bytes = errors.count("input_bytes", request.input_bytes, MAX_INPUT_BYTES);
     let size = Size {
-        input_tokens: if input_tokens > 0 { input_tokens } else { input_bytes.div_ceil(BYTES_PER_TOKEN) },
+        input_tokens: if input_tokens > 0 { input_tokens } else { tokens_of_bytes(input_bytes) },
         max_output_tokens: errors.count("max_output_tokens", request.max_output_tokens, MAX_COUNT),
         audio_ms: errors.duration("audio_duration", request.audio_duration, MAX_AUDIO),
         characters: errors.count("character_count", request.character_count, MAX_COUNT),
@@ -79,6 +77,7 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
             operation,
             service_tier,
             size,
+            fixed_output: false,
             max_wait_ms,
             dry_run: request.dry_run,
             labels: request.labels,

@@ -1,10 +1,13 @@
 //! The validated policy: what the hot path reads. Built by [`crate::config`] from what people write.
 
+pub mod envoy;
+
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
+use self::envoy::{EnvoyPolicy, KeyPlace};
 use super::{
     Timestamp, calendar::Calendar, counter::CounterKey, limit::Limit, price::catalogue::Catalogue,
     request::Operation,
@@ -25,6 +28,10 @@ pub struct Policy {
     pub teams: HashMap<Arc<str>, Arc<Team>>,
     /// The declared keys by the SHA-256 of their secret.
     pub keys: HashMap<[u8; 32], (Arc<Team>, Arc<Key>)>,
+    /// How requests that come through Envoy are taken.
+    pub envoy: EnvoyPolicy,
+    /// Where the organization's own Groq key is, for requests that come through Envoy.
+    pub upstream_key: KeyPlace,
 }
 
 /// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so

@@ -1,0 +1,77 @@
+//! The organization's own Groq key.
+
+use std::{fmt, sync::Arc};
+
+use thiserror::Error;
+
+/// The most bytes of a Groq key; Groq's have 56.
+const MAX_BYTES: usize = 512;
+
+/// A Groq key. Nothing shows it; it is read only where a request to Groq is made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UpstreamKey {
+    bearer: Arc<str>,
+}
+
+/// Why a text is no Groq key. Says nothing of the text.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum UpstreamKeyError {
+    /// There is nothing.
+    #[error("it is empty")]
+    Empty,
+    /// It is longer than any key.
+    #[error("it has more than {MAX_BYTES} bytes")]
+    TooLong,
+    /// It could not stand in a header.
+    #[error("it is not one word of printable ASCII on one line")]
+    NotOneWord,
+}
+
+impl UpstreamKey {
+    /// The key in `text`, without white space around it.
+    ///
+    /// # Errors
+    /// Where it can be no key.
+    pub fn parse(text: &str) -> Result<Self, UpstreamKeyError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(UpstreamKeyError::Empty);
+        }
+        if text.len() > MAX_BYTES {
+            return Err(UpstreamKeyError::TooLong);
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(UpstreamKeyError::NotOneWord);
+        }
+        Ok(Self { bearer: format!("Bearer {text}").into() })
+    }
+
+    /// The value of the `authorization` header.
+    #[must_use]
+    pub fn bearer(&self) -> &str {
+        &self.bearer
+    }
+}
+
+impl fmt::Debug for UpstreamKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UpstreamKey(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_one_word_and_never_shown() {
+        let key = UpstreamKey::parse(" gsk_secret\n").unwrap();
+        assert_eq!(key.bearer(), "Bearer gsk_secret");
+        assert!(!format!("{key:?}").contains("secret"));
+        assert_eq!(UpstreamKey::parse(" \n"), Err(UpstreamKeyError::Empty));
+        for text in ["gsk_a\ngsk_b", "gsk a", "gsk_ä", "gsk_\0"] {
+            assert_eq!(UpstreamKey::parse(text), Err(UpstreamKeyError::NotOneWord), "{text:?}");
+        }
+        assert_eq!(UpstreamKey::parse(&"x".repeat(513)), Err(UpstreamKeyError::TooLong));
+    }
+}
