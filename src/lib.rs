@@ -33,6 +33,7 @@ pub mod authorizer;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod groq;
 pub mod rpc;
 pub mod server;
 pub mod store;

@@ -26,7 +26,7 @@ use crate::{
         permit::Who,
         plan::{self, Plan},
         policy::Policy,
-        request::AuthorizeRequest,
+        request::{AuthorizeRequest, Caller},
     },
     store::{Record, Refusal, ReservationId, Reserve, Reserved, Store, StoreError, clock::Clock},
 };
@@ -111,6 +111,20 @@ impl<S: Store + Clone> Authorizer<S> {
     #[must_use]
     pub const fn store(&self) -> &S {
         &self.store
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.shared.policy.load_full()
+    }
+
+    /// Whom `caller` names in `policy`.
+    ///
+    /// # Errors
+    /// The violation, for a team or key that is not there or has expired.
+    pub fn who<'p>(&self, policy: &'p Policy, caller: &Caller) -> Result<Who<'p>, Violation> {
+        Who::find(policy, caller, self.store.now())
     }
 
     /// Decides one request: at once, or, with `max_wait`, when it fits or the wait is over.
@@ -246,6 +260,7 @@ impl<S: Store + Clone> Authorizer<S> {
         Ok(Decided {
             outcome: Ok(Grant {
                 reservation: Some((id.to_string(), record.expires_at)),
+                already_settled: record.settlement.is_some(),
                 max_output_tokens: ticket.max_output_tokens,
                 reserved_cost: ticket.cost,
                 warnings: ticket.warnings,
@@ -316,6 +331,7 @@ fn granted(
     Decided {
         outcome: Ok(Grant {
             reservation: (!request.dry_run).then(|| (id.to_string(), now.plus(plan.ttl_ms()))),
+            already_settled: false,
             max_output_tokens: plan.max_output_tokens,
             reserved_cost: plan.cost,
             warnings,

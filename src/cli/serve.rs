@@ -30,7 +30,7 @@ use crate::{
     authorizer::{Queue, Shared},
     config::{
         Finding, LogFormat, PolicySource, PolicySourceError, Reload, Settings, SettingsError, SettingsFlags,
-        StoreUrl,
+        StoreUrl, UpstreamKeySource,
     },
     domain::{
         policy::Policy,
@@ -157,7 +157,8 @@ where
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = Server::start(&options, Clock::System, shared, make_store)?;
+    let upstream_key = UpstreamKeySource::start(source.policy())?;
+    let server = Server::start(&options, Clock::System, shared, upstream_key.key(), make_store)?;
     announce(settings, &source, server.address());
     loop {
         tokio::select! {

@@ -166,14 +166,15 @@ impl Simulate {
         let shared = Shared { policy: Arc::new(ArcSwap::new(Arc::clone(&policy))), queue: Queue::default() };
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let options = Options { listen, threads: 2, drain: TIMEOUT };
-        let server =
-            Server::start(
-                &options,
-                Clock::Manual(clock.clone()),
-                Arc::new(shared),
-                move || Ok(store.clone()),
-            )
-            .map_err(|error| Failure::new(error.to_string()))?;
+        let server = Server::start(
+            &options,
+            Clock::Manual(clock.clone()),
+            Arc::new(shared),
+            // Nothing goes on to Groq.
+            Arc::default(),
+            move || Ok(store.clone()),
+        )
+        .map_err(|error| Failure::new(error.to_string()))?;
         let (address, time) = (server.address().to_string(), Arc::new(Simulated(clock)));
         let scene = Scene { address, time, start: start.0, simulated: true };
         let ended = self.play(policy, traffic, scene, screen).await;

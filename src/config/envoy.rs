@@ -79,7 +79,8 @@ fn callers(
 ) -> Option<Vec<CallerSource>> {
     let findings = section.findings;
     let listed = section.texts("callers");
-    let uses = |name: &str| listed.as_ref().is_some_and(|l| l.value.iter().any(|source| source.value == name));
+    let uses =
+        |name: &str| listed.as_ref().is_some_and(|l| l.value.iter().any(|source| source.value == name));
     if let Some(header) = team_header.as_ref().filter(|_| !uses("header")) {
         let help = "add \"header\" to `callers`, in its place in the order";
         findings.warning(&header.place, "`team_header` is never read", help);
@@ -158,8 +159,9 @@ fn free(section: &Section<'_>) -> Option<Vec<FreeGroup>> {
         match FreeGroup::NAMES.iter().find(|(name, _)| *name == value) {
             Some((_, group)) => groups.push(*group),
             None => {
-                let help = did_you_mean(value, names())
-                    .unwrap_or_else(|| format!("what costs nothing: {}", names().collect::<Vec<_>>().join(", ")));
+                let help = did_you_mean(value, names()).unwrap_or_else(|| {
+                    format!("what costs nothing: {}", names().collect::<Vec<_>>().join(", "))
+                });
                 section.findings.error(&place, format!("`{value}` cannot be allowed"), help);
             }
         }

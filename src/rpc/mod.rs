@@ -1,11 +1,16 @@
 //! The gRPC services: the only place that sees protobuf.
 
+mod admission;
 mod answer;
 mod codec;
+mod ext_authz;
+mod ext_proc;
 mod parse;
 mod policy_service;
 mod status;
 
+pub use ext_authz::CheckRpc;
+pub use ext_proc::{ProcessRpc, Settling};
 pub use policy_service::PolicyRpc;
 
 #[allow(
@@ -14,12 +19,17 @@ pub use policy_service::PolicyRpc;
     unused_qualifications,
     clippy::all,
     clippy::pedantic,
+    dead_code,
     reason = "generated"
 )]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/packages.rs"));
 }
 
+/// Envoy's protocols, as far as they are spoken.
+pub use generated::envoy;
+/// `google.rpc`, which Envoy's protocols use.
+use generated::google::rpc as google_rpc;
 /// `google.type`, which the contract uses.
 pub use generated::google::r#type as google_type;
 /// The contract as generated from `proto/`.

@@ -175,6 +175,12 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Statu
     }
 }
 
+/// Whom the secret of a virtual key names; `None` where it can be no secret. The secret goes no further.
+pub(super) fn key_caller(secret: &str) -> Option<Caller> {
+    let sound = (1..=MAX_KEY_BYTES).contains(&secret.len());
+    sound.then(|| Caller::Key(Sha256::digest(secret.as_bytes()).into()))
+}
+
 /// The checks of single fields. Each names the field in an error and answers a harmless value in its place.
 impl FieldErrors {
     /// The team after which a page begins.
@@ -199,10 +205,11 @@ impl FieldErrors {
     }
 
     fn api_key(&mut self, field: &str, secret: &str) -> Option<Caller> {
-        if secret.is_empty() || secret.len() > MAX_KEY_BYTES {
+        let caller = key_caller(secret);
+        if caller.is_none() {
             self.add(field, format!("must have 1 to {MAX_KEY_BYTES} bytes"));
         }
-        Some(Caller::Key(Sha256::digest(secret.as_bytes()).into()))
+        caller
     }
 
     fn text(&mut self, field: &str, text: String, least: usize, most: usize) -> String {

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -32,8 +33,13 @@ use tracing::{error, info, warn};
 
 use crate::{
     authorizer::{Authorizer, Shared},
+    domain::upstream::UpstreamKey,
     rpc::{
-        DESCRIPTORS, PolicyRpc,
+        CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
+        envoy::service::{
+            auth::v3::authorization_server::AuthorizationServer,
+            ext_proc::v3::external_processor_server::ExternalProcessorServer,
+        },
         proto::policy_service_server::{PolicyServiceServer, SERVICE_NAME},
     },
     store::{Store, clock::Clock},
@@ -43,6 +49,8 @@ use crate::{
 const BACKLOG: u32 = 1024;
 /// The largest request. Requests carry numbers and names, never prompts.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// The largest message of Envoy: an HTTP request with its body, which for audio is a file. Groq takes 25 MB.
+const MAX_ENVOY_BYTES: usize = 32 << 20;
 /// Calls under way on one connection: a gateway of some thousand requests in flight needs a few connections. Waiting calls
 /// (`max_wait`) count too.
 const MAX_STREAMS: u32 = 1024;
@@ -98,6 +106,7 @@ struct Setup<F> {
     make_store: F,
     clock: Clock,
     shared: Arc<Shared>,
+    upstream_key: Arc<ArcSwapOption<UpstreamKey>>,
     health: HealthReporter,
     stop: watch::Receiver<bool>,
     /// Held by every worker; closed when the last one ends.
@@ -105,7 +114,8 @@ struct Setup<F> {
 }
 
 impl Server {
-    /// Listens, and serves on threads of its own. `make_store` is called once on each, within its runtime.
+    /// Listens, and serves on threads of its own. `upstream_key` is what goes on to Groq in place of a client's credential;
+    /// `make_store` is called once on each thread, within its runtime.
     ///
     /// # Errors
     /// Where the address, a thread or the store cannot be had.
@@ -113,6 +123,7 @@ impl Server {
         options: &Options,
         clock: Clock,
         shared: Arc<Shared>,
+        upstream_key: Arc<ArcSwapOption<UpstreamKey>>,
         make_store: F,
     ) -> Result<Self, StartError>
     where
@@ -125,6 +136,7 @@ impl Server {
             make_store,
             clock,
             shared: Arc::clone(&shared),
+            upstream_key,
             health: HealthReporter::new(),
             stop: stopped,
             _ended: ended_sender,
@@ -225,14 +237,22 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, health, mut stop, .. } = setup;
+    let Setup { clock, shared, upstream_key, health, mut stop, .. } = setup;
     let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
-    let policy = PolicyServiceServer::new(PolicyRpc::new(Authorizer::new(store, clock, shared)))
+    let authorizer = Authorizer::new(store, clock, shared);
+    let settling = Settling::default();
+    let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let check = AuthorizationServer::new(CheckRpc::new(authorizer.clone(), upstream_key))
+        .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let process = ExternalProcessorServer::new(ProcessRpc::new(authorizer, settling.clone()))
+        .max_decoding_message_size(MAX_ENVOY_BYTES);
     let mut router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(MAX_STREAMS)
         .add_service(policy)
+        .add_service(check)
+        .add_service(process)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection() {
         Ok((v1, v1alpha)) => router = router.add_service(v1).add_service(v1alpha),
@@ -248,6 +268,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
         error!(%error, "a listener failed");
     }
+    settling.end().await;
     // Without connections of its own this worker is done at once, but those who watch on others are told from here.
     if let Some(watch) = watch
         && watch.await.is_err()

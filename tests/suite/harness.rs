@@ -11,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tempfile::TempDir;
 use tollgate::{
     authorizer::{Queue, Shared},
     config::parse_policy_at,
-    domain::{Timestamp, policy::Policy},
+    domain::{Timestamp, policy::Policy, upstream::UpstreamKey},
     rpc::{
         google_type::Money,
         proto::{self, policy_service_client::PolicyServiceClient},
@@ -38,6 +38,9 @@ use crate::{
 
 /// 2026-11-23T10:00:00Z, a whole hour: every slot length in use begins anew there.
 pub(crate) const START: Timestamp = Timestamp(1_795_428_000_000);
+
+/// The Groq key that the service sends on.
+pub(crate) const UPSTREAM_KEY: &str = "gsk_mock_upstream_key";
 
 /// The bound on every wait for a condition. A test that reaches it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -149,15 +152,17 @@ impl Server {
         let options =
             Options { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, drain: Duration::from_secs(5) };
         let manual = Clock::Manual(clock.clone());
+        let key = UpstreamKey::parse(UPSTREAM_KEY).unwrap();
+        let key = Arc::new(ArcSwapOption::from_pointee(key));
         let server = match store {
             StoreKind::Embedded => {
                 let store = EmbeddedStore::open(directory.path(), manual.clone()).unwrap();
-                server::Server::start(&options, manual, shared.clone(), move || Ok(store.clone()))
+                server::Server::start(&options, manual, shared.clone(), key, move || Ok(store.clone()))
             }
             StoreKind::Redis => {
                 let redis = redis_server::shared().expect("ask `StoreKind::is_available` before");
                 let (settings, of_store) = (settings(redis, &organization()), manual.clone());
-                server::Server::start(&options, manual, shared.clone(), move || {
+                server::Server::start(&options, manual, shared.clone(), key, move || {
                     RedisStore::connect(settings.clone(), of_store.clone())
                         .map_err(|error| server::StartError::Store(error.to_string()))
                 })

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("domain", &[]),
+    ("groq", &["domain"]),
     ("store", &["domain"]),
     ("config", &["domain"]),
     ("authorizer", &["store", "domain"]),
-    ("rpc", &["authorizer", "store", "domain"]),
+    ("rpc", &["authorizer", "groq", "store", "domain"]),
     ("server", &["rpc", "authorizer", "store", "config", "domain"]),
     ("cli", &["server", "rpc", "authorizer", "store", "config", "domain"]),
     ("main", &["cli"]),

@@ -1,0 +1,196 @@
+//! Reads from Groq's answer, as it passes, what was used.
+
+use super::{sse::SseReader, usage::Piece};
+use crate::domain::request::{Operation, Usage};
+
+/// The largest answer in one piece that is read. A model's longest output is a few hundred KiB.
+const MAX_JSON: usize = 8 << 20;
+/// How a stream of chat ends.
+const DONE: &[u8] = b"[DONE]";
+
+/// What an answer said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// What was used, where it says so. Said twice, the last word counts, once.
+    pub usage: Option<Usage>,
+    /// The bytes of what the model wrote, as far as it was seen.
+    pub output_bytes: u64,
+    /// Whether it came to its end.
+    pub complete: bool,
+    /// Whether it tells of an error although its status does not.
+    pub failed: bool,
+    /// Whether it could not be read: compressed, too large, or not what it says it is.
+    pub unreadable: bool,
+}
+
+/// Reads one successful answer.
+#[derive(Debug)]
+pub struct AnswerReader {
+    kind: Kind,
+    reading: Reading,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Server-sent events.
+    Events(SseReader),
+    /// One JSON document.
+    Json(Vec<u8>),
+    /// Nothing that tells of usage: speech, or the text of a transcription.
+    Opaque,
+    /// What cannot be read.
+    Unreadable,
+}
+
+impl AnswerReader {
+    /// Reads an answer to `operation` with these headers.
+    #[must_use]
+    pub fn new(operation: Operation, content_type: &str, content_encoding: &str) -> Self {
+        let media = content_type.split(';').next().unwrap_or_default().trim();
+        let plain = matches!(content_encoding.trim(), "" | "identity");
+        let kind = match operation {
+            // Billed by what was sent; the answer cannot tell more.
+            Operation::Speech => Kind::Opaque,
+            _ if !plain => Kind::Unreadable,
+            _ if media.eq_ignore_ascii_case("text/event-stream") => Kind::Events(SseReader::default()),
+            _ if media.eq_ignore_ascii_case("application/json") => Kind::Json(Vec::new()),
+            Operation::Transcription | Operation::Translation => Kind::Opaque,
+            _ => Kind::Unreadable,
+        };
+        Self { kind, reading: Reading::default() }
+    }
+
+    /// Takes the next bytes, split anywhere.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let reading = &mut self.reading;
+        match &mut self.kind {
+            Kind::Events(events) => events.push(bytes, |data| take_event(reading, data)),
+            Kind::Json(body) if body.len() + bytes.len() > MAX_JSON => self.kind = Kind::Unreadable,
+            Kind::Json(body) => body.extend_from_slice(bytes),
+            Kind::Opaque | Kind::Unreadable => {}
+        }
+    }
+
+    /// Whether a stream said its last word, before its connection ends.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.reading.complete
+    }
+
+    /// What it said. `ended` tells whether its body came to an end rather than was cut.
+    #[must_use]
+    pub fn finish(self, ended: bool) -> Reading {
+        let mut reading = self.reading;
+        match self.kind {
+            Kind::Events(events) => reading.unreadable = events.overflowed() && reading.usage.is_none(),
+            Kind::Json(body) => {
+                reading.complete = ended;
+                match Piece::parse(&body) {
+                    Some(piece) => take(&mut reading, &piece),
+                    None => reading.unreadable = true,
+                }
+            }
+            Kind::Opaque => reading.complete = ended,
+            Kind::Unreadable => (reading.complete, reading.unreadable) = (ended, true),
+        }
+        reading
+    }
+}
+
+fn take_event(reading: &mut Reading, data: &[u8]) {
+    if data == DONE {
+        reading.complete = true;
+    } else if let Some(piece) = Piece::parse(data) {
+        reading.complete |= piece.ends_stream();
+        take(reading, &piece);
+    }
+}
+
+fn take(reading: &mut Reading, piece: &Piece<'_>) {
+    reading.output_bytes = reading.output_bytes.saturating_add(piece.output_bytes());
+    reading.failed |= piece.is_error();
+    if let Some(usage) = piece.usage() {
+        reading.usage = Some(usage);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const STREAM: &str = "data: {\"id\":\"c\",\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}],\"x_groq\":{\"id\":\"r\"}}\n\n\
+        data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n\
+        data: {\"choices\":[{\"delta\":{\"content\":\"grüße 😀\"}}]}\r\n\r\n\
+        data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"x_groq\":{\"id\":\"r\",\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5}}}\n\n\
+        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":5}}\n\n\
+        data: [DONE]\n\n";
+
+    fn read(pieces: &[&[u8]], content_type: &str, ended: bool) -> Reading {
+        let mut reader = AnswerReader::new(Operation::Chat, content_type, "");
+        pieces.iter().for_each(|piece| reader.push(piece));
+        reader.finish(ended)
+    }
+
+    #[test]
+    fn usage_in_two_places_of_a_stream_counts_once() {
+        let reading = read(&[STREAM.as_bytes()], "text/event-stream; charset=utf-8", true);
+        let usage = reading.usage.unwrap();
+        assert_eq!((usage.input_tokens, usage.output_tokens), (9, 5));
+        assert_eq!(reading.output_bytes, 2 + 12);
+        assert!(reading.complete && !reading.failed && !reading.unreadable);
+    }
+
+    #[test]
+    fn a_cut_stream_tells_what_was_seen() {
+        let cut = STREAM.find("data: {\"choices\":[{\"delta\":{},").unwrap();
+        let reading = read(&[&STREAM.as_bytes()[..cut + 20]], "text/event-stream", false);
+        let expected = Reading { output_bytes: 14, ..Reading::default() };
+        assert_eq!(reading, expected);
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_so() {
+        assert!(read(&[b"{\"usage\":"], "application/json", false).unreadable);
+        assert!(read(&[b"<html>"], "text/html", true).unreadable);
+        let mut zipped = AnswerReader::new(Operation::Chat, "application/json", "gzip");
+        zipped.push(b"\x1f\x8b");
+        assert!(zipped.finish(true).unreadable);
+        assert!(read(&[&vec![b' '; MAX_JSON], b"{}"], "application/json", true).unreadable);
+    }
+
+    #[test]
+    fn an_error_in_a_stream_is_one() {
+        let reading = read(&[b"data: {\"error\":{\"message\":\"x\"}}\n\n"], "text/event-stream", true);
+        assert!(reading.failed && !reading.complete);
+    }
+
+    proptest! {
+        /// Any split gives the same reading, of a stream and of a document.
+        #[test]
+        fn any_split_is_the_same(cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8)) {
+            let document = r#"{"choices":[{"message":{"content":"grüße"}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
+            for (text, kind) in [(STREAM, "text/event-stream"), (document, "application/json")] {
+                let bytes = text.as_bytes();
+                let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+                places.extend([0, bytes.len()]);
+                places.sort_unstable();
+                let pieces: Vec<&[u8]> = places.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+                let bytewise: Vec<&[u8]> = bytes.chunks(1).collect();
+                prop_assert_eq!(read(&pieces, kind, true), read(&[bytes], kind, true));
+                prop_assert_eq!(read(&bytewise, kind, true), read(&[bytes], kind, true));
+            }
+        }
+
+        /// No bytes panic.
+        #[test]
+        fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            for kind in ["text/event-stream", "application/json"] {
+                let framed = [b"data: ".as_slice(), &bytes, b"\n\n"].concat();
+                let _ = read(&[&framed], kind, true);
+                let _ = read(&[&bytes], kind, false);
+            }
+        }
+    }
+}

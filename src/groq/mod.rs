@@ -1,0 +1,13 @@
+//! Groq's HTTP API as it goes over the wire: which path is which operation, what a request asks for, what an answer says
+//! was used, and errors as Groq's SDKs read them. Pure: bytes in, facts out.
+
+pub mod answer;
+pub mod endpoint;
+pub mod error;
+mod json;
+mod multipart;
+pub mod rate_headers;
+pub mod request;
+pub mod rewrite;
+mod sse;
+mod usage;

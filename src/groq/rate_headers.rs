@@ -1,0 +1,108 @@
+//! `x-ratelimit-…` headers in the units that Groq's clients parse.
+
+use std::fmt::Write as _;
+
+use crate::domain::{decision::LimitStatus, limit::Quantity};
+
+/// The headers for the limits that apply to a request: of its requests and of its tokens, the limit with the least left.
+#[must_use]
+pub fn rate_headers(limits: &[LimitStatus]) -> Vec<(&'static str, String)> {
+    let names = [
+        (
+            Quantity::Requests,
+            ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"],
+        ),
+        (
+            Quantity::Tokens,
+            ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
+        ),
+    ];
+    let mut headers = Vec::new();
+    for (quantity, [limit_name, remaining_name, reset_name]) in names {
+        let of_quantity = limits.iter().filter(|limit| limit.quantity == quantity);
+        let remaining = |limit: &LimitStatus| limit.limit.saturating_sub(limit.used);
+        // Of two with as much left, the one that is used for longer.
+        let tightest = of_quantity.min_by_key(|limit| (remaining(limit), u64::MAX - limit.reset_ms));
+        if let Some(limit) = tightest {
+            headers.push((limit_name, limit.limit.to_string()));
+            headers.push((remaining_name, remaining(limit).to_string()));
+            headers.push((reset_name, go_duration(limit.reset_ms)));
+        }
+    }
+    headers
+}
+
+/// Milliseconds as Go prints a duration, which is what Groq's headers hold: `185ms`, `7.66s`, `2m59.56s`.
+fn go_duration(ms: u64) -> String {
+    if ms == 0 {
+        return "0s".to_owned();
+    }
+    if ms < 1000 {
+        return format!("{ms}ms");
+    }
+    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    if hours > 0 {
+        let _ = write!(text, "{hours}h");
+    }
+    if hours > 0 || minutes > 0 {
+        let _ = write!(text, "{minutes}m");
+    }
+    let _ = match ms % 1000 {
+        0 => write!(text, "{seconds}"),
+        fraction => {
+            let digits = format!("{fraction:03}");
+            write!(text, "{seconds}.{}", digits.trim_end_matches('0'))
+        }
+    };
+    text.push('s');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::limit::Scope;
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        for (ms, text) in [
+            (0, "0s"),
+            (1, "1ms"),
+            (185, "185ms"),
+            (1_000, "1s"),
+            (7_660, "7.66s"),
+            (179_560, "2m59.56s"),
+            (60_000, "1m0s"),
+            (3_600_001, "1h0m0.001s"),
+        ] {
+            assert_eq!(go_duration(ms), text);
+        }
+    }
+
+    #[test]
+    fn the_tightest_limit_of_each_kind_is_told() {
+        let status = |quantity, limit, used, reset_ms| LimitStatus {
+            limit_id: "x".into(),
+            scope: Scope::Team,
+            quantity,
+            limit,
+            used,
+            reset_ms,
+        };
+        let headers = rate_headers(&[
+            status(Quantity::Requests, 60, 10, 5_000),
+            status(Quantity::Requests, 30, 10, 6_000),
+            status(Quantity::Tokens, 100, 120, 7_660),
+            status(Quantity::NanoUsd, 1, 1, 1),
+        ]);
+        let told = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
+        assert_eq!(told("x-ratelimit-limit-requests"), Some("30"));
+        assert_eq!(told("x-ratelimit-remaining-requests"), Some("20"));
+        assert_eq!(told("x-ratelimit-reset-requests"), Some("6s"));
+        assert_eq!(told("x-ratelimit-remaining-tokens"), Some("0"));
+        assert_eq!(told("x-ratelimit-reset-tokens"), Some("7.66s"));
+        assert_eq!(rate_headers(&[]), Vec::new());
+    }
+}

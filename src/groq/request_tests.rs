@@ -1,0 +1,132 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn chat(body: &str) -> Result<GroqRequest, ApiError> {
+    read(Operation::Chat, "application/json", body.as_bytes())
+}
+
+#[test]
+fn reads_what_a_decision_needs() {
+    let request = chat(
+        r#"{"messages":[{"role":"user","content":"hi"}],"model":"m","max_tokens":5,"max_completion_tokens":7,
+            "n":2,"stream":true,"service_tier":"flex","user":"u","seed":null,"temperature":0.5}"#,
+    )
+    .unwrap();
+    assert_eq!(request.model, "m");
+    assert_eq!(request.max_output_tokens, Some(7));
+    assert_eq!((request.choices, request.stream), (2, true));
+    assert_eq!((request.service_tier, request.user.as_str()), (ServiceTier::Flex, "u"));
+    assert!(request.input_bytes > 100);
+}
+
+#[test]
+fn the_larger_of_the_two_limits_counts_and_null_is_not_given() {
+    for (fields, expected) in [
+        (r#""max_tokens":9,"max_completion_tokens":7"#, Some(9)),
+        (r#""max_tokens":null,"max_completion_tokens":7"#, Some(7)),
+        (r#""max_tokens":null"#, None),
+        (r#""max_output_tokens":3"#, None),
+    ] {
+        let request = chat(&format!(r#"{{"model":"m",{fields}}}"#)).unwrap();
+        assert_eq!(request.max_output_tokens, expected, "{fields}");
+    }
+    let body = br#"{"model":"m","input":"x","max_output_tokens":3,"max_tokens":9}"#;
+    let request = read(Operation::Responses, "application/json", body).unwrap();
+    assert_eq!(request.max_output_tokens, Some(3));
+}
+
+#[test]
+fn speech_is_measured_in_characters() {
+    let body = r#"{"model":"m","input":"grüße","voice":"x"}"#.as_bytes();
+    assert_eq!(read(Operation::Speech, "application/json", body).unwrap().characters, 5);
+    assert_eq!(read(Operation::Speech, "application/json", br#"{"model":"m"}"#).unwrap_err().param, "input");
+}
+
+#[test]
+fn a_batch_declares_what_it_uses() {
+    let body =
+        br#"{"input_file_id":"f","endpoint":"/v1/chat/completions","completion_window":"24h","metadata":
+        {"tollgate_model":"m","tollgate_input_tokens":"100","tollgate_max_output_tokens":"50"}}"#;
+    let request = read(Operation::Batch, "application/json", body).unwrap();
+    assert_eq!(
+        (request.model.as_str(), request.input_tokens, request.max_output_tokens),
+        ("m", 100, Some(50))
+    );
+    let error = read(Operation::Batch, "application/json", br#"{"input_file_id":"f"}"#).unwrap_err();
+    assert!(error.message.contains("tollgate_input_tokens"), "{}", error.message);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let deep = format!(r#"{{"model":"m","messages":{}{}}}"#, "[".repeat(4000), "]".repeat(4000));
+    let many = (0..300).map(|i| format!(r#""f{i}":1"#)).collect::<Vec<_>>().join(",");
+    for (body, message) in [
+        ("", "no body"),
+        ("{", "not valid JSON"),
+        ("[]", "must be a JSON object"),
+        ("\"x\"", "must be a JSON object"),
+        ("null", "must be a JSON object"),
+        (r#"{"model":"m"} x"#, "not valid JSON"),
+        (r#"{"model":"m"}{"model":"m"}"#, "not valid JSON"),
+        ("\u{feff}{\"model\":\"m\"}", "not valid JSON"),
+        (r#"{"model":"m","model":"m"}"#, "`model` twice"),
+        (r#"{"model":"m","mod\u0065l":"n"}"#, "`model` twice"),
+        (r#"{"model":"m","Model":"n"}"#, "written `model`"),
+        (r#"{"model":"m","MAX_TOKENS":9}"#, "written `max_tokens`"),
+        ("{\"model\":\"m\",\"max_toKens\":9}", "written `max_tokens`"),
+        ("{\"model\":\"m\",\"u\u{17f}er\":\"x\"}", "written `user`"),
+        (r#"{"model":"m","x":1,"X":2}"#, "`X` twice"),
+        (r#"{"messages":[]}"#, "`model` is required"),
+        (r#"{"model":5}"#, "`model` must be a string"),
+        (r#"{"model":"m","max_tokens":-1}"#, "`max_tokens` must be a whole number"),
+        (r#"{"model":"m","max_tokens":1.5}"#, "`max_tokens` must be a whole number"),
+        (r#"{"model":"m","max_tokens":"9"}"#, "`max_tokens` must be a whole number"),
+        (r#"{"model":"m","max_tokens":99999999999999999999}"#, "`max_tokens` must be a whole number"),
+        (r#"{"model":"m","max_tokens":0}"#, "at least 1"),
+        (r#"{"model":"m","n":0}"#, "`n` must be"),
+        (r#"{"model":"m","n":1000}"#, "`n` must be"),
+        (r#"{"model":"m","stream":"yes"}"#, "`stream` must be"),
+        (r#"{"model":"m","service_tier":"gold"}"#, "`service_tier` must be one of"),
+        (&deep, "nested too deeply"),
+        (&format!("{{{many}}}"), "more than 256 fields"),
+    ] {
+        let error = chat(body).unwrap_err();
+        assert!(error.message.contains(message), "{message}: {} for {:.80}", error.message, body);
+        assert_eq!(error.status, 400);
+    }
+    assert!(read(Operation::Chat, "", b"{\"model\":\"\xff\"}").is_err());
+}
+
+#[test]
+fn nothing_of_the_prompt_is_in_an_error() {
+    for body in [
+        r#"{"messages":[{"content":"my secret"}],"model":7}"#,
+        r#"{"messages":"my secret","model":"m","max_tokens":"my secret"}"#,
+        r#"{"messages":"my secret" oops}"#,
+    ] {
+        let error = chat(body).unwrap_err();
+        assert!(!error.body().contains("secret"), "{}", error.body());
+    }
+}
+
+proptest! {
+    /// A body that is cut anywhere is refused.
+    #[test]
+    fn a_cut_body_is_refused(content in ".{0,40}", cut in any::<prop::sample::Index>()) {
+        let body = serde_json::json!({"model": "m", "messages": [{"role": "user", "content": content}]});
+        let body = body.to_string().into_bytes();
+        prop_assert!(read(Operation::Chat, "", &body).is_ok());
+        prop_assert!(read(Operation::Chat, "", &body[..cut.index(body.len())]).is_err());
+    }
+
+    /// No bytes panic.
+    #[test]
+    fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for operation in Operation::ALL {
+            let _ = read(operation, "multipart/form-data; boundary=XX", &body);
+            let form = [b"--XX\r\n".as_slice(), &body, b"\r\n--XX--"].concat();
+            let _ = read(operation, "multipart/form-data; boundary=XX", &form);
+        }
+    }
+}

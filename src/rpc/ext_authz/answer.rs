@@ -1,0 +1,81 @@
+//! The two answers to Envoy. It takes an answer without a status for «allowed», so answers are made here only.
+
+use super::super::{
+    admission::Admission,
+    envoy::{
+        config::core::v3::{HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction},
+        service::auth::v3::{
+            CheckResponse, DeniedHttpResponse, OkHttpResponse, check_response::HttpResponse,
+        },
+        r#type::v3::{HttpStatus, StatusCode},
+    },
+    google_rpc::Status,
+};
+use crate::{
+    domain::{decision::LimitStatus, upstream::UpstreamKey},
+    groq::{error::ApiError, rate_headers::rate_headers},
+};
+
+/// gRPC's codes, as far as they are used: OK and PERMISSION_DENIED.
+const OK: i32 = 0;
+const PERMISSION_DENIED: i32 = 7;
+/// A client's credentials and identity never reach Groq: they are the organization's own business.
+const CREDENTIALS: [&str; 3] = ["cookie", "proxy-authorization", "x-api-key"];
+/// Tells the client, and whoever helps it, which reservation its request has.
+const RESERVATION_HEADER: &str = "x-tollgate-reservation";
+
+/// What goes on to Groq.
+pub(super) struct Allowed<'a> {
+    /// The Groq key in place of the client's credential.
+    pub(super) key: &'a UpstreamKey,
+    /// Headers that name the caller to the gateway, and nobody else.
+    pub(super) internal_headers: Vec<String>,
+    /// The reservation; `None` for what costs nothing.
+    pub(super) admission: Option<Admission>,
+    /// The limits after the decision.
+    pub(super) limits: &'a [LimitStatus],
+}
+
+/// The request may go on.
+pub(super) fn allowed(allowed: Allowed<'_>) -> CheckResponse {
+    let mut headers_to_remove = allowed.internal_headers;
+    headers_to_remove.extend(CREDENTIALS.map(str::to_owned));
+    let mut to_client = rate_headers(allowed.limits);
+    if let Some(admission) = &allowed.admission {
+        // What Groq compresses cannot be metered.
+        headers_to_remove.push("accept-encoding".to_owned());
+        to_client.push((RESERVATION_HEADER, admission.reservation.to_string()));
+    }
+    CheckResponse {
+        status: Some(Status { code: OK, message: String::new() }),
+        dynamic_metadata: allowed.admission.map(|admission| admission.to_metadata()),
+        http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
+            headers: vec![set("authorization", allowed.key.bearer())],
+            headers_to_remove,
+            response_headers_to_add: to_client.iter().map(|(name, value)| set(name, value)).collect(),
+        })),
+    }
+}
+
+/// The client gets `error` in place of Groq's answer.
+pub(super) fn denied(error: &ApiError, limits: &[LimitStatus]) -> CheckResponse {
+    let mut headers = error.headers();
+    headers.extend(rate_headers(limits));
+    let code = StatusCode::try_from(i32::from(error.status)).unwrap_or(StatusCode::Forbidden);
+    CheckResponse {
+        status: Some(Status { code: PERMISSION_DENIED, message: error.code.to_owned() }),
+        dynamic_metadata: None,
+        http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
+            status: Some(HttpStatus { code: code.into() }),
+            headers: headers.iter().map(|(name, value)| set(name, value)).collect(),
+            body: error.body(),
+        })),
+    }
+}
+
+fn set(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: Vec::new() }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+    }
+}

@@ -1,0 +1,218 @@
+//! How an HTTP exchange ended, and what is charged for it. One rule for each ending:
+//!
+//! | ending | charged |
+//! | --- | --- |
+//! | an answer that says what was used | that |
+//! | a complete answer that does not (speech, a transcription as text) | what was sent, and the output that was seen |
+//! | a stream that was cut, by the client or by Groq | the estimated input, and the output that was seen |
+//! | an answer in one piece that was cut, never came or cannot be read | by the team's `on_unsettled` |
+//! | an error of Groq | nothing |
+//! | 429 of Groq | nothing; the model is closed for as long as Groq asks |
+//! | never sent to Groq | nothing, and it does not count as a request |
+//!
+//! The output that was seen is one token for every 3 bytes, as input is estimated, and at most what was granted.
+
+use super::super::admission::Admission;
+use crate::{
+    domain::request::{Billing, Operation, Outcome, Usage, tokens_of_bytes},
+    groq::answer::Reading,
+};
+
+/// How an exchange ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The request never reached Groq.
+    NotSent,
+    /// There was no answer.
+    NoAnswer,
+    /// Groq answered with an error.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// How long Groq asked to wait, in milliseconds.
+        retry_ms: u64,
+    },
+    /// Groq answered.
+    Answered(Reading),
+}
+
+/// What is reported of a reservation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) outcome: Outcome,
+    pub(super) usage: Option<Usage>,
+    pub(super) upstream_delay_ms: u64,
+}
+
+impl Report {
+    /// By the rules above; `None` for what is still to be used (a batch that was taken).
+    pub(super) fn of(admission: &Admission, end: &End) -> Option<Self> {
+        let report = |outcome, usage| Some(Self { outcome, usage, upstream_delay_ms: 0 });
+        match end {
+            End::NotSent => report(Outcome::NotSent, None),
+            // Of a stream nothing was seen; of an answer in one piece nobody knows whether it was made.
+            End::NoAnswer if admission.stream => report(Outcome::Aborted, Some(seen(admission, 0))),
+            End::NoAnswer => report(Outcome::Aborted, None),
+            End::Refused { status: 429, retry_ms } => {
+                Some(Self { outcome: Outcome::RateLimited, usage: None, upstream_delay_ms: *retry_ms })
+            }
+            End::Refused { .. } => report(Outcome::Failed, None),
+            End::Answered(_) if admission.operation == Operation::Batch => None,
+            End::Answered(reading) => match &reading.usage {
+                Some(usage) => report(Outcome::Completed, Some(usage.clone())),
+                None if reading.unreadable => report(Outcome::Aborted, None),
+                None if reading.complete && !reading.failed => {
+                    report(Outcome::Completed, Some(seen(admission, reading.output_bytes)))
+                }
+                None if admission.stream => {
+                    report(Outcome::Aborted, Some(seen(admission, reading.output_bytes)))
+                }
+                None => report(Outcome::Aborted, None),
+            },
+        }
+    }
+}
+
+/// What was sent, and the output that was seen.
+fn seen(admission: &Admission, output_bytes: u64) -> Usage {
+    let writes = admission.operation.billing() == Billing::Tokens;
+    Usage {
+        input_tokens: admission.input_tokens,
+        output_tokens: if writes {
+            tokens_of_bytes(output_bytes).min(admission.max_output_tokens)
+        } else {
+            0
+        },
+        audio_ms: admission.audio_ms,
+        characters: admission.characters,
+        ..Usage::default()
+    }
+}
+
+/// Whether Envoy's word on an answer of its own (`response.code_details`) means that Groq never had the request.
+pub(super) fn never_sent(details: &str) -> bool {
+    let of_groq = details.is_empty() || details == "via_upstream";
+    // Groq may have worked for whoever then lost the connection, or the patience.
+    let lost = details.contains("timeout")
+        || (details.starts_with("upstream_reset") && !details.contains("connection_failure"))
+        || details.starts_with("downstream");
+    !of_groq && !lost
+}
+
+/// The milliseconds that `retry-after` asks for: whole or fractional seconds, at most a day. A date is not what Groq sends.
+pub(super) fn retry_ms(retry_after: &str) -> u64 {
+    const LONGEST_MS: u64 = 24 * 3_600_000;
+    let (whole, fraction) = retry_after.trim().split_once('.').unwrap_or((retry_after.trim(), ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) {
+        return 0;
+    }
+    let Ok(seconds) = whole.parse::<u64>() else { return LONGEST_MS };
+    let padded = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
+    let thousandths = padded.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
+    seconds.saturating_mul(1000).saturating_add(thousandths).min(LONGEST_MS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::ReservationId;
+
+    fn admission(operation: Operation, stream: bool) -> Admission {
+        Admission {
+            reservation: ReservationId([1; 16]),
+            operation,
+            stream,
+            choices: 1,
+            input_tokens: 100,
+            max_output_tokens: 50,
+            audio_ms: 0,
+            characters: 0,
+            include_usage: false,
+        }
+    }
+
+    fn answered(reading: Reading) -> End {
+        End::Answered(reading)
+    }
+
+    #[test]
+    fn every_ending_has_its_charge() {
+        let used = Usage { input_tokens: 9, output_tokens: 8, ..Usage::default() };
+        let seen = |output_tokens| Some(Usage { input_tokens: 100, output_tokens, ..Usage::default() });
+        let cut = Reading { output_bytes: 31, ..Reading::default() };
+        let long = Reading { output_bytes: 3_000, ..Reading::default() };
+        let told = Reading { usage: Some(used.clone()), ..cut.clone() };
+        let silent = Reading { complete: true, output_bytes: 30, ..Reading::default() };
+        let failed = Reading { complete: true, failed: true, output_bytes: 30, ..Reading::default() };
+        let unreadable = Reading { complete: true, unreadable: true, ..Reading::default() };
+        for (stream, end, outcome, usage) in [
+            (true, End::NotSent, Outcome::NotSent, None),
+            (true, End::NoAnswer, Outcome::Aborted, seen(0)),
+            (false, End::NoAnswer, Outcome::Aborted, None),
+            (true, End::Refused { status: 500, retry_ms: 0 }, Outcome::Failed, None),
+            (true, End::Refused { status: 498, retry_ms: 0 }, Outcome::Failed, None),
+            (true, answered(told), Outcome::Completed, Some(used)),
+            (true, answered(cut.clone()), Outcome::Aborted, seen(11)),
+            (true, answered(long), Outcome::Aborted, seen(50)),
+            (false, answered(cut), Outcome::Aborted, None),
+            (true, answered(silent), Outcome::Completed, seen(10)),
+            (true, answered(failed), Outcome::Aborted, seen(10)),
+            (true, answered(unreadable), Outcome::Aborted, None),
+        ] {
+            let report = Report::of(&admission(Operation::Chat, stream), &end).unwrap();
+            assert_eq!((report.outcome, report.usage), (outcome, usage), "{end:?}");
+        }
+        let limited = End::Refused { status: 429, retry_ms: 2_000 };
+        let report = Report::of(&admission(Operation::Chat, true), &limited).unwrap();
+        assert_eq!((report.outcome, report.upstream_delay_ms), (Outcome::RateLimited, 2_000));
+    }
+
+    #[test]
+    fn what_does_not_tell_is_charged_by_what_was_sent() {
+        let complete = answered(Reading { complete: true, ..Reading::default() });
+        let speech = Admission { characters: 12, ..admission(Operation::Speech, false) };
+        assert_eq!(Report::of(&speech, &complete).unwrap().usage.unwrap().characters, 12);
+        let audio = Admission { audio_ms: 7, ..admission(Operation::Transcription, false) };
+        assert_eq!(Report::of(&audio, &complete).unwrap().usage.unwrap().audio_ms, 7);
+        assert_eq!(Report::of(&admission(Operation::Batch, false), &complete), None);
+    }
+
+    #[test]
+    fn envoys_own_answers_tell_whether_groq_had_the_request() {
+        for details in [
+            "no_healthy_upstream",
+            "cluster_not_found",
+            "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
+            "upstream_reset_before_response_started{connection_failure}",
+            "request_payload_too_large",
+        ] {
+            assert!(never_sent(details), "{details}");
+        }
+        for details in [
+            "",
+            "via_upstream",
+            "upstream_reset_before_response_started{connection_termination}",
+            "upstream_response_timeout",
+            "stream_idle_timeout",
+            "downstream_remote_disconnect",
+        ] {
+            assert!(!never_sent(details), "{details}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds() {
+        for (text, ms) in [
+            ("2", 2_000),
+            (" 7.66 ", 7_660),
+            ("0.0005", 0),
+            ("", 0),
+            ("-1", 0),
+            ("Wed, 21 Oct 2026 07:28:00 GMT", 0),
+            ("999999999999999999999", 86_400_000),
+        ] {
+            assert_eq!(retry_ms(text), ms, "{text:?}");
+        }
+    }
+}
