@@ -1,0 +1,1 @@
+//! The mock itself, over real HTTP.
