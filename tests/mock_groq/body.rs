@@ -101,14 +101,15 @@ pub(crate) fn events(
     answer(call, Body::from_stream(script), EVENT_STREAM)
 }
 
-/// The events up to the one with the token of that number, and the rest.
+/// The events up to the one with the token of that number, and the rest. The events before the first token come in any case.
 fn after_tokens(mut events: Vec<Event>, count: u64) -> (Vec<Event>, Vec<Event>) {
     let mut seen = 0;
-    let before = events.iter().take_while(|event| {
+    let end = events.iter().position(|event| {
+        let is_past = seen >= count && (count > 0 || event.tokens > 0);
         seen += event.tokens;
-        seen < count || (seen == count && event.tokens > 0)
+        is_past
     });
-    let rest = events.split_off(before.count());
+    let rest = events.split_off(end.unwrap_or(events.len()));
     (events, rest)
 }
 
