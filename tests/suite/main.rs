@@ -17,6 +17,9 @@ mod decisions;
 mod differential;
 mod harness;
 mod layering;
+#[allow(dead_code, reason = "not every directive has its test yet")]
+#[path = "../mock_groq/mod.rs"]
+mod mock_groq;
 mod model;
 mod redis_server;
 mod spend_oracle;
