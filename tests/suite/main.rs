@@ -15,6 +15,8 @@ mod conformance;
 mod crash;
 mod decisions;
 mod differential;
+mod envoy;
+mod guard;
 mod harness;
 mod layering;
 #[allow(dead_code, reason = "not every directive has its test yet")]

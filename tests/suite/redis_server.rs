@@ -4,34 +4,24 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
+use crate::guard::Guarded;
+
 /// How long a server may take to start, even on a machine that is busy with everything else.
 const START_BOUND: Duration = Duration::from_secs(30);
-
-/// Waits in the shell until this process is gone, however it ended, and then ends the server: its standard input closes.
-const GUARD: &str = r#"
-directory=$1; shift
-"$@" >"$directory/log" 2>&1 </dev/null &
-server=$!
-cat >/dev/null
-kill -CONT $server 2>/dev/null
-kill -KILL $server 2>/dev/null
-wait $server 2>/dev/null
-rm -rf "$directory"
-"#;
 
 /// A running `redis-server`.
 #[derive(Debug)]
 pub(crate) struct RedisServer {
     address: SocketAddr,
     directory: TempDir,
-    guard: Option<Child>,
+    guard: Option<Guarded>,
 }
 
 /// Whether there is a Redis to test against. A machine without one skips, loudly; in CI that is a failure.
@@ -90,23 +80,11 @@ impl RedisServer {
         let pid_file = path.join("pid");
         let _ = std::fs::remove_file(&pid_file);
         let path_text = path.to_str().unwrap();
-        let guard = Command::new("sh")
-            .args([
-                "-c",
-                GUARD,
-                "guard",
-                path_text,
-                "redis-server",
-                "--port",
-                &self.address.port().to_string(),
-            ])
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", path_text])
-            .args(["--pidfile", pid_file.to_str().unwrap()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let port = self.address.port().to_string();
+        let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+        let arguments =
+            [&arguments[..], &["--dir", path_text, "--pidfile", pid_file.to_str().unwrap()]].concat();
+        let guard = Guarded::start(path, Path::new("redis-server"), &arguments);
         self.guard = Some(guard);
         let started = Instant::now();
         while started.elapsed() < START_BOUND {
@@ -162,21 +140,12 @@ impl RedisServer {
 
     /// Ends the server at once. What it held is lost.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut guard) = self.guard.take() {
-            drop(guard.stdin.take());
-            let _ = guard.wait();
-        }
+        self.guard = None;
     }
 
     /// Its directory.
     #[expect(dead_code, reason = "for looking at a server's log while a test is written")]
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

@@ -66,6 +66,9 @@ impl Exchange {
         let waits = !message.observability_mode;
         if let Some(protocol) = &message.protocol_config {
             self.meters = Some(protocol.response_body_mode() != BodySendMode::None);
+        } else if message.observability_mode {
+            // A filter that only looks does not say at what. There is nothing to look at but the answer.
+            self.meters = Some(true);
         }
         if self.admission.is_none() {
             self.admission = message.metadata_context.as_ref().and_then(Admission::from_metadata);

@@ -84,6 +84,13 @@ fn an_exchange_without_an_answer_is_settled() {
 }
 
 #[test]
+fn a_filter_that_only_looks_need_not_say_at_what() {
+    let mut exchange = Exchange::default();
+    exchange.step(ProcessingRequest { protocol_config: None, ..first(BodySendMode::Streamed, true) });
+    assert_eq!(exchange.close().unwrap().1, End::NoAnswer);
+}
+
+#[test]
 fn a_refusal_of_groq_is_settled_with_its_headers() {
     let mut exchange = Exchange::default();
     exchange.step(first(BodySendMode::Streamed, true));

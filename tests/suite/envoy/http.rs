@@ -1,0 +1,169 @@
+//! A client that sends exactly the bytes it is told to, and can leave at any point of an answer.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::harness::PATIENCE;
+
+/// An answer, whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The value of a header by its name in lower case; a panic where it comes twice.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str());
+        let first = values.next();
+        assert!(values.next().is_none(), "`{name}` twice in {:?}", self.headers);
+        first
+    }
+
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// `status code` of an error.
+    pub(crate) fn error(&self) -> String {
+        format!("{} {}", self.status, self.json()["error"]["code"].as_str().unwrap_or_default())
+    }
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Request {
+    pub(crate) fn new(method: &str, path: &str) -> Self {
+        Self { method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
+    }
+
+    /// A POST of JSON with a virtual key.
+    pub(crate) fn json(path: &str, key: &str, body: &Value) -> Self {
+        Self::post(path, key, body.to_string().as_bytes())
+    }
+
+    /// The same with any bytes.
+    pub(crate) fn post(path: &str, key: &str, body: &[u8]) -> Self {
+        let request = Self::new("POST", path).header("content-type", "application/json").key(key);
+        Self { body: body.to_vec(), ..request }
+    }
+
+    pub(crate) fn key(self, key: &str) -> Self {
+        self.header("authorization", &format!("Bearer {key}"))
+    }
+
+    /// Sets a header in place of one of the same name.
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.retain(|(known, _)| known != name);
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut head =
+            format!("{} {} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n", self.method, self.path);
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if self.method != "GET" && !self.headers.iter().any(|(name, _)| name == "content-length") {
+            head.push_str(&format!("content-length: {}\r\n", self.body.len()));
+        }
+        [head.as_bytes(), b"\r\n", &self.body].concat()
+    }
+
+    /// Sends it and reads the answer to its end, also where that is a break.
+    pub(crate) async fn send(&self, to: SocketAddr) -> Answer {
+        let mut raw = Vec::new();
+        let mut stream = self.start(to).await;
+        let read = async {
+            let mut buffer = vec![0; 64 * 1024];
+            while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                raw.extend_from_slice(&buffer[..length]);
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.expect("the answer does not end");
+        parse(&raw)
+    }
+
+    /// Sends it and leaves as soon as `enough` of the answer came.
+    pub(crate) async fn send_and_leave_after(&self, to: SocketAddr, enough: impl Fn(&str) -> bool) {
+        let mut raw = Vec::new();
+        let mut stream = self.start(to).await;
+        let read = async {
+            let mut buffer = vec![0; 64 * 1024];
+            while !enough(&String::from_utf8_lossy(&raw)) {
+                let length = stream.read(&mut buffer).await.unwrap();
+                assert!(length > 0, "ended before: {}", String::from_utf8_lossy(&raw));
+                raw.extend_from_slice(&buffer[..length]);
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.expect("it does not come");
+    }
+
+    /// Sends it and leaves once `condition` holds, whatever came by then.
+    pub(crate) async fn send_and_leave_when(&self, to: SocketAddr, mut condition: impl FnMut() -> bool) {
+        let stream = self.start(to).await;
+        let wait = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the condition does not hold");
+        drop(stream);
+    }
+
+    async fn start(&self, to: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        // A server may refuse before it has read everything.
+        let _ = stream.write_all(&self.bytes()).await;
+        stream
+    }
+}
+
+fn parse(raw: &[u8]) -> Answer {
+    let end = raw.windows(4).position(|window| window == b"\r\n\r\n");
+    let end = end.unwrap_or_else(|| panic!("no answer: {:?}", String::from_utf8_lossy(raw)));
+    let head = std::str::from_utf8(&raw[..end]).unwrap();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':').unwrap();
+        (name.to_ascii_lowercase(), value.trim().to_owned())
+    };
+    let headers: Vec<_> = lines.map(header).collect();
+    let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+    let body = &raw[end + 4..];
+    Answer { status, headers, body: if chunked { unchunk(body) } else { body.to_vec() } }
+}
+
+/// What a chunked body holds, as far as it came.
+fn unchunk(mut raw: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(at) = raw.windows(2).position(|window| window == b"\r\n") {
+        let length = usize::from_str_radix(std::str::from_utf8(&raw[..at]).unwrap().trim(), 16).unwrap();
+        let from = at + 2;
+        if length == 0 || raw.len() < from + length {
+            break;
+        }
+        body.extend_from_slice(&raw[from..from + length]);
+        raw = &raw[(from + length + 2).min(raw.len())..];
+    }
+    body
+}
