@@ -90,19 +90,31 @@ fn install_venv(venv: &Path, requirements: &Path) -> Result<(), Missing> {
 }
 
 fn install_node() -> Result<Command, Missing> {
+    let modules = install_modules("node", &["day.mjs", "reflection.mjs"])?;
+    let mut day = Command::new("node");
+    day.arg(modules.join("day.mjs"));
+    Ok(day)
+}
+
+/// The directory with the official SDKs for Node and the scripts that use them.
+pub(crate) fn install_envoy_node() -> Result<PathBuf, Missing> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap();
+    install_modules("envoy/node", &["day.mjs", "denials.mjs"])
+}
+
+/// A module finds its packages beside itself, and the sources stay clean: so the scripts are copied to their packages.
+fn install_modules(of: &str, scripts: &[&str]) -> Result<PathBuf, Missing> {
     run(Command::new("node").arg("--version"))?;
-    let (from, to) = (sources().join("node"), installed("node"));
+    let (from, to) = (sources().join(of), installed(&of.replace('/', "-")));
     fs::create_dir_all(&to).map_err(|e| e.to_string())?;
-    // A module finds its packages beside itself, and the sources stay clean.
-    for file in ["package.json", "package-lock.json", "day.mjs", "reflection.mjs"] {
+    for file in ["package.json", "package-lock.json"].iter().chain(scripts) {
         fs::copy(from.join(file), to.join(file)).map_err(|e| format!("{file}: {e}"))?;
     }
     install_once(&to, &from.join("package-lock.json"), || {
         run(Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&to))
     })?;
-    let mut day = Command::new("node");
-    day.arg(to.join("day.mjs"));
-    Ok(day)
+    Ok(to)
 }
 
 /// Installs unless just this list of packages was installed before.
@@ -132,7 +144,7 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Missing> {
     ))
 }
 
-fn sources() -> PathBuf {
+pub(crate) fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients")
 }
 

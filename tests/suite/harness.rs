@@ -318,6 +318,8 @@ impl Process {
             .args(["serve", "--listen", &address.to_string(), "--admin", &admin.to_string()])
             .args(["--policy", policy.to_str().unwrap(), "--store", store])
             .args(["--store-deadline-ms", &deadline.as_millis().to_string(), "--threads", "2"])
+            // All that is written about requests, so that tests see what is not to be in it.
+            .args(["--log", "info,tollgate=debug"])
             .env_remove("TOLLGATE_CONFIG")
             .current_dir(directory)
             .stdin(Stdio::null())
@@ -340,6 +342,10 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("not up within {PATIENCE:?}:\n{}", self.log());
+    }
+
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     pub(crate) async fn client(&self) -> PolicyServiceClient<Channel> {

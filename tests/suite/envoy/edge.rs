@@ -28,7 +28,7 @@ const SHIPPED: &str = include_str!("../../../deploy/envoy/envoy.yaml");
 /// Where its last section begins, the cluster of Groq.
 const GROQ_CLUSTER: &str = "  # --- The cluster of Groq";
 /// The one address of the policy service in it.
-const TOLLGATE_ENDPOINT: &str = "      - endpoint:
+const TOLLGATE_ENDPOINT: &str = "        - endpoint:
             address:
               socket_address: { address: 127.0.0.1, port_value: 50051 }
 ";
@@ -39,7 +39,7 @@ pub(crate) const KEY: &str = "tgk_of_the_chatbot";
 /// A team with a key, generous limits, and the request phase on.
 pub(crate) const POLICY: &str = r#"
 [organization]
-id = "ORGANIZATION"
+id = "acme"
 
 [envoy]
 request_phase = true
@@ -58,16 +58,20 @@ sha256 = "SHA256"
 
 /// [`POLICY`] with the digest of [`KEY`], and then `changes` made to its text.
 pub(crate) fn policy(changes: &[(&str, &str)]) -> String {
-    let digest = Sha256::digest(KEY.as_bytes()).iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    });
-    let mut text = POLICY.replace("SHA256", &digest).replace("ORGANIZATION", "acme");
+    let mut text = POLICY.replace("SHA256", &digest(KEY));
     for (from, to) in changes {
         assert!(text.contains(from), "`{from}` is not in the policy");
         text = text.replace(from, to);
     }
     text
+}
+
+/// The digest of a key's secret, as a policy holds it.
+pub(crate) fn digest(secret: &str) -> String {
+    Sha256::digest(secret.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// Whether Envoy can be run here. A machine where it cannot be had skips, loudly; in CI that is a failure.
