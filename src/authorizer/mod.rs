@@ -127,6 +127,12 @@ impl<S: Store + Clone> Authorizer<S> {
         Who::find(policy, caller, self.store.now())
     }
 
+    /// The reservation that a request of `team` under `request_id` has, if it was granted.
+    #[must_use]
+    pub fn reservation_of(team: &str, request_id: &str) -> ReservationId {
+        ticket::derived_id(team, request_id)
+    }
+
     /// Decides one request: at once, or, with `max_wait`, when it fits or the wait is over.
     ///
     /// # Errors

@@ -107,6 +107,30 @@ pub enum ServiceTier {
     Performance,
 }
 
+impl ServiceTier {
+    /// Every tier.
+    pub const ALL: [Self; 4] = [Self::OnDemand, Self::Flex, Self::Auto, Self::Performance];
+
+    /// Groq's name of it: `on_demand`, `flex`, `auto`, `performance`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OnDemand => "on_demand",
+            Self::Flex => "flex",
+            Self::Auto => "auto",
+            Self::Performance => "performance",
+        }
+    }
+}
+
+impl FromStr for ServiceTier {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|tier| tier.name() == text).ok_or(())
+    }
+}
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {

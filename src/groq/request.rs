@@ -213,16 +213,14 @@ fn count(param: &'static str, value: &Value) -> Result<Option<u64>, ApiError> {
 
 /// The service tier that is called so; empty: not given.
 fn service_tier(value: &Value) -> Result<ServiceTier, ApiError> {
-    Ok(match text("service_tier", value)?.as_str() {
-        "" | "on_demand" | "default" => ServiceTier::OnDemand,
-        "flex" => ServiceTier::Flex,
-        "auto" => ServiceTier::Auto,
-        "performance" => ServiceTier::Performance,
-        _ => {
-            let message = "`service_tier` must be one of on_demand, flex, auto, performance";
-            return Err(ApiError::invalid("service_tier", message));
-        }
-    })
+    match text("service_tier", value)?.as_str() {
+        // `default` is OpenAI's word for it, which its SDKs may send.
+        "" | "default" => Ok(ServiceTier::OnDemand),
+        name => name.parse().map_err(|()| {
+            let names = ServiceTier::ALL.map(ServiceTier::name).join(", ");
+            ApiError::invalid("service_tier", format!("`service_tier` must be one of {names}"))
+        }),
+    }
 }
 
 /// Reads the fields of a JSON object.

@@ -4,7 +4,10 @@
 use prost_types::{Struct, Value, value::Kind};
 
 use super::envoy::config::core::v3::Metadata;
-use crate::{domain::request::Operation, store::ReservationId};
+use crate::{
+    domain::request::{Operation, ServiceTier},
+    store::ReservationId,
+};
 
 /// Under which name Envoy keeps what ext_authz tells.
 const NAMESPACE: &str = "envoy.filters.http.ext_authz";
@@ -17,6 +20,9 @@ const LARGEST: f64 = 9_007_199_254_740_991.0;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Admission {
     pub(super) reservation: ReservationId,
+    pub(super) team: String,
+    pub(super) model: String,
+    pub(super) service_tier: ServiceTier,
     pub(super) operation: Operation,
     /// Whether the answer is to be streamed.
     pub(super) stream: bool,
@@ -38,6 +44,9 @@ impl Admission {
         let mut fields = Struct::default();
         let mut put = |name: &str, kind| fields.fields.insert(name.to_owned(), Value { kind: Some(kind) });
         put("reservation", Kind::StringValue(self.reservation.to_string()));
+        put("team", Kind::StringValue(self.team.clone()));
+        put("model", Kind::StringValue(self.model.clone()));
+        put("service_tier", Kind::StringValue(self.service_tier.name().to_owned()));
         put("operation", Kind::StringValue(self.operation.name().to_owned()));
         put("stream", Kind::BoolValue(self.stream));
         put("include_usage", Kind::BoolValue(self.include_usage));
@@ -76,6 +85,9 @@ impl Admission {
         };
         Some(Self {
             reservation: text("reservation")?.parse().ok()?,
+            team: text("team")?.to_owned(),
+            model: text("model")?.to_owned(),
+            service_tier: text("service_tier")?.parse().ok()?,
             operation: text("operation")?.parse().ok()?,
             stream: flag("stream"),
             choices: number("choices")?,
@@ -96,6 +108,9 @@ mod tests {
     fn what_is_told_arrives() {
         let admission = Admission {
             reservation: ReservationId([7; 16]),
+            team: "t".to_owned(),
+            model: "m".to_owned(),
+            service_tier: ServiceTier::Flex,
             operation: Operation::Responses,
             stream: true,
             choices: 2,

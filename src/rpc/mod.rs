@@ -7,11 +7,13 @@ mod ext_authz;
 mod ext_proc;
 mod parse;
 mod policy_service;
+mod settling;
 mod status;
 
 pub use ext_authz::CheckRpc;
-pub use ext_proc::{ProcessRpc, Settling};
+pub use ext_proc::ProcessRpc;
 pub use policy_service::PolicyRpc;
+pub use settling::Settling;
 
 #[allow(
     missing_docs,

@@ -243,7 +243,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let settling = Settling::default();
     let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let check = AuthorizationServer::new(CheckRpc::new(authorizer.clone(), upstream_key))
+    let check = AuthorizationServer::new(CheckRpc::new(authorizer.clone(), upstream_key, settling.clone()))
         .max_decoding_message_size(MAX_ENVOY_BYTES);
     let process = ExternalProcessorServer::new(ProcessRpc::new(authorizer, settling.clone()))
         .max_decoding_message_size(MAX_ENVOY_BYTES);

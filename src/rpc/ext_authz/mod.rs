@@ -14,6 +14,7 @@ use self::{answer::Allowed, request::HttpRequest};
 use super::{
     admission::Admission,
     envoy::service::auth::v3::{CheckRequest, CheckResponse, authorization_server::Authorization},
+    settling::Settling,
     status,
 };
 use crate::{
@@ -32,7 +33,7 @@ use crate::{
         error::ApiError,
         request::{self as groq_request, GroqRequest},
     },
-    store::Store,
+    store::{ReservationId, Store},
 };
 
 /// How long a client is asked to wait where nothing can be decided: connections are rebuilt within a second or two.
@@ -47,6 +48,7 @@ pub struct CheckRpc<S> {
     authorizer: Authorizer<S>,
     /// The Groq key in force.
     key: Arc<ArcSwapOption<UpstreamKey>>,
+    settling: Settling,
 }
 
 /// Why a request does not go on.
@@ -64,10 +66,14 @@ impl From<ApiError> for Refused {
 }
 
 impl<S> CheckRpc<S> {
-    /// Serves through `authorizer`, with the Groq key in `key`.
+    /// Serves through `authorizer`, with the Groq key in `key`. What is under way is waited for with `settling`.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, key: Arc<ArcSwapOption<UpstreamKey>>) -> Self {
-        Self { authorizer, key }
+    pub const fn new(
+        authorizer: Authorizer<S>,
+        key: Arc<ArcSwapOption<UpstreamKey>>,
+        settling: Settling,
+    ) -> Self {
+        Self { authorizer, key, settling }
     }
 }
 
@@ -94,7 +100,7 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
 impl<S: Store + Clone> CheckRpc<S> {
     async fn decide(&self, policy: &Policy, mut request: HttpRequest) -> Result<CheckResponse, Refused> {
         let caller = caller::find(&policy.envoy, &request)?;
-        self.authorizer.who(policy, &caller).map_err(|violation| ApiError::denied(&[violation]))?;
+        let who = self.authorizer.who(policy, &caller).map_err(|violation| ApiError::denied(&[violation]))?;
         let endpoint = endpoint(request.method(), request.path()).ok_or_else(|| unknown_path(&request))?;
         let key = self.key.load_full().ok_or_else(no_key)?;
         let internal_headers = internal_headers(&policy.envoy);
@@ -114,7 +120,7 @@ impl<S: Store + Clone> CheckRpc<S> {
                 let asked = groq_request::read(operation, &content_type, &body)?;
                 let user = policy.envoy.user_header.as_deref().and_then(|name| request.header(name));
                 let user = user.map_or_else(|| asked.user.clone(), |user| user.into_owned());
-                let wanted = Wanted { caller, user, operation, asked };
+                let wanted = Wanted { team: &who.team.name, caller, user, operation, asked };
                 let (admission, limits) = self.admit(policy, wanted, &request.request_id).await?;
                 let (admission, limits) = (Some(admission), limits.as_slice());
                 Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
@@ -126,7 +132,7 @@ impl<S: Store + Clone> CheckRpc<S> {
     async fn admit(
         &self,
         policy: &Policy,
-        wanted: Wanted,
+        wanted: Wanted<'_>,
         request_id: &str,
     ) -> Result<(Admission, Vec<LimitStatus>), Refused> {
         let mut request = wanted.authorize_request(policy)?;
@@ -135,7 +141,12 @@ impl<S: Store + Clone> CheckRpc<S> {
                 1 => request_id.to_owned(),
                 _ => format!("{request_id}/{ask}"),
             };
-            let Decided { outcome, limits, .. } = match self.authorizer.authorize(&request).await {
+            let unheard = Unheard::new(self, wanted.team, &request.request_id);
+            let decided = self.authorizer.authorize(&request).await;
+            if !matches!(decided, Err(Failure::Store(_))) {
+                unheard.heard();
+            }
+            let Decided { outcome, limits, .. } = match decided {
                 Ok(decided) => decided,
                 Err(Failure::RequestIdReused) => continue,
                 Err(failure) => return Err(Refused::Undecided(failure)),
@@ -165,15 +176,44 @@ impl<S: Store + Clone> CheckRpc<S> {
     }
 }
 
+/// A decision that Envoy may not hear: it gave up, because the client left or it waited for too long, or the store did not
+/// answer in time. What may have been reserved then is nobody's, and is given back when this is dropped.
+struct Unheard<'a, S: Store + Clone> {
+    rpc: &'a CheckRpc<S>,
+    reservation: Option<ReservationId>,
+}
+
+impl<'a, S: Store + Clone> Unheard<'a, S> {
+    /// Without a `request_id` nobody can tell which reservation it would be.
+    fn new(rpc: &'a CheckRpc<S>, team: &str, request_id: &str) -> Self {
+        let reservation = (!request_id.is_empty()).then(|| Authorizer::<S>::reservation_of(team, request_id));
+        Self { rpc, reservation }
+    }
+
+    /// Envoy is told what was decided.
+    fn heard(mut self) {
+        self.reservation = None;
+    }
+}
+
+impl<S: Store + Clone> Drop for Unheard<'_, S> {
+    fn drop(&mut self) {
+        if let Some(reservation) = self.reservation.take() {
+            self.rpc.settling.release(self.rpc.authorizer.clone(), reservation);
+        }
+    }
+}
+
 /// What a request wants, before it is known what it may have.
-struct Wanted {
+struct Wanted<'p> {
+    team: &'p str,
     caller: Caller,
     user: String,
     operation: Operation,
     asked: GroqRequest,
 }
 
-impl Wanted {
+impl Wanted<'_> {
     fn authorize_request(&self, policy: &Policy) -> Result<AuthorizeRequest, ApiError> {
         let (asked, operation) = (&self.asked, self.operation);
         let model = policy.catalogue.model(&asked.model);
@@ -228,6 +268,9 @@ impl Wanted {
         let reservation = grant.reservation.and_then(|(id, _)| id.parse().ok());
         Ok(Admission {
             reservation: reservation.ok_or(Failure::Internal)?,
+            team: self.team.to_owned(),
+            model: request.model.clone(),
+            service_tier: request.service_tier,
             operation: self.operation,
             stream: self.asked.stream,
             choices: self.asked.choices,

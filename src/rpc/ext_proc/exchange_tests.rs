@@ -1,5 +1,6 @@
 use super::*;
 use crate::{
+    domain::request::ServiceTier,
     rpc::envoy::{
         config::core::v3::Metadata,
         service::ext_proc::v3::{HttpTrailers, ProtocolConfiguration},
@@ -13,6 +14,9 @@ fn admission() -> Admission {
         operation: Operation::Chat,
         stream: true,
         choices: 1,
+        team: "t".to_owned(),
+        model: "m".to_owned(),
+        service_tier: ServiceTier::OnDemand,
         input_tokens: 100,
         max_output_tokens: 50,
         audio_ms: 0,

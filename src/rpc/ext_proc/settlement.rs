@@ -12,7 +12,7 @@
 //!
 //! The output that was seen is one token for every 3 bytes, as input is estimated, and at most what was granted.
 
-use super::super::admission::Admission;
+use super::super::{admission::Admission, settling::Report};
 use crate::{
     domain::request::{Billing, Operation, Outcome, Usage, tokens_of_bytes},
     groq::answer::Reading,
@@ -36,40 +36,28 @@ pub(super) enum End {
     Answered(Reading),
 }
 
-/// What is reported of a reservation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Report {
-    pub(super) outcome: Outcome,
-    pub(super) usage: Option<Usage>,
-    pub(super) upstream_delay_ms: u64,
-}
-
-impl Report {
-    /// By the rules above; `None` for what is still to be used (a batch that was taken).
-    pub(super) fn of(admission: &Admission, end: &End) -> Option<Self> {
-        let report = |outcome, usage| Some(Self { outcome, usage, upstream_delay_ms: 0 });
-        match end {
-            End::NotSent => report(Outcome::NotSent, None),
-            // Of a stream nothing was seen; of an answer in one piece nobody knows whether it was made.
-            End::NoAnswer if admission.stream => report(Outcome::Aborted, Some(seen(admission, 0))),
-            End::NoAnswer => report(Outcome::Aborted, None),
-            End::Refused { status: 429, retry_ms } => {
-                Some(Self { outcome: Outcome::RateLimited, usage: None, upstream_delay_ms: *retry_ms })
-            }
-            End::Refused { .. } => report(Outcome::Failed, None),
-            End::Answered(_) if admission.operation == Operation::Batch => None,
-            End::Answered(reading) => match &reading.usage {
-                Some(usage) => report(Outcome::Completed, Some(usage.clone())),
-                None if reading.unreadable => report(Outcome::Aborted, None),
-                None if reading.complete && !reading.failed => {
-                    report(Outcome::Completed, Some(seen(admission, reading.output_bytes)))
-                }
-                None if admission.stream => {
-                    report(Outcome::Aborted, Some(seen(admission, reading.output_bytes)))
-                }
-                None => report(Outcome::Aborted, None),
-            },
+/// By the rules above; `None` for what is still to be used (a batch that was taken).
+pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
+    let report = |outcome, usage| Some(Report { outcome, usage, upstream_delay_ms: 0 });
+    match end {
+        End::NotSent => Some(Report::NOT_SENT),
+        // Of a stream nothing was seen; of an answer in one piece nobody knows whether it was made.
+        End::NoAnswer if admission.stream => report(Outcome::Aborted, Some(seen(admission, 0))),
+        End::NoAnswer => report(Outcome::Aborted, None),
+        End::Refused { status: 429, retry_ms } => {
+            Some(Report { outcome: Outcome::RateLimited, usage: None, upstream_delay_ms: *retry_ms })
         }
+        End::Refused { .. } => report(Outcome::Failed, None),
+        End::Answered(_) if admission.operation == Operation::Batch => None,
+        End::Answered(reading) => match &reading.usage {
+            Some(usage) => report(Outcome::Completed, Some(usage.clone())),
+            None if reading.unreadable => report(Outcome::Aborted, None),
+            None if reading.complete && !reading.failed => {
+                report(Outcome::Completed, Some(seen(admission, reading.output_bytes)))
+            }
+            None if admission.stream => report(Outcome::Aborted, Some(seen(admission, reading.output_bytes))),
+            None => report(Outcome::Aborted, None),
+        },
     }
 }
 
@@ -116,7 +104,7 @@ pub(super) fn retry_ms(retry_after: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::ReservationId;
+    use crate::{domain::request::ServiceTier, store::ReservationId};
 
     fn admission(operation: Operation, stream: bool) -> Admission {
         Admission {
@@ -124,6 +112,9 @@ mod tests {
             operation,
             stream,
             choices: 1,
+            team: "t".to_owned(),
+            model: "m".to_owned(),
+            service_tier: ServiceTier::OnDemand,
             input_tokens: 100,
             max_output_tokens: 50,
             audio_ms: 0,
@@ -160,11 +151,11 @@ mod tests {
             (true, answered(failed), Outcome::Aborted, seen(10)),
             (true, answered(unreadable), Outcome::Aborted, None),
         ] {
-            let report = Report::of(&admission(Operation::Chat, stream), &end).unwrap();
+            let report = report_of(&admission(Operation::Chat, stream), &end).unwrap();
             assert_eq!((report.outcome, report.usage), (outcome, usage), "{end:?}");
         }
         let limited = End::Refused { status: 429, retry_ms: 2_000 };
-        let report = Report::of(&admission(Operation::Chat, true), &limited).unwrap();
+        let report = report_of(&admission(Operation::Chat, true), &limited).unwrap();
         assert_eq!((report.outcome, report.upstream_delay_ms), (Outcome::RateLimited, 2_000));
     }
 
@@ -172,10 +163,10 @@ mod tests {
     fn what_does_not_tell_is_charged_by_what_was_sent() {
         let complete = answered(Reading { complete: true, ..Reading::default() });
         let speech = Admission { characters: 12, ..admission(Operation::Speech, false) };
-        assert_eq!(Report::of(&speech, &complete).unwrap().usage.unwrap().characters, 12);
+        assert_eq!(report_of(&speech, &complete).unwrap().usage.unwrap().characters, 12);
         let audio = Admission { audio_ms: 7, ..admission(Operation::Transcription, false) };
-        assert_eq!(Report::of(&audio, &complete).unwrap().usage.unwrap().audio_ms, 7);
-        assert_eq!(Report::of(&admission(Operation::Batch, false), &complete), None);
+        assert_eq!(report_of(&audio, &complete).unwrap().usage.unwrap().audio_ms, 7);
+        assert_eq!(report_of(&admission(Operation::Batch, false), &complete), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A client that sends exactly the bytes it is told to, and can leave at any point of an answer.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
 
 use serde_json::Value;
 use tokio::{
@@ -87,53 +87,55 @@ impl Request {
         [head.as_bytes(), b"\r\n", &self.body].concat()
     }
 
-    /// Sends it and reads the answer to its end, also where that is a break.
+    /// Sends it and reads the answer to its end.
     pub(crate) async fn send(&self, to: SocketAddr) -> Answer {
-        let mut raw = Vec::new();
-        let mut stream = self.start(to).await;
-        let read = async {
-            let mut buffer = vec![0; 64 * 1024];
-            while let Ok(length @ 1..) = stream.read(&mut buffer).await {
-                raw.extend_from_slice(&buffer[..length]);
-            }
-        };
-        tokio::time::timeout(PATIENCE, read).await.expect("the answer does not end");
-        parse(&raw)
+        self.start(to).await.finish().await
     }
 
-    /// Sends it and leaves as soon as `enough` of the answer came.
-    pub(crate) async fn send_and_leave_after(&self, to: SocketAddr, enough: impl Fn(&str) -> bool) {
-        let mut raw = Vec::new();
-        let mut stream = self.start(to).await;
-        let read = async {
-            let mut buffer = vec![0; 64 * 1024];
-            while !enough(&String::from_utf8_lossy(&raw)) {
-                let length = stream.read(&mut buffer).await.unwrap();
-                assert!(length > 0, "ended before: {}", String::from_utf8_lossy(&raw));
-                raw.extend_from_slice(&buffer[..length]);
-            }
-        };
-        tokio::time::timeout(PATIENCE, read).await.expect("it does not come");
-    }
-
-    /// Sends it and leaves once `condition` holds, whatever came by then.
-    pub(crate) async fn send_and_leave_when(&self, to: SocketAddr, mut condition: impl FnMut() -> bool) {
-        let stream = self.start(to).await;
-        let wait = async {
-            while !condition() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, wait).await.expect("the condition does not hold");
-        drop(stream);
-    }
-
-    async fn start(&self, to: SocketAddr) -> TcpStream {
+    /// Sends it. The client leaves when the exchange is dropped.
+    pub(crate) async fn start(&self, to: SocketAddr) -> Exchange {
         let mut stream = TcpStream::connect(to).await.unwrap();
         stream.set_nodelay(true).unwrap();
         // A server may refuse before it has read everything.
         let _ = stream.write_all(&self.bytes()).await;
-        stream
+        Exchange { stream, raw: Vec::new() }
+    }
+}
+
+/// A request that was sent, and what came for it so far.
+pub(crate) struct Exchange {
+    stream: TcpStream,
+    raw: Vec<u8>,
+}
+
+impl Exchange {
+    /// Reads until `enough` came; what came by then.
+    pub(crate) async fn until(&mut self, enough: impl Fn(&str) -> bool) -> String {
+        let read = async {
+            loop {
+                let text = String::from_utf8_lossy(&self.raw).into_owned();
+                if enough(&text) {
+                    return text;
+                }
+                assert!(self.read().await, "ended before: {text}");
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.expect("it does not come")
+    }
+
+    /// Reads to the end, also where that is a break.
+    pub(crate) async fn finish(mut self) -> Answer {
+        let read = async { while self.read().await {} };
+        tokio::time::timeout(PATIENCE, read).await.expect("the answer does not end");
+        parse(&self.raw)
+    }
+
+    /// Whether anything more came.
+    async fn read(&mut self) -> bool {
+        let mut buffer = vec![0; 64 * 1024];
+        let length = self.stream.read(&mut buffer).await.unwrap_or_default();
+        self.raw.extend_from_slice(&buffer[..length]);
+        length > 0
     }
 }
 

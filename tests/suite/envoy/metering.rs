@@ -1,11 +1,13 @@
 //! What is charged for every way in which an answer can go, to the nano-dollar.
 
 use serde_json::{Value, json};
+use tollgate::rpc::proto;
 
 use super::{
-    edge::{Edge, KEY, chat, policy},
+    edge::{Edge, KEY, chat, chat_body, policy},
     http::Request,
 };
+use crate::harness::{StoreKind, eventually, used};
 
 /// gpt-oss-20b, in nano-dollars a token.
 const INPUT: u64 = 75;
@@ -115,7 +117,7 @@ async fn a_429_of_groq_closes_the_model_for_as_long_as_it_asks() {
 fn whole(directive: &str) -> (Request, usize) {
     let fields =
         json!({"stream": true, "max_completion_tokens": 100, "stream_options": {"include_usage": true}});
-    let body = super::edge::chat_body(directive, &fields).to_string();
+    let body = chat_body(directive, &fields).to_string();
     (Request::post("/openai/v1/chat/completions", KEY, body.as_bytes()), body.len())
 }
 
@@ -132,7 +134,7 @@ async fn a_stream_that_is_cut_is_charged_what_was_seen() {
     let before = edge.spent().await;
     // The first piece carries no token.
     let ninth = |text: &str| text.matches("\"delta\":{\"content\":\"").count() > 9;
-    request.send_and_leave_after(edge.envoy.address, ninth).await;
+    request.start(edge.envoy.address).await.until(ninth).await;
     edge.settled().await;
     assert_eq!(edge.spent().await - before, tokens_of(length) * INPUT + 9 * OUTPUT);
     edge.agrees().await;
@@ -143,17 +145,21 @@ async fn a_client_that_leaves_before_any_answer_is_settled_at_once() {
     let Some(edge) = Edge::start(&policy(&[])).await else { return };
     let fields = json!({"stream": true, "max_completion_tokens": 100});
     let waiting = chat(r#"{"delay_ms":20000}"#, &fields);
-    waiting.send_and_leave_when(edge.envoy.address, || edge.mock.requests().len() == 1).await;
+    let exchange = waiting.start(edge.envoy.address).await;
+    eventually("the request is at Groq", || async { edge.mock.requests().len() == 1 }).await;
+    drop(exchange);
     edge.settled().await;
-    let length = super::edge::chat_body(r#"{"delay_ms":20000}"#, &fields).to_string().len();
+    let length = chat_body(r#"{"delay_ms":20000}"#, &fields).to_string().len();
     assert_eq!(edge.spent().await, tokens_of(length) * INPUT);
     // Of an answer in one piece nobody knows whether Groq made it: the team's rule, the worst case.
     let before = edge.spent().await;
     let fields = json!({"max_completion_tokens": 100});
     let waiting = chat(r#"{"delay_ms":20000}"#, &fields);
-    waiting.send_and_leave_when(edge.envoy.address, || edge.mock.requests().len() == 2).await;
+    let exchange = waiting.start(edge.envoy.address).await;
+    eventually("the request is at Groq", || async { edge.mock.requests().len() == 2 }).await;
+    drop(exchange);
     edge.settled().await;
-    let length = super::edge::chat_body(r#"{"delay_ms":20000}"#, &fields).to_string().len();
+    let length = chat_body(r#"{"delay_ms":20000}"#, &fields).to_string().len();
     assert_eq!(edge.spent().await - before, tokens_of(length) * INPUT + 100 * OUTPUT);
 }
 
@@ -170,8 +176,7 @@ async fn an_answer_that_does_not_tell_is_charged_by_the_stated_rule() {
     let answer = edge.chat(r#"{"force_gzip":true,"completion_tokens":3}"#, &fields).await;
     assert_eq!((answer.status, answer.header("content-encoding")), (200, Some("gzip")));
     edge.settled().await;
-    let length =
-        super::edge::chat_body(r#"{"force_gzip":true,"completion_tokens":3}"#, &fields).to_string().len();
+    let length = chat_body(r#"{"force_gzip":true,"completion_tokens":3}"#, &fields).to_string().len();
     assert_eq!(edge.spent().await - before, tokens_of(length) * INPUT + 100 * OUTPUT);
     // A transcription that does not tell its length: by its bytes, at 4,000 a second.
     let before = edge.spent().await;
@@ -192,11 +197,47 @@ async fn a_batch_holds_what_it_declares_until_somebody_reports() {
     assert_eq!(answer.status, 200, "{:?}", String::from_utf8_lossy(&answer.body));
     let reservation = answer.header("x-tollgate-reservation").unwrap().to_owned();
     assert_eq!(edge.spend().await.unsettled_requests, 1);
-    let used = crate::harness::used(&reservation, 900, 100);
+    let used = used(&reservation, 900, 100);
     edge.server.client().await.record_usage(used).await.unwrap();
     edge.settled().await;
     assert_eq!(edge.spent().await, (900 * INPUT + 100 * OUTPUT) / 2);
     let undeclared: Value = json!({"input_file_id": "file_1", "endpoint": "/v1/chat/completions"});
     let answer = edge.send(&Request::json("/openai/v1/batches", KEY, &undeclared)).await;
     assert_eq!(answer.error(), "400 invalid_request_error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_back_too_early_is_booked_all_the_same() {
+    let Some(edge) = Edge::start(&policy(&[])).await else { return };
+    let (request, _) = whole(r#"{"completion_tokens":20,"chunk_ms":20}"#);
+    let mut exchange = request.start(edge.envoy.address).await;
+    let head = exchange.until(|text| text.contains("\r\n\r\n")).await;
+    let id = head.split("x-tollgate-reservation: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    // Whoever reports by hand that it was never sent is wrong.
+    let report = proto::RecordUsageRequest {
+        reservation_id: id.to_owned(),
+        outcome: proto::Outcome::NotSent.into(),
+        ..Default::default()
+    };
+    edge.server.client().await.record_usage(report).await.unwrap();
+    assert_eq!(exchange.finish().await.status, 200);
+    eventually("it is booked", || async { edge.spent().await == edge.mock.ledger().nanos }).await;
+    assert_eq!(edge.agrees().await.requests, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_of_the_proxy_are_one_reservation_and_one_settlement() {
+    let retrying = (
+        "              - match: { path: /openai/v1/chat/completions }
+                route: *to_groq",
+        "              - match: { path: /openai/v1/chat/completions }
+                route:
+                  cluster: groq
+                  timeout: 0s
+                  retry_policy: { retry_on: 5xx, num_retries: 2 }",
+    );
+    let Some(edge) = Edge::start_on(StoreKind::Embedded, &policy(&[]), &[retrying]).await else { return };
+    assert_eq!(edge.chat(r#"{"status":503}"#, &json!({})).await.status, 503);
+    assert_eq!(edge.mock.requests().len(), 3);
+    assert_eq!(edge.agrees().await.requests, 1);
 }

@@ -121,3 +121,32 @@ async fn a_settlement_waits_for_the_store_to_come_back() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_nobody_hears_reserves_nothing_for_long() {
+    if !is_available() || !StoreKind::Redis.is_available() {
+        return;
+    }
+    let redis = RedisServer::start();
+    let mock = MockGroq::start().await;
+    let server = Server::start_on_redis(&redis, "acme", &policy(&[]), ManualClock::new(START));
+    let envoy = Envoy::start(&[server.address()], mock.address(), &[]).await.unwrap();
+    let request = chat("{}", &json!({"max_tokens": 5}));
+    assert_eq!(request.send(envoy.address).await.status, 200);
+    redis.freeze();
+    // Envoy gives up after half a second; Redis has the call and will do it.
+    let answer = request.send(envoy.address).await;
+    assert_eq!(answer.error(), "503 policy_unavailable");
+    redis.thaw();
+    let client = server.client().await;
+    let requests = || {
+        let mut client = client.clone();
+        async move { super::edge::organization_spend(&mut client).await }
+    };
+    eventually("nothing is reserved", || async { requests().await.unsettled_requests == 0 }).await;
+    let report = requests().await;
+    assert_eq!(
+        (report.requests, crate::harness::nanos(report.spend.unwrap().spent)),
+        (1, mock.ledger().nanos)
+    );
+}
