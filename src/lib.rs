@@ -11,12 +11,22 @@
 //!                                     └────────► store.settle     one atomic step, exactly once
 //! ```
 //!
+//! Behind Envoy the same authorizer is asked by `ext_authz` with the HTTP request as it stands, and told by `ext_proc` what
+//! Groq's answer says was used:
+//!
+//! ```text
+//! client ─► Envoy ── Check ───► rpc::ext_authz ──► groq: path, body → request ──► authorizer.authorize
+//!             │  ◄── Process ──► rpc::ext_proc ───► groq: answer → usage ────────► authorizer.settle
+//!             └─► api.groq.com
+//! ```
+//!
 //! The policy turns a request into a list of *holds*; a store knows counters, amounts and bounds, and nothing of teams,
 //! models or money. A new kind of limit is a new line in the policy compiler and no change to any store.
 //!
 //! # Invariants of the architecture
 //!
 //! - [`domain`] is pure: no `async`, no clock, no I/O, no logging, no protobuf.
+//! - [`groq`] is pure as well: bytes of Groq's HTTP API in, facts out. A body that could be read two ways is refused.
 //! - [`store`] sees counters only; [`rpc`] is the only place that sees protobuf.
 //! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; what would pass it is refused.
 //! - A denial is a value; `Err` means that no decision could be made.
@@ -25,6 +35,7 @@
 //!
 //! ```text
 //! main ─► cli ─► server ─► rpc ─► authorizer ─► domain
+//!                   │       └────► groq ─► domain
 //!                   ├────► store::{embedded, redis} ─► store ─► domain
 //!                   └────► config ─► domain
 //! ```

@@ -54,6 +54,11 @@ fn the_example_still_loads_without_its_comments() {
         "input_usd",
         "cached_input",
         "output_usd",
+        "[envoy]",
+        "callers",
+        "request_phase",
+        "[groq]",
+        "key_env",
     ]);
     let wanted: Vec<_> = wanted.collect();
     let line = |line: &str| {
@@ -64,6 +69,7 @@ fn the_example_still_loads_without_its_comments() {
     let text = text.join("\n").replace("64 hexadecimal digits", &"5e".repeat(32));
     let policy = sound(&text);
     assert_eq!(policy.keys.len(), 1);
+    assert!(policy.envoy.request_phase);
     assert_ne!(policy.revision, sound(EXAMPLE_POLICY).revision);
 }
 
@@ -288,5 +294,7 @@ fn a_mutilated_policy_never_panics() {
         .unwrap();
 }
 
+#[path = "envoy_tests.rs"]
+mod envoy;
 #[path = "faulty_tests.rs"]
 mod faulty;
