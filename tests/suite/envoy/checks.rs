@@ -18,7 +18,7 @@ use super::edge::{KEY, organization_spend, policy};
 use crate::harness::{START, Server, StoreKind, connect};
 
 /// A chat request as Envoy describes it, the `id`th.
-fn check(id: &str, headers: &[(&str, &str)], body: &serde_json::Value) -> CheckRequest {
+pub(crate) fn check(id: &str, headers: &[(&str, &str)], body: &serde_json::Value) -> CheckRequest {
     let body = body.to_string().into_bytes();
     let mut headers: HashMap<String, String> =
         headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -45,6 +45,11 @@ fn check(id: &str, headers: &[(&str, &str)], body: &serde_json::Value) -> CheckR
             context_extensions: HashMap::new(),
         }),
     }
+}
+
+/// The HTTP part of it, to be changed.
+pub(crate) fn http(request: &mut CheckRequest) -> &mut HttpRequest {
+    request.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap()
 }
 
 fn chat() -> serde_json::Value {
@@ -150,18 +155,19 @@ principals = { \"spiffe://acme/web\" = \"chatbot\" }";
 async fn raw_headers_are_read_as_well() {
     let server = Server::start(StoreKind::Embedded, &policy(&[]), START).await;
     let mut request = check("1", &[], &chat());
-    let http = request.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
-    http.headers.clear();
+    let described = http(&mut request);
+    described.headers.clear();
     let header = |key: &str, value: &str| HeaderValue {
         key: key.to_owned(),
         raw_value: value.as_bytes().to_vec(),
         ..HeaderValue::default()
     };
-    http.header_map = Some(HeaderMap { headers: vec![header("authorization", &format!("Bearer {KEY}"))] });
+    described.header_map =
+        Some(HeaderMap { headers: vec![header("authorization", &format!("Bearer {KEY}"))] });
     assert_eq!(status(&ask(&server, request.clone()).await), 200);
     // Two credentials are none.
-    let http = request.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
-    http.header_map.as_mut().unwrap().headers.push(header("authorization", "Bearer other"));
+    let described = http(&mut request);
+    described.header_map.as_mut().unwrap().headers.push(header("authorization", "Bearer other"));
     assert_eq!(status(&ask(&server, request).await), 401);
     assert!(server.stop().await);
 }
@@ -174,11 +180,11 @@ async fn a_body_that_is_not_whole_is_refused() {
     let partial = [headers[0], ("x-envoy-auth-partial-body", "true")];
     assert_eq!(status(&ask(&server, check("1", &partial, &chat())).await), 413);
     let mut cut = check("2", &headers, &chat());
-    let http = cut.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
-    http.raw_body = http.raw_body.slice(..10);
+    let described = http(&mut cut);
+    described.raw_body = described.raw_body.slice(..10);
     assert_eq!(status(&ask(&server, cut.clone()).await), 413);
-    let http = cut.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap();
-    http.raw_body.clear();
+    let described = http(&mut cut);
+    described.raw_body.clear();
     assert_eq!(status(&ask(&server, cut).await), 413);
     let spend = organization_spend(&mut server.client().await).await;
     assert_eq!(spend.unsettled_requests, 0);

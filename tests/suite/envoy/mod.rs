@@ -4,6 +4,7 @@
 mod checks;
 mod decisions;
 mod edge;
+mod hostile;
 mod http;
 mod metering;
 mod outage;
