@@ -200,10 +200,14 @@ fn announce(settings: &Settings, source: &PolicySource, address: std::net::Socke
     let admin = settings.admin.map(|a| format!("  operators http://{a}/status\n")).unwrap_or_default();
     // As it was called, so that the lines work as they stand: `cargo run` puts nothing on the path.
     let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
-    let (organization, teams, revision) = (&policy.organization.id, policy.teams.len(), &status.revision);
+    let teams = match policy.teams.len() {
+        1 => "1 team".to_owned(),
+        count => format!("{count} teams"),
+    };
+    let (organization, revision) = (&policy.organization.id, &status.revision);
     let mut text = format!(
         "Tollgate listens on {address}\n\
-         \x20 policy    {file}: organization {organization}, {teams} teams, revision {revision}\n\
+         \x20 policy    {file}: organization {organization}, {teams}, revision {revision}\n\
          \x20 store     {store}\n\
          {admin}\n",
         store = settings.store,

@@ -40,6 +40,7 @@ fn the_examples_load_without_a_finding() {
             assert!(priced || name.ends_with('*'), "{name}");
         }
     }
+    assert!(sound(include_str!("../../deploy/envoy/policy.toml")).envoy.request_phase);
 }
 
 #[test]

