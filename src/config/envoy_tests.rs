@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{said, sound};
-use crate::domain::policy::envoy::{CallerSource, FreeGroup, KeyPlace, OnOutage};
+use crate::domain::policy::envoy::{CallerSource, FreeGroup, OnOutage};
 
 const TEAM: &str = "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"openai/gpt-oss-20b\"]\n";
 
@@ -13,7 +13,7 @@ fn reads_what_holds_for_envoy() {
         "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"*\"]\n[envoy]\n\
          callers = [\"principal\", \"header\", \"api_key\"]\nteam_header = \"X-Team\"\nuser_header = \"x-user\"\n\
          principals = { \"spiffe://acme/web\" = \"t\" }\nallow = [\"files\", \"models\"]\nrequest_phase = true\n\
-         include_usage = true\naudio_bytes_per_second = 32_000\non_outage = \"deny\"\n[groq]\nkey_file = \"/run/key\"\n",
+         include_usage = true\naudio_bytes_per_second = 32_000\non_outage = \"deny\"\n",
     );
     let envoy = &policy.envoy;
     let principals = [(Arc::from("spiffe://acme/web"), Arc::from("t"))].into();
@@ -23,13 +23,11 @@ fn reads_what_holds_for_envoy() {
     assert_eq!(envoy.free, [FreeGroup::Files, FreeGroup::Models]);
     assert!(envoy.request_phase && envoy.include_usage);
     assert_eq!((envoy.audio_bytes_per_second, envoy.on_outage), (32_000, OnOutage::Deny));
-    assert_eq!(policy.upstream_key, KeyPlace::File("/run/key".into()));
 
     let silent = sound("[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"*\"]\n");
     assert_eq!(silent.envoy.callers, [CallerSource::ApiKey]);
     assert_eq!(silent.envoy.free, [FreeGroup::Models]);
     assert!(!silent.envoy.request_phase && silent.envoy.on_outage == OnOutage::Error);
-    assert_eq!(silent.upstream_key, KeyPlace::Environment("GROQ_API_KEY".to_owned()));
 }
 
 #[test]
@@ -65,13 +63,6 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         ("[envoy]\non_outage = \"allow\"", "6:1: error: envoy.on_outage: ", "\"error\", \"deny\""),
         ("[envoy]\ncaller = []", "6:1: error: envoy.caller: ", "did you mean `callers`?"),
-        (
-            "[groq]\nkey_env = \"A\"\nkey_file = \"b\"",
-            "7:1: error: groq.key_file: ",
-            "`key_env` is given as well",
-        ),
-        ("[groq]\nkey_file = \"\"", "6:1: error: groq.key_file: ", "must not be empty"),
-        ("[groq]\nkey_env = \"gsk_secret\"", "6:1: error: groq.key_env: ", "not the name of a variable"),
     ] {
         let text = format!("{TEAM}{text}");
         let said = said(&text);

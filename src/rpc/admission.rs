@@ -23,6 +23,8 @@ pub(super) struct Admission {
     pub(super) team: String,
     pub(super) model: String,
     pub(super) service_tier: ServiceTier,
+    /// Names the Groq key that the request goes out with.
+    pub(super) upstream_key: String,
     pub(super) operation: Operation,
     /// Whether the answer is to be streamed.
     pub(super) stream: bool,
@@ -46,6 +48,7 @@ impl Admission {
         put("reservation", Kind::StringValue(self.reservation.to_string()));
         put("team", Kind::StringValue(self.team.clone()));
         put("model", Kind::StringValue(self.model.clone()));
+        put("upstream_key", Kind::StringValue(self.upstream_key.clone()));
         put("service_tier", Kind::StringValue(self.service_tier.name().to_owned()));
         put("operation", Kind::StringValue(self.operation.name().to_owned()));
         put("stream", Kind::BoolValue(self.stream));
@@ -88,6 +91,7 @@ impl Admission {
             team: text("team")?.to_owned(),
             model: text("model")?.to_owned(),
             service_tier: text("service_tier")?.parse().ok()?,
+            upstream_key: text("upstream_key").unwrap_or_default().to_owned(),
             operation: text("operation")?.parse().ok()?,
             stream: flag("stream"),
             choices: number("choices")?,
@@ -111,6 +115,7 @@ mod tests {
             team: "t".to_owned(),
             model: "m".to_owned(),
             service_tier: ServiceTier::Flex,
+            upstream_key: "main/1f2e3d4c".to_owned(),
             operation: Operation::Responses,
             stream: true,
             choices: 2,

@@ -6,7 +6,6 @@ mod request;
 
 use std::{collections::HashMap, sync::Arc};
 
-use arc_swap::ArcSwapOption;
 use tonic::{Request, Response, Status};
 use tracing::{error, warn};
 
@@ -26,7 +25,6 @@ use crate::{
             envoy::{CallerSource, EnvoyPolicy, OnOutage},
         },
         request::{AuthorizeRequest, Billing, Caller, Operation, Size, tokens_of_bytes},
-        upstream::UpstreamKey,
     },
     groq::{
         endpoint::{Endpoint, endpoint},
@@ -34,6 +32,7 @@ use crate::{
         request::{self as groq_request, GroqRequest},
     },
     store::{ReservationId, Store},
+    upstream::UpstreamKeys,
 };
 
 /// How long a client is asked to wait where nothing can be decided: connections are rebuilt within a second or two.
@@ -46,8 +45,7 @@ const MAX_ASKS: u32 = 4;
 #[derive(Clone, Debug)]
 pub struct CheckRpc<S> {
     authorizer: Authorizer<S>,
-    /// The Groq key in force.
-    key: Arc<ArcSwapOption<UpstreamKey>>,
+    upstream: Arc<UpstreamKeys>,
     settling: Settling,
 }
 
@@ -66,14 +64,10 @@ impl From<ApiError> for Refused {
 }
 
 impl<S> CheckRpc<S> {
-    /// Serves through `authorizer`, with the Groq key in `key`. What is under way is waited for with `settling`.
+    /// Serves through `authorizer`, with the Groq keys in `upstream`. What is under way is waited for with `settling`.
     #[must_use]
-    pub const fn new(
-        authorizer: Authorizer<S>,
-        key: Arc<ArcSwapOption<UpstreamKey>>,
-        settling: Settling,
-    ) -> Self {
-        Self { authorizer, key, settling }
+    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, settling: Settling) -> Self {
+        Self { authorizer, upstream, settling }
     }
 }
 
@@ -102,7 +96,10 @@ impl<S: Store + Clone> CheckRpc<S> {
         let caller = caller::find(&policy.envoy, &request)?;
         let who = self.authorizer.who(policy, &caller).map_err(|violation| ApiError::denied(&[violation]))?;
         let endpoint = endpoint(request.method(), request.path()).ok_or_else(|| unknown_path(&request))?;
-        let key = self.key.load_full().ok_or_else(no_key)?;
+        let team = &*who.team.name;
+        let project = policy.projects.of(team);
+        let key =
+            project.and_then(|project| self.upstream.pick(&project.name)).ok_or_else(|| no_key(team))?;
         let internal_headers = internal_headers(&policy.envoy);
         match endpoint {
             Endpoint::Free(group) if policy.envoy.free.contains(&group) => {
@@ -120,8 +117,9 @@ impl<S: Store + Clone> CheckRpc<S> {
                 let asked = groq_request::read(operation, &content_type, &body)?;
                 let user = policy.envoy.user_header.as_deref().and_then(|name| request.header(name));
                 let user = user.map_or_else(|| asked.user.clone(), |user| user.into_owned());
-                let wanted = Wanted { team: &who.team.name, caller, user, operation, asked };
+                let wanted = Wanted { team, upstream_key: &key.id, caller, user, operation, asked };
                 let (admission, limits) = self.admit(policy, wanted, &request.request_id).await?;
+                key.used(self.authorizer.store().now());
                 let (admission, limits) = (Some(admission), limits.as_slice());
                 Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
             }
@@ -207,6 +205,7 @@ impl<S: Store + Clone> Drop for Unheard<'_, S> {
 /// What a request wants, before it is known what it may have.
 struct Wanted<'p> {
     team: &'p str,
+    upstream_key: &'p str,
     caller: Caller,
     user: String,
     operation: Operation,
@@ -271,6 +270,7 @@ impl Wanted<'_> {
             team: self.team.to_owned(),
             model: request.model.clone(),
             service_tier: request.service_tier,
+            upstream_key: self.upstream_key.to_owned(),
             operation: self.operation,
             stream: self.asked.stream,
             choices: self.asked.choices,
@@ -308,10 +308,8 @@ fn shown(path: &str) -> String {
     path.split('?').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
-fn no_key() -> ApiError {
-    warn!(
-        "a request is refused because there is no Groq key: give `key_env` or `key_file` under [groq] in the policy"
-    );
+fn no_key(team: &str) -> ApiError {
+    warn!(team, "a request is refused for want of a Groq key: see `keys` under [projects.…] in the policy");
     ApiError::unavailable("the gateway has no Groq key", OUTAGE_RETRY_MS)
 }
 
