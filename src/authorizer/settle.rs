@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Timestamp,
+        MAX_AMOUNT, Timestamp,
+        counter::Hold,
         limit::{Limit, Quantity, Scope, Threshold, Window, upstream_gate},
         money::NanoUsd,
         plan::{self, Plan},
@@ -116,7 +117,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let plan = plan::compile_unreserved(&policy, subject, now, &today)
                 .map_err(|violation| unbookable(violation, &subject.caller))?;
             let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
-            let note = ticket::note(&policy, &plan)?;
+            let note = ticket::note(&policy, &plan, 0)?;
             // What cannot be booked must not leave a reservation behind.
             Charge::of(&Ticket::from_bytes(&note)?, usage.clone(), outcome)?;
             let reserve = reserve_unreserved(id, &plan, note);
@@ -145,6 +146,68 @@ impl<S: Store + Clone> Authorizer<S> {
             }
         }
         Err(StoreError::Unavailable.into())
+    }
+
+    /// Gives back the reservation that `attempt` made and nobody was told of, as if it had never been. Whatever else is under
+    /// the id stays.
+    ///
+    /// # Errors
+    /// Where there is none (yet), or the store does not answer.
+    pub async fn give_back(&self, id: ReservationId, attempt: u64) -> Result<(), Failure> {
+        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+        if record.settlement.is_none() && ticket::is_of(&record.note, attempt) {
+            self.book(id, record, None, Outcome::NotSent, 0).await?;
+        }
+        Ok(())
+    }
+
+    /// Books the usage of a reservation that had been given back although its request was sent: for the same team, key and
+    /// user, at the same price, on the same day, and once however often it is told.
+    ///
+    /// # Errors
+    /// Where the reservation is not known any more, or the usage cannot be priced or booked.
+    pub async fn settle_given_back(
+        &self,
+        id: ReservationId,
+        usage: Option<Usage>,
+        outcome: Outcome,
+    ) -> Result<Booked, Failure> {
+        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+        let ticket = Ticket::from_bytes(&record.note)?;
+        let holds = record.holds.iter().zip(&ticket.quantities).map(|(hold, quantity)| Hold {
+            limit: MAX_AMOUNT,
+            kept: 0,
+            expiring: u64::from(*quantity == Quantity::Requests),
+            ..hold.clone()
+        });
+        // No `request_id` holds a control character, so none gives this id.
+        let again = ticket::derived_id(&ticket.team, &format!("\u{1}{id}"));
+        let reserve = Reserve {
+            id: again,
+            may_repeat: true,
+            fingerprint: 0,
+            holds: holds.collect(),
+            gates: Vec::new(),
+            valid: Timestamp(0)..Timestamp(MAX_AMOUNT),
+            ttl_ms: plan::RESERVATION_TTL_MS,
+            late_ms: LATE_MS,
+            note: record.note.clone(),
+            dry_run: false,
+        };
+        let (holds, note) = (Arc::clone(&reserve.holds), reserve.note.clone());
+        let record = match self.store.reserve(reserve).await? {
+            Reserved::Granted { now, .. } => Record {
+                fingerprint: 0,
+                reserved_at: now,
+                expires_at: now.plus(plan::RESERVATION_TTL_MS),
+                holds,
+                note,
+                settlement: None,
+            },
+            Reserved::Repeated(record) => record,
+            Reserved::OutOfDate { .. } | Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
+        };
+        self.book(again, record, usage, outcome, 0).await
     }
 
     async fn book(

@@ -49,6 +49,12 @@ fn what_is_wrong_is_said_with_its_place() {
             "7:1: error: envoy.team_header: ",
             "not the name of a header",
         ),
+        ("[envoy]\nuser_header = \"Authorization\"", "6:1: error: envoy.user_header: ", "has another use"),
+        (
+            "[envoy]\ncallers = [\"header\"]\nteam_header = \"x-a\"\nuser_header = \"X-A\"",
+            "8:1: error: envoy.user_header: ",
+            "the same header as `team_header`",
+        ),
         ("[envoy]\nprincipals = { a = \"t\" }", "6:1: warning: envoy.principals: ", "never read"),
         (
             "[envoy]\ncallers = [\"principal\"]\nprincipals = { a = \"x\" }",

@@ -24,8 +24,9 @@ pub(super) struct Admission {
     pub(super) model: String,
     pub(super) service_tier: ServiceTier,
     pub(super) operation: Operation,
-    /// Whether the answer is to be streamed.
-    pub(super) stream: bool,
+    /// Whether all output shows as it is made, so that what was seen of an answer that was cut is what it cost: a stream, of
+    /// which nothing is hidden.
+    pub(super) shows_output: bool,
     /// How many answers are wanted.
     pub(super) choices: u64,
     /// The estimated input.
@@ -48,7 +49,7 @@ impl Admission {
         put("model", Kind::StringValue(self.model.clone()));
         put("service_tier", Kind::StringValue(self.service_tier.name().to_owned()));
         put("operation", Kind::StringValue(self.operation.name().to_owned()));
-        put("stream", Kind::BoolValue(self.stream));
+        put("shows_output", Kind::BoolValue(self.shows_output));
         put("include_usage", Kind::BoolValue(self.include_usage));
         for (name, value) in [
             ("choices", self.choices),
@@ -89,7 +90,7 @@ impl Admission {
             model: text("model")?.to_owned(),
             service_tier: text("service_tier")?.parse().ok()?,
             operation: text("operation")?.parse().ok()?,
-            stream: flag("stream"),
+            shows_output: flag("shows_output"),
             choices: number("choices")?,
             input_tokens: number("input_tokens")?,
             max_output_tokens: number("max_output_tokens")?,
@@ -112,7 +113,7 @@ mod tests {
             model: "m".to_owned(),
             service_tier: ServiceTier::Flex,
             operation: Operation::Responses,
-            stream: true,
+            shows_output: true,
             choices: 2,
             input_tokens: 9_007_199_254_740_991,
             max_output_tokens: 3,

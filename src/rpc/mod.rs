@@ -10,7 +10,7 @@ mod policy_service;
 mod settling;
 mod status;
 
-pub use ext_authz::CheckRpc;
+pub use ext_authz::{Asking, CheckRpc};
 pub use ext_proc::ProcessRpc;
 pub use policy_service::PolicyRpc;
 pub use settling::Settling;

@@ -35,7 +35,7 @@ use crate::{
     authorizer::{Authorizer, Shared},
     domain::upstream::UpstreamKey,
     rpc::{
-        CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
+        Asking, CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -56,6 +56,8 @@ const MAX_ENVOY_BYTES: usize = 32 << 20;
 const MAX_STREAMS: u32 = 1024;
 /// How often health asks the store.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// How much of a drain is kept for settling what goes on past it.
+const LAST_SETTLEMENTS: Duration = Duration::from_secs(1);
 /// A peer that does not answer a ping for so long is gone; its streams are freed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -107,6 +109,8 @@ struct Setup<F> {
     clock: Clock,
     shared: Arc<Shared>,
     upstream_key: Arc<ArcSwapOption<UpstreamKey>>,
+    asking: Arc<Asking>,
+    drain: Duration,
     health: HealthReporter,
     stop: watch::Receiver<bool>,
     /// Held by every worker; closed when the last one ends.
@@ -137,6 +141,8 @@ impl Server {
             clock,
             shared: Arc::clone(&shared),
             upstream_key,
+            asking: Arc::default(),
+            drain: options.drain,
             health: HealthReporter::new(),
             stop: stopped,
             _ended: ended_sender,
@@ -237,14 +243,15 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, upstream_key, health, mut stop, .. } = setup;
+    let Setup { clock, shared, upstream_key, asking, drain, health, mut stop, .. } = setup;
     let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
     let authorizer = Authorizer::new(store, clock, shared);
     let settling = Settling::default();
     let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let check = AuthorizationServer::new(CheckRpc::new(authorizer.clone(), upstream_key, settling.clone()))
-        .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let check =
+        AuthorizationServer::new(CheckRpc::new(authorizer.clone(), upstream_key, asking, settling.clone()))
+            .max_decoding_message_size(MAX_ENVOY_BYTES);
     let process = ExternalProcessorServer::new(ProcessRpc::new(authorizer, settling.clone()))
         .max_decoding_message_size(MAX_ENVOY_BYTES);
     let mut router = tonic::transport::Server::builder()
@@ -261,6 +268,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let incoming = TcpIncoming::from(listener)
         .with_nodelay(Some(true))
         .map(|accepted| accepted.map(connection::Connection));
+    tokio::spawn(cut_before_the_end(settling.clone(), stop.clone(), drain));
     let stopped = async move {
         // An error means that the server was dropped: stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
@@ -274,6 +282,16 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         && watch.await.is_err()
     {
         error!("the watch over the store's health had panicked");
+    }
+}
+
+/// Answers of Groq that go on past the drain would be cut off with the service: shortly before, they are let go in good
+/// order, so that what they reserved is settled.
+async fn cut_before_the_end(settling: Settling, mut stop: watch::Receiver<bool>, drain: Duration) {
+    // An error means that the server was dropped: there is no drain.
+    if stop.wait_for(|stop| *stop).await.is_ok() {
+        tokio::time::sleep(drain.saturating_sub(LAST_SETTLEMENTS.min(drain / 4))).await;
+        settling.cut();
     }
 }
 
