@@ -1,5 +1,6 @@
 //! The hot path: policy → reserve → decision; price → settle.
 
+mod charge;
 mod queue;
 mod settle;
 mod spend;
