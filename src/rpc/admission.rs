@@ -26,8 +26,9 @@ pub(super) struct Admission {
     /// Names the Groq key that the request goes out with.
     pub(super) upstream_key: String,
     pub(super) operation: Operation,
-    /// Whether the answer is to be streamed.
-    pub(super) stream: bool,
+    /// Whether all output shows as it is made, so that what was seen of an answer that was cut is what it cost: a stream, of
+    /// which nothing is hidden.
+    pub(super) shows_output: bool,
     /// How many answers are wanted.
     pub(super) choices: u64,
     /// The estimated input.
@@ -51,7 +52,7 @@ impl Admission {
         put("upstream_key", Kind::StringValue(self.upstream_key.clone()));
         put("service_tier", Kind::StringValue(self.service_tier.name().to_owned()));
         put("operation", Kind::StringValue(self.operation.name().to_owned()));
-        put("stream", Kind::BoolValue(self.stream));
+        put("shows_output", Kind::BoolValue(self.shows_output));
         put("include_usage", Kind::BoolValue(self.include_usage));
         for (name, value) in [
             ("choices", self.choices),
@@ -93,7 +94,7 @@ impl Admission {
             service_tier: text("service_tier")?.parse().ok()?,
             upstream_key: text("upstream_key").unwrap_or_default().to_owned(),
             operation: text("operation")?.parse().ok()?,
-            stream: flag("stream"),
+            shows_output: flag("shows_output"),
             choices: number("choices")?,
             input_tokens: number("input_tokens")?,
             max_output_tokens: number("max_output_tokens")?,
@@ -117,7 +118,7 @@ mod tests {
             service_tier: ServiceTier::Flex,
             upstream_key: "main/1f2e3d4c".to_owned(),
             operation: Operation::Responses,
-            stream: true,
+            shows_output: true,
             choices: 2,
             input_tokens: 9_007_199_254_740_991,
             max_output_tokens: 3,

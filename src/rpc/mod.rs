@@ -12,7 +12,7 @@ mod settling;
 mod status;
 
 pub use admin_service::AdminRpc;
-pub use ext_authz::CheckRpc;
+pub use ext_authz::{Asking, CheckRpc};
 pub use ext_proc::ProcessRpc;
 pub use policy_service::PolicyRpc;
 pub use settling::Settling;

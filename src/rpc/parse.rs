@@ -82,6 +82,7 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
             service_tier,
             size,
             fixed_output: false,
+            attempt: 0,
             max_wait_ms,
             dry_run: request.dry_run,
             labels: request.labels,

@@ -33,7 +33,7 @@ use tracing::{error, info, warn};
 use crate::{
     authorizer::{Authorizer, Shared},
     rpc::{
-        AdminRpc, CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
+        AdminRpc, Asking, CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -58,6 +58,8 @@ const MAX_ENVOY_BYTES: usize = 32 << 20;
 const MAX_STREAMS: u32 = 1024;
 /// How often health asks the store.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// How much of a drain is kept for settling what goes on past it.
+const LAST_SETTLEMENTS: Duration = Duration::from_secs(1);
 /// A peer that does not answer a ping for so long is gone; its streams are freed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -109,6 +111,8 @@ struct Setup<F> {
     clock: Clock,
     shared: Arc<Shared>,
     upstream: Arc<UpstreamKeys>,
+    asking: Arc<Asking>,
+    drain: Duration,
     health: HealthReporter,
     stop: watch::Receiver<bool>,
     /// Held by every worker; closed when the last one ends.
@@ -139,6 +143,8 @@ impl Server {
             clock,
             shared: Arc::clone(&shared),
             upstream,
+            asking: Arc::default(),
+            drain: options.drain,
             health: HealthReporter::new(),
             stop: stopped,
             _ended: ended_sender,
@@ -239,15 +245,19 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, upstream, health, mut stop, .. } = setup;
+    let Setup { clock, shared, upstream, asking, drain, health, mut stop, .. } = setup;
     let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
     let authorizer = Authorizer::new(store, clock, shared);
     let settling = Settling::default();
     let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream)))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let check =
-        AuthorizationServer::new(CheckRpc::new(authorizer.clone(), Arc::clone(&upstream), settling.clone()))
-            .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let check = AuthorizationServer::new(CheckRpc::new(
+        authorizer.clone(),
+        Arc::clone(&upstream),
+        asking,
+        settling.clone(),
+    ))
+    .max_decoding_message_size(MAX_ENVOY_BYTES);
     let process =
         ExternalProcessorServer::new(ProcessRpc::new(authorizer, Arc::clone(&upstream), settling.clone()))
             .max_decoding_message_size(MAX_ENVOY_BYTES);
@@ -267,6 +277,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let incoming = TcpIncoming::from(listener)
         .with_nodelay(Some(true))
         .map(|accepted| accepted.map(connection::Connection));
+    tokio::spawn(cut_before_the_end(settling.clone(), stop.clone(), drain));
     let stopped = async move {
         // An error means that the server was dropped: stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
@@ -280,6 +291,16 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         && watch.await.is_err()
     {
         error!("the watch over the store's health had panicked");
+    }
+}
+
+/// Answers of Groq that go on past the drain would be cut off with the service: shortly before, they are let go in good
+/// order, so that what they reserved is settled.
+async fn cut_before_the_end(settling: Settling, mut stop: watch::Receiver<bool>, drain: Duration) {
+    // An error means that the server was dropped: there is no drain.
+    if stop.wait_for(|stop| *stop).await.is_ok() {
+        tokio::time::sleep(drain.saturating_sub(LAST_SETTLEMENTS.min(drain / 4))).await;
+        settling.cut();
     }
 }
 

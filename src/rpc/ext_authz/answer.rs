@@ -20,8 +20,20 @@ use crate::{
 /// gRPC's codes, as far as they are used: OK and PERMISSION_DENIED.
 const OK: i32 = 0;
 const PERMISSION_DENIED: i32 = 7;
-/// A client's credentials and identity never reach Groq: they are the organization's own business.
-const CREDENTIALS: [&str; 3] = ["cookie", "proxy-authorization", "x-api-key"];
+/// A client's credentials, and what tells of it and of the way that its request came, are the organization's own business.
+const PRIVATE: [&str; 11] = [
+    "api-key",
+    "cookie",
+    "forwarded",
+    "openai-organization",
+    "openai-project",
+    "proxy-authorization",
+    "via",
+    "x-api-key",
+    "x-forwarded-client-cert",
+    "x-forwarded-host",
+    "x-real-ip",
+];
 /// Tells the client, and whoever helps it, which reservation its request has.
 const RESERVATION_HEADER: &str = "x-tollgate-reservation";
 
@@ -40,7 +52,7 @@ pub(super) struct Allowed<'a> {
 /// The request may go on.
 pub(super) fn allowed(allowed: Allowed<'_>) -> CheckResponse {
     let mut headers_to_remove = allowed.internal_headers;
-    headers_to_remove.extend(CREDENTIALS.map(str::to_owned));
+    headers_to_remove.extend(PRIVATE.map(str::to_owned));
     let mut to_client = rate_headers(allowed.limits);
     if let Some(admission) = &allowed.admission {
         // What Groq compresses cannot be metered.

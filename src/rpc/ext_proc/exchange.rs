@@ -49,6 +49,7 @@ enum Answer {
     Reading(AnswerReader),
     Refused { status: u16, retry_ms: u64 },
     NotSent,
+    Lost,
     None,
 }
 
@@ -104,6 +105,11 @@ impl Exchange {
         }
     }
 
+    /// Nobody will see how it ends.
+    pub(super) fn lose(&mut self) {
+        self.answer = Some(Answer::Lost);
+    }
+
     /// The stream of steps is over, whatever way.
     pub(super) fn close(&mut self) -> Option<(Admission, End)> {
         // A filter that did not say what it passes on is judged by what it did.
@@ -127,6 +133,7 @@ impl Exchange {
             Some(Answer::Reading(reader)) => End::Answered(reader.finish(complete)),
             Some(Answer::Refused { status, retry_ms }) => End::Refused { status, retry_ms },
             Some(Answer::NotSent) => End::NotSent,
+            Some(Answer::Lost) => End::Unknown,
             Some(Answer::None) | None => End::NoAnswer,
         }
     }

@@ -12,7 +12,7 @@ fn admission() -> Admission {
     Admission {
         reservation: ReservationId([1; 16]),
         operation: Operation::Chat,
-        stream: true,
+        shows_output: true,
         choices: 1,
         team: "t".to_owned(),
         model: "m".to_owned(),
@@ -79,6 +79,15 @@ fn a_cut_stream_is_settled_by_its_end() {
     let (_, end) = exchange.close().unwrap();
     assert!(matches!(end, End::Answered(reading) if !reading.complete && reading.output_bytes == 3));
     assert!(exchange.close().is_none());
+}
+
+#[test]
+fn an_exchange_that_outlives_the_service_is_of_unknown_end() {
+    let mut exchange = Exchange::default();
+    exchange.step(first(BodySendMode::Streamed, true));
+    exchange.step(headers("200", "text/event-stream"));
+    exchange.lose();
+    assert_eq!(exchange.close().unwrap().1, End::Unknown);
 }
 
 #[test]

@@ -67,8 +67,18 @@ async fn follow<S: Store + Clone>(
     replies: mpsc::Sender<Result<ProcessingResponse, Status>>,
 ) {
     let mut exchange = Exchange::default();
-    // The end of the stream and its reset are the same: the exchange is over.
-    while let Some(Ok(message)) = steps.next().await {
+    loop {
+        let message = tokio::select! {
+            // The end of the stream and its reset are the same: the exchange is over.
+            step = steps.next() => match step {
+                Some(Ok(message)) => message,
+                _ => break,
+            },
+            () = rpc.settling.cut_off() => {
+                exchange.lose();
+                break;
+            }
+        };
         let Step { reply, end } = exchange.step(message);
         if let Some(end) = end {
             rpc.settle(end);
@@ -91,7 +101,7 @@ impl<S: Store + Clone> ProcessRpc<S> {
             self.upstream.refused(&admission.upstream_key, self.authorizer.store().now());
         }
         if let Some(report) = report_of(&admission, &end) {
-            self.settling.settle(self.authorizer.clone(), admission, report);
+            self.settling.settle(self.authorizer.clone(), admission.reservation, report);
         }
     }
 }

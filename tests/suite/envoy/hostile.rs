@@ -145,6 +145,7 @@ fn what_is_let_through_is_what_it_was_taken_for() {
         let mut request = check(&id.to_string(), &[("authorization", &bearer)], &Value::Null);
         let http = http(&mut request);
         http.headers.insert("content-length".to_owned(), body.len().to_string());
+        http.headers.insert("content-type".to_owned(), "application/json".to_owned());
         http.raw_body = body.clone().into();
         let answer = service.check(request).map_err(|status| TestCaseError::fail(format!("{status:?}")))?;
         let status = answer.status.as_ref().expect("a status").code;

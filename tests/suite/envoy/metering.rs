@@ -7,7 +7,7 @@ use super::{
     edge::{Edge, KEY, chat, chat_body, policy},
     http::Request,
 };
-use crate::harness::{StoreKind, eventually, used};
+use crate::harness::{StoreKind, eventually, nanos, team_spend, used};
 
 /// gpt-oss-20b, in nano-dollars a token.
 const INPUT: u64 = 75;
@@ -223,6 +223,10 @@ async fn what_was_given_back_too_early_is_booked_all_the_same() {
     assert_eq!(exchange.finish().await.status, 200);
     eventually("it is booked", || async { edge.spent().await == edge.mock.ledger().nanos }).await;
     assert_eq!(edge.agrees().await.requests, 1);
+    // For whom it was.
+    let team = team_spend(&mut edge.server.client().await, "chatbot").await;
+    assert_eq!(team.by_key[0].name, "chatbot-test-web");
+    assert_eq!(nanos(team.by_key[0].spent.clone()), edge.mock.ledger().nanos);
 }
 
 #[tokio::test(flavor = "multi_thread")]

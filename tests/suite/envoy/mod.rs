@@ -1,6 +1,7 @@
 //! The real Envoy before a mock of Groq: what is let through, what the client hears where it is not, and what is charged
 //! for every way in which an answer can go.
 
+mod again;
 mod checks;
 mod decisions;
 mod edge;
@@ -9,3 +10,4 @@ mod http;
 mod metering;
 mod outage;
 mod replay;
+mod upstream;
