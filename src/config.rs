@@ -22,7 +22,7 @@ mod section;
 mod settings;
 mod source;
 mod store_url;
-mod upstream_key;
+mod upstream;
 mod values;
 
 pub use findings::{Finding, PolicyReport, Severity};
@@ -30,7 +30,6 @@ pub use load::{load_policy, parse_policy, parse_policy_at};
 pub use settings::{LogFormat, Settings, SettingsError, SettingsFlags};
 pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection, Reload};
 pub use store_url::{StoreUrl, StoreUrlError};
-pub use upstream_key::{SharedUpstreamKey, UpstreamKeySource};
 
 /// The policy that the server starts with when it is given none: three teams, explained line by line.
 pub const EXAMPLE_POLICY: &str = include_str!("../examples/policy.toml");

@@ -39,12 +39,21 @@ pub(super) struct Connection {
 impl Connection {
     /// Connects.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
-        connect(&self.address, self.timeout).await
+        self.channel().await.map(PolicyServiceClient::new)
+    }
+
+    /// Connects, for the clients of other services.
+    pub(super) async fn channel(&self) -> Result<Channel, Failure> {
+        connect_channel(&self.address, self.timeout).await
     }
 }
 
 /// Connects to `address`; no call takes longer than `timeout`.
 pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, Failure> {
+    connect_channel(address, timeout).await.map(PolicyServiceClient::new)
+}
+
+async fn connect_channel(address: &str, timeout: Duration) -> Result<Channel, Failure> {
     if address.starts_with("https://") {
         return Err(Failure::new("this client speaks plain HTTP/2; for a service behind TLS, use grpcurl"));
     }
@@ -53,7 +62,7 @@ pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, 
         .map_err(|_| Failure::new(format!("`{address}` is not an address; write HOST:PORT")))?;
     let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(timeout);
     match endpoint.connect().await {
-        Ok(channel) => Ok(PolicyServiceClient::new(channel)),
+        Ok(channel) => Ok(channel),
         Err(_) => Err(Failure::new(format!("cannot reach {authority}: is `tollgate serve` running?"))),
     }
 }

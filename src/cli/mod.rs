@@ -14,6 +14,7 @@ mod simulate;
 mod spend;
 mod table;
 mod text;
+mod upstream;
 
 use std::{
     io::{self, Write as _},
@@ -50,6 +51,7 @@ enum Command {
     Prices(prices::Prices),
     #[command(subcommand)]
     Keys(keys::Keys),
+    Upstream(upstream::Upstream),
     Simulate(simulate::Simulate),
 }
 
@@ -66,6 +68,7 @@ pub fn run() -> ExitCode {
         Command::Check(command) => command.run(&mut screen),
         Command::Prices(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),
+        Command::Upstream(command) => command.run(&mut screen),
         Command::Simulate(command) => command.run(&mut screen),
     };
     match ended.and_then(|exit| Ok(screen.flush().map(|()| exit)?)) {

@@ -30,7 +30,7 @@ use crate::{
     authorizer::{Queue, Shared},
     config::{
         Finding, LogFormat, PolicySource, PolicySourceError, Reload, Settings, SettingsError, SettingsFlags,
-        StoreUrl, UpstreamKeySource,
+        StoreUrl,
     },
     domain::{
         policy::Policy,
@@ -44,6 +44,7 @@ use crate::{
         embedded::{EmbeddedStore, OpenError},
         redis::{self, RedisSettings, RedisStore},
     },
+    upstream::UpstreamKeySource,
 };
 
 /// Serves decisions until told to stop.
@@ -157,8 +158,8 @@ where
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let upstream_key = UpstreamKeySource::start(source.policy())?;
-    let server = Server::start(&options, Clock::System, shared, upstream_key.key(), make_store)?;
+    let upstream = UpstreamKeySource::start(source.policy())?;
+    let server = Server::start(&options, Clock::System, shared, upstream.keys(), make_store)?;
     announce(settings, &source, server.address());
     loop {
         tokio::select! {

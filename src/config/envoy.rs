@@ -1,12 +1,12 @@
-//! Reads what a policy says of requests that come through Envoy: `[envoy]`, and `[groq]` with the place of the Groq key.
+//! Reads what a policy says of requests that come through Envoy: `[envoy]`.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     findings::did_you_mean,
     section::{Located, Section},
 };
-use crate::domain::policy::envoy::{CallerSource, EnvoyPolicy, FreeGroup, KeyPlace, OnOutage};
+use crate::domain::policy::envoy::{CallerSource, EnvoyPolicy, FreeGroup, OnOutage};
 
 const SOURCES: [&str; 4] = ["api_key", "header", "principal", "route"];
 /// The most principals of a policy, far above the workloads behind one proxy.
@@ -61,32 +61,6 @@ pub(super) fn read(section: Section<'_>, is_team: &dyn Fn(&str) -> bool) -> Envo
     };
     section.finish();
     policy
-}
-
-/// Reads `[groq]`.
-pub(super) fn upstream_key(section: Section<'_>) -> KeyPlace {
-    let variable = section.text("key_env");
-    let file = section.text("key_file");
-    for given in [&variable, &file].into_iter().flatten().filter(|given| given.value.is_empty()) {
-        section.findings.error(&given.place, "must not be empty", "");
-    }
-    let place = match (&variable, &file) {
-        (Some(_), Some(file)) => {
-            section.findings.error(&file.place, "`key_env` is given as well", "give one of the two");
-            KeyPlace::default()
-        }
-        // Not shown: someone may have written the key itself.
-        (Some(variable), None) if variable.value.starts_with("gsk_") => {
-            let help = "the name of an environment variable, never the key itself";
-            section.findings.error(&variable.place, "not the name of a variable", help);
-            KeyPlace::default()
-        }
-        (Some(variable), None) => KeyPlace::Environment(variable.value.to_owned()),
-        (None, Some(file)) => KeyPlace::File(PathBuf::from(file.value)),
-        (None, None) => KeyPlace::default(),
-    };
-    section.finish();
-    place
 }
 
 fn callers(

@@ -129,6 +129,6 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         teams: teams.collect(),
         keys,
         envoy: declared.envoy.clone(),
-        upstream_key: declared.upstream_key.clone(),
+        projects: declared.projects.clone(),
     }
 }

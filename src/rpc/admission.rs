@@ -23,6 +23,8 @@ pub(super) struct Admission {
     pub(super) team: String,
     pub(super) model: String,
     pub(super) service_tier: ServiceTier,
+    /// Names the Groq key that the request goes out with.
+    pub(super) upstream_key: String,
     pub(super) operation: Operation,
     /// Whether all output shows as it is made, so that what was seen of an answer that was cut is what it cost: a stream, of
     /// which nothing is hidden.
@@ -47,6 +49,7 @@ impl Admission {
         put("reservation", Kind::StringValue(self.reservation.to_string()));
         put("team", Kind::StringValue(self.team.clone()));
         put("model", Kind::StringValue(self.model.clone()));
+        put("upstream_key", Kind::StringValue(self.upstream_key.clone()));
         put("service_tier", Kind::StringValue(self.service_tier.name().to_owned()));
         put("operation", Kind::StringValue(self.operation.name().to_owned()));
         put("shows_output", Kind::BoolValue(self.shows_output));
@@ -89,6 +92,7 @@ impl Admission {
             team: text("team")?.to_owned(),
             model: text("model")?.to_owned(),
             service_tier: text("service_tier")?.parse().ok()?,
+            upstream_key: text("upstream_key").unwrap_or_default().to_owned(),
             operation: text("operation")?.parse().ok()?,
             shows_output: flag("shows_output"),
             choices: number("choices")?,
@@ -112,6 +116,7 @@ mod tests {
             team: "t".to_owned(),
             model: "m".to_owned(),
             service_tier: ServiceTier::Flex,
+            upstream_key: "main/1f2e3d4c".to_owned(),
             operation: Operation::Responses,
             shows_output: true,
             choices: 2,

@@ -1,5 +1,6 @@
 //! The gRPC services: the only place that sees protobuf.
 
+mod admin_service;
 mod admission;
 mod answer;
 mod codec;
@@ -10,6 +11,7 @@ mod policy_service;
 mod settling;
 mod status;
 
+pub use admin_service::AdminRpc;
 pub use ext_authz::{Asking, CheckRpc};
 pub use ext_proc::ProcessRpc;
 pub use policy_service::PolicyRpc;

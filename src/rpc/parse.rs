@@ -42,6 +42,10 @@ const MAX_KEY_BYTES: usize = 512;
 const MAX_USER_BYTES: usize = 256;
 const MAX_REQUEST_ID_BYTES: usize = 128;
 const MAX_MODEL_BYTES: usize = 256;
+/// A project's name, a slash and a digest.
+const MAX_UPSTREAM_KEY_BYTES: usize = 128;
+/// The HTTP status with which Groq refuses a key.
+const UNAUTHORIZED: i32 = 401;
 const MAX_LABEL_KEY_BYTES: usize = 64;
 const MAX_LABEL_VALUE_BYTES: usize = 256;
 
@@ -97,6 +101,8 @@ pub(super) struct Report {
     pub(super) outcome: Outcome,
     /// How long Groq said to wait, in milliseconds.
     pub(super) upstream_delay_ms: u64,
+    /// The name of the Groq key that Groq refused.
+    pub(super) refused_key: Option<String>,
 }
 
 /// What a report is about.
@@ -120,6 +126,7 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
     if upstream_delay_ms > 0 && outcome.is_some_and(|outcome| outcome != Outcome::RateLimited) {
         errors.add("upstream_retry_delay", "only with OUTCOME_RATE_LIMITED");
     }
+    let refused_key = errors.refused_key(request.upstream_status, request.upstream_key, outcome);
     let subject = if request.reservation_id.is_empty() {
         let caller = match request.caller {
             Some(record_usage_request::Caller::Team(team)) => errors.team("team", team),
@@ -142,7 +149,7 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
     };
     match (subject, outcome) {
         (Some(subject), Some(outcome)) if errors.is_empty() => {
-            Ok(Report { subject, usage, outcome, upstream_delay_ms })
+            Ok(Report { subject, usage, outcome, upstream_delay_ms, refused_key })
         }
         _ => Err(errors.into_status()),
     }
@@ -194,6 +201,17 @@ impl FieldErrors {
                 String::new()
             }
         }
+    }
+
+    /// The Groq key that Groq refused, where that is how the request failed.
+    fn refused_key(&mut self, status: i32, key: String, outcome: Option<Outcome>) -> Option<String> {
+        let key = self.text("upstream_key", key, 0, MAX_UPSTREAM_KEY_BYTES);
+        if status != 0 && !(400..=599).contains(&status) {
+            self.add("upstream_status", format!("is {status}; must be 0, or from 400 to 599"));
+        } else if status != 0 && outcome.is_some_and(|outcome| outcome != Outcome::Failed) {
+            self.add("upstream_status", "only with OUTCOME_FAILED");
+        }
+        (status == UNAUTHORIZED && !key.is_empty()).then_some(key)
     }
 
     fn missing(&mut self, field: &str, fix: &str) -> Option<Caller> {

@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -33,16 +32,19 @@ use tracing::{error, info, warn};
 
 use crate::{
     authorizer::{Authorizer, Shared},
-    domain::upstream::UpstreamKey,
     rpc::{
-        Asking, CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
+        AdminRpc, Asking, CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
         },
-        proto::policy_service_server::{PolicyServiceServer, SERVICE_NAME},
+        proto::{
+            admin_service_server::AdminServiceServer,
+            policy_service_server::{PolicyServiceServer, SERVICE_NAME},
+        },
     },
     store::{Store, clock::Clock},
+    upstream::UpstreamKeys,
 };
 
 /// Connections that wait to be accepted, per core.
@@ -108,7 +110,7 @@ struct Setup<F> {
     make_store: F,
     clock: Clock,
     shared: Arc<Shared>,
-    upstream_key: Arc<ArcSwapOption<UpstreamKey>>,
+    upstream: Arc<UpstreamKeys>,
     asking: Arc<Asking>,
     drain: Duration,
     health: HealthReporter,
@@ -118,7 +120,7 @@ struct Setup<F> {
 }
 
 impl Server {
-    /// Listens, and serves on threads of its own. `upstream_key` is what goes on to Groq in place of a client's credential;
+    /// Listens, and serves on threads of its own. `upstream` holds the keys that go on to Groq in place of clients' credentials;
     /// `make_store` is called once on each thread, within its runtime.
     ///
     /// # Errors
@@ -127,7 +129,7 @@ impl Server {
         options: &Options,
         clock: Clock,
         shared: Arc<Shared>,
-        upstream_key: Arc<ArcSwapOption<UpstreamKey>>,
+        upstream: Arc<UpstreamKeys>,
         make_store: F,
     ) -> Result<Self, StartError>
     where
@@ -140,7 +142,7 @@ impl Server {
             make_store,
             clock,
             shared: Arc::clone(&shared),
-            upstream_key,
+            upstream,
             asking: Arc::default(),
             drain: options.drain,
             health: HealthReporter::new(),
@@ -243,23 +245,30 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, upstream_key, asking, drain, health, mut stop, .. } = setup;
+    let Setup { clock, shared, upstream, asking, drain, health, mut stop, .. } = setup;
     let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
     let authorizer = Authorizer::new(store, clock, shared);
     let settling = Settling::default();
-    let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone()))
+    let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream)))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let check =
-        AuthorizationServer::new(CheckRpc::new(authorizer.clone(), upstream_key, asking, settling.clone()))
+    let check = AuthorizationServer::new(CheckRpc::new(
+        authorizer.clone(),
+        Arc::clone(&upstream),
+        asking,
+        settling.clone(),
+    ))
+    .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let process =
+        ExternalProcessorServer::new(ProcessRpc::new(authorizer, Arc::clone(&upstream), settling.clone()))
             .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let process = ExternalProcessorServer::new(ProcessRpc::new(authorizer, settling.clone()))
-        .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let admin = AdminServiceServer::new(AdminRpc::new(upstream)).max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(MAX_STREAMS)
         .add_service(policy)
         .add_service(check)
         .add_service(process)
+        .add_service(admin)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection() {
         Ok((v1, v1alpha)) => router = router.add_service(v1).add_service(v1alpha),

@@ -11,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use tempfile::TempDir;
 use tollgate::{
     authorizer::{Queue, Shared},
     config::parse_policy_at,
-    domain::{Timestamp, policy::Policy, upstream::UpstreamKey},
+    domain::{Timestamp, policy::Policy},
     rpc::{
         google_type::Money,
         proto::{self, policy_service_client::PolicyServiceClient},
@@ -28,6 +28,7 @@ use tollgate::{
         embedded::EmbeddedStore,
         redis::{RedisSettings, RedisStore},
     },
+    upstream::UpstreamKeys,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -183,9 +184,9 @@ impl Server {
         let shared = Arc::new(Shared { policy, queue: Queue::default() });
         let options =
             Options { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, drain: Duration::from_secs(5) };
-        let key = Arc::new(ArcSwapOption::from_pointee(UpstreamKey::parse(UPSTREAM_KEY).unwrap()));
+        let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
         let server =
-            server::Server::start(&options, Clock::Manual(clock.clone()), shared.clone(), key, make_store);
+            server::Server::start(&options, Clock::Manual(clock.clone()), shared.clone(), keys, make_store);
         Self { clock, shared, server: server.unwrap(), _directory: directory }
     }
 

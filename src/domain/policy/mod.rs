@@ -1,13 +1,14 @@
 //! The validated policy: what the hot path reads. Built by [`crate::config`] from what people write.
 
 pub mod envoy;
+pub mod upstream;
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use self::envoy::{EnvoyPolicy, KeyPlace};
+use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
     Timestamp, calendar::Calendar, counter::CounterKey, limit::Limit, price::catalogue::Catalogue,
     request::Operation,
@@ -30,8 +31,8 @@ pub struct Policy {
     pub keys: HashMap<[u8; 32], (Arc<Team>, Arc<Key>)>,
     /// How requests that come through Envoy are taken.
     pub envoy: EnvoyPolicy,
-    /// Where the organization's own Groq key is, for requests that come through Envoy.
-    pub upstream_key: KeyPlace,
+    /// The organization's Groq projects, with whose keys requests go out.
+    pub projects: Projects,
 }
 
 /// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so

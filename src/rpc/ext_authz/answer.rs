@@ -12,8 +12,9 @@ use super::super::{
     google_rpc::Status,
 };
 use crate::{
-    domain::{decision::LimitStatus, upstream::UpstreamKey},
+    domain::decision::LimitStatus,
     groq::{error::ApiError, rate_headers::rate_headers},
+    upstream::LiveKey,
 };
 
 /// gRPC's codes, as far as they are used: OK and PERMISSION_DENIED.
@@ -39,7 +40,7 @@ const RESERVATION_HEADER: &str = "x-tollgate-reservation";
 /// What goes on to Groq.
 pub(super) struct Allowed<'a> {
     /// The Groq key in place of the client's credential.
-    pub(super) key: &'a UpstreamKey,
+    pub(super) key: &'a LiveKey,
     /// Headers that name the caller to the gateway, and nobody else.
     pub(super) internal_headers: Vec<String>,
     /// The reservation; `None` for what costs nothing.

@@ -7,7 +7,6 @@ mod request;
 
 use std::{collections::HashMap, sync::Arc};
 
-use arc_swap::ArcSwapOption;
 use tonic::{Request, Response, Status};
 use tracing::{error, warn};
 
@@ -29,7 +28,6 @@ use crate::{
         },
         price::catalogue::Model,
         request::{AuthorizeRequest, Billing, Caller, Operation, Size, tokens_of_bytes},
-        upstream::UpstreamKey,
     },
     groq::{
         endpoint::{Endpoint, endpoint},
@@ -37,6 +35,7 @@ use crate::{
         request::{self as groq_request, GroqRequest},
     },
     store::Store,
+    upstream::UpstreamKeys,
 };
 
 /// How long a client is asked to wait where nothing can be decided: connections are rebuilt within a second or two.
@@ -49,8 +48,7 @@ const MAX_ASKS: u32 = 4;
 #[derive(Clone, Debug)]
 pub struct CheckRpc<S> {
     authorizer: Authorizer<S>,
-    /// The Groq key in force.
-    key: Arc<ArcSwapOption<UpstreamKey>>,
+    upstream: Arc<UpstreamKeys>,
     asking: Arc<Asking>,
     settling: Settling,
 }
@@ -70,16 +68,16 @@ impl From<ApiError> for Refused {
 }
 
 impl<S> CheckRpc<S> {
-    /// Serves through `authorizer`, with the Groq key in `key`. `asking` is shared by all cores; what is under way is waited
-    /// for with `settling`.
+    /// Serves through `authorizer`, with the Groq keys in `upstream`. `asking` is shared by all cores; what is under way is
+    /// waited for with `settling`.
     #[must_use]
     pub const fn new(
         authorizer: Authorizer<S>,
-        key: Arc<ArcSwapOption<UpstreamKey>>,
+        upstream: Arc<UpstreamKeys>,
         asking: Arc<Asking>,
         settling: Settling,
     ) -> Self {
-        Self { authorizer, key, asking, settling }
+        Self { authorizer, upstream, asking, settling }
     }
 }
 
@@ -108,7 +106,10 @@ impl<S: Store + Clone> CheckRpc<S> {
         let caller = caller::find(&policy.envoy, &request)?;
         let who = self.authorizer.who(policy, &caller).map_err(|violation| ApiError::denied(&[violation]))?;
         let endpoint = endpoint(request.method(), request.path()).ok_or_else(|| unknown_path(&request))?;
-        let key = self.key.load_full().ok_or_else(no_key)?;
+        let team = &*who.team.name;
+        let project = policy.projects.of(team);
+        let key =
+            project.and_then(|project| self.upstream.pick(&project.name)).ok_or_else(|| no_key(team))?;
         let internal_headers = internal_headers(&policy.envoy);
         match endpoint {
             Endpoint::Free(group) if policy.envoy.free.contains(&group) => {
@@ -128,8 +129,9 @@ impl<S: Store + Clone> CheckRpc<S> {
                 let user = user.filter(|user| !user.is_empty());
                 let user = user.map_or_else(|| asked.user.clone(), |user| user.into_owned());
                 groq_request::check_user(&user)?;
-                let wanted = Wanted { team: &who.team.name, caller, user, operation, asked };
+                let wanted = Wanted { team, upstream_key: &key.id, caller, user, operation, asked };
                 let (admission, limits) = self.admit(policy, wanted, &request.request_id).await?;
+                key.used(self.authorizer.store().now());
                 let (admission, limits) = (Some(admission), limits.as_slice());
                 Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
             }
@@ -195,6 +197,7 @@ impl<S: Store + Clone> CheckRpc<S> {
 /// What a request wants, before it is known what it may have.
 struct Wanted<'p> {
     team: &'p str,
+    upstream_key: &'p str,
     caller: Caller,
     user: String,
     operation: Operation,
@@ -257,6 +260,7 @@ impl Wanted<'_> {
             team: self.team.to_owned(),
             model: request.model.clone(),
             service_tier: request.service_tier,
+            upstream_key: self.upstream_key.to_owned(),
             operation: self.operation,
             shows_output: self.asked.stream && !self.asked.hides_reasoning,
             choices: self.asked.choices,
@@ -310,10 +314,8 @@ fn shown(path: &str) -> String {
     path.split('?').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
-fn no_key() -> ApiError {
-    warn!(
-        "a request is refused because there is no Groq key: give `key_env` or `key_file` under [groq] in the policy"
-    );
+fn no_key(team: &str) -> ApiError {
+    warn!(team, "a request is refused for want of a Groq key: see `keys` under [projects.…] in the policy");
     ApiError::unavailable("the gateway has no Groq key", OUTAGE_RETRY_MS)
 }
 

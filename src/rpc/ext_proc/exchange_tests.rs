@@ -17,6 +17,7 @@ fn admission() -> Admission {
         team: "t".to_owned(),
         model: "m".to_owned(),
         service_tier: ServiceTier::OnDemand,
+        upstream_key: String::new(),
         input_tokens: 100,
         max_output_tokens: 50,
         audio_ms: 0,

@@ -132,6 +132,7 @@ mod tests {
             team: "t".to_owned(),
             model: "m".to_owned(),
             service_tier: ServiceTier::OnDemand,
+            upstream_key: String::new(),
             input_tokens: 100,
             max_output_tokens: 50,
             audio_ms: 0,

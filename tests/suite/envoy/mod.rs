@@ -10,3 +10,4 @@ mod http;
 mod metering;
 mod outage;
 mod replay;
+mod upstream;
