@@ -9,11 +9,15 @@ use clap::{
 use tokio::runtime::Builder;
 use tonic::{
     Status,
-    transport::{Channel, Endpoint},
+    transport::{Channel, ClientTlsConfig, Endpoint},
 };
 use tonic_types::StatusExt as _;
 
-use super::{keys, screen::Failure};
+use super::{
+    client_tls::{self, TlsArgs},
+    keys,
+    screen::Failure,
+};
 use crate::{
     domain::request::Operation,
     rpc::proto::{self, policy_service_client::PolicyServiceClient},
@@ -28,32 +32,43 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Which service to ask.
 #[derive(Args, Clone)]
 pub(super) struct Connection {
-    /// The service's gRPC address
+    /// The service's gRPC address; https://HOST:PORT for one with TLS
     #[arg(long, value_name = "HOST:PORT", env = "TOLLGATE_ADDRESS", default_value = "127.0.0.1:50051")]
     pub(super) address: String,
     /// How long an answer may take, such as 5s; --max-wait comes on top
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::text::parse_duration)]
     pub(super) timeout: Duration,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl Connection {
     /// Connects.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
-        connect(&self.address, self.timeout).await
+        let tls = self.tls.config_for(&self.address)?;
+        open(&self.address, tls, self.timeout).await
     }
 }
 
-/// Connects to `address`; no call takes longer than `timeout`.
+/// Connects to `address`, without TLS; no call takes longer than `timeout`.
 pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, Failure> {
-    if address.starts_with("https://") {
-        return Err(Failure::new("this client speaks plain HTTP/2; for a service behind TLS, use grpcurl"));
-    }
-    let authority = address.trim_start_matches("http://").trim_end_matches('/');
-    let endpoint = Endpoint::from_shared(format!("http://{authority}"))
+    open(address, None, timeout).await
+}
+
+async fn open(address: &str, tls: Option<ClientTlsConfig>, timeout: Duration) -> Result<Client, Failure> {
+    let authority =
+        address.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{authority}"))
         .map_err(|_| Failure::new(format!("`{address}` is not an address; write HOST:PORT")))?;
-    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(timeout);
+    let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(timeout);
+    let encrypted = tls.is_some();
+    if let Some(tls) = tls {
+        endpoint = endpoint.tls_config(tls).map_err(|error| client_tls::unusable(&error))?;
+    }
     match endpoint.connect().await {
         Ok(channel) => Ok(PolicyServiceClient::new(channel)),
+        Err(error) if encrypted => Err(client_tls::unreachable(authority, &error)),
         Err(_) => Err(Failure::new(format!("cannot reach {authority}: is `tollgate serve` running?"))),
     }
 }
@@ -69,7 +84,11 @@ pub(super) fn explain(status: &Status) -> Failure {
     let details = status.get_error_details();
     let fields = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
     let mut text = if fields.is_empty() {
-        format!("{}: {}", code_name(status), status.message())
+        // A connection that broke says why only in what caused it: a server that refuses our certificate does so here,
+        // since with TLS 1.3 the client is done with its handshake before the server is.
+        let cause = client_tls::cause(status).filter(|cause| !status.message().contains(cause));
+        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("{}: {}{cause}", code_name(status), status.message())
     } else {
         let lines =
             fields.iter().map(|violation| format!("\n  {}: {}", violation.field, violation.description));

@@ -139,5 +139,5 @@ fn reads_the_password_from_its_file() {
 fn every_key_is_known() {
     let error = Figment::from(("colour", 1)).extract::<Settings>().unwrap_err();
     let figment::error::Kind::UnknownField(_, known) = error.kind else { panic!("{error}") };
-    assert_eq!(known, KEYS);
+    assert_eq!(known, crate::config::layer::KEYS);
 }

@@ -6,12 +6,14 @@ mod codec;
 mod ext_authz;
 mod ext_proc;
 mod parse;
+mod peer;
 mod policy_service;
 mod settling;
 mod status;
 
 pub use ext_authz::CheckRpc;
 pub use ext_proc::ProcessRpc;
+pub use peer::Peer;
 pub use policy_service::PolicyRpc;
 pub use settling::Settling;
 
