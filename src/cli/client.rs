@@ -84,11 +84,8 @@ pub(super) fn explain(status: &Status) -> Failure {
     let details = status.get_error_details();
     let fields = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
     let mut text = if fields.is_empty() {
-        // A connection that broke says why only in what caused it: a server that refuses our certificate does so here,
-        // since with TLS 1.3 the client is done with its handshake before the server is.
-        let cause = client_tls::cause(status).filter(|cause| !status.message().contains(cause));
-        let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
-        format!("{}: {}{cause}", code_name(status), status.message())
+        let broken = client_tls::broken(status).unwrap_or_default();
+        format!("{}: {}{broken}", code_name(status), status.message())
     } else {
         let lines =
             fields.iter().map(|violation| format!("\n  {}: {}", violation.field, violation.description));

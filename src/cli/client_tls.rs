@@ -6,7 +6,10 @@ use std::{
 };
 
 use clap::Args;
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+use tonic::{
+    Status,
+    transport::{Certificate, ClientTlsConfig, Identity},
+};
 
 use super::screen::Failure;
 
@@ -78,8 +81,19 @@ pub(super) fn unreachable(authority: &str, error: &(dyn Error + 'static)) -> Fai
     Failure::new(format!("cannot reach https://{authority}: {cause}{help}"))
 }
 
+/// What to add to the error of a call whose connection broke: the cause, and what may help. With TLS 1.3 a client is done
+/// with its handshake before the server has looked at its certificate, so a refused one breaks the first call; and by then
+/// the server's word for it may be lost.
+pub(super) fn broken(status: &Status) -> Option<String> {
+    let cause = cause(status).filter(|cause| !cause.contains("Timeout"))?;
+    Some(format!(
+        ": {cause}; the connection broke: a service with TLS wants https://, and it may want a client certificate of its CA \
+         (--tls-cert-file)"
+    ))
+}
+
 /// What is at the root of an error that another one caused.
-pub(super) fn cause(error: &(dyn Error + 'static)) -> Option<String> {
+fn cause(error: &(dyn Error + 'static)) -> Option<String> {
     let mut root = error.source()?;
     while let Some(source) = root.source() {
         root = source;

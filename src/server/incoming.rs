@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::AbortHandle,
@@ -26,6 +27,8 @@ use crate::rpc::Peer;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Handshakes under way on one listener. Each costs some ten kilobytes; an honest one is over within milliseconds.
 const MAX_HANDSHAKES: usize = 512;
+/// What a client sends before it hears that it is refused: the preface of HTTP/2 and its first requests.
+const MAX_HEARD: usize = 64 * 1024;
 /// Connections whose handshake is done and that wait to be taken up, which happens at once.
 const READY: usize = 64;
 /// Where the system gives no connection (no file descriptor is left), others have to end first.
@@ -102,16 +105,41 @@ async fn shake_hands(
 ) {
     // Where the connection is gone already, the handshake says so.
     let _ = stream.set_nodelay(true);
-    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => {
+    let shaken = tokio::time::timeout(HANDSHAKE, async {
+        match acceptor.accept(stream).into_fallible().await {
+            Ok(stream) => Some(stream),
+            Err((error, stream)) => {
+                debug!(%address, %error, "a TLS handshake failed");
+                let _ = hear_out(stream).await;
+                None
+            }
+        }
+    });
+    match shaken.await {
+        Ok(Some(stream)) => {
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let identities = certificate.map(super::tls::identities_of).unwrap_or_default();
             // Nobody takes it any more: the server stops.
             let _ = ready.send(Connection::tls(stream, Peer::tls(address, identities))).await;
         }
-        Ok(Err(error)) => debug!(%address, %error, "a TLS handshake failed"),
+        Ok(None) => {}
         Err(_) => debug!(%address, "a TLS handshake was not done within {} s", HANDSHAKE.as_secs()),
     }
+}
+
+/// Closes after the alert that says why. A socket that is closed with something unread resets the connection, and the
+/// other end may then never see the alert: what it sends on is read, and thrown away.
+async fn hear_out(mut stream: TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = [0; 1024];
+    let mut heard = 0;
+    while heard < MAX_HEARD {
+        match stream.read(&mut rest).await? {
+            0 => break,
+            length => heard += length,
+        }
+    }
+    Ok(())
 }
 
 /// Whether only the connection that was to be accepted has failed.

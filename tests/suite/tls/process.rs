@@ -63,8 +63,9 @@ async fn serve_and_its_commands_speak_tls() {
     let shown = spend(&[ca, cert, "client.pem", key, "client-key.pem"]);
     assert!(shown.status.success() && said(&shown).contains("acme"), "{}", said(&shown));
     for (arguments, expected) in [
-        (&[ca][..], "CertificateRequired"),
-        (&[ca, cert, "expired.pem", key, "expired-key.pem"], "CertificateExpired"),
+        // The alert itself may come too late for the call.
+        (&[ca][..], "it may want a client certificate"),
+        (&[ca, cert, "expired.pem", key, "expired-key.pem"], "it may want a client certificate"),
         (&["--tls-ca-file=clients.pem", cert, "client.pem", key, "client-key.pem"], "UnknownIssuer"),
         (&[ca, cert, "client.pem", key, "nowhere.pem"], "cannot read nowhere.pem"),
         (&["--tls-ca-file=client-key.pem"], "client-key.pem holds no certificate"),
