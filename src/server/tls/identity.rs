@@ -8,6 +8,9 @@ use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 /// A certificate names one workload, in a few ways.
 const MAX_IDENTITIES: usize = 32;
 
+/// A name, where it is of one kind.
+type OfKind = fn(&GeneralName<'_>) -> Option<Arc<str>>;
+
 /// The names in a certificate that was verified: URIs, then DNS names, then e-mail addresses, or, if there are none of
 /// these, the common name. A name with anything but visible characters is none: it could pass for another where it is shown.
 pub(in crate::server) fn identities_of(certificate: &CertificateDer<'_>) -> Vec<Arc<str>> {
@@ -15,9 +18,8 @@ pub(in crate::server) fn identities_of(certificate: &CertificateDer<'_>) -> Vec<
     // Where the names are malformed or come twice there are none, also not the common name in their place.
     let Ok(alternatives) = certificate.subject_alternative_name() else { return Vec::new() };
     let alternatives = alternatives.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
-    let kinds: [fn(&GeneralName<'_>) -> Option<Arc<str>>; 3] = [uri, dns, email];
-    let mut names: Vec<Arc<str>> =
-        kinds.iter().flat_map(|of_kind| alternatives.iter().filter_map(of_kind)).collect();
+    let all = |of_kind: OfKind| alternatives.iter().filter_map(of_kind);
+    let mut names: Vec<Arc<str>> = all(uri).chain(all(dns)).chain(all(email)).collect();
     if names.is_empty() {
         names.extend(
             certificate.subject().iter_common_name().filter_map(|name| visible(name.as_str().ok()?)).next(),
