@@ -74,9 +74,13 @@ pub(super) fn unusable(error: &(dyn Error + 'static)) -> Failure {
 /// A service with TLS that cannot be reached.
 pub(super) fn unreachable(authority: &str, error: &(dyn Error + 'static)) -> Failure {
     let cause = cause(error).unwrap_or_else(|| error.to_string());
-    let help = match cause.contains("UnknownIssuer") {
-        true => "; name the CA of its certificate with --tls-ca-file",
-        false => "",
+    let help = if cause.contains("UnknownIssuer") {
+        "; name the CA of its certificate with --tls-ca-file"
+    } else if cause.contains("CaUsedAsEndEntity") {
+        // What `openssl req -x509` makes.
+        "; the service shows the certificate of a CA: have one issued for it (basicConstraints CA:FALSE)"
+    } else {
+        ""
     };
     Failure::new(format!("cannot reach https://{authority}: {cause}{help}"))
 }
