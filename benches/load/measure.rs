@@ -220,7 +220,7 @@ impl Bench {
         }
         let mut ours = after.own - before.own;
         if let (Some(before), Some(after)) = (before.server, after.server) {
-            let all: Duration = after.values().sum::<Duration>() - before.values().sum();
+            let all: Duration = after.values().sum::<Duration>() - before.values().sum::<Duration>();
             let working = |times: &BTreeMap<String, Duration>| -> Duration {
                 times.iter().filter(|(name, _)| name.starts_with("worker-")).map(|(_, time)| *time).sum()
             };

@@ -3,6 +3,7 @@
 mod authorize;
 mod check;
 mod client;
+mod client_tls;
 mod json;
 mod keys;
 mod log_thread;
@@ -24,6 +25,8 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use screen::{Failure, Screen};
+
+use crate::server;
 
 /// Governs an organization's use of the Groq inference API: decides before each request, books what it cost.
 #[derive(Parser)]
@@ -58,6 +61,7 @@ enum Command {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
+    server::install_cryptography();
     let command = Cli::parse().command;
     let mut screen = Screen::stdout();
     let ended = match command {

@@ -7,6 +7,7 @@ mod codec;
 mod ext_authz;
 mod ext_proc;
 mod parse;
+mod peer;
 mod policy_service;
 mod settling;
 mod status;
@@ -14,6 +15,7 @@ mod status;
 pub use admin_service::AdminRpc;
 pub use ext_authz::{Asking, CheckRpc};
 pub use ext_proc::ProcessRpc;
+pub use peer::Peer;
 pub use policy_service::PolicyRpc;
 pub use settling::Settling;
 

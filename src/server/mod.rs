@@ -6,6 +6,9 @@
 
 pub mod admin;
 mod connection;
+mod exposure;
+mod incoming;
+mod tls;
 
 use std::{
     io,
@@ -21,14 +24,17 @@ use tokio::{
     runtime::Builder,
     sync::{mpsc, watch},
 };
-use tokio_stream::StreamExt as _;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
 use tracing::{error, info, warn};
+
+pub use exposure::{ExposureError, check_exposure};
+pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
+
+use incoming::Incoming;
 
 use crate::{
     authorizer::{Authorizer, Shared},
@@ -72,6 +78,8 @@ pub struct Options {
     pub threads: usize,
     /// How long calls under way may take to end after a stop was asked for.
     pub drain: Duration,
+    /// TLS for every connection; `None`: plain ones.
+    pub tls: Option<ListenerTls>,
 }
 
 /// Why the service cannot start.
@@ -115,6 +123,7 @@ struct Setup<F> {
     drain: Duration,
     health: HealthReporter,
     stop: watch::Receiver<bool>,
+    tls: Option<ListenerTls>,
     /// Held by every worker; closed when the last one ends.
     _ended: mpsc::Sender<()>,
 }
@@ -147,6 +156,7 @@ impl Server {
             drain: options.drain,
             health: HealthReporter::new(),
             stop: stopped,
+            tls: options.tls.clone(),
             _ended: ended_sender,
         };
         let mut address = options.listen;
@@ -245,7 +255,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, upstream, asking, drain, health, mut stop, .. } = setup;
+    let Setup { clock, shared, upstream, asking, drain, health, mut stop, tls, .. } = setup;
     let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
     let authorizer = Authorizer::new(store, clock, shared);
     let settling = Settling::default();
@@ -274,15 +284,12 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         Ok((v1, v1alpha)) => router = router.add_service(v1).add_service(v1alpha),
         Err(error) => warn!(%error, "reflection is not served"),
     }
-    let incoming = TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .map(|accepted| accepted.map(connection::Connection));
     tokio::spawn(cut_before_the_end(settling.clone(), stop.clone(), drain));
     let stopped = async move {
         // An error means that the server was dropped: stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+    if let Err(error) = router.serve_with_incoming_shutdown(Incoming::new(listener, tls), stopped).await {
         error!(%error, "a listener failed");
     }
     settling.end().await;
