@@ -4,6 +4,7 @@
 mod checks;
 mod decisions;
 mod edge;
+mod given_up;
 mod hostile;
 mod http;
 mod metering;
