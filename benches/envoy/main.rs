@@ -96,7 +96,7 @@ const DISTURBED_PERCENT: f64 = 5.0;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let envoy = match options.envoy.clone().map_or_else(edge::install_envoy, Ok) {
+    let envoy = match options.envoy.clone().map_or_else(edge::install_envoy, there) {
         Ok(envoy) => envoy,
         Err(missing) => {
             eprintln!("\nENVOY IS MISSING, NOTHING IS MEASURED: {missing}\n");
@@ -117,6 +117,11 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The Envoy that was named.
+fn there(envoy: PathBuf) -> Result<PathBuf, String> {
+    if envoy.is_file() { Ok(envoy) } else { Err(format!("there is no {}", envoy.display())) }
+}
+
 fn measure(edge: &Edge, options: &Options) -> Vec<Row> {
     let seconds = options.seconds.unwrap_or(if options.quick { 0.5 } else { 2.0 });
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
@@ -132,7 +137,10 @@ fn measure(edge: &Edge, options: &Options) -> Vec<Row> {
             rows.extend(Way::ALL.map(|way| row(kind, *pace, way)));
         }
     }
-    rows.extend(Way::ALL.map(|way| row(Kind::Long, Pace::InFlight(options.in_flight), way)));
+    // One takes longer than a quick measurement.
+    if !options.quick {
+        rows.extend(Way::ALL.map(|way| row(Kind::Long, Pace::InFlight(options.in_flight), way)));
+    }
     for round in 1..=rounds {
         for row in &mut rows {
             let sample = sample(edge, row, length, options.patience);
