@@ -16,7 +16,7 @@ use crate::{
     calls::Load,
     client::{self, Pace, Span, Tally},
     http2::Connection,
-    policy::Shape,
+    policy::{GROQ_KEY, Shape},
     process::{Process, Redis, RedisWork, machine_cpu, own_cpu},
     replay::{self, Relay},
     subjects::{Subject, Target},
@@ -164,7 +164,7 @@ impl Bench {
                 command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--policy"]).arg(policy);
                 let embedded = format!("embedded:{}", files.path().join("data").display());
                 let store = if matches!(target, Target::Embedded(_)) { embedded } else { redis_url };
-                command.args(["--store", &store]);
+                command.args(["--store", &store]).env(GROQ_KEY, "gsk_of_the_bench");
                 command
             }
             Target::Empty | Target::Default | Target::Minimal | Target::Script => {

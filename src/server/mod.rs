@@ -62,6 +62,9 @@ const MAX_ENVOY_BYTES: usize = 32 << 20;
 /// Calls under way on one connection: a gateway of some thousand requests in flight needs a few connections. Waiting calls
 /// (`max_wait`) count too.
 const MAX_STREAMS: u32 = 1024;
+/// Calls that a peer may give up before they were looked at; more end its connection. h2's own 20 would let a second without
+/// a core for this process, in which Envoy's calls time out, end every exchange that the connection carries.
+const MAX_GIVEN_UP: usize = MAX_STREAMS as usize;
 /// How often health asks the store.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// How much of a drain is kept for settling what goes on past it.
@@ -275,6 +278,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let mut router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_GIVEN_UP))
         .add_service(policy)
         .add_service(check)
         .add_service(process)

@@ -1,5 +1,7 @@
 //! The two answers to Envoy. It takes an answer without a status for «allowed», so answers are made here only.
 
+use bytes::Bytes;
+
 use super::super::{
     admission::Admission,
     envoy::{
@@ -63,9 +65,9 @@ pub(super) fn allowed(allowed: Allowed<'_>) -> CheckResponse {
         status: Some(Status { code: OK, message: String::new() }),
         dynamic_metadata: allowed.admission.map(|admission| admission.to_metadata()),
         http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
-            headers: vec![set("authorization", allowed.key.bearer())],
+            headers: vec![set("authorization", allowed.key.bearer().to_owned())],
             headers_to_remove,
-            response_headers_to_add: to_client.iter().map(|(name, value)| set(name, value)).collect(),
+            response_headers_to_add: to_client.into_iter().map(|(name, value)| set(name, value)).collect(),
         })),
     }
 }
@@ -80,15 +82,15 @@ pub(super) fn denied(error: &ApiError, limits: &[LimitStatus]) -> CheckResponse 
         dynamic_metadata: None,
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
             status: Some(HttpStatus { code: code.into() }),
-            headers: headers.iter().map(|(name, value)| set(name, value)).collect(),
+            headers: headers.into_iter().map(|(name, value)| set(name, value)).collect(),
             body: error.body(),
         })),
     }
 }
 
-fn set(name: &str, value: &str) -> HeaderValueOption {
+fn set(name: &'static str, value: String) -> HeaderValueOption {
     HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: Vec::new() }),
+        header: Some(HeaderValue { key: name.into(), value: value.into(), raw_value: Bytes::new() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
     }
 }

@@ -7,7 +7,7 @@ use tollgate::rpc::envoy::{
     config::core::v3::{Address, HeaderMap, HeaderValue, SocketAddress},
     service::auth::v3::{
         AttributeContext, CheckRequest, CheckResponse,
-        attribute_context::{HttpRequest, Peer, Request},
+        attribute_context::{HttpRequest, Peer, Request, http_request::HeadersEntry},
         authorization_client::AuthorizationClient,
         check_response::HttpResponse,
     },
@@ -20,11 +20,16 @@ use crate::harness::{START, Server, StoreKind, connect};
 /// A chat request as Envoy describes it, the `id`th.
 pub(crate) fn check(id: &str, headers: &[(&str, &str)], body: &serde_json::Value) -> CheckRequest {
     let body = body.to_string().into_bytes();
-    let mut headers: HashMap<String, String> =
-        headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    headers.insert("content-length".to_owned(), body.len().to_string());
-    headers.insert("content-type".to_owned(), "application/json".to_owned());
-    headers.insert("x-request-id".to_owned(), "the same for all".to_owned());
+    let length = body.len().to_string();
+    let of_all = [
+        ("content-length", length.as_str()),
+        ("content-type", "application/json"),
+        ("x-request-id", "the same for all"),
+    ];
+    let headers = headers.iter().chain(&of_all).map(|(name, value)| HeadersEntry {
+        key: (*name).to_owned().into(),
+        value: (*value).to_owned().into(),
+    });
     let socket = SocketAddress { address: "192.0.2.1".to_owned(), port_value: 5000 };
     CheckRequest {
         attributes: Some(AttributeContext {
@@ -38,7 +43,7 @@ pub(crate) fn check(id: &str, headers: &[(&str, &str)], body: &serde_json::Value
                     id: id.to_owned(),
                     method: "POST".to_owned(),
                     path: "/openai/v1/chat/completions".to_owned(),
-                    headers,
+                    headers: headers.collect(),
                     raw_body: body.into(),
                     ..HttpRequest::default()
                 }),
@@ -81,7 +86,8 @@ pub(crate) fn reservation(answer: &CheckResponse) -> String {
     let Some(HttpResponse::OkResponse(ok)) = &answer.http_response else { panic!("denied: {answer:?}") };
     let named =
         |name: &str| ok.response_headers_to_add.iter().find(|h| h.header.as_ref().unwrap().key == name);
-    named("x-tollgate-reservation").unwrap().header.as_ref().unwrap().value.clone()
+    let value = &named("x-tollgate-reservation").unwrap().header.as_ref().unwrap().value;
+    String::from_utf8(value.to_vec()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,10 +163,10 @@ async fn raw_headers_are_read_as_well() {
     let server = Server::start(StoreKind::Embedded, &policy(&[]), START).await;
     let mut request = check("1", &[], &chat());
     let described = http(&mut request);
-    described.headers.retain(|name, _| name == "content-type");
+    described.headers.retain(|entry| entry.key == "content-type");
     let header = |key: &str, value: &str| HeaderValue {
-        key: key.to_owned(),
-        raw_value: value.as_bytes().to_vec(),
+        key: key.to_owned().into(),
+        raw_value: value.to_owned().into(),
         ..HeaderValue::default()
     };
     described.header_map =

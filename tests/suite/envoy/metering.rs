@@ -85,6 +85,27 @@ async fn any_split_of_an_answer_is_charged_the_same() {
     assert_eq!(edge.agrees().await.requests, 15);
 }
 
+/// Groq writes faster than anybody reads, and what Envoy has passed on to the client it still has to tell the service.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_as_long_and_fast_as_can_be_is_charged_to_its_last_token() {
+    let policy = policy(&[("max_output_tokens = 2048", "max_output_tokens = 8192")]);
+    let Some(edge) = Edge::start(&policy).await else { return };
+    for directive in [
+        r#"{"completion_tokens":6000}"#,
+        // Nothing but the text that was seen tells what it costs.
+        r#"{"completion_tokens":6000,"no_usage":true}"#,
+        // All of it in a few pieces, the last ones at once.
+        r#"{"completion_tokens":6000,"split":65536}"#,
+    ] {
+        let fields = json!({"stream": true, "max_completion_tokens": 6000});
+        let answer = edge.chat(directive, &fields).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.len() > 900_000, "{} bytes", answer.body.len());
+        edge.agrees().await;
+    }
+    assert_eq!(edge.spend().await.requests, 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_groq_cost_nothing_and_reach_the_client() {
     let Some(edge) = Edge::start(&policy(&[])).await else { return };

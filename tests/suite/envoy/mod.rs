@@ -5,6 +5,7 @@ mod again;
 mod checks;
 mod decisions;
 mod edge;
+mod given_up;
 mod hostile;
 mod http;
 mod metering;
