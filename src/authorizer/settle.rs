@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::{
-        Timestamp,
+        Timestamp, access,
         limit::{Limit, Quantity, Scope, Threshold, Window, upstream_gate},
         money::NanoUsd,
         plan::{self, Plan},
@@ -83,18 +83,25 @@ struct Charge {
 }
 
 impl<S: Store + Clone> Authorizer<S> {
-    /// Books the usage of a reservation.
+    /// Books the usage of a reservation of a team in `scope`.
     ///
     /// # Errors
-    /// Where it is not known, or the usage cannot be priced or booked.
+    /// Where it is not known, or of another team, or the usage cannot be priced or booked.
     pub async fn settle(
         &self,
         id: ReservationId,
         usage: Option<Usage>,
         outcome: Outcome,
         upstream_delay_ms: u64,
+        scope: &access::Scope,
     ) -> Result<Booked, Failure> {
-        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+        let record = match (self.store.find(id).await?, scope) {
+            (Some(record), access::Scope::All) => record,
+            (Some(record), _) if scope.holds(&Ticket::from_bytes(&record.note)?.team) => record,
+            (None, access::Scope::All) => return Err(Failure::UnknownReservation),
+            // Ids may be guessed by who knows another team's `request_id`s: it is not told which of them are there.
+            _ => return Err(Failure::OtherTeam),
+        };
         self.book(id, record, usage, outcome, upstream_delay_ms).await
     }
 

@@ -8,7 +8,9 @@ use clap::{
 };
 use tokio::runtime::Builder;
 use tonic::{
-    Status,
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
 use tonic_types::StatusExt as _;
@@ -20,7 +22,7 @@ use crate::{
 };
 
 /// A gRPC client of the service.
-pub(super) type Client = PolicyServiceClient<Channel>;
+pub(super) type Client = PolicyServiceClient<InterceptedService<Channel, Token>>;
 
 /// How long to wait for a connection: a service that runs answers within milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,17 +36,65 @@ pub(super) struct Connection {
     /// How long an answer may take, such as 5s; --max-wait comes on top
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::text::parse_duration)]
     pub(super) timeout: Duration,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 impl Connection {
     /// Connects.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
-        connect(&self.address, self.timeout).await
+        connect(&self.address, self.timeout, self.token.resolve()?).await
     }
 }
 
-/// Connects to `address`; no call takes longer than `timeout`.
-pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, Failure> {
+/// As whom to ask.
+#[derive(Args, Clone, Default)]
+pub(super) struct TokenArgs {
+    /// A file with the bearer token to ask with; without it, TOLLGATE_TOKEN holds the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    /// The token as given. It is never an argument: other users of the machine can read those.
+    pub(super) fn resolve(&self) -> Result<Token, Failure> {
+        let (text, origin) = match &self.token_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
+                (text, path.display().to_string())
+            }
+            None => match std::env::var("TOLLGATE_TOKEN").ok().filter(|token| !token.is_empty()) {
+                Some(text) => (text, "TOLLGATE_TOKEN".to_owned()),
+                None => return Ok(Token(None)),
+            },
+        };
+        let malformed = || Failure::new(format!("{origin} does not hold a token: one word on one line"));
+        let token = text.trim_end_matches(['\r', '\n']);
+        if token.is_empty() || token.contains(char::is_whitespace) {
+            return Err(malformed());
+        }
+        let mut value = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| malformed())?;
+        value.set_sensitive(true);
+        Ok(Token(Some(value)))
+    }
+}
+
+/// The bearer token that goes with every call, if there is one.
+#[derive(Clone)]
+pub(super) struct Token(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// Connects to `address` and asks with `token`; no call takes longer than `timeout`.
+pub(super) async fn connect(address: &str, timeout: Duration, token: Token) -> Result<Client, Failure> {
     if address.starts_with("https://") {
         return Err(Failure::new("this client speaks plain HTTP/2; for a service behind TLS, use grpcurl"));
     }
@@ -53,7 +103,7 @@ pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, 
         .map_err(|_| Failure::new(format!("`{address}` is not an address; write HOST:PORT")))?;
     let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(timeout);
     match endpoint.connect().await {
-        Ok(channel) => Ok(PolicyServiceClient::new(channel)),
+        Ok(channel) => Ok(PolicyServiceClient::with_interceptor(channel, token)),
         Err(_) => Err(Failure::new(format!("cannot reach {authority}: is `tollgate serve` running?"))),
     }
 }

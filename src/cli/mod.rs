@@ -1,5 +1,6 @@
 //! The command line: one module for each command.
 
+mod access;
 mod authorize;
 mod check;
 mod client;
@@ -50,6 +51,8 @@ enum Command {
     Prices(prices::Prices),
     #[command(subcommand)]
     Keys(keys::Keys),
+    #[command(subcommand)]
+    Access(access::Access),
     Simulate(simulate::Simulate),
 }
 
@@ -66,6 +69,7 @@ pub fn run() -> ExitCode {
         Command::Check(command) => command.run(&mut screen),
         Command::Prices(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),
+        Command::Access(command) => command.run(&mut screen),
         Command::Simulate(command) => command.run(&mut screen),
     };
     match ended.and_then(|exit| Ok(screen.flush().map(|()| exit)?)) {

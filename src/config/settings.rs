@@ -23,11 +23,12 @@ use super::{document::Lines, findings::did_you_mean, store_url::StoreUrl};
 const PREFIX: &str = "TOLLGATE_";
 
 /// Variables of the command line (which server to ask, as whom) that are no settings of the server.
-const NOT_SETTINGS: [&str; 4] = ["config", "address", "team", "api_key"];
+const NOT_SETTINGS: [&str; 5] = ["config", "address", "team", "api_key", "token"];
 
 /// Every key of [`Settings`].
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "listen",
+    "allow_unauthenticated_listen",
     "admin",
     "policy",
     "store",
@@ -52,6 +53,8 @@ const MAX_STORE_DEADLINE_MS: u64 = 60_000;
 pub struct Settings {
     /// Where gRPC is served. Default `127.0.0.1:50051`.
     pub listen: SocketAddr,
+    /// Whether to listen beyond loopback although the policy does not say who may ask. Default: refuse to start.
+    pub allow_unauthenticated_listen: bool,
     /// Where the pages for operators are served; `off`: nowhere. Default `127.0.0.1:8081`.
     #[serde(deserialize_with = "address_or_off")]
     pub admin: Option<SocketAddr>,
@@ -89,6 +92,7 @@ impl Default for Settings {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
             listen: local(50_051),
+            allow_unauthenticated_listen: false,
             admin: Some(local(8_081)),
             policy: None,
             store: StoreUrl::default(),
@@ -109,6 +113,10 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
+    /// Listen beyond loopback although the policy has no `[access]`: whoever reaches the port may ask everything
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_unauthenticated_listen: bool,
     /// Where to serve the pages for operators, or `off` [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -230,11 +238,9 @@ impl Settings {
         if let Some(threads) = self.threads.filter(|threads| *threads > MAX_THREADS) {
             return invalid("threads", format!("`{threads}` is not between 0 and {MAX_THREADS}"));
         }
-        if self.drain_seconds > MAX_DRAIN_SECONDS {
-            return invalid(
-                "drain_seconds",
-                format!("`{}` is not between 0 and {MAX_DRAIN_SECONDS}", self.drain_seconds),
-            );
+        let drain = self.drain_seconds;
+        if drain > MAX_DRAIN_SECONDS {
+            return invalid("drain_seconds", format!("`{drain}` is not between 0 and {MAX_DRAIN_SECONDS}"));
         }
         if !(1..=MAX_STORE_DEADLINE_MS).contains(&self.store_deadline_ms) {
             let reason = format!("`{}` is not between 1 and {MAX_STORE_DEADLINE_MS}", self.store_deadline_ms);
@@ -310,7 +316,11 @@ impl Layer {
                 let origin = Kind::Environment.origin(&key);
                 return Err(SettingsError::Invalid { origin, reason: "not UTF-8".to_owned() });
             };
-            let value = text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from);
+            let value = match (text.parse::<u64>(), text.parse::<bool>()) {
+                (Ok(number), _) => Value::from(number),
+                (_, Ok(flag)) => Value::from(flag),
+                _ => Value::from(text),
+            };
             values.insert(key, value);
         }
         Ok(Self { kind: Kind::Environment, values })

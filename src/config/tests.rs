@@ -295,6 +295,8 @@ fn a_mutilated_policy_never_panics() {
         .unwrap();
 }
 
+#[path = "access_tests.rs"]
+mod access;
 #[path = "envoy_tests.rs"]
 mod envoy;
 #[path = "faulty_tests.rs"]

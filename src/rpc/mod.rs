@@ -1,17 +1,21 @@
 //! The gRPC services: the only place that sees protobuf.
 
+mod access;
 mod admission;
 mod answer;
 mod codec;
 mod ext_authz;
 mod ext_proc;
 mod parse;
+mod peer;
 mod policy_service;
 mod settling;
 mod status;
 
+pub use access::{Access, AccessLayer};
 pub use ext_authz::CheckRpc;
 pub use ext_proc::ProcessRpc;
+pub use peer::Peer;
 pub use policy_service::PolicyRpc;
 pub use settling::Settling;
 

@@ -10,6 +10,7 @@ use tracing::{debug, error, info, warn};
 use super::admission::Admission;
 use crate::{
     authorizer::{Authorizer, Booked, Failure},
+    domain::access::Scope,
     domain::request::{Caller, Outcome, Unreserved, Usage},
     store::{ReservationId, Store, StoreError},
 };
@@ -61,16 +62,18 @@ impl Settling {
         authorizer: Authorizer<S>,
         admission: Admission,
         report: Report,
+        scope: Scope,
     ) {
         let id = admission.reservation;
-        self.spawn_bounded(id, settle(authorizer, admission, report, self.stop.clone()));
+        self.spawn_bounded(id, settle(authorizer, admission, report, scope, self.stop.clone()));
     }
 
     /// Gives back a reservation, if there is one, that nobody was told of.
     pub(super) fn release<S: Store + Clone>(&self, authorizer: Authorizer<S>, id: ReservationId) {
         let stop = self.stop.clone();
         self.spawn_bounded(id, async move {
-            match book(&authorizer, id, &Report::NOT_SENT, &stop).await {
+            // It was reserved in this process a moment ago, for a caller who may.
+            match book(&authorizer, id, &Report::NOT_SENT, &Scope::All, &stop).await {
                 // Mostly it was denied, or never reached the store.
                 Ok(_) | Err(Failure::UnknownReservation) => {}
                 Err(failure) => {
@@ -94,17 +97,18 @@ async fn settle<S: Store + Clone>(
     authorizer: Authorizer<S>,
     admission: Admission,
     mut report: Report,
+    scope: Scope,
     stop: CancellationToken,
 ) {
     let id = admission.reservation;
-    let mut booked = book(&authorizer, id, &report, &stop).await;
+    let mut booked = book(&authorizer, id, &report, &scope, &stop).await;
     if let (Err(failure @ (Failure::NotPriced(_) | Failure::UnknownTool(_))), Some(_)) =
         (&booked, &report.usage)
     {
         // It is not lost: the team's rule for what nobody reported decides.
         error!(reservation = %id, %failure, "the usage that Groq reports cannot be booked");
         report = Report { outcome: Outcome::Aborted, usage: None, ..report };
-        booked = book(&authorizer, id, &report, &stop).await;
+        booked = book(&authorizer, id, &report, &scope, &stop).await;
     }
     match booked {
         Ok(booked) if lost_what_was_used(&booked, &report) => book_anew(&authorizer, admission, report).await,
@@ -120,14 +124,15 @@ async fn book<S: Store + Clone>(
     authorizer: &Authorizer<S>,
     id: ReservationId,
     report: &Report,
+    scope: &Scope,
     stop: &CancellationToken,
 ) -> Result<Booked, Failure> {
     let mut pause = FIRST_PAUSE;
     let mut waited = Duration::ZERO;
     loop {
         let last = stop.is_cancelled() || waited >= PATIENCE;
-        let booked =
-            authorizer.settle(id, report.usage.clone(), report.outcome, report.upstream_delay_ms).await;
+        let usage = report.usage.clone();
+        let booked = authorizer.settle(id, usage, report.outcome, report.upstream_delay_ms, scope).await;
         match booked {
             Err(Failure::Store(StoreError::Unavailable)) if !last => {
                 tokio::select! {

@@ -10,7 +10,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
+
+use crate::rpc::Peer;
 
 /// A TCP connection that says that it takes one buffer at a time.
 ///
@@ -45,9 +47,9 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.0.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.0.connect_info().into()
     }
 }

@@ -35,7 +35,7 @@ use crate::{
     authorizer::{Authorizer, Shared},
     domain::upstream::UpstreamKey,
     rpc::{
-        CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
+        AccessLayer, CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -68,6 +68,8 @@ pub struct Options {
     pub threads: usize,
     /// How long calls under way may take to end after a stop was asked for.
     pub drain: Duration,
+    /// Whether callers from other machines are served where the policy has no `[access]`.
+    pub allow_unauthenticated: bool,
 }
 
 /// Why the service cannot start.
@@ -106,6 +108,7 @@ struct Setup<F> {
     make_store: F,
     clock: Clock,
     shared: Arc<Shared>,
+    access: AccessLayer,
     upstream_key: Arc<ArcSwapOption<UpstreamKey>>,
     health: HealthReporter,
     stop: watch::Receiver<bool>,
@@ -132,9 +135,16 @@ impl Server {
     {
         let (stop, stopped) = watch::channel(false);
         let (ended_sender, ended) = mpsc::channel(1);
+        let access = AccessLayer {
+            policy: Arc::clone(&shared.policy),
+            verifier: Arc::default(),
+            clock: clock.clone(),
+            open: options.allow_unauthenticated,
+        };
         let setup = Setup {
             make_store,
             clock,
+            access,
             shared: Arc::clone(&shared),
             upstream_key,
             health: HealthReporter::new(),
@@ -237,7 +247,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, upstream_key, health, mut stop, .. } = setup;
+    let Setup { clock, shared, access, upstream_key, health, mut stop, .. } = setup;
     let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
     let authorizer = Authorizer::new(store, clock, shared);
     let settling = Settling::default();
@@ -250,6 +260,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let mut router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(MAX_STREAMS)
+        // Around all services, so that one that is added later cannot be reached past it.
+        .layer(access)
         .add_service(policy)
         .add_service(check)
         .add_service(process)

@@ -181,8 +181,12 @@ impl Server {
     ) -> Self {
         let policy = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
         let shared = Arc::new(Shared { policy, queue: Queue::default() });
-        let options =
-            Options { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, drain: Duration::from_secs(5) };
+        let options = Options {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            threads: 2,
+            drain: Duration::from_secs(5),
+            allow_unauthenticated: false,
+        };
         let key = Arc::new(ArcSwapOption::from_pointee(UpstreamKey::parse(UPSTREAM_KEY).unwrap()));
         let server =
             server::Server::start(&options, Clock::Manual(clock.clone()), shared.clone(), key, make_store);

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use self::envoy::{EnvoyPolicy, KeyPlace};
 use super::{
-    Timestamp, calendar::Calendar, counter::CounterKey, limit::Limit, price::catalogue::Catalogue,
-    request::Operation,
+    Timestamp, access::AccessPolicy, calendar::Calendar, counter::CounterKey, limit::Limit,
+    price::catalogue::Catalogue, request::Operation,
 };
 
 /// A whole policy.
@@ -32,6 +32,8 @@ pub struct Policy {
     pub envoy: EnvoyPolicy,
     /// Where the organization's own Groq key is, for requests that come through Envoy.
     pub upstream_key: KeyPlace,
+    /// Who may ask; `None`: whoever is on this machine.
+    pub access: Option<AccessPolicy>,
 }
 
 /// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so
