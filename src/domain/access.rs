@@ -199,7 +199,7 @@ pub fn table() -> String {
         for role in Role::ALL {
             let cell = match (need, role.binding()) {
                 (Need::Permission(permission), _) if !role.has(permission) => "–",
-                (Need::Permission(_), Binding::Possible) => "yes, of its teams",
+                (Need::Permission(_), Binding::Possible) => "of all or its teams",
                 (Need::Permission(_), Binding::Required) => "of its teams",
                 _ => "yes",
             };

@@ -1,7 +1,7 @@
 //! The real Envoy before a mock of Groq: what is let through, what the client hears where it is not, and what is charged
 //! for every way in which an answer can go.
 
-mod checks;
+pub(crate) mod checks;
 mod decisions;
 mod edge;
 mod hostile;
