@@ -28,6 +28,7 @@ ALLOWED = {
 
 # Two incompatible versions of a crate whose types we use are usually a mistake. These are not:
 TWICE = {
+    "getrandom": "the older one is only in the lock file, by features of rand_core that are off; it is not built",
     "toml_edit": "the older one is the version figment parses with; the newer one only builds macros",
 }
 

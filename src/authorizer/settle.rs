@@ -84,7 +84,6 @@ struct Charge {
 
 impl<S: Store + Clone> Authorizer<S> {
     /// Books the usage of a reservation of a team in `scope`.
-    ///
     /// # Errors
     /// Where it is not known, or of another team, or the usage cannot be priced or booked.
     pub async fn settle(
@@ -96,10 +95,9 @@ impl<S: Store + Clone> Authorizer<S> {
         scope: &access::Scope,
     ) -> Result<Booked, Failure> {
         let record = match (self.store.find(id).await?, scope) {
-            (Some(record), access::Scope::All) => record,
+            (found, access::Scope::All) => found.ok_or(Failure::UnknownReservation)?,
             (Some(record), _) if scope.holds(&Ticket::from_bytes(&record.note)?.team) => record,
-            (None, access::Scope::All) => return Err(Failure::UnknownReservation),
-            // Ids may be guessed by who knows another team's `request_id`s: it is not told which of them are there.
+            // Who knows another team's `request_id`s can guess ids: which of them are there is not told.
             _ => return Err(Failure::OtherTeam),
         };
         self.book(id, record, usage, outcome, upstream_delay_ms).await

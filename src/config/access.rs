@@ -236,10 +236,11 @@ fn grant(section: &Section<'_>, context: &Context<'_>) -> Option<Grant> {
 
 /// `teams`. `None` where it is written and cannot be read: that must not become all of them.
 fn scope(section: &Section<'_>, context: &Context<'_>) -> Option<Scope> {
+    let listed = section.texts("teams");
     if !section.has("teams") {
         return Some(Scope::All);
     }
-    let listed = section.texts("teams")?;
+    let listed = listed?;
     if listed.value.is_empty() {
         let help = "for all teams, leave the key out";
         section.findings.warning(&listed.place, "of no team: every call is refused", help);

@@ -316,12 +316,9 @@ impl Layer {
                 let origin = Kind::Environment.origin(&key);
                 return Err(SettingsError::Invalid { origin, reason: "not UTF-8".to_owned() });
             };
-            let value = match (text.parse::<u64>(), text.parse::<bool>()) {
-                (Ok(number), _) => Value::from(number),
-                (_, Ok(flag)) => Value::from(flag),
-                _ => Value::from(text),
-            };
-            values.insert(key, value);
+            let number = text.parse::<u64>().map(Value::from).ok();
+            let value = number.or_else(|| text.parse::<bool>().map(Value::from).ok());
+            values.insert(key, value.unwrap_or_else(|| Value::from(text)));
         }
         Ok(Self { kind: Kind::Environment, values })
     }
