@@ -7,6 +7,7 @@
 //! text ─► document (TOML or JSON as one tree, with positions) ─► read (typed, key by key) ─► check (what cannot hold) ─► Policy
 //! ```
 
+mod access;
 mod check;
 mod document;
 mod envoy;

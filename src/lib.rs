@@ -27,6 +27,7 @@
 //!
 //! - [`domain`] is pure: no `async`, no clock, no I/O, no logging, no protobuf.
 //! - [`groq`] is pure as well: bytes of Groq's HTTP API in, facts out. A body that could be read two ways is refused.
+//! - [`identity`] tells who is calling, [`domain::access`] what they may ask; a layer in [`rpc`] asks both before any service.
 //! - [`store`] sees counters only; [`rpc`] is the only place that sees protobuf.
 //! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; what would pass it is refused.
 //! - A denial is a value; `Err` means that no decision could be made.
@@ -35,7 +36,8 @@
 //!
 //! ```text
 //! main ─► cli ─► server ─► rpc ─► authorizer ─► domain
-//!                   │       └────► groq ─► domain
+//!                   │       ├────► groq ─► domain
+//!                   │       └────► identity ─► domain
 //!                   ├────► store::{embedded, redis} ─► store ─► domain
 //!                   └────► config ─► domain
 //! ```
@@ -45,6 +47,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod groq;
+pub mod identity;
 pub mod rpc;
 pub mod server;
 pub mod store;

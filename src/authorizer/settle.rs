@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{
-        MAX_AMOUNT, Timestamp,
+        MAX_AMOUNT, Timestamp, access,
         counter::Hold,
         limit::{Limit, Quantity, Scope, Threshold, Window, upstream_gate},
         money::NanoUsd,
@@ -74,18 +74,23 @@ struct Receipt {
 }
 
 impl<S: Store + Clone> Authorizer<S> {
-    /// Books the usage of a reservation.
-    ///
+    /// Books the usage of a reservation of a team in `scope`.
     /// # Errors
-    /// Where it is not known, or the usage cannot be priced or booked.
+    /// Where it is not known, or of another team, or the usage cannot be priced or booked.
     pub async fn settle(
         &self,
         id: ReservationId,
         usage: Option<Usage>,
         outcome: Outcome,
         upstream_delay_ms: u64,
+        scope: &access::Scope,
     ) -> Result<Booked, Failure> {
-        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+        let record = match (self.store.find(id).await?, scope) {
+            (found, access::Scope::All) => found.ok_or(Failure::UnknownReservation)?,
+            (Some(record), _) if scope.holds(&Ticket::from_bytes(&record.note)?.team) => record,
+            // Who knows another team's `request_id`s can guess ids: which of them are there is not told.
+            _ => return Err(Failure::OtherTeam),
+        };
         self.book(id, record, usage, outcome, upstream_delay_ms).await
     }
 

@@ -8,6 +8,7 @@ use std::{
 use super::{Authorizer, Failure};
 use crate::{
     domain::{
+        access::Scope,
         counter::{CounterKey, CounterState},
         limit::Limit,
         plan,
@@ -94,7 +95,7 @@ pub struct SpendReport {
 pub struct SpendPage {
     /// The month as `202611`.
     pub month: u32,
-    /// The organization, on the first page.
+    /// The organization, on the first page, where all of it may be seen.
     pub organization: Option<SpendReport>,
     /// The teams, in order.
     pub teams: Vec<SpendReport>,
@@ -105,16 +106,17 @@ pub struct SpendPage {
 }
 
 impl<S: Store + Clone> Authorizer<S> {
-    /// Reports what was spent.
+    /// Reports what was spent by the teams in `scope`; by the organization only where that is all of them.
     ///
     /// # Errors
     /// For an unknown team, or where the store does not answer.
-    pub async fn spend(&self, query: &SpendQuery) -> Result<SpendPage, Failure> {
+    pub async fn spend(&self, query: &SpendQuery, scope: &Scope) -> Result<SpendPage, Failure> {
         let policy = self.shared.policy.load_full();
         let now = self.store.now();
         let month = query.month.unwrap_or_else(|| self.today(&policy, now).month_number());
         let mut names: BTreeSet<Arc<str>> = self.store.spenders(month).await?.into_iter().collect();
         names.extend(policy.teams.keys().cloned());
+        names.retain(|name| scope.holds(name));
         let first_day = month * 100 + 1;
         if !query.team.is_empty() {
             let name = names
@@ -133,7 +135,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let mut rest = names.into_iter().filter(|name| **name > *query.after).peekable();
         let page: Vec<Arc<str>> = rest.by_ref().take(query.page_size.max(1)).collect();
         let next_after = page.last().filter(|_| rest.peek().is_some()).cloned();
-        let organization = match query.after.is_empty() {
+        let organization = match query.after.is_empty() && *scope == Scope::All {
             true => Some(self.organization_report(&policy, month, first_day).await?),
             false => None,
         };

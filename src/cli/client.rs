@@ -8,7 +8,9 @@ use clap::{
 };
 use tokio::runtime::Builder;
 use tonic::{
-    Status,
+    Request, Status,
+    metadata::{Ascii, MetadataValue},
+    service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, ClientTlsConfig, Endpoint},
 };
 use tonic_types::StatusExt as _;
@@ -24,7 +26,10 @@ use crate::{
 };
 
 /// A gRPC client of the service.
-pub(super) type Client = PolicyServiceClient<Channel>;
+pub(super) type Client = PolicyServiceClient<Line>;
+
+/// A connection on which every call carries the caller's token.
+pub(super) type Line = InterceptedService<Channel, Token>;
 
 /// How long to wait for a connection: a service that runs answers within milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -40,24 +45,72 @@ pub(super) struct Connection {
     pub(super) timeout: Duration,
     #[command(flatten)]
     tls: TlsArgs,
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 impl Connection {
     /// Connects.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
-        self.channel().await.map(PolicyServiceClient::new)
+        self.channel().await.map(Client::new)
     }
 
     /// Connects, for the clients of other services.
-    pub(super) async fn channel(&self) -> Result<Channel, Failure> {
-        let tls = self.tls.config_for(&self.address)?;
-        open(&self.address, tls, self.timeout).await
+    pub(super) async fn channel(&self) -> Result<Line, Failure> {
+        let (tls, token) = (self.tls.config_for(&self.address)?, self.token.resolve()?);
+        Ok(Line::new(open(&self.address, tls, self.timeout).await?, token))
     }
 }
 
-/// Connects to `address`, without TLS; no call takes longer than `timeout`.
-pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, Failure> {
-    open(address, None, timeout).await.map(PolicyServiceClient::new)
+/// As whom to ask.
+#[derive(Args, Clone, Default)]
+pub(super) struct TokenArgs {
+    /// A file with the bearer token to ask with; without it, TOLLGATE_TOKEN holds the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    /// The token as given. It is never an argument: other users of the machine can read those.
+    pub(super) fn resolve(&self) -> Result<Token, Failure> {
+        let (text, origin) = match &self.token_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
+                (text, path.display().to_string())
+            }
+            None => match std::env::var("TOLLGATE_TOKEN").ok().filter(|token| !token.is_empty()) {
+                Some(text) => (text, "TOLLGATE_TOKEN".to_owned()),
+                None => return Ok(Token(None)),
+            },
+        };
+        let malformed = || Failure::new(format!("{origin} does not hold a token: one word on one line"));
+        let token = text.trim_end_matches(['\r', '\n']);
+        if token.is_empty() || token.contains(char::is_whitespace) {
+            return Err(malformed());
+        }
+        let mut value = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| malformed())?;
+        value.set_sensitive(true);
+        Ok(Token(Some(value)))
+    }
+}
+
+/// The bearer token that goes with every call, if there is one.
+#[derive(Clone)]
+pub(super) struct Token(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Token {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// Connects to `address`, without TLS, and asks with `token`; no call takes longer than `timeout`.
+pub(super) async fn connect(address: &str, timeout: Duration, token: Token) -> Result<Client, Failure> {
+    open(address, None, timeout).await.map(|channel| Client::new(Line::new(channel, token)))
 }
 
 async fn open(address: &str, tls: Option<ClientTlsConfig>, timeout: Duration) -> Result<Channel, Failure> {

@@ -61,7 +61,7 @@ fn generate(screen: &mut Screen, name: &str) -> Result<(), Failure> {
             "`{name}` is not a key's name; write team-environment-purpose, such as chatbot-prod-web"
         )));
     }
-    let secret = random_secret()?;
+    let secret = random_secret(PREFIX)?;
     writeln!(screen, "secret, shown this once; keep it where the workload reads it:\n\n  {secret}\n")?;
     writeln!(screen, "lines for the policy, under the team's own name:\n")?;
     writeln!(screen, "  [teams.{team}.keys.{name}]\n  sha256 = \"{}\"", digest(&secret))?;
@@ -81,19 +81,21 @@ pub(super) fn secret_of(text: &str) -> Result<&str, Failure> {
     Ok(secret)
 }
 
-fn digest(secret: &str) -> String {
+/// The SHA-256 of a secret, as policies have it.
+pub(super) fn digest(secret: &str) -> String {
     Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn random_secret() -> Result<String, Failure> {
-    let mut secret = PREFIX.to_owned();
+/// A new secret after `prefix`.
+pub(super) fn random_secret(prefix: &str) -> Result<String, Failure> {
+    let mut secret = prefix.to_owned();
     let mut bytes = [0; 64];
-    while secret.len() < PREFIX.len() + LETTERS {
+    while secret.len() < prefix.len() + LETTERS {
         getrandom::fill(&mut bytes)
             .map_err(|error| Failure::new(format!("the system gives no random numbers: {error}")))?;
         // Six bits each; the two values past the alphabet are drawn again, so that every letter is as likely.
         let letters = bytes.iter().filter_map(|byte| ALPHABET.get(usize::from(byte >> 2)));
-        secret.extend(letters.take(PREFIX.len() + LETTERS - secret.len()).map(|letter| char::from(*letter)));
+        secret.extend(letters.take(prefix.len() + LETTERS - secret.len()).map(|letter| char::from(*letter)));
     }
     Ok(secret)
 }
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn secrets_are_long_recognisable_and_different() {
-        let [one, other] = [random_secret().unwrap(), random_secret().unwrap()];
+        let [one, other] = [random_secret(PREFIX).unwrap(), random_secret(PREFIX).unwrap()];
         assert!(one.starts_with(PREFIX) && one.len() == PREFIX.len() + LETTERS, "{one}");
         assert_ne!(one, other);
     }

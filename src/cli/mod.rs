@@ -1,5 +1,6 @@
 //! The command line: one module for each command.
 
+mod access;
 mod authorize;
 mod check;
 mod client;
@@ -55,6 +56,8 @@ enum Command {
     #[command(subcommand)]
     Keys(keys::Keys),
     Upstream(upstream::Upstream),
+    #[command(subcommand)]
+    Access(access::Access),
     Simulate(simulate::Simulate),
 }
 
@@ -73,6 +76,7 @@ pub fn run() -> ExitCode {
         Command::Prices(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),
         Command::Upstream(command) => command.run(&mut screen),
+        Command::Access(command) => command.run(&mut screen),
         Command::Simulate(command) => command.run(&mut screen),
     };
     match ended.and_then(|exit| Ok(screen.flush().map(|()| exit)?)) {

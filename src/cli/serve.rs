@@ -84,6 +84,12 @@ enum ServeError {
     Redis(#[from] redis::SettingsError),
     #[error("cannot listen on {address} for operators: {source}; choose another with --admin, or `off`")]
     Admin { address: std::net::SocketAddr, source: io::Error },
+    #[error(
+        "refused to listen on {0} for everyone: the policy has no `[access]` that says who may ask. Give somebody a token \
+         (`tollgate access token --generate NAME` prints its lines), or listen on loopback, or force it with \
+         --allow-unauthenticated-listen"
+    )]
+    Unauthenticated(std::net::SocketAddr),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     #[error("calls under way did not end within {0} s and were cut off")]
@@ -153,7 +159,9 @@ where
         threads: settings.threads.unwrap_or(cores),
         drain: Duration::from_secs(settings.drain_seconds),
         tls: tls.as_ref().map(TlsSource::grpc),
+        allow_unauthenticated: settings.allow_unauthenticated_listen,
     };
+    check_access(settings, &source.policy().load())?;
     let source = Arc::new(source);
     let shared = Arc::new(Shared { policy: source.policy(), queue: Queue::default() });
     if let Some(address) = settings.admin {
@@ -186,6 +194,23 @@ where
     }
     info!(drain_seconds = settings.drain_seconds, "stopping: calls under way may end");
     if server.stop().await { Ok(()) } else { Err(ServeError::Drain(settings.drain_seconds)) }
+}
+
+/// Whoever can reach the port could ask for any team by name, so it is not opened by accident.
+fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> {
+    let listen = settings.listen;
+    match (policy.access.is_some(), listen.ip().is_loopback(), settings.allow_unauthenticated_listen) {
+        (true, ..) => {}
+        (false, true, false) => warn!(
+            "development mode: the policy has no `[access]`, so every caller on this machine may ask everything"
+        ),
+        (false, _, true) => warn!(
+            %listen,
+            "the policy has no `[access]` and `allow_unauthenticated_listen` is set: whoever reaches the port may ask everything"
+        ),
+        (false, false, false) => return Err(ServeError::Unauthenticated(listen)),
+    }
+    Ok(())
 }
 
 fn start_log(settings: &Settings) -> io::Result<LogGuard> {

@@ -81,6 +81,8 @@ pub(super) struct Simulate {
     /// Use a running service instead, which then books the synthetic traffic
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
+    #[command(flatten)]
+    token: client::TokenArgs,
 }
 
 /// A clock that the simulation moves, and the server reads.
@@ -163,9 +165,11 @@ impl Simulate {
         let clock = ManualClock::new(start);
         let store = EmbeddedStore::open(&directory.0, Clock::Manual(clock.clone()))
             .map_err(|error| Failure::new(error.to_string()))?;
-        let shared = Shared { policy: Arc::new(ArcSwap::new(Arc::clone(&policy))), queue: Queue::default() };
+        // The service lives in this process alone: there is nobody to be told apart.
+        let own = Policy { access: None, ..(*policy).clone() };
+        let shared = Shared { policy: Arc::new(ArcSwap::from_pointee(own)), queue: Queue::default() };
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let options = Options { listen, threads: 2, drain: TIMEOUT, tls: None };
+        let options = Options { listen, threads: 2, drain: TIMEOUT, tls: None, allow_unauthenticated: false };
         let server = Server::start(
             &options,
             Clock::Manual(clock.clone()),
@@ -191,10 +195,11 @@ impl Simulate {
     ) -> Result<Exit, Failure> {
         let Scene { address, time, start, simulated } = scene;
         let mut clients = Vec::with_capacity(CONNECTIONS);
+        let token = self.token.resolve()?;
         for _ in 0..CONNECTIONS {
-            clients.push(client::connect(&address, TIMEOUT).await?);
+            clients.push(client::connect(&address, TIMEOUT, token.clone()).await?);
         }
-        let mut client = client::connect(&address, TIMEOUT).await?;
+        let mut client = client::connect(&address, TIMEOUT, token).await?;
         let before = spend_of(&mut client, "").await?;
         if *before.policy_revision != *policy.revision {
             return Err(Failure::new(format!(

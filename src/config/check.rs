@@ -26,6 +26,7 @@ pub(super) fn all(declared: &Declared, policy: &Policy, now: Timestamp, findings
         narrow::check(team, findings);
     }
     keys(declared, now, findings);
+    access(declared, now, findings);
     budgets_together(declared, findings);
     rates_together(declared, findings);
 }
@@ -129,6 +130,24 @@ fn keys(declared: &Declared, now: Timestamp, findings: &Findings) {
         if let Some(first) = seen.insert(sha256.value, &key.place) {
             let help = "a secret belongs to one key; make another for the second";
             findings.error(&sha256.place, format!("the same as the secret of `{first}`"), help);
+        }
+    }
+}
+
+fn access(declared: &Declared, now: Timestamp, findings: &Findings) {
+    let Some(access) = &declared.access else { return };
+    for end in access.ends.iter().filter(|end| end.value <= now) {
+        let help = "every call with it is refused; remove it when nobody uses it any more";
+        findings.warning(&end.place, "the token has expired", help);
+    }
+    for team in &declared.teams {
+        for key in &team.keys {
+            let sha256 = key.sha256.as_ref().map(|sha256| sha256.value);
+            if let Some(token) = sha256.and_then(|sha256| access.policy.tokens.get(&sha256)) {
+                let message = format!("the same as the secret of `{}`", key.place);
+                let help = "a key is a client's, a token is a gateway's; make another secret for one of them";
+                findings.error(&access.place.key("tokens").key(&token.principal.name), message, help);
+            }
         }
     }
 }

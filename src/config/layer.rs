@@ -18,11 +18,12 @@ use super::{
 const PREFIX: &str = "TOLLGATE_";
 
 /// Variables of the command line (which server to ask, as whom) that are no settings of the server.
-const NOT_SETTINGS: [&str; 5] = ["config", "address", "team", "api_key", "tls_ca_file"];
+const NOT_SETTINGS: [&str; 6] = ["config", "address", "team", "api_key", "tls_ca_file", "token"];
 
 /// Every key of [`super::settings::Settings`].
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "listen",
+    "allow_unauthenticated_listen",
     "admin",
     "policy",
     "store",

@@ -39,12 +39,12 @@ pub fn parse_policy_at(text: &str, name: &str, now: Timestamp) -> PolicyReport {
     parse_policy_for(text, name, now, None)
 }
 
-/// [`parse_policy_at`] for a server that runs for `organization`, which then cannot be another.
+/// [`parse_policy_at`] in place of the policy `running`, of which some things cannot change.
 pub(super) fn parse_policy_for(
     text: &str,
     name: &str,
     now: Timestamp,
-    organization: Option<&str>,
+    running: Option<&Policy>,
 ) -> PolicyReport {
     let json = Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let (root, positions) = match if json { parse_json(text) } else { parse_toml(text) } {
@@ -57,8 +57,9 @@ pub(super) fn parse_policy_for(
         root.digest(&mut hasher);
         let policy = assemble(&declared, hasher.finalize());
         check::all(&declared, &policy, now, &findings);
-        if let Some(running) = organization {
-            same_organization(&policy, running, &findings);
+        if let Some(running) = running {
+            same_organization(&policy, &running.organization.id, &findings);
+            still_closed(&policy, running, &findings);
         }
         policy
     });
@@ -77,6 +78,18 @@ fn same_organization(policy: &Policy, running: &str, findings: &Findings) {
             &Place::ROOT.key("organization").key("id"),
             format!("`{id}` is not the organization that the server runs for, `{running}`"),
             "the id names the counters: with another, all spend would begin at zero; restart to change it",
+        );
+    }
+}
+
+/// A slip in an editor must not open the service to everyone.
+fn still_closed(policy: &Policy, running: &Policy, findings: &Findings) {
+    if running.access.is_some() && policy.access.is_none() {
+        let help = "keep it; to let everybody on this machine ask, restart without it";
+        findings.error(
+            &Place::ROOT,
+            "`[access]` is gone, by which the running server knows who may ask",
+            help,
         );
     }
 }
@@ -130,5 +143,6 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         keys,
         envoy: declared.envoy.clone(),
         projects: declared.projects.clone(),
+        access: declared.access.as_ref().map(|access| access.policy.clone()),
     }
 }

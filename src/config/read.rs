@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 
 use super::{
+    access::{self, DeclaredAccess},
     document::Node,
     envoy,
     findings::Findings,
@@ -35,6 +36,8 @@ pub(super) struct Declared {
     pub(super) envoy: EnvoyPolicy,
     /// Its Groq projects.
     pub(super) projects: Projects,
+    /// Who may ask.
+    pub(super) access: Option<DeclaredAccess>,
 }
 
 /// A team and where it is declared.
@@ -80,8 +83,10 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
     let envoy = root.section("envoy").map(|section| envoy::read(section, &is_team)).unwrap_or_default();
     let names: Vec<_> = teams.iter().map(|declared| Arc::clone(&declared.team.name)).collect();
     let projects = upstream::read(&root, &names).unwrap_or_default();
+    let names: Vec<&str> = teams.iter().map(|declared| &*declared.team.name).collect();
+    let access = root.section("access").map(|section| access::read(section, &names, &organization.time_zone));
     root.finish();
-    Some(Declared { organization, teams, prices, envoy, projects })
+    Some(Declared { organization, teams, prices, envoy, projects, access })
 }
 
 /// Stands in for an organization that could not be read, so that the rest is still looked at.

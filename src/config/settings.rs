@@ -31,6 +31,8 @@ const MAX_STORE_DEADLINE_MS: u64 = 60_000;
 pub struct Settings {
     /// Where gRPC is served. Default `127.0.0.1:50051`.
     pub listen: SocketAddr,
+    /// Whether to listen beyond loopback although the policy does not say who may ask. Default: refuse to start.
+    pub allow_unauthenticated_listen: bool,
     /// Where the pages for operators are served; `off`: nowhere. Default `127.0.0.1:8081`.
     #[serde(deserialize_with = "address_or_off")]
     pub admin: Option<SocketAddr>,
@@ -80,6 +82,7 @@ impl Default for Settings {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
             listen: local(50_051),
+            allow_unauthenticated_listen: false,
             admin: Some(local(8_081)),
             policy: None,
             store: StoreUrl::default(),
@@ -106,6 +109,10 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
+    /// Listen beyond loopback although the policy has no `[access]`: whoever reaches the port may ask everything
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_unauthenticated_listen: bool,
     /// Where to serve the pages for operators, or `off` [default: 127.0.0.1:8081]
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -251,11 +258,9 @@ impl Settings {
         if let Some(threads) = self.threads.filter(|threads| *threads > MAX_THREADS) {
             return invalid("threads", format!("`{threads}` is not between 0 and {MAX_THREADS}"));
         }
-        if self.drain_seconds > MAX_DRAIN_SECONDS {
-            return invalid(
-                "drain_seconds",
-                format!("`{}` is not between 0 and {MAX_DRAIN_SECONDS}", self.drain_seconds),
-            );
+        let drain = self.drain_seconds;
+        if drain > MAX_DRAIN_SECONDS {
+            return invalid("drain_seconds", format!("`{drain}` is not between 0 and {MAX_DRAIN_SECONDS}"));
         }
         if !(1..=MAX_STORE_DEADLINE_MS).contains(&self.store_deadline_ms) {
             let reason = format!("`{}` is not between 1 and {MAX_STORE_DEADLINE_MS}", self.store_deadline_ms);

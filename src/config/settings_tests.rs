@@ -28,6 +28,8 @@ fn later_sources_go_before_earlier_ones() {
         ("TOLLGATE_POLICY", "p.toml"),
         ("TOLLGATE_API_KEY", "tg_secret"),
         ("TOLLGATE_TEAM", "chatbot"),
+        ("TOLLGATE_TOKEN", "tgs_secret"),
+        ("TOLLGATE_ALLOW_UNAUTHENTICATED_LISTEN", "true"),
         // What Kubernetes says about a service of our name.
         ("TOLLGATE_SERVICE_HOST", "10.0.0.1"),
         ("TOLLGATE_SERVICE_PORT_GRPC", "50051"),
@@ -44,6 +46,7 @@ fn later_sources_go_before_earlier_ones() {
     let settings = Settings::load_from(Some(file.path()), variables, &flags).unwrap();
     let expected = Settings {
         listen: "0.0.0.0:1".parse().unwrap(),
+        allow_unauthenticated_listen: true,
         admin: None,
         threads: Some(5),
         log: "warn,tollgate=debug".to_owned(),

@@ -188,7 +188,7 @@ impl Shared {
         // A panic while the lock was held leaves nothing but a hash behind.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.current.load_full();
-        let (report, seen) = read(path, Some((&running.organization.id, *last)));
+        let (report, seen) = read(path, Some((&running, *last)));
         if seen == *last {
             return Reload::Unchanged;
         }
@@ -241,8 +241,8 @@ fn hash(text: &str) -> blake3::Hash {
     blake3::hash(text.as_bytes())
 }
 
-/// Reads the file; parses it unless it is as it was. `running` is the organization in force and the hash of the last text.
-fn read(path: &Path, running: Option<(&str, blake3::Hash)>) -> (PolicyReport, blake3::Hash) {
+/// Reads the file; parses it unless it is as it was. `running` is the policy in force and the hash of the last text.
+fn read(path: &Path, running: Option<(&Policy, blake3::Hash)>) -> (PolicyReport, blake3::Hash) {
     let name = path.display().to_string();
     match read_file(path) {
         Err(reason) => {
@@ -254,7 +254,7 @@ fn read(path: &Path, running: Option<(&str, blake3::Hash)>) -> (PolicyReport, bl
             if running.is_some_and(|(_, last)| last == seen) {
                 return (PolicyReport { policy: None, findings: Vec::new() }, seen);
             }
-            (parse_policy_for(&text, &name, now(), running.map(|(organization, _)| organization)), seen)
+            (parse_policy_for(&text, &name, now(), running.map(|(policy, _)| policy)), seen)
         }
     }
 }

@@ -148,3 +148,15 @@ fn there_is_no_source_without_a_sound_policy() {
     assert_eq!(source.reload(), Reload::Unchanged);
     assert!(source.status().warnings.is_empty());
 }
+
+#[test]
+fn a_reload_never_lets_everybody_in() {
+    let open = "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"openai/gpt-oss-20b\"]\n";
+    let closed = format!("{open}[access.certificates.a]\nroles = [\"viewer\"]\n");
+    let running = parse_policy_for(&closed, "p.toml", now(), None).policy.unwrap();
+    let report = parse_policy_for(open, "p.toml", now(), Some(&running));
+    assert!(report.policy.is_none() && report.to_string().contains("`[access]` is gone"), "{report}");
+    assert!(parse_policy_for(&closed, "p.toml", now(), Some(&running)).policy.is_some());
+    let running = parse_policy_for(open, "p.toml", now(), None).policy.unwrap();
+    assert!(parse_policy_for(&closed, "p.toml", now(), Some(&running)).policy.is_some());
+}

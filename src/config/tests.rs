@@ -60,6 +60,13 @@ fn the_example_still_loads_without_its_comments() {
         "request_phase",
         "[projects.main]",
         "keys =",
+        "[access.",
+        "[[access.",
+        "roles =",
+        "teams =",
+        "issuer =",
+        "audience =",
+        "claim =",
     ]);
     let wanted: Vec<_> = wanted.collect();
     let line = |line: &str| {
@@ -68,9 +75,12 @@ fn the_example_still_loads_without_its_comments() {
     };
     let text: Vec<_> = EXAMPLE_POLICY.lines().map(line).collect();
     let text = text.join("\n").replace("64 hexadecimal digits", &"5e".repeat(32));
+    let text = text.replace("64 other hexadecimal digits", &"5f".repeat(32));
     let policy = sound(&text);
     assert_eq!(policy.keys.len(), 1);
     assert!(policy.envoy.request_phase);
+    let access = policy.access.as_ref().unwrap();
+    assert_eq!((access.tokens.len(), access.issuers.len()), (1, 1));
     assert_ne!(policy.revision, sound(EXAMPLE_POLICY).revision);
 }
 
@@ -295,6 +305,8 @@ fn a_mutilated_policy_never_panics() {
         .unwrap();
 }
 
+#[path = "access_tests.rs"]
+mod access;
 #[path = "envoy_tests.rs"]
 mod envoy;
 #[path = "faulty_tests.rs"]

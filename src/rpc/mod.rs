@@ -1,5 +1,6 @@
 //! The gRPC services: the only place that sees protobuf.
 
+mod access;
 mod admin_service;
 mod admission;
 mod answer;
@@ -12,6 +13,7 @@ mod policy_service;
 mod settling;
 mod status;
 
+pub use access::{Access, AccessLayer};
 pub use admin_service::AdminRpc;
 pub use ext_authz::{Asking, CheckRpc};
 pub use ext_proc::ProcessRpc;

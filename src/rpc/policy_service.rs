@@ -5,14 +5,22 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    answer, parse,
+    access, answer, parse,
     proto::{
         AuthorizeRequest, AuthorizeResponse, GetSpendRequest, GetSpendResponse, RecordUsageRequest,
         RecordUsageResponse, policy_service_server::PolicyService,
     },
     status,
 };
-use crate::{authorizer::Authorizer, domain::request::Caller, store::Store, upstream::UpstreamKeys};
+use crate::{
+    authorizer::Authorizer,
+    domain::{
+        access::{Permission, Scope},
+        request::Caller,
+    },
+    store::Store,
+    upstream::UpstreamKeys,
+};
 
 /// Serves `PolicyService` through an authorizer.
 #[derive(Clone, Debug)]
@@ -46,13 +54,29 @@ impl<S: Store + Clone> PolicyRpc<S> {
     }
 }
 
+impl<S: Store + Clone> PolicyRpc<S> {
+    /// Refuses a caller of a team that is not in `scope`. A key that is not known is nobody's, and is left to the decision.
+    fn caller_within(&self, scope: &Scope, caller: &Caller, permission: Permission) -> Result<(), Status> {
+        match (scope, caller) {
+            (Scope::All, _) => Ok(()),
+            (_, Caller::Team(team)) => access::within(scope, team, permission),
+            (_, Caller::Key(digest)) => match self.authorizer.policy().keys.get(digest) {
+                Some((team, _)) => access::within(scope, &team.name, permission),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
     async fn authorize(
         &self,
         request: Request<AuthorizeRequest>,
     ) -> Result<Response<AuthorizeResponse>, Status> {
+        let scope = access::scope(request.extensions(), Permission::Decide)?;
         let request = parse::authorize(request.into_inner())?;
+        self.caller_within(&scope, &request.caller, Permission::Decide)?;
         let decided =
             self.authorizer.authorize(&request).await.map_err(|failure| status::failure(&failure))?;
         let allowed = decided.outcome.is_ok() && !request.dry_run;
@@ -67,28 +91,37 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         &self,
         request: Request<RecordUsageRequest>,
     ) -> Result<Response<RecordUsageResponse>, Status> {
+        let scope = access::scope(request.extensions(), Permission::Record)?;
         let parse::Report { subject, usage, outcome, upstream_delay_ms, refused_key } =
             parse::record_usage(request.into_inner())?;
-        if let Some(key) = refused_key {
-            self.upstream.refused(&key, self.authorizer.store().now());
-        }
         let booked = match subject {
             parse::Subject::Reservation(id) => {
-                self.authorizer.settle(id, usage, outcome, upstream_delay_ms).await
+                self.authorizer.settle(id, usage, outcome, upstream_delay_ms, &scope).await
             }
             parse::Subject::Unreserved(subject) => {
+                self.caller_within(&scope, &subject.caller, Permission::Record)?;
                 self.authorizer.settle_unreserved(&subject, usage, outcome, upstream_delay_ms).await
             }
         };
-        Ok(Response::new(answer::booked(booked.map_err(|failure| status::failure(&failure))?)))
+        let booked = booked.map_err(|failure| status::failure(&failure))?;
+        // Only whoever may report the request is heard on its key.
+        if let Some(key) = refused_key {
+            self.upstream.refused(&key, self.authorizer.store().now());
+        }
+        Ok(Response::new(answer::booked(booked)))
     }
 
     async fn get_spend(
         &self,
         request: Request<GetSpendRequest>,
     ) -> Result<Response<GetSpendResponse>, Status> {
+        let scope = access::scope(request.extensions(), Permission::ReadSpend)?;
         let query = parse::spend(request.into_inner())?;
-        let page = self.authorizer.spend(&query).await.map_err(|failure| status::failure(&failure))?;
+        if !query.team.is_empty() {
+            access::within(&scope, &query.team, Permission::ReadSpend)?;
+        }
+        let page =
+            self.authorizer.spend(&query, &scope).await.map_err(|failure| status::failure(&failure))?;
         Ok(Response::new(answer::spend_page(page)))
     }
 }

@@ -12,7 +12,10 @@ use tracing::{debug, error, warn};
 
 use crate::{
     authorizer::{Authorizer, Booked, Failure},
-    domain::request::{Outcome, Usage},
+    domain::{
+        access::Scope,
+        request::{Outcome, Usage},
+    },
     store::{ReservationId, Store, StoreError},
 };
 
@@ -68,8 +71,9 @@ impl Settling {
         authorizer: Authorizer<S>,
         id: ReservationId,
         report: Report,
+        scope: Scope,
     ) {
-        self.spawn_bounded(id, settle(authorizer, id, report, self.stop.clone()));
+        self.spawn_bounded(id, settle(authorizer, id, report, scope, self.stop.clone()));
     }
 
     /// Ends the exchanges that are still under way, before the service itself ends.
@@ -119,16 +123,17 @@ async fn settle<S: Store + Clone>(
     authorizer: Authorizer<S>,
     id: ReservationId,
     mut report: Report,
+    scope: Scope,
     stop: CancellationToken,
 ) {
-    let mut booked = book(&authorizer, id, &report, &stop).await;
+    let mut booked = book(&authorizer, id, &report, &scope, &stop).await;
     if let (Err(failure @ (Failure::NotPriced(_) | Failure::UnknownTool(_))), Some(_)) =
         (&booked, &report.usage)
     {
         // It is not lost: the team's rule for what nobody reported decides.
         error!(reservation = %id, %failure, "the usage that Groq reports cannot be booked");
         report = Report { outcome: Outcome::Aborted, usage: None, ..report };
-        booked = book(&authorizer, id, &report, &stop).await;
+        booked = book(&authorizer, id, &report, &scope, &stop).await;
     }
     if booked.as_ref().is_ok_and(|booked| lost_what_was_used(booked, &report)) {
         warn!(reservation = %id, "a request was sent whose reservation had been given back; booking it anew");
@@ -148,10 +153,11 @@ async fn book<S: Store + Clone>(
     authorizer: &Authorizer<S>,
     id: ReservationId,
     report: &Report,
+    scope: &Scope,
     stop: &CancellationToken,
 ) -> Result<Booked, Failure> {
     let Report { outcome, usage, upstream_delay_ms } = report;
-    until_answered(stop, || authorizer.settle(id, usage.clone(), *outcome, *upstream_delay_ms)).await
+    until_answered(stop, || authorizer.settle(id, usage.clone(), *outcome, *upstream_delay_ms, scope)).await
 }
 
 /// Does it, and again for as long as the store does not answer.

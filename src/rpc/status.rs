@@ -5,13 +5,14 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::{authorizer::Failure, store::StoreError};
+use super::access;
+use crate::{authorizer::Failure, domain::access::Permission, store::StoreError};
 
-const DOMAIN: &str = "tollgate.v1";
+pub(super) const DOMAIN: &str = "tollgate.v1";
 /// How an id or name that cannot be read is called.
 pub(super) const MALFORMED: &str = "malformed";
 /// When to try again after an outage: connections are rebuilt within a second or two.
-const OUTAGE_RETRY: Duration = Duration::from_secs(1);
+pub(super) const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 
 /// The longest description of one malformed field, and the longest of all together, in bytes. A status travels in HTTP
 /// headers, in full twice and encoded each time; clients take 16 KiB of them and tear down the stream past that.
@@ -74,6 +75,8 @@ pub(super) fn failure(failure: &Failure) -> Status {
         Failure::UnknownReservation => {
             Status::with_error_details(Code::NotFound, message, info("UNKNOWN_RESERVATION"))
         }
+        // What a caller may not know of and what is not there are told by the same words.
+        Failure::OtherTeam => access::other_team(Permission::Record),
         Failure::UnknownTeam(_) => Status::with_error_details(Code::NotFound, message, info("UNKNOWN_TEAM")),
         Failure::UnknownKey => Status::with_error_details(Code::NotFound, message, info("INVALID_KEY")),
         Failure::NotPriced(_) => {

@@ -42,7 +42,6 @@ pub fn check_exposure(settings: &Settings) -> Result<(), ExposureError> {
         if !has_tls {
             insecure(settings, ExposureError::NoTls { setting, address })?;
         }
-        // Whoever can reach an address has to say who they are: the refusal to listen where nobody is asked belongs here.
     }
     Ok(())
 }

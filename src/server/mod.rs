@@ -39,7 +39,7 @@ use incoming::Incoming;
 use crate::{
     authorizer::{Authorizer, Shared},
     rpc::{
-        AdminRpc, Asking, CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
+        AccessLayer, AdminRpc, Asking, CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -83,6 +83,8 @@ pub struct Options {
     pub drain: Duration,
     /// TLS for every connection; `None`: plain ones.
     pub tls: Option<ListenerTls>,
+    /// Whether callers from other machines are served where the policy has no `[access]`.
+    pub allow_unauthenticated: bool,
 }
 
 /// Why the service cannot start.
@@ -121,6 +123,7 @@ struct Setup<F> {
     make_store: F,
     clock: Clock,
     shared: Arc<Shared>,
+    access: AccessLayer,
     upstream: Arc<UpstreamKeys>,
     asking: Arc<Asking>,
     drain: Duration,
@@ -150,9 +153,16 @@ impl Server {
     {
         let (stop, stopped) = watch::channel(false);
         let (ended_sender, ended) = mpsc::channel(1);
+        let access = AccessLayer {
+            policy: Arc::clone(&shared.policy),
+            verifier: Arc::default(),
+            clock: clock.clone(),
+            open: options.allow_unauthenticated,
+        };
         let setup = Setup {
             make_store,
             clock,
+            access,
             shared: Arc::clone(&shared),
             upstream,
             asking: Arc::default(),
@@ -258,7 +268,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, upstream, asking, drain, health, mut stop, tls, .. } = setup;
+    let Setup { clock, shared, access, upstream, asking, drain, health, mut stop, tls, .. } = setup;
     let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
     let authorizer = Authorizer::new(store, clock, shared);
     let settling = Settling::default();
@@ -279,6 +289,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_pending_accept_reset_streams(Some(MAX_GIVEN_UP))
+        // Around all services, so that one that is added later cannot be reached past it.
+        .layer(access)
         .add_service(policy)
         .add_service(check)
         .add_service(process)

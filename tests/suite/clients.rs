@@ -102,7 +102,7 @@ pub(crate) fn install_envoy_node() -> Result<PathBuf, Missing> {
 }
 
 /// A module finds its packages beside itself, and the sources stay clean: so the scripts are copied to their packages.
-fn install_modules(of: &str, scripts: &[&str]) -> Result<PathBuf, Missing> {
+pub(crate) fn install_modules(of: &str, scripts: &[&str]) -> Result<PathBuf, Missing> {
     run(Command::new("node").arg("--version"))?;
     let (from, to) = (sources().join(of), installed(&of.replace('/', "-")));
     fs::create_dir_all(&to).map_err(|e| e.to_string())?;

@@ -195,6 +195,7 @@ impl Server {
             threads: 2,
             drain: Duration::from_secs(5),
             tls,
+            allow_unauthenticated: false,
         };
         let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
         let server =

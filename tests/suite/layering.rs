@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("store", &["domain"]),
     ("config", &["domain"]),
     ("authorizer", &["store", "domain"]),
+    ("identity", &["domain"]),
     ("upstream", &["domain"]),
-    ("rpc", &["authorizer", "groq", "upstream", "store", "domain"]),
-    ("server", &["rpc", "authorizer", "upstream", "store", "config", "domain"]),
-    ("cli", &["server", "rpc", "authorizer", "upstream", "store", "config", "domain"]),
+    ("rpc", &["authorizer", "groq", "identity", "upstream", "store", "domain"]),
+    ("server", &["rpc", "authorizer", "identity", "upstream", "store", "config", "domain"]),
+    ("cli", &["server", "rpc", "authorizer", "identity", "upstream", "store", "config", "domain"]),
     ("main", &["cli"]),
 ];
 

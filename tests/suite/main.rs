@@ -8,6 +8,7 @@
     reason = "what cannot be had in a test fails it"
 )]
 
+mod access;
 mod bad_input;
 mod clients;
 mod concurrency;

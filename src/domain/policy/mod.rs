@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
-    Timestamp, calendar::Calendar, counter::CounterKey, limit::Limit, price::catalogue::Catalogue,
-    request::Operation,
+    Timestamp, access::AccessPolicy, calendar::Calendar, counter::CounterKey, limit::Limit,
+    price::catalogue::Catalogue, request::Operation,
 };
 
 /// A whole policy.
@@ -33,6 +33,8 @@ pub struct Policy {
     pub envoy: EnvoyPolicy,
     /// The organization's Groq projects, with whose keys requests go out.
     pub projects: Projects,
+    /// Who may ask; `None`: whoever is on this machine.
+    pub access: Option<AccessPolicy>,
 }
 
 /// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so

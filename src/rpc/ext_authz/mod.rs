@@ -13,6 +13,7 @@ use tracing::{error, warn};
 pub use self::asking::Asking;
 use self::{answer::Allowed, asking::Unheard, request::HttpRequest};
 use super::{
+    access,
     admission::Admission,
     envoy::service::auth::v3::{CheckRequest, CheckResponse, authorization_server::Authorization},
     settling::Settling,
@@ -21,6 +22,7 @@ use super::{
 use crate::{
     authorizer::{Authorizer, Decided, Failure},
     domain::{
+        access::{Permission, Scope},
         decision::{Grant, LimitStatus, Reason},
         policy::{
             Policy,
@@ -84,9 +86,10 @@ impl<S> CheckRpc<S> {
 #[tonic::async_trait]
 impl<S: Store + Clone> Authorization for CheckRpc<S> {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        let scope = access::scope(request.extensions(), Permission::Decide)?;
         let policy = self.authorizer.policy();
         let request = HttpRequest::new(request.into_inner())?;
-        let answer = match self.decide(&policy, request).await {
+        let answer = match self.decide(&policy, request, &scope).await {
             Ok(answer) => answer,
             Err(Refused::Denied(error, limits)) => answer::denied(&error, &limits),
             Err(Refused::Undecided(failure)) => match policy.envoy.on_outage {
@@ -102,9 +105,17 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
 }
 
 impl<S: Store + Clone> CheckRpc<S> {
-    async fn decide(&self, policy: &Policy, mut request: HttpRequest) -> Result<CheckResponse, Refused> {
+    async fn decide(
+        &self,
+        policy: &Policy,
+        mut request: HttpRequest,
+        scope: &Scope,
+    ) -> Result<CheckResponse, Refused> {
         let caller = caller::find(&policy.envoy, &request)?;
         let who = self.authorizer.who(policy, &caller).map_err(|violation| ApiError::denied(&[violation]))?;
+        if !scope.holds(&who.team.name) {
+            return Err(other_team().into());
+        }
         let endpoint = endpoint(request.method(), request.path()).ok_or_else(|| unknown_path(&request))?;
         let team = &*who.team.name;
         let project = policy.projects.of(team);
@@ -312,6 +323,14 @@ fn unknown_path(request: &HttpRequest) -> ApiError {
 /// A path without its query, which may hold anything, and not longer than is good to read.
 fn shown(path: &str) -> String {
     path.split('?').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect()
+}
+
+/// An answer and not an error of the call: after an error the filter's `failure_mode_allow` could let the request pass.
+fn other_team() -> ApiError {
+    warn!(
+        "a request is refused because its proxy's credential is bound to other teams than the one that asks"
+    );
+    ApiError::new(403, "permission_denied", "this gateway may not serve the team that asks")
 }
 
 fn no_key(team: &str) -> ApiError {

@@ -8,19 +8,26 @@ use std::{pin::Pin, sync::Arc};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
 
 use self::{
     exchange::{Exchange, Step},
     settlement::{End, report_of},
 };
 use super::{
+    access,
     admission::Admission,
     envoy::service::ext_proc::v3::{
         ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
     },
     settling::Settling,
 };
-use crate::{authorizer::Authorizer, store::Store, upstream::UpstreamKeys};
+use crate::{
+    authorizer::Authorizer,
+    domain::access::{Permission, Scope},
+    store::Store,
+    upstream::UpstreamKeys,
+};
 
 /// Answers to one exchange that wait for Envoy to take them; it waits for each before it sends the next step.
 const REPLIES: usize = 4;
@@ -52,9 +59,10 @@ impl<S: Store + Clone> ExternalProcessor for ProcessRpc<S> {
         &self,
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Replies>, Status> {
+        let scope = access::scope(request.extensions(), Permission::Record)?;
         let (replies, receiver) = mpsc::channel(REPLIES);
         // A task of its own: Envoy ends the call by a reset, and what follows from that has still to be done.
-        self.settling.spawn(follow(self.clone(), request.into_inner(), replies));
+        self.settling.spawn(follow(self.clone(), request.into_inner(), replies, scope));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
@@ -65,6 +73,7 @@ async fn follow<S: Store + Clone>(
     rpc: ProcessRpc<S>,
     mut steps: Streaming<ProcessingRequest>,
     replies: mpsc::Sender<Result<ProcessingResponse, Status>>,
+    scope: Scope,
 ) {
     let mut exchange = Exchange::default();
     loop {
@@ -81,7 +90,7 @@ async fn follow<S: Store + Clone>(
         };
         let Step { reply, end } = exchange.step(message);
         if let Some(end) = end {
-            rpc.settle(end);
+            rpc.settle(end, &scope);
         }
         if let Some(reply) = reply
             && replies.send(Ok(reply)).await.is_err()
@@ -90,18 +99,24 @@ async fn follow<S: Store + Clone>(
         }
     }
     if let Some(end) = exchange.close() {
-        rpc.settle(end);
+        rpc.settle(end, &scope);
     }
 }
 
 impl<S: Store + Clone> ProcessRpc<S> {
     /// Settles apart from the exchange, which goes on: Envoy is not to wait for the store.
-    fn settle(&self, (admission, end): (Admission, End)) {
+    ///
+    /// What was admitted is told by the one who calls, so its team is looked at here, and again in the reservation itself.
+    fn settle(&self, (admission, end): (Admission, End), scope: &Scope) {
+        if !scope.holds(&admission.team) {
+            warn!(reservation = %admission.reservation, "an exchange is of a team that its proxy may not report for");
+            return;
+        }
         if let End::Refused { status: 401, .. } = end {
             self.upstream.refused(&admission.upstream_key, self.authorizer.store().now());
         }
         if let Some(report) = report_of(&admission, &end) {
-            self.settling.settle(self.authorizer.clone(), admission.reservation, report);
+            self.settling.settle(self.authorizer.clone(), admission.reservation, report, scope.clone());
         }
     }
 }

@@ -2,7 +2,7 @@
 //! for every way in which an answer can go.
 
 mod again;
-mod checks;
+pub(crate) mod checks;
 mod decisions;
 mod edge;
 mod given_up;

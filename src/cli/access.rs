@@ -1,0 +1,62 @@
+//! `tollgate access`: the secrets of service tokens, of which a policy holds only the digest.
+
+use std::io::Write as _;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    keys,
+    screen::{Exit, Failure, Screen},
+};
+use crate::identity::SERVICE_TOKEN_PREFIX;
+
+/// The most bytes of a name, as policies have it.
+const MAX_NAME: usize = 64;
+
+/// Makes the tokens by which gateways and people show who they are.
+#[derive(Subcommand)]
+pub(super) enum Access {
+    Token(Token),
+}
+
+/// Makes a service token, and prints its lines for the policy.
+#[derive(Args)]
+#[command(
+    after_help = "The policy holds only the digest. A gateway sends the secret as `authorization: Bearer tgs_…`; the commands that
+ask a service take it from TOLLGATE_TOKEN or --token-file.
+
+Example:
+  tollgate access token --generate edge-gateway"
+)]
+pub(super) struct Token {
+    /// Make a new secret for a token of this name
+    #[arg(long, value_name = "NAME", required = true)]
+    generate: String,
+}
+
+impl Access {
+    pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let Self::Token(Token { generate: name }) = self;
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let sound = name.bytes().next().is_some_and(plain)
+            && name.bytes().all(|b| plain(b) || matches!(b, b'-' | b'_'))
+            && name.len() <= MAX_NAME;
+        if !sound {
+            return Err(Failure::new(format!(
+                "`{name}` is not a name: 1 to {MAX_NAME} lower-case letters, digits, `_` and `-`, beginning with a letter or a digit"
+            )));
+        }
+        let secret = keys::random_secret(SERVICE_TOKEN_PREFIX)?;
+        let digest = keys::digest(&secret);
+        writeln!(screen, "secret, shown this once; keep it where the gateway reads it:\n\n  {secret}\n")?;
+        writeln!(
+            screen,
+            "lines for the policy; choose the roles, and the teams or leave them out for all:\n"
+        )?;
+        writeln!(
+            screen,
+            "  [access.tokens.{name}]\n  sha256 = \"{digest}\"\n  roles = [\"gateway\"]\n  # teams = [\"chatbot\"]"
+        )?;
+        Ok(Exit::Done)
+    }
+}

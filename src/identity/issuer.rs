@@ -1,0 +1,204 @@
+//! The keys of one issuer: kept, and fetched again when they are old or a token names one that is not there.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use jsonwebtoken::{
+    Algorithm, AlgorithmFamily, DecodingKey,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
+};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{
+    Refusal, fetch,
+    token::{ALGORITHMS, Claimed},
+};
+
+/// After so long the keys are fetched again, while the old ones go on: an issuer that withdrew one is heard.
+const MAX_AGE: Duration = Duration::from_secs(3_600);
+/// The least time between two fetches: whoever sends tokens with invented key ids makes no more of them than this. A key
+/// that is used as soon as it is published is known a second later.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The same after one that failed: calls in between are refused at once.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// How long a call waits for a fetch; who asks has a deadline of its own.
+const WAIT: Duration = Duration::from_secs(1);
+/// A fetch that is not over by then is gone, with the thread it ran on: another one may begin. Its deadline is 3 s.
+const LOST: Duration = Duration::from_secs(10);
+
+/// The keys of one issuer.
+#[derive(Debug)]
+pub(super) struct Keys {
+    issuer: Arc<str>,
+    known: ArcSwap<Known>,
+    /// Whether a fetch is under way. Held to look and to note, never while waiting.
+    flight: Mutex<Flight>,
+    /// The number of the last fetch that ended.
+    landed: watch::Sender<u64>,
+    /// Raised when the keys changed.
+    epoch: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct Flight {
+    /// The number of the last fetch that began, and when.
+    began: Option<(u64, Instant)>,
+    /// Whether the last one that ended failed.
+    failed: bool,
+}
+
+/// What the last successful fetch brought.
+#[derive(Debug, Default)]
+struct Known {
+    keys: Vec<Key>,
+    /// `None`: there was none.
+    at: Option<Instant>,
+}
+
+#[derive(Debug, PartialEq)]
+struct Key {
+    published: Jwk,
+    algorithms: Vec<Algorithm>,
+    decoding: Decoding,
+}
+
+/// A key, made ready; it is what was published, so it is not compared.
+#[derive(Debug)]
+struct Decoding(Arc<DecodingKey>);
+
+impl PartialEq for Decoding {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Keys {
+    pub(super) fn new(issuer: Arc<str>, epoch: Arc<AtomicU64>) -> Self {
+        let (flight, landed) = (Mutex::default(), watch::Sender::new(0));
+        Self { issuer, known: ArcSwap::default(), flight, landed, epoch }
+    }
+
+    /// The key that a token names.
+    ///
+    /// An unknown one is refused: with `Invalid` where the issuer was heard and does not publish it, with
+    /// `IssuerUnavailable` where it was not heard, since the token may be sound and its holder can only try again.
+    pub(super) async fn key(self: Arc<Self>, claimed: &Claimed) -> Result<Arc<DecodingKey>, Refusal> {
+        let known = self.known.load_full();
+        if let Some(key) = known.find(claimed) {
+            if known.at.is_none_or(|at| at.elapsed() > MAX_AGE) {
+                let _ = self.refresh();
+            }
+            return Ok(key);
+        }
+        if let Some(number) = self.refresh() {
+            let mut landed = self.landed.subscribe();
+            // The sender is held by `self`; the only error is that it takes too long.
+            let _ = tokio::time::timeout(WAIT, landed.wait_for(|last| *last >= number)).await;
+        }
+        if let Some(key) = self.known.load().find(claimed) {
+            return Ok(key);
+        }
+        let flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
+        match flight.failed || flight.began.is_some_and(|(number, _)| number > *self.landed.borrow()) {
+            true => Err(Refusal::IssuerUnavailable),
+            false => Err(Refusal::Invalid("its key is not one that its issuer publishes")),
+        }
+    }
+
+    /// The number of the fetch that is under way, begun now where that is due. `None`: none is, and it is too soon for another.
+    fn refresh(self: &Arc<Self>) -> Option<u64> {
+        let mut flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let landed = *self.landed.borrow();
+        let number = match flight.began {
+            None => 1,
+            Some((number, at)) if number > landed && at.elapsed() < LOST => return Some(number),
+            Some((_, at)) if at.elapsed() < if flight.failed { PAUSE_AFTER_FAILURE } else { PAUSE } => {
+                return None;
+            }
+            Some((number, _)) => number + 1,
+        };
+        flight.began = Some((number, Instant::now()));
+        // A task of its own: a caller that gives up does not take the fetch of all others with it.
+        tokio::spawn(Arc::clone(self).fetch(number));
+        Some(number)
+    }
+
+    async fn fetch(self: Arc<Self>, number: u64) {
+        let fetched = fetch::keys(&self.issuer).await;
+        let failed = fetched.is_err();
+        match fetched {
+            Ok(published) => self.take(published),
+            Err(error) => {
+                warn!(issuer = %self.issuer, %error, "the keys of an issuer cannot be had; those that are known go on");
+            }
+        }
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner).failed = failed;
+        self.landed.send_modify(|last| *last = (*last).max(number));
+    }
+
+    fn take(&self, published: Vec<Jwk>) {
+        let keys: Vec<Key> = published.into_iter().filter_map(Key::new).collect();
+        let before = self.known.load();
+        if before.keys != keys || before.at.is_none() {
+            info!(issuer = %self.issuer, keys = keys.len(), "the keys of an issuer are known");
+        }
+        let changed = before.keys != keys;
+        self.known.store(Arc::new(Known { keys, at: Some(Instant::now()) }));
+        if changed {
+            // After the keys: what is verified by the old ones from here on is of an older epoch.
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+impl Known {
+    /// The key of the token's id that does its algorithm. A token without an id may mean the only one that does.
+    fn find(&self, claimed: &Claimed) -> Option<Arc<DecodingKey>> {
+        let mut able = self.keys.iter().filter(|key| key.algorithms.contains(&claimed.algorithm));
+        let key = match &claimed.key_id {
+            Some(id) => able.find(|key| key.published.common.key_id.as_ref() == Some(id))?,
+            None => {
+                let only = able.next()?;
+                able.next().is_none().then_some(only)?
+            }
+        };
+        Some(Arc::clone(&key.decoding.0))
+    }
+}
+
+impl Key {
+    /// `None` for what is not for signatures, or of a kind that is not taken: a shared secret above all.
+    fn new(published: Jwk) -> Option<Self> {
+        if !matches!(published.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+            return None;
+        }
+        let of_key: &[Algorithm] = match &published.algorithm {
+            AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms(),
+            AlgorithmParameters::EllipticCurve(key) => match key.curve {
+                EllipticCurve::P256 => &[Algorithm::ES256],
+                EllipticCurve::P384 => &[Algorithm::ES384],
+                _ => &[],
+            },
+            AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
+                &[Algorithm::EdDSA]
+            }
+            _ => &[],
+        };
+        let said = published.common.key_algorithm.map(|algorithm| algorithm.to_string());
+        let algorithms: Vec<Algorithm> = of_key
+            .iter()
+            .copied()
+            .filter(|algorithm| ALGORITHMS.contains(algorithm))
+            .filter(|algorithm| said.as_ref().is_none_or(|said| *said == format!("{algorithm:?}")))
+            .collect();
+        let decoding = DecodingKey::from_jwk(&published).ok().filter(|_| !algorithms.is_empty())?;
+        Some(Self { published, algorithms, decoding: Decoding(Arc::new(decoding)) })
+    }
+}

@@ -1,0 +1,171 @@
+//! Who is calling: service tokens, and tokens of OpenID providers.
+//!
+//! ```text
+//! bearer ─┬─ tgs_… ─► SHA-256 ─► the policy's tokens
+//!         └─ a JWT ─► verified before? ─► its principal
+//!                           └─ no ─► the issuer's keys (fetched when they are not known) ─► signature, claims ─► principal
+//! ```
+//!
+//! A token that was verified is remembered until it ends, so that no decision pays for the same signature twice. What is
+//! remembered counts only under the policy and the keys that it was verified by.
+
+mod fetch;
+mod issuer;
+mod token;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+use thiserror::Error;
+
+use self::{issuer::Keys, token::Verified};
+use crate::domain::{
+    Timestamp,
+    access::{AccessPolicy, Principal},
+    policy::Policy,
+};
+
+/// What every service token begins with, so that scanners of repositories and logs can find one that leaked.
+pub const SERVICE_TOKEN_PREFIX: &str = "tgs_";
+/// The most bytes of a bearer token. Providers that list hundreds of groups make tokens of some thousand bytes.
+const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// The most verified tokens that are remembered; some hundred bytes each.
+const MAX_REMEMBERED: usize = 10_000;
+/// How long a verified token is remembered at most. Then its key is looked at again: its issuer may have withdrawn it.
+const REMEMBERED_MS: u64 = 3_600_000;
+
+/// Why a bearer token is refused.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is none, or not one of this service.
+    #[error("the bearer token is not valid: {0}")]
+    Invalid(&'static str),
+    /// It has ended.
+    #[error("the bearer token has expired")]
+    Expired,
+    /// Its key is not known, and its issuer cannot be asked.
+    #[error("the bearer token cannot be checked at the moment: its issuer does not answer")]
+    IssuerUnavailable,
+}
+
+/// Tells who holds a bearer token. One for the whole process.
+#[derive(Debug, Default)]
+pub struct Verifier {
+    /// The keys of each issuer. Written when an issuer is seen first.
+    issuers: RwLock<HashMap<Arc<str>, Arc<Keys>>>,
+    /// Tokens by their hash. Read for each call, by all cores at once; written for each new token.
+    remembered: RwLock<HashMap<blake3::Hash, Remembered>>,
+    /// Raised whenever an issuer's keys changed. What was verified before is verified again.
+    epoch: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    verified: Verified,
+    /// The revision of the policy, which maps claims to roles.
+    revision: Arc<str>,
+    epoch: u64,
+    until: Timestamp,
+}
+
+impl Remembered {
+    fn holds(&self, revision: &str, epoch: u64, now: Timestamp) -> bool {
+        *self.revision == *revision && self.epoch == epoch && now < self.until
+    }
+}
+
+impl Verifier {
+    /// Who holds `token`, where that can be told at once: for a service token, and for what was verified before. `None` is
+    /// for [`Verifier::verify`].
+    pub fn known(
+        &self,
+        policy: &Policy,
+        access: &AccessPolicy,
+        token: &str,
+        now: Timestamp,
+    ) -> Option<Result<Arc<Principal>, Refusal>> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Some(Err(Refusal::Invalid("it is too long")));
+        }
+        if token.starts_with(SERVICE_TOKEN_PREFIX) {
+            return Some(service_token(access, token, now));
+        }
+        let hash = blake3::hash(token.as_bytes());
+        // A panic while a lock was held leaves whole entries behind.
+        let remembered = self.remembered.read().unwrap_or_else(PoisonError::into_inner);
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let found = remembered.get(&hash).filter(|found| found.holds(&policy.revision, epoch, now))?;
+        Some(match found.verified.ended(now) {
+            true => Err(Refusal::Expired),
+            false => Ok(Arc::clone(&found.verified.principal)),
+        })
+    }
+
+    /// Who holds `token`, which its issuer signed. Waits for the issuer's keys where the token's is not known, not for long.
+    ///
+    /// # Errors
+    /// Where nobody can be told by it.
+    pub async fn verify(
+        &self,
+        policy: &Policy,
+        access: &AccessPolicy,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Arc<Principal>, Refusal> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Refusal::Invalid("it is too long"));
+        }
+        // Read before the keys are: what they were at that time is what the token is verified by, or something newer.
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let claimed = token::Claimed::read(token)?;
+        let known = access.issuers.iter().find(|issuer| *issuer.issuer == *claimed.issuer);
+        let issuer = known.ok_or(Refusal::Invalid("its issuer is not one of the policy's"))?;
+        let key = self.keys_of(&issuer.issuer).key(&claimed).await?;
+        let verified = token::verify(token, &claimed, &key, issuer, now)?;
+        let principal = Arc::clone(&verified.principal);
+        let (revision, until) = (policy.revision.clone(), now.plus(REMEMBERED_MS));
+        self.remember(token, Remembered { verified, revision, epoch, until }, now);
+        Ok(principal)
+    }
+
+    fn keys_of(&self, issuer: &Arc<str>) -> Arc<Keys> {
+        let known = self.issuers.read().unwrap_or_else(PoisonError::into_inner).get(issuer).cloned();
+        known.unwrap_or_else(|| {
+            let mut issuers = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
+            let new = || Arc::new(Keys::new(Arc::clone(issuer), Arc::clone(&self.epoch)));
+            Arc::clone(issuers.entry(Arc::clone(issuer)).or_insert_with(new))
+        })
+    }
+
+    fn remember(&self, token: &str, entry: Remembered, now: Timestamp) {
+        let mut remembered = self.remembered.write().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.retain(|_, other| {
+                other.holds(&entry.revision, entry.epoch, now) && !other.verified.ended(now)
+            });
+            if remembered.len() >= MAX_REMEMBERED {
+                // Rather than to keep an order of their use, which every call would have to write.
+                remembered.clear();
+            }
+        }
+        remembered.insert(blake3::hash(token.as_bytes()), entry);
+    }
+}
+
+/// The digest finds the token and the comparison confirms it: no time that is taken tells how much of a secret was right.
+fn service_token(access: &AccessPolicy, token: &str, now: Timestamp) -> Result<Arc<Principal>, Refusal> {
+    let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+    let known = access.tokens.get(&digest).filter(|known| known.sha256.ct_eq(&digest).into());
+    match known {
+        None => Err(Refusal::Invalid("it is not one of the policy's")),
+        Some(known) if known.expires_at.is_some_and(|end| now >= end) => Err(Refusal::Expired),
+        Some(known) => Ok(Arc::clone(&known.principal)),
+    }
+}

@@ -1,0 +1,196 @@
+//! One token of an OpenID provider: what it claims to be, and whether it is.
+
+use std::sync::Arc;
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, decode, decode_header};
+use serde_json::{Map, Value};
+
+use super::Refusal;
+use crate::domain::{
+    Timestamp,
+    access::{Issuer, Principal, PrincipalKind},
+};
+
+/// The algorithms that are taken: those of key pairs. With a shared secret, whoever checks a token could make one; and a
+/// service that took both could be given a published key as the secret.
+pub(super) const ALGORITHMS: [Algorithm; 9] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::EdDSA,
+];
+/// How far the clocks of issuers may be off.
+const LEEWAY_MS: u64 = 30_000;
+/// The most bytes of a subject that the log is told.
+const MAX_SUBJECT_BYTES: usize = 128;
+/// Values of a claim that are looked at.
+const MAX_VALUES: usize = 1_000;
+
+type Claims = Map<String, Value>;
+
+/// What a token claims, before anything of it is proven.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) algorithm: Algorithm,
+    pub(super) key_id: Option<String>,
+    pub(super) issuer: String,
+}
+
+impl Claimed {
+    /// Reads a token. Of what it says of itself only names are used, to find the key; keys and addresses in it are not.
+    pub(super) fn read(token: &str) -> Result<Self, Refusal> {
+        let malformed = Refusal::Invalid("it is neither a service token nor a signed JWT");
+        if token.bytes().filter(|b| *b == b'.').count() != 2 {
+            return Err(malformed);
+        }
+        // `none` and other algorithms that are not implemented fail here.
+        let header = decode_header(token).map_err(|_| malformed)?;
+        if !ALGORITHMS.contains(&header.alg) {
+            return Err(Refusal::Invalid("its algorithm is not one of key pairs"));
+        }
+        // RFC 7515, 4.1.11: what is critical and not understood must be refused, and nothing here is understood.
+        if header.crit.is_some() {
+            return Err(Refusal::Invalid("it has critical headers that are not understood"));
+        }
+        let claims: Claims = dangerous::insecure_decode_claims(token).map_err(|_| malformed)?;
+        let issuer = claims.get("iss").and_then(Value::as_str).ok_or(Refusal::Invalid("it has no issuer"))?;
+        Ok(Self { algorithm: header.alg, key_id: header.kid, issuer: issuer.to_owned() })
+    }
+}
+
+/// Who holds a token that is what it claims to be.
+#[derive(Debug)]
+pub(super) struct Verified {
+    pub(super) principal: Arc<Principal>,
+    expires_at: Timestamp,
+}
+
+impl Verified {
+    pub(super) fn ended(&self, now: Timestamp) -> bool {
+        now >= self.expires_at.plus(LEEWAY_MS)
+    }
+}
+
+/// Verifies `token` by `key`, the one that `issuer` has for what is claimed.
+pub(super) fn verify(
+    token: &str,
+    claimed: &Claimed,
+    key: &DecodingKey,
+    issuer: &Issuer,
+    now: Timestamp,
+) -> Result<Verified, Refusal> {
+    let mut validation = Validation::new(claimed.algorithm);
+    // Only the signature: claims are compared below, by the service's own clock.
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    let data = decode::<Claims>(token, key, &validation)
+        .map_err(|_| Refusal::Invalid("its signature is not its issuer's"))?;
+    let claims = data.claims;
+    if claims.get("iss").and_then(Value::as_str) != Some(&issuer.issuer) {
+        return Err(Refusal::Invalid("its issuer is another"));
+    }
+    if !values(claims.get("aud")).any(|audience| *audience == *issuer.audience) {
+        return Err(Refusal::Invalid("it is meant for another audience"));
+    }
+    let expires_at = instant(&claims, "exp")?.ok_or(Refusal::Invalid("it has no end (`exp`)"))?;
+    let begins = instant(&claims, "nbf")?;
+    if begins.is_some_and(|begins| now.plus(LEEWAY_MS) < begins) {
+        return Err(Refusal::Invalid("it does not hold yet (`nbf`)"));
+    }
+    let verified = Verified { principal: Arc::new(principal(&claims, issuer)), expires_at };
+    if verified.ended(now) { Err(Refusal::Expired) } else { Ok(verified) }
+}
+
+fn principal(claims: &Claims, issuer: &Issuer) -> Principal {
+    let granted = values(find(claims, &issuer.claim)).take(MAX_VALUES);
+    let grants = granted.filter_map(|value| issuer.grants.get(value)).cloned().collect();
+    let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
+    let subject = subject.get(..subject.floor_char_boundary(MAX_SUBJECT_BYTES)).unwrap_or_default();
+    let name: String = subject.chars().filter(|c| !c.is_control()).collect();
+    Principal { name: name.into(), kind: PrincipalKind::Oidc, grants }
+}
+
+/// The claim of this name, or, where there is none, the one at this path, as in `realm_access.roles`.
+fn find<'a>(claims: &'a Claims, name: &str) -> Option<&'a Value> {
+    claims.get(name).or_else(|| {
+        let mut parts = name.split('.');
+        let first = claims.get(parts.next()?)?;
+        parts.try_fold(first, |value, part| value.get(part))
+    })
+}
+
+/// The strings in a claim: one, or a list of them.
+fn values(claim: Option<&Value>) -> impl Iterator<Item = &str> {
+    let (one, many) = match claim {
+        Some(Value::String(one)) => (Some(one.as_str()), None),
+        Some(Value::Array(many)) => (None, Some(many.iter().filter_map(Value::as_str))),
+        _ => (None, None),
+    };
+    one.into_iter().chain(many.into_iter().flatten())
+}
+
+/// Seconds since 1970, which may have a fraction. What is no such number is refused rather than passed over.
+fn instant(claims: &Claims, name: &str) -> Result<Option<Timestamp>, Refusal> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let malformed = Refusal::Invalid("a time in it is malformed");
+    let seconds = match value.as_u64() {
+        Some(seconds) => seconds,
+        None => match value.as_f64() {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
+            Some(seconds) if (0.0..=1e12).contains(&seconds) => seconds as u64,
+            _ => return Err(malformed),
+        },
+    };
+    seconds.checked_mul(1000).map(|ms| Some(Timestamp(ms))).ok_or(malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn claims_are_found_by_name_and_by_path() {
+        let Value::Object(claims) = json!({
+            "groups": ["a", 1, "b"], "https://acme/roles": "c", "realm_access": { "roles": ["d"] }, "a.b": "e",
+            "a": { "b": "f" },
+        }) else {
+            panic!("an object")
+        };
+        for (name, expected) in [
+            ("groups", vec!["a", "b"]),
+            ("https://acme/roles", vec!["c"]),
+            ("realm_access.roles", vec!["d"]),
+            ("a.b", vec!["e"]),
+            ("realm_access", vec![]),
+            ("realm_access.roles.x", vec![]),
+            ("nothing", vec![]),
+        ] {
+            assert_eq!(values(find(&claims, name)).collect::<Vec<_>>(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn times_that_cannot_be_read_are_refused() {
+        for (value, expected) in [
+            (json!(1_700_000_000), Ok(Some(Timestamp(1_700_000_000_000)))),
+            (json!(1_700_000_000.9), Ok(Some(Timestamp(1_700_000_000_000)))),
+            (json!("1700000000"), Err(())),
+            (json!(null), Err(())),
+            (json!(-1), Err(())),
+            (json!(1e300), Err(())),
+            (json!(u64::MAX), Err(())),
+        ] {
+            let claims: Claims = [("exp".to_owned(), value.clone())].into_iter().collect();
+            assert_eq!(instant(&claims, "exp").map_err(drop), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Who may ask: a layer around all services that recognises the caller and looks at what the RPC needs.
+//!
+//! Who is calling is, in this order: the holder of the bearer token in `authorization`; else whom the client certificate
+//! names; else, without `[access]` in the policy and on loopback only, anybody. A credential that names nobody is refused,
+//! also where another one beside it would do.
+//!
+//! The layer knows no messages. Where a permission is bound to teams, the handler looks at the team, with [`scope`].
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::{Ready, ready},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use arc_swap::ArcSwap;
+use tokio_util::either::Either;
+use tonic::{
+    Code, Status,
+    body::Body,
+    codegen::http::{Extensions, Request, Response, header::AUTHORIZATION},
+};
+use tonic_types::{ErrorDetails, StatusExt as _};
+use tower::{Layer, Service};
+use tracing::debug;
+
+use super::{
+    peer::Peer,
+    status::{DOMAIN, OUTAGE_RETRY},
+};
+use crate::{
+    domain::{
+        access::{AccessPolicy, Need, Permission, Principal, Scope, need_of},
+        policy::Policy,
+    },
+    identity::{Refusal, Verifier},
+    store::clock::Clock,
+};
+
+/// Everything is permitted, as the policy has no `[access]`. It takes no room, so that nothing is allocated for it.
+#[derive(Clone, Copy, Debug)]
+struct Unrestricted;
+
+/// Recognises callers and refuses what they may not ask.
+#[derive(Clone, Debug)]
+pub struct AccessLayer {
+    /// The policy in force.
+    pub policy: Arc<ArcSwap<Policy>>,
+    /// Shared by all cores: a token that one has verified is known to the others.
+    pub verifier: Arc<Verifier>,
+    /// By which tokens end.
+    pub clock: Clock,
+    /// Whether, without `[access]`, callers from elsewhere may ask as well.
+    pub open: bool,
+}
+
+impl<S> Layer<S> for AccessLayer {
+    type Service = Access<S>;
+
+    fn layer(&self, inner: S) -> Access<S> {
+        Access { gate: self.clone(), inner }
+    }
+}
+
+/// A service behind an [`AccessLayer`].
+#[derive(Clone, Debug)]
+pub struct Access<S> {
+    gate: AccessLayer,
+    inner: S,
+}
+
+type Answer = Result<Response<Body>, Infallible>;
+/// What is answered at once, or after the token was verified.
+type Refused = Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>;
+
+impl<S> Service<Request<Body>> for Access<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<S::Future, Refused>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let policy = self.gate.policy.load();
+        match self.gate.judge(&policy, &request) {
+            Ok(Verdict::Anybody) => Either::Left(self.inner.call(request)),
+            Ok(Verdict::Unrestricted) => {
+                request.extensions_mut().insert(Unrestricted);
+                Either::Left(self.inner.call(request))
+            }
+            Ok(Verdict::Known(principal)) => {
+                request.extensions_mut().insert(principal);
+                Either::Left(self.inner.call(request))
+            }
+            Ok(Verdict::Verify { token, need }) => {
+                let (gate, policy) = (self.gate.clone(), Arc::clone(&policy));
+                // The service that was polled to be ready is the one to call.
+                let next = self.inner.clone();
+                let mut inner = std::mem::replace(&mut self.inner, next);
+                Either::Right(Either::Right(Box::pin(async move {
+                    match gate.verify(&policy, &token, need).await {
+                        Ok(principal) => {
+                            request.extensions_mut().insert(principal);
+                            inner.call(request).await
+                        }
+                        Err(status) => Ok(refused(&request, &status)),
+                    }
+                })))
+            }
+            Err(status) => Either::Right(Either::Left(ready(Ok(refused(&request, &status))))),
+        }
+    }
+}
+
+/// What becomes of a call that is not refused at once.
+enum Verdict {
+    /// It needs nothing.
+    Anybody,
+    /// The policy knows no callers.
+    Unrestricted,
+    /// It is by somebody who may ask it.
+    Known(Arc<Principal>),
+    /// It is by a token that has to be verified first.
+    Verify { token: String, need: Need },
+}
+
+impl AccessLayer {
+    fn judge(&self, policy: &Policy, request: &Request<Body>) -> Result<Verdict, Status> {
+        let need = need_of(request.uri().path()).ok_or_else(unknown_rpc)?;
+        if need == Need::Nothing {
+            return Ok(Verdict::Anybody);
+        }
+        let peer = request.extensions().get::<Peer>();
+        let Some(access) = &policy.access else {
+            return match self.open || peer.is_some_and(|peer| peer.is_loopback) {
+                true => Ok(Verdict::Unrestricted),
+                false => Err(closed()),
+            };
+        };
+        let mut headers = request.headers().get_all(AUTHORIZATION).iter();
+        let principal = match (headers.next(), headers.next()) {
+            (Some(header), None) => {
+                let token = header.to_str().ok().and_then(bearer);
+                let token = token.ok_or_else(|| invalid("`authorization` is not `Bearer` and a token"))?;
+                match self.verifier.known(policy, access, token, self.clock.now()) {
+                    Some(known) => known.map_err(unauthenticated)?,
+                    None => return Ok(Verdict::Verify { token: token.to_owned(), need }),
+                }
+            }
+            (Some(_), Some(_)) => return Err(invalid("there is more than one `authorization`")),
+            (None, _) => by_certificate(access, peer)?,
+        };
+        permitted(&principal, need)?;
+        Ok(Verdict::Known(principal))
+    }
+
+    async fn verify(&self, policy: &Policy, token: &str, need: Need) -> Result<Arc<Principal>, Status> {
+        let access = policy.access.as_ref().ok_or_else(closed)?;
+        let now = self.clock.now();
+        let principal = self.verifier.verify(policy, access, token, now).await.map_err(unauthenticated)?;
+        permitted(&principal, need)?;
+        Ok(principal)
+    }
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+fn by_certificate(access: &AccessPolicy, peer: Option<&Peer>) -> Result<Arc<Principal>, Status> {
+    let identities = peer.map(|peer| &*peer.identities).unwrap_or_default();
+    let known = identities.iter().find_map(|identity| access.certificates.get(identity));
+    known.cloned().ok_or_else(|| match identities.is_empty() {
+        true => {
+            let message = "no credential: send `authorization: Bearer …` with a service token or a token of an OpenID \
+                           provider of the policy, or a client certificate";
+            status(Code::Unauthenticated, "MISSING_CREDENTIAL", message, HashMap::new())
+        }
+        false => {
+            let message = "the policy knows no identity of the client certificate";
+            status(Code::Unauthenticated, "UNKNOWN_CERTIFICATE", message, HashMap::new())
+        }
+    })
+}
+
+fn permitted(principal: &Principal, need: Need) -> Result<(), Status> {
+    match need {
+        Need::Permission(permission) if principal.scope(permission).is_none() => Err(missing(permission)),
+        Need::Permission(_) | Need::Identity | Need::Nothing => Ok(()),
+    }
+}
+
+/// The teams over which whoever sent a request has `permission`.
+///
+/// # Errors
+/// Where there are none. A request that passed no layer is one of nobody.
+pub(super) fn scope(extensions: &Extensions, permission: Permission) -> Result<Scope, Status> {
+    match extensions.get::<Arc<Principal>>() {
+        Some(principal) => principal.scope(permission).ok_or_else(|| missing(permission)),
+        None if extensions.get::<Unrestricted>().is_some() => Ok(Scope::All),
+        None => Err(closed()),
+    }
+}
+
+/// Refuses what concerns a team that is not in `scope`. What is said is the same whether there is such a team or not.
+pub(super) fn within(scope: &Scope, team: &str, permission: Permission) -> Result<(), Status> {
+    if scope.holds(team) { Ok(()) } else { Err(other_team(permission)) }
+}
+
+/// The refusal of what concerns a team out of reach.
+pub(super) fn other_team(permission: Permission) -> Status {
+    let message = format!("the caller has the permission `{permission}`, but not over this team");
+    status(Code::PermissionDenied, "TEAM_NOT_PERMITTED", message, needs(permission))
+}
+
+fn missing(permission: Permission) -> Status {
+    let message = format!(
+        "the caller lacks the permission `{permission}`, which these roles have: {}",
+        permission.roles()
+    );
+    status(Code::PermissionDenied, "PERMISSION_MISSING", message, needs(permission))
+}
+
+fn needs(permission: Permission) -> HashMap<String, String> {
+    HashMap::from([
+        ("permission".to_owned(), permission.to_string()),
+        ("roles".to_owned(), permission.roles()),
+    ])
+}
+
+fn closed() -> Status {
+    let message = "the service does not know who may ask: its policy has no `[access]`, and only callers on its own \
+                   machine are served without";
+    status(Code::Unauthenticated, "ACCESS_NOT_CONFIGURED", message, HashMap::new())
+}
+
+fn invalid(message: &str) -> Status {
+    status(Code::Unauthenticated, "INVALID_TOKEN", message, HashMap::new())
+}
+
+fn unauthenticated(refusal: Refusal) -> Status {
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::Invalid(_) => status(Code::Unauthenticated, "INVALID_TOKEN", message, HashMap::new()),
+        Refusal::Expired => status(Code::Unauthenticated, "TOKEN_EXPIRED", message, HashMap::new()),
+        // The caller did nothing wrong and can only try again, which UNAVAILABLE tells its client to do.
+        Refusal::IssuerUnavailable => {
+            let mut details = ErrorDetails::new();
+            details.set_error_info("ISSUER_UNAVAILABLE", DOMAIN, HashMap::new());
+            details.set_retry_info(Some(OUTAGE_RETRY));
+            Status::with_error_details(Code::Unavailable, message, details)
+        }
+    }
+}
+
+fn unknown_rpc() -> Status {
+    status(Code::Unimplemented, "UNKNOWN_RPC", "there is no such RPC", HashMap::new())
+}
+
+fn status(code: Code, reason: &str, message: impl Into<String>, metadata: HashMap<String, String>) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, metadata);
+    Status::with_error_details(code, message, details)
+}
+
+/// At debug, as anybody who reaches the port can cause as many lines as they like.
+fn refused(request: &Request<Body>, status: &Status) -> Response<Body> {
+    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.address);
+    debug!(rpc = request.uri().path(), ?peer, code = ?status.code(), reason = status.message(), "caller refused");
+    status.clone().into_http()
+}

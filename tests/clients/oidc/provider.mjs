@@ -1,0 +1,69 @@
+// A real OpenID provider on a free port of loopback. It prints one line of JSON, its issuer and a token for each of its
+// clients, got by the client-credentials grant over HTTP, and serves until its standard input closes.
+
+import { generateKeyPairSync } from 'node:crypto';
+import { createServer } from 'node:http';
+
+import { Provider } from 'oidc-provider';
+
+const AUDIENCE = 'https://tollgate.example';
+const SECRET = 'a secret of clients that only this provider knows';
+// What the organization says of each client; a directory would say it of people.
+const GROUPS = { platform: ['platform-admins'], finance: ['staff', 'finance'], stranger: ['visitors'] };
+
+const server = createServer();
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+const issuer = `http://127.0.0.1:${server.address().port}`;
+
+function key(type, options, kid, alg) {
+  const jwk = generateKeyPairSync(type, options).privateKey.export({ format: 'jwk' });
+  return { ...jwk, kid, alg, use: 'sig' };
+}
+
+const provider = new Provider(issuer, {
+  clients: Object.keys(GROUPS).map((client_id) => ({
+    client_id,
+    client_secret: SECRET,
+    grant_types: ['client_credentials'],
+    redirect_uris: [],
+    response_types: [],
+  })),
+  cookies: { keys: ['only for this run'] },
+  jwks: {
+    keys: [key('rsa', { modulusLength: 2048 }, 'first', 'RS256'), key('ec', { namedCurve: 'P-256' }, 'second', 'ES256')],
+  },
+  extraTokenClaims: (ctx, token) => ({ groups: GROUPS[token.clientId] }),
+  features: {
+    devInteractions: { enabled: false },
+    clientCredentials: { enabled: true },
+    resourceIndicators: {
+      enabled: true,
+      getResourceServerInfo: (ctx, resource, client) => ({
+        audience: AUDIENCE,
+        scope: 'ask',
+        accessTokenFormat: 'jwt',
+        accessTokenTTL: 600,
+        jwt: { sign: { alg: client.clientId === 'finance' ? 'ES256' : 'RS256' } },
+      }),
+    },
+  },
+});
+server.on('request', provider.callback());
+
+async function token(client) {
+  const { token_endpoint } = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
+  const answer = await fetch(token_endpoint, {
+    method: 'POST',
+    headers: { authorization: `Basic ${Buffer.from(`${client}:${encodeURIComponent(SECRET)}`).toString('base64')}` },
+    body: new URLSearchParams({ grant_type: 'client_credentials', resource: AUDIENCE, scope: 'ask' }),
+  });
+  const body = await answer.json();
+  if (!body.access_token) throw new Error(JSON.stringify(body));
+  return body.access_token;
+}
+
+const tokens = {};
+for (const client of Object.keys(GROUPS)) tokens[client] = await token(client);
+console.log(JSON.stringify({ issuer, audience: AUDIENCE, tokens }));
+process.stdin.resume();
+process.stdin.on('end', () => process.exit(0));

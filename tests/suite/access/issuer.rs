@@ -1,0 +1,172 @@
+//! An issuer of tokens that tests tell what to do: to hang, to fail, to change its keys.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use aws_lc_rs::{
+    encoding::AsDer as _,
+    rand::SystemRandom,
+    rsa::{KeyPair, KeySize},
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair},
+};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+/// A key to sign with, and what is published of it.
+pub(super) struct SigningKey {
+    pub(super) algorithm: Algorithm,
+    pub(super) id: String,
+    pub(super) encoding: EncodingKey,
+    pub(super) published: Value,
+}
+
+impl SigningKey {
+    pub(super) fn new(algorithm: Algorithm, id: &str) -> Self {
+        let random = SystemRandom::new();
+        let encoding = match algorithm {
+            Algorithm::ES256 => {
+                let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+                EncodingKey::from_ec_der(key.as_ref())
+            }
+            Algorithm::EdDSA => {
+                EncodingKey::from_ed_der(Ed25519KeyPair::generate_pkcs8v1(&random).unwrap().as_ref())
+            }
+            _ => {
+                let key = KeyPair::generate(KeySize::Rsa2048).unwrap();
+                // PKCS#8 around the RSAPrivateKey that is wanted, which begins after 26 bytes of header.
+                EncodingKey::from_rsa_der(&key.as_der().unwrap().as_ref()[26..])
+            }
+        };
+        let mut published =
+            serde_json::to_value(Jwk::from_encoding_key(&encoding, algorithm).unwrap()).unwrap();
+        published["kid"] = json!(id);
+        published["use"] = json!("sig");
+        Self { algorithm, id: id.to_owned(), encoding, published }
+    }
+
+    /// A token with `claims` by this key.
+    pub(super) fn sign(&self, claims: &Value) -> String {
+        let header = Header { kid: Some(self.id.clone()), ..Header::new(self.algorithm) };
+        encode(&header, claims, &self.encoding).unwrap()
+    }
+}
+
+/// How the issuer answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    Answers,
+    Hangs,
+    Fails,
+    Redirects,
+    Floods,
+    NamesAnother,
+}
+
+/// A running issuer.
+#[derive(Clone)]
+pub(super) struct Issuer(Arc<State>);
+
+struct State {
+    url: String,
+    keys: Mutex<Vec<Value>>,
+    mood: Mutex<Mood>,
+    asked: AtomicUsize,
+}
+
+impl Issuer {
+    pub(super) async fn start(keys: &[&SigningKey]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let issuer = Self(Arc::new(State {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            keys: Mutex::default(),
+            mood: Mutex::new(Mood::Answers),
+            asked: AtomicUsize::new(0),
+        }));
+        issuer.publish(keys);
+        let serving = issuer.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serving.clone().answer(stream));
+            }
+        });
+        issuer
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    pub(super) fn publish(&self, keys: &[&SigningKey]) {
+        *self.0.keys.lock().unwrap() = keys.iter().map(|key| key.published.clone()).collect();
+    }
+
+    pub(super) fn publish_also(&self, key: Value) {
+        self.0.keys.lock().unwrap().push(key);
+    }
+
+    pub(super) fn set(&self, mood: Mood) {
+        *self.0.mood.lock().unwrap() = mood;
+    }
+
+    /// How often it was asked for its keys.
+    pub(super) fn asked(&self) -> usize {
+        self.0.asked.load(Ordering::SeqCst)
+    }
+
+    /// A token for `groups`, sound from every side, changed by `change`.
+    pub(super) fn token(
+        &self,
+        key: &SigningKey,
+        groups: &[&str],
+        now_s: u64,
+        change: impl Fn(&mut Value),
+    ) -> String {
+        let mut claims = json!({
+            "iss": self.url(), "aud": ["another", "tollgate"], "sub": "somebody", "groups": groups,
+            "iat": now_s, "nbf": now_s, "exp": now_s + 600,
+        });
+        change(&mut claims);
+        key.sign(&claims)
+    }
+
+    async fn answer(self, mut stream: TcpStream) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut buffer = [0; 1024];
+            match stream.read(&mut buffer).await {
+                Ok(read @ 1..) => request.extend(&buffer[..read]),
+                _ => return,
+            }
+        }
+        let text = String::from_utf8(request).unwrap();
+        let mood = *self.0.mood.lock().unwrap();
+        let (url, is_keys) = (self.url().to_owned(), text.starts_with("GET /keys "));
+        if is_keys {
+            self.0.asked.fetch_add(1, Ordering::SeqCst);
+        }
+        let body = match (is_keys, mood) {
+            (false, Mood::NamesAnother) => {
+                json!({ "issuer": "https://another", "jwks_uri": format!("{url}/keys") })
+            }
+            (false, _) => json!({ "issuer": url, "jwks_uri": format!("{url}/keys") }),
+            (true, Mood::Floods) => json!({ "keys": [], "flood": "x".repeat(300_000) }),
+            (true, _) => json!({ "keys": *self.0.keys.lock().unwrap() }),
+        };
+        let head = match mood {
+            // The connection stays open and says nothing.
+            Mood::Hangs => return std::future::pending().await,
+            Mood::Fails => "HTTP/1.1 500 No\r\n".to_owned(),
+            Mood::Redirects if !is_keys => format!("HTTP/1.1 302 There\r\nlocation: {url}/there\r\n"),
+            _ => "HTTP/1.1 200 OK\r\n".to_owned(),
+        };
+        let body = body.to_string();
+        let answer = format!("{head}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let _ = stream.write_all(answer.as_bytes()).await;
+    }
+}

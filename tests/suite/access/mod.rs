@@ -1,0 +1,38 @@
+//! Who may ask what: each role before each RPC, tokens that are not what they seem, and issuers that do not answer.
+
+mod issuer;
+mod process;
+mod provider;
+mod roles;
+mod tokens;
+
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
+
+/// The digest of a secret, as a policy holds it.
+fn digest(secret: &str) -> String {
+    Sha256::digest(secret.as_bytes()).iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
+}
+
+/// A request by the holder of `token`; by nobody, where that is empty.
+fn by<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    if !token.is_empty() {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    request
+}
+
+/// The code and the reason of a refusal.
+fn reason(status: &Status) -> (Code, String) {
+    let details = status.get_error_details();
+    let info = details.error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
+    assert_eq!(info.domain, "tollgate.v1");
+    (status.code(), info.reason.clone())
+}

@@ -1,0 +1,353 @@
+//! Each role before each RPC, with a team of its own and another one.
+
+use std::collections::BTreeSet;
+
+use prost::Message as _;
+use prost_types::{FileDescriptorProto, value::Kind};
+use serde_json::json;
+use tollgate::{
+    domain::access::{RPCS, table},
+    rpc::{
+        envoy::{
+            config::core::v3::{HeaderMap, HeaderValue, Metadata},
+            service::{
+                auth::v3::{
+                    CheckResponse, attribute_context::http_request::HeadersEntry,
+                    authorization_client::AuthorizationClient, check_response::HttpResponse,
+                },
+                ext_proc::v3::{
+                    HttpHeaders, ProcessingRequest, external_processor_client::ExternalProcessorClient,
+                    processing_request,
+                },
+            },
+        },
+        proto::{self, admin_service_client::AdminServiceClient, policy_service_client::PolicyServiceClient},
+    },
+};
+use tonic::{Code, Status, transport::Channel};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+
+use super::{by, digest, reason};
+use crate::{
+    envoy::checks::{check, http},
+    harness::{START, Server, StoreKind, chat, connect, eventually, used},
+};
+
+const MODEL: &str = "openai/gpt-oss-20b";
+
+/// A team that the callers of [`CALLERS`] may be bound to, and another one.
+fn policy() -> String {
+    let mut text = "[organization]\nid = \"acme\"\n[teams.own]\nmodels = [\"*\"]\nmax_output_tokens = 99\n\
+                    [teams.other]\nmodels = [\"*\"]\nmax_output_tokens = 99\n\
+                    [envoy]\ncallers = [\"header\"]\nteam_header = \"x-team\"\n"
+        .to_owned();
+    for key in ["own", "other"] {
+        text += &format!("[teams.{key}.keys.{key}-key]\nsha256 = \"{}\"\n", digest(&format!("tgk_{key}")));
+    }
+    for (name, roles, bound, _) in CALLERS {
+        let teams = if bound { "teams = [\"own\"]\n" } else { "" };
+        let digest = digest(&secret(name));
+        text += &format!("[access.tokens.{name}]\nsha256 = \"{digest}\"\nroles = [{roles}]\n{teams}");
+    }
+    text
+}
+
+fn secret(name: &str) -> String {
+    format!("tgs_secret_of_{name}")
+}
+
+/// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
+const CALLERS: [(&str, &str, bool, &str); 11] = [
+    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y"),
+    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y"),
+    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y"),
+    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y -"),
+    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y -"),
+    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y -"),
+    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y -"),
+    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y -"),
+    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y -"),
+    ("nothing", "", false, "-- -- -- --- -- - y -"),
+    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y -"),
+];
+
+/// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
+const QUESTIONS: [(&str, &str); 14] = [
+    ("Authorize", "own"),
+    ("Authorize", "other"),
+    ("Authorize by key", "own"),
+    ("Authorize by key", "other"),
+    ("RecordUsage", "own"),
+    ("RecordUsage", "other"),
+    ("GetSpend", "own"),
+    ("GetSpend", "other"),
+    ("GetSpend", ""),
+    ("Check", "own"),
+    ("Check", "other"),
+    ("Process", ""),
+    ("Reflection", ""),
+    ("ListUpstreamKeys", ""),
+];
+
+/// A question and its answer: `y` for an answer, `o` for one about the own team only, `-` for a refusal.
+async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<char, Status> {
+    let mut client = PolicyServiceClient::new(channel.clone());
+    match rpc {
+        "Authorize" => drop(client.authorize(by(token, chat(team, MODEL, 10, 10))).await?),
+        "Authorize by key" => {
+            let mut request = chat("", MODEL, 10, 10);
+            request.caller = Some(proto::authorize_request::Caller::ApiKey(format!("tgk_{team}")));
+            drop(client.authorize(by(token, request)).await?);
+        }
+        "RecordUsage" => {
+            let id = reserve(&mut client, team).await;
+            if let Err(status) = client.record_usage(by(token, used(&id, 10, 10))).await {
+                let booked = client.record_usage(by(&secret("admin"), used(&id, 10, 10))).await?.into_inner();
+                assert!(!booked.already_recorded, "{rpc} was refused and took effect");
+                return Err(status);
+            }
+        }
+        "GetSpend" => {
+            let request = proto::GetSpendRequest { team: team.to_owned(), ..Default::default() };
+            let answer = client.get_spend(by(token, request)).await?.into_inner();
+            let teams: Vec<_> = answer.teams.iter().map(|team| team.name.as_str()).collect();
+            match (team, answer.organization.is_some(), teams.as_slice()) {
+                ("", true, ["other", "own"]) => {}
+                ("", false, ["own"]) => return Ok('o'),
+                (asked, false, [told]) if asked == *told => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        "Check" => drop(admitted(checked(channel, token, team, "check").await?)?),
+        "ListUpstreamKeys" => {
+            let mut client = AdminServiceClient::new(channel.clone());
+            drop(client.list_upstream_keys(by(token, proto::ListUpstreamKeysRequest {})).await?);
+        }
+        "Process" => drop(process(channel, token, Vec::new()).await?),
+        "Reflection" => drop(reflect(channel, token, MessageRequest::ListServices(String::new())).await?),
+        other => panic!("{other}"),
+    }
+    Ok('y')
+}
+
+async fn reserve(client: &mut PolicyServiceClient<Channel>, team: &str) -> String {
+    let answer = client.authorize(by(&secret("admin"), chat(team, MODEL, 10, 10))).await.unwrap();
+    answer.into_inner().reservation_id
+}
+
+async fn checked(channel: &Channel, token: &str, team: &str, id: &str) -> Result<CheckResponse, Status> {
+    let body = json!({"model": MODEL, "max_tokens": 10, "messages": []});
+    let mut request = check(&format!("{id}/{token}/{team}"), &[("x-team", team)], &body);
+    let header = HeadersEntry { key: "authorization".into(), value: "Bearer of the client".into() };
+    http(&mut request).headers.push(header);
+    Ok(AuthorizationClient::new(channel.clone()).check(by(token, request)).await?.into_inner())
+}
+
+/// A denial of `Check` as the status that other RPCs have.
+fn admitted(answer: CheckResponse) -> Result<CheckResponse, Status> {
+    match &answer.http_response {
+        Some(HttpResponse::OkResponse(_)) => Ok(answer),
+        Some(HttpResponse::DeniedResponse(denied)) if denied.status.as_ref().unwrap().code == 403 => {
+            Err(Status::permission_denied(denied.body.clone()))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn process(channel: &Channel, token: &str, steps: Vec<ProcessingRequest>) -> Result<usize, Status> {
+    let mut client = ExternalProcessorClient::new(channel.clone());
+    let mut replies = client.process(by(token, tokio_stream::iter(steps))).await?.into_inner();
+    let mut count = 0;
+    while replies.message().await?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
+
+async fn reflect(
+    channel: &Channel,
+    token: &str,
+    question: MessageRequest,
+) -> Result<MessageResponse, Status> {
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let mut client = ServerReflectionClient::new(channel.clone());
+    let mut answers =
+        client.server_reflection_info(by(token, tokio_stream::iter([request]))).await?.into_inner();
+    Ok(answers.message().await?.expect("an answer").message_response.expect("an answer"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role_may_ask_what_it_is_for_and_nothing_else() {
+    let server = Server::start(StoreKind::Embedded, &policy(), START).await;
+    let channel = connect(server.address()).await;
+    for (name, _, _, expected) in CALLERS {
+        let expected: Vec<char> = expected.chars().filter(|c| *c != ' ').collect();
+        assert_eq!(expected.len(), QUESTIONS.len());
+        for ((rpc, team), expected) in QUESTIONS.into_iter().zip(expected) {
+            let answer = ask(&channel, &secret(name), rpc, team).await;
+            match (&answer, expected) {
+                (Ok('y'), 'y') | (Ok('o'), 'o') => {}
+                (Err(status), '-') if rpc == "Check" && status.details().is_empty() => {
+                    assert_eq!(status.code(), Code::PermissionDenied);
+                }
+                (Err(status), '-') => {
+                    let (code, reason) = reason(status);
+                    let expected = ["PERMISSION_MISSING", "TEAM_NOT_PERMITTED"];
+                    assert_eq!(code, Code::PermissionDenied, "{name} {rpc} {team}");
+                    assert!(expected.contains(&reason.as_str()), "{name} {rpc} {team}: {reason}");
+                    assert!(!status.message().contains("tgs_"), "{status:?}");
+                }
+                _ => panic!("{name} asks {rpc} of `{team}`: {answer:?}, expected {expected}"),
+            }
+        }
+    }
+    // Nobody, and somebody who is not known, hear nothing but that.
+    for (rpc, team) in QUESTIONS {
+        for (token, expected) in [("", "MISSING_CREDENTIAL"), ("tgs_unknown", "INVALID_TOKEN")] {
+            if rpc == "RecordUsage" {
+                continue;
+            }
+            let status = ask(&channel, token, rpc, team).await.unwrap_err();
+            assert_eq!(reason(&status), (Code::Unauthenticated, expected.to_owned()), "{rpc}");
+        }
+    }
+    // Orchestrators ask without a token.
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+    health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_reservation_out_of_reach_nothing_is_told() {
+    let server = Server::start(StoreKind::Embedded, &policy(), START).await;
+    let channel = connect(server.address()).await;
+    let mut client = PolicyServiceClient::new(channel.clone());
+    let there = reserve(&mut client, "other").await;
+    let mut told = Vec::new();
+    for id in [there.as_str(), "00000000000000000000000000000000"] {
+        let status = client.record_usage(by(&secret("bound-gateway"), used(id, 1, 1))).await.unwrap_err();
+        told.push((reason(&status), status.message().to_owned()));
+    }
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0].0, (Code::PermissionDenied, "TEAM_NOT_PERMITTED".to_owned()));
+    // Usage of another team that has no reservation is not booked either.
+    let report = proto::RecordUsageRequest {
+        caller: Some(proto::record_usage_request::Caller::Team("other".to_owned())),
+        request_id: "r".to_owned(),
+        model: MODEL.to_owned(),
+        operation: proto::Operation::ChatCompletion.into(),
+        ..used("", 1, 1)
+    };
+    let status = client.record_usage(by(&secret("bound-gateway"), report)).await.unwrap_err();
+    assert_eq!(reason(&status).1, "TEAM_NOT_PERMITTED");
+    // A key that is nobody's is no secret: it is denied like by any gateway.
+    let mut request = chat("", MODEL, 10, 10);
+    request.caller = Some(proto::authorize_request::Caller::ApiKey("tgk_unknown".to_owned()));
+    let answer = client.authorize(by(&secret("bound-gateway"), request)).await.unwrap().into_inner();
+    assert_eq!(answer.violations[0].reason(), proto::Reason::InvalidKey);
+    assert!(server.stop().await);
+}
+
+/// What ext_authz told of a request, as Envoy would pass it on, and an answer of Groq that ends it.
+fn exchange(admitted: &CheckResponse, team: &str) -> Vec<ProcessingRequest> {
+    let mut told = admitted.dynamic_metadata.clone().expect("metadata");
+    for value in told.fields.values_mut() {
+        if let Some(Kind::StringValue(text)) = &mut value.kind {
+            let mut fields: serde_json::Value = serde_json::from_str(text).expect("JSON");
+            fields["team"] = team.into();
+            *text = fields.to_string();
+        }
+    }
+    let metadata = Metadata { filter_metadata: [("envoy.filters.http.ext_authz".to_owned(), told)].into() };
+    let status = HeaderValue { key: ":status".into(), raw_value: "500".into(), ..HeaderValue::default() };
+    let headers = HttpHeaders { headers: Some(HeaderMap { headers: vec![status] }), end_of_stream: true };
+    vec![ProcessingRequest {
+        request: Some(processing_request::Request::ResponseHeaders(headers)),
+        metadata_context: metadata.encode_to_vec().into(),
+        ..ProcessingRequest::default()
+    }]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_settles_nothing_of_a_team_that_is_not_its_own() {
+    let server = Server::start(StoreKind::Embedded, &policy(), START).await;
+    let channel = connect(server.address()).await;
+    let (admin, proxy) = (secret("admin"), secret("bound-gateway"));
+    let open = async |team: &str| {
+        let mut client = PolicyServiceClient::new(channel.clone());
+        let request = proto::GetSpendRequest { team: team.to_owned(), ..Default::default() };
+        let answer = client.get_spend(by(&admin, request)).await.unwrap().into_inner();
+        answer.teams[0].unsettled_requests
+    };
+    let own = admitted(checked(&channel, &admin, "own", "process").await.unwrap()).unwrap();
+    let other = admitted(checked(&channel, &admin, "other", "process").await.unwrap()).unwrap();
+    // Also where it says that the reservation is of its own team.
+    for (admitted, team) in [(&other, "other"), (&other, "own"), (&own, "own")] {
+        process(&channel, &proxy, exchange(admitted, team)).await.unwrap();
+    }
+    eventually("its own is settled", async || open("own").await == 0).await;
+    assert_eq!(open("other").await, 1);
+    process(&channel, &admin, exchange(&other, "other")).await.unwrap();
+    eventually("the other is settled", async || open("other").await == 0).await;
+    assert!(server.stop().await);
+}
+
+/// The RPCs that one version of reflection tells of. Each knows the other only by its own name.
+macro_rules! served {
+    ($channel:expr, $version:ident) => {{
+        use tonic_reflection::pb::$version::{
+            ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+            server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+        };
+        let ask = async |question: MessageRequest| {
+            let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+            let request = by(&secret("viewer"), tokio_stream::iter([request]));
+            let mut client = ServerReflectionClient::new($channel.clone());
+            let mut answers = client.server_reflection_info(request).await.unwrap().into_inner();
+            answers.message().await.unwrap().expect("an answer").message_response.expect("an answer")
+        };
+        let MessageResponse::ListServicesResponse(listed) =
+            ask(MessageRequest::ListServices(String::new())).await
+        else {
+            panic!("no list of services")
+        };
+        let mut served = BTreeSet::new();
+        for service in listed.service {
+            let answer = ask(MessageRequest::FileContainingSymbol(service.name.clone())).await;
+            let MessageResponse::FileDescriptorResponse(files) = answer else { panic!("{answer:?}") };
+            for bytes in files.file_descriptor_proto {
+                served
+                    .extend(rpcs_of(&FileDescriptorProto::decode(bytes.as_slice()).unwrap(), &service.name));
+            }
+        }
+        served
+    }};
+}
+
+fn rpcs_of(file: &FileDescriptorProto, service: &str) -> Vec<String> {
+    let described = file.service.iter().filter(|s| format!("{}.{}", file.package(), s.name()) == service);
+    described.flat_map(|s| s.method.iter().map(|method| format!("/{service}/{}", method.name()))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_rpc_is_in_the_table() {
+    let server = Server::start(StoreKind::Embedded, &policy(), START).await;
+    let channel = connect(server.address()).await;
+    let mut served: BTreeSet<String> = served!(channel, v1);
+    served.extend(served!(channel, v1alpha));
+    let table: BTreeSet<String> = RPCS.iter().map(|(path, _)| (*path).to_owned()).collect();
+    let missing: Vec<_> = served.difference(&table).collect();
+    assert!(missing.is_empty(), "served, and not in `RPCS` of src/domain/access.rs: {missing:?}");
+    let gone: Vec<_> = table.difference(&served).collect();
+    assert!(gone.is_empty(), "in `RPCS` of src/domain/access.rs, and not served: {gone:?}");
+    assert!(server.stop().await);
+}
+
+#[test]
+fn the_documentation_has_the_table() {
+    let table = table();
+    assert!(include_str!("../../../README.md").contains(&table), "the README's table is to be:\n\n{table}\n");
+}
