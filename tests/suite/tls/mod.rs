@@ -22,7 +22,9 @@ use tollgate::{
     server::TlsSource,
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use crate::harness::{PATIENCE, Server, eventually};
 use certificates::{Ca, Leaf, Pair};
@@ -195,7 +197,8 @@ async fn a_new_certificate_is_taken_up_while_a_stream_goes_on() {
     let channel = open(site.server.address(), site.client(None)).await.unwrap();
     let mut watch =
         HealthClient::new(channel.clone()).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
-    watch.message().await.unwrap().unwrap();
+    // The first word may come before the store was asked.
+    while watch.message().await.unwrap().unwrap().status() != ServingStatus::Serving {}
     let old = site.shown().await;
     let new = site.servers.issue(Leaf::server());
     new.write(site.directory.path(), "server");
