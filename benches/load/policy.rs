@@ -38,7 +38,7 @@ impl Shape {
         let budget = limits.budgets.map_or(String::new(), |name| format!(", {name} = \"9000000.00\""));
         let budget = format!("budget = {{ monthly_usd = \"9000000.00\"{budget} }}\n");
         let mut text = format!(
-            "[groq]\nkey_env = \"{GROQ_KEY}\"\n[envoy]\nrequest_phase = true\n\
+            "[projects.main]\nkeys = [{{ env = \"{GROQ_KEY}\" }}]\n[envoy]\nrequest_phase = true\n\
              [organization]\nid = \"{ORGANIZATION}\"\n{budget}"
         );
         for (pattern, names) in [(MODEL, limits.of_model), ("openai/*", limits.of_family)] {
