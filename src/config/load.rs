@@ -128,6 +128,7 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         organization,
         teams: teams.collect(),
         keys,
+        created: Arc::default(),
         envoy: declared.envoy.clone(),
         upstream_key: declared.upstream_key.clone(),
     }

@@ -8,7 +8,7 @@ use super::{
     document::Node,
     envoy,
     findings::Findings,
-    limits::{Subject, budgets, budgets_from_month, rates},
+    limits::{budgets, budgets_from_month, rates},
     place::Place,
     prices::{self, Override},
     section::{Located, Section},
@@ -17,7 +17,7 @@ use super::{
 use crate::domain::{
     Timestamp,
     calendar::parse_time_zone,
-    limit::Limit,
+    limit::{Limit, Subject},
     policy::envoy::{EnvoyPolicy, KeyPlace},
     policy::{Key, ModelPattern, OnExceed, OnUnsettled, Organization, Team},
     request::Operation,

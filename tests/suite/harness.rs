@@ -98,6 +98,15 @@ impl Fixture<EmbeddedStore> {
     }
 }
 
+/// The store of a fixture's directory, opened anew.
+pub(crate) fn connect_again(fixture: Fixture<EmbeddedStore>) -> Fixture<EmbeddedStore> {
+    let Fixture { store, clock, _directory: directory } = fixture;
+    drop(store);
+    let path = directory.as_ref().expect("an embedded store has a directory").path();
+    let store = EmbeddedStore::open(path, Clock::Manual(clock.clone())).unwrap();
+    Fixture { store, clock, _directory: directory }
+}
+
 impl Fixture<RedisStore> {
     /// `None` where Redis is not installed.
     pub(crate) fn redis() -> Option<Self> {

@@ -12,6 +12,7 @@ mod bad_input;
 mod clients;
 mod concurrency;
 mod conformance;
+mod conformance_registry;
 mod crash;
 mod decisions;
 mod differential;
