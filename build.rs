@@ -5,8 +5,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const SERVICES: [&str; 3] = [
+const SERVICES: [&str; 4] = [
     "tollgate/v1/policy_service.proto",
+    "tollgate/v1/key_service.proto",
     "envoy/service/auth/v3/external_auth.proto",
     "envoy/service/ext_proc/v3/external_processor.proto",
 ];

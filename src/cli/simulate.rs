@@ -31,7 +31,7 @@ use super::{
     spend,
 };
 use crate::{
-    authorizer::{Queue, Shared},
+    authorizer::Shared,
     config::{EXAMPLE_POLICY, load_policy, parse_policy},
     domain::{Timestamp, policy::Policy},
     server::{Options, Server},
@@ -163,7 +163,7 @@ impl Simulate {
         let clock = ManualClock::new(start);
         let store = EmbeddedStore::open(&directory.0, Clock::Manual(clock.clone()))
             .map_err(|error| Failure::new(error.to_string()))?;
-        let shared = Shared { policy: Arc::new(ArcSwap::new(Arc::clone(&policy))), queue: Queue::default() };
+        let shared = Shared::new(Arc::new(ArcSwap::new(Arc::clone(&policy))));
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let options = Options { listen, threads: 2, drain: TIMEOUT };
         let server = Server::start(

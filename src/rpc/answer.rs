@@ -145,11 +145,11 @@ fn retry_delay(retry: Retry) -> Option<prost_types::Duration> {
 }
 
 /// Every amount is at most 2^53 − 1; what is not would be a fault, and is answered as the largest number.
-fn int(value: u64) -> i64 {
+pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn money(nanos: u64) -> Money {
+pub(super) fn money(nanos: u64) -> Money {
     signed_money(int(nanos))
 }
 
@@ -168,7 +168,7 @@ fn duration(ms: u64) -> prost_types::Duration {
     }
 }
 
-fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: int(at.0 / 1000),
         nanos: i32::try_from(at.0 % 1000).unwrap_or(0) * 1_000_000,

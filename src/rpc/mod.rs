@@ -5,6 +5,9 @@ mod answer;
 mod codec;
 mod ext_authz;
 mod ext_proc;
+mod key_answer;
+mod key_parse;
+mod key_service;
 mod parse;
 mod policy_service;
 mod settling;
@@ -12,6 +15,7 @@ mod status;
 
 pub use ext_authz::CheckRpc;
 pub use ext_proc::ProcessRpc;
+pub use key_service::KeyRpc;
 pub use policy_service::PolicyRpc;
 pub use settling::Settling;
 

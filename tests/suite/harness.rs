@@ -14,7 +14,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tempfile::TempDir;
 use tollgate::{
-    authorizer::{Queue, Shared},
+    authorizer::Shared,
     config::parse_policy_at,
     domain::{Timestamp, policy::Policy, upstream::UpstreamKey},
     rpc::{
@@ -145,6 +145,7 @@ pub(crate) fn policy(text: &str, now: Timestamp) -> Policy {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) clock: ManualClock,
+    declared: Arc<ArcSwap<Policy>>,
     shared: Arc<Shared>,
     server: server::Server,
     /// Holds the embedded store's directory.
@@ -188,14 +189,14 @@ impl Server {
         directory: TempDir,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
-        let policy = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
-        let shared = Arc::new(Shared { policy, queue: Queue::default() });
+        let declared = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
+        let shared = Arc::new(Shared::new(Arc::clone(&declared)));
         let options =
             Options { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, drain: Duration::from_secs(5) };
         let key = Arc::new(ArcSwapOption::from_pointee(UpstreamKey::parse(UPSTREAM_KEY).unwrap()));
         let server =
             server::Server::start(&options, Clock::Manual(clock.clone()), shared.clone(), key, make_store);
-        Self { clock, shared, server: server.unwrap(), _directory: directory }
+        Self { clock, declared, shared, server: server.unwrap(), _directory: directory }
     }
 
     /// A client on a connection of its own.
@@ -205,7 +206,8 @@ impl Server {
 
     /// Puts another policy in force.
     pub(crate) async fn set_policy(&self, policy_text: &str) {
-        self.shared.policy.store(Arc::new(policy(policy_text, self.clock.now())));
+        self.declared.store(Arc::new(policy(policy_text, self.clock.now())));
+        self.shared.document_changed();
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {

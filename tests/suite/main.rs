@@ -19,6 +19,7 @@ mod differential;
 mod envoy;
 mod guard;
 mod harness;
+mod keys;
 mod layering;
 #[allow(dead_code, reason = "not every directive has its test yet")]
 #[path = "../mock_groq/mod.rs"]

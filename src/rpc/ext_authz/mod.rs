@@ -100,12 +100,14 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
 impl<S: Store + Clone> CheckRpc<S> {
     async fn decide(&self, policy: &Policy, mut request: HttpRequest) -> Result<CheckResponse, Refused> {
         let caller = caller::find(&policy.envoy, &request)?;
-        let who = self.authorizer.who(policy, &caller).map_err(|violation| ApiError::denied(&[violation]))?;
+        let who = self.authorizer.who(policy, &caller).map_err(Refused::Undecided)?;
+        let who = who.map_err(|violation| ApiError::denied(&[violation]))?;
         let endpoint = endpoint(request.method(), request.path()).ok_or_else(|| unknown_path(&request))?;
         let key = self.key.load_full().ok_or_else(no_key)?;
         let internal_headers = internal_headers(&policy.envoy);
         match endpoint {
             Endpoint::Free(group) if policy.envoy.free.contains(&group) => {
+                self.authorizer.count_use(&who);
                 let (admission, limits) = (None, [].as_slice());
                 Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
             }
