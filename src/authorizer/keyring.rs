@@ -13,10 +13,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::Shared;
+use super::{Authorizer, Shared};
 use crate::{
     domain::{
         keys::{CreatedKeys, HashKey, KeyRecord, SecretId, UseCounter},
+        permit::Who,
         policy::Policy,
     },
     store::{RegistryChanges, Revision, SecretUse, Store, StoreError, use_slot},
@@ -203,6 +204,15 @@ impl Shared {
                 warn!(%error, "uses of keys cannot be written down yet");
                 taken.iter().for_each(|(added, counter)| counter.put_back(added.requests));
             }
+        }
+    }
+}
+
+impl<S: Store> Authorizer<S> {
+    /// Counts a use of the secret by which `who` came, if it is one of a created key.
+    pub fn count_use(&self, who: &Who<'_>) {
+        if let Some(secret) = who.secret {
+            secret.uses.count(self.store.now());
         }
     }
 }

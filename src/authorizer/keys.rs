@@ -4,6 +4,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use tracing::{error, info};
 
 use super::{
@@ -222,7 +223,7 @@ impl<S: Store + Clone> Authorizer<S> {
 
     async fn new_secret(&self, now: Timestamp) -> Result<(KeySecret, Secret), KeyError> {
         let secret = Secret::from_random(random()?);
-        let sha256 = <sha2::Sha256 as sha2::Digest>::digest(secret.expose().as_bytes()).into();
+        let sha256 = Sha256::digest(secret.expose().as_bytes()).into();
         let id = SecretId(u64::from_le_bytes(random()?));
         let hash = self.hash_key().await?.hash(&sha256);
         Ok((KeySecret { id, hash, created_at: now, ends_at: None }, secret))

@@ -143,13 +143,6 @@ impl<S: Store + Clone> Authorizer<S> {
         }
     }
 
-    /// Counts a use of the secret by which `who` came, if it is one of a created key.
-    pub fn count_use(&self, who: &Who<'_>) {
-        if let Some(secret) = who.secret {
-            secret.uses.count(self.store.now());
-        }
-    }
-
     /// The reservation that a request of `team` under `request_id` has, if it was granted.
     #[must_use]
     pub fn reservation_of(team: &str, request_id: &str) -> ReservationId {

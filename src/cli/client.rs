@@ -16,11 +16,14 @@ use tonic_types::StatusExt as _;
 use super::{keys, screen::Failure};
 use crate::{
     domain::request::Operation,
-    rpc::proto::{self, policy_service_client::PolicyServiceClient},
+    rpc::proto::{self, key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient},
 };
 
 /// A gRPC client of the service.
 pub(super) type Client = PolicyServiceClient<Channel>;
+
+/// The same for keys.
+pub(super) type KeyClient = KeyServiceClient<Channel>;
 
 /// How long to wait for a connection: a service that runs answers within milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -41,10 +44,19 @@ impl Connection {
     pub(super) async fn open(&self) -> Result<Client, Failure> {
         connect(&self.address, self.timeout).await
     }
+
+    /// Connects, to manage keys.
+    pub(super) async fn open_keys(&self) -> Result<KeyClient, Failure> {
+        channel(&self.address, self.timeout).await.map(KeyServiceClient::new)
+    }
 }
 
 /// Connects to `address`; no call takes longer than `timeout`.
 pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, Failure> {
+    channel(address, timeout).await.map(PolicyServiceClient::new)
+}
+
+async fn channel(address: &str, timeout: Duration) -> Result<Channel, Failure> {
     if address.starts_with("https://") {
         return Err(Failure::new("this client speaks plain HTTP/2; for a service behind TLS, use grpcurl"));
     }
@@ -53,7 +65,7 @@ pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, 
         .map_err(|_| Failure::new(format!("`{address}` is not an address; write HOST:PORT")))?;
     let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(timeout);
     match endpoint.connect().await {
-        Ok(channel) => Ok(PolicyServiceClient::new(channel)),
+        Ok(channel) => Ok(channel),
         Err(_) => Err(Failure::new(format!("cannot reach {authority}: is `tollgate serve` running?"))),
     }
 }

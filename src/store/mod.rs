@@ -1,5 +1,7 @@
 //! What the service needs of a store: counters that are checked and taken together, and reservations that are settled once.
 //!
+//! It also keeps small records for all replicas (the registry), and counts how often secrets are used.
+//!
 //! A store knows nothing of teams, models or money. Both implementations keep the arithmetic of
 //! [`crate::domain::counter`] and are held to the same behaviour by one conformance suite and a differential test.
 

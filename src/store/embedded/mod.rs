@@ -7,7 +7,8 @@
 //!   sequential, every reservation before it is on disk by then too.
 //! - A reservation is answered at once and committed within about 5 ms, longer only while the disk is busy with the commit
 //!   before. After a crash the reservations of the last such moment may be unknown; an acknowledged settlement never is.
-//! - Memory holds counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
+//! - The registry and the uses of secrets are written by transactions of their own (`registry`), beside that thread's.
+//! - Memory holds the registry, counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
 //!   reservation that can still be repeated; the rest is in the tables.
 
 mod counters;
