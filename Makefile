@@ -5,13 +5,13 @@ SHELL := bash
 CARGO ?= cargo
 # Cases of each property test under `make soak`; `make test` has the default, 256.
 SOAK_CASES ?= 20000
-# For `make run` and `make bench`: what follows the command.
+# For `make run`, `make bench` and `make bench-envoy`: what follows the command.
 ARGS ?=
 # Where Cargo builds, and what else is installed goes.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench lint format-check clippy doc licences buf soak
+.PHONY: help run demo-envoy test bench bench-envoy lint format-check clippy doc licences buf soak
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,6 +31,9 @@ test: ## Runs all tests, on both stores; installs what they need if it is missin
 
 bench: ## Builds for speed and measures (ARGS="…")
 	$(CARGO) bench --locked --bench load -- $(ARGS)
+
+bench-envoy: ## Builds for speed and measures what Envoy's filters add; installs Envoy under target/ if it is missing (ARGS="…")
+	$(CARGO) bench --locked --bench envoy -- $(ARGS)
 
 lint: format-check clippy doc licences buf ## Runs every check that is no test
 

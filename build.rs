@@ -4,29 +4,79 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
+use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 
-const SERVICES: [&str; 4] = [
-    "tollgate/v1/policy_service.proto",
+const SERVICES: [&str; 5] = [
+    "tollgate/v1/admin_service.proto",
     "tollgate/v1/key_service.proto",
+    "tollgate/v1/policy_service.proto",
     "envoy/service/auth/v3/external_auth.proto",
     "envoy/service/ext_proc/v3/external_processor.proto",
 ];
-/// Bodies stay in the buffer that they were received in.
-const BODIES: [&str; 2] = [
+/// Fields that stay in the buffer that they were received in.
+const IN_PLACE: [&str; 5] = [
+    ".envoy.config.core.v3.HeaderValue",
     ".envoy.service.auth.v3.AttributeContext.HttpRequest.raw_body",
+    ".envoy.service.auth.v3.AttributeContext.HttpRequest.HeadersEntry",
     ".envoy.service.ext_proc.v3.HttpBody.body",
+    ".envoy.service.ext_proc.v3.ProcessingRequest.metadata_context",
 ];
+/// Fields whose bytes are taken as they are: headers are many and few are looked at, and the metadata comes again with
+/// each piece of an answer.
+const AS_BYTES: [(&str, &[&str], &[&str]); 3] = [
+    ("envoy.config.core.v3", &["HeaderValue"], &["key", "value"]),
+    ("envoy.service.auth.v3", &HEADERS, &["key", "value"]),
+    ("envoy.service.ext_proc.v3", &["ProcessingRequest"], &["metadata_context"]),
+];
+/// An entry of the headers of a `Check`.
+const HEADERS: [&str; 3] = ["AttributeContext", "HttpRequest", "HeadersEntry"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(SERVICES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    BODIES
+    IN_PLACE
         .into_iter()
-        .fold(tonic_prost_build::configure(), tonic_prost_build::Builder::bytes)
+        .fold(tonic_prost_build::configure(), |builder, field| builder.bytes(field))
         .codec_path("crate::rpc::codec::SmallBuffers")
         .include_file("packages.rs")
-        .compile_fds(descriptors)?;
+        .compile_fds(as_bytes(descriptors)?)?;
     Ok(())
+}
+
+/// The same messages on the wire, read with less work: of a string, of a message and of their bytes the encoding is one and
+/// the same, and a map is a list of entries. Only the code is made of this; reflection has the types as they are.
+fn as_bytes(mut descriptors: FileDescriptorSet) -> Result<FileDescriptorSet, Box<dyn Error>> {
+    for (package, path, fields) in AS_BYTES {
+        let found = message(&mut descriptors, package, path).ok_or_else(|| format!("no {path:?}"))?;
+        for name in fields {
+            let mut all = found.field.iter_mut();
+            let field =
+                all.find(|field| field.name() == *name).ok_or_else(|| format!("no {name} in {path:?}"))?;
+            field.set_type(Type::Bytes);
+            field.type_name = None;
+        }
+        found.options = None;
+    }
+    // Nobody wrote the message of a map's entry, so there is no comment of it to be found.
+    for file in descriptors.file.iter_mut().filter(|file| file.package().starts_with("envoy.")) {
+        file.source_code_info = None;
+    }
+    Ok(descriptors)
+}
+
+fn message<'a>(
+    descriptors: &'a mut FileDescriptorSet,
+    package: &str,
+    path: &[&str],
+) -> Option<&'a mut DescriptorProto> {
+    let (outermost, inner) = path.split_first()?;
+    let files = descriptors.file.iter_mut().filter(|file| file.package() == package);
+    let mut messages = files.flat_map(|file| &mut file.message_type);
+    let mut found = messages.find(|message| message.name() == *outermost)?;
+    for name in inner {
+        found = found.nested_type.iter_mut().find(|message| message.name() == *name)?;
+    }
+    Some(found)
 }

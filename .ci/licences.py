@@ -28,6 +28,8 @@ ALLOWED = {
 
 # Two incompatible versions of a crate whose types we use are usually a mistake. These are not:
 TWICE = {
+    "getrandom": "the older one is of ring, which rustls could use; it is in the lock file, and never built",
+    "num-bigint": "the older one reads serial numbers in certificates; the newer one is an oracle of tests",
     "toml_edit": "the older one is the version figment parses with; the newer one only builds macros",
 }
 

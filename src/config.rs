@@ -12,6 +12,7 @@ mod document;
 mod envoy;
 mod findings;
 mod json;
+mod layer;
 mod limits;
 mod load;
 mod narrow;
@@ -22,7 +23,8 @@ mod section;
 mod settings;
 mod source;
 mod store_url;
-mod upstream_key;
+mod tls;
+mod upstream;
 mod values;
 
 pub use findings::{Finding, PolicyReport, Severity};
@@ -30,7 +32,7 @@ pub use load::{load_policy, parse_policy, parse_policy_at};
 pub use settings::{LogFormat, Settings, SettingsError, SettingsFlags};
 pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection, Reload};
 pub use store_url::{StoreUrl, StoreUrlError};
-pub use upstream_key::{SharedUpstreamKey, UpstreamKeySource};
+pub use tls::{ClientAuth, TlsFiles};
 
 /// The policy that the server starts with when it is given none: three teams, explained line by line.
 pub const EXAMPLE_POLICY: &str = include_str!("../examples/policy.toml");

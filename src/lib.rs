@@ -55,3 +55,4 @@ pub mod groq;
 pub mod rpc;
 pub mod server;
 pub mod store;
+pub mod upstream;

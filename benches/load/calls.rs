@@ -3,8 +3,11 @@
 use prost::Message as _;
 use tollgate::rpc::proto;
 
+use crate::check::Checks;
+
 pub(crate) const AUTHORIZE: &str = "/tollgate.v1.PolicyService/Authorize";
 pub(crate) const RECORD_USAGE: &str = "/tollgate.v1.PolicyService/RecordUsage";
+pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 pub(crate) const EMPTY: &str = "/tollgate.bench.Empty/Call";
 pub(crate) const MINIMAL: &str = "/tollgate.bench.Minimal/Call";
 pub(crate) const MODEL: &str = "openai/gpt-oss-120b";
@@ -17,6 +20,12 @@ const DENIED: &[u8] = &[0x08, 0x02];
 const RESERVATION: &[u8] = &[0x12, 32];
 /// `cost`, the first field of an answer to `RecordUsage`.
 const COST: &[u8] = &[0x0a];
+/// `status` with no code, and `ok_response`: the first fields of an answer to `Check`.
+const CHECKED: &[u8] = &[0x0a, 0, 0x1a];
+/// The tag of `request_id` in a request of `Authorize`.
+const REQUEST_ID_TAG: u8 = 4 << 3 | 2;
+/// As long as the id that the service makes of Envoy's.
+const REQUEST_ID_BYTES: usize = 70;
 
 /// A kind of load.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,6 +36,16 @@ pub(crate) enum Load {
     Minimal,
     /// `Authorize` of one team after another, all allowed.
     Authorize {
+        /// How many teams.
+        teams: usize,
+    },
+    /// The same, each with a `request_id` of its own.
+    Identified {
+        /// How many teams.
+        teams: usize,
+    },
+    /// `Check` of one team after another, all allowed.
+    Check {
         /// How many teams.
         teams: usize,
     },
@@ -51,6 +70,8 @@ pub(crate) struct Calls {
     /// All of the request but the team.
     rest: Vec<u8>,
     usage: Vec<u8>,
+    checks: Checks,
+    next_id: u64,
     next_team: usize,
     stride: usize,
     body: Vec<u8>,
@@ -83,6 +104,8 @@ impl Calls {
             load,
             rest: request.encode_to_vec(),
             usage: usage.encode_to_vec(),
+            checks: Checks::new(index),
+            next_id: u64::try_from(index).unwrap() << 40,
             next_team: index * 7919,
             // Coprime to every number of teams in use, so that all come up, and not in order.
             stride: 10_007,
@@ -108,15 +131,31 @@ impl Calls {
                 }
                 self.team(0);
             }
-            Load::Authorize { teams } => {
+            Load::Authorize { teams } => self.following_team(teams),
+            Load::Identified { teams } => {
+                self.following_team(teams);
+                self.request_id();
+            }
+            Load::Check { teams } => {
                 self.next_team = (self.next_team + self.stride) % teams;
-                self.team(self.next_team);
+                return (CHECK, self.checks.next(self.next_team), false);
             }
             Load::UnknownTeam => self.team(999_999),
             _ => self.team(0),
         }
         self.body.extend(&self.rest);
         (if self.load == Load::Minimal { MINIMAL } else { AUTHORIZE }, &self.body, false)
+    }
+
+    fn following_team(&mut self, teams: usize) {
+        self.next_team = (self.next_team + self.stride) % teams;
+        self.team(self.next_team);
+    }
+
+    fn request_id(&mut self) {
+        self.body.extend([REQUEST_ID_TAG, u8::try_from(REQUEST_ID_BYTES).unwrap()]);
+        self.body.extend(format!("{:0REQUEST_ID_BYTES$x}", self.next_id).as_bytes());
+        self.next_id += 1;
     }
 
     fn team(&mut self, index: usize) {
@@ -139,7 +178,8 @@ impl Calls {
                 slot.reservation.is_some()
             }
             Load::UnknownTeam | Load::ModelNotAllowed | Load::CapExceeded => answer.starts_with(DENIED),
-            Load::Authorize { .. } | Load::Minimal => answer.starts_with(ALLOWED),
+            Load::Check { .. } => answer.starts_with(CHECKED),
+            Load::Authorize { .. } | Load::Identified { .. } | Load::Minimal => answer.starts_with(ALLOWED),
         }
     }
 }

@@ -14,6 +14,7 @@
 )]
 
 mod calls;
+mod check;
 mod client;
 mod histogram;
 mod http2;

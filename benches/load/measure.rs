@@ -16,7 +16,7 @@ use crate::{
     calls::Load,
     client::{self, Pace, Span, Tally},
     http2::Connection,
-    policy::Shape,
+    policy::{GROQ_KEY, Shape},
     process::{Process, Redis, RedisWork, machine_cpu, own_cpu},
     replay::{self, Relay},
     subjects::{Subject, Target},
@@ -164,7 +164,7 @@ impl Bench {
                 command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--policy"]).arg(policy);
                 let embedded = format!("embedded:{}", files.path().join("data").display());
                 let store = if matches!(target, Target::Embedded(_)) { embedded } else { redis_url };
-                command.args(["--store", &store]);
+                command.args(["--store", &store]).env(GROQ_KEY, "gsk_of_the_bench");
                 command
             }
             Target::Empty | Target::Default | Target::Minimal | Target::Script => {
@@ -220,7 +220,7 @@ impl Bench {
         }
         let mut ours = after.own - before.own;
         if let (Some(before), Some(after)) = (before.server, after.server) {
-            let all: Duration = after.values().sum::<Duration>() - before.values().sum();
+            let all: Duration = after.values().sum::<Duration>() - before.values().sum::<Duration>();
             let working = |times: &BTreeMap<String, Duration>| -> Duration {
                 times.iter().filter(|(name, _)| name.starts_with("worker-")).map(|(_, time)| *time).sum()
             };

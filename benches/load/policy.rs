@@ -2,7 +2,13 @@
 
 use std::fmt::Write as _;
 
-use crate::calls::{MODEL, team_name};
+use crate::{
+    calls::{MODEL, team_name},
+    check::digest,
+};
+
+/// The variable in which a server of the bench finds its Groq key; there is no Groq.
+pub(crate) const GROQ_KEY: &str = "BENCH_GROQ_KEY";
 
 /// The organization's id.
 const ORGANIZATION: &str = "bench";
@@ -31,7 +37,10 @@ impl Shape {
         };
         let budget = limits.budgets.map_or(String::new(), |name| format!(", {name} = \"9000000.00\""));
         let budget = format!("budget = {{ monthly_usd = \"9000000.00\"{budget} }}\n");
-        let mut text = format!("[organization]\nid = \"{ORGANIZATION}\"\n{budget}");
+        let mut text = format!(
+            "[groq]\nkey_env = \"{GROQ_KEY}\"\n[envoy]\nrequest_phase = true\n\
+             [organization]\nid = \"{ORGANIZATION}\"\n{budget}"
+        );
         for (pattern, names) in [(MODEL, limits.of_model), ("openai/*", limits.of_family)] {
             table(&mut text, &format!("organization.limits.\"{pattern}\""), names);
         }
@@ -41,6 +50,7 @@ impl Shape {
                 .unwrap();
             lines(&mut text, limits.of_team);
             table(&mut text, &format!("teams.{team}.limits.\"{MODEL}\""), limits.of_team_and_model);
+            writeln!(text, "[teams.{team}.keys.key-{team}]\nsha256 = \"{}\"", digest(&team)).unwrap();
         }
         text
     }

@@ -31,7 +31,7 @@ impl Process {
         (process, address)
     }
 
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let child = command.stdin(Stdio::null()).spawn();
         Self(child.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}")))
     }

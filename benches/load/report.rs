@@ -127,6 +127,18 @@ impl Report<'_> {
             ),
             ("the same, server CPU", "lower is better", ratio("embedded", "empty", MIDDLE, &cost)),
             (
+                "Check, embedded: calls/s over Authorize's",
+                "near 1",
+                ratio("check", "embedded", MIDDLE, &calls),
+            ),
+            ("the same, over the empty call's", "for comparison", ratio("check", "empty", MIDDLE, &calls)),
+            ("the same over Authorize's, server CPU", "near 1", ratio("check", "embedded", MIDDLE, &cost)),
+            (
+                "Check, Redis: calls/s over Authorize's",
+                "near 1",
+                ratio("check-redis", "redis", MIDDLE, &calls),
+            ),
+            (
                 "the empty call on the service's set-up: calls/s over tonic's as it comes",
                 "about 1.9 (234k over 124k)",
                 ratio("empty", "tonic", MIDDLE, &calls),

@@ -75,14 +75,25 @@ pub(crate) fn all() -> Vec<Subject> {
     let steady = |subject| Subject { steady: true, ..subject };
     let middle = |subject| Subject { scale: Scale::Middle, ..subject };
     let usual = Load::Authorize { teams: Shape::USUAL.teams };
+    let identified = Load::Identified { teams: Shape::USUAL.teams };
+    let check = Load::Check { teams: Shape::USUAL.teams };
     let (embedded, redis) = (Target::Embedded(Shape::USUAL), Target::Redis(Shape::USUAL));
     let mut all = vec![
         steady(subject("empty", "empty call", Target::Empty, Load::Empty, None)),
         subject("tonic", "empty call, tonic as it comes", Target::Default, Load::Empty, Some("empty")),
         steady(subject("embedded", "Authorize, embedded", embedded, usual, Some("empty"))),
+        middle(subject(
+            "embedded-id",
+            "Authorize with a request id, embedded",
+            embedded,
+            identified,
+            Some("embedded"),
+        )),
+        steady(subject("check", "Check, embedded", embedded, check, Some("embedded"))),
         subject("embedded-pair", "Authorize + RecordUsage, embedded", embedded, Load::Pair, Some("empty")),
         steady(subject("minimal", "minimal service on Redis", Target::Minimal, Load::Minimal, None)),
         steady(subject("redis", "Authorize, Redis", redis, usual, Some("minimal"))),
+        subject("check-redis", "Check, Redis", redis, check, Some("redis")),
         subject("redis-pair", "Authorize + RecordUsage, Redis", redis, Load::Pair, Some("minimal")),
         subject("script", "the script of Authorize alone, pipelined", Target::Script, Load::Minimal, None),
         middle(subject("team", "denied, unknown team, Redis", redis, Load::UnknownTeam, Some("embedded"))),

@@ -1,5 +1,6 @@
 //! The hot path: policy → reserve → decision; price → settle.
 
+mod charge;
 mod key_change;
 mod key_report;
 mod keyring;
@@ -272,7 +273,7 @@ impl<S: Store + Clone> Authorizer<S> {
             valid: plan.valid.clone(),
             ttl_ms: plan.ttl_ms(),
             late_ms: LATE_MS,
-            note: ticket::note(policy, plan)?,
+            note: ticket::note(policy, plan, request.attempt)?,
             dry_run: request.dry_run,
         })
     }

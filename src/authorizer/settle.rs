@@ -7,22 +7,23 @@ use tracing::{error, info, warn};
 
 use super::{
     ATTEMPTS, Authorizer, Failure, LATE_MS,
+    charge::Charge,
     spend::BudgetState,
     ticket::{self, Ticket},
 };
 use crate::{
     domain::{
-        Timestamp,
+        MAX_AMOUNT, Timestamp,
+        counter::Hold,
         limit::{Limit, Quantity, Scope, Threshold, Window, upstream_gate},
         money::NanoUsd,
         plan::{self, Plan},
-        policy::{OnUnsettled, Policy},
-        price::PriceError,
+        policy::Policy,
         request::{Caller, Outcome, Unreserved, Usage},
     },
     store::{
-        Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement, SpendAmounts,
-        SpendKey, Store, StoreError,
+        Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement, Store,
+        StoreError,
     },
 };
 
@@ -72,16 +73,6 @@ struct Receipt {
     cost: NanoUsd,
 }
 
-/// What one request is charged.
-struct Charge {
-    cost: NanoUsd,
-    tokens: u64,
-    audio_ms: u64,
-    requests: u64,
-    /// For the spend report.
-    usage: Usage,
-}
-
 impl<S: Store + Clone> Authorizer<S> {
     /// Books the usage of a reservation.
     ///
@@ -116,7 +107,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let plan = plan::compile_unreserved(&policy, subject, now, &today)
                 .map_err(|violation| unbookable(violation, &subject.caller))?;
             let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
-            let note = ticket::note(&policy, &plan)?;
+            let note = ticket::note(&policy, &plan, 0)?;
             // What cannot be booked must not leave a reservation behind.
             Charge::of(&Ticket::from_bytes(&note)?, usage.clone(), outcome)?;
             let reserve = reserve_unreserved(id, &plan, note);
@@ -145,6 +136,68 @@ impl<S: Store + Clone> Authorizer<S> {
             }
         }
         Err(StoreError::Unavailable.into())
+    }
+
+    /// Gives back the reservation that `attempt` made and nobody was told of, as if it had never been. Whatever else is under
+    /// the id stays.
+    ///
+    /// # Errors
+    /// Where there is none (yet), or the store does not answer.
+    pub async fn give_back(&self, id: ReservationId, attempt: u64) -> Result<(), Failure> {
+        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+        if record.settlement.is_none() && ticket::is_of(&record.note, attempt) {
+            self.book(id, record, None, Outcome::NotSent, 0).await?;
+        }
+        Ok(())
+    }
+
+    /// Books the usage of a reservation that had been given back although its request was sent: for the same team, key and
+    /// user, at the same price, on the same day, and once however often it is told.
+    ///
+    /// # Errors
+    /// Where the reservation is not known any more, or the usage cannot be priced or booked.
+    pub async fn settle_given_back(
+        &self,
+        id: ReservationId,
+        usage: Option<Usage>,
+        outcome: Outcome,
+    ) -> Result<Booked, Failure> {
+        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+        let ticket = Ticket::from_bytes(&record.note)?;
+        let holds = record.holds.iter().zip(&ticket.quantities).map(|(hold, quantity)| Hold {
+            limit: MAX_AMOUNT,
+            kept: 0,
+            expiring: u64::from(*quantity == Quantity::Requests),
+            ..hold.clone()
+        });
+        // No `request_id` holds a control character, so none gives this id.
+        let again = ticket::derived_id(&ticket.team, &format!("\u{1}{id}"));
+        let reserve = Reserve {
+            id: again,
+            may_repeat: true,
+            fingerprint: 0,
+            holds: holds.collect(),
+            gates: Vec::new(),
+            valid: Timestamp(0)..Timestamp(MAX_AMOUNT),
+            ttl_ms: plan::RESERVATION_TTL_MS,
+            late_ms: LATE_MS,
+            note: record.note.clone(),
+            dry_run: false,
+        };
+        let (holds, note) = (Arc::clone(&reserve.holds), reserve.note.clone());
+        let record = match self.store.reserve(reserve).await? {
+            Reserved::Granted { now, .. } => Record {
+                fingerprint: 0,
+                reserved_at: now,
+                expires_at: now.plus(plan::RESERVATION_TTL_MS),
+                holds,
+                note,
+                settlement: None,
+            },
+            Reserved::Repeated(record) => record,
+            Reserved::OutOfDate { .. } | Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
+        };
+        self.book(again, record, usage, outcome, 0).await
     }
 
     async fn book(
@@ -242,99 +295,6 @@ fn unbookable(violation: crate::domain::decision::Violation, caller: &Caller) ->
         (Reason::InvalidKey, _) | (Reason::UnknownTeam, _) => Failure::UnknownKey,
         (Reason::StoreUnavailable, _) => StoreError::Unavailable.into(),
         _ => Failure::NotPriced(violation.message),
-    }
-}
-
-impl Charge {
-    /// The stated charge of every outcome.
-    fn of(ticket: &Ticket, usage: Option<Usage>, outcome: Outcome) -> Result<Self, Failure> {
-        let requests = u64::from(outcome != Outcome::NotSent);
-        let nothing = Self { cost: NanoUsd::ZERO, tokens: 0, audio_ms: 0, requests, usage: Usage::default() };
-        match (outcome, usage) {
-            (Outcome::RateLimited | Outcome::NotSent, _) | (Outcome::Failed, None) => Ok(nothing),
-            (Outcome::Completed | Outcome::Aborted | Outcome::Failed, Some(usage)) => Ok(Self {
-                cost: ticket.rates.cost(ticket.operation, &usage).map_err(price_failure)?,
-                tokens: usage.input_tokens.saturating_sub(usage.cached_input_tokens) + usage.output_tokens,
-                audio_ms: usage.audio_ms,
-                requests,
-                usage,
-            }),
-            (Outcome::Completed | Outcome::Aborted, None) => Self::unsettled(ticket, nothing),
-        }
-    }
-
-    /// Nobody knows what was used: the team's rule for reservations that were never settled decides.
-    fn unsettled(ticket: &Ticket, nothing: Self) -> Result<Self, Failure> {
-        let size = &ticket.size;
-        let input = Usage {
-            input_tokens: size.input_tokens,
-            audio_ms: size.audio_ms,
-            characters: size.characters,
-            ..Usage::default()
-        };
-        match ticket.on_unsettled {
-            OnUnsettled::Release => Ok(nothing),
-            OnUnsettled::ChargeInput => Ok(Self {
-                cost: ticket.rates.input_only(ticket.operation, size).map_err(price_failure)?,
-                tokens: size.input_tokens,
-                audio_ms: size.audio_ms,
-                usage: input,
-                ..nothing
-            }),
-            OnUnsettled::ChargeReserved => Ok(Self {
-                cost: ticket.cost,
-                tokens: size.input_tokens + ticket.max_output_tokens,
-                audio_ms: size.audio_ms,
-                usage: Usage { output_tokens: ticket.max_output_tokens, ..input },
-                ..nothing
-            }),
-        }
-    }
-
-    const fn of_quantity(&self, quantity: Quantity) -> u64 {
-        match quantity {
-            Quantity::Requests => self.requests,
-            Quantity::Tokens => self.tokens,
-            Quantity::AudioMilliseconds => self.audio_ms,
-            Quantity::NanoUsd => self.cost.nanos(),
-            Quantity::RequestsInFlight => 0,
-        }
-    }
-
-    /// One line for the team, one for the organization; none for what never was sent.
-    fn lines(&self, ticket: &Ticket) -> Vec<(SpendKey, SpendAmounts)> {
-        if self.requests == 0 {
-            return Vec::new();
-        }
-        let amounts = SpendAmounts {
-            cost_nanos: self.cost.nanos(),
-            requests: self.requests,
-            input_tokens: self.usage.input_tokens,
-            cached_input_tokens: self.usage.cached_input_tokens,
-            output_tokens: self.usage.output_tokens,
-            reasoning_tokens: self.usage.reasoning_tokens,
-            audio_ms: self.usage.audio_ms,
-            characters: self.usage.characters,
-        };
-        let line = |team: Arc<str>, key: Arc<str>| SpendKey {
-            month: ticket.month,
-            team,
-            day: ticket.day,
-            model: ticket.model.clone(),
-            key,
-        };
-        vec![
-            (line(ticket.team.clone(), ticket.key.clone()), amounts),
-            (line(Arc::from(""), Arc::from("")), amounts),
-        ]
-    }
-}
-
-fn price_failure(error: PriceError) -> Failure {
-    match error {
-        PriceError::UnknownTool(_) => Failure::UnknownTool(error.to_string()),
-        PriceError::Overflow => Failure::Store(StoreError::Overflow),
-        PriceError::NotPriced { .. } => Failure::NotPriced(error.to_string()),
     }
 }
 

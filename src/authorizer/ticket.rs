@@ -52,7 +52,8 @@ impl Ticket {
 }
 
 /// The ticket of a plan, written without building one: this is on the hot path.
-pub(super) fn note(policy: &Policy, plan: &Plan<'_>) -> Result<Bytes, Failure> {
+/// Where an attempt is named, the note ends with it.
+pub(super) fn note(policy: &Policy, plan: &Plan<'_>, attempt: u64) -> Result<Bytes, Failure> {
     let who = &plan.who;
     // Field by field as in `Ticket`; a tuple is written as its fields are.
     let identity = (&*who.team.name, who.key.map_or("", |key| &key.name), &*plan.model.name, plan.operation);
@@ -60,7 +61,17 @@ pub(super) fn note(policy: &Policy, plan: &Plan<'_>) -> Result<Bytes, Failure> {
     let dates = (plan.month, plan.day);
     let quantities = Quantities(plan);
     let rest = (quantities, &plan.warnings, &*policy.revision);
-    encode(VERSION, &(identity, amounts, dates, rest))
+    let ticket = (identity, amounts, dates, rest);
+    match attempt {
+        0 => encode(VERSION, &ticket),
+        // Behind the ticket, where reading it does not come.
+        _ => encode(VERSION, &(ticket, attempt.to_le_bytes())),
+    }
+}
+
+/// Whether the reservation with this note was made by the attempt.
+pub(super) fn is_of(note: &[u8], attempt: u64) -> bool {
+    attempt > 0 && note.ends_with(&attempt.to_le_bytes())
 }
 
 /// What each hold of a plan counts, as a sequence.

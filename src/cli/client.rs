@@ -9,11 +9,15 @@ use clap::{
 use tokio::runtime::Builder;
 use tonic::{
     Status,
-    transport::{Channel, Endpoint},
+    transport::{Channel, ClientTlsConfig, Endpoint},
 };
 use tonic_types::StatusExt as _;
 
-use super::{keys, screen::Failure};
+use super::{
+    client_tls::{self, TlsArgs},
+    keys,
+    screen::Failure,
+};
 use crate::{
     domain::request::Operation,
     rpc::proto::{self, key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient},
@@ -31,41 +35,53 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Which service to ask.
 #[derive(Args, Clone)]
 pub(super) struct Connection {
-    /// The service's gRPC address
+    /// The service's gRPC address; https://HOST:PORT for one with TLS
     #[arg(long, value_name = "HOST:PORT", env = "TOLLGATE_ADDRESS", default_value = "127.0.0.1:50051")]
     pub(super) address: String,
     /// How long an answer may take, such as 5s; --max-wait comes on top
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::text::parse_duration)]
     pub(super) timeout: Duration,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl Connection {
     /// Connects.
     pub(super) async fn open(&self) -> Result<Client, Failure> {
-        connect(&self.address, self.timeout).await
+        self.channel().await.map(PolicyServiceClient::new)
+    }
+
+    /// Connects, for the clients of other services.
+    pub(super) async fn channel(&self) -> Result<Channel, Failure> {
+        let tls = self.tls.config_for(&self.address)?;
+        open(&self.address, tls, self.timeout).await
     }
 
     /// Connects, to manage keys.
     pub(super) async fn open_keys(&self) -> Result<KeyClient, Failure> {
-        channel(&self.address, self.timeout).await.map(KeyServiceClient::new)
+        self.channel().await.map(KeyServiceClient::new)
     }
 }
 
-/// Connects to `address`; no call takes longer than `timeout`.
+/// Connects to `address`, without TLS; no call takes longer than `timeout`.
 pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, Failure> {
-    channel(address, timeout).await.map(PolicyServiceClient::new)
+    open(address, None, timeout).await.map(PolicyServiceClient::new)
 }
 
-async fn channel(address: &str, timeout: Duration) -> Result<Channel, Failure> {
-    if address.starts_with("https://") {
-        return Err(Failure::new("this client speaks plain HTTP/2; for a service behind TLS, use grpcurl"));
-    }
-    let authority = address.trim_start_matches("http://").trim_end_matches('/');
-    let endpoint = Endpoint::from_shared(format!("http://{authority}"))
+async fn open(address: &str, tls: Option<ClientTlsConfig>, timeout: Duration) -> Result<Channel, Failure> {
+    let authority =
+        address.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{authority}"))
         .map_err(|_| Failure::new(format!("`{address}` is not an address; write HOST:PORT")))?;
-    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(timeout);
+    let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(timeout);
+    let encrypted = tls.is_some();
+    if let Some(tls) = tls {
+        endpoint = endpoint.tls_config(tls).map_err(|error| client_tls::unusable(&error))?;
+    }
     match endpoint.connect().await {
         Ok(channel) => Ok(channel),
+        Err(error) if encrypted => Err(client_tls::unreachable(authority, &error)),
         Err(_) => Err(Failure::new(format!("cannot reach {authority}: is `tollgate serve` running?"))),
     }
 }
@@ -81,7 +97,8 @@ pub(super) fn explain(status: &Status) -> Failure {
     let details = status.get_error_details();
     let fields = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
     let mut text = if fields.is_empty() {
-        format!("{}: {}", code_name(status), status.message())
+        let broken = client_tls::broken(status).unwrap_or_default();
+        format!("{}: {}{broken}", code_name(status), status.message())
     } else {
         let lines =
             fields.iter().map(|violation| format!("\n  {}: {}", violation.field, violation.description));

@@ -58,7 +58,25 @@ pub(super) fn authorize(response: &proto::AuthorizeResponse) -> Value {
         "warnings": response.warnings,
         "policyRevision": response.policy_revision,
         "degraded": response.degraded,
+        "upstreamKey": response.upstream_key,
     }))
+}
+
+/// `ListUpstreamKeysResponse`.
+pub(super) fn upstream(keys: &[proto::UpstreamKey]) -> Value {
+    let key = |key: &proto::UpstreamKey| {
+        set(json!({
+            "name": key.name,
+            "project": key.project,
+            "place": key.place,
+            "state": key.state().as_str_name(),
+            "createTime": key.create_time.as_ref().map(text::instant),
+            "lastUseTime": key.last_use_time.as_ref().map(text::instant),
+            "refuseTime": key.refuse_time.as_ref().map(text::instant),
+            "requestCount": int(key.request_count),
+        }))
+    };
+    json!({ "upstreamKeys": list(keys, key) })
 }
 
 fn violation(violation: &proto::Violation) -> Value {

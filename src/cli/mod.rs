@@ -3,6 +3,7 @@
 mod authorize;
 mod check;
 mod client;
+mod client_tls;
 mod json;
 mod keys;
 mod log_thread;
@@ -14,6 +15,7 @@ mod simulate;
 mod spend;
 mod table;
 mod text;
+mod upstream;
 
 use std::{
     io::{self, Write as _},
@@ -23,6 +25,8 @@ use std::{
 use clap::{Parser, Subcommand};
 
 use screen::{Failure, Screen};
+
+use crate::server;
 
 /// Governs an organization's use of the Groq inference API: decides before each request, books what it cost.
 #[derive(Parser)]
@@ -50,12 +54,14 @@ enum Command {
     Prices(prices::Prices),
     #[command(subcommand)]
     Keys(keys::Keys),
+    Upstream(upstream::Upstream),
     Simulate(simulate::Simulate),
 }
 
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
+    server::install_cryptography();
     let command = Cli::parse().command;
     let mut screen = Screen::stdout();
     let ended = match command {
@@ -66,6 +72,7 @@ pub fn run() -> ExitCode {
         Command::Check(command) => command.run(&mut screen),
         Command::Prices(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),
+        Command::Upstream(command) => command.run(&mut screen),
         Command::Simulate(command) => command.run(&mut screen),
     };
     match ended.and_then(|exit| Ok(screen.flush().map(|()| exit)?)) {

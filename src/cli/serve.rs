@@ -29,21 +29,22 @@ use super::{
 use crate::{
     authorizer::Shared,
     config::{
-        Finding, LogFormat, PolicySource, PolicySourceError, Reload, Settings, SettingsError, SettingsFlags,
-        StoreUrl, UpstreamKeySource,
+        ClientAuth, Finding, LogFormat, PolicySource, PolicySourceError, Reload, Settings, SettingsError,
+        SettingsFlags, StoreUrl,
     },
     domain::{
         policy::Policy,
         price::catalogue::Model,
         request::{Operation, ServiceTier, Size},
     },
-    server::{Options, Server, StartError, admin},
+    server::{ExposureError, Options, Server, StartError, TlsError, TlsSource, admin, check_exposure},
     store::{
         Store,
         clock::Clock,
         embedded::{EmbeddedStore, OpenError},
         redis::{self, RedisSettings, RedisStore},
     },
+    upstream::UpstreamKeySource,
 };
 
 /// Serves decisions until told to stop.
@@ -71,6 +72,10 @@ enum ServeError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Policy(#[from] PolicySourceError),
+    #[error(transparent)]
+    Exposure(#[from] ExposureError),
+    #[error("no TLS: {0}")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("{0}; choose another directory with --store embedded:DIRECTORY")]
@@ -100,6 +105,8 @@ impl Serve {
     fn serve(self) -> Result<(), ServeError> {
         let settings = Settings::load(self.config.as_deref(), &self.flags)?;
         let _log = start_log(&settings)?;
+        check_exposure(&settings)?;
+        let tls = settings.tls_files().map(TlsSource::open).transpose()?;
         let policy = match &settings.policy {
             Some(path) => PolicySource::open(path)?,
             None => PolicySource::example()?,
@@ -109,7 +116,7 @@ impl Serve {
             match &settings.store {
                 StoreUrl::Embedded { dir } => {
                     let store = EmbeddedStore::open(dir, Clock::System)?;
-                    serve_with(&settings, policy, move || Ok(store.clone())).await
+                    serve_with(&settings, tls, policy, move || Ok(store.clone())).await
                 }
                 StoreUrl::Redis { url, password } => {
                     let redis = RedisSettings {
@@ -122,7 +129,7 @@ impl Serve {
                         RedisStore::connect(redis.clone(), Clock::System)
                             .map_err(|error| StartError::Store(error.to_string()))
                     };
-                    serve_with(&settings, policy, connect).await
+                    serve_with(&settings, tls, policy, connect).await
                 }
             }
         })
@@ -130,7 +137,12 @@ impl Serve {
 }
 
 /// Serves on stores made by `make_store`: one for each core, and one for health and operators.
-async fn serve_with<S, F>(settings: &Settings, source: PolicySource, make_store: F) -> Result<(), ServeError>
+async fn serve_with<S, F>(
+    settings: &Settings,
+    tls: Option<TlsSource>,
+    source: PolicySource,
+    make_store: F,
+) -> Result<(), ServeError>
 where
     S: Store + Clone,
     F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
@@ -140,6 +152,7 @@ where
         listen: settings.listen,
         threads: settings.threads.unwrap_or(cores),
         drain: Duration::from_secs(settings.drain_seconds),
+        tls: tls.as_ref().map(TlsSource::grpc),
     };
     let source = Arc::new(source);
     let shared = Arc::new(Shared::new(source.policy()));
@@ -152,7 +165,8 @@ where
     if let Some(address) = settings.admin {
         let failed = |source| ServeError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let pages = admin::serve(listener, make_store()?, PolicyPage(Arc::clone(&source)));
+        let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
+        let pages = admin::serve(listener, tls, make_store()?, PolicyPage(Arc::clone(&source)));
         tokio::spawn(async move {
             if let Err(error) = pages.await {
                 error!(%error, "the admin listener failed");
@@ -163,9 +177,9 @@ where
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let upstream_key = UpstreamKeySource::start(source.policy())?;
-    let server = Server::start(&options, Clock::System, shared, upstream_key.key(), make_store)?;
-    announce(settings, &source, server.address());
+    let upstream = UpstreamKeySource::start(source.policy())?;
+    let server = Server::start(&options, Clock::System, shared, upstream.keys(), make_store)?;
+    announce(settings, &source, tls.as_ref(), server.address());
     loop {
         tokio::select! {
             _ = hangup.recv() => match source.reload() {
@@ -196,14 +210,21 @@ fn start_log(settings: &Settings) -> io::Result<LogGuard> {
 }
 
 /// Says, in a few lines, what runs and what to try.
-fn announce(settings: &Settings, source: &PolicySource, address: std::net::SocketAddr) {
+fn announce(
+    settings: &Settings,
+    source: &PolicySource,
+    tls: Option<&TlsSource>,
+    address: std::net::SocketAddr,
+) {
     let status = source.status();
     let policy = source.policy().load_full();
     let file = settings.policy.as_ref().map_or_else(
         || "the built-in example (--policy FILE for your own)".to_owned(),
         |path| path.display().to_string(),
     );
-    let admin = settings.admin.map(|a| format!("  operators http://{a}/status\n")).unwrap_or_default();
+    let scheme = if settings.admin_is_tls() { "https" } else { "http" };
+    let admin = settings.admin.map(|a| format!("  operators {scheme}://{a}/status\n")).unwrap_or_default();
+    let (target, curl, encryption) = ways_in(settings, tls, address);
     // As it was called, so that the lines work as they stand: `cargo run` puts nothing on the path.
     let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
     let teams = match policy.teams.len() {
@@ -215,23 +236,48 @@ fn announce(settings: &Settings, source: &PolicySource, address: std::net::Socke
         "Tollgate listens on {address}\n\
          \x20 policy    {file}: organization {organization}, {teams}, revision {revision}\n\
          \x20 store     {store}\n\
-         {admin}\n",
+         {encryption}{admin}\n",
         store = settings.store,
     );
     if let Some((team, model, output)) = something_to_try(&policy) {
         let _ = write!(
             text,
             "Try, in another terminal:\n\
-         \x20 {program} authorize --address {address} --team {team} --model {model} --input-tokens 1200 --max-output-tokens {output}\n\
-         \x20 {program} spend --address {address}\n\
+         \x20 {program} authorize --address {target} --team {team} --model {model} --input-tokens 1200 --max-output-tokens {output}\n\
+         \x20 {program} spend --address {target}\n\
          or with grpcurl:\n\
-         \x20 grpcurl -plaintext -d '{{\"team\":\"{team}\",\"model\":\"{model}\",\"operation\":\"OPERATION_CHAT_COMPLETION\",\"input_tokens\":1200}}' {address} tollgate.v1.PolicyService/Authorize\n\
-         \x20 grpcurl -plaintext {address} tollgate.v1.PolicyService/GetSpend\n",
+         \x20 grpcurl {curl} -d '{{\"team\":\"{team}\",\"model\":\"{model}\",\"operation\":\"OPERATION_CHAT_COMPLETION\",\"input_tokens\":1200}}' {address} tollgate.v1.PolicyService/Authorize\n\
+         \x20 grpcurl {curl} {address} tollgate.v1.PolicyService/GetSpend\n",
         );
     }
     let mut out = io::stdout().lock();
     // Nobody may be reading: the service runs all the same.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// How our own commands and grpcurl are told of the address, and the line that says what protects it.
+fn ways_in(
+    settings: &Settings,
+    tls: Option<&TlsSource>,
+    address: std::net::SocketAddr,
+) -> (String, String, String) {
+    let (Some(tls), Some(files)) = (tls, settings.tls_files()) else {
+        return (address.to_string(), "-plaintext".to_owned(), String::new());
+    };
+    let clients = match files.client_auth {
+        ClientAuth::None => "not asked for",
+        ClientAuth::Optional => "optional",
+        ClientAuth::Required => "required",
+    };
+    let mut target = format!("https://{address} --tls-ca-file CA.pem");
+    let mut curl = "-cacert CA.pem".to_owned();
+    if files.client_auth == ClientAuth::Required {
+        target.push_str(" --tls-cert-file CLIENT.pem --tls-key-file CLIENT-KEY.pem");
+        curl.push_str(" -cert CLIENT.pem -key CLIENT-KEY.pem");
+    }
+    let (cert, until) = (files.cert.display(), tls.valid_until());
+    let line = format!("  TLS       {cert}, valid until {until}; client certificates: {clients}\n");
+    (target, curl, line)
 }
 
 /// A team of the policy, a model it may chat with, and an output that it may ask for.

@@ -165,7 +165,7 @@ impl Simulate {
             .map_err(|error| Failure::new(error.to_string()))?;
         let shared = Shared::new(Arc::new(ArcSwap::new(Arc::clone(&policy))));
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let options = Options { listen, threads: 2, drain: TIMEOUT };
+        let options = Options { listen, threads: 2, drain: TIMEOUT, tls: None };
         let server = Server::start(
             &options,
             Clock::Manual(clock.clone()),

@@ -1,24 +1,41 @@
-//! Reads what a policy says of requests that come through Envoy: `[envoy]`, and `[groq]` with the place of the Groq key.
+//! Reads what a policy says of requests that come through Envoy: `[envoy]`.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     findings::did_you_mean,
     section::{Located, Section},
 };
-use crate::domain::policy::envoy::{CallerSource, EnvoyPolicy, FreeGroup, KeyPlace, OnOutage};
+use crate::domain::policy::envoy::{CallerSource, EnvoyPolicy, FreeGroup, OnOutage};
 
 const SOURCES: [&str; 4] = ["api_key", "header", "principal", "route"];
 /// The most principals of a policy, far above the workloads behind one proxy.
 const MAX_PRINCIPALS: usize = 10_000;
 /// The most bytes of a header's name or a principal.
 const MAX_BYTES: usize = 256;
+/// Headers that a request needs for something else.
+const OTHER_HEADERS: [&str; 8] = [
+    "accept",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "host",
+    "transfer-encoding",
+];
 const MAX_AUDIO_BYTES_PER_SECOND: u64 = 1_000_000;
 
 /// Reads `[envoy]`. `is_team` tells the teams of the policy.
 pub(super) fn read(section: Section<'_>, is_team: &dyn Fn(&str) -> bool) -> EnvoyPolicy {
     let default = EnvoyPolicy::default();
     let team_header = header(&section, "team_header");
+    let user_header = header(&section, "user_header");
+    if let (Some(team), Some(user)) = (&team_header, &user_header)
+        && team.value == user.value
+    {
+        section.findings.error(&user.place, "the same header as `team_header`", "");
+    }
     let principals = principals(&section, is_team);
     let callers = callers(&section, team_header, principals).unwrap_or(default.callers);
     let request_phase = section.boolean("request_phase").map(|l| l.value).unwrap_or_default();
@@ -35,7 +52,7 @@ pub(super) fn read(section: Section<'_>, is_team: &dyn Fn(&str) -> bool) -> Envo
     let outages = [("error", OnOutage::Error), ("deny", OnOutage::Deny)];
     let policy = EnvoyPolicy {
         callers,
-        user_header: header(&section, "user_header").map(|l| l.value),
+        user_header: user_header.map(|l| l.value),
         free: free(&section).unwrap_or(default.free),
         request_phase,
         include_usage: include_usage.is_some_and(|l| l.value),
@@ -44,32 +61,6 @@ pub(super) fn read(section: Section<'_>, is_team: &dyn Fn(&str) -> bool) -> Envo
     };
     section.finish();
     policy
-}
-
-/// Reads `[groq]`.
-pub(super) fn upstream_key(section: Section<'_>) -> KeyPlace {
-    let variable = section.text("key_env");
-    let file = section.text("key_file");
-    for given in [&variable, &file].into_iter().flatten().filter(|given| given.value.is_empty()) {
-        section.findings.error(&given.place, "must not be empty", "");
-    }
-    let place = match (&variable, &file) {
-        (Some(_), Some(file)) => {
-            section.findings.error(&file.place, "`key_env` is given as well", "give one of the two");
-            KeyPlace::default()
-        }
-        // Not shown: someone may have written the key itself.
-        (Some(variable), None) if variable.value.starts_with("gsk_") => {
-            let help = "the name of an environment variable, never the key itself";
-            section.findings.error(&variable.place, "not the name of a variable", help);
-            KeyPlace::default()
-        }
-        (Some(variable), None) => KeyPlace::Environment(variable.value.to_owned()),
-        (None, Some(file)) => KeyPlace::File(PathBuf::from(file.value)),
-        (None, None) => KeyPlace::default(),
-    };
-    section.finish();
-    place
 }
 
 fn callers(
@@ -147,6 +138,11 @@ fn header(section: &Section<'_>, key: &'static str) -> Option<Located<Arc<str>>>
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if value.is_empty() || value.len() > MAX_BYTES || !value.bytes().all(sound) {
         section.findings.error(&place, format!("`{value}` is not the name of a header"), "");
+        return None;
+    }
+    if OTHER_HEADERS.contains(&value.to_ascii_lowercase().as_str()) {
+        let help = "a header of its own, such as x-tollgate-team: it does not go on to Groq";
+        section.findings.error(&place, format!("`{value}` has another use"), help);
         return None;
     }
     Some(Located { value: Arc::from(value.to_ascii_lowercase()), place })

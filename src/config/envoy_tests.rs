@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use super::{said, sound};
-use crate::domain::policy::envoy::{CallerSource, FreeGroup, KeyPlace, OnOutage};
+use crate::domain::policy::{
+    envoy::{CallerSource, FreeGroup, OnOutage},
+    upstream::KeyPlace,
+};
 
 const TEAM: &str = "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"openai/gpt-oss-20b\"]\n";
 
@@ -13,7 +16,7 @@ fn reads_what_holds_for_envoy() {
         "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"*\"]\n[envoy]\n\
          callers = [\"principal\", \"header\", \"api_key\"]\nteam_header = \"X-Team\"\nuser_header = \"x-user\"\n\
          principals = { \"spiffe://acme/web\" = \"t\" }\nallow = [\"files\", \"models\"]\nrequest_phase = true\n\
-         include_usage = true\naudio_bytes_per_second = 32_000\non_outage = \"deny\"\n[groq]\nkey_file = \"/run/key\"\n",
+         include_usage = true\naudio_bytes_per_second = 32_000\non_outage = \"deny\"\n",
     );
     let envoy = &policy.envoy;
     let principals = [(Arc::from("spiffe://acme/web"), Arc::from("t"))].into();
@@ -23,13 +26,11 @@ fn reads_what_holds_for_envoy() {
     assert_eq!(envoy.free, [FreeGroup::Files, FreeGroup::Models]);
     assert!(envoy.request_phase && envoy.include_usage);
     assert_eq!((envoy.audio_bytes_per_second, envoy.on_outage), (32_000, OnOutage::Deny));
-    assert_eq!(policy.upstream_key, KeyPlace::File("/run/key".into()));
 
     let silent = sound("[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"*\"]\n");
     assert_eq!(silent.envoy.callers, [CallerSource::ApiKey]);
     assert_eq!(silent.envoy.free, [FreeGroup::Models]);
     assert!(!silent.envoy.request_phase && silent.envoy.on_outage == OnOutage::Error);
-    assert_eq!(silent.upstream_key, KeyPlace::Environment("GROQ_API_KEY".to_owned()));
 }
 
 #[test]
@@ -49,6 +50,12 @@ fn what_is_wrong_is_said_with_its_place() {
             "7:1: error: envoy.team_header: ",
             "not the name of a header",
         ),
+        ("[envoy]\nuser_header = \"Authorization\"", "6:1: error: envoy.user_header: ", "has another use"),
+        (
+            "[envoy]\ncallers = [\"header\"]\nteam_header = \"x-a\"\nuser_header = \"X-A\"",
+            "8:1: error: envoy.user_header: ",
+            "the same header as `team_header`",
+        ),
         ("[envoy]\nprincipals = { a = \"t\" }", "6:1: warning: envoy.principals: ", "never read"),
         (
             "[envoy]\ncallers = [\"principal\"]\nprincipals = { a = \"x\" }",
@@ -65,13 +72,60 @@ fn what_is_wrong_is_said_with_its_place() {
         ),
         ("[envoy]\non_outage = \"allow\"", "6:1: error: envoy.on_outage: ", "\"error\", \"deny\""),
         ("[envoy]\ncaller = []", "6:1: error: envoy.caller: ", "did you mean `callers`?"),
+    ] {
+        let text = format!("{TEAM}{text}");
+        let said = said(&text);
+        let found = said
+            .iter()
+            .any(|said| said.starts_with(&format!("policy.toml:{place}")) && said.contains(message));
+        assert!(found, "{text}\n{}\nexpected {place} … {message}", said.join("\n"));
+        assert!(!said.iter().any(|said| said.contains("gsk_secret")), "{}", said.join("\n"));
+    }
+}
+
+#[test]
+fn reads_projects() {
+    let base = "[organization]\nid = \"acme\"\n[teams.a]\nmodels = [\"*\"]\n[teams.b]\nmodels = [\"*\"]\n";
+    let policy = sound(&format!(
+        "{base}[projects.main]\nkeys = [{{ env = \"KEY\" }}, {{ file = \"/f\" }}]\n\
+         [projects.lab]\nkeys = [{{ directory = \"/d\" }}]\nteams = [\"b\"]\n"
+    ));
+    let of = |team| policy.projects.of(team).map(|project| (&*project.name, project.places.len()));
+    assert_eq!((of("a"), of("b"), of("else")), (Some(("main", 2)), Some(("lab", 1)), Some(("main", 2))));
+    assert!(policy.projects.is_declared());
+    let silent = sound(base);
+    assert_eq!(silent.projects.of("a").unwrap().places, [KeyPlace::Environment("GROQ_API_KEY".to_owned())]);
+    assert!(!silent.projects.is_declared());
+}
+
+#[test]
+fn what_is_wrong_with_projects_is_said_with_its_place() {
+    for (text, place, message) in [
+        ("[projects.main]", "5:11: error: projects.main: ", "`keys` is missing"),
+        ("[projects.Main]\nkeys = []", "5:11: error: projects.Main: ", "`Main` is not a name"),
+        ("[projects.a]\nkeys = [{}]", "6:9: error: projects.a.keys[0]: ", "names no place"),
         (
-            "[groq]\nkey_env = \"A\"\nkey_file = \"b\"",
-            "7:1: error: groq.key_file: ",
-            "`key_env` is given as well",
+            "[projects.a]\nkeys = [{ env = \"A\", file = \"b\" }]",
+            "6:22: error: projects.a.keys[0].file: ",
+            "another place is given as well",
         ),
-        ("[groq]\nkey_file = \"\"", "6:1: error: groq.key_file: ", "must not be empty"),
-        ("[groq]\nkey_env = \"gsk_secret\"", "6:1: error: groq.key_env: ", "not the name of a variable"),
+        (
+            "[projects.a]\nkeys = [{ env = \"gsk_secret\" }]",
+            "6:11: error: projects.a.keys[0].env: ",
+            "not the name of a place",
+        ),
+        ("[projects.a]\nkeys = []\nteams = [\"x\"]", "7:10: error: projects.a.teams[0]: ", "no team `x`"),
+        (
+            "[projects.a]\nkeys = []\n[projects.b]\nkeys = []",
+            "7:11: error: projects.b: ",
+            "`a` is the project of all other teams already",
+        ),
+        (
+            "[projects.a]\nkeys = []\nteams = [\"t\"]\n[projects.b]\nkeys = []\nteams = [\"t\"]",
+            "10:10: error: projects.b.teams[0]: ",
+            "`t` is of project `a` already",
+        ),
+        ("[projects.a]\nkeys = []\nteams = []", "3:8: warning: teams.t: ", "team `t` is of no project"),
     ] {
         let text = format!("{TEAM}{text}");
         let said = said(&text);

@@ -130,6 +130,6 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         keys,
         created: Arc::default(),
         envoy: declared.envoy.clone(),
-        upstream_key: declared.upstream_key.clone(),
+        projects: declared.projects.clone(),
     }
 }

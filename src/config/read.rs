@@ -12,14 +12,14 @@ use super::{
     place::Place,
     prices::{self, Override},
     section::{Located, Section},
-    values,
+    upstream, values,
 };
 use crate::domain::{
     Timestamp,
     calendar::parse_time_zone,
     limit::{Limit, Subject},
-    policy::envoy::{EnvoyPolicy, KeyPlace},
     policy::{Key, ModelPattern, OnExceed, OnUnsettled, Organization, Team},
+    policy::{envoy::EnvoyPolicy, upstream::Projects},
     request::Operation,
 };
 
@@ -33,8 +33,8 @@ pub(super) struct Declared {
     pub(super) prices: Vec<Override>,
     /// What it says of Envoy.
     pub(super) envoy: EnvoyPolicy,
-    /// Where its Groq key is.
-    pub(super) upstream_key: KeyPlace,
+    /// Its Groq projects.
+    pub(super) projects: Projects,
 }
 
 /// A team and where it is declared.
@@ -78,9 +78,10 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
     let prices = priced.filter_map(|section| prices::read(section, &organization.time_zone)).collect();
     let is_team = |name: &str| teams.iter().any(|declared| *declared.team.name == *name);
     let envoy = root.section("envoy").map(|section| envoy::read(section, &is_team)).unwrap_or_default();
-    let upstream_key = root.section("groq").map(envoy::upstream_key).unwrap_or_default();
+    let names: Vec<_> = teams.iter().map(|declared| Arc::clone(&declared.team.name)).collect();
+    let projects = upstream::read(&root, &names).unwrap_or_default();
     root.finish();
-    Some(Declared { organization, teams, prices, envoy, upstream_key })
+    Some(Declared { organization, teams, prices, envoy, projects })
 }
 
 /// Stands in for an organization that could not be read, so that the rest is still looked at.

@@ -2,42 +2,21 @@
 
 use std::{
     ffi::OsString,
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
-use figment::{
-    Figment, Metadata, Profile, Provider,
-    providers::{Format, Json, Toml},
-    value::{Dict, Map, Value},
-};
+use figment::Figment;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-use super::{document::Lines, findings::did_you_mean, store_url::StoreUrl};
-
-/// What begins every environment variable of ours.
-const PREFIX: &str = "TOLLGATE_";
-
-/// Variables of the command line (which server to ask, as whom) that are no settings of the server.
-const NOT_SETTINGS: [&str; 4] = ["config", "address", "team", "api_key"];
-
-/// Every key of [`Settings`].
-const KEYS: [&str; 10] = [
-    "listen",
-    "admin",
-    "policy",
-    "store",
-    "redis_password_file",
-    "threads",
-    "log",
-    "log_format",
-    "drain_seconds",
-    "store_deadline_ms",
-];
+use super::{
+    layer::{Layer, origin_of, read},
+    store_url::StoreUrl,
+    tls::ClientAuth,
+};
 
 /// More threads than the cores of any machine this runs on are a slip of the pen.
 const MAX_THREADS: usize = 1_024;
@@ -71,6 +50,18 @@ pub struct Settings {
     pub drain_seconds: u64,
     /// How long the store may take for one answer, in milliseconds, 1 to 60,000. Default 250.
     pub store_deadline_ms: u64,
+    /// The server's certificate, and those between it and its CA (PEM). Default none: plain connections.
+    pub tls_cert_file: Option<PathBuf>,
+    /// The certificate's private key (PEM, unencrypted).
+    pub tls_key_file: Option<PathBuf>,
+    /// The CA of client certificates (PEM).
+    pub tls_client_ca_file: Option<PathBuf>,
+    /// Whether clients have to show a certificate. Default: required where there is a CA for them, none where not.
+    pub tls_client_auth: Option<ClientAuth>,
+    /// Whether the pages for operators are served through TLS. Default: [`Settings::admin_is_tls`].
+    pub admin_tls: Option<bool>,
+    /// Whether to listen for others than this machine without what protects that. Default no.
+    pub allow_insecure_listen: bool,
 }
 
 /// How log lines look.
@@ -98,6 +89,12 @@ impl Default for Settings {
             log_format: LogFormat::default(),
             drain_seconds: 10,
             store_deadline_ms: 250,
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_client_ca_file: None,
+            tls_client_auth: None,
+            admin_tls: None,
+            allow_insecure_listen: false,
         }
     }
 }
@@ -145,6 +142,30 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "MILLISECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_deadline_ms: Option<u64>,
+    /// The server's certificate, then those of its CAs (PEM); read again when it changes [default: none, no TLS]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_cert_file: Option<String>,
+    /// The private key of the certificate (PEM, unencrypted)
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key_file: Option<String>,
+    /// The CA that client certificates have to chain to (PEM)
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_client_ca_file: Option<String>,
+    /// Whether clients show a certificate: none, optional or required [default: required with --tls-client-ca-file]
+    #[arg(long, value_name = "WHETHER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_client_auth: Option<String>,
+    /// Serve the pages for operators through TLS [default: with TLS, unless --admin is loopback]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_tls: Option<bool>,
+    /// Listen beyond loopback without TLS all the same
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_insecure_listen: Option<bool>,
 }
 
 /// Why there are no settings.
@@ -243,7 +264,7 @@ impl Settings {
         if let Err(error) = EnvFilter::try_new(&self.log) {
             return invalid("log", format!("`{}` is no filter: {error}", self.log));
         }
-        Ok(())
+        self.check_tls().or_else(|(key, reason)| invalid(key, reason.to_owned()))
     }
 
     fn read_password(&mut self, origin: &dyn Fn(&str) -> String) -> Result<(), SettingsError> {
@@ -265,116 +286,6 @@ impl Settings {
         self.store = self.store.with_password(password);
         Ok(())
     }
-}
-
-/// One source of settings.
-struct Layer {
-    kind: Kind,
-    values: Dict,
-}
-
-enum Kind {
-    File(String),
-    Environment,
-    Flags,
-}
-
-impl Layer {
-    fn file(path: &Path) -> Result<Self, SettingsError> {
-        let text = read(path)?;
-        let name = path.display().to_string();
-        let malformed = |line, reason| SettingsError::Malformed { path: name.clone(), line, reason };
-        let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-        // Only what the parser says, never the line it shows: that may hold a password.
-        let values = if json {
-            Json::from_str(&text)
-                .map_err(|e| malformed(Some(e.line()), format!("no JSON ({:?})", e.classify())))
-        } else {
-            Toml::from_str(&text).map_err(|error| {
-                let line = error.span().map(|span| Lines::of(&text).position(span.start).line);
-                malformed(line, error.message().trim().replace('\n', ", "))
-            })
-        };
-        Ok(Self { values: values?, kind: Kind::File(name) })
-    }
-
-    fn variables(all: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Self, SettingsError> {
-        let mut values = Dict::new();
-        for (name, value) in all {
-            let Some(key) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
-            let key = key.to_ascii_lowercase();
-            if NOT_SETTINGS.contains(&key.as_str()) || is_service_link(&key) {
-                continue;
-            }
-            let Ok(text) = value.into_string() else {
-                let origin = Kind::Environment.origin(&key);
-                return Err(SettingsError::Invalid { origin, reason: "not UTF-8".to_owned() });
-            };
-            let value = text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from);
-            values.insert(key, value);
-        }
-        Ok(Self { kind: Kind::Environment, values })
-    }
-
-    fn flags(flags: &SettingsFlags) -> Result<Self, SettingsError> {
-        let values = Value::serialize(flags).ok().and_then(Value::into_dict).unwrap_or_default();
-        Ok(Self { kind: Kind::Flags, values })
-    }
-
-    fn check_keys(&self) -> Result<(), SettingsError> {
-        let Some(key) = self.values.keys().find(|key| !KEYS.contains(&key.as_str())) else { return Ok(()) };
-        let help = did_you_mean(key, KEYS).unwrap_or_else(|| format!("the settings are {}", KEYS.join(", ")));
-        Err(SettingsError::Unknown { origin: self.kind.origin(key), help })
-    }
-}
-
-impl Kind {
-    fn origin(&self, key: &str) -> String {
-        match self {
-            Self::File(path) => format!("`{key}` in `{path}`"),
-            Self::Environment => format!("environment variable `{PREFIX}{}`", key.to_ascii_uppercase()),
-            Self::Flags => format!("flag `--{}`", key.replace('_', "-")),
-        }
-    }
-}
-
-impl Provider for Layer {
-    fn metadata(&self) -> Metadata {
-        match &self.kind {
-            Kind::File(path) => Metadata::from("file", Path::new(path)),
-            Kind::Environment => Metadata::named("environment"),
-            Kind::Flags => Metadata::named("flags"),
-        }
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Ok(Profile::Default.collect(self.values.clone()))
-    }
-}
-
-/// Whether Kubernetes sets this variable in every container of a namespace with a service called `tollgate`:
-/// `TOLLGATE_SERVICE_HOST`, `TOLLGATE_SERVICE_PORT_GRPC`, `TOLLGATE_PORT`, `TOLLGATE_PORT_50051_TCP_ADDR`.
-fn is_service_link(key: &str) -> bool {
-    key == "port" || ["service_host", "service_port", "port_"].iter().any(|start| key.starts_with(start))
-}
-
-/// Which setting, and where its value comes from.
-fn origin_of(figment: &Figment, key: &str) -> String {
-    let Some(metadata) = figment.find_metadata(key) else { return format!("`{key}`") };
-    let file = metadata.source.as_ref().and_then(|source| source.file_path());
-    let kind = match (file, metadata.name.as_ref()) {
-        (Some(path), _) => Kind::File(path.display().to_string()),
-        (None, "environment") => Kind::Environment,
-        (None, _) => Kind::Flags,
-    };
-    kind.origin(key)
-}
-
-fn read(path: &Path) -> Result<String, SettingsError> {
-    fs::read_to_string(path).map_err(|error| SettingsError::Unreadable {
-        path: path.display().to_string(),
-        reason: error.to_string(),
-    })
 }
 
 fn address_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {

@@ -33,6 +33,7 @@ fn later_sources_go_before_earlier_ones() {
         ("TOLLGATE_SERVICE_PORT_GRPC", "50051"),
         ("TOLLGATE_PORT", "tcp://10.0.0.1:50051"),
         ("TOLLGATE_PORT_50051_TCP_ADDR", "10.0.0.1"),
+        ("TOLLGATE_TLS_CA_FILE", "ca.pem"),
         ("HOME", "/root"),
     ]);
     let flags = SettingsFlags {
@@ -102,6 +103,43 @@ fn says_which_setting_is_wrong_and_where_it_comes_from() {
             none(),
             "`redis_password_file` in `FILE`: the store is not Redis",
         ),
+        (
+            "tls_cert_file = \"c.pem\"",
+            &[],
+            none(),
+            "`tls_cert_file` in `FILE`: a certificate needs its private key; name it in tls_key_file",
+        ),
+        (
+            "",
+            &[("TOLLGATE_TLS_KEY_FILE", "k.pem")],
+            none(),
+            "environment variable `TOLLGATE_TLS_KEY_FILE`: a key needs its certificate; name it in tls_cert_file",
+        ),
+        (
+            "",
+            &[],
+            flag(|f| f.tls_client_ca_file = Some("ca.pem".to_owned())),
+            "flag `--tls-client-ca-file`: clients show certificates only where the server has one",
+        ),
+        (
+            "tls_cert_file = \"c\"\ntls_key_file = \"k\"\ntls_client_auth = \"required\"",
+            &[],
+            none(),
+            "`tls_client_auth` in `FILE`: clients are verified against a CA; name it in tls_client_ca_file",
+        ),
+        (
+            "",
+            &[("TOLLGATE_TLS_CLIENT_AUTH", "always")],
+            none(),
+            "environment variable `TOLLGATE_TLS_CLIENT_AUTH`: ",
+        ),
+        (
+            "",
+            &[("TOLLGATE_ADMIN_TLS", "true")],
+            none(),
+            "variable `TOLLGATE_ADMIN_TLS`: there is no certificate",
+        ),
+        ("allow_insecure_listen = \"x\"", &[], none(), "`allow_insecure_listen` in `FILE`: "),
     ] {
         let file = file(text);
         let error = Settings::load_from(Some(file.path()), variables(pairs), &flags).unwrap_err().to_string();
@@ -136,8 +174,38 @@ fn reads_the_password_from_its_file() {
 }
 
 #[test]
+fn tls_is_what_its_settings_say() {
+    let text = "tls_cert_file = \"c.pem\"\ntls_key_file = \"k.pem\"";
+    let load = |more: &str, pairs: &[(&str, &str)]| {
+        let file = file(&format!("{text}\n{more}"));
+        Settings::load_from(Some(file.path()), variables(pairs), &SettingsFlags::default()).unwrap()
+    };
+    let (ca, off) = ("tls_client_ca_file = \"ca.pem\"", [("TOLLGATE_TLS_CLIENT_AUTH", "none")]);
+    for (more, pairs, expected) in [
+        ("", &[][..], ClientAuth::None),
+        (ca, &[], ClientAuth::Required),
+        (ca, &[("TOLLGATE_TLS_CLIENT_AUTH", "optional")], ClientAuth::Optional),
+        (ca, &off, ClientAuth::None),
+    ] {
+        assert_eq!(load(more, pairs).tls_files().unwrap().client_auth, expected, "{more} {pairs:?}");
+    }
+    assert_eq!(Settings::default().tls_files(), None);
+    for (more, pairs, expected) in [
+        ("", &[][..], false),
+        ("admin_tls = true", &[], true),
+        ("", &[("TOLLGATE_ADMIN", "0.0.0.0:1")], true),
+        ("", &[("TOLLGATE_ADMIN", "[::ffff:127.0.0.1]:1")], false),
+        ("admin = \"0.0.0.0:1\"", &[("TOLLGATE_ADMIN_TLS", "false")], false),
+    ] {
+        assert_eq!(load(more, pairs).admin_is_tls(), expected, "{more} {pairs:?}");
+    }
+    assert!(load("", &[("TOLLGATE_ALLOW_INSECURE_LISTEN", "true")]).allow_insecure_listen);
+    assert!(!load("", &[("TOLLGATE_TLS_CA_FILE", "of the commands")]).allow_insecure_listen);
+}
+
+#[test]
 fn every_key_is_known() {
     let error = Figment::from(("colour", 1)).extract::<Settings>().unwrap_err();
     let figment::error::Kind::UnknownField(_, known) = error.kind else { panic!("{error}") };
-    assert_eq!(known, KEYS);
+    assert_eq!(known, crate::config::layer::KEYS);
 }

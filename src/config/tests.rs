@@ -58,8 +58,8 @@ fn the_example_still_loads_without_its_comments() {
         "[envoy]",
         "callers",
         "request_phase",
-        "[groq]",
-        "key_env",
+        "[projects.main]",
+        "keys =",
     ]);
     let wanted: Vec<_> = wanted.collect();
     let line = |line: &str| {

@@ -82,7 +82,10 @@ impl AnswerReader {
     pub fn finish(self, ended: bool) -> Reading {
         let mut reading = self.reading;
         match self.kind {
-            Kind::Events(events) => reading.unreadable = events.overflowed() && reading.usage.is_none(),
+            Kind::Events(mut events) => {
+                events.finish(|data| take_event(&mut reading, data));
+                reading.unreadable = events.overflowed() && reading.usage.is_none();
+            }
             Kind::Json(body) => {
                 reading.complete = ended;
                 match Piece::parse(&body) {
@@ -158,6 +161,15 @@ mod tests {
         zipped.push(b"\x1f\x8b");
         assert!(zipped.finish(true).unreadable);
         assert!(read(&[&vec![b' '; MAX_JSON], b"{}"], "application/json", true).unreadable);
+    }
+
+    #[test]
+    fn the_last_event_needs_no_blank_line() {
+        let stream = b"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}";
+        for end in ["", "\n", "\r\n"] {
+            let reading = read(&[stream, end.as_bytes()], "text/event-stream", true);
+            assert_eq!(reading.usage.map(|usage| usage.output_tokens), Some(7), "{end:?}");
+        }
     }
 
     #[test]

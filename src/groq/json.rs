@@ -1,81 +1,125 @@
 //! Walks JSON without keeping it.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
 };
 
-/// Walks any value and adds up what a function says of each string in it; names of fields are not values. Unlike
-/// `serde`'s own way to ignore a value, it descends, so that the parser's bound on nesting holds.
+/// Walks any value and adds up what two functions say of each string in it, given the name of the field that it stands in
+/// (empty: none). Unlike `serde`'s own way to ignore a value, it descends, so that the parser's bound on nesting holds.
 #[derive(Clone, Copy)]
-pub(super) struct Sum(pub(super) fn(&str) -> u64);
+struct Walk<'n> {
+    of: [Measure; 2],
+    field: &'n str,
+}
 
-impl<'de> DeserializeSeed<'de> for Sum {
-    type Value = u64;
+type Measure = fn(field: &str, text: &str) -> u64;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = (u64, u64);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(u64, u64), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Sum {
-    type Value = u64;
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = (u64, u64);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<u64, E> {
-        Ok(0)
+    fn visit_bool<E>(self, _: bool) -> Result<(u64, u64), E> {
+        Ok((0, 0))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<u64, E> {
-        Ok(0)
+    fn visit_i64<E>(self, _: i64) -> Result<(u64, u64), E> {
+        Ok((0, 0))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<u64, E> {
-        Ok(0)
+    fn visit_u64<E>(self, _: u64) -> Result<(u64, u64), E> {
+        Ok((0, 0))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<u64, E> {
-        Ok(0)
+    fn visit_f64<E>(self, _: f64) -> Result<(u64, u64), E> {
+        Ok((0, 0))
     }
 
-    fn visit_unit<E>(self) -> Result<u64, E> {
-        Ok(0)
+    fn visit_unit<E>(self) -> Result<(u64, u64), E> {
+        Ok((0, 0))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<u64, E> {
-        Ok((self.0)(text))
+    fn visit_str<E>(self, text: &str) -> Result<(u64, u64), E> {
+        let [first, second] = self.of.map(|measure| measure(self.field, text));
+        Ok((first, second))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<u64, A::Error> {
-        let mut sum = 0_u64;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(u64, u64), A::Error> {
+        let mut sum = (0, 0);
         while let Some(part) = items.next_element_seed(self)? {
-            sum = sum.saturating_add(part);
+            sum = add(sum, part);
         }
         Ok(sum)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<u64, A::Error> {
-        let mut sum = 0_u64;
-        while entries.next_key_seed(Sum(nothing))?.is_some() {
-            sum = sum.saturating_add(entries.next_value_seed(self)?);
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(u64, u64), A::Error> {
+        let mut sum = (0, 0);
+        while let Some(field) = entries.next_key::<Cow<'_, str>>()? {
+            sum = add(sum, entries.next_value_seed(Walk { field: &field, ..self })?);
         }
         Ok(sum)
     }
 }
 
-const fn nothing(_: &str) -> u64 {
-    0
+const fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
+    (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
+}
+
+/// Adds up what a function says of each string in a value.
+#[derive(Clone, Copy)]
+pub(super) struct Sum(Measure);
+
+impl Sum {
+    /// This sum and another one, in one walk.
+    pub(super) const fn and(self, other: Self) -> Sums {
+        Sums(self, other)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Sum {
+    type Value = u64;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<u64, D::Error> {
+        self.and(SKIP).deserialize(deserializer).map(|(sum, _)| sum)
+    }
+}
+
+/// Two sums in one walk.
+#[derive(Clone, Copy)]
+pub(super) struct Sums(Sum, Sum);
+
+impl<'de> DeserializeSeed<'de> for Sums {
+    type Value = (u64, u64);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(u64, u64), D::Error> {
+        Walk { of: [self.0.0, self.1.0], field: "" }.deserialize(deserializer)
+    }
 }
 
 /// Any value, walked and forgotten.
-pub(super) const SKIP: Sum = Sum(nothing);
+pub(super) const SKIP: Sum = Sum(|_, _| 0);
 /// The characters of the text in a value.
-pub(super) const CHARACTERS: Sum = Sum(|text| u64::try_from(text.chars().count()).unwrap_or(u64::MAX));
+pub(super) const CHARACTERS: Sum = Sum(|_, text| u64::try_from(text.chars().count()).unwrap_or(u64::MAX));
+/// The bytes of the text in a value.
+const BYTES: Sum = Sum(|_, text| u64::try_from(text.len()).unwrap_or(u64::MAX));
+/// The links to what Groq would fetch: every address of an image or a file that is not itself the data.
+pub(super) const LINKS: Sum = Sum(|field, text| {
+    let names_a_place = matches!(field, "url" | "image_url" | "file_url" | "file_id" | "server_url");
+    u64::from(names_a_place && !text.starts_with("data:"))
+});
 
 /// The bytes of the text in a value: of a string, or of all strings in a list or an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +127,6 @@ pub(super) struct TextBytes(pub(super) u64);
 
 impl<'de> Deserialize<'de> for TextBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Sum(|text| u64::try_from(text.len()).unwrap_or(u64::MAX)).deserialize(deserializer).map(Self)
+        BYTES.deserialize(deserializer).map(Self)
     }
 }

@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod endpoint;
 pub mod error;
+mod fields;
 mod json;
 mod multipart;
 pub mod rate_headers;

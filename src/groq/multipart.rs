@@ -1,6 +1,7 @@
 //! Reads the fields of a multipart form; of a file, only its size.
 //!
-//! Strict on purpose: what another reader could take apart in another way is refused.
+//! Strict on purpose: what another reader could take apart in another way is refused. Some end a line at a bare line feed,
+//! so none may stand where a line could begin that matters.
 
 use super::{error::ApiError, request::GroqRequest};
 
@@ -96,7 +97,11 @@ pub(super) fn read(content_type: &str, body: &[u8]) -> Result<Form, ApiError> {
         let part = rest.strip_prefix(b"\r\n").ok_or_else(|| fault("a boundary does not end its line"))?;
         let end = find(part, delimiter.as_bytes()).ok_or_else(|| fault("the form has no end"))?;
         let (part, after) = part.split_at(end);
-        form.take(&parse_part(part)?)?;
+        let part = parse_part(part)?;
+        if hides_boundary(part.content, opening.as_bytes()) {
+            return Err(fault("a field holds its form's own boundary"));
+        }
+        form.take(&part)?;
         rest = after.get(delimiter.len()..).unwrap_or_default();
     }
     Err(fault(format!("the form has more than {MAX_PARTS} fields")))
@@ -132,6 +137,9 @@ fn parse_part(part: &[u8]) -> Result<Part<'_>, ApiError> {
     let end = find(head, BLANK_LINE).ok_or_else(|| fault("the headers of a field have no end"))?;
     let headers = head.get(..end).and_then(|headers| std::str::from_utf8(headers).ok());
     let headers = headers.ok_or_else(|| fault("the headers of a field are not UTF-8"))?;
+    if headers.split("\r\n").any(|line| line.chars().any(char::is_control)) {
+        return Err(fault("the headers of a field hold a control character"));
+    }
     let content = part.get(end + BLANK_LINE.len()..).unwrap_or_default();
     let mut dispositions = headers.split("\r\n").filter_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -143,6 +151,20 @@ fn parse_part(part: &[u8]) -> Result<Part<'_>, ApiError> {
     let (name, is_file) =
         names(disposition).ok_or_else(|| fault("a `content-disposition` cannot be read"))?;
     Ok(Part { name, is_file, content })
+}
+
+/// Whether a reader that ends lines elsewhere would find a boundary in `content`.
+fn hides_boundary(content: &[u8], opening: &[u8]) -> bool {
+    let mut from = 0;
+    while let Some(at) = content.get(from..).and_then(|rest| find(rest, opening)) {
+        let at = from + at;
+        let before = at.checked_sub(1).and_then(|before| content.get(before));
+        if matches!(before, None | Some(b'\n' | b'\r')) {
+            return true;
+        }
+        from = at + 1;
+    }
+    false
 }
 
 /// The `name` of a `content-disposition`, and whether there is a `filename`.
@@ -242,6 +264,22 @@ mod tests {
             let error = request(&form(&parts)).unwrap_err();
             assert!(error.status == 400 && error.message.contains(message), "{message}: {}", error.message);
         }
+    }
+
+    /// Many readers end a line at a bare line feed.
+    #[test]
+    fn what_a_bare_line_feed_could_hide_is_refused() {
+        let (model, file) = (("name=\"model\"", "turbo"), ("name=\"file\"; filename=\"a\"", "1"));
+        let hidden = "--XX\r\nX-A: b\nContent-Disposition: form-data; name=\"model\"\r\n\
+                      Content-Disposition: form-data; name=\"prompt\"\r\n\r\nlarge\r\n";
+        let body = [hidden.as_bytes(), &form(&[model, file])].concat();
+        assert!(request(&body).unwrap_err().message.contains("control character"));
+        for smuggled in ["audio\n--XX\nContent-Disposition: form-data", "audio\r--XX--"] {
+            let body = form(&[("name=\"file\"; filename=\"a\"", smuggled), model]);
+            assert!(request(&body).unwrap_err().message.contains("boundary"), "{smuggled}");
+        }
+        let harmless = form(&[("name=\"file\"; filename=\"a\"", "audio--XX--"), model]);
+        assert!(request(&harmless).is_ok());
     }
 
     #[test]

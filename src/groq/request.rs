@@ -3,22 +3,15 @@
 //! A body that another reader could take for something else is refused: two fields of one name, names that differ only in
 //! case (Groq's own reader may not tell them apart), anything after the end.
 
-use std::{borrow::Cow, collections::HashSet, fmt};
-
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
-use serde_json::Value;
-
 use super::{
     error::ApiError,
-    json::{CHARACTERS, SKIP},
+    fields::{self, Fields, Scalar},
     multipart,
 };
 use crate::domain::request::{Operation, ServiceTier};
 
-/// Fields of one body; the APIs have fewer than fifty.
-const MAX_FIELDS: usize = 256;
 /// Tokens, characters and choices of one request: far above any model, far below what could overflow a product.
-const MAX_COUNT: u64 = 100_000_000;
+pub(super) const MAX_COUNT: u64 = 100_000_000;
 /// Answers wanted of one request; OpenAI's own bound.
 const MAX_CHOICES: u64 = 128;
 /// As the contract of `Authorize` has it.
@@ -38,12 +31,16 @@ pub struct GroqRequest {
     pub choices: u64,
     /// Whether the answer is to be streamed.
     pub stream: bool,
+    /// Whether the model's reasoning, which is output as well, is kept from the answer.
+    pub hides_reasoning: bool,
     /// The service tier.
     pub service_tier: ServiceTier,
     /// The end user; empty: not given.
     pub user: String,
     /// What is sent as input: the bytes of the body, of which tokens are estimated.
     pub input_bytes: u64,
+    /// Whether Groq adds to the input what does not stand in the body: results of its own tools, images behind links.
+    pub has_unseen_input: bool,
     /// Tokens of input that the request itself declares (a batch).
     pub input_tokens: u64,
     /// Characters to be spoken.
@@ -64,7 +61,10 @@ pub fn read(operation: Operation, content_type: &str, body: &[u8]) -> Result<Gro
         Operation::Transcription | Operation::Translation => {
             multipart::read(content_type, body)?.request()?
         }
-        _ => fields(body)?.request(operation, body)?,
+        _ if !is_json(content_type) => {
+            return Err(ApiError::invalid("", "the body must be sent with `content-type: application/json`"));
+        }
+        _ => fields::read(body)?.request(operation, body)?,
     };
     if request.model.is_empty() {
         return Err(ApiError::invalid("model", "`model` is required"));
@@ -73,77 +73,72 @@ pub fn read(operation: Operation, content_type: &str, body: &[u8]) -> Result<Gro
         let message = format!("`model` must have at most {MAX_MODEL_BYTES} bytes and no control characters");
         return Err(ApiError::invalid("model", message));
     }
-    if request.user.len() > MAX_USER_BYTES || request.user.chars().any(char::is_control) {
-        let message = format!("`user` must have at most {MAX_USER_BYTES} bytes and no control characters");
-        return Err(ApiError::invalid("user", message));
-    }
+    check_user(&request.user)?;
     Ok(request)
 }
 
-/// The fields of a JSON body that are read. Values as they came; each is judged where it is used.
-#[derive(Debug, Default)]
-pub(super) struct Fields {
-    model: Value,
-    max_tokens: Value,
-    max_completion_tokens: Value,
-    max_output_tokens: Value,
-    n: Value,
-    stream: Value,
-    service_tier: Value,
-    user: Value,
-    metadata: Value,
-    /// Characters of the text in `input`.
-    input_characters: Option<u64>,
+/// Whether `user` may name an end user.
+///
+/// # Errors
+/// What is wrong with it, as the client is told.
+pub fn check_user(user: &str) -> Result<(), ApiError> {
+    if user.len() > MAX_USER_BYTES || user.chars().any(char::is_control) {
+        let message = format!("`user` must have at most {MAX_USER_BYTES} bytes and no control characters");
+        return Err(ApiError::invalid("user", message));
+    }
+    Ok(())
+}
+
+/// Whether a body of this type is JSON for every reader, in the one encoding that JSON has.
+fn is_json(content_type: &str) -> bool {
+    let mut parts = content_type.split(';').map(str::trim);
+    let media = parts.next().unwrap_or_default();
+    let utf8 = |part: &str| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        !name.trim().eq_ignore_ascii_case("charset")
+            || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+    };
+    media.eq_ignore_ascii_case("application/json") && parts.all(utf8)
 }
 
 impl Fields {
-    fn slot(&mut self, name: &str) -> Option<&mut Value> {
-        Some(match name {
-            "model" => &mut self.model,
-            "max_tokens" => &mut self.max_tokens,
-            "max_completion_tokens" => &mut self.max_completion_tokens,
-            "max_output_tokens" => &mut self.max_output_tokens,
-            "n" => &mut self.n,
-            "stream" => &mut self.stream,
-            "service_tier" => &mut self.service_tier,
-            "user" => &mut self.user,
-            "metadata" => &mut self.metadata,
-            _ => return None,
-        })
-    }
-
     fn request(self, operation: Operation, body: &[u8]) -> Result<GroqRequest, ApiError> {
         let mut request = GroqRequest {
-            model: text("model", &self.model)?,
+            model: self.model.text("model")?,
             choices: 1,
             service_tier: service_tier(&self.service_tier)?,
-            user: text("user", &self.user)?,
+            user: self.user.text("user")?,
+            has_unseen_input: self.has_unseen_input,
             ..GroqRequest::default()
         };
         match operation {
             Operation::Chat => {
                 let limits = [
-                    count("max_tokens", &self.max_tokens)?,
-                    count("max_completion_tokens", &self.max_completion_tokens)?,
+                    self.max_tokens.count("max_tokens")?,
+                    self.max_completion_tokens.count("max_completion_tokens")?,
                 ];
                 request.max_output_tokens = limits.into_iter().flatten().max();
-                request.choices = count("n", &self.n)?.unwrap_or(1);
+                request.choices = self.n.count("n")?.unwrap_or(1);
                 if !(1..=MAX_CHOICES).contains(&request.choices) {
                     return Err(ApiError::invalid("n", format!("`n` must be from 1 to {MAX_CHOICES}")));
                 }
-                request.stream = flag("stream", &self.stream)?;
+                request.stream = self.stream.flag("stream")?.unwrap_or(false);
+                let format = self.reasoning_format.text("reasoning_format")?;
+                let included = self.include_reasoning.flag("include_reasoning")?;
+                request.hides_reasoning = format == "hidden" || included == Some(false);
                 request.input_bytes = length(body);
             }
             Operation::Responses => {
-                request.max_output_tokens = count("max_output_tokens", &self.max_output_tokens)?;
-                request.stream = flag("stream", &self.stream)?;
+                self.is_bounded()?;
+                request.max_output_tokens = self.max_output_tokens.count("max_output_tokens")?;
+                request.stream = self.stream.flag("stream")?.unwrap_or(false);
                 request.input_bytes = length(body);
             }
             Operation::Speech => {
                 let missing = || ApiError::invalid("input", "`input` is required: the text to speak");
                 request.characters = self.input_characters.ok_or_else(missing)?.min(MAX_COUNT);
             }
-            Operation::Batch => declared(&self.metadata, &mut request)?,
+            Operation::Batch => self.declared(&mut request)?,
             Operation::Embeddings | Operation::Transcription | Operation::Translation => {
                 request.input_bytes = length(body);
             }
@@ -154,27 +149,48 @@ impl Fields {
         }
         Ok(request)
     }
-}
 
-/// What a batch is going to use stands in a file that was uploaded before, so the request has to say it.
-fn declared(metadata: &Value, request: &mut GroqRequest) -> Result<(), ApiError> {
-    let declared = |name: &str| {
-        let number = metadata.get(name).and_then(Value::as_str).and_then(|text| text.parse::<u64>().ok());
-        number.filter(|number| *number <= MAX_COUNT)
-    };
-    let model = metadata.get("tollgate_model").and_then(Value::as_str);
-    match (model, declared("tollgate_input_tokens"), declared("tollgate_max_output_tokens")) {
-        (Some(model), Some(input_tokens), Some(output)) if output > 0 => {
-            model.clone_into(&mut request.model);
-            request.input_tokens = input_tokens;
-            request.max_output_tokens = Some(output);
-            Ok(())
+    /// What a response may cost must be in the request and the answer: nothing that was kept before, nothing that goes on
+    /// after the answer.
+    fn is_bounded(&self) -> Result<(), ApiError> {
+        for (param, value) in [
+            ("previous_response_id", &self.previous_response_id),
+            ("conversation", &self.conversation),
+            ("prompt", &self.prompt),
+        ] {
+            if *value != Scalar::Null {
+                let message =
+                    format!("`{param}` brings in what is not in the request, so its cost has no bound");
+                return Err(ApiError::invalid(param, message));
+            }
         }
-        _ => Err(ApiError::invalid(
-            "metadata",
-            "a batch has to declare what all its lines use at most: `metadata` with the strings \
-             `tollgate_model`, `tollgate_input_tokens` and `tollgate_max_output_tokens`",
-        )),
+        if self.background.flag("background")? == Some(true) {
+            let message = "a response in the background has no answer that tells what it cost";
+            return Err(ApiError::invalid("background", message));
+        }
+        Ok(())
+    }
+
+    /// What a batch is going to use stands in a file that was uploaded before, so the request has to say it.
+    fn declared(self, request: &mut GroqRequest) -> Result<(), ApiError> {
+        let number = |value: &Scalar| match value {
+            Scalar::Text(text) => text.parse::<u64>().ok().filter(|number| *number <= MAX_COUNT),
+            _ => None,
+        };
+        let declared = self.metadata;
+        match (declared.model, number(&declared.input_tokens), number(&declared.max_output_tokens)) {
+            (Scalar::Text(model), Some(input_tokens), Some(output)) if output > 0 => {
+                request.model = model;
+                request.input_tokens = input_tokens;
+                request.max_output_tokens = Some(output);
+                Ok(())
+            }
+            _ => Err(ApiError::invalid(
+                "metadata",
+                "a batch has to declare what all its lines use at most: `metadata` with the strings \
+                 `tollgate_model`, `tollgate_input_tokens` and `tollgate_max_output_tokens`",
+            )),
+        }
     }
 }
 
@@ -182,135 +198,15 @@ fn length(body: &[u8]) -> u64 {
     u64::try_from(body.len()).unwrap_or(u64::MAX)
 }
 
-fn text(param: &'static str, value: &Value) -> Result<String, ApiError> {
-    match value {
-        Value::Null => Ok(String::new()),
-        Value::String(text) => Ok(text.clone()),
-        _ => Err(ApiError::invalid(param, format!("`{param}` must be a string"))),
-    }
-}
-
-fn flag(param: &'static str, value: &Value) -> Result<bool, ApiError> {
-    match value {
-        Value::Null => Ok(false),
-        Value::Bool(flag) => Ok(*flag),
-        _ => Err(ApiError::invalid(param, format!("`{param}` must be true or false"))),
-    }
-}
-
-fn count(param: &'static str, value: &Value) -> Result<Option<u64>, ApiError> {
-    match value {
-        Value::Null => Ok(None),
-        value => match value.as_u64().filter(|count| *count <= MAX_COUNT) {
-            Some(count) => Ok(Some(count)),
-            None => {
-                let message = format!("`{param}` must be a whole number from 0 to {MAX_COUNT}");
-                Err(ApiError::invalid(param, message))
-            }
-        },
-    }
-}
-
 /// The service tier that is called so; empty: not given.
-fn service_tier(value: &Value) -> Result<ServiceTier, ApiError> {
-    match text("service_tier", value)?.as_str() {
+fn service_tier(value: &Scalar) -> Result<ServiceTier, ApiError> {
+    match value.text("service_tier")?.as_str() {
         // `default` is OpenAI's word for it, which its SDKs may send.
         "" | "default" => Ok(ServiceTier::OnDemand),
         name => name.parse().map_err(|()| {
             let names = ServiceTier::ALL.map(ServiceTier::name).join(", ");
             ApiError::invalid("service_tier", format!("`service_tier` must be one of {names}"))
         }),
-    }
-}
-
-/// Reads the fields of a JSON object.
-pub(super) fn fields(body: &[u8]) -> Result<Fields, ApiError> {
-    let mut reader = Reader::default();
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let read = reader.read(&mut deserializer).and_then(|()| deserializer.end());
-    match (read, reader.fault) {
-        (Ok(()), _) => Ok(reader.fields),
-        (Err(_), Some(fault)) => Err(fault),
-        // The parser's own words may hold a part of the body; its place in it does not.
-        (Err(error), None) => Err(ApiError::invalid("", described(&error))),
-    }
-}
-
-fn described(error: &serde_json::Error) -> String {
-    let at = format!("line {}, column {}", error.line(), error.column());
-    if error.to_string().starts_with("recursion limit exceeded") {
-        return format!("the body is nested too deeply at {at}: at most 127 levels are read");
-    }
-    match error.classify() {
-        serde_json::error::Category::Eof => format!("the body is not valid JSON: it ends at {at}"),
-        serde_json::error::Category::Data => "the body must be a JSON object".to_owned(),
-        _ => format!("the body is not valid JSON at {at}"),
-    }
-}
-
-#[derive(Default)]
-struct Reader {
-    fields: Fields,
-    seen: HashSet<String>,
-    /// What is wrong, where it is not the JSON itself.
-    fault: Option<ApiError>,
-}
-
-impl Reader {
-    fn read<'de, D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-
-    /// Notes a name; an error where another reader could take it for one that is known or was seen.
-    fn name(&mut self, name: &str) -> Result<(), ApiError> {
-        let folded = folded(name);
-        if *folded != *name && self.fields.slot(&folded).is_some() {
-            let message = format!("a field's name must be written `{folded}`, in lower case");
-            return Err(ApiError::invalid("", message));
-        }
-        if self.seen.len() >= MAX_FIELDS {
-            return Err(ApiError::invalid("", format!("the body has more than {MAX_FIELDS} fields")));
-        }
-        if self.seen.insert(folded.into_owned()) {
-            return Ok(());
-        }
-        let shown = name.chars().take(64).collect::<String>();
-        Err(ApiError::invalid("", format!("the body has the field `{shown}` twice")))
-    }
-}
-
-/// A name as a reader takes it that ignores case, with the letters that only some fold (`ſ`, the Kelvin sign).
-fn folded(name: &str) -> Cow<'_, str> {
-    if name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
-        return Cow::Borrowed(name);
-    }
-    Cow::Owned(name.to_uppercase().to_lowercase())
-}
-
-impl<'de> Visitor<'de> for &mut Reader {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        while let Some(name) = entries.next_key::<Cow<'_, str>>()? {
-            if let Err(fault) = self.name(&name) {
-                self.fault = Some(fault);
-                return Err(A::Error::custom("a fault"));
-            }
-            match self.fields.slot(&name) {
-                Some(slot) => *slot = entries.next_value()?,
-                None if name == "input" => {
-                    self.fields.input_characters = Some(entries.next_value_seed(CHARACTERS)?);
-                }
-                None => {
-                    entries.next_value_seed(SKIP)?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 

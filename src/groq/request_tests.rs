@@ -3,8 +3,10 @@ use proptest::prelude::*;
 use super::*;
 
 fn chat(body: &str) -> Result<GroqRequest, ApiError> {
-    read(Operation::Chat, "application/json", body.as_bytes())
+    read(Operation::Chat, JSON, body.as_bytes())
 }
+
+const JSON: &str = "application/json; charset=UTF-8";
 
 #[test]
 fn reads_what_a_decision_needs() {
@@ -95,7 +97,82 @@ fn what_is_wrong_is_named() {
         assert!(error.message.contains(message), "{message}: {} for {:.80}", error.message, body);
         assert_eq!(error.status, 400);
     }
-    assert!(read(Operation::Chat, "", b"{\"model\":\"\xff\"}").is_err());
+    assert!(read(Operation::Chat, JSON, b"{\"model\":\"\xff\"}").is_err());
+}
+
+#[test]
+fn only_json_is_taken_for_json() {
+    for kind in [
+        "",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=X",
+        "application/json; charset=utf-7",
+        "application/jsonl",
+        "text/json",
+    ] {
+        let error = read(Operation::Chat, kind, br#"{"model":"m"}"#).unwrap_err();
+        assert!(error.message.contains("content-type"), "{kind}");
+    }
+    assert!(read(Operation::Chat, "Application/JSON;charset=\"utf-8\"", br#"{"model":"m"}"#).is_ok());
+}
+
+#[test]
+fn input_that_does_not_stand_in_the_body_is_noticed() {
+    for (body, unseen) in [
+        (r#""tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]"#, false),
+        (r#""tools":[{"type":"browser_search"}]"#, true),
+        (r#""tools":[{"function":{"name":"f"}}]"#, true),
+        (r#""tools":null"#, false),
+        (
+            r#""messages":[{"content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]}]"#,
+            false,
+        ),
+        (r#""messages":[{"content":[{"type":"image_url","image_url":{"url":"https://x/y.png"}}]}]"#, true),
+        (r#""messages":[{"content":"see https://x/y.png"}]"#, false),
+        (r#""input":[{"content":[{"type":"input_image","image_url":"http://x"}]}]"#, true),
+        (r#""input":[{"content":[{"type":"input_file","file_id":"f"}]}]"#, true),
+    ] {
+        let request = chat(&format!(r#"{{"model":"m",{body}}}"#)).unwrap();
+        assert_eq!(request.has_unseen_input, unseen, "{body}");
+    }
+    assert!(chat(r#"{"model":"m","tools":"x"}"#).unwrap_err().message.contains("`tools` cannot be read"));
+}
+
+#[test]
+fn a_response_brings_everything_with_it() {
+    for (field, param) in [
+        (r#""previous_response_id":"r""#, "previous_response_id"),
+        (r#""conversation":{"id":"c"}"#, "conversation"),
+        (r#""prompt":{"id":"p"}"#, "prompt"),
+        (r#""background":true"#, "background"),
+    ] {
+        let body = format!(r#"{{"model":"m","input":"x",{field}}}"#);
+        assert_eq!(read(Operation::Responses, JSON, body.as_bytes()).unwrap_err().param, param);
+    }
+    let body = br#"{"model":"m","input":"x","previous_response_id":null,"background":false}"#;
+    assert!(read(Operation::Responses, JSON, body).is_ok());
+}
+
+#[test]
+fn hidden_reasoning_is_noticed() {
+    for (field, hides) in [
+        (r#""include_reasoning":false"#, true),
+        (r#""include_reasoning":true"#, false),
+        (r#""reasoning_format":"hidden""#, true),
+        (r#""reasoning_format":"parsed""#, false),
+    ] {
+        assert_eq!(chat(&format!(r#"{{"model":"m",{field}}}"#)).unwrap().hides_reasoning, hides, "{field}");
+    }
+}
+
+#[test]
+fn whatever_a_field_holds_only_small_values_are_kept() {
+    let long = "x".repeat(1 << 20);
+    let read = fields::read(format!(r#"{{"user":[{}0],"model":"{long}"}}"#, "[0],".repeat(1000)).as_bytes());
+    let fields = read.unwrap();
+    assert_eq!(fields.user, Scalar::Other);
+    assert!(matches!(fields.model, Scalar::Text(text) if text.len() == 1024));
 }
 
 #[test]
@@ -116,8 +193,8 @@ proptest! {
     fn a_cut_body_is_refused(content in ".{0,40}", cut in any::<prop::sample::Index>()) {
         let body = serde_json::json!({"model": "m", "messages": [{"role": "user", "content": content}]});
         let body = body.to_string().into_bytes();
-        prop_assert!(read(Operation::Chat, "", &body).is_ok());
-        prop_assert!(read(Operation::Chat, "", &body[..cut.index(body.len())]).is_err());
+        prop_assert!(read(Operation::Chat, JSON, &body).is_ok());
+        prop_assert!(read(Operation::Chat, JSON, &body[..cut.index(body.len())]).is_err());
     }
 
     /// No bytes panic.
@@ -125,6 +202,7 @@ proptest! {
     fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
         for operation in Operation::ALL {
             let _ = read(operation, "multipart/form-data; boundary=XX", &body);
+            let _ = read(operation, JSON, &body);
             let form = [b"--XX\r\n".as_slice(), &body, b"\r\n--XX--"].concat();
             let _ = read(operation, "multipart/form-data; boundary=XX", &form);
         }

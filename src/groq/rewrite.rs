@@ -5,7 +5,7 @@ use std::{fmt, ops::Range};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{error::ApiError, request};
+use super::{error::ApiError, fields, request};
 use crate::domain::request::Operation;
 
 /// What a request is to ask Groq for.
@@ -104,7 +104,7 @@ impl Edits<'_> {
             return Ok(());
         }
         // Its own two fields of one name are refused by the same reader.
-        request::fields(options.get().as_bytes()).map_err(|fault| {
+        fields::read(options.get().as_bytes()).map_err(|fault| {
             ApiError::invalid("stream_options", format!("`stream_options`: {}", fault.message))
         })?;
         let inner = raw_fields(options.get().as_bytes())?;

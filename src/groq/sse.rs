@@ -43,6 +43,13 @@ impl SseReader {
         }
     }
 
+    /// The stream is over. What came of an event without the blank line after it is given to `event` as well: the standard
+    /// drops it, but it was said.
+    pub(super) fn finish(&mut self, mut event: impl FnMut(&[u8])) {
+        self.end_line(&mut event);
+        self.end_line(&mut event);
+    }
+
     /// Whether an event was too large to be read.
     pub(super) const fn overflowed(&self) -> bool {
         self.overflowed

@@ -11,42 +11,43 @@ const MAX_COUNT: u64 = 100_000_000;
 /// Audio of one request: 100 hours, as the contract has it.
 const MAX_AUDIO_MS: u64 = 100 * 3_600_000;
 
-/// An answer, or one event of a streamed one: of chat, responses, embeddings or audio. What is not read is skipped.
+/// An answer, or one event of a streamed one: of chat, responses, embeddings or audio. Each field is read by itself, so that
+/// one of an odd form does not hide another; what is not read is skipped.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 pub(super) struct Piece<'a> {
     /// Of an event of the Responses API.
     #[serde(rename = "type")]
-    kind: Option<String>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-    x_groq: Option<XGroq<'a>>,
-    choices: Option<Vec<Choice>>,
-    /// Of the event that ends a response.
-    response: Option<Inner<'a>>,
+    kind: Raw<'a>,
+    usage: Raw<'a>,
+    x_groq: Raw<'a>,
+    choices: Raw<'a>,
+    /// Of an event that tells of a whole response.
+    response: Raw<'a>,
     /// Of an event that carries text: a string.
-    delta: TextBytes,
+    delta: Raw<'a>,
     /// The text of a transcription, or the output of a response.
-    text: TextBytes,
-    output: TextBytes,
+    text: Raw<'a>,
+    output: Raw<'a>,
     /// Seconds of audio.
-    duration: Option<Number>,
-    error: Option<&'a RawValue>,
+    duration: Raw<'a>,
+    error: Raw<'a>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct XGroq<'a> {
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
+/// A value as it stands; `None`: not there, or `null`.
+type Raw<'a> = Option<&'a RawValue>;
+
+/// The value, if it has the form.
+fn as_form<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> Option<T> {
+    serde_json::from_str(raw?.get()).ok()
 }
 
+/// What stands in `x_groq` or `response`.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
 struct Inner<'a> {
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
+    usage: Raw<'a>,
+    error: Raw<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -81,7 +82,7 @@ struct Function {
 /// Usage under the names of either API.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Raw {
+struct Counts {
     #[serde(alias = "input_tokens")]
     prompt_tokens: Option<u64>,
     #[serde(alias = "output_tokens")]
@@ -108,34 +109,40 @@ impl<'a> Piece<'a> {
 
     /// The usage, wherever it stands.
     pub(super) fn usage(&self) -> Option<Usage> {
-        let inner = self.response.as_ref().and_then(|response| response.usage);
-        let groq = self.x_groq.as_ref().and_then(|groq| groq.usage);
-        [self.usage, inner, groq].into_iter().flatten().find_map(read).or_else(|| {
-            let audio_ms = self.duration.as_ref().and_then(milliseconds)?;
+        let inside = |raw| as_form::<Inner<'a>>(raw).and_then(|inner| inner.usage);
+        // An event that only begins a response tells of what it will use, which is nothing yet.
+        let response = self.response.filter(|_| self.ends_stream());
+        [self.usage, inside(response), inside(self.x_groq)].into_iter().find_map(counted).or_else(|| {
+            let audio_ms = milliseconds(&as_form(self.duration)?)?;
             Some(Usage { audio_ms, ..Usage::default() })
         })
     }
 
     /// The bytes of what the model wrote. Of the Responses API's events only the deltas count: others repeat them.
     pub(super) fn output_bytes(&self) -> u64 {
-        if let Some(kind) = &self.kind {
-            return if kind.ends_with(".delta") { self.delta.0 } else { 0 };
+        let bytes = |raw| as_form::<TextBytes>(raw).unwrap_or_default().0;
+        if let Some(kind) = self.kind() {
+            return if kind.ends_with(".delta") { bytes(self.delta) } else { 0 };
         }
-        let messages = self.choices.iter().flatten().flat_map(|choice| [&choice.delta, &choice.message]);
+        let choices: Vec<Choice> = as_form(self.choices).unwrap_or_default();
+        let messages = choices.iter().flat_map(|choice| [&choice.delta, &choice.message]);
         let written = messages.flatten().map(Message::bytes).fold(0_u64, u64::saturating_add);
-        written.saturating_add(self.text.0).saturating_add(self.output.0)
+        written.saturating_add(bytes(self.text)).saturating_add(bytes(self.output))
+    }
+
+    fn kind(&self) -> Option<String> {
+        as_form(self.kind)
     }
 
     /// Whether a stream is complete with it.
     pub(super) fn ends_stream(&self) -> bool {
         let ends = ["response.completed", "response.incomplete", "response.failed"];
-        self.kind.as_deref().is_some_and(|kind| ends.contains(&kind))
+        self.kind().is_some_and(|kind| ends.contains(&kind.as_str()))
     }
 
     /// Whether it tells of an error.
     pub(super) fn is_error(&self) -> bool {
-        let groq = self.x_groq.as_ref().and_then(|groq| groq.error);
-        [self.error, groq].into_iter().flatten().any(|error| error.get() != "null")
+        self.error.is_some() || as_form::<Inner<'a>>(self.x_groq).is_some_and(|groq| groq.error.is_some())
     }
 }
 
@@ -148,8 +155,8 @@ impl Message {
 }
 
 /// The usage in `raw`; `None` where it holds none that can be meant.
-fn read(raw: &RawValue) -> Option<Usage> {
-    let raw: Raw = serde_json::from_str(raw.get()).ok()?;
+fn counted(raw: Raw<'_>) -> Option<Usage> {
+    let raw: Counts = as_form(raw)?;
     if raw.prompt_tokens.is_none() && raw.completion_tokens.is_none() && raw.seconds.is_none() {
         return None;
     }
@@ -236,6 +243,19 @@ mod tests {
         }
         let capped = usage(r#"{"usage":{"prompt_tokens":1,"prompt_tokens_details":{"cached_tokens":5}}}"#);
         assert_eq!(capped.map(|usage| usage.cached_input_tokens), Some(1));
+    }
+
+    #[test]
+    fn an_odd_field_does_not_hide_another() {
+        for odd in
+            [r#""duration":"8.5""#, r#""x_groq":"id""#, r#""type":5"#, r#""choices":{}"#, r#""error":null"#]
+        {
+            let json = format!(r#"{{{odd},"usage":{{"prompt_tokens":5,"completion_tokens":7}}}}"#);
+            assert_eq!(usage(&json).map(|usage| usage.output_tokens), Some(7), "{odd}");
+        }
+        let begun =
+            r#"{"type":"response.created","response":{"usage":{"input_tokens":0,"output_tokens":0}}}"#;
+        assert_eq!(usage(begun), None);
     }
 
     #[test]

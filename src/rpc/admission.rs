@@ -1,7 +1,10 @@
 //! What ext_authz tells ext_proc of a request that it admitted. It travels with the request through Envoy, as the dynamic
 //! metadata of the filter, so that any replica can follow it.
 
+use std::borrow::Cow;
+
 use prost_types::{Struct, Value, value::Kind};
+use serde::{Deserialize, Serialize};
 
 use super::envoy::config::core::v3::Metadata;
 use crate::{
@@ -13,8 +16,6 @@ use crate::{
 const NAMESPACE: &str = "envoy.filters.http.ext_authz";
 /// Under which field of it.
 const FIELD: &str = "tollgate";
-/// The largest integer that a double holds exactly; no amount is larger.
-const LARGEST: f64 = 9_007_199_254_740_991.0;
 
 /// An admitted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +24,12 @@ pub(super) struct Admission {
     pub(super) team: String,
     pub(super) model: String,
     pub(super) service_tier: ServiceTier,
+    /// Names the Groq key that the request goes out with.
+    pub(super) upstream_key: String,
     pub(super) operation: Operation,
-    /// Whether the answer is to be streamed.
-    pub(super) stream: bool,
+    /// Whether all output shows as it is made, so that what was seen of an answer that was cut is what it cost: a stream, of
+    /// which nothing is hidden.
+    pub(super) shows_output: bool,
     /// How many answers are wanted.
     pub(super) choices: u64,
     /// The estimated input.
@@ -38,64 +42,84 @@ pub(super) struct Admission {
     pub(super) include_usage: bool,
 }
 
+/// The same as text. Envoy copies all of the metadata for each piece of an answer, so it is one value and not a tree, and
+/// what is zero or false is left out.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Told<'a> {
+    reservation: Cow<'a, str>,
+    #[serde(borrow)]
+    team: Cow<'a, str>,
+    #[serde(borrow)]
+    model: Cow<'a, str>,
+    service_tier: Cow<'a, str>,
+    operation: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
+    upstream_key: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    shows_output: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    choices: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    input_tokens: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    max_output_tokens: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    audio_ms: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    characters: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    include_usage: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl Admission {
     /// As dynamic metadata of ext_authz.
     pub(super) fn to_metadata(&self) -> Struct {
-        let mut fields = Struct::default();
-        let mut put = |name: &str, kind| fields.fields.insert(name.to_owned(), Value { kind: Some(kind) });
-        put("reservation", Kind::StringValue(self.reservation.to_string()));
-        put("team", Kind::StringValue(self.team.clone()));
-        put("model", Kind::StringValue(self.model.clone()));
-        put("service_tier", Kind::StringValue(self.service_tier.name().to_owned()));
-        put("operation", Kind::StringValue(self.operation.name().to_owned()));
-        put("stream", Kind::BoolValue(self.stream));
-        put("include_usage", Kind::BoolValue(self.include_usage));
-        for (name, value) in [
-            ("choices", self.choices),
-            ("input_tokens", self.input_tokens),
-            ("max_output_tokens", self.max_output_tokens),
-            ("audio_ms", self.audio_ms),
-            ("characters", self.characters),
-        ] {
-            #[expect(clippy::cast_precision_loss, reason = "no amount is above what a double holds exactly")]
-            put(name, Kind::NumberValue(value as f64));
-        }
+        let told = Told {
+            reservation: self.reservation.to_string().into(),
+            team: self.team.as_str().into(),
+            model: self.model.as_str().into(),
+            service_tier: self.service_tier.name().into(),
+            operation: self.operation.name().into(),
+            upstream_key: self.upstream_key.as_str().into(),
+            shows_output: self.shows_output,
+            choices: self.choices,
+            input_tokens: self.input_tokens,
+            max_output_tokens: self.max_output_tokens,
+            audio_ms: self.audio_ms,
+            characters: self.characters,
+            include_usage: self.include_usage,
+        };
+        // Strings, numbers and flags are always JSON.
+        let text = serde_json::to_string(&told).unwrap_or_default();
         let mut outer = Struct::default();
-        outer.fields.insert(FIELD.to_owned(), Value { kind: Some(Kind::StructValue(fields)) });
+        outer.fields.insert(FIELD.to_owned(), Value { kind: Some(Kind::StringValue(text)) });
         outer
     }
 
     /// From what Envoy forwards; `None` where ext_authz admitted nothing, or what came is not of this service.
     pub(super) fn from_metadata(metadata: &Metadata) -> Option<Self> {
         let told = metadata.filter_metadata.get(NAMESPACE)?.fields.get(FIELD)?;
-        let Some(Kind::StructValue(fields)) = &told.kind else { return None };
-        let kind = |name: &str| fields.fields.get(name).and_then(|value| value.kind.as_ref());
-        let text = |name| match kind(name) {
-            Some(Kind::StringValue(text)) => Some(text.as_str()),
-            _ => None,
-        };
-        let flag = |name| matches!(kind(name), Some(Kind::BoolValue(true)));
-        let number = |name| match kind(name) {
-            Some(Kind::NumberValue(number)) if (0.0..=LARGEST).contains(number) =>
-            {
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
-                Some(*number as u64)
-            }
-            _ => None,
-        };
+        let Some(Kind::StringValue(text)) = &told.kind else { return None };
+        let told: Told<'_> = serde_json::from_str(text).ok()?;
         Some(Self {
-            reservation: text("reservation")?.parse().ok()?,
-            team: text("team")?.to_owned(),
-            model: text("model")?.to_owned(),
-            service_tier: text("service_tier")?.parse().ok()?,
-            operation: text("operation")?.parse().ok()?,
-            stream: flag("stream"),
-            choices: number("choices")?,
-            input_tokens: number("input_tokens")?,
-            max_output_tokens: number("max_output_tokens")?,
-            audio_ms: number("audio_ms")?,
-            characters: number("characters")?,
-            include_usage: flag("include_usage"),
+            reservation: told.reservation.parse().ok()?,
+            team: told.team.into_owned(),
+            model: told.model.into_owned(),
+            service_tier: told.service_tier.parse().ok()?,
+            operation: told.operation.parse().ok()?,
+            upstream_key: told.upstream_key.into_owned(),
+            shows_output: told.shows_output,
+            choices: told.choices,
+            input_tokens: told.input_tokens,
+            max_output_tokens: told.max_output_tokens,
+            audio_ms: told.audio_ms,
+            characters: told.characters,
+            include_usage: told.include_usage,
         })
     }
 }
@@ -108,13 +132,14 @@ mod tests {
     fn what_is_told_arrives() {
         let admission = Admission {
             reservation: ReservationId([7; 16]),
-            team: "t".to_owned(),
+            team: "t \"ü\"".to_owned(),
             model: "m".to_owned(),
             service_tier: ServiceTier::Flex,
+            upstream_key: "main/1f2e3d4c".to_owned(),
             operation: Operation::Responses,
-            stream: true,
+            shows_output: true,
             choices: 2,
-            input_tokens: 9_007_199_254_740_991,
+            input_tokens: u64::MAX,
             max_output_tokens: 3,
             audio_ms: 4,
             characters: 5,
@@ -123,7 +148,11 @@ mod tests {
         let mut metadata = Metadata::default();
         assert_eq!(Admission::from_metadata(&metadata), None);
         metadata.filter_metadata.insert(NAMESPACE.to_owned(), admission.to_metadata());
-        assert_eq!(Admission::from_metadata(&metadata), Some(admission));
+        assert_eq!(Admission::from_metadata(&metadata), Some(admission.clone()));
+        let small =
+            Admission { shows_output: false, include_usage: false, choices: 0, audio_ms: 0, ..admission };
+        metadata.filter_metadata.insert(NAMESPACE.to_owned(), small.to_metadata());
+        assert_eq!(Admission::from_metadata(&metadata), Some(small));
         metadata.filter_metadata.insert(NAMESPACE.to_owned(), Struct::default());
         assert_eq!(Admission::from_metadata(&metadata), None);
     }

@@ -1,7 +1,8 @@
-//! Requests of `KeyService`: every bound is checked here, and every breach is named.
+//! Secrets of virtual keys, and requests of `KeyService`: every bound is checked here, and every breach is named.
 
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
 use super::{
@@ -14,11 +15,14 @@ use crate::{
     authorizer::{KeyChange, KeyQuery, NewKey, Replaced},
     domain::{
         MAX_AMOUNT, Timestamp,
-        keys::{KeyLimits, SecretId},
+        keys::{KeyLimits, SecretId, is_mistyped},
         money::NanoUsd,
+        request::Caller,
     },
 };
 
+/// Bytes of a secret.
+pub(super) const MAX_KEY_BYTES: usize = 512;
 /// Bytes of a key's name.
 const MAX_NAME_BYTES: usize = 64;
 /// Paths of one update: more than there are fields.
@@ -30,6 +34,15 @@ const MAX_OVERLAP: Duration = Duration::from_secs(90 * 24 * 3600);
 const NANOS_PER_DOLLAR: u64 = 1_000_000_000;
 /// The last instant of the year 9999, which is where a timestamp ends.
 const MAX_SECONDS: i64 = 253_402_300_799;
+
+/// Whom the secret of a virtual key names; `None` where it can be no secret. The secret goes no further.
+pub(super) fn key_caller(secret: &str) -> Option<Caller> {
+    let sound = (1..=MAX_KEY_BYTES).contains(&secret.len());
+    sound.then(|| match is_mistyped(secret) {
+        true => Caller::Mistyped,
+        false => Caller::Key(Sha256::digest(secret.as_bytes()).into()),
+    })
+}
 
 /// A well-formed `RotateKeyRequest`.
 pub(super) struct Rotation {

@@ -3,7 +3,7 @@
 use tonic::{Request, Response, Status};
 
 use super::{
-    key_answer, key_parse,
+    Peer, key_answer, key_parse,
     proto::{
         CreateKeyRequest, CreateKeyResponse, GetKeyRequest, GetKeyResponse, ListKeysRequest,
         ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RotateKeyRequest, RotateKeyResponse,
@@ -32,7 +32,7 @@ impl<S> KeyRpc<S> {
 
 /// Whether the caller may manage keys: as long as nobody says who calls, only from this machine.
 fn permit<T>(request: Request<T>) -> Result<T, Status> {
-    let local = request.remote_addr().is_some_and(|peer| peer.ip().to_canonical().is_loopback());
+    let local = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_loopback);
     if local {
         Ok(request.into_inner())
     } else {
@@ -112,7 +112,7 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
 
 #[cfg(test)]
 mod tests {
-    use tonic::{Code, transport::server::TcpConnectInfo};
+    use tonic::Code;
 
     use super::*;
 
@@ -121,8 +121,7 @@ mod tests {
         let from = |peer: Option<&str>| {
             let mut request = Request::new(());
             if let Some(peer) = peer {
-                let remote_addr = Some(peer.parse().unwrap());
-                request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr });
+                request.extensions_mut().insert(Peer::plain(Some(peer.parse().unwrap())));
             }
             permit(request).map_err(|status| status.code())
         };

@@ -1,5 +1,6 @@
 //! The gRPC services: the only place that sees protobuf.
 
+mod admin_service;
 mod admission;
 mod answer;
 mod codec;
@@ -9,13 +10,16 @@ mod key_answer;
 mod key_parse;
 mod key_service;
 mod parse;
+mod peer;
 mod policy_service;
 mod settling;
 mod status;
 
-pub use ext_authz::CheckRpc;
+pub use admin_service::AdminRpc;
+pub use ext_authz::{Asking, CheckRpc};
 pub use ext_proc::ProcessRpc;
 pub use key_service::KeyRpc;
+pub use peer::Peer;
 pub use policy_service::PolicyRpc;
 pub use settling::Settling;
 

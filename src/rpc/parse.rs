@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
 use super::{
+    key_parse::{MAX_KEY_BYTES, key_caller},
     proto::{self, authorize_request, record_usage_request},
     status::{FieldErrors, MALFORMED},
 };
@@ -13,7 +13,6 @@ use crate::{
     authorizer::SpendQuery,
     domain::{
         calendar,
-        keys::is_mistyped,
         request::{
             AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, ToolUsage, Unreserved, Usage,
             tokens_of_bytes,
@@ -39,10 +38,13 @@ const MAX_TOOL_CALLS: u64 = 1_000_000;
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 const MAX_LABELS: usize = 16;
 pub(super) const MAX_TEAM_BYTES: usize = 128;
-const MAX_KEY_BYTES: usize = 512;
 const MAX_USER_BYTES: usize = 256;
 const MAX_REQUEST_ID_BYTES: usize = 128;
 const MAX_MODEL_BYTES: usize = 256;
+/// A project's name, a slash and a digest.
+const MAX_UPSTREAM_KEY_BYTES: usize = 128;
+/// The HTTP status with which Groq refuses a key.
+const UNAUTHORIZED: i32 = 401;
 const MAX_LABEL_KEY_BYTES: usize = 64;
 const MAX_LABEL_VALUE_BYTES: usize = 256;
 
@@ -79,6 +81,7 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
             service_tier,
             size,
             fixed_output: false,
+            attempt: 0,
             max_wait_ms,
             dry_run: request.dry_run,
             labels: request.labels,
@@ -97,6 +100,8 @@ pub(super) struct Report {
     pub(super) outcome: Outcome,
     /// How long Groq said to wait, in milliseconds.
     pub(super) upstream_delay_ms: u64,
+    /// The name of the Groq key that Groq refused.
+    pub(super) refused_key: Option<String>,
 }
 
 /// What a report is about.
@@ -120,6 +125,7 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
     if upstream_delay_ms > 0 && outcome.is_some_and(|outcome| outcome != Outcome::RateLimited) {
         errors.add("upstream_retry_delay", "only with OUTCOME_RATE_LIMITED");
     }
+    let refused_key = errors.refused_key(request.upstream_status, request.upstream_key, outcome);
     let subject = if request.reservation_id.is_empty() {
         let caller = match request.caller {
             Some(record_usage_request::Caller::Team(team)) => errors.team("team", team),
@@ -142,7 +148,7 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
     };
     match (subject, outcome) {
         (Some(subject), Some(outcome)) if errors.is_empty() => {
-            Ok(Report { subject, usage, outcome, upstream_delay_ms })
+            Ok(Report { subject, usage, outcome, upstream_delay_ms, refused_key })
         }
         _ => Err(errors.into_status()),
     }
@@ -176,15 +182,6 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Statu
     }
 }
 
-/// Whom the secret of a virtual key names; `None` where it can be no secret. The secret goes no further.
-pub(super) fn key_caller(secret: &str) -> Option<Caller> {
-    let sound = (1..=MAX_KEY_BYTES).contains(&secret.len());
-    sound.then(|| match is_mistyped(secret) {
-        true => Caller::Mistyped,
-        false => Caller::Key(Sha256::digest(secret.as_bytes()).into()),
-    })
-}
-
 /// The checks of single fields. Each names the field in an error and answers a harmless value in its place.
 impl FieldErrors {
     /// The team after which a page begins.
@@ -197,6 +194,17 @@ impl FieldErrors {
                 String::new()
             }
         }
+    }
+
+    /// The Groq key that Groq refused, where that is how the request failed.
+    fn refused_key(&mut self, status: i32, key: String, outcome: Option<Outcome>) -> Option<String> {
+        let key = self.text("upstream_key", key, 0, MAX_UPSTREAM_KEY_BYTES);
+        if status != 0 && !(400..=599).contains(&status) {
+            self.add("upstream_status", format!("is {status}; must be 0, or from 400 to 599"));
+        } else if status != 0 && outcome.is_some_and(|outcome| outcome != Outcome::Failed) {
+            self.add("upstream_status", "only with OUTCOME_FAILED");
+        }
+        (status == UNAUTHORIZED && !key.is_empty()).then_some(key)
     }
 
     fn missing(&mut self, field: &str, fix: &str) -> Option<Caller> {

@@ -1,5 +1,7 @@
 //! `tollgate.v1.PolicyService`.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -10,19 +12,37 @@ use super::{
     },
     status,
 };
-use crate::{authorizer::Authorizer, store::Store};
+use crate::{authorizer::Authorizer, domain::request::Caller, store::Store, upstream::UpstreamKeys};
 
 /// Serves `PolicyService` through an authorizer.
 #[derive(Clone, Debug)]
 pub struct PolicyRpc<S> {
     authorizer: Authorizer<S>,
+    upstream: Arc<UpstreamKeys>,
 }
 
 impl<S> PolicyRpc<S> {
-    /// Serves through `authorizer`.
+    /// Serves through `authorizer`; `upstream` is told of a key that Groq refuses.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>) -> Self {
-        Self { authorizer }
+    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>) -> Self {
+        Self { authorizer, upstream }
+    }
+}
+
+impl<S: Store + Clone> PolicyRpc<S> {
+    /// The name of the Groq key for a request that was allowed; empty where the policy leaves that to gateways.
+    fn upstream_key(&self, caller: &Caller) -> String {
+        let policy = self.authorizer.policy();
+        if !policy.projects.is_declared() {
+            return String::new();
+        }
+        let who = self.authorizer.who(&policy, caller).ok().and_then(Result::ok);
+        let project = who.and_then(|who| policy.projects.of(&who.team.name));
+        let key = project.and_then(|project| self.upstream.pick(&project.name));
+        key.map_or_else(String::new, |key| {
+            key.used(self.authorizer.store().now());
+            key.id.to_string()
+        })
     }
 }
 
@@ -35,15 +55,23 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         let request = parse::authorize(request.into_inner())?;
         let decided =
             self.authorizer.authorize(&request).await.map_err(|failure| status::failure(&failure))?;
-        Ok(Response::new(answer::decided(decided)))
+        let allowed = decided.outcome.is_ok() && !request.dry_run;
+        let mut answer = answer::decided(decided);
+        if allowed {
+            answer.upstream_key = self.upstream_key(&request.caller);
+        }
+        Ok(Response::new(answer))
     }
 
     async fn record_usage(
         &self,
         request: Request<RecordUsageRequest>,
     ) -> Result<Response<RecordUsageResponse>, Status> {
-        let parse::Report { subject, usage, outcome, upstream_delay_ms } =
+        let parse::Report { subject, usage, outcome, upstream_delay_ms, refused_key } =
             parse::record_usage(request.into_inner())?;
+        if let Some(key) = refused_key {
+            self.upstream.refused(&key, self.authorizer.store().now());
+        }
         let booked = match subject {
             parse::Subject::Reservation(id) => {
                 self.authorizer.settle(id, usage, outcome, upstream_delay_ms).await

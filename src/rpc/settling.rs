@@ -4,19 +4,23 @@
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, error, info, warn};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFuture},
+    task::TaskTracker,
+};
+use tracing::{debug, error, warn};
 
-use super::admission::Admission;
 use crate::{
     authorizer::{Authorizer, Booked, Failure},
-    domain::request::{Caller, Outcome, Unreserved, Usage},
+    domain::request::{Outcome, Usage},
     store::{ReservationId, Store, StoreError},
 };
 
 /// The first and the longest pause between attempts to settle while the store does not answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a reservation may still be on its way to the store after whoever made it gave up.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// How long a settlement is tried. Then the reservation's expiry decides what it is charged.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Exchanges and settlements under way on one core; each holds a few hundred bytes.
@@ -39,7 +43,10 @@ impl Report {
 #[derive(Clone, Debug, Default)]
 pub struct Settling {
     tasks: TaskTracker,
+    /// Settlements are not to wait for the store any more.
     stop: CancellationToken,
+    /// Exchanges are not to be followed any more.
+    cut: CancellationToken,
 }
 
 impl Settling {
@@ -59,24 +66,42 @@ impl Settling {
     pub(super) fn settle<S: Store + Clone>(
         &self,
         authorizer: Authorizer<S>,
-        admission: Admission,
+        id: ReservationId,
         report: Report,
     ) {
-        let id = admission.reservation;
-        self.spawn_bounded(id, settle(authorizer, admission, report, self.stop.clone()));
+        self.spawn_bounded(id, settle(authorizer, id, report, self.stop.clone()));
     }
 
-    /// Gives back a reservation, if there is one, that nobody was told of.
-    pub(super) fn release<S: Store + Clone>(&self, authorizer: Authorizer<S>, id: ReservationId) {
+    /// Ends the exchanges that are still under way, before the service itself ends.
+    pub fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Resolves when exchanges are to end.
+    pub(super) fn cut_off(&self) -> WaitForCancellationFuture<'_> {
+        self.cut.cancelled()
+    }
+
+    /// Gives back what `attempt` may have reserved under `id`, and then calls `done`.
+    pub(super) fn give_back<S: Store + Clone>(
+        &self,
+        authorizer: Authorizer<S>,
+        id: ReservationId,
+        attempt: u64,
+        done: impl FnOnce() + Send + 'static,
+    ) {
         let stop = self.stop.clone();
         self.spawn_bounded(id, async move {
-            match book(&authorizer, id, &Report::NOT_SENT, &stop).await {
-                // Mostly it was denied, or never reached the store.
-                Ok(_) | Err(Failure::UnknownReservation) => {}
-                Err(failure) => {
-                    warn!(reservation = %id, %failure, "a reservation that nobody has is left to its expiry")
-                }
+            let mut given_back = until_answered(&stop, || authorizer.give_back(id, attempt)).await;
+            if given_back == Err(Failure::UnknownReservation) {
+                // Mostly it was denied, or never reached the store; or it is still on its way there.
+                pause(&stop, ON_ITS_WAY).await;
+                given_back = until_answered(&stop, || authorizer.give_back(id, attempt)).await;
             }
+            if let Err(failure) = given_back.or_else(known) {
+                warn!(reservation = %id, %failure, "a reservation that nobody has is left to its expiry");
+            }
+            done();
         });
     }
 
@@ -92,11 +117,10 @@ impl Settling {
 
 async fn settle<S: Store + Clone>(
     authorizer: Authorizer<S>,
-    admission: Admission,
+    id: ReservationId,
     mut report: Report,
     stop: CancellationToken,
 ) {
-    let id = admission.reservation;
     let mut booked = book(&authorizer, id, &report, &stop).await;
     if let (Err(failure @ (Failure::NotPriced(_) | Failure::UnknownTool(_))), Some(_)) =
         (&booked, &report.usage)
@@ -106,8 +130,13 @@ async fn settle<S: Store + Clone>(
         report = Report { outcome: Outcome::Aborted, usage: None, ..report };
         booked = book(&authorizer, id, &report, &stop).await;
     }
+    if booked.as_ref().is_ok_and(|booked| lost_what_was_used(booked, &report)) {
+        warn!(reservation = %id, "a request was sent whose reservation had been given back; booking it anew");
+        booked =
+            until_answered(&stop, || authorizer.settle_given_back(id, report.usage.clone(), report.outcome))
+                .await;
+    }
     match booked {
-        Ok(booked) if lost_what_was_used(&booked, &report) => book_anew(&authorizer, admission, report).await,
         Ok(booked) => debug!(reservation = %id, cost_nanos = booked.cost.nanos(), "exchange settled"),
         Err(failure) => {
             error!(reservation = %id, %failure, "an exchange is not settled; its reservation's expiry decides");
@@ -115,31 +144,47 @@ async fn settle<S: Store + Clone>(
     }
 }
 
-/// Settles, and tries again for as long as the store does not answer.
 async fn book<S: Store + Clone>(
     authorizer: &Authorizer<S>,
     id: ReservationId,
     report: &Report,
     stop: &CancellationToken,
 ) -> Result<Booked, Failure> {
-    let mut pause = FIRST_PAUSE;
+    let Report { outcome, usage, upstream_delay_ms } = report;
+    until_answered(stop, || authorizer.settle(id, usage.clone(), *outcome, *upstream_delay_ms)).await
+}
+
+/// Does it, and again for as long as the store does not answer.
+async fn until_answered<T, F: Future<Output = Result<T, Failure>>>(
+    stop: &CancellationToken,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, Failure> {
+    let mut next = FIRST_PAUSE;
     let mut waited = Duration::ZERO;
     loop {
         let last = stop.is_cancelled() || waited >= PATIENCE;
-        let booked =
-            authorizer.settle(id, report.usage.clone(), report.outcome, report.upstream_delay_ms).await;
-        match booked {
+        match attempt().await {
             Err(Failure::Store(StoreError::Unavailable)) if !last => {
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    () = stop.cancelled() => {}
-                }
-                waited += pause;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause(stop, next).await;
+                waited += next;
+                next = (next * 2).min(LONGEST_PAUSE);
             }
-            booked => return booked,
+            answered => return answered,
         }
     }
+}
+
+/// Waits, unless the service stops.
+async fn pause(stop: &CancellationToken, length: Duration) {
+    tokio::select! {
+        () = tokio::time::sleep(length) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// That there is no reservation is as good as that it was given back.
+fn known(failure: Failure) -> Result<(), Failure> {
+    if failure == Failure::UnknownReservation { Ok(()) } else { Err(failure) }
 }
 
 /// Whether the reservation had been given back, as if the request had not been sent, although it was.
@@ -147,24 +192,4 @@ fn lost_what_was_used(booked: &Booked, report: &Report) -> bool {
     booked.already_recorded
         && booked.cost.nanos() == 0
         && report.usage.as_ref().is_some_and(|usage| *usage != Usage::default())
-}
-
-/// Books what was used without its reservation, once: its id makes the report one of a kind.
-async fn book_anew<S: Store + Clone>(authorizer: &Authorizer<S>, admission: Admission, report: Report) {
-    let id = admission.reservation;
-    let subject = Unreserved {
-        caller: Caller::Team(admission.team),
-        user: String::new(),
-        request_id: format!("envoy/late/{id}"),
-        model: admission.model,
-        operation: admission.operation,
-        service_tier: admission.service_tier,
-    };
-    match authorizer.settle_unreserved(&subject, report.usage, report.outcome, 0).await {
-        Ok(booked) if booked.already_recorded => {}
-        Ok(_) => {
-            info!(reservation = %id, "usage was booked apart from its reservation, which had been given back")
-        }
-        Err(failure) => error!(reservation = %id, %failure, "usage could not be booked"),
-    }
 }

@@ -1,11 +1,13 @@
-//! The admin listener: liveness, readiness and the state of the policy, over plain HTTP, apart from the gRPC port.
+//! The admin listener: liveness, readiness and the state of the policy, over HTTP, apart from the gRPC port.
 
-use std::sync::Arc;
+use std::{io, net::SocketAddr, sync::Arc};
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get, serve::Listener};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
+use tonic::transport::server::Connected as _;
 
+use super::{connection::Connection, incoming, tls::ListenerTls};
 use crate::store::Store;
 
 /// What the pages show.
@@ -23,14 +25,52 @@ struct Pages<S, T> {
 ///
 /// # Errors
 /// Where the listener fails.
-pub async fn serve<S: Store, T: Status>(listener: TcpListener, store: S, status: T) -> std::io::Result<()> {
+pub async fn serve<S: Store, T: Status>(
+    listener: TcpListener,
+    tls: Option<ListenerTls>,
+    store: S,
+    status: T,
+) -> io::Result<()> {
     let pages = Arc::new(Pages { store, status });
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<S, T>))
         .route("/status", get(show::<S, T>))
         .with_state(pages);
-    axum::serve(listener, router).await
+    match tls {
+        None => axum::serve(listener, router).await,
+        Some(tls) => {
+            let address = listener.local_addr()?;
+            let ready = incoming::start(listener, tls);
+            axum::serve(TlsListener { address, ready }, router).await
+        }
+    }
+}
+
+/// Connections whose handshake is done.
+struct TlsListener {
+    address: SocketAddr,
+    ready: mpsc::Receiver<Connection>,
+}
+
+impl Listener for TlsListener {
+    type Io = Connection;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
+        match self.ready.recv().await {
+            Some(connection) => {
+                let peer = connection.connect_info().address.unwrap_or(self.address);
+                (connection, peer)
+            }
+            // The task that listens has ended, which it does with the process.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
 }
 
 async fn ready<S: Store, T: Status>(State(pages): State<Arc<Pages<S, T>>>) -> (StatusCode, &'static str) {

@@ -6,6 +6,9 @@
 
 pub mod admin;
 mod connection;
+mod exposure;
+mod incoming;
+mod tls;
 
 use std::{
     io,
@@ -15,15 +18,12 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpSocket},
     runtime::Builder,
     sync::{mpsc, watch},
 };
-use tokio_stream::StreamExt as _;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
@@ -31,21 +31,27 @@ use tonic_health::{
 };
 use tracing::{error, info, warn};
 
+pub use exposure::{ExposureError, check_exposure};
+pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
+
+use incoming::Incoming;
+
 use crate::{
     authorizer::{Authorizer, Shared},
-    domain::upstream::UpstreamKey,
     rpc::{
-        CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Settling,
+        AdminRpc, Asking, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Settling,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
         },
         proto::{
+            admin_service_server::AdminServiceServer,
             key_service_server::KeyServiceServer,
             policy_service_server::{PolicyServiceServer, SERVICE_NAME},
         },
     },
     store::{Store, clock::Clock},
+    upstream::UpstreamKeys,
 };
 
 /// Connections that wait to be accepted, per core.
@@ -57,8 +63,13 @@ const MAX_ENVOY_BYTES: usize = 32 << 20;
 /// Calls under way on one connection: a gateway of some thousand requests in flight needs a few connections. Waiting calls
 /// (`max_wait`) count too.
 const MAX_STREAMS: u32 = 1024;
+/// Calls that a peer may give up before they were looked at; more end its connection. h2's own 20 would let a second without
+/// a core for this process, in which Envoy's calls time out, end every exchange that the connection carries.
+const MAX_GIVEN_UP: usize = MAX_STREAMS as usize;
 /// How often health asks the store.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
+/// How much of a drain is kept for settling what goes on past it.
+const LAST_SETTLEMENTS: Duration = Duration::from_secs(1);
 /// A peer that does not answer a ping for so long is gone; its streams are freed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -71,6 +82,8 @@ pub struct Options {
     pub threads: usize,
     /// How long calls under way may take to end after a stop was asked for.
     pub drain: Duration,
+    /// TLS for every connection; `None`: plain ones.
+    pub tls: Option<ListenerTls>,
 }
 
 /// Why the service cannot start.
@@ -109,15 +122,18 @@ struct Setup<F> {
     make_store: F,
     clock: Clock,
     shared: Arc<Shared>,
-    upstream_key: Arc<ArcSwapOption<UpstreamKey>>,
+    upstream: Arc<UpstreamKeys>,
+    asking: Arc<Asking>,
+    drain: Duration,
     health: HealthReporter,
     stop: watch::Receiver<bool>,
+    tls: Option<ListenerTls>,
     /// Held by every worker; closed when the last one ends.
     _ended: mpsc::Sender<()>,
 }
 
 impl Server {
-    /// Listens, and serves on threads of its own. `upstream_key` is what goes on to Groq in place of a client's credential;
+    /// Listens, and serves on threads of its own. `upstream` holds the keys that go on to Groq in place of clients' credentials;
     /// `make_store` is called once on each thread, within its runtime.
     ///
     /// # Errors
@@ -126,7 +142,7 @@ impl Server {
         options: &Options,
         clock: Clock,
         shared: Arc<Shared>,
-        upstream_key: Arc<ArcSwapOption<UpstreamKey>>,
+        upstream: Arc<UpstreamKeys>,
         make_store: F,
     ) -> Result<Self, StartError>
     where
@@ -139,9 +155,12 @@ impl Server {
             make_store,
             clock,
             shared: Arc::clone(&shared),
-            upstream_key,
+            upstream,
+            asking: Arc::default(),
+            drain: options.drain,
             health: HealthReporter::new(),
             stop: stopped,
+            tls: options.tls.clone(),
             _ended: ended_sender,
         };
         let mut address = options.listen;
@@ -240,7 +259,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, upstream_key, health, mut stop, .. } = setup;
+    let Setup { clock, shared, upstream, asking, drain, health, mut stop, tls, .. } = setup;
     let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
     let authorizer = Authorizer::new(store.clone(), clock, Arc::clone(&shared));
     let settling = Settling::default();
@@ -249,34 +268,41 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         tokio::spawn(async move { shared.follow_keys(&store, stop).await })
     });
     shared.keys_asked().await;
-    let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone()))
+    let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream)))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let keys =
         KeyServiceServer::new(KeyRpc::new(authorizer.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let check = AuthorizationServer::new(CheckRpc::new(authorizer.clone(), upstream_key, settling.clone()))
-        .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let process = ExternalProcessorServer::new(ProcessRpc::new(authorizer, settling.clone()))
-        .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let check = AuthorizationServer::new(CheckRpc::new(
+        authorizer.clone(),
+        Arc::clone(&upstream),
+        asking,
+        settling.clone(),
+    ))
+    .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let process =
+        ExternalProcessorServer::new(ProcessRpc::new(authorizer, Arc::clone(&upstream), settling.clone()))
+            .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let admin = AdminServiceServer::new(AdminRpc::new(upstream)).max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_GIVEN_UP))
         .add_service(policy)
         .add_service(keys)
         .add_service(check)
         .add_service(process)
+        .add_service(admin)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection() {
         Ok((v1, v1alpha)) => router = router.add_service(v1).add_service(v1alpha),
         Err(error) => warn!(%error, "reflection is not served"),
     }
-    let incoming = TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .map(|accepted| accepted.map(connection::Connection));
+    tokio::spawn(cut_before_the_end(settling.clone(), stop.clone(), drain));
     let stopped = async move {
         // An error means that the server was dropped: stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+    if let Err(error) = router.serve_with_incoming_shutdown(Incoming::new(listener, tls), stopped).await {
         error!(%error, "a listener failed");
     }
     settling.end().await;
@@ -292,6 +318,16 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         && watch.await.is_err()
     {
         error!("the watch over the store's health had panicked");
+    }
+}
+
+/// Answers of Groq that go on past the drain would be cut off with the service: shortly before, they are let go in good
+/// order, so that what they reserved is settled.
+async fn cut_before_the_end(settling: Settling, mut stop: watch::Receiver<bool>, drain: Duration) {
+    // An error means that the server was dropped: there is no drain.
+    if stop.wait_for(|stop| *stop).await.is_ok() {
+        tokio::time::sleep(drain.saturating_sub(LAST_SETTLEMENTS.min(drain / 4))).await;
+        settling.cut();
     }
 }
 

@@ -11,23 +11,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use tempfile::TempDir;
 use tollgate::{
     authorizer::Shared,
     config::parse_policy_at,
-    domain::{Timestamp, policy::Policy, upstream::UpstreamKey},
+    domain::{Timestamp, policy::Policy},
     rpc::{
         google_type::Money,
         proto::{self, policy_service_client::PolicyServiceClient},
     },
-    server::{self, Options},
+    server::{self, ListenerTls, Options},
     store::{
         Store,
         clock::{Clock, ManualClock},
         embedded::EmbeddedStore,
         redis::{RedisSettings, RedisStore},
     },
+    upstream::UpstreamKeys,
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -160,7 +161,7 @@ impl Server {
             StoreKind::Embedded => {
                 let directory = scratch();
                 let opened = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone())).unwrap();
-                Self::start_with(clock, policy_text, directory, move || Ok(opened.clone()))
+                Self::start_with(clock, policy_text, directory, None, move || Ok(opened.clone()))
             }
             StoreKind::Redis => {
                 let redis = redis_server::shared().expect("ask `StoreKind::is_available` before");
@@ -177,25 +178,37 @@ impl Server {
         clock: ManualClock,
     ) -> Self {
         let (settings, of_store) = (settings(redis, organization), Clock::Manual(clock.clone()));
-        Self::start_with(clock, policy_text, scratch(), move || {
+        Self::start_with(clock, policy_text, scratch(), None, move || {
             RedisStore::connect(settings.clone(), of_store.clone())
                 .map_err(|error| server::StartError::Store(error.to_string()))
         })
+    }
+
+    /// Starts on the embedded store behind TLS.
+    pub(crate) fn start_tls(policy_text: &str, tls: ListenerTls) -> Self {
+        let (clock, directory) = (ManualClock::new(START), scratch());
+        let store = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone())).unwrap();
+        Self::start_with(clock, policy_text, directory, Some(tls), move || Ok(store.clone()))
     }
 
     fn start_with<S: Store + Clone>(
         clock: ManualClock,
         policy_text: &str,
         directory: TempDir,
+        tls: Option<ListenerTls>,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
         let declared = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
         let shared = Arc::new(Shared::new(Arc::clone(&declared)));
-        let options =
-            Options { listen: "127.0.0.1:0".parse().unwrap(), threads: 2, drain: Duration::from_secs(5) };
-        let key = Arc::new(ArcSwapOption::from_pointee(UpstreamKey::parse(UPSTREAM_KEY).unwrap()));
+        let options = Options {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            threads: 2,
+            drain: Duration::from_secs(5),
+            tls,
+        };
+        let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
         let server =
-            server::Server::start(&options, Clock::Manual(clock.clone()), shared.clone(), key, make_store);
+            server::Server::start(&options, Clock::Manual(clock.clone()), shared.clone(), keys, make_store);
         Self { clock, declared, shared, server: server.unwrap(), _directory: directory }
     }
 
@@ -307,28 +320,39 @@ impl Process {
     ) -> Self {
         // Another process may take a port in between; then the server ends at once and other ports are tried.
         for _ in 0..5 {
-            let mut process = Self::spawn(directory, policy_text, store, deadline);
-            if process.is_up().await {
+            let deadline = format!("--store-deadline-ms={}", deadline.as_millis());
+            let admin = format!("--admin={}", free_port());
+            let store = format!("--store={store}");
+            if let Some(process) = Self::spawn(directory, policy_text, &[&store, &deadline, &admin]).await {
                 return process;
             }
-            let log = process.log();
-            assert!(log.contains("listen"), "`tollgate serve` ended:\n{log}");
         }
         panic!("no free port");
     }
 
-    fn spawn(directory: &Path, policy_text: &str, store: &str, deadline: Duration) -> Self {
+    /// Starts the server on the embedded store with more arguments.
+    pub(crate) async fn start_arguments(directory: &Path, policy_text: &str, arguments: &[&str]) -> Self {
+        for _ in 0..5 {
+            if let Some(process) = Self::spawn(directory, policy_text, arguments).await {
+                return process;
+            }
+        }
+        panic!("no free port");
+    }
+
+    /// `None` where another process has the port.
+    async fn spawn(directory: &Path, policy_text: &str, arguments: &[&str]) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let policy = directory.join("policy.toml");
         std::fs::write(&policy, policy_text).unwrap();
         let log = directory.join(format!("log-{number}"));
         let to_log = std::fs::File::create(&log).unwrap();
-        let (address, admin) = (free_port(), free_port());
+        let address = free_port();
         let child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-            .args(["serve", "--listen", &address.to_string(), "--admin", &admin.to_string()])
-            .args(["--policy", policy.to_str().unwrap(), "--store", store])
-            .args(["--store-deadline-ms", &deadline.as_millis().to_string(), "--threads", "2"])
+            .args(["serve", "--listen", &address.to_string(), "--threads", "2"])
+            .args(["--policy", policy.to_str().unwrap()])
+            .args(arguments)
             // All that is written about requests, so that tests see what is not to be in it.
             .args(["--log", "info,tollgate=debug"])
             .env_remove("TOLLGATE_CONFIG")
@@ -338,7 +362,13 @@ impl Process {
             .stderr(to_log)
             .spawn()
             .unwrap();
-        Self { child, address, log }
+        let mut process = Self { child, address, log };
+        if process.is_up().await {
+            return Some(process);
+        }
+        let log = process.log();
+        assert!(log.contains("listen"), "`tollgate serve` ended:\n{log}");
+        None
     }
 
     async fn is_up(&mut self) -> bool {

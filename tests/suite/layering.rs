@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("store", &["domain"]),
     ("config", &["domain"]),
     ("authorizer", &["store", "domain"]),
-    ("rpc", &["authorizer", "groq", "store", "domain"]),
-    ("server", &["rpc", "authorizer", "store", "config", "domain"]),
-    ("cli", &["server", "rpc", "authorizer", "store", "config", "domain"]),
+    ("upstream", &["domain"]),
+    ("rpc", &["authorizer", "groq", "upstream", "store", "domain"]),
+    ("server", &["rpc", "authorizer", "upstream", "store", "config", "domain"]),
+    ("cli", &["server", "rpc", "authorizer", "upstream", "store", "config", "domain"]),
     ("main", &["cli"]),
 ];
 

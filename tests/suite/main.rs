@@ -27,5 +27,6 @@ mod mock_groq;
 mod model;
 mod redis_server;
 mod spend_oracle;
+mod tls;
 mod waiting;
 mod windows;

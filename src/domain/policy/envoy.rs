@@ -1,11 +1,9 @@
 //! How requests that come through Envoy are taken: who sent them, what goes on without a reservation, what is changed.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 /// Where the key of a route's `context_extensions` names the team.
 pub const ROUTE_TEAM: &str = "tollgate_team";
-/// The environment variable of the Groq key where the policy names no place.
-const GROQ_API_KEY: &str = "GROQ_API_KEY";
 /// Audio is taken to have at least so many bytes a second, where only its size is known: 32 kbit/s, as speech is
 /// compressed for telephony. More compressed audio is longer than it is taken for.
 pub const AUDIO_BYTES_PER_SECOND: u64 = 4_000;
@@ -81,19 +79,4 @@ pub enum OnOutage {
     Error,
     /// To answer 503, whatever `failure_mode_allow` says.
     Deny,
-}
-
-/// Where a Groq key is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyPlace {
-    /// In an environment variable of the service.
-    Environment(String),
-    /// In a file that holds nothing else.
-    File(PathBuf),
-}
-
-impl Default for KeyPlace {
-    fn default() -> Self {
-        Self::Environment(GROQ_API_KEY.to_owned())
-    }
 }

@@ -1,6 +1,7 @@
 //! The validated policy: what the hot path reads. Built by [`crate::config`] from what people write.
 
 pub mod envoy;
+pub mod upstream;
 
 use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
@@ -8,7 +9,7 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use self::envoy::{EnvoyPolicy, KeyPlace};
+use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
     Timestamp, calendar::Calendar, counter::CounterKey, keys::CreatedKeys, limit::Limit,
     price::catalogue::Catalogue, request::Operation,
@@ -33,8 +34,8 @@ pub struct Policy {
     pub created: Arc<CreatedKeys>,
     /// How requests that come through Envoy are taken.
     pub envoy: EnvoyPolicy,
-    /// Where the organization's own Groq key is, for requests that come through Envoy.
-    pub upstream_key: KeyPlace,
+    /// The organization's Groq projects, with whose keys requests go out.
+    pub projects: Projects,
 }
 
 /// The most bytes of the name of an organization, team or key: it is part of every counter's name.

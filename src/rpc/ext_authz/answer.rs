@@ -1,5 +1,7 @@
 //! The two answers to Envoy. It takes an answer without a status for «allowed», so answers are made here only.
 
+use bytes::Bytes;
+
 use super::super::{
     admission::Admission,
     envoy::{
@@ -12,22 +14,35 @@ use super::super::{
     google_rpc::Status,
 };
 use crate::{
-    domain::{decision::LimitStatus, upstream::UpstreamKey},
+    domain::decision::LimitStatus,
     groq::{error::ApiError, rate_headers::rate_headers},
+    upstream::LiveKey,
 };
 
 /// gRPC's codes, as far as they are used: OK and PERMISSION_DENIED.
 const OK: i32 = 0;
 const PERMISSION_DENIED: i32 = 7;
-/// A client's credentials and identity never reach Groq: they are the organization's own business.
-const CREDENTIALS: [&str; 3] = ["cookie", "proxy-authorization", "x-api-key"];
+/// A client's credentials, and what tells of it and of the way that its request came, are the organization's own business.
+const PRIVATE: [&str; 11] = [
+    "api-key",
+    "cookie",
+    "forwarded",
+    "openai-organization",
+    "openai-project",
+    "proxy-authorization",
+    "via",
+    "x-api-key",
+    "x-forwarded-client-cert",
+    "x-forwarded-host",
+    "x-real-ip",
+];
 /// Tells the client, and whoever helps it, which reservation its request has.
 const RESERVATION_HEADER: &str = "x-tollgate-reservation";
 
 /// What goes on to Groq.
 pub(super) struct Allowed<'a> {
     /// The Groq key in place of the client's credential.
-    pub(super) key: &'a UpstreamKey,
+    pub(super) key: &'a LiveKey,
     /// Headers that name the caller to the gateway, and nobody else.
     pub(super) internal_headers: Vec<String>,
     /// The reservation; `None` for what costs nothing.
@@ -39,7 +54,7 @@ pub(super) struct Allowed<'a> {
 /// The request may go on.
 pub(super) fn allowed(allowed: Allowed<'_>) -> CheckResponse {
     let mut headers_to_remove = allowed.internal_headers;
-    headers_to_remove.extend(CREDENTIALS.map(str::to_owned));
+    headers_to_remove.extend(PRIVATE.map(str::to_owned));
     let mut to_client = rate_headers(allowed.limits);
     if let Some(admission) = &allowed.admission {
         // What Groq compresses cannot be metered.
@@ -50,9 +65,9 @@ pub(super) fn allowed(allowed: Allowed<'_>) -> CheckResponse {
         status: Some(Status { code: OK, message: String::new() }),
         dynamic_metadata: allowed.admission.map(|admission| admission.to_metadata()),
         http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
-            headers: vec![set("authorization", allowed.key.bearer())],
+            headers: vec![set("authorization", allowed.key.bearer().to_owned())],
             headers_to_remove,
-            response_headers_to_add: to_client.iter().map(|(name, value)| set(name, value)).collect(),
+            response_headers_to_add: to_client.into_iter().map(|(name, value)| set(name, value)).collect(),
         })),
     }
 }
@@ -67,15 +82,15 @@ pub(super) fn denied(error: &ApiError, limits: &[LimitStatus]) -> CheckResponse 
         dynamic_metadata: None,
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
             status: Some(HttpStatus { code: code.into() }),
-            headers: headers.iter().map(|(name, value)| set(name, value)).collect(),
+            headers: headers.into_iter().map(|(name, value)| set(name, value)).collect(),
             body: error.body(),
         })),
     }
 }
 
-fn set(name: &str, value: &str) -> HeaderValueOption {
+fn set(name: &'static str, value: String) -> HeaderValueOption {
     HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value: value.to_owned(), raw_value: Vec::new() }),
+        header: Some(HeaderValue { key: name.into(), value: value.into(), raw_value: Bytes::new() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
     }
 }

@@ -1,16 +1,17 @@
 //! `envoy.service.auth.v3.Authorization`: the same decision as `PolicyService.Authorize`, on an HTTP request as it stands.
 
 mod answer;
+mod asking;
 mod caller;
 mod request;
 
 use std::{collections::HashMap, sync::Arc};
 
-use arc_swap::ArcSwapOption;
 use tonic::{Request, Response, Status};
 use tracing::{error, warn};
 
-use self::{answer::Allowed, request::HttpRequest};
+pub use self::asking::Asking;
+use self::{answer::Allowed, asking::Unheard, request::HttpRequest};
 use super::{
     admission::Admission,
     envoy::service::auth::v3::{CheckRequest, CheckResponse, authorization_server::Authorization},
@@ -25,15 +26,16 @@ use crate::{
             Policy,
             envoy::{CallerSource, EnvoyPolicy, OnOutage},
         },
+        price::catalogue::Model,
         request::{AuthorizeRequest, Billing, Caller, Operation, Size, tokens_of_bytes},
-        upstream::UpstreamKey,
     },
     groq::{
         endpoint::{Endpoint, endpoint},
         error::ApiError,
         request::{self as groq_request, GroqRequest},
     },
-    store::{ReservationId, Store},
+    store::Store,
+    upstream::UpstreamKeys,
 };
 
 /// How long a client is asked to wait where nothing can be decided: connections are rebuilt within a second or two.
@@ -46,8 +48,8 @@ const MAX_ASKS: u32 = 4;
 #[derive(Clone, Debug)]
 pub struct CheckRpc<S> {
     authorizer: Authorizer<S>,
-    /// The Groq key in force.
-    key: Arc<ArcSwapOption<UpstreamKey>>,
+    upstream: Arc<UpstreamKeys>,
+    asking: Arc<Asking>,
     settling: Settling,
 }
 
@@ -66,14 +68,16 @@ impl From<ApiError> for Refused {
 }
 
 impl<S> CheckRpc<S> {
-    /// Serves through `authorizer`, with the Groq key in `key`. What is under way is waited for with `settling`.
+    /// Serves through `authorizer`, with the Groq keys in `upstream`. `asking` is shared by all cores; what is under way is
+    /// waited for with `settling`.
     #[must_use]
     pub const fn new(
         authorizer: Authorizer<S>,
-        key: Arc<ArcSwapOption<UpstreamKey>>,
+        upstream: Arc<UpstreamKeys>,
+        asking: Arc<Asking>,
         settling: Settling,
     ) -> Self {
-        Self { authorizer, key, settling }
+        Self { authorizer, upstream, asking, settling }
     }
 }
 
@@ -103,7 +107,10 @@ impl<S: Store + Clone> CheckRpc<S> {
         let who = self.authorizer.who(policy, &caller).map_err(Refused::Undecided)?;
         let who = who.map_err(|violation| ApiError::denied(&[violation]))?;
         let endpoint = endpoint(request.method(), request.path()).ok_or_else(|| unknown_path(&request))?;
-        let key = self.key.load_full().ok_or_else(no_key)?;
+        let team = &*who.team.name;
+        let project = policy.projects.of(team);
+        let key =
+            project.and_then(|project| self.upstream.pick(&project.name)).ok_or_else(|| no_key(team))?;
         let internal_headers = internal_headers(&policy.envoy);
         match endpoint {
             Endpoint::Free(group) if policy.envoy.free.contains(&group) => {
@@ -121,9 +128,12 @@ impl<S: Store + Clone> CheckRpc<S> {
                 let content_type = request.header("content-type").unwrap_or_default();
                 let asked = groq_request::read(operation, &content_type, &body)?;
                 let user = policy.envoy.user_header.as_deref().and_then(|name| request.header(name));
+                let user = user.filter(|user| !user.is_empty());
                 let user = user.map_or_else(|| asked.user.clone(), |user| user.into_owned());
-                let wanted = Wanted { team: &who.team.name, caller, user, operation, asked };
+                groq_request::check_user(&user)?;
+                let wanted = Wanted { team, upstream_key: &key.id, caller, user, operation, asked };
                 let (admission, limits) = self.admit(policy, wanted, &request.request_id).await?;
+                key.used(self.authorizer.store().now());
                 let (admission, limits) = (Some(admission), limits.as_slice());
                 Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
             }
@@ -143,16 +153,24 @@ impl<S: Store + Clone> CheckRpc<S> {
                 1 => request_id.to_owned(),
                 _ => format!("{request_id}/{ask}"),
             };
-            let unheard = Unheard::new(self, wanted.team, &request.request_id);
-            let decided = self.authorizer.authorize(&request).await;
-            if !matches!(decided, Err(Failure::Store(_))) {
-                unheard.heard();
-            }
-            let Decided { outcome, limits, .. } = match decided {
+            let id = Authorizer::<S>::reservation_of(wanted.team, &request.request_id);
+            let unheard = match request.request_id.as_str() {
+                // Nobody can ask for it again, nor give it back.
+                "" => None,
+                _ => match Unheard::begin(&self.asking, &self.settling, &self.authorizer, id) {
+                    Some(unheard) => Some(unheard),
+                    None => continue,
+                },
+            };
+            request.attempt = unheard.as_ref().map_or(0, |unheard| unheard.attempt);
+            let Decided { outcome, limits, .. } = match self.authorizer.authorize(&request).await {
                 Ok(decided) => decided,
                 Err(Failure::RequestIdReused) => continue,
                 Err(failure) => return Err(Refused::Undecided(failure)),
             };
+            if !unheard.is_none_or(Unheard::tell) {
+                continue;
+            }
             match outcome {
                 // What was settled pays for nothing more: the same stream goes to Groq once more.
                 Ok(grant) if grant.already_settled => {}
@@ -178,37 +196,10 @@ impl<S: Store + Clone> CheckRpc<S> {
     }
 }
 
-/// A decision that Envoy may not hear: it gave up, because the client left or it waited for too long, or the store did not
-/// answer in time. What may have been reserved then is nobody's, and is given back when this is dropped.
-struct Unheard<'a, S: Store + Clone> {
-    rpc: &'a CheckRpc<S>,
-    reservation: Option<ReservationId>,
-}
-
-impl<'a, S: Store + Clone> Unheard<'a, S> {
-    /// Without a `request_id` nobody can tell which reservation it would be.
-    fn new(rpc: &'a CheckRpc<S>, team: &str, request_id: &str) -> Self {
-        let reservation = (!request_id.is_empty()).then(|| Authorizer::<S>::reservation_of(team, request_id));
-        Self { rpc, reservation }
-    }
-
-    /// Envoy is told what was decided.
-    fn heard(mut self) {
-        self.reservation = None;
-    }
-}
-
-impl<S: Store + Clone> Drop for Unheard<'_, S> {
-    fn drop(&mut self) {
-        if let Some(reservation) = self.reservation.take() {
-            self.rpc.settling.release(self.rpc.authorizer.clone(), reservation);
-        }
-    }
-}
-
 /// What a request wants, before it is known what it may have.
 struct Wanted<'p> {
     team: &'p str,
+    upstream_key: &'p str,
     caller: Caller,
     user: String,
     operation: Operation,
@@ -237,11 +228,8 @@ impl Wanted<'_> {
                 })?
                 .saturating_mul(asked.choices),
         };
-        let estimate = asked.input_tokens.max(tokens_of_bytes(asked.input_bytes));
-        // Groq takes no more than the context holds, however large an image in it is.
-        let window = model.and_then(|model| model.context_window).filter(|_| operation != Operation::Batch);
         let size = Size {
-            input_tokens: window.map_or(estimate, |window| estimate.min(window)),
+            input_tokens: input_tokens(asked, operation, model)?,
             max_output_tokens,
             audio_ms: audio_ms(asked.audio_bytes, policy.envoy.audio_bytes_per_second),
             characters: asked.characters,
@@ -255,6 +243,7 @@ impl Wanted<'_> {
             service_tier: asked.service_tier,
             size,
             fixed_output,
+            attempt: 0,
             max_wait_ms: 0,
             dry_run: false,
             labels: HashMap::new(),
@@ -273,8 +262,9 @@ impl Wanted<'_> {
             team: self.team.to_owned(),
             model: request.model.clone(),
             service_tier: request.service_tier,
+            upstream_key: self.upstream_key.to_owned(),
             operation: self.operation,
-            stream: self.asked.stream,
+            shows_output: self.asked.stream && !self.asked.hides_reasoning,
             choices: self.asked.choices,
             input_tokens: request.size.input_tokens,
             max_output_tokens: grant.max_output_tokens,
@@ -282,6 +272,22 @@ impl Wanted<'_> {
             characters: request.size.characters,
             include_usage: policy.envoy.include_usage,
         })
+    }
+}
+
+/// The input that a request is taken to have.
+fn input_tokens(asked: &GroqRequest, operation: Operation, model: Option<&Model>) -> Result<u64, ApiError> {
+    let estimate = asked.input_tokens.max(tokens_of_bytes(asked.input_bytes));
+    // One text, of which Groq takes no more than the context holds, however large an image in it is.
+    let is_one_text = matches!(operation, Operation::Chat | Operation::Responses);
+    match model.and_then(|model| model.context_window).filter(|_| is_one_text) {
+        Some(window) if asked.has_unseen_input => Ok(window),
+        Some(window) => Ok(estimate.min(window)),
+        None if asked.has_unseen_input => Err(ApiError::invalid(
+            "",
+            "the request has tools that Groq runs, or links that it follows, and the context of its model is not known",
+        )),
+        None => Ok(estimate),
     }
 }
 
@@ -310,10 +316,8 @@ fn shown(path: &str) -> String {
     path.split('?').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
-fn no_key() -> ApiError {
-    warn!(
-        "a request is refused because there is no Groq key: give `key_env` or `key_file` under [groq] in the policy"
-    );
+fn no_key(team: &str) -> ApiError {
+    warn!(team, "a request is refused for want of a Groq key: see `keys` under [projects.…] in the policy");
     ApiError::unavailable("the gateway has no Groq key", OUTAGE_RETRY_MS)
 }
 

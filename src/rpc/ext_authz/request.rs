@@ -74,13 +74,14 @@ impl HttpRequest {
 
     /// A header by its name in lower case; several of one name are joined by commas, as Envoy does it.
     pub(super) fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        if let Some(value) = self.http.headers.get(name) {
-            return Some(Cow::Borrowed(value));
+        // Of a name that comes twice in a map, the last entry counts.
+        if let Some(header) = self.http.headers.iter().rfind(|header| header.key == name) {
+            return Some(String::from_utf8_lossy(&header.value));
         }
         let raw = self.http.header_map.as_ref()?.headers.iter();
         let mut values =
             raw.filter(|header| header.key == name).map(|header| match header.raw_value.is_empty() {
-                true => Cow::Borrowed(header.value.as_str()),
+                true => String::from_utf8_lossy(&header.value),
                 false => String::from_utf8_lossy(&header.raw_value),
             });
         let first = values.next()?;

@@ -1,5 +1,7 @@
 //! One HTTP exchange as Envoy shows it, step by step: what is answered to each step, and how it ended.
 
+use bytes::Bytes;
+use prost::Message as _;
 use prost_types::value::Kind;
 
 use super::{
@@ -7,7 +9,7 @@ use super::{
         admission::Admission,
         envoy::{
             config::core::v3::{
-                HeaderMap, HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction,
+                HeaderMap, HeaderValue, HeaderValueOption, Metadata, header_value_option::HeaderAppendAction,
             },
             extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
             service::ext_proc::v3::{
@@ -49,6 +51,7 @@ enum Answer {
     Reading(AnswerReader),
     Refused { status: u16, retry_ms: u64 },
     NotSent,
+    Lost,
     None,
 }
 
@@ -70,8 +73,10 @@ impl Exchange {
             // A filter that only looks does not say at what. There is nothing to look at but the answer.
             self.meters = Some(true);
         }
+        // It comes with each message, and once is enough.
         if self.admission.is_none() {
-            self.admission = message.metadata_context.as_ref().and_then(Admission::from_metadata);
+            let metadata = Metadata::decode(message.metadata_context).ok();
+            self.admission = metadata.as_ref().and_then(Admission::from_metadata);
         }
         let (reply, ends) = match message.request {
             Some(Request::RequestHeaders(_)) => (Response::RequestHeaders(HeadersResponse::default()), None),
@@ -104,6 +109,11 @@ impl Exchange {
         }
     }
 
+    /// Nobody will see how it ends.
+    pub(super) fn lose(&mut self) {
+        self.answer = Some(Answer::Lost);
+    }
+
     /// The stream of steps is over, whatever way.
     pub(super) fn close(&mut self) -> Option<(Admission, End)> {
         // A filter that did not say what it passes on is judged by what it did.
@@ -127,6 +137,7 @@ impl Exchange {
             Some(Answer::Reading(reader)) => End::Answered(reader.finish(complete)),
             Some(Answer::Refused { status, retry_ms }) => End::Refused { status, retry_ms },
             Some(Answer::NotSent) => End::NotSent,
+            Some(Answer::Lost) => End::Unknown,
             Some(Answer::None) | None => End::NoAnswer,
         }
     }
@@ -197,22 +208,18 @@ fn instead(error: &ApiError) -> ImmediateResponse {
 }
 
 /// A header as ext_proc takes it: its bytes.
-fn set(name: &str, value: String) -> HeaderValueOption {
+fn set(name: &'static str, value: String) -> HeaderValueOption {
     HeaderValueOption {
-        header: Some(HeaderValue {
-            key: name.to_owned(),
-            value: String::new(),
-            raw_value: value.into_bytes(),
-        }),
+        header: Some(HeaderValue { key: name.into(), value: Bytes::new(), raw_value: value.into() }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
     }
 }
 
 fn header(map: &HeaderMap, name: &str) -> String {
     let found = map.headers.iter().find(|header| header.key == name);
-    found.map_or_else(String::new, |header| match header.raw_value.is_empty() {
-        true => header.value.clone(),
-        false => String::from_utf8_lossy(&header.raw_value).into_owned(),
+    found.map_or_else(String::new, |header| {
+        let value = if header.raw_value.is_empty() { &header.value } else { &header.raw_value };
+        String::from_utf8_lossy(value).into_owned()
     })
 }
 

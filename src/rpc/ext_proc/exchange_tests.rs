@@ -12,11 +12,12 @@ fn admission() -> Admission {
     Admission {
         reservation: ReservationId([1; 16]),
         operation: Operation::Chat,
-        stream: true,
+        shows_output: true,
         choices: 1,
         team: "t".to_owned(),
         model: "m".to_owned(),
         service_tier: ServiceTier::OnDemand,
+        upstream_key: String::new(),
         input_tokens: 100,
         max_output_tokens: 50,
         audio_ms: 0,
@@ -30,7 +31,7 @@ fn first(mode: BodySendMode, observes: bool) -> ProcessingRequest {
     metadata.filter_metadata.insert("envoy.filters.http.ext_authz".to_owned(), admission().to_metadata());
     ProcessingRequest {
         request: Some(Request::RequestHeaders(HttpHeaders::default())),
-        metadata_context: Some(metadata),
+        metadata_context: metadata.encode_to_vec().into(),
         observability_mode: observes,
         protocol_config: Some(ProtocolConfiguration {
             request_body_mode: BodySendMode::Buffered.into(),
@@ -42,8 +43,8 @@ fn first(mode: BodySendMode, observes: bool) -> ProcessingRequest {
 
 fn headers(status: &str, kind: &str) -> ProcessingRequest {
     let header = |key: &str, value: &str| HeaderValue {
-        key: key.to_owned(),
-        raw_value: value.as_bytes().to_vec(),
+        key: key.to_owned().into(),
+        raw_value: value.to_owned().into(),
         ..HeaderValue::default()
     };
     let headers = vec![header(":status", status), header("content-type", kind), header("retry-after", "3")];
@@ -78,6 +79,15 @@ fn a_cut_stream_is_settled_by_its_end() {
     let (_, end) = exchange.close().unwrap();
     assert!(matches!(end, End::Answered(reading) if !reading.complete && reading.output_bytes == 3));
     assert!(exchange.close().is_none());
+}
+
+#[test]
+fn an_exchange_that_outlives_the_service_is_of_unknown_end() {
+    let mut exchange = Exchange::default();
+    exchange.step(first(BodySendMode::Streamed, true));
+    exchange.step(headers("200", "text/event-stream"));
+    exchange.lose();
+    assert_eq!(exchange.close().unwrap().1, End::Unknown);
 }
 
 #[test]
@@ -120,7 +130,7 @@ fn a_filter_for_requests_alone_settles_nothing() {
         changed.body_mutation.unwrap().mutation,
         Some(Mutation::Body(br#"{"model":"m","max_tokens":50}"#.to_vec()))
     );
-    assert_eq!(changed.header_mutation.unwrap().set_headers[0].header.as_ref().unwrap().raw_value, b"29");
+    assert_eq!(changed.header_mutation.unwrap().set_headers[0].header.as_ref().unwrap().raw_value, "29");
     assert!(exchange.close().is_none());
 }
 
@@ -139,7 +149,8 @@ fn a_body_that_cannot_be_read_goes_no_further() {
 #[test]
 fn what_was_not_admitted_here_is_left_alone() {
     let mut exchange = Exchange::default();
-    let message = ProcessingRequest { metadata_context: None, ..first(BodySendMode::Streamed, false) };
+    let message =
+        ProcessingRequest { metadata_context: Bytes::new(), ..first(BodySendMode::Streamed, false) };
     assert!(exchange.step(message).reply.is_some());
     let step = exchange.step(headers("403", "application/json"));
     assert!(step.reply.is_some() && step.end.is_none());

@@ -3,12 +3,11 @@
 mod exchange;
 mod settlement;
 
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::error;
 
 use self::{
     exchange::{Exchange, Step},
@@ -21,7 +20,7 @@ use super::{
     },
     settling::Settling,
 };
-use crate::{authorizer::Authorizer, store::Store};
+use crate::{authorizer::Authorizer, store::Store, upstream::UpstreamKeys};
 
 /// Answers to one exchange that wait for Envoy to take them; it waits for each before it sends the next step.
 const REPLIES: usize = 4;
@@ -30,14 +29,16 @@ const REPLIES: usize = 4;
 #[derive(Clone, Debug)]
 pub struct ProcessRpc<S> {
     authorizer: Authorizer<S>,
+    upstream: Arc<UpstreamKeys>,
     settling: Settling,
 }
 
 impl<S> ProcessRpc<S> {
-    /// Serves through `authorizer`. What is under way is waited for with `settling`.
+    /// Serves through `authorizer`, and tells `upstream` of a key that Groq refuses. What is under way is waited for with
+    /// `settling`.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, settling: Settling) -> Self {
-        Self { authorizer, settling }
+    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, settling: Settling) -> Self {
+        Self { authorizer, upstream, settling }
     }
 }
 
@@ -66,8 +67,18 @@ async fn follow<S: Store + Clone>(
     replies: mpsc::Sender<Result<ProcessingResponse, Status>>,
 ) {
     let mut exchange = Exchange::default();
-    // The end of the stream and its reset are the same: the exchange is over.
-    while let Some(Ok(message)) = steps.next().await {
+    loop {
+        let message = tokio::select! {
+            // The end of the stream and its reset are the same: the exchange is over.
+            step = steps.next() => match step {
+                Some(Ok(message)) => message,
+                _ => break,
+            },
+            () = rpc.settling.cut_off() => {
+                exchange.lose();
+                break;
+            }
+        };
         let Step { reply, end } = exchange.step(message);
         if let Some(end) = end {
             rpc.settle(end);
@@ -87,10 +98,10 @@ impl<S: Store + Clone> ProcessRpc<S> {
     /// Settles apart from the exchange, which goes on: Envoy is not to wait for the store.
     fn settle(&self, (admission, end): (Admission, End)) {
         if let End::Refused { status: 401, .. } = end {
-            error!("Groq refuses the upstream key (401): give a valid one under [groq] in the policy");
+            self.upstream.refused(&admission.upstream_key, self.authorizer.store().now());
         }
         if let Some(report) = report_of(&admission, &end) {
-            self.settling.settle(self.authorizer.clone(), admission, report);
+            self.settling.settle(self.authorizer.clone(), admission.reservation, report);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | a complete answer that does not (speech, a transcription as text) | what was sent, and the output that was seen |
 //! | a stream that was cut, by the client or by Groq | the estimated input, and the output that was seen |
 //! | an answer in one piece that was cut, never came or cannot be read | by the team's `on_unsettled` |
+//! | a stream that goes on when the service stops, or hides its reasoning and was cut | by the team's `on_unsettled` |
 //! | an error of Groq | nothing |
 //! | 429 of Groq | nothing; the model is closed for as long as Groq asks |
 //! | never sent to Groq | nothing, and it does not count as a request |
@@ -25,6 +26,8 @@ pub(super) enum End {
     NotSent,
     /// There was no answer.
     NoAnswer,
+    /// The service stops before the exchange does: nobody sees its end.
+    Unknown,
     /// Groq answered with an error.
     Refused {
         /// The HTTP status.
@@ -42,8 +45,8 @@ pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
     match end {
         End::NotSent => Some(Report::NOT_SENT),
         // Of a stream nothing was seen; of an answer in one piece nobody knows whether it was made.
-        End::NoAnswer if admission.stream => report(Outcome::Aborted, Some(seen(admission, 0))),
-        End::NoAnswer => report(Outcome::Aborted, None),
+        End::NoAnswer if admission.shows_output => report(Outcome::Aborted, Some(seen(admission, 0))),
+        End::NoAnswer | End::Unknown => report(Outcome::Aborted, None),
         End::Refused { status: 429, retry_ms } => {
             Some(Report { outcome: Outcome::RateLimited, usage: None, upstream_delay_ms: *retry_ms })
         }
@@ -55,7 +58,10 @@ pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
             None if reading.complete && !reading.failed => {
                 report(Outcome::Completed, Some(seen(admission, reading.output_bytes)))
             }
-            None if admission.stream => report(Outcome::Aborted, Some(seen(admission, reading.output_bytes))),
+            None if admission.shows_output => {
+                report(Outcome::Aborted, Some(seen(admission, reading.output_bytes)))
+            }
+            None if reading.failed => report(Outcome::Failed, None),
             None => report(Outcome::Aborted, None),
         },
     }
@@ -77,14 +83,25 @@ fn seen(admission: &Admission, output_bytes: u64) -> Usage {
     }
 }
 
-/// Whether Envoy's word on an answer of its own (`response.code_details`) means that Groq never had the request.
+/// Whether Envoy's word on an answer of its own (`response.code_details`) means that Groq never had the request. Whatever
+/// is not known to mean that may have been billed.
 pub(super) fn never_sent(details: &str) -> bool {
-    let of_groq = details.is_empty() || details == "via_upstream";
-    // Groq may have worked for whoever then lost the connection, or the patience.
-    let lost = details.contains("timeout")
-        || (details.starts_with("upstream_reset") && !details.contains("connection_failure"))
-        || details.starts_with("downstream");
-    !of_groq && !lost
+    const BEFORE_THE_ROUTER: [&str; 7] = [
+        "cluster_not_found",
+        "direct_response",
+        "maintenance_mode",
+        "no_healthy_upstream",
+        "request_payload_too_large",
+        "route_not_found",
+        "tollgate_unreadable_body",
+    ];
+    let (what, why) = details.split_once('{').unwrap_or((details, ""));
+    // No connection was to be had, or the stream on it.
+    let not_begun = what == "upstream_reset_before_response_started"
+        && ["connection_failure", "overflow", "refused_stream"].iter().any(|reason| why.contains(reason));
+    // A filter that changes requests; one that changes answers would come after the meter has seen the answer.
+    let request_phase = what.starts_with("ext_proc_error");
+    not_begun || request_phase || BEFORE_THE_ROUTER.contains(&what)
 }
 
 /// The milliseconds that `retry-after` asks for: whole or fractional seconds, at most a day. A date is not what Groq sends.
@@ -106,15 +123,16 @@ mod tests {
     use super::*;
     use crate::{domain::request::ServiceTier, store::ReservationId};
 
-    fn admission(operation: Operation, stream: bool) -> Admission {
+    fn admission(operation: Operation, shows_output: bool) -> Admission {
         Admission {
             reservation: ReservationId([1; 16]),
             operation,
-            stream,
+            shows_output,
             choices: 1,
             team: "t".to_owned(),
             model: "m".to_owned(),
             service_tier: ServiceTier::OnDemand,
+            upstream_key: String::new(),
             input_tokens: 100,
             max_output_tokens: 50,
             audio_ms: 0,
@@ -177,6 +195,10 @@ mod tests {
             "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
             "upstream_reset_before_response_started{connection_failure}",
             "request_payload_too_large",
+            "upstream_reset_before_response_started{overflow}",
+            "upstream_reset_before_response_started{remote_refused_stream_reset}",
+            "ext_proc_error_per-message_timeout_exceeded",
+            "ext_proc_error_gRPC_error_2{upstream_reset{via_upstream}}",
         ] {
             assert!(never_sent(details), "{details}");
         }
@@ -187,6 +209,11 @@ mod tests {
             "upstream_response_timeout",
             "stream_idle_timeout",
             "downstream_remote_disconnect",
+            "response_payload_too_large",
+            "filter_removed_required_response_headers",
+            "upstream_per_try_idle_timeout",
+            "http2.unexpected_underscore",
+            "something_new",
         ] {
             assert!(!never_sent(details), "{details}");
         }

@@ -7,7 +7,7 @@ use tollgate::rpc::envoy::{
     config::core::v3::{Address, HeaderMap, HeaderValue, SocketAddress},
     service::auth::v3::{
         AttributeContext, CheckRequest, CheckResponse,
-        attribute_context::{HttpRequest, Peer, Request},
+        attribute_context::{HttpRequest, Peer, Request, http_request::HeadersEntry},
         authorization_client::AuthorizationClient,
         check_response::HttpResponse,
     },
@@ -20,10 +20,16 @@ use crate::harness::{START, Server, StoreKind, connect};
 /// A chat request as Envoy describes it, the `id`th.
 pub(crate) fn check(id: &str, headers: &[(&str, &str)], body: &serde_json::Value) -> CheckRequest {
     let body = body.to_string().into_bytes();
-    let mut headers: HashMap<String, String> =
-        headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    headers.insert("content-length".to_owned(), body.len().to_string());
-    headers.insert("x-request-id".to_owned(), "the same for all".to_owned());
+    let length = body.len().to_string();
+    let of_all = [
+        ("content-length", length.as_str()),
+        ("content-type", "application/json"),
+        ("x-request-id", "the same for all"),
+    ];
+    let headers = headers.iter().chain(&of_all).map(|(name, value)| HeadersEntry {
+        key: (*name).to_owned().into(),
+        value: (*value).to_owned().into(),
+    });
     let socket = SocketAddress { address: "192.0.2.1".to_owned(), port_value: 5000 };
     CheckRequest {
         attributes: Some(AttributeContext {
@@ -37,7 +43,7 @@ pub(crate) fn check(id: &str, headers: &[(&str, &str)], body: &serde_json::Value
                     id: id.to_owned(),
                     method: "POST".to_owned(),
                     path: "/openai/v1/chat/completions".to_owned(),
-                    headers,
+                    headers: headers.collect(),
                     raw_body: body.into(),
                     ..HttpRequest::default()
                 }),
@@ -56,12 +62,12 @@ fn chat() -> serde_json::Value {
     json!({"model": "openai/gpt-oss-20b", "max_tokens": 10, "messages": []})
 }
 
-async fn ask(server: &Server, request: CheckRequest) -> CheckResponse {
+pub(crate) async fn ask(server: &Server, request: CheckRequest) -> CheckResponse {
     AuthorizationClient::new(connect(server.address()).await).check(request).await.unwrap().into_inner()
 }
 
 /// The status of the answer, and the team or key that it is for by its reservation's existence.
-fn status(answer: &CheckResponse) -> i32 {
+pub(crate) fn status(answer: &CheckResponse) -> i32 {
     // An answer without a status would be taken for «allowed».
     let status = answer.status.as_ref().expect("a status").code;
     match answer.http_response.as_ref().expect("an answer") {
@@ -76,11 +82,12 @@ fn status(answer: &CheckResponse) -> i32 {
     }
 }
 
-fn reservation(answer: &CheckResponse) -> String {
+pub(crate) fn reservation(answer: &CheckResponse) -> String {
     let Some(HttpResponse::OkResponse(ok)) = &answer.http_response else { panic!("denied: {answer:?}") };
     let named =
         |name: &str| ok.response_headers_to_add.iter().find(|h| h.header.as_ref().unwrap().key == name);
-    named("x-tollgate-reservation").unwrap().header.as_ref().unwrap().value.clone()
+    let value = &named("x-tollgate-reservation").unwrap().header.as_ref().unwrap().value;
+    String::from_utf8(value.to_vec()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,10 +163,10 @@ async fn raw_headers_are_read_as_well() {
     let server = Server::start(StoreKind::Embedded, &policy(&[]), START).await;
     let mut request = check("1", &[], &chat());
     let described = http(&mut request);
-    described.headers.clear();
+    described.headers.retain(|entry| entry.key == "content-type");
     let header = |key: &str, value: &str| HeaderValue {
-        key: key.to_owned(),
-        raw_value: value.as_bytes().to_vec(),
+        key: key.to_owned().into(),
+        raw_value: value.to_owned().into(),
         ..HeaderValue::default()
     };
     described.header_map =
@@ -191,4 +198,37 @@ async fn a_body_that_is_not_whole_is_refused() {
     let mut client: AuthorizationClient<Channel> = AuthorizationClient::new(connect(server.address()).await);
     assert_eq!(client.check(CheckRequest::default()).await.unwrap_err().code(), Code::InvalidArgument);
     assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_users_header_is_held_to_what_the_body_is() {
+    let text = policy(&[
+        ("request_phase = true", "request_phase = true\nuser_header = \"x-user\""),
+        ("tokens_per_day = 9_000_000_000", "per_user = { requests_per_minute = 1 }"),
+    ]);
+    let server = Server::start(StoreKind::Embedded, &text, START).await;
+    let bearer = format!("Bearer {KEY}");
+    let body = json!({"model": "openai/gpt-oss-20b", "max_tokens": 10, "messages": [], "user": "u"});
+    let long = "x".repeat(70_000);
+    let mut number = 0;
+    let mut asked = |user: &str| {
+        number += 1;
+        check(&number.to_string(), &[("authorization", &bearer), ("x-user", user)], &body)
+    };
+    for (user, expected) in [(long.as_str(), 400), ("a\tb", 400), ("", 200), ("", 429), ("other", 200)] {
+        assert_eq!(status(&ask(&server, asked(user)).await), expected, "{user:.10}");
+    }
+}
+
+/// What Groq adds to the input is taken for as much as the context holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn input_that_cannot_be_seen_is_taken_for_the_whole_context() {
+    let server = Server::start(StoreKind::Embedded, &policy(&[]), START).await;
+    let bearer = format!("Bearer {KEY}");
+    let body = json!({"model": "openai/gpt-oss-20b", "max_tokens": 10, "messages": [],
+        "tools": [{"type": "browser_search"}]});
+    let answer = ask(&server, check("1", &[("authorization", &bearer)], &body)).await;
+    assert_eq!(status(&answer), 200);
+    let spend = organization_spend(&mut server.client().await).await;
+    assert_eq!(crate::harness::nanos(spend.spend.unwrap().reserved), 131_072 * 75 + 10 * 300);
 }

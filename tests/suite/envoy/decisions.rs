@@ -205,3 +205,55 @@ async fn what_costs_nothing_goes_on_without_a_reservation() {
     assert_eq!(edge.mock.requests().len(), 1);
     assert_eq!(edge.agrees().await.requests, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_json_is_taken_for_json() {
+    let Some(edge) = Edge::start(&policy(&[])).await else { return };
+    for kind in ["application/x-www-form-urlencoded", "text/plain", "application/json; charset=utf-7"] {
+        let answer = edge.send(&chat("{}", &json!({})).header("content-type", kind)).await;
+        assert_eq!(answer.error(), "400 invalid_request_error", "{kind}");
+    }
+    assert_eq!(edge.mock.requests().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_the_organization_are_not_told_to_clients() {
+    let text = policy(&[("requests_per_day = 1_000_000\ntokens_per_day = 9_000_000_000\n", "")]);
+    let Some(edge) = Edge::start(&text).await else { return };
+    let answer = edge.chat("{}", &json!({})).await;
+    assert_eq!(answer.status, 200);
+    for what in ["limit", "remaining", "reset"] {
+        for of in ["requests", "tokens"] {
+            assert_eq!(answer.header(&format!("x-ratelimit-{what}-{of}")), None);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_where_a_request_came_from_goes_up() {
+    let Some(edge) = Edge::start(&policy(&[])).await else { return };
+    let names = [
+        "api-key",
+        "forwarded",
+        "openai-organization",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-real-ip",
+    ];
+    let request = names.iter().fold(chat("{}", &json!({})), |request, name| request.header(name, "private"));
+    assert_eq!(edge.send(&request).await.status, 200);
+    let received = edge.mock.requests().pop().unwrap();
+    let leaks: Vec<_> = received.headers.iter().filter(|(_, value)| *value == "private").collect();
+    assert!(leaks.is_empty(), "{leaks:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_chunks_is_decided_and_rewritten_like_any_other() {
+    let Some(edge) = Edge::start(&policy(&[])).await else { return };
+    let request = chat("{}", &json!({})).in_chunks();
+    assert_eq!(edge.send(&request).await.status, 200);
+    let body: serde_json::Value = serde_json::from_slice(&edge.mock.requests().pop().unwrap().body).unwrap();
+    assert_eq!(body["max_completion_tokens"], 2048);
+    edge.agrees().await;
+}

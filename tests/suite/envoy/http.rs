@@ -46,11 +46,18 @@ pub(crate) struct Request {
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    in_chunks: bool,
 }
 
 impl Request {
     pub(crate) fn new(method: &str, path: &str) -> Self {
-        Self { method: method.to_owned(), path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
+        Self {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            in_chunks: false,
+        }
     }
 
     /// A POST of JSON with a virtual key.
@@ -68,6 +75,20 @@ impl Request {
         self.header("authorization", &format!("Bearer {key}"))
     }
 
+    /// Sends the body in two chunks, with a trailer behind them.
+    pub(crate) fn in_chunks(self) -> Self {
+        let body = self.body.split_at(self.body.len() / 2);
+        let mut chunks = Vec::new();
+        for chunk in [body.0, body.1] {
+            chunks.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            chunks.extend_from_slice(chunk);
+            chunks.extend_from_slice(b"\r\n");
+        }
+        chunks.extend_from_slice(b"0\r\nx-trailer: 1\r\n\r\n");
+        let request = Self { body: chunks, in_chunks: true, ..self };
+        request.header("transfer-encoding", "chunked")
+    }
+
     /// Sets a header in place of one of the same name.
     pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
@@ -81,7 +102,10 @@ impl Request {
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        if self.method != "GET" && !self.headers.iter().any(|(name, _)| name == "content-length") {
+        if self.method != "GET"
+            && !self.in_chunks
+            && !self.headers.iter().any(|(name, _)| name == "content-length")
+        {
             head.push_str(&format!("content-length: {}\r\n", self.body.len()));
         }
         [head.as_bytes(), b"\r\n", &self.body].concat()

@@ -7,7 +7,7 @@ use super::{
     edge::{Edge, KEY, chat, chat_body, policy},
     http::Request,
 };
-use crate::harness::{StoreKind, eventually, used};
+use crate::harness::{StoreKind, eventually, nanos, team_spend, used};
 
 /// gpt-oss-20b, in nano-dollars a token.
 const INPUT: u64 = 75;
@@ -83,6 +83,27 @@ async fn any_split_of_an_answer_is_charged_the_same() {
         }
     }
     assert_eq!(edge.agrees().await.requests, 15);
+}
+
+/// Groq writes faster than anybody reads, and what Envoy has passed on to the client it still has to tell the service.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_as_long_and_fast_as_can_be_is_charged_to_its_last_token() {
+    let policy = policy(&[("max_output_tokens = 2048", "max_output_tokens = 8192")]);
+    let Some(edge) = Edge::start(&policy).await else { return };
+    for directive in [
+        r#"{"completion_tokens":6000}"#,
+        // Nothing but the text that was seen tells what it costs.
+        r#"{"completion_tokens":6000,"no_usage":true}"#,
+        // All of it in a few pieces, the last ones at once.
+        r#"{"completion_tokens":6000,"split":65536}"#,
+    ] {
+        let fields = json!({"stream": true, "max_completion_tokens": 6000});
+        let answer = edge.chat(directive, &fields).await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.len() > 900_000, "{} bytes", answer.body.len());
+        edge.agrees().await;
+    }
+    assert_eq!(edge.spend().await.requests, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,6 +244,10 @@ async fn what_was_given_back_too_early_is_booked_all_the_same() {
     assert_eq!(exchange.finish().await.status, 200);
     eventually("it is booked", || async { edge.spent().await == edge.mock.ledger().nanos }).await;
     assert_eq!(edge.agrees().await.requests, 1);
+    // For whom it was.
+    let team = team_spend(&mut edge.server.client().await, "chatbot").await;
+    assert_eq!(team.by_key[0].name, "chatbot-test-web");
+    assert_eq!(nanos(team.by_key[0].spent.clone()), edge.mock.ledger().nanos);
 }
 
 #[tokio::test(flavor = "multi_thread")]

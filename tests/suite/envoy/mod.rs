@@ -1,11 +1,14 @@
 //! The real Envoy before a mock of Groq: what is let through, what the client hears where it is not, and what is charged
 //! for every way in which an answer can go.
 
+mod again;
 mod checks;
 mod decisions;
 mod edge;
+mod given_up;
 mod hostile;
 mod http;
 mod metering;
 mod outage;
 mod replay;
+mod upstream;

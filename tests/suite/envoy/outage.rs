@@ -1,10 +1,13 @@
 //! What becomes of requests while the store or the service is down.
 
 use serde_json::json;
-
+use tokio::{io::AsyncReadExt as _, net::TcpListener};
 use tollgate::store::clock::ManualClock;
 
-use super::edge::{Edge, Envoy, chat, is_available, policy};
+use super::{
+    edge::{Edge, Envoy, chat, chat_body, is_available, policy},
+    http::Request,
+};
 use crate::{
     harness::{START, Server, StoreKind, eventually},
     mock_groq::MockGroq,
@@ -149,4 +152,141 @@ async fn a_decision_that_nobody_hears_reserves_nothing_for_long() {
         (report.requests, crate::harness::nanos(report.spend.unwrap().spent)),
         (1, mock.ledger().nanos)
     );
+}
+
+/// A listener that takes connections and says nothing, and the cluster of it under the name `silent`.
+async fn silent() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    format!(
+        "  clusters:
+  - name: silent
+    type: STATIC
+    connect_timeout: 1s
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{ http2_protocol_options: {{}} }}
+    load_assignment:
+      cluster_name: silent
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }}
+"
+    )
+}
+
+/// Puts a filter, by its prefix of statistics, in front of what says nothing.
+fn filter_at_silent(prefix: &str) -> (String, String) {
+    let at = |cluster| {
+        format!(
+            "              stat_prefix: {prefix}
+              grpc_service:
+                envoy_grpc: {{ cluster_name: {cluster} }}"
+        )
+    };
+    (at("tollgate"), at("silent"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_phase_that_does_not_answer_sends_nothing_and_costs_nothing() {
+    let (silent, (from, to)) = (silent().await, filter_at_silent("request"));
+    let changes = [("  clusters:\n", silent.as_str()), (from.as_str(), to.as_str())];
+    let Some(edge) = Edge::start_on(StoreKind::Embedded, &policy(&[]), &changes).await else { return };
+    let answer = edge.chat("{}", &json!({})).await;
+    assert_eq!(answer.error(), "504 policy_unavailable");
+    edge.settled().await;
+    assert_eq!(edge.mock.requests().len(), 0);
+    assert_eq!((edge.spent().await, edge.spend().await.requests), (0, 0));
+}
+
+/// A stream passes as if the meter were not there, however long it is silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meter_that_does_not_answer_delays_nothing() {
+    let (silent, (from, to)) = (silent().await, filter_at_silent("meter"));
+    let changes = [("  clusters:\n", silent.as_str()), (from.as_str(), to.as_str())];
+    let Some(edge) = Edge::start_on(StoreKind::Embedded, &policy(&[]), &changes).await else { return };
+    let answer = edge.chat("{}", &json!({"stream": true, "max_tokens": 50})).await;
+    assert_eq!(answer.status, 200);
+    assert!(String::from_utf8_lossy(&answer.body).ends_with("data: [DONE]\n\n"));
+    // Nobody told what it used: it is as if nobody had reported it.
+    assert_eq!(edge.spend().await.unsettled_requests, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_the_circuit_breaker_stops_costs_nothing() {
+    let full = (
+        "  clusters:\n",
+        "  clusters:
+  - name: full
+    type: STATIC
+    connect_timeout: 1s
+    circuit_breakers: { thresholds: [ { max_connections: 1, max_pending_requests: 0, max_requests: 0 } ] }
+    load_assignment:
+      cluster_name: full
+      endpoints:
+      - lb_endpoints:
+        - endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: 1 } } }
+",
+    );
+    let route = (
+        "              - match: { path: /openai/v1/responses }
+                route: *to_groq",
+        "              - match: { path: /openai/v1/responses }
+                route: { cluster: full }",
+    );
+    let Some(edge) = Edge::start_on(StoreKind::Embedded, &policy(&[]), &[full, route]).await else { return };
+    let body = json!({"model": "openai/gpt-oss-20b", "input": "hi"});
+    let answer = edge.send(&Request::json("/openai/v1/responses", super::edge::KEY, &body)).await;
+    assert_eq!(answer.error(), "503 upstream_unavailable");
+    edge.settled().await;
+    assert_eq!((edge.spent().await, edge.spend().await.requests), (0, 0));
+}
+
+/// Groq takes the request and hangs up: it may have worked for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_groq_that_hangs_up_before_it_answers_is_charged_the_input() {
+    let Some(edge) = Edge::start(&policy(&[])).await else { return };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let rude = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 64 * 1024];
+            let _ = stream.read(&mut request).await;
+        }
+    });
+    let envoy = Envoy::start(&[edge.server.address()], rude, &[]).await.unwrap();
+    let fields = json!({"stream": true, "max_tokens": 5});
+    let answer = chat("{}", &fields).send(envoy.address).await;
+    assert_eq!(answer.error(), "503 upstream_unavailable");
+    edge.settled().await;
+    let tokens = chat_body("{}", &fields).to_string().len().div_ceil(3);
+    assert_eq!(edge.spent().await, u64::try_from(tokens).unwrap() * 75);
+}
+
+/// A stream that outlives the service is settled when that ends, by the team's rule for what nobody knows the end of.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_outlives_the_service_is_settled_when_it_stops() {
+    if !is_available() || !StoreKind::Redis.is_available() {
+        return;
+    }
+    let redis = RedisServer::start();
+    let (mock, clock) = (MockGroq::start().await, ManualClock::new(START));
+    let replica = || Server::start_on_redis(&redis, "acme", &policy(&[]), clock.clone());
+    let (server, other) = (replica(), replica());
+    let envoy = Envoy::start(&[server.address()], mock.address(), &[]).await.unwrap();
+    let fields = json!({"stream": true, "max_tokens": 50});
+    let mut exchange =
+        chat(r#"{"completion_tokens":50,"stall_after":9}"#, &fields).start(envoy.address).await;
+    exchange.until(|text| text.matches("\"delta\":{\"content\":\"").count() > 9).await;
+    assert!(server.stop().await, "the drain was not long enough");
+    let spend = super::edge::organization_spend(&mut other.client().await).await;
+    assert_eq!(spend.unsettled_requests, 0);
+    assert!(crate::harness::nanos(spend.spend.unwrap().spent) > 50 * 300);
 }

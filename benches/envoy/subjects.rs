@@ -1,0 +1,87 @@
+//! What is measured.
+
+/// Which way requests take to the mock of Groq.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// From the client.
+    Direct,
+    /// Through Envoy with the shipped configuration, without its filters of the policy service.
+    Bare,
+    /// Through Envoy with the two of them that every policy needs: ext_authz, and ext_proc that meters.
+    Meter,
+    /// Through Envoy with the shipped configuration: requests go through ext_proc as well, to be rewritten.
+    Filters,
+}
+
+impl Way {
+    pub(crate) const ALL: [Self; 4] = [Self::Direct, Self::Bare, Self::Meter, Self::Filters];
+
+    pub(crate) const fn id(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Bare => "bare",
+            Self::Meter => "meter",
+            Self::Filters => "filters",
+        }
+    }
+
+    pub(crate) const fn title(self) -> &'static str {
+        match self {
+            Self::Direct => "no Envoy",
+            Self::Bare => "Envoy without the filters",
+            Self::Meter => "with ext_authz and the meter",
+            Self::Filters => "with the request phase as well",
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An answer in one piece.
+    Plain,
+    /// A stream of 20 tokens, one a chunk, written as fast as they are read.
+    Stream,
+    /// The same of 2,000 tokens: 300 kB, all of which the service has to see.
+    Long,
+}
+
+impl Kind {
+    pub(crate) const fn id(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Stream => "stream",
+            Self::Long => "long stream",
+        }
+    }
+}
+
+/// How requests follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// So many under way at any time, each on a connection of its own.
+    InFlight(usize),
+    /// So many a second, evenly spaced.
+    PerSecond(u32),
+}
+
+/// Connections at a steady rate; far more than are needed.
+const CONNECTIONS: usize = 16;
+
+impl Pace {
+    pub(crate) const fn connections(self) -> usize {
+        match self {
+            Self::InFlight(count) => count,
+            Self::PerSecond(_) => CONNECTIONS,
+        }
+    }
+}
+
+impl std::fmt::Display for Pace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InFlight(count) => write!(f, "{count}"),
+            Self::PerSecond(rate) => write!(f, "{rate}/s"),
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a request is charged: by what it used, or, where nobody knows that, by the team's rule.
+
+use std::sync::Arc;
+
+use super::{Failure, ticket::Ticket};
+use crate::{
+    domain::{
+        limit::Quantity,
+        money::NanoUsd,
+        policy::OnUnsettled,
+        price::PriceError,
+        request::{Outcome, Usage},
+    },
+    store::{SpendAmounts, SpendKey, StoreError},
+};
+
+/// What one request is charged.
+pub(super) struct Charge {
+    pub(super) cost: NanoUsd,
+    tokens: u64,
+    audio_ms: u64,
+    requests: u64,
+    /// For the spend report.
+    usage: Usage,
+}
+
+impl Charge {
+    /// The stated charge of every outcome.
+    pub(super) fn of(ticket: &Ticket, usage: Option<Usage>, outcome: Outcome) -> Result<Self, Failure> {
+        let requests = u64::from(outcome != Outcome::NotSent);
+        let nothing = Self { cost: NanoUsd::ZERO, tokens: 0, audio_ms: 0, requests, usage: Usage::default() };
+        match (outcome, usage) {
+            (Outcome::RateLimited | Outcome::NotSent, _) | (Outcome::Failed, None) => Ok(nothing),
+            (Outcome::Completed | Outcome::Aborted | Outcome::Failed, Some(usage)) => Ok(Self {
+                cost: ticket.rates.cost(ticket.operation, &usage).map_err(price_failure)?,
+                tokens: usage.input_tokens.saturating_sub(usage.cached_input_tokens) + usage.output_tokens,
+                audio_ms: usage.audio_ms,
+                requests,
+                usage,
+            }),
+            (Outcome::Completed | Outcome::Aborted, None) => Self::unsettled(ticket, nothing),
+        }
+    }
+
+    /// Nobody knows what was used: the team's rule for reservations that were never settled decides.
+    fn unsettled(ticket: &Ticket, nothing: Self) -> Result<Self, Failure> {
+        let size = &ticket.size;
+        let input = Usage {
+            input_tokens: size.input_tokens,
+            audio_ms: size.audio_ms,
+            characters: size.characters,
+            ..Usage::default()
+        };
+        match ticket.on_unsettled {
+            OnUnsettled::Release => Ok(nothing),
+            OnUnsettled::ChargeInput => Ok(Self {
+                cost: ticket.rates.input_only(ticket.operation, size).map_err(price_failure)?,
+                tokens: size.input_tokens,
+                audio_ms: size.audio_ms,
+                usage: input,
+                ..nothing
+            }),
+            OnUnsettled::ChargeReserved => Ok(Self {
+                cost: ticket.cost,
+                tokens: size.input_tokens + ticket.max_output_tokens,
+                audio_ms: size.audio_ms,
+                usage: Usage { output_tokens: ticket.max_output_tokens, ..input },
+                ..nothing
+            }),
+        }
+    }
+
+    pub(super) const fn of_quantity(&self, quantity: Quantity) -> u64 {
+        match quantity {
+            Quantity::Requests => self.requests,
+            Quantity::Tokens => self.tokens,
+            Quantity::AudioMilliseconds => self.audio_ms,
+            Quantity::NanoUsd => self.cost.nanos(),
+            Quantity::RequestsInFlight => 0,
+        }
+    }
+
+    /// One line for the team, one for the organization; none for what never was sent.
+    pub(super) fn lines(&self, ticket: &Ticket) -> Vec<(SpendKey, SpendAmounts)> {
+        if self.requests == 0 {
+            return Vec::new();
+        }
+        let amounts = SpendAmounts {
+            cost_nanos: self.cost.nanos(),
+            requests: self.requests,
+            input_tokens: self.usage.input_tokens,
+            cached_input_tokens: self.usage.cached_input_tokens,
+            output_tokens: self.usage.output_tokens,
+            reasoning_tokens: self.usage.reasoning_tokens,
+            audio_ms: self.usage.audio_ms,
+            characters: self.usage.characters,
+        };
+        let line = |team: Arc<str>, key: Arc<str>| SpendKey {
+            month: ticket.month,
+            team,
+            day: ticket.day,
+            model: ticket.model.clone(),
+            key,
+        };
+        vec![
+            (line(ticket.team.clone(), ticket.key.clone()), amounts),
+            (line(Arc::from(""), Arc::from("")), amounts),
+        ]
+    }
+}
+
+fn price_failure(error: PriceError) -> Failure {
+    match error {
+        PriceError::UnknownTool(_) => Failure::UnknownTool(error.to_string()),
+        PriceError::Overflow => Failure::Store(StoreError::Overflow),
+        PriceError::NotPriced { .. } => Failure::NotPriced(error.to_string()),
+    }
+}

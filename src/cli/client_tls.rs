@@ -1,0 +1,106 @@
+//! TLS of the commands that ask a running service.
+
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use tonic::{
+    Status,
+    transport::{Certificate, ClientTlsConfig, Identity},
+};
+
+use super::screen::Failure;
+
+/// How to trust the service, and how to be known to it.
+#[derive(Args, Clone)]
+pub(super) struct TlsArgs {
+    /// The CA of an https:// service's certificate (PEM) [default: the CAs of this machine]
+    #[arg(long, value_name = "FILE", env = "TOLLGATE_TLS_CA_FILE")]
+    tls_ca_file: Option<PathBuf>,
+    /// The certificate to show an https:// service (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// Its private key (PEM, unencrypted)
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_key_file: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// What a connection to `address` needs; `None` for one without TLS.
+    pub(super) fn config_for(&self, address: &str) -> Result<Option<ClientTlsConfig>, Failure> {
+        if !address.starts_with("https://") {
+            // The CA may come from the environment, which does not know the address.
+            return match self.tls_cert_file {
+                Some(_) => Err(Failure::new(format!(
+                    "--tls-cert-file is shown only to a service with TLS: write https://{address}, or leave it out"
+                ))),
+                None => Ok(None),
+            };
+        }
+        let mut config = ClientTlsConfig::new();
+        config = match &self.tls_ca_file {
+            Some(path) => config.ca_certificate(Certificate::from_pem(certificates(path)?)),
+            None => config.with_native_roots(),
+        };
+        if let (Some(cert), Some(key)) = (&self.tls_cert_file, &self.tls_key_file) {
+            config = config.identity(Identity::from_pem(certificates(cert)?, read(key)?));
+        }
+        Ok(Some(config))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
+}
+
+/// A file of certificates. One without any would be taken for an empty list, and its fault be said of the service.
+fn certificates(path: &Path) -> Result<Vec<u8>, Failure> {
+    const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+    let text = read(path)?;
+    match text.windows(BEGIN.len()).any(|window| window == BEGIN) {
+        true => Ok(text),
+        false => Err(Failure::new(format!("{} holds no certificate; it has to be PEM", path.display()))),
+    }
+}
+
+/// Files that were read, but of which no TLS can be made.
+pub(super) fn unusable(error: &(dyn Error + 'static)) -> Failure {
+    let cause = cause(error).unwrap_or_else(|| error.to_string());
+    Failure::new(format!("cannot use the files of --tls-…: {cause}"))
+}
+
+/// A service with TLS that cannot be reached.
+pub(super) fn unreachable(authority: &str, error: &(dyn Error + 'static)) -> Failure {
+    let cause = cause(error).unwrap_or_else(|| error.to_string());
+    let help = if cause.contains("UnknownIssuer") {
+        "; name the CA of its certificate with --tls-ca-file"
+    } else if cause.contains("CaUsedAsEndEntity") {
+        // What `openssl req -x509` makes.
+        "; the service shows the certificate of a CA: have one issued for it (basicConstraints CA:FALSE)"
+    } else {
+        ""
+    };
+    Failure::new(format!("cannot reach https://{authority}: {cause}{help}"))
+}
+
+/// What to add to the error of a call whose connection broke: the cause, and what may help. With TLS 1.3 a client is done
+/// with its handshake before the server has looked at its certificate, so a refused one breaks the first call; and by then
+/// the server's word for it may be lost.
+pub(super) fn broken(status: &Status) -> Option<String> {
+    let cause = cause(status).filter(|cause| !cause.contains("Timeout"))?;
+    Some(format!(
+        ": {cause}; the connection broke: a service with TLS wants https://, and it may want a client certificate of its CA \
+         (--tls-cert-file)"
+    ))
+}
+
+/// What is at the root of an error that another one caused.
+fn cause(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut root = error.source()?;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    Some(root.to_string())
+}

@@ -1,0 +1,163 @@
+//! Where settings come from: a file, variables, flags; each says which of its settings is wrong.
+
+use std::{ffi::OsString, fs, path::Path};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::{Format, Json, Toml},
+    value::{Dict, Map, Value},
+};
+
+use super::{
+    document::Lines,
+    findings::did_you_mean,
+    settings::{SettingsError, SettingsFlags},
+};
+
+/// What begins every environment variable of ours.
+const PREFIX: &str = "TOLLGATE_";
+
+/// Variables of the command line (which server to ask, as whom) that are no settings of the server.
+const NOT_SETTINGS: [&str; 5] = ["config", "address", "team", "api_key", "tls_ca_file"];
+
+/// Every key of [`super::settings::Settings`].
+pub(super) const KEYS: [&str; 16] = [
+    "listen",
+    "admin",
+    "policy",
+    "store",
+    "redis_password_file",
+    "threads",
+    "log",
+    "log_format",
+    "drain_seconds",
+    "store_deadline_ms",
+    "tls_cert_file",
+    "tls_key_file",
+    "tls_client_ca_file",
+    "tls_client_auth",
+    "admin_tls",
+    "allow_insecure_listen",
+];
+
+/// One source of settings.
+pub(super) struct Layer {
+    kind: Kind,
+    values: Dict,
+}
+
+enum Kind {
+    File(String),
+    Environment,
+    Flags,
+}
+
+impl Layer {
+    pub(super) fn file(path: &Path) -> Result<Self, SettingsError> {
+        let text = read(path)?;
+        let name = path.display().to_string();
+        let malformed = |line, reason| SettingsError::Malformed { path: name.clone(), line, reason };
+        let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        // Only what the parser says, never the line it shows: that may hold a password.
+        let values = if json {
+            Json::from_str(&text)
+                .map_err(|e| malformed(Some(e.line()), format!("no JSON ({:?})", e.classify())))
+        } else {
+            Toml::from_str(&text).map_err(|error| {
+                let line = error.span().map(|span| Lines::of(&text).position(span.start).line);
+                malformed(line, error.message().trim().replace('\n', ", "))
+            })
+        };
+        Ok(Self { values: values?, kind: Kind::File(name) })
+    }
+
+    pub(super) fn variables(
+        all: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, SettingsError> {
+        let mut values = Dict::new();
+        for (name, value) in all {
+            let Some(key) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+            let key = key.to_ascii_lowercase();
+            if NOT_SETTINGS.contains(&key.as_str()) || is_service_link(&key) {
+                continue;
+            }
+            let Ok(text) = value.into_string() else {
+                let origin = Kind::Environment.origin(&key);
+                return Err(SettingsError::Invalid { origin, reason: "not UTF-8".to_owned() });
+            };
+            values.insert(key, value_of(text));
+        }
+        Ok(Self { kind: Kind::Environment, values })
+    }
+
+    pub(super) fn flags(flags: &SettingsFlags) -> Result<Self, SettingsError> {
+        let values = Value::serialize(flags).ok().and_then(Value::into_dict).unwrap_or_default();
+        Ok(Self { kind: Kind::Flags, values })
+    }
+
+    pub(super) fn check_keys(&self) -> Result<(), SettingsError> {
+        let Some(key) = self.values.keys().find(|key| !KEYS.contains(&key.as_str())) else { return Ok(()) };
+        let help = did_you_mean(key, KEYS).unwrap_or_else(|| format!("the settings are {}", KEYS.join(", ")));
+        Err(SettingsError::Unknown { origin: self.kind.origin(key), help })
+    }
+}
+
+impl Kind {
+    fn origin(&self, key: &str) -> String {
+        match self {
+            Self::File(path) => format!("`{key}` in `{path}`"),
+            Self::Environment => format!("environment variable `{PREFIX}{}`", key.to_ascii_uppercase()),
+            Self::Flags => format!("flag `--{}`", key.replace('_', "-")),
+        }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        match &self.kind {
+            Kind::File(path) => Metadata::from("file", Path::new(path)),
+            Kind::Environment => Metadata::named("environment"),
+            Kind::Flags => Metadata::named("flags"),
+        }
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+/// A variable is text; a setting may be a number, or yes or no.
+fn value_of(text: String) -> Value {
+    match (text.parse::<u64>(), text.as_str()) {
+        (Ok(number), _) => Value::from(number),
+        (_, "true") => Value::from(true),
+        (_, "false") => Value::from(false),
+        _ => Value::from(text),
+    }
+}
+
+/// Whether Kubernetes sets this variable in every container of a namespace with a service called `tollgate`:
+/// `TOLLGATE_SERVICE_HOST`, `TOLLGATE_SERVICE_PORT_GRPC`, `TOLLGATE_PORT`, `TOLLGATE_PORT_50051_TCP_ADDR`.
+fn is_service_link(key: &str) -> bool {
+    key == "port" || ["service_host", "service_port", "port_"].iter().any(|start| key.starts_with(start))
+}
+
+/// Which setting, and where its value comes from.
+pub(super) fn origin_of(figment: &Figment, key: &str) -> String {
+    let Some(metadata) = figment.find_metadata(key) else { return format!("`{key}`") };
+    let file = metadata.source.as_ref().and_then(|source| source.file_path());
+    let kind = match (file, metadata.name.as_ref()) {
+        (Some(path), _) => Kind::File(path.display().to_string()),
+        (None, "environment") => Kind::Environment,
+        (None, _) => Kind::Flags,
+    };
+    kind.origin(key)
+}
+
+/// A file that a setting names.
+pub(super) fn read(path: &Path) -> Result<String, SettingsError> {
+    fs::read_to_string(path).map_err(|error| SettingsError::Unreadable {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    })
+}

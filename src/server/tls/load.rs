@@ -1,0 +1,235 @@
+//! From files to what a handshake needs, every fault with its file and what to do about it.
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use rustls::{
+    InconsistentKeys, RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
+    server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+use thiserror::Error;
+use x509_parser::parse_x509_certificate;
+
+use crate::{
+    config::{ClientAuth, TlsFiles},
+    domain::Timestamp,
+};
+
+/// A bundle of every public CA is a quarter of this; a wrong file is not read to its end.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Why there is no TLS.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("`{path}` cannot be read: {reason}; name a PEM file that the user of this process may read")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the system says, or what is wrong.
+        reason: String,
+    },
+    /// A file of certificates holds none.
+    #[error("`{0}` holds no certificate; it has to be PEM, with `-----BEGIN CERTIFICATE-----`")]
+    NoCertificate(String),
+    /// A certificate, or the armour around it, is malformed.
+    #[error("`{path}` holds a malformed certificate ({reason}); make it anew")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The key file holds no key that can be read.
+    #[error("`{0}` holds no private key; it has to be PEM, unencrypted, with `-----BEGIN PRIVATE KEY-----`")]
+    NoKey(String),
+    /// The key is encrypted, and nobody is there to type its password.
+    #[error(
+        "the key in `{0}` is encrypted; write it unencrypted with `openssl pkey`, and let only this user read it"
+    )]
+    EncryptedKey(String),
+    /// A kind of key that cannot be used.
+    #[error(
+        "the key in `{path}` cannot be used ({reason}); make one with ECDSA P-256, Ed25519 or RSA of 2,048 bits or more"
+    )]
+    Key {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Certificate and key are of two pairs.
+    #[error(
+        "the key in `{key}` does not match the first certificate in `{cert}`; name the key that it was made with, and put the server's certificate before those of its CAs"
+    )]
+    Mismatch {
+        /// The file of the key.
+        key: String,
+        /// The file of the certificate.
+        cert: String,
+    },
+    /// Nothing can be verified against the CA.
+    #[error("no client can be verified against `{path}`: {reason}")]
+    ClientCa {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// The files as they are.
+pub(super) struct Contents {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+impl Contents {
+    pub(super) fn read(files: &TlsFiles) -> Result<Self, TlsError> {
+        let client_ca = files.client_ca.as_deref().map(read).transpose()?;
+        Ok(Self { cert: read(&files.cert)?, key: read(&files.key)?, client_ca })
+    }
+
+    /// Tells contents apart, so that no copy of the key is kept to compare with.
+    pub(super) fn digest(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        for part in [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten() {
+            hasher.update(blake3::hash(part).as_bytes());
+        }
+        hasher.finalize()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let unreadable = |reason| TlsError::Unreadable { path: shown_path(path), reason };
+    let size = fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
+    if size > MAX_BYTES {
+        return Err(unreadable(format!("{size} bytes are more than keys and certificates have")));
+    }
+    fs::read(path).map_err(|error| unreadable(error.to_string()))
+}
+
+fn shown_path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// What a handshake needs.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// For listeners of gRPC.
+    pub(super) grpc: Arc<ServerConfig>,
+    /// For listeners of HTTP/1.1.
+    pub(super) pages: Arc<ServerConfig>,
+    pub(super) valid_from: Timestamp,
+    pub(super) valid_until: Timestamp,
+    /// Of the [`Contents`] it was made from.
+    pub(super) digest: blake3::Hash,
+}
+
+impl Loaded {
+    pub(super) fn new(files: &TlsFiles, contents: &Contents) -> Result<Self, TlsError> {
+        let chain = certificates(&files.cert, &contents.cert)?;
+        let (valid_from, valid_until) = dates(&files.cert, &chain)?;
+        let key = private_key(&files.key, &contents.key)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|error| key_error(files, error))?;
+        let builder = match client_verifier(files, contents)? {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| key_error(files, error))?;
+        // A session that is resumed is not verified again: a client's certificate that has expired since, or whose CA was
+        // taken away, would go on. Connections here live long, so resuming would save next to nothing.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        let with_protocol = |protocol: &[u8]| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![protocol.to_vec()];
+            Arc::new(config)
+        };
+        Ok(Self {
+            grpc: with_protocol(b"h2"),
+            pages: with_protocol(b"http/1.1"),
+            valid_from,
+            valid_until,
+            digest: contents.digest(),
+        })
+    }
+}
+
+fn key_error(files: &TlsFiles, error: rustls::Error) -> TlsError {
+    match error {
+        rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            TlsError::Mismatch { key: shown_path(&files.key), cert: shown_path(&files.cert) }
+        }
+        rustls::Error::InvalidCertificate(reason) => {
+            TlsError::Malformed { path: shown_path(&files.cert), reason: reason.to_string() }
+        }
+        error => TlsError::Key { path: shown_path(&files.key), reason: error.to_string() },
+    }
+}
+
+fn client_verifier(
+    files: &TlsFiles,
+    contents: &Contents,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    let (Some(path), Some(text)) = (&files.client_ca, &contents.client_ca) else { return Ok(None) };
+    // Read also where nobody is asked, so that a fault does not wait for the day somebody is.
+    let unusable = |reason: String| TlsError::ClientCa { path: shown_path(path), reason };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path, text)? {
+        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = match files.client_auth {
+        ClientAuth::None => return Ok(None),
+        ClientAuth::Optional => builder.allow_unauthenticated(),
+        ClientAuth::Required => builder,
+    };
+    builder.build().map(Some).map_err(|error| unusable(error.to_string()))
+}
+
+fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(text).collect();
+    let found =
+        found.map_err(|error| TlsError::Malformed { path: shown_path(path), reason: error.to_string() })?;
+    if found.is_empty() { Err(TlsError::NoCertificate(shown_path(path))) } else { Ok(found) }
+}
+
+fn private_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|_| {
+        // The error is not shown: it can hold a line of the file.
+        let says = |words: &str| text.windows(words.len()).any(|window| window == words.as_bytes());
+        match says("BEGIN ENCRYPTED PRIVATE KEY") || says("Proc-Type: 4,ENCRYPTED") {
+            true => TlsError::EncryptedKey(shown_path(path)),
+            false => TlsError::NoKey(shown_path(path)),
+        }
+    })
+}
+
+/// From when to when the first certificate is valid.
+fn dates(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(Timestamp, Timestamp), TlsError> {
+    let malformed = |reason: String| TlsError::Malformed { path: shown_path(path), reason };
+    let first = chain.first().ok_or_else(|| TlsError::NoCertificate(shown_path(path)))?;
+    let (_, certificate) = parse_x509_certificate(first).map_err(|error| malformed(error.to_string()))?;
+    let validity = certificate.validity();
+    // What lies before 1970 has been valid for ever.
+    let at = |seconds: i64| Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000));
+    Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
+}
+
+/// An instant as people read it.
+pub(super) fn shown(instant: Timestamp) -> String {
+    let seconds = i64::try_from(instant.0 / 1_000).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| "for ever".to_owned(), |at| at.to_string())
+}

@@ -1,0 +1,275 @@
+//! Reads the Groq keys from where the policy says, and again whenever they change.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::Path,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+
+use super::{LiveKey, MAX_LIVE, UpstreamKeys};
+use crate::domain::{
+    Timestamp,
+    policy::{
+        Policy,
+        upstream::{KeyPlace, Project, Projects},
+    },
+    upstream::UpstreamKey,
+};
+
+/// How often keys are looked at: the bound within which a changed file, or another place in the policy, is in force. A
+/// read of a small file costs microseconds, and sees what no watch does: mounted secrets, network disks, swapped links.
+const POLL: Duration = Duration::from_secs(1);
+/// A key file is one short line; a wrong file is not read to its end.
+const MAX_BYTES: u64 = 4096;
+/// Files of a directory that are looked at; a mounted secret has a few.
+const MAX_FILES: usize = 64;
+
+/// Keeps the Groq keys in force, until dropped.
+#[derive(Debug)]
+pub struct UpstreamKeySource {
+    keys: Arc<UpstreamKeys>,
+    /// Closed when dropped, which ends the thread.
+    _running: mpsc::Sender<()>,
+}
+
+impl UpstreamKeySource {
+    /// Reads the keys from where `policy` says, now and every second from now on.
+    ///
+    /// # Errors
+    /// Where no thread can be started.
+    pub fn start(policy: Arc<ArcSwap<Policy>>) -> io::Result<Self> {
+        let keys = Arc::<UpstreamKeys>::default();
+        let (running, ended) = mpsc::channel();
+        let mut reader = Reader::new(Arc::clone(&keys));
+        reader.look(&policy.load().projects);
+        thread::Builder::new().name("upstream-keys".to_owned()).spawn(move || {
+            while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+                reader.look(&policy.load().projects);
+            }
+        })?;
+        Ok(Self { keys, _running: running })
+    }
+
+    /// The keys in force.
+    #[must_use]
+    pub fn keys(&self) -> Arc<UpstreamKeys> {
+        Arc::clone(&self.keys)
+    }
+}
+
+/// A key that was found, where, and since when it is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Found {
+    key: UpstreamKey,
+    place: String,
+    since: Timestamp,
+}
+
+struct Reader {
+    keys: Arc<UpstreamKeys>,
+    started: Timestamp,
+    /// What each place gave last: a file that is being replaced leaves the key that was in it.
+    last: HashMap<(Arc<str>, KeyPlace), Vec<Found>>,
+    /// What was said last of a place that gives no key, so that it is said once.
+    said: HashMap<(Arc<str>, KeyPlace), String>,
+}
+
+impl Reader {
+    fn new(keys: Arc<UpstreamKeys>) -> Self {
+        let (last, said) = (HashMap::new(), HashMap::new());
+        Self { keys, started: milliseconds(SystemTime::now()), last, said }
+    }
+
+    fn look(&mut self, projects: &Projects) {
+        let mut found = HashMap::new();
+        let mut looked_at = Vec::new();
+        for project in projects.all() {
+            let mut of_project = Vec::new();
+            for place in &project.places {
+                let at = (Arc::clone(&project.name), place.clone());
+                of_project.extend(self.at(&at));
+                looked_at.push(at);
+            }
+            found.insert(Arc::clone(&project.name), live(project, of_project));
+        }
+        self.last.retain(|at, _| looked_at.contains(at));
+        self.said.retain(|at, _| looked_at.contains(at));
+        self.keys.replace(found);
+    }
+
+    fn at(&mut self, at: &(Arc<str>, KeyPlace)) -> Vec<Found> {
+        match read(&at.1, self.started) {
+            Ok(found) => {
+                self.said.remove(at);
+                self.last.insert(at.clone(), found.clone());
+                found
+            }
+            Err(reason) => {
+                let last = self.last.get(at).cloned().unwrap_or_default();
+                if self.said.get(at) != Some(&reason) {
+                    let (project, place) = (&at.0, at.1.to_string());
+                    // Whoever does not use Envoy needs no key.
+                    match (&at.1, last.is_empty()) {
+                        (KeyPlace::Environment(_), true) => {
+                            tracing::debug!(%project, place, reason, "there is no Groq key")
+                        }
+                        _ => tracing::warn!(%project, place, reason, "a Groq key cannot be read"),
+                    }
+                    self.said.insert(at.clone(), reason);
+                }
+                last
+            }
+        }
+    }
+}
+
+/// The newest of them, each once.
+fn live(project: &Project, mut found: Vec<Found>) -> Vec<LiveKey> {
+    // Of equals the one that the policy names first.
+    found.sort_by_key(|found| std::cmp::Reverse(found.since));
+    let mut keys: Vec<LiveKey> = Vec::new();
+    for Found { key, place, since } in found {
+        let key = LiveKey::new(&project.name, key, place, since);
+        if keys.len() < MAX_LIVE && keys.iter().all(|known| known.id != key.id) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+fn read(place: &KeyPlace, started: Timestamp) -> Result<Vec<Found>, String> {
+    match place {
+        KeyPlace::Environment(name) => {
+            let text = std::env::var(name).map_err(|_| "it is not set".to_owned())?;
+            Ok(vec![found(&text, place.to_string(), started)?])
+        }
+        KeyPlace::File(path) => Ok(vec![read_file(path)?]),
+        KeyPlace::Directory(path) => {
+            let entries = fs::read_dir(path).map_err(|error| error.to_string())?;
+            let files =
+                entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| is_secret(path));
+            let mut files: Vec<_> = files.collect();
+            files.sort();
+            // One file that is no key does not take the others away.
+            let keys = files.iter().take(MAX_FILES).map(|file| read_file(file));
+            let (keys, faults): (Vec<_>, Vec<_>) = keys.partition(Result::is_ok);
+            match (keys.is_empty(), faults.into_iter().find_map(Result::err)) {
+                (true, Some(fault)) => Err(fault),
+                (true, None) => Err("the directory holds no file".to_owned()),
+                (false, _) => Ok(keys.into_iter().filter_map(Result::ok).collect()),
+            }
+        }
+    }
+}
+
+/// A file of a mounted secret: not one of the hidden ones with which it is swapped.
+fn is_secret(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    !hidden && path.is_file()
+}
+
+fn read_file(path: &Path) -> Result<Found, String> {
+    let shown = path.display().to_string();
+    let fault = |reason: String| format!("{shown}: {reason}");
+    let metadata = fs::metadata(path).map_err(|error| fault(error.to_string()))?;
+    if metadata.len() > MAX_BYTES {
+        return Err(fault(format!("{} bytes are more than a key has", metadata.len())));
+    }
+    let text = fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+    let since = metadata.modified().map(milliseconds).unwrap_or_default();
+    found(&text, shown.clone(), since).map_err(fault)
+}
+
+fn found(text: &str, place: String, since: Timestamp) -> Result<Found, String> {
+    let key = UpstreamKey::parse(text).map_err(|error| error.to_string())?;
+    Ok(Found { key, place, since })
+}
+
+fn milliseconds(time: SystemTime) -> Timestamp {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, path::PathBuf};
+
+    use super::*;
+
+    /// Writes a key as of `second`.
+    fn write(path: &Path, text: &str, second: u64) {
+        fs::write(path, text).unwrap();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+        File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+    }
+
+    fn projects(places: Vec<KeyPlace>) -> Projects {
+        Projects::new(vec![(Project { name: "main".into(), places }, None)])
+    }
+
+    fn used(reader: &Reader) -> Vec<String> {
+        let keys = reader.keys.projects.load();
+        keys["main"].iter().map(|key| key.bearer().trim_start_matches("Bearer ").to_owned()).collect()
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again_and_a_missing_one_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let policy = projects(vec![KeyPlace::File(path.clone())]);
+        let mut reader = Reader::new(Arc::default());
+        reader.look(&policy);
+        assert!(used(&reader).is_empty());
+        for (second, text) in [(1, "gsk_one\n"), (2, "gsk_two")] {
+            write(&path, text, second);
+            reader.look(&policy);
+            assert_eq!(used(&reader), [text.trim()]);
+        }
+        for text in ["", "two words", &"x".repeat(5000)] {
+            write(&path, text, 3);
+            reader.look(&policy);
+            assert_eq!(used(&reader), ["gsk_two"], "{text:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        reader.look(&policy);
+        assert_eq!(used(&reader), ["gsk_two"]);
+    }
+
+    #[test]
+    fn the_two_newest_of_a_directory_are_live() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| -> PathBuf { directory.path().join(name) };
+        let policy = projects(vec![KeyPlace::Directory(directory.path().to_owned())]);
+        let mut reader = Reader::new(Arc::default());
+        for (name, text, second) in
+            [("a", "gsk_a", 1), ("b", "gsk_b", 3), ("c", "gsk_c", 2), (".hidden", "gsk_h", 9), ("bad", "", 9)]
+        {
+            write(&path(name), text, second);
+        }
+        reader.look(&policy);
+        assert_eq!(used(&reader), ["gsk_b", "gsk_c"]);
+        // One that is taken away is not used on.
+        fs::remove_file(path("b")).unwrap();
+        reader.look(&policy);
+        assert_eq!(used(&reader), ["gsk_c", "gsk_a"]);
+    }
+
+    #[test]
+    fn the_same_key_in_two_places_is_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        write(&path("a"), "gsk_same", 1);
+        write(&path("b"), "gsk_same", 2);
+        let mut reader = Reader::new(Arc::default());
+        reader.look(&projects(vec![KeyPlace::File(path("a")), KeyPlace::File(path("b"))]));
+        assert_eq!(used(&reader), ["gsk_same"]);
+    }
+}
