@@ -23,12 +23,19 @@
 //! The policy turns a request into a list of *holds*; a store knows counters, amounts and bounds, and nothing of teams,
 //! models or money. A new kind of limit is a new line in the policy compiler and no change to any store.
 //!
+//! Keys that are created while the service runs are records in the store's registry. Each process follows it and merges it with
+//! the policy document, so that the hot path reads one policy and asks nobody about a key:
+//!
+//! ```text
+//! KeyService ──► authorizer::keys ──► store.registry_write ···► every process: keyring ──► Shared::policy
+//! ```
+//!
 //! # Invariants of the architecture
 //!
 //! - [`domain`] is pure: no `async`, no clock, no I/O, no logging, no protobuf.
 //! - [`groq`] is pure as well: bytes of Groq's HTTP API in, facts out. A body that could be read two ways is refused.
 //! - [`identity`] tells who is calling, [`domain::access`] what they may ask; a layer in [`rpc`] asks both before any service.
-//! - [`store`] sees counters only; [`rpc`] is the only place that sees protobuf.
+//! - [`store`] sees counters and opaque records only; [`rpc`] is the only place that sees protobuf.
 //! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; what would pass it is refused.
 //! - A denial is a value; `Err` means that no decision could be made.
 //!

@@ -1,6 +1,10 @@
 //! The hot path: policy → reserve → decision; price → settle.
 
 mod charge;
+mod key_change;
+mod key_report;
+mod keyring;
+mod keys;
 mod queue;
 mod settle;
 mod spend;
@@ -14,6 +18,8 @@ use tracing::debug;
 
 use self::ticket::Ticket;
 pub use self::{
+    key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned},
+    key_report::{KeyPage, KeyQuery, KeyReport, KeyUsage, SecretReport},
     queue::Queue,
     settle::{Booked, CrossedAlert},
     spend::{BudgetState, SpendLine, SpendPage, SpendQuery, SpendReport},
@@ -22,7 +28,7 @@ use crate::{
     domain::{
         Timestamp,
         calendar::Days,
-        decision::{Grant, LimitStatus, Violation},
+        decision::{Grant, LimitStatus, Reason, Violation},
         explain,
         permit::Who,
         plan::{self, Plan},
@@ -84,10 +90,11 @@ pub struct Decided {
 /// What the authorizers of all cores share.
 #[derive(Debug)]
 pub struct Shared {
-    /// The policy in force.
+    /// What is in force: the policy document, with the keys that were created beside it.
     pub policy: Arc<ArcSwap<Policy>>,
     /// Requests that wait for room.
     pub queue: Queue,
+    keys: keyring::KeyRing,
 }
 
 /// Decides requests and books usage. Cheap to clone; one per core.
@@ -123,12 +130,21 @@ impl<S: Store + Clone> Authorizer<S> {
         self.shared.policy.load_full()
     }
 
-    /// Whom `caller` names in `policy`.
+    /// Whom `caller` names in `policy`, or the violation, for a team or key that is not there or has ended.
     ///
     /// # Errors
-    /// The violation, for a team or key that is not there or has expired.
-    pub fn who<'p>(&self, policy: &'p Policy, caller: &Caller) -> Result<Who<'p>, Violation> {
-        Who::find(policy, caller, self.store.now())
+    /// Where the keys have never been read.
+    pub fn who<'p>(
+        &self,
+        policy: &'p Policy,
+        caller: &Caller,
+    ) -> Result<Result<Who<'p>, Violation>, Failure> {
+        match Who::find(policy, caller, self.store.now()) {
+            Err(violation) if violation.reason == Reason::StoreUnavailable => {
+                Err(StoreError::Unavailable.into())
+            }
+            found => Ok(found),
+        }
     }
 
     /// The reservation that a request of `team` under `request_id` has, if it was granted.
@@ -142,6 +158,11 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where no decision could be made.
     pub async fn authorize(&self, request: &AuthorizeRequest) -> Result<Decided, Failure> {
+        if let (Caller::Key(_), false) = (&request.caller, request.dry_run)
+            && let Ok(who) = Who::find(&self.shared.policy.load(), &request.caller, self.store.now())
+        {
+            self.count_use(&who);
+        }
         let decided = match request.max_wait_ms {
             0 => self.decide(request).await?,
             _ => self.decide_in_turn(request).await?,
@@ -161,6 +182,9 @@ impl<S: Store + Clone> Authorizer<S> {
             let today = self.today(&policy, now);
             let mut plan = match plan::compile(&policy, request, now, &today) {
                 Ok(plan) => plan,
+                Err(violations) if violations.iter().any(|v| v.reason == Reason::StoreUnavailable) => {
+                    return Err(StoreError::Unavailable.into());
+                }
                 Err(violations) => return Ok(denied(&policy, violations, Vec::new())),
             };
             if attempt == ATTEMPTS {

@@ -297,7 +297,8 @@ fn unbookable(violation: crate::domain::decision::Violation, caller: &Caller) ->
     use crate::domain::decision::Reason;
     match (violation.reason, caller) {
         (Reason::UnknownTeam, Caller::Team(name)) => Failure::UnknownTeam(name.clone()),
-        (Reason::InvalidKey, _) => Failure::UnknownKey,
+        (Reason::InvalidKey, _) | (Reason::UnknownTeam, _) => Failure::UnknownKey,
+        (Reason::StoreUnavailable, _) => StoreError::Unavailable.into(),
         _ => Failure::NotPriced(violation.message),
     }
 }

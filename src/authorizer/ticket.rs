@@ -117,7 +117,7 @@ pub(super) fn derived_id(team: &str, request_id: &str) -> ReservationId {
 /// Tells a repeated request from another under the same id. How long it may wait does not make it another request.
 pub(super) fn fingerprint(request: &AuthorizeRequest) -> u64 {
     let key = match &request.caller {
-        Caller::Team(_) => None,
+        Caller::Team(_) | Caller::Mistyped => None,
         Caller::Key(digest) => Some(digest),
     };
     let fields = (key, &request.user, &request.model, request.operation, request.service_tier, request.size);

@@ -8,7 +8,7 @@ use super::{
     keys,
     screen::{Exit, Failure, Screen},
 };
-use crate::identity::SERVICE_TOKEN_PREFIX;
+use crate::{domain::keys::Secret, identity::SERVICE_TOKEN_PREFIX};
 
 /// The most bytes of a name, as policies have it.
 const MAX_NAME: usize = 64;
@@ -46,8 +46,9 @@ impl Access {
                 "`{name}` is not a name: 1 to {MAX_NAME} lower-case letters, digits, `_` and `-`, beginning with a letter or a digit"
             )));
         }
-        let secret = keys::random_secret(SERVICE_TOKEN_PREFIX)?;
-        let digest = keys::digest(&secret);
+        let secret = Secret::with_prefix(SERVICE_TOKEN_PREFIX, keys::random_bits()?);
+        let secret = secret.expose();
+        let digest = keys::digest(secret);
         writeln!(screen, "secret, shown this once; keep it where the gateway reads it:\n\n  {secret}\n")?;
         writeln!(
             screen,

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     domain::request::Operation,
-    rpc::proto::{self, policy_service_client::PolicyServiceClient},
+    rpc::proto::{self, key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient},
 };
 
 /// A gRPC client of the service.
@@ -30,6 +30,9 @@ pub(super) type Client = PolicyServiceClient<Line>;
 
 /// A connection on which every call carries the caller's token.
 pub(super) type Line = InterceptedService<Channel, Token>;
+
+/// The same for keys.
+pub(super) type KeyClient = KeyServiceClient<Line>;
 
 /// How long to wait for a connection: a service that runs answers within milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -59,6 +62,11 @@ impl Connection {
     pub(super) async fn channel(&self) -> Result<Line, Failure> {
         let (tls, token) = (self.tls.config_for(&self.address)?, self.token.resolve()?);
         Ok(Line::new(open(&self.address, tls, self.timeout).await?, token))
+    }
+
+    /// Connects, to manage keys.
+    pub(super) async fn open_keys(&self) -> Result<KeyClient, Failure> {
+        self.channel().await.map(KeyServiceClient::new)
     }
 }
 

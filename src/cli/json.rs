@@ -170,6 +170,64 @@ fn line(line: &proto::SpendLine) -> Value {
     }))
 }
 
+/// `CreateKeyResponse` and `RotateKeyResponse`.
+pub(super) fn made_key(of: &proto::Key, secret: &str) -> Value {
+    json!({ "key": key(of), "secret": secret })
+}
+
+/// `ListKeysResponse`, all pages as one.
+pub(super) fn keys(keys: &[proto::Key]) -> Value {
+    json!({ "keys": list(keys, key), "nextPageToken": "" })
+}
+
+/// `Key`.
+pub(super) fn key(key: &proto::Key) -> Value {
+    let instant = |at: &Option<prost_types::Timestamp>| at.as_ref().map(text::instant);
+    let secret = |secret: &proto::KeySecret| {
+        set(json!({
+            "secretId": secret.secret_id,
+            "live": secret.live,
+            "createTime": instant(&secret.create_time),
+            "endTime": instant(&secret.end_time),
+            "lastUseTime": instant(&secret.last_use_time),
+            "requestsToday": int(secret.requests_today),
+            "requestsLast24Hours": int(secret.requests_last_24_hours),
+        }))
+    };
+    let limits = |limits: &proto::KeyLimits| {
+        set(json!({
+            "models": limits.models,
+            "operations": limits.operations().map(|of| of.as_str_name()).collect::<Vec<_>>(),
+            "requestsPerMinute": limits.requests_per_minute.map(int),
+            "tokensPerMinute": limits.tokens_per_minute.map(int),
+            "maxOutputTokens": limits.max_output_tokens.map(int),
+            "monthlyBudget": money(limits.monthly_budget.as_ref()),
+        }))
+    };
+    let usage = |usage: &proto::KeyUsage| {
+        set(json!({
+            "requestsToday": int(usage.requests_today),
+            "tokensToday": int(usage.tokens_today),
+            "costToday": money(usage.cost_today.as_ref()),
+            "costThisMonth": money(usage.cost_this_month.as_ref()),
+            "topModel": usage.top_model,
+        }))
+    };
+    set(json!({
+        "name": key.name,
+        "team": key.team,
+        "labels": key.labels,
+        "limits": key.limits.as_ref().map(limits),
+        "state": key.state().as_str_name(),
+        "createTime": instant(&key.create_time),
+        "expireTime": instant(&key.expire_time),
+        "revokeTime": instant(&key.revoke_time),
+        "secrets": list(&key.secrets, secret),
+        "usage": key.usage.as_ref().map(usage),
+        "etag": key.etag,
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

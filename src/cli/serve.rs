@@ -27,7 +27,7 @@ use super::{
     screen::colours_on,
 };
 use crate::{
-    authorizer::{Queue, Shared},
+    authorizer::Shared,
     config::{
         ClientAuth, Finding, LogFormat, PolicySource, PolicySourceError, Reload, Settings, SettingsError,
         SettingsFlags, StoreUrl,
@@ -163,7 +163,13 @@ where
     };
     check_access(settings, &source.policy().load())?;
     let source = Arc::new(source);
-    let shared = Arc::new(Shared { policy: source.policy(), queue: Queue::default() });
+    let shared = Arc::new(Shared::new(source.policy()));
+    let (mut changes, follower) = (source.subscribe(), Arc::clone(&shared));
+    tokio::spawn(async move {
+        while changes.changed().await.is_ok() {
+            follower.document_changed();
+        }
+    });
     if let Some(address) = settings.admin {
         let failed = |source| ServeError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

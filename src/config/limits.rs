@@ -5,8 +5,7 @@ use super::{
     section::{Located, Section},
 };
 use crate::domain::{
-    counter::CounterKey,
-    limit::{Limit, OnShortfall, Period, Quantity, Scope, Span, Threshold, Window},
+    limit::{Limit, OnShortfall, Period, Quantity, Span, Subject, Threshold, Window},
     money::NanoUsd,
 };
 
@@ -29,70 +28,6 @@ const PERIODS: [(&str, Period); 3] =
 
 /// The largest share of a budget at which an alert makes sense: ten times what was meant to be spent.
 const MAX_ALERT_PERCENT: u64 = 1_000;
-
-/// Whom limits count, and the beginning of their counters' names.
-///
-/// A counter is named `who|quantity|window` (`team/chatbot|tokens|minute`), or `who|in_flight`. The bound is not part of
-/// it, so that an edited limit goes on counting where it was. The parts cannot contain the separators.
-#[derive(Clone)]
-pub(super) struct Subject {
-    scope: Scope,
-    name: String,
-}
-
-impl Subject {
-    pub(super) fn organization() -> Self {
-        Self { scope: Scope::Organization, name: "org".to_owned() }
-    }
-
-    pub(super) fn team(team: &str) -> Self {
-        Self { scope: Scope::Team, name: format!("team/{team}") }
-    }
-
-    pub(super) fn key(team: &str, key: &str) -> Self {
-        Self { scope: Scope::Key, name: format!("team/{team}/key/{key}") }
-    }
-
-    pub(super) fn user(team: &str) -> Self {
-        Self { scope: Scope::User, name: format!("team/{team}/user") }
-    }
-
-    /// One model or pattern of models of this organization or team.
-    pub(super) fn model(&self, pattern: &str) -> Self {
-        let scope =
-            if self.scope == Scope::Organization { Scope::OrganizationModel } else { Scope::TeamModel };
-        Self { scope, name: format!("{}/model/{pattern}", self.name) }
-    }
-
-    fn counter(&self, quantity: Quantity, window: Window) -> CounterKey {
-        let what = match quantity {
-            Quantity::Requests => "requests",
-            Quantity::Tokens => "tokens",
-            Quantity::AudioMilliseconds => "audio",
-            Quantity::NanoUsd => "usd",
-            Quantity::RequestsInFlight => "in_flight",
-        };
-        CounterKey::new(match window {
-            Window::Sliding(span) => format!("{}|{what}|{}", self.name, span.name()),
-            Window::Calendar(period) => format!("{}|{what}|{}", self.name, period.name()),
-            Window::InFlight => format!("{}|{what}", self.name),
-        })
-    }
-
-    fn limit(&self, id: std::sync::Arc<str>, quantity: Quantity, window: Window) -> Limit {
-        Limit {
-            id,
-            scope: self.scope,
-            quantity,
-            window,
-            bound: None,
-            counter: self.counter(quantity, window),
-            on_shortfall: OnShortfall::default(),
-            min_output_tokens: 1,
-            alerts: Vec::new(),
-        }
-    }
-}
 
 /// The rates and the concurrency of `section`.
 pub(super) fn rates(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {

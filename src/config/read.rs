@@ -9,7 +9,7 @@ use super::{
     document::Node,
     envoy,
     findings::Findings,
-    limits::{Subject, budgets, budgets_from_month, rates},
+    limits::{budgets, budgets_from_month, rates},
     place::Place,
     prices::{self, Override},
     section::{Located, Section},
@@ -18,7 +18,7 @@ use super::{
 use crate::domain::{
     Timestamp,
     calendar::parse_time_zone,
-    limit::Limit,
+    limit::{Limit, Subject},
     policy::{Key, ModelPattern, OnExceed, OnUnsettled, Organization, Team},
     policy::{envoy::EnvoyPolicy, upstream::Projects},
     request::Operation,

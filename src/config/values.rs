@@ -1,7 +1,5 @@
 //! Values that are strings in a document and something narrower in a policy.
 
-use std::sync::Arc;
-
 use jiff::{civil, tz::TimeZone};
 
 use super::{
@@ -9,20 +7,15 @@ use super::{
     place::Place,
     section::{Located, Section},
 };
-use crate::domain::{Timestamp, policy::ModelPattern, request::Operation};
-
-/// The most bytes of the name of an organization, team or key: it is part of every counter's name.
-const MAX_NAME: usize = 64;
-/// The most bytes of a model's name, as the contract has it.
-const MAX_MODEL: usize = 256;
+use crate::domain::{
+    Timestamp,
+    policy::{ModelPattern, is_name},
+    request::Operation,
+};
 
 /// Whether `name` may name an organization, a team or a key. Separators of counter names (`/`, `|`, `@`) are out.
 pub(super) fn check_name(name: &str, place: &Place, findings: &Findings) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let mut bytes = name.bytes();
-    let sound = bytes.next().is_some_and(plain)
-        && bytes.all(|b| plain(b) || matches!(b, b'_' | b'.' | b'-'))
-        && name.len() <= MAX_NAME;
+    let sound = is_name(name);
     if !sound {
         findings.error(
             place,
@@ -35,12 +28,7 @@ pub(super) fn check_name(name: &str, place: &Place, findings: &Findings) -> bool
 
 /// A model's exact name, or a prefix with `*` at its end.
 pub(super) fn model_pattern(text: &str, place: &Place, findings: &Findings) -> Option<ModelPattern> {
-    let (name, pattern) = match text.strip_suffix('*') {
-        Some(prefix) => (prefix, ModelPattern::Prefix(Arc::from(prefix))),
-        None => (text, ModelPattern::Exact(Arc::from(text))),
-    };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b':' | b'-');
-    if name.bytes().all(plain) && !text.is_empty() && text.len() <= MAX_MODEL {
+    if let Ok(pattern) = text.parse() {
         return Some(pattern);
     }
     let help = "a model's name as Groq writes it, such as `openai/gpt-oss-20b`, or its beginning with `*` at the end";

@@ -167,10 +167,16 @@ pub enum Need {
 }
 
 /// Every RPC that is served, and what it needs. One that is not here is refused, whoever asks.
-pub const RPCS: [(&str, Need); 10] = [
+pub const RPCS: [(&str, Need); 16] = [
     ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
     ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),
     ("/tollgate.v1.PolicyService/GetSpend", Need::Permission(Permission::ReadSpend)),
+    ("/tollgate.v1.KeyService/CreateKey", Need::Permission(Permission::ManageKeys)),
+    ("/tollgate.v1.KeyService/GetKey", Need::Permission(Permission::ReadKeys)),
+    ("/tollgate.v1.KeyService/ListKeys", Need::Permission(Permission::ReadKeys)),
+    ("/tollgate.v1.KeyService/UpdateKey", Need::Permission(Permission::ManageKeys)),
+    ("/tollgate.v1.KeyService/RotateKey", Need::Permission(Permission::RotateKeys)),
+    ("/tollgate.v1.KeyService/RevokeKey", Need::Permission(Permission::RotateKeys)),
     ("/tollgate.v1.AdminService/ListUpstreamKeys", Need::Permission(Permission::ReadUpstreamKeys)),
     ("/envoy.service.auth.v3.Authorization/Check", Need::Permission(Permission::Decide)),
     ("/envoy.service.ext_proc.v3.ExternalProcessor/Process", Need::Permission(Permission::Record)),
@@ -232,6 +238,15 @@ impl Scope {
         match self {
             Self::All => true,
             Self::Teams(teams) => teams.contains(team),
+        }
+    }
+
+    /// The one team that it is of.
+    #[must_use]
+    pub fn only_team(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::All => None,
+            Self::Teams(teams) => teams.first().filter(|_| teams.len() == 1),
         }
     }
 

@@ -152,6 +152,81 @@ pub struct Limit {
     pub alerts: Vec<Threshold>,
 }
 
+/// Whom limits count, and the beginning of their counters' names.
+///
+/// A counter is named `who|quantity|window` (`team/chatbot|tokens|minute`), or `who|in_flight`. The bound is not part of
+/// it, so that an edited limit goes on counting where it was. The parts cannot contain the separators.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    scope: Scope,
+    name: String,
+}
+
+impl Subject {
+    /// The organization.
+    #[must_use]
+    pub fn organization() -> Self {
+        Self { scope: Scope::Organization, name: "org".to_owned() }
+    }
+
+    /// A team.
+    #[must_use]
+    pub fn team(team: &str) -> Self {
+        Self { scope: Scope::Team, name: format!("team/{team}") }
+    }
+
+    /// A key of a team.
+    #[must_use]
+    pub fn key(team: &str, key: &str) -> Self {
+        Self { scope: Scope::Key, name: format!("team/{team}/key/{key}") }
+    }
+
+    /// Each user of a team.
+    #[must_use]
+    pub fn user(team: &str) -> Self {
+        Self { scope: Scope::User, name: format!("team/{team}/user") }
+    }
+
+    /// One model or pattern of models of this organization or team.
+    #[must_use]
+    pub fn model(&self, pattern: &str) -> Self {
+        let scope =
+            if self.scope == Scope::Organization { Scope::OrganizationModel } else { Scope::TeamModel };
+        Self { scope, name: format!("{}/model/{pattern}", self.name) }
+    }
+
+    fn counter(&self, quantity: Quantity, window: Window) -> CounterKey {
+        let what = match quantity {
+            Quantity::Requests => "requests",
+            Quantity::Tokens => "tokens",
+            Quantity::AudioMilliseconds => "audio",
+            Quantity::NanoUsd => "usd",
+            Quantity::RequestsInFlight => "in_flight",
+        };
+        CounterKey::new(match window {
+            Window::Sliding(span) => format!("{}|{what}|{}", self.name, span.name()),
+            Window::Calendar(period) => format!("{}|{what}|{}", self.name, period.name()),
+            Window::InFlight => format!("{}|{what}", self.name),
+        })
+    }
+
+    /// A limit without a bound, which stands at `id`.
+    #[must_use]
+    pub fn limit(&self, id: Arc<str>, quantity: Quantity, window: Window) -> Limit {
+        Limit {
+            id,
+            scope: self.scope,
+            quantity,
+            window,
+            bound: None,
+            counter: self.counter(quantity, window),
+            on_shortfall: OnShortfall::default(),
+            min_output_tokens: 1,
+            alerts: Vec::new(),
+        }
+    }
+}
+
 /// The gate that a 429 from Groq closes for all teams.
 #[must_use]
 pub fn upstream_gate(model: &str) -> CounterKey {

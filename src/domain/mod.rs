@@ -7,6 +7,7 @@ pub mod calendar;
 pub mod counter;
 pub mod decision;
 pub mod explain;
+pub mod keys;
 pub mod limit;
 pub mod money;
 pub mod permit;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Timestamp,
     decision::{Measure, Reason, Retry, Violation},
+    keys::Created,
     policy::{Key, OnExceed, Policy, Team},
     price::{PriceError, Rates, catalogue::Model},
     request::{AuthorizeRequest, Billing, Caller, Operation, ServiceTier, Size},
@@ -17,42 +18,81 @@ pub struct Who<'p> {
     pub team: &'p Arc<Team>,
     /// The key, where the caller named one.
     pub key: Option<&'p Arc<Key>>,
+    /// The secret by which the caller named it, if it is one of a created key.
+    pub secret: Option<&'p Created>,
 }
 
 impl<'p> Who<'p> {
     /// Finds the caller in the policy.
     ///
     /// # Errors
-    /// The violation, for a team or key that is not there or has expired.
+    /// The violation, for a team or key that is not there, has expired or was revoked.
     pub fn find(policy: &'p Policy, caller: &Caller, now: Timestamp) -> Result<Self, Violation> {
         let who = Self::named(policy, caller)?;
-        match who.key {
-            Some(key) if key.expires_at.is_some_and(|end| now >= end) => {
-                let id = format!("teams.{}.keys.{}.expires", who.team.name, key.name);
-                Err(refusal(Reason::KeyExpired, id, format!("the key `{}` has expired", key.name)))
-            }
-            _ => Ok(who),
+        let Some(key) = who.key else { return Ok(who) };
+        let (name, place) = (&key.name, |field| format!("teams.{}.keys.{}{field}", who.team.name, key.name));
+        if who.secret.is_some_and(|secret| secret.revoked) {
+            let message = format!("the key `{name}` was revoked");
+            return Err(refusal(Reason::KeyRevoked, place(""), message));
         }
+        if key.expires_at.is_some_and(|end| now >= end) {
+            let message = format!("the key `{name}` has expired");
+            return Err(refusal(Reason::KeyExpired, place(".expires"), message));
+        }
+        if who.secret.and_then(|secret| secret.ends_at).is_some_and(|end| now >= end) {
+            let message = format!("this secret of the key `{name}` has ended; use the newer one");
+            return Err(refusal(Reason::KeyExpired, place(".secrets"), message));
+        }
+        Ok(who)
     }
 
-    /// Finds whom the caller names in the policy, also by a key that has expired.
+    /// Finds whom the caller names in the policy, also by a key that has expired or was revoked.
     ///
     /// # Errors
     /// The violation, for a team or key that is not there.
     pub fn named(policy: &'p Policy, caller: &Caller) -> Result<Self, Violation> {
+        let invalid = |message: &str| refusal(Reason::InvalidKey, "", message.to_owned());
         match caller {
             Caller::Team(name) => {
-                policy.teams.get(name.as_str()).map(|team| Self { team, key: None }).ok_or_else(|| {
+                let team = policy.teams.get(name.as_str());
+                team.map(|team| Self { team, key: None, secret: None }).ok_or_else(|| {
                     refusal(Reason::UnknownTeam, "", format!("the policy has no team `{name}`"))
                 })
             }
             Caller::Key(digest) => {
-                let (team, key) = policy.keys.get(digest).ok_or_else(|| {
-                    refusal(Reason::InvalidKey, "", "the API key is not one of the policy's".to_owned())
-                })?;
-                Ok(Self { team, key: Some(key) })
+                if let Some((team, key)) = policy.keys.get(digest) {
+                    return Ok(Self { team, key: Some(key), secret: None });
+                }
+                match policy.created.find(digest) {
+                    Some(secret) => Self::of_created(secret),
+                    None if policy.created.pending => {
+                        let message = "the keys have not been read yet".to_owned();
+                        Err(refusal(Reason::StoreUnavailable, "", message))
+                    }
+                    None => Err(invalid("the API key is not one of the policy's")),
+                }
+            }
+            Caller::Mistyped => {
+                Err(invalid("the API key is mistyped or incomplete: its last letters do not fit the others"))
             }
         }
+    }
+
+    fn of_created(secret: &'p Created) -> Result<Self, Violation> {
+        let (key, name) = (&secret.key, &secret.team_name);
+        let gone = || {
+            let message = format!("the policy has no team `{name}`, of which the key `{}` is", key.name);
+            refusal(Reason::UnknownTeam, "", message)
+        };
+        let team = secret.team.as_ref().ok_or_else(gone)?;
+        Ok(Self { team, key: Some(key), secret: Some(secret) })
+    }
+
+    /// When the key or its secret ends.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        let ends = [self.key.and_then(|key| key.expires_at), self.secret.and_then(|secret| secret.ends_at)];
+        ends.into_iter().flatten().min()
     }
 }
 

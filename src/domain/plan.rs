@@ -96,7 +96,7 @@ pub fn compile<'p>(
             return Err(violations);
         }
     };
-    let until = who.key.and_then(|key| key.expires_at).unwrap_or(prices_until).min(prices_until);
+    let until = who.ends_at().unwrap_or(prices_until).min(prices_until);
     let mut plan = Plan::empty(who, model, rates, request.operation, today, until);
     plan.size = request.size;
     plan.fixed_output = request.fixed_output;

@@ -176,6 +176,8 @@ pub enum Caller {
     Team(String),
     /// The SHA-256 of a virtual key's secret; the secret itself goes no further than the edge.
     Key([u8; 32]),
+    /// A secret whose own checksum is wrong: no key has it.
+    Mistyped,
 }
 
 /// A request to be decided.

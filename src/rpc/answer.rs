@@ -149,7 +149,7 @@ pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn money(nanos: u64) -> Money {
+pub(super) fn money(nanos: u64) -> Money {
     signed_money(int(nanos))
 }
 

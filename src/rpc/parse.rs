@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
 use super::{
+    key_parse::{MAX_KEY_BYTES, key_caller},
     proto::{self, authorize_request, record_usage_request},
     status::{FieldErrors, MALFORMED},
 };
@@ -37,8 +37,7 @@ const MAX_TOOLS: usize = 32;
 const MAX_TOOL_CALLS: u64 = 1_000_000;
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 const MAX_LABELS: usize = 16;
-const MAX_TEAM_BYTES: usize = 128;
-const MAX_KEY_BYTES: usize = 512;
+pub(super) const MAX_TEAM_BYTES: usize = 128;
 const MAX_USER_BYTES: usize = 256;
 const MAX_REQUEST_ID_BYTES: usize = 128;
 const MAX_MODEL_BYTES: usize = 256;
@@ -157,8 +156,8 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
 
 /// The teams of one answer where the caller does not say, and the most it may ask for: an answer stays well below gRPC's
 /// 4 MiB with a month of days and a dozen models for each.
-const DEFAULT_PAGE: usize = 100;
-const MAX_PAGE: u64 = 1000;
+pub(super) const DEFAULT_PAGE: usize = 100;
+pub(super) const MAX_PAGE: u64 = 1000;
 
 /// How a page token begins; the team that the page before ended with follows.
 pub(super) const PAGE_AFTER: &str = "after:";
@@ -183,16 +182,10 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Statu
     }
 }
 
-/// Whom the secret of a virtual key names; `None` where it can be no secret. The secret goes no further.
-pub(super) fn key_caller(secret: &str) -> Option<Caller> {
-    let sound = (1..=MAX_KEY_BYTES).contains(&secret.len());
-    sound.then(|| Caller::Key(Sha256::digest(secret.as_bytes()).into()))
-}
-
 /// The checks of single fields. Each names the field in an error and answers a harmless value in its place.
 impl FieldErrors {
     /// The team after which a page begins.
-    fn page(&mut self, field: &str, token: &str) -> String {
+    pub(super) fn page(&mut self, field: &str, token: &str) -> String {
         match token.strip_prefix(PAGE_AFTER) {
             Some(team) if !team.is_empty() && team.len() <= MAX_TEAM_BYTES => team.to_owned(),
             None if token.is_empty() => String::new(),
@@ -231,7 +224,7 @@ impl FieldErrors {
         caller
     }
 
-    fn text(&mut self, field: &str, text: String, least: usize, most: usize) -> String {
+    pub(super) fn text(&mut self, field: &str, text: String, least: usize, most: usize) -> String {
         if text.len() < least {
             self.add(field, "required: must not be empty");
         } else if text.len() > most {
@@ -242,7 +235,7 @@ impl FieldErrors {
         text
     }
 
-    fn count(&mut self, field: &str, value: i64, most: u64) -> u64 {
+    pub(super) fn count(&mut self, field: &str, value: i64, most: u64) -> u64 {
         match u64::try_from(value) {
             Ok(value) if value <= most => value,
             _ => {
@@ -252,7 +245,12 @@ impl FieldErrors {
         }
     }
 
-    fn duration(&mut self, field: &str, value: Option<prost_types::Duration>, most: Duration) -> u64 {
+    pub(super) fn duration(
+        &mut self,
+        field: &str,
+        value: Option<prost_types::Duration>,
+        most: Duration,
+    ) -> u64 {
         let Some(value) = value else { return 0 };
         // By hand: the conversion of `prost_types` negates what is negative, and the least integer has no opposite.
         let parts = u64::try_from(value.seconds).ok().zip(u32::try_from(value.nanos).ok());
@@ -271,6 +269,10 @@ impl FieldErrors {
     }
 
     fn operation(&mut self, value: i32) -> Option<Operation> {
+        self.operation_in("operation", value)
+    }
+
+    pub(super) fn operation_in(&mut self, field: &str, value: i32) -> Option<Operation> {
         let operation = match proto::Operation::try_from(value) {
             Ok(proto::Operation::ChatCompletion) => Operation::Chat,
             Ok(proto::Operation::Response) => Operation::Responses,
@@ -280,11 +282,11 @@ impl FieldErrors {
             Ok(proto::Operation::Embedding) => Operation::Embeddings,
             Ok(proto::Operation::Batch) => Operation::Batch,
             Ok(proto::Operation::Unspecified) => {
-                self.add("operation", "required, such as OPERATION_CHAT_COMPLETION");
+                self.add(field, "required, such as OPERATION_CHAT_COMPLETION");
                 return None;
             }
             Err(_) => {
-                self.add("operation", format!("{value} is not an operation"));
+                self.add(field, format!("{value} is not an operation"));
                 return None;
             }
         };

@@ -16,9 +16,11 @@ use crate::{
     authorizer::Authorizer,
     domain::{
         access::{Permission, Scope},
+        decision::Reason,
+        permit::Who,
         request::Caller,
     },
-    store::Store,
+    store::{Store, StoreError},
     upstream::UpstreamKeys,
 };
 
@@ -44,7 +46,7 @@ impl<S: Store + Clone> PolicyRpc<S> {
         if !policy.projects.is_declared() {
             return String::new();
         }
-        let who = self.authorizer.who(&policy, caller).ok();
+        let who = self.authorizer.who(&policy, caller).ok().and_then(Result::ok);
         let project = who.and_then(|who| policy.projects.of(&who.team.name));
         let key = project.and_then(|project| self.upstream.pick(&project.name));
         key.map_or_else(String::new, |key| {
@@ -60,9 +62,13 @@ impl<S: Store + Clone> PolicyRpc<S> {
         match (scope, caller) {
             (Scope::All, _) => Ok(()),
             (_, Caller::Team(team)) => access::within(scope, team, permission),
-            (_, Caller::Key(digest)) => match self.authorizer.policy().keys.get(digest) {
-                Some((team, _)) => access::within(scope, &team.name, permission),
-                None => Ok(()),
+            // Also by a key that has ended: what it used is booked on its team.
+            (_, Caller::Key(_) | Caller::Mistyped) => match Who::named(&self.authorizer.policy(), caller) {
+                Ok(who) => access::within(scope, &who.team.name, permission),
+                Err(violation) if violation.reason == Reason::StoreUnavailable => {
+                    Err(status::failure(&StoreError::Unavailable.into()))
+                }
+                Err(_) => Ok(()),
             },
         }
     }

@@ -6,7 +6,11 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use super::access;
-use crate::{authorizer::Failure, domain::access::Permission, store::StoreError};
+use crate::{
+    authorizer::{Failure, KeyError},
+    domain::access::Permission,
+    store::StoreError,
+};
 
 pub(super) const DOMAIN: &str = "tollgate.v1";
 /// How an id or name that cannot be read is called.
@@ -85,5 +89,31 @@ pub(super) fn failure(failure: &Failure) -> Status {
         Failure::UnknownTool(_) => {
             Status::with_error_details(Code::FailedPrecondition, message, info("TOOL_NOT_PRICED"))
         }
+    }
+}
+
+/// The status for a key that could not be made, shown or changed.
+pub(super) fn key_failure(error: &KeyError) -> Status {
+    let with = |code, reason: &str| {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(reason, DOMAIN, HashMap::new());
+        Status::with_error_details(code, error.to_string(), details)
+    };
+    match error {
+        KeyError::Store(error) => failure(&Failure::Store(error.clone())),
+        KeyError::Invalid(breaches) => {
+            let mut errors = FieldErrors::default();
+            breaches.iter().for_each(|breach| errors.add(breach.field, breach.message.clone()));
+            errors.into_status()
+        }
+        KeyError::Unknown(_) => with(Code::NotFound, "UNKNOWN_KEY"),
+        KeyError::UnknownSecret(_) => with(Code::NotFound, "UNKNOWN_SECRET"),
+        KeyError::Exists(_) => with(Code::AlreadyExists, "KEY_EXISTS"),
+        KeyError::Changed(_) => with(Code::Aborted, "KEY_CHANGED"),
+        KeyError::Revoked(_) => with(Code::FailedPrecondition, "KEY_REVOKED"),
+        KeyError::InUse(_) => with(Code::FailedPrecondition, "SECRET_IN_USE"),
+        KeyError::OnlySecret(_) => with(Code::FailedPrecondition, "ONLY_SECRET"),
+        KeyError::TooMany => with(Code::ResourceExhausted, "TOO_MANY_KEYS"),
+        KeyError::Internal => failure(&Failure::Internal),
     }
 }

@@ -39,13 +39,14 @@ use incoming::Incoming;
 use crate::{
     authorizer::{Authorizer, Shared},
     rpc::{
-        AccessLayer, AdminRpc, Asking, CheckRpc, DESCRIPTORS, PolicyRpc, ProcessRpc, Settling,
+        AccessLayer, AdminRpc, Asking, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Settling,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
         },
         proto::{
             admin_service_server::AdminServiceServer,
+            key_service_server::KeyServiceServer,
             policy_service_server::{PolicyServiceServer, SERVICE_NAME},
         },
     },
@@ -270,10 +271,17 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
     let Setup { clock, shared, access, upstream, asking, drain, health, mut stop, tls, .. } = setup;
     let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
-    let authorizer = Authorizer::new(store, clock, shared);
+    let authorizer = Authorizer::new(store.clone(), clock, Arc::clone(&shared));
     let settling = Settling::default();
+    let follower = (index == 0).then(|| {
+        let (shared, store, stop) = (Arc::clone(&shared), store.clone(), stop.clone());
+        tokio::spawn(async move { shared.follow_keys(&store, stop).await })
+    });
+    shared.keys_asked().await;
     let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream)))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let keys =
+        KeyServiceServer::new(KeyRpc::new(authorizer.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
     let check = AuthorizationServer::new(CheckRpc::new(
         authorizer.clone(),
         Arc::clone(&upstream),
@@ -292,6 +300,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         // Around all services, so that one that is added later cannot be reached past it.
         .layer(access)
         .add_service(policy)
+        .add_service(keys)
         .add_service(check)
         .add_service(process)
         .add_service(admin)
@@ -309,6 +318,13 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         error!(%error, "a listener failed");
     }
     settling.end().await;
+    // Of the calls on all workers so far; the last worker to end writes the rest.
+    shared.write_uses(&store).await;
+    if let Some(follower) = follower
+        && follower.await.is_err()
+    {
+        error!("the follower of the registry had panicked");
+    }
     // Without connections of its own this worker is done at once, but those who watch on others are told from here.
     if let Some(watch) = watch
         && watch.await.is_err()

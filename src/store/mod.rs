@@ -1,21 +1,29 @@
 //! What the service needs of a store: counters that are checked and taken together, and reservations that are settled once.
 //!
+//! It also keeps small records for all replicas (the registry), and counts how often secrets are used.
+//!
 //! A store knows nothing of teams, models or money. Both implementations keep the arithmetic of
 //! [`crate::domain::counter`] and are held to the same behaviour by one conformance suite and a differential test.
 
 pub mod clock;
 pub mod embedded;
 pub mod redis;
+mod registry;
 
 use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
+pub use registry::{
+    MAX_REGISTRY_VALUE, MAX_USES, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
+    SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::domain::{
     Timestamp,
     counter::{CounterKey, CounterState, Hold},
+    keys::SecretId,
 };
 
 /// Names a reservation: random, or derived from the caller and its `request_id`. Written as 32 hexadecimal digits.
@@ -310,6 +318,30 @@ pub trait Store: Send + Sync + 'static {
         month: u32,
         team: Arc<str>,
     ) -> impl Future<Output = Result<Vec<(SpendKey, SpendAmounts)>, StoreError>> + Send;
+
+    /// What changed in the registry since `known`; everything where the store does not know that revision.
+    fn registry_since(
+        &self,
+        known: Revision,
+    ) -> impl Future<Output = Result<RegistryChanges, StoreError>> + Send;
+
+    /// Writes the record `name` if it is of `expected_version` (0: if there is none). A removal is an empty value, at most
+    /// [`MAX_REGISTRY_VALUE`] bytes. Durable before it answers.
+    fn registry_write(
+        &self,
+        name: Arc<str>,
+        expected_version: u64,
+        value: Bytes,
+    ) -> impl Future<Output = Result<RegistryWritten, StoreError>> + Send;
+
+    /// Adds uses of secrets, at most [`MAX_USES`], to what is counted of them. Not one step: where it fails, some may be added.
+    fn add_uses(&self, uses: Vec<SecretUse>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// How often each of `secrets`, at most [`MAX_USES`], was used, in their order.
+    fn uses(
+        &self,
+        secrets: Vec<SecretId>,
+    ) -> impl Future<Output = Result<Vec<SecretUses>, StoreError>> + Send;
 
     /// Whether the store answers.
     fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;

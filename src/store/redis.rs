@@ -7,6 +7,7 @@ mod calls;
 mod keys;
 mod link;
 mod record;
+mod registry;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use redis::{Client, IntoConnectionInfo as _, Value, io::tcp::TcpSettings};
 use thiserror::Error;
 
@@ -30,12 +32,13 @@ use self::{
     wire::{Numbers, Reader},
 };
 use super::{
-    Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey, Store,
-    StoreError, clock::Clock,
+    Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse,
+    SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, clock::Clock,
 };
 use crate::domain::{
     Timestamp,
     counter::{CounterKey, CounterKind, CounterState},
+    keys::SecretId,
 };
 
 /// An unanswered packet breaks the connection after this long; well below the minutes that TCP allows by itself.
@@ -219,6 +222,27 @@ impl Store for RedisStore {
 
     async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
         self.0.spend(month, team).await
+    }
+
+    async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
+        self.0.registry_since(known).await
+    }
+
+    async fn registry_write(
+        &self,
+        name: Arc<str>,
+        expected_version: u64,
+        value: Bytes,
+    ) -> Result<RegistryWritten, StoreError> {
+        self.0.registry_write(&name, expected_version, &value).await
+    }
+
+    async fn add_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError> {
+        self.0.add_uses(&uses).await
+    }
+
+    async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
+        self.0.uses(&secrets).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -25,7 +25,7 @@ const TTL: u64 = 10 * WINDOW;
 const LATE: u64 = 5 * WINDOW;
 const KEEP: u64 = 7 * WINDOW;
 
-/// Declares the behaviours and runs each on every store.
+/// Declares the behaviours of the module that it stands in and runs each on every store.
 macro_rules! behaviours {
     ($($name:ident)*) => {
         mod model {
@@ -42,6 +42,7 @@ macro_rules! behaviours {
         }
     };
 }
+pub(crate) use behaviours;
 
 behaviours! {
     grants_tell_what_was_used_before
@@ -967,7 +968,7 @@ async fn it_answers<S: Store>(f: &Fixture<S>) {
 }
 
 /// All at once, on one task.
-async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(crate) async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut pending: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|context| {
         for (future, answer) in &mut pending {

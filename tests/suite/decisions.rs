@@ -86,8 +86,8 @@ fn cases_are_many_and_each_says_one_thing_once() {
 /// The reasons that nothing in a policy or a call can bring about by itself in this version.
 const WITHOUT_A_CASE: [proto::Reason; 4] = [
     proto::Reason::Unspecified,
-    proto::Reason::KeyRevoked, // keys live in the policy: a revoked one is a removed one
-    proto::Reason::Paused,     // needs an operator's command
+    proto::Reason::KeyRevoked,       // needs a key that was created: `keys.rs`
+    proto::Reason::Paused,           // needs an operator's command
     proto::Reason::StoreUnavailable, // needs a store that fails
 ];
 

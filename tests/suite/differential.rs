@@ -11,10 +11,12 @@ use tollgate::{
     domain::{
         MAX_AMOUNT, Timestamp,
         counter::{CounterKey, CounterKind, Hold},
+        keys::SecretId,
     },
     store::{
-        Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey, Store,
-        StoreError, clock::ManualClock,
+        Record, RegistryRecord, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse,
+        SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, USE_SLOT_MS,
+        USE_SLOTS_KEPT, clock::ManualClock,
     },
 };
 
@@ -64,6 +66,12 @@ enum Operation {
         team: usize,
     },
     Spenders(u32),
+    /// Record, expected version, content.
+    Write(u8, u64, u8),
+    Registry,
+    /// Secret, slot, requests.
+    Use(u64, u32, u64),
+    Uses,
     Clock(Step),
 }
 
@@ -180,6 +188,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => Just(Operation::Counters),
         1 => (202_610..=202_612_u32, 0..TEAMS.len()).prop_map(|(month, team)| Operation::Spend { month, team }),
         1 => (202_610..=202_612_u32).prop_map(Operation::Spenders),
+        2 => (0..3_u8, 0..6_u64, 0..3_u8).prop_map(|(name, expected, value)| Operation::Write(name, expected, value)),
+        1 => Just(Operation::Registry),
+        1 => (0..3_u64, 0..300_u32, 1..9_u64).prop_map(|(secret, slot, requests)| Operation::Use(secret, slot, requests)),
+        1 => Just(Operation::Uses),
         6 => step.prop_map(Operation::Clock),
     ]
 }
@@ -193,6 +205,10 @@ enum Answer {
     Counters(Result<Vec<tollgate::domain::counter::CounterState>, StoreError>),
     Spend(Result<Vec<(SpendKey, SpendAmounts)>, StoreError>),
     Spenders(Result<Vec<Arc<str>>, StoreError>),
+    Written(Result<RegistryWritten, StoreError>),
+    Registry(Result<Vec<RegistryRecord>, StoreError>),
+    Used(Result<(), StoreError>),
+    Uses(Result<Vec<SecretUses>, StoreError>),
     Moved,
 }
 
@@ -221,6 +237,23 @@ async fn apply<S: Store>(store: &S, operation: &Operation, now: Timestamp) -> An
         Operation::Counters => Answer::Counters(store.counters((0..COUNTERS).map(counter).collect()).await),
         Operation::Spend { month, team } => Answer::Spend(store.spend(month, TEAMS[team].into()).await),
         Operation::Spenders(month) => Answer::Spenders(store.spenders(month).await),
+        Operation::Write(name, expected, value) => {
+            let value = vec![value; value.into()].into();
+            Answer::Written(store.registry_write(format!("record {name}").into(), expected, value).await)
+        }
+        Operation::Registry => {
+            let changes = store.registry_since(Revision::default()).await;
+            Answer::Registry(changes.map(|changes| changes.records))
+        }
+        Operation::Use(secret, slot, requests) => {
+            let last_used = Timestamp(u64::from(slot) * USE_SLOT_MS + 1);
+            let added = SecretUse { secret: SecretId(secret), slot, requests, last_used };
+            Answer::Used(store.add_uses(vec![added]).await)
+        }
+        Operation::Uses => {
+            let uses = store.uses((0..3).map(SecretId).collect()).await;
+            Answer::Uses(uses.map(|uses| uses.into_iter().map(recent).collect()))
+        }
         Operation::Clock(_) => Answer::Moved,
     }
 }
@@ -242,6 +275,13 @@ fn reserve(ask: Ask, now: Timestamp) -> Reserve {
         note: ask.note.into(),
         dry_run: ask.dry_run,
     }
+}
+
+/// Without what a store may have forgotten or not.
+fn recent(mut uses: SecretUses) -> SecretUses {
+    let newest = uses.slots.last().map_or(0, |(slot, _)| *slot);
+    uses.slots.retain(|(slot, _)| slot + USE_SLOTS_KEPT >= newest);
+    uses
 }
 
 fn nothing() -> Record {
@@ -327,7 +367,7 @@ fn run(file: &str, play: impl Fn(Vec<Operation>, &Seen) -> Result<(), TestCaseEr
 }
 
 /// The kinds of answers and how often each comes in a hundred cases at the least.
-const KINDS: [(&str, u32); 9] = [
+const KINDS: [(&str, u32); 10] = [
     ("granted", 100),
     ("refused for a while", 40),
     ("refused for ever", 50),
@@ -337,6 +377,7 @@ const KINDS: [(&str, u32); 9] = [
     ("settled", 50),
     ("already settled", 30),
     ("overflow", 3),
+    ("a record written", 20),
 ];
 
 /// How often each kind of answer came.
@@ -356,6 +397,7 @@ impl Seen {
             ],
             Answer::Settled(_, Ok(SettleOutcome::Settled(_))) => &[("settled", true)],
             Answer::Settled(_, Ok(SettleOutcome::AlreadySettled(_))) => &[("already settled", true)],
+            Answer::Written(Ok(RegistryWritten::Written { .. })) => &[("a record written", true)],
             Answer::Settled(_, Err(StoreError::Overflow)) => &[("overflow", true)],
             _ => &[],
         };

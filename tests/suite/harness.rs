@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 use tollgate::{
-    authorizer::{Queue, Shared},
+    authorizer::Shared,
     config::parse_policy_at,
     domain::{Timestamp, policy::Policy},
     rpc::{
@@ -99,6 +99,15 @@ impl Fixture<EmbeddedStore> {
     }
 }
 
+/// The store of a fixture's directory, opened anew.
+pub(crate) fn connect_again(fixture: Fixture<EmbeddedStore>) -> Fixture<EmbeddedStore> {
+    let Fixture { store, clock, _directory: directory } = fixture;
+    drop(store);
+    let path = directory.as_ref().expect("an embedded store has a directory").path();
+    let store = EmbeddedStore::open(path, Clock::Manual(clock.clone())).unwrap();
+    Fixture { store, clock, _directory: directory }
+}
+
 impl Fixture<RedisStore> {
     /// `None` where Redis is not installed.
     pub(crate) fn redis() -> Option<Self> {
@@ -137,6 +146,7 @@ pub(crate) fn policy(text: &str, now: Timestamp) -> Policy {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) clock: ManualClock,
+    declared: Arc<ArcSwap<Policy>>,
     shared: Arc<Shared>,
     server: server::Server,
     /// Holds the embedded store's directory.
@@ -188,8 +198,8 @@ impl Server {
         tls: Option<ListenerTls>,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
-        let policy = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
-        let shared = Arc::new(Shared { policy, queue: Queue::default() });
+        let declared = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
+        let shared = Arc::new(Shared::new(Arc::clone(&declared)));
         let options = Options {
             listen: "127.0.0.1:0".parse().unwrap(),
             threads: 2,
@@ -200,7 +210,7 @@ impl Server {
         let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
         let server =
             server::Server::start(&options, Clock::Manual(clock.clone()), shared.clone(), keys, make_store);
-        Self { clock, shared, server: server.unwrap(), _directory: directory }
+        Self { clock, declared, shared, server: server.unwrap(), _directory: directory }
     }
 
     /// A client on a connection of its own.
@@ -210,7 +220,8 @@ impl Server {
 
     /// Puts another policy in force.
     pub(crate) async fn set_policy(&self, policy_text: &str) {
-        self.shared.policy.store(Arc::new(policy(policy_text, self.clock.now())));
+        self.declared.store(Arc::new(policy(policy_text, self.clock.now())));
+        self.shared.document_changed();
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {

@@ -13,12 +13,14 @@ mod bad_input;
 mod clients;
 mod concurrency;
 mod conformance;
+mod conformance_registry;
 mod crash;
 mod decisions;
 mod differential;
 mod envoy;
 mod guard;
 mod harness;
+mod keys;
 mod layering;
 #[allow(dead_code, reason = "not every directive has its test yet")]
 #[path = "../mock_groq/mod.rs"]

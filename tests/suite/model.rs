@@ -6,15 +6,18 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use bytes::Bytes;
 use tollgate::{
     domain::{
         MAX_AMOUNT, Timestamp,
         counter::{CounterKey, CounterKind, CounterState, Hold},
+        keys::SecretId,
         window::SLOTS,
     },
     store::{
-        Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
-        SpendAmounts, SpendKey, Store, StoreError, clock::ManualClock,
+        MAX_REGISTRY_VALUE, Record, Refusal, RegistryChanges, RegistryRecord, RegistryWritten, ReservationId,
+        Reserve, Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, Settled, Settlement,
+        SpendAmounts, SpendKey, Store, StoreError, USE_SLOTS_KEPT, clock::ManualClock,
     },
 };
 
@@ -30,6 +33,9 @@ struct State {
     records: HashMap<ReservationId, (Record, Timestamp)>,
     gates: HashMap<CounterKey, Timestamp>,
     lines: BTreeMap<SpendKey, SpendAmounts>,
+    /// Each write of the registry.
+    writes: Vec<(Arc<str>, Bytes)>,
+    uses: HashMap<SecretId, SecretUses>,
 }
 
 /// What happened to one counter.
@@ -248,6 +254,58 @@ impl Store for Model {
         let state = self.state.lock().unwrap();
         let lines = state.lines.iter().filter(|(key, _)| key.month == month && key.team == team);
         Ok(lines.map(|(key, amounts)| (key.clone(), *amounts)).collect())
+    }
+
+    async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
+        let state = self.state.lock().unwrap();
+        let number = u64::try_from(state.writes.len()).unwrap();
+        let whole = known.number == 0 || known.number > number || known.mark != [0; 8];
+        let mut latest = BTreeMap::new();
+        for (version, (name, value)) in (1..).zip(&state.writes) {
+            if whole || version > known.number {
+                latest.insert(name.clone(), (version, value.clone()));
+            }
+        }
+        let record = |(name, (version, value))| RegistryRecord { name, version, value };
+        let records = latest.into_iter().map(record).collect();
+        Ok(RegistryChanges { revision: Revision { number, mark: [0; 8] }, whole, records })
+    }
+
+    async fn registry_write(
+        &self,
+        name: Arc<str>,
+        expected_version: u64,
+        value: Bytes,
+    ) -> Result<RegistryWritten, StoreError> {
+        if value.len() > MAX_REGISTRY_VALUE {
+            return Err(StoreError::Overflow);
+        }
+        let mut state = self.state.lock().unwrap();
+        let place = state.writes.iter().rposition(|(known, _)| *known == name);
+        let version = place.map_or(0, |place| u64::try_from(place + 1).unwrap());
+        if version != expected_version {
+            return Ok(RegistryWritten::Conflict { version });
+        }
+        state.writes.push((name, value));
+        Ok(RegistryWritten::Written { version: u64::try_from(state.writes.len()).unwrap() })
+    }
+
+    async fn add_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError> {
+        let mut state = self.state.lock().unwrap();
+        for SecretUse { secret, slot, requests, last_used } in uses {
+            let known = state.uses.entry(secret).or_default();
+            known.last_used = known.last_used.max(Some(last_used));
+            let mut slots: BTreeMap<u32, u64> = known.slots.drain(..).collect();
+            *slots.entry(slot).or_default() += requests;
+            known.slots =
+                slots.into_iter().filter(|(old, _)| *old >= slot.saturating_sub(USE_SLOTS_KEPT)).collect();
+        }
+        Ok(())
+    }
+
+    async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
+        let state = self.state.lock().unwrap();
+        Ok(secrets.iter().map(|secret| state.uses.get(secret).cloned().unwrap_or_default()).collect())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -3,15 +3,16 @@
 pub mod envoy;
 pub mod upstream;
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
-    Timestamp, access::AccessPolicy, calendar::Calendar, counter::CounterKey, limit::Limit,
-    price::catalogue::Catalogue, request::Operation,
+    Timestamp, access::AccessPolicy, calendar::Calendar, counter::CounterKey, keys::CreatedKeys,
+    limit::Limit, price::catalogue::Catalogue, request::Operation,
 };
 
 /// A whole policy.
@@ -29,12 +30,28 @@ pub struct Policy {
     pub teams: HashMap<Arc<str>, Arc<Team>>,
     /// The declared keys by the SHA-256 of their secret.
     pub keys: HashMap<[u8; 32], (Arc<Team>, Arc<Key>)>,
+    /// The keys that were created beside the document, as they are in force.
+    pub created: Arc<CreatedKeys>,
     /// How requests that come through Envoy are taken.
     pub envoy: EnvoyPolicy,
     /// The organization's Groq projects, with whose keys requests go out.
     pub projects: Projects,
     /// Who may ask; `None`: whoever is on this machine.
     pub access: Option<AccessPolicy>,
+}
+
+/// The most bytes of the name of an organization, team or key: it is part of every counter's name.
+const MAX_NAME: usize = 64;
+
+/// Whether `name` may name an organization, a team or a key: 1 to 64 lower-case letters, digits, `_`, `.` and `-`, beginning
+/// with a letter or a digit. Separators of counter names (`/`, `|`, `@`) are out.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(plain)
+        && bytes.all(|b| plain(b) || matches!(b, b'_' | b'.' | b'-'))
+        && name.len() <= MAX_NAME
 }
 
 /// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so
@@ -87,7 +104,7 @@ pub struct Team {
     pub user_limits: Vec<Limit>,
 }
 
-/// A virtual key, declared in the policy.
+/// A virtual key, declared in the policy or created beside it.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// Its name.
@@ -129,7 +146,8 @@ pub enum OnUnsettled {
 }
 
 /// An exact model name, or a prefix written with `*` at the end.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum ModelPattern {
     /// This model.
     Exact(Arc<str>),
@@ -163,6 +181,42 @@ impl ModelPattern {
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.covers(other) || other.covers(self)
+    }
+}
+
+/// The text names no model, nor the beginning of one.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("not the name of a model, such as `openai/gpt-oss-20b`, or its beginning with `*` at the end")]
+pub struct NotAModel;
+
+/// The most bytes of a model's name, as the contract has it.
+const MAX_MODEL: usize = 256;
+
+impl FromStr for ModelPattern {
+    type Err = NotAModel;
+
+    fn from_str(text: &str) -> Result<Self, NotAModel> {
+        let (name, pattern) = match text.strip_suffix('*') {
+            Some(prefix) => (prefix, Self::Prefix(Arc::from(prefix))),
+            None => (text, Self::Exact(Arc::from(text))),
+        };
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b':' | b'-');
+        let sound = name.bytes().all(plain) && !text.is_empty() && text.len() <= MAX_MODEL;
+        sound.then_some(pattern).ok_or(NotAModel)
+    }
+}
+
+impl TryFrom<String> for ModelPattern {
+    type Error = NotAModel;
+
+    fn try_from(text: String) -> Result<Self, NotAModel> {
+        text.parse()
+    }
+}
+
+impl From<ModelPattern> for String {
+    fn from(pattern: ModelPattern) -> Self {
+        pattern.to_string()
     }
 }
 

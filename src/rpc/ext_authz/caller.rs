@@ -1,6 +1,6 @@
 //! Who sent a request, by the sources that the policy lists.
 
-use super::{super::parse, request::HttpRequest};
+use super::{super::key_parse, request::HttpRequest};
 use crate::{
     domain::{
         policy::envoy::{CallerSource, EnvoyPolicy, ROUTE_TEAM},
@@ -21,7 +21,7 @@ pub(super) fn find(policy: &EnvoyPolicy, request: &HttpRequest) -> Result<Caller
                 let header = request.header("authorization").unwrap_or_default();
                 if let Some(secret) = bearer(&header) {
                     let unknown = || ApiError::unauthorized("the API key is not one of the policy's");
-                    return parse::key_caller(secret).ok_or_else(unknown);
+                    return key_parse::key_caller(secret).ok_or_else(unknown);
                 }
             }
             CallerSource::Header(name) => {

@@ -112,7 +112,8 @@ impl<S: Store + Clone> CheckRpc<S> {
         scope: &Scope,
     ) -> Result<CheckResponse, Refused> {
         let caller = caller::find(&policy.envoy, &request)?;
-        let who = self.authorizer.who(policy, &caller).map_err(|violation| ApiError::denied(&[violation]))?;
+        let who = self.authorizer.who(policy, &caller).map_err(Refused::Undecided)?;
+        let who = who.map_err(|violation| ApiError::denied(&[violation]))?;
         if !scope.holds(&who.team.name) {
             return Err(other_team().into());
         }
@@ -124,6 +125,7 @@ impl<S: Store + Clone> CheckRpc<S> {
         let internal_headers = internal_headers(&policy.envoy);
         match endpoint {
             Endpoint::Free(group) if policy.envoy.free.contains(&group) => {
+                self.authorizer.count_use(&who);
                 let (admission, limits) = (None, [].as_slice());
                 Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
             }

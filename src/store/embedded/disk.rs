@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, types::Type};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params, types::Type};
 
 use super::{
     counters::CounterRow,
@@ -19,7 +19,7 @@ use crate::domain::{Timestamp, counter::CounterKey};
 use crate::store::{SpendAmounts, SpendKey};
 
 /// The version of the schema below, kept in SQLite's `user_version`.
-pub(super) const SCHEMA: i64 = 1;
+pub(super) const SCHEMA: i64 = 2;
 
 const CREATE: &str = "
     CREATE TABLE journal (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, ops BLOB NOT NULL);
@@ -42,6 +42,16 @@ const CREATE: &str = "
         audio_ms INTEGER NOT NULL, characters INTEGER NOT NULL, lsn INTEGER NOT NULL,
         PRIMARY KEY (month, team, day, model, key)) WITHOUT ROWID;
     PRAGMA user_version = 1;
+";
+
+/// From schema 1 to 2: the registry and the uses of secrets. Neither is in the journal; `registry.rs` writes them.
+const TO_2: &str = "
+    CREATE TABLE registry (name TEXT PRIMARY KEY, version INTEGER NOT NULL UNIQUE, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE uses (
+        secret INTEGER NOT NULL, slot INTEGER NOT NULL, requests INTEGER NOT NULL,
+        PRIMARY KEY (secret, slot)) WITHOUT ROWID;
+    CREATE TABLE last_uses (secret INTEGER PRIMARY KEY, at INTEGER NOT NULL);
+    PRAGMA user_version = 2;
 ";
 
 const LINE: &str = "SELECT month, team, day, model, key, cost_nanos, requests, input_tokens, cached_input_tokens, \
@@ -84,7 +94,7 @@ pub(super) struct Expired {
     pub(super) entries: Vec<Entry>,
 }
 
-/// Opens the database for writing.
+/// Opens the database for writing. A connection waits for another's transaction for up to five seconds, as the library has it.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
@@ -102,12 +112,23 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(CREATE)?;
+    transaction.execute_batch(TO_2)?;
+    transaction.commit()
+}
+
+/// Brings a database of an earlier schema up to the present one.
+pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    if found < 2 {
+        transaction.execute_batch(TO_2)?;
+    }
     transaction.commit()
 }
 
 /// Writes a batch. `true`: all of the journal that was to be removed is.
 pub(super) fn commit(connection: &mut Connection, batch: &Batch) -> rusqlite::Result<bool> {
-    let transaction = connection.transaction()?;
+    // Immediate: it waits for a write of the registry. One that begins by reading could not, once that has written.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if batch.first <= batch.last {
         let mut insert =
             transaction.prepare_cached("INSERT INTO journal (last, first, ops) VALUES (?, ?, ?)")?;
@@ -346,11 +367,11 @@ fn line_of(row: &Row<'_>) -> rusqlite::Result<LineRow> {
 }
 
 /// SQLite's integers are signed; what is past their end (a time that never comes) becomes the last of them.
-fn int(value: u64) -> i64 {
+pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn uint(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
+pub(super) fn uint(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
     let value: i64 = row.get(at)?;
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, value))
 }
@@ -363,7 +384,7 @@ fn decode<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite:
     postcard::from_bytes(blob(row, at)?).map_err(|e| malformed(at, e))
 }
 
-fn blob<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<&'a [u8]> {
+pub(super) fn blob<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<&'a [u8]> {
     row.get_ref(at)?.as_blob().map_err(|e| malformed(at, e))
 }
 

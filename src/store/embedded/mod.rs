@@ -7,14 +7,17 @@
 //!   sequential, every reservation before it is on disk by then too.
 //! - A reservation is answered at once and committed within about 5 ms, longer only while the disk is busy with the commit
 //!   before. After a crash the reservations of the last such moment may be unknown; an acknowledged settlement never is.
-//! - Memory holds counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
+//! - The registry and the uses of secrets are written by transactions of their own (`registry`), beside that thread's.
+//! - Memory holds the registry, counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
 //!   reservation that can still be repeated; the rest is in the tables.
 
 mod counters;
 mod disk;
+mod error;
 mod op;
 mod over;
 mod recover;
+mod registry;
 mod segment;
 mod shared;
 mod spend;
@@ -29,102 +32,37 @@ use std::{
     collections::BTreeMap,
     fmt,
     fs::{self, File, TryLockError},
-    io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
 };
 
-use rusqlite::{Connection, ErrorCode};
-use thiserror::Error;
+use bytes::Bytes;
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+pub use self::error::OpenError;
 use self::{
     recover::{RecoverError, Recovered},
+    registry::Registry,
     segment::Location,
     shared::{Inner, Shared, Step},
     writer::Writer,
 };
 use super::{
-    Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey, Store,
-    StoreError, clock::Clock,
+    Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse,
+    SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, clock::Clock,
 };
 use crate::domain::{
     Timestamp,
     counter::{CounterKey, CounterKind, CounterState},
+    keys::SecretId,
 };
 
 /// The database's file in the store's directory. SQLite keeps two more beside it.
 const DATABASE: &str = "tollgate.db";
 /// The file whose lock tells that a process has the store open.
 const LOCK: &str = "lock";
-
-/// Why a directory cannot be opened as a store.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// The directory or its lock file cannot be made.
-    #[error("cannot use the directory `{}`: {source}", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Another process has it open (or this one, a second time).
-    #[error("the store in `{}` is open in another process", path.display())]
-    Locked {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// A later version of Tollgate wrote it.
-    #[error("the store in `{}` has schema {found}; this version knows schemas up to {known}", path.display())]
-    Newer {
-        /// The directory.
-        path: PathBuf,
-        /// The schema's version.
-        found: i64,
-        /// The latest version known here.
-        known: i64,
-    },
-    /// What is there is not what the store wrote.
-    #[error("the store in `{}` is damaged: {detail}", path.display())]
-    Corrupt {
-        /// The directory.
-        path: PathBuf,
-        /// What was found.
-        detail: String,
-    },
-    /// The database cannot be read or written.
-    #[error("cannot open the store in `{}`: {source}", path.display())]
-    Database {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// The writer's thread cannot be started.
-    #[error("cannot start the store's writer: {0}")]
-    Thread(io::Error),
-}
-
-impl OpenError {
-    fn from_recover(path: &Path, error: RecoverError) -> Self {
-        let path = path.to_owned();
-        let source = match error {
-            RecoverError::Sqlite(source) => source,
-            other => return Self::Corrupt { path, detail: other.to_string() },
-        };
-        let damaged = match source.sqlite_error_code() {
-            Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
-            // Not from SQLite, so about a value that it gave us.
-            None => true,
-        };
-        if damaged {
-            return Self::Corrupt { path, detail: source.to_string() };
-        }
-        Self::Database { path, source }
-    }
-}
 
 /// The store. Clones share it; when the last one is dropped, what is not on disk yet is written.
 #[derive(Clone)]
@@ -134,6 +72,7 @@ struct Handle {
     inner: Arc<Inner>,
     /// For the rare reads of what is no longer in memory. Held for one query; never together with the lock of `inner`.
     reader: Mutex<Connection>,
+    registry: Arc<Registry>,
     writer: Option<JoinHandle<()>>,
     /// Locked for as long as the store is open; released after the writer has ended.
     lock: File,
@@ -168,18 +107,21 @@ impl EmbeddedStore {
             found if found > disk::SCHEMA => {
                 return Err(OpenError::Newer { path: dir.to_owned(), found, known: disk::SCHEMA });
             }
+            found if found < disk::SCHEMA => disk::migrate(&mut connection, found).map_err(sqlite)?,
             _ => {}
         }
         let recovered = recover::recover(&connection, clock.now()).map_err(failed)?;
         let Recovered { state, covered, segment } = recovered;
         let reader = disk::open(&path).map_err(sqlite)?;
+        let registry = Arc::new(Registry::load(disk::open(&path).map_err(sqlite)?).map_err(sqlite)?);
         let lsn = state.lsn;
         let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
         let inner = Arc::new(Inner { shared, wake: Condvar::new(), clock });
         let writer = Writer::new(Arc::clone(&inner), connection, (lsn, covered, segment));
         let thread = std::thread::Builder::new().name("store-writer".to_owned());
         let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
-        Ok(Self(Arc::new(Handle { inner, reader: Mutex::new(reader), writer: Some(writer), lock })))
+        let reader = Mutex::new(reader);
+        Ok(Self(Arc::new(Handle { inner, reader, registry, writer: Some(writer), lock })))
     }
 
     /// Writes everything to the tables now, and forgets whatever is over. The store does both by itself, bit by bit.
@@ -371,6 +313,28 @@ impl Store for EmbeddedStore {
                 lines.into_iter().collect()
             },
         )
+    }
+
+    async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
+        Ok(self.0.registry.since(known))
+    }
+
+    async fn registry_write(
+        &self,
+        name: Arc<str>,
+        expected_version: u64,
+        value: Bytes,
+    ) -> Result<RegistryWritten, StoreError> {
+        registry::on_disk(&self.0.registry, move |registry| registry.write(&name, expected_version, value))
+            .await
+    }
+
+    async fn add_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError> {
+        registry::on_disk(&self.0.registry, move |registry| registry.add_uses(&uses)).await
+    }
+
+    async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
+        registry::on_disk(&self.0.registry, move |registry| registry.uses(&secrets)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

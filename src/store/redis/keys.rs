@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    domain::counter::CounterKey,
+    domain::{counter::CounterKey, keys::SecretId},
     store::{ReservationId, SpendKey},
 };
 
@@ -14,6 +14,8 @@ pub(super) struct Keys {
     pub(super) counters: String,
     pub(super) history: String,
     pub(super) sweep: String,
+    pub(super) registry: String,
+    pub(super) revision: String,
 }
 
 impl Keys {
@@ -23,12 +25,18 @@ impl Keys {
             counters: format!("{prefix}:counters"),
             history: format!("{prefix}:history"),
             sweep: format!("{prefix}:sweep"),
+            registry: format!("{prefix}:registry"),
+            revision: format!("{prefix}:registry:revision"),
             prefix,
         }
     }
 
     pub(super) fn reservation(&self, id: ReservationId) -> String {
         format!("{}:reservation:{id}", self.prefix)
+    }
+
+    pub(super) fn uses(&self, secret: SecretId) -> String {
+        format!("{}:uses:{secret}", self.prefix)
     }
 
     pub(super) fn spend(&self, month: u32, team: &str) -> String {

@@ -36,7 +36,15 @@ pub(super) static COUNTERS: LazyLock<Script> =
 pub(super) static SWEEP: LazyLock<Script> =
     LazyLock::new(|| Script::new("sweep", include_str!("../sweep.lua")));
 
+pub(super) static REGISTRY_SINCE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("registry_since", include_str!("../registry_since.lua")));
+pub(super) static REGISTRY_WRITE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("registry_write", include_str!("../registry_write.lua")));
+pub(super) static ADD_USES: LazyLock<Script> =
+    LazyLock::new(|| Script::new("add_uses", include_str!("../add_uses.lua")));
+pub(super) static USES: LazyLock<Script> = LazyLock::new(|| Script::new("uses", include_str!("../uses.lua")));
+
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 4] {
-    [&RESERVE, &SETTLE, &COUNTERS, &SWEEP]
+pub(super) fn all() -> [&'static Script; 8] {
+    [&RESERVE, &SETTLE, &COUNTERS, &SWEEP, &REGISTRY_SINCE, &REGISTRY_WRITE, &ADD_USES, &USES]
 }

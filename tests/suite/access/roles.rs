@@ -1,6 +1,9 @@
 //! Each role before each RPC, with a team of its own and another one.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, value::Kind};
@@ -21,7 +24,10 @@ use tollgate::{
                 },
             },
         },
-        proto::{self, admin_service_client::AdminServiceClient, policy_service_client::PolicyServiceClient},
+        proto::{
+            self, admin_service_client::AdminServiceClient, key_service_client::KeyServiceClient,
+            policy_service_client::PolicyServiceClient,
+        },
     },
 };
 use tonic::{Code, Status, transport::Channel};
@@ -61,21 +67,21 @@ fn secret(name: &str) -> String {
 
 /// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
 const CALLERS: [(&str, &str, bool, &str); 11] = [
-    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y"),
-    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y"),
-    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y"),
-    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y -"),
-    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y -"),
-    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y -"),
-    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y -"),
-    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y -"),
-    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y -"),
-    ("nothing", "", false, "-- -- -- --- -- - y -"),
-    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y -"),
+    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y yy yy yyy yy yy yy"),
+    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y -- yy yyy -- yy yy"),
+    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y -- yy yyy -- -- --"),
+    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - -- -- --- -- -- --"),
+    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - -- -- --- -- -- --"),
+    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - -- -- --- -- -- --"),
+    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - -- -- --- -- -- --"),
+    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - y- y- y-o y- y- y-"),
+    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - -- -- --- -- -- --"),
+    ("nothing", "", false, "-- -- -- --- -- - y - -- -- --- -- -- --"),
+    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - -- -- --- -- -- --"),
 ];
 
 /// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
-const QUESTIONS: [(&str, &str); 14] = [
+const QUESTIONS: [(&str, &str); 27] = [
     ("Authorize", "own"),
     ("Authorize", "other"),
     ("Authorize by key", "own"),
@@ -90,6 +96,19 @@ const QUESTIONS: [(&str, &str); 14] = [
     ("Process", ""),
     ("Reflection", ""),
     ("ListUpstreamKeys", ""),
+    ("CreateKey", "own"),
+    ("CreateKey", "other"),
+    ("GetKey", "own"),
+    ("GetKey", "other"),
+    ("ListKeys", "own"),
+    ("ListKeys", "other"),
+    ("ListKeys", ""),
+    ("UpdateKey", "own"),
+    ("UpdateKey", "other"),
+    ("RotateKey", "own"),
+    ("RotateKey", "other"),
+    ("RevokeKey", "own"),
+    ("RevokeKey", "other"),
 ];
 
 /// A question and its answer: `y` for an answer, `o` for one about the own team only, `-` for a refusal.
@@ -122,6 +141,24 @@ async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<ch
             }
         }
         "Check" => drop(admitted(checked(channel, token, team, "check").await?)?),
+        "ListKeys" => {
+            let mut keys = KeyServiceClient::new(channel.clone());
+            for of in ["own", "other"] {
+                create(&mut keys, of).await;
+            }
+            let request = proto::ListKeysRequest { team: team.to_owned(), ..Default::default() };
+            let answer = keys.list_keys(by(token, request)).await?.into_inner();
+            let teams: BTreeSet<_> = answer.keys.iter().map(|key| key.team.as_str()).collect();
+            match (team, teams.into_iter().collect::<Vec<_>>().as_slice()) {
+                ("", ["other", "own"]) => {}
+                ("", ["own"]) => return Ok('o'),
+                (asked, [told]) if asked == *told => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        "CreateKey" | "GetKey" | "UpdateKey" | "RotateKey" | "RevokeKey" => {
+            manage(channel, token, rpc, team).await?;
+        }
         "ListUpstreamKeys" => {
             let mut client = AdminServiceClient::new(channel.clone());
             drop(client.list_upstream_keys(by(token, proto::ListUpstreamKeysRequest {})).await?);
@@ -131,6 +168,46 @@ async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<ch
         other => panic!("{other}"),
     }
     Ok('y')
+}
+
+/// A name that no key has had.
+fn new_name(team: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{team}-test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Makes a key of `team`, as somebody who may.
+async fn create(client: &mut KeyServiceClient<Channel>, team: &str) -> String {
+    let name = new_name(team);
+    let request = proto::CreateKeyRequest { name: name.clone(), team: team.to_owned(), ..Default::default() };
+    client.create_key(by(&secret("admin"), request)).await.unwrap();
+    name
+}
+
+async fn manage(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<(), Status> {
+    let mut client = KeyServiceClient::new(channel.clone());
+    if rpc == "CreateKey" {
+        let (name, team) = (new_name(team), team.to_owned());
+        let request = proto::CreateKeyRequest { name, team, ..Default::default() };
+        return client.create_key(by(token, request)).await.map(drop);
+    }
+    let name = create(&mut client, team).await;
+    match rpc {
+        "GetKey" => client.get_key(by(token, proto::GetKeyRequest { name })).await.map(drop),
+        "UpdateKey" => {
+            let key = Some(proto::Key { name, ..Default::default() });
+            let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
+            client.update_key(by(token, proto::UpdateKeyRequest { key, update_mask })).await.map(drop)
+        }
+        "RotateKey" => {
+            let request = proto::RotateKeyRequest { name, ..Default::default() };
+            client.rotate_key(by(token, request)).await.map(drop)
+        }
+        _ => {
+            let request = proto::RevokeKeyRequest { name, ..Default::default() };
+            client.revoke_key(by(token, request)).await.map(drop)
+        }
+    }
 }
 
 async fn reserve(client: &mut PolicyServiceClient<Channel>, team: &str) -> String {
@@ -343,6 +420,24 @@ async fn every_rpc_is_in_the_table() {
     assert!(missing.is_empty(), "served, and not in `RPCS` of src/domain/access.rs: {missing:?}");
     let gone: Vec<_> = table.difference(&served).collect();
     assert!(gone.is_empty(), "in `RPCS` of src/domain/access.rs, and not served: {gone:?}");
+    assert!(server.stop().await);
+}
+
+/// Of a key out of reach nothing is told: one that exists and one that does not are refused alike.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_key_out_of_reach_nothing_is_told() {
+    let server = Server::start(StoreKind::Embedded, &policy(), START).await;
+    let mut client = KeyServiceClient::new(connect(server.address()).await);
+    let name = create(&mut client, "other").await;
+    let token = secret("team-admin");
+    let mut refused = Vec::new();
+    for name in [name.as_str(), "other-test-none"] {
+        let request = proto::GetKeyRequest { name: name.to_owned() };
+        let status = client.get_key(by(&token, request)).await.unwrap_err();
+        refused.push((status.code(), status.message().to_owned()));
+    }
+    assert_eq!(refused[0], refused[1]);
+    assert_eq!(refused[0].0, Code::PermissionDenied);
     assert!(server.stop().await);
 }
 

@@ -171,3 +171,23 @@ async fn a_store_that_crashes_answers_as_one_that_does_not() {
         }
     }
 }
+
+/// A directory of the version before goes on with all that it held.
+#[tokio::test]
+async fn a_store_of_schema_1_is_brought_up_to_date() {
+    let mut f = Fixture::new();
+    f.reserve(reserve(1, vec![window("a", 100, 7)])).await;
+    f.store().checkpoint().await.unwrap();
+    f.store = None;
+    let connection = rusqlite::Connection::open(f.dir.path().join("tollgate.db")).unwrap();
+    let back = "DROP TABLE registry; DROP TABLE uses; DROP TABLE last_uses; PRAGMA user_version = 1;";
+    connection.execute_batch(back).unwrap();
+    drop(connection);
+    f.reopen();
+    assert_eq!(f.used("a", MINUTE).await, 7);
+    let written = f.store().registry_write("k".into(), 0, Bytes::from_static(b"v")).await;
+    assert_eq!(written, Ok(crate::store::RegistryWritten::Written { version: 1 }));
+    f.reopen();
+    assert_eq!(f.used("a", MINUTE).await, 7);
+    assert_eq!(f.store().registry_since(crate::store::Revision::default()).await.unwrap().records.len(), 1);
+}

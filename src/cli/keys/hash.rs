@@ -1,41 +1,30 @@
-//! `tollgate keys`: the secrets of virtual keys, of which a policy holds only the digest.
+//! `tollgate keys hash`: the secrets of keys that a policy declares, of which it holds only the digest.
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use sha2::{Digest as _, Sha256};
 
-use super::screen::{Exit, Failure, Screen};
+use super::{Exit, Failure, Screen};
+use crate::domain::keys::Secret;
 
-/// What every secret begins with, so that scanners of repositories and logs can find one that leaked.
-const PREFIX: &str = "tgk_";
-/// The letters of a secret after the prefix: 62^43 is just above 2^256.
-const LETTERS: usize = 43;
-const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 /// The most bytes of a secret; the service takes no longer ones.
 const MAX_SECRET: usize = 512;
-
-/// Makes and hashes the secrets of virtual keys.
-#[derive(Subcommand)]
-pub(super) enum Keys {
-    Hash(Hash),
-}
 
 /// Prints the line of the policy for a secret, read from standard input (never from the arguments, which others can see).
 #[derive(Args)]
 #[command(after_help = "Examples:
   tollgate keys hash --generate chatbot-prod-web     a new secret, and its lines for the policy
   tollgate keys hash < secret.txt                    the line for a secret that exists")]
-pub(super) struct Hash {
+pub(in super::super) struct Hash {
     /// Make a new secret for a key of this name, {team}-{environment}-{purpose}
     #[arg(long, value_name = "NAME")]
     generate: Option<String>,
 }
 
-impl Keys {
+impl Hash {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let Self::Hash(hash) = self;
-        match hash.generate {
+        match self.generate {
             Some(name) => generate(screen, &name)?,
             None => {
                 if io::stdin().is_terminal() {
@@ -61,15 +50,16 @@ fn generate(screen: &mut Screen, name: &str) -> Result<(), Failure> {
             "`{name}` is not a key's name; write team-environment-purpose, such as chatbot-prod-web"
         )));
     }
-    let secret = random_secret(PREFIX)?;
+    let secret = Secret::from_random(random_bits()?);
+    let secret = secret.expose();
     writeln!(screen, "secret, shown this once; keep it where the workload reads it:\n\n  {secret}\n")?;
     writeln!(screen, "lines for the policy, under the team's own name:\n")?;
-    writeln!(screen, "  [teams.{team}.keys.{name}]\n  sha256 = \"{}\"", digest(&secret))?;
+    writeln!(screen, "  [teams.{team}.keys.{name}]\n  sha256 = \"{}\"", digest(secret))?;
     Ok(())
 }
 
 /// The secret in `text`, without the end of its line.
-pub(super) fn secret_of(text: &str) -> Result<&str, Failure> {
+pub(in super::super) fn secret_of(text: &str) -> Result<&str, Failure> {
     let secret = text.strip_suffix('\n').unwrap_or(text);
     let secret = secret.strip_suffix('\r').unwrap_or(secret);
     if secret.is_empty() || secret.len() > MAX_SECRET {
@@ -82,34 +72,21 @@ pub(super) fn secret_of(text: &str) -> Result<&str, Failure> {
 }
 
 /// The SHA-256 of a secret, as policies have it.
-pub(super) fn digest(secret: &str) -> String {
+pub(in crate::cli) fn digest(secret: &str) -> String {
     Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A new secret after `prefix`.
-pub(super) fn random_secret(prefix: &str) -> Result<String, Failure> {
-    let mut secret = prefix.to_owned();
-    let mut bytes = [0; 64];
-    while secret.len() < prefix.len() + LETTERS {
-        getrandom::fill(&mut bytes)
-            .map_err(|error| Failure::new(format!("the system gives no random numbers: {error}")))?;
-        // Six bits each; the two values past the alphabet are drawn again, so that every letter is as likely.
-        let letters = bytes.iter().filter_map(|byte| ALPHABET.get(usize::from(byte >> 2)));
-        secret.extend(letters.take(prefix.len() + LETTERS - secret.len()).map(|letter| char::from(*letter)));
-    }
-    Ok(secret)
+/// Bits of which a secret can be made.
+pub(in crate::cli) fn random_bits() -> Result<[u8; 32], Failure> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Failure::new(format!("the system gives no random numbers: {error}")))?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_are_long_recognisable_and_different() {
-        let [one, other] = [random_secret(PREFIX).unwrap(), random_secret(PREFIX).unwrap()];
-        assert!(one.starts_with(PREFIX) && one.len() == PREFIX.len() + LETTERS, "{one}");
-        assert_ne!(one, other);
-    }
 
     #[test]
     fn the_end_of_the_line_is_not_part_of_a_secret() {

@@ -1,0 +1,135 @@
+//! What is asked of keys, and why it could not be done.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use thiserror::Error;
+
+use crate::{
+    domain::{
+        Timestamp,
+        keys::{Breach, KeyLimits, KeyRecord},
+    },
+    store::StoreError,
+};
+
+/// The most keys of an organization: each replica holds all of them in memory, some hundred bytes each.
+pub const MAX_KEYS: usize = 10_000;
+/// Why a key could not be made or changed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum KeyError {
+    /// The store did not answer. Whether a change took effect is not known.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Fields that cannot be.
+    #[error("the key cannot be so")]
+    Invalid(Vec<Breach>),
+    /// There is no key of this name.
+    #[error("there is no key `{0}` that was created here; keys in the policy file are changed there")]
+    Unknown(String),
+    /// The key has no secret of this id.
+    #[error("the key `{0}` has no live secret of this id")]
+    UnknownSecret(Arc<str>),
+    /// There is a key of this name, here or in the policy file.
+    #[error("there is a key `{0}` already; a name is never given twice, not even after the key was revoked")]
+    Exists(Arc<str>),
+    /// Somebody else changed the key meanwhile.
+    #[error("the key `{0}` was changed by somebody else meanwhile; read it again")]
+    Changed(Arc<str>),
+    /// The key was revoked.
+    #[error("the key `{0}` was revoked, which is for ever; create another")]
+    Revoked(Arc<str>),
+    /// What is to end at once was used a moment ago.
+    #[error(
+        "a secret of the key `{0}` that would end now was used in the last 24 hours; `force` ends it all the same"
+    )]
+    InUse(Arc<str>),
+    /// A key without a live secret is a revoked one.
+    #[error("this is the only live secret of the key `{0}`; rotate the key, or revoke it as a whole")]
+    OnlySecret(Arc<str>),
+    /// There are as many keys as there may be.
+    #[error("there are {MAX_KEYS} keys already")]
+    TooMany,
+    /// A fault of the service; details are in its log.
+    #[error("internal error")]
+    Internal,
+}
+
+/// A key to be made.
+#[derive(Clone, Debug, Default)]
+pub struct NewKey {
+    /// Its name.
+    pub name: String,
+    /// Its team.
+    pub team: String,
+    /// For people.
+    pub labels: BTreeMap<String, String>,
+    /// What it may do.
+    pub limits: KeyLimits,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What to change of a key; `None`: stays.
+#[derive(Clone, Debug, Default)]
+pub struct KeyChange {
+    /// The labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// When it ends; `Some(None)`: never.
+    pub expires_at: Option<Option<Timestamp>>,
+    /// The limits of which these are fields are replaced by these.
+    pub limits: KeyLimits,
+    /// Which of the limits.
+    pub replaced: Replaced,
+    /// The version that it must have; 0: whatever it has.
+    pub version: u64,
+}
+
+/// Which limits of a key are replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the field of this name")]
+pub struct Replaced {
+    pub models: bool,
+    pub operations: bool,
+    pub requests_per_minute: bool,
+    pub tokens_per_minute: bool,
+    pub max_output_tokens: bool,
+    pub monthly_budget: bool,
+}
+
+/// A key as it is now.
+#[derive(Clone, Debug)]
+pub struct Versioned {
+    /// The version.
+    pub version: u64,
+    /// The key.
+    pub record: Arc<KeyRecord>,
+}
+
+/// Puts what is new into a record.
+pub(super) fn apply(record: &mut KeyRecord, change: &KeyChange) {
+    if let Some(labels) = &change.labels {
+        record.labels.clone_from(labels);
+    }
+    if let Some(end) = change.expires_at {
+        record.expires_at = end;
+    }
+    let (limits, new, replaced) = (&mut record.limits, &change.limits, change.replaced);
+    if replaced.models {
+        limits.models.clone_from(&new.models);
+    }
+    if replaced.operations {
+        limits.operations.clone_from(&new.operations);
+    }
+    if replaced.requests_per_minute {
+        limits.requests_per_minute = new.requests_per_minute;
+    }
+    if replaced.tokens_per_minute {
+        limits.tokens_per_minute = new.tokens_per_minute;
+    }
+    if replaced.max_output_tokens {
+        limits.max_output_tokens = new.max_output_tokens;
+    }
+    if replaced.monthly_budget {
+        limits.monthly_budget = new.monthly_budget;
+    }
+}

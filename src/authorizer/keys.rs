@@ -1,0 +1,296 @@
+//! Making, changing and ending keys. Each change is one compare-and-set of the key's record, so none is lost, and is in force
+//! in this process when it is answered.
+
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tracing::{error, info};
+
+use super::{
+    Authorizer,
+    key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned, apply},
+    keyring::{HASH_KEY, KEY},
+};
+use crate::{
+    domain::{
+        Timestamp,
+        keys::{
+            Breach, HashKey, KeyRecord, KeySecret, Secret, SecretId, check_labels, check_limits, check_name,
+        },
+        policy::Policy,
+    },
+    store::{RegistryWritten, SecretUses, Store},
+};
+
+/// How often a change is tried again on the record as another left it meanwhile.
+const ATTEMPTS: u32 = 8;
+/// A secret that was used within this time is in use: what ends it at once has to be forced.
+pub(super) const IN_USE_MS: u64 = 24 * 3600 * 1000;
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// Makes a key; it, and its secret, which nobody can show again.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub async fn create_key(&self, new: NewKey) -> Result<(Versioned, Secret), KeyError> {
+        self.shared.read_keys(&self.store).await?;
+        let (policy, now) = (self.policy(), self.store.now());
+        check_new(&policy, &new, now)?;
+        let name = Arc::<str>::from(new.name);
+        let is_declared = |(_, key): &(_, Arc<crate::domain::policy::Key>)| key.name == name;
+        if self.shared.keys.record(&name)?.0 > 0 || policy.keys.values().any(is_declared) {
+            return Err(KeyError::Exists(name));
+        }
+        if self.shared.keys.records().len() >= MAX_KEYS {
+            return Err(KeyError::TooMany);
+        }
+        let (kept, secret) = self.new_secret(now).await?;
+        let record = KeyRecord {
+            name: Arc::clone(&name),
+            team: new.team.into(),
+            labels: new.labels,
+            limits: new.limits,
+            created_at: now,
+            expires_at: new.expires_at,
+            revoked_at: None,
+            secrets: vec![kept],
+        };
+        let Some(version) = self.write_key(&record, 0).await? else { return Err(KeyError::Exists(name)) };
+        info!(key = %record.name, team = %record.team, secret_id = %kept.id, "key created");
+        Ok((Versioned { version, record: Arc::new(record) }, secret))
+    }
+
+    /// Changes labels, limits or the end of a key.
+    ///
+    /// # Errors
+    /// Where it cannot be changed so.
+    pub async fn update_key(&self, name: &str, change: &KeyChange) -> Result<Versioned, KeyError> {
+        let (changed, ()) = self
+            .change_key(name, change.version, |record, _, now| {
+                apply(record, change);
+                let mut breaches = Vec::new();
+                check_labels(&record.labels, &mut breaches);
+                if let Some(Some(end)) = change.expires_at {
+                    check_end(end, now, &mut breaches);
+                }
+                // Limits that stay may be wider than the team's by now; the stricter of both holds for them.
+                if change.replaced != Replaced::default() {
+                    match self.policy().teams.get(&record.team) {
+                        Some(team) => check_limits(&record.limits, team, &mut breaches),
+                        None => breaches.push(no_team(&record.team)),
+                    }
+                }
+                if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
+            })
+            .await?;
+        info!(key = %changed.record.name, version = changed.version, "key changed");
+        Ok(changed)
+    }
+
+    /// Gives a key another secret; the one before goes on for `overlap_ms`.
+    ///
+    /// # Errors
+    /// Where it cannot, also where a secret in use would end at once and `force` is not set.
+    pub async fn rotate_key(
+        &self,
+        name: &str,
+        overlap_ms: u64,
+        force: bool,
+    ) -> Result<(Versioned, Secret), KeyError> {
+        self.shared.read_keys(&self.store).await?;
+        // A name that is not there must not make the hash key.
+        self.key(name)?;
+        let (kept, secret) = self.new_secret(self.store.now()).await?;
+        let (changed, ()) = self
+            .change_key(name, 0, |record, uses, now| {
+                let ended = record.ended_by_rotation(overlap_ms, now);
+                if !force && ended.iter().any(|secret| is_in_use(*secret, uses, now)) {
+                    return Err(KeyError::InUse(Arc::clone(&record.name)));
+                }
+                record.rotate(KeySecret { created_at: now, ..kept }, overlap_ms, now);
+                Ok(())
+            })
+            .await?;
+        info!(key = name, secret_id = %kept.id, overlap_ms, "key rotated");
+        Ok((changed, secret))
+    }
+
+    /// Ends a key for ever, or one of its secrets.
+    ///
+    /// # Errors
+    /// Where it cannot, also where one secret in use would end and `force` is not set. A key that was revoked stays so.
+    pub async fn revoke_key(
+        &self,
+        name: &str,
+        secret: Option<SecretId>,
+        force: bool,
+    ) -> Result<Versioned, KeyError> {
+        let Some(secret) = secret else {
+            self.shared.read_keys(&self.store).await?;
+            let key = self.key(name)?;
+            if key.record.revoked_at.is_some() {
+                return Ok(key);
+            }
+            let revoke = |record: &mut KeyRecord, _: &Uses, now| {
+                record.revoked_at = Some(now);
+                Ok(())
+            };
+            return match self.change_key(name, 0, revoke).await {
+                Ok((changed, ())) => {
+                    info!(key = name, "key revoked");
+                    Ok(changed)
+                }
+                // By somebody else in between.
+                Err(KeyError::Revoked(_)) => self.key(name),
+                Err(error) => Err(error),
+            };
+        };
+        let (changed, ()) = self
+            .change_key(name, 0, |record, uses, now| {
+                let live: Vec<SecretId> = record.live(now).map(|secret| secret.id).collect();
+                if !live.contains(&secret) {
+                    return Err(KeyError::UnknownSecret(Arc::clone(&record.name)));
+                }
+                if live.len() == 1 {
+                    return Err(KeyError::OnlySecret(Arc::clone(&record.name)));
+                }
+                if !force && is_in_use(secret, uses, now) {
+                    return Err(KeyError::InUse(Arc::clone(&record.name)));
+                }
+                record
+                    .secrets
+                    .iter_mut()
+                    .filter(|kept| kept.id == secret)
+                    .for_each(|kept| kept.ends_at = Some(now));
+                Ok(())
+            })
+            .await?;
+        info!(key = name, secret_id = %secret, "secret of a key revoked");
+        Ok(changed)
+    }
+
+    /// The key of this name, as this process knows it.
+    pub(super) fn key(&self, name: &str) -> Result<Versioned, KeyError> {
+        match self.shared.keys.record(name)? {
+            (version, Some(record)) => Ok(Versioned { version, record }),
+            (_, None) => Err(KeyError::Unknown(name.to_owned())),
+        }
+    }
+
+    /// One compare-and-set after the other, until nobody else came in between.
+    async fn change_key<T>(
+        &self,
+        name: &str,
+        version: u64,
+        change: impl Fn(&mut KeyRecord, &Uses, Timestamp) -> Result<T, KeyError>,
+    ) -> Result<(Versioned, T), KeyError> {
+        for _ in 0..ATTEMPTS {
+            self.shared.read_keys(&self.store).await?;
+            let key = self.key(name)?;
+            if version > 0 && version != key.version {
+                break;
+            }
+            if key.record.revoked_at.is_some() {
+                return Err(KeyError::Revoked(Arc::clone(&key.record.name)));
+            }
+            let uses = self.uses_of(&key.record).await?;
+            let mut record = (*key.record).clone();
+            let done = change(&mut record, &uses, self.store.now())?;
+            if let Some(version) = self.write_key(&record, key.version).await? {
+                return Ok((Versioned { version, record: Arc::new(record) }, done));
+            }
+        }
+        Err(KeyError::Changed(name.into()))
+    }
+
+    /// Writes a record over the version `expected`; `None`: it has another.
+    async fn write_key(&self, record: &KeyRecord, expected: u64) -> Result<Option<u64>, KeyError> {
+        let value = serde_json::to_vec(record).map_err(|error| {
+            error!(key = %record.name, %error, "a key's record cannot be written");
+            KeyError::Internal
+        })?;
+        let name = format!("{KEY}{}", record.name).into();
+        match self.store.registry_write(name, expected, value.into()).await? {
+            RegistryWritten::Written { version } => {
+                // In force before it is answered. If it cannot be read now, the follower will do it.
+                let _ = self.shared.read_keys(&self.store).await;
+                Ok(Some(version))
+            }
+            RegistryWritten::Conflict { .. } => Ok(None),
+        }
+    }
+
+    async fn new_secret(&self, now: Timestamp) -> Result<(KeySecret, Secret), KeyError> {
+        let secret = Secret::from_random(random()?);
+        let sha256 = Sha256::digest(secret.expose().as_bytes()).into();
+        let id = SecretId(u64::from_le_bytes(random()?));
+        let hash = self.hash_key().await?.hash(&sha256);
+        Ok((KeySecret { id, hash, created_at: now, ends_at: None }, secret))
+    }
+
+    /// The key that secrets are hashed with; made by whoever needs it first.
+    async fn hash_key(&self) -> Result<HashKey, KeyError> {
+        if let Some(key) = self.shared.keys.hash_key() {
+            return Ok(key);
+        }
+        let bytes: [u8; 32] = random()?;
+        let value = Bytes::copy_from_slice(&bytes);
+        // Whoever was first, it is the one that is read now.
+        self.store.registry_write(HASH_KEY.into(), 0, value).await?;
+        self.shared.read_keys(&self.store).await?;
+        self.shared.keys.hash_key().ok_or(KeyError::Internal)
+    }
+
+    /// How often the secrets of a key were used, this process's own uses included.
+    pub(super) async fn uses_of(&self, record: &KeyRecord) -> Result<Uses, KeyError> {
+        self.shared.write_uses(&self.store).await;
+        let ids: Vec<SecretId> = record.secrets.iter().map(|secret| secret.id).collect();
+        let uses = self.store.uses(ids.clone()).await?;
+        Ok(ids.into_iter().zip(uses).collect())
+    }
+}
+
+/// How often secrets were used.
+pub(super) type Uses = HashMap<SecretId, SecretUses>;
+
+fn is_in_use(secret: SecretId, uses: &Uses, now: Timestamp) -> bool {
+    let last = uses.get(&secret).and_then(|uses| uses.last_used);
+    last.is_some_and(|last| now.since(last) < IN_USE_MS)
+}
+
+fn check_new(policy: &Policy, new: &NewKey, now: Timestamp) -> Result<(), KeyError> {
+    let mut breaches = Vec::new();
+    check_labels(&new.labels, &mut breaches);
+    if let Some(end) = new.expires_at {
+        check_end(end, now, &mut breaches);
+    }
+    match policy.teams.get(new.team.as_str()) {
+        None => breaches.push(no_team(&new.team)),
+        Some(team) => {
+            breaches.extend(check_name(&new.name, &new.team).err());
+            check_limits(&new.limits, team, &mut breaches);
+        }
+    }
+    if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
+}
+
+fn check_end(end: Timestamp, now: Timestamp, breaches: &mut Vec<Breach>) {
+    if end <= now {
+        let message = "is past; to end a key now, revoke it".to_owned();
+        breaches.push(Breach { field: "expire_time", message });
+    }
+}
+
+fn no_team(team: &str) -> Breach {
+    Breach { field: "team", message: format!("the policy has no team `{team}`") }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], KeyError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|source| {
+        error!(%source, "the system gives no random numbers");
+        KeyError::Internal
+    })?;
+    Ok(bytes)
+}

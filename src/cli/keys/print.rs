@@ -1,0 +1,160 @@
+//! Keys on the screen.
+
+use std::io::{self, Write as _};
+
+use super::{
+    super::{
+        json,
+        table::{Style, Table},
+        text,
+    },
+    Exit, Failure, Screen,
+};
+use crate::rpc::proto::{self, KeyState};
+
+/// A key and its secret, which is shown this once.
+pub(super) fn made(
+    screen: &mut Screen,
+    (as_json, secret_only): (bool, bool),
+    key: &proto::Key,
+    secret: &str,
+) -> Result<Exit, Failure> {
+    if as_json {
+        screen.json(&json::made_key(key, secret))?;
+    } else if secret_only {
+        writeln!(screen, "{secret}")?;
+    } else {
+        writeln!(screen, "secret, shown this once; keep it where the workload reads it:\n\n  {secret}\n")?;
+        describe(screen, key)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// One key.
+pub(super) fn key(screen: &mut Screen, as_json: bool, key: &proto::Key) -> Result<Exit, Failure> {
+    match as_json {
+        true => screen.json(&json::key(key))?,
+        false => describe(screen, key)?,
+    }
+    Ok(Exit::Done)
+}
+
+/// Keys, a line for each secret.
+pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: &[proto::Key]) -> Result<Exit, Failure> {
+    if as_json {
+        screen.json(&json::keys(keys))?;
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new(&[
+        "KEY",
+        "STATE",
+        "SECRET",
+        "ENDS",
+        "LAST USE",
+        ">TODAY",
+        ">24 H",
+        ">COST TODAY",
+        ">COST MONTH",
+        "TOP MODEL",
+    ]);
+    for key in keys {
+        let usage = key.usage.clone().unwrap_or_default();
+        let (style, state) = state(key.state());
+        let mut of_key = [
+            key.name.clone(),
+            state.to_owned(),
+            text::money(usage.cost_today.as_ref()),
+            text::money(usage.cost_this_month.as_ref()),
+            usage.top_model,
+        ];
+        let usable = key.state() == KeyState::Active;
+        for secret in key.secrets.iter().rev().filter(|secret| usable && secret.live) {
+            let [name, state, cost_today, cost_month, model] = std::mem::take(&mut of_key);
+            let [ends, last] = [&secret.end_time, &secret.last_use_time].map(instant);
+            let [today, day] = [secret.requests_today, secret.requests_last_24_hours].map(count);
+            let id = secret.secret_id.clone();
+            table.row(style, [name, state, id, ends, last, today, day, cost_today, cost_month, model]);
+        }
+        if !of_key[0].is_empty() {
+            let [name, state, cost_today, cost_month, model] = of_key;
+            let none = || "-".to_owned();
+            table.row(
+                style,
+                [name, state, none(), none(), none(), none(), none(), cost_today, cost_month, model],
+            );
+        }
+    }
+    let colour = screen.colour;
+    table.write(screen, "", colour)?;
+    Ok(Exit::Done)
+}
+
+fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
+    let colour = screen.colour;
+    let (style, state) = state(key.state());
+    writeln!(screen, "{}  {}", Style::Bold.paint(&key.name, colour), style.paint(state, colour))?;
+    let limits = key.limits.clone().unwrap_or_default();
+    let usage = key.usage.clone().unwrap_or_default();
+    let mut labels: Vec<_> = key.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    labels.sort_unstable();
+    let operations: Vec<_> = limits.operations().map(|of| of.as_str_name().to_owned()).collect();
+    let or_the_teams = |text: String| if text.is_empty() { "the team's".to_owned() } else { text };
+    let amount = |value: Option<i64>| value.map_or_else(|| "the team's".to_owned(), count);
+    let budget = limits.monthly_budget.as_ref();
+    let lines = [
+        ("team", key.team.clone()),
+        ("labels", labels.join(", ")),
+        ("models", or_the_teams(limits.models.join(", "))),
+        ("operations", or_the_teams(operations.join(", "))),
+        ("requests/minute", amount(limits.requests_per_minute)),
+        ("tokens/minute", amount(limits.tokens_per_minute)),
+        ("output tokens", amount(limits.max_output_tokens)),
+        (
+            "month's budget",
+            budget.map_or_else(|| "the team's".to_owned(), |budget| text::money(Some(budget))),
+        ),
+        ("created", instant(&key.create_time)),
+        ("expires", instant(&key.expire_time)),
+        ("revoked", instant(&key.revoke_time)),
+        ("today", format!("{} requests, {} tokens", count(usage.requests_today), count(usage.tokens_today))),
+        (
+            "cost",
+            format!(
+                "{} today, {} this month",
+                text::money(usage.cost_today.as_ref()),
+                text::money(usage.cost_this_month.as_ref())
+            ),
+        ),
+        ("top model", usage.top_model),
+    ];
+    for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty() && value != "-") {
+        writeln!(screen, "  {name:<16} {value}")?;
+    }
+    let mut table = Table::new(&["SECRET", "STATE", "CREATED", "ENDS", "LAST USE", ">TODAY", ">24 H"]);
+    for secret in key.secrets.iter().rev() {
+        let (style, state) = if secret.live { (Style::Plain, "live") } else { (Style::Dim, "ended") };
+        let [created, ends, last] =
+            [&secret.create_time, &secret.end_time, &secret.last_use_time].map(instant);
+        let [today, day] = [secret.requests_today, secret.requests_last_24_hours].map(count);
+        table.row(style, [secret.secret_id.clone(), state.to_owned(), created, ends, last, today, day]);
+    }
+    writeln!(screen)?;
+    table.write(screen, "  ", colour)
+}
+
+fn state(state: KeyState) -> (Style, &'static str) {
+    match state {
+        KeyState::Active => (Style::Plain, "active"),
+        KeyState::Expired => (Style::Dim, "expired"),
+        KeyState::Revoked => (Style::Red, "revoked"),
+        KeyState::Unspecified => (Style::Plain, "-"),
+    }
+}
+
+fn count(value: i64) -> String {
+    text::amount(proto::Quantity::Requests, value)
+}
+
+fn instant(at: &Option<prost_types::Timestamp>) -> String {
+    at.as_ref().map_or_else(|| "-".to_owned(), text::instant)
+}

@@ -1,0 +1,187 @@
+//! Virtual keys that are created beside the policy document: what is kept of them, and how they change.
+
+mod in_force;
+mod narrow;
+mod secret;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    in_force::{Created, CreatedKeys, UseCounter},
+    narrow::{Breach, check_labels, check_limits, check_name},
+    secret::{HashKey, PREFIX, Secret, SecretHash, is_mistyped},
+};
+use super::{Timestamp, money::NanoUsd, policy::ModelPattern, request::Operation};
+
+/// Live secrets of one key: the one in use, and during a rotation the one before.
+pub const MAX_LIVE_SECRETS: usize = 2;
+/// Secrets of one key that are remembered, so that one that has ended is told so.
+const MAX_SECRETS: usize = 4;
+
+/// Names a secret, without telling anything about it. Written as 16 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SecretId(pub u64);
+
+impl SecretId {
+    /// The same bits as a signed integer, for databases that have no others.
+    #[must_use]
+    pub const fn to_int(self) -> i64 {
+        i64::from_le_bytes(self.0.to_le_bytes())
+    }
+}
+
+impl fmt::Display for SecretId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The text is not the 16 hexadecimal digits of a secret's id.
+#[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("a secret's id is 16 lower-case hexadecimal digits")]
+pub struct NotASecretId;
+
+impl TryFrom<String> for SecretId {
+    type Error = NotASecretId;
+
+    fn try_from(text: String) -> Result<Self, NotASecretId> {
+        let digits = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let id = digits.then(|| u64::from_str_radix(&text, 16).ok()).flatten();
+        id.map(Self).ok_or(NotASecretId)
+    }
+}
+
+impl From<SecretId> for String {
+    fn from(id: SecretId) -> Self {
+        id.to_string()
+    }
+}
+
+/// A key, as it is kept. A field that is not known here may be a limit, so a record with one is not read at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRecord {
+    /// `{team}-{environment}-{purpose}`.
+    pub name: Arc<str>,
+    /// Its team.
+    pub team: Arc<str>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// What it may do, within what the team may.
+    #[serde(default)]
+    pub limits: KeyLimits,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// When it was revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<Timestamp>,
+    /// Its secrets, the oldest first; those that have ended are kept for a while.
+    pub secrets: Vec<KeySecret>,
+}
+
+/// What a key may do, within what its team may.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeyLimits {
+    /// The models; empty: the team's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<ModelPattern>,
+    /// The operations; empty: the team's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<Operation>,
+    /// Requests in any minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_per_minute: Option<u64>,
+    /// Tokens in any minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_minute: Option<u64>,
+    /// Output tokens of one request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_output_tokens: Option<u64>,
+    /// Dollars of a calendar month.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monthly_budget: Option<NanoUsd>,
+}
+
+/// A secret, as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySecret {
+    /// Its id.
+    pub id: SecretId,
+    /// Its keyed hash.
+    pub hash: SecretHash,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends or ended; `None`: with the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
+}
+
+impl KeySecret {
+    /// Whether it is still good at `now`, if its key is.
+    #[must_use]
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.ends_at.is_none_or(|end| now < end)
+    }
+}
+
+/// Whether a key can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// It can.
+    Active,
+    /// Its time is over.
+    Expired,
+    /// Somebody ended it.
+    Revoked,
+}
+
+impl KeyRecord {
+    /// Whether it can be used at `now`.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> KeyState {
+        if self.revoked_at.is_some() {
+            KeyState::Revoked
+        } else if self.expires_at.is_some_and(|end| now >= end) {
+            KeyState::Expired
+        } else {
+            KeyState::Active
+        }
+    }
+
+    /// The secrets that are good at `now`, the newest last.
+    pub fn live(&self, now: Timestamp) -> impl DoubleEndedIterator<Item = &KeySecret> {
+        self.secrets.iter().filter(move |secret| secret.is_live(now))
+    }
+
+    /// The secrets that a rotation with this overlap would end at once: of those that are live all but the newest, since no
+    /// more than [`MAX_LIVE_SECRETS`] may be, and without an overlap that one too.
+    #[must_use]
+    pub fn ended_by_rotation(&self, overlap_ms: u64, now: Timestamp) -> Vec<SecretId> {
+        let stay = if overlap_ms == 0 { 0 } else { MAX_LIVE_SECRETS - 1 };
+        self.live(now).rev().skip(stay).map(|secret| secret.id).collect()
+    }
+
+    /// Adds a secret. The newest before it goes on for `overlap_ms`, unless it was to end earlier.
+    pub fn rotate(&mut self, secret: KeySecret, overlap_ms: u64, now: Timestamp) {
+        let ended = self.ended_by_rotation(overlap_ms, now);
+        for old in self.secrets.iter_mut().filter(|old| old.is_live(now)) {
+            let end = if ended.contains(&old.id) { now } else { now.plus(overlap_ms) };
+            old.ends_at = Some(old.ends_at.map_or(end, |before| before.min(end)));
+        }
+        self.secrets.push(secret);
+        let surplus = self.secrets.len().saturating_sub(MAX_SECRETS);
+        self.secrets.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Keys on the wire.
+
+use super::{
+    answer::{int, money, timestamp},
+    parse::PAGE_AFTER,
+    proto::{self, ListKeysResponse},
+};
+use crate::{
+    authorizer::{KeyPage, KeyReport, KeyUsage, SecretReport},
+    domain::{
+        keys::{KeyLimits, KeySecret, KeyState},
+        request::Operation,
+    },
+};
+
+/// The answer to `ListKeys`.
+pub(super) fn page(page: KeyPage) -> ListKeysResponse {
+    ListKeysResponse {
+        keys: page.keys.into_iter().map(key).collect(),
+        next_page_token: page.next_after.map(|name| format!("{PAGE_AFTER}{name}")).unwrap_or_default(),
+    }
+}
+
+/// A key.
+pub(super) fn key(report: KeyReport) -> proto::Key {
+    let KeyReport { version, record, state, secrets, usage } = report;
+    let state = match state {
+        KeyState::Active => proto::KeyState::Active,
+        KeyState::Expired => proto::KeyState::Expired,
+        KeyState::Revoked => proto::KeyState::Revoked,
+    };
+    proto::Key {
+        name: record.name.to_string(),
+        team: record.team.to_string(),
+        labels: record.labels.clone().into_iter().collect(),
+        limits: Some(limits(&record.limits)),
+        state: state.into(),
+        create_time: Some(timestamp(record.created_at)),
+        expire_time: record.expires_at.map(timestamp),
+        revoke_time: record.revoked_at.map(timestamp),
+        secrets: record.secrets.iter().zip(&secrets).map(|(kept, report)| secret(kept, report)).collect(),
+        usage: Some(used(usage)),
+        etag: version.to_string(),
+    }
+}
+
+fn limits(limits: &KeyLimits) -> proto::KeyLimits {
+    proto::KeyLimits {
+        models: limits.models.iter().map(ToString::to_string).collect(),
+        operations: limits.operations.iter().map(|of| operation(*of).into()).collect(),
+        requests_per_minute: limits.requests_per_minute.map(int),
+        tokens_per_minute: limits.tokens_per_minute.map(int),
+        max_output_tokens: limits.max_output_tokens.map(int),
+        monthly_budget: limits.monthly_budget.map(|budget| money(budget.nanos())),
+    }
+}
+
+fn secret(secret: &KeySecret, report: &SecretReport) -> proto::KeySecret {
+    proto::KeySecret {
+        secret_id: secret.id.to_string(),
+        live: report.live,
+        create_time: Some(timestamp(secret.created_at)),
+        end_time: secret.ends_at.map(timestamp),
+        last_use_time: report.last_used.map(timestamp),
+        requests_today: int(report.requests_today),
+        requests_last_24_hours: int(report.requests_last_24_hours),
+    }
+}
+
+fn used(usage: KeyUsage) -> proto::KeyUsage {
+    proto::KeyUsage {
+        requests_today: int(usage.requests_today),
+        tokens_today: int(usage.tokens_today),
+        cost_today: Some(money(usage.cost_today)),
+        cost_this_month: Some(money(usage.cost_this_month)),
+        top_model: usage.top_model.map(|model| model.to_string()).unwrap_or_default(),
+    }
+}
+
+const fn operation(operation: Operation) -> proto::Operation {
+    match operation {
+        Operation::Chat => proto::Operation::ChatCompletion,
+        Operation::Responses => proto::Operation::Response,
+        Operation::Transcription => proto::Operation::Transcription,
+        Operation::Translation => proto::Operation::Translation,
+        Operation::Speech => proto::Operation::Speech,
+        Operation::Embeddings => proto::Operation::Embedding,
+        Operation::Batch => proto::Operation::Batch,
+    }
+}

@@ -1,0 +1,131 @@
+//! `tollgate.v1.KeyService`.
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    access, key_answer, key_parse,
+    proto::{
+        CreateKeyRequest, CreateKeyResponse, GetKeyRequest, GetKeyResponse, ListKeysRequest,
+        ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RotateKeyRequest, RotateKeyResponse,
+        UpdateKeyRequest, UpdateKeyResponse, key_service_server::KeyService,
+    },
+    status,
+};
+use crate::{
+    authorizer::{Authorizer, KeyError, Versioned},
+    domain::access::{Permission, Scope},
+    store::Store,
+};
+
+/// Serves `KeyService` through an authorizer.
+#[derive(Clone, Debug)]
+pub struct KeyRpc<S> {
+    authorizer: Authorizer<S>,
+}
+
+impl<S> KeyRpc<S> {
+    /// Serves through `authorizer`.
+    #[must_use]
+    pub const fn new(authorizer: Authorizer<S>) -> Self {
+        Self { authorizer }
+    }
+}
+
+impl<S: Store + Clone> KeyRpc<S> {
+    /// Whether the caller may `permission` the key called `name`. Of a key out of reach nothing is told, not even whether
+    /// there is one.
+    async fn reaches(&self, scope: &Scope, name: &str, permission: Permission) -> Result<(), Status> {
+        if *scope == Scope::All {
+            return Ok(());
+        }
+        match self.authorizer.get_key(name).await {
+            Ok(report) => access::within(scope, &report.record.team, permission),
+            Err(KeyError::Unknown(_)) => access::within(scope, "", permission),
+            Err(error) => Err(status::key_failure(&error)),
+        }
+    }
+
+    async fn show(&self, changed: Result<Versioned, KeyError>) -> Result<super::proto::Key, Status> {
+        let key = changed.map_err(|error| status::key_failure(&error))?;
+        // The change is made: where its use cannot be read now, it is shown without.
+        let report = match self.authorizer.report_key(key.clone()).await {
+            Ok(report) => report,
+            Err(_) => self.authorizer.bare_report(key),
+        };
+        Ok(key_answer::key(report))
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Store + Clone> KeyService for KeyRpc<S> {
+    async fn create_key(
+        &self,
+        request: Request<CreateKeyRequest>,
+    ) -> Result<Response<CreateKeyResponse>, Status> {
+        let scope = access::scope(request.extensions(), Permission::ManageKeys)?;
+        let new = key_parse::create(request.into_inner())?;
+        access::within(&scope, &new.team, Permission::ManageKeys)?;
+        let made = self.authorizer.create_key(new).await;
+        let (key, secret) = made.map_err(|error| status::key_failure(&error))?;
+        let key = Some(self.show(Ok(key)).await?);
+        Ok(Response::new(CreateKeyResponse { key, secret: secret.expose().to_owned() }))
+    }
+
+    async fn get_key(&self, request: Request<GetKeyRequest>) -> Result<Response<GetKeyResponse>, Status> {
+        let scope = access::scope(request.extensions(), Permission::ReadKeys)?;
+        let name = key_parse::name(request.into_inner().name)?;
+        self.reaches(&scope, &name, Permission::ReadKeys).await?;
+        let report = self.authorizer.get_key(&name).await.map_err(|error| status::key_failure(&error))?;
+        Ok(Response::new(GetKeyResponse { key: Some(key_answer::key(report)) }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<ListKeysRequest>,
+    ) -> Result<Response<ListKeysResponse>, Status> {
+        let scope = access::scope(request.extensions(), Permission::ReadKeys)?;
+        let mut query = key_parse::list(request.into_inner())?;
+        if query.team.is_empty() {
+            // Whoever reaches one team only means that one; of several, one has to be named.
+            query.team = scope.only_team().map(ToString::to_string).unwrap_or_default();
+        }
+        access::within(&scope, &query.team, Permission::ReadKeys)?;
+        let page = self.authorizer.list_keys(&query).await.map_err(|error| status::key_failure(&error))?;
+        Ok(Response::new(key_answer::page(page)))
+    }
+
+    async fn update_key(
+        &self,
+        request: Request<UpdateKeyRequest>,
+    ) -> Result<Response<UpdateKeyResponse>, Status> {
+        let scope = access::scope(request.extensions(), Permission::ManageKeys)?;
+        let (name, change) = key_parse::update(request.into_inner())?;
+        self.reaches(&scope, &name, Permission::ManageKeys).await?;
+        let key = Some(self.show(self.authorizer.update_key(&name, &change).await).await?);
+        Ok(Response::new(UpdateKeyResponse { key }))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<RotateKeyRequest>,
+    ) -> Result<Response<RotateKeyResponse>, Status> {
+        let scope = access::scope(request.extensions(), Permission::RotateKeys)?;
+        let key_parse::Rotation { name, overlap_ms, force } = key_parse::rotate(request.into_inner())?;
+        self.reaches(&scope, &name, Permission::RotateKeys).await?;
+        let rotated = self.authorizer.rotate_key(&name, overlap_ms, force).await;
+        let (key, secret) = rotated.map_err(|error| status::key_failure(&error))?;
+        let key = Some(self.show(Ok(key)).await?);
+        Ok(Response::new(RotateKeyResponse { key, secret: secret.expose().to_owned() }))
+    }
+
+    async fn revoke_key(
+        &self,
+        request: Request<RevokeKeyRequest>,
+    ) -> Result<Response<RevokeKeyResponse>, Status> {
+        let scope = access::scope(request.extensions(), Permission::RotateKeys)?;
+        let key_parse::Revocation { name, secret, force } = key_parse::revoke(request.into_inner())?;
+        self.reaches(&scope, &name, Permission::RotateKeys).await?;
+        let key = Some(self.show(self.authorizer.revoke_key(&name, secret, force).await).await?);
+        Ok(Response::new(RevokeKeyResponse { key }))
+    }
+}

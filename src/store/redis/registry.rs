@@ -1,0 +1,100 @@
+//! The registry and the uses of secrets as calls of their scripts.
+
+use std::sync::Arc;
+
+use super::{
+    Inner, bytes, script,
+    wire::{Numbers, Reader},
+};
+use crate::{
+    domain::{Timestamp, keys::SecretId},
+    store::{
+        MAX_REGISTRY_VALUE, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
+        SecretUses, StoreError,
+    },
+};
+
+/// Secrets in one call of a script: a millisecond of the server's time at the most.
+const SECRETS_AT_ONCE: usize = 200;
+
+impl Inner {
+    pub(super) async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
+        let mut cmd = script::REGISTRY_SINCE.call(2);
+        cmd.arg(&self.keys.registry).arg(&self.keys.revision).arg(known.number).arg(&known.mark);
+        let answer = bytes(self.link.call(&script::REGISTRY_SINCE, &cmd).await?)?;
+        let mut reader = Reader::new(&answer);
+        let (number, whole, count) = (reader.number()?, reader.number()? == 1, reader.size()?);
+        let mark = reader.bytes(8)?.try_into().map_err(|_| StoreError::Corrupt)?;
+        let record = |_| {
+            let (version, name, value) = (reader.number()?, reader.size()?, reader.size()?);
+            let name = str::from_utf8(reader.bytes(name)?).map_err(|_| StoreError::Corrupt)?.into();
+            Ok(RegistryRecord { name, version, value: reader.bytes(value)?.to_vec().into() })
+        };
+        let mut records = (0..count).map(record).collect::<Result<Vec<_>, StoreError>>()?;
+        records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(RegistryChanges { revision: Revision { number, mark }, whole, records })
+    }
+
+    pub(super) async fn registry_write(
+        &self,
+        name: &Arc<str>,
+        expected_version: u64,
+        value: &[u8],
+    ) -> Result<RegistryWritten, StoreError> {
+        if value.len() > MAX_REGISTRY_VALUE {
+            return Err(StoreError::Overflow);
+        }
+        let mut mark = [0; 8];
+        getrandom::fill(&mut mark).map_err(|error| {
+            tracing::error!(%error, "the system gives no random numbers");
+            StoreError::Unavailable
+        })?;
+        let mut cmd = script::REGISTRY_WRITE.call(2);
+        cmd.arg(&self.keys.registry).arg(&self.keys.revision);
+        cmd.arg(&**name).arg(expected_version).arg(value).arg(&mark);
+        let answer = bytes(self.link.call(&script::REGISTRY_WRITE, &cmd).await?)?;
+        let mut reader = Reader::new(&answer);
+        match (reader.number()?, reader.number()?) {
+            (0, version) => Ok(RegistryWritten::Written { version }),
+            (1, version) => Ok(RegistryWritten::Conflict { version }),
+            _ => Err(StoreError::Corrupt),
+        }
+    }
+
+    pub(super) async fn add_uses(&self, uses: &[SecretUse]) -> Result<(), StoreError> {
+        for uses in uses.chunks(SECRETS_AT_ONCE) {
+            let mut numbers = Numbers::with_capacity(3 * uses.len());
+            let mut cmd = script::ADD_USES.call(uses.len());
+            for added in uses {
+                numbers.extend(&[u64::from(added.slot), added.requests, added.last_used.0]);
+                cmd.arg(self.keys.uses(added.secret));
+            }
+            cmd.arg(numbers.bytes()).arg(numbers.format());
+            self.link.call(&script::ADD_USES, &cmd).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn uses(&self, secrets: &[SecretId]) -> Result<Vec<SecretUses>, StoreError> {
+        let mut found = Vec::with_capacity(secrets.len());
+        for secrets in secrets.chunks(SECRETS_AT_ONCE) {
+            let mut cmd = script::USES.call(secrets.len());
+            for secret in secrets {
+                cmd.arg(self.keys.uses(*secret));
+            }
+            let answer = bytes(self.link.call(&script::USES, &cmd).await?)?;
+            let mut reader = Reader::new(&answer);
+            for _ in secrets {
+                let (last, count) = (reader.number()?, reader.size()?);
+                let slot = |_| {
+                    let slot = u32::try_from(reader.number()?).map_err(|_| StoreError::Corrupt)?;
+                    Ok((slot, reader.number()?))
+                };
+                let mut slots = (0..count).map(slot).collect::<Result<Vec<_>, StoreError>>()?;
+                slots.sort_unstable();
+                found.push(SecretUses { last_used: Some(Timestamp(last)).filter(|at| at.0 > 0), slots });
+            }
+        }
+        Ok(found)
+    }
+}

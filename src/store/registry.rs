@@ -1,0 +1,94 @@
+//! What a store keeps besides counters: the registry, and how often secrets were used.
+//!
+//! The registry holds small records that change seldom and that every replica reads. Each write has the next number of one
+//! sequence, so whoever knows up to some number asks for what came after it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::domain::{Timestamp, keys::SecretId};
+
+/// The most bytes of a record's value: a key with all its labels and models, and room.
+pub const MAX_REGISTRY_VALUE: usize = 64 << 10;
+/// The length of a slot in which uses are counted: the longest that begins wherever a day of some time zone does.
+pub const USE_SLOT_MS: u64 = 15 * 60 * 1000;
+/// Slots kept before the newest of a secret: the last 24 hours, and any calendar day, which may have 25.
+pub const USE_SLOTS_KEPT: u32 = 104;
+/// The most secrets of one call of [`super::Store::add_uses`] or [`super::Store::uses`]; implementations may split it.
+pub const MAX_USES: usize = 20_000;
+
+/// A state of the registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Revision {
+    /// The number of the last write; 0: none.
+    pub number: u64,
+    /// What tells this write from another of the same number, where a store can lose its last writes (a failover of Redis)
+    /// and others take their numbers.
+    pub mark: [u8; 8],
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryRecord {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The number of the write that made it so.
+    pub version: u64,
+    /// Its content; empty: removed.
+    pub value: Bytes,
+}
+
+/// What changed in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryChanges {
+    /// The state that they lead to.
+    pub revision: Revision,
+    /// Whether these are all records there are, because the caller knew nothing, or what the store does not know (any more).
+    pub whole: bool,
+    /// The records, by name.
+    pub records: Vec<RegistryRecord>,
+}
+
+/// The answer to a write of the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegistryWritten {
+    /// Written, as this version.
+    Written {
+        /// The number of this write.
+        version: u64,
+    },
+    /// The record is not of the expected version; nothing was changed.
+    Conflict {
+        /// Its version; 0: there is none.
+        version: u64,
+    },
+}
+
+/// Uses of one secret within one slot, to be added to what is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecretUse {
+    /// The secret.
+    pub secret: SecretId,
+    /// The slot: [`USE_SLOT_MS`] since the epoch.
+    pub slot: u32,
+    /// Requests in it.
+    pub requests: u64,
+    /// The last of them.
+    pub last_used: Timestamp,
+}
+
+/// How often a secret was used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretUses {
+    /// The last time; `None`: never.
+    pub last_used: Option<Timestamp>,
+    /// Requests by slot, in order; at least those of the last [`USE_SLOTS_KEPT`] slots.
+    pub slots: Vec<(u32, u64)>,
+}
+
+/// The slot that an instant lies in.
+#[must_use]
+pub fn use_slot(at: Timestamp) -> u32 {
+    u32::try_from(at.0 / USE_SLOT_MS).unwrap_or(u32::MAX)
+}
