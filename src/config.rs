@@ -9,6 +9,7 @@
 
 mod access;
 mod check;
+mod difference;
 mod document;
 mod envoy;
 mod findings;
@@ -28,10 +29,11 @@ mod tls;
 mod upstream;
 mod values;
 
+pub use difference::{Differences, KeyChange};
 pub use findings::{Finding, PolicyReport, Severity};
 pub use load::{load_policy, parse_policy, parse_policy_at};
 pub use settings::{LogFormat, Settings, SettingsError, SettingsFlags};
-pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection, Reload};
+pub use source::{Became, PolicyAttempt, PolicySource, PolicySourceError, PolicyStatus, Rejection, Reload};
 pub use store_url::{StoreUrl, StoreUrlError};
 pub use tls::{ClientAuth, TlsFiles};
 

@@ -31,7 +31,8 @@ use super::{
     spend,
 };
 use crate::{
-    authorizer::{Queue, Shared},
+    audit::Audit,
+    authorizer::{DecisionLog, Queue, Shared},
     config::{EXAMPLE_POLICY, load_policy, parse_policy},
     domain::{Timestamp, policy::Policy},
     server::{Options, Server},
@@ -167,9 +168,20 @@ impl Simulate {
             .map_err(|error| Failure::new(error.to_string()))?;
         // The service lives in this process alone: there is nobody to be told apart.
         let own = Policy { access: None, ..(*policy).clone() };
-        let shared = Shared { policy: Arc::new(ArcSwap::from_pointee(own)), queue: Queue::default() };
+        let shared = Shared {
+            policy: Arc::new(ArcSwap::from_pointee(own)),
+            queue: Queue::default(),
+            decisions: DecisionLog::default(),
+        };
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let options = Options { listen, threads: 2, drain: TIMEOUT, tls: None, allow_unauthenticated: false };
+        let options = Options {
+            listen,
+            threads: 2,
+            drain: TIMEOUT,
+            tls: None,
+            allow_unauthenticated: false,
+            audit: Audit::default(),
+        };
         let server = Server::start(
             &options,
             Clock::Manual(clock.clone()),

@@ -1,9 +1,13 @@
 //! From the wire to the domain: every bound is checked here, once, and every breach is named.
 
+mod audit;
+
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
+
+pub(super) use audit::{AUDIT_BEFORE, audit};
 
 use super::{
     proto::{self, authorize_request, record_usage_request},

@@ -14,7 +14,8 @@ use std::{
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 use tollgate::{
-    authorizer::{Queue, Shared},
+    audit::Audit,
+    authorizer::{DecisionLog, Queue, Shared},
     config::parse_policy_at,
     domain::{Timestamp, policy::Policy},
     rpc::{
@@ -189,13 +190,14 @@ impl Server {
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
         let policy = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
-        let shared = Arc::new(Shared { policy, queue: Queue::default() });
+        let shared = Arc::new(Shared { policy, queue: Queue::default(), decisions: DecisionLog::default() });
         let options = Options {
             listen: "127.0.0.1:0".parse().unwrap(),
             threads: 2,
             drain: Duration::from_secs(5),
             tls,
             allow_unauthenticated: false,
+            audit: Audit::default(),
         };
         let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
         let server =

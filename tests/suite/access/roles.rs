@@ -61,21 +61,21 @@ fn secret(name: &str) -> String {
 
 /// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
 const CALLERS: [(&str, &str, bool, &str); 11] = [
-    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y"),
-    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y"),
-    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y"),
-    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y -"),
-    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y -"),
-    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y -"),
-    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y -"),
-    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y -"),
-    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y -"),
-    ("nothing", "", false, "-- -- -- --- -- - y -"),
-    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y -"),
+    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y y"),
+    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y -"),
+    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y y"),
+    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - -"),
+    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - -"),
+    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - -"),
+    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - -"),
+    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - -"),
+    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - -"),
+    ("nothing", "", false, "-- -- -- --- -- - y - -"),
+    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - -"),
 ];
 
 /// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
-const QUESTIONS: [(&str, &str); 14] = [
+const QUESTIONS: [(&str, &str); 15] = [
     ("Authorize", "own"),
     ("Authorize", "other"),
     ("Authorize by key", "own"),
@@ -90,6 +90,7 @@ const QUESTIONS: [(&str, &str); 14] = [
     ("Process", ""),
     ("Reflection", ""),
     ("ListUpstreamKeys", ""),
+    ("ListAuditEvents", ""),
 ];
 
 /// A question and its answer: `y` for an answer, `o` for one about the own team only, `-` for a refusal.
@@ -125,6 +126,14 @@ async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<ch
         "ListUpstreamKeys" => {
             let mut client = AdminServiceClient::new(channel.clone());
             drop(client.list_upstream_keys(by(token, proto::ListUpstreamKeysRequest {})).await?);
+        }
+        "ListAuditEvents" => {
+            let mut client = AdminServiceClient::new(channel.clone());
+            let answer = client.list_audit_events(by(token, proto::ListAuditEventsRequest::default())).await;
+            // Permitted, and nothing is there to be read.
+            let nothing = |status: &Status| status.code() == Code::FailedPrecondition;
+            let Err(status) = answer.map(drop) else { panic!("this server keeps no log") };
+            return if nothing(&status) { Ok('y') } else { Err(status) };
         }
         "Process" => drop(process(channel, token, Vec::new()).await?),
         "Reflection" => drop(reflect(channel, token, MessageRequest::ListServices(String::new())).await?),
