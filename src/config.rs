@@ -8,6 +8,7 @@
 //! ```
 
 mod access;
+mod attempt;
 mod check;
 mod difference;
 mod document;
@@ -29,11 +30,12 @@ mod tls;
 mod upstream;
 mod values;
 
+pub use attempt::{Became, PolicyAttempt};
 pub use difference::{Differences, KeyChange};
 pub use findings::{Finding, PolicyReport, Severity};
 pub use load::{load_policy, parse_policy, parse_policy_at};
 pub use settings::{LogFormat, Settings, SettingsError, SettingsFlags};
-pub use source::{Became, PolicyAttempt, PolicySource, PolicySourceError, PolicyStatus, Rejection, Reload};
+pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection, Reload};
 pub use store_url::{StoreUrl, StoreUrlError};
 pub use tls::{ClientAuth, TlsFiles};
 

@@ -159,3 +159,20 @@ fn what_fails_is_tried_again() {
     file.reopen().unwrap().read_to_string(&mut text).unwrap();
     assert!(text.contains("kept"), "{text}");
 }
+
+#[test]
+fn a_caller_is_told_by_how_they_were_recognised() {
+    use crate::domain::access::{Principal, PrincipalKind};
+    for (kind, name) in [
+        (PrincipalKind::ServiceToken, "service-token"),
+        (PrincipalKind::Certificate, "certificate"),
+        (PrincipalKind::Oidc, "oidc"),
+    ] {
+        let principal = Principal { name: "who".into(), kind, grants: Vec::new() };
+        let actor = Actor::caller(Some(&principal), "[::ffff:10.0.0.1]:5".parse().ok());
+        let expected = json!({ "kind": name, "name": "who", "address": "10.0.0.1" });
+        assert_eq!(serde_json::to_value(&actor).unwrap(), expected);
+        assert_eq!(actor.kind.name(), name);
+    }
+    assert_eq!(Actor::caller(None, None).kind.name(), "anybody");
+}

@@ -47,10 +47,9 @@ pub(super) fn record(audit: &Audit, settings: &Settings, attempt: PolicyAttempt)
                 .changes
                 .into_iter()
                 .map(|change| json!({ "path": change.path, "before": change.before, "after": change.after }));
-            let mut after = json!({ "revision": &*revision, "changes": keys.collect::<Value>() });
-            if differences.left_out > 0 {
-                after["changes_left_out"] = differences.left_out.into();
-            }
+            let left_out = differences.left_out;
+            let after =
+                json!({ "revision": &*revision, "changes": keys.collect::<Value>(), "left_out": left_out });
             (action::POLICY_RELOAD, after, "done")
         }
         Became::Rejected(findings) => {
@@ -59,10 +58,8 @@ pub(super) fn record(audit: &Audit, settings: &Settings, attempt: PolicyAttempt)
                 text.truncate(text.floor_char_boundary(MAX_FINDING));
                 text
             });
-            let mut after = json!({ "findings": told.collect::<Value>() });
-            if findings.len() > MAX_FINDINGS {
-                after["findings_left_out"] = (findings.len() - MAX_FINDINGS).into();
-            }
+            let left_out = findings.len().saturating_sub(MAX_FINDINGS);
+            let after = json!({ "findings": told.collect::<Value>(), "left_out": left_out });
             (action::POLICY_REJECTED, after, "rejected")
         }
     };

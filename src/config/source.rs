@@ -27,7 +27,8 @@ use tokio::sync::{
 
 use super::{
     EXAMPLE_POLICY,
-    difference::{self, Differences},
+    attempt::{Became, PolicyAttempt},
+    difference,
     findings::{Finding, PolicyReport, Severity},
     load::{now, parse_policy_for, read_file, unreadable},
 };
@@ -62,31 +63,6 @@ pub struct Rejection {
     pub at: Timestamp,
     /// Why not.
     pub findings: Vec<Finding>,
-}
-
-/// An attempt to load a changed policy, for the audit log.
-#[derive(Clone, Debug)]
-pub struct PolicyAttempt {
-    /// The revision in force before.
-    pub before: Arc<str>,
-    /// Whether somebody asked for it; the file was seen to change otherwise.
-    pub is_asked: bool,
-    /// What became of it.
-    pub became: Became,
-}
-
-/// What became of a changed policy.
-#[derive(Clone, Debug)]
-pub enum Became {
-    /// It is in force.
-    Loaded {
-        /// Its revision.
-        revision: Arc<str>,
-        /// What it changed.
-        differences: Differences,
-    },
-    /// It does not load.
-    Rejected(Vec<Finding>),
 }
 
 /// What became of an attempt to load the policy again.
