@@ -8,7 +8,9 @@
 //! ```
 
 mod access;
+mod attempt;
 mod check;
+mod difference;
 mod document;
 mod envoy;
 mod findings;
@@ -28,6 +30,8 @@ mod tls;
 mod upstream;
 mod values;
 
+pub use attempt::{Became, PolicyAttempt};
+pub use difference::{Differences, KeyChange};
 pub use findings::{Finding, PolicyReport, Severity};
 pub use load::{load_policy, parse_policy, parse_policy_at};
 pub use settings::{LogFormat, Settings, SettingsError, SettingsFlags};

@@ -44,11 +44,13 @@
 //! ```text
 //! main ─► cli ─► server ─► rpc ─► authorizer ─► domain
 //!                   │       ├────► groq ─► domain
-//!                   │       └────► identity ─► domain
+//!                   │       ├────► identity ─► domain
+//!                   │       └────► audit ─► domain
 //!                   ├────► store::{embedded, redis} ─► store ─► domain
 //!                   └────► config ─► domain
 //! ```
 
+pub mod audit;
 pub mod authorizer;
 pub mod cli;
 pub mod config;

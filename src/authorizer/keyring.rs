@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Authorizer, Shared};
+use super::{Authorizer, DecisionLog, Shared};
 use crate::{
     domain::{
         keys::{CreatedKeys, HashKey, KeyRecord, SecretId, UseCounter},
@@ -112,7 +112,14 @@ impl Shared {
             policy: Arc::new(ArcSwap::from_pointee(policy)),
             queue: super::Queue::default(),
             keys: KeyRing::new(declared),
+            decisions: DecisionLog::default(),
         }
+    }
+
+    /// The same, with `decisions` logged.
+    #[must_use]
+    pub fn with_decisions(self, decisions: DecisionLog) -> Self {
+        Self { decisions, ..self }
     }
 
     /// Puts the document as it is now in force. To be called whenever it has changed.

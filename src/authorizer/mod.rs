@@ -1,6 +1,7 @@
 //! The hot path: policy → reserve → decision; price → settle.
 
 mod charge;
+mod decision_log;
 mod key_change;
 mod key_report;
 mod keyring;
@@ -14,10 +15,10 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
-use tracing::debug;
 
 use self::ticket::Ticket;
 pub use self::{
+    decision_log::DecisionLog,
     key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned},
     key_report::{KeyPage, KeyQuery, KeyReport, KeyUsage, SecretReport},
     queue::Queue,
@@ -95,6 +96,8 @@ pub struct Shared {
     /// Requests that wait for room.
     pub queue: Queue,
     keys: keyring::KeyRing,
+    /// Which decisions are logged.
+    pub decisions: DecisionLog,
 }
 
 /// Decides requests and books usage. Cheap to clone; one per core.
@@ -167,9 +170,7 @@ impl<S: Store + Clone> Authorizer<S> {
             0 => self.decide(request).await?,
             _ => self.decide_in_turn(request).await?,
         };
-        if let Err(violations) = &decided.outcome {
-            self.log_denial(request, violations);
-        }
+        self.log_decision(request, &decided);
         Ok(decided)
     }
 
@@ -302,34 +303,6 @@ impl<S: Store + Clone> Authorizer<S> {
             limits: explain::statuses(plan, self.store.now(), &used, false),
             policy_revision: ticket.policy_revision,
         })
-    }
-
-    /// The answer explains a denial to its caller; the log has it for whoever asks, as a line for each costs more than the
-    /// decision.
-    fn log_denial(&self, request: &AuthorizeRequest, violations: &[Violation]) {
-        if !tracing::enabled!(tracing::Level::DEBUG) {
-            return;
-        }
-        let policy = self.shared.policy.load();
-        let who = Who::find(&policy, &request.caller, self.store.now()).ok();
-        let team = who.as_ref().map_or("", |who| &who.team.name);
-        let key = who.as_ref().and_then(|who| who.key).map_or("", |key| &key.name);
-        for violation in violations {
-            debug!(
-                team,
-                key,
-                model = %request.model,
-                operation = %request.operation,
-                reason = ?violation.reason,
-                limit_id = %violation.limit_id,
-                limit = violation.limit,
-                used = violation.used,
-                requested = violation.requested,
-                labels = ?request.labels,
-                policy_revision = %policy.revision,
-                "request denied"
-            );
-        }
     }
 
     /// The calendar day at `now`, computed once a day.

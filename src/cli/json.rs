@@ -79,6 +79,24 @@ pub(super) fn upstream(keys: &[proto::UpstreamKey]) -> Value {
     json!({ "upstreamKeys": list(keys, key) })
 }
 
+/// `ListAuditEventsResponse`.
+pub(super) fn audit(events: &[proto::AuditEvent]) -> Value {
+    let event = |event: &proto::AuditEvent| {
+        let actor = event.actor.as_ref();
+        set(json!({
+            "id": event.id,
+            "time": event.time.as_ref().map(text::instant),
+            "actor": actor.map(|a| json!({ "kind": a.kind, "name": a.name, "address": a.address })),
+            "action": event.action,
+            "subject": event.subject,
+            "before": event.before,
+            "after": event.after,
+            "outcome": event.outcome,
+        }))
+    };
+    json!({ "events": list(events, event) })
+}
+
 fn violation(violation: &proto::Violation) -> Value {
     set(json!({
         "reason": violation.reason().as_str_name(),

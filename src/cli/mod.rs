@@ -1,6 +1,8 @@
 //! The command line: one module for each command.
 
 mod access;
+mod audit;
+mod auditing;
 mod authorize;
 mod check;
 mod client;
@@ -56,6 +58,7 @@ enum Command {
     #[command(subcommand)]
     Keys(keys::Keys),
     Upstream(upstream::Upstream),
+    Audit(audit::AuditCommand),
     #[command(subcommand)]
     Access(access::Access),
     Simulate(simulate::Simulate),
@@ -76,6 +79,7 @@ pub fn run() -> ExitCode {
         Command::Prices(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),
         Command::Upstream(command) => command.run(&mut screen),
+        Command::Audit(command) => command.run(&mut screen),
         Command::Access(command) => command.run(&mut screen),
         Command::Simulate(command) => command.run(&mut screen),
     };

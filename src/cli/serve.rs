@@ -17,17 +17,20 @@ use thiserror::Error;
 use tokio::{
     net::TcpListener,
     runtime::Builder,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc::unbounded_channel,
 };
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{
+    auditing,
     log_thread::{self, LogGuard},
     screen::colours_on,
 };
 use crate::{
-    authorizer::Shared,
+    audit::Audit,
+    authorizer::{DecisionLog, Shared},
     config::{
         ClientAuth, Finding, LogFormat, PolicySource, PolicySourceError, Reload, Settings, SettingsError,
         SettingsFlags, StoreUrl,
@@ -90,6 +93,8 @@ enum ServeError {
          --allow-unauthenticated-listen"
     )]
     Unauthenticated(std::net::SocketAddr),
+    #[error("the audit log `{0}` cannot be opened: {1}; choose another file with --audit-file, or `off`")]
+    Audit(String, io::Error),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     #[error("calls under way did not end within {0} s and were cut off")]
@@ -153,6 +158,7 @@ where
     S: Store + Clone,
     F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
 {
+    let audit = auditing::open(settings).map_err(|(file, error)| ServeError::Audit(file, error))?;
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let options = Options {
         listen: settings.listen,
@@ -160,10 +166,12 @@ where
         drain: Duration::from_secs(settings.drain_seconds),
         tls: tls.as_ref().map(TlsSource::grpc),
         allow_unauthenticated: settings.allow_unauthenticated_listen,
+        audit: audit.clone(),
     };
     check_access(settings, &source.policy().load())?;
     let source = Arc::new(source);
-    let shared = Arc::new(Shared::new(source.policy()));
+    let decisions = DecisionLog::new(settings.decision_log);
+    let shared = Arc::new(Shared::new(source.policy()).with_decisions(decisions));
     let (mut changes, follower) = (source.subscribe(), Arc::clone(&shared));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
@@ -182,14 +190,29 @@ where
         });
     }
     // Listened for before anything says that the service is up.
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let hangup = signal(SignalKind::hangup())?;
+    let terminate = signal(SignalKind::terminate())?;
+    let interrupt = signal(SignalKind::interrupt())?;
     let upstream = UpstreamKeySource::start(source.policy())?;
     let server = Server::start(&options, Clock::System, shared, upstream.keys(), make_store)?;
     announce(settings, &source, tls.as_ref(), server.address());
+    run_until_told(settings, &source, &audit, [hangup, terminate, interrupt]).await;
+    info!(drain_seconds = settings.drain_seconds, "stopping: calls under way may end");
+    let drained = server.stop().await;
+    if !audit.flush() {
+        error!("the last events of the audit log may not be written: its disk does not answer");
+    }
+    if drained { Ok(()) } else { Err(ServeError::Drain(settings.drain_seconds)) }
+}
+
+/// Takes up what signals and changes of the policy bring, until told to stop.
+async fn run_until_told(settings: &Settings, source: &PolicySource, audit: &Audit, signals: [Signal; 3]) {
+    let [mut hangup, mut terminate, mut interrupt] = signals;
+    // Of a source that was just made nobody else has taken them; without, the other end is closed and never ready.
+    let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
     loop {
         tokio::select! {
+            Some(attempt) = attempts.recv() => auditing::record(audit, settings, attempt),
             _ = hangup.recv() => match source.reload() {
                 Reload::Loaded | Reload::Rejected => {}
                 Reload::Unchanged => info!("SIGHUP: the policy is unchanged"),
@@ -198,8 +221,9 @@ where
             _ = interrupt.recv() => break,
         }
     }
-    info!(drain_seconds = settings.drain_seconds, "stopping: calls under way may end");
-    if server.stop().await { Ok(()) } else { Err(ServeError::Drain(settings.drain_seconds)) }
+    while let Ok(attempt) = attempts.try_recv() {
+        auditing::record(audit, settings, attempt);
+    }
 }
 
 /// Whoever can reach the port could ask for any team by name, so it is not opened by accident.

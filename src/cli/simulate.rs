@@ -31,6 +31,7 @@ use super::{
     spend,
 };
 use crate::{
+    audit::Audit,
     authorizer::Shared,
     config::{EXAMPLE_POLICY, load_policy, parse_policy},
     domain::{Timestamp, policy::Policy},
@@ -169,7 +170,14 @@ impl Simulate {
         let own = Policy { access: None, ..(*policy).clone() };
         let shared = Shared::new(Arc::new(ArcSwap::from_pointee(own)));
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let options = Options { listen, threads: 2, drain: TIMEOUT, tls: None, allow_unauthenticated: false };
+        let options = Options {
+            listen,
+            threads: 2,
+            drain: TIMEOUT,
+            tls: None,
+            allow_unauthenticated: false,
+            audit: Audit::default(),
+        };
         let server = Server::start(
             &options,
             Clock::Manual(clock.clone()),

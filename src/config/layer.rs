@@ -21,7 +21,7 @@ const PREFIX: &str = "TOLLGATE_";
 const NOT_SETTINGS: [&str; 6] = ["config", "address", "team", "api_key", "tls_ca_file", "token"];
 
 /// Every key of [`super::settings::Settings`].
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 19] = [
     "listen",
     "allow_unauthenticated_listen",
     "admin",
@@ -31,6 +31,8 @@ pub(super) const KEYS: [&str; 17] = [
     "threads",
     "log",
     "log_format",
+    "audit_file",
+    "decision_log",
     "drain_seconds",
     "store_deadline_ms",
     "tls_cert_file",

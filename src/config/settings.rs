@@ -48,6 +48,11 @@ pub struct Settings {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where the audit log is written: a file, `stdout`, or `off`. Default: `audit.jsonl` in the embedded store's directory.
+    pub audit_file: Option<PathBuf>,
+    /// Which decisions are logged: `None` none, else all denials and so many of a million allowed ones. Default none.
+    #[serde(deserialize_with = "share_or_off")]
+    pub decision_log: Option<u32>,
     /// How long a stopping server waits for the calls under way, in seconds, 0 to 3,600. Default 10.
     pub drain_seconds: u64,
     /// How long the store may take for one answer, in milliseconds, 1 to 60,000. Default 250.
@@ -90,6 +95,8 @@ impl Default for Settings {
             threads: None,
             log: "info".to_owned(),
             log_format: LogFormat::default(),
+            audit_file: None,
+            decision_log: None,
             drain_seconds: 10,
             store_deadline_ms: 250,
             tls_cert_file: None,
@@ -141,6 +148,14 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<String>,
+    /// Where to write the audit log: a file, `stdout` or `off` [default: audit.jsonl in the embedded store's directory]
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_file: Option<String>,
+    /// Which decisions to log: off, denials, or with them a share of the allowed such as 1% [default: off]
+    #[arg(long, value_name = "WHICH")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision_log: Option<String>,
     /// How long to wait for calls under way when stopping [default: 10]
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -302,6 +317,28 @@ fn address_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
         serde::de::Error::custom(format!("`{text}` is no address such as `127.0.0.1:8081`, nor `off`"))
     })?;
     Ok(Some(address))
+}
+
+/// A share in parts per million, with up to four decimal places of a per cent.
+fn share_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let share = || {
+        let (whole, part) = text.strip_suffix('%')?.split_once('.').unwrap_or((text.strip_suffix('%')?, "0"));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok());
+        let whole: u32 = digits(whole)??;
+        let part: u32 = if part.len() <= 4 { digits(&format!("{part:0<4}"))?? } else { return None };
+        let share = whole.checked_mul(10_000)?.checked_add(part)?;
+        (share <= 1_000_000).then_some(share)
+    };
+    match text.as_str() {
+        "" | "off" => Ok(None),
+        "denials" => Ok(Some(0)),
+        _ => share().map(Some).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "`{text}` is not `off`, `denials`, or a share from 0% to 100% such as `1%`"
+            ))
+        }),
+    }
 }
 
 #[cfg(test)]

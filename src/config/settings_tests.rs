@@ -99,6 +99,12 @@ fn says_which_setting_is_wrong_and_where_it_comes_from() {
             "flag `--store-deadline-ms`: `0` is not between 1",
         ),
         ("threads = 5000", &[], none(), "`threads` in `FILE`: `5000` is not between"),
+        (
+            "decision_log = \"101%\"",
+            &[],
+            none(),
+            "`decision_log` in `FILE`: `101%` is not `off`, `denials`, or a share",
+        ),
         ("log = \"=,=\"", &[], none(), "`log` in `FILE`: `=,=` is no filter"),
         (
             "redis_password_file = \"x\"",
@@ -211,4 +217,28 @@ fn every_key_is_known() {
     let error = Figment::from(("colour", 1)).extract::<Settings>().unwrap_err();
     let figment::error::Kind::UnknownField(_, known) = error.kind else { panic!("{error}") };
     assert_eq!(known, crate::config::layer::KEYS);
+}
+
+#[test]
+fn which_decisions_are_logged() {
+    for (text, expected) in [
+        ("off", Some(None)),
+        ("denials", Some(Some(0))),
+        ("1%", Some(Some(10_000))),
+        ("0.5%", Some(Some(5_000))),
+        ("12.0001%", Some(Some(120_001))),
+        ("100%", Some(Some(1_000_000))),
+        ("100.1%", None),
+        ("0.00001%", None),
+        ("-1%", None),
+        ("+1%", None),
+        ("%", None),
+        (".%", None),
+        ("99999999999%", None),
+        ("all", None),
+    ] {
+        let flags = SettingsFlags { decision_log: Some(text.to_owned()), ..SettingsFlags::default() };
+        let settings = Settings::load_from(None, [], &flags).ok();
+        assert_eq!(settings.map(|settings| settings.decision_log), expected, "{text}");
+    }
 }

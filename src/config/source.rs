@@ -20,10 +20,15 @@ use notify::{
     event::{AccessKind, AccessMode},
 };
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    watch,
+};
 
 use super::{
     EXAMPLE_POLICY,
+    attempt::{Became, PolicyAttempt},
+    difference,
     findings::{Finding, PolicyReport, Severity},
     load::{now, parse_policy_for, read_file, unreadable},
 };
@@ -82,6 +87,14 @@ pub enum PolicySourceError {
     Watch(#[from] std::io::Error),
 }
 
+#[derive(Debug)]
+struct Last {
+    /// The hash of the text that was read last.
+    seen: blake3::Hash,
+    /// The text in force, to tell what the next one changes.
+    accepted: String,
+}
+
 /// The policy in force, and the watch over its file, which ends when this is dropped.
 #[derive(Debug)]
 pub struct PolicySource {
@@ -97,9 +110,13 @@ struct Shared {
     path: Option<PathBuf>,
     current: Arc<ArcSwap<Policy>>,
     status: watch::Sender<Arc<PolicyStatus>>,
-    /// The hash of what was read last. Held during a whole attempt, so that attempts come one after the other and the
+    /// Each attempt in its order, for the one who took the other end. Unbounded, as attempts are as rare as changes of a file,
+    /// and each is bounded.
+    attempts: UnboundedSender<PolicyAttempt>,
+    untaken: Mutex<Option<UnboundedReceiver<PolicyAttempt>>>,
+    /// What was read last. Held during a whole attempt, so that attempts come one after the other and the
     /// last one read is the one in force. Nothing on the hot path takes it.
-    last: Mutex<blake3::Hash>,
+    last: Mutex<Last>,
     stopped: AtomicBool,
 }
 
@@ -119,14 +136,14 @@ impl PolicySource {
     pub fn example() -> Result<Self, PolicySourceError> {
         let report = parse_policy_for(EXAMPLE_POLICY, "the built-in example", now(), None);
         let (wake, _) = mpsc::sync_channel(1);
-        Ok(Self { shared: Arc::new(Shared::start(None, report, hash(EXAMPLE_POLICY))?), wake })
+        Ok(Self { shared: Arc::new(Shared::start(None, report, EXAMPLE_POLICY.to_owned())?), wake })
     }
 
     fn open_polling(path: &Path, poll: Duration) -> Result<Self, PolicySourceError> {
         // Later changes of the working directory do not move the file.
         let path = std::path::absolute(path)?;
-        let (report, seen) = read(&path, None);
-        let shared = Arc::new(Shared::start(Some(path.clone()), report, seen)?);
+        let (report, text) = read(&path, None);
+        let shared = Arc::new(Shared::start(Some(path.clone()), report, text)?);
         let (wake, woken) = mpsc::sync_channel(1);
         let watching = Watching { path, shared: Arc::downgrade(&shared), woken, wake: wake.clone(), poll };
         thread::Builder::new().name("policy".to_owned()).spawn(move || watching.run())?;
@@ -151,9 +168,15 @@ impl PolicySource {
         self.shared.status.subscribe()
     }
 
+    /// Word of every attempt from the first on, for the first who asks.
+    #[must_use]
+    pub fn attempts(&self) -> Option<UnboundedReceiver<PolicyAttempt>> {
+        self.shared.untaken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Reads the file now (it is also read by itself when it changes). Blocks for as long as the disk takes.
     pub fn reload(&self) -> Reload {
-        self.shared.attempt()
+        self.shared.attempt(true)
     }
 }
 
@@ -165,45 +188,53 @@ impl Drop for PolicySource {
 }
 
 impl Shared {
-    fn start(
-        path: Option<PathBuf>,
-        report: PolicyReport,
-        seen: blake3::Hash,
-    ) -> Result<Self, PolicySourceError> {
+    fn start(path: Option<PathBuf>, report: PolicyReport, text: String) -> Result<Self, PolicySourceError> {
         let Some(policy) = report.policy.clone() else {
             return Err(PolicySourceError::Rejected(Box::new(report)));
         };
         let status = accepted(&policy, report.findings);
+        let (attempts, untaken) = unbounded_channel();
         Ok(Self {
             path,
             current: Arc::new(ArcSwap::from_pointee(policy)),
             status: watch::Sender::new(Arc::new(status)),
-            last: Mutex::new(seen),
+            attempts,
+            untaken: Mutex::new(Some(untaken)),
+            last: Mutex::new(Last { seen: hash(&text), accepted: text }),
             stopped: AtomicBool::new(false),
         })
     }
 
-    fn attempt(&self) -> Reload {
+    fn attempt(&self, is_asked: bool) -> Reload {
         let Some(path) = &self.path else { return Reload::Unchanged };
-        // A panic while the lock was held leaves nothing but a hash behind.
+        // A panic while the lock was held leaves nothing but a text behind.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.current.load_full();
-        let (report, seen) = read(path, Some((&running, *last)));
-        if seen == *last {
+        let (report, text) = read(path, Some((&running, last.seen)));
+        let seen = hash(&text);
+        if seen == last.seen {
             return Reload::Unchanged;
         }
-        *last = seen;
+        last.seen = seen;
+        let before = Arc::clone(&running.revision);
+        let tell = |became| {
+            // Where nobody listens there is nobody to tell.
+            let _ = self.attempts.send(PolicyAttempt { before: Arc::clone(&before), is_asked, became });
+        };
         match report.policy {
             Some(policy) => {
                 let status = accepted(&policy, report.findings);
+                let differences = difference::between(&last.accepted, &text, path);
+                tell(Became::Loaded { revision: Arc::clone(&policy.revision), differences });
+                last.accepted = text;
                 self.current.store(Arc::new(policy));
                 self.status.send_replace(Arc::new(status));
                 Reload::Loaded
             }
             None => {
-                let before = self.status.borrow().revision.clone();
                 tracing::error!(path = %path.display(), revision = %before, "the new policy does not load; the old one stays");
                 report.findings.iter().for_each(log);
+                tell(Became::Rejected(report.findings.clone()));
                 let rejected = Some(Rejection { at: now(), findings: report.findings });
                 self.status.send_modify(|status| {
                     *status = Arc::new(PolicyStatus { rejected, ..(**status).clone() })
@@ -241,20 +272,17 @@ fn hash(text: &str) -> blake3::Hash {
     blake3::hash(text.as_bytes())
 }
 
-/// Reads the file; parses it unless it is as it was. `running` is the policy in force and the hash of the last text.
-fn read(path: &Path, running: Option<(&Policy, blake3::Hash)>) -> (PolicyReport, blake3::Hash) {
+/// Reads the file; parses it unless it is as it was. `running` is the policy in force and the hash of the last text. Answers
+/// the text as well, or, where there is none, why not.
+fn read(path: &Path, running: Option<(&Policy, blake3::Hash)>) -> (PolicyReport, String) {
     let name = path.display().to_string();
     match read_file(path) {
-        Err(reason) => {
-            let seen = hash(&reason);
-            (unreadable(&name, reason), seen)
-        }
+        Err(reason) => (unreadable(&name, reason.clone()), reason),
         Ok(text) => {
-            let seen = hash(&text);
-            if running.is_some_and(|(_, last)| last == seen) {
-                return (PolicyReport { policy: None, findings: Vec::new() }, seen);
+            if running.is_some_and(|(_, last)| last == hash(&text)) {
+                return (PolicyReport { policy: None, findings: Vec::new() }, text);
             }
-            (parse_policy_for(&text, &name, now(), running.map(|(policy, _)| policy)), seen)
+            (parse_policy_for(&text, &name, now(), running.map(|(policy, _)| policy)), text)
         }
     }
 }
@@ -291,7 +319,7 @@ impl Watching {
             if shared.stopped.load(Ordering::Acquire) {
                 return;
             }
-            shared.attempt();
+            shared.attempt(false);
             drop(shared);
             if let Ok(()) = self.woken.recv_timeout(self.poll) {
                 self.settle();

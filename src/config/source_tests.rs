@@ -118,11 +118,11 @@ fn without_events_the_file_is_polled() {
     let (report, seen) = read(&path, None);
     let shared = Arc::new(Shared::start(Some(path.clone()), report, seen).unwrap());
     fs::write(&path, policy(2)).unwrap();
-    assert_eq!(shared.attempt(), Reload::Loaded);
-    assert_eq!(shared.attempt(), Reload::Unchanged);
+    assert_eq!(shared.attempt(false), Reload::Loaded);
+    assert_eq!(shared.attempt(false), Reload::Unchanged);
     fs::write(&path, "?").unwrap();
-    assert_eq!(shared.attempt(), Reload::Rejected);
-    assert_eq!(shared.attempt(), Reload::Unchanged);
+    assert_eq!(shared.attempt(false), Reload::Rejected);
+    assert_eq!(shared.attempt(false), Reload::Unchanged);
     assert_eq!(shared.current.load().revision, revision(2));
 }
 

@@ -167,7 +167,7 @@ pub enum Need {
 }
 
 /// Every RPC that is served, and what it needs. One that is not here is refused, whoever asks.
-pub const RPCS: [(&str, Need); 16] = [
+pub const RPCS: [(&str, Need); 17] = [
     ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
     ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),
     ("/tollgate.v1.PolicyService/GetSpend", Need::Permission(Permission::ReadSpend)),
@@ -178,6 +178,7 @@ pub const RPCS: [(&str, Need); 16] = [
     ("/tollgate.v1.KeyService/RotateKey", Need::Permission(Permission::RotateKeys)),
     ("/tollgate.v1.KeyService/RevokeKey", Need::Permission(Permission::RotateKeys)),
     ("/tollgate.v1.AdminService/ListUpstreamKeys", Need::Permission(Permission::ReadUpstreamKeys)),
+    ("/tollgate.v1.AdminService/ListAuditEvents", Need::Permission(Permission::ReadAudit)),
     ("/envoy.service.auth.v3.Authorization/Check", Need::Permission(Permission::Decide)),
     ("/envoy.service.ext_proc.v3.ExternalProcessor/Process", Need::Permission(Permission::Record)),
     ("/grpc.health.v1.Health/Check", Need::Nothing),
@@ -301,6 +302,12 @@ impl Principal {
             (Some(scope), Some(team)) => scope.holds(team),
             (Some(Scope::Teams(_)), None) => false,
         }
+    }
+
+    /// Whether it has anything over some teams only.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.grants.iter().any(|grant| grant.scope != Scope::All)
     }
 
     /// The teams over which it has `permission`; `None` where it has it over none.

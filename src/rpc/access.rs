@@ -10,12 +10,14 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     future::{Ready, ready},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use arc_swap::ArcSwap;
+use serde_json::Value;
 use tokio_util::either::Either;
 use tonic::{
     Code, Status,
@@ -31,6 +33,7 @@ use super::{
     status::{DOMAIN, OUTAGE_RETRY},
 };
 use crate::{
+    audit::{Actor, Audit, Change, action},
     domain::{
         access::{AccessPolicy, Need, Permission, Principal, Scope, need_of},
         policy::Policy,
@@ -38,6 +41,9 @@ use crate::{
     identity::{Refusal, Verifier},
     store::clock::Clock,
 };
+
+/// The code of a refusal as answers have it.
+const PERMISSION_DENIED: &str = "7";
 
 /// Everything is permitted, as the policy has no `[access]`. It takes no room, so that nothing is allocated for it.
 #[derive(Clone, Copy, Debug)]
@@ -54,20 +60,23 @@ pub struct AccessLayer {
     pub clock: Clock,
     /// Whether, without `[access]`, callers from elsewhere may ask as well.
     pub open: bool,
+    /// Where it is recorded whom their roles did not permit what they asked.
+    pub audit: Audit,
 }
 
 impl<S> Layer<S> for AccessLayer {
     type Service = Access<S>;
 
     fn layer(&self, inner: S) -> Access<S> {
-        Access { gate: self.clone(), inner }
+        Access { gate: Arc::new(self.clone()), inner }
     }
 }
 
 /// A service behind an [`AccessLayer`].
 #[derive(Clone, Debug)]
 pub struct Access<S> {
-    gate: AccessLayer,
+    /// Of one core: its count of clones is shared with no other.
+    gate: Arc<AccessLayer>,
     inner: S,
 }
 
@@ -96,21 +105,23 @@ where
                 request.extensions_mut().insert(Unrestricted);
                 Either::Left(self.inner.call(request))
             }
+            Ok(Verdict::Known(principal)) if principal.is_bound() && !self.gate.audit.is_off() => {
+                let (gate, mut inner) = (Arc::clone(&self.gate), self.take_ready());
+                Either::Right(Either::Right(Box::pin(async move {
+                    gate.watched(&mut inner, request, principal).await
+                })))
+            }
             Ok(Verdict::Known(principal)) => {
                 request.extensions_mut().insert(principal);
                 Either::Left(self.inner.call(request))
             }
             Ok(Verdict::Verify { token, need }) => {
-                let (gate, policy) = (self.gate.clone(), Arc::clone(&policy));
-                // The service that was polled to be ready is the one to call.
-                let next = self.inner.clone();
-                let mut inner = std::mem::replace(&mut self.inner, next);
+                let (gate, policy) = (Arc::clone(&self.gate), Arc::clone(&policy));
+                let mut inner = self.take_ready();
                 Either::Right(Either::Right(Box::pin(async move {
-                    match gate.verify(&policy, &token, need).await {
-                        Ok(principal) => {
-                            request.extensions_mut().insert(principal);
-                            inner.call(request).await
-                        }
+                    let verified = gate.verify(&policy, &token).await;
+                    match verified.and_then(|who| gate.permitted(&who, need, &request).map(|()| who)) {
+                        Ok(principal) => gate.watched(&mut inner, request, principal).await,
                         Err(status) => Ok(refused(&request, &status)),
                     }
                 })))
@@ -119,6 +130,19 @@ where
         }
     }
 }
+
+impl<S: Clone> Access<S> {
+    /// The service that was polled to be ready, which is the one to call.
+    fn take_ready(&mut self) -> S {
+        let next = self.inner.clone();
+        std::mem::replace(&mut self.inner, next)
+    }
+}
+
+/// Among the extensions of an answer: it refuses a team that is out of the caller's reach, in words of another protocol than
+/// gRPC's own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OtherTeam;
 
 /// What becomes of a call that is not refused at once.
 enum Verdict {
@@ -158,16 +182,50 @@ impl AccessLayer {
             (Some(_), Some(_)) => return Err(invalid("there is more than one `authorization`")),
             (None, _) => by_certificate(access, peer)?,
         };
-        permitted(&principal, need)?;
+        self.permitted(&principal, need, request)?;
         Ok(Verdict::Known(principal))
     }
 
-    async fn verify(&self, policy: &Policy, token: &str, need: Need) -> Result<Arc<Principal>, Status> {
+    async fn verify(&self, policy: &Policy, token: &str) -> Result<Arc<Principal>, Status> {
         let access = policy.access.as_ref().ok_or_else(closed)?;
-        let now = self.clock.now();
-        let principal = self.verifier.verify(policy, access, token, now).await.map_err(unauthenticated)?;
-        permitted(&principal, need)?;
-        Ok(principal)
+        self.verifier.verify(policy, access, token, self.clock.now()).await.map_err(unauthenticated)
+    }
+
+    fn permitted(&self, principal: &Principal, need: Need, request: &Request<Body>) -> Result<(), Status> {
+        match need {
+            Need::Permission(permission) if principal.scope(permission).is_none() => {
+                let path = request.uri().path();
+                self.denied(principal, address(request), path, "PERMISSION_MISSING");
+                Err(missing(permission))
+            }
+            Need::Permission(_) | Need::Identity | Need::Nothing => Ok(()),
+        }
+    }
+
+    /// Calls, and records where the handler found that the caller's teams are others.
+    async fn watched<S>(&self, inner: &mut S, mut request: Request<Body>, principal: Arc<Principal>) -> Answer
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let (path, from) = (request.uri().path().to_owned(), address(&request));
+        request.extensions_mut().insert(Arc::clone(&principal));
+        let answer = inner.call(request).await?;
+        let by_status = answer.headers().get("grpc-status").is_some_and(|code| code == PERMISSION_DENIED);
+        if by_status || answer.extensions().get::<OtherTeam>().is_some() {
+            self.denied(&principal, from, &path, "TEAM_NOT_PERMITTED");
+        }
+        Ok(answer)
+    }
+
+    fn denied(&self, who: &Principal, from: Option<SocketAddr>, path: &str, outcome: &'static str) {
+        self.audit.denied(|| Change {
+            actor: Actor::caller(Some(who), from),
+            action: action::ROLE_DENIED,
+            subject: path.trim_start_matches('/').to_owned(),
+            before: Value::Null,
+            after: Value::Null,
+            outcome,
+        });
     }
 }
 
@@ -193,11 +251,8 @@ fn by_certificate(access: &AccessPolicy, peer: Option<&Peer>) -> Result<Arc<Prin
     })
 }
 
-fn permitted(principal: &Principal, need: Need) -> Result<(), Status> {
-    match need {
-        Need::Permission(permission) if principal.scope(permission).is_none() => Err(missing(permission)),
-        Need::Permission(_) | Need::Identity | Need::Nothing => Ok(()),
-    }
+fn address(request: &Request<Body>) -> Option<SocketAddr> {
+    request.extensions().get::<Peer>().and_then(|peer| peer.address)
 }
 
 /// The teams over which whoever sent a request has `permission`.
@@ -275,7 +330,7 @@ fn status(code: Code, reason: &str, message: impl Into<String>, metadata: HashMa
 
 /// At debug, as anybody who reaches the port can cause as many lines as they like.
 fn refused(request: &Request<Body>, status: &Status) -> Response<Body> {
-    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.address);
+    let peer = address(request);
     debug!(rpc = request.uri().path(), ?peer, code = ?status.code(), reason = status.message(), "caller refused");
     status.clone().into_http()
 }

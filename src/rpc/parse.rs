@@ -1,8 +1,12 @@
 //! From the wire to the domain: every bound is checked here, once, and every breach is named.
 
+mod audit;
+
 use std::time::Duration;
 
 use tonic::Status;
+
+pub(super) use audit::{AUDIT_BEFORE, audit};
 
 use super::{
     key_parse::{MAX_KEY_BYTES, key_caller},

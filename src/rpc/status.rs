@@ -4,9 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use tracing::error;
 
 use super::access;
 use crate::{
+    audit::PageError,
     authorizer::{Failure, KeyError},
     domain::access::Permission,
     store::StoreError,
@@ -51,6 +53,26 @@ impl FieldErrors {
         details.set_error_info("INVALID_REQUEST", DOMAIN, HashMap::new());
         Status::with_error_details(Code::InvalidArgument, message, details)
     }
+}
+
+/// The status where there is no page of the audit log.
+pub(super) fn audit(error: &PageError) -> Status {
+    let (code, reason) = match error {
+        PageError::NoFile => (Code::FailedPrecondition, "NO_AUDIT_FILE"),
+        PageError::NoSuchPage => (Code::InvalidArgument, "NO_SUCH_PAGE"),
+        PageError::Unreadable(reason) => {
+            error!(%reason, "the audit log cannot be read");
+            return internal();
+        }
+    };
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, error.to_string(), details)
+}
+
+/// The status for a fault of the service. Details stay in the log.
+pub(super) fn internal() -> Status {
+    failure(&Failure::Internal)
 }
 
 /// The status for what could not be decided or booked. Internal details stay in the log.

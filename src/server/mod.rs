@@ -37,6 +37,7 @@ pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
 use incoming::Incoming;
 
 use crate::{
+    audit::Audit,
     authorizer::{Authorizer, Shared},
     rpc::{
         AccessLayer, AdminRpc, Asking, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Settling,
@@ -86,6 +87,8 @@ pub struct Options {
     pub tls: Option<ListenerTls>,
     /// Whether callers from other machines are served where the policy has no `[access]`.
     pub allow_unauthenticated: bool,
+    /// Where it is recorded who was refused, and from where it is told.
+    pub audit: Audit,
 }
 
 /// Why the service cannot start.
@@ -159,6 +162,7 @@ impl Server {
             verifier: Arc::default(),
             clock: clock.clone(),
             open: options.allow_unauthenticated,
+            audit: options.audit.clone(),
         };
         let setup = Setup {
             make_store,
@@ -292,7 +296,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let process =
         ExternalProcessorServer::new(ProcessRpc::new(authorizer, Arc::clone(&upstream), settling.clone()))
             .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let admin = AdminServiceServer::new(AdminRpc::new(upstream)).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let admin = AdminServiceServer::new(AdminRpc::new(upstream, access.audit.clone()))
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(MAX_STREAMS)

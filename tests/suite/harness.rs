@@ -14,6 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 use tollgate::{
+    audit::Audit,
     authorizer::Shared,
     config::parse_policy_at,
     domain::{Timestamp, policy::Policy},
@@ -206,6 +207,7 @@ impl Server {
             drain: Duration::from_secs(5),
             tls,
             allow_unauthenticated: false,
+            audit: Audit::default(),
         };
         let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
         let server =

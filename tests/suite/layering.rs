@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("store", &["domain"]),
     ("config", &["domain"]),
     ("authorizer", &["store", "domain"]),
+    ("audit", &["domain"]),
     ("identity", &["domain"]),
     ("upstream", &["domain"]),
-    ("rpc", &["authorizer", "groq", "identity", "upstream", "store", "domain"]),
-    ("server", &["rpc", "authorizer", "identity", "upstream", "store", "config", "domain"]),
-    ("cli", &["server", "rpc", "authorizer", "identity", "upstream", "store", "config", "domain"]),
+    ("rpc", &["audit", "authorizer", "groq", "identity", "upstream", "store", "domain"]),
+    ("server", &["rpc", "audit", "authorizer", "identity", "upstream", "store", "config", "domain"]),
+    ("cli", &["server", "rpc", "audit", "authorizer", "identity", "upstream", "store", "config", "domain"]),
     ("main", &["cli"]),
 ];
 

@@ -59,6 +59,8 @@ pub struct CheckRpc<S> {
 enum Refused {
     /// The client is told.
     Denied(ApiError, Vec<LimitStatus>),
+    /// The client is told no more than that; it is recorded.
+    OtherTeam,
     /// No decision could be made.
     Undecided(Failure),
 }
@@ -91,6 +93,11 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
         let request = HttpRequest::new(request.into_inner())?;
         let answer = match self.decide(&policy, request, &scope).await {
             Ok(answer) => answer,
+            Err(Refused::OtherTeam) => {
+                let mut refused = Response::new(answer::denied(&other_team(), &[]));
+                refused.extensions_mut().insert(access::OtherTeam);
+                return Ok(refused);
+            }
             Err(Refused::Denied(error, limits)) => answer::denied(&error, &limits),
             Err(Refused::Undecided(failure)) => match policy.envoy.on_outage {
                 OnOutage::Error => return Err(status::failure(&failure)),
@@ -115,7 +122,7 @@ impl<S: Store + Clone> CheckRpc<S> {
         let who = self.authorizer.who(policy, &caller).map_err(Refused::Undecided)?;
         let who = who.map_err(|violation| ApiError::denied(&[violation]))?;
         if !scope.holds(&who.team.name) {
-            return Err(other_team().into());
+            return Err(Refused::OtherTeam);
         }
         let endpoint = endpoint(request.method(), request.path()).ok_or_else(|| unknown_path(&request))?;
         let team = &*who.team.name;

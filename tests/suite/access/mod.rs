@@ -1,5 +1,6 @@
 //! Who may ask what: each role before each RPC, tokens that are not what they seem, and issuers that do not answer.
 
+mod audit;
 mod issuer;
 mod process;
 mod provider;

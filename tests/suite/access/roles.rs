@@ -67,21 +67,21 @@ fn secret(name: &str) -> String {
 
 /// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
 const CALLERS: [(&str, &str, bool, &str); 11] = [
-    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y yy yy yyy yy yy yy"),
-    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y -- yy yyy -- yy yy"),
-    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y -- yy yyy -- -- --"),
-    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - -- -- --- -- -- --"),
-    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - -- -- --- -- -- --"),
-    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - -- -- --- -- -- --"),
-    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - -- -- --- -- -- --"),
-    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - y- y- y-o y- y- y-"),
-    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - -- -- --- -- -- --"),
-    ("nothing", "", false, "-- -- -- --- -- - y - -- -- --- -- -- --"),
-    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - -- -- --- -- -- --"),
+    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y y yy yy yyy yy yy yy"),
+    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y - -- yy yyy -- yy yy"),
+    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y y -- yy yyy -- -- --"),
+    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - - -- -- --- -- -- --"),
+    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - - -- -- --- -- -- --"),
+    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - - -- -- --- -- -- --"),
+    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - - -- -- --- -- -- --"),
+    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - - y- y- y-o y- y- y-"),
+    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- --"),
+    ("nothing", "", false, "-- -- -- --- -- - y - - -- -- --- -- -- --"),
+    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- --"),
 ];
 
 /// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
-const QUESTIONS: [(&str, &str); 27] = [
+const QUESTIONS: [(&str, &str); 28] = [
     ("Authorize", "own"),
     ("Authorize", "other"),
     ("Authorize by key", "own"),
@@ -96,6 +96,7 @@ const QUESTIONS: [(&str, &str); 27] = [
     ("Process", ""),
     ("Reflection", ""),
     ("ListUpstreamKeys", ""),
+    ("ListAuditEvents", ""),
     ("CreateKey", "own"),
     ("CreateKey", "other"),
     ("GetKey", "own"),
@@ -162,6 +163,14 @@ async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<ch
         "ListUpstreamKeys" => {
             let mut client = AdminServiceClient::new(channel.clone());
             drop(client.list_upstream_keys(by(token, proto::ListUpstreamKeysRequest {})).await?);
+        }
+        "ListAuditEvents" => {
+            let mut client = AdminServiceClient::new(channel.clone());
+            let answer = client.list_audit_events(by(token, proto::ListAuditEventsRequest::default())).await;
+            // Permitted, and nothing is there to be read.
+            let nothing = |status: &Status| status.code() == Code::FailedPrecondition;
+            let Err(status) = answer.map(drop) else { panic!("this server keeps no log") };
+            return if nothing(&status) { Ok('y') } else { Err(status) };
         }
         "Process" => drop(process(channel, token, Vec::new()).await?),
         "Reflection" => drop(reflect(channel, token, MessageRequest::ListServices(String::new())).await?),

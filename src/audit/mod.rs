@@ -1,0 +1,186 @@
+//! The audit log: what was changed and who was refused, one JSON object a line, only ever appended to.
+//!
+//! Whoever records an event does not wait for the disk: a thread of its own writes the events in their order and makes them
+//! durable. A change is never dropped; refusals, which any caller can cause at will, are bounded, and what is left out is told
+//! by an event of its own.
+
+mod event;
+mod page;
+mod writer;
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+pub use event::{Actor, ActorKind, Change, Event, action};
+pub use page::{MAX_PAGE, Page, PageError, Query};
+
+use writer::Writer;
+
+/// Refusals that are written in one second: enough for whoever looks for a cause, and little for a disk.
+const DENIALS_PER_SECOND: u32 = 20;
+/// Refusals that may wait for a disk that does not take them.
+const DENIALS_WAITING: usize = 1_000;
+/// How long an ending process waits for the disk.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Where the log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To a file.
+    File(PathBuf),
+    /// To the standard output, for whoever collects it there.
+    Stdout,
+}
+
+/// The log. Cheap to clone; the default records nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Audit(Option<Arc<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    /// Unbounded, as changes are never dropped: they are as rare as those who may make them. What is not, `denied` bounds.
+    events: Sender<Message>,
+    /// `None`: what is written cannot be read again.
+    path: Option<PathBuf>,
+    second: Mutex<Second>,
+    flood: Arc<Flood>,
+}
+
+/// The second that is, and the refusals in it. Held for a comparison, never while anything is written.
+#[derive(Debug)]
+struct Second {
+    began: Instant,
+    denials: u32,
+}
+
+/// What the writer has to know of refusals. Counts for themselves; they order nothing else.
+#[derive(Debug, Default)]
+struct Flood {
+    /// Refusals that wait to be written.
+    waiting: AtomicUsize,
+    /// Refusals left out and not yet told of.
+    left_out: AtomicU64,
+}
+
+enum Message {
+    Event {
+        at: Timestamp,
+        change: Change,
+        is_denial: bool,
+    },
+    /// The first refusal was left out since the writer told of the last.
+    LeftOut,
+    /// Answered when everything before it is durable.
+    Flush(Sender<()>),
+}
+
+impl Audit {
+    /// Opens the log and starts the thread that writes it.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the system gives no thread.
+    pub fn open(target: &Target) -> io::Result<Self> {
+        match target {
+            Target::File(path) => {
+                let (file, last_ms) = open_file(path)?;
+                Self::start(Some(path.clone()), Writer::new(file, |file| file.sync_data(), last_ms))
+            }
+            Target::Stdout => Self::start(None, Writer::new(io::stdout(), io::Write::flush, 0)),
+        }
+    }
+
+    fn start<W: io::Write + Send + 'static>(
+        path: Option<PathBuf>,
+        mut writer: Writer<W>,
+    ) -> io::Result<Self> {
+        let (events, waiting): (_, Receiver<Message>) = mpsc::channel();
+        let flood = Arc::<Flood>::default();
+        let counts = Arc::clone(&flood);
+        thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&waiting, &counts))?;
+        let second = Mutex::new(Second { began: Instant::now(), denials: 0 });
+        Ok(Self(Some(Arc::new(Open { events, path, second, flood }))))
+    }
+
+    /// Whether nothing is recorded.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Records a change, in any case.
+    pub fn changed(&self, change: Change) {
+        if let Some(open) = &self.0 {
+            open.send(Message::Event { at: Timestamp::now(), change, is_denial: false });
+        }
+    }
+
+    /// Records that somebody was refused, unless there are too many of these. `denial` is called only where it is written.
+    pub fn denied(&self, denial: impl FnOnce() -> Change) {
+        let Some(open) = &self.0 else { return };
+        if open.has_room() {
+            open.flood.waiting.fetch_add(1, Ordering::Relaxed);
+            open.send(Message::Event { at: Timestamp::now(), change: denial(), is_denial: true });
+        } else if open.flood.left_out.fetch_add(1, Ordering::Relaxed) == 0 {
+            open.send(Message::LeftOut);
+        }
+    }
+
+    /// Waits until what was recorded before is durable, for a moment. Answers whether it is.
+    pub fn flush(&self) -> bool {
+        let Some(open) = &self.0 else { return true };
+        let (done, durable) = mpsc::channel();
+        open.send(Message::Flush(done));
+        durable.recv_timeout(FAREWELL).is_ok()
+    }
+
+    /// A page of the events, the newest first. Reads the file: not for a thread that serves.
+    ///
+    /// # Errors
+    /// There is no file, or it cannot be read, or the page is not one of it.
+    pub fn page(&self, query: &Query) -> Result<Page, PageError> {
+        let path = self.0.as_ref().and_then(|open| open.path.as_ref()).ok_or(PageError::NoFile)?;
+        page::read(&File::open(path)?, query)
+    }
+}
+
+impl Open {
+    fn send(&self, message: Message) {
+        // The thread ends after the last sender: it is there.
+        let _ = self.events.send(message);
+    }
+
+    fn has_room(&self) -> bool {
+        // A panic while the lock was held leaves nothing but a count behind.
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.began.elapsed() >= Duration::from_secs(1) {
+            *second = Second { began: Instant::now(), denials: 0 };
+        }
+        second.denials = second.denials.saturating_add(1);
+        second.denials <= DENIALS_PER_SECOND && self.flood.waiting.load(Ordering::Relaxed) < DENIALS_WAITING
+    }
+}
+
+/// The file, at the end of a line, and the time in the id of its last event.
+fn open_file(path: &Path) -> io::Result<(File, u64)> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    page::end_line(&mut file)?;
+    let newest = page::read(&file, &Query { page_size: 1, ..Query::default() });
+    let last = newest.ok().and_then(|page| page.events.first().and_then(Event::id_ms));
+    Ok((file, last.unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests;

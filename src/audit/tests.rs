@@ -1,0 +1,178 @@
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt as _,
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+
+fn change(subject: &str) -> Change {
+    Change {
+        actor: Actor::system("test"),
+        action: action::PAUSE,
+        subject: subject.to_owned(),
+        before: Value::Null,
+        after: json!({ "paused": true }),
+        outcome: "done",
+    }
+}
+
+fn denial() -> Change {
+    Change { action: action::ROLE_DENIED, outcome: "PERMISSION_MISSING", ..change("rpc") }
+}
+
+fn open(directory: &TempDir) -> (Audit, PathBuf) {
+    let path = directory.path().join("audit.jsonl");
+    (Audit::open(&Target::File(path.clone())).unwrap(), path)
+}
+
+fn subjects(page: &Page) -> Vec<&str> {
+    page.events.iter().map(|event| event.subject.as_str()).collect()
+}
+
+#[test]
+fn a_restart_appends_and_a_line_cut_short_is_passed_over() {
+    let directory = TempDir::new().unwrap();
+    for (run, cut) in [("a", "{\"id\":\"00"), ("b", ""), ("c", "")] {
+        let (audit, path) = open(&directory);
+        audit.changed(change(run));
+        assert!(audit.flush());
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(cut.as_bytes()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let (audit, path) = open(&directory);
+    let page = audit.page(&Query { page_size: 10, ..Query::default() }).unwrap();
+    assert_eq!(subjects(&page), ["c", "b", "a"]);
+    assert!(page.events.is_sorted_by(|a, b| a.id > b.id), "{page:?}");
+    assert_eq!(fs::read_to_string(path).unwrap().lines().count(), 4);
+}
+
+#[test]
+fn pages_hold_every_event_once_also_while_others_are_written() {
+    let directory = TempDir::new().unwrap();
+    let (audit, _) = open(&directory);
+    for number in 0..2_500 {
+        audit.changed(change(&format!("{}{number}", if number % 5 == 0 { "team/" } else { "key/" })));
+    }
+    assert!(audit.flush());
+    for (prefix, page_size) in [("", 7), ("", 1_000), ("team/", 3), ("team/10", 50), ("none", 2)] {
+        let mut query = Query { page_size, subject_prefix: prefix.to_owned(), ..Query::default() };
+        let mut told = Vec::new();
+        loop {
+            let page = audit.page(&query).unwrap();
+            assert!(page.events.len() <= page_size);
+            told.extend(page.events.iter().map(|event| event.subject.clone()));
+            query.before = page.next;
+            if page.next.is_none() {
+                break;
+            }
+            if told.len() == page_size {
+                audit.changed(change("later"));
+                assert!(audit.flush());
+            }
+        }
+        let all = (0..2_500).rev().map(|n| format!("{}{n}", if n % 5 == 0 { "team/" } else { "key/" }));
+        let expected: Vec<String> = all.filter(|subject| subject.starts_with(prefix)).collect();
+        told.retain(|subject| subject != "later");
+        assert_eq!(told, expected, "{prefix} {page_size}");
+    }
+    let action = Query { page_size: 5, action: action::RESUME.to_owned(), ..Query::default() };
+    assert_eq!(audit.page(&action).unwrap(), Page::default());
+    for before in [1, u64::MAX] {
+        let query = Query { page_size: 5, before: Some(before), ..Query::default() };
+        assert!(matches!(audit.page(&query), Err(PageError::NoSuchPage)));
+    }
+    let since = Query { page_size: 5, since: Some(Timestamp::MAX), ..Query::default() };
+    assert_eq!(audit.page(&since).unwrap(), Page::default());
+    assert!(matches!(Audit::default().page(&since), Err(PageError::NoFile)));
+}
+
+#[test]
+fn a_flood_of_refusals_is_counted_and_loses_no_change() {
+    let directory = TempDir::new().unwrap();
+    let (audit, path) = open(&directory);
+    const FLOOD: u64 = 100_000;
+    let started = Instant::now();
+    for _ in 0..FLOOD {
+        audit.denied(denial);
+    }
+    audit.changed(change("in the midst"));
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(audit.flush());
+    let text = fs::read_to_string(path).unwrap();
+    let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.iter().filter(|event| event.subject == "in the midst").count(), 1);
+    let told = events.iter().filter(|event| event.outcome == "PERMISSION_MISSING").count() as u64;
+    let left_out: u64 = events.iter().filter_map(|event| event.after["left_out"].as_u64()).sum();
+    assert!(told >= u64::from(DENIALS_PER_SECOND) && told < FLOOD / 10, "{told}");
+    assert_eq!(told + left_out, FLOOD);
+}
+
+#[test]
+fn a_disk_that_takes_nothing_holds_nobody_up() {
+    /// Takes a line for each word that it is sent.
+    struct Stuck(Receiver<()>);
+    impl Write for Stuck {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(line.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (go_on, word) = mpsc::channel();
+    let audit = Audit::start(None, Writer::new(Stuck(word), Write::flush, 0)).unwrap();
+    for _ in 0..10_000 {
+        audit.changed(change("kept"));
+        audit.denied(denial);
+    }
+    drop(go_on);
+    assert!(audit.flush());
+}
+
+#[test]
+fn what_fails_is_tried_again() {
+    /// Fails once.
+    struct Once(bool, File);
+    impl Write for Once {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            if std::mem::replace(&mut self.0, true) {
+                self.1.write(line)
+            } else {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let writer = Writer::new(Once(false, file.reopen().unwrap()), Write::flush, 0);
+    let audit = Audit::start(None, writer).unwrap();
+    audit.changed(change("kept"));
+    assert!(audit.flush());
+    let mut text = String::new();
+    file.reopen().unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.contains("kept"), "{text}");
+}
+
+#[test]
+fn a_caller_is_told_by_how_they_were_recognised() {
+    use crate::domain::access::{Principal, PrincipalKind};
+    for (kind, name) in [
+        (PrincipalKind::ServiceToken, "service-token"),
+        (PrincipalKind::Certificate, "certificate"),
+        (PrincipalKind::Oidc, "oidc"),
+    ] {
+        let principal = Principal { name: "who".into(), kind, grants: Vec::new() };
+        let actor = Actor::caller(Some(&principal), "[::ffff:10.0.0.1]:5".parse().ok());
+        let expected = json!({ "kind": name, "name": "who", "address": "10.0.0.1" });
+        assert_eq!(serde_json::to_value(&actor).unwrap(), expected);
+        assert_eq!(actor.kind.name(), name);
+    }
+    assert_eq!(Actor::caller(None, None).kind.name(), "anybody");
+}

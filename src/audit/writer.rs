@@ -1,0 +1,143 @@
+//! The thread that writes the log.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tracing::error;
+
+use super::{
+    Flood, Message,
+    event::{Actor, Change, Event, action},
+};
+
+/// How long refusals are counted before it is told how many were left out.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+/// When a disk that takes nothing is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Writes events as lines, each by one write.
+pub(super) struct Writer<W> {
+    out: W,
+    /// Makes what was written durable.
+    sync: fn(&mut W) -> io::Result<()>,
+    /// The time in the last id, and the number of the event within it.
+    last: (u64, u32),
+    /// When to tell of refusals that were left out.
+    tell_at: Option<Instant>,
+    is_durable: bool,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes to `out`, whose last event has the time `last_ms` in its id.
+    pub(super) const fn new(out: W, sync: fn(&mut W) -> io::Result<()>, last_ms: u64) -> Self {
+        // The count of that millisecond is not known: the next one begins.
+        Self { out, sync, last: (last_ms.saturating_add(1), 0), tell_at: None, is_durable: true }
+    }
+
+    /// Until nobody is left who could record anything.
+    pub(super) fn run(&mut self, events: &Receiver<Message>, flood: &Flood) {
+        while let Some(message) = self.next(events, flood) {
+            match message {
+                Message::Event { at, change, is_denial } => {
+                    self.write(at, change);
+                    if is_denial {
+                        flood.waiting.fetch_sub(1, Ordering::Relaxed);
+                    }
+                }
+                Message::LeftOut => self.tell_at = Some(Instant::now() + TELL_AFTER),
+                Message::Flush(done) => {
+                    self.tell(flood);
+                    self.make_durable();
+                    let _ = done.send(());
+                }
+            }
+        }
+        self.tell(flood);
+        self.make_durable();
+    }
+
+    /// The next message. What is written is made durable where there is none at once: many events share one wait.
+    fn next(&mut self, events: &Receiver<Message>, flood: &Flood) -> Option<Message> {
+        loop {
+            match events.try_recv() {
+                Ok(message) => return Some(message),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => self.make_durable(),
+            }
+            let Some(tell_at) = self.tell_at else { return events.recv().ok() };
+            match events.recv_timeout(tell_at.saturating_duration_since(Instant::now())) {
+                Ok(message) => return Some(message),
+                Err(RecvTimeoutError::Timeout) => self.tell(flood),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn tell(&mut self, flood: &Flood) {
+        self.tell_at = None;
+        let left_out = flood.left_out.swap(0, Ordering::Relaxed);
+        if left_out > 0 {
+            let change = Change {
+                actor: Actor::system("flood"),
+                action: action::ROLE_DENIED,
+                subject: String::new(),
+                before: Value::Null,
+                after: json!({ "left_out": left_out }),
+                outcome: "LEFT_OUT",
+            };
+            self.write(Timestamp::now(), change);
+        }
+    }
+
+    fn write(&mut self, at: Timestamp, change: Change) {
+        let now = u64::try_from(at.as_millisecond()).unwrap_or(0);
+        self.last = match self.last {
+            (ms, count) if now <= ms => (ms, count.saturating_add(1)),
+            _ => (now, 0),
+        };
+        let Change { actor, action, subject, before, after, outcome } = change;
+        let event = Event {
+            id: Event::make_id(self.last.0, self.last.1),
+            time: at,
+            actor,
+            action: action.to_owned(),
+            subject,
+            before,
+            after,
+            outcome: outcome.to_owned(),
+        };
+        // Text, numbers and lists of them are always JSON.
+        let Ok(mut line) = serde_json::to_string(&event) else { return };
+        line.push('\n');
+        // After a write of a part, the rest of the line is lost and the next begins anew: readers pass over it.
+        let mut failed = false;
+        while let Err(reason) = self.out.write_all(line.as_bytes()) {
+            error!(%reason, "the audit log cannot be written; trying again, and keeping what is to be written");
+            if !failed {
+                line.insert(0, '\n');
+                failed = true;
+            }
+            thread::sleep(RETRY);
+        }
+        self.is_durable = false;
+    }
+
+    fn make_durable(&mut self) {
+        if self.is_durable {
+            return;
+        }
+        if let Err(reason) = (self.sync)(&mut self.out) {
+            error!(%reason, "the audit log is written, but not known to be durable");
+        }
+        self.is_durable = true;
+    }
+}

@@ -1,0 +1,140 @@
+//! Decisions as lines of the log, for whoever asked for them: without prompts, which are not known here, and without secrets.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tracing::{Level, debug, enabled, info};
+
+use super::{Authorizer, Decided};
+use crate::{
+    domain::{
+        decision::{Grant, Violation},
+        permit::Who,
+        request::AuthorizeRequest,
+    },
+    store::Store,
+};
+
+const MILLION: u64 = 1_000_000;
+
+/// Which decisions are logged.
+#[derive(Debug, Default)]
+pub struct DecisionLog {
+    /// `None`: denials at debug only. Else all denials at info, and so many of a million allowed ones.
+    share: Option<u32>,
+    /// Allowed decisions so far. A count for itself; it orders nothing else.
+    allowed: AtomicU64,
+}
+
+impl DecisionLog {
+    /// All denials and so many of a million allowed decisions; `None`: nothing, but for denials where debug is on.
+    #[must_use]
+    pub const fn new(share: Option<u32>) -> Self {
+        Self { share, allowed: AtomicU64::new(0) }
+    }
+
+    /// Whether the next allowed decision is one of the share, which is spread evenly. Without a share it costs nothing.
+    fn takes_allowed(&self) -> bool {
+        let share = match self.share {
+            None | Some(0) => return false,
+            Some(share) => u64::from(share),
+        };
+        let count = self.allowed.fetch_add(1, Ordering::Relaxed) % MILLION;
+        count * share % MILLION < share
+    }
+}
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// The answer explains a decision to its caller; the log has it for whoever asks, as a line for each costs more than the
+    /// decision.
+    pub(super) fn log_decision(&self, request: &AuthorizeRequest, decided: &Decided) {
+        match &decided.outcome {
+            Ok(grant) if self.shared.decisions.takes_allowed() => self.log_allowed(request, grant, decided),
+            Ok(_) => {}
+            Err(violations) => self.log_denied(request, violations, decided),
+        }
+    }
+
+    fn log_allowed(&self, request: &AuthorizeRequest, grant: &Grant, decided: &Decided) {
+        self.named(request, |team, key| {
+            info!(
+                target: "tollgate::decision",
+                decision = "allowed",
+                team,
+                key,
+                model = %request.model,
+                operation = %request.operation,
+                reservation = grant.reservation.as_ref().map_or("", |(id, _)| id.as_str()),
+                max_output_tokens = grant.max_output_tokens,
+                reserved_nano_usd = grant.reserved_cost.nanos(),
+                limits = decided.limits.len(),
+                labels = ?request.labels,
+                policy_revision = %decided.policy_revision,
+                "request allowed"
+            );
+        });
+    }
+
+    fn log_denied(&self, request: &AuthorizeRequest, violations: &[Violation], decided: &Decided) {
+        let is_on = self.shared.decisions.share.is_some();
+        if !is_on && !enabled!(target: "tollgate::decision", Level::DEBUG) {
+            return;
+        }
+        macro_rules! line {
+            ($level:ident, $team:ident, $key:ident, $violation:ident) => {
+                $level!(
+                    target: "tollgate::decision",
+                    decision = "denied",
+                    team = $team,
+                    key = $key,
+                    model = %request.model,
+                    operation = %request.operation,
+                    reason = ?$violation.reason,
+                    limit_id = %$violation.limit_id,
+                    limit = $violation.limit,
+                    used = $violation.used,
+                    requested = $violation.requested,
+                    of = violations.len(),
+                    labels = ?request.labels,
+                    policy_revision = %decided.policy_revision,
+                    "request denied"
+                )
+            };
+        }
+        self.named(request, |team, key| {
+            for violation in violations {
+                match is_on {
+                    true => line!(info, team, key, violation),
+                    false => line!(debug, team, key, violation),
+                }
+            }
+        });
+    }
+
+    /// The names of the team and of the key; empty where there are none.
+    fn named(&self, request: &AuthorizeRequest, write: impl FnOnce(&str, &str)) {
+        let policy = self.shared.policy.load();
+        let who = Who::find(&policy, &request.caller, self.store.now()).ok();
+        let team = who.as_ref().map_or("", |who| &who.team.name);
+        let key = who.as_ref().and_then(|who| who.key).map_or("", |key| &key.name);
+        write(team, key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_of_so_many() {
+        for (share, of, expected) in [
+            (None, 1_000, 0),
+            (Some(0), 1_000, 0),
+            (Some(10_000), 1_000, 10),
+            (Some(333), 1_000_000, 333),
+            (Some(1_000_000), 77, 77),
+        ] {
+            let log = DecisionLog::new(share);
+            assert_eq!((0..of).filter(|_| log.takes_allowed()).count(), expected, "{share:?}");
+        }
+    }
+}

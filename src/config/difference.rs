@@ -1,0 +1,166 @@
+//! What differs between two policy documents, for whoever wants to know what a reload did.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde_json::Value;
+
+use super::{
+    document::{Node, parse_toml},
+    json::parse_json,
+    place::Place,
+};
+
+/// The keys that are told of; of more, their number.
+const MAX_CHANGES: usize = 64;
+/// The longest path and the longest value, in bytes.
+const MAX_BYTES: usize = 128;
+/// The digits of a SHA-256, and those of them that are shown.
+const DIGEST: usize = 64;
+const SHOWN: usize = 8;
+
+/// A key with another value than before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyChange {
+    /// Which, such as `teams.chatbot.monthly_usd`.
+    pub path: String,
+    /// Its value before; `null`: it was not there. What is long is cut, and of digests only the beginning is shown.
+    pub before: Value,
+    /// Its value now.
+    pub after: Value,
+}
+
+/// What differs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Differences {
+    /// The first of the keys.
+    pub changes: Vec<KeyChange>,
+    /// How many more there are.
+    pub left_out: usize,
+}
+
+/// What differs between two texts of the document called `name`.
+pub(super) fn between(old: &str, new: &str, name: &Path) -> Differences {
+    let json = name.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let parse = |text| if json { parse_json(text) } else { parse_toml(text) };
+    let mut found = Differences::default();
+    if let (Ok((old, _)), Ok((new, _))) = (parse(old), parse(new)) {
+        found.compare(&Place::ROOT, Some(&old), Some(&new));
+    }
+    found
+}
+
+impl Differences {
+    fn compare(&mut self, place: &Place, old: Option<&Node>, new: Option<&Node>) {
+        let (of_old, of_new) = (entries(old), entries(new));
+        match (of_old, of_new) {
+            // An empty table is a value: it may be all that there is of a team.
+            (None, None) | (None, Some([])) | (Some([]), None) => self.leaf(place, old, new),
+            (of_old, of_new) => {
+                let (of_old, of_new) = (of_old.unwrap_or_default(), of_new.unwrap_or_default());
+                let keys: BTreeSet<&str> = of_old.iter().chain(of_new).map(|(key, _)| key.as_str()).collect();
+                for key in keys {
+                    let find =
+                        |entries: &'_ [(String, Node)]| entries.iter().position(|(name, _)| name == key);
+                    let old = find(of_old).and_then(|at| of_old.get(at)).map(|(_, node)| node);
+                    let new = find(of_new).and_then(|at| of_new.get(at)).map(|(_, node)| node);
+                    self.compare(&place.key(key), old, new);
+                }
+            }
+        }
+    }
+
+    fn leaf(&mut self, place: &Place, old: Option<&Node>, new: Option<&Node>) {
+        if old == new {
+            return;
+        }
+        if self.changes.len() == MAX_CHANGES {
+            self.left_out += 1;
+            return;
+        }
+        let [before, after] = [old, new].map(|node| node.map_or(Value::Null, shown));
+        self.changes.push(KeyChange { path: cut(place.as_str()), before, after });
+    }
+}
+
+/// The entries of a table; `None` for all else. A list is a value: its items have no names to tell them apart.
+fn entries(node: Option<&Node>) -> Option<&[(String, Node)]> {
+    match node {
+        Some(Node::Table(entries)) => Some(entries),
+        _ => None,
+    }
+}
+
+fn shown(node: &Node) -> Value {
+    match node {
+        Node::Boolean(value) => Value::from(*value),
+        Node::Integer(value) => {
+            i64::try_from(*value).map_or_else(|_| cut(&value.to_string()).into(), Value::from)
+        }
+        Node::Text(text) | Node::Date(text) | Node::Float(text) => shortened(text).into(),
+        Node::Null => Value::Null,
+        Node::List(_) | Node::Table(_) => cut(&written(node).to_string()).into(),
+    }
+}
+
+fn written(node: &Node) -> Value {
+    match node {
+        Node::List(items) => items.iter().map(written).collect(),
+        Node::Table(entries) => entries.iter().map(|(key, node)| (key.clone(), written(node))).collect(),
+        _ => shown(node),
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.get(..SHOWN) {
+        Some(start) if text.len() == DIGEST && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            format!("{start}…")
+        }
+        _ => cut(text),
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.len() {
+        0..=MAX_BYTES => text.to_owned(),
+        _ => format!("{}…", text.get(..text.floor_char_boundary(MAX_BYTES)).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn keys_that_changed_are_told_with_both_values() {
+        let (old, new) = ("a".repeat(DIGEST), "b".repeat(DIGEST));
+        let old = format!(
+            "[teams.a]\nmodels = [\"x\"]\nrpm = 1\nsame = 2\n[teams.a.keys.k]\nsha256 = \"{old}\"\n[gone]\n"
+        );
+        let new = format!(
+            "[teams.a]\nsame = 2\nmodels = [\"x\", \"y\"]\n[teams.a.keys.k]\nsha256 = \"{new}\"\n[teams.\"b c\"]\nrpm = 3\n"
+        );
+        let found = between(&old, &new, Path::new("p.toml"));
+        let told: Vec<_> = found.changes.into_iter().map(|c| (c.path, c.before, c.after)).collect();
+        let expected = [
+            ("gone", json!("{}"), json!(null)),
+            ("teams.a.keys.k.sha256", json!("aaaaaaaa…"), json!("bbbbbbbb…")),
+            ("teams.a.models", json!("[\"x\"]"), json!("[\"x\",\"y\"]")),
+            ("teams.a.rpm", json!(1), json!(null)),
+            ("teams.\"b c\".rpm", json!(null), json!(3)),
+        ];
+        assert_eq!(told, expected.map(|(path, before, after)| (path.to_owned(), before, after)));
+        let other_order = between("a = 1\nb = 2", "b = 2\na = 1", Path::new("p.toml"));
+        assert_eq!(other_order, Differences::default());
+        assert_eq!(between("{\"a\": 1}", "{\"a\": 2}", Path::new("p.json")).changes.len(), 1);
+    }
+
+    #[test]
+    fn what_is_told_is_bounded() {
+        let many: String = (0..1_000).map(|n| format!("k{n} = \"{}\"\n", "é".repeat(1_000))).collect();
+        let found = between("", &many, Path::new("p.toml"));
+        assert_eq!((found.changes.len(), found.left_out), (MAX_CHANGES, 1_000 - MAX_CHANGES));
+        assert!(found.changes.iter().all(|change| change.after.to_string().len() < 2 * MAX_BYTES));
+    }
+}

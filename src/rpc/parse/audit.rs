@@ -1,0 +1,38 @@
+//! Requests for the audit log.
+
+use tonic::Status;
+
+use super::{
+    super::{proto, status::FieldErrors},
+    DEFAULT_PAGE,
+};
+use crate::audit;
+
+/// How a page token of the audit log begins; where in the file the page ends follows.
+pub(in crate::rpc) const AUDIT_BEFORE: &str = "before:";
+const MAX_SUBJECT_BYTES: usize = 256;
+
+/// A well-formed `ListAuditEventsRequest`.
+pub(in crate::rpc) fn audit(request: proto::ListAuditEventsRequest) -> Result<audit::Query, Status> {
+    let mut errors = FieldErrors::default();
+    let page_size = match errors.count("page_size", request.page_size.into(), audit::MAX_PAGE as u64) {
+        0 => DEFAULT_PAGE,
+        size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
+    };
+    let before = request.page_token.strip_prefix(AUDIT_BEFORE).and_then(|at| at.parse().ok());
+    if before.is_none() && !request.page_token.is_empty() {
+        errors.add("page_token", "not the `next_page_token` of an earlier answer");
+    }
+    if !request.action.is_empty() && !audit::action::ALL.contains(&request.action.as_str()) {
+        errors.add("action", format!("is none of {}", audit::action::ALL.join(", ")));
+    }
+    let subject_prefix = errors.text("subject_prefix", request.subject_prefix, 0, MAX_SUBJECT_BYTES);
+    let since = request.since_time.and_then(|time| {
+        let since = jiff::Timestamp::new(time.seconds, time.nanos);
+        since.map_err(|_| errors.add("since_time", "is no instant")).ok()
+    });
+    match errors.is_empty() {
+        true => Ok(audit::Query { page_size, before, action: request.action, subject_prefix, since }),
+        false => Err(errors.into_status()),
+    }
+}

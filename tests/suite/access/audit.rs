@@ -1,0 +1,175 @@
+//! The audit log and the decision log of the real process.
+
+use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+
+use jsonwebtoken::Algorithm;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tollgate::rpc::proto::{
+    AuditEvent, GetSpendRequest, ListAuditEventsRequest, ListUpstreamKeysRequest,
+    admin_service_client::AdminServiceClient, policy_service_client::PolicyServiceClient,
+};
+use tonic::{Code, transport::Channel};
+
+use super::{
+    by, digest,
+    issuer::{Issuer, SigningKey},
+    reason,
+};
+use crate::harness::{Process, chat, connect, eventually};
+
+const AUDITOR: &str = "tgs_secret_of_the_auditor";
+const GATEWAY: &str = "tgs_secret_of_the_gateway";
+const MODEL: &str = "openai/gpt-oss-20b";
+
+fn policy(issuer: &str, rate: u32) -> String {
+    format!(
+        "[organization]\nid = \"acme\"\n[teams.own]\nmodels = [\"*\"]\nmax_output_tokens = 9\nrequests_per_minute = {rate}\n\
+         [teams.other]\nmodels = [\"*\"]\nmax_output_tokens = 9\n\
+         [access.tokens.auditor]\nsha256 = \"{}\"\nroles = [\"auditor\"]\n\
+         [access.tokens.edge]\nsha256 = \"{}\"\nroles = [\"gateway\"]\nteams = [\"own\"]\n\
+         [[access.oidc]]\nissuer = \"{issuer}\"\naudience = \"tollgate\"\nclaim = \"groups\"\n\
+         [access.oidc.map.staff]\nroles = [\"viewer\"]\n",
+        digest(AUDITOR),
+        digest(GATEWAY),
+    )
+}
+
+async fn list(channel: &Channel, request: ListAuditEventsRequest) -> (Vec<AuditEvent>, String) {
+    let answer = AdminServiceClient::new(channel.clone()).list_audit_events(by(AUDITOR, request)).await;
+    let answer = answer.unwrap().into_inner();
+    (answer.events, answer.next_page_token)
+}
+
+async fn start(directory: &TempDir, text: &str) -> (Process, Channel) {
+    let store = format!("--store=embedded:{}", directory.path().join("data").display());
+    let arguments = [&store, "--admin=off", "--decision-log=50%"];
+    let process = Process::start_arguments(directory.path(), text, &arguments).await;
+    let channel = connect(process.address()).await;
+    (process, channel)
+}
+
+fn lines(directory: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(directory.join("data/audit.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
+    let directory = TempDir::new().unwrap();
+    let key = SigningKey::new(Algorithm::ES256, "k");
+    let issuer = Issuer::start(&[&key]).await;
+    let (process, channel) = start(&directory, &policy(issuer.url(), 5)).await;
+    // Refusals: a role that is lacking, a team out of reach, and a token of a provider, twice as it is known the second time.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let staff = issuer.token(&key, &["staff"], now, |_| {});
+    let mut client = PolicyServiceClient::new(channel.clone());
+    let mut admin = AdminServiceClient::new(channel.clone());
+    client.get_spend(by(GATEWAY, GetSpendRequest::default())).await.unwrap_err();
+    client.authorize(by(GATEWAY, chat("other", MODEL, 1, 1))).await.unwrap_err();
+    for _ in 0..2 {
+        admin.list_upstream_keys(by(&staff, ListUpstreamKeysRequest {})).await.unwrap_err();
+    }
+    // Of nobody, and of what is permitted, nothing is recorded.
+    client.get_spend(by("tgs_secret_of_nobody", GetSpendRequest::default())).await.unwrap_err();
+    client.get_spend(by(AUDITOR, GetSpendRequest::default())).await.unwrap();
+    // A policy that does not load, then one that does.
+    let file = directory.path().join("policy.toml");
+    std::fs::write(&file, policy(issuer.url(), 5).replace("id = ", "idd = ")).unwrap();
+    let count = async || lines(directory.path()).len();
+    eventually("the rejection is recorded", async || count().await == 5).await;
+    std::fs::write(&file, policy(issuer.url(), 2)).unwrap();
+    eventually("the reload is recorded", async || count().await == 6).await;
+    let mut events = Vec::new();
+    let mut request = ListAuditEventsRequest { page_size: 4, ..Default::default() };
+    loop {
+        let (page, next) = list(&channel, request.clone()).await;
+        events.extend(page);
+        if next.is_empty() {
+            break;
+        }
+        request.page_token = next;
+    }
+    events.reverse();
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let actor = event.actor.clone().unwrap();
+            format!("{} {} {} {}", event.action, actor.kind, actor.name, event.outcome)
+        })
+        .collect();
+    let expected = [
+        "role.denied service-token edge PERMISSION_MISSING",
+        "role.denied service-token edge TEAM_NOT_PERMITTED",
+        "role.denied oidc somebody PERMISSION_MISSING",
+        "role.denied oidc somebody PERMISSION_MISSING",
+        "policy.rejected system changed file rejected",
+        "policy.reload system changed file done",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(events[0].subject, "tollgate.v1.PolicyService/GetSpend");
+    assert_eq!(events[0].actor.as_ref().unwrap().address, "127.0.0.1");
+    let after: Value = serde_json::from_str(&events[5].after).unwrap();
+    assert_eq!(after["changes"], json!([{"path": "teams.own.requests_per_minute", "before": 5, "after": 2}]));
+    assert!(events[4].after.contains("idd"), "{}", events[4].after);
+    let filtered = ListAuditEventsRequest {
+        action: "role.denied".to_owned(),
+        subject_prefix: "tollgate.v1.AdminService/".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(list(&channel, filtered).await.0.len(), 2);
+    for request in [
+        ListAuditEventsRequest { action: "unknown".to_owned(), ..Default::default() },
+        ListAuditEventsRequest { page_token: "x".to_owned(), ..Default::default() },
+        ListAuditEventsRequest { page_size: 1_001, ..Default::default() },
+    ] {
+        let status = admin.list_audit_events(by(AUDITOR, request)).await.unwrap_err();
+        assert_eq!(reason(&status).0, Code::InvalidArgument);
+    }
+    let shown = tokio::task::block_in_place(|| {
+        let address = process.address().to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.args(["audit", "--address", &address, "--limit", "2", "--since", "1h"]);
+        command.env("TOLLGATE_TOKEN", AUDITOR).output().unwrap()
+    });
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.lines().count() == 3 && shown.contains("policy.reload"), "{shown}");
+    // A restart appends.
+    process.stop().await;
+    let (process, channel) = start(&directory, &policy(issuer.url(), 2)).await;
+    PolicyServiceClient::new(channel.clone())
+        .get_spend(by(GATEWAY, GetSpendRequest::default()))
+        .await
+        .unwrap_err();
+    process.stop().await;
+    assert_eq!(lines(directory.path()).len(), 7);
+    let path = directory.path().join("data/audit.jsonl");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(&path).unwrap();
+    for secret in ["tgs_", staff.as_str(), &digest(AUDITOR), &digest(GATEWAY)] {
+        assert!(!text.contains(secret), "`{secret}` is in the audit log:\n{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decisions_are_logged_with_reasons_and_without_secrets() {
+    let directory = TempDir::new().unwrap();
+    let (process, channel) = start(&directory, &policy("https://login.example", 4)).await;
+    let mut client = PolicyServiceClient::new(channel);
+    for _ in 0..6 {
+        let answer = client.authorize(by(GATEWAY, chat("own", MODEL, 1, 1))).await.unwrap().into_inner();
+        assert_eq!(answer.violations.is_empty(), !answer.reservation_id.is_empty());
+    }
+    eventually("all is logged", async || process.log().matches("request denied").count() == 2).await;
+    let log = process.log();
+    let denied = log.lines().find(|line| line.contains("request denied")).unwrap();
+    for words in
+        ["INFO", "own", MODEL, "RequestRateExceeded", "teams.own.requests_per_minute", "limit=4", "used=4"]
+    {
+        assert!(denied.contains(words), "{words}: {denied}");
+    }
+    // Half of four.
+    assert_eq!(log.matches("request allowed").count(), 2, "{log}");
+    assert!(!log.contains("tgs_"), "{log}");
+    process.stop().await;
+}
