@@ -103,6 +103,8 @@ pub struct Versioned {
     pub version: u64,
     /// The key.
     pub record: Arc<KeyRecord>,
+    /// What it was before it was changed to be so; `None`: it was made, or only read.
+    pub before: Option<Arc<KeyRecord>>,
 }
 
 /// Puts what is new into a record.

@@ -102,7 +102,7 @@ impl<S: Store + Clone> Authorizer<S> {
 
     /// A key without its use, where that cannot be read.
     #[must_use]
-    pub fn bare_report(&self, Versioned { version, record }: Versioned) -> KeyReport {
+    pub fn bare_report(&self, Versioned { version, record, .. }: Versioned) -> KeyReport {
         let now = self.store.now();
         let secrets = record
             .secrets
@@ -126,7 +126,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let page: Vec<Versioned> = rest
             .by_ref()
             .take(query.page_size.max(1))
-            .map(|(version, record)| Versioned { version, record })
+            .map(|(version, record)| Versioned { version, record, before: None })
             .collect();
         let last = page.last().map(|key| Arc::clone(&key.record.name));
         let next_after = last.filter(|_| rest.peek().is_some());
@@ -154,7 +154,7 @@ impl<S: Store + Clone> Authorizer<S> {
             }
         }
         let mut usage = usage_by_key(lines.into_values().flatten(), &today);
-        let report = |Versioned { version, record }: Versioned| KeyReport {
+        let report = |Versioned { version, record, .. }: Versioned| KeyReport {
             version,
             state: record.state(now),
             secrets: record

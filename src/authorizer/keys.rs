@@ -58,7 +58,7 @@ impl<S: Store + Clone> Authorizer<S> {
         };
         let Some(version) = self.write_key(&record, 0).await? else { return Err(KeyError::Exists(name)) };
         info!(key = %record.name, team = %record.team, secret_id = %kept.id, "key created");
-        Ok((Versioned { version, record: Arc::new(record) }, secret))
+        Ok((Versioned { version, record: Arc::new(record), before: None }, secret))
     }
 
     /// Changes labels, limits or the end of a key.
@@ -173,7 +173,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// The key of this name, as this process knows it.
     pub(super) fn key(&self, name: &str) -> Result<Versioned, KeyError> {
         match self.shared.keys.record(name)? {
-            (version, Some(record)) => Ok(Versioned { version, record }),
+            (version, Some(record)) => Ok(Versioned { version, record, before: None }),
             (_, None) => Err(KeyError::Unknown(name.to_owned())),
         }
     }
@@ -198,7 +198,8 @@ impl<S: Store + Clone> Authorizer<S> {
             let mut record = (*key.record).clone();
             let done = change(&mut record, &uses, self.store.now())?;
             if let Some(version) = self.write_key(&record, key.version).await? {
-                return Ok((Versioned { version, record: Arc::new(record) }, done));
+                let before = Some(key.record);
+                return Ok((Versioned { version, record: Arc::new(record), before }, done));
             }
         }
         Err(KeyError::Changed(name.into()))

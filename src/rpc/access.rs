@@ -267,6 +267,12 @@ pub(super) fn scope(extensions: &Extensions, permission: Permission) -> Result<S
     }
 }
 
+/// Who sent a request, for the audit log.
+pub(super) fn actor(extensions: &Extensions) -> Actor {
+    let principal = extensions.get::<Arc<Principal>>().map(AsRef::as_ref);
+    Actor::caller(principal, extensions.get::<Peer>().and_then(|peer| peer.address))
+}
+
 /// Refuses what concerns a team that is not in `scope`. What is said is the same whether there is such a team or not.
 pub(super) fn within(scope: &Scope, team: &str, permission: Permission) -> Result<(), Status> {
     if scope.holds(team) { Ok(()) } else { Err(other_team(permission)) }

@@ -1,5 +1,6 @@
 //! `tollgate.v1.KeyService`.
 
+use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -12,8 +13,12 @@ use super::{
     status,
 };
 use crate::{
+    audit::{Actor, Audit, Change, action},
     authorizer::{Authorizer, KeyError, Versioned},
-    domain::access::{Permission, Scope},
+    domain::{
+        access::{Permission, Scope},
+        keys::KeyRecord,
+    },
     store::Store,
 };
 
@@ -21,14 +26,36 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct KeyRpc<S> {
     authorizer: Authorizer<S>,
+    audit: Audit,
 }
 
 impl<S> KeyRpc<S> {
-    /// Serves through `authorizer`.
+    /// Serves through `authorizer`, and records in `audit` what was changed.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>) -> Self {
-        Self { authorizer }
+    pub const fn new(authorizer: Authorizer<S>, audit: Audit) -> Self {
+        Self { authorizer, audit }
     }
+
+    fn record(&self, actor: Actor, action: &'static str, key: &Versioned) {
+        self.audit.changed(Change {
+            actor,
+            action,
+            subject: key.record.name.to_string(),
+            before: key.before.as_deref().map_or(Value::Null, recorded),
+            after: recorded(&key.record),
+            outcome: "done",
+        });
+    }
+}
+
+/// A key as the audit log shows it: without the hashes of its secrets.
+fn recorded(record: &KeyRecord) -> Value {
+    let mut shown = serde_json::to_value(record).unwrap_or_default();
+    let secrets = shown.get_mut("secrets").and_then(Value::as_array_mut);
+    for secret in secrets.into_iter().flatten().filter_map(Value::as_object_mut) {
+        secret.remove("hash");
+    }
+    shown
 }
 
 impl<S: Store + Clone> KeyRpc<S> {
@@ -45,14 +72,13 @@ impl<S: Store + Clone> KeyRpc<S> {
         }
     }
 
-    async fn show(&self, changed: Result<Versioned, KeyError>) -> Result<super::proto::Key, Status> {
-        let key = changed.map_err(|error| status::key_failure(&error))?;
+    async fn show(&self, key: Versioned) -> super::proto::Key {
         // The change is made: where its use cannot be read now, it is shown without.
         let report = match self.authorizer.report_key(key.clone()).await {
             Ok(report) => report,
             Err(_) => self.authorizer.bare_report(key),
         };
-        Ok(key_answer::key(report))
+        key_answer::key(report)
     }
 }
 
@@ -63,11 +89,13 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
         let scope = access::scope(request.extensions(), Permission::ManageKeys)?;
+        let actor = access::actor(request.extensions());
         let new = key_parse::create(request.into_inner())?;
         access::within(&scope, &new.team, Permission::ManageKeys)?;
         let made = self.authorizer.create_key(new).await;
         let (key, secret) = made.map_err(|error| status::key_failure(&error))?;
-        let key = Some(self.show(Ok(key)).await?);
+        self.record(actor, action::KEY_CREATE, &key);
+        let key = Some(self.show(key).await);
         Ok(Response::new(CreateKeyResponse { key, secret: secret.expose().to_owned() }))
     }
 
@@ -99,9 +127,13 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         request: Request<UpdateKeyRequest>,
     ) -> Result<Response<UpdateKeyResponse>, Status> {
         let scope = access::scope(request.extensions(), Permission::ManageKeys)?;
+        let actor = access::actor(request.extensions());
         let (name, change) = key_parse::update(request.into_inner())?;
         self.reaches(&scope, &name, Permission::ManageKeys).await?;
-        let key = Some(self.show(self.authorizer.update_key(&name, &change).await).await?);
+        let changed = self.authorizer.update_key(&name, &change).await;
+        let key = changed.map_err(|error| status::key_failure(&error))?;
+        self.record(actor, action::KEY_UPDATE, &key);
+        let key = Some(self.show(key).await);
         Ok(Response::new(UpdateKeyResponse { key }))
     }
 
@@ -110,11 +142,13 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         request: Request<RotateKeyRequest>,
     ) -> Result<Response<RotateKeyResponse>, Status> {
         let scope = access::scope(request.extensions(), Permission::RotateKeys)?;
+        let actor = access::actor(request.extensions());
         let key_parse::Rotation { name, overlap_ms, force } = key_parse::rotate(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
         let rotated = self.authorizer.rotate_key(&name, overlap_ms, force).await;
         let (key, secret) = rotated.map_err(|error| status::key_failure(&error))?;
-        let key = Some(self.show(Ok(key)).await?);
+        self.record(actor, action::KEY_ROTATE, &key);
+        let key = Some(self.show(key).await);
         Ok(Response::new(RotateKeyResponse { key, secret: secret.expose().to_owned() }))
     }
 
@@ -123,9 +157,16 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         request: Request<RevokeKeyRequest>,
     ) -> Result<Response<RevokeKeyResponse>, Status> {
         let scope = access::scope(request.extensions(), Permission::RotateKeys)?;
+        let actor = access::actor(request.extensions());
         let key_parse::Revocation { name, secret, force } = key_parse::revoke(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
-        let key = Some(self.show(self.authorizer.revoke_key(&name, secret, force).await).await?);
+        let revoked = self.authorizer.revoke_key(&name, secret, force).await;
+        let key = revoked.map_err(|error| status::key_failure(&error))?;
+        // A key that was revoked before stays as it is, which is no change.
+        if key.before.is_some() {
+            self.record(actor, action::KEY_REVOKE, &key);
+        }
+        let key = Some(self.show(key).await);
         Ok(Response::new(RevokeKeyResponse { key }))
     }
 }

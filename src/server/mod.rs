@@ -284,8 +284,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     shared.keys_asked().await;
     let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream)))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let keys =
-        KeyServiceServer::new(KeyRpc::new(authorizer.clone())).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let keys = KeyServiceServer::new(KeyRpc::new(authorizer.clone(), access.audit.clone()))
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
     let check = AuthorizationServer::new(CheckRpc::new(
         authorizer.clone(),
         Arc::clone(&upstream),

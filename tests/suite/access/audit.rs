@@ -6,8 +6,9 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
-    AuditEvent, GetSpendRequest, ListAuditEventsRequest, ListUpstreamKeysRequest,
-    admin_service_client::AdminServiceClient, policy_service_client::PolicyServiceClient,
+    AuditEvent, CreateKeyRequest, GetSpendRequest, ListAuditEventsRequest, ListUpstreamKeysRequest,
+    RevokeKeyRequest, RotateKeyRequest, admin_service_client::AdminServiceClient,
+    key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient,
 };
 use tonic::{Code, transport::Channel};
 
@@ -19,6 +20,7 @@ use super::{
 use crate::harness::{Process, chat, connect, eventually};
 
 const AUDITOR: &str = "tgs_secret_of_the_auditor";
+const ADMIN: &str = "tgs_secret_of_the_admin";
 const GATEWAY: &str = "tgs_secret_of_the_gateway";
 const MODEL: &str = "openai/gpt-oss-20b";
 
@@ -27,10 +29,12 @@ fn policy(issuer: &str, rate: u32) -> String {
         "[organization]\nid = \"acme\"\n[teams.own]\nmodels = [\"*\"]\nmax_output_tokens = 9\nrequests_per_minute = {rate}\n\
          [teams.other]\nmodels = [\"*\"]\nmax_output_tokens = 9\n\
          [access.tokens.auditor]\nsha256 = \"{}\"\nroles = [\"auditor\"]\n\
+         [access.tokens.admin]\nsha256 = \"{}\"\nroles = [\"admin\"]\n\
          [access.tokens.edge]\nsha256 = \"{}\"\nroles = [\"gateway\"]\nteams = [\"own\"]\n\
          [[access.oidc]]\nissuer = \"{issuer}\"\naudience = \"tollgate\"\nclaim = \"groups\"\n\
          [access.oidc.map.staff]\nroles = [\"viewer\"]\n",
         digest(AUDITOR),
+        digest(ADMIN),
         digest(GATEWAY),
     )
 }
@@ -172,4 +176,45 @@ async fn decisions_are_logged_with_reasons_and_without_secrets() {
     assert_eq!(log.matches("request allowed").count(), 2, "{log}");
     assert!(!log.contains("tgs_"), "{log}");
     process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_keys_are_recorded_without_their_secrets() {
+    let directory = TempDir::new().unwrap();
+    let issuer = Issuer::start(&[&SigningKey::new(Algorithm::ES256, "k")]).await;
+    let (process, channel) = start(&directory, &policy(issuer.url(), 5)).await;
+    let mut keys = KeyServiceClient::new(channel.clone());
+    let name = "own-test-audit".to_owned();
+    let create = CreateKeyRequest { name: name.clone(), team: "own".to_owned(), ..Default::default() };
+    let created = keys.create_key(by(ADMIN, create)).await.unwrap().into_inner();
+    let rotate = RotateKeyRequest { name: name.clone(), ..Default::default() };
+    let rotated = keys.rotate_key(by(ADMIN, rotate)).await.unwrap().into_inner();
+    let revoke = RevokeKeyRequest { name: name.clone(), ..Default::default() };
+    // The second time nothing is changed, and nothing recorded.
+    for _ in 0..2 {
+        keys.revoke_key(by(ADMIN, revoke.clone())).await.unwrap();
+    }
+    let request = ListAuditEventsRequest { subject_prefix: name.clone(), ..Default::default() };
+    eventually("the changes are recorded", async || list(&channel, request.clone()).await.0.len() == 3).await;
+    let (events, _) = list(&channel, request).await;
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| (&*event.action, &*event.subject, &*event.actor.as_ref().unwrap().name, &*event.outcome))
+        .collect();
+    let expected = ["key.revoke", "key.rotate", "key.create"].map(|action| (action, &*name, "admin", "done"));
+    assert_eq!(told, expected);
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let (before, after) = (parse(&events[1].before), parse(&events[1].after));
+    let secrets = |key: &Value| key["secrets"].as_array().unwrap().len();
+    assert_eq!((secrets(&before), secrets(&after)), (1, 2));
+    assert_eq!(before["team"], "own");
+    assert!(parse(&events[0].before).get("revoked_at").is_none());
+    assert!(parse(&events[0].after).get("revoked_at").is_some());
+    process.stop().await;
+    let text = std::fs::read_to_string(directory.path().join("data/audit.jsonl")).unwrap();
+    assert_eq!(text.lines().count(), 3);
+    for secret in [&created.secret, &rotated.secret] {
+        assert!(!text.contains(&**secret), "a secret is in the audit log");
+    }
+    assert!(!text.contains("\"hash\""), "{text}");
 }
