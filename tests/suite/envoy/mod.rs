@@ -11,4 +11,5 @@ mod http;
 mod metering;
 mod outage;
 mod replay;
+mod rotation;
 mod upstream;
