@@ -255,6 +255,12 @@ async fn keys_that_redis_lost_are_refused() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
+    // Each connection finds out for itself that the one before has ended.
+    eventually("the other key is taken", || {
+        let (mut calls, request) = (replica.calls.clone(), by_key(&other));
+        async move { calls.authorize(request).await.is_ok() }
+    })
+    .await;
     assert_eq!(replica.reason(&other).await, None);
     assert_eq!(replica.reason(&lost).await, Some(Reason::InvalidKey));
 }
