@@ -1,6 +1,6 @@
 //! What differs between two policy documents, for whoever wants to know what a reload did.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use serde_json::Value;
 
@@ -57,12 +57,11 @@ impl Differences {
             (None, None) | (None, Some([])) | (Some([]), None) => self.leaf(place, old, new),
             (of_old, of_new) => {
                 let (of_old, of_new) = (of_old.unwrap_or_default(), of_new.unwrap_or_default());
-                let keys: BTreeSet<&str> = of_old.iter().chain(of_new).map(|(key, _)| key.as_str()).collect();
-                for key in keys {
-                    let find =
-                        |entries: &'_ [(String, Node)]| entries.iter().position(|(name, _)| name == key);
-                    let old = find(of_old).and_then(|at| of_old.get(at)).map(|(_, node)| node);
-                    let new = find(of_new).and_then(|at| of_new.get(at)).map(|(_, node)| node);
+                // A table may hold all the teams of an organization: no entry is looked for among the others.
+                let mut pairs = BTreeMap::<&str, (Option<&Node>, Option<&Node>)>::new();
+                of_old.iter().for_each(|(key, node)| pairs.entry(key).or_default().0 = Some(node));
+                of_new.iter().for_each(|(key, node)| pairs.entry(key).or_default().1 = Some(node));
+                for (key, (old, new)) in pairs {
                     self.compare(&place.key(key), old, new);
                 }
             }

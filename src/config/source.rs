@@ -224,11 +224,13 @@ impl Shared {
         match report.policy {
             Some(policy) => {
                 let status = accepted(&policy, report.findings);
-                let differences = difference::between(&last.accepted, &text, path);
-                tell(Became::Loaded { revision: Arc::clone(&policy.revision), differences });
-                last.accepted = text;
+                let revision = Arc::clone(&policy.revision);
                 self.current.store(Arc::new(policy));
                 self.status.send_replace(Arc::new(status));
+                // In force first: it may take rights away, and comparing large documents takes its time.
+                let differences = difference::between(&last.accepted, &text, path);
+                tell(Became::Loaded { revision, differences });
+                last.accepted = text;
                 Reload::Loaded
             }
             None => {
