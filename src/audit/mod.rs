@@ -29,8 +29,9 @@ pub use page::{MAX_PAGE, Page, PageError, Query};
 
 use writer::Writer;
 
-/// Refusals that are written in one second: enough for whoever looks for a cause, and little for a disk.
-const DENIALS_PER_SECOND: u32 = 20;
+/// Refusals that are written at once, enough for whoever looks for a cause. One more each second: whoever may ask nothing
+/// must not be able to fill the disk.
+const DENIALS_AT_ONCE: u32 = 20;
 /// Refusals that may wait for a disk that does not take them.
 const DENIALS_WAITING: usize = 1_000;
 /// How long an ending process waits for the disk.
@@ -55,14 +56,15 @@ struct Open {
     events: Sender<Message>,
     /// `None`: what is written cannot be read again.
     path: Option<PathBuf>,
-    second: Mutex<Second>,
+    room: Mutex<Room>,
     flood: Arc<Flood>,
 }
 
-/// The second that is, and the refusals in it. Held for a comparison, never while anything is written.
+/// The refusals that may be written now, and since when there are so many. Held for a comparison, never while anything is
+/// written.
 #[derive(Debug)]
-struct Second {
-    began: Instant,
+struct Room {
+    since: Instant,
     denials: u32,
 }
 
@@ -83,8 +85,8 @@ enum Message {
     },
     /// The first refusal was left out since the writer told of the last.
     LeftOut,
-    /// Answered when everything before it is durable.
-    Flush(Sender<()>),
+    /// Answered when everything before it was written: whether it is durable.
+    Flush(Sender<bool>),
 }
 
 impl Audit {
@@ -110,8 +112,8 @@ impl Audit {
         let flood = Arc::<Flood>::default();
         let counts = Arc::clone(&flood);
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&waiting, &counts))?;
-        let second = Mutex::new(Second { began: Instant::now(), denials: 0 });
-        Ok(Self(Some(Arc::new(Open { events, path, second, flood }))))
+        let room = Mutex::new(Room { since: Instant::now(), denials: DENIALS_AT_ONCE });
+        Ok(Self(Some(Arc::new(Open { events, path, room, flood }))))
     }
 
     /// Whether nothing is recorded.
@@ -143,7 +145,7 @@ impl Audit {
         let Some(open) = &self.0 else { return true };
         let (done, durable) = mpsc::channel();
         open.send(Message::Flush(done));
-        durable.recv_timeout(FAREWELL).is_ok()
+        durable.recv_timeout(FAREWELL).unwrap_or(false)
     }
 
     /// A page of the events, the newest first. Reads the file: not for a thread that serves.
@@ -164,22 +166,32 @@ impl Open {
 
     fn has_room(&self) -> bool {
         // A panic while the lock was held leaves nothing but a count behind.
-        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.began.elapsed() >= Duration::from_secs(1) {
-            *second = Second { began: Instant::now(), denials: 0 };
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = room.since.elapsed().as_secs();
+        if seconds > 0 {
+            let more = u32::try_from(seconds).unwrap_or(u32::MAX);
+            let denials = room.denials.saturating_add(more).min(DENIALS_AT_ONCE);
+            *room = Room { since: Instant::now(), denials };
         }
-        second.denials = second.denials.saturating_add(1);
-        second.denials <= DENIALS_PER_SECOND && self.flood.waiting.load(Ordering::Relaxed) < DENIALS_WAITING
+        if room.denials == 0 || self.flood.waiting.load(Ordering::Relaxed) >= DENIALS_WAITING {
+            return false;
+        }
+        room.denials -= 1;
+        true
     }
 }
 
 /// The file, at the end of a line, and the time in the id of its last event.
 fn open_file(path: &Path) -> io::Result<(File, u64)> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let newest = match page::read(&file, &Query { page_size: 1, ..Query::default() }) {
+        Ok(page) => page.events.first().and_then(Event::id_ms),
+        // Rather another file than one that this is not.
+        Err(PageError::Unreadable(error)) => return Err(error),
+        Err(PageError::NoFile | PageError::NoSuchPage) => None,
+    };
     page::end_line(&mut file)?;
-    let newest = page::read(&file, &Query { page_size: 1, ..Query::default() });
-    let last = newest.ok().and_then(|page| page.events.first().and_then(Event::id_ms));
-    Ok((file, last.unwrap_or(0)))
+    Ok((file, newest.unwrap_or(0)))
 }
 
 #[cfg(test)]

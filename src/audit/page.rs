@@ -17,6 +17,8 @@ pub const MAX_PAGE: usize = 1_000;
 const CHUNK: usize = 64 << 10;
 /// The most that is read for one page: a filter that holds for little gets pages of few events, not a slow answer.
 const MAX_READ: usize = 16 << 20;
+/// The longest line that is read. Events are far shorter: a longer one is no audit log.
+const MAX_LINE: usize = 1 << 20;
 /// The most that the lines of one page hold, so that an answer stays below gRPC's 4 MiB.
 const MAX_ANSWER: usize = 1 << 20;
 
@@ -136,6 +138,9 @@ impl Backwards<'_> {
             let body = self.tail.strip_suffix(b"\n").unwrap_or(&self.tail);
             if let Some(end) = body.iter().rposition(|byte| *byte == b'\n') {
                 return Ok(Some(self.tail.split_off(end + 1)));
+            }
+            if self.tail.len() > MAX_LINE {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of over 1 MiB is no event"));
             }
             if self.start == 0 {
                 return Ok((!self.tail.is_empty()).then(|| std::mem::take(&mut self.tail)));

@@ -2,6 +2,7 @@ use std::{
     fs,
     io::{Read, Write},
     os::unix::fs::PermissionsExt as _,
+    sync::atomic::AtomicBool,
 };
 
 use serde_json::{Value, json};
@@ -107,7 +108,7 @@ fn a_flood_of_refusals_is_counted_and_loses_no_change() {
     assert_eq!(events.iter().filter(|event| event.subject == "in the midst").count(), 1);
     let told = events.iter().filter(|event| event.outcome == "PERMISSION_MISSING").count() as u64;
     let left_out: u64 = events.iter().filter_map(|event| event.after["left_out"].as_u64()).sum();
-    assert!(told >= u64::from(DENIALS_PER_SECOND) && told < FLOOD / 10, "{told}");
+    assert!(told >= u64::from(DENIALS_AT_ONCE) && told < FLOOD / 10, "{told}");
     assert_eq!(told + left_out, FLOOD);
 }
 
@@ -158,6 +159,35 @@ fn what_fails_is_tried_again() {
     let mut text = String::new();
     file.reopen().unwrap().read_to_string(&mut text).unwrap();
     assert!(text.contains("kept"), "{text}");
+}
+
+#[test]
+fn what_is_not_durable_is_not_called_so_and_is_tried_again() {
+    /// Whether the disk fails.
+    struct Failing(Arc<AtomicBool>);
+    impl Write for Failing {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            Ok(line.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            if self.0.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+    let fails = Arc::new(AtomicBool::new(true));
+    let audit = Audit::start(None, Writer::new(Failing(Arc::clone(&fails)), Write::flush, 0)).unwrap();
+    audit.changed(change("kept"));
+    assert!(!audit.flush());
+    fails.store(false, Ordering::Relaxed);
+    assert!(audit.flush());
+}
+
+#[test]
+fn another_file_is_not_taken_for_a_log() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("audit.jsonl");
+    fs::write(&path, "x".repeat(3 << 20)).unwrap();
+    let error = Audit::open(&Target::File(path)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl<W: Write> Writer<W> {
                 Message::Flush(done) => {
                     self.tell(flood);
                     self.make_durable();
-                    let _ = done.send(());
+                    let _ = done.send(self.is_durable);
                 }
             }
         }
@@ -73,10 +73,18 @@ impl<W: Write> Writer<W> {
                 Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) => self.make_durable(),
             }
-            let Some(tell_at) = self.tell_at else { return events.recv().ok() };
-            match events.recv_timeout(tell_at.saturating_duration_since(Instant::now())) {
+            let wait = match self.tell_at {
+                Some(tell_at) => tell_at.saturating_duration_since(Instant::now()),
+                None if self.is_durable => return events.recv().ok(),
+                None => RETRY,
+            };
+            match events.recv_timeout(wait) {
                 Ok(message) => return Some(message),
-                Err(RecvTimeoutError::Timeout) => self.tell(flood),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.tell_at.is_some_and(|tell_at| tell_at <= Instant::now()) {
+                        self.tell(flood);
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         }
@@ -135,9 +143,11 @@ impl<W: Write> Writer<W> {
         if self.is_durable {
             return;
         }
-        if let Err(reason) = (self.sync)(&mut self.out) {
-            error!(%reason, "the audit log is written, but not known to be durable");
+        match (self.sync)(&mut self.out) {
+            Ok(()) => self.is_durable = true,
+            Err(reason) => {
+                error!(%reason, "the audit log is written, but not known to be durable; trying again");
+            }
         }
-        self.is_durable = true;
     }
 }

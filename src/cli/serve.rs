@@ -18,7 +18,7 @@ use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc::unbounded_channel,
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
 };
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -32,8 +32,8 @@ use crate::{
     audit::Audit,
     authorizer::{DecisionLog, Shared},
     config::{
-        ClientAuth, Finding, LogFormat, PolicySource, PolicySourceError, Reload, Settings, SettingsError,
-        SettingsFlags, StoreUrl,
+        ClientAuth, Finding, LogFormat, PolicyAttempt, PolicySource, PolicySourceError, Reload, Settings,
+        SettingsError, SettingsFlags, StoreUrl,
     },
     domain::{
         policy::Policy,
@@ -196,9 +196,15 @@ where
     let upstream = UpstreamKeySource::start(source.policy())?;
     let server = Server::start(&options, Clock::System, shared, upstream.keys(), make_store)?;
     announce(settings, &source, tls.as_ref(), server.address());
-    run_until_told(settings, &source, &audit, [hangup, terminate, interrupt]).await;
+    // Of a source that was just made nobody else has taken them; without, the other end is closed and never ready.
+    let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
+    run_until_told(settings, &source, &audit, &mut attempts, [hangup, terminate, interrupt]).await;
     info!(drain_seconds = settings.drain_seconds, "stopping: calls under way may end");
     let drained = server.stop().await;
+    // The policy is followed to the end.
+    while let Ok(attempt) = attempts.try_recv() {
+        auditing::record(&audit, settings, attempt);
+    }
     if !audit.flush() {
         error!("the last events of the audit log may not be written: its disk does not answer");
     }
@@ -206,10 +212,14 @@ where
 }
 
 /// Takes up what signals and changes of the policy bring, until told to stop.
-async fn run_until_told(settings: &Settings, source: &PolicySource, audit: &Audit, signals: [Signal; 3]) {
+async fn run_until_told(
+    settings: &Settings,
+    source: &PolicySource,
+    audit: &Audit,
+    attempts: &mut UnboundedReceiver<PolicyAttempt>,
+    signals: [Signal; 3],
+) {
     let [mut hangup, mut terminate, mut interrupt] = signals;
-    // Of a source that was just made nobody else has taken them; without, the other end is closed and never ready.
-    let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
     loop {
         tokio::select! {
             Some(attempt) = attempts.recv() => auditing::record(audit, settings, attempt),
@@ -220,9 +230,6 @@ async fn run_until_told(settings: &Settings, source: &PolicySource, audit: &Audi
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
-    }
-    while let Ok(attempt) = attempts.try_recv() {
-        auditing::record(audit, settings, attempt);
     }
 }
 

@@ -35,16 +35,28 @@ impl<S> KeyRpc<S> {
     pub const fn new(authorizer: Authorizer<S>, audit: Audit) -> Self {
         Self { authorizer, audit }
     }
+}
 
-    fn record(&self, actor: Actor, action: &'static str, key: &Versioned) {
-        self.audit.changed(Change {
-            actor,
-            action,
-            subject: key.record.name.to_string(),
-            before: key.before.as_deref().map_or(Value::Null, recorded),
-            after: recorded(&key.record),
-            outcome: "done",
-        });
+/// Who does what to which key.
+struct Doing {
+    actor: Actor,
+    action: &'static str,
+    name: String,
+}
+
+impl Doing {
+    /// What is recorded of it, if anything may have changed.
+    fn outcome<T>(self, done: &Result<(Versioned, T), KeyError>) -> Option<Change> {
+        let (before, after, outcome) = match done {
+            // A key that was revoked before stays as it is.
+            Ok((key, _)) if key.before.is_none() && self.action != action::KEY_CREATE => return None,
+            Ok((key, _)) => {
+                (key.before.as_deref().map_or(Value::Null, recorded), recorded(&key.record), "done")
+            }
+            Err(KeyError::Store(_)) => (Value::Null, Value::Null, "unknown"),
+            Err(_) => return None,
+        };
+        Some(Change { actor: self.actor, action: self.action, subject: self.name, before, after, outcome })
     }
 }
 
@@ -72,6 +84,23 @@ impl<S: Store + Clone> KeyRpc<S> {
         }
     }
 
+    /// Makes a change and records it. Both go on where the caller has gone: what is written must not stay unrecorded.
+    async fn change<T: Send + 'static>(
+        &self,
+        doing: Doing,
+        change: impl Future<Output = Result<(Versioned, T), KeyError>> + Send + 'static,
+    ) -> Result<(Versioned, T), Status> {
+        let audit = self.audit.clone();
+        let task = tokio::spawn(async move {
+            let done = change.await;
+            if let Some(change) = doing.outcome(&done) {
+                audit.changed(change);
+            }
+            done
+        });
+        task.await.map_err(|_| status::internal())?.map_err(|error| status::key_failure(&error))
+    }
+
     async fn show(&self, key: Versioned) -> super::proto::Key {
         // The change is made: where its use cannot be read now, it is shown without.
         let report = match self.authorizer.report_key(key.clone()).await {
@@ -92,9 +121,9 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let actor = access::actor(request.extensions());
         let new = key_parse::create(request.into_inner())?;
         access::within(&scope, &new.team, Permission::ManageKeys)?;
-        let made = self.authorizer.create_key(new).await;
-        let (key, secret) = made.map_err(|error| status::key_failure(&error))?;
-        self.record(actor, action::KEY_CREATE, &key);
+        let doing = Doing { actor, action: action::KEY_CREATE, name: new.name.clone() };
+        let authorizer = self.authorizer.clone();
+        let (key, secret) = self.change(doing, async move { authorizer.create_key(new).await }).await?;
         let key = Some(self.show(key).await);
         Ok(Response::new(CreateKeyResponse { key, secret: secret.expose().to_owned() }))
     }
@@ -130,9 +159,10 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let actor = access::actor(request.extensions());
         let (name, change) = key_parse::update(request.into_inner())?;
         self.reaches(&scope, &name, Permission::ManageKeys).await?;
-        let changed = self.authorizer.update_key(&name, &change).await;
-        let key = changed.map_err(|error| status::key_failure(&error))?;
-        self.record(actor, action::KEY_UPDATE, &key);
+        let doing = Doing { actor, action: action::KEY_UPDATE, name: name.clone() };
+        let authorizer = self.authorizer.clone();
+        let update = async move { authorizer.update_key(&name, &change).await.map(|key| (key, ())) };
+        let (key, ()) = self.change(doing, update).await?;
         let key = Some(self.show(key).await);
         Ok(Response::new(UpdateKeyResponse { key }))
     }
@@ -145,9 +175,10 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let actor = access::actor(request.extensions());
         let key_parse::Rotation { name, overlap_ms, force } = key_parse::rotate(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
-        let rotated = self.authorizer.rotate_key(&name, overlap_ms, force).await;
-        let (key, secret) = rotated.map_err(|error| status::key_failure(&error))?;
-        self.record(actor, action::KEY_ROTATE, &key);
+        let doing = Doing { actor, action: action::KEY_ROTATE, name: name.clone() };
+        let authorizer = self.authorizer.clone();
+        let rotate = async move { authorizer.rotate_key(&name, overlap_ms, force).await };
+        let (key, secret) = self.change(doing, rotate).await?;
         let key = Some(self.show(key).await);
         Ok(Response::new(RotateKeyResponse { key, secret: secret.expose().to_owned() }))
     }
@@ -160,12 +191,10 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let actor = access::actor(request.extensions());
         let key_parse::Revocation { name, secret, force } = key_parse::revoke(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
-        let revoked = self.authorizer.revoke_key(&name, secret, force).await;
-        let key = revoked.map_err(|error| status::key_failure(&error))?;
-        // A key that was revoked before stays as it is, which is no change.
-        if key.before.is_some() {
-            self.record(actor, action::KEY_REVOKE, &key);
-        }
+        let doing = Doing { actor, action: action::KEY_REVOKE, name: name.clone() };
+        let authorizer = self.authorizer.clone();
+        let revoke = async move { authorizer.revoke_key(&name, secret, force).await.map(|key| (key, ())) };
+        let (key, ()) = self.change(doing, revoke).await?;
         let key = Some(self.show(key).await);
         Ok(Response::new(RevokeKeyResponse { key }))
     }
