@@ -14,7 +14,7 @@ use tonic::{Code, transport::Channel};
 
 use super::{
     checks::{ask, check, reservation, status},
-    edge::{KEY, organization_spend, policy},
+    edge::{KEY, policy},
 };
 use crate::{
     harness::{START, Server, StoreKind, connect, eventually, used},
@@ -31,11 +31,18 @@ async fn client(server: &Server) -> AuthorizationClient<Channel> {
     AuthorizationClient::new(connect(server.address()).await)
 }
 
+/// The requests that nothing is booked for yet. Of a store that has just come back each connection may fail once more.
 async fn unsettled(server: &Server) -> i64 {
-    organization_spend(&mut server.client().await).await.unsettled_requests
+    let mut client = server.client().await;
+    loop {
+        match client.get_spend(proto::GetSpendRequest::default()).await {
+            Ok(answer) => return answer.into_inner().organization.unwrap().unsettled_requests,
+            Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+        }
+    }
 }
 
-/// Whether the reservation can still be settled, by settling it. A store that has just come back may fail once more.
+/// Whether the reservation can still be settled, by settling it. Here too a connection may fail once more.
 async fn holds(server: &Server, reservation: &str) -> bool {
     let mut client = server.client().await;
     loop {
