@@ -131,15 +131,28 @@ pub(crate) async fn start_process(directory: &Path) -> Process {
     Process::start(directory, &denials_policy(), &store).await
 }
 
+/// Such a process behind Envoy, before a mock of Groq.
+pub(crate) async fn start_all(directory: &Path) -> (Process, MockGroq, Envoy) {
+    let process = start_process(directory).await;
+    let mock = MockGroq::start().await;
+    let envoy = Envoy::start(&[process.address()], mock.address(), &[]).await.unwrap();
+    (process, mock, envoy)
+}
+
+/// Puts a secret into a file: written beside and moved, as secrets are mounted.
+pub(crate) fn mount(file: &Path, secret: &str) {
+    let beside = file.with_file_name(".beside");
+    std::fs::write(&beside, secret).unwrap();
+    std::fs::rename(beside, file).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sdks_raise_the_right_exception_and_retry_when_it_helps() {
     if !is_available() {
         return;
     }
     let directory = TempDir::new().unwrap();
-    let process = start_process(directory.path()).await;
-    let mock = MockGroq::start().await;
-    let envoy = Envoy::start(&[process.address()], mock.address(), &[]).await.unwrap();
+    let (process, _mock, envoy) = start_all(directory.path()).await;
     let base_url = format!("http://{}", envoy.address);
     let keys: serde_json::Map<_, _> =
         TEAMS.iter().map(|team| ((*team).to_owned(), secret(team).into())).collect();
@@ -164,9 +177,7 @@ async fn a_service_that_is_stopped_settles_the_streams_under_way() {
         return;
     }
     let directory = TempDir::new().unwrap();
-    let process = start_process(directory.path()).await;
-    let mock = MockGroq::start().await;
-    let envoy = Envoy::start(&[process.address()], mock.address(), &[]).await.unwrap();
+    let (process, mock, envoy) = start_all(directory.path()).await;
     let fields = serde_json::json!({"stream": true, "max_tokens": 50});
     let request = chat(r#"{"completion_tokens":20,"chunk_ms":40}"#, &fields).key(&secret("roomy"));
     let (answer, ()) = tokio::join!(request.send(envoy.address), async {

@@ -1,7 +1,5 @@
 //! A virtual key gets another secret under load without a failed request.
 
-use std::{fs, path::Path};
-
 use serde_json::json;
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
@@ -9,22 +7,12 @@ use tollgate::rpc::proto::{
 };
 
 use super::{
-    edge::{Envoy, chat, is_available},
-    replay::{assert_success, python, run, start_process},
+    edge::{chat, is_available},
+    replay::{assert_success, mount, python, run, start_all},
 };
-use crate::{
-    harness::{connect, eventually},
-    mock_groq::MockGroq,
-};
+use crate::harness::{connect, eventually};
 
 const NAME: &str = "roomy-test-rotation";
-
-/// Written beside and moved, as secrets are mounted.
-fn mount(directory: &Path, secret: &str) {
-    let (beside, at) = (directory.join(".secret"), directory.join("secret"));
-    fs::write(&beside, secret).unwrap();
-    fs::rename(beside, at).unwrap();
-}
 
 /// While the official SDK goes on, for eight seconds, the key is rotated, the application takes the new secret, and the old
 /// one is ended.
@@ -34,16 +22,14 @@ async fn a_virtual_key_is_rotated_under_load_without_a_failed_request() {
         return;
     }
     let directory = TempDir::new().unwrap();
-    let process = start_process(directory.path()).await;
-    let mock = MockGroq::start().await;
-    let envoy = Envoy::start(&[process.address()], mock.address(), &[]).await.unwrap();
+    let (process, mock, envoy) = start_all(directory.path()).await;
     let mut keys = KeyServiceClient::new(connect(process.address()).await);
     let new = CreateKeyRequest { name: NAME.to_owned(), team: "roomy".to_owned(), ..Default::default() };
     let old = keys.create_key(new).await.unwrap().into_inner().secret;
-    mount(directory.path(), &old);
+    let file = directory.path().join("secret");
+    mount(&file, &old);
     let mut load = python("rotation.py");
-    let file = format!("@{}", directory.path().join("secret").display());
-    load.args([&format!("http://{}", envoy.address), &file, "8"]);
+    load.args([&format!("http://{}", envoy.address), &format!("@{}", file.display()), "8"]);
     let load = tokio::spawn(run(load));
     let goes_on = async || {
         let sent = mock.ledger().requests;
@@ -54,7 +40,7 @@ async fn a_virtual_key_is_rotated_under_load_without_a_failed_request() {
     let new = keys.rotate_key(rotate).await.unwrap().into_inner().secret;
     // The application does not know of it yet.
     goes_on().await;
-    mount(directory.path(), &new);
+    mount(&file, &new);
     goes_on().await;
     let get = GetKeyRequest { name: NAME.to_owned() };
     let [first, second] =

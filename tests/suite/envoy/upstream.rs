@@ -9,13 +9,10 @@ use tollgate::rpc::proto::{
 };
 
 use super::{
-    edge::{Envoy, chat, is_available},
-    replay::{assert_success, python, run, secret, start_process},
+    edge::{chat, is_available},
+    replay::{assert_success, mount, python, run, secret, start_all, start_process},
 };
-use crate::{
-    harness::{Process, UPSTREAM_KEY, connect, eventually},
-    mock_groq::MockGroq,
-};
+use crate::harness::{Process, UPSTREAM_KEY, connect, eventually};
 
 /// The states of all keys with their names, the newest first.
 async fn states(process: &Process) -> Vec<(UpstreamKeyState, String)> {
@@ -25,10 +22,7 @@ async fn states(process: &Process) -> Vec<(UpstreamKeyState, String)> {
 }
 
 fn add_key(directory: &Path, name: &str, key: &str) {
-    // Written beside and moved, as secrets are mounted.
-    let (beside, at) = (directory.join(".new"), directory.join("groq-keys").join(name));
-    fs::write(&beside, key).unwrap();
-    fs::rename(beside, at).unwrap();
+    mount(&directory.join("groq-keys").join(name), key);
 }
 
 /// While the official SDK goes on, for twelve seconds, a new key comes, the old one is taken away, and Groq ends it.
@@ -38,9 +32,7 @@ async fn a_key_is_replaced_under_load_without_a_failed_request() {
         return;
     }
     let directory = TempDir::new().unwrap();
-    let process = start_process(directory.path()).await;
-    let mock = MockGroq::start().await;
-    let envoy = Envoy::start(&[process.address()], mock.address(), &[]).await.unwrap();
+    let (process, mock, envoy) = start_all(directory.path()).await;
     mock.accept_keys(&[UPSTREAM_KEY, "gsk_next"]);
     let mut load = python("rotation.py");
     load.args([&format!("http://{}", envoy.address), &secret("roomy"), "12"]);
@@ -74,9 +66,7 @@ async fn a_key_that_groq_refuses_is_left_at_once() {
         return;
     }
     let directory = TempDir::new().unwrap();
-    let process = start_process(directory.path()).await;
-    let mock = MockGroq::start().await;
-    let envoy = Envoy::start(&[process.address()], mock.address(), &[]).await.unwrap();
+    let (process, mock, envoy) = start_all(directory.path()).await;
     add_key(directory.path(), "next", "gsk_dead");
     eventually("both keys are known", || async { states(&process).await.len() == 2 }).await;
     let request = chat("{}", &json!({"max_tokens": 3})).key(&secret("roomy"));
