@@ -24,7 +24,7 @@ use std::{
 
 use jiff::Timestamp;
 
-pub use event::{Actor, ActorKind, Change, Event, action};
+pub use event::{Change, Event, action};
 pub use page::{MAX_PAGE, Page, PageError, Query};
 
 use writer::Writer;

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::domain::actor::Actor;
 
 fn change(subject: &str) -> Change {
     Change {

@@ -16,8 +16,9 @@ use tracing::error;
 
 use super::{
     Flood, Message,
-    event::{Actor, Change, Event, action},
+    event::{Change, Event, action},
 };
+use crate::domain::actor::Actor;
 
 /// How long refusals are counted before it is told how many were left out.
 const TELL_AFTER: Duration = Duration::from_secs(1);

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::{
-    audit::{Actor, Audit, Change, Target, action},
+    audit::{Audit, Change, Target, action},
     config::{Became, PolicyAttempt, Settings, StoreUrl},
+    domain::actor::Actor,
 };
 
 /// The file in the directory of the embedded store.

@@ -3,6 +3,7 @@
 //! Nothing here awaits, logs, reads a clock or sees protobuf; time comes in as a [`Timestamp`].
 
 pub mod access;
+pub mod actor;
 pub mod calendar;
 pub mod counter;
 pub mod decision;

@@ -33,9 +33,10 @@ use super::{
     status::{DOMAIN, OUTAGE_RETRY},
 };
 use crate::{
-    audit::{Actor, Audit, Change, action},
+    audit::{Audit, Change, action},
     domain::{
         access::{AccessPolicy, Need, Permission, Principal, Scope, need_of},
+        actor::Actor,
         policy::Policy,
     },
     identity::{Refusal, Verifier},

@@ -13,10 +13,11 @@ use super::{
     status,
 };
 use crate::{
-    audit::{Actor, Audit, Change, action},
+    audit::{Audit, Change, action},
     authorizer::{Authorizer, KeyError, Versioned},
     domain::{
         access::{Permission, Scope},
+        actor::Actor,
         keys::KeyRecord,
     },
     store::Store,
