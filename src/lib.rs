@@ -23,11 +23,12 @@
 //! The policy turns a request into a list of *holds*; a store knows counters, amounts and bounds, and nothing of teams,
 //! models or money. A new kind of limit is a new line in the policy compiler and no change to any store.
 //!
-//! Keys that are created while the service runs are records in the store's registry. Each process follows it and merges it with
-//! the policy document, so that the hot path reads one policy and asks nobody about a key:
+//! Keys that are created and pauses that are ordered while the service runs are records in the store's registry. Each process
+//! follows it and merges it with the policy document, so that the hot path reads one policy and asks nobody about either:
 //!
 //! ```text
-//! KeyService ──► authorizer::keys ──► store.registry_write ···► every process: keyring ──► Shared::policy
+//! KeyService ────► authorizer::keys ────┬─► store.registry_write ···► every process: registry ──► Shared::policy
+//! AdminService ──► authorizer::pauses ──┘
 //! ```
 //!
 //! # Invariants of the architecture

@@ -87,7 +87,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where there is none, or the store does not answer.
     pub async fn get_key(&self, name: &str) -> Result<KeyReport, KeyError> {
-        self.shared.read_keys(&self.store).await?;
+        self.shared.read_registry(&self.store).await?;
         let key = self.key(name)?;
         self.report_key(key).await
     }
@@ -117,8 +117,8 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where the store does not answer.
     pub async fn list_keys(&self, query: &KeyQuery) -> Result<KeyPage, KeyError> {
-        self.shared.read_keys(&self.store).await?;
-        let records = self.shared.keys.records().into_iter();
+        self.shared.read_registry(&self.store).await?;
+        let records = self.shared.registry.keys().into_iter();
         let wanted = |record: &KeyRecord| {
             *record.name > *query.after && (query.team.is_empty() || *record.team == *query.team)
         };

@@ -10,7 +10,7 @@ use tracing::{error, info};
 use super::{
     Authorizer,
     key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned, apply},
-    keyring::{HASH_KEY, KEY},
+    registry::{HASH_KEY, KEY},
 };
 use crate::{
     domain::{
@@ -34,15 +34,15 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where it cannot be made.
     pub async fn create_key(&self, new: NewKey) -> Result<(Versioned, Secret), KeyError> {
-        self.shared.read_keys(&self.store).await?;
+        self.shared.read_registry(&self.store).await?;
         let (policy, now) = (self.policy(), self.store.now());
         check_new(&policy, &new, now)?;
         let name = Arc::<str>::from(new.name);
         let is_declared = |(_, key): &(_, Arc<crate::domain::policy::Key>)| key.name == name;
-        if self.shared.keys.record(&name)?.0 > 0 || policy.keys.values().any(is_declared) {
+        if self.shared.registry.key(&name)?.0 > 0 || policy.keys.values().any(is_declared) {
             return Err(KeyError::Exists(name));
         }
-        if self.shared.keys.records().len() >= MAX_KEYS {
+        if self.shared.registry.keys().len() >= MAX_KEYS {
             return Err(KeyError::TooMany);
         }
         let (kept, secret) = self.new_secret(now).await?;
@@ -98,7 +98,7 @@ impl<S: Store + Clone> Authorizer<S> {
         overlap_ms: u64,
         force: bool,
     ) -> Result<(Versioned, Secret), KeyError> {
-        self.shared.read_keys(&self.store).await?;
+        self.shared.read_registry(&self.store).await?;
         // A name that is not there must not make the hash key.
         self.key(name)?;
         let (kept, secret) = self.new_secret(self.store.now()).await?;
@@ -127,7 +127,7 @@ impl<S: Store + Clone> Authorizer<S> {
         force: bool,
     ) -> Result<Versioned, KeyError> {
         let Some(secret) = secret else {
-            self.shared.read_keys(&self.store).await?;
+            self.shared.read_registry(&self.store).await?;
             let key = self.key(name)?;
             if key.record.revoked_at.is_some() {
                 return Ok(key);
@@ -172,7 +172,7 @@ impl<S: Store + Clone> Authorizer<S> {
 
     /// The key of this name, as this process knows it.
     pub(super) fn key(&self, name: &str) -> Result<Versioned, KeyError> {
-        match self.shared.keys.record(name)? {
+        match self.shared.registry.key(name)? {
             (version, Some(record)) => Ok(Versioned { version, record, before: None }),
             (_, None) => Err(KeyError::Unknown(name.to_owned())),
         }
@@ -186,7 +186,7 @@ impl<S: Store + Clone> Authorizer<S> {
         change: impl Fn(&mut KeyRecord, &Uses, Timestamp) -> Result<T, KeyError>,
     ) -> Result<(Versioned, T), KeyError> {
         for _ in 0..ATTEMPTS {
-            self.shared.read_keys(&self.store).await?;
+            self.shared.read_registry(&self.store).await?;
             let key = self.key(name)?;
             if version > 0 && version != key.version {
                 break;
@@ -215,7 +215,7 @@ impl<S: Store + Clone> Authorizer<S> {
         match self.store.registry_write(name, expected, value.into()).await? {
             RegistryWritten::Written { version } => {
                 // In force before it is answered. If it cannot be read now, the follower will do it.
-                let _ = self.shared.read_keys(&self.store).await;
+                let _ = self.shared.read_registry(&self.store).await;
                 Ok(Some(version))
             }
             RegistryWritten::Conflict { .. } => Ok(None),
@@ -232,15 +232,15 @@ impl<S: Store + Clone> Authorizer<S> {
 
     /// The key that secrets are hashed with; made by whoever needs it first.
     async fn hash_key(&self) -> Result<HashKey, KeyError> {
-        if let Some(key) = self.shared.keys.hash_key() {
+        if let Some(key) = self.shared.registry.hash_key() {
             return Ok(key);
         }
         let bytes: [u8; 32] = random()?;
         let value = Bytes::copy_from_slice(&bytes);
         // Whoever was first, it is the one that is read now.
         self.store.registry_write(HASH_KEY.into(), 0, value).await?;
-        self.shared.read_keys(&self.store).await?;
-        self.shared.keys.hash_key().ok_or(KeyError::Internal)
+        self.shared.read_registry(&self.store).await?;
+        self.shared.registry.hash_key().ok_or(KeyError::Internal)
     }
 
     /// How often the secrets of a key were used, this process's own uses included.

@@ -4,9 +4,10 @@ mod charge;
 mod decision_log;
 mod key_change;
 mod key_report;
-mod keyring;
 mod keys;
+mod pauses;
 mod queue;
+mod registry;
 mod settle;
 mod spend;
 mod ticket;
@@ -21,6 +22,7 @@ pub use self::{
     decision_log::DecisionLog,
     key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned},
     key_report::{KeyPage, KeyQuery, KeyReport, KeyUsage, SecretReport},
+    pauses::{PauseChange, PauseError},
     queue::Queue,
     settle::{Booked, CrossedAlert},
     spend::{BudgetState, SpendLine, SpendPage, SpendQuery, SpendReport},
@@ -91,11 +93,11 @@ pub struct Decided {
 /// What the authorizers of all cores share.
 #[derive(Debug)]
 pub struct Shared {
-    /// What is in force: the policy document, with the keys that were created beside it.
+    /// What is in force: the policy document, with what was registered beside it: keys and pauses.
     pub policy: Arc<ArcSwap<Policy>>,
     /// Requests that wait for room.
     pub queue: Queue,
-    keys: keyring::KeyRing,
+    registry: registry::Registry,
     /// Which decisions are logged.
     pub decisions: DecisionLog,
 }
@@ -136,7 +138,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Whom `caller` names in `policy`, or the violation, for a team or key that is not there or has ended.
     ///
     /// # Errors
-    /// Where the keys have never been read.
+    /// Where the registry has never been read.
     pub fn who<'p>(
         &self,
         policy: &'p Policy,

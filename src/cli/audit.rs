@@ -19,8 +19,6 @@ use crate::{
 
 /// The events asked for at a time.
 const PAGE: i32 = 500;
-/// What fits into a cell of the table.
-const CELL: usize = 72;
 
 /// Shows what was changed and who was refused, the newest first.
 #[derive(Args)]
@@ -109,24 +107,14 @@ impl AuditCommand {
 
 fn row(event: &AuditEvent) -> [String; 7] {
     let actor = event.actor.clone().unwrap_or_default();
-    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { shown(text) };
+    let or_dash = |cell: &str| if cell.is_empty() { "-".to_owned() } else { text::shown(cell) };
     [
         event.time.as_ref().map_or_else(|| "-".to_owned(), text::instant),
-        shown(&event.action),
-        shown(&format!("{} {}", actor.kind, actor.name)),
+        text::shown(&event.action),
+        text::shown(&format!("{} {}", actor.kind, actor.name)),
         or_dash(&actor.address),
         or_dash(&event.subject),
-        shown(&event.outcome),
+        text::shown(&event.outcome),
         or_dash(&event.after),
     ]
-}
-
-/// Names come from tokens of others: nothing in them moves the cursor.
-fn shown(text: &str) -> String {
-    let mut cell: String = text.trim().chars().filter(|c| !c.is_control()).take(CELL + 1).collect();
-    if cell.chars().count() > CELL {
-        cell.pop();
-        cell.push('…');
-    }
-    cell
 }

@@ -6,7 +6,10 @@
 use serde_json::{Map, Value, json};
 
 use super::text;
-use crate::rpc::{google_type::Money, proto};
+use crate::rpc::{
+    google_type::Money,
+    proto::{self, pause_target::Target},
+};
 
 /// Removes what is not set.
 fn set(value: Value) -> Value {
@@ -77,6 +80,40 @@ pub(super) fn upstream(keys: &[proto::UpstreamKey]) -> Value {
         }))
     };
     json!({ "upstreamKeys": list(keys, key) })
+}
+
+fn pause(pause: &proto::Pause) -> Value {
+    let actor = pause.actor.as_ref();
+    let target = pause.target.as_ref().and_then(|target| target.target.as_ref());
+    set(json!({
+        "target": target.map(|target| match target {
+            Target::Organization(all) => json!({ "organization": all }),
+            Target::Team(name) => json!({ "team": name }),
+            Target::Key(name) => json!({ "key": name }),
+            Target::Model(name) => json!({ "model": name }),
+        }),
+        "reason": pause.reason,
+        "actor": actor.map(|a| json!({ "kind": a.kind, "name": a.name, "address": a.address })),
+        "createTime": pause.create_time.as_ref().map(text::instant),
+    }))
+}
+
+/// `PauseResponse`.
+pub(super) fn paused(response: &proto::PauseResponse) -> Value {
+    set(json!({
+        "pause": response.pause.as_ref().map(pause),
+        "replacedPause": response.replaced_pause.as_ref().map(pause),
+    }))
+}
+
+/// `ResumeResponse`.
+pub(super) fn resumed(response: &proto::ResumeResponse) -> Value {
+    set(json!({ "endedPause": response.ended_pause.as_ref().map(pause) }))
+}
+
+/// `ListPausesResponse`.
+pub(super) fn pauses(pauses: &[proto::Pause]) -> Value {
+    json!({ "pauses": list(pauses, pause) })
 }
 
 /// `ListAuditEventsResponse`.

@@ -10,6 +10,7 @@ mod client_tls;
 mod json;
 mod keys;
 mod log_thread;
+mod pause;
 mod prices;
 mod record;
 mod screen;
@@ -57,6 +58,9 @@ enum Command {
     Prices(prices::Prices),
     #[command(subcommand)]
     Keys(keys::Keys),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
+    Pauses(pause::Pauses),
     Upstream(upstream::Upstream),
     Audit(audit::AuditCommand),
     #[command(subcommand)]
@@ -78,6 +82,9 @@ pub fn run() -> ExitCode {
         Command::Check(command) => command.run(&mut screen),
         Command::Prices(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),
+        Command::Pause(command) => command.run(&mut screen),
+        Command::Resume(command) => command.run(&mut screen),
+        Command::Pauses(command) => command.run(&mut screen),
         Command::Upstream(command) => command.run(&mut screen),
         Command::Audit(command) => command.run(&mut screen),
         Command::Access(command) => command.run(&mut screen),

@@ -27,6 +27,19 @@ pub(super) fn money(money: Option<&Money>) -> String {
     money.map_or_else(|| "-".to_owned(), |set| dollars(nanos(Some(set))))
 }
 
+/// What fits into a cell of a table.
+const CELL: usize = 72;
+
+/// A text of somebody else, to fit into a cell: nothing in it moves the cursor.
+pub(super) fn shown(text: &str) -> String {
+    let mut cell: String = text.trim().chars().filter(|c| !c.is_control()).take(CELL + 1).collect();
+    if cell.chars().count() > CELL {
+        cell.pop();
+        cell.push('…');
+    }
+    cell
+}
+
 /// A whole number in groups of three digits.
 pub(super) fn group(number: u128) -> String {
     let digits = number.to_string();

@@ -141,7 +141,7 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         organization,
         teams: teams.collect(),
         keys,
-        created: Arc::default(),
+        registered: Arc::default(),
         envoy: declared.envoy.clone(),
         projects: declared.projects.clone(),
         access: declared.access.as_ref().map(|access| access.policy.clone()),

@@ -47,13 +47,18 @@ impl Role {
     #[must_use]
     pub const fn has(self, permission: Permission) -> bool {
         use Permission::{
-            Decide, ManageKeys, Pause, ReadAudit, ReadKeys, ReadSpend, ReadUpstreamKeys, Record, RotateKeys,
+            Decide, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadUpstreamKeys, Record,
+            RotateKeys,
         };
         match self {
             Self::Admin => true,
             // Who revokes a key has to find it first.
-            Self::Operator => matches!(permission, Pause | RotateKeys | ReadKeys | ReadUpstreamKeys),
-            Self::Auditor => matches!(permission, ReadSpend | ReadKeys | ReadAudit | ReadUpstreamKeys),
+            Self::Operator => {
+                matches!(permission, Pause | RotateKeys | ReadKeys | ReadPauses | ReadUpstreamKeys)
+            }
+            Self::Auditor => {
+                matches!(permission, ReadSpend | ReadKeys | ReadPauses | ReadAudit | ReadUpstreamKeys)
+            }
             Self::Viewer => matches!(permission, ReadSpend),
             Self::Gateway => matches!(permission, Decide | Record),
             Self::TeamAdmin => matches!(permission, ReadSpend | ReadKeys | ManageKeys | RotateKeys),
@@ -105,6 +110,8 @@ pub enum Permission {
     RotateKeys,
     /// To pause and resume a team, a key, a model or the organization.
     Pause,
+    /// To read what is paused.
+    ReadPauses,
     /// To read the audit log.
     ReadAudit,
     /// To read which of Groq's own keys is used; the keys themselves nobody can.
@@ -113,7 +120,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Decide,
         Self::Record,
         Self::ReadSpend,
@@ -121,6 +128,7 @@ impl Permission {
         Self::ManageKeys,
         Self::RotateKeys,
         Self::Pause,
+        Self::ReadPauses,
         Self::ReadAudit,
         Self::ReadUpstreamKeys,
     ];
@@ -136,6 +144,7 @@ impl Permission {
             Self::ManageKeys => "manage-keys",
             Self::RotateKeys => "rotate-keys",
             Self::Pause => "pause",
+            Self::ReadPauses => "read-pauses",
             Self::ReadAudit => "read-audit",
             Self::ReadUpstreamKeys => "read-upstream-keys",
         }
@@ -167,7 +176,7 @@ pub enum Need {
 }
 
 /// Every RPC that is served, and what it needs. One that is not here is refused, whoever asks.
-pub const RPCS: [(&str, Need); 17] = [
+pub const RPCS: [(&str, Need); 20] = [
     ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
     ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),
     ("/tollgate.v1.PolicyService/GetSpend", Need::Permission(Permission::ReadSpend)),
@@ -177,6 +186,9 @@ pub const RPCS: [(&str, Need); 17] = [
     ("/tollgate.v1.KeyService/UpdateKey", Need::Permission(Permission::ManageKeys)),
     ("/tollgate.v1.KeyService/RotateKey", Need::Permission(Permission::RotateKeys)),
     ("/tollgate.v1.KeyService/RevokeKey", Need::Permission(Permission::RotateKeys)),
+    ("/tollgate.v1.AdminService/Pause", Need::Permission(Permission::Pause)),
+    ("/tollgate.v1.AdminService/Resume", Need::Permission(Permission::Pause)),
+    ("/tollgate.v1.AdminService/ListPauses", Need::Permission(Permission::ReadPauses)),
     ("/tollgate.v1.AdminService/ListUpstreamKeys", Need::Permission(Permission::ReadUpstreamKeys)),
     ("/tollgate.v1.AdminService/ListAuditEvents", Need::Permission(Permission::ReadAudit)),
     ("/envoy.service.auth.v3.Authorization/Check", Need::Permission(Permission::Decide)),

@@ -6,6 +6,7 @@ use super::{
     Timestamp,
     decision::{Measure, Reason, Retry, Violation},
     keys::Created,
+    pause::Target,
     policy::{Key, OnExceed, Policy, Team},
     price::{PriceError, Rates, catalogue::Model},
     request::{AuthorizeRequest, Billing, Caller, Operation, ServiceTier, Size},
@@ -26,9 +27,14 @@ impl<'p> Who<'p> {
     /// Finds the caller in the policy.
     ///
     /// # Errors
-    /// The violation, for a team or key that is not there, has expired or was revoked.
+    /// The violation, for a team or key that is not there, has expired or was revoked; or where it is not known yet what
+    /// is paused.
     pub fn find(policy: &'p Policy, caller: &Caller, now: Timestamp) -> Result<Self, Violation> {
         let who = Self::named(policy, caller)?;
+        if policy.registered.pending {
+            let message = "what is paused has not been read yet".to_owned();
+            return Err(refusal(Reason::StoreUnavailable, "", message));
+        }
         let Some(key) = who.key else { return Ok(who) };
         let (name, place) = (&key.name, |field| format!("teams.{}.keys.{}{field}", who.team.name, key.name));
         if who.secret.is_some_and(|secret| secret.revoked) {
@@ -63,9 +69,9 @@ impl<'p> Who<'p> {
                 if let Some((team, key)) = policy.keys.get(digest) {
                     return Ok(Self { team, key: Some(key), secret: None });
                 }
-                match policy.created.find(digest) {
+                match policy.registered.keys.find(digest) {
                     Some(secret) => Self::of_created(secret),
-                    None if policy.created.pending => {
+                    None if policy.registered.pending => {
                         let message = "the keys have not been read yet".to_owned();
                         Err(refusal(Reason::StoreUnavailable, "", message))
                     }
@@ -94,6 +100,24 @@ impl<'p> Who<'p> {
         let ends = [self.key.and_then(|key| key.expires_at), self.secret.and_then(|secret| secret.ends_at)];
         ends.into_iter().flatten().min()
     }
+}
+
+/// Each pause that a request of `who` meets, for `model` where it is for one. No waiting helps: it lasts until somebody ends it.
+pub fn paused<'a>(
+    policy: &'a Policy,
+    who: &'a Who<'_>,
+    model: Option<&'a str>,
+) -> impl Iterator<Item = Violation> + 'a {
+    policy.registered.pauses.over(who, model).map(|(target, pause)| {
+        let place = match target {
+            Target::Organization => "organization".to_owned(),
+            Target::Team(team) => format!("teams.{team}"),
+            Target::Key(key) => format!("teams.{}.keys.{key}", who.team.name),
+            Target::Model(pattern) => format!("models.{pattern}"),
+        };
+        let message = format!("{} is paused: {}", target.describe(), pause.reason);
+        Violation { scope: Some(target.scope()), ..refusal(Reason::Paused, place, message) }
+    })
 }
 
 /// The `model` called `name`, its price for `operation` at `now`, and until when that holds.

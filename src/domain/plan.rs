@@ -9,7 +9,7 @@ use super::{
     decision::{Reason, Violation},
     limit::{Limit, OnShortfall, Quantity, Scope, Window},
     money::NanoUsd,
-    permit::{Who, not_priced, output_cap, permissions, price},
+    permit::{Who, not_priced, output_cap, paused, permissions, price},
     policy::{ModelPattern, OnUnsettled, Policy, Team, user_counter},
     price::{PriceError, Rates, catalogue::Model},
     request::{AuthorizeRequest, Billing, Operation, Size, Unreserved},
@@ -82,7 +82,7 @@ pub fn compile<'p>(
     today: &Days,
 ) -> Result<Plan<'p>, Vec<Violation>> {
     let who = Who::find(policy, &request.caller, now).map_err(|violation| vec![violation])?;
-    let mut violations = Vec::new();
+    let mut violations: Vec<_> = paused(policy, &who, Some(&request.model)).collect();
     permissions(&who, request, &mut violations);
     let mut warnings = Vec::new();
     let model = policy.catalogue.model(&request.model);

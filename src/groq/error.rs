@@ -7,7 +7,8 @@
 //! | why | status | `code` | retried |
 //! | --- | --- | --- | --- |
 //! | no key, or one that is not known, revoked or expired | 401 | `invalid_api_key` | no |
-//! | model, operation or path not permitted; paused | 403 | `permission_denied` | no |
+//! | model, operation or path not permitted | 403 | `permission_denied` | no |
+//! | paused | 403 | `paused` | no |
 //! | a model without a price, a path that Groq does not have | 404 | `model_not_found`, `unknown_url` | no |
 //! | a body that cannot be read, more output than permitted | 400 | `invalid_request_error` and others | no |
 //! | larger than what a limit ever lets pass | 413 | `request_too_large` | no |
@@ -225,6 +226,7 @@ mod tests {
         for (reason, retry, status, code, should_retry) in [
             (Reason::UnknownTeam, Retry::Never, 401, "invalid_api_key", false),
             (Reason::KeyExpired, Retry::Never, 401, "invalid_api_key", false),
+            (Reason::Paused, Retry::Never, 403, "paused", false),
             (Reason::ModelNotAllowed, Retry::Never, 403, "permission_denied", false),
             (Reason::ModelNotPriced, Retry::Never, 404, "model_not_found", false),
             (Reason::MaxOutputTokensExceeded, Retry::Never, 400, "max_output_tokens_exceeded", false),

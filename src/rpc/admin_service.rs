@@ -6,36 +6,83 @@ use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
 
 use super::{
-    answer, parse,
+    access, answer, parse,
+    pausing::{self, Order},
     proto::{
-        AuditActor, AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, ListUpstreamKeysRequest,
-        ListUpstreamKeysResponse, UpstreamKey, UpstreamKeyState, admin_service_server::AdminService,
+        AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, ListPausesRequest, ListPausesResponse,
+        ListUpstreamKeysRequest, ListUpstreamKeysResponse, PauseRequest, PauseResponse, ResumeRequest,
+        ResumeResponse, UpstreamKey, UpstreamKeyState, admin_service_server::AdminService,
     },
+    recorded::recorded,
     status,
 };
 use crate::{
-    audit::{Audit, Event},
+    audit::{Audit, Event, action},
+    authorizer::{Authorizer, PauseChange},
     domain::Timestamp,
+    store::Store,
     upstream::{KeyUse, LiveKey, UpstreamKeys},
 };
 
 /// Serves `AdminService`.
 #[derive(Clone, Debug)]
-pub struct AdminRpc {
+pub struct AdminRpc<S> {
+    authorizer: Authorizer<S>,
     upstream: Arc<UpstreamKeys>,
     audit: Audit,
 }
 
-impl AdminRpc {
-    /// Tells of the keys in `upstream` and of the events in `audit`.
+impl<S> AdminRpc<S> {
+    /// Pauses through `authorizer`, and tells of the keys in `upstream` and of the events in `audit`.
     #[must_use]
-    pub const fn new(upstream: Arc<UpstreamKeys>, audit: Audit) -> Self {
-        Self { upstream, audit }
+    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, audit: Audit) -> Self {
+        Self { authorizer, upstream, audit }
+    }
+}
+
+impl<S: Store + Clone> AdminRpc<S> {
+    async fn carry_out(&self, order: &Arc<Order>) -> Result<PauseChange, Status> {
+        let (authorizer, doing, done) = (self.authorizer.clone(), Arc::clone(order), Arc::clone(order));
+        let change = async move {
+            match doing.action {
+                action::PAUSE => authorizer.pause(&doing.target, &doing.reason, &doing.actor).await,
+                _ => authorizer.resume(&doing.target).await,
+            }
+        };
+        let change = recorded(&self.audit, change, move |change| done.event(change)).await?;
+        change.map_err(|error| status::pause(&error))
     }
 }
 
 #[tonic::async_trait]
-impl AdminService for AdminRpc {
+impl<S: Store + Clone> AdminService for AdminRpc<S> {
+    async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
+        let actor = access::actor(request.extensions());
+        let PauseRequest { target, reason } = request.into_inner();
+        let order = Arc::new(Order::read(action::PAUSE, actor, target, reason)?);
+        let change = self.carry_out(&order).await?;
+        let replaced = if change.is_none() { None } else { change.before };
+        let [pause, replaced_pause] = [change.after, replaced].map(|pause| order.shown(pause));
+        Ok(Response::new(PauseResponse { pause, replaced_pause }))
+    }
+
+    async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
+        let actor = access::actor(request.extensions());
+        let ResumeRequest { target, reason } = request.into_inner();
+        let order = Arc::new(Order::read(action::RESUME, actor, target, reason)?);
+        let change = self.carry_out(&order).await?;
+        Ok(Response::new(ResumeResponse { ended_pause: order.shown(change.before) }))
+    }
+
+    async fn list_pauses(
+        &self,
+        _: Request<ListPausesRequest>,
+    ) -> Result<Response<ListPausesResponse>, Status> {
+        let pauses = self.authorizer.pauses().await.map_err(|error| status::pause(&error))?;
+        let pauses = pauses.iter().map(|(target, pause)| pausing::shown(target, pause)).collect();
+        Ok(Response::new(ListPausesResponse { pauses }))
+    }
+
     async fn list_upstream_keys(
         &self,
         _: Request<ListUpstreamKeysRequest>,
@@ -65,11 +112,7 @@ fn event(event: Event) -> AuditEvent {
     AuditEvent {
         id: event.id,
         time: Some(answer::timestamp(at)),
-        actor: Some(AuditActor {
-            kind: event.actor.kind.name().to_owned(),
-            name: event.actor.name.to_string(),
-            address: event.actor.address.map_or_else(String::new, |address| address.to_string()),
-        }),
+        actor: Some(answer::actor(&event.actor)),
         action: event.action,
         subject: event.subject,
         before: value(event.before),

@@ -11,6 +11,7 @@ use crate::{
     authorizer::{self, Booked, BudgetState, CrossedAlert, Decided, SpendPage},
     domain::{
         Timestamp,
+        actor::Actor,
         decision::{LimitStatus, Measure, Reason, Retry, Violation},
         explain,
         limit::{Quantity, Scope},
@@ -165,6 +166,15 @@ fn duration(ms: u64) -> prost_types::Duration {
     prost_types::Duration {
         seconds: int(ms / 1000),
         nanos: i32::try_from(ms % 1000).unwrap_or(0) * 1_000_000,
+    }
+}
+
+/// Who did something.
+pub(super) fn actor(actor: &Actor) -> proto::AuditActor {
+    proto::AuditActor {
+        kind: actor.kind.name().to_owned(),
+        name: actor.name.to_string(),
+        address: actor.address.map_or_else(String::new, |address| address.to_string()),
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
         ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RotateKeyRequest, RotateKeyResponse,
         UpdateKeyRequest, UpdateKeyResponse, key_service_server::KeyService,
     },
+    recorded::recorded,
     status,
 };
 use crate::{
@@ -51,9 +52,7 @@ impl Doing {
         let (before, after, outcome) = match done {
             // A key that was revoked before stays as it is.
             Ok((key, _)) if key.before.is_none() && self.action != action::KEY_CREATE => return None,
-            Ok((key, _)) => {
-                (key.before.as_deref().map_or(Value::Null, recorded), recorded(&key.record), "done")
-            }
+            Ok((key, _)) => (key.before.as_deref().map_or(Value::Null, kept), kept(&key.record), "done"),
             Err(KeyError::Store(_)) => (Value::Null, Value::Null, "unknown"),
             Err(_) => return None,
         };
@@ -62,7 +61,7 @@ impl Doing {
 }
 
 /// A key as the audit log shows it: without the hashes of its secrets.
-fn recorded(record: &KeyRecord) -> Value {
+fn kept(record: &KeyRecord) -> Value {
     let mut shown = serde_json::to_value(record).unwrap_or_default();
     let secrets = shown.get_mut("secrets").and_then(Value::as_array_mut);
     for secret in secrets.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -85,21 +84,14 @@ impl<S: Store + Clone> KeyRpc<S> {
         }
     }
 
-    /// Makes a change and records it. Both go on where the caller has gone: what is written must not stay unrecorded.
+    /// Makes a change and records it.
     async fn change<T: Send + 'static>(
         &self,
         doing: Doing,
         change: impl Future<Output = Result<(Versioned, T), KeyError>> + Send + 'static,
     ) -> Result<(Versioned, T), Status> {
-        let audit = self.audit.clone();
-        let task = tokio::spawn(async move {
-            let done = change.await;
-            if let Some(change) = doing.outcome(&done) {
-                audit.changed(change);
-            }
-            done
-        });
-        task.await.map_err(|_| status::internal())?.map_err(|error| status::key_failure(&error))
+        let done = recorded(&self.audit, change, |done| doing.outcome(done)).await?;
+        done.map_err(|error| status::key_failure(&error))
     }
 
     async fn show(&self, key: Versioned) -> super::proto::Key {

@@ -11,8 +11,10 @@ mod key_answer;
 mod key_parse;
 mod key_service;
 mod parse;
+mod pausing;
 mod peer;
 mod policy_service;
+mod recorded;
 mod settling;
 mod status;
 

@@ -9,7 +9,7 @@ use tracing::error;
 use super::access;
 use crate::{
     audit::PageError,
-    authorizer::{Failure, KeyError},
+    authorizer::{Failure, KeyError, PauseError},
     domain::access::Permission,
     store::StoreError,
 };
@@ -112,6 +112,20 @@ pub(super) fn failure(failure: &Failure) -> Status {
             Status::with_error_details(Code::FailedPrecondition, message, info("TOOL_NOT_PRICED"))
         }
     }
+}
+
+/// The status where nothing was paused or resumed.
+pub(super) fn pause(error: &PauseError) -> Status {
+    let (code, reason) = match error {
+        PauseError::Store(error) => return failure(&Failure::Store(error.clone())),
+        PauseError::Internal => return internal(),
+        PauseError::Unknown(_) => (Code::NotFound, "UNKNOWN_TARGET"),
+        PauseError::TooMany => (Code::ResourceExhausted, "TOO_MANY_PAUSES"),
+        PauseError::Changed(_) => (Code::Aborted, "PAUSE_CHANGED"),
+    };
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(code, error.to_string(), details)
 }
 
 /// The status for a key that could not be made, shown or changed.

@@ -279,9 +279,9 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let settling = Settling::default();
     let follower = (index == 0).then(|| {
         let (shared, store, stop) = (Arc::clone(&shared), store.clone(), stop.clone());
-        tokio::spawn(async move { shared.follow_keys(&store, stop).await })
+        tokio::spawn(async move { shared.follow_registry(&store, stop).await })
     });
-    shared.keys_asked().await;
+    shared.registry_asked().await;
     let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream)))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let keys = KeyServiceServer::new(KeyRpc::new(authorizer.clone(), access.audit.clone()))
@@ -293,10 +293,13 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         settling.clone(),
     ))
     .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let process =
-        ExternalProcessorServer::new(ProcessRpc::new(authorizer, Arc::clone(&upstream), settling.clone()))
-            .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let admin = AdminServiceServer::new(AdminRpc::new(upstream, access.audit.clone()))
+    let process = ExternalProcessorServer::new(ProcessRpc::new(
+        authorizer.clone(),
+        Arc::clone(&upstream),
+        settling.clone(),
+    ))
+    .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let admin = AdminServiceServer::new(AdminRpc::new(authorizer, upstream, access.audit.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))

@@ -87,7 +87,7 @@ fn cases_are_many_and_each_says_one_thing_once() {
 const WITHOUT_A_CASE: [proto::Reason; 4] = [
     proto::Reason::Unspecified,
     proto::Reason::KeyRevoked,       // needs a key that was created: `keys.rs`
-    proto::Reason::Paused,           // needs an operator's command
+    proto::Reason::Paused,           // needs an operator's command: `pauses.rs`
     proto::Reason::StoreUnavailable, // needs a store that fails
 ];
 

@@ -26,6 +26,7 @@ mod layering;
 #[path = "../mock_groq/mod.rs"]
 mod mock_groq;
 mod model;
+mod pauses;
 mod redis_server;
 mod spend_oracle;
 mod tls;

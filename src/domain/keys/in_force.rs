@@ -19,8 +19,6 @@ use crate::domain::{
 /// The created keys in force.
 #[derive(Debug, Default)]
 pub struct CreatedKeys {
-    /// Whether they have never been read: nobody can say then that a key does not exist.
-    pub pending: bool,
     /// `None`: no key was ever created.
     hash_key: Option<HashKey>,
     /// By the first bytes of the hash. They come from a keyed hash, so that what a caller can choose tells nothing by the
@@ -105,13 +103,7 @@ impl CreatedKeys {
                 });
             }
         }
-        Self { pending: false, hash_key, secrets }
-    }
-
-    /// What stands until they have been read.
-    #[must_use]
-    pub fn pending() -> Self {
-        Self { pending: true, ..Self::default() }
+        Self { hash_key, secrets }
     }
 
     /// The key of the secret with this SHA-256.

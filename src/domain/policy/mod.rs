@@ -11,8 +11,8 @@ use thiserror::Error;
 
 use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
-    Timestamp, access::AccessPolicy, calendar::Calendar, counter::CounterKey, keys::CreatedKeys,
-    limit::Limit, price::catalogue::Catalogue, request::Operation,
+    Timestamp, access::AccessPolicy, calendar::Calendar, counter::CounterKey, limit::Limit,
+    price::catalogue::Catalogue, registered::Registered, request::Operation,
 };
 
 /// A whole policy.
@@ -30,8 +30,8 @@ pub struct Policy {
     pub teams: HashMap<Arc<str>, Arc<Team>>,
     /// The declared keys by the SHA-256 of their secret.
     pub keys: HashMap<[u8; 32], (Arc<Team>, Arc<Key>)>,
-    /// The keys that were created beside the document, as they are in force.
-    pub created: Arc<CreatedKeys>,
+    /// What was registered beside the document, as it is in force.
+    pub registered: Arc<Registered>,
     /// How requests that come through Envoy are taken.
     pub envoy: EnvoyPolicy,
     /// The organization's Groq projects, with whose keys requests go out.

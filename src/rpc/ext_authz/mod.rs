@@ -24,6 +24,7 @@ use crate::{
     domain::{
         access::{Permission, Scope},
         decision::{Grant, LimitStatus, Reason},
+        permit::paused,
         policy::{
             Policy,
             envoy::{CallerSource, EnvoyPolicy, OnOutage},
@@ -133,6 +134,10 @@ impl<S: Store + Clone> CheckRpc<S> {
         match endpoint {
             Endpoint::Free(group) if policy.envoy.free.contains(&group) => {
                 self.authorizer.count_use(&who);
+                let paused: Vec<_> = paused(policy, &who, None).collect();
+                if !paused.is_empty() {
+                    return Err(ApiError::denied(&paused).into());
+                }
                 let (admission, limits) = (None, [].as_slice());
                 Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
             }

@@ -1,46 +1,29 @@
 //! Each role before each RPC, with a team of its own and another one.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicU32, Ordering},
-};
+mod asking;
+
+use std::collections::BTreeSet;
 
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, value::Kind};
-use serde_json::json;
 use tollgate::{
     domain::access::{RPCS, table},
     rpc::{
         envoy::{
             config::core::v3::{HeaderMap, HeaderValue, Metadata},
             service::{
-                auth::v3::{
-                    CheckResponse, attribute_context::http_request::HeadersEntry,
-                    authorization_client::AuthorizationClient, check_response::HttpResponse,
-                },
-                ext_proc::v3::{
-                    HttpHeaders, ProcessingRequest, external_processor_client::ExternalProcessorClient,
-                    processing_request,
-                },
+                auth::v3::CheckResponse,
+                ext_proc::v3::{HttpHeaders, ProcessingRequest, processing_request},
             },
         },
-        proto::{
-            self, admin_service_client::AdminServiceClient, key_service_client::KeyServiceClient,
-            policy_service_client::PolicyServiceClient,
-        },
+        proto::{self, key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient},
     },
 };
-use tonic::{Code, Status, transport::Channel};
-use tonic_reflection::pb::v1::{
-    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
-};
+use tonic::Code;
 
+use self::asking::{admitted, ask, checked, create, process, reserve};
 use super::{by, digest, reason};
-use crate::{
-    envoy::checks::{check, http},
-    harness::{START, Server, StoreKind, chat, connect, eventually, used},
-};
+use crate::harness::{START, Server, StoreKind, chat, connect, eventually, used};
 
 const MODEL: &str = "openai/gpt-oss-20b";
 
@@ -67,21 +50,21 @@ fn secret(name: &str) -> String {
 
 /// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
 const CALLERS: [(&str, &str, bool, &str); 11] = [
-    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y y yy yy yyy yy yy yy"),
-    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y - -- yy yyy -- yy yy"),
-    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y y -- yy yyy -- -- --"),
-    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - - -- -- --- -- -- --"),
-    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - - -- -- --- -- -- --"),
-    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - - -- -- --- -- -- --"),
-    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - - -- -- --- -- -- --"),
-    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - - y- y- y-o y- y- y-"),
-    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- --"),
-    ("nothing", "", false, "-- -- -- --- -- - y - - -- -- --- -- -- --"),
-    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- --"),
+    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y y yy yy yyy yy yy yy yyy"),
+    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y - -- yy yyy -- yy yy yyy"),
+    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y y -- yy yyy -- -- -- --y"),
+    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - - -- -- --- -- -- -- ---"),
+    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - - -- -- --- -- -- -- ---"),
+    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - - -- -- --- -- -- -- ---"),
+    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - - -- -- --- -- -- -- ---"),
+    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - - y- y- y-o y- y- y- ---"),
+    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- -- ---"),
+    ("nothing", "", false, "-- -- -- --- -- - y - - -- -- --- -- -- -- ---"),
+    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- -- ---"),
 ];
 
 /// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
-const QUESTIONS: [(&str, &str); 28] = [
+const QUESTIONS: [(&str, &str); 31] = [
     ("Authorize", "own"),
     ("Authorize", "other"),
     ("Authorize by key", "own"),
@@ -110,160 +93,10 @@ const QUESTIONS: [(&str, &str); 28] = [
     ("RotateKey", "other"),
     ("RevokeKey", "own"),
     ("RevokeKey", "other"),
+    ("Pause", ""),
+    ("Resume", ""),
+    ("ListPauses", ""),
 ];
-
-/// A question and its answer: `y` for an answer, `o` for one about the own team only, `-` for a refusal.
-async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<char, Status> {
-    let mut client = PolicyServiceClient::new(channel.clone());
-    match rpc {
-        "Authorize" => drop(client.authorize(by(token, chat(team, MODEL, 10, 10))).await?),
-        "Authorize by key" => {
-            let mut request = chat("", MODEL, 10, 10);
-            request.caller = Some(proto::authorize_request::Caller::ApiKey(format!("tgk_{team}")));
-            drop(client.authorize(by(token, request)).await?);
-        }
-        "RecordUsage" => {
-            let id = reserve(&mut client, team).await;
-            if let Err(status) = client.record_usage(by(token, used(&id, 10, 10))).await {
-                let booked = client.record_usage(by(&secret("admin"), used(&id, 10, 10))).await?.into_inner();
-                assert!(!booked.already_recorded, "{rpc} was refused and took effect");
-                return Err(status);
-            }
-        }
-        "GetSpend" => {
-            let request = proto::GetSpendRequest { team: team.to_owned(), ..Default::default() };
-            let answer = client.get_spend(by(token, request)).await?.into_inner();
-            let teams: Vec<_> = answer.teams.iter().map(|team| team.name.as_str()).collect();
-            match (team, answer.organization.is_some(), teams.as_slice()) {
-                ("", true, ["other", "own"]) => {}
-                ("", false, ["own"]) => return Ok('o'),
-                (asked, false, [told]) if asked == *told => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        "Check" => drop(admitted(checked(channel, token, team, "check").await?)?),
-        "ListKeys" => {
-            let mut keys = KeyServiceClient::new(channel.clone());
-            for of in ["own", "other"] {
-                create(&mut keys, of).await;
-            }
-            let request = proto::ListKeysRequest { team: team.to_owned(), ..Default::default() };
-            let answer = keys.list_keys(by(token, request)).await?.into_inner();
-            let teams: BTreeSet<_> = answer.keys.iter().map(|key| key.team.as_str()).collect();
-            match (team, teams.into_iter().collect::<Vec<_>>().as_slice()) {
-                ("", ["other", "own"]) => {}
-                ("", ["own"]) => return Ok('o'),
-                (asked, [told]) if asked == *told => {}
-                other => panic!("{other:?}"),
-            }
-        }
-        "CreateKey" | "GetKey" | "UpdateKey" | "RotateKey" | "RevokeKey" => {
-            manage(channel, token, rpc, team).await?;
-        }
-        "ListUpstreamKeys" => {
-            let mut client = AdminServiceClient::new(channel.clone());
-            drop(client.list_upstream_keys(by(token, proto::ListUpstreamKeysRequest {})).await?);
-        }
-        "ListAuditEvents" => {
-            let mut client = AdminServiceClient::new(channel.clone());
-            let answer = client.list_audit_events(by(token, proto::ListAuditEventsRequest::default())).await;
-            // Permitted, and nothing is there to be read.
-            let nothing = |status: &Status| status.code() == Code::FailedPrecondition;
-            let Err(status) = answer.map(drop) else { panic!("this server keeps no log") };
-            return if nothing(&status) { Ok('y') } else { Err(status) };
-        }
-        "Process" => drop(process(channel, token, Vec::new()).await?),
-        "Reflection" => drop(reflect(channel, token, MessageRequest::ListServices(String::new())).await?),
-        other => panic!("{other}"),
-    }
-    Ok('y')
-}
-
-/// A name that no key has had.
-fn new_name(team: &str) -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("{team}-test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Makes a key of `team`, as somebody who may.
-async fn create(client: &mut KeyServiceClient<Channel>, team: &str) -> String {
-    let name = new_name(team);
-    let request = proto::CreateKeyRequest { name: name.clone(), team: team.to_owned(), ..Default::default() };
-    client.create_key(by(&secret("admin"), request)).await.unwrap();
-    name
-}
-
-async fn manage(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<(), Status> {
-    let mut client = KeyServiceClient::new(channel.clone());
-    if rpc == "CreateKey" {
-        let (name, team) = (new_name(team), team.to_owned());
-        let request = proto::CreateKeyRequest { name, team, ..Default::default() };
-        return client.create_key(by(token, request)).await.map(drop);
-    }
-    let name = create(&mut client, team).await;
-    match rpc {
-        "GetKey" => client.get_key(by(token, proto::GetKeyRequest { name })).await.map(drop),
-        "UpdateKey" => {
-            let key = Some(proto::Key { name, ..Default::default() });
-            let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
-            client.update_key(by(token, proto::UpdateKeyRequest { key, update_mask })).await.map(drop)
-        }
-        "RotateKey" => {
-            let request = proto::RotateKeyRequest { name, ..Default::default() };
-            client.rotate_key(by(token, request)).await.map(drop)
-        }
-        _ => {
-            let request = proto::RevokeKeyRequest { name, ..Default::default() };
-            client.revoke_key(by(token, request)).await.map(drop)
-        }
-    }
-}
-
-async fn reserve(client: &mut PolicyServiceClient<Channel>, team: &str) -> String {
-    let answer = client.authorize(by(&secret("admin"), chat(team, MODEL, 10, 10))).await.unwrap();
-    answer.into_inner().reservation_id
-}
-
-async fn checked(channel: &Channel, token: &str, team: &str, id: &str) -> Result<CheckResponse, Status> {
-    let body = json!({"model": MODEL, "max_tokens": 10, "messages": []});
-    let mut request = check(&format!("{id}/{token}/{team}"), &[("x-team", team)], &body);
-    let header = HeadersEntry { key: "authorization".into(), value: "Bearer of the client".into() };
-    http(&mut request).headers.push(header);
-    Ok(AuthorizationClient::new(channel.clone()).check(by(token, request)).await?.into_inner())
-}
-
-/// A denial of `Check` as the status that other RPCs have.
-fn admitted(answer: CheckResponse) -> Result<CheckResponse, Status> {
-    match &answer.http_response {
-        Some(HttpResponse::OkResponse(_)) => Ok(answer),
-        Some(HttpResponse::DeniedResponse(denied)) if denied.status.as_ref().unwrap().code == 403 => {
-            Err(Status::permission_denied(denied.body.clone()))
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-async fn process(channel: &Channel, token: &str, steps: Vec<ProcessingRequest>) -> Result<usize, Status> {
-    let mut client = ExternalProcessorClient::new(channel.clone());
-    let mut replies = client.process(by(token, tokio_stream::iter(steps))).await?.into_inner();
-    let mut count = 0;
-    while replies.message().await?.is_some() {
-        count += 1;
-    }
-    Ok(count)
-}
-
-async fn reflect(
-    channel: &Channel,
-    token: &str,
-    question: MessageRequest,
-) -> Result<MessageResponse, Status> {
-    let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
-    let mut client = ServerReflectionClient::new(channel.clone());
-    let mut answers =
-        client.server_reflection_info(by(token, tokio_stream::iter([request]))).await?.into_inner();
-    Ok(answers.message().await?.expect("an answer").message_response.expect("an answer"))
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_role_may_ask_what_it_is_for_and_nothing_else() {

@@ -1,7 +1,6 @@
 //! The real Envoy with the configuration that is shipped, between clients and a mock of Groq, governed by the service.
 
 use std::{
-    fmt::Write as _,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tollgate::rpc::proto::{self, policy_service_client::PolicyServiceClient};
 use tonic::transport::Channel;
 
 use super::http::{Answer, Request};
+pub(crate) use crate::access::digest;
 use crate::{
     clients,
     guard::Guarded,
@@ -64,14 +63,6 @@ pub(crate) fn policy(changes: &[(&str, &str)]) -> String {
         text = text.replace(from, to);
     }
     text
-}
-
-/// The digest of a key's secret, as a policy holds it.
-pub(crate) fn digest(secret: &str) -> String {
-    Sha256::digest(secret.as_bytes()).iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
 }
 
 /// Whether Envoy can be run here. A machine where it cannot be had skips, loudly; in CI that is a failure.

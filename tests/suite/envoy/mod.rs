@@ -10,6 +10,7 @@ mod hostile;
 mod http;
 mod metering;
 mod outage;
+mod pauses;
 mod replay;
 mod rotation;
 mod upstream;

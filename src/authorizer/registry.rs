@@ -1,6 +1,7 @@
-//! The keys in force: the registry of the store, merged with the policy document into what the hot path reads.
+//! What is in force: the registry of the store, which holds keys and pauses, merged with the policy document into what the hot
+//! path reads.
 //!
-//! No decision asks the store about a key. Each process follows the registry with one task, and whoever writes to it reads
+//! No decision asks the store about a key or a pause. Each process follows the registry with one task, and whoever writes to it reads
 //! it at once; what changed is put in force as one new policy.
 
 use std::{
@@ -17,10 +18,12 @@ use super::{Authorizer, DecisionLog, Shared};
 use crate::{
     domain::{
         keys::{CreatedKeys, HashKey, KeyRecord, SecretId, UseCounter},
+        pause::{Pause, Target},
         permit::Who,
         policy::Policy,
+        registered::Registered,
     },
-    store::{RegistryChanges, Revision, SecretUse, Store, StoreError, use_slot},
+    store::{RegistryChanges, RegistryRecord, Revision, SecretUse, Store, StoreError, use_slot},
 };
 
 /// How often the registry is asked whether it changed. With a call of at most 250 ms (the store's deadline as it comes) a
@@ -33,14 +36,16 @@ const FLUSH_TURNS: u32 = 4;
 pub(super) const HASH_KEY: &str = "hash-key";
 /// How the names of records of keys begin.
 pub(super) const KEY: &str = "key/";
+/// How the names of records of pauses begin; what is paused follows.
+pub(super) const PAUSE: &str = "pause/";
 
 /// What a process knows of the registry.
 ///
 /// Protocol: `turn` is held over a whole reading of the registry, so that readings come one after the other and none puts
 /// an older state over a newer. `known` is taken within it, never across an await, for as long as it takes to put what is
-/// known in force, so that a new policy document and a new key do not overwrite each other's effect.
+/// known in force, so that a new policy document and a new record do not overwrite each other's effect.
 #[derive(Debug)]
-pub(super) struct KeyRing {
+pub(super) struct Registry {
     /// The policy document in force.
     declared: Arc<ArcSwap<Policy>>,
     turn: tokio::sync::Mutex<()>,
@@ -57,12 +62,14 @@ struct Known {
     revision: Option<Revision>,
     hash_key: Option<HashKey>,
     /// By the key's name: the version, and the record where it can be read.
-    records: BTreeMap<Arc<str>, (u64, Option<Arc<KeyRecord>>)>,
+    keys: BTreeMap<Arc<str>, (u64, Option<Arc<KeyRecord>>)>,
+    /// The version, and the pause unless it was ended.
+    pauses: BTreeMap<Target, (u64, Option<Arc<Pause>>)>,
     /// The last reading failed.
     failing: bool,
 }
 
-impl KeyRing {
+impl Registry {
     pub(super) fn new(declared: Arc<ArcSwap<Policy>>) -> Self {
         Self {
             declared,
@@ -83,19 +90,29 @@ impl KeyRing {
         Arc::clone(uses.entry(secret).or_default())
     }
 
-    /// The version and content of a record; version 0: there is none. `Err`: it cannot be read.
-    pub(super) fn record(&self, name: &str) -> Result<(u64, Option<Arc<KeyRecord>>), StoreError> {
-        match self.known().records.get(name) {
+    /// The version and content of a key's record; version 0: there is none. `Err`: it cannot be read.
+    pub(super) fn key(&self, name: &str) -> Result<(u64, Option<Arc<KeyRecord>>), StoreError> {
+        match self.known().keys.get(name) {
             None => Ok((0, None)),
             Some((version, Some(record))) => Ok((*version, Some(Arc::clone(record)))),
             Some((_, None)) => Err(StoreError::Corrupt),
         }
     }
 
-    /// All records that can be read, with their versions, by name.
-    pub(super) fn records(&self) -> Vec<(u64, Arc<KeyRecord>)> {
+    /// All keys whose records can be read, with their versions, by name.
+    pub(super) fn keys(&self) -> Vec<(u64, Arc<KeyRecord>)> {
         let known = self.known();
-        known.records.values().filter_map(|(version, record)| Some((*version, record.clone()?))).collect()
+        known.keys.values().filter_map(|(version, record)| Some((*version, record.clone()?))).collect()
+    }
+
+    /// The version of a pause's record, 0 where there is none, and the pause unless it was ended.
+    pub(super) fn pause(&self, target: &Target) -> (u64, Option<Arc<Pause>>) {
+        self.known().pauses.get(target).cloned().unwrap_or_default()
+    }
+
+    /// All that is paused.
+    pub(super) fn pauses(&self) -> Vec<(Target, Arc<Pause>)> {
+        self.known().paused().collect()
     }
 
     pub(super) fn hash_key(&self) -> Option<HashKey> {
@@ -104,14 +121,14 @@ impl KeyRing {
 }
 
 impl Shared {
-    /// What authorizers share who decide by the document in `declared`, and by the keys that are created beside it.
+    /// What authorizers share who decide by the document in `declared`, and by what is registered beside it.
     #[must_use]
     pub fn new(declared: Arc<ArcSwap<Policy>>) -> Self {
-        let policy = Policy { created: Arc::new(CreatedKeys::pending()), ..(**declared.load()).clone() };
+        let policy = Policy { registered: Arc::new(Registered::pending()), ..(**declared.load()).clone() };
         Self {
             policy: Arc::new(ArcSwap::from_pointee(policy)),
             queue: super::Queue::default(),
-            keys: KeyRing::new(declared),
+            registry: Registry::new(declared),
             decisions: DecisionLog::default(),
         }
     }
@@ -124,19 +141,19 @@ impl Shared {
 
     /// Puts the document as it is now in force. To be called whenever it has changed.
     pub fn document_changed(&self) {
-        self.merge(&self.keys.known());
+        self.merge(&self.registry.known());
     }
 
     /// Reads what changed in the registry and puts it in force.
-    pub(super) async fn read_keys<S: Store>(&self, store: &S) -> Result<(), StoreError> {
-        let _turn = self.keys.turn.lock().await;
-        let revision = self.keys.known().revision;
+    pub(super) async fn read_registry<S: Store>(&self, store: &S) -> Result<(), StoreError> {
+        let _turn = self.registry.turn.lock().await;
+        let revision = self.registry.known().revision;
         let changes = store.registry_since(revision.unwrap_or_default()).await;
-        let mut known = self.keys.known();
+        let mut known = self.registry.known();
         let read = match changes {
             Ok(changes) => {
                 if std::mem::take(&mut known.failing) {
-                    info!("the keys can be read again");
+                    info!("the registry can be read again");
                 }
                 if revision != Some(changes.revision) {
                     known.take(changes);
@@ -146,42 +163,48 @@ impl Shared {
             }
             Err(error) => {
                 if !std::mem::replace(&mut known.failing, true) {
-                    warn!(%error, "the keys cannot be read; those known last stay in force");
+                    warn!(%error, "the registry cannot be read; what is known of keys and pauses stays in force");
                 }
                 Err(error)
             }
         };
         drop(known);
-        self.keys.asked.send_replace(true);
+        self.registry.asked.send_replace(true);
         read
     }
 
     fn merge(&self, known: &Known) {
-        let document = self.keys.declared.load();
-        let created = match known.revision {
-            None => CreatedKeys::pending(),
+        let document = self.registry.declared.load();
+        let registered = match known.revision {
+            None => Registered::pending(),
             Some(_) => {
-                let records = known.records.values().filter_map(|(_, record)| record.as_deref());
-                CreatedKeys::new(&document, known.hash_key, records, |secret| self.keys.counter(secret))
+                let records = known.keys.values().filter_map(|(_, record)| record.as_deref());
+                let counter = |secret| self.registry.counter(secret);
+                Registered {
+                    pending: false,
+                    keys: CreatedKeys::new(&document, known.hash_key, records, counter),
+                    pauses: known.paused().collect(),
+                }
             }
         };
-        self.policy.store(Arc::new(Policy { created: Arc::new(created), ..(**document).clone() }));
+        self.policy.store(Arc::new(Policy { registered: Arc::new(registered), ..(**document).clone() }));
         // Counters that nothing in force holds any more, and that hold nothing.
-        let mut uses = self.keys.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uses = self.registry.uses.lock().unwrap_or_else(PoisonError::into_inner);
         uses.retain(|_, counter| Arc::strong_count(counter) > 1 || !counter.is_empty());
     }
 
-    /// Returns once the registry was asked for the first time, so that a replica that starts knows its keys.
-    pub async fn keys_asked(&self) {
+    /// Returns once the registry was asked for the first time, so that a replica that starts knows its
+    /// keys and pauses.
+    pub async fn registry_asked(&self) {
         // The sender lives as long as `self`.
-        let _ = self.keys.asked.subscribe().wait_for(|asked| *asked).await;
+        let _ = self.registry.asked.subscribe().wait_for(|asked| *asked).await;
     }
 
     /// Follows the registry and writes down uses, until told to stop.
-    pub async fn follow_keys<S: Store>(&self, store: &S, mut stop: watch::Receiver<bool>) {
+    pub async fn follow_registry<S: Store>(&self, store: &S, mut stop: watch::Receiver<bool>) {
         for turn in 1_u32.. {
             // Said where it fails; the next turn tries again.
-            let _ = self.read_keys(store).await;
+            let _ = self.read_registry(store).await;
             if turn.is_multiple_of(FLUSH_TURNS) {
                 self.write_uses(store).await;
             }
@@ -195,7 +218,7 @@ impl Shared {
     /// Writes down how often secrets were used since the last time. What cannot be written now is kept for the next.
     pub async fn write_uses<S: Store>(&self, store: &S) {
         let counters: Vec<_> = {
-            let uses = self.keys.uses.lock().unwrap_or_else(PoisonError::into_inner);
+            let uses = self.registry.uses.lock().unwrap_or_else(PoisonError::into_inner);
             uses.iter().map(|(secret, counter)| (*secret, Arc::clone(counter))).collect()
         };
         let mut taken = Vec::new();
@@ -228,31 +251,60 @@ impl Known {
     fn take(&mut self, changes: RegistryChanges) {
         if changes.whole {
             if self.revision.is_some_and(|known| known.number > 0) {
-                warn!("the registry is not the one known before; all keys were read anew");
+                warn!("the registry is not the one known before; all of it was read anew");
             }
             *self = Self::default();
         }
         self.revision = Some(changes.revision);
         for record in changes.records {
-            if &*record.name == HASH_KEY {
-                let bytes = <[u8; 32]>::try_from(&*record.value);
+            let RegistryRecord { name, version, value } = record;
+            if &*name == HASH_KEY {
+                let bytes = <[u8; 32]>::try_from(&*value);
                 self.hash_key = bytes.ok().map(HashKey::new);
                 if self.hash_key.is_none() {
                     error!("the key that secrets are hashed with is damaged: created keys are refused");
                 }
-            } else if let Some(name) = record.name.strip_prefix(KEY) {
-                let read = serde_json::from_slice::<KeyRecord>(&record.value);
-                if let Err(error) = &read {
-                    error!(
-                        key = name,
-                        line = error.line(),
-                        column = error.column(),
-                        "a key's record cannot be read; the key is refused"
-                    );
-                }
-                let read = read.ok().filter(|read| &*read.name == name).map(Arc::new);
-                self.records.insert(name.into(), (record.version, read));
+            } else if let Some(name) = name.strip_prefix(KEY) {
+                self.take_key(name, version, &value);
+            } else if let Some(target) = name.strip_prefix(PAUSE) {
+                self.take_pause(target, version, &value);
             }
         }
+    }
+
+    fn take_key(&mut self, name: &str, version: u64, value: &[u8]) {
+        let read = serde_json::from_slice::<KeyRecord>(value);
+        if let Err(error) = &read {
+            let (line, column) = (error.line(), error.column());
+            error!(key = name, line, column, "a key's record cannot be read; the key is refused");
+        }
+        let read = read.ok().filter(|read| &*read.name == name).map(Arc::new);
+        self.keys.insert(name.into(), (version, read));
+    }
+
+    fn take_pause(&mut self, target: &str, version: u64, value: &[u8]) {
+        let Ok(target) = target.parse::<Target>() else {
+            error!(target, "a pause is of something that this version cannot pause; it has no effect here");
+            return;
+        };
+        let pause = match value {
+            [] => None,
+            value => Some(Arc::new(serde_json::from_slice(value).unwrap_or_else(|error| {
+                let (line, column) = (error.line(), error.column());
+                error!(%target, line, column, "the record of a pause cannot be read; it is held to");
+                Pause::unreadable()
+            }))),
+        };
+        match (&pause, self.pauses.get(&target)) {
+            (Some(pause), _) => warn!(%target, reason = &*pause.reason, "paused: requests are denied"),
+            (None, Some((_, Some(_)))) => info!(%target, "resumed"),
+            (None, _) => {}
+        }
+        self.pauses.insert(target, (version, pause));
+    }
+
+    fn paused(&self) -> impl Iterator<Item = (Target, Arc<Pause>)> {
+        let paused = self.pauses.iter();
+        paused.filter_map(|(target, (_, pause))| Some((target.clone(), Arc::clone(pause.as_ref()?))))
     }
 }

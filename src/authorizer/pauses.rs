@@ -1,0 +1,150 @@
+//! Pausing and resuming. As with keys, each change is one compare-and-set of a record in the registry, in force in this process
+//! when it is answered and in every other one a moment later; no decision asks the store about it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tracing::error;
+
+use super::{Authorizer, registry::PAUSE};
+use crate::{
+    domain::{
+        actor::Actor,
+        pause::{MAX_PAUSES, Pause, Target},
+        policy::Policy,
+    },
+    store::{RegistryWritten, Store, StoreError},
+};
+
+/// How often a change is tried again on what another left meanwhile.
+const ATTEMPTS: u32 = 8;
+
+/// Why nothing was paused or resumed, or it is not known.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PauseError {
+    /// The store did not answer. Whether a change took effect is not known; repeating it is safe.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is nothing of this name, so that pausing it would do nothing.
+    #[error("cannot pause {}: {}", .0.describe(), absence(.0))]
+    Unknown(Target),
+    /// There are as many pauses as there may be.
+    #[error("{MAX_PAUSES} pauses are in force already; resume some, or pause the organization")]
+    TooMany,
+    /// Others change it all the time.
+    #[error("{} is being paused or resumed by others at the same time; look, and try again", .0.describe())]
+    Changed(Target),
+    /// A fault of the service; details are in its log.
+    #[error("internal error")]
+    Internal,
+}
+
+/// What was, and what is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseChange {
+    /// The pause before; `None`: it was not paused.
+    pub before: Option<Arc<Pause>>,
+    /// The pause in force; `None`: it is not paused.
+    pub after: Option<Arc<Pause>>,
+}
+
+impl PauseChange {
+    /// Whether it was so already, and nothing was written.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.before == self.after
+    }
+}
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// Denies every request that `target` covers from now on, until it is resumed. What is under way goes on, and is booked. A
+    /// pause of the same by the same for the same reason stays as it is; another one takes its place.
+    ///
+    /// # Errors
+    /// Where nothing is called so, or it cannot be written.
+    pub async fn pause(&self, target: &Target, reason: &str, by: &Actor) -> Result<PauseChange, PauseError> {
+        self.change_pause(target, |before| match before {
+            Some(same) if &*same.reason == reason && same.by == *by => Ok(Some(Arc::clone(same))),
+            _ if !self.is_known(target) => Err(PauseError::Unknown(target.clone())),
+            None if self.shared.registry.pauses().len() >= MAX_PAUSES => Err(PauseError::TooMany),
+            _ => Ok(Some(Arc::new(Pause { reason: reason.into(), by: by.clone(), since: self.store.now() }))),
+        })
+        .await
+    }
+
+    /// Ends the pause of `target`, if there is one.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn resume(&self, target: &Target) -> Result<PauseChange, PauseError> {
+        self.change_pause(target, |_| Ok(None)).await
+    }
+
+    /// All that is paused: the organization, then teams, keys and models by name.
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub async fn pauses(&self) -> Result<Vec<(Target, Arc<Pause>)>, PauseError> {
+        self.shared.read_registry(&self.store).await?;
+        Ok(self.shared.registry.pauses())
+    }
+
+    /// One compare-and-set after the other, until nobody else came in between.
+    async fn change_pause(
+        &self,
+        target: &Target,
+        change: impl Fn(Option<&Arc<Pause>>) -> Result<Option<Arc<Pause>>, PauseError>,
+    ) -> Result<PauseChange, PauseError> {
+        let name: Arc<str> = format!("{PAUSE}{target}").into();
+        for _ in 0..ATTEMPTS {
+            self.shared.read_registry(&self.store).await?;
+            let (version, before) = self.shared.registry.pause(target);
+            let after = change(before.as_ref())?;
+            let done = PauseChange { before, after };
+            if done.is_none() {
+                return Ok(done);
+            }
+            let value = done.after.as_deref().map_or(Ok(Bytes::new()), record)?;
+            if let RegistryWritten::Written { .. } =
+                self.store.registry_write(Arc::clone(&name), version, value).await?
+            {
+                // In force before it is answered. If it cannot be read now, the follower will do it.
+                let _ = self.shared.read_registry(&self.store).await;
+                return Ok(done);
+            }
+        }
+        Err(PauseError::Changed(target.clone()))
+    }
+
+    fn is_known(&self, target: &Target) -> bool {
+        let policy: &Policy = &self.policy();
+        match target {
+            Target::Organization => true,
+            Target::Team(name) => policy.teams.contains_key(name),
+            Target::Key(name) => {
+                policy.keys.values().any(|(_, key)| key.name == *name)
+                    || self.shared.registry.key(name).is_ok_and(|(version, _)| version > 0)
+            }
+            Target::Model(pattern) => policy.catalogue.models().any(|model| pattern.matches(&model.name)),
+        }
+    }
+}
+
+fn record(pause: &Pause) -> Result<Bytes, PauseError> {
+    let value = serde_json::to_vec(pause).map_err(|error| {
+        error!(%error, "the record of a pause cannot be written");
+        PauseError::Internal
+    })?;
+    Ok(value.into())
+}
+
+/// Where a name was looked for in vain.
+const fn absence(target: &Target) -> &'static str {
+    match target {
+        Target::Organization => "it is not there",
+        Target::Team(_) => "the policy has no such team",
+        Target::Key(_) => "neither the policy nor the service has such a key",
+        Target::Model(_) => "no model with a price is called so; `tollgate prices` lists them",
+    }
+}

@@ -1,0 +1,195 @@
+//! `tollgate pause`, `tollgate resume` and `tollgate pauses`.
+
+use std::io::Write as _;
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    client::{self, Connection, Line},
+    json,
+    screen::{Exit, Failure, Screen},
+    table::{Style, Table},
+    text,
+};
+use crate::rpc::proto::{
+    self, ListPausesRequest, PauseRequest, ResumeRequest, admin_service_client::AdminServiceClient,
+    pause_target::Target,
+};
+
+/// Denies what a team, a key, a model or the whole organization asks for, until it is resumed.
+#[derive(Args)]
+#[command(
+    after_help = "In force on every replica within a second. What was allowed before goes on and is booked.
+
+Exit codes: 0 paused, 2 failed.
+
+Examples:
+  tollgate pause team chatbot --reason \"runaway loop, see INC-7\"
+  tollgate pause key chatbot-prod-web --reason \"leaked?\"
+  tollgate pause model 'openai/*' --reason \"bad answers\"
+  tollgate pause organization --reason \"Groq is down\""
+)]
+pub(super) struct Pause {
+    #[command(flatten)]
+    order: Order,
+}
+
+/// Ends a pause.
+#[derive(Args)]
+#[command(after_help = "In force on every replica within a second.
+
+Exit codes: 0 resumed, or was not paused; 2 failed.
+
+Examples:
+  tollgate resume team chatbot --reason \"fixed\"
+  tollgate resume organization --reason \"Groq is back\"")]
+pub(super) struct Resume {
+    #[command(flatten)]
+    order: Order,
+}
+
+/// Shows what is paused, since when, by whom and why.
+#[derive(Args)]
+#[command(after_help = "Exit codes: 0 shown, 2 failed.")]
+pub(super) struct Pauses {
+    #[command(flatten)]
+    connection: Connection,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to pause or resume, and why.
+#[derive(Args)]
+struct Order {
+    /// What it is
+    #[arg(value_enum)]
+    kind: Kind,
+    /// Its name; of models also the beginning with `*` at the end
+    #[arg(required_if_eq_any([("kind", "team"), ("kind", "key"), ("kind", "model")]))]
+    name: Option<String>,
+    /// Why, to 256 bytes: for the audit log, and for those who are denied
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    connection: Connection,
+    /// Print the answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    Organization,
+    Team,
+    Key,
+    Model,
+}
+
+impl Order {
+    fn target(&self) -> Result<Target, Failure> {
+        let name = self.name.clone();
+        Ok(match self.kind {
+            Kind::Organization if name.is_some() => {
+                return Err(Failure::new("`organization` takes no name: there is one"));
+            }
+            Kind::Organization => Target::Organization(true),
+            Kind::Team => Target::Team(name.unwrap_or_default()),
+            Kind::Key => Target::Key(name.unwrap_or_default()),
+            Kind::Model => Target::Model(name.unwrap_or_default()),
+        })
+    }
+}
+
+/// Asks the service.
+fn ask<T>(
+    connection: &Connection,
+    call: impl AsyncFnOnce(&mut AdminServiceClient<Line>) -> Result<tonic::Response<T>, tonic::Status>,
+) -> Result<T, Failure> {
+    client::block_on(async {
+        let mut client = AdminServiceClient::new(connection.channel().await?);
+        let answer = call(&mut client).await;
+        Ok(answer.map_err(|status| client::explain(&status))?.into_inner())
+    })
+}
+
+impl Pause {
+    pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let target = self.order.target()?;
+        let Order { reason, connection, json, .. } = self.order;
+        let what = described(&target);
+        let request = PauseRequest { target: Some(proto::PauseTarget { target: Some(target) }), reason };
+        let answer = ask(&connection, async |client| client.pause(request).await)?;
+        if json {
+            screen.json(&json::paused(&answer))?;
+            return Ok(Exit::Done);
+        }
+        match answer.replaced_pause.filter(|_| answer.pause.is_some()) {
+            None => writeln!(screen, "{what} is paused")?,
+            Some(before) => {
+                writeln!(screen, "{what} is paused anew; the reason before: {}", before.reason)?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl Resume {
+    pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let target = self.order.target()?;
+        let Order { reason, connection, json, .. } = self.order;
+        let what = described(&target);
+        let request = ResumeRequest { target: Some(proto::PauseTarget { target: Some(target) }), reason };
+        let answer = ask(&connection, async |client| client.resume(request).await)?;
+        if json {
+            screen.json(&json::resumed(&answer))?;
+            return Ok(Exit::Done);
+        }
+        match answer.ended_pause {
+            Some(pause) => writeln!(screen, "{what} goes on; it was paused: {}", pause.reason)?,
+            None => writeln!(screen, "{what} was not paused")?,
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl Pauses {
+    pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let answer = ask(&self.connection, async |client| client.list_pauses(ListPausesRequest {}).await)?;
+        if self.json {
+            screen.json(&json::pauses(&answer.pauses))?;
+            return Ok(Exit::Done);
+        }
+        if answer.pauses.is_empty() {
+            writeln!(screen, "nothing is paused")?;
+            return Ok(Exit::Done);
+        }
+        let mut table = Table::new(&["PAUSED", "SINCE", "BY", "REASON"]);
+        for pause in &answer.pauses {
+            table.row(Style::Red, row(pause));
+        }
+        let colour = screen.colour;
+        table.write(screen, "", colour)?;
+        Ok(Exit::Done)
+    }
+}
+
+fn row(pause: &proto::Pause) -> [String; 4] {
+    let target = pause.target.as_ref().and_then(|target| target.target.as_ref());
+    let actor = pause.actor.clone().unwrap_or_default();
+    [
+        target.map_or_else(|| "-".to_owned(), described),
+        pause.create_time.as_ref().map_or_else(|| "-".to_owned(), text::instant),
+        text::shown(&format!("{} {}", actor.kind, actor.name)),
+        text::shown(&pause.reason),
+    ]
+}
+
+fn described(target: &Target) -> String {
+    match target {
+        Target::Organization(_) => "organization".to_owned(),
+        Target::Team(name) => format!("team {name}"),
+        Target::Key(name) => format!("key {name}"),
+        Target::Model(name) => format!("model {name}"),
+    }
+}

@@ -1,0 +1,176 @@
+//! Pauses: what gets nothing for now, why, and who said so.
+
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::{
+    Timestamp,
+    actor::Actor,
+    limit::Scope,
+    permit::Who,
+    policy::{ModelPattern, is_name},
+};
+
+/// The most pauses at once. A request is held against each of them, a few nanoseconds apiece; whoever pauses more means the
+/// organization.
+pub const MAX_PAUSES: usize = 1_000;
+/// The most bytes of a reason: it is in every denial, and so in headers and logs.
+pub const MAX_REASON: usize = 256;
+
+/// What can be paused.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// Everything.
+    Organization,
+    /// A team, with all its keys.
+    Team(Arc<str>),
+    /// The keys of this name, declared or created.
+    Key(Arc<str>),
+    /// A model, or every model whose name begins so, for all teams.
+    Model(ModelPattern),
+}
+
+impl Target {
+    /// Whether a request of `who` is meant, for `model` where it is for one.
+    #[must_use]
+    pub fn covers(&self, who: &Who<'_>, model: Option<&str>) -> bool {
+        match self {
+            Self::Organization => true,
+            Self::Team(name) => *name == who.team.name,
+            Self::Key(name) => who.key.is_some_and(|key| key.name == *name),
+            Self::Model(pattern) => model.is_some_and(|model| pattern.matches(model)),
+        }
+    }
+
+    /// Whom the pause is of.
+    #[must_use]
+    pub const fn scope(&self) -> Scope {
+        match self {
+            Self::Organization => Scope::Organization,
+            Self::Team(_) => Scope::Team,
+            Self::Key(_) => Scope::Key,
+            Self::Model(_) => Scope::OrganizationModel,
+        }
+    }
+
+    /// What it is, for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Organization => "the organization".to_owned(),
+            Self::Team(name) => format!("the team `{name}`"),
+            Self::Key(name) => format!("the key `{name}`"),
+            Self::Model(pattern) => format!("the model `{pattern}`"),
+        }
+    }
+}
+
+/// As it is recorded, and as [`FromStr`] reads it: `organization`, `team/chatbot`, `key/chatbot-prod-web`,
+/// `model/openai/gpt-oss-*`.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Organization => f.write_str("organization"),
+            Self::Team(name) => write!(f, "team/{name}"),
+            Self::Key(name) => write!(f, "key/{name}"),
+            Self::Model(pattern) => write!(f, "model/{pattern}"),
+        }
+    }
+}
+
+/// The text names nothing that can be paused.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("not `organization`, nor `team/`, `key/` or `model/` and a name")]
+pub struct NotATarget;
+
+impl FromStr for Target {
+    type Err = NotATarget;
+
+    fn from_str(text: &str) -> Result<Self, NotATarget> {
+        let named = |name: &str| is_name(name).then(|| Arc::from(name)).ok_or(NotATarget);
+        match text.split_once('/') {
+            None if text == "organization" => Ok(Self::Organization),
+            Some(("team", name)) => named(name).map(Self::Team),
+            Some(("key", name)) => named(name).map(Self::Key),
+            Some(("model", pattern)) => pattern.parse().map(Self::Model).map_err(|_| NotATarget),
+            _ => Err(NotATarget),
+        }
+    }
+}
+
+/// A pause, as it is kept. A field that is not known here may narrow it, so a record with one is taken for an
+/// [unreadable](Pause::unreadable) one: paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// Why. Whoever is denied reads it.
+    pub reason: Arc<str>,
+    /// Who paused. Whoever is denied is not told.
+    pub by: Actor,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+impl Pause {
+    /// What stands for a record that cannot be read: to be denied is the safe side, and resuming mends it.
+    #[must_use]
+    pub fn unreadable() -> Self {
+        Self {
+            reason: "the record of this pause cannot be read; resume what it is of, and pause it again"
+                .into(),
+            by: Actor::system("unreadable record"),
+            since: Timestamp::default(),
+        }
+    }
+}
+
+/// All that is paused.
+#[derive(Clone, Debug, Default)]
+pub struct Pauses(BTreeMap<Target, Arc<Pause>>);
+
+impl Pauses {
+    /// Each pause that a request of `who` meets, for `model` where it is for one.
+    pub fn over<'a>(
+        &'a self,
+        who: &'a Who<'_>,
+        model: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a Target, &'a Pause)> {
+        let met = self.0.iter().filter(move |(target, _)| target.covers(who, model));
+        met.map(|(target, pause)| (target, &**pause))
+    }
+}
+
+impl FromIterator<(Target, Arc<Pause>)> for Pauses {
+    fn from_iter<I: IntoIterator<Item = (Target, Arc<Pause>)>>(pauses: I) -> Self {
+        Self(pauses.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_read_as_it_is_written() {
+        for text in ["organization", "team/a", "key/a-prod-web", "model/openai/gpt-oss-20b", "model/openai/*"]
+        {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+        for text in
+            ["", "organisation", "organization/", "team", "team/", "team/A", "key/a/b", "model/", "user/a"]
+        {
+            assert_eq!(text.parse::<Target>(), Err(NotATarget), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_not_taken_for_one_of_this() {
+        let pause = Pause { reason: "why".into(), by: Actor::system("test"), since: Timestamp(5) };
+        let mut record = serde_json::to_value(&pause).unwrap();
+        assert_eq!(serde_json::from_value::<Pause>(record.clone()).unwrap(), pause);
+        record["until"] = 9.into();
+        assert!(serde_json::from_value::<Pause>(record).is_err());
+    }
+}

@@ -1,0 +1,212 @@
+//! How each RPC is asked.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use serde_json::json;
+use tollgate::rpc::{
+    envoy::service::{
+        auth::v3::{
+            CheckResponse, attribute_context::http_request::HeadersEntry,
+            authorization_client::AuthorizationClient, check_response::HttpResponse,
+        },
+        ext_proc::v3::{ProcessingRequest, external_processor_client::ExternalProcessorClient},
+    },
+    proto::{
+        self, admin_service_client::AdminServiceClient, key_service_client::KeyServiceClient,
+        policy_service_client::PolicyServiceClient,
+    },
+};
+use tonic::{Code, Status, transport::Channel};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
+
+use super::{MODEL, by, secret};
+use crate::{
+    envoy::checks::{check, http},
+    harness::{chat, used},
+};
+
+/// A question and its answer: `y` for an answer, `o` for one about the own team only, `-` for a refusal.
+pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<char, Status> {
+    let mut client = PolicyServiceClient::new(channel.clone());
+    match rpc {
+        "Authorize" => drop(client.authorize(by(token, chat(team, MODEL, 10, 10))).await?),
+        "Authorize by key" => {
+            let mut request = chat("", MODEL, 10, 10);
+            request.caller = Some(proto::authorize_request::Caller::ApiKey(format!("tgk_{team}")));
+            drop(client.authorize(by(token, request)).await?);
+        }
+        "RecordUsage" => {
+            let id = reserve(&mut client, team).await;
+            if let Err(status) = client.record_usage(by(token, used(&id, 10, 10))).await {
+                let booked = client.record_usage(by(&secret("admin"), used(&id, 10, 10))).await?.into_inner();
+                assert!(!booked.already_recorded, "{rpc} was refused and took effect");
+                return Err(status);
+            }
+        }
+        "GetSpend" => {
+            let request = proto::GetSpendRequest { team: team.to_owned(), ..Default::default() };
+            let answer = client.get_spend(by(token, request)).await?.into_inner();
+            let teams: Vec<_> = answer.teams.iter().map(|team| team.name.as_str()).collect();
+            match (team, answer.organization.is_some(), teams.as_slice()) {
+                ("", true, ["other", "own"]) => {}
+                ("", false, ["own"]) => return Ok('o'),
+                (asked, false, [told]) if asked == *told => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        "Check" => drop(admitted(checked(channel, token, team, "check").await?)?),
+        "ListKeys" => {
+            let mut keys = KeyServiceClient::new(channel.clone());
+            for of in ["own", "other"] {
+                create(&mut keys, of).await;
+            }
+            let request = proto::ListKeysRequest { team: team.to_owned(), ..Default::default() };
+            let answer = keys.list_keys(by(token, request)).await?.into_inner();
+            let teams: BTreeSet<_> = answer.keys.iter().map(|key| key.team.as_str()).collect();
+            match (team, teams.into_iter().collect::<Vec<_>>().as_slice()) {
+                ("", ["other", "own"]) => {}
+                ("", ["own"]) => return Ok('o'),
+                (asked, [told]) if asked == *told => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        "CreateKey" | "GetKey" | "UpdateKey" | "RotateKey" | "RevokeKey" => {
+            manage(channel, token, rpc, team).await?;
+        }
+        "ListUpstreamKeys" => {
+            let mut client = AdminServiceClient::new(channel.clone());
+            drop(client.list_upstream_keys(by(token, proto::ListUpstreamKeysRequest {})).await?);
+        }
+        "ListAuditEvents" => {
+            let mut client = AdminServiceClient::new(channel.clone());
+            let answer = client.list_audit_events(by(token, proto::ListAuditEventsRequest::default())).await;
+            // Permitted, and nothing is there to be read.
+            let nothing = |status: &Status| status.code() == Code::FailedPrecondition;
+            let Err(status) = answer.map(drop) else { panic!("this server keeps no log") };
+            return if nothing(&status) { Ok('y') } else { Err(status) };
+        }
+        "Pause" => {
+            // Of what no other question asks for.
+            let request = proto::PauseRequest { target: target(), reason: "INC-7".to_owned() };
+            drop(AdminServiceClient::new(channel.clone()).pause(by(token, request)).await?);
+        }
+        "Resume" => {
+            let request = proto::ResumeRequest { target: target(), reason: "over".to_owned() };
+            drop(AdminServiceClient::new(channel.clone()).resume(by(token, request)).await?);
+        }
+        "ListPauses" => {
+            let mut client = AdminServiceClient::new(channel.clone());
+            drop(client.list_pauses(by(token, proto::ListPausesRequest {})).await?);
+        }
+        "Process" => drop(process(channel, token, Vec::new()).await?),
+        "Reflection" => drop(reflect(channel, token, MessageRequest::ListServices(String::new())).await?),
+        other => panic!("{other}"),
+    }
+    Ok('y')
+}
+
+fn target() -> Option<proto::PauseTarget> {
+    let model = "llama-3.1-8b-instant".to_owned();
+    Some(proto::PauseTarget { target: Some(proto::pause_target::Target::Model(model)) })
+}
+
+/// A name that no key has had.
+fn new_name(team: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{team}-test-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Makes a key of `team`, as somebody who may.
+pub(super) async fn create(client: &mut KeyServiceClient<Channel>, team: &str) -> String {
+    let name = new_name(team);
+    let request = proto::CreateKeyRequest { name: name.clone(), team: team.to_owned(), ..Default::default() };
+    client.create_key(by(&secret("admin"), request)).await.unwrap();
+    name
+}
+
+async fn manage(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<(), Status> {
+    let mut client = KeyServiceClient::new(channel.clone());
+    if rpc == "CreateKey" {
+        let (name, team) = (new_name(team), team.to_owned());
+        let request = proto::CreateKeyRequest { name, team, ..Default::default() };
+        return client.create_key(by(token, request)).await.map(drop);
+    }
+    let name = create(&mut client, team).await;
+    match rpc {
+        "GetKey" => client.get_key(by(token, proto::GetKeyRequest { name })).await.map(drop),
+        "UpdateKey" => {
+            let key = Some(proto::Key { name, ..Default::default() });
+            let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
+            client.update_key(by(token, proto::UpdateKeyRequest { key, update_mask })).await.map(drop)
+        }
+        "RotateKey" => {
+            let request = proto::RotateKeyRequest { name, ..Default::default() };
+            client.rotate_key(by(token, request)).await.map(drop)
+        }
+        _ => {
+            let request = proto::RevokeKeyRequest { name, ..Default::default() };
+            client.revoke_key(by(token, request)).await.map(drop)
+        }
+    }
+}
+
+pub(super) async fn reserve(client: &mut PolicyServiceClient<Channel>, team: &str) -> String {
+    let answer = client.authorize(by(&secret("admin"), chat(team, MODEL, 10, 10))).await.unwrap();
+    answer.into_inner().reservation_id
+}
+
+pub(super) async fn checked(
+    channel: &Channel,
+    token: &str,
+    team: &str,
+    id: &str,
+) -> Result<CheckResponse, Status> {
+    let body = json!({"model": MODEL, "max_tokens": 10, "messages": []});
+    let mut request = check(&format!("{id}/{token}/{team}"), &[("x-team", team)], &body);
+    let header = HeadersEntry { key: "authorization".into(), value: "Bearer of the client".into() };
+    http(&mut request).headers.push(header);
+    Ok(AuthorizationClient::new(channel.clone()).check(by(token, request)).await?.into_inner())
+}
+
+/// A denial of `Check` as the status that other RPCs have.
+pub(super) fn admitted(answer: CheckResponse) -> Result<CheckResponse, Status> {
+    match &answer.http_response {
+        Some(HttpResponse::OkResponse(_)) => Ok(answer),
+        Some(HttpResponse::DeniedResponse(denied)) if denied.status.as_ref().unwrap().code == 403 => {
+            Err(Status::permission_denied(denied.body.clone()))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(super) async fn process(
+    channel: &Channel,
+    token: &str,
+    steps: Vec<ProcessingRequest>,
+) -> Result<usize, Status> {
+    let mut client = ExternalProcessorClient::new(channel.clone());
+    let mut replies = client.process(by(token, tokio_stream::iter(steps))).await?.into_inner();
+    let mut count = 0;
+    while replies.message().await?.is_some() {
+        count += 1;
+    }
+    Ok(count)
+}
+
+async fn reflect(
+    channel: &Channel,
+    token: &str,
+    question: MessageRequest,
+) -> Result<MessageResponse, Status> {
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let mut client = ServerReflectionClient::new(channel.clone());
+    let mut answers =
+        client.server_reflection_info(by(token, tokio_stream::iter([request]))).await?.into_inner();
+    Ok(answers.message().await?.expect("an answer").message_response.expect("an answer"))
+}

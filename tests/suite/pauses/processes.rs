@@ -1,0 +1,228 @@
+//! Pauses over real processes: how fast one is everywhere, that it outlives them, who is told of it, and the command line.
+
+use std::{
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tollgate::rpc::proto::{
+    AuditEvent, ListAuditEventsRequest, Reason, admin_service_client::AdminServiceClient,
+    pause_target::Target, policy_service_client::PolicyServiceClient,
+};
+use tonic::transport::Channel;
+
+use super::{Admin, MODEL, key, model, policy, request, team};
+use crate::{
+    access::{by, digest},
+    harness::{PATIENCE, Process, StoreKind, connect, organization},
+    redis_server::RedisServer,
+};
+
+/// How long a pause takes to be in force everywhere: the bound that is published.
+const BOUND: Duration = Duration::from_secs(1);
+
+struct Replica {
+    /// Ends when it is dropped.
+    _process: Process,
+    admin: Admin,
+    calls: PolicyServiceClient<Channel>,
+}
+
+impl Replica {
+    async fn start(directory: &TempDir, policy: &str, store: &str) -> Self {
+        let process = Process::start(directory.path(), policy, store).await;
+        let admin = Admin(AdminServiceClient::new(connect(process.address()).await));
+        let calls = process.client().await;
+        Self { _process: process, admin, calls }
+    }
+
+    async fn is_paused(&mut self, caller: &str) -> bool {
+        let answer = self.calls.authorize(request(caller, MODEL)).await.unwrap().into_inner();
+        answer.violations.iter().any(|violation| violation.reason() == Reason::Paused)
+    }
+}
+
+async fn until_all(replicas: &mut [Replica], caller: &str, expected: bool) -> Duration {
+    let started = Instant::now();
+    for replica in replicas {
+        while replica.is_paused(caller).await != expected {
+            assert!(started.elapsed() < PATIENCE, "never {expected:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    started.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_is_in_force_on_three_replicas_within_the_bound() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
+    let policy = policy(&organization());
+    let mut replicas = Vec::new();
+    for _ in 0..3 {
+        replicas.push(Replica::start(&directory, &policy, &redis.url()).await);
+    }
+    let mut slowest = Duration::ZERO;
+    let targets = [Target::Organization(true), team("bot"), key("bot-prod-declared"), model("m/*")];
+    for (round, target) in targets.into_iter().cycle().take(12).enumerate() {
+        let (by, other) = (round % 3, (round + 1) % 3);
+        replicas[by].admin.pause(target.clone(), "INC-7").await.unwrap();
+        assert!(replicas[by].is_paused("tgk_declared").await, "at once where it was ordered");
+        slowest = slowest.max(until_all(&mut replicas, "tgk_declared", true).await);
+        replicas[other].admin.resume(target).await.unwrap();
+        assert!(!replicas[other].is_paused("tgk_declared").await, "at once where it was ordered");
+        slowest = slowest.max(until_all(&mut replicas, "tgk_declared", false).await);
+    }
+    println!("the slowest change took {slowest:?}");
+    assert!(slowest < BOUND, "{slowest:?}");
+}
+
+/// A replica that has never read what is paused lets nobody pass; one that has goes on by it while the store is away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_paused_is_known_before_anybody_passes() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
+    let policy = policy(&organization());
+    let mut first = Replica::start(&directory, &policy, &redis.url()).await;
+    first.admin.pause(team("bot"), "INC-7").await.unwrap();
+    redis.freeze();
+    let mut late = Replica::start(&directory, &policy, &redis.url()).await;
+    assert!(first.is_paused("bot").await);
+    let status = late.calls.authorize(request("bot", MODEL)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+    redis.thaw();
+    let started = Instant::now();
+    loop {
+        match late.calls.authorize(request("bot", MODEL)).await {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                assert_eq!(answer.violations.first().unwrap().reason(), Reason::Paused, "{answer:?}");
+                break;
+            }
+            Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}"),
+        }
+        assert!(started.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const OPERATOR: &str = "tgs_secret_of_the_operator";
+const AUDITOR: &str = "tgs_secret_of_the_auditor";
+const GATEWAY: &str = "tgs_secret_of_the_gateway";
+
+fn guarded() -> String {
+    let mut text = policy("acme");
+    for (name, secret, role) in
+        [("ops", OPERATOR, "operator"), ("audit", AUDITOR, "auditor"), ("edge", GATEWAY, "gateway")]
+    {
+        let digest = digest(secret);
+        text += &format!("[access.tokens.{name}]\nsha256 = \"{digest}\"\nroles = [\"{role}\"]\n");
+    }
+    text
+}
+
+async fn events(channel: &Channel) -> Vec<AuditEvent> {
+    let mut client = AdminServiceClient::new(channel.clone());
+    let answer = client.list_audit_events(by(AUDITOR, ListAuditEventsRequest::default())).await.unwrap();
+    let mut events = answer.into_inner().events;
+    events.reverse();
+    events
+}
+
+/// `tollgate` with these arguments, as the holder of `token`.
+fn tollgate(process: &Process, token: &str, arguments: &[&str]) -> Output {
+    let address = process.address().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.args(arguments).args(["--address", &address]).env("TOLLGATE_TOKEN", token);
+    tokio::task::block_in_place(|| command.output().unwrap())
+}
+
+fn printed(output: &Output, code: i32) -> String {
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_pause_and_the_log_says_who_and_why() {
+    let directory = TempDir::new().unwrap();
+    let store = format!("embedded:{}", directory.path().join("data").display());
+    let process = Process::start(directory.path(), &guarded(), &store).await;
+    let run = |token, arguments: &[&str], code| printed(&tollgate(&process, token, arguments), code);
+    assert_eq!(run(AUDITOR, &["pauses"], 0), "nothing is paused\n");
+    assert_eq!(run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-7"], 0), "team bot is paused\n");
+    let again = run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-8"], 0);
+    assert_eq!(again, "team bot is paused anew; the reason before: INC-7\n");
+    // Once more, which changes nothing.
+    assert_eq!(run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-8"], 0), "team bot is paused\n");
+    let list = run(AUDITOR, &["pauses"], 0);
+    assert!(
+        list.contains("team bot") && list.contains("service-token ops") && list.contains("INC-8"),
+        "{list}"
+    );
+    let list: Value = serde_json::from_str(&run(AUDITOR, &["pauses", "--json"], 0)).unwrap();
+    assert_eq!(list["pauses"][0]["target"], json!({ "team": "bot" }));
+    assert_eq!(list["pauses"][0]["actor"]["name"], "ops");
+    let denied = run(GATEWAY, &["authorize", "--team", "bot", "--model", MODEL, "--input-tokens", "1"], 1);
+    assert!(denied.contains("PAUSED") && denied.contains("the team `bot` is paused: INC-8"), "{denied}");
+    // What may not be, and what is wrong.
+    let refused = run(AUDITOR, &["pause", "organization", "--reason", "x"], 2);
+    assert!(refused.contains("PERMISSION_DENIED") && refused.contains("`pause`"), "{refused}");
+    for (arguments, words) in [
+        (&["pause", "team", "--reason", "x"][..], "<NAME>"),
+        (&["pause", "team", "bot"], "--reason <TEXT>"),
+        (&["pause", "organization", "acme", "--reason", "x"], "takes no name"),
+        (&["pause", "team", "bto", "--reason", "x"], "the policy has no such team"),
+        (&["resume", "user", "eve", "--reason", "x"], "organization, team, key, model"),
+    ] {
+        let refused = run(OPERATOR, arguments, 2);
+        assert!(refused.contains(words), "{arguments:?}: {refused}");
+    }
+    // It outlives the process, however that ends.
+    process.kill();
+    let process = Process::start(directory.path(), &guarded(), &store).await;
+    let run = |token, arguments: &[&str], code| printed(&tollgate(&process, token, arguments), code);
+    assert!(run(AUDITOR, &["pauses"], 0).contains("INC-8"));
+    let ended = run(OPERATOR, &["resume", "team", "bot", "--reason", "mended"], 0);
+    assert_eq!(ended, "team bot goes on; it was paused: INC-8\n");
+    assert_eq!(
+        run(OPERATOR, &["resume", "team", "bot", "--reason", "mended"], 0),
+        "team bot was not paused\n"
+    );
+    run(GATEWAY, &["authorize", "--team", "bot", "--model", MODEL, "--input-tokens", "1"], 0);
+    recorded(&events(&connect(process.address()).await).await);
+}
+
+/// Each change once, with who and why; what changed nothing is not there.
+fn recorded(events: &[AuditEvent]) {
+    let told: Vec<_> = events
+        .iter()
+        .filter(|event| event.subject == "team/bot")
+        .map(|event| {
+            let actor = event.actor.as_ref().unwrap();
+            assert_eq!((actor.name.as_str(), actor.address.as_str()), ("ops", "127.0.0.1"));
+            let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+            let (before, after) = (json(&event.before), json(&event.after));
+            assert!(
+                before.is_null() || before["by"]["name"] == "ops" && before["since"].is_u64(),
+                "{before}"
+            );
+            let before = before["reason"].as_str().map(str::to_owned);
+            (event.action.as_str(), before, after, event.outcome.as_str())
+        })
+        .collect();
+    let some = |reason: &str| Some(reason.to_owned());
+    let expected = [
+        ("pause", None, json!({ "paused": true, "reason": "INC-7" }), "done"),
+        ("pause", some("INC-7"), json!({ "paused": true, "reason": "INC-8" }), "done"),
+        ("resume", some("INC-8"), json!({ "paused": false, "reason": "mended" }), "done"),
+    ];
+    assert_eq!(told, expected);
+}
