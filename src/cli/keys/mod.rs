@@ -3,6 +3,7 @@
 mod hash;
 mod manage;
 mod print;
+mod show;
 
 use clap::Subcommand;
 
@@ -20,8 +21,8 @@ use super::{
 #[derive(Subcommand)]
 pub(super) enum Keys {
     Create(manage::Create),
-    Get(manage::Get),
-    List(manage::List),
+    Get(show::Get),
+    List(show::List),
     Update(manage::Update),
     Rotate(manage::Rotate),
     Revoke(manage::Revoke),
