@@ -16,8 +16,8 @@ use super::{
 
 /// Makes, shows, changes and ends virtual keys.
 ///
-/// `keys hash` is for keys that the policy file declares; everything else is about keys that the service keeps, which are made
-/// and changed while it runs.
+/// `keys hash` is for keys that the policy file declares, which `get` and `list` show as well; everything else is about keys that
+/// the service keeps, which are made and changed while it runs.
 #[derive(Subcommand)]
 pub(super) enum Keys {
     Create(manage::Create),

@@ -1,4 +1,4 @@
-//! The commands that show keys.
+//! The commands that show keys, also those that the policy file declares.
 
 use clap::Args;
 
@@ -21,15 +21,19 @@ Examples:
 pub(in super::super) struct Get {
     /// Its name
     name: String,
+    /// Its team, where several declare a key of this name
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    team: String,
     #[command(flatten)]
     how: How,
 }
 
-/// Shows keys, when their secrets were last used, and what they spent.
+/// Shows keys of both kinds, when their secrets were last used, and what they spent.
 #[derive(Args)]
 #[command(
     after_help = "One line for each secret. During a rotation a key has two: when nobody uses the older one any more,
-it can go.
+it can go. A key that the policy file declares says `declared` there; its requests, tokens and costs are those of every key, but
+how often a secret came is counted for keys that the service keeps only.
 
 Exit codes: 0 shown, 2 failed.
 
@@ -47,7 +51,7 @@ pub(in super::super) struct List {
 
 impl Get {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let request = proto::GetKeyRequest { name: self.name };
+        let request = proto::GetKeyRequest { name: self.name, team: self.team };
         let answer = ask(&self.how, async |client| Ok(client.get_key(request).await?.into_inner()))?;
         print::key(screen, self.how.json, &answer.key.unwrap_or_default())
     }

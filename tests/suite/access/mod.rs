@@ -3,6 +3,7 @@
 mod audit;
 mod https;
 mod issuer;
+mod keys;
 mod process;
 mod provider;
 mod roles;

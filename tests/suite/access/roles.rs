@@ -202,7 +202,9 @@ async fn manage(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result
     }
     let name = create(&mut client, team).await;
     match rpc {
-        "GetKey" => client.get_key(by(token, proto::GetKeyRequest { name })).await.map(drop),
+        "GetKey" => {
+            client.get_key(by(token, proto::GetKeyRequest { name, ..Default::default() })).await.map(drop)
+        }
         "UpdateKey" => {
             let key = Some(proto::Key { name, ..Default::default() });
             let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
@@ -441,7 +443,7 @@ async fn of_a_key_out_of_reach_nothing_is_told() {
     let token = secret("team-admin");
     let mut refused = Vec::new();
     for name in [name.as_str(), "other-test-none"] {
-        let request = proto::GetKeyRequest { name: name.to_owned() };
+        let request = proto::GetKeyRequest { name: name.to_owned(), ..Default::default() };
         let status = client.get_key(by(&token, request)).await.unwrap_err();
         refused.push((status.code(), status.message().to_owned()));
     }
