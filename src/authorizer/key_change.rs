@@ -23,9 +23,12 @@ pub enum KeyError {
     /// Fields that cannot be.
     #[error("the key cannot be so")]
     Invalid(Vec<Breach>),
-    /// There is no key of this name.
-    #[error("there is no key `{0}` that was created here; keys in the policy file are changed there")]
+    /// There is no key of this name, neither here nor in the policy file.
+    #[error("there is no key `{0}`")]
     Unknown(String),
+    /// There is none of this name that could be changed here.
+    #[error("there is no key `{0}` that was created here; keys in the policy file are changed there")]
+    NotCreated(String),
     /// The key has no secret of this id.
     #[error("the key `{0}` has no live secret of this id")]
     UnknownSecret(Arc<str>),

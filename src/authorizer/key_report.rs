@@ -1,4 +1,4 @@
-//! Keys as they are looked at: with how often each secret was used, and what each key spent.
+//! Keys of both kinds as they are looked at: with how often each secret was used, and what each key spent.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -6,14 +6,15 @@ use std::{
 };
 
 use super::{
-    Authorizer, KeyError, Versioned,
+    AnyKey, Authorizer, KeyError, KeyPlace, Versioned,
     keys::{IN_USE_MS, Uses},
 };
 use crate::{
     domain::{
         Timestamp,
+        access::Scope,
         calendar::Days,
-        keys::{KeyRecord, KeyState, SecretId},
+        keys::{Breach, KeyState, SecretId},
     },
     store::{SecretUses, SpendAmounts, SpendKey, Store, use_slot},
 };
@@ -25,26 +26,24 @@ pub struct KeyQuery {
     pub team: String,
     /// The most keys.
     pub page_size: usize,
-    /// Continue after this name; empty: from the start.
-    pub after: String,
+    /// Continue after the key that stands or stood here; `None`: from the start.
+    pub after: Option<KeyPlace>,
 }
 
 /// One page of keys.
 #[derive(Clone, Debug)]
 pub struct KeyPage {
-    /// The keys, by name.
+    /// The keys, as they stand among all.
     pub keys: Vec<KeyReport>,
-    /// Continue after this name; `None`: the last page.
-    pub next_after: Option<Arc<str>>,
+    /// Continue after this one; `None`: the last page.
+    pub next_after: Option<KeyPlace>,
 }
 
 /// A key, its use and its spend.
 #[derive(Clone, Debug)]
 pub struct KeyReport {
-    /// The version of its record.
-    pub version: u64,
     /// The key.
-    pub record: Arc<KeyRecord>,
+    pub key: AnyKey,
     /// Whether it can be used.
     pub state: KeyState,
     /// The use of each secret, in their order.
@@ -66,7 +65,7 @@ pub struct SecretReport {
     pub requests_last_24_hours: u64,
 }
 
-/// What a key used, as recorded.
+/// What a key used, as recorded: by all keys of its name in its team.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyUsage {
     /// Requests today.
@@ -82,14 +81,46 @@ pub struct KeyUsage {
 }
 
 impl<S: Store + Clone> Authorizer<S> {
-    /// The key of this name.
+    /// The key of this name in `scope`: the created one, or else the one that a team declares; where several do, that of
+    /// `team`, which may be empty otherwise.
+    ///
+    /// # Errors
+    /// Where there is none, or several, or the store does not answer.
+    pub async fn get_key(&self, name: &str, team: &str, scope: &Scope) -> Result<KeyReport, KeyError> {
+        let wanted = |key: &AnyKey| scope.holds(key.team()) && (team.is_empty() || **key.team() == *team);
+        let created = match self.created_key(name).await {
+            Ok(key) => Some(AnyKey::Created(key)).filter(wanted),
+            Err(KeyError::NotCreated(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let found = match created {
+            Some(created) => vec![created],
+            None => self.declared_keys(name).into_iter().filter(wanted).collect(),
+        };
+        if found.len() > 1 {
+            let teams: Vec<String> = found.iter().map(|key| format!("`{}`", key.team())).collect();
+            let message = format!("the teams {} each have a key of this name; name one", teams.join(", "));
+            return Err(KeyError::Invalid(vec![Breach { field: "team", message }]));
+        }
+        self.reports(found).await?.pop().ok_or_else(|| KeyError::Unknown(name.to_owned()))
+    }
+
+    /// The created key of this name, without its use.
     ///
     /// # Errors
     /// Where there is none, or the store does not answer.
-    pub async fn get_key(&self, name: &str) -> Result<KeyReport, KeyError> {
+    pub async fn created_key(&self, name: &str) -> Result<Versioned, KeyError> {
         self.shared.read_registry(&self.store).await?;
-        let key = self.key(name)?;
-        self.report_key(key).await
+        self.key(name)
+    }
+
+    /// The keys of this name that the policy document declares, by team.
+    #[must_use]
+    pub fn declared_keys(&self, name: &str) -> Vec<AnyKey> {
+        let mut keys: Vec<_> =
+            AnyKey::declared_by(&self.policy()).filter(|key| **key.name() == *name).collect();
+        keys.sort_by_cached_key(AnyKey::place);
+        keys
     }
 
     /// A key that was just written, with its use.
@@ -97,78 +128,71 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where the store does not answer.
     pub async fn report_key(&self, key: Versioned) -> Result<KeyReport, KeyError> {
-        self.reports(vec![key]).await?.pop().ok_or(KeyError::Internal)
+        self.reports(vec![AnyKey::Created(key)]).await?.pop().ok_or(KeyError::Internal)
     }
 
     /// A key without its use, where that cannot be read.
     #[must_use]
-    pub fn bare_report(&self, Versioned { version, record, .. }: Versioned) -> KeyReport {
-        let now = self.store.now();
-        let secrets = record
-            .secrets
-            .iter()
-            .map(|secret| SecretReport { live: secret.is_live(now), ..SecretReport::default() })
-            .collect();
-        KeyReport { version, state: record.state(now), secrets, usage: KeyUsage::default(), record }
+    pub fn bare_report(&self, key: Versioned) -> KeyReport {
+        let key = AnyKey::Created(key);
+        key.report(self.store.now(), |_| SecretReport::default(), KeyUsage::default())
     }
 
-    /// The keys by name, page by page.
+    /// The keys of both kinds, page by page.
     ///
     /// # Errors
     /// Where the store does not answer.
     pub async fn list_keys(&self, query: &KeyQuery) -> Result<KeyPage, KeyError> {
         self.shared.read_registry(&self.store).await?;
-        let records = self.shared.registry.keys().into_iter();
-        let wanted = |record: &KeyRecord| {
-            *record.name > *query.after && (query.team.is_empty() || *record.team == *query.team)
+        let policy = self.policy();
+        let created = self.shared.registry.keys().into_iter();
+        let created =
+            created.map(|(version, record)| AnyKey::Created(Versioned { version, record, before: None }));
+        let wanted = |key: &AnyKey| {
+            query.after.as_ref().is_none_or(|after| key.place() > *after)
+                && (query.team.is_empty() || **key.team() == *query.team)
         };
-        let mut rest = records.filter(|(_, record)| wanted(record)).peekable();
-        let page: Vec<Versioned> = rest
-            .by_ref()
-            .take(query.page_size.max(1))
-            .map(|(version, record)| Versioned { version, record, before: None })
-            .collect();
-        let last = page.last().map(|key| Arc::clone(&key.record.name));
-        let next_after = last.filter(|_| rest.peek().is_some());
-        Ok(KeyPage { keys: self.reports(page).await?, next_after })
+        let mut keys: Vec<AnyKey> = created.chain(AnyKey::declared_by(&policy)).filter(wanted).collect();
+        keys.sort_by_cached_key(AnyKey::place);
+        let size = query.page_size.max(1);
+        let more = keys.len() > size;
+        keys.truncate(size);
+        let next_after = keys.last().filter(|_| more).map(AnyKey::place);
+        Ok(KeyPage { keys: self.reports(keys).await?, next_after })
     }
 
-    async fn reports(&self, keys: Vec<Versioned>) -> Result<Vec<KeyReport>, KeyError> {
+    async fn reports(&self, keys: Vec<AnyKey>) -> Result<Vec<KeyReport>, KeyError> {
         self.shared.write_uses(&self.store).await;
         let now = self.store.now();
         let today = self.policy().calendar.today(now);
-        let ids: Vec<SecretId> =
-            keys.iter().flat_map(|key| &key.record.secrets).map(|secret| secret.id).collect();
+        let ids: Vec<SecretId> = keys.iter().flat_map(AnyKey::secrets).map(|secret| secret.id).collect();
         let mut uses: Uses = HashMap::with_capacity(ids.len());
         for ids in ids.chunks(crate::store::MAX_USES) {
             uses.extend(ids.iter().copied().zip(self.store.uses(ids.to_vec()).await?));
         }
         let mut lines: HashMap<Arc<str>, Vec<(SpendKey, SpendAmounts)>> = HashMap::new();
-        for key in &keys {
-            let team = &key.record.team;
+        for team in keys.iter().map(AnyKey::team) {
             if !lines.contains_key(team) {
-                lines.insert(
-                    Arc::clone(team),
-                    self.store.spend(today.month_number(), Arc::clone(team)).await?,
-                );
+                let of_month = self.store.spend(today.month_number(), Arc::clone(team)).await?;
+                lines.insert(Arc::clone(team), of_month);
             }
         }
-        let mut usage = usage_by_key(lines.into_values().flatten(), &today);
-        let report = |Versioned { version, record, .. }: Versioned| KeyReport {
-            version,
-            state: record.state(now),
-            secrets: record
-                .secrets
-                .iter()
-                .map(|secret| SecretReport {
-                    live: secret.is_live(now),
-                    ..uses.get(&secret.id).map(|uses| secret_report(uses, &today, now)).unwrap_or_default()
-                })
-                .collect(),
-            usage: usage.remove(&(Arc::clone(&record.team), Arc::clone(&record.name))).unwrap_or_default(),
-            record,
+        let usage = usage_by_key(lines.into_values().flatten(), &today);
+        let of_secret = |id| uses.get(&id).map(|uses| secret_report(uses, &today, now)).unwrap_or_default();
+        let report = |key: AnyKey| {
+            let usage = usage.get(&(Arc::clone(key.team()), Arc::clone(key.name()))).cloned();
+            key.report(now, of_secret, usage.unwrap_or_default())
         };
         Ok(keys.into_iter().map(report).collect())
+    }
+}
+
+impl AnyKey {
+    fn report(self, now: Timestamp, uses: impl Fn(SecretId) -> SecretReport, usage: KeyUsage) -> KeyReport {
+        let secrets = self.secrets().iter();
+        let secrets =
+            secrets.map(|secret| SecretReport { live: secret.is_live(now), ..uses(secret.id) }).collect();
+        KeyReport { state: self.state(now), secrets, usage, key: self }
     }
 }
 

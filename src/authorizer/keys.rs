@@ -170,11 +170,11 @@ impl<S: Store + Clone> Authorizer<S> {
         Ok(changed)
     }
 
-    /// The key of this name, as this process knows it.
+    /// The created key of this name, as this process knows it.
     pub(super) fn key(&self, name: &str) -> Result<Versioned, KeyError> {
         match self.shared.registry.key(name)? {
             (version, Some(record)) => Ok(Versioned { version, record, before: None }),
-            (_, None) => Err(KeyError::Unknown(name.to_owned())),
+            (_, None) => Err(KeyError::NotCreated(name.to_owned())),
         }
     }
 

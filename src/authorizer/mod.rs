@@ -1,5 +1,6 @@
 //! The hot path: policy → reserve → decision; price → settle.
 
+mod any_key;
 mod charge;
 mod decision_log;
 mod key_change;
@@ -19,6 +20,7 @@ use thiserror::Error;
 
 use self::ticket::Ticket;
 pub use self::{
+    any_key::{AnyKey, KeyPlace},
     decision_log::DecisionLog,
     key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned},
     key_report::{KeyPage, KeyQuery, KeyReport, KeyUsage, SecretReport},

@@ -259,6 +259,13 @@ pub(super) fn key(key: &proto::Key) -> Value {
             "monthlyBudget": money(limits.monthly_budget.as_ref()),
         }))
     };
+    let bound = |bound: &proto::KeyBound| {
+        json!({
+            "limitId": bound.limit_id,
+            "quantity": bound.quantity().as_str_name(),
+            "limit": int(bound.limit),
+        })
+    };
     let usage = |usage: &proto::KeyUsage| {
         set(json!({
             "requestsToday": int(usage.requests_today),
@@ -280,6 +287,8 @@ pub(super) fn key(key: &proto::Key) -> Value {
         "secrets": list(&key.secrets, secret),
         "usage": key.usage.as_ref().map(usage),
         "etag": key.etag,
+        "origin": key.origin().as_str_name(),
+        "otherLimits": list(&key.other_limits, bound),
     }))
 }
 

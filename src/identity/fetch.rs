@@ -1,6 +1,6 @@
 //! Asks an issuer for its keys: two small documents over HTTPS, each with a bound, and a deadline over both.
 
-use std::{io, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
@@ -28,7 +28,7 @@ const MAX_KEYS: usize = 100;
 pub(super) enum FetchError {
     #[error("no answer within {DEADLINE:?}")]
     Deadline,
-    #[error("`{0}` is no URL that is asked: https, or http where the issuer is on loopback")]
+    #[error("`{0}` is no URL that is asked: https, or http where the issuer's own is")]
     Url(String),
     #[error("the system's certificates cannot be read: {0}")]
     Roots(io::Error),
@@ -95,7 +95,7 @@ where
         .pool_max_idle_per_host(0)
         .build::<_, Empty<bytes::Bytes>>(connector);
     let unreachable = |reason: String| FetchError::Unreachable { url: url.to_owned(), reason };
-    let answer = client.get(uri).await.map_err(|error| unreachable(error.to_string()))?;
+    let answer = client.get(uri).await.map_err(|error| unreachable(cause(&error)))?;
     if !answer.status().is_success() {
         return Err(FetchError::Status { url: url.to_owned(), status: answer.status().as_u16() });
     }
@@ -103,4 +103,17 @@ where
     let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
     let body = body.map_err(|error| malformed(error.to_string()))?.to_bytes();
     serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))
+}
+
+/// What is at the root of `error`, where the client itself only says that it could not connect; and what may help.
+fn cause(error: &(dyn Error + 'static)) -> String {
+    let mut root = error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    let cause = root.to_string();
+    match cause.contains("UnknownIssuer") {
+        true => format!("{cause}; trust its CA through SSL_CERT_FILE"),
+        false => cause,
+    }
 }

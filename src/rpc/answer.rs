@@ -204,7 +204,7 @@ const fn measure(measure: Measure) -> proto::Quantity {
     }
 }
 
-const fn quantity(quantity: Quantity) -> proto::Quantity {
+pub(super) const fn quantity(quantity: Quantity) -> proto::Quantity {
     match quantity {
         Quantity::Requests => proto::Quantity::Requests,
         Quantity::Tokens => proto::Quantity::Tokens,

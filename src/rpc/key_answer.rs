@@ -1,14 +1,15 @@
 //! Keys on the wire.
 
 use super::{
-    answer::{int, money, timestamp},
+    answer::{int, money, quantity, timestamp},
     parse::PAGE_AFTER,
     proto::{self, ListKeysResponse},
 };
 use crate::{
-    authorizer::{KeyPage, KeyReport, KeyUsage, SecretReport},
+    authorizer::{AnyKey, KeyPage, KeyPlace, KeyReport, KeyUsage, SecretReport, Versioned},
     domain::{
         keys::{KeyLimits, KeySecret, KeyState},
+        limit::Limit,
         request::Operation,
     },
 };
@@ -17,31 +18,61 @@ use crate::{
 pub(super) fn page(page: KeyPage) -> ListKeysResponse {
     ListKeysResponse {
         keys: page.keys.into_iter().map(key).collect(),
-        next_page_token: page.next_after.map(|name| format!("{PAGE_AFTER}{name}")).unwrap_or_default(),
+        next_page_token: page.next_after.as_ref().map(token).unwrap_or_default(),
     }
+}
+
+/// None of its parts can hold the separator.
+fn token(KeyPlace { name, team, declared }: &KeyPlace) -> String {
+    format!("{PAGE_AFTER}{name}/{team}/{declared}")
 }
 
 /// A key.
 pub(super) fn key(report: KeyReport) -> proto::Key {
-    let KeyReport { version, record, state, secrets, usage } = report;
+    let KeyReport { key, state, secrets, usage } = report;
     let state = match state {
         KeyState::Active => proto::KeyState::Active,
         KeyState::Expired => proto::KeyState::Expired,
         KeyState::Revoked => proto::KeyState::Revoked,
     };
-    proto::Key {
-        name: record.name.to_string(),
-        team: record.team.to_string(),
-        labels: record.labels.clone().into_iter().collect(),
-        limits: Some(limits(&record.limits)),
+    let of_both = proto::Key {
+        name: key.name().to_string(),
+        team: key.team().to_string(),
         state: state.into(),
-        create_time: Some(timestamp(record.created_at)),
-        expire_time: record.expires_at.map(timestamp),
-        revoke_time: record.revoked_at.map(timestamp),
-        secrets: record.secrets.iter().zip(&secrets).map(|(kept, report)| secret(kept, report)).collect(),
         usage: Some(used(usage)),
-        etag: version.to_string(),
+        ..proto::Key::default()
+    };
+    match &key {
+        AnyKey::Created(Versioned { version, record, .. }) => proto::Key {
+            labels: record.labels.clone().into_iter().collect(),
+            limits: Some(limits(&record.limits)),
+            create_time: Some(timestamp(record.created_at)),
+            expire_time: record.expires_at.map(timestamp),
+            revoke_time: record.revoked_at.map(timestamp),
+            secrets: record.secrets.iter().zip(&secrets).map(|(kept, report)| secret(kept, report)).collect(),
+            etag: version.to_string(),
+            origin: proto::KeyOrigin::Created.into(),
+            ..of_both
+        },
+        AnyKey::Declared(_, key) => {
+            let (own, others) = KeyLimits::of_declared(key);
+            proto::Key {
+                limits: Some(limits(&own)),
+                expire_time: key.expires_at.map(timestamp),
+                origin: proto::KeyOrigin::Declared.into(),
+                other_limits: others.into_iter().filter_map(bound).collect(),
+                ..of_both
+            }
+        }
     }
+}
+
+fn bound(limit: &Limit) -> Option<proto::KeyBound> {
+    Some(proto::KeyBound {
+        limit_id: limit.id.to_string(),
+        quantity: quantity(limit.quantity).into(),
+        limit: int(limit.bound?),
+    })
 }
 
 fn limits(limits: &KeyLimits) -> proto::KeyLimits {

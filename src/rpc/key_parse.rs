@@ -7,12 +7,12 @@ use tonic::Status;
 
 use super::{
     google_type::Money,
-    parse::{DEFAULT_PAGE, MAX_PAGE, MAX_TEAM_BYTES},
+    parse::{DEFAULT_PAGE, MAX_PAGE, MAX_TEAM_BYTES, PAGE_AFTER},
     proto,
     status::FieldErrors,
 };
 use crate::{
-    authorizer::{KeyChange, KeyQuery, NewKey, Replaced},
+    authorizer::{KeyChange, KeyPlace, KeyQuery, NewKey, Replaced},
     domain::{
         MAX_AMOUNT, Timestamp,
         keys::{KeyLimits, SecretId, is_mistyped},
@@ -71,11 +71,12 @@ pub(super) fn create(request: proto::CreateKeyRequest) -> Result<NewKey, Status>
     errors.or(new)
 }
 
-/// The name of a key.
-pub(super) fn name(name: String) -> Result<String, Status> {
+/// The name of a key, and its team, where that is given.
+pub(super) fn get(request: proto::GetKeyRequest) -> Result<(String, String), Status> {
     let mut errors = FieldErrors::default();
-    let name = errors.text("name", name, 1, MAX_NAME_BYTES);
-    errors.or(name)
+    let name = errors.text("name", request.name, 1, MAX_NAME_BYTES);
+    let team = errors.text("team", request.team, 0, MAX_TEAM_BYTES);
+    errors.or((name, team))
 }
 
 /// A well-formed `ListKeysRequest`.
@@ -87,7 +88,7 @@ pub(super) fn list(request: proto::ListKeysRequest) -> Result<KeyQuery, Status> 
             0 => DEFAULT_PAGE,
             size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
         },
-        after: errors.page("page_token", &request.page_token),
+        after: errors.place("page_token", &request.page_token),
     };
     errors.or(query)
 }
@@ -167,6 +168,23 @@ pub(super) fn revoke(request: proto::RevokeKeyRequest) -> Result<Revocation, Sta
 impl FieldErrors {
     fn or<T>(self, value: T) -> Result<T, Status> {
         if self.is_empty() { Ok(value) } else { Err(self.into_status()) }
+    }
+
+    /// The key after which a page begins.
+    fn place(&mut self, field: &str, token: &str) -> Option<KeyPlace> {
+        if token.is_empty() {
+            return None;
+        }
+        let place = token.strip_prefix(PAGE_AFTER).and_then(|place| {
+            let mut parts = place.splitn(3, '/');
+            let name = parts.next().filter(|name| (1..=MAX_NAME_BYTES).contains(&name.len()))?;
+            let team = parts.next().filter(|team| (1..=MAX_TEAM_BYTES).contains(&team.len()))?;
+            Some(KeyPlace { name: name.into(), team: team.into(), declared: parts.next()?.parse().ok()? })
+        });
+        if place.is_none() {
+            self.add(field, "not the `next_page_token` of an earlier answer");
+        }
+        place
     }
 
     fn limits(&mut self, limits: proto::KeyLimits) -> KeyLimits {

@@ -71,17 +71,24 @@ fn kept(record: &KeyRecord) -> Value {
 }
 
 impl<S: Store + Clone> KeyRpc<S> {
-    /// Whether the caller may `permission` the key called `name`. Of a key out of reach nothing is told, not even whether
-    /// there is one.
+    /// Whether the caller may `permission` the created key called `name`. Of a key out of reach nothing is told, not even
+    /// whether there is one.
     async fn reaches(&self, scope: &Scope, name: &str, permission: Permission) -> Result<(), Status> {
         if *scope == Scope::All {
             return Ok(());
         }
-        match self.authorizer.get_key(name).await {
-            Ok(report) => access::within(scope, &report.record.team, permission),
-            Err(KeyError::Unknown(_)) => access::within(scope, "", permission),
+        match self.authorizer.created_key(name).await {
+            Ok(key) => access::within(scope, &key.record.team, permission),
+            Err(KeyError::NotCreated(_)) if !self.is_declared(scope, name) => {
+                Err(access::other_team(permission))
+            }
+            // Whom a declared key concerns is told that it is changed elsewhere.
             Err(error) => Err(status::key_failure(&error)),
         }
+    }
+
+    fn is_declared(&self, scope: &Scope, name: &str) -> bool {
+        self.authorizer.declared_keys(name).iter().any(|key| scope.holds(key.team()))
     }
 
     /// Makes a change and records it.
@@ -123,9 +130,13 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
 
     async fn get_key(&self, request: Request<GetKeyRequest>) -> Result<Response<GetKeyResponse>, Status> {
         let scope = access::scope(request.extensions(), Permission::ReadKeys)?;
-        let name = key_parse::name(request.into_inner().name)?;
-        self.reaches(&scope, &name, Permission::ReadKeys).await?;
-        let report = self.authorizer.get_key(&name).await.map_err(|error| status::key_failure(&error))?;
+        let (name, team) = key_parse::get(request.into_inner())?;
+        let found = self.authorizer.get_key(&name, &team, &scope).await;
+        let report = found.map_err(|error| match error {
+            // One out of reach is refused alike.
+            KeyError::Unknown(_) if scope != Scope::All => access::other_team(Permission::ReadKeys),
+            error => status::key_failure(&error),
+        })?;
         Ok(Response::new(GetKeyResponse { key: Some(key_answer::key(report)) }))
     }
 

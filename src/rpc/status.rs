@@ -142,7 +142,7 @@ pub(super) fn key_failure(error: &KeyError) -> Status {
             breaches.iter().for_each(|breach| errors.add(breach.field, breach.message.clone()));
             errors.into_status()
         }
-        KeyError::Unknown(_) => with(Code::NotFound, "UNKNOWN_KEY"),
+        KeyError::Unknown(_) | KeyError::NotCreated(_) => with(Code::NotFound, "UNKNOWN_KEY"),
         KeyError::UnknownSecret(_) => with(Code::NotFound, "UNKNOWN_SECRET"),
         KeyError::Exists(_) => with(Code::AlreadyExists, "KEY_EXISTS"),
         KeyError::Changed(_) => with(Code::Aborted, "KEY_CHANGED"),

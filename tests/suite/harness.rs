@@ -326,7 +326,8 @@ impl Process {
             let deadline = format!("--store-deadline-ms={}", deadline.as_millis());
             let admin = format!("--admin={}", free_port());
             let store = format!("--store={store}");
-            if let Some(process) = Self::spawn(directory, policy_text, &[&store, &deadline, &admin]).await {
+            let arguments = [&*store, &deadline, &admin];
+            if let Some(process) = Self::spawn(directory, policy_text, &arguments, &[]).await {
                 return process;
             }
         }
@@ -335,8 +336,18 @@ impl Process {
 
     /// Starts the server on the embedded store with more arguments.
     pub(crate) async fn start_arguments(directory: &Path, policy_text: &str, arguments: &[&str]) -> Self {
+        Self::start_environment(directory, policy_text, arguments, &[]).await
+    }
+
+    /// The same with more in its environment.
+    pub(crate) async fn start_environment(
+        directory: &Path,
+        policy_text: &str,
+        arguments: &[&str],
+        variables: &[(&str, &Path)],
+    ) -> Self {
         for _ in 0..5 {
-            if let Some(process) = Self::spawn(directory, policy_text, arguments).await {
+            if let Some(process) = Self::spawn(directory, policy_text, arguments, variables).await {
                 return process;
             }
         }
@@ -344,7 +355,12 @@ impl Process {
     }
 
     /// `None` where another process has the port.
-    async fn spawn(directory: &Path, policy_text: &str, arguments: &[&str]) -> Option<Self> {
+    async fn spawn(
+        directory: &Path,
+        policy_text: &str,
+        arguments: &[&str],
+        variables: &[(&str, &Path)],
+    ) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let policy = directory.join("policy.toml");
@@ -359,6 +375,10 @@ impl Process {
             // All that is written about requests, so that tests see what is not to be in it.
             .args(["--log", "info,tollgate=debug"])
             .env_remove("TOLLGATE_CONFIG")
+            // Whom this machine trusts is no part of a test.
+            .env_remove("SSL_CERT_FILE")
+            .env_remove("SSL_CERT_DIR")
+            .envs(variables.iter().copied())
             .current_dir(directory)
             .stdin(Stdio::null())
             .stdout(to_log.try_clone().unwrap())

@@ -1,4 +1,4 @@
-//! The commands about keys that the service keeps.
+//! The commands that make, change and end keys that the service keeps.
 
 use std::time::Duration;
 
@@ -11,9 +11,6 @@ use super::{
     print,
 };
 use crate::rpc::{google_type::Money, proto};
-
-/// The keys asked for at a time.
-const PAGE: i32 = 200;
 
 /// Makes a key and prints its secret, this once.
 #[derive(Args)]
@@ -39,39 +36,6 @@ pub(in super::super) struct Create {
     /// Print nothing but the secret
     #[arg(long, conflicts_with = "json")]
     secret_only: bool,
-    #[command(flatten)]
-    how: How,
-}
-
-/// Shows one key.
-#[derive(Args)]
-#[command(after_help = "Exit codes: 0 shown, 2 failed.
-
-Examples:
-  tollgate keys get chatbot-prod-web")]
-pub(in super::super) struct Get {
-    /// Its name
-    name: String,
-    #[command(flatten)]
-    how: How,
-}
-
-/// Shows keys, when their secrets were last used, and what they spent.
-#[derive(Args)]
-#[command(
-    after_help = "One line for each secret. During a rotation a key has two: when nobody uses the older one any more,
-it can go.
-
-Exit codes: 0 shown, 2 failed.
-
-Examples:
-  tollgate keys list
-  tollgate keys list --team chatbot --json | jq '.keys[] | {name, usage}'"
-)]
-pub(in super::super) struct List {
-    /// Those of one team only
-    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
-    team: String,
     #[command(flatten)]
     how: How,
 }
@@ -143,12 +107,12 @@ pub(in super::super) struct Revoke {
 
 /// Which service to ask, and how to show its answer.
 #[derive(Args)]
-struct How {
+pub(super) struct How {
     #[command(flatten)]
     connection: Connection,
     /// Print the answer as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// What a key may do.
@@ -268,7 +232,7 @@ fn end(text: &str) -> Result<prost_types::Timestamp, String> {
 }
 
 /// Asks the service.
-fn ask<T>(
+pub(super) fn ask<T>(
     how: &How,
     call: impl AsyncFnOnce(&mut KeyClient) -> Result<T, tonic::Status>,
 ) -> Result<T, Failure> {
@@ -291,33 +255,6 @@ impl Create {
         let answer = ask(&self.how, async |client| Ok(client.create_key(request).await?.into_inner()))?;
         let how = (self.how.json, self.secret_only);
         print::made(screen, how, &answer.key.unwrap_or_default(), &answer.secret)
-    }
-}
-
-impl Get {
-    pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let request = proto::GetKeyRequest { name: self.name };
-        let answer = ask(&self.how, async |client| Ok(client.get_key(request).await?.into_inner()))?;
-        print::key(screen, self.how.json, &answer.key.unwrap_or_default())
-    }
-}
-
-impl List {
-    pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let mut request =
-            proto::ListKeysRequest { team: self.team, page_size: PAGE, page_token: String::new() };
-        let keys = ask(&self.how, async |client| {
-            let mut keys = Vec::new();
-            loop {
-                let page = client.list_keys(request.clone()).await?.into_inner();
-                keys.extend(page.keys);
-                if page.next_page_token.is_empty() {
-                    return Ok(keys);
-                }
-                request.page_token = page.next_page_token;
-            }
-        })?;
-        print::keys(screen, self.how.json, &keys)
     }
 }
 

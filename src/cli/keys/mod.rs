@@ -3,6 +3,7 @@
 mod hash;
 mod manage;
 mod print;
+mod show;
 
 use clap::Subcommand;
 
@@ -15,13 +16,13 @@ use super::{
 
 /// Makes, shows, changes and ends virtual keys.
 ///
-/// `keys hash` is for keys that the policy file declares; everything else is about keys that the service keeps, which are made
-/// and changed while it runs.
+/// `keys hash` is for keys that the policy file declares, which `get` and `list` show as well; everything else is about keys that
+/// the service keeps, which are made and changed while it runs.
 #[derive(Subcommand)]
 pub(super) enum Keys {
     Create(manage::Create),
-    Get(manage::Get),
-    List(manage::List),
+    Get(show::Get),
+    List(show::List),
     Update(manage::Update),
     Rotate(manage::Rotate),
     Revoke(manage::Revoke),

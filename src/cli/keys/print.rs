@@ -10,7 +10,7 @@ use super::{
     },
     Exit, Failure, Screen,
 };
-use crate::rpc::proto::{self, KeyState};
+use crate::rpc::proto::{self, KeyOrigin, KeyState};
 
 /// A key and its secret, which is shown this once.
 pub(super) fn made(
@@ -51,8 +51,10 @@ pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: &[proto::Key]) -> R
         "SECRET",
         "ENDS",
         "LAST USE",
-        ">TODAY",
+        ">USES TODAY",
         ">24 H",
+        ">REQUESTS TODAY",
+        ">TOKENS TODAY",
         ">COST TODAY",
         ">COST MONTH",
         "TOP MODEL",
@@ -60,33 +62,52 @@ pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: &[proto::Key]) -> R
     for key in keys {
         let usage = key.usage.clone().unwrap_or_default();
         let (style, state) = state(key.state());
+        // Only in its first line.
         let mut of_key = [
             key.name.clone(),
             state.to_owned(),
+            count(usage.requests_today),
+            count(usage.tokens_today),
             text::money(usage.cost_today.as_ref()),
             text::money(usage.cost_this_month.as_ref()),
             usage.top_model,
         ];
-        let usable = key.state() == KeyState::Active;
-        for secret in key.secrets.iter().rev().filter(|secret| usable && secret.live) {
-            let [name, state, cost_today, cost_month, model] = std::mem::take(&mut of_key);
-            let [ends, last] = [&secret.end_time, &secret.last_use_time].map(instant);
-            let [today, day] = [secret.requests_today, secret.requests_last_24_hours].map(count);
-            let id = secret.secret_id.clone();
-            table.row(style, [name, state, id, ends, last, today, day, cost_today, cost_month, model]);
-        }
-        if !of_key[0].is_empty() {
-            let [name, state, cost_today, cost_month, model] = of_key;
-            let none = || "-".to_owned();
+        for [secret, ends, last, today, day] in secrets(key) {
+            let [name, state, requests, tokens, cost_today, cost_month, model] = std::mem::take(&mut of_key);
             table.row(
                 style,
-                [name, state, none(), none(), none(), none(), none(), cost_today, cost_month, model],
+                [
+                    name, state, secret, ends, last, today, day, requests, tokens, cost_today, cost_month,
+                    model,
+                ],
             );
         }
     }
     let colour = screen.colour;
     table.write(screen, "", colour)?;
     Ok(Exit::Done)
+}
+
+/// The secrets of a key that can be used, the newest first; what stands in their place, where there are none.
+fn secrets(key: &proto::Key) -> Vec<[String; 5]> {
+    let none = || "-".to_owned();
+    let usable = key.state() == KeyState::Active;
+    let live = key.secrets.iter().rev().filter(|secret| usable && secret.live);
+    let mut shown: Vec<_> = live
+        .map(|secret| {
+            let [ends, last] = [&secret.end_time, &secret.last_use_time].map(instant);
+            let [today, day] = [secret.requests_today, secret.requests_last_24_hours].map(count);
+            [secret.secret_id.clone(), ends, last, today, day]
+        })
+        .collect();
+    if shown.is_empty() {
+        let (secret, ends) = match is_declared(key) {
+            true => ("declared".to_owned(), instant(&key.expire_time)),
+            false => (none(), none()),
+        };
+        shown.push([secret, ends, none(), none(), none()]);
+    }
+    shown
 }
 
 fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
@@ -101,8 +122,12 @@ fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
     let or_the_teams = |text: String| if text.is_empty() { "the team's".to_owned() } else { text };
     let amount = |value: Option<i64>| value.map_or_else(|| "the team's".to_owned(), count);
     let budget = limits.monthly_budget.as_ref();
-    let lines = [
+    let may = [
         ("team", key.team.clone()),
+        (
+            "declared",
+            if is_declared(key) { "in the policy file, where it is changed" } else { "" }.to_owned(),
+        ),
         ("labels", labels.join(", ")),
         ("models", or_the_teams(limits.models.join(", "))),
         ("operations", or_the_teams(operations.join(", "))),
@@ -113,6 +138,13 @@ fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
             "month's budget",
             budget.map_or_else(|| "the team's".to_owned(), |budget| text::money(Some(budget))),
         ),
+    ];
+    // By their names in the policy file, where people know them from.
+    let may_also = key.other_limits.iter().map(|bound| {
+        let name = bound.limit_id.rsplit('.').next().unwrap_or_default();
+        (name, text::amount(bound.quantity(), bound.limit))
+    });
+    let did = [
         ("created", instant(&key.create_time)),
         ("expires", instant(&key.expire_time)),
         ("revoked", instant(&key.revoke_time)),
@@ -127,9 +159,14 @@ fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
         ),
         ("top model", usage.top_model),
     ];
-    for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty() && value != "-") {
+    let lines = may.into_iter().chain(may_also).chain(did);
+    for (name, value) in lines.filter(|(_, value)| !value.is_empty() && value != "-") {
         writeln!(screen, "  {name:<16} {value}")?;
     }
+    if is_declared(key) { Ok(()) } else { describe_secrets(screen, key) }
+}
+
+fn describe_secrets(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
     let mut table = Table::new(&["SECRET", "STATE", "CREATED", "ENDS", "LAST USE", ">TODAY", ">24 H"]);
     for secret in key.secrets.iter().rev() {
         let (style, state) = if secret.live { (Style::Plain, "live") } else { (Style::Dim, "ended") };
@@ -139,7 +176,12 @@ fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
         table.row(style, [secret.secret_id.clone(), state.to_owned(), created, ends, last, today, day]);
     }
     writeln!(screen)?;
+    let colour = screen.colour;
     table.write(screen, "  ", colour)
+}
+
+fn is_declared(key: &proto::Key) -> bool {
+    key.origin() == KeyOrigin::Declared
 }
 
 fn state(state: KeyState) -> (Style, &'static str) {

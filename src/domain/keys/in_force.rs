@@ -114,6 +114,37 @@ impl CreatedKeys {
     }
 }
 
+impl KeyLimits {
+    /// The limits of a declared key as a created one would have them, and those of kinds that a created one has not.
+    #[must_use]
+    pub fn of_declared(key: &Key) -> (Self, Vec<&Limit>) {
+        let mut own = Self {
+            models: key.models.clone().unwrap_or_default(),
+            operations: key.operations.clone().unwrap_or_default(),
+            max_output_tokens: key.max_output_tokens,
+            ..Self::default()
+        };
+        let mut others = Vec::new();
+        for limit in &key.limits {
+            match (limit.quantity, limit.window) {
+                (Quantity::NanoUsd, Window::Calendar(Period::Month)) => {
+                    own.monthly_budget = limit.bound.and_then(NanoUsd::new);
+                }
+                (Quantity::Requests, Window::Sliding(Span::Minute)) => own.requests_per_minute = limit.bound,
+                (Quantity::Tokens, Window::Sliding(Span::Minute)) => own.tokens_per_minute = limit.bound,
+                _ => others.push(limit),
+            }
+        }
+        // An empty list permits nothing in the document; here it would mean all that the team has.
+        if key.models.as_ref().is_some_and(Vec::is_empty)
+            || key.operations.as_ref().is_some_and(Vec::is_empty)
+        {
+            own.requests_per_minute = Some(0);
+        }
+        (own, others)
+    }
+}
+
 /// A created key as a declared one would be, with its limits where those of a declared one would stand.
 fn key(record: &KeyRecord) -> Key {
     let KeyLimits {
@@ -143,5 +174,72 @@ fn key(record: &KeyRecord) -> Key {
         max_output_tokens: *max_output_tokens,
         expires_at: record.expires_at,
         limits: limits.into_iter().flatten().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::request::Operation;
+
+    fn record(limits: KeyLimits) -> KeyRecord {
+        KeyRecord {
+            name: "t-prod-web".into(),
+            team: "t".into(),
+            labels: Default::default(),
+            limits,
+            created_at: Timestamp(1),
+            expires_at: None,
+            revoked_at: None,
+            secrets: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn limits_are_the_same_whoever_makes_the_key() {
+        let limits = KeyLimits {
+            models: vec!["openai/*".parse().unwrap()],
+            operations: vec![Operation::Chat],
+            requests_per_minute: Some(1),
+            tokens_per_minute: Some(2),
+            max_output_tokens: Some(3),
+            monthly_budget: NanoUsd::new(4),
+        };
+        for limits in [limits, KeyLimits::default()] {
+            assert_eq!(KeyLimits::of_declared(&key(&record(limits.clone()))), (limits, Vec::new()));
+        }
+    }
+
+    #[test]
+    fn of_a_declared_key_no_limit_is_left_out() {
+        let subject = Subject::key("t", "t-prod-web");
+        let limit = |quantity, window| Limit {
+            bound: Some(7),
+            ..subject.limit("teams.t.keys.t-prod-web.x".into(), quantity, window)
+        };
+        let minute = limit(Quantity::Requests, Window::Sliding(Span::Minute));
+        let others = [
+            limit(Quantity::Requests, Window::Sliding(Span::Hour)),
+            limit(Quantity::NanoUsd, Window::Calendar(Period::Day)),
+            limit(Quantity::RequestsInFlight, Window::InFlight),
+            limit(Quantity::AudioMilliseconds, Window::Sliding(Span::Minute)),
+        ];
+        let limits = std::iter::once(&minute).chain(&others).cloned().collect();
+        let declared = Key { limits, ..key(&record(KeyLimits::default())) };
+        let (own, shown) = KeyLimits::of_declared(&declared);
+        assert_eq!(own, KeyLimits { requests_per_minute: Some(7), ..KeyLimits::default() });
+        assert_eq!(shown, others.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_key_that_may_use_nothing_is_not_shown_as_one_that_may_use_all() {
+        let unlimited = || key(&record(KeyLimits::default()));
+        for declared in [
+            Key { models: Some(Vec::new()), ..unlimited() },
+            Key { operations: Some(Vec::new()), ..unlimited() },
+        ] {
+            assert_eq!(KeyLimits::of_declared(&declared).0.requests_per_minute, Some(0));
+        }
+        assert_eq!(KeyLimits::of_declared(&unlimited()).0, KeyLimits::default());
     }
 }

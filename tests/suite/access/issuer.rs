@@ -12,11 +12,18 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair},
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
+
+use crate::tls::certificates::Pair;
 
 /// A key to sign with, and what is published of it.
 pub(super) struct SigningKey {
@@ -63,9 +70,11 @@ pub(super) enum Mood {
     Answers,
     Hangs,
     Fails,
+    /// To where the same is to be had, without TLS.
     Redirects,
     Floods,
     NamesAnother,
+    KeysWithoutTls,
 }
 
 /// A running issuer.
@@ -74,6 +83,8 @@ pub(super) struct Issuer(Arc<State>);
 
 struct State {
     url: String,
+    /// Where it answers without TLS; for an issuer that has none, its URL.
+    plain_url: String,
     keys: Mutex<Vec<Value>>,
     mood: Mutex<Mood>,
     asked: AtomicUsize,
@@ -81,21 +92,52 @@ struct State {
 
 impl Issuer {
     pub(super) async fn start(keys: &[&SigningKey]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = bind().await;
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let issuer = Self::new(url.clone(), url, keys);
+        issuer.listen(listener, None);
+        issuer
+    }
+
+    /// Starts one over HTTPS that shows the certificate of `pair`. It answers without TLS as well, on another port.
+    pub(super) async fn start_https(keys: &[&SigningKey], pair: &Pair) -> Self {
+        let (listener, plain) = (bind().await, bind().await);
+        let url = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let issuer = Self::new(url, format!("http://{}", plain.local_addr().unwrap()), keys);
+        issuer.listen(listener, Some(acceptor(pair)));
+        issuer.listen(plain, None);
+        issuer
+    }
+
+    fn new(url: String, plain_url: String, keys: &[&SigningKey]) -> Self {
         let issuer = Self(Arc::new(State {
-            url: format!("http://{}", listener.local_addr().unwrap()),
+            url,
+            plain_url,
             keys: Mutex::default(),
             mood: Mutex::new(Mood::Answers),
             asked: AtomicUsize::new(0),
         }));
         issuer.publish(keys);
-        let serving = issuer.clone();
+        issuer
+    }
+
+    fn listen(&self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        let issuer = self.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serving.clone().answer(stream));
+                let (issuer, tls) = (issuer.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => issuer.answer(stream, &issuer.0.plain_url).await,
+                        Some(tls) => {
+                            // Who does not trust the certificate hangs up.
+                            let Ok(stream) = tls.accept(stream).await else { return };
+                            issuer.answer(stream, issuer.url()).await;
+                        }
+                    }
+                });
             }
         });
-        issuer
     }
 
     pub(super) fn url(&self) -> &str {
@@ -135,7 +177,8 @@ impl Issuer {
         key.sign(&claims)
     }
 
-    async fn answer(self, mut stream: TcpStream) {
+    /// Answers one request, which came to the URL `here`.
+    async fn answer(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin, here: &str) {
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
             let mut buffer = [0; 1024];
@@ -146,13 +189,16 @@ impl Issuer {
         }
         let text = String::from_utf8(request).unwrap();
         let mood = *self.0.mood.lock().unwrap();
-        let (url, is_keys) = (self.url().to_owned(), text.starts_with("GET /keys "));
+        let (url, plain_url, is_keys) = (self.url(), &self.0.plain_url, text.starts_with("GET /keys "));
         if is_keys {
             self.0.asked.fetch_add(1, Ordering::SeqCst);
         }
         let body = match (is_keys, mood) {
             (false, Mood::NamesAnother) => {
                 json!({ "issuer": "https://another", "jwks_uri": format!("{url}/keys") })
+            }
+            (false, Mood::KeysWithoutTls) => {
+                json!({ "issuer": url, "jwks_uri": format!("{plain_url}/keys") })
             }
             (false, _) => json!({ "issuer": url, "jwks_uri": format!("{url}/keys") }),
             (true, Mood::Floods) => json!({ "keys": [], "flood": "x".repeat(300_000) }),
@@ -162,11 +208,26 @@ impl Issuer {
             // The connection stays open and says nothing.
             Mood::Hangs => return std::future::pending().await,
             Mood::Fails => "HTTP/1.1 500 No\r\n".to_owned(),
-            Mood::Redirects if !is_keys => format!("HTTP/1.1 302 There\r\nlocation: {url}/there\r\n"),
+            Mood::Redirects if !is_keys && here == url => {
+                format!("HTTP/1.1 302 There\r\nlocation: {plain_url}/there\r\n")
+            }
             _ => "HTTP/1.1 200 OK\r\n".to_owned(),
         };
         let body = body.to_string();
         let answer = format!("{head}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
         let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.shutdown().await;
     }
+}
+
+async fn bind() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.unwrap()
+}
+
+fn acceptor(pair: &Pair) -> TlsAcceptor {
+    let cert = CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    TlsAcceptor::from(Arc::new(config.with_no_client_auth().with_single_cert(vec![cert], key).unwrap()))
 }

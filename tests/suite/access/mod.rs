@@ -1,7 +1,9 @@
 //! Who may ask what: each role before each RPC, tokens that are not what they seem, and issuers that do not answer.
 
 mod audit;
+mod https;
 mod issuer;
+mod keys;
 mod process;
 mod provider;
 mod roles;

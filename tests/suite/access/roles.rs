@@ -274,7 +274,7 @@ async fn of_a_key_out_of_reach_nothing_is_told() {
     let token = secret("team-admin");
     let mut refused = Vec::new();
     for name in [name.as_str(), "other-test-none"] {
-        let request = proto::GetKeyRequest { name: name.to_owned() };
+        let request = proto::GetKeyRequest { name: name.to_owned(), ..Default::default() };
         let status = client.get_key(by(&token, request)).await.unwrap_err();
         refused.push((status.code(), status.message().to_owned()));
     }

@@ -42,7 +42,7 @@ async fn a_virtual_key_is_rotated_under_load_without_a_failed_request() {
     goes_on().await;
     mount(&file, &new);
     goes_on().await;
-    let get = GetKeyRequest { name: NAME.to_owned() };
+    let get = GetKeyRequest { name: NAME.to_owned(), ..Default::default() };
     let [first, second] =
         keys.get_key(get).await.unwrap().into_inner().key.unwrap().secrets.try_into().unwrap();
     assert!(first.live && second.live, "{first:?} {second:?}");

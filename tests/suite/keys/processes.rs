@@ -109,7 +109,13 @@ async fn a_change_is_in_force_on_three_replicas_within_the_bound() {
     eventually("the uses of all replicas are shown by one", || {
         let (mut keys, name) = (replicas[0].keys.clone(), "bot-prod-0".to_owned());
         async move {
-            let shown = keys.get_key(proto::GetKeyRequest { name }).await.unwrap().into_inner().key.unwrap();
+            let shown = keys
+                .get_key(proto::GetKeyRequest { name, ..Default::default() })
+                .await
+                .unwrap()
+                .into_inner()
+                .key
+                .unwrap();
             shown.secrets.iter().map(|secret| secret.requests_last_24_hours).sum::<i64>() >= 7
         }
     })
@@ -135,7 +141,8 @@ async fn nothing_is_lost_under_load(replicas: &mut [Replica]) {
                     keys.revoke_key(request).await.unwrap();
                 }
                 // All of them change one key, each a label of its own.
-                let shared = proto::GetKeyRequest { name: "bot-load-shared".to_owned() };
+                let shared =
+                    proto::GetKeyRequest { name: "bot-load-shared".to_owned(), ..Default::default() };
                 loop {
                     let mut key = keys.get_key(shared.clone()).await.unwrap().into_inner().key.unwrap();
                     let count: usize = key.labels.get("count").map_or(0, |count| count.parse().unwrap());

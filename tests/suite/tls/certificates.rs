@@ -48,9 +48,14 @@ impl Ca {
 impl Leaf {
     /// Of a server on loopback.
     pub(crate) fn server() -> Self {
-        let mut leaf = Self::new("a server", ExtendedKeyUsagePurpose::ServerAuth);
+        let mut leaf = Self::server_of("localhost");
         leaf.params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
-        leaf.dns("localhost")
+        leaf
+    }
+
+    /// Of the server of this host.
+    pub(crate) fn server_of(host: &str) -> Self {
+        Self::new("a server", ExtendedKeyUsagePurpose::ServerAuth).dns(host)
     }
 
     /// Of a client with this common name.

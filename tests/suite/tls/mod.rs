@@ -1,7 +1,7 @@
 //! TLS: whom the service trusts, who trusts it, and certificates that change while it runs.
 
 #[allow(dead_code, reason = "shared with the tests of the server's modules, which use all of it")]
-mod certificates;
+pub(crate) mod certificates;
 mod process;
 
 use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};

@@ -139,7 +139,9 @@ async fn manage(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result
     }
     let name = create(&mut client, team).await;
     match rpc {
-        "GetKey" => client.get_key(by(token, proto::GetKeyRequest { name })).await.map(drop),
+        "GetKey" => {
+            client.get_key(by(token, proto::GetKeyRequest { name, ..Default::default() })).await.map(drop)
+        }
         "UpdateKey" => {
             let key = Some(proto::Key { name, ..Default::default() });
             let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
