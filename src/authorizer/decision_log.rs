@@ -2,14 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tracing::{Level, debug, enabled, info};
+use tracing::{Level, debug, enabled, field, info};
 
 use super::{Authorizer, Decided};
 use crate::{
     domain::{
         decision::{Grant, Violation},
         permit::Who,
-        request::AuthorizeRequest,
+        request::{AuthorizeRequest, Caller},
     },
     store::Store,
 };
@@ -50,12 +50,14 @@ impl<S: Store + Clone> Authorizer<S> {
         match &decided.outcome {
             Ok(grant) if self.shared.decisions.takes_allowed() => self.log_allowed(request, grant, decided),
             Ok(_) => {}
-            Err(violations) => self.log_denied(request, violations, decided),
+            Err(violations) => {
+                self.log_denied(&request.caller, Some(request), violations, &decided.policy_revision);
+            }
         }
     }
 
     fn log_allowed(&self, request: &AuthorizeRequest, grant: &Grant, decided: &Decided) {
-        self.named(request, |team, key| {
+        self.named(&request.caller, |team, key| {
             info!(
                 target: "tollgate::decision",
                 decision = "allowed",
@@ -74,7 +76,14 @@ impl<S: Store + Clone> Authorizer<S> {
         });
     }
 
-    fn log_denied(&self, request: &AuthorizeRequest, violations: &[Violation], decided: &Decided) {
+    /// A denial, by the policy of this revision; `request`: unless who the caller is was enough.
+    pub fn log_denied(
+        &self,
+        caller: &Caller,
+        request: Option<&AuthorizeRequest>,
+        violations: &[Violation],
+        revision: &str,
+    ) {
         let is_on = self.shared.decisions.share.is_some();
         if !is_on && !enabled!(target: "tollgate::decision", Level::DEBUG) {
             return;
@@ -86,21 +95,21 @@ impl<S: Store + Clone> Authorizer<S> {
                     decision = "denied",
                     team = $team,
                     key = $key,
-                    model = %request.model,
-                    operation = %request.operation,
+                    model = request.map(|request| field::display(&request.model)),
+                    operation = request.map(|request| field::display(request.operation)),
                     reason = ?$violation.reason,
                     limit_id = %$violation.limit_id,
                     limit = $violation.limit,
                     used = $violation.used,
                     requested = $violation.requested,
                     of = violations.len(),
-                    labels = ?request.labels,
-                    policy_revision = %decided.policy_revision,
+                    labels = request.map(|request| field::debug(&request.labels)),
+                    policy_revision = revision,
                     "request denied"
                 )
             };
         }
-        self.named(request, |team, key| {
+        self.named(caller, |team, key| {
             for violation in violations {
                 match is_on {
                     true => line!(info, team, key, violation),
@@ -111,9 +120,9 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 
     /// The names of the team and of the key; empty where there are none.
-    fn named(&self, request: &AuthorizeRequest, write: impl FnOnce(&str, &str)) {
+    fn named(&self, caller: &Caller, write: impl FnOnce(&str, &str)) {
         let policy = self.shared.policy.load();
-        let who = Who::find(&policy, &request.caller, self.store.now()).ok();
+        let who = Who::named(&policy, caller).ok();
         let team = who.as_ref().map_or("", |who| &who.team.name);
         let key = who.as_ref().and_then(|who| who.key).map_or("", |key| &key.name);
         write(team, key);

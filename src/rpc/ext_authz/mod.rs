@@ -23,7 +23,7 @@ use crate::{
     authorizer::{Authorizer, Decided, Failure},
     domain::{
         access::{Permission, Scope},
-        decision::{Grant, LimitStatus, Reason},
+        decision::{Grant, LimitStatus, Reason, Violation},
         permit::paused,
         policy::{
             Policy,
@@ -121,7 +121,7 @@ impl<S: Store + Clone> CheckRpc<S> {
     ) -> Result<CheckResponse, Refused> {
         let caller = caller::find(&policy.envoy, &request)?;
         let who = self.authorizer.who(policy, &caller).map_err(Refused::Undecided)?;
-        let who = who.map_err(|violation| ApiError::denied(&[violation]))?;
+        let who = who.map_err(|violation| self.denied(policy, &caller, &[violation]))?;
         if !scope.holds(&who.team.name) {
             return Err(Refused::OtherTeam);
         }
@@ -136,7 +136,7 @@ impl<S: Store + Clone> CheckRpc<S> {
                 self.authorizer.count_use(&who);
                 let paused: Vec<_> = paused(policy, &who, None).collect();
                 if !paused.is_empty() {
-                    return Err(ApiError::denied(&paused).into());
+                    return Err(self.denied(policy, &caller, &paused).into());
                 }
                 let (admission, limits) = (None, [].as_slice());
                 Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
@@ -161,6 +161,12 @@ impl<S: Store + Clone> CheckRpc<S> {
                 Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
             }
         }
+    }
+
+    /// A denial that needed no more than the caller.
+    fn denied(&self, policy: &Policy, caller: &Caller, violations: &[Violation]) -> ApiError {
+        self.authorizer.log_denied(caller, None, violations, &policy.revision);
+        ApiError::denied(violations)
     }
 
     /// Reserves, once for a request however often Envoy asks for it.
@@ -203,8 +209,7 @@ impl<S: Store + Clone> CheckRpc<S> {
                 }
                 Err(violations) => {
                     let mut error = ApiError::denied(&violations);
-                    let output =
-                        |v: &crate::domain::decision::Violation| v.reason == Reason::MaxOutputTokensExceeded;
+                    let output = |v: &Violation| v.reason == Reason::MaxOutputTokensExceeded;
                     if wanted.asked.max_output_tokens.is_none() && violations.iter().any(output) {
                         error
                             .message

@@ -8,6 +8,7 @@ mod edge;
 mod given_up;
 mod hostile;
 mod http;
+mod logged;
 mod metering;
 mod outage;
 mod pauses;
