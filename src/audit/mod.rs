@@ -9,7 +9,7 @@ mod page;
 mod writer;
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -58,6 +58,21 @@ struct Open {
     path: Option<PathBuf>,
     room: Mutex<Room>,
     flood: Arc<Flood>,
+    /// After `events`, as fields are dropped in their order: the thread ends when nobody is left to send.
+    _closing: Closing,
+}
+
+/// Dropped, it waits for the writer to write the rest and to close the file, which may then be opened again. The channel
+/// carries nothing: the writer drops its end. The lock is never taken; it lets threads share what holds this.
+#[derive(Debug)]
+struct Closing(Mutex<Receiver<()>>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let closed = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // A disk that takes nothing keeps nobody from ending.
+        let _ = closed.recv_timeout(FAREWELL);
+    }
 }
 
 /// The refusals that may be written now, and since when there are so many. Held for a comparison, never while anything is
@@ -93,7 +108,7 @@ impl Audit {
     /// Opens the log and starts the thread that writes it.
     ///
     /// # Errors
-    /// The file cannot be opened, or the system gives no thread.
+    /// The file cannot be opened, another process writes it ([`io::ErrorKind::ResourceBusy`]), or the system gives no thread.
     pub fn open(target: &Target) -> io::Result<Self> {
         match target {
             Target::File(path) => {
@@ -111,9 +126,15 @@ impl Audit {
         let (events, waiting): (_, Receiver<Message>) = mpsc::channel();
         let flood = Arc::<Flood>::default();
         let counts = Arc::clone(&flood);
-        thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&waiting, &counts))?;
+        let (closing, closed) = mpsc::channel();
+        thread::Builder::new().name("audit".to_owned()).spawn(move || {
+            writer.run(&waiting, &counts);
+            drop(writer);
+            drop(closing);
+        })?;
         let room = Mutex::new(Room { since: Instant::now(), denials: DENIALS_AT_ONCE });
-        Ok(Self(Some(Arc::new(Open { events, path, room, flood }))))
+        let _closing = Closing(Mutex::new(closed));
+        Ok(Self(Some(Arc::new(Open { events, path, room, flood, _closing }))))
     }
 
     /// Whether nothing is recorded.
@@ -181,9 +202,18 @@ impl Open {
     }
 }
 
-/// The file, at the end of a line, and the time in the id of its last event.
+/// The file, locked and at the end of a line, and the time in the id of its last event.
 fn open_file(path: &Path) -> io::Result<(File, u64)> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    // The lines of two writers would mix, and their ids would not grow. The lock is of the file and not of its name: whoever
+    // moves it away to begin another one is not in its way.
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process writes it, and each replica needs a file of its own",
+        ),
+        TryLockError::Error(error) => error,
+    })?;
     let newest = match page::read(&file, &Query { page_size: 1, ..Query::default() }) {
         Ok(page) => page.events.first().and_then(Event::id_ms),
         // Rather another file than one that this is not.

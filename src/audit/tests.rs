@@ -192,6 +192,34 @@ fn another_file_is_not_taken_for_a_log() {
 }
 
 #[test]
+fn a_file_has_one_writer_until_it_is_closed() {
+    let directory = TempDir::new().unwrap();
+    let (first, path) = open(&directory);
+    first.changed(change("first"));
+    let refused = Audit::open(&Target::File(path.clone())).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+    assert!(refused.to_string().contains("another process writes it"), "{refused}");
+    // Moved away, it is still the first one's; what is there now is not.
+    let moved = directory.path().join("audit.jsonl.1");
+    fs::rename(&path, &moved).unwrap();
+    let (second, _) = open(&directory);
+    assert_eq!(Audit::open(&Target::File(moved.clone())).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    second.changed(change("second"));
+    drop((first, second));
+    for (file, subject) in [(&moved, "first"), (&path, "second")] {
+        let text = fs::read_to_string(file).unwrap();
+        assert!(text.lines().count() == 1 && text.contains(subject), "{text}");
+    }
+    // Dropped, it is closed: all that was recorded is there, and the next one may begin at once.
+    for run in 1..100 {
+        let (audit, path) = open(&directory);
+        audit.changed(change("again"));
+        drop(audit);
+        assert_eq!(fs::read_to_string(path).unwrap().lines().count(), run + 1);
+    }
+}
+
+#[test]
 fn a_caller_is_told_by_how_they_were_recognised() {
     use crate::domain::access::{Principal, PrincipalKind};
     for (kind, name) in [
