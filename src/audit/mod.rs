@@ -25,7 +25,7 @@ use std::{
 use jiff::Timestamp;
 
 pub use event::{Change, Event, action};
-pub use page::{MAX_PAGE, Page, PageError, Query};
+pub use page::{MAX_PAGE, Page, PageError, Place, Query};
 
 use writer::Writer;
 

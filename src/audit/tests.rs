@@ -67,8 +67,9 @@ fn pages_hold_every_event_once_also_while_others_are_written() {
             let page = audit.page(&query).unwrap();
             assert!(page.events.len() <= page_size);
             told.extend(page.events.iter().map(|event| event.subject.clone()));
-            query.before = page.next;
-            if page.next.is_none() {
+            // As it goes to the caller and comes back.
+            query.before = page.next.map(|place| Place::parse(&place.to_string()).unwrap());
+            if query.before.is_none() {
                 break;
             }
             if told.len() == page_size {
@@ -83,13 +84,97 @@ fn pages_hold_every_event_once_also_while_others_are_written() {
     }
     let action = Query { page_size: 5, action: action::RESUME.to_owned(), ..Query::default() };
     assert_eq!(audit.page(&action).unwrap(), Page::default());
-    for before in [1, u64::MAX] {
-        let query = Query { page_size: 5, before: Some(before), ..Query::default() };
-        assert!(matches!(audit.page(&query), Err(PageError::NoSuchPage)));
-    }
     let since = Query { page_size: 5, since: Some(Timestamp::MAX), ..Query::default() };
     assert_eq!(audit.page(&since).unwrap(), Page::default());
     assert!(matches!(Audit::default().page(&since), Err(PageError::NoFile)));
+}
+
+#[test]
+fn a_place_is_of_one_event_whatever_becomes_of_the_file() {
+    let directory = TempDir::new().unwrap();
+    let (audit, path) = open(&directory);
+    let record = |subjects: &[&str]| {
+        subjects.iter().for_each(|subject| audit.changed(change(subject)));
+        assert!(audit.flush());
+    };
+    let page = |before: Option<Place>| audit.page(&Query { page_size: 1, before, ..Query::default() });
+    record(&["a", "b", "c"]);
+    let place = page(None).unwrap().next.unwrap();
+    assert_eq!(subjects(&page(Some(place.clone())).unwrap()), ["b"]);
+    // What is no event may come between.
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"id\":\"00\n\n").unwrap();
+    record(&["d"]);
+    let latest = page(None).unwrap().next.unwrap();
+    assert_eq!(subjects(&page(Some(latest)).unwrap()), ["c"]);
+    let [at, id] = place.to_string().split(':').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+    // Places in the midst of a line, at the start of another one, before the first, at the end and far behind it.
+    let at: u64 = at.parse().unwrap();
+    let size = fs::metadata(&path).unwrap().len();
+    for other in [at - 1, at + 1, at / 2, 0, 1, size - 1, size, size + 1, 1 << 63, u64::MAX] {
+        let place = Place::parse(&format!("{other}:{id}")).unwrap();
+        assert!(matches!(page(Some(place)), Err(PageError::NoSuchPage)), "{other}");
+    }
+    for text in ["", ":", "1", "1:", &format!(":{id}"), &format!("-1:{id}"), &format!("1:{id}0"), "1:\u{e9}"]
+    {
+        assert_eq!(Place::parse(text), None, "{text}");
+    }
+    // Cut, it has nothing there; grown again, another event of the same length at the same place.
+    let kept = fs::read(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    assert!(matches!(page(Some(place.clone())), Err(PageError::NoSuchPage)));
+    record(&["A", "B", "C"]);
+    assert_eq!(fs::read(&path).unwrap().get(usize::try_from(at).unwrap()), Some(&b'{'));
+    assert!(matches!(page(Some(place.clone())), Err(PageError::NoSuchPage)));
+    fs::write(&path, kept).unwrap();
+    assert_eq!(subjects(&page(Some(place)).unwrap()), ["b"]);
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_is_read_has_no_such_page() {
+    let directory = TempDir::new().unwrap();
+    let (audit, path) = open(&directory);
+    // Enough for the reader to come back to the file many times.
+    (0..5_000).for_each(|number| audit.changed(change(&number.to_string())));
+    assert!(audit.flush());
+    let kept = fs::read(&path).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                fs::write(&path, "").unwrap();
+                fs::write(&path, &kept).unwrap();
+            }
+        });
+        let query = Query { page_size: 10, action: action::RESUME.to_owned(), ..Query::default() };
+        let mut cut = 0;
+        let started = Instant::now();
+        while cut < 3 && started.elapsed() < Duration::from_secs(30) {
+            match audit.page(&query) {
+                Ok(_) => {}
+                Err(PageError::NoSuchPage) => cut += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(cut, 3, "never cut in the midst of a page");
+    });
+}
+
+#[test]
+fn a_page_is_read_in_bounds_also_where_nothing_is_looked_for() {
+    let directory = TempDir::new().unwrap();
+    let (audit, _) = open(&directory);
+    audit.changed(Change { action: action::RESUME, ..change("the oldest") });
+    (0..300).for_each(|_| audit.changed(change(&"long".repeat(16 << 10))));
+    assert!(audit.flush());
+    let mut query = Query { page_size: 10, action: action::RESUME.to_owned(), ..Query::default() };
+    let first = audit.page(&query).unwrap();
+    assert_eq!(first.events, []);
+    query.before = first.next;
+    assert!(query.before.is_some());
+    let last = audit.page(&query).unwrap();
+    assert_eq!(subjects(&last), ["the oldest"]);
+    assert_eq!(last.next, None);
 }
 
 #[test]
@@ -187,8 +272,11 @@ fn another_file_is_not_taken_for_a_log() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("audit.jsonl");
     fs::write(&path, "x".repeat(3 << 20)).unwrap();
-    let error = Audit::open(&Target::File(path)).unwrap_err();
+    let error = Audit::open(&Target::File(path.clone())).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    fs::write(&path, "not an event\n".repeat(2 << 20)).unwrap();
+    let error = Audit::open(&Target::File(path)).unwrap_err();
+    assert!(error.to_string().contains("without an event"), "{error}");
 }
 
 #[test]
