@@ -4,7 +4,8 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::{
-    access, key_answer, key_parse,
+    access::{self, OtherTeam},
+    key_answer, key_parse,
     proto::{
         CreateKeyRequest, CreateKeyResponse, GetKeyRequest, GetKeyResponse, ListKeysRequest,
         ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RotateKeyRequest, RotateKeyResponse,
@@ -79,8 +80,10 @@ impl<S: Store + Clone> KeyRpc<S> {
             return Ok(());
         }
         match self.authorizer.get_key(name).await {
-            Ok(report) => access::within(scope, &report.record.team, permission),
-            Err(KeyError::Unknown(_)) => access::within(scope, "", permission),
+            Ok(report) if scope.holds(&report.record.team) => Ok(()),
+            Ok(_) | Err(KeyError::Unknown(_)) => {
+                Err(access::other_team(permission, OtherTeam::Key(name.to_owned())))
+            }
             Err(error) => Err(status::key_failure(&error)),
         }
     }
