@@ -6,6 +6,7 @@
 
 mod event;
 mod page;
+mod room;
 mod writer;
 
 use std::{
@@ -27,11 +28,11 @@ use jiff::Timestamp;
 pub use event::{Change, Event, action};
 pub use page::{MAX_PAGE, Page, PageError, Place, Query};
 
+use room::Room;
 use writer::Writer;
 
-/// Refusals that are written at once, enough for whoever looks for a cause. One more each second: whoever may ask nothing
-/// must not be able to fill the disk.
-const DENIALS_AT_ONCE: u32 = 20;
+use crate::domain::access::Principal;
+
 /// Refusals that may wait for a disk that does not take them.
 const DENIALS_WAITING: usize = 1_000;
 /// How long an ending process waits for the disk.
@@ -56,6 +57,7 @@ struct Open {
     events: Sender<Message>,
     /// `None`: what is written cannot be read again.
     path: Option<PathBuf>,
+    /// Held for a look, never while anything is written.
     room: Mutex<Room>,
     flood: Arc<Flood>,
     /// After `events`, as fields are dropped in their order: the thread ends when nobody is left to send.
@@ -73,14 +75,6 @@ impl Drop for Closing {
         // A disk that takes nothing keeps nobody from ending.
         let _ = closed.recv_timeout(FAREWELL);
     }
-}
-
-/// The refusals that may be written now, and since when there are so many. Held for a comparison, never while anything is
-/// written.
-#[derive(Debug)]
-struct Room {
-    since: Instant,
-    denials: u32,
 }
 
 /// What the writer has to know of refusals. Counts for themselves; they order nothing else.
@@ -132,7 +126,7 @@ impl Audit {
             drop(writer);
             drop(closing);
         })?;
-        let room = Mutex::new(Room { since: Instant::now(), denials: DENIALS_AT_ONCE });
+        let room = Mutex::new(Room::new(Instant::now()));
         let _closing = Closing(Mutex::new(closed));
         Ok(Self(Some(Arc::new(Open { events, path, room, flood, _closing }))))
     }
@@ -150,10 +144,10 @@ impl Audit {
         }
     }
 
-    /// Records that somebody was refused, unless there are too many of these. `denial` is called only where it is written.
-    pub fn denied(&self, denial: impl FnOnce() -> Change) {
+    /// Records that `who` was refused, unless there are too many of these. `denial` is called only where it is written.
+    pub fn denied(&self, who: &Principal, denial: impl FnOnce() -> Change) {
         let Some(open) = &self.0 else { return };
-        if open.has_room() {
+        if open.has_room(who) {
             open.flood.waiting.fetch_add(1, Ordering::Relaxed);
             open.send(Message::Event { at: Timestamp::now(), change: denial(), is_denial: true });
         } else if open.flood.left_out.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -185,20 +179,10 @@ impl Open {
         let _ = self.events.send(message);
     }
 
-    fn has_room(&self) -> bool {
+    fn has_room(&self, who: &Principal) -> bool {
         // A panic while the lock was held leaves nothing but a count behind.
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        let seconds = room.since.elapsed().as_secs();
-        if seconds > 0 {
-            let more = u32::try_from(seconds).unwrap_or(u32::MAX);
-            let denials = room.denials.saturating_add(more).min(DENIALS_AT_ONCE);
-            *room = Room { since: Instant::now(), denials };
-        }
-        if room.denials == 0 || self.flood.waiting.load(Ordering::Relaxed) >= DENIALS_WAITING {
-            return false;
-        }
-        room.denials -= 1;
-        true
+        self.flood.waiting.load(Ordering::Relaxed) < DENIALS_WAITING && room.take(who, Instant::now())
     }
 }
 

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::actor::Actor;
+use crate::domain::{
+    access::{Principal, PrincipalKind},
+    actor::Actor,
+};
 
 fn change(subject: &str) -> Change {
     Change {
@@ -24,6 +27,10 @@ fn change(subject: &str) -> Change {
 
 fn denial() -> Change {
     Change { action: action::ROLE_DENIED, outcome: "PERMISSION_MISSING", ..change("rpc") }
+}
+
+fn principal(name: &str) -> Principal {
+    Principal { name: name.into(), kind: PrincipalKind::Certificate, grants: Vec::new() }
 }
 
 fn open(directory: &TempDir) -> (Audit, PathBuf) {
@@ -178,23 +185,30 @@ fn a_page_is_read_in_bounds_also_where_nothing_is_looked_for() {
 }
 
 #[test]
-fn a_flood_of_refusals_is_counted_and_loses_no_change() {
+fn a_flood_of_refusals_is_counted_and_loses_nothing_of_others() {
     let directory = TempDir::new().unwrap();
     let (audit, path) = open(&directory);
     const FLOOD: u64 = 100_000;
+    let loud = principal("loud");
+    let quiet = {
+        let room = audit.0.as_ref().unwrap().room.lock().unwrap();
+        let mut others = (0..).map(|number| principal(&number.to_string()));
+        others.find(|other| room.bucket(other) != room.bucket(&loud)).unwrap()
+    };
     let started = Instant::now();
     for _ in 0..FLOOD {
-        audit.denied(denial);
+        audit.denied(&loud, denial);
     }
+    audit.denied(&quiet, || Change { subject: "in the midst".to_owned(), ..denial() });
     audit.changed(change("in the midst"));
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(audit.flush());
     let text = fs::read_to_string(path).unwrap();
     let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(events.iter().filter(|event| event.subject == "in the midst").count(), 1);
-    let told = events.iter().filter(|event| event.outcome == "PERMISSION_MISSING").count() as u64;
+    assert_eq!(events.iter().filter(|event| event.subject == "in the midst").count(), 2);
+    let told = events.iter().filter(|event| event.subject == "rpc").count() as u64;
     let left_out: u64 = events.iter().filter_map(|event| event.after["left_out"].as_u64()).sum();
-    assert!(told >= u64::from(DENIALS_AT_ONCE) && told < FLOOD / 10, "{told}");
+    assert!(told >= u64::from(room::EACH.at_once) && told < 2 * u64::from(room::EACH.at_once), "{told}");
     assert_eq!(told + left_out, FLOOD);
 }
 
@@ -215,7 +229,7 @@ fn a_disk_that_takes_nothing_holds_nobody_up() {
     let audit = Audit::start(None, Writer::new(Stuck(word), Write::flush, 0)).unwrap();
     for _ in 0..10_000 {
         audit.changed(change("kept"));
-        audit.denied(denial);
+        audit.denied(&principal("loud"), denial);
     }
     drop(go_on);
     assert!(audit.flush());
@@ -309,7 +323,6 @@ fn a_file_has_one_writer_until_it_is_closed() {
 
 #[test]
 fn a_caller_is_told_by_how_they_were_recognised() {
-    use crate::domain::access::{Principal, PrincipalKind};
     for (kind, name) in [
         (PrincipalKind::ServiceToken, "service-token"),
         (PrincipalKind::Certificate, "certificate"),

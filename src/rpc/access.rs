@@ -250,7 +250,7 @@ impl AccessLayer {
         outcome: &'static str,
         asked: Value,
     ) {
-        self.audit.denied(|| Change {
+        self.audit.denied(who, || Change {
             actor: Actor::caller(Some(who), from),
             action: action::ROLE_DENIED,
             subject: path.trim_start_matches('/').to_owned(),
