@@ -95,7 +95,7 @@ mod tests {
     }
 
     fn taken(room: &mut Room, who: &Principal, now: Instant) -> usize {
-        (0..300).filter(|_| room.take(who, now)).count()
+        (0..30).filter(|_| room.take(who, now)).count()
     }
 
     #[test]
