@@ -1,7 +1,7 @@
 //! TLS: whom the service trusts, who trusts it, and certificates that change while it runs.
 
 #[allow(dead_code, reason = "shared with the tests of the server's modules, which use all of it")]
-mod certificates;
+pub(crate) mod certificates;
 mod process;
 
 use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -82,7 +82,7 @@ impl Site {
     }
 }
 
-async fn open(address: SocketAddr, tls: ClientTlsConfig) -> Result<Channel, String> {
+pub(crate) async fn open(address: SocketAddr, tls: ClientTlsConfig) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
     endpoint.connect().await.map_err(|error| format!("{error:?}"))
 }
