@@ -61,7 +61,8 @@ pub struct Change {
 /// An event of the log, as it stands there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Unique, and greater than that of every event before: milliseconds since 1970, a count within, and a random rest.
+    /// Unique, and greater than that of every event before: milliseconds since 1970, a count within, and a random rest. It
+    /// comes first in the line, where a page finds it.
     pub id: String,
     /// When.
     pub time: Timestamp,
@@ -83,6 +84,13 @@ pub struct Event {
 
 /// Digits of an id that are its time.
 const TIME_DIGITS: usize = 12;
+/// Digits of an id: the time, the count and the rest.
+const ID_DIGITS: usize = TIME_DIGITS + 8 + 8;
+
+/// Whether `text` could be an id.
+pub(super) fn is_id(text: &str) -> bool {
+    text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
 
 impl Event {
     /// An id for the event number `count` within the millisecond `ms`.
@@ -91,6 +99,11 @@ impl Event {
         // Without randomness the ids of this log are unique all the same; only those of several replicas could meet.
         let _ = getrandom::fill(&mut random);
         format!("{ms:0TIME_DIGITS$x}{count:08x}{:08x}", u32::from_le_bytes(random))
+    }
+
+    /// How the line of the event `id` begins.
+    pub(super) fn beginning(id: &str) -> String {
+        format!("{{\"id\":\"{id}\"")
     }
 
     /// The time in its id, which never goes back within a file.

@@ -6,10 +6,11 @@
 
 mod event;
 mod page;
+mod room;
 mod writer;
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -25,13 +26,13 @@ use std::{
 use jiff::Timestamp;
 
 pub use event::{Change, Event, action};
-pub use page::{MAX_PAGE, Page, PageError, Query};
+pub use page::{MAX_PAGE, Page, PageError, Place, Query};
 
+use room::Room;
 use writer::Writer;
 
-/// Refusals that are written at once, enough for whoever looks for a cause. One more each second: whoever may ask nothing
-/// must not be able to fill the disk.
-const DENIALS_AT_ONCE: u32 = 20;
+use crate::domain::access::Principal;
+
 /// Refusals that may wait for a disk that does not take them.
 const DENIALS_WAITING: usize = 1_000;
 /// How long an ending process waits for the disk.
@@ -56,16 +57,24 @@ struct Open {
     events: Sender<Message>,
     /// `None`: what is written cannot be read again.
     path: Option<PathBuf>,
+    /// Held for a look, never while anything is written.
     room: Mutex<Room>,
     flood: Arc<Flood>,
+    /// After `events`, as fields are dropped in their order: the thread ends when nobody is left to send.
+    _closing: Closing,
 }
 
-/// The refusals that may be written now, and since when there are so many. Held for a comparison, never while anything is
-/// written.
+/// Dropped, it waits for the writer to write the rest and to close the file, which may then be opened again. The channel
+/// carries nothing: the writer drops its end. The lock is never taken; it lets threads share what holds this.
 #[derive(Debug)]
-struct Room {
-    since: Instant,
-    denials: u32,
+struct Closing(Mutex<Receiver<()>>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let closed = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // A disk that takes nothing keeps nobody from ending.
+        let _ = closed.recv_timeout(FAREWELL);
+    }
 }
 
 /// What the writer has to know of refusals. Counts for themselves; they order nothing else.
@@ -93,7 +102,7 @@ impl Audit {
     /// Opens the log and starts the thread that writes it.
     ///
     /// # Errors
-    /// The file cannot be opened, or the system gives no thread.
+    /// The file cannot be opened, another process writes it ([`io::ErrorKind::ResourceBusy`]), or the system gives no thread.
     pub fn open(target: &Target) -> io::Result<Self> {
         match target {
             Target::File(path) => {
@@ -111,9 +120,15 @@ impl Audit {
         let (events, waiting): (_, Receiver<Message>) = mpsc::channel();
         let flood = Arc::<Flood>::default();
         let counts = Arc::clone(&flood);
-        thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&waiting, &counts))?;
-        let room = Mutex::new(Room { since: Instant::now(), denials: DENIALS_AT_ONCE });
-        Ok(Self(Some(Arc::new(Open { events, path, room, flood }))))
+        let (closing, closed) = mpsc::channel();
+        thread::Builder::new().name("audit".to_owned()).spawn(move || {
+            writer.run(&waiting, &counts);
+            drop(writer);
+            drop(closing);
+        })?;
+        let room = Mutex::new(Room::new(Instant::now()));
+        let _closing = Closing(Mutex::new(closed));
+        Ok(Self(Some(Arc::new(Open { events, path, room, flood, _closing }))))
     }
 
     /// Whether nothing is recorded.
@@ -129,10 +144,10 @@ impl Audit {
         }
     }
 
-    /// Records that somebody was refused, unless there are too many of these. `denial` is called only where it is written.
-    pub fn denied(&self, denial: impl FnOnce() -> Change) {
+    /// Records that `who` was refused, unless there are too many of these. `denial` is called only where it is written.
+    pub fn denied(&self, who: &Principal, denial: impl FnOnce() -> Change) {
         let Some(open) = &self.0 else { return };
-        if open.has_room() {
+        if open.has_room(who) {
             open.flood.waiting.fetch_add(1, Ordering::Relaxed);
             open.send(Message::Event { at: Timestamp::now(), change: denial(), is_denial: true });
         } else if open.flood.left_out.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -164,26 +179,25 @@ impl Open {
         let _ = self.events.send(message);
     }
 
-    fn has_room(&self) -> bool {
+    fn has_room(&self, who: &Principal) -> bool {
         // A panic while the lock was held leaves nothing but a count behind.
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
-        let seconds = room.since.elapsed().as_secs();
-        if seconds > 0 {
-            let more = u32::try_from(seconds).unwrap_or(u32::MAX);
-            let denials = room.denials.saturating_add(more).min(DENIALS_AT_ONCE);
-            *room = Room { since: Instant::now(), denials };
-        }
-        if room.denials == 0 || self.flood.waiting.load(Ordering::Relaxed) >= DENIALS_WAITING {
-            return false;
-        }
-        room.denials -= 1;
-        true
+        self.flood.waiting.load(Ordering::Relaxed) < DENIALS_WAITING && room.take(who, Instant::now())
     }
 }
 
-/// The file, at the end of a line, and the time in the id of its last event.
+/// The file, locked and at the end of a line, and the time in the id of its last event.
 fn open_file(path: &Path) -> io::Result<(File, u64)> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    // The lines of two writers would mix, and their ids would not grow. The lock is of the file and not of its name: whoever
+    // moves it away to begin another one is not in its way.
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process writes it, and each replica needs a file of its own",
+        ),
+        TryLockError::Error(error) => error,
+    })?;
     let newest = match page::read(&file, &Query { page_size: 1, ..Query::default() }) {
         Ok(page) => page.events.first().and_then(Event::id_ms),
         // Rather another file than one that this is not.

@@ -1,6 +1,7 @@
 //! Reading the log, from its end.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::FileExt as _,
@@ -9,13 +10,14 @@ use std::{
 use jiff::Timestamp;
 use thiserror::Error;
 
-use super::Event;
+use super::{Event, event::is_id};
 
 /// The most events of one page.
 pub const MAX_PAGE: usize = 1_000;
 /// What is read at a time.
 const CHUNK: usize = 64 << 10;
-/// The most that is read for one page: a filter that holds for little gets pages of few events, not a slow answer.
+/// The most that is read for one page: a filter that holds for little gets pages of few events, not a slow answer. So much
+/// without an event is no audit log.
 const MAX_READ: usize = 16 << 20;
 /// The longest line that is read. Events are far shorter: a longer one is no audit log.
 const MAX_LINE: usize = 1 << 20;
@@ -28,7 +30,7 @@ pub struct Query {
     /// How many at the most.
     pub page_size: usize,
     /// [`Page::next`] of the page before; `None`: the newest.
-    pub before: Option<u64>,
+    pub before: Option<Place>,
     /// Only this action; empty: all.
     pub action: String,
     /// Only subjects that begin so.
@@ -43,7 +45,48 @@ pub struct Page {
     /// The newest first.
     pub events: Vec<Event>,
     /// Where the next page begins; `None`: this was the last.
-    pub next: Option<u64>,
+    pub next: Option<Place>,
+}
+
+/// Where an event stands in the file, and which: after the file was cut, another one may stand there. As text, both with a
+/// colon between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Bytes before it.
+    at: u64,
+    /// Its id.
+    id: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.at, self.id)
+    }
+}
+
+impl Place {
+    /// The place that `text` names; `None` where it names none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (at, id) = text.split_once(':').filter(|(_, id)| is_id(id))?;
+        Some(Self { at: at.parse().ok()?, id: id.to_owned() })
+    }
+
+    /// Where it is in `file`, if its event still is.
+    fn find_in(&self, file: &File) -> Result<u64, PageError> {
+        if self.at > file.metadata()?.len() {
+            return Err(PageError::NoSuchPage);
+        }
+        let expected = format!("\n{}", Event::beginning(&self.id));
+        // The first line comes after no other.
+        let (from, expected) = match self.at.checked_sub(1) {
+            Some(before) => (before, expected.as_str()),
+            None => (0, expected.trim_start()),
+        };
+        let mut found = vec![0; expected.len()];
+        file.read_exact_at(&mut found, from)?;
+        if found == expected.as_bytes() { Ok(self.at) } else { Err(PageError::NoSuchPage) }
+    }
 }
 
 /// Why there is no page.
@@ -52,12 +95,22 @@ pub enum PageError {
     /// Nothing is recorded, or not in a file.
     #[error("this replica keeps no audit log in a file: see its setting `audit_file`")]
     NoFile,
-    /// No event begins or ends there.
+    /// Another event stands there, or none; or the file was cut while it was read.
     #[error("no page of this log begins there; the file may have been replaced")]
     NoSuchPage,
     /// The file cannot be read.
     #[error("the audit log cannot be read: {0}")]
-    Unreadable(#[from] io::Error),
+    Unreadable(#[source] io::Error),
+}
+
+impl From<io::Error> for PageError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // What was there a moment ago is not any more.
+            io::ErrorKind::UnexpectedEof => Self::NoSuchPage,
+            _ => Self::Unreadable(error),
+        }
+    }
 }
 
 /// Ends a line that a crash cut short, so that the next one is a line of its own.
@@ -73,33 +126,40 @@ pub(super) fn end_line(file: &mut File) -> io::Result<()> {
 
 /// The page of `file` that `query` asks for.
 pub(super) fn read(file: &File, query: &Query) -> Result<Page, PageError> {
-    let size = file.metadata()?.len();
-    let end = query.before.unwrap_or(size);
-    if end > size || !is_start_of_line(file, end)? && query.before.is_some() {
-        return Err(PageError::NoSuchPage);
-    }
+    let end = match &query.before {
+        Some(place) => place.find_in(file)?,
+        None => file.metadata()?.len(),
+    };
     let mut lines = Backwards { file, start: end, tail: Vec::new() };
     let (mut events, mut answered, mut at) = (Vec::new(), 0, end);
+    // Of the oldest event so far. What is no event has no id by which it could be found again.
+    let mut place = None;
     while let Some(line) = lines.next()? {
-        let here = at - line.len() as u64;
+        at -= line.len() as u64;
         if let Ok(event) = serde_json::from_slice::<Event>(&line) {
             if query.is_passed(&event) {
                 return Ok(Page { events, next: None });
             }
+            let here = Place { at, id: event.id.clone() };
             if query.takes(&event) {
                 if answered + line.len() > MAX_ANSWER && !events.is_empty() {
-                    return Ok(Page { events, next: Some(at) });
+                    return Ok(Page { events, next: place });
                 }
                 answered += line.len();
                 events.push(event);
             }
+            place = Some(here);
         }
-        at = here;
         if at > 0 && (events.len() >= query.page_size.clamp(1, MAX_PAGE) || end - at > MAX_READ as u64) {
-            return Ok(Page { events, next: Some(at) });
+            let place = place.ok_or_else(|| no_log("16 MiB without an event are no audit log"))?;
+            return Ok(Page { events, next: Some(place) });
         }
     }
     Ok(Page { events, next: None })
+}
+
+fn no_log(reason: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 impl Query {
@@ -114,13 +174,6 @@ impl Query {
         let since = self.since.and_then(|since| u64::try_from(since.as_millisecond()).ok());
         since.zip(event.id_ms()).is_some_and(|(since, newest)| newest < since)
     }
-}
-
-fn is_start_of_line(file: &File, at: u64) -> io::Result<bool> {
-    let Some(before) = at.checked_sub(1) else { return Ok(true) };
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, before)?;
-    Ok(byte == *b"\n")
 }
 
 /// The lines of a file, the last one first, each with its end.
@@ -140,7 +193,7 @@ impl Backwards<'_> {
                 return Ok(Some(self.tail.split_off(end + 1)));
             }
             if self.tail.len() > MAX_LINE {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "a line of over 1 MiB is no event"));
+                return Err(no_log("a line of over 1 MiB is no event"));
             }
             if self.start == 0 {
                 return Ok((!self.tail.is_empty()).then(|| std::mem::take(&mut self.tail)));

@@ -9,7 +9,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::domain::actor::Actor;
+use crate::domain::{
+    access::{Principal, PrincipalKind},
+    actor::Actor,
+};
 
 fn change(subject: &str) -> Change {
     Change {
@@ -24,6 +27,10 @@ fn change(subject: &str) -> Change {
 
 fn denial() -> Change {
     Change { action: action::ROLE_DENIED, outcome: "PERMISSION_MISSING", ..change("rpc") }
+}
+
+fn principal(name: &str) -> Principal {
+    Principal { name: name.into(), kind: PrincipalKind::Certificate, grants: Vec::new() }
 }
 
 fn open(directory: &TempDir) -> (Audit, PathBuf) {
@@ -67,8 +74,9 @@ fn pages_hold_every_event_once_also_while_others_are_written() {
             let page = audit.page(&query).unwrap();
             assert!(page.events.len() <= page_size);
             told.extend(page.events.iter().map(|event| event.subject.clone()));
-            query.before = page.next;
-            if page.next.is_none() {
+            // As it goes to the caller and comes back.
+            query.before = page.next.map(|place| Place::parse(&place.to_string()).unwrap());
+            if query.before.is_none() {
                 break;
             }
             if told.len() == page_size {
@@ -83,33 +91,121 @@ fn pages_hold_every_event_once_also_while_others_are_written() {
     }
     let action = Query { page_size: 5, action: action::RESUME.to_owned(), ..Query::default() };
     assert_eq!(audit.page(&action).unwrap(), Page::default());
-    for before in [1, u64::MAX] {
-        let query = Query { page_size: 5, before: Some(before), ..Query::default() };
-        assert!(matches!(audit.page(&query), Err(PageError::NoSuchPage)));
-    }
     let since = Query { page_size: 5, since: Some(Timestamp::MAX), ..Query::default() };
     assert_eq!(audit.page(&since).unwrap(), Page::default());
     assert!(matches!(Audit::default().page(&since), Err(PageError::NoFile)));
 }
 
 #[test]
-fn a_flood_of_refusals_is_counted_and_loses_no_change() {
+fn a_place_is_of_one_event_whatever_becomes_of_the_file() {
+    let directory = TempDir::new().unwrap();
+    let (audit, path) = open(&directory);
+    let record = |subjects: &[&str]| {
+        subjects.iter().for_each(|subject| audit.changed(change(subject)));
+        assert!(audit.flush());
+    };
+    let page = |before: Option<Place>| audit.page(&Query { page_size: 1, before, ..Query::default() });
+    record(&["a", "b", "c"]);
+    let place = page(None).unwrap().next.unwrap();
+    assert_eq!(subjects(&page(Some(place.clone())).unwrap()), ["b"]);
+    // What is no event may come between.
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"id\":\"00\n\n").unwrap();
+    record(&["d"]);
+    let latest = page(None).unwrap().next.unwrap();
+    assert_eq!(subjects(&page(Some(latest)).unwrap()), ["c"]);
+    let [at, id] = place.to_string().split(':').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
+    // Places in the midst of a line, at the start of another one, before the first, at the end and far behind it.
+    let at: u64 = at.parse().unwrap();
+    let size = fs::metadata(&path).unwrap().len();
+    for other in [at - 1, at + 1, at / 2, 0, 1, size - 1, size, size + 1, 1 << 63, u64::MAX] {
+        let place = Place::parse(&format!("{other}:{id}")).unwrap();
+        assert!(matches!(page(Some(place)), Err(PageError::NoSuchPage)), "{other}");
+    }
+    for text in ["", ":", "1", "1:", &format!(":{id}"), &format!("-1:{id}"), &format!("1:{id}0"), "1:\u{e9}"]
+    {
+        assert_eq!(Place::parse(text), None, "{text}");
+    }
+    // Cut, it has nothing there; grown again, another event at the same place.
+    let kept = fs::read_to_string(&path).unwrap();
+    for replaced in [String::new(), kept.replace(&id, &"f".repeat(id.len()))] {
+        fs::write(&path, replaced).unwrap();
+        assert!(matches!(page(Some(place.clone())), Err(PageError::NoSuchPage)));
+    }
+    fs::write(&path, kept).unwrap();
+    assert_eq!(subjects(&page(Some(place)).unwrap()), ["b"]);
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_is_read_has_no_such_page() {
+    let directory = TempDir::new().unwrap();
+    let (audit, path) = open(&directory);
+    // Enough for the reader to come back to the file many times.
+    (0..5_000).for_each(|number| audit.changed(change(&number.to_string())));
+    assert!(audit.flush());
+    let kept = fs::read(&path).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                fs::write(&path, "").unwrap();
+                fs::write(&path, &kept).unwrap();
+            }
+        });
+        let query = Query { page_size: 10, action: action::RESUME.to_owned(), ..Query::default() };
+        let started = Instant::now();
+        let failed = std::iter::repeat_with(|| audit.page(&query).err())
+            .take_while(|_| started.elapsed() < Duration::from_secs(30))
+            .flatten()
+            .take(3)
+            .collect::<Vec<_>>();
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(failed.len(), 3, "never cut in the midst of a page");
+        assert!(failed.iter().all(|error| matches!(error, PageError::NoSuchPage)), "{failed:?}");
+    });
+}
+
+#[test]
+fn a_page_is_read_in_bounds_also_where_nothing_is_looked_for() {
+    let directory = TempDir::new().unwrap();
+    let (audit, _) = open(&directory);
+    audit.changed(Change { action: action::RESUME, ..change("the oldest") });
+    (0..300).for_each(|_| audit.changed(change(&"long".repeat(16 << 10))));
+    assert!(audit.flush());
+    let mut query = Query { page_size: 10, action: action::RESUME.to_owned(), ..Query::default() };
+    let first = audit.page(&query).unwrap();
+    assert_eq!(first.events, []);
+    query.before = first.next;
+    assert!(query.before.is_some());
+    let last = audit.page(&query).unwrap();
+    assert_eq!(subjects(&last), ["the oldest"]);
+    assert_eq!(last.next, None);
+}
+
+#[test]
+fn a_flood_of_refusals_is_counted_and_loses_nothing_of_others() {
     let directory = TempDir::new().unwrap();
     let (audit, path) = open(&directory);
     const FLOOD: u64 = 100_000;
+    let loud = principal("loud");
+    let quiet = {
+        let room = audit.0.as_ref().unwrap().room.lock().unwrap();
+        let mut others = (0..).map(|number| principal(&number.to_string()));
+        others.find(|other| room.bucket(other) != room.bucket(&loud)).unwrap()
+    };
     let started = Instant::now();
     for _ in 0..FLOOD {
-        audit.denied(denial);
+        audit.denied(&loud, denial);
     }
+    audit.denied(&quiet, || Change { subject: "in the midst".to_owned(), ..denial() });
     audit.changed(change("in the midst"));
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(audit.flush());
     let text = fs::read_to_string(path).unwrap();
     let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(events.iter().filter(|event| event.subject == "in the midst").count(), 1);
-    let told = events.iter().filter(|event| event.outcome == "PERMISSION_MISSING").count() as u64;
+    assert_eq!(events.iter().filter(|event| event.subject == "in the midst").count(), 2);
+    let told = events.iter().filter(|event| event.subject == "rpc").count() as u64;
     let left_out: u64 = events.iter().filter_map(|event| event.after["left_out"].as_u64()).sum();
-    assert!(told >= u64::from(DENIALS_AT_ONCE) && told < FLOOD / 10, "{told}");
+    assert!(told >= u64::from(room::EACH.at_once) && told < 2 * u64::from(room::EACH.at_once), "{told}");
     assert_eq!(told + left_out, FLOOD);
 }
 
@@ -130,7 +226,7 @@ fn a_disk_that_takes_nothing_holds_nobody_up() {
     let audit = Audit::start(None, Writer::new(Stuck(word), Write::flush, 0)).unwrap();
     for _ in 0..10_000 {
         audit.changed(change("kept"));
-        audit.denied(denial);
+        audit.denied(&principal("loud"), denial);
     }
     drop(go_on);
     assert!(audit.flush());
@@ -187,13 +283,43 @@ fn another_file_is_not_taken_for_a_log() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("audit.jsonl");
     fs::write(&path, "x".repeat(3 << 20)).unwrap();
-    let error = Audit::open(&Target::File(path)).unwrap_err();
+    let error = Audit::open(&Target::File(path.clone())).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    fs::write(&path, "not an event\n".repeat(2 << 20)).unwrap();
+    let error = Audit::open(&Target::File(path)).unwrap_err();
+    assert!(error.to_string().contains("without an event"), "{error}");
+}
+
+#[test]
+fn a_file_has_one_writer_until_it_is_closed() {
+    let directory = TempDir::new().unwrap();
+    let (first, path) = open(&directory);
+    first.changed(change("first"));
+    let refused = Audit::open(&Target::File(path.clone())).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
+    assert!(refused.to_string().contains("another process writes it"), "{refused}");
+    // Moved away, it is still the first one's; what is there now is not.
+    let moved = directory.path().join("audit.jsonl.1");
+    fs::rename(&path, &moved).unwrap();
+    let (second, _) = open(&directory);
+    assert_eq!(Audit::open(&Target::File(moved.clone())).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    second.changed(change("second"));
+    drop((first, second));
+    for (file, subject) in [(&moved, "first"), (&path, "second")] {
+        let text = fs::read_to_string(file).unwrap();
+        assert!(text.lines().count() == 1 && text.contains(subject), "{text}");
+    }
+    // Dropped, it is closed: all that was recorded is there, and the next one may begin at once.
+    for run in 1..100 {
+        let (audit, path) = open(&directory);
+        audit.changed(change("again"));
+        drop(audit);
+        assert_eq!(fs::read_to_string(path).unwrap().lines().count(), run + 1);
+    }
 }
 
 #[test]
 fn a_caller_is_told_by_how_they_were_recognised() {
-    use crate::domain::access::{Principal, PrincipalKind};
     for (kind, name) in [
         (PrincipalKind::ServiceToken, "service-token"),
         (PrincipalKind::Certificate, "certificate"),

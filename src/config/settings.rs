@@ -48,7 +48,8 @@ pub struct Settings {
     pub log: String,
     /// How log lines look.
     pub log_format: LogFormat,
-    /// Where the audit log is written: a file, `stdout`, or `off`. Default: `audit.jsonl` in the embedded store's directory.
+    /// Where the audit log is written: a file, another one for each replica; `stdout`; or `off`. Default: `audit.jsonl` in the
+    /// embedded store's directory; with Redis none.
     pub audit_file: Option<PathBuf>,
     /// Which decisions are logged: `None` none, else all denials and so many of a million allowed ones. Default none.
     #[serde(deserialize_with = "share_or_off")]
@@ -148,7 +149,8 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_format: Option<String>,
-    /// Where to write the audit log: a file, `stdout` or `off` [default: audit.jsonl in the embedded store's directory]
+    /// Where to write the audit log: a file (another one for each replica), `stdout` or `off` [default: audit.jsonl in the
+    /// embedded store's directory; with Redis none]
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit_file: Option<String>,

@@ -283,7 +283,7 @@ pub struct Grant {
 }
 
 /// How a principal showed who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PrincipalKind {
     /// By a service token of the policy.
     ServiceToken,

@@ -4,11 +4,13 @@
 //! names; else, without `[access]` in the policy and on loopback only, anybody. A credential that names nobody is refused,
 //! also where another one beside it would do.
 //!
-//! The layer knows no messages. Where a permission is bound to teams, the handler looks at the team, with [`scope`].
+//! The layer knows no messages. Where a permission is bound to teams, the handler looks at the team, with [`scope`], and its
+//! refusal brings along what was asked for, as an [`OtherTeam`].
 
 use std::{
     collections::HashMap,
     convert::Infallible,
+    error::Error as _,
     future::{Ready, ready},
     net::SocketAddr,
     pin::Pin,
@@ -17,7 +19,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use serde_json::Value;
+use serde_json::{Value, json};
+use thiserror::Error;
 use tokio_util::either::Either;
 use tonic::{
     Code, Status,
@@ -42,9 +45,6 @@ use crate::{
     identity::{Refusal, Verifier},
     store::clock::Clock,
 };
-
-/// The code of a refusal as answers have it.
-const PERMISSION_DENIED: &str = "7";
 
 /// Everything is permitted, as the policy has no `[access]`. It takes no room, so that nothing is allocated for it.
 #[derive(Clone, Copy, Debug)]
@@ -140,10 +140,35 @@ impl<S: Clone> Access<S> {
     }
 }
 
-/// Among the extensions of an answer: it refuses a team that is out of the caller's reach, in words of another protocol than
-/// gRPC's own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OtherTeam;
+/// That what was asked for is of a team out of the caller's reach, and what that was: as the parser left it, and so bounded.
+/// It goes to the layer, for the audit log, and never to the caller: as the source of a [`Status`], or among the extensions
+/// of an answer that refuses in words of another protocol.
+#[derive(Clone, Debug, Error)]
+#[error("the caller's teams are others")]
+pub(super) enum OtherTeam {
+    /// A team, named or shown by a key of it.
+    Team(String),
+    /// The key of this name, if there is one.
+    Key(String),
+    /// Something that names neither.
+    Unnamed,
+}
+
+impl OtherTeam {
+    fn found_in(answer: &Extensions) -> Option<&Self> {
+        let source = || answer.get::<Status>()?.source()?.downcast_ref();
+        answer.get().or_else(source)
+    }
+
+    /// As the audit log shows it.
+    fn recorded(&self) -> Value {
+        match self {
+            Self::Team(team) => json!({ "team": team }),
+            Self::Key(key) => json!({ "key": key }),
+            Self::Unnamed => Value::Null,
+        }
+    }
+}
 
 /// What becomes of a call that is not refused at once.
 enum Verdict {
@@ -196,7 +221,7 @@ impl AccessLayer {
         match need {
             Need::Permission(permission) if principal.scope(permission).is_none() => {
                 let path = request.uri().path();
-                self.denied(principal, address(request), path, "PERMISSION_MISSING");
+                self.denied(principal, address(request), path, "PERMISSION_MISSING", Value::Null);
                 Err(missing(permission))
             }
             Need::Permission(_) | Need::Identity | Need::Nothing => Ok(()),
@@ -211,20 +236,26 @@ impl AccessLayer {
         let (path, from) = (request.uri().path().to_owned(), address(&request));
         request.extensions_mut().insert(Arc::clone(&principal));
         let answer = inner.call(request).await?;
-        let by_status = answer.headers().get("grpc-status").is_some_and(|code| code == PERMISSION_DENIED);
-        if by_status || answer.extensions().get::<OtherTeam>().is_some() {
-            self.denied(&principal, from, &path, "TEAM_NOT_PERMITTED");
+        if let Some(other) = OtherTeam::found_in(answer.extensions()) {
+            self.denied(&principal, from, &path, "TEAM_NOT_PERMITTED", other.recorded());
         }
         Ok(answer)
     }
 
-    fn denied(&self, who: &Principal, from: Option<SocketAddr>, path: &str, outcome: &'static str) {
-        self.audit.denied(|| Change {
+    fn denied(
+        &self,
+        who: &Principal,
+        from: Option<SocketAddr>,
+        path: &str,
+        outcome: &'static str,
+        asked: Value,
+    ) {
+        self.audit.denied(who, || Change {
             actor: Actor::caller(Some(who), from),
             action: action::ROLE_DENIED,
             subject: path.trim_start_matches('/').to_owned(),
             before: Value::Null,
-            after: Value::Null,
+            after: asked,
             outcome,
         });
     }
@@ -276,13 +307,19 @@ pub(super) fn actor(extensions: &Extensions) -> Actor {
 
 /// Refuses what concerns a team that is not in `scope`. What is said is the same whether there is such a team or not.
 pub(super) fn within(scope: &Scope, team: &str, permission: Permission) -> Result<(), Status> {
-    if scope.holds(team) { Ok(()) } else { Err(other_team(permission)) }
+    match scope.holds(team) {
+        true => Ok(()),
+        false if team.is_empty() => Err(other_team(permission, OtherTeam::Unnamed)),
+        false => Err(other_team(permission, OtherTeam::Team(team.to_owned()))),
+    }
 }
 
-/// The refusal of what concerns a team out of reach.
-pub(super) fn other_team(permission: Permission) -> Status {
+/// The refusal of what concerns a team out of reach. The caller is told nothing of `other`.
+pub(super) fn other_team(permission: Permission, other: OtherTeam) -> Status {
     let message = format!("the caller has the permission `{permission}`, but not over this team");
-    status(Code::PermissionDenied, "TEAM_NOT_PERMITTED", message, needs(permission))
+    let mut status = status(Code::PermissionDenied, "TEAM_NOT_PERMITTED", message, needs(permission));
+    status.set_source(Arc::new(other));
+    status
 }
 
 fn missing(permission: Permission) -> Status {

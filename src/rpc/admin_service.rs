@@ -100,7 +100,8 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
         // The disk may take its time, and this thread serves others.
         let page = spawn_blocking(move || audit.page(&query)).await.map_err(|_| status::internal())?;
         let page = page.map_err(|error| status::audit(&error))?;
-        let next_page_token = page.next.map_or_else(String::new, |at| format!("{}{at}", parse::AUDIT_BEFORE));
+        let next_page_token =
+            page.next.map_or_else(String::new, |place| format!("{}{place}", parse::AUDIT_BEFORE));
         let events = page.events.into_iter().map(event).collect();
         Ok(Response::new(ListAuditEventsResponse { events, next_page_token }))
     }

@@ -4,7 +4,8 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::{
-    access, key_answer, key_parse,
+    access::{self, OtherTeam},
+    key_answer, key_parse,
     proto::{
         CreateKeyRequest, CreateKeyResponse, GetKeyRequest, GetKeyResponse, ListKeysRequest,
         ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RotateKeyRequest, RotateKeyResponse,
@@ -78,11 +79,14 @@ impl<S: Store + Clone> KeyRpc<S> {
             return Ok(());
         }
         match self.authorizer.created_key(name).await {
-            Ok(key) => access::within(scope, &key.record.team, permission),
-            Err(KeyError::NotCreated(_)) if !self.is_declared(scope, name) => {
-                Err(access::other_team(permission))
+            Ok(key) if scope.holds(&key.record.team) => Ok(()),
+            Err(KeyError::NotCreated(_)) if self.is_declared(scope, name) => {
+                // Whom a declared key concerns is told that it is changed elsewhere.
+                Err(status::key_failure(&KeyError::NotCreated(name.to_owned())))
             }
-            // Whom a declared key concerns is told that it is changed elsewhere.
+            Ok(_) | Err(KeyError::NotCreated(_)) => {
+                Err(access::other_team(permission, OtherTeam::Key(name.to_owned())))
+            }
             Err(error) => Err(status::key_failure(&error)),
         }
     }
@@ -134,7 +138,9 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let found = self.authorizer.get_key(&name, &team, &scope).await;
         let report = found.map_err(|error| match error {
             // One out of reach is refused alike.
-            KeyError::Unknown(_) if scope != Scope::All => access::other_team(Permission::ReadKeys),
+            KeyError::Unknown(_) if scope != Scope::All => {
+                access::other_team(Permission::ReadKeys, OtherTeam::Key(name.clone()))
+            }
             error => status::key_failure(&error),
         })?;
         Ok(Response::new(GetKeyResponse { key: Some(key_answer::key(report)) }))

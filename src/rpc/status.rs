@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use tracing::error;
 
-use super::access;
+use super::access::{self, OtherTeam};
 use crate::{
     audit::PageError,
     authorizer::{Failure, KeyError, PauseError},
@@ -102,7 +102,7 @@ pub(super) fn failure(failure: &Failure) -> Status {
             Status::with_error_details(Code::NotFound, message, info("UNKNOWN_RESERVATION"))
         }
         // What a caller may not know of and what is not there are told by the same words.
-        Failure::OtherTeam => access::other_team(Permission::Record),
+        Failure::OtherTeam => access::other_team(Permission::Record, OtherTeam::Unnamed),
         Failure::UnknownTeam(_) => Status::with_error_details(Code::NotFound, message, info("UNKNOWN_TEAM")),
         Failure::UnknownKey => Status::with_error_details(Code::NotFound, message, info("INVALID_KEY")),
         Failure::NotPriced(_) => {

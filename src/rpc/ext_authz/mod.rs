@@ -13,7 +13,7 @@ use tracing::{error, warn};
 pub use self::asking::Asking;
 use self::{answer::Allowed, asking::Unheard, request::HttpRequest};
 use super::{
-    access,
+    access::{self, OtherTeam},
     admission::Admission,
     envoy::service::auth::v3::{CheckRequest, CheckResponse, authorization_server::Authorization},
     settling::Settling,
@@ -61,7 +61,7 @@ enum Refused {
     /// The client is told.
     Denied(ApiError, Vec<LimitStatus>),
     /// The client is told no more than that; it is recorded.
-    OtherTeam,
+    OtherTeam(OtherTeam),
     /// No decision could be made.
     Undecided(Failure),
 }
@@ -94,9 +94,9 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
         let request = HttpRequest::new(request.into_inner())?;
         let answer = match self.decide(&policy, request, &scope).await {
             Ok(answer) => answer,
-            Err(Refused::OtherTeam) => {
+            Err(Refused::OtherTeam(other)) => {
                 let mut refused = Response::new(answer::denied(&other_team(), &[]));
-                refused.extensions_mut().insert(access::OtherTeam);
+                refused.extensions_mut().insert(other);
                 return Ok(refused);
             }
             Err(Refused::Denied(error, limits)) => answer::denied(&error, &limits),
@@ -123,7 +123,7 @@ impl<S: Store + Clone> CheckRpc<S> {
         let who = self.authorizer.who(policy, &caller).map_err(Refused::Undecided)?;
         let who = who.map_err(|violation| self.denied(policy, &caller, &[violation]))?;
         if !scope.holds(&who.team.name) {
-            return Err(Refused::OtherTeam);
+            return Err(Refused::OtherTeam(OtherTeam::Team(who.team.name.to_string())));
         }
         let endpoint = endpoint(request.method(), request.path()).ok_or_else(|| unknown_path(&request))?;
         let team = &*who.team.name;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::audit;
 
-/// How a page token of the audit log begins; where in the file the page ends follows.
+/// How a page token of the audit log begins; the event that the page before ended with, and its place in the file, follow.
 pub(in crate::rpc) const AUDIT_BEFORE: &str = "before:";
 const MAX_SUBJECT_BYTES: usize = 256;
 
@@ -19,7 +19,7 @@ pub(in crate::rpc) fn audit(request: proto::ListAuditEventsRequest) -> Result<au
         0 => DEFAULT_PAGE,
         size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
     };
-    let before = request.page_token.strip_prefix(AUDIT_BEFORE).and_then(|at| at.parse().ok());
+    let before = request.page_token.strip_prefix(AUDIT_BEFORE).and_then(audit::Place::parse);
     if before.is_none() && !request.page_token.is_empty() {
         errors.add("page_token", "not the `next_page_token` of an earlier answer");
     }

@@ -5,10 +5,14 @@ use std::{os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tollgate::rpc::proto::{
-    AuditEvent, CreateKeyRequest, GetSpendRequest, ListAuditEventsRequest, ListUpstreamKeysRequest,
-    RevokeKeyRequest, RotateKeyRequest, admin_service_client::AdminServiceClient,
-    key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient,
+use tollgate::rpc::{
+    envoy::service::auth::v3::authorization_client::AuthorizationClient,
+    proto::{
+        AuditEvent, CreateKeyRequest, GetKeyRequest, GetSpendRequest, ListAuditEventsRequest,
+        ListKeysRequest, ListUpstreamKeysRequest, RevokeKeyRequest, RotateKeyRequest,
+        admin_service_client::AdminServiceClient, authorize_request::Caller,
+        key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient,
+    },
 };
 use tonic::{Code, transport::Channel};
 
@@ -17,11 +21,15 @@ use super::{
     issuer::{Issuer, SigningKey},
     reason,
 };
-use crate::harness::{Process, chat, connect, eventually};
+use crate::{
+    envoy::checks::check,
+    harness::{Process, chat, connect, eventually, used},
+};
 
 const AUDITOR: &str = "tgs_secret_of_the_auditor";
 const ADMIN: &str = "tgs_secret_of_the_admin";
 const GATEWAY: &str = "tgs_secret_of_the_gateway";
+const LEAD: &str = "tgs_secret_of_the_lead";
 const MODEL: &str = "openai/gpt-oss-20b";
 
 fn policy(issuer: &str, rate: u32) -> String {
@@ -153,6 +161,66 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
     for secret in ["tgs_", staff.as_str(), &digest(AUDITOR), &digest(GATEWAY)] {
         assert!(!text.contains(secret), "`{secret}` is in the audit log:\n{text}");
     }
+}
+
+/// What was asked for is recorded as it was named. The caller hears the same in all cases: whether there is such a team or
+/// key is not told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_the_team_or_the_key_that_was_asked_for() {
+    let directory = TempDir::new().unwrap();
+    let text = policy("https://login.example", 5)
+        + &format!("[teams.other.keys.other-key]\nsha256 = \"{}\"\n", digest("tgk_of_the_other"))
+        + &format!("[access.tokens.lead]\nsha256 = \"{}\"\n", digest(LEAD))
+        + "roles = [\"team-admin\"]\nteams = [\"own\", \"third\"]\n[teams.third]\nmodels = [\"*\"]\n\
+           [envoy]\ncallers = [\"header\"]\nteam_header = \"x-team\"\n";
+    let (process, channel) = start(&directory, &text).await;
+    let mut calls = PolicyServiceClient::new(channel.clone());
+    let mut keys = KeyServiceClient::new(channel.clone());
+    let mut checks = AuthorizationClient::new(channel);
+    let create = |name: &str, team: &str| CreateKeyRequest {
+        name: name.to_owned(),
+        team: team.to_owned(),
+        ..Default::default()
+    };
+    keys.create_key(by(ADMIN, create("other-test-made", "other"))).await.unwrap();
+    let mut by_key = chat("", MODEL, 1, 1);
+    by_key.caller = Some(Caller::ApiKey("tgk_of_the_other".to_owned()));
+    let spend = GetSpendRequest { team: "nowhere \"\u{e9}\"".to_owned(), ..Default::default() };
+    let list = |team: &str| ListKeysRequest { team: team.to_owned(), ..Default::default() };
+    let get = |name: &str| GetKeyRequest { name: name.to_owned(), ..Default::default() };
+    let rotate = RotateKeyRequest { name: "other-test-made".to_owned(), ..Default::default() };
+    let report = used("00000000000000000000000000000000", 1, 1);
+    let refused = [
+        (calls.authorize(by(GATEWAY, chat("other", MODEL, 1, 1))).await.err(), json!({"team": "other"})),
+        (calls.authorize(by(GATEWAY, by_key)).await.err(), json!({"team": "other"})),
+        (calls.record_usage(by(GATEWAY, report)).await.err(), Value::Null),
+        (calls.get_spend(by(LEAD, spend)).await.err(), json!({"team": "nowhere \"\u{e9}\""})),
+        (keys.create_key(by(LEAD, create("k", "other"))).await.err(), json!({"team": "other"})),
+        (keys.list_keys(by(LEAD, list("other"))).await.err(), json!({"team": "other"})),
+        (keys.list_keys(by(LEAD, list(""))).await.err(), Value::Null),
+        (keys.get_key(by(LEAD, get("other-test-made"))).await.err(), json!({"key": "other-test-made"})),
+        (keys.get_key(by(LEAD, get("other-test-none"))).await.err(), json!({"key": "other-test-none"})),
+        (keys.rotate_key(by(LEAD, rotate)).await.err(), json!({"key": "other-test-made"})),
+    ];
+    let mut expected = Vec::new();
+    for (status, after) in refused {
+        let status = status.expect("refused");
+        assert_eq!(reason(&status), (Code::PermissionDenied, "TEAM_NOT_PERMITTED".to_owned()));
+        let told = format!("{status:?} {:?}", status.metadata().clone().into_headers());
+        for word in ["other", "nowhere"] {
+            assert!(!told.contains(word), "{told}");
+        }
+        expected.push(after);
+    }
+    // Envoy is answered, in its own protocol.
+    let request = check("id", &[("x-team", "other")], &json!({}));
+    let answer = checks.check(by(GATEWAY, request)).await.unwrap().into_inner();
+    assert!(answer.status.is_some_and(|status| status.code == Code::PermissionDenied as i32));
+    expected.push(json!({"team": "other"}));
+    process.stop().await;
+    let recorded = lines(directory.path());
+    let refused = recorded.iter().filter(|event| event["outcome"] == "TEAM_NOT_PERMITTED");
+    assert_eq!(refused.map(|event| event["after"].clone()).collect::<Vec<_>>(), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Who may ask what: each role before each RPC, tokens that are not what they seem, and issuers that do not answer.
 
 mod audit;
+mod audit_targets;
 mod https;
 mod issuer;
 mod keys;

@@ -82,7 +82,7 @@ impl Site {
     }
 }
 
-async fn open(address: SocketAddr, tls: ClientTlsConfig) -> Result<Channel, String> {
+pub(crate) async fn open(address: SocketAddr, tls: ClientTlsConfig) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap().tls_config(tls).unwrap();
     endpoint.connect().await.map_err(|error| format!("{error:?}"))
 }
