@@ -274,7 +274,10 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
     let Setup { clock, shared, access, upstream, asking, drain, health, mut stop, tls, .. } = setup;
-    let watch = (index == 0).then(|| tokio::spawn(watch_health(store.clone(), health.clone(), stop.clone())));
+    let watch = (index == 0).then(|| {
+        let (store, shared) = (store.clone(), Arc::clone(&shared));
+        tokio::spawn(watch_health(store, shared, health.clone(), stop.clone()))
+    });
     let authorizer = Authorizer::new(store.clone(), clock, Arc::clone(&shared));
     let settling = Settling::default();
     let follower = (index == 0).then(|| {
@@ -371,18 +374,27 @@ fn reflection() -> Result<
     Ok((builder().build_v1()?, builder().build_v1alpha()?))
 }
 
-/// Keeps `grpc.health.v1` true to the store.
-async fn watch_health<S: Store>(store: S, mut health: HealthReporter, mut stop: watch::Receiver<bool>) {
+/// Keeps `grpc.health.v1` true to the store, and to whether it is known which keys there are and what is paused: until then
+/// nobody is let through.
+async fn watch_health<S: Store>(
+    store: S,
+    shared: Arc<Shared>,
+    mut health: HealthReporter,
+    mut stop: watch::Receiver<bool>,
+) {
+    shared.registry_asked().await;
     let mut serving = None;
     loop {
-        let now = store.ping().await.is_ok();
+        let now = store.ping().await.is_ok() && !shared.policy.load().registered.pending;
         if serving != Some(now) {
             let status = if now { ServingStatus::Serving } else { ServingStatus::NotServing };
             health.set_service_status("", status).await;
             health.set_service_status(SERVICE_NAME, status).await;
             match now {
                 true => info!("the store answers; serving"),
-                false => warn!("the store does not answer; not serving until it does"),
+                false => warn!(
+                    "the store does not answer, or its registry cannot be read; not serving until it does"
+                ),
             }
             serving = Some(now);
         }

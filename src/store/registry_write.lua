@@ -3,18 +3,18 @@
 --
 -- KEYS 1 registry, 2 revision: as in registry_since.lua
 -- ARGV 1 the record's name      2 its expected version (0: there is none)      3 the value (empty: removed)
---      4 a mark of this write: 8 random bytes
+--      4 what tells this write from another of the same number: 8 random bytes
 -- Reply, packed doubles: 0, the new version; or 1, the present version (0: there is none), where nothing was changed
 --
 -- A worked call: EVALSHA <sha> 2 tollgate:{acme}:registry tollgate:{acme}:registry:revision key/some 0 {} abcdefgh
 --   -> pack(0, 1); the same once more -> pack(1, 1)
 if #KEYS ~= 2 or #ARGV ~= 4 then return redis.error_reply('ERR registry_write: 2 keys and 4 arguments') end
-local MARKS = 1024
+local WRITES = 256
 local record = redis.call('HGET', KEYS[1], ARGV[1])
 local version = record and struct.unpack('<d', record) or 0
 if version ~= ARGV[2] + 0 then return struct.pack('<dd', 1, version) end
 local number = redis.call('HINCRBY', KEYS[2], 'number', 1)
-redis.call('HSET', KEYS[2], ('mark/%.0f'):format(number), ARGV[4])
-redis.call('HDEL', KEYS[2], ('mark/%.0f'):format(number - MARKS))
+redis.call('HSET', KEYS[2], ('write/%.0f'):format(number), ARGV[4] .. ARGV[1])
+redis.call('HDEL', KEYS[2], ('write/%.0f'):format(number - WRITES))
 redis.call('HSET', KEYS[1], ARGV[1], struct.pack('<d', number) .. ARGV[3])
 return struct.pack('<dd', 0, number)

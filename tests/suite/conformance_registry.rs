@@ -1,19 +1,19 @@
 //! What a store does beside counters, once for all of them: the registry, and how often secrets were used.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tollgate::{
     domain::{Timestamp, keys::SecretId},
     store::{
         MAX_REGISTRY_VALUE, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
-        SecretUses, Store, StoreError, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
+        SecretUses, Store, StoreError, USE_SLOT_MS, USE_SLOTS_KEPT, redis::RedisSettings, use_slot,
     },
 };
 
 use crate::{
     conformance::{behaviours, join_all},
-    harness::{Fixture, START, connect_again},
+    harness::{Fixture, START, connect_again, organization, settings},
 };
 
 behaviours! {
@@ -26,6 +26,7 @@ behaviours! {
     names_and_values_may_hold_anything
     a_value_has_a_bound
     at_the_same_time_one_writer_wins_and_none_is_lost
+    what_is_read_while_others_write_is_one_state
     uses_add_up_by_slot
     old_slots_are_forgotten_and_the_last_use_is_not
     uses_of_many_secrets_come_in_order
@@ -148,6 +149,42 @@ async fn at_the_same_time_one_writer_wins_and_none_is_lost<S: Store>(f: &Fixture
     assert_eq!(versions, (1..=9).collect::<Vec<_>>());
 }
 
+/// More records than any implementation answers at once. Whatever is read of them, with all that was written after it, is what
+/// is there in the end.
+async fn what_is_read_while_others_write_is_one_state<S: Store>(f: &Fixture<S>) {
+    const MANY: u64 = 700;
+    for number in 1..=MANY {
+        assert_eq!(write(f, &format!("r{number}"), 0, "old").await, written(number));
+    }
+    let old = Revision { number: 1, ..since(f, Revision::default()).await.revision };
+    assert!(since(f, old).await.records.len() >= 699, "of one who was away for long nothing is kept from");
+    let writing = async {
+        for number in 1..=150 {
+            write(f, &format!("r{number}"), number, "new").await;
+            write(f, &format!("n{number}"), 0, "new").await;
+        }
+    };
+    let reading = async {
+        let mut read = Vec::new();
+        for _ in 0..8 {
+            read.push(since(f, Revision::default()).await);
+        }
+        read
+    };
+    let ((), read) = tokio::join!(writing, reading);
+    let last = since(f, Revision::default()).await;
+    assert_eq!((last.revision.number, last.records.len()), (MANY + 300, 850));
+    for changes in read {
+        assert!(changes.whole);
+        let state: BTreeMap<_, _> =
+            changes.records.into_iter().map(|record| (record.name.clone(), record)).collect();
+        let later = since(f, changes.revision).await;
+        let mut state = if later.whole { BTreeMap::new() } else { state };
+        state.extend(later.records.into_iter().map(|record| (record.name.clone(), record)));
+        assert!(state.into_values().eq(last.records.iter().cloned()), "{:?}", changes.revision);
+    }
+}
+
 const fn uses(secret: u64, slot: u32, requests: u64, at: u64) -> SecretUse {
     SecretUse { secret: SecretId(secret), slot, requests, last_used: Timestamp(at) }
 }
@@ -199,4 +236,30 @@ async fn a_registry_survives_on_disk() {
     assert_eq!(since(&f, Revision::default()).await, before);
     assert_eq!(f.store.uses(vec![SecretId(1)]).await.unwrap()[0].slots, [(5, 2)]);
     assert_eq!(write(&f, "a", 3, "again").await, written(4));
+}
+
+/// As many keys as there may be, each larger than most: no single call takes so long that it passes the deadline as it comes.
+#[tokio::test]
+async fn a_large_registry_is_read_within_the_deadline_of_each_call() {
+    const MANY: u64 = 10_000;
+    let Some(redis) = crate::redis_server::shared() else { return };
+    let patient = settings(redis, &organization());
+    let as_it_comes = RedisSettings { deadline: Duration::from_millis(250), ..patient.clone() };
+    let (f, reader) = (Fixture::of_redis(patient), Fixture::of_redis(as_it_comes));
+    let value = Bytes::from(vec![b'x'; 1_500]);
+    let numbers: Vec<u64> = (0..MANY).collect();
+    for numbers in numbers.chunks(100) {
+        let writes = numbers.iter().map(|number| {
+            let name = Arc::<str>::from(format!("key/{number}"));
+            f.store.registry_write(name, 0, value.clone())
+        });
+        for answer in join_all(writes).await {
+            assert!(matches!(answer, Ok(RegistryWritten::Written { .. })), "{answer:?}");
+        }
+    }
+    let whole = since(&reader, Revision::default()).await;
+    assert_eq!((whole.revision.number, whole.records.len()), (MANY, 10_000));
+    write(&f, "pause/organization", 0, "{}").await;
+    let changes = since(&reader, whole.revision).await;
+    assert_eq!((changes.whole, changes.records), (false, vec![record("pause/organization", MANY + 1, "{}")]));
 }

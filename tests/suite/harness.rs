@@ -112,10 +112,13 @@ pub(crate) fn connect_again(fixture: Fixture<EmbeddedStore>) -> Fixture<Embedded
 impl Fixture<RedisStore> {
     /// `None` where Redis is not installed.
     pub(crate) fn redis() -> Option<Self> {
+        Some(Self::of_redis(settings(redis_server::shared()?, &organization())))
+    }
+
+    pub(crate) fn of_redis(settings: RedisSettings) -> Self {
         let clock = ManualClock::new(START);
-        let settings = settings(redis_server::shared()?, &organization());
         let store = RedisStore::connect(settings, Clock::Manual(clock.clone())).unwrap();
-        Some(Self { store, clock, _directory: None })
+        Self { store, clock, _directory: None }
     }
 }
 

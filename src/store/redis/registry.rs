@@ -1,6 +1,6 @@
 //! The registry and the uses of secrets as calls of their scripts.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     Inner, bytes, script,
@@ -17,14 +17,54 @@ use crate::{
 /// Secrets in one call of a script: a millisecond of the server's time at the most.
 const SECRETS_AT_ONCE: usize = 200;
 
+/// Fields of the registry in one page, for as short a time of the server as a decision.
+const PAGE: usize = 100;
+/// How often the whole registry is read anew because too much was written meanwhile.
+const READINGS: u32 = 3;
+
+/// What the script answers.
+enum Since {
+    /// The changes, or all records.
+    Told(RegistryChanges),
+    /// Nothing but the revision: all records have to be read.
+    ReadAll(Revision),
+}
+
 impl Inner {
     pub(super) async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
+        let mut since = self.changes_since(known).await?;
+        for _ in 0..READINGS {
+            let begun = match since {
+                Since::Told(changes) => return Ok(changes),
+                Since::ReadAll(revision) => revision,
+            };
+            let mut records = self.all_records().await?;
+            // What was written while the pages were read may be in them or not.
+            since = match self.changes_since(begun).await? {
+                Since::Told(changes) if !changes.whole => {
+                    records
+                        .extend(changes.records.into_iter().map(|record| (Arc::clone(&record.name), record)));
+                    let records = records.into_values().collect();
+                    Since::Told(RegistryChanges { whole: true, records, ..changes })
+                }
+                other => other,
+            };
+        }
+        tracing::warn!("the registry is written to faster than it can be read");
+        Err(StoreError::Unavailable)
+    }
+
+    async fn changes_since(&self, known: Revision) -> Result<Since, StoreError> {
         let mut cmd = script::REGISTRY_SINCE.call(2);
         cmd.arg(&self.keys.registry).arg(&self.keys.revision).arg(known.number).arg(&known.mark);
         let answer = bytes(self.link.call(&script::REGISTRY_SINCE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
-        let (number, whole, count) = (reader.number()?, reader.number()? == 1, reader.size()?);
+        let (number, told, count) = (reader.number()?, reader.number()?, reader.size()?);
         let mark = reader.bytes(8)?.try_into().map_err(|_| StoreError::Corrupt)?;
+        let revision = Revision { number, mark };
+        if told == 2 {
+            return Ok(Since::ReadAll(revision));
+        }
         let record = |_| {
             let (version, name, value) = (reader.number()?, reader.size()?, reader.size()?);
             let name = str::from_utf8(reader.bytes(name)?).map_err(|_| StoreError::Corrupt)?.into();
@@ -32,7 +72,32 @@ impl Inner {
         };
         let mut records = (0..count).map(record).collect::<Result<Vec<_>, StoreError>>()?;
         records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(RegistryChanges { revision: Revision { number, mark }, whole, records })
+        Ok(Since::Told(RegistryChanges { revision, whole: told == 1, records }))
+    }
+
+    /// All records, page by page: each that is there from the first page to the last, at least once.
+    async fn all_records(&self) -> Result<BTreeMap<Arc<str>, RegistryRecord>, StoreError> {
+        let mut records = BTreeMap::new();
+        let mut cursor = String::from("0");
+        loop {
+            let mut cmd = redis::cmd("HSCAN");
+            cmd.arg(&self.keys.registry).arg(&cursor).arg("COUNT").arg(PAGE);
+            let (next, page): (String, Vec<(String, Vec<u8>)>) =
+                redis::from_redis_value(self.link.run(&cmd).await?).map_err(|_| StoreError::Corrupt)?;
+            for (name, value) in page {
+                let mut reader = Reader::new(&value);
+                let Ok(version) = reader.number() else {
+                    tracing::error!(name, "a record of the registry is damaged; it is left out");
+                    continue;
+                };
+                let (name, value) = (Arc::<str>::from(name), reader.rest().to_vec().into());
+                records.insert(Arc::clone(&name), RegistryRecord { name, version, value });
+            }
+            if next == "0" {
+                return Ok(records);
+            }
+            cursor = next;
+        }
     }
 
     pub(super) async fn registry_write(
