@@ -180,10 +180,11 @@ impl<S: Store + Clone> Authorizer<S> {
 
     /// Decides at once.
     async fn decide(&self, request: &AuthorizeRequest) -> Result<Decided, Failure> {
-        let policy = self.shared.policy.load_full();
         let mut now = self.store.now();
         let mut granted = None;
         for attempt in 1..=ATTEMPTS {
+            // Each by the policy in force then: what was paused or revoked meanwhile holds.
+            let policy = self.shared.policy.load_full();
             let today = self.today(&policy, now);
             let mut plan = match plan::compile(&policy, request, now, &today) {
                 Ok(plan) => plan,

@@ -23,9 +23,12 @@ const ATTEMPTS: u32 = 8;
 /// Why nothing was paused or resumed, or it is not known.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PauseError {
-    /// The store did not answer. Whether a change took effect is not known; repeating it is safe.
+    /// The store did not say what is paused; nothing was changed.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Unread(StoreError),
+    /// The store did not answer to a change. Whether it took effect is not known; repeating it is safe.
+    #[error(transparent)]
+    Unwritten(StoreError),
     /// There is nothing of this name, so that pausing it would do nothing.
     #[error("cannot pause {}: {}", .0.describe(), absence(.0))]
     Unknown(Target),
@@ -52,7 +55,7 @@ pub struct PauseChange {
 impl PauseChange {
     /// Whether it was so already, and nothing was written.
     #[must_use]
-    pub fn is_none(&self) -> bool {
+    pub fn changes_nothing(&self) -> bool {
         self.before == self.after
     }
 }
@@ -65,7 +68,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Where nothing is called so, or it cannot be written.
     pub async fn pause(&self, target: &Target, reason: &str, by: &Actor) -> Result<PauseChange, PauseError> {
         self.change_pause(target, |before| match before {
-            Some(same) if &*same.reason == reason && same.by == *by => Ok(Some(Arc::clone(same))),
+            Some(same) if &*same.reason == reason && same.by.is_same(by) => Ok(Some(Arc::clone(same))),
             _ if !self.is_known(target) => Err(PauseError::Unknown(target.clone())),
             None if self.shared.registry.pauses().len() >= MAX_PAUSES => Err(PauseError::TooMany),
             _ => Ok(Some(Arc::new(Pause { reason: reason.into(), by: by.clone(), since: self.store.now() }))),
@@ -86,7 +89,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where the store does not answer.
     pub async fn pauses(&self) -> Result<Vec<(Target, Arc<Pause>)>, PauseError> {
-        self.shared.read_registry(&self.store).await?;
+        self.shared.read_registry(&self.store).await.map_err(PauseError::Unread)?;
         Ok(self.shared.registry.pauses())
     }
 
@@ -98,20 +101,25 @@ impl<S: Store + Clone> Authorizer<S> {
     ) -> Result<PauseChange, PauseError> {
         let name: Arc<str> = format!("{PAUSE}{target}").into();
         for _ in 0..ATTEMPTS {
-            self.shared.read_registry(&self.store).await?;
+            self.shared.read_registry(&self.store).await.map_err(PauseError::Unread)?;
             let (version, before) = self.shared.registry.pause(target);
             let after = change(before.as_ref())?;
             let done = PauseChange { before, after };
-            if done.is_none() {
+            if done.changes_nothing() {
                 return Ok(done);
             }
             let value = done.after.as_deref().map_or(Ok(Bytes::new()), record)?;
-            if let RegistryWritten::Written { .. } =
-                self.store.registry_write(Arc::clone(&name), version, value).await?
-            {
-                // In force before it is answered. If it cannot be read now, the follower will do it.
-                let _ = self.shared.read_registry(&self.store).await;
-                return Ok(done);
+            let written = self.store.registry_write(Arc::clone(&name), version, value).await;
+            // In force before it is answered. If it cannot be read now, the follower will do it.
+            let read = self.shared.read_registry(&self.store).await;
+            match written {
+                Ok(RegistryWritten::Written { .. }) => return Ok(done),
+                Ok(RegistryWritten::Conflict { .. }) => {}
+                // It may have been written all the same.
+                Err(_) if read.is_ok() && self.shared.registry.pause(target).1 == done.after => {
+                    return Ok(done);
+                }
+                Err(error) => return Err(PauseError::Unwritten(error)),
             }
         }
         Err(PauseError::Changed(target.clone()))

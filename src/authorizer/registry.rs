@@ -29,8 +29,8 @@ use crate::{
 /// How often the registry is asked whether it changed. With a call of at most 250 ms (the store's deadline as it comes) a
 /// change is in force on every replica well within the second that is promised.
 const FOLLOW: Duration = Duration::from_millis(250);
-/// Uses are written down every so many turns of the follower: once a second.
-const FLUSH_TURNS: u32 = 4;
+/// How often uses are written down.
+const WRITE_USES: Duration = Duration::from_secs(1);
 
 /// Where the key that secrets are hashed with is.
 pub(super) const HASH_KEY: &str = "hash-key";
@@ -56,6 +56,9 @@ pub(super) struct Registry {
     asked: watch::Sender<bool>,
 }
 
+/// By what is paused: the version of the record, and the pause unless it was ended.
+type PauseRecords = BTreeMap<Target, (u64, Option<Arc<Pause>>)>;
+
 #[derive(Debug, Default)]
 struct Known {
     /// `None`: nothing was read yet.
@@ -63,8 +66,7 @@ struct Known {
     hash_key: Option<HashKey>,
     /// By the key's name: the version, and the record where it can be read.
     keys: BTreeMap<Arc<str>, (u64, Option<Arc<KeyRecord>>)>,
-    /// The version, and the pause unless it was ended.
-    pauses: BTreeMap<Target, (u64, Option<Arc<Pause>>)>,
+    pauses: PauseRecords,
     /// The last reading failed.
     failing: bool,
 }
@@ -200,19 +202,24 @@ impl Shared {
         let _ = self.registry.asked.subscribe().wait_for(|asked| *asked).await;
     }
 
-    /// Follows the registry and writes down uses, until told to stop.
+    /// Follows the registry and writes down uses, until told to stop. Neither waits for the other.
     pub async fn follow_registry<S: Store>(&self, store: &S, mut stop: watch::Receiver<bool>) {
-        for turn in 1_u32.. {
-            // Said where it fails; the next turn tries again.
-            let _ = self.read_registry(store).await;
-            if turn.is_multiple_of(FLUSH_TURNS) {
+        let mut stop_writing = stop.clone();
+        let following = async {
+            loop {
+                // Said where it fails; the next turn tries again.
+                let _ = self.read_registry(store).await;
+                if has_stopped_within(FOLLOW, &mut stop).await {
+                    return;
+                }
+            }
+        };
+        let writing = async {
+            while !has_stopped_within(WRITE_USES, &mut stop_writing).await {
                 self.write_uses(store).await;
             }
-            tokio::select! {
-                () = tokio::time::sleep(FOLLOW) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
-            }
-        }
+        };
+        tokio::join!(following, writing);
     }
 
     /// Writes down how often secrets were used since the last time. What cannot be written now is kept for the next.
@@ -238,6 +245,11 @@ impl Shared {
     }
 }
 
+/// Waits; whether a stop was asked for meanwhile.
+async fn has_stopped_within(pause: Duration, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok()
+}
+
 impl<S: Store> Authorizer<S> {
     /// Counts a use of the secret by which `who` came, if it is one of a created key.
     pub fn count_use(&self, who: &Who<'_>) {
@@ -249,11 +261,12 @@ impl<S: Store> Authorizer<S> {
 
 impl Known {
     fn take(&mut self, changes: RegistryChanges) {
+        let mut before = BTreeMap::new();
         if changes.whole {
             if self.revision.is_some_and(|known| known.number > 0) {
                 warn!("the registry is not the one known before; all of it was read anew");
             }
-            *self = Self::default();
+            before = std::mem::take(self).pauses;
         }
         self.revision = Some(changes.revision);
         for record in changes.records {
@@ -267,9 +280,16 @@ impl Known {
             } else if let Some(name) = name.strip_prefix(KEY) {
                 self.take_key(name, version, &value);
             } else if let Some(target) = name.strip_prefix(PAUSE) {
-                self.take_pause(target, version, &value);
+                self.take_pause(target, version, &value, &before);
             }
         }
+        // Nobody resumed them: a store lost its last writes, or all of them.
+        let lost = before
+            .iter()
+            .filter(|(target, (_, pause))| pause.is_some() && !self.pauses.contains_key(*target));
+        lost.for_each(
+            |(target, _)| error!(%target, "the store lost this pause: it is not in force any more"),
+        );
     }
 
     fn take_key(&mut self, name: &str, version: u64, value: &[u8]) {
@@ -282,7 +302,7 @@ impl Known {
         self.keys.insert(name.into(), (version, read));
     }
 
-    fn take_pause(&mut self, target: &str, version: u64, value: &[u8]) {
+    fn take_pause(&mut self, target: &str, version: u64, value: &[u8], before: &PauseRecords) {
         let Ok(target) = target.parse::<Target>() else {
             error!(target, "a pause is of something that this version cannot pause; it has no effect here");
             return;
@@ -291,14 +311,19 @@ impl Known {
             [] => None,
             value => Some(Arc::new(serde_json::from_slice(value).unwrap_or_else(|error| {
                 let (line, column) = (error.line(), error.column());
-                error!(%target, line, column, "the record of a pause cannot be read; it is held to");
+                error!(%target, line, column, "the record of a pause cannot be read; requests are denied");
                 Pause::unreadable()
             }))),
         };
-        match (&pause, self.pauses.get(&target)) {
-            (Some(pause), _) => warn!(%target, reason = &*pause.reason, "paused: requests are denied"),
-            (None, Some((_, Some(_)))) => info!(%target, "resumed"),
-            (None, _) => {}
+        let known =
+            self.pauses.get(&target).or_else(|| before.get(&target)).and_then(|(_, pause)| pause.as_ref());
+        match (known, &pause) {
+            (known, Some(pause)) if known != Some(pause) => {
+                let (by, reason) = (&*pause.by.name, &*pause.reason);
+                warn!(%target, by, reason, "paused: requests are denied");
+            }
+            (Some(_), None) => info!(%target, "resumed"),
+            _ => {}
         }
         self.pauses.insert(target, (version, pause));
     }

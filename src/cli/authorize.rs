@@ -147,7 +147,7 @@ fn print_denied(screen: &mut Screen, response: &proto::AuthorizeResponse) -> io:
     writeln!(screen, "{}", Style::Red.paint("denied", screen.colour))?;
     for violation in &response.violations {
         let reason = violation.reason().as_str_name().trim_start_matches("REASON_");
-        writeln!(screen, "  {reason}: {}", violation.message)?;
+        writeln!(screen, "  {reason}: {}", text::plain(&violation.message))?;
     }
     match &response.retry_delay {
         Some(delay) => {

@@ -264,6 +264,7 @@ pub(super) fn key(key: &proto::Key) -> Value {
             "limitId": bound.limit_id,
             "quantity": bound.quantity().as_str_name(),
             "limit": int(bound.limit),
+            "warnsOnly": bound.warns_only,
         })
     };
     let usage = |usage: &proto::KeyUsage| {

@@ -124,10 +124,14 @@ impl Pause {
             screen.json(&json::paused(&answer))?;
             return Ok(Exit::Done);
         }
-        match answer.replaced_pause.filter(|_| answer.pause.is_some()) {
+        match answer.replaced_pause {
             None => writeln!(screen, "{what} is paused")?,
             Some(before) => {
-                writeln!(screen, "{what} is paused anew; the reason before: {}", before.reason)?;
+                writeln!(
+                    screen,
+                    "{what} is paused anew; the reason before: {}",
+                    text::plain(&before.reason)
+                )?;
             }
         }
         Ok(Exit::Done)
@@ -146,7 +150,7 @@ impl Resume {
             return Ok(Exit::Done);
         }
         match answer.ended_pause {
-            Some(pause) => writeln!(screen, "{what} goes on; it was paused: {}", pause.reason)?,
+            Some(pause) => writeln!(screen, "{what} goes on; it was paused: {}", text::plain(&pause.reason))?,
             None => writeln!(screen, "{what} was not paused")?,
         }
         Ok(Exit::Done)

@@ -30,14 +30,20 @@ pub(super) fn money(money: Option<&Money>) -> String {
 /// What fits into a cell of a table.
 const CELL: usize = 72;
 
-/// A text of somebody else, to fit into a cell: nothing in it moves the cursor.
+/// A text of somebody else: nothing in it moves the cursor, breaks the line or turns the direction of reading.
+pub(super) fn plain(text: &str) -> String {
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.trim().chars().filter(|c| !c.is_control() && !turns(*c)).collect()
+}
+
+/// The same, to fit into a cell.
 pub(super) fn shown(text: &str) -> String {
-    let mut cell: String = text.trim().chars().filter(|c| !c.is_control()).take(CELL + 1).collect();
-    if cell.chars().count() > CELL {
-        cell.pop();
-        cell.push('…');
+    let cell = plain(text);
+    match cell.char_indices().nth(CELL) {
+        None => cell,
+        Some(_) => cell.chars().take(CELL - 1).chain(['…']).collect(),
     }
-    cell
 }
 
 /// A whole number in groups of three digits.

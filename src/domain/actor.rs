@@ -58,6 +58,12 @@ impl Actor {
         Self { kind: ActorKind::System, name: cause.into(), address: None }
     }
 
+    /// Whether both are the same caller, from wherever they call.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.name == other.name
+    }
+
     /// Whoever called from `address`; `None` where the policy knows no callers.
     #[must_use]
     pub fn caller(principal: Option<&Principal>, address: Option<SocketAddr>) -> Self {

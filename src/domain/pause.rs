@@ -9,12 +9,11 @@ use super::{
     Timestamp,
     actor::Actor,
     limit::Scope,
-    permit::Who,
     policy::{ModelPattern, is_name},
 };
 
-/// The most pauses at once. A request is held against each of them, a few nanoseconds apiece; whoever pauses more means the
-/// organization.
+/// The most pauses at once, give or take what is ordered at the same moment. A request is held against each of them, a few
+/// nanoseconds apiece; whoever pauses more means the organization.
 pub const MAX_PAUSES: usize = 1_000;
 /// The most bytes of a reason: it is in every denial, and so in headers and logs.
 pub const MAX_REASON: usize = 256;
@@ -33,13 +32,13 @@ pub enum Target {
 }
 
 impl Target {
-    /// Whether a request of `who` is meant, for `model` where it is for one.
+    /// Whether it means a request of `team`, by a key of the name `key` and for `model` where these are known.
     #[must_use]
-    pub fn covers(&self, who: &Who<'_>, model: Option<&str>) -> bool {
+    pub fn covers(&self, team: &str, key: Option<&str>, model: Option<&str>) -> bool {
         match self {
             Self::Organization => true,
-            Self::Team(name) => *name == who.team.name,
-            Self::Key(name) => who.key.is_some_and(|key| key.name == *name),
+            Self::Team(name) => **name == *team,
+            Self::Key(name) => key.is_some_and(|key| **name == *key),
             Self::Model(pattern) => model.is_some_and(|model| pattern.matches(model)),
         }
     }
@@ -109,7 +108,7 @@ pub struct Pause {
     pub reason: Arc<str>,
     /// Who paused. Whoever is denied is not told.
     pub by: Actor,
-    /// Since when.
+    /// When that was ordered.
     pub since: Timestamp,
 }
 
@@ -131,14 +130,9 @@ impl Pause {
 pub struct Pauses(BTreeMap<Target, Arc<Pause>>);
 
 impl Pauses {
-    /// Each pause that a request of `who` meets, for `model` where it is for one.
-    pub fn over<'a>(
-        &'a self,
-        who: &'a Who<'_>,
-        model: Option<&'a str>,
-    ) -> impl Iterator<Item = (&'a Target, &'a Pause)> {
-        let met = self.0.iter().filter(move |(target, _)| target.covers(who, model));
-        met.map(|(target, pause)| (target, &**pause))
+    /// Each of them, and what it is of.
+    pub fn iter(&self) -> impl Iterator<Item = (&Target, &Pause)> {
+        self.0.iter().map(|(target, pause)| (target, &**pause))
     }
 }
 

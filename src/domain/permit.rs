@@ -108,7 +108,9 @@ pub fn paused<'a>(
     who: &'a Who<'_>,
     model: Option<&'a str>,
 ) -> impl Iterator<Item = Violation> + 'a {
-    policy.registered.pauses.over(who, model).map(|(target, pause)| {
+    let (team, key) = (&*who.team.name, who.key.map(|key| &*key.name));
+    let met = policy.registered.pauses.iter().filter(move |(target, _)| target.covers(team, key, model));
+    met.map(|(target, pause)| {
         let place = match target {
             Target::Organization => "organization".to_owned(),
             Target::Team(team) => format!("teams.{team}"),

@@ -113,7 +113,9 @@ fn cause(error: &(dyn Error + 'static)) -> String {
     }
     let cause = root.to_string();
     match cause.contains("UnknownIssuer") {
-        true => format!("{cause}; trust its CA through SSL_CERT_FILE"),
+        true => format!(
+            "{cause}; a CA of your own is trusted through SSL_CERT_FILE or SSL_CERT_DIR, in place of the system's"
+        ),
         false => cause,
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     audit::{Audit, Event, action},
-    authorizer::{Authorizer, PauseChange},
+    authorizer::{Authorizer, PauseChange, PauseError},
     domain::Timestamp,
     store::Store,
     upstream::{KeyUse, LiveKey, UpstreamKeys},
@@ -41,16 +41,15 @@ impl<S> AdminRpc<S> {
 }
 
 impl<S: Store + Clone> AdminRpc<S> {
-    async fn carry_out(&self, order: &Arc<Order>) -> Result<PauseChange, Status> {
-        let (authorizer, doing, done) = (self.authorizer.clone(), Arc::clone(order), Arc::clone(order));
-        let change = async move {
-            match doing.action {
-                action::PAUSE => authorizer.pause(&doing.target, &doing.reason, &doing.actor).await,
-                _ => authorizer.resume(&doing.target).await,
-            }
-        };
-        let change = recorded(&self.audit, change, move |change| done.event(change)).await?;
-        change.map_err(|error| status::pause(&error))
+    /// Makes a change and records it.
+    async fn carry_out(
+        &self,
+        order: &Arc<Order>,
+        change: impl Future<Output = Result<PauseChange, PauseError>> + Send + 'static,
+    ) -> Result<PauseChange, Status> {
+        let order = Arc::clone(order);
+        let done = recorded(&self.audit, change, move |done| order.event(done)).await?;
+        done.map_err(|error| status::pause(&error))
     }
 }
 
@@ -60,8 +59,10 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
         let actor = access::actor(request.extensions());
         let PauseRequest { target, reason } = request.into_inner();
         let order = Arc::new(Order::read(action::PAUSE, actor, target, reason)?);
-        let change = self.carry_out(&order).await?;
-        let replaced = if change.is_none() { None } else { change.before };
+        let (authorizer, pause) = (self.authorizer.clone(), Arc::clone(&order));
+        let pause = async move { authorizer.pause(&pause.target, &pause.reason, &pause.actor).await };
+        let change = self.carry_out(&order, pause).await?;
+        let replaced = if change.changes_nothing() { None } else { change.before };
         let [pause, replaced_pause] = [change.after, replaced].map(|pause| order.shown(pause));
         Ok(Response::new(PauseResponse { pause, replaced_pause }))
     }
@@ -70,7 +71,9 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
         let actor = access::actor(request.extensions());
         let ResumeRequest { target, reason } = request.into_inner();
         let order = Arc::new(Order::read(action::RESUME, actor, target, reason)?);
-        let change = self.carry_out(&order).await?;
+        let (authorizer, resume) = (self.authorizer.clone(), Arc::clone(&order));
+        let resume = async move { authorizer.resume(&resume.target).await };
+        let change = self.carry_out(&order, resume).await?;
         Ok(Response::new(ResumeResponse { ended_pause: order.shown(change.before) }))
     }
 

@@ -9,7 +9,7 @@ use crate::{
     authorizer::{AnyKey, KeyPage, KeyPlace, KeyReport, KeyUsage, SecretReport, Versioned},
     domain::{
         keys::{KeyLimits, KeySecret, KeyState},
-        limit::Limit,
+        limit::{Limit, OnShortfall},
         request::Operation,
     },
 };
@@ -72,6 +72,7 @@ fn bound(limit: &Limit) -> Option<proto::KeyBound> {
         limit_id: limit.id.to_string(),
         quantity: quantity(limit.quantity).into(),
         limit: int(limit.bound?),
+        warns_only: limit.on_shortfall == OnShortfall::Warn,
     })
 }
 

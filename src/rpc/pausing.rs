@@ -23,7 +23,7 @@ use crate::{
 /// A well-formed `PauseRequest` or `ResumeRequest`: who does what to what, and why.
 pub(super) struct Order {
     pub(super) actor: Actor,
-    pub(super) action: &'static str,
+    action: &'static str,
     pub(super) target: Target,
     pub(super) reason: String,
 }
@@ -47,12 +47,15 @@ impl Order {
         }
     }
 
-    /// What is recorded of it, if anything may have changed.
+    /// What is recorded of it, unless it was refused. A repeat is recorded as well: what it repeats may have an outcome that is
+    /// not known.
     pub(super) fn event(&self, done: &Result<PauseChange, PauseError>) -> Option<Change> {
         let (before, outcome) = match done {
-            Ok(change) if change.is_none() => return None,
-            Ok(change) => (change.before.as_deref().map_or(Value::Null, recorded), "done"),
-            Err(PauseError::Store(_)) => (Value::Null, "unknown"),
+            Ok(change) => {
+                let outcome = if change.changes_nothing() { "unchanged" } else { "done" };
+                (change.before.as_deref().map_or(Value::Null, recorded), outcome)
+            }
+            Err(PauseError::Unwritten(_)) => (Value::Null, "unknown"),
             Err(_) => return None,
         };
         Some(Change {

@@ -117,7 +117,9 @@ pub(super) fn failure(failure: &Failure) -> Status {
 /// The status where nothing was paused or resumed.
 pub(super) fn pause(error: &PauseError) -> Status {
     let (code, reason) = match error {
-        PauseError::Store(error) => return failure(&Failure::Store(error.clone())),
+        PauseError::Unread(error) | PauseError::Unwritten(error) => {
+            return failure(&Failure::Store(error.clone()));
+        }
         PauseError::Internal => return internal(),
         PauseError::Unknown(_) => (Code::NotFound, "UNKNOWN_TARGET"),
         PauseError::TooMany => (Code::ResourceExhausted, "TOO_MANY_PAUSES"),

@@ -14,7 +14,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     access::digest,
-    harness::{START, Server, StoreKind, chat, connect, team_spend, used},
+    harness::{START, Server, StoreKind, chat, connect, nanos, team_spend, used},
 };
 
 const MODEL: &str = "m/text";
@@ -154,6 +154,7 @@ on_both! {
     a_pause_denies_what_it_covers_and_nothing_else
     every_pause_that_denies_is_told
     what_is_under_way_goes_on_and_who_waits_is_denied
+    a_repeat_is_denied_and_what_it_reserved_can_be_given_back
     a_pause_can_be_repeated_and_replaced
     what_cannot_be_paused_is_named
 }
@@ -252,18 +253,49 @@ async fn what_is_under_way_goes_on_and_who_waits_is_denied(mut service: Service)
     assert_eq!(first.decision(), Decision::Allowed);
     let mut waiting = request("narrow", MODEL);
     waiting.max_wait = Some(prost_types::Duration { seconds: 60, nanos: 0 });
-    let mut calls = service.calls.clone();
-    let mut waiter = tokio::spawn(async move { calls.authorize(waiting).await });
+    let (mut waiter, mut others) = (service.calls.clone(), service.calls.clone());
+    let mut waiter = std::pin::pin!(waiter.authorize(waiting));
     // A call that is answered on the same connection tells that the one before it has arrived.
-    service.calls.authorize(request("bot", MODEL)).await.unwrap();
-    assert!(!waiter.is_finished());
+    tokio::select! {
+        biased;
+        answer = &mut waiter => panic!("there is no room: {answer:?}"),
+        marker = others.authorize(request("bot", MODEL)) => drop(marker.unwrap()),
+    }
     service.admin.pause(team("narrow"), "INC-7").await.unwrap();
-    let denied = (&mut waiter).await.unwrap().unwrap().into_inner();
+    let denied = waiter.await.unwrap().into_inner();
     assert_eq!(denied.violations.iter().map(proto::Violation::reason).collect::<Vec<_>>(), [Reason::Paused]);
-    // A repeat is a new question; what was granted is booked all the same.
+    // What was granted is booked all the same, and so is what was never authorized.
     let booked = service.calls.record_usage(used(&first.reservation_id, 10, 10)).await.unwrap().into_inner();
     assert!(!booked.already_recorded && booked.cost.is_some());
-    assert_eq!(team_spend(&mut service.calls, "narrow").await.requests, 1);
+    let unreserved = proto::RecordUsageRequest {
+        caller: Some(proto::record_usage_request::Caller::Team("narrow".to_owned())),
+        request_id: "unreserved".to_owned(),
+        model: MODEL.to_owned(),
+        operation: proto::Operation::ChatCompletion.into(),
+        ..used("", 10, 10)
+    };
+    service.calls.record_usage(unreserved).await.unwrap();
+    assert_eq!(team_spend(&mut service.calls, "narrow").await.requests, 2);
+}
+
+/// Whoever did not hear that they may must not send now, and can give the reservation back by the id that they know.
+async fn a_repeat_is_denied_and_what_it_reserved_can_be_given_back(mut service: Service) {
+    let request = AuthorizeRequest { request_id: "lost".to_owned(), ..request("bot", MODEL) };
+    assert_eq!(service.reasons(request.clone()).await, []);
+    service.admin.pause(team("bot"), "INC-7").await.unwrap();
+    assert_eq!(service.reasons(request.clone()).await[0].0, Reason::Paused);
+    let not_sent = proto::RecordUsageRequest {
+        caller: Some(proto::record_usage_request::Caller::Team("bot".to_owned())),
+        request_id: "lost".to_owned(),
+        model: MODEL.to_owned(),
+        operation: proto::Operation::ChatCompletion.into(),
+        outcome: proto::Outcome::NotSent.into(),
+        ..Default::default()
+    };
+    service.calls.record_usage(not_sent).await.unwrap();
+    let report = team_spend(&mut service.calls, "bot").await;
+    assert_eq!((report.requests, report.unsettled_requests), (0, 0));
+    assert_eq!(nanos(report.spend.unwrap().reserved), 0);
 }
 
 async fn a_pause_can_be_repeated_and_replaced(mut service: Service) {

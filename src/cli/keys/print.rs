@@ -142,7 +142,8 @@ fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
     // By their names in the policy file, where people know them from.
     let may_also = key.other_limits.iter().map(|bound| {
         let name = bound.limit_id.rsplit('.').next().unwrap_or_default();
-        (name, text::amount(bound.quantity(), bound.limit))
+        let amount = text::amount(bound.quantity(), bound.limit);
+        (name, if bound.warns_only { format!("{amount}, with a warning only") } else { amount })
     });
     let did = [
         ("created", instant(&key.create_time)),

@@ -11,7 +11,7 @@ use std::{
 use super::{HashKey, KeyLimits, KeyRecord, SecretHash, SecretId};
 use crate::domain::{
     Timestamp,
-    limit::{Limit, Period, Quantity, Span, Subject, Window},
+    limit::{Limit, OnShortfall, Period, Quantity, Span, Subject, Window},
     money::NanoUsd,
     policy::{Key, Policy, Team},
 };
@@ -115,7 +115,8 @@ impl CreatedKeys {
 }
 
 impl KeyLimits {
-    /// The limits of a declared key as a created one would have them, and those of kinds that a created one has not.
+    /// The limits of a declared key as a created one would have them, and those of kinds that a created one has not, such as a
+    /// budget that only warns.
     #[must_use]
     pub fn of_declared(key: &Key) -> (Self, Vec<&Limit>) {
         let mut own = Self {
@@ -127,7 +128,9 @@ impl KeyLimits {
         let mut others = Vec::new();
         for limit in &key.limits {
             match (limit.quantity, limit.window) {
-                (Quantity::NanoUsd, Window::Calendar(Period::Month)) => {
+                (Quantity::NanoUsd, Window::Calendar(Period::Month))
+                    if limit.on_shortfall != OnShortfall::Warn =>
+                {
                     own.monthly_budget = limit.bound.and_then(NanoUsd::new);
                 }
                 (Quantity::Requests, Window::Sliding(Span::Minute)) => own.requests_per_minute = limit.bound,
@@ -223,6 +226,10 @@ mod tests {
             limit(Quantity::NanoUsd, Window::Calendar(Period::Day)),
             limit(Quantity::RequestsInFlight, Window::InFlight),
             limit(Quantity::AudioMilliseconds, Window::Sliding(Span::Minute)),
+            Limit {
+                on_shortfall: OnShortfall::Warn,
+                ..limit(Quantity::NanoUsd, Window::Calendar(Period::Month))
+            },
         ];
         let limits = std::iter::once(&minute).chain(&others).cloned().collect();
         let declared = Key { limits, ..key(&record(KeyLimits::default())) };

@@ -71,7 +71,11 @@ async fn an_issuer_is_heard_over_a_trusted_connection_only() {
     let (trusted, foreign) = (Ca::new("of the company"), Ca::new("of somebody else"));
     let sound = || trusted.issue(Leaf::server());
     let refused = [
-        (foreign.issue(Leaf::server()), Mood::Answers, "UnknownIssuer; trust its CA through SSL_CERT_FILE"),
+        (
+            foreign.issue(Leaf::server()),
+            Mood::Answers,
+            "UnknownIssuer; a CA of your own is trusted through SSL_CERT_FILE",
+        ),
         (trusted.issue(Leaf::server().expired()), Mood::Answers, "certificate expired"),
         (
             trusted.issue(Leaf::server_of("elsewhere.example")),
@@ -92,7 +96,7 @@ async fn an_issuer_is_heard_over_a_trusted_connection_only() {
         let scene = Scene::start(directory.path(), trust, &issuers).await;
         let (heard, others) = scene.issuers.split_first().unwrap();
         eventually("the issuer is heard", async || scene.ask(heard).await.is_ok()).await;
-        // The second time nothing is fetched, so soon after what failed.
+        // A second time as well, whether it is fetched again or not so soon after what failed.
         for _ in 0..2 {
             for (issuer, (_, _, cause)) in others.iter().zip(&refused) {
                 scene.is_refused(issuer, cause).await;

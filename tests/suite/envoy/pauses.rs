@@ -1,5 +1,7 @@
 //! What a paused team, key or model hears through Envoy.
 
+use std::time::Instant;
+
 use serde_json::json;
 use tollgate::rpc::proto::{
     PauseRequest, PauseTarget, ResumeRequest, admin_service_client::AdminServiceClient, pause_target::Target,
@@ -55,14 +57,16 @@ async fn a_stream_under_way_is_not_cut_by_a_pause() {
     let Some(edge) = Edge::start(&policy(&[])).await else { return };
     let mut admin = AdminServiceClient::new(connect(edge.server.address()).await);
     let target = Some(PauseTarget { target: Some(Target::Organization(true)) });
-    let directive = r#"{"completion_tokens":40,"chunk_ms":10}"#;
+    let directive = r#"{"completion_tokens":40,"chunk_ms":25}"#;
     let fields = json!({"max_tokens": 100, "stream": true});
-    let stream = edge.chat(directive, &fields);
+    let stream = async { (edge.chat(directive, &fields).await, Instant::now()) };
     let pause = async {
         crate::harness::eventually("the request is at Groq", async || !edge.mock.requests().is_empty()).await;
         admin.pause(PauseRequest { target, reason: "INC-7".to_owned() }).await.unwrap();
+        Instant::now()
     };
-    let (answer, ()) = tokio::join!(stream, pause);
+    let ((answer, ended), paused) = tokio::join!(stream, pause);
+    assert!(paused < ended, "the stream was over before the pause");
     assert_eq!(answer.status, 200);
     assert!(String::from_utf8_lossy(&answer.body).trim_end().ends_with("[DONE]"));
     assert_eq!(edge.agrees().await.requests, 1);

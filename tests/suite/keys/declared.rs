@@ -80,6 +80,7 @@ async fn a_declared_key_is_shown_with_what_it_may_and_what_it_used(mut s: Servic
         limit_id: format!("teams.bot.keys.bot-prod-web.{place}"),
         quantity: quantity.into(),
         limit,
+        warns_only: false,
     };
     // All else is as it is for nobody to know: no secret, no time of its making, no labels, no version.
     let expected = Key {

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
-    AuditEvent, ListAuditEventsRequest, Reason, admin_service_client::AdminServiceClient,
+    AuditEvent, ListAuditEventsRequest, ListPausesRequest, Reason, admin_service_client::AdminServiceClient,
     pause_target::Target, policy_service_client::PolicyServiceClient,
 };
 use tonic::transport::Channel;
@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use super::{Admin, MODEL, key, model, policy, request, team};
 use crate::{
     access::{by, digest},
-    harness::{PATIENCE, Process, StoreKind, connect, organization},
+    harness::{PATIENCE, Process, StoreKind, connect, eventually, organization},
     redis_server::RedisServer,
 };
 
@@ -24,8 +24,7 @@ use crate::{
 const BOUND: Duration = Duration::from_secs(1);
 
 struct Replica {
-    /// Ends when it is dropped.
-    _process: Process,
+    process: Process,
     admin: Admin,
     calls: PolicyServiceClient<Channel>,
 }
@@ -35,7 +34,7 @@ impl Replica {
         let process = Process::start(directory.path(), policy, store).await;
         let admin = Admin(AdminServiceClient::new(connect(process.address()).await));
         let calls = process.client().await;
-        Self { _process: process, admin, calls }
+        Self { process, admin, calls }
     }
 
     async fn is_paused(&mut self, caller: &str) -> bool {
@@ -110,6 +109,29 @@ async fn what_is_paused_is_known_before_anybody_passes() {
         assert!(started.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A pause that Redis lost is not in force any more, and each replica says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pause_that_redis_lost_is_told() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (mut redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
+    let mut replica = Replica::start(&directory, &policy(&organization()), &redis.url()).await;
+    replica.admin.pause(team("bot"), "INC-7").await.unwrap();
+    assert!(replica.is_paused("bot").await);
+    redis.kill();
+    assert!(redis.restart());
+    eventually("the loss is noticed", async || replica.process.log().contains("the store lost this pause"))
+        .await;
+    // The connection of another core finds out for itself that the one before has ended.
+    eventually("nothing is paused", async || {
+        let answer = replica.admin.0.clone().list_pauses(ListPausesRequest {}).await;
+        answer.is_ok_and(|answer| answer.into_inner().pauses.is_empty())
+    })
+    .await;
+    assert!(!replica.process.log().contains("resumed"), "nobody resumed it");
 }
 
 const OPERATOR: &str = "tgs_secret_of_the_operator";
@@ -200,7 +222,7 @@ async fn the_commands_pause_and_the_log_says_who_and_why() {
     recorded(&events(&connect(process.address()).await).await);
 }
 
-/// Each change once, with who and why; what changed nothing is not there.
+/// Each order once, with who and why.
 fn recorded(events: &[AuditEvent]) {
     let told: Vec<_> = events
         .iter()
@@ -222,7 +244,9 @@ fn recorded(events: &[AuditEvent]) {
     let expected = [
         ("pause", None, json!({ "paused": true, "reason": "INC-7" }), "done"),
         ("pause", some("INC-7"), json!({ "paused": true, "reason": "INC-8" }), "done"),
+        ("pause", some("INC-8"), json!({ "paused": true, "reason": "INC-8" }), "unchanged"),
         ("resume", some("INC-8"), json!({ "paused": false, "reason": "mended" }), "done"),
+        ("resume", None, json!({ "paused": false, "reason": "mended" }), "unchanged"),
     ];
     assert_eq!(told, expected);
 }
