@@ -40,6 +40,7 @@ use crate::{
         price::catalogue::Model,
         request::{Operation, ServiceTier, Size},
     },
+    rpc::AccessLayer,
     server::{ExposureError, Options, Server, StartError, TlsError, TlsSource, admin, check_exposure},
     store::{
         Store,
@@ -159,19 +160,12 @@ where
     F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
 {
     let audit = auditing::open(settings).map_err(|(file, error)| ServeError::Audit(file, error))?;
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let options = Options {
-        listen: settings.listen,
-        threads: settings.threads.unwrap_or(cores),
-        drain: Duration::from_secs(settings.drain_seconds),
-        tls: tls.as_ref().map(TlsSource::grpc),
-        allow_unauthenticated: settings.allow_unauthenticated_listen,
-        audit: audit.clone(),
-    };
     check_access(settings, &source.policy().load())?;
     let source = Arc::new(source);
     let decisions = DecisionLog::new(settings.decision_log);
     let shared = Arc::new(Shared::new(source.policy()).with_decisions(decisions));
+    let open = settings.allow_unauthenticated_listen;
+    let access = AccessLayer::new(Arc::clone(&shared.policy), Clock::System, open, audit.clone());
     let (mut changes, follower) = (source.subscribe(), Arc::clone(&shared));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
@@ -182,13 +176,22 @@ where
         let failed = |source| ServeError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
-        let pages = admin::serve(listener, tls, make_store()?, PolicyPage(Arc::clone(&source)));
+        let pages =
+            admin::serve(listener, tls, access.clone(), make_store()?, PolicyPage(Arc::clone(&source)));
         tokio::spawn(async move {
             if let Err(error) = pages.await {
                 error!(%error, "the admin listener failed");
             }
         });
     }
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let options = Options {
+        listen: settings.listen,
+        threads: settings.threads.unwrap_or(cores),
+        drain: Duration::from_secs(settings.drain_seconds),
+        tls: tls.as_ref().map(TlsSource::grpc),
+        access,
+    };
     // Listened for before anything says that the service is up.
     let hangup = signal(SignalKind::hangup())?;
     let terminate = signal(SignalKind::terminate())?;

@@ -35,6 +35,7 @@ use crate::{
     authorizer::Shared,
     config::{EXAMPLE_POLICY, load_policy, parse_policy},
     domain::{Timestamp, policy::Policy},
+    rpc::AccessLayer,
     server::{Options, Server},
     store::{
         clock::{Clock, ManualClock},
@@ -175,8 +176,12 @@ impl Simulate {
             threads: 2,
             drain: TIMEOUT,
             tls: None,
-            allow_unauthenticated: false,
-            audit: Audit::default(),
+            access: AccessLayer::new(
+                Arc::clone(&shared.policy),
+                Clock::Manual(clock.clone()),
+                false,
+                Audit::default(),
+            ),
         };
         let server = Server::start(
             &options,

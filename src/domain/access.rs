@@ -47,17 +47,23 @@ impl Role {
     #[must_use]
     pub const fn has(self, permission: Permission) -> bool {
         use Permission::{
-            Decide, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadUpstreamKeys, Record,
-            RotateKeys,
+            Decide, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadStatus,
+            ReadUpstreamKeys, Record, RotateKeys,
         };
         match self {
             Self::Admin => true,
             // Who revokes a key has to find it first.
             Self::Operator => {
-                matches!(permission, Pause | RotateKeys | ReadKeys | ReadPauses | ReadUpstreamKeys)
+                matches!(
+                    permission,
+                    Pause | RotateKeys | ReadKeys | ReadPauses | ReadUpstreamKeys | ReadStatus
+                )
             }
             Self::Auditor => {
-                matches!(permission, ReadSpend | ReadKeys | ReadPauses | ReadAudit | ReadUpstreamKeys)
+                matches!(
+                    permission,
+                    ReadSpend | ReadKeys | ReadPauses | ReadAudit | ReadUpstreamKeys | ReadStatus
+                )
             }
             Self::Viewer => matches!(permission, ReadSpend),
             Self::Gateway => matches!(permission, Decide | Record),
@@ -116,11 +122,13 @@ pub enum Permission {
     ReadAudit,
     /// To read which of Groq's own keys is used; the keys themselves nobody can.
     ReadUpstreamKeys,
+    /// To read which policy is in force, and why a newer one is not.
+    ReadStatus,
 }
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Decide,
         Self::Record,
         Self::ReadSpend,
@@ -131,6 +139,7 @@ impl Permission {
         Self::ReadPauses,
         Self::ReadAudit,
         Self::ReadUpstreamKeys,
+        Self::ReadStatus,
     ];
 
     /// Its name in errors and in the documentation.
@@ -147,6 +156,7 @@ impl Permission {
             Self::ReadPauses => "read-pauses",
             Self::ReadAudit => "read-audit",
             Self::ReadUpstreamKeys => "read-upstream-keys",
+            Self::ReadStatus => "read-status",
         }
     }
 
@@ -164,7 +174,7 @@ impl fmt::Display for Permission {
     }
 }
 
-/// What an RPC needs.
+/// What an RPC or a page needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// Nothing: anybody may ask.
@@ -199,29 +209,44 @@ pub const RPCS: [(&str, Need); 20] = [
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Need::Identity),
 ];
 
+/// The pages of the listener for operators, and what each needs. As with health over gRPC, orchestrators ask without a credential.
+pub const PAGES: [(&str, Need); 3] = [
+    ("/livez", Need::Nothing),
+    ("/readyz", Need::Nothing),
+    ("/status", Need::Permission(Permission::ReadStatus)),
+];
+
+/// What the page at `path` needs; `None` where there is no such page.
+#[must_use]
+pub fn page_need(path: &str) -> Option<Need> {
+    PAGES.iter().find(|(known, _)| *known == path).map(|(_, need)| *need)
+}
+
 /// What the RPC at `path` needs; `None` where there is no such RPC.
 #[must_use]
 pub fn need_of(path: &str) -> Option<Need> {
     RPCS.iter().find(|(known, _)| *known == path).map(|(_, need)| *need)
 }
 
-/// [`RPCS`] as the table of the documentation.
+/// [`RPCS`] and [`PAGES`] as the table of the documentation.
 #[must_use]
 pub fn table() -> String {
-    let mut table = "| RPC | permission |".to_owned();
+    let mut table = "| RPC or page | permission |".to_owned();
     // Writing to a string cannot fail.
     for role in Role::ALL {
         let _ = write!(table, " {role} |");
     }
     table.push_str("\n| --- | --- |");
     table.push_str(&" --- |".repeat(Role::ALL.len()));
-    for (path, need) in RPCS {
+    let rpcs = RPCS.map(|(path, need)| (path.trim_start_matches('/').to_owned(), need));
+    let pages = PAGES.map(|(path, need)| (format!("GET {path}"), need));
+    for (name, need) in rpcs.into_iter().chain(pages) {
         let permission = match need {
             Need::Nothing => "none, open to all".to_owned(),
             Need::Identity => "none, open to all who are known".to_owned(),
             Need::Permission(permission) => format!("`{permission}`"),
         };
-        let _ = write!(table, "\n| `{}` | {permission} |", path.trim_start_matches('/'));
+        let _ = write!(table, "\n| `{name}` | {permission} |");
         for role in Role::ALL {
             let cell = match (need, role.binding()) {
                 (Need::Permission(permission), _) if !role.has(permission) => "–",

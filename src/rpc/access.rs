@@ -65,6 +65,15 @@ pub struct AccessLayer {
     pub audit: Audit,
 }
 
+impl AccessLayer {
+    /// By the policy that is in `policy`, which `clock` tells the time of; `open`: without `[access]` callers from elsewhere may
+    /// ask as well. Whom their roles do not permit what they ask is recorded in `audit`.
+    #[must_use]
+    pub fn new(policy: Arc<ArcSwap<Policy>>, clock: Clock, open: bool, audit: Audit) -> Self {
+        Self { policy, verifier: Arc::default(), clock, open, audit }
+    }
+}
+
 impl<S> Layer<S> for AccessLayer {
     type Service = Access<S>;
 
@@ -100,7 +109,8 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let policy = self.gate.policy.load();
-        match self.gate.judge(&policy, &request) {
+        let need = need_of(request.uri().path()).ok_or_else(unknown_rpc);
+        match need.and_then(|need| self.gate.judge(&policy, need, &request)) {
             Ok(Verdict::Anybody) => Either::Left(self.inner.call(request)),
             Ok(Verdict::Unrestricted) => {
                 request.extensions_mut().insert(Unrestricted);
@@ -121,7 +131,8 @@ where
                 let mut inner = self.take_ready();
                 Either::Right(Either::Right(Box::pin(async move {
                     let verified = gate.verify(&policy, &token).await;
-                    match verified.and_then(|who| gate.permitted(&who, need, &request).map(|()| who)) {
+                    let (from, path) = (address(&request), request.uri().path());
+                    match verified.and_then(|who| gate.permitted(&who, need, from, path).map(|()| who)) {
                         Ok(principal) => gate.watched(&mut inner, request, principal).await,
                         Err(status) => Ok(refused(&request, &status)),
                     }
@@ -183,8 +194,31 @@ enum Verdict {
 }
 
 impl AccessLayer {
-    fn judge(&self, policy: &Policy, request: &Request<Body>) -> Result<Verdict, Status> {
-        let need = need_of(request.uri().path()).ok_or_else(unknown_rpc)?;
+    /// Whether whoever sent `request` may have what needs `need`, for what is not a call of gRPC.
+    ///
+    /// # Errors
+    /// Where they may not, or it cannot be told.
+    pub fn admit<'a, B>(
+        &'a self,
+        need: Need,
+        request: &Request<B>,
+    ) -> impl Future<Output = Result<(), Status>> + Send + use<'a, B> {
+        let policy = self.policy.load_full();
+        let verdict = self.judge(&policy, need, request);
+        // The request itself is not kept: its body may be of one thread only.
+        let (from, path) = (address(request), request.uri().path().to_owned());
+        async move {
+            match verdict? {
+                Verdict::Verify { token, need } => {
+                    let principal = self.verify(&policy, &token).await?;
+                    self.permitted(&principal, need, from, &path)
+                }
+                Verdict::Anybody | Verdict::Unrestricted | Verdict::Known(_) => Ok(()),
+            }
+        }
+    }
+
+    fn judge<B>(&self, policy: &Policy, need: Need, request: &Request<B>) -> Result<Verdict, Status> {
         if need == Need::Nothing {
             return Ok(Verdict::Anybody);
         }
@@ -208,7 +242,7 @@ impl AccessLayer {
             (Some(_), Some(_)) => return Err(invalid("there is more than one `authorization`")),
             (None, _) => by_certificate(access, peer)?,
         };
-        self.permitted(&principal, need, request)?;
+        self.permitted(&principal, need, address(request), request.uri().path())?;
         Ok(Verdict::Known(principal))
     }
 
@@ -217,11 +251,16 @@ impl AccessLayer {
         self.verifier.verify(policy, access, token, self.clock.now()).await.map_err(unauthenticated)
     }
 
-    fn permitted(&self, principal: &Principal, need: Need, request: &Request<Body>) -> Result<(), Status> {
+    fn permitted(
+        &self,
+        principal: &Principal,
+        need: Need,
+        from: Option<SocketAddr>,
+        path: &str,
+    ) -> Result<(), Status> {
         match need {
             Need::Permission(permission) if principal.scope(permission).is_none() => {
-                let path = request.uri().path();
-                self.denied(principal, address(request), path, "PERMISSION_MISSING", Value::Null);
+                self.denied(principal, from, path, "PERMISSION_MISSING", Value::Null);
                 Err(missing(permission))
             }
             Need::Permission(_) | Need::Identity | Need::Nothing => Ok(()),
@@ -283,7 +322,7 @@ fn by_certificate(access: &AccessPolicy, peer: Option<&Peer>) -> Result<Arc<Prin
     })
 }
 
-fn address(request: &Request<Body>) -> Option<SocketAddr> {
+fn address<B>(request: &Request<B>) -> Option<SocketAddr> {
     request.extensions().get::<Peer>().and_then(|peer| peer.address)
 }
 

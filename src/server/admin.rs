@@ -2,13 +2,30 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get, serve::Listener};
-use serde_json::Value;
-use tokio::{net::TcpListener, sync::mpsc};
-use tonic::transport::server::Connected as _;
+use axum::{
+    Json, Router,
+    extract::{ConnectInfo, Request, State, connect_info::Connected},
+    http::{StatusCode, header::WWW_AUTHENTICATE},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+    routing::get,
+    serve::{IncomingStream, Listener},
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_stream::StreamExt as _;
+use tonic::{Code, transport::server::Connected as _};
 
-use super::{connection::Connection, incoming, tls::ListenerTls};
-use crate::store::Store;
+use super::{
+    connection::Connection,
+    incoming::{self, Incoming},
+    tls::ListenerTls,
+};
+use crate::{
+    domain::access::page_need,
+    rpc::{AccessLayer, Peer},
+    store::Store,
+};
 
 /// What the pages show.
 pub trait Status: Send + Sync + 'static {
@@ -17,64 +34,98 @@ pub trait Status: Send + Sync + 'static {
 }
 
 struct Pages<S, T> {
+    access: AccessLayer,
     store: S,
     status: T,
 }
 
-/// Serves `/livez`, `/readyz` and `/status` until dropped.
+/// Serves `/livez`, `/readyz` and `/status` until dropped, each to whoever may see it by `access`.
 ///
 /// # Errors
 /// Where the listener fails.
 pub async fn serve<S: Store, T: Status>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
+    access: AccessLayer,
     store: S,
     status: T,
 ) -> io::Result<()> {
-    let pages = Arc::new(Pages { store, status });
+    let address = listener.local_addr()?;
+    let arrivals = Arrivals { address, incoming: Incoming::new(listener, tls) };
+    let pages = Arc::new(Pages { access, store, status });
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<S, T>))
         .route("/status", get(show::<S, T>))
+        .layer(middleware::from_fn_with_state(Arc::clone(&pages), guard::<S, T>))
         .with_state(pages);
-    match tls {
-        None => axum::serve(listener, router).await,
-        Some(tls) => {
-            let address = listener.local_addr()?;
-            let ready = incoming::start(listener, tls);
-            axum::serve(TlsListener { address, ready }, router).await
-        }
-    }
+    axum::serve(arrivals, router.into_make_service_with_connect_info::<Peer>()).await
 }
 
-/// Connections whose handshake is done.
-struct TlsListener {
+/// Connections, after the handshake where there is one.
+struct Arrivals {
     address: SocketAddr,
-    ready: mpsc::Receiver<Connection>,
+    incoming: Incoming,
 }
 
-impl Listener for TlsListener {
+impl Listener for Arrivals {
     type Io = Connection;
-    type Addr = SocketAddr;
+    type Addr = Peer;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        match self.ready.recv().await {
-            Some(connection) => {
-                let peer = connection.connect_info().address.unwrap_or(self.address);
-                (connection, peer)
+    async fn accept(&mut self) -> (Connection, Peer) {
+        loop {
+            match self.incoming.next().await {
+                Some(Ok(connection)) => {
+                    let peer = connection.connect_info();
+                    return (connection, peer);
+                }
+                Some(Err(error)) => incoming::rest_after(&error).await,
+                // The task that listens has ended, which it does with the process.
+                None => std::future::pending().await,
             }
-            // The task that listens has ended, which it does with the process.
-            None => std::future::pending().await,
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
+    fn local_addr(&self) -> io::Result<Peer> {
+        Ok(Peer::plain(Some(self.address)))
+    }
+}
+
+impl Connected<IncomingStream<'_, Arrivals>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Arrivals>) -> Self {
+        stream.remote_addr().clone()
+    }
+}
+
+/// Lets through whoever may see a page. What is no page is nobody's.
+async fn guard<S: Store, T: Status>(
+    State(pages): State<Arc<Pages<S, T>>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(need) = page_need(request.uri().path()) else { return StatusCode::NOT_FOUND.into_response() };
+    request.extensions_mut().insert(peer);
+    match pages.access.admit(need, &request).await {
+        Ok(()) => next.run(request).await,
+        Err(status) => {
+            let message = Json(json!({ "error": status.message() }));
+            match status.code() {
+                Code::Unauthenticated => {
+                    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], message).into_response()
+                }
+                Code::PermissionDenied => (StatusCode::FORBIDDEN, message).into_response(),
+                _ => (StatusCode::SERVICE_UNAVAILABLE, message).into_response(),
+            }
+        }
     }
 }
 
 async fn ready<S: Store, T: Status>(State(pages): State<Arc<Pages<S, T>>>) -> (StatusCode, &'static str) {
     match pages.store.ping().await {
+        Ok(()) if pages.access.policy.load().registered.pending => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the store's registry has not been read yet\n")
+        }
         Ok(()) => (StatusCode::OK, "ok\n"),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
     }

@@ -68,7 +68,7 @@ impl Stream for Incoming {
 }
 
 /// Listens in a task of its own, which ends when nobody takes what it accepts.
-pub(super) fn start(listener: TcpListener, tls: ListenerTls) -> mpsc::Receiver<Connection> {
+fn start(listener: TcpListener, tls: ListenerTls) -> mpsc::Receiver<Connection> {
     let (ready, taken) = mpsc::channel(READY);
     tokio::spawn(accept(listener, tls, ready));
     taken
@@ -88,11 +88,7 @@ async fn accept(listener: TcpListener, tls: ListenerTls, ready: mpsc::Sender<Con
                 let task = tokio::spawn(shake_hands(acceptor, stream, address, ready.clone()));
                 handshakes.add(task.abort_handle(), address);
             }
-            Err(error) if is_of_connection(&error) => debug!(%error, "a connection was gone at once"),
-            Err(error) => {
-                warn!(%error, "cannot accept connections");
-                tokio::time::sleep(PAUSE).await;
-            }
+            Err(error) => rest_after(&error).await,
         }
     }
 }
@@ -140,6 +136,16 @@ async fn hear_out(mut stream: TcpStream) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Says that a connection could not be accepted, and waits until others may have ended where that is why.
+pub(super) async fn rest_after(error: &io::Error) {
+    if is_of_connection(error) {
+        debug!(%error, "a connection was gone at once");
+    } else {
+        warn!(%error, "cannot accept connections");
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Whether only the connection that was to be accepted has failed.

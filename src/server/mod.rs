@@ -37,7 +37,6 @@ pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
 use incoming::Incoming;
 
 use crate::{
-    audit::Audit,
     authorizer::{Authorizer, Shared},
     rpc::{
         AccessLayer, AdminRpc, Asking, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Settling,
@@ -85,10 +84,8 @@ pub struct Options {
     pub drain: Duration,
     /// TLS for every connection; `None`: plain ones.
     pub tls: Option<ListenerTls>,
-    /// Whether callers from other machines are served where the policy has no `[access]`.
-    pub allow_unauthenticated: bool,
-    /// Where it is recorded who was refused, and from where it is told.
-    pub audit: Audit,
+    /// Who may ask.
+    pub access: AccessLayer,
 }
 
 /// Why the service cannot start.
@@ -157,17 +154,10 @@ impl Server {
     {
         let (stop, stopped) = watch::channel(false);
         let (ended_sender, ended) = mpsc::channel(1);
-        let access = AccessLayer {
-            policy: Arc::clone(&shared.policy),
-            verifier: Arc::default(),
-            clock: clock.clone(),
-            open: options.allow_unauthenticated,
-            audit: options.audit.clone(),
-        };
         let setup = Setup {
             make_store,
             clock,
-            access,
+            access: options.access.clone(),
             shared: Arc::clone(&shared),
             upstream,
             asking: Arc::default(),

@@ -19,6 +19,7 @@ use tollgate::{
     config::parse_policy_at,
     domain::{Timestamp, policy::Policy},
     rpc::{
+        AccessLayer,
         google_type::Money,
         proto::{self, policy_service_client::PolicyServiceClient},
     },
@@ -209,8 +210,12 @@ impl Server {
             threads: 2,
             drain: Duration::from_secs(5),
             tls,
-            allow_unauthenticated: false,
-            audit: Audit::default(),
+            access: AccessLayer::new(
+                Arc::clone(&shared.policy),
+                Clock::Manual(clock.clone()),
+                false,
+                Audit::default(),
+            ),
         };
         let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
         let server =

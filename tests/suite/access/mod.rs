@@ -5,6 +5,7 @@ mod audit_targets;
 mod https;
 mod issuer;
 mod keys;
+mod pages;
 mod process;
 mod provider;
 mod roles;

@@ -7,7 +7,7 @@ mod decisions;
 mod edge;
 mod given_up;
 mod hostile;
-mod http;
+pub(crate) mod http;
 mod logged;
 mod metering;
 mod outage;
