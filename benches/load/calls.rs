@@ -3,7 +3,10 @@
 use prost::Message as _;
 use tollgate::rpc::proto;
 
-use crate::check::Checks;
+use crate::{
+    check::{Checks, secret},
+    policy::TOKEN,
+};
 
 pub(crate) const AUTHORIZE: &str = "/tollgate.v1.PolicyService/Authorize";
 pub(crate) const RECORD_USAGE: &str = "/tollgate.v1.PolicyService/RecordUsage";
@@ -22,6 +25,8 @@ const RESERVATION: &[u8] = &[0x12, 32];
 const COST: &[u8] = &[0x0a];
 /// `status` with no code, and `ok_response`: the first fields of an answer to `Check`.
 const CHECKED: &[u8] = &[0x0a, 0, 0x1a];
+/// The tag of `api_key` in a request of `Authorize`.
+const API_KEY_TAG: u8 = 2 << 3 | 2;
 /// The tag of `request_id` in a request of `Authorize`.
 const REQUEST_ID_TAG: u8 = 4 << 3 | 2;
 /// As long as the id that the service makes of Envoy's.
@@ -39,7 +44,12 @@ pub(crate) enum Load {
         /// How many teams.
         teams: usize,
     },
-    /// The same, each with a `request_id` of its own.
+    /// The same by a service token, each team by its virtual key.
+    ByKey {
+        /// How many teams.
+        teams: usize,
+    },
+    /// `Authorize` of one team after another, each with a `request_id` of its own.
     Identified {
         /// How many teams.
         teams: usize,
@@ -57,6 +67,16 @@ pub(crate) enum Load {
     ModelNotAllowed,
     /// More output than the team may have.
     CapExceeded,
+}
+
+impl Load {
+    /// The token that goes with every call.
+    pub(crate) const fn token(self) -> Option<&'static str> {
+        match self {
+            Self::ByKey { .. } => Some(TOKEN),
+            _ => None,
+        }
+    }
 }
 
 /// The name of a team in the policies of the bench; all of one length.
@@ -132,6 +152,12 @@ impl Calls {
                 self.team(0);
             }
             Load::Authorize { teams } => self.following_team(teams),
+            Load::ByKey { teams } => {
+                self.next_team = (self.next_team + self.stride) % teams;
+                let secret = secret(&team_name(self.next_team));
+                self.body.extend([API_KEY_TAG, u8::try_from(secret.len()).unwrap()]);
+                self.body.extend(secret.as_bytes());
+            }
             Load::Identified { teams } => {
                 self.following_team(teams);
                 self.request_id();
@@ -179,7 +205,9 @@ impl Calls {
             }
             Load::UnknownTeam | Load::ModelNotAllowed | Load::CapExceeded => answer.starts_with(DENIED),
             Load::Check { .. } => answer.starts_with(CHECKED),
-            Load::Authorize { .. } | Load::Identified { .. } | Load::Minimal => answer.starts_with(ALLOWED),
+            Load::Authorize { .. } | Load::ByKey { .. } | Load::Identified { .. } | Load::Minimal => {
+                answer.starts_with(ALLOWED)
+            }
         }
     }
 }

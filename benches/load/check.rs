@@ -26,9 +26,9 @@ pub(crate) fn secret(team: &str) -> String {
     format!("tgk_of_{team}_0123456789abcdef")
 }
 
-/// Its digest, as a policy has it.
-pub(crate) fn digest(team: &str) -> String {
-    Sha256::digest(secret(team).as_bytes()).iter().fold(String::new(), |mut text, byte| {
+/// The digest of a secret, as a policy has it.
+pub(crate) fn sha256(secret: &str) -> String {
+    Sha256::digest(secret.as_bytes()).iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
         text
     })

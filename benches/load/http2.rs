@@ -54,12 +54,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn open(address: SocketAddr) -> io::Result<Self> {
+    /// `token`: goes with every call.
+    pub(crate) fn open(address: SocketAddr, token: Option<&str>) -> io::Result<Self> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         let mut connection = Self {
             socket,
-            headers: HeaderTable::new(address),
+            headers: HeaderTable::new(address, token),
             next_stream: 1,
             send_window: i64::from(INITIAL_WINDOW),
             received: 0,
@@ -202,6 +203,7 @@ impl Connection {
 /// HPACK as clients use it: what was sent once is an index ever after.
 struct HeaderTable {
     authority: String,
+    authorization: Option<String>,
     /// What went into the dynamic table, oldest first.
     inserted: Vec<&'static str>,
 }
@@ -210,10 +212,12 @@ struct HeaderTable {
 const PATH: u8 = 4;
 const AUTHORITY: u8 = 1;
 const CONTENT_TYPE: u8 = 31;
+const AUTHORIZATION: u8 = 23;
 
 impl HeaderTable {
-    fn new(address: SocketAddr) -> Self {
-        Self { authority: address.to_string(), inserted: Vec::new() }
+    fn new(address: SocketAddr, token: Option<&str>) -> Self {
+        let authorization = token.map(|token| format!("Bearer {token}"));
+        Self { authority: address.to_string(), authorization, inserted: Vec::new() }
     }
 
     fn encode(&mut self, path: &'static str, out: &mut Vec<u8>) {
@@ -224,6 +228,9 @@ impl HeaderTable {
         self.field("authority", AUTHORITY, &authority, out);
         self.field("content-type", CONTENT_TYPE, "application/grpc", out);
         self.field("te", 0, "trailers", out);
+        if let Some(authorization) = self.authorization.clone() {
+            self.field("authorization", AUTHORIZATION, &authorization, out);
+        }
     }
 
     fn field(&mut self, id: &'static str, name: u8, value: &str, out: &mut Vec<u8>) {

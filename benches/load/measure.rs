@@ -147,7 +147,7 @@ impl Bench {
     fn record_script_call(&self, redis: SocketAddr) -> Vec<u8> {
         let relay = Relay::start(redis);
         let server = self.serve(Target::Redis(Shape::USUAL), Some(relay.address));
-        let mut connection = Connection::open(server.address).unwrap();
+        let mut connection = Connection::open(server.address, None).unwrap();
         let unexpected = client::run_alone(&mut connection, Load::Authorize { teams: 10 }, PROBES).unwrap();
         assert_eq!(unexpected, 0, "the service does not answer through the relay");
         relay.script_call().expect("the service sent no EVALSHA")
@@ -245,7 +245,7 @@ impl Bench {
 
 /// Connects until every core of the server has as many connections as the others: the kernel spreads them by chance.
 fn spread(server: &Serving, load: Load) -> Vec<Connection> {
-    let connect = || Connection::open(server.address).unwrap();
+    let connect = || Connection::open(server.address, load.token()).unwrap();
     let names = server.process.cpu_by_thread().into_keys().filter(|name| name.starts_with("worker-"));
     let mut cores: Vec<(String, Vec<Connection>)> = names.map(|name| (name, Vec::new())).collect();
     if cores.is_empty() {

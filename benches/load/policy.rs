@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use crate::{
     calls::{MODEL, team_name},
-    check::digest,
+    check::{secret, sha256},
 };
 
 /// The variable in which a server of the bench finds its Groq key; there is no Groq.
 pub(crate) const GROQ_KEY: &str = "BENCH_GROQ_KEY";
 
+/// The service token of the load.
+pub(crate) const TOKEN: &str = "tgs_of_the_bench_0123456789abcdef";
 /// The organization's id.
 const ORGANIZATION: &str = "bench";
 /// More than any run takes of anything.
@@ -21,11 +23,13 @@ pub(crate) struct Shape {
     pub(crate) teams: usize,
     /// Limits on a decision, budgets included: 2, 8 or 32.
     pub(crate) limits: usize,
+    /// Whether callers have to show who they are: by [`TOKEN`].
+    pub(crate) guarded: bool,
 }
 
 impl Shape {
     /// What most measurements use.
-    pub(crate) const USUAL: Self = Self { teams: 10, limits: 8 };
+    pub(crate) const USUAL: Self = Self { teams: 10, limits: 8, guarded: false };
 
     /// The policy as people write it.
     pub(crate) fn to_toml(self) -> String {
@@ -44,13 +48,18 @@ impl Shape {
         for (pattern, names) in [(MODEL, limits.of_model), ("openai/*", limits.of_family)] {
             table(&mut text, &format!("organization.limits.\"{pattern}\""), names);
         }
+        if self.guarded {
+            let digest = sha256(TOKEN);
+            writeln!(text, "[access.tokens.bench]\nsha256 = \"{digest}\"\nroles = [\"gateway\"]").unwrap();
+        }
         for index in 0..self.teams {
             let team = team_name(index);
             write!(text, "[teams.{team}]\nmodels = [\"{MODEL}\"]\nmax_output_tokens = 2048\n{budget}")
                 .unwrap();
             lines(&mut text, limits.of_team);
             table(&mut text, &format!("teams.{team}.limits.\"{MODEL}\""), limits.of_team_and_model);
-            writeln!(text, "[teams.{team}.keys.key-{team}]\nsha256 = \"{}\"", digest(&team)).unwrap();
+            writeln!(text, "[teams.{team}.keys.key-{team}]\nsha256 = \"{}\"", sha256(&secret(&team)))
+                .unwrap();
         }
         text
     }

@@ -61,6 +61,9 @@ impl Subject {
     }
 }
 
+/// The usual policy, for callers that have to show who they are.
+const GUARDED: Shape = Shape { guarded: true, ..Shape::USUAL };
+
 /// Everything that is measured; a subject comes after the one it is compared with.
 pub(crate) fn all() -> Vec<Subject> {
     let subject = |id, title, target, load, limit| Subject {
@@ -89,6 +92,13 @@ pub(crate) fn all() -> Vec<Subject> {
             identified,
             Some("embedded"),
         )),
+        steady(subject(
+            "embedded-key",
+            "Authorize by a service token and a virtual key, embedded",
+            Target::Embedded(GUARDED),
+            Load::ByKey { teams: GUARDED.teams },
+            Some("embedded"),
+        )),
         steady(subject("check", "Check, embedded", embedded, check, Some("embedded"))),
         subject("embedded-pair", "Authorize + RecordUsage, embedded", embedded, Load::Pair, Some("empty")),
         steady(subject("minimal", "minimal service on Redis", Target::Minimal, Load::Minimal, None)),
@@ -110,8 +120,8 @@ type Sweep = (&'static str, &'static str, Target, usize, Option<&'static str>);
 
 /// The same decision under policies of other sizes.
 fn sweeps() -> Vec<Sweep> {
-    let of_teams = |teams| Shape { teams, limits: 8 };
-    let of_limits = |limits| Shape { teams: 10, limits };
+    let of_teams = |teams| Shape { teams, ..Shape::USUAL };
+    let of_limits = |limits| Shape { limits, ..Shape::USUAL };
     let (embedded, redis) = (Target::Embedded, Target::Redis);
     let (few, first) = ("embedded-10-teams", "embedded-2-limits");
     let (few_redis, first_redis) = ("redis-10-teams", "redis-2-limits");
