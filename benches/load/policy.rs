@@ -17,6 +17,9 @@ const ORGANIZATION: &str = "bench";
 /// More than any run takes of anything.
 const ENOUGH: u64 = 1_000_000_000_000;
 
+/// With keys, more teams would be more than the 32 MiB that a policy may have.
+const MOST_WITH_KEYS: usize = 1_000;
+
 /// The size of a policy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
@@ -58,8 +61,10 @@ impl Shape {
                 .unwrap();
             lines(&mut text, limits.of_team);
             table(&mut text, &format!("teams.{team}.limits.\"{MODEL}\""), limits.of_team_and_model);
-            writeln!(text, "[teams.{team}.keys.key-{team}]\nsha256 = \"{}\"", sha256(&secret(&team)))
-                .unwrap();
+            if self.teams <= MOST_WITH_KEYS {
+                writeln!(text, "[teams.{team}.keys.key-{team}]\nsha256 = \"{}\"", sha256(&secret(&team)))
+                    .unwrap();
+            }
         }
         text
     }
