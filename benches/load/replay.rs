@@ -12,6 +12,10 @@ use std::{
 
 use crate::client::{Span, Tally};
 
+/// Which of the script's numbers tells until when the call may be carried out, and an instant after every run.
+const VALID_UNTIL: usize = 4;
+const FAR_AWAY: f64 = 9e15;
+
 /// Passes everything on to a Redis server and remembers what was sent to it.
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
@@ -41,14 +45,29 @@ impl Relay {
         Self { address, sent }
     }
 
-    /// The longest `EVALSHA` that was sent: the one that takes holds.
+    /// The longest `EVALSHA` that was sent: the one that takes holds. As it was sent, but for the instant at which the service
+    /// gives it up.
     pub(crate) fn script_call(&self) -> Option<Vec<u8>> {
         let sent = self.sent.lock().unwrap();
         let calls = sent.iter().flat_map(|bytes| commands(bytes)).filter(|call| {
             call.windows(13).take(16).any(|part| part.eq_ignore_ascii_case(b"$7\r\nEVALSHA\r\n"))
         });
-        calls.max_by_key(|call| call.len()).map(<[u8]>::to_vec)
+        let mut call = calls.max_by_key(|call| call.len())?.to_vec();
+        let until = numbers(&call)? + VALID_UNTIL * size_of::<f64>();
+        call.get_mut(until..until + size_of::<f64>())?.copy_from_slice(&FAR_AWAY.to_le_bytes());
+        Some(call)
     }
+}
+
+/// Where the numbers of the script's first argument begin in a call: after the command, the hash, and three keys with their count.
+fn numbers(call: &[u8]) -> Option<usize> {
+    let (_, mut rest) = number(call, b'*')?;
+    for _ in 0..6 {
+        let (length, argument) = number(rest, b'$')?;
+        rest = argument.get(length + 2..)?;
+    }
+    let (_, argument) = number(rest, b'$')?;
+    Some(call.len() - argument.len())
 }
 
 fn pass(mut from: TcpStream, mut to: TcpStream, mut look: impl FnMut(&[u8])) {
