@@ -69,6 +69,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 max_output_tokens = grant.max_output_tokens,
                 reserved_nano_usd = grant.reserved_cost.nanos(),
                 limits = decided.limits.len(),
+                dry_run = request.dry_run,
                 labels = ?request.labels,
                 policy_revision = %decided.policy_revision,
                 "request allowed"
@@ -103,6 +104,7 @@ impl<S: Store + Clone> Authorizer<S> {
                     used = $violation.used,
                     requested = $violation.requested,
                     of = violations.len(),
+                    dry_run = request.map(|request| request.dry_run),
                     labels = request.map(|request| field::debug(&request.labels)),
                     policy_revision = revision,
                     "request denied"

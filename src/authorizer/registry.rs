@@ -6,7 +6,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,14 +44,19 @@ pub(super) const PAUSE: &str = "pause/";
 
 /// What a process knows of the registry.
 ///
-/// Protocol: `turn` is held over a whole reading of the registry, so that readings come one after the other and none puts
-/// an older state over a newer. `known` is taken within it, never across an await, for as long as it takes to put what is
+/// Protocol: `turn` is held over a whole reading of the registry, so that readings come one after the other. Whoever
+/// gets its turn when a reading that began after it asked has succeeded needs none of its own: however many wait, there are
+/// two. `known` is taken within it, never across an await, for as long as it takes to put what is
 /// known in force, so that a new policy document and a new record do not overwrite each other's effect.
 #[derive(Debug)]
 pub(super) struct Registry {
     /// The policy document in force.
     declared: Arc<ArcSwap<Policy>>,
     turn: tokio::sync::Mutex<()>,
+    /// The number of the last reading that began; written within `turn`.
+    begun: AtomicU64,
+    /// The number of the last reading that succeeded; the same.
+    succeeded: AtomicU64,
     known: Mutex<Known>,
     /// The counters of secrets that exist. Taken for a look-up; counting itself needs no lock.
     uses: Mutex<HashMap<SecretId, Arc<UseCounter>>>,
@@ -76,6 +84,8 @@ impl Registry {
         Self {
             declared,
             turn: tokio::sync::Mutex::default(),
+            begun: AtomicU64::default(),
+            succeeded: AtomicU64::default(),
             known: Mutex::default(),
             uses: Mutex::default(),
             asked: watch::Sender::new(false),
@@ -148,7 +158,12 @@ impl Shared {
 
     /// Reads what changed in the registry and puts it in force.
     pub(super) async fn read_registry<S: Store>(&self, store: &S) -> Result<(), StoreError> {
+        let asked = self.registry.begun.load(Ordering::Acquire);
         let _turn = self.registry.turn.lock().await;
+        if self.registry.succeeded.load(Ordering::Acquire) > asked {
+            return Ok(());
+        }
+        let reading = self.registry.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let revision = self.registry.known().revision;
         let changes = store.registry_since(revision.unwrap_or_default()).await;
         let mut known = self.registry.known();
@@ -161,6 +176,7 @@ impl Shared {
                     known.take(changes);
                     self.merge(&known);
                 }
+                self.registry.succeeded.store(reading, Ordering::Release);
                 Ok(())
             }
             Err(error) => {
@@ -264,7 +280,9 @@ impl Known {
         let mut before = BTreeMap::new();
         if changes.whole {
             if self.revision.is_some_and(|known| known.number > 0) {
-                warn!("the registry is not the one known before; all of it was read anew");
+                warn!(
+                    "too much of the registry changed at once, or it is another one; all of it was read anew"
+                );
             }
             before = std::mem::take(self).pauses;
         }

@@ -44,7 +44,7 @@ impl ActorKind {
 pub struct Actor {
     /// How they were recognised.
     pub kind: ActorKind,
-    /// The name of the service token or the certificate, the subject of a token, or what made the service do it.
+    /// The name of the service token or the certificate, `issuer#subject` of a token, or what made the service do it.
     pub name: Arc<str>,
     /// From where; without the port, which says nothing.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -245,7 +245,7 @@ enum CapOf {
 }
 
 /// A refusal that no waiting helps and no counter is involved in.
-fn refusal(reason: Reason, limit_id: impl Into<String>, message: String) -> Violation {
+pub fn refusal(reason: Reason, limit_id: impl Into<String>, message: String) -> Violation {
     Violation {
         reason,
         scope: None,

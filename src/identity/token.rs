@@ -26,8 +26,8 @@ pub(super) const ALGORITHMS: [Algorithm; 9] = [
 ];
 /// How far the clocks of issuers may be off.
 const LEEWAY_MS: u64 = 30_000;
-/// The most bytes of a subject that the log is told.
-const MAX_SUBJECT_BYTES: usize = 128;
+/// The longest subject of OpenID Connect.
+const MAX_SUBJECT_BYTES: usize = 255;
 /// Values of a claim that are looked at.
 const MAX_VALUES: usize = 1_000;
 
@@ -104,17 +104,21 @@ pub(super) fn verify(
     if begins.is_some_and(|begins| now.plus(LEEWAY_MS) < begins) {
         return Err(Refusal::Invalid("it does not hold yet (`nbf`)"));
     }
-    let verified = Verified { principal: Arc::new(principal(&claims, issuer)), expires_at };
+    let verified = Verified { principal: Arc::new(principal(&claims, issuer)?), expires_at };
     if verified.ended(now) { Err(Refusal::Expired) } else { Ok(verified) }
 }
 
-fn principal(claims: &Claims, issuer: &Issuer) -> Principal {
+fn principal(claims: &Claims, issuer: &Issuer) -> Result<Principal, Refusal> {
     let granted = values(find(claims, &issuer.claim)).take(MAX_VALUES);
     let grants = granted.filter_map(|value| issuer.grants.get(value)).cloned().collect();
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
-    let subject = subject.get(..subject.floor_char_boundary(MAX_SUBJECT_BYTES)).unwrap_or_default();
-    let name: String = subject.chars().filter(|c| !c.is_control()).collect();
-    Principal { name: name.into(), kind: PrincipalKind::Oidc, grants }
+    if subject.is_empty() || subject.len() > MAX_SUBJECT_BYTES {
+        return Err(Refusal::Invalid("its subject (`sub`) is missing or longer than 255 bytes"));
+    }
+    let subject: String = subject.chars().filter(|c| !c.is_control()).collect();
+    // A subject is one within its issuer only; an issuer has no `#`.
+    let name = format!("{}#{subject}", issuer.issuer).into();
+    Ok(Principal { name, kind: PrincipalKind::Oidc, grants })
 }
 
 /// The claim of this name, or, where there is none, the one at this path, as in `realm_access.roles`.

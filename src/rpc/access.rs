@@ -38,7 +38,7 @@ use super::{
 use crate::{
     audit::{Audit, Change, action},
     domain::{
-        access::{AccessPolicy, Need, Permission, Principal, Scope, need_of},
+        access::{AccessPolicy, Need, Permission, Principal, Scope, need_of, page_need},
         actor::Actor,
         policy::Policy,
     },
@@ -130,9 +130,8 @@ where
                 let (gate, policy) = (Arc::clone(&self.gate), Arc::clone(&policy));
                 let mut inner = self.take_ready();
                 Either::Right(Either::Right(Box::pin(async move {
-                    let verified = gate.verify(&policy, &token).await;
-                    let (from, path) = (address(&request), request.uri().path());
-                    match verified.and_then(|who| gate.permitted(&who, need, from, path).map(|()| who)) {
+                    let (from, path) = (address(&request), request.uri().path().to_owned());
+                    match gate.verified(&policy, &token, need, from, &path).await {
                         Ok(principal) => gate.watched(&mut inner, request, principal).await,
                         Err(status) => Ok(refused(&request, &status)),
                     }
@@ -210,8 +209,7 @@ impl AccessLayer {
         async move {
             match verdict? {
                 Verdict::Verify { token, need } => {
-                    let principal = self.verify(&policy, &token).await?;
-                    self.permitted(&principal, need, from, &path)
+                    self.verified(&policy, &token, need, from, &path).await.map(drop)
                 }
                 Verdict::Anybody | Verdict::Unrestricted | Verdict::Known(_) => Ok(()),
             }
@@ -246,9 +244,19 @@ impl AccessLayer {
         Ok(Verdict::Known(principal))
     }
 
-    async fn verify(&self, policy: &Policy, token: &str) -> Result<Arc<Principal>, Status> {
+    /// The holder of `token`, who may have what needs `need`.
+    async fn verified(
+        &self,
+        policy: &Policy,
+        token: &str,
+        need: Need,
+        from: Option<SocketAddr>,
+        path: &str,
+    ) -> Result<Arc<Principal>, Status> {
         let access = policy.access.as_ref().ok_or_else(closed)?;
-        self.verifier.verify(policy, access, token, self.clock.now()).await.map_err(unauthenticated)
+        let verified = self.verifier.verify(policy, access, token, self.clock.now()).await;
+        let principal = verified.map_err(unauthenticated)?;
+        self.permitted(&principal, need, from, path).map(|()| principal)
     }
 
     fn permitted(
@@ -292,7 +300,10 @@ impl AccessLayer {
         self.audit.denied(who, || Change {
             actor: Actor::caller(Some(who), from),
             action: action::ROLE_DENIED,
-            subject: path.trim_start_matches('/').to_owned(),
+            subject: match page_need(path) {
+                Some(_) => format!("GET {path}"),
+                None => path.trim_start_matches('/').to_owned(),
+            },
             before: Value::Null,
             after: asked,
             outcome,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::task::spawn_blocking;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -13,30 +13,35 @@ use super::{
         ListUpstreamKeysRequest, ListUpstreamKeysResponse, PauseRequest, PauseResponse, ResumeRequest,
         ResumeResponse, UpstreamKey, UpstreamKeyState, admin_service_server::AdminService,
     },
-    recorded::recorded,
+    recorded::Recorder,
     status,
 };
 use crate::{
-    audit::{Audit, Event, action},
+    audit::{Event, action},
     authorizer::{Authorizer, PauseChange, PauseError},
     domain::Timestamp,
     store::Store,
     upstream::{KeyUse, LiveKey, UpstreamKeys},
 };
 
+/// Pages of the audit log that one core reads at a time.
+const MAX_PAGES: usize = 2;
+
 /// Serves `AdminService`.
 #[derive(Clone, Debug)]
 pub struct AdminRpc<S> {
     authorizer: Authorizer<S>,
     upstream: Arc<UpstreamKeys>,
-    audit: Audit,
+    recorder: Recorder,
+    /// Pages of the audit log that are read at a time: each takes a thread, and some megabytes.
+    pages: Arc<Semaphore>,
 }
 
 impl<S> AdminRpc<S> {
-    /// Pauses through `authorizer`, and tells of the keys in `upstream` and of the events in `audit`.
+    /// Pauses through `authorizer` with `recorder`, and tells of the keys in `upstream` and of what was recorded.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, audit: Audit) -> Self {
-        Self { authorizer, upstream, audit }
+    pub fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, recorder: Recorder) -> Self {
+        Self { authorizer, upstream, recorder, pages: Arc::new(Semaphore::new(MAX_PAGES)) }
     }
 }
 
@@ -48,7 +53,7 @@ impl<S: Store + Clone> AdminRpc<S> {
         change: impl Future<Output = Result<PauseChange, PauseError>> + Send + 'static,
     ) -> Result<PauseChange, Status> {
         let order = Arc::clone(order);
-        let done = recorded(&self.audit, change, move |done| order.event(done)).await?;
+        let done = self.recorder.carry_out(change, move |done| order.event(done)).await?;
         done.map_err(|error| status::pause(&error))
     }
 }
@@ -99,7 +104,8 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
         request: Request<ListAuditEventsRequest>,
     ) -> Result<Response<ListAuditEventsResponse>, Status> {
         let query = parse::audit(request.into_inner())?;
-        let audit = self.audit.clone();
+        let audit = self.recorder.audit().clone();
+        let _page = self.pages.acquire().await.map_err(|_| status::internal())?;
         // The disk may take its time, and this thread serves others.
         let page = spawn_blocking(move || audit.page(&query)).await.map_err(|_| status::internal())?;
         let page = page.map_err(|error| status::audit(&error))?;

@@ -11,11 +11,11 @@ use super::{
         ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RotateKeyRequest, RotateKeyResponse,
         UpdateKeyRequest, UpdateKeyResponse, key_service_server::KeyService,
     },
-    recorded::recorded,
+    recorded::Recorder,
     status,
 };
 use crate::{
-    audit::{Audit, Change, action},
+    audit::{Change, action},
     authorizer::{Authorizer, KeyError, Versioned},
     domain::{
         access::{Permission, Scope},
@@ -29,14 +29,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct KeyRpc<S> {
     authorizer: Authorizer<S>,
-    audit: Audit,
+    recorder: Recorder,
 }
 
 impl<S> KeyRpc<S> {
-    /// Serves through `authorizer`, and records in `audit` what was changed.
+    /// Serves through `authorizer`, and makes changes with `recorder`.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, audit: Audit) -> Self {
-        Self { authorizer, audit }
+    pub const fn new(authorizer: Authorizer<S>, recorder: Recorder) -> Self {
+        Self { authorizer, recorder }
     }
 }
 
@@ -101,7 +101,7 @@ impl<S: Store + Clone> KeyRpc<S> {
         doing: Doing,
         change: impl Future<Output = Result<(Versioned, T), KeyError>> + Send + 'static,
     ) -> Result<(Versioned, T), Status> {
-        let done = recorded(&self.audit, change, |done| doing.outcome(done)).await?;
+        let done = self.recorder.carry_out(change, |done| doing.outcome(done)).await?;
         done.map_err(|error| status::key_failure(&error))
     }
 

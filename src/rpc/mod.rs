@@ -25,6 +25,7 @@ pub use ext_proc::ProcessRpc;
 pub use key_service::KeyRpc;
 pub use peer::Peer;
 pub use policy_service::PolicyRpc;
+pub use recorded::Recorder;
 pub use settling::Settling;
 
 #[allow(

@@ -1,27 +1,50 @@
 //! Changes that are recorded.
 
+use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::status;
+use super::{settling::Settling, status};
 use crate::audit::{Audit, Change};
 
-/// Makes a change, and records what `event` tells of it. Both go on where the caller has gone: what is written must not stay
-/// unrecorded.
-///
-/// # Errors
-/// Where the change panicked.
-pub(super) async fn recorded<T: Send + 'static>(
-    audit: &Audit,
-    change: impl Future<Output = T> + Send + 'static,
-    event: impl FnOnce(&T) -> Option<Change> + Send + 'static,
-) -> Result<T, Status> {
-    let audit = audit.clone();
-    let task = tokio::spawn(async move {
-        let done = change.await;
-        if let Some(change) = event(&done) {
-            audit.changed(change);
-        }
-        done
-    });
-    task.await.map_err(|_| status::internal())
+/// Makes changes and records them.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    audit: Audit,
+    tasks: Settling,
+}
+
+impl Recorder {
+    /// Records in `audit`. What is under way is waited for with `tasks`.
+    #[must_use]
+    pub const fn new(audit: Audit, tasks: Settling) -> Self {
+        Self { audit, tasks }
+    }
+
+    /// What was recorded.
+    pub(super) const fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Makes a change, and records what `event` tells of it. Both go on where the caller has gone or the service stops: what is
+    /// written must not stay unrecorded.
+    ///
+    /// # Errors
+    /// Where the change panicked.
+    pub(super) async fn carry_out<T: Send + 'static>(
+        &self,
+        change: impl Future<Output = T> + Send + 'static,
+        event: impl FnOnce(&T) -> Option<Change> + Send + 'static,
+    ) -> Result<T, Status> {
+        let audit = self.audit.clone();
+        let (told, done) = oneshot::channel();
+        self.tasks.spawn(async move {
+            let done = change.await;
+            if let Some(change) = event(&done) {
+                audit.changed(change);
+            }
+            // Nobody listens where the caller has gone.
+            let _ = told.send(done);
+        });
+        done.await.map_err(|_| status::internal())
+    }
 }

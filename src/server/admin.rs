@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, transport::server::Connected as _};
+use tracing::debug;
 
 use super::{
     connection::Connection,
@@ -109,6 +110,8 @@ async fn guard<S: Store, T: Status>(
     match pages.access.admit(need, &request).await {
         Ok(()) => next.run(request).await,
         Err(status) => {
+            let (page, reason) = (request.uri().path(), status.message());
+            debug!(page, code = ?status.code(), reason, "caller refused");
             let message = Json(json!({ "error": status.message() }));
             match status.code() {
                 Code::Unauthenticated => {

@@ -7,6 +7,7 @@
 pub mod admin;
 mod connection;
 mod exposure;
+mod health;
 mod incoming;
 mod tls;
 
@@ -29,7 +30,7 @@ use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 pub use exposure::{ExposureError, check_exposure};
 pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
@@ -39,15 +40,15 @@ use incoming::Incoming;
 use crate::{
     authorizer::{Authorizer, Shared},
     rpc::{
-        AccessLayer, AdminRpc, Asking, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Settling,
+        AccessLayer, AdminRpc, Asking, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Recorder,
+        Settling,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
         },
         proto::{
-            admin_service_server::AdminServiceServer,
-            key_service_server::KeyServiceServer,
-            policy_service_server::{PolicyServiceServer, SERVICE_NAME},
+            admin_service_server::AdminServiceServer, key_service_server::KeyServiceServer,
+            policy_service_server::PolicyServiceServer,
         },
     },
     store::{Store, clock::Clock},
@@ -66,8 +67,6 @@ const MAX_STREAMS: u32 = 1024;
 /// Calls that a peer may give up before they were looked at; more end its connection. h2's own 20 would let a second without
 /// a core for this process, in which Envoy's calls time out, end every exchange that the connection carries.
 const MAX_GIVEN_UP: usize = MAX_STREAMS as usize;
-/// How often health asks the store.
-const HEALTH_INTERVAL: Duration = Duration::from_millis(500);
 /// How much of a drain is kept for settling what goes on past it.
 const LAST_SETTLEMENTS: Duration = Duration::from_secs(1);
 /// A peer that does not answer a ping for so long is gone; its streams are freed.
@@ -263,13 +262,17 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, access, upstream, asking, drain, health, mut stop, tls, .. } = setup;
-    let watch = (index == 0).then(|| {
+    let Setup { clock, shared, access, upstream, asking, drain, mut health, mut stop, tls, .. } = setup;
+    let mut watch = None;
+    if index == 0 {
+        // Before anything is served, as it says so by itself.
+        health::tell(&mut health, ServingStatus::NotServing).await;
         let (store, shared) = (store.clone(), Arc::clone(&shared));
-        tokio::spawn(watch_health(store, shared, health.clone(), stop.clone()))
-    });
+        watch = Some(tokio::spawn(health::watch(store, shared, health.clone(), stop.clone())));
+    }
     let authorizer = Authorizer::new(store.clone(), clock, Arc::clone(&shared));
     let settling = Settling::default();
+    let recorder = Recorder::new(access.audit.clone(), settling.clone());
     let follower = (index == 0).then(|| {
         let (shared, store, stop) = (Arc::clone(&shared), store.clone(), stop.clone());
         tokio::spawn(async move { shared.follow_registry(&store, stop).await })
@@ -277,7 +280,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     shared.registry_asked().await;
     let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream)))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let keys = KeyServiceServer::new(KeyRpc::new(authorizer.clone(), access.audit.clone()))
+    let keys = KeyServiceServer::new(KeyRpc::new(authorizer.clone(), recorder.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let check = AuthorizationServer::new(CheckRpc::new(
         authorizer.clone(),
@@ -292,7 +295,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         settling.clone(),
     ))
     .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let admin = AdminServiceServer::new(AdminRpc::new(authorizer, upstream, access.audit.clone()))
+    let admin = AdminServiceServer::new(AdminRpc::new(authorizer, upstream, recorder))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -362,40 +365,4 @@ fn reflection() -> Result<
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     Ok((builder().build_v1()?, builder().build_v1alpha()?))
-}
-
-/// Keeps `grpc.health.v1` true to the store, and to whether it is known which keys there are and what is paused: until then
-/// nobody is let through.
-async fn watch_health<S: Store>(
-    store: S,
-    shared: Arc<Shared>,
-    mut health: HealthReporter,
-    mut stop: watch::Receiver<bool>,
-) {
-    shared.registry_asked().await;
-    let mut serving = None;
-    loop {
-        let now = store.ping().await.is_ok() && !shared.policy.load().registered.pending;
-        if serving != Some(now) {
-            let status = if now { ServingStatus::Serving } else { ServingStatus::NotServing };
-            health.set_service_status("", status).await;
-            health.set_service_status(SERVICE_NAME, status).await;
-            match now {
-                true => info!("the store answers; serving"),
-                false => warn!(
-                    "the store does not answer, or its registry cannot be read; not serving until it does"
-                ),
-            }
-            serving = Some(now);
-        }
-        tokio::select! {
-            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
-            _ = stop.wait_for(|stop| *stop) => break,
-        }
-    }
-    for service in ["", SERVICE_NAME] {
-        health.set_service_status(service, ServingStatus::NotServing).await;
-        // Ends the streams of those who watch, after this last word.
-        health.clear_service_status(service).await;
-    }
 }

@@ -1,30 +1,38 @@
 #!lua flags=no-writes
 -- What changed in the registry after a revision that the caller knows. Its cost is that of the changes, not of the registry.
 --
--- KEYS 1 registry   hash: name -> version (8 bytes, a little-endian double), then the value; an empty one is a removal
+-- KEYS 1 registry   hash: name -> version (8 bytes, a little-endian double), then the value; an empty one is a removal. Names are
+--                   never taken away.
 --      2 revision   hash: number -> the number of the last write; write/<number>, of the last 256 writes -> 8 bytes that tell
 --                   it from another of the same number, which there can be after a failover, then the name of the record
 -- ARGV 1 the number known (0: none)      2 its 8 bytes
--- Reply: packed doubles number, 0 if these are the changes since, 1 if these are all records there are, 2 if the caller has to
---      read all of them for itself, how many follow; the 8 bytes of the last write (zeros: none);
---      for each record the doubles version, length of the name, length of the value; the name; the value
+-- Reply: packed doubles number; 0 if these are the changes since, 1 if these are all records there are, 2 if the caller has to
+--      read all of them for itself; how many records there are; how many follow; the 8 bytes of the last write (zeros: none);
+--      for each record the doubles version, length of the name, length of the value; the name; the value.
+--      What is too short for a version is damaged: version 0, and what there is as the value.
 --
 -- A worked call: EVALSHA <sha> 2 tollgate:{acme}:registry tollgate:{acme}:registry:revision 0 ''
---   -> pack(1, 1, 1) .. 'abcdefgh' .. pack(1, 8, 2) .. 'key/some' .. '{}'
+--   -> pack(1, 1, 1, 1) .. 'abcdefgh' .. pack(1, 8, 2) .. 'key/some' .. '{}'
 if #KEYS ~= 2 or #ARGV ~= 2 then return redis.error_reply('ERR registry_since: 2 keys and 2 arguments') end
 local WRITES, pack = 256, struct.pack
 local function write(number) return redis.call('HGET', KEYS[2], ('write/%.0f'):format(number)) end
 local number, known = (redis.call('HGET', KEYS[2], 'number') or 0) + 0, ARGV[1] + 0
-local last = (write(number) or ('\0'):rep(8)):sub(1, 8)
+local last, records = (write(number) or ('\0'):rep(8)):sub(1, 8), redis.call('HLEN', KEYS[1])
+local read_all = pack('<dddd', number, 2, records, 0) .. last
 local is_known = known > 0 and (write(known) or ''):sub(1, 8) == ARGV[2]
-if not is_known and number > WRITES then return pack('<ddd', number, 2, 0) .. last end
+if not is_known and number > WRITES then return read_all end
 local seen, parts = {}, {}
 for written = is_known and known + 1 or 1, number do
-  local name = (write(written) or ''):sub(9)
+  local entry = write(written)
+  if not entry then return read_all end
+  local name = entry:sub(9)
   local value = not seen[name] and redis.call('HGET', KEYS[1], name)
   seen[name] = true
-  if value and #value >= 8 then
-    parts[#parts + 1] = pack('<ddd', struct.unpack('<d', value), #name, #value - 8) .. name .. value:sub(9)
+  if value then
+    local version, from = 0, 1
+    if #value >= 8 then version, from = struct.unpack('<d', value), 9 end
+    parts[#parts + 1] = pack('<ddd', version, #name, #value - from + 1) .. name .. value:sub(from)
   end
 end
-return pack('<ddd', number, is_known and 0 or 1, #parts) .. last .. table.concat(parts)
+if not is_known and #parts ~= records then return read_all end
+return pack('<dddd', number, is_known and 0 or 1, records, #parts) .. last .. table.concat(parts)

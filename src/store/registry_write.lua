@@ -11,7 +11,7 @@
 if #KEYS ~= 2 or #ARGV ~= 4 then return redis.error_reply('ERR registry_write: 2 keys and 4 arguments') end
 local WRITES = 256
 local record = redis.call('HGET', KEYS[1], ARGV[1])
-local version = record and struct.unpack('<d', record) or 0
+local version = record and #record >= 8 and struct.unpack('<d', record) or 0
 if version ~= ARGV[2] + 0 then return struct.pack('<dd', 1, version) end
 local number = redis.call('HINCRBY', KEYS[2], 'number', 1)
 redis.call('HSET', KEYS[2], ('write/%.0f'):format(number), ARGV[4] .. ARGV[1])

@@ -8,7 +8,7 @@ mod request;
 use std::{collections::HashMap, sync::Arc};
 
 use tonic::{Request, Response, Status};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 pub use self::asking::Asking;
 use self::{answer::Allowed, asking::Unheard, request::HttpRequest};
@@ -24,7 +24,7 @@ use crate::{
     domain::{
         access::{Permission, Scope},
         decision::{Grant, LimitStatus, Reason, Violation},
-        permit::paused,
+        permit::{paused, refusal},
         policy::{
             Policy,
             envoy::{CallerSource, EnvoyPolicy, OnOutage},
@@ -144,7 +144,8 @@ impl<S: Store + Clone> CheckRpc<S> {
             Endpoint::Free(_) => {
                 let message =
                     format!("the policy does not allow {} {}", request.method(), shown(request.path()));
-                Err(ApiError::new(403, "permission_denied", message).into())
+                let refusal = refusal(Reason::OperationNotAllowed, "envoy.allow", message);
+                Err(self.denied(policy, &caller, &[refusal]).into())
             }
             Endpoint::Metered(operation) => {
                 let body = request.body()?;
@@ -346,7 +347,8 @@ fn shown(path: &str) -> String {
 
 /// An answer and not an error of the call: after an error the filter's `failure_mode_allow` could let the request pass.
 fn other_team() -> ApiError {
-    warn!(
+    // It is in the audit log, which bounds what a client can cause; and so does the level.
+    debug!(
         "a request is refused because its proxy's credential is bound to other teams than the one that asks"
     );
     ApiError::new(403, "permission_denied", "this gateway may not serve the team that asks")

@@ -19,60 +19,80 @@ const SECRETS_AT_ONCE: usize = 200;
 
 /// Fields of the registry in one page, for as short a time of the server as a decision.
 const PAGE: usize = 100;
-/// How often the whole registry is read anew because too much was written meanwhile.
+/// How often the whole registry is read anew because too much was written meanwhile, or another server answered.
 const READINGS: u32 = 3;
 
 /// What the script answers.
-enum Since {
-    /// The changes, or all records.
-    Told(RegistryChanges),
-    /// Nothing but the revision: all records have to be read.
-    ReadAll(Revision),
+struct Answer {
+    revision: Revision,
+    /// How many records there are.
+    count: usize,
+    told: Told,
+}
+
+enum Told {
+    Changes(Vec<RegistryRecord>),
+    All(Vec<RegistryRecord>),
+    /// All records have to be read.
+    Nothing,
 }
 
 impl Inner {
     pub(super) async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
-        let mut since = self.changes_since(known).await?;
+        let Answer { mut revision, told, .. } = self.ask_since(known).await?;
+        match told {
+            Told::Changes(records) => return Ok(RegistryChanges { revision, whole: false, records }),
+            Told::All(records) => return Ok(RegistryChanges { revision, whole: true, records }),
+            Told::Nothing => {}
+        }
         for _ in 0..READINGS {
-            let begun = match since {
-                Since::Told(changes) => return Ok(changes),
-                Since::ReadAll(revision) => revision,
-            };
             let mut records = self.all_records().await?;
             // What was written while the pages were read may be in them or not.
-            since = match self.changes_since(begun).await? {
-                Since::Told(changes) if !changes.whole => {
-                    records
-                        .extend(changes.records.into_iter().map(|record| (Arc::clone(&record.name), record)));
-                    let records = records.into_values().collect();
-                    Since::Told(RegistryChanges { whole: true, records, ..changes })
+            let after = self.ask_since(revision).await?;
+            let later = match after.told {
+                Told::Changes(later) => later,
+                Told::All(records) => {
+                    return Ok(RegistryChanges { revision: after.revision, whole: true, records });
                 }
-                other => other,
+                Told::Nothing if after.revision == revision => Vec::new(),
+                Told::Nothing => {
+                    revision = after.revision;
+                    continue;
+                }
             };
+            records.extend(later.into_iter().map(|record| (Arc::clone(&record.name), record)));
+            revision = after.revision;
+            // Pages of two servers, before and after a failover, can leave some out.
+            if records.len() == after.count {
+                let records = records.into_values().collect();
+                return Ok(RegistryChanges { revision, whole: true, records });
+            }
         }
-        tracing::warn!("the registry is written to faster than it can be read");
+        tracing::warn!("the registry changes faster than it can be read, or its server does");
         Err(StoreError::Unavailable)
     }
 
-    async fn changes_since(&self, known: Revision) -> Result<Since, StoreError> {
+    async fn ask_since(&self, known: Revision) -> Result<Answer, StoreError> {
         let mut cmd = script::REGISTRY_SINCE.call(2);
         cmd.arg(&self.keys.registry).arg(&self.keys.revision).arg(known.number).arg(&known.mark);
         let answer = bytes(self.link.call(&script::REGISTRY_SINCE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
-        let (number, told, count) = (reader.number()?, reader.number()?, reader.size()?);
+        let (number, kind) = (reader.number()?, reader.number()?);
+        let (count, following) = (reader.size()?, reader.size()?);
         let mark = reader.bytes(8)?.try_into().map_err(|_| StoreError::Corrupt)?;
-        let revision = Revision { number, mark };
-        if told == 2 {
-            return Ok(Since::ReadAll(revision));
-        }
         let record = |_| {
             let (version, name, value) = (reader.number()?, reader.size()?, reader.size()?);
             let name = str::from_utf8(reader.bytes(name)?).map_err(|_| StoreError::Corrupt)?.into();
             Ok(RegistryRecord { name, version, value: reader.bytes(value)?.to_vec().into() })
         };
-        let mut records = (0..count).map(record).collect::<Result<Vec<_>, StoreError>>()?;
+        let mut records = (0..following).map(record).collect::<Result<Vec<_>, StoreError>>()?;
         records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(Since::Told(RegistryChanges { revision, whole: told == 1, records }))
+        let told = match kind {
+            0 => Told::Changes(records),
+            1 => Told::All(records),
+            _ => Told::Nothing,
+        };
+        Ok(Answer { revision: Revision { number, mark }, count, told })
     }
 
     /// All records, page by page: each that is there from the first page to the last, at least once.
@@ -86,10 +106,8 @@ impl Inner {
                 redis::from_redis_value(self.link.run(&cmd).await?).map_err(|_| StoreError::Corrupt)?;
             for (name, value) in page {
                 let mut reader = Reader::new(&value);
-                let Ok(version) = reader.number() else {
-                    tracing::error!(name, "a record of the registry is damaged; it is left out");
-                    continue;
-                };
+                // One that is damaged is handed on as such, as by the script.
+                let version = reader.number().unwrap_or(0);
                 let (name, value) = (Arc::<str>::from(name), reader.rest().to_vec().into());
                 records.insert(Arc::clone(&name), RegistryRecord { name, version, value });
             }

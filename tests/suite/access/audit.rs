@@ -110,11 +110,12 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
             format!("{} {} {} {}", event.action, actor.kind, actor.name, event.outcome)
         })
         .collect();
+    let of_somebody = format!("role.denied oidc {}#somebody PERMISSION_MISSING", issuer.url());
     let expected = [
         "role.denied service-token edge PERMISSION_MISSING",
         "role.denied service-token edge TEAM_NOT_PERMITTED",
-        "role.denied oidc somebody PERMISSION_MISSING",
-        "role.denied oidc somebody PERMISSION_MISSING",
+        &*of_somebody,
+        &*of_somebody,
         "policy.rejected system changed file rejected",
         "policy.reload system changed file done",
     ];

@@ -42,6 +42,19 @@ async fn the_state_is_for_those_who_may_read_it_and_health_for_all() {
     for path in ["/", "/statu", "/status/", "/tollgate.v1.AdminService/ListPauses"] {
         assert_eq!(ask(path, Some(&secret("admin"))).await.status, 404, "{path}");
     }
+    // However it is asked for.
+    for (method, path, expected) in [
+        ("HEAD", "/status", 401),
+        ("POST", "/status", 401),
+        ("OPTIONS", "/status", 401),
+        ("GET", "/status?x=/livez", 401),
+        ("GET", "//status", 404),
+        ("GET", "/%73tatus", 404),
+        ("GET", "/livez/../status", 404),
+        ("GET", "http://elsewhere/status", 401),
+    ] {
+        assert_eq!(Request::new(method, path).send(admin).await.status, expected, "{method} {path}");
+    }
     for (role, expected) in ROLES.into_iter().zip([200, 200, 200, 403, 403]) {
         let answer = ask("/status", Some(&secret(role))).await;
         assert_eq!(answer.status, expected, "{role}");
@@ -57,7 +70,7 @@ async fn the_state_is_for_those_who_may_read_it_and_health_for_all() {
     let audit = directory.path().join("data/audit.jsonl");
     let recorded = || std::fs::read_to_string(&audit).unwrap_or_default();
     eventually("both refusals are recorded", async || recorded().matches("role.denied").count() == 2).await;
-    assert!(recorded().contains(r#""subject":"status""#), "{}", recorded());
+    assert!(recorded().contains(r#""subject":"GET /status""#), "{}", recorded());
     assert!(!process.log().contains("tgs_") && !recorded().contains("tgs_"));
     process.stop().await;
 }

@@ -95,6 +95,7 @@ async fn what_is_paused_is_known_before_anybody_passes() {
     assert!(first.is_paused("bot").await);
     let status = late.calls.authorize(request("bot", MODEL)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+    assert_eq!(late.process.is_serving().await, Some(false), "nobody is to send it anything");
     redis.thaw();
     let started = Instant::now();
     loop {
@@ -109,6 +110,7 @@ async fn what_is_paused_is_known_before_anybody_passes() {
         assert!(started.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    eventually("it serves", async || late.process.is_serving().await == Some(true)).await;
 }
 
 /// A pause that Redis lost is not in force any more, and each replica says so.

@@ -1,0 +1,53 @@
+//! `grpc.health.v1`.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tracing::{info, warn};
+
+use crate::{authorizer::Shared, rpc::proto::policy_service_server::SERVICE_NAME, store::Store};
+
+/// How often the store is asked.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Says whether anything is served.
+pub(super) async fn tell(health: &mut HealthReporter, status: ServingStatus) {
+    for service in ["", SERVICE_NAME] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+/// Keeps `grpc.health.v1` true to the store, and to whether it is known which keys there are and what is paused: until then
+/// nobody is let through.
+pub(super) async fn watch<S: Store>(
+    store: S,
+    shared: Arc<Shared>,
+    mut health: HealthReporter,
+    mut stop: watch::Receiver<bool>,
+) {
+    shared.registry_asked().await;
+    let mut serving = None;
+    loop {
+        let now = store.ping().await.is_ok() && !shared.policy.load().registered.pending;
+        if serving != Some(now) {
+            tell(&mut health, if now { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
+            match now {
+                true => info!("the store answers; serving"),
+                false => warn!(
+                    "the store does not answer, or its registry cannot be read; not serving until it does"
+                ),
+            }
+            serving = Some(now);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    tell(&mut health, ServingStatus::NotServing).await;
+    for service in ["", SERVICE_NAME] {
+        // Ends the streams of those who watch, after this last word.
+        health.clear_service_status(service).await;
+    }
+}
