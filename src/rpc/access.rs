@@ -7,8 +7,9 @@
 //! The layer knows no messages. Where a permission is bound to teams, the handler looks at the team, with [`scope`], and its
 //! refusal brings along what was asked for, as an [`OtherTeam`].
 
+mod refusal;
+
 use std::{
-    collections::HashMap,
     convert::Infallible,
     error::Error as _,
     future::{Ready, ready},
@@ -23,18 +24,16 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio_util::either::Either;
 use tonic::{
-    Code, Status,
+    Status,
     body::Body,
     codegen::http::{Extensions, Request, Response, header::AUTHORIZATION},
 };
-use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::{Layer, Service};
 use tracing::debug;
 
-use super::{
-    peer::Peer,
-    status::{DOMAIN, OUTAGE_RETRY},
-};
+pub(super) use self::refusal::other_team;
+use self::refusal::{closed, invalid, missing, unauthenticated, unknown_rpc};
+use super::peer::Peer;
 use crate::{
     audit::{Audit, Change, action},
     domain::{
@@ -42,7 +41,7 @@ use crate::{
         actor::Actor,
         policy::Policy,
     },
-    identity::{Refusal, Verifier},
+    identity::Verifier,
     store::clock::Clock,
 };
 
@@ -321,15 +320,8 @@ fn by_certificate(access: &AccessPolicy, peer: Option<&Peer>) -> Result<Arc<Prin
     let identities = peer.map(|peer| &*peer.identities).unwrap_or_default();
     let known = identities.iter().find_map(|identity| access.certificates.get(identity));
     known.cloned().ok_or_else(|| match identities.is_empty() {
-        true => {
-            let message = "no credential: send `authorization: Bearer …` with a service token or a token of an OpenID \
-                           provider of the policy, or a client certificate";
-            status(Code::Unauthenticated, "MISSING_CREDENTIAL", message, HashMap::new())
-        }
-        false => {
-            let message = "the policy knows no identity of the client certificate";
-            status(Code::Unauthenticated, "UNKNOWN_CERTIFICATE", message, HashMap::new())
-        }
+        true => refusal::no_credential(),
+        false => refusal::unknown_certificate(),
     })
 }
 
@@ -362,64 +354,6 @@ pub(super) fn within(scope: &Scope, team: &str, permission: Permission) -> Resul
         false if team.is_empty() => Err(other_team(permission, OtherTeam::Unnamed)),
         false => Err(other_team(permission, OtherTeam::Team(team.to_owned()))),
     }
-}
-
-/// The refusal of what concerns a team out of reach. The caller is told nothing of `other`.
-pub(super) fn other_team(permission: Permission, other: OtherTeam) -> Status {
-    let message = format!("the caller has the permission `{permission}`, but not over this team");
-    let mut status = status(Code::PermissionDenied, "TEAM_NOT_PERMITTED", message, needs(permission));
-    status.set_source(Arc::new(other));
-    status
-}
-
-fn missing(permission: Permission) -> Status {
-    let message = format!(
-        "the caller lacks the permission `{permission}`, which these roles have: {}",
-        permission.roles()
-    );
-    status(Code::PermissionDenied, "PERMISSION_MISSING", message, needs(permission))
-}
-
-fn needs(permission: Permission) -> HashMap<String, String> {
-    HashMap::from([
-        ("permission".to_owned(), permission.to_string()),
-        ("roles".to_owned(), permission.roles()),
-    ])
-}
-
-fn closed() -> Status {
-    let message = "the service does not know who may ask: its policy has no `[access]`, and only callers on its own \
-                   machine are served without";
-    status(Code::Unauthenticated, "ACCESS_NOT_CONFIGURED", message, HashMap::new())
-}
-
-fn invalid(message: &str) -> Status {
-    status(Code::Unauthenticated, "INVALID_TOKEN", message, HashMap::new())
-}
-
-fn unauthenticated(refusal: Refusal) -> Status {
-    let message = refusal.to_string();
-    match refusal {
-        Refusal::Invalid(_) => status(Code::Unauthenticated, "INVALID_TOKEN", message, HashMap::new()),
-        Refusal::Expired => status(Code::Unauthenticated, "TOKEN_EXPIRED", message, HashMap::new()),
-        // The caller did nothing wrong and can only try again, which UNAVAILABLE tells its client to do.
-        Refusal::IssuerUnavailable => {
-            let mut details = ErrorDetails::new();
-            details.set_error_info("ISSUER_UNAVAILABLE", DOMAIN, HashMap::new());
-            details.set_retry_info(Some(OUTAGE_RETRY));
-            Status::with_error_details(Code::Unavailable, message, details)
-        }
-    }
-}
-
-fn unknown_rpc() -> Status {
-    status(Code::Unimplemented, "UNKNOWN_RPC", "there is no such RPC", HashMap::new())
-}
-
-fn status(code: Code, reason: &str, message: impl Into<String>, metadata: HashMap<String, String>) -> Status {
-    let mut details = ErrorDetails::new();
-    details.set_error_info(reason, DOMAIN, metadata);
-    Status::with_error_details(code, message, details)
 }
 
 /// At debug, as anybody who reaches the port can cause as many lines as they like.
