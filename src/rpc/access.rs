@@ -267,7 +267,7 @@ impl AccessLayer {
     ) -> Result<(), Status> {
         match need {
             Need::Permission(permission) if principal.scope(permission).is_none() => {
-                self.denied(principal, from, path, "PERMISSION_MISSING", Value::Null);
+                denied(&self.audit, principal, from, path, "PERMISSION_MISSING", Value::Null);
                 Err(missing(permission))
             }
             Need::Permission(_) | Need::Identity | Need::Nothing => Ok(()),
@@ -283,30 +283,66 @@ impl AccessLayer {
         request.extensions_mut().insert(Arc::clone(&principal));
         let answer = inner.call(request).await?;
         if let Some(other) = OtherTeam::found_in(answer.extensions()) {
-            self.denied(&principal, from, &path, "TEAM_NOT_PERMITTED", other.recorded());
+            denied(&self.audit, &principal, from, &path, "TEAM_NOT_PERMITTED", other.recorded());
         }
         Ok(answer)
     }
+}
 
-    fn denied(
-        &self,
-        who: &Principal,
-        from: Option<SocketAddr>,
-        path: &str,
-        outcome: &'static str,
-        asked: Value,
-    ) {
-        self.audit.denied(who, || Change {
-            actor: Actor::caller(Some(who), from),
-            action: action::ROLE_DENIED,
-            subject: match page_need(path) {
-                Some(_) => format!("GET {path}"),
-                None => path.trim_start_matches('/').to_owned(),
-            },
-            before: Value::Null,
-            after: asked,
-            outcome,
-        });
+fn denied(
+    audit: &Audit,
+    who: &Principal,
+    from: Option<SocketAddr>,
+    path: &str,
+    outcome: &'static str,
+    asked: Value,
+) {
+    audit.denied(who, || Change {
+        actor: Actor::caller(Some(who), from),
+        action: action::ROLE_DENIED,
+        subject: match page_need(path) {
+            Some(_) => format!("GET {path}"),
+            None => path.trim_start_matches('/').to_owned(),
+        },
+        before: Value::Null,
+        after: asked,
+        outcome,
+    });
+}
+
+/// How far a caller reaches whose call goes on after it was let through, and where it is recorded that they went further.
+#[derive(Clone, Debug)]
+pub(super) struct Reach {
+    pub(super) scope: Scope,
+    /// `None`: nobody is told apart, and nothing is out of reach.
+    caller: Option<Arc<Principal>>,
+    from: Option<SocketAddr>,
+    path: &'static str,
+    audit: Audit,
+}
+
+impl Reach {
+    /// Of whoever called the RPC at `path`.
+    ///
+    /// # Errors
+    /// Where they have the permission over no team.
+    pub(super) fn of(
+        extensions: &Extensions,
+        permission: Permission,
+        path: &'static str,
+        audit: Audit,
+    ) -> Result<Self, Status> {
+        let scope = scope(extensions, permission)?;
+        let caller = extensions.get::<Arc<Principal>>().cloned();
+        let from = extensions.get::<Peer>().and_then(|peer| peer.address);
+        Ok(Self { scope, caller, from, path, audit })
+    }
+
+    /// Records that `other` is out of reach.
+    pub(super) fn refuse(&self, other: &OtherTeam) {
+        if let Some(caller) = &self.caller {
+            denied(&self.audit, caller, self.from, self.path, "TEAM_NOT_PERMITTED", other.recorded());
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use tokio_util::{
 };
 use tracing::{debug, error, warn};
 
+use super::access::{OtherTeam, Reach};
 use crate::{
     authorizer::{Authorizer, Booked, Failure},
     domain::{
@@ -71,9 +72,9 @@ impl Settling {
         authorizer: Authorizer<S>,
         id: ReservationId,
         report: Report,
-        scope: Scope,
+        reach: Reach,
     ) {
-        self.spawn_bounded(id, settle(authorizer, id, report, scope, self.stop.clone()));
+        self.spawn_bounded(id, settle(authorizer, id, report, reach, self.stop.clone()));
     }
 
     /// Ends the exchanges that are still under way, before the service itself ends.
@@ -123,17 +124,17 @@ async fn settle<S: Store + Clone>(
     authorizer: Authorizer<S>,
     id: ReservationId,
     mut report: Report,
-    scope: Scope,
+    reach: Reach,
     stop: CancellationToken,
 ) {
-    let mut booked = book(&authorizer, id, &report, &scope, &stop).await;
+    let mut booked = book(&authorizer, id, &report, &reach.scope, &stop).await;
     if let (Err(failure @ (Failure::NotPriced(_) | Failure::UnknownTool(_))), Some(_)) =
         (&booked, &report.usage)
     {
         // It is not lost: the team's rule for what nobody reported decides.
         error!(reservation = %id, %failure, "the usage that Groq reports cannot be booked");
         report = Report { outcome: Outcome::Aborted, usage: None, ..report };
-        booked = book(&authorizer, id, &report, &scope, &stop).await;
+        booked = book(&authorizer, id, &report, &reach.scope, &stop).await;
     }
     if booked.as_ref().is_ok_and(|booked| lost_what_was_used(booked, &report)) {
         warn!(reservation = %id, "a request was sent whose reservation had been given back; booking it anew");
@@ -144,6 +145,10 @@ async fn settle<S: Store + Clone>(
     match booked {
         Ok(booked) => debug!(reservation = %id, cost_nanos = booked.cost.nanos(), "exchange settled"),
         Err(failure) => {
+            // Its proxy said that it is of another team than it is, or there is none.
+            if failure == Failure::OtherTeam {
+                reach.refuse(&OtherTeam::Unnamed);
+            }
             error!(reservation = %id, %failure, "an exchange is not settled; its reservation's expiry decides");
         }
     }

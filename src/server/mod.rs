@@ -293,6 +293,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         authorizer.clone(),
         Arc::clone(&upstream),
         settling.clone(),
+        access.audit.clone(),
     ))
     .max_decoding_message_size(MAX_ENVOY_BYTES);
     let admin = AdminServiceServer::new(AdminRpc::new(authorizer, upstream, recorder))

@@ -14,7 +14,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 use tollgate::{
-    audit::Audit,
+    audit::{Audit, Target},
     authorizer::Shared,
     config::parse_policy_at,
     domain::{Timestamp, policy::Policy},
@@ -205,17 +205,14 @@ impl Server {
     ) -> Self {
         let declared = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
         let shared = Arc::new(Shared::new(Arc::clone(&declared)));
+        let target = Target::File(directory.path().join("audit.jsonl"));
+        let audit = Audit::open(&target).unwrap();
         let options = Options {
             listen: "127.0.0.1:0".parse().unwrap(),
             threads: 2,
             drain: Duration::from_secs(5),
             tls,
-            access: AccessLayer::new(
-                Arc::clone(&shared.policy),
-                Clock::Manual(clock.clone()),
-                false,
-                Audit::default(),
-            ),
+            access: AccessLayer::new(Arc::clone(&shared.policy), Clock::Manual(clock.clone()), false, audit),
         };
         let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
         let server =

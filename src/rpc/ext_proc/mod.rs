@@ -8,14 +8,14 @@ use std::{pin::Pin, sync::Arc};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::warn;
+use tracing::debug;
 
 use self::{
     exchange::{Exchange, Step},
     settlement::{End, report_of},
 };
 use super::{
-    access,
+    access::{OtherTeam, Reach},
     admission::Admission,
     envoy::service::ext_proc::v3::{
         ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
@@ -23,14 +23,14 @@ use super::{
     settling::Settling,
 };
 use crate::{
-    authorizer::Authorizer,
-    domain::access::{Permission, Scope},
-    store::Store,
-    upstream::UpstreamKeys,
+    audit::Audit, authorizer::Authorizer, domain::access::Permission, store::Store, upstream::UpstreamKeys,
 };
 
 /// Answers to one exchange that wait for Envoy to take them; it waits for each before it sends the next step.
 const REPLIES: usize = 4;
+
+/// Its one RPC.
+const PATH: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
 
 /// Serves `ExternalProcessor` through an authorizer.
 #[derive(Clone, Debug)]
@@ -38,14 +38,20 @@ pub struct ProcessRpc<S> {
     authorizer: Authorizer<S>,
     upstream: Arc<UpstreamKeys>,
     settling: Settling,
+    audit: Audit,
 }
 
 impl<S> ProcessRpc<S> {
     /// Serves through `authorizer`, and tells `upstream` of a key that Groq refuses. What is under way is waited for with
-    /// `settling`.
+    /// `settling`; what is of a team out of the proxy's reach is recorded in `audit`.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, settling: Settling) -> Self {
-        Self { authorizer, upstream, settling }
+    pub const fn new(
+        authorizer: Authorizer<S>,
+        upstream: Arc<UpstreamKeys>,
+        settling: Settling,
+        audit: Audit,
+    ) -> Self {
+        Self { authorizer, upstream, settling, audit }
     }
 }
 
@@ -59,10 +65,10 @@ impl<S: Store + Clone> ExternalProcessor for ProcessRpc<S> {
         &self,
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Replies>, Status> {
-        let scope = access::scope(request.extensions(), Permission::Record)?;
+        let reach = Reach::of(request.extensions(), Permission::Record, PATH, self.audit.clone())?;
         let (replies, receiver) = mpsc::channel(REPLIES);
         // A task of its own: Envoy ends the call by a reset, and what follows from that has still to be done.
-        self.settling.spawn(follow(self.clone(), request.into_inner(), replies, scope));
+        self.settling.spawn(follow(self.clone(), request.into_inner(), replies, reach));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
@@ -73,7 +79,7 @@ async fn follow<S: Store + Clone>(
     rpc: ProcessRpc<S>,
     mut steps: Streaming<ProcessingRequest>,
     replies: mpsc::Sender<Result<ProcessingResponse, Status>>,
-    scope: Scope,
+    reach: Reach,
 ) {
     let mut exchange = Exchange::default();
     loop {
@@ -90,7 +96,7 @@ async fn follow<S: Store + Clone>(
         };
         let Step { reply, end } = exchange.step(message);
         if let Some(end) = end {
-            rpc.settle(end, &scope);
+            rpc.settle(end, &reach);
         }
         if let Some(reply) = reply
             && replies.send(Ok(reply)).await.is_err()
@@ -99,7 +105,7 @@ async fn follow<S: Store + Clone>(
         }
     }
     if let Some(end) = exchange.close() {
-        rpc.settle(end, &scope);
+        rpc.settle(end, &reach);
     }
 }
 
@@ -107,16 +113,17 @@ impl<S: Store + Clone> ProcessRpc<S> {
     /// Settles apart from the exchange, which goes on: Envoy is not to wait for the store.
     ///
     /// What was admitted is told by the one who calls, so its team is looked at here, and again in the reservation itself.
-    fn settle(&self, (admission, end): (Admission, End), scope: &Scope) {
-        if !scope.holds(&admission.team) {
-            warn!(reservation = %admission.reservation, "an exchange is of a team that its proxy may not report for");
+    fn settle(&self, (admission, end): (Admission, End), reach: &Reach) {
+        if !reach.scope.holds(&admission.team) {
+            debug!(reservation = %admission.reservation, "an exchange is of a team that its proxy may not report for");
+            reach.refuse(&OtherTeam::Team(admission.team));
             return;
         }
         if let End::Refused { status: 401, .. } = end {
             self.upstream.refused(&admission.upstream_key, self.authorizer.store().now());
         }
         if let Some(report) = report_of(&admission, &end) {
-            self.settling.settle(self.authorizer.clone(), admission.reservation, report, scope.clone());
+            self.settling.settle(self.authorizer.clone(), admission.reservation, report, reach.clone());
         }
     }
 }

@@ -16,7 +16,10 @@ use tollgate::{
                 ext_proc::v3::{HttpHeaders, ProcessingRequest, processing_request},
             },
         },
-        proto::{self, key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient},
+        proto::{
+            self, admin_service_client::AdminServiceClient, key_service_client::KeyServiceClient,
+            policy_service_client::PolicyServiceClient,
+        },
     },
 };
 use tonic::Code;
@@ -209,6 +212,23 @@ async fn a_proxy_settles_nothing_of_a_team_that_is_not_its_own() {
     }
     eventually("its own is settled", async || open("own").await == 0).await;
     assert_eq!(open("other").await, 1);
+    // Both are recorded: the one by the team that was told, and the one by a reservation.
+    let refused = async || {
+        let request =
+            proto::ListAuditEventsRequest { action: "role.denied".to_owned(), ..Default::default() };
+        let mut log = AdminServiceClient::new(channel.clone());
+        let events = log.list_audit_events(by(&admin, request)).await.unwrap().into_inner().events;
+        let told = |event: proto::AuditEvent| (event.actor.unwrap().name, event.subject, event.after);
+        let mut told: Vec<_> = events.into_iter().map(told).collect();
+        told.sort();
+        told
+    };
+    eventually("both refusals are recorded", async || refused().await.len() == 2).await;
+    let of = |after: &str| {
+        let rpc = "envoy.service.ext_proc.v3.ExternalProcessor/Process";
+        ("bound-gateway".to_owned(), rpc.to_owned(), after.to_owned())
+    };
+    assert_eq!(refused().await, [of(""), of(r#"{"team":"other"}"#)]);
     process(&channel, &admin, exchange(&other, "other")).await.unwrap();
     eventually("the other is settled", async || open("other").await == 0).await;
     assert!(server.stop().await);
