@@ -61,7 +61,7 @@ pub enum Failure {
     /// The reservation is not known.
     #[error("no such reservation: it was never issued, or was settled or expired too long ago")]
     UnknownReservation,
-    /// It is of a team that the caller may not report for; or there is none, which such a caller is not told apart.
+    /// It is of a team that the caller may not report for.
     #[error("no reservation of a team that the caller may report for")]
     OtherTeam,
     /// The team is not in the policy.

@@ -46,7 +46,7 @@ pub(super) const PAUSE: &str = "pause/";
 ///
 /// Protocol: `turn` is held over a whole reading of the registry, so that readings come one after the other. Whoever
 /// gets its turn when a reading that began after it asked has succeeded needs none of its own: however many wait, there are
-/// two. `known` is taken within it, never across an await, for as long as it takes to put what is
+/// two while they succeed. `known` is taken within it, never across an await, for as long as it takes to put what is
 /// known in force, so that a new policy document and a new record do not overwrite each other's effect.
 #[derive(Debug)]
 pub(super) struct Registry {

@@ -75,6 +75,7 @@ struct Receipt {
 
 impl<S: Store + Clone> Authorizer<S> {
     /// Books the usage of a reservation of a team in `scope`.
+    ///
     /// # Errors
     /// Where it is not known, or of another team, or the usage cannot be priced or booked.
     pub async fn settle(
@@ -85,12 +86,10 @@ impl<S: Store + Clone> Authorizer<S> {
         upstream_delay_ms: u64,
         scope: &access::Scope,
     ) -> Result<Booked, Failure> {
-        let record = match (self.store.find(id).await?, scope) {
-            (found, access::Scope::All) => found.ok_or(Failure::UnknownReservation)?,
-            (Some(record), _) if scope.holds(&Ticket::from_bytes(&record.note)?.team) => record,
-            // Who knows another team's `request_id`s can guess ids: which of them are there is not told.
-            _ => return Err(Failure::OtherTeam),
-        };
+        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+        if *scope != access::Scope::All && !scope.holds(&Ticket::from_bytes(&record.note)?.team) {
+            return Err(Failure::OtherTeam);
+        }
         self.book(id, record, usage, outcome, upstream_delay_ms).await
     }
 

@@ -112,10 +112,11 @@ fn principal(claims: &Claims, issuer: &Issuer) -> Result<Principal, Refusal> {
     let granted = values(find(claims, &issuer.claim)).take(MAX_VALUES);
     let grants = granted.filter_map(|value| issuer.grants.get(value)).cloned().collect();
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
-    if subject.is_empty() || subject.len() > MAX_SUBJECT_BYTES {
-        return Err(Refusal::Invalid("its subject (`sub`) is missing or longer than 255 bytes"));
+    if subject.is_empty() || subject.len() > MAX_SUBJECT_BYTES || subject.contains(char::is_control) {
+        return Err(Refusal::Invalid(
+            "its subject (`sub`) is missing, has control characters, or is longer than 255 bytes",
+        ));
     }
-    let subject: String = subject.chars().filter(|c| !c.is_control()).collect();
     // A subject is one within its issuer only; an issuer has no `#`.
     let name = format!("{}#{subject}", issuer.issuer).into();
     Ok(Principal { name, kind: PrincipalKind::Oidc, grants })

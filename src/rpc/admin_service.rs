@@ -105,9 +105,15 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
     ) -> Result<Response<ListAuditEventsResponse>, Status> {
         let query = parse::audit(request.into_inner())?;
         let audit = self.recorder.audit().clone();
-        let _page = self.pages.acquire().await.map_err(|_| status::internal())?;
+        let place = Arc::clone(&self.pages).acquire_owned().await.map_err(|_| status::internal())?;
         // The disk may take its time, and this thread serves others.
-        let page = spawn_blocking(move || audit.page(&query)).await.map_err(|_| status::internal())?;
+        let page = spawn_blocking(move || {
+            // Held for as long as it reads, also where the caller has gone.
+            let _place = place;
+            audit.page(&query)
+        })
+        .await
+        .map_err(|_| status::internal())?;
         let page = page.map_err(|error| status::audit(&error))?;
         let next_page_token =
             page.next.map_or_else(String::new, |place| format!("{}{place}", parse::AUDIT_BEFORE));

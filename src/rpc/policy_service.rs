@@ -13,7 +13,7 @@ use super::{
     status,
 };
 use crate::{
-    authorizer::Authorizer,
+    authorizer::{Authorizer, Failure},
     domain::{
         access::{Permission, Scope},
         decision::Reason,
@@ -109,7 +109,11 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
                 self.authorizer.settle_unreserved(&subject, usage, outcome, upstream_delay_ms).await
             }
         };
-        let booked = booked.map_err(|failure| status::failure(&failure))?;
+        let booked = booked.map_err(|failure| match failure {
+            // Who knows another team's `request_id`s can guess ids: which of them are there is not told.
+            Failure::UnknownReservation if scope != Scope::All => status::failure(&Failure::OtherTeam),
+            failure => status::failure(&failure),
+        })?;
         // Only whoever may report the request is heard on its key.
         if let Some(key) = refused_key {
             self.upstream.refused(&key, self.authorizer.store().now());

@@ -25,8 +25,8 @@ impl Recorder {
         &self.audit
     }
 
-    /// Makes a change, and records what `event` tells of it. Both go on where the caller has gone or the service stops: what is
-    /// written must not stay unrecorded.
+    /// Makes a change, and records what `event` tells of it. Both go on where the caller has gone, and while the service drains:
+    /// what is written must not stay unrecorded.
     ///
     /// # Errors
     /// Where the change panicked.

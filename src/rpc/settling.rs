@@ -145,7 +145,7 @@ async fn settle<S: Store + Clone>(
     match booked {
         Ok(booked) => debug!(reservation = %id, cost_nanos = booked.cost.nanos(), "exchange settled"),
         Err(failure) => {
-            // Its proxy said that it is of another team than it is, or there is none.
+            // Its proxy said that it is of another team than it is.
             if failure == Failure::OtherTeam {
                 reach.refuse(&OtherTeam::Unnamed);
             }

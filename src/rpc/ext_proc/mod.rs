@@ -20,6 +20,7 @@ use super::{
     envoy::service::ext_proc::v3::{
         ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
     },
+    parse::MAX_TEAM_BYTES,
     settling::Settling,
 };
 use crate::{
@@ -116,7 +117,9 @@ impl<S: Store + Clone> ProcessRpc<S> {
     fn settle(&self, (admission, end): (Admission, End), reach: &Reach) {
         if !reach.scope.holds(&admission.team) {
             debug!(reservation = %admission.reservation, "an exchange is of a team that its proxy may not report for");
-            reach.refuse(&OtherTeam::Team(admission.team));
+            // The proxy tells it, and no team has a longer name.
+            let is_name = admission.team.len() <= MAX_TEAM_BYTES;
+            reach.refuse(&if is_name { OtherTeam::Team(admission.team) } else { OtherTeam::Unnamed });
             return;
         }
         if let End::Refused { status: 401, .. } = end {

@@ -207,12 +207,13 @@ async fn a_proxy_settles_nothing_of_a_team_that_is_not_its_own() {
     let own = admitted(checked(&channel, &admin, "own", "process").await.unwrap()).unwrap();
     let other = admitted(checked(&channel, &admin, "other", "process").await.unwrap()).unwrap();
     // Also where it says that the reservation is of its own team.
-    for (admitted, team) in [(&other, "other"), (&other, "own"), (&own, "own")] {
+    let endless = "x".repeat(2 << 20);
+    for (admitted, team) in [(&other, "other"), (&other, "own"), (&other, &*endless), (&own, "own")] {
         process(&channel, &proxy, exchange(admitted, team)).await.unwrap();
     }
     eventually("its own is settled", async || open("own").await == 0).await;
     assert_eq!(open("other").await, 1);
-    // Both are recorded: the one by the team that was told, and the one by a reservation.
+    // All are recorded: the one by the team that was told; the one by a reservation and the one by no name without.
     let refused = async || {
         let request =
             proto::ListAuditEventsRequest { action: "role.denied".to_owned(), ..Default::default() };
@@ -223,12 +224,12 @@ async fn a_proxy_settles_nothing_of_a_team_that_is_not_its_own() {
         told.sort();
         told
     };
-    eventually("both refusals are recorded", async || refused().await.len() == 2).await;
+    eventually("all refusals are recorded", async || refused().await.len() == 3).await;
     let of = |after: &str| {
         let rpc = "envoy.service.ext_proc.v3.ExternalProcessor/Process";
         ("bound-gateway".to_owned(), rpc.to_owned(), after.to_owned())
     };
-    assert_eq!(refused().await, [of(""), of(r#"{"team":"other"}"#)]);
+    assert_eq!(refused().await, [of(""), of(""), of(r#"{"team":"other"}"#)]);
     process(&channel, &admin, exchange(&other, "other")).await.unwrap();
     eventually("the other is settled", async || open("other").await == 0).await;
     assert!(server.stop().await);
