@@ -116,7 +116,7 @@ async fn what_is_not_what_it_seems_is_refused() {
     let foreign = SigningKey::new(Algorithm::ES256, "first");
     let of_head = |head: &Value, by: &EncodingKey, algorithm| {
         // A library would write the header itself.
-        let claims = json!({"iss": issuer.url(), "aud": "tollgate", "exp": NOW + 600, "groups": ["staff"]});
+        let claims = json!({"iss": issuer.url(), "aud": "tollgate", "exp": NOW + 600, "sub": "somebody", "groups": ["staff"]});
         let message = format!("{}.{}", part(head), part(&claims));
         let signature = jsonwebtoken::crypto::sign(message.as_bytes(), by, algorithm).unwrap();
         format!("{message}.{signature}")
@@ -124,7 +124,7 @@ async fn what_is_not_what_it_seems_is_refused() {
     let public = key.published["x"].as_str().unwrap();
     let hmac = |secret: &[u8]| {
         let header = Header { kid: Some("first".to_owned()), ..Header::new(Algorithm::HS256) };
-        let claims = json!({"iss": issuer.url(), "aud": "tollgate", "exp": NOW + 600, "groups": ["staff"]});
+        let claims = json!({"iss": issuer.url(), "aud": "tollgate", "exp": NOW + 600, "sub": "somebody", "groups": ["staff"]});
         encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap()
     };
     let none = |alg: &str| {
@@ -136,7 +136,9 @@ async fn what_is_not_what_it_seems_is_refused() {
             "forged claims",
             format!(
                 "{head}.{}.{signature}",
-                part(&json!({"iss": issuer.url(), "aud": "tollgate", "exp": NOW + 600, "groups": ["staff"]}))
+                part(
+                    &json!({"iss": issuer.url(), "aud": "tollgate", "exp": NOW + 600, "sub": "somebody", "groups": ["staff"]})
+                )
             ),
         ),
         ("signed by another key of that id", issuer.token(&foreign, &["staff"], NOW, |_| {})),
@@ -145,6 +147,10 @@ async fn what_is_not_what_it_seems_is_refused() {
         ("no issuer", changed(&|c| drop(c.as_object_mut().unwrap().remove("iss")))),
         ("wrong audience", changed(&|c| c["aud"] = json!("another"))),
         ("audience with more letters", changed(&|c| c["aud"] = json!(["tollgate2", "Tollgate"]))),
+        ("no subject", changed(&|c| drop(c.as_object_mut().unwrap().remove("sub")))),
+        ("an empty subject", changed(&|c| c["sub"] = json!(""))),
+        ("a subject that looks like another", changed(&|c| c["sub"] = json!("some\u{7f}body"))),
+        ("an endless subject", changed(&|c| c["sub"] = json!("x".repeat(256)))),
         ("no audience", changed(&|c| drop(c.as_object_mut().unwrap().remove("aud")))),
         ("not yet valid", changed(&|c| c["nbf"] = json!(NOW + 31))),
         ("no end", changed(&|c| drop(c.as_object_mut().unwrap().remove("exp")))),
@@ -214,7 +220,7 @@ async fn secrets_and_keys_for_other_uses_that_an_issuer_publishes_verify_nothing
     scene.ask(&scene.sound()).await.unwrap();
     let token = scene.issuer.token(&encryption, &["staff"], NOW, |_| {});
     assert_eq!(scene.refused(&token).await, unauthenticated("INVALID_TOKEN"));
-    let claims = json!({"iss": scene.issuer.url(), "aud": "tollgate", "exp": NOW + 600, "groups": ["staff"]});
+    let claims = json!({"iss": scene.issuer.url(), "aud": "tollgate", "exp": NOW + 600, "sub": "somebody", "groups": ["staff"]});
     let header = Header { kid: Some("shared".to_owned()), ..Header::new(Algorithm::HS256) };
     let token = encode(&header, &claims, &EncodingKey::from_secret(b"\"secret\"")).unwrap();
     assert_eq!(scene.refused(&token).await, unauthenticated("INVALID_TOKEN"));
