@@ -28,6 +28,7 @@ mod mock_groq;
 mod model;
 mod pauses;
 mod redis_server;
+mod replicas;
 mod spend_oracle;
 mod tls;
 mod waiting;

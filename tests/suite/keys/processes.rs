@@ -1,6 +1,6 @@
 //! Keys over real processes: how fast a change is everywhere, what a crash loses, and what is written about secrets.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
@@ -10,12 +10,10 @@ use tonic::transport::Channel;
 
 use super::{MODEL, by_key, key};
 use crate::{
-    harness::{PATIENCE, Process, StoreKind, connect, eventually, organization},
+    harness::{Process, StoreKind, connect, eventually, organization},
     redis_server::RedisServer,
+    replicas::{BOUND, until_all},
 };
-
-/// How long a change takes to be in force everywhere: the bound that is published.
-const BOUND: Duration = Duration::from_secs(1);
 
 fn policy(organization: &str) -> String {
     format!(
@@ -68,18 +66,6 @@ impl Replica {
     }
 }
 
-/// How long until `secret` is answered so by all.
-async fn until_all(replicas: &mut [Replica], secret: &str, expected: Option<Reason>) -> Duration {
-    let started = Instant::now();
-    for replica in replicas {
-        while replica.reason(secret).await != expected {
-            assert!(started.elapsed() < PATIENCE, "never {expected:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-    started.elapsed()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_is_in_force_on_three_replicas_within_the_bound() {
     if !StoreKind::Redis.is_available() {
@@ -96,12 +82,24 @@ async fn a_change_is_in_force_on_three_replicas_within_the_bound() {
         let (name, by) = (format!("bot-prod-{round}"), round % 3);
         let first = replicas[by].create(&name).await;
         assert_eq!(replicas[by].reason(&first).await, None, "at once where it was made");
-        slowest = slowest.max(until_all(&mut replicas, &first, None).await);
+        slowest = slowest
+            .max(until_all(&mut replicas, async |replica| replica.reason(&first).await.is_none()).await);
         let second = replicas[(by + 1) % 3].rotate(&name, true).await;
-        slowest = slowest.max(until_all(&mut replicas, &first, Some(Reason::KeyExpired)).await);
-        slowest = slowest.max(until_all(&mut replicas, &second, None).await);
+        slowest = slowest.max(
+            until_all(&mut replicas, async |replica| {
+                replica.reason(&first).await == Some(Reason::KeyExpired)
+            })
+            .await,
+        );
+        slowest = slowest
+            .max(until_all(&mut replicas, async |replica| replica.reason(&second).await.is_none()).await);
         replicas[(by + 2) % 3].revoke(&name).await;
-        slowest = slowest.max(until_all(&mut replicas, &second, Some(Reason::KeyRevoked)).await);
+        slowest = slowest.max(
+            until_all(&mut replicas, async |replica| {
+                replica.reason(&second).await == Some(Reason::KeyRevoked)
+            })
+            .await,
+        );
     }
     println!("the slowest change took {slowest:?}");
     assert!(slowest < BOUND, "{slowest:?}");

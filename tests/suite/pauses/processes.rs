@@ -18,10 +18,8 @@ use crate::{
     access::{by, digest},
     harness::{PATIENCE, Process, StoreKind, connect, eventually, organization},
     redis_server::RedisServer,
+    replicas::{BOUND, until_all},
 };
-
-/// How long a pause takes to be in force everywhere: the bound that is published.
-const BOUND: Duration = Duration::from_secs(1);
 
 struct Replica {
     process: Process,
@@ -43,17 +41,6 @@ impl Replica {
     }
 }
 
-async fn until_all(replicas: &mut [Replica], caller: &str, expected: bool) -> Duration {
-    let started = Instant::now();
-    for replica in replicas {
-        while replica.is_paused(caller).await != expected {
-            assert!(started.elapsed() < PATIENCE, "never {expected:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-    started.elapsed()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pause_is_in_force_on_three_replicas_within_the_bound() {
     if !StoreKind::Redis.is_available() {
@@ -71,10 +58,12 @@ async fn a_pause_is_in_force_on_three_replicas_within_the_bound() {
         let (by, other) = (round % 3, (round + 1) % 3);
         replicas[by].admin.pause(target.clone(), "INC-7").await.unwrap();
         assert!(replicas[by].is_paused("tgk_declared").await, "at once where it was ordered");
-        slowest = slowest.max(until_all(&mut replicas, "tgk_declared", true).await);
+        slowest = slowest
+            .max(until_all(&mut replicas, async |replica| replica.is_paused("tgk_declared").await).await);
         replicas[other].admin.resume(target).await.unwrap();
         assert!(!replicas[other].is_paused("tgk_declared").await, "at once where it was ordered");
-        slowest = slowest.max(until_all(&mut replicas, "tgk_declared", false).await);
+        slowest = slowest
+            .max(until_all(&mut replicas, async |replica| !replica.is_paused("tgk_declared").await).await);
     }
     println!("the slowest change took {slowest:?}");
     assert!(slowest < BOUND, "{slowest:?}");
