@@ -1,16 +1,28 @@
 //! What is in the registry and was not written by this version, and how much of it there may be.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use arc_swap::ArcSwap;
 use tollgate::{
     authorizer::{Authorizer, PauseError, Shared},
     domain::{
+        Timestamp,
         actor::Actor,
+        counter::{CounterKey, CounterKind, CounterState},
         decision::Reason,
+        keys::SecretId,
         pause::{MAX_PAUSES, Target},
     },
-    store::{Store, clock::Clock},
+    store::{
+        Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse,
+        SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, clock::Clock,
+    },
 };
 
 use super::policy;
@@ -95,4 +107,96 @@ async fn of_many_who_pause_at_once_each_change_is_one() {
     assert_eq!(replaced.len(), 7);
     let [(_, last)] = &authorizer.pauses().await.unwrap()[..] else { panic!("one pause") };
     assert!(!replaced.contains(&&last.reason));
+}
+
+/// A store whose answers to writes of the registry are lost, and then those to readings as well.
+#[derive(Clone)]
+struct Lossy<S> {
+    store: S,
+    loses_writes: Arc<AtomicBool>,
+    loses_reads: Arc<AtomicBool>,
+}
+
+impl<S: Store + Clone> Store for Lossy<S> {
+    fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+
+    async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
+        self.store.reserve(reserve).await
+    }
+
+    async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
+        self.store.find(id).await
+    }
+
+    async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
+        self.store.settle(settle).await
+    }
+
+    async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
+        self.store.counters(keys).await
+    }
+
+    async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        self.store.spenders(month).await
+    }
+
+    async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+        self.store.spend(month, team).await
+    }
+
+    async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
+        match self.loses_reads.load(Ordering::Relaxed) {
+            true => Err(StoreError::Unavailable),
+            false => self.store.registry_since(known).await,
+        }
+    }
+
+    async fn registry_write(
+        &self,
+        name: Arc<str>,
+        expected_version: u64,
+        value: bytes::Bytes,
+    ) -> Result<RegistryWritten, StoreError> {
+        let written = self.store.registry_write(name, expected_version, value).await?;
+        if self.loses_writes.swap(false, Ordering::Relaxed) {
+            return Err(StoreError::Unavailable);
+        }
+        Ok(written)
+    }
+
+    async fn add_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError> {
+        self.store.add_uses(uses).await
+    }
+
+    async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
+        self.store.uses(secrets).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.store.ping().await
+    }
+}
+
+#[tokio::test]
+async fn an_order_whose_answer_is_lost_is_looked_up() {
+    let Fixture { store, clock, .. } = &Fixture::embedded();
+    let store = Lossy { store: store.clone(), loses_writes: Arc::default(), loses_reads: Arc::default() };
+    let policy = Arc::new(ArcSwap::from_pointee(harness::policy(&policy("acme"), START)));
+    let shared = Arc::new(Shared::new(policy));
+    let authorizer = Authorizer::new(store.clone(), Clock::Manual(clock.clone()), shared);
+    let target = Target::Team("bot".into());
+    // It took effect, which the next reading shows.
+    store.loses_writes.store(true, Ordering::Relaxed);
+    let change = authorizer.pause(&target, "why", &operator()).await.unwrap();
+    assert!(change.before.is_none() && change.after.is_some());
+    store.loses_writes.store(true, Ordering::Relaxed);
+    assert!(authorizer.resume(&target).await.unwrap().before.is_some());
+    // What is not read is not written either.
+    store.loses_reads.store(true, Ordering::Relaxed);
+    let unread = authorizer.pause(&target, "why", &operator()).await;
+    assert_eq!(unread, Err(PauseError::Unread(StoreError::Unavailable)));
+    store.loses_reads.store(false, Ordering::Relaxed);
+    assert_eq!(authorizer.pauses().await.unwrap(), []);
 }
