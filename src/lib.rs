@@ -43,9 +43,10 @@
 //! An arrow is the only permitted direction of a `use` (`tests/suite/layering.rs` holds the code to it):
 //!
 //! ```text
-//! main ─► cli ─► server ─► rpc ─► authorizer ─► domain
+//! main ─► cli ─► server ─► rpc ─► authorizer ─► store ─► domain
 //!                   │       ├────► groq ─► domain
 //!                   │       ├────► identity ─► domain
+//!                   │       ├────► upstream ─► domain
 //!                   │       └────► audit ─► domain
 //!                   ├────► store::{embedded, redis} ─► store ─► domain
 //!                   └────► config ─► domain

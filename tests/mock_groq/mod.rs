@@ -75,6 +75,24 @@ pub(crate) struct Received {
     pub(crate) body_length: usize,
 }
 
+/// A mock at `address` as a cluster of Envoy, in place of the one of Groq in the shipped configuration.
+pub(crate) fn envoy_cluster(address: SocketAddr) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    format!(
+        "  - name: groq
+    type: STATIC
+    connect_timeout: 1s
+    load_assignment:
+      cluster_name: groq
+      endpoints:
+      - lb_endpoints:
+        - endpoint:
+            address:
+              socket_address: {{ address: {ip}, port_value: {port} }}
+"
+    )
+}
+
 impl MockGroq {
     /// Starts on a free port of loopback.
     pub(crate) async fn start() -> Self {

@@ -255,7 +255,7 @@ pub(crate) async fn connect(address: SocketAddr) -> Channel {
 }
 
 /// Asks until `condition` holds; a panic that names `what` when it does not within [`PATIENCE`].
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = Instant::now();
     while !condition().await {
         assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::PATIENCE;
+use crate::harness::eventually;
 
 /// How long a change of the registry takes to be in force everywhere: the bound that is published.
 pub(crate) const BOUND: Duration = Duration::from_secs(1);
@@ -11,10 +11,7 @@ pub(crate) const BOUND: Duration = Duration::from_secs(1);
 pub(crate) async fn until_all<T>(replicas: &mut [T], mut holds: impl AsyncFnMut(&mut T) -> bool) -> Duration {
     let started = Instant::now();
     for replica in replicas {
-        while !holds(replica).await {
-            assert!(started.elapsed() < PATIENCE, "never");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        eventually("it holds everywhere", async || holds(replica).await).await;
     }
     started.elapsed()
 }

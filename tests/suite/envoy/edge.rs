@@ -18,7 +18,7 @@ use crate::{
     clients,
     guard::Guarded,
     harness::{PATIENCE, START, Server, StoreKind, eventually, nanos},
-    mock_groq::MockGroq,
+    mock_groq::{MockGroq, envoy_cluster},
     redis_server::free_port,
 };
 
@@ -186,20 +186,7 @@ fn configuration(
         assert_eq!(text.matches(from).count(), 1, "`{from}` in the shipped configuration");
         text = text.replace(from, to);
     }
-    let port = groq.port();
-    text + &format!(
-        "  - name: groq
-    type: STATIC
-    connect_timeout: 1s
-    load_assignment:
-      cluster_name: groq
-      endpoints:
-      - lb_endpoints:
-        - endpoint:
-            address:
-              socket_address: {{ address: 127.0.0.1, port_value: {port} }}
-"
-    )
+    text + &envoy_cluster(groq)
 }
 
 /// A mock of Groq, the service, and Envoy between.
