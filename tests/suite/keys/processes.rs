@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 
 use super::{MODEL, by_key, key};
 use crate::{
-    harness::{Process, StoreKind, connect, eventually, organization},
+    harness::{Process, StoreKind, chat, connect, eventually, organization},
     redis_server::RedisServer,
     replicas::{BOUND, until_all},
 };
@@ -302,4 +302,43 @@ async fn without_the_store_nobody_says_that_a_key_is_unknown() {
 
 fn secret_of(bytes: [u8; 32]) -> String {
     tollgate::domain::keys::Secret::from_random(bytes).expose().to_owned()
+}
+
+/// A decision by a created key is one call of the store, as it is by the name of a team; counting its use is none of the key's
+/// record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_decision_asks_the_store_about_a_key() {
+    const CALLS: u64 = 1_000;
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
+    let mut replica = Replica::start(&directory, &policy(&organization()), &redis.url()).await;
+    let made = replica.keys.create_key(key("bot-prod-web", KeyLimits::default())).await.unwrap().into_inner();
+    let (secret, made) = (made.secret, made.key.unwrap().etag);
+    let mut by_hand = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let mut commands = || -> u64 {
+        let told: String = redis::cmd("INFO").arg("commandstats").query(&mut by_hand).unwrap();
+        let calls = told.lines().filter(|line| !line.starts_with("cmdstat_info"));
+        calls.filter_map(|line| line.split_once("calls=")?.1.split(',').next()?.parse::<u64>().ok()).sum()
+    };
+    // What one decision by a team's name costs, the commands within its script counted.
+    let mut decide = async |request: proto::AuthorizeRequest| {
+        let before = commands();
+        for _ in 0..CALLS {
+            let answer = replica.calls.authorize(request.clone()).await.unwrap().into_inner();
+            assert!(answer.violations.is_empty(), "{answer:?}");
+        }
+        commands() - before
+    };
+    let by_team = decide(chat("bot", MODEL, 10, 10)).await;
+    let by_key = decide(by_key(&secret)).await;
+    println!("{CALLS} decisions: {by_team} commands by team, {by_key} by key");
+    // One more each would be twice this. What goes on beside, health and the following of the registry, is a few a second.
+    assert!(by_key < by_team + CALLS / 2, "{by_team} by team, {by_key} by key");
+    // All were counted, and the record is as it was written.
+    let get = proto::GetKeyRequest { name: "bot-prod-web".to_owned(), ..Default::default() };
+    let shown = replica.keys.get_key(get).await.unwrap().into_inner().key.unwrap();
+    assert_eq!(shown.secrets[0].requests_last_24_hours, i64::try_from(CALLS).unwrap());
+    assert_eq!(shown.etag, made);
 }
