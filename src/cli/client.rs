@@ -1,6 +1,6 @@
 //! The connection to a running service, and its errors in words.
 
-use std::{future::Future, path::PathBuf, time::Duration};
+use std::{convert::Infallible, future::Future, path::PathBuf, time::Duration};
 
 use clap::{
     Args, ValueEnum,
@@ -37,11 +37,19 @@ pub(super) type KeyClient = KeyServiceClient<Line>;
 /// How long to wait for a connection: a service that runs answers within milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Where `tollgate serve` listens as it comes.
+const ADDRESS: &str = "127.0.0.1:50051";
+
+/// An address as given; a variable that is set to nothing counts as not set.
+fn address(text: &str) -> Result<String, Infallible> {
+    Ok(if text.is_empty() { ADDRESS.to_owned() } else { text.to_owned() })
+}
+
 /// Which service to ask.
 #[derive(Args, Clone)]
 pub(super) struct Connection {
     /// The service's gRPC address; https://HOST:PORT for one with TLS
-    #[arg(long, value_name = "HOST:PORT", env = "TOLLGATE_ADDRESS", default_value = "127.0.0.1:50051")]
+    #[arg(long, value_name = "HOST:PORT", env = "TOLLGATE_ADDRESS", default_value = ADDRESS, value_parser = address)]
     pub(super) address: String,
     /// How long an answer may take, such as 5s; --max-wait comes on top
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::text::parse_duration)]

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    ffi::OsString,
     path::{Path, PathBuf},
 };
 
@@ -18,7 +19,7 @@ use super::screen::Failure;
 pub(super) struct TlsArgs {
     /// The CA of an https:// service's certificate (PEM) [default: the CAs of this machine]
     #[arg(long, value_name = "FILE", env = "TOLLGATE_TLS_CA_FILE")]
-    tls_ca_file: Option<PathBuf>,
+    tls_ca_file: Option<OsString>,
     /// The certificate to show an https:// service (PEM)
     #[arg(long, value_name = "FILE", requires = "tls_key_file")]
     tls_cert_file: Option<PathBuf>,
@@ -40,8 +41,9 @@ impl TlsArgs {
             };
         }
         let mut config = ClientTlsConfig::new();
-        config = match &self.tls_ca_file {
-            Some(path) => config.ca_certificate(Certificate::from_pem(certificates(path)?)),
+        // An empty variable counts as not set.
+        config = match self.tls_ca_file.as_deref().filter(|path| !path.is_empty()) {
+            Some(path) => config.ca_certificate(Certificate::from_pem(certificates(Path::new(path))?)),
             None => config.with_native_roots(),
         };
         if let (Some(cert), Some(key)) = (&self.tls_cert_file, &self.tls_key_file) {

@@ -1,6 +1,7 @@
 //! `tollgate serve`: the service itself.
 
 use std::{
+    ffi::OsString,
     fmt::Write as _,
     io::{self, Write as _},
     num::NonZeroUsize,
@@ -64,7 +65,7 @@ use crate::{
 pub(super) struct Serve {
     /// The settings file (TOML)
     #[arg(long, value_name = "FILE", env = "TOLLGATE_CONFIG")]
-    config: Option<PathBuf>,
+    config: Option<OsString>,
     #[command(flatten)]
     flags: SettingsFlags,
 }
@@ -115,8 +116,17 @@ impl Serve {
     }
 
     fn serve(self) -> Result<(), ServeError> {
-        let settings = Settings::load(self.config.as_deref(), &self.flags)?;
+        // An empty variable counts as not set.
+        let config = self.config.filter(|path| !path.is_empty()).map(PathBuf::from);
+        let settings = Settings::load(config.as_deref(), &self.flags)?;
         let _log = start_log(&settings)?;
+        if !settings.unknown_variables.is_empty() {
+            let variables = settings.unknown_variables.join(", ");
+            warn!(
+                variables,
+                "environment variables that begin with `TOLLGATE_` and are no settings are ignored"
+            );
+        }
         check_exposure(&settings)?;
         let tls = settings.tls_files().map(TlsSource::open).transpose()?;
         let policy = match &settings.policy {

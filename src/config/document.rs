@@ -1,10 +1,27 @@
 //! A configuration document as one tree, whatever it was written in, with the position of every key.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use toml_edit::{ImDocument, Item, TableLike};
 
 use super::place::Place;
+
+/// What some editors put before the text of a file in UTF-8.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// `text` without the byte order mark that it may begin with: neither TOML nor JSON has one.
+pub(super) fn without_mark(text: &str) -> &str {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
+/// What to do about a file that is YAML by its name. Read as TOML it would be said to lack a `=`.
+pub(super) fn is_yaml(path: &Path) -> Option<&'static str> {
+    let yaml = ["yaml", "yml"];
+    let named = path.extension().is_some_and(|end| yaml.iter().any(|yaml| end.eq_ignore_ascii_case(yaml)));
+    named.then_some(
+        "YAML is not read; write TOML, or JSON in a file whose name ends in `.json` (`yq -o json` turns YAML into it)",
+    )
+}
 
 /// A value and what is in it.
 #[derive(Clone, Debug, PartialEq)]

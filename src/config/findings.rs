@@ -143,13 +143,14 @@ pub(super) fn did_you_mean<'a>(
     nearest(written, candidates).map(|name| format!("did you mean `{name}`?"))
 }
 
-/// The candidate with the fewest edits to `written`, if at most a third of its letters differ.
+/// The candidate with the fewest edits to `written`, if at most a third of its letters differ, not counting their case.
 pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // No known name is longer; a distance takes time in the product of the lengths.
     if written.len() > 256 {
         return None;
     }
-    let measured = candidates.into_iter().map(|name| (edits(written, name), name));
+    let written = written.to_lowercase();
+    let measured = candidates.into_iter().map(|name| (edits(&written, &name.to_lowercase()), name));
     let (distance, name) = measured.min()?;
     (distance <= written.chars().count().max(name.chars().count()).div_ceil(3)).then_some(name)
 }
@@ -190,6 +191,7 @@ mod tests {
         let keys = ["requests_per_minute", "tokens_per_minute", "models"];
         assert_eq!(nearest("request_per_minute", keys), Some("requests_per_minute"));
         assert_eq!(nearest("model", keys), Some("models"));
+        assert_eq!(nearest("TOKENS_PER_MINUTE", keys), Some("tokens_per_minute"));
         assert_eq!(nearest("colour", keys), None);
     }
 }

@@ -1,6 +1,10 @@
 //! Where settings come from: a file, variables, flags; each says which of its settings is wrong.
 
-use std::{ffi::OsString, fs, path::Path};
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::Path,
+};
 
 use figment::{
     Figment, Metadata, Profile, Provider,
@@ -9,7 +13,7 @@ use figment::{
 };
 
 use super::{
-    document::Lines,
+    document::{Lines, is_yaml, without_mark},
     findings::did_you_mean,
     settings::{SettingsError, SettingsFlags},
 };
@@ -21,7 +25,7 @@ const PREFIX: &str = "TOLLGATE_";
 const NOT_SETTINGS: [&str; 6] = ["config", "address", "team", "api_key", "tls_ca_file", "token"];
 
 /// Every key of [`super::settings::Settings`].
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 20] = [
     "listen",
     "allow_unauthenticated_listen",
     "admin",
@@ -41,6 +45,7 @@ pub(super) const KEYS: [&str; 19] = [
     "tls_client_auth",
     "admin_tls",
     "allow_insecure_listen",
+    "require_safe_redis",
 ];
 
 /// One source of settings.
@@ -60,28 +65,41 @@ impl Layer {
         let text = read(path)?;
         let name = path.display().to_string();
         let malformed = |line, reason| SettingsError::Malformed { path: name.clone(), line, reason };
+        let text = without_mark(&text);
+        if let Some(reason) = is_yaml(path) {
+            return Err(malformed(None, reason.to_owned()));
+        }
         let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         // Only what the parser says, never the line it shows: that may hold a password.
         let values = if json {
-            Json::from_str(&text)
+            Json::from_str(text)
                 .map_err(|e| malformed(Some(e.line()), format!("no JSON ({:?})", e.classify())))
         } else {
-            Toml::from_str(&text).map_err(|error| {
-                let line = error.span().map(|span| Lines::of(&text).position(span.start).line);
+            Toml::from_str(text).map_err(|error| {
+                let line = error.span().map(|span| Lines::of(text).position(span.start).line);
                 malformed(line, error.message().trim().replace('\n', ", "))
             })
         };
         Ok(Self { values: values?, kind: Kind::File(name) })
     }
 
+    /// The settings among `variables`. An empty variable counts as not set. One that is no setting is told in the second list,
+    /// and is no error: a program sees whatever its platform puts there.
     pub(super) fn variables(
-        all: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Self, SettingsError> {
-        let mut values = Dict::new();
-        for (name, value) in all {
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<(Self, Vec<String>), SettingsError> {
+        let (mut values, mut unknown) = (Dict::new(), Vec::new());
+        for (name, value) in variables {
             let Some(key) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
             let key = key.to_ascii_lowercase();
-            if NOT_SETTINGS.contains(&key.as_str()) || is_service_link(&key) {
+            if value.is_empty() || NOT_SETTINGS.contains(&key.as_str()) {
+                continue;
+            }
+            if !KEYS.contains(&key.as_str()) {
+                if !is_service_link(&key, &value) {
+                    let help = did_you_mean(&key, KEYS).map(|help| format!("; {help}")).unwrap_or_default();
+                    unknown.push(format!("{} is no setting{help}", Kind::Environment.origin(&key)));
+                }
                 continue;
             }
             let Ok(text) = value.into_string() else {
@@ -90,7 +108,8 @@ impl Layer {
             };
             values.insert(key, value_of(text));
         }
-        Ok(Self { kind: Kind::Environment, values })
+        unknown.sort();
+        Ok((Self { kind: Kind::Environment, values }, unknown))
     }
 
     pub(super) fn flags(flags: &SettingsFlags) -> Result<Self, SettingsError> {
@@ -139,10 +158,25 @@ fn value_of(text: String) -> Value {
     }
 }
 
-/// Whether Kubernetes sets this variable in every container of a namespace with a service called `tollgate`:
-/// `TOLLGATE_SERVICE_HOST`, `TOLLGATE_SERVICE_PORT_GRPC`, `TOLLGATE_PORT`, `TOLLGATE_PORT_50051_TCP_ADDR`.
-fn is_service_link(key: &str) -> bool {
-    key == "port" || ["service_host", "service_port", "port_"].iter().any(|start| key.starts_with(start))
+/// Whether Kubernetes sets this variable in every container of a namespace that has a service called `tollgate` or
+/// `tollgate-…`, such as `TOLLGATE_REDIS_SERVICE_HOST`, `TOLLGATE_REDIS_PORT=tcp://10.0.0.1:6379` and
+/// `TOLLGATE_REDIS_PORT_6379_TCP_ADDR`. No setting is called so.
+fn is_service_link(key: &str, value: &OsStr) -> bool {
+    let value = value.to_str().unwrap_or_default();
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    // With the end of a service's name before it or, for a service called `tollgate`, without.
+    let key = format!("_{key}");
+    let of_port = || {
+        let (_, rest) = key.rsplit_once("_port_")?;
+        let (port, rest) = rest.split_once('_')?;
+        let protocol = rest.split('_').next()?;
+        Some(port.parse::<u16>().is_ok() && ["tcp", "udp", "sctp"].contains(&protocol))
+    };
+    key.ends_with("_service_host")
+        || key.ends_with("_service_port")
+        || key.contains("_service_port_")
+        || (key.ends_with("_port") && is_url)
+        || of_port().unwrap_or(false)
 }
 
 /// Which setting, and where its value comes from.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write as _, fs, path::Path, sync::Arc, time
 
 use super::{
     check,
-    document::{Malformed, Positions, parse_toml},
+    document::{Malformed, Positions, is_yaml, parse_toml, without_mark},
     findings::{Findings, PolicyReport},
     json::parse_json,
     place::Place,
@@ -46,6 +46,10 @@ pub(super) fn parse_policy_for(
     now: Timestamp,
     running: Option<&Policy>,
 ) -> PolicyReport {
+    if let Some(reason) = is_yaml(Path::new(name)) {
+        return unreadable(name, reason.to_owned());
+    }
+    let text = without_mark(text);
     let json = Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let (root, positions) = match if json { parse_json(text) } else { parse_toml(text) } {
         Ok(document) => document,

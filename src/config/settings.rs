@@ -30,6 +30,7 @@ const MAX_STORE_DEADLINE_MS: u64 = 60_000;
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Where gRPC is served. Default `127.0.0.1:50051`.
+    #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
     /// Whether to listen beyond loopback although the policy does not say who may ask. Default: refuse to start.
     pub allow_unauthenticated_listen: bool,
@@ -70,6 +71,11 @@ pub struct Settings {
     pub admin_tls: Option<bool>,
     /// Whether to listen for others than this machine without what protects that. Default no.
     pub allow_insecure_listen: bool,
+    /// Whether to refuse a Redis that evicts keys or keeps nothing over a restart. Default no: such a Redis is warned of.
+    pub require_safe_redis: bool,
+    /// Environment variables that begin with `TOLLGATE_` and are no setting, each with what it may have been meant to be.
+    #[serde(skip)]
+    pub unknown_variables: Vec<String>,
 }
 
 /// How log lines look.
@@ -106,6 +112,8 @@ impl Default for Settings {
             tls_client_auth: None,
             admin_tls: None,
             allow_insecure_listen: false,
+            require_safe_redis: false,
+            unknown_variables: Vec::new(),
         }
     }
 }
@@ -190,6 +198,10 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allow_insecure_listen: Option<bool>,
+    /// Refuse to start on a Redis that evicts keys or keeps nothing over a restart, instead of warning
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub require_safe_redis: Option<bool>,
 }
 
 /// Why there are no settings.
@@ -249,12 +261,9 @@ impl Settings {
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &SettingsFlags,
     ) -> Result<Self, SettingsError> {
+        let (variables, unknown_variables) = Layer::variables(variables)?;
         let mut figment = Figment::new();
-        for layer in [
-            config.map(Layer::file).transpose()?,
-            Some(Layer::variables(variables)?),
-            Some(Layer::flags(flags)?),
-        ] {
+        for layer in [config.map(Layer::file).transpose()?, Some(variables), Some(Layer::flags(flags)?)] {
             let Some(layer) = layer else { continue };
             layer.check_keys()?;
             figment = figment.merge(layer);
@@ -264,6 +273,7 @@ impl Settings {
             let key = error.path.first().cloned().unwrap_or_default();
             SettingsError::Invalid { origin: origin(&key), reason: error.kind.to_string() }
         })?;
+        settings.unknown_variables = unknown_variables;
         settings.check(&origin)?;
         settings.read_password(&origin)?;
         Ok(settings)
@@ -310,15 +320,39 @@ impl Settings {
     }
 }
 
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    parse_address(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
 fn address_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if text.is_empty() || text == "off" {
-        return Ok(None);
+    match text.as_str() {
+        "" | "off" => Ok(None),
+        _ => parse_address(&text)
+            .map(Some)
+            .map_err(|error| serde::de::Error::custom(format!("{error}; or write `off`"))),
     }
-    let address = text.parse().map_err(|_| {
-        serde::de::Error::custom(format!("`{text}` is no address such as `127.0.0.1:8081`, nor `off`"))
-    })?;
-    Ok(Some(address))
+}
+
+/// An address to listen on. Of names only `localhost` is one: any other would have to be asked of the network.
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let Ok(port) = port.parse::<u16>() else {
+        return Err(format!("`{text}` is no address such as `127.0.0.1:50051` or `localhost:50051`"));
+    };
+    match host {
+        "localhost" => Ok(SocketAddr::from(([127, 0, 0, 1], port))),
+        "" | "*" => Err(format!(
+            "`{text}` names no interface; write `127.0.0.1:{port}` for this machine only, or `0.0.0.0:{port}` for all"
+        )),
+        _ => Err(format!(
+            "`{text}`: the host of an address to listen on is an IP address or `localhost`; write `127.0.0.1:{port}` for \
+             this machine only, or `0.0.0.0:{port}` for all"
+        )),
+    }
 }
 
 /// A share in parts per million, with up to four decimal places of a per cent.

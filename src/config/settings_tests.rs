@@ -73,10 +73,17 @@ fn says_which_setting_is_wrong_and_where_it_comes_from() {
         ("listen = \"here\"", &[], none(), "`listen` in `FILE`: "),
         ("threads = -1", &[], none(), "`threads` in `FILE`: "),
         (
-            "",
-            &[("TOLLGATE_LISTN", "x")],
+            "listen = \":50051\"",
+            &[],
             none(),
-            "variable `TOLLGATE_LISTN` is no setting; did you mean `listen`?",
+            "write `127.0.0.1:50051` for this machine only, or `0.0.0.0:50051`",
+        ),
+        ("listen = \"50051\"", &[], none(), "`50051` names no interface; write `127.0.0.1:50051`"),
+        (
+            "listen = \"gateway:50051\"",
+            &[],
+            none(),
+            "is an IP address or `localhost`; write `127.0.0.1:50051`",
         ),
         ("", &[("TOLLGATE_THREADS", "many")], none(), "environment variable `TOLLGATE_THREADS`: "),
         (
@@ -155,6 +162,53 @@ fn says_which_setting_is_wrong_and_where_it_comes_from() {
         let error = error.replace(&file.path().display().to_string(), "FILE");
         assert!(error.contains(said) && !error.contains("hunter2"), "{error}\n{said}");
     }
+}
+
+#[test]
+fn variables_that_are_no_settings_or_empty_stop_nothing() {
+    let variables = variables(&[
+        ("TOLLGATE_LISTN", "x"),
+        ("TOLLGATE_ADMIN_PORT", "8081"),
+        ("TOLLGATE_LISTEN", "localhost:50052"),
+        ("TOLLGATE_ADMIN", ""),
+        ("TOLLGATE_STORE", ""),
+        ("TOLLGATE_THREADS", ""),
+        // What Kubernetes says about the services `tollgate-redis` and `tollgate`.
+        ("TOLLGATE_REDIS_SERVICE_HOST", "10.0.0.1"),
+        ("TOLLGATE_REDIS_SERVICE_PORT", "6379"),
+        ("TOLLGATE_REDIS_SERVICE_PORT_TLS", "6380"),
+        ("TOLLGATE_REDIS_PORT", "tcp://10.0.0.1:6379"),
+        ("TOLLGATE_REDIS_PORT_6379_TCP", "tcp://10.0.0.1:6379"),
+        ("TOLLGATE_REDIS_PORT_6379_TCP_ADDR", "10.0.0.1"),
+        ("TOLLGATE_REDIS_PORT_6379_TCP_PORT", "6379"),
+        ("TOLLGATE_REDIS_PORT_6379_TCP_PROTO", "tcp"),
+        ("TOLLGATE_PORT_53_UDP", "udp://10.0.0.1:53"),
+        ("TOLLGATE_SERVICE_PORT", "50051"),
+    ]);
+    let settings = Settings::load_from(None, variables, &SettingsFlags::default()).unwrap();
+    assert_eq!(
+        settings.unknown_variables,
+        [
+            "environment variable `TOLLGATE_ADMIN_PORT` is no setting; did you mean `admin_tls`?",
+            "environment variable `TOLLGATE_LISTN` is no setting; did you mean `listen`?",
+        ]
+    );
+    let expected = Settings {
+        listen: "127.0.0.1:50052".parse().unwrap(),
+        unknown_variables: settings.unknown_variables.clone(),
+        ..Settings::default()
+    };
+    assert_eq!(settings, expected);
+}
+
+#[test]
+fn a_mark_before_the_text_is_passed_over_and_yaml_is_named() {
+    let marked = file("\u{feff}threads = 3\n");
+    let settings = Settings::load_from(Some(marked.path()), [], &SettingsFlags::default()).unwrap();
+    assert_eq!(settings.threads, Some(3));
+    let yaml = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    let error = Settings::load_from(Some(yaml.path()), [], &SettingsFlags::default()).unwrap_err();
+    assert!(error.to_string().contains("YAML is not read; write TOML"), "{error}");
 }
 
 #[test]
