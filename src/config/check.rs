@@ -6,6 +6,7 @@ use super::{
     findings::{Findings, nearest},
     narrow::{self, shown},
     place::Place,
+    prices,
     read::{Declared, DeclaredTeam},
 };
 use crate::domain::{
@@ -27,6 +28,7 @@ pub(super) fn all(declared: &Declared, policy: &Policy, now: Timestamp, findings
     }
     keys(declared, now, findings);
     access(declared, now, findings);
+    prices::check_bounds(&declared.prices, findings);
     budgets_together(declared, findings);
     rates_together(declared, findings);
 }

@@ -1,12 +1,19 @@
 //! `tollgate keys hash`: the secrets of keys that a policy declares, of which it holds only the digest.
 
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal as _, Read as _, Write as _},
+    path::Path,
+};
 
 use clap::Args;
 use sha2::{Digest as _, Sha256};
 
 use super::{Exit, Failure, Screen};
-use crate::domain::keys::Secret;
+use crate::{
+    config::{EXAMPLE_POLICY, load_policy, parse_policy},
+    domain::{keys::Secret, policy::is_name},
+};
 
 /// The most bytes of a secret; the service takes no longer ones.
 const MAX_SECRET: usize = 512;
@@ -20,19 +27,25 @@ pub(in super::super) struct Hash {
     /// Make a new secret for a key of this name, {team}-{environment}-{purpose}
     #[arg(long, value_name = "NAME")]
     generate: Option<String>,
+    /// The key's team [default: the team of the policy with whose name the key's begins]
+    #[arg(long, value_name = "TEAM", requires = "generate")]
+    team: Option<String>,
+    /// The policy that has the team [default: the built-in example]
+    #[arg(long, value_name = "FILE", env = "TOLLGATE_POLICY")]
+    policy: Option<OsString>,
 }
 
 impl Hash {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        match self.generate {
-            Some(name) => generate(screen, &name)?,
+        match &self.generate {
+            Some(name) => generate(screen, name, &self.team_of(name)?)?,
             None => {
                 if io::stdin().is_terminal() {
                     // A hint only: where it cannot be written, the terminal waits all the same.
                     let _ = writeln!(io::stderr(), "Paste the secret, then press Ctrl-D:");
                 }
                 let mut text = String::new();
-                let limit = u64::try_from(MAX_SECRET + 3).unwrap_or(u64::MAX);
+                let limit = u64::try_from(MAX_SECRET + 6).unwrap_or(u64::MAX);
                 let read = io::stdin().take(limit).read_to_string(&mut text);
                 read.map_err(|error| Failure::new(format!("cannot read the secret: {error}")))?;
                 writeln!(screen, "sha256 = \"{}\"", digest(secret_of(&text)?))?;
@@ -40,26 +53,59 @@ impl Hash {
         }
         Ok(Exit::Done)
     }
+
+    /// The team of the key `name`: the one given, else the longest name of a team with which the key's begins. A team's
+    /// name may hold hyphens itself, so the key's name alone does not tell.
+    fn team_of(&self, name: &str) -> Result<String, Failure> {
+        if let Some(team) = &self.team {
+            return match is_name(team) {
+                true => Ok(team.clone()),
+                false => Err(Failure::new(format!("`{team}` is not the name of a team"))),
+            };
+        }
+        let (report, file) = match self.policy.as_deref().filter(|path| !path.is_empty()) {
+            Some(path) => (load_policy(Path::new(path)), format!("`{}`", Path::new(path).display())),
+            None => (parse_policy(EXAMPLE_POLICY, "policy.toml"), "the built-in example".to_owned()),
+        };
+        let Some(policy) = report.policy else {
+            return Err(Failure::new(format!(
+                "the policy does not load; say which team with --team\n{report}"
+            )));
+        };
+        let begins = |team: &&str| name.strip_prefix(team).is_some_and(|rest| rest.starts_with('-'));
+        let team = policy.teams.keys().map(|team| &**team).filter(begins).max_by_key(|team| team.len());
+        team.map(ToOwned::to_owned).ok_or_else(|| {
+            Failure::new(format!(
+                "`{name}` begins with the name of no team of {file}; say which team with --team, or name your policy with \
+                 --policy"
+            ))
+        })
+    }
 }
 
-fn generate(screen: &mut Screen, name: &str) -> Result<(), Failure> {
-    let well_formed = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    let team = name.split('-').next().unwrap_or_default();
-    if !well_formed || name.split('-').filter(|part| !part.is_empty()).count() < 3 {
+fn generate(screen: &mut Screen, name: &str, team: &str) -> Result<(), Failure> {
+    if !is_name(name) || name.split('-').filter(|part| !part.is_empty()).count() < 3 {
         return Err(Failure::new(format!(
-            "`{name}` is not a key's name; write team-environment-purpose, such as chatbot-prod-web"
+            "`{name}` is not a key's name; write team-environment-purpose in lower case, such as chatbot-prod-web"
         )));
     }
     let secret = Secret::from_random(random_bits()?);
     let secret = secret.expose();
     writeln!(screen, "secret, shown this once; keep it where the workload reads it:\n\n  {secret}\n")?;
-    writeln!(screen, "lines for the policy, under the team's own name:\n")?;
+    writeln!(screen, "lines for the policy:\n")?;
+    let (team, name) = (toml_key(team), toml_key(name));
     writeln!(screen, "  [teams.{team}.keys.{name}]\n  sha256 = \"{}\"", digest(secret))?;
     Ok(())
 }
 
-/// The secret in `text`, without the end of its line.
+/// A name as a key of TOML, in which a dot would begin another table.
+fn toml_key(name: &str) -> String {
+    if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
+}
+
+/// The secret in `text`, without the end of its line and the byte order mark that some editors put before it.
 pub(in super::super) fn secret_of(text: &str) -> Result<&str, Failure> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let secret = text.strip_suffix('\n').unwrap_or(text);
     let secret = secret.strip_suffix('\r').unwrap_or(secret);
     if secret.is_empty() || secret.len() > MAX_SECRET {
@@ -91,9 +137,33 @@ mod tests {
     #[test]
     fn the_end_of_the_line_is_not_part_of_a_secret() {
         assert_eq!(secret_of("abc\r\n").unwrap(), "abc");
+        assert_eq!(secret_of("\u{feff}abc\n").unwrap(), "abc");
         assert_eq!(digest("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         for text in ["", "\n", "two words", "two\nlines"] {
             assert!(secret_of(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_team_is_one_of_the_policy_that_the_name_begins_with() {
+        let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+        let teams = ["data", "data-science", "chat"]
+            .map(|team| format!("[teams.{team}]\nmodels = [\"openai/gpt-oss-20b\"]\n"));
+        write!(file, "[organization]\nid = \"acme\"\n{}", teams.concat()).unwrap();
+        let of = |team: Option<&str>, policy: bool| Hash {
+            generate: None,
+            team: team.map(ToOwned::to_owned),
+            policy: Some(if policy { file.path().into() } else { OsString::new() }),
+        };
+        for (name, team, policy, expected) in [
+            ("data-science-prod-web", None, true, Some("data-science")),
+            ("data-sciences-prod-web", None, true, Some("data")),
+            ("chatbot-prod-web", None, true, None),
+            ("chatbot-prod-web", Some("data-science"), true, Some("data-science")),
+            ("chatbot-prod-web", None, false, Some("chatbot")),
+            ("chatbot-prod-web", Some("a b"), false, None),
+        ] {
+            assert_eq!(of(team, policy).team_of(name).ok().as_deref(), expected, "{name} {team:?}");
         }
     }
 }

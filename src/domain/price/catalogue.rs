@@ -196,9 +196,30 @@ impl Catalogue {
         self.models.get(model)?.rates(tier, at)
     }
 
-    /// States a price of the policy, which goes before the built-in one from `from` on (`None`: always) and replaces it
-    /// whole: a rate that it leaves out is not priced. A price for one tier goes before one for all; of two for the same
-    /// tier, the one that began last holds. A model that is not known yet is added.
+    /// The built-in price of a model, whether it still holds or not.
+    #[must_use]
+    pub fn list_price(&self, model: &str) -> Option<Rates> {
+        let prices = &self.models.get(model)?.prices;
+        prices.iter().find(|price| price.origin == Origin::BuiltIn).map(|price| price.rates)
+    }
+
+    /// The model whose name differs from `name` in nothing but the case of its letters.
+    #[must_use]
+    pub fn spelt_like(&self, name: &str) -> Option<&Model> {
+        self.models.values().find(|model| *model.name != *name && model.name.eq_ignore_ascii_case(name))
+    }
+
+    /// States how much a model that is known can consider, and how much it can write, in tokens. `None` changes nothing.
+    pub fn set_bounds(&mut self, model: &str, context_window: Option<u64>, max_output_tokens: Option<u64>) {
+        if let Some(model) = self.models.get_mut(model) {
+            model.context_window = context_window.or(model.context_window);
+            model.max_output_tokens = max_output_tokens.or(model.max_output_tokens);
+        }
+    }
+
+    /// States a price of the policy, which goes before the built-in one from `from` on (`None`: always). A rate that it
+    /// leaves out stays the built-in one, and is not priced where there is none. A price for one tier goes before one for
+    /// all; of two for the same tier, the one that began last holds. A model that is not known yet is added.
     pub fn add_override(
         &mut self,
         model: &str,
@@ -208,6 +229,7 @@ impl Catalogue {
         source: impl Into<Cow<'static, str>>,
     ) {
         let source = source.into();
+        let rates = self.list_price(model).map_or(rates, |list| rates.or(list));
         let mut stated = self.models.remove(model).unwrap_or_else(|| Model {
             name: Arc::from(model),
             gate: upstream_gate(model),

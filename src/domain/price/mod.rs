@@ -84,6 +84,19 @@ impl Rates {
         Self { per_million_characters: NanoUsd::new(per_million), ..Self::NONE }
     }
 
+    /// These rates, and where one is not given that of `list`. Cached input never costs more than the input that is given.
+    #[must_use]
+    pub fn or(self, list: Self) -> Self {
+        let cached = list.cached_input.map(|cached| self.input.map_or(cached, |input| cached.min(input)));
+        Self {
+            input: self.input.or(list.input),
+            cached_input: self.cached_input.or(cached),
+            output: self.output.or(list.output),
+            audio_per_hour: self.audio_per_hour.or(list.audio_per_hour),
+            per_million_characters: self.per_million_characters.or(list.per_million_characters),
+        }
+    }
+
     const NONE: Self = Self {
         input: None,
         cached_input: None,

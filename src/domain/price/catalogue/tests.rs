@@ -104,11 +104,44 @@ fn overrides_hold_from_their_instant_on() {
 }
 
 #[test]
-fn an_override_replaces_every_rate() {
+fn an_override_leaves_the_rates_that_it_does_not_give() {
+    let nanos = |text: &str| text.parse::<NanoUsd>().ok();
+    let none = Rates { input: None, cached_input: None, output: None, ..rates(0) };
+    let list = Rates::tokens(75_000_000, Some(37_500_000), 300_000_000);
+    let of = |model: &str, given: Rates| {
+        let mut catalogue = Catalogue::builtin();
+        catalogue.add_override(model, None, None, given, "contract");
+        catalogue.rates(model, ServiceTier::OnDemand, NOW).unwrap().0
+    };
+    for (given, expected) in [
+        (Rates { input: nanos("0.06"), ..none }, Rates { input: nanos("0.06"), ..list }),
+        // Cached input is cheaper input: it never costs more than the price that was agreed on.
+        (Rates { input: nanos("0.01"), ..none }, Rates::tokens(10_000_000, Some(10_000_000), 300_000_000)),
+        (Rates { cached_input: nanos("0.03"), ..none }, Rates { cached_input: nanos("0.03"), ..list }),
+        (Rates { output: nanos("0.2"), ..none }, Rates { output: nanos("0.2"), ..list }),
+        (rates(3), Rates::tokens(3, Some(3), 3)),
+    ] {
+        assert_eq!(of("openai/gpt-oss-20b", given), expected, "{given:?}");
+    }
+    // There is nothing to go by.
+    for model in ["acme/tuned", "llama-3.3-70b-versatile"] {
+        assert_eq!(of(model, Rates { input: nanos("1"), ..none }).output, None, "{model}");
+    }
+}
+
+#[test]
+fn what_a_model_can_consider_and_write_can_be_stated() {
     let mut catalogue = Catalogue::builtin();
-    catalogue.add_override("openai/gpt-oss-20b", None, None, rates(3), "contract");
-    let (held, _) = catalogue.rates("openai/gpt-oss-20b", ServiceTier::OnDemand, NOW).unwrap();
-    assert_eq!(held, rates(3));
+    catalogue.add_override("acme/tuned", None, None, rates(1), "contract");
+    for (bounds, expected) in
+        [((Some(8_000), None), Some(8_000)), ((None, Some(500)), Some(500)), ((None, None), Some(500))]
+    {
+        catalogue.set_bounds("acme/tuned", bounds.0, bounds.1);
+        assert_eq!(catalogue.model("acme/tuned").unwrap().output_bound(), expected);
+    }
+    assert_eq!(catalogue.model("acme/tuned").unwrap().context_window, Some(8_000));
+    assert!(catalogue.spelt_like("OpenAI/GPT-OSS-20B").is_some_and(|m| &*m.name == "openai/gpt-oss-20b"));
+    assert!(catalogue.spelt_like("openai/gpt-oss-20b").is_none());
 }
 
 #[test]
