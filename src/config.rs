@@ -29,6 +29,7 @@ mod store_url;
 mod tls;
 mod upstream;
 mod values;
+mod watch;
 
 pub use attempt::{Became, PolicyAttempt};
 pub use difference::{Differences, KeyChange};

@@ -3,22 +3,17 @@
 //! A new policy takes effect whole or not at all: what does not load changes nothing, is logged, and shows in the status.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use notify::{
-    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
-    event::{AccessKind, AccessMode},
-};
 use thiserror::Error;
 use tokio::sync::{
     mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -31,18 +26,12 @@ use super::{
     difference,
     findings::{Finding, PolicyReport, Severity},
     load::{now, parse_policy_for, read_file, unreadable},
+    watch::{Watched, Watching},
 };
 use crate::domain::{Timestamp, policy::Policy};
 
 /// How often the file is read without being told of a change: the bound where the system tells of none (network disks).
 const POLL: Duration = Duration::from_secs(10);
-/// A file that is being written is left alone until nothing happened for so long…
-const QUIET: Duration = Duration::from_millis(50);
-/// … but not for longer than this.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Symbolic links from the file's name to the file; Linux itself follows no more.
-const MAX_LINKS: usize = 40;
-
 /// What is in force, and what was refused since.
 #[derive(Clone, Debug)]
 pub struct PolicyStatus {
@@ -145,7 +134,7 @@ impl PolicySource {
         let (report, text) = read(&path, None);
         let shared = Arc::new(Shared::start(Some(path.clone()), report, text)?);
         let (wake, woken) = mpsc::sync_channel(1);
-        let watching = Watching { path, shared: Arc::downgrade(&shared), woken, wake: wake.clone(), poll };
+        let watching = Watching::new(path, Arc::downgrade(&shared), woken, wake.clone(), poll);
         thread::Builder::new().name("policy".to_owned()).spawn(move || watching.run())?;
         Ok(Self { shared, wake })
     }
@@ -247,6 +236,23 @@ impl Shared {
     }
 }
 
+impl Watched for Shared {
+    fn unseen(&self) -> Option<blake3::Hash> {
+        let text = read_file(self.path.as_ref()?).unwrap_or_else(|reason| reason);
+        let seen = hash(&text);
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        (seen != last.seen).then_some(seen)
+    }
+
+    fn take_up(&self) {
+        self.attempt(false);
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+}
+
 fn accepted(policy: &Policy, findings: Vec<Finding>) -> PolicyStatus {
     tracing::info!(revision = %policy.revision, teams = policy.teams.len(), "policy loaded");
     findings.iter().for_each(log);
@@ -287,100 +293,6 @@ fn read(path: &Path, running: Option<(&Policy, blake3::Hash)>) -> (PolicyReport,
             (parse_policy_for(&text, &name, now(), running.map(|(policy, _)| policy)), text)
         }
     }
-}
-
-/// The thread that watches the file. It holds the source weakly: when that is dropped, the next word or poll ends it.
-struct Watching {
-    path: PathBuf,
-    shared: Weak<Shared>,
-    woken: mpsc::Receiver<()>,
-    wake: mpsc::SyncSender<()>,
-    poll: Duration,
-}
-
-impl Watching {
-    fn run(self) {
-        let wake = self.wake.clone();
-        let told = move |event: notify::Result<Event>| {
-            if event.map_or(true, |event| matters(&event)) {
-                let _ = wake.try_send(());
-            }
-        };
-        let mut watcher = notify::recommended_watcher(told)
-            .map_err(
-                |error| tracing::warn!(%error, "the policy is not watched; it is read every few seconds"),
-            )
-            .ok();
-        let mut watched = Vec::new();
-        loop {
-            // Watch, then read: what changes after the reading is told, what changed before it is read.
-            if let Some(watcher) = &mut watcher {
-                watch_directories(watcher, &mut watched, directories(&self.path));
-            }
-            let Some(shared) = self.shared.upgrade() else { return };
-            if shared.stopped.load(Ordering::Acquire) {
-                return;
-            }
-            shared.attempt(false);
-            drop(shared);
-            if let Ok(()) = self.woken.recv_timeout(self.poll) {
-                self.settle();
-            }
-        }
-    }
-
-    /// Waits until the file is left alone.
-    fn settle(&self) {
-        let begun = Instant::now();
-        while begun.elapsed() < PATIENCE && self.woken.recv_timeout(QUIET).is_ok() {}
-    }
-}
-
-/// Whether an event may mean a new content. Reading the file is an event too, and must not lead to another reading.
-fn matters(event: &Event) -> bool {
-    match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => false,
-        _ => true,
-    }
-}
-
-/// The directories in which a change can give the path another content: that of the file, of each symbolic link on the
-/// way to it, and of each directory on the way that is itself a link (Kubernetes swaps such a link, `..data`).
-///
-/// A file is never watched itself: editors and deployments replace it, and the watch would stay with the old one.
-fn directories(path: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut at = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        let links = at.ancestors().skip(1).filter(|ancestor| ancestor.is_symlink());
-        found.extend(links.filter_map(|link| link.parent()).map(Path::to_owned));
-        let Some(directory) = at.parent().map(Path::to_owned) else { break };
-        let target = fs::read_link(&at).map(|target| directory.join(target));
-        found.push(directory);
-        let Ok(target) = target else { break };
-        at = target;
-    }
-    found.sort();
-    found.dedup();
-    found
-}
-
-/// Watches exactly these directories. One that is watched already is watched anew, as it may have been replaced.
-fn watch_directories(
-    watcher: &mut RecommendedWatcher,
-    watched: &mut Vec<PathBuf>,
-    directories: Vec<PathBuf>,
-) {
-    for gone in watched.iter().filter(|directory| !directories.contains(directory)) {
-        let _ = watcher.unwatch(gone);
-    }
-    for directory in &directories {
-        if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
-            tracing::debug!(%error, directory = %directory.display(), "not watched; the policy is read every few seconds");
-        }
-    }
-    *watched = directories;
 }
 
 #[cfg(test)]

@@ -234,6 +234,21 @@ fn no_two_limits_share_a_counter() {
 }
 
 #[test]
+fn a_mark_before_the_text_is_passed_over_and_yaml_is_named() {
+    for (text, name) in [
+        ("\u{feff}{\"organization\": {\"id\": \"acme\"}}", "policy.json"),
+        ("\u{feff}[organization]\nid = \"acme\"\n", "policy.toml"),
+    ] {
+        let report = parse_policy_at(text, name, NOW);
+        assert!(report.findings.is_empty() && report.policy.is_some(), "{report}");
+    }
+    for name in ["policy.yaml", "policy.YML"] {
+        let report = parse_policy_at("organization:\n  id: acme\n", name, NOW);
+        assert!(report.to_string().contains("YAML is not read; write TOML, or JSON"), "{report}");
+    }
+}
+
+#[test]
 fn json_says_the_same_as_toml() {
     let json = r#"{"teams": {"t": {"models": ["openai/*"], "budget": {"monthly_usd": "20"}}},
         "prices": [{"from": "2026-12-01", "model": "m", "usd_per_million_characters": "1"}],

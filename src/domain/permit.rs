@@ -8,7 +8,10 @@ use super::{
     keys::Created,
     pause::Target,
     policy::{Key, OnExceed, Policy, Team},
-    price::{PriceError, Rates, catalogue::Model},
+    price::{
+        PriceError, Rates,
+        catalogue::{Catalogue, Model},
+    },
     request::{AuthorizeRequest, Billing, Caller, Operation, ServiceTier, Size},
 };
 
@@ -147,8 +150,19 @@ pub(super) fn not_priced(model: &str, error: &PriceError) -> Violation {
     refusal(Reason::ModelNotPriced, "prices", message)
 }
 
+/// What to write instead of the name of a model that is a known one but for the case of its letters.
+pub(super) fn spelling(catalogue: &Catalogue, name: &str) -> String {
+    let known = catalogue.spelt_like(name).filter(|_| catalogue.model(name).is_none());
+    known.map(|known| format!("; names are told apart by case: write `{}`", known.name)).unwrap_or_default()
+}
+
 /// Whether team and key may use the model and the operation.
-pub(super) fn permissions(who: &Who<'_>, request: &AuthorizeRequest, violations: &mut Vec<Violation>) {
+pub(super) fn permissions(
+    who: &Who<'_>,
+    catalogue: &Catalogue,
+    request: &AuthorizeRequest,
+    violations: &mut Vec<Violation>,
+) {
     let team = who.team;
     let place = |key: Option<&Arc<Key>>, field: &str| match key {
         Some(key) => format!("teams.{}.keys.{}.{field}", team.name, key.name),
@@ -160,7 +174,7 @@ pub(super) fn permissions(who: &Who<'_>, request: &AuthorizeRequest, violations:
     let team_refuses = !team.models.iter().any(|pattern| pattern.matches(model));
     if team_refuses || narrowed.is_some() {
         let id = place(narrowed.filter(|_| !team_refuses), "models");
-        let message = format!("`{model}` is not in `{id}`");
+        let message = format!("`{model}` is not in `{id}`{}", spelling(catalogue, model));
         violations.push(refusal(Reason::ModelNotAllowed, id, message));
     }
     let operation = request.operation;

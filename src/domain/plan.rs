@@ -9,7 +9,7 @@ use super::{
     decision::{Reason, Violation},
     limit::{Limit, OnShortfall, Quantity, Scope, Window},
     money::NanoUsd,
-    permit::{Who, not_priced, output_cap, paused, permissions, price},
+    permit::{Who, not_priced, output_cap, paused, permissions, price, spelling},
     policy::{ModelPattern, OnUnsettled, Policy, Team, user_counter},
     price::{PriceError, Rates, catalogue::Model},
     request::{AuthorizeRequest, Billing, Operation, Size, Unreserved},
@@ -83,7 +83,7 @@ pub fn compile<'p>(
 ) -> Result<Plan<'p>, Vec<Violation>> {
     let who = Who::find(policy, &request.caller, now).map_err(|violation| vec![violation])?;
     let mut violations: Vec<_> = paused(policy, &who, Some(&request.model)).collect();
-    permissions(&who, request, &mut violations);
+    permissions(&who, &policy.catalogue, request, &mut violations);
     let mut warnings = Vec::new();
     let model = policy.catalogue.model(&request.model);
     let granted = output_cap(model, &who, request, &mut violations, &mut warnings);
@@ -91,7 +91,8 @@ pub fn compile<'p>(
     let (model, rates, prices_until) = match priced {
         Ok(priced) if violations.is_empty() => priced,
         Ok(_) => return Err(violations),
-        Err(violation) => {
+        Err(mut violation) => {
+            violation.message.push_str(&spelling(&policy.catalogue, &request.model));
             violations.push(violation);
             return Err(violations);
         }

@@ -1,0 +1,338 @@
+//! Watches one file, and has it read again when it has changed and is left alone.
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher,
+    event::{AccessKind, AccessMode, ModifyKind},
+};
+
+/// A new content is put in force when nothing has happened for so long since it was read, where the system tells that the
+/// writer has closed the file …
+const QUIET: Duration = Duration::from_millis(50);
+/// … and for so long where it does not: a file found changed without word of it, or a system without such an event.
+const QUIET_UNTOLD: Duration = Duration::from_secs(1);
+/// Whether the system tells when a file that was written is closed.
+const TELLS_CLOSE: bool = cfg!(any(target_os = "linux", target_os = "android"));
+/// Symbolic links from the file's name to the file; Linux itself follows no more.
+const MAX_LINKS: usize = 40;
+
+/// What is read from the file.
+pub(super) trait Watched {
+    /// The hash of what the file says, where that is not what was taken up last.
+    fn unseen(&self) -> Option<blake3::Hash>;
+
+    /// Takes up what the file says.
+    fn take_up(&self);
+
+    /// Whether nothing is to be taken up any more.
+    fn is_stopped(&self) -> bool;
+}
+
+/// The thread that watches the file. It holds the source weakly: when that is dropped, the next word or poll ends it.
+///
+/// A file that is written in place holds half a policy for a while, and half a policy can be sound: a team without its budget.
+/// So a new content is taken up only when its writer has closed the file and nothing happened since it was read.
+pub(super) struct Watching<W> {
+    path: PathBuf,
+    watched: Weak<W>,
+    woken: mpsc::Receiver<()>,
+    wake: mpsc::SyncSender<()>,
+    poll: Duration,
+}
+
+impl<W: Watched> Watching<W> {
+    /// Watches `path` for `watched`, which is looked at whenever `woken` has a word, and every `poll` without one. `wake` is
+    /// the other end of `woken`.
+    pub(super) fn new(
+        path: PathBuf,
+        watched: Weak<W>,
+        woken: mpsc::Receiver<()>,
+        wake: mpsc::SyncSender<()>,
+        poll: Duration,
+    ) -> Self {
+        Self { path, watched, woken, wake, poll }
+    }
+
+    /// Watches until what is watched is stopped or dropped.
+    pub(super) fn run(self) {
+        let wake = self.wake.clone();
+        let writer = Arc::new(Writer::default());
+        let told_writer = Arc::clone(&writer);
+        let told = move |event: notify::Result<Event>| {
+            if told_writer.see(event.as_ref()) {
+                let _ = wake.try_send(());
+            }
+        };
+        let mut watcher = notify::recommended_watcher(told)
+            .map_err(
+                |error| tracing::warn!(%error, "the policy is not watched; it is read every few seconds"),
+            )
+            .ok();
+        let mut directories = Vec::new();
+        let mut is_told = false;
+        loop {
+            // Watch, then read: what changes after the reading is told, what changed before it is read.
+            let trail = Trail::of(&self.path);
+            if let Some(watcher) = &mut watcher {
+                watch_directories(watcher, &mut directories, trail.directories);
+            }
+            writer.goes_by(trail.names);
+            let Some(watched) = self.watched.upgrade() else { return };
+            if watched.is_stopped() {
+                return;
+            }
+            let new = if writer.is_writing() { None } else { watched.unseen() };
+            drop(watched);
+            let quiet = if is_told && TELLS_CLOSE { QUIET } else { QUIET_UNTOLD };
+            let wait = if new.is_some() { quiet } else { self.poll };
+            is_told = self.woken.recv_timeout(wait).is_ok();
+            let Some(watched) = self.watched.upgrade() else { return };
+            if !is_told && new.is_some_and(|new| !writer.is_writing() && watched.unseen() == Some(new)) {
+                watched.take_up();
+            }
+        }
+    }
+}
+
+/// Whether the file is open for writing, as far as the system has told.
+///
+/// The thread of the watcher tells; the one that reads asks. A word that is late is caught by the quiet that a new content has
+/// to outlast.
+#[derive(Default)]
+struct Writer {
+    /// The names that matter, as [`Trail::names`] has them. Empty: all.
+    names: Mutex<Vec<OsString>>,
+    is_writing: AtomicBool,
+}
+
+impl Writer {
+    fn goes_by(&self, names: Vec<OsString>) {
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// Takes note of an event; whether it may mean a new content. Another file of the directory, such as a log, does not: it
+    /// may be written all the time.
+    fn see(&self, event: Result<&Event, &notify::Error>) -> bool {
+        let Ok(event) = event else { return self.is_lost() };
+        if event.need_rescan() {
+            return self.is_lost();
+        }
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let matters = |path: &PathBuf| {
+            names.is_empty() || path.file_name().is_none_or(|name| names.iter().any(|known| *known == *name))
+        };
+        if !event.paths.iter().any(matters) {
+            return false;
+        }
+        match event.kind {
+            EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) => {
+                self.is_writing.store(TELLS_CLOSE, Ordering::Release);
+            }
+            // Closed, or another file has its place.
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Remove(_) => self.is_writing.store(false, Ordering::Release),
+            // Reading the file is an event too, and must not lead to another reading.
+            EventKind::Access(_) => return false,
+            _ => {}
+        }
+        true
+    }
+
+    /// Events were lost, the closing of the file perhaps among them.
+    fn is_lost(&self) -> bool {
+        self.is_writing.store(false, Ordering::Release);
+        true
+    }
+
+    fn is_writing(&self) -> bool {
+        self.is_writing.load(Ordering::Acquire)
+    }
+}
+
+/// Where a change can give the path another content: at the file, at each symbolic link on the way to it, and at each directory
+/// on the way that is itself a link (Kubernetes swaps such a link, `..data`).
+#[derive(Default)]
+struct Trail {
+    /// The directories that hold one of these. A file is never watched itself: editors and deployments replace it, and the
+    /// watch would stay with the old one.
+    directories: Vec<PathBuf>,
+    /// The names of all of these.
+    names: Vec<OsString>,
+}
+
+impl Trail {
+    fn of(path: &Path) -> Self {
+        let mut trail = Self::default();
+        let mut at = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            for link in at.ancestors().skip(1).filter(|ancestor| ancestor.is_symlink()) {
+                trail.add(link);
+            }
+            trail.add(&at);
+            let Some(directory) = at.parent().map(Path::to_owned) else { break };
+            let Ok(target) = fs::read_link(&at) else { break };
+            at = directory.join(target);
+        }
+        trail.names.extend(
+            trail.directories.iter().filter_map(|directory| directory.file_name()).map(OsString::from),
+        );
+        trail.directories.sort();
+        trail.directories.dedup();
+        trail
+    }
+
+    fn add(&mut self, at: &Path) {
+        self.directories.extend(at.parent().map(Path::to_owned));
+        self.names.extend(at.file_name().map(OsString::from));
+    }
+}
+
+/// Watches exactly these directories. One that is watched already is watched anew, as it may have been replaced.
+fn watch_directories(
+    watcher: &mut RecommendedWatcher,
+    watched: &mut Vec<PathBuf>,
+    directories: Vec<PathBuf>,
+) {
+    for gone in watched.iter().filter(|directory| !directories.contains(directory)) {
+        let _ = watcher.unwatch(gone);
+    }
+    for directory in &directories {
+        if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+            tracing::debug!(%error, directory = %directory.display(), "not watched; the policy is read every few seconds");
+        }
+    }
+    *watched = directories;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write as _,
+        sync::atomic::AtomicUsize,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    /// Takes up whatever the file says, and counts how often it was looked at.
+    struct Reader {
+        path: PathBuf,
+        taken: Mutex<Vec<String>>,
+        looks: AtomicUsize,
+    }
+
+    impl Reader {
+        fn text(&self) -> String {
+            fs::read_to_string(&self.path).unwrap_or_default()
+        }
+
+        /// Returns when `done`; fails after a time that is long enough for any machine.
+        fn wait(&self, done: impl Fn(&Self) -> bool) {
+            let begun = Instant::now();
+            while !done(self) {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", self.taken.lock());
+                thread::yield_now();
+            }
+        }
+
+        fn is_looked_at(&self, times: usize) {
+            let before = self.looks.load(Ordering::Acquire);
+            self.wait(|reader| reader.looks.load(Ordering::Acquire) >= before + times);
+        }
+    }
+
+    impl Watched for Reader {
+        fn unseen(&self) -> Option<blake3::Hash> {
+            let text = self.text();
+            let taken = self.taken.lock().unwrap();
+            (taken.last() != Some(&text)).then(|| blake3::hash(text.as_bytes()))
+        }
+
+        fn take_up(&self) {
+            let text = self.text();
+            self.taken.lock().unwrap().push(text);
+        }
+
+        fn is_stopped(&self) -> bool {
+            self.looks.fetch_add(1, Ordering::AcqRel);
+            false
+        }
+    }
+
+    /// A file that says `first`, watched.
+    fn watched(path: &Path, first: &str) -> Arc<Reader> {
+        fs::write(path, first).unwrap();
+        let reader = Arc::new(Reader {
+            path: path.to_owned(),
+            taken: Mutex::new(vec![first.to_owned()]),
+            looks: AtomicUsize::new(0),
+        });
+        let (wake, woken) = mpsc::sync_channel(1);
+        let watching =
+            Watching::new(path.to_owned(), Arc::downgrade(&reader), woken, wake, Duration::from_millis(5));
+        thread::spawn(move || watching.run());
+        reader.is_looked_at(1);
+        reader
+    }
+
+    #[test]
+    fn a_file_that_is_written_slowly_is_taken_up_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.toml");
+        let reader = watched(&path, "old");
+        let mut writer = fs::File::create(&path).unwrap();
+        for part in ["a = 1\n", "b = 2\n", "c = 3\n"] {
+            writer.write_all(part.as_bytes()).unwrap();
+            writer.sync_all().unwrap();
+            reader.is_looked_at(5);
+        }
+        drop(writer);
+        reader.wait(|reader| reader.taken.lock().unwrap().len() > 1);
+        assert_eq!(*reader.taken.lock().unwrap(), ["old", "a = 1\nb = 2\nc = 3\n"]);
+        // A file that was written elsewhere and renamed into place is whole from the beginning.
+        let new = directory.path().join("new");
+        fs::write(&new, "renamed").unwrap();
+        fs::rename(&new, &path).unwrap();
+        reader.wait(|reader| reader.taken.lock().unwrap().len() > 2);
+        assert_eq!(reader.taken.lock().unwrap().last().map(String::as_str), Some("renamed"));
+    }
+
+    #[test]
+    fn only_events_of_the_files_own_names_count() {
+        let writer = Writer::default();
+        writer.goes_by(vec!["policy.toml".into(), "..data".into()]);
+        let event = |kind, name: &str| Event::new(kind).add_path(Path::new("/etc/tollgate").join(name));
+        let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let renamed = EventKind::Modify(ModifyKind::Name(notify::event::RenameMode::To));
+        for (kind, name, is_seen, is_writing) in [
+            (written, "audit.jsonl", false, false),
+            (written, "policy.toml", true, TELLS_CLOSE),
+            (closed, "audit.jsonl", false, TELLS_CLOSE),
+            (closed, "policy.toml", true, false),
+            (written, "policy.toml", true, TELLS_CLOSE),
+            (renamed, "policy.toml", true, false),
+            (renamed, "..data", true, false),
+            (EventKind::Access(AccessKind::Close(AccessMode::Read)), "policy.toml", false, false),
+        ] {
+            assert_eq!(writer.see(Ok(&event(kind, name))), is_seen, "{kind:?} {name}");
+            assert_eq!(writer.is_writing(), is_writing, "{kind:?} {name}");
+        }
+        assert!(writer.see(Ok(&event(written, "policy.toml"))));
+        assert!(writer.see(Ok(&Event::default().set_flag(notify::event::Flag::Rescan))));
+        assert!(!writer.is_writing(), "the word of its closing may be lost");
+    }
+}
