@@ -18,6 +18,7 @@ use crate::{
     domain::{
         limit::{Limit, OnShortfall, Quantity, Window},
         policy::{Key, ModelPattern, OnExceed, OnUnsettled, Policy, Team},
+        price::catalogue::{Model, Origin, PriceFrom},
     },
 };
 
@@ -119,6 +120,11 @@ fn print_organization(screen: &mut Screen, policy: &Policy) -> io::Result<()> {
     let zone = organization.time_zone.iana_name().unwrap_or("UTC");
     heading(screen, &format!("organization {} ({zone})", organization.id))?;
     print_limits(screen, &organization.limits, &organization.model_limits)?;
+    let stated = |model: &Model| -> Vec<String> {
+        let own = model.prices.iter().filter(|price| price.origin == Origin::Policy);
+        own.map(|price| format!("{}: {}", model.name, price_in_words(price))).collect()
+    };
+    entry(screen, "prices", &policy.catalogue.models().flat_map(stated).collect::<Vec<_>>())?;
     writeln!(screen)
 }
 
@@ -172,6 +178,31 @@ fn print_limits(
         limits.push(format!("{pattern}: {}", lines.join(", ")));
     }
     entry(screen, "limits", &limits)
+}
+
+/// A price of the policy. What it leaves out is as in the list price, and said to be.
+fn price_in_words(price: &PriceFrom) -> String {
+    let (rates, given) = (&price.rates, &price.given);
+    let rates = [
+        (rates.input, given.input, "a million input tokens"),
+        (rates.cached_input, given.cached_input, "a million cached input tokens"),
+        (rates.output, given.output, "a million output tokens"),
+        (rates.audio_per_hour, given.audio_per_hour, "an hour of audio"),
+        (rates.per_million_characters, given.per_million_characters, "a million characters"),
+    ];
+    let words = rates.into_iter().filter_map(|(rate, given, unit)| {
+        let origin = if given.is_some() { "" } else { " (from the list price)" };
+        Some(format!("{} {unit}{origin}", text::dollars(rate?.nanos().into())))
+    });
+    let mut line = words.collect::<Vec<_>>().join(", ");
+    if let Some(tier) = price.tier {
+        line.push_str(&format!("; tier {tier:?}").to_lowercase());
+    }
+    if let Some(from) = price.from.and_then(|at| i64::try_from(at.0).ok()) {
+        let from = jiff::Timestamp::from_millisecond(from).map(|at| at.to_string()).unwrap_or_default();
+        line.push_str(&format!("; from {from}"));
+    }
+    line
 }
 
 fn patterns(models: &[ModelPattern]) -> String {

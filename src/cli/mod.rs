@@ -13,6 +13,7 @@ mod log_thread;
 mod pause;
 mod prices;
 mod record;
+mod redis_safety;
 mod screen;
 mod serve;
 mod simulate;

@@ -27,6 +27,7 @@ use tracing_subscriber::EnvFilter;
 use super::{
     auditing,
     log_thread::{self, LogGuard},
+    redis_safety::{self, Hazards, UnsafeRedis},
     screen::colours_on,
 };
 use crate::{
@@ -87,6 +88,8 @@ enum ServeError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Redis(#[from] redis::SettingsError),
+    #[error(transparent)]
+    UnsafeRedis(#[from] UnsafeRedis),
     #[error("cannot listen on {address} for operators: {source}; choose another with --admin, or `off`")]
     Admin { address: std::net::SocketAddr, source: io::Error },
     #[error(
@@ -138,7 +141,7 @@ impl Serve {
             match &settings.store {
                 StoreUrl::Embedded { dir } => {
                     let store = EmbeddedStore::open(dir, Clock::System)?;
-                    serve_with(&settings, tls, policy, move || Ok(store.clone())).await
+                    serve_with(&settings, tls, policy, Hazards::default(), move || Ok(store.clone())).await
                 }
                 StoreUrl::Redis { url, password } => {
                     let redis = RedisSettings {
@@ -147,11 +150,13 @@ impl Serve {
                         organization: policy.policy().load().organization.id.to_string(),
                         deadline: Duration::from_millis(settings.store_deadline_ms),
                     };
+                    let store = RedisStore::connect(redis.clone(), Clock::System)?;
+                    let hazards = redis_safety::watch(store, settings.require_safe_redis).await?;
                     let connect = move || {
                         RedisStore::connect(redis.clone(), Clock::System)
                             .map_err(|error| StartError::Store(error.to_string()))
                     };
-                    serve_with(&settings, tls, policy, connect).await
+                    serve_with(&settings, tls, policy, hazards, connect).await
                 }
             }
         })
@@ -163,6 +168,7 @@ async fn serve_with<S, F>(
     settings: &Settings,
     tls: Option<TlsSource>,
     source: PolicySource,
+    hazards: Hazards,
     make_store: F,
 ) -> Result<(), ServeError>
 where
@@ -186,8 +192,8 @@ where
         let failed = |source| ServeError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
-        let pages =
-            admin::serve(listener, tls, access.clone(), make_store()?, PolicyPage(Arc::clone(&source)));
+        let status = StatusPage { source: Arc::clone(&source), hazards };
+        let pages = admin::serve(listener, tls, access.clone(), make_store()?, status);
         tokio::spawn(async move {
             if let Err(error) = pages.await {
                 error!(%error, "the admin listener failed");
@@ -369,12 +375,15 @@ fn something_to_try(policy: &Policy) -> Option<(&str, &str, u64)> {
     })
 }
 
-/// The policy on the admin page.
-struct PolicyPage(Arc<PolicySource>);
+/// The policy, and what is wrong with Redis, on the admin page.
+struct StatusPage {
+    source: Arc<PolicySource>,
+    hazards: Hazards,
+}
 
-impl admin::Status for PolicyPage {
+impl admin::Status for StatusPage {
     fn status(&self) -> Value {
-        let status = self.0.status();
+        let status = self.source.status();
         let findings = |findings: &[Finding]| findings.iter().map(ToString::to_string).collect::<Vec<_>>();
         let rejected = status.rejected.as_ref().map(
             |rejection| json!({ "at_unix_ms": rejection.at.0, "findings": findings(&rejection.findings) }),
@@ -384,6 +393,7 @@ impl admin::Status for PolicyPage {
             "policy_loaded_at_unix_ms": status.loaded_at.0,
             "policy_warnings": findings(&status.warnings),
             "policy_rejected": rejected,
+            "redis_warnings": self.hazards.load().iter().map(ToString::to_string).collect::<Vec<_>>(),
         })
     }
 }

@@ -8,6 +8,7 @@ mod keys;
 mod link;
 mod record;
 mod registry;
+mod safety;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use std::{
 
 use bytes::Bytes;
 use redis::{Client, IntoConnectionInfo as _, Value, io::tcp::TcpSettings};
+pub use safety::Hazard;
 use thiserror::Error;
 
 use self::{

@@ -32,4 +32,5 @@ mod replicas;
 mod spend_oracle;
 mod tls;
 mod waiting;
+mod wild;
 mod windows;

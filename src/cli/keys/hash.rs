@@ -22,6 +22,8 @@ const MAX_SECRET: usize = 512;
 #[derive(Args)]
 #[command(after_help = "Examples:
   tollgate keys hash --generate chatbot-prod-web     a new secret, and its lines for the policy
+  tollgate keys hash --generate data-science-prod-web --policy policy.toml
+                                                     the team is the one of the policy that the name begins with
   tollgate keys hash < secret.txt                    the line for a secret that exists")]
 pub(in super::super) struct Hash {
     /// Make a new secret for a key of this name, {team}-{environment}-{purpose}

@@ -43,6 +43,8 @@ pub struct PriceFrom {
     pub tier: Option<ServiceTier>,
     /// The price.
     pub rates: Rates,
+    /// What of it was written; the rest is as in the built-in price.
+    pub given: Rates,
     /// Where it was stated.
     pub origin: Origin,
     /// Who says so, for people.
@@ -108,6 +110,7 @@ impl Model {
             from: None,
             tier: None,
             rates,
+            given: rates,
             origin: Origin::BuiltIn,
             source: Cow::Borrowed(fact.source),
         };
@@ -225,11 +228,11 @@ impl Catalogue {
         model: &str,
         tier: Option<ServiceTier>,
         from: Option<Timestamp>,
-        rates: Rates,
+        given: Rates,
         source: impl Into<Cow<'static, str>>,
     ) {
         let source = source.into();
-        let rates = self.list_price(model).map_or(rates, |list| rates.or(list));
+        let rates = self.list_price(model).map_or(given, |list| given.or(list));
         let mut stated = self.models.remove(model).unwrap_or_else(|| Model {
             name: Arc::from(model),
             gate: upstream_gate(model),
@@ -241,7 +244,7 @@ impl Catalogue {
             prices: Vec::new(),
             timelines: Default::default(),
         });
-        stated.prices.push(PriceFrom { from, tier, rates, origin: Origin::Policy, source });
+        stated.prices.push(PriceFrom { from, tier, rates, given, origin: Origin::Policy, source });
         self.models.insert(Arc::clone(&stated.name), stated.with_timelines());
     }
 }

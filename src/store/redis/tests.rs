@@ -365,3 +365,23 @@ fn random_step(dice: &mut Dice, now: Timestamp) -> Timestamp {
     let by = dice.roll(reach);
     if dice.roll(8) == 0 { Timestamp(now.0 - by) } else { now.plus(by) }
 }
+
+#[tokio::test]
+async fn a_server_that_evicts_or_keeps_nothing_is_told_from_a_safe_one() {
+    let Some(server) = Server::start() else { return };
+    let store = server.ready(&ManualClock::new(NOW)).await;
+    let evicts = |policy: &str| Hazard::Evicts { policy: policy.to_owned() };
+    for (setting, value, expected) in [
+        ("maxmemory-policy", "noeviction", vec![Hazard::KeepsNothing]),
+        ("maxmemory-policy", "allkeys-lru", vec![evicts("allkeys-lru"), Hazard::KeepsNothing]),
+        ("save", "3600 1", vec![evicts("allkeys-lru")]),
+        ("maxmemory-policy", "volatile-lru", vec![evicts("volatile-lru")]),
+        ("save", "", vec![evicts("volatile-lru"), Hazard::KeepsNothing]),
+        ("appendonly", "yes", vec![evicts("volatile-lru")]),
+        ("maxmemory-policy", "noeviction", vec![]),
+    ] {
+        let set = redis::cmd("CONFIG").arg("SET").arg(setting).arg(value).to_owned();
+        store.0.link.run(&set).await.unwrap();
+        assert_eq!(store.hazards().await.unwrap(), expected, "{setting} {value}");
+    }
+}

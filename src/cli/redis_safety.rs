@@ -1,0 +1,69 @@
+//! Looks at whether Redis keeps what it is given: when the service starts, and from then on.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tokio::time::{Instant, interval, sleep};
+use tracing::{info, warn};
+
+use crate::store::redis::{Hazard, RedisStore};
+
+/// How often Redis is looked at again: its settings can be changed while it runs.
+const EVERY: Duration = Duration::from_secs(60);
+/// How long a start waits for Redis to say whether it is safe, where it has to be.
+const PATIENCE: Duration = Duration::from_secs(5);
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// What was found when Redis was last looked at; always nothing with the embedded store.
+pub(super) type Hazards = Arc<ArcSwap<Vec<Hazard>>>;
+
+/// Redis is not what `require_safe_redis` asks for.
+#[derive(Debug, Error)]
+pub(super) enum UnsafeRedis {
+    #[error("refused to start, as `require_safe_redis` is set: {0}")]
+    Hazard(Hazard),
+    #[error("refused to start: `require_safe_redis` is set, and redis did not say whether it is safe")]
+    Silent,
+}
+
+/// Looks at Redis from now on. Where it `must_be_safe`, returns only when it is known to be.
+///
+/// # Errors
+/// It must be safe, and is not or does not say.
+pub(super) async fn watch(store: RedisStore, must_be_safe: bool) -> Result<Hazards, UnsafeRedis> {
+    let hazards = Hazards::default();
+    if must_be_safe {
+        match first_look(&store).await?.into_iter().next() {
+            Some(hazard) => return Err(UnsafeRedis::Hazard(hazard)),
+            None => info!("redis is safe: it evicts nothing and keeps what it is given"),
+        }
+    }
+    tokio::spawn(keep_looking(store, Arc::clone(&hazards)));
+    Ok(hazards)
+}
+
+async fn first_look(store: &RedisStore) -> Result<Vec<Hazard>, UnsafeRedis> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match store.hazards().await {
+            Ok(found) => return Ok(found),
+            Err(_) if Instant::now() < until => sleep(RETRY_AFTER).await,
+            Err(_) => return Err(UnsafeRedis::Silent),
+        }
+    }
+}
+
+/// Says each hazard when it is first found. While Redis does not answer, what was found last stays.
+async fn keep_looking(store: RedisStore, hazards: Hazards) {
+    let mut ticks = interval(EVERY);
+    loop {
+        ticks.tick().await;
+        let Ok(found) = first_look(&store).await else { continue };
+        let known = hazards.load_full();
+        for hazard in found.iter().filter(|hazard| !known.contains(hazard)) {
+            warn!(%hazard, "redis is not safe for budgets");
+        }
+        hazards.store(Arc::new(found));
+    }
+}

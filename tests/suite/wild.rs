@@ -1,0 +1,64 @@
+//! Settings as platforms and people write them: the real process starts, or says what to write.
+
+use std::{path::Path, process::Command};
+
+use tempfile::TempDir;
+
+use crate::{
+    harness::{Process, eventually},
+    redis_server::{self, RedisServer},
+};
+
+const POLICY: &str = "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"openai/gpt-oss-20b\"]\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_of_the_platform_do_not_stop_the_start() {
+    let directory = TempDir::new().unwrap();
+    let variables = [
+        ("TOLLGATE_REDIS_PORT", "tcp://10.0.0.1:6379"),
+        ("TOLLGATE_REDIS_PORT_6379_TCP_ADDR", "10.0.0.1"),
+        ("TOLLGATE_GATEWAY_SERVICE_HOST", "10.0.0.2"),
+        ("TOLLGATE_CONFIG", ""),
+        ("TOLLGATE_STORE", ""),
+        ("TOLLGATE_THREADS", ""),
+        ("TOLLGATE_STROE", "redis://cache"),
+    ]
+    .map(|(name, value)| (name, Path::new(value)));
+    let process =
+        Process::start_environment(directory.path(), POLICY, &["--admin", "localhost:0"], &variables).await;
+    let warned = || {
+        let log = process.log();
+        log.lines().filter(|line| line.contains("are no settings")).map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    eventually("the warning is written", async || !warned().is_empty()).await;
+    let warned = warned();
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].contains("`TOLLGATE_STROE` is no setting; did you mean `store`?"), "{warned:?}");
+    assert!(!warned[0].contains("PORT") && !warned[0].contains("SERVICE"), "{warned:?}");
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unsafe_redis_is_warned_of_or_refused() {
+    if !redis_server::is_installed() {
+        return;
+    }
+    // As tests start it, it keeps nothing.
+    let redis = RedisServer::start();
+    let directory = TempDir::new().unwrap();
+    let process = Process::start(directory.path(), POLICY, &redis.url()).await;
+    eventually("the warning is written", async || {
+        process.log().contains("redis keeps nothing over a restart")
+    })
+    .await;
+    process.stop().await;
+    let refused = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--store", &redis.url()])
+        .env("TOLLGATE_REQUIRE_SAFE_REDIS", "true")
+        .env_remove("TOLLGATE_CONFIG")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("`require_safe_redis` is set: redis keeps nothing"), "{said}");
+}
