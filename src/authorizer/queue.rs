@@ -14,13 +14,12 @@ use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use super::{Authorizer, Decided, Failure};
 use crate::{
     domain::{
-        Timestamp,
         decision::Retry,
         explain,
         permit::Who,
         request::{AuthorizeRequest, Caller},
     },
-    store::Store,
+    store::{Store, clock::Monotonic},
 };
 
 /// How often the head of a queue asks again although nothing told it to: room may be made through another replica, and
@@ -119,13 +118,13 @@ impl Drop for Head<'_> {
 impl<S: Store + Clone> Authorizer<S> {
     /// Decides when the request fits, or when `max_wait` is over; each team's requests in the order they came.
     pub(super) async fn decide_in_turn(&self, request: &AuthorizeRequest) -> Result<Decided, Failure> {
-        let deadline = self.clock.now().plus(request.max_wait_ms);
+        let deadline = self.clock.monotonic().plus(Duration::from_millis(request.max_wait_ms));
         let Some(team) = self.team_of(&request.caller) else { return self.decide(request).await };
         let place = Place::take(&self.shared.queue, team);
         let head = tokio::select! {
             biased;
             head = place.head() => head,
-            () = self.clock.wait_until(deadline) => None,
+            () = self.clock.sleep_until(deadline) => None,
             () = self.shared.queue.closing() => None,
         };
         let Some(_head) = head else { return self.decide(request).await };
@@ -133,7 +132,7 @@ impl<S: Store + Clone> Authorizer<S> {
             // Made before the question is put, so that what is settled in between is not missed.
             let settled = self.shared.queue.settled.notified();
             let decided = self.decide(request).await?;
-            let now = self.clock.now();
+            let now = self.clock.monotonic();
             let Some(again_at) = worth_waiting(&decided, now, deadline) else { return Ok(decided) };
             if self.shared.queue.is_closed() {
                 return Ok(decided);
@@ -141,7 +140,7 @@ impl<S: Store + Clone> Authorizer<S> {
             tokio::select! {
                 () = settled => {}
                 () = self.shared.queue.closing() => {}
-                () = self.clock.wait_until(again_at) => {}
+                () = self.clock.sleep_until(again_at) => {}
                 () = tokio::time::sleep(POLL) => {}
             }
         }
@@ -154,10 +153,10 @@ impl<S: Store + Clone> Authorizer<S> {
 }
 
 /// When to ask again: when the decision says, or when the wait is over. `None` where the decision is final.
-fn worth_waiting(decided: &Decided, now: Timestamp, deadline: Timestamp) -> Option<Timestamp> {
+fn worth_waiting(decided: &Decided, now: Monotonic, deadline: Monotonic) -> Option<Monotonic> {
     let Err(violations) = &decided.outcome else { return None };
     match explain::retry(violations) {
-        Retry::After(ms) if now < deadline => Some(now.plus(ms).min(deadline)),
+        Retry::After(ms) if now < deadline => Some(now.plus(Duration::from_millis(ms)).min(deadline)),
         _ => None,
     }
 }

@@ -1,4 +1,8 @@
 //! The clock of a store: the system's, or one that a test moves.
+//!
+//! There are two readings. The *wall clock* says what people call the time: prices, calendar periods and certificates go by
+//! it, and it may be set, forwards or backwards, at any moment. The *monotonic* reading says how much time has passed, and is
+//! never set: waits, deadlines and everything that expires go by it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,8 +20,33 @@ pub enum Clock {
     Manual(ManualClock),
 }
 
+/// An instant of a clock that only moves forwards, at the pace of true time. Means something only beside another of the same
+/// process (and of the same [`ManualClock`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Monotonic(Duration);
+
+impl Monotonic {
+    /// The instant `time` later; the end of time where that cannot be told.
+    #[must_use]
+    pub const fn plus(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(time))
+    }
+
+    /// The time from `earlier` to this instant; zero where `earlier` is later.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Whole milliseconds since the clock's own beginning, rounded down.
+    #[must_use]
+    pub fn as_millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Clock {
-    /// The time now.
+    /// The wall clock now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match self {
@@ -29,39 +58,154 @@ impl Clock {
         }
     }
 
-    /// Returns once the time is `at` or later.
-    pub async fn wait_until(&self, at: Timestamp) {
+    /// The monotonic reading now. On Linux the time that the machine was suspended counts.
+    #[must_use]
+    pub fn monotonic(&self) -> Monotonic {
         match self {
-            Self::System => tokio::time::sleep(Duration::from_millis(at.since(self.now()))).await,
-            Self::Manual(clock) => clock.wait_until(at).await,
+            Self::System => monotonic(),
+            Self::Manual(clock) => clock.monotonic(),
         }
     }
+
+    /// Both readings, of one instant.
+    #[must_use]
+    pub fn read(&self) -> (Timestamp, Monotonic) {
+        match self {
+            Self::System => (self.now(), self.monotonic()),
+            Self::Manual(clock) => clock.read(),
+        }
+    }
+
+    /// Returns once the monotonic reading is `at` or later, whatever happens to the wall clock.
+    pub async fn sleep_until(&self, at: Monotonic) {
+        match self {
+            Self::System => tokio::time::sleep(at.since(monotonic())).await,
+            Self::Manual(clock) => clock.sleep_until(at).await,
+        }
+    }
+
+    /// Returns after `time`, whatever happens to the wall clock.
+    pub async fn sleep(&self, time: Duration) {
+        self.sleep_until(self.monotonic().plus(time)).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn monotonic() -> Monotonic {
+    // Unlike `Instant`, this counts while the machine sleeps, as do the clocks of the servers it talks to.
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Monotonic(Duration::try_from(time).unwrap_or_default())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn monotonic() -> Monotonic {
+    use std::{sync::LazyLock, time::Instant};
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Monotonic(START.elapsed())
 }
 
 /// A clock for tests. Clones share the time.
 #[derive(Clone, Debug)]
-pub struct ManualClock(watch::Sender<Timestamp>);
+pub struct ManualClock(watch::Sender<Readings>);
+
+#[derive(Clone, Copy, Debug)]
+struct Readings {
+    wall: Timestamp,
+    /// Begins as the wall clock does, so that the two differ by the steps of the latter.
+    elapsed: Monotonic,
+}
 
 impl ManualClock {
     /// Starts at `now`.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self(watch::Sender::new(now))
+        let elapsed = Monotonic(Duration::from_millis(now.0));
+        Self(watch::Sender::new(Readings { wall: now, elapsed }))
     }
 
-    /// The time now.
+    /// The wall clock now.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        *self.0.borrow()
+        self.0.borrow().wall
     }
 
-    /// Sets the time, forwards or backwards.
+    /// The monotonic reading now.
+    #[must_use]
+    pub fn monotonic(&self) -> Monotonic {
+        self.0.borrow().elapsed
+    }
+
+    fn read(&self) -> (Timestamp, Monotonic) {
+        let readings = *self.0.borrow();
+        (readings.wall, readings.elapsed)
+    }
+
+    /// Sets the time. To a later one: that much time passes. To an earlier one: the wall clock is set back, and no time passes.
     pub fn set(&self, now: Timestamp) {
-        self.0.send_replace(now);
+        self.0.send_modify(|readings| {
+            let passed = Duration::from_millis(now.since(readings.wall));
+            readings.elapsed = readings.elapsed.plus(passed);
+            readings.wall = now;
+        });
     }
 
-    async fn wait_until(&self, at: Timestamp) {
+    /// Sets the wall clock, forwards or backwards, while no time passes.
+    pub fn step(&self, now: Timestamp) {
+        self.0.send_modify(|readings| readings.wall = now);
+    }
+
+    /// Lets `ms` pass on both readings.
+    pub fn pass(&self, ms: u64) {
+        self.set(self.now().plus(ms));
+    }
+
+    /// Undoes `ms` of time that has passed, as if it never had: for a test that has looked at what would be. Nothing that
+    /// changes state may have happened since.
+    pub fn rewind(&self, ms: u64) {
+        self.0.send_modify(|readings| {
+            readings.wall = Timestamp(readings.wall.0.saturating_sub(ms));
+            readings.elapsed = Monotonic(readings.elapsed.0.saturating_sub(Duration::from_millis(ms)));
+        });
+    }
+
+    async fn sleep_until(&self, at: Monotonic) {
         // The sender is held by `self`, so the channel cannot close while waiting.
-        let _ = self.0.subscribe().wait_for(|now| *now >= at).await;
+        let _ = self.0.subscribe().wait_for(|readings| readings.elapsed >= at).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wait_goes_by_the_time_that_has_passed_and_not_by_the_wall() {
+        let clock = ManualClock::new(Timestamp(10_000));
+        let waiting = Clock::Manual(clock.clone());
+        let end = waiting.monotonic().plus(Duration::from_millis(100));
+        clock.step(Timestamp(99_000));
+        let mut wait = std::pin::pin!(waiting.sleep_until(end));
+        assert!(futures_poll(wait.as_mut()).await.is_none(), "a step forwards is no time");
+        clock.set(Timestamp(1_000));
+        clock.set(Timestamp(1_099));
+        assert!(futures_poll(wait.as_mut()).await.is_none());
+        clock.pass(1);
+        wait.await;
+    }
+
+    /// What one poll comes to.
+    async fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = std::future::ready(()) => None,
+        }
+    }
+
+    #[test]
+    fn the_system_has_a_reading_that_is_never_set() {
+        let first = Clock::System.monotonic();
+        assert!(Clock::System.monotonic() >= first);
+        assert!(first.as_millis() > 0);
     }
 }

@@ -131,6 +131,20 @@ async fn a_wait_that_is_over_is_answered_with_what_refuses() {
 }
 
 #[tokio::test]
+async fn a_wait_ends_when_its_time_has_passed_though_the_clock_was_set_back() {
+    let server = Server::start(StoreKind::Embedded, POLICY, START).await;
+    let mut client = server.client().await;
+    let request = chat("chatbot", "openai/gpt-oss-20b", 100, 100);
+    let _open = reservation(client.authorize(request.clone()).await.map(tonic::Response::into_inner));
+    let (mut answers, _calls) = in_order(&client, vec![request.clone()]);
+    client.authorize(chat("research", "openai/gpt-oss-20b", 100, 100)).await.unwrap();
+    server.clock.step(tollgate::domain::Timestamp(START.0 - 3_600_000));
+    server.clock.pass(60_000);
+    let (_, answer) = answers.recv().await.expect("an answer");
+    assert_eq!(answer.expect("an answer").decision(), Decision::Denied);
+}
+
+#[tokio::test]
 async fn a_stop_ends_every_wait_and_tells_who_watches() {
     use tonic_health::pb::{
         HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
