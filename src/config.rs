@@ -9,6 +9,7 @@
 
 mod access;
 mod attempt;
+mod batch;
 mod check;
 mod difference;
 mod document;
@@ -27,6 +28,7 @@ mod settings;
 mod source;
 mod store_url;
 mod tls;
+mod tools;
 mod upstream;
 mod values;
 mod watch;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::{Failure, ticket::Ticket};
 use crate::{
     domain::{
+        Timestamp,
         limit::Quantity,
         money::NanoUsd,
         policy::OnUnsettled,
-        price::PriceError,
+        price::{PriceError, ToolCatalogue},
         request::{Outcome, Usage},
     },
     store::{SpendAmounts, SpendKey, StoreError},
@@ -25,25 +26,41 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// The stated charge of every outcome.
-    pub(super) fn of(ticket: &Ticket, usage: Option<Usage>, outcome: Outcome) -> Result<Self, Failure> {
+    /// The stated charge of every outcome. Tools that the reservation did not name cost what `tools` says of the instant `at`.
+    pub(super) fn of(
+        ticket: &Ticket,
+        usage: Option<Usage>,
+        outcome: Outcome,
+        tools: &ToolCatalogue,
+        at: Timestamp,
+    ) -> Result<Self, Failure> {
+        let tool = |name: &str| {
+            let reserved = ticket.tools.iter().find(|rates| rates.name == name);
+            reserved.or_else(|| tools.action(name, at))
+        };
         let requests = u64::from(outcome != Outcome::NotSent);
         let nothing = Self { cost: NanoUsd::ZERO, tokens: 0, audio_ms: 0, requests, usage: Usage::default() };
         match (outcome, usage) {
             (Outcome::RateLimited | Outcome::NotSent, _) | (Outcome::Failed, None) => Ok(nothing),
             (Outcome::Completed | Outcome::Aborted | Outcome::Failed, Some(usage)) => Ok(Self {
-                cost: ticket.rates.cost(ticket.operation, &usage).map_err(price_failure)?,
+                cost: ticket.rates.cost_with(ticket.work(), &usage, tool).map_err(price_failure)?,
                 tokens: usage.input_tokens.saturating_sub(usage.cached_input_tokens) + usage.output_tokens,
                 audio_ms: usage.audio_ms,
                 requests,
                 usage,
             }),
-            (Outcome::Completed | Outcome::Aborted, None) => Self::unsettled(ticket, nothing),
+            // Groq did answer, so it cost something, even where what nobody settles is released.
+            (Outcome::Completed, None) if ticket.on_unsettled == OnUnsettled::Release => {
+                Self::unsettled(ticket, OnUnsettled::ChargeReserved, nothing)
+            }
+            (Outcome::Completed | Outcome::Aborted, None) => {
+                Self::unsettled(ticket, ticket.on_unsettled, nothing)
+            }
         }
     }
 
     /// Nobody knows what was used: the team's rule for reservations that were never settled decides.
-    fn unsettled(ticket: &Ticket, nothing: Self) -> Result<Self, Failure> {
+    fn unsettled(ticket: &Ticket, rule: OnUnsettled, nothing: Self) -> Result<Self, Failure> {
         let size = &ticket.size;
         let input = Usage {
             input_tokens: size.input_tokens,
@@ -51,10 +68,10 @@ impl Charge {
             characters: size.characters,
             ..Usage::default()
         };
-        match ticket.on_unsettled {
+        match rule {
             OnUnsettled::Release => Ok(nothing),
             OnUnsettled::ChargeInput => Ok(Self {
-                cost: ticket.rates.input_only(ticket.operation, size).map_err(price_failure)?,
+                cost: ticket.rates.input_only(ticket.work(), size).map_err(price_failure)?,
                 tokens: size.input_tokens,
                 audio_ms: size.audio_ms,
                 usage: input,

@@ -294,7 +294,7 @@ impl<S: Store + Clone> Authorizer<S> {
         id: ReservationId,
         record: &Record,
     ) -> Result<Decided, Failure> {
-        let ticket = Ticket::from_bytes(&record.note)?;
+        let ticket = Ticket::from_bytes(&record.note)?.into_terms();
         let keys = plan.holds.iter().map(|hold| (hold.counter.clone(), hold.kind)).collect();
         let used: Vec<u64> = self.store.counters(keys).await?.iter().map(|state| state.used).collect();
         Ok(Decided {

@@ -113,7 +113,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
             let note = ticket::note(&policy, &plan, 0)?;
             // What cannot be booked must not leave a reservation behind.
-            Charge::of(&Ticket::from_bytes(&note)?, usage.clone(), outcome)?;
+            Charge::of(&Ticket::from_bytes(&note)?, usage.clone(), outcome, &policy.tools, now)?;
             let reserve = reserve_unreserved(id, &plan, note);
             let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
             match self.store.reserve(reserve).await? {
@@ -216,7 +216,8 @@ impl<S: Store + Clone> Authorizer<S> {
         if let Some(settlement) = &record.settlement {
             return self.booked(id, &ticket, &record, settlement, true);
         }
-        let charge = Charge::of(&ticket, usage, outcome)?;
+        let tools = &self.shared.policy.load().tools;
+        let charge = Charge::of(&ticket, usage, outcome, tools, record.reserved_at)?;
         let close = (outcome == Outcome::RateLimited && upstream_delay_ms > 0)
             .then(|| (upstream_gate(&ticket.model), upstream_delay_ms));
         let settle = Settle {
@@ -289,7 +290,7 @@ fn reserve_unreserved(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) ->
 fn is_about(record: &Record, plan: &Plan<'_>) -> Result<bool, Failure> {
     let ticket = Ticket::from_bytes(&record.note)?;
     let same_key = plan.who.key.is_none_or(|key| key.name == ticket.key);
-    Ok(same_key && ticket.model == plan.model.name && ticket.operation == plan.operation)
+    Ok(same_key && ticket.model == plan.model.name && ticket.operation == plan.work.operation())
 }
 
 fn unbookable(violation: crate::domain::decision::Violation, caller: &Caller) -> Failure {

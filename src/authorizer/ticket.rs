@@ -1,6 +1,6 @@
 //! What is kept with a reservation, so that it can be settled and repeated without the policy that made it.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer};
@@ -9,22 +9,44 @@ use tracing::error;
 use super::Failure;
 use crate::{
     domain::{
+        batch::{Batch, Work},
         limit::Quantity,
         money::NanoUsd,
         plan::Plan,
         policy::{OnUnsettled, Policy},
-        price::Rates,
+        price::{Rates, ToolRates},
         request::{AuthorizeRequest, Caller, Operation, Size},
     },
     store::ReservationId,
 };
 
-/// The format of a stored ticket; raised when it changes.
-const VERSION: u8 = 1;
+/// The format of a stored ticket; raised when it changes. What is new stands at the end, so that the first format, which
+/// reservations of the last release have, reads as the beginning of this one.
+const VERSION: u8 = 2;
+/// The format before batches and tools had particulars.
+const FIRST_VERSION: u8 = 1;
 
 /// The note of a reservation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ticket {
+    terms: Terms,
+    /// What a batch declared of itself.
+    batch: Option<Batch>,
+    /// The prices of the tools that it enables, action by action.
+    pub(super) tools: Vec<ToolRates>,
+}
+
+impl Deref for Ticket {
+    type Target = Terms;
+
+    fn deref(&self) -> &Terms {
+        &self.terms
+    }
+}
+
+/// What every reservation has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Terms {
     pub(super) team: Arc<str>,
     /// Empty: none.
     pub(super) key: Arc<str>,
@@ -47,7 +69,21 @@ pub(super) struct Ticket {
 
 impl Ticket {
     pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, Failure> {
-        decode(VERSION, bytes)
+        if bytes.first() == Some(&FIRST_VERSION) {
+            let terms = decode(FIRST_VERSION, bytes)?;
+            return Ok(Self { terms, batch: None, tools: Vec::new() });
+        }
+        let (terms, batch, tools) = decode(VERSION, bytes)?;
+        Ok(Self { terms, batch, tools })
+    }
+
+    /// What was reserved for.
+    pub(super) fn work(&self) -> Work {
+        Work::new(self.operation, self.batch)
+    }
+
+    pub(super) fn into_terms(self) -> Terms {
+        self.terms
     }
 }
 
@@ -55,13 +91,14 @@ impl Ticket {
 /// Where an attempt is named, the note ends with it.
 pub(super) fn note(policy: &Policy, plan: &Plan<'_>, attempt: u64) -> Result<Bytes, Failure> {
     let who = &plan.who;
-    // Field by field as in `Ticket`; a tuple is written as its fields are.
-    let identity = (&*who.team.name, who.key.map_or("", |key| &key.name), &*plan.model.name, plan.operation);
+    // Field by field as in `Terms` and `Ticket`; a tuple is written as its fields are.
+    let identity =
+        (&*who.team.name, who.key.map_or("", |key| &key.name), &*plan.model.name, plan.work.operation());
     let amounts = (plan.rates, plan.size, plan.max_output_tokens, plan.cost, who.team.on_unsettled);
     let dates = (plan.month, plan.day);
     let quantities = Quantities(plan);
     let rest = (quantities, &plan.warnings, &*policy.revision);
-    let ticket = (identity, amounts, dates, rest);
+    let ticket = (identity, amounts, dates, rest, plan.work.batch(), &plan.tools.rates);
     match attempt {
         0 => encode(VERSION, &ticket),
         // Behind the ticket, where reading it does not come.
@@ -121,6 +158,7 @@ pub(super) fn fingerprint(request: &AuthorizeRequest) -> u64 {
         Caller::Key(digest) => Some(digest),
     };
     let fields = (key, &request.user, &request.model, request.operation, request.service_tier, request.size);
+    let fields = (fields, request.batch, &request.tools, request.unseen_input_tokens);
     let mut hasher = blake3::Hasher::new();
     hasher.update(&postcard::to_stdvec(&fields).unwrap_or_default());
     let mut hash = [0; 8];
@@ -164,5 +202,39 @@ impl IdStream {
             self.stream.fill(self.ready.as_flattened_mut());
         }
         ReservationId(self.ready.pop().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_of_the_first_format_is_still_read() {
+        let terms = Terms {
+            team: "t".into(),
+            key: "".into(),
+            model: "m".into(),
+            operation: Operation::Batch,
+            rates: Rates::tokens(1, None, 2),
+            size: Size { input_tokens: 3, ..Size::default() },
+            max_output_tokens: 4,
+            cost: NanoUsd::ZERO,
+            on_unsettled: OnUnsettled::Release,
+            month: 202_611,
+            day: 20_261_123,
+            quantities: vec![Quantity::NanoUsd, Quantity::NanoUsd],
+            warnings: Vec::new(),
+            policy_revision: "r".into(),
+        };
+        let first = Ticket::from_bytes(&encode(FIRST_VERSION, &terms).unwrap()).unwrap();
+        assert_eq!(first, Ticket { terms: terms.clone(), batch: None, tools: Vec::new() });
+        // It was a line of chat.
+        assert_eq!(first.work(), Work::Lines(Batch::default()));
+        let batch = Some(Batch { line_operation: Operation::Speech, request_count: 5, window_ms: 6 });
+        let tools = ToolRates::ALL.to_vec();
+        let bytes = encode(VERSION, &(&terms, &batch, &tools, 7_u64.to_le_bytes())).unwrap();
+        assert_eq!(Ticket::from_bytes(&bytes).unwrap(), Ticket { terms, batch, tools });
+        assert!(is_of(&bytes, 7));
     }
 }

@@ -24,6 +24,8 @@ Examples:
   tollgate authorize --team chatbot --model openai/gpt-oss-120b --input-tokens 1200 --max-output-tokens 500
   tollgate authorize --team chatbot --model openai/gpt-oss-20b --input-bytes 9000 --max-wait 10s
   tollgate authorize --team research --model whisper-large-v3-turbo --operation transcription --audio 2m30s
+  tollgate authorize --team research --model openai/gpt-oss-20b --operation batch --batch-requests 500 --batch-window 3d \\
+      --input-tokens 400000 --max-output-tokens 250000
   tollgate authorize --api-key-file key.txt --model openai/gpt-oss-20b --dry-run --json | jq .violations")]
 pub(super) struct Authorize {
     #[command(flatten)]
@@ -54,6 +56,11 @@ pub(super) struct Authorize {
     /// The characters to be spoken
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     characters: i64,
+    /// A built-in tool of Groq that the request enables, such as browser_search; may be repeated
+    #[arg(long = "tool", value_name = "NAME")]
+    tools: Vec<String>,
+    #[command(flatten)]
+    batch: BatchArgs,
     /// The end user on whose behalf the request is made
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     user: String,
@@ -72,6 +79,34 @@ pub(super) struct Authorize {
     /// Print the answer as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What a batch is of.
+#[derive(Args)]
+#[command(next_help_heading = "What a batch is of (with --operation batch)")]
+struct BatchArgs {
+    /// What each line does
+    #[arg(long, value_name = "OPERATION", value_parser = client::operation_parser())]
+    batch_operation: Option<proto::Operation>,
+    /// How many lines the batch has
+    #[arg(long, value_name = "COUNT")]
+    batch_requests: Option<i64>,
+    /// Within which time Groq is to answer, 24h to 7d
+    #[arg(long, value_name = "DURATION", value_parser = text::parse_duration)]
+    batch_window: Option<Duration>,
+}
+
+impl BatchArgs {
+    /// The batch; `None` where nothing was said of it. What was left out is a line of chat.
+    fn into_batch(self) -> Option<proto::Batch> {
+        let given =
+            self.batch_operation.is_some() || self.batch_requests.is_some() || self.batch_window.is_some();
+        given.then(|| proto::Batch {
+            line_operation: self.batch_operation.unwrap_or(proto::Operation::ChatCompletion).into(),
+            request_count: self.batch_requests.unwrap_or(1),
+            completion_window: self.batch_window.and_then(text::to_wire),
+        })
+    }
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -120,6 +155,8 @@ impl Authorize {
             max_wait: self.max_wait.and_then(text::to_wire),
             dry_run: self.dry_run,
             labels: self.labels.into_iter().collect(),
+            batch: self.batch.into_batch(),
+            tools: self.tools,
         })
     }
 }

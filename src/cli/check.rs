@@ -16,9 +16,11 @@ use super::{
 use crate::{
     config::{Finding, PolicyReport, Severity, load_policy},
     domain::{
+        explain,
         limit::{Limit, OnShortfall, Quantity, Window},
         policy::{Key, ModelPattern, OnExceed, OnUnsettled, Policy, Team},
         price::catalogue::{Model, Origin, PriceFrom},
+        tools::ToolBound,
     },
 };
 
@@ -146,6 +148,8 @@ fn print_team(screen: &mut Screen, policy: &Policy, team: &Team) -> io::Result<(
     }
     print_limits(screen, &team.limits, &team.model_limits)?;
     entry(screen, "each user", &team.user_limits.iter().filter_map(limit).collect::<Vec<_>>())?;
+    entry(screen, "batches", &batches(team))?;
+    entry(screen, "tools", &[tools(team)])?;
     let unsettled = match team.on_unsettled {
         OnUnsettled::ChargeReserved => "charged the worst case",
         OnUnsettled::ChargeInput => "charged the estimated input",
@@ -205,6 +209,30 @@ fn price_in_words(price: &PriceFrom) -> String {
     line
 }
 
+/// What one batch of the team may be; nothing where no cap of its own holds.
+fn batches(team: &Team) -> Vec<String> {
+    let caps = &team.batch;
+    let count = |cap: Option<u64>, what: &str| Some(format!("at most {} {what}", text::group(cap?.into())));
+    let lines = [
+        count(caps.max_requests, "lines"),
+        count(caps.max_input_tokens, "input tokens"),
+        count(caps.max_output_tokens, "output tokens"),
+        caps.max_cost.map(|most| format!("at most {}", text::dollars(most.nanos().into()))),
+        caps.open.as_ref().and_then(limit).map(|open| format!("{open} at a time")),
+    ];
+    lines.into_iter().flatten().collect()
+}
+
+/// Groq's tools that requests may enable, and what is reserved for each.
+fn tools(team: &Team) -> String {
+    let bound = |(pattern, bound): (&ModelPattern, ToolBound)| {
+        let run = explain::duration(bound.max_run_ms);
+        format!("{pattern} ({} calls, {run})", text::group(bound.max_calls.into()))
+    };
+    let bounds: Vec<_> = team.tools.iter().map(bound).collect();
+    if bounds.is_empty() { "none".to_owned() } else { bounds.join(", ") }
+}
+
 fn patterns(models: &[ModelPattern]) -> String {
     let names: Vec<_> = models.iter().map(ToString::to_string).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
@@ -247,6 +275,7 @@ fn limit(limit: &Limit) -> Option<String> {
         Window::Sliding(span) => format!("in any {}", span.name()),
         Window::Calendar(period) => format!("a {}", period.name()),
         Window::InFlight => "under way".to_owned(),
+        Window::OpenBatches => "open as batches".to_owned(),
     };
     if limit.quantity != Quantity::NanoUsd {
         return Some(format!("{amount} {window}"));

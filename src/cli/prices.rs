@@ -139,7 +139,7 @@ fn print(screen: &mut Screen, models: &[&Model]) -> io::Result<()> {
     let mut tools = Table::new(&["TOOL", ">$/1,000 CALLS", ">$/H"]);
     for tool in ToolRates::ALL {
         let thousand = tool.per_call.and_then(|each| NanoUsd::new(each.nanos().saturating_mul(1000)));
-        tools.row(Style::Plain, [tool.name.to_owned(), rate(thousand), rate(tool.per_hour)]);
+        tools.row(Style::Plain, [tool.name.to_string(), rate(thousand), rate(tool.per_hour)]);
     }
     tools.write(screen, "", colour)
 }

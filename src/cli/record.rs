@@ -87,6 +87,9 @@ struct UsageArgs {
     /// A built-in tool and how often (=3) or how long (=90s) it ran; may be repeated
     #[arg(long = "tool", value_name = "NAME=USE", value_parser = tool)]
     tools: Vec<proto::ToolUsage>,
+    /// Of a batch, the lines that Groq answered; without it, all of them
+    #[arg(long, value_name = "COUNT")]
+    requests: Option<i64>,
 }
 
 /// Whose usage it is where there is no reservation.
@@ -131,6 +134,7 @@ impl UsageArgs {
             self.output_tokens,
             self.reasoning_tokens,
             self.characters,
+            self.requests,
         ];
         let given = counts.iter().any(Option::is_some) || self.audio.is_some() || !self.tools.is_empty();
         given.then(|| proto::Usage {
@@ -141,6 +145,7 @@ impl UsageArgs {
             audio_duration: self.audio.and_then(text::to_wire),
             character_count: self.characters.unwrap_or_default(),
             tool_calls: self.tools,
+            request_count: self.requests.unwrap_or_default(),
         })
     }
 }

@@ -8,12 +8,15 @@ use super::{
     place::Place,
     prices,
     read::{Declared, DeclaredTeam},
+    tools,
 };
 use crate::domain::{
     Timestamp,
+    batch::BatchCaps,
     limit::{Limit, Quantity, Window},
     policy::{ModelPattern, Policy, Team},
     price::catalogue::{Catalogue, Model, Status},
+    request::Operation,
 };
 
 /// Looks at the whole policy as of `now`.
@@ -25,6 +28,8 @@ pub(super) fn all(declared: &Declared, policy: &Policy, now: Timestamp, findings
     for team in &declared.teams {
         models.team(team);
         narrow::check(team, findings);
+        tools::check(&team.place, &team.team.tools, &policy.tools, findings);
+        batches(team, findings);
     }
     keys(declared, now, findings);
     access(declared, now, findings);
@@ -118,6 +123,14 @@ impl Models<'_> {
             let message = format!("`{most}` is more than any model of the team can produce, {largest}");
             self.findings.warning(&team.place.key("max_output_tokens"), message, "it never refuses anything");
         }
+    }
+}
+
+/// Caps on batches of a team that may send none.
+fn batches(team: &DeclaredTeam, findings: &Findings) {
+    if team.team.batch != BatchCaps::default() && !team.team.operations.contains(&Operation::Batch) {
+        let help = "add \"batch\" to `operations`, or remove this";
+        findings.warning(&team.place.key("batch"), "the team may send no batch, so this never applies", help);
     }
 }
 

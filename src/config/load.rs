@@ -10,6 +10,7 @@ use super::{
     place::Place,
     prices,
     read::{self, Declared},
+    tools,
 };
 use crate::domain::{Timestamp, calendar::Calendar, policy::Policy};
 
@@ -142,6 +143,7 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         revision: revision.into(),
         calendar: Calendar::new(organization.time_zone.clone()),
         catalogue: prices::catalogue(&declared.prices),
+        tools: tools::catalogue(&declared.tool_prices),
         organization,
         teams: teams.collect(),
         keys,

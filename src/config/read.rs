@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     access::{self, DeclaredAccess},
+    batch,
     document::Node,
     envoy,
     findings::Findings,
@@ -13,7 +14,7 @@ use super::{
     place::Place,
     prices::{self, Override},
     section::{Located, Section},
-    upstream, values,
+    tools, upstream, values,
 };
 use crate::domain::{
     Timestamp,
@@ -21,6 +22,7 @@ use crate::domain::{
     limit::{Limit, Subject},
     policy::{Key, ModelPattern, OnExceed, OnUnsettled, Organization, Team},
     policy::{envoy::EnvoyPolicy, upstream::Projects},
+    price::ToolPriceFrom,
     request::Operation,
 };
 
@@ -32,6 +34,8 @@ pub(super) struct Declared {
     pub(super) teams: Vec<DeclaredTeam>,
     /// Its prices.
     pub(super) prices: Vec<Override>,
+    /// Its prices of tools.
+    pub(super) tool_prices: Vec<Located<ToolPriceFrom>>,
     /// What it says of Envoy.
     pub(super) envoy: EnvoyPolicy,
     /// Its Groq projects.
@@ -79,6 +83,8 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
     let teams: Vec<DeclaredTeam> = teams.collect();
     let priced = root.tables("prices").into_iter();
     let prices = priced.filter_map(|section| prices::read(section, &organization.time_zone)).collect();
+    let priced = root.tables("tool_prices").into_iter();
+    let tool_prices = priced.filter_map(|section| tools::price(section, &organization.time_zone)).collect();
     let is_team = |name: &str| teams.iter().any(|declared| *declared.team.name == *name);
     let envoy = root.section("envoy").map(|section| envoy::read(section, &is_team)).unwrap_or_default();
     let names: Vec<_> = teams.iter().map(|declared| Arc::clone(&declared.team.name)).collect();
@@ -86,7 +92,7 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
     let names: Vec<&str> = teams.iter().map(|declared| &*declared.team.name).collect();
     let access = root.section("access").map(|section| access::read(section, &names, &organization.time_zone));
     root.finish();
-    Some(Declared { organization, teams, prices, envoy, projects, access })
+    Some(Declared { organization, teams, prices, tool_prices, envoy, projects, access })
 }
 
 /// Stands in for an organization that could not be read, so that the rest is still looked at.
@@ -164,6 +170,8 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         limits,
         model_limits: model_limits(&section, &subject),
         user_limits: section.section("per_user").map(|user| user_limits(user, name)).unwrap_or_default(),
+        batch: section.section("batch").map(|batch| batch::caps(batch, &subject)).unwrap_or_default(),
+        tools: tools::bounds(&section),
     });
     let keys =
         section.named("keys").into_iter().map(|(key_name, inner)| key(name, key_name, inner, zone)).collect();

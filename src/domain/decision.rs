@@ -31,6 +31,9 @@ pub enum Reason {
     Paused,
     UpstreamRateLimited,
     StoreUnavailable,
+    ToolNotAllowed,
+    ToolNotPriced,
+    BatchTooLarge,
 }
 
 /// When a refused request would pass if nothing else happened.

@@ -2,6 +2,7 @@
 
 use super::{
     Timestamp,
+    batch::MAX_TTL_MS,
     decision::{LimitStatus, Measure, Reason, Retry, Violation},
     limit::{Limit, Quantity, Window},
     money::NanoUsd,
@@ -126,6 +127,7 @@ fn reset_ms(line: &Line<'_>, now: Timestamp) -> u64 {
     match line.limit.window {
         Window::Sliding(span) => sliding(span.length_ms()),
         Window::InFlight => sliding(RESERVATION_TTL_MS),
+        Window::OpenBatches => sliding(MAX_TTL_MS),
         Window::Calendar(_) => line.period_end.map_or(0, |end| end.since(now)),
     }
 }
@@ -150,6 +152,7 @@ fn window(limit: &Limit) -> String {
         Window::Sliding(span) => format!("in any {}", span.name()),
         Window::Calendar(period) => format!("a {}", period.name()),
         Window::InFlight => "under way".to_owned(),
+        Window::OpenBatches => "open as batches".to_owned(),
     }
 }
 

@@ -47,6 +47,8 @@ pub enum Window {
     Calendar(Period),
     /// Now: what was reserved and is neither settled nor expired.
     InFlight,
+    /// The same of batches, which live for days.
+    OpenBatches,
 }
 
 /// The length of a sliding window.
@@ -207,6 +209,7 @@ impl Subject {
             Window::Sliding(span) => format!("{}|{what}|{}", self.name, span.name()),
             Window::Calendar(period) => format!("{}|{what}|{}", self.name, period.name()),
             Window::InFlight => format!("{}|{what}", self.name),
+            Window::OpenBatches => format!("{}|batches", self.name),
         })
     }
 

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod actor;
+pub mod batch;
 pub mod calendar;
 pub mod counter;
 pub mod decision;
@@ -18,6 +19,7 @@ pub mod policy;
 pub mod price;
 pub mod registered;
 pub mod request;
+pub mod tools;
 pub mod upstream;
 pub mod window;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Timestamp,
+    batch::Work,
     decision::{Measure, Reason, Retry, Violation},
     keys::Created,
     pause::Target,
@@ -12,7 +13,7 @@ use super::{
         PriceError, Rates,
         catalogue::{Catalogue, Model},
     },
-    request::{AuthorizeRequest, Billing, Caller, Operation, ServiceTier, Size},
+    request::{AuthorizeRequest, Billing, Caller, ServiceTier, Size},
 };
 
 /// Who asks, resolved.
@@ -125,7 +126,7 @@ pub fn paused<'a>(
     })
 }
 
-/// The `model` called `name`, its price for `operation` at `now`, and until when that holds.
+/// The `model` called `name`, its price for `work` at `now`, and until when that holds.
 ///
 /// # Errors
 /// The violation, where there is none.
@@ -133,13 +134,14 @@ pub(super) fn price<'p>(
     model: Option<&'p Model>,
     name: &str,
     tier: ServiceTier,
-    operation: Operation,
+    work: Work,
     now: Timestamp,
 ) -> Result<(&'p Model, Rates, Timestamp), Violation> {
-    let unpriced = || not_priced(name, &PriceError::NotPriced { operation, rate: "at all" });
+    let unpriced =
+        || not_priced(name, &PriceError::NotPriced { operation: work.operation(), rate: "at all" });
     let model = model.ok_or_else(unpriced)?;
     let (rates, until) = model.rates(tier, now).ok_or_else(unpriced)?;
-    rates.input_only(operation, &Size::default()).map_err(|error| not_priced(name, &error))?;
+    rates.input_only(work, &Size::default()).map_err(|error| not_priced(name, &error))?;
     Ok((model, rates, until))
 }
 
@@ -187,7 +189,8 @@ pub(super) fn permissions(
     }
 }
 
-/// The output tokens to grant: the least of what is asked and what team, key and model permit.
+/// The output tokens to grant: the least of what is asked and what team, key and model permit. What team and key permit is
+/// for one request; of a batch only the model's bound holds, for each line.
 pub(super) fn output_cap(
     model: Option<&Model>,
     who: &Who<'_>,
@@ -195,15 +198,18 @@ pub(super) fn output_cap(
     violations: &mut Vec<Violation>,
     warnings: &mut Vec<String>,
 ) -> u64 {
-    if !matches!(request.operation.billing(), Billing::Tokens | Billing::BatchTokens) {
+    let work = request.work();
+    if work.billing() != Billing::Tokens {
         return 0;
     }
     let team = &who.team;
     let wanted = request.size.max_output_tokens;
+    let of_one = |cap: Option<u64>| cap.filter(|_| work.batch().is_none());
+    let of_lines = |bound: u64| bound.saturating_mul(work.lines());
     let caps = [
-        (team.max_output_tokens, CapOf::Team),
-        (who.key.and_then(|key| key.max_output_tokens), CapOf::Key),
-        (model.and_then(Model::output_bound), CapOf::Model),
+        (of_one(team.max_output_tokens), CapOf::Team),
+        (of_one(who.key.and_then(|key| key.max_output_tokens)), CapOf::Key),
+        (model.and_then(Model::output_bound).map(of_lines), CapOf::Model),
     ];
     let Some((cap, of)) =
         caps.into_iter().filter_map(|(cap, of)| cap.map(|cap| (cap, of))).min_by_key(|(cap, _)| *cap)
@@ -227,8 +233,12 @@ pub(super) fn output_cap(
             warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`"))
         }
         _ => {
-            let message = match wanted {
-                0 => format!("`{id}` permits no output tokens"),
+            let message = match (wanted, work.batch()) {
+                (0, _) => format!("`{id}` permits no output tokens"),
+                (_, Some(batch)) => format!(
+                    "{wanted} output tokens were asked for; `{id}` permits {cap} in {} lines of a batch",
+                    batch.request_count
+                ),
                 _ => format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),
             };
             violations.push(Violation {

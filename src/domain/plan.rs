@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::{
     Timestamp,
+    batch::{Batch, MAX_TTL_MS, Work},
     calendar::Days,
     counter::{CounterKind, Hold},
     decision::{Reason, Violation},
@@ -12,14 +13,13 @@ use super::{
     permit::{Who, not_priced, output_cap, paused, permissions, price, spelling},
     policy::{ModelPattern, OnUnsettled, Policy, Team, user_counter},
     price::{PriceError, Rates, catalogue::Model},
-    request::{AuthorizeRequest, Billing, Operation, Size, Unreserved},
+    request::{AuthorizeRequest, Billing, Size, Unreserved},
+    tools::{self, ReservedTools},
     window::SLOTS,
 };
 
 /// How long a reservation lives before `on_unsettled` decides: longer than Groq lets a request run.
 pub const RESERVATION_TTL_MS: u64 = 10 * 60 * 1000;
-/// The same for a line of a batch: Groq's shortest batch window is a day.
-pub const BATCH_TTL_MS: u64 = 25 * 3600 * 1000;
 /// The slots of what expires with a reservation. One length for all, as counters are shared by reservations.
 const RESERVATION_SLOT_MS: u64 = RESERVATION_TTL_MS / SLOTS;
 /// Room for the limits of most requests, so that lists grow once.
@@ -47,10 +47,14 @@ pub struct Plan<'p> {
     pub model: &'p Model,
     /// The price that holds.
     pub rates: Rates,
-    /// The operation.
-    pub operation: Operation,
+    /// What it does.
+    pub work: Work,
+    /// The tools it enables.
+    pub tools: ReservedTools,
     /// The size it was compiled for.
     pub size: Size,
+    /// Of its input, what rates do not count beforehand.
+    pub unseen_input_tokens: u64,
     /// The output tokens granted.
     pub max_output_tokens: u64,
     /// Whether they are all or nothing.
@@ -87,7 +91,9 @@ pub fn compile<'p>(
     let mut warnings = Vec::new();
     let model = policy.catalogue.model(&request.model);
     let granted = output_cap(model, &who, request, &mut violations, &mut warnings);
-    let priced = price(model, &request.model, request.service_tier, request.operation, now);
+    let work = request.work();
+    let tools = tools::reserve(policy, who.team, &request.tools, now, &mut violations);
+    let priced = price(model, &request.model, request.service_tier, work, now);
     let (model, rates, prices_until) = match priced {
         Ok(priced) if violations.is_empty() => priced,
         Ok(_) => return Err(violations),
@@ -97,16 +103,17 @@ pub fn compile<'p>(
             return Err(violations);
         }
     };
-    let until = who.ends_at().unwrap_or(prices_until).min(prices_until);
-    let mut plan = Plan::empty(who, model, rates, request.operation, today, until);
+    let until = who.ends_at().unwrap_or(prices_until).min(prices_until).min(policy.tools.until(now));
+    let mut plan = Plan::empty(who, model, rates, work, today, until);
+    plan.tools = tools;
     plan.size = request.size;
+    plan.unseen_input_tokens = request.unseen_input_tokens;
     plan.fixed_output = request.fixed_output;
     plan.warnings = warnings;
     plan.gather(policy, &request.user, today);
-    match plan.grant(granted) {
-        Ok(()) => Ok(plan),
-        Err(error) => Err(vec![not_priced(&request.model, &error)]),
-    }
+    plan.grant(granted).map_err(|error| vec![not_priced(&request.model, &error)])?;
+    let too_large = plan.too_large();
+    if too_large.is_empty() { Ok(plan) } else { Err(too_large) }
 }
 
 /// Compiles the booking of usage that was never authorized: every counter it belongs to, none of them bounded.
@@ -122,8 +129,9 @@ pub fn compile_unreserved<'p>(
     // The money is gone: a key that has expired meanwhile still tells who spent it.
     let who = Who::named(policy, &subject.caller)?;
     let model = policy.catalogue.model(&subject.model);
-    let (model, rates, until) = price(model, &subject.model, subject.service_tier, subject.operation, now)?;
-    let mut plan = Plan::empty(who, model, rates, subject.operation, today, until);
+    let work = Work::new(subject.operation, subject.batch);
+    let (model, rates, until) = price(model, &subject.model, subject.service_tier, work, now)?;
+    let mut plan = Plan::empty(who, model, rates, work, today, until);
     plan.gather(policy, &subject.user, today);
     for (hold, line) in Arc::make_mut(&mut plan.holds).iter_mut().zip(&plan.lines) {
         hold.limit = super::MAX_AMOUNT;
@@ -137,7 +145,7 @@ impl<'p> Plan<'p> {
         who: Who<'p>,
         model: &'p Model,
         rates: Rates,
-        operation: Operation,
+        work: Work,
         today: &Days,
         prices_until: Timestamp,
     ) -> Self {
@@ -145,8 +153,10 @@ impl<'p> Plan<'p> {
             who,
             model,
             rates,
-            operation,
+            work,
+            tools: ReservedTools::default(),
             size: Size::default(),
+            unseen_input_tokens: 0,
             max_output_tokens: 0,
             fixed_output: false,
             cost: NanoUsd::ZERO,
@@ -173,6 +183,9 @@ impl<'p> Plan<'p> {
         let others = organization.limits.iter().skip(1).chain(team.limits.iter().skip(1));
         let models = by_model(&organization.model_limits).chain(by_model(&team.model_limits));
         let shared = months.chain(others).chain(models).chain(key_limits).map(|limit| (limit, None));
+        // Only of batches does it count anything: see `counts`.
+        let open = team.batch.open.iter();
+        let shared = shared.chain(open.map(|limit| (limit, None)));
         let users = if user.is_empty() { &[][..] } else { team.user_limits.as_slice() };
         let mut holds = Vec::with_capacity(USUAL_LIMITS);
         for (limit, user) in shared.chain(users.iter().map(|limit| (limit, Some(user)))) {
@@ -192,6 +205,7 @@ impl<'p> Plan<'p> {
         let kind = match limit.window {
             Window::Sliding(span) => CounterKind::Window { slot_ms: span.length_ms() / SLOTS },
             Window::InFlight => CounterKind::Window { slot_ms: RESERVATION_SLOT_MS },
+            Window::OpenBatches => CounterKind::Window { slot_ms: MAX_TTL_MS / SLOTS },
             Window::Calendar(period) => {
                 let period = today.of(period);
                 counter = counter.in_period(period.first_day);
@@ -205,16 +219,26 @@ impl<'p> Plan<'p> {
         Hold { counter, kind, limit: bound, kept: 0, expiring: 0 }
     }
 
-    /// Whether the limit has anything to count of this operation.
+    /// Whether the limit has anything to count of this work. Groq's rate limits do not count batches, which run on its own
+    /// schedule; they are held to budgets and to the number of them that is open.
     fn counts(&self, limit: &Limit) -> bool {
-        let billing = self.operation.billing();
+        if self.work.batch().is_some() {
+            return limit.quantity == Quantity::NanoUsd || limit.window == Window::OpenBatches;
+        }
+        let billing = self.work.billing();
         match limit.quantity {
             Quantity::Requests | Quantity::NanoUsd => true,
+            Quantity::RequestsInFlight => limit.window == Window::InFlight,
             Quantity::Tokens => !matches!(billing, Billing::Audio | Billing::Characters),
             Quantity::AudioMilliseconds => billing == Billing::Audio,
-            // A line of a batch runs on Groq's schedule, up to a day, and takes no place among live requests.
-            Quantity::RequestsInFlight => self.operation != Operation::Batch,
         }
+    }
+
+    /// The caps of the team on one batch that this one passes.
+    fn too_large(&self) -> Vec<Violation> {
+        let team = &self.who.team;
+        let Some(batch) = self.work.batch() else { return Vec::new() };
+        team.batch.passed(&team.name, batch, &self.size, self.max_output_tokens, self.cost).collect()
     }
 
     /// Sets the granted output, and with it the cost and the amount of every hold.
@@ -223,24 +247,31 @@ impl<'p> Plan<'p> {
     /// Where the worst case cannot be priced.
     pub fn grant(&mut self, max_output_tokens: u64) -> Result<(), PriceError> {
         self.max_output_tokens = max_output_tokens;
-        self.cost = self.rates.worst_case(self.operation, &self.size, max_output_tokens)?;
+        self.cost = self.worst_case(max_output_tokens)?;
         let cost = self.cost.nanos();
         let kept_cost = match self.who.team.on_unsettled {
-            // A line of a batch is settled long after live requests are; releasing it early would be wrong more often than not.
-            _ if self.operation == Operation::Batch => cost,
+            // A batch is settled long after live requests are; releasing it early would be wrong more often than not.
+            _ if self.work.batch().is_some() => cost,
             OnUnsettled::ChargeReserved => cost,
-            OnUnsettled::ChargeInput => self.rates.input_only(self.operation, &self.size)?.nanos().min(cost),
+            OnUnsettled::ChargeInput => self.rates.input_only(self.work, &self.size)?.nanos().min(cost),
             OnUnsettled::Release => 0,
         };
         for (hold, line) in Arc::make_mut(&mut self.holds).iter_mut().zip(&self.lines) {
             (hold.kept, hold.expiring) = match line.limit.quantity {
                 Quantity::Requests | Quantity::RequestsInFlight => (0, 1),
-                Quantity::Tokens => (0, self.size.input_tokens + max_output_tokens),
+                Quantity::Tokens => {
+                    let seen = self.size.input_tokens.saturating_sub(self.unseen_input_tokens);
+                    (0, seen.saturating_add(max_output_tokens))
+                }
                 Quantity::AudioMilliseconds => (0, self.size.audio_ms),
                 Quantity::NanoUsd => (kept_cost, cost - kept_cost),
             };
         }
         Ok(())
+    }
+
+    fn worst_case(&self, output: u64) -> Result<NanoUsd, PriceError> {
+        self.rates.worst_case_with(self.work, &self.size, output, self.tools.cost)
     }
 
     /// Grants fewer output tokens than asked for, because a budget can pay for no more.
@@ -257,7 +288,7 @@ impl<'p> Plan<'p> {
     /// The reservation's time to live in milliseconds.
     #[must_use]
     pub fn ttl_ms(&self) -> u64 {
-        if self.operation == Operation::Batch { BATCH_TTL_MS } else { RESERVATION_TTL_MS }
+        self.work.batch().map_or(RESERVATION_TTL_MS, Batch::ttl_ms)
     }
 
     /// The output that every clamping budget among the refusing holds can pay for, given what each has used; `None` where
@@ -271,7 +302,8 @@ impl<'p> Plan<'p> {
                 continue;
             }
             let remaining = NanoUsd::new(hold.limit.saturating_sub(*used.get(index)?))?;
-            let output = self.rates.affordable_output(self.operation, &self.size, remaining)?;
+            let output =
+                self.rates.affordable_output_with(self.work, &self.size, remaining, self.tools.cost)?;
             if output < line.limit.min_output_tokens {
                 return None;
             }
@@ -289,7 +321,7 @@ impl<'p> Plan<'p> {
             return hold.amount();
         }
         let least = self.max_output_tokens.min(line.limit.min_output_tokens);
-        self.rates.worst_case(self.operation, &self.size, least).map_or(hold.amount(), NanoUsd::nanos)
+        self.worst_case(least).map_or(hold.amount(), NanoUsd::nanos)
     }
 
     /// The plan that asks of the clamping budgets among the refusing holds no more than [`Self::least_amount`]: what it

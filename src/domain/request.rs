@@ -4,6 +4,8 @@ use std::{collections::HashMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::batch::{Batch, Work};
+
 /// What a Groq request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,7 +22,7 @@ pub enum Operation {
     Speech,
     /// Embeddings.
     Embeddings,
-    /// One line of a batch.
+    /// A batch; [`super::batch::Batch`] says of what.
     Batch,
 }
 
@@ -50,13 +52,12 @@ impl Operation {
         }
     }
 
-    /// How the operation is billed.
+    /// How the operation is billed: a batch as lines of chat, unless [`super::batch::Work`] says of what it is.
     #[must_use]
     pub const fn billing(self) -> Billing {
         match self {
-            Self::Chat | Self::Responses => Billing::Tokens,
+            Self::Chat | Self::Responses | Self::Batch => Billing::Tokens,
             Self::Embeddings => Billing::InputTokens,
-            Self::Batch => Billing::BatchTokens,
             Self::Transcription | Self::Translation => Billing::Audio,
             Self::Speech => Billing::Characters,
         }
@@ -84,8 +85,6 @@ pub enum Billing {
     Tokens,
     /// Input tokens only.
     InputTokens,
-    /// Tokens at half price, cached input like any other.
-    BatchTokens,
     /// Time of audio.
     Audio,
     /// Characters.
@@ -195,8 +194,15 @@ pub struct AuthorizeRequest {
     pub operation: Operation,
     /// Groq's service tier.
     pub service_tier: ServiceTier,
+    /// What a batch declares of itself; `None` for everything else.
+    pub batch: Option<Batch>,
+    /// Groq's built-in tools that it enables.
+    pub tools: Vec<String>,
     /// Its estimated worst case.
     pub size: Size,
+    /// Of `size.input_tokens`, those that Groq may add by itself: results of its tools, images behind links. They are paid
+    /// for, so budgets hold them; rates count them once they are reported.
+    pub unseen_input_tokens: u64,
     /// Nobody can lower the output that the request asks Groq for, so it is granted in full or refused: nothing is clamped.
     pub fixed_output: bool,
     /// Marks the reservation as made by this attempt, so that whoever asks for the same request tells its own from another's.
@@ -208,6 +214,14 @@ pub struct AuthorizeRequest {
     pub dry_run: bool,
     /// For the log line of the decision.
     pub labels: HashMap<String, String>,
+}
+
+impl AuthorizeRequest {
+    /// What is to be priced.
+    #[must_use]
+    pub fn work(&self) -> Work {
+        Work::new(self.operation, self.batch)
+    }
 }
 
 /// What a request really used.
@@ -227,6 +241,8 @@ pub struct Usage {
     pub characters: u64,
     /// Built-in tools.
     pub tools: Vec<ToolUsage>,
+    /// Lines of a batch that were answered; 0: all of them.
+    pub request_count: u64,
 }
 
 /// The use of a built-in tool.
@@ -253,6 +269,8 @@ pub struct Unreserved {
     pub model: String,
     /// What the request did.
     pub operation: Operation,
+    /// What a batch was of; `None` for everything else.
+    pub batch: Option<Batch>,
     /// Groq's service tier.
     pub service_tier: ServiceTier,
 }

@@ -1,9 +1,15 @@
 //! Reads from Groq's answer, as it passes, what was used.
 
-use super::{sse::SseReader, usage::Piece};
-use crate::domain::request::{Operation, Usage};
+use super::{
+    json::without_lone_surrogates,
+    long::LongReader,
+    sse::SseReader,
+    usage::{Counts, Piece},
+};
+use crate::domain::request::Operation;
 
-/// The largest answer in one piece that is read. A model's longest output is a few hundred KiB.
+/// The largest answer in one piece that is kept to be read. A model's longest output is a few hundred KiB; of what is longer
+/// only the usage is kept.
 const MAX_JSON: usize = 8 << 20;
 /// How a stream of chat ends.
 const DONE: &[u8] = b"[DONE]";
@@ -11,8 +17,10 @@ const DONE: &[u8] = b"[DONE]";
 /// What an answer said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// What was used, where it says so. Said twice, the last word counts, once.
-    pub usage: Option<Usage>,
+    /// What was used, where it says so. Said twice, the last word on each count holds, once.
+    pub usage: Option<Counts>,
+    /// Whether it has a usage of which a count cannot be read.
+    pub odd: bool,
     /// The bytes of what the model wrote, as far as it was seen.
     pub output_bytes: u64,
     /// Whether it came to its end.
@@ -36,6 +44,8 @@ enum Kind {
     Events(SseReader),
     /// One JSON document.
     Json(Vec<u8>),
+    /// One of which not all is kept.
+    Long(LongReader),
     /// Nothing that tells of usage: speech, or the text of a transcription.
     Opaque,
     /// What cannot be read.
@@ -53,7 +63,8 @@ impl AnswerReader {
             Operation::Speech => Kind::Opaque,
             _ if !plain => Kind::Unreadable,
             _ if media.eq_ignore_ascii_case("text/event-stream") => Kind::Events(SseReader::default()),
-            _ if media.eq_ignore_ascii_case("application/json") => Kind::Json(Vec::new()),
+            Operation::Embeddings if is_json(media) => Kind::Long(LongReader::default()),
+            _ if is_json(media) => Kind::Json(Vec::new()),
             Operation::Transcription | Operation::Translation => Kind::Opaque,
             _ => Kind::Unreadable,
         };
@@ -65,7 +76,13 @@ impl AnswerReader {
         let reading = &mut self.reading;
         match &mut self.kind {
             Kind::Events(events) => events.push(bytes, |data| take_event(reading, data)),
-            Kind::Json(body) if body.len() + bytes.len() > MAX_JSON => self.kind = Kind::Unreadable,
+            Kind::Json(body) if body.len() + bytes.len() > MAX_JSON => {
+                let mut long = LongReader::default();
+                long.push(body);
+                long.push(bytes);
+                self.kind = Kind::Long(long);
+            }
+            Kind::Long(long) => long.push(bytes),
             Kind::Json(body) => body.extend_from_slice(bytes),
             Kind::Opaque | Kind::Unreadable => {}
         }
@@ -88,10 +105,18 @@ impl AnswerReader {
             }
             Kind::Json(body) => {
                 reading.complete = ended;
-                match Piece::parse(&body) {
+                match Piece::parse(&without_lone_surrogates(&body)) {
                     Some(piece) => take(&mut reading, &piece),
                     None => reading.unreadable = true,
                 }
+            }
+            Kind::Long(long) => {
+                reading.complete = ended;
+                if let Some(piece) = long.finish().as_deref().and_then(Piece::parse) {
+                    take(&mut reading, &piece);
+                }
+                // What else it held is gone, so nothing but its usage tells what it cost.
+                reading.unreadable = reading.usage.is_none() && !reading.failed;
             }
             Kind::Opaque => reading.complete = ended,
             Kind::Unreadable => (reading.complete, reading.unreadable) = (ended, true),
@@ -103,7 +128,10 @@ impl AnswerReader {
 fn take_event(reading: &mut Reading, data: &[u8]) {
     if data == DONE {
         reading.complete = true;
-    } else if let Some(piece) = Piece::parse(data) {
+        return;
+    }
+    let data = without_lone_surrogates(data);
+    if let Some(piece) = Piece::parse(&data) {
         reading.complete |= piece.ends_stream();
         take(reading, &piece);
     }
@@ -112,9 +140,18 @@ fn take_event(reading: &mut Reading, data: &[u8]) {
 fn take(reading: &mut Reading, piece: &Piece<'_>) {
     reading.output_bytes = reading.output_bytes.saturating_add(piece.output_bytes());
     reading.failed |= piece.is_error();
-    if let Some(usage) = piece.usage() {
-        reading.usage = Some(usage);
+    let usage = piece.usage();
+    reading.odd |= usage.odd;
+    if usage.tells() {
+        reading.usage = Some(match &reading.usage {
+            Some(earlier) => usage.or(earlier),
+            None => usage,
+        });
     }
+}
+
+fn is_json(media: &str) -> bool {
+    media.eq_ignore_ascii_case("application/json")
 }
 
 #[cfg(test)]
@@ -140,7 +177,7 @@ mod tests {
     fn usage_in_two_places_of_a_stream_counts_once() {
         let reading = read(&[STREAM.as_bytes()], "text/event-stream; charset=utf-8", true);
         let usage = reading.usage.unwrap();
-        assert_eq!((usage.input_tokens, usage.output_tokens), (9, 5));
+        assert_eq!((usage.input_tokens, usage.output_tokens), (Some(9), Some(5)));
         assert_eq!(reading.output_bytes, 2 + 12);
         assert!(reading.complete && !reading.failed && !reading.unreadable);
     }
@@ -163,12 +200,39 @@ mod tests {
         assert!(read(&[&vec![b' '; MAX_JSON], b"{}"], "application/json", true).unreadable);
     }
 
+    /// Longer than what is kept, in pieces, and with the usage at the end, as Groq answers.
+    #[test]
+    fn a_long_answer_is_read_for_its_usage() {
+        let numbers = "0.123456789,".repeat(1 << 16);
+        for operation in [Operation::Embeddings, Operation::Chat] {
+            let mut reader = AnswerReader::new(operation, "application/json", "");
+            reader.push(b"{\"object\":\"list\",\"data\":[{\"embedding\":[");
+            for _ in 0..=MAX_JSON / numbers.len() {
+                reader.push(numbers.as_bytes());
+            }
+            reader.push(b"0]}],\"usage\":{\"prompt_tokens\":70000,\"total_tokens\":70000}}");
+            let reading = reader.finish(true);
+            assert_eq!(reading.usage.unwrap().input_tokens, Some(70_000), "{operation}");
+            assert!(reading.complete && !reading.unreadable);
+        }
+        let mut cut = AnswerReader::new(Operation::Embeddings, "application/json", "");
+        cut.push(b"{\"data\":[");
+        assert!(cut.finish(false).unreadable);
+    }
+
+    #[test]
+    fn half_a_character_hides_nothing() {
+        let event = br#"data: {"choices":[{"delta":{"content":"ab\ud83d"}}]}"#;
+        let reading = read(&[event, b"\n\n"], "text/event-stream", false);
+        assert_eq!(reading.output_bytes, 5);
+    }
+
     #[test]
     fn the_last_event_needs_no_blank_line() {
         let stream = b"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}";
         for end in ["", "\n", "\r\n"] {
             let reading = read(&[stream, end.as_bytes()], "text/event-stream", true);
-            assert_eq!(reading.usage.map(|usage| usage.output_tokens), Some(7), "{end:?}");
+            assert_eq!(reading.usage.and_then(|usage| usage.output_tokens), Some(7), "{end:?}");
         }
     }
 

@@ -8,10 +8,13 @@
 //! | --- | --- | --- | --- |
 //! | no key, or one that is not known, revoked or expired | 401 | `invalid_api_key` | no |
 //! | model, operation or path not permitted | 403 | `permission_denied` | no |
+//! | a built-in tool not permitted, or without a price | 403 | `tool_not_allowed`, `tool_not_priced` | no |
 //! | paused | 403 | `paused` | no |
 //! | a model without a price, a path that Groq does not have | 404 | `model_not_found`, `unknown_url` | no |
 //! | a body that cannot be read, more output than permitted | 400 | `invalid_request_error` and others | no |
 //! | larger than what a limit ever lets pass | 413 | `request_too_large` | no |
+//! | a batch larger than the policy permits | 413 | `batch_too_large` | no |
+//! | a body in a compression that cannot be read | 415 | `unsupported_content_encoding` | no |
 //! | a budget is exhausted | 402 | `insufficient_quota` | no |
 //! | a rate or concurrency limit | 429 | `rate_limit_exceeded` | where it passes within a minute |
 //! | the store does not answer | 503 | `service_unavailable` | yes |
@@ -72,6 +75,12 @@ impl ApiError {
         Self::new(413, "request_too_large", message)
     }
 
+    /// A body that is compressed where only a plain one can be read.
+    #[must_use]
+    pub fn unsupported_encoding(message: impl Into<String>) -> Self {
+        Self::new(415, "unsupported_content_encoding", message)
+    }
+
     /// Nobody who is known.
     #[must_use]
     pub fn unauthorized(message: impl Into<String>) -> Self {
@@ -112,7 +121,7 @@ impl ApiError {
     #[must_use]
     pub fn body(&self) -> String {
         let kind = match self.status {
-            401 | 400 | 404 | 413 => "invalid_request_error",
+            400 | 401 | 404 | 413 | 415 => "invalid_request_error",
             402 => "insufficient_quota",
             403 => "permissions_error",
             429 => "rate_limit_error",
@@ -168,6 +177,9 @@ fn class(violation: &Violation) -> Class {
         Reason::OperationNotAllowed => answered(2, 403, "permission_denied", ""),
         Reason::ModelNotAllowed => answered(3, 403, "permission_denied", "model"),
         Reason::ModelNotPriced => answered(4, 404, "model_not_found", "model"),
+        Reason::ToolNotAllowed => answered(3, 403, "tool_not_allowed", "tools"),
+        Reason::ToolNotPriced => answered(3, 403, "tool_not_priced", "tools"),
+        Reason::BatchTooLarge => answered(5, 413, "batch_too_large", ""),
         Reason::MaxOutputTokensExceeded => {
             answered(5, 400, "max_output_tokens_exceeded", "max_completion_tokens")
         }
@@ -229,6 +241,9 @@ mod tests {
             (Reason::Paused, Retry::Never, 403, "paused", false),
             (Reason::ModelNotAllowed, Retry::Never, 403, "permission_denied", false),
             (Reason::ModelNotPriced, Retry::Never, 404, "model_not_found", false),
+            (Reason::ToolNotAllowed, Retry::Never, 403, "tool_not_allowed", false),
+            (Reason::ToolNotPriced, Retry::Never, 403, "tool_not_priced", false),
+            (Reason::BatchTooLarge, Retry::Never, 413, "batch_too_large", false),
             (Reason::MaxOutputTokensExceeded, Retry::Never, 400, "max_output_tokens_exceeded", false),
             (Reason::RequestRateExceeded, soon, 429, "rate_limit_exceeded", true),
             (Reason::RequestRateExceeded, Retry::After(60_001), 429, "rate_limit_exceeded", false),

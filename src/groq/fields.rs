@@ -9,7 +9,8 @@ use serde::{
 
 use super::{
     error::ApiError,
-    json::{CHARACTERS, LINKS, SKIP},
+    input::ReadInput,
+    json::{SKIP, without_lone_surrogates},
     request::MAX_COUNT,
 };
 
@@ -35,11 +36,17 @@ pub(super) struct Fields {
     pub(super) conversation: Scalar,
     pub(super) prompt: Scalar,
     pub(super) background: Scalar,
+    pub(super) endpoint: Scalar,
+    pub(super) completion_window: Scalar,
     pub(super) metadata: Declared,
     /// Characters of the text in `input`.
     pub(super) input_characters: Option<u64>,
-    /// Whether there are tools that Groq runs, or links that it follows.
-    pub(super) has_unseen_input: bool,
+    /// Whether there are content parts that Groq fetches.
+    pub(super) fetches: bool,
+    /// The types of the tools.
+    pub(super) tools: Vec<Scalar>,
+    /// The tools that Compound is to have; `None`: not said.
+    pub(super) enabled_tools: Option<Vec<Scalar>>,
 }
 
 impl Fields {
@@ -59,14 +66,17 @@ impl Fields {
             "conversation" => &mut self.conversation,
             "prompt" => &mut self.prompt,
             "background" => &mut self.background,
+            "endpoint" => &mut self.endpoint,
+            "completion_window" => &mut self.completion_window,
             _ => return None,
         })
     }
 
     /// Whether a field of this name is read.
     fn knows(&mut self, name: &str) -> bool {
-        self.slot(name).is_some()
-            || ["input", "messages", "metadata", "stream_options", "tools"].contains(&name)
+        const OTHERS: [&str; 7] =
+            ["compound_custom", "documents", "input", "messages", "metadata", "stream_options", "tools"];
+        self.slot(name).is_some() || OTHERS.contains(&name)
     }
 }
 
@@ -174,6 +184,14 @@ pub(super) struct Declared {
     pub(super) input_tokens: Scalar,
     #[serde(rename = "tollgate_max_output_tokens")]
     pub(super) max_output_tokens: Scalar,
+    #[serde(rename = "tollgate_audio_seconds")]
+    pub(super) audio_seconds: Scalar,
+    #[serde(rename = "tollgate_characters")]
+    pub(super) characters: Scalar,
+    #[serde(rename = "tollgate_batch_operation")]
+    pub(super) batch_operation: Scalar,
+    #[serde(rename = "tollgate_batch_requests")]
+    pub(super) batch_requests: Scalar,
 }
 
 /// One of `tools`.
@@ -184,10 +202,24 @@ struct Tool {
     kind: Scalar,
 }
 
+/// `compound_custom`, as far as it tells of tools.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Compound {
+    tools: Option<CompoundTools>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CompoundTools {
+    enabled_tools: Option<Vec<Scalar>>,
+}
+
 /// Reads the fields of a JSON object.
 pub(super) fn read(body: &[u8]) -> Result<Fields, ApiError> {
+    let body = without_lone_surrogates(body);
     let mut reader = Reader::default();
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let mut deserializer = serde_json::Deserializer::from_slice(&body);
     let read = reader.read(&mut deserializer).and_then(|()| deserializer.end());
     match (read, reader.fault) {
         (Ok(()), _) => Ok(reader.fields),
@@ -249,11 +281,13 @@ impl Reader {
         }
         match name {
             "input" => {
-                let (characters, links) = entries.next_value_seed(CHARACTERS.and(LINKS))?;
-                self.fields.input_characters = Some(characters);
-                self.fields.has_unseen_input |= links > 0;
+                let input = entries.next_value_seed(ReadInput)?;
+                self.fields.input_characters = Some(input.characters);
+                self.fields.fetches |= input.fetched > 0;
             }
-            "messages" => self.fields.has_unseen_input |= entries.next_value_seed(LINKS)? > 0,
+            "messages" | "documents" => {
+                self.fields.fetches |= entries.next_value_seed(ReadInput)?.fetched > 0;
+            }
             "metadata" => {
                 self.at = "metadata";
                 self.fields.metadata = entries.next_value::<Option<Declared>>()?.unwrap_or_default();
@@ -262,10 +296,14 @@ impl Reader {
             "tools" => {
                 self.at = "tools";
                 let tools = entries.next_value::<Option<Vec<Tool>>>()?.unwrap_or_default();
+                self.fields.tools = tools.into_iter().map(|tool| tool.kind).collect();
                 self.at = "";
-                // Functions are the client's own; whatever else there is, Groq runs.
-                let function = Scalar::Text("function".to_owned());
-                self.fields.has_unseen_input |= tools.iter().any(|tool| tool.kind != function);
+            }
+            "compound_custom" => {
+                self.at = "compound_custom";
+                let compound = entries.next_value::<Option<Compound>>()?.unwrap_or_default();
+                self.fields.enabled_tools = compound.tools.and_then(|tools| tools.enabled_tools);
+                self.at = "";
             }
             _ => {
                 entries.next_value_seed(SKIP)?;

@@ -84,8 +84,8 @@ pub(super) struct Sum(Measure);
 
 impl Sum {
     /// This sum and another one, in one walk.
-    pub(super) const fn and(self, other: Self) -> Sums {
-        Sums(self, other)
+    pub(super) const fn and(self, other: Self) -> Sums<'static> {
+        Sums { of: [self.0, other.0], field: "" }
     }
 }
 
@@ -97,15 +97,25 @@ impl<'de> DeserializeSeed<'de> for Sum {
     }
 }
 
-/// Two sums in one walk.
+/// Two sums in one walk, of a value that stands in a field.
 #[derive(Clone, Copy)]
-pub(super) struct Sums(Sum, Sum);
+pub(super) struct Sums<'n> {
+    of: [Measure; 2],
+    field: &'n str,
+}
 
-impl<'de> DeserializeSeed<'de> for Sums {
+impl Sums<'static> {
+    /// Of a value that stands in `field`.
+    pub(super) const fn in_field(self, field: &str) -> Sums<'_> {
+        Sums { of: self.of, field }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Sums<'_> {
     type Value = (u64, u64);
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(u64, u64), D::Error> {
-        Walk { of: [self.0.0, self.1.0], field: "" }.deserialize(deserializer)
+        Walk { of: self.of, field: self.field }.deserialize(deserializer)
     }
 }
 
@@ -115,11 +125,43 @@ pub(super) const SKIP: Sum = Sum(|_, _| 0);
 pub(super) const CHARACTERS: Sum = Sum(|_, text| u64::try_from(text.chars().count()).unwrap_or(u64::MAX));
 /// The bytes of the text in a value.
 const BYTES: Sum = Sum(|_, text| u64::try_from(text.len()).unwrap_or(u64::MAX));
-/// The links to what Groq would fetch: every address of an image or a file that is not itself the data.
+/// The addresses in a content part: of an image or a file that is not itself the data.
 pub(super) const LINKS: Sum = Sum(|field, text| {
-    let names_a_place = matches!(field, "url" | "image_url" | "file_url" | "file_id" | "server_url");
-    u64::from(names_a_place && !text.starts_with("data:"))
+    let names_a_place =
+        matches!(field, "url" | "image_url" | "video_url" | "audio_url" | "file_url" | "file_id");
+    let is_data = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
+    u64::from(names_a_place && !is_data)
 });
+
+/// The body with another character in the place of each half of a surrogate pair that stands alone (`\ud800`). JSON permits
+/// them, and Groq takes them; the parser, whose strings are UTF-8, does not. The length stays, so that what is found in the
+/// copy stands at the same place in the body.
+pub(super) fn without_lone_surrogates(body: &[u8]) -> Cow<'_, [u8]> {
+    let mut copy = Cow::Borrowed(body);
+    let mut at = 0;
+    while let Some(found) = body.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
+        at += found;
+        at += match escaped(body, at) {
+            Some(0xD800..=0xDBFF) if matches!(escaped(body, at + 6), Some(0xDC00..=0xDFFF)) => 12,
+            Some(0xD800..=0xDFFF) => {
+                if let Some(half) = copy.to_mut().get_mut(at..at + 6) {
+                    half.copy_from_slice(b"\\ufffd");
+                }
+                6
+            }
+            // Whatever it is that is escaped, it is no backslash that escapes.
+            _ => 2,
+        };
+    }
+    copy
+}
+
+/// The code unit of the escape `\uXXXX` at `at`.
+fn escaped(body: &[u8], at: usize) -> Option<u16> {
+    let digits = body.get(at..at + 6)?.strip_prefix(b"\\u")?;
+    let digits = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?;
+    u16::from_str_radix(digits, 16).ok()
+}
 
 /// The bytes of the text in a value: of a string, or of all strings in a list or an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,5 +170,29 @@ pub(super) struct TextBytes(pub(super) u64);
 impl<'de> Deserialize<'de> for TextBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         BYTES.deserialize(deserializer).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_halves_that_stand_alone_are_replaced() {
+        for (body, expected) in [
+            (r#""a""#, r#""a""#),
+            (r#""\ud83d\ude00""#, r#""\ud83d\ude00""#),
+            (r#""\ud83d""#, r#""\ufffd""#),
+            (r#""\uDE00\uD83D""#, r#""\ufffd\ufffd""#),
+            (r#""\ud83d\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+            (r#""\ud83dx\ude00""#, r#""\ufffdx\ufffd""#),
+            (r#""\\ud83d""#, r#""\\ud83d""#),
+            (r#""\\\ud83d""#, r#""\\\ufffd""#),
+            (r#""\ud83"#, r#""\ud83"#),
+            (r#""\u+d8f""#, r#""\u+d8f""#),
+            ("\\", "\\"),
+        ] {
+            assert_eq!(without_lone_surrogates(body.as_bytes()), expected.as_bytes(), "{body}");
+        }
     }
 }

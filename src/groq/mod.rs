@@ -2,13 +2,17 @@
 //! was used, and errors as Groq's SDKs read them. Pure: bytes in, facts out.
 
 pub mod answer;
+mod declared;
 pub mod endpoint;
 pub mod error;
 mod fields;
+mod input;
 mod json;
+mod long;
 mod multipart;
 pub mod rate_headers;
 pub mod request;
 pub mod rewrite;
 mod sse;
-mod usage;
+mod tools;
+pub mod usage;

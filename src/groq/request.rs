@@ -8,7 +8,10 @@ use super::{
     fields::{self, Fields, Scalar},
     multipart,
 };
-use crate::domain::request::{Operation, ServiceTier};
+use crate::domain::{
+    batch::Batch,
+    request::{Operation, ServiceTier},
+};
 
 /// Tokens, characters and choices of one request: far above any model, far below what could overflow a product.
 pub(super) const MAX_COUNT: u64 = 100_000_000;
@@ -41,6 +44,12 @@ pub struct GroqRequest {
     pub input_bytes: u64,
     /// Whether Groq adds to the input what does not stand in the body: results of its own tools, images behind links.
     pub has_unseen_input: bool,
+    /// Groq's built-in tools that it enables.
+    pub tools: Vec<String>,
+    /// What a batch declares of itself.
+    pub batch: Option<Batch>,
+    /// Milliseconds of audio that the request itself declares (a batch).
+    pub audio_ms: u64,
     /// Tokens of input that the request itself declares (a batch).
     pub input_tokens: u64,
     /// Characters to be spoken.
@@ -89,26 +98,34 @@ pub fn check_user(user: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether a body of this type is JSON for every reader, in the one encoding that JSON has.
+/// Whether a body of this type is JSON for every reader, in the one encoding that JSON has (or the part of it that is ASCII).
 fn is_json(content_type: &str) -> bool {
     let mut parts = content_type.split(';').map(str::trim);
     let media = parts.next().unwrap_or_default();
     let utf8 = |part: &str| {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        let value = value.trim().trim_matches(['"', '\'']).to_ascii_lowercase();
         !name.trim().eq_ignore_ascii_case("charset")
-            || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+            || matches!(value.as_str(), "" | "utf-8" | "utf8" | "us-ascii" | "ascii")
     };
     media.eq_ignore_ascii_case("application/json") && parts.all(utf8)
 }
 
 impl Fields {
     fn request(self, operation: Operation, body: &[u8]) -> Result<GroqRequest, ApiError> {
+        let model = self.model.text("model")?;
+        let tools = match operation {
+            Operation::Chat | Operation::Responses => self.built_in_tools(&model)?,
+            _ => Vec::new(),
+        };
         let mut request = GroqRequest {
-            model: self.model.text("model")?,
+            model,
             choices: 1,
             service_tier: service_tier(&self.service_tier)?,
             user: self.user.text("user")?,
-            has_unseen_input: self.has_unseen_input,
+            // A tool without a type may be one of Groq's.
+            has_unseen_input: self.fetches || !tools.is_empty() || self.tools.contains(&Scalar::Null),
+            tools,
             ..GroqRequest::default()
         };
         match operation {
@@ -169,28 +186,6 @@ impl Fields {
             return Err(ApiError::invalid("background", message));
         }
         Ok(())
-    }
-
-    /// What a batch is going to use stands in a file that was uploaded before, so the request has to say it.
-    fn declared(self, request: &mut GroqRequest) -> Result<(), ApiError> {
-        let number = |value: &Scalar| match value {
-            Scalar::Text(text) => text.parse::<u64>().ok().filter(|number| *number <= MAX_COUNT),
-            _ => None,
-        };
-        let declared = self.metadata;
-        match (declared.model, number(&declared.input_tokens), number(&declared.max_output_tokens)) {
-            (Scalar::Text(model), Some(input_tokens), Some(output)) if output > 0 => {
-                request.model = model;
-                request.input_tokens = input_tokens;
-                request.max_output_tokens = Some(output);
-                Ok(())
-            }
-            _ => Err(ApiError::invalid(
-                "metadata",
-                "a batch has to declare what all its lines use at most: `metadata` with the strings \
-                 `tollgate_model`, `tollgate_input_tokens` and `tollgate_max_output_tokens`",
-            )),
-        }
     }
 }
 

@@ -114,7 +114,15 @@ fn only_json_is_taken_for_json() {
         let error = read(Operation::Chat, kind, br#"{"model":"m"}"#).unwrap_err();
         assert!(error.message.contains("content-type"), "{kind}");
     }
-    assert!(read(Operation::Chat, "Application/JSON;charset=\"utf-8\"", br#"{"model":"m"}"#).is_ok());
+    for kind in [
+        "Application/JSON;charset=\"utf-8\"",
+        "application/json;charset=UTF8",
+        "application/json; Charset = 'Utf-8'",
+        "application/json; charset=us-ascii; profile=x",
+        "application/json;",
+    ] {
+        assert!(read(Operation::Chat, kind, br#"{"model":"m"}"#).is_ok(), "{kind}");
+    }
 }
 
 #[test]
@@ -137,6 +145,94 @@ fn input_that_does_not_stand_in_the_body_is_noticed() {
         assert_eq!(request.has_unseen_input, unseen, "{body}");
     }
     assert!(chat(r#"{"model":"m","tools":"x"}"#).unwrap_err().message.contains("`tools` cannot be read"));
+}
+
+#[test]
+fn tools_that_groq_runs_are_named() {
+    for (body, tools) in [
+        (
+            r#""model":"m","tools":[{"type":"browser_search"},{"type":"browser_search"},{"type":"mcp","server_url":"https://x"}]"#,
+            vec!["browser_search", "mcp"],
+        ),
+        (
+            r#""model":"m","tools":[{"type":"function","function":{}},{"type":"custom"},{"type":"local_shell"}]"#,
+            vec![],
+        ),
+        (
+            r#""model":"groq/compound","compound_custom":{"tools":{"enabled_tools":["web_search"]}}"#,
+            vec!["web_search"],
+        ),
+        (
+            r#""model":"groq/compound-mini","compound_custom":{"tools":null}"#,
+            vec!["code_interpreter", "visit_website", "web_search"],
+        ),
+        (
+            r#""model":"groq/compound","compound_custom":null"#,
+            vec!["code_interpreter", "visit_website", "web_search"],
+        ),
+        (r#""model":"groq/compound","compound_custom":{"tools":{"enabled_tools":[]}}"#, vec![]),
+    ] {
+        let request = chat(&format!("{{{body}}}")).unwrap();
+        assert_eq!(request.tools, tools, "{body}");
+        assert_eq!(request.has_unseen_input, !tools.is_empty(), "{body}");
+    }
+    for (body, param) in [
+        (r#""tools":[{"type":7}]"#, "tools"),
+        (r#""tools":[{"type":""}]"#, "tools"),
+        (r#""compound_custom":{"tools":{"enabled_tools":["a\nb"]}}"#, "compound_custom"),
+    ] {
+        assert_eq!(chat(&format!(r#"{{"model":"m",{body}}}"#)).unwrap_err().param, param, "{body}");
+    }
+    let many = (0..17).map(|i| format!(r#"{{"type":"t{i}"}}"#)).collect::<Vec<_>>().join(",");
+    assert!(chat(&format!(r#"{{"model":"m","tools":[{many}]}}"#)).is_err());
+}
+
+#[test]
+fn half_a_surrogate_pair_is_text() {
+    for text in [r"\ud800", r"\uDFFF tail", r"a\ud83d", r"\ud83d\ude00"] {
+        let body =
+            format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}"}}],"x\ud800":1}}"#);
+        assert!(chat(&body).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_batch_declares_what_its_lines_are() {
+    let batch = |fields: &str, metadata: &str| {
+        let body =
+            format!(r#"{{"input_file_id":"f",{fields}"metadata":{{"tollgate_model":"m",{metadata}}}}}"#);
+        read(Operation::Batch, JSON, body.as_bytes())
+    };
+    let request = batch(
+        r#""endpoint":"/v1/audio/transcriptions","completion_window":"7d","#,
+        r#""tollgate_batch_requests":"500","tollgate_audio_seconds":"9000""#,
+    )
+    .unwrap();
+    let declared = request.batch.unwrap();
+    assert_eq!(declared.line_operation, Operation::Transcription);
+    assert_eq!((declared.request_count, declared.window_ms), (500, 7 * 86_400_000));
+    assert_eq!((request.audio_ms, request.max_output_tokens), (9_000_000, None));
+    // Many lines may use more than one request.
+    let sums = r#""tollgate_input_tokens":"900000000","tollgate_max_output_tokens":"7","tollgate_batch_requests":"10""#;
+    assert_eq!(batch("", sums).unwrap().input_tokens, 900_000_000);
+    for (fields, metadata, param) in [
+        (r#""endpoint":"/v1/fine_tunings","#, r#""tollgate_input_tokens":"1""#, "endpoint"),
+        (r#""completion_window":"8d","#, r#""tollgate_input_tokens":"1""#, "completion_window"),
+        (r#""completion_window":"23h","#, r#""tollgate_input_tokens":"1""#, "completion_window"),
+        (r#""completion_window":"+24h","#, r#""tollgate_input_tokens":"1""#, "completion_window"),
+        (r#""completion_window":"ä","#, r#""tollgate_input_tokens":"1""#, "completion_window"),
+        (
+            r#""endpoint":"/v1/embeddings","#,
+            r#""tollgate_batch_operation":"chat","tollgate_input_tokens":"1""#,
+            "metadata",
+        ),
+        ("", r#""tollgate_batch_operation":"batch","tollgate_input_tokens":"1""#, "metadata"),
+        ("", r#""tollgate_batch_requests":"0","tollgate_input_tokens":"1""#, "metadata"),
+        ("", r#""tollgate_batch_requests":7,"tollgate_input_tokens":"1""#, "metadata"),
+        (r#""endpoint":"/v1/audio/translations","#, r#""tollgate_input_tokens":"1""#, "metadata"),
+    ] {
+        assert_eq!(batch(fields, metadata).unwrap_err().param, param, "{fields} {metadata}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{fmt, ops::Range};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{error::ApiError, fields, request};
+use super::{error::ApiError, fields, json::without_lone_surrogates, request};
 use crate::domain::request::Operation;
 
 /// What a request is to ask Groq for.
@@ -29,8 +29,10 @@ pub fn rewrite(operation: Operation, body: &[u8], change: Change) -> Result<Opti
     };
     // Whatever could be read two ways is refused here as it was when it was admitted.
     let asked = request::read(operation, "application/json", body)?;
-    let fields = raw_fields(body)?;
-    let mut edits = Edits { body, edits: Vec::new() };
+    // Read in a copy of the same length where the body cannot be; every byte that stays is the body's own.
+    let readable = without_lone_surrogates(body);
+    let fields = raw_fields(&readable)?;
+    let mut edits = Edits { body, readable: &readable, edits: Vec::new() };
     edits.limit(&fields, limits, change.max_output_tokens);
     if change.include_usage && asked.stream && operation == Operation::Chat {
         edits.include_usage(&fields)?;
@@ -67,6 +69,8 @@ impl<'de> Visitor<'de> for RawFields {
 /// Pieces of a body, and what comes in their place.
 struct Edits<'a> {
     body: &'a [u8],
+    /// The body as it is read: a copy of the same length, or itself.
+    readable: &'a [u8],
     edits: Vec<(Range<usize>, String)>,
 }
 
@@ -131,9 +135,9 @@ impl Edits<'_> {
         self.edits.push((at..at, if is_empty { field.to_owned() } else { format!("{field},") }));
     }
 
-    /// Where `part`, a piece of the body itself, begins in it.
+    /// Where `part`, a piece of what was read, begins in the body.
     fn offset(&self, part: &str) -> usize {
-        part.as_ptr().addr() - self.body.as_ptr().addr()
+        part.as_ptr().addr() - self.readable.as_ptr().addr()
     }
 
     fn apply(mut self) -> Option<Vec<u8>> {
@@ -186,6 +190,16 @@ mod tests {
         let changed =
             rewrite(Operation::Responses, br#"{"model":"m","stream":true}"#, change).unwrap().unwrap();
         assert_eq!(changed, br#"{"max_output_tokens":100,"model":"m","stream":true}"#);
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_stays_as_it_is() {
+        let body = r#"{"messages":[{"content":"\ud800"}],"stream":true,"max_tokens":200,"stream_options":{"x":"\udfff"}}"#;
+        let expected = r#"{"messages":[{"content":"\ud800"}],"stream":true,"max_tokens":100,"stream_options":{"include_usage":true,"x":"\udfff"}}"#;
+        assert_eq!(
+            chat(&body.replace("{\"messages", "{\"model\":\"m\",\"messages"), true).unwrap(),
+            expected.replace("{\"messages", "{\"model\":\"m\",\"messages")
+        );
     }
 
     #[test]

@@ -1,10 +1,9 @@
 //! What one piece of an answer says: its usage, and how much text it carries.
 
 use serde::Deserialize;
-use serde_json::{Number, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::json::TextBytes;
-use crate::domain::request::Usage;
 
 /// Tokens of one request: far above any model, far below what could overflow a sum.
 const MAX_COUNT: u64 = 100_000_000;
@@ -79,26 +78,106 @@ struct Function {
     arguments: TextBytes,
 }
 
-/// Usage under the names of either API.
+/// Usage under the names of either API, count by count.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Counts {
-    #[serde(alias = "input_tokens")]
-    prompt_tokens: Option<u64>,
-    #[serde(alias = "output_tokens")]
-    completion_tokens: Option<u64>,
-    #[serde(alias = "input_tokens_details")]
-    prompt_tokens_details: Option<Details>,
-    #[serde(alias = "output_tokens_details")]
-    completion_tokens_details: Option<Details>,
-    seconds: Option<Number>,
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct RawUsage<'a> {
+    prompt_tokens: Raw<'a>,
+    input_tokens: Raw<'a>,
+    completion_tokens: Raw<'a>,
+    output_tokens: Raw<'a>,
+    total_tokens: Raw<'a>,
+    prompt_tokens_details: Raw<'a>,
+    input_tokens_details: Raw<'a>,
+    completion_tokens_details: Raw<'a>,
+    output_tokens_details: Raw<'a>,
+    seconds: Raw<'a>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Details {
-    cached_tokens: Option<u64>,
-    reasoning_tokens: Option<u64>,
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct Details<'a> {
+    cached_tokens: Raw<'a>,
+    reasoning_tokens: Raw<'a>,
+}
+
+/// What an answer says was used. Each count stands for itself: one that cannot be read does not hide another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Input tokens, cached included.
+    pub input_tokens: Option<u64>,
+    /// Input tokens read from the cache.
+    pub cached_input_tokens: Option<u64>,
+    /// Output tokens, reasoning included.
+    pub output_tokens: Option<u64>,
+    /// Reasoning tokens.
+    pub reasoning_tokens: Option<u64>,
+    /// Audio in milliseconds, by the larger of its readings.
+    pub audio_ms: Option<u64>,
+    /// Whether a count is there that cannot be meant: negative, a fraction, too large, no number at all.
+    pub odd: bool,
+}
+
+impl Counts {
+    /// Whether it says anything that is billed.
+    #[must_use]
+    pub const fn tells(&self) -> bool {
+        self.input_tokens.is_some() || self.output_tokens.is_some() || self.audio_ms.is_some()
+    }
+
+    /// What it says, and where it says nothing, what `other` does.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        // Cached tokens are a part of the input of the same word.
+        let cached = if self.input_tokens.is_some() { None } else { other.cached_input_tokens };
+        let reasoning = if self.output_tokens.is_some() { None } else { other.reasoning_tokens };
+        Self {
+            input_tokens: self.input_tokens.or(other.input_tokens),
+            cached_input_tokens: self.cached_input_tokens.or(cached),
+            output_tokens: self.output_tokens.or(other.output_tokens),
+            reasoning_tokens: self.reasoning_tokens.or(reasoning),
+            audio_ms: self.audio_ms.or(other.audio_ms),
+            odd: self.odd || other.odd,
+        }
+    }
+
+    fn of(raw: &RawUsage<'_>) -> Self {
+        let mut odd = false;
+        let mut read = |values: [Raw<'_>; 2]| {
+            values.into_iter().flatten().find_map(|value| {
+                let count = count(value.get());
+                odd |= count.is_none();
+                count
+            })
+        };
+        let mut counts = Self {
+            input_tokens: read([raw.prompt_tokens, raw.input_tokens]),
+            output_tokens: read([raw.completion_tokens, raw.output_tokens]),
+            ..Self::default()
+        };
+        let of_input = [raw.prompt_tokens_details, raw.input_tokens_details].map(details);
+        let of_output = [raw.completion_tokens_details, raw.output_tokens_details].map(details);
+        counts.cached_input_tokens = read(of_input.map(|details| details.cached_tokens));
+        counts.reasoning_tokens = read(of_output.map(|details| details.reasoning_tokens));
+        // The sum tells the part that cannot be read.
+        let total = read([raw.total_tokens, None]);
+        let asked = [raw.prompt_tokens, raw.input_tokens].iter().any(Option::is_some);
+        if counts.input_tokens.is_none() && asked {
+            counts.input_tokens =
+                total.zip(counts.output_tokens).and_then(|(sum, rest)| sum.checked_sub(rest));
+        }
+        counts.audio_ms = raw.seconds.and_then(|seconds| {
+            let ms = milliseconds(seconds.get());
+            odd |= ms.is_none();
+            ms
+        });
+        counts.odd = odd;
+        counts
+    }
+}
+
+fn details(raw: Raw<'_>) -> Details<'_> {
+    as_form(raw).unwrap_or_default()
 }
 
 impl<'a> Piece<'a> {
@@ -107,15 +186,24 @@ impl<'a> Piece<'a> {
         serde_json::from_slice(json).ok()
     }
 
-    /// The usage, wherever it stands.
-    pub(super) fn usage(&self) -> Option<Usage> {
+    /// The usage, wherever it stands; of counts that stand in several places, the first.
+    pub(super) fn usage(&self) -> Counts {
         let inside = |raw| as_form::<Inner<'a>>(raw).and_then(|inner| inner.usage);
         // An event that only begins a response tells of what it will use, which is nothing yet.
         let response = self.response.filter(|_| self.ends_stream());
-        [self.usage, inside(response), inside(self.x_groq)].into_iter().find_map(counted).or_else(|| {
-            let audio_ms = milliseconds(&as_form(self.duration)?)?;
-            Some(Usage { audio_ms, ..Usage::default() })
-        })
+        let places = [self.usage, inside(response), inside(self.x_groq)];
+        let told = places.into_iter().flatten().map(|raw| match as_form::<RawUsage<'_>>(Some(raw)) {
+            Some(usage) => Counts::of(&usage),
+            None => Counts { odd: true, ..Counts::default() },
+        });
+        let mut counts = told.fold(Counts::default(), |counts, told| counts.or(&told));
+        // Groq bills the length of the audio, whatever else it tells beside.
+        if let Some(duration) = self.duration {
+            let ms = milliseconds(duration.get());
+            counts.odd |= ms.is_none();
+            counts.audio_ms = counts.audio_ms.max(ms);
+        }
+        counts
     }
 
     /// The bytes of what the model wrote. Of the Responses API's events only the deltas count: others repeat them.
@@ -154,42 +242,17 @@ impl Message {
     }
 }
 
-/// The usage in `raw`; `None` where it holds none that can be meant.
-fn counted(raw: Raw<'_>) -> Option<Usage> {
-    let raw: Counts = as_form(raw)?;
-    if raw.prompt_tokens.is_none() && raw.completion_tokens.is_none() && raw.seconds.is_none() {
-        return None;
-    }
-    let [input_tokens, output_tokens] =
-        [raw.prompt_tokens, raw.completion_tokens].map(|count| count.unwrap_or_default());
-    if input_tokens > MAX_COUNT || output_tokens > MAX_COUNT {
-        return None;
-    }
-    let cached = raw.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or_default();
-    let reasoning =
-        raw.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or_default();
-    let audio_ms = match &raw.seconds {
-        Some(seconds) => milliseconds(seconds)?,
-        None => 0,
-    };
-    Some(Usage {
-        input_tokens,
-        cached_input_tokens: cached.min(input_tokens),
-        output_tokens,
-        reasoning_tokens: reasoning.min(output_tokens),
-        audio_ms,
-        ..Usage::default()
-    })
+/// A count, also one that is written as a string or as a fraction of zero; `None` where it cannot be meant.
+fn count(json: &str) -> Option<u64> {
+    let (whole, fraction) = decimal(json)?;
+    let count = whole.parse::<u64>().ok()?;
+    (fraction.bytes().all(|digit| digit == b'0') && count <= MAX_COUNT).then_some(count)
 }
 
 /// Seconds as whole milliseconds, rounded up: by the digits, as a floating product can come out a hair above.
-fn milliseconds(seconds: &Number) -> Option<u64> {
-    let text = seconds.to_string();
-    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+fn milliseconds(json: &str) -> Option<u64> {
+    let (whole, fraction) = decimal(json)?;
     let whole = whole.parse::<u64>().ok()?;
-    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
     let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
     let thousandths = digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
     let rest = fraction.bytes().skip(3).any(|digit| digit != b'0');
@@ -197,93 +260,14 @@ fn milliseconds(seconds: &Number) -> Option<u64> {
     (ms <= MAX_AUDIO_MS).then_some(ms)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn usage(json: &str) -> Option<Usage> {
-        Piece::parse(json.as_bytes()).unwrap().usage()
-    }
-
-    #[test]
-    fn usage_is_found_wherever_it_stands() {
-        let chat = Usage {
-            input_tokens: 10,
-            cached_input_tokens: 4,
-            output_tokens: 7,
-            reasoning_tokens: 3,
-            ..Usage::default()
-        };
-        let raw = r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":17,"prompt_time":0.1,
-            "prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":3}}"#;
-        let other = r#"{"input_tokens":10,"output_tokens":7,"input_tokens_details":{"cached_tokens":4},
-            "output_tokens_details":{"reasoning_tokens":3}}"#;
-        for json in [
-            format!(r#"{{"choices":[],"usage":{raw}}}"#),
-            format!(r#"{{"choices":[],"usage":null,"x_groq":{{"id":"x","usage":{raw}}}}}"#),
-            format!(r#"{{"usage":{raw},"x_groq":{{"usage":{raw}}}}}"#),
-            format!(r#"{{"object":"response","usage":{other}}}"#),
-            format!(r#"{{"type":"response.completed","response":{{"id":"r","usage":{other}}}}}"#),
-        ] {
-            assert_eq!(usage(&json), Some(chat.clone()), "{json}");
-        }
-    }
-
-    #[test]
-    fn usage_that_cannot_be_meant_is_none() {
-        for json in [
-            r#"{"usage":null}"#,
-            r#"{"usage":{}}"#,
-            r#"{"usage":{"prompt_tokens":-1}}"#,
-            r#"{"usage":{"prompt_tokens":1e30}}"#,
-            r#"{"usage":{"prompt_tokens":100000001}}"#,
-            r#"{"x_groq":{"id":"x"}}"#,
-        ] {
-            assert_eq!(usage(json), None, "{json}");
-        }
-        let capped = usage(r#"{"usage":{"prompt_tokens":1,"prompt_tokens_details":{"cached_tokens":5}}}"#);
-        assert_eq!(capped.map(|usage| usage.cached_input_tokens), Some(1));
-    }
-
-    #[test]
-    fn an_odd_field_does_not_hide_another() {
-        for odd in
-            [r#""duration":"8.5""#, r#""x_groq":"id""#, r#""type":5"#, r#""choices":{}"#, r#""error":null"#]
-        {
-            let json = format!(r#"{{{odd},"usage":{{"prompt_tokens":5,"completion_tokens":7}}}}"#);
-            assert_eq!(usage(&json).map(|usage| usage.output_tokens), Some(7), "{odd}");
-        }
-        let begun =
-            r#"{"type":"response.created","response":{"usage":{"input_tokens":0,"output_tokens":0}}}"#;
-        assert_eq!(usage(begun), None);
-    }
-
-    #[test]
-    fn audio_is_exact_to_the_millisecond() {
-        for (seconds, ms) in
-            [("12.5", 12_500), ("5.05", 5_050), ("0.1", 100), ("10", 10_000), ("3.0001", 3_001), ("0", 0)]
-        {
-            let read = usage(&format!(r#"{{"text":"x","duration":{seconds}}}"#)).unwrap();
-            assert_eq!(read.audio_ms, ms, "{seconds}");
-        }
-        assert_eq!(usage(r#"{"usage":{"type":"duration","seconds":7}}"#).unwrap().audio_ms, 7_000);
-        for seconds in ["-1", "1e300", "99999999"] {
-            assert_eq!(usage(&format!(r#"{{"duration":{seconds}}}"#)), None, "{seconds}");
-        }
-    }
-
-    #[test]
-    fn all_that_a_model_wrote_is_output() {
-        for (json, bytes) in [
-            (r#"{"choices":[{"delta":{"content":"abc"}}]}"#, 3),
-            (r#"{"choices":[{"delta":{"content":null,"reasoning":"ü"}}]}"#, 2),
-            (r#"{"choices":[{"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]}"#, 3),
-            (r#"{"choices":[{"message":{"content":"ab"}},{"message":{"content":"c"}}]}"#, 3),
-            (r#"{"type":"response.output_text.delta","delta":"abcd"}"#, 4),
-            (r#"{"type":"response.output_text.done","text":"abcd"}"#, 0),
-            (r#"{"text":"abc"}"#, 3),
-        ] {
-            assert_eq!(Piece::parse(json.as_bytes()).unwrap().output_bytes(), bytes, "{json}");
-        }
-    }
+/// The digits before and after the point of a number that is not negative, in a string or not.
+fn decimal(json: &str) -> Option<(&str, &str)> {
+    let text = json.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(json).trim();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    (digits(whole) && digits(fraction)).then_some((whole, fraction))
 }
+
+#[cfg(test)]
+#[path = "usage_tests.rs"]
+mod tests;

@@ -40,6 +40,8 @@ pub(super) struct Admission {
     pub(super) characters: u64,
     /// Whether a stream is to be made to end with its usage.
     pub(super) include_usage: bool,
+    /// Whether Groq adds to the input what was not sent, so that `input_tokens` is not all of it.
+    pub(super) unseen_input: bool,
 }
 
 /// The same as text. Envoy copies all of the metadata for each piece of an answer, so it is one value and not a tree, and
@@ -70,6 +72,8 @@ struct Told<'a> {
     characters: u64,
     #[serde(default, skip_serializing_if = "is_default")]
     include_usage: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    unseen_input: bool,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -93,6 +97,7 @@ impl Admission {
             audio_ms: self.audio_ms,
             characters: self.characters,
             include_usage: self.include_usage,
+            unseen_input: self.unseen_input,
         };
         // Strings, numbers and flags are always JSON.
         let text = serde_json::to_string(&told).unwrap_or_default();
@@ -120,6 +125,7 @@ impl Admission {
             audio_ms: told.audio_ms,
             characters: told.characters,
             include_usage: told.include_usage,
+            unseen_input: told.unseen_input,
         })
     }
 }
@@ -144,6 +150,7 @@ mod tests {
             audio_ms: 4,
             characters: 5,
             include_usage: true,
+            unseen_input: true,
         };
         let mut metadata = Metadata::default();
         assert_eq!(Admission::from_metadata(&metadata), None);

@@ -234,5 +234,8 @@ const fn reason(reason: Reason) -> proto::Reason {
         Reason::Paused => proto::Reason::Paused,
         Reason::UpstreamRateLimited => proto::Reason::UpstreamRateLimited,
         Reason::StoreUnavailable => proto::Reason::StoreUnavailable,
+        Reason::ToolNotAllowed => proto::Reason::ToolNotAllowed,
+        Reason::ToolNotPriced => proto::Reason::ToolNotPriced,
+        Reason::BatchTooLarge => proto::Reason::BatchTooLarge,
     }
 }

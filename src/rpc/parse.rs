@@ -1,13 +1,15 @@
 //! From the wire to the domain: every bound is checked here, once, and every breach is named.
 
 mod audit;
+mod size;
 
 use std::time::Duration;
 
 use tonic::Status;
 
-pub(super) use audit::{AUDIT_BEFORE, audit};
+pub(super) use self::audit::{AUDIT_BEFORE, audit};
 
+use self::size::Most;
 use super::{
     key_parse::{MAX_KEY_BYTES, key_caller},
     proto::{self, authorize_request, record_usage_request},
@@ -18,7 +20,7 @@ use crate::{
     domain::{
         calendar,
         request::{
-            AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, ToolUsage, Unreserved, Usage,
+            AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, Unreserved, Usage,
             tokens_of_bytes,
         },
     },
@@ -35,10 +37,6 @@ const MAX_AUDIO: Duration = Duration::from_secs(100 * 3600);
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// The longest a model can be closed on Groq's word: its longest window is a day.
 const MAX_UPSTREAM_DELAY: Duration = Duration::from_secs(24 * 3600);
-/// Kinds of built-in tools in one report; Groq has fewer than ten.
-const MAX_TOOLS: usize = 32;
-/// Runs of one tool in one request.
-const MAX_TOOL_CALLS: u64 = 1_000_000;
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 const MAX_LABELS: usize = 16;
 pub(super) const MAX_TEAM_BYTES: usize = 128;
@@ -65,14 +63,17 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
     let model = errors.text("model", request.model, 1, MAX_MODEL_BYTES);
     let operation = errors.operation(request.operation);
     let service_tier = errors.service_tier(request.service_tier);
-    let input_tokens = errors.count("input_tokens", request.input_tokens, MAX_COUNT);
-    let input_bytes = errors.count("input_bytes", request.input_bytes, MAX_INPUT_BYTES);
+    let batch = errors.batch(request.batch, operation);
+    let most = Most::of(batch.map_or(1, |batch| batch.request_count));
+    let input_tokens = errors.count("input_tokens", request.input_tokens, most.count);
+    let input_bytes = errors.count("input_bytes", request.input_bytes, most.input_bytes);
     let size = Size {
         input_tokens: if input_tokens > 0 { input_tokens } else { tokens_of_bytes(input_bytes) },
-        max_output_tokens: errors.count("max_output_tokens", request.max_output_tokens, MAX_COUNT),
-        audio_ms: errors.duration("audio_duration", request.audio_duration, MAX_AUDIO),
-        characters: errors.count("character_count", request.character_count, MAX_COUNT),
+        max_output_tokens: errors.count("max_output_tokens", request.max_output_tokens, most.count),
+        audio_ms: errors.duration("audio_duration", request.audio_duration, most.audio),
+        characters: errors.count("character_count", request.character_count, most.count),
     };
+    let tools = errors.tools(request.tools);
     let max_wait_ms = errors.duration("max_wait", request.max_wait, MAX_WAIT);
     errors.labels(&request.labels);
     match (caller, operation) {
@@ -83,7 +84,10 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
             model,
             operation,
             service_tier,
+            batch,
+            tools,
             size,
+            unseen_input_tokens: 0,
             fixed_output: false,
             attempt: 0,
             max_wait_ms,
@@ -120,7 +124,8 @@ pub(super) enum Subject {
 pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report, Status> {
     let mut errors = FieldErrors::default();
     let outcome = errors.outcome(request.outcome);
-    let usage = request.usage.map(|usage| errors.usage(usage));
+    let lines = request.batch.as_ref().map_or(0, |batch| batch.request_count);
+    let usage = request.usage.map(|usage| errors.usage(usage, lines));
     if outcome == Some(Outcome::Completed) && usage.is_none() {
         errors.add("usage", "required for OUTCOME_COMPLETED: copy it from Groq's answer");
     }
@@ -144,10 +149,15 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
         let model = errors.text("model", request.model, 1, MAX_MODEL_BYTES);
         let operation = errors.operation(request.operation);
         let service_tier = errors.service_tier(request.service_tier);
+        let batch = errors.batch(request.batch, operation);
         caller.zip(operation).map(|(caller, operation)| {
-            Subject::Unreserved(Unreserved { caller, user, request_id, model, operation, service_tier })
+            let subject = Unreserved { caller, user, request_id, model, operation, batch, service_tier };
+            Subject::Unreserved(subject)
         })
     } else {
+        if request.batch.is_some() {
+            errors.add("batch", "only without `reservation_id`: a reservation has its own");
+        }
         errors.reservation(&request.reservation_id)
     };
     match (subject, outcome) {
@@ -325,46 +335,6 @@ impl FieldErrors {
                 self.add("outcome", format!("{value} is not an outcome"));
                 None
             }
-        }
-    }
-
-    fn usage(&mut self, usage: proto::Usage) -> Usage {
-        let input_tokens = self.count("usage.input_tokens", usage.input_tokens, MAX_COUNT);
-        let cached_input_tokens =
-            self.count("usage.cached_input_tokens", usage.cached_input_tokens, MAX_COUNT);
-        let output_tokens = self.count("usage.output_tokens", usage.output_tokens, MAX_COUNT);
-        let reasoning_tokens = self.count("usage.reasoning_tokens", usage.reasoning_tokens, MAX_COUNT);
-        if cached_input_tokens > input_tokens {
-            self.add("usage.cached_input_tokens", "more than `usage.input_tokens`, which includes them");
-        }
-        if reasoning_tokens > output_tokens {
-            self.add("usage.reasoning_tokens", "more than `usage.output_tokens`, which includes them");
-        }
-        if usage.tool_calls.len() > MAX_TOOLS {
-            self.add("usage.tool_calls", format!("at most {MAX_TOOLS} tools"));
-        }
-        let tools = usage
-            .tool_calls
-            .into_iter()
-            .take(MAX_TOOLS)
-            .enumerate()
-            .map(|(i, tool)| {
-                let field = format!("usage.tool_calls[{i}]");
-                ToolUsage {
-                    tool: self.text(&format!("{field}.tool"), tool.tool, 1, MAX_MODEL_BYTES),
-                    calls: self.count(&format!("{field}.call_count"), tool.call_count, MAX_TOOL_CALLS),
-                    run_ms: self.duration(&format!("{field}.run_duration"), tool.run_duration, MAX_AUDIO),
-                }
-            })
-            .collect();
-        Usage {
-            input_tokens,
-            cached_input_tokens,
-            output_tokens,
-            reasoning_tokens,
-            audio_ms: self.duration("usage.audio_duration", usage.audio_duration, MAX_AUDIO),
-            characters: self.count("usage.character_count", usage.character_count, MAX_COUNT),
-            tools,
         }
     }
 

@@ -1,7 +1,10 @@
 //! Settles what ext_proc has seen the end of and what ext_authz has nobody for any more: apart from the call, which may be
 //! gone, and again until the store has taken it.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use tokio::runtime::Handle;
 use tokio_util::{
@@ -27,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// How long a settlement is tried. Then the reservation's expiry decides what it is charged.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How often usage that cannot be read is warned of, on each core.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Exchanges and settlements under way on one core; each holds a few hundred bytes.
 const MAX_PENDING: usize = 100_000;
 
@@ -51,6 +56,15 @@ pub struct Settling {
     stop: CancellationToken,
     /// Exchanges are not to be followed any more.
     cut: CancellationToken,
+    /// Warnings of usage that cannot be read.
+    unread: Arc<Mutex<Unread>>,
+}
+
+/// One warning a minute: an upstream that answers in a new way does so in each answer. Locked for an instant, by one core.
+#[derive(Debug, Default)]
+struct Unread {
+    warned: Option<Instant>,
+    left_out: u64,
 }
 
 impl Settling {
@@ -59,6 +73,18 @@ impl Settling {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    /// Whether to warn of usage that cannot be read, and how many warnings were left out since the last.
+    pub(super) fn warn_of_usage(&self) -> Option<u64> {
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if unread.warned.is_some_and(|warned| now.duration_since(warned) < WARN_EVERY) {
+            unread.left_out = unread.left_out.saturating_add(1);
+            return None;
+        }
+        unread.warned = Some(now);
+        Some(std::mem::take(&mut unread.left_out))
     }
 
     /// Runs `task` to its end, whatever becomes of the call that it belongs to.
@@ -133,7 +159,7 @@ async fn settle<S: Store + Clone>(
     {
         // It is not lost: the team's rule for what nobody reported decides.
         error!(reservation = %id, %failure, "the usage that Groq reports cannot be booked");
-        report = Report { outcome: Outcome::Aborted, usage: None, ..report };
+        report = Report { usage: None, ..report };
         booked = book(&authorizer, id, &report, &reach.scope, &stop).await;
     }
     if booked.as_ref().is_ok_and(|booked| lost_what_was_used(booked, &report)) {
@@ -203,4 +229,20 @@ fn lost_what_was_used(booked: &Booked, report: &Report) -> bool {
     booked.already_recorded
         && booked.cost.nanos() == 0
         && report.usage.as_ref().is_some_and(|usage| *usage != Usage::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_that_cannot_be_read_is_warned_of_once_in_a_while() {
+        let settling = Settling::default();
+        assert_eq!(settling.warn_of_usage(), Some(0));
+        assert_eq!([settling.warn_of_usage(), settling.clone().warn_of_usage()], [None, None]);
+        let mut unread = settling.unread.lock().unwrap();
+        unread.warned = unread.warned.and_then(|warned| warned.checked_sub(WARN_EVERY));
+        drop(unread);
+        assert_eq!(settling.warn_of_usage(), Some(2));
+    }
 }

@@ -406,6 +406,8 @@ fn authorize_names_every_field_that_is_wrong() {
             max_wait: wait.0,
             dry_run: dry,
             labels: kept.into_iter().map(|(key, (value, _))| (key, value)).collect(),
+            batch: None,
+            tools: Vec::new(),
         };
         names_just(service.answer(service.client().authorize(request))?, &bad)
     });
@@ -432,6 +434,7 @@ fn usage() -> impl Strategy<Value = (proto::Usage, Vec<(&'static str, bool)>)> {
             audio_duration: audio.0,
             character_count: characters.0,
             tool_calls: Vec::new(),
+            request_count: 0,
         };
         (usage, judged)
     })
@@ -572,6 +575,7 @@ fn a_request_that_is_all_wrong_gets_an_answer_that_fits() {
             audio_duration: Some(WireDuration { seconds: -1, nanos: 0 }),
             character_count: -1,
             tool_calls: vec![tool(&text.repeat(50)); 100],
+            request_count: -1,
         };
         let request = proto::RecordUsageRequest {
             outcome: i32::MIN,

@@ -241,12 +241,14 @@ fn more_than_one(answers: usize) -> u64 {
 
 /// Whether a limit of this quantity has anything to count of an operation, by the contract's words.
 const fn counts(quantity: Quantity, operation: Operation) -> bool {
+    if matches!(operation, Operation::Batch) {
+        return matches!(quantity, Quantity::NanoUsd);
+    }
     let billing = operation.billing();
     match quantity {
-        Quantity::Requests | Quantity::NanoUsd => true,
+        Quantity::Requests | Quantity::NanoUsd | Quantity::RequestsInFlight => true,
         Quantity::Tokens => !matches!(billing, Billing::Audio | Billing::Characters),
         Quantity::AudioMilliseconds => matches!(billing, Billing::Audio),
-        Quantity::RequestsInFlight => !matches!(operation, Operation::Batch),
     }
 }
 

@@ -153,11 +153,7 @@ impl Traffic {
         let tokens = !matches!(billing, Billing::Audio | Billing::Characters);
         let size = Size {
             input_tokens: if tokens { rng.magnitude(20, MAX_INPUT) } else { 0 },
-            max_output_tokens: if matches!(billing, Billing::Tokens | Billing::BatchTokens) {
-                output
-            } else {
-                0
-            },
+            max_output_tokens: if billing == Billing::Tokens { output } else { 0 },
             audio_ms: if billing == Billing::Audio { rng.magnitude(500, 600_000) } else { 0 },
             characters: if billing == Billing::Characters { rng.magnitude(10, 4_000) } else { 0 },
         };
@@ -233,6 +229,7 @@ impl Job {
             audio_ms: self.size.audio_ms,
             characters: self.size.characters,
             tools: Vec::new(),
+            request_count: 0,
         })
     }
 
@@ -255,6 +252,7 @@ impl Job {
                 audio_duration: (usage.audio_ms > 0).then(|| text::to_wire(ms(usage.audio_ms))).flatten(),
                 character_count: wire(usage.characters),
                 tool_calls: Vec::new(),
+                request_count: 0,
             }),
             outcome: outcome.into(),
             upstream_retry_delay: (self.ending == Ending::RateLimited)

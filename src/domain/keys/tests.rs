@@ -102,6 +102,8 @@ fn team() -> Team {
         ],
         model_limits: Vec::new(),
         user_limits: Vec::new(),
+        batch: Default::default(),
+        tools: Default::default(),
     }
 }
 

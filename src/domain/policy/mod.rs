@@ -11,8 +11,16 @@ use thiserror::Error;
 
 use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
-    Timestamp, access::AccessPolicy, calendar::Calendar, counter::CounterKey, limit::Limit,
-    price::catalogue::Catalogue, registered::Registered, request::Operation,
+    Timestamp,
+    access::AccessPolicy,
+    batch::BatchCaps,
+    calendar::Calendar,
+    counter::CounterKey,
+    limit::Limit,
+    price::{ToolCatalogue, catalogue::Catalogue},
+    registered::Registered,
+    request::Operation,
+    tools::ToolBounds,
 };
 
 /// A whole policy.
@@ -26,6 +34,8 @@ pub struct Policy {
     pub calendar: Calendar,
     /// What models cost: the built-in prices, and over them the policy's own.
     pub catalogue: Catalogue,
+    /// What Groq's built-in tools cost, likewise.
+    pub tools: ToolCatalogue,
     /// The teams by name.
     pub teams: HashMap<Arc<str>, Arc<Team>>,
     /// The declared keys by the SHA-256 of their secret.
@@ -102,6 +112,10 @@ pub struct Team {
     pub model_limits: Vec<(ModelPattern, Vec<Limit>)>,
     /// Limits of each of its users.
     pub user_limits: Vec<Limit>,
+    /// What its batches may be.
+    pub batch: BatchCaps,
+    /// Which of Groq's built-in tools its requests may enable.
+    pub tools: ToolBounds,
 }
 
 /// A virtual key, declared in the policy or created beside it.

@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
+    batch::Work,
     money::NanoUsd,
     request::{Billing, Operation, Size, Usage},
 };
 
-pub use tools::ToolRates;
+pub use tools::{ToolCatalogue, ToolCost, ToolPriceFrom, ToolRates};
 
-/// The shortest audio that is billed, in milliseconds (Groq's speech-to-text page: 10 s a request).
+/// The shortest audio that is billed of one request, in milliseconds (Groq's speech-to-text page: 10 s).
 pub const MIN_BILLED_AUDIO_MS: u64 = 10_000;
 
 /// What a model costs. A rate that is absent is not priced: what needs it is refused, never free.
@@ -105,46 +106,77 @@ impl Rates {
         per_million_characters: None,
     };
 
-    /// The exact cost of a request that was answered, its tools included, rounded up once to the nano-USD.
+    /// The exact cost of what was answered, its tools at the built-in prices: [`Self::cost_with`].
     ///
-    /// Audio is billed for at least [`MIN_BILLED_AUDIO_MS`], whatever `usage` says: for a request that costs nothing, do
-    /// not ask. Cached input past the input counts as the input; in a batch it has no price of its own. Embeddings are
-    /// charged for their input only.
+    /// # Errors
+    ///
+    /// As [`Self::cost_with`].
+    pub fn cost(&self, work: impl Into<Work>, usage: &Usage) -> Result<NanoUsd, PriceError> {
+        self.cost_with(work.into(), usage, ToolRates::find)
+    }
+
+    /// The exact cost of what was answered, its tools at the prices that `tool` finds, rounded up once to the nano-USD.
+    ///
+    /// Audio is billed for at least [`MIN_BILLED_AUDIO_MS`] a line, whatever `usage` says: for a request that costs nothing,
+    /// do not ask. Cached input past the input counts as the input. Embeddings are charged for their input only. A batch
+    /// costs half, and its cached input has no price of its own; tools cost what they always do.
     ///
     /// # Errors
     ///
     /// A rate is missing, a tool is unknown, or the cost is past [`NanoUsd::MAX`].
-    pub fn cost(&self, operation: Operation, usage: &Usage) -> Result<NanoUsd, PriceError> {
+    pub fn cost_with<'t>(
+        &self,
+        work: Work,
+        usage: &Usage,
+        tool: impl Fn(&str) -> Option<&'t ToolRates>,
+    ) -> Result<NanoUsd, PriceError> {
         let cached_input = usage.cached_input_tokens.min(usage.input_tokens);
+        let lines = if usage.request_count > 0 { usage.request_count } else { work.lines() };
         let mut sum = self.sum(
-            operation,
+            work,
             Billed {
                 fresh_input: usage.input_tokens - cached_input,
                 cached_input,
                 output: usage.output_tokens,
                 audio_ms: usage.audio_ms,
                 characters: usage.characters,
+                lines,
             },
         )?;
         for used in &usage.tools {
-            sum = sum.tool(used)?;
+            sum = sum.tool(used, tool(&used.tool))?;
         }
         sum.round_up()
     }
 
     /// The most that a request can cost if its estimate holds and it produces at most `granted_output` tokens. Counts on
-    /// no cache; without tools, whose use is not known beforehand.
+    /// no cache; without tools.
     ///
     /// # Errors
     ///
     /// A rate is missing, or the cost is past [`NanoUsd::MAX`].
     pub fn worst_case(
         &self,
-        operation: Operation,
+        work: impl Into<Work>,
         size: &Size,
         granted_output: u64,
     ) -> Result<NanoUsd, PriceError> {
-        self.worst_case_sum(operation, size, granted_output)?.round_up()
+        self.worst_case_with(work.into(), size, granted_output, ToolCost::default())
+    }
+
+    /// [`Self::worst_case`] of a request that enables tools.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::worst_case`].
+    pub fn worst_case_with(
+        &self,
+        work: Work,
+        size: &Size,
+        granted_output: u64,
+        tools: ToolCost,
+    ) -> Result<NanoUsd, PriceError> {
+        self.worst_case_sum(work, size, granted_output)?.tools(tools).round_up()
     }
 
     /// The most that the input of a request can cost: [`Self::worst_case`] with no output.
@@ -152,18 +184,29 @@ impl Rates {
     /// # Errors
     ///
     /// A rate is missing, or the cost is past [`NanoUsd::MAX`].
-    pub fn input_only(&self, operation: Operation, size: &Size) -> Result<NanoUsd, PriceError> {
-        self.worst_case(operation, size, 0)
+    pub fn input_only(&self, work: impl Into<Work>, size: &Size) -> Result<NanoUsd, PriceError> {
+        self.worst_case(work, size, 0)
     }
 
     /// The most output tokens whose [`Self::worst_case`] is at most `budget`; `u64::MAX` where output costs nothing.
     /// `None` where even no output is too much, or a rate is missing.
     #[must_use]
-    pub fn affordable_output(&self, operation: Operation, size: &Size, budget: NanoUsd) -> Option<u64> {
-        let without = self.worst_case_sum(operation, size, 0).ok()?.0?;
-        let one = match operation.billing() {
-            Billing::Tokens => Sum::default().tokens(1, self.output?).0?,
-            Billing::BatchTokens => Sum::default().batch_tokens(1, self.output?).0?,
+    pub fn affordable_output(&self, work: impl Into<Work>, size: &Size, budget: NanoUsd) -> Option<u64> {
+        self.affordable_output_with(work.into(), size, budget, ToolCost::default())
+    }
+
+    /// [`Self::affordable_output`] of a request that enables tools.
+    #[must_use]
+    pub fn affordable_output_with(
+        &self,
+        work: Work,
+        size: &Size,
+        budget: NanoUsd,
+        tools: ToolCost,
+    ) -> Option<u64> {
+        let without = self.worst_case_sum(work, size, 0).ok()?.tools(tools).0?;
+        let one = match work.billing() {
+            Billing::Tokens => Sum::default().tokens(1, self.output?, work.batch().is_some()).0?,
             Billing::InputTokens | Billing::Audio | Billing::Characters => 0,
         };
         // A sum rounds up to at most `budget` exactly when it is at most `budget` itself.
@@ -172,50 +215,48 @@ impl Rates {
         Some(u64::try_from(tokens).unwrap_or(u64::MAX))
     }
 
-    fn worst_case_sum(&self, operation: Operation, size: &Size, output: u64) -> Result<Sum, PriceError> {
+    fn worst_case_sum(&self, work: Work, size: &Size, output: u64) -> Result<Sum, PriceError> {
         // A contract may price the cache above other input; the worst case is then that all of it is cached.
         let (fresh_input, cached_input) =
             if self.cached_input > self.input { (0, size.input_tokens) } else { (size.input_tokens, 0) };
         let Size { audio_ms, characters, .. } = *size;
-        self.sum(operation, Billed { fresh_input, cached_input, output, audio_ms, characters })
+        let lines = work.lines();
+        self.sum(work, Billed { fresh_input, cached_input, output, audio_ms, characters, lines })
     }
 
     /// The rules of billing, all of them.
-    fn sum(&self, operation: Operation, billed: Billed) -> Result<Sum, PriceError> {
-        let Billed { fresh_input, cached_input, output, audio_ms, characters } = billed;
+    fn sum(&self, work: Work, billed: Billed) -> Result<Sum, PriceError> {
+        let Billed { fresh_input, cached_input, output, audio_ms, characters, lines } = billed;
+        let (operation, half) = (work.operation(), work.batch().is_some());
         let input_rate = || needed(self.input, operation, "per million input tokens");
         let output_rate = || needed(self.output, operation, "per million output tokens");
+        // The two discounts do not combine.
+        let cached_rate = |input| if half { input } else { self.cached_input.unwrap_or(input) };
         let sum = Sum::default();
-        Ok(match operation.billing() {
+        Ok(match work.billing() {
             Billing::Tokens => {
                 let input_rate = input_rate()?;
-                sum.tokens(fresh_input, input_rate)
-                    .tokens(cached_input, self.cached_input.unwrap_or(input_rate))
-                    .tokens(output, output_rate()?)
-            }
-            Billing::BatchTokens => {
-                let input_rate = input_rate()?;
-                sum.batch_tokens(fresh_input, input_rate)
-                    .batch_tokens(cached_input, input_rate)
-                    .batch_tokens(output, output_rate()?)
+                sum.tokens(fresh_input, input_rate, half)
+                    .tokens(cached_input, cached_rate(input_rate), half)
+                    .tokens(output, output_rate()?, half)
             }
             Billing::InputTokens => {
                 let input_rate = input_rate()?;
-                sum.tokens(fresh_input, input_rate).tokens(cached_input, input_rate)
+                sum.tokens(fresh_input, input_rate, half).tokens(cached_input, input_rate, half)
             }
             Billing::Audio => {
                 let rate = needed(self.audio_per_hour, operation, "per hour of audio")?;
-                sum.hourly(audio_ms.max(MIN_BILLED_AUDIO_MS), rate)
+                sum.hourly(audio_ms.max(MIN_BILLED_AUDIO_MS.saturating_mul(lines)), rate, half)
             }
             Billing::Characters => {
                 let rate = needed(self.per_million_characters, operation, "per million characters")?;
-                sum.characters(characters, rate)
+                sum.characters(characters, rate, half)
             }
         })
     }
 }
 
-/// What is billed of a request, its tools aside.
+/// What is billed, tools aside.
 struct Billed {
     /// Input tokens that were not cached.
     fresh_input: u64,
@@ -223,6 +264,8 @@ struct Billed {
     output: u64,
     audio_ms: u64,
     characters: u64,
+    /// Requests, or lines of a batch: each has its own minimum.
+    lines: u64,
 }
 
 fn needed(rate: Option<NanoUsd>, operation: Operation, name: &'static str) -> Result<NanoUsd, PriceError> {
@@ -230,10 +273,9 @@ fn needed(rate: Option<NanoUsd>, operation: Operation, name: &'static str) -> Re
 }
 
 /// How many parts a nano-USD is divided into: the least common multiple of two million (half a price per million tokens)
-/// and 3.6 million (a price per hour, in milliseconds), so that every term is a whole number of parts.
-const PER_NANO: u128 = 18_000_000;
+/// and 7.2 million (half a price per hour, in milliseconds), so that every term is a whole number of parts.
+const PER_NANO: u128 = 36_000_000;
 const PER_TOKEN: u128 = PER_NANO / 1_000_000;
-const PER_BATCH_TOKEN: u128 = PER_TOKEN / 2;
 const PER_MS: u128 = PER_NANO / 3_600_000;
 
 /// A sum in parts of a nano-USD; `None` past `u128`, and so far past [`NanoUsd::MAX`].
@@ -246,21 +288,18 @@ impl Default for Sum {
     }
 }
 
+/// `half`: at the price of a batch.
 impl Sum {
-    fn tokens(self, count: u64, per_million: NanoUsd) -> Self {
-        self.add(count, per_million, PER_TOKEN)
+    fn tokens(self, count: u64, per_million: NanoUsd, half: bool) -> Self {
+        self.add(count, per_million, if half { PER_TOKEN / 2 } else { PER_TOKEN })
     }
 
-    fn batch_tokens(self, count: u64, per_million: NanoUsd) -> Self {
-        self.add(count, per_million, PER_BATCH_TOKEN)
+    fn characters(self, count: u64, per_million: NanoUsd, half: bool) -> Self {
+        self.tokens(count, per_million, half)
     }
 
-    fn characters(self, count: u64, per_million: NanoUsd) -> Self {
-        self.add(count, per_million, PER_TOKEN)
-    }
-
-    fn hourly(self, ms: u64, per_hour: NanoUsd) -> Self {
-        self.add(ms, per_hour, PER_MS)
+    fn hourly(self, ms: u64, per_hour: NanoUsd, half: bool) -> Self {
+        self.add(ms, per_hour, if half { PER_MS / 2 } else { PER_MS })
     }
 
     fn calls(self, count: u64, each: NanoUsd) -> Self {

@@ -1,16 +1,21 @@
 //! Built-in tools: what a call or an hour of each costs.
 //!
 //! Source: Groq's pricing page, a copy of late 2025, repeated in 2026; not verified again since. The tools of Compound are
-//! kept for late settlements: Compound itself shut down on 2026-09-21.
+//! kept for contracts and late settlements: Compound itself shut down on 2026-09-21. For calls of remote MCP servers, and of
+//! Wolfram Alpha with a key of one's own, Groq charges the tokens and nothing else.
 
-use super::{PriceError, Sum};
-use crate::domain::{money::NanoUsd, request::ToolUsage};
+use std::borrow::Cow;
 
-/// The price of one built-in tool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+use super::{PER_MS, PER_NANO, PriceError, Sum};
+use crate::domain::{Timestamp, money::NanoUsd, request::ToolUsage, tools::is_of};
+
+/// The price of one action of a built-in tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolRates {
     /// Groq's name with its action, such as `browser_search.browser.open`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Per call, in nano-USD.
     pub per_call: Option<NanoUsd>,
     /// Per hour of run time, in nano-USD.
@@ -18,8 +23,8 @@ pub struct ToolRates {
 }
 
 impl ToolRates {
-    /// Every tool of a known price.
-    pub const ALL: [Self; 7] = [
+    /// Every tool whose price is built in.
+    pub const ALL: [Self; 9] = [
         Self::per_call("browser_search.browser.search", 5_000_000),
         Self::per_call("browser_search.browser.open", 1_000_000),
         Self::per_hour("code_interpreter.python", 180_000_000),
@@ -27,36 +32,134 @@ impl ToolRates {
         Self::per_call("compound.web_search.advanced", 8_000_000),
         Self::per_call("compound.visit_website", 1_000_000),
         Self::per_hour("compound.browser_automation", 80_000_000),
+        Self::per_call("compound.wolfram_alpha", 0),
+        Self::per_call("mcp", 0),
     ];
 
-    const fn per_call(name: &'static str, nanos: u64) -> Self {
-        Self { name, per_call: NanoUsd::new(nanos), per_hour: None }
-    }
-
-    const fn per_hour(name: &'static str, nanos: u64) -> Self {
-        Self { name, per_call: None, per_hour: NanoUsd::new(nanos) }
-    }
-
-    /// The tool of this name.
+    /// The built-in price of the action of this name.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
-        const ALL: &[ToolRates] = &ToolRates::ALL;
+        static ALL: [ToolRates; 9] = ToolRates::ALL;
         ALL.iter().find(|tool| tool.name == name)
     }
 
-    /// The names of all tools in backticks, for people.
+    /// The names of all built-in prices in backticks, for people.
     pub(super) fn names() -> String {
         Self::ALL.map(|tool| format!("`{}`", tool.name)).join(", ")
+    }
+
+    const fn per_call(name: &'static str, nanos: u64) -> Self {
+        Self { name: Cow::Borrowed(name), per_call: NanoUsd::new(nanos), per_hour: None }
+    }
+
+    const fn per_hour(name: &'static str, nanos: u64) -> Self {
+        Self { name: Cow::Borrowed(name), per_call: None, per_hour: NanoUsd::new(nanos) }
+    }
+}
+
+/// A price of a tool and when it begins to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolPriceFrom {
+    /// The first instant it holds; `None`: always.
+    pub from: Option<Timestamp>,
+    /// The price.
+    pub rates: ToolRates,
+}
+
+/// What tools cost and when: the built-in prices, and over them the policy's own.
+#[derive(Clone, Debug)]
+pub struct ToolCatalogue {
+    /// One list of prices for each action, the later stated the stronger.
+    actions: Vec<(Cow<'static, str>, Vec<ToolPriceFrom>)>,
+}
+
+impl ToolCatalogue {
+    /// What Groq publishes.
+    #[must_use]
+    pub fn builtin() -> Self {
+        let stated = |rates: ToolRates| (rates.name.clone(), vec![ToolPriceFrom { from: None, rates }]);
+        Self { actions: ToolRates::ALL.into_iter().map(stated).collect() }
+    }
+
+    /// States a price of the policy, which goes before the built-in one from its `from` on.
+    pub fn add_override(&mut self, price: ToolPriceFrom) {
+        match self.actions.iter_mut().find(|(name, _)| *name == price.rates.name) {
+            Some((_, prices)) => prices.push(price),
+            None => self.actions.push((price.rates.name.clone(), vec![price])),
+        }
+    }
+
+    /// The price of the action `name` at an instant.
+    #[must_use]
+    pub fn action(&self, name: &str, at: Timestamp) -> Option<&ToolRates> {
+        let (_, prices) = self.actions.iter().find(|(known, _)| known == name)?;
+        holding(prices, at)
+    }
+
+    /// The prices of `tool`, action by action, at an instant. None: the tool is not priced.
+    pub fn of<'a>(&'a self, tool: &'a str, at: Timestamp) -> impl Iterator<Item = &'a ToolRates> + 'a {
+        self.actions
+            .iter()
+            .filter(move |(name, _)| is_of(name, tool))
+            .filter_map(move |(_, prices)| holding(prices, at))
+    }
+
+    /// Every action with a price at some time.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.actions.iter().map(|(name, _)| &**name)
+    }
+
+    /// Until when the prices stay as they are at an instant (exclusive).
+    #[must_use]
+    pub fn until(&self, at: Timestamp) -> Timestamp {
+        let changes = self.actions.iter().flat_map(|(_, prices)| prices).filter_map(|price| price.from);
+        changes.filter(|from| *from > at).min().unwrap_or(Timestamp(u64::MAX))
+    }
+}
+
+/// Of the prices that have begun, the one that began last; of those the one stated last.
+fn holding(prices: &[ToolPriceFrom], at: Timestamp) -> Option<&ToolRates> {
+    let begun = prices.iter().filter(|price| price.from.is_none_or(|from| from <= at));
+    begun.max_by_key(|price| price.from).map(|price| &price.rates)
+}
+
+/// The worst case of the tools of one request, exact: it is rounded with the rest of the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ToolCost(pub(super) u128);
+
+impl ToolCost {
+    /// So many calls of the dearest of `actions`, and so many milliseconds.
+    #[must_use]
+    pub fn dearest(actions: &[ToolRates], calls: u64, run_ms: u64) -> Self {
+        let most = |rate: fn(&ToolRates) -> Option<NanoUsd>| {
+            actions.iter().filter_map(rate).map(NanoUsd::nanos).max().map_or(0, u128::from)
+        };
+        let by_call = u128::from(calls).saturating_mul(most(|rates| rates.per_call) * PER_NANO);
+        let by_time = u128::from(run_ms).saturating_mul(most(|rates| rates.per_hour) * PER_MS);
+        Self(by_call.saturating_add(by_time))
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
     }
 }
 
 impl Sum {
-    /// Adds the use of a built-in tool: its calls, or the time it ran.
-    pub(super) fn tool(self, used: &ToolUsage) -> Result<Self, PriceError> {
-        let rates = ToolRates::find(&used.tool).ok_or_else(|| PriceError::UnknownTool(used.tool.clone()))?;
+    /// Adds the use of a built-in tool at `rates`: its calls, or the time it ran.
+    pub(super) fn tool(self, used: &ToolUsage, rates: Option<&ToolRates>) -> Result<Self, PriceError> {
+        let rates = rates.ok_or_else(|| PriceError::UnknownTool(used.tool.clone()))?;
         let none = NanoUsd::ZERO;
-        Ok(self
-            .calls(used.calls, rates.per_call.unwrap_or(none))
-            .hourly(used.run_ms, rates.per_hour.unwrap_or(none)))
+        Ok(self.calls(used.calls, rates.per_call.unwrap_or(none)).hourly(
+            used.run_ms,
+            rates.per_hour.unwrap_or(none),
+            false,
+        ))
+    }
+
+    /// Adds the worst case of tools.
+    pub(super) fn tools(self, cost: ToolCost) -> Self {
+        Self(self.0.and_then(|sum| sum.checked_add(cost.0)))
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     authorizer::{Authorizer, Decided, Failure},
     domain::{
         access::{Permission, Scope},
+        batch::Work,
         decision::{Grant, LimitStatus, Reason, Violation},
         permit::{paused, refusal},
         policy::{
@@ -239,7 +240,7 @@ impl Wanted<'_> {
     fn authorize_request(&self, policy: &Policy) -> Result<AuthorizeRequest, ApiError> {
         let (asked, operation) = (&self.asked, self.operation);
         let model = policy.catalogue.model(&asked.model);
-        let writes = matches!(operation.billing(), Billing::Tokens | Billing::BatchTokens);
+        let writes = Work::new(operation, asked.batch).billing() == Billing::Tokens;
         // Only one answer to a request that passes the request phase can be cut to what was granted.
         let fixed_output = !policy.envoy.request_phase || asked.choices > 1 || operation == Operation::Batch;
         let max_output_tokens = match asked.max_output_tokens {
@@ -257,10 +258,12 @@ impl Wanted<'_> {
                 })?
                 .saturating_mul(asked.choices),
         };
+        let seen = seen_input_tokens(asked, operation, model);
+        let unseen_input_tokens = unseen_input_tokens(asked, model, seen)?;
         let size = Size {
-            input_tokens: input_tokens(asked, operation, model)?,
+            input_tokens: seen.saturating_add(unseen_input_tokens),
             max_output_tokens,
-            audio_ms: audio_ms(asked.audio_bytes, policy.envoy.audio_bytes_per_second),
+            audio_ms: asked.audio_ms.max(audio_ms(asked.audio_bytes, policy.envoy.audio_bytes_per_second)),
             characters: asked.characters,
         };
         Ok(AuthorizeRequest {
@@ -270,7 +273,10 @@ impl Wanted<'_> {
             model: asked.model.clone(),
             operation,
             service_tier: asked.service_tier,
+            batch: asked.batch,
+            tools: asked.tools.clone(),
             size,
+            unseen_input_tokens,
             fixed_output,
             attempt: 0,
             max_wait_ms: 0,
@@ -293,31 +299,42 @@ impl Wanted<'_> {
             service_tier: request.service_tier,
             upstream_key: self.upstream_key.to_owned(),
             operation: self.operation,
-            shows_output: self.asked.stream && !self.asked.hides_reasoning,
+            shows_output: self.asked.stream && !self.asked.hides_reasoning && !self.asked.has_unseen_input,
             choices: self.asked.choices,
-            input_tokens: request.size.input_tokens,
+            input_tokens: request.size.input_tokens.saturating_sub(request.unseen_input_tokens),
             max_output_tokens: grant.max_output_tokens,
             audio_ms: request.size.audio_ms,
             characters: request.size.characters,
             include_usage: policy.envoy.include_usage,
+            unseen_input: self.asked.has_unseen_input,
         })
     }
 }
 
-/// The input that a request is taken to have.
-fn input_tokens(asked: &GroqRequest, operation: Operation, model: Option<&Model>) -> Result<u64, ApiError> {
+/// The input that a request is taken to have, as far as it was sent.
+fn seen_input_tokens(asked: &GroqRequest, operation: Operation, model: Option<&Model>) -> u64 {
     let estimate = asked.input_tokens.max(tokens_of_bytes(asked.input_bytes));
     // One text, of which Groq takes no more than the context holds, however large an image in it is.
     let is_one_text = matches!(operation, Operation::Chat | Operation::Responses);
-    match model.and_then(|model| model.context_window).filter(|_| is_one_text) {
-        Some(window) if asked.has_unseen_input => Ok(window),
-        Some(window) => Ok(estimate.min(window)),
-        None if asked.has_unseen_input => Err(ApiError::invalid(
+    let window = model.and_then(|model| model.context_window).filter(|_| is_one_text);
+    window.map_or(estimate, |window| estimate.min(window))
+}
+
+/// What Groq's tools and the links in a request may add to it: up to the whole context of the model.
+///
+/// Budgets hold that much, since it would have to be paid. Rates do not count it beforehand, or a team whose tokens a minute
+/// are fewer than a context could never use a tool; they count what Groq reports.
+fn unseen_input_tokens(asked: &GroqRequest, model: Option<&Model>, seen: u64) -> Result<u64, ApiError> {
+    if !asked.has_unseen_input {
+        return Ok(0);
+    }
+    let window = model.map_or(Some(0), |model| model.context_window);
+    window.map(|window| window.saturating_sub(seen)).ok_or_else(|| {
+        ApiError::invalid(
             "",
             "the request has tools that Groq runs, or links that it follows, and the context of its model is not known",
-        )),
-        None => Ok(estimate),
-    }
+        )
+    })
 }
 
 /// The length that so many bytes of audio are taken for.

@@ -99,8 +99,10 @@ impl HttpRequest {
             ));
         }
         let encoding = self.header("content-encoding").unwrap_or_default();
-        if !matches!(encoding.trim(), "" | "identity") {
-            return Err(ApiError::invalid("", "the body is compressed; send it without `content-encoding`"));
+        if !encoding.trim().is_empty() && !encoding.trim().eq_ignore_ascii_case("identity") {
+            let message = "the body is compressed, and this gateway does not decompress it; send it without \
+                           `content-encoding`";
+            return Err(ApiError::unsupported_encoding(message));
         }
         let declared = self.header("content-length").and_then(|length| length.trim().parse::<usize>().ok());
         let body = match self.http.raw_body.is_empty() {

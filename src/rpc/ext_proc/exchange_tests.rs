@@ -23,6 +23,7 @@ fn admission() -> Admission {
         audio_ms: 0,
         characters: 0,
         include_usage: true,
+        unseen_input: false,
     }
 }
 

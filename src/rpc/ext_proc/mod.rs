@@ -8,7 +8,7 @@ use std::{pin::Pin, sync::Arc};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::{
     exchange::{Exchange, Step},
@@ -124,6 +124,16 @@ impl<S: Store + Clone> ProcessRpc<S> {
         }
         if let End::Refused { status: 401, .. } = end {
             self.upstream.refused(&admission.upstream_key, self.authorizer.store().now());
+        }
+        if let End::Answered(reading) = &end
+            && (reading.odd || reading.unreadable)
+            && let Some(left_out) = self.settling.warn_of_usage()
+        {
+            warn!(
+                reservation = %admission.reservation, team = admission.team, model = admission.model,
+                operation = admission.operation.name(), left_out,
+                "an answer's usage cannot be read, or not all of it; the stated rule decides what is charged"
+            );
         }
         if let Some(report) = report_of(&admission, &end) {
             self.settling.settle(self.authorizer.clone(), admission.reservation, report, reach.clone());

@@ -5,18 +5,22 @@
 //! | an answer that says what was used | that |
 //! | a complete answer that does not (speech, a transcription as text) | what was sent, and the output that was seen |
 //! | a stream that was cut, by the client or by Groq | the estimated input, and the output that was seen |
-//! | an answer in one piece that was cut, never came or cannot be read | by the team's `on_unsettled` |
-//! | a stream that goes on when the service stops, or hides its reasoning and was cut | by the team's `on_unsettled` |
+//! | an answer of which a count cannot be read | in its place what was sent, or the output that was seen |
+//! | an answer whose usage cannot be read, or in one piece that was cut | by the team's `on_unsettled`; never nothing |
+//! | an answer in one piece that never came | by the team's `on_unsettled` |
+//! | a stream that was cut and hides its reasoning, or whose input is not all seen | by the team's `on_unsettled`; never nothing |
+//! | a stream that goes on when the service stops | by the team's `on_unsettled` |
 //! | an error of Groq | nothing |
 //! | 429 of Groq | nothing; the model is closed for as long as Groq asks |
 //! | never sent to Groq | nothing, and it does not count as a request |
 //!
-//! The output that was seen is one token for every 3 bytes, as input is estimated, and at most what was granted.
+//! The output that was seen is one token for every 3 bytes, as input is estimated, and at most what was granted. «Never
+//! nothing»: Groq answered, so under `release` the worst case is charged.
 
 use super::super::{admission::Admission, settling::Report};
 use crate::{
     domain::request::{Billing, Operation, Outcome, Usage, tokens_of_bytes},
-    groq::answer::Reading,
+    groq::{answer::Reading, usage::Counts},
 };
 
 /// How an exchange ended.
@@ -42,6 +46,8 @@ pub(super) enum End {
 /// By the rules above; `None` for what is still to be used (a batch that was taken).
 pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
     let report = |outcome, usage| Some(Report { outcome, usage, upstream_delay_ms: 0 });
+    // Groq did answer, and nobody knows what it used.
+    let certain = report(Outcome::Completed, None);
     match end {
         End::NotSent => Some(Report::NOT_SENT),
         // Of a stream nothing was seen; of an answer in one piece nobody knows whether it was made.
@@ -53,17 +59,36 @@ pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
         End::Refused { .. } => report(Outcome::Failed, None),
         End::Answered(_) if admission.operation == Operation::Batch => None,
         End::Answered(reading) => match &reading.usage {
-            Some(usage) => report(Outcome::Completed, Some(usage.clone())),
-            None if reading.unreadable => report(Outcome::Aborted, None),
-            None if reading.complete && !reading.failed => {
+            Some(counts) if admission.unseen_input && counts.input_tokens.is_none() => certain,
+            Some(counts) => {
+                report(Outcome::Completed, Some(counted(admission, counts, reading.output_bytes)))
+            }
+            None if reading.unreadable || reading.odd => certain,
+            None if reading.complete && !reading.failed && !admission.unseen_input => {
                 report(Outcome::Completed, Some(seen(admission, reading.output_bytes)))
             }
             None if admission.shows_output => {
                 report(Outcome::Aborted, Some(seen(admission, reading.output_bytes)))
             }
             None if reading.failed => report(Outcome::Failed, None),
-            None => report(Outcome::Aborted, None),
+            None => certain,
         },
+    }
+}
+
+/// What the answer says, and in the place of a count that is billed and that it does not say, what was sent and seen.
+fn counted(admission: &Admission, counts: &Counts, output_bytes: u64) -> Usage {
+    let seen = seen(admission, output_bytes);
+    let input_tokens = counts.input_tokens.unwrap_or(seen.input_tokens);
+    let output_tokens = counts.output_tokens.unwrap_or(seen.output_tokens);
+    let cached = counts.cached_input_tokens.filter(|_| counts.input_tokens.is_some()).unwrap_or_default();
+    Usage {
+        input_tokens,
+        cached_input_tokens: cached.min(input_tokens),
+        output_tokens,
+        reasoning_tokens: counts.reasoning_tokens.unwrap_or_default().min(output_tokens),
+        audio_ms: counts.audio_ms.unwrap_or(seen.audio_ms),
+        ..seen
     }
 }
 
@@ -138,6 +163,7 @@ mod tests {
             audio_ms: 0,
             characters: 0,
             include_usage: false,
+            unseen_input: false,
         }
     }
 
@@ -151,7 +177,11 @@ mod tests {
         let seen = |output_tokens| Some(Usage { input_tokens: 100, output_tokens, ..Usage::default() });
         let cut = Reading { output_bytes: 31, ..Reading::default() };
         let long = Reading { output_bytes: 3_000, ..Reading::default() };
-        let told = Reading { usage: Some(used.clone()), ..cut.clone() };
+        let counts = Counts { input_tokens: Some(9), output_tokens: Some(8), ..Counts::default() };
+        let told = Reading { usage: Some(counts.clone()), ..cut.clone() };
+        let in_part = Counts { input_tokens: None, cached_input_tokens: Some(4), odd: true, ..counts };
+        let in_part = Reading { usage: Some(in_part), odd: true, ..cut.clone() };
+        let odd = Reading { complete: true, odd: true, ..Reading::default() };
         let silent = Reading { complete: true, output_bytes: 30, ..Reading::default() };
         let failed = Reading { complete: true, failed: true, output_bytes: 30, ..Reading::default() };
         let unreadable = Reading { complete: true, unreadable: true, ..Reading::default() };
@@ -164,10 +194,12 @@ mod tests {
             (true, answered(told), Outcome::Completed, Some(used)),
             (true, answered(cut.clone()), Outcome::Aborted, seen(11)),
             (true, answered(long), Outcome::Aborted, seen(50)),
-            (false, answered(cut), Outcome::Aborted, None),
+            (true, answered(in_part), Outcome::Completed, seen(8)),
+            (true, answered(odd), Outcome::Completed, None),
+            (false, answered(cut), Outcome::Completed, None),
             (true, answered(silent), Outcome::Completed, seen(10)),
             (true, answered(failed), Outcome::Aborted, seen(10)),
-            (true, answered(unreadable), Outcome::Aborted, None),
+            (true, answered(unreadable), Outcome::Completed, None),
         ] {
             let report = report_of(&admission(Operation::Chat, stream), &end).unwrap();
             assert_eq!((report.outcome, report.usage), (outcome, usage), "{end:?}");
@@ -175,6 +207,25 @@ mod tests {
         let limited = End::Refused { status: 429, retry_ms: 2_000 };
         let report = report_of(&admission(Operation::Chat, true), &limited).unwrap();
         assert_eq!((report.outcome, report.upstream_delay_ms), (Outcome::RateLimited, 2_000));
+    }
+
+    #[test]
+    fn input_that_is_not_all_seen_is_not_taken_for_what_was_sent() {
+        let unseen = Admission { unseen_input: true, ..admission(Operation::Chat, false) };
+        let silent = Reading { complete: true, output_bytes: 30, ..Reading::default() };
+        let cut = Reading { output_bytes: 30, ..Reading::default() };
+        for reading in [silent, cut] {
+            let report = report_of(&unseen, &answered(reading)).unwrap();
+            assert_eq!((report.outcome, report.usage), (Outcome::Completed, None));
+        }
+    }
+
+    #[test]
+    fn audio_that_an_answer_does_not_tell_is_what_was_sent() {
+        let counts = Counts { input_tokens: Some(9), output_tokens: Some(8), ..Counts::default() };
+        let told = Reading { complete: true, usage: Some(counts), ..Reading::default() };
+        let audio = Admission { audio_ms: 70_000, ..admission(Operation::Transcription, false) };
+        assert_eq!(report_of(&audio, &answered(told)).unwrap().usage.unwrap().audio_ms, 70_000);
     }
 
     #[test]

@@ -110,6 +110,17 @@ pub(crate) struct Authorize {
     pub(crate) max_wait: Option<Millis>,
     pub(crate) dry_run: bool,
     pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) batch: Option<Batch>,
+    pub(crate) tools: Vec<String>,
+}
+
+/// The fields of `Batch`, by name.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Batch {
+    pub(crate) line_operation: Operation,
+    pub(crate) request_count: i64,
+    pub(crate) completion_window: Option<Millis>,
 }
 
 /// The fields of `RecordUsageRequest`, by name; `reservation` is the name that an earlier step gave.
@@ -128,6 +139,7 @@ pub(crate) struct Record {
     pub(crate) usage: Option<Usage>,
     pub(crate) outcome: Outcome,
     pub(crate) upstream_retry_delay: Option<Millis>,
+    pub(crate) batch: Option<Batch>,
 }
 
 /// The fields of `Usage`, by name.
@@ -141,6 +153,7 @@ pub(crate) struct Usage {
     pub(crate) audio_duration: Option<Millis>,
     pub(crate) character_count: i64,
     pub(crate) tool_calls: Vec<ToolUsage>,
+    pub(crate) request_count: i64,
 }
 
 /// The fields of `ToolUsage`, by name.

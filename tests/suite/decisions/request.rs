@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tollgate::rpc::proto;
 
 use super::{
-    case::{Authorize, Record, Spend, ToolUsage, Usage},
+    case::{Authorize, Batch, Record, Spend, ToolUsage, Usage},
     units::Millis,
 };
 
@@ -29,6 +29,8 @@ pub(crate) fn authorize(fields: &Authorize) -> Result<proto::AuthorizeRequest, S
         max_wait: fields.max_wait.map(Millis::to_duration),
         dry_run: fields.dry_run,
         labels: fields.labels.clone().into_iter().collect(),
+        batch: fields.batch.map(batch),
+        tools: fields.tools.clone(),
         caller: one_caller(&fields.team, &fields.api_key, Caller::Team, Caller::ApiKey)?,
     })
 }
@@ -42,6 +44,14 @@ fn one_caller<C>(
     match (team, api_key) {
         (Some(_), Some(_)) => Err("both `team` and `api_key`".to_owned()),
         (team, api_key) => Ok(team.clone().map(by_team).or_else(|| api_key.clone().map(by_key))),
+    }
+}
+
+fn batch(fields: Batch) -> proto::Batch {
+    proto::Batch {
+        line_operation: fields.line_operation.into(),
+        request_count: fields.request_count,
+        completion_window: fields.completion_window.map(Millis::to_duration),
     }
 }
 
@@ -59,6 +69,7 @@ fn usage(fields: &Usage) -> proto::Usage {
         audio_duration: fields.audio_duration.map(Millis::to_duration),
         character_count: fields.character_count,
         tool_calls: fields.tool_calls.iter().map(tool).collect(),
+        request_count: fields.request_count,
     }
 }
 
@@ -82,6 +93,7 @@ pub(crate) fn record(fields: &Record, reservations: &Names) -> Result<proto::Rec
         upstream_key: String::new(),
         outcome: fields.outcome.into(),
         upstream_retry_delay: fields.upstream_retry_delay.map(Millis::to_duration),
+        batch: fields.batch.map(batch),
         caller,
     })
 }

@@ -220,15 +220,26 @@ async fn the_users_header_is_held_to_what_the_body_is() {
     }
 }
 
-/// What Groq adds to the input is taken for as much as the context holds.
+/// What Groq adds to the input is paid for up to as much as the context holds, with the calls of the tool; a rate counts what
+/// was sent, and so a team whose tokens a minute are fewer than a context can use a tool.
 #[tokio::test(flavor = "multi_thread")]
 async fn input_that_cannot_be_seen_is_taken_for_the_whole_context() {
-    let server = Server::start(StoreKind::Embedded, &policy(&[]), START).await;
+    let text = policy(&[("tokens_per_day = 9_000_000_000", "tokens_per_minute = 1_000")]);
+    let server = Server::start(StoreKind::Embedded, &text, START).await;
     let bearer = format!("Bearer {KEY}");
     let body = json!({"model": "openai/gpt-oss-20b", "max_tokens": 10, "messages": [],
         "tools": [{"type": "browser_search"}]});
     let answer = ask(&server, check("1", &[("authorization", &bearer)], &body)).await;
     assert_eq!(status(&answer), 200);
     let spend = organization_spend(&mut server.client().await).await;
-    assert_eq!(crate::harness::nanos(spend.spend.unwrap().reserved), 131_072 * 75 + 10 * 300);
+    let reserved = crate::harness::nanos(spend.spend.unwrap().reserved);
+    assert_eq!(reserved, 131_072 * 75 + 10 * 300 + 10 * 5_000_000);
+    for (number, tool, expected) in [("2", "mcp", 200), ("3", "file_search", 403)] {
+        let body = json!({"model": "openai/gpt-oss-20b", "max_tokens": 10, "messages": [],
+            "tools": [{"type": tool}]});
+        assert_eq!(
+            status(&ask(&server, check(number, &[("authorization", &bearer)], &body)).await),
+            expected
+        );
+    }
 }

@@ -208,6 +208,19 @@ async fn an_answer_that_does_not_tell_is_charged_by_the_stated_rule() {
     assert_eq!(edge.spent().await - before, nanos_of_20_seconds);
 }
 
+/// What nobody settles is released, but Groq did answer: that is not free.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cannot_be_read_costs_the_worst_case_also_under_release() {
+    let release = ("on_exceed = \"clamp\"", "on_exceed = \"clamp\"\non_unsettled = \"release\"");
+    let Some(edge) = Edge::start(&policy(&[release])).await else { return };
+    let fields = json!({"max_completion_tokens": 100});
+    let directive = r#"{"force_gzip":true,"completion_tokens":3}"#;
+    assert_eq!(edge.chat(directive, &fields).await.status, 200);
+    let length = chat_body(directive, &fields).to_string().len();
+    let worst_case = tokens_of(length) * INPUT + 100 * OUTPUT;
+    eventually("it is booked", || async { edge.spent().await == worst_case }).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_holds_what_it_declares_until_somebody_reports() {
     let Some(edge) = Edge::start(&policy(&[])).await else { return };
@@ -222,6 +235,12 @@ async fn a_batch_holds_what_it_declares_until_somebody_reports() {
     edge.server.client().await.record_usage(used).await.unwrap();
     edge.settled().await;
     assert_eq!(edge.spent().await, (900 * INPUT + 100 * OUTPUT) / 2);
+    // Of many lines, in a week: more output than one answer can have, and the rates of the team do not count it.
+    let declared = json!({"input_file_id": "file_1", "endpoint": "/v1/chat/completions", "completion_window": "7d",
+        "metadata": {"tollgate_model": "openai/gpt-oss-20b", "tollgate_input_tokens": "1000000",
+                     "tollgate_max_output_tokens": "2000000", "tollgate_batch_requests": "1000"}});
+    let answer = edge.send(&Request::json("/openai/v1/batches", KEY, &declared)).await;
+    assert_eq!(answer.status, 200, "{:?}", String::from_utf8_lossy(&answer.body));
     let undeclared: Value = json!({"input_file_id": "file_1", "endpoint": "/v1/chat/completions"});
     let answer = edge.send(&Request::json("/openai/v1/batches", KEY, &undeclared)).await;
     assert_eq!(answer.error(), "400 invalid_request_error");

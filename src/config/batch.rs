@@ -1,0 +1,33 @@
+//! `batch` of a team: what its batches may be.
+
+use super::section::Section;
+use crate::domain::{
+    batch::BatchCaps,
+    limit::{Limit, Quantity, Subject, Window},
+};
+
+/// Reads the caps on batches of the team that `subject` is.
+pub(super) fn caps(section: Section<'_>, subject: &Subject) -> BatchCaps {
+    let count = |key| {
+        let cap = section.count(key, 1)?;
+        if cap.value == 0 {
+            let help = "a cap of zero refuses every batch; for no cap, leave the key out";
+            section.findings.warning(&cap.place, "no batch will ever pass", help);
+        }
+        Some(cap)
+    };
+    let max_open = count("max_open");
+    let limit = |id| subject.limit(id, Quantity::RequestsInFlight, Window::OpenBatches);
+    let caps = BatchCaps {
+        max_requests: count("max_requests").map(|cap| cap.value),
+        max_input_tokens: count("max_input_tokens").map(|cap| cap.value),
+        max_output_tokens: count("max_output_tokens").map(|cap| cap.value),
+        max_cost: section.money("max_cost_usd").map(|cap| cap.value),
+        open: max_open.map(|cap| Limit { bound: Some(cap.value), ..limit(cap.place.id()) }),
+    };
+    if caps == BatchCaps::default() {
+        section.findings.warning(&section.place, "caps nothing", "");
+    }
+    section.finish();
+    caps
+}

@@ -1,0 +1,55 @@
+//! Which of Groq's built-in tools a request enables.
+
+use super::{
+    error::ApiError,
+    fields::{Fields, Scalar},
+};
+
+/// As the contract of `Authorize` has it.
+const MAX_TOOLS: usize = 16;
+const MAX_TOOL_BYTES: usize = 256;
+/// The types of tools that the client runs by itself: Groq only asks for them.
+const OF_THE_CLIENT: [&str; 7] =
+    ["apply_patch", "computer", "computer_use_preview", "custom", "function", "local_shell", "shell"];
+/// How the models that bring tools by themselves are called, and what they bring unless the request says otherwise (Groq's
+/// page on Compound).
+const COMPOUND: [&str; 2] = ["groq/compound", "compound-beta"];
+const OF_COMPOUND: [&str; 3] = ["code_interpreter", "visit_website", "web_search"];
+
+impl Fields {
+    /// The names of the tools that Groq runs for the request to `model`, each once.
+    pub(super) fn built_in_tools(&self, model: &str) -> Result<Vec<String>, ApiError> {
+        let mut names: Vec<&str> = Vec::new();
+        for tool in self.tools.iter().filter(|tool| **tool != Scalar::Null) {
+            names.push(name(tool, "tools")?);
+        }
+        match &self.enabled_tools {
+            Some(enabled) => {
+                for tool in enabled {
+                    names.push(name(tool, "compound_custom")?);
+                }
+            }
+            None if COMPOUND.iter().any(|start| model.starts_with(start)) => names.extend(OF_COMPOUND),
+            None => {}
+        }
+        names.retain(|name| !OF_THE_CLIENT.contains(name));
+        names.sort_unstable();
+        names.dedup();
+        if names.len() > MAX_TOOLS {
+            let message = format!("at most {MAX_TOOLS} built-in tools can be enabled");
+            return Err(ApiError::invalid("tools", message));
+        }
+        Ok(names.into_iter().map(str::to_owned).collect())
+    }
+}
+
+fn name<'a>(tool: &'a Scalar, param: &'static str) -> Result<&'a str, ApiError> {
+    match tool {
+        Scalar::Text(name)
+            if (1..=MAX_TOOL_BYTES).contains(&name.len()) && !name.chars().any(char::is_control) =>
+        {
+            Ok(name)
+        }
+        _ => Err(ApiError::invalid(param, format!("`{param}` has a tool whose type is not a name"))),
+    }
+}

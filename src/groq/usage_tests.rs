@@ -1,0 +1,126 @@
+use super::*;
+
+fn usage(json: &str) -> Counts {
+    Piece::parse(json.as_bytes()).unwrap().usage()
+}
+
+#[test]
+fn usage_is_found_wherever_it_stands() {
+    let chat = Counts {
+        input_tokens: Some(10),
+        cached_input_tokens: Some(4),
+        output_tokens: Some(7),
+        reasoning_tokens: Some(3),
+        ..Counts::default()
+    };
+    let raw = r#"{"prompt_tokens":10,"completion_tokens":7,"total_tokens":17,"prompt_time":0.1,
+        "prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":3}}"#;
+    let other = r#"{"input_tokens":10,"output_tokens":7,"input_tokens_details":{"cached_tokens":4},
+        "output_tokens_details":{"reasoning_tokens":3}}"#;
+    let both = r#"{"prompt_tokens":10,"input_tokens":10,"completion_tokens":7,"output_tokens":7,
+        "prompt_tokens_details":null,"input_tokens_details":{"cached_tokens":4},
+        "completion_tokens_details":{"reasoning_tokens":3},"output_tokens_details":{}}"#;
+    for json in [
+        format!(r#"{{"choices":[],"usage":{raw}}}"#),
+        format!(r#"{{"choices":[],"usage":null,"x_groq":{{"id":"x","usage":{raw}}}}}"#),
+        format!(r#"{{"usage":{raw},"x_groq":{{"usage":{raw}}}}}"#),
+        format!(r#"{{"object":"response","usage":{other}}}"#),
+        format!(r#"{{"usage":{both}}}"#),
+        format!(r#"{{"type":"response.completed","response":{{"id":"r","usage":{other}}}}}"#),
+    ] {
+        assert_eq!(usage(&json), chat, "{json}");
+    }
+}
+
+#[test]
+fn a_count_that_cannot_be_meant_is_none_and_the_others_stay() {
+    let cached = |value: &str| {
+        let json = format!(
+            r#"{{"usage":{{"prompt_tokens":9,"completion_tokens":2,"prompt_tokens_details":{{"cached_tokens":{value}}}}}}}"#
+        );
+        let counts = usage(&json);
+        assert_eq!((counts.input_tokens, counts.output_tokens), (Some(9), Some(2)), "{value}");
+        (counts.cached_input_tokens, counts.odd)
+    };
+    for (value, expected, odd) in [
+        ("5", Some(5), false),
+        (r#""5""#, Some(5), false),
+        ("5.0", Some(5), false),
+        (r#"" 5 ""#, Some(5), false),
+        ("null", None, false),
+        ("-5", None, true),
+        ("5.5", None, true),
+        (r#""many""#, None, true),
+        ("1e30", None, true),
+        ("{}", None, true),
+        ("100000001", None, true),
+    ] {
+        assert_eq!(cached(value), (expected, odd), "{value}");
+    }
+    for json in [r#"{"usage":{"prompt_tokens":-1}}"#, r#"{"usage":"none"}"#, r#"{"usage":7}"#] {
+        let counts = usage(json);
+        assert!(!counts.tells() && counts.odd, "{json}");
+    }
+    for json in [r#"{"usage":null}"#, r#"{"usage":{}}"#, r#"{"x_groq":{"id":"x"}}"#] {
+        assert_eq!(usage(json), Counts::default(), "{json}");
+    }
+    let by_the_sum = usage(r#"{"usage":{"prompt_tokens":-1,"completion_tokens":2,"total_tokens":11}}"#);
+    assert_eq!((by_the_sum.input_tokens, by_the_sum.odd), (Some(9), true));
+}
+
+#[test]
+fn an_odd_field_does_not_hide_another() {
+    for odd in [r#""duration":{}"#, r#""x_groq":"id""#, r#""type":5"#, r#""choices":{}"#, r#""error":null"#] {
+        let json = format!(r#"{{{odd},"usage":{{"prompt_tokens":5,"completion_tokens":7}}}}"#);
+        assert_eq!(usage(&json).output_tokens, Some(7), "{odd}");
+    }
+    let begun = r#"{"type":"response.created","response":{"usage":{"input_tokens":0,"output_tokens":0}}}"#;
+    assert_eq!(usage(begun), Counts::default());
+}
+
+#[test]
+fn audio_is_exact_to_the_millisecond() {
+    for (seconds, ms) in [
+        ("12.5", 12_500),
+        (r#""8.5""#, 8_500),
+        ("5.05", 5_050),
+        ("0.1", 100),
+        ("10", 10_000),
+        ("3.0001", 3_001),
+        ("0", 0),
+    ] {
+        let read = usage(&format!(r#"{{"text":"x","duration":{seconds}}}"#));
+        assert_eq!(read.audio_ms, Some(ms), "{seconds}");
+    }
+    assert_eq!(usage(r#"{"usage":{"type":"duration","seconds":7}}"#).audio_ms, Some(7_000));
+    for seconds in ["-1", "1e300", "99999999"] {
+        let read = usage(&format!(r#"{{"duration":{seconds}}}"#));
+        assert_eq!((read.audio_ms, read.odd), (None, true), "{seconds}");
+    }
+}
+
+#[test]
+fn the_larger_reading_of_audio_counts() {
+    for (json, ms) in [
+        (r#"{"duration":600,"usage":{"type":"tokens","input_tokens":9,"output_tokens":2}}"#, 600_000),
+        (r#"{"duration":600,"usage":{"type":"duration","seconds":10}}"#, 600_000),
+        (r#"{"duration":10,"usage":{"type":"duration","seconds":600}}"#, 600_000),
+    ] {
+        assert_eq!(usage(json).audio_ms, Some(ms), "{json}");
+    }
+}
+
+#[test]
+fn all_that_a_model_wrote_is_output() {
+    for (json, bytes) in [
+        (r#"{"choices":[{"delta":{"content":"abc"}}]}"#, 3),
+        (r#"{"choices":[{"delta":{"content":null,"reasoning":"ü"}}]}"#, 2),
+        (r#"{"choices":[{"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]}"#, 3),
+        (r#"{"choices":[{"message":{"content":"ab"}},{"message":{"content":"c"}}]}"#, 3),
+        (r#"{"type":"response.output_text.delta","delta":"abcd"}"#, 4),
+        (r#"{"type":"response.output_text.done","text":"abcd"}"#, 0),
+        (r#"{"text":"abc"}"#, 3),
+    ] {
+        assert_eq!(Piece::parse(json.as_bytes()).unwrap().output_bytes(), bytes, "{json}");
+    }
+}

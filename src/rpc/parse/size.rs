@@ -1,0 +1,136 @@
+//! How large a request is, what it enables, and what it used.
+
+use std::time::Duration;
+
+use super::{MAX_AUDIO, MAX_COUNT, MAX_INPUT_BYTES, MAX_MODEL_BYTES, proto};
+use crate::{
+    domain::{
+        batch::{Batch, MAX_REQUESTS, MAX_WINDOW_MS, MIN_WINDOW_MS},
+        request::{Operation, ToolUsage, Usage},
+    },
+    rpc::status::FieldErrors,
+};
+
+/// Sums over all lines of a batch; above it no amount of money could be told.
+const MAX_BATCH_COUNT: u64 = 100_000_000_000;
+/// The same of audio: of all lines together, a million hours.
+const MAX_BATCH_AUDIO: Duration = Duration::from_secs(1_000_000 * 3600);
+/// Built-in tools that one request enables; Groq has fewer than ten.
+const MAX_ENABLED_TOOLS: usize = 16;
+/// Kinds of built-in tools in one report; Groq has fewer than ten.
+const MAX_TOOLS: usize = 32;
+/// Runs of one tool in one request.
+const MAX_TOOL_CALLS: u64 = 1_000_000;
+
+/// The largest amounts of one request, or of the lines of a batch together.
+pub(super) struct Most {
+    pub(super) count: u64,
+    pub(super) input_bytes: u64,
+    pub(super) audio: Duration,
+}
+
+impl Most {
+    pub(super) fn of(lines: u64) -> Self {
+        let lines = lines.max(1);
+        let times = u32::try_from(lines).unwrap_or(u32::MAX);
+        Self {
+            count: MAX_COUNT.saturating_mul(lines).min(MAX_BATCH_COUNT),
+            input_bytes: MAX_INPUT_BYTES.saturating_mul(lines).min(3 * MAX_BATCH_COUNT),
+            audio: MAX_AUDIO.saturating_mul(times).min(MAX_BATCH_AUDIO),
+        }
+    }
+}
+
+/// The milliseconds of a completion window; `None` where Groq has none so short or so long.
+fn in_window(window: prost_types::Duration) -> Option<u64> {
+    let ms = u64::try_from(window.seconds).ok()?.checked_mul(1000)?;
+    let ms = ms.checked_add(u64::try_from(window.nanos).ok()?.div_ceil(1_000_000))?;
+    (MIN_WINDOW_MS..=MAX_WINDOW_MS).contains(&ms).then_some(ms)
+}
+
+impl FieldErrors {
+    pub(super) fn batch(
+        &mut self,
+        batch: Option<proto::Batch>,
+        operation: Option<Operation>,
+    ) -> Option<Batch> {
+        let batch = batch?;
+        if operation.is_some_and(|operation| operation != Operation::Batch) {
+            self.add("batch", "only with OPERATION_BATCH");
+        }
+        let line_operation = self.operation_in("batch.line_operation", batch.line_operation);
+        if line_operation == Some(Operation::Batch) {
+            self.add("batch.line_operation", "what each line does, which is not OPERATION_BATCH");
+        }
+        let request_count = self.count("batch.request_count", batch.request_count, MAX_REQUESTS);
+        if request_count == 0 && batch.request_count == 0 {
+            self.add("batch.request_count", "required: how many lines the batch has");
+        }
+        let window_ms = batch.completion_window.map_or(Some(MIN_WINDOW_MS), in_window);
+        if window_ms.is_none() {
+            self.add("batch.completion_window", "must be from 24 hours to 7 days");
+        }
+        let window_ms = window_ms.unwrap_or_default();
+        line_operation.map(|line_operation| Batch { line_operation, request_count, window_ms })
+    }
+
+    pub(super) fn tools(&mut self, mut tools: Vec<String>) -> Vec<String> {
+        if tools.len() > MAX_ENABLED_TOOLS {
+            self.add("tools", format!("has {}; at most {MAX_ENABLED_TOOLS} are permitted", tools.len()));
+        }
+        tools.truncate(MAX_ENABLED_TOOLS);
+        let mut named = Vec::with_capacity(tools.len());
+        for (index, tool) in tools.into_iter().enumerate() {
+            let tool = self.text(&format!("tools[{index}]"), tool, 1, MAX_MODEL_BYTES);
+            // Enabled twice is enabled.
+            if !named.contains(&tool) {
+                named.push(tool);
+            }
+        }
+        named
+    }
+
+    /// `lines`: how many a batch without a reservation has; 0: not told.
+    pub(super) fn usage(&mut self, usage: proto::Usage, lines: i64) -> Usage {
+        let request_count = self.count("usage.request_count", usage.request_count, MAX_REQUESTS);
+        let most = Most::of(request_count.max(u64::try_from(lines).unwrap_or(0)).min(MAX_REQUESTS));
+        let input_tokens = self.count("usage.input_tokens", usage.input_tokens, most.count);
+        let cached_input_tokens =
+            self.count("usage.cached_input_tokens", usage.cached_input_tokens, most.count);
+        let output_tokens = self.count("usage.output_tokens", usage.output_tokens, most.count);
+        let reasoning_tokens = self.count("usage.reasoning_tokens", usage.reasoning_tokens, most.count);
+        if cached_input_tokens > input_tokens {
+            self.add("usage.cached_input_tokens", "more than `usage.input_tokens`, which includes them");
+        }
+        if reasoning_tokens > output_tokens {
+            self.add("usage.reasoning_tokens", "more than `usage.output_tokens`, which includes them");
+        }
+        if usage.tool_calls.len() > MAX_TOOLS {
+            self.add("usage.tool_calls", format!("at most {MAX_TOOLS} tools"));
+        }
+        let tools = usage
+            .tool_calls
+            .into_iter()
+            .take(MAX_TOOLS)
+            .enumerate()
+            .map(|(i, tool)| {
+                let field = format!("usage.tool_calls[{i}]");
+                ToolUsage {
+                    tool: self.text(&format!("{field}.tool"), tool.tool, 1, MAX_MODEL_BYTES),
+                    calls: self.count(&format!("{field}.call_count"), tool.call_count, MAX_TOOL_CALLS),
+                    run_ms: self.duration(&format!("{field}.run_duration"), tool.run_duration, MAX_AUDIO),
+                }
+            })
+            .collect();
+        Usage {
+            input_tokens,
+            cached_input_tokens,
+            output_tokens,
+            reasoning_tokens,
+            audio_ms: self.duration("usage.audio_duration", usage.audio_duration, most.audio),
+            characters: self.count("usage.character_count", usage.character_count, most.count),
+            tools,
+            request_count,
+        }
+    }
+}
