@@ -215,7 +215,7 @@ impl Stream for Script {
 }
 
 /// A gzip file whose blocks are stored: to a reader it is as compressed as any other, and it takes no library to write.
-fn gzip(plain: &[u8]) -> Bytes {
+pub(crate) fn gzip(plain: &[u8]) -> Bytes {
     const STORED_AT_MOST: usize = 65_535;
     let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     let mut blocks = plain.chunks(STORED_AT_MOST).peekable();

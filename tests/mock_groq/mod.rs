@@ -9,7 +9,7 @@
 //! The suite includes it as a module; `cargo run --example mock-groq` runs it as a program.
 
 mod audio;
-mod body;
+pub(crate) mod body;
 mod chat;
 mod directive;
 mod errors;

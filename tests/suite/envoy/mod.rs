@@ -3,6 +3,7 @@
 
 mod again;
 pub(crate) mod checks;
+mod compressed;
 mod decisions;
 mod edge;
 mod given_up;
