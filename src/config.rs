@@ -10,6 +10,7 @@
 mod access;
 mod attempt;
 mod batch;
+mod bounds;
 mod check;
 mod difference;
 mod document;

@@ -57,8 +57,9 @@ impl Shape {
         }
         for index in 0..self.teams {
             let team = team_name(index);
-            write!(text, "[teams.{team}]\nmodels = [\"{MODEL}\"]\nmax_output_tokens = 2048\n{budget}")
-                .unwrap();
+            // Nothing is reported of most requests of a run.
+            let bounds = "max_output_tokens = 2048\nmax_unsettled = 10_000_000\n";
+            write!(text, "[teams.{team}]\nmodels = [\"{MODEL}\"]\n{bounds}{budget}").unwrap();
             lines(&mut text, limits.of_team);
             table(&mut text, &format!("teams.{team}.limits.\"{MODEL}\""), limits.of_team_and_model);
             if self.teams <= MOST_WITH_KEYS {

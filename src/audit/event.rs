@@ -26,9 +26,11 @@ pub mod action {
     pub const PAUSE: &str = "pause";
     /// It goes on.
     pub const RESUME: &str = "resume";
+    /// A cooldown after Groq's 429 was lifted.
+    pub const COOLDOWN_LIFT: &str = "cooldown.lift";
 
     /// All of them.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 10] = [
         POLICY_RELOAD,
         POLICY_REJECTED,
         ROLE_DENIED,
@@ -38,6 +40,7 @@ pub mod action {
         KEY_REVOKE,
         PAUSE,
         RESUME,
+        COOLDOWN_LIFT,
     ];
 }
 

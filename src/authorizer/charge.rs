@@ -93,7 +93,7 @@ impl Charge {
             Quantity::Tokens => self.tokens,
             Quantity::AudioMilliseconds => self.audio_ms,
             Quantity::NanoUsd => self.cost.nanos(),
-            Quantity::RequestsInFlight => 0,
+            Quantity::RequestsInFlight | Quantity::UnsettledRequests => 0,
         }
     }
 

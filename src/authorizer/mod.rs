@@ -2,6 +2,7 @@
 
 mod any_key;
 mod charge;
+mod cooldowns;
 mod decision_log;
 mod key_change;
 mod key_report;
@@ -12,6 +13,7 @@ mod registry;
 mod settle;
 mod spend;
 mod ticket;
+mod unreserved;
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -28,11 +30,13 @@ pub use self::{
     queue::Queue,
     settle::{Booked, CrossedAlert},
     spend::{BudgetState, SpendLine, SpendPage, SpendQuery, SpendReport},
+    unreserved::{Bounds, RefusedReports},
 };
 use crate::{
     domain::{
         Timestamp,
         calendar::Days,
+        counter::CounterKey,
         decision::{Grant, LimitStatus, Reason, Violation},
         explain,
         permit::Who,
@@ -43,8 +47,6 @@ use crate::{
     store::{Record, Refusal, ReservationId, Reserve, Reserved, Store, StoreError, clock::Clock},
 };
 
-/// How long after its expiry a reservation can still be settled: a gateway that was down over night catches up.
-const LATE_MS: u64 = 24 * 3600 * 1000;
 /// How often a request is compiled anew because the store's clock is in another period than thought, or because a clamped
 /// amount was taken by others meanwhile. The last clamped attempt asks for the least, so the bound denies nobody wrongly.
 const ATTEMPTS: u32 = 8;
@@ -76,6 +78,9 @@ pub enum Failure {
     /// A tool has no price.
     #[error("{0}")]
     UnknownTool(String),
+    /// More is reported without a reservation than the policy lets gateways report so.
+    #[error("{0}")]
+    UnreservedBound(String),
     /// A fault of the service; details are in its log.
     #[error("internal error")]
     Internal,
@@ -88,6 +93,8 @@ pub struct Decided {
     pub outcome: Result<Grant, Vec<Violation>>,
     /// The limits that apply, as they stand after the decision.
     pub limits: Vec<LimitStatus>,
+    /// The Groq project whose key the request goes out with; empty where it was denied before that was looked at.
+    pub project: Arc<str>,
     /// The policy that decided.
     pub policy_revision: Arc<str>,
 }
@@ -102,6 +109,7 @@ pub struct Shared {
     registry: registry::Registry,
     /// Which decisions are logged.
     pub decisions: DecisionLog,
+    refused_reports: RefusedReports,
 }
 
 /// Decides requests and books usage. Cheap to clone; one per core.
@@ -278,10 +286,10 @@ impl<S: Store + Clone> Authorizer<S> {
             may_repeat: !request.request_id.is_empty() && !request.dry_run,
             fingerprint,
             holds: Arc::clone(&plan.holds),
-            gates: vec![plan.model.gate.clone()],
+            gates: gates(policy, plan),
             valid: plan.valid.clone(),
             ttl_ms: plan.ttl_ms(),
-            late_ms: LATE_MS,
+            late_ms: plan::LATE_MS,
             note: ticket::note(policy, plan, request.attempt)?,
             dry_run: request.dry_run,
         })
@@ -306,6 +314,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 warnings: ticket.warnings,
             }),
             limits: explain::statuses(plan, self.store.now(), &used, false),
+            project: ticket.project,
             policy_revision: ticket.policy_revision,
         })
     }
@@ -349,6 +358,7 @@ fn granted(
             warnings,
         }),
         limits: explain::statuses(plan, now, used, !request.dry_run),
+        project: Arc::clone(plan.project),
         policy_revision: policy.revision.clone(),
     }
 }
@@ -362,15 +372,27 @@ fn refused(
     refusals: &[Refusal],
     closed: &[(usize, Timestamp)],
 ) -> Decided {
-    let gates = closed.iter().map(|(_, opens_at)| explain::closed(&request.model, now, *opens_at));
+    let gates =
+        closed.iter().map(|(_, opens_at)| explain::closed(plan.project, &request.model, now, *opens_at));
     let limits = refusals.iter().filter_map(|refusal| {
         let line = plan.lines.get(refusal.hold)?;
         let used = used.get(refusal.hold).copied()?;
         Some(explain::violation(line, now, used, plan.least_amount(refusal.hold), refusal.frees_at))
     });
-    denied(policy, gates.chain(limits).collect(), explain::statuses(plan, now, used, false))
+    let violations = gates.chain(limits).collect();
+    let limits = explain::statuses(plan, now, used, false);
+    Decided { project: Arc::clone(plan.project), ..denied(policy, violations, limits) }
+}
+
+/// The cooldown that a request meets. A batch meets none, as it does not touch Groq's rate limits.
+fn gates(policy: &Policy, plan: &Plan<'_>) -> Vec<CounterKey> {
+    match plan.work.batch() {
+        Some(_) => Vec::new(),
+        None => vec![policy.gates.of(plan.project, &plan.model.name, plan.service_tier)],
+    }
 }
 
 fn denied(policy: &Policy, violations: Vec<Violation>, limits: Vec<LimitStatus>) -> Decided {
-    Decided { outcome: Err(violations), limits, policy_revision: policy.revision.clone() }
+    let policy_revision = policy.revision.clone();
+    Decided { outcome: Err(violations), limits, project: Arc::default(), policy_revision }
 }

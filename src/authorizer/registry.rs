@@ -142,6 +142,7 @@ impl Shared {
             queue: super::Queue::default(),
             registry: Registry::new(declared),
             decisions: DecisionLog::default(),
+            refused_reports: super::RefusedReports::default(),
         }
     }
 

@@ -6,20 +6,22 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{
-    ATTEMPTS, Authorizer, Failure, LATE_MS,
+    ATTEMPTS, Authorizer, Failure,
     charge::Charge,
+    cooldowns,
     spend::BudgetState,
     ticket::{self, Ticket},
+    unreserved::{self, Bounds},
 };
 use crate::{
     domain::{
         MAX_AMOUNT, Timestamp, access,
         counter::Hold,
-        limit::{Limit, Quantity, Scope, Threshold, Window, upstream_gate},
+        limit::{Limit, Quantity, Scope, Threshold, Window},
         money::NanoUsd,
         plan::{self, Plan},
         policy::Policy,
-        request::{Caller, Outcome, Unreserved, Usage},
+        request::{Outcome, Unreserved, Usage},
     },
     store::{
         Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement, Store,
@@ -52,6 +54,8 @@ pub struct Booked {
     pub organization: BudgetState,
     /// Thresholds that this very record crossed.
     pub alerts: Vec<CrossedAlert>,
+    /// What the caller should know.
+    pub warnings: Vec<String>,
 }
 
 /// A threshold that a record crossed.
@@ -65,6 +69,25 @@ pub struct CrossedAlert {
     pub spent: u64,
     /// The budget of the period.
     pub budget: u64,
+}
+
+/// How a request ended, as it is reported.
+struct Told {
+    usage: Option<Usage>,
+    outcome: Outcome,
+    upstream_delay_ms: u64,
+    /// Whether it is about a reservation that the reporter asked for: only then does it change a cooldown.
+    of_own: bool,
+}
+
+impl Told {
+    const fn new(usage: Option<Usage>, outcome: Outcome, upstream_delay_ms: u64) -> Self {
+        Self { usage, outcome, upstream_delay_ms, of_own: true }
+    }
+
+    fn without_reservation(self) -> Self {
+        Self { of_own: false, ..self }
+    }
 }
 
 /// The note of a settlement.
@@ -90,31 +113,45 @@ impl<S: Store + Clone> Authorizer<S> {
         if *scope != access::Scope::All && !scope.holds(&Ticket::from_bytes(&record.note)?.team) {
             return Err(Failure::OtherTeam);
         }
-        self.book(id, record, usage, outcome, upstream_delay_ms).await
+        self.book(id, record, Told::new(usage, outcome, upstream_delay_ms)).await
     }
 
-    /// Books usage that has no reservation (or whose reservation's id was lost): in full, past any limit.
+    /// Books usage that has no reservation (or whose reservation's id was lost): in full, past any limit but the policy's
+    /// `unreserved` where that applies.
     ///
     /// # Errors
-    /// Where the caller is not known, or the usage cannot be priced or booked.
+    /// Where the caller is not known, or the usage cannot be priced or booked, or is more than may be reported so.
     pub async fn settle_unreserved(
         &self,
         subject: &Unreserved,
         usage: Option<Usage>,
         outcome: Outcome,
         upstream_delay_ms: u64,
+        bounds: Bounds,
     ) -> Result<Booked, Failure> {
+        let told = Told::new(usage, outcome, upstream_delay_ms);
         let policy = self.shared.policy.load_full();
         let mut now = self.store.now();
         for _ in 0..ATTEMPTS {
             let today = self.today(&policy, now);
-            let plan = plan::compile_unreserved(&policy, subject, now, &today)
-                .map_err(|violation| unbookable(violation, &subject.caller))?;
+            let mut plan = plan::compile_unreserved(&policy, subject, now, &today)
+                .map_err(|violation| unreserved::unbookable(violation, &subject.caller))?;
             let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
+            if bounds == Bounds::Apply {
+                plan.count_unreserved(&today);
+            }
             let note = ticket::note(&policy, &plan, 0)?;
             // What cannot be booked must not leave a reservation behind.
-            Charge::of(&Ticket::from_bytes(&note)?, usage.clone(), outcome, &policy.tools, now)?;
-            let reserve = reserve_unreserved(id, &plan, note);
+            let ticket = Ticket::from_bytes(&note)?;
+            let cost = Charge::of(&ticket, told.usage.clone(), outcome, &policy.tools, now)?.cost;
+            if bounds == Bounds::Apply {
+                plan.cost_unreserved(cost);
+                // Where the id was lost there is a reservation, which has its own bounds.
+                if cost > plan.who.team.unreserved.max_cost && self.store.find(id).await?.is_none() {
+                    return Err(self.refuse_report(&plan, now, unreserved::too_costly(&plan, cost)));
+                }
+            }
+            let reserve = unreserved::reserve(id, &plan, note);
             let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
             match self.store.reserve(reserve).await? {
                 Reserved::Granted { now, .. } => {
@@ -126,15 +163,23 @@ impl<S: Store + Clone> Authorizer<S> {
                         note,
                         settlement: None,
                     };
-                    return self.book(id, record, usage, outcome, upstream_delay_ms).await;
+                    return self.book(id, record, told.without_reservation()).await;
                 }
-                Reserved::Repeated(record) if !is_about(&record, &plan)? => {
+                Reserved::Repeated(record) if !unreserved::is_about(&record, &plan)? => {
                     return Err(Failure::RequestIdReused);
                 }
                 Reserved::Repeated(record) => {
-                    return self.book(id, record, usage, outcome, upstream_delay_ms).await;
+                    // An earlier report under the id left no fingerprint: it may have been cut off before it was booked.
+                    let told = if record.fingerprint == 0 { told.without_reservation() } else { told };
+                    return self.book(id, record, told).await;
                 }
                 Reserved::OutOfDate { now: time } => now = time,
+                Reserved::Refused { now, used, refusals, .. }
+                    if refusals.iter().any(|refusal| unreserved::is_daily(&plan, refusal.hold)) =>
+                {
+                    let failure = unreserved::past_the_day(&plan, now, &used);
+                    return Err(self.refuse_report(&plan, now, failure));
+                }
                 // Holds without a bound are refused only where a counter would pass its largest amount.
                 Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
             }
@@ -150,7 +195,7 @@ impl<S: Store + Clone> Authorizer<S> {
     pub async fn give_back(&self, id: ReservationId, attempt: u64) -> Result<(), Failure> {
         let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
         if record.settlement.is_none() && ticket::is_of(&record.note, attempt) {
-            self.book(id, record, None, Outcome::NotSent, 0).await?;
+            self.book(id, record, Told::new(None, Outcome::NotSent, 0)).await?;
         }
         Ok(())
     }
@@ -184,7 +229,7 @@ impl<S: Store + Clone> Authorizer<S> {
             gates: Vec::new(),
             valid: Timestamp(0)..Timestamp(MAX_AMOUNT),
             ttl_ms: plan::RESERVATION_TTL_MS,
-            late_ms: LATE_MS,
+            late_ms: plan::LATE_MS,
             note: record.note.clone(),
             dry_run: false,
         };
@@ -201,35 +246,35 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::Repeated(record) => record,
             Reserved::OutOfDate { .. } | Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
         };
-        self.book(again, record, usage, outcome, 0).await
+        self.book(again, record, Told::new(usage, outcome, 0).without_reservation()).await
     }
 
-    async fn book(
-        &self,
-        id: ReservationId,
-        record: Record,
-        usage: Option<Usage>,
-        outcome: Outcome,
-        upstream_delay_ms: u64,
-    ) -> Result<Booked, Failure> {
+    async fn book(&self, id: ReservationId, record: Record, told: Told) -> Result<Booked, Failure> {
         let ticket = Ticket::from_bytes(&record.note)?;
         if let Some(settlement) = &record.settlement {
             return self.booked(id, &ticket, &record, settlement, true);
         }
         let tools = &self.shared.policy.load().tools;
-        let charge = Charge::of(&ticket, usage, outcome, tools, record.reserved_at)?;
-        let close = (outcome == Outcome::RateLimited && upstream_delay_ms > 0)
-            .then(|| (upstream_gate(&ticket.model), upstream_delay_ms));
+        let charge = Charge::of(&ticket, told.usage, told.outcome, tools, record.reserved_at)?;
+        let (cooldown, warning) = match told.of_own {
+            true => cooldowns::of_report(
+                &self.shared.policy.load(),
+                &ticket,
+                told.outcome,
+                told.upstream_delay_ms,
+            ),
+            false => (None, None),
+        };
         let settle = Settle {
             id,
             record: record.clone(),
             actual: ticket.quantities.iter().map(|quantity| charge.of_quantity(*quantity)).collect(),
             lines: charge.lines(&ticket),
-            close,
+            cooldown,
             keep_ms: KEEP_SETTLED_MS,
             note: ticket::encode(VERSION, &Receipt { cost: charge.cost })?,
         };
-        let booked = match self.store.settle(settle).await? {
+        let mut booked = match self.store.settle(settle).await? {
             SettleOutcome::Settled(settlement) => self.booked(id, &ticket, &record, &settlement, false)?,
             SettleOutcome::AlreadySettled(settlement) => {
                 self.booked(id, &ticket, &record, &settlement, true)?
@@ -239,8 +284,14 @@ impl<S: Store + Clone> Authorizer<S> {
         self.shared.queue.settled();
         if !booked.already_recorded {
             booked.alerts.iter().for_each(log_alert);
+            booked.warnings.extend(warning);
         }
         Ok(booked)
+    }
+
+    fn refuse_report(&self, plan: &Plan<'_>, now: Timestamp, failure: Failure) -> Failure {
+        self.shared.refused_reports.note(now, &plan.who.team.name, &failure);
+        failure
     }
 
     fn booked(
@@ -265,41 +316,8 @@ impl<S: Store + Clone> Authorizer<S> {
             team: BudgetState::of(team_budget, team.after),
             organization: BudgetState::of(policy.organization.limits.first(), organization.after),
             alerts: crossed(&policy, ticket, record, &settlement.counters),
+            warnings: Vec::new(),
         })
-    }
-}
-
-/// Room for usage that nobody asked for before: nothing is bounded, nothing is held.
-fn reserve_unreserved(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) -> Reserve {
-    Reserve {
-        id,
-        may_repeat: true,
-        fingerprint: 0,
-        holds: Arc::clone(&plan.holds),
-        gates: Vec::new(),
-        valid: Timestamp(plan.valid.start.0)..plan.valid.end,
-        ttl_ms: plan.ttl_ms(),
-        late_ms: LATE_MS,
-        note,
-        dry_run: false,
-    }
-}
-
-/// Whether the reservation under the `request_id` of a report is of the same request: booked at the price of another model,
-/// or as the repeat of another report, what was used would be lost. A team may report what one of its keys asked for.
-fn is_about(record: &Record, plan: &Plan<'_>) -> Result<bool, Failure> {
-    let ticket = Ticket::from_bytes(&record.note)?;
-    let same_key = plan.who.key.is_none_or(|key| key.name == ticket.key);
-    Ok(same_key && ticket.model == plan.model.name && ticket.operation == plan.work.operation())
-}
-
-fn unbookable(violation: crate::domain::decision::Violation, caller: &Caller) -> Failure {
-    use crate::domain::decision::Reason;
-    match (violation.reason, caller) {
-        (Reason::UnknownTeam, Caller::Team(name)) => Failure::UnknownTeam(name.clone()),
-        (Reason::InvalidKey, _) | (Reason::UnknownTeam, _) => Failure::UnknownKey,
-        (Reason::StoreUnavailable, _) => StoreError::Unavailable.into(),
-        _ => Failure::NotPriced(violation.message),
     }
 }
 

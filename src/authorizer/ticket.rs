@@ -15,7 +15,7 @@ use crate::{
         plan::Plan,
         policy::{OnUnsettled, Policy},
         price::{Rates, ToolRates},
-        request::{AuthorizeRequest, Caller, Operation, Size},
+        request::{AuthorizeRequest, Caller, Operation, ServiceTier, Size},
     },
     store::ReservationId,
 };
@@ -23,7 +23,7 @@ use crate::{
 /// The format of a stored ticket; raised when it changes. What is new stands at the end, so that the first format, which
 /// reservations of the last release have, reads as the beginning of this one.
 const VERSION: u8 = 2;
-/// The format before batches and tools had particulars.
+/// The format before batches and tools had particulars, and before the project and the tier were known.
 const FIRST_VERSION: u8 = 1;
 
 /// The note of a reservation.
@@ -65,6 +65,11 @@ pub(super) struct Terms {
     pub(super) quantities: Vec<Quantity>,
     pub(super) warnings: Vec<String>,
     pub(super) policy_revision: Arc<str>,
+    /// The Groq project whose key it goes out with. Written behind the fields above.
+    #[serde(skip)]
+    pub(super) project: Arc<str>,
+    #[serde(skip)]
+    pub(super) service_tier: ServiceTier,
 }
 
 impl Ticket {
@@ -73,7 +78,8 @@ impl Ticket {
             let terms = decode(FIRST_VERSION, bytes)?;
             return Ok(Self { terms, batch: None, tools: Vec::new() });
         }
-        let (terms, batch, tools) = decode(VERSION, bytes)?;
+        let (mut terms, batch, tools, upstream): (Terms, _, _, (Arc<str>, ServiceTier)) = decode(VERSION, bytes)?;
+        (terms.project, terms.service_tier) = upstream;
         Ok(Self { terms, batch, tools })
     }
 
@@ -98,7 +104,8 @@ pub(super) fn note(policy: &Policy, plan: &Plan<'_>, attempt: u64) -> Result<Byt
     let dates = (plan.month, plan.day);
     let quantities = Quantities(plan);
     let rest = (quantities, &plan.warnings, &*policy.revision);
-    let ticket = (identity, amounts, dates, rest, plan.work.batch(), &plan.tools.rates);
+    let upstream = (&**plan.project, plan.service_tier);
+    let ticket = (identity, amounts, dates, rest, plan.work.batch(), &plan.tools.rates, upstream);
     match attempt {
         0 => encode(VERSION, &ticket),
         // Behind the ticket, where reading it does not come.
@@ -135,10 +142,12 @@ pub(super) fn encode<T: Serialize>(version: u8, value: &T) -> Result<Bytes, Fail
 /// The inverse of [`encode`].
 pub(super) fn decode<'a, T: Deserialize<'a>>(version: u8, bytes: &'a [u8]) -> Result<T, Failure> {
     let body = bytes.split_first().filter(|(first, _)| **first == version).map(|(_, body)| body);
-    body.and_then(|body| postcard::from_bytes(body).ok()).ok_or_else(|| {
-        error!(version = bytes.first().copied().unwrap_or(0), "cannot read a note of this version");
-        Failure::Internal
-    })
+    body.and_then(|body| postcard::from_bytes(body).ok()).ok_or_else(|| unreadable(bytes))
+}
+
+fn unreadable(bytes: &[u8]) -> Failure {
+    error!(version = bytes.first().copied().unwrap_or(0), "cannot read a note of this version");
+    Failure::Internal
 }
 
 /// The id of a request that names itself: the same for its team and `request_id` on every replica.

@@ -155,7 +155,9 @@ fn print_team(screen: &mut Screen, policy: &Policy, team: &Team) -> io::Result<(
         OnUnsettled::ChargeInput => "charged the estimated input",
         OnUnsettled::Release => "charged nothing",
     };
-    entry(screen, "unreported", &[unsettled.to_owned()])?;
+    let bound = team.limits.iter().find(|limit| limit.window == Window::Unsettled).and_then(limit);
+    let bound = bound.map_or_else(String::new, |bound| format!("; at most {bound}"));
+    entry(screen, "unreported", &[format!("{unsettled}{bound}")])?;
     let mut keys: Vec<_> =
         policy.keys.values().filter(|(of, _)| of.name == team.name).map(|(_, key)| key).collect();
     keys.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -170,6 +172,7 @@ fn print_limits(
 ) -> io::Result<()> {
     let (budgets, rates): (Vec<_>, Vec<_>) =
         own.iter().partition(|limit| limit.quantity == Quantity::NanoUsd);
+    let rates = rates.into_iter().filter(|limit| limit.quantity != Quantity::UnsettledRequests).collect();
     let of = |limits: Vec<&Limit>| limits.into_iter().filter_map(limit).collect::<Vec<_>>();
     let budgets = of(budgets);
     entry(screen, "budget", if budgets.is_empty() { &[] } else { &budgets })?;
@@ -269,13 +272,14 @@ fn limit(limit: &Limit) -> Option<String> {
         Quantity::Tokens => format!("{count} tokens"),
         Quantity::AudioMilliseconds => format!("{} seconds of audio", text::group((bound / 1000).into())),
         Quantity::NanoUsd => text::dollars(bound.into()),
-        Quantity::RequestsInFlight => format!("{count} requests"),
+        Quantity::RequestsInFlight | Quantity::UnsettledRequests => format!("{count} requests"),
     };
     let window = match limit.window {
         Window::Sliding(span) => format!("in any {}", span.name()),
         Window::Calendar(period) => format!("a {}", period.name()),
         Window::InFlight => "under way".to_owned(),
         Window::OpenBatches => "open as batches".to_owned(),
+        Window::Unsettled | Window::UnsettledBatches => "at a time".to_owned(),
     };
     if limit.quantity != Quantity::NanoUsd {
         return Some(format!("{amount} {window}"));

@@ -62,7 +62,30 @@ pub(super) fn authorize(response: &proto::AuthorizeResponse) -> Value {
         "policyRevision": response.policy_revision,
         "degraded": response.degraded,
         "upstreamKey": response.upstream_key,
+        "project": response.project,
     }))
+}
+
+fn cooldown(cooldown: &proto::Cooldown) -> Value {
+    set(json!({
+        "project": cooldown.project,
+        "model": cooldown.model,
+        "serviceTier": cooldown.service_tier().as_str_name(),
+        "startTime": cooldown.start_time.as_ref().map(text::instant),
+        "endTime": cooldown.end_time.as_ref().map(text::instant),
+        "reporterTeam": cooldown.reporter_team,
+        "requestedDelay": duration(cooldown.requested_delay.as_ref()),
+    }))
+}
+
+/// `ListCooldownsResponse`, all pages as one.
+pub(super) fn cooldowns(cooldowns: &[proto::Cooldown]) -> Value {
+    json!({ "cooldowns": list(cooldowns, cooldown), "nextPageToken": "" })
+}
+
+/// `LiftCooldownResponse`.
+pub(super) fn lifted(response: &proto::LiftCooldownResponse) -> Value {
+    json!({ "endedCooldowns": list(&response.ended_cooldowns, cooldown) })
 }
 
 /// `ListUpstreamKeysResponse`.
@@ -146,6 +169,7 @@ fn violation(violation: &proto::Violation) -> Value {
         "retryDelay": duration(violation.retry_delay.as_ref()),
         "retryable": violation.retryable,
         "message": violation.message,
+        "project": violation.project,
     }))
 }
 
@@ -170,6 +194,7 @@ pub(super) fn record(response: &proto::RecordUsageResponse) -> Value {
         "organizationSpend": response.organization_spend.as_ref().map(spend),
         "alerts": list(&response.alerts, alert),
         "reservationId": response.reservation_id,
+        "warnings": response.warnings,
     }))
 }
 

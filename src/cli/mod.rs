@@ -7,6 +7,7 @@ mod authorize;
 mod check;
 mod client;
 mod client_tls;
+mod cooldowns;
 mod json;
 mod keys;
 mod log_thread;
@@ -63,6 +64,7 @@ enum Command {
     Resume(pause::Resume),
     Pauses(pause::Pauses),
     Upstream(upstream::Upstream),
+    Cooldowns(cooldowns::Cooldowns),
     Audit(audit::AuditCommand),
     #[command(subcommand)]
     Access(access::Access),
@@ -87,6 +89,7 @@ pub fn run() -> ExitCode {
         Command::Resume(command) => command.run(&mut screen),
         Command::Pauses(command) => command.run(&mut screen),
         Command::Upstream(command) => command.run(&mut screen),
+        Command::Cooldowns(command) => command.run(&mut screen),
         Command::Audit(command) => command.run(&mut screen),
         Command::Access(command) => command.run(&mut screen),
         Command::Simulate(command) => command.run(&mut screen),

@@ -36,7 +36,8 @@ pub(super) struct Record {
     outcome: Outcome,
     #[command(flatten)]
     usage: UsageArgs,
-    /// With --outcome rate-limited: how long Groq said to wait; everyone then leaves the model alone for so long
+    /// With --outcome rate-limited: how long Groq said to wait; the model is left alone for so long, by all teams of the
+    /// Groq project
     #[arg(long, value_name = "DURATION", value_parser = text::parse_duration)]
     retry_after: Option<Duration>,
     #[command(flatten)]
@@ -210,6 +211,9 @@ fn print(screen: &mut Screen, response: &proto::RecordUsageResponse) -> io::Resu
         if response.already_recorded { "  (recorded before; nothing was booked again)" } else { "" };
     writeln!(screen, "booked {cost}{repeated}")?;
     writeln!(screen, "  reservation {}", response.reservation_id)?;
+    for warning in &response.warnings {
+        writeln!(screen, "  {} {}", Style::Yellow.paint("warning:", colour), text::plain(warning))?;
+    }
     for alert in &response.alerts {
         let (spent, budget) = (text::money(alert.spent.as_ref()), text::money(alert.budget.as_ref()));
         let word = Style::Yellow.paint("alert:", colour);

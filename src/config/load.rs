@@ -12,7 +12,7 @@ use super::{
     read::{self, Declared},
     tools,
 };
-use crate::domain::{Timestamp, calendar::Calendar, policy::Policy};
+use crate::domain::{Timestamp, calendar::Calendar, cooldown::Gates, policy::Policy};
 
 /// The largest policy that is read: a thousand teams of a hundred keys fit; a wrong file is not read to its end.
 const MAX_BYTES: u64 = 32 << 20;
@@ -139,10 +139,13 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
     }
     let organization = declared.organization.clone();
     let teams = declared.teams.iter().map(|t| (Arc::clone(&t.team.name), Arc::clone(&t.team)));
+    let catalogue = prices::catalogue(&declared.prices);
+    let models: Vec<_> = catalogue.models().map(|model| Arc::clone(&model.name)).collect();
+    let gates = Gates::new(declared.projects.names(), &models);
     Policy {
         revision: revision.into(),
         calendar: Calendar::new(organization.time_zone.clone()),
-        catalogue: prices::catalogue(&declared.prices),
+        catalogue,
         tools: tools::catalogue(&declared.tool_prices),
         organization,
         teams: teams.collect(),
@@ -150,6 +153,7 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         registered: Arc::default(),
         envoy: declared.envoy.clone(),
         projects: declared.projects.clone(),
+        gates,
         access: declared.access.as_ref().map(|access| access.policy.clone()),
     }
 }

@@ -94,6 +94,8 @@ pub(super) fn shown(quantity: Quantity, bound: u64) -> String {
     match quantity {
         Quantity::NanoUsd => NanoUsd::new(bound).unwrap_or(NanoUsd::MAX).to_string(),
         Quantity::AudioMilliseconds => (bound / 1_000).to_string(),
-        Quantity::Requests | Quantity::Tokens | Quantity::RequestsInFlight => bound.to_string(),
+        Quantity::Requests | Quantity::Tokens | Quantity::RequestsInFlight | Quantity::UnsettledRequests => {
+            bound.to_string()
+        }
     }
 }

@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 use super::{
     access::{self, DeclaredAccess},
     batch,
+    bounds,
     document::Node,
     envoy,
     findings::Findings,
@@ -19,6 +20,7 @@ use super::{
 use crate::domain::{
     Timestamp,
     calendar::parse_time_zone,
+    cooldown::DEFAULT_MAX_COOLDOWN_MS,
     limit::{Limit, Subject},
     policy::{Key, ModelPattern, OnExceed, OnUnsettled, Organization, Team},
     policy::{envoy::EnvoyPolicy, upstream::Projects},
@@ -98,7 +100,14 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
 /// Stands in for an organization that could not be read, so that the rest is still looked at.
 fn nobody() -> Organization {
     let id = Arc::from("");
-    Organization { id, time_zone: TimeZone::UTC, limits: Vec::new(), model_limits: Vec::new() }
+    let max_cooldown_ms = DEFAULT_MAX_COOLDOWN_MS;
+    Organization {
+        id,
+        time_zone: TimeZone::UTC,
+        max_cooldown_ms,
+        limits: Vec::new(),
+        model_limits: Vec::new(),
+    }
 }
 
 fn organization(section: Section<'_>) -> Organization {
@@ -112,8 +121,10 @@ fn organization(section: Section<'_>) -> Organization {
     let mut limits = budgets_from_month(&section, &subject);
     limits.extend(rates(&section, &subject));
     let model_limits = model_limits(&section, &subject);
+    let max_cooldown_ms = bounds::max_cooldown(&section);
     section.finish();
-    Organization { id: id.map_or("", |id| id.value).into(), time_zone, limits, model_limits }
+    let id = id.map_or("", |id| id.value).into();
+    Organization { id, time_zone, max_cooldown_ms, limits, model_limits }
 }
 
 fn time_zone(section: &Section<'_>) -> TimeZone {
@@ -160,6 +171,7 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
     let subject = Subject::team(name);
     let mut limits = budgets_from_month(&section, &subject);
     limits.extend(rates(&section, &subject));
+    limits.extend(bounds::max_unsettled(&section, &subject));
     let team = Arc::new(Team {
         name: Arc::from(name),
         models: models.iter().map(|l| l.value.clone()).collect(),
@@ -172,6 +184,7 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         user_limits: section.section("per_user").map(|user| user_limits(user, name)).unwrap_or_default(),
         batch: section.section("batch").map(|batch| batch::caps(batch, &subject)).unwrap_or_default(),
         tools: tools::bounds(&section),
+        unreserved: bounds::unreserved(&section, &subject),
     });
     let keys =
         section.named("keys").into_iter().map(|(key_name, inner)| key(name, key_name, inner, zone)).collect();

@@ -184,7 +184,42 @@ fn the_first_limit_of_organization_and_team_is_the_months() {
     let policy = sound(text);
     for limits in [&policy.organization.limits, &policy.teams["t"].limits] {
         assert_eq!(limits[0].window, Window::Calendar(crate::domain::limit::Period::Month));
-        assert_eq!((limits[0].bound, limits.len()), (None, 2));
+        let written =
+            limits.iter().filter(|limit| limit.quantity != crate::domain::limit::Quantity::UnsettledRequests);
+        assert_eq!((limits[0].bound, written.count()), (None, 2));
+    }
+}
+
+#[test]
+fn bounds_on_reports_are_there_without_a_word() {
+    let bare = sound("[organization]\nid = \"a\"\n[teams.t]\nmodels = [\"*\"]");
+    let said = sound(
+        "[organization]\nid = \"a\"\nmax_cooldown = \"1h\"\n[teams.t]\nmodels = [\"*\"]\nmax_unsettled = 10_000_000\n\
+         unreserved = { max_cost_usd = \"0\", daily_usd = \"0.5\" }",
+    );
+    for (policy, cooldown, unsettled, cost, daily) in [
+        (&bare, 300_000, 100_000, 10_000_000_000, 100_000_000_000),
+        (&said, 3_600_000, 10_000_000, 0, 500_000_000),
+    ] {
+        let team = &policy.teams["t"];
+        let limit = named(&team.limits, "teams.t.max_unsettled");
+        assert_eq!((policy.organization.max_cooldown_ms, limit.bound), (cooldown, Some(unsettled)));
+        assert_eq!((team.unreserved.max_cost.nanos(), team.unreserved.daily.bound), (cost, Some(daily)));
+        assert_eq!(&*team.unreserved.daily.id, "teams.t.unreserved.daily_usd");
+        assert_eq!(team.unreserved.daily.counter.name(), "team/t/unreserved|usd|day");
+    }
+}
+
+#[test]
+fn bounds_on_reports_have_bounds_of_their_own() {
+    for faulty in [
+        "max_unsettled = 0",
+        "max_unsettled = 10_000_001",
+        "unreserved = { daily = \"1\" }",
+        "unreserved = 5",
+    ] {
+        let text = format!("[organization]\nid = \"a\"\n[teams.t]\nmodels = [\"*\"]\n{faulty}");
+        assert!(parse(&text).policy.is_none(), "{faulty}");
     }
 }
 

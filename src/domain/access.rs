@@ -1,12 +1,15 @@
 //! Who may ask what of Tollgate itself: roles, permissions, and the permission that each RPC needs.
 
+mod needs;
+
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt::{self, Write as _},
+    fmt,
     sync::Arc,
 };
 
 use super::Timestamp;
+pub use needs::{Need, PAGES, RPCS, need_of, page_need, table};
 
 /// What somebody is to the organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,8 +50,8 @@ impl Role {
     #[must_use]
     pub const fn has(self, permission: Permission) -> bool {
         use Permission::{
-            Decide, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadStatus,
-            ReadUpstreamKeys, Record, RotateKeys,
+            Decide, LiftCooldowns, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadStatus,
+            ReadUpstream, ReadUpstreamKeys, Record, RotateKeys,
         };
         match self {
             Self::Admin => true,
@@ -56,13 +59,26 @@ impl Role {
             Self::Operator => {
                 matches!(
                     permission,
-                    Pause | RotateKeys | ReadKeys | ReadPauses | ReadUpstreamKeys | ReadStatus
+                    Pause
+                        | LiftCooldowns
+                        | RotateKeys
+                        | ReadKeys
+                        | ReadPauses
+                        | ReadUpstream
+                        | ReadUpstreamKeys
+                        | ReadStatus
                 )
             }
             Self::Auditor => {
                 matches!(
                     permission,
-                    ReadSpend | ReadKeys | ReadPauses | ReadAudit | ReadUpstreamKeys | ReadStatus
+                    ReadSpend
+                        | ReadKeys
+                        | ReadPauses
+                        | ReadAudit
+                        | ReadUpstream
+                        | ReadUpstreamKeys
+                        | ReadStatus
                 )
             }
             Self::Viewer => matches!(permission, ReadSpend),
@@ -122,13 +138,17 @@ pub enum Permission {
     ReadAudit,
     /// To read which of Groq's own keys is used; the keys themselves nobody can.
     ReadUpstreamKeys,
+    /// To read what of Groq is left alone after its 429.
+    ReadUpstream,
+    /// To lift such a cooldown.
+    LiftCooldowns,
     /// To read which policy is in force, and why a newer one is not.
     ReadStatus,
 }
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Decide,
         Self::Record,
         Self::ReadSpend,
@@ -139,6 +159,8 @@ impl Permission {
         Self::ReadPauses,
         Self::ReadAudit,
         Self::ReadUpstreamKeys,
+        Self::ReadUpstream,
+        Self::LiftCooldowns,
         Self::ReadStatus,
     ];
 
@@ -156,6 +178,8 @@ impl Permission {
             Self::ReadPauses => "read-pauses",
             Self::ReadAudit => "read-audit",
             Self::ReadUpstreamKeys => "read-upstream-keys",
+            Self::ReadUpstream => "read-upstream",
+            Self::LiftCooldowns => "lift-cooldowns",
             Self::ReadStatus => "read-status",
         }
     }
@@ -172,92 +196,6 @@ impl fmt::Display for Permission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// What an RPC or a page needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// Nothing: anybody may ask.
-    Nothing,
-    /// To be known, in whatever role.
-    Identity,
-    /// A permission. Where it is bound to teams, the handler looks at the team as well.
-    Permission(Permission),
-}
-
-/// Every RPC that is served, and what it needs. One that is not here is refused, whoever asks.
-pub const RPCS: [(&str, Need); 20] = [
-    ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
-    ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),
-    ("/tollgate.v1.PolicyService/GetSpend", Need::Permission(Permission::ReadSpend)),
-    ("/tollgate.v1.KeyService/CreateKey", Need::Permission(Permission::ManageKeys)),
-    ("/tollgate.v1.KeyService/GetKey", Need::Permission(Permission::ReadKeys)),
-    ("/tollgate.v1.KeyService/ListKeys", Need::Permission(Permission::ReadKeys)),
-    ("/tollgate.v1.KeyService/UpdateKey", Need::Permission(Permission::ManageKeys)),
-    ("/tollgate.v1.KeyService/RotateKey", Need::Permission(Permission::RotateKeys)),
-    ("/tollgate.v1.KeyService/RevokeKey", Need::Permission(Permission::RotateKeys)),
-    ("/tollgate.v1.AdminService/Pause", Need::Permission(Permission::Pause)),
-    ("/tollgate.v1.AdminService/Resume", Need::Permission(Permission::Pause)),
-    ("/tollgate.v1.AdminService/ListPauses", Need::Permission(Permission::ReadPauses)),
-    ("/tollgate.v1.AdminService/ListUpstreamKeys", Need::Permission(Permission::ReadUpstreamKeys)),
-    ("/tollgate.v1.AdminService/ListAuditEvents", Need::Permission(Permission::ReadAudit)),
-    ("/envoy.service.auth.v3.Authorization/Check", Need::Permission(Permission::Decide)),
-    ("/envoy.service.ext_proc.v3.ExternalProcessor/Process", Need::Permission(Permission::Record)),
-    ("/grpc.health.v1.Health/Check", Need::Nothing),
-    ("/grpc.health.v1.Health/Watch", Need::Nothing),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Need::Identity),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Need::Identity),
-];
-
-/// The pages of the listener for operators, and what each needs. As with health over gRPC, orchestrators ask without a credential.
-pub const PAGES: [(&str, Need); 3] = [
-    ("/livez", Need::Nothing),
-    ("/readyz", Need::Nothing),
-    ("/status", Need::Permission(Permission::ReadStatus)),
-];
-
-/// What the page at `path` needs; `None` where there is no such page.
-#[must_use]
-pub fn page_need(path: &str) -> Option<Need> {
-    PAGES.iter().find(|(known, _)| *known == path).map(|(_, need)| *need)
-}
-
-/// What the RPC at `path` needs; `None` where there is no such RPC.
-#[must_use]
-pub fn need_of(path: &str) -> Option<Need> {
-    RPCS.iter().find(|(known, _)| *known == path).map(|(_, need)| *need)
-}
-
-/// [`RPCS`] and [`PAGES`] as the table of the documentation.
-#[must_use]
-pub fn table() -> String {
-    let mut table = "| RPC or page | permission |".to_owned();
-    // Writing to a string cannot fail.
-    for role in Role::ALL {
-        let _ = write!(table, " {role} |");
-    }
-    table.push_str("\n| --- | --- |");
-    table.push_str(&" --- |".repeat(Role::ALL.len()));
-    let rpcs = RPCS.map(|(path, need)| (path.trim_start_matches('/').to_owned(), need));
-    let pages = PAGES.map(|(path, need)| (format!("GET {path}"), need));
-    for (name, need) in rpcs.into_iter().chain(pages) {
-        let permission = match need {
-            Need::Nothing => "none, open to all".to_owned(),
-            Need::Identity => "none, open to all who are known".to_owned(),
-            Need::Permission(permission) => format!("`{permission}`"),
-        };
-        let _ = write!(table, "\n| `{name}` | {permission} |");
-        for role in Role::ALL {
-            let cell = match (need, role.binding()) {
-                (Need::Permission(permission), _) if !role.has(permission) => "–",
-                (Need::Permission(_), Binding::Possible) => "of all or its teams",
-                (Need::Permission(_), Binding::Required) => "of its teams",
-                _ => "yes",
-            };
-            let _ = write!(table, " {cell} |");
-        }
-    }
-    table
 }
 
 /// Some teams.

@@ -17,13 +17,28 @@ fn principal(grants: &[(&[Role], Scope)]) -> Principal {
 #[test]
 fn each_role_has_what_it_is_for_and_nothing_else() {
     use Permission::{
-        Decide, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadStatus, ReadUpstreamKeys,
-        Record, RotateKeys,
+        Decide, LiftCooldowns, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadStatus,
+        ReadUpstream, ReadUpstreamKeys, Record, RotateKeys,
     };
     for (role, permissions) in [
         (Role::Admin, Permission::ALL.as_slice()),
-        (Role::Operator, &[ReadKeys, RotateKeys, Pause, ReadPauses, ReadUpstreamKeys, ReadStatus]),
-        (Role::Auditor, &[ReadSpend, ReadKeys, ReadPauses, ReadAudit, ReadUpstreamKeys, ReadStatus]),
+        (
+            Role::Operator,
+            &[
+                ReadKeys,
+                RotateKeys,
+                Pause,
+                ReadPauses,
+                ReadUpstreamKeys,
+                ReadUpstream,
+                LiftCooldowns,
+                ReadStatus,
+            ],
+        ),
+        (
+            Role::Auditor,
+            &[ReadSpend, ReadKeys, ReadPauses, ReadAudit, ReadUpstreamKeys, ReadUpstream, ReadStatus],
+        ),
         (Role::Viewer, &[ReadSpend]),
         (Role::Gateway, &[Decide, Record]),
         (Role::TeamAdmin, &[ReadSpend, ReadKeys, ManageKeys, RotateKeys]),

@@ -34,6 +34,7 @@ pub enum Reason {
     ToolNotAllowed,
     ToolNotPriced,
     BatchTooLarge,
+    TooManyUnsettled,
 }
 
 /// When a refused request would pass if nothing else happened.
@@ -54,6 +55,8 @@ pub struct Violation {
     pub scope: Option<Scope>,
     /// Its place in the policy; empty where no limit is involved.
     pub limit_id: String,
+    /// The Groq project in cooldown; empty for any other reason.
+    pub project: String,
     /// What it counts.
     pub quantity: Measure,
     /// The bound.

@@ -6,7 +6,7 @@ use super::{
     decision::{LimitStatus, Measure, Reason, Retry, Violation},
     limit::{Limit, Quantity, Window},
     money::NanoUsd,
-    plan::{Line, Plan, RESERVATION_TTL_MS, reason_of},
+    plan::{Line, Plan, RESERVATION_TTL_MS, UNSETTLED_BATCH_MS, UNSETTLED_MS, reason_of},
     window::SLOTS,
 };
 
@@ -44,6 +44,7 @@ pub fn violation(
         reason: reason_of(limit),
         scope: Some(limit.scope),
         limit_id: limit.id.to_string(),
+        project: String::new(),
         quantity: Measure::Of(limit.quantity),
         limit: bound,
         used,
@@ -53,21 +54,22 @@ pub fn violation(
     }
 }
 
-/// The violation of a gate that Groq's own refusal has closed.
+/// The violation of a cooldown: Groq refused a request for `model` with a key of `project`.
 #[must_use]
-pub fn closed(model: &str, now: Timestamp, opens_at: Timestamp) -> Violation {
+pub fn closed(project: &str, model: &str, now: Timestamp, opens_at: Timestamp) -> Violation {
     let wait = opens_at.since(now);
     Violation {
         reason: Reason::UpstreamRateLimited,
         scope: Some(super::limit::Scope::OrganizationModel),
         limit_id: format!("upstream.{model}"),
+        project: project.to_owned(),
         quantity: Measure::None,
         limit: 0,
         used: 0,
         requested: 0,
         retry: Retry::After(wait),
         message: format!(
-            "Groq refused `{model}` and asked to wait; the same request passes in {}",
+            "Groq refused `{model}` for the project `{project}` and asked to wait; the same request passes in {}",
             duration(wait)
         ),
     }
@@ -83,23 +85,24 @@ pub fn retry(violations: &[Violation]) -> Retry {
     delays.collect::<Option<Vec<_>>>().and_then(|d| d.into_iter().max()).map_or(Retry::Never, Retry::After)
 }
 
-/// The state of every bounded limit, with `used` as it was before and `taken` whether the plan's holds were taken since.
+/// The state of every bounded limit but that on unsettled requests, with `used` as it was before and `taken` whether the plan's holds were taken since.
 #[must_use]
 pub fn statuses(plan: &Plan<'_>, now: Timestamp, used: &[u64], taken: bool) -> Vec<LimitStatus> {
     let holds = plan.holds.iter().zip(&plan.lines).zip(used);
-    holds
-        .filter_map(|((hold, line), used)| {
-            let used = if taken { used + hold.amount() } else { *used };
-            line.limit.bound.map(|bound| LimitStatus {
-                limit_id: line.limit.id.clone(),
-                scope: line.limit.scope,
-                quantity: line.limit.quantity,
-                limit: bound,
-                used,
-                reset_ms: if used == 0 { 0 } else { reset_ms(line, now) },
-            })
+    // A bound on what the store keeps is no rate that a client could heed.
+    let told = holds.filter(|((_, line), _)| line.limit.quantity != Quantity::UnsettledRequests);
+    told.filter_map(|((hold, line), used)| {
+        let used = if taken { used + hold.amount() } else { *used };
+        line.limit.bound.map(|bound| LimitStatus {
+            limit_id: line.limit.id.clone(),
+            scope: line.limit.scope,
+            quantity: line.limit.quantity,
+            limit: bound,
+            used,
+            reset_ms: if used == 0 { 0 } else { reset_ms(line, now) },
         })
-        .collect()
+    })
+    .collect()
 }
 
 /// A warning for every budget that only warns and that this plan's worst case passes, given what was used before.
@@ -128,6 +131,8 @@ fn reset_ms(line: &Line<'_>, now: Timestamp) -> u64 {
         Window::Sliding(span) => sliding(span.length_ms()),
         Window::InFlight => sliding(RESERVATION_TTL_MS),
         Window::OpenBatches => sliding(MAX_TTL_MS),
+        Window::Unsettled => sliding(UNSETTLED_MS),
+        Window::UnsettledBatches => sliding(UNSETTLED_BATCH_MS),
         Window::Calendar(_) => line.period_end.map_or(0, |end| end.since(now)),
     }
 }
@@ -136,7 +141,7 @@ fn reset_ms(line: &Line<'_>, now: Timestamp) -> u64 {
 #[must_use]
 pub fn amount(quantity: Quantity, value: u64) -> String {
     match quantity {
-        Quantity::Requests | Quantity::RequestsInFlight => {
+        Quantity::Requests | Quantity::RequestsInFlight | Quantity::UnsettledRequests => {
             format!("{value} request{}", if value == 1 { "" } else { "s" })
         }
         Quantity::Tokens => format!("{value} token{}", if value == 1 { "" } else { "s" }),
@@ -153,6 +158,8 @@ fn window(limit: &Limit) -> String {
         Window::Calendar(period) => format!("a {}", period.name()),
         Window::InFlight => "under way".to_owned(),
         Window::OpenBatches => "open as batches".to_owned(),
+        Window::Unsettled => "without a report".to_owned(),
+        Window::UnsettledBatches => "as batches without a report".to_owned(),
     }
 }
 

@@ -36,6 +36,8 @@ pub enum Quantity {
     NanoUsd,
     /// Requests under way.
     RequestsInFlight,
+    /// Reservations without a report, expired ones included.
+    UnsettledRequests,
 }
 
 /// Over what a limit counts.
@@ -49,6 +51,10 @@ pub enum Window {
     InFlight,
     /// The same of batches, which live for days.
     OpenBatches,
+    /// Now: what was reserved, is not settled, and can still be; without batches.
+    Unsettled,
+    /// The same of batches, which can be settled for longer.
+    UnsettledBatches,
 }
 
 /// The length of a sliding window.
@@ -156,7 +162,7 @@ pub struct Limit {
 
 /// Whom limits count, and the beginning of their counters' names.
 ///
-/// A counter is named `who|quantity|window` (`team/chatbot|tokens|minute`), or `who|in_flight`. The bound is not part of
+/// A counter is named `who|quantity|window` (`team/chatbot|tokens|minute`), or `who|in_flight` and `who|unsettled`. The bound is not part of
 /// it, so that an edited limit goes on counting where it was. The parts cannot contain the separators.
 #[derive(Clone, Debug)]
 pub struct Subject {
@@ -204,13 +210,22 @@ impl Subject {
             Quantity::AudioMilliseconds => "audio",
             Quantity::NanoUsd => "usd",
             Quantity::RequestsInFlight => "in_flight",
+            Quantity::UnsettledRequests => "unsettled",
         };
         CounterKey::new(match window {
             Window::Sliding(span) => format!("{}|{what}|{}", self.name, span.name()),
             Window::Calendar(period) => format!("{}|{what}|{}", self.name, period.name()),
-            Window::InFlight => format!("{}|{what}", self.name),
+            Window::InFlight | Window::Unsettled => format!("{}|{what}", self.name),
             Window::OpenBatches => format!("{}|batches", self.name),
+            Window::UnsettledBatches => format!("{}|{what}_batches", self.name),
         })
+    }
+
+    /// A limit without a bound on what is reported without a reservation, in dollars.
+    #[must_use]
+    pub fn unreserved(&self, id: Arc<str>, window: Window) -> Limit {
+        let subject = Self { scope: self.scope, name: format!("{}/unreserved", self.name) };
+        subject.limit(id, Quantity::NanoUsd, window)
     }
 
     /// A limit without a bound, which stands at `id`.
@@ -228,10 +243,4 @@ impl Subject {
             alerts: Vec::new(),
         }
     }
-}
-
-/// The gate that a 429 from Groq closes for all teams.
-#[must_use]
-pub fn upstream_gate(model: &str) -> CounterKey {
-    CounterKey::new(format!("upstream/{model}"))
 }

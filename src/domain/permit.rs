@@ -274,6 +274,7 @@ pub fn refusal(reason: Reason, limit_id: impl Into<String>, message: String) -> 
         reason,
         scope: None,
         limit_id: limit_id.into(),
+        project: String::new(),
         quantity: Measure::None,
         limit: 0,
         used: 0,

@@ -13,13 +13,19 @@ use super::{
     permit::{Who, not_priced, output_cap, paused, permissions, price, spelling},
     policy::{ModelPattern, OnUnsettled, Policy, Team, user_counter},
     price::{PriceError, Rates, catalogue::Model},
-    request::{AuthorizeRequest, Billing, Size, Unreserved},
+    request::{AuthorizeRequest, Billing, ServiceTier, Size, Unreserved},
     tools::{self, ReservedTools},
     window::SLOTS,
 };
 
 /// How long a reservation lives before `on_unsettled` decides: longer than Groq lets a request run.
 pub const RESERVATION_TTL_MS: u64 = 10 * 60 * 1000;
+/// How long after its expiry a reservation can still be settled: a gateway that was down over night catches up.
+pub const LATE_MS: u64 = 24 * 3600 * 1000;
+/// How long the store keeps a reservation that is never settled.
+pub const UNSETTLED_MS: u64 = RESERVATION_TTL_MS + LATE_MS;
+/// The same for the longest batch.
+pub const UNSETTLED_BATCH_MS: u64 = MAX_TTL_MS + LATE_MS;
 /// The slots of what expires with a reservation. One length for all, as counters are shared by reservations.
 const RESERVATION_SLOT_MS: u64 = RESERVATION_TTL_MS / SLOTS;
 /// Room for the limits of most requests, so that lists grow once.
@@ -51,6 +57,10 @@ pub struct Plan<'p> {
     pub work: Work,
     /// The tools it enables.
     pub tools: ReservedTools,
+    /// The Groq project whose key it goes out with, and whose cooldowns apply.
+    pub project: &'p Arc<str>,
+    /// Groq's service tier.
+    pub service_tier: ServiceTier,
     /// The size it was compiled for.
     pub size: Size,
     /// Of its input, what rates do not count beforehand.
@@ -104,7 +114,8 @@ pub fn compile<'p>(
         }
     };
     let until = who.ends_at().unwrap_or(prices_until).min(prices_until).min(policy.tools.until(now));
-    let mut plan = Plan::empty(who, model, rates, work, today, until);
+    let upstream = (policy.projects.name_of(&who.team.name), request.service_tier);
+    let mut plan = Plan::empty(who, model, rates, work, upstream, today, until);
     plan.tools = tools;
     plan.size = request.size;
     plan.unseen_input_tokens = request.unseen_input_tokens;
@@ -131,7 +142,8 @@ pub fn compile_unreserved<'p>(
     let model = policy.catalogue.model(&subject.model);
     let work = Work::new(subject.operation, subject.batch);
     let (model, rates, until) = price(model, &subject.model, subject.service_tier, work, now)?;
-    let mut plan = Plan::empty(who, model, rates, work, today, until);
+    let upstream = (policy.projects.name_of(&who.team.name), subject.service_tier);
+    let mut plan = Plan::empty(who, model, rates, work, upstream, today, until);
     plan.gather(policy, &subject.user, today);
     for (hold, line) in Arc::make_mut(&mut plan.holds).iter_mut().zip(&plan.lines) {
         hold.limit = super::MAX_AMOUNT;
@@ -146,6 +158,7 @@ impl<'p> Plan<'p> {
         model: &'p Model,
         rates: Rates,
         work: Work,
+        (project, service_tier): (&'p Arc<str>, ServiceTier),
         today: &Days,
         prices_until: Timestamp,
     ) -> Self {
@@ -155,6 +168,8 @@ impl<'p> Plan<'p> {
             rates,
             work,
             tools: ReservedTools::default(),
+            project,
+            service_tier,
             size: Size::default(),
             unseen_input_tokens: 0,
             max_output_tokens: 0,
@@ -206,6 +221,8 @@ impl<'p> Plan<'p> {
             Window::Sliding(span) => CounterKind::Window { slot_ms: span.length_ms() / SLOTS },
             Window::InFlight => CounterKind::Window { slot_ms: RESERVATION_SLOT_MS },
             Window::OpenBatches => CounterKind::Window { slot_ms: MAX_TTL_MS / SLOTS },
+            Window::Unsettled => CounterKind::Window { slot_ms: UNSETTLED_MS.div_ceil(SLOTS) },
+            Window::UnsettledBatches => CounterKind::Window { slot_ms: UNSETTLED_BATCH_MS.div_ceil(SLOTS) },
             Window::Calendar(period) => {
                 let period = today.of(period);
                 counter = counter.in_period(period.first_day);
@@ -219,11 +236,26 @@ impl<'p> Plan<'p> {
         Hold { counter, kind, limit: bound, kept: 0, expiring: 0 }
     }
 
+    /// Counts it, last, towards what may be reported without a reservation in a day.
+    pub fn count_unreserved(&mut self, today: &Days) {
+        let team: &'p Team = self.who.team;
+        let hold = self.want(&team.unreserved.daily, None, today);
+        self.holds = self.holds.iter().cloned().chain([hold]).collect();
+    }
+
+    /// Sets what it costs, after [`Plan::count_unreserved`].
+    pub fn cost_unreserved(&mut self, cost: NanoUsd) {
+        if let Some(hold) = Arc::make_mut(&mut self.holds).last_mut() {
+            hold.kept = cost.nanos();
+        }
+    }
+
     /// Whether the limit has anything to count of this work. Groq's rate limits do not count batches, which run on its own
-    /// schedule; they are held to budgets and to the number of them that is open.
+    /// schedule; they are held to budgets and to the number of them that is open or without a report.
     fn counts(&self, limit: &Limit) -> bool {
         if self.work.batch().is_some() {
-            return limit.quantity == Quantity::NanoUsd || limit.window == Window::OpenBatches;
+            let of_batches = matches!(limit.window, Window::OpenBatches | Window::UnsettledBatches);
+            return limit.quantity == Quantity::NanoUsd || of_batches;
         }
         let billing = self.work.billing();
         match limit.quantity {
@@ -231,6 +263,7 @@ impl<'p> Plan<'p> {
             Quantity::RequestsInFlight => limit.window == Window::InFlight,
             Quantity::Tokens => !matches!(billing, Billing::Audio | Billing::Characters),
             Quantity::AudioMilliseconds => billing == Billing::Audio,
+            Quantity::UnsettledRequests => limit.window == Window::Unsettled,
         }
     }
 
@@ -258,7 +291,7 @@ impl<'p> Plan<'p> {
         };
         for (hold, line) in Arc::make_mut(&mut self.holds).iter_mut().zip(&self.lines) {
             (hold.kept, hold.expiring) = match line.limit.quantity {
-                Quantity::Requests | Quantity::RequestsInFlight => (0, 1),
+                Quantity::Requests | Quantity::RequestsInFlight | Quantity::UnsettledRequests => (0, 1),
                 Quantity::Tokens => {
                     let seen = self.size.input_tokens.saturating_sub(self.unseen_input_tokens);
                     (0, seen.saturating_add(max_output_tokens))
@@ -363,6 +396,7 @@ pub const fn reason_of(limit: &Limit) -> Reason {
         (Quantity::Tokens, _) => Reason::TokenRateExceeded,
         (Quantity::AudioMilliseconds, _) => Reason::AudioRateExceeded,
         (Quantity::RequestsInFlight, _) => Reason::TooManyInFlight,
+        (Quantity::UnsettledRequests, _) => Reason::TooManyUnsettled,
         (Quantity::NanoUsd, Scope::Organization | Scope::OrganizationModel) => {
             Reason::OrganizationBudgetExhausted
         }

@@ -17,6 +17,7 @@
 //! | a body in a compression that cannot be read | 415 | `unsupported_content_encoding` | no |
 //! | a budget is exhausted | 402 | `insufficient_quota` | no |
 //! | a rate or concurrency limit | 429 | `rate_limit_exceeded` | where it passes within a minute |
+//! | too many requests that the gateway reported nothing of | 429 | `too_many_unsettled` | where it passes within a minute |
 //! | the store does not answer | 503 | `service_unavailable` | yes |
 //!
 //! A budget is 402 and not 429, as OpenAI has it: whole frameworks take 429 for «wait and try again», and no waiting of
@@ -194,6 +195,8 @@ fn class(violation: &Violation) -> Class {
             Retry::Never => answered(6, 413, "request_too_large", ""),
             Retry::After(_) => answered(8, 429, "rate_limit_exceeded", ""),
         },
+        // Nothing that the client does makes room: not the code of a rate, which tells it to go more slowly.
+        Reason::TooManyUnsettled => answered(8, 429, "too_many_unsettled", ""),
         Reason::StoreUnavailable => answered(9, 503, "service_unavailable", ""),
     }
 }
@@ -223,6 +226,7 @@ mod tests {
             reason,
             scope: None,
             limit_id: "teams.t.x".to_owned(),
+            project: String::new(),
             quantity: Measure::None,
             limit: 1,
             used: 1,
@@ -249,6 +253,7 @@ mod tests {
             (Reason::RequestRateExceeded, Retry::After(60_001), 429, "rate_limit_exceeded", false),
             (Reason::TokenRateExceeded, Retry::Never, 413, "request_too_large", false),
             (Reason::TooManyInFlight, Retry::After(606_000), 429, "rate_limit_exceeded", true),
+            (Reason::TooManyUnsettled, Retry::After(3_600_000), 429, "too_many_unsettled", false),
             (Reason::TeamBudgetExhausted, soon, 402, "insufficient_quota", false),
             (Reason::StoreUnavailable, soon, 503, "service_unavailable", false),
         ] {

@@ -11,6 +11,7 @@ mod json;
 mod long;
 mod multipart;
 pub mod rate_headers;
+pub mod refusal;
 pub mod request;
 pub mod rewrite;
 mod sse;

@@ -8,6 +8,7 @@
 //! refusal brings along what was asked for, as an [`OtherTeam`].
 
 mod refusal;
+pub(super) mod unreserved;
 
 use std::{
     convert::Infallible,

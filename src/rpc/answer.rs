@@ -24,6 +24,7 @@ const NANOS_PER_UNIT: i64 = 1_000_000_000;
 pub(super) fn decided(decided: Decided) -> AuthorizeResponse {
     let limits = decided.limits.into_iter().map(limit_status).collect();
     let policy_revision = decided.policy_revision.to_string();
+    let project = decided.project.to_string();
     match decided.outcome {
         Ok(grant) => {
             let (reservation_id, expire_time) = grant.reservation.unzip();
@@ -36,6 +37,7 @@ pub(super) fn decided(decided: Decided) -> AuthorizeResponse {
                 limits,
                 warnings: grant.warnings,
                 policy_revision,
+                project,
                 ..AuthorizeResponse::default()
             }
         }
@@ -45,6 +47,7 @@ pub(super) fn decided(decided: Decided) -> AuthorizeResponse {
             violations: violations.into_iter().map(violation).collect(),
             limits,
             policy_revision,
+            project,
             ..AuthorizeResponse::default()
         },
     }
@@ -59,6 +62,7 @@ pub(super) fn booked(booked: Booked) -> RecordUsageResponse {
         organization_spend: Some(spend(&booked.organization)),
         alerts: booked.alerts.into_iter().map(alert).collect(),
         reservation_id: booked.reservation.to_string(),
+        warnings: booked.warnings,
     }
 }
 
@@ -123,6 +127,7 @@ fn violation(violation: Violation) -> proto::Violation {
         retry_delay: retry_delay(violation.retry),
         retryable: violation.retry != Retry::Never,
         message: violation.message,
+        project: violation.project,
     }
 }
 
@@ -162,7 +167,7 @@ fn signed_money(nanos: i64) -> Money {
     }
 }
 
-fn duration(ms: u64) -> prost_types::Duration {
+pub(super) fn duration(ms: u64) -> prost_types::Duration {
     prost_types::Duration {
         seconds: int(ms / 1000),
         nanos: i32::try_from(ms % 1000).unwrap_or(0) * 1_000_000,
@@ -211,6 +216,7 @@ pub(super) const fn quantity(quantity: Quantity) -> proto::Quantity {
         Quantity::AudioMilliseconds => proto::Quantity::AudioMilliseconds,
         Quantity::NanoUsd => proto::Quantity::NanoUsd,
         Quantity::RequestsInFlight => proto::Quantity::RequestsInFlight,
+        Quantity::UnsettledRequests => proto::Quantity::UnsettledRequests,
     }
 }
 
@@ -237,5 +243,6 @@ const fn reason(reason: Reason) -> proto::Reason {
         Reason::ToolNotAllowed => proto::Reason::ToolNotAllowed,
         Reason::ToolNotPriced => proto::Reason::ToolNotPriced,
         Reason::BatchTooLarge => proto::Reason::BatchTooLarge,
+        Reason::TooManyUnsettled => proto::Reason::TooManyUnsettled,
     }
 }

@@ -17,6 +17,7 @@ mod policy_service;
 mod recorded;
 mod settling;
 mod status;
+mod upstream_service;
 
 pub use access::{Access, AccessLayer};
 pub use admin_service::AdminRpc;
@@ -27,6 +28,7 @@ pub use peer::Peer;
 pub use policy_service::PolicyRpc;
 pub use recorded::Recorder;
 pub use settling::Settling;
+pub use upstream_service::UpstreamRpc;
 
 #[allow(
     missing_docs,

@@ -13,6 +13,7 @@ use super::{
     status,
 };
 use crate::{
+    audit::Audit,
     authorizer::{Authorizer, Failure},
     domain::{
         access::{Permission, Scope},
@@ -24,18 +25,22 @@ use crate::{
     upstream::UpstreamKeys,
 };
 
+/// The RPC that may be refused for reporting too much.
+const RECORD_USAGE: &str = "/tollgate.v1.PolicyService/RecordUsage";
+
 /// Serves `PolicyService` through an authorizer.
 #[derive(Clone, Debug)]
 pub struct PolicyRpc<S> {
     authorizer: Authorizer<S>,
     upstream: Arc<UpstreamKeys>,
+    audit: Audit,
 }
 
 impl<S> PolicyRpc<S> {
-    /// Serves through `authorizer`; `upstream` is told of a key that Groq refuses.
+    /// Serves through `authorizer`; `upstream` is told of a key that Groq refuses, and `audit` of reports past their bounds.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>) -> Self {
-        Self { authorizer, upstream }
+    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, audit: Audit) -> Self {
+        Self { authorizer, upstream, audit }
     }
 }
 
@@ -97,16 +102,27 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         &self,
         request: Request<RecordUsageRequest>,
     ) -> Result<Response<RecordUsageResponse>, Status> {
-        let scope = access::scope(request.extensions(), Permission::Record)?;
+        let (_, extensions, request) = request.into_parts();
+        let scope = access::scope(&extensions, Permission::Record)?;
         let parse::Report { subject, usage, outcome, upstream_delay_ms, refused_key } =
-            parse::record_usage(request.into_inner())?;
+            parse::record_usage(request)?;
         let booked = match subject {
             parse::Subject::Reservation(id) => {
                 self.authorizer.settle(id, usage, outcome, upstream_delay_ms, &scope).await
             }
             parse::Subject::Unreserved(subject) => {
                 self.caller_within(&scope, &subject.caller, Permission::Record)?;
-                self.authorizer.settle_unreserved(&subject, usage, outcome, upstream_delay_ms).await
+                let bounds = access::unreserved::bounds(&extensions);
+                let booked =
+                    self.authorizer.settle_unreserved(&subject, usage, outcome, upstream_delay_ms, bounds);
+                let booked = booked.await;
+                if let Err(Failure::UnreservedBound(_)) = &booked {
+                    let policy = self.authorizer.policy();
+                    let who = Who::named(&policy, &subject.caller).ok();
+                    let team = who.as_ref().map(|who| &*who.team.name);
+                    access::unreserved::record_refused(&self.audit, &extensions, RECORD_USAGE, team);
+                }
+                booked
             }
         };
         let booked = booked.map_err(|failure| match failure {

@@ -108,10 +108,31 @@ pub(super) fn failure(failure: &Failure) -> Status {
         Failure::NotPriced(_) => {
             Status::with_error_details(Code::FailedPrecondition, message, info("MODEL_NOT_PRICED"))
         }
+        Failure::UnreservedBound(_) => {
+            let info = info(access::unreserved::UNRESERVED_BOUND_EXCEEDED);
+            Status::with_error_details(Code::FailedPrecondition, message, info)
+        }
         Failure::UnknownTool(_) => {
             Status::with_error_details(Code::FailedPrecondition, message, info("TOOL_NOT_PRICED"))
         }
     }
+}
+
+/// The status where no such cooldown is in force.
+pub(super) fn unknown_cooldown(project: &str, model: &str) -> Status {
+    let message = format!("no cooldown of `{model}` is in force in the project `{project}`");
+    let mut details = ErrorDetails::new();
+    details.set_error_info("UNKNOWN_COOLDOWN", DOMAIN, HashMap::new());
+    details.set_resource_info("tollgate.v1.Cooldown", format!("{project}/{model}"), "", "");
+    Status::with_error_details(Code::NotFound, message, details)
+}
+
+/// The status for a `page_token` that is of no answer to the same request.
+pub(super) fn page_token_invalid() -> Status {
+    let description = "not the `next_page_token` of an earlier answer to this request";
+    let mut details = ErrorDetails::with_bad_request_violation("page_token", description);
+    details.set_error_info("PAGE_TOKEN_INVALID", DOMAIN, HashMap::new());
+    Status::with_error_details(Code::InvalidArgument, format!("`page_token`: {description}"), details)
 }
 
 /// The status where nothing was paused or resumed.

@@ -41,14 +41,14 @@ use crate::{
     authorizer::{Authorizer, Shared},
     rpc::{
         AccessLayer, AdminRpc, Asking, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Recorder,
-        Settling,
+        Settling, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
         },
         proto::{
             admin_service_server::AdminServiceServer, key_service_server::KeyServiceServer,
-            policy_service_server::PolicyServiceServer,
+            policy_service_server::PolicyServiceServer, upstream_service_server::UpstreamServiceServer,
         },
     },
     store::{Store, clock::Clock},
@@ -278,8 +278,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         tokio::spawn(async move { shared.follow_registry(&store, stop).await })
     });
     shared.registry_asked().await;
-    let policy = PolicyServiceServer::new(PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream)))
-        .max_decoding_message_size(MAX_REQUEST_BYTES);
+    let policy = PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream), access.audit.clone());
+    let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_REQUEST_BYTES);
     let keys = KeyServiceServer::new(KeyRpc::new(authorizer.clone(), recorder.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let check = AuthorizationServer::new(CheckRpc::new(
@@ -296,6 +296,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         access.audit.clone(),
     ))
     .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let cooldowns = UpstreamServiceServer::new(UpstreamRpc::new(authorizer.clone(), recorder.clone()))
+        .max_decoding_message_size(MAX_REQUEST_BYTES);
     let admin = AdminServiceServer::new(AdminRpc::new(authorizer, upstream, recorder))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
     let mut router = tonic::transport::Server::builder()
@@ -309,6 +311,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .add_service(check)
         .add_service(process)
         .add_service(admin)
+        .add_service(cooldowns)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection() {
         Ok((v1, v1alpha)) => router = router.add_service(v1).add_service(v1alpha),

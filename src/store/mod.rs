@@ -6,6 +6,7 @@
 //! [`crate::domain::counter`] and are held to the same behaviour by one conformance suite and a differential test.
 
 pub mod clock;
+mod cooldown;
 pub mod embedded;
 pub mod redis;
 mod registry;
@@ -13,6 +14,7 @@ mod registry;
 use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
+pub use cooldown::{Cooldown, CooldownChange};
 pub use registry::{
     MAX_REGISTRY_VALUE, MAX_USES, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
     SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
@@ -176,8 +178,8 @@ pub struct Settle {
     pub actual: Vec<u64>,
     /// Lines to add to the spend report.
     pub lines: Vec<(SpendKey, SpendAmounts)>,
-    /// A gate to close for so many milliseconds; one that is closed for longer stays so.
-    pub close: Option<(CounterKey, u64)>,
+    /// A gate to close, or to open again.
+    pub cooldown: Option<(CounterKey, CooldownChange)>,
     /// How long the settled reservation is kept, so that a repeat is recognised, in milliseconds.
     pub keep_ms: u64,
     /// Kept with the settlement for the caller; opaque to the store. At most [`MAX_NOTE`] bytes.
@@ -308,6 +310,15 @@ pub trait Store: Send + Sync + 'static {
         &self,
         keys: Vec<(CounterKey, crate::domain::counter::CounterKind)>,
     ) -> impl Future<Output = Result<Vec<CounterState>, StoreError>> + Send;
+
+    /// The gates that are closed, in order of their names.
+    fn cooldowns(&self) -> impl Future<Output = Result<Vec<(CounterKey, Cooldown)>, StoreError>> + Send;
+
+    /// Opens gates, at most [`MAX_GATES`]; those that were closed, as they were. Durable before it answers.
+    fn lift_cooldowns(
+        &self,
+        gates: Vec<CounterKey>,
+    ) -> impl Future<Output = Result<Vec<(CounterKey, Cooldown)>, StoreError>> + Send;
 
     /// The teams with lines in `month` (as `202611`), in order; without the organization's own.
     fn spenders(&self, month: u32) -> impl Future<Output = Result<Vec<Arc<str>>, StoreError>> + Send;

@@ -4,6 +4,7 @@
 //! share it. All state is the server's, so any number of stores in any number of processes decide as one.
 
 mod calls;
+mod cooldowns;
 mod keys;
 mod link;
 mod record;
@@ -34,8 +35,8 @@ use self::{
     wire::{Numbers, Reader},
 };
 use super::{
-    Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse,
-    SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, clock::Clock,
+    Cooldown, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision,
+    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, clock::Clock,
 };
 use crate::domain::{
     Timestamp,
@@ -216,6 +217,17 @@ impl Store for RedisStore {
 
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
         self.0.counters(&keys).await
+    }
+
+    async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        self.0.cooldowns().await
+    }
+
+    async fn lift_cooldowns(
+        &self,
+        gates: Vec<CounterKey>,
+    ) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        self.0.lift_cooldowns(&gates).await
     }
 
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {

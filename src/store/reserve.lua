@@ -3,7 +3,7 @@
 -- Mirrors domain/counter.rs (check, take) and domain/window.rs exactly; all numbers are integers below 2^53.
 --
 -- KEYS 1 counters   hash: counter -> window (24 bytes: head slot, current, total) or
---                   budget (48 bytes: the same, then base, settled, open); "!gate/<name>" -> until (8 bytes).
+--                   budget (48 bytes: the same, then base, settled, open); "!gate/<name>" -> until, and what settle.lua needs.
 --                   Every number is a little-endian double.
 --      2 history    hash: counter -> slot_ms, then the amounts of the slots before head, newest first, at most 60;
 --                   what is missing at the end is zero. Touched only when time enters a new slot.

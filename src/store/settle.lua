@@ -1,13 +1,17 @@
 #!lua
--- Replaces the holds of a reservation by what was really used, exactly once; adds lines to the spend report; may close a gate.
+-- Replaces the holds of a reservation by what was really used, exactly once; adds lines to the spend report; may close
+-- a gate or open it, as store/cooldown.rs (after) does.
 -- Mirrors domain/counter.rs (can_settle, settle) and domain/window.rs exactly. Everything is computed before the first write.
 --
 -- KEYS 1 counters, 2 history, 3 record: as in reserve.lua; then for each line of the report
---      its spend hash (line -> 8 doubles) and the set of teams of its month
--- ARGV 1 numbers    now (negative: ask TIME), keep, holds, gates (0 or 1), close_ms, lines;
+--      its spend hash (line -> 8 doubles) and the set of teams of its month; then, with a gate, cooldowns:
+--      hash: field of a gate -> start, end, refused, requested (doubles), reporter. What the decision needs stands in the
+--      counters as well, as end and refused.
+-- ARGV 1 numbers    now (negative: ask TIME), keep, holds, gates (0 or 1), close_ms (negative: open it), lines;
 --                   then for each hold slot_ms (negative: a budget), kept, expiring, actual; then 8 amounts for each line
 --      2 the struct format of ARGV 1       3 keep as the settled record's time to live in ms     4 the settlement's note
---      5… the field of each hold's counter, then of the gate, then of each line, then each line's team (empty: not listed)
+--      5… the field of each hold's counter, then of the gate, then of each line, then each line's team (empty: not listed),
+--      then, with a gate, requested as a packed double and the reporter
 -- The settled record: 1, reserved_at, expires_at, gone_at, settled_at, holds, length of the note; the note;
 --      for each hold settled_before, used, settled, open; the opaque bytes that reserve.lua was given
 -- Reply, packed doubles:
@@ -25,7 +29,7 @@ if #keys < 3 or #argv < 4 then return redis.error_reply('ERR settle: at least 3 
 local call, pack, read = redis.call, struct.pack, struct.unpack
 local arg = {read(argv[2], argv[1])}
 local n, gates, lines = arg[3], arg[4], arg[6]
-if #argv ~= 4 + n + gates + 2 * lines or #arg ~= 7 + 4 * n + 8 * lines or #keys ~= 3 + 2 * lines then
+if #argv ~= 4 + n + 2 * (gates + lines) or #arg ~= 7 + 4 * n + 8 * lines or #keys ~= 3 + 2 * lines + gates then
   return redis.error_reply('ERR settle: the arguments do not match the counts')
 end
 
@@ -142,10 +146,26 @@ for i = 1, n do
   end
   around[4 * i - 2], around[4 * i - 1], around[4 * i] = x.base + x.total, x.settled, x.open
 end
+local particulars, lifted
 if gates == 1 then
-  local v = value[n + 1]
-  out[2 * n + 1] = argv[5 + n]
-  out[2 * n + 2] = pack('<d', math.max(v and read('<d', v) or 0, now + arg[5]))
+  local v, close_ms = value[n + 1], arg[5]
+  local ends, refused = 0, 0
+  if v and #v >= 16 then ends, refused = read('<dd', v) end
+  if close_ms < 0 then
+    lifted = now < ends and reserved_at >= refused
+  else
+    local before = now < ends and call('HGET', keys[#keys], argv[5 + n])
+    local start, rest = now, argv[#argv]
+    if now < ends then refused = math.max(refused, reserved_at) else refused = reserved_at end
+    if before then
+      start = read('<d', before)
+      if ends > now + close_ms then rest = before:sub(25) end
+    end
+    ends = math.max(now < ends and ends or 0, now + close_ms)
+    particulars = pack('<ddd', start, ends, refused) .. rest
+    out[2 * n + 1] = argv[5 + n]
+    out[2 * n + 2] = pack('<dd', ends, refused)
+  end
 end
 local settled = pack('<ddddddd', 1, reserved_at, expires_at, now + arg[2], now, n, #argv[4]) .. argv[4]
   .. pack('<' .. ('d'):rep(4 * n), unpack(around)) .. record:sub(33)
@@ -158,6 +178,14 @@ if #fields > 0 then
   call('HSET', keys[2], unpack(history))
 end
 if #out > 0 then call('HSET', keys[1], unpack(out)) end
+if lifted then
+  call('HDEL', keys[1], argv[5 + n])
+  call('HDEL', keys[#keys], argv[5 + n])
+elseif particulars then
+  call('HSET', keys[#keys], argv[5 + n], particulars)
+  -- A day after the last of them is over nothing asks for them, whatever the clock did meanwhile.
+  call('PEXPIRE', keys[#keys], math.max(call('PTTL', keys[#keys]), arg[5] + 86400000))
+end
 for l = 1, lines do
   local key, index, team = keys[2 + 2 * l], keys[3 + 2 * l], argv[4 + n + gates + lines + l]
   call('HSET', key, argv[4 + n + gates + l], sums[l])

@@ -9,8 +9,8 @@ use tollgate::{
         counter::{CounterKey, CounterKind, CounterState, Hold},
     },
     store::{
-        MAX_GATES, MAX_HOLDS, MAX_NOTE, Record, Refusal, ReservationId, Reserve, Reserved, Settle,
-        SettleOutcome, Settled, SpendAmounts, SpendKey, Store, StoreError,
+        Cooldown, CooldownChange, MAX_GATES, MAX_HOLDS, MAX_NOTE, Record, Refusal, ReservationId, Reserve,
+        Reserved, Settle, SettleOutcome, Settled, SpendAmounts, SpendKey, Store, StoreError,
     },
 };
 
@@ -72,6 +72,9 @@ behaviours! {
     requests_in_flight_go_back_to_zero
     gates_close_until_an_instant
     a_gate_is_never_closed_for_less_long
+    a_closed_gate_tells_since_when_and_by_whom
+    only_what_is_no_older_than_the_refusal_opens_a_gate
+    an_order_opens_gates
     amounts_reach_the_largest_and_no_further
     a_settlement_past_the_largest_amount_changes_nothing
     spend_lines_past_the_largest_amount_change_nothing
@@ -157,7 +160,7 @@ async fn settling<S: Store>(f: &Fixture<S>, number: u128, actual: &[u64]) -> Set
         record: record(f, number).await,
         actual: actual.to_vec(),
         lines: Vec::new(),
-        close: None,
+        cooldown: None,
         keep_ms: KEEP,
         note: Bytes::from_static(b"receipt"),
     }
@@ -176,6 +179,11 @@ async fn settled<S: Store>(f: &Fixture<S>, number: u128, actual: &[u64]) -> Vec<
 
 async fn state<S: Store>(f: &Fixture<S>, hold: &Hold) -> CounterState {
     f.store.counters(vec![(hold.counter.clone(), hold.kind)]).await.unwrap()[0]
+}
+
+/// Closes a gate for so long, on the word of a reporter who asked for seven times as long.
+fn open(length_ms: u64) -> CooldownChange {
+    CooldownChange::Open { length_ms, requested_ms: 7 * length_ms, reporter: "reporter".into() }
 }
 
 fn counted(used: u64, settled: u64, open: u64) -> CounterState {
@@ -248,7 +256,7 @@ async fn a_repeat_comes_before_every_other_check<S: Store>(f: &Fixture<S>) {
     f.at(SLOT);
     granted(f, ask(2, vec![rate("z", 5, 5)])).await;
     let mut close = settling(f, 2, &[0]).await;
-    close.close = Some((CounterKey::new("gate"), WINDOW));
+    close.cooldown = Some((CounterKey::new("gate"), open(WINDOW)));
     f.store.settle(close).await.unwrap();
     let nowhere = Reserve {
         fingerprint: 8,
@@ -352,7 +360,7 @@ async fn what_was_never_reserved_cannot_be_settled<S: Store>(f: &Fixture<S>) {
     let mut settle = settling(f, 1, &[0]).await;
     settle.id = id(2);
     settle.lines = vec![line("team", 5)];
-    settle.close = Some((CounterKey::new("gate"), WINDOW));
+    settle.cooldown = Some((CounterKey::new("gate"), open(WINDOW)));
     assert_eq!(f.store.settle(settle).await.unwrap(), SettleOutcome::NotFound);
     assert_eq!(state(f, &rate("a", 5, 0)).await.used, 5);
     assert_eq!(f.store.spend(202_611, "team".into()).await.unwrap(), []);
@@ -373,7 +381,7 @@ async fn only_the_first_settlement_counts<S: Store>(f: &Fixture<S>) {
     let other = Settle {
         actual: vec![90, 90],
         lines: vec![line("team", 90), line("other", 90)],
-        close: Some((CounterKey::new("gate"), WINDOW)),
+        cooldown: Some((CounterKey::new("gate"), open(WINDOW))),
         note: Bytes::from_static(b"other"),
         ..first
     };
@@ -560,8 +568,104 @@ async fn requests_in_flight_go_back_to_zero<S: Store>(f: &Fixture<S>) {
 async fn close<S: Store>(f: &Fixture<S>, number: u128, gate: &str, ms: u64) {
     granted(f, ask(number, vec![rate("closer", 1000, 1)])).await;
     let mut settle = settling(f, number, &[1]).await;
-    settle.close = Some((CounterKey::new(gate), ms));
+    settle.cooldown = Some((CounterKey::new(gate), open(ms)));
     assert!(matches!(f.store.settle(settle).await.unwrap(), SettleOutcome::Settled(_)));
+}
+
+/// Settles a reservation of its own, made now, and changes a gate with that.
+async fn change<S: Store>(f: &Fixture<S>, number: u128, gate: &str, change: CooldownChange) {
+    granted(f, ask(number, vec![rate("closer", 1000, 1)])).await;
+    let mut settle = settling(f, number, &[1]).await;
+    settle.cooldown = Some((CounterKey::new(gate), change));
+    f.store.settle(settle).await.unwrap();
+}
+
+async fn a_closed_gate_tells_since_when_and_by_whom<S: Store>(f: &Fixture<S>) {
+    let by = |reporter: &str, length_ms| CooldownChange::Open {
+        length_ms,
+        requested_ms: 10 * length_ms,
+        reporter: reporter.into(),
+    };
+    let one = |start, end, refused, requested_ms, reporter: &str| Cooldown {
+        start: START.plus(start),
+        end: START.plus(end),
+        refused: START.plus(refused),
+        requested_ms,
+        reporter: reporter.into(),
+    };
+    let listed = async || {
+        let closed = f.store.cooldowns().await.unwrap();
+        closed.into_iter().map(|(gate, cooldown)| (gate.to_string(), cooldown)).collect::<Vec<_>>()
+    };
+    assert_eq!(listed().await, []);
+    change(f, 1, "b", by("ü", 5_000)).await;
+    change(f, 2, "a", by("", 1_000)).await;
+    let first = ("b".to_owned(), one(0, 5_000, 0, 50_000, "ü"));
+    assert_eq!(listed().await, [("a".to_owned(), one(0, 1_000, 0, 10_000, "")), first]);
+    f.at(1_000);
+    // The longer one stays, and with it who asked for it; since when stays in any case.
+    change(f, 3, "b", by("second", 3_000)).await;
+    assert_eq!(listed().await, [("b".to_owned(), one(0, 5_000, 1_000, 50_000, "ü"))]);
+    change(f, 4, "b", by("third", 4_001)).await;
+    assert_eq!(listed().await, [("b".to_owned(), one(0, 5_001, 1_000, 40_010, "third"))]);
+    f.at(5_001);
+    assert_eq!(listed().await, []);
+    change(f, 5, "b", by("fourth", 1)).await;
+    assert_eq!(listed().await, [("b".to_owned(), one(5_001, 5_002, 5_001, 10, "fourth"))]);
+}
+
+async fn only_what_is_no_older_than_the_refusal_opens_a_gate<S: Store>(f: &Fixture<S>) {
+    let asking = || Reserve { gates: vec![CounterKey::new("gate")], ..ask(9, vec![]) };
+    let lift = async |number, gate: &str| {
+        let mut settle = settling(f, number, &[1]).await;
+        settle.cooldown = Some((CounterKey::new(gate), CooldownChange::Lift));
+        f.store.settle(settle).await.unwrap();
+    };
+    for number in 1..=2 {
+        granted(f, ask(number, vec![rate("a", 1000, 1)])).await;
+    }
+    f.at(10);
+    close(f, 3, "gate", WINDOW).await;
+    granted(f, ask(4, vec![rate("a", 1000, 1)])).await;
+    f.at(11);
+    lift(1, "gate").await;
+    assert_eq!(refused(f, asking()).await.1, [(0, START.plus(10 + WINDOW))]);
+    lift(4, "other").await;
+    assert_eq!(refused(f, asking()).await.1, [(0, START.plus(10 + WINDOW))]);
+    close(f, 5, "gate", 1).await;
+    f.at(12);
+    granted(f, ask(6, vec![rate("a", 1000, 1)])).await;
+    granted(f, ask(7, vec![rate("a", 1000, 1)])).await;
+    // The refusal renewed meanwhile is of a later request.
+    lift(2, "gate").await;
+    assert_eq!(refused(f, asking()).await.1, [(0, START.plus(10 + WINDOW))]);
+    lift(6, "gate").await;
+    assert_eq!(f.store.cooldowns().await.unwrap(), []);
+    granted(f, asking()).await;
+    // Of an open gate there is nothing to lift.
+    lift(7, "gate").await;
+    granted(f, Reserve { id: id(10), ..asking() }).await;
+}
+
+async fn an_order_opens_gates<S: Store>(f: &Fixture<S>) {
+    let gate = |name: &str| CounterKey::new(name);
+    let asking = |number| Reserve { gates: vec![gate("a"), gate("b")], ..ask(number, vec![]) };
+    close(f, 1, "a", 1_000).await;
+    close(f, 2, "b", 2_000).await;
+    close(f, 3, "c", 3_000).await;
+    let names = |lifted: Vec<(CounterKey, Cooldown)>| {
+        lifted.into_iter().map(|(gate, cooldown)| (gate.to_string(), cooldown.end)).collect::<Vec<_>>()
+    };
+    let lifted = f.store.lift_cooldowns(vec![gate("b"), gate("none"), gate("a")]).await.unwrap();
+    assert_eq!(names(lifted), [("b".to_owned(), START.plus(2_000)), ("a".to_owned(), START.plus(1_000))]);
+    granted(f, asking(8)).await;
+    assert_eq!(f.store.lift_cooldowns(vec![gate("a"), gate("b")]).await.unwrap(), []);
+    assert_eq!(names(f.store.cooldowns().await.unwrap()), [("c".to_owned(), START.plus(3_000))]);
+    f.at(3_000);
+    assert_eq!(f.store.lift_cooldowns(vec![gate("c")]).await.unwrap(), []);
+    // What was lifted can be closed again.
+    close(f, 4, "a", 1_000).await;
+    assert_eq!(refused(f, asking(9)).await.1, [(0, START.plus(4_000))]);
 }
 
 async fn gates_close_until_an_instant<S: Store>(f: &Fixture<S>) {
@@ -625,7 +729,7 @@ async fn a_settlement_past_the_largest_amount_changes_nothing<S: Store>(f: &Fixt
     for actual in [[1, 6, 0], [1, 0, 6], [1, u64::MAX, 0], [1, 0, u64::MAX], [MAX_AMOUNT + 1, 0, 0]] {
         let mut settle = settling(f, 2, &actual).await;
         settle.lines = vec![line("team", 1)];
-        settle.close = Some((CounterKey::new("gate"), WINDOW));
+        settle.cooldown = Some((CounterKey::new("gate"), open(WINDOW)));
         assert_eq!(f.store.settle(settle).await, Err(StoreError::Overflow), "{actual:?}");
     }
     assert_eq!(record(f, 2).await.settlement, None);
@@ -750,7 +854,7 @@ async fn names_may_hold_anything<S: Store>(f: &Fixture<S>) {
         };
         let amounts = SpendAmounts { cost_nanos: amount, ..SpendAmounts::default() };
         settle.lines = vec![(key(name, name, name), amounts), (key("", name, ""), amounts)];
-        settle.close = Some((CounterKey::new(format!("gate/{name}")), amount * WINDOW));
+        settle.cooldown = Some((CounterKey::new(format!("gate/{name}")), open(amount * WINDOW)));
         assert!(matches!(f.store.settle(settle).await.unwrap(), SettleOutcome::Settled(_)));
     }
     for (number, name) in names.iter().enumerate() {
@@ -996,7 +1100,7 @@ async fn organizations_do_not_see_each_other() {
     granted(&one, request.clone()).await;
     let mut settle = settling(&one, 1, &[5, 5]).await;
     settle.lines = vec![line("team", 5)];
-    settle.close = Some((CounterKey::new("gate"), WINDOW));
+    settle.cooldown = Some((CounterKey::new("gate"), open(WINDOW)));
     one.store.settle(settle.clone()).await.unwrap();
     assert_eq!(other.store.find(id(1)).await.unwrap(), None);
     assert_eq!(other.store.settle(settle).await.unwrap(), SettleOutcome::NotFound);

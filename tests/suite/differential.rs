@@ -14,9 +14,9 @@ use tollgate::{
         keys::SecretId,
     },
     store::{
-        Record, RegistryRecord, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse,
-        SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, USE_SLOT_MS,
-        USE_SLOTS_KEPT, clock::ManualClock,
+        Cooldown, CooldownChange, Record, RegistryRecord, RegistryWritten, ReservationId, Reserve, Reserved,
+        Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError,
+        USE_SLOT_MS, USE_SLOTS_KEPT, clock::ManualClock,
     },
 };
 
@@ -56,11 +56,14 @@ enum Operation {
         id: u128,
         actual: Vec<u64>,
         lines: Vec<(usize, u32, u64)>,
-        close: Option<(usize, u64)>,
+        /// Which gate is closed for how long, or lifted.
+        close: Option<(usize, Option<u64>)>,
         keep_ms: u64,
     },
     Find(u128),
     Counters,
+    Cooldowns,
+    Lift(usize),
     Spend {
         month: u32,
         team: usize,
@@ -163,7 +166,13 @@ fn ask() -> impl Strategy<Value = Ask> {
 
 fn operation() -> impl Strategy<Value = Operation> {
     let lines = prop::collection::vec((0..TEAMS.len(), 202_610..=202_612_u32, amount()), 0..3);
-    let close = prop::option::weighted(0.2, (0..GATES, prop_oneof![0..=3_000_u64, Just(86_400_000)]));
+    let close = prop::option::weighted(
+        0.2,
+        (
+            0..GATES,
+            prop_oneof![3 => (0..=3_000_u64).prop_map(Some), 1 => Just(Some(86_400_000)), 2 => Just(None)],
+        ),
+    );
     let keep = prop_oneof![1 => Just(0_u64), 1 => 1..=100_u64, 4 => Just(600_000)];
     let actual = prop_oneof![20 => amount(), 1 => MAX_AMOUNT - 12..=MAX_AMOUNT];
     let settle = (0..IDS + 1, prop::collection::vec(actual, 5), lines, close, keep).prop_map(
@@ -186,6 +195,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => settle,
         1 => (0..IDS).prop_map(Operation::Find),
         2 => Just(Operation::Counters),
+        1 => Just(Operation::Cooldowns),
+        1 => (0..GATES).prop_map(Operation::Lift),
         1 => (202_610..=202_612_u32, 0..TEAMS.len()).prop_map(|(month, team)| Operation::Spend { month, team }),
         1 => (202_610..=202_612_u32).prop_map(Operation::Spenders),
         2 => (0..3_u8, 0..6_u64, 0..3_u8).prop_map(|(name, expected, value)| Operation::Write(name, expected, value)),
@@ -203,6 +214,7 @@ enum Answer {
     Settled(Option<Record>, Result<SettleOutcome, StoreError>),
     Found(Result<Option<Record>, StoreError>),
     Counters(Result<Vec<tollgate::domain::counter::CounterState>, StoreError>),
+    Cooldowns(Result<Vec<(CounterKey, Cooldown)>, StoreError>),
     Spend(Result<Vec<(SpendKey, SpendAmounts)>, StoreError>),
     Spenders(Result<Vec<Arc<str>>, StoreError>),
     Written(Result<RegistryWritten, StoreError>),
@@ -227,7 +239,7 @@ async fn apply<S: Store>(store: &S, operation: &Operation, now: Timestamp) -> An
                 record: known,
                 actual: actual.into_iter().chain([1; 5]).take(holds).collect(),
                 lines,
-                close: close.map(|(index, ms)| (gate(index), ms)),
+                cooldown: close.map(|(index, ms)| (gate(index), ms.map_or(CooldownChange::Lift, open))),
                 keep_ms,
                 note: Bytes::from_static(b"settled"),
             };
@@ -235,6 +247,8 @@ async fn apply<S: Store>(store: &S, operation: &Operation, now: Timestamp) -> An
         }
         Operation::Find(id) => Answer::Found(store.find(ReservationId(id.to_be_bytes())).await),
         Operation::Counters => Answer::Counters(store.counters((0..COUNTERS).map(counter).collect()).await),
+        Operation::Cooldowns => Answer::Cooldowns(store.cooldowns().await),
+        Operation::Lift(index) => Answer::Cooldowns(store.lift_cooldowns(vec![gate(index)]).await),
         Operation::Spend { month, team } => Answer::Spend(store.spend(month, TEAMS[team].into()).await),
         Operation::Spenders(month) => Answer::Spenders(store.spenders(month).await),
         Operation::Write(name, expected, value) => {
@@ -294,6 +308,10 @@ fn nothing() -> Record {
         note: Bytes::new(),
         settlement: None,
     }
+}
+
+fn open(length_ms: u64) -> CooldownChange {
+    CooldownChange::Open { length_ms, requested_ms: length_ms / 2, reporter: TEAMS[1].into() }
 }
 
 fn line(team: usize, month: u32, amount: u64) -> (SpendKey, SpendAmounts) {

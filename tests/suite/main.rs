@@ -14,6 +14,7 @@ mod clients;
 mod concurrency;
 mod conformance;
 mod conformance_registry;
+mod cooldowns;
 mod crash;
 mod decisions;
 mod differential;

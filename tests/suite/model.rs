@@ -15,9 +15,10 @@ use tollgate::{
         window::SLOTS,
     },
     store::{
-        MAX_REGISTRY_VALUE, Record, Refusal, RegistryChanges, RegistryRecord, RegistryWritten, ReservationId,
-        Reserve, Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, Settled, Settlement,
-        SpendAmounts, SpendKey, Store, StoreError, USE_SLOTS_KEPT, clock::ManualClock,
+        Cooldown, CooldownChange, MAX_REGISTRY_VALUE, Record, Refusal, RegistryChanges, RegistryRecord,
+        RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Settle,
+        SettleOutcome, Settled, Settlement, SpendAmounts, SpendKey, Store, StoreError, USE_SLOTS_KEPT,
+        clock::ManualClock,
     },
 };
 
@@ -31,7 +32,7 @@ pub(crate) struct Model {
 struct State {
     counters: HashMap<CounterKey, Log>,
     records: HashMap<ReservationId, (Record, Timestamp)>,
-    gates: HashMap<CounterKey, Timestamp>,
+    gates: HashMap<CounterKey, Cooldown>,
     lines: BTreeMap<SpendKey, SpendAmounts>,
     /// Each write of the registry.
     writes: Vec<(Arc<str>, Bytes)>,
@@ -116,6 +117,10 @@ impl State {
         self.records.get(&id).filter(|(_, gone_at)| now < *gone_at).map(|(record, _)| record)
     }
 
+    fn closed(&self, gate: &CounterKey, now: Timestamp) -> Option<&Cooldown> {
+        self.gates.get(gate).filter(|cooldown| now < cooldown.end)
+    }
+
     fn counter(&self, key: &CounterKey) -> Log {
         self.counters.get(key).cloned().unwrap_or_default()
     }
@@ -141,9 +146,7 @@ impl State {
             .collect();
         let gates = reserve.gates.iter().enumerate();
         let closed: Vec<(usize, Timestamp)> = gates
-            .filter_map(|(index, gate)| {
-                self.gates.get(gate).filter(|until| now < **until).map(|until| (index, *until))
-            })
+            .filter_map(|(index, gate)| self.closed(gate, now).map(|cooldown| (index, cooldown.end)))
             .collect();
         if !refusals.is_empty() || !closed.is_empty() {
             return Reserved::Refused { now, used, refusals, closed };
@@ -197,9 +200,25 @@ impl State {
             log.settle(now, record.reserved_at, hold, *actual);
             counters.push(Settled { settled_before, after: log.state(now, hold.kind) });
         }
-        if let Some((gate, ms)) = settle.close {
-            let until = self.gates.entry(gate).or_default();
-            *until = now.plus(ms).max(*until);
+        match settle.cooldown {
+            Some((gate, CooldownChange::Open { length_ms, requested_ms, reporter })) => {
+                let (start, end, refused) = (now, now.plus(length_ms), record.reserved_at);
+                let mut cooldown = Cooldown { start, end, refused, requested_ms, reporter };
+                if let Some(before) = self.closed(&gate, now) {
+                    if end < before.end {
+                        cooldown = before.clone();
+                    }
+                    cooldown.start = before.start;
+                    cooldown.refused = before.refused.max(refused);
+                }
+                self.gates.insert(gate, cooldown);
+            }
+            Some((gate, CooldownChange::Lift))
+                if self.closed(&gate, now).is_some_and(|before| before.refused <= record.reserved_at) =>
+            {
+                self.gates.remove(&gate);
+            }
+            Some((_, CooldownChange::Lift)) | None => {}
         }
         let settlement = Settlement { settled_at: now, counters, note: settle.note };
         let kept = Record { settlement: Some(settlement.clone()), ..record };
@@ -242,6 +261,29 @@ impl Store for Model {
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
         let (state, now) = (self.state.lock().unwrap(), self.now());
         Ok(keys.iter().map(|(key, kind)| state.counter(key).state(now, *kind)).collect())
+    }
+
+    async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        let (state, now) = (self.state.lock().unwrap(), self.now());
+        let closed =
+            state.gates.keys().filter_map(|gate| Some((gate.clone(), state.closed(gate, now)?.clone())));
+        let mut closed: Vec<_> = closed.collect();
+        closed.sort_by_key(|(gate, _)| gate.to_string());
+        Ok(closed)
+    }
+
+    async fn lift_cooldowns(
+        &self,
+        gates: Vec<CounterKey>,
+    ) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        let (mut state, now) = (self.state.lock().unwrap(), self.now());
+        let mut lifted = Vec::new();
+        for gate in gates {
+            if state.closed(&gate, now).is_some() {
+                lifted.extend(state.gates.remove_entry(&gate));
+            }
+        }
+        Ok(lifted)
     }
 
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {

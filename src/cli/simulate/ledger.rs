@@ -249,6 +249,7 @@ const fn counts(quantity: Quantity, operation: Operation) -> bool {
         Quantity::Requests | Quantity::NanoUsd | Quantity::RequestsInFlight => true,
         Quantity::Tokens => !matches!(billing, Billing::Audio | Billing::Characters),
         Quantity::AudioMilliseconds => matches!(billing, Billing::Audio),
+        Quantity::UnsettledRequests => true,
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::domain::{
     limit::{Limit, Period, Quantity, Span, Subject, Window},
-    policy::{OnExceed, OnUnsettled, Team},
+    policy::{OnExceed, OnUnsettled, Team, UnreservedBounds},
 };
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -104,6 +104,11 @@ fn team() -> Team {
         user_limits: Vec::new(),
         batch: Default::default(),
         tools: Default::default(),
+        unreserved: UnreservedBounds {
+            max_cost_id: "teams.chatbot.unreserved.max_cost_usd".into(),
+            max_cost: NanoUsd::ZERO,
+            daily: limit(Quantity::NanoUsd, Window::Calendar(Period::Day), 0),
+        },
     }
 }
 

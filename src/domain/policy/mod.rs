@@ -15,8 +15,10 @@ use super::{
     access::AccessPolicy,
     batch::BatchCaps,
     calendar::Calendar,
+    cooldown::Gates,
     counter::CounterKey,
     limit::Limit,
+    money::NanoUsd,
     price::{ToolCatalogue, catalogue::Catalogue},
     registered::Registered,
     request::Operation,
@@ -46,6 +48,8 @@ pub struct Policy {
     pub envoy: EnvoyPolicy,
     /// The organization's Groq projects, with whose keys requests go out.
     pub projects: Projects,
+    /// What Groq's own refusals close.
+    pub gates: Gates,
     /// Who may ask; `None`: whoever is on this machine.
     pub access: Option<AccessPolicy>,
 }
@@ -85,6 +89,8 @@ pub struct Organization {
     pub id: Arc<str>,
     /// Where its days, weeks and months begin.
     pub time_zone: TimeZone,
+    /// The longest cooldown that one report of Groq's 429 opens, in milliseconds.
+    pub max_cooldown_ms: u64,
     /// Its budgets and limits. The first is always the month's: without a budget it has no bound and only counts.
     pub limits: Vec<Limit>,
     /// Groq's own limits and whatever else is shared by all teams, by model.
@@ -116,6 +122,19 @@ pub struct Team {
     pub batch: BatchCaps,
     /// Which of Groq's built-in tools its requests may enable.
     pub tools: ToolBounds,
+    /// What gateways may report for it without a reservation.
+    pub unreserved: UnreservedBounds,
+}
+
+/// How much usage without a reservation gateways may report for a team.
+#[derive(Clone, Debug)]
+pub struct UnreservedBounds {
+    /// The place of `max_cost` in the policy.
+    pub max_cost_id: Arc<str>,
+    /// The most that one report may cost.
+    pub max_cost: NanoUsd,
+    /// The most that all reports of a day may.
+    pub daily: Limit,
 }
 
 /// A virtual key, declared in the policy or created beside it.

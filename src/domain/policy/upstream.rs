@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
 
-/// The project of a policy that declares none.
+/// The project of a policy that declares none, and what stands for that of a team that is of none.
 const DEFAULT: &str = "default";
 /// The environment variable of its key.
 const GROQ_API_KEY: &str = "GROQ_API_KEY";
@@ -44,6 +44,8 @@ pub struct Projects {
     by_team: HashMap<Arc<str>, Arc<Project>>,
     /// The project of all other teams.
     rest: Option<Arc<Project>>,
+    /// The name for teams that are of none.
+    none: Arc<str>,
     is_declared: bool,
 }
 
@@ -56,6 +58,7 @@ impl Default for Projects {
             all: vec![Arc::clone(&project)],
             by_team: HashMap::new(),
             rest: Some(project),
+            none: DEFAULT.into(),
             is_declared: false,
         }
     }
@@ -65,7 +68,13 @@ impl Projects {
     /// These projects, each with its teams; without teams it is that of all others.
     #[must_use]
     pub fn new(declared: Vec<(Project, Option<Vec<Arc<str>>>)>) -> Self {
-        let mut projects = Self { all: Vec::new(), by_team: HashMap::new(), rest: None, is_declared: true };
+        let mut projects = Self {
+            all: Vec::new(),
+            by_team: HashMap::new(),
+            rest: None,
+            none: DEFAULT.into(),
+            is_declared: true,
+        };
         for (project, teams) in declared {
             let project = Arc::new(project);
             projects.all.push(Arc::clone(&project));
@@ -89,6 +98,18 @@ impl Projects {
     #[must_use]
     pub fn of(&self, team: &str) -> Option<&Arc<Project>> {
         self.by_team.get(team).or(self.rest.as_ref())
+    }
+
+    /// The name of the project whose cooldowns a team shares: `default` where the policy declares none, or none for this team.
+    #[must_use]
+    pub fn name_of(&self, team: &str) -> &Arc<str> {
+        self.of(team).map_or(&self.none, |project| &project.name)
+    }
+
+    /// The names of all of them, and `default`.
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        let declared = self.all.iter().map(|project| &project.name);
+        declared.chain([&self.none].into_iter().filter(|_| self.is_declared))
     }
 
     /// Whether the policy declares them, rather than none.

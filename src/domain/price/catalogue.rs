@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use jiff::{civil::Date, tz::TimeZone};
 
 use super::{Rates, facts};
-use crate::domain::{Timestamp, counter::CounterKey, limit::upstream_gate, request::ServiceTier};
+use crate::domain::{Timestamp, request::ServiceTier};
 
 /// How Groq offers a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,6 @@ pub struct PriceFrom {
 pub struct Model {
     /// Groq's name.
     pub name: Arc<str>,
-    /// The gate that Groq's own refusals close.
-    pub gate: CounterKey,
     /// The most output tokens that Groq lets it produce.
     pub max_output_tokens: Option<u64>,
     /// How many tokens it can consider, input and output together.
@@ -116,7 +114,6 @@ impl Model {
         };
         Self {
             name: Arc::from(fact.name),
-            gate: upstream_gate(fact.name),
             max_output_tokens: fact.max_output_tokens,
             context_window: Some(fact.context_window),
             status: fact.status,
@@ -235,7 +232,6 @@ impl Catalogue {
         let rates = self.list_price(model).map_or(given, |list| given.or(list));
         let mut stated = self.models.remove(model).unwrap_or_else(|| Model {
             name: Arc::from(model),
-            gate: upstream_gate(model),
             max_output_tokens: None,
             context_window: None,
             status: Status::Unlisted,

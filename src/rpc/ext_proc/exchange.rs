@@ -27,12 +27,17 @@ use crate::{
     groq::{
         answer::AnswerReader,
         error::ApiError,
+        refusal::{MAX_REFUSAL_BYTES, is_too_large},
         rewrite::{Change, rewrite},
     },
 };
 
 /// Why Envoy answers in Groq's place; one of the attributes that the filter is configured to send.
 const CODE_DETAILS: &str = "response.code_details";
+
+/// Groq's refusals that this has to tell apart.
+const RATE_LIMITED: u16 = 429;
+const TOO_LARGE: u16 = 413;
 
 /// One HTTP exchange.
 #[derive(Debug, Default)]
@@ -49,7 +54,15 @@ pub(super) struct Exchange {
 #[derive(Debug)]
 enum Answer {
     Reading(AnswerReader),
-    Refused { status: u16, retry_ms: u64 },
+    Refused {
+        status: u16,
+        retry_ms: u64,
+    },
+    /// A 429 that asks to wait, and what it says so far: waiting does not help a request that is too large.
+    Limited {
+        retry_ms: u64,
+        body: Vec<u8>,
+    },
     NotSent,
     Lost,
     None,
@@ -136,6 +149,10 @@ impl Exchange {
         match self.answer.replace(Answer::None) {
             Some(Answer::Reading(reader)) => End::Answered(reader.finish(complete)),
             Some(Answer::Refused { status, retry_ms }) => End::Refused { status, retry_ms },
+            Some(Answer::Limited { body, .. }) if is_too_large(&body) => {
+                End::Refused { status: TOO_LARGE, retry_ms: 0 }
+            }
+            Some(Answer::Limited { retry_ms, .. }) => End::Refused { status: RATE_LIMITED, retry_ms },
             Some(Answer::NotSent) => End::NotSent,
             Some(Answer::Lost) => End::Unknown,
             Some(Answer::None) | None => End::NoAnswer,
@@ -172,16 +189,28 @@ impl Exchange {
             let (kind, encoding) = (text("content-type"), text("content-encoding"));
             Answer::Reading(AnswerReader::new(operation, &kind, &encoding))
         } else {
-            Answer::Refused { status, retry_ms: retry_ms(&text("retry-after")) }
+            match (status, retry_ms(&text("retry-after"))) {
+                (RATE_LIMITED, retry_ms @ 1..) => Answer::Limited { retry_ms, body: Vec::new() },
+                (status, retry_ms) => Answer::Refused { status, retry_ms },
+            }
         });
-        let seen = matches!(self.answer, Some(Answer::Reading(_)));
+        let seen = matches!(self.answer, Some(Answer::Reading(_) | Answer::Limited { .. }));
         (headers.end_of_stream || !seen).then_some(true)
     }
 
     fn response_body(&mut self, body: &HttpBody) -> Option<bool> {
-        let Some(Answer::Reading(reader)) = &mut self.answer else { return None };
-        reader.push(&body.body);
-        (body.end_of_stream || reader.is_complete()).then_some(true)
+        match &mut self.answer {
+            Some(Answer::Reading(reader)) => {
+                reader.push(&body.body);
+                (body.end_of_stream || reader.is_complete()).then_some(true)
+            }
+            Some(Answer::Limited { body: seen, .. }) => {
+                let room = MAX_REFUSAL_BYTES.saturating_sub(seen.len());
+                seen.extend(body.body.iter().take(room));
+                (body.end_of_stream || seen.len() == MAX_REFUSAL_BYTES).then_some(true)
+            }
+            _ => None,
+        }
     }
 }
 

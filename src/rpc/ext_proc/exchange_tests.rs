@@ -109,8 +109,36 @@ fn a_filter_that_only_looks_need_not_say_at_what() {
 fn a_refusal_of_groq_is_settled_with_its_headers() {
     let mut exchange = Exchange::default();
     exchange.step(first(BodySendMode::Streamed, true));
-    let (_, end) = exchange.step(headers("429", "application/json")).end.unwrap();
-    assert_eq!(end, End::Refused { status: 429, retry_ms: 3_000 });
+    let (_, end) = exchange.step(headers("503", "application/json")).end.unwrap();
+    assert_eq!(end, End::Refused { status: 503, retry_ms: 3_000 });
+}
+
+#[test]
+fn a_429_is_settled_when_it_has_said_what_it_is_of() {
+    let rate = Some(End::Refused { status: 429, retry_ms: 3_000 });
+    let large = Some(End::Refused { status: 413, retry_ms: 0 });
+    for (first, second, expected) in [
+        (&b"{\"error\":{\"message\":\"Rate limit reached"[..], &b" for m\"}}"[..], &rate),
+        (b"{\"error\":{\"message\":\"Request too l", b"arge for m\"}}", &large),
+        (b"", b"", &rate),
+        (&[b' '; 20 << 10], b"{\"error\":{\"message\":\"Request too large\"}}", &rate),
+    ] {
+        let mut exchange = Exchange::default();
+        exchange.step(first_of_stream());
+        assert!(exchange.step(headers("429", "application/json")).end.is_none());
+        let ends = [body(first, false), body(second, true)].map(|step| exchange.step(step).end);
+        assert_eq!(ends.into_iter().flatten().map(|(_, end)| end).next(), *expected);
+        assert!(exchange.close().is_none());
+    }
+    // Envoy's client left, or it sends no body.
+    let mut exchange = Exchange::default();
+    exchange.step(first_of_stream());
+    exchange.step(headers("429", "application/json"));
+    assert_eq!(exchange.close().map(|(_, end)| end), rate);
+}
+
+fn first_of_stream() -> ProcessingRequest {
+    first(BodySendMode::Streamed, true)
 }
 
 #[test]

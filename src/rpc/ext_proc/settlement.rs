@@ -11,7 +11,8 @@
 //! | a stream that was cut and hides its reasoning, or whose input is not all seen | by the team's `on_unsettled`; never nothing |
 //! | a stream that goes on when the service stops | by the team's `on_unsettled` |
 //! | an error of Groq | nothing |
-//! | 429 of Groq | nothing; the model is closed for as long as Groq asks |
+//! | 429 of Groq | nothing; a cooldown begins, for as long as Groq asks within the policy's bound |
+//! | 413 of Groq, or 429 with its words: the request is too large for a limit | nothing |
 //! | never sent to Groq | nothing, and it does not count as a request |
 //!
 //! The output that was seen is one token for every 3 bytes, as input is estimated, and at most what was granted. «Never

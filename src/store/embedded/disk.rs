@@ -10,16 +10,17 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 
 use super::{
     counters::CounterRow,
+    gates,
     segment::{self, Entry, Location, Records, Segment},
     spend::LineRow,
     state::ReservationRow,
     wire::{Malformed, kind_from_int, kind_to_int},
 };
 use crate::domain::{Timestamp, counter::CounterKey};
-use crate::store::{SpendAmounts, SpendKey};
+use crate::store::{Cooldown, SpendAmounts, SpendKey};
 
 /// The version of the schema below, kept in SQLite's `user_version`.
-pub(super) const SCHEMA: i64 = 2;
+pub(super) const SCHEMA: i64 = 3;
 
 const CREATE: &str = "
     CREATE TABLE journal (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, ops BLOB NOT NULL);
@@ -74,7 +75,7 @@ pub(super) struct Batch {
     pub(super) forgotten: Timestamp,
     pub(super) segments: Vec<Segment>,
     pub(super) lines: Vec<LineRow>,
-    pub(super) gates: Option<Vec<(CounterKey, Timestamp)>>,
+    pub(super) gates: Option<Vec<(CounterKey, Cooldown)>>,
     /// Remove journal rows up to this op, a bounded number of them.
     pub(super) truncate: Option<u64>,
 }
@@ -113,6 +114,7 @@ pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(CREATE)?;
     transaction.execute_batch(TO_2)?;
+    transaction.execute_batch(gates::TO_3)?;
     transaction.commit()
 }
 
@@ -121,6 +123,9 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
     let transaction = connection.transaction()?;
     if found < 2 {
         transaction.execute_batch(TO_2)?;
+    }
+    if found < 3 {
+        transaction.execute_batch(gates::TO_3)?;
     }
     transaction.commit()
 }
@@ -138,11 +143,7 @@ pub(super) fn commit(connection: &mut Connection, batch: &Batch) -> rusqlite::Re
     write_segments(&transaction, batch)?;
     write_lines(&transaction, &batch.lines)?;
     if let Some(gates) = &batch.gates {
-        transaction.execute("DELETE FROM gates", [])?;
-        let mut insert = transaction.prepare_cached("INSERT INTO gates VALUES (?, ?, ?)")?;
-        for (key, until) in gates {
-            insert.execute(params![key.name(), key.period(), int(until.0)])?;
-        }
+        gates::write(&transaction, gates)?;
     }
     let truncated = batch.truncate.map_or(Ok(true), |covered| truncate(&transaction, covered))?;
     transaction.commit()?;
@@ -313,15 +314,6 @@ fn entries_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Vec<Entry>> {
 /// From the columns `terms`, at `at`, and `records`, after it.
 fn records_of<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<Records<'a>> {
     Records::new(blob(row, at)?, blob(row, at + 1)?).map_err(|Malformed| misshapen(at))
-}
-
-pub(super) fn gates(connection: &Connection) -> rusqlite::Result<Vec<(CounterKey, Timestamp)>> {
-    let mut select = connection.prepare("SELECT name, period, until FROM gates")?;
-    let rows = select.query_map([], |row| {
-        let key = CounterKey::new(row.get::<_, String>(0)?).in_period(row.get(1)?);
-        Ok((key, Timestamp(uint(row, 2)?)))
-    })?;
-    rows.collect()
 }
 
 /// The lines from `month` on.

@@ -14,6 +14,7 @@
 mod counters;
 mod disk;
 mod error;
+mod gates;
 mod op;
 mod over;
 mod recover;
@@ -50,8 +51,8 @@ use self::{
     writer::Writer,
 };
 use super::{
-    Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse,
-    SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, clock::Clock,
+    Cooldown, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision,
+    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, clock::Clock,
 };
 use crate::domain::{
     Timestamp,
@@ -280,6 +281,22 @@ impl Store for EmbeddedStore {
         let mut shared = self.0.inner.lock()?;
         let now = self.0.inner.clock.now();
         Ok(shared.state.counters(now, &keys))
+    }
+
+    async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        let shared = self.0.inner.lock()?;
+        Ok(shared.state.cooldowns(self.0.inner.clock.now()))
+    }
+
+    async fn lift_cooldowns(
+        &self,
+        gates: Vec<CounterKey>,
+    ) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        match self.0.inner.step(|state, now| Ok(state.lift(now, &gates)))? {
+            Step::Done(lifted) => Ok(lifted),
+            Step::OnDisk(lifted, receiver) => on_disk(lifted, receiver).await,
+            Step::Archived(_) | Step::Absent(..) => Err(StoreError::Corrupt),
+        }
     }
 
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {

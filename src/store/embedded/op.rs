@@ -13,11 +13,17 @@ use crate::domain::{
     Timestamp,
     counter::{CounterKey, CounterKind, Hold},
 };
-use crate::store::{Settled, SpendAmounts, SpendKey};
+use crate::store::{Cooldown, Settled, SpendAmounts, SpendKey};
 
 const DEFINE: u8 = 1;
 const RESERVE: u8 = 2;
 const SETTLE: u8 = 3;
+const COOLDOWN: u8 = 4;
+
+/// What a settlement did to a gate: nothing; closed it, as it was written before cooldowns had particulars; any change.
+const NO_GATE: u8 = 0;
+const CLOSED: u8 = 1;
+const CHANGED: u8 = 2;
 
 /// A change, as read back.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +34,8 @@ pub(super) enum Op {
     Reserve(ReserveOp),
     /// A reservation was settled.
     Settle(SettleOp),
+    /// A gate was opened by an order.
+    Cooldown(CooldownOp),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -60,8 +68,16 @@ pub(super) struct SettleOp {
     pub(super) forget_at: Timestamp,
     pub(super) holds: Vec<(u64, Settled)>,
     pub(super) lines: Vec<(SpendKey, SpendAmounts)>,
-    pub(super) close: Option<(CounterKey, Timestamp)>,
+    pub(super) cooldown: Option<CooldownOp>,
     pub(super) note: Bytes,
+}
+
+/// What became of a gate. Carries its result, so that it is the same however often it is replayed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CooldownOp {
+    pub(super) gate: CounterKey,
+    /// `None`: it is open.
+    pub(super) after: Option<Cooldown>,
 }
 
 pub(super) fn put_define(to: &mut Vec<u8>, slot: u32, key: &CounterKey, kind: CounterKind) {
@@ -118,15 +134,33 @@ pub(super) fn put_settle(to: &mut Vec<u8>, op: &SettleOp) {
     for (key, amounts) in &op.lines {
         put_line(to, key, amounts);
     }
-    match &op.close {
-        None => to.push(0),
-        Some((key, until)) => {
-            to.push(1);
-            put_key(to, key);
-            put_int(to, until.0);
+    match &op.cooldown {
+        None => to.push(NO_GATE),
+        Some(op) => {
+            to.push(CHANGED);
+            put_change(to, op);
         }
     }
     put_bytes(to, &op.note);
+}
+
+pub(super) fn put_cooldown(to: &mut Vec<u8>, op: &CooldownOp) {
+    to.push(COOLDOWN);
+    put_change(to, op);
+}
+
+fn put_change(to: &mut Vec<u8>, CooldownOp { gate, after }: &CooldownOp) {
+    put_key(to, gate);
+    match after {
+        None => to.push(0),
+        Some(Cooldown { start, end, refused, requested_ms, reporter }) => {
+            to.push(1);
+            for int in [start.0, end.0, refused.0, *requested_ms] {
+                put_int(to, int);
+            }
+            put_bytes(to, reporter.as_bytes());
+        }
+    }
 }
 
 /// Reads the next op.
@@ -135,6 +169,7 @@ pub(super) fn read(from: &mut Reader<'_>) -> Result<Op, Malformed> {
         DEFINE => Ok(Op::Define { slot: from.small()?, key: read_key(from)?, kind: from.kind()? }),
         RESERVE => read_reserve(from).map(Op::Reserve),
         SETTLE => read_settle(from).map(Op::Settle),
+        COOLDOWN => read_change(from).map(Op::Cooldown),
         _ => Err(Malformed),
     }
 }
@@ -176,10 +211,32 @@ fn read_settle(from: &mut Reader<'_>) -> Result<SettleOp, Malformed> {
     for _ in 0..from.count()? {
         lines.push(from.line()?);
     }
-    let close = match from.byte()? {
-        0 => None,
-        1 => Some((read_key(from)?, from.time()?)),
+    let cooldown = match from.byte()? {
+        NO_GATE => None,
+        CLOSED => {
+            let (gate, end) = (read_key(from)?, from.time()?);
+            let (start, refused) = (settled_at, settled_at);
+            let (requested_ms, reporter) = (end.since(start), Arc::from(""));
+            Some(CooldownOp { gate, after: Some(Cooldown { start, end, refused, requested_ms, reporter }) })
+        }
+        CHANGED => Some(read_change(from)?),
         _ => return Err(Malformed),
     };
-    Ok(SettleOp { id, seq, settled_at, forget_at, holds, lines, close, note: from.bytes()? })
+    Ok(SettleOp { id, seq, settled_at, forget_at, holds, lines, cooldown, note: from.bytes()? })
+}
+
+fn read_change(from: &mut Reader<'_>) -> Result<CooldownOp, Malformed> {
+    let gate = read_key(from)?;
+    let after = match from.byte()? {
+        0 => None,
+        1 => Some(Cooldown {
+            start: from.time()?,
+            end: from.time()?,
+            refused: from.time()?,
+            requested_ms: from.int()?,
+            reporter: from.text()?,
+        }),
+        _ => return Err(Malformed),
+    };
+    Ok(CooldownOp { gate, after })
 }

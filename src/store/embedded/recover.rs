@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use thiserror::Error;
 
 use super::{
-    disk,
+    disk, gates,
     op::{self, Op, ReserveOp, SettleOp},
     segment::Location,
     spend::{self, Spend},
@@ -46,7 +46,7 @@ type Versions = SpreadMap<u64, Location>;
 pub(super) fn recover(connection: &Connection, now: Timestamp) -> Result<Recovered, RecoverError> {
     let mut state = State::default();
     disk::counters(connection, |row| state.counters.put(row))?;
-    state.gates.extend(disk::gates(connection)?);
+    state.gates.extend(gates::read(connection)?);
     let resident_from = spend::resident_from(now);
     state.spend = Spend::new(resident_from);
     for line in disk::lines_from(connection, resident_from)? {
@@ -121,6 +121,7 @@ impl Replay<'_> {
                 Op::Define { slot, key, kind } => self.state.counters.define(lsn, slot, key, kind),
                 Op::Reserve(op) => self.reserve(lsn, op)?,
                 Op::Settle(op) => self.settle(lsn, op)?,
+                Op::Cooldown(op) => self.state.apply_cooldown(op),
             }
             self.state.lsn = lsn;
         }

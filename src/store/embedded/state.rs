@@ -18,7 +18,7 @@ use crate::domain::{
     counter::{CounterKey, CounterKind, CounterState, Hold},
 };
 use crate::store::{
-    Record, Refusal, Reserve, Reserved, Settle, SettleOutcome, Settlement, SpendKey, StoreError,
+    Cooldown, Record, Refusal, Reserve, Reserved, Settle, SettleOutcome, Settlement, SpendKey, StoreError,
 };
 
 /// A reservation in memory.
@@ -68,8 +68,8 @@ pub(super) struct State {
     pub(super) reservations: PiecewiseMap<u128, Box<Kept>>,
     /// Settled reservations that are only on disk.
     pub(super) archived: PiecewiseMap<u128, Location>,
-    /// When each gate opens.
-    pub(super) gates: SpreadMap<CounterKey, Timestamp>,
+    /// The gates that are closed, or were.
+    pub(super) gates: SpreadMap<CounterKey, Cooldown>,
     pub(super) gates_dirty: bool,
     pub(super) spend: Spend,
     /// Reservations changed since they were last written to the table.
@@ -144,7 +144,7 @@ impl State {
     }
 
     fn opens_at(&self, gate: &CounterKey) -> Timestamp {
-        self.gates.get(gate).copied().unwrap_or_default()
+        self.gates.get(gate).map(|cooldown| cooldown.end).unwrap_or_default()
     }
 
     /// Takes the holds at `found`; what was used before.
@@ -275,7 +275,7 @@ impl State {
             forget_at: now.plus(settle.keep_ms),
             holds: settle.actual.iter().copied().zip(counters).collect(),
             lines: settle.lines.clone(),
-            close: settle.close.as_ref().map(|(gate, ms)| (gate.clone(), now.plus(*ms))),
+            cooldown: self.cooldown_of(now, then, settle),
             note: settle.note.clone(),
         };
         op::put_settle(&mut self.journal, &op);
@@ -302,10 +302,8 @@ impl State {
         for (key, amounts) in &op.lines {
             self.spend.add(lsn, key, amounts)?;
         }
-        if let Some((gate, until)) = op.close {
-            let opens = self.gates.entry(gate).or_default();
-            *opens = until.max(*opens);
-            self.gates_dirty = true;
+        if let Some(op) = op.cooldown {
+            self.apply_cooldown(op);
         }
         let settlement = Settlement {
             settled_at: op.settled_at,

@@ -226,8 +226,9 @@ impl Writer {
         let state = &mut shared.state;
         if mem::take(&mut state.gates_dirty) {
             let now = self.inner.clock.now();
-            state.gates.retain(|_, opens| now < *opens);
-            batch.gates = Some(state.gates.iter().map(|(gate, opens)| (gate.clone(), *opens)).collect());
+            state.gates.retain(|_, cooldown| cooldown.is_in_force(now));
+            batch.gates =
+                Some(state.gates.iter().map(|(gate, cooldown)| (gate.clone(), cooldown.clone())).collect());
         }
         self.round = Round::Writing {
             covers: batch.last,

@@ -16,8 +16,8 @@ use crate::{
         counter::{CounterKey, CounterKind, CounterState, Hold},
     },
     store::{
-        Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey,
-        StoreError, clock::Clock,
+        CooldownChange, Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome,
+        SpendAmounts, SpendKey, StoreError, clock::Clock,
     },
 };
 
@@ -147,13 +147,13 @@ impl Inner {
         let holds: &[Hold] = &settle.record.holds;
         let mut numbers = Numbers::with_capacity(6 + 4 * holds.len() + 8 * lines.len());
         self.push_time(&mut numbers);
-        numbers.extend(&[
-            settle.keep_ms,
-            size(holds.len()),
-            u64::from(settle.close.is_some()),
-            settle.close.as_ref().map_or(0, |(_, ms)| *ms),
-            size(lines.len()),
-        ]);
+        numbers.extend(&[settle.keep_ms, size(holds.len()), u64::from(settle.cooldown.is_some())]);
+        match &settle.cooldown {
+            Some((_, CooldownChange::Lift)) => numbers.push_negative(1),
+            Some((_, CooldownChange::Open { length_ms, .. })) => numbers.push(*length_ms),
+            None => numbers.push(0),
+        }
+        numbers.push(size(lines.len()));
         for (hold, actual) in holds.iter().zip(&settle.actual) {
             push_slot(&mut numbers, hold.kind);
             numbers.extend(&[hold.kept, hold.expiring, *actual]);
@@ -161,10 +161,14 @@ impl Inner {
         for amounts in lines.values() {
             numbers.extend(amounts);
         }
-        let mut cmd = script::SETTLE.call(3 + 2 * lines.len());
+        let keys = 3 + 2 * lines.len() + usize::from(settle.cooldown.is_some());
+        let mut cmd = script::SETTLE.call(keys);
         cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(self.keys.reservation(settle.id));
         for line in lines.keys() {
             cmd.arg(self.keys.spend(line.month, &line.team)).arg(self.keys.spenders(line.month));
+        }
+        if settle.cooldown.is_some() {
+            cmd.arg(&self.keys.cooldowns);
         }
         cmd.arg(numbers.bytes())
             .arg(numbers.format())
@@ -173,7 +177,7 @@ impl Inner {
         for hold in holds {
             cmd.arg(&*counter_field(&hold.counter));
         }
-        if let Some((gate, _)) = &settle.close {
+        if let Some((gate, _)) = &settle.cooldown {
             cmd.arg(gate_field(gate));
         }
         for line in lines.keys() {
@@ -181,6 +185,15 @@ impl Inner {
         }
         for line in lines.keys() {
             cmd.arg(&*line.team);
+        }
+        match &settle.cooldown {
+            Some((_, CooldownChange::Open { requested_ms, reporter, .. })) => {
+                let mut particulars = Numbers::with_capacity(1);
+                particulars.push(*requested_ms);
+                cmd.arg([particulars.bytes(), reporter.as_bytes()].concat());
+            }
+            Some((_, CooldownChange::Lift)) => drop(cmd.arg("")),
+            None => {}
         }
         cmd
     }

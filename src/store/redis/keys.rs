@@ -13,6 +13,7 @@ pub(super) struct Keys {
     prefix: String,
     pub(super) counters: String,
     pub(super) history: String,
+    pub(super) cooldowns: String,
     pub(super) sweep: String,
     pub(super) registry: String,
     pub(super) revision: String,
@@ -24,6 +25,7 @@ impl Keys {
         Self {
             counters: format!("{prefix}:counters"),
             history: format!("{prefix}:history"),
+            cooldowns: format!("{prefix}:cooldowns"),
             sweep: format!("{prefix}:sweep"),
             registry: format!("{prefix}:registry"),
             revision: format!("{prefix}:registry:revision"),
@@ -60,6 +62,11 @@ pub(super) fn counter_field(key: &CounterKey) -> Cow<'_, str> {
 /// The field of a gate.
 pub(super) fn gate_field(key: &CounterKey) -> String {
     format!("!gate/{key}")
+}
+
+/// The gate of a field, which has no period.
+pub(super) fn gate_of(field: &str) -> Option<CounterKey> {
+    field.strip_prefix("!gate/").map(CounterKey::new)
 }
 
 /// The field of a line: `day|length of the model|model|key`. The length makes it unambiguous whatever the names hold.
@@ -102,6 +109,7 @@ mod tests {
     #[test]
     fn no_counter_has_the_field_of_a_gate() {
         assert_eq!(gate_field(&CounterKey::new("x")), "!gate/x");
+        assert_eq!(gate_of("!gate/x"), Some(CounterKey::new("x")));
         assert_eq!(counter_field(&CounterKey::new("!gate/x")), "!!gate/x");
         assert_eq!(counter_field(&CounterKey::new("team/a").in_period(20_261_101)), "team/a@20261101");
     }

@@ -33,6 +33,8 @@ pub(super) static SETTLE: LazyLock<Script> =
     LazyLock::new(|| Script::new("settle", include_str!("../settle.lua")));
 pub(super) static COUNTERS: LazyLock<Script> =
     LazyLock::new(|| Script::new("counters", include_str!("../counters.lua")));
+pub(super) static LIFT_COOLDOWNS: LazyLock<Script> =
+    LazyLock::new(|| Script::new("lift_cooldowns", include_str!("../lift_cooldowns.lua")));
 pub(super) static SWEEP: LazyLock<Script> =
     LazyLock::new(|| Script::new("sweep", include_str!("../sweep.lua")));
 
@@ -45,6 +47,16 @@ pub(super) static ADD_USES: LazyLock<Script> =
 pub(super) static USES: LazyLock<Script> = LazyLock::new(|| Script::new("uses", include_str!("../uses.lua")));
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 8] {
-    [&RESERVE, &SETTLE, &COUNTERS, &SWEEP, &REGISTRY_SINCE, &REGISTRY_WRITE, &ADD_USES, &USES]
+pub(super) fn all() -> [&'static Script; 9] {
+    [
+        &RESERVE,
+        &SETTLE,
+        &COUNTERS,
+        &LIFT_COOLDOWNS,
+        &SWEEP,
+        &REGISTRY_SINCE,
+        &REGISTRY_WRITE,
+        &ADD_USES,
+        &USES,
+    ]
 }

@@ -13,7 +13,7 @@ use crate::{
         MAX_AMOUNT,
         counter::{Counter, Hold},
     },
-    store::{Refusal, Settled, clock::ManualClock},
+    store::{CooldownChange, Refusal, Settled, clock::ManualClock},
 };
 
 const NOW: Timestamp = Timestamp(1_795_000_000_000);
@@ -45,7 +45,7 @@ fn settlement(record: Record, id: u8, actual: Vec<u64>) -> Settle {
         record,
         actual,
         lines: Vec::new(),
-        close: None,
+        cooldown: None,
         keep_ms: 120_000,
         note: Bytes::from_static(b"done"),
     }
@@ -60,6 +60,10 @@ fn line(team: &str, model: &str, cost_nanos: u64) -> (SpendKey, SpendAmounts) {
         key: "k|1".into(),
     };
     (key, SpendAmounts { cost_nanos, requests: 1, ..SpendAmounts::default() })
+}
+
+fn open(length_ms: u64) -> CooldownChange {
+    CooldownChange::Open { length_ms, requested_ms: 7 * length_ms, reporter: "reporter".into() }
 }
 
 #[tokio::test]
@@ -84,7 +88,7 @@ async fn a_reservation_is_granted_repeated_refused_and_settled_once() {
     let mut settle = settlement(record, 1, vec![2, 45]);
     settle.lines =
         vec![line("chatbot", "m", 7), line("", "m", 7), line("chatbot", "m", 1), line("a", "m|", 3)];
-    settle.close = Some((CounterKey::new("model"), 500));
+    settle.cooldown = Some((CounterKey::new("model"), open(500)));
     let SettleOutcome::Settled(settled) = store.settle(settle.clone()).await.unwrap() else { panic!() };
     let budget = CounterState { used: 45, settled: 45, open: 0 };
     assert_eq!(settled.counters.get(1), Some(&Settled { settled_before: 0, after: budget }));

@@ -112,6 +112,10 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
+    pub(super) const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) const fn rest(self) -> &'a [u8] {
         self.0
     }

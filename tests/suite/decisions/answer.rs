@@ -41,6 +41,7 @@ pub(crate) fn of_authorize(
             "retry_delay": delay(violation.retry_delay.as_ref(), "never")?,
             "retryable": violation.retryable,
             "message_contains": [violation.message],
+            "project": violation.project,
         });
         violations.insert(violation.limit_id.clone(), shown);
     }
@@ -70,6 +71,7 @@ pub(crate) fn of_authorize(
         "reservation": name_of(&answer.reservation_id),
         "expire_time": instant(answer.expire_time.as_ref(), start)?,
         "degraded": answer.degraded,
+        "project": answer.project,
     });
     sort(shown.get_mut("reasons"));
     Ok(shown)
@@ -92,6 +94,8 @@ pub(crate) fn of_record(answer: &proto::RecordUsageResponse, name_of: NameOf<'_>
         "team_spend": answer.team_spend.as_ref().map(spent),
         "organization_spend": answer.organization_spend.as_ref().map(spent),
         "reservation": name_of(&answer.reservation_id),
+        "warnings_contain": answer.warnings,
+        "warning_count": answer.warnings.len(),
     });
     sort(shown.get_mut("alerts"));
     shown

@@ -140,6 +140,7 @@ pub(crate) struct Record {
     pub(crate) outcome: Outcome,
     pub(crate) upstream_retry_delay: Option<Millis>,
     pub(crate) batch: Option<Batch>,
+    pub(crate) upstream_status: i32,
 }
 
 /// The fields of `Usage`, by name.

@@ -64,6 +64,7 @@ struct ExpectAuthorize {
     reservation: Option<String>,
     expire_time: Option<Instant>,
     degraded: Option<bool>,
+    project: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -85,6 +86,7 @@ struct ExpectViolation {
     retry_delay: Option<Delay>,
     retryable: Option<bool>,
     message_contains: Option<Vec<String>>,
+    project: Option<String>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -109,6 +111,8 @@ struct ExpectRecord {
     team_spend: Option<ExpectSpent>,
     organization_spend: Option<ExpectSpent>,
     reservation: Option<String>,
+    warnings_contain: Option<Vec<String>>,
+    warning_count: Option<usize>,
 }
 
 #[derive(Deserialize, Serialize)]

@@ -89,7 +89,7 @@ pub(crate) fn record(fields: &Record, reservations: &Names) -> Result<proto::Rec
         operation: fields.operation.into(),
         service_tier: fields.service_tier.into(),
         usage: fields.usage.as_ref().map(usage),
-        upstream_status: 0,
+        upstream_status: fields.upstream_status,
         upstream_key: String::new(),
         outcome: fields.outcome.into(),
         upstream_retry_delay: fields.upstream_retry_delay.map(Millis::to_duration),

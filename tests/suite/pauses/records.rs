@@ -20,8 +20,9 @@ use tollgate::{
         pause::{MAX_PAUSES, Target},
     },
     store::{
-        Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse,
-        SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, clock::Clock,
+        Cooldown, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision,
+        SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError,
+        clock::Clock,
     },
 };
 
@@ -136,6 +137,17 @@ impl<S: Store + Clone> Store for Lossy<S> {
 
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
         self.store.counters(keys).await
+    }
+
+    async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        self.store.cooldowns().await
+    }
+
+    async fn lift_cooldowns(
+        &self,
+        gates: Vec<CounterKey>,
+    ) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        self.store.lift_cooldowns(gates).await
     }
 
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {

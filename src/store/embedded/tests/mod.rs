@@ -12,8 +12,8 @@ use crate::domain::{
     counter::{CounterKey, CounterKind, Hold},
 };
 use crate::store::{
-    Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey, Store,
-    StoreError,
+    CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey,
+    Store, StoreError,
     clock::{Clock, ManualClock},
 };
 
@@ -131,7 +131,11 @@ fn settle(number: u8, actual: Vec<u64>) -> Settle {
     };
     let lines = vec![line(202_611, "chatbot", 5), line(202_611, "", 5)];
     let (id, note) = (id(number), Bytes::from_static(b"settled"));
-    Settle { id, record, actual, lines, close: None, keep_ms: KEEP, note }
+    Settle { id, record, actual, lines, cooldown: None, keep_ms: KEEP, note }
+}
+
+fn closing(length_ms: u64) -> CooldownChange {
+    CooldownChange::Open { length_ms, requested_ms: 7 * length_ms, reporter: "reporter".into() }
 }
 
 fn line(month: u32, team: &str, cost_nanos: u64) -> (SpendKey, SpendAmounts) {
@@ -171,7 +175,7 @@ async fn a_closed_gate_refuses_until_it_opens() {
     let f = Fixture::new();
     let gate = CounterKey::new("gate");
     f.reserve(reserve(1, vec![])).await;
-    f.settle(Settle { close: Some((gate.clone(), 500)), ..settle(1, vec![]) }).await;
+    f.settle(Settle { cooldown: Some((gate.clone(), closing(500))), ..settle(1, vec![]) }).await;
     let gated = Reserve { gates: vec![gate], ..reserve(2, vec![window("a", 10, 6)]) };
     f.pass(499);
     let refused = f.reserve(gated.clone()).await;

@@ -114,9 +114,13 @@ impl Dice {
         let month = [202_605, 202_608, 202_610, 202_611][usize::from(self.small(4))];
         let lines = (0..self.roll(3)).map(|_| line(month, ["", "a", "b"][usize::from(self.small(3))], 1));
         let lines = lines.collect();
-        let close = (self.roll(5) == 0)
-            .then(|| (CounterKey::new(format!("gate {}", self.roll(3))), self.roll(3_000)));
-        Settle { lines, close, keep_ms: self.roll(20_000), ..settle(number, actual) }
+        let change = match self.roll(10) {
+            0..2 => Some(closing(self.roll(3_000))),
+            2 => Some(CooldownChange::Lift),
+            _ => None,
+        };
+        let cooldown = change.map(|change| (CounterKey::new(format!("gate {}", self.roll(3))), change));
+        Settle { lines, cooldown, keep_ms: self.roll(20_000), ..settle(number, actual) }
     }
 }
 
@@ -151,6 +155,15 @@ async fn a_store_that_crashes_answers_as_one_that_does_not() {
                 }
                 15..17 => both(crashing.clock.now().plus(dice.roll(4_000)), &crashing),
                 17 => both(crashing.clock.now().plus(dice.roll(30_000)), &crashing),
+                18 if dice.roll(2) == 0 => {
+                    let gate = vec![CounterKey::new(format!("gate {}", dice.roll(3)))];
+                    let expected = steady.store().lift_cooldowns(gate.clone()).await;
+                    assert_eq!(
+                        crashing.store().lift_cooldowns(gate).await,
+                        expected,
+                        "seed {seed} step {step}"
+                    );
+                }
                 18 => drop(crashing.store().ask(tokio::sync::oneshot::channel().0)),
                 _ => {
                     // What was reserved is on disk once a settlement after it is.
@@ -161,6 +174,8 @@ async fn a_store_that_crashes_answers_as_one_that_does_not() {
                 }
             }
         }
+        let expected = steady.store().cooldowns().await;
+        assert_eq!(crashing.store().cooldowns().await, expected, "seed {seed}");
         for month in [202_605, 202_608, 202_610, 202_611] {
             let teams = steady.store().spenders(month).await.unwrap();
             assert_eq!(crashing.store().spenders(month).await.unwrap(), teams);
@@ -180,11 +195,15 @@ async fn a_store_of_schema_1_is_brought_up_to_date() {
     f.store().checkpoint().await.unwrap();
     f.store = None;
     let connection = rusqlite::Connection::open(f.dir.path().join("tollgate.db")).unwrap();
-    let back = "DROP TABLE registry; DROP TABLE uses; DROP TABLE last_uses; PRAGMA user_version = 1;";
+    let back = "DROP TABLE registry; DROP TABLE uses; DROP TABLE last_uses; DROP TABLE gates; CREATE TABLE gates (
+        name TEXT NOT NULL, period INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (name, period)) WITHOUT ROWID;
+        INSERT INTO gates VALUES ('gate', 0, 1 << 52); PRAGMA user_version = 1;";
     connection.execute_batch(back).unwrap();
     drop(connection);
     f.reopen();
     assert_eq!(f.used("a", MINUTE).await, 7);
+    let closed = f.store().cooldowns().await.unwrap();
+    assert_eq!((closed.len(), closed[0].1.end), (1, Timestamp(1 << 52)));
     let written = f.store().registry_write("k".into(), 0, Bytes::from_static(b"v")).await;
     assert_eq!(written, Ok(crate::store::RegistryWritten::Written { version: 1 }));
     f.reopen();

@@ -16,10 +16,10 @@ use tollgate::rpc::{
     },
     proto::{
         self, admin_service_client::AdminServiceClient, key_service_client::KeyServiceClient,
-        policy_service_client::PolicyServiceClient,
+        policy_service_client::PolicyServiceClient, upstream_service_client::UpstreamServiceClient,
     },
 };
-use tonic::{Status, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
@@ -99,6 +99,23 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
         "ListPauses" => {
             let mut client = AdminServiceClient::new(channel.clone());
             drop(client.list_pauses(by(token, proto::ListPausesRequest {})).await?);
+        }
+        "ListCooldowns" => {
+            let mut client = UpstreamServiceClient::new(channel.clone());
+            drop(client.list_cooldowns(by(token, proto::ListCooldownsRequest::default())).await?);
+        }
+        "LiftCooldown" => {
+            let request = proto::LiftCooldownRequest {
+                project: "default".to_owned(),
+                model: MODEL.to_owned(),
+                reason: "INC-7".to_owned(),
+                ..Default::default()
+            };
+            match UpstreamServiceClient::new(channel.clone()).lift_cooldown(by(token, request)).await {
+                // There is none.
+                Err(status) if status.code() == Code::NotFound => {}
+                answer => drop(answer?),
+            }
         }
         "Process" => drop(process(channel, token, Vec::new()).await?),
         "Reflection" => drop(reflect(channel, token, MessageRequest::ListServices(String::new())).await?),

@@ -1,0 +1,81 @@
+//! Upstream cooldowns: what reports do to them, which there are, and lifting them.
+
+use super::{Authorizer, Failure, ticket::Ticket};
+use crate::{
+    domain::{
+        cooldown::CooldownKey,
+        counter::CounterKey,
+        explain,
+        policy::Policy,
+        request::{Operation, Outcome, ServiceTier},
+    },
+    store::{Cooldown, CooldownChange, Store},
+};
+
+/// What a report of a reservation's own caller does to the cooldown of what the reservation is for, and what the caller should
+/// know of it.
+pub(super) fn of_report(
+    policy: &Policy,
+    ticket: &Ticket,
+    outcome: Outcome,
+    requested_ms: u64,
+) -> (Option<(CounterKey, CooldownChange)>, Option<String>) {
+    // Batches do not touch Groq's rate limits, so how one goes says nothing of them.
+    if ticket.operation == Operation::Batch {
+        return (None, None);
+    }
+    let gate = || policy.gates.of(&ticket.project, &ticket.model, ticket.service_tier);
+    match outcome {
+        Outcome::RateLimited if requested_ms > 0 => {
+            let length_ms = requested_ms.min(policy.organization.max_cooldown_ms);
+            let reporter = ticket.team.clone();
+            let capped = (length_ms < requested_ms).then(|| {
+                format!(
+                    "`upstream_retry_delay` of {} is capped at {} by `organization.max_cooldown`",
+                    explain::duration(requested_ms),
+                    explain::duration(length_ms)
+                )
+            });
+            (Some((gate(), CooldownChange::Open { length_ms, requested_ms, reporter })), capped)
+        }
+        Outcome::Completed => (Some((gate(), CooldownChange::Lift)), None),
+        _ => (None, None),
+    }
+}
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// The cooldowns in force, by project, model and service tier.
+    ///
+    /// # Errors
+    /// Where the store does not answer.
+    pub async fn cooldowns(&self) -> Result<Vec<(CooldownKey, Cooldown)>, Failure> {
+        Ok(named(self.store.cooldowns().await?))
+    }
+
+    /// Lifts the cooldown of `model` in `project`: of one service tier, or of all. What was in force.
+    ///
+    /// # Errors
+    /// Where the store does not answer. Whether it took effect is not known then; repeating it is safe.
+    pub async fn lift_cooldowns(
+        &self,
+        project: &str,
+        model: &str,
+        service_tier: Option<ServiceTier>,
+    ) -> Result<Vec<(CooldownKey, Cooldown)>, Failure> {
+        let tiers = ServiceTier::ALL.into_iter().filter(|tier| service_tier.is_none_or(|only| only == *tier));
+        let gate =
+            |service_tier| CooldownKey { project: project.into(), model: model.into(), service_tier }.gate();
+        let lifted = self.store.lift_cooldowns(tiers.map(gate).collect()).await?;
+        self.shared.queue.settled();
+        Ok(named(lifted))
+    }
+}
+
+/// What the gates stand for. One of an earlier version stands for nothing any more, and ends by itself.
+fn named(closed: Vec<(CounterKey, Cooldown)>) -> Vec<(CooldownKey, Cooldown)> {
+    let named =
+        closed.into_iter().filter_map(|(gate, cooldown)| Some((CooldownKey::of_gate(&gate)?, cooldown)));
+    let mut named: Vec<_> = named.collect();
+    named.sort_by(|(a, _), (b, _)| a.cmp(b));
+    named
+}

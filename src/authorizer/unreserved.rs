@@ -1,0 +1,112 @@
+//! Usage that is reported without a reservation: how much of it gateways may report.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use tracing::warn;
+
+use super::{Failure, ticket::Ticket};
+use crate::{
+    domain::{
+        Timestamp,
+        decision::{Reason, Violation},
+        explain,
+        money::NanoUsd,
+        plan::{self, Plan},
+        request::Caller,
+    },
+    store::{Record, ReservationId, Reserve, StoreError},
+};
+
+/// Between two lines of the log on refused reports: whoever may report can cause any number of them.
+const LOG_EVERY_MS: u64 = 10_000;
+
+/// Whether reports are held to the bounds of the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounds {
+    /// They are.
+    Apply,
+    /// They are not: by an admin.
+    None,
+}
+
+/// Reports that were refused by this process.
+#[derive(Debug, Default)]
+pub struct RefusedReports {
+    /// Numbers for themselves; they order nothing else.
+    logged_at: AtomicU64,
+    since: AtomicU64,
+}
+
+impl RefusedReports {
+    /// Notes a refusal, and says so in the log where it did not a moment ago.
+    pub(super) fn note(&self, now: Timestamp, team: &str, failure: &Failure) {
+        let count = self.since.fetch_add(1, Ordering::Relaxed) + 1;
+        let logged_at = self.logged_at.load(Ordering::Relaxed);
+        let is_due = now.0.abs_diff(logged_at) >= LOG_EVERY_MS;
+        let swap = |at| self.logged_at.compare_exchange(at, now.0, Ordering::Relaxed, Ordering::Relaxed);
+        if is_due && swap(logged_at).is_ok() {
+            self.since.fetch_sub(count, Ordering::Relaxed);
+            warn!(team, reports = count, %failure, "usage without a reservation is refused");
+        }
+    }
+}
+
+/// Room for usage that nobody asked for before: nothing is bounded, nothing is held.
+pub(super) fn reserve(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) -> Reserve {
+    Reserve {
+        id,
+        may_repeat: true,
+        fingerprint: 0,
+        holds: Arc::clone(&plan.holds),
+        gates: Vec::new(),
+        valid: Timestamp(plan.valid.start.0)..plan.valid.end,
+        ttl_ms: plan.ttl_ms(),
+        late_ms: plan::LATE_MS,
+        note,
+        dry_run: false,
+    }
+}
+
+/// Whether the reservation under the `request_id` of a report is of the same request: booked at the price of another model,
+/// or as the repeat of another report, what was used would be lost. A team may report what one of its keys asked for.
+pub(super) fn is_about(record: &Record, plan: &Plan<'_>) -> Result<bool, Failure> {
+    let ticket = Ticket::from_bytes(&record.note)?;
+    let same_key = plan.who.key.is_none_or(|key| key.name == ticket.key);
+    Ok(same_key && ticket.model == plan.model.name && ticket.operation == plan.work.operation())
+}
+
+/// The failure that is a violation of what was reported for.
+pub(super) fn unbookable(violation: Violation, caller: &Caller) -> Failure {
+    match (violation.reason, caller) {
+        (Reason::UnknownTeam, Caller::Team(name)) => Failure::UnknownTeam(name.clone()),
+        (Reason::InvalidKey, _) | (Reason::UnknownTeam, _) => Failure::UnknownKey,
+        (Reason::StoreUnavailable, _) => StoreError::Unavailable.into(),
+        _ => Failure::NotPriced(violation.message),
+    }
+}
+
+/// The refusal of one report that costs more than one may.
+pub(super) fn too_costly(plan: &Plan<'_>, cost: NanoUsd) -> Failure {
+    let bounds = &plan.who.team.unreserved;
+    Failure::UnreservedBound(format!(
+        "`{}` permits ${} for one report without a reservation; this one costs ${cost}",
+        bounds.max_cost_id, bounds.max_cost
+    ))
+}
+
+/// Whether the hold is that of the day's bound.
+pub(super) fn is_daily(plan: &Plan<'_>, hold: usize) -> bool {
+    let daily = &plan.who.team.unreserved.daily;
+    plan.lines.get(hold).is_some_and(|line| line.limit.id == daily.id)
+}
+
+/// The refusal of a report with which those of the day cost more than they may; `used` is what each hold's counter had.
+pub(super) fn past_the_day(plan: &Plan<'_>, now: Timestamp, used: &[u64]) -> Failure {
+    let daily = plan.lines.iter().zip(plan.holds.iter()).zip(used).next_back();
+    let message =
+        daily.map(|((line, hold), used)| explain::violation(line, now, *used, hold.amount(), None).message);
+    Failure::UnreservedBound(message.unwrap_or_default())
+}

@@ -1,0 +1,237 @@
+//! `tollgate.v1.UpstreamService`.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tonic::{Request, Response, Status};
+
+use super::{
+    access, answer,
+    parse::{DEFAULT_PAGE, MAX_PAGE},
+    proto::{
+        self, LiftCooldownRequest, LiftCooldownResponse, ListCooldownsRequest, ListCooldownsResponse,
+        upstream_service_server::UpstreamService,
+    },
+    recorded::Recorder,
+    status::{self, FieldErrors},
+};
+use crate::{
+    audit::{Change, action},
+    authorizer::{Authorizer, Failure},
+    domain::{
+        actor::Actor, cooldown::CooldownKey, counter::CounterKey, pause::MAX_REASON, request::ServiceTier,
+    },
+    store::{Cooldown, Store},
+};
+
+const MAX_PROJECT_BYTES: usize = 64;
+const MAX_MODEL_BYTES: usize = 256;
+/// The format of a page token, its first byte.
+const TOKEN_VERSION: u8 = 1;
+/// Bytes of a page token that tell whether it is of this list.
+const CHECK_BYTES: usize = 4;
+
+/// Serves `UpstreamService`.
+#[derive(Clone, Debug)]
+pub struct UpstreamRpc<S> {
+    authorizer: Authorizer<S>,
+    recorder: Recorder,
+}
+
+impl<S> UpstreamRpc<S> {
+    /// Serves through `authorizer`; what is lifted is recorded with `recorder`.
+    #[must_use]
+    pub const fn new(authorizer: Authorizer<S>, recorder: Recorder) -> Self {
+        Self { authorizer, recorder }
+    }
+}
+
+type Named = (CooldownKey, Cooldown);
+
+#[tonic::async_trait]
+impl<S: Store + Clone> UpstreamService for UpstreamRpc<S> {
+    async fn list_cooldowns(
+        &self,
+        request: Request<ListCooldownsRequest>,
+    ) -> Result<Response<ListCooldownsResponse>, Status> {
+        let ListCooldownsRequest { page_size, page_token } = request.into_inner();
+        let page_size = page_size_of(page_size)?;
+        let organization = Arc::clone(&self.authorizer.policy().organization.id);
+        let after = after(&organization, &page_token)?;
+        let cooldowns = self.authorizer.cooldowns().await.map_err(|failure| status::failure(&failure))?;
+        let mut rest =
+            cooldowns.iter().filter(|(key, _)| after.as_ref().is_none_or(|after| key > after)).peekable();
+        let page: Vec<&Named> = rest.by_ref().take(page_size).collect();
+        let last = page.last().filter(|_| rest.peek().is_some());
+        let next_page_token = last.map(|(key, _)| token(&organization, key)).unwrap_or_default();
+        let cooldowns = page.into_iter().map(shown).collect();
+        Ok(Response::new(ListCooldownsResponse { cooldowns, next_page_token }))
+    }
+
+    async fn lift_cooldown(
+        &self,
+        request: Request<LiftCooldownRequest>,
+    ) -> Result<Response<LiftCooldownResponse>, Status> {
+        let actor = access::actor(request.extensions());
+        let order = Arc::new(Order::read(actor, request.into_inner())?);
+        let (authorizer, lift) = (self.authorizer.clone(), Arc::clone(&order));
+        let lift =
+            async move { authorizer.lift_cooldowns(&lift.project, &lift.model, lift.service_tier).await };
+        let recorded = Arc::clone(&order);
+        let lifted = self.recorder.carry_out(lift, move |lifted| recorded.event(lifted)).await?;
+        let lifted = lifted.map_err(|failure| status::failure(&failure))?;
+        if lifted.is_empty() {
+            return Err(status::unknown_cooldown(&order.project, &order.model));
+        }
+        let ended_cooldowns = lifted.iter().map(shown).collect();
+        Ok(Response::new(LiftCooldownResponse { ended_cooldowns }))
+    }
+}
+
+/// A well-formed `LiftCooldownRequest`: who lifts what, and why.
+struct Order {
+    actor: Actor,
+    project: String,
+    model: String,
+    service_tier: Option<ServiceTier>,
+    reason: String,
+}
+
+impl Order {
+    fn read(actor: Actor, request: LiftCooldownRequest) -> Result<Self, Status> {
+        let mut errors = FieldErrors::default();
+        let project = errors.text("project", request.project, 1, MAX_PROJECT_BYTES);
+        let model = errors.text("model", request.model, 1, MAX_MODEL_BYTES);
+        let service_tier = match proto::ServiceTier::try_from(request.service_tier) {
+            Ok(proto::ServiceTier::Unspecified) => None,
+            Ok(proto::ServiceTier::OnDemand) => Some(ServiceTier::OnDemand),
+            Ok(proto::ServiceTier::Flex) => Some(ServiceTier::Flex),
+            Ok(proto::ServiceTier::Auto) => Some(ServiceTier::Auto),
+            Ok(proto::ServiceTier::Performance) => Some(ServiceTier::Performance),
+            Err(_) => {
+                errors.add("service_tier", format!("{} is not a service tier", request.service_tier));
+                None
+            }
+        };
+        let reason = errors.text("reason", request.reason, 1, MAX_REASON);
+        if !reason.is_empty() && reason.trim().is_empty() {
+            errors.add("reason", "required: must not be blank");
+        }
+        match errors.is_empty() {
+            true => Ok(Self { actor, project, model, service_tier, reason }),
+            false => Err(errors.into_status()),
+        }
+    }
+
+    /// What is recorded of it, unless there was nothing to lift.
+    fn event(&self, lifted: &Result<Vec<Named>, Failure>) -> Option<Change> {
+        let (before, outcome) = match lifted {
+            Ok(lifted) if lifted.is_empty() => return None,
+            Ok(lifted) => (lifted.iter().map(recorded).collect(), "done"),
+            Err(_) => (Value::Null, "unknown"),
+        };
+        let mut subject = format!("{}/{}", self.project, self.model);
+        if let Some(tier) = self.service_tier {
+            subject = format!("{subject}/{}", tier.name());
+        }
+        let after = json!({ "reason": self.reason });
+        let actor = self.actor.clone();
+        Some(Change { actor, action: action::COOLDOWN_LIFT, subject, before, after, outcome })
+    }
+}
+
+fn recorded((key, cooldown): &Named) -> Value {
+    json!({
+        "service_tier": key.service_tier,
+        "start": cooldown.start,
+        "end": cooldown.end,
+        "reporter_team": cooldown.reporter,
+        "requested_ms": cooldown.requested_ms,
+    })
+}
+
+fn shown((key, cooldown): &Named) -> proto::Cooldown {
+    let service_tier = match key.service_tier {
+        ServiceTier::OnDemand => proto::ServiceTier::OnDemand,
+        ServiceTier::Flex => proto::ServiceTier::Flex,
+        ServiceTier::Auto => proto::ServiceTier::Auto,
+        ServiceTier::Performance => proto::ServiceTier::Performance,
+    };
+    proto::Cooldown {
+        project: key.project.to_string(),
+        model: key.model.to_string(),
+        service_tier: service_tier.into(),
+        start_time: Some(answer::timestamp(cooldown.start)),
+        end_time: Some(answer::timestamp(cooldown.end)),
+        reporter_team: cooldown.reporter.to_string(),
+        requested_delay: Some(answer::duration(cooldown.requested_ms)),
+    }
+}
+
+fn page_size_of(asked: i32) -> Result<usize, Status> {
+    match u64::try_from(asked) {
+        Ok(0) => Ok(DEFAULT_PAGE),
+        // A page of the most has some 500 KiB at the longest names.
+        Ok(size) => Ok(usize::try_from(size.min(MAX_PAGE)).unwrap_or(DEFAULT_PAGE)),
+        Err(_) => {
+            let mut errors = FieldErrors::default();
+            errors.add("page_size", format!("is {asked}; must not be negative"));
+            Err(errors.into_status())
+        }
+    }
+}
+
+/// Continues after `key`: the version, some bytes that tell whether it is of this organization's list, and the key's gate.
+fn token(organization: &str, key: &CooldownKey) -> String {
+    let cursor = key.gate().to_string();
+    let check = check(organization, &cursor);
+    let bytes = [TOKEN_VERSION].into_iter().chain(check).chain(cursor.into_bytes());
+    bytes.map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// After which key the page begins; `None`: with the first.
+fn after(organization: &str, token: &str) -> Result<Option<CooldownKey>, Status> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let read = || {
+        let most = 2 * (1 + CHECK_BYTES + MAX_PROJECT_BYTES + MAX_MODEL_BYTES + 64);
+        let digits = token.bytes().all(|byte| byte.is_ascii_hexdigit()) && token.len() <= most;
+        let byte = |at| u8::from_str_radix(token.get(at..at + 2)?, 16).ok();
+        let bytes: Vec<u8> =
+            (0..token.len()).step_by(2).map(byte).collect::<Option<_>>().filter(|_| digits)?;
+        let (version, rest) = bytes.split_first()?;
+        let (told, cursor) = rest.split_first_chunk::<CHECK_BYTES>()?;
+        let cursor = str::from_utf8(cursor).ok()?;
+        let sound = *version == TOKEN_VERSION && *told == check(organization, cursor);
+        CooldownKey::of_gate(&CounterKey::new(cursor)).filter(|_| sound)
+    };
+    read().map(Some).ok_or_else(status::page_token_invalid)
+}
+
+fn check(organization: &str, cursor: &str) -> [u8; CHECK_BYTES] {
+    let key = blake3::derive_key("tollgate page token of ListCooldowns", organization.as_bytes());
+    let mut check = [0; CHECK_BYTES];
+    blake3::Hasher::new_keyed(&key).update(cursor.as_bytes()).finalize_xof().fill(&mut check);
+    check
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_as_it_was_written_and_no_other_is() {
+        let key =
+            CooldownKey { project: "main".into(), model: "a/b".into(), service_tier: ServiceTier::Flex };
+        let written = token("acme", &key);
+        assert_eq!(after("acme", &written).unwrap(), Some(key));
+        assert_eq!(after("acme", "").unwrap(), None);
+        let longer = format!("{written}00");
+        let other = written.replacen("01", "02", 1);
+        for wrong in ["0", "01", "after:team", "é1", &longer, &other, &"00".repeat(1_000)] {
+            assert!(after("acme", wrong).is_err(), "{wrong}");
+        }
+        assert!(after("other", &written).is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! Cooldowns: gates that refuse whatever asks for them until an instant, or until they are lifted.
+//!
+//! The same arithmetic for every store: `settle.lua` mirrors it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::Timestamp;
+
+/// A gate that is closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cooldown {
+    /// Since when, without a gap.
+    pub start: Timestamp,
+    /// Until when.
+    pub end: Timestamp,
+    /// When the latest of the reservations was made whose reports closed it.
+    pub refused: Timestamp,
+    /// What the report that decides `end` asked for, in milliseconds, before any cap.
+    pub requested_ms: u64,
+    /// Who reported that.
+    pub reporter: Arc<str>,
+}
+
+/// What a settlement does to a gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CooldownChange {
+    /// Closes it. One that is closed for longer stays so.
+    Open {
+        /// For so many milliseconds from now.
+        length_ms: u64,
+        /// What was asked for, in milliseconds, before any cap.
+        requested_ms: u64,
+        /// Who reports it.
+        reporter: Arc<str>,
+    },
+    /// Opens it, where the settled reservation is no older than those that closed it: an answer to an earlier request says
+    /// nothing about what happens now.
+    Lift,
+}
+
+impl Cooldown {
+    /// Whether it is closed at `now`.
+    #[must_use]
+    pub fn is_in_force(&self, now: Timestamp) -> bool {
+        now < self.end
+    }
+
+    /// What becomes of the gate that was closed as `before` by the settlement at `now` of a reservation made at `reserved_at`.
+    #[must_use]
+    pub fn after(
+        before: Option<&Self>,
+        change: &CooldownChange,
+        now: Timestamp,
+        reserved_at: Timestamp,
+    ) -> Option<Self> {
+        let before = before.filter(|cooldown| cooldown.is_in_force(now));
+        match change {
+            CooldownChange::Lift => before.filter(|cooldown| reserved_at < cooldown.refused).cloned(),
+            CooldownChange::Open { length_ms, requested_ms, reporter } => {
+                let end = now.plus(*length_ms);
+                let opened = Self {
+                    start: now,
+                    end,
+                    refused: reserved_at,
+                    requested_ms: *requested_ms,
+                    reporter: Arc::clone(reporter),
+                };
+                let Some(before) = before else { return Some(opened) };
+                let (start, refused) = (before.start, before.refused.max(reserved_at));
+                let longer = if before.end > end { before.clone() } else { opened };
+                Some(Self { start, refused, ..longer })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(length_ms: u64, reporter: &str) -> CooldownChange {
+        CooldownChange::Open { length_ms, requested_ms: 2 * length_ms, reporter: reporter.into() }
+    }
+
+    #[test]
+    fn the_longer_of_two_stays_and_so_does_the_start() {
+        let first = Cooldown::after(None, &open(100, "a"), Timestamp(10), Timestamp(5)).unwrap();
+        let shorter = Cooldown::after(Some(&first), &open(10, "b"), Timestamp(20), Timestamp(7)).unwrap();
+        assert_eq!(shorter, Cooldown { refused: Timestamp(7), ..first.clone() });
+        let longer = Cooldown::after(Some(&shorter), &open(100, "b"), Timestamp(20), Timestamp(6)).unwrap();
+        assert_eq!((longer.start, longer.end, longer.refused), (Timestamp(10), Timestamp(120), Timestamp(7)));
+        assert_eq!((&*longer.reporter, longer.requested_ms), ("b", 200));
+        let anew = Cooldown::after(Some(&longer), &open(1, "c"), Timestamp(120), Timestamp(1)).unwrap();
+        assert_eq!((anew.start, anew.refused), (Timestamp(120), Timestamp(1)));
+    }
+
+    #[test]
+    fn only_a_request_no_older_than_the_refused_one_lifts() {
+        let closed = Cooldown::after(None, &open(100, "a"), Timestamp(10), Timestamp(5));
+        let lifted =
+            |at| Cooldown::after(closed.as_ref(), &CooldownChange::Lift, Timestamp(20), Timestamp(at));
+        assert_eq!((lifted(4), lifted(5), lifted(6)), (closed.clone(), None, None));
+    }
+}

@@ -1,0 +1,93 @@
+//! Gates that are closed: how they close and open, in memory and in the journal, and their table.
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::{
+    disk::{int, uint},
+    op::{self, CooldownOp},
+    state::{Answer, State},
+};
+use crate::domain::{Timestamp, counter::CounterKey};
+use crate::store::{Cooldown, Settle};
+
+/// From schema 2 to 3: the particulars of a gate that is closed. Those that are closed when it is made have none.
+pub(super) const TO_3: &str = "
+    ALTER TABLE gates ADD COLUMN start INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE gates ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE gates ADD COLUMN requested_ms INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE gates ADD COLUMN reporter TEXT NOT NULL DEFAULT '';
+    PRAGMA user_version = 3;
+";
+
+impl State {
+    /// What the settlement at `now` of a reservation made at `then` does to a gate, if anything.
+    pub(super) fn cooldown_of(&self, now: Timestamp, then: Timestamp, settle: &Settle) -> Option<CooldownOp> {
+        let (gate, change) = settle.cooldown.as_ref()?;
+        let before = self.gates.get(gate).filter(|before| before.is_in_force(now));
+        let after = Cooldown::after(before, change, now, then);
+        (after.as_ref() != before).then(|| CooldownOp { gate: gate.clone(), after })
+    }
+
+    /// Takes over what became of a gate.
+    pub(super) fn apply_cooldown(&mut self, CooldownOp { gate, after }: CooldownOp) {
+        match after {
+            Some(cooldown) => drop(self.gates.insert(gate, cooldown)),
+            None => drop(self.gates.remove(&gate)),
+        }
+        self.gates_dirty = true;
+    }
+
+    /// The gates that are closed, in order of their names.
+    pub(super) fn cooldowns(&self, now: Timestamp) -> Vec<(CounterKey, Cooldown)> {
+        let closed = self.gates.iter().filter(|(_, cooldown)| cooldown.is_in_force(now));
+        let mut closed: Vec<_> = closed.map(|(gate, cooldown)| (gate.clone(), cooldown.clone())).collect();
+        closed.sort_by_cached_key(|(gate, _)| gate.to_string());
+        closed
+    }
+
+    /// Opens those of `gates` that are closed.
+    pub(super) fn lift(
+        &mut self,
+        now: Timestamp,
+        gates: &[CounterKey],
+    ) -> Answer<Vec<(CounterKey, Cooldown)>> {
+        let mut lifted = Vec::new();
+        for gate in gates {
+            let Some(before) = self.gates.get(gate).filter(|before| before.is_in_force(now)) else {
+                continue;
+            };
+            lifted.push((gate.clone(), before.clone()));
+            let op = CooldownOp { gate: gate.clone(), after: None };
+            self.lsn += 1;
+            op::put_cooldown(&mut self.journal, &op);
+            self.apply_cooldown(op);
+        }
+        let after = if lifted.is_empty() { 0 } else { self.lsn };
+        Answer::Ready { value: lifted, after }
+    }
+}
+
+/// Writes all of them in the place of those that were there.
+pub(super) fn write(transaction: &Transaction<'_>, gates: &[(CounterKey, Cooldown)]) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM gates", [])?;
+    let mut insert = transaction.prepare_cached("INSERT INTO gates VALUES (?, ?, ?, ?, ?, ?, ?)")?;
+    for (key, Cooldown { start, end, refused, requested_ms, reporter }) in gates {
+        let [end, start, refused, requested] = [end.0, start.0, refused.0, *requested_ms].map(int);
+        insert.execute(params![key.name(), key.period(), end, start, refused, requested, reporter])?;
+    }
+    Ok(())
+}
+
+/// Reads all of them.
+pub(super) fn read(connection: &Connection) -> rusqlite::Result<Vec<(CounterKey, Cooldown)>> {
+    let sql = "SELECT name, period, until, start, refused, requested_ms, reporter FROM gates";
+    let mut select = connection.prepare(sql)?;
+    let rows = select.query_map([], |row| {
+        let key = CounterKey::new(row.get::<_, String>(0)?).in_period(row.get(1)?);
+        let time = |at| uint(row, at).map(Timestamp);
+        let (end, start, refused) = (time(2)?, time(3)?, time(4)?);
+        let (requested_ms, reporter) = (uint(row, 5)?, row.get::<_, String>(6)?.into());
+        Ok((key, Cooldown { start, end, refused, requested_ms, reporter }))
+    })?;
+    rows.collect()
+}
