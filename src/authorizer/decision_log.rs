@@ -2,13 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tracing::{Level, debug, enabled, field, info};
+use tracing::{Level, debug, enabled, field, info, warn};
 
 use super::{Authorizer, Decided};
 use crate::{
     domain::{
         decision::{Grant, Violation},
+        limit::Window,
         permit::Who,
+        plan::Plan,
         request::{AuthorizeRequest, Caller},
     },
     store::Store,
@@ -119,6 +121,41 @@ impl<S: Store + Clone> Authorizer<S> {
                 }
             }
         });
+    }
+
+    /// Says of each budget among the refusing holds that it denies, when it does for the first time in its period: what uses it up may be
+    /// reserved and never reported, which crosses no threshold. Once for each process.
+    pub(super) async fn log_first_denials(
+        &self,
+        request: &AuthorizeRequest,
+        plan: &Plan<'_>,
+        used: &[u64],
+        refusing: impl Iterator<Item = usize>,
+    ) {
+        for index in refusing.filter(|_| !request.dry_run) {
+            let (Some(line), Some(hold)) = (plan.lines.get(index), plan.holds.get(index)) else { continue };
+            let Window::Calendar(period) = line.limit.window else { continue };
+            if !self.shared.denying.is_first(&hold.counter) {
+                continue;
+            }
+            // For the log only, which can do without.
+            let state = self.store.counters(vec![(hold.counter.clone(), hold.kind)]).await.ok();
+            let state = state.and_then(|states| states.first().copied());
+            warn!(
+                limit_id = %line.limit.id,
+                scope = ?line.limit.scope,
+                team = %plan.who.team.name,
+                key = plan.who.key.map_or("", |key| &key.name),
+                period = period.name(),
+                period_start = hold.counter.period(),
+                limit_nano_usd = hold.limit,
+                used_nano_usd = used.get(index),
+                requested_nano_usd = plan.least_amount(index),
+                spent_nano_usd = state.map(|state| state.settled),
+                unsettled_requests = state.map(|state| state.open),
+                "a budget denies its first request in this period"
+            );
+        }
     }
 
     /// The names of the team and of the key; empty where there are none.

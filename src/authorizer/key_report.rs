@@ -110,7 +110,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where there is none, or the store does not answer.
     pub async fn created_key(&self, name: &str) -> Result<Versioned, KeyError> {
-        self.shared.read_registry(&self.store).await?;
+        self.read_registry().await?;
         self.key(name)
     }
 
@@ -143,7 +143,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where the store does not answer.
     pub async fn list_keys(&self, query: &KeyQuery) -> Result<KeyPage, KeyError> {
-        self.shared.read_registry(&self.store).await?;
+        self.read_registry().await?;
         let policy = self.policy();
         let created = self.shared.registry.keys().into_iter();
         let created =

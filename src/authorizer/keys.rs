@@ -34,7 +34,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where it cannot be made.
     pub async fn create_key(&self, new: NewKey) -> Result<(Versioned, Secret), KeyError> {
-        self.shared.read_registry(&self.store).await?;
+        self.read_registry().await?;
         let (policy, now) = (self.policy(), self.store.now());
         check_new(&policy, &new, now)?;
         let name = Arc::<str>::from(new.name);
@@ -98,7 +98,7 @@ impl<S: Store + Clone> Authorizer<S> {
         overlap_ms: u64,
         force: bool,
     ) -> Result<(Versioned, Secret), KeyError> {
-        self.shared.read_registry(&self.store).await?;
+        self.read_registry().await?;
         // A name that is not there must not make the hash key.
         self.key(name)?;
         let (kept, secret) = self.new_secret(self.store.now()).await?;
@@ -127,7 +127,7 @@ impl<S: Store + Clone> Authorizer<S> {
         force: bool,
     ) -> Result<Versioned, KeyError> {
         let Some(secret) = secret else {
-            self.shared.read_registry(&self.store).await?;
+            self.read_registry().await?;
             let key = self.key(name)?;
             if key.record.revoked_at.is_some() {
                 return Ok(key);
@@ -186,7 +186,7 @@ impl<S: Store + Clone> Authorizer<S> {
         change: impl Fn(&mut KeyRecord, &Uses, Timestamp) -> Result<T, KeyError>,
     ) -> Result<(Versioned, T), KeyError> {
         for _ in 0..ATTEMPTS {
-            self.shared.read_registry(&self.store).await?;
+            self.read_registry().await?;
             let key = self.key(name)?;
             if version > 0 && version != key.version {
                 break;
@@ -215,7 +215,7 @@ impl<S: Store + Clone> Authorizer<S> {
         match self.store.registry_write(name, expected, value.into()).await? {
             RegistryWritten::Written { version } => {
                 // In force before it is answered. If it cannot be read now, the follower will do it.
-                let _ = self.shared.read_registry(&self.store).await;
+                let _ = self.read_registry().await;
                 Ok(Some(version))
             }
             RegistryWritten::Conflict { .. } => Ok(None),
@@ -239,7 +239,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let value = Bytes::copy_from_slice(&bytes);
         // Whoever was first, it is the one that is read now.
         self.store.registry_write(HASH_KEY.into(), 0, value).await?;
-        self.shared.read_registry(&self.store).await?;
+        self.read_registry().await?;
         self.shared.registry.hash_key().ok_or(KeyError::Internal)
     }
 

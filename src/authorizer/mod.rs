@@ -1,9 +1,12 @@
 //! The hot path: policy → reserve → decision; price → settle.
 
 mod any_key;
+mod budgets;
 mod charge;
 mod cooldowns;
 mod decision_log;
+mod follower;
+mod freshness;
 mod key_change;
 mod key_report;
 mod keys;
@@ -23,12 +26,15 @@ use thiserror::Error;
 use self::ticket::Ticket;
 pub use self::{
     any_key::{AnyKey, KeyPlace},
+    budgets::CrossedAlert,
     decision_log::DecisionLog,
+    follower::refusal_stands,
+    freshness::{Freshness, MAX_AGE},
     key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned},
     key_report::{KeyPage, KeyQuery, KeyReport, KeyUsage, SecretReport},
     pauses::{PauseChange, PauseError},
     queue::Queue,
-    settle::{Booked, CrossedAlert},
+    settle::Booked,
     spend::{BudgetState, SpendLine, SpendPage, SpendQuery, SpendReport},
     unreserved::{Bounds, RefusedReports},
 };
@@ -57,9 +63,15 @@ pub enum Failure {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// What is paused and which keys there are was not read within the bound, and cannot be now.
+    #[error("pauses and keys could not be read within their bound")]
+    SnapshotStale,
     /// `request_id` came before, with another request.
     #[error("`request_id` was used before for a different request; use a new id for a new request")]
     RequestIdReused,
+    /// The reservation under `request_id` is over: it was settled, or it expired.
+    #[error("the request of this `request_id` is over; use a new id for a new request")]
+    RequestIdSpent(ReservationId),
     /// The reservation is not known.
     #[error("no such reservation: it was never issued, or was settled or expired too long ago")]
     UnknownReservation,
@@ -107,6 +119,7 @@ pub struct Shared {
     /// Requests that wait for room.
     pub queue: Queue,
     registry: registry::Registry,
+    denying: budgets::Denying,
     /// Which decisions are logged.
     pub decisions: DecisionLog,
     refused_reports: RefusedReports,
@@ -118,6 +131,7 @@ pub struct Authorizer<S> {
     store: S,
     clock: Clock,
     shared: Arc<Shared>,
+    readings: Arc<follower::Readings>,
     /// The calendar day that now is in; replaced when it ends or the policy's time zone changes.
     today: Arc<ArcSwap<(Arc<str>, Days)>>,
 }
@@ -130,7 +144,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let today = policy.calendar.today(store.now());
         let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
         drop(policy);
-        Self { store, clock, shared, today }
+        Self { store, clock, shared, readings: Arc::default(), today }
     }
 
     /// The store behind.
@@ -192,14 +206,18 @@ impl<S: Store + Clone> Authorizer<S> {
         let mut granted = None;
         for attempt in 1..=ATTEMPTS {
             // Each by the policy in force then: what was paused or revoked meanwhile holds.
+            let fresh = self.freshen().await;
             let policy = self.shared.policy.load_full();
             let today = self.today(&policy, now);
             let mut plan = match plan::compile(&policy, request, now, &today) {
-                Ok(plan) => plan,
-                Err(violations) if violations.iter().any(|v| v.reason == Reason::StoreUnavailable) => {
-                    return Err(StoreError::Unavailable.into());
+                Ok(plan) => {
+                    fresh?;
+                    plan
                 }
-                Err(violations) => return Ok(denied(&policy, violations, Vec::new())),
+                Err(violations) => {
+                    violations.iter().try_for_each(|v| refusal_stands(&request.caller, v, &fresh))?;
+                    return Ok(denied(&policy, violations, Vec::new()));
+                }
             };
             if attempt == ATTEMPTS {
                 granted = granted.map(|granted: u64| granted.min(plan.least_output()));
@@ -228,7 +246,16 @@ impl<S: Store + Clone> Authorizer<S> {
         let reserve = self.reserve_of(policy, request, plan)?;
         let (id, fingerprint) = (reserve.id, reserve.fingerprint);
         let decided = match self.store.reserve(reserve).await? {
-            Reserved::Granted { now, used } => granted(policy, request, plan, id, now, &used),
+            Reserved::Granted { now, used } => match self.overtaken(request, id, now).await? {
+                Some(denied) => denied,
+                None => granted(policy, request, plan, id, now, &used),
+            },
+            // What was settled pays for nothing more, and an expired reservation holds nothing more.
+            Reserved::Repeated(record)
+                if record.settlement.is_some() || record.expires_at <= self.store.now() =>
+            {
+                return Err(Failure::RequestIdSpent(id));
+            }
             Reserved::Repeated(record) if record.fingerprint == fingerprint => {
                 self.repeated(plan, id, &record).await?
             }
@@ -240,10 +267,13 @@ impl<S: Store + Clone> Authorizer<S> {
                     Some(affordable) if may_clamp => {
                         return Ok(ControlFlow::Continue(Again::With(affordable)));
                     }
-                    _ => match self.refused_at_least(policy, request, plan, refusing()).await? {
-                        Some(decided) => decided,
-                        None => refused(policy, request, plan, now, &used, &refusals, &closed),
-                    },
+                    _ => {
+                        self.log_first_denials(request, plan, &used, refusing()).await;
+                        match self.refused_at_least(policy, request, plan, refusing()).await? {
+                            Some(decided) => decided,
+                            None => refused(policy, request, plan, now, &used, &refusals, &closed),
+                        }
+                    }
                 }
             }
         };
@@ -290,7 +320,7 @@ impl<S: Store + Clone> Authorizer<S> {
             valid: plan.valid.clone(),
             ttl_ms: plan.ttl_ms(),
             late_ms: plan::LATE_MS,
-            note: ticket::note(policy, plan, request.attempt)?,
+            note: ticket::note(policy, plan, &request.user, request.attempt)?,
             dry_run: request.dry_run,
         })
     }
@@ -308,7 +338,6 @@ impl<S: Store + Clone> Authorizer<S> {
         Ok(Decided {
             outcome: Ok(Grant {
                 reservation: Some((id.to_string(), record.expires_at)),
-                already_settled: record.settlement.is_some(),
                 max_output_tokens: ticket.max_output_tokens,
                 reserved_cost: ticket.cost,
                 warnings: ticket.warnings,
@@ -352,7 +381,6 @@ fn granted(
     Decided {
         outcome: Ok(Grant {
             reservation: (!request.dry_run).then(|| (id.to_string(), now.plus(plan.ttl_ms()))),
-            already_settled: false,
             max_output_tokens: plan.max_output_tokens,
             reserved_cost: plan.cost,
             warnings,

@@ -89,7 +89,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where the store does not answer.
     pub async fn pauses(&self) -> Result<Vec<(Target, Arc<Pause>)>, PauseError> {
-        self.shared.read_registry(&self.store).await.map_err(PauseError::Unread)?;
+        self.read_registry().await.map_err(PauseError::Unread)?;
         Ok(self.shared.registry.pauses())
     }
 
@@ -101,7 +101,7 @@ impl<S: Store + Clone> Authorizer<S> {
     ) -> Result<PauseChange, PauseError> {
         let name: Arc<str> = format!("{PAUSE}{target}").into();
         for _ in 0..ATTEMPTS {
-            self.shared.read_registry(&self.store).await.map_err(PauseError::Unread)?;
+            self.read_registry().await.map_err(PauseError::Unread)?;
             let (version, before) = self.shared.registry.pause(target);
             let after = change(before.as_ref())?;
             let done = PauseChange { before, after };
@@ -111,7 +111,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let value = done.after.as_deref().map_or(Ok(Bytes::new()), record)?;
             let written = self.store.registry_write(Arc::clone(&name), version, value).await;
             // In force before it is answered. If it cannot be read now, the follower will do it.
-            let read = self.shared.read_registry(&self.store).await;
+            let read = self.read_registry().await;
             match written {
                 Ok(RegistryWritten::Written { .. }) => return Ok(done),
                 Ok(RegistryWritten::Conflict { .. }) => {}

@@ -1,39 +1,32 @@
 //! What is in force: the registry of the store, which holds keys and pauses, merged with the policy document into what the hot
 //! path reads.
 //!
-//! No decision asks the store about a key or a pause. Each process follows the registry with one task, and whoever writes to it reads
-//! it at once; what changed is put in force as one new policy.
+//! A decision asks the store about no key and no pause while what is known is fresh ([`Freshness`]). The workers of a process follow
+//! the registry in turn, each over its own connection, and a change made here is read at once; what changed is put in force as one
+//! new policy. Past the bound a decision reads the registry itself, or is not made.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{Authorizer, DecisionLog, Shared};
+use super::{DecisionLog, Freshness, Shared};
 use crate::{
     domain::{
         keys::{CreatedKeys, HashKey, KeyRecord, SecretId, UseCounter},
         pause::{Pause, Target},
-        permit::Who,
         policy::Policy,
         registered::Registered,
     },
     store::{RegistryChanges, RegistryRecord, Revision, SecretUse, Store, StoreError, use_slot},
 };
-
-/// How often the registry is asked whether it changed. With a call of at most 250 ms (the store's deadline as it comes) a
-/// change is in force on every replica well within the second that is promised.
-const FOLLOW: Duration = Duration::from_millis(250);
-/// How often uses are written down.
-const WRITE_USES: Duration = Duration::from_secs(1);
 
 /// Where the key that secrets are hashed with is.
 pub(super) const HASH_KEY: &str = "hash-key";
@@ -44,20 +37,17 @@ pub(super) const PAUSE: &str = "pause/";
 
 /// What a process knows of the registry.
 ///
-/// Protocol: `turn` is held over a whole reading of the registry, so that readings come one after the other. Whoever
-/// gets its turn when a reading that began after it asked has succeeded needs none of its own: however many wait, there are
-/// two while they succeed. `known` is taken within it, never across an await, for as long as it takes to put what is
-/// known in force, so that a new policy document and a new record do not overwrite each other's effect.
+/// Protocol: readings of several workers may overlap, so each record is taken only where its version is newer than the known one.
+/// `known` is never held across an await, but for as long as it takes to put what is known in force, so that a new policy document
+/// and a new record do not overwrite each other's effect.
 #[derive(Debug)]
 pub(super) struct Registry {
     /// The policy document in force.
     declared: Arc<ArcSwap<Policy>>,
-    turn: tokio::sync::Mutex<()>,
-    /// The number of the last reading that began; written within `turn`.
-    begun: AtomicU64,
-    /// The number of the last reading that succeeded; the same.
-    succeeded: AtomicU64,
     known: Mutex<Known>,
+    freshness: Freshness,
+    /// Whether the last look at the age found it past the bound. Only for the log.
+    is_stale: AtomicBool,
     /// The counters of secrets that exist. Taken for a look-up; counting itself needs no lock.
     uses: Mutex<HashMap<SecretId, Arc<UseCounter>>>,
     /// Whether the registry was asked for the first time, with whatever result.
@@ -75,18 +65,17 @@ struct Known {
     /// By the key's name: the version, and the record where it can be read.
     keys: BTreeMap<Arc<str>, (u64, Option<Arc<KeyRecord>>)>,
     pauses: PauseRecords,
-    /// The last reading failed.
-    failing: bool,
+    /// How often all of it was replaced.
+    replaced: u64,
 }
 
 impl Registry {
     pub(super) fn new(declared: Arc<ArcSwap<Policy>>) -> Self {
         Self {
             declared,
-            turn: tokio::sync::Mutex::default(),
-            begun: AtomicU64::default(),
-            succeeded: AtomicU64::default(),
             known: Mutex::default(),
+            freshness: Freshness::default(),
+            is_stale: AtomicBool::default(),
             uses: Mutex::default(),
             asked: watch::Sender::new(false),
         }
@@ -141,6 +130,7 @@ impl Shared {
             policy: Arc::new(ArcSwap::from_pointee(policy)),
             queue: super::Queue::default(),
             registry: Registry::new(declared),
+            denying: super::budgets::Denying::default(),
             decisions: DecisionLog::default(),
             refused_reports: super::RefusedReports::default(),
         }
@@ -159,37 +149,49 @@ impl Shared {
 
     /// Reads what changed in the registry and puts it in force.
     pub(super) async fn read_registry<S: Store>(&self, store: &S) -> Result<(), StoreError> {
-        let asked = self.registry.begun.load(Ordering::Acquire);
-        let _turn = self.registry.turn.lock().await;
-        if self.registry.succeeded.load(Ordering::Acquire) > asked {
-            return Ok(());
-        }
-        let reading = self.registry.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let revision = self.registry.known().revision;
-        let changes = store.registry_since(revision.unwrap_or_default()).await;
-        let mut known = self.registry.known();
-        let read = match changes {
-            Ok(changes) => {
-                if std::mem::take(&mut known.failing) {
-                    info!("the registry can be read again");
-                }
-                if revision != Some(changes.revision) {
-                    known.take(changes);
-                    self.merge(&known);
-                }
-                self.registry.succeeded.store(reading, Ordering::Release);
-                Ok(())
+        let read = loop {
+            let begun = Freshness::begin();
+            let (revision, replaced) = {
+                let known = self.registry.known();
+                (known.revision, known.replaced)
+            };
+            let changes = match store.registry_since(revision.unwrap_or_default()).await {
+                Ok(changes) => changes,
+                Err(error) => break Err(error),
+            };
+            let mut known = self.registry.known();
+            // What another worker read meanwhile may be newer than all of this, or of another registry.
+            if known.replaced != replaced || (changes.whole && known.revision != revision) {
+                continue;
             }
-            Err(error) => {
-                if !std::mem::replace(&mut known.failing, true) {
-                    warn!(%error, "the registry cannot be read; what is known of keys and pauses stays in force");
-                }
-                Err(error)
+            if known.revision != Some(changes.revision) {
+                known.take(changes);
+                self.merge(&known);
             }
+            drop(known);
+            self.registry.freshness.read(begun);
+            break Ok(());
         };
-        drop(known);
         self.registry.asked.send_replace(true);
         read
+    }
+
+    /// How old what is known of the registry is.
+    #[must_use]
+    pub const fn freshness(&self) -> &Freshness {
+        &self.registry.freshness
+    }
+
+    /// Says so, once, when what is known has become too old to decide by, or is young enough again.
+    pub(super) fn watch_age(&self) {
+        let stale = !self.registry.freshness.is_fresh();
+        if self.registry.is_stale.swap(stale, Ordering::Relaxed) == stale {
+            return;
+        }
+        match stale {
+            true => error!("the registry was not read within its bound; requests are refused until it is"),
+            false => info!("the registry is read within its bound again; requests are decided"),
+        }
     }
 
     fn merge(&self, known: &Known) {
@@ -219,26 +221,6 @@ impl Shared {
         let _ = self.registry.asked.subscribe().wait_for(|asked| *asked).await;
     }
 
-    /// Follows the registry and writes down uses, until told to stop. Neither waits for the other.
-    pub async fn follow_registry<S: Store>(&self, store: &S, mut stop: watch::Receiver<bool>) {
-        let mut stop_writing = stop.clone();
-        let following = async {
-            loop {
-                // Said where it fails; the next turn tries again.
-                let _ = self.read_registry(store).await;
-                if has_stopped_within(FOLLOW, &mut stop).await {
-                    return;
-                }
-            }
-        };
-        let writing = async {
-            while !has_stopped_within(WRITE_USES, &mut stop_writing).await {
-                self.write_uses(store).await;
-            }
-        };
-        tokio::join!(following, writing);
-    }
-
     /// Writes down how often secrets were used since the last time. What cannot be written now is kept for the next.
     pub async fn write_uses<S: Store>(&self, store: &S) {
         let counters: Vec<_> = {
@@ -262,32 +244,22 @@ impl Shared {
     }
 }
 
-/// Waits; whether a stop was asked for meanwhile.
-async fn has_stopped_within(pause: Duration, stop: &mut watch::Receiver<bool>) -> bool {
-    tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok()
-}
-
-impl<S: Store> Authorizer<S> {
-    /// Counts a use of the secret by which `who` came, if it is one of a created key.
-    pub fn count_use(&self, who: &Who<'_>) {
-        if let Some(secret) = who.secret {
-            secret.uses.count(self.store.now());
-        }
-    }
-}
-
 impl Known {
     fn take(&mut self, changes: RegistryChanges) {
         let mut before = BTreeMap::new();
         if changes.whole {
+            let replaced = self.replaced + 1;
             if self.revision.is_some_and(|known| known.number > 0) {
                 warn!(
                     "too much of the registry changed at once, or it is another one; all of it was read anew"
                 );
             }
             before = std::mem::take(self).pauses;
+            self.replaced = replaced;
         }
-        self.revision = Some(changes.revision);
+        if self.revision.is_none_or(|known| known.number < changes.revision.number) {
+            self.revision = Some(changes.revision);
+        }
         for record in changes.records {
             let RegistryRecord { name, version, value } = record;
             if &*name == HASH_KEY {
@@ -312,6 +284,9 @@ impl Known {
     }
 
     fn take_key(&mut self, name: &str, version: u64, value: &[u8]) {
+        if self.keys.get(name).is_some_and(|(known, _)| *known >= version) {
+            return;
+        }
         let read = serde_json::from_slice::<KeyRecord>(value);
         if let Err(error) = &read {
             let (line, column) = (error.line(), error.column());
@@ -326,6 +301,9 @@ impl Known {
             error!(target, "a pause is of something that this version cannot pause; it has no effect here");
             return;
         };
+        if self.pauses.get(&target).is_some_and(|(known, _)| *known >= version) {
+            return;
+        }
         let pause = match value {
             [] => None,
             value => Some(Arc::new(serde_json::from_slice(value).unwrap_or_else(|error| {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{
-    ATTEMPTS, Authorizer, Failure,
+    ATTEMPTS, Authorizer, CrossedAlert, Failure, budgets,
     charge::Charge,
     cooldowns,
     spend::BudgetState,
@@ -17,16 +17,12 @@ use crate::{
     domain::{
         MAX_AMOUNT, Timestamp, access,
         counter::Hold,
-        limit::{Limit, Quantity, Scope, Threshold, Window},
+        limit::Quantity,
         money::NanoUsd,
         plan::{self, Plan},
-        policy::Policy,
         request::{Outcome, Unreserved, Usage},
     },
-    store::{
-        Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement, Store,
-        StoreError,
-    },
+    store::{Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settlement, Store, StoreError},
 };
 
 /// How long a settled reservation is remembered, so that a repeated report is recognised: longer than any client retries a
@@ -56,19 +52,6 @@ pub struct Booked {
     pub alerts: Vec<CrossedAlert>,
     /// What the caller should know.
     pub warnings: Vec<String>,
-}
-
-/// A threshold that a record crossed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CrossedAlert {
-    /// The budget's place in the policy.
-    pub limit_id: Arc<str>,
-    /// The threshold.
-    pub threshold: Threshold,
-    /// What was spent in the period after the record.
-    pub spent: u64,
-    /// The budget of the period.
-    pub budget: u64,
 }
 
 /// How a request ended, as it is reported.
@@ -140,7 +123,7 @@ impl<S: Store + Clone> Authorizer<S> {
             if bounds == Bounds::Apply {
                 plan.count_unreserved(&today);
             }
-            let note = ticket::note(&policy, &plan, 0)?;
+            let note = ticket::note(&policy, &plan, &subject.user, 0)?;
             // What cannot be booked must not leave a reservation behind.
             let ticket = Ticket::from_bytes(&note)?;
             let cost = Charge::of(&ticket, told.usage.clone(), outcome, &policy.tools, now)?.cost;
@@ -200,6 +183,12 @@ impl<S: Store + Clone> Authorizer<S> {
         Ok(())
     }
 
+    /// Gives back what was reserved just now and is told to nobody.
+    pub(super) async fn not_sent(&self, id: ReservationId) -> Result<(), Failure> {
+        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+        self.book(id, record, Told::new(None, Outcome::NotSent, 0)).await.map(drop)
+    }
+
     /// Books the usage of a reservation that had been given back although its request was sent: for the same team, key and
     /// user, at the same price, on the same day, and once however often it is told.
     ///
@@ -254,21 +243,21 @@ impl<S: Store + Clone> Authorizer<S> {
         if let Some(settlement) = &record.settlement {
             return self.booked(id, &ticket, &record, settlement, true);
         }
-        let tools = &self.shared.policy.load().tools;
-        let charge = Charge::of(&ticket, told.usage, told.outcome, tools, record.reserved_at)?;
+        let policy = self.shared.policy.load();
+        let charge = Charge::of(&ticket, told.usage, told.outcome, &policy.tools, record.reserved_at)?;
+        let extras = budgets::extras(&ticket, &record.holds, charge.cost.nanos());
+        let thresholds = budgets::thresholds(&budgets::watched(&policy, &ticket, &record.holds, &extras));
         let (cooldown, warning) = match told.of_own {
-            true => cooldowns::of_report(
-                &self.shared.policy.load(),
-                &ticket,
-                told.outcome,
-                told.upstream_delay_ms,
-            ),
+            true => cooldowns::of_report(&policy, &ticket, told.outcome, told.upstream_delay_ms),
             false => (None, None),
         };
+        drop(policy);
         let settle = Settle {
             id,
             record: record.clone(),
             actual: ticket.quantities.iter().map(|quantity| charge.of_quantity(*quantity)).collect(),
+            extras,
+            thresholds,
             lines: charge.lines(&ticket),
             cooldown,
             keep_ms: KEEP_SETTLED_MS,
@@ -308,6 +297,8 @@ impl<S: Store + Clone> Authorizer<S> {
             error!(reservation = %id, "a settlement lacks its budgets");
             return Err(Failure::Internal);
         };
+        let extras = budgets::extras(ticket, &record.holds, receipt.cost.nanos());
+        let watched = budgets::watched(&policy, ticket, &record.holds, &extras);
         let team_budget = policy.teams.get(&ticket.team).and_then(|team| team.limits.first());
         Ok(Booked {
             reservation: id,
@@ -315,53 +306,10 @@ impl<S: Store + Clone> Authorizer<S> {
             already_recorded,
             team: BudgetState::of(team_budget, team.after),
             organization: BudgetState::of(policy.organization.limits.first(), organization.after),
-            alerts: crossed(&policy, ticket, record, &settlement.counters),
+            alerts: budgets::crossed(&watched, settlement),
             warnings: Vec::new(),
         })
     }
-}
-
-/// The thresholds between what was settled before and after. What is settled only grows, and each step of it is atomic, so
-/// every threshold is crossed by exactly one record, over all replicas.
-fn crossed(policy: &Policy, ticket: &Ticket, record: &Record, counters: &[Settled]) -> Vec<CrossedAlert> {
-    let team = policy.teams.get(&ticket.team);
-    let mut keys = policy.keys.values().filter(|_| !ticket.key.is_empty());
-    let key = keys.find(|(team, key)| key.name == ticket.key && team.name == ticket.team);
-    let limits = policy
-        .organization
-        .limits
-        .iter()
-        .chain(team.into_iter().flat_map(|team| team.limits.iter().chain(&team.user_limits)))
-        .chain(key.into_iter().flat_map(|(_, key)| &key.limits));
-    let budgets =
-        limits.filter(|limit| matches!(limit.window, Window::Calendar(_)) && !limit.alerts.is_empty());
-    budgets
-        .flat_map(|limit| {
-            let settled = record.holds.iter().zip(counters);
-            let own = settled.filter(|(hold, _)| counts_for(limit, hold.counter.name()));
-            own.flat_map(|(_, settled)| crossed_of(limit, settled)).collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-/// Whether this is the counter of the limit, or of one of the users that it holds for.
-fn counts_for(limit: &Limit, counter: &str) -> bool {
-    match (counter.strip_prefix(limit.counter.name()), limit.scope) {
-        (Some(user), Scope::User) => user.starts_with('|'),
-        (rest, _) => rest == Some(""),
-    }
-}
-
-fn crossed_of<'a>(limit: &'a Limit, settled: &'a Settled) -> impl Iterator<Item = CrossedAlert> + 'a {
-    let between = |t: &&Threshold| {
-        settled.settled_before < t.amount.nanos() && t.amount.nanos() <= settled.after.settled
-    };
-    limit.alerts.iter().filter(between).map(|threshold| CrossedAlert {
-        limit_id: limit.id.clone(),
-        threshold: threshold.clone(),
-        spent: settled.after.settled,
-        budget: limit.bound.unwrap_or(0),
-    })
 }
 
 fn log_alert(alert: &CrossedAlert) {

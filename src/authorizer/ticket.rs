@@ -23,7 +23,7 @@ use crate::{
 /// The format of a stored ticket; raised when it changes. What is new stands at the end, so that the first format, which
 /// reservations of the last release have, reads as the beginning of this one.
 const VERSION: u8 = 2;
-/// The format before batches and tools had particulars, and before the project and the tier were known.
+/// The format before batches and tools had particulars, and before the project, the tier and the user were known.
 const FIRST_VERSION: u8 = 1;
 
 /// The note of a reservation.
@@ -65,11 +65,14 @@ pub(super) struct Terms {
     pub(super) quantities: Vec<Quantity>,
     pub(super) warnings: Vec<String>,
     pub(super) policy_revision: Arc<str>,
-    /// The Groq project whose key it goes out with. Written behind the fields above.
+    /// The Groq project whose key it goes out with. Like the next two, written behind the fields above.
     #[serde(skip)]
     pub(super) project: Arc<str>,
     #[serde(skip)]
     pub(super) service_tier: ServiceTier,
+    /// Empty: none.
+    #[serde(skip)]
+    pub(super) user: Arc<str>,
 }
 
 impl Ticket {
@@ -78,8 +81,8 @@ impl Ticket {
             let terms = decode(FIRST_VERSION, bytes)?;
             return Ok(Self { terms, batch: None, tools: Vec::new() });
         }
-        let (mut terms, batch, tools, upstream): (Terms, _, _, (Arc<str>, ServiceTier)) = decode(VERSION, bytes)?;
-        (terms.project, terms.service_tier) = upstream;
+        let (mut terms, batch, tools, (project, service_tier, user)): (Terms, _, _, _) = decode(VERSION, bytes)?;
+        (terms.project, terms.service_tier, terms.user) = (project, service_tier, user);
         Ok(Self { terms, batch, tools })
     }
 
@@ -95,7 +98,7 @@ impl Ticket {
 
 /// The ticket of a plan, written without building one: this is on the hot path.
 /// Where an attempt is named, the note ends with it.
-pub(super) fn note(policy: &Policy, plan: &Plan<'_>, attempt: u64) -> Result<Bytes, Failure> {
+pub(super) fn note(policy: &Policy, plan: &Plan<'_>, user: &str, attempt: u64) -> Result<Bytes, Failure> {
     let who = &plan.who;
     // Field by field as in `Terms` and `Ticket`; a tuple is written as its fields are.
     let identity =
@@ -104,8 +107,8 @@ pub(super) fn note(policy: &Policy, plan: &Plan<'_>, attempt: u64) -> Result<Byt
     let dates = (plan.month, plan.day);
     let quantities = Quantities(plan);
     let rest = (quantities, &plan.warnings, &*policy.revision);
-    let upstream = (&**plan.project, plan.service_tier);
-    let ticket = (identity, amounts, dates, rest, plan.work.batch(), &plan.tools.rates, upstream);
+    let behind = (&**plan.project, plan.service_tier, user);
+    let ticket = (identity, amounts, dates, rest, plan.work.batch(), &plan.tools.rates, behind);
     match attempt {
         0 => encode(VERSION, &ticket),
         // Behind the ticket, where reading it does not come.
@@ -235,6 +238,9 @@ mod tests {
             quantities: vec![Quantity::NanoUsd, Quantity::NanoUsd],
             warnings: Vec::new(),
             policy_revision: "r".into(),
+            project: "".into(),
+            service_tier: ServiceTier::default(),
+            user: "".into(),
         };
         let first = Ticket::from_bytes(&encode(FIRST_VERSION, &terms).unwrap()).unwrap();
         assert_eq!(first, Ticket { terms: terms.clone(), batch: None, tools: Vec::new() });
@@ -242,7 +248,10 @@ mod tests {
         assert_eq!(first.work(), Work::Lines(Batch::default()));
         let batch = Some(Batch { line_operation: Operation::Speech, request_count: 5, window_ms: 6 });
         let tools = ToolRates::ALL.to_vec();
-        let bytes = encode(VERSION, &(&terms, &batch, &tools, 7_u64.to_le_bytes())).unwrap();
+        let behind = ("p", ServiceTier::Flex, "u");
+        let bytes = encode(VERSION, &(&terms, &batch, &tools, behind, 7_u64.to_le_bytes())).unwrap();
+        let terms =
+            Terms { project: "p".into(), service_tier: ServiceTier::Flex, user: "u".into(), ..terms };
         assert_eq!(Ticket::from_bytes(&bytes).unwrap(), Ticket { terms, batch, tools });
         assert!(is_of(&bytes, 7));
     }

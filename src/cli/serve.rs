@@ -193,7 +193,7 @@ where
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
         let status = StatusPage { source: Arc::clone(&source), hazards };
-        let pages = admin::serve(listener, tls, access.clone(), make_store()?, status);
+        let pages = admin::serve(listener, tls, access.clone(), Arc::clone(&shared), make_store()?, status);
         tokio::spawn(async move {
             if let Err(error) = pages.await {
                 error!(%error, "the admin listener failed");

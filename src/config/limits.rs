@@ -2,6 +2,7 @@
 
 use super::{
     findings::Findings,
+    place::Place,
     section::{Located, Section},
 };
 use crate::domain::{
@@ -38,6 +39,21 @@ pub(super) fn rates(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
         limits.push(Limit { bound: Some(bound.value), ..subject.limit(bound.place.id(), quantity, window) });
     }
     limits
+}
+
+/// The rates and the concurrency of `section`, which stands at `place`. Without a bound on concurrency there is one that only counts,
+/// so that a bound which is set while requests are under way knows of them.
+pub(super) fn rates_and_in_flight(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
+    let mut limits = rates(section, subject);
+    if !limits.iter().any(|limit| limit.window == Window::InFlight) {
+        limits.push(in_flight(&section.place, subject));
+    }
+    limits
+}
+
+/// Counts the requests under way, without a bound.
+pub(super) fn in_flight(place: &Place, subject: &Subject) -> Limit {
+    subject.limit(place.key("max_in_flight").id(), Quantity::RequestsInFlight, Window::InFlight)
 }
 
 /// The budgets of `section`, by period.

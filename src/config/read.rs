@@ -11,7 +11,7 @@ use super::{
     document::Node,
     envoy,
     findings::Findings,
-    limits::{budgets, budgets_from_month, rates},
+    limits::{budgets, budgets_from_month, in_flight, rates, rates_and_in_flight},
     place::Place,
     prices::{self, Override},
     section::{Located, Section},
@@ -119,7 +119,7 @@ fn organization(section: Section<'_>) -> Organization {
     let subject = Subject::organization();
     let time_zone = time_zone(&section);
     let mut limits = budgets_from_month(&section, &subject);
-    limits.extend(rates(&section, &subject));
+    limits.extend(rates_and_in_flight(&section, &subject));
     let model_limits = model_limits(&section, &subject);
     let max_cooldown_ms = bounds::max_cooldown(&section);
     section.finish();
@@ -170,7 +170,7 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
     let max_output_tokens = max_output_tokens(&section);
     let subject = Subject::team(name);
     let mut limits = budgets_from_month(&section, &subject);
-    limits.extend(rates(&section, &subject));
+    limits.extend(rates_and_in_flight(&section, &subject));
     limits.extend(bounds::max_unsettled(&section, &subject));
     let team = Arc::new(Team {
         name: Arc::from(name),
@@ -181,7 +181,10 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         on_unsettled: on_unsettled(&section),
         limits,
         model_limits: model_limits(&section, &subject),
-        user_limits: section.section("per_user").map(|user| user_limits(user, name)).unwrap_or_default(),
+        user_limits: match section.section("per_user") {
+            Some(user) => user_limits(user, name),
+            None => vec![in_flight(&section.place.key("per_user"), &Subject::user(name))],
+        },
         batch: section.section("batch").map(|batch| batch::caps(batch, &subject)).unwrap_or_default(),
         tools: tools::bounds(&section),
         unreserved: bounds::unreserved(&section, &subject),
@@ -224,7 +227,7 @@ fn on_unsettled(section: &Section<'_>) -> OnUnsettled {
 fn user_limits(section: Section<'_>, team: &str) -> Vec<Limit> {
     let subject = Subject::user(team);
     let mut limits = budgets(&section, &subject);
-    limits.extend(rates(&section, &subject));
+    limits.extend(rates_and_in_flight(&section, &subject));
     section.finish();
     limits
 }
@@ -242,7 +245,7 @@ fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> Declare
     let subject = Subject::key(team, name);
     let max_output_tokens = max_output_tokens(&section);
     let mut limits = budgets(&section, &subject);
-    limits.extend(rates(&section, &subject));
+    limits.extend(rates_and_in_flight(&section, &subject));
     let key = Arc::new(Key {
         name: Arc::from(name),
         models: models.as_ref().map(|list| list.iter().map(|l| l.value.clone()).collect()),

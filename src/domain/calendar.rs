@@ -232,6 +232,19 @@ fn timestamp(instant: jiff::Timestamp) -> Timestamp {
     Timestamp(u64::try_from(instant.as_millisecond()).unwrap_or(0))
 }
 
+/// The first days of the day, the week and the month that a day lies in, given as `20261123`; `None`: it is no day.
+#[must_use]
+pub fn first_days(day: u32) -> Option<[(Period, u32); 3]> {
+    let part = |value: u32| i8::try_from(value % 100).ok();
+    let date = Date::new(i16::try_from(day / 10_000).ok()?, part(day / 100)?, part(day)?).ok()?;
+    let monday = back(date, date.weekday().to_monday_zero_offset());
+    Some([
+        (Period::Day, day),
+        (Period::Week, day_number(monday)),
+        (Period::Month, day_number(date.first_of_month())),
+    ])
+}
+
 fn back(date: Date, days: i8) -> Date {
     date.saturating_sub(jiff::Span::new().days(days))
 }

@@ -151,6 +151,10 @@ impl Hold {
     }
 }
 
+/// Thresholds that a counter remembers as reported. More come only where a policy is edited again and again within a period; then the
+/// oldest are forgotten.
+pub const MAX_REPORTED: usize = 64;
+
 /// A counter as it stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
@@ -158,6 +162,9 @@ pub struct Counter {
     settled: u64,
     open: u64,
     expiring: Ring,
+    /// The thresholds that were reported as reached, in that order. Kept beside the rest, which is as it was before there were any.
+    #[serde(skip)]
+    reported: Vec<u64>,
 }
 
 /// The state of a counter at one instant, for reports.
@@ -240,6 +247,39 @@ impl Counter {
                 self.open = self.open.saturating_sub(1);
             }
         }
+    }
+
+    /// Books what was used by a reservation that holds nothing of this budget.
+    pub fn book(&mut self, now: Timestamp, kind: CounterKind, amount: u64) {
+        self.expiring.used(now, kind.slot_ms());
+        self.base += amount;
+        self.settled += amount;
+    }
+
+    /// Reports each of `thresholds` that what is settled has reached and that was not reported before.
+    pub fn report(&mut self, thresholds: impl Iterator<Item = u64>) -> Vec<u64> {
+        let mut new = Vec::new();
+        for threshold in thresholds {
+            if threshold <= self.settled && !self.reported.contains(&threshold) {
+                self.reported.push(threshold);
+                new.push(threshold);
+            }
+        }
+        let excess = self.reported.len().saturating_sub(MAX_REPORTED);
+        self.reported.drain(..excess);
+        new
+    }
+
+    /// The thresholds that were reported.
+    #[must_use]
+    pub fn reported(&self) -> &[u64] {
+        &self.reported
+    }
+
+    /// The same counter with these thresholds reported.
+    #[must_use]
+    pub fn with_reported(self, reported: Vec<u64>) -> Self {
+        Self { reported, ..self }
     }
 
     /// Whether the counter holds nothing worth keeping.

@@ -104,8 +104,6 @@ pub struct LimitStatus {
 pub struct Grant {
     /// The reservation; `None` for a dry run.
     pub reservation: Option<(String, Timestamp)>,
-    /// Whether this repeats the answer to a request whose reservation was settled meanwhile.
-    pub already_settled: bool,
     /// The output tokens granted.
     pub max_output_tokens: u64,
     /// The worst case reserved.

@@ -228,6 +228,12 @@ impl Subject {
         subject.limit(id, Quantity::NanoUsd, window)
     }
 
+    /// The counter of its budgets of this kind, without the period (and, for [`Scope::User`], without the user).
+    #[must_use]
+    pub fn budget(&self, period: Period) -> CounterKey {
+        self.counter(Quantity::NanoUsd, Window::Calendar(period))
+    }
+
     /// A limit without a bound, which stands at `id`.
     #[must_use]
     pub fn limit(&self, id: Arc<str>, quantity: Quantity, window: Window) -> Limit {

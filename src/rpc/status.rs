@@ -89,6 +89,11 @@ pub(super) fn failure(failure: &Failure) -> Status {
             details.set_retry_info(Some(OUTAGE_RETRY));
             Status::with_error_details(Code::Unavailable, message, details)
         }
+        Failure::SnapshotStale => {
+            let mut details = info("SNAPSHOT_STALE");
+            details.set_retry_info(Some(OUTAGE_RETRY));
+            Status::with_error_details(Code::Unavailable, message, details)
+        }
         Failure::Store(StoreError::Overflow) => {
             Status::with_error_details(Code::OutOfRange, message, info("AMOUNT_OUT_OF_RANGE"))
         }
@@ -97,6 +102,12 @@ pub(super) fn failure(failure: &Failure) -> Status {
         }
         Failure::RequestIdReused => {
             Status::with_error_details(Code::AlreadyExists, message, info("REQUEST_ID_REUSED"))
+        }
+        Failure::RequestIdSpent(reservation) => {
+            let metadata = HashMap::from([("reservationId".to_owned(), reservation.to_string())]);
+            let mut details = ErrorDetails::new();
+            details.set_error_info("REQUEST_ID_SPENT", DOMAIN, metadata);
+            Status::with_error_details(Code::AlreadyExists, message, details)
         }
         Failure::UnknownReservation => {
             Status::with_error_details(Code::NotFound, message, info("UNKNOWN_RESERVATION"))

@@ -23,6 +23,7 @@ use super::{
     tls::ListenerTls,
 };
 use crate::{
+    authorizer::Shared,
     domain::access::page_need,
     rpc::{AccessLayer, Peer},
     store::Store,
@@ -36,6 +37,7 @@ pub trait Status: Send + Sync + 'static {
 
 struct Pages<S, T> {
     access: AccessLayer,
+    shared: Arc<Shared>,
     store: S,
     status: T,
 }
@@ -48,12 +50,13 @@ pub async fn serve<S: Store, T: Status>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
     access: AccessLayer,
+    shared: Arc<Shared>,
     store: S,
     status: T,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let arrivals = Arrivals { address, incoming: Incoming::new(listener, tls) };
-    let pages = Arc::new(Pages { access, store, status });
+    let pages = Arc::new(Pages { access, shared, store, status });
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<S, T>))
@@ -126,8 +129,9 @@ async fn guard<S: Store, T: Status>(
 
 async fn ready<S: Store, T: Status>(State(pages): State<Arc<Pages<S, T>>>) -> (StatusCode, &'static str) {
     match pages.store.ping().await {
-        Ok(()) if pages.access.policy.load().registered.pending => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the store's registry has not been read yet\n")
+        // As decisions have it: these would be refused.
+        Ok(()) if !pages.shared.freshness().is_fresh() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the store's registry was not read in time\n")
         }
         Ok(()) => (StatusCode::OK, "ok\n"),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),

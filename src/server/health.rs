@@ -18,8 +18,8 @@ pub(super) async fn tell(health: &mut HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Keeps `grpc.health.v1` true to the store, and to whether it is known which keys there are and what is paused: until then
-/// nobody is let through.
+/// Keeps `grpc.health.v1` true to the store, and to whether what is known of keys and pauses is young enough to decide by: as
+/// `/readyz` and the decisions themselves have it.
 pub(super) async fn watch<S: Store>(
     store: S,
     shared: Arc<Shared>,
@@ -29,13 +29,13 @@ pub(super) async fn watch<S: Store>(
     shared.registry_asked().await;
     let mut serving = None;
     loop {
-        let now = store.ping().await.is_ok() && !shared.policy.load().registered.pending;
+        let now = store.ping().await.is_ok() && shared.freshness().is_fresh();
         if serving != Some(now) {
             tell(&mut health, if now { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
             match now {
                 true => info!("the store answers; serving"),
                 false => warn!(
-                    "the store does not answer, or its registry cannot be read; not serving until it does"
+                    "the store does not answer, or its registry is not read in time; not serving until it is"
                 ),
             }
             serving = Some(now);

@@ -273,10 +273,9 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let authorizer = Authorizer::new(store.clone(), clock, Arc::clone(&shared));
     let settling = Settling::default();
     let recorder = Recorder::new(access.audit.clone(), settling.clone());
-    let follower = (index == 0).then(|| {
-        let (shared, store, stop) = (Arc::clone(&shared), store.clone(), stop.clone());
-        tokio::spawn(async move { shared.follow_registry(&store, stop).await })
-    });
+    let worker = u32::try_from(index).unwrap_or(u32::MAX);
+    let (follower, told) = (authorizer.clone(), stop.clone());
+    let follower = tokio::spawn(async move { follower.follow_registry(worker, told).await });
     shared.registry_asked().await;
     let policy = PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream), access.audit.clone());
     let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_REQUEST_BYTES);
@@ -328,9 +327,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     settling.end().await;
     // Of the calls on all workers so far; the last worker to end writes the rest.
     shared.write_uses(&store).await;
-    if let Some(follower) = follower
-        && follower.await.is_err()
-    {
+    if follower.await.is_err() {
         error!("the follower of the registry had panicked");
     }
     // Without connections of its own this worker is done at once, but those who watch on others are told from here.

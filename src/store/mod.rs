@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use crate::domain::{
     Timestamp,
-    counter::{CounterKey, CounterState, Hold},
+    counter::{CounterKey, CounterKind, CounterState, Hold},
     keys::SecretId,
 };
 
@@ -152,8 +152,10 @@ pub struct Record {
 pub struct Settlement {
     /// When.
     pub settled_at: Timestamp,
-    /// Each counter just before and just after, in the order of the holds.
+    /// Each counter just before and just after: in the order of the holds, then in that of [`Settle::extras`].
     pub counters: Vec<Settled>,
+    /// The thresholds that this settlement was the first to report: the counter's index in `counters`, and the amount.
+    pub reported: Vec<(usize, u64)>,
     /// The caller's note.
     pub note: Bytes,
 }
@@ -167,6 +169,17 @@ pub struct Settled {
     pub after: CounterState,
 }
 
+/// What a settlement books in a budget that its reservation holds nothing of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extra {
+    /// The budget's counter.
+    pub counter: CounterKey,
+    /// How it keeps its books: as a budget does.
+    pub kind: CounterKind,
+    /// What was used.
+    pub amount: u64,
+}
+
 /// A request to settle a reservation.
 #[derive(Clone, Debug)]
 pub struct Settle {
@@ -176,6 +189,11 @@ pub struct Settle {
     pub record: Record,
     /// What was really used of each hold, in their order.
     pub actual: Vec<u64>,
+    /// What to book in other budgets. No counter twice, and none of the holds'.
+    pub extras: Vec<Extra>,
+    /// Thresholds of budgets: the index of the hold, or behind the holds of the extra, and amounts. Each amount that what is settled
+    /// has reached is reported by one settlement only.
+    pub thresholds: Vec<(usize, Vec<u64>)>,
     /// Lines to add to the spend report.
     pub lines: Vec<(SpendKey, SpendAmounts)>,
     /// A gate to close, or to open again.
@@ -231,6 +249,20 @@ pub struct SpendAmounts {
     pub audio_ms: u64,
     /// Characters spoken.
     pub characters: u64,
+}
+
+impl Extra {
+    /// As a hold that took nothing.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        Hold {
+            counter: self.counter.clone(),
+            kind: self.kind,
+            limit: crate::domain::MAX_AMOUNT,
+            kept: 0,
+            expiring: 0,
+        }
+    }
 }
 
 impl SpendAmounts {
@@ -308,7 +340,7 @@ pub trait Store: Send + Sync + 'static {
     /// The states of counters, in the given order. A counter that was never touched is all zero.
     fn counters(
         &self,
-        keys: Vec<(CounterKey, crate::domain::counter::CounterKind)>,
+        keys: Vec<(CounterKey, CounterKind)>,
     ) -> impl Future<Output = Result<Vec<CounterState>, StoreError>> + Send;
 
     /// The gates that are closed, in order of their names.

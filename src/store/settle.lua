@@ -1,35 +1,41 @@
 #!lua
--- Replaces the holds of a reservation by what was really used, exactly once; adds lines to the spend report; may close
--- a gate or open it, as store/cooldown.rs (after) does.
--- Mirrors domain/counter.rs (can_settle, settle) and domain/window.rs exactly. Everything is computed before the first write.
+-- Replaces the holds of a reservation by what was really used, exactly once, and books it in other budgets too; reports thresholds;
+-- adds lines to the spend report; may close a gate or open it, as store/cooldown.rs (after) does.
+-- Mirrors domain/counter.rs (can_settle, settle, book, report) and domain/window.rs exactly. Everything is computed before the first write.
 --
 -- KEYS 1 counters, 2 history, 3 record: as in reserve.lua; then for each line of the report
---      its spend hash (line -> 8 doubles) and the set of teams of its month; then, with a gate, cooldowns:
+--      its spend hash (line -> 8 doubles) and the set of teams of its month; then for each counter with thresholds the hash of
+--      its period: counter -> the thresholds that were reported, at most 64 doubles; then, with a gate, cooldowns:
 --      hash: field of a gate -> start, end, refused, requested (doubles), reporter. What the decision needs stands in the
 --      counters as well, as end and refused.
--- ARGV 1 numbers    now (negative: ask TIME), keep, holds, gates (0 or 1), close_ms (negative: open it), lines;
---                   then for each hold slot_ms (negative: a budget), kept, expiring, actual; then 8 amounts for each line
+-- ARGV 1 numbers    now (negative: ask TIME), keep, counters, gates (0 or 1), close_ms (negative: open it), lines, holds, counters with
+--                   thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
+--                   the budgets of which nothing is held; then 8 amounts for each line; then for each counter with thresholds its
+--                   index, how many, and their amounts
 --      2 the struct format of ARGV 1       3 keep as the settled record's time to live in ms     4 the settlement's note
---      5… the field of each hold's counter, then of the gate, then of each line, then each line's team (empty: not listed),
+--      5… the field of each counter, then of the gate, then of each line, then each line's team (empty: not listed),
 --      then, with a gate, requested as a packed double and the reporter
--- The settled record: 1, reserved_at, expires_at, gone_at, settled_at, holds, length of the note; the note;
---      for each hold settled_before, used, settled, open; the opaque bytes that reserve.lua was given
+-- The settled record: 2, reserved_at, expires_at, gone_at, settled_at, counters, length of the note, thresholds reported; the note;
+--      for each counter settled_before, used, settled, open; for each threshold the counter's index and the amount; the opaque bytes that reserve.lua was given
 -- Reply, packed doubles:
 --      0, now, the record's bytes    settled        2, now    no such reservation
 --      1, now, the record's bytes    settled before 3, now    an amount would pass 2^53 - 1; nothing was changed
 --
 -- A worked call: of the 4 taken at 5500 ms (see reserve.lua) only 1 was used; now it is 5900 ms, keep for a minute.
 --   EVALSHA <sha> 3 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff…
---     pack(5900, 60000, 1, 0, 0, 0,  1000, 0, 4, 1) <dddddddddd 60000 <note> team/chatbot|requests|minute
+--     pack(5900, 60000, 1, 0, 0, 0, 1, 0,  1000, 0, 4, 1) <dddddddddddd 60000 <note> team/chatbot|requests|minute
 --   -> pack(0, 5900) .. record; the counter is now pack(5, 1, 1)
 local MAX = 9007199254740991
 local SPEND_KEPT_S = 400 * 86400 -- a year and a month after the last new line
+local REPORTED_KEPT_S = 62 * 86400 -- the longest period and the latest settlement in it, and as much again
+local MAX_REPORTED = 64
 local argv, keys = ARGV, KEYS
 if #keys < 3 or #argv < 4 then return redis.error_reply('ERR settle: at least 3 keys and 4 arguments') end
 local call, pack, read = redis.call, struct.pack, struct.unpack
 local arg = {read(argv[2], argv[1])}
-local n, gates, lines = arg[3], arg[4], arg[6]
-if #argv ~= 4 + n + 2 * (gates + lines) or #arg ~= 7 + 4 * n + 8 * lines or #keys ~= 3 + 2 * lines + gates then
+local n, gates, lines, held, watched = arg[3], arg[4], arg[6], arg[7], arg[8]
+if #argv ~= 4 + n + 2 * (gates + lines) or #arg < 9 + 4 * n + 8 * lines + 2 * watched
+  or #keys ~= 3 + 2 * lines + watched + gates then
   return redis.error_reply('ERR settle: the arguments do not match the counts')
 end
 
@@ -44,14 +50,14 @@ local record = call('GET', keys[3])
 if not record then return pack('<dd', 2, now) end
 local state, reserved_at, expires_at, gone_at = read('<dddd', record)
 if now >= gone_at then return pack('<dd', 2, now) end
-if state == 1 then return pack('<dd', 1, now) .. record end
+if state ~= 0 then return pack('<dd', 1, now) .. record end
 
 local value = n + gates > 0 and call('HMGET', keys[1], unpack(argv, 5, 4 + n + gates)) or {}
 
 -- Which counters need their history: those that enter a new slot, and those that give back in an earlier one.
 local c, fields, holder = {}, {}, {}
 for i = 1, n do
-  local h = 4 * i + 3
+  local h = 4 * i + 5
   local ms, expiring, actual = arg[h], arg[h + 2], arg[h + 3]
   local budget = ms < 0
   if budget then ms = -ms end
@@ -74,7 +80,10 @@ for i = 1, n do
   }
   c[i] = x
   local newest = slot > head and slot or head
-  if slot > head or (back > 0 and was < newest and newest - was <= 60) then
+  if i > held and total == 0 then
+    -- Nothing in its history counts, which may stay as it is.
+    if slot > head then x.head, x.current = slot, 0 end
+  elseif slot > head or (back > 0 and was < newest and newest - was <= 60) then
     fields[#fields + 1] = argv[4 + i]
     holder[#fields] = x
   end
@@ -111,7 +120,7 @@ for l = 1, lines do
   local v = call('HGET', keys[2 + 2 * l], argv[4 + n + gates + l])
   local sum = v and {read('<dddddddd', v)} or {0, 0, 0, 0, 0, 0, 0, 0}
   for j = 1, 8 do
-    sum[j] = sum[j] + arg[6 + 4 * n + 8 * (l - 1) + j]
+    sum[j] = sum[j] + arg[8 + 4 * n + 8 * (l - 1) + j]
     if sum[j] > MAX then return pack('<dd', 3, now) end
   end
   sums[l], new[l] = pack('<dddddddd', unpack(sum, 1, 8)), not v
@@ -139,7 +148,7 @@ for i = 1, n do
   if x.budget then
     x.base = math.max(0, x.base + x.actual - x.kept)
     x.settled = x.settled + x.actual
-    x.open = math.max(0, x.open - 1)
+    if i <= held then x.open = math.max(0, x.open - 1) end
     out[2 * i] = pack('<dddddd', x.head, x.current, x.total, x.base, x.settled, x.open)
   else
     out[2 * i] = pack('<ddd', x.head, x.current, x.total)
@@ -147,6 +156,31 @@ for i = 1, n do
   around[4 * i - 2], around[4 * i - 1], around[4 * i] = x.base + x.total, x.settled, x.open
 end
 local particulars, lifted
+-- Of the thresholds that are reached, those that no settlement reported before.
+local crossed, told, at = {}, {}, 8 + 4 * n + 8 * lines
+for w = 1, watched do
+  local i, count = arg[at + 1] + 1, arg[at + 2]
+  local x, known, new = c[i], nil, ''
+  for k = at + 3, at + 2 + count do
+    if arg[k] <= x.settled then
+      if not known then
+        known = call('HGET', keys[3 + 2 * lines + w], argv[4 + i]) or ''
+        x.told = {read('<' .. ('d'):rep(#known / 8), known)}
+        x.told[#x.told] = nil
+      end
+      local seen = false
+      for j = 1, #x.told do seen = seen or x.told[j] == arg[k] end
+      if not seen then
+        x.told[#x.told + 1] = arg[k]
+        new = new .. pack('<d', arg[k])
+        crossed[#crossed + 1] = i - 1
+        crossed[#crossed + 1] = arg[k]
+      end
+    end
+  end
+  if new ~= '' then told[w] = {argv[4 + i], (known .. new):sub(-8 * MAX_REPORTED)} end
+  at = at + 2 + count
+end
 if gates == 1 then
   local v, close_ms = value[n + 1], arg[5]
   local ends, refused = 0, 0
@@ -167,8 +201,8 @@ if gates == 1 then
     out[2 * n + 2] = pack('<dd', ends, refused)
   end
 end
-local settled = pack('<ddddddd', 1, reserved_at, expires_at, now + arg[2], now, n, #argv[4]) .. argv[4]
-  .. pack('<' .. ('d'):rep(4 * n), unpack(around)) .. record:sub(33)
+local settled = pack('<dddddddd', 2, reserved_at, expires_at, now + arg[2], now, n, #argv[4], #crossed / 2) .. argv[4]
+  .. pack('<' .. ('d'):rep(4 * n), unpack(around)) .. pack('<' .. ('d'):rep(#crossed), unpack(crossed)) .. record:sub(33)
 
 if #fields > 0 then
   local history = {}
@@ -185,6 +219,10 @@ elseif particulars then
   call('HSET', keys[#keys], argv[5 + n], particulars)
   -- A day after the last of them is over nothing asks for them, whatever the clock did meanwhile.
   call('PEXPIRE', keys[#keys], math.max(call('PTTL', keys[#keys]), arg[5] + 86400000))
+end
+for w, x in pairs(told) do
+  call('HSET', keys[3 + 2 * lines + w], x[1], x[2])
+  call('EXPIRE', keys[3 + 2 * lines + w], REPORTED_KEPT_S)
 end
 for l = 1, lines do
   local key, index, team = keys[2 + 2 * l], keys[3 + 2 * l], argv[4 + n + gates + lines + l]

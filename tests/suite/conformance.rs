@@ -159,6 +159,8 @@ async fn settling<S: Store>(f: &Fixture<S>, number: u128, actual: &[u64]) -> Set
         id: id(number),
         record: record(f, number).await,
         actual: actual.to_vec(),
+        extras: Vec::new(),
+        thresholds: Vec::new(),
         lines: Vec::new(),
         cooldown: None,
         keep_ms: KEEP,

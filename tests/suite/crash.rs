@@ -182,11 +182,15 @@ async fn a_restart_keeps_windows_reservations_and_ids() {
         let spend = report.spend.unwrap();
         assert_eq!((nanos(spend.spent), nanos(spend.reserved)), (101, 205));
         for (n, made) in (1..).zip(&made) {
-            let again = client.authorize(request(n)).await.unwrap().into_inner();
-            assert_eq!(
-                (&again.reservation_id, &again.expire_time),
-                (&made.reservation_id, &made.expire_time)
-            );
+            let again = client.authorize(request(n)).await.map(tonic::Response::into_inner);
+            match again {
+                // Its id is spent.
+                Err(status) => assert_eq!((status.code(), n), (Code::AlreadyExists, 1), "{status:?}"),
+                Ok(again) => assert_eq!(
+                    (&again.reservation_id, &again.expire_time, n > 1),
+                    (&made.reservation_id, &made.expire_time, true)
+                ),
+            }
             let answer = client.record_usage(used(&made.reservation_id, 100, n)).await.unwrap().into_inner();
             assert_eq!(
                 (nanos(answer.cost), answer.already_recorded),

@@ -14,7 +14,7 @@ use tollgate::{
         keys::SecretId,
     },
     store::{
-        Cooldown, CooldownChange, Record, RegistryRecord, RegistryWritten, ReservationId, Reserve, Reserved,
+        Cooldown, CooldownChange, Extra, Record, RegistryRecord, RegistryWritten, ReservationId, Reserve, Reserved,
         Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError,
         USE_SLOT_MS, USE_SLOTS_KEPT, clock::ManualClock,
     },
@@ -55,6 +55,10 @@ enum Operation {
     Settle {
         id: u128,
         actual: Vec<u64>,
+        /// Of budgets by number, and how much; those that are held already are left out.
+        extras: Vec<(usize, u64)>,
+        /// For every budget of the settlement.
+        thresholds: Vec<u64>,
         lines: Vec<(usize, u32, u64)>,
         /// Which gate is closed for how long, or lifted.
         close: Option<(usize, Option<u64>)>,
@@ -175,14 +179,17 @@ fn operation() -> impl Strategy<Value = Operation> {
     );
     let keep = prop_oneof![1 => Just(0_u64), 1 => 1..=100_u64, 4 => Just(600_000)];
     let actual = prop_oneof![20 => amount(), 1 => MAX_AMOUNT - 12..=MAX_AMOUNT];
-    let settle = (0..IDS + 1, prop::collection::vec(actual, 5), lines, close, keep).prop_map(
-        |(id, actual, mut lines, close, keep_ms)| {
+    let extras = prop::collection::vec((0..COUNTERS / 2, amount()), 0..3);
+    let thresholds = prop::collection::vec(1..40_u64, 0..4);
+    let settle = (0..IDS + 1, prop::collection::vec(actual, 5), (extras, thresholds), lines, close, keep)
+        .prop_map(|(id, actual, (mut extras, thresholds), mut lines, close, keep_ms)| {
+            extras.sort_unstable();
+            extras.dedup_by_key(|(budget, _)| *budget);
             // As the authorizer does: no line twice.
             lines.sort_unstable();
             lines.dedup_by_key(|(team, month, _)| (*team, *month));
-            Operation::Settle { id, actual, lines, close, keep_ms }
-        },
-    );
+            Operation::Settle { id, actual, extras, thresholds, lines, close, keep_ms }
+        });
     let step = prop_oneof![
         4 => (0..2_000_u64).prop_map(Step::Forwards),
         4 => (0..COUNTERS, prop_oneof![0..3_u64, 58..63_u64], -1..=1_i64)
@@ -227,17 +234,28 @@ enum Answer {
 async fn apply<S: Store>(store: &S, operation: &Operation, now: Timestamp) -> Answer {
     match operation.clone() {
         Operation::Reserve(ask) => Answer::Reserved(store.reserve(reserve(ask, now)).await),
-        Operation::Settle { id, actual, lines, close, keep_ms } => {
+        Operation::Settle { id, actual, extras, thresholds, lines, close, keep_ms } => {
             let id = ReservationId(id.to_be_bytes());
             let record = store.find(id).await.unwrap();
             // Where nothing is known, what was known once is as good as anything.
             let known = record.clone().unwrap_or_else(nothing);
             let holds = known.holds.len();
+            let extra = |(budget, amount)| {
+                let (counter, kind) = counter(2 * budget + 1);
+                Extra { counter, kind, amount }
+            };
+            let mut extras: Vec<Extra> = extras.into_iter().map(extra).collect();
+            extras.retain(|extra| known.holds.iter().all(|hold| hold.counter != extra.counter));
+            let all = known.holds.iter().map(|hold| hold.kind).chain(extras.iter().map(|extra| extra.kind));
+            let budgets = all.enumerate().filter(|(_, kind)| matches!(kind, CounterKind::Budget { .. }));
+            let thresholds = budgets.map(|(index, _)| (index, thresholds.clone())).collect();
             let lines = lines.into_iter().map(|(team, month, amount)| line(team, month, amount)).collect();
             let settle = Settle {
                 id,
                 record: known,
                 actual: actual.into_iter().chain([1; 5]).take(holds).collect(),
+                extras,
+                thresholds,
                 lines,
                 cooldown: close.map(|(index, ms)| (gate(index), ms.map_or(CooldownChange::Lift, open))),
                 keep_ms,
@@ -385,7 +403,7 @@ fn run(file: &str, play: impl Fn(Vec<Operation>, &Seen) -> Result<(), TestCaseEr
 }
 
 /// The kinds of answers and how often each comes in a hundred cases at the least.
-const KINDS: [(&str, u32); 10] = [
+const KINDS: [(&str, u32); 11] = [
     ("granted", 100),
     ("refused for a while", 40),
     ("refused for ever", 50),
@@ -393,6 +411,7 @@ const KINDS: [(&str, u32); 10] = [
     ("repeated", 50),
     ("out of date", 20),
     ("settled", 50),
+    ("a threshold reported", 20),
     ("already settled", 30),
     ("overflow", 3),
     ("a record written", 20),
@@ -413,7 +432,9 @@ impl Seen {
                 ("refused for a while", refusals.iter().any(|refusal| refusal.frees_at.is_some())),
                 ("refused for ever", refusals.iter().any(|refusal| refusal.frees_at.is_none())),
             ],
-            Answer::Settled(_, Ok(SettleOutcome::Settled(_))) => &[("settled", true)],
+            Answer::Settled(_, Ok(SettleOutcome::Settled(settlement))) => {
+                &[("settled", true), ("a threshold reported", !settlement.reported.is_empty())]
+            }
             Answer::Settled(_, Ok(SettleOutcome::AlreadySettled(_))) => &[("already settled", true)],
             Answer::Written(Ok(RegistryWritten::Written { .. })) => &[("a record written", true)],
             Answer::Settled(_, Err(StoreError::Overflow)) => &[("overflow", true)],

@@ -68,6 +68,7 @@ mod declared;
 
 on_both! {
     a_created_key_works_at_once_and_within_its_limits
+    a_budget_set_later_knows_what_the_key_has_spent
     an_overlap_ends_at_the_millisecond
     a_revoked_key_is_refused_for_ever
     an_expiry_can_be_moved
@@ -212,6 +213,20 @@ async fn a_created_key_works_at_once_and_within_its_limits(mut s: Service) {
     let usage = shown.usage.unwrap();
     assert_eq!((usage.requests_today, usage.tokens_today, usage.top_model.as_str()), (1, 150, MODEL));
     assert_eq!((nanos(usage.cost_today), nanos(usage.cost_this_month)), (150, 150));
+}
+
+async fn a_budget_set_later_knows_what_the_key_has_spent(mut s: Service) {
+    let (_, secret) = s.create(key("bot-prod-web", KeyLimits::default())).await;
+    let answer = s.ask(&secret).await;
+    s.calls.record_usage(used(&answer.reservation_id, 100, 50)).await.unwrap();
+    let mut changed = s.get("bot-prod-web").await;
+    let budget = Money { currency_code: "USD".to_owned(), units: 0, nanos: 300 };
+    changed.limits.get_or_insert_default().monthly_budget = Some(budget);
+    let changed = s.update(changed, &["limits"]).await.unwrap();
+    assert_eq!(nanos(changed.usage.unwrap().cost_this_month), 150);
+    let answer = s.ask(&secret).await;
+    assert_eq!(answer.violations[0].reason(), Reason::KeyBudgetExhausted, "{answer:?}");
+    assert_eq!((answer.violations[0].used, answer.violations[0].limit), (150, 300));
 }
 
 async fn an_overlap_ends_at_the_millisecond(mut s: Service) {

@@ -49,6 +49,7 @@ struct Log {
     kept: u64,
     settled: u64,
     open: u64,
+    reported: Vec<u64>,
 }
 
 impl Log {
@@ -88,6 +89,23 @@ impl Log {
         if let Some(entry) = self.added.get_mut(&slot).filter(|_| counts) {
             *entry = entry.saturating_sub(amount);
         }
+    }
+
+    fn book(&mut self, now: Timestamp, kind: CounterKind, amount: u64) {
+        self.newest = self.slot(now, kind);
+        self.kept += amount;
+        self.settled += amount;
+    }
+
+    fn report(&mut self, thresholds: &[u64]) -> Vec<u64> {
+        let mut new = Vec::new();
+        for threshold in thresholds {
+            if *threshold <= self.settled && !self.reported.contains(threshold) {
+                self.reported.push(*threshold);
+                new.push(*threshold);
+            }
+        }
+        new
     }
 
     fn settle(&mut self, now: Timestamp, then: Timestamp, hold: &Hold, actual: u64) {
@@ -180,7 +198,10 @@ impl State {
         if let Some(settlement) = record.settlement {
             return Ok(SettleOutcome::AlreadySettled(settlement));
         }
-        for (hold, actual) in record.holds.iter().zip(&settle.actual) {
+        let extras: Vec<(Hold, u64)> =
+            settle.extras.iter().map(|extra| (extra.hold(), extra.amount)).collect();
+        let booked = extras.iter().map(|(hold, amount)| (hold, amount));
+        for (hold, actual) in record.holds.iter().zip(&settle.actual).chain(booked) {
             let state = self.counter(&hold.counter).state(now, hold.kind);
             if *actual > MAX_AMOUNT || state.used + actual > MAX_AMOUNT || state.settled + actual > MAX_AMOUNT
             {
@@ -199,6 +220,19 @@ impl State {
             let settled_before = log.settled;
             log.settle(now, record.reserved_at, hold, *actual);
             counters.push(Settled { settled_before, after: log.state(now, hold.kind) });
+        }
+        for (hold, amount) in &extras {
+            let log = self.counters.entry(hold.counter.clone()).or_default();
+            let settled_before = log.settled;
+            log.book(now, hold.kind, *amount);
+            counters.push(Settled { settled_before, after: log.state(now, hold.kind) });
+        }
+        let mut reported = Vec::new();
+        for (index, thresholds) in &settle.thresholds {
+            let extra = || extras.get(index - record.holds.len()).map(|(hold, _)| &hold.counter);
+            let counter = record.holds.get(*index).map(|hold| &hold.counter).or_else(extra);
+            let log = self.counters.get_mut(counter.unwrap()).unwrap();
+            reported.extend(log.report(thresholds).into_iter().map(|amount| (*index, amount)));
         }
         match settle.cooldown {
             Some((gate, CooldownChange::Open { length_ms, requested_ms, reporter })) => {
@@ -220,7 +254,7 @@ impl State {
             }
             Some((_, CooldownChange::Lift)) | None => {}
         }
-        let settlement = Settlement { settled_at: now, counters, note: settle.note };
+        let settlement = Settlement { settled_at: now, counters, reported, note: settle.note };
         let kept = Record { settlement: Some(settlement.clone()), ..record };
         self.records.insert(settle.id, (kept, now.plus(settle.keep_ms)));
         Ok(SettleOutcome::Settled(settlement))

@@ -126,7 +126,8 @@ impl KeyLimits {
             ..Self::default()
         };
         let mut others = Vec::new();
-        for limit in &key.limits {
+        // What only counts is no limit.
+        for limit in key.limits.iter().filter(|limit| limit.bound.is_some()) {
             match (limit.quantity, limit.window) {
                 (Quantity::NanoUsd, Window::Calendar(Period::Month))
                     if limit.on_shortfall != OnShortfall::Warn =>
@@ -165,10 +166,14 @@ fn key(record: &KeyRecord) -> Key {
     };
     let minute = Window::Sliding(Span::Minute);
     let budget = monthly_budget.map(NanoUsd::nanos);
+    let in_flight = format!("teams.{}.keys.{}.max_in_flight", record.team, record.name);
+    let in_flight = subject.limit(in_flight.into(), Quantity::RequestsInFlight, Window::InFlight);
     let limits = [
         limit("budget.monthly_usd", Quantity::NanoUsd, Window::Calendar(Period::Month), budget),
         limit("requests_per_minute", Quantity::Requests, minute, *requests_per_minute),
         limit("tokens_per_minute", Quantity::Tokens, minute, *tokens_per_minute),
+        // Only counts, as for a declared key without a bound.
+        Some(in_flight),
     ];
     Key {
         name: Arc::clone(&record.name),

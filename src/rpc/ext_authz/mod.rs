@@ -20,7 +20,7 @@ use super::{
     status,
 };
 use crate::{
-    authorizer::{Authorizer, Decided, Failure},
+    authorizer::{Authorizer, Decided, Failure, refusal_stands},
     domain::{
         access::{Permission, Scope},
         batch::Work,
@@ -91,9 +91,10 @@ impl<S> CheckRpc<S> {
 impl<S: Store + Clone> Authorization for CheckRpc<S> {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let scope = access::scope(request.extensions(), Permission::Decide)?;
+        let fresh = self.authorizer.freshen().await;
         let policy = self.authorizer.policy();
         let request = HttpRequest::new(request.into_inner())?;
-        let answer = match self.decide(&policy, request, &scope).await {
+        let answer = match self.decide(&policy, fresh, request, &scope).await {
             Ok(answer) => answer,
             Err(Refused::OtherTeam(other)) => {
                 let mut refused = Response::new(answer::denied(&other_team(), &[]));
@@ -117,12 +118,19 @@ impl<S: Store + Clone> CheckRpc<S> {
     async fn decide(
         &self,
         policy: &Policy,
+        fresh: Result<(), Failure>,
         mut request: HttpRequest,
         scope: &Scope,
     ) -> Result<CheckResponse, Refused> {
         let caller = caller::find(&policy.envoy, &request)?;
         let who = self.authorizer.who(policy, &caller).map_err(Refused::Undecided)?;
-        let who = who.map_err(|violation| self.denied(policy, &caller, &[violation]))?;
+        let who = match who {
+            Ok(who) => who,
+            Err(violation) => {
+                refusal_stands(&caller, &violation, &fresh).map_err(Refused::Undecided)?;
+                return Err(self.denied(policy, &caller, &[violation]).into());
+            }
+        };
         if !scope.holds(&who.team.name) {
             return Err(Refused::OtherTeam(OtherTeam::Team(who.team.name.to_string())));
         }
@@ -139,6 +147,8 @@ impl<S: Store + Clone> CheckRpc<S> {
                 if !paused.is_empty() {
                     return Err(self.denied(policy, &caller, &paused).into());
                 }
+                // What costs nothing asks no counter, but must be as sure that nothing forbids it.
+                fresh.map_err(Refused::Undecided)?;
                 let (admission, limits) = (None, [].as_slice());
                 Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
             }
@@ -197,14 +207,17 @@ impl<S: Store + Clone> CheckRpc<S> {
             let Decided { outcome, limits, .. } = match self.authorizer.authorize(&request).await {
                 Ok(decided) => decided,
                 Err(Failure::RequestIdReused) => continue,
+                // The same stream goes to Groq once more, which needs a reservation of its own. There is nothing to give back.
+                Err(Failure::RequestIdSpent(_)) => {
+                    unheard.map(Unheard::tell);
+                    continue;
+                }
                 Err(failure) => return Err(Refused::Undecided(failure)),
             };
             if !unheard.is_none_or(Unheard::tell) {
                 continue;
             }
             match outcome {
-                // What was settled pays for nothing more: the same stream goes to Groq once more.
-                Ok(grant) if grant.already_settled => {}
                 Ok(grant) => {
                     let admission = wanted.admission(policy, &request, grant).map_err(Refused::Undecided)?;
                     return Ok((admission, limits));

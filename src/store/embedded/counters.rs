@@ -138,19 +138,24 @@ impl Counters {
         Some(used)
     }
 
-    /// Settles a hold taken at `then`, unless the counter has already seen op `lsn`.
+    /// Settles a hold taken at `then`, or books what was used where nothing was taken, unless the counter has already seen op
+    /// `lsn`. With it, the thresholds reported by that.
     pub(super) fn settle(
         &mut self,
         lsn: u64,
         slot: u32,
-        (now, then): (Timestamp, Timestamp),
-        hold: &Hold,
-        actual: u64,
-    ) -> Option<Settled> {
+        (now, then): (Timestamp, Option<Timestamp>),
+        (hold, actual): (&Hold, u64),
+        thresholds: impl Iterator<Item = u64>,
+    ) -> Option<(Settled, Vec<u64>)> {
         let counter = self.change(lsn, slot, now, hold.kind)?;
         let settled_before = counter.state(now, hold.kind).settled;
-        counter.settle(now, then, hold, actual);
-        Some(Settled { settled_before, after: counter.state(now, hold.kind) })
+        match then {
+            Some(then) => counter.settle(now, then, hold, actual),
+            None => counter.book(now, hold.kind, actual),
+        }
+        let reported = counter.report(thresholds);
+        Some((Settled { settled_before, after: counter.state(now, hold.kind) }, reported))
     }
 
     pub(super) fn has_dirty(&self) -> bool {

@@ -16,7 +16,10 @@ use super::{
     state::ReservationRow,
     wire::{Malformed, kind_from_int, kind_to_int},
 };
-use crate::domain::{Timestamp, counter::CounterKey};
+use crate::domain::{
+    Timestamp,
+    counter::{Counter, CounterKey},
+};
 use crate::store::{Cooldown, SpendAmounts, SpendKey};
 
 /// The version of the schema below, kept in SQLite's `user_version`.
@@ -158,7 +161,7 @@ fn write_counters(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Res
     for row in &batch.counters {
         let mut put =
             transaction.prepare_cached("INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?, ?)")?;
-        let counter = encode(&row.counter)?;
+        let counter = encode_counter(&row.counter)?;
         let kind = int(kind_to_int(row.kind));
         put.execute(params![row.slot, row.key.name(), row.key.period(), kind, int(row.lsn), counter])?;
     }
@@ -269,7 +272,13 @@ pub(super) fn counters(connection: &Connection, mut each: impl FnMut(CounterRow)
     while let Some(row) = rows.next()? {
         let kind = kind_from_int(uint(row, 3)?).map_err(|Malformed| misshapen(3))?;
         let key = CounterKey::new(row.get::<_, String>(1)?).in_period(row.get(2)?);
-        each(CounterRow { slot: row.get(0)?, key, kind, lsn: uint(row, 4)?, counter: decode(row, 5)? });
+        each(CounterRow {
+            slot: row.get(0)?,
+            key,
+            kind,
+            lsn: uint(row, 4)?,
+            counter: decode_counter(row, 5)?,
+        });
     }
     Ok(())
 }
@@ -368,12 +377,23 @@ pub(super) fn uint(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, value))
 }
 
-fn encode<T: serde::Serialize>(value: &T) -> rusqlite::Result<Vec<u8>> {
-    postcard::to_stdvec(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(Box::new(e)))
+/// The counter, and behind it the thresholds that were reported, if any: rows of before there were any end where it ends.
+fn encode_counter(counter: &Counter) -> rusqlite::Result<Vec<u8>> {
+    let failed = |e| rusqlite::Error::ToSqlConversionFailure(Box::new(e));
+    let bytes = postcard::to_stdvec(counter).map_err(failed)?;
+    match counter.reported() {
+        [] => Ok(bytes),
+        reported => postcard::to_extend(reported, bytes).map_err(failed),
+    }
 }
 
-fn decode<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> rusqlite::Result<T> {
-    postcard::from_bytes(blob(row, at)?).map_err(|e| malformed(at, e))
+fn decode_counter(row: &Row<'_>, at: usize) -> rusqlite::Result<Counter> {
+    let failed = |e| malformed(at, e);
+    let (counter, rest) = postcard::take_from_bytes::<Counter>(blob(row, at)?).map_err(failed)?;
+    match rest {
+        [] => Ok(counter),
+        rest => Ok(counter.with_reported(postcard::from_bytes(rest).map_err(failed)?)),
+    }
 }
 
 pub(super) fn blob<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<&'a [u8]> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_line, put_settled};
+use super::wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_line, put_reported, put_settled};
 use crate::domain::{
     Timestamp,
     counter::{CounterKey, CounterKind, Hold},
@@ -24,6 +24,8 @@ const COOLDOWN: u8 = 4;
 const NO_GATE: u8 = 0;
 const CLOSED: u8 = 1;
 const CHANGED: u8 = 2;
+/// A settlement with extras or with thresholds reported.
+const SETTLE_MORE: u8 = 5;
 
 /// A change, as read back.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +69,9 @@ pub(super) struct SettleOp {
     pub(super) settled_at: Timestamp,
     pub(super) forget_at: Timestamp,
     pub(super) holds: Vec<(u64, Settled)>,
+    pub(super) extras: Vec<(CounterKey, CounterKind, u64, Settled)>,
+    /// The thresholds that it reported, by the index of the hold, or behind the holds of the extra.
+    pub(super) reported: Vec<(usize, u64)>,
     pub(super) lines: Vec<(SpendKey, SpendAmounts)>,
     pub(super) cooldown: Option<CooldownOp>,
     pub(super) note: Bytes,
@@ -120,7 +125,8 @@ pub(super) fn put_reserve(to: &mut Vec<u8>, head: &ReserveHead, slots: &[u32], h
 }
 
 pub(super) fn put_settle(to: &mut Vec<u8>, op: &SettleOp) {
-    to.push(SETTLE);
+    let more = !(op.extras.is_empty() && op.reported.is_empty());
+    to.push(if more { SETTLE_MORE } else { SETTLE });
     to.extend_from_slice(&op.id.to_le_bytes());
     put_int(to, op.seq);
     put_int(to, op.settled_at.0);
@@ -129,6 +135,16 @@ pub(super) fn put_settle(to: &mut Vec<u8>, op: &SettleOp) {
     for (actual, settled) in &op.holds {
         put_int(to, *actual);
         put_settled(to, settled);
+    }
+    if more {
+        put_int(to, op.extras.len() as u64);
+        for (key, kind, amount, settled) in &op.extras {
+            put_key(to, key);
+            put_int(to, kind_to_int(*kind));
+            put_int(to, *amount);
+            put_settled(to, settled);
+        }
+        put_reported(to, &op.reported);
     }
     put_int(to, op.lines.len() as u64);
     for (key, amounts) in &op.lines {
@@ -168,7 +184,8 @@ pub(super) fn read(from: &mut Reader<'_>) -> Result<Op, Malformed> {
     match from.byte()? {
         DEFINE => Ok(Op::Define { slot: from.small()?, key: read_key(from)?, kind: from.kind()? }),
         RESERVE => read_reserve(from).map(Op::Reserve),
-        SETTLE => read_settle(from).map(Op::Settle),
+        SETTLE => read_settle(from, false).map(Op::Settle),
+        SETTLE_MORE => read_settle(from, true).map(Op::Settle),
         COOLDOWN => read_change(from).map(Op::Cooldown),
         _ => Err(Malformed),
     }
@@ -198,7 +215,7 @@ fn read_reserve(from: &mut Reader<'_>) -> Result<ReserveOp, Malformed> {
     Ok(ReserveOp { id, fingerprint, reserved_at, expires_at, forget_at, holds, note: from.bytes()? })
 }
 
-fn read_settle(from: &mut Reader<'_>) -> Result<SettleOp, Malformed> {
+fn read_settle(from: &mut Reader<'_>, more: bool) -> Result<SettleOp, Malformed> {
     let id = u128::from_le_bytes(from.array()?);
     let seq = from.int()?;
     let settled_at = from.time()?;
@@ -206,6 +223,13 @@ fn read_settle(from: &mut Reader<'_>) -> Result<SettleOp, Malformed> {
     let mut holds = Vec::new();
     for _ in 0..from.count()? {
         holds.push((from.int()?, from.settled()?));
+    }
+    let (mut extras, mut reported) = (Vec::new(), Vec::new());
+    if more {
+        for _ in 0..from.count()? {
+            extras.push((read_key(from)?, from.kind()?, from.int()?, from.settled()?));
+        }
+        reported = from.reported()?;
     }
     let mut lines = Vec::new();
     for _ in 0..from.count()? {
@@ -222,7 +246,18 @@ fn read_settle(from: &mut Reader<'_>) -> Result<SettleOp, Malformed> {
         CHANGED => Some(read_change(from)?),
         _ => return Err(Malformed),
     };
-    Ok(SettleOp { id, seq, settled_at, forget_at, holds, lines, cooldown, note: from.bytes()? })
+    Ok(SettleOp {
+        id,
+        seq,
+        settled_at,
+        forget_at,
+        holds,
+        extras,
+        reported,
+        lines,
+        cooldown,
+        note: from.bytes()?,
+    })
 }
 
 fn read_change(from: &mut Reader<'_>) -> Result<CooldownOp, Malformed> {

@@ -11,11 +11,11 @@ use super::{
     segment::Location,
     spend::{self, Spend},
     spread::SpreadMap,
-    state::{Kept, ReservationRow, State},
+    state::{Booking, Kept, ReservationRow, State},
     wire::{Malformed, Reader},
 };
 use crate::domain::{Timestamp, counter::Hold};
-use crate::store::{Record, StoreError};
+use crate::store::{Extra, Record, StoreError};
 
 /// Why the state cannot be had from the disk.
 #[derive(Debug, Error)]
@@ -165,11 +165,24 @@ impl Replay<'_> {
                 (row.record.reserved_at, row.record.holds)
             }
         };
+        let extras = op.extras.iter().map(|(counter, kind, amount, _)| Extra {
+            counter: counter.clone(),
+            kind: *kind,
+            amount: *amount,
+        });
+        let extras: Vec<Extra> = extras.collect();
+        let (held, mut holds) = (holds.len(), holds.to_vec());
+        holds.extend(extras.iter().map(Extra::hold));
         let counters = &self.state.counters;
         let slots: Option<Vec<u32>> = holds.iter().map(|hold| counters.find(&hold.counter)).collect();
-        let actual: Vec<u64> = op.holds.iter().map(|(actual, _)| *actual).collect();
-        let times = (op.settled_at, then);
-        self.state.settle_counters(lsn, times, (&slots.ok_or_else(dangling)?, &holds), &actual);
+        let actual =
+            op.holds.iter().map(|(actual, _)| *actual).chain(extras.iter().map(|extra| extra.amount));
+        let (slots, actual) = (slots.ok_or_else(dangling)?, actual.collect::<Vec<u64>>());
+        let booking = Booking { slots: &slots, holds: &holds, held, actual: &actual };
+        // What it reported it reports again, to the counters that have not seen it.
+        let reported: Vec<_> =
+            op.reported.iter().map(|(counter, amount)| (*counter, vec![*amount])).collect();
+        self.state.settle_counters(lsn, (op.settled_at, then), &booking, &reported);
         for key in self.state.spend.absent(op.lines.iter().map(|(key, _)| key)) {
             self.state.spend.put(disk::line(self.connection, &key)?);
         }

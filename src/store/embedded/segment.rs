@@ -8,13 +8,16 @@ use std::sync::Arc;
 use super::{
     spread::SpreadMap,
     state::ReservationRow,
-    wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_settled},
+    wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_reported, put_settled},
 };
 use crate::domain::{
     Timestamp,
     counter::{CounterKey, CounterKind, Hold},
 };
 use crate::store::{Record, Settlement};
+
+/// Before a settlement; 1 in rows of before thresholds were kept with it.
+const SETTLED: u8 = 2;
 
 /// Where a reservation is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +101,12 @@ impl Segment {
             to.push(0);
             return;
         };
-        to.push(1);
+        to.push(SETTLED);
         put_int(to, settlement.settled_at.0);
         put_int(to, settlement.counters.len() as u64);
         settlement.counters.iter().for_each(|settled| put_settled(to, settled));
         put_bytes(to, &settlement.note);
+        put_reported(to, &settlement.reported);
     }
 }
 
@@ -150,7 +154,7 @@ impl<'a> Records<'a> {
         let note = reader.bytes()?;
         let settlement = match reader.byte()? {
             0 => None,
-            _ => Some(read_settlement(&mut reader)?),
+            state => Some(read_settlement(&mut reader, state)?),
         };
         let holds = Arc::from(holds);
         let record = Record { fingerprint, reserved_at, expires_at, holds, note, settlement };
@@ -159,11 +163,13 @@ impl<'a> Records<'a> {
     }
 }
 
-fn read_settlement(reader: &mut Reader<'_>) -> Result<Settlement, Malformed> {
+fn read_settlement(reader: &mut Reader<'_>, state: u8) -> Result<Settlement, Malformed> {
     let settled_at = reader.time()?;
     let mut counters = Vec::new();
     for _ in 0..reader.count()? {
         counters.push(reader.settled()?);
     }
-    Ok(Settlement { settled_at, counters, note: reader.bytes()? })
+    let note = reader.bytes()?;
+    let reported = if state == SETTLED { reader.reported()? } else { Vec::new() };
+    Ok(Settlement { settled_at, counters, reported, note })
 }

@@ -57,6 +57,15 @@ pub(super) enum Answer<T> {
     Absent(Vec<SpendKey>),
 }
 
+/// The counters of a settlement: those of the holds, and behind them those that are only booked in.
+pub(super) struct Booking<'a> {
+    pub(super) slots: &'a [u32],
+    pub(super) holds: &'a [Hold],
+    /// How many of them were taken.
+    pub(super) held: usize,
+    pub(super) actual: &'a [u64],
+}
+
 /// Everything the store knows, and the ops that are not handed to the writer yet.
 #[derive(Default)]
 pub(super) struct State {
@@ -256,9 +265,14 @@ impl State {
         if !absent.is_empty() {
             return Ok(Answer::Absent(absent));
         }
+        let held = holds.len();
+        let holds: Vec<Hold> =
+            holds.iter().cloned().chain(settle.extras.iter().map(crate::store::Extra::hold)).collect();
+        let amounts = settle.actual.iter().copied().chain(settle.extras.iter().map(|extra| extra.amount));
+        let actual: Vec<u64> = amounts.collect();
         self.found.clear();
         self.found.extend(holds.iter().map(|hold| self.counters.find(&hold.counter)));
-        let mut parts = self.found.iter().zip(&*holds).zip(&settle.actual);
+        let mut parts = self.found.iter().zip(&holds).zip(&actual);
         let fits = parts.all(|((slot, hold), actual)| self.counters.can_settle(*slot, now, hold, *actual));
         if !(fits && self.spend.can_add(&settle.lines)) {
             return Err(StoreError::Overflow);
@@ -266,14 +280,22 @@ impl State {
         self.define(&holds)?;
         self.lsn += 1;
         let slots = std::mem::take(&mut self.slots);
-        let counters = self.settle_counters(self.lsn, (now, then), (&slots, &holds), &settle.actual);
+        let booking = Booking { slots: &slots, holds: &holds, held, actual: &actual };
+        let (mut counters, reported) =
+            self.settle_counters(self.lsn, (now, then), &booking, &settle.thresholds);
         self.slots = slots;
+        let of_extras = counters.split_off(held.min(counters.len()));
+        let extras = settle.extras.iter().zip(of_extras);
         let op = SettleOp {
             id,
             seq,
             settled_at: now,
             forget_at: now.plus(settle.keep_ms),
             holds: settle.actual.iter().copied().zip(counters).collect(),
+            extras: extras
+                .map(|(extra, after)| (extra.counter.clone(), extra.kind, extra.amount, after))
+                .collect(),
+            reported,
             lines: settle.lines.clone(),
             cooldown: self.cooldown_of(now, then, settle),
             note: settle.note.clone(),
@@ -283,18 +305,26 @@ impl State {
         Ok(Answer::Ready { value: SettleOutcome::Settled(settlement), after: self.lsn })
     }
 
-    /// Settles the counters of op `lsn`; the result, where a counter had not seen the op yet.
+    /// Settles the counters of op `lsn`; the result, where a counter had not seen the op yet, and the thresholds that it reported.
     pub(super) fn settle_counters(
         &mut self,
         lsn: u64,
-        times: (Timestamp, Timestamp),
-        (slots, holds): (&[u32], &[Hold]),
-        actual: &[u64],
-    ) -> Vec<crate::store::Settled> {
-        let parts = slots.iter().zip(holds).zip(actual);
-        parts
-            .filter_map(|((slot, hold), actual)| self.counters.settle(lsn, *slot, times, hold, *actual))
-            .collect()
+        (now, then): (Timestamp, Timestamp),
+        booking: &Booking<'_>,
+        thresholds: &[(usize, Vec<u64>)],
+    ) -> (Vec<crate::store::Settled>, Vec<(usize, u64)>) {
+        let (mut counters, mut all_reported) = (Vec::with_capacity(booking.holds.len()), Vec::new());
+        let parts = booking.slots.iter().zip(booking.holds).zip(booking.actual).enumerate();
+        for (index, ((slot, hold), actual)) in parts {
+            let times = (now, (index < booking.held).then_some(then));
+            let own = thresholds.iter().filter(|(counter, _)| *counter == index);
+            let own = own.flat_map(|(_, amounts)| amounts.iter().copied());
+            if let Some((settled, reported)) = self.counters.settle(lsn, *slot, times, (hold, *actual), own) {
+                counters.push(settled);
+                all_reported.extend(reported.into_iter().map(|amount| (index, amount)));
+            }
+        }
+        (counters, all_reported)
     }
 
     /// Everything of op `lsn` but its counters.
@@ -307,7 +337,13 @@ impl State {
         }
         let settlement = Settlement {
             settled_at: op.settled_at,
-            counters: op.holds.into_iter().map(|(_, settled)| settled).collect(),
+            counters: op
+                .holds
+                .into_iter()
+                .map(|(_, settled)| settled)
+                .chain(op.extras.into_iter().map(|(.., settled)| settled))
+                .collect(),
+            reported: op.reported,
             note: op.note,
         };
         let kept = self.reservations.get_mut(&op.id);

@@ -60,6 +60,15 @@ pub(super) fn put_settled(to: &mut Vec<u8>, settled: &Settled) {
     }
 }
 
+/// Thresholds that were reported, each with the index of its counter.
+pub(super) fn put_reported(to: &mut Vec<u8>, reported: &[(usize, u64)]) {
+    put_int(to, reported.len() as u64);
+    for (counter, amount) in reported {
+        put_int(to, *counter as u64);
+        put_int(to, *amount);
+    }
+}
+
 pub(super) fn put_line(to: &mut Vec<u8>, key: &SpendKey, amounts: &SpendAmounts) {
     put_int(to, u64::from(key.month));
     put_int(to, u64::from(key.day));
@@ -140,6 +149,14 @@ impl Reader<'_> {
             settled_before: self.int()?,
             after: CounterState { used: self.int()?, settled: self.int()?, open: self.int()? },
         })
+    }
+
+    pub(super) fn reported(&mut self) -> Result<Vec<(usize, u64)>, Malformed> {
+        let mut reported = Vec::new();
+        for _ in 0..self.count()? {
+            reported.push((usize::try_from(self.int()?).map_err(|_| Malformed)?, self.int()?));
+        }
+        Ok(reported)
     }
 
     pub(super) fn line(&mut self) -> Result<(SpendKey, SpendAmounts), Malformed> {

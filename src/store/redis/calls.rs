@@ -145,27 +145,48 @@ impl Inner {
     fn settle_command(&self, settle: &Settle) -> Cmd {
         let lines = merged(&settle.lines);
         let holds: &[Hold] = &settle.record.holds;
-        let mut numbers = Numbers::with_capacity(6 + 4 * holds.len() + 8 * lines.len());
+        let counters = holds.len() + settle.extras.len();
+        let counter = |index: usize| match index.checked_sub(holds.len()) {
+            None => holds.get(index).map(|hold| &hold.counter),
+            Some(extra) => settle.extras.get(extra).map(|extra| &extra.counter),
+        };
+        let watched: Vec<_> = settle
+            .thresholds
+            .iter()
+            .filter_map(|(index, amounts)| Some((*index, counter(*index)?, amounts)))
+            .collect();
+        let mut numbers = Numbers::with_capacity(8 + 4 * counters + 8 * lines.len());
         self.push_time(&mut numbers);
-        numbers.extend(&[settle.keep_ms, size(holds.len()), u64::from(settle.cooldown.is_some())]);
+        numbers.extend(&[settle.keep_ms, size(counters), u64::from(settle.cooldown.is_some())]);
         match &settle.cooldown {
             Some((_, CooldownChange::Lift)) => numbers.push_negative(1),
             Some((_, CooldownChange::Open { length_ms, .. })) => numbers.push(*length_ms),
             None => numbers.push(0),
         }
-        numbers.push(size(lines.len()));
+        numbers.extend(&[size(lines.len()), size(holds.len()), size(watched.len())]);
         for (hold, actual) in holds.iter().zip(&settle.actual) {
             push_slot(&mut numbers, hold.kind);
             numbers.extend(&[hold.kept, hold.expiring, *actual]);
         }
+        for extra in &settle.extras {
+            push_slot(&mut numbers, extra.kind);
+            numbers.extend(&[0, 0, extra.amount]);
+        }
         for amounts in lines.values() {
             numbers.extend(amounts);
         }
-        let keys = 3 + 2 * lines.len() + usize::from(settle.cooldown.is_some());
+        for (index, _, amounts) in &watched {
+            numbers.extend(&[size(*index), size(amounts.len())]);
+            numbers.extend(amounts);
+        }
+        let keys = 3 + 2 * lines.len() + watched.len() + usize::from(settle.cooldown.is_some());
         let mut cmd = script::SETTLE.call(keys);
         cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(self.keys.reservation(settle.id));
         for line in lines.keys() {
             cmd.arg(self.keys.spend(line.month, &line.team)).arg(self.keys.spenders(line.month));
+        }
+        for (_, counter, _) in &watched {
+            cmd.arg(self.keys.reported(counter.period()));
         }
         if settle.cooldown.is_some() {
             cmd.arg(&self.keys.cooldowns);
@@ -174,8 +195,9 @@ impl Inner {
             .arg(numbers.format())
             .arg(self.time_to_live(settle.keep_ms))
             .arg(settle.note.as_ref());
-        for hold in holds {
-            cmd.arg(&*counter_field(&hold.counter));
+        let extras = settle.extras.iter().map(|extra| &extra.counter);
+        for counter in holds.iter().map(|hold| &hold.counter).chain(extras) {
+            cmd.arg(&*counter_field(counter));
         }
         if let Some((gate, _)) = &settle.cooldown {
             cmd.arg(gate_field(gate));

@@ -45,6 +45,11 @@ impl Keys {
         format!("{}:spend:{month}:{team}", self.prefix)
     }
 
+    /// The hash of the thresholds that were reported of budgets whose period starts on this day.
+    pub(super) fn reported(&self, period: u32) -> String {
+        format!("{}:reported:{period}", self.prefix)
+    }
+
     pub(super) fn spenders(&self, month: u32) -> String {
         format!("{}:spenders:{month}", self.prefix)
     }

@@ -14,7 +14,9 @@ use crate::{
 
 /// The layout of the opaque bytes.
 const VERSION: u8 = 1;
+/// The states of a record. Settled ones of before thresholds were kept with them are 1.
 const OPEN: u64 = 0;
+const SETTLED: u64 = 2;
 
 /// A hold in a record. Counters of one owner begin alike, so a name says how much of the name before it has in common with
 /// it: the server's time for a record grows with its bytes.
@@ -68,11 +70,11 @@ fn unpack(packed: &PackedHold<'_>, name: &mut String) -> Result<Hold, StoreError
 /// A record, and when it is gone.
 pub(super) fn decode(bytes: &[u8]) -> Result<(Record, Timestamp), StoreError> {
     let mut reader = Reader::new(bytes);
-    let open = reader.number()? == OPEN;
+    let state = reader.number()?;
     let reserved_at = Timestamp(reader.number()?);
     let expires_at = Timestamp(reader.number()?);
     let gone_at = Timestamp(reader.number()?);
-    let settlement = if open { None } else { Some(settlement(&mut reader)?) };
+    let settlement = if state == OPEN { None } else { Some(settlement(&mut reader, state)?) };
     let (version, opaque) = reader.rest().split_first().ok_or(StoreError::Corrupt)?;
     if *version != VERSION {
         return Err(StoreError::Corrupt);
@@ -84,25 +86,29 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(Record, Timestamp), StoreError> {
     Ok((Record { fingerprint, reserved_at, expires_at, holds, note, settlement }, gone_at))
 }
 
-fn settlement(reader: &mut Reader<'_>) -> Result<Settlement, StoreError> {
+fn settlement(reader: &mut Reader<'_>, kind: u64) -> Result<Settlement, StoreError> {
     let settled_at = Timestamp(reader.number()?);
     let holds = reader.size()?;
     let note_length = reader.size()?;
+    let reported = if kind == SETTLED { reader.size()? } else { 0 };
     let note = Bytes::copy_from_slice(reader.bytes(note_length)?);
     let counter =
         |reader: &mut Reader<'_>| Ok(Settled { settled_before: reader.number()?, after: state(reader)? });
     let counters = (0..holds).map(|_| counter(reader)).collect::<Result<_, StoreError>>()?;
-    Ok(Settlement { settled_at, counters, note })
+    let reported = (0..reported).map(|_| Ok((reader.size()?, reader.number()?)));
+    let reported = reported.collect::<Result<_, StoreError>>()?;
+    Ok(Settlement { settled_at, counters, reported, note })
 }
 
 /// Only the settlement of a record that is known to be settled.
 pub(super) fn decode_settlement(bytes: &[u8]) -> Result<Settlement, StoreError> {
     let mut reader = Reader::new(bytes);
-    if reader.number()? == OPEN {
+    let kind = reader.number()?;
+    if kind == OPEN {
         return Err(StoreError::Corrupt);
     }
     reader.numbers(3)?;
-    settlement(&mut reader)
+    settlement(&mut reader, kind)
 }
 
 /// The state of a counter as scripts write it.

@@ -44,6 +44,8 @@ fn settlement(record: Record, id: u8, actual: Vec<u64>) -> Settle {
         id: ReservationId([id; 16]),
         record,
         actual,
+        extras: Vec::new(),
+        thresholds: Vec::new(),
         lines: Vec::new(),
         cooldown: None,
         keep_ms: 120_000,

@@ -131,7 +131,17 @@ fn settle(number: u8, actual: Vec<u64>) -> Settle {
     };
     let lines = vec![line(202_611, "chatbot", 5), line(202_611, "", 5)];
     let (id, note) = (id(number), Bytes::from_static(b"settled"));
-    Settle { id, record, actual, lines, cooldown: None, keep_ms: KEEP, note }
+    Settle {
+        id,
+        record,
+        actual,
+        extras: vec![],
+        thresholds: vec![],
+        lines,
+        cooldown: None,
+        keep_ms: KEEP,
+        note,
+    }
 }
 
 fn closing(length_ms: u64) -> CooldownChange {

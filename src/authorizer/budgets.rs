@@ -1,0 +1,140 @@
+//! The budgets that a settlement is booked in, whether or not the policy had them when its request was admitted, and their thresholds.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::ticket::Ticket;
+use crate::{
+    domain::{
+        calendar,
+        counter::{CounterKey, Hold},
+        limit::{Limit, Scope, Subject, Threshold, Window},
+        plan::BUDGET_KIND,
+        policy::{Policy, user_counter},
+    },
+    store::{Extra, Settlement},
+};
+
+/// Budgets whose first denial is remembered: more than an organization has, without those of users.
+const MAX_DENYING: usize = 10_000;
+
+/// A threshold that a record crossed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrossedAlert {
+    /// The budget's place in the policy.
+    pub limit_id: Arc<str>,
+    /// The threshold.
+    pub threshold: Threshold,
+    /// What was spent in the period after the record.
+    pub spent: u64,
+    /// The budget of the period.
+    pub budget: u64,
+}
+
+/// The budgets of organization, team, key and user of which the reservation holds nothing: a budget that is set later, or put back,
+/// begins at what its period has used. They are of the day of the admission, as the reservation is.
+pub(super) fn extras(ticket: &Ticket, holds: &[Hold], cost: u64) -> Vec<Extra> {
+    let Some(days) = calendar::first_days(ticket.day).filter(|_| cost > 0) else { return Vec::new() };
+    let team = &*ticket.team;
+    let key = (!ticket.key.is_empty()).then(|| Subject::key(team, &ticket.key));
+    let user = (!ticket.user.is_empty()).then(|| Subject::user(team));
+    let subjects = [Some(Subject::organization()), Some(Subject::team(team)), key];
+    let shared = subjects.into_iter().flatten().map(|subject| (subject, None));
+    let mut extras = Vec::with_capacity(10);
+    for (subject, user) in shared.chain(user.map(|subject| (subject, Some(&*ticket.user)))) {
+        for (period, first_day) in days {
+            let counter = subject.budget(period);
+            let counter = match user {
+                Some(user) => user_counter(&counter, user),
+                None => counter,
+            };
+            let counter = counter.in_period(first_day);
+            if !holds.iter().any(|hold| hold.counter == counter) {
+                extras.push(Extra { counter, kind: BUDGET_KIND, amount: cost });
+            }
+        }
+    }
+    extras
+}
+
+/// The budgets with thresholds among the counters of a settlement, each with its index there: the holds, and the extras behind them.
+pub(super) fn watched<'p>(
+    policy: &'p Policy,
+    ticket: &Ticket,
+    holds: &[Hold],
+    extras: &[Extra],
+) -> Vec<(usize, &'p Limit)> {
+    let team = policy.teams.get(&ticket.team);
+    let mut keys = policy.keys.values().filter(|_| !ticket.key.is_empty());
+    let key = keys.find(|(team, key)| key.name == ticket.key && team.name == ticket.team);
+    let limits = policy
+        .organization
+        .limits
+        .iter()
+        .chain(team.into_iter().flat_map(|team| team.limits.iter().chain(&team.user_limits)))
+        .chain(key.into_iter().flat_map(|(_, key)| &key.limits));
+    let budgets =
+        limits.filter(|limit| matches!(limit.window, Window::Calendar(_)) && !limit.alerts.is_empty());
+    let of_limit = |limit: &'p Limit| {
+        let counters =
+            holds.iter().map(|hold| &hold.counter).chain(extras.iter().map(|extra| &extra.counter));
+        let own = counters.enumerate().filter(|(_, counter)| counts_for(limit, counter.name()));
+        own.map(|(index, _)| (index, limit)).collect::<Vec<_>>()
+    };
+    budgets.flat_map(of_limit).collect()
+}
+
+/// The amounts of the thresholds of `watched`, as a store wants them.
+pub(super) fn thresholds(watched: &[(usize, &Limit)]) -> Vec<(usize, Vec<u64>)> {
+    let amounts = |limit: &Limit| limit.alerts.iter().map(|threshold| threshold.amount.nanos()).collect();
+    watched.iter().map(|(index, limit)| (*index, amounts(limit))).collect()
+}
+
+/// The thresholds that this settlement was the first to reach, or the first to see reached. What is settled only grows, and each step
+/// of it is atomic and remembers what it reported: every threshold is reported by exactly one record, over all replicas.
+pub(super) fn crossed(watched: &[(usize, &Limit)], settlement: &Settlement) -> Vec<CrossedAlert> {
+    let alerts = settlement.reported.iter().flat_map(|(index, amount)| {
+        let own = watched.iter().filter(move |(counter, _)| counter == index);
+        let spent = settlement.counters.get(*index).map_or(0, |settled| settled.after.settled);
+        own.flat_map(move |(_, limit)| {
+            let reached = limit.alerts.iter().filter(move |threshold| threshold.amount.nanos() == *amount);
+            reached.map(move |threshold| CrossedAlert {
+                limit_id: limit.id.clone(),
+                threshold: threshold.clone(),
+                spent,
+                budget: limit.bound.unwrap_or(0),
+            })
+        })
+    });
+    alerts.collect()
+}
+
+/// Whether this is the counter of the limit, or of one of the users that it holds for.
+fn counts_for(limit: &Limit, counter: &str) -> bool {
+    match (counter.strip_prefix(limit.counter.name()), limit.scope) {
+        (Some(user), Scope::User) => user.starts_with('|'),
+        (rest, _) => rest == Some(""),
+    }
+}
+
+/// The budgets that have denied a request in their period, as far as this process knows.
+///
+/// Protocol: the lock is taken only by denials, for a look-up. Past its bound everything is forgotten, and may be told once more.
+#[derive(Debug, Default)]
+pub(super) struct Denying(Mutex<HashSet<CounterKey>>);
+
+impl Denying {
+    /// Whether this is the first denial by the budget in its period.
+    pub(super) fn is_first(&self, budget: &CounterKey) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(budget) {
+            return false;
+        }
+        if known.len() >= MAX_DENYING {
+            known.clear();
+        }
+        known.insert(budget.clone())
+    }
+}

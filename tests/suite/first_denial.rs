@@ -1,0 +1,56 @@
+//! A budget that denies says so in the log, also where nothing that uses it up was ever reported.
+
+use tempfile::TempDir;
+use tollgate::rpc::proto::Decision;
+
+use crate::harness::{Process, chat, eventually};
+
+const MODEL: &str = "m/test";
+const LINE: &str = "a budget denies its first request in this period";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_denial_by_a_budget_is_in_the_log_once() {
+    let policy = format!(
+        "[organization]\nid = \"acme\"\n[teams.bot]\nmodels = [\"{MODEL}\"]\n\
+         budget = {{ daily_usd = \"0.0000003\" }}\n[teams.bot.per_user]\nbudget = {{ weekly_usd = \"0.0000002\" }}\n\
+         [[prices]]\nmodel = \"{MODEL}\"\ninput_usd_per_million_tokens = \"0.001\"\n\
+         output_usd_per_million_tokens = \"0.001\"\n"
+    );
+    let directory = TempDir::new().unwrap();
+    let process = Process::start(directory.path(), &policy, "embedded:data").await;
+    let mut client = process.client().await;
+    let mut ask = async |user: &str, dry_run| {
+        let request = tollgate::rpc::proto::AuthorizeRequest {
+            user: user.to_owned(),
+            dry_run,
+            ..chat("bot", MODEL, 100, 100)
+        };
+        client.authorize(request).await.unwrap().into_inner().decision()
+    };
+    // Never reported: no threshold is crossed.
+    assert_eq!(ask("ada", false).await, Decision::Allowed);
+    // A question is no request.
+    assert_eq!(ask("", true).await, Decision::Denied);
+    for _ in 0..3 {
+        assert_eq!(ask("", false).await, Decision::Denied);
+    }
+    let lines =
+        || process.log().lines().filter(|line| line.contains(LINE)).map(str::to_owned).collect::<Vec<_>>();
+    eventually("the log says so", async || !lines().is_empty()).await;
+    for _ in 0..3 {
+        assert_eq!(ask("ada", false).await, Decision::Denied);
+    }
+    eventually("of the user's too", async || lines().len() >= 2).await;
+    let lines = lines();
+    let [of_team, of_user] = lines.as_slice() else { panic!("once each: {lines:?}") };
+    for part in [
+        "WARN",
+        "limit_id=teams.bot.budget.daily_usd",
+        "team=bot",
+        "unsettled_requests=1",
+        "spent_nano_usd=0",
+    ] {
+        assert!(of_team.contains(part), "{part}: {of_team}");
+    }
+    assert!(of_user.contains("limit_id=teams.bot.per_user.budget.weekly_usd"), "{of_user}");
+}

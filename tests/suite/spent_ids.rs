@@ -1,0 +1,52 @@
+//! A `request_id` is of one request: when that is over, the id is spent.
+
+use tollgate::rpc::proto;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::harness::{START, Server, StoreKind, chat, used};
+
+const POLICY: &str = r#"
+[organization]
+id = "acme"
+[teams.chatbot]
+models = ["openai/gpt-oss-20b"]
+"#;
+
+fn request() -> proto::AuthorizeRequest {
+    proto::AuthorizeRequest {
+        request_id: "undefined".to_owned(),
+        ..chat("chatbot", "openai/gpt-oss-20b", 1_000, 1_000)
+    }
+}
+
+fn is_spent(status: &Status, reservation: &str) {
+    assert_eq!(status.code(), Code::AlreadyExists, "{status:?}");
+    let details = status.get_error_details();
+    let info = details.error_info().expect("a reason");
+    assert_eq!(info.reason, "REQUEST_ID_SPENT");
+    assert_eq!(info.metadata.get("reservationId").map(String::as_str), Some(reservation));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spent_id_names_its_reservation_and_books_nothing() {
+    for store in [StoreKind::Embedded, StoreKind::Redis] {
+        if !store.is_available() {
+            continue;
+        }
+        let server = Server::start(store, POLICY, START).await;
+        let mut client = server.client().await;
+        let first = client.authorize(request()).await.unwrap().into_inner();
+        let again = client.authorize(request()).await.unwrap().into_inner();
+        assert_eq!(again.reservation_id, first.reservation_id, "while it is open");
+        client.record_usage(used(&first.reservation_id, 1_000, 1_000)).await.unwrap();
+        for _ in 0..3 {
+            is_spent(&client.authorize(request()).await.unwrap_err(), &first.reservation_id);
+        }
+        // Whatever it asks for.
+        let other = proto::AuthorizeRequest { max_output_tokens: 7, ..request() };
+        is_spent(&client.authorize(other).await.unwrap_err(), &first.reservation_id);
+        let repeat = client.record_usage(used(&first.reservation_id, 1_000, 1_000)).await.unwrap();
+        assert!(repeat.into_inner().already_recorded);
+    }
+}
