@@ -87,7 +87,7 @@ impl<S: Store + Clone> Authorizer<S> {
             // What takes longer proves nothing. The follower goes on without that bound, whatever it has to read.
             match tokio::time::timeout(MAX_AGE, self.read_or_share()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(StoreError::Unavailable)) => return Err(StoreError::Unavailable.into()),
+                Ok(Err(error @ (StoreError::Unavailable | StoreError::Overloaded))) => return Err(error.into()),
                 Ok(Err(StoreError::Corrupt | StoreError::Overflow)) | Err(_) => break,
             }
         }
@@ -151,7 +151,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let today = self.today(&policy, now);
         let Err(violations) = plan::compile(&policy, request, now, &today) else { return Ok(None) };
         if !request.dry_run {
-            self.not_sent(id).await?;
+            self.release(id, 0).await?;
         }
         Ok(Some(denied(&policy, violations, Vec::new())))
     }

@@ -3,10 +3,12 @@
 mod any_key;
 mod budgets;
 mod charge;
+mod check;
 mod cooldowns;
 mod decision_log;
 mod follower;
 mod freshness;
+mod in_flight;
 mod key_change;
 mod key_report;
 mod keys;
@@ -14,6 +16,7 @@ mod pauses;
 mod queue;
 mod registry;
 mod settle;
+mod settler;
 mod spend;
 mod ticket;
 mod unreserved;
@@ -27,14 +30,17 @@ use self::ticket::Ticket;
 pub use self::{
     any_key::{AnyKey, KeyPlace},
     budgets::CrossedAlert,
+    check::by,
     decision_log::DecisionLog,
     follower::refusal_stands,
     freshness::{Freshness, MAX_AGE},
+    in_flight::PendingCheck,
     key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned},
     key_report::{KeyPage, KeyQuery, KeyReport, KeyUsage, SecretReport},
     pauses::{PauseChange, PauseError},
     queue::Queue,
     settle::Booked,
+    settler::Settler,
     spend::{BudgetState, SpendLine, SpendPage, SpendQuery, SpendReport},
     unreserved::{Bounds, RefusedReports},
 };
@@ -72,6 +78,9 @@ pub enum Failure {
     /// The reservation under `request_id` is over: it was settled, or it expired.
     #[error("the request of this `request_id` is over; use a new id for a new request")]
     RequestIdSpent(ReservationId),
+    /// What was reserved under this id was released: another has to be asked for.
+    #[error("the reservation was released")]
+    Released,
     /// The reservation is not known.
     #[error("no such reservation: it was never issued, or was settled or expired too long ago")]
     UnknownReservation,
@@ -93,6 +102,9 @@ pub enum Failure {
     /// More is reported without a reservation than the policy lets gateways report so.
     #[error("{0}")]
     UnreservedBound(String),
+    /// The caller's own time is over.
+    #[error("the call's deadline is over")]
+    DeadlineExceeded,
     /// A fault of the service; details are in its log.
     #[error("internal error")]
     Internal,
@@ -123,6 +135,7 @@ pub struct Shared {
     /// Which decisions are logged.
     pub decisions: DecisionLog,
     refused_reports: RefusedReports,
+    in_flight: in_flight::InFlightChecks,
 }
 
 /// Decides requests and books usage. Cheap to clone; one per core.
@@ -134,6 +147,7 @@ pub struct Authorizer<S> {
     readings: Arc<follower::Readings>,
     /// The calendar day that now is in; replaced when it ends or the policy's time zone changes.
     today: Arc<ArcSwap<(Arc<str>, Days)>>,
+    settler: Settler,
 }
 
 impl<S: Store + Clone> Authorizer<S> {
@@ -144,7 +158,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let today = policy.calendar.today(store.now());
         let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
         drop(policy);
-        Self { store, clock, shared, readings: Arc::default(), today }
+        Self { store, clock, shared, readings: Arc::default(), today, settler: Settler::default() }
     }
 
     /// The store behind.
@@ -176,32 +190,14 @@ impl<S: Store + Clone> Authorizer<S> {
         }
     }
 
-    /// The reservation that a request of `team` under `request_id` has, if it was granted.
+    /// Runs what outlives its call, on this core.
     #[must_use]
-    pub fn reservation_of(team: &str, request_id: &str) -> ReservationId {
-        ticket::derived_id(team, request_id)
-    }
-
-    /// Decides one request: at once, or, with `max_wait`, when it fits or the wait is over.
-    ///
-    /// # Errors
-    /// Where no decision could be made.
-    pub async fn authorize(&self, request: &AuthorizeRequest) -> Result<Decided, Failure> {
-        if let (Caller::Key(_), false) = (&request.caller, request.dry_run)
-            && let Ok(who) = Who::find(&self.shared.policy.load(), &request.caller, self.store.now())
-        {
-            self.count_use(&who);
-        }
-        let decided = match request.max_wait_ms {
-            0 => self.decide(request).await?,
-            _ => self.decide_in_turn(request).await?,
-        };
-        self.log_decision(request, &decided);
-        Ok(decided)
+    pub const fn settler(&self) -> &Settler {
+        &self.settler
     }
 
     /// Decides at once.
-    async fn decide(&self, request: &AuthorizeRequest) -> Result<Decided, Failure> {
+    async fn decide(&self, request: &AuthorizeRequest, check: &PendingCheck<S>) -> Result<Decided, Failure> {
         let mut now = self.store.now();
         let mut granted = None;
         for attempt in 1..=ATTEMPTS {
@@ -225,7 +221,7 @@ impl<S: Store + Clone> Authorizer<S> {
             if let Some(granted) = granted {
                 plan.clamp(granted).map_err(|_| Failure::Internal)?;
             }
-            match self.attempt(&policy, request, &plan, attempt < ATTEMPTS).await? {
+            match self.attempt(&policy, (request, check), &plan, attempt < ATTEMPTS).await? {
                 ControlFlow::Break(decided) => return Ok(decided),
                 // A new period's budgets may pay for all of it.
                 ControlFlow::Continue(Again::At(time)) => (now, granted) = (time, None),
@@ -239,17 +235,18 @@ impl<S: Store + Clone> Authorizer<S> {
     async fn attempt(
         &self,
         policy: &Policy,
-        request: &AuthorizeRequest,
+        (request, check): (&AuthorizeRequest, &PendingCheck<S>),
         plan: &Plan<'_>,
         may_clamp: bool,
     ) -> Result<ControlFlow<Decided, Again>, Failure> {
-        let reserve = self.reserve_of(policy, request, plan)?;
+        let reserve = self.reserve_of(policy, request, plan, check)?;
         let (id, fingerprint) = (reserve.id, reserve.fingerprint);
-        let decided = match self.store.reserve(reserve).await? {
+        let decided = match self.reserve(reserve, check).await? {
             Reserved::Granted { now, used } => match self.overtaken(request, id, now).await? {
                 Some(denied) => denied,
                 None => granted(policy, request, plan, id, now, &used),
             },
+            Reserved::Repeated(record) if settle::was_released(&record) => return Err(Failure::Released),
             // What was settled pays for nothing more, and an expired reservation holds nothing more.
             Reserved::Repeated(record)
                 if record.settlement.is_some() || record.expires_at <= self.store.now() =>
@@ -269,7 +266,7 @@ impl<S: Store + Clone> Authorizer<S> {
                     }
                     _ => {
                         self.log_first_denials(request, plan, &used, refusing()).await;
-                        match self.refused_at_least(policy, request, plan, refusing()).await? {
+                        match self.refused_at_least(policy, (request, check), plan, refusing()).await? {
                             Some(decided) => decided,
                             None => refused(policy, request, plan, now, &used, &refusals, &closed),
                         }
@@ -284,13 +281,13 @@ impl<S: Store + Clone> Authorizer<S> {
     async fn refused_at_least(
         &self,
         policy: &Policy,
-        request: &AuthorizeRequest,
+        (request, check): (&AuthorizeRequest, &PendingCheck<S>),
         plan: &Plan<'_>,
         refusing: impl Iterator<Item = usize>,
     ) -> Result<Option<Decided>, Failure> {
         let Some(least) = plan.at_least(refusing) else { return Ok(None) };
         let question =
-            Reserve { may_repeat: false, dry_run: true, ..self.reserve_of(policy, request, &least)? };
+            Reserve { may_repeat: false, dry_run: true, ..self.reserve_of(policy, request, &least, check)? };
         Ok(match self.store.reserve(question).await? {
             Reserved::Refused { now, used, refusals, closed } => {
                 Some(refused(policy, request, &least, now, &used, &refusals, &closed))
@@ -305,22 +302,19 @@ impl<S: Store + Clone> Authorizer<S> {
         policy: &Policy,
         request: &AuthorizeRequest,
         plan: &Plan<'_>,
+        check: &PendingCheck<S>,
     ) -> Result<Reserve, Failure> {
-        let (id, fingerprint) = if request.request_id.is_empty() {
-            (ticket::random_id()?, 0)
-        } else {
-            (ticket::derived_id(&plan.who.team.name, &request.request_id), ticket::fingerprint(request))
-        };
+        let fingerprint = if request.request_id.is_empty() { 0 } else { ticket::fingerprint(request) };
         Ok(Reserve {
-            id,
-            may_repeat: !request.request_id.is_empty() && !request.dry_run,
+            id: check.id,
+            may_repeat: check.may_repeat(request),
             fingerprint,
             holds: Arc::clone(&plan.holds),
             gates: gates(policy, plan),
-            valid: plan.valid.clone(),
+            valid: plan.valid.start..plan.valid.end.min(self.left_at(check.until)),
             ttl_ms: plan.ttl_ms(),
             late_ms: plan::LATE_MS,
-            note: ticket::note(policy, plan, &request.user, request.attempt)?,
+            note: ticket::note(policy, plan, &request.user, check.attempt)?,
             dry_run: request.dry_run,
         })
     }

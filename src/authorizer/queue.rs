@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 
-use super::{Authorizer, Decided, Failure};
+use super::{Authorizer, Decided, Failure, PendingCheck};
 use crate::{
     domain::{
         decision::Retry,
@@ -117,9 +117,13 @@ impl Drop for Head<'_> {
 
 impl<S: Store + Clone> Authorizer<S> {
     /// Decides when the request fits, or when `max_wait` is over; each team's requests in the order they came.
-    pub(super) async fn decide_in_turn(&self, request: &AuthorizeRequest) -> Result<Decided, Failure> {
+    pub(super) async fn decide_in_turn(
+        &self,
+        request: &AuthorizeRequest,
+        check: &PendingCheck<S>,
+    ) -> Result<Decided, Failure> {
         let deadline = self.clock.monotonic().plus(Duration::from_millis(request.max_wait_ms));
-        let Some(team) = self.team_of(&request.caller) else { return self.decide(request).await };
+        let Some(team) = self.team_of(&request.caller) else { return self.decide(request, check).await };
         let place = Place::take(&self.shared.queue, team);
         let head = tokio::select! {
             biased;
@@ -127,11 +131,11 @@ impl<S: Store + Clone> Authorizer<S> {
             () = self.clock.sleep_until(deadline) => None,
             () = self.shared.queue.closing() => None,
         };
-        let Some(_head) = head else { return self.decide(request).await };
+        let Some(_head) = head else { return self.decide(request, check).await };
         loop {
             // Made before the question is put, so that what is settled in between is not missed.
             let settled = self.shared.queue.settled.notified();
-            let decided = self.decide(request).await?;
+            let decided = self.decide(request, check).await?;
             let now = self.clock.monotonic();
             let Some(again_at) = worth_waiting(&decided, now, deadline) else { return Ok(decided) };
             if self.shared.queue.is_closed() {
@@ -146,7 +150,7 @@ impl<S: Store + Clone> Authorizer<S> {
         }
     }
 
-    fn team_of(&self, caller: &Caller) -> Option<Arc<str>> {
+    pub(super) fn team_of(&self, caller: &Caller) -> Option<Arc<str>> {
         let policy = self.shared.policy.load();
         Who::find(&policy, caller, self.store.now()).ok().map(|who| who.team.name.clone())
     }

@@ -133,6 +133,7 @@ impl Shared {
             denying: super::budgets::Denying::default(),
             decisions: DecisionLog::default(),
             refused_reports: super::RefusedReports::default(),
+            in_flight: super::in_flight::InFlightChecks::default(),
         }
     }
 

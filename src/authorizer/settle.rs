@@ -9,6 +9,7 @@ use super::{
     ATTEMPTS, Authorizer, CrossedAlert, Failure, budgets,
     charge::Charge,
     cooldowns,
+    check::MAX_TURNS,
     spend::BudgetState,
     ticket::{self, Ticket},
     unreserved::{self, Bounds},
@@ -30,6 +31,8 @@ use crate::{
 const KEEP_SETTLED_MS: u64 = 10 * 60 * 1000;
 /// The format of a settlement's note.
 const VERSION: u8 = 1;
+/// Marks a settlement as the release of what no caller got.
+const RELEASED: u8 = 1;
 /// From this share of a budget, a crossed threshold is logged as an error.
 const CRITICAL_PERCENT: u64 = 95;
 /// From this share of a budget, a crossed threshold is logged as a warning.
@@ -96,6 +99,11 @@ impl<S: Store + Clone> Authorizer<S> {
         if *scope != access::Scope::All && !scope.holds(&Ticket::from_bytes(&record.note)?.team) {
             return Err(Failure::OtherTeam);
         }
+        if was_released(&record) && outcome != Outcome::NotSent {
+            // Another replica answered a repeat of the request before its first caller's was released.
+            warn!(reservation = %id, "a request was sent whose reservation had been released; booking it again");
+            return self.settle_released(id, usage, outcome).await;
+        }
         self.book(id, record, Told::new(usage, outcome, upstream_delay_ms)).await
     }
 
@@ -114,12 +122,12 @@ impl<S: Store + Clone> Authorizer<S> {
     ) -> Result<Booked, Failure> {
         let told = Told::new(usage, outcome, upstream_delay_ms);
         let policy = self.shared.policy.load_full();
-        let mut now = self.store.now();
-        for _ in 0..ATTEMPTS {
+        let (mut now, mut turn) = (self.store.now(), 0);
+        for _ in 0..ATTEMPTS.saturating_add(MAX_TURNS) {
             let today = self.today(&policy, now);
             let mut plan = plan::compile_unreserved(&policy, subject, now, &today)
                 .map_err(|violation| unreserved::unbookable(violation, &subject.caller))?;
-            let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
+            let id = ticket::derived_id(&plan.who.team.name, &subject.request_id, turn);
             if bounds == Bounds::Apply {
                 plan.count_unreserved(&today);
             }
@@ -148,6 +156,8 @@ impl<S: Store + Clone> Authorizer<S> {
                     };
                     return self.book(id, record, told.without_reservation()).await;
                 }
+                // The request was asked for once more, under its next id.
+                Reserved::Repeated(record) if was_released(&record) => turn += 1,
                 Reserved::Repeated(record) if !unreserved::is_about(&record, &plan)? => {
                     return Err(Failure::RequestIdReused);
                 }
@@ -170,31 +180,44 @@ impl<S: Store + Clone> Authorizer<S> {
         Err(StoreError::Unavailable.into())
     }
 
-    /// Gives back the reservation that `attempt` made and nobody was told of, as if it had never been. Whatever else is under
-    /// the id stays.
+    /// Releases the reservation that `attempt` made (0: whichever did) and no caller got, as if it had never been. Whatever
+    /// else is under the id stays.
     ///
     /// # Errors
     /// Where there is none (yet), or the store does not answer.
-    pub async fn give_back(&self, id: ReservationId, attempt: u64) -> Result<(), Failure> {
+    pub(super) async fn release(&self, id: ReservationId, attempt: u64) -> Result<(), Failure> {
         let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
-        if record.settlement.is_none() && ticket::is_of(&record.note, attempt) {
-            self.book(id, record, Told::new(None, Outcome::NotSent, 0)).await?;
+        if record.settlement.is_some() || !(attempt == 0 || ticket::is_of(&record.note, attempt)) {
+            return Ok(());
         }
+        let ticket = Ticket::from_bytes(&record.note)?;
+        let tools = &self.shared.policy.load().tools;
+        let charge = Charge::of(&ticket, None, Outcome::NotSent, tools, record.reserved_at)?;
+        let settle = Settle {
+            id,
+            actual: ticket.quantities.iter().map(|quantity| charge.of_quantity(*quantity)).collect(),
+            record,
+            extras: Vec::new(),
+            thresholds: Vec::new(),
+            lines: charge.lines(&ticket),
+            cooldown: None,
+            keep_ms: KEEP_SETTLED_MS,
+            note: released_note()?,
+        };
+        match self.store.settle(settle).await? {
+            SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
+            SettleOutcome::Settled(_) | SettleOutcome::AlreadySettled(_) => {}
+        }
+        self.shared.queue.settled();
         Ok(())
     }
 
-    /// Gives back what was reserved just now and is told to nobody.
-    pub(super) async fn not_sent(&self, id: ReservationId) -> Result<(), Failure> {
-        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
-        self.book(id, record, Told::new(None, Outcome::NotSent, 0)).await.map(drop)
-    }
-
-    /// Books the usage of a reservation that had been given back although its request was sent: for the same team, key and
+    /// Books the usage of a reservation that had been released although its request was sent: for the same team, key and
     /// user, at the same price, on the same day, and once however often it is told.
     ///
     /// # Errors
     /// Where the reservation is not known any more, or the usage cannot be priced or booked.
-    pub async fn settle_given_back(
+    pub async fn settle_released(
         &self,
         id: ReservationId,
         usage: Option<Usage>,
@@ -209,7 +232,7 @@ impl<S: Store + Clone> Authorizer<S> {
             ..hold.clone()
         });
         // No `request_id` holds a control character, so none gives this id.
-        let again = ticket::derived_id(&ticket.team, &format!("\u{1}{id}"));
+        let again = ticket::derived_id(&ticket.team, &format!("\u{1}{id}"), 0);
         let reserve = Reserve {
             id: again,
             may_repeat: true,
@@ -310,6 +333,17 @@ impl<S: Store + Clone> Authorizer<S> {
             warnings: Vec::new(),
         })
     }
+}
+
+/// The note of a reservation that no caller got: the mark is behind the receipt, where reading that does not come.
+fn released_note() -> Result<bytes::Bytes, Failure> {
+    ticket::encode(VERSION, &(Receipt { cost: NanoUsd::ZERO }, RELEASED))
+}
+
+/// Whether no caller got the reservation, so that it was released.
+pub(super) fn was_released(record: &Record) -> bool {
+    let Some(settlement) = &record.settlement else { return false };
+    released_note().is_ok_and(|note| note == settlement.note)
 }
 
 fn log_alert(alert: &CrossedAlert) {

@@ -17,6 +17,9 @@ use crate::{
     store::{SpendAmounts, SpendKey, Store},
 };
 
+/// Lines added up before decisions on the same core have their turn: about 0.1 ms.
+const ADDED_AT_ONCE: usize = 512;
+
 /// What to report.
 #[derive(Clone, Debug, Default)]
 pub struct SpendQuery {
@@ -183,8 +186,11 @@ impl<S: Store + Clone> Authorizer<S> {
             budget: BudgetState::of(limit, states.first().copied().unwrap_or_default()),
             ..SpendReport::default()
         };
-        for (key, amounts) in &lines {
-            report.add(key, amounts);
+        for (count, (key, amounts)) in lines.into_iter().enumerate() {
+            report.add(&key, &amounts);
+            if count % ADDED_AT_ONCE == ADDED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
         }
         Ok(report)
     }

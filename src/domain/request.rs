@@ -205,9 +205,6 @@ pub struct AuthorizeRequest {
     pub unseen_input_tokens: u64,
     /// Nobody can lower the output that the request asks Groq for, so it is granted in full or refused: nothing is clamped.
     pub fixed_output: bool,
-    /// Marks the reservation as made by this attempt, so that whoever asks for the same request tells its own from another's.
-    /// 0: it need not be told.
-    pub attempt: u64,
     /// How long to wait for room, in milliseconds.
     pub max_wait_ms: u64,
     /// Decide only.

@@ -5,6 +5,8 @@ mod admin_service;
 mod admission;
 mod answer;
 mod codec;
+mod deadline;
+mod delivery;
 mod ext_authz;
 mod ext_proc;
 mod key_answer;
@@ -21,13 +23,13 @@ mod upstream_service;
 
 pub use access::{Access, AccessLayer};
 pub use admin_service::AdminRpc;
-pub use ext_authz::{Asking, CheckRpc};
+pub use delivery::watched;
+pub use ext_authz::CheckRpc;
 pub use ext_proc::ProcessRpc;
 pub use key_service::KeyRpc;
 pub use peer::Peer;
 pub use policy_service::PolicyRpc;
 pub use recorded::Recorder;
-pub use settling::Settling;
 pub use upstream_service::UpstreamRpc;
 
 #[allow(

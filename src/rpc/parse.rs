@@ -89,7 +89,6 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
             size,
             unseen_input_tokens: 0,
             fixed_output: false,
-            attempt: 0,
             max_wait_ms,
             dry_run: request.dry_run,
             labels: request.labels,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    access, answer, parse,
+    access, answer, deadline, delivery, parse,
     proto::{
         AuthorizeRequest, AuthorizeResponse, GetSpendRequest, GetSpendResponse, RecordUsageRequest,
         RecordUsageResponse, policy_service_server::PolicyService,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     audit::Audit,
-    authorizer::{Authorizer, Failure},
+    authorizer::{Authorizer, Failure, by},
     domain::{
         access::{Permission, Scope},
         decision::Reason,
@@ -71,7 +71,7 @@ impl<S: Store + Clone> PolicyRpc<S> {
             (_, Caller::Key(_) | Caller::Mistyped) => match Who::named(&self.authorizer.policy(), caller) {
                 Ok(who) => access::within(scope, &who.team.name, permission),
                 Err(violation) if violation.reason == Reason::StoreUnavailable => {
-                    Err(status::failure(&StoreError::Unavailable.into()))
+                    Err(status::undecided(&StoreError::Unavailable.into()))
                 }
                 Err(_) => Ok(()),
             },
@@ -86,36 +86,46 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         request: Request<AuthorizeRequest>,
     ) -> Result<Response<AuthorizeResponse>, Status> {
         let scope = access::scope(request.extensions(), Permission::Decide)?;
+        let until = deadline::of(request.metadata());
         let request = parse::authorize(request.into_inner())?;
         self.caller_within(&scope, &request.caller, Permission::Decide)?;
-        let decided =
-            self.authorizer.authorize(&request).await.map_err(|failure| status::failure(&failure))?;
+        let (decided, check) = self
+            .authorizer
+            .authorize(&request, until)
+            .await
+            .map_err(|failure| status::undecided(&failure))?;
         let allowed = decided.outcome.is_ok() && !request.dry_run;
         let mut answer = answer::decided(decided);
         if allowed {
             answer.upstream_key = self.upstream_key(&request.caller);
         }
-        Ok(Response::new(answer))
+        let mut answer = Response::new(answer);
+        if allowed {
+            delivery::tie(&mut answer, check);
+        }
+        Ok(answer)
     }
 
     async fn record_usage(
         &self,
         request: Request<RecordUsageRequest>,
     ) -> Result<Response<RecordUsageResponse>, Status> {
+        let until = deadline::of(request.metadata());
         let (_, extensions, request) = request.into_parts();
         let scope = access::scope(&extensions, Permission::Record)?;
         let parse::Report { subject, usage, outcome, upstream_delay_ms, refused_key } =
             parse::record_usage(request)?;
         let booked = match subject {
             parse::Subject::Reservation(id) => {
-                self.authorizer.settle(id, usage, outcome, upstream_delay_ms, &scope).await
+                let settle = self.authorizer.settle(id, usage, outcome, upstream_delay_ms, &scope);
+                by(until, settle).await
             }
             parse::Subject::Unreserved(subject) => {
                 self.caller_within(&scope, &subject.caller, Permission::Record)?;
                 let bounds = access::unreserved::bounds(&extensions);
-                let booked =
+                let settle =
                     self.authorizer.settle_unreserved(&subject, usage, outcome, upstream_delay_ms, bounds);
-                let booked = booked.await;
+                let booked = by(until, settle).await;
                 if let Err(Failure::UnreservedBound(_)) = &booked {
                     let policy = self.authorizer.policy();
                     let who = Who::named(&policy, &subject.caller).ok();
@@ -147,7 +157,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
             access::within(&scope, &query.team, Permission::ReadSpend)?;
         }
         let page =
-            self.authorizer.spend(&query, &scope).await.map_err(|failure| status::failure(&failure))?;
+            self.authorizer.spend(&query, &scope).await.map_err(|failure| status::undecided(&failure))?;
         Ok(Response::new(answer::spend_page(page)))
     }
 }

@@ -3,20 +3,23 @@
 use tokio::sync::oneshot;
 use tonic::Status;
 
-use super::{settling::Settling, status};
-use crate::audit::{Audit, Change};
+use super::status;
+use crate::{
+    audit::{Audit, Change},
+    authorizer::Settler,
+};
 
 /// Makes changes and records them.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     audit: Audit,
-    tasks: Settling,
+    tasks: Settler,
 }
 
 impl Recorder {
     /// Records in `audit`. What is under way is waited for with `tasks`.
     #[must_use]
-    pub const fn new(audit: Audit, tasks: Settling) -> Self {
+    pub const fn new(audit: Audit, tasks: Settler) -> Self {
         Self { audit, tasks }
     }
 

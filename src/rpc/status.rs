@@ -75,8 +75,26 @@ pub(super) fn internal() -> Status {
     failure(&Failure::Internal)
 }
 
-/// The status for what could not be decided or booked. Internal details stay in the log.
+/// The status for what could not be booked, or changed: where the store did not answer, it may have been all the same.
+/// Internal details stay in the log.
 pub(super) fn failure(failure: &Failure) -> Status {
+    failure_of(failure, "unknown")
+}
+
+/// The status for what could not be decided, or read: nothing was changed, or what was taken is released.
+pub(super) fn undecided(failure: &Failure) -> Status {
+    failure_of(failure, "none")
+}
+
+fn unavailable(reason: &str, message: &str, effect: &str) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, HashMap::from([("effect".to_owned(), effect.to_owned())]));
+    details.set_retry_info(Some(OUTAGE_RETRY));
+    Status::with_error_details(Code::Unavailable, message, details)
+}
+
+/// `effect`: what a caller that hears of an outage has to reckon with.
+fn failure_of(failure: &Failure, effect: &str) -> Status {
     let info = |reason: &str| {
         let mut details = ErrorDetails::new();
         details.set_error_info(reason, DOMAIN, HashMap::new());
@@ -84,10 +102,13 @@ pub(super) fn failure(failure: &Failure) -> Status {
     };
     let message = failure.to_string();
     match failure {
-        Failure::Store(StoreError::Unavailable) => {
-            let mut details = info("STORE_UNAVAILABLE");
-            details.set_retry_info(Some(OUTAGE_RETRY));
-            Status::with_error_details(Code::Unavailable, message, details)
+        Failure::Store(StoreError::Unavailable) => unavailable("STORE_UNAVAILABLE", &message, effect),
+        // Never asked, so nothing was changed whatever it was.
+        Failure::Store(StoreError::Overloaded) => unavailable("OVERLOADED", &message, "none"),
+        // Never told to a caller: the next reservation is asked for instead.
+        Failure::Released => unavailable("STORE_UNAVAILABLE", &message, effect),
+        Failure::DeadlineExceeded => {
+            Status::with_error_details(Code::DeadlineExceeded, message, info("DEADLINE_EXCEEDED"))
         }
         Failure::SnapshotStale => {
             let mut details = info("SNAPSHOT_STALE");

@@ -30,6 +30,7 @@ use tonic_health::{
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
+use tower::util::MapResponseLayer;
 use tracing::{error, warn};
 
 pub use exposure::{ExposureError, check_exposure};
@@ -38,10 +39,9 @@ pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
 use incoming::Incoming;
 
 use crate::{
-    authorizer::{Authorizer, Shared},
+    authorizer::{Authorizer, Settler, Shared},
     rpc::{
-        AccessLayer, AdminRpc, Asking, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Recorder,
-        Settling, UpstreamRpc,
+        AccessLayer, AdminRpc, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Recorder, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -50,6 +50,7 @@ use crate::{
             admin_service_server::AdminServiceServer, key_service_server::KeyServiceServer,
             policy_service_server::PolicyServiceServer, upstream_service_server::UpstreamServiceServer,
         },
+        watched,
     },
     store::{Store, clock::Clock},
     upstream::UpstreamKeys,
@@ -125,7 +126,6 @@ struct Setup<F> {
     shared: Arc<Shared>,
     access: AccessLayer,
     upstream: Arc<UpstreamKeys>,
-    asking: Arc<Asking>,
     drain: Duration,
     health: HealthReporter,
     stop: watch::Receiver<bool>,
@@ -159,7 +159,6 @@ impl Server {
             access: options.access.clone(),
             shared: Arc::clone(&shared),
             upstream,
-            asking: Arc::default(),
             drain: options.drain,
             health: HealthReporter::new(),
             stop: stopped,
@@ -262,7 +261,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, access, upstream, asking, drain, mut health, mut stop, tls, .. } = setup;
+    let Setup { clock, shared, access, upstream, drain, mut health, mut stop, tls, .. } = setup;
     let mut watch = None;
     if index == 0 {
         // Before anything is served, as it says so by itself.
@@ -271,8 +270,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         watch = Some(tokio::spawn(health::watch(store, shared, health.clone(), stop.clone())));
     }
     let authorizer = Authorizer::new(store.clone(), clock, Arc::clone(&shared));
-    let settling = Settling::default();
-    let recorder = Recorder::new(access.audit.clone(), settling.clone());
+    let settler = authorizer.settler().clone();
+    let recorder = Recorder::new(access.audit.clone(), settler.clone());
     let worker = u32::try_from(index).unwrap_or(u32::MAX);
     let (follower, told) = (authorizer.clone(), stop.clone());
     let follower = tokio::spawn(async move { follower.follow_registry(worker, told).await });
@@ -281,17 +280,11 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_REQUEST_BYTES);
     let keys = KeyServiceServer::new(KeyRpc::new(authorizer.clone(), recorder.clone()))
         .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let check = AuthorizationServer::new(CheckRpc::new(
-        authorizer.clone(),
-        Arc::clone(&upstream),
-        asking,
-        settling.clone(),
-    ))
-    .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let check = AuthorizationServer::new(CheckRpc::new(authorizer.clone(), Arc::clone(&upstream)))
+        .max_decoding_message_size(MAX_ENVOY_BYTES);
     let process = ExternalProcessorServer::new(ProcessRpc::new(
         authorizer.clone(),
         Arc::clone(&upstream),
-        settling.clone(),
         access.audit.clone(),
     ))
     .max_decoding_message_size(MAX_ENVOY_BYTES);
@@ -303,6 +296,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_pending_accept_reset_streams(Some(MAX_GIVEN_UP))
+        // What was reserved is released where its answer is dropped on its way out.
+        .layer(MapResponseLayer::new(watched as fn(_) -> _))
         // Around all services, so that one that is added later cannot be reached past it.
         .layer(access)
         .add_service(policy)
@@ -316,7 +311,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         Ok((v1, v1alpha)) => router = router.add_service(v1).add_service(v1alpha),
         Err(error) => warn!(%error, "reflection is not served"),
     }
-    tokio::spawn(cut_before_the_end(settling.clone(), stop.clone(), drain));
+    tokio::spawn(cut_before_the_end(settler.clone(), stop.clone(), drain));
     let stopped = async move {
         // An error means that the server was dropped: stop as well.
         let _ = stop.wait_for(|stop| *stop).await;
@@ -324,7 +319,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     if let Err(error) = router.serve_with_incoming_shutdown(Incoming::new(listener, tls), stopped).await {
         error!(%error, "a listener failed");
     }
-    settling.end().await;
+    settler.end().await;
     // Of the calls on all workers so far; the last worker to end writes the rest.
     shared.write_uses(&store).await;
     if follower.await.is_err() {
@@ -340,11 +335,11 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
 
 /// Answers of Groq that go on past the drain would be cut off with the service: shortly before, they are let go in good
 /// order, so that what they reserved is settled.
-async fn cut_before_the_end(settling: Settling, mut stop: watch::Receiver<bool>, drain: Duration) {
+async fn cut_before_the_end(settler: Settler, mut stop: watch::Receiver<bool>, drain: Duration) {
     // An error means that the server was dropped: there is no drain.
     if stop.wait_for(|stop| *stop).await.is_ok() {
         tokio::time::sleep(drain.saturating_sub(LAST_SETTLEMENTS.min(drain / 4))).await;
-        settling.cut();
+        settler.cut();
     }
 }
 

@@ -11,7 +11,7 @@ pub mod embedded;
 pub mod redis;
 mod registry;
 
-use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc};
+use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 pub use cooldown::{Cooldown, CooldownChange};
@@ -314,6 +314,9 @@ pub enum StoreError {
     /// Not reachable, or no answer in time. Whether the operation took effect is not known; repeating it is safe.
     #[error("the store cannot be reached")]
     Unavailable,
+    /// More is asked of it than it can answer in time, so it was not asked this; nothing was changed.
+    #[error("the service is overloaded; retry later")]
+    Overloaded,
     /// A counter would pass [`crate::domain::MAX_AMOUNT`]; nothing was changed.
     #[error("a counter would pass its largest amount")]
     Overflow,
@@ -327,6 +330,16 @@ pub enum StoreError {
 pub trait Store: Send + Sync + 'static {
     /// The best estimate of the store's time, without asking it.
     fn now(&self) -> Timestamp;
+
+    /// Whether calls fail at once, without the store being asked.
+    fn is_down(&self) -> bool {
+        false
+    }
+
+    /// How long after it was asked the store may still take holds for a caller that has left; `None`: never.
+    fn acts_within(&self) -> Option<Duration> {
+        None
+    }
 
     /// Takes all holds or none.
     fn reserve(&self, reserve: Reserve) -> impl Future<Output = Result<Reserved, StoreError>> + Send;

@@ -1,12 +1,13 @@
 //! The shared store: Redis 7 or later, or Valkey, with one script per decision and one round trip.
 //!
-//! `reserve.lua` says how the data lie. A [`RedisStore`] belongs to one runtime and has one connection of its own; clones
-//! share it. All state is the server's, so any number of stores in any number of processes decide as one.
+//! `reserve.lua` says how the data lie. A [`RedisStore`] belongs to one runtime and has one connection of its own, and one
+//! more for reports once it is asked for one; clones share them. All state is the server's, so any number of stores in any number of processes decide as one.
 
 mod calls;
 mod cooldowns;
 mod keys;
 mod link;
+mod load;
 mod record;
 mod registry;
 mod safety;
@@ -18,7 +19,7 @@ mod wire;
 use std::{
     fmt,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -94,6 +95,9 @@ pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
     link: Link,
+    /// For reports, opened by the first.
+    reports: OnceLock<Link>,
+    client: Client,
     keys: Keys,
     clock: Clock,
     /// The server's time minus ours at the last answer, in milliseconds. An estimate: read and written without order.
@@ -127,7 +131,9 @@ impl RedisStore {
         }
         let client = Client::open(info.set_tcp_settings(tcp)).map_err(|_| SettingsError::Url)?;
         let inner = Arc::new(Inner {
-            link: Link::open(client, deadline),
+            link: Link::open(client.clone(), deadline),
+            reports: OnceLock::new(),
+            client,
             keys: Keys::new(&organization),
             clock,
             offset_ms: AtomicI64::new(0),
@@ -201,6 +207,14 @@ fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
 impl Store for RedisStore {
     fn now(&self) -> Timestamp {
         self.0.now()
+    }
+
+    fn is_down(&self) -> bool {
+        self.0.link.is_down()
+    }
+
+    fn acts_within(&self) -> Option<Duration> {
+        Some(self.0.acts_within())
     }
 
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {

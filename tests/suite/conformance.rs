@@ -84,6 +84,7 @@ behaviours! {
     a_gate_and_a_counter_may_share_a_name
     spend_lines_add_up_and_come_in_order
     spenders_come_in_order_without_the_organization
+    a_long_report_is_whole_and_in_order
     untouched_counters_are_zero
     at_the_same_time_only_as_many_as_fit
     a_settlement_at_the_same_time_happens_once
@@ -934,6 +935,22 @@ async fn spend<S: Store>(f: &Fixture<S>, number: u128, lines: Vec<(SpendKey, Spe
     granted(f, ask(number, vec![rate("spending", MAX_AMOUNT, 1)])).await;
     let settle = Settle { lines, ..settling(f, number, &[1]).await };
     assert!(matches!(f.store.settle(settle).await.unwrap(), SettleOutcome::Settled(_)));
+}
+
+/// Longer than what any store reads at once.
+async fn a_long_report_is_whole_and_in_order<S: Store>(f: &Fixture<S>) {
+    const KEYS: u64 = 1_000;
+    for number in 0..10 {
+        // Not in their order, and each twice.
+        let keys = (0..KEYS / 5).map(|key| (key * 5 + number) % KEYS);
+        let lines = keys.map(|key| line_of(202_611, "t", 20_261_101, "a", &format!("k{key:04}"), key));
+        spend(f, u128::from(number), lines.collect()).await;
+    }
+    let lines = f.store.spend(202_611, "t".into()).await.unwrap();
+    let read: Vec<_> = lines.iter().map(|(key, amounts)| (&*key.key, amounts.cost_nanos)).collect();
+    let names: Vec<_> = (0..KEYS).map(|key| (format!("k{key:04}"), 2 * key)).collect();
+    let expected: Vec<_> = names.iter().map(|(name, cost)| (name.as_str(), *cost)).collect();
+    assert_eq!(read, expected);
 }
 
 async fn spend_lines_add_up_and_come_in_order<S: Store>(f: &Fixture<S>) {

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod answers;
 mod bad_input;
 mod clients;
 mod concurrency;

@@ -113,6 +113,11 @@ impl RedisServer {
         ask().unwrap_or(false)
     }
 
+    /// Where it listens.
+    pub(crate) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `redis://127.0.0.1:port`.
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)

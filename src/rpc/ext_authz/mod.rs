@@ -1,26 +1,24 @@
 //! `envoy.service.auth.v3.Authorization`: the same decision as `PolicyService.Authorize`, on an HTTP request as it stands.
 
 mod answer;
-mod asking;
 mod caller;
 mod request;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use tonic::{Request, Response, Status};
 use tracing::{debug, error, warn};
 
-pub use self::asking::Asking;
-use self::{answer::Allowed, asking::Unheard, request::HttpRequest};
+use self::{answer::Allowed, request::HttpRequest};
 use super::{
     access::{self, OtherTeam},
     admission::Admission,
+    deadline, delivery,
     envoy::service::auth::v3::{CheckRequest, CheckResponse, authorization_server::Authorization},
-    settling::Settling,
     status,
 };
 use crate::{
-    authorizer::{Authorizer, Decided, Failure, refusal_stands},
+    authorizer::{Authorizer, Decided, Failure, PendingCheck, refusal_stands},
     domain::{
         access::{Permission, Scope},
         batch::Work,
@@ -53,8 +51,6 @@ const MAX_ASKS: u32 = 4;
 pub struct CheckRpc<S> {
     authorizer: Authorizer<S>,
     upstream: Arc<UpstreamKeys>,
-    asking: Arc<Asking>,
-    settling: Settling,
 }
 
 /// Why a request does not go on.
@@ -74,16 +70,10 @@ impl From<ApiError> for Refused {
 }
 
 impl<S> CheckRpc<S> {
-    /// Serves through `authorizer`, with the Groq keys in `upstream`. `asking` is shared by all cores; what is under way is
-    /// waited for with `settling`.
+    /// Serves through `authorizer`, with the Groq keys in `upstream`.
     #[must_use]
-    pub const fn new(
-        authorizer: Authorizer<S>,
-        upstream: Arc<UpstreamKeys>,
-        asking: Arc<Asking>,
-        settling: Settling,
-    ) -> Self {
-        Self { authorizer, upstream, asking, settling }
+    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>) -> Self {
+        Self { authorizer, upstream }
     }
 }
 
@@ -91,11 +81,18 @@ impl<S> CheckRpc<S> {
 impl<S: Store + Clone> Authorization for CheckRpc<S> {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let scope = access::scope(request.extensions(), Permission::Decide)?;
+        let until = deadline::of(request.metadata());
         let fresh = self.authorizer.freshen().await;
         let policy = self.authorizer.policy();
         let request = HttpRequest::new(request.into_inner())?;
-        let answer = match self.decide(&policy, fresh, request, &scope).await {
-            Ok(answer) => answer,
+        let answer = match self.decide(&policy, fresh, request, &scope, until).await {
+            Ok((answer, check)) => {
+                let mut answer = Response::new(answer);
+                if let Some(check) = check {
+                    delivery::tie(&mut answer, check);
+                }
+                return Ok(answer);
+            }
             Err(Refused::OtherTeam(other)) => {
                 let mut refused = Response::new(answer::denied(&other_team(), &[]));
                 refused.extensions_mut().insert(other);
@@ -103,7 +100,7 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
             }
             Err(Refused::Denied(error, limits)) => answer::denied(&error, &limits),
             Err(Refused::Undecided(failure)) => match policy.envoy.on_outage {
-                OnOutage::Error => return Err(status::failure(&failure)),
+                OnOutage::Error => return Err(status::undecided(&failure)),
                 OnOutage::Deny => {
                     let message = "no decision can be made at the moment; try again";
                     answer::denied(&ApiError::unavailable(message, OUTAGE_RETRY_MS), &[])
@@ -121,7 +118,8 @@ impl<S: Store + Clone> CheckRpc<S> {
         fresh: Result<(), Failure>,
         mut request: HttpRequest,
         scope: &Scope,
-    ) -> Result<CheckResponse, Refused> {
+        until: Option<Instant>,
+    ) -> Result<(CheckResponse, Option<PendingCheck<S>>), Refused> {
         let caller = caller::find(&policy.envoy, &request)?;
         let who = self.authorizer.who(policy, &caller).map_err(Refused::Undecided)?;
         let who = match who {
@@ -150,7 +148,7 @@ impl<S: Store + Clone> CheckRpc<S> {
                 // What costs nothing asks no counter, but must be as sure that nothing forbids it.
                 fresh.map_err(Refused::Undecided)?;
                 let (admission, limits) = (None, [].as_slice());
-                Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
+                Ok((answer::allowed(Allowed { key: &key, internal_headers, admission, limits }), None))
             }
             Endpoint::Free(_) => {
                 let message =
@@ -167,10 +165,12 @@ impl<S: Store + Clone> CheckRpc<S> {
                 let user = user.map_or_else(|| asked.user.clone(), |user| user.into_owned());
                 groq_request::check_user(&user)?;
                 let wanted = Wanted { team, upstream_key: &key.id, caller, user, operation, asked };
-                let (admission, limits) = self.admit(policy, wanted, &request.request_id).await?;
+                let (admission, limits, check) =
+                    self.admit(policy, wanted, &request.request_id, until).await?;
                 key.used(self.authorizer.store().now());
                 let (admission, limits) = (Some(admission), limits.as_slice());
-                Ok(answer::allowed(Allowed { key: &key, internal_headers, admission, limits }))
+                let answer = answer::allowed(Allowed { key: &key, internal_headers, admission, limits });
+                Ok((answer, Some(check)))
             }
         }
     }
@@ -187,40 +187,26 @@ impl<S: Store + Clone> CheckRpc<S> {
         policy: &Policy,
         wanted: Wanted<'_>,
         request_id: &str,
-    ) -> Result<(Admission, Vec<LimitStatus>), Refused> {
+        until: Option<Instant>,
+    ) -> Result<(Admission, Vec<LimitStatus>, PendingCheck<S>), Refused> {
         let mut request = wanted.authorize_request(policy)?;
         for ask in 1..=MAX_ASKS {
             request.request_id = match ask {
                 1 => request_id.to_owned(),
                 _ => format!("{request_id}/{ask}"),
             };
-            let id = Authorizer::<S>::reservation_of(wanted.team, &request.request_id);
-            let unheard = match request.request_id.as_str() {
-                // Nobody can ask for it again, nor give it back.
-                "" => None,
-                _ => match Unheard::begin(&self.asking, &self.settling, &self.authorizer, id) {
-                    Some(unheard) => Some(unheard),
-                    None => continue,
-                },
-            };
-            request.attempt = unheard.as_ref().map_or(0, |unheard| unheard.attempt);
-            let Decided { outcome, limits, .. } = match self.authorizer.authorize(&request).await {
+            let (decided, check) = match self.authorizer.authorize(&request, until).await {
                 Ok(decided) => decided,
                 Err(Failure::RequestIdReused) => continue,
-                // The same stream goes to Groq once more, which needs a reservation of its own. There is nothing to give back.
-                Err(Failure::RequestIdSpent(_)) => {
-                    unheard.map(Unheard::tell);
-                    continue;
-                }
+                // The same stream goes to Groq once more, which needs a reservation of its own.
+                Err(Failure::RequestIdSpent(_)) => continue,
                 Err(failure) => return Err(Refused::Undecided(failure)),
             };
-            if !unheard.is_none_or(Unheard::tell) {
-                continue;
-            }
+            let Decided { outcome, limits, .. } = decided;
             match outcome {
                 Ok(grant) => {
                     let admission = wanted.admission(policy, &request, grant).map_err(Refused::Undecided)?;
-                    return Ok((admission, limits));
+                    return Ok((admission, limits, check));
                 }
                 Err(violations) => {
                     let mut error = ApiError::denied(&violations);
@@ -291,7 +277,6 @@ impl Wanted<'_> {
             size,
             unseen_input_tokens,
             fixed_output,
-            attempt: 0,
             max_wait_ms: 0,
             dry_run: false,
             labels: HashMap::new(),

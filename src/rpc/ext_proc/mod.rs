@@ -21,7 +21,7 @@ use super::{
         ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
     },
     parse::MAX_TEAM_BYTES,
-    settling::Settling,
+    settling::{self, UnreadUsage},
 };
 use crate::{
     audit::Audit, authorizer::Authorizer, domain::access::Permission, store::Store, upstream::UpstreamKeys,
@@ -38,21 +38,16 @@ const PATH: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
 pub struct ProcessRpc<S> {
     authorizer: Authorizer<S>,
     upstream: Arc<UpstreamKeys>,
-    settling: Settling,
     audit: Audit,
+    unread: Arc<UnreadUsage>,
 }
 
 impl<S> ProcessRpc<S> {
-    /// Serves through `authorizer`, and tells `upstream` of a key that Groq refuses. What is under way is waited for with
-    /// `settling`; what is of a team out of the proxy's reach is recorded in `audit`.
+    /// Serves through `authorizer`, and tells `upstream` of a key that Groq refuses. What is of a team out of the proxy's
+    /// reach is recorded in `audit`.
     #[must_use]
-    pub const fn new(
-        authorizer: Authorizer<S>,
-        upstream: Arc<UpstreamKeys>,
-        settling: Settling,
-        audit: Audit,
-    ) -> Self {
-        Self { authorizer, upstream, settling, audit }
+    pub fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, audit: Audit) -> Self {
+        Self { authorizer, upstream, audit, unread: Arc::default() }
     }
 }
 
@@ -69,7 +64,7 @@ impl<S: Store + Clone> ExternalProcessor for ProcessRpc<S> {
         let reach = Reach::of(request.extensions(), Permission::Record, PATH, self.audit.clone())?;
         let (replies, receiver) = mpsc::channel(REPLIES);
         // A task of its own: Envoy ends the call by a reset, and what follows from that has still to be done.
-        self.settling.spawn(follow(self.clone(), request.into_inner(), replies, reach));
+        self.authorizer.settler().spawn(follow(self.clone(), request.into_inner(), replies, reach));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
@@ -90,7 +85,7 @@ async fn follow<S: Store + Clone>(
                 Some(Ok(message)) => message,
                 _ => break,
             },
-            () = rpc.settling.cut_off() => {
+            () = rpc.authorizer.settler().cut_off() => {
                 exchange.lose();
                 break;
             }
@@ -127,7 +122,7 @@ impl<S: Store + Clone> ProcessRpc<S> {
         }
         if let End::Answered(reading) = &end
             && (reading.odd || reading.unreadable)
-            && let Some(left_out) = self.settling.warn_of_usage()
+            && let Some(left_out) = self.unread.to_warn_of()
         {
             warn!(
                 reservation = %admission.reservation, team = admission.team, model = admission.model,
@@ -136,7 +131,7 @@ impl<S: Store + Clone> ProcessRpc<S> {
             );
         }
         if let Some(report) = report_of(&admission, &end) {
-            self.settling.settle(self.authorizer.clone(), admission.reservation, report, reach.clone());
+            settling::settle(self.authorizer.clone(), admission.reservation, report, reach.clone());
         }
     }
 }

@@ -332,11 +332,20 @@ pub(super) fn lines_from(connection: &Connection, month: u32) -> rusqlite::Resul
     rows.collect()
 }
 
-/// The lines of one team in one month, in order.
-pub(super) fn lines_of(connection: &Connection, month: u32, team: &str) -> rusqlite::Result<Vec<LineRow>> {
-    let sql = format!("{LINE} WHERE month = ? AND team = ? ORDER BY day, model, key");
+/// At most `count` lines of one team in one month, in order, from the first after `after` on.
+pub(super) fn lines_of(
+    connection: &Connection,
+    (month, team): (u32, &str),
+    after: Option<&SpendKey>,
+    count: usize,
+) -> rusqlite::Result<Vec<LineRow>> {
+    let sql = format!(
+        "{LINE} WHERE month = ? AND team = ? AND (day, model, key) > (?, ?, ?) ORDER BY day, model, key LIMIT ?"
+    );
+    let (day, model, key) = after.map_or((0, "", ""), |after| (after.day, &*after.model, &*after.key));
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
     let mut select = connection.prepare_cached(&sql)?;
-    let rows = select.query_map(params![month, team], line_of)?;
+    let rows = select.query_map(params![month, team, day, model, key, count], line_of)?;
     rows.collect()
 }
 

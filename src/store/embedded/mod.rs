@@ -65,6 +65,9 @@ const DATABASE: &str = "tollgate.db";
 /// The file whose lock tells that a process has the store open.
 const LOCK: &str = "lock";
 
+/// Spend lines read at once for a report: some tens of microseconds of the lock that decisions need.
+const PAGE: usize = 256;
+
 /// The store. Clones share it; when the last one is dropped, what is not on disk yet is written.
 #[derive(Clone)]
 pub struct EmbeddedStore(Arc<Handle>);
@@ -203,6 +206,53 @@ impl EmbeddedStore {
     }
 }
 
+impl EmbeddedStore {
+    /// The lines of a team in a month, read in pages: each as it was at some instant of the call. It blocks, and belongs on a
+    /// thread of its own.
+    fn spend_of(&self, month: u32, team: &Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+        let mut lines = Vec::new();
+        loop {
+            let after = lines.last().map(|(key, _)| key);
+            let page = self.spend_page(month, team, after)?;
+            if page.is_empty() {
+                return Ok(lines);
+            }
+            lines.extend(page);
+            // The locks are not fair, and decisions wait for one of them.
+            std::thread::yield_now();
+        }
+    }
+
+    /// The next lines after `after`, about [`PAGE`] of them; none after the last. For an old month from the table, with what
+    /// memory has of it over that.
+    fn spend_page(
+        &self,
+        month: u32,
+        team: &Arc<str>,
+        after: Option<&SpendKey>,
+    ) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+        loop {
+            let shared = self.0.inner.lock()?;
+            if shared.state.spend.is_resident(month) {
+                return Ok(shared.state.spend.of_team((month, team), after, PAGE));
+            }
+            let drops = shared.state.spend.drops();
+            drop(shared);
+            let rows = self.read(|connection| disk::lines_of(connection, (month, team), after, PAGE))?;
+            let last = rows.get(PAGE.saturating_sub(1)).map(|row| row.key.clone());
+            let shared = self.0.inner.lock()?;
+            if shared.state.spend.drops() == drops {
+                // Few: only late settlements of an old month are in memory.
+                let newer = shared.state.spend.of_team((month, team), after, usize::MAX);
+                drop(shared);
+                let newer = newer.into_iter().filter(|(key, _)| last.as_ref().is_none_or(|last| key <= last));
+                let rows = rows.into_iter().map(|row| (row.key, row.amounts));
+                return Ok(rows.chain(newer).collect::<BTreeMap<_, _>>().into_iter().collect());
+            }
+        }
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         if let Ok(mut shared) = self.inner.lock() {
@@ -317,19 +367,12 @@ impl Store for EmbeddedStore {
     }
 
     async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
-        let table = |connection: &Connection| {
-            let rows = disk::lines_of(connection, month, &team)?;
-            Ok(rows.into_iter().map(|row| (row.key, row.amounts)).collect())
-        };
-        self.report(
-            month,
-            |spend| spend.of_team(month, &team),
-            table,
-            |lines, newer| {
-                let lines: BTreeMap<_, _> = lines.into_iter().chain(newer).collect();
-                lines.into_iter().collect()
-            },
-        )
+        let store = self.clone();
+        let read = tokio::task::spawn_blocking(move || store.spend_of(month, &team));
+        read.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the spend lines cannot be read");
+            Err(StoreError::Corrupt)
+        })
     }
 
     async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {

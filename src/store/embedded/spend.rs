@@ -111,11 +111,22 @@ impl Spend {
         old.len() == count
     }
 
-    /// The lines in memory of one team in one month, in order.
-    pub(super) fn of_team(&self, month: u32, team: &Arc<str>) -> Vec<(SpendKey, SpendAmounts)> {
-        self.from(month, Bound::Included(team))
+    /// At most `count` lines in memory of one team in one month, in order, from the first after `after` on.
+    pub(super) fn of_team(
+        &self,
+        (month, team): (u32, &Arc<str>),
+        after: Option<&SpendKey>,
+        count: usize,
+    ) -> Vec<(SpendKey, SpendAmounts)> {
+        let start = match after {
+            Some(after) => Bound::Excluded(after.clone()),
+            None => Bound::Included(least(month, Arc::clone(team))),
+        };
+        self.lines
+            .range((start, Bound::Unbounded))
             .take_while(|(key, _)| key.month == month && key.team == *team)
             .filter(|(_, line)| line.lsn > 0)
+            .take(count)
             .map(|(key, line)| (key.clone(), line.amounts))
             .collect()
     }
@@ -133,27 +144,26 @@ impl Spend {
     }
 
     fn team_after(&self, month: u32, last: &Arc<str>) -> Option<Arc<str>> {
-        let mut lines = self.from(month, Bound::Excluded(last)).take_while(|(key, _)| key.month == month);
+        let mut lines = self.past(month, last).take_while(|(key, _)| key.month == month);
         lines.find(|(_, line)| line.lsn > 0).map(|(key, _)| Arc::clone(&key.team))
     }
 
-    fn from(&self, month: u32, team: Bound<&Arc<str>>) -> impl Iterator<Item = (&SpendKey, &Line)> {
-        let empty: Arc<str> = Arc::from("");
-        let least =
-            |team: Arc<str>| SpendKey { month, team, day: 0, model: Arc::clone(&empty), key: empty.clone() };
-        let start = match team {
-            Bound::Included(team) => least(Arc::clone(team)),
-            // The next string in order after `team` is `team` and a zero byte.
-            Bound::Excluded(team) => least(Arc::from(format!("{team}\0"))),
-            Bound::Unbounded => least(Arc::clone(&empty)),
-        };
-        self.lines.range(start..)
+    /// The lines behind those of `team`.
+    fn past(&self, month: u32, team: &str) -> impl Iterator<Item = (&SpendKey, &Line)> {
+        // The next string in order after `team` is `team` and a zero byte.
+        self.lines.range(least(month, Arc::from(format!("{team}\0")))..)
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.lines.len()
     }
+}
+
+/// The key before all lines of a team in a month.
+fn least(month: u32, team: Arc<str>) -> SpendKey {
+    let empty: Arc<str> = Arc::from("");
+    SpendKey { month, team, day: 0, model: Arc::clone(&empty), key: empty }
 }
 
 /// Lines of the same key added together. What passes the end of a `u64` stays there, far past what a line can take.

@@ -1,12 +1,17 @@
 //! Each operation as a call of its script: the arguments, and the answer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use redis::{Cmd, Value};
 
 use super::{
     Inner, bytes,
     keys::{counter_field, gate_field, spend_field, spend_line},
+    link::Link,
     record, script,
     wire::{self, Numbers, Reader},
 };
@@ -28,6 +33,11 @@ const MANUAL_SLACK_MS: u64 = 86_400_000;
 /// errs by more than that, as before the first answer, the server says so and the call is made again.
 const LEAST_PATIENCE_MS: u64 = 500;
 
+/// Lines or teams read at once for a report: a fraction of a millisecond of the server's time.
+const PAGE: usize = 256;
+/// How long each page of a report may take. Reports may be slow; they wait for nothing that decisions wait for.
+const REPORT_DEADLINE: Duration = Duration::from_secs(5);
+
 impl Inner {
     pub(super) async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
         if reserve.holds.iter().any(|h| h.kept.saturating_add(h.expiring) > MAX_AMOUNT) {
@@ -42,7 +52,7 @@ impl Inner {
 
     async fn reserve_once(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
         let cmd = self.reserve_command(reserve)?;
-        let answer = bytes(self.link.call(&script::RESERVE, &cmd).await?)?;
+        let answer = bytes(self.link.decide(&script::RESERVE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         let outcome = reader.number()?;
         let now = self.read_now(&mut reader)?;
@@ -103,11 +113,18 @@ impl Inner {
     /// nobody would settle it, and a budget could be charged its worst case for a request that was never sent.
     fn given_up_at(&self) -> Timestamp {
         match &self.clock {
-            Clock::System => {
-                self.now().plus(self.link.deadline_ms().saturating_mul(2).max(LEAST_PATIENCE_MS))
-            }
+            Clock::System => self.now().plus(self.patience_ms()),
             Clock::Manual(_) => Timestamp(u64::MAX),
         }
+    }
+
+    fn patience_ms(&self) -> u64 {
+        self.link.deadline_ms().saturating_mul(2).max(LEAST_PATIENCE_MS)
+    }
+
+    /// How long after a call the server may still act on it.
+    pub(super) fn acts_within(&self) -> Duration {
+        Duration::from_millis(self.patience_ms())
     }
 
     pub(super) async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
@@ -234,40 +251,68 @@ impl Inner {
         for (key, _) in keys {
             cmd.arg(&*counter_field(key));
         }
-        let answer = bytes(self.link.call(&script::COUNTERS, &cmd).await?)?;
+        let answer = bytes(self.link.decide(&script::COUNTERS, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         self.read_now(&mut reader)?;
         keys.iter().map(|_| record::state(&mut reader)).collect()
     }
 
+    /// The teams, read in pages: a set is not read at one instant, but none of its members is missed.
     pub(super) async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
-        let mut cmd = redis::cmd("SMEMBERS");
-        cmd.arg(self.keys.spenders(month));
-        let answer = self.link.run(&cmd).await?;
-        let teams: Vec<String> = redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt)?;
-        let mut teams: Vec<Arc<str>> = teams.into_iter().map(Into::into).collect();
-        teams.sort_unstable();
-        Ok(teams)
+        let mut teams = BTreeSet::new();
+        self.scan("SSCAN", &self.keys.spenders(month), |page| {
+            let page: Vec<String> = redis::from_redis_value(page).map_err(|_| StoreError::Corrupt)?;
+            teams.extend(page.into_iter().map(Arc::from));
+            Ok(())
+        })
+        .await?;
+        Ok(teams.into_iter().collect())
     }
 
-    /// All lines at one instant: at most a few thousand, since they are per day, model and key of one team and month.
+    /// The lines, read in pages: each as it was at some instant of the call.
     pub(super) async fn spend(
         &self,
         month: u32,
         team: Arc<str>,
     ) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
-        let mut cmd = redis::cmd("HGETALL");
-        cmd.arg(self.keys.spend(month, &team));
-        let answer = self.link.run(&cmd).await?;
-        let fields: Vec<(String, Vec<u8>)> =
-            redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt)?;
-        let line = |(field, value): (String, Vec<u8>)| {
-            let line = spend_line(month, &team, &field).ok_or(StoreError::Corrupt)?;
-            Ok((line, amounts(&mut Reader::new(&value))?))
-        };
-        let mut lines = fields.into_iter().map(line).collect::<Result<Vec<_>, StoreError>>()?;
-        lines.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(lines)
+        let mut lines = BTreeMap::new();
+        self.scan("HSCAN", &self.keys.spend(month, &team), |page| {
+            let page: Vec<(String, Vec<u8>)> =
+                redis::from_redis_value(page).map_err(|_| StoreError::Corrupt)?;
+            for (field, value) in page {
+                let line = spend_line(month, &team, &field).ok_or(StoreError::Corrupt)?;
+                // A page may hold again what an earlier one held; the later reading is the newer.
+                lines.insert(line, amounts(&mut Reader::new(&value))?);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(lines.into_iter().collect())
+    }
+
+    /// Reads a collection in pages, on the connection of reports, so that neither the server nor the connection of decisions
+    /// is held for longer than a page takes.
+    async fn scan(
+        &self,
+        command: &str,
+        key: &str,
+        mut take: impl FnMut(Value) -> Result<(), StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        let link = self.reports.get_or_init(|| Link::open(self.client.clone(), REPORT_DEADLINE));
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut cmd = redis::cmd(command);
+            cmd.arg(key).arg(&cursor).arg("COUNT").arg(PAGE);
+            let (next, page): (String, Value) =
+                redis::from_redis_value(link.run(&cmd).await?).map_err(|_| StoreError::Corrupt)?;
+            take(page)?;
+            if next == "0" {
+                return Ok(());
+            }
+            cursor = next;
+            // An answer that is there already would not let other tasks of this core come in between.
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(super) async fn sweep(&self, every_ms: u64, fields: u64) -> Result<u64, StoreError> {

@@ -17,7 +17,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::script::{self, Script};
+use super::{
+    load::{Load, Urgency},
+    script::{self, Script},
+};
 use crate::store::StoreError;
 
 /// So many calls in a row without an answer mean that the connection is dead. One may be a slow command of someone else.
@@ -26,7 +29,7 @@ const SILENT_CALLS: u32 = 3;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between attempts to connect: recovery follows the server's by so much, and a dead server is not flooded.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// Calls in flight on the one connection before callers wait for each other.
+/// Calls handed to the connection before callers wait for each other. How many there may be is decided before that.
 const PIPELINE: usize = 1024;
 
 #[derive(Clone)]
@@ -49,6 +52,7 @@ pub(super) struct Link {
     /// Calls without an answer since the last answer. A counter for itself; it orders nothing else.
     silent: AtomicU32,
     deadline: Duration,
+    load: Load,
 }
 
 impl Link {
@@ -57,7 +61,7 @@ impl Link {
         let (state_sender, state) = watch::channel(State::Connecting);
         let (broken, reports) = mpsc::channel(1);
         tokio::spawn(keep(client, state_sender, reports));
-        Self { state, broken, silent: AtomicU32::new(0), deadline }
+        Self { state, broken, silent: AtomicU32::new(0), deadline, load: Load::new() }
     }
 
     /// The longest that a call waits.
@@ -65,22 +69,35 @@ impl Link {
         u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Whether the last attempt to connect failed, so that calls fail at once.
+    pub(super) fn is_down(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Down)
+    }
+
     /// Sends a command and waits for its answer, until the deadline.
     pub(super) async fn run(&self, cmd: &Cmd) -> Result<Value, StoreError> {
-        self.bounded("command", self.attempt(cmd, None)).await
+        self.bounded("command", Urgency::Relief, self.attempt(cmd, None)).await
     }
 
     /// The same for a call of `script`, which is loaded first where the server does not know it.
     pub(super) async fn call(&self, script: &Script, cmd: &Cmd) -> Result<Value, StoreError> {
-        self.bounded(script.name, self.attempt(cmd, Some(script))).await
+        self.bounded(script.name, Urgency::Relief, self.attempt(cmd, Some(script))).await
+    }
+
+    /// The same for a call that can be refused first when there are too many.
+    pub(super) async fn decide(&self, script: &Script, cmd: &Cmd) -> Result<Value, StoreError> {
+        self.bounded(script.name, Urgency::Decision, self.attempt(cmd, Some(script))).await
     }
 
     async fn bounded(
         &self,
         what: &'static str,
+        urgency: Urgency,
         attempt: impl Future<Output = Result<Value, StoreError>>,
     ) -> Result<Value, StoreError> {
+        let flight = self.load.enter(urgency, self.deadline).ok_or(StoreError::Overloaded)?;
         let Ok(answer) = timeout(self.deadline, attempt).await else {
+            flight.ended();
             let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
             tracing::debug!(what, silent, "no answer from redis in time");
             if silent >= SILENT_CALLS {
@@ -91,6 +108,10 @@ impl Link {
             }
             return Err(StoreError::Unavailable);
         };
+        // What fails, fails at once, and says nothing about the load.
+        if answer.is_ok() {
+            flight.ended();
+        }
         answer
     }
 

@@ -8,24 +8,24 @@ use tokio::{
 use super::edge::policy;
 use crate::harness::{PATIENCE, START, Server, StoreKind};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// As many as are given up at once: those of one stalled Envoy.
 const CALLS: u32 = 500;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// A header block in HPACK, with nothing in its table.
-fn headers(path: &str) -> Vec<u8> {
+pub(crate) fn headers(path: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     // :method POST, :scheme http; then :path, :authority and content-type by their index, and te by its name.
     [
@@ -63,6 +63,11 @@ async fn calls_that_are_given_up_in_a_burst_do_not_end_the_connection() {
     out.extend(frame(HEADERS, END_HEADERS, last, &headers("/grpc.health.v1.Health/Check")));
     out.extend(frame(DATA, END_STREAM, last, &[0; 5]));
     socket.write_all(&out).await.unwrap();
+    answer_on(&mut socket, last).await;
+}
+
+/// Reads until there is an answer on `stream`.
+pub(crate) async fn answer_on(socket: &mut TcpStream, stream: u32) {
     let answered = async {
         loop {
             let mut header = [0; 9];
@@ -71,7 +76,7 @@ async fn calls_that_are_given_up_in_a_burst_do_not_end_the_connection() {
             let mut payload = vec![0; usize::try_from(length).unwrap()];
             socket.read_exact(&mut payload).await.unwrap();
             assert_ne!(header[3], GOAWAY, "{}", String::from_utf8_lossy(&payload));
-            if header[3] == DATA && header[5..] == last.to_be_bytes() {
+            if header[3] == DATA && header[5..] == stream.to_be_bytes() {
                 return;
             }
         }

@@ -6,7 +6,7 @@ pub(crate) mod checks;
 mod compressed;
 mod decisions;
 mod edge;
-mod given_up;
+pub(crate) mod given_up;
 mod hostile;
 pub(crate) mod http;
 mod logged;

@@ -1,0 +1,137 @@
+//! One check from the question to its answer: in time or not at all, and with nothing left behind where there is no answer.
+
+use std::time::Instant;
+
+use tracing::error;
+
+use super::{Authorizer, Decided, Failure, PendingCheck, ticket};
+use crate::{
+    domain::{
+        Timestamp,
+        permit::Who,
+        request::{AuthorizeRequest, Caller},
+    },
+    store::{Reserve, Reserved, Store, StoreError, clock::Clock},
+};
+
+/// How often one `request_id` can be released and used once more within the time that a release is remembered.
+pub(super) const MAX_TURNS: u32 = 64;
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// Decides one request: at once, or, with `max_wait`, when it fits or the wait is over; in any case before `until`. What
+    /// was reserved is released unless the check that comes with the decision is told that it was delivered.
+    ///
+    /// # Errors
+    /// Where no decision could be made. Nothing stays reserved then.
+    pub async fn authorize(
+        &self,
+        request: &AuthorizeRequest,
+        until: Option<Instant>,
+    ) -> Result<(Decided, PendingCheck<S>), Failure> {
+        if let (Caller::Key(_), false) = (&request.caller, request.dry_run)
+            && let Ok(who) = Who::find(&self.shared.policy.load(), &request.caller, self.store.now())
+        {
+            self.count_use(&who);
+        }
+        let (decided, check) = by(until, self.check(request, until)).await?;
+        self.log_decision(request, &decided);
+        Ok((decided, check))
+    }
+
+    /// Decides under the id of the request; under the next of its ids where what was reserved before was released.
+    async fn check(
+        &self,
+        request: &AuthorizeRequest,
+        until: Option<Instant>,
+    ) -> Result<(Decided, PendingCheck<S>), Failure> {
+        for turn in 0..MAX_TURNS {
+            let check = self.begin(request, turn, until).await?;
+            let decided = match request.max_wait_ms {
+                0 => self.decide(request, &check).await,
+                _ => self.decide_in_turn(request, &check).await,
+            };
+            match decided {
+                Err(Failure::Released) => {}
+                decided => return decided.map(|decided| (decided, check)),
+            }
+        }
+        error!("a request was released again and again");
+        Err(StoreError::Unavailable.into())
+    }
+
+    async fn begin(
+        &self,
+        request: &AuthorizeRequest,
+        turn: u32,
+        until: Option<Instant>,
+    ) -> Result<PendingCheck<S>, Failure> {
+        let named = !request.request_id.is_empty() && !request.dry_run;
+        let team = if named { self.team_of(&request.caller) } else { None };
+        match team {
+            Some(team) => {
+                let id = ticket::derived_id(&team, &request.request_id, turn);
+                Ok(PendingCheck::shared(self, id, until).await)
+            }
+            // It has no name, or reserves nothing.
+            None => PendingCheck::alone(self, until),
+        }
+    }
+
+    /// Asks the store, and keeps in `check` whether it may have reserved.
+    pub(super) async fn reserve(
+        &self,
+        reserve: Reserve,
+        check: &PendingCheck<S>,
+    ) -> Result<Reserved, Failure> {
+        if check.until.is_some_and(|until| until <= Instant::now()) {
+            return Err(Failure::DeadlineExceeded);
+        }
+        // Then nothing needs to be released, however long the outage is.
+        if self.store.is_down() {
+            return Err(StoreError::Unavailable.into());
+        }
+        if !reserve.dry_run {
+            check.asks();
+        }
+        let reserved = self.store.reserve(reserve).await;
+        match &reserved {
+            Ok(Reserved::Granted { .. }) => {}
+            // What another attempt reserved, or is settled already, is not this check's to release.
+            Ok(Reserved::Repeated(record)) if !check.made(record) => check.took_nothing(),
+            Ok(Reserved::Repeated(_)) => {}
+            Ok(Reserved::Refused { .. } | Reserved::OutOfDate { .. })
+            | Err(StoreError::Overloaded | StoreError::Overflow) => check.took_nothing(),
+            Err(StoreError::Unavailable | StoreError::Corrupt) => check.had_no_answer(),
+        }
+        Ok(reserved?)
+    }
+
+    /// When the caller has left, by the store's clock: what the store only comes to then must not take anything.
+    pub(super) fn left_at(&self, until: Option<Instant>) -> Timestamp {
+        match (until, &self.clock) {
+            (Some(until), Clock::System) => {
+                let left = until.saturating_duration_since(Instant::now()).as_millis();
+                self.store.now().plus(u64::try_from(left).unwrap_or(u64::MAX))
+            }
+            // A manual clock does not measure the caller's time.
+            _ => Timestamp(u64::MAX),
+        }
+    }
+}
+
+/// Does it before `until`, or not to its end.
+///
+/// # Errors
+/// Its own, and [`Failure::DeadlineExceeded`].
+pub async fn by<T>(
+    until: Option<Instant>,
+    task: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    match until {
+        None => task.await,
+        Some(until) => match tokio::time::timeout_at(until.into(), task).await {
+            Ok(done) => done,
+            Err(_) => Err(Failure::DeadlineExceeded),
+        },
+    }
+}

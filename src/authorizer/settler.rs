@@ -1,0 +1,187 @@
+//! Does what must outlive the call it belongs to, and again until the store has taken it: settlements of what a proxy has
+//! seen the end of, and releases of what no caller got.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::Semaphore};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFuture},
+    task::TaskTracker,
+};
+use tracing::warn;
+
+use super::{Authorizer, Failure, Shared};
+use crate::store::{ReservationId, Store, StoreError};
+
+/// The first and the longest pause between attempts while the store does not answer.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// More than clocks and networks add to the time within which a store may still act on a call.
+const MARGIN: Duration = Duration::from_secs(1);
+/// How long a settlement or a release is tried. Then the reservation's expiry decides what it is charged.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Tasks of one core; each holds a few hundred bytes.
+const MAX_PENDING: usize = 100_000;
+/// Releases of one core that ask the store at the same time: after an outage there may be many, and decisions come first.
+const MAX_ASKING: usize = 32;
+
+/// The tasks of one core that outlive their calls.
+#[derive(Clone, Debug)]
+pub struct Settler(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    tasks: TaskTracker,
+    /// Tasks are not to wait for the store any more.
+    stop: CancellationToken,
+    /// Exchanges are not to be followed any more.
+    cut: CancellationToken,
+    /// One permit for each release that asks the store.
+    asking: Semaphore,
+    /// Tasks were turned away, which is logged once until there is room again.
+    full: AtomicBool,
+}
+
+impl Default for Settler {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            asking: Semaphore::new(MAX_ASKING),
+            full: AtomicBool::new(false),
+        }))
+    }
+}
+
+impl Settler {
+    /// Waits until all have ended. Those whose store does not answer are tried once more and given up.
+    pub async fn end(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// Ends the exchanges that are still followed, before the service itself ends.
+    pub fn cut(&self) {
+        self.0.cut.cancel();
+    }
+
+    /// Resolves when exchanges are to end.
+    pub fn cut_off(&self) -> WaitForCancellationFuture<'_> {
+        self.0.cut.cancelled()
+    }
+
+    /// Runs `task` to its end, whatever becomes of the call that it belongs to.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.spawn(task);
+    }
+
+    /// The same within a bound: past it the reservation `id` is left to its expiry, and nothing is run.
+    pub fn spawn_bounded(&self, id: ReservationId, task: impl Future<Output = ()> + Send + 'static) {
+        if self.0.tasks.len() > MAX_PENDING {
+            if !self.0.full.swap(true, Ordering::Relaxed) {
+                warn!(reservation = %id, "too many settlements wait; this one and more are left to their expiry");
+            }
+        } else if let Ok(runtime) = Handle::try_current() {
+            self.0.full.store(false, Ordering::Relaxed);
+            // A call may be dropped with its runtime; then there is nothing left to run a task.
+            self.0.tasks.spawn_on(task, &runtime);
+        }
+    }
+
+    /// Releases what `attempt` may have reserved under `id`; `number`: that of the release, where other checks may share the
+    /// reservation.
+    ///
+    /// A store that was asked to reserve may come to it later, so that finding nothing counts only after the last moment at
+    /// which it can.
+    pub(super) fn release<S: Store + Clone>(
+        &self,
+        authorizer: &Authorizer<S>,
+        id: ReservationId,
+        attempt: u64,
+        number: Option<u64>,
+    ) {
+        let (settler, authorizer) = (self.clone(), authorizer.clone());
+        let over = Over { shared: Arc::clone(&authorizer.shared), id, number };
+        self.spawn_bounded(id, async move {
+            let release = || async {
+                // Never closed.
+                let _permit = settler.0.asking.acquire().await;
+                let checks = &authorizer.shared.in_flight;
+                if number.is_some_and(|number| !checks.acts(id, number)) {
+                    // A caller asks for it again.
+                    return Ok(());
+                }
+                let released = authorizer.release(id, attempt).await;
+                if let Some(number) = number {
+                    checks.acted(id, number);
+                }
+                released
+            };
+            let mut released = settler.until_answered(release).await;
+            if let (Err(Failure::UnknownReservation), Some(within)) =
+                (&released, authorizer.store().acts_within())
+            {
+                settler.pause(within + MARGIN).await;
+                released = settler.until_answered(release).await;
+            }
+            match released {
+                Ok(()) | Err(Failure::UnknownReservation) => {}
+                Err(failure) => {
+                    warn!(reservation = %id, %failure, "a reservation that no caller got is left to its expiry");
+                }
+            }
+            drop(over);
+        });
+    }
+
+    /// Does it, and again for as long as the store does not answer.
+    pub async fn until_answered<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, Failure> {
+        let mut next = FIRST_PAUSE;
+        let mut waited = Duration::ZERO;
+        loop {
+            let last = self.0.stop.is_cancelled() || waited >= PATIENCE;
+            match attempt().await {
+                Err(Failure::Store(StoreError::Unavailable | StoreError::Overloaded)) if !last => {
+                    self.pause(next).await;
+                    waited += next;
+                    next = (next * 2).min(LONGEST_PAUSE);
+                }
+                answered => return answered,
+            }
+        }
+    }
+
+    /// Waits, unless the service stops.
+    async fn pause(&self, length: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(length) => {}
+            () = self.0.stop.cancelled() => {}
+        }
+    }
+}
+
+/// Tells that a release is over, also where its task is turned away.
+struct Over {
+    shared: Arc<Shared>,
+    id: ReservationId,
+    number: Option<u64>,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.shared.in_flight.released(self.id, number);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Whether an answer left: what it reserved is the caller's only then.
+//!
+//! A handler's end is too early for that. The stream may have been reset by then, or be reset while the answer waits for the
+//! peer's window; the answer is dropped without a word to the handler.
+
+use std::sync::Arc;
+
+use http_body_util::BodyExt as _;
+use tonic::{Response, body::Body, codegen::http::Response as HttpResponse};
+
+use crate::{authorizer::PendingCheck, store::Store};
+
+/// Something that waits for its answer to leave, and undoes itself where it is dropped before.
+trait Undelivered: Send + Sync {
+    fn delivered(&self);
+}
+
+impl<S: Store + Clone> Undelivered for PendingCheck<S> {
+    fn delivered(&self) {
+        Self::delivered(self);
+    }
+}
+
+/// Among the extensions of an answer.
+#[derive(Clone)]
+struct Pending(Arc<dyn Undelivered>);
+
+/// Ties what `check` reserved to the fate of `answer`.
+pub(super) fn tie<T, S: Store + Clone>(answer: &mut Response<T>, check: PendingCheck<S>) {
+    answer.extensions_mut().insert(Pending(Arc::new(check)));
+}
+
+/// Watches the body of an answer that something was tied to. Belongs around all services.
+#[must_use]
+pub fn watched(mut answer: HttpResponse<Body>) -> HttpResponse<Body> {
+    let Some(pending) = answer.extensions_mut().remove::<Pending>() else { return answer };
+    let mut pending = Some(pending);
+    answer.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            if frame.is_data()
+                && let Some(Pending(pending)) = pending.take()
+            {
+                pending.delivered();
+            }
+            frame
+        }))
+    })
+}

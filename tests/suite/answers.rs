@@ -1,0 +1,292 @@
+//! No effect without an answer: what no caller got is released, and what cannot be answered in time is refused.
+
+use std::{
+    collections::HashSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prost::Message as _;
+use tempfile::TempDir;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use tollgate::rpc::proto::{
+    AuthorizeRequest, AuthorizeResponse, Decision, policy_service_client::PolicyServiceClient,
+};
+use tonic::{Code, Request, Status, transport::Channel};
+use tonic_types::StatusExt as _;
+
+use crate::{
+    envoy::given_up::{
+        DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, answer_on, frame, headers,
+    },
+    harness::{Process, START, Server, StoreKind, chat, connect, eventually, nanos, team_spend, used},
+    redis_server::RedisServer,
+};
+
+const MODEL: &str = "openai/gpt-oss-20b";
+
+const POLICY: &str = r#"
+[organization]
+id = "acme"
+
+[teams.chatbot]
+models = ["openai/gpt-oss-20b"]
+max_in_flight = 100000
+budget = { monthly_usd = "1000.00" }
+"#;
+
+type Client = PolicyServiceClient<Channel>;
+
+fn request() -> AuthorizeRequest {
+    chat("chatbot", MODEL, 100, 100)
+}
+
+/// Reservations that are open, and what they hold.
+async fn held(client: &mut Client) -> (i64, u64) {
+    let report = team_spend(client, "chatbot").await;
+    (report.unsettled_requests, nanos(report.spend.unwrap().reserved))
+}
+
+async fn nothing_is_held(client: &Client) {
+    eventually("nothing is held", || {
+        let mut client = client.clone();
+        async move { held(&mut client).await == (0, 0) }
+    })
+    .await;
+}
+
+/// The reason of an error and the effect that it tells of.
+fn reason(status: &Status) -> (String, Option<String>) {
+    let info = status.get_details_error_info().expect("a reason");
+    (info.reason, info.metadata.get("effect").cloned())
+}
+
+/// Calls at once, each with its answer.
+async fn at_once(client: &Client, count: usize) -> Vec<Result<AuthorizeResponse, Status>> {
+    let calls: Vec<_> = (0..count)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.authorize(request()).await.map(tonic::Response::into_inner) })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await.unwrap());
+    }
+    answers
+}
+
+/// A way to a server that lets what is sent to it pass only while it is open.
+struct Gate {
+    address: SocketAddr,
+    open: watch::Sender<bool>,
+}
+
+impl Gate {
+    async fn before(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (open, opened) = watch::channel(true);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let mut opened = opened.clone();
+                tokio::spawn(async move {
+                    let server = TcpStream::connect(server).await.unwrap();
+                    let (mut from_client, mut to_client) = client.into_split();
+                    let (mut from_server, mut to_server) = server.into_split();
+                    tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+                    let mut bytes = [0; 65_536];
+                    loop {
+                        let read = tokio::io::AsyncReadExt::read(&mut from_client, &mut bytes).await;
+                        let length = read.unwrap_or(0);
+                        if opened.wait_for(|open| *open).await.is_err() || length == 0 {
+                            return;
+                        }
+                        if to_server.write_all(&bytes[..length]).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, open }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_stalled_redis_comes_to_later_is_released() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
+    let process =
+        Process::start_with(directory.path(), POLICY, &redis.url(), Duration::from_millis(250)).await;
+    let client = PolicyServiceClient::new(connect(process.address()).await);
+    eventually("redis is connected", || {
+        let mut client = client.clone();
+        async move { client.authorize(AuthorizeRequest { dry_run: true, ..request() }).await.is_ok() }
+    })
+    .await;
+    redis.freeze();
+    let answers = at_once(&client, 20).await;
+    redis.thaw();
+    for answer in answers {
+        let status = answer.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(reason(&status), ("STORE_UNAVAILABLE".to_owned(), Some("none".to_owned())));
+    }
+    nothing_is_held(&client).await;
+    let report = team_spend(&mut client.clone(), "chatbot").await;
+    assert_eq!((nanos(report.spend.unwrap().spent), report.requests), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_timeout_of_a_caller_is_kept_and_holds_nothing() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
+    let gate = Gate::before(redis.address()).await;
+    let url = format!("redis://{}", gate.address);
+    let process = Process::start(directory.path(), POLICY, &url).await;
+    let mut client = PolicyServiceClient::new(connect(process.address()).await);
+    let open = client.authorize(request()).await.unwrap().into_inner();
+    gate.open.send_replace(false);
+    let began = Instant::now();
+    for request_id in ["", "asked again"] {
+        let message = AuthorizeRequest { request_id: request_id.to_owned(), ..request() };
+        let mut call = Request::new(message);
+        // As another client's library writes it: ours would answer by itself.
+        call.metadata_mut().insert("grpc-timeout", "50m".parse().unwrap());
+        let status = client.authorize(call).await.unwrap_err();
+        assert_eq!((status.code(), &*reason(&status).0), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
+    }
+    let mut record = Request::new(used(&open.reservation_id, 1, 1));
+    record.metadata_mut().insert("grpc-timeout", "50m".parse().unwrap());
+    assert_eq!(client.record_usage(record).await.unwrap_err().code(), Code::DeadlineExceeded);
+    assert!(began.elapsed() < Duration::from_secs(20), "it waited for the store");
+    gate.open.send_replace(true);
+    // Asked again with more time, it is the caller's.
+    let again = AuthorizeRequest { request_id: "asked again".to_owned(), ..request() };
+    let again = client.authorize(again).await.unwrap().into_inner();
+    assert_eq!(again.decision(), Decision::Allowed);
+    eventually("only what callers got is held", || {
+        let mut client = client.clone();
+        async move { held(&mut client).await.0 == 2 }
+    })
+    .await;
+    for reservation in [open.reservation_id, again.reservation_id] {
+        let booked = client.record_usage(used(&reservation, 1, 1)).await.unwrap().into_inner();
+        assert!(!booked.already_recorded, "{reservation}");
+    }
+    nothing_is_held(&client).await;
+}
+
+/// Each of so many calls is reset right behind its request.
+async fn what_is_reset_holds_nothing(store: StoreKind) {
+    const CALLS: u32 = 300;
+    if !store.is_available() {
+        return;
+    }
+    let server = Server::start(store, POLICY, START).await;
+    let client = server.client().await;
+    let mut socket = TcpStream::connect(server.address()).await.unwrap();
+    let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    out.extend(frame(SETTINGS, 0, 0, &[]));
+    let message = request().encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let message = [&[0], &length[..], &message].concat();
+    for call in 0..CALLS {
+        let stream = 2 * call + 1;
+        out.extend(frame(HEADERS, END_HEADERS, stream, &headers("/tollgate.v1.PolicyService/Authorize")));
+        out.extend(frame(DATA, END_STREAM, stream, &message));
+        // CANCEL
+        out.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+    }
+    let last = 2 * CALLS + 1;
+    out.extend(frame(HEADERS, END_HEADERS, last, &headers("/tollgate.v1.PolicyService/Authorize")));
+    out.extend(frame(DATA, END_STREAM, last, &message));
+    socket.write_all(&out).await.unwrap();
+    answer_on(&mut socket, last).await;
+    eventually("only the last, which was answered, is held", || {
+        let mut client = client.clone();
+        async move { held(&mut client).await.0 == 1 }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_reset_holds_nothing_on_the_embedded_store() {
+    what_is_reset_holds_nothing(StoreKind::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_reset_holds_nothing_on_redis() {
+    what_is_reset_holds_nothing(StoreKind::Redis).await;
+}
+
+/// Far more calls at once than can be answered in time: each hold is of a call that was answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_overload_as_much_is_held_as_was_answered() {
+    const CALLERS: usize = 500;
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
+    let process =
+        Process::start_with(directory.path(), POLICY, &redis.url(), Duration::from_millis(60)).await;
+    let clients: Vec<Client> = {
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            clients.push(PolicyServiceClient::new(connect(process.address()).await));
+        }
+        clients
+    };
+    let clients = Arc::new(clients);
+    let calls: Vec<_> = (0..clients.len())
+        .map(|number| {
+            let clients = Arc::clone(&clients);
+            tokio::spawn(async move {
+                let mut answers = at_once(&clients[number], CALLERS).await;
+                answers.extend(at_once(&clients[number], CALLERS).await);
+                answers
+            })
+        })
+        .collect();
+    let mut allowed = HashSet::new();
+    for call in calls {
+        for answer in call.await.unwrap() {
+            match answer {
+                Ok(answer) => {
+                    assert_eq!(answer.decision(), Decision::Allowed);
+                    assert!(allowed.insert(answer.reservation_id));
+                }
+                Err(status) => {
+                    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                    assert_eq!(reason(&status).1.as_deref(), Some("none"), "{status:?}");
+                }
+            }
+        }
+    }
+    let expected = i64::try_from(allowed.len()).unwrap();
+    assert!(expected > 0);
+    let client = clients[0].clone();
+    eventually("as much is held as was answered", || {
+        let mut client = client.clone();
+        async move {
+            let report = client
+                .get_spend(tollgate::rpc::proto::GetSpendRequest {
+                    team: "chatbot".to_owned(),
+                    ..Default::default()
+                })
+                .await;
+            report.is_ok_and(|report| report.into_inner().teams[0].unsettled_requests == expected)
+        }
+    })
+    .await;
+}
