@@ -1,10 +1,13 @@
 //! One check from the question to its answer: in time or not at all, and with nothing left behind where there is no answer.
 
-use std::time::Instant;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tracing::error;
 
-use super::{Authorizer, Decided, Failure, PendingCheck, ticket};
+use super::{Authorizer, Decided, Failure, PendingCheck, queue::Turn, ticket};
 use crate::{
     domain::{
         Timestamp,
@@ -44,11 +47,12 @@ impl<S: Store + Clone> Authorizer<S> {
         request: &AuthorizeRequest,
         until: Option<Instant>,
     ) -> Result<(Decided, PendingCheck<S>), Failure> {
+        let deadline = self.clock.monotonic().plus(Duration::from_millis(request.max_wait_ms));
         for turn in 0..MAX_TURNS {
             let check = self.begin(request, turn, until).await?;
             let decided = match request.max_wait_ms {
-                0 => self.decide(request, &check).await,
-                _ => self.decide_in_turn(request, &check).await,
+                0 => self.decide(request, &check, Turn::LAST).await,
+                _ => self.decide_in_turn(request, &check, deadline).await,
             };
             match decided {
                 Err(Failure::Released) => {}
@@ -57,6 +61,11 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         error!("a request was released again and again");
         Err(StoreError::Unavailable.into())
+    }
+
+    fn team_of(&self, caller: &Caller) -> Option<Arc<str>> {
+        let policy = self.shared.policy.load();
+        Who::find(&policy, caller, self.store.now()).ok().map(|who| Arc::clone(&who.team.name))
     }
 
     async fn begin(

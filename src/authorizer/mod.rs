@@ -21,12 +21,11 @@ mod spend;
 mod ticket;
 mod unreserved;
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
 
-use self::ticket::Ticket;
 pub use self::{
     any_key::{AnyKey, KeyPlace},
     budgets::CrossedAlert,
@@ -44,12 +43,16 @@ pub use self::{
     spend::{BudgetState, SpendLine, SpendPage, SpendQuery, SpendReport},
     unreserved::{Bounds, RefusedReports},
 };
+use self::{
+    queue::{Blocked, Turn},
+    ticket::Ticket,
+};
 use crate::{
     domain::{
         Timestamp,
         calendar::Days,
         counter::CounterKey,
-        decision::{Grant, LimitStatus, Reason, Violation},
+        decision::{Grant, LimitStatus, Reason, Retry, Violation},
         explain,
         permit::Who,
         plan::{self, Plan},
@@ -121,6 +124,8 @@ pub struct Decided {
     pub project: Arc<str>,
     /// The policy that decided.
     pub policy_revision: Arc<str>,
+    /// What it would have to wait for, where it was refused by counters.
+    blocked: Option<Blocked>,
 }
 
 /// What the authorizers of all cores share.
@@ -196,8 +201,13 @@ impl<S: Store + Clone> Authorizer<S> {
         &self.settler
     }
 
-    /// Decides at once.
-    async fn decide(&self, request: &AuthorizeRequest, check: &PendingCheck<S>) -> Result<Decided, Failure> {
+    /// Decides at once, behind those that came before `turn` and wait for the same.
+    async fn decide(
+        &self,
+        request: &AuthorizeRequest,
+        check: &PendingCheck<S>,
+        turn: Turn,
+    ) -> Result<Decided, Failure> {
         let mut now = self.store.now();
         let mut granted = None;
         for attempt in 1..=ATTEMPTS {
@@ -221,7 +231,7 @@ impl<S: Store + Clone> Authorizer<S> {
             if let Some(granted) = granted {
                 plan.clamp(granted).map_err(|_| Failure::Internal)?;
             }
-            match self.attempt(&policy, (request, check), &plan, attempt < ATTEMPTS).await? {
+            match self.attempt(&policy, (request, check, turn), &plan, attempt < ATTEMPTS).await? {
                 ControlFlow::Break(decided) => return Ok(decided),
                 // A new period's budgets may pay for all of it.
                 ControlFlow::Continue(Again::At(time)) => (now, granted) = (time, None),
@@ -235,13 +245,19 @@ impl<S: Store + Clone> Authorizer<S> {
     async fn attempt(
         &self,
         policy: &Policy,
-        (request, check): (&AuthorizeRequest, &PendingCheck<S>),
+        (request, check, turn): (&AuthorizeRequest, &PendingCheck<S>, Turn),
         plan: &Plan<'_>,
         may_clamp: bool,
     ) -> Result<ControlFlow<Decided, Again>, Failure> {
-        let reserve = self.reserve_of(policy, request, plan, check)?;
+        let mut reserve = self.reserve_of(policy, request, plan, check)?;
         let (id, fingerprint) = (reserve.id, reserve.fingerprint);
+        let ahead = self.ahead(turn, &reserve, plan);
+        // It takes nothing before its turn, but hears what refuses it, and the answer that it had before.
+        reserve.dry_run |= ahead.is_some();
         let decided = match self.reserve(reserve, check).await? {
+            Reserved::Granted { now, used } if let Some(ahead) = ahead => {
+                behind(policy, request, plan, now, &used, ahead)
+            }
             Reserved::Granted { now, used } => match self.overtaken(request, id, now).await? {
                 Some(denied) => denied,
                 None => granted(policy, request, plan, id, now, &used),
@@ -297,6 +313,16 @@ impl<S: Store + Clone> Authorizer<S> {
         })
     }
 
+    /// The first limit or cooldown of the plan at which a request that came before `turn` waits.
+    fn ahead(&self, turn: Turn, reserve: &Reserve, plan: &Plan<'_>) -> Option<Ahead> {
+        let gates = reserve.gates.iter().map(|gate| (usize::MAX, gate));
+        let holds = plan.holds.iter().zip(&plan.lines).enumerate();
+        let holds = holds.filter(|(_, (_, line))| line.enforced).map(|(i, (hold, _))| (i, &hold.counter));
+        let (place, frees_at) = self.shared.queue.ahead(turn, gates.chain(holds))?;
+        let frees_in = frees_at.map_or(Duration::ZERO, |at| at.since(self.clock.monotonic()));
+        Some(Ahead { hold: (place != usize::MAX).then_some(place), frees_in })
+    }
+
     fn reserve_of(
         &self,
         policy: &Policy,
@@ -339,6 +365,7 @@ impl<S: Store + Clone> Authorizer<S> {
             limits: explain::statuses(plan, self.store.now(), &used, false),
             project: ticket.project,
             policy_revision: ticket.policy_revision,
+            blocked: None,
         })
     }
 
@@ -382,6 +409,7 @@ fn granted(
         limits: explain::statuses(plan, now, used, !request.dry_run),
         project: Arc::clone(plan.project),
         policy_revision: policy.revision.clone(),
+        blocked: None,
     }
 }
 
@@ -394,16 +422,55 @@ fn refused(
     refusals: &[Refusal],
     closed: &[(usize, Timestamp)],
 ) -> Decided {
-    let gates =
-        closed.iter().map(|(_, opens_at)| explain::closed(plan.project, &request.model, now, *opens_at));
-    let limits = refusals.iter().filter_map(|refusal| {
-        let line = plan.lines.get(refusal.hold)?;
-        let used = used.get(refusal.hold).copied()?;
-        Some(explain::violation(line, now, used, plan.least_amount(refusal.hold), refusal.frees_at))
+    let gate_keys = gates(policy, plan);
+    let gates = closed.iter().filter_map(|(index, opens_at)| {
+        Some((gate_keys.get(*index)?.clone(), explain::closed(plan.project, &request.model, now, *opens_at)))
     });
-    let violations = gates.chain(limits).collect();
+    let limits = refusals.iter().filter_map(|refusal| {
+        let (line, hold) = (plan.lines.get(refusal.hold)?, plan.holds.get(refusal.hold)?);
+        let used = used.get(refusal.hold).copied()?;
+        let wanted = plan.least_amount(refusal.hold);
+        Some((hold.counter.clone(), explain::violation(line, now, used, wanted, refusal.frees_at)))
+    });
+    let (keys, violations): (Vec<_>, Vec<_>) = gates.chain(limits).unzip();
+    let longest = keys.into_iter().zip(&violations).max_by_key(|(_, violation)| match violation.retry {
+        Retry::After(ms) => ms,
+        Retry::Never => u64::MAX,
+    });
+    let blocked =
+        longest.map(|(by, _)| Blocked { by, holds: Arc::clone(&plan.holds), gates: gate_keys.clone() });
     let limits = explain::statuses(plan, now, used, false);
-    Decided { project: Arc::clone(plan.project), ..denied(policy, violations, limits) }
+    Decided { blocked, project: Arc::clone(plan.project), ..denied(policy, violations, limits) }
+}
+
+/// A request that came before and waits: for the limit of a hold, or for a cooldown.
+#[derive(Clone, Copy)]
+struct Ahead {
+    hold: Option<usize>,
+    /// When it expects room.
+    frees_in: Duration,
+}
+
+/// The refusal of what there may be room for, but not before those that wait for it.
+fn behind(
+    policy: &Policy,
+    request: &AuthorizeRequest,
+    plan: &Plan<'_>,
+    now: Timestamp,
+    used: &[u64],
+    ahead: Ahead,
+) -> Decided {
+    // Never at once: then it would not have been behind.
+    let frees_at = now.plus(u64::try_from(ahead.frees_in.as_millis()).unwrap_or(u64::MAX).max(1));
+    let (refusals, closed) = match ahead.hold {
+        Some(hold) => (vec![Refusal { hold, frees_at: Some(frees_at) }], Vec::new()),
+        None => (Vec::new(), vec![(0, frees_at)]),
+    };
+    let mut decided = refused(policy, request, plan, now, used, &refusals, &closed);
+    if let Err(violations) = &mut decided.outcome {
+        violations.iter_mut().for_each(explain::behind);
+    }
+    decided
 }
 
 /// The cooldown that a request meets. A batch meets none, as it does not touch Groq's rate limits.
@@ -416,5 +483,5 @@ fn gates(policy: &Policy, plan: &Plan<'_>) -> Vec<CounterKey> {
 
 fn denied(policy: &Policy, violations: Vec<Violation>, limits: Vec<LimitStatus>) -> Decided {
     let policy_revision = policy.revision.clone();
-    Decided { outcome: Err(violations), limits, project: Arc::default(), policy_revision }
+    Decided { outcome: Err(violations), limits, project: Arc::default(), policy_revision, blocked: None }
 }

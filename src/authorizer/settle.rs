@@ -23,7 +23,7 @@ use crate::{
         plan::{self, Plan},
         request::{Outcome, Unreserved, Usage},
     },
-    store::{Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settlement, Store, StoreError},
+    store::{CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settlement, Store, StoreError},
 };
 
 /// How long a settled reservation is remembered, so that a repeated report is recognised: longer than any client retries a
@@ -196,7 +196,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let settle = Settle {
             id,
             actual: ticket.quantities.iter().map(|quantity| charge.of_quantity(*quantity)).collect(),
-            record,
+            record: record.clone(),
             extras: Vec::new(),
             thresholds: Vec::new(),
             lines: charge.lines(&ticket),
@@ -208,7 +208,7 @@ impl<S: Store + Clone> Authorizer<S> {
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
             SettleOutcome::Settled(_) | SettleOutcome::AlreadySettled(_) => {}
         }
-        self.shared.queue.settled();
+        self.shared.queue.freed(record.holds.iter().map(|hold| &hold.counter));
         Ok(())
     }
 
@@ -275,6 +275,10 @@ impl<S: Store + Clone> Authorizer<S> {
             false => (None, None),
         };
         drop(policy);
+        let gate = match &cooldown {
+            Some((gate, CooldownChange::Lift)) => Some(gate.clone()),
+            _ => None,
+        };
         let settle = Settle {
             id,
             record: record.clone(),
@@ -293,7 +297,9 @@ impl<S: Store + Clone> Authorizer<S> {
             }
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
         };
-        self.shared.queue.settled();
+        let held = record.holds.iter().zip(&ticket.quantities);
+        let freed = held.filter(|(hold, quantity)| charge.of_quantity(**quantity) < hold.amount());
+        self.shared.queue.freed(freed.map(|(hold, _)| &hold.counter).chain(&gate));
         if !booked.already_recorded {
             booked.alerts.iter().for_each(log_alert);
             booked.warnings.extend(warning);

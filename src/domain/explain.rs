@@ -28,12 +28,9 @@ pub fn violation(
         _ => Retry::Never,
     };
     let amount = |value| amount(limit.quantity, value);
-    let outlook = match retry {
-        Retry::After(ms) => format!("the same request passes in {}", duration(ms)),
-        Retry::Never => "a request of this size never passes".to_owned(),
-    };
+    let outlook = outlook(retry);
     let message = format!(
-        "`{}` permits {} {}: {} used, {} requested; {outlook}",
+        "`{}` permits {} {}: {} used, {} requested{OUTLOOK}{outlook}",
         limit.id,
         amount(bound),
         window(limit),
@@ -69,9 +66,36 @@ pub fn closed(project: &str, model: &str, now: Timestamp, opens_at: Timestamp) -
         requested: 0,
         retry: Retry::After(wait),
         message: format!(
-            "Groq refused `{model}` for the project `{project}` and asked to wait; the same request passes in {}",
-            duration(wait)
+            "Groq refused `{model}` for the project `{project}` and asked to wait{OUTLOOK}{}",
+            outlook(Retry::After(wait))
         ),
+    }
+}
+
+/// What parts the facts of a violation's message from when the request passes.
+const OUTLOOK: &str = "; ";
+
+fn outlook(retry: Retry) -> String {
+    match retry {
+        Retry::After(ms) => format!("the same request passes in {}", duration(ms)),
+        Retry::Never => "a request of this size never passes".to_owned(),
+    }
+}
+
+/// Says that others wait for the limit, which is why there may be room and the request is refused.
+pub fn behind(violation: &mut Violation) {
+    if let Some((facts, outlook)) = violation.message.rsplit_once(OUTLOOK) {
+        violation.message = format!("{facts}, and earlier requests wait for it{OUTLOOK}{outlook}");
+    }
+}
+
+/// The violation as it is told `passed` milliseconds later: what is left of its delay, but not less than `least` and never
+/// nothing, since the request has not passed.
+pub fn after(violation: &mut Violation, passed: u64, least: u64) {
+    let Retry::After(ms) = violation.retry else { return };
+    violation.retry = Retry::After(ms.saturating_sub(passed).max(least).max(1));
+    if let Some((facts, _)) = violation.message.rsplit_once(OUTLOOK) {
+        violation.message = format!("{facts}{OUTLOOK}{}", outlook(violation.retry));
     }
 }
 

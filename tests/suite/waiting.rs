@@ -1,4 +1,4 @@
-//! `max_wait`: first come first served within a team, and nothing is left behind by who goes away.
+//! `max_wait`: first come, first served at each limit, and nothing is left behind by who goes away.
 
 use std::time::Duration;
 
@@ -6,7 +6,10 @@ use calls::in_order;
 use tollgate::rpc::proto::{AuthorizeResponse, Decision};
 use tonic::Status;
 
-use crate::harness::{START, Server, StoreKind, chat, connect, used};
+use crate::{
+    harness::{START, Server, StoreKind, chat, connect, eventually, organization, used},
+    redis_server::{self, RedisServer},
+};
 
 const POLICY: &str = r#"
 [organization]
@@ -173,4 +176,89 @@ async fn a_stop_ends_every_wait_and_tells_who_watches() {
         assert_eq!(last.status(), ServingStatus::NotServing);
         assert!(states.message().await.unwrap().is_none(), "and no more");
     }
+}
+
+const LIMITED: &str = r#"
+[organization]
+id = "acme"
+
+[teams.chatbot]
+models = ["openai/gpt-oss-20b", "openai/gpt-oss-120b"]
+
+[teams.chatbot.limits."openai/gpt-oss-20b"]
+tokens_per_minute = 1_000
+
+[teams.research]
+models = ["openai/gpt-oss-20b"]
+"#;
+
+async fn order_is_kept_at_the_limit_and_nowhere_else(store: StoreKind) {
+    let server = Server::start(store, LIMITED, START).await;
+    let mut client = server.client().await;
+    let open = client.authorize(chat("chatbot", "openai/gpt-oss-20b", 400, 400)).await;
+    let open = reservation(open.map(tonic::Response::into_inner));
+    let (mut answers, _calls) = in_order(&client, vec![chat("chatbot", "openai/gpt-oss-20b", 300, 300)]);
+
+    // There is room for 200 tokens, but it is for the one that waits. A dry run takes none of it until that one is there.
+    let small = chat("chatbot", "openai/gpt-oss-20b", 50, 50);
+    eventually("the request waits", async || {
+        let dry = tollgate::rpc::proto::AuthorizeRequest { dry_run: true, ..small.clone() };
+        client.clone().authorize(dry).await.unwrap().into_inner().decision() == Decision::Denied
+    })
+    .await;
+    let denied = client.authorize(small.clone()).await.unwrap().into_inner();
+    assert_eq!(denied.decision(), Decision::Denied);
+    let [violation] = &denied.violations[..] else { panic!("{denied:?}") };
+    assert!(violation.retryable && violation.message.contains("earlier requests wait"), "{violation:?}");
+    assert!(violation.limit_id.contains("tokens_per_minute"), "{violation:?}");
+    // The second in line behind it, with the same limit, and others whose limits are free.
+    let (mut second, _calls) = in_order(&client, vec![small.clone()]);
+    for free in ["chatbot/openai/gpt-oss-120b", "research/openai/gpt-oss-20b"] {
+        let (team, model) = free.split_once('/').unwrap();
+        let (mut other, _calls) = in_order(&client, vec![chat(team, model, 50, 50)]);
+        reservation(other.recv().await.unwrap().1);
+    }
+    assert!(second.try_recv().is_err(), "it does not overtake");
+
+    client.record_usage(used(&open, 50, 50)).await.unwrap();
+    reservation(answers.recv().await.unwrap().1);
+    reservation(second.recv().await.unwrap().1);
+    // With the line gone, so is what it was for.
+    reservation(client.authorize(small).await.map(tonic::Response::into_inner));
+}
+
+#[tokio::test]
+async fn order_is_kept_at_each_limit_on_the_embedded_store() {
+    order_is_kept_at_the_limit_and_nowhere_else(StoreKind::Embedded).await;
+}
+
+#[tokio::test]
+async fn order_is_kept_at_each_limit_on_redis() {
+    if StoreKind::Redis.is_available() {
+        order_is_kept_at_the_limit_and_nowhere_else(StoreKind::Redis).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wait_outlasts_a_restart_of_redis() {
+    use tollgate::store::clock::ManualClock;
+    if !redis_server::is_installed() {
+        return;
+    }
+    let mut redis = RedisServer::start();
+    let server = Server::start_on_redis(&redis, &organization(), POLICY, ManualClock::new(START));
+    let mut client = server.client().await;
+    let request = chat("chatbot", "openai/gpt-oss-20b", 100, 100);
+    reservation(client.authorize(request.clone()).await.map(tonic::Response::into_inner));
+    let (mut before, _calls) = in_order(&client, vec![request.clone()]);
+    // A call that is answered on the same connection tells that the one before it has arrived.
+    client.authorize(chat("research", "openai/gpt-oss-20b", 100, 100)).await.unwrap();
+    redis.kill();
+    let refused = client.authorize(request.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused:?}");
+    let (mut during, _calls) = in_order(&client, vec![chat("research", "openai/gpt-oss-20b", 100, 100)]);
+    assert!(redis.restart());
+    // The server forgot everything with its restart, so there is room.
+    reservation(before.recv().await.unwrap().1);
+    reservation(during.recv().await.unwrap().1);
 }
