@@ -18,7 +18,10 @@ use super::{
     Flood, Message,
     event::{Change, Event, action},
 };
-use crate::domain::actor::Actor;
+use crate::domain::{
+    actor::Actor,
+    text::{Notation, written_out},
+};
 
 /// How long refusals are counted before it is told how many were left out.
 const TELL_AFTER: Duration = Duration::from_secs(1);
@@ -125,7 +128,8 @@ impl<W: Write> Writer<W> {
             outcome: outcome.to_owned(),
         };
         // Text, numbers and lists of them are always JSON.
-        let Ok(mut line) = serde_json::to_string(&event) else { return };
+        let Ok(line) = serde_json::to_string(&event) else { return };
+        let mut line = written_out(&line, Notation::Json, |_| false).into_owned();
         line.push('\n');
         // After a write of a part, the rest of the line is lost and the next begins anew: readers pass over it.
         let mut failed = false;

@@ -108,6 +108,9 @@ pub enum Failure {
     /// The caller's own time is over.
     #[error("the call's deadline is over")]
     DeadlineExceeded,
+    /// The month is too long ago.
+    #[error("the spend of {year:04}-{month:02} is no longer kept; that of the current month and the 12 before it is", year = .0 / 100, month = .0 % 100)]
+    HistoryNotKept(u32),
     /// A fault of the service; details are in its log.
     #[error("internal error")]
     Internal,

@@ -19,6 +19,11 @@ use crate::{
 
 /// Lines added up before decisions on the same core have their turn: about 0.1 ms.
 const ADDED_AT_ONCE: usize = 512;
+/// A page of more lines than this is larger than an answer may be: no further team is read for it.
+const MAX_LINES: usize = 50_000;
+/// How long after its beginning all of a month is kept: counters and lines are forgotten 400 days after theirs, by the date in
+/// UTC, which may begin a day before the organization's.
+const MONTH_KEPT_MS: u64 = 399 * 86_400_000;
 
 /// What to report.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +36,8 @@ pub struct SpendQuery {
     pub page_size: usize,
     /// Continue after this team; empty: from the start.
     pub after: String,
+    /// Continue within the report of that team, or without one within the organization's.
+    pub within: bool,
 }
 
 /// The state of a budget.
@@ -117,6 +124,11 @@ impl<S: Store + Clone> Authorizer<S> {
         let policy = self.shared.policy.load_full();
         let now = self.store.now();
         let month = query.month.unwrap_or_else(|| self.today(&policy, now).month_number());
+        // Parts of an older month may be there, which would look like all of it.
+        let begun = policy.calendar.month_periods(month).map_err(|_| Failure::Internal)?.start;
+        if now.since(begun) >= MONTH_KEPT_MS {
+            return Err(Failure::HistoryNotKept(month));
+        }
         let mut names: BTreeSet<Arc<str>> = self.store.spenders(month).await?.into_iter().collect();
         names.extend(policy.teams.keys().cloned());
         names.retain(|name| scope.holds(name));
@@ -135,17 +147,22 @@ impl<S: Store + Clone> Authorizer<S> {
                 policy_revision: policy.revision.clone(),
             });
         }
-        let mut rest = names.into_iter().filter(|name| **name > *query.after).peekable();
-        let page: Vec<Arc<str>> = rest.by_ref().take(query.page_size.max(1)).collect();
-        let next_after = page.last().filter(|_| rest.peek().is_some()).cloned();
+        let is_left = |name: &Arc<str>| **name > *query.after || query.within && **name == *query.after;
+        let mut rest = names.into_iter().filter(is_left).peekable();
         let organization = match query.after.is_empty() && *scope == Scope::All {
             true => Some(self.organization_report(&policy, month, first_day).await?),
             false => None,
         };
-        let mut teams = Vec::with_capacity(page.len());
-        for name in page {
-            teams.push(self.team_report(&policy, name, month, first_day).await?);
+        let (mut teams, mut lines) = (Vec::new(), 0);
+        while teams.len() < query.page_size.max(1)
+            && lines < MAX_LINES
+            && let Some(name) = rest.next()
+        {
+            let report = self.team_report(&policy, name, month, first_day).await?;
+            lines += report.by_model.len() + report.by_key.len() + report.by_day.len();
+            teams.push(report);
         }
+        let next_after = teams.last().filter(|_| rest.peek().is_some()).map(|report| report.name.clone());
         Ok(SpendPage { month, organization, teams, next_after, policy_revision: policy.revision.clone() })
     }
 

@@ -14,6 +14,11 @@ use std::{
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::{
+    config::LogFormat,
+    domain::text::{Notation, written_out},
+};
+
 /// Lines that may wait to be written: some seconds of a busy service, and some megabytes at the most.
 const LINES: usize = 1024;
 /// How long an ending process waits for its last lines to be read.
@@ -29,8 +34,21 @@ enum Message {
 #[derive(Clone)]
 pub(super) struct LogWriter {
     lines: SyncSender<Message>,
+    lines_as: LinesAs,
     /// Lines lost since the thread last told. A count for itself; it orders nothing else.
     lost: Arc<AtomicU64>,
+}
+
+/// What stands in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinesAs {
+    /// Text, perhaps in colours.
+    Text {
+        /// Whether escape sequences are ours.
+        colours: bool,
+    },
+    /// JSON.
+    Json,
 }
 
 /// Waits for what was logged to be written, for a moment, when dropped.
@@ -40,10 +58,13 @@ pub(super) struct LogGuard(SyncSender<Message>);
 ///
 /// # Errors
 /// The system gives no thread.
-pub(super) fn start<W: Write + Send + 'static>(out: W) -> io::Result<(LogWriter, LogGuard)> {
+pub(super) fn start<W: Write + Send + 'static>(
+    out: W,
+    lines_as: LinesAs,
+) -> io::Result<(LogWriter, LogGuard)> {
     let (lines, waiting) = mpsc::sync_channel(LINES);
     let lost = Arc::new(AtomicU64::new(0));
-    let writer = LogWriter { lines: lines.clone(), lost: Arc::clone(&lost) };
+    let writer = LogWriter { lines: lines.clone(), lines_as, lost: Arc::clone(&lost) };
     thread::Builder::new().name("log".to_owned()).spawn(move || write(out, &waiting, &lost))?;
     Ok((writer, LogGuard(lines)))
 }
@@ -66,10 +87,33 @@ fn write<W: Write>(mut out: W, waiting: &Receiver<Message>, lost: &AtomicU64) {
     }
 }
 
+impl LinesAs {
+    /// As the settings say.
+    pub(super) const fn of(format: LogFormat, colours: bool) -> Self {
+        match format {
+            LogFormat::Text => Self::Text { colours },
+            LogFormat::Json => Self::Json,
+        }
+    }
+
+    fn one_line(self, line: &[u8]) -> Vec<u8> {
+        let Ok(text) = std::str::from_utf8(line) else { return line.to_vec() };
+        let (text, end) = text.strip_suffix('\n').map_or((text, ""), |text| (text, "\n"));
+        let mut text = match self {
+            Self::Text { colours } => written_out(text, Notation::Text, |c| colours && c == '\u{1b}'),
+            Self::Json => written_out(text, Notation::Json, |_| false),
+        }
+        .into_owned();
+        text.push_str(end);
+        text.into_bytes()
+    }
+}
+
 impl Write for LogWriter {
-    /// Takes a whole line, which is how `tracing` writes.
+    /// Takes a whole line, which is how `tracing` writes. It stays one line whatever others wrote that is in it: here, for
+    /// every field and every message.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lines.try_send(Message::Line(line.to_vec())).is_err() {
+        if self.lines.try_send(Message::Line(self.lines_as.one_line(line))).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
@@ -130,7 +174,7 @@ mod tests {
     fn a_log_that_nobody_reads_holds_nobody_up() {
         let (permit, permits) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
-        let (mut writer, guard) = start(Blocked(permits, Arc::clone(&written))).unwrap();
+        let (mut writer, guard) = start(Blocked(permits, Arc::clone(&written)), LinesAs::Json).unwrap();
         for _ in 0..2 * LINES {
             writer.write_all(b"line\n").unwrap();
         }
@@ -139,5 +183,31 @@ mod tests {
         drop(guard);
         let lines = written.lock().unwrap().len() / b"line\n".len();
         assert!((LINES..=LINES + 1).contains(&lines), "{lines}");
+    }
+
+    #[test]
+    fn what_others_wrote_ends_no_line_and_turns_none() {
+        let hostile = "\u{202e}\u{2028}2026-11-28 INFO all is well\n\u{1b}[2J\u{85}";
+        for lines_as in [LinesAs::Json, LinesAs::Text { colours: false }] {
+            let written = Arc::new(Mutex::new(Vec::new()));
+            let (permit, permits) = mpsc::channel();
+            let (writer, guard) = start(Blocked(permits, Arc::clone(&written)), lines_as).unwrap();
+            let log = tracing_subscriber::fmt().with_writer(writer).with_ansi(false);
+            let tell = || tracing::warn!(debug = ?hostile, shown = %hostile, "it is {hostile}");
+            match lines_as {
+                LinesAs::Json => tracing::subscriber::with_default(log.json().finish(), tell),
+                LinesAs::Text { .. } => tracing::subscriber::with_default(log.finish(), tell),
+            }
+            drop(permit);
+            drop(guard);
+            let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+            let line = written.strip_suffix('\n').unwrap();
+            assert!(!line.contains(crate::domain::text::disturbs), "{line:?}");
+            if lines_as == LinesAs::Json {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                let message = line["fields"]["message"].as_str().unwrap();
+                assert!(message.contains('\u{202e}') && message.contains('\u{2028}'), "{message:?}");
+            }
+        }
     }
 }

@@ -32,7 +32,10 @@ use clap::{Parser, Subcommand};
 
 use screen::{Failure, Screen};
 
-use crate::server;
+use crate::{
+    domain::text::{Notation, written_out},
+    server,
+};
 
 /// Governs an organization's use of the Groq inference API: decides before each request, books what it cost.
 #[derive(Parser)]
@@ -99,7 +102,9 @@ pub fn run() -> ExitCode {
         Err(failure) => {
             // What was printed before it failed may explain it; where standard error is closed, the exit code has to.
             let _ = screen.flush();
-            let _ = writeln!(io::stderr(), "tollgate: {failure}");
+            let said = failure.to_string();
+            let said = written_out(&said, Notation::Text, |c| c == '\n');
+            let _ = writeln!(io::stderr(), "tollgate: {said}");
             Failure::EXIT.into()
         }
     }

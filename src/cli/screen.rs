@@ -8,6 +8,8 @@ use std::{
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::domain::text::{Notation, written_out};
+
 /// How a command that did not fail ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -58,7 +60,8 @@ impl Screen {
     }
 
     pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {
-        writeln!(self, "{value:#}")
+        let text = format!("{value:#}");
+        writeln!(self, "{}", written_out(&text, Notation::Json, |c| c == '\n'))
     }
 }
 
@@ -74,9 +77,17 @@ pub(super) fn progress_is_seen() -> bool {
 
 impl Write for Screen {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.out.write(bytes) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(bytes.len()),
-            other => other,
+        // Names and reasons are what others wrote. All that is printed is text; a piece of a character goes as it is.
+        let text = std::str::from_utf8(bytes).map(|text| {
+            written_out(text, Notation::Text, |c| c == '\n' || c == '\t' || self.colour && c == '\u{1b}')
+        });
+        let written = match &text {
+            Ok(text) => self.out.write_all(text.as_bytes()),
+            Err(_) => self.out.write_all(bytes),
+        };
+        match written {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+            _ => Ok(bytes.len()),
         }
     }
 

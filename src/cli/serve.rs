@@ -26,7 +26,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     auditing,
-    log_thread::{self, LogGuard},
+    log_thread::{self, LinesAs, LogGuard},
     redis_safety::{self, Hazards, UnsafeRedis},
     screen::colours_on,
 };
@@ -43,7 +43,9 @@ use crate::{
         request::{Operation, ServiceTier, Size},
     },
     rpc::AccessLayer,
-    server::{ExposureError, Options, Server, StartError, TlsError, TlsSource, admin, check_exposure},
+    server::{
+        Connections, ExposureError, Options, Server, StartError, TlsError, TlsSource, admin, check_exposure,
+    },
     store::{
         Store,
         clock::Clock,
@@ -188,17 +190,14 @@ where
             follower.document_changed();
         }
     });
+    let connections = Connections::new(settings.connection_limits());
     if let Some(address) = settings.admin {
         let failed = |source| ServeError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
-        let status = StatusPage { source: Arc::clone(&source), hazards };
-        let pages = admin::serve(listener, tls, access.clone(), Arc::clone(&shared), make_store()?, status);
-        tokio::spawn(async move {
-            if let Err(error) = pages.await {
-                error!(%error, "the admin listener failed");
-            }
-        });
+        let page = StatusPage { source: Arc::clone(&source), hazards };
+        let (access, shared) = (access.clone(), Arc::clone(&shared));
+        tokio::spawn(admin::serve(listener, tls, access, shared, connections.clone(), make_store()?, page));
     }
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let options = Options {
@@ -207,6 +206,7 @@ where
         drain: Duration::from_secs(settings.drain_seconds),
         tls: tls.as_ref().map(TlsSource::grpc),
         access,
+        connections,
     };
     // Listened for before anything says that the service is up.
     let hangup = signal(SignalKind::hangup())?;
@@ -272,7 +272,7 @@ fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> 
 fn start_log(settings: &Settings) -> io::Result<LogGuard> {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let colours = colours_on(&io::stderr());
-    let (writer, guard) = log_thread::start(io::stderr())?;
+    let (writer, guard) = log_thread::start(io::stderr(), LinesAs::of(settings.log_format, colours))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
     let started = match settings.log_format {
         LogFormat::Text => builder.with_target(false).try_init(),

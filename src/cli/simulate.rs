@@ -36,7 +36,7 @@ use crate::{
     config::{EXAMPLE_POLICY, load_policy, parse_policy},
     domain::{Timestamp, policy::Policy},
     rpc::AccessLayer,
-    server::{Options, Server},
+    server::{Connections, Options, Server},
     store::{
         clock::{Clock, ManualClock},
         embedded::EmbeddedStore,
@@ -182,6 +182,7 @@ impl Simulate {
                 false,
                 Audit::default(),
             ),
+            connections: Connections::default(),
         };
         let server = Server::start(
             &options,

@@ -91,12 +91,31 @@ pub(super) async fn fetch(
         request.page_token.clone_from(&page.next_page_token);
         match &mut whole {
             None => whole = Some(page),
-            Some(whole) => whole.teams.extend(page.teams),
+            Some(whole) => join(whole, page),
         }
         if request.page_token.is_empty() {
             let mut whole = whole.unwrap_or_default();
             whole.next_page_token.clear();
             return Ok(whole);
+        }
+    }
+}
+
+/// Adds the next page. A report with too many lines for one page goes on in it under the same name.
+fn join(whole: &mut proto::GetSpendResponse, page: proto::GetSpendResponse) {
+    let add = |report: &mut proto::SpendReport, rest: proto::SpendReport| {
+        report.by_model.extend(rest.by_model);
+        report.by_key.extend(rest.by_key);
+        report.by_day.extend(rest.by_day);
+    };
+    match (&mut whole.organization, page.organization) {
+        (Some(report), Some(rest)) => add(report, rest),
+        (report, rest) => *report = report.take().or(rest),
+    }
+    for rest in page.teams {
+        match whole.teams.last_mut().filter(|report| report.name == rest.name) {
+            Some(report) => add(report, rest),
+            None => whole.teams.push(rest),
         }
     }
 }

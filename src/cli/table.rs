@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use crate::domain::text::disturbs;
+
 /// How a text looks on a terminal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Style {
@@ -43,9 +45,10 @@ impl Table {
         Self { headings: headings.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row, one cell for each heading.
+    /// Adds a row, one cell for each heading. What in it would move the cursor or turn the direction of reading is left out.
     pub(super) fn row<const N: usize>(&mut self, style: Style, cells: [String; N]) {
-        self.rows.push((style, cells.into()));
+        let plain = |cell: String| -> String { cell.chars().filter(|c| !disturbs(*c)).collect() };
+        self.rows.push((style, cells.into_iter().map(plain).collect()));
     }
 
     /// Writes the table, each line after `indent`.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::rpc::{google_type::Money, proto};
+use crate::{
+    domain::text::disturbs,
+    rpc::{google_type::Money, proto},
+};
 
 const NANOS: i128 = 1_000_000_000;
 
@@ -32,9 +35,7 @@ const CELL: usize = 72;
 
 /// A text of somebody else: nothing in it moves the cursor, breaks the line or turns the direction of reading.
 pub(super) fn plain(text: &str) -> String {
-    let turns =
-        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.trim().chars().filter(|c| !c.is_control() && !turns(*c)).collect()
+    text.trim().chars().filter(|c| !disturbs(*c)).collect()
 }
 
 /// The same, to fit into a cell.

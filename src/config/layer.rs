@@ -25,7 +25,7 @@ const PREFIX: &str = "TOLLGATE_";
 const NOT_SETTINGS: [&str; 6] = ["config", "address", "team", "api_key", "tls_ca_file", "token"];
 
 /// Every key of [`super::settings::Settings`].
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 26] = [
     "listen",
     "allow_unauthenticated_listen",
     "admin",
@@ -39,6 +39,12 @@ pub(super) const KEYS: [&str; 20] = [
     "decision_log",
     "drain_seconds",
     "store_deadline_ms",
+    "max_connections",
+    "connection_handshake_timeout",
+    "connection_idle_timeout",
+    "connection_max_age",
+    "connection_max_age_grace",
+    "connection_max_unread",
     "tls_cert_file",
     "tls_key_file",
     "tls_client_ca_file",

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
@@ -13,9 +14,11 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use super::{
+    connections::{ConnectionFlags, ConnectionLimits},
     layer::{Layer, origin_of, read},
     store_url::StoreUrl,
     tls::ClientAuth,
+    units,
 };
 
 /// More threads than the cores of any machine this runs on are a slip of the pen.
@@ -53,12 +56,29 @@ pub struct Settings {
     /// embedded store's directory; with Redis none.
     pub audit_file: Option<PathBuf>,
     /// Which decisions are logged: `None` none, else all denials and so many of a million allowed ones. Default none.
-    #[serde(deserialize_with = "share_or_off")]
+    #[serde(deserialize_with = "units::share_or_off")]
     pub decision_log: Option<u32>,
     /// How long a stopping server waits for the calls under way, in seconds, 0 to 3,600. Default 10.
     pub drain_seconds: u64,
     /// How long the store may take for one answer, in milliseconds, 1 to 60,000. Default 250.
     pub store_deadline_ms: u64,
+    /// The most connections over all listeners. Default: the process's limit of files, less a reserve for the store.
+    pub max_connections: Option<u32>,
+    /// How long a connection may take to its first request. Default 10 s.
+    #[serde(deserialize_with = "units::duration")]
+    pub connection_handshake_timeout: Duration,
+    /// How long a connection without an open call is kept. Default 15 min.
+    #[serde(deserialize_with = "units::duration")]
+    pub connection_idle_timeout: Duration,
+    /// How long a connection is kept at all, give or take a tenth. Default 30 min.
+    #[serde(deserialize_with = "units::duration")]
+    pub connection_max_age: Duration,
+    /// How long the calls of a connection that ends may take. Default 30 s.
+    #[serde(deserialize_with = "units::duration")]
+    pub connection_max_age_grace: Duration,
+    /// Bytes of answers that a client may leave unread. Default 1 MiB.
+    #[serde(deserialize_with = "units::size")]
+    pub connection_max_unread: u64,
     /// The server's certificate, and those between it and its CA (PEM). Default none: plain connections.
     pub tls_cert_file: Option<PathBuf>,
     /// The certificate's private key (PEM, unencrypted).
@@ -92,6 +112,8 @@ pub enum LogFormat {
 impl Default for Settings {
     fn default() -> Self {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let ConnectionLimits { max, handshake, idle, max_age, grace, max_unread } =
+            ConnectionLimits::default();
         Self {
             listen: local(50_051),
             allow_unauthenticated_listen: false,
@@ -106,6 +128,12 @@ impl Default for Settings {
             decision_log: None,
             drain_seconds: 10,
             store_deadline_ms: 250,
+            max_connections: max,
+            connection_handshake_timeout: handshake,
+            connection_idle_timeout: idle,
+            connection_max_age: max_age,
+            connection_max_age_grace: grace,
+            connection_max_unread: max_unread,
             tls_cert_file: None,
             tls_key_file: None,
             tls_client_ca_file: None,
@@ -174,6 +202,10 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "MILLISECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store_deadline_ms: Option<u64>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    /// What a connection may take.
+    pub connections: ConnectionFlags,
     /// The server's certificate, then those of its CAs (PEM); read again when it changes [default: none, no TLS]
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -296,6 +328,7 @@ impl Settings {
         if let Err(error) = EnvFilter::try_new(&self.log) {
             return invalid("log", format!("`{}` is no filter: {error}", self.log));
         }
+        self.check_connections().or_else(|(key, reason)| invalid(key, reason))?;
         self.check_tls().or_else(|(key, reason)| invalid(key, reason.to_owned()))
     }
 
@@ -352,28 +385,6 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
             "`{text}`: the host of an address to listen on is an IP address or `localhost`; write `127.0.0.1:{port}` for \
              this machine only, or `0.0.0.0:{port}` for all"
         )),
-    }
-}
-
-/// A share in parts per million, with up to four decimal places of a per cent.
-fn share_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let share = || {
-        let (whole, part) = text.strip_suffix('%')?.split_once('.').unwrap_or((text.strip_suffix('%')?, "0"));
-        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok());
-        let whole: u32 = digits(whole)??;
-        let part: u32 = if part.len() <= 4 { digits(&format!("{part:0<4}"))?? } else { return None };
-        let share = whole.checked_mul(10_000)?.checked_add(part)?;
-        (share <= 1_000_000).then_some(share)
-    };
-    match text.as_str() {
-        "" | "off" => Ok(None),
-        "denials" => Ok(Some(0)),
-        _ => share().map(Some).ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "`{text}` is not `off`, `denials`, or a share from 0% to 100% such as `1%`"
-            ))
-        }),
     }
 }
 

@@ -267,6 +267,47 @@ fn tls_is_what_its_settings_say() {
 }
 
 #[test]
+fn connections_are_bounded_as_written() {
+    let flags = SettingsFlags {
+        connections: ConnectionFlags {
+            max_connections: Some(20),
+            connection_idle_timeout: Some("1h30m".to_owned()),
+            ..ConnectionFlags::default()
+        },
+        ..SettingsFlags::default()
+    };
+    let variable = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
+    let pairs = [
+        variable("TOLLGATE_CONNECTION_MAX_UNREAD", "64KiB"),
+        variable("TOLLGATE_CONNECTION_HANDSHAKE_TIMEOUT", "100ms"),
+        variable("TOLLGATE_CONNECTION_IDLE_TIMEOUT", "1s"),
+    ];
+    let limits = Settings::load_from(None, pairs, &flags).unwrap().connection_limits();
+    let expected = ConnectionLimits {
+        max: Some(20),
+        idle: Duration::from_secs(5_400),
+        handshake: Duration::from_millis(100),
+        max_unread: 65_536,
+        ..ConnectionLimits::default()
+    };
+    assert_eq!(limits, expected);
+    for (name, value, reason) in [
+        ("MAX_CONNECTIONS", "0", "`0` is not between 1 and 65536"),
+        ("MAX_CONNECTIONS", "65537", "is not between"),
+        ("CONNECTION_IDLE_TIMEOUT", "900", "a length of time in quotes such as \"30s\""),
+        ("CONNECTION_IDLE_TIMEOUT", "soon", "`soon` is not a length of time"),
+        ("CONNECTION_MAX_AGE", "0s", "is not between 10ms and 365d"),
+        ("CONNECTION_MAX_AGE_GRACE", "2h", "is not between 0s and 1h"),
+        ("CONNECTION_MAX_UNREAD", "1MB", "`1MB` is not a size"),
+        ("CONNECTION_MAX_UNREAD", "1B", "not between 1KiB and 1GiB"),
+    ] {
+        let pairs = [variable(&format!("TOLLGATE_{name}"), value)];
+        let error = Settings::load_from(None, pairs, &SettingsFlags::default()).unwrap_err().to_string();
+        assert!(error.contains(&format!("TOLLGATE_{name}")) && error.contains(reason), "{error}");
+    }
+}
+
+#[test]
 fn every_key_is_known() {
     let error = Figment::from(("colour", 1)).extract::<Settings>().unwrap_err();
     let figment::error::Kind::UnknownField(_, known) = error.kind else { panic!("{error}") };

@@ -2,7 +2,7 @@
 
 use super::{
     google_type::Money,
-    parse::PAGE_AFTER,
+    page::{self, SpendPlace},
     proto::{
         self, Alert, AuthorizeResponse, GetSpendResponse, RecordUsageResponse, Spend, SpendLine, SpendReport,
     },
@@ -67,12 +67,15 @@ pub(super) fn booked(booked: Booked) -> RecordUsageResponse {
 }
 
 /// The answer to `GetSpend`.
-pub(super) fn spend_page(page: SpendPage) -> GetSpendResponse {
+pub(super) fn spend_page(page: SpendPage, from: &SpendPlace) -> GetSpendResponse {
+    let teams = page.teams.into_iter().map(report).collect();
+    let (organization, teams, end) = page::cut(page.organization.map(report), teams, from);
+    let next = page.next_after.map(|team| SpendPlace { team: team.to_string(), line: None });
     GetSpendResponse {
         month: format!("{:04}-{:02}", page.month / 100, page.month % 100),
-        organization: page.organization.map(report),
-        teams: page.teams.into_iter().map(report).collect(),
-        next_page_token: page.next_after.map(|team| format!("{PAGE_AFTER}{team}")).unwrap_or_default(),
+        organization,
+        teams,
+        next_page_token: end.or(next).map(|place| place.to_string()).unwrap_or_default(),
         policy_revision: page.policy_revision.to_string(),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     answer::{int, money, quantity, timestamp},
+    page::Room,
     parse::PAGE_AFTER,
     proto::{self, ListKeysResponse},
 };
@@ -16,10 +17,20 @@ use crate::{
 
 /// The answer to `ListKeys`.
 pub(super) fn page(page: KeyPage) -> ListKeysResponse {
-    ListKeysResponse {
-        keys: page.keys.into_iter().map(key).collect(),
-        next_page_token: page.next_after.as_ref().map(token).unwrap_or_default(),
+    let (mut room, mut next_after) = (Room::new(), page.next_after);
+    let (mut keys, mut last) = (Vec::with_capacity(page.keys.len()), None);
+    for report in page.keys {
+        let place = report.key.place();
+        let key = key(report);
+        // One that has no room alone goes alone.
+        if !room.take(&key) && !keys.is_empty() {
+            next_after = last;
+            break;
+        }
+        keys.push(key);
+        last = Some(place);
     }
+    ListKeysResponse { keys, next_page_token: next_after.as_ref().map(token).unwrap_or_default() }
 }
 
 /// None of its parts can hold the separator.

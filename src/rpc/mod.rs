@@ -12,6 +12,7 @@ mod ext_proc;
 mod key_answer;
 mod key_parse;
 mod key_service;
+mod page;
 mod parse;
 mod pausing;
 mod peer;
@@ -30,6 +31,7 @@ pub use key_service::KeyRpc;
 pub use peer::Peer;
 pub use policy_service::PolicyRpc;
 pub use recorded::Recorder;
+pub use status::{deadline_exceeded, message_too_large, request_too_slow};
 pub use upstream_service::UpstreamRpc;
 
 #[allow(

@@ -12,6 +12,7 @@ pub(super) use self::audit::{AUDIT_BEFORE, audit};
 use self::size::Most;
 use super::{
     key_parse::{MAX_KEY_BYTES, key_caller},
+    page::SpendPlace,
     proto::{self, authorize_request, record_usage_request},
     status::{FieldErrors, MALFORMED},
 };
@@ -176,7 +177,7 @@ pub(super) const MAX_PAGE: u64 = 1000;
 pub(super) const PAGE_AFTER: &str = "after:";
 
 /// A well-formed `GetSpendRequest`.
-pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Status> {
+pub(super) fn spend(request: proto::GetSpendRequest) -> Result<(SpendQuery, SpendPlace), Status> {
     let mut errors = FieldErrors::default();
     let team = errors.text("team", request.team, 0, MAX_TEAM_BYTES);
     let month = match request.month.as_str() {
@@ -187,9 +188,14 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Statu
         0 => DEFAULT_PAGE,
         size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
     };
-    let after = errors.page("page_token", &request.page_token);
+    let place = SpendPlace::parse(&request.page_token);
+    if place.is_none() {
+        errors.add("page_token", "not the `next_page_token` of an earlier answer");
+    }
+    let place = place.unwrap_or_default();
     if errors.is_empty() {
-        Ok(SpendQuery { team, month, page_size, after })
+        let (after, within) = (place.team.clone(), place.line.is_some());
+        Ok((SpendQuery { team, month, page_size, after, within }, place))
     } else {
         Err(errors.into_status())
     }
@@ -197,18 +203,6 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<SpendQuery, Statu
 
 /// The checks of single fields. Each names the field in an error and answers a harmless value in its place.
 impl FieldErrors {
-    /// The team after which a page begins.
-    pub(super) fn page(&mut self, field: &str, token: &str) -> String {
-        match token.strip_prefix(PAGE_AFTER) {
-            Some(team) if !team.is_empty() && team.len() <= MAX_TEAM_BYTES => team.to_owned(),
-            None if token.is_empty() => String::new(),
-            _ => {
-                self.add(field, "not the `next_page_token` of an earlier answer");
-                String::new()
-            }
-        }
-    }
-
     /// The Groq key that Groq refused, where that is how the request failed.
     fn refused_key(&mut self, status: i32, key: String, outcome: Option<Outcome>) -> Option<String> {
         let key = self.text("upstream_key", key, 0, MAX_UPSTREAM_KEY_BYTES);

@@ -27,8 +27,8 @@ impl Peer {
 
     /// The other end of an encrypted connection, and the names in the certificate that it was verified to have.
     #[must_use]
-    pub fn tls(address: SocketAddr, identities: Vec<Arc<str>>) -> Self {
-        Self::new(Some(address), true, identities)
+    pub fn tls(address: Option<SocketAddr>, identities: Vec<Arc<str>>) -> Self {
+        Self::new(address, true, identities)
     }
 
     fn new(address: Option<SocketAddr>, tls: bool, identities: Vec<Arc<str>>) -> Self {

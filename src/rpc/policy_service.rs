@@ -152,12 +152,12 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         request: Request<GetSpendRequest>,
     ) -> Result<Response<GetSpendResponse>, Status> {
         let scope = access::scope(request.extensions(), Permission::ReadSpend)?;
-        let query = parse::spend(request.into_inner())?;
+        let (query, place) = parse::spend(request.into_inner())?;
         if !query.team.is_empty() {
             access::within(&scope, &query.team, Permission::ReadSpend)?;
         }
         let page =
             self.authorizer.spend(&query, &scope).await.map_err(|failure| status::undecided(&failure))?;
-        Ok(Response::new(answer::spend_page(page)))
+        Ok(Response::new(answer::spend_page(page, &place)))
     }
 }

@@ -70,6 +70,35 @@ pub(super) fn audit(error: &PageError) -> Status {
     Status::with_error_details(code, error.to_string(), details)
 }
 
+/// The status for a message of `length` bytes where a service takes `max`.
+#[must_use]
+pub fn message_too_large(length: usize, max: usize) -> Status {
+    let mut details = ErrorDetails::new();
+    let facts = HashMap::from([("maxBytes".to_owned(), max.to_string())]);
+    details.set_error_info("MESSAGE_TOO_LARGE", DOMAIN, facts);
+    let message =
+        format!("a message of {length} bytes is larger than this service takes, which is {max} bytes");
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+/// The status for a call whose message did not come in within `patience`.
+#[must_use]
+pub fn request_too_slow(patience: Duration) -> Status {
+    timed_out(format!("the request was not complete within {patience:?}"))
+}
+
+/// The status for a call that was given up at its caller's own deadline.
+#[must_use]
+pub fn deadline_exceeded() -> Status {
+    timed_out("the call was given up at the deadline in its `grpc-timeout`".to_owned())
+}
+
+fn timed_out(message: String) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info("DEADLINE_EXCEEDED", DOMAIN, HashMap::new());
+    Status::with_error_details(Code::DeadlineExceeded, message, details)
+}
+
 /// The status for a fault of the service. Details stay in the log.
 pub(super) fn internal() -> Status {
     failure(&Failure::Internal)
@@ -143,6 +172,9 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
         Failure::UnreservedBound(_) => {
             let info = info(access::unreserved::UNRESERVED_BOUND_EXCEEDED);
             Status::with_error_details(Code::FailedPrecondition, message, info)
+        }
+        Failure::HistoryNotKept(_) => {
+            Status::with_error_details(Code::FailedPrecondition, message, info("HISTORY_NOT_KEPT"))
         }
         Failure::UnknownTool(_) => {
             Status::with_error_details(Code::FailedPrecondition, message, info("TOOL_NOT_PRICED"))

@@ -1,33 +1,28 @@
 //! The admin listener: liveness, readiness and the state of the policy, over HTTP, apart from the gRPC port.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, Request, State, connect_info::Connected},
+    extract::{Request, State},
     http::{StatusCode, header::WWW_AUTHENTICATE},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::get,
-    serve::{IncomingStream, Listener},
 };
+use hyper::body::Incoming;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_stream::StreamExt as _;
-use tonic::{Code, transport::server::Connected as _};
+use tokio::{net::TcpListener, sync::watch};
+use tonic::Code;
+use tower::ServiceExt as _;
 use tracing::debug;
 
 use super::{
-    connection::Connection,
-    incoming::{self, Incoming},
+    Connections, host,
+    serving::{Protocol, Serving},
     tls::ListenerTls,
 };
-use crate::{
-    authorizer::Shared,
-    domain::access::page_need,
-    rpc::{AccessLayer, Peer},
-    store::Store,
-};
+use crate::{authorizer::Shared, domain::access::page_need, rpc::AccessLayer, store::Store};
 
 /// What the pages show.
 pub trait Status: Send + Sync + 'static {
@@ -36,6 +31,7 @@ pub trait Status: Send + Sync + 'static {
 }
 
 struct Pages<S, T> {
+    address: Option<SocketAddr>,
     access: AccessLayer,
     shared: Arc<Shared>,
     store: S,
@@ -43,73 +39,43 @@ struct Pages<S, T> {
 }
 
 /// Serves `/livez`, `/readyz` and `/status` until dropped, each to whoever may see it by `access`.
-///
-/// # Errors
-/// Where the listener fails.
 pub async fn serve<S: Store, T: Status>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
     access: AccessLayer,
     shared: Arc<Shared>,
+    connections: Connections,
     store: S,
     status: T,
-) -> io::Result<()> {
-    let address = listener.local_addr()?;
-    let arrivals = Arrivals { address, incoming: Incoming::new(listener, tls) };
-    let pages = Arc::new(Pages { access, shared, store, status });
+) {
+    let pages = Arc::new(Pages { address: listener.local_addr().ok(), access, shared, store, status });
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<S, T>))
         .route("/status", get(show::<S, T>))
         .layer(middleware::from_fn_with_state(Arc::clone(&pages), guard::<S, T>))
         .with_state(pages);
-    axum::serve(arrivals, router.into_make_service_with_connect_info::<Peer>()).await
-}
-
-/// Connections, after the handshake where there is one.
-struct Arrivals {
-    address: SocketAddr,
-    incoming: Incoming,
-}
-
-impl Listener for Arrivals {
-    type Io = Connection;
-    type Addr = Peer;
-
-    async fn accept(&mut self) -> (Connection, Peer) {
-        loop {
-            match self.incoming.next().await {
-                Some(Ok(connection)) => {
-                    let peer = connection.connect_info();
-                    return (connection, peer);
-                }
-                Some(Err(error)) => incoming::rest_after(&error).await,
-                // The task that listens has ended, which it does with the process.
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Peer> {
-        Ok(Peer::plain(Some(self.address)))
-    }
-}
-
-impl Connected<IncomingStream<'_, Arrivals>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Arrivals>) -> Self {
-        stream.remote_addr().clone()
-    }
+    let service = router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new));
+    // Never told: the listener ends with the process.
+    let (_running, stop) = watch::channel(false);
+    Serving { protocol: Protocol::Pages, tls, connections, service, stop }.run(listener).await;
 }
 
 /// Lets through whoever may see a page. What is no page is nobody's.
 async fn guard<S: Store, T: Status>(
     State(pages): State<Arc<Pages<S, T>>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
+    // Where there are no credentials, a page of another site that a browser on this machine shows could read what is here,
+    // by a name that it lets point to this address.
+    if pages.access.policy.load().access.is_none()
+        && !host::is_ours(&request, pages.address, pages.access.open)
+    {
+        let message = "this `Host` is none of this listener: use its address, or localhost";
+        return (StatusCode::MISDIRECTED_REQUEST, Json(json!({ "error": message }))).into_response();
+    }
     let Some(need) = page_need(request.uri().path()) else { return StatusCode::NOT_FOUND.into_response() };
-    request.extensions_mut().insert(peer);
     match pages.access.admit(need, &request).await {
         Ok(()) => next.run(request).await,
         Err(status) => {

@@ -1,9 +1,10 @@
-//! A connection on which small answers share a system call.
+//! A connection on which small answers share a system call, and whose traffic is counted.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use tokio::{
@@ -11,9 +12,8 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
 
-use crate::rpc::Peer;
+use super::record::Record;
 
 /// A connection, plain or encrypted, that says that it takes one buffer at a time.
 ///
@@ -22,25 +22,21 @@ use crate::rpc::Peer;
 /// messages below 1,024 bytes, which answers with up to a dozen limits are.
 pub(super) struct Connection {
     stream: Stream,
-    peer: Peer,
+    record: Arc<Record>,
+    /// Whether what comes in outside of a call begins a request.
+    begins_requests: bool,
 }
 
-enum Stream {
+pub(super) enum Stream {
     Plain(TcpStream),
     /// Boxed: it is ten times the size of the other.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Connection {
-    /// A plain connection.
-    pub(super) fn plain(stream: TcpStream) -> Self {
-        let peer = Peer::plain(stream.peer_addr().ok());
-        Self { stream: Stream::Plain(stream), peer }
-    }
-
-    /// An encrypted one, after the handshake.
-    pub(super) fn tls(stream: TlsStream<TcpStream>, peer: Peer) -> Self {
-        Self { stream: Stream::Tls(Box::new(stream)), peer }
+    /// Counts in `record`; `begins_requests`: over HTTP/1.
+    pub(super) const fn new(stream: Stream, record: Arc<Record>, begins_requests: bool) -> Self {
+        Self { stream, record, begins_requests }
     }
 }
 
@@ -50,20 +46,28 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.stream {
+        let before = buf.filled().len();
+        ready!(match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        })?;
+        let bytes = buf.filled().len() - before;
+        if bytes > 0 {
+            self.record.received(bytes, self.begins_requests);
         }
+        Poll::Ready(Ok(()))
     }
 }
 
 // `is_write_vectored` and `poll_write_vectored` stay as they are by default: one buffer.
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
+        let bytes = ready!(match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        })?;
+        self.record.written(bytes);
+        Poll::Ready(Ok(bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -78,13 +82,5 @@ impl AsyncWrite for Connection {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
     }
 }

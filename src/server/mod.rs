@@ -4,12 +4,21 @@
 //! A request stays on the core that its connection landed on, so no task moves between threads and no lock of a scheduler is
 //! taken. The kernel spreads connections over the sockets; a client with one connection uses one core.
 
+mod accept;
 pub mod admin;
+mod calls;
 mod connection;
+mod connections;
+mod deadline;
 mod exposure;
 mod health;
-mod incoming;
+mod host;
+mod record;
+mod request_body;
+mod serving;
+mod tally;
 mod tls;
+mod unread;
 
 use std::{
     io,
@@ -25,18 +34,22 @@ use tokio::{
     runtime::Builder,
     sync::{mpsc, watch},
 };
+use tonic::service::Routes;
 use tonic_health::{
     ServingStatus,
     pb::health_server::HealthServer,
     server::{HealthReporter, HealthService},
 };
-use tower::util::MapResponseLayer;
+use tower::{Layer as _, util::MapResponseLayer};
 use tracing::{error, warn};
 
+pub use connections::Connections;
 pub use exposure::{ExposureError, check_exposure};
 pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
 
-use incoming::Incoming;
+use deadline::Deadline;
+use request_body::{Bounded, MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES};
+use serving::{Protocol, Serving};
 
 use crate::{
     authorizer::{Authorizer, Settler, Shared},
@@ -58,20 +71,8 @@ use crate::{
 
 /// Connections that wait to be accepted, per core.
 const BACKLOG: u32 = 1024;
-/// The largest request. Requests carry numbers and names, never prompts.
-const MAX_REQUEST_BYTES: usize = 64 * 1024;
-/// The largest message of Envoy: an HTTP request with its body, which for audio is a file. Groq takes 25 MB.
-const MAX_ENVOY_BYTES: usize = 32 << 20;
-/// Calls under way on one connection: a gateway of some thousand requests in flight needs a few connections. Waiting calls
-/// (`max_wait`) count too.
-const MAX_STREAMS: u32 = 1024;
-/// Calls that a peer may give up before they were looked at; more end its connection. h2's own 20 would let a second without
-/// a core for this process, in which Envoy's calls time out, end every exchange that the connection carries.
-const MAX_GIVEN_UP: usize = MAX_STREAMS as usize;
 /// How much of a drain is kept for settling what goes on past it.
 const LAST_SETTLEMENTS: Duration = Duration::from_secs(1);
-/// A peer that does not answer a ping for so long is gone; its streams are freed.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// How to listen.
 #[derive(Clone, Debug)]
@@ -86,6 +87,8 @@ pub struct Options {
     pub tls: Option<ListenerTls>,
     /// Who may ask.
     pub access: AccessLayer,
+    /// The connections of this process, with their bounds.
+    pub connections: Connections,
 }
 
 /// Why the service cannot start.
@@ -130,6 +133,7 @@ struct Setup<F> {
     health: HealthReporter,
     stop: watch::Receiver<bool>,
     tls: Option<ListenerTls>,
+    connections: Connections,
     /// Held by every worker; closed when the last one ends.
     _ended: mpsc::Sender<()>,
 }
@@ -163,6 +167,7 @@ impl Server {
             health: HealthReporter::new(),
             stop: stopped,
             tls: options.tls.clone(),
+            connections: options.connections.clone(),
             _ended: ended_sender,
         };
         let mut address = options.listen;
@@ -261,7 +266,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, access, upstream, drain, mut health, mut stop, tls, .. } = setup;
+    let Setup { clock, shared, access, upstream, drain, mut health, stop, tls, connections, .. } = setup;
     let mut watch = None;
     if index == 0 {
         // Before anything is served, as it says so by itself.
@@ -277,9 +282,9 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let follower = tokio::spawn(async move { follower.follow_registry(worker, told).await });
     shared.registry_asked().await;
     let policy = PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream), access.audit.clone());
-    let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let keys = KeyServiceServer::new(KeyRpc::new(authorizer.clone(), recorder.clone()))
-        .max_decoding_message_size(MAX_REQUEST_BYTES);
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let check = AuthorizationServer::new(CheckRpc::new(authorizer.clone(), Arc::clone(&upstream)))
         .max_decoding_message_size(MAX_ENVOY_BYTES);
     let process = ExternalProcessorServer::new(ProcessRpc::new(
@@ -289,18 +294,10 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     ))
     .max_decoding_message_size(MAX_ENVOY_BYTES);
     let cooldowns = UpstreamServiceServer::new(UpstreamRpc::new(authorizer.clone(), recorder.clone()))
-        .max_decoding_message_size(MAX_REQUEST_BYTES);
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let admin = AdminServiceServer::new(AdminRpc::new(authorizer, upstream, recorder))
-        .max_decoding_message_size(MAX_REQUEST_BYTES);
-    let mut router = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_max_pending_accept_reset_streams(Some(MAX_GIVEN_UP))
-        // What was reserved is released where its answer is dropped on its way out.
-        .layer(MapResponseLayer::new(watched as fn(_) -> _))
-        // Around all services, so that one that is added later cannot be reached past it.
-        .layer(access)
-        .add_service(policy)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let mut routes = Routes::new(policy)
         .add_service(keys)
         .add_service(check)
         .add_service(process)
@@ -308,17 +305,20 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .add_service(cooldowns)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection() {
-        Ok((v1, v1alpha)) => router = router.add_service(v1).add_service(v1alpha),
+        Ok((v1, v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
         Err(error) => warn!(%error, "reflection is not served"),
     }
     tokio::spawn(cut_before_the_end(settler.clone(), stop.clone(), drain));
-    let stopped = async move {
-        // An error means that the server was dropped: stop as well.
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    if let Err(error) = router.serve_with_incoming_shutdown(Incoming::new(listener, tls), stopped).await {
-        error!(%error, "a listener failed");
+    if index == 0 {
+        tokio::spawn(say_closings(connections.clone(), stop.clone()));
     }
+    let patience = connections.limits().handshake;
+    // Around all services, so that one that is added later cannot be reached past it.
+    let guarded = access.layer(routes.prepare());
+    // What was reserved is released where its answer is dropped on its way out.
+    let guarded = MapResponseLayer::new(watched as fn(_) -> _).layer(guarded);
+    let service = Bounded { inner: Deadline(guarded), patience };
+    Serving { protocol: Protocol::Grpc, tls, connections, service, stop }.run(listener).await;
     settler.end().await;
     // Of the calls on all workers so far; the last worker to end writes the rest.
     shared.write_uses(&store).await;
@@ -340,6 +340,18 @@ async fn cut_before_the_end(settler: Settler, mut stop: watch::Receiver<bool>, d
     if stop.wait_for(|stop| *stop).await.is_ok() {
         tokio::time::sleep(drain.saturating_sub(LAST_SETTLEMENTS.min(drain / 4))).await;
         settler.cut();
+    }
+}
+
+/// Says what connections were closed, for all listeners.
+async fn say_closings(connections: Connections, mut stop: watch::Receiver<bool>) {
+    let stopped = stop.wait_for(|stop| *stop);
+    let mut stopped = std::pin::pin!(stopped);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(tally::EVERY) => connections.tally().say(),
+            _ = &mut stopped => return connections.tally().say(),
+        }
     }
 }
 

@@ -610,6 +610,7 @@ fn unknown_methods_and_oversized_requests_are_turned_away() {
         assert_eq!(status.code(), Code::Unimplemented, "{method}: {status:?}");
     }
     let status = service.send("Authorize", vec![0; 5 << 20]).unwrap().unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert_eq!(status.get_error_details().error_info().unwrap().reason, "MESSAGE_TOO_LARGE");
     service.still_serves();
 }

@@ -16,14 +16,14 @@ use tempfile::TempDir;
 use tollgate::{
     audit::{Audit, Target},
     authorizer::Shared,
-    config::parse_policy_at,
+    config::{ConnectionLimits, parse_policy_at},
     domain::{Timestamp, policy::Policy},
     rpc::{
         AccessLayer,
         google_type::Money,
         proto::{self, policy_service_client::PolicyServiceClient},
     },
-    server::{self, ListenerTls, Options},
+    server::{self, Connections, ListenerTls, Options},
     store::{
         Store,
         clock::{Clock, ManualClock},
@@ -196,7 +196,26 @@ impl Server {
         Self::start_with(clock, policy_text, directory, Some(tls), move || Ok(store.clone()))
     }
 
+    /// Starts on the embedded store with bounds on its connections.
+    pub(crate) fn start_bounded(policy_text: &str, limits: ConnectionLimits) -> Self {
+        let (clock, directory) = (ManualClock::new(START), scratch());
+        let store = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone())).unwrap();
+        let connections = Connections::new(limits);
+        Self::start_within(connections, clock, policy_text, directory, None, move || Ok(store.clone()))
+    }
+
     fn start_with<S: Store + Clone>(
+        clock: ManualClock,
+        policy_text: &str,
+        directory: TempDir,
+        tls: Option<ListenerTls>,
+        make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
+    ) -> Self {
+        Self::start_within(Connections::default(), clock, policy_text, directory, tls, make_store)
+    }
+
+    fn start_within<S: Store + Clone>(
+        connections: Connections,
         clock: ManualClock,
         policy_text: &str,
         directory: TempDir,
@@ -213,6 +232,7 @@ impl Server {
             drain: Duration::from_secs(5),
             tls,
             access: AccessLayer::new(Arc::clone(&shared.policy), Clock::Manual(clock.clone()), false, audit),
+            connections,
         };
         let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
         let server =

@@ -15,6 +15,7 @@ mod clients;
 mod concurrency;
 mod conformance;
 mod conformance_registry;
+mod connections;
 mod cooldowns;
 mod crash;
 mod decisions;

@@ -2,16 +2,24 @@ use std::{fs, net::SocketAddr, path::Path, sync::Mutex};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tonic::{
     Request, Status,
-    service::interceptor::InterceptedService,
+    service::{Routes, interceptor::InterceptedService},
     transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient, health_server::HealthServer};
 
 use super::*;
-use crate::{config::ClientAuth, rpc::Peer, server::incoming::Incoming};
+use crate::{
+    config::ClientAuth,
+    rpc::Peer,
+    server::{
+        Connections,
+        request_body::Bounded,
+        serving::{Protocol as Http, Serving},
+    },
+};
 use certificates::{Ca, Leaf, Pair};
 
 #[allow(dead_code, unreachable_pub, reason = "shared with the suite")]
@@ -167,8 +175,13 @@ async fn noting(tls: Option<ListenerTls>) -> (SocketAddr, Seen) {
         notes.lock().unwrap().push((peer.tls, peer.is_loopback, names));
         Ok(request)
     });
-    let server = tonic::transport::Server::builder().add_service(service);
-    tokio::spawn(server.serve_with_incoming(Incoming::new(listener, tls)));
+    let service = Bounded { inner: Routes::new(service).prepare(), patience: Duration::from_secs(10) };
+    let (running, stop) = watch::channel(false);
+    let serving = Serving { protocol: Http::Grpc, tls, connections: Connections::default(), service, stop };
+    tokio::spawn(async move {
+        serving.run(listener).await;
+        drop(running);
+    });
     (address, seen)
 }
 

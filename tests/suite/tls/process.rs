@@ -80,7 +80,7 @@ async fn serve_and_its_commands_speak_tls() {
     // The pages are behind the same TLS, and speak HTTP/1.1.
     let pair = clients.issue(Leaf::client("operator"));
     let mut page = shake_hands(admin, &servers, Some(&pair), "http/1.1").await.unwrap();
-    page.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    page.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     page.read_to_end(&mut answer).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"), "{}", String::from_utf8_lossy(&answer));

@@ -1,0 +1,64 @@
+//! Text that others wrote, where a line is a line.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+/// How a character is written that is not to be there as itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notation {
+    /// For people: `\n`, `\u{2028}`.
+    Text,
+    /// Within a string of JSON, where it means the same: `\u000a`, `\u2028`.
+    Json,
+}
+
+/// Whether a character breaks a line, moves a cursor, or turns the direction of reading.
+#[must_use]
+pub fn disturbs(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` with every character that [`disturbs`] written out, but those that are to be kept.
+pub fn written_out(text: &str, notation: Notation, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let is_out = |c: char| disturbs(c) && !keep(c);
+    // Of nearly every text nothing has to be looked at but its bytes.
+    if !text.bytes().any(|byte| byte < 0x20 || byte >= 0x7f) || !text.contains(is_out) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        // Writing to a string cannot fail.
+        let _ = match notation {
+            _ if !is_out(c) => out.write_char(c),
+            Notation::Text => write!(out, "{}", c.escape_default()),
+            // All of them are in the first plane.
+            Notation::Json => write!(out, "\\u{:04x}", u32::from(c)),
+        };
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_disturbs_is_written_out() {
+        let nothing = |_| false;
+        for (text, shown, json) in [
+            ("plain", "plain", "plain"),
+            ("müßig 漢字 🙂", "müßig 漢字 🙂", "müßig 漢字 🙂"),
+            ("a\u{2028}b\u{2029}c", "a\\u{2028}b\\u{2029}c", "a\\u2028b\\u2029c"),
+            ("\u{202e}txt.exe\u{2069}", "\\u{202e}txt.exe\\u{2069}", "\\u202etxt.exe\\u2069"),
+            ("a\r\nb\u{85}", "a\\r\\nb\\u{85}", "a\\u000d\\u000ab\\u0085"),
+            ("\u{1b}[2J\u{7f}\u{9b}", "\\u{1b}[2J\\u{7f}\\u{9b}", "\\u001b[2J\\u007f\\u009b"),
+            ("\u{61c}\u{200f}", "\\u{61c}\\u{200f}", "\\u061c\\u200f"),
+        ] {
+            assert_eq!(written_out(text, Notation::Text, nothing), shown);
+            assert_eq!(written_out(text, Notation::Json, nothing), json);
+            let document = format!("\"{}\"", written_out(text, Notation::Json, nothing));
+            assert_eq!(serde_json::from_str::<String>(&document).unwrap(), text);
+        }
+        assert_eq!(written_out("a\n\u{2028}", Notation::Text, |c| c == '\n'), "a\n\\u{2028}");
+    }
+}

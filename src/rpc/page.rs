@@ -1,0 +1,246 @@
+//! Pages of lists: bounded by bytes, since no default client takes more than 4 MiB, and resumed exactly where the last one ended.
+
+use std::fmt;
+
+use prost::Message;
+
+use super::{
+    parse::{MAX_TEAM_BYTES, PAGE_AFTER},
+    proto::{SpendLine, SpendReport},
+};
+
+/// What a page may hold: 1 MiB less some room for what stands beside the list.
+const MAX_PAGE_BYTES: usize = (1 << 20) - (16 << 10);
+/// The field number and the length before each element.
+const FRAME_BYTES: usize = 6;
+
+/// What is left of a page.
+#[derive(Debug)]
+pub(super) struct Room(usize);
+
+impl Room {
+    pub(super) const fn new() -> Self {
+        Self(MAX_PAGE_BYTES)
+    }
+
+    /// Takes up what `element` needs, where that is there.
+    pub(super) fn take(&mut self, element: &impl Message) -> bool {
+        let left = self.0.checked_sub(element.encoded_len() + FRAME_BYTES);
+        self.0 = left.unwrap_or(self.0);
+        left.is_some()
+    }
+}
+
+/// The lists of a report, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Model,
+    Key,
+    Day,
+}
+
+impl Part {
+    const ALL: [(Self, &'static str); 3] = [(Self::Model, "m"), (Self::Key, "k"), (Self::Day, "d")];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Model => "m",
+            Self::Key => "k",
+            Self::Day => "d",
+        }
+    }
+
+    fn of(self, report: &mut SpendReport) -> &mut Vec<SpendLine> {
+        match self {
+            Self::Model => &mut report.by_model,
+            Self::Key => &mut report.by_key,
+            Self::Day => &mut report.by_day,
+        }
+    }
+}
+
+/// Where a page of spend ended: with a team, or within the report of a team or, without a name, of the organization.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SpendPlace {
+    pub(super) team: String,
+    /// The last line.
+    pub(super) line: Option<(Part, String)>,
+}
+
+impl SpendPlace {
+    /// The place that `token` names; `None` where it names none.
+    pub(super) fn parse(token: &str) -> Option<Self> {
+        if token.is_empty() {
+            return Some(Self::default());
+        }
+        let place = token.strip_prefix(PAGE_AFTER)?;
+        let (team, line) = match place.split_once('/') {
+            None if place.is_empty() => return None,
+            None => (place, None),
+            Some((team, line)) => {
+                let (part, name) = line.split_once('/')?;
+                let (part, _) = Part::ALL.into_iter().find(|(_, known)| *known == part)?;
+                (team, Some((part, name.to_owned())))
+            }
+        };
+        (team.len() <= MAX_TEAM_BYTES).then(|| Self { team: team.to_owned(), line })
+    }
+}
+
+impl fmt::Display for SpendPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PAGE_AFTER}{}", self.team)?;
+        match &self.line {
+            Some((part, name)) => write!(f, "/{}/{name}", part.name()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Leaves of `report` what comes after `place`, without what its first part said of it as a whole; `None` where nothing is left.
+fn resumed(mut report: SpendReport, place: &SpendPlace) -> Option<SpendReport> {
+    let Some((after, name)) = &place.line else { return Some(report) };
+    let mut rest = SpendReport { name: std::mem::take(&mut report.name), ..SpendReport::default() };
+    for (part, _) in Part::ALL {
+        let lines = part.of(&mut report).drain(..).filter(|line| (part, &line.name) > (*after, name));
+        *part.of(&mut rest) = lines.collect();
+    }
+    let is_left = Part::ALL.into_iter().any(|(part, _)| !part.of(&mut rest).is_empty());
+    is_left.then_some(rest)
+}
+
+/// Cuts `report` to what there is room for. The error is its last line where it was cut, and nothing where not even its first
+/// line has room.
+fn fit(report: &mut SpendReport, room: &mut Room) -> Result<(), Option<(Part, String)>> {
+    let parts = Part::ALL.map(|(part, _)| (part, std::mem::take(part.of(report))));
+    if !room.take(&*report) {
+        return Err(None);
+    }
+    let mut last = None;
+    for (part, mut lines) in parts {
+        let kept = lines.iter().take_while(|line| room.take(*line)).count();
+        let is_cut = kept < lines.len();
+        lines.truncate(kept);
+        if let Some(line) = lines.last() {
+            last = Some((part, line.name.clone()));
+        }
+        *part.of(report) = lines;
+        if is_cut {
+            return Err(last);
+        }
+    }
+    Ok(())
+}
+
+/// The reports of a page that there is room for, and where it ends; `None`: it holds all of them.
+pub(super) fn cut(
+    organization: Option<SpendReport>,
+    teams: Vec<SpendReport>,
+    from: &SpendPlace,
+) -> (Option<SpendReport>, Vec<SpendReport>, Option<SpendPlace>) {
+    let mut room = Room::new();
+    let (mut first, mut kept) = (None, Vec::with_capacity(teams.len()));
+    let mut end = SpendPlace::default();
+    let teams = teams.into_iter().map(|report| (report.name.clone(), report));
+    for (team, report) in organization.map(|report| (String::new(), report)).into_iter().chain(teams) {
+        let report = if team == from.team { resumed(report, from) } else { Some(report) };
+        let Some(mut report) = report else { continue };
+        let line = match fit(&mut report, &mut room) {
+            Ok(()) => None,
+            Err(None) => return (first, kept, Some(end)),
+            Err(line) => line,
+        };
+        let is_cut = line.is_some();
+        // No team comes before the first: the organization's last line says that it is done.
+        let last_day = || report.by_day.last().map(|line| (Part::Day, line.name.clone()));
+        end = SpendPlace { line: line.or_else(|| last_day().filter(|_| team.is_empty())), team };
+        match end.team.is_empty() {
+            true => first = Some(report),
+            false => kept.push(report),
+        }
+        if is_cut {
+            return (first, kept, Some(end));
+        }
+    }
+    (first, kept, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn lines(count: usize, name: &str) -> Vec<SpendLine> {
+        (0..count)
+            .map(|i| SpendLine {
+                name: format!("{name}-{i:06}-{name:x<200}"),
+                requests: 1,
+                ..Default::default()
+            })
+            .collect()
+    }
+
+    fn report(name: &str, keys: usize) -> SpendReport {
+        SpendReport {
+            name: name.to_owned(),
+            requests: 7,
+            by_model: lines(20, "model/with/slashes"),
+            by_key: lines(keys, "key"),
+            by_day: lines(31, "day"),
+            ..SpendReport::default()
+        }
+    }
+
+    #[test]
+    fn every_line_comes_once_however_the_pages_fall() {
+        for (organization, sizes) in
+            [(0, vec![10, 4_000, 0, 12_000, 1]), (9_000, vec![3]), (4_700, vec![4_700, 4_700]), (0, vec![])]
+        {
+            let all = || {
+                let teams = sizes.iter().enumerate().map(|(i, keys)| report(&format!("team-{i}"), *keys));
+                (Some(report("acme", organization)), teams.collect::<Vec<_>>())
+            };
+            let (mut seen, mut whole, mut pages) = (BTreeSet::new(), 0, 0);
+            let mut from = SpendPlace::default();
+            loop {
+                let (first, teams) = all();
+                let first = first.filter(|_| from.team.is_empty());
+                let is_after = |team: &SpendReport| match from.line {
+                    Some(_) => team.name >= from.team,
+                    None => team.name > from.team,
+                };
+                let teams = teams.into_iter().filter(is_after).collect();
+                let (first, teams, end) = cut(first, teams, &from);
+                let bytes: usize = first.iter().chain(&teams).map(Message::encoded_len).sum();
+                assert!(bytes < 1 << 20 && (bytes > 0 || end.is_none()), "{bytes}");
+                for mut report in first.into_iter().chain(teams) {
+                    whole += report.requests;
+                    for (part, _) in Part::ALL {
+                        for line in std::mem::take(part.of(&mut report)) {
+                            assert!(seen.insert((report.name.clone(), part, line.name)), "twice");
+                        }
+                    }
+                }
+                pages += 1;
+                let Some(end) = end else { break };
+                let token = end.to_string();
+                from = SpendPlace::parse(&token).unwrap();
+                assert_eq!(from, end);
+            }
+            let keys: usize = sizes.iter().sum::<usize>() + organization;
+            assert_eq!(seen.len(), keys + 51 * (sizes.len() + 1));
+            assert_eq!(whole, 7 * (i64::try_from(sizes.len()).unwrap() + 1), "each is told as a whole once");
+            assert!(pages >= keys / 4_700, "{pages}");
+        }
+    }
+
+    #[test]
+    fn no_other_text_is_a_place() {
+        for token in
+            ["x", "after:", "after:t/x/m", "after:t/m", "before:t", &format!("after:{}", "t".repeat(129))]
+        {
+            assert_eq!(SpendPlace::parse(token), None, "{token}");
+        }
+    }
+}

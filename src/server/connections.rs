@@ -1,0 +1,238 @@
+//! All connections of this process, and the bound on them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{
+    record::Record,
+    tally::{Cause, Tally},
+};
+use crate::config::ConnectionLimits;
+
+/// Files that are kept for the store, the policy, the logs and the threads.
+const RESERVE: u64 = 256;
+/// More connections are the work of several replicas.
+const MOST: u64 = 65_536;
+/// Connections that were told to end and have not yet. Fewer than are reserved, so that they take nothing from the store.
+const MAX_LEAVING: usize = 64;
+/// How many idle connections one look finds, the oldest.
+const CANDIDATES: usize = 64;
+/// Where a look found none, the next one waits for so long: it costs time for each connection.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// The connections over all listeners.
+#[derive(Clone, Debug)]
+pub struct Connections(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limits: ConnectionLimits,
+    max: usize,
+    epoch: Instant,
+    /// Taken for moments, when a connection begins or ends; never while a call is answered.
+    table: Mutex<Table>,
+    tally: Tally,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    records: HashMap<u64, Arc<Record>>,
+    next: u64,
+    /// Of `records`, those that were told to make room.
+    leaving: Vec<u64>,
+    /// Connections that were idle when they were looked for, the best to end last; with what was known of them.
+    candidates: Vec<(bool, u64, u64)>,
+    looked: Option<Instant>,
+}
+
+/// The place of one connection, which is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) record: Arc<Record>,
+    id: u64,
+    connections: Connections,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self::new(ConnectionLimits::default())
+    }
+}
+
+impl Connections {
+    /// Within `limits`. Raises the limit of files of this process as far as it may.
+    #[must_use]
+    pub fn new(limits: ConnectionLimits) -> Self {
+        let most = most_connections(open_files());
+        let max = limits.max.map_or(most, u64::from);
+        if max > most {
+            warn!(
+                max_connections = max,
+                used = most,
+                "max_connections leaves the store no files: raise the limit of open files (ulimit -n)"
+            );
+        }
+        let max = usize::try_from(max.min(most)).unwrap_or(usize::MAX);
+        let table = Mutex::default();
+        Self(Arc::new(Shared { limits, max, epoch: Instant::now(), table, tally: Tally::default() }))
+    }
+
+    pub(super) fn limits(&self) -> &ConnectionLimits {
+        &self.0.limits
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.0.tally
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a new connection, and whether an idle one makes room for it; `None` where none is idle.
+    pub(super) fn admit(&self) -> Option<(Place, bool)> {
+        let share = getrandom::u32().unwrap_or(u32::MAX / 2);
+        let record = Arc::new(Record::new(&self.0.limits, share));
+        let mut table = self.table();
+        let is_full = table.records.len() - table.leaving.len() >= self.0.max;
+        if is_full && !table.make_room(self.0.epoch) {
+            drop(table);
+            self.0.tally.add(Cause::Refused);
+            return None;
+        }
+        let id = table.next;
+        table.next += 1;
+        table.records.insert(id, Arc::clone(&record));
+        Some((Place { record, id, connections: self.clone() }, is_full))
+    }
+}
+
+impl Table {
+    /// Ends the oldest idle connection; `false` where there is none, or too many are about to end.
+    fn make_room(&mut self, epoch: Instant) -> bool {
+        if self.leaving.len() >= MAX_LEAVING {
+            return false;
+        }
+        let Some((is_used, id)) = self.oldest_idle(epoch) else { return false };
+        if let Some(record) = self.records.get(&id) {
+            // One that was used is told, so that its client repeats nothing blindly; for a crowd there is no time.
+            record.end(!is_used || self.leaving.len() >= MAX_LEAVING / 2);
+            self.leaving.push(id);
+        }
+        true
+    }
+
+    /// First one without a call so far, as silent crowds are, then the one without an open call for the longest.
+    fn oldest_idle(&mut self, epoch: Instant) -> Option<(bool, u64)> {
+        for may_look in [true, false] {
+            while let Some((is_used, since, id)) = self.candidates.pop() {
+                let idleness = self.records.get(&id).and_then(|record| record.idleness(epoch));
+                if idleness == Some((is_used, since)) {
+                    return Some((is_used, id));
+                }
+            }
+            let found_none = self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN);
+            if !may_look || found_none {
+                break;
+            }
+            self.look(epoch);
+        }
+        None
+    }
+
+    fn look(&mut self, epoch: Instant) {
+        let idle = self.records.iter().filter_map(|(id, record)| {
+            let (is_used, since) = record.idleness(epoch)?;
+            Some((is_used, since, *id))
+        });
+        self.candidates = idle.collect();
+        self.candidates.sort_unstable();
+        self.candidates.truncate(CANDIDATES);
+        self.candidates.reverse();
+        self.looked = self.candidates.is_empty().then(Instant::now);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut table = self.connections.table();
+        table.records.remove(&self.id);
+        table.leaving.retain(|id| *id != self.id);
+    }
+}
+
+/// How many connections leave enough of `files`.
+fn most_connections(files: Option<u64>) -> u64 {
+    // Where there are hardly more files than the reserve, half of them.
+    files.map_or(MOST, |files| files.saturating_sub(RESERVE).max(files / 2).clamp(1, MOST))
+}
+
+/// How many files this process may open, after raising that as far as it may: the lower bound is one for programs that use
+/// `select`, which nothing here does. `None`: without a bound.
+fn open_files() -> Option<u64> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: maximum, maximum };
+    if current != maximum && setrlimit(Resource::Nofile, raised).is_ok() {
+        return maximum;
+    }
+    current
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections(max: u32) -> Connections {
+        Connections::new(ConnectionLimits { max: Some(max), ..ConnectionLimits::default() })
+    }
+
+    #[test]
+    fn files_are_kept_for_the_store() {
+        for (files, most) in
+            [(Some(1_024), 768), (Some(300), 150), (Some(1), 1), (Some(1 << 20), MOST), (None, MOST)]
+        {
+            assert_eq!(most_connections(files), most, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn silent_connections_make_room_before_those_that_were_used() {
+        let connections = connections(2);
+        let (used, _) = connections.admit().unwrap();
+        drop(used.record.call());
+        let (silent, made_room) = connections.admit().unwrap();
+        assert!(!made_room);
+        let (third, made_room) = connections.admit().unwrap();
+        assert!(made_room);
+        let told = |place: &Place| place.record.idleness(connections.0.epoch).is_none();
+        assert!(told(&silent) && !told(&used) && !told(&third));
+        drop(silent);
+        // Then the newer silent one, and never one with an open call.
+        let call = used.record.call();
+        let (fourth, _) = connections.admit().unwrap();
+        assert!(told(&third));
+        let other = fourth.record.call();
+        assert!(connections.admit().is_none());
+        drop((call, third));
+        connections.table().looked = None;
+        let (_fifth, _) = connections.admit().unwrap();
+        assert!(told(&used));
+        drop(other);
+    }
+
+    #[test]
+    fn no_crowd_has_more_places_than_are_reserved() {
+        let connections = connections(2);
+        let admitted: Vec<_> = std::iter::from_fn(|| connections.admit()).collect();
+        assert_eq!(admitted.len(), 2 + MAX_LEAVING);
+        drop(admitted);
+        assert!(connections.table().records.is_empty() && connections.table().leaving.is_empty());
+    }
+}

@@ -1,0 +1,93 @@
+//! The caller's own deadline, `grpc-timeout`: past it the call is given up, and the caller hears that.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{HeaderMap, Request, Response};
+use tokio_util::either::Either;
+use tonic::body::Body;
+use tower::Service;
+
+use crate::rpc::deadline_exceeded;
+
+/// A service whose calls end with their callers' deadlines.
+#[derive(Clone, Debug)]
+pub(super) struct Deadline<S>(pub(super) S);
+
+impl<S, B> Service<Request<B>> for Deadline<S>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let timeout = timeout(request.headers());
+        let call = self.0.call(request);
+        match timeout {
+            None => Either::Left(call),
+            Some(timeout) => Either::Right(Box::pin(async move {
+                match tokio::time::timeout(timeout, call).await {
+                    Ok(answer) => answer,
+                    Err(_) => Ok(deadline_exceeded().into_http()),
+                }
+            })),
+        }
+    }
+}
+
+/// `grpc-timeout` as gRPC has it: up to 8 digits and a unit. What is none is no deadline.
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let digits = (1..=8).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+    let number: u64 = number.parse().ok().filter(|_| digits)?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3_600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_read_as_grpc_writes_them() {
+        for (text, expected) in [
+            ("50m", Some(Duration::from_millis(50))),
+            ("1S", Some(Duration::from_secs(1))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("99999999H", Some(Duration::from_secs(99_999_999 * 3_600))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("7n", Some(Duration::from_nanos(7))),
+            ("0m", Some(Duration::ZERO)),
+            ("100000000m", None),
+            ("m", None),
+            ("", None),
+            ("+1S", None),
+            ("1s", None),
+            ("1", None),
+        ] {
+            let headers = HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), text.parse().unwrap())]);
+            assert_eq!(timeout(&headers), expected, "{text}");
+        }
+        assert_eq!(timeout(&HeaderMap::new()), None);
+    }
+}

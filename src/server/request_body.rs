@@ -1,0 +1,230 @@
+//! The messages of a call as they come in: not too large, and not too slowly.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use hyper::{
+    HeaderMap, Request, Response,
+    body::{Body, Bytes, Frame, Incoming, SizeHint},
+};
+use tokio::time::{Sleep, sleep};
+use tokio_util::either::Either;
+use tonic::Status;
+use tower::Service;
+
+use crate::rpc::{message_too_large, request_too_slow};
+
+/// The largest message. Messages carry numbers and names, never prompts.
+pub(super) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+/// The largest message of Envoy: an HTTP request with its body, which for audio is a file. Groq takes 25 MB.
+pub(super) const MAX_ENVOY_BYTES: usize = 32 << 20;
+/// Before each message of gRPC: whether it is compressed, and its length.
+const PREFIX: usize = 5;
+
+/// A service whose messages are held to the bounds of each RPC, and come in within its patience.
+#[derive(Clone, Debug)]
+pub(super) struct Bounded<S> {
+    pub(super) inner: S,
+    /// How long a request may take to come in.
+    pub(super) patience: Duration,
+}
+
+/// Why a stream of messages broke off.
+type Failure = Arc<OnceLock<Status>>;
+
+impl<S> Service<Request<Incoming>> for Bounded<S>
+where
+    S: Service<Request<tonic::body::Body>, Response = Response<tonic::body::Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = Infallible;
+    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<S::Response, Infallible>> + Send>>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let path = request.uri().path();
+        let max = if path.starts_with("/envoy.") { MAX_ENVOY_BYTES } else { MAX_MESSAGE_BYTES };
+        let is_stream = path.starts_with("/envoy.service.ext_proc.") || path.starts_with("/grpc.reflection.");
+        let failure = is_stream.then(Failure::default);
+        let body = |inner| RequestBody {
+            inner,
+            messages: Messages::new(max),
+            patience: Some(self.patience),
+            failure: failure.clone(),
+            sleep: None,
+        };
+        let call = self.inner.call(request.map(|inner| tonic::body::Body::new(body(inner))));
+        match failure {
+            // The handler answers with the error that it reads.
+            None => Either::Left(call),
+            Some(failure) => Either::Right(Box::pin(async move {
+                let answer = call.await?;
+                Ok(answer.map(|inner| tonic::body::Body::new(StreamAnswer { inner, failure })))
+            })),
+        }
+    }
+}
+
+/// The answer to a stream of messages. Handlers take a stream that breaks off for one that was given up; where it is not the
+/// caller's doing, the caller is told why.
+struct StreamAnswer {
+    inner: tonic::body::Body,
+    failure: Failure,
+}
+
+impl Body for StreamAnswer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let is_end = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
+        Poll::Ready(match self.failure.get().filter(|_| is_end) {
+            Some(status) => {
+                let mut trailers = HeaderMap::new();
+                Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)))
+            }
+            None => frame,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+}
+
+/// The body of a request.
+struct RequestBody {
+    inner: Incoming,
+    messages: Messages,
+    /// `None`: what comes next may take as long as it likes.
+    patience: Option<Duration>,
+    /// Of a stream of messages, which is waited for only until the first.
+    failure: Option<Failure>,
+    /// Set only when something is waited for, which a usual request never is: it comes in one piece.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl RequestBody {
+    fn fail(&self, status: Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(failure) = &self.failure {
+            // The first is why it broke off.
+            let _ = failure.set(status.clone());
+        }
+        Poll::Ready(Some(Err(status)))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
+            let Some(patience) = this.patience else { return Poll::Pending };
+            let sleep = this.sleep.get_or_insert_with(|| Box::pin(sleep(patience)));
+            ready!(sleep.as_mut().poll(cx));
+            return this.fail(request_too_slow(patience));
+        };
+        let Some(frame) = frame.transpose().map_err(|error| Status::from_error(error.into()))? else {
+            return Poll::Ready(None);
+        };
+        if let Some(piece) = frame.data_ref() {
+            if let Err(length) = this.messages.take(piece) {
+                return this.fail(message_too_large(length, this.messages.max));
+            }
+            if this.failure.is_some() {
+                (this.patience, this.sleep) = (None, None);
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Where in a stream of messages the bytes are that came in so far.
+struct Messages {
+    max: usize,
+    prefix: [u8; PREFIX],
+    /// How much of the prefix is there.
+    known: usize,
+    /// What is to come of the message.
+    rest: usize,
+}
+
+impl Messages {
+    const fn new(max: usize) -> Self {
+        Self { max, prefix: [0; PREFIX], known: 0, rest: 0 }
+    }
+
+    /// Goes over `piece`; the length of the first message in it that is too large.
+    fn take(&mut self, mut piece: &[u8]) -> Result<(), usize> {
+        loop {
+            let skipped = self.rest.min(piece.len());
+            self.rest -= skipped;
+            piece = piece.get(skipped..).unwrap_or_default();
+            let Some((first, others)) = piece.split_first() else { return Ok(()) };
+            if let Some(place) = self.prefix.get_mut(self.known) {
+                *place = *first;
+            }
+            self.known += 1;
+            piece = others;
+            if self.known == PREFIX {
+                let [_, length @ ..] = self.prefix;
+                self.known = 0;
+                self.rest = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                if self.rest > self.max {
+                    return Err(self.rest);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(length: u32) -> Vec<u8> {
+        let mut bytes = vec![0];
+        bytes.extend(length.to_be_bytes());
+        bytes.resize(PREFIX + length as usize, 7);
+        bytes
+    }
+
+    #[test]
+    fn lengths_are_found_wherever_a_stream_is_cut() {
+        let stream = [message(3), message(0), message(10), message(11)].concat();
+        for size in 1..=stream.len() {
+            let mut messages = Messages::new(10);
+            let result = stream.chunks(size).try_for_each(|piece| messages.take(piece));
+            assert_eq!(result, Err(11), "in pieces of {size}");
+            let mut messages = Messages::new(11);
+            assert_eq!(stream.chunks(size).try_for_each(|piece| messages.take(piece)), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Closings of connections, counted, so that clients that misbehave do not flood the log.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use tracing::warn;
+
+/// How often a line says what was closed.
+pub(super) const EVERY: Duration = Duration::from_secs(1);
+
+/// Why a connection was closed, or not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// No first request in time, or the rest of one.
+    Silent,
+    /// No open call for long.
+    Idle,
+    /// It was there for long enough.
+    Aged,
+    /// The client does not read its answers.
+    Unread,
+    /// Another connection needed its place.
+    Evicted,
+    /// There was no place.
+    Refused,
+}
+
+/// Counts of causes since the last line. Each for itself; they order nothing.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    silent: AtomicU64,
+    unread: AtomicU64,
+    evicted: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn add(&self, cause: Cause) {
+        let count = match cause {
+            Cause::Silent => &self.silent,
+            Cause::Unread => &self.unread,
+            Cause::Evicted => &self.evicted,
+            Cause::Refused => &self.refused,
+            // The usual end of a connection.
+            Cause::Idle | Cause::Aged => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One line for all since the last one.
+    pub(super) fn say(&self) {
+        let take = |count: &AtomicU64| match count.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => count.swap(0, Ordering::Relaxed),
+        };
+        let (silent, unread) = (take(&self.silent), take(&self.unread));
+        if silent + unread > 0 {
+            warn!(silent, unread, "connections closed: no request in time, or answers not read");
+        }
+        let (evicted, refused) = (take(&self.evicted), take(&self.refused));
+        if evicted + refused > 0 {
+            warn!(
+                evicted,
+                refused, "max_connections is reached: idle connections make room, others are refused"
+            );
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! How much of its answers a client has not read.
+//!
+//! Every larger piece of an answer is counted from when it is made until the last reference to it is dropped: when it was
+//! written to the socket, or when the call was given up. Small ones are not worth a count: calls of one connection are bounded,
+//! and so is what they hold together.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use hyper::body::Bytes;
+use tokio::sync::Notify;
+
+/// Smaller pieces are not counted. A decision with a dozen limits is below it.
+const COUNTED: usize = 2 * 1024;
+
+/// The count of one connection. All its tasks run on one thread, so that the atomics order nothing and are never contended.
+#[derive(Debug)]
+pub(super) struct Unread {
+    bytes: AtomicUsize,
+    max: usize,
+    /// Times that the count went above `max` or back below it: odd while it is above.
+    crossings: AtomicU64,
+    /// Told when the count goes above `max`.
+    exceeded: Notify,
+    /// Bodies that wait for the count to fall. Locked only where a client reads too slowly.
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Unread {
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            bytes: AtomicUsize::new(0),
+            max,
+            crossings: AtomicU64::new(0),
+            exceeded: Notify::new(),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// `piece`, counted until it is dropped.
+    pub(super) fn count(self: &Arc<Self>, piece: Bytes) -> Bytes {
+        if piece.len() < COUNTED {
+            return piece;
+        }
+        let before = self.bytes.fetch_add(piece.len(), Ordering::Relaxed);
+        if before < self.max && before + piece.len() >= self.max {
+            self.crossings.fetch_add(1, Ordering::Relaxed);
+            self.exceeded.notify_one();
+        }
+        Bytes::from_owner(Counted { piece, unread: Arc::clone(self) })
+    }
+
+    /// Ready while another piece may be made.
+    pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.bytes.load(Ordering::Relaxed) < self.max {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not lost where it fell in between: who lets it fall takes this lock afterwards.
+        if self.bytes.load(Ordering::Relaxed) < self.max {
+            return Poll::Ready(());
+        }
+        waiting.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// A number that stays the same for as long as the bound is exceeded without a break; `None` while it is not.
+    pub(super) fn excess(&self) -> Option<u64> {
+        Some(self.crossings.load(Ordering::Relaxed)).filter(|crossings| crossings % 2 == 1)
+    }
+
+    /// Returns once the bound is exceeded, or was since the last call.
+    pub(super) async fn exceeded(&self) {
+        self.exceeded.notified().await;
+    }
+
+    fn release(&self, length: usize) {
+        let before = self.bytes.fetch_sub(length, Ordering::Relaxed);
+        if before >= self.max && before - length < self.max {
+            self.crossings.fetch_add(1, Ordering::Relaxed);
+            let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+/// A piece of an answer that takes itself off the count.
+struct Counted {
+    piece: Bytes,
+    unread: Arc<Unread>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.unread.release(self.piece.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_piece_counts_until_its_last_part_is_dropped() {
+        let unread = Arc::new(Unread::new(10_000));
+        let woken = Arc::new(Woken(AtomicUsize::new(0)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let cx = Context::from_waker(&waker);
+        let small = unread.count(Bytes::from(vec![0; COUNTED - 1]));
+        assert_eq!(unread.bytes.load(Ordering::Relaxed), 0);
+        let mut first = unread.count(Bytes::from(vec![1; 6_000]));
+        assert!(unread.poll_room(&cx).is_ready() && unread.excess().is_none());
+        let second = unread.count(Bytes::from(vec![2; 6_000]));
+        assert!(unread.poll_room(&cx).is_pending());
+        let excess = unread.excess();
+        assert!(excess.is_some());
+        let part = first.split_to(100);
+        drop(first);
+        assert_eq!((unread.excess(), woken.0.load(Ordering::Relaxed)), (excess, 0));
+        drop(part);
+        assert_eq!((unread.excess(), woken.0.load(Ordering::Relaxed)), (None, 1));
+        assert!(unread.poll_room(&cx).is_ready());
+        drop((second, small));
+        assert_eq!(unread.bytes.load(Ordering::Relaxed), 0);
+    }
+}
