@@ -10,9 +10,9 @@ mod room;
 mod writer;
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
     io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -24,6 +24,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tracing::warn;
 
 pub use event::{Change, Event, action};
 pub use page::{MAX_PAGE, Page, PageError, Place, Query};
@@ -186,9 +187,22 @@ impl Open {
     }
 }
 
+/// Takes from all other users what they may do with the log, which names callers. A group may be meant, to collect it.
+fn close_to_others(file: &File, path: &Path) {
+    // A device is not the log's own.
+    let Some(metadata) = file.metadata().ok().filter(fs::Metadata::is_file) else { return };
+    let mode = metadata.permissions().mode();
+    if mode & 0o007 == 0 {
+        return;
+    }
+    let closed = file.set_permissions(Permissions::from_mode(mode & 0o770));
+    warn!(path = %path.display(), closed = closed.is_ok(), "the audit log was open to all users of this machine");
+}
+
 /// The file, locked and at the end of a line, and the time in the id of its last event.
 fn open_file(path: &Path) -> io::Result<(File, u64)> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    close_to_others(&file, path);
     // The lines of two writers would mix, and their ids would not grow. The lock is of the file and not of its name: whoever
     // moves it away to begin another one is not in its way.
     file.try_lock().map_err(|error| match error {

@@ -333,3 +333,15 @@ fn a_caller_is_told_by_how_they_were_recognised() {
     }
     assert_eq!(Actor::caller(None, None).kind.name(), "anybody");
 }
+
+#[test]
+fn a_log_that_was_open_to_all_users_is_closed_to_them() {
+    let directory = TempDir::new().unwrap();
+    for (found, left) in [(0o644, 0o640), (0o606, 0o600), (0o640, 0o640)] {
+        drop(open(&directory));
+        let path = open(&directory).1;
+        fs::set_permissions(&path, Permissions::from_mode(found)).unwrap();
+        drop(open(&directory));
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, left);
+    }
+}

@@ -87,7 +87,9 @@ impl<S: Store + Clone> Authorizer<S> {
             // What takes longer proves nothing. The follower goes on without that bound, whatever it has to read.
             match tokio::time::timeout(MAX_AGE, self.read_or_share()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error @ (StoreError::Unavailable | StoreError::Overloaded))) => return Err(error.into()),
+                Ok(Err(error @ (StoreError::Unavailable | StoreError::Overloaded))) => {
+                    return Err(error.into());
+                }
                 Ok(Err(StoreError::Corrupt | StoreError::Overflow)) | Err(_) => break,
             }
         }

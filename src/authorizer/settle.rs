@@ -8,8 +8,8 @@ use tracing::{error, info, warn};
 use super::{
     ATTEMPTS, Authorizer, CrossedAlert, Failure, budgets,
     charge::Charge,
-    cooldowns,
     check::MAX_TURNS,
+    cooldowns,
     spend::BudgetState,
     ticket::{self, Ticket},
     unreserved::{self, Bounds},
@@ -23,7 +23,10 @@ use crate::{
         plan::{self, Plan},
         request::{Outcome, Unreserved, Usage},
     },
-    store::{CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settlement, Store, StoreError},
+    store::{
+        CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settlement, Store,
+        StoreError,
+    },
 };
 
 /// How long a settled reservation is remembered, so that a repeated report is recognised: longer than any client retries a

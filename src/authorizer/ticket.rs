@@ -81,7 +81,8 @@ impl Ticket {
             let terms = decode(FIRST_VERSION, bytes)?;
             return Ok(Self { terms, batch: None, tools: Vec::new() });
         }
-        let (mut terms, batch, tools, (project, service_tier, user)): (Terms, _, _, _) = decode(VERSION, bytes)?;
+        let (mut terms, batch, tools, (project, service_tier, user)): (Terms, _, _, _) =
+            decode(VERSION, bytes)?;
         (terms.project, terms.service_tier, terms.user) = (project, service_tier, user);
         Ok(Self { terms, batch, tools })
     }
@@ -255,8 +256,7 @@ mod tests {
         let tools = ToolRates::ALL.to_vec();
         let behind = ("p", ServiceTier::Flex, "u");
         let bytes = encode(VERSION, &(&terms, &batch, &tools, behind, 7_u64.to_le_bytes())).unwrap();
-        let terms =
-            Terms { project: "p".into(), service_tier: ServiceTier::Flex, user: "u".into(), ..terms };
+        let terms = Terms { project: "p".into(), service_tier: ServiceTier::Flex, user: "u".into(), ..terms };
         assert_eq!(Ticket::from_bytes(&bytes).unwrap(), Ticket { terms, batch, tools });
         assert!(is_of(&bytes, 7));
     }

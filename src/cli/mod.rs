@@ -19,6 +19,7 @@ mod screen;
 mod serve;
 mod simulate;
 mod spend;
+mod store;
 mod table;
 mod text;
 mod upstream;
@@ -71,6 +72,8 @@ enum Command {
     Audit(audit::AuditCommand),
     #[command(subcommand)]
     Access(access::Access),
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     Simulate(simulate::Simulate),
 }
 
@@ -95,6 +98,7 @@ pub fn run() -> ExitCode {
         Command::Cooldowns(command) => command.run(&mut screen),
         Command::Audit(command) => command.run(&mut screen),
         Command::Access(command) => command.run(&mut screen),
+        Command::Store(command) => command.run(&mut screen),
         Command::Simulate(command) => command.run(&mut screen),
     };
     match ended.and_then(|exit| Ok(screen.flush().map(|()| exit)?)) {

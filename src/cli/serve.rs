@@ -86,7 +86,7 @@ enum ServeError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Start(#[from] StartError),
-    #[error("{0}; choose another directory with --store embedded:DIRECTORY")]
+    #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
     Redis(#[from] redis::SettingsError),
@@ -142,7 +142,8 @@ impl Serve {
         runtime.block_on(async {
             match &settings.store {
                 StoreUrl::Embedded { dir } => {
-                    let store = EmbeddedStore::open(dir, Clock::System)?;
+                    let deadline = Duration::from_millis(settings.store_deadline_ms);
+                    let store = EmbeddedStore::open(dir, Clock::System)?.with_deadline(deadline);
                     serve_with(&settings, tls, policy, Hazards::default(), move || Ok(store.clone())).await
                 }
                 StoreUrl::Redis { url, password } => {

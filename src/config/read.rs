@@ -6,8 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     access::{self, DeclaredAccess},
-    batch,
-    bounds,
+    batch, bounds,
     document::Node,
     envoy,
     findings::Findings,

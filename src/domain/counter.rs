@@ -198,6 +198,12 @@ impl Counter {
         }
     }
 
+    /// What was settled, which no passing of time changes. Budgets only.
+    #[must_use]
+    pub const fn settled(&self) -> u64 {
+        self.settled
+    }
+
     /// Whether `hold` fits now; the amount used if so.
     ///
     /// # Errors

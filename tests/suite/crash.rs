@@ -6,9 +6,12 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tollgate::rpc::proto::{
-    self, Decision, RecordUsageRequest, policy_service_client::PolicyServiceClient,
-    record_usage_request::Caller,
+use tollgate::{
+    rpc::proto::{
+        self, Decision, RecordUsageRequest, policy_service_client::PolicyServiceClient,
+        record_usage_request::Caller,
+    },
+    store::{clock::Clock, embedded::EmbeddedStore},
 };
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -202,12 +205,118 @@ async fn a_restart_keeps_windows_reservations_and_ids() {
     }
 }
 
-/// Two processes on one directory would each believe to be alone.
+/// How long reservations may be unknown to the disk, and how much later an answer may arrive on a busy machine.
+const MAX_AGE: Duration = Duration::from_millis(100);
+
+/// The disk stalls, and the process is killed before it comes back: what is forgotten was reserved in a moment, however long
+/// the stall was, and everything after it was refused.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_kill_during_a_stall_of_the_disk_forgets_a_moment() {
+    let directory = TempDir::new().unwrap();
+    let [source, library, stalled] =
+        ["slow_sync.c", "slow_sync.so", "stalled"].map(|name| directory.path().join(name));
+    std::fs::write(&source, include_str!("slow_sync.c")).unwrap();
+    // The compiler that has built SQLite.
+    let mut compiler = std::process::Command::new("cc");
+    assert!(compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status().unwrap().success());
+    let policy = policy("acme");
+    let server = Process::start_environment(
+        directory.path(),
+        &policy,
+        &["--store=embedded:data", "--store-deadline-ms=50", "--admin=off"],
+        &[("LD_PRELOAD", &library), ("SLOW_SYNC", &stalled)],
+    )
+    .await;
+    let mut client = server.client().await;
+    std::fs::File::create(&stalled).unwrap();
+    let began = Instant::now();
+    let mut reserved = Vec::new();
+    let mut refused = 0;
+    while refused < 20 {
+        assert!(began.elapsed() < Duration::from_secs(20), "{} reservations, none refused", reserved.len());
+        let asked = Instant::now();
+        match client.authorize(chat("team", MODEL, 1, 1)).await {
+            Ok(answer) => reserved.push((asked, Instant::now(), answer.into_inner().reservation_id)),
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                refused += 1;
+            }
+        }
+    }
+    server.kill();
+    std::fs::remove_file(&stalled).unwrap();
+    let server = Process::start(directory.path(), &policy, "embedded:data").await;
+    let mut client = server.client().await;
+    let mut forgotten = Vec::new();
+    for (asked, answered, id) in reserved {
+        match client.record_usage(used(&id, 1, 1)).await {
+            Ok(_) => {}
+            Err(status) => {
+                assert_eq!(status.code(), Code::NotFound, "{status:?}");
+                forgotten.push((asked, answered));
+            }
+        }
+    }
+    if let (Some((_, first)), Some((last, _))) = (forgotten.first(), forgotten.last()) {
+        let apart = last.saturating_duration_since(*first);
+        assert!(apart < MAX_AGE + LATENESS, "{} forgotten, {apart:?} apart", forgotten.len());
+    }
+}
+
+/// A damaged store is refused with the way out, which keeps every dollar that was booked.
+#[tokio::test]
+async fn a_damaged_directory_is_salvaged() {
+    let directory = TempDir::new().unwrap();
+    let policy = policy("acme");
+    let server = Process::start(directory.path(), &policy, "embedded:data").await;
+    let mut client = server.client().await;
+    let made = client.authorize(chat("team", MODEL, 100, 100)).await.unwrap().into_inner();
+    client.record_usage(used(&made.reservation_id, 100, 50)).await.unwrap();
+    drop(client);
+    server.stop().await;
+    // Into the tables, and out of the journal.
+    let store = EmbeddedStore::open(&directory.path().join("data"), Clock::System).unwrap();
+    store.checkpoint().await.unwrap();
+    drop(store);
+    let database = directory.path().join("data/tollgate.db");
+    let mut bytes = std::fs::read(&database).unwrap();
+    let name = MODEL.as_bytes();
+    let places: Vec<_> = (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name)).collect();
+    assert!(places.len() >= 2, "the model is in the lines of the team and the organization");
+    places.into_iter().for_each(|at| bytes[at] ^= 1);
+    std::fs::write(&database, bytes).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        let output = command.args(arguments).current_dir(directory.path()).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        (output.status.code(), said.concat())
+    };
+    let (code, said) = run(&["serve", "--listen=127.0.0.1:0", "--admin=off", "--store=embedded:data"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("`tollgate store salvage NEW-DIRECTORY --store embedded:data`"), "{said}");
+    assert_eq!(run(&["store", "verify", "--store=embedded:data"]).0, Some(2));
+    let (code, said) = run(&["store", "salvage", "salvaged", "--store=embedded:data"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("a line of model `(salvaged)` was added with $0.00000015"), "{said}");
+    assert_eq!(
+        run(&["store", "verify", "--store=embedded:salvaged"]),
+        (Some(0), "the store in `salvaged` is whole\n".to_owned())
+    );
+    let server = Process::start(directory.path(), &policy, "embedded:salvaged").await;
+    let report = team_spend(&mut server.client().await, "team").await;
+    assert_eq!(nanos(report.spend.unwrap().spent), 150);
+    let lines: u64 = report.by_model.iter().map(|line| nanos(line.spent.clone())).sum();
+    assert_eq!(lines, 150);
+}
+
+/// Two processes on one directory would each believe to be alone, also where the file is gone that releases before looked at.
 #[tokio::test]
 async fn a_directory_has_one_process() {
     let directory = TempDir::new().unwrap();
     let policy = policy("acme");
     let _first = Process::start(directory.path(), &policy, "embedded:data").await;
+    std::fs::remove_file(directory.path().join("data/lock")).unwrap();
     let second = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
         .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--store", "embedded:data"])
         .current_dir(directory.path())

@@ -14,9 +14,9 @@ use tollgate::{
         keys::SecretId,
     },
     store::{
-        Cooldown, CooldownChange, Extra, Record, RegistryRecord, RegistryWritten, ReservationId, Reserve, Reserved,
-        Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError,
-        USE_SLOT_MS, USE_SLOTS_KEPT, clock::ManualClock,
+        Cooldown, CooldownChange, Extra, Record, RegistryRecord, RegistryWritten, ReservationId, Reserve,
+        Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store,
+        StoreError, USE_SLOT_MS, USE_SLOTS_KEPT, clock::ManualClock,
     },
 };
 

@@ -82,6 +82,22 @@ pub fn team_month_counter(team: &str) -> CounterKey {
     CounterKey::new(format!("team/{team}|usd|month"))
 }
 
+/// Whose month of dollars the counter holds: the team, empty for the organization; `None` for every other counter.
+#[must_use]
+pub fn spender_of(counter: &CounterKey) -> Option<&str> {
+    let subject = counter.name().strip_suffix("|usd|month")?;
+    match subject.strip_prefix("team/") {
+        Some(team) => Some(team).filter(|team| !team.contains('/')),
+        None => (subject == "org").then_some(""),
+    }
+}
+
+/// The counter of the month of dollars of `spender`: the other way round.
+#[must_use]
+pub fn month_counter(spender: &str) -> CounterKey {
+    if spender.is_empty() { CounterKey::new("org|usd|month") } else { team_month_counter(spender) }
+}
+
 /// The organization's part of a policy.
 #[derive(Clone, Debug)]
 pub struct Organization {

@@ -61,6 +61,13 @@ impl Counters {
         self.slot(slot).map(|s| &s.key)
     }
 
+    /// Hands on what each counter has settled.
+    pub(super) fn each_settled(&self, mut each: impl FnMut(&CounterKey, u64)) {
+        for slot in self.slots.iter().flatten() {
+            each(&slot.key, slot.counter.settled());
+        }
+    }
+
     /// A slot that is not in use; `None` after 2^32 counters.
     pub(super) fn vacancy(&mut self) -> Option<u32> {
         self.free.pop().or_else(|| u32::try_from(self.slots.places()).ok())
@@ -156,6 +163,14 @@ impl Counters {
         }
         let reported = counter.report(thresholds);
         Some((Settled { settled_before, after: counter.state(now, hold.kind) }, reported))
+    }
+
+    /// Books `more` on a counter as settled without a reservation by op `lsn`.
+    pub(super) fn settle_more(&mut self, lsn: u64, key: &CounterKey, more: u64) {
+        let Some((number, kind)) = self.find(key).and_then(|n| Some((n, self.slot(n)?.kind))) else { return };
+        if let Some(counter) = self.change(lsn, number, Timestamp(0), kind) {
+            counter.book(Timestamp(0), kind, more);
+        }
     }
 
     pub(super) fn has_dirty(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The SQLite database: its schema, what the writer writes in one transaction, and what is read back.
+//! The SQLite database: what the writer writes in one transaction, and what is read back.
 //!
 //! Every row carries the `lsn` of the op that last changed it, and is written in the transaction of the journal up to
 //! that op or a later one. So rows may be written at any time and in any order: replaying the journal over them skips
@@ -6,14 +6,18 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params, types::Type};
+use rusqlite::{
+    Connection, OptionalExtension, Row, Transaction, params,
+    types::{Type, ValueRef},
+};
 
 use super::{
     counters::CounterRow,
-    gates,
+    gates, schema,
     segment::{self, Entry, Location, Records, Segment},
     spend::LineRow,
     state::ReservationRow,
+    sums,
     wire::{Malformed, kind_from_int, kind_to_int},
 };
 use crate::domain::{
@@ -22,44 +26,8 @@ use crate::domain::{
 };
 use crate::store::{Cooldown, SpendAmounts, SpendKey};
 
-/// The version of the schema below, kept in SQLite's `user_version`.
-pub(super) const SCHEMA: i64 = 3;
-
-const CREATE: &str = "
-    CREATE TABLE journal (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, ops BLOB NOT NULL);
-    CREATE TABLE progress (
-        one INTEGER PRIMARY KEY CHECK (one = 1), covered INTEGER NOT NULL, forgotten INTEGER NOT NULL);
-    INSERT INTO progress VALUES (1, 0, 0);
-    CREATE TABLE counters (
-        slot INTEGER PRIMARY KEY, name TEXT NOT NULL, period INTEGER NOT NULL, kind INTEGER NOT NULL,
-        lsn INTEGER NOT NULL, counter BLOB NOT NULL);
-    CREATE TABLE segments (
-        number INTEGER PRIMARY KEY, settled INTEGER NOT NULL, forget_at INTEGER NOT NULL, lsn INTEGER NOT NULL,
-        entries BLOB NOT NULL, terms BLOB NOT NULL, records BLOB NOT NULL);
-    CREATE INDEX segments_by_end ON segments (forget_at);
-    CREATE TABLE gates (
-        name TEXT NOT NULL, period INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (name, period)) WITHOUT ROWID;
-    CREATE TABLE spend (
-        month INTEGER NOT NULL, team TEXT NOT NULL, day INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL,
-        cost_nanos INTEGER NOT NULL, requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
-        cached_input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL,
-        audio_ms INTEGER NOT NULL, characters INTEGER NOT NULL, lsn INTEGER NOT NULL,
-        PRIMARY KEY (month, team, day, model, key)) WITHOUT ROWID;
-    PRAGMA user_version = 1;
-";
-
-/// From schema 1 to 2: the registry and the uses of secrets. Neither is in the journal; `registry.rs` writes them.
-const TO_2: &str = "
-    CREATE TABLE registry (name TEXT PRIMARY KEY, version INTEGER NOT NULL UNIQUE, value BLOB NOT NULL) WITHOUT ROWID;
-    CREATE TABLE uses (
-        secret INTEGER NOT NULL, slot INTEGER NOT NULL, requests INTEGER NOT NULL,
-        PRIMARY KEY (secret, slot)) WITHOUT ROWID;
-    CREATE TABLE last_uses (secret INTEGER PRIMARY KEY, at INTEGER NOT NULL);
-    PRAGMA user_version = 2;
-";
-
 const LINE: &str = "SELECT month, team, day, model, key, cost_nanos, requests, input_tokens, cached_input_tokens, \
-     output_tokens, reasoning_tokens, audio_ms, characters, lsn FROM spend";
+     output_tokens, reasoning_tokens, audio_ms, characters, lsn, sum FROM spend";
 
 /// Journal rows removed in one transaction, so that no commit is much longer than another.
 const TRUNCATED_AT_ONCE: i64 = 64;
@@ -103,54 +71,85 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // Damage to the structure of a page is found when the page is read.
+    connection.pragma_update(None, "cell_size_check", true)?;
     // Room for every statement below; the default is 16.
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
 
-/// The version of the schema as found; 0: an empty database.
-pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+/// Moves everything from the write-ahead log into the database, and empties it.
+pub(super) fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
-pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
-    transaction.execute_batch(CREATE)?;
-    transaction.execute_batch(TO_2)?;
-    transaction.execute_batch(gates::TO_3)?;
-    transaction.commit()
+/// How far the store has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// The last op that the tables hold everything of.
+    pub(super) covered: u64,
+    /// The latest time at which a reservation was forgotten.
+    pub(super) forgotten: Timestamp,
+    /// Transactions so far.
+    pub(super) commits: u64,
+    /// Who made the last of them.
+    pub(super) owner: [u8; 16],
 }
 
-/// Brings a database of an earlier schema up to the present one.
-pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
-    if found < 2 {
-        transaction.execute_batch(TO_2)?;
-    }
-    if found < 3 {
-        transaction.execute_batch(gates::TO_3)?;
-    }
-    transaction.commit()
+pub(super) fn progress(connection: &Connection) -> rusqlite::Result<Progress> {
+    let mut select = connection.prepare_cached("SELECT * FROM progress")?;
+    select.query_row([], |row| {
+        sums::check(row, &schema::PROGRESS)?;
+        let owner = blob(row, 4)?.try_into().map_err(|_| misshapen(4))?;
+        let (covered, forgotten) = (uint(row, 1)?, Timestamp(uint(row, 2)?));
+        Ok(Progress { covered, forgotten, commits: uint(row, 3)?, owner })
+    })
+}
+
+pub(super) fn put_progress(connection: &Connection, progress: &Progress) -> rusqlite::Result<()> {
+    let Progress { covered, forgotten, commits, owner } = progress;
+    let values = [number(1), number(*covered), number(forgotten.0), number(*commits), ValueRef::Blob(owner)];
+    sums::put(connection, &schema::PROGRESS, &values)
 }
 
 /// Writes a batch. `true`: all of the journal that was to be removed is.
-pub(super) fn commit(connection: &mut Connection, batch: &Batch) -> rusqlite::Result<bool> {
-    // Immediate: it waits for a write of the registry. One that begins by reading could not, once that has written.
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+pub(super) fn write(
+    transaction: &Transaction<'_>,
+    progress: &mut Progress,
+    batch: &Batch,
+) -> rusqlite::Result<bool> {
     if batch.first <= batch.last {
-        let mut insert =
-            transaction.prepare_cached("INSERT INTO journal (last, first, ops) VALUES (?, ?, ?)")?;
-        insert.execute(params![int(batch.last), int(batch.first), batch.ops])?;
+        put_journal(transaction, (batch.first, batch.last), &batch.ops)?;
     }
-    write_counters(&transaction, batch)?;
-    write_segments(&transaction, batch)?;
-    write_lines(&transaction, &batch.lines)?;
+    write_counters(transaction, batch)?;
+    write_segments(transaction, batch)?;
+    if !batch.segments_gone.is_empty() {
+        progress.forgotten = progress.forgotten.max(batch.forgotten);
+    }
+    for LineRow { key, amounts, lsn } in &batch.lines {
+        let amounts = amounts.to_numbers().map(number);
+        let (texts, lsn) = ([&key.team, &key.model, &key.key].map(|name| text(name)), number(*lsn));
+        let [team, model, name] = texts;
+        let [month, day] = [key.month, key.day].map(|n| number(u64::from(n)));
+        let values: Vec<_> =
+            [month, team, day, model, name].into_iter().chain(amounts).chain([lsn]).collect();
+        sums::put(transaction, &schema::SPEND, &values)?;
+    }
     if let Some(gates) = &batch.gates {
-        gates::write(&transaction, gates)?;
+        gates::write(transaction, gates)?;
     }
-    let truncated = batch.truncate.map_or(Ok(true), |covered| truncate(&transaction, covered))?;
-    transaction.commit()?;
-    Ok(truncated)
+    match batch.truncate {
+        Some(covered) => truncate(transaction, progress, covered),
+        None => Ok(true),
+    }
+}
+
+pub(super) fn put_journal(
+    connection: &Connection,
+    (first, last): (u64, u64),
+    ops: &[u8],
+) -> rusqlite::Result<()> {
+    sums::put(connection, &schema::JOURNAL, &[number(last), number(first), ValueRef::Blob(ops)])
 }
 
 fn write_counters(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
@@ -159,11 +158,11 @@ fn write_counters(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Res
         transaction.prepare_cached("DELETE FROM counters WHERE slot = ?")?.execute([slot])?;
     }
     for row in &batch.counters {
-        let mut put =
-            transaction.prepare_cached("INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?, ?)")?;
         let counter = encode_counter(&row.counter)?;
-        let kind = int(kind_to_int(row.kind));
-        put.execute(params![row.slot, row.key.name(), row.key.period(), kind, int(row.lsn), counter])?;
+        let [slot, period] = [row.slot, row.key.period()].map(|n| number(u64::from(n)));
+        let (kind, lsn) = (number(kind_to_int(row.kind)), number(row.lsn));
+        let values = [slot, text(row.key.name()), period, kind, lsn, ValueRef::Blob(&counter)];
+        sums::put(transaction, &schema::COUNTERS, &values)?;
     }
     Ok(())
 }
@@ -172,53 +171,16 @@ fn write_segments(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Res
     for number in &batch.segments_gone {
         transaction.prepare_cached("DELETE FROM segments WHERE number = ?")?.execute([int(*number)])?;
     }
-    if !batch.segments_gone.is_empty() {
-        let sql = "UPDATE progress SET forgotten = max(forgotten, ?)";
-        transaction.prepare_cached(sql)?.execute([int(batch.forgotten.0)])?;
-    }
     for segment in &batch.segments {
-        let Segment { number, settled, forget_at, lsn, entries, terms, records } = segment;
-        let sql = "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)";
-        let mut insert = transaction.prepare_cached(sql)?;
-        insert.execute(params![
-            int(*number),
-            settled,
-            int(forget_at.0),
-            int(*lsn),
-            entries,
-            terms,
-            records
-        ])?;
+        let ints = [segment.number, u64::from(segment.settled), segment.forget_at.0, segment.lsn].map(number);
+        let blobs = [&segment.entries, &segment.terms, &segment.records].map(|bytes| ValueRef::Blob(bytes));
+        let values: Vec<_> = ints.into_iter().chain(blobs).collect();
+        sums::put(transaction, &schema::SEGMENTS, &values)?;
     }
     Ok(())
 }
 
-fn write_lines(transaction: &Transaction<'_>, lines: &[LineRow]) -> rusqlite::Result<()> {
-    for LineRow { key, amounts, lsn } in lines {
-        let sql = "INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-        let [a, b, c, d, e, f, g, h] = amounts.to_numbers().map(int);
-        let SpendKey { month, team, day, model, key } = key;
-        transaction.prepare_cached(sql)?.execute(params![
-            month,
-            team,
-            day,
-            model,
-            key,
-            a,
-            b,
-            c,
-            d,
-            e,
-            f,
-            g,
-            h,
-            int(*lsn)
-        ])?;
-    }
-    Ok(())
-}
-
-fn truncate(transaction: &Transaction<'_>, covered: u64) -> rusqlite::Result<bool> {
+fn truncate(transaction: &Transaction<'_>, progress: &mut Progress, covered: u64) -> rusqlite::Result<bool> {
     let sql =
         "SELECT count(*), max(last) FROM (SELECT last FROM journal WHERE last <= ? ORDER BY last LIMIT ?)";
     let found = transaction.query_row(sql, [int(covered), TRUNCATED_AT_ONCE], |row| {
@@ -227,7 +189,7 @@ fn truncate(transaction: &Transaction<'_>, covered: u64) -> rusqlite::Result<boo
     let (count, last) = found?;
     if let Some(last) = last {
         transaction.execute("DELETE FROM journal WHERE last <= ?", [last])?;
-        transaction.execute("UPDATE progress SET covered = ?", [last])?;
+        progress.covered = u64::try_from(last).unwrap_or(progress.covered);
     }
     Ok(count < TRUNCATED_AT_ONCE)
 }
@@ -239,18 +201,13 @@ pub(super) fn expired(
     covered: u64,
     count: u32,
 ) -> rusqlite::Result<Vec<Expired>> {
-    let sql = "SELECT number, entries FROM segments WHERE forget_at <= ? AND lsn <= ? LIMIT ?";
+    let sql = "SELECT * FROM segments WHERE forget_at <= ? AND lsn <= ? LIMIT ?";
     let mut select = connection.prepare_cached(sql)?;
     let rows = select.query_map([int(now.0), int(covered), i64::from(count)], |row| {
-        Ok(Expired { number: uint(row, 0)?, entries: entries_of(row, 1)? })
+        sums::check(row, &schema::SEGMENTS)?;
+        Ok(Expired { number: uint(row, 0)?, entries: entries_of(row, 4)? })
     })?;
     rows.collect()
-}
-
-/// The last op that the tables hold everything of, and the latest time at which a reservation was forgotten.
-pub(super) fn progress(connection: &Connection) -> rusqlite::Result<(u64, Timestamp)> {
-    let sql = "SELECT covered, forgotten FROM progress";
-    connection.query_row(sql, [], |row| Ok((uint(row, 0)?, Timestamp(uint(row, 1)?))))
 }
 
 /// Hands each journal row on, in order: its first and its last op, and the ops.
@@ -258,18 +215,20 @@ pub(super) fn journal<E: From<rusqlite::Error>>(
     connection: &Connection,
     mut each: impl FnMut(u64, u64, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut select = connection.prepare("SELECT first, last, ops FROM journal ORDER BY last")?;
+    let mut select = connection.prepare("SELECT * FROM journal ORDER BY last")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
-        each(uint(row, 0)?, uint(row, 1)?, blob(row, 2)?)?;
+        sums::check(row, &schema::JOURNAL)?;
+        each(uint(row, 1)?, uint(row, 0)?, blob(row, 2)?)?;
     }
     Ok(())
 }
 
 pub(super) fn counters(connection: &Connection, mut each: impl FnMut(CounterRow)) -> rusqlite::Result<()> {
-    let mut select = connection.prepare("SELECT slot, name, period, kind, lsn, counter FROM counters")?;
+    let mut select = connection.prepare("SELECT * FROM counters")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
+        sums::check(row, &schema::COUNTERS)?;
         let kind = kind_from_int(uint(row, 3)?).map_err(|Malformed| misshapen(3))?;
         let key = CounterKey::new(row.get::<_, String>(1)?).in_period(row.get(2)?);
         each(CounterRow {
@@ -288,16 +247,17 @@ pub(super) fn reservations(
     connection: &Connection,
     mut each: impl FnMut(Entry, Location, Option<ReservationRow>),
 ) -> rusqlite::Result<u64> {
-    let sql = "SELECT number, settled, entries, terms, records FROM segments ORDER BY number";
+    let sql = "SELECT * FROM segments ORDER BY number";
     let mut select = connection.prepare(sql)?;
     let mut rows = select.query([])?;
     let mut last = 0;
     while let Some(row) = rows.next()? {
+        sums::check(row, &schema::SEGMENTS)?;
         last = uint(row, 0)?;
-        let open = if row.get(1)? { None } else { Some(records_of(row, 3)?) };
-        for (entry, place) in entries_of(row, 2)?.into_iter().zip(0..) {
+        let open = if row.get(1)? { None } else { Some(records_of(row, 5)?) };
+        for (entry, place) in entries_of(row, 4)?.into_iter().zip(0..) {
             let whole = open.as_ref().map(|records| records.read(&entry));
-            let whole = whole.transpose().map_err(|Malformed| misshapen(4))?;
+            let whole = whole.transpose().map_err(|Malformed| misshapen(6))?;
             each(entry, Location { segment: last, place }, whole);
         }
     }
@@ -306,12 +266,13 @@ pub(super) fn reservations(
 
 /// The reservation at `at`, if its segment is still there.
 pub(super) fn reservation(connection: &Connection, at: Location) -> rusqlite::Result<Option<ReservationRow>> {
-    let sql = "SELECT entries, terms, records FROM segments WHERE number = ?";
+    let sql = "SELECT * FROM segments WHERE number = ?";
     let mut select = connection.prepare_cached(sql)?;
     let found = select.query_row([int(at.segment)], |row| {
-        let place = usize::try_from(at.place).map_err(|_| misshapen(0))?;
-        let entry = entries_of(row, 0)?.get(place).copied().ok_or_else(|| misshapen(0))?;
-        records_of(row, 1)?.read(&entry).map_err(|Malformed| misshapen(2))
+        sums::check(row, &schema::SEGMENTS)?;
+        let place = usize::try_from(at.place).map_err(|_| misshapen(4))?;
+        let entry = entries_of(row, 4)?.get(place).copied().ok_or_else(|| misshapen(4))?;
+        records_of(row, 5)?.read(&entry).map_err(|Malformed| misshapen(6))
     });
     found.optional()
 }
@@ -366,6 +327,7 @@ pub(super) fn teams(connection: &Connection, month: u32) -> rusqlite::Result<Vec
 }
 
 fn line_of(row: &Row<'_>) -> rusqlite::Result<LineRow> {
+    sums::check(row, &schema::SPEND)?;
     let text = |at| row.get::<_, String>(at).map(std::sync::Arc::from);
     let key =
         SpendKey { month: row.get(0)?, team: text(1)?, day: row.get(2)?, model: text(3)?, key: text(4)? };
@@ -374,6 +336,24 @@ fn line_of(row: &Row<'_>) -> rusqlite::Result<LineRow> {
         *int = uint(row, at)?;
     }
     Ok(LineRow { key, amounts: SpendAmounts::from_numbers(ints), lsn: uint(row, 13)? })
+}
+
+/// Hands on each line, of all months.
+pub(super) fn lines(connection: &Connection, mut each: impl FnMut(LineRow)) -> rusqlite::Result<()> {
+    let mut select = connection.prepare(LINE)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        each(line_of(row)?);
+    }
+    Ok(())
+}
+
+pub(super) fn number(value: u64) -> ValueRef<'static> {
+    ValueRef::Integer(int(value))
+}
+
+pub(super) const fn text(value: &str) -> ValueRef<'_> {
+    ValueRef::Text(value.as_bytes())
 }
 
 /// SQLite's integers are signed; what is past their end (a time that never comes) becomes the last of them.

@@ -13,8 +13,8 @@ use super::recover::RecoverError;
 /// Why a directory cannot be opened as a store.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The directory or its lock file cannot be made.
-    #[error("cannot use the directory `{}`: {source}", path.display())]
+    /// The directory or a file in it cannot be made.
+    #[error("cannot use the directory `{}`: {source}; choose another with --store embedded:DIRECTORY", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -22,23 +22,42 @@ pub enum OpenError {
         source: io::Error,
     },
     /// Another process has it open (or this one, a second time).
-    #[error("the store in `{}` is open in another process", path.display())]
+    #[error(
+        "the store in `{}` is open in another process; stop that, or choose another directory with --store embedded:DIRECTORY",
+        path.display()
+    )]
     Locked {
         /// The directory.
         path: PathBuf,
     },
     /// A later version of Tollgate wrote it.
-    #[error("the store in `{}` has schema {found}; this version knows schemas up to {known}", path.display())]
+    #[error("the store in `{}` has layout {found}; this version knows layouts up to {known}", path.display())]
     Newer {
         /// The directory.
         path: PathBuf,
-        /// The schema's version.
+        /// The layout's version.
         found: i64,
         /// The latest version known here.
         known: i64,
     },
+    /// It is of an earlier layout, and a copy to go back to cannot be kept.
+    #[error("the store in `{}` has layout {found} and cannot be copied to `{}` before it is changed: {detail}", path.display(), copy.display())]
+    NotCopied {
+        /// The directory.
+        path: PathBuf,
+        /// The layout's version.
+        found: i64,
+        /// Where the copy was to be.
+        copy: PathBuf,
+        /// Why there is none.
+        detail: String,
+    },
     /// What is there is not what the store wrote.
-    #[error("the store in `{}` is damaged: {detail}", path.display())]
+    #[error(
+        "the store in `{dir}` is damaged: {detail}. `tollgate store salvage NEW-DIRECTORY --store embedded:{dir}` writes what can \
+         be read into a new directory and tells what cannot; a backup may hold more",
+        dir = path.display()
+    )]
     Corrupt {
         /// The directory.
         path: PathBuf,
@@ -53,6 +72,14 @@ pub enum OpenError {
         /// Why.
         source: rusqlite::Error,
     },
+    /// It was lost to another process, or the disk failed, while it was opened.
+    #[error("cannot open the store in `{}`: {detail}", path.display())]
+    Lost {
+        /// The directory.
+        path: PathBuf,
+        /// What happened.
+        detail: String,
+    },
     /// The writer's thread cannot be started.
     #[error("cannot start the store's writer: {0}")]
     Thread(io::Error),
@@ -65,14 +92,18 @@ impl OpenError {
             RecoverError::Sqlite(source) => source,
             other => return Self::Corrupt { path, detail: other.to_string() },
         };
-        let damaged = match source.sqlite_error_code() {
-            Some(code) => matches!(code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
+        match source {
             // Not from SQLite, so about a value that it gave us.
-            None => true,
-        };
-        if damaged {
-            return Self::Corrupt { path, detail: source.to_string() };
+            rusqlite::Error::FromSqlConversionFailure(_, _, cause) => {
+                Self::Corrupt { path, detail: cause.to_string() }
+            }
+            source => match source.sqlite_error_code() {
+                // Tables or columns that are not there make statements unknown.
+                Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) | None => {
+                    Self::Corrupt { path, detail: source.to_string() }
+                }
+                Some(_) => Self::Database { path, source },
+            },
         }
-        Self::Database { path, source }
     }
 }

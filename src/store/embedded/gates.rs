@@ -1,23 +1,16 @@
 //! Gates that are closed: how they close and open, in memory and in the journal, and their table.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Transaction};
 
 use super::{
-    disk::{int, uint},
+    disk::{number, text, uint},
     op::{self, CooldownOp},
+    schema,
     state::{Answer, State},
+    sums,
 };
 use crate::domain::{Timestamp, counter::CounterKey};
 use crate::store::{Cooldown, Settle};
-
-/// From schema 2 to 3: the particulars of a gate that is closed. Those that are closed when it is made have none.
-pub(super) const TO_3: &str = "
-    ALTER TABLE gates ADD COLUMN start INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE gates ADD COLUMN refused INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE gates ADD COLUMN requested_ms INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE gates ADD COLUMN reporter TEXT NOT NULL DEFAULT '';
-    PRAGMA user_version = 3;
-";
 
 impl State {
     /// What the settlement at `now` of a reservation made at `then` does to a gate, if anything.
@@ -70,19 +63,20 @@ impl State {
 /// Writes all of them in the place of those that were there.
 pub(super) fn write(transaction: &Transaction<'_>, gates: &[(CounterKey, Cooldown)]) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM gates", [])?;
-    let mut insert = transaction.prepare_cached("INSERT INTO gates VALUES (?, ?, ?, ?, ?, ?, ?)")?;
     for (key, Cooldown { start, end, refused, requested_ms, reporter }) in gates {
-        let [end, start, refused, requested] = [end.0, start.0, refused.0, *requested_ms].map(int);
-        insert.execute(params![key.name(), key.period(), end, start, refused, requested, reporter])?;
+        let [period, end, start, refused, requested] =
+            [u64::from(key.period()), end.0, start.0, refused.0, *requested_ms].map(number);
+        let values = [text(key.name()), period, end, start, refused, requested, text(reporter)];
+        sums::put(transaction, &schema::GATES, &values)?;
     }
     Ok(())
 }
 
 /// Reads all of them.
 pub(super) fn read(connection: &Connection) -> rusqlite::Result<Vec<(CounterKey, Cooldown)>> {
-    let sql = "SELECT name, period, until, start, refused, requested_ms, reporter FROM gates";
-    let mut select = connection.prepare(sql)?;
+    let mut select = connection.prepare("SELECT * FROM gates")?;
     let rows = select.query_map([], |row| {
+        sums::check(row, &schema::GATES)?;
         let key = CounterKey::new(row.get::<_, String>(0)?).in_period(row.get(1)?);
         let time = |at| uint(row, at).map(Timestamp);
         let (end, start, refused) = (time(2)?, time(3)?, time(4)?);

@@ -6,49 +6,69 @@
 //! - A settlement is answered after the commit that holds it, and so is whoever asks about it meanwhile. As the journal is
 //!   sequential, every reservation before it is on disk by then too.
 //! - A reservation is answered at once and committed within about 5 ms, longer only while the disk is busy with the commit
-//!   before. After a crash the reservations of the last such moment may be unknown; an acknowledged settlement never is.
+//!   before. Once the oldest that is not on disk is older than [`age::MAX_AGE`], further ones wait for the disk before they
+//!   are decided. So a crash makes the store forget reservations of no more than that time; an acknowledged settlement never.
+//! - A disk that fails to sync has lost the store's trust (`owner`): nothing is accepted from then on.
+//! - Every row has a check sum (`sums`), and all is compared at opening (`verify`). What is damaged is not opened; `salvage`
+//!   copies what can be read into a new directory.
 //! - The registry and the uses of secrets are written by transactions of their own (`registry`), beside that thread's.
 //! - Memory holds the registry, counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
 //!   reservation that can still be repeated; the rest is in the tables.
 
+mod age;
 mod counters;
 mod disk;
 mod error;
+mod files;
 mod gates;
 mod op;
+mod opening;
 mod over;
+mod owner;
 mod recover;
 mod registry;
+mod salvage;
+mod schema;
 mod segment;
 mod shared;
 mod spend;
 mod spread;
 mod state;
+mod sums;
 #[cfg(test)]
 mod tests;
+mod verify;
+mod waiters;
 mod wire;
 mod writer;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::{self, File, TryLockError},
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
 
-pub use self::error::OpenError;
+pub use self::{
+    error::OpenError,
+    opening::verify,
+    salvage::{SalvageError, Salvaged, salvage},
+};
 use self::{
-    recover::{RecoverError, Recovered},
+    files::Claim,
     registry::Registry,
     segment::Location,
-    shared::{Inner, Shared, Step},
-    writer::Writer,
+    shared::{Inner, Step},
+    waiters::Heard,
 };
 use super::{
     Cooldown, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision,
@@ -60,17 +80,15 @@ use crate::domain::{
     keys::SecretId,
 };
 
-/// The database's file in the store's directory. SQLite keeps two more beside it.
-const DATABASE: &str = "tollgate.db";
-/// The file whose lock tells that a process has the store open.
-const LOCK: &str = "lock";
+/// How long a reservation waits for the disk unless told otherwise: longer than a disk stalls that still works.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Spend lines read at once for a report: some tens of microseconds of the lock that decisions need.
 const PAGE: usize = 256;
 
 /// The store. Clones share it; when the last one is dropped, what is not on disk yet is written.
 #[derive(Clone)]
-pub struct EmbeddedStore(Arc<Handle>);
+pub struct EmbeddedStore(Arc<Handle>, Duration);
 
 struct Handle {
     inner: Arc<Inner>,
@@ -78,8 +96,8 @@ struct Handle {
     reader: Mutex<Connection>,
     registry: Arc<Registry>,
     writer: Option<JoinHandle<()>>,
-    /// Locked for as long as the store is open; released after the writer has ended.
-    lock: File,
+    /// The last field: what has the database open is dropped before.
+    _claim: Arc<Claim>,
 }
 
 impl fmt::Debug for EmbeddedStore {
@@ -94,38 +112,13 @@ impl EmbeddedStore {
     /// # Errors
     /// Where the directory cannot be used, is open already, or holds what cannot be read.
     pub fn open(dir: &Path, clock: Clock) -> Result<Self, OpenError> {
-        let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
-        fs::create_dir_all(dir).map_err(unusable)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK));
-        let lock = lock.map_err(unusable)?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => OpenError::Locked { path: dir.to_owned() },
-            TryLockError::Error(source) => unusable(source),
-        })?;
-        let failed = |error| OpenError::from_recover(dir, error);
-        let sqlite = |error| failed(RecoverError::Sqlite(error));
-        let path = dir.join(DATABASE);
-        let mut connection = disk::open(&path).map_err(sqlite)?;
-        match disk::version(&connection).map_err(sqlite)? {
-            0 => disk::create(&mut connection).map_err(sqlite)?,
-            found if found > disk::SCHEMA => {
-                return Err(OpenError::Newer { path: dir.to_owned(), found, known: disk::SCHEMA });
-            }
-            found if found < disk::SCHEMA => disk::migrate(&mut connection, found).map_err(sqlite)?,
-            _ => {}
-        }
-        let recovered = recover::recover(&connection, clock.now()).map_err(failed)?;
-        let Recovered { state, covered, segment } = recovered;
-        let reader = disk::open(&path).map_err(sqlite)?;
-        let registry = Arc::new(Registry::load(disk::open(&path).map_err(sqlite)?).map_err(sqlite)?);
-        let lsn = state.lsn;
-        let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
-        let inner = Arc::new(Inner { shared, wake: Condvar::new(), clock });
-        let writer = Writer::new(Arc::clone(&inner), connection, (lsn, covered, segment));
-        let thread = std::thread::Builder::new().name("store-writer".to_owned());
-        let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
-        let reader = Mutex::new(reader);
-        Ok(Self(Arc::new(Handle { inner, reader, registry, writer: Some(writer), lock })))
+        opening::open(dir, clock, age::MAX_AGE, |owner| Box::new(owner))
+    }
+
+    /// The same store, whose reservations wait for the disk for at most `deadline` where they have to.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self(self.0, deadline)
     }
 
     /// Writes everything to the tables now, and forgets whatever is over. The store does both by itself, bit by bit.
@@ -145,6 +138,19 @@ impl EmbeddedStore {
         }
         shared.checkpoints.push(done);
         self.0.inner.release(shared, true);
+        Ok(())
+    }
+
+    /// Returns once no op waits for the disk for too long. Nothing is taken before, so that a caller that goes away, or whose
+    /// deadline passes, leaves nothing behind.
+    async fn disk_keeps_up(&self) -> Result<(), StoreError> {
+        if !self.0.inner.age.is_late() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + self.1;
+        while let Some(heard) = self.0.inner.next_commit()? {
+            timeout_at(deadline, heard.on_disk()).await.map_err(|_| StoreError::Unavailable)??;
+        }
         Ok(())
     }
 
@@ -264,16 +270,11 @@ impl Drop for Handle {
         {
             tracing::error!("the writer of the embedded store had panicked");
         }
-        // Closing it would not do while a child that this process has just forked still holds a copy of it.
-        if let Err(error) = self.lock.unlock() {
-            tracing::warn!(%error, "the lock of the embedded store's directory is not released yet");
-        }
     }
 }
 
-async fn on_disk<T>(value: T, receiver: oneshot::Receiver<()>) -> Result<T, StoreError> {
-    receiver.await.map_err(|_| StoreError::Unavailable)?;
-    Ok(value)
+async fn on_disk<T>(value: T, heard: Heard) -> Result<T, StoreError> {
+    heard.on_disk().await.map(|()| value)
 }
 
 impl Store for EmbeddedStore {
@@ -282,11 +283,14 @@ impl Store for EmbeddedStore {
     }
 
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
+        if !reserve.dry_run {
+            self.disk_keeps_up().await?;
+        }
         let mut gone = None;
         loop {
             match self.0.inner.step(|state, now| state.reserve(now, &reserve, gone))? {
                 Step::Done(reserved) => return Ok(reserved),
-                Step::OnDisk(reserved, receiver) => return on_disk(reserved, receiver).await,
+                Step::OnDisk(reserved, heard) => return on_disk(reserved, heard).await,
                 Step::Archived(at) => match self.archived(at)? {
                     Some(record) => return Ok(Reserved::Repeated(record)),
                     None => gone = Some(at),
@@ -301,7 +305,7 @@ impl Store for EmbeddedStore {
         loop {
             match self.0.inner.step(|state, now| Ok(state.find(u128::from_be_bytes(id.0), now, gone)))? {
                 Step::Done(record) => return Ok(record),
-                Step::OnDisk(record, receiver) => return on_disk(record, receiver).await,
+                Step::OnDisk(record, heard) => return on_disk(record, heard).await,
                 Step::Archived(at) => match self.archived(at)? {
                     Some(record) => return Ok(Some(record)),
                     None => gone = Some(at),
@@ -317,7 +321,7 @@ impl Store for EmbeddedStore {
         loop {
             match self.0.inner.step(|state, now| state.settle(now, &settle, gone))? {
                 Step::Done(outcome) => return Ok(outcome),
-                Step::OnDisk(outcome, receiver) => return on_disk(outcome, receiver).await,
+                Step::OnDisk(outcome, heard) => return on_disk(outcome, heard).await,
                 Step::Archived(at) => match self.archived(at)?.and_then(|record| record.settlement) {
                     Some(first) => return Ok(SettleOutcome::AlreadySettled(first)),
                     None => gone = Some(at),

@@ -6,28 +6,62 @@ use rusqlite::Connection;
 use thiserror::Error;
 
 use super::{
-    disk, gates,
+    disk::{self, Progress},
+    gates,
     op::{self, Op, ReserveOp, SettleOp},
     segment::Location,
     spend::{self, Spend},
     spread::SpreadMap,
     state::{Booking, Kept, ReservationRow, State},
+    verify::Difference,
     wire::{Malformed, Reader},
 };
 use crate::domain::{Timestamp, counter::Hold};
 use crate::store::{Extra, Record, StoreError};
+
+/// Differences that are told one by one.
+const TOLD: usize = 3;
 
 /// Why the state cannot be had from the disk.
 #[derive(Debug, Error)]
 pub(super) enum RecoverError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    #[error("{0}")]
+    Structure(String),
+    #[error(
+        "commit {known} was on disk and the last one found is {found}: the end of the write-ahead log is cut off or damaged, \
+         or a file is of an earlier state than the others"
+    )]
+    Behind { known: u64, found: u64 },
+    #[error("{}", books(.0))]
+    Books(Vec<Difference>),
     #[error("op {lsn} of the journal is malformed")]
     Malformed { lsn: u64 },
     #[error("op {lsn} of the journal is missing")]
     Missing { lsn: u64 },
     #[error("op {lsn} of the journal speaks of what is not there")]
     Dangling { lsn: u64 },
+}
+
+fn books(differences: &[Difference]) -> String {
+    let told: Vec<_> = differences.iter().take(TOLD).map(ToString::to_string).collect();
+    let more = match differences.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    format!("counters and spend lines tell different sums: {}{more}", told.join("; "))
+}
+
+/// What a damaged journal could not tell.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// The first and the last op of each stretch that is missing.
+    pub(super) ops: Vec<(u64, u64)>,
+    /// Reservations whose counters are not known any more.
+    pub(super) reservations: u64,
+    /// Settlements whose reservation is not known any more; what they booked is in the spend lines.
+    pub(super) settlements: u64,
 }
 
 /// What was on disk.
@@ -37,6 +71,8 @@ pub(super) struct Recovered {
     pub(super) covered: u64,
     /// The number of the last segment.
     pub(super) segment: u64,
+    /// What could not be read, where that was permitted.
+    pub(super) lost: Lost,
 }
 
 /// Where reservations are on disk that the journal may speak of, by their `seq`.
@@ -44,6 +80,22 @@ type Versions = SpreadMap<u64, Location>;
 
 /// Reads the tables and plays the journal over them.
 pub(super) fn recover(connection: &Connection, now: Timestamp) -> Result<Recovered, RecoverError> {
+    recover_from(connection, now, None)
+}
+
+/// The same from what is left of a damaged store: what the journal lacks or cannot tell is counted and left out.
+pub(super) fn recover_what_is_left(
+    connection: &Connection,
+    now: Timestamp,
+) -> Result<Recovered, RecoverError> {
+    recover_from(connection, now, Some(Lost::default()))
+}
+
+fn recover_from(
+    connection: &Connection,
+    now: Timestamp,
+    lost: Option<Lost>,
+) -> Result<Recovered, RecoverError> {
     let mut state = State::default();
     disk::counters(connection, |row| state.counters.put(row))?;
     state.gates.extend(gates::read(connection)?);
@@ -52,18 +104,18 @@ pub(super) fn recover(connection: &Connection, now: Timestamp) -> Result<Recover
     for line in disk::lines_from(connection, resident_from)? {
         state.spend.put(line);
     }
-    let (covered, forgotten) = disk::progress(connection)?;
+    let Progress { covered, forgotten, .. } = disk::progress(connection)?;
     let (segment, versions) = load_reservations(connection, &mut state, covered)?;
     state.lsn = covered;
-    let mut replay = Replay { connection, state, versions };
+    let mut replay = Replay { connection, state, versions, lost };
     disk::journal(connection, |first, last, ops| replay.play((first, last), ops))?;
-    let mut state = replay.state;
+    let Replay { mut state, lost, .. } = replay;
     state.counters.rebuild_free();
     // A reservation that was written as open, then settled, is kept as settled at least as long as it would have been kept
     // as open. Past that only the open version may be left, which must not come to life where the clock was set back.
     let is_settled = |kept: &Kept| kept.dirty || kept.record.settlement.is_some();
     state.reservations.retain(|_, kept| is_settled(kept) || kept.forget_at > forgotten);
-    Ok(Recovered { state, covered, segment })
+    Ok(Recovered { state, covered, segment, lost: lost.unwrap_or_default() })
 }
 
 /// The last segment's number, and what the journal may speak of.
@@ -106,20 +158,32 @@ struct Replay<'a> {
     connection: &'a Connection,
     state: State,
     versions: Versions,
+    /// Where it is permitted that something is missing: what.
+    lost: Option<Lost>,
 }
 
 impl Replay<'_> {
     fn play(&mut self, (first, last): (u64, u64), ops: &[u8]) -> Result<(), RecoverError> {
-        if first != self.state.lsn + 1 {
-            return Err(RecoverError::Missing { lsn: self.state.lsn + 1 });
+        let next = self.state.lsn + 1;
+        match &mut self.lost {
+            _ if first == next => {}
+            None => return Err(RecoverError::Missing { lsn: next }),
+            // The tables hold all of it already.
+            Some(_) if last < next => return Ok(()),
+            Some(lost) if first > next => lost.ops.push((next, first - 1)),
+            Some(_) => {}
         }
+        self.state.lsn = first.saturating_sub(1);
         let mut reader = Reader(ops);
         while !reader.is_empty() {
             let lsn = self.state.lsn + 1;
             let op = op::read(&mut reader).map_err(|Malformed| RecoverError::Malformed { lsn })?;
             match op {
                 Op::Define { slot, key, kind } => self.state.counters.define(lsn, slot, key, kind),
-                Op::Reserve(op) => self.reserve(lsn, op)?,
+                Op::Reserve(op) => match (self.reserve(lsn, op), &mut self.lost) {
+                    (Err(RecoverError::Dangling { .. }), Some(lost)) => lost.reservations += 1,
+                    (played, _) => played?,
+                },
                 Op::Settle(op) => self.settle(lsn, op)?,
                 Op::Cooldown(op) => self.state.apply_cooldown(op),
             }
@@ -154,6 +218,17 @@ impl Replay<'_> {
     }
 
     fn settle(&mut self, lsn: u64, op: SettleOp) -> Result<(), RecoverError> {
+        match (self.settle_counters(lsn, &op), &mut self.lost) {
+            (Err(RecoverError::Dangling { .. }), Some(lost)) => lost.settlements += 1,
+            (settled, _) => settled?,
+        }
+        for key in self.state.spend.absent(op.lines.iter().map(|(key, _)| key)) {
+            self.state.spend.put(disk::line(self.connection, &key)?);
+        }
+        self.state.apply_settle(lsn, op).map(drop).map_err(|_: StoreError| RecoverError::Dangling { lsn })
+    }
+
+    fn settle_counters(&mut self, lsn: u64, op: &SettleOp) -> Result<(), RecoverError> {
         let dangling = || RecoverError::Dangling { lsn };
         let kept = self.state.reservations.get(&op.id).filter(|kept| kept.seq == op.seq);
         let (then, holds) = match kept {
@@ -183,9 +258,6 @@ impl Replay<'_> {
         let reported: Vec<_> =
             op.reported.iter().map(|(counter, amount)| (*counter, vec![*amount])).collect();
         self.state.settle_counters(lsn, (op.settled_at, then), &booking, &reported);
-        for key in self.state.spend.absent(op.lines.iter().map(|(key, _)| key)) {
-            self.state.spend.put(disk::line(self.connection, &key)?);
-        }
-        self.state.apply_settle(lsn, op).map(drop).map_err(|_: StoreError| dangling())
+        Ok(())
     }
 }

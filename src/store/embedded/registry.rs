@@ -9,9 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, params, types::ValueRef};
 
-use super::disk::{blob, int, uint};
+use super::{
+    disk::{blob, number as integer, text, uint},
+    owner::{CommitError, Owner},
+    schema::{LAST_USES, REGISTRY, USES},
+    sums,
+};
 use crate::{
     domain::{Timestamp, keys::SecretId},
     store::{
@@ -24,6 +29,7 @@ use crate::{
 /// the moment in which it puts there what is on disk by then. Readers of records take `memory` only.
 pub(super) struct Registry {
     connection: Mutex<Connection>,
+    owner: Arc<Owner>,
     memory: Mutex<Memory>,
 }
 
@@ -37,9 +43,10 @@ struct Memory {
 impl Memory {
     fn read(connection: &Connection) -> rusqlite::Result<Self> {
         let mut memory = Self::default();
-        let mut select = connection.prepare("SELECT name, version, value FROM registry")?;
+        let mut select = connection.prepare("SELECT * FROM registry")?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
+            sums::check(row, &REGISTRY)?;
             let version = uint(row, 1)?;
             let value = Bytes::copy_from_slice(blob(row, 2)?);
             memory.records.insert(row.get::<_, String>(0)?.into(), (version, value));
@@ -47,14 +54,6 @@ impl Memory {
         }
         Ok(memory)
     }
-}
-
-fn put(connection: &mut Connection, name: &str, number: u64, value: &[u8]) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let sql = "INSERT INTO registry VALUES (?, ?, ?) \
-         ON CONFLICT (name) DO UPDATE SET version = excluded.version, value = excluded.value";
-    transaction.prepare_cached(sql)?.execute(params![name, int(number), value])?;
-    transaction.commit()
 }
 
 /// Runs `work` on a thread that may wait for the disk.
@@ -66,7 +65,7 @@ pub(super) async fn on_disk<T: Send + 'static>(
     match tokio::task::spawn_blocking(move || work(&registry)).await {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(RegistryError::Store(error))) => Err(error),
-        Ok(Err(RegistryError::Sqlite(error))) => {
+        Ok(Err(RegistryError::Commit(error))) => {
             tracing::error!(%error, "the embedded store cannot use its registry");
             Err(StoreError::Unavailable)
         }
@@ -82,13 +81,19 @@ pub(super) enum RegistryError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
+    Commit(#[from] CommitError),
+}
+
+impl From<rusqlite::Error> for RegistryError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Commit(error.into())
+    }
 }
 
 impl Registry {
-    pub(super) fn load(connection: Connection) -> rusqlite::Result<Self> {
+    pub(super) fn load(connection: Connection, owner: Arc<Owner>) -> rusqlite::Result<Self> {
         let memory = Mutex::new(Memory::read(&connection)?);
-        Ok(Self { connection: Mutex::new(connection), memory })
+        Ok(Self { connection: Mutex::new(connection), owner, memory })
     }
 
     pub(super) fn since(&self, known: Revision) -> RegistryChanges {
@@ -126,7 +131,10 @@ impl Registry {
         if version != expected_version {
             return Ok(RegistryWritten::Conflict { version });
         }
-        if let Err(error) = put(&mut connection, name, number, &value) {
+        let written = self.owner.commit(&mut connection, |transaction, _| {
+            sums::put(transaction, &REGISTRY, &[text(name), integer(number), ValueRef::Blob(&value)])
+        });
+        if let Err(error) = written {
             // Whether it is on disk is not known: what is there counts.
             *self.memory() = Memory::read(&connection)?;
             return Err(error.into());
@@ -139,32 +147,21 @@ impl Registry {
 
     pub(super) fn add_uses(&self, uses: &[SecretUse]) -> Result<(), RegistryError> {
         let mut connection = self.connection();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        for SecretUse { secret, slot, requests, last_used } in uses {
-            let secret = secret.to_int();
-            let add = "INSERT INTO uses VALUES (?1, ?2, ?3) \
-                 ON CONFLICT DO UPDATE SET requests = requests + excluded.requests";
-            transaction.prepare_cached(add)?.execute(params![secret, slot, int(*requests)])?;
-            let old = slot.saturating_sub(USE_SLOTS_KEPT);
-            let forget = "DELETE FROM uses WHERE secret = ? AND slot < ?";
-            transaction.prepare_cached(forget)?.execute(params![secret, old])?;
-            let last = "INSERT INTO last_uses VALUES (?1, ?2) \
-                 ON CONFLICT DO UPDATE SET at = max(at, excluded.at)";
-            transaction.prepare_cached(last)?.execute(params![secret, int(last_used.0)])?;
-        }
-        Ok(transaction.commit()?)
+        Ok(self.owner.commit(&mut connection, |transaction, _| {
+            uses.iter().try_for_each(|used| add_use(transaction, used))
+        })?)
     }
 
     pub(super) fn uses(&self, secrets: &[SecretId]) -> Result<Vec<SecretUses>, RegistryError> {
         let connection = self.connection();
-        let mut last = connection.prepare_cached("SELECT at FROM last_uses WHERE secret = ?")?;
-        let sql = "SELECT slot, requests FROM uses WHERE secret = ? ORDER BY slot";
-        let mut slots = connection.prepare_cached(sql)?;
+        let mut select = connection.prepare_cached("SELECT * FROM uses WHERE secret = ? ORDER BY slot")?;
         let uses = secrets.iter().map(|secret| {
-            let secret = secret.to_int();
-            let last_used = last.query_row([secret], |row| uint(row, 0)).optional()?.map(Timestamp);
-            let slots = slots.query_map([secret], |row| Ok((row.get(0)?, uint(row, 1)?)))?;
-            Ok(SecretUses { last_used, slots: slots.collect::<rusqlite::Result<_>>()? })
+            let slots = select.query_map([secret.to_int()], |row| {
+                sums::check(row, &USES)?;
+                Ok((row.get(1)?, uint(row, 2)?))
+            })?;
+            let slots = slots.collect::<rusqlite::Result<_>>()?;
+            Ok(SecretUses { last_used: last_use(&connection, secret.to_int())?, slots })
         });
         uses.collect()
     }
@@ -178,4 +175,31 @@ impl Registry {
         // Changed in one place, by assignments that do not panic halfway.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn last_use(connection: &Connection, secret: i64) -> rusqlite::Result<Option<Timestamp>> {
+    let mut select = connection.prepare_cached("SELECT * FROM last_uses WHERE secret = ?")?;
+    let found = select.query_row([secret], |row| {
+        sums::check(row, &LAST_USES)?;
+        uint(row, 1).map(Timestamp)
+    });
+    found.optional()
+}
+
+fn add_use(connection: &Connection, used: &SecretUse) -> rusqlite::Result<()> {
+    let SecretUse { secret, slot, requests, last_used } = used;
+    let secret = secret.to_int();
+    let mut select = connection.prepare_cached("SELECT * FROM uses WHERE secret = ? AND slot = ?")?;
+    let before = select.query_row(params![secret, slot], |row| {
+        sums::check(row, &USES)?;
+        uint(row, 2)
+    });
+    let requests = before.optional()?.unwrap_or(0).saturating_add(*requests);
+    let id = ValueRef::Integer(secret);
+    sums::put(connection, &USES, &[id, integer(u64::from(*slot)), integer(requests)])?;
+    let old = slot.saturating_sub(USE_SLOTS_KEPT);
+    let forget = "DELETE FROM uses WHERE secret = ? AND slot < ?";
+    connection.prepare_cached(forget)?.execute(params![secret, old])?;
+    let last = last_use(connection, secret)?.map_or(*last_used, |before| before.max(*last_used));
+    sums::put(connection, &LAST_USES, &[id, integer(last.0)])
 }

@@ -8,8 +8,10 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
+    age::Age,
     segment::Location,
     state::{Answer, State},
+    waiters::{Heard, Waiters},
 };
 use crate::domain::Timestamp;
 use crate::store::{StoreError, clock::Clock};
@@ -28,28 +30,24 @@ pub(super) struct Inner {
     pub(super) shared: Mutex<Shared>,
     pub(super) wake: Condvar,
     pub(super) clock: Clock,
+    /// How long the oldest op waits for the disk; read without the lock.
+    pub(super) age: Age,
 }
 
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) state: State,
     /// Callers that may be answered once an op is on disk. Each is in here until that, or until a commit fails.
-    pub(super) waiters: Vec<Waiter>,
+    pub(super) waiters: Waiters,
     /// The last op on disk.
     pub(super) durable: u64,
-    /// The last commit failed: nothing is accepted until one succeeds.
+    /// The last commit failed, or the writer has ended: nothing is accepted until a commit succeeds.
     pub(super) failing: bool,
     pub(super) parked: Parked,
     /// The store is being dropped: write what there is and stop.
     pub(super) stopping: bool,
     /// Who asked for everything to be written to the tables.
     pub(super) checkpoints: Vec<oneshot::Sender<()>>,
-}
-
-/// A caller that waits for op `after`. Dropping `done` tells it that the store is unavailable.
-pub(super) struct Waiter {
-    after: u64,
-    done: oneshot::Sender<()>,
 }
 
 /// What the writer waits for.
@@ -68,7 +66,7 @@ pub(super) enum Parked {
 pub(super) enum Step<T> {
     Done(T),
     /// The answer, to be given when the receiver has heard that it is on disk.
-    OnDisk(T, oneshot::Receiver<()>),
+    OnDisk(T, Heard),
     Archived(Location),
     /// Lines to read, and the count of drops at which they were missing.
     Absent(Vec<crate::store::SpendKey>, u64),
@@ -95,14 +93,15 @@ impl Inner {
         let answer = operation(&mut shared.state, now)?;
         let step = match answer {
             Answer::Ready { value, after } if after > shared.durable => {
-                let (done, receiver) = oneshot::channel();
-                shared.waiters.push(Waiter { after, done });
-                Step::OnDisk(value, receiver)
+                Step::OnDisk(value, shared.waiters.wait(after))
             }
             Answer::Ready { value, .. } => Step::Done(value),
             Answer::Archived(at) => Step::Archived(at),
             Answer::Absent(keys) => Step::Absent(keys, shared.state.spend.drops()),
         };
+        if !shared.state.journal.is_empty() {
+            self.age.unwritten();
+        }
         let urgent = matches!(step, Step::OnDisk(..));
         let wanted = match shared.parked {
             Parked::No => false,
@@ -111,6 +110,21 @@ impl Inner {
         };
         self.release(shared, wanted);
         Ok(step)
+    }
+
+    /// What tells of the next commit, where the oldest op waits for too long; `None` where it does not.
+    pub(super) fn next_commit(&self) -> Result<Option<Heard>, StoreError> {
+        let mut shared = self.lock()?;
+        if shared.failing {
+            return Err(StoreError::Unavailable);
+        }
+        if !self.age.is_late() {
+            return Ok(None);
+        }
+        let after = shared.durable + 1;
+        let heard = shared.waiters.wait(after);
+        self.release(shared, true);
+        Ok(Some(heard))
     }
 
     /// Releases the lock and wakes the writer if that is `wanted` and it is parked.
@@ -141,14 +155,14 @@ impl Inner {
 
 impl Shared {
     /// Notes that everything up to op `durable` is on disk; those who waited for that, to be told without the lock.
-    pub(super) fn written(&mut self, durable: u64) -> Vec<oneshot::Sender<()>> {
+    pub(super) fn written(&mut self, durable: u64) -> Waiters {
         self.failing = false;
         self.durable = durable;
-        self.waiters.extract_if(.., |waiter| waiter.after <= durable).map(|waiter| waiter.done).collect()
+        self.waiters.reached(durable)
     }
 
     /// Notes that nothing can be written; those who waited learn it when what is returned is dropped.
-    pub(super) fn fail(&mut self) -> Vec<Waiter> {
+    pub(super) fn fail(&mut self) -> Waiters {
         self.failing = true;
         std::mem::take(&mut self.waiters)
     }

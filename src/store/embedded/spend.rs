@@ -46,6 +46,16 @@ impl Spend {
         month >= self.resident_from
     }
 
+    /// Whether the line is in memory.
+    pub(super) fn has(&self, key: &SpendKey) -> bool {
+        self.lines.contains_key(key)
+    }
+
+    /// Hands on each line in memory.
+    pub(super) fn each(&self, mut each: impl FnMut(&SpendKey, &SpendAmounts)) {
+        self.lines.iter().for_each(|(key, line)| each(key, &line.amounts));
+    }
+
     /// The keys that have to be read from the table before they can be added to.
     pub(super) fn absent<'a>(&self, keys: impl Iterator<Item = &'a SpendKey>) -> Vec<SpendKey> {
         keys.filter(|key| !self.is_resident(key.month) && !self.lines.contains_key(key)).cloned().collect()

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     disk::{self, Batch, Expired},
     over::Over,
+    owner::{Commit, CommitError},
     segment::{Entry, Location, Segment},
     shared::{Inner, Parked, Shared},
     spend,
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::store::{SpendKey, StoreError};
 
-/// How long reservations wait for company before they are written. What a crash can lose of them.
+/// How long reservations wait for company before they are written. What a crash can lose of them while the disk keeps up.
 const COLLECT: Duration = Duration::from_millis(5);
 /// Bytes of journal that are written without waiting for more.
 const ENOUGH: usize = 256 << 10;
@@ -45,9 +46,11 @@ const FORGOTTEN: usize = 512;
 const SEGMENTS: u32 = 10;
 /// Between attempts to write while that fails.
 const RETRY: Duration = Duration::from_millis(200);
+
 pub(super) struct Writer {
     inner: Arc<Inner>,
     connection: Connection,
+    disk: Box<dyn Commit>,
     round: Round,
     round_ended: Instant,
     /// Journal written since the last round began.
@@ -83,6 +86,8 @@ enum Stop {
     Asked,
     /// Some caller panicked with the lock held; the journal on disk is whole.
     Poisoned,
+    /// Nothing may be written any more; the log says why.
+    Lost,
 }
 
 impl From<StoreError> for Stop {
@@ -96,12 +101,14 @@ impl Writer {
     pub(super) fn new(
         inner: Arc<Inner>,
         connection: Connection,
+        disk: Box<dyn Commit>,
         (lsn, covered, segment): (u64, u64, u64),
     ) -> Self {
         let now = Instant::now();
         Self {
             inner,
             connection,
+            disk,
             round: Round::Rest,
             round_ended: now,
             grown: 0,
@@ -191,6 +198,7 @@ impl Writer {
         self.taken = batch.last;
         batch.ops = mem::replace(&mut shared.state.journal, mem::take(&mut self.spare));
         let mut rows = mem::take(&mut shared.state.displaced);
+        inner.age.taken();
         self.grown += batch.ops.len();
         if let Some(expired) = sweep {
             self.sweep(&mut shared, &mut batch, &expired);
@@ -299,9 +307,10 @@ impl Writer {
     /// Commits, and tries again until that succeeds or the store is dropped.
     fn commit(&mut self, batch: &Batch) -> Result<bool, Stop> {
         loop {
-            let error = match disk::commit(&mut self.connection, batch) {
+            let error = match self.disk.commit(&mut self.connection, batch) {
                 Ok(truncated) => return Ok(truncated),
-                Err(error) => error,
+                Err(CommitError::Lost(_)) => return Err(Stop::Lost),
+                Err(CommitError::Sqlite(error)) => error,
             };
             let mut shared = self.inner.lock()?;
             if !shared.failing || shared.stopping {
@@ -314,7 +323,7 @@ impl Writer {
                 // Nobody notifies a writer that is not parked, except to stop.
                 let (mut shared, _) =
                     self.inner.wake.wait_timeout(shared, RETRY).map_err(|_| Stop::Poisoned)?;
-                shared.waiters.clear();
+                drop(mem::take(&mut shared.waiters));
             }
             drop((waiters, asked, mem::take(&mut self.asked)));
             if stopping {
@@ -336,6 +345,7 @@ impl Writer {
             tracing::info!("the embedded store can write again");
         }
         let waiters = shared.written(batch.last);
+        inner.age.written();
         let state = &mut shared.state;
         let mut moved = Vec::new();
         for (at, id, lsn) in moves {
@@ -345,10 +355,7 @@ impl Writer {
             }
         }
         drop(shared);
-        for done in waiters {
-            // A caller that gave up is not told.
-            let _ = done.send(());
-        }
+        waiters.tell();
         batch.ops.clear();
         self.spare = mem::take(&mut batch.ops);
         self.advance(truncated);

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use prost::Message;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -38,7 +38,10 @@ pub(crate) struct Frame {
 impl Raw {
     /// Connects and says nothing.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self { stream: TcpStream::connect(address).await.unwrap() }
+        let socket = TcpSocket::new_v4().unwrap();
+        // What is not read is to be the server's, and not the system's.
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        Self { stream: socket.connect(address).await.unwrap() }
     }
 
     /// Connects, and lets the server send as much as it likes.

@@ -1,5 +1,8 @@
+mod damage;
+mod layout;
 mod lifetime;
 mod recovery;
+mod trust;
 
 use std::{ops::Range, path::Path, sync::Arc};
 

@@ -1,7 +1,7 @@
 //! What is there again after a stop, a crash, and a disk that was full.
 
 use super::*;
-use crate::store::embedded::{OpenError, disk};
+use crate::store::embedded::{OpenError, disk, files::DATABASE};
 
 #[tokio::test]
 async fn everything_is_there_after_a_stop() {
@@ -32,7 +32,7 @@ async fn a_directory_is_open_once() {
 async fn what_cannot_be_read_is_said() {
     let mut f = Fixture::new();
     f.store = None;
-    let path = f.dir.path().join(super::super::DATABASE);
+    let path = f.dir.path().join(DATABASE);
     disk::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let newer = EmbeddedStore::open(f.dir.path(), Clock::System).unwrap_err();
     assert!(matches!(newer, OpenError::Newer { found: 7, .. }), "{newer}");
@@ -45,7 +45,7 @@ async fn what_cannot_be_read_is_said() {
 
 /// Refuses to write the journal while `full`.
 fn fill_disk(f: &Fixture, full: bool) {
-    let connection = disk::open(&f.dir.path().join(super::super::DATABASE)).unwrap();
+    let connection = disk::open(&f.dir.path().join(DATABASE)).unwrap();
     let trigger = "CREATE TRIGGER full BEFORE INSERT ON journal BEGIN SELECT RAISE(FAIL, 'full'); END";
     connection.execute_batch(if full { trigger } else { "DROP TRIGGER full" }).unwrap();
 }
@@ -71,10 +71,10 @@ async fn a_full_disk_is_an_outage_and_loses_nothing() {
 }
 
 /// Small pseudo-random numbers (SplitMix64).
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -82,7 +82,7 @@ impl Dice {
         (z ^ (z >> 31)) % sides
     }
 
-    fn small(&mut self, sides: u8) -> u8 {
+    pub(super) fn small(&mut self, sides: u8) -> u8 {
         u8::try_from(self.roll(u64::from(sides))).unwrap()
     }
 
@@ -185,28 +185,4 @@ async fn a_store_that_crashes_answers_as_one_that_does_not() {
             }
         }
     }
-}
-
-/// A directory of the version before goes on with all that it held.
-#[tokio::test]
-async fn a_store_of_schema_1_is_brought_up_to_date() {
-    let mut f = Fixture::new();
-    f.reserve(reserve(1, vec![window("a", 100, 7)])).await;
-    f.store().checkpoint().await.unwrap();
-    f.store = None;
-    let connection = rusqlite::Connection::open(f.dir.path().join("tollgate.db")).unwrap();
-    let back = "DROP TABLE registry; DROP TABLE uses; DROP TABLE last_uses; DROP TABLE gates; CREATE TABLE gates (
-        name TEXT NOT NULL, period INTEGER NOT NULL, until INTEGER NOT NULL, PRIMARY KEY (name, period)) WITHOUT ROWID;
-        INSERT INTO gates VALUES ('gate', 0, 1 << 52); PRAGMA user_version = 1;";
-    connection.execute_batch(back).unwrap();
-    drop(connection);
-    f.reopen();
-    assert_eq!(f.used("a", MINUTE).await, 7);
-    let closed = f.store().cooldowns().await.unwrap();
-    assert_eq!((closed.len(), closed[0].1.end), (1, Timestamp(1 << 52)));
-    let written = f.store().registry_write("k".into(), 0, Bytes::from_static(b"v")).await;
-    assert_eq!(written, Ok(crate::store::RegistryWritten::Written { version: 1 }));
-    f.reopen();
-    assert_eq!(f.used("a", MINUTE).await, 7);
-    assert_eq!(f.store().registry_since(crate::store::Revision::default()).await.unwrap().records.len(), 1);
 }

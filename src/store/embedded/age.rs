@@ -1,0 +1,74 @@
+//! How long the oldest op waits for the disk: what a crash can make the store forget.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// How old the oldest op that is not on disk may be before further reservations wait for the disk. What `kill -9` can make
+/// the store forget was reserved within so long a time, however slow the disk is. Twenty times what a commit usually takes,
+/// so that reservations do not wait for a disk that is only busy; short enough that a budget is hardly granted twice.
+pub(super) const MAX_AGE: Duration = Duration::from_millis(100);
+
+/// Instants are in microseconds since `begun`, and one more; 0: no op waits.
+///
+/// Protocol: written under the lock of `Shared`, so that `oldest` is the smaller of the other two; read without, to see
+/// whether to take the slow way. Nothing else is ordered by it.
+pub(super) struct Age {
+    begun: Instant,
+    limit: Duration,
+    oldest: AtomicU64,
+    /// Since when an op waits for the writer.
+    waiting: AtomicU64,
+    /// Since when the oldest op of the writer's batch waits.
+    taken: AtomicU64,
+}
+
+impl Age {
+    pub(super) fn new(limit: Duration) -> Self {
+        let [oldest, waiting, taken] = [0; 3].map(AtomicU64::new);
+        Self { begun: Instant::now(), limit, oldest, waiting, taken }
+    }
+
+    /// Whether the oldest op waits for too long. One load while nothing waits, and a look at the clock while something does.
+    pub(super) fn is_late(&self) -> bool {
+        match self.oldest.load(Ordering::Relaxed) {
+            0 => false,
+            since => self.now().saturating_sub(since) >= micros(self.limit),
+        }
+    }
+
+    /// There are ops that the writer has not taken.
+    pub(super) fn unwritten(&self) {
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            self.waiting.store(self.now(), Ordering::Relaxed);
+            self.update();
+        }
+    }
+
+    /// The writer has taken all ops.
+    pub(super) fn taken(&self) {
+        self.taken.store(self.waiting.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        self.update();
+    }
+
+    /// What the writer had taken is on disk.
+    pub(super) fn written(&self) {
+        self.taken.store(0, Ordering::Relaxed);
+        self.update();
+    }
+
+    fn update(&self) {
+        let [taken, waiting] = [&self.taken, &self.waiting].map(|since| since.load(Ordering::Relaxed));
+        // What the writer has taken is older.
+        self.oldest.store(if taken == 0 { waiting } else { taken }, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        micros(self.begun.elapsed()).saturating_add(1)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

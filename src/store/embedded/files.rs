@@ -1,0 +1,160 @@
+//! The store's directory: who may read it, and that one process has it.
+
+use std::{
+    fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use tracing::warn;
+
+use super::error::OpenError;
+
+/// The database's file in the store's directory. SQLite keeps two more beside it.
+pub(super) const DATABASE: &str = "tollgate.db";
+/// The journal that SQLite writes before it writes the database.
+pub(super) const WAL: &str = "tollgate.db-wal";
+/// The file whose lock releases before this layout look at.
+const LOCK: &str = "lock";
+/// Where the number of the last commit is kept a second time (`owner.rs`).
+pub(super) const LAST_COMMIT: &str = "last-commit";
+/// What a directory and a file grant: everything in here is for the service alone, as the key by which secrets are hashed
+/// lies beside the hashes.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// The store's directory, claimed. Dropped after everything else that has a file of it open: closing the database's file
+/// would take SQLite's own locks with it.
+#[derive(Debug)]
+pub(super) struct Claim {
+    /// The directory as it was opened, which does not change with the working directory.
+    pub(super) path: PathBuf,
+    database: File,
+    /// Device and inode of the database.
+    identity: (u64, u64),
+    locked: Vec<File>,
+}
+
+impl Claim {
+    /// Makes the directory and the database's file where they are not there, for their owner alone, and locks them for the
+    /// life of the claim.
+    ///
+    /// Three locks, because each file can be deleted and the directory moved while a process goes on in them: the
+    /// directory's holds whatever becomes of the files, the database's wherever the file is moved to. The third is the one
+    /// that earlier releases look at.
+    pub(super) fn make(dir: &Path) -> Result<Self, OpenError> {
+        let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir).map_err(unusable)?;
+        let path = fs::canonicalize(dir).map_err(unusable)?;
+        let mut locked = Vec::new();
+        let directory = File::open(&path).map_err(unusable)?;
+        match directory.try_lock() {
+            Ok(()) => locked.push(directory),
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: dir.to_owned() }),
+            // Some file systems lock files only.
+            Err(TryLockError::Error(_)) => {}
+        }
+        let open = |name| {
+            let mut options = OpenOptions::new();
+            options.create(true).truncate(false).read(true).write(true).mode(FILE_MODE);
+            options.open(path.join(name)).map_err(unusable)
+        };
+        let lock = |file: &File| match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: dir.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(unusable(source)),
+        };
+        let before = open(LOCK)?;
+        lock(&before)?;
+        locked.push(before);
+        let database = open(DATABASE)?;
+        lock(&database)?;
+        let identity = identity(&database.metadata().map_err(unusable)?);
+        narrow(&path);
+        Ok(Self { path, database, identity, locked })
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.path.join(DATABASE)
+    }
+
+    /// Whether the database is still the file that its name leads to. Where that cannot be asked it is taken to be.
+    pub(super) fn is_in_place(&self) -> bool {
+        match fs::metadata(self.database()) {
+            Ok(found) => identity(&found) == self.identity,
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Closing them would not do while a child that this process has just forked still holds a copy of them.
+        for file in self.locked.iter().chain([&self.database]) {
+            if let Err(error) = file.unlock() {
+                warn!(%error, "a lock of the embedded store is not released yet");
+            }
+        }
+    }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Takes from others what they may do with the store's files. A directory that others may enter was made by somebody who
+/// may have meant it, so that is only told.
+fn narrow(dir: &Path) {
+    for name in [DATABASE, WAL, "tollgate.db-shm", LOCK, LAST_COMMIT] {
+        let path = dir.join(name);
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        if metadata.mode() & 0o077 == 0 {
+            continue;
+        }
+        match fs::set_permissions(&path, Permissions::from_mode(FILE_MODE)) {
+            Ok(()) => {
+                warn!(path = %path.display(), "a file of the embedded store was open to other users; it is not any more")
+            }
+            Err(error) => {
+                warn!(path = %path.display(), %error, "a file of the embedded store is open to other users");
+            }
+        }
+    }
+    if fs::metadata(dir).is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
+        warn!(
+            path = %dir.display(),
+            "other users may look into the directory of the embedded store; its files are closed to them. `chmod 700` closes it, too"
+        );
+    }
+}
+
+/// Whether no process has the store in `dir`. Changes nothing.
+///
+/// # Errors
+/// [`io::ErrorKind::WouldBlock`] where one has it, or why that cannot be asked.
+pub(super) fn is_free(dir: &Path) -> io::Result<()> {
+    for name in ["", LOCK, DATABASE] {
+        let file = match File::open(dir.join(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !name.is_empty() => continue,
+            opened => opened?,
+        };
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            // A file system that locks no directories has its files locked.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A new directory that only its owner may read; an empty one that is there will do.
+pub(super) fn create_private_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::read_dir(path)?.next() {
+            None => Ok(()),
+            Some(_) => Err(io::ErrorKind::DirectoryNotEmpty.into()),
+        },
+        made => made,
+    }
+}

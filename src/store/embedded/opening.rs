@@ -1,0 +1,135 @@
+//! From a directory to a store that runs.
+
+use std::{
+    path::Path,
+    sync::{Arc, Condvar, Mutex},
+    time::Duration,
+};
+
+use rusqlite::Connection;
+
+use super::{
+    EmbeddedStore, Handle, PATIENCE,
+    age::Age,
+    disk::{self, Progress},
+    error::OpenError,
+    files::Claim,
+    owner::{self, Commit, CommitError, Owner},
+    recover::{self, RecoverError, Recovered},
+    registry::Registry,
+    schema,
+    shared::{Inner, Shared},
+    verify as checks,
+    writer::Writer,
+};
+use crate::{domain::Timestamp, store::clock::Clock};
+
+/// Opens the store in `dir`. `disk`: what puts batches on disk, made from what does so in fact.
+pub(super) fn open(
+    dir: &Path,
+    clock: Clock,
+    max_age: Duration,
+    disk: impl FnOnce(Arc<Owner>) -> Box<dyn Commit>,
+) -> Result<EmbeddedStore, OpenError> {
+    let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
+    let failed = |error| OpenError::from_recover(dir, error);
+    let sqlite = |error| failed(RecoverError::Sqlite(error));
+    let claim = Arc::new(Claim::make(dir)?);
+    let path = claim.database();
+    let mut connection = disk::open(&path).map_err(sqlite)?;
+    let known = owner::last_commit(&claim.path);
+    bring_up(dir, &claim, &mut connection, known)?;
+    let recovered = read(&connection, known, clock.now()).map_err(failed)?;
+    let owner = Arc::new(Owner::new(Arc::clone(&claim)).map_err(unusable)?);
+    owner.take(&mut connection).map_err(|error| match error {
+        CommitError::Sqlite(error) => sqlite(error),
+        CommitError::Lost(lost) => OpenError::Lost { path: dir.to_owned(), detail: lost.to_string() },
+    })?;
+    // From here on nothing depends on a journal that this process has only read, and not written and synced.
+    disk::empty_wal(&connection).map_err(sqlite)?;
+    let Recovered { state, covered, segment, .. } = recovered;
+    let reader = disk::open(&path).map_err(sqlite)?;
+    let registry = Registry::load(disk::open(&path).map_err(sqlite)?, Arc::clone(&owner)).map_err(sqlite)?;
+    let lsn = state.lsn;
+    let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
+    let inner = Arc::new(Inner { shared, wake: Condvar::new(), clock, age: Age::new(max_age) });
+    let writer = Writer::new(Arc::clone(&inner), connection, disk(owner), (lsn, covered, segment));
+    let thread = std::thread::Builder::new().name("store-writer".to_owned());
+    let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
+    let (reader, registry) = (Mutex::new(reader), Arc::new(registry));
+    let handle = Handle { inner, reader, registry, writer: Some(writer), _claim: claim };
+    Ok(EmbeddedStore(Arc::new(handle), PATIENCE))
+}
+
+/// Makes the tables of an empty database, and brings those of an earlier layout up to date.
+fn bring_up(
+    dir: &Path,
+    claim: &Claim,
+    connection: &mut Connection,
+    known: Option<u64>,
+) -> Result<(), OpenError> {
+    let failed = |error| OpenError::from_recover(dir, error);
+    let sqlite = |error| failed(RecoverError::Sqlite(error));
+    let found = schema::version(connection).map_err(sqlite)?;
+    if found > schema::LAYOUT {
+        return Err(OpenError::Newer { path: dir.to_owned(), found, known: schema::LAYOUT });
+    }
+    if found == schema::LAYOUT {
+        return Ok(());
+    }
+    // Commits are counted since the present layout.
+    checks::behind(known, 0).map_err(failed)?;
+    if found == 0 {
+        let empty = Progress { covered: 0, forgotten: Timestamp(0), commits: 0, owner: [0; 16] };
+        return schema::create(connection, |transaction| disk::put_progress(transaction, &empty))
+            .map_err(sqlite);
+    }
+    checks::structure(connection).map_err(failed)?;
+    let copy = schema::kept_aside(&claim.database(), found);
+    schema::copy(connection, &copy).map_err(|error| OpenError::NotCopied {
+        path: dir.to_owned(),
+        found,
+        copy: copy.clone(),
+        detail: error.to_string(),
+    })?;
+    schema::migrate(connection, found).map_err(sqlite)?;
+    tracing::info!(
+        layout = schema::LAYOUT,
+        copy = %copy.display(),
+        "the embedded store was brought up to date; the copy of before can be deleted once there is no way back"
+    );
+    Ok(())
+}
+
+/// Reads what is there, if it is what was written.
+fn read(connection: &Connection, known: Option<u64>, now: Timestamp) -> Result<Recovered, RecoverError> {
+    checks::database(connection, known)?;
+    let recovered = recover::recover(connection, now)?;
+    let differences = checks::differences(connection, &recovered.state)?;
+    if differences.is_empty() { Ok(recovered) } else { Err(RecoverError::Books(differences)) }
+}
+
+/// Whether the store in `dir` opens, without opening it: the structure of its file, the check sums of all rows, the last
+/// commit, and its counters against its spend lines. Changes nothing that the next start would read otherwise.
+///
+/// # Errors
+/// Why it does not open.
+pub fn verify(dir: &Path, clock: &Clock) -> Result<(), OpenError> {
+    if !dir.join(super::files::DATABASE).exists() {
+        let source = std::io::ErrorKind::NotFound.into();
+        return Err(OpenError::Directory { path: dir.to_owned(), source });
+    }
+    let claim = Claim::make(dir)?;
+    let failed = |error| OpenError::from_recover(dir, error);
+    let connection = disk::open(&claim.database()).map_err(|error| failed(RecoverError::Sqlite(error)))?;
+    let found = schema::version(&connection).map_err(|error| failed(RecoverError::Sqlite(error)))?;
+    match found {
+        schema::LAYOUT => {
+            read(&connection, owner::last_commit(&claim.path), clock.now()).map(drop).map_err(failed)
+        }
+        1.. if found > schema::LAYOUT => {
+            Err(OpenError::Newer { path: dir.to_owned(), found, known: schema::LAYOUT })
+        }
+        _ => checks::structure(&connection).map_err(failed),
+    }
+}

@@ -1,0 +1,233 @@
+//! The layout of the database: its tables, how a layout of before becomes the present one, and the file's own name.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{
+    Connection, Transaction,
+    types::{Value, ValueRef},
+};
+
+use super::sums;
+
+/// The version of the layout below, kept in SQLite's `user_version`.
+pub(super) const LAYOUT: i64 = 3;
+/// Tells, in SQLite's `application_id`, whose file this is: `Toll`.
+const APPLICATION: i64 = 0x546f_6c6c;
+
+/// Every row ends with its check sum (`sums.rs`). In `progress`, `commits` counts the transactions, and `owner` is the
+/// process that made the last of them.
+const CREATE: &str = "
+    CREATE TABLE journal (
+        last INTEGER PRIMARY KEY, first INTEGER NOT NULL, ops BLOB NOT NULL, sum INTEGER NOT NULL);
+    CREATE TABLE progress (
+        one INTEGER PRIMARY KEY CHECK (one = 1), covered INTEGER NOT NULL, forgotten INTEGER NOT NULL,
+        commits INTEGER NOT NULL, owner BLOB NOT NULL, sum INTEGER NOT NULL);
+    CREATE TABLE counters (
+        slot INTEGER PRIMARY KEY, name TEXT NOT NULL, period INTEGER NOT NULL, kind INTEGER NOT NULL,
+        lsn INTEGER NOT NULL, counter BLOB NOT NULL, sum INTEGER NOT NULL);
+    CREATE TABLE segments (
+        number INTEGER PRIMARY KEY, settled INTEGER NOT NULL, forget_at INTEGER NOT NULL, lsn INTEGER NOT NULL,
+        entries BLOB NOT NULL, terms BLOB NOT NULL, records BLOB NOT NULL, sum INTEGER NOT NULL);
+    CREATE INDEX segments_by_end ON segments (forget_at);
+    CREATE TABLE gates (
+        name TEXT NOT NULL, period INTEGER NOT NULL, until INTEGER NOT NULL, start INTEGER NOT NULL,
+        refused INTEGER NOT NULL, requested_ms INTEGER NOT NULL, reporter TEXT NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (name, period)) WITHOUT ROWID;
+    CREATE TABLE spend (
+        month INTEGER NOT NULL, team TEXT NOT NULL, day INTEGER NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL,
+        cost_nanos INTEGER NOT NULL, requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL,
+        cached_input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL,
+        audio_ms INTEGER NOT NULL, characters INTEGER NOT NULL, lsn INTEGER NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (month, team, day, model, key)) WITHOUT ROWID;
+    CREATE TABLE registry (
+        name TEXT PRIMARY KEY, version INTEGER NOT NULL UNIQUE, value BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE uses (
+        secret INTEGER NOT NULL, slot INTEGER NOT NULL, requests INTEGER NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (secret, slot)) WITHOUT ROWID;
+    CREATE TABLE last_uses (secret INTEGER PRIMARY KEY, at INTEGER NOT NULL, sum INTEGER NOT NULL);
+";
+
+/// From layout 1 to 2: the registry and the uses of secrets.
+const TO_2: &str = "
+    CREATE TABLE registry (name TEXT PRIMARY KEY, version INTEGER NOT NULL UNIQUE, value BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE uses (
+        secret INTEGER NOT NULL, slot INTEGER NOT NULL, requests INTEGER NOT NULL,
+        PRIMARY KEY (secret, slot)) WITHOUT ROWID;
+    CREATE TABLE last_uses (secret INTEGER PRIMARY KEY, at INTEGER NOT NULL);
+";
+
+/// A table, as whatever reads and writes all of them has to know it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Table {
+    pub(super) name: &'static str,
+    /// Columns, the check sum aside.
+    pub(super) columns: usize,
+    /// The first so many of them name the row, in an index of their own; 0: the first is the row's number.
+    pub(super) named_by: usize,
+    /// Writes a row, over one of the same key where there can be one.
+    pub(super) put: &'static str,
+}
+
+pub(super) const JOURNAL: Table =
+    Table { name: "journal", columns: 3, named_by: 0, put: "INSERT INTO journal VALUES (?, ?, ?, ?)" };
+pub(super) const PROGRESS: Table = Table {
+    name: "progress",
+    columns: 5,
+    named_by: 0,
+    put: "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?)",
+};
+pub(super) const COUNTERS: Table = Table {
+    name: "counters",
+    columns: 6,
+    named_by: 0,
+    put: "INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?, ?, ?)",
+};
+pub(super) const SEGMENTS: Table = Table {
+    name: "segments",
+    columns: 7,
+    named_by: 0,
+    put: "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+};
+pub(super) const GATES: Table = Table {
+    name: "gates",
+    columns: 7,
+    named_by: 2,
+    put: "INSERT INTO gates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+};
+pub(super) const SPEND: Table = Table {
+    name: "spend",
+    columns: 14,
+    named_by: 5,
+    put: "INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+};
+pub(super) const REGISTRY: Table = Table {
+    name: "registry",
+    columns: 3,
+    named_by: 1,
+    // A version that another record has is an error, not a reason to remove that.
+    put: "INSERT INTO registry VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version, \
+          value = excluded.value, sum = excluded.sum",
+};
+pub(super) const USES: Table =
+    Table { name: "uses", columns: 3, named_by: 2, put: "INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?)" };
+pub(super) const LAST_USES: Table = Table {
+    name: "last_uses",
+    columns: 2,
+    named_by: 0,
+    put: "INSERT OR REPLACE INTO last_uses VALUES (?, ?, ?)",
+};
+pub(super) const TABLES: [&Table; 9] =
+    [&JOURNAL, &PROGRESS, &COUNTERS, &SEGMENTS, &GATES, &SPEND, &REGISTRY, &USES, &LAST_USES];
+
+/// What rows of `table` had no columns for before layout 3: no commit was counted then and no owner told, and a gate had an end
+/// only.
+pub(super) fn added_since(table: &Table) -> Vec<Value> {
+    match *table {
+        PROGRESS => vec![Value::Integer(0), Value::Blob(vec![0; 16])],
+        GATES => vec![Value::Integer(0), Value::Integer(0), Value::Integer(0), Value::Text(String::new())],
+        _ => Vec::new(),
+    }
+}
+
+/// The layout as found; 0: an empty database.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Whether the tables are described as they were made.
+pub(super) fn is_whole(connection: &Connection) -> rusqlite::Result<bool> {
+    let made = Connection::open_in_memory()?;
+    made.execute_batch(CREATE)?;
+    Ok(description(connection)? == description(&made)?)
+}
+
+fn description(connection: &Connection) -> rusqlite::Result<Vec<(String, Option<String>)>> {
+    let mut select = connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name")?;
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+/// Makes the tables, empty, in one transaction with what `fill` writes.
+pub(super) fn create(
+    connection: &mut Connection,
+    fill: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(CREATE)?;
+    fill(&transaction)?;
+    stamp(&transaction)?;
+    transaction.commit()
+}
+
+fn stamp(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.pragma_update(None, "application_id", APPLICATION)?;
+    transaction.pragma_update(None, "user_version", LAYOUT)
+}
+
+/// The file beside the database that keeps it as it was before it was brought up from layout `found`.
+pub(super) fn kept_aside(database: &Path, found: i64) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(format!(".layout-{found}"));
+    PathBuf::from(name)
+}
+
+/// Copies the database to `to`, which only its owner may read.
+pub(super) fn copy(connection: &Connection, to: &Path) -> Result<(), CopyError> {
+    match fs::remove_file(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    // SQLite writes into an empty file that is there, so that its mode is ours.
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let name = to.to_str().ok_or(io::ErrorKind::InvalidFilename).map_err(io::Error::from)?;
+    connection.execute("VACUUM INTO ?", [name])?;
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CopyError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// Brings a database of layout `found` up to the present one: each table is made again with check sums, and filled.
+pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    if found < 2 {
+        transaction.execute_batch(TO_2)?;
+    }
+    for table in TABLES {
+        let name = table.name;
+        transaction.execute_batch(&format!("ALTER TABLE {name} RENAME TO before_{name}"))?;
+    }
+    transaction.execute_batch("DROP INDEX segments_by_end")?;
+    transaction.execute_batch(CREATE)?;
+    for table in TABLES {
+        refill(&transaction, table)?;
+        transaction.execute_batch(&format!("DROP TABLE before_{}", table.name))?;
+    }
+    stamp(&transaction)?;
+    transaction.commit()
+}
+
+fn refill(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()> {
+    let mut select = transaction.prepare(&format!("SELECT * FROM before_{}", table.name))?;
+    let (columns, added) = (select.column_count(), added_since(table));
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        let mut values = Vec::with_capacity(table.columns);
+        for at in 0..columns {
+            values.push(row.get_ref(at)?);
+        }
+        values.extend(added.iter().map(ValueRef::from));
+        sums::put(transaction, table, &values)?;
+    }
+    Ok(())
+}
