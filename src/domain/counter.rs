@@ -189,6 +189,12 @@ pub struct Shortage {
 }
 
 impl Counter {
+    /// The most that is used at any time from the counter's last change on: time only takes away from it.
+    #[must_use]
+    pub const fn used_at_most(&self) -> u64 {
+        self.base + self.expiring.total()
+    }
+
     /// The state now.
     pub fn state(&mut self, now: Timestamp, kind: CounterKind) -> CounterState {
         CounterState {
@@ -229,8 +235,18 @@ impl Counter {
 
     /// Whether [`Counter::settle`] with the same arguments keeps every part within [`MAX_AMOUNT`].
     pub fn can_settle(&mut self, now: Timestamp, hold: &Hold, actual: u64) -> bool {
-        let state = self.state(now, hold.kind);
-        actual <= MAX_AMOUNT && state.used + actual <= MAX_AMOUNT && state.settled + actual <= MAX_AMOUNT
+        let used = self.state(now, hold.kind).used;
+        self.has_room(used, actual)
+    }
+
+    /// Whether [`Counter::can_settle`] whatever the time is. Leaves the counter as it is.
+    #[must_use]
+    pub const fn can_surely_settle(&self, actual: u64) -> bool {
+        self.has_room(self.used_at_most(), actual)
+    }
+
+    const fn has_room(&self, used: u64, actual: u64) -> bool {
+        actual <= MAX_AMOUNT && used + actual <= MAX_AMOUNT && self.settled + actual <= MAX_AMOUNT
     }
 
     /// Replaces `hold`, taken at `then`, by what was really used.

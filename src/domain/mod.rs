@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 /// and the double of a Redis script hold exactly. As nano-USD it is $9,007,199.25 in one period.
 pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
 
-/// Milliseconds since the Unix epoch, by the store's clock.
+/// Milliseconds since the Unix epoch. By the wall clock, unless it says that it is of a store's own time ([`Moment::store`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
@@ -46,5 +46,30 @@ impl Timestamp {
     #[must_use]
     pub const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// One instant on two timelines.
+///
+/// A wall clock may be set, forwards or backwards. What a store keeps must not be forgotten or locked by that, so windows,
+/// expiry and cooldowns go by a time of its own, which never goes back and runs at the pace of true time. Calendar periods,
+/// prices and everything that people see go by the wall clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moment {
+    /// The store's own time.
+    pub store: Timestamp,
+    /// The wall clock.
+    pub wall: Timestamp,
+}
+
+impl Moment {
+    /// What the wall clock will show, or would have shown, at the instant `at` of the store's time, if it is not set again.
+    #[must_use]
+    pub const fn to_wall(self, at: Timestamp) -> Timestamp {
+        if self.wall.0 >= self.store.0 {
+            at.plus(self.wall.since(self.store))
+        } else {
+            Timestamp(at.since(Timestamp(self.store.since(self.wall))))
+        }
     }
 }

@@ -30,10 +30,16 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// What counts now, in slots of `slot_ms`. Time never goes backwards for a ring: an instant before its newest slot
-    /// counts as that slot.
+    /// What counts now, in slots of `slot_ms`. Time must not go backwards for a ring. Where it did (an earlier version went by
+    /// a clock that could be set), everything that counts moves to the present slot: held a window too long at the most.
     pub fn used(&mut self, now: Timestamp, slot_ms: u64) -> u64 {
         self.advance(slot_at(now, slot_ms));
+        self.total
+    }
+
+    /// The most that can count from the newest slot on: time only takes away from it.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
         self.total
     }
 
@@ -44,8 +50,8 @@ impl Ring {
         self.total += amount;
     }
 
-    /// Takes `amount` back from the slot of `then`, where that slot still counts. Takes no more than is there: after a clock
-    /// that stepped back the rest stays and expires by itself, the safe side.
+    /// Takes `amount` back from the slot of `then`, where that slot still counts. Takes no more than is there: what is not
+    /// found stays and expires by itself, the safe side.
     pub fn take_back(&mut self, now: Timestamp, then: Timestamp, slot_ms: u64, amount: u64) {
         self.advance(slot_at(now, slot_ms));
         let slot = slot_at(then, slot_ms);
@@ -83,7 +89,13 @@ impl Ring {
     }
 
     fn advance(&mut self, slot: u64) {
-        let Some(gap) = slot.checked_sub(self.head).filter(|gap| *gap > 0) else { return };
+        if slot == self.head {
+            return;
+        }
+        let Some(gap) = slot.checked_sub(self.head) else {
+            *self = Self { head: slot, current: self.total, total: self.total, past: VecDeque::new() };
+            return;
+        };
         if gap > SLOTS {
             *self = Self { head: slot, ..Self::default() };
             return;

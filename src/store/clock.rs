@@ -135,7 +135,7 @@ impl ManualClock {
         self.0.borrow().elapsed
     }
 
-    fn read(&self) -> (Timestamp, Monotonic) {
+    pub(super) fn read(&self) -> (Timestamp, Monotonic) {
         let readings = *self.0.borrow();
         (readings.wall, readings.elapsed)
     }
@@ -159,12 +159,14 @@ impl ManualClock {
         self.set(self.now().plus(ms));
     }
 
-    /// Undoes `ms` of time that has passed, as if it never had: for a test that has looked at what would be. Nothing that
-    /// changes state may have happened since.
-    pub fn rewind(&self, ms: u64) {
+    /// Lets time pass until the wall clock shows `at`, or undoes as much of it, as if it had never passed: for a test that looks
+    /// at what would be. While a state has been changed at a later time, that time cannot be undone for it.
+    pub fn travel(&self, at: Timestamp) {
+        let before = self.now();
+        self.set(at);
         self.0.send_modify(|readings| {
-            readings.wall = Timestamp(readings.wall.0.saturating_sub(ms));
-            readings.elapsed = Monotonic(readings.elapsed.0.saturating_sub(Duration::from_millis(ms)));
+            let undone = Duration::from_millis(before.since(at));
+            readings.elapsed = Monotonic(readings.elapsed.0.saturating_sub(undone));
         });
     }
 

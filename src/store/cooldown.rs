@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::Timestamp;
+use crate::domain::{Moment, Timestamp};
 
 /// A gate that is closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,17 @@ pub enum CooldownChange {
 }
 
 impl Cooldown {
+    /// The same for callers, with its instants by the wall clock. A store keeps them in its own time.
+    #[must_use]
+    pub fn by_the_wall(self, now: Moment) -> Self {
+        Self {
+            start: now.to_wall(self.start),
+            end: now.to_wall(self.end),
+            refused: now.to_wall(self.refused),
+            ..self
+        }
+    }
+
     /// Whether it is closed at `now`.
     #[must_use]
     pub fn is_in_force(&self, now: Timestamp) -> bool {

@@ -2,21 +2,16 @@
 -- Opens gates that are closed.
 --
 -- KEYS 1 counters, 2 cooldowns: as in settle.lua
--- ARGV 1 now as a packed double (negative: ask TIME)      2… the field of each gate
--- Reply, packed doubles: now; then for each gate that was closed its number, from 0, and the length of its particulars, and these
+-- ARGV 1 the store's time as a packed double      2… the field of each gate
+-- Reply, packed doubles: for each gate that was closed its number, from 0, and the length of its particulars, and these
 --
 -- A worked call: EVALSHA <sha> 2 tollgate:{acme}:counters tollgate:{acme}:cooldowns pack(6000) !gate/upstream/default/flex/m
---   -> pack(6000, 0, 39) .. pack(5900, 65900, 5500, 86400000) .. 'chatbot'
+--   -> pack(0, 39) .. pack(5900, 65900, 5500, 86400000) .. 'chatbot'
 if #KEYS ~= 2 or #ARGV < 1 then
   return redis.error_reply('ERR lift_cooldowns: 2 keys and at least 1 argument')
 end
 local now = struct.unpack('<d', ARGV[1])
-if now < 0 then
-  local time = redis.call('TIME')
-  local us = time[2] + 0
-  now = time[1] * 1000 + (us - us % 1000) / 1000
-end
-local parts = {struct.pack('<d', now)}
+local parts = {}
 for i = 2, #ARGV do
   local field = ARGV[i]
   local gate, particulars = redis.call('HGET', KEYS[1], field), redis.call('HGET', KEYS[2], field)

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::domain::{
-    Timestamp,
+    Moment, Timestamp,
     counter::{CounterKey, CounterKind, CounterState, Hold},
     keys::SecretId,
 };
@@ -158,6 +158,26 @@ pub struct Settlement {
     pub reported: Vec<(usize, u64)>,
     /// The caller's note.
     pub note: Bytes,
+}
+
+impl Record {
+    /// The same for callers, with its instants by the wall clock. A store keeps them in its own time.
+    #[must_use]
+    pub fn by_the_wall(mut self, now: Moment) -> Self {
+        self.reserved_at = now.to_wall(self.reserved_at);
+        self.expires_at = now.to_wall(self.expires_at);
+        self.settlement = self.settlement.map(|settlement| settlement.by_the_wall(now));
+        self
+    }
+}
+
+impl Settlement {
+    /// The same for callers, with its instant by the wall clock. A store keeps it in its own time.
+    #[must_use]
+    pub fn by_the_wall(mut self, now: Moment) -> Self {
+        self.settled_at = now.to_wall(self.settled_at);
+        self
+    }
 }
 
 /// A counter around a settlement.
@@ -327,8 +347,11 @@ pub enum StoreError {
 
 /// Counters that are checked and taken together, and reservations that are settled once. Each operation is one atomic step
 /// at one instant of the store's clock.
+///
+/// Every instant that goes in or comes out is by the wall clock. What a store keeps goes by a time of its own that never goes
+/// back ([`Moment`]): where the wall clock is set, nothing is forgotten and nothing is locked.
 pub trait Store: Send + Sync + 'static {
-    /// The best estimate of the store's time, without asking it.
+    /// The best estimate of the store's wall clock, without asking it.
     fn now(&self) -> Timestamp;
 
     /// Whether calls fail at once, without the store being asked.

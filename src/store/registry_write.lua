@@ -1,5 +1,6 @@
-#!lua
--- Writes one record of the registry if it is of the version that the caller knows.
+#!lua flags=allow-oom
+-- Writes one record of the registry if it is of the version that the caller knows. Runs where memory is full, too: it may be an
+-- order to stop.
 --
 -- KEYS 1 registry, 2 revision: as in registry_since.lua
 -- ARGV 1 the record's name      2 its expected version (0: there is none)      3 the value (empty: removed)

@@ -4,52 +4,51 @@
 --
 -- KEYS 1 counters   hash: counter -> window (24 bytes: head slot, current, total) or
 --                   budget (48 bytes: the same, then base, settled, open); "!gate/<name>" -> until, and what settle.lua needs.
---                   Every number is a little-endian double.
+--                   Every number is a little-endian double. "!time": see store_time.lua; slots, "until" and the instants of
+--                   records are of the store's time.
 --      2 history    hash: counter -> slot_ms, then the amounts of the slots before head, newest first, at most 60;
 --                   what is missing at the end is zero. Touched only when time enters a new slot.
 --      3 record     string: 0 (open), reserved_at, expires_at, gone_at, then the bytes of ARGV 6
--- ARGV 1 numbers    now (negative: ask TIME), may_repeat, dry_run, valid from, valid until, ttl, late, holds, gates;
+-- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), the store's time from which on the caller has
+--                   given up, may_repeat, dry_run, valid from, valid until (by the wall clock), ttl, late, holds, gates;
 --                   then for each hold slot_ms (negative: a budget), limit, kept, expiring
 --      2 the struct format of ARGV 1       3 that of the holds' counters, concatenated
 --      4 that of the reply when granted    5 the record's time to live in ms      6 opaque bytes of the record
---      7… the field of each hold's counter, then of each gate
--- Reply, packed doubles:
---      0, now, used…                                                     granted
---      1, now, used…, m, m × (hold, frees_at or 0), g, g × (gate, until) refused
---      2, now, the record's bytes                                        the reservation exists
---      3, now                                                            now is outside the valid range
+--      7… the field of each hold's counter, then of each gate, then "!time"
+-- Reply, packed doubles: a number, then the wall clock, the store's time, and what that is for the next call at this instant:
+--      0, wall, now, next, used…                                                     granted
+--      1, wall, now, next, used…, m, m × (hold, frees_at or 0), g, g × (gate, until) refused
+--      2, wall, now, next, the record's bytes                                        the reservation exists
+--      3, wall, now, next                                               too late, or outside the valid range
 --
 -- A worked call: one window of 1000 ms slots, limit 10, take 4 at 5500 ms; nothing was used.
 --   EVALSHA <sha> 3 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff…
---     pack(5500, 0, 0, 0, 2^53-1, 60000, 60000, 1, 0,  1000, 10, 0, 4) <ddddddddddddd <ddd <ddd 120000 <blob>
---     team/chatbot|requests|minute
---   -> pack(0, 5500, 0); the counter is now pack(5, 4, 4)
+--     pack(5500, 0, 2^53-1, 2^53-1, 0, 0, 0, 2^53-1, 60000, 60000, 1, 0,  1000, 10, 0, 4) <dddddddddddddddd <ddd <ddddd
+--     120000 <blob> team/chatbot|requests|minute !time
+--   -> pack(0, 5500, 5500, 5500, 0); the counter is now pack(5, 4, 4), "!time" pack(5500, 0, 1)
 local argv, keys = ARGV, KEYS
 if #keys ~= 3 or #argv < 6 then return redis.error_reply('ERR reserve: 3 keys and at least 6 arguments') end
 local call, pack, read = redis.call, struct.pack, struct.unpack
 local arg = {read(argv[2], argv[1])}
-local n, gates = arg[8], arg[9]
-if #argv ~= 6 + n + gates or #arg ~= 10 + 4 * n then
+local n, gates = arg[11], arg[12]
+if #argv ~= 7 + n + gates or #arg ~= 13 + 4 * n then
   return redis.error_reply('ERR reserve: the arguments do not match the counts')
 end
 
-local now = arg[1]
-if now < 0 then
-  local time = call('TIME')
-  local us = time[2] + 0
-  now = time[1] * 1000 + (us - us % 1000) / 1000
-end
-
-if arg[2] == 1 then
+local value = call('HMGET', keys[1], unpack(argv, 7))
+local now, wall, raw, last = store_time(arg[1], arg[2], arg[3], value[1 + n + gates])
+if raw >= arg[4] then return pack('<dddd', 3, wall, now, raw) end
+-- Put right whatever becomes of the request, which may be the last to be seen of the time for long.
+if now ~= raw then call('HSET', keys[1], '!time', pack('<ddd', last, now - wall, 1)) end
+if arg[5] == 1 then
   local record = call('GET', keys[3])
-  if record and now < read('<d', record, 25) then return pack('<dd', 2, now) .. record end
+  if record and now < read('<d', record, 25) then return pack('<dddd', 2, wall, now, now) .. record end
 end
-if now < arg[4] or now >= arg[5] then return pack('<dd', 3, now) end
+if wall < arg[7] or wall >= arg[8] then return pack('<dddd', 3, wall, now, now) end
 
-local value = n + gates > 0 and call('HMGET', keys[1], unpack(argv, 7)) or {}
 local fresh = false
 for i = 1, n do
-  local v, width = value[i], arg[6 + 4 * i] > 0 and 24 or 48
+  local v, width = value[i], arg[9 + 4 * i] > 0 and 24 or 48
   if not v then
     value[i], fresh = ('\0'):rep(width), true
   elseif #v ~= width then
@@ -59,12 +58,13 @@ end
 -- The counters' numbers one after the other; a counter begins at `at`.
 local s = {read(argv[3], table.concat(value, '', 1, n))}
 
--- Counters that time has left behind: their history moves on.
+-- Counters that time has left behind: their history moves on. Those that are ahead of it, which an earlier version wrote under a
+-- clock that was set: all that counts moves to the present slot.
 local stale, at = nil, 1
 for i = 1, n do
-  local ms, width = arg[6 + 4 * i], 3
+  local ms, width = arg[9 + 4 * i], 3
   if ms < 0 then ms, width = -ms, 6 end
-  if now >= (s[at] + 1) * ms then
+  if now >= (s[at] + 1) * ms or now < s[at] * ms then
     local slot = now / ms
     stale = stale or {}
     stale[#stale + 1] = {i, at, slot - slot % 1, ms}
@@ -78,9 +78,11 @@ if stale then
   local history = call('HMGET', keys[2], unpack(fields))
   for k, x in ipairs(stale) do
     local head, slot = x[2], x[3]
-    local gap, total, older = slot - s[head], s[head + 2], ''
+    local gap, current, total, older = slot - s[head], 0, s[head + 2], ''
     if gap > 60 then total = 0 end
-    if total > 0 then
+    if gap < 0 then
+      current = total
+    elseif total > 0 then
       older = ('\0'):rep(8 * (gap - 1)) .. pack('<d', s[head + 1]) .. (history[k] or ''):sub(9)
       if #older > 480 then
         local dropped = {read('<' .. ('d'):rep(#older / 8 - 60), older, 481)}
@@ -89,19 +91,19 @@ if stale then
       end
       if total == 0 then older = '' end
     end
-    s[head], s[head + 1], s[head + 2], past[x[1]] = slot, 0, total, older
+    s[head], s[head + 1], s[head + 2], past[x[1]] = slot, current, total, older
   end
 end
 
 local gate = {}
 for j = 1, gates do gate[j] = value[n + j] end
-local dry_run, ttl, late = arg[3] == 1, arg[6], arg[7]
+local dry_run, ttl, late = arg[6] == 1, arg[9], arg[10]
 -- New tables cost more than anything else here. So what was read makes room for what is to be written: the amounts used
 -- replace the values, and the fields of HSET, two for each hold, the arguments, of which four have been read by then.
 local used, out, refused = value, arg, nil
 at = 1
 for i = 1, n do
-  local h = 4 * i + 6
+  local h = 4 * i + 9
   local ms, limit, expiring = arg[h], arg[h + 1], arg[h + 3]
   local current, total = s[at + 1], s[at + 2]
   -- The difference first in `excess`: both sums are exact where it matters.
@@ -130,7 +132,7 @@ for j = 1, gates do
 end
 
 if refused or closed then
-  local reply = {1, now, unpack(used, 1, n)}
+  local reply = {1, wall, now, now, unpack(used, 1, n)}
   reply[#reply + 1] = refused and #refused or 0
   for _, x in ipairs(refused or {}) do
     local i, head, excess, ms = x[1], x[2], x[3], x[4]
@@ -156,7 +158,7 @@ if refused or closed then
   return pack('<' .. ('d'):rep(#reply), unpack(reply))
 end
 
-local answer = pack(argv[4], 0, now, unpack(used, 1, n))
+local answer = pack(argv[4], 0, wall, now, now, unpack(used, 1, n))
 if dry_run then return answer end
 if stale then
   local history = {}
@@ -170,7 +172,8 @@ if fresh then
   call('HSET', keys[1], '!layout',
     '1: head, current, total (budgets: base, settled, open) as little-endian doubles; see reserve.lua')
 end
-if n > 0 then call('HSET', keys[1], unpack(out, 1, 2 * n)) end
+out[2 * n + 1], out[2 * n + 2] = '!time', pack('<ddd', now, now - wall, 1)
+call('HSET', keys[1], unpack(out, 1, 2 * n + 2))
 local expires_at = now + ttl
 call('SET', keys[3], pack('<dddd', 0, now, expires_at, expires_at + late) .. argv[6], 'PX', argv[5])
 return answer

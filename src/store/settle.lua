@@ -1,30 +1,31 @@
-#!lua
+#!lua flags=allow-oom
 -- Replaces the holds of a reservation by what was really used, exactly once, and books it in other budgets too; reports thresholds;
 -- adds lines to the spend report; may close a gate or open it, as store/cooldown.rs (after) does.
 -- Mirrors domain/counter.rs (can_settle, settle, book, report) and domain/window.rs exactly. Everything is computed before the first write.
+-- Runs where memory is full, too: it gives back what it settles.
 --
 -- KEYS 1 counters, 2 history, 3 record: as in reserve.lua; then for each line of the report
 --      its spend hash (line -> 8 doubles) and the set of teams of its month; then for each counter with thresholds the hash of
 --      its period: counter -> the thresholds that were reported, at most 64 doubles; then, with a gate, cooldowns:
 --      hash: field of a gate -> start, end, refused, requested (doubles), reporter. What the decision needs stands in the
 --      counters as well, as end and refused.
--- ARGV 1 numbers    now (negative: ask TIME), keep, counters, gates (0 or 1), close_ms (negative: open it), lines, holds, counters with
---                   thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
+-- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, gates (0 or 1), close_ms (negative:
+--                   open it), lines, holds, counters with thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
 --                   the budgets of which nothing is held; then 8 amounts for each line; then for each counter with thresholds its
 --                   index, how many, and their amounts
 --      2 the struct format of ARGV 1       3 keep as the settled record's time to live in ms     4 the settlement's note
---      5… the field of each counter, then of the gate, then of each line, then each line's team (empty: not listed),
+--      5… the field of each counter, then of the gate, then "!time", then of each line, then each line's team (empty: not listed),
 --      then, with a gate, requested as a packed double and the reporter
 -- The settled record: 2, reserved_at, expires_at, gone_at, settled_at, counters, length of the note, thresholds reported; the note;
 --      for each counter settled_before, used, settled, open; for each threshold the counter's index and the amount; the opaque bytes that reserve.lua was given
--- Reply, packed doubles:
---      0, now, the record's bytes    settled        2, now    no such reservation
---      1, now, the record's bytes    settled before 3, now    an amount would pass 2^53 - 1; nothing was changed
+-- Reply, packed doubles: a number, the wall clock, the store's time, and what that is for the next call at this instant; then
+--      0  the record's bytes: settled           2  nothing: no such reservation
+--      1  the record's bytes: settled before    3  nothing: an amount would pass 2^53 - 1; nothing was changed
 --
 -- A worked call: of the 4 taken at 5500 ms (see reserve.lua) only 1 was used; now it is 5900 ms, keep for a minute.
 --   EVALSHA <sha> 3 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff…
---     pack(5900, 60000, 1, 0, 0, 0, 1, 0,  1000, 0, 4, 1) <dddddddddddd 60000 <note> team/chatbot|requests|minute
---   -> pack(0, 5900) .. record; the counter is now pack(5, 1, 1)
+--     pack(5900, 0, 2^53-1, 60000, 1, 0, 0, 0, 1, 0,  1000, 0, 4, 1) <dddddddddddddd 60000 <note> team/chatbot|requests|minute !time
+--   -> pack(0, 5900, 5900, 5900) .. record; the counter is now pack(5, 1, 1)
 local MAX = 9007199254740991
 local SPEND_KEPT_S = 400 * 86400 -- a year and a month after the last new line
 local REPORTED_KEPT_S = 62 * 86400 -- the longest period and the latest settlement in it, and as much again
@@ -33,31 +34,26 @@ local argv, keys = ARGV, KEYS
 if #keys < 3 or #argv < 4 then return redis.error_reply('ERR settle: at least 3 keys and 4 arguments') end
 local call, pack, read = redis.call, struct.pack, struct.unpack
 local arg = {read(argv[2], argv[1])}
-local n, gates, lines, held, watched = arg[3], arg[4], arg[6], arg[7], arg[8]
-if #argv ~= 4 + n + 2 * (gates + lines) or #arg < 9 + 4 * n + 8 * lines + 2 * watched
+local n, gates, lines, held, watched = arg[5], arg[6], arg[8], arg[9], arg[10]
+if #argv ~= 5 + n + 2 * (gates + lines) or #arg < 11 + 4 * n + 8 * lines + 2 * watched
   or #keys ~= 3 + 2 * lines + watched + gates then
   return redis.error_reply('ERR settle: the arguments do not match the counts')
 end
 
-local now = arg[1]
-if now < 0 then
-  local time = call('TIME')
-  local us = time[2] + 0
-  now = time[1] * 1000 + (us - us % 1000) / 1000
-end
+local value = call('HMGET', keys[1], unpack(argv, 5, 5 + n + gates))
+local now, wall, raw, _, ahead = store_time(arg[1], arg[2], arg[3], value[1 + n + gates])
+local function head(number) return pack('<dddd', number, wall, now, now > raw and now or raw) end
 
 local record = call('GET', keys[3])
-if not record then return pack('<dd', 2, now) end
+if not record then return head(2) end
 local state, reserved_at, expires_at, gone_at = read('<dddd', record)
-if now >= gone_at then return pack('<dd', 2, now) end
-if state ~= 0 then return pack('<dd', 1, now) .. record end
-
-local value = n + gates > 0 and call('HMGET', keys[1], unpack(argv, 5, 4 + n + gates)) or {}
+if now >= gone_at then return head(2) end
+if state ~= 0 then return head(1) .. record end
 
 -- Which counters need their history: those that enter a new slot, and those that give back in an earlier one.
 local c, fields, holder = {}, {}, {}
 for i = 1, n do
-  local h = 4 * i + 5
+  local h = 4 * i + 7
   local ms, expiring, actual = arg[h], arg[h + 2], arg[h + 3]
   local budget = ms < 0
   if budget then ms = -ms end
@@ -79,11 +75,10 @@ for i = 1, n do
     open = open, slot = slot, was = was, back = back, kept = arg[h + 1], actual = actual,
   }
   c[i] = x
-  local newest = slot > head and slot or head
   if i > held and total == 0 then
     -- Nothing in its history counts, which may stay as it is.
-    if slot > head then x.head, x.current = slot, 0 end
-  elseif slot > head or (back > 0 and was < newest and newest - was <= 60) then
+    if slot ~= head then x.head, x.current = slot, 0 end
+  elseif slot ~= head or (back > 0 and was < slot and slot - was <= 60) then
     fields[#fields + 1] = argv[4 + i]
     holder[#fields] = x
   end
@@ -93,7 +88,9 @@ if #fields > 0 then
   for k, x in ipairs(holder) do
     x.past = (history[k] or ''):sub(9)
     local gap = x.slot - x.head
-    if gap > 0 then
+    if gap < 0 then
+      x.past, x.head, x.current = '', x.slot, x.total
+    elseif gap > 0 then
       if gap > 60 then x.total = 0 end
       if x.total > 0 then
         x.past = ('\0'):rep(8 * (gap - 1)) .. pack('<d', x.current) .. x.past
@@ -112,16 +109,16 @@ end
 for i = 1, n do
   local x = c[i]
   if x.actual > MAX or x.base + x.total + x.actual > MAX or x.settled + x.actual > MAX then
-    return pack('<dd', 3, now)
+    return head(3)
   end
 end
 local sums, new = {}, {}
 for l = 1, lines do
-  local v = call('HGET', keys[2 + 2 * l], argv[4 + n + gates + l])
+  local v = call('HGET', keys[2 + 2 * l], argv[5 + n + gates + l])
   local sum = v and {read('<dddddddd', v)} or {0, 0, 0, 0, 0, 0, 0, 0}
   for j = 1, 8 do
-    sum[j] = sum[j] + arg[8 + 4 * n + 8 * (l - 1) + j]
-    if sum[j] > MAX then return pack('<dd', 3, now) end
+    sum[j] = sum[j] + arg[10 + 4 * n + 8 * (l - 1) + j]
+    if sum[j] > MAX then return head(3) end
   end
   sums[l], new[l] = pack('<dddddddd', unpack(sum, 1, 8)), not v
 end
@@ -157,7 +154,7 @@ for i = 1, n do
 end
 local particulars, lifted
 -- Of the thresholds that are reached, those that no settlement reported before.
-local crossed, told, at = {}, {}, 8 + 4 * n + 8 * lines
+local crossed, told, at = {}, {}, 10 + 4 * n + 8 * lines
 for w = 1, watched do
   local i, count = arg[at + 1] + 1, arg[at + 2]
   local x, known, new = c[i], nil, ''
@@ -182,7 +179,7 @@ for w = 1, watched do
   at = at + 2 + count
 end
 if gates == 1 then
-  local v, close_ms = value[n + 1], arg[5]
+  local v, close_ms = value[n + 1], arg[7]
   local ends, refused = 0, 0
   if v and #v >= 16 then ends, refused = read('<dd', v) end
   if close_ms < 0 then
@@ -201,7 +198,10 @@ if gates == 1 then
     out[2 * n + 2] = pack('<dd', ends, refused)
   end
 end
-local settled = pack('<dddddddd', 2, reserved_at, expires_at, now + arg[2], now, n, #argv[4], #crossed / 2) .. argv[4]
+-- Later than the caller expected is no step: only a time that was behind is put right here.
+local time = pack('<ddd', now, now > raw and now - wall or ahead, 1)
+out[#out + 1], out[#out + 2] = '!time', time
+local settled = pack('<dddddddd', 2, reserved_at, expires_at, now + arg[4], now, n, #argv[4], #crossed / 2) .. argv[4]
   .. pack('<' .. ('d'):rep(4 * n), unpack(around)) .. pack('<' .. ('d'):rep(#crossed), unpack(crossed)) .. record:sub(33)
 
 if #fields > 0 then
@@ -211,22 +211,22 @@ if #fields > 0 then
   end
   call('HSET', keys[2], unpack(history))
 end
-if #out > 0 then call('HSET', keys[1], unpack(out)) end
+call('HSET', keys[1], unpack(out))
 if lifted then
   call('HDEL', keys[1], argv[5 + n])
   call('HDEL', keys[#keys], argv[5 + n])
 elseif particulars then
   call('HSET', keys[#keys], argv[5 + n], particulars)
   -- A day after the last of them is over nothing asks for them, whatever the clock did meanwhile.
-  call('PEXPIRE', keys[#keys], math.max(call('PTTL', keys[#keys]), arg[5] + 86400000))
+  call('PEXPIRE', keys[#keys], math.max(call('PTTL', keys[#keys]), arg[7] + 86400000))
 end
 for w, x in pairs(told) do
   call('HSET', keys[3 + 2 * lines + w], x[1], x[2])
   call('EXPIRE', keys[3 + 2 * lines + w], REPORTED_KEPT_S)
 end
 for l = 1, lines do
-  local key, index, team = keys[2 + 2 * l], keys[3 + 2 * l], argv[4 + n + gates + lines + l]
-  call('HSET', key, argv[4 + n + gates + l], sums[l])
+  local key, index, team = keys[2 + 2 * l], keys[3 + 2 * l], argv[5 + n + gates + lines + l]
+  call('HSET', key, argv[5 + n + gates + l], sums[l])
   if new[l] then
     call('EXPIRE', key, SPEND_KEPT_S)
     if team ~= '' then
@@ -236,4 +236,4 @@ for l = 1, lines do
   end
 end
 call('SET', keys[3], settled, 'PX', argv[3])
-return pack('<dd', 0, now) .. settled
+return head(0) .. settled

@@ -1,27 +1,29 @@
-#!lua
+#!lua flags=allow-oom
 -- Removes a bounded number of counters and gates that hold nothing any more. Only memory depends on it, no answer does.
--- Of all the callers only one in `every` milliseconds sweeps; where it stopped is kept for the next, whoever that is.
+-- Of all the callers only one sweeps at a time; where it stopped is kept for the next, whoever that is. The more is removed,
+-- the sooner the next step is due, so that the sweep keeps pace with what is made. Runs where memory is full, too.
 --
 -- KEYS 1 counters, 2 history: as in reserve.lua      3 sweep string: when the next is due (8 bytes), then the cursor
--- ARGV 1 numbers, packed as '<ddd': now (negative: ask TIME), every, about how many fields to look at
--- Reply, packed doubles: now, how many were removed, 1 if a round through all counters is complete
+-- ARGV 1 numbers, packed as '<dddddd': wall (negative: ask TIME), low, high (see store_time.lua); the most and the least
+--        milliseconds between two steps; about how many fields to look at
+-- Reply, packed doubles: the wall clock, the store's time, and what that is for the next call at this instant; how many were
+--      removed; 1 if a round through all counters is complete; the milliseconds until the next step, 0 where this was none
 --
 -- A worked call: EVALSHA <sha> 3 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:sweep
---   pack(9000000, 2000, 256) -> pack(9000000, 1, 1): the counter of reserve.lua is gone, its 61 slots have ended
+--   pack(9000000, 0, 2^53-1, 2000, 5, 256) -> pack(9000000, 9000000, 9000000, 1, 1, 5): the counter of reserve.lua is gone,
+--   its 61 slots have ended
 if #KEYS ~= 3 or #ARGV ~= 1 then return redis.error_reply('ERR sweep: 3 keys and 1 argument') end
 local DAY_MS = 86400000
-local now, every, count = struct.unpack('<ddd', ARGV[1])
-if now < 0 then
-  local time = redis.call('TIME')
-  local us = time[2] + 0
-  now = time[1] * 1000 + (us - us % 1000) / 1000
-end
+local wall, low, high, most, least, count = struct.unpack('<dddddd', ARGV[1])
+local now, raw, _, ahead
+now, wall, raw, _, ahead = store_time(wall, low, high, redis.call('HGET', KEYS[1], '!time'))
+local next = now > raw and now or raw
 
 local cursor, state = '0', redis.call('GET', KEYS[3])
 if state then
   local due = struct.unpack('<d', state)
-  -- Neither early nor, after a clock that stepped back, never.
-  if now < due and due - now <= every then return struct.pack('<ddd', now, 0, 0) end
+  -- Neither early nor, where an earlier version wrote it under a clock that was set, never.
+  if now < due and due - now <= most then return struct.pack('<dddddd', wall, now, next, 0, 0, 0) end
   cursor = state:sub(9)
 end
 
@@ -37,12 +39,13 @@ end
 local function is_over(field, v)
   local year, month, day = field:match('@(%d%d%d%d)(%d%d)(%d%d)$')
   if #v ~= 48 or not year then return false end
-  return now >= (day_number(year + 0, month + 0, day + 0) + (day == '01' and 400 or 40)) * DAY_MS
+  -- By the earlier of the two: no period is over because of one look at a wall clock that is ahead.
+  return math.min(now, wall) >= (day_number(year + 0, month + 0, day + 0) + (day == '01' and 400 or 40)) * DAY_MS
 end
 
 local function is_idle(field, v, history)
   if field:sub(1, 6) == '!gate/' then return now >= struct.unpack('<d', v) end
-  if field == '!layout' then return false end
+  if field == '!layout' or field == '!time' then return false end
   if is_over(field, v) then return true end
   if #v == 48 then
     local base, settled, open = struct.unpack('<ddd', v, 25)
@@ -55,14 +58,25 @@ local function is_idle(field, v, history)
 end
 
 local found = redis.call('HSCAN', KEYS[1], cursor, 'COUNT', count)
-local page, removed = found[2], 0
-for i = 1, #page, 2 do
-  local field = page[i]
-  if is_idle(field, page[i + 1], redis.call('HGET', KEYS[2], field)) then
-    redis.call('HDEL', KEYS[1], field)
-    redis.call('HDEL', KEYS[2], field)
-    removed = removed + 1
+local page, looked, removed = found[2], 0, 0
+-- In pieces, as a page may be longer than was asked for.
+for from = 1, #page, 1000 do
+  local fields, gone = {}, {}
+  for i = from, math.min(from + 999, #page), 2 do fields[#fields + 1] = page[i] end
+  local history = redis.call('HMGET', KEYS[2], unpack(fields))
+  for k, field in ipairs(fields) do
+    if is_idle(field, page[from + 2 * k - 1], history[k]) then gone[#gone + 1] = field end
   end
+  if #gone > 0 then
+    redis.call('HDEL', KEYS[1], unpack(gone))
+    redis.call('HDEL', KEYS[2], unpack(gone))
+  end
+  looked, removed = looked + #fields, removed + #gone
 end
-redis.call('SET', KEYS[3], struct.pack('<d', now + every) .. found[1])
-return struct.pack('<ddd', now, removed, found[1] == '0' and 1 or 0)
+-- A quarter removed: as fast as may be, until no more than about that much of what is kept is idle.
+local pause = looked > 0 and math.max(least, math.ceil(most * (1 - 4 * removed / looked))) or most
+redis.call('SET', KEYS[3], struct.pack('<d', now + pause) .. found[1])
+if removed > 0 then
+  redis.call('HSET', KEYS[1], '!time', struct.pack('<ddd', now, now > raw and now - wall or ahead, 1))
+end
+return struct.pack('<dddddd', wall, now, next, removed, found[1] == '0' and 1 or 0, math.max(pause, 1))

@@ -108,6 +108,8 @@ enum Step {
         off: i64,
     },
     Backwards(u64),
+    /// The wall clock alone, with no time passing.
+    Ahead(u64),
 }
 
 /// Counter `index`: windows are even, budgets odd.
@@ -196,6 +198,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(counter, slots, off)| Step::ToBorder { counter, slots, off }),
         1 => (0..10_000_000_u64).prop_map(Step::Forwards),
         1 => (0..100_000_u64).prop_map(Step::Backwards),
+        1 => prop_oneof![0..2_000_u64, 0..10_000_000_u64].prop_map(Step::Ahead),
     ];
     prop_oneof![
         10 => ask().prop_map(Operation::Reserve),
@@ -345,7 +348,7 @@ fn line(team: usize, month: u32, amount: u64) -> (SpendKey, SpendAmounts) {
 
 fn moved(now: Timestamp, step: &Step) -> Timestamp {
     match step {
-        Step::Forwards(ms) => now.plus(*ms),
+        Step::Forwards(ms) | Step::Ahead(ms) => now.plus(*ms),
         Step::Backwards(ms) => Timestamp(now.0 - ms),
         Step::ToBorder { counter: index, slots, off } => {
             let slot_ms = counter(*index).1.slot_ms();
@@ -369,8 +372,12 @@ async fn compare<S: Store>(
     for (index, operation) in operations.iter().enumerate() {
         if let Operation::Clock(step) = operation {
             now = moved(now, step);
-            clock.set(now);
-            model_clock.set(now);
+            for clock in [clock, &model_clock] {
+                match step {
+                    Step::Ahead(_) => clock.step(now),
+                    _ => clock.set(now),
+                }
+            }
         }
         let (expected, found) = (apply(&model, operation, now).await, apply(store, operation, now).await);
         seen.note(&expected);

@@ -12,6 +12,7 @@ mod access;
 mod answers;
 mod bad_input;
 mod clients;
+mod clock_steps;
 mod concurrency;
 mod conformance;
 mod conformance_registry;

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use tollgate::{
     domain::{
-        MAX_AMOUNT, Timestamp,
+        MAX_AMOUNT, Moment, Timestamp,
         counter::{CounterKey, CounterKind, CounterState, Hold},
         keys::SecretId,
         window::SLOTS,
@@ -42,8 +42,6 @@ struct State {
 /// What happened to one counter.
 #[derive(Clone, Debug, Default)]
 struct Log {
-    /// The newest slot in which anything was written: time does not go back behind it.
-    newest: u64,
     /// What was added in each slot, less what was given back there.
     added: BTreeMap<u64, u64>,
     kept: u64,
@@ -53,13 +51,9 @@ struct Log {
 }
 
 impl Log {
-    fn slot(&self, now: Timestamp, kind: CounterKind) -> u64 {
-        (now.0 / kind.slot_ms()).max(self.newest)
-    }
-
     /// The slots that count at `now`, oldest first.
     fn counted(&self, now: Timestamp, kind: CounterKind) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let oldest = self.slot(now, kind).saturating_sub(SLOTS);
+        let oldest = (now.0 / kind.slot_ms()).saturating_sub(SLOTS);
         self.added.range(oldest..).map(|(slot, amount)| (*slot, *amount))
     }
 
@@ -78,21 +72,18 @@ impl Log {
     }
 
     fn add(&mut self, now: Timestamp, kind: CounterKind, amount: u64) {
-        self.newest = self.slot(now, kind);
-        *self.added.entry(self.newest).or_default() += amount;
+        *self.added.entry(now.0 / kind.slot_ms()).or_default() += amount;
     }
 
     fn take_back(&mut self, now: Timestamp, then: Timestamp, kind: CounterKind, amount: u64) {
-        self.newest = self.slot(now, kind);
-        let slot = (then.0 / kind.slot_ms()).min(self.newest);
-        let counts = slot + SLOTS >= self.newest;
+        let slot = then.0 / kind.slot_ms();
+        let counts = slot + SLOTS >= now.0 / kind.slot_ms();
         if let Some(entry) = self.added.get_mut(&slot).filter(|_| counts) {
             *entry = entry.saturating_sub(amount);
         }
     }
 
-    fn book(&mut self, now: Timestamp, kind: CounterKind, amount: u64) {
-        self.newest = self.slot(now, kind);
+    fn book(&mut self, amount: u64) {
         self.kept += amount;
         self.settled += amount;
     }
@@ -128,6 +119,11 @@ impl Model {
     pub(crate) fn new(clock: ManualClock) -> Self {
         Self { clock, state: Mutex::default() }
     }
+
+    /// What expires goes by the time that has passed, everything else by the wall clock.
+    fn moment(&self) -> Moment {
+        Moment { store: Timestamp(self.clock.monotonic().as_millis()), wall: self.clock.now() }
+    }
 }
 
 impl State {
@@ -143,14 +139,15 @@ impl State {
         self.counters.get(key).cloned().unwrap_or_default()
     }
 
-    fn reserve(&mut self, now: Timestamp, reserve: Reserve) -> Reserved {
+    fn reserve(&mut self, moment: Moment, reserve: Reserve) -> Reserved {
+        let (now, wall) = (moment.store, moment.wall);
         if reserve.may_repeat
             && let Some(record) = self.live(reserve.id, now)
         {
-            return Reserved::Repeated(record.clone());
+            return Reserved::Repeated(record.clone().by_the_wall(moment));
         }
-        if !reserve.valid.contains(&now) {
-            return Reserved::OutOfDate { now };
+        if !reserve.valid.contains(&wall) {
+            return Reserved::OutOfDate { now: wall };
         }
         let used: Vec<u64> =
             reserve.holds.iter().map(|hold| self.counter(&hold.counter).state(now, hold.kind).used).collect();
@@ -159,18 +156,21 @@ impl State {
             .filter(|(_, (hold, used))| **used + hold.amount() > hold.limit)
             .map(|(index, (hold, _))| Refusal {
                 hold: index,
-                frees_at: self.counter(&hold.counter).frees_at(now, hold),
+                frees_at: self.counter(&hold.counter).frees_at(now, hold).map(|at| moment.to_wall(at)),
             })
             .collect();
         let gates = reserve.gates.iter().enumerate();
         let closed: Vec<(usize, Timestamp)> = gates
-            .filter_map(|(index, gate)| self.closed(gate, now).map(|cooldown| (index, cooldown.end)))
+            .filter_map(|(index, gate)| {
+                let closed = self.closed(gate, now)?;
+                Some((index, moment.to_wall(closed.end)))
+            })
             .collect();
         if !refusals.is_empty() || !closed.is_empty() {
-            return Reserved::Refused { now, used, refusals, closed };
+            return Reserved::Refused { now: wall, used, refusals, closed };
         }
         if reserve.dry_run {
-            return Reserved::Granted { now, used };
+            return Reserved::Granted { now: wall, used };
         }
         for hold in reserve.holds.iter() {
             let log = self.counters.entry(hold.counter.clone()).or_default();
@@ -190,13 +190,14 @@ impl State {
         };
         let gone_at = record.expires_at.plus(reserve.late_ms);
         self.records.insert(reserve.id, (record, gone_at));
-        Reserved::Granted { now, used }
+        Reserved::Granted { now: wall, used }
     }
 
-    fn settle(&mut self, now: Timestamp, settle: Settle) -> Result<SettleOutcome, StoreError> {
+    fn settle(&mut self, moment: Moment, settle: Settle) -> Result<SettleOutcome, StoreError> {
+        let now = moment.store;
         let Some(record) = self.live(settle.id, now).cloned() else { return Ok(SettleOutcome::NotFound) };
         if let Some(settlement) = record.settlement {
-            return Ok(SettleOutcome::AlreadySettled(settlement));
+            return Ok(SettleOutcome::AlreadySettled(settlement.by_the_wall(moment)));
         }
         let extras: Vec<(Hold, u64)> =
             settle.extras.iter().map(|extra| (extra.hold(), extra.amount)).collect();
@@ -224,7 +225,7 @@ impl State {
         for (hold, amount) in &extras {
             let log = self.counters.entry(hold.counter.clone()).or_default();
             let settled_before = log.settled;
-            log.book(now, hold.kind, *amount);
+            log.book(*amount);
             counters.push(Settled { settled_before, after: log.state(now, hold.kind) });
         }
         let mut reported = Vec::new();
@@ -257,7 +258,7 @@ impl State {
         let settlement = Settlement { settled_at: now, counters, reported, note: settle.note };
         let kept = Record { settlement: Some(settlement.clone()), ..record };
         self.records.insert(settle.id, (kept, now.plus(settle.keep_ms)));
-        Ok(SettleOutcome::Settled(settlement))
+        Ok(SettleOutcome::Settled(settlement.by_the_wall(moment)))
     }
 }
 
@@ -281,19 +282,20 @@ impl Store for Model {
     }
 
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
-        Ok(self.state.lock().unwrap().reserve(self.now(), reserve))
+        Ok(self.state.lock().unwrap().reserve(self.moment(), reserve))
     }
 
     async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
-        Ok(self.state.lock().unwrap().live(id, self.now()).cloned())
+        let now = self.moment();
+        Ok(self.state.lock().unwrap().live(id, now.store).map(|record| record.clone().by_the_wall(now)))
     }
 
     async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
-        self.state.lock().unwrap().settle(self.now(), settle)
+        self.state.lock().unwrap().settle(self.moment(), settle)
     }
 
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
-        let (state, now) = (self.state.lock().unwrap(), self.now());
+        let (state, now) = (self.state.lock().unwrap(), self.moment().store);
         Ok(keys.iter().map(|(key, kind)| state.counter(key).state(now, *kind)).collect())
     }
 

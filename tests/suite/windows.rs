@@ -115,7 +115,7 @@ async fn hold_the_window(
                 let Refusal { frees_at, .. } = refusals[0];
                 prop_assert_eq!(frees_at.is_none(), *amount > limit);
                 if let Some(at) = frees_at {
-                    f.clock.set(Timestamp(at.0 - 1));
+                    f.clock.travel(Timestamp(at.0 - 1));
                     let before = f.store.reserve(request(true)).await.unwrap();
                     prop_assert!(
                         matches!(before, Reserved::Refused { .. }),
@@ -123,7 +123,7 @@ async fn hold_the_window(
                         at,
                         before
                     );
-                    f.clock.set(at);
+                    f.clock.travel(at);
                     let then = f.store.reserve(request(true)).await.unwrap();
                     prop_assert!(
                         matches!(then, Reserved::Granted { .. }),
@@ -131,7 +131,7 @@ async fn hold_the_window(
                         at,
                         then
                     );
-                    f.clock.set(now);
+                    f.clock.travel(now);
                 }
             }
             other => return Err(TestCaseError::fail(format!("{other:?}"))),
@@ -283,7 +283,7 @@ async fn hold_every_limit(
                 );
             }
         }
-        server.clock.set(now);
+        server.clock.travel(now);
     }
     Ok(())
 }
@@ -294,7 +294,7 @@ async fn dry(
     at: Timestamp,
     request: &proto::AuthorizeRequest,
 ) -> proto::AuthorizeResponse {
-    server.clock.set(at);
+    server.clock.travel(at);
     let request = proto::AuthorizeRequest { dry_run: true, ..request.clone() };
     client.authorize(request).await.unwrap().into_inner()
 }

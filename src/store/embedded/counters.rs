@@ -110,11 +110,9 @@ impl Counters {
         self.free = vacant.map(|(_, number)| number).collect();
     }
 
-    /// Whether `hold` fits at any time from the counter's last change on. Time only takes away from what is used, so
-    /// that what fits at the beginning of time fits now; asking for that instant changes nothing.
-    pub(super) fn surely_fits(&mut self, slot: Option<u32>, hold: &Hold) -> bool {
-        let Some(slot) = slot.and_then(|s| self.slot_mut(s)) else { return hold.amount() <= hold.limit };
-        let used = slot.counter.state(Timestamp(0), hold.kind).used;
+    /// Whether `hold` fits at any time from the counter's last change on: time only takes away from what is used.
+    pub(super) fn surely_fits(&self, slot: Option<u32>, hold: &Hold) -> bool {
+        let used = slot.and_then(|s| self.slot(s)).map_or(0, |slot| slot.counter.used_at_most());
         used + hold.amount() <= hold.limit
     }
 
@@ -130,10 +128,7 @@ impl Counters {
 
     /// Whether the counter can take a settlement. Leaves it as it is.
     pub(super) fn can_settle(&mut self, slot: Option<u32>, now: Timestamp, hold: &Hold, actual: u64) -> bool {
-        let surely = match slot.and_then(|s| self.slot_mut(s)) {
-            Some(slot) => slot.counter.can_settle(Timestamp(0), hold, actual),
-            None => false,
-        };
+        let surely = slot.and_then(|s| self.slot(s)).is_some_and(|s| s.counter.can_surely_settle(actual));
         surely || self.look(slot, now, hold.kind, |counter| counter.can_settle(now, hold, actual))
     }
 

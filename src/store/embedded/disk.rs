@@ -42,8 +42,8 @@ pub(super) struct Batch {
     pub(super) counters_gone: Vec<u32>,
     pub(super) counters: Vec<CounterRow>,
     pub(super) segments_gone: Vec<u64>,
-    /// The latest time at which any of those were over.
-    pub(super) forgotten: Timestamp,
+    /// The latest of the store's time that anything in the batch has seen.
+    pub(super) seen: Timestamp,
     pub(super) segments: Vec<Segment>,
     pub(super) lines: Vec<LineRow>,
     pub(super) gates: Option<Vec<(CounterKey, Cooldown)>>,
@@ -123,9 +123,6 @@ pub(super) fn write(
     }
     write_counters(transaction, batch)?;
     write_segments(transaction, batch)?;
-    if !batch.segments_gone.is_empty() {
-        progress.forgotten = progress.forgotten.max(batch.forgotten);
-    }
     for LineRow { key, amounts, lsn } in &batch.lines {
         let amounts = amounts.to_numbers().map(number);
         let (texts, lsn) = ([&key.team, &key.model, &key.key].map(|name| text(name)), number(*lsn));
@@ -135,6 +132,8 @@ pub(super) fn write(
             [month, team, day, model, name].into_iter().chain(amounts).chain([lsn]).collect();
         sums::put(transaction, &schema::SPEND, &values)?;
     }
+    // What was over by then must not come to life, and the store's time must not go back, where the clock is set back.
+    progress.forgotten = progress.forgotten.max(batch.seen);
     if let Some(gates) = &batch.gates {
         gates::write(transaction, gates)?;
     }

@@ -9,7 +9,7 @@ use super::{
     state::{Answer, State},
     sums,
 };
-use crate::domain::{Timestamp, counter::CounterKey};
+use crate::domain::{Moment, Timestamp, counter::CounterKey};
 use crate::store::{Cooldown, Settle};
 
 impl State {
@@ -31,9 +31,10 @@ impl State {
     }
 
     /// The gates that are closed, in order of their names.
-    pub(super) fn cooldowns(&self, now: Timestamp) -> Vec<(CounterKey, Cooldown)> {
-        let closed = self.gates.iter().filter(|(_, cooldown)| cooldown.is_in_force(now));
-        let mut closed: Vec<_> = closed.map(|(gate, cooldown)| (gate.clone(), cooldown.clone())).collect();
+    pub(super) fn cooldowns(&self, now: Moment) -> Vec<(CounterKey, Cooldown)> {
+        let closed = self.gates.iter().filter(|(_, cooldown)| cooldown.is_in_force(now.store));
+        let by_the_wall = |cooldown: &Cooldown| cooldown.clone().by_the_wall(now);
+        let mut closed: Vec<_> = closed.map(|(gate, cooldown)| (gate.clone(), by_the_wall(cooldown))).collect();
         closed.sort_by_cached_key(|(gate, _)| gate.to_string());
         closed
     }
@@ -41,17 +42,18 @@ impl State {
     /// Opens those of `gates` that are closed.
     pub(super) fn lift(
         &mut self,
-        now: Timestamp,
+        now: Moment,
         gates: &[CounterKey],
     ) -> Answer<Vec<(CounterKey, Cooldown)>> {
         let mut lifted = Vec::new();
         for gate in gates {
-            let Some(before) = self.gates.get(gate).filter(|before| before.is_in_force(now)) else {
+            let Some(before) = self.gates.get(gate).filter(|before| before.is_in_force(now.store)) else {
                 continue;
             };
-            lifted.push((gate.clone(), before.clone()));
+            lifted.push((gate.clone(), before.clone().by_the_wall(now)));
             let op = CooldownOp { gate: gate.clone(), after: None };
             self.lsn += 1;
+            self.time = now.store;
             op::put_cooldown(&mut self.journal, &op);
             self.apply_cooldown(op);
         }

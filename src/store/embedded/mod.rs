@@ -37,6 +37,7 @@ mod state;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod time;
 mod verify;
 mod waiters;
 mod wire;
@@ -169,8 +170,8 @@ impl EmbeddedStore {
     /// The settled reservation at `at`, if it is not over. Reads a segment: tens of microseconds, for a late repeat.
     fn archived(&self, at: Location) -> Result<Option<Record>, StoreError> {
         let row = self.read(|connection| disk::reservation(connection, at))?;
-        let now = self.0.inner.clock.now();
-        Ok(row.filter(|row| now < row.forget_at).map(|row| row.record))
+        let now = self.0.inner.time.now();
+        Ok(row.filter(|row| now.store < row.forget_at).map(|row| row.record.by_the_wall(now)))
     }
 
     /// Puts lines of old months into memory. Dropped lines may have been written after they were read here, so that what was
@@ -279,7 +280,7 @@ async fn on_disk<T>(value: T, heard: Heard) -> Result<T, StoreError> {
 
 impl Store for EmbeddedStore {
     fn now(&self) -> Timestamp {
-        self.0.inner.clock.now()
+        self.0.inner.time.now().wall
     }
 
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
@@ -333,13 +334,13 @@ impl Store for EmbeddedStore {
 
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
         let mut shared = self.0.inner.lock()?;
-        let now = self.0.inner.clock.now();
+        let now = self.0.inner.time.now().store;
         Ok(shared.state.counters(now, &keys))
     }
 
     async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
         let shared = self.0.inner.lock()?;
-        Ok(shared.state.cooldowns(self.0.inner.clock.now()))
+        Ok(shared.state.cooldowns(self.0.inner.time.now()))
     }
 
     async fn lift_cooldowns(

@@ -19,6 +19,7 @@ use super::{
     registry::Registry,
     schema,
     shared::{Inner, Shared},
+    time::StoreTime,
     verify as checks,
     writer::Writer,
 };
@@ -48,11 +49,12 @@ pub(super) fn open(
     // From here on nothing depends on a journal that this process has only read, and not written and synced.
     disk::empty_wal(&connection).map_err(sqlite)?;
     let Recovered { state, covered, segment, .. } = recovered;
+    let time = StoreTime::new(clock, state.time);
     let reader = disk::open(&path).map_err(sqlite)?;
     let registry = Registry::load(disk::open(&path).map_err(sqlite)?, Arc::clone(&owner)).map_err(sqlite)?;
     let lsn = state.lsn;
     let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
-    let inner = Arc::new(Inner { shared, wake: Condvar::new(), clock, age: Age::new(max_age) });
+    let inner = Arc::new(Inner { shared, wake: Condvar::new(), time, age: Age::new(max_age) });
     let writer = Writer::new(Arc::clone(&inner), connection, disk(owner), (lsn, covered, segment));
     let thread = std::thread::Builder::new().name("store-writer".to_owned());
     let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;

@@ -2,7 +2,7 @@
 
 use super::{counters::Idle, spend};
 use crate::domain::{
-    Timestamp,
+    Moment, Timestamp,
     counter::{Counter, CounterKey, CounterKind},
 };
 
@@ -13,7 +13,7 @@ const MONTH_KEPT_MS: u64 = 400 * 86_400_000;
 
 /// Which counters are over.
 pub(super) struct Over {
-    now: Timestamp,
+    now: Moment,
     /// Periods that began before this day.
     period: u32,
     /// Periods that began before this day, which is the first of a month.
@@ -21,8 +21,10 @@ pub(super) struct Over {
 }
 
 impl Over {
-    pub(super) fn at(now: Timestamp) -> Self {
-        let day = |ago: u64| spend::date(Timestamp(now.0.saturating_sub(ago)));
+    pub(super) fn at(now: Moment) -> Self {
+        // By the earlier of the two: no period is over because of one look at a wall clock that is ahead.
+        let today = now.wall.min(now.store);
+        let day = |ago: u64| spend::date(Timestamp(today.0.saturating_sub(ago)));
         Self { now, period: day(PERIOD_KEPT_MS), month: day(MONTH_KEPT_MS) }
     }
 }
@@ -31,6 +33,6 @@ impl Idle for Over {
     fn is_idle(&self, key: &CounterKey, counter: &Counter, kind: CounterKind) -> bool {
         let first_day = key.period();
         let kept_from = if first_day % 100 == 1 { self.month } else { self.period };
-        (first_day != 0 && first_day < kept_from) || counter.is_idle(self.now, kind)
+        (first_day != 0 && first_day < kept_from) || counter.is_idle(self.now.store, kind)
     }
 }

@@ -78,7 +78,7 @@ pub(super) struct Recovered {
 /// Where reservations are on disk that the journal may speak of, by their `seq`.
 type Versions = SpreadMap<u64, Location>;
 
-/// Reads the tables and plays the journal over them.
+/// Reads the tables and plays the journal over them. `now` is by the wall clock.
 pub(super) fn recover(connection: &Connection, now: Timestamp) -> Result<Recovered, RecoverError> {
     recover_from(connection, now, None)
 }
@@ -104,9 +104,10 @@ fn recover_from(
     for line in disk::lines_from(connection, resident_from)? {
         state.spend.put(line);
     }
-    let Progress { covered, forgotten, .. } = disk::progress(connection)?;
+    let Progress { covered, forgotten: seen, .. } = disk::progress(connection)?;
     let (segment, versions) = load_reservations(connection, &mut state, covered)?;
     state.lsn = covered;
+    state.time = seen;
     let mut replay = Replay { connection, state, versions, lost };
     disk::journal(connection, |first, last, ops| replay.play((first, last), ops))?;
     let Replay { mut state, lost, .. } = replay;
@@ -114,7 +115,7 @@ fn recover_from(
     // A reservation that was written as open, then settled, is kept as settled at least as long as it would have been kept
     // as open. Past that only the open version may be left, which must not come to life where the clock was set back.
     let is_settled = |kept: &Kept| kept.dirty || kept.record.settlement.is_some();
-    state.reservations.retain(|_, kept| is_settled(kept) || kept.forget_at > forgotten);
+    state.reservations.retain(|_, kept| is_settled(kept) || kept.forget_at > seen);
     Ok(Recovered { state, covered, segment, lost: lost.unwrap_or_default() })
 }
 

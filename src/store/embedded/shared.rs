@@ -11,10 +11,11 @@ use super::{
     age::Age,
     segment::Location,
     state::{Answer, State},
+    time::StoreTime,
     waiters::{Heard, Waiters},
 };
-use crate::domain::Timestamp;
-use crate::store::{StoreError, clock::Clock};
+use crate::domain::Moment;
+use crate::store::StoreError;
 
 /// Ops that may wait for the writer, in bytes: several seconds of the heaviest load on a stalled disk. Past it the store
 /// refuses, rather than promise what it may never write.
@@ -29,7 +30,7 @@ const MAX_UNWRITTEN: usize = 64 << 20;
 pub(super) struct Inner {
     pub(super) shared: Mutex<Shared>,
     pub(super) wake: Condvar,
-    pub(super) clock: Clock,
+    pub(super) time: StoreTime,
     /// How long the oldest op waits for the disk; read without the lock.
     pub(super) age: Age,
 }
@@ -81,14 +82,14 @@ impl Inner {
     /// Runs one operation on the state, at one instant.
     pub(super) fn step<T>(
         &self,
-        operation: impl FnOnce(&mut State, Timestamp) -> Result<Answer<T>, StoreError>,
+        operation: impl FnOnce(&mut State, Moment) -> Result<Answer<T>, StoreError>,
     ) -> Result<Step<T>, StoreError> {
         let mut shared = self.lock()?;
         if shared.failing || shared.state.journal.len() > MAX_UNWRITTEN {
             return Err(StoreError::Unavailable);
         }
         // Under the lock, so that the times of the journal are in the order of its ops.
-        let now = self.clock.now();
+        let now = self.time.now();
         // An error may leave new counters behind, which are ops: the writer is told of those with the next op.
         let answer = operation(&mut shared.state, now)?;
         let step = match answer {

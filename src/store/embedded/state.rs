@@ -14,7 +14,7 @@ use super::{
     spread::{PiecewiseMap, SpreadMap},
 };
 use crate::domain::{
-    Timestamp,
+    Moment, Timestamp,
     counter::{CounterKey, CounterKind, CounterState, Hold},
 };
 use crate::store::{
@@ -71,6 +71,8 @@ pub(super) struct Booking<'a> {
 pub(super) struct State {
     /// The number of the last op.
     pub(super) lsn: u64,
+    /// The store's time of the last op.
+    pub(super) time: Timestamp,
     pub(super) counters: Counters,
     /// Reservations that are open, or settled and not written to the table yet.
     /// Boxed, so that a growing table moves pointers.
@@ -95,7 +97,7 @@ impl State {
     /// Decides a reservation and takes its holds. `gone`: the archived reservation that turned out not to exist.
     pub(super) fn reserve(
         &mut self,
-        now: Timestamp,
+        now: Moment,
         reserve: &Reserve,
         gone: Option<Location>,
     ) -> Result<Answer<Reserved>, StoreError> {
@@ -109,13 +111,14 @@ impl State {
                 Some(Answer::Absent(_)) | None => {}
             }
         }
-        if !reserve.valid.contains(&now) {
-            return Ok(ready(Reserved::OutOfDate { now }));
+        if !reserve.valid.contains(&now.wall) {
+            return Ok(ready(Reserved::OutOfDate { now: now.wall }));
         }
         self.found.clear();
         self.found.extend(holds.iter().map(|hold| self.counters.find(&hold.counter)));
         let fits = self.found.iter().zip(&**holds).all(|(slot, hold)| self.counters.surely_fits(*slot, hold));
-        let open = reserve.gates.is_empty() || reserve.gates.iter().all(|gate| self.opens_at(gate) <= now);
+        let open =
+            reserve.gates.is_empty() || reserve.gates.iter().all(|gate| self.opens_at(gate) <= now.store);
         if !(fits && open && !reserve.dry_run) {
             let outcome = self.check(now, &reserve.gates, holds);
             if reserve.dry_run || matches!(outcome, Reserved::Refused { .. }) {
@@ -124,32 +127,34 @@ impl State {
         }
         let record = Record {
             fingerprint: reserve.fingerprint,
-            reserved_at: now,
-            expires_at: now.plus(reserve.ttl_ms),
+            reserved_at: now.store,
+            expires_at: now.store.plus(reserve.ttl_ms),
             holds: Arc::clone(holds),
             note: reserve.note.clone(),
             settlement: None,
         };
         let used = self.grant(id, record, reserve.late_ms)?;
-        Ok(ready(Reserved::Granted { now, used }))
+        Ok(ready(Reserved::Granted { now: now.wall, used }))
     }
 
     /// Checks every hold and gate at `found`; changes nothing.
-    fn check(&mut self, now: Timestamp, gates: &[CounterKey], holds: &[Hold]) -> Reserved {
+    fn check(&mut self, now: Moment, gates: &[CounterKey], holds: &[Hold]) -> Reserved {
         let mut refusals = Vec::new();
         let mut used = Vec::with_capacity(holds.len());
         for (hold, (wanted, slot)) in holds.iter().zip(&self.found).enumerate() {
-            used.push(self.counters.check(*slot, now, wanted).unwrap_or_else(|shortage| {
-                refusals.push(Refusal { hold, frees_at: shortage.frees_at });
+            used.push(self.counters.check(*slot, now.store, wanted).unwrap_or_else(|shortage| {
+                let frees_at = shortage.frees_at.map(|at| now.to_wall(at));
+                refusals.push(Refusal { hold, frees_at });
                 shortage.used
             }));
         }
         let opens = gates.iter().map(|gate| self.opens_at(gate)).enumerate();
-        let closed: Vec<_> = opens.filter(|(_, until)| now < *until).collect();
+        let closed = opens.filter(|(_, until)| now.store < *until);
+        let closed: Vec<_> = closed.map(|(gate, until)| (gate, now.to_wall(until))).collect();
         if refusals.is_empty() && closed.is_empty() {
-            return Reserved::Granted { now, used };
+            return Reserved::Granted { now: now.wall, used };
         }
-        Reserved::Refused { now, used, refusals, closed }
+        Reserved::Refused { now: now.wall, used, refusals, closed }
     }
 
     fn opens_at(&self, gate: &CounterKey) -> Timestamp {
@@ -160,6 +165,7 @@ impl State {
     fn grant(&mut self, id: u128, record: Record, late_ms: u64) -> Result<Vec<u64>, StoreError> {
         self.define(&record.holds)?;
         self.lsn += 1;
+        self.time = record.reserved_at;
         let forget_at = record.expires_at.plus(late_ms);
         let Record { fingerprint, reserved_at, expires_at, .. } = record;
         let head = ReserveHead { id, fingerprint, reserved_at, expires_at, forget_at };
@@ -220,7 +226,7 @@ impl State {
     }
 
     /// The reservation, if it is known.
-    pub(super) fn find(&self, id: u128, now: Timestamp, gone: Option<Location>) -> Answer<Option<Record>> {
+    pub(super) fn find(&self, id: u128, now: Moment, gone: Option<Location>) -> Answer<Option<Record>> {
         match self.look_up(id, now, gone) {
             None | Some(Answer::Absent(_)) => ready(None),
             Some(Answer::Archived(at)) => Answer::Archived(at),
@@ -229,10 +235,11 @@ impl State {
     }
 
     /// A live record. One that is settled is shown only when its settlement is on disk: the caller may acknowledge it.
-    fn look_up(&self, id: u128, now: Timestamp, gone: Option<Location>) -> Option<Answer<Record>> {
+    fn look_up(&self, id: u128, now: Moment, gone: Option<Location>) -> Option<Answer<Record>> {
         if let Some(kept) = self.reservations.get(&id) {
             let after = kept.record.settlement.as_ref().map_or(0, |_| kept.lsn);
-            return (now < kept.forget_at).then(|| Answer::Ready { value: kept.record.clone(), after });
+            let record = || kept.record.clone().by_the_wall(now);
+            return (now.store < kept.forget_at).then(|| Answer::Ready { value: record(), after });
         }
         let at = self.archived.get(&id).copied().filter(|at| gone != Some(*at))?;
         Some(Answer::Archived(at))
@@ -241,11 +248,11 @@ impl State {
     /// Settles a reservation. `settle.lines` are merged: no key twice.
     pub(super) fn settle(
         &mut self,
-        now: Timestamp,
+        moment: Moment,
         settle: &Settle,
         gone: Option<Location>,
     ) -> Result<Answer<SettleOutcome>, StoreError> {
-        let id = u128::from_be_bytes(settle.id.0);
+        let (id, now) = (u128::from_be_bytes(settle.id.0), moment.store);
         let Some(kept) = self.reservations.get(&id).filter(|kept| now < kept.forget_at) else {
             // An id in memory is not archived as well.
             return Ok(match self.archived.get(&id).filter(|at| gone != Some(**at)) {
@@ -254,7 +261,7 @@ impl State {
             });
         };
         if let Some(first) = &kept.record.settlement {
-            let value = SettleOutcome::AlreadySettled(first.clone());
+            let value = SettleOutcome::AlreadySettled(first.clone().by_the_wall(moment));
             return Ok(Answer::Ready { value, after: kept.lsn });
         }
         let (seq, then, holds) = (kept.seq, kept.record.reserved_at, Arc::clone(&kept.record.holds));
@@ -301,7 +308,8 @@ impl State {
             note: settle.note.clone(),
         };
         op::put_settle(&mut self.journal, &op);
-        let settlement = self.apply_settle(self.lsn, op)?;
+        self.time = now;
+        let settlement = self.apply_settle(self.lsn, op)?.by_the_wall(moment);
         Ok(Answer::Ready { value: SettleOutcome::Settled(settlement), after: self.lsn })
     }
 

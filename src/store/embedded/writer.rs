@@ -179,7 +179,7 @@ impl Writer {
     }
 
     fn expired(&self) -> Vec<Expired> {
-        let found = disk::expired(&self.connection, self.inner.clock.now(), self.covered, SEGMENTS);
+        let found = disk::expired(&self.connection, self.inner.time.now().store, self.covered, SEGMENTS);
         found.unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot look for reservations to forget");
             Vec::new()
@@ -196,6 +196,7 @@ impl Writer {
         let mut shared = inner.lock()?;
         let mut batch = Batch { first: self.taken + 1, last: shared.state.lsn, ..Batch::default() };
         self.taken = batch.last;
+        batch.seen = shared.state.time;
         batch.ops = mem::replace(&mut shared.state.journal, mem::take(&mut self.spare));
         let mut rows = mem::take(&mut shared.state.displaced);
         inner.age.taken();
@@ -233,7 +234,7 @@ impl Writer {
         self.asked.append(&mut shared.checkpoints);
         let state = &mut shared.state;
         if mem::take(&mut state.gates_dirty) {
-            let now = self.inner.clock.now();
+            let now = self.inner.time.now().store;
             state.gates.retain(|_, cooldown| cooldown.is_in_force(now));
             batch.gates =
                 Some(state.gates.iter().map(|(gate, cooldown)| (gate.clone(), cooldown.clone())).collect());
@@ -270,7 +271,7 @@ impl Writer {
     /// Forgets a bounded part of what can be. Everything taken before is on disk here: a batch is collected only after the
     /// one before it was committed.
     fn sweep(&mut self, shared: &mut Shared, batch: &mut Batch, expired: &[Expired]) {
-        let now = self.inner.clock.now();
+        let now = self.inner.time.now();
         let state = &mut shared.state;
         for Expired { number, entries } in expired {
             let in_memory =
@@ -289,7 +290,7 @@ impl Writer {
                 }
             }
             batch.segments_gone.push(*number);
-            batch.forgotten = now;
+            batch.seen = now.store;
         }
         if matches!(self.round, Round::Sweeping { begun: false }) {
             state.counters.restart_sweep();
@@ -297,7 +298,7 @@ impl Writer {
         }
         let (emptied, whole) = state.counters.sweep(SWEPT, self.covered, Over::at(now));
         batch.counters_gone = emptied;
-        let more = state.spend.drop_old(spend::resident_from(now), FORGOTTEN);
+        let more = state.spend.drop_old(spend::resident_from(now.wall), FORGOTTEN);
         self.swept_at = Instant::now();
         if matches!(self.round, Round::Sweeping { .. }) && whole && !more && batch.segments_gone.is_empty() {
             self.round = Round::Rest;

@@ -9,15 +9,15 @@ use std::{
 use redis::{Cmd, Value};
 
 use super::{
-    Inner, bytes,
-    keys::{counter_field, gate_field, spend_field, spend_line},
+    Bounds, Inner, SWEEP_SOON_MS, bytes,
+    keys::{TIME_FIELD, counter_field, gate_field, spend_field, spend_line},
     link::Link,
     record, script,
     wire::{self, Numbers, Reader},
 };
 use crate::{
     domain::{
-        MAX_AMOUNT, Timestamp,
+        MAX_AMOUNT, Moment, Timestamp,
         counter::{CounterKey, CounterKind, CounterState, Hold},
     },
     store::{
@@ -29,9 +29,9 @@ use crate::{
 /// Under a manual clock a record's time to live, which runs in real time, must not end before the test's.
 const MANUAL_SLACK_MS: u64 = 86_400_000;
 
-/// The estimate of the server's time errs by about the time of a call, so the bound on a late reservation leaves more. Where it
-/// errs by more than that, as before the first answer, the server says so and the call is made again.
-const LEAST_PATIENCE_MS: u64 = 500;
+/// How often a reservation is asked for again because the server was taken for earlier than it is, or its clock was set: each
+/// answer puts right what the next goes by.
+const ATTEMPTS: u32 = 3;
 
 /// Lines or teams read at once for a report: a fraction of a millisecond of the server's time.
 const PAGE: usize = 256;
@@ -43,38 +43,49 @@ impl Inner {
         if reserve.holds.iter().any(|h| h.kept.saturating_add(h.expiring) > MAX_AMOUNT) {
             return Err(StoreError::Overflow);
         }
-        match self.reserve_once(&reserve).await? {
-            // Not the caller's bound but ours, from an estimate of the server's time that is put right by this answer.
-            Reserved::OutOfDate { now } if reserve.valid.contains(&now) => self.reserve_once(&reserve).await,
-            reserved => Ok(reserved),
+        if self.time.is_unknown() {
+            // Without a bound on when it may act, a call could still act after its caller was told that it failed.
+            self.counters(&[]).await?;
         }
+        for _ in 0..ATTEMPTS {
+            match self.reserve_once(&reserve).await? {
+                // Not the caller's bound but ours.
+                Reserved::OutOfDate { now } if reserve.valid.contains(&now) => {}
+                reserved => return Ok(reserved),
+            }
+        }
+        Err(StoreError::Unavailable)
     }
 
     async fn reserve_once(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
-        let cmd = self.reserve_command(reserve)?;
+        let sent = self.time.reading();
+        // What the server only comes to when the caller has been told that it does not answer must not take anything.
+        let bounds = self.time.for_reserve(sent, self.link.deadline_ms());
+        let cmd = self.reserve_command(reserve, &bounds)?;
         let answer = bytes(self.link.decide(&script::RESERVE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         let outcome = reader.number()?;
-        let now = self.read_now(&mut reader)?;
+        let now = self.read_time(&mut reader, (sent, &bounds))?;
         let holds = reserve.holds.len();
         match outcome {
-            0 => Ok(Reserved::Granted { now, used: reader.numbers(holds)? }),
+            0 => Ok(Reserved::Granted { now: now.wall, used: reader.numbers(holds)? }),
             1 => refused(now, holds, &mut reader),
-            2 => Ok(Reserved::Repeated(record::decode(reader.rest())?.0)),
-            3 => Ok(Reserved::OutOfDate { now }),
+            2 => Ok(Reserved::Repeated(record::decode(reader.rest())?.0.by_the_wall(now))),
+            3 => Ok(Reserved::OutOfDate { now: now.wall }),
             _ => Err(StoreError::Corrupt),
         }
     }
 
-    fn reserve_command(&self, reserve: &Reserve) -> Result<Cmd, StoreError> {
+    fn reserve_command(&self, reserve: &Reserve, bounds: &Bounds) -> Result<Cmd, StoreError> {
         let holds = reserve.holds.len();
-        let mut numbers = Numbers::with_capacity(9 + 4 * holds);
-        self.push_time(&mut numbers);
+        let mut numbers = Numbers::with_capacity(12 + 4 * holds);
+        bounds.push(&mut numbers);
         numbers.extend(&[
+            bounds.given_up,
             u64::from(reserve.may_repeat),
             u64::from(reserve.dry_run),
             reserve.valid.start.0,
-            reserve.valid.end.min(self.given_up_at()).0,
+            reserve.valid.end.0,
             reserve.ttl_ms,
             reserve.late_ms,
             size(holds),
@@ -90,15 +101,15 @@ impl Inner {
         // Keys, numbers and names take some 100 bytes for each hold.
         let record = record::encode(reserve)?;
         let bytes = 512 + 100 * holds + record.len();
-        let mut cmd = script::RESERVE.call_of(3, 9 + holds + reserve.gates.len(), bytes);
+        let mut cmd = script::RESERVE.call_of(3, 10 + holds + reserve.gates.len(), bytes);
         cmd.arg(&self.keys.counters)
             .arg(&self.keys.history)
             .arg(self.keys.reservation(reserve.id))
             .arg(numbers.bytes())
             .arg(numbers.format())
             .arg(counters)
-            .arg(wire::format(2 + holds))
-            .arg(self.time_to_live(reserve.ttl_ms.saturating_add(reserve.late_ms)))
+            .arg(wire::format(4 + holds))
+            .arg(self.time_to_live(reserve.ttl_ms.saturating_add(reserve.late_ms).saturating_mul(2)))
             .arg(record);
         for hold in reserve.holds.iter() {
             cmd.arg(&*counter_field(&hold.counter));
@@ -106,25 +117,13 @@ impl Inner {
         for gate in &reserve.gates {
             cmd.arg(gate_field(gate));
         }
+        cmd.arg(TIME_FIELD);
         Ok(cmd)
-    }
-
-    /// When whoever reserves now has surely gone. What the server only comes to after a stall must not take anything then:
-    /// nobody would settle it, and a budget could be charged its worst case for a request that was never sent.
-    fn given_up_at(&self) -> Timestamp {
-        match &self.clock {
-            Clock::System => self.now().plus(self.patience_ms()),
-            Clock::Manual(_) => Timestamp(u64::MAX),
-        }
-    }
-
-    fn patience_ms(&self) -> u64 {
-        self.link.deadline_ms().saturating_mul(2).max(LEAST_PATIENCE_MS)
     }
 
     /// How long after a call the server may still act on it.
     pub(super) fn acts_within(&self) -> Duration {
-        Duration::from_millis(self.patience_ms())
+        Duration::from_millis(self.link.deadline_ms())
     }
 
     pub(super) async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
@@ -135,9 +134,10 @@ impl Inner {
             return Ok(None);
         }
         let (record, gone_at) = record::decode(&bytes(answer)?)?;
-        // The server forgets a record by its own clock; a manual one must be asked.
-        let gone = matches!(&self.clock, Clock::Manual(clock) if clock.now() >= gone_at);
-        Ok((!gone).then_some(record))
+        // The server keeps a record for longer, in case its clock is set forwards.
+        let now = self.time.now();
+        let gone = !self.time.is_unknown() && now.store >= gone_at;
+        Ok((!gone).then(|| record.by_the_wall(now)))
     }
 
     pub(super) async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
@@ -145,21 +145,24 @@ impl Inner {
             tracing::error!("as many amounts as holds are needed to settle");
             return Err(StoreError::Corrupt);
         }
-        let cmd = self.settle_command(&settle);
+        let sent = self.time.reading();
+        let bounds = self.time.for_effect(sent, self.link.deadline_ms());
+        let cmd = self.settle_command(&settle, &bounds);
         let answer = bytes(self.link.call(&script::SETTLE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         let outcome = reader.number()?;
-        self.read_now(&mut reader)?;
+        let now = self.read_time(&mut reader, (sent, &bounds))?;
+        let settlement = || record::decode_settlement(reader.rest()).map(|first| first.by_the_wall(now));
         match outcome {
-            0 => Ok(SettleOutcome::Settled(record::decode_settlement(reader.rest())?)),
-            1 => Ok(SettleOutcome::AlreadySettled(record::decode_settlement(reader.rest())?)),
+            0 => settlement().map(SettleOutcome::Settled),
+            1 => settlement().map(SettleOutcome::AlreadySettled),
             2 => Ok(SettleOutcome::NotFound),
             3 => Err(StoreError::Overflow),
             _ => Err(StoreError::Corrupt),
         }
     }
 
-    fn settle_command(&self, settle: &Settle) -> Cmd {
+    fn settle_command(&self, settle: &Settle, bounds: &Bounds) -> Cmd {
         let lines = merged(&settle.lines);
         let holds: &[Hold] = &settle.record.holds;
         let counters = holds.len() + settle.extras.len();
@@ -172,8 +175,8 @@ impl Inner {
             .iter()
             .filter_map(|(index, amounts)| Some((*index, counter(*index)?, amounts)))
             .collect();
-        let mut numbers = Numbers::with_capacity(8 + 4 * counters + 8 * lines.len());
-        self.push_time(&mut numbers);
+        let mut numbers = Numbers::with_capacity(10 + 4 * counters + 8 * lines.len());
+        bounds.push(&mut numbers);
         numbers.extend(&[settle.keep_ms, size(counters), u64::from(settle.cooldown.is_some())]);
         match &settle.cooldown {
             Some((_, CooldownChange::Lift)) => numbers.push_negative(1),
@@ -210,7 +213,7 @@ impl Inner {
         }
         cmd.arg(numbers.bytes())
             .arg(numbers.format())
-            .arg(self.time_to_live(settle.keep_ms))
+            .arg(self.time_to_live(settle.keep_ms.saturating_mul(2)))
             .arg(settle.note.as_ref());
         let extras = settle.extras.iter().map(|extra| &extra.counter);
         for counter in holds.iter().map(|hold| &hold.counter).chain(extras) {
@@ -219,6 +222,7 @@ impl Inner {
         if let Some((gate, _)) = &settle.cooldown {
             cmd.arg(gate_field(gate));
         }
+        cmd.arg(TIME_FIELD);
         for line in lines.keys() {
             cmd.arg(spend_field(line));
         }
@@ -241,8 +245,10 @@ impl Inner {
         &self,
         keys: &[(CounterKey, CounterKind)],
     ) -> Result<Vec<CounterState>, StoreError> {
-        let mut numbers = Numbers::with_capacity(1 + keys.len());
-        self.push_time(&mut numbers);
+        let sent = self.time.reading();
+        let bounds = self.time.for_effect(sent, self.link.deadline_ms());
+        let mut numbers = Numbers::with_capacity(3 + keys.len());
+        bounds.push(&mut numbers);
         for (_, kind) in keys {
             push_slot(&mut numbers, *kind);
         }
@@ -251,9 +257,10 @@ impl Inner {
         for (key, _) in keys {
             cmd.arg(&*counter_field(key));
         }
+        cmd.arg(TIME_FIELD);
         let answer = bytes(self.link.decide(&script::COUNTERS, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
-        self.read_now(&mut reader)?;
+        self.read_time(&mut reader, (sent, &bounds))?;
         keys.iter().map(|_| record::state(&mut reader)).collect()
     }
 
@@ -298,7 +305,7 @@ impl Inner {
         key: &str,
         mut take: impl FnMut(Value) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
-        let link = self.reports.get_or_init(|| Link::open(self.client.clone(), REPORT_DEADLINE));
+        let link = self.reports.get_or_init(|| Link::open_patient(self.client.clone(), REPORT_DEADLINE));
         let mut cursor = "0".to_owned();
         loop {
             let mut cmd = redis::cmd(command);
@@ -315,38 +322,53 @@ impl Inner {
         }
     }
 
-    pub(super) async fn sweep(&self, every_ms: u64, fields: u64) -> Result<u64, StoreError> {
-        let mut numbers = Numbers::with_capacity(3);
-        self.push_time(&mut numbers);
-        numbers.extend(&[every_ms, fields]);
+    pub(super) async fn sweep(&self, every_ms: u64, fields: u64) -> Result<SweepStep, StoreError> {
+        if self.time.is_unknown() {
+            // Nothing is forgotten by one look at the server's clock.
+            self.counters(&[]).await?;
+        }
+        let sent = self.time.reading();
+        let bounds = self.time.for_effect(sent, self.link.deadline_ms());
+        let mut numbers = Numbers::with_capacity(6);
+        bounds.push(&mut numbers);
+        numbers.extend(&[every_ms, SWEEP_SOON_MS.min(every_ms), fields]);
         let mut cmd = script::SWEEP.call(3);
         cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(&self.keys.sweep).arg(numbers.bytes());
         let answer = bytes(self.link.call(&script::SWEEP, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
-        self.read_now(&mut reader)?;
-        reader.number()
+        self.read_time(&mut reader, (sent, &bounds))?;
+        let removed = reader.number()?;
+        reader.number()?;
+        Ok(SweepStep { removed, next_ms: Some(reader.number()?).filter(|ms| *ms > 0) })
     }
 
     /// A time to live for `PX`, which accepts neither 0 nor what passes the end of the server's time.
     fn time_to_live(&self, ms: u64) -> u64 {
-        let slack = if let Clock::Manual(_) = self.clock { MANUAL_SLACK_MS } else { 0 };
+        let slack = if let Clock::Manual(_) = self.time.clock() { MANUAL_SLACK_MS } else { 0 };
         ms.saturating_add(slack).clamp(1, MAX_AMOUNT)
     }
 }
 
-fn refused(now: Timestamp, holds: usize, reader: &mut Reader<'_>) -> Result<Reserved, StoreError> {
+/// What a step of the sweep came to.
+pub(super) struct SweepStep {
+    pub(super) removed: u64,
+    /// When the next is due; `None` where this was not.
+    pub(super) next_ms: Option<u64>,
+}
+
+fn refused(now: Moment, holds: usize, reader: &mut Reader<'_>) -> Result<Reserved, StoreError> {
     let used = reader.numbers(holds)?;
     let refusals = (0..reader.size()?)
         .map(|_| {
             let hold = reader.size()?;
-            let frees_at = Some(reader.number()?).filter(|at| *at > 0).map(Timestamp);
+            let frees_at = Some(reader.number()?).filter(|at| *at > 0).map(|at| now.to_wall(Timestamp(at)));
             Ok(Refusal { hold, frees_at })
         })
         .collect::<Result<_, StoreError>>()?;
     let closed = (0..reader.size()?)
-        .map(|_| Ok((reader.size()?, Timestamp(reader.number()?))))
+        .map(|_| Ok((reader.size()?, now.to_wall(Timestamp(reader.number()?)))))
         .collect::<Result<_, StoreError>>()?;
-    Ok(Reserved::Refused { now, used, refusals, closed })
+    Ok(Reserved::Refused { now: now.wall, used, refusals, closed })
 }
 
 /// The length of a slot, negative for a budget: a script tells the kinds apart by the sign.

@@ -16,18 +16,21 @@ use crate::{
 impl Inner {
     /// There are few: one for each project, model and service tier that Groq refused lately.
     pub(super) async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        if self.time.is_unknown() {
+            self.counters(&[]).await?;
+        }
         let mut cmd = redis::cmd("HGETALL");
         cmd.arg(&self.keys.cooldowns);
         let answer = self.link.run(&cmd).await?;
         let fields: Vec<(String, Vec<u8>)> =
             redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt)?;
-        let now = self.now();
+        let now = self.time.now();
         let mut closed = Vec::with_capacity(fields.len());
         for (field, value) in fields {
             let gate = gate_of(&field).ok_or(StoreError::Corrupt)?;
             let cooldown = cooldown(&value)?;
-            if cooldown.is_in_force(now) {
-                closed.push((gate, cooldown));
+            if cooldown.is_in_force(now.store) {
+                closed.push((gate, cooldown.by_the_wall(now)));
             }
         }
         closed.sort_by_cached_key(|(gate, _)| gate.to_string());
@@ -38,8 +41,12 @@ impl Inner {
         &self,
         gates: &[CounterKey],
     ) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        if self.time.is_unknown() {
+            self.counters(&[]).await?;
+        }
+        let now = self.time.now();
         let mut numbers = Numbers::with_capacity(1);
-        self.push_time(&mut numbers);
+        numbers.push(now.store.0);
         let mut cmd = script::LIFT_COOLDOWNS.call(2);
         cmd.arg(&self.keys.counters).arg(&self.keys.cooldowns).arg(numbers.bytes());
         for gate in gates {
@@ -47,12 +54,11 @@ impl Inner {
         }
         let answer = bytes(self.link.call(&script::LIFT_COOLDOWNS, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
-        self.read_now(&mut reader)?;
         let mut lifted = Vec::new();
         while !reader.is_empty() {
             let (number, length) = (reader.size()?, reader.size()?);
             let gate = gates.get(number).ok_or(StoreError::Corrupt)?;
-            lifted.push((gate.clone(), cooldown(reader.bytes(length)?)?));
+            lifted.push((gate.clone(), cooldown(reader.bytes(length)?)?.by_the_wall(now)));
         }
         Ok(lifted)
     }

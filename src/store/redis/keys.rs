@@ -7,6 +7,9 @@ use crate::{
     store::{ReservationId, SpendKey},
 };
 
+/// The field of the counters' hash that keeps the store's time; see `store_time.lua`.
+pub(super) const TIME_FIELD: &str = "!time";
+
 /// The names of an organization's keys.
 #[derive(Debug)]
 pub(super) struct Keys {

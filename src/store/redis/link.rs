@@ -53,15 +53,25 @@ pub(super) struct Link {
     silent: AtomicU32,
     deadline: Duration,
     load: Load,
+    is_patient: bool,
 }
 
 impl Link {
     /// Connects in the background, on the present runtime.
     pub(super) fn open(client: Client, deadline: Duration) -> Self {
+        Self::new(client, deadline, false)
+    }
+
+    /// The same for calls that wait for a connection until their deadline, also where an attempt to connect has failed.
+    pub(super) fn open_patient(client: Client, deadline: Duration) -> Self {
+        Self::new(client, deadline, true)
+    }
+
+    fn new(client: Client, deadline: Duration, is_patient: bool) -> Self {
         let (state_sender, state) = watch::channel(State::Connecting);
         let (broken, reports) = mpsc::channel(1);
         tokio::spawn(keep(client, state_sender, reports));
-        Self { state, broken, silent: AtomicU32::new(0), deadline, load: Load::new() }
+        Self { state, broken, silent: AtomicU32::new(0), deadline, load: Load::new(), is_patient }
     }
 
     /// The longest that a call waits.
@@ -137,7 +147,13 @@ impl Link {
             return Ok((*number, connection.clone()));
         }
         let mut state = self.state.clone();
-        let settled = state.wait_for(|state| !matches!(state, State::Connecting)).await;
+        let settled = state
+            .wait_for(|state| match state {
+                State::Connecting => false,
+                State::Down => !self.is_patient,
+                State::Up(..) => true,
+            })
+            .await;
         match settled.as_deref() {
             Ok(State::Up(number, connection)) => Ok((*number, connection.clone())),
             Ok(State::Connecting | State::Down) | Err(_) => Err(StoreError::Unavailable),
@@ -229,7 +245,7 @@ async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
 
 async fn load(connection: &mut MultiplexedConnection, script: &Script) -> Result<(), RedisError> {
     let mut cmd = redis::cmd("SCRIPT");
-    cmd.arg("LOAD").arg(script.code);
+    cmd.arg("LOAD").arg(&script.code);
     send(connection, &cmd).await.map(|_| ())
 }
 

@@ -5,13 +5,20 @@ use std::sync::LazyLock;
 /// A script and its hash.
 pub(super) struct Script {
     pub(super) name: &'static str,
-    pub(super) code: &'static str,
+    pub(super) code: String,
     pub(super) hash: String,
 }
 
 impl Script {
-    fn new(name: &'static str, code: &'static str) -> Self {
-        Self { name, code, hash: redis::Script::new(code).get_hash().to_owned() }
+    fn new(name: &'static str, code: &str) -> Self {
+        let code = code.to_owned();
+        Self { name, hash: redis::Script::new(&code).get_hash().to_owned(), code }
+    }
+
+    /// One that goes by the store's time. The first line of a script says what it may do, and stays the first.
+    fn timed(name: &'static str, code: &str) -> Self {
+        let (first, rest) = code.split_once('\n').unwrap_or((code, ""));
+        Self::new(name, &format!("{first}\n{}{rest}", include_str!("../store_time.lua")))
     }
 
     /// A call of the script; the keys and arguments are appended to it.
@@ -28,15 +35,15 @@ impl Script {
 }
 
 pub(super) static RESERVE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("reserve", include_str!("../reserve.lua")));
+    LazyLock::new(|| Script::timed("reserve", include_str!("../reserve.lua")));
 pub(super) static SETTLE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("settle", include_str!("../settle.lua")));
+    LazyLock::new(|| Script::timed("settle", include_str!("../settle.lua")));
 pub(super) static COUNTERS: LazyLock<Script> =
-    LazyLock::new(|| Script::new("counters", include_str!("../counters.lua")));
+    LazyLock::new(|| Script::timed("counters", include_str!("../counters.lua")));
 pub(super) static LIFT_COOLDOWNS: LazyLock<Script> =
     LazyLock::new(|| Script::new("lift_cooldowns", include_str!("../lift_cooldowns.lua")));
 pub(super) static SWEEP: LazyLock<Script> =
-    LazyLock::new(|| Script::new("sweep", include_str!("../sweep.lua")));
+    LazyLock::new(|| Script::timed("sweep", include_str!("../sweep.lua")));
 
 pub(super) static REGISTRY_SINCE: LazyLock<Script> =
     LazyLock::new(|| Script::new("registry_since", include_str!("../registry_since.lua")));

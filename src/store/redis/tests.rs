@@ -243,8 +243,6 @@ async fn what_the_server_comes_to_too_late_takes_nothing() {
     let store = server.store(Clock::System);
     until_up(&store).await;
     let holds = || vec![hold("b", BUDGET, 100, 30, 20)];
-    // The server's clock is far from where the first call thinks it is.
-    store.0.offset_ms.store(-5_000, Ordering::Relaxed);
     assert!(matches!(store.reserve(request(1, holds())).await, Ok(Reserved::Granted { .. })));
     let stall = redis::cmd("CLIENT").arg("PAUSE").arg(900).arg("ALL").to_owned();
     store.0.link.run(&stall).await.unwrap();
@@ -258,6 +256,76 @@ async fn what_the_server_comes_to_too_late_takes_nothing() {
     assert_eq!((after[0].used, after[0].open), (50, 1), "only the first");
     assert_eq!(store.find(ReservationId([2; 16])).await, Ok(None));
     assert!(matches!(store.reserve(request(2, holds())).await, Ok(Reserved::Granted { .. })));
+}
+
+/// Sets the server's clock, as far as the scripts see it: by what they add to it.
+async fn step_server(store: &RedisStore, by_ms: f64) {
+    let kept: Vec<u8> = {
+        let get = redis::cmd("HGET").arg(&store.0.keys.counters).arg("!time").to_owned();
+        bytes(store.0.link.run(&get).await.unwrap()).unwrap()
+    };
+    let number = |at: usize| f64::from_le_bytes(kept[at..at + 8].try_into().unwrap());
+    let numbers = [number(0), number(8) + by_ms, 1.0].map(f64::to_le_bytes).concat();
+    let set = redis::cmd("HSET").arg(&store.0.keys.counters).arg("!time").arg(numbers).to_owned();
+    store.0.link.run(&set).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_step_of_the_servers_clock_forgets_and_locks_nothing() {
+    let Some(server) = Server::start() else { return };
+    for by_ms in [7_200_000.0, 90_000_000.0, -7_200_000.0, -11_000.0, 2_700_000_000.0] {
+        let store = server.store(Clock::System);
+        until_up(&store).await;
+        let name = format!("w{by_ms}");
+        let holds = || vec![hold(&name, WINDOW, 10, 0, 10)];
+        let id = u8::try_from(name.len()).unwrap() + if by_ms < 0.0 { 100 } else { 0 };
+        assert!(matches!(store.reserve(request(id, holds())).await, Ok(Reserved::Granted { .. })), "{by_ms}");
+        let record = store.find(ReservationId([id; 16])).await.unwrap().expect("the reservation");
+        step_server(&store, by_ms).await;
+        store.sweep(0, 1_000).await.unwrap();
+        let full = store.reserve(request(id + 10, holds())).await.unwrap();
+        let Reserved::Refused { now, refusals, .. } = full else { panic!("{by_ms}: {full:?}") };
+        let frees_in = refusals[0].frees_at.expect("some time").since(now);
+        assert!((55_000..=61_000).contains(&frees_in), "{by_ms}: {frees_in}");
+        let settled = store.settle(settlement(record, id, vec![1])).await.unwrap();
+        let SettleOutcome::Settled(settled) = settled else { panic!("{by_ms}: {settled:?}") };
+        assert_eq!(settled.counters[0].after.used, 1, "{by_ms}");
+        assert!(matches!(
+            store.reserve(request(id + 20, vec![hold(&name, WINDOW, 10, 0, 9)])).await,
+            Ok(Reserved::Granted { .. })
+        ));
+    }
+}
+
+#[tokio::test]
+async fn the_sweep_keeps_pace_and_runs_where_memory_is_full() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    for user in 0..600_u16 {
+        let id = ReservationId(u128::from(user).to_be_bytes());
+        let holds = vec![hold(&format!("user{user}"), WINDOW, 10, 0, 6)].into();
+        store.reserve(Reserve { id, holds, ..request(0, vec![]) }).await.unwrap();
+    }
+    let full = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").to_owned();
+    store.0.link.run(&full).await.unwrap();
+    let record = store.find(ReservationId(7_u128.to_be_bytes())).await.unwrap().unwrap();
+    assert!(store.reserve(request(1, vec![hold("w", WINDOW, 10, 0, 1)])).await.is_err());
+    let settle = Settle { id: ReservationId(7_u128.to_be_bytes()), ..settlement(record, 0, vec![1]) };
+    assert!(matches!(store.settle(settle).await.unwrap(), SettleOutcome::Settled(_)));
+    assert!(store.registry_write("pause/all".into(), 0, Bytes::from_static(b"{}")).await.is_ok());
+    clock.pass(120_000);
+    let (mut removed, begun) = (0, clock.monotonic());
+    while removed < 600 {
+        let step = store.0.sweep(2_000, 64).await.unwrap();
+        removed += step.removed;
+        clock.pass(step.next_ms.expect("this one's turn"));
+        let passed = clock.monotonic().since(begun);
+        assert!(
+            passed < Duration::from_secs(10),
+            "{removed} in {passed:?}: a tenth as fast as without haste"
+        );
+    }
 }
 
 /// Numbers that only depend on the seed.
@@ -280,7 +348,6 @@ async fn the_scripts_count_as_the_domain_does() {
     let flush = redis::cmd("FLUSHALL");
     for seed in 1..=12 {
         store.0.link.run(&flush).await.unwrap();
-        clock.set(NOW);
         compare(&store, &clock, seed, 400).await;
     }
 }
@@ -291,7 +358,9 @@ async fn compare(store: &RedisStore, clock: &ManualClock, seed: u64, steps: u64)
     let mut open: Vec<(Reserve, Timestamp)> = Vec::new();
     let mut next_id: u128 = 0;
     for step in 0..steps {
-        let now = clock.now();
+        // Counters go by the time that has passed, answers by the wall clock.
+        let now = Timestamp(clock.monotonic().as_millis());
+        let moment = Moment { store: now, wall: clock.now() };
         let at = format!("seed {seed}, step {step}");
         if open.is_empty() || dice.roll(5) < 3 {
             next_id += 1;
@@ -311,16 +380,19 @@ async fn compare(store: &RedisStore, clock: &ManualClock, seed: u64, steps: u64)
             let refusals: Vec<Refusal> = checks
                 .iter()
                 .enumerate()
-                .filter_map(|(hold, (_, s))| s.map(|s| Refusal { hold, frees_at: s.frees_at }))
+                .filter_map(|(hold, (_, shortage))| {
+                    let frees_at = shortage.as_ref()?.frees_at.map(|at| moment.to_wall(at));
+                    Some(Refusal { hold, frees_at })
+                })
                 .collect();
             let expected = if refusals.is_empty() {
                 for hold in &holds {
                     model.entry(hold.counter.clone()).or_default().take(now, hold);
                 }
                 open.push((wanted.clone(), now));
-                Reserved::Granted { now, used }
+                Reserved::Granted { now: moment.wall, used }
             } else {
-                Reserved::Refused { now, used, refusals, closed: vec![] }
+                Reserved::Refused { now: moment.wall, used, refusals, closed: vec![] }
             };
             assert_eq!(store.reserve(wanted).await.unwrap(), expected, "{at}");
         } else {
@@ -338,8 +410,8 @@ async fn compare(store: &RedisStore, clock: &ManualClock, seed: u64, steps: u64)
                 assert_eq!(got, Settled { settled_before, after }, "{at}");
             }
         }
-        clock.set(random_step(&mut dice, now));
-        let now = clock.now();
+        clock.set(random_step(&mut dice, clock.now()));
+        let now = Timestamp(clock.monotonic().as_millis());
         let keys: Vec<_> = (0..6).map(random_counter).collect();
         let states =
             keys.iter().map(|(key, kind)| model.get(key).cloned().unwrap_or_default().state(now, *kind));

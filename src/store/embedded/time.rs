@@ -1,0 +1,100 @@
+//! The store's time: what the wall clock showed when the store was opened, and the time that has passed since by a clock that
+//! is never set.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use crate::domain::{Moment, Timestamp};
+use crate::store::clock::{Clock, Monotonic};
+
+/// The two clocks tick apart by a fraction of a millisecond or, where one is adjusted by its pace, by a few. Less than this is
+/// no step, so that what is told of an instant does not flicker.
+const SAME_MS: u64 = 20;
+/// A step of the wall clock from which on the log warns.
+const WARN_MS: u64 = 1_000;
+
+/// Tells the time. Never goes back, not over restarts either.
+#[derive(Debug)]
+pub(super) struct StoreTime {
+    clock: Clock,
+    /// What the clock read when the store's time was `start`.
+    opened: Monotonic,
+    start: Timestamp,
+    /// The store's time less the wall clock, in milliseconds, as last seen. Read and written without order: whoever reads a
+    /// value that another thread replaces finds the same step by itself.
+    ahead_ms: AtomicI64,
+}
+
+impl StoreTime {
+    /// Goes on where the store's time was last seen, if the wall clock shows an earlier time than that.
+    pub(super) fn new(clock: Clock, last: Timestamp) -> Self {
+        let (wall, opened) = clock.read();
+        let start = wall.max(last);
+        let behind_ms = last.since(wall);
+        if behind_ms > WARN_MS {
+            tracing::warn!(
+                behind_ms,
+                "the clock was set back since the store was last open; its own time goes on"
+            );
+        }
+        Self { clock, opened, start, ahead_ms: AtomicI64::new(difference(start, wall)) }
+    }
+
+    /// The present instant.
+    pub(super) fn now(&self) -> Moment {
+        let (wall, reading) = self.clock.read();
+        let passed = reading.since(self.opened).as_millis();
+        let store = self.start.plus(u64::try_from(passed).unwrap_or(u64::MAX));
+        let ahead = self.ahead_ms.load(Ordering::Relaxed);
+        let smooth = Timestamp(store.0.saturating_add_signed(ahead.saturating_neg()));
+        let off = smooth.since(wall).max(wall.since(smooth));
+        let same = if let Clock::System = self.clock { SAME_MS } else { 0 };
+        if off <= same {
+            return Moment { store, wall: smooth };
+        }
+        let now = difference(store, wall);
+        let replaced = self.ahead_ms.compare_exchange(ahead, now, Ordering::Relaxed, Ordering::Relaxed);
+        if off > WARN_MS && replaced.is_ok() {
+            let direction = if now > ahead { "backwards" } else { "forwards" };
+            tracing::warn!(
+                direction,
+                by_ms = off,
+                "the clock was set; limits go on by the time that has passed"
+            );
+        }
+        Moment { store, wall }
+    }
+}
+
+fn difference(store: Timestamp, wall: Timestamp) -> i64 {
+    store.0.checked_signed_diff(wall.0).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::clock::ManualClock;
+
+    #[test]
+    fn only_time_that_passes_moves_it() {
+        let clock = ManualClock::new(Timestamp(1_000_000));
+        let time = StoreTime::new(Clock::Manual(clock.clone()), Timestamp(0));
+        for wall in [3_000_000, 500, 1_000_000, 999_999] {
+            clock.step(Timestamp(wall));
+            let now = time.now();
+            assert_eq!((now.store, now.wall), (Timestamp(1_000_000), Timestamp(wall)));
+            assert_eq!(now.to_wall(Timestamp(1_000_007)), Timestamp(wall + 7));
+        }
+        clock.pass(5);
+        assert_eq!(time.now(), Moment { store: Timestamp(1_000_005), wall: Timestamp(1_000_004) });
+    }
+
+    #[test]
+    fn it_goes_on_where_it_was_last_seen() {
+        let clock = ManualClock::new(Timestamp(1_000_000));
+        let time = StoreTime::new(Clock::Manual(clock.clone()), Timestamp(7_000_000));
+        clock.pass(10);
+        assert_eq!(time.now(), Moment { store: Timestamp(7_000_010), wall: Timestamp(1_000_010) });
+        let time = StoreTime::new(Clock::Manual(clock), Timestamp(3));
+        assert_eq!(time.now().store, Timestamp(1_000_010));
+    }
+}

@@ -1,0 +1,24 @@
+-- Put before each script that goes by time, after its first line.
+--
+-- The store's own time never goes back and runs at the pace of true time; the wall clock may be set. Field `!time` of the
+-- counters hash keeps both apart: three little-endian doubles, the store's time of the last change, the store's time less the
+-- wall clock, and 1 (so that a sweep of an earlier version takes it for a counter in use).
+--
+-- store_time(wall, low, high, kept): `wall` as in the arguments (negative: ask TIME), the least and the most that the caller
+-- takes the store's time for, and the value of `!time`. Returns the store's time, the wall clock, the store's time as it would
+-- be without those bounds, and the first two numbers of `!time`.
+local function store_time(wall, low, high, kept)
+  if wall < 0 then
+    local time = redis.call('TIME')
+    local us = time[2] + 0
+    wall = time[1] * 1000 + (us - us % 1000) / 1000
+  end
+  local last, ahead = 0, 0
+  if kept then last, ahead = struct.unpack('<dd', kept) end
+  local raw = wall + ahead
+  local now = raw
+  if now > high then now = high end
+  if now < low then now = low end
+  if now < last then now = last end
+  return now, wall, raw, last, ahead
+end
