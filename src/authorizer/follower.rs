@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Authorizer, Decided, Failure, MAX_AGE, denied};
+use super::{Authorizer, Decided, Failure, MAX_AGE, decided::denied};
 use crate::{
     domain::{
         Timestamp,

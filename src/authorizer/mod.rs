@@ -5,6 +5,7 @@ mod budgets;
 mod charge;
 mod check;
 mod cooldowns;
+mod decided;
 mod decision_log;
 mod follower;
 mod freshness;
@@ -30,6 +31,7 @@ pub use self::{
     any_key::{AnyKey, KeyPlace},
     budgets::CrossedAlert,
     check::by,
+    decided::Decided,
     decision_log::DecisionLog,
     follower::refusal_stands,
     freshness::{Freshness, MAX_AGE},
@@ -44,22 +46,22 @@ pub use self::{
     unreserved::{Bounds, RefusedReports},
 };
 use self::{
-    queue::{Blocked, Turn},
+    decided::{Ahead, behind, denied, gates, granted, refused},
+    queue::Turn,
     ticket::Ticket,
 };
 use crate::{
     domain::{
         Timestamp,
         calendar::Days,
-        counter::CounterKey,
-        decision::{Grant, LimitStatus, Reason, Retry, Violation},
+        decision::{Grant, Reason, Violation},
         explain,
         permit::Who,
         plan::{self, Plan},
         policy::Policy,
         request::{AuthorizeRequest, Caller},
     },
-    store::{Record, Refusal, ReservationId, Reserve, Reserved, Store, StoreError, clock::Clock},
+    store::{Record, ReservationId, Reserve, Reserved, Store, StoreError, clock::Clock},
 };
 
 /// How often a request is compiled anew because the store's clock is in another period than thought, or because a clamped
@@ -114,21 +116,6 @@ pub enum Failure {
     /// A fault of the service; details are in its log.
     #[error("internal error")]
     Internal,
-}
-
-/// The decision on one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decided {
-    /// Allowed, or every limit that refused.
-    pub outcome: Result<Grant, Vec<Violation>>,
-    /// The limits that apply, as they stand after the decision.
-    pub limits: Vec<LimitStatus>,
-    /// The Groq project whose key the request goes out with; empty where it was denied before that was looked at.
-    pub project: Arc<str>,
-    /// The policy that decided.
-    pub policy_revision: Arc<str>,
-    /// What it would have to wait for, where it was refused by counters.
-    blocked: Option<Blocked>,
 }
 
 /// What the authorizers of all cores share.
@@ -390,101 +377,4 @@ enum Again {
     At(Timestamp),
     /// The budgets can pay for so many output tokens.
     With(u64),
-}
-
-fn granted(
-    policy: &Policy,
-    request: &AuthorizeRequest,
-    plan: &Plan<'_>,
-    id: ReservationId,
-    now: Timestamp,
-    used: &[u64],
-) -> Decided {
-    let mut warnings = plan.warnings.clone();
-    warnings.extend(explain::overruns(plan, used));
-    Decided {
-        outcome: Ok(Grant {
-            reservation: (!request.dry_run).then(|| (id.to_string(), now.plus(plan.ttl_ms()))),
-            max_output_tokens: plan.max_output_tokens,
-            reserved_cost: plan.cost,
-            warnings,
-        }),
-        limits: explain::statuses(plan, now, used, !request.dry_run),
-        project: Arc::clone(plan.project),
-        policy_revision: policy.revision.clone(),
-        blocked: None,
-    }
-}
-
-fn refused(
-    policy: &Policy,
-    request: &AuthorizeRequest,
-    plan: &Plan<'_>,
-    now: Timestamp,
-    used: &[u64],
-    refusals: &[Refusal],
-    closed: &[(usize, Timestamp)],
-) -> Decided {
-    let gate_keys = gates(policy, plan);
-    let gates = closed.iter().filter_map(|(index, opens_at)| {
-        Some((gate_keys.get(*index)?.clone(), explain::closed(plan.project, &request.model, now, *opens_at)))
-    });
-    let limits = refusals.iter().filter_map(|refusal| {
-        let (line, hold) = (plan.lines.get(refusal.hold)?, plan.holds.get(refusal.hold)?);
-        let used = used.get(refusal.hold).copied()?;
-        let wanted = plan.least_amount(refusal.hold);
-        Some((hold.counter.clone(), explain::violation(line, now, used, wanted, refusal.frees_at)))
-    });
-    let (keys, violations): (Vec<_>, Vec<_>) = gates.chain(limits).unzip();
-    let longest = keys.into_iter().zip(&violations).max_by_key(|(_, violation)| match violation.retry {
-        Retry::After(ms) => ms,
-        Retry::Never => u64::MAX,
-    });
-    let blocked =
-        longest.map(|(by, _)| Blocked { by, holds: Arc::clone(&plan.holds), gates: gate_keys.clone() });
-    let limits = explain::statuses(plan, now, used, false);
-    Decided { blocked, project: Arc::clone(plan.project), ..denied(policy, violations, limits) }
-}
-
-/// A request that came before and waits: for the limit of a hold, or for a cooldown.
-#[derive(Clone, Copy)]
-struct Ahead {
-    hold: Option<usize>,
-    /// When it expects room.
-    frees_in: Duration,
-}
-
-/// The refusal of what there may be room for, but not before those that wait for it.
-fn behind(
-    policy: &Policy,
-    request: &AuthorizeRequest,
-    plan: &Plan<'_>,
-    now: Timestamp,
-    used: &[u64],
-    ahead: Ahead,
-) -> Decided {
-    // Never at once: then it would not have been behind.
-    let frees_at = now.plus(u64::try_from(ahead.frees_in.as_millis()).unwrap_or(u64::MAX).max(1));
-    let (refusals, closed) = match ahead.hold {
-        Some(hold) => (vec![Refusal { hold, frees_at: Some(frees_at) }], Vec::new()),
-        None => (Vec::new(), vec![(0, frees_at)]),
-    };
-    let mut decided = refused(policy, request, plan, now, used, &refusals, &closed);
-    if let Err(violations) = &mut decided.outcome {
-        violations.iter_mut().for_each(explain::behind);
-    }
-    decided
-}
-
-/// The cooldown that a request meets. A batch meets none, as it does not touch Groq's rate limits.
-fn gates(policy: &Policy, plan: &Plan<'_>) -> Vec<CounterKey> {
-    match plan.work.batch() {
-        Some(_) => Vec::new(),
-        None => vec![policy.gates.of(plan.project, &plan.model.name, plan.service_tier)],
-    }
-}
-
-fn denied(policy: &Policy, violations: Vec<Violation>, limits: Vec<LimitStatus>) -> Decided {
-    let policy_revision = policy.revision.clone();
-    Decided { outcome: Err(violations), limits, project: Arc::default(), policy_revision, blocked: None }
 }

@@ -22,7 +22,7 @@ pub fn disturbs(c: char) -> bool {
 pub fn written_out(text: &str, notation: Notation, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     let is_out = |c: char| disturbs(c) && !keep(c);
     // Of nearly every text nothing has to be looked at but its bytes.
-    if !text.bytes().any(|byte| byte < 0x20 || byte >= 0x7f) || !text.contains(is_out) {
+    if !text.bytes().any(|byte| !(0x20..0x7f).contains(&byte)) || !text.contains(is_out) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);

@@ -36,7 +36,7 @@ if #argv ~= 7 + n + gates or #arg ~= 13 + 4 * n then
 end
 
 local value = call('HMGET', keys[1], unpack(argv, 7))
-local now, wall, raw, last = store_time(arg[1], arg[2], arg[3], value[1 + n + gates])
+local now, wall, raw, last, ahead = store_time(arg[1], arg[2], arg[3], value[1 + n + gates])
 if raw >= arg[4] then return pack('<dddd', 3, wall, now, raw) end
 -- Put right whatever becomes of the request, which may be the last to be seen of the time for long.
 if now ~= raw then call('HSET', keys[1], '!time', pack('<ddd', last, now - wall, 1)) end
@@ -172,8 +172,13 @@ if fresh then
   call('HSET', keys[1], '!layout',
     '1: head, current, total (budgets: base, settled, open) as little-endian doubles; see reserve.lua')
 end
-out[2 * n + 1], out[2 * n + 2] = '!time', pack('<ddd', now, now - wall, 1)
-call('HSET', keys[1], unpack(out, 1, 2 * n + 2))
+local fields = 2 * n
+-- Not each time, as that costs as much as a hold; callers know the time better than to the tenth of a second.
+if now - last >= 100 or now - wall ~= ahead then
+  out[fields + 1], out[fields + 2] = '!time', pack('<ddd', now, now - wall, 1)
+  fields = fields + 2
+end
+if fields > 0 then call('HSET', keys[1], unpack(out, 1, fields)) end
 local expires_at = now + ttl
 call('SET', keys[3], pack('<dddd', 0, now, expires_at, expires_at + late) .. argv[6], 'PX', argv[5])
 return answer

@@ -172,7 +172,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A request on its way to an answer.
 #[derive(Debug)]
-struct Call<'a> {
+pub(crate) struct Call<'a> {
     shared: &'a Shared,
     headers: &'a HeaderMap,
     body: &'a Bytes,

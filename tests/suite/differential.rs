@@ -173,7 +173,7 @@ fn ask() -> impl Strategy<Value = Ask> {
 fn operation() -> impl Strategy<Value = Operation> {
     let lines = prop::collection::vec((0..TEAMS.len(), 202_610..=202_612_u32, amount()), 0..3);
     let close = prop::option::weighted(
-        0.2,
+        0.5,
         (
             0..GATES,
             prop_oneof![3 => (0..=3_000_u64).prop_map(Some), 1 => Just(Some(86_400_000)), 2 => Just(None)],

@@ -300,9 +300,11 @@ impl Store for Model {
     }
 
     async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
-        let (state, now) = (self.state.lock().unwrap(), self.now());
-        let closed =
-            state.gates.keys().filter_map(|gate| Some((gate.clone(), state.closed(gate, now)?.clone())));
+        let (state, now) = (self.state.lock().unwrap(), self.moment());
+        let closed = state.gates.keys().filter_map(|gate| {
+            let cooldown = state.closed(gate, now.store)?.clone();
+            Some((gate.clone(), cooldown.by_the_wall(now)))
+        });
         let mut closed: Vec<_> = closed.collect();
         closed.sort_by_key(|(gate, _)| gate.to_string());
         Ok(closed)
@@ -312,11 +314,12 @@ impl Store for Model {
         &self,
         gates: Vec<CounterKey>,
     ) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
-        let (mut state, now) = (self.state.lock().unwrap(), self.now());
+        let (mut state, now) = (self.state.lock().unwrap(), self.moment());
         let mut lifted = Vec::new();
         for gate in gates {
-            if state.closed(&gate, now).is_some() {
-                lifted.extend(state.gates.remove_entry(&gate));
+            if state.closed(&gate, now.store).is_some() {
+                let cooldown = state.gates.remove(&gate);
+                lifted.extend(cooldown.map(|cooldown| (gate, cooldown.by_the_wall(now))));
             }
         }
         Ok(lifted)

@@ -34,17 +34,14 @@ impl State {
     pub(super) fn cooldowns(&self, now: Moment) -> Vec<(CounterKey, Cooldown)> {
         let closed = self.gates.iter().filter(|(_, cooldown)| cooldown.is_in_force(now.store));
         let by_the_wall = |cooldown: &Cooldown| cooldown.clone().by_the_wall(now);
-        let mut closed: Vec<_> = closed.map(|(gate, cooldown)| (gate.clone(), by_the_wall(cooldown))).collect();
+        let mut closed: Vec<_> =
+            closed.map(|(gate, cooldown)| (gate.clone(), by_the_wall(cooldown))).collect();
         closed.sort_by_cached_key(|(gate, _)| gate.to_string());
         closed
     }
 
     /// Opens those of `gates` that are closed.
-    pub(super) fn lift(
-        &mut self,
-        now: Moment,
-        gates: &[CounterKey],
-    ) -> Answer<Vec<(CounterKey, Cooldown)>> {
+    pub(super) fn lift(&mut self, now: Moment, gates: &[CounterKey]) -> Answer<Vec<(CounterKey, Cooldown)>> {
         let mut lifted = Vec::new();
         for gate in gates {
             let Some(before) = self.gates.get(gate).filter(|before| before.is_in_force(now.store)) else {

@@ -35,8 +35,6 @@ const ATTEMPTS: u32 = 3;
 
 /// Lines or teams read at once for a report: a fraction of a millisecond of the server's time.
 const PAGE: usize = 256;
-/// How long each page of a report may take. Reports may be slow; they wait for nothing that decisions wait for.
-const REPORT_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Inner {
     pub(super) async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
@@ -298,14 +296,18 @@ impl Inner {
     }
 
     /// Reads a collection in pages, on the connection of reports, so that neither the server nor the connection of decisions
-    /// is held for longer than a page takes.
+    /// is held for longer than a page takes. Each page has the deadline of any call, and takes far less.
     async fn scan(
         &self,
         command: &str,
         key: &str,
         mut take: impl FnMut(Value) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
-        let link = self.reports.get_or_init(|| Link::open_patient(self.client.clone(), REPORT_DEADLINE));
+        // Reports hear of an outage as soon as decisions do.
+        if self.link.is_down() {
+            return Err(StoreError::Unavailable);
+        }
+        let link = self.reports.get_or_init(|| Link::open_patient(self.client.clone(), self.acts_within()));
         let mut cursor = "0".to_owned();
         loop {
             let mut cmd = redis::cmd(command);
