@@ -21,6 +21,7 @@ mod cooldowns;
 mod crash;
 mod decisions;
 mod differential;
+mod documents;
 mod envoy;
 mod first_denial;
 mod freshness;
