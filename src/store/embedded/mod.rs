@@ -6,7 +6,7 @@
 //! - A settlement is answered after the commit that holds it, and so is whoever asks about it meanwhile. As the journal is
 //!   sequential, every reservation before it is on disk by then too.
 //! - A reservation is answered at once and committed within about 5 ms, longer only while the disk is busy with the commit
-//!   before. Once the oldest that is not on disk is older than [`age::MAX_AGE`], further ones wait for the disk before they
+//!   before. Once the oldest that is not on disk is older than `age::MAX_AGE`, further ones wait for the disk before they
 //!   are decided. So a crash makes the store forget reservations of no more than that time; an acknowledged settlement never.
 //! - A disk that fails to sync has lost the store's trust (`owner`): nothing is accepted from then on.
 //! - Every row has a check sum (`sums`), and all is compared at opening (`verify`). What is damaged is not opened; `salvage`
