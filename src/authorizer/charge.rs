@@ -49,7 +49,7 @@ impl Charge {
                 requests,
                 usage,
             }),
-            // Groq did answer, so it cost something, even where what nobody settles is released.
+            // Groq did answer, so it cost something, even where unsettled reservations are released.
             (Outcome::Completed, None) if ticket.on_unsettled == OnUnsettled::Release => {
                 Self::unsettled(ticket, OnUnsettled::ChargeReserved, nothing)
             }

@@ -96,7 +96,7 @@ impl<S: Store + Clone> Authorizer<S> {
         if freshness.is_fresh() { Ok(()) } else { Err(Failure::SnapshotStale) }
     }
 
-    /// Reads the registry, or waits for a reading that is under way and takes its result: of one connection it is as good.
+    /// Reads the registry, or waits for a reading in progress and takes its result: of one connection it is as good.
     async fn read_or_share(&self) -> Result<(), StoreError> {
         let ended = self.readings.ended.load(Ordering::Acquire);
         let last = self.readings.turn.lock().await;
@@ -183,7 +183,7 @@ pub fn refusal_stands(
     }
 }
 
-/// Waits; whether a stop was asked for meanwhile.
+/// Waits; whether a stop was asked for in that time.
 async fn has_stopped_within(pause: Duration, stop: &mut watch::Receiver<bool>) -> bool {
     tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok()
 }

@@ -161,7 +161,7 @@ impl Shared {
                 Err(error) => break Err(error),
             };
             let mut known = self.registry.known();
-            // What another worker read meanwhile may be newer than all of this, or of another registry.
+            // What another worker has read since may be newer than all of this, or of another registry.
             if known.replaced != replaced || (changes.whole && known.revision != revision) {
                 continue;
             }

@@ -20,7 +20,7 @@ use crate::{
     store::{Record, ReservationId, Reserve, StoreError},
 };
 
-/// Between two lines of the log on refused reports: whoever may report can cause any number of them.
+/// Between two lines of the log on refused reports: any gateway can cause any number of them.
 const LOG_EVERY_MS: u64 = 10_000;
 
 /// Whether reports are held to the bounds of the policy.
@@ -54,7 +54,7 @@ impl RefusedReports {
     }
 }
 
-/// Room for usage that nobody asked for before: nothing is bounded, nothing is held.
+/// Room for usage that was never authorized: nothing is bounded, nothing is held.
 pub(super) fn reserve(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) -> Reserve {
     Reserve {
         id,

@@ -9,7 +9,7 @@ use crate::domain::{
     policy::UnreservedBounds,
 };
 
-/// From a second, in which nothing is learnt of Groq, to an hour, after which somebody should have looked.
+/// From a second, in which nothing is learnt of Groq, to an hour, after which an operator should have looked.
 const MAX_COOLDOWN_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 /// Unsettled reservations of a team where the policy does not say: some tens of megabytes of the store.
 const DEFAULT_MAX_UNSETTLED: u64 = 100_000;

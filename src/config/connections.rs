@@ -1,4 +1,4 @@
-//! What a connection may take, whoever is at its other end.
+//! What a connection may take, whatever is at its other end.
 
 use std::{ops::RangeInclusive, time::Duration};
 

@@ -42,7 +42,7 @@ pub(super) fn rates(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
 }
 
 /// The rates and the concurrency of `section`, which stands at `place`. Without a bound on concurrency there is one that only counts,
-/// so that a bound which is set while requests are under way knows of them.
+/// so that a bound set while requests are in flight knows of them.
 pub(super) fn rates_and_in_flight(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
     let mut limits = rates(section, subject);
     if !limits.iter().any(|limit| limit.window == Window::InFlight) {
@@ -51,7 +51,7 @@ pub(super) fn rates_and_in_flight(section: &Section<'_>, subject: &Subject) -> V
     limits
 }
 
-/// Counts the requests under way, without a bound.
+/// Counts the requests in flight, without a bound.
 pub(super) fn in_flight(place: &Place, subject: &Subject) -> Limit {
     subject.limit(place.key("max_in_flight").id(), Quantity::RequestsInFlight, Window::InFlight)
 }

@@ -186,7 +186,7 @@ fn the_first_limit_of_organization_and_team_is_the_months() {
         assert_eq!(limits[0].window, Window::Calendar(crate::domain::limit::Period::Month));
         let written =
             limits.iter().filter(|limit| limit.quantity != crate::domain::limit::Quantity::UnsettledRequests);
-        // The one that is declared, and the requests under way, which are counted without a bound too.
+        // The one that is declared, and the requests in flight, which are counted without a bound too.
         assert_eq!((limits[0].bound, written.count()), (None, 3));
         assert_eq!((limits[2].window, limits[2].bound), (Window::InFlight, None));
     }

@@ -199,7 +199,7 @@ impl Trail {
     }
 }
 
-/// Watches exactly these directories. One that is watched already is watched anew, as it may have been replaced.
+/// Watches exactly these directories. One that is watched already is watched again, as it may have been replaced.
 fn watch_directories(
     watcher: &mut RecommendedWatcher,
     watched: &mut Vec<PathBuf>,

@@ -17,13 +17,13 @@ use tracing::{debug, warn};
 use super::{record::Record, tls::ListenerTls};
 use crate::rpc::Peer;
 
-/// Handshakes under way on one listener. Each costs some ten kilobytes; an honest one is over within milliseconds.
+/// Handshakes in progress on one listener. Each costs some ten kilobytes; an honest one is over within milliseconds.
 const MAX_HANDSHAKES: usize = 512;
 /// What a client sends before it hears that it is refused: the preface of HTTP/2 and its first requests.
 const MAX_HEARD: usize = 64 * 1024;
 /// Where the system gives no connection (no file descriptor is left), others have to end first.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Whoever floods the port is not to flood the log.
+/// A flood of the port is not to flood the log.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// The stream after a TLS handshake, with the certificate in force now, and who is at its other end.
@@ -77,7 +77,7 @@ fn is_of_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// The handshakes under way on one listener, oldest first. One too many ends the oldest: those of silent clients are old, and
+/// The handshakes in progress on one listener, oldest first. One too many ends the oldest: those of silent clients are old, and
 /// honest ones are done before they are.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
@@ -97,7 +97,7 @@ impl Handshakes {
             if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
                 self.said = Some(Instant::now());
                 warn!(
-                    "{MAX_HANDSHAKES} TLS handshakes are under way: the oldest is given up for each new one"
+                    "{MAX_HANDSHAKES} TLS handshakes are in progress: the oldest is given up for each new one"
                 );
             }
         }

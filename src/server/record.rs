@@ -167,7 +167,7 @@ impl OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        // Before the count falls: whoever looks for an idle connection is not to see an old time.
+        // Before the count falls: a search for an idle connection must not see an old time.
         self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
         self.0.open_calls.fetch_sub(1, Ordering::Relaxed);
     }

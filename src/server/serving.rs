@@ -30,7 +30,7 @@ use super::{
 };
 use crate::rpc::Peer;
 
-/// Calls under way on one connection: a gateway of some thousand requests in flight needs a few connections. Waiting calls
+/// Calls in flight on one connection: a gateway of some thousand requests in flight needs a few connections. Waiting calls
 /// (`max_wait`) count too.
 const MAX_STREAMS: u32 = 1024;
 /// Calls that a peer may give up before they were looked at; more end its connection. h2's own 20 would let a second without

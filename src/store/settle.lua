@@ -217,7 +217,7 @@ if lifted then
   call('HDEL', keys[#keys], argv[5 + n])
 elseif particulars then
   call('HSET', keys[#keys], argv[5 + n], particulars)
-  -- A day after the last of them is over nothing asks for them, whatever the clock did meanwhile.
+  -- A day after the last of them is over nothing asks for them, whatever the clock did since.
   call('PEXPIRE', keys[#keys], math.max(call('PTTL', keys[#keys]), arg[7] + 86400000))
 end
 for w, x in pairs(told) do

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Removes a bounded number of counters and gates that hold nothing any more. Only memory depends on it, no answer does.
--- Of all the callers only one sweeps at a time; where it stopped is kept for the next, whoever that is. The more is removed,
+-- Of all the callers only one sweeps at a time; where it stopped is kept for the next. The more is removed,
 -- the sooner the next step is due, so that the sweep keeps pace with what is made. Runs where memory is full, too.
 --
 -- KEYS 1 counters, 2 history: as in reserve.lua      3 sweep string: when the next is due (8 bytes), then the cursor

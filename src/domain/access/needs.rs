@@ -15,7 +15,7 @@ pub enum Need {
     Permission(Permission),
 }
 
-/// Every RPC that is served, and what it needs. One that is not here is refused, whoever asks.
+/// Every RPC that is served, and what it needs. One that is not here is refused to everyone.
 pub const RPCS: [(&str, Need); 22] = [
     ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
     ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),

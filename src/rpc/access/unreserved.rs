@@ -18,7 +18,7 @@ use crate::{
 /// How its refusal is recorded and told.
 pub(in super::super) const UNRESERVED_BOUND_EXCEEDED: &str = "UNRESERVED_BOUND_EXCEEDED";
 
-/// All but admins. Where the policy knows no callers nobody is known to be one.
+/// All but admins. Where the policy knows no callers, none is known to be one.
 pub(in super::super) fn bounds(extensions: &Extensions) -> Bounds {
     let is_admin =
         |principal: &Arc<Principal>| principal.grants.iter().any(|grant| grant.roles.contains(&Role::Admin));
@@ -28,7 +28,7 @@ pub(in super::super) fn bounds(extensions: &Extensions) -> Bounds {
     }
 }
 
-/// Records in `audit` that whoever called the RPC at `path` reported more for a team than they may; `named` is the team, where
+/// Records in `audit` that the caller of the RPC at `path` reported more for a team than they may; `named` is the team, where
 /// the report names one.
 pub(in super::super) fn record_refused(
     audit: &Audit,

@@ -47,7 +47,7 @@ pub(super) enum End {
 /// By the rules above; `None` for what is still to be used (a batch that was taken).
 pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
     let report = |outcome, usage| Some(Report { outcome, usage, upstream_delay_ms: 0 });
-    // Groq did answer, and nobody knows what it used.
+    // Groq did answer, and what it used is not known.
     let certain = report(Outcome::Completed, None);
     match end {
         End::NotSent => Some(Report::NOT_SENT),

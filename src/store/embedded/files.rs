@@ -103,7 +103,7 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Takes from others what they may do with the store's files. A directory that others may enter was made by somebody who
+/// Takes from others what they may do with the store's files. A directory that others may enter was made by someone who
 /// may have meant it, so that is only told.
 fn narrow(dir: &Path) {
     for name in [DATABASE, WAL, "tollgate.db-shm", LOCK, LAST_COMMIT] {

@@ -293,7 +293,7 @@ fn losses(
 ) -> Vec<String> {
     let mut told = Vec::new();
     if damaged > 0 {
-        told.push(format!("{damaged} rows or pages fail their check sums or cannot be read; limits whose counters were there begin anew"));
+        told.push(format!("{damaged} rows or pages fail their check sums or cannot be read; limits whose counters were there begin at zero"));
     }
     if let Some(known) = source.known.filter(|known| *known > commits) {
         let missing = known - commits;
