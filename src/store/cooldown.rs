@@ -103,8 +103,8 @@ mod tests {
         let longer = Cooldown::after(Some(&shorter), &open(100, "b"), Timestamp(20), Timestamp(6)).unwrap();
         assert_eq!((longer.start, longer.end, longer.refused), (Timestamp(10), Timestamp(120), Timestamp(7)));
         assert_eq!((&*longer.reporter, longer.requested_ms), ("b", 200));
-        let anew = Cooldown::after(Some(&longer), &open(1, "c"), Timestamp(120), Timestamp(1)).unwrap();
-        assert_eq!((anew.start, anew.refused), (Timestamp(120), Timestamp(1)));
+        let reopened = Cooldown::after(Some(&longer), &open(1, "c"), Timestamp(120), Timestamp(1)).unwrap();
+        assert_eq!((reopened.start, reopened.refused), (Timestamp(120), Timestamp(1)));
     }
 
     #[test]

@@ -38,8 +38,8 @@ pub(in super::super) fn record_refused(
 ) {
     let from = extensions.get::<Peer>().and_then(|peer| peer.address);
     let caller = extensions.get::<Arc<Principal>>();
-    let nobody = Principal { name: "".into(), kind: PrincipalKind::ServiceToken, grants: Vec::new() };
-    audit.denied(caller.map_or(&nobody, AsRef::as_ref), || Change {
+    let unnamed = Principal { name: "".into(), kind: PrincipalKind::ServiceToken, grants: Vec::new() };
+    audit.denied(caller.map_or(&unnamed, AsRef::as_ref), || Change {
         actor: Actor::caller(caller.map(AsRef::as_ref), from),
         action: action::ROLE_DENIED,
         subject: path.trim_start_matches('/').to_owned(),

@@ -19,7 +19,7 @@ pub(super) struct StoreTime {
     /// What the clock read when the store's time was `start`.
     opened: Monotonic,
     start: Timestamp,
-    /// The store's time less the wall clock, in milliseconds, as last seen. Read and written without order: whoever reads a
+    /// The store's time less the wall clock, in milliseconds, as last seen. Read and written without order: a thread that reads a
     /// value that another thread replaces finds the same step by itself.
     ahead_ms: AtomicI64,
 }
