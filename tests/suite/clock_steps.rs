@@ -13,7 +13,7 @@ use tollgate::{
 
 use crate::{
     differential::config,
-    harness::{Fixture, connect_again},
+    harness::{Fixture, connect_again, connect_again_at},
 };
 
 const SLOT_MS: u64 = 1_000;
@@ -145,6 +145,20 @@ async fn a_restart_at_an_earlier_clock_locks_nothing() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_put_right_before_a_restart_forgets_nothing() {
+    let f = Fixture::embedded();
+    step(&f, -2 * 3_600_000);
+    let f = connect_again(f);
+    assert!(is_granted(&f, 1, LIMIT).await);
+    step(&f, 2 * 3_600_000);
+    let f = connect_again(f);
+    assert!(!is_granted(&f, 2, 1).await, "the window has not passed");
+    assert_eq!(settle(&f, 1, 3).await, 3, "the reservation is there");
+    f.clock.pass(WINDOW_MS + SLOT_MS);
+    assert_eq!(used(&f).await, 0);
+}
+
+#[tokio::test]
 async fn a_sweep_under_a_clock_that_is_ahead_forgets_nothing() {
     let f = Fixture::embedded();
     assert!(is_granted(&f, 1, LIMIT).await);
@@ -164,7 +178,8 @@ enum Event {
     /// The open reservation at this place, with this much used.
     Settle(usize, u64),
     Sweep,
-    /// The embedded store is closed, the clock set back by so much, and the store opened.
+    /// The embedded store is closed, the clock set back by so much, and the store opened: at no later time, as a clock that is
+    /// set forwards while the store is closed cannot be told from time that has passed.
     Restart(i64),
 }
 
@@ -184,7 +199,8 @@ fn event() -> impl Strategy<Value = Event> {
 /// What `fixture` comes to after one event that only it knows.
 trait Special: Store + Sized {
     async fn sweep_now(fixture: Fixture<Self>) -> Fixture<Self>;
-    fn restart(fixture: Fixture<Self>) -> Fixture<Self>;
+    /// The clock is set by so much in between.
+    fn restart(fixture: Fixture<Self>, by_ms: i64) -> Fixture<Self>;
 }
 
 impl Special for tollgate::store::embedded::EmbeddedStore {
@@ -193,8 +209,8 @@ impl Special for tollgate::store::embedded::EmbeddedStore {
         fixture
     }
 
-    fn restart(fixture: Fixture<Self>) -> Fixture<Self> {
-        connect_again(fixture)
+    fn restart(fixture: Fixture<Self>, by_ms: i64) -> Fixture<Self> {
+        connect_again_at(fixture, by_ms)
     }
 }
 
@@ -204,7 +220,8 @@ impl Special for tollgate::store::redis::RedisStore {
         fixture
     }
 
-    fn restart(fixture: Fixture<Self>) -> Fixture<Self> {
+    fn restart(fixture: Fixture<Self>, by_ms: i64) -> Fixture<Self> {
+        step(&fixture, by_ms);
         fixture
     }
 }
@@ -214,7 +231,8 @@ impl Special for crate::model::Model {
         fixture
     }
 
-    fn restart(fixture: Fixture<Self>) -> Fixture<Self> {
+    fn restart(fixture: Fixture<Self>, by_ms: i64) -> Fixture<Self> {
+        step(&fixture, by_ms);
         fixture
     }
 }
@@ -231,7 +249,6 @@ fn most(admitted: &[(u64, u64)]) -> u64 {
 async fn play<S: Special>(mut f: Fixture<S>, events: &[Event]) -> Result<(), TestCaseError> {
     let true_ms = |f: &Fixture<S>| f.clock.monotonic().as_millis();
     let (mut admitted, mut open) = (Vec::new(), Vec::new());
-    let (mut opened_at, mut opened_true) = (f.clock.now(), true_ms(&f));
     for (number, event) in (0..).zip(events) {
         match event {
             Event::Pass(ms) => f.clock.pass(*ms),
@@ -252,13 +269,7 @@ async fn play<S: Special>(mut f: Fixture<S>, events: &[Event]) -> Result<(), Tes
             Event::Settle(..) => {}
             Event::Sweep => f = S::sweep_now(f).await,
             Event::Restart(by_ms) => {
-                // At no later time than the store's own, which is at least this: a clock that is ahead when the store is
-                // opened cannot be told from time that has passed.
-                let at_least = opened_at.plus(true_ms(&f) - opened_true);
-                opened_at = Timestamp(f.clock.now().min(at_least).0.saturating_add_signed(*by_ms));
-                opened_true = true_ms(&f);
-                f.clock.step(opened_at);
-                f = S::restart(f);
+                f = S::restart(f, *by_ms);
             }
         }
         let most = most(&admitted);

@@ -103,8 +103,14 @@ impl Fixture<EmbeddedStore> {
 
 /// The store of a fixture's directory, opened anew.
 pub(crate) fn connect_again(fixture: Fixture<EmbeddedStore>) -> Fixture<EmbeddedStore> {
+    connect_again_at(fixture, 0)
+}
+
+/// The clock is set by `by_ms` while the store is closed, backwards where that is negative.
+pub(crate) fn connect_again_at(fixture: Fixture<EmbeddedStore>, by_ms: i64) -> Fixture<EmbeddedStore> {
     let Fixture { store, clock, _directory: directory } = fixture;
     drop(store);
+    clock.step(Timestamp(clock.now().0.saturating_add_signed(by_ms)));
     let path = directory.as_ref().expect("an embedded store has a directory").path();
     let store = EmbeddedStore::open(path, Clock::Manual(clock.clone())).unwrap();
     Fixture { store, clock, _directory: directory }

@@ -12,9 +12,10 @@ use rusqlite::{
 };
 
 use super::{
+    batch::Batch,
     counters::CounterRow,
     gates, schema,
-    segment::{self, Entry, Location, Records, Segment},
+    segment::{self, Entry, Location, Records},
     spend::LineRow,
     state::ReservationRow,
     sums,
@@ -24,41 +25,13 @@ use crate::domain::{
     Timestamp,
     counter::{Counter, CounterKey},
 };
-use crate::store::{Cooldown, SpendAmounts, SpendKey};
+use crate::store::{SpendAmounts, SpendKey};
 
 const LINE: &str = "SELECT month, team, day, model, key, cost_nanos, requests, input_tokens, cached_input_tokens, \
      output_tokens, reasoning_tokens, audio_ms, characters, lsn, sum FROM spend";
 
 /// Journal rows removed in one transaction, so that no commit is much longer than another.
 const TRUNCATED_AT_ONCE: i64 = 64;
-
-/// What the writer puts on disk in one transaction.
-#[derive(Default)]
-pub(super) struct Batch {
-    /// The first and the last op of `ops`; `last < first` where there are none.
-    pub(super) first: u64,
-    pub(super) last: u64,
-    pub(super) ops: Vec<u8>,
-    pub(super) counters_gone: Vec<u32>,
-    pub(super) counters: Vec<CounterRow>,
-    pub(super) segments_gone: Vec<u64>,
-    /// The latest of the store's time that anything in the batch has seen.
-    pub(super) seen: Timestamp,
-    pub(super) segments: Vec<Segment>,
-    pub(super) lines: Vec<LineRow>,
-    pub(super) gates: Option<Vec<(CounterKey, Cooldown)>>,
-    /// Remove journal rows up to this op, a bounded number of them.
-    pub(super) truncate: Option<u64>,
-}
-
-impl Batch {
-    /// Whether there is nothing to write.
-    pub(super) fn is_empty(&self) -> bool {
-        let rows = self.counters.len() + self.segments.len() + self.lines.len();
-        let gone = self.counters_gone.len() + self.segments_gone.len();
-        self.ops.is_empty() && rows + gone == 0 && self.gates.is_none() && self.truncate.is_none()
-    }
-}
 
 /// A segment whose reservations are all over.
 pub(super) struct Expired {
@@ -94,6 +67,8 @@ pub(super) struct Progress {
     pub(super) commits: u64,
     /// Who made the last of them.
     pub(super) owner: [u8; 16],
+    /// How far the store's time was behind the wall clock, in milliseconds; 0 where it was not.
+    pub(super) behind: u64,
 }
 
 pub(super) fn progress(connection: &Connection) -> rusqlite::Result<Progress> {
@@ -102,13 +77,14 @@ pub(super) fn progress(connection: &Connection) -> rusqlite::Result<Progress> {
         sums::check(row, &schema::PROGRESS)?;
         let owner = blob(row, 4)?.try_into().map_err(|_| misshapen(4))?;
         let (covered, forgotten) = (uint(row, 1)?, Timestamp(uint(row, 2)?));
-        Ok(Progress { covered, forgotten, commits: uint(row, 3)?, owner })
+        Ok(Progress { covered, forgotten, commits: uint(row, 3)?, owner, behind: uint(row, 5)? })
     })
 }
 
 pub(super) fn put_progress(connection: &Connection, progress: &Progress) -> rusqlite::Result<()> {
-    let Progress { covered, forgotten, commits, owner } = progress;
-    let values = [number(1), number(*covered), number(forgotten.0), number(*commits), ValueRef::Blob(owner)];
+    let Progress { covered, forgotten, commits, owner, behind } = progress;
+    let [covered, forgotten, commits, behind] = [*covered, forgotten.0, *commits, *behind].map(number);
+    let values = [number(1), covered, forgotten, commits, ValueRef::Blob(owner), behind];
     sums::put(connection, &schema::PROGRESS, &values)
 }
 
@@ -134,6 +110,7 @@ pub(super) fn write(
     }
     // What was over by then must not come to life, and the store's time must not go back, where the clock is set back.
     progress.forgotten = progress.forgotten.max(batch.seen);
+    progress.behind = batch.behind.unwrap_or(progress.behind);
     if let Some(gates) = &batch.gates {
         gates::write(transaction, gates)?;
     }

@@ -16,6 +16,7 @@
 //!   reservation that can still be repeated; the rest is in the tables.
 
 mod age;
+mod batch;
 mod counters;
 mod disk;
 mod error;

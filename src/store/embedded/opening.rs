@@ -21,7 +21,7 @@ use super::{
     shared::{Inner, Shared},
     time::StoreTime,
     verify as checks,
-    writer::Writer,
+    writer::{Start, Writer},
 };
 use crate::{domain::Timestamp, store::clock::Clock};
 
@@ -48,14 +48,15 @@ pub(super) fn open(
     })?;
     // From here on nothing depends on a journal that this process has only read, and not written and synced.
     disk::empty_wal(&connection).map_err(sqlite)?;
-    let Recovered { state, covered, segment, .. } = recovered;
-    let time = StoreTime::new(clock, state.time);
+    let Recovered { state, covered, segment, behind, .. } = recovered;
+    let time = StoreTime::new(clock, state.time, behind);
     let reader = disk::open(&path).map_err(sqlite)?;
     let registry = Registry::load(disk::open(&path).map_err(sqlite)?, Arc::clone(&owner)).map_err(sqlite)?;
     let lsn = state.lsn;
     let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
     let inner = Arc::new(Inner { shared, wake: Condvar::new(), time, age: Age::new(max_age) });
-    let writer = Writer::new(Arc::clone(&inner), connection, disk(owner), (lsn, covered, segment));
+    let start = Start { lsn, covered, segment, behind };
+    let writer = Writer::new(Arc::clone(&inner), connection, disk(owner), start);
     let thread = std::thread::Builder::new().name("store-writer".to_owned());
     let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
     let (reader, registry) = (Mutex::new(reader), Arc::new(registry));
@@ -82,7 +83,7 @@ fn bring_up(
     // Commits are counted since the present layout.
     checks::behind(known, 0).map_err(failed)?;
     if found == 0 {
-        let empty = Progress { covered: 0, forgotten: Timestamp(0), commits: 0, owner: [0; 16] };
+        let empty = Progress { covered: 0, forgotten: Timestamp(0), commits: 0, owner: [0; 16], behind: 0 };
         return schema::create(connection, |transaction| disk::put_progress(transaction, &empty))
             .map_err(sqlite);
     }

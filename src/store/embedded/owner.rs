@@ -18,7 +18,8 @@ use thiserror::Error;
 use tracing::{error, warn};
 
 use super::{
-    disk::{self, Batch, Progress},
+    batch::Batch,
+    disk::{self, Progress},
     files::{Claim, LAST_COMMIT},
 };
 use crate::store::StoreError;

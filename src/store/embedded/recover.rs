@@ -71,6 +71,8 @@ pub(super) struct Recovered {
     pub(super) covered: u64,
     /// The number of the last segment.
     pub(super) segment: u64,
+    /// How far the store's time was behind the wall clock, in milliseconds.
+    pub(super) behind: u64,
     /// What could not be read, where that was permitted.
     pub(super) lost: Lost,
 }
@@ -104,7 +106,7 @@ fn recover_from(
     for line in disk::lines_from(connection, resident_from)? {
         state.spend.put(line);
     }
-    let Progress { covered, forgotten: seen, .. } = disk::progress(connection)?;
+    let Progress { covered, forgotten: seen, behind, .. } = disk::progress(connection)?;
     let (segment, versions) = load_reservations(connection, &mut state, covered)?;
     state.lsn = covered;
     state.time = seen;
@@ -116,7 +118,7 @@ fn recover_from(
     // as open. Past that only the open version may be left, which must not come to life where the clock was set back.
     let is_settled = |kept: &Kept| kept.dirty || kept.record.settlement.is_some();
     state.reservations.retain(|_, kept| is_settled(kept) || kept.forget_at > seen);
-    Ok(Recovered { state, covered, segment, lost: lost.unwrap_or_default() })
+    Ok(Recovered { state, covered, segment, behind, lost: lost.unwrap_or_default() })
 }
 
 /// The last segment's number, and what the journal may speak of.

@@ -19,14 +19,14 @@ pub(super) const LAYOUT: i64 = 3;
 /// Tells, in SQLite's `application_id`, whose file this is: `Toll`.
 const APPLICATION: i64 = 0x546f_6c6c;
 
-/// Every row ends with its check sum (`sums.rs`). In `progress`, `commits` counts the transactions, and `owner` is the
-/// process that made the last of them.
+/// Every row ends with its check sum (`sums.rs`). In `progress`, `commits` counts the transactions, `owner` is the
+/// process that made the last of them, and `behind` is in milliseconds.
 const CREATE: &str = "
     CREATE TABLE journal (
         last INTEGER PRIMARY KEY, first INTEGER NOT NULL, ops BLOB NOT NULL, sum INTEGER NOT NULL);
     CREATE TABLE progress (
         one INTEGER PRIMARY KEY CHECK (one = 1), covered INTEGER NOT NULL, forgotten INTEGER NOT NULL,
-        commits INTEGER NOT NULL, owner BLOB NOT NULL, sum INTEGER NOT NULL);
+        commits INTEGER NOT NULL, owner BLOB NOT NULL, behind INTEGER NOT NULL, sum INTEGER NOT NULL);
     CREATE TABLE counters (
         slot INTEGER PRIMARY KEY, name TEXT NOT NULL, period INTEGER NOT NULL, kind INTEGER NOT NULL,
         lsn INTEGER NOT NULL, counter BLOB NOT NULL, sum INTEGER NOT NULL);
@@ -77,9 +77,9 @@ pub(super) const JOURNAL: Table =
     Table { name: "journal", columns: 3, named_by: 0, put: "INSERT INTO journal VALUES (?, ?, ?, ?)" };
 pub(super) const PROGRESS: Table = Table {
     name: "progress",
-    columns: 5,
+    columns: 6,
     named_by: 0,
-    put: "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?)",
+    put: "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?, ?)",
 };
 pub(super) const COUNTERS: Table = Table {
     name: "counters",
@@ -124,11 +124,11 @@ pub(super) const LAST_USES: Table = Table {
 pub(super) const TABLES: [&Table; 9] =
     [&JOURNAL, &PROGRESS, &COUNTERS, &SEGMENTS, &GATES, &SPEND, &REGISTRY, &USES, &LAST_USES];
 
-/// What rows of `table` had no columns for before layout 3: no commit was counted then and no owner told, and a gate had an end
-/// only.
+/// What rows of `table` had no columns for before layout 3: no commit was counted then, no owner and no step of
+/// the clock told, and a gate had an end only.
 pub(super) fn added_since(table: &Table) -> Vec<Value> {
     match *table {
-        PROGRESS => vec![Value::Integer(0), Value::Blob(vec![0; 16])],
+        PROGRESS => vec![Value::Integer(0), Value::Blob(vec![0; 16]), Value::Integer(0)],
         GATES => vec![Value::Integer(0), Value::Integer(0), Value::Integer(0), Value::Text(String::new())],
         _ => Vec::new(),
     }

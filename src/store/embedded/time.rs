@@ -25,14 +25,16 @@ pub(super) struct StoreTime {
 }
 
 impl StoreTime {
-    /// Goes on where the store's time was last seen, if the wall clock shows an earlier time than that.
-    pub(super) fn new(clock: Clock, last: Timestamp) -> Self {
+    /// Goes on from `last`, where the store's time was last seen, and never faster than either of two readings of the wall clock
+    /// permits: that it is right, and that it is still wrong by the `behind_ms` by which the store's time was behind it. The
+    /// store does not know which: a clock may have been put right before the store was closed or since.
+    pub(super) fn new(clock: Clock, last: Timestamp, behind_ms: u64) -> Self {
         let (wall, opened) = clock.read();
-        let start = wall.max(last);
-        let behind_ms = last.since(wall);
-        if behind_ms > WARN_MS {
+        let start = Timestamp(wall.0.saturating_sub(behind_ms)).max(last);
+        let set_back_ms = last.since(wall);
+        if set_back_ms > WARN_MS {
             tracing::warn!(
-                behind_ms,
+                by_ms = set_back_ms,
                 "the clock was set back since the store was last open; its own time goes on"
             );
         }
@@ -77,7 +79,7 @@ mod tests {
     #[test]
     fn only_time_that_passes_moves_it() {
         let clock = ManualClock::new(Timestamp(1_000_000));
-        let time = StoreTime::new(Clock::Manual(clock.clone()), Timestamp(0));
+        let time = StoreTime::new(Clock::Manual(clock.clone()), Timestamp(0), 0);
         for wall in [3_000_000, 500, 1_000_000, 999_999] {
             clock.step(Timestamp(wall));
             let now = time.now();
@@ -91,10 +93,15 @@ mod tests {
     #[test]
     fn it_goes_on_where_it_was_last_seen() {
         let clock = ManualClock::new(Timestamp(1_000_000));
-        let time = StoreTime::new(Clock::Manual(clock.clone()), Timestamp(7_000_000));
+        let time = StoreTime::new(Clock::Manual(clock.clone()), Timestamp(7_000_000), 0);
         clock.pass(10);
         assert_eq!(time.now(), Moment { store: Timestamp(7_000_010), wall: Timestamp(1_000_010) });
-        let time = StoreTime::new(Clock::Manual(clock), Timestamp(3));
+        let time = StoreTime::new(Clock::Manual(clock.clone()), Timestamp(3), 0);
         assert_eq!(time.now().store, Timestamp(1_000_010));
+        // Opened under an early clock, which was put right by 900 s.
+        let time = StoreTime::new(Clock::Manual(clock.clone()), Timestamp(99_000), 900_000);
+        assert_eq!(time.now(), Moment { store: Timestamp(100_010), wall: Timestamp(1_000_010) });
+        clock.pass(1);
+        assert_eq!(time.now(), Moment { store: Timestamp(100_011), wall: Timestamp(1_000_011) });
     }
 }

@@ -19,7 +19,8 @@ use thiserror::Error;
 
 use self::pages::{Pages, Rows, int};
 use super::{
-    disk::{self, Batch, Progress},
+    batch::Batch,
+    disk::{self, Progress},
     error::OpenError,
     files::{self, Claim, DATABASE, WAL},
     opening, owner,
@@ -212,13 +213,14 @@ fn progress(rows: &Rows) -> Progress {
             forgotten: Timestamp(unsigned(values.get(2))),
             commits: unsigned(values.get(3)),
             owner: [0; 16],
+            behind: unsigned(values.get(5)),
         },
         None => {
             let first = rows.of(&JOURNAL).map(|values| unsigned(values.get(1))).min();
             let seen = rows.of(&COUNTERS).map(|values| unsigned(values.get(4)));
             let seen = seen.chain(rows.of(&SPEND).map(|values| unsigned(values.get(13)))).max();
             let covered = first.map_or(seen.unwrap_or(0), |first| first.saturating_sub(1));
-            Progress { covered, forgotten: Timestamp(0), commits: 0, owner: [0; 16] }
+            Progress { covered, forgotten: Timestamp(0), commits: 0, owner: [0; 16], behind: 0 }
         }
     }
 }

@@ -12,7 +12,8 @@ use rusqlite::{Connection, ffi};
 use super::*;
 use crate::store::embedded::{
     OpenError, age,
-    disk::{self, Batch},
+    batch::Batch,
+    disk,
     files::DATABASE,
     opening,
     owner::{Commit, CommitError, Owner},

@@ -4,6 +4,8 @@
 //! A round writes everything that changed before it began and then removes the journal up to that point. Between rounds
 //! what nobody needs any more is forgotten, some of it every quarter of a second.
 
+mod collect;
+
 use std::{
     mem,
     sync::Arc,
@@ -14,12 +16,10 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    disk::{self, Batch, Expired},
-    over::Over,
+    batch::Batch,
     owner::{Commit, CommitError},
-    segment::{Entry, Location, Segment},
+    segment::{Location, Segment},
     shared::{Inner, Parked, Shared},
-    spend,
     state::ReservationRow,
 };
 use crate::store::{SpendKey, StoreError};
@@ -62,6 +62,8 @@ pub(super) struct Writer {
     covered: u64,
     /// The last segment written.
     segment: u64,
+    /// How far the store's time is behind the wall clock on disk, in milliseconds.
+    behind: u64,
     /// An emptied journal buffer, to be swapped in.
     spare: Vec<u8>,
     /// Who waits for the present round, and for the sweep of everything after it.
@@ -96,13 +98,24 @@ impl From<StoreError> for Stop {
     }
 }
 
+/// How far the store on disk has come when the writer begins.
+pub(super) struct Start {
+    /// The last op in the journal.
+    pub(super) lsn: u64,
+    /// The last op that is in the tables.
+    pub(super) covered: u64,
+    /// The last segment there.
+    pub(super) segment: u64,
+    /// How far the store's time was behind the wall clock, in milliseconds.
+    pub(super) behind: u64,
+}
+
 impl Writer {
-    /// `lsn`: the last op in the journal; `covered`: the last one that is in the tables; `segment`: the last one there.
     pub(super) fn new(
         inner: Arc<Inner>,
         connection: Connection,
         disk: Box<dyn Commit>,
-        (lsn, covered, segment): (u64, u64, u64),
+        start: Start,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -114,9 +127,10 @@ impl Writer {
             grown: 0,
             swept_at: now,
             // What was replayed is in the journal already.
-            taken: lsn,
-            covered,
-            segment,
+            taken: start.lsn,
+            covered: start.covered,
+            segment: start.segment,
+            behind: start.behind,
             spare: Vec::new(),
             asked: Vec::new(),
         }
@@ -178,41 +192,6 @@ impl Writer {
         !shared.checkpoints.is_empty() || (late && shared.state.has_dirty())
     }
 
-    fn expired(&self) -> Vec<Expired> {
-        let found = disk::expired(&self.connection, self.inner.time.now().store, self.covered, SEGMENTS);
-        found.unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot look for reservations to forget");
-            Vec::new()
-        })
-    }
-
-    /// Takes what is to be written next, all under one lock, as it is after the last op of the batch.
-    fn collect(
-        &mut self,
-        stopping: bool,
-        sweep: Option<Vec<Expired>>,
-    ) -> Result<(Batch, Vec<ReservationRow>), StoreError> {
-        let inner = Arc::clone(&self.inner);
-        let mut shared = inner.lock()?;
-        let mut batch = Batch { first: self.taken + 1, last: shared.state.lsn, ..Batch::default() };
-        self.taken = batch.last;
-        batch.seen = shared.state.time;
-        batch.ops = mem::replace(&mut shared.state.journal, mem::take(&mut self.spare));
-        let mut rows = mem::take(&mut shared.state.displaced);
-        inner.age.taken();
-        self.grown += batch.ops.len();
-        if let Some(expired) = sweep {
-            self.sweep(&mut shared, &mut batch, &expired);
-        }
-        if !stopping {
-            if matches!(self.round, Round::Rest) && self.is_due(&shared) {
-                self.begin(&mut shared, &mut batch);
-            }
-            self.fill(&mut shared, &mut batch, &mut rows);
-        }
-        Ok((batch, rows))
-    }
-
     /// Packs reservations into segments, without the lock. The settled ones, to be moved out of memory when they are on
     /// disk: where they will be, their id and their `lsn`.
     fn pack(&mut self, batch: &mut Batch, rows: Vec<ReservationRow>) -> Vec<(Location, u128, u64)> {
@@ -227,82 +206,6 @@ impl Writer {
         let segment = self.segment;
         let places = settled.into_iter().zip(0..);
         places.map(|(row, place)| (Location { segment, place }, row.id, row.lsn)).collect()
-    }
-
-    fn begin(&mut self, shared: &mut Shared, batch: &mut Batch) {
-        self.grown = 0;
-        self.asked.append(&mut shared.checkpoints);
-        let state = &mut shared.state;
-        if mem::take(&mut state.gates_dirty) {
-            let now = self.inner.time.now().store;
-            state.gates.retain(|_, cooldown| cooldown.is_in_force(now));
-            batch.gates =
-                Some(state.gates.iter().map(|(gate, cooldown)| (gate.clone(), cooldown.clone())).collect());
-        }
-        self.round = Round::Writing {
-            covers: batch.last,
-            reservations: mem::take(&mut state.dirty),
-            counters: state.counters.take_dirty(),
-            lines: state.spend.take_dirty(),
-        };
-    }
-
-    /// The next slice of the round.
-    fn fill(&mut self, shared: &mut Shared, batch: &mut Batch, rows: &mut Vec<ReservationRow>) {
-        match &mut self.round {
-            Round::Rest | Round::Sweeping { .. } => {}
-            Round::Truncating { covers } => batch.truncate = Some(*covers),
-            Round::Writing { reservations, counters, lines, .. } => {
-                for _ in 0..SLICE {
-                    if let Some(id) = reservations.pop() {
-                        rows.extend(shared.state.capture(id));
-                    } else if let Some(slot) = counters.pop() {
-                        batch.counters.extend(shared.state.counters.capture(slot));
-                    } else if let Some(key) = lines.pop() {
-                        batch.lines.extend(shared.state.spend.capture(&key));
-                    } else {
-                        break;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Forgets a bounded part of what can be. Everything taken before is on disk here: a batch is collected only after the
-    /// one before it was committed.
-    fn sweep(&mut self, shared: &mut Shared, batch: &mut Batch, expired: &[Expired]) {
-        let now = self.inner.time.now();
-        let state = &mut shared.state;
-        for Expired { number, entries } in expired {
-            let in_memory =
-                |entry: &Entry| state.reservations.get(&entry.id).filter(|kept| kept.seq == entry.seq);
-            // Settled since, and the journal needs the segment to replay that: it goes after their next writing.
-            if entries.iter().filter_map(in_memory).any(|kept| kept.dirty) {
-                continue;
-            }
-            for entry in entries {
-                // Where there is a later version it is in a later segment, and stays with that.
-                if state.reservations.get(&entry.id).is_some_and(|kept| kept.lsn == entry.lsn) {
-                    state.reservations.remove(&entry.id);
-                }
-                if state.archived.get(&entry.id).is_some_and(|at| at.segment == *number) {
-                    state.archived.remove(&entry.id);
-                }
-            }
-            batch.segments_gone.push(*number);
-            batch.seen = now.store;
-        }
-        if matches!(self.round, Round::Sweeping { begun: false }) {
-            state.counters.restart_sweep();
-            self.round = Round::Sweeping { begun: true };
-        }
-        let (emptied, whole) = state.counters.sweep(SWEPT, self.covered, Over::at(now));
-        batch.counters_gone = emptied;
-        let more = state.spend.drop_old(spend::resident_from(now.wall), FORGOTTEN);
-        self.swept_at = Instant::now();
-        if matches!(self.round, Round::Sweeping { .. }) && whole && !more && batch.segments_gone.is_empty() {
-            self.round = Round::Rest;
-        }
     }
 
     /// Commits, and tries again until that succeeds or the store is dropped.
