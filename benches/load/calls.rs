@@ -1,5 +1,7 @@
 //! What is asked, and what answer is expected. Every answer is looked at.
 
+use std::time::Duration;
+
 use prost::Message as _;
 use tollgate::rpc::proto;
 
@@ -29,6 +31,8 @@ const CHECKED: &[u8] = &[0x0a, 0, 0x1a];
 const API_KEY_TAG: u8 = 2 << 3 | 2;
 /// The tag of `request_id` in a request of `Authorize`.
 const REQUEST_ID_TAG: u8 = 4 << 3 | 2;
+/// The longest that a caller may wait.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 /// As long as the id that the service makes of Envoy's.
 const REQUEST_ID_BYTES: usize = 70;
 
@@ -41,6 +45,16 @@ pub(crate) enum Load {
     Minimal,
     /// `Authorize` of one team after another, all allowed.
     Authorize {
+        /// How many teams.
+        teams: usize,
+    },
+    /// The same where calls may be refused: a refused caller pauses and asks again.
+    Shed {
+        /// How many teams.
+        teams: usize,
+    },
+    /// `Authorize` of teams that may make one request an hour, each with a `max_wait` longer than any run.
+    Waiting {
         /// How many teams.
         teams: usize,
     },
@@ -70,6 +84,11 @@ pub(crate) enum Load {
 }
 
 impl Load {
+    /// Whether a call that is refused without a decision is an answer, too.
+    pub(crate) const fn may_be_refused(self) -> bool {
+        matches!(self, Self::Shed { .. })
+    }
+
     /// The token that goes with every call.
     pub(crate) const fn token(self) -> Option<&'static str> {
         match self {
@@ -82,6 +101,11 @@ impl Load {
 /// The name of a team in the policies of the bench; all of one length.
 pub(crate) fn team_name(index: usize) -> String {
     format!("team-{index:06}")
+}
+
+/// The name of a team that may make one request an hour.
+pub(crate) fn waiting_team(index: usize) -> String {
+    format!("wait-{index:06}")
 }
 
 /// The calls of one connection.
@@ -112,6 +136,7 @@ impl Calls {
             model: if load == Load::ModelNotAllowed { "openai/gpt-oss-20b".into() } else { MODEL.into() },
             operation: proto::Operation::ChatCompletion.into(),
             input_tokens: 1200,
+            max_wait: matches!(load, Load::Waiting { .. }).then(|| MAX_WAIT.try_into().unwrap()),
             max_output_tokens: if load == Load::CapExceeded { 1_000_000 } else { 400 },
             ..proto::AuthorizeRequest::default()
         };
@@ -151,7 +176,11 @@ impl Calls {
                 }
                 self.team(0);
             }
-            Load::Authorize { teams } => self.following_team(teams),
+            Load::Authorize { teams } | Load::Shed { teams } => self.following_team(teams),
+            Load::Waiting { teams } => {
+                self.next_team = (self.next_team + 1) % teams;
+                self.named(&waiting_team(self.next_team));
+            }
             Load::ByKey { teams } => {
                 self.next_team = (self.next_team + self.stride) % teams;
                 let secret = secret(&team_name(self.next_team));
@@ -185,7 +214,10 @@ impl Calls {
     }
 
     fn team(&mut self, index: usize) {
-        let name = team_name(index);
+        self.named(&team_name(index));
+    }
+
+    fn named(&mut self, name: &str) {
         self.body.extend([0x0a, u8::try_from(name.len()).unwrap()]);
         self.body.extend(name.as_bytes());
     }
@@ -205,9 +237,12 @@ impl Calls {
             }
             Load::UnknownTeam | Load::ModelNotAllowed | Load::CapExceeded => answer.starts_with(DENIED),
             Load::Check { .. } => answer.starts_with(CHECKED),
-            Load::Authorize { .. } | Load::ByKey { .. } | Load::Identified { .. } | Load::Minimal => {
-                answer.starts_with(ALLOWED)
-            }
+            Load::Authorize { .. }
+            | Load::Shed { .. }
+            | Load::ByKey { .. }
+            | Load::Identified { .. }
+            | Load::Minimal => answer.starts_with(ALLOWED),
+            Load::Waiting { .. } => true,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The load: calls in flight all the time on several connections, or a steady rate.
 
 use std::{
-    io, thread,
+    collections::VecDeque,
+    io,
+    net::SocketAddr,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -41,6 +44,8 @@ pub(crate) struct Tally {
     pub(crate) calls: Histogram,
     /// `RecordUsage`.
     pub(crate) settlements: Histogram,
+    /// Calls that were refused without a decision, where that may be.
+    pub(crate) refused: u64,
     /// Answers that were not the expected ones, in the warm-up too.
     pub(crate) unexpected: u64,
 }
@@ -57,6 +62,7 @@ impl Tally {
     pub(crate) fn merge(mut self, other: &Self) -> Self {
         self.calls.merge(&other.calls);
         self.settlements.merge(&other.settlements);
+        self.refused += other.refused;
         self.unexpected += other.unexpected;
         self
     }
@@ -76,7 +82,7 @@ pub(crate) fn run(connections: Vec<Connection>, load: Load, pace: Pace, span: Sp
             thread::spawn(move || match pace {
                 Pace::InFlight(calls) => {
                     let share = calls / used + usize::from(index < calls % used);
-                    keep_in_flight(connection, Calls::new(load, index, share), share, span)
+                    keep_in_flight(connection, load, Calls::new(load, index, share), share, span)
                 }
                 Pace::PerSecond(rate) => {
                     let apart = Duration::from_secs(1) / rate;
@@ -93,6 +99,23 @@ pub(crate) fn run(connections: Vec<Connection>, load: Load, pace: Pace, span: Sp
     }
     Ok(all)
 }
+
+/// Makes `count` calls on new connections to `address`, and waits for their answers until the process ends.
+pub(crate) fn wait_in_line(address: SocketAddr, load: Load, count: usize) {
+    for from in (0..count).step_by(WAITING_TOGETHER) {
+        let mut connection = Connection::open(address, load.token()).unwrap();
+        let mut calls = Calls::new(load, from, 1);
+        for _ in from..count.min(from + WAITING_TOGETHER) {
+            let (path, body, _) = calls.next(0);
+            connection.call(path, body).unwrap();
+            connection.flush().unwrap();
+        }
+        thread::spawn(move || while connection.receive(|_, _| ()).is_ok() {});
+    }
+}
+
+/// Calls that wait on one connection; the service permits 1,024.
+const WAITING_TOGETHER: usize = 500;
 
 /// Makes `count` calls one after the other.
 pub(crate) fn run_alone(connection: &mut Connection, load: Load, count: usize) -> io::Result<u64> {
@@ -118,6 +141,7 @@ const STREAMS: usize = 1 << 16;
 
 fn keep_in_flight(
     mut connection: Connection,
+    load: Load,
     mut calls: Calls,
     share: usize,
     span: Span,
@@ -125,10 +149,14 @@ fn keep_in_flight(
     let mut tally = Tally::default();
     let mut open: Vec<Option<Started>> = vec![None; STREAMS];
     let mut idle: Vec<usize> = (0..share).collect();
+    let mut pausing: VecDeque<(Instant, usize)> = VecDeque::new();
     let mut under_way = 0;
     let mut now = Instant::now();
     loop {
         if now < span.until {
+            while let Some((_, slot)) = pausing.pop_front_if(|(until, _)| *until <= now) {
+                idle.push(slot);
+            }
             for slot in idle.drain(..) {
                 let (path, body, settles) = calls.next(slot);
                 let stream = connection.call(path, body)?;
@@ -153,6 +181,11 @@ fn keep_in_flight(
         now = Instant::now();
         under_way -= ended.len();
         for call in ended {
+            if !call.expected && load.may_be_refused() {
+                tally.refused += 1;
+                pausing.push_back((now + PAUSE, call.slot));
+                continue;
+            }
             tally.unexpected += u64::from(!call.expected);
             if span.from <= now && now < span.until {
                 tally.add(call.settles, now - call.at);
@@ -161,6 +194,9 @@ fn keep_in_flight(
         }
     }
 }
+
+/// Between a refusal and the next call of the same caller.
+const PAUSE: Duration = Duration::from_millis(100);
 
 const fn index_of(stream: u32) -> usize {
     (stream as usize / 2) % STREAMS

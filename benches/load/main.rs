@@ -35,7 +35,7 @@ use crate::{
     measure::{Bench, Lengths},
     process::Redis,
     report::{Report, Row},
-    subjects::{MIDDLE, STEADY, Subject},
+    subjects::{MIDDLE, OVERLOAD, STEADY, Subject},
 };
 
 /// As the service has it.
@@ -130,7 +130,7 @@ fn paces(options: &Options) -> Vec<Pace> {
     if options.paces.is_empty() {
         return match options.quick {
             true => vec![MIDDLE, STEADY],
-            false => vec![Pace::InFlight(1), MIDDLE, Pace::InFlight(256), STEADY],
+            false => vec![Pace::InFlight(1), MIDDLE, Pace::InFlight(256), OVERLOAD, STEADY],
         };
     }
     let pace = |text: &String| match text.parse() {

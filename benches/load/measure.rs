@@ -49,6 +49,8 @@ pub(crate) struct Sample {
     pub(crate) script_us: Option<f64>,
     /// The share of the machine's cores that was taken by nobody who is measured, in percent.
     pub(crate) others_percent: f64,
+    /// Calls that were refused without a decision, of all that ended.
+    pub(crate) refused_percent: f64,
     pub(crate) connections: usize,
     pub(crate) unexpected: u64,
 }
@@ -122,6 +124,8 @@ impl Bench {
             return self.measure_script(pace);
         }
         let server = self.serve(subject.target, self.redis.as_ref().map(|redis| redis.address));
+        let waiting = Load::Waiting { teams: subject.target.waiting_teams() };
+        client::wait_in_line(server.address, waiting, subject.waiters);
         let connections = spread(&server, subject.load);
         let count = connections.len();
         let load = subject.load;
@@ -211,6 +215,7 @@ impl Bench {
             p50_us: tally.calls.percentile_us(50.0),
             p99_us: tally.calls.percentile_us(99.0),
             client_us: per_call(after.own - before.own),
+            refused_percent: 100.0 * tally.refused as f64 / (tally.refused as f64 + calls).max(1.0),
             unexpected: tally.unexpected,
             ..Sample::default()
         };

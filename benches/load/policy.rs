@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    calls::{MODEL, team_name},
+    calls::{MODEL, team_name, waiting_team},
     check::{secret, sha256},
 };
 
@@ -28,11 +28,13 @@ pub(crate) struct Shape {
     pub(crate) limits: usize,
     /// Whether callers have to show who they are: by [`TOKEN`].
     pub(crate) guarded: bool,
+    /// Further teams that may make one request an hour.
+    pub(crate) waiting: usize,
 }
 
 impl Shape {
     /// What most measurements use.
-    pub(crate) const USUAL: Self = Self { teams: 10, limits: 8, guarded: false };
+    pub(crate) const USUAL: Self = Self { teams: 10, limits: 8, guarded: false, waiting: 0 };
 
     /// The policy as people write it.
     pub(crate) fn to_toml(self) -> String {
@@ -66,6 +68,10 @@ impl Shape {
                 writeln!(text, "[teams.{team}.keys.key-{team}]\nsha256 = \"{}\"", sha256(&secret(&team)))
                     .unwrap();
             }
+        }
+        for index in 0..self.waiting {
+            let team = waiting_team(index);
+            writeln!(text, "[teams.{team}]\nmodels = [\"{MODEL}\"]\nrequests_per_hour = 1").unwrap();
         }
         text
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     client::Pace,
     measure::Sample,
-    subjects::{MIDDLE, STEADY, Subject},
+    subjects::{MIDDLE, OVERLOAD, STEADY, Subject},
 };
 
 /// All samples of one subject at one pace, one for each round.
@@ -52,7 +52,17 @@ impl Report<'_> {
 
     /// The median over the rounds of one subject's figure over another's in the same round.
     fn ratio(&self, id: &str, of: &str, pace: Pace, figure: impl Fn(&Sample) -> f64) -> Option<f64> {
-        let (row, of) = (self.row(id, pace)?, self.row(of, pace)?);
+        self.ratio_at((id, pace), (of, pace), figure)
+    }
+
+    /// The same of two subjects at paces of their own.
+    fn ratio_at(
+        &self,
+        (id, pace): (&str, Pace),
+        (of, of_pace): (&str, Pace),
+        figure: impl Fn(&Sample) -> f64,
+    ) -> Option<f64> {
+        let (row, of) = (self.row(id, pace)?, self.row(of, of_pace)?);
         let pairs = row.samples.iter().zip(&of.samples);
         Some(median(pairs.map(|(sample, of)| figure(sample) / figure(of)).collect()))
     }
@@ -173,6 +183,18 @@ impl Report<'_> {
             ("denied before Redis (model)", "1 or more", ratio("model", "embedded", MIDDLE, &calls)),
             ("denied before Redis (output cap)", "1 or more", ratio("cap", "embedded", MIDDLE, &calls)),
             (
+                "Authorize, Redis, at 4,000 in flight: calls/s with a decision over those at 64",
+                "0.9 or more",
+                self.ratio_at(("redis-overload", OVERLOAD), ("redis", MIDDLE), calls)
+                    .map(|ratio| format!("{ratio:.2}")),
+            ),
+            (
+                "beside 500 waiters of other teams, at 1,000 calls/s: p50 over that beside none",
+                "1.1 or less",
+                ratio("redis-500-waiters", "redis-0-waiters", STEADY, &p50),
+            ),
+            ("beside 5,000", "1.1 or less", ratio("redis-5000-waiters", "redis-0-waiters", STEADY, &p50)),
+            (
                 "100,000 teams over 10, embedded: CPU per call",
                 "1",
                 ratio("embedded-100k-teams", "embedded-10-teams", MIDDLE, &cost),
@@ -232,6 +254,7 @@ impl Report<'_> {
                 "redis_cpu_us": row.maybe(|sample| sample.redis_us),
                 "script_us": row.maybe(|sample| sample.script_us),
                 "load_cpu_us": row.median(|sample| sample.client_us),
+                "refused_percent": row.median(|sample| sample.refused_percent),
                 "others_percent": row.median(|sample| sample.others_percent),
                 "connections": row.samples.first().map(|sample| sample.connections),
                 "rounds_calls_per_s": row.samples.iter().map(|sample| sample.calls_per_s).collect::<Vec<_>>(),

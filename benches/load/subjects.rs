@@ -20,6 +20,14 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    /// Teams of its policy whose requests wait.
+    pub(crate) const fn waiting_teams(self) -> usize {
+        match self {
+            Self::Embedded(shape) | Self::Redis(shape) => shape.waiting,
+            _ => 0,
+        }
+    }
+
     pub(crate) const fn needs_redis(self) -> bool {
         matches!(self, Self::Minimal | Self::Redis(_) | Self::Script)
     }
@@ -36,6 +44,8 @@ pub(crate) struct Subject {
     pub(crate) scale: Scale,
     /// Whether it is measured at a steady rate too.
     pub(crate) steady: bool,
+    /// How many requests wait for limits of other teams all the time.
+    pub(crate) waiters: usize,
 }
 
 /// At how many calls in flight a subject is measured.
@@ -45,24 +55,34 @@ pub(crate) enum Scale {
     All,
     /// At 64.
     Middle,
+    /// At ten times what saturates the service.
+    Overload,
+    /// At the steady rate only.
+    Steady,
 }
 
 /// In flight where not all of 1, 64 and 256 are measured.
 pub(crate) const MIDDLE: Pace = Pace::InFlight(64);
+/// More than can be answered in time.
+pub(crate) const OVERLOAD: Pace = Pace::InFlight(4000);
 /// The steady rate.
 pub(crate) const STEADY: Pace = Pace::PerSecond(1000);
 
 impl Subject {
     pub(crate) fn is_measured_at(&self, pace: Pace) -> bool {
         match pace {
-            STEADY => self.steady,
-            _ => pace == MIDDLE || self.scale == Scale::All,
+            STEADY => self.steady || self.scale == Scale::Steady,
+            OVERLOAD => self.scale == Scale::Overload,
+            MIDDLE => matches!(self.scale, Scale::All | Scale::Middle),
+            _ => self.scale == Scale::All,
         }
     }
 }
 
 /// The usual policy, for callers that have to show who they are.
 const GUARDED: Shape = Shape { guarded: true, ..Shape::USUAL };
+/// The usual policy, and teams whose requests wait.
+const CROWDED: Shape = Shape { waiting: 500, ..Shape::USUAL };
 
 /// Everything that is measured; a subject comes after the one it is compared with.
 pub(crate) fn all() -> Vec<Subject> {
@@ -74,6 +94,7 @@ pub(crate) fn all() -> Vec<Subject> {
         limit,
         scale: Scale::All,
         steady: false,
+        waiters: 0,
     };
     let steady = |subject| Subject { steady: true, ..subject };
     let middle = |subject| Subject { scale: Scale::Middle, ..subject };
@@ -110,6 +131,22 @@ pub(crate) fn all() -> Vec<Subject> {
         middle(subject("model", "denied, model, Redis", redis, Load::ModelNotAllowed, Some("embedded"))),
         middle(subject("cap", "denied, output cap, Redis", redis, Load::CapExceeded, Some("embedded"))),
     ];
+    let overload = subject(
+        "redis-overload",
+        "Authorize, Redis, ten times the load",
+        redis,
+        Load::Shed { teams: Shape::USUAL.teams },
+        None,
+    );
+    all.push(Subject { scale: Scale::Overload, ..overload });
+    let crowd = |id, title, waiters, limit| Subject {
+        scale: Scale::Steady,
+        waiters,
+        ..subject(id, title, Target::Redis(CROWDED), usual, limit)
+    };
+    all.push(crowd("redis-0-waiters", "Authorize, Redis, beside 0 waiters", 0, None));
+    all.push(crowd("redis-500-waiters", "the same, beside 500", 500, Some("redis-0-waiters")));
+    all.push(crowd("redis-5000-waiters", "the same, beside 5,000", 5000, Some("redis-0-waiters")));
     all.extend(sweeps().into_iter().map(|(id, title, target, teams, limit)| {
         middle(subject(id, title, target, Load::Authorize { teams }, limit))
     }));
