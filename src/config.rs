@@ -45,6 +45,7 @@ pub use settings::{LogFormat, Settings, SettingsError, SettingsFlags};
 pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection, Reload};
 pub use store_url::{StoreUrl, StoreUrlError};
 pub use tls::{ClientAuth, TlsFiles};
+pub(crate) use units::parse_duration;
 
 /// The policy that the server starts with when it is given none: three teams, explained line by line.
 pub const EXAMPLE_POLICY: &str = include_str!("../examples/policy.toml");

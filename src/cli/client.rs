@@ -21,7 +21,10 @@ use super::{
     screen::Failure,
 };
 use crate::{
-    domain::request::Operation,
+    domain::{
+        request::Operation,
+        secret::{self, MalformedSecret},
+    },
     rpc::proto::{self, key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient},
 };
 
@@ -100,12 +103,10 @@ impl TokenArgs {
                 None => return Ok(Token(None)),
             },
         };
-        let malformed = || Failure::new(format!("{origin} does not hold a token: one word on one line"));
-        let token = text.trim_end_matches(['\r', '\n']);
-        if token.is_empty() || token.contains(char::is_whitespace) {
-            return Err(malformed());
-        }
-        let mut value = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| malformed())?;
+        let malformed = |why: MalformedSecret| Failure::new(format!("{origin} does not hold a token: {why}"));
+        let token = secret::word(&text, usize::MAX).map_err(malformed)?;
+        let value = MetadataValue::try_from(format!("Bearer {token}"));
+        let mut value = value.map_err(|_| malformed(MalformedSecret::NotOneWord))?;
         value.set_sensitive(true);
         Ok(Token(Some(value)))
     }
@@ -212,8 +213,10 @@ impl CallerArgs {
                 .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
             return keys::secret_of(&text).map(|secret| Some(CallerName::ApiKey(secret.to_owned())));
         }
-        let secret = std::env::var("TOLLGATE_API_KEY").ok().filter(|secret| !secret.is_empty());
-        Ok(secret.map(CallerName::ApiKey))
+        match std::env::var("TOLLGATE_API_KEY").ok().filter(|secret| !secret.is_empty()) {
+            Some(text) => keys::secret_of(&text).map(|secret| Some(CallerName::ApiKey(secret.to_owned()))),
+            None => Ok(None),
+        }
     }
 }
 

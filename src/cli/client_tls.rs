@@ -54,7 +54,10 @@ impl TlsArgs {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
+    let text = std::fs::read(path)
+        .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
+    // Some editors put a byte order mark before the first line, which PEM does not know.
+    Ok(text.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| text.clone(), <[u8]>::to_vec))
 }
 
 /// A file of certificates. One without any would be taken for an empty list, and its fault be said of the service.

@@ -34,9 +34,12 @@ pub(super) enum UnsafeRedis {
 pub(super) async fn watch(store: RedisStore, must_be_safe: bool) -> Result<Hazards, UnsafeRedis> {
     let hazards = Hazards::default();
     if must_be_safe {
-        match first_look(&store).await?.into_iter().next() {
-            Some(hazard) => return Err(UnsafeRedis::Hazard(hazard)),
-            None => info!("redis is safe: it evicts nothing and keeps what it is given"),
+        let found = first_look(&store).await?;
+        if let Some(hazard) = found.iter().find(|hazard| hazard.is_reason_to_refuse()) {
+            return Err(UnsafeRedis::Hazard(hazard.clone()));
+        }
+        if found.is_empty() {
+            info!("redis is safe: it evicts nothing and keeps what it is given");
         }
     }
     tokio::spawn(keep_looking(store, Arc::clone(&hazards)));

@@ -245,6 +245,9 @@ async fn run_until_told(
             Some(attempt) = attempts.recv() => auditing::record(audit, settings, attempt),
             _ = hangup.recv() => match source.reload() {
                 Reload::Loaded | Reload::Rejected => {}
+                Reload::BeingWritten => {
+                    warn!("SIGHUP: the policy is being written; it is taken up when its writer closes it");
+                }
                 Reload::Unchanged => info!("SIGHUP: the policy is unchanged"),
             },
             _ = terminate.recv() => break,

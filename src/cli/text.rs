@@ -98,14 +98,17 @@ pub(super) fn instant_after(delay: &prost_types::Duration) -> String {
     Timestamp::from_second(at).map_or_else(|_| "-".to_owned(), |instant| instant.to_string())
 }
 
-/// A length of time as people write it: `90`, `90s`, `1m30s`, `250ms`. A bare number is of seconds.
+/// A length of time as people write it: `90`, `90s`, `1m30s`, `250ms`, `3d`. A bare number is of seconds.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }
+    if let Some(duration) = crate::config::parse_duration(text) {
+        return Ok(duration);
+    }
     let parsed = text
         .parse::<SignedDuration>()
-        .map_err(|_| format!("`{text}` is not a length of time, such as 90s or 1m30s"))?;
+        .map_err(|_| format!("`{text}` is not a length of time, such as 90s, 1m30s or 3d"))?;
     Duration::try_from(parsed).map_err(|_| "a length of time cannot be negative".to_owned())
 }
 
@@ -133,8 +136,14 @@ mod tests {
 
     #[test]
     fn durations_are_read() {
-        for (text, ms) in [("90", 90_000), ("90s", 90_000), ("1m30s", 90_000), ("250ms", 250), ("1.5s", 1500)]
-        {
+        for (text, ms) in [
+            ("90", 90_000),
+            ("90s", 90_000),
+            ("1m30s", 90_000),
+            ("250ms", 250),
+            ("1.5s", 1500),
+            ("3d", 259_200_000),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         assert!(parse_duration("-1s").is_err());

@@ -18,9 +18,27 @@ pub(super) fn without_mark(text: &str) -> &str {
 pub(super) fn is_yaml(path: &Path) -> Option<&'static str> {
     let yaml = ["yaml", "yml"];
     let named = path.extension().is_some_and(|end| yaml.iter().any(|yaml| end.eq_ignore_ascii_case(yaml)));
-    named.then_some(
-        "YAML is not read; write TOML, or JSON in a file whose name ends in `.json` (`yq -o json` turns YAML into it)",
-    )
+    named.then_some(NOT_YAML)
+}
+
+/// What to do about a file that is YAML.
+pub(super) const NOT_YAML: &str = "YAML is not read; write TOML, or JSON in a file whose name ends in `.json` (`yq -o json` turns YAML into it)";
+
+/// Whether the first line that says something is YAML's `key:`, which no line of TOML begins with.
+pub(super) fn looks_like_yaml(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
+    let key = first.split_once(':').map(|(key, rest)| (key.trim(), rest));
+    let is_word = |key: &str| key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    first == "---"
+        || key.is_some_and(|(key, rest)| {
+            !key.is_empty() && is_word(key) && (rest.is_empty() || rest.starts_with(' '))
+        })
+}
+
+/// Whether to read `text` as JSON: by the file's name, or because it begins as no TOML does.
+pub(super) fn is_json(path: &Path, text: &str) -> bool {
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("json")) || text.trim_start().starts_with('{')
 }
 
 /// A value and what is in it.

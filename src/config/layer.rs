@@ -13,7 +13,7 @@ use figment::{
 };
 
 use super::{
-    document::{Lines, is_yaml, without_mark},
+    document::{Lines, is_json, is_yaml, without_mark},
     findings::did_you_mean,
     settings::{SettingsError, SettingsFlags},
 };
@@ -75,7 +75,7 @@ impl Layer {
         if let Some(reason) = is_yaml(path) {
             return Err(malformed(None, reason.to_owned()));
         }
-        let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        let json = is_json(path, text);
         // Only what the parser says, never the line it shows: that may hold a password.
         let values = if json {
             Json::from_str(text)
@@ -103,7 +103,10 @@ impl Layer {
             }
             if !KEYS.contains(&key.as_str()) {
                 if !is_service_link(&key, &value) {
-                    let help = did_you_mean(&key, KEYS).map(|help| format!("; {help}")).unwrap_or_default();
+                    let variable = |key: &str| format!("{PREFIX}{}", key.to_ascii_uppercase());
+                    let variables: Vec<String> = KEYS.iter().map(|key| variable(key)).collect();
+                    let help = did_you_mean(&variable(&key), variables.iter().map(String::as_str));
+                    let help = help.map(|help| format!("; {help}")).unwrap_or_default();
                     unknown.push(format!("{} is no setting{help}", Kind::Environment.origin(&key)));
                 }
                 continue;
@@ -112,7 +115,11 @@ impl Layer {
                 let origin = Kind::Environment.origin(&key);
                 return Err(SettingsError::Invalid { origin, reason: "not UTF-8".to_owned() });
             };
-            values.insert(key, value_of(text));
+            let value = value_of(&key, text).map_err(|reason| SettingsError::Invalid {
+                origin: Kind::Environment.origin(&key),
+                reason,
+            })?;
+            values.insert(key, value);
         }
         unknown.sort();
         Ok((Self { kind: Kind::Environment, values }, unknown))
@@ -154,14 +161,23 @@ impl Provider for Layer {
     }
 }
 
-/// A variable is text; a setting may be a number, or yes or no.
-fn value_of(text: String) -> Value {
-    match (text.parse::<u64>(), text.as_str()) {
-        (Ok(number), _) => Value::from(number),
-        (_, "true") => Value::from(true),
-        (_, "false") => Value::from(false),
-        _ => Value::from(text),
+/// The settings that are numbers, and those that are yes or no. A variable is text, and all others are text as well.
+const NUMBERS: [&str; 4] = ["threads", "drain_seconds", "store_deadline_ms", "max_connections"];
+const SWITCHES: [&str; 4] =
+    ["allow_unauthenticated_listen", "admin_tls", "allow_insecure_listen", "require_safe_redis"];
+
+/// The value of the variable for the setting `key`, or what is wrong with it.
+fn value_of(key: &str, text: String) -> Result<Value, String> {
+    if NUMBERS.contains(&key) {
+        return text.parse::<u64>().map(Value::from).map_err(|_| format!("`{text}` is not a whole number"));
     }
+    if SWITCHES.contains(&key) {
+        return text
+            .parse::<bool>()
+            .map(Value::from)
+            .map_err(|_| format!("`{text}` is not one of `true` and `false`"));
+    }
+    Ok(Value::from(text))
 }
 
 /// Whether Kubernetes sets this variable in every container of a namespace that has a service called `tollgate` or

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write as _, fs, path::Path, sync::Arc, time
 
 use super::{
     check,
-    document::{Malformed, Positions, is_yaml, parse_toml, without_mark},
+    document::{Malformed, NOT_YAML, Positions, is_json, is_yaml, looks_like_yaml, parse_toml, without_mark},
     findings::{Findings, PolicyReport},
     json::parse_json,
     place::Place,
@@ -51,9 +51,10 @@ pub(super) fn parse_policy_for(
         return unreadable(name, reason.to_owned());
     }
     let text = without_mark(text);
-    let json = Path::new(name).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let json = is_json(Path::new(name), text);
     let (root, positions) = match if json { parse_json(text) } else { parse_toml(text) } {
         Ok(document) => document,
+        Err(_) if !json && looks_like_yaml(text) => return unreadable(name, NOT_YAML.to_owned()),
         Err(malformed) => return misspelt(name, malformed),
     };
     let findings = Findings::new(name, positions);
@@ -110,7 +111,15 @@ pub(super) fn read_file(path: &Path) -> Result<String, String> {
     if size > MAX_BYTES {
         return Err(format!("{size} bytes are more than a policy may have, {MAX_BYTES}"));
     }
-    fs::read_to_string(path).map_err(|error| format!("cannot be read: {error}"))
+    let bytes = fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
+        match error.as_bytes() {
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16; save it as UTF-8".to_owned(),
+            _ => format!("line {line} is not UTF-8; save the file as UTF-8"),
+        }
+    })
 }
 
 /// The report on a document that could not even be opened.

@@ -20,6 +20,7 @@ use super::{
     tls::ClientAuth,
     units,
 };
+use crate::domain::secret;
 
 /// More threads than the cores of any machine this runs on are a slip of the pen.
 const MAX_THREADS: usize = 1_024;
@@ -344,9 +345,15 @@ impl Settings {
             return invalid("the store's address holds a password already; give one of the two");
         }
         let text = read(path)?;
-        let password = text.trim_end_matches(['\r', '\n']);
+        let password = secret::without_mark(&text).trim_end_matches(['\r', '\n']);
         if password.is_empty() {
             return invalid("the file holds no password");
+        }
+        if secret::is_quoted(password) {
+            return invalid(
+                "the password stands in quotation marks; write it without them, or, where they are part of it, put it into the \
+                 store's address",
+            );
         }
         self.store = self.store.with_password(password);
         Ok(())

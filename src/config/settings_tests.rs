@@ -189,8 +189,8 @@ fn variables_that_are_no_settings_or_empty_stop_nothing() {
     assert_eq!(
         settings.unknown_variables,
         [
-            "environment variable `TOLLGATE_ADMIN_PORT` is no setting; did you mean `admin_tls`?",
-            "environment variable `TOLLGATE_LISTN` is no setting; did you mean `listen`?",
+            "environment variable `TOLLGATE_ADMIN_PORT` is no setting; did you mean `TOLLGATE_ADMIN_TLS`?",
+            "environment variable `TOLLGATE_LISTN` is no setting; did you mean `TOLLGATE_LISTEN`?",
         ]
     );
     let expected = Settings {

@@ -26,7 +26,7 @@ use super::{
     difference,
     findings::{Finding, PolicyReport, Severity},
     load::{now, parse_policy_for, read_file, unreadable},
-    watch::{Watched, Watching},
+    watch::{Watched, Watching, Writer},
 };
 use crate::domain::{Timestamp, policy::Policy};
 
@@ -59,6 +59,8 @@ pub struct Rejection {
 pub enum Reload {
     /// The file is as it was at the last attempt.
     Unchanged,
+    /// Some process is writing the file; it is taken up by itself when that is over.
+    BeingWritten,
     /// What the file says is in force now.
     Loaded,
     /// The file does not load: see [`PolicySource::status`].
@@ -91,6 +93,8 @@ pub struct PolicySource {
     /// Tells the watching thread to look: at the file, or at `stopped`. One pending word is as good as many, so a full
     /// channel is not waited for.
     wake: mpsc::SyncSender<()>,
+    /// `None`: the built-in example.
+    writer: Option<Arc<Writer>>,
 }
 
 #[derive(Debug)]
@@ -125,7 +129,11 @@ impl PolicySource {
     pub fn example() -> Result<Self, PolicySourceError> {
         let report = parse_policy_for(EXAMPLE_POLICY, "the built-in example", now(), None);
         let (wake, _) = mpsc::sync_channel(1);
-        Ok(Self { shared: Arc::new(Shared::start(None, report, EXAMPLE_POLICY.to_owned())?), wake })
+        Ok(Self {
+            shared: Arc::new(Shared::start(None, report, EXAMPLE_POLICY.to_owned())?),
+            wake,
+            writer: None,
+        })
     }
 
     fn open_polling(path: &Path, poll: Duration) -> Result<Self, PolicySourceError> {
@@ -135,8 +143,9 @@ impl PolicySource {
         let shared = Arc::new(Shared::start(Some(path.clone()), report, text)?);
         let (wake, woken) = mpsc::sync_channel(1);
         let watching = Watching::new(path, Arc::downgrade(&shared), woken, wake.clone(), poll);
+        let writer = Some(watching.writer());
         thread::Builder::new().name("policy".to_owned()).spawn(move || watching.run())?;
-        Ok(Self { shared, wake })
+        Ok(Self { shared, wake, writer })
     }
 
     /// The policy in force; the same pointer for ever, so it can be kept.
@@ -163,8 +172,12 @@ impl PolicySource {
         self.shared.untaken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Reads the file now (it is also read by itself when it changes). Blocks for as long as the disk takes.
+    /// Reads the file now (it is also read by itself when it changes), unless it is being written. Blocks for as long as the disk
+    /// takes.
     pub fn reload(&self) -> Reload {
+        if self.writer.as_ref().is_some_and(|writer| writer.is_writing()) {
+            return Reload::BeingWritten;
+        }
         self.shared.attempt(true)
     }
 }

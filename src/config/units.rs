@@ -10,7 +10,7 @@ const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_0
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// A length of time: whole numbers, each with its unit (`d`, `h`, `m`, `s`, `ms`), the longest first and each unit once.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (mut rest, mut units, mut total) = (text, TIMES.as_slice(), 0_u64);
     while !rest.is_empty() {
         let (number, unit, after) = next_part(rest)?;

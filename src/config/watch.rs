@@ -4,12 +4,8 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
+    time::{Duration, Instant},
 };
 
 use notify::{
@@ -24,6 +20,9 @@ const QUIET: Duration = Duration::from_millis(50);
 const QUIET_UNTOLD: Duration = Duration::from_secs(1);
 /// Whether the system tells when a file that was written is closed.
 const TELLS_CLOSE: bool = cfg!(any(target_os = "linux", target_os = "android"));
+/// A file that was changed and neither closed nor touched for so long is taken to be left as it is: it may have been changed
+/// without being opened, or be held open by a process that has stopped.
+const ABANDONED: Duration = Duration::from_secs(30);
 /// Symbolic links from the file's name to the file; Linux itself follows no more.
 const MAX_LINKS: usize = 40;
 
@@ -48,6 +47,7 @@ pub(super) struct Watching<W> {
     watched: Weak<W>,
     woken: mpsc::Receiver<()>,
     wake: mpsc::SyncSender<()>,
+    writer: Arc<Writer>,
     poll: Duration,
 }
 
@@ -61,13 +61,18 @@ impl<W: Watched> Watching<W> {
         wake: mpsc::SyncSender<()>,
         poll: Duration,
     ) -> Self {
-        Self { path, watched, woken, wake, poll }
+        Self { path, watched, woken, wake, writer: Arc::default(), poll }
+    }
+
+    /// Tells whether the file is being written.
+    pub(super) fn writer(&self) -> Arc<Writer> {
+        Arc::clone(&self.writer)
     }
 
     /// Watches until what is watched is stopped or dropped.
     pub(super) fn run(self) {
         let wake = self.wake.clone();
-        let writer = Arc::new(Writer::default());
+        let writer = Arc::clone(&self.writer);
         let told_writer = Arc::clone(&writer);
         let told = move |event: notify::Result<Event>| {
             if told_writer.see(event.as_ref()) {
@@ -108,56 +113,86 @@ impl<W: Watched> Watching<W> {
 /// Whether the file is open for writing, as far as the system has told.
 ///
 /// The thread of the watcher tells; the one that reads asks. A word that is late is caught by the quiet that a new content has
-/// to outlast.
-#[derive(Default)]
-struct Writer {
+/// to outlast. The system does not say who opened and who closed, so this counts: a second process that opens the file and
+/// closes it while the first one still writes does not make half a policy whole.
+#[derive(Debug, Default)]
+pub(super) struct Writer(Mutex<Writing>);
+
+#[derive(Debug, Default)]
+struct Writing {
     /// The names that matter, as [`Trail::names`] has them. Empty: all.
-    names: Mutex<Vec<OsString>>,
-    is_writing: AtomicBool,
+    names: Vec<OsString>,
+    /// How often the file is open since it was first changed.
+    open: u32,
+    /// Whether it was changed by opening it: the word of that change comes before the word of the opening.
+    truncated: bool,
+    /// When it was last changed, opened or closed.
+    touched: Option<Instant>,
 }
 
 impl Writer {
+    fn lock(&self) -> MutexGuard<'_, Writing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn goes_by(&self, names: Vec<OsString>) {
-        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+        self.lock().names = names;
     }
 
     /// Takes note of an event; whether it may mean a new content. Another file of the directory, such as a log, does not: it
     /// may be written all the time.
     fn see(&self, event: Result<&Event, &notify::Error>) -> bool {
-        let Ok(event) = event else { return self.is_lost() };
-        if event.need_rescan() {
-            return self.is_lost();
-        }
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writing = self.lock();
+        let Some(event) = event.ok().filter(|event| !event.need_rescan()) else {
+            // Events were lost, the closing of the file perhaps among them.
+            writing.open = 0;
+            return true;
+        };
+        let Writing { names, .. } = &*writing;
         let matters = |path: &PathBuf| {
             names.is_empty() || path.file_name().is_none_or(|name| names.iter().any(|known| *known == *name))
         };
-        if !event.paths.iter().any(matters) {
-            return false;
+        event.paths.iter().any(matters) && writing.take_note(event.kind)
+    }
+
+    /// Whether some process still has the file open that it has changed. Past [`ABANDONED`] that is taken to be over.
+    pub(super) fn is_writing(&self) -> bool {
+        let mut writing = self.lock();
+        let is_recent = writing.touched.is_some_and(|at| at.elapsed() < ABANDONED);
+        if writing.open > 0 && !is_recent {
+            writing.open = 0;
+            tracing::warn!(
+                seconds = ABANDONED.as_secs(),
+                "the policy was changed and not closed by its writer since; it is read as it stands: write to another file and rename it into place"
+            );
         }
-        match event.kind {
-            EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) => {
-                self.is_writing.store(TELLS_CLOSE, Ordering::Release);
+        writing.open > 0
+    }
+}
+
+impl Writing {
+    fn take_note(&mut self, kind: EventKind) -> bool {
+        match kind {
+            EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any) if TELLS_CLOSE => {
+                self.truncated = self.open == 0;
+                self.open = self.open.max(1);
             }
-            // Closed, or another file has its place.
-            EventKind::Access(AccessKind::Close(AccessMode::Write))
-            | EventKind::Modify(ModifyKind::Name(_))
-            | EventKind::Remove(_) => self.is_writing.store(false, Ordering::Release),
+            EventKind::Access(AccessKind::Open(_)) if self.open > 0 => {
+                if !std::mem::take(&mut self.truncated) {
+                    self.open += 1;
+                }
+            }
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+                self.open = self.open.saturating_sub(1);
+            }
             // Reading the file is an event too, and must not lead to another reading.
             EventKind::Access(_) => return false,
+            // Another file has its place.
+            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => self.open = 0,
             _ => {}
         }
+        self.touched = Some(Instant::now());
         true
-    }
-
-    /// Events were lost, the closing of the file perhaps among them.
-    fn is_lost(&self) -> bool {
-        self.is_writing.store(false, Ordering::Release);
-        true
-    }
-
-    fn is_writing(&self) -> bool {
-        self.is_writing.load(Ordering::Acquire)
     }
 }
 
@@ -220,7 +255,7 @@ fn watch_directories(
 mod tests {
     use std::{
         io::Write as _,
-        sync::atomic::AtomicUsize,
+        sync::atomic::{AtomicUsize, Ordering},
         thread,
         time::{Duration, Instant},
     };
@@ -334,5 +369,31 @@ mod tests {
         assert!(writer.see(Ok(&event(written, "policy.toml"))));
         assert!(writer.see(Ok(&Event::default().set_flag(notify::event::Flag::Rescan))));
         assert!(!writer.is_writing(), "the word of its closing may be lost");
+    }
+
+    #[test]
+    fn a_second_process_does_not_end_the_writing_of_the_first() {
+        let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        let opened = EventKind::Access(AccessKind::Open(AccessMode::Any));
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        let ended = |kinds: &[EventKind]| {
+            let writer = Writer::default();
+            let event = |kind: &EventKind| Event::new(*kind).add_path("/etc/tollgate/policy.toml".into());
+            for kind in kinds {
+                writer.see(Ok(&event(kind)));
+            }
+            !writer.is_writing()
+        };
+        for (kinds, expected) in [
+            // Opened for appending; opened and emptied, which tells of the change first.
+            (vec![opened, written, closed], true),
+            (vec![written, opened, written, closed], true),
+            // The first one still writes when a second one has come and gone, with and without a change of its own.
+            (vec![written, opened, written, opened, closed], !TELLS_CLOSE),
+            (vec![written, opened, written, opened, written, closed], !TELLS_CLOSE),
+            (vec![written, opened, written, opened, closed, written, closed], true),
+        ] {
+            assert_eq!(ended(&kinds), expected, "{kinds:?}");
+        }
     }
 }

@@ -20,6 +20,7 @@ pub mod policy;
 pub mod price;
 pub mod registered;
 pub mod request;
+pub mod secret;
 pub mod text;
 pub mod tools;
 pub mod upstream;

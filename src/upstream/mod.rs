@@ -166,7 +166,7 @@ impl UpstreamKeys {
     ///
     /// # Errors
     /// Where a text can be no key.
-    pub fn fixed(projects: &[(&str, &[&str])]) -> Result<Self, crate::domain::upstream::UpstreamKeyError> {
+    pub fn fixed(projects: &[(&str, &[&str])]) -> Result<Self, crate::domain::secret::MalformedSecret> {
         let keys = Self::default();
         let mut found = HashMap::new();
         for (project, texts) in projects {

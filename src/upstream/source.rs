@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    env::VarError,
     fs, io,
     path::Path,
     sync::{
@@ -21,6 +22,7 @@ use crate::domain::{
         Policy,
         upstream::{KeyPlace, Project, Projects},
     },
+    secret::MalformedSecret,
     upstream::UpstreamKey,
 };
 
@@ -105,10 +107,23 @@ impl Reader {
         self.keys.replace(found);
     }
 
+    /// Says once of each key that it does not look like one of Groq's. It is used all the same: a proxy may want another.
+    fn warn_of_odd(&mut self, at: &(Arc<str>, KeyPlace), found: &[Found]) {
+        let Some(odd) = found.iter().find(|found| !found.key.looks_like_groq()) else {
+            self.said.remove(at);
+            return;
+        };
+        let said = odd.key.fingerprint();
+        if self.said.get(at) != Some(&said) {
+            tracing::warn!(project = %at.0, place = odd.place, "a Groq key does not begin with `gsk_`; it is used as it stands");
+            self.said.insert(at.clone(), said);
+        }
+    }
+
     fn at(&mut self, at: &(Arc<str>, KeyPlace)) -> Vec<Found> {
         match read(&at.1, self.started) {
             Ok(found) => {
-                self.said.remove(at);
+                self.warn_of_odd(at, &found);
                 self.last.insert(at.clone(), found.clone());
                 found
             }
@@ -116,12 +131,10 @@ impl Reader {
                 let last = self.last.get(at).cloned().unwrap_or_default();
                 if self.said.get(at) != Some(&reason) {
                     let (project, place) = (&at.0, at.1.to_string());
-                    // Whoever does not use Envoy needs no key.
-                    match (&at.1, last.is_empty()) {
-                        (KeyPlace::Environment(_), true) => {
-                            tracing::debug!(%project, place, reason, "there is no Groq key")
-                        }
-                        _ => tracing::warn!(%project, place, reason, "a Groq key cannot be read"),
+                    // Without Envoy no key is needed.
+                    match reason == NOT_SET && last.is_empty() {
+                        true => tracing::debug!(%project, place, reason, "there is no Groq key"),
+                        false => tracing::warn!(%project, place, reason, "a Groq key cannot be read"),
                     }
                     self.said.insert(at.clone(), reason);
                 }
@@ -130,6 +143,9 @@ impl Reader {
         }
     }
 }
+
+/// What is said of a variable that is not there.
+const NOT_SET: &str = "it is not set";
 
 /// The newest of them, each once.
 fn live(project: &Project, mut found: Vec<Found>) -> Vec<LiveKey> {
@@ -148,7 +164,10 @@ fn live(project: &Project, mut found: Vec<Found>) -> Vec<LiveKey> {
 fn read(place: &KeyPlace, started: Timestamp) -> Result<Vec<Found>, String> {
     match place {
         KeyPlace::Environment(name) => {
-            let text = std::env::var(name).map_err(|_| "it is not set".to_owned())?;
+            let text = std::env::var(name).map_err(|error| match error {
+                VarError::NotPresent => NOT_SET.to_owned(),
+                VarError::NotUnicode(_) => MalformedSecret::NotOneWord.to_string(),
+            })?;
             Ok(vec![found(&text, place.to_string(), started)?])
         }
         KeyPlace::File(path) => Ok(vec![read_file(path)?]),

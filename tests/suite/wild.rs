@@ -33,7 +33,7 @@ async fn variables_of_the_platform_do_not_stop_the_start() {
     eventually("the warning is written", async || !warned().is_empty()).await;
     let warned = warned();
     assert_eq!(warned.len(), 1, "{warned:?}");
-    assert!(warned[0].contains("`TOLLGATE_STROE` is no setting; did you mean `store`?"), "{warned:?}");
+    assert!(warned[0].contains("`TOLLGATE_STROE` is no setting; did you mean `TOLLGATE_STORE`?"), "{warned:?}");
     assert!(!warned[0].contains("PORT") && !warned[0].contains("SERVICE"), "{warned:?}");
     process.stop().await;
 }
@@ -61,4 +61,32 @@ async fn an_unsafe_redis_is_warned_of_or_refused() {
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("`require_safe_redis` is set: redis keeps nothing"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_does_not_say_whether_it_is_safe_is_not_taken_to_be() {
+    if !redis_server::is_installed() {
+        return;
+    }
+    for (denied, hazard, is_refused) in [
+        ("config", "does not say whether it keeps", false),
+        ("info", "does not say whether it removes", true),
+    ] {
+        let redis = RedisServer::start();
+        let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+        redis::cmd("ACL").arg(&["SETUSER", "default", &format!("-{denied}")]).exec(&mut connection).unwrap();
+        let directory = TempDir::new().unwrap();
+        let process = Process::start(directory.path(), POLICY, &redis.url()).await;
+        eventually("the warning is written", async || process.log().contains(hazard)).await;
+        process.stop().await;
+        if is_refused {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+            command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--require-safe-redis"]);
+            let refused =
+                command.args(["--store", &redis.url()]).env_remove("TOLLGATE_CONFIG").output().unwrap();
+            let said = String::from_utf8_lossy(&refused.stderr);
+            assert_eq!(refused.status.code(), Some(2), "{said}");
+            assert!(said.contains("`require_safe_redis` is set: redis does not say"), "{said}");
+        }
+    }
 }

@@ -12,7 +12,11 @@ use sha2::{Digest as _, Sha256};
 use super::{Exit, Failure, Screen};
 use crate::{
     config::{EXAMPLE_POLICY, load_policy, parse_policy},
-    domain::{keys::Secret, policy::is_name},
+    domain::{
+        keys::Secret,
+        policy::is_name,
+        secret::{self, MalformedSecret},
+    },
 };
 
 /// The most bytes of a secret; the service takes no longer ones.
@@ -59,13 +63,14 @@ impl Hash {
     /// The team of the key `name`: the one given, else the longest name of a team with which the key's begins. A team's
     /// name may hold hyphens itself, so the key's name alone does not tell.
     fn team_of(&self, name: &str) -> Result<String, Failure> {
-        if let Some(team) = &self.team {
-            return match is_name(team) {
-                true => Ok(team.clone()),
-                false => Err(Failure::new(format!("`{team}` is not the name of a team"))),
-            };
+        if let Some(team) = self.team.as_ref().filter(|team| !is_name(team)) {
+            return Err(Failure::new(format!("`{team}` is not the name of a team")));
         }
-        let (report, file) = match self.policy.as_deref().filter(|path| !path.is_empty()) {
+        let named = self.policy.as_deref().filter(|path| !path.is_empty());
+        if let (Some(team), None) = (&self.team, named) {
+            return Ok(team.clone());
+        }
+        let (report, file) = match named {
             Some(path) => (load_policy(Path::new(path)), format!("`{}`", Path::new(path).display())),
             None => (parse_policy(EXAMPLE_POLICY, "policy.toml"), "the built-in example".to_owned()),
         };
@@ -74,6 +79,12 @@ impl Hash {
                 "the policy does not load; say which team with --team\n{report}"
             )));
         };
+        if let Some(team) = &self.team {
+            return match policy.teams.contains_key(team.as_str()) {
+                true => Ok(team.clone()),
+                false => Err(Failure::new(format!("{file} has no team `{team}`"))),
+            };
+        }
         let begins = |team: &&str| name.strip_prefix(team).is_some_and(|rest| rest.starts_with('-'));
         let team = policy.teams.keys().map(|team| &**team).filter(begins).max_by_key(|team| team.len());
         team.map(ToOwned::to_owned).ok_or_else(|| {
@@ -105,18 +116,12 @@ fn toml_key(name: &str) -> String {
     if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
 }
 
-/// The secret in `text`, without the end of its line and the byte order mark that some editors put before it.
+/// The secret in `text`, without white space and the byte order mark that some editors put around it.
 pub(in super::super) fn secret_of(text: &str) -> Result<&str, Failure> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let secret = text.strip_suffix('\n').unwrap_or(text);
-    let secret = secret.strip_suffix('\r').unwrap_or(secret);
-    if secret.is_empty() || secret.len() > MAX_SECRET {
-        return Err(Failure::new(format!("a secret has 1 to {MAX_SECRET} bytes")));
-    }
-    if secret.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return Err(Failure::new("a secret is one word on one line"));
-    }
-    Ok(secret)
+    secret::word(text, MAX_SECRET).map_err(|error| match error {
+        MalformedSecret::TooLong => Failure::new(format!("a secret has 1 to {MAX_SECRET} bytes")),
+        error => Failure::new(format!("this is no secret: {error}")),
+    })
 }
 
 /// The SHA-256 of a secret, as policies have it.
@@ -162,6 +167,8 @@ mod tests {
             ("data-sciences-prod-web", None, true, Some("data")),
             ("chatbot-prod-web", None, true, None),
             ("chatbot-prod-web", Some("data-science"), true, Some("data-science")),
+            ("chatbot-prod-web", Some("other"), true, None),
+            ("chatbot-prod-web", Some("other"), false, Some("other")),
             ("chatbot-prod-web", None, false, Some("chatbot")),
             ("chatbot-prod-web", Some("a b"), false, None),
         ] {

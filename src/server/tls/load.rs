@@ -114,7 +114,9 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     if size > MAX_BYTES {
         return Err(unreadable(format!("{size} bytes are more than keys and certificates have")));
     }
-    fs::read(path).map_err(|error| unreadable(error.to_string()))
+    let text = fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    // Some editors put a byte order mark before the first line, which PEM does not know.
+    Ok(text.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| text.clone(), <[u8]>::to_vec))
 }
 
 fn shown_path(path: &Path) -> String {

@@ -32,9 +32,14 @@ impl Age {
 
     /// Whether the oldest op waits for too long. One load while nothing waits, and a look at the clock while something does.
     pub(super) fn is_late(&self) -> bool {
+        self.is_late_by(Duration::ZERO)
+    }
+
+    /// Whether it has waited for `more` than that.
+    pub(super) fn is_late_by(&self, more: Duration) -> bool {
         match self.oldest.load(Ordering::Relaxed) {
             0 => false,
-            since => self.now().saturating_sub(since) >= micros(self.limit),
+            since => self.now().saturating_sub(since) >= micros(self.limit + more),
         }
     }
 

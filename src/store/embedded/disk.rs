@@ -7,7 +7,9 @@
 use std::path::Path;
 
 use rusqlite::{
-    Connection, OptionalExtension, Row, Transaction, params,
+    Connection, OptionalExtension, Row, Transaction,
+    config::DbConfig,
+    params,
     types::{Type, ValueRef},
 };
 
@@ -40,14 +42,24 @@ pub(super) struct Expired {
 }
 
 /// Opens the database for writing. A connection waits for another's transaction for up to five seconds, as the library has it.
+///
+/// Until it is [trusted](trust), closing it leaves the write-ahead log as it was found: SQLite would move what it can read of it
+/// into the database and delete it, and with it what salvaging could still read.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Damage to the structure of a page is found when the page is read.
     connection.pragma_update(None, "cell_size_check", true)?;
     // Room for every statement below; the default is 16.
     connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// What was found is whole: from now on the write-ahead log is emptied when the last connection is closed.
+pub(super) fn trust(connection: Connection) -> rusqlite::Result<Connection> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(connection)
 }
 

@@ -26,6 +26,7 @@ mod op;
 mod opening;
 mod over;
 mod owner;
+mod read;
 mod recover;
 mod registry;
 mod salvage;
@@ -45,10 +46,9 @@ mod wire;
 mod writer;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     thread::JoinHandle,
     time::Duration,
 };
@@ -57,7 +57,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::{
     sync::oneshot,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 pub use self::{
@@ -68,7 +68,6 @@ pub use self::{
 use self::{
     files::Claim,
     registry::Registry,
-    segment::Location,
     shared::{Inner, Step},
     waiters::Heard,
 };
@@ -82,11 +81,8 @@ use crate::domain::{
     keys::SecretId,
 };
 
-/// How long a reservation waits for the disk unless told otherwise: longer than a disk stalls that still works.
+/// How long a settlement waits for the disk, and a reservation unless told otherwise: longer than a disk stalls that still works.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Spend lines read at once for a report: some tens of microseconds of the lock that decisions need.
-const PAGE: usize = 256;
 
 /// The store. Clones share it; when the last one is dropped, what is not on disk yet is written.
 #[derive(Clone)]
@@ -155,110 +151,6 @@ impl EmbeddedStore {
         }
         Ok(())
     }
-
-    fn reader(&self) -> MutexGuard<'_, Connection> {
-        // A panic between two queries leaves nothing behind in a connection that only reads.
-        self.0.reader.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        query(&self.reader()).map_err(|error| {
-            tracing::error!(%error, "the embedded store cannot read");
-            StoreError::Unavailable
-        })
-    }
-
-    /// The settled reservation at `at`, if it is not over. Reads a segment: tens of microseconds, for a late repeat.
-    fn archived(&self, at: Location) -> Result<Option<Record>, StoreError> {
-        let row = self.read(|connection| disk::reservation(connection, at))?;
-        let now = self.0.inner.time.now();
-        Ok(row.filter(|row| now.store < row.forget_at).map(|row| row.record.by_the_wall(now)))
-    }
-
-    /// Puts lines of old months into memory. Dropped lines may have been written after they were read here, so that what was
-    /// read counts only if none was.
-    fn load(&self, keys: &[SpendKey], drops: u64) -> Result<(), StoreError> {
-        let rows = self.read(|connection| {
-            keys.iter().map(|key| disk::line(connection, key)).collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        let mut shared = self.0.inner.lock()?;
-        if shared.state.spend.drops() == drops {
-            rows.into_iter().for_each(|row| shared.state.spend.put(row));
-        }
-        Ok(())
-    }
-
-    /// Reads about a month of the report: `memory` alone where it has the whole month, else `table` with `memory` over it.
-    fn report<T>(
-        &self,
-        month: u32,
-        memory: impl Fn(&spend::Spend) -> Vec<T>,
-        table: impl Fn(&Connection) -> rusqlite::Result<Vec<T>>,
-        merge: impl Fn(Vec<T>, Vec<T>) -> Vec<T>,
-    ) -> Result<Vec<T>, StoreError> {
-        loop {
-            let shared = self.0.inner.lock()?;
-            if shared.state.spend.is_resident(month) {
-                return Ok(memory(&shared.state.spend));
-            }
-            let drops = shared.state.spend.drops();
-            drop(shared);
-            let rows = self.read(&table)?;
-            let shared = self.0.inner.lock()?;
-            if shared.state.spend.drops() == drops {
-                let newer = memory(&shared.state.spend);
-                drop(shared);
-                return Ok(merge(rows, newer));
-            }
-        }
-    }
-}
-
-impl EmbeddedStore {
-    /// The lines of a team in a month, read in pages: each as it was at some instant of the call. It blocks, and belongs on a
-    /// thread of its own.
-    fn spend_of(&self, month: u32, team: &Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
-        let mut lines = Vec::new();
-        loop {
-            let after = lines.last().map(|(key, _)| key);
-            let page = self.spend_page(month, team, after)?;
-            if page.is_empty() {
-                return Ok(lines);
-            }
-            lines.extend(page);
-            // The locks are not fair, and decisions wait for one of them.
-            std::thread::yield_now();
-        }
-    }
-
-    /// The next lines after `after`, about [`PAGE`] of them; none after the last. For an old month from the table, with what
-    /// memory has of it over that.
-    fn spend_page(
-        &self,
-        month: u32,
-        team: &Arc<str>,
-        after: Option<&SpendKey>,
-    ) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
-        loop {
-            let shared = self.0.inner.lock()?;
-            if shared.state.spend.is_resident(month) {
-                return Ok(shared.state.spend.of_team((month, team), after, PAGE));
-            }
-            let drops = shared.state.spend.drops();
-            drop(shared);
-            let rows = self.read(|connection| disk::lines_of(connection, (month, team), after, PAGE))?;
-            let last = rows.get(PAGE.saturating_sub(1)).map(|row| row.key.clone());
-            let shared = self.0.inner.lock()?;
-            if shared.state.spend.drops() == drops {
-                // Few: only late settlements of an old month are in memory.
-                let newer = shared.state.spend.of_team((month, team), after, usize::MAX);
-                drop(shared);
-                let newer = newer.into_iter().filter(|(key, _)| last.as_ref().is_none_or(|last| key <= last));
-                let rows = rows.into_iter().map(|row| (row.key, row.amounts));
-                return Ok(rows.chain(newer).collect::<BTreeMap<_, _>>().into_iter().collect());
-            }
-        }
-    }
 }
 
 impl Drop for Handle {
@@ -275,8 +167,11 @@ impl Drop for Handle {
     }
 }
 
+/// The answer `value` once the disk has what it tells, or that the disk does not take it. A disk that takes it later has it all
+/// the same: the caller asks again, and hears what was done.
 async fn on_disk<T>(value: T, heard: Heard) -> Result<T, StoreError> {
-    heard.on_disk().await.map(|()| value)
+    let written = timeout(PATIENCE, heard.on_disk()).await;
+    written.map_err(|_| StoreError::Unavailable)?.map(|()| value)
 }
 
 impl Store for EmbeddedStore {
@@ -404,6 +299,8 @@ impl Store for EmbeddedStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        if self.0.inner.lock()?.failing { Err(StoreError::Unavailable) } else { Ok(()) }
+        // What reservations are refused for is no readiness, either.
+        let stalls = self.0.inner.age.is_late_by(self.1);
+        if stalls || self.0.inner.lock()?.failing { Err(StoreError::Unavailable) } else { Ok(()) }
     }
 }

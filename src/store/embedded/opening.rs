@@ -37,8 +37,9 @@ pub(super) fn open(
     let sqlite = |error| failed(RecoverError::Sqlite(error));
     let claim = Arc::new(Claim::make(dir)?);
     let path = claim.database();
-    let mut connection = disk::open(&path).map_err(sqlite)?;
     let known = owner::last_commit(&claim.path);
+    checks::is_there(&claim, known).map_err(failed)?;
+    let mut connection = disk::open(&path).map_err(sqlite)?;
     bring_up(dir, &claim, &mut connection, known)?;
     let recovered = read(&connection, known, clock.now()).map_err(failed)?;
     let owner = Arc::new(Owner::new(Arc::clone(&claim)).map_err(unusable)?);
@@ -47,11 +48,13 @@ pub(super) fn open(
         CommitError::Lost(lost) => OpenError::Lost { path: dir.to_owned(), detail: lost.to_string() },
     })?;
     // From here on nothing depends on a journal that this process has only read, and not written and synced.
+    let connection = disk::trust(connection).map_err(sqlite)?;
     disk::empty_wal(&connection).map_err(sqlite)?;
     let Recovered { state, covered, segment, behind, .. } = recovered;
     let time = StoreTime::new(clock, state.time, behind);
-    let reader = disk::open(&path).map_err(sqlite)?;
-    let registry = Registry::load(disk::open(&path).map_err(sqlite)?, Arc::clone(&owner)).map_err(sqlite)?;
+    let open = || disk::open(&path).and_then(disk::trust).map_err(sqlite);
+    let reader = open()?;
+    let registry = Registry::load(open()?, Arc::clone(&owner)).map_err(sqlite)?;
     let lsn = state.lsn;
     let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
     let inner = Arc::new(Inner { shared, wake: Condvar::new(), time, age: Age::new(max_age) });
@@ -113,7 +116,7 @@ fn read(connection: &Connection, known: Option<u64>, now: Timestamp) -> Result<R
 }
 
 /// Whether the store in `dir` opens, without opening it: the structure of its file, the check sums of all rows, the last
-/// commit, and its counters against its spend lines. Changes nothing that the next start would read otherwise.
+/// commit, and its counters against its spend lines. Changes nothing that the next start or salvaging would read otherwise.
 ///
 /// # Errors
 /// Why it does not open.
@@ -124,12 +127,12 @@ pub fn verify(dir: &Path, clock: &Clock) -> Result<(), OpenError> {
     }
     let claim = Claim::make(dir)?;
     let failed = |error| OpenError::from_recover(dir, error);
+    let known = owner::last_commit(&claim.path);
+    checks::is_there(&claim, known).map_err(failed)?;
     let connection = disk::open(&claim.database()).map_err(|error| failed(RecoverError::Sqlite(error)))?;
     let found = schema::version(&connection).map_err(|error| failed(RecoverError::Sqlite(error)))?;
     match found {
-        schema::LAYOUT => {
-            read(&connection, owner::last_commit(&claim.path), clock.now()).map(drop).map_err(failed)
-        }
+        schema::LAYOUT => read(&connection, known, clock.now()).map(drop).map_err(failed),
         1.. if found > schema::LAYOUT => {
             Err(OpenError::Newer { path: dir.to_owned(), found, known: schema::LAYOUT })
         }

@@ -1,11 +1,12 @@
 //! Whether what is on disk is what was written: the structure of the file, every row, the last commit, and the books.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, fs, path::PathBuf, sync::Arc};
 
 use rusqlite::Connection;
 
 use super::{
     disk,
+    files::{Claim, DATABASE, WAL},
     recover::RecoverError,
     schema::{self, TABLES},
     state::State,
@@ -32,7 +33,26 @@ pub(super) fn database(connection: &Connection, known: Option<u64>) -> Result<()
         }
     }
     let found = disk::progress(connection)?.commits;
+    if known.is_none() && found > 1 {
+        tracing::warn!(
+            "the count of commits is missing beside the embedded store; if its files are not all of one state, that goes unnoticed"
+        );
+    }
     behind(known, found)
+}
+
+/// Refuses a database that is empty where others of its files tell that it was not. To be asked before it is opened: SQLite
+/// deletes the write-ahead log of an empty database.
+pub(super) fn is_there(claim: &Claim, known: Option<u64>) -> Result<(), RecoverError> {
+    let bytes = |path: PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
+    if bytes(claim.database()) > 0 {
+        return Ok(());
+    }
+    behind(known, 0)?;
+    match bytes(claim.path.join(WAL)) {
+        0 => Ok(()),
+        _ => Err(RecoverError::Structure(format!("`{DATABASE}` is missing or empty, and `{WAL}` is not"))),
+    }
 }
 
 /// Refuses a file whose pages do not fit together, of any layout.

@@ -15,8 +15,12 @@ pub enum Hazard {
         /// Its `maxmemory-policy`, such as `volatile-lru`.
         policy: String,
     },
+    /// It does not say whether it does: it refuses `INFO`, or leaves the policy out.
+    MayEvict,
     /// It writes neither an append-only file nor snapshots.
     KeepsNothing,
+    /// It writes no append-only file, and does not say whether it takes snapshots: managed ones refuse `CONFIG`.
+    MayKeepNothing,
 }
 
 /// What can happen, and what to do about it.
@@ -28,6 +32,14 @@ impl fmt::Display for Hazard {
                 "redis removes keys when its memory is full (maxmemory-policy is `{policy}`): budgets and reservations can be \
                  lost; set `maxmemory-policy noeviction`"
             ),
+            Self::MayEvict => f.write_str(
+                "redis does not say whether it removes keys when its memory is full (`maxmemory_policy` in `INFO`): budgets and \
+                 reservations could be lost; permit `INFO`, and set `maxmemory-policy noeviction`",
+            ),
+            Self::MayKeepNothing => f.write_str(
+                "redis does not say whether it keeps anything over a restart (`appendonly` is off, and `CONFIG GET save` is \
+                 refused): all that was spent could be forgotten; set `appendonly yes`",
+            ),
             Self::KeepsNothing => f.write_str(
                 "redis keeps nothing over a restart (`appendonly` is off, `save` is empty): all that was spent would be \
                  forgotten; set `appendonly yes`",
@@ -36,11 +48,20 @@ impl fmt::Display for Hazard {
     }
 }
 
+impl Hazard {
+    /// Whether a start is refused on it where Redis has to be safe. What only could be is no reason: most managed servers do
+    /// not say how they take snapshots.
+    #[must_use]
+    pub const fn is_reason_to_refuse(&self) -> bool {
+        !matches!(self, Self::MayKeepNothing)
+    }
+}
+
 impl RedisStore {
     /// What makes the server unsafe for budgets, as far as it tells: a managed one may refuse to say how it persists.
     ///
     /// # Errors
-    /// The server does not answer, or does not let us ask.
+    /// The server does not answer.
     pub async fn hazards(&self) -> Result<Vec<Hazard>, StoreError> {
         self.0.hazards().await
     }
@@ -49,33 +70,45 @@ impl RedisStore {
 impl Inner {
     async fn hazards(&self) -> Result<Vec<Hazard>, StoreError> {
         let info = self.info().await?;
-        let mut hazards = Vec::new();
-        let policy = field(&info, "maxmemory_policy").unwrap_or("noeviction");
-        if policy != "noeviction" {
-            hazards.push(Hazard::Evicts { policy: policy.to_owned() });
-        }
-        if field(&info, "aof_enabled") == Some("0") && self.takes_no_snapshots().await {
-            hazards.push(Hazard::KeepsNothing);
-        }
-        Ok(hazards)
+        let evicts = match field(&info, "maxmemory_policy") {
+            Some("noeviction") => None,
+            Some(policy) => Some(Hazard::Evicts { policy: policy.to_owned() }),
+            None => Some(Hazard::MayEvict),
+        };
+        let forgets = match field(&info, "aof_enabled") {
+            Some("1") => None,
+            _ => match self.takes_snapshots().await {
+                Some(true) => None,
+                Some(false) => Some(Hazard::KeepsNothing),
+                None => Some(Hazard::MayKeepNothing),
+            },
+        };
+        Ok(evicts.into_iter().chain(forgets).collect())
     }
 
+    /// What `INFO` says; nothing where the server answers, and refuses to say.
     async fn info(&self) -> Result<String, StoreError> {
-        let answer = self.link.run(redis::cmd("INFO").arg("everything")).await?;
-        redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt)
+        match self.link.run(redis::cmd("INFO").arg("everything")).await {
+            Ok(answer) => redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt),
+            Err(_) => self.link.run(&redis::cmd("PING")).await.map(|_| String::new()),
+        }
     }
 
-    /// Whether the server says that it takes none. Managed servers take them without saying so.
-    async fn takes_no_snapshots(&self) -> bool {
-        match self.link.run(redis::cmd("CONFIG").arg("GET").arg("save")).await {
-            Ok(Value::Array(answer)) => {
-                matches!(answer.as_slice(), [_, Value::BulkString(save)] if save.is_empty())
-            }
-            Ok(Value::Map(answer)) => {
-                matches!(answer.as_slice(), [(_, Value::BulkString(save))] if save.is_empty())
-            }
-            Ok(_) | Err(_) => false,
-        }
+    /// Whether the server takes snapshots; `None` where it does not say.
+    async fn takes_snapshots(&self) -> Option<bool> {
+        let answer = self.link.run(redis::cmd("CONFIG").arg("GET").arg("save")).await.ok()?;
+        let is_empty = match &answer {
+            Value::Array(answer) => match answer.as_slice() {
+                [_, Value::BulkString(save)] => save.is_empty(),
+                _ => return None,
+            },
+            Value::Map(answer) => match answer.as_slice() {
+                [(_, Value::BulkString(save))] => save.is_empty(),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        Some(!is_empty)
     }
 }
 

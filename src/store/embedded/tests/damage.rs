@@ -159,6 +159,38 @@ async fn an_undamaged_store_is_salvaged_whole() {
 }
 
 #[tokio::test]
+async fn a_refused_start_leaves_what_can_be_salvaged() {
+    let (f, _) = killed().await;
+    let salvaged = |dir: &TempDir| {
+        let to = TempDir::new().unwrap();
+        salvage(dir.path(), &to.path().join("new"), &Clock::Manual(f.clock.clone()))
+            .map(|salvaged| salvaged.read)
+    };
+    let a_byte_of_the_log = |dir: &TempDir| {
+        let mut log = fs::read(dir.path().join(WAL)).unwrap();
+        let middle = log.len() / 2;
+        log[middle] ^= 1;
+        fs::write(dir.path().join(WAL), log).unwrap();
+    };
+    let no_database = |dir: &TempDir| fs::remove_file(dir.path().join(DATABASE)).unwrap();
+    let empty_database = |dir: &TempDir| fs::write(dir.path().join(DATABASE), "").unwrap();
+    let no_database_and_no_count = |dir: &TempDir| {
+        no_database(dir);
+        fs::remove_file(dir.path().join(LAST_COMMIT)).unwrap();
+    };
+    let damages: [&dyn Fn(&TempDir); 4] =
+        [&a_byte_of_the_log, &no_database, &empty_database, &no_database_and_no_count];
+    for (number, damage) in damages.into_iter().enumerate() {
+        let (at_once, later) = (copy(&f), copy(&f));
+        damage(&at_once);
+        damage(&later);
+        assert!(verify(later.path(), &Clock::Manual(f.clock.clone())).is_err(), "{number}");
+        assert!(try_open(&later, &f).is_err(), "{number}");
+        assert_eq!(salvaged(&later).unwrap(), salvaged(&at_once).unwrap(), "{number}");
+    }
+}
+
+#[tokio::test]
 async fn books_that_differ_are_refused_and_made_equal() {
     let (f, expected) = killed().await;
     let dir = copy(&f);

@@ -33,7 +33,7 @@ async fn what_cannot_be_read_is_said() {
     let mut f = Fixture::new();
     f.store = None;
     let path = f.dir.path().join(DATABASE);
-    disk::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    disk::open(&path).and_then(disk::trust).unwrap().pragma_update(None, "user_version", 7).unwrap();
     let newer = EmbeddedStore::open(f.dir.path(), Clock::System).unwrap_err();
     assert!(matches!(newer, OpenError::Newer { found: 7, .. }), "{newer}");
     std::fs::write(&path, [7; 8192]).unwrap();
