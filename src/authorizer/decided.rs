@@ -27,6 +27,8 @@ pub struct Decided {
     pub project: Arc<str>,
     /// The policy that decided.
     pub policy_revision: Arc<str>,
+    /// What the caller should know of how it was decided, beside the warnings of the grant.
+    pub warnings: Vec<String>,
     /// What it would have to wait for, where it was refused by counters.
     pub(super) blocked: Option<Blocked>,
 }
@@ -51,6 +53,7 @@ pub(super) fn granted(
         limits: explain::statuses(plan, now, used, !request.dry_run),
         project: Arc::clone(plan.project),
         policy_revision: policy.revision.clone(),
+        warnings: Vec::new(),
         blocked: None,
     }
 }
@@ -125,5 +128,12 @@ pub(super) fn gates(policy: &Policy, plan: &Plan<'_>) -> Vec<CounterKey> {
 
 pub(super) fn denied(policy: &Policy, violations: Vec<Violation>, limits: Vec<LimitStatus>) -> Decided {
     let policy_revision = policy.revision.clone();
-    Decided { outcome: Err(violations), limits, project: Arc::default(), policy_revision, blocked: None }
+    Decided {
+        outcome: Err(violations),
+        limits,
+        project: Arc::default(),
+        policy_revision,
+        warnings: Vec::new(),
+        blocked: None,
+    }
 }

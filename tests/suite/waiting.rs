@@ -262,3 +262,22 @@ async fn a_wait_outlasts_a_restart_of_redis() {
     reservation(before.recv().await.unwrap().1);
     reservation(during.recv().await.unwrap().1);
 }
+
+#[tokio::test]
+async fn a_dry_run_waits_for_nothing_and_holds_up_no_request() {
+    let server = Server::start(StoreKind::Embedded, LIMITED, START).await;
+    let mut client = server.client().await;
+    let open = client.authorize(chat("chatbot", "openai/gpt-oss-20b", 400, 400)).await;
+    reservation(open.map(tonic::Response::into_inner));
+    let dry = tollgate::rpc::proto::AuthorizeRequest {
+        dry_run: true,
+        max_wait: Some(Duration::from_secs(60).try_into().unwrap()),
+        ..chat("chatbot", "openai/gpt-oss-20b", 300, 300)
+    };
+    // The clock stands still, so a wait would not end.
+    let denied = client.authorize(dry).await.unwrap().into_inner();
+    assert_eq!(denied.decision(), Decision::Denied);
+    assert!(denied.warnings.iter().any(|warning| warning.contains("max_wait was ignored")), "{denied:?}");
+    let small = chat("chatbot", "openai/gpt-oss-20b", 50, 50);
+    reservation(client.authorize(small).await.map(tonic::Response::into_inner));
+}
