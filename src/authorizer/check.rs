@@ -70,7 +70,7 @@ impl<S: Store + Clone> Authorizer<S> {
         Err(StoreError::Unavailable.into())
     }
 
-    fn team_of(&self, caller: &Caller) -> Option<Arc<str>> {
+    pub(super) fn team_of(&self, caller: &Caller) -> Option<Arc<str>> {
         let policy = self.shared.policy.load();
         Who::find(&policy, caller, self.store.now()).ok().map(|who| Arc::clone(&who.team.name))
     }

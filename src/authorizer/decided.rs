@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::queue::Blocked;
+use super::queue::{Blocked, Until};
 use crate::{
     domain::{
         Timestamp,
         counter::CounterKey,
         decision::{Grant, LimitStatus, Retry, Violation},
         explain,
+        limit::Quantity,
         plan::Plan,
         policy::Policy,
         request::AuthorizeRequest,
@@ -69,21 +70,30 @@ pub(super) fn refused(
 ) -> Decided {
     let gate_keys = gates(policy, plan);
     let gates = closed.iter().filter_map(|(index, opens_at)| {
-        Some((gate_keys.get(*index)?.clone(), explain::closed(plan.project, &request.model, now, *opens_at)))
+        let violation = explain::closed(plan.project, &request.model, now, *opens_at);
+        Some(((gate_keys.get(*index)?.clone(), Until::Open), violation))
     });
     let limits = refusals.iter().filter_map(|refusal| {
         let (line, hold) = (plan.lines.get(refusal.hold)?, plan.holds.get(refusal.hold)?);
         let used = used.get(refusal.hold).copied()?;
         let wanted = plan.least_amount(refusal.hold);
-        Some((hold.counter.clone(), explain::violation(line, now, used, wanted, refusal.frees_at)))
+        let sized =
+            matches!(line.limit.quantity, Quantity::Tokens | Quantity::AudioMilliseconds | Quantity::NanoUsd);
+        let until = Until::Room { kind: hold.kind, limit: hold.limit, amount: wanted, sized };
+        let violation = explain::violation(line, now, used, wanted, refusal.frees_at);
+        Some(((hold.counter.clone(), until), violation))
     });
     let (keys, violations): (Vec<_>, Vec<_>) = gates.chain(limits).unzip();
     let longest = keys.into_iter().zip(&violations).max_by_key(|(_, violation)| match violation.retry {
         Retry::After(ms) => ms,
         Retry::Never => u64::MAX,
     });
-    let blocked =
-        longest.map(|(by, _)| Blocked { by, holds: Arc::clone(&plan.holds), gates: gate_keys.clone() });
+    let blocked = longest.map(|((by, until), _)| Blocked {
+        by,
+        until,
+        holds: Arc::clone(&plan.holds),
+        gates: gate_keys.clone(),
+    });
     let limits = explain::statuses(plan, now, used, false);
     Decided { blocked, project: Arc::clone(plan.project), ..denied(policy, violations, limits) }
 }
@@ -114,6 +124,9 @@ pub(super) fn behind(
     let mut decided = refused(policy, request, plan, now, used, &refusals, &closed);
     if let Err(violations) = &mut decided.outcome {
         violations.iter_mut().for_each(explain::behind);
+    }
+    if let Some(blocked) = &mut decided.blocked {
+        blocked.until = Until::Served;
     }
     decided
 }
