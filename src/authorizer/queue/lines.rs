@@ -96,6 +96,8 @@ pub(super) enum Next {
     Wait,
     /// Asks at the instant, or when it is woken.
     AskAt(Monotonic),
+    /// Asks again soon, as the store did not answer.
+    AskAgain,
     /// Asks.
     Ask(Chance),
 }
@@ -292,6 +294,7 @@ impl Lines {
         let line = if spot.late { &lines.late } else { &lines.in_time };
         match line.chance {
             _ if line.first() != Some(turn.0) => Next::Wait,
+            Chance::None if line.fails => Next::AskAgain,
             Chance::None => line.frees_at.map_or(Next::Wait, Next::AskAt),
             chance => Next::Ask(chance),
         }

@@ -89,6 +89,15 @@ impl<S: Store + Clone> Authorizer<S> {
                         () = woken.notified() => continue,
                     }
                 }
+                // By real time, as an outage goes by that.
+                Next::AskAgain => {
+                    tokio::select! {
+                        biased;
+                        () = &mut over => return Woken::Over,
+                        () = woken.notified() => continue,
+                        () = tokio::time::sleep(AFTER_FAILURE) => Chance::Paced,
+                    }
+                }
                 Next::AskAt(at) => {
                     tokio::select! {
                         biased;
