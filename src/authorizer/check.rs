@@ -19,6 +19,8 @@ use crate::{
 
 /// How often one `request_id` can be released and used once more within the time that a release is remembered.
 pub(super) const MAX_TURNS: u32 = 64;
+/// What a dry run with `max_wait` is told.
+const DRY_RUN_WAITS_FOR_NOTHING: &str = "max_wait was ignored: a dry run is answered at once";
 
 impl<S: Store + Clone> Authorizer<S> {
     /// Decides one request: at once, or, with `max_wait`, when it fits or the wait is over; in any case before `until`. What
@@ -50,9 +52,14 @@ impl<S: Store + Clone> Authorizer<S> {
         let deadline = self.clock.monotonic().plus(Duration::from_millis(request.max_wait_ms));
         for turn in 0..MAX_TURNS {
             let check = self.begin(request, turn, until).await?;
-            let decided = match request.max_wait_ms {
-                0 => self.decide(request, &check, Turn::LAST).await,
-                _ => self.decide_in_turn(request, &check, deadline).await,
+            let decided = match (request.max_wait_ms, request.dry_run) {
+                (0, _) => self.decide(request, &check, Turn::LAST).await,
+                // It takes nothing, so it must not keep room from requests that do.
+                (_, true) => self.decide(request, &check, Turn::LAST).await.map(|mut decided| {
+                    decided.warnings.push(DRY_RUN_WAITS_FOR_NOTHING.to_owned());
+                    decided
+                }),
+                (_, false) => self.decide_in_turn(request, &check, deadline).await,
             };
             match decided {
                 Err(Failure::Released) => {}
@@ -63,7 +70,7 @@ impl<S: Store + Clone> Authorizer<S> {
         Err(StoreError::Unavailable.into())
     }
 
-    fn team_of(&self, caller: &Caller) -> Option<Arc<str>> {
+    pub(super) fn team_of(&self, caller: &Caller) -> Option<Arc<str>> {
         let policy = self.shared.policy.load();
         Who::find(&policy, caller, self.store.now()).ok().map(|who| Arc::clone(&who.team.name))
     }

@@ -66,7 +66,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let gate =
             |service_tier| CooldownKey { project: project.into(), model: model.into(), service_tier }.gate();
         let lifted = self.store.lift_cooldowns(tiers.map(gate).collect()).await?;
-        self.shared.queue.freed(lifted.iter().map(|(gate, _)| gate));
+        self.shared.queue.freed(lifted.iter().map(|(gate, _)| (gate, None)));
         Ok(named(lifted))
     }
 }

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::queue::Blocked;
+use super::queue::{Blocked, Until};
 use crate::{
     domain::{
         Timestamp,
         counter::CounterKey,
         decision::{Grant, LimitStatus, Retry, Violation},
         explain,
+        limit::Quantity,
         plan::Plan,
         policy::Policy,
         request::AuthorizeRequest,
@@ -27,6 +28,8 @@ pub struct Decided {
     pub project: Arc<str>,
     /// The policy that decided.
     pub policy_revision: Arc<str>,
+    /// What the caller should know of how it was decided, beside the warnings of the grant.
+    pub warnings: Vec<String>,
     /// What it would have to wait for, where it was refused by counters.
     pub(super) blocked: Option<Blocked>,
 }
@@ -51,6 +54,7 @@ pub(super) fn granted(
         limits: explain::statuses(plan, now, used, !request.dry_run),
         project: Arc::clone(plan.project),
         policy_revision: policy.revision.clone(),
+        warnings: Vec::new(),
         blocked: None,
     }
 }
@@ -66,21 +70,30 @@ pub(super) fn refused(
 ) -> Decided {
     let gate_keys = gates(policy, plan);
     let gates = closed.iter().filter_map(|(index, opens_at)| {
-        Some((gate_keys.get(*index)?.clone(), explain::closed(plan.project, &request.model, now, *opens_at)))
+        let violation = explain::closed(plan.project, &request.model, now, *opens_at);
+        Some(((gate_keys.get(*index)?.clone(), Until::Open), violation))
     });
     let limits = refusals.iter().filter_map(|refusal| {
         let (line, hold) = (plan.lines.get(refusal.hold)?, plan.holds.get(refusal.hold)?);
         let used = used.get(refusal.hold).copied()?;
         let wanted = plan.least_amount(refusal.hold);
-        Some((hold.counter.clone(), explain::violation(line, now, used, wanted, refusal.frees_at)))
+        let sized =
+            matches!(line.limit.quantity, Quantity::Tokens | Quantity::AudioMilliseconds | Quantity::NanoUsd);
+        let until = Until::Room { kind: hold.kind, limit: hold.limit, amount: wanted, sized };
+        let violation = explain::violation(line, now, used, wanted, refusal.frees_at);
+        Some(((hold.counter.clone(), until), violation))
     });
     let (keys, violations): (Vec<_>, Vec<_>) = gates.chain(limits).unzip();
     let longest = keys.into_iter().zip(&violations).max_by_key(|(_, violation)| match violation.retry {
         Retry::After(ms) => ms,
         Retry::Never => u64::MAX,
     });
-    let blocked =
-        longest.map(|(by, _)| Blocked { by, holds: Arc::clone(&plan.holds), gates: gate_keys.clone() });
+    let blocked = longest.map(|((by, until), _)| Blocked {
+        by,
+        until,
+        holds: Arc::clone(&plan.holds),
+        gates: gate_keys.clone(),
+    });
     let limits = explain::statuses(plan, now, used, false);
     Decided { blocked, project: Arc::clone(plan.project), ..denied(policy, violations, limits) }
 }
@@ -112,6 +125,9 @@ pub(super) fn behind(
     if let Err(violations) = &mut decided.outcome {
         violations.iter_mut().for_each(explain::behind);
     }
+    if let Some(blocked) = &mut decided.blocked {
+        blocked.until = Until::Served;
+    }
     decided
 }
 
@@ -125,5 +141,12 @@ pub(super) fn gates(policy: &Policy, plan: &Plan<'_>) -> Vec<CounterKey> {
 
 pub(super) fn denied(policy: &Policy, violations: Vec<Violation>, limits: Vec<LimitStatus>) -> Decided {
     let policy_revision = policy.revision.clone();
-    Decided { outcome: Err(violations), limits, project: Arc::default(), policy_revision, blocked: None }
+    Decided {
+        outcome: Err(violations),
+        limits,
+        project: Arc::default(),
+        policy_revision,
+        warnings: Vec::new(),
+        blocked: None,
+    }
 }

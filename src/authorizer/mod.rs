@@ -355,6 +355,7 @@ impl<S: Store + Clone> Authorizer<S> {
             limits: explain::statuses(plan, self.store.now(), &used, false),
             project: ticket.project,
             policy_revision: ticket.policy_revision,
+            warnings: Vec::new(),
             blocked: None,
         })
     }

@@ -1,6 +1,6 @@
 //! Booking: what a request really used replaces what was reserved for it, exactly once.
 
-use std::sync::Arc;
+use std::{iter, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
@@ -83,6 +83,11 @@ impl Told {
 #[derive(Serialize, Deserialize)]
 struct Receipt {
     cost: NanoUsd,
+}
+
+/// What is used of each counter after the settlement, in the order of the holds.
+fn used_after(settlement: &Settlement) -> Vec<Option<u64>> {
+    settlement.counters.iter().map(|counter| Some(counter.after.used)).collect()
 }
 
 impl<S: Store + Clone> Authorizer<S> {
@@ -207,11 +212,13 @@ impl<S: Store + Clone> Authorizer<S> {
             keep_ms: KEEP_SETTLED_MS,
             note: released_note()?,
         };
-        match self.store.settle(settle).await? {
+        let used = match self.store.settle(settle).await? {
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
-            SettleOutcome::Settled(_) | SettleOutcome::AlreadySettled(_) => {}
-        }
-        self.shared.queue.freed(record.holds.iter().map(|hold| &hold.counter));
+            SettleOutcome::Settled(settlement) => used_after(&settlement),
+            SettleOutcome::AlreadySettled(_) => Vec::new(),
+        };
+        let used = used.into_iter().chain(iter::repeat(None));
+        self.shared.queue.freed(record.holds.iter().map(|hold| &hold.counter).zip(used));
         Ok(())
     }
 
@@ -293,16 +300,19 @@ impl<S: Store + Clone> Authorizer<S> {
             keep_ms: KEEP_SETTLED_MS,
             note: ticket::encode(VERSION, &Receipt { cost: charge.cost })?,
         };
-        let mut booked = match self.store.settle(settle).await? {
-            SettleOutcome::Settled(settlement) => self.booked(id, &ticket, &record, &settlement, false)?,
-            SettleOutcome::AlreadySettled(settlement) => {
-                self.booked(id, &ticket, &record, &settlement, true)?
-            }
+        let (settlement, repeated) = match self.store.settle(settle).await? {
+            SettleOutcome::Settled(settlement) => (settlement, false),
+            SettleOutcome::AlreadySettled(settlement) => (settlement, true),
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
         };
-        let held = record.holds.iter().zip(&ticket.quantities);
-        let freed = held.filter(|(hold, quantity)| charge.of_quantity(**quantity) < hold.amount());
-        self.shared.queue.freed(freed.map(|(hold, _)| &hold.counter).chain(&gate));
+        let mut booked = self.booked(id, &ticket, &record, &settlement, repeated)?;
+        // What a repeat is told was used is of long ago.
+        let used = if repeated { Vec::new() } else { used_after(&settlement) };
+        let held =
+            record.holds.iter().zip(used.into_iter().chain(iter::repeat(None))).zip(&ticket.quantities);
+        let freed = held.filter(|((hold, _), quantity)| charge.of_quantity(**quantity) < hold.amount());
+        let freed = freed.map(|((hold, used), _)| (&hold.counter, used));
+        self.shared.queue.freed(freed.chain(gate.iter().map(|gate| (gate, None))));
         if !booked.already_recorded {
             booked.alerts.iter().for_each(log_alert);
             booked.warnings.extend(warning);

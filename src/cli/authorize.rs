@@ -174,9 +174,6 @@ fn print_allowed(screen: &mut Screen, response: &proto::AuthorizeResponse) -> io
     let tokens = text::amount(proto::Quantity::OutputTokens, response.max_output_tokens);
     writeln!(screen, "  output tokens  {tokens}")?;
     writeln!(screen, "  reserved cost  {}", text::money(response.reserved_cost.as_ref()))?;
-    for warning in &response.warnings {
-        writeln!(screen, "  {} {warning}", Style::Yellow.paint("warning:", screen.colour))?;
-    }
     print_end(screen, response)
 }
 
@@ -196,6 +193,9 @@ fn print_denied(screen: &mut Screen, response: &proto::AuthorizeResponse) -> io:
 }
 
 fn print_end(screen: &mut Screen, response: &proto::AuthorizeResponse) -> io::Result<()> {
+    for warning in &response.warnings {
+        writeln!(screen, "  {} {warning}", Style::Yellow.paint("warning:", screen.colour))?;
+    }
     if response.degraded {
         let word = Style::Yellow.paint("degraded:", screen.colour);
         writeln!(screen, "  {word} decided without the shared store, under the policy's rule for outages")?;

@@ -35,7 +35,7 @@ pub(super) fn decided(decided: Decided) -> AuthorizeResponse {
                 max_output_tokens: int(grant.max_output_tokens),
                 reserved_cost: Some(money(grant.reserved_cost.nanos())),
                 limits,
-                warnings: grant.warnings,
+                warnings: [grant.warnings, decided.warnings].concat(),
                 policy_revision,
                 project,
                 ..AuthorizeResponse::default()
@@ -46,6 +46,7 @@ pub(super) fn decided(decided: Decided) -> AuthorizeResponse {
             retry_delay: retry_delay(explain::retry(&violations)),
             violations: violations.into_iter().map(violation).collect(),
             limits,
+            warnings: decided.warnings,
             policy_revision,
             project,
             ..AuthorizeResponse::default()

@@ -197,6 +197,8 @@ async fn order_is_kept_at_the_limit_and_nowhere_else(store: StoreKind) {
     let mut client = server.client().await;
     let open = client.authorize(chat("chatbot", "openai/gpt-oss-20b", 400, 400)).await;
     let open = reservation(open.map(tonic::Response::into_inner));
+    // So long ago that its tokens are free again before the wait is over.
+    server.clock.pass(5_000);
     let (mut answers, _calls) = in_order(&client, vec![chat("chatbot", "openai/gpt-oss-20b", 300, 300)]);
 
     // There is room for 200 tokens, but it is for the one that waits. A dry run takes none of it until that one is there.
@@ -261,4 +263,70 @@ async fn a_wait_outlasts_a_restart_of_redis() {
     // The server forgot everything with its restart, so there is room.
     reservation(before.recv().await.unwrap().1);
     reservation(during.recv().await.unwrap().1);
+}
+
+#[tokio::test]
+async fn a_dry_run_waits_for_nothing_and_holds_up_no_request() {
+    let server = Server::start(StoreKind::Embedded, LIMITED, START).await;
+    let mut client = server.client().await;
+    let open = client.authorize(chat("chatbot", "openai/gpt-oss-20b", 400, 400)).await;
+    reservation(open.map(tonic::Response::into_inner));
+    let dry = tollgate::rpc::proto::AuthorizeRequest {
+        dry_run: true,
+        max_wait: Some(Duration::from_secs(60).try_into().unwrap()),
+        ..chat("chatbot", "openai/gpt-oss-20b", 300, 300)
+    };
+    // The clock stands still, so a wait would not end.
+    let denied = client.authorize(dry).await.unwrap().into_inner();
+    assert_eq!(denied.decision(), Decision::Denied);
+    assert!(denied.warnings.iter().any(|warning| warning.contains("max_wait was ignored")), "{denied:?}");
+    let small = chat("chatbot", "openai/gpt-oss-20b", 50, 50);
+    reservation(client.authorize(small).await.map(tonic::Response::into_inner));
+}
+
+#[tokio::test]
+async fn a_wait_that_cannot_end_in_time_holds_up_no_other_request() {
+    let server = Server::start(StoreKind::Embedded, LIMITED, START).await;
+    let mut client = server.client().await;
+    let open = client.authorize(chat("chatbot", "openai/gpt-oss-20b", 400, 400)).await;
+    let open = reservation(open.map(tonic::Response::into_inner));
+    // Its tokens are free again in 61 seconds, and the wait is over in 60.
+    let (mut answers, _calls) = in_order(&client, vec![chat("chatbot", "openai/gpt-oss-20b", 300, 300)]);
+    // Enough of them that it waits long before the last.
+    for _ in 0..50 {
+        let small = chat("chatbot", "openai/gpt-oss-20b", 1, 1);
+        reservation(client.authorize(small).await.map(tonic::Response::into_inner));
+    }
+    assert!(answers.try_recv().is_err(), "it waits on");
+    client.record_usage(used(&open, 50, 50)).await.unwrap();
+    reservation(answers.recv().await.expect("it is woken by what was given back").1);
+}
+
+#[tokio::test]
+async fn what_is_given_back_on_another_replica_is_noticed_beside_many_lines() {
+    const TEAMS: usize = 300;
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let teams =
+        (0..TEAMS).map(|i| format!("[teams.t{i}]\nmodels = [\"openai/gpt-oss-20b\"]\nmax_in_flight = 1\n"));
+    let policy = format!("[organization]\nid = \"acme\"\n{}", teams.collect::<String>());
+    let (redis, organization) = (redis_server::shared().unwrap(), organization());
+    let clock = tollgate::store::clock::ManualClock::new(START);
+    let here = Server::start_on_redis(redis, &organization, &policy, clock.clone());
+    let there = Server::start_on_redis(redis, &organization, &policy, clock);
+    let (mut client, mut other) = (here.client().await, there.client().await);
+    let requests: Vec<_> = (0..TEAMS).map(|i| chat(&format!("t{i}"), "openai/gpt-oss-20b", 1, 1)).collect();
+    let mut open = String::new();
+    for request in requests.clone() {
+        open = reservation(client.authorize(request).await.map(tonic::Response::into_inner));
+    }
+    let (mut answers, _calls) = in_order(&client, requests.clone());
+    client.authorize(requests[0].clone()).await.unwrap();
+    other.record_usage(used(&open, 1, 1)).await.unwrap();
+    // One question of each head in turn took 6 seconds, and 100 seconds beside 5,000 lines.
+    let answer = tokio::time::timeout(Duration::from_secs(3), answers.recv()).await;
+    let (place, answer) = answer.expect("within a few rounds of reading").expect("an answer");
+    assert_eq!(place, TEAMS - 1);
+    reservation(answer);
 }

@@ -1,31 +1,31 @@
 //! The lines themselves: who stands where, and what the head of each does next.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::sync::Notify;
 
-use super::Turn;
+use super::{Turn, recent::Recent};
 use crate::{
-    domain::counter::{CounterKey, Hold},
+    domain::counter::{CounterKey, CounterKind, Hold},
     store::clock::Monotonic,
 };
 
-/// How often the head of a line asks although nothing told it to: another replica, or a new policy, may have made room.
-const POLL: Duration = Duration::from_millis(100);
-/// What each line adds to that, so that all lines together take at most half of the pace.
-const POLL_PER_LINE: Duration = Duration::from_millis(20);
-/// Counters freed lately that are remembered for those about to stand in line: the settlements of some milliseconds.
-const RECENT: usize = 256;
+/// The most requests that wait in one process; each costs a task and about 1 KiB. A team may have as many of them as there
+/// are places left, so that one alone can take half of them and others always find some.
+const MAX_WAITERS: usize = 10_000;
+/// How many of those that cannot be served in time are looked at for one that fits into what was given back.
+const LOOKED_AT: usize = 64;
 
 /// What keeps a request, for as long as it was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::authorizer) struct Blocked {
     /// The counter or cooldown that keeps it longest.
     pub(in crate::authorizer) by: CounterKey,
+    /// What has to change there.
+    pub(in crate::authorizer) until: Until,
     /// All that it would take.
     pub(in crate::authorizer) holds: Arc<[Hold]>,
     /// The cooldowns that would have to be over.
@@ -38,6 +38,46 @@ impl Blocked {
     }
 }
 
+/// What a request waits for at its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::authorizer) enum Until {
+    /// The counter has room for it.
+    Room {
+        /// How the counter keeps its books.
+        kind: CounterKind,
+        /// The bound on what is used.
+        limit: u64,
+        /// What the request needs of it.
+        amount: u64,
+        /// Whether a smaller request may fit where this one does not. Requests are all of one size, tokens are not.
+        sized: bool,
+    },
+    /// The cooldown is over.
+    Open,
+    /// Those ahead of it have been served.
+    Served,
+    /// The store answers.
+    Answered,
+}
+
+impl Until {
+    /// Whether a request may pass where `used` is used; `None`: something was given back.
+    fn may_be(self, used: Option<u64>) -> bool {
+        match (self, used) {
+            (Self::Room { limit, amount, .. }, Some(used)) => used.saturating_add(amount) <= limit,
+            _ => true,
+        }
+    }
+}
+
+/// A line: that of a counter, or of those at it that hold up no other request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Spot {
+    pub(super) counter: CounterKey,
+    /// The counter has no room in time unless something is given back: a smaller request goes before it.
+    pub(super) late: bool,
+}
+
 /// Why the head of a line may ask ahead of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Chance {
@@ -45,7 +85,7 @@ pub(super) enum Chance {
     None,
     /// Something was given back, or the head has changed: at the pace of the process.
     Paced,
-    /// The one before was granted: at most one such question for each grant.
+    /// The one before was granted, or was asked for the first time: at most one such question for each.
     Free,
 }
 
@@ -54,15 +94,28 @@ pub(super) enum Chance {
 pub(super) enum Next {
     /// Waits until it is woken.
     Wait,
-    /// Asks at the instant, or after the time where that is sooner.
-    AskAt(Option<Monotonic>, Duration),
+    /// Asks at the instant, or when it is woken.
+    AskAt(Monotonic),
+    /// Asks again soon, as the store did not answer.
+    AskAgain,
     /// Asks.
     Ask(Chance),
 }
 
+/// A request in line.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    pub(super) woken: Arc<Notify>,
+    pub(super) until: Until,
+    /// When it gives up.
+    pub(super) deadline: Monotonic,
+}
+
 #[derive(Debug, Default)]
 struct Line {
-    requests: BTreeMap<u64, Arc<Notify>>,
+    waiters: BTreeMap<u64, Waiter>,
+    /// One behind the head that asks in its place, as it fits.
+    chosen: Option<u64>,
     chance: Chance,
     /// When the head expects room.
     frees_at: Option<Monotonic>,
@@ -72,194 +125,204 @@ struct Line {
 
 impl Line {
     fn head(&self) -> Option<u64> {
-        self.requests.first_key_value().map(|(turn, _)| *turn)
+        self.waiters.first_key_value().map(|(turn, _)| *turn)
+    }
+
+    /// Who asks next.
+    fn first(&self) -> Option<u64> {
+        self.chosen.or_else(|| self.head())
     }
 
     fn offer(&mut self, chance: Chance) {
         self.chance = self.chance.max(chance);
-        if let Some((_, head)) = self.requests.first_key_value() {
-            head.notify_one();
+        if let Some(first) = self.first().and_then(|turn| self.waiters.get(&turn)) {
+            first.woken.notify_one();
         }
+    }
+
+    /// The counter has `used`: a chance for the first of `looked_at` requests that fits.
+    fn offer_room(&mut self, used: Option<u64>, looked_at: usize) {
+        let mut waiters = self.waiters.iter().take(looked_at);
+        let Some(fits) = waiters.find(|(_, waiter)| waiter.until.may_be(used)).map(|(turn, _)| *turn) else {
+            return;
+        };
+        self.chosen = (self.head() != Some(fits)).then_some(fits);
+        self.offer(Chance::Paced);
     }
 }
 
-/// All lines of a process. None is empty.
+/// The lines of one counter.
+#[derive(Debug, Default)]
+struct AtCounter {
+    in_time: Line,
+    late: Line,
+    /// What is to be read of it; `None`: nothing.
+    until: Option<Until>,
+}
+
+impl AtCounter {
+    const fn line(&mut self, late: bool) -> &mut Line {
+        if late { &mut self.late } else { &mut self.in_time }
+    }
+
+    fn offer_room(&mut self, used: Option<u64>) {
+        self.in_time.offer_room(used, 1);
+        self.late.offer_room(used, LOOKED_AT);
+    }
+}
+
+/// What is to be read of the store for those that wait.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    pub(super) counters: Vec<(CounterKey, CounterKind)>,
+    pub(super) cooldowns: Vec<CounterKey>,
+}
+
+/// All lines of a process. No counter is without any.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
-    by_counter: HashMap<CounterKey, Line>,
-    /// Counts `recent`, with those forgotten.
-    freed: u64,
-    recent: VecDeque<CounterKey>,
+    by_counter: HashMap<CounterKey, AtCounter>,
+    recent: Recent,
+    waiters: usize,
+    by_team: HashMap<Arc<str>, usize>,
 }
 
 impl Lines {
     /// An instant, as counted by what was given back.
     pub(super) const fn now(&self) -> u64 {
-        self.freed
+        self.recent.now()
     }
 
-    /// `counter` was given something back.
-    pub(super) fn freed(&mut self, counter: &CounterKey) {
-        if let Some(line) = self.by_counter.get_mut(counter) {
-            line.offer(Chance::Paced);
+    /// Lets one more of `team` wait, unless too many do.
+    pub(super) fn admit(&mut self, team: &Arc<str>) -> bool {
+        let of_team = self.by_team.get(team).copied().unwrap_or(0);
+        if of_team >= MAX_WAITERS.saturating_sub(self.waiters) {
+            return false;
         }
-        if self.recent.len() == RECENT {
-            self.recent.pop_front();
+        self.waiters += 1;
+        self.by_team.insert(Arc::clone(team), of_team + 1);
+        true
+    }
+
+    /// One of `team` waits no longer.
+    pub(super) fn dismiss(&mut self, team: &Arc<str>) {
+        self.waiters = self.waiters.saturating_sub(1);
+        if let Some(of_team) = self.by_team.get_mut(team) {
+            *of_team = of_team.saturating_sub(1);
+            if *of_team == 0 {
+                self.by_team.remove(team);
+            }
         }
-        self.recent.push_back(counter.clone());
-        self.freed = self.freed.saturating_add(1);
     }
 
-    fn was_freed(&self, counter: &CounterKey, since: u64) -> bool {
-        let later = usize::try_from(self.freed.saturating_sub(since)).unwrap_or(usize::MAX);
-        later > self.recent.len() || self.recent.iter().rev().take(later).any(|freed| freed == counter)
+    /// `counter` was given something back, and has `used` now, where that is known.
+    pub(super) fn freed(&mut self, counter: &CounterKey, used: Option<u64>) {
+        self.has(counter, used);
+        self.recent.note(counter);
     }
 
-    /// Whether a request before `turn` waits at `counter`, and if so when the head there expects room.
+    /// `counter` has `used`, or is a cooldown that is over.
+    pub(super) fn has(&mut self, counter: &CounterKey, used: Option<u64>) {
+        if let Some(lines) = self.by_counter.get_mut(counter) {
+            lines.offer_room(used);
+        }
+    }
+
+    /// Whether a request before `turn` waits at `counter` and can still be served, and if so when the head there expects room:
+    /// not later than it gives up.
     pub(super) fn ahead(&self, counter: &CounterKey, turn: Turn) -> Option<Option<Monotonic>> {
-        let line = self.by_counter.get(counter)?;
-        line.head().is_some_and(|head| head < turn.0).then_some(line.frees_at)
+        let line = &self.by_counter.get(counter)?.in_time;
+        let (head, waiter) = line.waiters.first_key_value()?;
+        (*head < turn.0).then(|| line.frees_at.map(|at| at.min(waiter.deadline)))
     }
 
-    pub(super) fn join(&mut self, counter: &CounterKey, turn: Turn, woken: Arc<Notify>) {
-        self.by_counter.entry(counter.clone()).or_default().requests.insert(turn.0, woken);
+    pub(super) fn join(&mut self, spot: &Spot, turn: Turn, waiter: Waiter) {
+        let lines = self.by_counter.entry(spot.counter.clone()).or_default();
+        if let Until::Room { .. } | Until::Open = waiter.until {
+            lines.until = Some(waiter.until);
+        }
+        lines.line(spot.late).waiters.insert(turn.0, waiter);
     }
 
-    /// The request of `turn` leaves; where it was the head, the next has a `chance`.
-    pub(super) fn leave(&mut self, counter: &CounterKey, turn: Turn, chance: Chance) {
-        let Some(line) = self.by_counter.get_mut(counter) else { return };
-        let was_head = line.head() == Some(turn.0);
-        line.requests.remove(&turn.0);
-        if line.requests.is_empty() {
-            self.by_counter.remove(counter);
-        } else if was_head {
+    /// The request of `turn` leaves; where it was to ask, the next has a `chance`.
+    pub(super) fn leave(&mut self, spot: &Spot, turn: Turn, chance: Chance) {
+        let Some(lines) = self.by_counter.get_mut(&spot.counter) else { return };
+        let line = lines.line(spot.late);
+        let was_first = line.first() == Some(turn.0);
+        line.chosen = line.chosen.filter(|chosen| *chosen != turn.0);
+        line.waiters.remove(&turn.0);
+        if was_first {
             line.offer(chance);
         }
-    }
-
-    /// The head is about to ask.
-    pub(super) fn takes_chance(&mut self, counter: &CounterKey) {
-        if let Some(line) = self.by_counter.get_mut(counter) {
-            line.chance = Chance::None;
+        if lines.in_time.waiters.is_empty() && lines.late.waiters.is_empty() {
+            self.by_counter.remove(&spot.counter);
         }
     }
 
-    /// The request of `turn` was refused by its line's counter; what was given back after `since` it does not know of.
+    fn line(&mut self, spot: &Spot) -> Option<&mut Line> {
+        self.by_counter.get_mut(&spot.counter).map(|lines| lines.line(spot.late))
+    }
+
+    /// The request of `turn` is about to ask.
+    pub(super) fn takes_chance(&mut self, spot: &Spot, turn: Turn) {
+        if let Some(line) = self.line(spot).filter(|line| line.first() == Some(turn.0)) {
+            (line.chance, line.chosen) = (Chance::None, None);
+        }
+    }
+
+    /// The request of `turn`, which stands at `spot`, was refused `until` then; what was given back after `since` it does not
+    /// know of.
     pub(super) fn refused(
         &mut self,
-        counter: &CounterKey,
+        spot: &Spot,
         turn: Turn,
+        until: Until,
         since: u64,
         frees_at: Option<Monotonic>,
-        fails: bool,
     ) {
-        let was_freed = self.was_freed(counter, since);
-        let Some(line) = self.by_counter.get_mut(counter) else { return };
-        if line.head() != Some(turn.0) {
-            return;
-        }
-        (line.frees_at, line.fails) = (frees_at.or(line.frees_at), fails);
-        if was_freed {
+        let was_freed = self.recent.has(&spot.counter, since);
+        let Some(line) = self.line(spot).filter(|line| line.first() == Some(turn.0)) else { return };
+        (line.frees_at, line.fails) = (frees_at.or(line.frees_at), until == Until::Answered);
+        // Those that it was behind may have left before it came.
+        if was_freed || until == Until::Served {
             line.offer(Chance::Paced);
         }
     }
 
-    pub(super) fn next(&self, counter: &CounterKey, turn: Turn) -> Next {
-        match self.by_counter.get(counter) {
-            Some(line) if line.head() != Some(turn.0) => Next::Wait,
-            Some(line) if line.chance == Chance::None => Next::AskAt(line.frees_at, self.poll()),
-            Some(line) => Next::Ask(line.chance),
-            None => Next::Ask(Chance::Paced),
+    pub(super) fn next(&self, spot: &Spot, turn: Turn) -> Next {
+        let Some(lines) = self.by_counter.get(&spot.counter) else { return Next::Ask(Chance::Paced) };
+        let line = if spot.late { &lines.late } else { &lines.in_time };
+        match line.chance {
+            _ if line.first() != Some(turn.0) => Next::Wait,
+            Chance::None if line.fails => Next::AskAgain,
+            Chance::None => line.frees_at.map_or(Next::Wait, Next::AskAt),
+            chance => Next::Ask(chance),
         }
     }
 
-    fn poll(&self) -> Duration {
-        let lines = u32::try_from(self.by_counter.len()).unwrap_or(u32::MAX);
-        POLL.max(POLL_PER_LINE.saturating_mul(lines))
+    /// When the request of `turn` can expect room, and whether the store did not answer the head of its line.
+    pub(super) fn outlook(&self, spot: &Spot, turn: Turn) -> (Option<Monotonic>, bool) {
+        let Some(lines) = self.by_counter.get(&spot.counter) else { return (None, false) };
+        let line = if spot.late { &lines.late } else { &lines.in_time };
+        let head = line.waiters.first_key_value().filter(|(head, _)| **head != turn.0);
+        let latest = head.map(|(_, waiter)| waiter.deadline);
+        (line.frees_at.map(|at| latest.map_or(at, |latest| at.min(latest))), line.fails)
     }
 
-    /// When the head at `counter` expects room, and whether the store did not answer it.
-    pub(super) fn outlook(&self, counter: &CounterKey) -> (Option<Monotonic>, bool) {
-        self.by_counter.get(counter).map_or((None, false), |line| (line.frees_at, line.fails))
+    /// What is to be read for those that wait.
+    pub(super) fn watched(&self) -> Watched {
+        let mut watched = Watched::default();
+        for (counter, lines) in &self.by_counter {
+            match lines.until {
+                Some(Until::Room { kind, .. }) => watched.counters.push((counter.clone(), kind)),
+                Some(Until::Open) => watched.cooldowns.push(counter.clone()),
+                _ => {}
+            }
+        }
+        watched
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counter(name: &str) -> CounterKey {
-        CounterKey::new(name)
-    }
-
-    /// Lines where each counter was refused to so many requests, in turn, from `first` on.
-    fn stand(lines: &mut Lines, name: &str, turns: std::ops::Range<u64>) {
-        for turn in turns {
-            lines.join(&counter(name), Turn(turn), Arc::default());
-            lines.refused(&counter(name), Turn(turn), lines.now(), Some(Monotonic::default()), false);
-        }
-    }
-
-    fn asking(lines: &Lines, name: &str, turns: std::ops::Range<u64>) -> Vec<u64> {
-        turns.filter(|turn| matches!(lines.next(&counter(name), Turn(*turn)), Next::Ask(_))).collect()
-    }
-
-    #[test]
-    fn only_the_head_of_the_counter_that_was_freed_asks() {
-        let mut lines = Lines::default();
-        stand(&mut lines, "organization", 0..500);
-        stand(&mut lines, "team", 500..600);
-        assert!(asking(&lines, "organization", 0..500).is_empty());
-        let timed = (0..500).filter(|t| lines.next(&counter("organization"), Turn(*t)) != Next::Wait);
-        assert_eq!(timed.collect::<Vec<_>>(), [0], "one question for all of them");
-
-        lines.freed(&counter("team"));
-        assert!(asking(&lines, "organization", 0..500).is_empty());
-        assert_eq!(asking(&lines, "team", 500..600), [500]);
-    }
-
-    #[test]
-    fn a_grant_gives_the_next_a_free_question_and_a_departure_a_paced_one() {
-        let mut lines = Lines::default();
-        stand(&mut lines, "a", 0..3);
-        lines.leave(&counter("a"), Turn(1), Chance::Free);
-        assert!(asking(&lines, "a", 0..3).is_empty(), "it was not the head");
-        lines.leave(&counter("a"), Turn(0), Chance::Paced);
-        assert_eq!(lines.next(&counter("a"), Turn(2)), Next::Ask(Chance::Paced));
-        stand(&mut lines, "a", 3..4);
-        lines.leave(&counter("a"), Turn(2), Chance::Free);
-        assert_eq!(lines.next(&counter("a"), Turn(3)), Next::Ask(Chance::Free));
-        lines.leave(&counter("a"), Turn(3), Chance::Free);
-        assert!(lines.by_counter.is_empty());
-    }
-
-    #[test]
-    fn what_is_freed_between_a_refusal_and_standing_in_line_is_not_missed() {
-        let mut lines = Lines::default();
-        let before = lines.now();
-        lines.freed(&counter("a"));
-        for (name, freed) in [("a", true), ("b", false)] {
-            lines.join(&counter(name), Turn(0), Arc::default());
-            lines.refused(&counter(name), Turn(0), before, None, false);
-            assert_eq!(!asking(&lines, name, 0..1).is_empty(), freed, "{name}");
-            lines.leave(&counter(name), Turn(0), Chance::None);
-        }
-        (0..=RECENT).for_each(|_| lines.freed(&counter("c")));
-        lines.join(&counter("b"), Turn(0), Arc::default());
-        lines.refused(&counter("b"), Turn(0), before, None, false);
-        assert_eq!(asking(&lines, "b", 0..1), [0], "too long ago to tell");
-    }
-
-    #[test]
-    fn who_came_first_is_ahead_only_at_its_own_counter() {
-        let mut lines = Lines::default();
-        stand(&mut lines, "a", 5..6);
-        assert!(lines.ahead(&counter("a"), Turn(6)).is_some());
-        assert!(lines.ahead(&counter("a"), Turn(5)).is_none());
-        assert!(lines.ahead(&counter("a"), Turn(4)).is_none());
-        assert!(lines.ahead(&counter("b"), Turn::LAST).is_none());
-        // An earlier one that comes to the line later is its head.
-        stand(&mut lines, "a", 2..3);
-        assert_eq!(lines.next(&counter("a"), Turn(5)), Next::Wait);
-    }
-}
+#[path = "lines_tests.rs"]
+mod tests;

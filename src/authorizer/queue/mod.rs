@@ -5,27 +5,32 @@
 //! question and not one per team. Before any request is decided, the counters that it would take are looked up here: where
 //! an earlier request waits at one of them, the later one may look but take nothing. Requests wait only for earlier ones,
 //! so the earliest of all is never held up by another, and the lines cannot lock each other.
+//!
+//! A request whose counter has no room before its deadline, unless something is given back, holds up no other: it stands in
+//! a second line of the counter, which those that are decided do not look at.
 
 mod lines;
 mod pace;
+mod recent;
 mod wait;
+mod watcher;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::sync::{Notify, watch};
 
-pub(super) use self::lines::Blocked;
+pub(super) use self::lines::{Blocked, Until};
 use self::{
-    lines::{Chance, Lines, Next},
+    lines::{Chance, Lines, Next, Spot, Waiter},
     pace::Pace,
 };
 use crate::{domain::counter::CounterKey, store::clock::Monotonic};
 
-/// The most requests that wait in one process; each costs a task and about 1 KiB. Past it a request is decided at once.
-const MAX_WAITERS: usize = 10_000;
+/// The line of those that came during an outage and have not been decided yet. No counter has this name.
+const OUTAGE: &str = "\0outage";
 
 /// When a request came, among those that may wait. It passes none with a smaller number at a counter where that one waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,21 +52,24 @@ pub struct Queue {
     present: AtomicUsize,
     standing: AtomicUsize,
     turns: AtomicU64,
+    /// A task reads the counters of those that wait.
+    watched: AtomicBool,
     pace: Pace,
     closed: watch::Sender<bool>,
 }
 
 impl Queue {
-    /// Wakes those first in line at `counters`, which have room since a settlement.
-    pub fn freed<'k>(&self, counters: impl Iterator<Item = &'k CounterKey>) {
+    /// Wakes those first in line at `counters`, to which a settlement has given something back, where they fit into what is used
+    /// now (`None`: not known).
+    pub fn freed<'k>(&self, counters: impl Iterator<Item = (&'k CounterKey, Option<u64>)>) {
         if self.present.load(Ordering::Relaxed) > 0 {
             let mut lines = self.lock();
-            counters.for_each(|counter| lines.freed(counter));
+            counters.for_each(|(counter, used)| lines.freed(counter, used));
         }
     }
 
-    /// The first of `counters` at which a request that came before `turn` waits: its place in the iteration, and when the
-    /// head of that line expects room.
+    /// The first of `counters` at which a request that came before `turn` waits and can be served in time: its place in the
+    /// iteration, and when the head of that line expects room.
     pub(super) fn ahead<'k>(
         &self,
         turn: Turn,
@@ -89,19 +97,28 @@ impl Queue {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a request wait; `None` where too many do.
-    fn enter(&self) -> Option<Place<'_>> {
-        let present = self.present.fetch_add(1, Ordering::Relaxed);
-        let place = Place {
+    /// A request that may come to wait, until `deadline`.
+    fn enter(&self, deadline: Monotonic) -> Place<'_> {
+        self.present.fetch_add(1, Ordering::Relaxed);
+        Place {
             queue: self,
             turn: Turn(self.turns.fetch_add(1, Ordering::Relaxed)),
+            deadline,
             woken: Arc::default(),
-            line: None,
+            spot: None,
+            team: None,
             since: self.lock().now(),
             passed: false,
-        };
-        (present < MAX_WAITERS).then_some(place)
+        }
     }
+}
+
+/// What keeps a request, as it was told last.
+#[derive(Debug)]
+struct Obstacle {
+    counter: CounterKey,
+    until: Until,
+    frees_at: Option<Monotonic>,
 }
 
 /// A request that may come to wait. Dropped, it leaves its line at once and the next becomes the head.
@@ -109,8 +126,11 @@ impl Queue {
 struct Place<'q> {
     queue: &'q Queue,
     turn: Turn,
+    deadline: Monotonic,
     woken: Arc<Notify>,
-    line: Option<CounterKey>,
+    spot: Option<Spot>,
+    /// Whose it is, once that had to be known.
+    team: Option<Arc<str>>,
     /// The settlement before its last question to the store.
     since: u64,
     /// It was granted: there may be room for the next, too.
@@ -122,23 +142,41 @@ impl Place<'_> {
     fn asks(&mut self) {
         let mut lines = self.queue.lock();
         self.since = lines.now();
-        if let Some(line) = &self.line {
-            lines.takes_chance(line);
+        if let Some(spot) = &self.spot {
+            lines.takes_chance(spot, self.turn);
         }
     }
 
-    /// Stands at `counter`, which refused it until `frees_at`; `None`: another before it there knows better.
-    fn stand(&mut self, counter: CounterKey, frees_at: Option<Monotonic>, failed: bool) {
+    /// Stands in the line of what keeps it; `false` where too many wait.
+    fn stand(&mut self, obstacle: Obstacle) -> bool {
+        let Obstacle { counter, until, frees_at } = obstacle;
         let mut lines = self.queue.lock();
-        if self.line.as_ref() != Some(&counter) {
-            match self.line.take() {
-                Some(old) => lines.leave(&old, self.turn, Chance::Paced),
-                None => _ = self.queue.standing.fetch_add(1, Ordering::Relaxed),
+        if self.spot.is_none() {
+            if !lines.admit(self.team.get_or_insert_default()) {
+                return false;
             }
-            lines.join(&counter, self.turn, Arc::clone(&self.woken));
+            self.queue.standing.fetch_add(1, Ordering::SeqCst);
         }
-        lines.refused(&counter, self.turn, self.since, frees_at, failed);
-        self.line = Some(counter);
+        let late = matches!(until, Until::Room { sized: true, .. })
+            && frees_at.is_some_and(|frees_at| frees_at > self.deadline);
+        let spot = match self.spot.take() {
+            // An outage changes nothing of what it waits for.
+            Some(spot) if until == Until::Answered => spot,
+            old => {
+                let spot = Spot { counter, late };
+                if let Some(old) = old.filter(|old| *old != spot) {
+                    // Those that came during an outage have not been asked for yet, which is not paced for others either.
+                    let first_answer = old.counter.name() == OUTAGE;
+                    lines.leave(&old, self.turn, if first_answer { Chance::Free } else { Chance::Paced });
+                }
+                let woken = Arc::clone(&self.woken);
+                lines.join(&spot, self.turn, Waiter { woken, until, deadline: self.deadline });
+                spot
+            }
+        };
+        lines.refused(&spot, self.turn, until, self.since, frees_at);
+        self.spot = Some(spot);
+        true
     }
 
     /// Goes to the line of a counter of `blocked` where an earlier request waits, if there is one.
@@ -148,28 +186,33 @@ impl Place<'_> {
             blocked.counters().find(|counter| lines.ahead(counter, self.turn).is_some()).cloned()
         };
         // Those ahead in its own line are no news.
-        let other = ahead.filter(|counter| self.line.as_ref() != Some(counter));
-        other.map(|counter| self.stand(counter, None, false)).is_some()
+        let is_own = |counter: &CounterKey| {
+            self.spot.as_ref().is_some_and(|spot| spot.counter == *counter && !spot.late)
+        };
+        let Some(counter) = ahead.filter(|counter| !is_own(counter)) else { return false };
+        self.stand(Obstacle { counter, until: Until::Served, frees_at: None })
     }
 
     fn next(&self) -> Next {
         let lines = self.queue.lock();
-        self.line.as_ref().map_or(Next::Ask(Chance::Free), |line| lines.next(line, self.turn))
+        self.spot.as_ref().map_or(Next::Ask(Chance::Free), |spot| lines.next(spot, self.turn))
     }
 
-    /// When the head of its line expects room, and whether the store did not answer it.
+    /// When it can expect room, and whether the store did not answer the head of its line.
     fn outlook(&self) -> (Option<Monotonic>, bool) {
         let lines = self.queue.lock();
-        self.line.as_ref().map_or((None, false), |line| lines.outlook(line))
+        self.spot.as_ref().map_or((None, false), |spot| lines.outlook(spot, self.turn))
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if let Some(line) = self.line.take() {
+        if let Some(spot) = self.spot.take() {
             let chance = if self.passed { Chance::Free } else { Chance::Paced };
-            self.queue.lock().leave(&line, self.turn, chance);
-            self.queue.standing.fetch_sub(1, Ordering::Relaxed);
+            let mut lines = self.queue.lock();
+            lines.leave(&spot, self.turn, chance);
+            lines.dismiss(self.team.get_or_insert_default());
+            self.queue.standing.fetch_sub(1, Ordering::SeqCst);
         }
         self.queue.present.fetch_sub(1, Ordering::Relaxed);
     }

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{
-    Place, Turn,
+    OUTAGE, Obstacle, Place, Until,
     lines::{Chance, Next},
 };
 use crate::{
@@ -16,8 +14,8 @@ use crate::{
 
 /// How soon the head of a line asks again after the store gave no answer: often enough to go on right after an outage.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
-/// The line of those that came during an outage and have not been decided yet. No counter has this name.
-const OUTAGE: &str = "\0outage";
+/// What a request with `max_wait` is told that was decided at once.
+const TOO_MANY_WAIT: &str = "max_wait was ignored: too many requests of this team or of all teams wait";
 
 /// How a wait ended.
 enum Woken {
@@ -41,9 +39,7 @@ impl<S: Store + Clone> Authorizer<S> {
         check: &PendingCheck<S>,
         deadline: Monotonic,
     ) -> Result<Decided, Failure> {
-        let Some(mut place) = self.shared.queue.enter() else {
-            return self.decide(request, check, Turn::LAST).await;
-        };
+        let mut place = self.shared.queue.enter(deadline);
         let mut paced = false;
         loop {
             let decided = self.decide(request, check, place.turn).await;
@@ -51,10 +47,20 @@ impl<S: Store + Clone> Authorizer<S> {
             if paced && last.is_granted() {
                 self.shared.queue.pace.put_back();
             }
-            if !last.stands_in(&mut place) {
+            let Some(obstacle) = last.obstacle() else {
                 place.passed = last.is_granted();
                 return last.decided;
+            };
+            if place.team.is_none() {
+                place.team = self.team_of(&request.caller);
             }
+            if !place.stand(obstacle) {
+                return last.decided.map(|mut decided| {
+                    decided.warnings.push(TOO_MANY_WAIT.to_owned());
+                    decided
+                });
+            }
+            self.watch_lines();
             match self.turn_of(&mut place, &last, deadline).await {
                 Woken::Over => return self.last_word((request, check), &mut place, last).await,
                 Woken::Asks { paced: drawn } => paced = drawn,
@@ -83,13 +89,21 @@ impl<S: Store + Clone> Authorizer<S> {
                         () = woken.notified() => continue,
                     }
                 }
-                Next::AskAt(at, poll) => {
+                // By real time, as an outage goes by that.
+                Next::AskAgain => {
                     tokio::select! {
                         biased;
                         () = &mut over => return Woken::Over,
                         () = woken.notified() => continue,
-                        () = self.clock.sleep_until(at.unwrap_or(deadline)) => Chance::Paced,
-                        () = tokio::time::sleep(poll) => Chance::Paced,
+                        () = tokio::time::sleep(AFTER_FAILURE) => Chance::Paced,
+                    }
+                }
+                Next::AskAt(at) => {
+                    tokio::select! {
+                        biased;
+                        () = &mut over => return Woken::Over,
+                        () = woken.notified() => continue,
+                        () = self.clock.sleep_until(at) => Chance::Paced,
                     }
                 }
             };
@@ -101,14 +115,10 @@ impl<S: Store + Clone> Authorizer<S> {
             if chance == Chance::Free {
                 return Woken::Asks { paced: false };
             }
-            let at = queue.pace.draw(Instant::now());
             tokio::select! {
                 biased;
-                () = &mut over => {
-                    queue.pace.put_back();
-                    return Woken::Over;
-                }
-                () = tokio::time::sleep_until(at) => return Woken::Asks { paced: true },
+                () = &mut over => return Woken::Over,
+                () = queue.pace.draw() => return Woken::Asks { paced: true },
             }
         }
     }
@@ -121,7 +131,7 @@ impl<S: Store + Clone> Authorizer<S> {
         place: &mut Place<'_>,
         last: Last,
     ) -> Result<Decided, Failure> {
-        if self.shared.queue.pace.draw_now(Instant::now()) {
+        if self.shared.queue.pace.draw_now() {
             let decided = self.decide(request, check, place.turn).await;
             place.passed = decided.as_ref().is_ok_and(|decided| decided.outcome.is_ok());
             if place.passed {
@@ -149,23 +159,21 @@ impl Last {
         self.decided.as_ref().is_ok_and(|decided| decided.outcome.is_ok())
     }
 
-    /// Puts the request in the line of what keeps it; `false` where waiting cannot help, or is over.
-    fn stands_in(&self, place: &mut Place<'_>) -> bool {
+    /// What keeps the request; `None` where waiting cannot help, or is over.
+    fn obstacle(&self) -> Option<Obstacle> {
         match &self.decided {
             Ok(Decided { outcome: Err(violations), blocked: Some(blocked), .. }) => {
-                let Retry::After(ms) = explain::retry(violations) else { return false };
-                let frees_at = self.at.plus(Duration::from_millis(ms));
-                place.stand(blocked.by.clone(), Some(frees_at), false);
-                true
+                let Retry::After(ms) = explain::retry(violations) else { return None };
+                let frees_at = Some(self.at.plus(Duration::from_millis(ms)));
+                Some(Obstacle { counter: blocked.by.clone(), until: blocked.until, frees_at })
             }
             Err(
                 Failure::Store(StoreError::Unavailable | StoreError::Overloaded) | Failure::SnapshotStale,
             ) => {
-                let line = place.line.clone().unwrap_or_else(|| CounterKey::new(OUTAGE));
-                place.stand(line, Some(self.at.plus(AFTER_FAILURE)), true);
-                true
+                let frees_at = Some(self.at.plus(AFTER_FAILURE));
+                Some(Obstacle { counter: CounterKey::new(OUTAGE), until: Until::Answered, frees_at })
             }
-            _ => false,
+            _ => None,
         }
     }
 }

@@ -1,0 +1,114 @@
+//! Reads what is used of the counters for which requests wait: another replica may have given something back.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{Queue, lines::Watched};
+use crate::{authorizer::Authorizer, domain::counter::CounterKey, store::Store};
+
+/// How often each counter is read, where they fit into that.
+const ROUND: Duration = Duration::from_millis(100);
+/// The counters of one call: Redis is busy with them for less than a millisecond.
+const PER_CALL: usize = 256;
+/// The least time from one call to the next: 10,000 lines are read within 800 ms.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The heads of lines that may ask in each round of a few calls after the policy has changed: with one for each further
+/// call, at most half of the pace, so that those with room need not wait for the rest.
+const ASKED_AFTER_CHANGE: usize = 5;
+
+/// That the lines are watched, for as long as the task runs.
+struct Watching<'q>(&'q Queue);
+
+impl Drop for Watching<'_> {
+    fn drop(&mut self) {
+        self.0.watched.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Queue {
+    /// Whether nothing watches the lines; then the caller has to.
+    fn begins_watch(&self) -> bool {
+        !self.watched.load(Ordering::SeqCst) && !self.watched.swap(true, Ordering::SeqCst)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.standing.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Watched {
+    /// The calls of the store that read all counters.
+    const fn calls(&self) -> usize {
+        self.counters.len().div_ceil(PER_CALL)
+    }
+}
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// Has the lines watched until none is left.
+    pub(super) fn watch_lines(&self) {
+        if self.shared.queue.begins_watch() {
+            let authorizer = self.clone();
+            tokio::spawn(async move {
+                let queue = &authorizer.shared.queue;
+                tokio::select! {
+                    () = authorizer.watch() => {}
+                    () = queue.closing() => {}
+                }
+            });
+        }
+    }
+
+    async fn watch(&self) {
+        let queue = &self.shared.queue;
+        loop {
+            let watching = Watching(queue);
+            let mut policy = self.shared.policy.load_full();
+            let mut to_ask = Vec::new();
+            while !queue.is_empty() {
+                let watched = queue.lock().watched();
+                let now = self.shared.policy.load_full();
+                if !Arc::ptr_eq(&policy, &now) {
+                    policy = now;
+                    to_ask = watched.counters.iter().map(|(counter, _)| counter).cloned().collect();
+                    to_ask.extend_from_slice(&watched.cooldowns);
+                }
+                let asked = ASKED_AFTER_CHANGE.max(watched.calls());
+                let asked = to_ask.split_off(to_ask.len().saturating_sub(asked));
+                self.read_lines(&watched, &asked).await;
+            }
+            drop(watching);
+            // One may have come just before the watch ended.
+            if queue.is_empty() || !queue.begins_watch() {
+                return;
+            }
+        }
+    }
+
+    /// One round: reads all that is waited for, and wakes those for which there is room, and those first at `asked`.
+    async fn read_lines(&self, watched: &Watched, asked: &[CounterKey]) {
+        let queue = &self.shared.queue;
+        let calls = u32::try_from(watched.calls()).unwrap_or(u32::MAX);
+        let pause = ROUND.checked_div(calls).unwrap_or(ROUND).max(PAUSE);
+        tokio::time::sleep(pause).await;
+        asked.iter().for_each(|counter| queue.lock().has(counter, None));
+        if !watched.cooldowns.is_empty()
+            && let Ok(closed) = self.store.cooldowns().await
+        {
+            let is_open = |gate: &&CounterKey| closed.iter().all(|(closed, _)| closed != *gate);
+            watched.cooldowns.iter().filter(is_open).for_each(|gate| queue.lock().has(gate, None));
+        }
+        for (place, counters) in watched.counters.chunks(PER_CALL).enumerate() {
+            if place > 0 {
+                tokio::time::sleep(pause).await;
+            }
+            if let Ok(states) = self.store.counters(counters.to_vec()).await {
+                let mut lines = queue.lock();
+                for ((counter, _), state) in counters.iter().zip(states) {
+                    lines.has(counter, Some(state.used));
+                }
+            }
+        }
+    }
+}
