@@ -35,7 +35,8 @@
 //!
 //! - [`domain`] is pure: no `async`, no clock, no I/O, no logging, no protobuf.
 //! - [`groq`] is pure as well: bytes of Groq's HTTP API in, facts out. A body that could be read two ways is refused.
-//! - [`identity`] tells who is calling, [`domain::access`] what they may ask; a layer in [`rpc`] asks both before any service.
+//! - [`access`] tells who is calling and whether [`domain::access`] lets them ask; it knows no transport. A layer in [`rpc`] and the
+//!   pages of [`server`] ask it before anything else.
 //! - [`store`] sees counters and opaque records only; [`rpc`] is the only place that sees protobuf.
 //! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; what would pass it is refused.
 //! - A denial is a value; `Err` means that no decision could be made.
@@ -45,20 +46,20 @@
 //! ```text
 //! main ─► cli ─► server ─► rpc ─► authorizer ─► store ─► domain
 //!                   │       ├────► groq ─► domain
-//!                   │       ├────► identity ─► domain
+//!                   │       ├────► access ─► audit, store, domain
 //!                   │       ├────► upstream ─► domain
 //!                   │       └────► audit ─► domain
 //!                   ├────► store::{embedded, redis} ─► store ─► domain
 //!                   └────► config ─► domain
 //! ```
 
+pub mod access;
 pub mod audit;
 pub mod authorizer;
 pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod groq;
-pub mod identity;
 pub mod rpc;
 pub mod server;
 pub mod store;

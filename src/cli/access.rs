@@ -8,7 +8,7 @@ use super::{
     keys,
     screen::{Exit, Failure, Screen},
 };
-use crate::{domain::keys::Secret, identity::SERVICE_TOKEN_PREFIX};
+use crate::{access::SERVICE_TOKEN_PREFIX, domain::keys::Secret};
 
 /// The most bytes of a name, as policies have it.
 const MAX_NAME: usize = 64;

@@ -31,6 +31,7 @@ use super::{
     screen::colours_on,
 };
 use crate::{
+    access::Guard,
     audit::Audit,
     authorizer::{DecisionLog, Shared},
     config::{
@@ -42,7 +43,6 @@ use crate::{
         price::catalogue::Model,
         request::{Operation, ServiceTier, Size},
     },
-    rpc::AccessLayer,
     server::{
         Connections, ExposureError, Options, Server, StartError, TlsError, TlsSource, admin, check_exposure,
     },
@@ -184,7 +184,7 @@ where
     let decisions = DecisionLog::new(settings.decision_log);
     let shared = Arc::new(Shared::new(source.policy()).with_decisions(decisions));
     let open = settings.allow_unauthenticated_listen;
-    let access = AccessLayer::new(Arc::clone(&shared.policy), Clock::System, open, audit.clone());
+    let guard = Guard::new(Arc::clone(&shared.policy), Clock::System, open, audit.clone());
     let (mut changes, follower) = (source.subscribe(), Arc::clone(&shared));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
@@ -197,8 +197,8 @@ where
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
         let page = StatusPage { source: Arc::clone(&source), hazards };
-        let (access, shared) = (access.clone(), Arc::clone(&shared));
-        tokio::spawn(admin::serve(listener, tls, access, shared, connections.clone(), make_store()?, page));
+        let (guard, shared) = (guard.clone(), Arc::clone(&shared));
+        tokio::spawn(admin::serve(listener, tls, guard, shared, connections.clone(), make_store()?, page));
     }
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let options = Options {
@@ -206,7 +206,7 @@ where
         threads: settings.threads.unwrap_or(cores),
         drain: Duration::from_secs(settings.drain_seconds),
         tls: tls.as_ref().map(TlsSource::grpc),
-        access,
+        guard,
         connections,
     };
     // Listened for before anything says that the service is up.

@@ -31,11 +31,11 @@ use super::{
     spend,
 };
 use crate::{
+    access::Guard,
     audit::Audit,
     authorizer::Shared,
     config::{EXAMPLE_POLICY, load_policy, parse_policy},
     domain::{Timestamp, policy::Policy},
-    rpc::AccessLayer,
     server::{Connections, Options, Server},
     store::{
         clock::{Clock, ManualClock},
@@ -176,7 +176,7 @@ impl Simulate {
             threads: 2,
             drain: TIMEOUT,
             tls: None,
-            access: AccessLayer::new(
+            guard: Guard::new(
                 Arc::clone(&shared.policy),
                 Clock::Manual(clock.clone()),
                 false,

@@ -61,7 +61,7 @@ impl<S: Store + Clone> AdminRpc<S> {
 #[tonic::async_trait]
 impl<S: Store + Clone> AdminService for AdminRpc<S> {
     async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
-        let actor = access::actor(request.extensions());
+        let actor = access::session(request.extensions()).actor();
         let PauseRequest { target, reason } = request.into_inner();
         let order = Arc::new(Order::read(action::PAUSE, actor, target, reason)?);
         let (authorizer, pause) = (self.authorizer.clone(), Arc::clone(&order));
@@ -73,7 +73,7 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
     }
 
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
-        let actor = access::actor(request.extensions());
+        let actor = access::session(request.extensions()).actor();
         let ResumeRequest { target, reason } = request.into_inner();
         let order = Arc::new(Order::read(action::RESUME, actor, target, reason)?);
         let (authorizer, resume) = (self.authorizer.clone(), Arc::clone(&order));

@@ -4,8 +4,7 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::{
-    access::{self, OtherTeam},
-    key_answer, key_parse,
+    access, key_answer, key_parse,
     proto::{
         CreateKeyRequest, CreateKeyResponse, GetKeyRequest, GetKeyResponse, ListKeysRequest,
         ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RotateKeyRequest, RotateKeyResponse,
@@ -15,6 +14,7 @@ use super::{
     status,
 };
 use crate::{
+    access::{OtherTeam, Refusal},
     audit::{Change, action},
     authorizer::{Authorizer, KeyError, Versioned},
     domain::{
@@ -85,7 +85,7 @@ impl<S: Store + Clone> KeyRpc<S> {
                 Err(status::key_failure(&KeyError::NotCreated(name.to_owned())))
             }
             Ok(_) | Err(KeyError::NotCreated(_)) => {
-                Err(access::other_team(permission, OtherTeam::Key(name.to_owned())))
+                Err(access::status(Refusal::OtherTeam(permission, OtherTeam::Key(name.to_owned()))))
             }
             Err(error) => Err(status::key_failure(&error)),
         }
@@ -121,8 +121,9 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         &self,
         request: Request<CreateKeyRequest>,
     ) -> Result<Response<CreateKeyResponse>, Status> {
-        let scope = access::scope(request.extensions(), Permission::ManageKeys)?;
-        let actor = access::actor(request.extensions());
+        let scope =
+            access::session(request.extensions()).scope(Permission::ManageKeys).map_err(access::status)?;
+        let actor = access::session(request.extensions()).actor();
         let new = key_parse::create(request.into_inner())?;
         access::within(&scope, &new.team, Permission::ManageKeys)?;
         let doing = Doing { actor, action: action::KEY_CREATE, name: new.name.clone() };
@@ -133,13 +134,14 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
     }
 
     async fn get_key(&self, request: Request<GetKeyRequest>) -> Result<Response<GetKeyResponse>, Status> {
-        let scope = access::scope(request.extensions(), Permission::ReadKeys)?;
+        let scope =
+            access::session(request.extensions()).scope(Permission::ReadKeys).map_err(access::status)?;
         let (name, team) = key_parse::get(request.into_inner())?;
         let found = self.authorizer.get_key(&name, &team, &scope).await;
         let report = found.map_err(|error| match error {
             // One out of reach is refused alike.
             KeyError::Unknown(_) if scope != Scope::All => {
-                access::other_team(Permission::ReadKeys, OtherTeam::Key(name.clone()))
+                access::status(Refusal::OtherTeam(Permission::ReadKeys, OtherTeam::Key(name.clone())))
             }
             error => status::key_failure(&error),
         })?;
@@ -150,7 +152,8 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         &self,
         request: Request<ListKeysRequest>,
     ) -> Result<Response<ListKeysResponse>, Status> {
-        let scope = access::scope(request.extensions(), Permission::ReadKeys)?;
+        let scope =
+            access::session(request.extensions()).scope(Permission::ReadKeys).map_err(access::status)?;
         let mut query = key_parse::list(request.into_inner())?;
         if query.team.is_empty() {
             // Whoever reaches one team only means that one; of several, one has to be named.
@@ -165,8 +168,9 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         &self,
         request: Request<UpdateKeyRequest>,
     ) -> Result<Response<UpdateKeyResponse>, Status> {
-        let scope = access::scope(request.extensions(), Permission::ManageKeys)?;
-        let actor = access::actor(request.extensions());
+        let scope =
+            access::session(request.extensions()).scope(Permission::ManageKeys).map_err(access::status)?;
+        let actor = access::session(request.extensions()).actor();
         let (name, change) = key_parse::update(request.into_inner())?;
         self.reaches(&scope, &name, Permission::ManageKeys).await?;
         let doing = Doing { actor, action: action::KEY_UPDATE, name: name.clone() };
@@ -181,8 +185,9 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         &self,
         request: Request<RotateKeyRequest>,
     ) -> Result<Response<RotateKeyResponse>, Status> {
-        let scope = access::scope(request.extensions(), Permission::RotateKeys)?;
-        let actor = access::actor(request.extensions());
+        let scope =
+            access::session(request.extensions()).scope(Permission::RotateKeys).map_err(access::status)?;
+        let actor = access::session(request.extensions()).actor();
         let key_parse::Rotation { name, overlap_ms, force } = key_parse::rotate(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
         let doing = Doing { actor, action: action::KEY_ROTATE, name: name.clone() };
@@ -197,8 +202,9 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         &self,
         request: Request<RevokeKeyRequest>,
     ) -> Result<Response<RevokeKeyResponse>, Status> {
-        let scope = access::scope(request.extensions(), Permission::RotateKeys)?;
-        let actor = access::actor(request.extensions());
+        let scope =
+            access::session(request.extensions()).scope(Permission::RotateKeys).map_err(access::status)?;
+        let actor = access::session(request.extensions()).actor();
         let key_parse::Revocation { name, secret, force } = key_parse::revoke(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
         let doing = Doing { actor, action: action::KEY_REVOKE, name: name.clone() };

@@ -7,8 +7,8 @@ use std::{
 
 use tracing::{debug, error, warn};
 
-use super::access::{OtherTeam, Reach};
 use crate::{
+    access::{OtherTeam, Reach},
     authorizer::{Authorizer, Booked, Failure, Settler},
     domain::{
         access::Scope,

@@ -6,8 +6,9 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 use tracing::error;
 
-use super::access::{self, OtherTeam};
+use super::access;
 use crate::{
+    access::{OtherTeam, Refusal, UNRESERVED_BOUND_EXCEEDED},
     audit::PageError,
     authorizer::{Failure, KeyError, PauseError},
     domain::access::Permission,
@@ -163,14 +164,14 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
             Status::with_error_details(Code::NotFound, message, info("UNKNOWN_RESERVATION"))
         }
         // What a caller may not know of and what is not there are told by the same words.
-        Failure::OtherTeam => access::other_team(Permission::Record, OtherTeam::Unnamed),
+        Failure::OtherTeam => access::status(Refusal::OtherTeam(Permission::Record, OtherTeam::Unnamed)),
         Failure::UnknownTeam(_) => Status::with_error_details(Code::NotFound, message, info("UNKNOWN_TEAM")),
         Failure::UnknownKey => Status::with_error_details(Code::NotFound, message, info("INVALID_KEY")),
         Failure::NotPriced(_) => {
             Status::with_error_details(Code::FailedPrecondition, message, info("MODEL_NOT_PRICED"))
         }
         Failure::UnreservedBound(_) => {
-            let info = info(access::unreserved::UNRESERVED_BOUND_EXCEEDED);
+            let info = info(UNRESERVED_BOUND_EXCEEDED);
             Status::with_error_details(Code::FailedPrecondition, message, info)
         }
         Failure::HistoryNotKept(_) => {

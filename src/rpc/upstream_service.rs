@@ -72,7 +72,7 @@ impl<S: Store + Clone> UpstreamService for UpstreamRpc<S> {
         &self,
         request: Request<LiftCooldownRequest>,
     ) -> Result<Response<LiftCooldownResponse>, Status> {
-        let actor = access::actor(request.extensions());
+        let actor = access::session(request.extensions()).actor();
         let order = Arc::new(Order::read(actor, request.into_inner())?);
         let (authorizer, lift) = (self.authorizer.clone(), Arc::clone(&order));
         let lift =

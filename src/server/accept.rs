@@ -15,7 +15,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{debug, warn};
 
 use super::{record::Record, tls::ListenerTls};
-use crate::rpc::Peer;
+use crate::access::Peer;
 
 /// Handshakes in progress on one listener. Each costs some ten kilobytes; an honest one is over within milliseconds.
 const MAX_HANDSHAKES: usize = 512;

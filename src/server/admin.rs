@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc};
 use axum::{
     Json, Router,
     extract::{Request, State},
-    http::{StatusCode, header::WWW_AUTHENTICATE},
+    http::{
+        StatusCode,
+        header::{AUTHORIZATION, WWW_AUTHENTICATE},
+    },
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -13,7 +16,6 @@ use axum::{
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
-use tonic::Code;
 use tower::ServiceExt as _;
 use tracing::debug;
 
@@ -22,7 +24,12 @@ use super::{
     serving::{Protocol, Serving},
     tls::ListenerTls,
 };
-use crate::{authorizer::Shared, domain::access::page_need, rpc::AccessLayer, store::Store};
+use crate::{
+    access::{Authorization, Credentials, Guard, Kind},
+    authorizer::Shared,
+    domain::access::page_need,
+    store::Store,
+};
 
 /// What the pages show.
 pub trait Status: Send + Sync + 'static {
@@ -32,28 +39,28 @@ pub trait Status: Send + Sync + 'static {
 
 struct Pages<S, T> {
     address: Option<SocketAddr>,
-    access: AccessLayer,
+    guard: Guard,
     shared: Arc<Shared>,
     store: S,
     status: T,
 }
 
-/// Serves `/livez`, `/readyz` and `/status` until dropped, each to whoever may see it by `access`.
+/// Serves `/livez`, `/readyz` and `/status` until dropped, each to callers that `guard` lets see it.
 pub async fn serve<S: Store, T: Status>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
-    access: AccessLayer,
+    guard: Guard,
     shared: Arc<Shared>,
     connections: Connections,
     store: S,
     status: T,
 ) {
-    let pages = Arc::new(Pages { address: listener.local_addr().ok(), access, shared, store, status });
+    let pages = Arc::new(Pages { address: listener.local_addr().ok(), guard, shared, store, status });
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<S, T>))
         .route("/status", get(show::<S, T>))
-        .layer(middleware::from_fn_with_state(Arc::clone(&pages), guard::<S, T>))
+        .layer(middleware::from_fn_with_state(Arc::clone(&pages), admit::<S, T>))
         .with_state(pages);
     let service = router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new));
     // Never told: the listener ends with the process.
@@ -62,35 +69,42 @@ pub async fn serve<S: Store, T: Status>(
 }
 
 /// Lets through whoever may see a page. What is no page is nobody's.
-async fn guard<S: Store, T: Status>(
+async fn admit<S: Store, T: Status>(
     State(pages): State<Arc<Pages<S, T>>>,
     request: Request,
     next: Next,
 ) -> Response {
     // Where there are no credentials, a page of another site that a browser on this machine shows could read what is here,
     // by a name that it lets point to this address.
-    if pages.access.policy.load().access.is_none()
-        && !host::is_ours(&request, pages.address, pages.access.open)
-    {
+    if !pages.guard.knows_callers() && !host::is_ours(&request, pages.address, pages.guard.is_open()) {
         let message = "this `Host` is none of this listener: use its address, or localhost";
         return (StatusCode::MISDIRECTED_REQUEST, Json(json!({ "error": message }))).into_response();
     }
     let Some(need) = page_need(request.uri().path()) else { return StatusCode::NOT_FOUND.into_response() };
-    match pages.access.admit(need, &request).await {
-        Ok(()) => next.run(request).await,
-        Err(status) => {
-            let (page, reason) = (request.uri().path(), status.message());
-            debug!(page, code = ?status.code(), reason, "caller refused");
-            let message = Json(json!({ "error": status.message() }));
-            match status.code() {
-                Code::Unauthenticated => {
-                    (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], message).into_response()
-                }
-                Code::PermissionDenied => (StatusCode::FORBIDDEN, message).into_response(),
-                _ => (StatusCode::SERVICE_UNAVAILABLE, message).into_response(),
-            }
+    let Err(refusal) = pages.guard.admit(need, &credentials(&request)).await else {
+        return next.run(request).await;
+    };
+    let page = request.uri().path();
+    debug!(page, reason = %refusal, "caller refused");
+    let message = Json(json!({ "error": refusal.to_string() }));
+    match refusal.kind() {
+        Kind::Unauthenticated => {
+            (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], message).into_response()
         }
+        Kind::Forbidden => (StatusCode::FORBIDDEN, message).into_response(),
+        Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, message).into_response(),
+        Kind::Unknown => (StatusCode::NOT_FOUND, message).into_response(),
     }
+}
+
+fn credentials(request: &Request) -> Credentials<'_> {
+    let mut headers = request.headers().get_all(AUTHORIZATION).iter();
+    let authorization = match (headers.next(), headers.next()) {
+        (None, _) => Authorization::Absent,
+        (Some(header), None) => Authorization::Header(header.as_bytes()),
+        (Some(_), Some(_)) => Authorization::Several,
+    };
+    Credentials { authorization, peer: request.extensions().get(), path: request.uri().path() }
 }
 
 async fn ready<S: Store, T: Status>(State(pages): State<Arc<Pages<S, T>>>) -> (StatusCode, &'static str) {

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Service, ServiceExt as _};
 
 use super::record::{OpenCall, Record};
-use crate::rpc::Peer;
+use crate::access::Peer;
 
 /// Answers of up to a page that one connection may have made and not yet written: the others are made when it is their turn.
 const LISTS: usize = 1;

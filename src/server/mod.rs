@@ -52,6 +52,7 @@ use request_body::{Bounded, MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES};
 use serving::{Protocol, Serving};
 
 use crate::{
+    access::Guard,
     authorizer::{Authorizer, Settler, Shared},
     rpc::{
         AccessLayer, AdminRpc, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Recorder, UpstreamRpc,
@@ -86,7 +87,7 @@ pub struct Options {
     /// TLS for every connection; `None`: plain ones.
     pub tls: Option<ListenerTls>,
     /// Who may ask.
-    pub access: AccessLayer,
+    pub guard: Guard,
     /// The connections of this process, with their bounds.
     pub connections: Connections,
 }
@@ -127,7 +128,7 @@ struct Setup<F> {
     make_store: F,
     clock: Clock,
     shared: Arc<Shared>,
-    access: AccessLayer,
+    guard: Guard,
     upstream: Arc<UpstreamKeys>,
     drain: Duration,
     health: HealthReporter,
@@ -160,7 +161,7 @@ impl Server {
         let setup = Setup {
             make_store,
             clock,
-            access: options.access.clone(),
+            guard: options.guard.clone(),
             shared: Arc::clone(&shared),
             upstream,
             drain: options.drain,
@@ -266,7 +267,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, access, upstream, drain, mut health, stop, tls, connections, .. } = setup;
+    let Setup { clock, shared, guard, upstream, drain, mut health, stop, tls, connections, .. } = setup;
     let mut watch = None;
     if index == 0 {
         // Before anything is served, as it says so by itself.
@@ -276,12 +277,12 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     }
     let authorizer = Authorizer::new(store.clone(), clock, Arc::clone(&shared));
     let settler = authorizer.settler().clone();
-    let recorder = Recorder::new(access.audit.clone(), settler.clone());
+    let recorder = Recorder::new(guard.audit().clone(), settler.clone());
     let worker = u32::try_from(index).unwrap_or(u32::MAX);
     let (follower, told) = (authorizer.clone(), stop.clone());
     let follower = tokio::spawn(async move { follower.follow_registry(worker, told).await });
     shared.registry_asked().await;
-    let policy = PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream), access.audit.clone());
+    let policy = PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream), guard.audit().clone());
     let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let keys = KeyServiceServer::new(KeyRpc::new(authorizer.clone(), recorder.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -290,7 +291,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let process = ExternalProcessorServer::new(ProcessRpc::new(
         authorizer.clone(),
         Arc::clone(&upstream),
-        access.audit.clone(),
+        guard.audit().clone(),
     ))
     .max_decoding_message_size(MAX_ENVOY_BYTES);
     let cooldowns = UpstreamServiceServer::new(UpstreamRpc::new(authorizer.clone(), recorder.clone()))
@@ -314,7 +315,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     }
     let patience = connections.limits().handshake;
     // Around all services, so that one that is added later cannot be reached past it.
-    let guarded = access.layer(routes.prepare());
+    let guarded = AccessLayer::new(guard).layer(routes.prepare());
     // What was reserved is released where its answer is dropped on its way out.
     let guarded = MapResponseLayer::new(watched as fn(_) -> _).layer(guarded);
     let service = Bounded { inner: Deadline(guarded), patience };

@@ -28,7 +28,7 @@ use super::{
     record::{Verdict, Vigil},
     tls::ListenerTls,
 };
-use crate::rpc::Peer;
+use crate::access::Peer;
 
 /// Calls in flight on one connection: a gateway of some thousand requests in flight needs a few connections. Waiting calls
 /// (`max_wait`) count too.

@@ -14,12 +14,12 @@ use std::{
 use arc_swap::ArcSwap;
 use tempfile::TempDir;
 use tollgate::{
+    access::Guard,
     audit::{Audit, Target},
     authorizer::Shared,
     config::{ConnectionLimits, parse_policy_at},
     domain::{Timestamp, policy::Policy},
     rpc::{
-        AccessLayer,
         google_type::Money,
         proto::{self, policy_service_client::PolicyServiceClient},
     },
@@ -237,7 +237,7 @@ impl Server {
             threads: 2,
             drain: Duration::from_secs(5),
             tls,
-            access: AccessLayer::new(Arc::clone(&shared.policy), Clock::Manual(clock.clone()), false, audit),
+            guard: Guard::new(Arc::clone(&shared.policy), Clock::Manual(clock.clone()), false, audit),
             connections,
         };
         let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());

@@ -11,13 +11,14 @@ use tracing::{debug, error, warn};
 
 use self::{answer::Allowed, request::HttpRequest};
 use super::{
-    access::{self, OtherTeam},
+    access,
     admission::Admission,
     deadline, delivery,
     envoy::service::auth::v3::{CheckRequest, CheckResponse, authorization_server::Authorization},
     status,
 };
 use crate::{
+    access::OtherTeam,
     authorizer::{Authorizer, Decided, Failure, PendingCheck, refusal_stands},
     domain::{
         access::{Permission, Scope},
@@ -80,7 +81,8 @@ impl<S> CheckRpc<S> {
 #[tonic::async_trait]
 impl<S: Store + Clone> Authorization for CheckRpc<S> {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        let scope = access::scope(request.extensions(), Permission::Decide)?;
+        let scope =
+            access::session(request.extensions()).scope(Permission::Decide).map_err(access::status)?;
         let until = deadline::of(request.metadata());
         let fresh = self.authorizer.freshen().await;
         let policy = self.authorizer.policy();

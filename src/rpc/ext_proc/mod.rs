@@ -15,7 +15,7 @@ use self::{
     settlement::{End, report_of},
 };
 use super::{
-    access::{OtherTeam, Reach},
+    access,
     admission::Admission,
     envoy::service::ext_proc::v3::{
         ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
@@ -24,7 +24,12 @@ use super::{
     settling::{self, UnreadUsage},
 };
 use crate::{
-    audit::Audit, authorizer::Authorizer, domain::access::Permission, store::Store, upstream::UpstreamKeys,
+    access::{OtherTeam, Reach},
+    audit::Audit,
+    authorizer::Authorizer,
+    domain::access::Permission,
+    store::Store,
+    upstream::UpstreamKeys,
 };
 
 /// Answers to one exchange that wait for Envoy to take them; it waits for each before it sends the next step.
@@ -61,7 +66,9 @@ impl<S: Store + Clone> ExternalProcessor for ProcessRpc<S> {
         &self,
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Replies>, Status> {
-        let reach = Reach::of(request.extensions(), Permission::Record, PATH, self.audit.clone())?;
+        let reach = access::session(request.extensions())
+            .reach(Permission::Record, PATH, self.audit.clone())
+            .map_err(access::status)?;
         let (replies, receiver) = mpsc::channel(REPLIES);
         // A task of its own: Envoy ends the call by a reset, and what follows from that has still to be done.
         self.authorizer.settler().spawn(follow(self.clone(), request.into_inner(), replies, reach));

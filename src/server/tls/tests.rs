@@ -12,8 +12,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient, health_s
 
 use super::*;
 use crate::{
+    access::Peer,
     config::ClientAuth,
-    rpc::Peer,
     server::{
         Connections,
         request_body::Bounded,

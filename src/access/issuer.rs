@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::{
-    Refusal, fetch,
+    Invalid, fetch,
     token::{ALGORITHMS, Claimed},
 };
 
@@ -35,7 +35,7 @@ const LOST: Duration = Duration::from_secs(10);
 
 /// The keys of one issuer.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct SigningKeys {
     issuer: Arc<str>,
     known: ArcSwap<Known>,
     /// Whether a fetch is under way. Held to look and to note, never while waiting.
@@ -79,7 +79,7 @@ impl PartialEq for Decoding {
     }
 }
 
-impl Keys {
+impl SigningKeys {
     pub(super) fn new(issuer: Arc<str>, epoch: Arc<AtomicU64>) -> Self {
         let (flight, landed) = (Mutex::default(), watch::Sender::new(0));
         Self { issuer, known: ArcSwap::default(), flight, landed, epoch }
@@ -89,7 +89,7 @@ impl Keys {
     ///
     /// An unknown one is refused: with `Invalid` where the issuer was heard and does not publish it, with
     /// `IssuerUnavailable` where it was not heard, since the token may be sound and its holder can only try again.
-    pub(super) async fn key(self: Arc<Self>, claimed: &Claimed) -> Result<Arc<DecodingKey>, Refusal> {
+    pub(super) async fn key(self: Arc<Self>, claimed: &Claimed) -> Result<Arc<DecodingKey>, Invalid> {
         let known = self.known.load_full();
         if let Some(key) = known.find(claimed) {
             if known.at.is_none_or(|at| at.elapsed() > MAX_AGE) {
@@ -107,8 +107,8 @@ impl Keys {
         }
         let flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
         match flight.failed || flight.began.is_some_and(|(number, _)| number > *self.landed.borrow()) {
-            true => Err(Refusal::IssuerUnavailable),
-            false => Err(Refusal::Invalid("its key is not one that its issuer publishes")),
+            true => Err(Invalid::IssuerUnavailable),
+            false => Err(Invalid::Token("its key is not one that its issuer publishes")),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, decode, decode_header};
 use serde_json::{Map, Value};
 
-use super::Refusal;
+use super::Invalid;
 use crate::domain::{
     Timestamp,
     access::{Issuer, Principal, PrincipalKind},
@@ -43,22 +43,22 @@ pub(super) struct Claimed {
 
 impl Claimed {
     /// Reads a token. Of what it says of itself only names are used, to find the key; keys and addresses in it are not.
-    pub(super) fn read(token: &str) -> Result<Self, Refusal> {
-        let malformed = Refusal::Invalid("it is neither a service token nor a signed JWT");
+    pub(super) fn read(token: &str) -> Result<Self, Invalid> {
+        let malformed = Invalid::Token("it is neither a service token nor a signed JWT");
         if token.bytes().filter(|b| *b == b'.').count() != 2 {
             return Err(malformed);
         }
         // `none` and other algorithms that are not implemented fail here.
         let header = decode_header(token).map_err(|_| malformed)?;
         if !ALGORITHMS.contains(&header.alg) {
-            return Err(Refusal::Invalid("its algorithm is not one of key pairs"));
+            return Err(Invalid::Token("its algorithm is not one of key pairs"));
         }
         // RFC 7515, 4.1.11: what is critical and not understood must be refused, and nothing here is understood.
         if header.crit.is_some() {
-            return Err(Refusal::Invalid("it has critical headers that are not understood"));
+            return Err(Invalid::Token("it has critical headers that are not understood"));
         }
         let claims: Claims = dangerous::insecure_decode_claims(token).map_err(|_| malformed)?;
-        let issuer = claims.get("iss").and_then(Value::as_str).ok_or(Refusal::Invalid("it has no issuer"))?;
+        let issuer = claims.get("iss").and_then(Value::as_str).ok_or(Invalid::Token("it has no issuer"))?;
         Ok(Self { algorithm: header.alg, key_id: header.kid, issuer: issuer.to_owned() })
     }
 }
@@ -83,7 +83,7 @@ pub(super) fn verify(
     key: &DecodingKey,
     issuer: &Issuer,
     now: Timestamp,
-) -> Result<Verified, Refusal> {
+) -> Result<Verified, Invalid> {
     let mut validation = Validation::new(claimed.algorithm);
     // Only the signature: claims are compared below, by the service's own clock.
     validation.required_spec_claims.clear();
@@ -91,29 +91,29 @@ pub(super) fn verify(
     validation.validate_nbf = false;
     validation.validate_aud = false;
     let data = decode::<Claims>(token, key, &validation)
-        .map_err(|_| Refusal::Invalid("its signature is not its issuer's"))?;
+        .map_err(|_| Invalid::Token("its signature is not its issuer's"))?;
     let claims = data.claims;
     if claims.get("iss").and_then(Value::as_str) != Some(&issuer.issuer) {
-        return Err(Refusal::Invalid("its issuer is another"));
+        return Err(Invalid::Token("its issuer is another"));
     }
     if !values(claims.get("aud")).any(|audience| *audience == *issuer.audience) {
-        return Err(Refusal::Invalid("it is meant for another audience"));
+        return Err(Invalid::Token("it is meant for another audience"));
     }
-    let expires_at = instant(&claims, "exp")?.ok_or(Refusal::Invalid("it has no end (`exp`)"))?;
+    let expires_at = instant(&claims, "exp")?.ok_or(Invalid::Token("it has no end (`exp`)"))?;
     let begins = instant(&claims, "nbf")?;
     if begins.is_some_and(|begins| now.plus(LEEWAY_MS) < begins) {
-        return Err(Refusal::Invalid("it does not hold yet (`nbf`)"));
+        return Err(Invalid::Token("it does not hold yet (`nbf`)"));
     }
     let verified = Verified { principal: Arc::new(principal(&claims, issuer)?), expires_at };
-    if verified.ended(now) { Err(Refusal::Expired) } else { Ok(verified) }
+    if verified.ended(now) { Err(Invalid::Expired) } else { Ok(verified) }
 }
 
-fn principal(claims: &Claims, issuer: &Issuer) -> Result<Principal, Refusal> {
+fn principal(claims: &Claims, issuer: &Issuer) -> Result<Principal, Invalid> {
     let granted = values(find(claims, &issuer.claim)).take(MAX_VALUES);
     let grants = granted.filter_map(|value| issuer.grants.get(value)).cloned().collect();
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
     if subject.is_empty() || subject.len() > MAX_SUBJECT_BYTES || subject.contains(char::is_control) {
-        return Err(Refusal::Invalid(
+        return Err(Invalid::Token(
             "its subject (`sub`) is missing, has control characters, or is longer than 255 bytes",
         ));
     }
@@ -142,9 +142,9 @@ fn values(claim: Option<&Value>) -> impl Iterator<Item = &str> {
 }
 
 /// Seconds since 1970, which may have a fraction. What is no such number is refused rather than passed over.
-fn instant(claims: &Claims, name: &str) -> Result<Option<Timestamp>, Refusal> {
+fn instant(claims: &Claims, name: &str) -> Result<Option<Timestamp>, Invalid> {
     let Some(value) = claims.get(name) else { return Ok(None) };
-    let malformed = Refusal::Invalid("a time in it is malformed");
+    let malformed = Invalid::Token("a time in it is malformed");
     let seconds = match value.as_u64() {
         Some(seconds) => seconds,
         None => match value.as_f64() {

@@ -1,4 +1,4 @@
-//! Who is calling: service tokens, and tokens of OpenID providers.
+//! Bearer tokens: service tokens, and tokens of OpenID providers.
 //!
 //! ```text
 //! bearer ─┬─ tgs_… ─► SHA-256 ─► the policy's tokens
@@ -8,10 +8,6 @@
 //!
 //! A token that was verified is remembered until it ends, so that no decision pays for the same signature twice. What is
 //! remembered counts only under the policy and the keys that it was verified by.
-
-mod fetch;
-mod issuer;
-mod token;
 
 use std::{
     collections::HashMap,
@@ -25,7 +21,10 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 
-use self::{issuer::Keys, token::Verified};
+use super::{
+    issuer::SigningKeys,
+    token::{self, Verified},
+};
 use crate::domain::{
     Timestamp,
     access::{AccessPolicy, Principal},
@@ -43,10 +42,10 @@ const REMEMBERED_MS: u64 = 3_600_000;
 
 /// Why a bearer token is refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum Refusal {
+pub enum Invalid {
     /// It is none, or not one of this service.
     #[error("the bearer token is not valid: {0}")]
-    Invalid(&'static str),
+    Token(&'static str),
     /// It has ended.
     #[error("the bearer token has expired")]
     Expired,
@@ -59,7 +58,7 @@ pub enum Refusal {
 #[derive(Debug, Default)]
 pub struct Verifier {
     /// The keys of each issuer. Written when an issuer is seen first.
-    issuers: RwLock<HashMap<Arc<str>, Arc<Keys>>>,
+    issuers: RwLock<HashMap<Arc<str>, Arc<SigningKeys>>>,
     /// Tokens by their hash. Read for each call, by all cores at once; written for each new token.
     remembered: RwLock<HashMap<blake3::Hash, Remembered>>,
     /// Raised whenever an issuer's keys changed. What was verified before is verified again.
@@ -90,9 +89,9 @@ impl Verifier {
         access: &AccessPolicy,
         token: &str,
         now: Timestamp,
-    ) -> Option<Result<Arc<Principal>, Refusal>> {
+    ) -> Option<Result<Arc<Principal>, Invalid>> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Some(Err(Refusal::Invalid("it is too long")));
+            return Some(Err(Invalid::Token("it is too long")));
         }
         if token.starts_with(SERVICE_TOKEN_PREFIX) {
             return Some(service_token(access, token, now));
@@ -103,7 +102,7 @@ impl Verifier {
         let epoch = self.epoch.load(Ordering::Acquire);
         let found = remembered.get(&hash).filter(|found| found.holds(&policy.revision, epoch, now))?;
         Some(match found.verified.ended(now) {
-            true => Err(Refusal::Expired),
+            true => Err(Invalid::Expired),
             false => Ok(Arc::clone(&found.verified.principal)),
         })
     }
@@ -118,15 +117,15 @@ impl Verifier {
         access: &AccessPolicy,
         token: &str,
         now: Timestamp,
-    ) -> Result<Arc<Principal>, Refusal> {
+    ) -> Result<Arc<Principal>, Invalid> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refusal::Invalid("it is too long"));
+            return Err(Invalid::Token("it is too long"));
         }
         // Read before the keys are: what they were at that time is what the token is verified by, or something newer.
         let epoch = self.epoch.load(Ordering::Acquire);
         let claimed = token::Claimed::read(token)?;
         let known = access.issuers.iter().find(|issuer| *issuer.issuer == *claimed.issuer);
-        let issuer = known.ok_or(Refusal::Invalid("its issuer is not one of the policy's"))?;
+        let issuer = known.ok_or(Invalid::Token("its issuer is not one of the policy's"))?;
         let key = self.keys_of(&issuer.issuer).key(&claimed).await?;
         let verified = token::verify(token, &claimed, &key, issuer, now)?;
         let principal = Arc::clone(&verified.principal);
@@ -135,11 +134,11 @@ impl Verifier {
         Ok(principal)
     }
 
-    fn keys_of(&self, issuer: &Arc<str>) -> Arc<Keys> {
+    fn keys_of(&self, issuer: &Arc<str>) -> Arc<SigningKeys> {
         let known = self.issuers.read().unwrap_or_else(PoisonError::into_inner).get(issuer).cloned();
         known.unwrap_or_else(|| {
             let mut issuers = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
-            let new = || Arc::new(Keys::new(Arc::clone(issuer), Arc::clone(&self.epoch)));
+            let new = || Arc::new(SigningKeys::new(Arc::clone(issuer), Arc::clone(&self.epoch)));
             Arc::clone(issuers.entry(Arc::clone(issuer)).or_insert_with(new))
         })
     }
@@ -160,12 +159,12 @@ impl Verifier {
 }
 
 /// The digest finds the token and the comparison confirms it: no time that is taken tells how much of a secret was right.
-fn service_token(access: &AccessPolicy, token: &str, now: Timestamp) -> Result<Arc<Principal>, Refusal> {
+fn service_token(access: &AccessPolicy, token: &str, now: Timestamp) -> Result<Arc<Principal>, Invalid> {
     let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
     let known = access.tokens.get(&digest).filter(|known| known.sha256.ct_eq(&digest).into());
     match known {
-        None => Err(Refusal::Invalid("it is not one of the policy's")),
-        Some(known) if known.expires_at.is_some_and(|end| now >= end) => Err(Refusal::Expired),
+        None => Err(Invalid::Token("it is not one of the policy's")),
+        Some(known) if known.expires_at.is_some_and(|end| now >= end) => Err(Invalid::Expired),
         Some(known) => Ok(Arc::clone(&known.principal)),
     }
 }

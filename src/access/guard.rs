@@ -1,0 +1,245 @@
+//! Recognises callers, and refuses what they may not ask.
+//!
+//! Who is calling is, in this order: the holder of the bearer token in `authorization`; else the one the client certificate
+//! names; else, without `[access]` in the policy and on loopback only, anyone. A credential that names no one is refused, also
+//! where another one beside it would do.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+
+use super::{OtherTeam, Peer, Refusal, Verifier};
+use crate::{
+    audit::{Audit, Change, action},
+    domain::{
+        access::{AccessPolicy, Need, Principal, page_need},
+        actor::Actor,
+        policy::Policy,
+    },
+    store::clock::Clock,
+};
+
+/// What a request shows of its caller.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials<'a> {
+    /// The header `authorization`.
+    pub authorization: Authorization<'a>,
+    /// The other end of its connection.
+    pub peer: Option<&'a Peer>,
+    /// The path of the RPC or the page, for the audit log.
+    pub path: &'a str,
+}
+
+/// The header `authorization` of a request.
+#[derive(Clone, Copy, Debug)]
+pub enum Authorization<'a> {
+    /// There is none.
+    Absent,
+    /// The bytes of the only one.
+    Header(&'a [u8]),
+    /// There are several.
+    Several,
+}
+
+/// What becomes of a request that is not refused at once.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It needs nothing.
+    Public,
+    /// The policy knows no callers.
+    Unrestricted,
+    /// Its caller may ask it.
+    Known(Arc<Principal>),
+    /// Its token has to be verified first, with [`Guard::verified`].
+    Verify {
+        /// The token.
+        token: String,
+        /// What the request needs.
+        need: Need,
+    },
+}
+
+/// Decides who may ask. One for the whole process, by the policy in force.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    policy: Arc<ArcSwap<Policy>>,
+    /// Shared by all cores: a token that one has verified is known to the others.
+    verifier: Arc<Verifier>,
+    /// By which tokens end.
+    clock: Clock,
+    /// Whether, without `[access]`, callers from elsewhere may ask as well.
+    open: bool,
+    audit: Audit,
+}
+
+impl Guard {
+    /// By the policy that is in `policy`, with tokens that end by `clock`; `open`: without `[access]` callers from elsewhere may
+    /// ask as well. Refusals for want of a role or a team are recorded in `audit`.
+    #[must_use]
+    pub fn new(policy: Arc<ArcSwap<Policy>>, clock: Clock, open: bool, audit: Audit) -> Self {
+        Self { policy, verifier: Arc::default(), clock, open, audit }
+    }
+
+    /// Whether the policy in force says who may ask.
+    #[must_use]
+    pub fn knows_callers(&self) -> bool {
+        self.policy.load().access.is_some()
+    }
+
+    /// Whether, without `[access]`, callers from elsewhere may ask as well.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Where refusals are recorded.
+    #[must_use]
+    pub const fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// What becomes of a request with `credentials` that needs `need`.
+    ///
+    /// # Errors
+    /// Its caller may not ask, or is not known.
+    pub fn judge(&self, need: Need, credentials: &Credentials<'_>) -> Result<Verdict, Refusal> {
+        if need == Need::Nothing {
+            return Ok(Verdict::Public);
+        }
+        let policy = self.policy.load();
+        let Some(access) = &policy.access else {
+            return match self.open || credentials.peer.is_some_and(|peer| peer.is_loopback) {
+                true => Ok(Verdict::Unrestricted),
+                false => Err(Refusal::NotConfigured),
+            };
+        };
+        let principal = match credentials.authorization {
+            Authorization::Header(header) => {
+                let token = std::str::from_utf8(header).ok().and_then(bearer);
+                let token = token.ok_or(Refusal::Malformed("`authorization` is not `Bearer` and a token"))?;
+                match self.verifier.known(&policy, access, token, self.clock.now()) {
+                    Some(known) => known?,
+                    None => return Ok(Verdict::Verify { token: token.to_owned(), need }),
+                }
+            }
+            Authorization::Several => {
+                return Err(Refusal::Malformed("there is more than one `authorization`"));
+            }
+            Authorization::Absent => by_certificate(access, credentials.peer)?,
+        };
+        let from = credentials.peer.and_then(|peer| peer.address);
+        self.permitted(&principal, need, from, credentials.path)?;
+        Ok(Verdict::Known(principal))
+    }
+
+    /// The holder of `token`, who may have what needs `need`; `from` and `path` are for the audit log.
+    ///
+    /// # Errors
+    /// As [`Guard::judge`]; or the issuer of the token cannot be asked.
+    pub async fn verified(
+        &self,
+        token: &str,
+        need: Need,
+        from: Option<SocketAddr>,
+        path: &str,
+    ) -> Result<Arc<Principal>, Refusal> {
+        let policy = self.policy.load_full();
+        let access = policy.access.as_ref().ok_or(Refusal::NotConfigured)?;
+        let principal = self.verifier.verify(&policy, access, token, self.clock.now()).await?;
+        self.permitted(&principal, need, from, path).map(|()| principal)
+    }
+
+    /// Whether a request with `credentials` may have what needs `need`.
+    ///
+    /// # Errors
+    /// It may not, or that cannot be told.
+    pub fn admit(
+        &self,
+        need: Need,
+        credentials: &Credentials<'_>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send + use<'_> {
+        let verdict = self.judge(need, credentials);
+        let from = credentials.peer.and_then(|peer| peer.address);
+        let path = credentials.path.to_owned();
+        async move {
+            match verdict? {
+                Verdict::Verify { token, need } => self.verified(&token, need, from, &path).await.map(drop),
+                Verdict::Public | Verdict::Unrestricted | Verdict::Known(_) => Ok(()),
+            }
+        }
+    }
+
+    fn permitted(
+        &self,
+        principal: &Principal,
+        need: Need,
+        from: Option<SocketAddr>,
+        path: &str,
+    ) -> Result<(), Refusal> {
+        match need {
+            Need::Permission(permission) if principal.scope(permission).is_none() => {
+                let refusal = Refusal::Missing(permission);
+                record_denied(&self.audit, principal, from, path, (refusal.reason(), Value::Null));
+                Err(refusal)
+            }
+            Need::Permission(_) | Need::Identity | Need::Nothing => Ok(()),
+        }
+    }
+
+    /// Records that `principal` asked for `other`, which is outside their teams.
+    pub fn record_other_team(
+        &self,
+        principal: &Principal,
+        from: Option<SocketAddr>,
+        path: &str,
+        other: &OtherTeam,
+    ) {
+        record_other_team(&self.audit, principal, from, path, other);
+    }
+}
+
+pub(super) fn record_other_team(
+    audit: &Audit,
+    principal: &Principal,
+    from: Option<SocketAddr>,
+    path: &str,
+    other: &OtherTeam,
+) {
+    record_denied(audit, principal, from, path, ("TEAM_NOT_PERMITTED", other.recorded()));
+}
+
+fn record_denied(
+    audit: &Audit,
+    principal: &Principal,
+    from: Option<SocketAddr>,
+    path: &str,
+    (outcome, asked): (&'static str, Value),
+) {
+    audit.denied(principal, || Change {
+        actor: Actor::caller(Some(principal), from),
+        action: action::ROLE_DENIED,
+        subject: match page_need(path) {
+            Some(_) => format!("GET {path}"),
+            None => path.trim_start_matches('/').to_owned(),
+        },
+        before: Value::Null,
+        after: asked,
+        outcome,
+    });
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+fn by_certificate(access: &AccessPolicy, peer: Option<&Peer>) -> Result<Arc<Principal>, Refusal> {
+    let identities = peer.map(|peer| &*peer.identities).unwrap_or_default();
+    let known = identities.iter().find_map(|identity| access.certificates.get(identity));
+    known.cloned().ok_or(match identities.is_empty() {
+        true => Refusal::NoCredential,
+        false => Refusal::UnknownCertificate,
+    })
+}

@@ -1,0 +1,26 @@
+//! Who is calling, and whether they may: one guard for gRPC, Envoy and the pages for operators. It knows no transport; each
+//! adapter reads the [`Credentials`] of a request and says a [`Refusal`] in words of its own.
+//!
+//! ```text
+//! Credentials ─► Guard ─┬─ bearer: a service token, or a token of an OpenID provider ─┐
+//!                       └─ certificate: a name in it                                  ├─► Principal ─► may it have what is needed?
+//! ```
+//!
+//! Where a permission is bound to teams, whoever handles the request asks its [`Session`] about the team.
+
+mod bearer;
+mod fetch;
+mod guard;
+mod issuer;
+mod peer;
+mod refusal;
+mod session;
+mod token;
+mod unreserved;
+
+pub use bearer::{Invalid, SERVICE_TOKEN_PREFIX, Verifier};
+pub use guard::{Authorization, Credentials, Guard, Verdict};
+pub use peer::Peer;
+pub use refusal::{Kind, OtherTeam, Refusal};
+pub use session::{Reach, Session, Standing, within};
+pub use unreserved::{UNRESERVED_BOUND_EXCEEDED, record_refused};
