@@ -3,37 +3,33 @@
 use super::{
     error::ApiError,
     fields::{Declared, Fields, Scalar},
-    request::{GroqRequest, MAX_COUNT},
+    request::GroqRequest,
 };
 use crate::domain::{
     batch::{Batch, MAX_REQUESTS, MAX_WINDOW_MS, MIN_WINDOW_MS},
+    bounds::Most,
     request::{Billing, Operation},
 };
-
-/// Sums over all lines of a batch, as the contract has them.
-const MAX_BATCH_COUNT: u64 = 100_000_000_000;
-/// Hours of audio of all lines together, as the contract has them.
-const MAX_AUDIO_HOURS: u64 = 1_000_000;
 
 impl Fields {
     /// Puts into `request` what the batch declares.
     pub(super) fn declared(self, request: &mut GroqRequest) -> Result<(), ApiError> {
         let batch = self.batch()?;
         let declared = self.metadata;
-        let most = MAX_COUNT.saturating_mul(batch.request_count).min(MAX_BATCH_COUNT);
+        let most = Most::of(batch.request_count);
         let Scalar::Text(model) = &declared.model else { return Err(undeclared(batch.line_operation)) };
         let need = |value: &Scalar, most| number(value, most).ok_or_else(|| undeclared(batch.line_operation));
         match batch.line_operation.billing() {
             Billing::Tokens => {
-                request.input_tokens = need(&declared.input_tokens, most)?;
-                request.max_output_tokens = Some(need(&declared.max_output_tokens, most)?);
+                request.input_tokens = need(&declared.input_tokens, most.count)?;
+                request.max_output_tokens = Some(need(&declared.max_output_tokens, most.count)?);
             }
-            Billing::InputTokens => request.input_tokens = need(&declared.input_tokens, most)?,
+            Billing::InputTokens => request.input_tokens = need(&declared.input_tokens, most.count)?,
             Billing::Audio => {
-                let seconds = need(&declared.audio_seconds, MAX_AUDIO_HOURS.saturating_mul(3600))?;
+                let seconds = need(&declared.audio_seconds, most.audio_ms / 1000)?;
                 request.audio_ms = seconds.saturating_mul(1000);
             }
-            Billing::Characters => request.characters = need(&declared.characters, most)?,
+            Billing::Characters => request.characters = need(&declared.characters, most.count)?,
         }
         if request.max_output_tokens == Some(0) {
             return Err(undeclared(batch.line_operation));
