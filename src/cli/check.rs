@@ -20,7 +20,7 @@ use crate::{
         limit::{Limit, OnShortfall, Quantity, Window},
         policy::{Key, ModelPattern, OnExceed, OnUnsettled, Policy, Team},
         price::catalogue::{Model, Origin, PriceFrom},
-        tools::ToolBound,
+        tools::{ToolBound, ToolPattern},
     },
 };
 
@@ -228,7 +228,7 @@ fn batches(team: &Team) -> Vec<String> {
 
 /// Groq's tools that requests may enable, and what is reserved for each.
 fn tools(team: &Team) -> String {
-    let bound = |(pattern, bound): (&ModelPattern, ToolBound)| {
+    let bound = |(pattern, bound): (&ToolPattern, ToolBound)| {
         let run = explain::duration(bound.max_run_ms);
         format!("{pattern} ({} calls, {run})", text::group(bound.max_calls.into()))
     };

@@ -102,7 +102,7 @@ pub fn compile<'p>(
     let model = policy.catalogue.model(&request.model);
     let granted = output_cap(model, &who, request, &mut violations, &mut warnings);
     let work = request.work();
-    let tools = tools::reserve(policy, who.team, &request.tools, now, &mut violations);
+    let tools = tools::reserve(policy, who.team, &request.tools, work, now, &mut violations);
     let priced = price(model, &request.model, request.service_tier, work, now);
     let (model, rates, prices_until) = match priced {
         Ok(priced) if violations.is_empty() => priced,
