@@ -150,7 +150,8 @@ impl Rates {
     }
 
     /// The most that a request can cost if its estimate holds and it produces at most `granted_output` tokens. Counts on
-    /// no cache; without tools.
+    /// no cache; without tools. Of audio in a batch, only the sum over its lines is known: all but one may be as short as
+    /// nothing, each billed for [`MIN_BILLED_AUDIO_MS`], and the one as long as all of it.
     ///
     /// # Errors
     ///
@@ -219,8 +220,10 @@ impl Rates {
         // A contract may price the cache above other input; the worst case is then that all of it is cached.
         let (fresh_input, cached_input) =
             if self.cached_input > self.input { (0, size.input_tokens) } else { (size.input_tokens, 0) };
-        let Size { audio_ms, characters, .. } = *size;
+        let characters = size.characters;
         let lines = work.lines();
+        let others_ms = MIN_BILLED_AUDIO_MS.saturating_mul(lines.saturating_sub(1));
+        let audio_ms = size.audio_ms.max(MIN_BILLED_AUDIO_MS).saturating_add(others_ms);
         self.sum(work, Billed { fresh_input, cached_input, output, audio_ms, characters, lines })
     }
 
