@@ -8,7 +8,7 @@ use super::{
     decision::{Measure, Reason, Retry, Violation},
     keys::Created,
     pause::Target,
-    policy::{Key, OnExceed, Policy, Team},
+    policy::{Key, ModelPattern, OnExceed, Policy, Team},
     price::{
         PriceError, Rates,
         catalogue::{Catalogue, Model},
@@ -153,9 +153,31 @@ pub(super) fn not_priced(model: &str, error: &PriceError) -> Violation {
 }
 
 /// What to write instead of the name of a model that is a known one but for the case of its letters.
-pub(super) fn spelling(catalogue: &Catalogue, name: &str) -> String {
+#[must_use]
+pub fn spelling(catalogue: &Catalogue, name: &str) -> String {
     let known = catalogue.spelt_like(name).filter(|_| catalogue.model(name).is_none());
-    known.map(|known| format!("; names are told apart by case: write `{}`", known.name)).unwrap_or_default()
+    known.map(|known| told_apart(&known.name)).unwrap_or_default()
+}
+
+/// The same of a pattern.
+#[must_use]
+pub fn spelling_of(catalogue: &Catalogue, pattern: &ModelPattern) -> String {
+    let start = match pattern {
+        ModelPattern::Exact(name) => return spelling(catalogue, name),
+        ModelPattern::Prefix(start) => start,
+    };
+    if catalogue.models().any(|model| pattern.matches(&model.name)) {
+        return String::new();
+    }
+    let same = |model: &Model| {
+        let beginning = model.name.get(..start.len())?;
+        beginning.eq_ignore_ascii_case(start).then(|| told_apart(&format!("{beginning}*")))
+    };
+    catalogue.models().find_map(same).unwrap_or_default()
+}
+
+fn told_apart(known: &str) -> String {
+    format!("; names are told apart by case: write `{known}`")
 }
 
 /// Whether team and key may use the model and the operation.

@@ -141,7 +141,11 @@ pub fn compile_unreserved<'p>(
     let who = Who::named(policy, &subject.caller)?;
     let model = policy.catalogue.model(&subject.model);
     let work = Work::new(subject.operation, subject.batch);
-    let (model, rates, until) = price(model, &subject.model, subject.service_tier, work, now)?;
+    let priced = price(model, &subject.model, subject.service_tier, work, now);
+    let (model, rates, until) = priced.map_err(|mut violation| {
+        violation.message.push_str(&spelling(&policy.catalogue, &subject.model));
+        violation
+    })?;
     let upstream = (policy.projects.name_of(&who.team.name), subject.service_tier);
     let mut plan = Plan::empty(who, model, rates, work, upstream, today, until);
     plan.gather(policy, &subject.user, today);

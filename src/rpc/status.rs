@@ -211,7 +211,7 @@ pub(super) fn pause(error: &PauseError) -> Status {
             return failure(&Failure::Store(error.clone()));
         }
         PauseError::Internal => return internal(),
-        PauseError::Unknown(_) => (Code::NotFound, "UNKNOWN_TARGET"),
+        PauseError::Unknown { .. } => (Code::NotFound, "UNKNOWN_TARGET"),
         PauseError::TooMany => (Code::ResourceExhausted, "TOO_MANY_PAUSES"),
         PauseError::Changed(_) => (Code::Aborted, "PAUSE_CHANGED"),
     };
