@@ -138,7 +138,7 @@ pub(super) fn price<'p>(
     now: Timestamp,
 ) -> Result<(&'p Model, Rates, Timestamp), Violation> {
     let unpriced =
-        || not_priced(name, &PriceError::NotPriced { operation: work.operation(), rate: "at all" });
+        || not_priced(name, &PriceError::NotPriced { operation: work.line_operation(), rate: "at all" });
     let model = model.ok_or_else(unpriced)?;
     let (rates, until) = model.rates(tier, now).ok_or_else(unpriced)?;
     rates.input_only(work, &Size::default()).map_err(|error| not_priced(name, &error))?;
@@ -257,8 +257,13 @@ pub(super) fn output_cap(
         _ => {
             let message = match (wanted, work.batch()) {
                 (0, _) => format!("`{id}` permits no output tokens"),
+                (_, Some(batch)) if batch.request_count == 1 => {
+                    format!(
+                        "{wanted} output tokens were asked for; `{id}` permits {cap} in a batch of one line"
+                    )
+                }
                 (_, Some(batch)) => format!(
-                    "{wanted} output tokens were asked for; `{id}` permits {cap} in {} lines of a batch",
+                    "{wanted} output tokens were asked for; `{id}` permits {cap} in a batch of {} lines",
                     batch.request_count
                 ),
                 _ => format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),

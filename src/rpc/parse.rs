@@ -84,7 +84,8 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
             tools,
             size,
             unseen_input_tokens: 0,
-            fixed_output: false,
+            // What its lines ask for stands in a file that is written by now.
+            fixed_output: operation == Operation::Batch,
             max_wait_ms,
             dry_run: request.dry_run,
             labels: request.labels,

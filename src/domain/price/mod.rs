@@ -43,7 +43,7 @@ pub enum PriceError {
     /// The model has no rate for what the operation is billed by.
     #[error("no price {rate}, which `{operation}` is billed by")]
     NotPriced {
-        /// What was to be priced.
+        /// What was to be priced; of a batch, what its lines do.
         operation: Operation,
         /// The missing rate, such as `per million input tokens`.
         rate: &'static str,
@@ -230,7 +230,7 @@ impl Rates {
     /// The rules of billing, all of them.
     fn sum(&self, work: Work, billed: Billed) -> Result<Sum, PriceError> {
         let Billed { fresh_input, cached_input, output, audio_ms, characters, lines } = billed;
-        let (operation, half) = (work.operation(), work.batch().is_some());
+        let (operation, half) = (work.line_operation(), work.batch().is_some());
         let input_rate = || needed(self.input, operation, "per million input tokens");
         let output_rate = || needed(self.output, operation, "per million output tokens");
         // The two discounts do not combine.

@@ -129,7 +129,7 @@ fn what_has_no_price_is_refused_by_name() {
         (
             Rates { output: None, ..GPT_OSS_120B },
             Operation::Batch,
-            "no price per million output tokens, which `batch` is billed by",
+            "no price per million output tokens, which `chat` is billed by",
         ),
         (
             GPT_OSS_120B,
