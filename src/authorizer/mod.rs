@@ -53,6 +53,7 @@ use self::{
 use crate::{
     domain::{
         Timestamp,
+        bounds::Excess,
         calendar::Days,
         decision::{Grant, Reason, Violation},
         explain,
@@ -101,6 +102,9 @@ pub enum Failure {
     /// The usage has no price.
     #[error("{0}")]
     NotPriced(String),
+    /// More was reported than the request, or all lines of the batch, can have used.
+    #[error("more is reported than can have been used")]
+    ImpossibleUsage(Vec<Excess>),
     /// A tool has no price.
     #[error("{0}")]
     UnknownTool(String),

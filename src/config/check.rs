@@ -33,7 +33,7 @@ pub(super) fn all(declared: &Declared, policy: &Policy, now: Timestamp, findings
     }
     keys(declared, now, findings);
     access(declared, now, findings);
-    prices::check_bounds(&declared.prices, findings);
+    prices::check(&declared.prices, findings);
     budgets_together(declared, findings);
     rates_together(declared, findings);
 }

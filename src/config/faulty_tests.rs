@@ -356,6 +356,21 @@ fn prices() {
             "without one of output: nothing but embeddings is priced",
         ),
         (
+            format!("model = \"openai/gpt-oss-20b\"\n{input}\nservice_tier = \"performance\""),
+            "3:1: error: prices[0]: ",
+            "Groq lists no price of this tier",
+        ),
+        (
+            format!("model = \"llama-3.3-70b-versatile\"\n{input}"),
+            "3:1: error: prices[0]: ",
+            "a price of input without one of output, which the model writes",
+        ),
+        (
+            format!("model = \"a\"\nfrom = 2027-01-01\n{both}\n[[prices]]\nmodel = \"a\"\n{input}"),
+            "8:1: error: prices[1]: ",
+            "the model has no earlier price to go by",
+        ),
+        (
             format!("model = \"OpenAI/GPT-OSS-20b\"\n{both}"),
             "4:1: error: prices[0].model: ",
             "`OpenAI/GPT-OSS-20b` is no model of Groq's",

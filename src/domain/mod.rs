@@ -5,6 +5,7 @@
 pub mod access;
 pub mod actor;
 pub mod batch;
+pub mod bounds;
 pub mod calendar;
 pub mod cooldown;
 pub mod counter;

@@ -102,7 +102,7 @@ pub fn compile<'p>(
     let model = policy.catalogue.model(&request.model);
     let granted = output_cap(model, &who, request, &mut violations, &mut warnings);
     let work = request.work();
-    let tools = tools::reserve(policy, who.team, &request.tools, now, &mut violations);
+    let tools = tools::reserve(policy, who.team, &request.tools, work, now, &mut violations);
     let priced = price(model, &request.model, request.service_tier, work, now);
     let (model, rates, prices_until) = match priced {
         Ok(priced) if violations.is_empty() => priced,
@@ -141,7 +141,11 @@ pub fn compile_unreserved<'p>(
     let who = Who::named(policy, &subject.caller)?;
     let model = policy.catalogue.model(&subject.model);
     let work = Work::new(subject.operation, subject.batch);
-    let (model, rates, until) = price(model, &subject.model, subject.service_tier, work, now)?;
+    let priced = price(model, &subject.model, subject.service_tier, work, now);
+    let (model, rates, until) = priced.map_err(|mut violation| {
+        violation.message.push_str(&spelling(&policy.catalogue, &subject.model));
+        violation
+    })?;
     let upstream = (policy.projects.name_of(&who.team.name), subject.service_tier);
     let mut plan = Plan::empty(who, model, rates, work, upstream, today, until);
     plan.gather(policy, &subject.user, today);

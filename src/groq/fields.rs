@@ -11,8 +11,8 @@ use super::{
     error::ApiError,
     input::ReadInput,
     json::{SKIP, without_lone_surrogates},
-    request::MAX_COUNT,
 };
+use crate::domain::bounds::MAX_COUNT;
 
 /// Fields of one body; the APIs have fewer than fifty.
 const MAX_FIELDS: usize = 256;

@@ -10,11 +10,10 @@ use super::{
 };
 use crate::domain::{
     batch::Batch,
+    bounds::MAX_COUNT,
     request::{Operation, ServiceTier},
 };
 
-/// Tokens, characters and choices of one request: far above any model, far below what could overflow a product.
-pub(super) const MAX_COUNT: u64 = 100_000_000;
 /// Answers wanted of one request; OpenAI's own bound.
 const MAX_CHOICES: u64 = 128;
 /// As the contract of `Authorize` has it.

@@ -233,6 +233,29 @@ fn a_batch_declares_what_its_lines_are() {
     ] {
         assert_eq!(batch(fields, metadata).unwrap_err().param, param, "{fields} {metadata}");
     }
+    let audio = r#""endpoint":"/v1/audio/transcriptions","#;
+    for (fields, metadata, message) in [
+        (
+            audio,
+            r#""tollgate_audio_seconds":"12.5""#,
+            "`tollgate_audio_seconds` must be whole seconds in a string",
+        ),
+        (
+            audio,
+            r#""tollgate_audio_seconds":12"#,
+            "`tollgate_audio_seconds` must be whole seconds in a string",
+        ),
+        (audio, r#""tollgate_input_tokens":"1""#, "a batch has to declare"),
+        (
+            "",
+            r#""tollgate_input_tokens":"many""#,
+            "`tollgate_input_tokens` must be a whole number in a string",
+        ),
+        ("", r#""tollgate_input_tokens":"1""#, "a batch has to declare"),
+    ] {
+        let error = batch(fields, metadata).unwrap_err();
+        assert!(error.message.starts_with(message), "{metadata}: {}", error.message);
+    }
 }
 
 #[test]

@@ -4,11 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::json::TextBytes;
-
-/// Tokens of one request: far above any model, far below what could overflow a sum.
-const MAX_COUNT: u64 = 100_000_000;
-/// Audio of one request: 100 hours, as the contract has it.
-const MAX_AUDIO_MS: u64 = 100 * 3_600_000;
+use crate::domain::bounds::{MAX_AUDIO_MS, MAX_COUNT};
 
 /// An answer, or one event of a streamed one: of chat, responses, embeddings or audio. Each field is read by itself, so that
 /// one of an odd form does not hide another; what is not read is skipped.

@@ -169,6 +169,11 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
         Failure::NotPriced(_) => {
             Status::with_error_details(Code::FailedPrecondition, message, info("MODEL_NOT_PRICED"))
         }
+        Failure::ImpossibleUsage(excesses) => {
+            let mut errors = FieldErrors::default();
+            excesses.iter().for_each(|excess| errors.add(&excess.field, excess.message.clone()));
+            errors.into_status()
+        }
         Failure::UnreservedBound(_) => {
             let info = info(access::unreserved::UNRESERVED_BOUND_EXCEEDED);
             Status::with_error_details(Code::FailedPrecondition, message, info)
@@ -206,7 +211,7 @@ pub(super) fn pause(error: &PauseError) -> Status {
             return failure(&Failure::Store(error.clone()));
         }
         PauseError::Internal => return internal(),
-        PauseError::Unknown(_) => (Code::NotFound, "UNKNOWN_TARGET"),
+        PauseError::Unknown { .. } => (Code::NotFound, "UNKNOWN_TARGET"),
         PauseError::TooMany => (Code::ResourceExhausted, "TOO_MANY_PAUSES"),
         PauseError::Changed(_) => (Code::Aborted, "PAUSE_CHANGED"),
     };
