@@ -280,8 +280,9 @@ impl<S: Store + Clone> Authorizer<S> {
         let charge = Charge::of(&ticket, told.usage, told.outcome, &policy.tools, record.reserved_at)?;
         let extras = budgets::extras(&ticket, &record.holds, charge.cost.nanos());
         let thresholds = budgets::thresholds(&budgets::watched(&policy, &ticket, &record.holds, &extras));
+        let has_expired = record.expires_at <= self.store.now();
         let (cooldown, warning) = match told.of_own {
-            true => cooldowns::of_report(&policy, &ticket, told.outcome, told.upstream_delay_ms),
+            true => cooldowns::of_report(&policy, &ticket, has_expired, told.outcome, told.upstream_delay_ms),
             false => (None, None),
         };
         drop(policy);

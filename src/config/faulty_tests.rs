@@ -161,6 +161,10 @@ fn alerts() {
         );
         assert!(said[0].contains(message), "{said:?}");
     }
+    let many = |count| (1..=count).map(|percent| format!("\"{percent}%\"")).collect::<Vec<_>>().join(", ");
+    let budget = |alerts| format!("{HEAD}budget = {{ monthly_usd = \"500\", alerts = [{alerts}] }}");
+    expect(&budget(many(32)), &[]);
+    expect(&budget(many(33)), &[("3:33: error: organization.budget.alerts: ", "33 thresholds are too many")]);
     expect(
         &format!("{HEAD}budget = {{ daily_usd = \"5\", alerts = [\"80%\", \"$4\"] }}"),
         &[("3:46: error: organization.budget.alerts[1]: ", "`$4` without a monthly budget")],

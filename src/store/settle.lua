@@ -6,7 +6,8 @@
 --
 -- KEYS 1 counters, 2 history, 3 record: as in reserve.lua; then for each line of the report
 --      its spend hash (line -> 8 doubles) and the set of teams of its month; then for each counter with thresholds the hash of
---      its period: counter -> the thresholds that were reported, at most 64 doubles; then, with a gate, cooldowns:
+--      its period: counter -> the thresholds that were reported, at most 64
+--      doubles, or as many as are watched; then, with a gate, cooldowns:
 --      hash: field of a gate -> start, end, refused, requested (doubles), reporter. What the decision needs stands in the
 --      counters as well, as end and refused.
 -- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, gates (0 or 1), close_ms (negative:
@@ -175,7 +176,24 @@ for w = 1, watched do
       end
     end
   end
-  if new ~= '' then told[w] = {argv[4 + i], (known .. new):sub(-8 * MAX_REPORTED)} end
+  if new ~= '' then
+    -- The oldest are forgotten, but none that is watched: it would be reported again.
+    local excess = #x.told - MAX_REPORTED
+    if excess > 0 then
+      local watches, kept = {}, {}
+      for k = at + 3, at + 2 + count do watches[arg[k]] = true end
+      for j = 1, #x.told do
+        if excess > 0 and not watches[x.told[j]] then
+          excess = excess - 1
+        else
+          kept[#kept + 1] = pack('<d', x.told[j])
+        end
+      end
+      told[w] = {argv[4 + i], table.concat(kept)}
+    else
+      told[w] = {argv[4 + i], known .. new}
+    end
+  end
   at = at + 2 + count
 end
 if gates == 1 then

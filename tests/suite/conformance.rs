@@ -68,6 +68,7 @@ behaviours! {
     a_budget_keeps_what_is_reserved_and_books_what_is_used
     the_expiring_part_of_a_budget_expires_by_itself
     a_budget_can_be_overdrawn_by_what_was_really_used
+    a_threshold_that_is_watched_is_reported_once_however_many_there_are
     periods_are_counters_of_their_own
     requests_in_flight_go_back_to_zero
     gates_close_until_an_instant
@@ -1082,6 +1083,33 @@ async fn a_clock_that_steps_back_admits_no_more<S: Store>(f: &Fixture<S>) {
     assert_eq!(state(f, &rate("a", 10, 0)).await.used, 10);
     f.at(71 * SLOT);
     assert_eq!(state(f, &rate("a", 10, 0)).await.used, 0);
+}
+
+/// Past how many are remembered, thresholds are forgotten that are watched no more: the first to be reported before later ones.
+async fn a_threshold_that_is_watched_is_reported_once_however_many_there_are<S: Store>(f: &Fixture<S>) {
+    let (many, others) = ((1..=70).collect::<Vec<u64>>(), (71..=80).collect::<Vec<u64>>());
+    let none = Vec::new();
+    let first_six = (1..=6).collect::<Vec<u64>>();
+    let steps = [
+        (100, &many, &many),
+        (1, &many, &none),
+        (1, &many, &none),
+        // The sixteen oldest of the eighty make room.
+        (1, &others, &others),
+        (1, &others, &none),
+        (1, &first_six, &first_six),
+        (1, &first_six, &none),
+    ];
+    for (number, (actual, watched, expected)) in (1..).zip(steps) {
+        granted(f, ask(number, vec![budget("a", MAX_AMOUNT, actual, 0)])).await;
+        let settle =
+            Settle { thresholds: vec![(0, watched.clone())], ..settling(f, number, &[actual]).await };
+        let SettleOutcome::Settled(settlement) = f.store.settle(settle).await.unwrap() else {
+            panic!("settled")
+        };
+        let expected: Vec<_> = expected.iter().map(|amount| (0, *amount)).collect();
+        assert_eq!(settlement.reported, expected, "{number}");
+    }
 }
 
 async fn it_answers<S: Store>(f: &Fixture<S>) {

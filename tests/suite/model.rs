@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tollgate::{
     domain::{
         MAX_AMOUNT, Moment, Timestamp,
-        counter::{CounterKey, CounterKind, CounterState, Hold},
+        counter::{CounterKey, CounterKind, CounterState, Hold, MAX_REPORTED},
         keys::SecretId,
         window::SLOTS,
     },
@@ -96,6 +96,12 @@ impl Log {
                 new.push(*threshold);
             }
         }
+        let mut excess = self.reported.len().saturating_sub(MAX_REPORTED);
+        self.reported.retain(|threshold| {
+            let stays = excess == 0 || thresholds.contains(threshold);
+            excess -= usize::from(!stays);
+            stays
+        });
         new
     }
 

@@ -290,6 +290,7 @@ impl State {
         let booking = Booking { slots: &slots, holds: &holds, held, actual: &actual };
         let (mut counters, reported) =
             self.settle_counters(self.lsn, (now, then), &booking, &settle.thresholds);
+        self.counters.forget_reported(&slots, &settle.thresholds);
         self.slots = slots;
         let of_extras = counters.split_off(held.min(counters.len()));
         let extras = settle.extras.iter().zip(of_extras);
