@@ -6,7 +6,7 @@ use super::{
     sse::SseReader,
     usage::{Counts, Piece},
 };
-use crate::domain::request::Operation;
+use crate::domain::request::{Billing, Operation};
 
 /// The largest answer in one piece that is kept to be read. A model's longest output is a few hundred KiB; of what is longer
 /// only the usage is kept.
@@ -23,6 +23,8 @@ pub struct Reading {
     pub odd: bool,
     /// The bytes of what the model wrote, as far as it was seen.
     pub output_bytes: u64,
+    /// Whether the model wrote what was not kept, so that `output_bytes` is not all of it.
+    pub text_is_missing: bool,
     /// Whether it came to its end.
     pub complete: bool,
     /// Whether it tells of an error although its status does not.
@@ -35,6 +37,8 @@ pub struct Reading {
 #[derive(Debug)]
 pub struct AnswerReader {
     kind: Kind,
+    /// Whether the model writes text that is billed.
+    writes: bool,
     reading: Reading,
 }
 
@@ -68,7 +72,8 @@ impl AnswerReader {
             Operation::Transcription | Operation::Translation => Kind::Opaque,
             _ => Kind::Unreadable,
         };
-        Self { kind, reading: Reading::default() }
+        let writes = operation.billing() == Billing::Tokens;
+        Self { kind, writes, reading: Reading::default() }
     }
 
     /// Takes the next bytes, split anywhere.
@@ -101,6 +106,7 @@ impl AnswerReader {
         match self.kind {
             Kind::Events(mut events) => {
                 events.finish(|data| take_event(&mut reading, data));
+                reading.text_is_missing = events.overflowed();
                 reading.unreadable = events.overflowed() && reading.usage.is_none();
             }
             Kind::Json(body) => {
@@ -111,6 +117,8 @@ impl AnswerReader {
                 }
             }
             Kind::Long(long) => {
+                // Embeddings have no text.
+                reading.text_is_missing = self.writes;
                 reading.complete = ended;
                 if let Some(piece) = long.finish().as_deref().and_then(Piece::parse) {
                     take(&mut reading, &piece);
@@ -214,6 +222,7 @@ mod tests {
             let reading = reader.finish(true);
             assert_eq!(reading.usage.unwrap().input_tokens, Some(70_000), "{operation}");
             assert!(reading.complete && !reading.unreadable);
+            assert_eq!(reading.text_is_missing, operation == Operation::Chat);
         }
         let mut cut = AnswerReader::new(Operation::Embeddings, "application/json", "");
         cut.push(b"{\"data\":[");

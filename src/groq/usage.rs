@@ -159,12 +159,11 @@ impl Counts {
         let of_output = [raw.completion_tokens_details, raw.output_tokens_details].map(details);
         counts.cached_input_tokens = read(of_input.map(|details| details.cached_tokens));
         counts.reasoning_tokens = read(of_output.map(|details| details.reasoning_tokens));
-        // The sum tells the part that cannot be read.
-        let total = read([raw.total_tokens, None]);
-        let asked = [raw.prompt_tokens, raw.input_tokens].iter().any(Option::is_some);
-        if counts.input_tokens.is_none() && asked {
-            counts.input_tokens =
-                total.zip(counts.output_tokens).and_then(|(sum, rest)| sum.checked_sub(rest));
+        // The sum tells the part that is missing or cannot be read.
+        if let Some(total) = read([raw.total_tokens, None]) {
+            let (input, output) = (counts.input_tokens, counts.output_tokens);
+            counts.input_tokens = input.or_else(|| total.checked_sub(output?));
+            counts.output_tokens = output.or_else(|| total.checked_sub(input?));
         }
         counts.audio_ms = raw.seconds.and_then(|seconds| {
             let ms = milliseconds(seconds.get());

@@ -64,8 +64,25 @@ fn a_count_that_cannot_be_meant_is_none_and_the_others_stay() {
     for json in [r#"{"usage":null}"#, r#"{"usage":{}}"#, r#"{"x_groq":{"id":"x"}}"#] {
         assert_eq!(usage(json), Counts::default(), "{json}");
     }
-    let by_the_sum = usage(r#"{"usage":{"prompt_tokens":-1,"completion_tokens":2,"total_tokens":11}}"#);
-    assert_eq!((by_the_sum.input_tokens, by_the_sum.odd), (Some(9), true));
+}
+
+#[test]
+fn the_sum_tells_the_part_that_is_missing() {
+    for (fields, input, output, odd) in [
+        (r#""prompt_tokens":-1,"completion_tokens":2,"total_tokens":11"#, Some(9), Some(2), true),
+        (r#""completion_tokens":2,"total_tokens":11"#, Some(9), Some(2), false),
+        (r#""prompt_tokens":100,"completion_tokens":null,"total_tokens":5100"#, Some(100), Some(5000), false),
+        (r#""prompt_tokens":100,"completion_tokens":-1,"total_tokens":5100"#, Some(100), Some(5000), true),
+        (r#""input_tokens":100,"output_tokens":"many","total_tokens":5100"#, Some(100), Some(5000), true),
+        (r#""prompt_tokens":100,"total_tokens":5100"#, Some(100), Some(5000), false),
+        (r#""prompt_tokens":100,"total_tokens":100"#, Some(100), Some(0), false),
+        // Less than a part of it, or both parts unknown: it tells nothing.
+        (r#""prompt_tokens":100,"total_tokens":99"#, Some(100), None, false),
+        (r#""total_tokens":5100"#, None, None, false),
+    ] {
+        let counts = usage(&format!(r#"{{"usage":{{{fields}}}}}"#));
+        assert_eq!((counts.input_tokens, counts.output_tokens, counts.odd), (input, output, odd), "{fields}");
+    }
 }
 
 #[test]

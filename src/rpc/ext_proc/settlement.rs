@@ -5,15 +5,19 @@
 //! | an answer that says what was used | that |
 //! | a complete answer that does not (speech, a transcription as text) | what was sent, and the output that was seen |
 //! | a stream that was cut, by the client or by Groq | the estimated input, and the output that was seen |
-//! | an answer of which a count cannot be read | in its place what was sent, or the output that was seen |
+//! | an answer of which a count is missing or cannot be read | in its place what was sent, or the output that was seen |
+//! | the same, where not all input or output was seen | by the team's `on_unsettled`; never nothing |
 //! | an answer whose usage cannot be read, or in one piece that was cut | by the team's `on_unsettled`; never nothing |
 //! | an answer in one piece that never came | by the team's `on_unsettled` |
-//! | a stream that was cut and hides its reasoning, or whose input is not all seen | by the team's `on_unsettled`; never nothing |
+//! | an answer that does not say, or a stream that was cut, of which not all input or output was seen | by the team's `on_unsettled`; never nothing |
 //! | a stream that goes on when the service stops | by the team's `on_unsettled` |
 //! | an error of Groq | nothing |
 //! | 429 of Groq | nothing; a cooldown begins, for as long as Groq asks within the policy's bound |
 //! | 413 of Groq, or 429 with its words: the request is too large for a limit | nothing |
 //! | never sent to Groq | nothing, and it does not count as a request |
+//!
+//! Not all input is seen where Groq adds to it (its own tools, links); not all output where reasoning is hidden or an answer is
+//! too long to be kept.
 //!
 //! The output that was seen is one token for every 3 bytes, as input is estimated, and at most what was granted. «Never
 //! nothing»: Groq answered, so under `release` the worst case is charged.
@@ -48,38 +52,41 @@ pub(super) enum End {
 pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
     let report = |outcome, usage| Some(Report { outcome, usage, upstream_delay_ms: 0 });
     // Groq did answer, and what it used is not known.
-    let certain = report(Outcome::Completed, None);
+    let unknown = report(Outcome::Completed, None);
+    let saw_input = !admission.unseen_input;
     match end {
         End::NotSent => Some(Report::NOT_SENT),
         // Of a stream nothing was seen; of an answer in one piece nobody knows whether it was made.
-        End::NoAnswer if admission.shows_output => report(Outcome::Aborted, Some(seen(admission, 0))),
+        End::NoAnswer if admission.stream && saw_input && !admission.hides_reasoning => {
+            report(Outcome::Aborted, Some(seen(admission, 0)))
+        }
         End::NoAnswer | End::Unknown => report(Outcome::Aborted, None),
         End::Refused { status: 429, retry_ms } => {
             Some(Report { outcome: Outcome::RateLimited, usage: None, upstream_delay_ms: *retry_ms })
         }
         End::Refused { .. } => report(Outcome::Failed, None),
         End::Answered(_) if admission.operation == Operation::Batch => None,
-        End::Answered(reading) => match &reading.usage {
-            Some(counts) if admission.unseen_input && counts.input_tokens.is_none() => certain,
-            Some(counts) => {
-                report(Outcome::Completed, Some(counted(admission, counts, reading.output_bytes)))
+        End::Answered(reading) => {
+            let saw_output = !admission.hides_reasoning && !reading.text_is_missing;
+            let seen = || seen(admission, reading.output_bytes);
+            match &reading.usage {
+                Some(counts) if !saw_input && counts.input_tokens.is_none() => unknown,
+                Some(counts) if !saw_output && counts.output_tokens.is_none() => unknown,
+                Some(counts) => report(Outcome::Completed, Some(counted(counts, seen()))),
+                None if reading.unreadable || reading.odd => unknown,
+                None if reading.complete && !reading.failed && saw_input && saw_output => {
+                    report(Outcome::Completed, Some(seen()))
+                }
+                None if admission.stream && saw_input && saw_output => report(Outcome::Aborted, Some(seen())),
+                None if reading.failed && !admission.stream => report(Outcome::Failed, None),
+                None => unknown,
             }
-            None if reading.unreadable || reading.odd => certain,
-            None if reading.complete && !reading.failed && !admission.unseen_input => {
-                report(Outcome::Completed, Some(seen(admission, reading.output_bytes)))
-            }
-            None if admission.shows_output => {
-                report(Outcome::Aborted, Some(seen(admission, reading.output_bytes)))
-            }
-            None if reading.failed => report(Outcome::Failed, None),
-            None => certain,
-        },
+        }
     }
 }
 
 /// What the answer says, and in the place of a count that is billed and that it does not say, what was sent and seen.
-fn counted(admission: &Admission, counts: &Counts, output_bytes: u64) -> Usage {
-    let seen = seen(admission, output_bytes);
+fn counted(counts: &Counts, seen: Usage) -> Usage {
     let input_tokens = counts.input_tokens.unwrap_or(seen.input_tokens);
     let output_tokens = counts.output_tokens.unwrap_or(seen.output_tokens);
     let cached = counts.cached_input_tokens.filter(|_| counts.input_tokens.is_some()).unwrap_or_default();
@@ -149,11 +156,12 @@ mod tests {
     use super::*;
     use crate::{domain::request::ServiceTier, store::ReservationId};
 
-    fn admission(operation: Operation, shows_output: bool) -> Admission {
+    fn admission(operation: Operation, stream: bool) -> Admission {
         Admission {
             reservation: ReservationId([1; 16]),
             operation,
-            shows_output,
+            stream,
+            hides_reasoning: false,
             choices: 1,
             team: "t".to_owned(),
             model: "m".to_owned(),
@@ -219,6 +227,31 @@ mod tests {
             let report = report_of(&unseen, &answered(reading)).unwrap();
             assert_eq!((report.outcome, report.usage), (Outcome::Completed, None));
         }
+    }
+
+    #[test]
+    fn output_that_is_not_all_seen_is_not_taken_for_what_was_written() {
+        let counts = Counts { input_tokens: Some(9), ..Counts::default() };
+        let in_part = Reading { usage: Some(counts), complete: true, output_bytes: 2, ..Reading::default() };
+        let silent = Reading { complete: true, output_bytes: 2, ..Reading::default() };
+        let cut = Reading { output_bytes: 2, ..Reading::default() };
+        let failed = Reading { failed: true, ..cut.clone() };
+        for stream in [true, false] {
+            let shows = admission(Operation::Chat, stream);
+            let hides = Admission { hides_reasoning: true, ..shows.clone() };
+            let too_long = Reading { text_is_missing: true, ..in_part.clone() };
+            for (admission, reading) in
+                [(&hides, &in_part), (&hides, &silent), (&hides, &cut), (&shows, &too_long)]
+            {
+                let report = report_of(admission, &answered(reading.clone())).unwrap();
+                assert_eq!((report.outcome, report.usage), (Outcome::Completed, None), "{reading:?}");
+            }
+            let report = report_of(&shows, &answered(in_part.clone())).unwrap();
+            assert_eq!(report.usage.map(|usage| usage.output_tokens), Some(1));
+        }
+        let hides = Admission { hides_reasoning: true, ..admission(Operation::Chat, true) };
+        assert_eq!(report_of(&hides, &answered(failed)).unwrap().outcome, Outcome::Completed);
+        assert_eq!(report_of(&hides, &End::NoAnswer).unwrap().usage, None);
     }
 
     #[test]
