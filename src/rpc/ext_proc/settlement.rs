@@ -3,7 +3,9 @@
 //! | ending | charged |
 //! | --- | --- |
 //! | an answer that says what was used | that |
-//! | a complete answer that does not (speech, a transcription as text) | what was sent, and the output that was seen |
+//! | a complete answer of audio that does not (speech, a transcription as text) | what was sent |
+//! | a complete stream without usage | the estimated input, and the output that was seen; warned of |
+//! | a complete answer in one piece without usage, of what is billed by tokens | by the team's `on_unsettled`; never nothing; warned of |
 //! | a stream that was cut, by the client or by Groq | the estimated input, and the output that was seen |
 //! | an answer of which a count is missing or cannot be read | in its place what was sent, or the output that was seen |
 //! | the same, where not all input or output was seen | by the team's `on_unsettled`; never nothing |
@@ -69,12 +71,14 @@ pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
         End::Answered(reading) => {
             let saw_output = !admission.hides_reasoning && !reading.text_is_missing;
             let seen = || seen(admission, reading.output_bytes);
-            match &reading.usage {
+            // Of tokens an answer in one piece always tells, so one that does not is not understood.
+            let may_be_silent = admission.stream || !is_billed_by_tokens(admission);
+            match reading.usage.as_ref().filter(|counts| tells(admission, counts)) {
                 Some(counts) if !saw_input && counts.input_tokens.is_none() => unknown,
                 Some(counts) if !saw_output && counts.output_tokens.is_none() => unknown,
                 Some(counts) => report(Outcome::Completed, Some(counted(counts, seen()))),
                 None if reading.unreadable || reading.odd => unknown,
-                None if reading.complete && !reading.failed && saw_input && saw_output => {
+                None if reading.complete && !reading.failed && may_be_silent && saw_input && saw_output => {
                     report(Outcome::Completed, Some(seen()))
                 }
                 None if admission.stream && saw_input && saw_output => report(Outcome::Aborted, Some(seen())),
@@ -83,6 +87,26 @@ pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
             }
         }
     }
+}
+
+/// Whether to warn of an answer whose usage cannot be read, or lacks a count that Groq bills.
+pub(super) fn is_unread(admission: &Admission, reading: &Reading) -> bool {
+    let has = |count: fn(&Counts) -> Option<u64>| reading.usage.as_ref().and_then(count).is_some();
+    let has_all = match (admission.operation, admission.operation.billing()) {
+        (Operation::Batch, _) | (_, Billing::Audio | Billing::Characters) => true,
+        (_, Billing::Tokens) => has(|counts| counts.input_tokens) && has(|counts| counts.output_tokens),
+        (_, Billing::InputTokens) => has(|counts| counts.input_tokens),
+    };
+    reading.odd || reading.unreadable || (reading.complete && !reading.failed && !has_all)
+}
+
+fn is_billed_by_tokens(admission: &Admission) -> bool {
+    matches!(admission.operation.billing(), Billing::Tokens | Billing::InputTokens)
+}
+
+/// Whether an answer's usage says anything of what its operation is billed by.
+fn tells(admission: &Admission, counts: &Counts) -> bool {
+    !is_billed_by_tokens(admission) || counts.input_tokens.is_some() || counts.output_tokens.is_some()
 }
 
 /// What the answer says, and in the place of a count that is billed and that it does not say, what was sent and seen.
@@ -252,6 +276,39 @@ mod tests {
         let hides = Admission { hides_reasoning: true, ..admission(Operation::Chat, true) };
         assert_eq!(report_of(&hides, &answered(failed)).unwrap().outcome, Outcome::Completed);
         assert_eq!(report_of(&hides, &End::NoAnswer).unwrap().usage, None);
+    }
+
+    #[test]
+    fn a_complete_answer_of_tokens_that_does_not_tell_is_warned_of() {
+        let silent = Reading { complete: true, output_bytes: 30, ..Reading::default() };
+        let counts = |input_tokens, output_tokens, audio_ms| {
+            let counts = Counts { input_tokens, output_tokens, audio_ms, ..Counts::default() };
+            Reading { usage: Some(counts), ..silent.clone() }
+        };
+        let audio = counts(None, None, Some(5));
+        for operation in [Operation::Chat, Operation::Responses, Operation::Embeddings] {
+            for reading in [&silent, &audio] {
+                let one_piece = admission(operation, false);
+                assert!(is_unread(&one_piece, reading));
+                assert_eq!(report_of(&one_piece, &answered(reading.clone())).unwrap().usage, None);
+                let stream = admission(operation, true);
+                assert!(is_unread(&stream, reading));
+                assert!(report_of(&stream, &answered(reading.clone())).unwrap().usage.is_some());
+            }
+        }
+        let chat = admission(Operation::Chat, false);
+        let embeddings = admission(Operation::Embeddings, false);
+        assert!(is_unread(&chat, &counts(Some(1), None, None)));
+        assert!(!is_unread(&chat, &counts(Some(1), Some(1), None)));
+        assert!(!is_unread(&embeddings, &counts(Some(1), None, None)));
+        for reading in
+            [Reading { failed: true, ..silent.clone() }, Reading { complete: false, ..silent.clone() }]
+        {
+            assert!(!is_unread(&chat, &reading), "{reading:?}");
+        }
+        for operation in [Operation::Speech, Operation::Transcription, Operation::Batch] {
+            assert!(!is_unread(&admission(operation, false), &silent), "{operation}");
+        }
     }
 
     #[test]
