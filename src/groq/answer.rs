@@ -1,7 +1,7 @@
 //! Reads from Groq's answer, as it passes, what was used.
 
 use super::{
-    json::without_lone_surrogates,
+    json::readable,
     long::LongReader,
     sse::SseReader,
     usage::{Counts, Piece},
@@ -61,7 +61,7 @@ impl AnswerReader {
     #[must_use]
     pub fn new(operation: Operation, content_type: &str, content_encoding: &str) -> Self {
         let media = content_type.split(';').next().unwrap_or_default().trim();
-        let plain = matches!(content_encoding.trim(), "" | "identity");
+        let plain = matches!(content_encoding.trim().to_ascii_lowercase().as_str(), "" | "identity");
         let kind = match operation {
             // Billed by what was sent; the answer cannot tell more.
             Operation::Speech => Kind::Opaque,
@@ -111,7 +111,7 @@ impl AnswerReader {
             }
             Kind::Json(body) => {
                 reading.complete = ended;
-                match Piece::parse(&without_lone_surrogates(&body)) {
+                match Piece::parse(&readable(&body)) {
                     Some(piece) => take(&mut reading, &piece),
                     None => reading.unreadable = true,
                 }
@@ -120,7 +120,8 @@ impl AnswerReader {
                 // Embeddings have no text.
                 reading.text_is_missing = self.writes;
                 reading.complete = ended;
-                if let Some(piece) = long.finish().as_deref().and_then(Piece::parse) {
+                let kept = long.finish();
+                if let Some(piece) = kept.as_deref().map(readable).as_deref().and_then(Piece::parse) {
                     take(&mut reading, &piece);
                 }
                 // What else it held is gone, so nothing but its usage tells what it cost.
@@ -138,7 +139,7 @@ fn take_event(reading: &mut Reading, data: &[u8]) {
         reading.complete = true;
         return;
     }
-    let data = without_lone_surrogates(data);
+    let data = readable(data);
     if let Some(piece) = Piece::parse(&data) {
         reading.complete |= piece.ends_stream();
         take(reading, &piece);
@@ -227,6 +228,22 @@ mod tests {
         let mut cut = AnswerReader::new(Operation::Embeddings, "application/json", "");
         cut.push(b"{\"data\":[");
         assert!(cut.finish(false).unreadable);
+    }
+
+    #[test]
+    fn a_mark_at_the_beginning_and_a_byte_that_is_no_text_hide_nothing() {
+        let text = b"{\"id\":\"\xff\",\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}".to_vec();
+        for body in [[b"\xef\xbb\xbf".as_slice(), &text].concat(), text] {
+            for operation in [Operation::Chat, Operation::Embeddings] {
+                let mut reader = AnswerReader::new(operation, "application/json", "Identity");
+                reader.push(&body);
+                let usage = reader.finish(true).usage;
+                assert_eq!(usage.and_then(|usage| usage.input_tokens), Some(5), "{operation}");
+            }
+            let event = [b"data: ".as_slice(), &body, b"\n\n"].concat();
+            let usage = read(&[&event], "text/event-stream", true).usage;
+            assert_eq!(usage.and_then(|usage| usage.output_tokens), Some(7));
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
 
 /// Walks any value and adds up what two functions say of each string in it, given the name of the field that it stands in
 /// (empty: none). Unlike `serde`'s own way to ignore a value, it descends, so that the parser's bound on nesting holds.
@@ -162,6 +163,58 @@ fn escaped(body: &[u8], at: usize) -> Option<u16> {
     let digits = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?;
     u16::from_str_radix(digits, 16).ok()
 }
+
+/// A value as it stands; `None`: not there, or `null`.
+pub(super) type Raw<'a> = Option<&'a RawValue>;
+
+/// The values of the fields with these names in a JSON object; `None` where `json` is none. Of two fields of one name the last
+/// that is not `null` counts.
+pub(super) fn raw_fields<'a, const N: usize>(
+    json: &'a str,
+    names: [&'static str; N],
+) -> Option<[Raw<'a>; N]> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let values = deserializer.deserialize_map(RawFields { names }).ok()?;
+    deserializer.end().ok().map(|()| values)
+}
+
+struct RawFields<const N: usize> {
+    names: [&'static str; N],
+}
+
+impl<'de, const N: usize> Visitor<'de> for RawFields<N> {
+    type Value = [Raw<'de>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut values = [None; N];
+        while let Some(field) = entries.next_key::<Cow<'_, str>>()? {
+            let place = self.names.iter().zip(&mut values).find(|(name, _)| **name == field.as_ref());
+            match place {
+                Some((_, value)) => *value = entries.next_value::<Raw<'de>>()?.or(*value),
+                None => {
+                    entries.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// An answer as text that the parser reads, whatever is in its strings: without a mark at its beginning, and with another
+/// character in the place of what is no character.
+pub(super) fn readable(answer: &[u8]) -> Cow<'_, str> {
+    match without_lone_surrogates(answer.strip_prefix(BYTE_ORDER_MARK).unwrap_or(answer)) {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}
+
+/// What some writers put before a text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The bytes of the text in a value: of a string, or of all strings in a list or an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

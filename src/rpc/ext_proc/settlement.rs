@@ -27,7 +27,7 @@
 use super::super::{admission::Admission, settling::Report};
 use crate::{
     domain::request::{Billing, Operation, Outcome, Usage, tokens_of_bytes},
-    groq::{answer::Reading, usage::Counts},
+    groq::{answer::Reading, decimal::scaled, usage::Counts},
 };
 
 /// How an exchange ended.
@@ -164,15 +164,7 @@ pub(super) fn never_sent(details: &str) -> bool {
 /// The milliseconds that `retry-after` asks for: whole or fractional seconds, at most a day. A date is not what Groq sends.
 pub(super) fn retry_ms(retry_after: &str) -> u64 {
     const LONGEST_MS: u64 = 24 * 3_600_000;
-    let (whole, fraction) = retry_after.trim().split_once('.').unwrap_or((retry_after.trim(), ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(fraction) {
-        return 0;
-    }
-    let Ok(seconds) = whole.parse::<u64>() else { return LONGEST_MS };
-    let padded = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
-    let thousandths = padded.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    seconds.saturating_mul(1000).saturating_add(thousandths).min(LONGEST_MS)
+    scaled(retry_after.trim(), 3).map_or(0, |read| read.units.min(LONGEST_MS))
 }
 
 #[cfg(test)]
