@@ -8,6 +8,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::names::{Which, folded};
+
 /// Walks any value and adds up what two functions say of each string in it, given the name of the field that it stands in
 /// (empty: none). Unlike `serde`'s own way to ignore a value, it descends, so that the parser's bound on nesting holds.
 #[derive(Clone, Copy)]
@@ -129,7 +131,7 @@ const BYTES: Sum = Sum(|_, text| u64::try_from(text.len()).unwrap_or(u64::MAX));
 /// The addresses in a content part: of an image or a file that is not itself the data.
 pub(super) const LINKS: Sum = Sum(|field, text| {
     let names_a_place =
-        matches!(field, "url" | "image_url" | "video_url" | "audio_url" | "file_url" | "file_id");
+        matches!(&*folded(field), "url" | "image_url" | "video_url" | "audio_url" | "file_url" | "file_id");
     let is_data = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
     u64::from(names_a_place && !is_data)
 });
@@ -153,6 +155,27 @@ pub(super) fn without_lone_surrogates(body: &[u8]) -> Cow<'_, [u8]> {
             // Whatever it is that is escaped, it is no backslash that escapes.
             _ => 2,
         };
+    }
+    copy
+}
+
+/// The body with zeros for the digits of every exponent. JSON permits numbers of any size, and the parser does not; none of
+/// them is of use here.
+pub(super) fn without_exponents(body: &[u8]) -> Vec<u8> {
+    let mut copy = body.to_vec();
+    let (mut in_string, mut escaped, mut in_exponent) = (false, false, false);
+    for byte in &mut copy {
+        if in_string {
+            (in_string, escaped) = (escaped || *byte != b'"', !escaped && *byte == b'\\');
+            continue;
+        }
+        match *byte {
+            b'"' => in_string = true,
+            b'e' | b'E' => in_exponent = true,
+            b'0'..=b'9' if in_exponent => *byte = b'0',
+            b'+' | b'-' => {}
+            _ => in_exponent = false,
+        }
     }
     copy
 }
@@ -191,10 +214,9 @@ impl<'de, const N: usize> Visitor<'de> for RawFields<N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
         let mut values = [None; N];
-        while let Some(field) = entries.next_key::<Cow<'_, str>>()? {
-            let place = self.names.iter().zip(&mut values).find(|(name, _)| **name == field.as_ref());
-            match place {
-                Some((_, value)) => *value = entries.next_value::<Raw<'de>>()?.or(*value),
+        while let Some(place) = entries.next_key_seed(Which(&self.names))? {
+            match place.and_then(|place| values.get_mut(place)) {
+                Some(value) => *value = entries.next_value::<Raw<'de>>()?.or(*value),
                 None => {
                     entries.next_value::<IgnoredAny>()?;
                 }
@@ -229,6 +251,17 @@ impl<'de> Deserialize<'de> for TextBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_exponents_are_replaced() {
+        for (body, expected) in [
+            (r#"{"e":1e999,"a":-2.5E+40}"#, r#"{"e":1e000,"a":-2.5E+00}"#),
+            (r#"["1e999\"2e9",true,12,{"e9":3}]"#, r#"["1e999\"2e9",true,12,{"e9":3}]"#),
+            (r#"["\\",1e5]"#, r#"["\\",1e0]"#),
+        ] {
+            assert_eq!(without_exponents(body.as_bytes()), expected.as_bytes(), "{body}");
+        }
+    }
 
     #[test]
     fn only_halves_that_stand_alone_are_replaced() {

@@ -11,6 +11,7 @@ mod input;
 mod json;
 mod long;
 mod multipart;
+mod names;
 pub mod rate_headers;
 pub mod refusal;
 pub mod request;
