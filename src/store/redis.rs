@@ -13,13 +13,14 @@ mod registry;
 mod safety;
 mod script;
 mod server_time;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -47,13 +48,6 @@ use crate::domain::{
 
 /// An unanswered packet breaks the connection after this long; well below the minutes that TCP allows by itself.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two steps of the sweep, over all replicas, where there is nothing to remove.
-const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// Between two steps where much is removed. With [`SWEEP_FIELDS`] it keeps pace with 10,000 new counters a second and more, for
-/// less than a tenth of the server's time.
-const SWEEP_SOON_MS: u64 = 5;
-/// Fields looked at in one step of the sweep: a fraction of a millisecond of the server's time.
-const SWEEP_FIELDS: u64 = 256;
 
 /// Where the store is and how it is used.
 #[derive(Clone)]
@@ -139,7 +133,7 @@ impl RedisStore {
             time: ServerTime::new(clock),
         });
         if let Clock::System = inner.time.clock() {
-            tokio::spawn(sweep_on(Arc::downgrade(&inner)));
+            tokio::spawn(sweep::sweep_on(Arc::downgrade(&inner)));
         }
         Ok(Self(inner))
     }
@@ -151,26 +145,6 @@ impl RedisStore {
     /// The store could not be asked.
     pub async fn sweep(&self, every_ms: u64, fields: u64) -> Result<u64, StoreError> {
         self.0.sweep(every_ms, fields).await.map(|step| step.removed)
-    }
-}
-
-/// Sweeps until the store is dropped: it holds no more than a weak reference, which it tries at each step.
-async fn sweep_on(store: Weak<Inner>) {
-    let every_ms = u64::try_from(SWEEP_EVERY.as_millis()).unwrap_or(u64::MAX);
-    let mut pause = SWEEP_EVERY;
-    loop {
-        tokio::time::sleep(pause).await;
-        let Some(store) = store.upgrade() else { return };
-        // Only the one that took the last step comes back sooner, so that not all ask when one would do.
-        pause = SWEEP_EVERY;
-        if let Ok(step) = store.sweep(every_ms, SWEEP_FIELDS).await {
-            if step.removed > 0 {
-                tracing::debug!(removed = step.removed, "removed idle counters");
-            }
-            if let Some(next_ms) = step.next_ms {
-                pause = Duration::from_millis(next_ms);
-            }
-        }
     }
 }
 

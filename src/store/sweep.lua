@@ -1,18 +1,22 @@
 #!lua flags=allow-oom
--- Removes a bounded number of counters and gates that hold nothing any more. Only memory depends on it, no answer does.
+-- Removes a bounded number of counters and gates that hold nothing any more, and of records that are gone. Only memory depends on
+-- it, no answer does.
 -- Of all the callers only one sweeps at a time; where it stopped is kept for the next. The more is removed,
 -- the sooner the next step is due, so that the sweep keeps pace with what is made. Runs where memory is full, too.
 --
 -- KEYS 1 counters, 2 history: as in reserve.lua      3 sweep string: when the next is due (8 bytes), then the cursor
+--      4 index of records: as in reserve.lua         5 what the keys of records begin with; the ids follow. Which records they are
+--      is not known before, but all have this hash tag and so are in the slot of the others.
 -- ARGV 1 numbers, packed as '<dddddd': wall (negative: ask TIME), low, high (see store_time.lua); the most and the least
---        milliseconds between two steps; about how many fields to look at
--- Reply, packed doubles: the wall clock, the store's time, and what that is for the next call at this instant; how many were
---      removed; 1 if a round through all counters is complete; the milliseconds until the next step, 0 where this was none
+--        milliseconds between two steps; about how many fields, and at most how many records, to look at
+-- Reply, packed doubles: the wall clock, the store's time, and what that is for the next call at this instant; how many
+--      counters and gates were removed; 1 if a round through all counters is complete; the milliseconds until the next step, 0 where this was none
 --
--- A worked call: EVALSHA <sha> 3 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:sweep
+-- A worked call: EVALSHA <sha> 5 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:sweep
+--   tollgate:{acme}:reservations tollgate:{acme}:reservation:
 --   pack(9000000, 0, 2^53-1, 2000, 5, 256) -> pack(9000000, 9000000, 9000000, 1, 1, 5): the counter of reserve.lua is gone,
 --   its 61 slots have ended
-if #KEYS ~= 3 or #ARGV ~= 1 then return redis.error_reply('ERR sweep: 3 keys and 1 argument') end
+if #KEYS ~= 5 or #ARGV ~= 1 then return redis.error_reply('ERR sweep: 5 keys and 1 argument') end
 local DAY_MS = 86400000
 local wall, low, high, most, least, count = struct.unpack('<dddddd', ARGV[1])
 local now, raw, _, ahead
@@ -73,8 +77,28 @@ for from = 1, #page, 1000 do
   end
   looked, removed = looked + #fields, removed + #gone
 end
+
+local due = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, math.min(count, 1000))
+local records, ids = {}, {}
+for _, id in ipairs(due) do
+  local gone_at = redis.call('GETRANGE', KEYS[5] .. id, 24, 31)
+  gone_at = #gone_at == 8 and struct.unpack('<d', gone_at) or 0
+  if now < gone_at then
+    -- A process of an earlier version, which keeps no index, has settled it or made it again.
+    redis.call('ZADD', KEYS[4], gone_at, id)
+  else
+    records[#records + 1], ids[#ids + 1] = KEYS[5] .. id, id
+  end
+end
+if #ids > 0 then
+  redis.call('DEL', unpack(records))
+  redis.call('ZREM', KEYS[4], unpack(ids))
+end
+
 -- A quarter removed: as fast as may be, until no more than about that much of what is kept is idle.
 local pause = looked > 0 and math.max(least, math.ceil(most * (1 - 4 * removed / looked))) or most
+-- More may be due.
+if #due >= count then pause = least end
 redis.call('SET', KEYS[3], struct.pack('<d', now + pause) .. found[1])
 if removed > 0 then
   redis.call('HSET', KEYS[1], '!time', struct.pack('<ddd', now, now > raw and now - wall or ahead, 1))
