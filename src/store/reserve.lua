@@ -63,14 +63,16 @@ local s = {read(argv[3], table.concat(value, '', 1, n))}
 
 -- Counters that time has left behind: their history moves on. Those that are ahead of it, which an earlier version wrote under a
 -- clock that was set: all that counts moves to the present slot.
-local stale, at = nil, 1
+local stale, entered, at = nil, false, 1
 for i = 1, n do
   local ms, width = arg[9 + 4 * i], 3
   if ms < 0 then ms, width = -ms, 6 end
   if now >= (s[at] + 1) * ms or now < s[at] * ms then
     local slot = now / ms
+    slot = slot - slot % 1
     stale = stale or {}
-    stale[#stale + 1] = {i, at, slot - slot % 1, ms}
+    stale[#stale + 1] = {i, at, slot, ms}
+    entered = entered or last < slot * ms
   end
   at = at + width
 end
@@ -176,8 +178,9 @@ if fresh then
     '1: head, current, total (budgets: base, settled, open) as little-endian doubles; see reserve.lua')
 end
 local fields = 2 * n
--- Not each time, as that costs as much as a hold; callers know the time better than to the tenth of a second.
-if now - last >= 100 or now - wall ~= ahead then
+-- Not each time, as that costs as much as a hold; callers know the time better than to the tenth of a second. But no later call may
+-- find a slot that is not reached yet: it would count as of the slot before, where what it holds is never looked for.
+if entered or now - last >= 100 or now - wall ~= ahead then
   out[fields + 1], out[fields + 2] = '!time', pack('<ddd', now, now - wall, 1)
   fields = fields + 2
 end

@@ -44,6 +44,26 @@ async fn a_step_of_the_servers_clock_forgets_and_locks_nothing() {
     }
 }
 
+#[tokio::test]
+async fn a_report_that_is_late_changes_no_slot_of_others() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(Timestamp(NOW.0 - 10));
+    let store = server.ready(&clock).await;
+    let holds = || vec![hold("w", WINDOW, 10, 0, 1)];
+    store.reserve(request(1, holds())).await.unwrap();
+    clock.set(NOW.plus(10));
+    store.reserve(request(2, holds())).await.unwrap();
+    let find = async |id| store.find(ReservationId([id; 16])).await.unwrap().unwrap();
+    let (first, second) = (find(1).await, find(2).await);
+    // As far as its sender can tell, it is still before the slot that began at `NOW`.
+    clock.travel(Timestamp(NOW.0 - 5));
+    store.settle(settlement(first, 1, vec![0])).await.unwrap();
+    clock.set(NOW.plus(1_000));
+    let settled = store.settle(settlement(second, 2, vec![0])).await.unwrap();
+    let SettleOutcome::Settled(settled) = settled else { panic!("{settled:?}") };
+    assert_eq!(settled.counters[0].after.used, 0, "both are given back");
+}
+
 async fn number(store: &RedisStore, command: &str, key: &str) -> i64 {
     let answer = store.0.link.run(redis::cmd(command).arg(key)).await.unwrap();
     redis::from_redis_value(answer).unwrap()
