@@ -5,6 +5,7 @@
 
 mod calls;
 mod cooldowns;
+mod counters;
 mod keys;
 mod link;
 mod load;
@@ -155,16 +156,21 @@ impl Inner {
         reader: &mut Reader<'_>,
         (sent, bounds): (Monotonic, &Bounds),
     ) -> Result<Moment, StoreError> {
-        let wall = Timestamp(reader.number()?);
-        let moment = Moment { store: Timestamp(reader.number()?), wall };
-        let told = Told { moment, next: Timestamp(reader.number()?) };
+        let told = read_told(reader)?;
         self.time.learn(sent, bounds, &told);
-        Ok(moment)
+        Ok(told.moment)
     }
 
     fn now(&self) -> Timestamp {
         self.time.now().wall
     }
+}
+
+/// What an answer says of the time.
+fn read_told(reader: &mut Reader<'_>) -> Result<Told, StoreError> {
+    let wall = Timestamp(reader.number()?);
+    let moment = Moment { store: Timestamp(reader.number()?), wall };
+    Ok(Told { moment, next: Timestamp(reader.number()?) })
 }
 
 /// The bytes of an answer that is a string.
@@ -245,6 +251,8 @@ impl Store for RedisStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.0.link.run(&redis::cmd("PING")).await.map(|_| ())
+        self.0.link.run(&redis::cmd("PING")).await?;
+        // Nothing is decided before.
+        self.0.know_time().await
     }
 }

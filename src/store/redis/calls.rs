@@ -18,7 +18,7 @@ use super::{
 use crate::{
     domain::{
         MAX_AMOUNT, Moment, Timestamp,
-        counter::{CounterKey, CounterKind, CounterState, Hold},
+        counter::{CounterKind, Hold},
     },
     store::{
         CooldownChange, Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome,
@@ -30,9 +30,9 @@ use crate::{
 /// before, by the store's time. This one runs by the server's clock, which may be set, and frees memory where no process is left.
 const KEPT_MS: u64 = 400 * 86_400_000;
 
-/// How often a reservation is asked for again because the server was taken for earlier than it is, or its clock was set: each
-/// answer puts right what the next goes by.
-const ATTEMPTS: u32 = 3;
+/// How often a reservation or a step of the sweep is asked for, because the server was taken for earlier than it is, or its clock
+/// was set: each answer puts right what the next goes by.
+pub(super) const ATTEMPTS: u32 = 3;
 
 /// Lines or teams read at once for a report: a fraction of a millisecond of the server's time.
 const PAGE: usize = 256;
@@ -42,10 +42,8 @@ impl Inner {
         if reserve.holds.iter().any(|h| h.kept.saturating_add(h.expiring) > MAX_AMOUNT) {
             return Err(StoreError::Overflow);
         }
-        if self.time.is_unknown() {
-            // Without a bound on when it may act, a call could still act after its caller was told that it failed.
-            self.counters(&[]).await?;
-        }
+        // Without a bound on when it may act, a call could still act after its caller was told that it failed.
+        self.know_time().await?;
         for _ in 0..ATTEMPTS {
             match self.reserve_once(&reserve).await? {
                 // Not the caller's bound but ours.
@@ -59,7 +57,7 @@ impl Inner {
     async fn reserve_once(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
         let sent = self.time.reading();
         // What the server only comes to when the caller has been told that it does not answer must not take anything.
-        let bounds = self.time.for_reserve(sent, self.link.deadline_ms());
+        let bounds = self.time.for_timely(sent, self.link.deadline_ms());
         let cmd = self.reserve_command(reserve, &bounds)?;
         let answer = bytes(self.link.decide(&script::RESERVE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
@@ -145,6 +143,7 @@ impl Inner {
             tracing::error!("as many amounts as holds are needed to settle");
             return Err(StoreError::Corrupt);
         }
+        self.know_time().await?;
         let sent = self.time.reading();
         let bounds = self.time.for_effect(sent, self.link.deadline_ms());
         let cmd = self.settle_command(&settle, &bounds);
@@ -239,29 +238,6 @@ impl Inner {
         cmd
     }
 
-    pub(super) async fn counters(
-        &self,
-        keys: &[(CounterKey, CounterKind)],
-    ) -> Result<Vec<CounterState>, StoreError> {
-        let sent = self.time.reading();
-        let bounds = self.time.for_effect(sent, self.link.deadline_ms());
-        let mut numbers = Numbers::with_capacity(3 + keys.len());
-        bounds.push(&mut numbers);
-        for (_, kind) in keys {
-            push_slot(&mut numbers, *kind);
-        }
-        let mut cmd = script::COUNTERS.call(2);
-        cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(numbers.bytes()).arg(numbers.format());
-        for (key, _) in keys {
-            cmd.arg(&*counter_field(key));
-        }
-        cmd.arg(TIME_FIELD);
-        let answer = bytes(self.link.decide(&script::COUNTERS, &cmd).await?)?;
-        let mut reader = Reader::new(&answer);
-        self.read_time(&mut reader, (sent, &bounds))?;
-        keys.iter().map(|_| record::state(&mut reader)).collect()
-    }
-
     /// The teams, read in pages: a set is not read at one instant, but none of its members is missed.
     pub(super) async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
         let mut teams = BTreeSet::new();
@@ -341,7 +317,7 @@ fn refused(now: Moment, holds: usize, reader: &mut Reader<'_>) -> Result<Reserve
 }
 
 /// The length of a slot, negative for a budget: a script tells the kinds apart by the sign.
-fn push_slot(numbers: &mut Numbers, kind: CounterKind) {
+pub(super) fn push_slot(numbers: &mut Numbers, kind: CounterKind) {
     match kind {
         CounterKind::Window { slot_ms } => numbers.push(slot_ms),
         CounterKind::Budget { slot_ms } => numbers.push_negative(slot_ms),

@@ -3,7 +3,10 @@
 use std::{sync::Weak, time::Duration};
 
 use super::{
-    Inner, bytes, script,
+    Inner, bytes,
+    calls::ATTEMPTS,
+    read_told, script,
+    server_time::Fit,
     wire::{Numbers, Reader},
 };
 use crate::store::StoreError;
@@ -15,16 +18,18 @@ const SWEEP_EVERY: Duration = Duration::from_secs(2);
 const SWEEP_SOON_MS: u64 = 5;
 /// Fields looked at in one step of the sweep: a fraction of a millisecond of the server's time.
 const SWEEP_FIELDS: u64 = 256;
+/// Between two looks at the server's clock while it is not known.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// Sweeps until the store is dropped: it holds no more than a weak reference, which it tries at each step.
 pub(super) async fn sweep_on(store: Weak<Inner>) {
     let every_ms = u64::try_from(SWEEP_EVERY.as_millis()).unwrap_or(u64::MAX);
-    let mut pause = SWEEP_EVERY;
+    let mut pause = LOOK_AGAIN;
     loop {
         tokio::time::sleep(pause).await;
         let Some(store) = store.upgrade() else { return };
         // Only the one that took the last step comes back sooner, so that not all ask when one would do.
-        pause = SWEEP_EVERY;
+        pause = if store.time.is_unknown() { LOOK_AGAIN } else { SWEEP_EVERY };
         if let Ok(step) = store.sweep(every_ms, SWEEP_FIELDS).await {
             if step.removed > 0 {
                 tracing::debug!(removed = step.removed, "removed idle counters");
@@ -38,15 +43,23 @@ pub(super) async fn sweep_on(store: Weak<Inner>) {
 
 impl Inner {
     pub(super) async fn sweep(&self, every_ms: u64, fields: u64) -> Result<SweepStep, StoreError> {
-        if self.time.is_unknown() {
-            // Nothing is forgotten by one look at the server's clock.
-            self.counters(&[]).await?;
+        // Nothing is forgotten by one look at the server's clock.
+        self.know_time().await?;
+        for _ in 0..ATTEMPTS {
+            if let Some(step) = self.sweep_once(every_ms, fields).await? {
+                return Ok(step);
+            }
         }
+        Err(StoreError::Unavailable)
+    }
+
+    /// `None` where the server's clock was seen to be set forwards: the next call puts that right.
+    async fn sweep_once(&self, every_ms: u64, fields: u64) -> Result<Option<SweepStep>, StoreError> {
         let sent = self.time.reading();
-        let bounds = self.time.for_effect(sent, self.link.deadline_ms());
-        let mut numbers = Numbers::with_capacity(6);
+        let bounds = self.time.for_timely(sent, self.link.deadline_ms());
+        let mut numbers = Numbers::with_capacity(7);
         bounds.push(&mut numbers);
-        numbers.extend(&[every_ms, SWEEP_SOON_MS.min(every_ms), fields]);
+        numbers.extend(&[bounds.given_up, every_ms, SWEEP_SOON_MS.min(every_ms), fields]);
         let mut cmd = script::SWEEP.call(5);
         cmd.arg(&self.keys.counters)
             .arg(&self.keys.history)
@@ -56,10 +69,12 @@ impl Inner {
             .arg(numbers.bytes());
         let answer = bytes(self.link.call(&script::SWEEP, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
-        self.read_time(&mut reader, (sent, &bounds))?;
+        if self.time.learn(sent, &bounds, &read_told(&mut reader)?) == Fit::Ahead {
+            return Ok(None);
+        }
         let removed = reader.number()?;
         reader.number()?;
-        Ok(SweepStep { removed, next_ms: Some(reader.number()?).filter(|ms| *ms > 0) })
+        Ok(Some(SweepStep { removed, next_ms: Some(reader.number()?).filter(|ms| *ms > 0) }))
     }
 }
 

@@ -5,14 +5,22 @@ use super::{
     *,
 };
 
+/// When the store's time was written last, and what the scripts add to the server's clock.
+async fn kept_time(store: &RedisStore) -> (f64, f64) {
+    let get = redis::cmd("HGET").arg(&store.0.keys.counters).arg("!time").to_owned();
+    let kept = bytes(store.0.link.run(&get).await.unwrap()).unwrap();
+    let number = |at: usize| f64::from_le_bytes(kept[at..at + 8].try_into().unwrap());
+    (number(0), number(8))
+}
+
 /// Sets the server's clock, as far as the scripts see it: by what they add to it.
 async fn step_server(store: &RedisStore, by_ms: f64) {
-    let kept: Vec<u8> = {
-        let get = redis::cmd("HGET").arg(&store.0.keys.counters).arg("!time").to_owned();
-        bytes(store.0.link.run(&get).await.unwrap()).unwrap()
-    };
-    let number = |at: usize| f64::from_le_bytes(kept[at..at + 8].try_into().unwrap());
-    let numbers = [number(0), number(8) + by_ms, 1.0].map(f64::to_le_bytes).concat();
+    let (last, ahead) = kept_time(store).await;
+    write_time(store, last, ahead + by_ms).await;
+}
+
+async fn write_time(store: &RedisStore, last: f64, ahead: f64) {
+    let numbers = [last, ahead, 1.0].map(f64::to_le_bytes).concat();
     let set = redis::cmd("HSET").arg(&store.0.keys.counters).arg("!time").arg(numbers).to_owned();
     store.0.link.run(&set).await.unwrap();
 }
@@ -62,6 +70,60 @@ async fn a_report_that_is_late_changes_no_slot_of_others() {
     let settled = store.settle(settlement(second, 2, vec![0])).await.unwrap();
     let SettleOutcome::Settled(settled) = settled else { panic!("{settled:?}") };
     assert_eq!(settled.counters[0].after.used, 0, "both are given back");
+}
+
+/// The first answer that is not that the store cannot say yet, and how long it took.
+async fn until_decided(store: &RedisStore, reserve: Reserve) -> (Reserved, Duration) {
+    let start = Instant::now();
+    loop {
+        match store.reserve(reserve.clone()).await {
+            Err(StoreError::Unavailable) => {}
+            answer => return (answer.unwrap(), start.elapsed()),
+        }
+        assert!(start.elapsed() < Duration::from_secs(30), "it never decides");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_starts_under_a_wrong_clock_forgets_nothing() {
+    let Some(server) = Server::start() else { return };
+    let running = server.store(Clock::System);
+    until_up(&running).await;
+    let holds = || vec![hold("w", WINDOW, 10, 0, 10)];
+    running.reserve(request(1, holds())).await.unwrap();
+    let (_, ahead) = kept_time(&running).await;
+    step_server(&running, 7_200_000.0).await;
+    // From now on only the sweep of the one that runs can tell.
+    let starting = server.store(Clock::System);
+    let (decided, _) = until_decided(&starting, request(2, holds())).await;
+    assert!(matches!(decided, Reserved::Refused { .. }), "{decided:?}");
+    let put_right = kept_time(&running).await.1;
+    assert!((put_right - ahead).abs() < 5_000.0, "{put_right} after {ahead}");
+    let record = running.find(ReservationId([1; 16])).await.unwrap();
+    assert!(record.is_some(), "the reservation is there for the one that runs");
+    assert!(starting.find(ReservationId([1; 16])).await.unwrap().is_some(), "and for the other");
+}
+
+#[tokio::test]
+async fn a_process_that_starts_after_a_long_rest_decides_within_seconds() {
+    let Some(server) = Server::start() else { return };
+    let holds = || vec![hold("w", WINDOW, 10, 0, 10)];
+    // As others left it an hour ago.
+    let hand = server.ready(&ManualClock::new(NOW)).await;
+    let last = Clock::System.now().0 - 3_600_000;
+    write_time(&hand, f64::from(u32::try_from(last / 1_000).unwrap()) * 1_000.0, 0.0).await;
+    let starting = server.store(Clock::System);
+    assert_eq!(
+        starting.reserve(request(2, holds())).await,
+        Err(StoreError::Unavailable),
+        "others may know better"
+    );
+    assert_eq!(starting.ping().await, Err(StoreError::Unavailable), "so it is not ready");
+    let (decided, took) = until_decided(&starting, request(2, vec![hold("v", WINDOW, 10, 0, 10)])).await;
+    assert!(matches!(decided, Reserved::Granted { .. }), "{decided:?}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert_eq!(starting.ping().await, Ok(()));
 }
 
 async fn number(store: &RedisStore, command: &str, key: &str) -> i64 {
