@@ -160,10 +160,6 @@ impl Inner {
         self.time.learn(sent, bounds, &told);
         Ok(told.moment)
     }
-
-    fn now(&self) -> Timestamp {
-        self.time.now().wall
-    }
 }
 
 /// What an answer says of the time.
@@ -182,8 +178,13 @@ fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
 }
 
 impl Store for RedisStore {
-    fn now(&self) -> Timestamp {
-        self.0.now()
+    fn moment(&self) -> Moment {
+        self.0.time.now()
+    }
+
+    async fn read_clock(&self) -> Result<Timestamp, StoreError> {
+        self.0.counters(&[]).await?;
+        Ok(self.now())
     }
 
     fn is_down(&self) -> bool {
