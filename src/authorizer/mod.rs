@@ -250,11 +250,11 @@ impl<S: Store + Clone> Authorizer<S> {
         reserve.dry_run |= ahead.is_some();
         let decided = match self.reserve(reserve, check).await? {
             Reserved::Granted { now, used } if let Some(ahead) = ahead => {
-                behind(policy, request, plan, now, &used, ahead)
+                behind(policy, request, plan, self.store.moment().at_wall(now), &used, ahead)
             }
             Reserved::Granted { now, used } => match self.overtaken(request, id, now).await? {
                 Some(denied) => denied,
-                None => granted(policy, request, plan, id, now, &used),
+                None => granted(policy, request, plan, id, self.store.moment().at_wall(now), &used),
             },
             Reserved::Repeated(record) if settle::was_released(&record) => return Err(Failure::Released),
             // What was settled pays for nothing more, and an expired reservation holds nothing more.
@@ -278,7 +278,10 @@ impl<S: Store + Clone> Authorizer<S> {
                         self.log_first_denials(request, plan, &used, refusing()).await;
                         match self.refused_at_least(policy, (request, check), plan, refusing()).await? {
                             Some(decided) => decided,
-                            None => refused(policy, request, plan, now, &used, &refusals, &closed),
+                            None => {
+                                let now = self.store.moment().at_wall(now);
+                                refused(policy, request, plan, now, &used, &refusals, &closed)
+                            }
                         }
                     }
                 }
@@ -300,6 +303,7 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserve { may_repeat: false, dry_run: true, ..self.reserve_of(policy, request, &least, check)? };
         Ok(match self.store.reserve(question).await? {
             Reserved::Refused { now, used, refusals, closed } => {
+                let now = self.store.moment().at_wall(now);
                 Some(refused(policy, request, &least, now, &used, &refusals, &closed))
             }
             // Others made room or went into a new period meanwhile: the first answer was right when it was given.
@@ -356,7 +360,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 reserved_cost: ticket.cost,
                 warnings: ticket.warnings,
             }),
-            limits: explain::statuses(plan, self.store.now(), &used, false),
+            limits: explain::statuses(plan, self.store.moment(), &used, false),
             project: ticket.project,
             policy_revision: ticket.policy_revision,
             warnings: Vec::new(),

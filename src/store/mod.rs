@@ -351,8 +351,19 @@ pub enum StoreError {
 /// Every instant that goes in or comes out is by the wall clock. What a store keeps goes by a time of its own that never goes
 /// back ([`Moment`]): where the wall clock is set, nothing is forgotten and nothing is locked.
 pub trait Store: Send + Sync + 'static {
-    /// The best estimate of the store's wall clock, without asking it.
-    fn now(&self) -> Timestamp;
+    /// The best estimate of the store's time and of its wall clock, without asking it.
+    fn moment(&self) -> Moment;
+
+    /// The wall clock of [`Store::moment`].
+    fn now(&self) -> Timestamp {
+        self.moment().wall
+    }
+
+    /// The store's wall clock, which is asked for where it is not this process' own: an estimate is of the last answer, and the
+    /// clock may have been set since.
+    fn read_clock(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send {
+        std::future::ready(Ok(self.now()))
+    }
 
     /// Whether calls fail at once, without the store being asked.
     fn is_down(&self) -> bool {

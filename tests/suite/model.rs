@@ -283,8 +283,8 @@ fn sum(a: SpendAmounts, b: SpendAmounts) -> Option<SpendAmounts> {
 }
 
 impl Store for Model {
-    fn now(&self) -> Timestamp {
-        self.clock.now()
+    fn moment(&self) -> Moment {
+        Model::moment(self)
     }
 
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
