@@ -222,7 +222,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 plan.clamp(granted).map_err(|_| Failure::Internal)?;
             }
             match self.attempt(&policy, (request, check, turn), &plan, attempt < ATTEMPTS).await? {
-                ControlFlow::Break(decided) => return Ok(decided),
+                ControlFlow::Break(decided) => return self.unless_overtaken(request, decided).await,
                 // A new period's budgets may pay for all of it.
                 ControlFlow::Continue(Again::At(time)) => (now, granted) = (time, None),
                 ControlFlow::Continue(Again::With(affordable)) => granted = Some(affordable),
@@ -248,10 +248,7 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::Granted { now, used } if let Some(ahead) = ahead => {
                 behind(policy, request, plan, now, &used, ahead)
             }
-            Reserved::Granted { now, used } => match self.overtaken(request, id, now).await? {
-                Some(denied) => denied,
-                None => granted(policy, request, plan, id, now, &used),
-            },
+            Reserved::Granted { now, used } => granted(policy, request, plan, id, now, &used),
             Reserved::Repeated(record) if settle::was_released(&record) => return Err(Failure::Released),
             // What was settled pays for nothing more, and an expired reservation holds nothing more.
             Reserved::Repeated(record)
