@@ -15,6 +15,7 @@ mod key_report;
 mod keys;
 mod pauses;
 mod queue;
+mod receipt;
 mod registry;
 mod settle;
 mod settler;
@@ -83,9 +84,6 @@ pub enum Failure {
     /// The reservation under `request_id` is over: it was settled, or it expired.
     #[error("the request of this `request_id` is over; use a new id for a new request")]
     RequestIdSpent(ReservationId),
-    /// What was reserved under this id was released: another has to be asked for.
-    #[error("the reservation was released")]
-    Released,
     /// The reservation is not known.
     #[error("no such reservation: it was never issued, or was settled or expired too long ago")]
     UnknownReservation,
@@ -249,7 +247,6 @@ impl<S: Store + Clone> Authorizer<S> {
                 behind(policy, request, plan, now, &used, ahead)
             }
             Reserved::Granted { now, used } => granted(policy, request, plan, id, now, &used),
-            Reserved::Repeated(record) if settle::was_released(&record) => return Err(Failure::Released),
             // What was settled pays for nothing more, and an expired reservation holds nothing more.
             Reserved::Repeated(record)
                 if record.settlement.is_some() || record.expires_at <= self.store.now() =>
@@ -328,6 +325,7 @@ impl<S: Store + Clone> Authorizer<S> {
             ttl_ms: plan.ttl_ms(),
             late_ms: plan::LATE_MS,
             note: ticket::note(policy, plan, &request.user, check.attempt)?,
+            replaces: receipt::released(),
             dry_run: request.dry_run,
         })
     }

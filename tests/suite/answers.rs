@@ -236,25 +236,30 @@ async fn what_is_reset_holds_nothing_on_redis() {
     what_is_reset_holds_nothing(StoreKind::Redis).await;
 }
 
+/// Sends so many requests on a connection that grants no window, and waits for the heads of the answers, with nothing behind.
+async fn without_a_window(server: SocketAddr, message: &[u8], calls: u32) -> TcpStream {
+    const INITIAL_WINDOW_SIZE: [u8; 6] = [0, 4, 0, 0, 0, 0];
+    let mut socket = TcpStream::connect(server).await.unwrap();
+    let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    out.extend(frame(SETTINGS, 0, 0, &INITIAL_WINDOW_SIZE));
+    for call in 0..calls {
+        let stream = 2 * call + 1;
+        out.extend(frame(HEADERS, END_HEADERS, stream, &headers(AUTHORIZE)));
+        out.extend(frame(DATA, END_STREAM, stream, message));
+    }
+    socket.write_all(&out).await.unwrap();
+    for _ in 0..calls {
+        head(&mut socket).await;
+    }
+    socket
+}
+
 /// A caller that grants no window gets no answer: whether it then gives the calls up or goes away, they hold nothing.
 async fn what_has_no_window_holds_nothing(closes: bool) {
     const CALLS: u32 = 3;
-    const INITIAL_WINDOW_SIZE: [u8; 6] = [0, 4, 0, 0, 0, 0];
     let server = Server::start(StoreKind::Embedded, POLICY, START).await;
     let client = server.client().await;
-    let mut socket = TcpStream::connect(server.address()).await.unwrap();
-    let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    out.extend(frame(SETTINGS, 0, 0, &INITIAL_WINDOW_SIZE));
-    for call in 0..CALLS {
-        let stream = 2 * call + 1;
-        out.extend(frame(HEADERS, END_HEADERS, stream, &headers(AUTHORIZE)));
-        out.extend(frame(DATA, END_STREAM, stream, &framed(&request())));
-    }
-    socket.write_all(&out).await.unwrap();
-    // The head of an answer leaves with nothing behind it.
-    for _ in 0..CALLS {
-        head(&mut socket).await;
-    }
+    let mut socket = without_a_window(server.address(), &framed(&request()), CALLS).await;
     assert_eq!(held(&mut client.clone()).await.0, i64::from(CALLS));
     if closes {
         drop(socket);
@@ -280,6 +285,34 @@ async fn an_answer_that_has_no_window_holds_nothing_when_it_is_reset() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_that_has_no_window_holds_nothing_when_its_caller_goes_away() {
     what_has_no_window_holds_nothing(true).await;
+}
+
+/// Released and asked again, a `request_id` is of one request for as long as that one is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_was_released_once_is_authorized_once() {
+    // Longer than a release is remembered; the reservation has expired by then, and is known for a day.
+    const LATER: Duration = Duration::from_secs(11 * 60);
+    let named = || AuthorizeRequest { request_id: "asked again".to_owned(), ..request() };
+    for store in [StoreKind::Embedded, StoreKind::Redis] {
+        if !store.is_available() {
+            continue;
+        }
+        let server = Server::start(store, POLICY, START).await;
+        let mut client = server.client().await;
+        // More often than by chance.
+        for _ in 0..3 {
+            let mut socket = without_a_window(server.address(), &framed(&named()), 1).await;
+            socket.write_all(&frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())).await.unwrap();
+            nothing_is_held(&client).await;
+        }
+        let answer = client.authorize(named()).await.unwrap().into_inner();
+        assert_eq!(answer.decision(), Decision::Allowed);
+        server.clock.pass(u64::try_from(LATER.as_millis()).unwrap());
+        let spent = client.authorize(named()).await.unwrap_err();
+        assert_eq!(reason(&spent).0, "REQUEST_ID_SPENT");
+        let booked = client.record_usage(used(&answer.reservation_id, 1, 1)).await.unwrap().into_inner();
+        assert!(!booked.already_recorded);
+    }
 }
 
 /// Far more calls at once than can be answered in time: each hold is of a call that was answered.
