@@ -15,6 +15,7 @@ mod key_report;
 mod keys;
 mod pauses;
 mod queue;
+mod receipt;
 mod registry;
 mod settle;
 mod settler;
@@ -84,9 +85,6 @@ pub enum Failure {
     /// The reservation under `request_id` is over: it was settled, or it expired.
     #[error("the request of this `request_id` is over; use a new id for a new request")]
     RequestIdSpent(ReservationId),
-    /// What was reserved under this id was released: another has to be asked for.
-    #[error("the reservation was released")]
-    Released,
     /// The reservation is not known.
     #[error("no such reservation: it was never issued, or was settled or expired too long ago")]
     UnknownReservation,
@@ -226,7 +224,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 plan.clamp(granted).map_err(|_| Failure::Internal)?;
             }
             match self.attempt(&policy, (request, check, turn), &plan, attempt < ATTEMPTS).await? {
-                ControlFlow::Break(decided) => return Ok(decided),
+                ControlFlow::Break(decided) => return self.unless_overtaken(request, decided).await,
                 // A new period's budgets may pay for all of it.
                 ControlFlow::Continue(Again::At(time)) => (now, granted) = (time, None),
                 ControlFlow::Continue(Again::With(affordable)) => granted = Some(affordable),
@@ -252,11 +250,9 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::Granted { now, used } if let Some(ahead) = ahead => {
                 behind(policy, request, plan, self.store.moment().at_wall(now), &used, ahead)
             }
-            Reserved::Granted { now, used } => match self.overtaken(request, id, now).await? {
-                Some(denied) => denied,
-                None => granted(policy, request, plan, id, self.store.moment().at_wall(now), &used),
-            },
-            Reserved::Repeated(record) if settle::was_released(&record) => return Err(Failure::Released),
+            Reserved::Granted { now, used } => {
+                granted(policy, request, plan, id, self.store.moment().at_wall(now), &used)
+            }
             // What was settled pays for nothing more, and an expired reservation holds nothing more.
             Reserved::Repeated(record)
                 if record.settlement.is_some() || record.expires_at <= self.store.now() =>
@@ -339,6 +335,7 @@ impl<S: Store + Clone> Authorizer<S> {
             ttl_ms: plan.ttl_ms(),
             late_ms: plan::LATE_MS,
             note: ticket::note(policy, plan, &request.user, check.attempt)?,
+            replaces: receipt::released(),
             dry_run: request.dry_run,
         })
     }

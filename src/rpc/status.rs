@@ -134,8 +134,6 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
         Failure::Store(StoreError::Unavailable) => unavailable("STORE_UNAVAILABLE", &message, effect),
         // Never asked, so nothing was changed whatever it was.
         Failure::Store(StoreError::Overloaded) => unavailable("OVERLOADED", &message, "none"),
-        // Never told to a caller: the next reservation is asked for instead.
-        Failure::Released => unavailable("STORE_UNAVAILABLE", &message, effect),
         Failure::DeadlineExceeded => {
             Status::with_error_details(Code::DeadlineExceeded, message, info("DEADLINE_EXCEEDED"))
         }

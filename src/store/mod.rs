@@ -80,8 +80,20 @@ pub struct Reserve {
     pub late_ms: u64,
     /// Kept with the reservation for the caller; opaque to the store. At most [`MAX_NOTE`] bytes.
     pub note: Bytes,
+    /// The note of settlements that leave their id free: a reservation that was settled with it does not count, and is replaced.
+    /// Empty: none.
+    pub replaces: Bytes,
     /// Decide only.
     pub dry_run: bool,
+}
+
+impl Reserve {
+    /// Whether the reservation under the id does not count.
+    #[must_use]
+    pub fn replaces(&self, record: &Record) -> bool {
+        let settlement = record.settlement.as_ref();
+        !self.replaces.is_empty() && settlement.is_some_and(|settlement| settlement.note == self.replaces)
+    }
 }
 
 /// The most holds of one reservation: every limit of organization, team, key and user on three windows and three periods.

@@ -17,7 +17,8 @@
 --      2 the struct format of ARGV 1       3 that of the holds' counters, concatenated
 --      4 that of the reply when granted    5 the record's time to live in ms, for where no process is left to sweep
 --      6 opaque bytes of the record
---      7… the field of each hold's counter, then of each gate, then "!time"
+--      7… the field of each hold's counter, then of each gate, then "!time", then the note of settlements that leave their
+--      id free (empty: none): a record that was settled with it is replaced
 -- Reply, packed doubles: a number, then the wall clock, the store's time, and what that is for the next call at this instant:
 --      0, wall, now, next, used…                                                     granted
 --      1, wall, now, next, used…, m, m × (hold, frees_at or 0), g, g × (gate, until) refused
@@ -27,25 +28,29 @@
 -- A worked call: one window of 1000 ms slots, limit 10, take 4 at 5500 ms; nothing was used.
 --   EVALSHA <sha> 4 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff… tollgate:{acme}:reservations
 --     pack(5500, 0, 2^53-1, 2^53-1, 0, 0, 0, 2^53-1, 60000, 60000, 1, 0,  1000, 10, 0, 4) <dddddddddddddddd <ddd <ddddd
---     34560000000 <blob> team/chatbot|requests|minute !time
+--     34560000000 <blob> team/chatbot|requests|minute !time ""
 --   -> pack(0, 5500, 5500, 5500, 0); the counter is now pack(5, 4, 4), "!time" pack(5500, 0, 1)
 local argv, keys = ARGV, KEYS
 if #keys ~= 4 or #argv < 6 then return redis.error_reply('ERR reserve: 4 keys and at least 6 arguments') end
 local call, pack, read = redis.call, struct.pack, struct.unpack
 local arg = {read(argv[2], argv[1])}
 local n, gates = arg[11], arg[12]
-if #argv ~= 7 + n + gates or #arg ~= 13 + 4 * n then
+if #argv ~= 8 + n + gates or #arg ~= 13 + 4 * n then
   return redis.error_reply('ERR reserve: the arguments do not match the counts')
 end
 
-local value = call('HMGET', keys[1], unpack(argv, 7))
+local value = call('HMGET', keys[1], unpack(argv, 7, 7 + n + gates))
 local now, wall, raw, last, ahead = store_time(arg[1], arg[2], arg[3], value[1 + n + gates])
 if raw >= arg[4] then return pack('<dddd', 3, wall, now, raw) end
 -- Put right whatever becomes of the request, which may be the last to be seen of the time for long.
 if now ~= raw then call('HSET', keys[1], '!time', pack('<ddd', last, now - wall, 1)) end
 if arg[5] == 1 then
   local record = call('GET', keys[3])
-  if record and now < read('<d', record, 25) then return pack('<dddd', 2, wall, now, now) .. record end
+  if record and now < read('<d', record, 25) then
+    local free = argv[8 + n + gates]
+    local note = free ~= '' and read('<d', record) == 2 and record:sub(65, 64 + read('<d', record, 49))
+    if note ~= free then return pack('<dddd', 2, wall, now, now) .. record end
+  end
 end
 if wall < arg[7] or wall >= arg[8] then return pack('<dddd', 3, wall, now, now) end
 

@@ -38,6 +38,7 @@ fn ask(number: u128, amount: u64) -> Reserve {
         ttl_ms: TTL_MS,
         late_ms: DAY_MS,
         note: Bytes::new(),
+        replaces: Bytes::new(),
         dry_run: false,
     }
 }

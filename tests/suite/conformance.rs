@@ -52,6 +52,7 @@ behaviours! {
     a_hold_of_nothing_fits_a_full_counter
     a_repeat_comes_before_every_other_check
     a_repeat_of_a_settled_reservation_shows_how_it_was_settled
+    what_was_settled_with_the_note_that_frees_its_id_is_replaced
     an_id_that_may_not_repeat_is_not_looked_up
     outside_its_validity_a_request_is_out_of_date
     a_dry_run_answers_the_same_and_changes_nothing
@@ -116,6 +117,7 @@ fn ask(number: u128, holds: Vec<Hold>) -> Reserve {
         ttl_ms: TTL,
         late_ms: LATE,
         note: Bytes::from_static(b"note"),
+        replaces: Bytes::new(),
         dry_run: false,
     }
 }
@@ -290,6 +292,31 @@ async fn a_repeat_of_a_settled_reservation_shows_how_it_was_settled<S: Store>(f:
         (START.plus(3), counters, &b"receipt"[..])
     );
     assert_eq!(seen.reserved_at, START);
+}
+
+async fn what_was_settled_with_the_note_that_frees_its_id_is_replaced<S: Store>(f: &Fixture<S>) {
+    let freeing = |note: &'static [u8]| Reserve {
+        replaces: Bytes::from_static(note),
+        ..again(ask(1, vec![rate("a", 5, 5)]))
+    };
+    granted(f, freeing(b"receipt")).await;
+    assert!(
+        matches!(f.store.reserve(freeing(b"receipt")).await.unwrap(), Reserved::Repeated(_)),
+        "it is open"
+    );
+    settled(f, 1, &[0]).await;
+    for other in [&b""[..], b"receip", b"receipt "] {
+        let Reserved::Repeated(_) = f.store.reserve(freeing(other)).await.unwrap() else {
+            panic!("{other:?}")
+        };
+    }
+    f.at(1);
+    granted(f, freeing(b"receipt")).await;
+    let made = record(f, 1).await;
+    assert_eq!((made.reserved_at, made.settlement), (START.plus(1), None));
+    // It lives as long as it would have without the one before.
+    f.at(KEEP + 1);
+    settled(f, 1, &[1]).await;
 }
 
 async fn an_id_that_may_not_repeat_is_not_looked_up<S: Store>(f: &Fixture<S>) {

@@ -149,6 +149,7 @@ impl State {
         let (now, wall) = (moment.store, moment.wall);
         if reserve.may_repeat
             && let Some(record) = self.live(reserve.id, now)
+            && !reserve.replaces(record)
         {
             return Reserved::Repeated(record.clone().by_the_wall(moment));
         }

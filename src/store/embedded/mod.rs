@@ -189,8 +189,8 @@ impl Store for EmbeddedStore {
                 Step::Done(reserved) => return Ok(reserved),
                 Step::OnDisk(reserved, heard) => return on_disk(reserved, heard).await,
                 Step::Archived(at) => match self.archived(at)? {
-                    Some(record) => return Ok(Reserved::Repeated(record)),
-                    None => gone = Some(at),
+                    Some(record) if !reserve.replaces(&record) => return Ok(Reserved::Repeated(record)),
+                    Some(_) | None => gone = Some(at),
                 },
                 Step::Absent(..) => return Err(StoreError::Corrupt),
             }

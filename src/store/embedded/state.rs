@@ -104,11 +104,11 @@ impl State {
         let (id, holds) = (u128::from_be_bytes(reserve.id.0), &reserve.holds);
         if reserve.may_repeat {
             match self.look_up(id, now, gone) {
-                Some(Answer::Ready { value, after }) => {
+                Some(Answer::Ready { value, after }) if !reserve.replaces(&value) => {
                     return Ok(Answer::Ready { value: Reserved::Repeated(value), after });
                 }
                 Some(Answer::Archived(at)) => return Ok(Answer::Archived(at)),
-                Some(Answer::Absent(_)) | None => {}
+                Some(_) | None => {}
             }
         }
         if !reserve.valid.contains(&now.wall) {

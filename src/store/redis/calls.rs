@@ -98,7 +98,7 @@ impl Inner {
         // Keys, numbers and names take some 100 bytes for each hold.
         let record = record::encode(reserve)?;
         let bytes = 512 + 100 * holds + record.len();
-        let mut cmd = script::RESERVE.call_of(4, 11 + holds + reserve.gates.len(), bytes);
+        let mut cmd = script::RESERVE.call_of(4, 12 + holds + reserve.gates.len(), bytes);
         cmd.arg(&self.keys.counters)
             .arg(&self.keys.history)
             .arg(self.keys.reservation(reserve.id))
@@ -115,7 +115,7 @@ impl Inner {
         for gate in &reserve.gates {
             cmd.arg(gate_field(gate));
         }
-        cmd.arg(TIME_FIELD);
+        cmd.arg(TIME_FIELD).arg(reserve.replaces.as_ref());
         Ok(cmd)
     }
 

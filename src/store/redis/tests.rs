@@ -36,6 +36,7 @@ fn request(id: u8, holds: Vec<Hold>) -> Reserve {
         ttl_ms: 60_000,
         late_ms: 30_000,
         note: Bytes::from_static(b"\0note"),
+        replaces: Bytes::new(),
         dry_run: false,
     }
 }
