@@ -33,7 +33,10 @@ async fn variables_of_the_platform_do_not_stop_the_start() {
     eventually("the warning is written", async || !warned().is_empty()).await;
     let warned = warned();
     assert_eq!(warned.len(), 1, "{warned:?}");
-    assert!(warned[0].contains("`TOLLGATE_STROE` is no setting; did you mean `TOLLGATE_STORE`?"), "{warned:?}");
+    assert!(
+        warned[0].contains("`TOLLGATE_STROE` is no setting; did you mean `TOLLGATE_STORE`?"),
+        "{warned:?}"
+    );
     assert!(!warned[0].contains("PORT") && !warned[0].contains("SERVICE"), "{warned:?}");
     process.stop().await;
 }
