@@ -219,7 +219,8 @@ async fn answers_that_are_not_read_are_not_made_without_end() {
     for call in 0..CALLS {
         raw.call(2 * call + 1, "/tollgate.v1.KeyService/ListKeys", &request).await;
     }
-    // Nothing is read: the sockets take some of it, and then no more. Its place is free once it was closed.
+    // Nothing is read: the sockets take some of it, and then no more. From the first answer on it keeps its place until it is closed.
+    eventually("it is answered", async || raw.waiting(48 << 10).await).await;
     eventually("its place is free", async || is_served_by(&mut Raw::greet(server.address()).await).await)
         .await;
     let read = raw.rest().await;
