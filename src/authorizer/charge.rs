@@ -38,6 +38,12 @@ impl Charge {
             let reserved = ticket.tools.iter().find(|rates| rates.name == name);
             reserved.or_else(|| tools.action(name, at))
         };
+        if let Some(usage) = &usage {
+            let excesses = usage.excesses(ticket.work());
+            if !excesses.is_empty() {
+                return Err(Failure::ImpossibleUsage(excesses));
+            }
+        }
         let requests = u64::from(outcome != Outcome::NotSent);
         let nothing = Self { cost: NanoUsd::ZERO, tokens: 0, audio_ms: 0, requests, usage: Usage::default() };
         match (outcome, usage) {

@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::error;
-
 use super::{Authorizer, Decided, Failure, PendingCheck, queue::Turn, ticket};
 use crate::{
     domain::{
@@ -17,8 +15,6 @@ use crate::{
     store::{Reserve, Reserved, Store, StoreError, clock::Clock},
 };
 
-/// How often one `request_id` can be released and used once more within the time that a release is remembered.
-pub(super) const MAX_TURNS: u32 = 64;
 /// What a dry run with `max_wait` is told.
 const DRY_RUN_WAITS_FOR_NOTHING: &str = "max_wait was ignored: a dry run is answered at once";
 
@@ -43,31 +39,24 @@ impl<S: Store + Clone> Authorizer<S> {
         Ok((decided, check))
     }
 
-    /// Decides under the id of the request; under the next of its ids where what was reserved before was released.
     async fn check(
         &self,
         request: &AuthorizeRequest,
         until: Option<Instant>,
     ) -> Result<(Decided, PendingCheck<S>), Failure> {
         let deadline = self.clock.monotonic().plus(Duration::from_millis(request.max_wait_ms));
-        for turn in 0..MAX_TURNS {
-            let check = self.begin(request, turn, until).await?;
-            let decided = match (request.max_wait_ms, request.dry_run) {
-                (0, _) => self.decide(request, &check, Turn::LAST).await,
-                // It takes nothing, so it must not keep room from requests that do.
-                (_, true) => self.decide(request, &check, Turn::LAST).await.map(|mut decided| {
-                    decided.warnings.push(DRY_RUN_WAITS_FOR_NOTHING.to_owned());
-                    decided
-                }),
-                (_, false) => self.decide_in_turn(request, &check, deadline).await,
-            };
-            match decided {
-                Err(Failure::Released) => {}
-                decided => return decided.map(|decided| (decided, check)),
+        let check = self.begin(request, until).await?;
+        let decided = match (request.max_wait_ms, request.dry_run) {
+            (0, _) => self.decide(request, &check, Turn::LAST).await?,
+            // It takes nothing, so it must not keep room from requests that do.
+            (_, true) => {
+                let mut decided = self.decide(request, &check, Turn::LAST).await?;
+                decided.warnings.push(DRY_RUN_WAITS_FOR_NOTHING.to_owned());
+                decided
             }
-        }
-        error!("a request was released again and again");
-        Err(StoreError::Unavailable.into())
+            (_, false) => self.decide_in_turn(request, &check, deadline).await?,
+        };
+        Ok((decided, check))
     }
 
     pub(super) fn team_of(&self, caller: &Caller) -> Option<Arc<str>> {
@@ -78,14 +67,13 @@ impl<S: Store + Clone> Authorizer<S> {
     async fn begin(
         &self,
         request: &AuthorizeRequest,
-        turn: u32,
         until: Option<Instant>,
     ) -> Result<PendingCheck<S>, Failure> {
         let named = !request.request_id.is_empty() && !request.dry_run;
         let team = if named { self.team_of(&request.caller) } else { None };
         match team {
             Some(team) => {
-                let id = ticket::derived_id(&team, &request.request_id, turn);
+                let id = ticket::derived_id(&team, &request.request_id);
                 Ok(PendingCheck::shared(self, id, until).await)
             }
             // It has no name, or reserves nothing.

@@ -13,10 +13,11 @@ use crate::{
 };
 
 /// What a report of a reservation's own caller does to the cooldown of what the reservation is for, and what the caller should
-/// know of it.
+/// know of it. `has_expired`: whether the reservation had by then; no request runs for that long, so its 429 is from another time.
 pub(super) fn of_report(
     policy: &Policy,
     ticket: &Ticket,
+    has_expired: bool,
     outcome: Outcome,
     requested_ms: u64,
 ) -> (Option<(CounterKey, CooldownChange)>, Option<String>) {
@@ -26,6 +27,11 @@ pub(super) fn of_report(
     }
     let gate = || policy.gates.of(&ticket.project, &ticket.model, ticket.service_tier);
     match outcome {
+        Outcome::RateLimited if requested_ms > 0 && has_expired => {
+            let late =
+                "`upstream_retry_delay` begins no cooldown: the reservation had expired before the report";
+            (None, Some(late.to_owned()))
+        }
         Outcome::RateLimited if requested_ms > 0 => {
             let length_ms = requested_ms.min(policy.organization.max_cooldown_ms);
             let reporter = ticket.team.clone();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::queue::{Blocked, Until};
 use crate::{
     domain::{
-        Timestamp,
+        Moment, Timestamp,
         counter::CounterKey,
         decision::{Grant, LimitStatus, Retry, Violation},
         explain,
@@ -39,14 +39,14 @@ pub(super) fn granted(
     request: &AuthorizeRequest,
     plan: &Plan<'_>,
     id: ReservationId,
-    now: Timestamp,
+    now: Moment,
     used: &[u64],
 ) -> Decided {
     let mut warnings = plan.warnings.clone();
     warnings.extend(explain::overruns(plan, used));
     Decided {
         outcome: Ok(Grant {
-            reservation: (!request.dry_run).then(|| (id.to_string(), now.plus(plan.ttl_ms()))),
+            reservation: (!request.dry_run).then(|| (id.to_string(), now.wall.plus(plan.ttl_ms()))),
             max_output_tokens: plan.max_output_tokens,
             reserved_cost: plan.cost,
             warnings,
@@ -63,14 +63,14 @@ pub(super) fn refused(
     policy: &Policy,
     request: &AuthorizeRequest,
     plan: &Plan<'_>,
-    now: Timestamp,
+    now: Moment,
     used: &[u64],
     refusals: &[Refusal],
     closed: &[(usize, Timestamp)],
 ) -> Decided {
     let gate_keys = gates(policy, plan);
     let gates = closed.iter().filter_map(|(index, opens_at)| {
-        let violation = explain::closed(plan.project, &request.model, now, *opens_at);
+        let violation = explain::closed(plan.project, &request.model, now.wall, *opens_at);
         Some(((gate_keys.get(*index)?.clone(), Until::Open), violation))
     });
     let limits = refusals.iter().filter_map(|refusal| {
@@ -80,7 +80,7 @@ pub(super) fn refused(
         let sized =
             matches!(line.limit.quantity, Quantity::Tokens | Quantity::AudioMilliseconds | Quantity::NanoUsd);
         let until = Until::Room { kind: hold.kind, limit: hold.limit, amount: wanted, sized };
-        let violation = explain::violation(line, now, used, wanted, refusal.frees_at);
+        let violation = explain::violation(line, now.wall, used, wanted, refusal.frees_at);
         Some(((hold.counter.clone(), until), violation))
     });
     let (keys, violations): (Vec<_>, Vec<_>) = gates.chain(limits).unzip();
@@ -111,12 +111,12 @@ pub(super) fn behind(
     policy: &Policy,
     request: &AuthorizeRequest,
     plan: &Plan<'_>,
-    now: Timestamp,
+    now: Moment,
     used: &[u64],
     ahead: Ahead,
 ) -> Decided {
     // Never at once: then it would not have been behind.
-    let frees_at = now.plus(u64::try_from(ahead.frees_in.as_millis()).unwrap_or(u64::MAX).max(1));
+    let frees_at = now.wall.plus(u64::try_from(ahead.frees_in.as_millis()).unwrap_or(u64::MAX).max(1));
     let (refusals, closed) = match ahead.hold {
         Some(hold) => (vec![Refusal { hold, frees_at: Some(frees_at) }], Vec::new()),
         None => (Vec::new(), vec![(0, frees_at)]),

@@ -124,7 +124,8 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 
     /// Says of each budget among the refusing holds that it denies, when it does for the first time in its period: what uses it up may be
-    /// reserved and never reported, which crosses no threshold. Once for each process.
+    /// reserved and never reported, which crosses no threshold. Once for each process. A request that is larger than the whole budget says
+    /// nothing of how much of it is used, so it does not take the place of the first denial that does.
     pub(super) async fn log_first_denials(
         &self,
         request: &AuthorizeRequest,
@@ -135,7 +136,9 @@ impl<S: Store + Clone> Authorizer<S> {
         for index in refusing.filter(|_| !request.dry_run) {
             let (Some(line), Some(hold)) = (plan.lines.get(index), plan.holds.get(index)) else { continue };
             let Window::Calendar(period) = line.limit.window else { continue };
-            if !self.shared.denying.is_first(&hold.counter) {
+            let (used, wanted) = (used.get(index).copied().unwrap_or(0), plan.least_amount(index));
+            let is_used_up = wanted <= hold.limit || used >= hold.limit;
+            if !is_used_up || !self.shared.denying.is_first(&hold.counter) {
                 continue;
             }
             // For the log only, which can do without.
@@ -149,8 +152,8 @@ impl<S: Store + Clone> Authorizer<S> {
                 period = period.name(),
                 period_start = hold.counter.period(),
                 limit_nano_usd = hold.limit,
-                used_nano_usd = used.get(index),
-                requested_nano_usd = plan.least_amount(index),
+                used_nano_usd = used,
+                requested_nano_usd = wanted,
                 spent_nano_usd = state.map(|state| state.settled),
                 unsettled_requests = state.map(|state| state.open),
                 "a budget denies its first request in this period"

@@ -11,13 +11,12 @@ use tracing::{info, warn};
 use super::{Authorizer, Decided, Failure, MAX_AGE, decided::denied};
 use crate::{
     domain::{
-        Timestamp,
         decision::{Reason, Violation},
         permit::Who,
         plan,
         request::{AuthorizeRequest, Caller},
     },
-    store::{ReservationId, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// How often the registry is asked whether it changed. With a call of at most 250 ms (the store's deadline as it comes) a
@@ -137,25 +136,25 @@ impl<S: Store + Clone> Authorizer<S> {
         tokio::join!(following, writing);
     }
 
-    /// The denial of what was just granted, where what was known became too old while the store was asked (as in a process that was
-    /// stopped) and what is known now refuses it.
-    pub(super) async fn overtaken(
+    /// What was decided; or, where it is allowed and what was known became too old while the store was asked (as in a process
+    /// that was stopped), the denial by what is known now. What was reserved for it is released like any answer that no caller
+    /// gets; what a repeat found stays, as it is of who got it.
+    pub(super) async fn unless_overtaken(
         &self,
         request: &AuthorizeRequest,
-        id: ReservationId,
-        now: Timestamp,
-    ) -> Result<Option<Decided>, Failure> {
-        if self.shared.freshness().is_fresh() {
-            return Ok(None);
+        decided: Decided,
+    ) -> Result<Decided, Failure> {
+        if decided.outcome.is_err() || self.shared.freshness().is_fresh() {
+            return Ok(decided);
         }
         self.freshen().await?;
         let policy = self.shared.policy.load_full();
+        let now = self.store.now();
         let today = self.today(&policy, now);
-        let Err(violations) = plan::compile(&policy, request, now, &today) else { return Ok(None) };
-        if !request.dry_run {
-            self.release(id, 0).await?;
-        }
-        Ok(Some(denied(&policy, violations, Vec::new())))
+        Ok(match plan::compile(&policy, request, now, &today) {
+            Ok(_) => decided,
+            Err(violations) => denied(&policy, violations, Vec::new()),
+        })
     }
 
     /// Counts a use of the secret by which `who` came, if it is one of a created key.

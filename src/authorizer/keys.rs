@@ -16,8 +16,10 @@ use crate::{
     domain::{
         Timestamp,
         keys::{
-            Breach, HashKey, KeyRecord, KeySecret, Secret, SecretId, check_labels, check_limits, check_name,
+            Breach, HashKey, KeyLimits, KeyRecord, KeySecret, Secret, SecretId, check_labels, check_limits,
+            check_name,
         },
+        permit::spelling_of,
         policy::Policy,
     },
     store::{RegistryWritten, SecretUses, Store},
@@ -80,6 +82,9 @@ impl<S: Store + Clone> Authorizer<S> {
                         Some(team) => check_limits(&record.limits, team, &mut breaches),
                         None => breaches.push(no_team(&record.team)),
                     }
+                }
+                if change.replaced.models {
+                    check_spelling(&record.limits, &self.policy(), &mut breaches);
                 }
                 if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
             })
@@ -273,7 +278,19 @@ fn check_new(policy: &Policy, new: &NewKey, now: Timestamp) -> Result<(), KeyErr
             check_limits(&new.limits, team, &mut breaches);
         }
     }
+    check_spelling(&new.limits, policy, &mut breaches);
     if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
+}
+
+/// A key to a model in the wrong case could do nothing, and its team may well permit every name.
+fn check_spelling(limits: &KeyLimits, policy: &Policy, breaches: &mut Vec<Breach>) {
+    for model in &limits.models {
+        let spelling = spelling_of(&policy.catalogue, model);
+        if !spelling.is_empty() {
+            let message = format!("`{model}` is no model with a price{spelling}");
+            breaches.push(Breach { field: "limits.models", message });
+        }
+    }
 }
 
 fn check_end(end: Timestamp, now: Timestamp, breaches: &mut Vec<Breach>) {

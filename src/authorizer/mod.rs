@@ -15,6 +15,7 @@ mod key_report;
 mod keys;
 mod pauses;
 mod queue;
+mod receipt;
 mod registry;
 mod settle;
 mod settler;
@@ -53,6 +54,7 @@ use self::{
 use crate::{
     domain::{
         Timestamp,
+        bounds::Excess,
         calendar::Days,
         decision::{Grant, Reason, Violation},
         explain,
@@ -83,9 +85,6 @@ pub enum Failure {
     /// The reservation under `request_id` is over: it was settled, or it expired.
     #[error("the request of this `request_id` is over; use a new id for a new request")]
     RequestIdSpent(ReservationId),
-    /// What was reserved under this id was released: another has to be asked for.
-    #[error("the reservation was released")]
-    Released,
     /// The reservation is not known.
     #[error("no such reservation: it was never issued, or was settled or expired too long ago")]
     UnknownReservation,
@@ -101,6 +100,9 @@ pub enum Failure {
     /// The usage has no price.
     #[error("{0}")]
     NotPriced(String),
+    /// More was reported than the request, or all lines of the batch, can have used.
+    #[error("more is reported than can have been used")]
+    ImpossibleUsage(Vec<Excess>),
     /// A tool has no price.
     #[error("{0}")]
     UnknownTool(String),
@@ -222,7 +224,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 plan.clamp(granted).map_err(|_| Failure::Internal)?;
             }
             match self.attempt(&policy, (request, check, turn), &plan, attempt < ATTEMPTS).await? {
-                ControlFlow::Break(decided) => return Ok(decided),
+                ControlFlow::Break(decided) => return self.unless_overtaken(request, decided).await,
                 // A new period's budgets may pay for all of it.
                 ControlFlow::Continue(Again::At(time)) => (now, granted) = (time, None),
                 ControlFlow::Continue(Again::With(affordable)) => granted = Some(affordable),
@@ -246,13 +248,11 @@ impl<S: Store + Clone> Authorizer<S> {
         reserve.dry_run |= ahead.is_some();
         let decided = match self.reserve(reserve, check).await? {
             Reserved::Granted { now, used } if let Some(ahead) = ahead => {
-                behind(policy, request, plan, now, &used, ahead)
+                behind(policy, request, plan, self.store.moment().at_wall(now), &used, ahead)
             }
-            Reserved::Granted { now, used } => match self.overtaken(request, id, now).await? {
-                Some(denied) => denied,
-                None => granted(policy, request, plan, id, now, &used),
-            },
-            Reserved::Repeated(record) if settle::was_released(&record) => return Err(Failure::Released),
+            Reserved::Granted { now, used } => {
+                granted(policy, request, plan, id, self.store.moment().at_wall(now), &used)
+            }
             // What was settled pays for nothing more, and an expired reservation holds nothing more.
             Reserved::Repeated(record)
                 if record.settlement.is_some() || record.expires_at <= self.store.now() =>
@@ -274,7 +274,10 @@ impl<S: Store + Clone> Authorizer<S> {
                         self.log_first_denials(request, plan, &used, refusing()).await;
                         match self.refused_at_least(policy, (request, check), plan, refusing()).await? {
                             Some(decided) => decided,
-                            None => refused(policy, request, plan, now, &used, &refusals, &closed),
+                            None => {
+                                let now = self.store.moment().at_wall(now);
+                                refused(policy, request, plan, now, &used, &refusals, &closed)
+                            }
                         }
                     }
                 }
@@ -296,6 +299,7 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserve { may_repeat: false, dry_run: true, ..self.reserve_of(policy, request, &least, check)? };
         Ok(match self.store.reserve(question).await? {
             Reserved::Refused { now, used, refusals, closed } => {
+                let now = self.store.moment().at_wall(now);
                 Some(refused(policy, request, &least, now, &used, &refusals, &closed))
             }
             // Others made room or went into a new period meanwhile: the first answer was right when it was given.
@@ -331,6 +335,7 @@ impl<S: Store + Clone> Authorizer<S> {
             ttl_ms: plan.ttl_ms(),
             late_ms: plan::LATE_MS,
             note: ticket::note(policy, plan, &request.user, check.attempt)?,
+            replaces: receipt::released(),
             dry_run: request.dry_run,
         })
     }
@@ -352,7 +357,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 reserved_cost: ticket.cost,
                 warnings: ticket.warnings,
             }),
-            limits: explain::statuses(plan, self.store.now(), &used, false),
+            limits: explain::statuses(plan, self.store.moment(), &used, false),
             project: ticket.project,
             policy_revision: ticket.policy_revision,
             warnings: Vec::new(),

@@ -12,6 +12,7 @@ use crate::{
     domain::{
         actor::Actor,
         pause::{MAX_PAUSES, Pause, Target},
+        permit::spelling_of,
         policy::Policy,
     },
     store::{RegistryWritten, Store, StoreError},
@@ -30,8 +31,13 @@ pub enum PauseError {
     #[error(transparent)]
     Unwritten(StoreError),
     /// There is nothing of this name, so that pausing it would do nothing.
-    #[error("cannot pause {}: {}", .0.describe(), absence(.0))]
-    Unknown(Target),
+    #[error("cannot pause {}: {}{spelling}", .target.describe(), absence(.target))]
+    Unknown {
+        /// What was to be paused.
+        target: Target,
+        /// How it is spelt, where that is known.
+        spelling: String,
+    },
     /// There are as many pauses as there may be.
     #[error("{MAX_PAUSES} pauses are in force already; resume some, or pause the organization")]
     TooMany,
@@ -69,7 +75,7 @@ impl<S: Store + Clone> Authorizer<S> {
     pub async fn pause(&self, target: &Target, reason: &str, by: &Actor) -> Result<PauseChange, PauseError> {
         self.change_pause(target, |before| match before {
             Some(same) if &*same.reason == reason && same.by.is_same(by) => Ok(Some(Arc::clone(same))),
-            _ if !self.is_known(target) => Err(PauseError::Unknown(target.clone())),
+            _ if !self.is_known(target) => Err(self.unknown(target)),
             None if self.shared.registry.pauses().len() >= MAX_PAUSES => Err(PauseError::TooMany),
             _ => Ok(Some(Arc::new(Pause { reason: reason.into(), by: by.clone(), since: self.store.now() }))),
         })
@@ -123,6 +129,14 @@ impl<S: Store + Clone> Authorizer<S> {
             }
         }
         Err(PauseError::Changed(target.clone()))
+    }
+
+    fn unknown(&self, target: &Target) -> PauseError {
+        let spelling = match target {
+            Target::Model(pattern) => spelling_of(&self.policy().catalogue, pattern),
+            Target::Organization | Target::Team(_) | Target::Key(_) => String::new(),
+        };
+        PauseError::Unknown { target: target.clone(), spelling }
     }
 
     fn is_known(&self, target: &Target) -> bool {

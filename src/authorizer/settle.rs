@@ -2,14 +2,13 @@
 
 use std::{iter, sync::Arc};
 
-use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::{
     ATTEMPTS, Authorizer, CrossedAlert, Failure, budgets,
     charge::Charge,
-    check::MAX_TURNS,
     cooldowns,
+    receipt::{self, Receipt, was_released},
     spend::BudgetState,
     ticket::{self, Ticket},
     unreserved::{self, Bounds},
@@ -32,10 +31,6 @@ use crate::{
 /// How long a settled reservation is remembered, so that a repeated report is recognised: longer than any client retries a
 /// call, short enough that a busy day does not fill the store.
 const KEEP_SETTLED_MS: u64 = 10 * 60 * 1000;
-/// The format of a settlement's note.
-const VERSION: u8 = 1;
-/// Marks a settlement as the release of what no caller got.
-const RELEASED: u8 = 1;
 /// From this share of a budget, a crossed threshold is logged as an error.
 const CRITICAL_PERCENT: u64 = 95;
 /// From this share of a budget, a crossed threshold is logged as a warning.
@@ -67,22 +62,31 @@ struct Told {
     upstream_delay_ms: u64,
     /// Whether it is about a reservation that the reporter asked for: only then does it change a cooldown.
     of_own: bool,
+    /// Whether it names the request instead of its reservation. Two requests may do so by one `request_id`.
+    by_request_id: bool,
 }
 
 impl Told {
     const fn new(usage: Option<Usage>, outcome: Outcome, upstream_delay_ms: u64) -> Self {
-        Self { usage, outcome, upstream_delay_ms, of_own: true }
+        Self { usage, outcome, upstream_delay_ms, of_own: true, by_request_id: false }
+    }
+
+    fn by_request_id(self) -> Self {
+        Self { by_request_id: true, ..self }
     }
 
     fn without_reservation(self) -> Self {
         Self { of_own: false, ..self }
     }
-}
 
-/// The note of a settlement.
-#[derive(Serialize, Deserialize)]
-struct Receipt {
-    cost: NanoUsd,
+    fn digest(&self) -> u64 {
+        receipt::digest(self.usage.as_ref(), self.outcome)
+    }
+
+    /// Whether it may be the repeat of another request, whose usage would be lost. What was not sent used nothing.
+    const fn must_repeat(&self) -> bool {
+        self.by_request_id && !matches!(self.outcome, Outcome::NotSent)
+    }
 }
 
 /// What is used of each counter after the settlement, in the order of the holds.
@@ -128,14 +132,14 @@ impl<S: Store + Clone> Authorizer<S> {
         upstream_delay_ms: u64,
         bounds: Bounds,
     ) -> Result<Booked, Failure> {
-        let told = Told::new(usage, outcome, upstream_delay_ms);
+        let told = Told::new(usage, outcome, upstream_delay_ms).by_request_id();
         let policy = self.shared.policy.load_full();
-        let (mut now, mut turn) = (self.store.now(), 0);
-        for _ in 0..ATTEMPTS.saturating_add(MAX_TURNS) {
+        let mut now = self.store.now();
+        for _ in 0..ATTEMPTS {
             let today = self.today(&policy, now);
             let mut plan = plan::compile_unreserved(&policy, subject, now, &today)
                 .map_err(|violation| unreserved::unbookable(violation, &subject.caller))?;
-            let id = ticket::derived_id(&plan.who.team.name, &subject.request_id, turn);
+            let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
             if bounds == Bounds::Apply {
                 plan.count_unreserved(&today);
             }
@@ -146,7 +150,9 @@ impl<S: Store + Clone> Authorizer<S> {
             if bounds == Bounds::Apply {
                 plan.cost_unreserved(cost);
                 // Where the id was lost there is a reservation, which has its own bounds.
-                if cost > plan.who.team.unreserved.max_cost && self.store.find(id).await?.is_none() {
+                if cost > plan.who.team.unreserved.max_cost
+                    && self.store.find(id).await?.is_none_or(|record| was_released(&record))
+                {
                     return Err(self.refuse_report(&plan, now, unreserved::too_costly(&plan, cost)));
                 }
             }
@@ -164,8 +170,6 @@ impl<S: Store + Clone> Authorizer<S> {
                     };
                     return self.book(id, record, told.without_reservation()).await;
                 }
-                // The request was asked for once more, under its next id.
-                Reserved::Repeated(record) if was_released(&record) => turn += 1,
                 Reserved::Repeated(record) if !unreserved::is_about(&record, &plan)? => {
                     return Err(Failure::RequestIdReused);
                 }
@@ -210,7 +214,7 @@ impl<S: Store + Clone> Authorizer<S> {
             lines: charge.lines(&ticket),
             cooldown: None,
             keep_ms: KEEP_SETTLED_MS,
-            note: released_note()?,
+            note: receipt::released(),
         };
         let used = match self.store.settle(settle).await? {
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
@@ -242,7 +246,7 @@ impl<S: Store + Clone> Authorizer<S> {
             ..hold.clone()
         });
         // No `request_id` holds a control character, so none gives this id.
-        let again = ticket::derived_id(&ticket.team, &format!("\u{1}{id}"), 0);
+        let again = ticket::derived_id(&ticket.team, &format!("\u{1}{id}"));
         let reserve = Reserve {
             id: again,
             may_repeat: true,
@@ -253,6 +257,7 @@ impl<S: Store + Clone> Authorizer<S> {
             ttl_ms: plan::RESERVATION_TTL_MS,
             late_ms: plan::LATE_MS,
             note: record.note.clone(),
+            replaces: bytes::Bytes::new(),
             dry_run: false,
         };
         let (holds, note) = (Arc::clone(&reserve.holds), reserve.note.clone());
@@ -273,15 +278,20 @@ impl<S: Store + Clone> Authorizer<S> {
 
     async fn book(&self, id: ReservationId, record: Record, told: Told) -> Result<Booked, Failure> {
         let ticket = Ticket::from_bytes(&record.note)?;
+        let (report, must_repeat) = (told.digest(), told.must_repeat());
         if let Some(settlement) = &record.settlement {
+            if must_repeat && Receipt::of(settlement)?.is_of_another(report) {
+                return Err(Failure::RequestIdReused);
+            }
             return self.booked(id, &ticket, &record, settlement, true);
         }
         let policy = self.shared.policy.load();
         let charge = Charge::of(&ticket, told.usage, told.outcome, &policy.tools, record.reserved_at)?;
         let extras = budgets::extras(&ticket, &record.holds, charge.cost.nanos());
         let thresholds = budgets::thresholds(&budgets::watched(&policy, &ticket, &record.holds, &extras));
+        let has_expired = record.expires_at <= self.store.now();
         let (cooldown, warning) = match told.of_own {
-            true => cooldowns::of_report(&policy, &ticket, told.outcome, told.upstream_delay_ms),
+            true => cooldowns::of_report(&policy, &ticket, has_expired, told.outcome, told.upstream_delay_ms),
             false => (None, None),
         };
         drop(policy);
@@ -298,11 +308,16 @@ impl<S: Store + Clone> Authorizer<S> {
             lines: charge.lines(&ticket),
             cooldown,
             keep_ms: KEEP_SETTLED_MS,
-            note: ticket::encode(VERSION, &Receipt { cost: charge.cost })?,
+            note: Receipt::new(charge.cost, report).to_note()?,
         };
         let (settlement, repeated) = match self.store.settle(settle).await? {
             SettleOutcome::Settled(settlement) => (settlement, false),
-            SettleOutcome::AlreadySettled(settlement) => (settlement, true),
+            SettleOutcome::AlreadySettled(settlement) => {
+                if must_repeat && Receipt::of(&settlement)?.is_of_another(report) {
+                    return Err(Failure::RequestIdReused);
+                }
+                (settlement, true)
+            }
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
         };
         let mut booked = self.booked(id, &ticket, &record, &settlement, repeated)?;
@@ -333,7 +348,7 @@ impl<S: Store + Clone> Authorizer<S> {
         settlement: &Settlement,
         already_recorded: bool,
     ) -> Result<Booked, Failure> {
-        let receipt: Receipt = ticket::decode(VERSION, &settlement.note)?;
+        let receipt = Receipt::of(settlement)?;
         let policy = self.shared.policy.load();
         let [Some(organization), Some(team)] = [0, 1].map(|i| settlement.counters.get(i)) else {
             error!(reservation = %id, "a settlement lacks its budgets");
@@ -352,17 +367,6 @@ impl<S: Store + Clone> Authorizer<S> {
             warnings: Vec::new(),
         })
     }
-}
-
-/// The note of a reservation that no caller got: the mark is behind the receipt, where reading that does not come.
-fn released_note() -> Result<bytes::Bytes, Failure> {
-    ticket::encode(VERSION, &(Receipt { cost: NanoUsd::ZERO }, RELEASED))
-}
-
-/// Whether no caller got the reservation, so that it was released.
-pub(super) fn was_released(record: &Record) -> bool {
-    let Some(settlement) = &record.settlement else { return false };
-    released_note().is_ok_and(|note| note == settlement.note)
 }
 
 fn log_alert(alert: &CrossedAlert) {

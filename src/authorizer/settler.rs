@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,9 +24,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// More than clocks and networks add to the time within which a store may still act on a call.
 const MARGIN: Duration = Duration::from_secs(1);
-/// How long a settlement or a release is tried. Then the reservation's expiry decides what it is charged.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// Tasks of one core; each holds a few hundred bytes.
+/// Tasks of one core; each holds a few hundred bytes. They are bounded in number rather than in time: an outage may be longer
+/// than any patience, and what a caller was told that it had no effect must not stay charged.
 const MAX_PENDING: usize = 100_000;
 /// Releases of one core that ask the store at the same time: after an outage there may be many, and decisions come first.
 const MAX_ASKING: usize = 32;
@@ -46,6 +45,8 @@ struct Inner {
     asking: Semaphore,
     /// Tasks were turned away, which is logged once until there is room again.
     full: AtomicBool,
+    /// Releases that were given up.
+    given_up: AtomicU64,
 }
 
 impl Default for Settler {
@@ -56,6 +57,7 @@ impl Default for Settler {
             cut: CancellationToken::new(),
             asking: Semaphore::new(MAX_ASKING),
             full: AtomicBool::new(false),
+            given_up: AtomicU64::new(0),
         }))
     }
 }
@@ -66,6 +68,13 @@ impl Settler {
         self.0.stop.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        let reservations = self.0.given_up.load(Ordering::Relaxed);
+        if reservations > 0 {
+            warn!(
+                reservations,
+                "the store did not answer before the stop: reservations that no caller got are left to expire"
+            );
+        }
     }
 
     /// Ends the exchanges that are still followed, before the service itself ends.
@@ -135,6 +144,7 @@ impl Settler {
             match released {
                 Ok(()) | Err(Failure::UnknownReservation) => {}
                 Err(failure) => {
+                    settler.0.given_up.fetch_add(1, Ordering::Relaxed);
                     warn!(reservation = %id, %failure, "a reservation that no caller got is left to its expiry");
                 }
             }
@@ -148,13 +158,11 @@ impl Settler {
         mut attempt: impl FnMut() -> F,
     ) -> Result<T, Failure> {
         let mut next = FIRST_PAUSE;
-        let mut waited = Duration::ZERO;
         loop {
-            let last = self.0.stop.is_cancelled() || waited >= PATIENCE;
+            let last = self.0.stop.is_cancelled();
             match attempt().await {
                 Err(Failure::Store(StoreError::Unavailable | StoreError::Overloaded)) if !last => {
                     self.pause(next).await;
-                    waited += next;
                     next = (next * 2).min(LONGEST_PAUSE);
                 }
                 answered => return answered,

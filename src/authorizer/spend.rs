@@ -122,7 +122,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// For an unknown team, or where the store does not answer.
     pub async fn spend(&self, query: &SpendQuery, scope: &Scope) -> Result<SpendPage, Failure> {
         let policy = self.shared.policy.load_full();
-        let now = self.store.now();
+        let now = self.store.read_clock().await?;
         let month = query.month.unwrap_or_else(|| self.today(&policy, now).month_number());
         // Parts of an older month may be there, which would look like all of it.
         let begun = policy.calendar.month_periods(month).map_err(|_| Failure::Internal)?.start;

@@ -154,16 +154,11 @@ fn unreadable(bytes: &[u8]) -> Failure {
     Failure::Internal
 }
 
-/// The id of a request that names itself: the same for its team and `request_id` on every replica. `turn`: how often what
-/// was reserved under it was released before.
-pub(super) fn derived_id(team: &str, request_id: &str, turn: u32) -> ReservationId {
+/// The id of a request that names itself: the same for its team and `request_id` on every replica.
+pub(super) fn derived_id(team: &str, request_id: &str) -> ReservationId {
     let mut hasher = blake3::Hasher::new();
     // A team's name holds no zero byte, so the pair cannot be read two ways.
     hasher.update(team.as_bytes()).update(&[0]).update(request_id.as_bytes());
-    if turn > 0 {
-        // No `request_id` holds a zero byte either.
-        hasher.update(&[0]).update(&turn.to_le_bytes());
-    }
     let mut id = [0; 16];
     hasher.finalize_xof().fill(&mut id);
     ReservationId(id)

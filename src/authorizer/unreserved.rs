@@ -7,7 +7,7 @@ use std::sync::{
 
 use tracing::warn;
 
-use super::{Failure, ticket::Ticket};
+use super::{Failure, receipt, ticket::Ticket};
 use crate::{
     domain::{
         Timestamp,
@@ -66,6 +66,7 @@ pub(super) fn reserve(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) ->
         ttl_ms: plan.ttl_ms(),
         late_ms: plan::LATE_MS,
         note,
+        replaces: receipt::released(),
         dry_run: false,
     }
 }

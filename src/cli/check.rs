@@ -16,11 +16,11 @@ use super::{
 use crate::{
     config::{Finding, PolicyReport, Severity, load_policy},
     domain::{
-        explain,
+        Timestamp, explain,
         limit::{Limit, OnShortfall, Quantity, Window},
         policy::{Key, ModelPattern, OnExceed, OnUnsettled, Policy, Team},
-        price::catalogue::{Model, Origin, PriceFrom},
-        tools::ToolBound,
+        price::catalogue::{Inherited, Model, Origin, PriceFrom},
+        tools::{ToolBound, ToolPattern},
     },
 };
 
@@ -187,7 +187,7 @@ fn print_limits(
     entry(screen, "limits", &limits)
 }
 
-/// A price of the policy. What it leaves out is as in the list price, and said to be.
+/// A price of the policy. What it leaves out is as in an earlier price, and said to be.
 fn price_in_words(price: &PriceFrom) -> String {
     let (rates, given) = (&price.rates, &price.given);
     let rates = [
@@ -198,18 +198,31 @@ fn price_in_words(price: &PriceFrom) -> String {
         (rates.per_million_characters, given.per_million_characters, "a million characters"),
     ];
     let words = rates.into_iter().filter_map(|(rate, given, unit)| {
-        let origin = if given.is_some() { "" } else { " (from the list price)" };
+        let origin = price.inherited.filter(|_| given.is_none()).map(origin).unwrap_or_default();
         Some(format!("{} {unit}{origin}", text::dollars(rate?.nanos().into())))
     });
     let mut line = words.collect::<Vec<_>>().join(", ");
     if let Some(tier) = price.tier {
         line.push_str(&format!("; tier {tier:?}").to_lowercase());
     }
-    if let Some(from) = price.from.and_then(|at| i64::try_from(at.0).ok()) {
-        let from = jiff::Timestamp::from_millisecond(from).map(|at| at.to_string()).unwrap_or_default();
-        line.push_str(&format!("; from {from}"));
+    if let Some(from) = price.from {
+        line.push_str(&format!("; from {}", instant(from)));
     }
     line
+}
+
+/// Where a rate stands that a price leaves out.
+fn origin(from: Inherited) -> String {
+    match (from.origin, from.since) {
+        (Origin::BuiltIn, _) => " (from the list price)".to_owned(),
+        (Origin::Policy, None) => " (from the price before)".to_owned(),
+        (Origin::Policy, Some(since)) => format!(" (from the price before, of {})", instant(since)),
+    }
+}
+
+fn instant(at: Timestamp) -> String {
+    let instant = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    instant.map(|at| at.to_string()).unwrap_or_default()
 }
 
 /// What one batch of the team may be; nothing where no cap of its own holds.
@@ -228,7 +241,7 @@ fn batches(team: &Team) -> Vec<String> {
 
 /// Groq's tools that requests may enable, and what is reserved for each.
 fn tools(team: &Team) -> String {
-    let bound = |(pattern, bound): (&ModelPattern, ToolBound)| {
+    let bound = |(pattern, bound): (&ToolPattern, ToolBound)| {
         let run = explain::duration(bound.max_run_ms);
         format!("{pattern} ({} calls, {run})", text::group(bound.max_calls.into()))
     };

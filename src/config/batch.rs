@@ -1,13 +1,18 @@
 //! `batch` of a team: what its batches may be.
 
-use super::section::Section;
+use super::{place::Place, section::Section};
 use crate::domain::{
     batch::BatchCaps,
     limit::{Limit, Quantity, Subject, Window},
 };
 
-/// Reads the caps on batches of the team that `subject` is.
-pub(super) fn caps(section: Section<'_>, subject: &Subject) -> BatchCaps {
+/// Reads the caps on batches of the team that `subject` is; `place` is theirs, also where there are none. Open batches are
+/// always counted, so that `max_open` knows them when it is set.
+pub(super) fn caps(section: Option<Section<'_>>, place: &Place, subject: &Subject) -> BatchCaps {
+    let limit = |id| subject.limit(id, Quantity::RequestsInFlight, Window::OpenBatches);
+    let Some(section) = section else {
+        return BatchCaps { open: Some(limit(place.key("max_open").id())), ..BatchCaps::default() };
+    };
     let count = |key| {
         let cap = section.count(key, 1)?;
         if cap.value == 0 {
@@ -17,15 +22,14 @@ pub(super) fn caps(section: Section<'_>, subject: &Subject) -> BatchCaps {
         Some(cap)
     };
     let max_open = count("max_open");
-    let limit = |id| subject.limit(id, Quantity::RequestsInFlight, Window::OpenBatches);
     let caps = BatchCaps {
         max_requests: count("max_requests").map(|cap| cap.value),
         max_input_tokens: count("max_input_tokens").map(|cap| cap.value),
         max_output_tokens: count("max_output_tokens").map(|cap| cap.value),
         max_cost: section.money("max_cost_usd").map(|cap| cap.value),
-        open: max_open.map(|cap| Limit { bound: Some(cap.value), ..limit(cap.place.id()) }),
+        open: Some(Limit { bound: max_open.map(|cap| cap.value), ..limit(place.key("max_open").id()) }),
     };
-    if caps == BatchCaps::default() {
+    if caps.caps_nothing() {
         section.findings.warning(&section.place, "caps nothing", "");
     }
     section.finish();

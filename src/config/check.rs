@@ -12,7 +12,6 @@ use super::{
 };
 use crate::domain::{
     Timestamp,
-    batch::BatchCaps,
     limit::{Limit, Quantity, Window},
     policy::{ModelPattern, Policy, Team},
     price::catalogue::{Catalogue, Model, Status},
@@ -33,7 +32,7 @@ pub(super) fn all(declared: &Declared, policy: &Policy, now: Timestamp, findings
     }
     keys(declared, now, findings);
     access(declared, now, findings);
-    prices::check_bounds(&declared.prices, findings);
+    prices::check(&declared.prices, findings);
     budgets_together(declared, findings);
     rates_together(declared, findings);
 }
@@ -128,7 +127,7 @@ impl Models<'_> {
 
 /// Caps on batches of a team that may send none.
 fn batches(team: &DeclaredTeam, findings: &Findings) {
-    if team.team.batch != BatchCaps::default() && !team.team.operations.contains(&Operation::Batch) {
+    if !team.team.batch.caps_nothing() && !team.team.operations.contains(&Operation::Batch) {
         let help = "add \"batch\" to `operations`, or remove this";
         findings.warning(&team.place.key("batch"), "the team may send no batch, so this never applies", help);
     }

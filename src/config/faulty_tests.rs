@@ -161,6 +161,10 @@ fn alerts() {
         );
         assert!(said[0].contains(message), "{said:?}");
     }
+    let many = |count| (1..=count).map(|percent| format!("\"{percent}%\"")).collect::<Vec<_>>().join(", ");
+    let budget = |alerts| format!("{HEAD}budget = {{ monthly_usd = \"500\", alerts = [{alerts}] }}");
+    expect(&budget(many(32)), &[]);
+    expect(&budget(many(33)), &[("3:33: error: organization.budget.alerts: ", "33 thresholds are too many")]);
     expect(
         &format!("{HEAD}budget = {{ daily_usd = \"5\", alerts = [\"80%\", \"$4\"] }}"),
         &[("3:46: error: organization.budget.alerts[1]: ", "`$4` without a monthly budget")],
@@ -354,6 +358,21 @@ fn prices() {
             format!("model = \"a\"\n{input}"),
             "3:1: warning: prices[0]: ",
             "without one of output: nothing but embeddings is priced",
+        ),
+        (
+            format!("model = \"openai/gpt-oss-20b\"\n{input}\nservice_tier = \"performance\""),
+            "3:1: error: prices[0]: ",
+            "Groq lists no price of this tier",
+        ),
+        (
+            format!("model = \"llama-3.3-70b-versatile\"\n{input}"),
+            "3:1: error: prices[0]: ",
+            "a price of input without one of output, which the model writes",
+        ),
+        (
+            format!("model = \"a\"\nfrom = 2027-01-01\n{both}\n[[prices]]\nmodel = \"a\"\n{input}"),
+            "8:1: error: prices[1]: ",
+            "the model has no earlier price to go by",
         ),
         (
             format!("model = \"OpenAI/GPT-OSS-20b\"\n{both}"),

@@ -6,6 +6,7 @@ use super::{
     section::{Located, Section},
 };
 use crate::domain::{
+    counter::MAX_REPORTED,
     limit::{Limit, OnShortfall, Period, Quantity, Span, Subject, Threshold, Window},
     money::NanoUsd,
 };
@@ -29,6 +30,9 @@ const PERIODS: [(&str, Period); 3] =
 
 /// The largest share of a budget at which an alert makes sense: ten times what was meant to be spent.
 const MAX_ALERT_PERCENT: u64 = 1_000;
+
+/// The most thresholds of one budget: half of what a store remembers as reported, so that an edited list is remembered as well.
+const MAX_ALERTS: usize = MAX_REPORTED / 2;
 
 /// The rates and the concurrency of `section`.
 pub(super) fn rates(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
@@ -110,7 +114,13 @@ fn shortfall(budget: &Section<'_>, limits: &mut [Limit]) {
 /// Percents are of each period's budget, dollars of the month's.
 fn alerts(budget: &Section<'_>, limits: &mut [Limit]) {
     let mut seen: Vec<&str> = Vec::new();
-    for Located { value: text, place } in budget.texts("alerts").map(|l| l.value).unwrap_or_default() {
+    let Some(Located { value: listed, place }) = budget.texts("alerts") else { return };
+    if listed.len() > MAX_ALERTS {
+        let help = format!("keep at most {MAX_ALERTS}: each is reported once in a period");
+        budget.findings.error(&place, format!("{} thresholds are too many", listed.len()), help);
+        return;
+    }
+    for Located { value: text, place } in listed {
         if seen.contains(&text) {
             budget.findings.warning(&place, format!("`{text}` is listed twice"), "");
             continue;

@@ -29,8 +29,23 @@ pub(super) struct Override {
     tier: Option<ServiceTier>,
     from: Option<Timestamp>,
     rates: Rates,
+    written: Written,
     bounds: Bounds,
 }
+
+/// Which amounts stand there, be they readable or not: what cannot be read is an error of its own.
+#[derive(Clone, Copy)]
+struct Written {
+    input: bool,
+    cached_input: bool,
+    output: bool,
+}
+
+const INPUT: &str = "input_usd_per_million_tokens";
+const CACHED_INPUT: &str = "cached_input_usd_per_million_tokens";
+const OUTPUT: &str = "output_usd_per_million_tokens";
+const AUDIO: &str = "audio_usd_per_hour";
+const CHARACTERS: &str = "usd_per_million_characters";
 
 /// What a model can consider and write, where the policy says so.
 #[derive(Clone, Copy)]
@@ -48,18 +63,25 @@ pub(super) fn read(section: Section<'_>, zone: &TimeZone) -> Option<Override> {
     let tier = section.choice("service_tier", &TIERS).map(|l| l.value);
     let money = |key| section.money(key).map(|l| l.value);
     let rates = Rates {
-        input: money("input_usd_per_million_tokens"),
-        cached_input: money("cached_input_usd_per_million_tokens"),
-        output: money("output_usd_per_million_tokens"),
-        audio_per_hour: money("audio_usd_per_hour"),
-        per_million_characters: money("usd_per_million_characters"),
+        input: money(INPUT),
+        cached_input: money(CACHED_INPUT),
+        output: money(OUTPUT),
+        audio_per_hour: money(AUDIO),
+        per_million_characters: money(CHARACTERS),
     };
     let bounds = Bounds {
         context_tokens: bound(&section, "context_tokens"),
         max_output_tokens: bound(&section, "max_output_tokens"),
     };
-    let list = name.as_ref().and_then(|name| Catalogue::builtin().list_price(name.value));
-    check_rates(&section, &rates, list);
+    if ![INPUT, CACHED_INPUT, OUTPUT, AUDIO, CHARACTERS].iter().any(|key| section.has(key)) {
+        let help = format!("give one of {INPUT}, {AUDIO}, {CHARACTERS}");
+        section.findings.error(&section.place, "a price without an amount", help);
+    }
+    let written = Written {
+        input: section.has(INPUT),
+        cached_input: section.has(CACHED_INPUT),
+        output: section.has(OUTPUT),
+    };
     if let Some(name) = &name {
         check_spelling(name, section.findings);
     }
@@ -68,7 +90,8 @@ pub(super) fn read(section: Section<'_>, zone: &TimeZone) -> Option<Override> {
     section.finish();
     match pattern? {
         ModelPattern::Exact(model) => {
-            Some(Override { model: Located { value: model.to_string(), place }, tier, from, rates, bounds })
+            let model = Located { value: model.to_string(), place };
+            Some(Override { model, tier, from, rates, written, bounds })
         }
         ModelPattern::Prefix(_) => {
             let help = "a price is of one model; write one [[prices]] for each";
@@ -99,46 +122,57 @@ fn check_spelling(name: &Located<&str>, findings: &Findings) {
     }
 }
 
-/// What is left out is as in `list`, the built-in price. Without one, what cannot be priced is said.
-fn check_rates(section: &Section<'_>, rates: &Rates, list: Option<Rates>) {
-    let keys = ["input_usd_per_million_tokens", "audio_usd_per_hour", "usd_per_million_characters"];
-    let (cached, output) = ("cached_input_usd_per_million_tokens", "output_usd_per_million_tokens");
-    if !keys.iter().chain([&cached, &output]).any(|key| section.has(key)) {
-        let help = format!("give one of {}", keys.join(", "));
-        section.findings.error(&section.place, "a price without an amount", help);
+/// Notes what a single price does not show: what it leaves out is as in an earlier one, if there is one.
+pub(super) fn check(prices: &[Override], findings: &Findings) {
+    check_bounds(prices, findings);
+    let mut catalogue = Catalogue::builtin();
+    for price in in_order(prices) {
+        let writes_output = |other: &Override| other.model.value == price.model.value && other.written.output;
+        let writes_output = prices.iter().any(writes_output)
+            || catalogue.model(&price.model.value).is_some_and(|model| model.max_output_tokens.is_some());
+        check_rates(price, writes_output, &catalogue, findings);
+        price.state(&mut catalogue);
     }
-    let input_is_known =
-        section.has("input_usd_per_million_tokens") || list.is_some_and(|l| l.input.is_some());
-    let output_is_known = section.has(output) || list.is_some_and(|l| l.output.is_some());
-    if section.has(cached) && !input_is_known {
-        let help = "set `input_usd_per_million_tokens` as well";
-        let message = "a price of cached input without one of input";
-        section.findings.error(&section.place.key(cached), message, help);
+}
+
+fn check_rates(price: &Override, writes_output: bool, catalogue: &Catalogue, findings: &Findings) {
+    let (written, place) = (price.written, &price.model.place);
+    let model = catalogue.model(&price.model.value);
+    let inherited = model.and_then(|model| model.inherited(price.tier, price.from));
+    let rates = inherited.map_or(price.rates, |earlier| price.rates.or(earlier.rates));
+    let input_is_known = written.input || rates.input.is_some();
+    if written.cached_input && !input_is_known {
+        let help = format!("set `{INPUT}` as well");
+        findings.error(&place.key(CACHED_INPUT), "a price of cached input without one of input", help);
     }
-    if section.has(output) && !input_is_known {
-        let help = "set `input_usd_per_million_tokens` as well; \"0\" is free";
-        section.findings.error(&section.place.key(output), "a price of output without one of input", help);
+    if written.output && !input_is_known {
+        let help = format!("set `{INPUT}` as well; \"0\" is free");
+        findings.error(&place.key(OUTPUT), "a price of output without one of input", help);
     }
-    if rates.input.is_some() && !output_is_known {
-        section.findings.warning(
-            &section.place,
-            "a price of input without one of output: nothing but embeddings is priced, everything else refused",
-            "the model has no built-in price to go by; set `output_usd_per_million_tokens` as well",
-        );
+    if rates.input.is_some() && !written.output && rates.output.is_none() {
+        let help = match price.tier {
+            Some(ServiceTier::Performance) => format!(
+                "set `{OUTPUT}` as well: Groq lists no price of this tier, and those of others say nothing about it"
+            ),
+            _ => format!("the model has no earlier price to go by; set `{OUTPUT}` as well"),
+        };
+        if writes_output {
+            let message = "a price of input without one of output, which the model writes";
+            findings.error(place, message, help);
+        } else {
+            let message = "a price of input without one of output: nothing but embeddings is priced, everything else \
+                           refused";
+            findings.warning(place, message, help);
+        }
     }
-    let rates = list.map_or(*rates, |list| rates.or(list));
     if rates.cached_input > rates.input && rates.input != Some(NanoUsd::ZERO) && rates.input.is_some() {
         let help = "cached input usually costs less; exchanged?";
-        section.findings.warning(
-            &section.place.key(cached),
-            "cached input costs more than other input",
-            help,
-        );
+        findings.warning(&place.key(CACHED_INPUT), "cached input costs more than other input", help);
     }
 }
 
 /// Notes bounds of one model that two prices state differently: they are the model's, not the price's.
-pub(super) fn check_bounds(prices: &[Override], findings: &Findings) {
+fn check_bounds(prices: &[Override], findings: &Findings) {
     for (index, price) in prices.iter().enumerate() {
         for (key, of) in [
             ("context_tokens", (|b: Bounds| b.context_tokens) as fn(Bounds) -> Option<u64>),
@@ -160,10 +194,21 @@ pub(super) fn check_bounds(prices: &[Override], findings: &Findings) {
 /// The built-in catalogue with the policy's prices over it.
 pub(super) fn catalogue(prices: &[Override]) -> Catalogue {
     let mut catalogue = Catalogue::builtin();
-    for price in prices {
-        let model = &price.model.value;
-        catalogue.add_override(model, price.tier, price.from, price.rates, "the policy");
-        catalogue.set_bounds(model, price.bounds.context_tokens, price.bounds.max_output_tokens);
-    }
+    in_order(prices).iter().for_each(|price| price.state(&mut catalogue));
     catalogue
+}
+
+/// As they begin, so that each can have what it leaves out from those before it; of the same instant, as they stand.
+fn in_order(prices: &[Override]) -> Vec<&Override> {
+    let mut prices: Vec<_> = prices.iter().collect();
+    prices.sort_by_key(|price| price.from);
+    prices
+}
+
+impl Override {
+    fn state(&self, catalogue: &mut Catalogue) {
+        let model = &self.model.value;
+        catalogue.add_override(model, self.tier, self.from, self.rates, "the policy");
+        catalogue.set_bounds(model, self.bounds.context_tokens, self.bounds.max_output_tokens);
+    }
 }

@@ -184,7 +184,7 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
             Some(user) => user_limits(user, name),
             None => vec![in_flight(&section.place.key("per_user"), &Subject::user(name))],
         },
-        batch: section.section("batch").map(|batch| batch::caps(batch, &subject)).unwrap_or_default(),
+        batch: batch::caps(section.section("batch"), &section.place.key("batch"), &subject),
         tools: tools::bounds(&section),
         unreserved: bounds::unreserved(&section, &subject),
     });

@@ -1,5 +1,7 @@
 //! Groq's built-in tools: what a team may enable (`tools`), and what they cost by contract (`[[tool_prices]]`).
 
+use std::collections::BTreeSet;
+
 use jiff::tz::TimeZone;
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
 use crate::domain::{
     policy::ModelPattern,
     price::{ToolCatalogue, ToolPriceFrom, ToolRates},
-    tools::{ToolBound, ToolBounds, is_of, tool_of},
+    tools::{Action, ToolBound, ToolBounds, ToolPattern},
 };
 
 /// Runs of one tool in one request, as a report may tell them.
@@ -27,7 +29,17 @@ pub(super) fn bounds(team: &Section<'_>) -> ToolBounds {
         let place = section.place.clone();
         let findings = section.findings;
         let bound = bound(section);
-        match name.parse::<ModelPattern>() {
+        match name.parse::<ToolPattern>() {
+            Ok(pattern) if pattern.is_all_of_compound() => {
+                let help =
+                    "name each tool as requests enable it, such as `web_search`, or all of them by `*`";
+                findings.error(
+                    &place,
+                    format!("`{name}` names no tool: requests leave `compound.` out"),
+                    help,
+                );
+                None
+            }
             Ok(pattern) => Some((pattern, bound)),
             Err(_) => {
                 let help = "a tool's name as requests enable it, such as `browser_search`, or its beginning with `*`";
@@ -97,32 +109,49 @@ pub(super) fn catalogue(prices: &[Located<ToolPriceFrom>]) -> ToolCatalogue {
     catalogue
 }
 
-/// Warns of every name under `tools` of a team that is of no tool with a price.
+/// Warns of every name under `tools` of a team that no tool with a price is enabled by.
 pub(super) fn check(team: &Place, bounds: &ToolBounds, catalogue: &ToolCatalogue, findings: &Findings) {
     for (pattern, _) in bounds.iter() {
-        let known = match pattern {
-            ModelPattern::Exact(name) => catalogue.names().any(|action| is_of(action, name)),
-            ModelPattern::Prefix(_) => catalogue.names().any(|action| pattern.matches(action)),
-        };
-        if !known {
-            let place = team.key("tools").key(&pattern.to_string());
-            let named = pattern.to_string();
-            // A request enables the tool, of which the catalogue has the actions.
-            let near = did_you_mean(&named, catalogue.names().map(tool_of));
-            let help = near.unwrap_or_else(|| {
-                "give its price under [[tool_prices]]; requests that enable it are refused until then"
-                    .to_owned()
-            });
-            findings.warning(&place, format!("`{pattern}` is no tool with a price"), help);
+        if catalogue.actions().any(|action| pattern.covers(action.tool())) {
+            continue;
         }
+        let place = team.key("tools").key(&pattern.to_string());
+        let billed: BTreeSet<_> =
+            catalogue.actions().filter(|action| pattern.is_of_bill(*action)).map(enabled_as).collect();
+        if !billed.is_empty() {
+            let names: Vec<_> = billed.iter().map(|name| format!("`{name}`")).collect();
+            let help = match names.as_slice() {
+                [one] => format!("requests enable it as {one}"),
+                several => format!("requests enable them as {}", several.join(", ")),
+            };
+            findings.warning(
+                &place,
+                format!("`{pattern}` is a name in bills, which permits no request"),
+                help,
+            );
+            continue;
+        }
+        // A request enables the tool, of which the catalogue has the actions.
+        let near = did_you_mean(&pattern.to_string(), catalogue.actions().map(enabled_as));
+        let help = near.unwrap_or_else(|| {
+            "give its price under [[tool_prices]]; requests that enable it are refused until then".to_owned()
+        });
+        findings.warning(&place, format!("`{pattern}` is no tool with a price"), help);
     }
+}
+
+fn enabled_as(action: Action<'_>) -> &str {
+    action.tool().name()
 }
 
 #[cfg(test)]
 mod tests {
     use crate::{
         config::parse_policy_at,
-        domain::{Timestamp, tools::ToolBound},
+        domain::{
+            Timestamp,
+            tools::{Tool, ToolBound},
+        },
     };
 
     fn said(rest: &str) -> Vec<String> {
@@ -140,6 +169,18 @@ mod tests {
                 "5:7: warning: teams.t.tools.browser_serch: ",
                 "did you mean `browser_search`?",
             ),
+            (
+                "tools.\"browser_search.browser.search\" = { max_calls = 3 }",
+                "5:7: warning: ",
+                "requests enable it as `browser_search`",
+            ),
+            ("tools.\"browser_search.*\" = {}", "5:7: warning: ", "requests enable it as `browser_search`"),
+            (
+                "tools.\"comp*\" = {}",
+                "5:7: warning: ",
+                "requests enable them as `browser_automation`, `visit_website`, `web_search`, `wolfram_alpha`",
+            ),
+            ("tools.\"compound.*\" = {}", "5:7: error: ", "requests leave `compound.` out"),
             ("tools.\"no tool\" = {}", "5:7: error: ", "`no tool` is not the name of a tool"),
             ("tools.mcp = { max_call = 1 }", "5:15: error: ", "did you mean `max_calls`?"),
             ("tools.mcp = { max_calls = 1_000_001 }", "5:15: error: ", "is not between 0 and 1000000"),
@@ -181,9 +222,16 @@ mod tests {
         let policy = parse_policy_at(text, "p", Timestamp(0)).policy.unwrap();
         let team = policy.teams.get("t").unwrap();
         let usual = ToolBound::default();
-        assert_eq!(team.tools.of("browser_search"), Some(ToolBound { max_calls: 3, ..usual }));
-        assert_eq!(team.tools.of("code_interpreter"), Some(ToolBound { max_run_ms: 90_000, ..usual }));
-        assert_eq!(team.tools.of("mcp"), None);
+        assert_eq!(team.tools.of(Tool::new("browser_search")), Some(ToolBound { max_calls: 3, ..usual }));
+        assert_eq!(
+            team.tools.of(Tool::new("code_interpreter")),
+            Some(ToolBound { max_run_ms: 90_000, ..usual })
+        );
+        assert_eq!(team.tools.of(Tool::new("mcp")), None);
+        // As bills name it, and as requests do.
+        for named in ["compound.web_search", "web_search", "compound.web*", "browser_search", "*"] {
+            assert_eq!(said(&format!("tools.\"{named}\" = {{}}")), [""; 0], "{named}");
+        }
         assert!(policy.tools.action("archive", Timestamp(0)).is_some());
     }
 }

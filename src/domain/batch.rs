@@ -131,11 +131,19 @@ pub struct BatchCaps {
     pub max_output_tokens: Option<u64>,
     /// The worst case of all lines together.
     pub max_cost: Option<NanoUsd>,
-    /// How many batches may be open.
+    /// How many batches may be open; without a bound they are only counted. `None`: not even that.
     pub open: Option<Limit>,
 }
 
 impl BatchCaps {
+    /// Whether no batch is ever refused by them.
+    #[must_use]
+    pub fn caps_nothing(&self) -> bool {
+        let Self { max_requests, max_input_tokens, max_output_tokens, max_cost, open } = self;
+        let bounds = [*max_requests, *max_input_tokens, *max_output_tokens, max_cost.map(NanoUsd::nanos)];
+        bounds.iter().all(Option::is_none) && open.as_ref().is_none_or(|limit| limit.bound.is_none())
+    }
+
     /// Every cap of `team` that a batch passes, given its worst case.
     pub(super) fn passed(
         &self,

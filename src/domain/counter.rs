@@ -151,8 +151,8 @@ impl Hold {
     }
 }
 
-/// Thresholds that a counter remembers as reported. More come only where a policy is edited again and again within a period; then the
-/// oldest are forgotten.
+/// Thresholds that a counter remembers as reported. A policy has half as many for one budget; more come only where it is edited again and
+/// again within a period. Then the oldest of those that it no longer has are forgotten.
 pub const MAX_REPORTED: usize = 64;
 
 /// A counter as it stands.
@@ -287,9 +287,19 @@ impl Counter {
                 new.push(threshold);
             }
         }
-        let excess = self.reported.len().saturating_sub(MAX_REPORTED);
-        self.reported.drain(..excess);
         new
+    }
+
+    /// Forgets the oldest thresholds past [`MAX_REPORTED`], but none of those that are `watched`: they would be reported again.
+    pub fn forget_reported(&mut self, watched: impl Fn(u64) -> bool) {
+        let mut excess = self.reported.len().saturating_sub(MAX_REPORTED);
+        if excess > 0 {
+            self.reported.retain(|threshold| {
+                let stays = excess == 0 || watched(*threshold);
+                excess -= usize::from(!stays);
+                stays
+            });
+        }
     }
 
     /// The thresholds that were reported.

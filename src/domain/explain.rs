@@ -1,7 +1,7 @@
 //! Denials in words and numbers: which limit, how much is used, and when the same request would pass.
 
 use super::{
-    Timestamp,
+    Moment, Timestamp,
     batch::MAX_TTL_MS,
     decision::{LimitStatus, Measure, Reason, Retry, Violation},
     limit::{Limit, Quantity, Window},
@@ -111,7 +111,7 @@ pub fn retry(violations: &[Violation]) -> Retry {
 
 /// The state of every bounded limit but that on unsettled requests, with `used` as it was before and `taken` whether the plan's holds were taken since.
 #[must_use]
-pub fn statuses(plan: &Plan<'_>, now: Timestamp, used: &[u64], taken: bool) -> Vec<LimitStatus> {
+pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> Vec<LimitStatus> {
     let holds = plan.holds.iter().zip(&plan.lines).zip(used);
     // A bound on what the store keeps is no rate that a client could heed.
     let told = holds.filter(|((_, line), _)| line.limit.quantity != Quantity::UnsettledRequests);
@@ -146,10 +146,11 @@ pub fn overruns<'a>(plan: &'a Plan<'_>, used: &'a [u64]) -> impl Iterator<Item =
     })
 }
 
-fn reset_ms(line: &Line<'_>, now: Timestamp) -> u64 {
+/// Slots are of the store's time, periods of the calendar.
+fn reset_ms(line: &Line<'_>, now: Moment) -> u64 {
     let sliding = |length_ms: u64| {
         let slot_ms = length_ms / SLOTS;
-        length_ms + slot_ms - now.0 % slot_ms
+        length_ms + slot_ms - now.store.0 % slot_ms
     };
     match line.limit.window {
         Window::Sliding(span) => sliding(span.length_ms()),
@@ -157,7 +158,7 @@ fn reset_ms(line: &Line<'_>, now: Timestamp) -> u64 {
         Window::OpenBatches => sliding(MAX_TTL_MS),
         Window::Unsettled => sliding(UNSETTLED_MS),
         Window::UnsettledBatches => sliding(UNSETTLED_BATCH_MS),
-        Window::Calendar(_) => line.period_end.map_or(0, |end| end.since(now)),
+        Window::Calendar(_) => line.period_end.map_or(0, |end| end.since(now.wall)),
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod actor;
 pub mod batch;
+pub mod bounds;
 pub mod calendar;
 pub mod cooldown;
 pub mod counter;
@@ -64,6 +65,13 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// The same instant while the wall clock shows `wall`: the store's time is as far from it as it is now.
+    #[must_use]
+    pub const fn at_wall(self, wall: Timestamp) -> Self {
+        let store = Self { store: self.wall, wall: self.store }.to_wall(wall);
+        Self { store, wall }
+    }
+
     /// What the wall clock will show, or would have shown, at the instant `at` of the store's time, if it is not set again.
     #[must_use]
     pub const fn to_wall(self, at: Timestamp) -> Timestamp {

@@ -8,7 +8,7 @@ use super::{
     decision::{Measure, Reason, Retry, Violation},
     keys::Created,
     pause::Target,
-    policy::{Key, OnExceed, Policy, Team},
+    policy::{Key, ModelPattern, OnExceed, Policy, Team},
     price::{
         PriceError, Rates,
         catalogue::{Catalogue, Model},
@@ -138,7 +138,7 @@ pub(super) fn price<'p>(
     now: Timestamp,
 ) -> Result<(&'p Model, Rates, Timestamp), Violation> {
     let unpriced =
-        || not_priced(name, &PriceError::NotPriced { operation: work.operation(), rate: "at all" });
+        || not_priced(name, &PriceError::NotPriced { operation: work.line_operation(), rate: "at all" });
     let model = model.ok_or_else(unpriced)?;
     let (rates, until) = model.rates(tier, now).ok_or_else(unpriced)?;
     rates.input_only(work, &Size::default()).map_err(|error| not_priced(name, &error))?;
@@ -153,9 +153,31 @@ pub(super) fn not_priced(model: &str, error: &PriceError) -> Violation {
 }
 
 /// What to write instead of the name of a model that is a known one but for the case of its letters.
-pub(super) fn spelling(catalogue: &Catalogue, name: &str) -> String {
+#[must_use]
+pub fn spelling(catalogue: &Catalogue, name: &str) -> String {
     let known = catalogue.spelt_like(name).filter(|_| catalogue.model(name).is_none());
-    known.map(|known| format!("; names are told apart by case: write `{}`", known.name)).unwrap_or_default()
+    known.map(|known| told_apart(&known.name)).unwrap_or_default()
+}
+
+/// The same of a pattern.
+#[must_use]
+pub fn spelling_of(catalogue: &Catalogue, pattern: &ModelPattern) -> String {
+    let start = match pattern {
+        ModelPattern::Exact(name) => return spelling(catalogue, name),
+        ModelPattern::Prefix(start) => start,
+    };
+    if catalogue.models().any(|model| pattern.matches(&model.name)) {
+        return String::new();
+    }
+    let same = |model: &Model| {
+        let beginning = model.name.get(..start.len())?;
+        beginning.eq_ignore_ascii_case(start).then(|| told_apart(&format!("{beginning}*")))
+    };
+    catalogue.models().find_map(same).unwrap_or_default()
+}
+
+fn told_apart(known: &str) -> String {
+    format!("; names are told apart by case: write `{known}`")
 }
 
 /// Whether team and key may use the model and the operation.
@@ -235,8 +257,13 @@ pub(super) fn output_cap(
         _ => {
             let message = match (wanted, work.batch()) {
                 (0, _) => format!("`{id}` permits no output tokens"),
+                (_, Some(batch)) if batch.request_count == 1 => {
+                    format!(
+                        "{wanted} output tokens were asked for; `{id}` permits {cap} in a batch of one line"
+                    )
+                }
                 (_, Some(batch)) => format!(
-                    "{wanted} output tokens were asked for; `{id}` permits {cap} in {} lines of a batch",
+                    "{wanted} output tokens were asked for; `{id}` permits {cap} in a batch of {} lines",
                     batch.request_count
                 ),
                 _ => format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),

@@ -1,5 +1,7 @@
 //! The policy compiler: request + policy → the holds that decide it, or why it is refused before any counter is asked.
 
+mod unreserved;
+
 use std::{ops::Range, sync::Arc};
 
 use super::{
@@ -13,10 +15,12 @@ use super::{
     permit::{Who, not_priced, output_cap, paused, permissions, price, spelling},
     policy::{ModelPattern, OnUnsettled, Policy, Team, user_counter},
     price::{PriceError, Rates, catalogue::Model},
-    request::{AuthorizeRequest, Billing, ServiceTier, Size, Unreserved},
+    request::{AuthorizeRequest, Billing, ServiceTier, Size},
     tools::{self, ReservedTools},
     window::SLOTS,
 };
+
+pub use unreserved::compile_unreserved;
 
 /// How long a reservation lives before `on_unsettled` decides: longer than Groq lets a request run.
 pub const RESERVATION_TTL_MS: u64 = 10 * 60 * 1000;
@@ -102,7 +106,7 @@ pub fn compile<'p>(
     let model = policy.catalogue.model(&request.model);
     let granted = output_cap(model, &who, request, &mut violations, &mut warnings);
     let work = request.work();
-    let tools = tools::reserve(policy, who.team, &request.tools, now, &mut violations);
+    let tools = tools::reserve(policy, who.team, &request.tools, work, now, &mut violations);
     let priced = price(model, &request.model, request.service_tier, work, now);
     let (model, rates, prices_until) = match priced {
         Ok(priced) if violations.is_empty() => priced,
@@ -125,31 +129,6 @@ pub fn compile<'p>(
     plan.grant(granted).map_err(|error| vec![not_priced(&request.model, &error)])?;
     let too_large = plan.too_large();
     if too_large.is_empty() { Ok(plan) } else { Err(too_large) }
-}
-
-/// Compiles the booking of usage that was never authorized: every counter it belongs to, none of them bounded.
-///
-/// # Errors
-/// The violation, where the caller is not known or the usage has no price.
-pub fn compile_unreserved<'p>(
-    policy: &'p Policy,
-    subject: &Unreserved,
-    now: Timestamp,
-    today: &Days,
-) -> Result<Plan<'p>, Violation> {
-    // The money is gone: a key that has expired meanwhile still tells who spent it.
-    let who = Who::named(policy, &subject.caller)?;
-    let model = policy.catalogue.model(&subject.model);
-    let work = Work::new(subject.operation, subject.batch);
-    let (model, rates, until) = price(model, &subject.model, subject.service_tier, work, now)?;
-    let upstream = (policy.projects.name_of(&who.team.name), subject.service_tier);
-    let mut plan = Plan::empty(who, model, rates, work, upstream, today, until);
-    plan.gather(policy, &subject.user, today);
-    for (hold, line) in Arc::make_mut(&mut plan.holds).iter_mut().zip(&plan.lines) {
-        hold.limit = super::MAX_AMOUNT;
-        hold.expiring = u64::from(line.limit.quantity == Quantity::Requests);
-    }
-    Ok(plan)
 }
 
 impl<'p> Plan<'p> {
@@ -234,20 +213,6 @@ impl<'p> Plan<'p> {
         let bound = limit.bound.filter(|_| enforced).unwrap_or(super::MAX_AMOUNT);
         self.lines.push(Line { limit, enforced, period_end });
         Hold { counter, kind, limit: bound, kept: 0, expiring: 0 }
-    }
-
-    /// Counts it, last, towards what may be reported without a reservation in a day.
-    pub fn count_unreserved(&mut self, today: &Days) {
-        let team: &'p Team = self.who.team;
-        let hold = self.want(&team.unreserved.daily, None, today);
-        self.holds = self.holds.iter().cloned().chain([hold]).collect();
-    }
-
-    /// Sets what it costs, after [`Plan::count_unreserved`].
-    pub fn cost_unreserved(&mut self, cost: NanoUsd) {
-        if let Some(hold) = Arc::make_mut(&mut self.holds).last_mut() {
-            hold.kept = cost.nanos();
-        }
     }
 
     /// Whether the limit has anything to count of this work. Groq's rate limits do not count batches, which run on its own

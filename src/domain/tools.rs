@@ -4,11 +4,14 @@
 //! in full when it is reported. A tool is named as a request enables it (`browser_search`); its prices are of its actions
 //! (`browser_search.browser.open`), and the worst case is that every call is the dearest of them.
 
+use std::{fmt, str::FromStr};
+
 use super::{
     Timestamp,
+    batch::Work,
     decision::{Reason, Violation},
     permit::refusal,
-    policy::{ModelPattern, Policy, Team},
+    policy::{ModelPattern, NotAModel, Policy, Team},
     price::{ToolCost, ToolRates},
 };
 
@@ -17,7 +20,7 @@ pub const DEFAULT_MAX_CALLS: u64 = 10;
 /// The time that is reserved for one tool of one request unless the policy says otherwise: as long as Groq lets a request run.
 pub const DEFAULT_MAX_RUN_MS: u64 = 600_000;
 
-/// What is reserved for one tool of one request.
+/// What is reserved for one tool of one request, or of one line of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToolBound {
     /// Calls, for tools that are billed by the call. 0: the tool may not be enabled.
@@ -32,65 +35,137 @@ impl Default for ToolBound {
     }
 }
 
+/// What Compound's tools are called in bills; requests leave it out.
+const COMPOUND: &str = "compound.";
+
+/// A tool by the name with which requests enable it, such as `browser_search` or `web_search`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tool<'a>(&'a str);
+
+impl<'a> Tool<'a> {
+    /// The tool of this name, with `compound.` or without.
+    #[must_use]
+    pub fn new(name: &'a str) -> Self {
+        Self(name.strip_prefix(COMPOUND).unwrap_or(name))
+    }
+
+    /// The name.
+    #[must_use]
+    pub const fn name(self) -> &'a str {
+        self.0
+    }
+}
+
+/// What a bill or a price is of: a tool, or an action of one, such as `browser_search.browser.open` or
+/// `compound.web_search.basic`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action<'a>(&'a str);
+
+impl<'a> Action<'a> {
+    /// The action that bills call so.
+    #[must_use]
+    pub const fn new(name: &'a str) -> Self {
+        Self(name)
+    }
+
+    /// Its tool.
+    #[must_use]
+    pub fn tool(self) -> Tool<'a> {
+        Tool(Tool::new(self.0).0.split('.').next().unwrap_or_default())
+    }
+
+    /// Whether it is `tool`, or an action of it.
+    #[must_use]
+    pub fn is_of(self, tool: Tool<'_>) -> bool {
+        let rest = Tool::new(self.0).0.strip_prefix(tool.0);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+}
+
+/// The tools that a policy names: one, or all whose names begin so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolPattern(ModelPattern);
+
+impl ToolPattern {
+    /// Whether requests that enable `tool` are meant.
+    #[must_use]
+    pub fn covers(&self, tool: Tool<'_>) -> bool {
+        match &self.0 {
+            ModelPattern::Exact(name) => Action(tool.0).is_of(Tool::new(name)),
+            // Of `compound.*` nothing is left, which would be the beginning of every name.
+            ModelPattern::Prefix(start) if self.is_all_of_compound() => tool.0.starts_with(&**start),
+            ModelPattern::Prefix(start) => tool.0.starts_with(Tool::new(start).0),
+        }
+    }
+
+    /// Whether it is written as bills name `action`.
+    #[must_use]
+    pub fn is_of_bill(&self, action: Action<'_>) -> bool {
+        self.0.matches(action.0)
+    }
+
+    /// Whether it is `compound.*`.
+    #[must_use]
+    pub fn is_all_of_compound(&self) -> bool {
+        matches!(&self.0, ModelPattern::Prefix(start) if **start == *COMPOUND)
+    }
+
+    /// The longest is the most special; a whole name goes before a beginning.
+    fn rank(&self) -> (bool, usize) {
+        match &self.0 {
+            ModelPattern::Exact(name) => (true, name.len()),
+            ModelPattern::Prefix(name) => (false, name.len()),
+        }
+    }
+}
+
+impl FromStr for ToolPattern {
+    type Err = NotAModel;
+
+    fn from_str(text: &str) -> Result<Self, NotAModel> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for ToolPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The tools that a team's requests may enable. Of several that name a tool, the longest name holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ToolBounds(Vec<(ModelPattern, ToolBound)>);
+pub struct ToolBounds(Vec<(ToolPattern, ToolBound)>);
 
 /// Every tool, within the usual bound.
 impl Default for ToolBounds {
     fn default() -> Self {
-        Self(vec![(ModelPattern::Prefix("".into()), ToolBound::default())])
+        Self(vec![(ToolPattern(ModelPattern::Prefix("".into())), ToolBound::default())])
     }
 }
 
 impl ToolBounds {
     /// Only the tools that are named.
     #[must_use]
-    pub fn new(mut bounds: Vec<(ModelPattern, ToolBound)>) -> Self {
-        let length = |pattern: &ModelPattern| match pattern {
-            ModelPattern::Exact(name) => (true, name.len()),
-            ModelPattern::Prefix(name) => (false, name.len()),
-        };
-        bounds.sort_by_key(|(pattern, _)| std::cmp::Reverse(length(pattern)));
+    pub fn new(mut bounds: Vec<(ToolPattern, ToolBound)>) -> Self {
+        bounds.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.rank()));
         Self(bounds)
     }
 
     /// The names in it, as the policy writes them, each with its bound.
-    pub fn iter(&self) -> impl Iterator<Item = (&ModelPattern, ToolBound)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&ToolPattern, ToolBound)> {
         self.0.iter().map(|(pattern, bound)| (pattern, *bound))
     }
 
     /// The bound on `tool`; `None` where it may not be enabled.
     #[must_use]
-    pub fn of(&self, tool: &str) -> Option<ToolBound> {
-        let named = |pattern: &ModelPattern| match pattern {
-            ModelPattern::Exact(name) => is_of(tool, name),
-            ModelPattern::Prefix(start) => {
-                tool.starts_with(start.strip_prefix(COMPOUND).unwrap_or(start)) || tool.starts_with(&**start)
-            }
-        };
-        let bound = self.0.iter().find(|(pattern, _)| named(pattern)).map(|(_, bound)| *bound);
+    pub fn of(&self, tool: Tool<'_>) -> Option<ToolBound> {
+        let bound = self.0.iter().find(|(pattern, _)| pattern.covers(tool)).map(|(_, bound)| *bound);
         bound.filter(|bound| bound.max_calls > 0)
     }
 }
 
-/// What Compound's tools are called in bills; requests leave it out.
-const COMPOUND: &str = "compound.";
-
-/// Whether `action` is `tool`, or an action of it.
-#[must_use]
-pub fn is_of(action: &str, tool: &str) -> bool {
-    let [action, tool] = [action, tool].map(|name| name.strip_prefix(COMPOUND).unwrap_or(name));
-    action.strip_prefix(tool).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-}
-
-/// The tool that an action is of, by the name with which requests enable it.
-#[must_use]
-pub fn tool_of(action: &str) -> &str {
-    action.strip_prefix(COMPOUND).unwrap_or(action).split('.').next().unwrap_or_default()
-}
-
-/// What the tools of a request are reserved with.
+/// What the tools of a request, or of all lines of a batch, are reserved with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReservedTools {
     /// Their worst case.
@@ -99,23 +174,25 @@ pub struct ReservedTools {
     pub rates: Vec<ToolRates>,
 }
 
-/// Reserves every tool in `tools` for a request of `team`; what may not be enabled, or has no price, is refused.
+/// Reserves every tool in `tools` for `work` of `team`, in each line of it; what may not be enabled, or has no price, is
+/// refused.
 pub(super) fn reserve(
     policy: &Policy,
     team: &Team,
     tools: &[String],
+    work: Work,
     now: Timestamp,
     violations: &mut Vec<Violation>,
 ) -> ReservedTools {
     let mut reserved = ReservedTools::default();
     for tool in tools {
         let place = format!("teams.{}.tools", team.name);
-        let Some(bound) = team.tools.of(tool) else {
+        let Some(bound) = team.tools.of(Tool::new(tool)) else {
             let message = format!("the tool `{tool}` is not in `{place}`");
             violations.push(refusal(Reason::ToolNotAllowed, place, message));
             continue;
         };
-        let actions: Vec<ToolRates> = policy.tools.of(tool, now).cloned().collect();
+        let actions: Vec<ToolRates> = policy.tools.of(Tool::new(tool), now).cloned().collect();
         if actions.is_empty() {
             let message = format!(
                 "the cost of the tool `{tool}` cannot be bounded: it has no price; add it under [[tool_prices]] in the \
@@ -124,7 +201,8 @@ pub(super) fn reserve(
             violations.push(refusal(Reason::ToolNotPriced, "tool_prices", message));
             continue;
         }
-        reserved.cost = reserved.cost.and(ToolCost::dearest(&actions, bound.max_calls, bound.max_run_ms));
+        let of_one = ToolCost::dearest(&actions, bound.max_calls, bound.max_run_ms);
+        reserved.cost = reserved.cost.and(of_one.times(work.lines()));
         reserved.rates.extend(actions);
     }
     reserved
@@ -149,11 +227,42 @@ mod tests {
             ("code_interpreter", Some(1)),
             ("mcp", None),
         ] {
-            assert_eq!(all.of(tool).map(|bound| bound.max_calls), calls, "{tool}");
+            assert_eq!(all.of(Tool::new(tool)).map(|bound| bound.max_calls), calls, "{tool}");
         }
-        assert!(bounds(&[("compound.web_search", 1)]).of("web_search").is_some());
-        assert_eq!(bounds(&[]).of("browser_search"), None);
-        assert_eq!(bounds(&[("browser", 1)]).of("browser_search"), None);
-        assert_eq!(ToolBounds::default().of("mcp"), Some(ToolBound::default()));
+        assert_eq!(ToolBounds::default().of(Tool::new("mcp")), Some(ToolBound::default()));
+    }
+
+    #[test]
+    fn a_name_permits_the_tools_that_it_names_and_no_other() {
+        for (named, tool, permitted) in [
+            ("compound.web_search", "web_search", true),
+            ("compound.web_search", "compound.web_search", true),
+            ("compound.web*", "web_search", true),
+            ("web*", "compound.web_search", true),
+            ("*", "compound.web_search", true),
+            ("compound.*", "browser_search", false),
+            ("compound.*", "mcp", false),
+            ("browser", "browser_search", false),
+            ("browser_search.browser.search", "browser_search", false),
+            ("browser_search.*", "browser_search", false),
+        ] {
+            let bound = bounds(&[(named, 1)]).of(Tool::new(tool));
+            assert_eq!(bound.is_some(), permitted, "{tool} by {named}");
+        }
+        assert_eq!(bounds(&[]).of(Tool::new("browser_search")), None);
+    }
+
+    #[test]
+    fn an_action_is_of_the_tool_that_requests_enable() {
+        for (action, tool) in [
+            ("browser_search.browser.open", "browser_search"),
+            ("compound.web_search.basic", "web_search"),
+            ("compound.visit_website", "visit_website"),
+            ("mcp", "mcp"),
+        ] {
+            assert_eq!(Action::new(action).tool().name(), tool);
+            assert!(Action::new(action).is_of(Tool::new(tool)));
+        }
+        assert!(!Action::new("browser_search.browser.open").is_of(Tool::new("browser")));
     }
 }

@@ -1,12 +1,12 @@
 //! Reads from Groq's answer, as it passes, what was used.
 
 use super::{
-    json::without_lone_surrogates,
+    json::readable,
     long::LongReader,
     sse::SseReader,
     usage::{Counts, Piece},
 };
-use crate::domain::request::Operation;
+use crate::domain::request::{Billing, Operation};
 
 /// The largest answer in one piece that is kept to be read. A model's longest output is a few hundred KiB; of what is longer
 /// only the usage is kept.
@@ -23,6 +23,8 @@ pub struct Reading {
     pub odd: bool,
     /// The bytes of what the model wrote, as far as it was seen.
     pub output_bytes: u64,
+    /// Whether the model wrote what was not kept, so that `output_bytes` is not all of it.
+    pub text_is_missing: bool,
     /// Whether it came to its end.
     pub complete: bool,
     /// Whether it tells of an error although its status does not.
@@ -35,6 +37,8 @@ pub struct Reading {
 #[derive(Debug)]
 pub struct AnswerReader {
     kind: Kind,
+    /// Whether the model writes text that is billed.
+    writes: bool,
     reading: Reading,
 }
 
@@ -57,7 +61,7 @@ impl AnswerReader {
     #[must_use]
     pub fn new(operation: Operation, content_type: &str, content_encoding: &str) -> Self {
         let media = content_type.split(';').next().unwrap_or_default().trim();
-        let plain = matches!(content_encoding.trim(), "" | "identity");
+        let plain = matches!(content_encoding.trim().to_ascii_lowercase().as_str(), "" | "identity");
         let kind = match operation {
             // Billed by what was sent; the answer cannot tell more.
             Operation::Speech => Kind::Opaque,
@@ -68,7 +72,8 @@ impl AnswerReader {
             Operation::Transcription | Operation::Translation => Kind::Opaque,
             _ => Kind::Unreadable,
         };
-        Self { kind, reading: Reading::default() }
+        let writes = operation.billing() == Billing::Tokens;
+        Self { kind, writes, reading: Reading::default() }
     }
 
     /// Takes the next bytes, split anywhere.
@@ -101,18 +106,22 @@ impl AnswerReader {
         match self.kind {
             Kind::Events(mut events) => {
                 events.finish(|data| take_event(&mut reading, data));
+                reading.text_is_missing = events.overflowed();
                 reading.unreadable = events.overflowed() && reading.usage.is_none();
             }
             Kind::Json(body) => {
                 reading.complete = ended;
-                match Piece::parse(&without_lone_surrogates(&body)) {
+                match Piece::parse(&readable(&body)) {
                     Some(piece) => take(&mut reading, &piece),
                     None => reading.unreadable = true,
                 }
             }
             Kind::Long(long) => {
+                // Embeddings have no text.
+                reading.text_is_missing = self.writes;
                 reading.complete = ended;
-                if let Some(piece) = long.finish().as_deref().and_then(Piece::parse) {
+                let kept = long.finish();
+                if let Some(piece) = kept.as_deref().map(readable).as_deref().and_then(Piece::parse) {
                     take(&mut reading, &piece);
                 }
                 // What else it held is gone, so nothing but its usage tells what it cost.
@@ -130,7 +139,7 @@ fn take_event(reading: &mut Reading, data: &[u8]) {
         reading.complete = true;
         return;
     }
-    let data = without_lone_surrogates(data);
+    let data = readable(data);
     if let Some(piece) = Piece::parse(&data) {
         reading.complete |= piece.ends_stream();
         take(reading, &piece);
@@ -214,10 +223,27 @@ mod tests {
             let reading = reader.finish(true);
             assert_eq!(reading.usage.unwrap().input_tokens, Some(70_000), "{operation}");
             assert!(reading.complete && !reading.unreadable);
+            assert_eq!(reading.text_is_missing, operation == Operation::Chat);
         }
         let mut cut = AnswerReader::new(Operation::Embeddings, "application/json", "");
         cut.push(b"{\"data\":[");
         assert!(cut.finish(false).unreadable);
+    }
+
+    #[test]
+    fn a_mark_at_the_beginning_and_a_byte_that_is_no_text_hide_nothing() {
+        let text = b"{\"id\":\"\xff\",\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":7}}".to_vec();
+        for body in [[b"\xef\xbb\xbf".as_slice(), &text].concat(), text] {
+            for operation in [Operation::Chat, Operation::Embeddings] {
+                let mut reader = AnswerReader::new(operation, "application/json", "Identity");
+                reader.push(&body);
+                let usage = reader.finish(true).usage;
+                assert_eq!(usage.and_then(|usage| usage.input_tokens), Some(5), "{operation}");
+            }
+            let event = [b"data: ".as_slice(), &body, b"\n\n"].concat();
+            let usage = read(&[&event], "text/event-stream", true).usage;
+            assert_eq!(usage.and_then(|usage| usage.output_tokens), Some(7));
+        }
     }
 
     #[test]

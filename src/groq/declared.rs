@@ -3,37 +3,49 @@
 use super::{
     error::ApiError,
     fields::{Declared, Fields, Scalar},
-    request::{GroqRequest, MAX_COUNT},
+    request::GroqRequest,
 };
 use crate::domain::{
     batch::{Batch, MAX_REQUESTS, MAX_WINDOW_MS, MIN_WINDOW_MS},
+    bounds::Most,
     request::{Billing, Operation},
 };
 
-/// Sums over all lines of a batch, as the contract has them.
-const MAX_BATCH_COUNT: u64 = 100_000_000_000;
-/// Hours of audio of all lines together, as the contract has them.
-const MAX_AUDIO_HOURS: u64 = 1_000_000;
+/// The sums over all lines, each a string in `metadata`.
+const INPUT_TOKENS: &str = "tollgate_input_tokens";
+const MAX_OUTPUT_TOKENS: &str = "tollgate_max_output_tokens";
+const AUDIO_SECONDS: &str = "tollgate_audio_seconds";
+const CHARACTERS: &str = "tollgate_characters";
 
 impl Fields {
     /// Puts into `request` what the batch declares.
     pub(super) fn declared(self, request: &mut GroqRequest) -> Result<(), ApiError> {
         let batch = self.batch()?;
         let declared = self.metadata;
-        let most = MAX_COUNT.saturating_mul(batch.request_count).min(MAX_BATCH_COUNT);
+        let most = Most::of(batch.request_count);
         let Scalar::Text(model) = &declared.model else { return Err(undeclared(batch.line_operation)) };
-        let need = |value: &Scalar, most| number(value, most).ok_or_else(|| undeclared(batch.line_operation));
+        let need = |key: &str, value: &Scalar, most| match value {
+            Scalar::Null => Err(undeclared(batch.line_operation)),
+            value => number(value, most).ok_or_else(|| {
+                let what = if key == AUDIO_SECONDS { "whole seconds" } else { "a whole number" };
+                let message = format!("`{key}` must be {what} in a string, from \"0\" to \"{most}\"");
+                ApiError::invalid("metadata", message)
+            }),
+        };
         match batch.line_operation.billing() {
             Billing::Tokens => {
-                request.input_tokens = need(&declared.input_tokens, most)?;
-                request.max_output_tokens = Some(need(&declared.max_output_tokens, most)?);
+                request.input_tokens = need(INPUT_TOKENS, &declared.input_tokens, most.count)?;
+                request.max_output_tokens =
+                    Some(need(MAX_OUTPUT_TOKENS, &declared.max_output_tokens, most.count)?);
             }
-            Billing::InputTokens => request.input_tokens = need(&declared.input_tokens, most)?,
+            Billing::InputTokens => {
+                request.input_tokens = need(INPUT_TOKENS, &declared.input_tokens, most.count)?
+            }
             Billing::Audio => {
-                let seconds = need(&declared.audio_seconds, MAX_AUDIO_HOURS.saturating_mul(3600))?;
+                let seconds = need(AUDIO_SECONDS, &declared.audio_seconds, most.audio_ms / 1000)?;
                 request.audio_ms = seconds.saturating_mul(1000);
             }
-            Billing::Characters => request.characters = need(&declared.characters, most)?,
+            Billing::Characters => request.characters = need(CHARACTERS, &declared.characters, most.count)?,
         }
         if request.max_output_tokens == Some(0) {
             return Err(undeclared(batch.line_operation));
@@ -126,10 +138,10 @@ fn window_ms(value: &Scalar) -> Option<u64> {
 
 fn undeclared(operation: Operation) -> ApiError {
     let sums = match operation.billing() {
-        Billing::Tokens => "`tollgate_input_tokens` and `tollgate_max_output_tokens`",
-        Billing::InputTokens => "`tollgate_input_tokens`",
-        Billing::Audio => "`tollgate_audio_seconds`",
-        Billing::Characters => "`tollgate_characters`",
+        Billing::Tokens => format!("`{INPUT_TOKENS}` and `{MAX_OUTPUT_TOKENS}`"),
+        Billing::InputTokens => format!("`{INPUT_TOKENS}`"),
+        Billing::Audio => format!("`{AUDIO_SECONDS}`"),
+        Billing::Characters => format!("`{CHARACTERS}`"),
     };
     let message = format!(
         "a batch has to declare what all its lines use at most: `metadata` with the strings `tollgate_model`, {sums}, and \

@@ -10,9 +10,10 @@ use serde::{
 use super::{
     error::ApiError,
     input::ReadInput,
-    json::{SKIP, without_lone_surrogates},
-    request::MAX_COUNT,
+    json::{SKIP, without_exponents, without_lone_surrogates},
+    names::{self, folded, misspelt},
 };
+use crate::domain::{bounds::MAX_COUNT, request::Operation};
 
 /// Fields of one body; the APIs have fewer than fifty.
 const MAX_FIELDS: usize = 256;
@@ -195,32 +196,47 @@ pub(super) struct Declared {
 }
 
 /// One of `tools`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct Tool {
-    #[serde(rename = "type")]
     kind: Scalar,
 }
 
+impl<'de> Deserialize<'de> for Tool {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        names::known(["type"], deserializer).map(|[kind]| Self { kind })
+    }
+}
+
 /// `compound_custom`, as far as it tells of tools.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
 struct Compound {
     tools: Option<CompoundTools>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+impl<'de> Deserialize<'de> for Compound {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        names::known(["tools"], deserializer).map(|[tools]| Self { tools })
+    }
+}
+
 struct CompoundTools {
     enabled_tools: Option<Vec<Scalar>>,
 }
 
-/// Reads the fields of a JSON object.
-pub(super) fn read(body: &[u8]) -> Result<Fields, ApiError> {
+impl<'de> Deserialize<'de> for CompoundTools {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        names::known(["enabled_tools"], deserializer).map(|[enabled_tools]| Self { enabled_tools })
+    }
+}
+
+/// Reads the fields of a JSON object: of a request for this operation, or of an object in one, of which only the names and
+/// what it may hold are judged.
+pub(super) fn read(operation: Option<Operation>, body: &[u8]) -> Result<Fields, ApiError> {
     let body = without_lone_surrogates(body);
-    let mut reader = Reader::default();
-    let mut deserializer = serde_json::Deserializer::from_slice(&body);
-    let read = reader.read(&mut deserializer).and_then(|()| deserializer.end());
+    let (read, reader) = read_once(operation, &body);
+    let is_too_large = |error: &serde_json::Error| error.to_string().starts_with("number out of range");
+    let (read, reader) = match read {
+        Err(error) if is_too_large(&error) => read_once(operation, &without_exponents(&body)),
+        read => (read, reader),
+    };
     match (read, reader.fault) {
         (Ok(()), _) => Ok(reader.fields),
         (Err(_), Some(fault)) => Err(fault),
@@ -229,7 +245,17 @@ pub(super) fn read(body: &[u8]) -> Result<Fields, ApiError> {
     }
 }
 
+fn read_once(operation: Option<Operation>, body: &[u8]) -> (Result<(), serde_json::Error>, Reader) {
+    let mut reader = Reader { operation, ..Reader::default() };
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let read = reader.read(&mut deserializer).and_then(|()| deserializer.end());
+    (read, reader)
+}
+
 fn described(error: &serde_json::Error, field: &str) -> String {
+    if let Some(name) = misspelt(error) {
+        return format!("in `{field}`: {}", in_lower_case(&name));
+    }
     let at = format!("line {}, column {}", error.line(), error.column());
     if error.to_string().starts_with("recursion limit exceeded") {
         return format!("the body is nested too deeply at {at}: at most 127 levels are read");
@@ -242,8 +268,13 @@ fn described(error: &serde_json::Error, field: &str) -> String {
     }
 }
 
+fn in_lower_case(name: &str) -> String {
+    format!("a field's name must be written `{name}`, in lower case")
+}
+
 #[derive(Default)]
 struct Reader {
+    operation: Option<Operation>,
     fields: Fields,
     seen: HashSet<String>,
     /// The field with a form of its own that is being read.
@@ -261,8 +292,7 @@ impl Reader {
     fn name(&mut self, name: &str) -> Result<(), ApiError> {
         let folded = folded(name);
         if *folded != *name && self.fields.knows(&folded) {
-            let message = format!("a field's name must be written `{folded}`, in lower case");
-            return Err(ApiError::invalid("", message));
+            return Err(ApiError::invalid("", in_lower_case(&folded)));
         }
         if self.seen.len() >= MAX_FIELDS {
             return Err(ApiError::invalid("", format!("the body has more than {MAX_FIELDS} fields")));
@@ -279,46 +309,40 @@ impl Reader {
             *slot = entries.next_value()?;
             return Ok(());
         }
+        // What another operation needs is of any form.
+        let has_tools = matches!(self.operation, Some(Operation::Chat | Operation::Responses));
         match name {
             "input" => {
+                self.at = "input";
                 let input = entries.next_value_seed(ReadInput)?;
                 self.fields.input_characters = Some(input.characters);
                 self.fields.fetches |= input.fetched > 0;
             }
             "messages" | "documents" => {
+                self.at = if name == "messages" { "messages" } else { "documents" };
                 self.fields.fetches |= entries.next_value_seed(ReadInput)?.fetched > 0;
             }
-            "metadata" => {
+            "metadata" if self.operation == Some(Operation::Batch) => {
                 self.at = "metadata";
                 self.fields.metadata = entries.next_value::<Option<Declared>>()?.unwrap_or_default();
-                self.at = "";
             }
-            "tools" => {
+            "tools" if has_tools => {
                 self.at = "tools";
                 let tools = entries.next_value::<Option<Vec<Tool>>>()?.unwrap_or_default();
                 self.fields.tools = tools.into_iter().map(|tool| tool.kind).collect();
-                self.at = "";
             }
-            "compound_custom" => {
+            "compound_custom" if has_tools => {
                 self.at = "compound_custom";
-                let compound = entries.next_value::<Option<Compound>>()?.unwrap_or_default();
-                self.fields.enabled_tools = compound.tools.and_then(|tools| tools.enabled_tools);
-                self.at = "";
+                let compound = entries.next_value::<Option<Compound>>()?.and_then(|compound| compound.tools);
+                self.fields.enabled_tools = compound.and_then(|tools| tools.enabled_tools);
             }
             _ => {
                 entries.next_value_seed(SKIP)?;
             }
         }
+        self.at = "";
         Ok(())
     }
-}
-
-/// A name as a reader takes it that ignores case, with the letters that only some fold (`ſ`, the Kelvin sign).
-fn folded(name: &str) -> Cow<'_, str> {
-    if name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
-        return Cow::Borrowed(name);
-    }
-    Cow::Owned(name.to_uppercase().to_lowercase())
 }
 
 impl<'de> Visitor<'de> for &mut Reader {

@@ -6,7 +6,10 @@ use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::json::{CHARACTERS, LINKS};
+use super::{
+    json::{CHARACTERS, LINKS},
+    names,
+};
 
 /// What stands in one value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,10 +103,11 @@ impl<'de> Visitor<'de> for ReadInput {
         let mut sum = Input::default();
         let (mut links, mut may_fetch) = (0_u64, false);
         while let Some(field) = entries.next_key::<Cow<'_, str>>()? {
+            names::check(&field, &["type", "content", "output", "source"])?;
             match &*field {
                 "type" => {
                     let Kind { may_be_fetched, is_kept } = entries.next_value_seed(ReadKind)?;
-                    may_fetch = may_be_fetched;
+                    may_fetch |= may_be_fetched;
                     sum.fetched += u64::from(is_kept);
                 }
                 // What a message or the result of a tool consists of, and where a document comes from.
@@ -171,6 +175,8 @@ mod tests {
             (r#"[{"type":"computer_call_output","output":{"type":"computer_screenshot","file_id":"f"}}]"#, 1),
             (r#"[{"type":"item_reference","id":"msg_1"}]"#, 1),
             (r#"[{"id":"d","source":{"type":"url","url":"https://x"}}]"#, 1),
+            (r#"[{"content":[{"type":"image_url","Image_URL":{"Url":"https://x"}}]}]"#, 1),
+            (r#"[{"content":[{"type":"image_url","type":"text","url":"https://x"}]}]"#, 1),
             // What a conversation carries along.
             (r#"[{"id":"d","source":{"type":"json","data":{"url":"https://x"}}}]"#, 0),
             (r#"[{"content":[{"type":"document","document":{"data":{"url":"https://x"}}}]}]"#, 0),

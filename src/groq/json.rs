@@ -4,8 +4,11 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
+
+use super::names::{Which, folded};
 
 /// Walks any value and adds up what two functions say of each string in it, given the name of the field that it stands in
 /// (empty: none). Unlike `serde`'s own way to ignore a value, it descends, so that the parser's bound on nesting holds.
@@ -128,7 +131,7 @@ const BYTES: Sum = Sum(|_, text| u64::try_from(text.len()).unwrap_or(u64::MAX));
 /// The addresses in a content part: of an image or a file that is not itself the data.
 pub(super) const LINKS: Sum = Sum(|field, text| {
     let names_a_place =
-        matches!(field, "url" | "image_url" | "video_url" | "audio_url" | "file_url" | "file_id");
+        matches!(&*folded(field), "url" | "image_url" | "video_url" | "audio_url" | "file_url" | "file_id");
     let is_data = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
     u64::from(names_a_place && !is_data)
 });
@@ -156,12 +159,84 @@ pub(super) fn without_lone_surrogates(body: &[u8]) -> Cow<'_, [u8]> {
     copy
 }
 
+/// The body with zeros for the digits of every exponent. JSON permits numbers of any size, and the parser does not; none of
+/// them is of use here.
+pub(super) fn without_exponents(body: &[u8]) -> Vec<u8> {
+    let mut copy = body.to_vec();
+    let (mut in_string, mut escaped, mut in_exponent) = (false, false, false);
+    for byte in &mut copy {
+        if in_string {
+            (in_string, escaped) = (escaped || *byte != b'"', !escaped && *byte == b'\\');
+            continue;
+        }
+        match *byte {
+            b'"' => in_string = true,
+            b'e' | b'E' => in_exponent = true,
+            b'0'..=b'9' if in_exponent => *byte = b'0',
+            b'+' | b'-' => {}
+            _ => in_exponent = false,
+        }
+    }
+    copy
+}
+
 /// The code unit of the escape `\uXXXX` at `at`.
 fn escaped(body: &[u8], at: usize) -> Option<u16> {
     let digits = body.get(at..at + 6)?.strip_prefix(b"\\u")?;
     let digits = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'))?;
     u16::from_str_radix(digits, 16).ok()
 }
+
+/// A value as it stands; `None`: not there, or `null`.
+pub(super) type Raw<'a> = Option<&'a RawValue>;
+
+/// The values of the fields with these names in a JSON object; `None` where `json` is none. Of two fields of one name the last
+/// that is not `null` counts.
+pub(super) fn raw_fields<'a, const N: usize>(
+    json: &'a str,
+    names: [&'static str; N],
+) -> Option<[Raw<'a>; N]> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let values = deserializer.deserialize_map(RawFields { names }).ok()?;
+    deserializer.end().ok().map(|()| values)
+}
+
+struct RawFields<const N: usize> {
+    names: [&'static str; N],
+}
+
+impl<'de, const N: usize> Visitor<'de> for RawFields<N> {
+    type Value = [Raw<'de>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut values = [None; N];
+        while let Some(place) = entries.next_key_seed(Which(&self.names))? {
+            match place.and_then(|place| values.get_mut(place)) {
+                Some(value) => *value = entries.next_value::<Raw<'de>>()?.or(*value),
+                None => {
+                    entries.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// An answer as text that the parser reads, whatever is in its strings: without a mark at its beginning, and with another
+/// character in the place of what is no character.
+pub(super) fn readable(answer: &[u8]) -> Cow<'_, str> {
+    match without_lone_surrogates(answer.strip_prefix(BYTE_ORDER_MARK).unwrap_or(answer)) {
+        Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+        Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}
+
+/// What some writers put before a text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The bytes of the text in a value: of a string, or of all strings in a list or an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,6 +251,17 @@ impl<'de> Deserialize<'de> for TextBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_exponents_are_replaced() {
+        for (body, expected) in [
+            (r#"{"e":1e999,"a":-2.5E+40}"#, r#"{"e":1e000,"a":-2.5E+00}"#),
+            (r#"["1e999\"2e9",true,12,{"e9":3}]"#, r#"["1e999\"2e9",true,12,{"e9":3}]"#),
+            (r#"["\\",1e5]"#, r#"["\\",1e0]"#),
+        ] {
+            assert_eq!(without_exponents(body.as_bytes()), expected.as_bytes(), "{body}");
+        }
+    }
 
     #[test]
     fn only_halves_that_stand_alone_are_replaced() {

@@ -1,6 +1,8 @@
 //! Finds what an answer says of itself without keeping it, however long it is: the embeddings of a few hundred texts are tens
 //! of megabytes of numbers, with the usage behind them.
 
+use super::json::BYTE_ORDER_MARK;
+
 /// The fields of an answer that are kept, as they stand.
 const KEPT: [&[u8]; 4] = [b"duration", b"error", b"usage", b"x_groq"];
 /// Bytes of one kept value; a usage has a few hundred.
@@ -105,7 +107,8 @@ impl LongReader {
                 self.depth = self.depth.saturating_sub(1);
             }
             _ => {
-                self.is_broken |= self.depth == 0 && !byte.is_ascii_whitespace();
+                let is_mark = !self.is_whole && BYTE_ORDER_MARK.contains(&byte);
+                self.is_broken |= self.depth == 0 && !byte.is_ascii_whitespace() && !is_mark;
                 self.keep(byte);
             }
         }

@@ -2,6 +2,7 @@
 //! was used, and errors as Groq's SDKs read them. Pure: bytes in, facts out.
 
 pub mod answer;
+pub mod decimal;
 mod declared;
 pub mod endpoint;
 pub mod error;
@@ -10,6 +11,7 @@ mod input;
 mod json;
 mod long;
 mod multipart;
+mod names;
 pub mod rate_headers;
 pub mod refusal;
 pub mod request;

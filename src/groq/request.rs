@@ -10,11 +10,10 @@ use super::{
 };
 use crate::domain::{
     batch::Batch,
+    bounds::MAX_COUNT,
     request::{Operation, ServiceTier},
 };
 
-/// Tokens, characters and choices of one request: far above any model, far below what could overflow a product.
-pub(super) const MAX_COUNT: u64 = 100_000_000;
 /// Answers wanted of one request; OpenAI's own bound.
 const MAX_CHOICES: u64 = 128;
 /// As the contract of `Authorize` has it.
@@ -73,7 +72,7 @@ pub fn read(operation: Operation, content_type: &str, body: &[u8]) -> Result<Gro
         _ if !is_json(content_type) => {
             return Err(ApiError::invalid("", "the body must be sent with `content-type: application/json`"));
         }
-        _ => fields::read(body)?.request(operation, body)?,
+        _ => fields::read(Some(operation), body)?.request(operation, body)?,
     };
     if request.model.is_empty() {
         return Err(ApiError::invalid("model", "`model` is required"));
@@ -123,8 +122,7 @@ impl Fields {
             choices: 1,
             service_tier: service_tier(&self.service_tier)?,
             user: self.user.text("user")?,
-            // A tool without a type may be one of Groq's.
-            has_unseen_input: self.fetches || !tools.is_empty() || self.tools.contains(&Scalar::Null),
+            has_unseen_input: self.fetches || !tools.is_empty(),
             tools,
             ..GroqRequest::default()
         };

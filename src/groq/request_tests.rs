@@ -90,6 +90,26 @@ fn what_is_wrong_is_named() {
         (r#"{"model":"m","n":1000}"#, "`n` must be"),
         (r#"{"model":"m","stream":"yes"}"#, "`stream` must be"),
         (r#"{"model":"m","service_tier":"gold"}"#, "`service_tier` must be one of"),
+        (
+            r#"{"model":"m","tools":[{"Type":"code_interpreter"}]}"#,
+            "in `tools`: a field's name must be written `type`",
+        ),
+        (r#"{"model":"m","tools":[["code_interpreter"]]}"#, "`tools` cannot be read"),
+        (r#"{"model":"m","tools":[{"type":"function","type":"mcp"}]}"#, "`tools` cannot be read"),
+        (r#"{"model":"m","compound_custom":{"Tools":{}}}"#, "written `tools`"),
+        (r#"{"model":"m","compound_custom":{"tools":{"Enabled_Tools":[]}}}"#, "written `enabled_tools`"),
+        (
+            r#"{"model":"m","messages":[{"Content":[]}]}"#,
+            "in `messages`: a field's name must be written `content`",
+        ),
+        (r#"{"model":"m","messages":[{"content":[{"TYPE":"image_url"}]}]}"#, "written `type`"),
+        (r#"{"model":"m","input":[{"Output":[]}]}"#, "in `input`: a field's name must be written `output`"),
+        (
+            r#"{"model":"m","documents":[{"Source":{}}]}"#,
+            "in `documents`: a field's name must be written `source`",
+        ),
+        (r#"{"model":"m","max_tokens":1e999}"#, "`max_tokens` must be a whole number"),
+        (r#"{"model":"m","seed":01e999}"#, "not valid JSON"),
         (&deep, "nested too deeply"),
         (&format!("{{{many}}}"), "more than 256 fields"),
     ] {
@@ -130,7 +150,6 @@ fn input_that_does_not_stand_in_the_body_is_noticed() {
     for (body, unseen) in [
         (r#""tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]"#, false),
         (r#""tools":[{"type":"browser_search"}]"#, true),
-        (r#""tools":[{"function":{"name":"f"}}]"#, true),
         (r#""tools":null"#, false),
         (
             r#""messages":[{"content":[{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]}]"#,
@@ -178,6 +197,9 @@ fn tools_that_groq_runs_are_named() {
     }
     for (body, param) in [
         (r#""tools":[{"type":7}]"#, "tools"),
+        (r#""tools":[{"function":{"name":"f"}}]"#, "tools"),
+        (r#""tools":[{}]"#, "tools"),
+        (r#""tools":[{"type":null}]"#, "tools"),
         (r#""tools":[{"type":""}]"#, "tools"),
         (r#""compound_custom":{"tools":{"enabled_tools":["a\nb"]}}"#, "compound_custom"),
     ] {
@@ -185,6 +207,24 @@ fn tools_that_groq_runs_are_named() {
     }
     let many = (0..17).map(|i| format!(r#"{{"type":"t{i}"}}"#)).collect::<Vec<_>>().join(",");
     assert!(chat(&format!(r#"{{"model":"m","tools":[{many}]}}"#)).is_err());
+}
+
+#[test]
+fn a_number_of_any_size_is_a_number() {
+    for field in [r#""seed":1e999"#, r#""seed":-1E+400"#, r#""messages":[{"content":"1e999","x":[2.5e999]}]"#]
+    {
+        let body = format!(r#"{{"model":"m","max_tokens":7,{field}}}"#);
+        assert_eq!(chat(&body).unwrap().max_output_tokens, Some(7), "{field}");
+    }
+}
+
+#[test]
+fn a_field_of_another_operation_may_have_any_form() {
+    assert!(chat(r#"{"model":"m","metadata":"x"}"#).is_ok());
+    assert!(chat(r#"{"model":"m","metadata":{"tollgate_model":[],"tollgate_model":1}}"#).is_ok());
+    assert!(read(Operation::Embeddings, JSON, br#"{"model":"m","input":"x","tools":"x"}"#).is_ok());
+    let error = read(Operation::Batch, JSON, br#"{"metadata":"x"}"#).unwrap_err();
+    assert!(error.message.contains("`metadata` cannot be read"), "{}", error.message);
 }
 
 #[test]
@@ -233,6 +273,29 @@ fn a_batch_declares_what_its_lines_are() {
     ] {
         assert_eq!(batch(fields, metadata).unwrap_err().param, param, "{fields} {metadata}");
     }
+    let audio = r#""endpoint":"/v1/audio/transcriptions","#;
+    for (fields, metadata, message) in [
+        (
+            audio,
+            r#""tollgate_audio_seconds":"12.5""#,
+            "`tollgate_audio_seconds` must be whole seconds in a string",
+        ),
+        (
+            audio,
+            r#""tollgate_audio_seconds":12"#,
+            "`tollgate_audio_seconds` must be whole seconds in a string",
+        ),
+        (audio, r#""tollgate_input_tokens":"1""#, "a batch has to declare"),
+        (
+            "",
+            r#""tollgate_input_tokens":"many""#,
+            "`tollgate_input_tokens` must be a whole number in a string",
+        ),
+        ("", r#""tollgate_input_tokens":"1""#, "a batch has to declare"),
+    ] {
+        let error = batch(fields, metadata).unwrap_err();
+        assert!(error.message.starts_with(message), "{metadata}: {}", error.message);
+    }
 }
 
 #[test]
@@ -265,7 +328,10 @@ fn hidden_reasoning_is_noticed() {
 #[test]
 fn whatever_a_field_holds_only_small_values_are_kept() {
     let long = "x".repeat(1 << 20);
-    let read = fields::read(format!(r#"{{"user":[{}0],"model":"{long}"}}"#, "[0],".repeat(1000)).as_bytes());
+    let read = fields::read(
+        Some(Operation::Chat),
+        format!(r#"{{"user":[{}0],"model":"{long}"}}"#, "[0],".repeat(1000)).as_bytes(),
+    );
     let fields = read.unwrap();
     assert_eq!(fields.user, Scalar::Other);
     assert!(matches!(fields.model, Scalar::Text(text) if text.len() == 1024));

@@ -108,7 +108,7 @@ impl Edits<'_> {
             return Ok(());
         }
         // Its own two fields of one name are refused by the same reader.
-        fields::read(options.get().as_bytes()).map_err(|fault| {
+        fields::read(None, options.get().as_bytes()).map_err(|fault| {
             ApiError::invalid("stream_options", format!("`stream_options`: {}", fault.message))
         })?;
         let inner = raw_fields(options.get().as_bytes())?;

@@ -20,7 +20,8 @@ impl Fields {
     /// The names of the tools that Groq runs for the request to `model`, each once.
     pub(super) fn built_in_tools(&self, model: &str) -> Result<Vec<String>, ApiError> {
         let mut names: Vec<&str> = Vec::new();
-        for tool in self.tools.iter().filter(|tool| **tool != Scalar::Null) {
+        // One without a type may be one of Groq's.
+        for tool in &self.tools {
             names.push(name(tool, "tools")?);
         }
         match &self.enabled_tools {
@@ -50,6 +51,6 @@ fn name<'a>(tool: &'a Scalar, param: &'static str) -> Result<&'a str, ApiError> 
         {
             Ok(name)
         }
-        _ => Err(ApiError::invalid(param, format!("`{param}` has a tool whose type is not a name"))),
+        _ => Err(ApiError::invalid(param, format!("each tool of `{param}` must have a type that is a name"))),
     }
 }

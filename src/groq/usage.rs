@@ -3,20 +3,17 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::TextBytes;
-
-/// Tokens of one request: far above any model, far below what could overflow a sum.
-const MAX_COUNT: u64 = 100_000_000;
-/// Audio of one request: 100 hours, as the contract has it.
-const MAX_AUDIO_MS: u64 = 100 * 3_600_000;
+use super::{
+    decimal::{Scaled, scaled},
+    json::{Raw, TextBytes, raw_fields},
+};
+use crate::domain::bounds::{MAX_AUDIO_MS, MAX_COUNT};
 
 /// An answer, or one event of a streamed one: of chat, responses, embeddings or audio. Each field is read by itself, so that
 /// one of an odd form does not hide another; what is not read is skipped.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
+#[derive(Debug)]
 pub(super) struct Piece<'a> {
     /// Of an event of the Responses API.
-    #[serde(rename = "type")]
     kind: Raw<'a>,
     usage: Raw<'a>,
     x_groq: Raw<'a>,
@@ -33,72 +30,19 @@ pub(super) struct Piece<'a> {
     error: Raw<'a>,
 }
 
-/// A value as it stands; `None`: not there, or `null`.
-type Raw<'a> = Option<&'a RawValue>;
-
 /// The value, if it has the form.
 fn as_form<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
 }
 
-/// What stands in `x_groq` or `response`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Inner<'a> {
-    usage: Raw<'a>,
-    error: Raw<'a>,
+/// The values of these fields, if it is an object.
+fn parts<'a, const N: usize>(raw: &'a RawValue, names: [&'static str; N]) -> Option<[Raw<'a>; N]> {
+    raw_fields(raw.get(), names)
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Choice {
-    delta: Option<Message>,
-    message: Option<Message>,
-}
-
-/// What a model wrote: all of it is output.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Message {
-    content: TextBytes,
-    reasoning: TextBytes,
-    tool_calls: Option<Vec<ToolCall>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct ToolCall {
-    function: Option<Function>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Function {
-    name: TextBytes,
-    arguments: TextBytes,
-}
-
-/// Usage under the names of either API, count by count.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct RawUsage<'a> {
-    prompt_tokens: Raw<'a>,
-    input_tokens: Raw<'a>,
-    completion_tokens: Raw<'a>,
-    output_tokens: Raw<'a>,
-    total_tokens: Raw<'a>,
-    prompt_tokens_details: Raw<'a>,
-    input_tokens_details: Raw<'a>,
-    completion_tokens_details: Raw<'a>,
-    output_tokens_details: Raw<'a>,
-    seconds: Raw<'a>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, bound(deserialize = "'de: 'a"))]
-struct Details<'a> {
-    cached_tokens: Raw<'a>,
-    reasoning_tokens: Raw<'a>,
+/// The value of one field, if it stands in an object.
+fn inside<'a>(raw: Raw<'a>, name: &'static str) -> Raw<'a> {
+    parts(raw?, [name]).and_then(|[value]| value)
 }
 
 /// What an answer says was used. Each count stands for itself: one that cannot be read does not hide another.
@@ -141,62 +85,81 @@ impl Counts {
         }
     }
 
-    fn of(raw: &RawUsage<'_>) -> Self {
+    /// Of a usage under the names of either API, count by count.
+    fn of(usage: &RawValue) -> Self {
+        const NAMES: [&str; 10] = [
+            "prompt_tokens",
+            "input_tokens",
+            "completion_tokens",
+            "output_tokens",
+            "prompt_tokens_details",
+            "input_tokens_details",
+            "completion_tokens_details",
+            "output_tokens_details",
+            "total_tokens",
+            "seconds",
+        ];
+        let Some([prompt, input, completion, output, details @ .., total, seconds]) = parts(usage, NAMES)
+        else {
+            return Self { odd: true, ..Self::default() };
+        };
         let mut odd = false;
-        let mut read = |values: [Raw<'_>; 2]| {
-            values.into_iter().flatten().find_map(|value| {
+        let mut read = |values: &[Raw<'_>]| {
+            values.iter().flatten().find_map(|value| {
                 let count = count(value.get());
                 odd |= count.is_none();
                 count
             })
         };
         let mut counts = Self {
-            input_tokens: read([raw.prompt_tokens, raw.input_tokens]),
-            output_tokens: read([raw.completion_tokens, raw.output_tokens]),
+            input_tokens: read(&[prompt, input]),
+            output_tokens: read(&[completion, output]),
             ..Self::default()
         };
-        let of_input = [raw.prompt_tokens_details, raw.input_tokens_details].map(details);
-        let of_output = [raw.completion_tokens_details, raw.output_tokens_details].map(details);
-        counts.cached_input_tokens = read(of_input.map(|details| details.cached_tokens));
-        counts.reasoning_tokens = read(of_output.map(|details| details.reasoning_tokens));
-        // The sum tells the part that cannot be read.
-        let total = read([raw.total_tokens, None]);
-        let asked = [raw.prompt_tokens, raw.input_tokens].iter().any(Option::is_some);
-        if counts.input_tokens.is_none() && asked {
-            counts.input_tokens =
-                total.zip(counts.output_tokens).and_then(|(sum, rest)| sum.checked_sub(rest));
+        // The sum tells the part that is missing or cannot be read.
+        if let Some(total) = read(&[total]) {
+            let (input, output) = (counts.input_tokens, counts.output_tokens);
+            counts.input_tokens = input.or_else(|| total.checked_sub(output?));
+            counts.output_tokens = output.or_else(|| total.checked_sub(input?));
         }
-        counts.audio_ms = raw.seconds.and_then(|seconds| {
+        let is_detail_odd = details.into_iter().flatten().any(|details| parts(details, []).is_none());
+        let [of_prompt, of_input, of_completion, of_output] = details;
+        let cached = [of_prompt, of_input].map(|details| inside(details, "cached_tokens"));
+        let reasoning = [of_completion, of_output].map(|details| inside(details, "reasoning_tokens"));
+        counts.cached_input_tokens = read(&cached);
+        counts.reasoning_tokens = read(&reasoning);
+        counts.audio_ms = seconds.and_then(|seconds| {
             let ms = milliseconds(seconds.get());
             odd |= ms.is_none();
             ms
         });
-        counts.odd = odd;
+        // A usage that says nothing that is billed is not understood.
+        counts.odd = odd || is_detail_odd || !counts.tells();
         counts
     }
 }
 
-fn details(raw: Raw<'_>) -> Details<'_> {
-    as_form(raw).unwrap_or_default()
-}
-
 impl<'a> Piece<'a> {
-    /// The piece in `json`; `None` where it cannot be read.
-    pub(super) fn parse(json: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice(json).ok()
+    /// The piece in `json`; `None` where it is no object.
+    pub(super) fn parse(json: &'a str) -> Option<Self> {
+        const NAMES: [&str; 10] = [
+            "type", "usage", "x_groq", "choices", "response", "delta", "text", "output", "duration", "error",
+        ];
+        let [kind, usage, x_groq, choices, response, delta, text, output, duration, error] =
+            raw_fields(json, NAMES)?;
+        Some(Self { kind, usage, x_groq, choices, response, delta, text, output, duration, error })
     }
 
-    /// The usage, wherever it stands; of counts that stand in several places, the first.
+    /// The usage, wherever it stands; of counts that stand in several places, the first, and of audio the longest.
     pub(super) fn usage(&self) -> Counts {
-        let inside = |raw| as_form::<Inner<'a>>(raw).and_then(|inner| inner.usage);
         // An event that only begins a response tells of what it will use, which is nothing yet.
         let response = self.response.filter(|_| self.ends_stream());
-        let places = [self.usage, inside(response), inside(self.x_groq)];
-        let told = places.into_iter().flatten().map(|raw| match as_form::<RawUsage<'_>>(Some(raw)) {
-            Some(usage) => Counts::of(&usage),
-            None => Counts { odd: true, ..Counts::default() },
-        });
-        let mut counts = told.fold(Counts::default(), |counts, told| counts.or(&told));
+        let places = [self.usage, inside(response, "usage"), inside(self.x_groq, "usage")];
+        let mut counts = Counts::default();
+        for told in places.into_iter().flatten().map(Counts::of) {
+            let audio_ms = counts.audio_ms.max(told.audio_ms);
+            counts = Counts { audio_ms, ..counts.or(&told) };
+        }
         // Groq bills the length of the audio, whatever else it tells beside.
         if let Some(duration) = self.duration {
             let ms = milliseconds(duration.get());
@@ -208,14 +171,11 @@ impl<'a> Piece<'a> {
 
     /// The bytes of what the model wrote. Of the Responses API's events only the deltas count: others repeat them.
     pub(super) fn output_bytes(&self) -> u64 {
-        let bytes = |raw| as_form::<TextBytes>(raw).unwrap_or_default().0;
         if let Some(kind) = self.kind() {
-            return if kind.ends_with(".delta") { bytes(self.delta) } else { 0 };
+            return if kind.ends_with(".delta") { text_bytes(self.delta) } else { 0 };
         }
-        let choices: Vec<Choice> = as_form(self.choices).unwrap_or_default();
-        let messages = choices.iter().flat_map(|choice| [&choice.delta, &choice.message]);
-        let written = messages.flatten().map(Message::bytes).fold(0_u64, u64::saturating_add);
-        written.saturating_add(bytes(self.text)).saturating_add(bytes(self.output))
+        let choices = each(self.choices, choice_bytes);
+        choices.saturating_add(text_bytes(self.text)).saturating_add(text_bytes(self.output))
     }
 
     fn kind(&self) -> Option<String> {
@@ -230,42 +190,68 @@ impl<'a> Piece<'a> {
 
     /// Whether it tells of an error.
     pub(super) fn is_error(&self) -> bool {
-        self.error.is_some() || as_form::<Inner<'a>>(self.x_groq).is_some_and(|groq| groq.error.is_some())
+        self.error.is_some() || inside(self.x_groq, "error").is_some()
     }
 }
 
-impl Message {
-    fn bytes(&self) -> u64 {
-        let calls = self.tool_calls.iter().flatten().filter_map(|call| call.function.as_ref());
-        let called = calls.map(|call| call.name.0.saturating_add(call.arguments.0));
-        called.fold(self.content.0.saturating_add(self.reasoning.0), u64::saturating_add)
+/// The bytes of all text in a value.
+fn text_bytes(raw: Raw<'_>) -> u64 {
+    as_form::<TextBytes>(raw).unwrap_or_default().0
+}
+
+/// The sum over the elements of a list; of what is no list, all its text.
+fn each<'a>(raw: Raw<'a>, bytes: fn(&'a RawValue) -> u64) -> u64 {
+    match as_form::<Vec<&'a RawValue>>(raw) {
+        Some(list) => list.into_iter().map(bytes).fold(0, u64::saturating_add),
+        None => text_bytes(raw),
     }
 }
 
-/// A count, also one that is written as a string or as a fraction of zero; `None` where it cannot be meant.
+/// The sum over these fields of an object; of what is no object, all its text.
+fn within<'a, const N: usize>(
+    raw: Raw<'a>,
+    names: [&'static str; N],
+    bytes: fn(&'static str, Raw<'a>) -> u64,
+) -> u64 {
+    match raw.and_then(|raw| parts(raw, names)) {
+        Some(values) => {
+            names.into_iter().zip(values).fold(0, |sum, (name, value)| sum.saturating_add(bytes(name, value)))
+        }
+        None => text_bytes(raw),
+    }
+}
+
+fn choice_bytes(choice: &RawValue) -> u64 {
+    within(Some(choice), ["delta", "message"], |_, message| {
+        within(message, ["content", "reasoning", "tool_calls"], |name, value| match name {
+            "tool_calls" => each(value, call_bytes),
+            _ => text_bytes(value),
+        })
+    })
+}
+
+fn call_bytes(call: &RawValue) -> u64 {
+    within(Some(call), ["function"], |_, function| {
+        within(function, ["name", "arguments"], |_, value| text_bytes(value))
+    })
+}
+
+/// A count, also one that is written as a string or with a fraction of zero; `None` where it cannot be meant.
 fn count(json: &str) -> Option<u64> {
-    let (whole, fraction) = decimal(json)?;
-    let count = whole.parse::<u64>().ok()?;
-    (fraction.bytes().all(|digit| digit == b'0') && count <= MAX_COUNT).then_some(count)
+    let Scaled { units, has_rest } = scaled(unquoted(json), 0)?;
+    (!has_rest && units <= MAX_COUNT).then_some(units)
 }
 
-/// Seconds as whole milliseconds, rounded up: by the digits, as a floating product can come out a hair above.
+/// Seconds as whole milliseconds, rounded up.
 fn milliseconds(json: &str) -> Option<u64> {
-    let (whole, fraction) = decimal(json)?;
-    let whole = whole.parse::<u64>().ok()?;
-    let digits = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
-    let thousandths = digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    let rest = fraction.bytes().skip(3).any(|digit| digit != b'0');
-    let ms = whole.checked_mul(1000)?.checked_add(thousandths)?.checked_add(u64::from(rest))?;
+    let Scaled { units, has_rest } = scaled(unquoted(json), 3)?;
+    let ms = units.saturating_add(u64::from(has_rest));
     (ms <= MAX_AUDIO_MS).then_some(ms)
 }
 
-/// The digits before and after the point of a number that is not negative, in a string or not.
-fn decimal(json: &str) -> Option<(&str, &str)> {
-    let text = json.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(json).trim();
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    (digits(whole) && digits(fraction)).then_some((whole, fraction))
+/// What stands in a string, or the value as it is.
+fn unquoted(json: &str) -> &str {
+    json.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(json).trim()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use super::*;
 
 fn usage(json: &str) -> Counts {
-    Piece::parse(json.as_bytes()).unwrap().usage()
+    Piece::parse(json).unwrap().usage()
 }
 
 #[test]
@@ -47,6 +47,9 @@ fn a_count_that_cannot_be_meant_is_none_and_the_others_stay() {
         (r#""5""#, Some(5), false),
         ("5.0", Some(5), false),
         (r#"" 5 ""#, Some(5), false),
+        ("5e0", Some(5), false),
+        ("0.5E1", Some(5), false),
+        ("5e-1", None, true),
         ("null", None, false),
         ("-5", None, true),
         ("5.5", None, true),
@@ -57,15 +60,41 @@ fn a_count_that_cannot_be_meant_is_none_and_the_others_stay() {
     ] {
         assert_eq!(cached(value), (expected, odd), "{value}");
     }
-    for json in [r#"{"usage":{"prompt_tokens":-1}}"#, r#"{"usage":"none"}"#, r#"{"usage":7}"#] {
+    for json in [
+        r#"{"usage":{"prompt_tokens":-1}}"#,
+        r#"{"usage":"none"}"#,
+        r#"{"usage":7}"#,
+        r#"{"usage":{}}"#,
+        r#"{"usage":[]}"#,
+        r#"{"usage":[5,7]}"#,
+        r#"{"usage":{"promptTokens":5}}"#,
+        r#"{"usage":{"total_tokens":5}}"#,
+    ] {
         let counts = usage(json);
         assert!(!counts.tells() && counts.odd, "{json}");
     }
-    for json in [r#"{"usage":null}"#, r#"{"usage":{}}"#, r#"{"x_groq":{"id":"x"}}"#] {
+    for json in [r#"{"usage":null}"#, r#"{"x_groq":{"id":"x"}}"#] {
         assert_eq!(usage(json), Counts::default(), "{json}");
     }
-    let by_the_sum = usage(r#"{"usage":{"prompt_tokens":-1,"completion_tokens":2,"total_tokens":11}}"#);
-    assert_eq!((by_the_sum.input_tokens, by_the_sum.odd), (Some(9), true));
+}
+
+#[test]
+fn the_sum_tells_the_part_that_is_missing() {
+    for (fields, input, output, odd) in [
+        (r#""prompt_tokens":-1,"completion_tokens":2,"total_tokens":11"#, Some(9), Some(2), true),
+        (r#""completion_tokens":2,"total_tokens":11"#, Some(9), Some(2), false),
+        (r#""prompt_tokens":100,"completion_tokens":null,"total_tokens":5100"#, Some(100), Some(5000), false),
+        (r#""prompt_tokens":100,"completion_tokens":-1,"total_tokens":5100"#, Some(100), Some(5000), true),
+        (r#""input_tokens":100,"output_tokens":"many","total_tokens":5100"#, Some(100), Some(5000), true),
+        (r#""prompt_tokens":100,"total_tokens":5100"#, Some(100), Some(5000), false),
+        (r#""prompt_tokens":100,"total_tokens":100"#, Some(100), Some(0), false),
+        // Less than a part of it, or both parts unknown: it tells nothing.
+        (r#""prompt_tokens":100,"total_tokens":99"#, Some(100), None, false),
+        (r#""total_tokens":5100"#, None, None, true),
+    ] {
+        let counts = usage(&format!(r#"{{"usage":{{{fields}}}}}"#));
+        assert_eq!((counts.input_tokens, counts.output_tokens, counts.odd), (input, output, odd), "{fields}");
+    }
 }
 
 #[test]
@@ -73,6 +102,13 @@ fn an_odd_field_does_not_hide_another() {
     for odd in [r#""duration":{}"#, r#""x_groq":"id""#, r#""type":5"#, r#""choices":{}"#, r#""error":null"#] {
         let json = format!(r#"{{{odd},"usage":{{"prompt_tokens":5,"completion_tokens":7}}}}"#);
         assert_eq!(usage(&json).output_tokens, Some(7), "{odd}");
+    }
+    let twice = r#"{"error":null,"error":null,"usage":null,"usage":{"prompt_tokens":5},"usage":null}"#;
+    assert_eq!(usage(twice).input_tokens, Some(5));
+    for details in ["5", "[]", r#""none""#] {
+        let counts =
+            usage(&format!(r#"{{"usage":{{"prompt_tokens":5,"prompt_tokens_details":{details}}}}}"#));
+        assert_eq!((counts.input_tokens, counts.odd), (Some(5), true), "{details}");
     }
     let begun = r#"{"type":"response.created","response":{"usage":{"input_tokens":0,"output_tokens":0}}}"#;
     assert_eq!(usage(begun), Counts::default());
@@ -88,6 +124,8 @@ fn audio_is_exact_to_the_millisecond() {
         ("10", 10_000),
         ("3.0001", 3_001),
         ("0", 0),
+        ("6e2", 600_000),
+        ("1.5e-3", 2),
     ] {
         let read = usage(&format!(r#"{{"text":"x","duration":{seconds}}}"#));
         assert_eq!(read.audio_ms, Some(ms), "{seconds}");
@@ -105,6 +143,8 @@ fn the_larger_reading_of_audio_counts() {
         (r#"{"duration":600,"usage":{"type":"tokens","input_tokens":9,"output_tokens":2}}"#, 600_000),
         (r#"{"duration":600,"usage":{"type":"duration","seconds":10}}"#, 600_000),
         (r#"{"duration":10,"usage":{"type":"duration","seconds":600}}"#, 600_000),
+        (r#"{"usage":{"seconds":10},"x_groq":{"usage":{"seconds":600}}}"#, 600_000),
+        (r#"{"usage":{"seconds":600},"x_groq":{"usage":{"seconds":10}}}"#, 600_000),
     ] {
         assert_eq!(usage(json).audio_ms, Some(ms), "{json}");
     }
@@ -120,7 +160,11 @@ fn all_that_a_model_wrote_is_output() {
         (r#"{"type":"response.output_text.delta","delta":"abcd"}"#, 4),
         (r#"{"type":"response.output_text.done","text":"abcd"}"#, 0),
         (r#"{"text":"abc"}"#, 3),
+        // Of what has another form, all text.
+        (r#"{"choices":[{"delta":"x"},{"delta":{"content":"abc"}}]}"#, 4),
+        (r#"{"choices":[{"delta":{"tool_calls":{},"content":"ab"}},{"delta":{"content":"c"}}]}"#, 3),
+        (r#"{"choices":[{"delta":{"tool_calls":[7,{"function":"fg"},{"function":{"name":"h"}}]}}]}"#, 3),
     ] {
-        assert_eq!(Piece::parse(json.as_bytes()).unwrap().output_bytes(), bytes, "{json}");
+        assert_eq!(Piece::parse(json).unwrap().output_bytes(), bytes, "{json}");
     }
 }

@@ -27,9 +27,10 @@ pub(super) struct Admission {
     /// Names the Groq key that the request goes out with.
     pub(super) upstream_key: String,
     pub(super) operation: Operation,
-    /// Whether all output shows as it is made, so that what was seen of an answer that was cut is what it cost: a stream, of
-    /// which nothing is hidden.
-    pub(super) shows_output: bool,
+    /// Whether the answer is a stream, whose output shows as it is made.
+    pub(super) stream: bool,
+    /// Whether the model's reasoning is kept from the answer, so that the output that is seen is not all of it.
+    pub(super) hides_reasoning: bool,
     /// How many answers are wanted.
     pub(super) choices: u64,
     /// The estimated input.
@@ -59,7 +60,9 @@ struct Told<'a> {
     #[serde(borrow, default, skip_serializing_if = "str::is_empty")]
     upstream_key: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "is_default")]
-    shows_output: bool,
+    stream: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    hides_reasoning: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     choices: u64,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -90,7 +93,8 @@ impl Admission {
             service_tier: self.service_tier.name().into(),
             operation: self.operation.name().into(),
             upstream_key: self.upstream_key.as_str().into(),
-            shows_output: self.shows_output,
+            stream: self.stream,
+            hides_reasoning: self.hides_reasoning,
             choices: self.choices,
             input_tokens: self.input_tokens,
             max_output_tokens: self.max_output_tokens,
@@ -118,7 +122,8 @@ impl Admission {
             service_tier: told.service_tier.parse().ok()?,
             operation: told.operation.parse().ok()?,
             upstream_key: told.upstream_key.into_owned(),
-            shows_output: told.shows_output,
+            stream: told.stream,
+            hides_reasoning: told.hides_reasoning,
             choices: told.choices,
             input_tokens: told.input_tokens,
             max_output_tokens: told.max_output_tokens,
@@ -143,7 +148,8 @@ mod tests {
             service_tier: ServiceTier::Flex,
             upstream_key: "main/1f2e3d4c".to_owned(),
             operation: Operation::Responses,
-            shows_output: true,
+            stream: true,
+            hides_reasoning: true,
             choices: 2,
             input_tokens: u64::MAX,
             max_output_tokens: 3,
@@ -156,8 +162,14 @@ mod tests {
         assert_eq!(Admission::from_metadata(&metadata), None);
         metadata.filter_metadata.insert(NAMESPACE.to_owned(), admission.to_metadata());
         assert_eq!(Admission::from_metadata(&metadata), Some(admission.clone()));
-        let small =
-            Admission { shows_output: false, include_usage: false, choices: 0, audio_ms: 0, ..admission };
+        let small = Admission {
+            stream: false,
+            hides_reasoning: false,
+            include_usage: false,
+            choices: 0,
+            audio_ms: 0,
+            ..admission
+        };
         metadata.filter_metadata.insert(NAMESPACE.to_owned(), small.to_metadata());
         assert_eq!(Admission::from_metadata(&metadata), Some(small));
         metadata.filter_metadata.insert(NAMESPACE.to_owned(), Struct::default());

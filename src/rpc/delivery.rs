@@ -1,7 +1,9 @@
 //! Whether an answer left: what it reserved is the caller's only then.
 //!
 //! A handler's end is too early for that. The stream may have been reset by then, or be reset while the answer waits for the
-//! peer's window; the answer is dropped without a word to the handler.
+//! peer's window; the answer is dropped without a word to the handler. That the answer was taken out of the body is too early
+//! as well: hyper keeps it until the peer has a window for it. It asks for what comes next, the trailers, only once it has
+//! given the answer to the connection.
 
 use std::sync::Arc;
 
@@ -37,7 +39,7 @@ pub fn watched(mut answer: HttpResponse<Body>) -> HttpResponse<Body> {
     let mut pending = Some(pending);
     answer.map(|body| {
         Body::new(body.map_frame(move |frame| {
-            if frame.is_data()
+            if frame.is_trailers()
                 && let Some(Pending(pending)) = pending.take()
             {
                 pending.delivered();

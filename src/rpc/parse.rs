@@ -9,7 +9,6 @@ use tonic::Status;
 
 pub(super) use self::audit::{AUDIT_BEFORE, audit};
 
-use self::size::Most;
 use super::{
     key_parse::{MAX_KEY_BYTES, key_caller},
     page::SpendPlace,
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     authorizer::SpendQuery,
     domain::{
+        bounds::Most,
         calendar,
         request::{
             AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, Unreserved, Usage,
@@ -28,12 +28,6 @@ use crate::{
     store::ReservationId,
 };
 
-/// Tokens and characters of one request: far above any context window, far below what could overflow a sum.
-const MAX_COUNT: u64 = 100_000_000;
-/// Bytes of one input, for the estimate.
-const MAX_INPUT_BYTES: u64 = 1_000_000_000;
-/// Audio of one request. Groq's own bound on a file is well below.
-const MAX_AUDIO: Duration = Duration::from_secs(100 * 3600);
 /// The longest a call may wait: longer than any client keeps a call open without asking for it.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// The longest a model can be closed on Groq's word: its longest window is a day.
@@ -66,12 +60,13 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
     let service_tier = errors.service_tier(request.service_tier);
     let batch = errors.batch(request.batch, operation);
     let most = Most::of(batch.map_or(1, |batch| batch.request_count));
+    let longest = Duration::from_millis(most.audio_ms);
     let input_tokens = errors.count("input_tokens", request.input_tokens, most.count);
     let input_bytes = errors.count("input_bytes", request.input_bytes, most.input_bytes);
     let size = Size {
         input_tokens: if input_tokens > 0 { input_tokens } else { tokens_of_bytes(input_bytes) },
         max_output_tokens: errors.count("max_output_tokens", request.max_output_tokens, most.count),
-        audio_ms: errors.duration("audio_duration", request.audio_duration, most.audio),
+        audio_ms: errors.duration("audio_duration", request.audio_duration, longest),
         characters: errors.count("character_count", request.character_count, most.count),
     };
     let tools = errors.tools(request.tools);
@@ -89,7 +84,8 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
             tools,
             size,
             unseen_input_tokens: 0,
-            fixed_output: false,
+            // What its lines ask for stands in a file that is written by now.
+            fixed_output: operation == Operation::Batch,
             max_wait_ms,
             dry_run: request.dry_run,
             labels: request.labels,
@@ -124,8 +120,11 @@ pub(super) enum Subject {
 pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report, Status> {
     let mut errors = FieldErrors::default();
     let outcome = errors.outcome(request.outcome);
-    let lines = request.batch.as_ref().map_or(0, |batch| batch.request_count);
-    let usage = request.usage.map(|usage| errors.usage(usage, lines));
+    let lines = request.batch.as_ref().map_or(1, |batch| u64::try_from(batch.request_count).unwrap_or(1));
+    // What a reservation is of is known once it is found.
+    let is_reserved = !request.reservation_id.is_empty();
+    let most = if is_reserved { Most::largest() } else { Most::of(lines) };
+    let usage = request.usage.map(|usage| errors.usage(usage, most));
     if outcome == Some(Outcome::Completed) && usage.is_none() {
         errors.add("usage", "required for OUTCOME_COMPLETED: copy it from Groq's answer");
     }

@@ -77,8 +77,10 @@ async fn settle_now<S: Store + Clone>(
     settler: Settler,
 ) {
     let mut booked = book(&authorizer, id, &report, &reach.scope, &settler).await;
-    if let (Err(failure @ (Failure::NotPriced(_) | Failure::UnknownTool(_))), Some(_)) =
-        (&booked, &report.usage)
+    if let (
+        Err(failure @ (Failure::NotPriced(_) | Failure::UnknownTool(_) | Failure::ImpossibleUsage(_))),
+        Some(_),
+    ) = (&booked, &report.usage)
     {
         // It is not lost: the team's rule for what nobody reported decides.
         error!(reservation = %id, %failure, "the usage that Groq reports cannot be booked");

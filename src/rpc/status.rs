@@ -135,8 +135,6 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
         Failure::Store(StoreError::Unavailable) => unavailable("STORE_UNAVAILABLE", &message, effect),
         // Never asked, so nothing was changed whatever it was.
         Failure::Store(StoreError::Overloaded) => unavailable("OVERLOADED", &message, "none"),
-        // Never told to a caller: the next reservation is asked for instead.
-        Failure::Released => unavailable("STORE_UNAVAILABLE", &message, effect),
         Failure::DeadlineExceeded => {
             Status::with_error_details(Code::DeadlineExceeded, message, info("DEADLINE_EXCEEDED"))
         }
@@ -169,6 +167,11 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
         Failure::UnknownKey => Status::with_error_details(Code::NotFound, message, info("INVALID_KEY")),
         Failure::NotPriced(_) => {
             Status::with_error_details(Code::FailedPrecondition, message, info("MODEL_NOT_PRICED"))
+        }
+        Failure::ImpossibleUsage(excesses) => {
+            let mut errors = FieldErrors::default();
+            excesses.iter().for_each(|excess| errors.add(&excess.field, excess.message.clone()));
+            errors.into_status()
         }
         Failure::UnreservedBound(_) => {
             let info = info(UNRESERVED_BOUND_EXCEEDED);
@@ -207,7 +210,7 @@ pub(super) fn pause(error: &PauseError) -> Status {
             return failure(&Failure::Store(error.clone()));
         }
         PauseError::Internal => return internal(),
-        PauseError::Unknown(_) => (Code::NotFound, "UNKNOWN_TARGET"),
+        PauseError::Unknown { .. } => (Code::NotFound, "UNKNOWN_TARGET"),
         PauseError::TooMany => (Code::ResourceExhausted, "TOO_MANY_PAUSES"),
         PauseError::Changed(_) => (Code::Aborted, "PAUSE_CHANGED"),
     };

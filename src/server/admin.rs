@@ -65,6 +65,7 @@ pub async fn serve<S: Store, T: Status>(
     let service = router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new));
     // Never told: the listener ends with the process.
     let (_running, stop) = watch::channel(false);
+    let connections = connections.of_pages();
     Serving { protocol: Protocol::Pages, tls, connections, service, stop }.run(listener).await;
 }
 

@@ -15,8 +15,14 @@ use hyper::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::{Service, ServiceExt as _};
 
-use super::record::{OpenCall, Record};
-use crate::access::Peer;
+use super::{
+    record::{OpenCall, Record},
+    serving::Protocol,
+};
+use crate::{
+    access::Peer,
+    domain::access::{Need, need_of},
+};
 
 /// Answers of up to a page that one connection may have made and not yet written: the others are made when it is their turn.
 const LISTS: usize = 1;
@@ -46,21 +52,28 @@ impl Size {
     }
 }
 
+/// Whether a call is a reason to keep its connection once it was heard. What anyone may ask is none, and neither is reflection,
+/// which is asked for by people at a terminal: their streams are open for as long as their clients like.
+fn may_claim(path: &str) -> bool {
+    matches!(need_of(path), Some(Need::Permission(_)))
+}
+
 /// A service for the calls of one connection.
 #[derive(Clone)]
 pub(super) struct Calls<S> {
     inner: S,
     peer: Peer,
     record: Arc<Record>,
+    protocol: Protocol,
     lists: Arc<Semaphore>,
     reflections: Arc<Semaphore>,
 }
 
 impl<S> Calls<S> {
     /// Calls of `peer`, answered by `inner`.
-    pub(super) fn new(inner: S, peer: Peer, record: Arc<Record>) -> Self {
+    pub(super) fn new(inner: S, peer: Peer, record: Arc<Record>, protocol: Protocol) -> Self {
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
-        Self { inner, peer, record, lists: semaphore(LISTS), reflections: semaphore(REFLECTIONS) }
+        Self { inner, peer, record, protocol, lists: semaphore(LISTS), reflections: semaphore(REFLECTIONS) }
     }
 
     fn turns(&self, size: Size) -> Option<Arc<Semaphore>> {
@@ -86,6 +99,15 @@ where
         let call = self.record.call();
         let turns = self.turns(Size::of(request.uri().path()));
         request.extensions_mut().insert(self.peer.clone());
+        match self.protocol {
+            // Raised by the body of the request: it is read by a handler, so only once the caller was let through.
+            Protocol::Grpc if may_claim(request.uri().path()) => {
+                request.extensions_mut().insert(call.claim());
+            }
+            Protocol::Grpc => {}
+            // A page is made within moments, however its client behaves.
+            Protocol::Pages => call.claim().raise(),
+        }
         let inner = self.inner.clone();
         Box::pin(async move {
             let turn = match turns {

@@ -66,7 +66,7 @@ impl AsyncWrite for Connection {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         })?;
-        self.record.written(bytes);
+        self.record.wrote(bytes);
         Poll::Ready(Ok(bytes))
     }
 

@@ -22,12 +22,16 @@ const RESERVE: u64 = 256;
 const MOST: u64 = 65_536;
 /// Connections that were told to end and have not yet. Fewer than are reserved, so that they take nothing from the store.
 const MAX_LEAVING: usize = 64;
-/// How many idle connections one look finds, the oldest.
+/// Places of the pages for operators, apart: an orchestrator whose probe gets none would kill the process. Of the files that
+/// are kept in reserve.
+const PAGES: usize = 32;
+const MAX_PAGES_LEAVING: usize = 16;
+/// How many connections that may go one look finds, the first to go.
 const CANDIDATES: usize = 64;
 /// Where a look found none, the next one waits for so long: it costs time for each connection.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The connections over all listeners.
+/// The connections over all gRPC listeners, or to the pages.
 #[derive(Clone, Debug)]
 pub struct Connections(Arc<Shared>);
 
@@ -35,10 +39,11 @@ pub struct Connections(Arc<Shared>);
 struct Shared {
     limits: ConnectionLimits,
     max: usize,
+    max_leaving: usize,
     epoch: Instant,
     /// Taken for moments, when a connection begins or ends; never while a call is answered.
     table: Mutex<Table>,
-    tally: Tally,
+    tally: Arc<Tally>,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +52,7 @@ struct Table {
     next: u64,
     /// Of `records`, those that were told to make room.
     leaving: Vec<u64>,
-    /// Connections that were idle when they were looked for, the best to end last; with what was known of them.
+    /// Connections that could go when they were looked for, the first to go last; with what was known of them.
     candidates: Vec<(bool, u64, u64)>,
     looked: Option<Instant>,
 }
@@ -80,8 +85,17 @@ impl Connections {
             );
         }
         let max = usize::try_from(max.min(most)).unwrap_or(usize::MAX);
-        let table = Mutex::default();
-        Self(Arc::new(Shared { limits, max, epoch: Instant::now(), table, tally: Tally::default() }))
+        Self::with_places(limits, max, MAX_LEAVING, Arc::default())
+    }
+
+    fn with_places(limits: ConnectionLimits, max: usize, max_leaving: usize, tally: Arc<Tally>) -> Self {
+        let (epoch, table) = (Instant::now(), Mutex::default());
+        Self(Arc::new(Shared { limits, max, max_leaving, epoch, table, tally }))
+    }
+
+    /// Those to the pages, which have places of their own within the same limits.
+    pub(super) fn of_pages(&self) -> Self {
+        Self::with_places(self.0.limits.clone(), PAGES, MAX_PAGES_LEAVING, Arc::clone(&self.0.tally))
     }
 
     pub(super) fn limits(&self) -> &ConnectionLimits {
@@ -96,13 +110,13 @@ impl Connections {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection, and whether an idle one makes room for it; `None` where none is idle.
+    /// A place for a new connection, and whether another makes room for it; `None` where none may go.
     pub(super) fn admit(&self) -> Option<(Place, bool)> {
         let share = getrandom::u32().unwrap_or(u32::MAX / 2);
         let record = Arc::new(Record::new(&self.0.limits, share));
         let mut table = self.table();
         let is_full = table.records.len() - table.leaving.len() >= self.0.max;
-        if is_full && !table.make_room(self.0.epoch) {
+        if is_full && !table.make_room(self.0.epoch, self.0.max_leaving) {
             drop(table);
             self.0.tally.add(Cause::Refused);
             return None;
@@ -115,27 +129,28 @@ impl Connections {
 }
 
 impl Table {
-    /// Ends the oldest idle connection; `false` where there is none, or too many are about to end.
-    fn make_room(&mut self, epoch: Instant) -> bool {
-        if self.leaving.len() >= MAX_LEAVING {
+    /// Ends the first connection that may go; `false` where there is none, or `max_leaving` are about to end.
+    fn make_room(&mut self, epoch: Instant, max_leaving: usize) -> bool {
+        if self.leaving.len() >= max_leaving {
             return false;
         }
-        let Some((is_used, id)) = self.oldest_idle(epoch) else { return false };
+        let Some((is_trusted, id)) = self.first_to_go(epoch) else { return false };
         if let Some(record) = self.records.get(&id) {
             // One that was used is told, so that its client repeats nothing blindly; for a crowd there is no time.
-            record.end(!is_used || self.leaving.len() >= MAX_LEAVING / 2);
+            record.end(!is_trusted || self.leaving.len() >= max_leaving / 2);
             self.leaving.push(id);
         }
         true
     }
 
-    /// First one without a call so far, as silent crowds are, then the one without an open call for the longest.
-    fn oldest_idle(&mut self, epoch: Instant) -> Option<(bool, u64)> {
+    /// First one on which no caller was let through so far, as in silent crowds and those that watch the health, then the one
+    /// without an open call for the longest.
+    fn first_to_go(&mut self, epoch: Instant) -> Option<(bool, u64)> {
         for may_look in [true, false] {
-            while let Some((is_used, since, id)) = self.candidates.pop() {
-                let idleness = self.records.get(&id).and_then(|record| record.idleness(epoch));
-                if idleness == Some((is_used, since)) {
-                    return Some((is_used, id));
+            while let Some((is_trusted, since, id)) = self.candidates.pop() {
+                let may_go = self.records.get(&id).and_then(|record| record.may_go(epoch));
+                if may_go == Some((is_trusted, since)) {
+                    return Some((is_trusted, id));
                 }
             }
             let found_none = self.looked.is_some_and(|looked| looked.elapsed() < LOOK_AGAIN);
@@ -148,11 +163,11 @@ impl Table {
     }
 
     fn look(&mut self, epoch: Instant) {
-        let idle = self.records.iter().filter_map(|(id, record)| {
-            let (is_used, since) = record.idleness(epoch)?;
-            Some((is_used, since, *id))
+        let found = self.records.iter().filter_map(|(id, record)| {
+            let (is_trusted, since) = record.may_go(epoch)?;
+            Some((is_trusted, since, *id))
         });
-        self.candidates = idle.collect();
+        self.candidates = found.collect();
         self.candidates.sort_unstable();
         self.candidates.truncate(CANDIDATES);
         self.candidates.reverse();
@@ -187,7 +202,10 @@ fn open_files() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::record::{OpenCall, Order},
+        *,
+    };
 
     fn connections(max: u32) -> Connections {
         Connections::new(ConnectionLimits { max: Some(max), ..ConnectionLimits::default() })
@@ -202,29 +220,57 @@ mod tests {
         }
     }
 
+    fn claimed(place: &Place) -> OpenCall {
+        let call = place.record.call();
+        call.claim().raise();
+        call
+    }
+
     #[test]
     fn silent_connections_make_room_before_those_that_were_used() {
         let connections = connections(2);
         let (used, _) = connections.admit().unwrap();
-        drop(used.record.call());
+        drop(claimed(&used));
         let (silent, made_room) = connections.admit().unwrap();
         assert!(!made_room);
         let (third, made_room) = connections.admit().unwrap();
         assert!(made_room);
-        let told = |place: &Place| place.record.idleness(connections.0.epoch).is_none();
+        let told = |place: &Place| place.record.order() != Order::Stay;
         assert!(told(&silent) && !told(&used) && !told(&third));
         drop(silent);
-        // Then the newer silent one, and never one with an open call.
-        let call = used.record.call();
+        // Then the newer silent one, and never one with a call of a caller that was let through.
+        let call = claimed(&used);
         let (fourth, _) = connections.admit().unwrap();
         assert!(told(&third));
-        let other = fourth.record.call();
+        let other = claimed(&fourth);
         assert!(connections.admit().is_none());
         drop((call, third));
         connections.table().looked = None;
         let (_fifth, _) = connections.admit().unwrap();
         assert!(told(&used));
         drop(other);
+    }
+
+    #[test]
+    fn what_anyone_may_ask_keeps_no_connection() {
+        let connections = connections(2);
+        let (used, _) = connections.admit().unwrap();
+        drop(claimed(&used));
+        let (watcher, _) = connections.admit().unwrap();
+        let _watch = watcher.record.call();
+        assert!(connections.admit().is_some_and(|(_, made_room)| made_room));
+        assert_eq!((watcher.record.order(), used.record.order()), (Order::Go, Order::Stay));
+    }
+
+    #[test]
+    fn pages_have_places_of_their_own() {
+        let connections = connections(1);
+        let pages = connections.of_pages();
+        let (place, _) = connections.admit().unwrap();
+        let _call = claimed(&place);
+        assert!(connections.admit().is_none());
+        let admitted: Vec<_> = (0..PAGES).map(|_| pages.admit().unwrap()).collect();
+        assert!(admitted.iter().all(|(_, made_room)| !made_room));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod serving;
 mod tally;
 mod tls;
 mod unread;
+mod vigil;
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! What is known of one connection, and when it has to end.
+//! What is known of one connection and its calls.
 
 use std::{
     sync::{
@@ -10,30 +10,41 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{tally::Cause, unread::Unread};
+use super::unread::Unread;
 use crate::config::ConnectionLimits;
 
 /// The first bytes of HTTP/2: a client that has sent them understands that a connection is about to end.
 const PREFACE: u64 = 24;
 
 /// What a connection was told from outside.
-const STAY: u8 = 0;
-const LEAVE: u8 = 1;
-const GO: u8 = 2;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Order {
+    /// Nothing.
+    Stay,
+    /// To end once its calls have.
+    Leave,
+    /// To end at once.
+    Go,
+}
 
 /// The state of one connection. Written by the tasks of its connection, all on one thread; other threads read it where they
-/// look for an idle one, and write only `order`. The values order nothing else.
+/// look for one that makes room, and write only `order`. The values order nothing else.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) unread: Arc<Unread>,
     /// When it was accepted; all times here are milliseconds since then.
-    born: Instant,
-    max_age: Duration,
+    pub(super) born: Instant,
+    pub(super) max_age: Duration,
     open_calls: AtomicU32,
+    /// Those of `open_calls` with a claim on the connection.
+    claims: AtomicU32,
     /// Whether TLS is set up, where there is any.
     is_shaken: AtomicBool,
     /// Whether there was a call.
     is_used: AtomicBool,
+    /// Whether there was a call with a claim.
+    is_trusted: AtomicBool,
     /// When the last open call ended.
     idle_since: AtomicU64,
     /// When a request began to come in that is not complete, plus one; 0: there is none. HTTP/1 only: what comes in over
@@ -46,17 +57,6 @@ pub(super) struct Record {
     told: Notify,
 }
 
-/// What to do with a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Nothing before then.
-    Wait(Instant),
-    /// Let its calls end, and close it.
-    Leave(Cause),
-    /// Close it now.
-    Cut(Cause),
-}
-
 impl Record {
     /// Of a connection that begins now; `share` of 2^32 says where its age lies between nine and eleven tenths of the usual.
     pub(super) fn new(limits: &ConnectionLimits, share: u32) -> Self {
@@ -67,13 +67,15 @@ impl Record {
             born: Instant::now(),
             max_age: limits.max_age.mul_f64(0.9 + spread),
             open_calls: AtomicU32::new(0),
+            claims: AtomicU32::new(0),
             is_shaken: AtomicBool::new(false),
             is_used: AtomicBool::new(false),
+            is_trusted: AtomicBool::new(false),
             idle_since: AtomicU64::new(0),
             head_since: AtomicU64::new(0),
             received: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            order: AtomicU8::new(STAY),
+            order: AtomicU8::new(Order::Stay as u8),
             told: Notify::new(),
         }
     }
@@ -91,23 +93,24 @@ impl Record {
         self.open_calls.fetch_add(1, Ordering::Relaxed);
         self.is_used.store(true, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
-        OpenCall(Arc::clone(self))
+        OpenCall(Claim(Arc::new(Call { record: Arc::clone(self), stage: AtomicU8::new(OPEN) })))
     }
 
     /// `bytes` came in; over HTTP/1, outside of a call, they begin a request.
     pub(super) fn received(&self, bytes: usize, begins_request: bool) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
-        if begins_request
-            && self.open_calls.load(Ordering::Relaxed) == 0
-            && self.head_since.load(Ordering::Relaxed) == 0
-        {
+        if begins_request && !self.has_calls() && self.head_since.load(Ordering::Relaxed) == 0 {
             self.head_since.store(self.now() + 1, Ordering::Relaxed);
             self.told.notify_one();
         }
     }
 
-    pub(super) fn written(&self, bytes: usize) {
+    pub(super) fn wrote(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     /// When a connection without a request is closed.
@@ -117,11 +120,20 @@ impl Record {
 
     /// Tells the connection to end, at once or once its calls have.
     pub(super) fn end(&self, at_once: bool) {
-        self.order.fetch_max(if at_once { GO } else { LEAVE }, Ordering::Relaxed);
+        let order = if at_once { Order::Go } else { Order::Leave };
+        self.order.fetch_max(order as u8, Ordering::Relaxed);
         self.told.notify_one();
     }
 
-    /// Returns once there is something that [`Vigil::judge`] does not know yet.
+    pub(super) fn order(&self) -> Order {
+        match self.order.load(Ordering::Relaxed) {
+            order if order == Order::Stay as u8 => Order::Stay,
+            order if order == Order::Leave as u8 => Order::Leave,
+            _ => Order::Go,
+        }
+    }
+
+    /// Returns once there is something that a [`Vigil`](super::vigil::Vigil) does not know yet.
     pub(super) async fn changed(&self) {
         tokio::select! {
             () = self.told.notified() => {}
@@ -129,14 +141,41 @@ impl Record {
         }
     }
 
-    /// Since when, in milliseconds after `epoch`, there is no open call, those without any call before first. `None`: there
-    /// is one, or the connection is about to end.
-    pub(super) fn idleness(&self, epoch: Instant) -> Option<(bool, u64)> {
-        let is_idle = self.open_calls.load(Ordering::Relaxed) == 0;
-        let stays = self.order.load(Ordering::Relaxed) == STAY;
+    /// How it compares with others that may make room: first those without any call that had a claim, as anyone may have them,
+    /// the oldest of them first; then those without such a call for the longest, in milliseconds after `epoch`. `None`: one is
+    /// open, or the connection is about to end.
+    pub(super) fn may_go(&self, epoch: Instant) -> Option<(bool, u64)> {
+        if self.has_claims() || self.order() != Order::Stay {
+            return None;
+        }
+        let is_trusted = self.is_trusted.load(Ordering::Relaxed);
         let born = u64::try_from(self.born.duration_since(epoch).as_millis()).unwrap_or(u64::MAX);
-        let since = born.saturating_add(self.idle_since.load(Ordering::Relaxed));
-        (is_idle && stays).then(|| (self.is_used.load(Ordering::Relaxed), since))
+        // What calls without a claim do makes nothing younger.
+        let since = if is_trusted { self.idle_since.load(Ordering::Relaxed) } else { 0 };
+        Some((is_trusted, born.saturating_add(since)))
+    }
+
+    pub(super) fn has_calls(&self) -> bool {
+        self.open_calls.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn has_claims(&self) -> bool {
+        self.claims.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether there was a call.
+    pub(super) fn is_used(&self) -> bool {
+        self.is_used.load(Ordering::Relaxed)
+    }
+
+    /// When the last open call ended.
+    pub(super) fn idle_since(&self) -> Instant {
+        self.at(self.idle_since.load(Ordering::Relaxed))
+    }
+
+    /// When the request began that is not complete.
+    pub(super) fn head_since(&self) -> Option<Instant> {
+        self.head_since.load(Ordering::Relaxed).checked_sub(1).map(|since| self.at(since))
     }
 
     /// Whether it has not even said that it speaks HTTP/2.
@@ -151,231 +190,78 @@ impl Record {
 
     /// Whether the TLS handshake is over, or is given up.
     pub(super) fn is_shaken(&self) -> bool {
-        self.is_shaken.load(Ordering::Relaxed) || self.order.load(Ordering::Relaxed) != STAY
+        self.is_shaken.load(Ordering::Relaxed) || self.order() != Order::Stay
     }
+}
+
+/// The stages of a call.
+const OPEN: u8 = 0;
+const CLAIMED: u8 = 1;
+const ENDED: u8 = 2;
+
+#[derive(Debug)]
+struct Call {
+    record: Arc<Record>,
+    stage: AtomicU8,
 }
 
 /// A call that is open as long as this is there.
 #[derive(Debug)]
-pub(super) struct OpenCall(Arc<Record>);
+pub(super) struct OpenCall(Claim);
+
+/// What a call may raise on its connection: to stay for as long as the call is open, whatever else needs its place. May outlive
+/// the call, and comes to nothing then.
+#[derive(Clone, Debug)]
+pub(super) struct Claim(Arc<Call>);
 
 impl OpenCall {
     pub(super) fn unread(&self) -> &Arc<Unread> {
-        &self.0.unread
+        &self.0.0.record.unread
+    }
+
+    pub(super) fn claim(&self) -> Claim {
+        self.0.clone()
+    }
+}
+
+impl Claim {
+    pub(super) fn raise(&self) {
+        let Call { record, stage } = &*self.0;
+        if stage.compare_exchange(OPEN, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            record.claims.fetch_add(1, Ordering::Relaxed);
+            record.is_trusted.store(true, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        // Before the count falls: a search for an idle connection must not see an old time.
-        self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
-        self.0.open_calls.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Watches over one connection.
-#[derive(Debug)]
-pub(super) struct Vigil {
-    record: Arc<Record>,
-    limits: ConnectionLimits,
-    /// The end of the grace of a connection that is about to end.
-    until: Option<Instant>,
-    /// The excess of unread answers that is watched, what was written when it was looked at, and when to look again.
-    excess: Option<(u64, u64, Instant)>,
-}
-
-impl Vigil {
-    pub(super) const fn new(record: Arc<Record>, limits: ConnectionLimits) -> Self {
-        Self { record, limits, until: None, excess: None }
-    }
-
-    /// What is to be done at `now`. `Leave` is said once; after it, `grace` runs.
-    pub(super) fn judge(&mut self, now: Instant) -> Verdict {
-        let record = Arc::clone(&self.record);
-        let order = record.order.load(Ordering::Relaxed);
-        if order == GO {
-            return Verdict::Cut(Cause::Evicted);
+        let Call { record, stage } = &*self.0.0;
+        // Before the counts fall: a search for one that makes room must not see an old time.
+        record.idle_since.store(record.now(), Ordering::Relaxed);
+        if stage.swap(ENDED, Ordering::Relaxed) == CLAIMED {
+            record.claims.fetch_sub(1, Ordering::Relaxed);
         }
-        let mut next = match self.judge_unread(now) {
-            Err(cause) => return Verdict::Cut(cause),
-            Ok(next) => next,
-        };
-        if let Some(until) = self.until {
-            return if now >= until { Verdict::Cut(Cause::Aged) } else { Verdict::Wait(next.min(until)) };
-        }
-        if order == LEAVE {
-            return self.leave(Cause::Evicted, now, self.limits.grace);
-        }
-        if !record.is_used.load(Ordering::Relaxed) {
-            let due = record.handshake_ends(&self.limits);
-            if now >= due {
-                // What has not even said that it speaks HTTP/2 would not understand more.
-                return match record.is_mute() {
-                    true => Verdict::Cut(Cause::Silent),
-                    false => self.leave(Cause::Silent, now, self.limits.grace.min(self.limits.handshake)),
-                };
-            }
-            next = next.min(due);
-        }
-        if let Some(since) = record.head_since.load(Ordering::Relaxed).checked_sub(1) {
-            let due = record.at(since) + self.limits.handshake;
-            if now >= due {
-                return Verdict::Cut(Cause::Silent);
-            }
-            next = next.min(due);
-        }
-        if record.open_calls.load(Ordering::Relaxed) == 0 {
-            let due = record.at(record.idle_since.load(Ordering::Relaxed)) + self.limits.idle;
-            if now >= due {
-                return self.leave(Cause::Idle, now, self.limits.grace);
-            }
-            next = next.min(due);
-        } else {
-            // It may be idle the moment after.
-            next = next.min(now + self.limits.idle);
-        }
-        let due = record.born + record.max_age;
-        if now >= due {
-            self.leave(Cause::Aged, now, self.limits.grace)
-        } else {
-            Verdict::Wait(next.min(due))
-        }
-    }
-
-    fn leave(&mut self, cause: Cause, now: Instant, grace: Duration) -> Verdict {
-        self.until = Some(now + grace);
-        Verdict::Leave(cause)
-    }
-
-    /// A client may have much unread for a while, as long as it goes on reading.
-    fn judge_unread(&mut self, now: Instant) -> Result<Instant, Cause> {
-        let written = self.record.written.load(Ordering::Relaxed);
-        let again = now + self.limits.handshake;
-        let Some(excess) = self.record.unread.excess() else {
-            self.excess = None;
-            // The next excess is told of.
-            return Ok(now + self.limits.max_age);
-        };
-        match self.excess {
-            Some((known, before, due)) if known == excess => {
-                if now < due {
-                    return Ok(due);
-                }
-                if written - before < self.limits.max_unread {
-                    return Err(Cause::Unread);
-                }
-            }
-            _ => {}
-        }
-        self.excess = Some((excess, written, again));
-        Ok(again)
+        record.open_calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use hyper::body::Bytes;
-
     use super::*;
 
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn limits() -> ConnectionLimits {
-        ConnectionLimits { max_unread: 10_000, ..ConnectionLimits::default() }
-    }
-
-    fn watched() -> (Arc<Record>, Vigil) {
-        let record = Arc::new(Record::new(&limits(), u32::MAX / 2));
-        (Arc::clone(&record), Vigil::new(record, limits()))
-    }
-
-    /// Judges whenever it was said to judge again, until there is something to do; when, in seconds, and what.
-    fn next(vigil: &mut Vigil, from: u64) -> (u64, Verdict) {
-        let mut now = vigil.record.born + Duration::from_secs(from);
-        loop {
-            match vigil.judge(now) {
-                Verdict::Wait(until) => {
-                    assert!(until > now, "{until:?} is not after {now:?}");
-                    now = until;
-                }
-                verdict => return ((now - vigil.record.born).as_secs(), verdict),
-            }
-        }
-    }
-
     #[test]
-    fn a_silent_connection_ends_when_its_first_request_is_due() {
-        let (_, mut vigil) = watched();
-        assert_eq!(next(&mut vigil, 0), (10, Verdict::Cut(Cause::Silent)));
-        let (record, mut vigil) = watched();
-        record.received(24, false);
-        assert_eq!(next(&mut vigil, 0), (10, Verdict::Leave(Cause::Silent)));
-        assert_eq!(next(&mut vigil, 10), (20, Verdict::Cut(Cause::Aged)));
-    }
-
-    #[test]
-    fn a_connection_without_an_open_call_ends_and_one_with_a_call_grows_old() {
-        let (record, mut vigil) = watched();
-        drop(record.call());
-        assert_eq!(next(&mut vigil, 0), (15 * 60, Verdict::Leave(Cause::Idle)));
-        let (record, mut vigil) = watched();
-        let call = record.call();
-        let (age, verdict) = next(&mut vigil, 0);
-        assert!(
-            (30 * 60 - 1..=30 * 60).contains(&age) && verdict == Verdict::Leave(Cause::Aged),
-            "{age} {verdict:?}"
-        );
-        assert_eq!(next(&mut vigil, age), (age + 30, Verdict::Cut(Cause::Aged)));
-        drop(call);
-    }
-
-    #[test]
-    fn ages_are_a_tenth_apart_at_the_most() {
-        for (share, seconds) in [(0, 27 * 60), (u32::MAX, 33 * 60)] {
-            assert_eq!(Record::new(&limits(), share).max_age.as_secs_f64().round(), f64::from(seconds));
-        }
-    }
-
-    #[test]
-    fn a_request_that_has_begun_is_due() {
-        let (record, mut vigil) = watched();
-        drop(record.call());
-        assert!(matches!(vigil.judge(record.born + 100 * SECOND), Verdict::Wait(_)));
-        record.received(1, true);
-        assert_eq!(next(&mut vigil, 0), (10, Verdict::Cut(Cause::Silent)));
-        drop(record.call());
-        assert_eq!(next(&mut vigil, 0), (15 * 60, Verdict::Leave(Cause::Idle)));
-    }
-
-    #[test]
-    fn answers_may_be_unread_as_long_as_the_client_reads() {
-        let (record, mut vigil) = watched();
-        let _call = record.call();
-        let answer = record.unread.count(Bytes::from(vec![0; 10_000]));
-        assert_eq!(next(&mut vigil, 0), (10, Verdict::Cut(Cause::Unread)));
-        // It read enough within the time that it was watched.
-        let (record, mut vigil) = watched();
-        let _call = record.call();
-        let other = record.unread.count(Bytes::from(vec![0; 10_000]));
-        let Verdict::Wait(due) = vigil.judge(record.born) else { panic!("it has only begun") };
-        record.written(10_000);
-        assert_eq!(vigil.judge(due), Verdict::Wait(due + 10 * SECOND));
-        // Another excess is watched from its own beginning.
-        drop(other);
-        let _other = record.unread.count(Bytes::from(vec![0; 10_000]));
-        assert_eq!(vigil.judge(due + 10 * SECOND), Verdict::Wait(due + 20 * SECOND));
-        assert_eq!(vigil.judge(due + 20 * SECOND), Verdict::Cut(Cause::Unread));
-        drop(answer);
-    }
-
-    #[test]
-    fn an_order_is_heard() {
-        let (record, mut vigil) = watched();
-        assert!(record.idleness(record.born).is_some());
-        record.end(false);
-        assert_eq!(vigil.judge(record.born), Verdict::Leave(Cause::Evicted));
-        assert!(record.idleness(record.born).is_none());
-        record.end(true);
-        assert_eq!(vigil.judge(record.born), Verdict::Cut(Cause::Evicted));
+    fn a_claim_ends_with_its_call_and_comes_to_nothing_afterwards() {
+        let record = Arc::new(Record::new(&ConnectionLimits::default(), 0));
+        let (call, late) = (record.call(), record.call());
+        assert_eq!(record.may_go(record.born), Some((false, 0)));
+        call.claim().raise();
+        call.claim().raise();
+        assert!(record.has_claims() && record.may_go(record.born).is_none());
+        let claim = late.claim();
+        drop((call, late));
+        claim.raise();
+        assert!(!record.has_claims() && !record.has_calls());
+        assert!(record.may_go(record.born).is_some_and(|(is_trusted, _)| is_trusted));
     }
 }

@@ -18,6 +18,7 @@ use tokio_util::either::Either;
 use tonic::Status;
 use tower::Service;
 
+use super::record::Claim;
 use crate::rpc::{message_too_large, request_too_slow};
 
 /// The largest message. Messages carry numbers and names, never prompts.
@@ -51,7 +52,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        let claim = request.extensions_mut().remove::<Claim>();
         let path = request.uri().path();
         let max = if path.starts_with("/envoy.") { MAX_ENVOY_BYTES } else { MAX_MESSAGE_BYTES };
         let is_stream = path.starts_with("/envoy.service.ext_proc.") || path.starts_with("/grpc.reflection.");
@@ -61,6 +63,7 @@ where
             messages: Messages::new(max),
             patience: Some(self.patience),
             failure: failure.clone(),
+            claim: claim.clone(),
             sleep: None,
         };
         let call = self.inner.call(request.map(|inner| tonic::body::Body::new(body(inner))));
@@ -114,6 +117,8 @@ struct RequestBody {
     patience: Option<Duration>,
     /// Of a stream of messages, which is waited for only until the first.
     failure: Option<Failure>,
+    /// Raised with the first message.
+    claim: Option<Claim>,
     /// Set only when something is waited for, which a usual request never is: it comes in one piece.
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -150,6 +155,11 @@ impl Body for RequestBody {
             if let Err(length) = this.messages.take(piece) {
                 return this.fail(message_too_large(length, this.messages.max));
             }
+            if this.messages.is_one_complete
+                && let Some(claim) = this.claim.take()
+            {
+                claim.raise();
+            }
             if this.failure.is_some() {
                 (this.patience, this.sleep) = (None, None);
             }
@@ -174,11 +184,12 @@ struct Messages {
     known: usize,
     /// What is to come of the message.
     rest: usize,
+    is_one_complete: bool,
 }
 
 impl Messages {
     const fn new(max: usize) -> Self {
-        Self { max, prefix: [0; PREFIX], known: 0, rest: 0 }
+        Self { max, prefix: [0; PREFIX], known: 0, rest: 0, is_one_complete: false }
     }
 
     /// Goes over `piece`; the length of the first message in it that is too large.
@@ -187,6 +198,7 @@ impl Messages {
             let skipped = self.rest.min(piece.len());
             self.rest -= skipped;
             piece = piece.get(skipped..).unwrap_or_default();
+            self.is_one_complete |= skipped > 0 && self.rest == 0;
             let Some((first, others)) = piece.split_first() else { return Ok(()) };
             if let Some(place) = self.prefix.get_mut(self.known) {
                 *place = *first;
@@ -200,6 +212,7 @@ impl Messages {
                 if self.rest > self.max {
                     return Err(self.rest);
                 }
+                self.is_one_complete |= self.rest == 0;
             }
         }
     }
@@ -225,6 +238,19 @@ mod tests {
             assert_eq!(result, Err(11), "in pieces of {size}");
             let mut messages = Messages::new(11);
             assert_eq!(stream.chunks(size).try_for_each(|piece| messages.take(piece)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_message_is_complete_with_its_last_byte() {
+        for length in [0, 1, 3] {
+            let mut messages = Messages::new(10);
+            let (last, head) =
+                message(length).split_last().map(|(last, head)| (*last, head.to_vec())).unwrap();
+            messages.take(&head).unwrap();
+            assert!(!messages.is_one_complete, "{length}");
+            messages.take(&[last]).unwrap();
+            assert!(messages.is_one_complete, "{length}");
         }
     }
 }

@@ -25,8 +25,8 @@ use super::{
     calls::Calls,
     connection::{Connection, Stream},
     connections::{Connections, Place},
-    record::{Verdict, Vigil},
     tls::ListenerTls,
+    vigil::{Verdict, Vigil},
 };
 use crate::access::Peer;
 
@@ -132,7 +132,7 @@ where
         };
         place.record.shaken();
         let connection = Connection::new(stream, place.record.clone(), self.protocol == Protocol::Pages);
-        let calls = Calls::new(self.service, peer, place.record.clone());
+        let calls = Calls::new(self.service, peer, place.record.clone(), self.protocol);
         attend(&self.protocol.builder(), connection, calls, vigil, &place, &self.connections, self.stop)
             .await;
     }

@@ -63,7 +63,8 @@ impl Tally {
         if evicted + refused > 0 {
             warn!(
                 evicted,
-                refused, "max_connections is reached: idle connections make room, others are refused"
+                refused,
+                "no place is left for another connection: unused and idle ones make room, others are refused"
             );
         }
     }

@@ -4,13 +4,13 @@
 -- KEYS 1 counters, 2 history: as in reserve.lua
 -- ARGV 1 numbers: wall (negative: ask TIME), low, high (see store_time.lua), then for each counter slot_ms (negative: a budget)
 --      2 the struct format of ARGV 1       3… the field of each counter, then "!time"
--- Reply, packed doubles: the wall clock, the store's time, and what that is for the next call at this instant; then for each
---      counter used, settled, open
+-- Reply, packed doubles: the wall clock, the store's time, and what that is for the next call at this instant, when it was
+--      written last (0: never); then for each counter used, settled, open
 --
 -- A worked call: after that of settle.lua, at 6100 ms.
 --   EVALSHA <sha> 2 tollgate:{acme}:counters tollgate:{acme}:history pack(6100, 0, 2^53-1, 1000) <dddd
 --     team/chatbot|requests|minute !time
---   -> pack(6100, 6100, 6100, 1, 0, 0)
+--   -> pack(6100, 6100, 6100, 5900, 1, 0, 0)
 local argv, keys = ARGV, KEYS
 if #keys ~= 2 or #argv < 3 then return redis.error_reply('ERR counters: 2 keys and at least 3 arguments') end
 local read = struct.unpack
@@ -19,8 +19,8 @@ local n = #argv - 3
 if #arg ~= n + 4 then return redis.error_reply('ERR counters: the arguments do not match the counts') end
 
 local value = redis.call('HMGET', keys[1], unpack(argv, 3))
-local now, wall, raw = store_time(arg[1], arg[2], arg[3], value[1 + n])
-local reply = {wall, now, now > raw and now or raw}
+local now, wall, raw, last = store_time(arg[1], arg[2], arg[3], value[1 + n])
+local reply = {wall, now, now > raw and now or raw, last}
 for i = 1, n do
   local v, ms = value[i], arg[3 + i]
   if ms < 0 then ms = -ms end
@@ -44,6 +44,6 @@ for i = 1, n do
     end
     used = base + total
   end
-  reply[3 * i + 1], reply[3 * i + 2], reply[3 * i + 3] = used, settled, open
+  reply[3 * i + 2], reply[3 * i + 3], reply[3 * i + 4] = used, settled, open
 end
 return struct.pack('<' .. ('d'):rep(#reply), unpack(reply))

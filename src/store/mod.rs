@@ -80,8 +80,20 @@ pub struct Reserve {
     pub late_ms: u64,
     /// Kept with the reservation for the caller; opaque to the store. At most [`MAX_NOTE`] bytes.
     pub note: Bytes,
+    /// The note of settlements that leave their id free: a reservation that was settled with it does not count, and is replaced.
+    /// Empty: none.
+    pub replaces: Bytes,
     /// Decide only.
     pub dry_run: bool,
+}
+
+impl Reserve {
+    /// Whether the reservation under the id does not count.
+    #[must_use]
+    pub fn replaces(&self, record: &Record) -> bool {
+        let settlement = record.settlement.as_ref();
+        !self.replaces.is_empty() && settlement.is_some_and(|settlement| settlement.note == self.replaces)
+    }
 }
 
 /// The most holds of one reservation: every limit of organization, team, key and user on three windows and three periods.
@@ -351,8 +363,19 @@ pub enum StoreError {
 /// Every instant that goes in or comes out is by the wall clock. What a store keeps goes by a time of its own that never goes
 /// back ([`Moment`]): where the wall clock is set, nothing is forgotten and nothing is locked.
 pub trait Store: Send + Sync + 'static {
-    /// The best estimate of the store's wall clock, without asking it.
-    fn now(&self) -> Timestamp;
+    /// The best estimate of the store's time and of its wall clock, without asking it.
+    fn moment(&self) -> Moment;
+
+    /// The wall clock of [`Store::moment`].
+    fn now(&self) -> Timestamp {
+        self.moment().wall
+    }
+
+    /// The store's wall clock, which is asked for where it is not this process' own: an estimate is of the last answer, and the
+    /// clock may have been set since.
+    fn read_clock(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send {
+        std::future::ready(Ok(self.now()))
+    }
 
     /// Whether calls fail at once, without the store being asked.
     fn is_down(&self) -> bool {

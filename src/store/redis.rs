@@ -5,6 +5,7 @@
 
 mod calls;
 mod cooldowns;
+mod counters;
 mod keys;
 mod link;
 mod load;
@@ -13,13 +14,14 @@ mod registry;
 mod safety;
 mod script;
 mod server_time;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -47,13 +49,6 @@ use crate::domain::{
 
 /// An unanswered packet breaks the connection after this long; well below the minutes that TCP allows by itself.
 const USER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two steps of the sweep, over all replicas, where there is nothing to remove.
-const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// Between two steps where much is removed. With [`SWEEP_FIELDS`] it keeps pace with 10,000 new counters a second and more, for
-/// less than a tenth of the server's time.
-const SWEEP_SOON_MS: u64 = 5;
-/// Fields looked at in one step of the sweep: a fraction of a millisecond of the server's time.
-const SWEEP_FIELDS: u64 = 256;
 
 /// Where the store is and how it is used.
 #[derive(Clone)]
@@ -139,7 +134,7 @@ impl RedisStore {
             time: ServerTime::new(clock),
         });
         if let Clock::System = inner.time.clock() {
-            tokio::spawn(sweep_on(Arc::downgrade(&inner)));
+            tokio::spawn(sweep::sweep_on(Arc::downgrade(&inner)));
         }
         Ok(Self(inner))
     }
@@ -154,26 +149,6 @@ impl RedisStore {
     }
 }
 
-/// Sweeps until the store is dropped: it holds no more than a weak reference, which it tries at each step.
-async fn sweep_on(store: Weak<Inner>) {
-    let every_ms = u64::try_from(SWEEP_EVERY.as_millis()).unwrap_or(u64::MAX);
-    let mut pause = SWEEP_EVERY;
-    loop {
-        tokio::time::sleep(pause).await;
-        let Some(store) = store.upgrade() else { return };
-        // Only the one that took the last step comes back sooner, so that not all ask when one would do.
-        pause = SWEEP_EVERY;
-        if let Ok(step) = store.sweep(every_ms, SWEEP_FIELDS).await {
-            if step.removed > 0 {
-                tracing::debug!(removed = step.removed, "removed idle counters");
-            }
-            if let Some(next_ms) = step.next_ms {
-                pause = Duration::from_millis(next_ms);
-            }
-        }
-    }
-}
-
 impl Inner {
     /// Reads what an answer says of the time, to a call that was sent at `sent` with `bounds`, and learns from it.
     fn read_time(
@@ -181,16 +156,17 @@ impl Inner {
         reader: &mut Reader<'_>,
         (sent, bounds): (Monotonic, &Bounds),
     ) -> Result<Moment, StoreError> {
-        let wall = Timestamp(reader.number()?);
-        let moment = Moment { store: Timestamp(reader.number()?), wall };
-        let told = Told { moment, next: Timestamp(reader.number()?) };
+        let told = read_told(reader)?;
         self.time.learn(sent, bounds, &told);
-        Ok(moment)
+        Ok(told.moment)
     }
+}
 
-    fn now(&self) -> Timestamp {
-        self.time.now().wall
-    }
+/// What an answer says of the time.
+fn read_told(reader: &mut Reader<'_>) -> Result<Told, StoreError> {
+    let wall = Timestamp(reader.number()?);
+    let moment = Moment { store: Timestamp(reader.number()?), wall };
+    Ok(Told { moment, next: Timestamp(reader.number()?) })
 }
 
 /// The bytes of an answer that is a string.
@@ -202,8 +178,13 @@ fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
 }
 
 impl Store for RedisStore {
-    fn now(&self) -> Timestamp {
-        self.0.now()
+    fn moment(&self) -> Moment {
+        self.0.time.now()
+    }
+
+    async fn read_clock(&self) -> Result<Timestamp, StoreError> {
+        self.0.counters(&[]).await?;
+        Ok(self.now())
     }
 
     fn is_down(&self) -> bool {
@@ -271,6 +252,8 @@ impl Store for RedisStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.0.link.run(&redis::cmd("PING")).await.map(|_| ())
+        self.0.link.run(&redis::cmd("PING")).await?;
+        // Nothing is decided before.
+        self.0.know_time().await
     }
 }

@@ -1,5 +1,5 @@
 #!lua
--- Takes all holds of a reservation or none: one HMGET, one HSET and one SET whatever the number of holds.
+-- Takes all holds of a reservation or none: one HMGET, one HSET, one SET and one ZADD whatever the number of holds.
 -- Mirrors domain/counter.rs (check, take) and domain/window.rs exactly; all numbers are integers below 2^53.
 --
 -- KEYS 1 counters   hash: counter -> window (24 bytes: head slot, current, total) or
@@ -9,12 +9,16 @@
 --      2 history    hash: counter -> slot_ms, then the amounts of the slots before head, newest first, at most 60;
 --                   what is missing at the end is zero. Touched only when time enters a new slot.
 --      3 record     string: 0 (open), reserved_at, expires_at, gone_at, then the bytes of ARGV 6
+--      4 index      sorted set: the id, which is the last 32 bytes of the record's key -> gone_at. The sweep removes records by it,
+--                   so that they go by the store's time; the server's own expiry would go by a clock that may be set.
 -- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), the store's time from which on the caller has
 --                   given up, may_repeat, dry_run, valid from, valid until (by the wall clock), ttl, late, holds, gates;
 --                   then for each hold slot_ms (negative: a budget), limit, kept, expiring
 --      2 the struct format of ARGV 1       3 that of the holds' counters, concatenated
---      4 that of the reply when granted    5 the record's time to live in ms      6 opaque bytes of the record
---      7… the field of each hold's counter, then of each gate, then "!time"
+--      4 that of the reply when granted    5 the record's time to live in ms, for where no process is left to sweep
+--      6 opaque bytes of the record
+--      7… the field of each hold's counter, then of each gate, then "!time", then the note of settlements that leave their
+--      id free (empty: none): a record that was settled with it is replaced
 -- Reply, packed doubles: a number, then the wall clock, the store's time, and what that is for the next call at this instant:
 --      0, wall, now, next, used…                                                     granted
 --      1, wall, now, next, used…, m, m × (hold, frees_at or 0), g, g × (gate, until) refused
@@ -22,27 +26,31 @@
 --      3, wall, now, next                                               too late, or outside the valid range
 --
 -- A worked call: one window of 1000 ms slots, limit 10, take 4 at 5500 ms; nothing was used.
---   EVALSHA <sha> 3 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff…
+--   EVALSHA <sha> 4 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff… tollgate:{acme}:reservations
 --     pack(5500, 0, 2^53-1, 2^53-1, 0, 0, 0, 2^53-1, 60000, 60000, 1, 0,  1000, 10, 0, 4) <dddddddddddddddd <ddd <ddddd
---     120000 <blob> team/chatbot|requests|minute !time
+--     34560000000 <blob> team/chatbot|requests|minute !time ""
 --   -> pack(0, 5500, 5500, 5500, 0); the counter is now pack(5, 4, 4), "!time" pack(5500, 0, 1)
 local argv, keys = ARGV, KEYS
-if #keys ~= 3 or #argv < 6 then return redis.error_reply('ERR reserve: 3 keys and at least 6 arguments') end
+if #keys ~= 4 or #argv < 6 then return redis.error_reply('ERR reserve: 4 keys and at least 6 arguments') end
 local call, pack, read = redis.call, struct.pack, struct.unpack
 local arg = {read(argv[2], argv[1])}
 local n, gates = arg[11], arg[12]
-if #argv ~= 7 + n + gates or #arg ~= 13 + 4 * n then
+if #argv ~= 8 + n + gates or #arg ~= 13 + 4 * n then
   return redis.error_reply('ERR reserve: the arguments do not match the counts')
 end
 
-local value = call('HMGET', keys[1], unpack(argv, 7))
+local value = call('HMGET', keys[1], unpack(argv, 7, 7 + n + gates))
 local now, wall, raw, last, ahead = store_time(arg[1], arg[2], arg[3], value[1 + n + gates])
 if raw >= arg[4] then return pack('<dddd', 3, wall, now, raw) end
 -- Put right whatever becomes of the request, which may be the last to be seen of the time for long.
 if now ~= raw then call('HSET', keys[1], '!time', pack('<ddd', last, now - wall, 1)) end
 if arg[5] == 1 then
   local record = call('GET', keys[3])
-  if record and now < read('<d', record, 25) then return pack('<dddd', 2, wall, now, now) .. record end
+  if record and now < read('<d', record, 25) then
+    local free = argv[8 + n + gates]
+    local note = free ~= '' and read('<d', record) == 2 and record:sub(65, 64 + read('<d', record, 49))
+    if note ~= free then return pack('<dddd', 2, wall, now, now) .. record end
+  end
 end
 if wall < arg[7] or wall >= arg[8] then return pack('<dddd', 3, wall, now, now) end
 
@@ -60,14 +68,16 @@ local s = {read(argv[3], table.concat(value, '', 1, n))}
 
 -- Counters that time has left behind: their history moves on. Those that are ahead of it, which an earlier version wrote under a
 -- clock that was set: all that counts moves to the present slot.
-local stale, at = nil, 1
+local stale, entered, at = nil, false, 1
 for i = 1, n do
   local ms, width = arg[9 + 4 * i], 3
   if ms < 0 then ms, width = -ms, 6 end
   if now >= (s[at] + 1) * ms or now < s[at] * ms then
     local slot = now / ms
+    slot = slot - slot % 1
     stale = stale or {}
-    stale[#stale + 1] = {i, at, slot - slot % 1, ms}
+    stale[#stale + 1] = {i, at, slot, ms}
+    entered = entered or last < slot * ms
   end
   at = at + width
 end
@@ -173,12 +183,15 @@ if fresh then
     '1: head, current, total (budgets: base, settled, open) as little-endian doubles; see reserve.lua')
 end
 local fields = 2 * n
--- Not each time, as that costs as much as a hold; callers know the time better than to the tenth of a second.
-if now - last >= 100 or now - wall ~= ahead then
+-- Not each time, as that costs as much as a hold; callers know the time better than to the tenth of a second. But no later call may
+-- find a slot that is not reached yet: it would count as of the slot before, where what it holds is never looked for.
+if entered or now - last >= 100 or now - wall ~= ahead then
   out[fields + 1], out[fields + 2] = '!time', pack('<ddd', now, now - wall, 1)
   fields = fields + 2
 end
 if fields > 0 then call('HSET', keys[1], unpack(out, 1, fields)) end
 local expires_at = now + ttl
-call('SET', keys[3], pack('<dddd', 0, now, expires_at, expires_at + late) .. argv[6], 'PX', argv[5])
+local gone_at = expires_at + late
+call('SET', keys[3], pack('<dddd', 0, now, expires_at, gone_at) .. argv[6], 'PX', argv[5])
+call('ZADD', keys[4], gone_at, keys[3]:sub(-32))
 return answer

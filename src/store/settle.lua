@@ -6,14 +6,15 @@
 --
 -- KEYS 1 counters, 2 history, 3 record: as in reserve.lua; then for each line of the report
 --      its spend hash (line -> 8 doubles) and the set of teams of its month; then for each counter with thresholds the hash of
---      its period: counter -> the thresholds that were reported, at most 64 doubles; then, with a gate, cooldowns:
+--      its period: counter -> the thresholds that were reported, at most 64 doubles, or as many as are watched; then the index of
+--      records, as in reserve.lua; then, with a gate, cooldowns:
 --      hash: field of a gate -> start, end, refused, requested (doubles), reporter. What the decision needs stands in the
 --      counters as well, as end and refused.
 -- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, gates (0 or 1), close_ms (negative:
 --                   open it), lines, holds, counters with thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
 --                   the budgets of which nothing is held; then 8 amounts for each line; then for each counter with thresholds its
 --                   index, how many, and their amounts
---      2 the struct format of ARGV 1       3 keep as the settled record's time to live in ms     4 the settlement's note
+--      2 the struct format of ARGV 1       3 the record's time to live in ms, as in reserve.lua     4 the settlement's note
 --      5… the field of each counter, then of the gate, then "!time", then of each line, then each line's team (empty: not listed),
 --      then, with a gate, requested as a packed double and the reporter
 -- The settled record: 2, reserved_at, expires_at, gone_at, settled_at, counters, length of the note, thresholds reported; the note;
@@ -23,20 +24,20 @@
 --      1  the record's bytes: settled before    3  nothing: an amount would pass 2^53 - 1; nothing was changed
 --
 -- A worked call: of the 4 taken at 5500 ms (see reserve.lua) only 1 was used; now it is 5900 ms, keep for a minute.
---   EVALSHA <sha> 3 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff…
---     pack(5900, 0, 2^53-1, 60000, 1, 0, 0, 0, 1, 0,  1000, 0, 4, 1) <dddddddddddddd 60000 <note> team/chatbot|requests|minute !time
+--   EVALSHA <sha> 4 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff… tollgate:{acme}:reservations
+--     pack(5900, 0, 2^53-1, 60000, 1, 0, 0, 0, 1, 0,  1000, 0, 4, 1) <dddddddddddddd 34560000000 <note> team/chatbot|requests|minute !time
 --   -> pack(0, 5900, 5900, 5900) .. record; the counter is now pack(5, 1, 1)
 local MAX = 9007199254740991
 local SPEND_KEPT_S = 400 * 86400 -- a year and a month after the last new line
 local REPORTED_KEPT_S = 62 * 86400 -- the longest period and the latest settlement in it, and as much again
 local MAX_REPORTED = 64
 local argv, keys = ARGV, KEYS
-if #keys < 3 or #argv < 4 then return redis.error_reply('ERR settle: at least 3 keys and 4 arguments') end
+if #keys < 4 or #argv < 4 then return redis.error_reply('ERR settle: at least 4 keys and 4 arguments') end
 local call, pack, read = redis.call, struct.pack, struct.unpack
 local arg = {read(argv[2], argv[1])}
 local n, gates, lines, held, watched = arg[5], arg[6], arg[8], arg[9], arg[10]
 if #argv ~= 5 + n + 2 * (gates + lines) or #arg < 11 + 4 * n + 8 * lines + 2 * watched
-  or #keys ~= 3 + 2 * lines + watched + gates then
+  or #keys ~= 4 + 2 * lines + watched + gates then
   return redis.error_reply('ERR settle: the arguments do not match the counts')
 end
 
@@ -175,7 +176,24 @@ for w = 1, watched do
       end
     end
   end
-  if new ~= '' then told[w] = {argv[4 + i], (known .. new):sub(-8 * MAX_REPORTED)} end
+  if new ~= '' then
+    -- The oldest are forgotten, but none that is watched: it would be reported again.
+    local excess = #x.told - MAX_REPORTED
+    if excess > 0 then
+      local watches, kept = {}, {}
+      for k = at + 3, at + 2 + count do watches[arg[k]] = true end
+      for j = 1, #x.told do
+        if excess > 0 and not watches[x.told[j]] then
+          excess = excess - 1
+        else
+          kept[#kept + 1] = pack('<d', x.told[j])
+        end
+      end
+      told[w] = {argv[4 + i], table.concat(kept)}
+    else
+      told[w] = {argv[4 + i], known .. new}
+    end
+  end
   at = at + 2 + count
 end
 if gates == 1 then
@@ -217,8 +235,8 @@ if lifted then
   call('HDEL', keys[#keys], argv[5 + n])
 elseif particulars then
   call('HSET', keys[#keys], argv[5 + n], particulars)
-  -- A day after the last of them is over nothing asks for them, whatever the clock did since.
-  call('PEXPIRE', keys[#keys], math.max(call('PTTL', keys[#keys]), arg[7] + 86400000))
+  -- Far longer than any of them is in force: the server's clock may be set.
+  call('PEXPIRE', keys[#keys], argv[3])
 end
 for w, x in pairs(told) do
   call('HSET', keys[3 + 2 * lines + w], x[1], x[2])
@@ -236,4 +254,5 @@ for l = 1, lines do
   end
 end
 call('SET', keys[3], settled, 'PX', argv[3])
+call('ZADD', keys[4 + 2 * lines + watched], now + arg[4], keys[3]:sub(-32))
 return head(0) .. settled

@@ -1,7 +1,7 @@
 -- Put before each script that goes by time, after its first line.
 --
 -- The store's own time never goes back and runs at the pace of true time; the wall clock may be set. Field `!time` of the
--- counters hash keeps both apart: three little-endian doubles, the store's time of the last change (to a tenth of a second),
+-- counters hash keeps both apart: three little-endian doubles, the store's time of the last change or sweep (to a tenth of a second),
 -- the store's time less the wall clock, and 1 (so that a sweep of an earlier version takes it for a counter in use).
 --
 -- store_time(wall, low, high, kept): `wall` as in the arguments (negative: ask TIME), the least and the most that the caller

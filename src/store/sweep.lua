@@ -1,29 +1,39 @@
 #!lua flags=allow-oom
--- Removes a bounded number of counters and gates that hold nothing any more. Only memory depends on it, no answer does.
+-- Removes a bounded number of counters and gates that hold nothing any more, and of records that are gone. Only memory depends on
+-- it, no answer does.
 -- Of all the callers only one sweeps at a time; where it stopped is kept for the next. The more is removed,
 -- the sooner the next step is due, so that the sweep keeps pace with what is made. Runs where memory is full, too.
 --
 -- KEYS 1 counters, 2 history: as in reserve.lua      3 sweep string: when the next is due (8 bytes), then the cursor
--- ARGV 1 numbers, packed as '<dddddd': wall (negative: ask TIME), low, high (see store_time.lua); the most and the least
---        milliseconds between two steps; about how many fields to look at
--- Reply, packed doubles: the wall clock, the store's time, and what that is for the next call at this instant; how many were
---      removed; 1 if a round through all counters is complete; the milliseconds until the next step, 0 where this was none
+--      4 index of records: as in reserve.lua         5 what the keys of records begin with; the ids follow. Which records they are
+--      is not known before, but all have this hash tag and so are in the slot of the others.
+-- ARGV 1 numbers, packed as '<ddddddd': wall (negative: ask TIME), low, high (see store_time.lua), the store's time from which on the
+--        caller has given up; the most and the least
+--        milliseconds between two steps; about how many fields, and at most how many records, to look at
+-- Reply, packed doubles: the wall clock, the store's time, and what that is for the next call at this instant; how many
+--      counters and gates were removed; 1 if a round through all counters is complete; the milliseconds until the next step, 0 where this was none
 --
--- A worked call: EVALSHA <sha> 3 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:sweep
---   pack(9000000, 0, 2^53-1, 2000, 5, 256) -> pack(9000000, 9000000, 9000000, 1, 1, 5): the counter of reserve.lua is gone,
+-- A worked call: EVALSHA <sha> 5 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:sweep
+--   tollgate:{acme}:reservations tollgate:{acme}:reservation:
+--   pack(9000000, 0, 2^53-1, 2^53-1, 2000, 5, 256) -> pack(9000000, 9000000, 9000000, 1, 1, 5): the counter of reserve.lua is gone,
 --   its 61 slots have ended
-if #KEYS ~= 3 or #ARGV ~= 1 then return redis.error_reply('ERR sweep: 3 keys and 1 argument') end
+if #KEYS ~= 5 or #ARGV ~= 1 then return redis.error_reply('ERR sweep: 5 keys and 1 argument') end
 local DAY_MS = 86400000
-local wall, low, high, most, least, count = struct.unpack('<dddddd', ARGV[1])
-local now, raw, _, ahead
-now, wall, raw, _, ahead = store_time(wall, low, high, redis.call('HGET', KEYS[1], '!time'))
-local next = now > raw and now or raw
+local wall, low, high, given_up, most, least, count = struct.unpack('<ddddddd', ARGV[1])
+local now, raw, last, ahead
+now, wall, raw, last, ahead = store_time(wall, low, high, redis.call('HGET', KEYS[1], '!time'))
+if raw >= given_up then return struct.pack('<dddddd', wall, now, raw, 0, 0, 0) end
+-- Put right after a step of the wall clock. And in any case not long ago: by that a new process knows that others run, who would
+-- have seen a step.
+if now - wall ~= ahead or now - last >= 1000 then
+  redis.call('HSET', KEYS[1], '!time', struct.pack('<ddd', now, now - wall, 1))
+end
 
 local cursor, state = '0', redis.call('GET', KEYS[3])
 if state then
   local due = struct.unpack('<d', state)
   -- Neither early nor, where an earlier version wrote it under a clock that was set, never.
-  if now < due and due - now <= most then return struct.pack('<dddddd', wall, now, next, 0, 0, 0) end
+  if now < due and due - now <= most then return struct.pack('<dddddd', wall, now, now, 0, 0, 0) end
   cursor = state:sub(9)
 end
 
@@ -73,10 +83,27 @@ for from = 1, #page, 1000 do
   end
   looked, removed = looked + #fields, removed + #gone
 end
+
+local due = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, math.min(count, 1000))
+local records, ids = {}, {}
+for _, id in ipairs(due) do
+  local gone_at = redis.call('GETRANGE', KEYS[5] .. id, 24, 31)
+  gone_at = #gone_at == 8 and struct.unpack('<d', gone_at) or 0
+  if now < gone_at then
+    -- A process of an earlier version, which keeps no index, has settled it or made it again.
+    redis.call('ZADD', KEYS[4], gone_at, id)
+  else
+    records[#records + 1], ids[#ids + 1] = KEYS[5] .. id, id
+  end
+end
+if #ids > 0 then
+  redis.call('DEL', unpack(records))
+  redis.call('ZREM', KEYS[4], unpack(ids))
+end
+
 -- A quarter removed: as fast as may be, until no more than about that much of what is kept is idle.
 local pause = looked > 0 and math.max(least, math.ceil(most * (1 - 4 * removed / looked))) or most
+-- More may be due.
+if #due >= count then pause = least end
 redis.call('SET', KEYS[3], struct.pack('<d', now + pause) .. found[1])
-if removed > 0 then
-  redis.call('HSET', KEYS[1], '!time', struct.pack('<ddd', now, now > raw and now - wall or ahead, 1))
-end
-return struct.pack('<dddddd', wall, now, next, removed, found[1] == '0' and 1 or 0, math.max(pause, 1))
+return struct.pack('<dddddd', wall, now, now, removed, found[1] == '0' and 1 or 0, math.max(pause, 1))

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prost::Message as _;
 use tempfile::TempDir;
 use tokio::{
     io::AsyncWriteExt as _,
@@ -22,13 +21,14 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     envoy::given_up::{
-        DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, answer_on, frame, headers,
+        DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, answer_on, frame, head, headers,
     },
     harness::{Process, START, Server, StoreKind, chat, connect, eventually, nanos, team_spend, used},
     redis_server::RedisServer,
 };
 
 const MODEL: &str = "openai/gpt-oss-20b";
+const AUTHORIZE: &str = "/tollgate.v1.PolicyService/Authorize";
 
 const POLICY: &str = r#"
 [organization]
@@ -206,18 +206,16 @@ async fn what_is_reset_holds_nothing(store: StoreKind) {
     let mut socket = TcpStream::connect(server.address()).await.unwrap();
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     out.extend(frame(SETTINGS, 0, 0, &[]));
-    let message = request().encode_to_vec();
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    let message = [&[0], &length[..], &message].concat();
+    let message = framed(&request());
     for call in 0..CALLS {
         let stream = 2 * call + 1;
-        out.extend(frame(HEADERS, END_HEADERS, stream, &headers("/tollgate.v1.PolicyService/Authorize")));
+        out.extend(frame(HEADERS, END_HEADERS, stream, &headers(AUTHORIZE)));
         out.extend(frame(DATA, END_STREAM, stream, &message));
         // CANCEL
         out.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
     }
     let last = 2 * CALLS + 1;
-    out.extend(frame(HEADERS, END_HEADERS, last, &headers("/tollgate.v1.PolicyService/Authorize")));
+    out.extend(frame(HEADERS, END_HEADERS, last, &headers(AUTHORIZE)));
     out.extend(frame(DATA, END_STREAM, last, &message));
     socket.write_all(&out).await.unwrap();
     answer_on(&mut socket, last).await;
@@ -236,6 +234,85 @@ async fn what_is_reset_holds_nothing_on_the_embedded_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_reset_holds_nothing_on_redis() {
     what_is_reset_holds_nothing(StoreKind::Redis).await;
+}
+
+/// Sends so many requests on a connection that grants no window, and waits for the heads of the answers, with nothing behind.
+async fn without_a_window(server: SocketAddr, message: &[u8], calls: u32) -> TcpStream {
+    const INITIAL_WINDOW_SIZE: [u8; 6] = [0, 4, 0, 0, 0, 0];
+    let mut socket = TcpStream::connect(server).await.unwrap();
+    let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    out.extend(frame(SETTINGS, 0, 0, &INITIAL_WINDOW_SIZE));
+    for call in 0..calls {
+        let stream = 2 * call + 1;
+        out.extend(frame(HEADERS, END_HEADERS, stream, &headers(AUTHORIZE)));
+        out.extend(frame(DATA, END_STREAM, stream, message));
+    }
+    socket.write_all(&out).await.unwrap();
+    for _ in 0..calls {
+        head(&mut socket).await;
+    }
+    socket
+}
+
+/// A caller that grants no window gets no answer: whether it then gives the calls up or goes away, they hold nothing.
+async fn what_has_no_window_holds_nothing(closes: bool) {
+    const CALLS: u32 = 3;
+    let server = Server::start(StoreKind::Embedded, POLICY, START).await;
+    let client = server.client().await;
+    let mut socket = without_a_window(server.address(), &framed(&request()), CALLS).await;
+    assert_eq!(held(&mut client.clone()).await.0, i64::from(CALLS));
+    if closes {
+        drop(socket);
+    } else {
+        let resets = (0..CALLS).flat_map(|call| frame(RST_STREAM, 0, 2 * call + 1, &8_u32.to_be_bytes()));
+        socket.write_all(&resets.collect::<Vec<_>>()).await.unwrap();
+    }
+    nothing_is_held(&client).await;
+}
+
+/// A message as gRPC frames it.
+fn framed(message: &impl prost::Message) -> Vec<u8> {
+    let message = message.encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0], &length[..], &message].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_has_no_window_holds_nothing_when_it_is_reset() {
+    what_has_no_window_holds_nothing(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_has_no_window_holds_nothing_when_its_caller_goes_away() {
+    what_has_no_window_holds_nothing(true).await;
+}
+
+/// Released and asked again, a `request_id` is of one request for as long as that one is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_was_released_once_is_authorized_once() {
+    // Longer than a release is remembered; the reservation has expired by then, and is known for a day.
+    const LATER: Duration = Duration::from_secs(11 * 60);
+    let named = || AuthorizeRequest { request_id: "asked again".to_owned(), ..request() };
+    for store in [StoreKind::Embedded, StoreKind::Redis] {
+        if !store.is_available() {
+            continue;
+        }
+        let server = Server::start(store, POLICY, START).await;
+        let mut client = server.client().await;
+        // More often than by chance.
+        for _ in 0..3 {
+            let mut socket = without_a_window(server.address(), &framed(&named()), 1).await;
+            socket.write_all(&frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())).await.unwrap();
+            nothing_is_held(&client).await;
+        }
+        let answer = client.authorize(named()).await.unwrap().into_inner();
+        assert_eq!(answer.decision(), Decision::Allowed);
+        server.clock.pass(u64::try_from(LATER.as_millis()).unwrap());
+        let spent = client.authorize(named()).await.unwrap_err();
+        assert_eq!(reason(&spent).0, "REQUEST_ID_SPENT");
+        let booked = client.record_usage(used(&answer.reservation_id, 1, 1)).await.unwrap().into_inner();
+        assert!(!booked.already_recorded);
+    }
 }
 
 /// Far more calls at once than can be answered in time: each hold is of a call that was answered.

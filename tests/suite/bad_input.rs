@@ -331,6 +331,9 @@ fn names_just<T>(answer: Result<T, Status>, bad: &BTreeSet<String>) -> Result<()
 
 const TOKENS: i64 = 100_000_000;
 const AUDIO_SECONDS: i64 = 100 * 3600;
+/// The same of the largest batch.
+const BATCH_TOKENS: i64 = 100_000_000_000;
+const BATCH_AUDIO_SECONDS: i64 = 1_000_000 * 3600;
 
 fn authorize_caller() -> impl Strategy<Value = Judged<Option<authorize_request::Caller>>> {
     use authorize_request::Caller;
@@ -416,9 +419,12 @@ fn authorize_names_every_field_that_is_wrong() {
     });
 }
 
-fn usage() -> impl Strategy<Value = (proto::Usage, Vec<(&'static str, bool)>)> {
-    let counts = (count(TOKENS), count(TOKENS), count(TOKENS), count(TOKENS), count(TOKENS));
-    (counts, duration(AUDIO_SECONDS)).prop_map(|((input, cached, output, reasoning, characters), audio)| {
+fn usage(
+    tokens: i64,
+    audio_seconds: i64,
+) -> impl Strategy<Value = (proto::Usage, Vec<(&'static str, bool)>)> {
+    let counts = (count(tokens), count(tokens), count(tokens), count(tokens), count(tokens));
+    (counts, duration(audio_seconds)).prop_map(|((input, cached, output, reasoning, characters), audio)| {
         // What is wrong by itself is taken as nothing when it is compared.
         let plain = |(value, good): Judged<i64>| if good { value } else { 0 };
         let judged = vec![
@@ -493,10 +499,12 @@ fn record_usage_names_every_field_that_is_wrong() {
     let with_reservation = reservation.prop_map(|(reservation_id, good)| {
         (proto::RecordUsageRequest { reservation_id, ..Default::default() }, vec![("reservation_id", good)])
     });
-    let subject = prop_oneof![with_reservation.boxed(), unreserved().boxed()];
-    let usage = prop::option::weighted(0.8, usage());
-    let strategy = (subject, usage, variant(5, false), duration(24 * 3600));
-    check("record", &strategy, |service, ((request, mut judged), usage, outcome, delay)| {
+    let used = |tokens, audio_seconds| prop::option::weighted(0.8, usage(tokens, audio_seconds));
+    // What a reservation is of is known once it is found: until then it may be the largest batch.
+    let of_reservation = (with_reservation, used(BATCH_TOKENS, BATCH_AUDIO_SECONDS));
+    let subject = prop_oneof![of_reservation.boxed(), (unreserved(), used(TOKENS, AUDIO_SECONDS)).boxed()];
+    let strategy = (subject, variant(5, false), duration(24 * 3600));
+    check("record", &strategy, |service, (((request, mut judged), usage), outcome, delay)| {
         const COMPLETED: i32 = proto::Outcome::Completed as i32;
         const RATE_LIMITED: i32 = proto::Outcome::RateLimited as i32;
         let waits = delay.1 && delay.0.is_some_and(|delay| delay.seconds > 0 || delay.nanos > 0);

@@ -13,7 +13,7 @@ use tollgate::{
 
 use crate::{
     differential::config,
-    harness::{Fixture, connect_again, connect_again_at},
+    harness::{Fixture, START, Server, StoreKind, chat, connect_again, connect_again_at},
 };
 
 const SLOT_MS: u64 = 1_000;
@@ -38,6 +38,7 @@ fn ask(number: u128, amount: u64) -> Reserve {
         ttl_ms: TTL_MS,
         late_ms: DAY_MS,
         note: Bytes::new(),
+        replaces: Bytes::new(),
         dry_run: false,
     }
 }
@@ -168,6 +169,27 @@ async fn a_sweep_under_a_clock_that_is_ahead_forgets_nothing() {
     f.store.checkpoint().await.unwrap();
     assert!(!is_granted(&f, 2, 1).await);
     assert_eq!(settle(&f, 1, 3).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_within_a_slot_changes_no_reset() {
+    let policy = "[organization]\nid = \"acme\"\n[teams.chatbot]\nmodels = [\"openai/gpt-oss-20b\"]\nrequests_per_minute = 60\n";
+    for store in [StoreKind::Embedded, StoreKind::Redis] {
+        if !store.is_available() {
+            continue;
+        }
+        let server = Server::start(store, policy, START).await;
+        let mut client = server.client().await;
+        let mut resets = async || {
+            let answer = client.authorize(chat("chatbot", "openai/gpt-oss-20b", 10, 10)).await.unwrap();
+            let limits = answer.into_inner().limits;
+            assert!(!limits.is_empty(), "{store:?}");
+            limits.iter().map(|limit| limit.reset_delay).collect::<Vec<_>>()
+        };
+        let before = resets().await;
+        server.clock.step(START.plus(300));
+        assert_eq!(resets().await, before, "{store:?}: no time has passed");
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -52,6 +52,7 @@ behaviours! {
     a_hold_of_nothing_fits_a_full_counter
     a_repeat_comes_before_every_other_check
     a_repeat_of_a_settled_reservation_shows_how_it_was_settled
+    what_was_settled_with_the_note_that_frees_its_id_is_replaced
     an_id_that_may_not_repeat_is_not_looked_up
     outside_its_validity_a_request_is_out_of_date
     a_dry_run_answers_the_same_and_changes_nothing
@@ -68,6 +69,7 @@ behaviours! {
     a_budget_keeps_what_is_reserved_and_books_what_is_used
     the_expiring_part_of_a_budget_expires_by_itself
     a_budget_can_be_overdrawn_by_what_was_really_used
+    a_threshold_that_is_watched_is_reported_once_however_many_there_are
     periods_are_counters_of_their_own
     requests_in_flight_go_back_to_zero
     gates_close_until_an_instant
@@ -115,6 +117,7 @@ fn ask(number: u128, holds: Vec<Hold>) -> Reserve {
         ttl_ms: TTL,
         late_ms: LATE,
         note: Bytes::from_static(b"note"),
+        replaces: Bytes::new(),
         dry_run: false,
     }
 }
@@ -289,6 +292,31 @@ async fn a_repeat_of_a_settled_reservation_shows_how_it_was_settled<S: Store>(f:
         (START.plus(3), counters, &b"receipt"[..])
     );
     assert_eq!(seen.reserved_at, START);
+}
+
+async fn what_was_settled_with_the_note_that_frees_its_id_is_replaced<S: Store>(f: &Fixture<S>) {
+    let freeing = |note: &'static [u8]| Reserve {
+        replaces: Bytes::from_static(note),
+        ..again(ask(1, vec![rate("a", 5, 5)]))
+    };
+    granted(f, freeing(b"receipt")).await;
+    assert!(
+        matches!(f.store.reserve(freeing(b"receipt")).await.unwrap(), Reserved::Repeated(_)),
+        "it is open"
+    );
+    settled(f, 1, &[0]).await;
+    for other in [&b""[..], b"receip", b"receipt "] {
+        let Reserved::Repeated(_) = f.store.reserve(freeing(other)).await.unwrap() else {
+            panic!("{other:?}")
+        };
+    }
+    f.at(1);
+    granted(f, freeing(b"receipt")).await;
+    let made = record(f, 1).await;
+    assert_eq!((made.reserved_at, made.settlement), (START.plus(1), None));
+    // It lives as long as it would have without the one before.
+    f.at(KEEP + 1);
+    settled(f, 1, &[1]).await;
 }
 
 async fn an_id_that_may_not_repeat_is_not_looked_up<S: Store>(f: &Fixture<S>) {
@@ -1082,6 +1110,33 @@ async fn a_clock_that_steps_back_admits_no_more<S: Store>(f: &Fixture<S>) {
     assert_eq!(state(f, &rate("a", 10, 0)).await.used, 10);
     f.at(71 * SLOT);
     assert_eq!(state(f, &rate("a", 10, 0)).await.used, 0);
+}
+
+/// Past how many are remembered, thresholds are forgotten that are watched no more: the first to be reported before later ones.
+async fn a_threshold_that_is_watched_is_reported_once_however_many_there_are<S: Store>(f: &Fixture<S>) {
+    let (many, others) = ((1..=70).collect::<Vec<u64>>(), (71..=80).collect::<Vec<u64>>());
+    let none = Vec::new();
+    let first_six = (1..=6).collect::<Vec<u64>>();
+    let steps = [
+        (100, &many, &many),
+        (1, &many, &none),
+        (1, &many, &none),
+        // The sixteen oldest of the eighty make room.
+        (1, &others, &others),
+        (1, &others, &none),
+        (1, &first_six, &first_six),
+        (1, &first_six, &none),
+    ];
+    for (number, (actual, watched, expected)) in (1..).zip(steps) {
+        granted(f, ask(number, vec![budget("a", MAX_AMOUNT, actual, 0)])).await;
+        let settle =
+            Settle { thresholds: vec![(0, watched.clone())], ..settling(f, number, &[actual]).await };
+        let SettleOutcome::Settled(settlement) = f.store.settle(settle).await.unwrap() else {
+            panic!("settled")
+        };
+        let expected: Vec<_> = expected.iter().map(|amount| (0, *amount)).collect();
+        assert_eq!(settlement.reported, expected, "{number}");
+    }
 }
 
 async fn it_answers<S: Store>(f: &Fixture<S>) {

@@ -234,6 +234,9 @@ enum Answer {
     Moved,
 }
 
+/// The note of settlements that leave their id free.
+const FREE: &[u8] = b"free";
+
 async fn apply<S: Store>(store: &S, operation: &Operation, now: Timestamp) -> Answer {
     match operation.clone() {
         Operation::Reserve(ask) => Answer::Reserved(store.reserve(reserve(ask, now)).await),
@@ -262,7 +265,7 @@ async fn apply<S: Store>(store: &S, operation: &Operation, now: Timestamp) -> An
                 lines,
                 cooldown: close.map(|(index, ms)| (gate(index), ms.map_or(CooldownChange::Lift, open))),
                 keep_ms,
-                note: Bytes::from_static(b"settled"),
+                note: Bytes::from_static(if keep_ms % 2 == 0 { FREE } else { b"settled" }),
             };
             Answer::Settled(record, store.settle(settle).await)
         }
@@ -308,6 +311,8 @@ fn reserve(ask: Ask, now: Timestamp) -> Reserve {
         ttl_ms: ask.ttl_ms,
         late_ms: ask.late_ms,
         note: ask.note.into(),
+        // What half of the settlements leave.
+        replaces: Bytes::from_static(FREE),
         dry_run: ask.dry_run,
     }
 }

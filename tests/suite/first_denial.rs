@@ -19,26 +19,28 @@ async fn the_first_denial_by_a_budget_is_in_the_log_once() {
     let directory = TempDir::new().unwrap();
     let process = Process::start(directory.path(), &policy, "embedded:data").await;
     let mut client = process.client().await;
-    let mut ask = async |user: &str, dry_run| {
+    let mut ask = async |user: &str, output, dry_run| {
         let request = tollgate::rpc::proto::AuthorizeRequest {
             user: user.to_owned(),
             dry_run,
-            ..chat("bot", MODEL, 100, 100)
+            ..chat("bot", MODEL, 100, output)
         };
         client.authorize(request).await.unwrap().into_inner().decision()
     };
+    // Larger than either budget as a whole, so neither is used up.
+    assert_eq!(ask("ada", 300, false).await, Decision::Denied);
     // Never reported: no threshold is crossed.
-    assert_eq!(ask("ada", false).await, Decision::Allowed);
+    assert_eq!(ask("ada", 100, false).await, Decision::Allowed);
     // A question is no request.
-    assert_eq!(ask("", true).await, Decision::Denied);
+    assert_eq!(ask("", 100, true).await, Decision::Denied);
     for _ in 0..3 {
-        assert_eq!(ask("", false).await, Decision::Denied);
+        assert_eq!(ask("", 100, false).await, Decision::Denied);
     }
     let lines =
         || process.log().lines().filter(|line| line.contains(LINE)).map(str::to_owned).collect::<Vec<_>>();
     eventually("the log says so", async || !lines().is_empty()).await;
     for _ in 0..3 {
-        assert_eq!(ask("ada", false).await, Decision::Denied);
+        assert_eq!(ask("ada", 100, false).await, Decision::Denied);
     }
     eventually("of the user's too", async || lines().len() >= 2).await;
     let lines = lines();
@@ -49,6 +51,8 @@ async fn the_first_denial_by_a_budget_is_in_the_log_once() {
         "team=bot",
         "unsettled_requests=1",
         "spent_nano_usd=0",
+        "used_nano_usd=200",
+        "requested_nano_usd=200",
     ] {
         assert!(of_team.contains(part), "{part}: {of_team}");
     }

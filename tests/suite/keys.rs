@@ -36,6 +36,8 @@ budget = { monthly_usd = "10.00" }
 sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 [teams.other]
 models = ["m/text"]
+[teams.any]
+models = ["*"]
 [[prices]]
 model = "m/text"
 input_usd_per_million_tokens = "0.001"
@@ -336,9 +338,21 @@ async fn what_would_widen_the_team_is_refused_by_field(mut s: Service) {
     ] {
         assert_eq!(fields(&s.keys.create_key(request).await.unwrap_err()), [field]);
     }
+    // A team that may use every model may name none that is not there but for its case.
+    let of_any = |name: &str, limits| CreateKeyRequest { team: "any".to_owned(), ..key(name, limits) };
+    let (made, _) = s.create(of_any("any-test-one", limits())).await;
+    for (model, fix) in [("M/text", "write `m/text`"), ("M/*", "write `m/*`")] {
+        let limits = KeyLimits { models: vec![model.to_owned()], ..limits() };
+        let status = s.keys.create_key(of_any("any-prod-web", limits.clone())).await.unwrap_err();
+        assert_eq!(fields(&status), ["limits.models"]);
+        assert!(status.message().contains(fix), "{}", status.message());
+        let changed = Key { limits: Some(limits), ..made.clone() };
+        let status = s.update(changed, &["limits.models"]).await.unwrap_err();
+        assert_eq!(fields(&status), ["limits.models"]);
+    }
     let list = s.keys.list_keys(proto::ListKeysRequest::default()).await.unwrap().into_inner();
     let created = list.keys.iter().filter(|key| key.origin() == KeyOrigin::Created);
-    assert_eq!(created.count(), 1);
+    assert_eq!(created.count(), 2);
 }
 
 async fn what_is_in_use_ends_only_by_force(mut s: Service) {

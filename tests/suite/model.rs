@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tollgate::{
     domain::{
         MAX_AMOUNT, Moment, Timestamp,
-        counter::{CounterKey, CounterKind, CounterState, Hold},
+        counter::{CounterKey, CounterKind, CounterState, Hold, MAX_REPORTED},
         keys::SecretId,
         window::SLOTS,
     },
@@ -96,6 +96,12 @@ impl Log {
                 new.push(*threshold);
             }
         }
+        let mut excess = self.reported.len().saturating_sub(MAX_REPORTED);
+        self.reported.retain(|threshold| {
+            let stays = excess == 0 || thresholds.contains(threshold);
+            excess -= usize::from(!stays);
+            stays
+        });
         new
     }
 
@@ -143,6 +149,7 @@ impl State {
         let (now, wall) = (moment.store, moment.wall);
         if reserve.may_repeat
             && let Some(record) = self.live(reserve.id, now)
+            && !reserve.replaces(record)
         {
             return Reserved::Repeated(record.clone().by_the_wall(moment));
         }
@@ -277,8 +284,8 @@ fn sum(a: SpendAmounts, b: SpendAmounts) -> Option<SpendAmounts> {
 }
 
 impl Store for Model {
-    fn now(&self) -> Timestamp {
-        self.clock.now()
+    fn moment(&self) -> Moment {
+        Model::moment(self)
     }
 
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {

@@ -361,6 +361,8 @@ async fn what_cannot_be_paused_is_named(mut service: Service) {
             "the key `bot-prod-nobody`: neither the policy nor the service has such a key",
         ),
         (model("m/txt"), "the model `m/txt`: no model with a price is called so"),
+        (model("M/Text"), "write `m/text`"),
+        (model("M/*"), "write `m/*`"),
         (model("z*"), "the model `z*`: no model"),
     ] {
         let status = service.admin.pause(target, "why").await.unwrap_err();

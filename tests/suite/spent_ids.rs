@@ -28,6 +28,34 @@ fn is_spent(status: &Status, reservation: &str) {
     assert_eq!(info.metadata.get("reservationId").map(String::as_str), Some(reservation));
 }
 
+/// What one `request_id` of every request would lose is refused, not answered as if it were booked.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_report_under_a_request_id_is_no_repeat() {
+    for store in [StoreKind::Embedded, StoreKind::Redis] {
+        if !store.is_available() {
+            continue;
+        }
+        let server = Server::start(store, POLICY, START).await;
+        let mut client = server.client().await;
+        let report = |tokens| proto::RecordUsageRequest {
+            caller: Some(proto::record_usage_request::Caller::Team("chatbot".to_owned())),
+            request_id: "undefined".to_owned(),
+            model: request().model,
+            operation: request().operation,
+            ..used("", tokens, 1)
+        };
+        let first = client.record_usage(report(1_000)).await.unwrap().into_inner();
+        assert!(!first.already_recorded);
+        for tokens in [2_000, 3_000] {
+            let status = client.record_usage(report(tokens)).await.unwrap_err();
+            let reason = status.get_details_error_info().expect("a reason").reason;
+            assert_eq!((status.code(), &*reason), (Code::AlreadyExists, "REQUEST_ID_REUSED"));
+        }
+        let again = client.record_usage(report(1_000)).await.unwrap().into_inner();
+        assert_eq!(again, proto::RecordUsageResponse { already_recorded: true, ..first });
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spent_id_names_its_reservation_and_books_nothing() {
     for store in [StoreKind::Embedded, StoreKind::Redis] {

@@ -153,6 +153,7 @@ fn one_hold(number: usize, slot_ms: u64, limit: u64, amount: u64, dry_run: bool)
         ttl_ms: 1,
         late_ms: 1,
         note: Bytes::new(),
+        replaces: Bytes::new(),
         dry_run,
     }
 }

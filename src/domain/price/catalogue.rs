@@ -34,6 +34,15 @@ pub enum Origin {
     Policy,
 }
 
+/// The price from which a later one has what it leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inherited {
+    /// Where it was stated.
+    pub origin: Origin,
+    /// When it began; `None`: it always held.
+    pub since: Option<Timestamp>,
+}
+
 /// A price of a model and when it begins to hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceFrom {
@@ -43,8 +52,10 @@ pub struct PriceFrom {
     pub tier: Option<ServiceTier>,
     /// The price.
     pub rates: Rates,
-    /// What of it was written; the rest is as in the built-in price.
+    /// What of it was written.
     pub given: Rates,
+    /// The price that the rest is from; `None`: there is none, and the rest is not priced.
+    pub inherited: Option<Inherited>,
     /// Where it was stated.
     pub origin: Origin,
     /// Who says so, for people.
@@ -66,7 +77,7 @@ pub struct Model {
     pub source: Cow<'static, str>,
     /// What is not certain about it, for people.
     pub uncertain: Option<&'static str>,
-    /// Its prices, in the order they were stated.
+    /// Its prices, in the order they were added.
     pub prices: Vec<PriceFrom>,
     /// What `prices` come to, by tier in the order of [`TIERS`].
     timelines: [Timeline; 4],
@@ -109,6 +120,7 @@ impl Model {
             tier: None,
             rates,
             given: rates,
+            inherited: None,
             origin: Origin::BuiltIn,
             source: Cow::Borrowed(fact.source),
         };
@@ -154,6 +166,19 @@ impl Model {
             .map(|price| price.rates)
     }
 
+    /// The price from which one of the policy for `tier`, beginning at `from`, has what it leaves out: the policy's latest
+    /// before it for the same tier, then for all, then the built-in one. Of [`ServiceTier::Performance`] Groq publishes none,
+    /// so what is agreed on for other tiers says nothing about it.
+    #[must_use]
+    pub fn inherited(&self, tier: Option<ServiceTier>, from: Option<Timestamp>) -> Option<&PriceFrom> {
+        let is_for_all = tier != Some(ServiceTier::Performance);
+        self.prices
+            .iter()
+            .filter(|price| price.tier == tier || (price.tier.is_none() && is_for_all))
+            .filter(|price| price.from <= from)
+            .max_by_key(|price| (price.origin == Origin::Policy, price.tier.is_some(), price.from))
+    }
+
     fn retired_at(&self) -> Option<Timestamp> {
         let Status::Retired { on } = self.status else { return None };
         let midnight = on.to_zoned(TimeZone::UTC).map_or(0, |zoned| zoned.timestamp().as_millisecond());
@@ -196,13 +221,6 @@ impl Catalogue {
         self.models.get(model)?.rates(tier, at)
     }
 
-    /// The built-in price of a model, whether it still holds or not.
-    #[must_use]
-    pub fn list_price(&self, model: &str) -> Option<Rates> {
-        let prices = &self.models.get(model)?.prices;
-        prices.iter().find(|price| price.origin == Origin::BuiltIn).map(|price| price.rates)
-    }
-
     /// The model whose name differs from `name` in nothing but the case of its letters.
     #[must_use]
     pub fn spelt_like(&self, name: &str) -> Option<&Model> {
@@ -218,8 +236,9 @@ impl Catalogue {
     }
 
     /// States a price of the policy, which goes before the built-in one from `from` on (`None`: always). A rate that it
-    /// leaves out stays the built-in one, and is not priced where there is none. A price for one tier goes before one for
-    /// all; of two for the same tier, the one that began last holds. A model that is not known yet is added.
+    /// leaves out is that of [`Model::inherited`], and is not priced where there is none: prices that begin earlier are to be
+    /// stated earlier. A price for one tier goes before one for all; of two for the same tier, the one that began last holds.
+    /// A model that is not known yet is added.
     pub fn add_override(
         &mut self,
         model: &str,
@@ -229,7 +248,6 @@ impl Catalogue {
         source: impl Into<Cow<'static, str>>,
     ) {
         let source = source.into();
-        let rates = self.list_price(model).map_or(given, |list| given.or(list));
         let mut stated = self.models.remove(model).unwrap_or_else(|| Model {
             name: Arc::from(model),
             max_output_tokens: None,
@@ -240,7 +258,10 @@ impl Catalogue {
             prices: Vec::new(),
             timelines: Default::default(),
         });
-        stated.prices.push(PriceFrom { from, tier, rates, given, origin: Origin::Policy, source });
+        let base = stated.inherited(tier, from);
+        let rates = base.map_or(given, |base| given.or(base.rates));
+        let inherited = base.map(|base| Inherited { origin: base.origin, since: base.from });
+        stated.prices.push(PriceFrom { from, tier, rates, given, inherited, origin: Origin::Policy, source });
         self.models.insert(Arc::clone(&stated.name), stated.with_timelines());
     }
 }

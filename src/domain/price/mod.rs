@@ -43,7 +43,7 @@ pub enum PriceError {
     /// The model has no rate for what the operation is billed by.
     #[error("no price {rate}, which `{operation}` is billed by")]
     NotPriced {
-        /// What was to be priced.
+        /// What was to be priced; of a batch, what its lines do.
         operation: Operation,
         /// The missing rate, such as `per million input tokens`.
         rate: &'static str,
@@ -150,7 +150,8 @@ impl Rates {
     }
 
     /// The most that a request can cost if its estimate holds and it produces at most `granted_output` tokens. Counts on
-    /// no cache; without tools.
+    /// no cache; without tools. Of audio in a batch, only the sum over its lines is known: all but one may be as short as
+    /// nothing, each billed for [`MIN_BILLED_AUDIO_MS`], and the one as long as all of it.
     ///
     /// # Errors
     ///
@@ -219,15 +220,17 @@ impl Rates {
         // A contract may price the cache above other input; the worst case is then that all of it is cached.
         let (fresh_input, cached_input) =
             if self.cached_input > self.input { (0, size.input_tokens) } else { (size.input_tokens, 0) };
-        let Size { audio_ms, characters, .. } = *size;
+        let characters = size.characters;
         let lines = work.lines();
+        let others_ms = MIN_BILLED_AUDIO_MS.saturating_mul(lines.saturating_sub(1));
+        let audio_ms = size.audio_ms.max(MIN_BILLED_AUDIO_MS).saturating_add(others_ms);
         self.sum(work, Billed { fresh_input, cached_input, output, audio_ms, characters, lines })
     }
 
     /// The rules of billing, all of them.
     fn sum(&self, work: Work, billed: Billed) -> Result<Sum, PriceError> {
         let Billed { fresh_input, cached_input, output, audio_ms, characters, lines } = billed;
-        let (operation, half) = (work.operation(), work.batch().is_some());
+        let (operation, half) = (work.line_operation(), work.batch().is_some());
         let input_rate = || needed(self.input, operation, "per million input tokens");
         let output_rate = || needed(self.output, operation, "per million output tokens");
         // The two discounts do not combine.

@@ -4,7 +4,7 @@ use num_bigint::BigUint;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{MAX_AMOUNT, request::ToolUsage};
+use crate::domain::{MAX_AMOUNT, batch::Batch, request::ToolUsage};
 
 const GPT_OSS_120B: Rates = Rates::tokens(150_000_000, Some(75_000_000), 600_000_000);
 const WHISPER: Rates = Rates::audio(111_000_000);
@@ -53,6 +53,19 @@ fn cached_input_without_a_price_of_its_own_is_input() {
 fn embeddings_are_charged_for_their_input() {
     let rates = Rates { output: None, cached_input: None, ..GPT_OSS_120B };
     assert_eq!(nanos(rates.cost(Operation::Embeddings, &usage(1_000, 500, 7))), 150_000);
+}
+
+#[test]
+fn the_worst_case_of_a_batch_of_audio_is_one_long_line_and_many_short_ones() {
+    let lines = |line_operation, request_count| {
+        Work::Lines(Batch { line_operation, request_count, ..Batch::default() })
+    };
+    for (audio_s, count, billed_s) in [(1_009, 100, 1_999), (5, 1, 10), (5, 3, 30), (11, 2, 21), (0, 2, 20)] {
+        let size = Size { audio_ms: audio_s * 1_000, ..Size::default() };
+        let used = Usage { audio_ms: billed_s * 1_000, ..Usage::default() };
+        let work = lines(Operation::Transcription, count);
+        assert_eq!(WHISPER.worst_case(work, &size, 0), WHISPER.cost(work, &used), "{audio_s} s in {count}");
+    }
 }
 
 #[test]
@@ -116,7 +129,7 @@ fn what_has_no_price_is_refused_by_name() {
         (
             Rates { output: None, ..GPT_OSS_120B },
             Operation::Batch,
-            "no price per million output tokens, which `batch` is billed by",
+            "no price per million output tokens, which `chat` is billed by",
         ),
         (
             GPT_OSS_120B,

@@ -9,7 +9,12 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{PER_MS, PER_NANO, PriceError, Sum};
-use crate::domain::{Timestamp, money::NanoUsd, request::ToolUsage, tools::is_of};
+use crate::domain::{
+    Timestamp,
+    money::NanoUsd,
+    request::ToolUsage,
+    tools::{Action, Tool},
+};
 
 /// The price of one action of a built-in tool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,16 +102,16 @@ impl ToolCatalogue {
     }
 
     /// The prices of `tool`, action by action, at an instant. None: the tool is not priced.
-    pub fn of<'a>(&'a self, tool: &'a str, at: Timestamp) -> impl Iterator<Item = &'a ToolRates> + 'a {
+    pub fn of<'a>(&'a self, tool: Tool<'a>, at: Timestamp) -> impl Iterator<Item = &'a ToolRates> + 'a {
         self.actions
             .iter()
-            .filter(move |(name, _)| is_of(name, tool))
+            .filter(move |(name, _)| Action::new(name).is_of(tool))
             .filter_map(move |(_, prices)| holding(prices, at))
     }
 
     /// Every action with a price at some time.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.actions.iter().map(|(name, _)| &**name)
+    pub fn actions(&self) -> impl Iterator<Item = Action<'_>> {
+        self.actions.iter().map(|(name, _)| Action::new(name))
     }
 
     /// Until when the prices stay as they are at an instant (exclusive).
@@ -137,6 +142,12 @@ impl ToolCost {
         let by_call = u128::from(calls).saturating_mul(most(|rates| rates.per_call) * PER_NANO);
         let by_time = u128::from(run_ms).saturating_mul(most(|rates| rates.per_hour) * PER_MS);
         Self(by_call.saturating_add(by_time))
+    }
+
+    /// The same in each of so many lines.
+    #[must_use]
+    pub fn times(self, lines: u64) -> Self {
+        Self(self.0.saturating_mul(u128::from(lines)))
     }
 
     /// Both together.

@@ -12,7 +12,8 @@ fn admission() -> Admission {
     Admission {
         reservation: ReservationId([1; 16]),
         operation: Operation::Chat,
-        shows_output: true,
+        stream: true,
+        hides_reasoning: false,
         choices: 1,
         team: "t".to_owned(),
         model: "m".to_owned(),

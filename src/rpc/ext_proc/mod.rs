@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 
 use self::{
     exchange::{Exchange, Step},
-    settlement::{End, report_of},
+    settlement::{End, is_unread, report_of},
 };
 use super::{
     access,
@@ -128,7 +128,7 @@ impl<S: Store + Clone> ProcessRpc<S> {
             self.upstream.refused(&admission.upstream_key, self.authorizer.store().now());
         }
         if let End::Answered(reading) = &end
-            && (reading.odd || reading.unreadable)
+            && is_unread(&admission, reading)
             && let Some(left_out) = self.unread.to_warn_of()
         {
             warn!(

@@ -3,17 +3,23 @@
 //! | ending | charged |
 //! | --- | --- |
 //! | an answer that says what was used | that |
-//! | a complete answer that does not (speech, a transcription as text) | what was sent, and the output that was seen |
+//! | a complete answer of audio that does not (speech, a transcription as text) | what was sent |
+//! | a complete stream without usage | the estimated input, and the output that was seen; warned of |
+//! | a complete answer in one piece without usage, of what is billed by tokens | by the team's `on_unsettled`; never nothing; warned of |
 //! | a stream that was cut, by the client or by Groq | the estimated input, and the output that was seen |
-//! | an answer of which a count cannot be read | in its place what was sent, or the output that was seen |
+//! | an answer of which a count is missing or cannot be read | in its place what was sent, or the output that was seen |
+//! | the same, where not all input or output was seen | by the team's `on_unsettled`; never nothing |
 //! | an answer whose usage cannot be read, or in one piece that was cut | by the team's `on_unsettled`; never nothing |
 //! | an answer in one piece that never came | by the team's `on_unsettled` |
-//! | a stream that was cut and hides its reasoning, or whose input is not all seen | by the team's `on_unsettled`; never nothing |
+//! | an answer that does not say, or a stream that was cut, of which not all input or output was seen | by the team's `on_unsettled`; never nothing |
 //! | a stream that goes on when the service stops | by the team's `on_unsettled` |
 //! | an error of Groq | nothing |
 //! | 429 of Groq | nothing; a cooldown begins, for as long as Groq asks within the policy's bound |
 //! | 413 of Groq, or 429 with its words: the request is too large for a limit | nothing |
 //! | never sent to Groq | nothing, and it does not count as a request |
+//!
+//! Not all input is seen where Groq adds to it (its own tools, links); not all output where reasoning is hidden or an answer is
+//! too long to be kept.
 //!
 //! The output that was seen is one token for every 3 bytes, as input is estimated, and at most what was granted. «Never
 //! nothing»: Groq answered, so under `release` the worst case is charged.
@@ -21,7 +27,7 @@
 use super::super::{admission::Admission, settling::Report};
 use crate::{
     domain::request::{Billing, Operation, Outcome, Usage, tokens_of_bytes},
-    groq::{answer::Reading, usage::Counts},
+    groq::{answer::Reading, decimal::scaled, usage::Counts},
 };
 
 /// How an exchange ended.
@@ -48,38 +54,63 @@ pub(super) enum End {
 pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
     let report = |outcome, usage| Some(Report { outcome, usage, upstream_delay_ms: 0 });
     // Groq did answer, and what it used is not known.
-    let certain = report(Outcome::Completed, None);
+    let unknown = report(Outcome::Completed, None);
+    let saw_input = !admission.unseen_input;
     match end {
         End::NotSent => Some(Report::NOT_SENT),
         // Of a stream nothing was seen; of an answer in one piece nobody knows whether it was made.
-        End::NoAnswer if admission.shows_output => report(Outcome::Aborted, Some(seen(admission, 0))),
+        End::NoAnswer if admission.stream && saw_input && !admission.hides_reasoning => {
+            report(Outcome::Aborted, Some(seen(admission, 0)))
+        }
         End::NoAnswer | End::Unknown => report(Outcome::Aborted, None),
         End::Refused { status: 429, retry_ms } => {
             Some(Report { outcome: Outcome::RateLimited, usage: None, upstream_delay_ms: *retry_ms })
         }
         End::Refused { .. } => report(Outcome::Failed, None),
         End::Answered(_) if admission.operation == Operation::Batch => None,
-        End::Answered(reading) => match &reading.usage {
-            Some(counts) if admission.unseen_input && counts.input_tokens.is_none() => certain,
-            Some(counts) => {
-                report(Outcome::Completed, Some(counted(admission, counts, reading.output_bytes)))
+        End::Answered(reading) => {
+            let saw_output = !admission.hides_reasoning && !reading.text_is_missing;
+            let seen = || seen(admission, reading.output_bytes);
+            // Of tokens an answer in one piece always tells, so one that does not is not understood.
+            let may_be_silent = admission.stream || !is_billed_by_tokens(admission);
+            match reading.usage.as_ref().filter(|counts| tells(admission, counts)) {
+                Some(counts) if !saw_input && counts.input_tokens.is_none() => unknown,
+                Some(counts) if !saw_output && counts.output_tokens.is_none() => unknown,
+                Some(counts) => report(Outcome::Completed, Some(counted(counts, seen()))),
+                None if reading.unreadable || reading.odd => unknown,
+                None if reading.complete && !reading.failed && may_be_silent && saw_input && saw_output => {
+                    report(Outcome::Completed, Some(seen()))
+                }
+                None if admission.stream && saw_input && saw_output => report(Outcome::Aborted, Some(seen())),
+                None if reading.failed && !admission.stream => report(Outcome::Failed, None),
+                None => unknown,
             }
-            None if reading.unreadable || reading.odd => certain,
-            None if reading.complete && !reading.failed && !admission.unseen_input => {
-                report(Outcome::Completed, Some(seen(admission, reading.output_bytes)))
-            }
-            None if admission.shows_output => {
-                report(Outcome::Aborted, Some(seen(admission, reading.output_bytes)))
-            }
-            None if reading.failed => report(Outcome::Failed, None),
-            None => certain,
-        },
+        }
     }
 }
 
+/// Whether to warn of an answer whose usage cannot be read, or lacks a count that Groq bills.
+pub(super) fn is_unread(admission: &Admission, reading: &Reading) -> bool {
+    let has = |count: fn(&Counts) -> Option<u64>| reading.usage.as_ref().and_then(count).is_some();
+    let has_all = match (admission.operation, admission.operation.billing()) {
+        (Operation::Batch, _) | (_, Billing::Audio | Billing::Characters) => true,
+        (_, Billing::Tokens) => has(|counts| counts.input_tokens) && has(|counts| counts.output_tokens),
+        (_, Billing::InputTokens) => has(|counts| counts.input_tokens),
+    };
+    reading.odd || reading.unreadable || (reading.complete && !reading.failed && !has_all)
+}
+
+fn is_billed_by_tokens(admission: &Admission) -> bool {
+    matches!(admission.operation.billing(), Billing::Tokens | Billing::InputTokens)
+}
+
+/// Whether an answer's usage says anything of what its operation is billed by.
+fn tells(admission: &Admission, counts: &Counts) -> bool {
+    !is_billed_by_tokens(admission) || counts.input_tokens.is_some() || counts.output_tokens.is_some()
+}
+
 /// What the answer says, and in the place of a count that is billed and that it does not say, what was sent and seen.
-fn counted(admission: &Admission, counts: &Counts, output_bytes: u64) -> Usage {
-    let seen = seen(admission, output_bytes);
+fn counted(counts: &Counts, seen: Usage) -> Usage {
     let input_tokens = counts.input_tokens.unwrap_or(seen.input_tokens);
     let output_tokens = counts.output_tokens.unwrap_or(seen.output_tokens);
     let cached = counts.cached_input_tokens.filter(|_| counts.input_tokens.is_some()).unwrap_or_default();
@@ -133,15 +164,7 @@ pub(super) fn never_sent(details: &str) -> bool {
 /// The milliseconds that `retry-after` asks for: whole or fractional seconds, at most a day. A date is not what Groq sends.
 pub(super) fn retry_ms(retry_after: &str) -> u64 {
     const LONGEST_MS: u64 = 24 * 3_600_000;
-    let (whole, fraction) = retry_after.trim().split_once('.').unwrap_or((retry_after.trim(), ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || !digits(whole) || !digits(fraction) {
-        return 0;
-    }
-    let Ok(seconds) = whole.parse::<u64>() else { return LONGEST_MS };
-    let padded = fraction.bytes().chain(std::iter::repeat(b'0')).take(3);
-    let thousandths = padded.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    seconds.saturating_mul(1000).saturating_add(thousandths).min(LONGEST_MS)
+    scaled(retry_after.trim(), 3).map_or(0, |read| read.units.min(LONGEST_MS))
 }
 
 #[cfg(test)]
@@ -149,11 +172,12 @@ mod tests {
     use super::*;
     use crate::{domain::request::ServiceTier, store::ReservationId};
 
-    fn admission(operation: Operation, shows_output: bool) -> Admission {
+    fn admission(operation: Operation, stream: bool) -> Admission {
         Admission {
             reservation: ReservationId([1; 16]),
             operation,
-            shows_output,
+            stream,
+            hides_reasoning: false,
             choices: 1,
             team: "t".to_owned(),
             model: "m".to_owned(),
@@ -218,6 +242,64 @@ mod tests {
         for reading in [silent, cut] {
             let report = report_of(&unseen, &answered(reading)).unwrap();
             assert_eq!((report.outcome, report.usage), (Outcome::Completed, None));
+        }
+    }
+
+    #[test]
+    fn output_that_is_not_all_seen_is_not_taken_for_what_was_written() {
+        let counts = Counts { input_tokens: Some(9), ..Counts::default() };
+        let in_part = Reading { usage: Some(counts), complete: true, output_bytes: 2, ..Reading::default() };
+        let silent = Reading { complete: true, output_bytes: 2, ..Reading::default() };
+        let cut = Reading { output_bytes: 2, ..Reading::default() };
+        let failed = Reading { failed: true, ..cut.clone() };
+        for stream in [true, false] {
+            let shows = admission(Operation::Chat, stream);
+            let hides = Admission { hides_reasoning: true, ..shows.clone() };
+            let too_long = Reading { text_is_missing: true, ..in_part.clone() };
+            for (admission, reading) in
+                [(&hides, &in_part), (&hides, &silent), (&hides, &cut), (&shows, &too_long)]
+            {
+                let report = report_of(admission, &answered(reading.clone())).unwrap();
+                assert_eq!((report.outcome, report.usage), (Outcome::Completed, None), "{reading:?}");
+            }
+            let report = report_of(&shows, &answered(in_part.clone())).unwrap();
+            assert_eq!(report.usage.map(|usage| usage.output_tokens), Some(1));
+        }
+        let hides = Admission { hides_reasoning: true, ..admission(Operation::Chat, true) };
+        assert_eq!(report_of(&hides, &answered(failed)).unwrap().outcome, Outcome::Completed);
+        assert_eq!(report_of(&hides, &End::NoAnswer).unwrap().usage, None);
+    }
+
+    #[test]
+    fn a_complete_answer_of_tokens_that_does_not_tell_is_warned_of() {
+        let silent = Reading { complete: true, output_bytes: 30, ..Reading::default() };
+        let counts = |input_tokens, output_tokens, audio_ms| {
+            let counts = Counts { input_tokens, output_tokens, audio_ms, ..Counts::default() };
+            Reading { usage: Some(counts), ..silent.clone() }
+        };
+        let audio = counts(None, None, Some(5));
+        for operation in [Operation::Chat, Operation::Responses, Operation::Embeddings] {
+            for reading in [&silent, &audio] {
+                let one_piece = admission(operation, false);
+                assert!(is_unread(&one_piece, reading));
+                assert_eq!(report_of(&one_piece, &answered(reading.clone())).unwrap().usage, None);
+                let stream = admission(operation, true);
+                assert!(is_unread(&stream, reading));
+                assert!(report_of(&stream, &answered(reading.clone())).unwrap().usage.is_some());
+            }
+        }
+        let chat = admission(Operation::Chat, false);
+        let embeddings = admission(Operation::Embeddings, false);
+        assert!(is_unread(&chat, &counts(Some(1), None, None)));
+        assert!(!is_unread(&chat, &counts(Some(1), Some(1), None)));
+        assert!(!is_unread(&embeddings, &counts(Some(1), None, None)));
+        for reading in
+            [Reading { failed: true, ..silent.clone() }, Reading { complete: false, ..silent.clone() }]
+        {
+            assert!(!is_unread(&chat, &reading), "{reading:?}");
+        }
+        for operation in [Operation::Speech, Operation::Transcription, Operation::Batch] {
+            assert!(!is_unread(&admission(operation, false), &silent), "{operation}");
         }
     }
 

@@ -2,44 +2,20 @@
 
 use std::time::Duration;
 
-use super::{MAX_AUDIO, MAX_COUNT, MAX_INPUT_BYTES, MAX_MODEL_BYTES, proto};
+use super::{MAX_MODEL_BYTES, proto};
 use crate::{
     domain::{
         batch::{Batch, MAX_REQUESTS, MAX_WINDOW_MS, MIN_WINDOW_MS},
+        bounds::Most,
         request::{Operation, ToolUsage, Usage},
     },
     rpc::status::FieldErrors,
 };
 
-/// Sums over all lines of a batch; above it no amount of money could be told.
-const MAX_BATCH_COUNT: u64 = 100_000_000_000;
-/// The same of audio: of all lines together, a million hours.
-const MAX_BATCH_AUDIO: Duration = Duration::from_secs(1_000_000 * 3600);
 /// Built-in tools that one request enables; Groq has fewer than ten.
 const MAX_ENABLED_TOOLS: usize = 16;
 /// Kinds of built-in tools in one report; Groq has fewer than ten.
 const MAX_TOOLS: usize = 32;
-/// Runs of one tool in one request.
-const MAX_TOOL_CALLS: u64 = 1_000_000;
-
-/// The largest amounts of one request, or of the lines of a batch together.
-pub(super) struct Most {
-    pub(super) count: u64,
-    pub(super) input_bytes: u64,
-    pub(super) audio: Duration,
-}
-
-impl Most {
-    pub(super) fn of(lines: u64) -> Self {
-        let lines = lines.max(1);
-        let times = u32::try_from(lines).unwrap_or(u32::MAX);
-        Self {
-            count: MAX_COUNT.saturating_mul(lines).min(MAX_BATCH_COUNT),
-            input_bytes: MAX_INPUT_BYTES.saturating_mul(lines).min(3 * MAX_BATCH_COUNT),
-            audio: MAX_AUDIO.saturating_mul(times).min(MAX_BATCH_AUDIO),
-        }
-    }
-}
 
 /// The milliseconds of a completion window; `None` where Groq has none so short or so long.
 fn in_window(window: prost_types::Duration) -> Option<u64> {
@@ -90,10 +66,10 @@ impl FieldErrors {
         named
     }
 
-    /// `lines`: how many a batch without a reservation has; 0: not told.
-    pub(super) fn usage(&mut self, usage: proto::Usage, lines: i64) -> Usage {
+    /// `most`: of what is reported for, as far as the report itself tells; the rest is for [`Usage::excesses`].
+    pub(super) fn usage(&mut self, usage: proto::Usage, most: Most) -> Usage {
+        let longest = Duration::from_millis(most.audio_ms);
         let request_count = self.count("usage.request_count", usage.request_count, MAX_REQUESTS);
-        let most = Most::of(request_count.max(u64::try_from(lines).unwrap_or(0)).min(MAX_REQUESTS));
         let input_tokens = self.count("usage.input_tokens", usage.input_tokens, most.count);
         let cached_input_tokens =
             self.count("usage.cached_input_tokens", usage.cached_input_tokens, most.count);
@@ -117,8 +93,8 @@ impl FieldErrors {
                 let field = format!("usage.tool_calls[{i}]");
                 ToolUsage {
                     tool: self.text(&format!("{field}.tool"), tool.tool, 1, MAX_MODEL_BYTES),
-                    calls: self.count(&format!("{field}.call_count"), tool.call_count, MAX_TOOL_CALLS),
-                    run_ms: self.duration(&format!("{field}.run_duration"), tool.run_duration, MAX_AUDIO),
+                    calls: self.count(&format!("{field}.call_count"), tool.call_count, most.tool_calls),
+                    run_ms: self.duration(&format!("{field}.run_duration"), tool.run_duration, longest),
                 }
             })
             .collect();
@@ -127,7 +103,7 @@ impl FieldErrors {
             cached_input_tokens,
             output_tokens,
             reasoning_tokens,
-            audio_ms: self.duration("usage.audio_duration", usage.audio_duration, most.audio),
+            audio_ms: self.duration("usage.audio_duration", usage.audio_duration, longest),
             characters: self.count("usage.character_count", usage.character_count, most.count),
             tools,
             request_count,

@@ -160,6 +160,16 @@ impl Counters {
         Some((Settled { settled_before, after: counter.state(now, hold.kind) }, reported))
     }
 
+    /// Forgets thresholds that were reported, past how many are remembered, of the counters at these indexes of `slots`; but none of those
+    /// that are watched. Not in the journal: opening the store again remembers more of them for a while.
+    pub(super) fn forget_reported(&mut self, slots: &[u32], watched: &[(usize, Vec<u64>)]) {
+        for (index, amounts) in watched {
+            if let Some(slot) = slots.get(*index).and_then(|number| self.slot_mut(*number)) {
+                slot.counter.forget_reported(|amount| amounts.contains(&amount));
+            }
+        }
+    }
+
     /// Books `more` on a counter as settled without a reservation by op `lsn`.
     pub(super) fn settle_more(&mut self, lsn: u64, key: &CounterKey, more: u64) {
         let Some((number, kind)) = self.find(key).and_then(|n| Some((n, self.slot(n)?.kind))) else { return };

@@ -76,7 +76,7 @@ use super::{
     SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, clock::Clock,
 };
 use crate::domain::{
-    Timestamp,
+    Moment,
     counter::{CounterKey, CounterKind, CounterState},
     keys::SecretId,
 };
@@ -175,8 +175,8 @@ async fn on_disk<T>(value: T, heard: Heard) -> Result<T, StoreError> {
 }
 
 impl Store for EmbeddedStore {
-    fn now(&self) -> Timestamp {
-        self.0.inner.time.now().wall
+    fn moment(&self) -> Moment {
+        self.0.inner.time.now()
     }
 
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
@@ -189,8 +189,8 @@ impl Store for EmbeddedStore {
                 Step::Done(reserved) => return Ok(reserved),
                 Step::OnDisk(reserved, heard) => return on_disk(reserved, heard).await,
                 Step::Archived(at) => match self.archived(at)? {
-                    Some(record) => return Ok(Reserved::Repeated(record)),
-                    None => gone = Some(at),
+                    Some(record) if !reserve.replaces(&record) => return Ok(Reserved::Repeated(record)),
+                    Some(_) | None => gone = Some(at),
                 },
                 Step::Absent(..) => return Err(StoreError::Corrupt),
             }

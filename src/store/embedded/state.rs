@@ -104,11 +104,11 @@ impl State {
         let (id, holds) = (u128::from_be_bytes(reserve.id.0), &reserve.holds);
         if reserve.may_repeat {
             match self.look_up(id, now, gone) {
-                Some(Answer::Ready { value, after }) => {
+                Some(Answer::Ready { value, after }) if !reserve.replaces(&value) => {
                     return Ok(Answer::Ready { value: Reserved::Repeated(value), after });
                 }
                 Some(Answer::Archived(at)) => return Ok(Answer::Archived(at)),
-                Some(Answer::Absent(_)) | None => {}
+                Some(_) | None => {}
             }
         }
         if !reserve.valid.contains(&now.wall) {
@@ -290,6 +290,7 @@ impl State {
         let booking = Booking { slots: &slots, holds: &holds, held, actual: &actual };
         let (mut counters, reported) =
             self.settle_counters(self.lsn, (now, then), &booking, &settle.thresholds);
+        self.counters.forget_reported(&slots, &settle.thresholds);
         self.slots = slots;
         let of_extras = counters.split_off(held.min(counters.len()));
         let extras = settle.extras.iter().zip(of_extras);

@@ -9,7 +9,7 @@ use std::{
 use redis::{Cmd, Value};
 
 use super::{
-    Bounds, Inner, SWEEP_SOON_MS, bytes,
+    Bounds, Inner, bytes,
     keys::{TIME_FIELD, counter_field, gate_field, spend_field, spend_line},
     link::Link,
     record, script,
@@ -18,20 +18,21 @@ use super::{
 use crate::{
     domain::{
         MAX_AMOUNT, Moment, Timestamp,
-        counter::{CounterKey, CounterKind, CounterState, Hold},
+        counter::{CounterKind, Hold},
     },
     store::{
         CooldownChange, Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome,
-        SpendAmounts, SpendKey, StoreError, clock::Clock,
+        SpendAmounts, SpendKey, StoreError,
     },
 };
 
-/// Under a manual clock a record's time to live, which runs in real time, must not end before the test's.
-const MANUAL_SLACK_MS: u64 = 86_400_000;
+/// How long the server keeps a record, or a list of cooldowns, that is not written again: 400 days. The sweep removes records long
+/// before, by the store's time. This one runs by the server's clock, which may be set, and frees memory where no process is left.
+const KEPT_MS: u64 = 400 * 86_400_000;
 
-/// How often a reservation is asked for again because the server was taken for earlier than it is, or its clock was set: each
-/// answer puts right what the next goes by.
-const ATTEMPTS: u32 = 3;
+/// How often a reservation or a step of the sweep is asked for, because the server was taken for earlier than it is, or its clock
+/// was set: each answer puts right what the next goes by.
+pub(super) const ATTEMPTS: u32 = 3;
 
 /// Lines or teams read at once for a report: a fraction of a millisecond of the server's time.
 const PAGE: usize = 256;
@@ -41,10 +42,8 @@ impl Inner {
         if reserve.holds.iter().any(|h| h.kept.saturating_add(h.expiring) > MAX_AMOUNT) {
             return Err(StoreError::Overflow);
         }
-        if self.time.is_unknown() {
-            // Without a bound on when it may act, a call could still act after its caller was told that it failed.
-            self.counters(&[]).await?;
-        }
+        // Without a bound on when it may act, a call could still act after its caller was told that it failed.
+        self.know_time().await?;
         for _ in 0..ATTEMPTS {
             match self.reserve_once(&reserve).await? {
                 // Not the caller's bound but ours.
@@ -58,7 +57,7 @@ impl Inner {
     async fn reserve_once(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
         let sent = self.time.reading();
         // What the server only comes to when the caller has been told that it does not answer must not take anything.
-        let bounds = self.time.for_reserve(sent, self.link.deadline_ms());
+        let bounds = self.time.for_timely(sent, self.link.deadline_ms());
         let cmd = self.reserve_command(reserve, &bounds)?;
         let answer = bytes(self.link.decide(&script::RESERVE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
@@ -99,15 +98,16 @@ impl Inner {
         // Keys, numbers and names take some 100 bytes for each hold.
         let record = record::encode(reserve)?;
         let bytes = 512 + 100 * holds + record.len();
-        let mut cmd = script::RESERVE.call_of(3, 10 + holds + reserve.gates.len(), bytes);
+        let mut cmd = script::RESERVE.call_of(4, 12 + holds + reserve.gates.len(), bytes);
         cmd.arg(&self.keys.counters)
             .arg(&self.keys.history)
             .arg(self.keys.reservation(reserve.id))
+            .arg(&self.keys.reservations)
             .arg(numbers.bytes())
             .arg(numbers.format())
             .arg(counters)
             .arg(wire::format(4 + holds))
-            .arg(self.time_to_live(reserve.ttl_ms.saturating_add(reserve.late_ms).saturating_mul(2)))
+            .arg(KEPT_MS)
             .arg(record);
         for hold in reserve.holds.iter() {
             cmd.arg(&*counter_field(&hold.counter));
@@ -115,7 +115,7 @@ impl Inner {
         for gate in &reserve.gates {
             cmd.arg(gate_field(gate));
         }
-        cmd.arg(TIME_FIELD);
+        cmd.arg(TIME_FIELD).arg(reserve.replaces.as_ref());
         Ok(cmd)
     }
 
@@ -132,7 +132,7 @@ impl Inner {
             return Ok(None);
         }
         let (record, gone_at) = record::decode(&bytes(answer)?)?;
-        // The server keeps a record for longer, in case its clock is set forwards.
+        // The server keeps a record until the sweep comes to it.
         let now = self.time.now();
         let gone = !self.time.is_unknown() && now.store >= gone_at;
         Ok((!gone).then(|| record.by_the_wall(now)))
@@ -143,6 +143,7 @@ impl Inner {
             tracing::error!("as many amounts as holds are needed to settle");
             return Err(StoreError::Corrupt);
         }
+        self.know_time().await?;
         let sent = self.time.reading();
         let bounds = self.time.for_effect(sent, self.link.deadline_ms());
         let cmd = self.settle_command(&settle, &bounds);
@@ -197,7 +198,7 @@ impl Inner {
             numbers.extend(&[size(*index), size(amounts.len())]);
             numbers.extend(amounts);
         }
-        let keys = 3 + 2 * lines.len() + watched.len() + usize::from(settle.cooldown.is_some());
+        let keys = 4 + 2 * lines.len() + watched.len() + usize::from(settle.cooldown.is_some());
         let mut cmd = script::SETTLE.call(keys);
         cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(self.keys.reservation(settle.id));
         for line in lines.keys() {
@@ -206,13 +207,11 @@ impl Inner {
         for (_, counter, _) in &watched {
             cmd.arg(self.keys.reported(counter.period()));
         }
+        cmd.arg(&self.keys.reservations);
         if settle.cooldown.is_some() {
             cmd.arg(&self.keys.cooldowns);
         }
-        cmd.arg(numbers.bytes())
-            .arg(numbers.format())
-            .arg(self.time_to_live(settle.keep_ms.saturating_mul(2)))
-            .arg(settle.note.as_ref());
+        cmd.arg(numbers.bytes()).arg(numbers.format()).arg(KEPT_MS).arg(settle.note.as_ref());
         let extras = settle.extras.iter().map(|extra| &extra.counter);
         for counter in holds.iter().map(|hold| &hold.counter).chain(extras) {
             cmd.arg(&*counter_field(counter));
@@ -237,29 +236,6 @@ impl Inner {
             None => {}
         }
         cmd
-    }
-
-    pub(super) async fn counters(
-        &self,
-        keys: &[(CounterKey, CounterKind)],
-    ) -> Result<Vec<CounterState>, StoreError> {
-        let sent = self.time.reading();
-        let bounds = self.time.for_effect(sent, self.link.deadline_ms());
-        let mut numbers = Numbers::with_capacity(3 + keys.len());
-        bounds.push(&mut numbers);
-        for (_, kind) in keys {
-            push_slot(&mut numbers, *kind);
-        }
-        let mut cmd = script::COUNTERS.call(2);
-        cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(numbers.bytes()).arg(numbers.format());
-        for (key, _) in keys {
-            cmd.arg(&*counter_field(key));
-        }
-        cmd.arg(TIME_FIELD);
-        let answer = bytes(self.link.decide(&script::COUNTERS, &cmd).await?)?;
-        let mut reader = Reader::new(&answer);
-        self.read_time(&mut reader, (sent, &bounds))?;
-        keys.iter().map(|_| record::state(&mut reader)).collect()
     }
 
     /// The teams, read in pages: a set is not read at one instant, but none of its members is missed.
@@ -323,39 +299,6 @@ impl Inner {
             tokio::task::yield_now().await;
         }
     }
-
-    pub(super) async fn sweep(&self, every_ms: u64, fields: u64) -> Result<SweepStep, StoreError> {
-        if self.time.is_unknown() {
-            // Nothing is forgotten by one look at the server's clock.
-            self.counters(&[]).await?;
-        }
-        let sent = self.time.reading();
-        let bounds = self.time.for_effect(sent, self.link.deadline_ms());
-        let mut numbers = Numbers::with_capacity(6);
-        bounds.push(&mut numbers);
-        numbers.extend(&[every_ms, SWEEP_SOON_MS.min(every_ms), fields]);
-        let mut cmd = script::SWEEP.call(3);
-        cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(&self.keys.sweep).arg(numbers.bytes());
-        let answer = bytes(self.link.call(&script::SWEEP, &cmd).await?)?;
-        let mut reader = Reader::new(&answer);
-        self.read_time(&mut reader, (sent, &bounds))?;
-        let removed = reader.number()?;
-        reader.number()?;
-        Ok(SweepStep { removed, next_ms: Some(reader.number()?).filter(|ms| *ms > 0) })
-    }
-
-    /// A time to live for `PX`, which accepts neither 0 nor what passes the end of the server's time.
-    fn time_to_live(&self, ms: u64) -> u64 {
-        let slack = if let Clock::Manual(_) = self.time.clock() { MANUAL_SLACK_MS } else { 0 };
-        ms.saturating_add(slack).clamp(1, MAX_AMOUNT)
-    }
-}
-
-/// What a step of the sweep came to.
-pub(super) struct SweepStep {
-    pub(super) removed: u64,
-    /// When the next is due; `None` where this was not.
-    pub(super) next_ms: Option<u64>,
 }
 
 fn refused(now: Moment, holds: usize, reader: &mut Reader<'_>) -> Result<Reserved, StoreError> {
@@ -374,7 +317,7 @@ fn refused(now: Moment, holds: usize, reader: &mut Reader<'_>) -> Result<Reserve
 }
 
 /// The length of a slot, negative for a budget: a script tells the kinds apart by the sign.
-fn push_slot(numbers: &mut Numbers, kind: CounterKind) {
+pub(super) fn push_slot(numbers: &mut Numbers, kind: CounterKind) {
     match kind {
         CounterKind::Window { slot_ms } => numbers.push(slot_ms),
         CounterKind::Budget { slot_ms } => numbers.push_negative(slot_ms),

@@ -16,9 +16,7 @@ use crate::{
 impl Inner {
     /// There are few: one for each project, model and service tier that Groq refused lately.
     pub(super) async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
-        if self.time.is_unknown() {
-            self.counters(&[]).await?;
-        }
+        self.know_time().await?;
         let mut cmd = redis::cmd("HGETALL");
         cmd.arg(&self.keys.cooldowns);
         let answer = self.link.run(&cmd).await?;
@@ -41,9 +39,7 @@ impl Inner {
         &self,
         gates: &[CounterKey],
     ) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
-        if self.time.is_unknown() {
-            self.counters(&[]).await?;
-        }
+        self.know_time().await?;
         let now = self.time.now();
         let mut numbers = Numbers::with_capacity(1);
         numbers.push(now.store.0);

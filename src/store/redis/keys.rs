@@ -18,6 +18,10 @@ pub(super) struct Keys {
     pub(super) history: String,
     pub(super) cooldowns: String,
     pub(super) sweep: String,
+    /// The sorted set of the ids of reservations by when they are gone.
+    pub(super) reservations: String,
+    /// What the key of a reservation begins with, before its id.
+    pub(super) reservation_prefix: String,
     pub(super) registry: String,
     pub(super) revision: String,
 }
@@ -30,6 +34,8 @@ impl Keys {
             history: format!("{prefix}:history"),
             cooldowns: format!("{prefix}:cooldowns"),
             sweep: format!("{prefix}:sweep"),
+            reservations: format!("{prefix}:reservations"),
+            reservation_prefix: format!("{prefix}:reservation:"),
             registry: format!("{prefix}:registry"),
             revision: format!("{prefix}:registry:revision"),
             prefix,
@@ -37,7 +43,7 @@ impl Keys {
     }
 
     pub(super) fn reservation(&self, id: ReservationId) -> String {
-        format!("{}:reservation:{id}", self.prefix)
+        format!("{}{id}", self.reservation_prefix)
     }
 
     pub(super) fn uses(&self, secret: SecretId) -> String {

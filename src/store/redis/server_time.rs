@@ -4,6 +4,16 @@
 //! the server's from time that has passed. Each answer bounds the distance between the store's time and our reading: the script
 //! ran after the call was sent and before its answer came. Calls carry what that makes of the present, and the scripts keep to
 //! it: they never fall behind it, and where the server is further ahead than it they do nothing, or no more than the bound allows.
+//!
+//! One rule puts the store's time right after a step forwards: an answer shows the step, and the next call that may go undone, of
+//! a decision or of the sweep, asks the script to come back. Calls that must have their effect never do: to them, a server that is
+//! ahead may only be one that was slow. As every process sweeps, a step lasts for no longer than one interval of the sweep.
+//!
+//! A new process has nothing to tell a step by but the instant that the store's time was last written, which every sweep does.
+//! Where that is long ago, either no process ran, or the clock was set: it waits for as long as others need to put it right.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
@@ -23,6 +33,11 @@ const GENERATION_MS: i64 = 10_000;
 const UNEVEN_MS: i64 = 20;
 /// A step of the server's clock from which on the log warns.
 const WARN_MS: u64 = 1_000;
+/// So long after the store's time was written last a new process doubts the server's clock: a living one writes it every two
+/// seconds, and may miss one of them.
+const LIVELY_MS: u64 = 5_000;
+/// For so long it doubts: others have swept twice by then.
+const DOUBT_MS: i64 = 5_000;
 /// No second warning within this: all cores have seen the step by then.
 const QUIET_MS: u64 = 10_000;
 
@@ -34,6 +49,14 @@ struct Span {
 }
 
 impl Span {
+    /// What an answer tells that came at `came`, and that reading. Both readings and the server's are rounded down.
+    fn of(sent: Monotonic, came: Monotonic, told: &Told) -> (Self, i64) {
+        let (sent, came) = (millis(sent), millis(came).saturating_add(1));
+        let next = signed(told.next);
+        let span = Self { low: next.saturating_sub(came), high: next.saturating_add(1).saturating_sub(sent) };
+        (span, came)
+    }
+
     fn meet(self, other: Self) -> Self {
         Self { low: self.low.max(other.low), high: self.high.min(other.high) }
     }
@@ -79,7 +102,7 @@ pub(super) struct Bounds {
     high: u64,
     /// The script must not act from this instant on.
     pub(super) given_up: u64,
-    /// The store's time is to come back to what is possible.
+    /// Whether the store's time is to come back to what is possible.
     asks_back: bool,
 }
 
@@ -97,18 +120,25 @@ impl Bounds {
     }
 }
 
+#[derive(Debug, Default)]
+struct State {
+    known: Option<Known>,
+    /// The reading at the first look that left a doubt.
+    in_doubt_since: Option<i64>,
+}
+
 /// The store's time as one connection knows it.
 ///
 /// The lock is held for a few comparisons, never across an await.
 #[derive(Debug)]
 pub(super) struct ServerTime {
     clock: Clock,
-    known: Mutex<Option<Known>>,
+    state: Mutex<State>,
 }
 
 impl ServerTime {
     pub(super) const fn new(clock: Clock) -> Self {
-        Self { clock, known: Mutex::new(None) }
+        Self { clock, state: Mutex::new(State { known: None, in_doubt_since: None }) }
     }
 
     pub(super) const fn clock(&self) -> &Clock {
@@ -119,14 +149,14 @@ impl ServerTime {
         self.clock.monotonic()
     }
 
-    /// Whether an answer is needed before anything can be said of the server's clock.
+    /// Whether an answer is needed before anything can be said of the server's clock, or the answers so far leave a doubt.
     pub(super) fn is_unknown(&self) -> bool {
-        matches!(self.clock, Clock::System) && self.lock().is_none()
+        matches!(self.clock, Clock::System) && self.lock().known.is_none()
     }
 
-    /// For a call that is sent at `sent` and given up `patience_ms` later. It changes nothing after that, nor where the server
-    /// is ahead of what is possible, unless that was seen to be a step: then it goes on where it should be.
-    pub(super) fn for_reserve(&self, sent: Monotonic, patience_ms: u64) -> Bounds {
+    /// For a call that may go undone, sent at `sent` and given up `patience_ms` later. It changes nothing after that, nor where the
+    /// server is ahead of what is possible, unless that was seen to be a step: then the store's time comes back.
+    pub(super) fn for_timely(&self, sent: Monotonic, patience_ms: u64) -> Bounds {
         let now = millis(sent);
         self.bounds(sent, |known, bounds| {
             let span = known.span(now);
@@ -148,14 +178,14 @@ impl ServerTime {
 
     fn bounds(&self, sent: Monotonic, narrow: impl FnOnce(&Known, &mut Bounds)) -> Bounds {
         let now = millis(sent);
-        let known = self.lock();
+        let known = &self.lock().known;
         if let Clock::Manual(clock) = &self.clock {
             let (wall, reading) = clock.read();
             let store = at(known.as_ref().map_or(0, |known| known.current.low), millis(reading));
             return Bounds { wall: Some(wall), low: store, high: store, ..Bounds::NONE };
         }
         let mut bounds = Bounds::NONE;
-        if let Some(known) = &*known {
+        if let Some(known) = known {
             bounds.low = at(known.span(now).low, now);
             narrow(known, &mut bounds);
         }
@@ -165,7 +195,7 @@ impl ServerTime {
     /// Learns from an answer to a call that was sent at `sent` with `bounds`.
     pub(super) fn learn(&self, sent: Monotonic, bounds: &Bounds, told: &Told) -> Fit {
         let came = self.clock.monotonic();
-        let mut known = self.lock();
+        let known = &mut self.lock().known;
         if let Clock::Manual(_) = self.clock {
             // The test's clock and the store's time are the same but for what the store had seen before. Only the first answer
             // tells that: later ones may be to calls that others, sent after the clock was moved, have overtaken.
@@ -175,37 +205,52 @@ impl ServerTime {
             }
             return Fit::Fits;
         }
-        // Both readings and the server's are rounded down.
-        let (sent, came) = (millis(sent), millis(came).saturating_add(1));
-        let next = signed(told.next);
-        let span = Span { low: next.saturating_sub(came), high: next.saturating_add(1).saturating_sub(sent) };
-        match &mut *known {
-            None => {
-                *known = Some(Known::new(span, came, told));
-                Fit::Fits
-            }
-            // One that came too late was not asked.
-            Some(known) => known.learn(span, came, told, bounds.asks_back && told.next.0 < bounds.given_up),
+        let (span, came) = Span::of(sent, came, told);
+        // One that came too late was not asked.
+        let asked_back = bounds.asks_back && told.next.0 < bounds.given_up;
+        known.as_mut().map_or(Fit::Fits, |known| known.learn(span, came, told, asked_back))
+    }
+
+    /// Learns from the answer to a first look, which says when the store's time was written `last` (0: never): believes it
+    /// unless that was long ago. Then others may know better, and put it right while this process waits.
+    pub(super) fn first_look(&self, sent: Monotonic, told: &Told, last: Timestamp) {
+        let (span, came) = Span::of(sent, self.clock.monotonic(), told);
+        let mut state = self.lock();
+        if state.known.is_some() {
+            return;
         }
+        let silence_ms = told.next.since(last);
+        if last.0 > 0 && silence_ms > LIVELY_MS {
+            if state.in_doubt_since.is_none() {
+                tracing::info!(
+                    silence_ms,
+                    wait_ms = DOUBT_MS,
+                    "no process has used the store for long, or the clock of the redis server was set; waiting for others to put it right"
+                );
+            }
+            let since = *state.in_doubt_since.get_or_insert(came);
+            if came.saturating_sub(since) < DOUBT_MS {
+                return;
+            }
+        }
+        state.known = Some(Known::new(span, came, told));
     }
 
     /// The present instant as far as it can be told.
     pub(super) fn now(&self) -> Moment {
         let (wall, reading) = self.clock.read();
-        let known = self.lock();
-        let Some(known) = &*known else { return Moment { store: wall, wall } };
+        let state = self.lock();
+        let Some(known) = &state.known else { return Moment { store: wall, wall } };
         let reading = millis(reading);
         if let Clock::Manual(_) = self.clock {
             return Moment { store: Timestamp(at(known.current.low, reading)), wall };
         }
-        let wall = known.wall.saturating_add(reading);
-        let store = wall.saturating_add(known.ahead);
-        Moment { store: unsigned(store), wall: unsigned(wall) }
+        known.now(reading)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Known>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // A panic between two assignments of numbers leaves an estimate, as it was before.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -221,6 +266,11 @@ impl Known {
             wall: wall.saturating_sub(came),
             ahead: signed(told.next).saturating_sub(wall),
         }
+    }
+
+    fn now(&self, reading: i64) -> Moment {
+        let wall = self.wall.saturating_add(reading);
+        Moment { store: unsigned(wall.saturating_add(self.ahead)), wall: unsigned(wall) }
     }
 
     /// What can be said at `now`: less, the longer nothing was learnt.
@@ -245,6 +295,8 @@ impl Known {
                 return Fit::Fits;
             }
             self.raw_low = Some(span.low);
+            // The wall clock is where it was set to, but no time has passed by that.
+            self.ahead = before.high.saturating_sub(self.wall);
             if was_raw.is_none() {
                 warn("forwards", span.low.abs_diff(before.high));
             }
@@ -304,54 +356,4 @@ fn unsigned(ms: i64) -> Timestamp {
 /// The instant at a distance from our reading.
 fn at(distance: i64, reading: i64) -> u64 {
     unsigned(distance.saturating_add(reading)).0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a server says whose time is `store` and whose wall clock is `wall`.
-    fn told(store: i64, wall: i64) -> Told {
-        let moment = Moment { store: unsigned(store), wall: unsigned(wall) };
-        Told { moment, next: unsigned(store) }
-    }
-
-    fn span(low: i64, high: i64) -> Span {
-        Span { low, high }
-    }
-
-    #[test]
-    fn a_quick_answer_tells_more_than_a_slow_one() {
-        let mut known = Known::new(span(1_000, 1_200), 0, &told(1_000, 1_000));
-        assert_eq!(known.learn(span(1_150, 1_160), 10, &told(1_160, 1_160), false), Fit::Fits);
-        assert_eq!(known.span(10), span(1_150, 1_160));
-        assert_eq!(known.learn(span(1_000, 1_300), 20, &told(1_160, 1_160), false), Fit::Fits);
-        assert_eq!(known.span(20), span(1_150, 1_160));
-        assert_eq!(known.span(20 + 2 * GENERATION_MS + 60_000), span(1_090, 1_220), "and less with time");
-    }
-
-    #[test]
-    fn a_step_forwards_is_told_from_time_that_passes() {
-        let mut known = Known::new(span(1_000, 1_010), 0, &told(1_000, 1_000));
-        // An hour without an answer is an hour for both.
-        assert_eq!(known.learn(span(1_002, 1_008), 3_600_000, &told(3_601_002, 3_601_002), false), Fit::Fits);
-        let ahead = span(8_000, 8_010);
-        for _ in 0..2 {
-            let answer = told(3_608_000, 3_608_000);
-            assert_eq!(known.learn(ahead, 3_600_100, &answer, false), Fit::Ahead);
-            assert_eq!((known.span(3_600_100).low, known.raw_low), (1_002, Some(8_000)));
-        }
-        // It came back when it was asked to.
-        assert_eq!(known.learn(span(1_001, 1_009), 3_600_200, &told(3_601_201, 3_608_200), true), Fit::Fits);
-        assert_eq!((known.raw_low, known.ahead), (None, -6_999));
-    }
-
-    #[test]
-    fn where_others_have_gone_on_it_goes_on_too() {
-        let mut known = Known::new(span(1_000, 1_010), 0, &told(1_000, 1_000));
-        let ahead = span(8_000, 8_010);
-        assert_eq!(known.learn(ahead, 100, &told(8_100, 8_100), false), Fit::Ahead);
-        assert_eq!(known.learn(ahead, 200, &told(8_200, 8_200), true), Fit::Fits);
-        assert_eq!((known.span(200), known.raw_low), (ahead, None));
-    }
 }

@@ -1,6 +1,7 @@
 //! Against a real server on a free port, with nothing kept on disk.
 
 mod server;
+mod time;
 
 use std::{collections::HashMap, time::Instant};
 
@@ -35,6 +36,7 @@ fn request(id: u8, holds: Vec<Hold>) -> Reserve {
         ttl_ms: 60_000,
         late_ms: 30_000,
         note: Bytes::from_static(b"\0note"),
+        replaces: Bytes::new(),
         dry_run: false,
     }
 }
@@ -256,45 +258,6 @@ async fn what_the_server_comes_to_too_late_takes_nothing() {
     assert_eq!((after[0].used, after[0].open), (50, 1), "only the first");
     assert_eq!(store.find(ReservationId([2; 16])).await, Ok(None));
     assert!(matches!(store.reserve(request(2, holds())).await, Ok(Reserved::Granted { .. })));
-}
-
-/// Sets the server's clock, as far as the scripts see it: by what they add to it.
-async fn step_server(store: &RedisStore, by_ms: f64) {
-    let kept: Vec<u8> = {
-        let get = redis::cmd("HGET").arg(&store.0.keys.counters).arg("!time").to_owned();
-        bytes(store.0.link.run(&get).await.unwrap()).unwrap()
-    };
-    let number = |at: usize| f64::from_le_bytes(kept[at..at + 8].try_into().unwrap());
-    let numbers = [number(0), number(8) + by_ms, 1.0].map(f64::to_le_bytes).concat();
-    let set = redis::cmd("HSET").arg(&store.0.keys.counters).arg("!time").arg(numbers).to_owned();
-    store.0.link.run(&set).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_step_of_the_servers_clock_forgets_and_locks_nothing() {
-    let Some(server) = Server::start() else { return };
-    for by_ms in [7_200_000.0, 90_000_000.0, -7_200_000.0, -11_000.0, 2_700_000_000.0] {
-        let store = server.store(Clock::System);
-        until_up(&store).await;
-        let name = format!("w{by_ms}");
-        let holds = || vec![hold(&name, WINDOW, 10, 0, 10)];
-        let id = u8::try_from(name.len()).unwrap() + if by_ms < 0.0 { 100 } else { 0 };
-        assert!(matches!(store.reserve(request(id, holds())).await, Ok(Reserved::Granted { .. })), "{by_ms}");
-        let record = store.find(ReservationId([id; 16])).await.unwrap().expect("the reservation");
-        step_server(&store, by_ms).await;
-        store.sweep(0, 1_000).await.unwrap();
-        let full = store.reserve(request(id + 10, holds())).await.unwrap();
-        let Reserved::Refused { now, refusals, .. } = full else { panic!("{by_ms}: {full:?}") };
-        let frees_in = refusals[0].frees_at.expect("some time").since(now);
-        assert!((55_000..=61_000).contains(&frees_in), "{by_ms}: {frees_in}");
-        let settled = store.settle(settlement(record, id, vec![1])).await.unwrap();
-        let SettleOutcome::Settled(settled) = settled else { panic!("{by_ms}: {settled:?}") };
-        assert_eq!(settled.counters[0].after.used, 1, "{by_ms}");
-        assert!(matches!(
-            store.reserve(request(id + 20, vec![hold(&name, WINDOW, 10, 0, 9)])).await,
-            Ok(Reserved::Granted { .. })
-        ));
-    }
 }
 
 #[tokio::test]

@@ -33,6 +33,17 @@ fn limits() -> ConnectionLimits {
     ConnectionLimits::default()
 }
 
+/// A call that waits for as long as the team's one place is taken.
+fn waiting(seconds: i64) -> proto::AuthorizeRequest {
+    let max_wait = Some(prost_types::Duration { seconds, nanos: 0 });
+    proto::AuthorizeRequest { max_wait, ..chat("t", MODEL, 1, 1) }
+}
+
+async fn watch(raw: &mut Raw, stream: u32) {
+    raw.call(stream, WATCH, &HealthCheckRequest::default()).await;
+    assert!(raw.sees(DATA).await);
+}
+
 async fn is_served_by(raw: &mut Raw) -> bool {
     raw.call(1, AUTHORIZE, &chat("other", MODEL, 1, 1)).await;
     raw.is_answered(1).await
@@ -93,16 +104,48 @@ async fn a_crowd_of_silent_connections_keeps_no_client_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_watches_the_health_keeps_no_client_out() {
+    let server = Server::start_bounded(POLICY, ConnectionLimits { max: Some(20), ..limits() });
+    let mut used = Vec::new();
+    for _ in 0..5 {
+        let mut raw = Raw::greet(server.address()).await;
+        assert!(is_served_by(&mut raw).await);
+        used.push(raw);
+    }
+    let mut crowd = Vec::new();
+    for index in 0..40 {
+        let mut raw = Raw::greet(server.address()).await;
+        match index % 3 {
+            0 => watch(&mut raw, 1).await,
+            // Calls that do not come in, which are open as well.
+            1 => raw.head(1, AUTHORIZE).await,
+            _ => raw.head(1, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo").await,
+        }
+        crowd.push(raw);
+    }
+    // Those of before go on, on their connections, and a new one is served.
+    for mut raw in used {
+        raw.call(3, AUTHORIZE, &chat("other", MODEL, 1, 1)).await;
+        assert!(raw.is_answered(3).await);
+    }
+    assert!(is_served(&server).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_no_connection_is_idle_another_is_refused() {
     let server = Server::start_bounded(POLICY, ConnectionLimits { max: Some(1), ..limits() });
     let mut busy = Raw::greet(server.address()).await;
-    busy.call(1, WATCH, &HealthCheckRequest::default()).await;
-    assert!(busy.sees(DATA).await);
+    busy.call(1, AUTHORIZE, &chat("t", MODEL, 1, 1)).await;
+    assert!(busy.is_answered(1).await);
+    busy.call(5, AUTHORIZE, &waiting(30)).await;
+    // Answers come in the order of these calls: that one waits by now.
+    busy.call(7, AUTHORIZE, &chat("other", MODEL, 1, 1)).await;
+    assert!(busy.is_answered(7).await);
     let mut refused = Raw::connect(server.address()).await;
     assert_eq!(refused.rest().await, 0, "nothing was said to it");
     // The one that was there goes on.
-    busy.call(3, AUTHORIZE, &chat("other", MODEL, 1, 1)).await;
-    assert!(busy.is_answered(3).await);
+    busy.call(9, AUTHORIZE, &chat("other", MODEL, 1, 1)).await;
+    assert!(busy.is_answered(9).await);
     drop(busy);
     eventually("the place is free again", async || {
         is_served_by(&mut Raw::greet(server.address()).await).await
@@ -134,8 +177,7 @@ async fn an_old_connection_ends_with_its_open_calls() {
     let server = Server::start_bounded(POLICY, bounds);
     let first = server.client().await.authorize(chat("t", MODEL, 1, 1)).await.unwrap().into_inner();
     let mut raw = Raw::greet(server.address()).await;
-    let max_wait = Some(prost_types::Duration { seconds: 30, nanos: 0 });
-    raw.call(1, AUTHORIZE, &proto::AuthorizeRequest { max_wait, ..chat("t", MODEL, 1, 1) }).await;
+    raw.call(1, AUTHORIZE, &waiting(30)).await;
     assert!(raw.sees(GOAWAY).await);
     // The call that waits is answered on the connection that is about to end, when its turn has come.
     server.client().await.record_usage(used(&first.reservation_id, 1, 1)).await.unwrap();
@@ -177,7 +219,8 @@ async fn answers_that_are_not_read_are_not_made_without_end() {
     for call in 0..CALLS {
         raw.call(2 * call + 1, "/tollgate.v1.KeyService/ListKeys", &request).await;
     }
-    // Nothing is read: the sockets take some of it, and then no more. Its place is free once it was closed.
+    // Nothing is read: the sockets take some of it, and then no more. From the first answer on it keeps its place until it is closed.
+    eventually("it is answered", async || raw.waiting(48 << 10).await).await;
     eventually("its place is free", async || is_served_by(&mut Raw::greet(server.address()).await).await)
         .await;
     let read = raw.rest().await;

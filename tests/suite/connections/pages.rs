@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 
-use super::{POLICY, raw::Raw};
+use super::{POLICY, raw::Raw, watch};
 use crate::{
     envoy::http::Request,
     harness::{PATIENCE, Process},
@@ -51,6 +51,20 @@ async fn a_crowd_on_the_pages_keeps_no_client_out() {
     }
     assert_eq!(Request::new("GET", "/readyz").send(admin).await.status, 200);
     assert_eq!(process.is_serving().await, Some(true));
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_watches_the_health_keeps_no_probe_out() {
+    let directory = TempDir::new().unwrap();
+    let (process, admin) = started(&directory, &["--max-connections=5"]).await;
+    let mut crowd = Vec::new();
+    for _ in 0..10 {
+        let mut raw = Raw::greet(process.address()).await;
+        watch(&mut raw, 1).await;
+        crowd.push(raw);
+        assert_eq!(Request::new("GET", "/readyz").send(admin).await.status, 200);
+    }
     process.stop().await;
 }
 

@@ -93,6 +93,12 @@ impl Raw {
         self.frame(DATA, END_STREAM, stream, &[&[0], &length[..], &message].concat()).await;
     }
 
+    /// Whether so many bytes have come that are not read. They stay unread.
+    pub(crate) async fn waiting(&self, bytes: usize) -> bool {
+        let mut seen = vec![0; bytes];
+        self.stream.peek(&mut seen).await.is_ok_and(|count| count == bytes)
+    }
+
     /// The next frame; `None` where the connection has ended.
     pub(crate) async fn next(&mut self) -> Option<Frame> {
         timeout(PATIENCE, self.read_frame()).await.expect("neither a frame nor the end").ok()

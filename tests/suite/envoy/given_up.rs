@@ -68,6 +68,16 @@ async fn calls_that_are_given_up_in_a_burst_do_not_end_the_connection() {
 
 /// Reads until there is an answer on `stream`.
 pub(crate) async fn answer_on(socket: &mut TcpStream, stream: u32) {
+    until(socket, |kind, on| kind == DATA && on == stream).await;
+}
+
+/// Reads until there is the head of an answer.
+pub(crate) async fn head(socket: &mut TcpStream) {
+    until(socket, |kind, _| kind == HEADERS).await;
+}
+
+/// Reads until there is a frame whose kind and stream are `awaited`.
+async fn until(socket: &mut TcpStream, awaited: impl Fn(u8, u32) -> bool) {
     let answered = async {
         loop {
             let mut header = [0; 9];
@@ -76,7 +86,7 @@ pub(crate) async fn answer_on(socket: &mut TcpStream, stream: u32) {
             let mut payload = vec![0; usize::try_from(length).unwrap()];
             socket.read_exact(&mut payload).await.unwrap();
             assert_ne!(header[3], GOAWAY, "{}", String::from_utf8_lossy(&payload));
-            if header[3] == DATA && header[5..] == stream.to_be_bytes() {
+            if awaited(header[3], u32::from_be_bytes([header[5], header[6], header[7], header[8]])) {
                 return;
             }
         }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use tollgate::{
     authorizer::{Authorizer, PauseError, Shared},
     domain::{
-        Timestamp,
+        Moment,
         actor::Actor,
         counter::{CounterKey, CounterKind, CounterState},
         decision::Reason,
@@ -119,8 +119,8 @@ struct Lossy<S> {
 }
 
 impl<S: Store + Clone> Store for Lossy<S> {
-    fn now(&self) -> Timestamp {
-        self.store.now()
+    fn moment(&self) -> Moment {
+        self.store.moment()
     }
 
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {

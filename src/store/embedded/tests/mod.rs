@@ -119,6 +119,7 @@ fn reserve(number: u8, holds: Vec<Hold>) -> Reserve {
         ttl_ms: TTL,
         late_ms: LATE,
         note: Bytes::from_static(b"note"),
+        replaces: Bytes::new(),
         dry_run: false,
     }
 }

@@ -1,0 +1,76 @@
+//! Usage that was never authorized.
+
+use std::sync::Arc;
+
+use super::{Line, Plan};
+use crate::domain::{
+    MAX_AMOUNT, Timestamp,
+    batch::Work,
+    calendar::Days,
+    decision::Violation,
+    limit::{Quantity, Scope, Window},
+    money::NanoUsd,
+    permit::{Who, price, spelling},
+    policy::{Policy, Team},
+    request::Unreserved,
+};
+
+/// Compiles the booking of usage that was never authorized: every counter it belongs to, none of them bounded.
+///
+/// # Errors
+/// The violation, where the caller is not known or the usage has no price.
+pub fn compile_unreserved<'p>(
+    policy: &'p Policy,
+    subject: &Unreserved,
+    now: Timestamp,
+    today: &Days,
+) -> Result<Plan<'p>, Violation> {
+    // The money is gone: a key that has expired since still tells who spent it.
+    let who = Who::named(policy, &subject.caller)?;
+    let model = policy.catalogue.model(&subject.model);
+    let work = Work::new(subject.operation, subject.batch);
+    let priced = price(model, &subject.model, subject.service_tier, work, now);
+    let (model, rates, until) = priced.map_err(|mut violation| {
+        violation.message.push_str(&spelling(&policy.catalogue, &subject.model));
+        violation
+    })?;
+    let upstream = (policy.projects.name_of(&who.team.name), subject.service_tier);
+    let mut plan = Plan::empty(who, model, rates, work, upstream, today, until);
+    plan.gather(policy, &subject.user, today);
+    for (hold, line) in Arc::make_mut(&mut plan.holds).iter_mut().zip(&plan.lines) {
+        hold.limit = MAX_AMOUNT;
+        hold.expiring = u64::from(line.limit.quantity == Quantity::Requests);
+    }
+    Ok(plan)
+}
+
+impl<'p> Plan<'p> {
+    /// Leaves out the sliding windows of the organization, which all teams share. They tell what Groq counts at present, and a
+    /// report tells nothing of when its request was made: with reports alone, one team could close them for all others.
+    fn leave_shared_windows(&mut self) {
+        let is_shared = |line: &Line<'_>| {
+            let scope = line.limit.scope;
+            matches!(line.limit.window, Window::Sliding(_))
+                && matches!(scope, Scope::Organization | Scope::OrganizationModel)
+        };
+        let kept = self.holds.iter().zip(&self.lines).filter(|(_, line)| !is_shared(line));
+        self.holds = kept.map(|(hold, _)| hold.clone()).collect();
+        self.lines.retain(|line| !is_shared(line));
+    }
+
+    /// Holds it to what the team may report: its own windows count it and, last, what it may report without a reservation in a
+    /// day.
+    pub fn count_unreserved(&mut self, today: &Days) {
+        self.leave_shared_windows();
+        let team: &'p Team = self.who.team;
+        let hold = self.want(&team.unreserved.daily, None, today);
+        self.holds = self.holds.iter().cloned().chain([hold]).collect();
+    }
+
+    /// Sets what it costs, after [`Plan::count_unreserved`].
+    pub fn cost_unreserved(&mut self, cost: NanoUsd) {
+        if let Some(hold) = Arc::make_mut(&mut self.holds).last_mut() {
+            hold.kept = cost.nanos();
+        }
+    }
+}

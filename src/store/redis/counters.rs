@@ -1,0 +1,69 @@
+//! Reading counters, and with them the server's clock.
+
+use super::{
+    Inner, bytes,
+    calls::push_slot,
+    keys::{TIME_FIELD, counter_field},
+    read_told, record, script,
+    wire::{Numbers, Reader},
+};
+use crate::{
+    domain::{
+        Timestamp,
+        counter::{CounterKey, CounterKind, CounterState},
+    },
+    store::StoreError,
+};
+
+impl Inner {
+    pub(super) async fn counters(
+        &self,
+        keys: &[(CounterKey, CounterKind)],
+    ) -> Result<Vec<CounterState>, StoreError> {
+        self.know_time().await?;
+        self.read_counters(keys).await
+    }
+
+    /// Looks at the server's clock where it is not known yet.
+    ///
+    /// # Errors
+    /// It could not be asked, or others may know better: then the next look may tell.
+    pub(super) async fn know_time(&self) -> Result<(), StoreError> {
+        if self.time.is_unknown() {
+            self.read_counters(&[]).await?;
+            if self.time.is_unknown() {
+                return Err(StoreError::Unavailable);
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_counters(
+        &self,
+        keys: &[(CounterKey, CounterKind)],
+    ) -> Result<Vec<CounterState>, StoreError> {
+        let sent = self.time.reading();
+        let bounds = self.time.for_effect(sent, self.link.deadline_ms());
+        let mut numbers = Numbers::with_capacity(3 + keys.len());
+        bounds.push(&mut numbers);
+        for (_, kind) in keys {
+            push_slot(&mut numbers, *kind);
+        }
+        let mut cmd = script::COUNTERS.call(2);
+        cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(numbers.bytes()).arg(numbers.format());
+        for (key, _) in keys {
+            cmd.arg(&*counter_field(key));
+        }
+        cmd.arg(TIME_FIELD);
+        let answer = bytes(self.link.decide(&script::COUNTERS, &cmd).await?)?;
+        let mut reader = Reader::new(&answer);
+        let told = read_told(&mut reader)?;
+        let last = Timestamp(reader.number()?);
+        if self.time.is_unknown() {
+            self.time.first_look(sent, &told, last);
+        } else {
+            self.time.learn(sent, &bounds, &told);
+        }
+        keys.iter().map(|_| record::state(&mut reader)).collect()
+    }
+}
