@@ -112,7 +112,13 @@ pub(crate) fn wait_in_line(address: SocketAddr, load: Load, count: usize) {
         }
         thread::spawn(move || while connection.receive(|_, _| ()).is_ok() {});
     }
+    if count > 0 {
+        thread::sleep(SETTLING);
+    }
 }
+
+/// How long after a crowd has come is measured: each of it asks once, all at the same time.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// Calls that wait on one connection; the service permits 1,024.
 const WAITING_TOGETHER: usize = 500;

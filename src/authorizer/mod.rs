@@ -27,6 +27,7 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 pub use self::{
     any_key::{AnyKey, KeyPlace},
@@ -145,6 +146,8 @@ pub struct Authorizer<S> {
     /// The calendar day that now is in; replaced when it ends or the policy's time zone changes.
     today: Arc<ArcSwap<(Arc<str>, Days)>>,
     settler: Settler,
+    /// The turn of a report of spend.
+    reports: Arc<Semaphore>,
 }
 
 impl<S: Store + Clone> Authorizer<S> {
@@ -155,7 +158,8 @@ impl<S: Store + Clone> Authorizer<S> {
         let today = policy.calendar.today(store.now());
         let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
         drop(policy);
-        Self { store, clock, shared, readings: Arc::default(), today, settler: Settler::default() }
+        let reports = Arc::new(Semaphore::new(1));
+        Self { store, clock, shared, readings: Arc::default(), today, settler: Settler::default(), reports }
     }
 
     /// The store behind.

@@ -121,6 +121,8 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// For an unknown team, or where the store does not answer.
     pub async fn spend(&self, query: &SpendQuery, scope: &Scope) -> Result<SpendPage, Failure> {
+        // One report at a time on each core: a large one takes seconds of it, piece by piece, and decisions come in between.
+        let _turn = self.reports.acquire().await.map_err(|_| Failure::Internal)?;
         let policy = self.shared.policy.load_full();
         let now = self.store.read_clock().await?;
         let month = query.month.unwrap_or_else(|| self.today(&policy, now).month_number());

@@ -18,6 +18,7 @@ use tower::{Service, ServiceExt as _};
 use super::{
     record::{OpenCall, Record},
     serving::Protocol,
+    unread::{SMALL, Unread},
 };
 use crate::{
     access::Peer,
@@ -40,12 +41,11 @@ enum Size {
 
 impl Size {
     fn of(path: &str) -> Self {
-        match path {
-            "/tollgate.v1.PolicyService/GetSpend"
-            | "/tollgate.v1.KeyService/ListKeys"
-            | "/tollgate.v1.AdminService/ListPauses"
-            | "/tollgate.v1.AdminService/ListUpstreamKeys"
-            | "/tollgate.v1.AdminService/ListAuditEvents" => Self::List,
+        let method = path.rsplit('/').next().unwrap_or_default();
+        match method {
+            "GetSpend" => Self::List,
+            // As the contract names whatever answers in pages.
+            _ if method.starts_with("List") => Self::List,
             _ if path.starts_with("/grpc.reflection.") => Self::Reflection,
             _ => Self::Small,
         }
@@ -116,7 +116,7 @@ where
                 None => None,
             };
             let answer = inner.oneshot(request).await?;
-            Ok(answer.map(|body| Answer { body, call, _turn: turn }))
+            Ok(answer.map(|body| Answer { body, call, is_small_held: false, _turn: turn }))
         })
     }
 }
@@ -125,7 +125,23 @@ where
 pub(super) struct Answer<B> {
     body: B,
     call: OpenCall,
+    /// Whether a small piece of it was made that the connection has not taken.
+    is_small_held: bool,
     _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl<B> Answer<B> {
+    fn small_is_taken(&mut self) {
+        if std::mem::take(&mut self.is_small_held) {
+            self.call.unread().release(SMALL);
+        }
+    }
+}
+
+impl<B> Drop for Answer<B> {
+    fn drop(&mut self) {
+        self.small_is_taken();
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
@@ -136,8 +152,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        // It is asked for more once it has handed on what it had.
+        self.small_is_taken();
         ready!(self.call.unread().poll_room(cx));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let is_small = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Unread::is_small);
+        if matches!(&frame, Some(Ok(frame)) if is_small(frame)) {
+            self.call.unread().add(SMALL);
+            self.is_small_held = true;
+        }
         let count = |frame: Frame<Bytes>| frame.map_data(|piece| self.call.unread().count(piece));
         Poll::Ready(frame.map(|frame| frame.map(count)))
     }

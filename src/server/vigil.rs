@@ -10,6 +10,9 @@ use super::{
 };
 use crate::config::ConnectionLimits;
 
+/// Between two looks at a connection whose grace is over and whose calls are not.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// What to do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -49,7 +52,12 @@ impl Vigil {
             Ok(next) => next,
         };
         if let Some(until) = self.until {
-            return if now >= until { Verdict::Cut(Cause::Aged) } else { Verdict::Wait(next.min(until)) };
+            return match now >= until {
+                // A wait and the metering of a stream end by themselves, and no new ones come.
+                true if record.has_claims() => Verdict::Wait(next.min(now + LOOK_AGAIN)),
+                true => Verdict::Cut(Cause::Aged),
+                false => Verdict::Wait(next.min(until)),
+            };
         }
         if order == Order::Leave {
             return self.leave(Cause::Evicted, now, self.limits.grace);
@@ -175,6 +183,18 @@ mod tests {
         );
         assert_eq!(next(&mut vigil, age), (age + 30, Verdict::Cut(Cause::Aged)));
         drop(call);
+    }
+
+    #[test]
+    fn a_call_of_a_caller_that_was_let_through_outlasts_the_grace() {
+        let (record, mut vigil) = watched();
+        let call = record.call();
+        call.claim().raise();
+        let (age, _) = next(&mut vigil, 0);
+        let over = record.born + Duration::from_secs(age + 3_600);
+        assert_eq!(vigil.judge(over), Verdict::Wait(over + LOOK_AGAIN));
+        drop(call);
+        assert_eq!(vigil.judge(over + LOOK_AGAIN), Verdict::Cut(Cause::Aged));
     }
 
     #[test]

@@ -194,6 +194,18 @@ async fn an_old_connection_ends_with_its_open_calls() {
         .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn small_answers_without_room_are_not_made_without_end() {
+    let bounds = ConnectionLimits { max_unread: 64 << 10, handshake: SHORT, ..limits() };
+    let server = Server::start_bounded(POLICY, bounds);
+    let mut raw = Raw::greet_without_window(server.address()).await;
+    for call in 0..100 {
+        raw.call(2 * call + 1, "/grpc.health.v1.Health/Check", &HealthCheckRequest::default()).await;
+    }
+    // It answers pings and all else that is no answer; what is not taken closes it.
+    raw.rest().await;
+}
+
 /// A policy whose list of keys is large.
 fn many_keys(count: usize) -> String {
     let keys = (0..count).map(|index| {

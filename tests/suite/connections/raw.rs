@@ -54,6 +54,15 @@ impl Raw {
         raw
     }
 
+    /// Connects, and gives no room for any answer.
+    pub(crate) async fn greet_without_window(address: SocketAddr) -> Self {
+        let mut raw = Self::connect(address).await;
+        raw.send(PREFACE).await;
+        let window = [&4_u16.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
+        raw.frame(SETTINGS, 0, 0, &window).await;
+        raw
+    }
+
     /// Sends what may not arrive: the server may have closed.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
