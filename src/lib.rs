@@ -46,6 +46,7 @@
 //! ```text
 //! main ─► cli ─► server ─► rpc ─► authorizer ─► store ─► domain
 //!                   │       ├────► groq ─► domain
+//!                   │       ├────► reports ─► store, domain
 //!                   │       ├────► access ─► audit, store, domain
 //!                   │       ├────► upstream ─► domain
 //!                   │       └────► audit ─► domain
@@ -60,6 +61,7 @@ pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod groq;
+pub mod reports;
 pub mod rpc;
 pub mod server;
 pub mod store;

@@ -19,7 +19,6 @@ mod receipt;
 mod registry;
 mod settle;
 mod settler;
-mod spend;
 mod ticket;
 mod unreserved;
 
@@ -27,7 +26,6 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
-use tokio::sync::Semaphore;
 
 pub use self::{
     any_key::{AnyKey, KeyPlace},
@@ -44,7 +42,6 @@ pub use self::{
     queue::Queue,
     settle::Booked,
     settler::Settler,
-    spend::{BudgetState, SpendLine, SpendPage, SpendQuery, SpendReport},
     unreserved::{Bounds, RefusedReports},
 };
 use self::{
@@ -113,9 +110,6 @@ pub enum Failure {
     /// The caller's own time is over.
     #[error("the call's deadline is over")]
     DeadlineExceeded,
-    /// The month is too long ago.
-    #[error("the spend of {year:04}-{month:02} is no longer kept; that of the current month and the 12 before it is", year = .0 / 100, month = .0 % 100)]
-    HistoryNotKept(u32),
     /// A fault of the service; details are in its log.
     #[error("internal error")]
     Internal,
@@ -146,8 +140,6 @@ pub struct Authorizer<S> {
     /// The calendar day that now is in; replaced when it ends or the policy's time zone changes.
     today: Arc<ArcSwap<(Arc<str>, Days)>>,
     settler: Settler,
-    /// The turn of a report of spend.
-    reports: Arc<Semaphore>,
 }
 
 impl<S: Store + Clone> Authorizer<S> {
@@ -158,8 +150,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let today = policy.calendar.today(store.now());
         let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
         drop(policy);
-        let reports = Arc::new(Semaphore::new(1));
-        Self { store, clock, shared, readings: Arc::default(), today, settler: Settler::default(), reports }
+        Self { store, clock, shared, readings: Arc::default(), today, settler: Settler::default() }
     }
 
     /// The store behind.

@@ -9,13 +9,13 @@ use super::{
     charge::Charge,
     cooldowns,
     receipt::{self, Receipt, was_released},
-    spend::BudgetState,
     ticket::{self, Ticket},
     unreserved::{self, Bounds},
 };
 use crate::{
     domain::{
         MAX_AMOUNT, Timestamp, access,
+        budget::BudgetState,
         counter::Hold,
         limit::Quantity,
         money::NanoUsd,

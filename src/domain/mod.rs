@@ -6,6 +6,7 @@ pub mod access;
 pub mod actor;
 pub mod batch;
 pub mod bounds;
+pub mod budget;
 pub mod calendar;
 pub mod cooldown;
 pub mod counter;

@@ -8,14 +8,16 @@ use super::{
     },
 };
 use crate::{
-    authorizer::{self, Booked, BudgetState, CrossedAlert, Decided, SpendPage},
+    authorizer::{Booked, CrossedAlert, Decided},
     domain::{
         Timestamp,
         actor::Actor,
+        budget::BudgetState,
         decision::{LimitStatus, Measure, Reason, Retry, Violation},
         explain,
         limit::{Quantity, Scope},
     },
+    reports::{self, SpendPage},
 };
 
 const NANOS_PER_UNIT: i64 = 1_000_000_000;
@@ -81,7 +83,7 @@ pub(super) fn spend_page(page: SpendPage, from: &SpendPlace) -> GetSpendResponse
     }
 }
 
-fn report(report: authorizer::SpendReport) -> SpendReport {
+fn report(report: reports::SpendReport) -> SpendReport {
     let day = |day: u32| format!("{:04}-{:02}-{:02}", day / 10_000, day / 100 % 100, day % 100);
     SpendReport {
         name: report.name.to_string(),
@@ -95,7 +97,7 @@ fn report(report: authorizer::SpendReport) -> SpendReport {
     }
 }
 
-fn line(name: String, part: &authorizer::SpendLine) -> SpendLine {
+fn line(name: String, part: &reports::SpendLine) -> SpendLine {
     SpendLine { name, spent: Some(money(part.spent)), requests: int(part.requests), tokens: int(part.tokens) }
 }
 

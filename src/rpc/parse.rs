@@ -16,7 +16,6 @@ use super::{
     status::{FieldErrors, MALFORMED},
 };
 use crate::{
-    authorizer::SpendQuery,
     domain::{
         bounds::Most,
         calendar,
@@ -25,6 +24,7 @@ use crate::{
             tokens_of_bytes,
         },
     },
+    reports::SpendQuery,
     store::ReservationId,
 };
 

@@ -15,13 +15,14 @@ use super::{
 use crate::{
     access::{Session, record_refused},
     audit::Audit,
-    authorizer::{Authorizer, Failure, by},
+    authorizer::{Authorizer, Bounds, Failure, by},
     domain::{
         access::{Permission, Scope},
         decision::Reason,
         permit::Who,
         request::Caller,
     },
+    reports::Spending,
     store::{Store, StoreError},
     upstream::UpstreamKeys,
 };
@@ -29,19 +30,25 @@ use crate::{
 /// The RPC that may be refused for reporting too much.
 const RECORD_USAGE: &str = "/tollgate.v1.PolicyService/RecordUsage";
 
-/// Serves `PolicyService` through an authorizer.
+/// Serves `PolicyService`.
 #[derive(Clone, Debug)]
 pub struct PolicyRpc<S> {
     authorizer: Authorizer<S>,
+    spending: Spending<S>,
     upstream: Arc<UpstreamKeys>,
     audit: Audit,
 }
 
 impl<S> PolicyRpc<S> {
-    /// Serves through `authorizer`; `upstream` is told of a key that Groq refuses, and `audit` of reports past their bounds.
+    /// Decides and books through `authorizer`, and reports through `spending`; `upstream` is told of a key that Groq refuses, and `audit` of reports past their bounds.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, audit: Audit) -> Self {
-        Self { authorizer, upstream, audit }
+    pub const fn new(
+        authorizer: Authorizer<S>,
+        spending: Spending<S>,
+        upstream: Arc<UpstreamKeys>,
+        audit: Audit,
+    ) -> Self {
+        Self { authorizer, spending, upstream, audit }
     }
 }
 
@@ -159,8 +166,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         if !query.team.is_empty() {
             access::within(&scope, &query.team, Permission::ReadSpend)?;
         }
-        let page =
-            self.authorizer.spend(&query, &scope).await.map_err(|failure| status::undecided(&failure))?;
+        let page = self.spending.page(&query, &scope).await.map_err(status::unreported)?;
         Ok(Response::new(answer::spend_page(page, &place)))
     }
 }

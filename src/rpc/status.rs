@@ -12,6 +12,7 @@ use crate::{
     audit::PageError,
     authorizer::{Failure, KeyError, PauseError},
     domain::access::Permission,
+    reports::SpendError,
     store::StoreError,
 };
 
@@ -116,6 +117,21 @@ pub(super) fn undecided(failure: &Failure) -> Status {
     failure_of(failure, "none")
 }
 
+/// Why there is no report of spend.
+pub(super) fn unreported(error: SpendError) -> Status {
+    let failure = match error {
+        SpendError::Store(error) => Failure::Store(error),
+        SpendError::UnknownTeam(team) => Failure::UnknownTeam(team),
+        SpendError::Internal => Failure::Internal,
+        SpendError::HistoryNotKept(_) => {
+            let mut details = ErrorDetails::new();
+            details.set_error_info("HISTORY_NOT_KEPT", DOMAIN, HashMap::new());
+            return Status::with_error_details(Code::FailedPrecondition, error.to_string(), details);
+        }
+    };
+    undecided(&failure)
+}
+
 fn unavailable(reason: &str, message: &str, effect: &str) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(reason, DOMAIN, HashMap::from([("effect".to_owned(), effect.to_owned())]));
@@ -176,9 +192,6 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
         Failure::UnreservedBound(_) => {
             let info = info(UNRESERVED_BOUND_EXCEEDED);
             Status::with_error_details(Code::FailedPrecondition, message, info)
-        }
-        Failure::HistoryNotKept(_) => {
-            Status::with_error_details(Code::FailedPrecondition, message, info("HISTORY_NOT_KEPT"))
         }
         Failure::UnknownTool(_) => {
             Status::with_error_details(Code::FailedPrecondition, message, info("TOOL_NOT_PRICED"))

@@ -55,6 +55,7 @@ use serving::{Protocol, Serving};
 use crate::{
     access::Guard,
     authorizer::{Authorizer, Settler, Shared},
+    reports::Spending,
     rpc::{
         AccessLayer, AdminRpc, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Recorder, UpstreamRpc,
         envoy::service::{
@@ -283,7 +284,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let (follower, told) = (authorizer.clone(), stop.clone());
     let follower = tokio::spawn(async move { follower.follow_registry(worker, told).await });
     shared.registry_asked().await;
-    let policy = PolicyRpc::new(authorizer.clone(), Arc::clone(&upstream), guard.audit().clone());
+    let spending = Spending::new(authorizer.store().clone(), Arc::clone(&shared.policy));
+    let policy = PolicyRpc::new(authorizer.clone(), spending, Arc::clone(&upstream), guard.audit().clone());
     let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let keys = KeyServiceServer::new(KeyRpc::new(authorizer.clone(), recorder.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);

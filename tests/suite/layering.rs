@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("store", &["domain"]),
     ("config", &["domain"]),
     ("authorizer", &["store", "domain"]),
+    ("reports", &["store", "domain"]),
     ("audit", &["domain"]),
     ("access", &["audit", "store", "domain"]),
     ("upstream", &["domain"]),
-    ("rpc", &["audit", "authorizer", "groq", "access", "upstream", "store", "domain"]),
-    ("server", &["rpc", "audit", "authorizer", "access", "upstream", "store", "config", "domain"]),
+    ("rpc", &["audit", "authorizer", "reports", "groq", "access", "upstream", "store", "domain"]),
+    ("server", &["rpc", "reports", "audit", "authorizer", "access", "upstream", "store", "config", "domain"]),
     ("cli", &["server", "rpc", "audit", "authorizer", "access", "upstream", "store", "config", "domain"]),
     ("main", &["cli"]),
 ];

@@ -5,16 +5,20 @@ use std::{
     sync::Arc,
 };
 
-use super::{Authorizer, Failure};
+use arc_swap::ArcSwap;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
 use crate::{
     domain::{
         access::Scope,
-        counter::{CounterKey, CounterState},
+        budget::BudgetState,
+        counter::CounterKey,
         limit::Limit,
         plan,
         policy::{Policy, team_month_counter},
     },
-    store::{SpendAmounts, SpendKey, Store},
+    store::{SpendAmounts, SpendKey, Store, StoreError},
 };
 
 /// Lines added up before decisions on the same core have their turn: about 0.1 ms.
@@ -38,30 +42,6 @@ pub struct SpendQuery {
     pub after: String,
     /// Continue within the report of that team, or without one within the organization's.
     pub within: bool,
-}
-
-/// The state of a budget.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BudgetState {
-    /// The bound in nano-USD.
-    pub budget: Option<u64>,
-    /// What was recorded.
-    pub spent: u64,
-    /// What is reserved and not settled.
-    pub reserved: u64,
-    /// Reservations that are not settled.
-    pub unsettled: u64,
-}
-
-impl BudgetState {
-    pub(super) fn of(limit: Option<&Limit>, state: CounterState) -> Self {
-        Self {
-            budget: limit.and_then(|limit| limit.bound),
-            spent: state.settled,
-            reserved: state.used.saturating_sub(state.settled),
-            unsettled: state.open,
-        }
-    }
 }
 
 /// A part of the spend.
@@ -115,21 +95,53 @@ pub struct SpendPage {
     pub policy_revision: Arc<str>,
 }
 
-impl<S: Store + Clone> Authorizer<S> {
+/// Why there is no report.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum SpendError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The team is in no policy and has spent nothing.
+    #[error("the policy has no team `{0}`")]
+    UnknownTeam(String),
+    /// The month is too long ago.
+    #[error("the spend of {year:04}-{month:02} is no longer kept; that of the current month and the 12 before it is", year = .0 / 100, month = .0 % 100)]
+    HistoryNotKept(u32),
+    /// A fault of the service; details are in its log.
+    #[error("internal error")]
+    Internal,
+}
+
+/// Reports spend, on one core.
+#[derive(Clone, Debug)]
+pub struct Spending<S> {
+    store: S,
+    /// The policy in force.
+    policy: Arc<ArcSwap<Policy>>,
+    /// One report at a time: a large one takes seconds of the core, piece by piece, and decisions come in between.
+    turn: Arc<Semaphore>,
+}
+
+impl<S: Store> Spending<S> {
+    /// Reports what is in `store`, with the budgets of the policy that is in `policy`.
+    #[must_use]
+    pub fn new(store: S, policy: Arc<ArcSwap<Policy>>) -> Self {
+        Self { store, policy, turn: Arc::new(Semaphore::new(1)) }
+    }
+
     /// Reports what was spent by the teams in `scope`; by the organization only where that is all of them.
     ///
     /// # Errors
     /// For an unknown team, or where the store does not answer.
-    pub async fn spend(&self, query: &SpendQuery, scope: &Scope) -> Result<SpendPage, Failure> {
-        // One report at a time on each core: a large one takes seconds of it, piece by piece, and decisions come in between.
-        let _turn = self.reports.acquire().await.map_err(|_| Failure::Internal)?;
-        let policy = self.shared.policy.load_full();
+    pub async fn page(&self, query: &SpendQuery, scope: &Scope) -> Result<SpendPage, SpendError> {
+        let _turn = self.turn.acquire().await.map_err(|_| SpendError::Internal)?;
+        let policy = self.policy.load_full();
         let now = self.store.read_clock().await?;
-        let month = query.month.unwrap_or_else(|| self.today(&policy, now).month_number());
+        let month = query.month.unwrap_or_else(|| policy.calendar.today(now).month_number());
         // Parts of an older month may be there, which would look like all of it.
-        let begun = policy.calendar.month_periods(month).map_err(|_| Failure::Internal)?.start;
+        let begun = policy.calendar.month_periods(month).map_err(|_| SpendError::Internal)?.start;
         if now.since(begun) >= MONTH_KEPT_MS {
-            return Err(Failure::HistoryNotKept(month));
+            return Err(SpendError::HistoryNotKept(month));
         }
         let mut names: BTreeSet<Arc<str>> = self.store.spenders(month).await?.into_iter().collect();
         names.extend(policy.teams.keys().cloned());
@@ -138,7 +150,7 @@ impl<S: Store + Clone> Authorizer<S> {
         if !query.team.is_empty() {
             let name = names
                 .get(query.team.as_str())
-                .ok_or_else(|| Failure::UnknownTeam(query.team.clone()))?
+                .ok_or_else(|| SpendError::UnknownTeam(query.team.clone()))?
                 .clone();
             let teams = vec![self.team_report(&policy, name, month, first_day).await?];
             return Ok(SpendPage {
@@ -173,9 +185,9 @@ impl<S: Store + Clone> Authorizer<S> {
         policy: &Policy,
         month: u32,
         first_day: u32,
-    ) -> Result<SpendReport, Failure> {
+    ) -> Result<SpendReport, SpendError> {
         let limit = policy.organization.limits.first();
-        let counter = limit.map(|limit| limit.counter.clone()).ok_or(Failure::Internal)?;
+        let counter = limit.map(|limit| limit.counter.clone()).ok_or(SpendError::Internal)?;
         let report = self.report(counter.in_period(first_day), limit, month, Arc::from("")).await?;
         Ok(SpendReport { name: policy.organization.id.clone(), ..report })
     }
@@ -186,7 +198,7 @@ impl<S: Store + Clone> Authorizer<S> {
         name: Arc<str>,
         month: u32,
         first_day: u32,
-    ) -> Result<SpendReport, Failure> {
+    ) -> Result<SpendReport, SpendError> {
         let limit = policy.teams.get(&name).and_then(|team| team.limits.first());
         self.report(team_month_counter(&name).in_period(first_day), limit, month, name).await
     }
@@ -197,7 +209,7 @@ impl<S: Store + Clone> Authorizer<S> {
         limit: Option<&Limit>,
         month: u32,
         team: Arc<str>,
-    ) -> Result<SpendReport, Failure> {
+    ) -> Result<SpendReport, SpendError> {
         let states = self.store.counters(vec![(counter, plan::BUDGET_KIND)]).await?;
         let lines = self.store.spend(month, team.clone()).await?;
         let mut report = SpendReport {
