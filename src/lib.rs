@@ -27,8 +27,8 @@
 //! follows it and merges it with the policy document, so that the hot path reads one policy and asks nobody about either:
 //!
 //! ```text
-//! KeyService ────► authorizer::keys ────┬─► store.registry_write ···► every process: registry ──► Shared::policy
-//! AdminService ──► authorizer::pauses ──┘
+//! KeyService ────► control::Keys ────┬─► store.registry_write ···► every process: live::Follower ──► Live::policy
+//! AdminService ──► control::Pauses ──┘
 //! ```
 //!
 //! # Invariants of the architecture
@@ -44,8 +44,9 @@
 //! An arrow is the only permitted direction of a `use` (`tests/suite/layering.rs` holds the code to it):
 //!
 //! ```text
-//! main ─► cli ─► server ─► rpc ─► authorizer ─► store ─► domain
+//! main ─► cli ─► server ─► rpc ─► authorizer ─► live ─► store ─► domain
 //!                   │       ├────► groq ─► domain
+//!                   │       ├────► control ─► live
 //!                   │       ├────► reports ─► store, domain
 //!                   │       ├────► access ─► audit, store, domain
 //!                   │       ├────► upstream ─► domain
@@ -59,8 +60,10 @@ pub mod audit;
 pub mod authorizer;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod domain;
 pub mod groq;
+pub mod live;
 pub mod reports;
 pub mod rpc;
 pub mod server;

@@ -30,7 +30,7 @@ impl<S: Store + Clone> Authorizer<S> {
         until: Option<Instant>,
     ) -> Result<(Decided, PendingCheck<S>), Failure> {
         if let (Caller::Key(_), false) = (&request.caller, request.dry_run)
-            && let Ok(who) = Who::find(&self.shared.policy.load(), &request.caller, self.store.now())
+            && let Ok(who) = Who::find(&self.shared.live.policy.load(), &request.caller, self.store.now())
         {
             self.count_use(&who);
         }
@@ -60,7 +60,7 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 
     pub(super) fn team_of(&self, caller: &Caller) -> Option<Arc<str>> {
-        let policy = self.shared.policy.load();
+        let policy = self.shared.live.policy.load();
         Who::find(&policy, caller, self.store.now()).ok().map(|who| Arc::clone(&who.team.name))
     }
 

@@ -163,7 +163,7 @@ impl<S: Store + Clone> Authorizer<S> {
 
     /// The names of the team and of the key; empty where there are none.
     fn named(&self, caller: &Caller, write: impl FnOnce(&str, &str)) {
-        let policy = self.shared.policy.load();
+        let policy = self.shared.live.policy.load();
         let who = Who::named(&policy, caller).ok();
         let team = who.as_ref().map_or("", |who| &who.team.name);
         let key = who.as_ref().and_then(|who| who.key).map_or("", |key| &key.name);

@@ -1,22 +1,15 @@
 //! The hot path: policy → reserve → decision; price → settle.
 
-mod any_key;
 mod budgets;
 mod charge;
 mod check;
 mod cooldowns;
 mod decided;
 mod decision_log;
-mod follower;
-mod freshness;
 mod in_flight;
-mod key_change;
-mod key_report;
-mod keys;
-mod pauses;
+mod overtaken;
 mod queue;
 mod receipt;
-mod registry;
 mod settle;
 mod settler;
 mod ticket;
@@ -28,17 +21,12 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 
 pub use self::{
-    any_key::{AnyKey, KeyPlace},
     budgets::CrossedAlert,
     check::by,
     decided::Decided,
     decision_log::DecisionLog,
-    follower::refusal_stands,
-    freshness::{Freshness, MAX_AGE},
     in_flight::PendingCheck,
-    key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned},
-    key_report::{KeyPage, KeyQuery, KeyReport, KeyUsage, SecretReport},
-    pauses::{PauseChange, PauseError},
+    overtaken::refusal_stands,
     queue::Queue,
     settle::Booked,
     settler::Settler,
@@ -61,6 +49,7 @@ use crate::{
         policy::Policy,
         request::{AuthorizeRequest, Caller},
     },
+    live::{Follower, Live, Unfresh},
     store::{Record, ReservationId, Reserve, Reserved, Store, StoreError, clock::Clock},
 };
 
@@ -118,16 +107,45 @@ pub enum Failure {
 /// What the authorizers of all cores share.
 #[derive(Debug)]
 pub struct Shared {
-    /// What is in force: the policy document, with what was registered beside it: keys and pauses.
-    pub policy: Arc<ArcSwap<Policy>>,
+    /// What is in force.
+    pub live: Arc<Live>,
     /// Requests that wait for room.
     pub queue: Queue,
-    registry: registry::Registry,
     denying: budgets::Denying,
     /// Which decisions are logged.
     pub decisions: DecisionLog,
     refused_reports: RefusedReports,
     in_flight: in_flight::InFlightChecks,
+}
+
+impl Shared {
+    /// What authorizers share that decide by what is in `live`.
+    #[must_use]
+    pub fn new(live: Arc<Live>) -> Self {
+        Self {
+            live,
+            queue: Queue::default(),
+            denying: budgets::Denying::default(),
+            decisions: DecisionLog::default(),
+            refused_reports: RefusedReports::default(),
+            in_flight: in_flight::InFlightChecks::default(),
+        }
+    }
+
+    /// The same, with `decisions` logged.
+    #[must_use]
+    pub fn with_decisions(self, decisions: DecisionLog) -> Self {
+        Self { decisions, ..self }
+    }
+}
+
+impl From<Unfresh> for Failure {
+    fn from(error: Unfresh) -> Self {
+        match error {
+            Unfresh::Store(error) => Self::Store(error),
+            Unfresh::Stale => Self::SnapshotStale,
+        }
+    }
 }
 
 /// Decides requests and books usage. Cheap to clone; one per core.
@@ -136,7 +154,7 @@ pub struct Authorizer<S> {
     store: S,
     clock: Clock,
     shared: Arc<Shared>,
-    readings: Arc<follower::Readings>,
+    follower: Follower<S>,
     /// The calendar day that now is in; replaced when it ends or the policy's time zone changes.
     today: Arc<ArcSwap<(Arc<str>, Days)>>,
     settler: Settler,
@@ -146,11 +164,12 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Decides by the policy in `shared` on the counters in `store`; `clock` measures waiting.
     #[must_use]
     pub fn new(store: S, clock: Clock, shared: Arc<Shared>) -> Self {
-        let policy = shared.policy.load();
+        let policy = shared.live.policy.load();
         let today = policy.calendar.today(store.now());
         let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
         drop(policy);
-        Self { store, clock, shared, readings: Arc::default(), today, settler: Settler::default() }
+        let follower = Follower::new(store.clone(), Arc::clone(&shared.live));
+        Self { store, clock, shared, follower, today, settler: Settler::default() }
     }
 
     /// The store behind.
@@ -159,10 +178,16 @@ impl<S: Store + Clone> Authorizer<S> {
         &self.store
     }
 
+    /// What is in force, and what follows it on this core.
+    #[must_use]
+    pub const fn follower(&self) -> &Follower<S> {
+        &self.follower
+    }
+
     /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
-        self.shared.policy.load_full()
+        self.shared.live.policy.load_full()
     }
 
     /// Whom `caller` names in `policy`, or the violation, for a team or key that is not there or has ended.
@@ -200,7 +225,7 @@ impl<S: Store + Clone> Authorizer<S> {
         for attempt in 1..=ATTEMPTS {
             // Each by the policy in force then: what was paused or revoked meanwhile holds.
             let fresh = self.freshen().await;
-            let policy = self.shared.policy.load_full();
+            let policy = self.shared.live.policy.load_full();
             let today = self.today(&policy, now);
             let mut plan = match plan::compile(&policy, request, now, &today) {
                 Ok(plan) => {

@@ -133,7 +133,7 @@ impl<S: Store + Clone> Authorizer<S> {
         bounds: Bounds,
     ) -> Result<Booked, Failure> {
         let told = Told::new(usage, outcome, upstream_delay_ms).by_request_id();
-        let policy = self.shared.policy.load_full();
+        let policy = self.shared.live.policy.load_full();
         let mut now = self.store.now();
         for _ in 0..ATTEMPTS {
             let today = self.today(&policy, now);
@@ -203,7 +203,7 @@ impl<S: Store + Clone> Authorizer<S> {
             return Ok(());
         }
         let ticket = Ticket::from_bytes(&record.note)?;
-        let tools = &self.shared.policy.load().tools;
+        let tools = &self.shared.live.policy.load().tools;
         let charge = Charge::of(&ticket, None, Outcome::NotSent, tools, record.reserved_at)?;
         let settle = Settle {
             id,
@@ -285,7 +285,7 @@ impl<S: Store + Clone> Authorizer<S> {
             }
             return self.booked(id, &ticket, &record, settlement, true);
         }
-        let policy = self.shared.policy.load();
+        let policy = self.shared.live.policy.load();
         let charge = Charge::of(&ticket, told.usage, told.outcome, &policy.tools, record.reserved_at)?;
         let extras = budgets::extras(&ticket, &record.holds, charge.cost.nanos());
         let thresholds = budgets::thresholds(&budgets::watched(&policy, &ticket, &record.holds, &extras));
@@ -349,7 +349,7 @@ impl<S: Store + Clone> Authorizer<S> {
         already_recorded: bool,
     ) -> Result<Booked, Failure> {
         let receipt = Receipt::of(settlement)?;
-        let policy = self.shared.policy.load();
+        let policy = self.shared.live.policy.load();
         let [Some(organization), Some(team)] = [0, 1].map(|i| settlement.counters.get(i)) else {
             error!(reservation = %id, "a settlement lacks its budgets");
             return Err(Failure::Internal);

@@ -43,6 +43,7 @@ use crate::{
         price::catalogue::Model,
         request::{Operation, ServiceTier, Size},
     },
+    live::Live,
     server::{
         Connections, ExposureError, Options, Server, StartError, TlsError, TlsSource, admin, check_exposure,
     },
@@ -182,13 +183,13 @@ where
     check_access(settings, &source.policy().load())?;
     let source = Arc::new(source);
     let decisions = DecisionLog::new(settings.decision_log);
-    let shared = Arc::new(Shared::new(source.policy()).with_decisions(decisions));
+    let shared = Arc::new(Shared::new(Arc::new(Live::new(source.policy()))).with_decisions(decisions));
     let open = settings.allow_unauthenticated_listen;
-    let guard = Guard::new(Arc::clone(&shared.policy), Clock::System, open, audit.clone());
+    let guard = Guard::new(Arc::clone(&shared.live.policy), Clock::System, open, audit.clone());
     let (mut changes, follower) = (source.subscribe(), Arc::clone(&shared));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
-            follower.document_changed();
+            follower.live.document_changed();
         }
     });
     let connections = Connections::new(settings.connection_limits());

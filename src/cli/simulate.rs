@@ -36,6 +36,7 @@ use crate::{
     authorizer::Shared,
     config::{EXAMPLE_POLICY, load_policy, parse_policy},
     domain::{Timestamp, policy::Policy},
+    live::Live,
     server::{Connections, Options, Server},
     store::{
         clock::{Clock, ManualClock},
@@ -169,7 +170,7 @@ impl Simulate {
             .map_err(|error| Failure::new(error.to_string()))?;
         // The service lives in this process alone: there is nobody to be told apart.
         let own = Policy { access: None, ..(*policy).clone() };
-        let shared = Shared::new(Arc::new(ArcSwap::from_pointee(own)));
+        let shared = Shared::new(Arc::new(Live::new(Arc::new(ArcSwap::from_pointee(own)))));
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let options = Options {
             listen,
@@ -177,7 +178,7 @@ impl Simulate {
             drain: TIMEOUT,
             tls: None,
             guard: Guard::new(
-                Arc::clone(&shared.policy),
+                Arc::clone(&shared.live.policy),
                 Clock::Manual(clock.clone()),
                 false,
                 Audit::default(),

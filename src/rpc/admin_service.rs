@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     audit::{Event, action},
-    authorizer::{Authorizer, PauseChange, PauseError},
+    control::{PauseChange, PauseError, Pauses},
     domain::Timestamp,
     store::Store,
     upstream::{KeyUse, LiveKey, UpstreamKeys},
@@ -30,7 +30,7 @@ const MAX_PAGES: usize = 2;
 /// Serves `AdminService`.
 #[derive(Clone, Debug)]
 pub struct AdminRpc<S> {
-    authorizer: Authorizer<S>,
+    pauses: Pauses<S>,
     upstream: Arc<UpstreamKeys>,
     recorder: Recorder,
     /// Pages of the audit log that are read at a time: each takes a thread, and some megabytes.
@@ -38,10 +38,10 @@ pub struct AdminRpc<S> {
 }
 
 impl<S> AdminRpc<S> {
-    /// Pauses through `authorizer` with `recorder`, and tells of the keys in `upstream` and of what was recorded.
+    /// Serves `pauses` with `recorder`, and tells of the keys in `upstream` and of what was recorded.
     #[must_use]
-    pub fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, recorder: Recorder) -> Self {
-        Self { authorizer, upstream, recorder, pages: Arc::new(Semaphore::new(MAX_PAGES)) }
+    pub fn new(pauses: Pauses<S>, upstream: Arc<UpstreamKeys>, recorder: Recorder) -> Self {
+        Self { pauses, upstream, recorder, pages: Arc::new(Semaphore::new(MAX_PAGES)) }
     }
 }
 
@@ -64,8 +64,8 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
         let actor = access::session(request.extensions()).actor();
         let PauseRequest { target, reason } = request.into_inner();
         let order = Arc::new(Order::read(action::PAUSE, actor, target, reason)?);
-        let (authorizer, pause) = (self.authorizer.clone(), Arc::clone(&order));
-        let pause = async move { authorizer.pause(&pause.target, &pause.reason, &pause.actor).await };
+        let (pauses, pause) = (self.pauses.clone(), Arc::clone(&order));
+        let pause = async move { pauses.pause(&pause.target, &pause.reason, &pause.actor).await };
         let change = self.carry_out(&order, pause).await?;
         let replaced = if change.changes_nothing() { None } else { change.before };
         let [pause, replaced_pause] = [change.after, replaced].map(|pause| order.shown(pause));
@@ -76,8 +76,8 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
         let actor = access::session(request.extensions()).actor();
         let ResumeRequest { target, reason } = request.into_inner();
         let order = Arc::new(Order::read(action::RESUME, actor, target, reason)?);
-        let (authorizer, resume) = (self.authorizer.clone(), Arc::clone(&order));
-        let resume = async move { authorizer.resume(&resume.target).await };
+        let (pauses, resume) = (self.pauses.clone(), Arc::clone(&order));
+        let resume = async move { pauses.resume(&resume.target).await };
         let change = self.carry_out(&order, resume).await?;
         Ok(Response::new(ResumeResponse { ended_pause: order.shown(change.before) }))
     }
@@ -86,7 +86,7 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
         &self,
         _: Request<ListPausesRequest>,
     ) -> Result<Response<ListPausesResponse>, Status> {
-        let pauses = self.authorizer.pauses().await.map_err(|error| status::pause(&error))?;
+        let pauses = self.pauses.list().await.map_err(|error| status::pause(&error))?;
         let pauses = pauses.iter().map(|(target, pause)| pausing::shown(target, pause)).collect();
         Ok(Response::new(ListPausesResponse { pauses }))
     }

@@ -7,7 +7,7 @@ use super::{
     proto::{self, ListKeysResponse},
 };
 use crate::{
-    authorizer::{AnyKey, KeyPage, KeyPlace, KeyReport, KeyUsage, SecretReport, Versioned},
+    control::{AnyKey, KeyPage, KeyPlace, KeyReport, KeyUsage, SecretReport, Versioned},
     domain::{
         keys::{KeyLimits, KeySecret, KeyState},
         limit::{Limit, OnShortfall},

@@ -12,7 +12,7 @@ use super::{
     status::FieldErrors,
 };
 use crate::{
-    authorizer::{KeyChange, KeyPlace, KeyQuery, NewKey, Replaced},
+    control::{KeyChange, KeyPlace, KeyQuery, NewKey, Replaced},
     domain::{
         MAX_AMOUNT, Timestamp,
         keys::{KeyLimits, SecretId, is_mistyped},

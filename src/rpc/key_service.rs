@@ -16,7 +16,7 @@ use super::{
 use crate::{
     access::{OtherTeam, Refusal},
     audit::{Change, action},
-    authorizer::{Authorizer, KeyError, Versioned},
+    control::{KeyError, Keys, Versioned},
     domain::{
         access::{Permission, Scope},
         actor::Actor,
@@ -25,18 +25,18 @@ use crate::{
     store::Store,
 };
 
-/// Serves `KeyService` through an authorizer.
+/// Serves `KeyService`.
 #[derive(Clone, Debug)]
 pub struct KeyRpc<S> {
-    authorizer: Authorizer<S>,
+    keys: Keys<S>,
     recorder: Recorder,
 }
 
 impl<S> KeyRpc<S> {
-    /// Serves through `authorizer`, and makes changes with `recorder`.
+    /// Serves `keys`, and makes changes with `recorder`.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, recorder: Recorder) -> Self {
-        Self { authorizer, recorder }
+    pub const fn new(keys: Keys<S>, recorder: Recorder) -> Self {
+        Self { keys, recorder }
     }
 }
 
@@ -78,7 +78,7 @@ impl<S: Store + Clone> KeyRpc<S> {
         if *scope == Scope::All {
             return Ok(());
         }
-        match self.authorizer.created_key(name).await {
+        match self.keys.created_key(name).await {
             Ok(key) if scope.holds(&key.record.team) => Ok(()),
             Err(KeyError::NotCreated(_)) if self.is_declared(scope, name) => {
                 // Whom a declared key concerns is told that it is changed elsewhere.
@@ -92,7 +92,7 @@ impl<S: Store + Clone> KeyRpc<S> {
     }
 
     fn is_declared(&self, scope: &Scope, name: &str) -> bool {
-        self.authorizer.declared_keys(name).iter().any(|key| scope.holds(key.team()))
+        self.keys.declared_keys(name).iter().any(|key| scope.holds(key.team()))
     }
 
     /// Makes a change and records it.
@@ -107,9 +107,9 @@ impl<S: Store + Clone> KeyRpc<S> {
 
     async fn show(&self, key: Versioned) -> super::proto::Key {
         // The change is made: where its use cannot be read now, it is shown without.
-        let report = match self.authorizer.report_key(key.clone()).await {
+        let report = match self.keys.report_key(key.clone()).await {
             Ok(report) => report,
-            Err(_) => self.authorizer.bare_report(key),
+            Err(_) => self.keys.bare_report(key),
         };
         key_answer::key(report)
     }
@@ -127,8 +127,8 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let new = key_parse::create(request.into_inner())?;
         access::within(&scope, &new.team, Permission::ManageKeys)?;
         let doing = Doing { actor, action: action::KEY_CREATE, name: new.name.clone() };
-        let authorizer = self.authorizer.clone();
-        let (key, secret) = self.change(doing, async move { authorizer.create_key(new).await }).await?;
+        let keys = self.keys.clone();
+        let (key, secret) = self.change(doing, async move { keys.create_key(new).await }).await?;
         let key = Some(self.show(key).await);
         Ok(Response::new(CreateKeyResponse { key, secret: secret.expose().to_owned() }))
     }
@@ -137,7 +137,7 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let scope =
             access::session(request.extensions()).scope(Permission::ReadKeys).map_err(access::status)?;
         let (name, team) = key_parse::get(request.into_inner())?;
-        let found = self.authorizer.get_key(&name, &team, &scope).await;
+        let found = self.keys.get_key(&name, &team, &scope).await;
         let report = found.map_err(|error| match error {
             // One out of reach is refused alike.
             KeyError::Unknown(_) if scope != Scope::All => {
@@ -160,7 +160,7 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
             query.team = scope.only_team().map(ToString::to_string).unwrap_or_default();
         }
         access::within(&scope, &query.team, Permission::ReadKeys)?;
-        let page = self.authorizer.list_keys(&query).await.map_err(|error| status::key_failure(&error))?;
+        let page = self.keys.list_keys(&query).await.map_err(|error| status::key_failure(&error))?;
         Ok(Response::new(key_answer::page(page)))
     }
 
@@ -174,8 +174,8 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let (name, change) = key_parse::update(request.into_inner())?;
         self.reaches(&scope, &name, Permission::ManageKeys).await?;
         let doing = Doing { actor, action: action::KEY_UPDATE, name: name.clone() };
-        let authorizer = self.authorizer.clone();
-        let update = async move { authorizer.update_key(&name, &change).await.map(|key| (key, ())) };
+        let keys = self.keys.clone();
+        let update = async move { keys.update_key(&name, &change).await.map(|key| (key, ())) };
         let (key, ()) = self.change(doing, update).await?;
         let key = Some(self.show(key).await);
         Ok(Response::new(UpdateKeyResponse { key }))
@@ -191,8 +191,8 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let key_parse::Rotation { name, overlap_ms, force } = key_parse::rotate(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
         let doing = Doing { actor, action: action::KEY_ROTATE, name: name.clone() };
-        let authorizer = self.authorizer.clone();
-        let rotate = async move { authorizer.rotate_key(&name, overlap_ms, force).await };
+        let keys = self.keys.clone();
+        let rotate = async move { keys.rotate_key(&name, overlap_ms, force).await };
         let (key, secret) = self.change(doing, rotate).await?;
         let key = Some(self.show(key).await);
         Ok(Response::new(RotateKeyResponse { key, secret: secret.expose().to_owned() }))
@@ -208,8 +208,8 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let key_parse::Revocation { name, secret, force } = key_parse::revoke(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
         let doing = Doing { actor, action: action::KEY_REVOKE, name: name.clone() };
-        let authorizer = self.authorizer.clone();
-        let revoke = async move { authorizer.revoke_key(&name, secret, force).await.map(|key| (key, ())) };
+        let keys = self.keys.clone();
+        let revoke = async move { keys.revoke_key(&name, secret, force).await.map(|key| (key, ())) };
         let (key, ()) = self.change(doing, revoke).await?;
         let key = Some(self.show(key).await);
         Ok(Response::new(RevokeKeyResponse { key }))

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     audit::{Change, action},
-    authorizer::{PauseChange, PauseError},
+    control::{PauseChange, PauseError},
     domain::{
         actor::Actor,
         pause::{MAX_REASON, Pause, Target},

@@ -10,7 +10,8 @@ use super::access;
 use crate::{
     access::{OtherTeam, Refusal, UNRESERVED_BOUND_EXCEEDED},
     audit::PageError,
-    authorizer::{Failure, KeyError, PauseError},
+    authorizer::Failure,
+    control::{KeyError, PauseError},
     domain::access::Permission,
     reports::SpendError,
     store::StoreError,

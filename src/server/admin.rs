@@ -111,7 +111,7 @@ fn credentials(request: &Request) -> Credentials<'_> {
 async fn ready<S: Store, T: Status>(State(pages): State<Arc<Pages<S, T>>>) -> (StatusCode, &'static str) {
     match pages.store.ping().await {
         // As decisions have it: these would be refused.
-        Ok(()) if !pages.shared.freshness().is_fresh() => {
+        Ok(()) if !pages.shared.live.freshness().is_fresh() => {
             (StatusCode::SERVICE_UNAVAILABLE, "the store's registry was not read in time\n")
         }
         Ok(()) => (StatusCode::OK, "ok\n"),

@@ -26,10 +26,10 @@ pub(super) async fn watch<S: Store>(
     mut health: HealthReporter,
     mut stop: watch::Receiver<bool>,
 ) {
-    shared.registry_asked().await;
+    shared.live.registry_asked().await;
     let mut serving = None;
     loop {
-        let now = store.ping().await.is_ok() && shared.freshness().is_fresh();
+        let now = store.ping().await.is_ok() && shared.live.freshness().is_fresh();
         if serving != Some(now) {
             tell(&mut health, if now { ServingStatus::Serving } else { ServingStatus::NotServing }).await;
             match now {

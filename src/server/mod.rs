@@ -55,6 +55,7 @@ use serving::{Protocol, Serving};
 use crate::{
     access::Guard,
     authorizer::{Authorizer, Settler, Shared},
+    control::{Keys, Pauses},
     reports::Spending,
     rpc::{
         AccessLayer, AdminRpc, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Recorder, UpstreamRpc,
@@ -281,13 +282,14 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let settler = authorizer.settler().clone();
     let recorder = Recorder::new(guard.audit().clone(), settler.clone());
     let worker = u32::try_from(index).unwrap_or(u32::MAX);
-    let (follower, told) = (authorizer.clone(), stop.clone());
-    let follower = tokio::spawn(async move { follower.follow_registry(worker, told).await });
-    shared.registry_asked().await;
-    let spending = Spending::new(authorizer.store().clone(), Arc::clone(&shared.policy));
+    let (follower, told) = (authorizer.follower().clone(), stop.clone());
+    let (keys, pauses) = (Keys::new(follower.clone()), Pauses::new(follower.clone()));
+    let follower = tokio::spawn(async move { follower.follow(worker, told).await });
+    shared.live.registry_asked().await;
+    let spending = Spending::new(authorizer.store().clone(), Arc::clone(&shared.live.policy));
     let policy = PolicyRpc::new(authorizer.clone(), spending, Arc::clone(&upstream), guard.audit().clone());
     let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let keys = KeyServiceServer::new(KeyRpc::new(authorizer.clone(), recorder.clone()))
+    let keys = KeyServiceServer::new(KeyRpc::new(keys, recorder.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let check = AuthorizationServer::new(CheckRpc::new(authorizer.clone(), Arc::clone(&upstream)))
         .max_decoding_message_size(MAX_ENVOY_BYTES);
@@ -299,7 +301,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     .max_decoding_message_size(MAX_ENVOY_BYTES);
     let cooldowns = UpstreamServiceServer::new(UpstreamRpc::new(authorizer.clone(), recorder.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let admin = AdminServiceServer::new(AdminRpc::new(authorizer, upstream, recorder))
+    let admin = AdminServiceServer::new(AdminRpc::new(pauses, upstream, recorder))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut routes = Routes::new(policy)
         .add_service(keys)
@@ -325,7 +327,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     Serving { protocol: Protocol::Grpc, tls, connections, service, stop }.run(listener).await;
     settler.end().await;
     // Of the calls on all workers so far; the last worker to end writes the rest.
-    shared.write_uses(&store).await;
+    shared.live.write_uses(&store).await;
     if follower.await.is_err() {
         error!("the follower of the registry had panicked");
     }

@@ -19,6 +19,7 @@ use tollgate::{
     authorizer::Shared,
     config::{ConnectionLimits, parse_policy_at},
     domain::{Timestamp, policy::Policy},
+    live::Live,
     rpc::{
         google_type::Money,
         proto::{self, policy_service_client::PolicyServiceClient},
@@ -229,7 +230,7 @@ impl Server {
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
         let declared = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
-        let shared = Arc::new(Shared::new(Arc::clone(&declared)));
+        let shared = Arc::new(Shared::new(Arc::new(Live::new(Arc::clone(&declared)))));
         let target = Target::File(directory.path().join("audit.jsonl"));
         let audit = Audit::open(&target).unwrap();
         let options = Options {
@@ -237,7 +238,7 @@ impl Server {
             threads: 2,
             drain: Duration::from_secs(5),
             tls,
-            guard: Guard::new(Arc::clone(&shared.policy), Clock::Manual(clock.clone()), false, audit),
+            guard: Guard::new(Arc::clone(&shared.live.policy), Clock::Manual(clock.clone()), false, audit),
             connections,
         };
         let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
@@ -254,7 +255,7 @@ impl Server {
     /// Puts another policy in force.
     pub(crate) async fn set_policy(&self, policy_text: &str) {
         self.declared.store(Arc::new(policy(policy_text, self.clock.now())));
-        self.shared.document_changed();
+        self.shared.live.document_changed();
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {

@@ -64,11 +64,11 @@ impl<S: Store + Clone> Authorizer<S> {
         let queue = &self.shared.queue;
         loop {
             let watching = Watching(queue);
-            let mut policy = self.shared.policy.load_full();
+            let mut policy = self.shared.live.policy.load_full();
             let mut to_ask = Vec::new();
             while !queue.is_empty() {
                 let watched = queue.lock().watched();
-                let now = self.shared.policy.load_full();
+                let now = self.shared.live.policy.load_full();
                 if !Arc::ptr_eq(&policy, &now) {
                     policy = now;
                     to_ask = watched.counters.iter().map(|(counter, _)| counter).cloned().collect();

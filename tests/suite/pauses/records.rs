@@ -10,7 +10,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tollgate::{
-    authorizer::{Authorizer, PauseError, Shared},
+    authorizer::{Authorizer, Shared},
+    control::{PauseError, Pauses},
     domain::{
         Moment,
         actor::Actor,
@@ -19,6 +20,7 @@ use tollgate::{
         keys::SecretId,
         pause::{MAX_PAUSES, Target},
     },
+    live::{Follower, Live},
     store::{
         Cooldown, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision,
         SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError,
@@ -32,7 +34,7 @@ use crate::harness::{self, Fixture, START};
 fn authorizer<S: Store + Clone>(fixture: &Fixture<S>) -> Authorizer<S> {
     let policy = Arc::new(ArcSwap::from_pointee(harness::policy(&policy("acme"), START)));
     let clock = Clock::Manual(fixture.clock.clone());
-    Authorizer::new(fixture.store.clone(), clock, Arc::new(Shared::new(policy)))
+    Authorizer::new(fixture.store.clone(), clock, Arc::new(Shared::new(Arc::new(Live::new(policy)))))
 }
 
 fn operator() -> Actor {
@@ -43,6 +45,7 @@ fn operator() -> Actor {
 async fn a_record_that_cannot_be_read_pauses_until_it_is_resumed() {
     let fixture = Fixture::embedded();
     let authorizer = authorizer(&fixture);
+    let pauses = Pauses::new(authorizer.follower().clone());
     for (name, value) in [
         ("pause/team/bot", "{"),
         // Of a later version, which can pause until a time, or what this one cannot.
@@ -51,7 +54,7 @@ async fn a_record_that_cannot_be_read_pauses_until_it_is_resumed() {
     ] {
         fixture.store.registry_write(name.into(), 0, value.into()).await.unwrap();
     }
-    let targets: Vec<_> = authorizer.pauses().await.unwrap().into_iter().map(|(target, _)| target).collect();
+    let targets: Vec<_> = pauses.list().await.unwrap().into_iter().map(|(target, _)| target).collect();
     assert_eq!(targets, ["team/bot", "model/m/text"].map(|text| text.parse::<Target>().unwrap()));
     let policy = authorizer.policy();
     let caller = tollgate::domain::request::Caller::Team("bot".to_owned());
@@ -60,40 +63,42 @@ async fn a_record_that_cannot_be_read_pauses_until_it_is_resumed() {
     assert_eq!(violations.iter().map(|violation| violation.reason).collect::<Vec<_>>(), [Reason::Paused; 2]);
     assert!(violations[0].message.contains("cannot be read; resume"), "{}", violations[0].message);
     for target in targets {
-        assert!(authorizer.resume(&target).await.unwrap().before.is_some());
+        assert!(pauses.resume(&target).await.unwrap().before.is_some());
     }
-    assert_eq!(authorizer.pauses().await.unwrap(), []);
+    assert_eq!(pauses.list().await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn pauses_are_bounded_and_what_is_ended_makes_room() {
     let fixture = Fixture::embedded();
     let authorizer = authorizer(&fixture);
+    let pauses = Pauses::new(authorizer.follower().clone());
     let record = r#"{"reason":"r","by":{"kind":"system","name":"n"},"since":1}"#;
     for number in 0..MAX_PAUSES {
         let name = format!("pause/team/t{number}").into();
         fixture.store.registry_write(name, 0, record.into()).await.unwrap();
     }
     let team = Target::Team("bot".into());
-    let refused = authorizer.pause(&team, "why", &operator()).await;
+    let refused = pauses.pause(&team, "why", &operator()).await;
     assert_eq!(refused, Err(PauseError::TooMany));
-    authorizer.resume(&Target::Team("t7".into())).await.unwrap();
-    authorizer.pause(&team, "why", &operator()).await.unwrap();
+    pauses.resume(&Target::Team("t7".into())).await.unwrap();
+    pauses.pause(&team, "why", &operator()).await.unwrap();
     // One that is there can be replaced all the same.
-    authorizer.pause(&team, "why else", &operator()).await.unwrap();
-    assert_eq!(authorizer.pauses().await.unwrap().len(), MAX_PAUSES);
+    pauses.pause(&team, "why else", &operator()).await.unwrap();
+    assert_eq!(pauses.list().await.unwrap().len(), MAX_PAUSES);
 }
 
 #[tokio::test]
 async fn of_many_who_pause_at_once_each_change_is_one() {
     let fixture = Fixture::embedded();
     let authorizer = authorizer(&fixture);
+    let pauses = Pauses::new(authorizer.follower().clone());
     let mut tasks = Vec::new();
     for number in 0..8 {
-        let authorizer = authorizer.clone();
+        let pauses = pauses.clone();
         tasks.push(tokio::spawn(async move {
             let target = Target::Organization;
-            authorizer.pause(&target, &format!("reason {number}"), &operator()).await
+            pauses.pause(&target, &format!("reason {number}"), &operator()).await
         }));
     }
     let mut changes = Vec::new();
@@ -106,7 +111,7 @@ async fn of_many_who_pause_at_once_each_change_is_one() {
     replaced.sort();
     replaced.dedup();
     assert_eq!(replaced.len(), 7);
-    let [(_, last)] = &authorizer.pauses().await.unwrap()[..] else { panic!("one pause") };
+    let [(_, last)] = &pauses.list().await.unwrap()[..] else { panic!("one pause") };
     assert!(!replaced.contains(&&last.reason));
 }
 
@@ -193,22 +198,21 @@ impl<S: Store + Clone> Store for Lossy<S> {
 
 #[tokio::test]
 async fn an_order_whose_answer_is_lost_is_looked_up() {
-    let Fixture { store, clock, .. } = &Fixture::embedded();
+    let Fixture { store, .. } = &Fixture::embedded();
     let store = Lossy { store: store.clone(), loses_writes: Arc::default(), loses_reads: Arc::default() };
     let policy = Arc::new(ArcSwap::from_pointee(harness::policy(&policy("acme"), START)));
-    let shared = Arc::new(Shared::new(policy));
-    let authorizer = Authorizer::new(store.clone(), Clock::Manual(clock.clone()), shared);
+    let pauses = Pauses::new(Follower::new(store.clone(), Arc::new(Live::new(policy))));
     let target = Target::Team("bot".into());
     // It took effect, which the next reading shows.
     store.loses_writes.store(true, Ordering::Relaxed);
-    let change = authorizer.pause(&target, "why", &operator()).await.unwrap();
+    let change = pauses.pause(&target, "why", &operator()).await.unwrap();
     assert!(change.before.is_none() && change.after.is_some());
     store.loses_writes.store(true, Ordering::Relaxed);
-    assert!(authorizer.resume(&target).await.unwrap().before.is_some());
+    assert!(pauses.resume(&target).await.unwrap().before.is_some());
     // What is not read is not written either.
     store.loses_reads.store(true, Ordering::Relaxed);
-    let unread = authorizer.pause(&target, "why", &operator()).await;
+    let unread = pauses.pause(&target, "why", &operator()).await;
     assert_eq!(unread, Err(PauseError::Unread(StoreError::Unavailable)));
     store.loses_reads.store(false, Ordering::Relaxed);
-    assert_eq!(authorizer.pauses().await.unwrap(), []);
+    assert_eq!(pauses.list().await.unwrap(), []);
 }

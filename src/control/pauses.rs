@@ -7,7 +7,6 @@ use bytes::Bytes;
 use thiserror::Error;
 use tracing::error;
 
-use super::{Authorizer, registry::PAUSE};
 use crate::{
     domain::{
         actor::Actor,
@@ -15,6 +14,7 @@ use crate::{
         permit::spelling_of,
         policy::Policy,
     },
+    live::{Follower, PAUSE},
     store::{RegistryWritten, Store, StoreError},
 };
 
@@ -66,7 +66,19 @@ impl PauseChange {
     }
 }
 
-impl<S: Store + Clone> Authorizer<S> {
+/// Pauses and resumes.
+#[derive(Clone, Debug)]
+pub struct Pauses<S> {
+    follower: Follower<S>,
+}
+
+impl<S: Store> Pauses<S> {
+    /// The pauses in the registry that `follower` follows.
+    #[must_use]
+    pub const fn new(follower: Follower<S>) -> Self {
+        Self { follower }
+    }
+
     /// Denies every request that `target` covers from now on, until it is resumed. What is under way goes on, and is booked. A
     /// pause of the same by the same for the same reason stays as it is; another one takes its place.
     ///
@@ -76,8 +88,12 @@ impl<S: Store + Clone> Authorizer<S> {
         self.change_pause(target, |before| match before {
             Some(same) if &*same.reason == reason && same.by.is_same(by) => Ok(Some(Arc::clone(same))),
             _ if !self.is_known(target) => Err(self.unknown(target)),
-            None if self.shared.registry.pauses().len() >= MAX_PAUSES => Err(PauseError::TooMany),
-            _ => Ok(Some(Arc::new(Pause { reason: reason.into(), by: by.clone(), since: self.store.now() }))),
+            None if self.follower.live().registry.pauses().len() >= MAX_PAUSES => Err(PauseError::TooMany),
+            _ => Ok(Some(Arc::new(Pause {
+                reason: reason.into(),
+                by: by.clone(),
+                since: self.follower.store().now(),
+            }))),
         })
         .await
     }
@@ -94,9 +110,9 @@ impl<S: Store + Clone> Authorizer<S> {
     ///
     /// # Errors
     /// Where the store does not answer.
-    pub async fn pauses(&self) -> Result<Vec<(Target, Arc<Pause>)>, PauseError> {
-        self.read_registry().await.map_err(PauseError::Unread)?;
-        Ok(self.shared.registry.pauses())
+    pub async fn list(&self) -> Result<Vec<(Target, Arc<Pause>)>, PauseError> {
+        self.follower.read().await.map_err(PauseError::Unread)?;
+        Ok(self.follower.live().registry.pauses())
     }
 
     /// One compare-and-set after the other, until nobody else came in between.
@@ -107,22 +123,22 @@ impl<S: Store + Clone> Authorizer<S> {
     ) -> Result<PauseChange, PauseError> {
         let name: Arc<str> = format!("{PAUSE}{target}").into();
         for _ in 0..ATTEMPTS {
-            self.read_registry().await.map_err(PauseError::Unread)?;
-            let (version, before) = self.shared.registry.pause(target);
+            self.follower.read().await.map_err(PauseError::Unread)?;
+            let (version, before) = self.follower.live().registry.pause(target);
             let after = change(before.as_ref())?;
             let done = PauseChange { before, after };
             if done.changes_nothing() {
                 return Ok(done);
             }
             let value = done.after.as_deref().map_or(Ok(Bytes::new()), record)?;
-            let written = self.store.registry_write(Arc::clone(&name), version, value).await;
+            let written = self.follower.store().registry_write(Arc::clone(&name), version, value).await;
             // In force before it is answered. If it cannot be read now, the follower will do it.
-            let read = self.read_registry().await;
+            let read = self.follower.read().await;
             match written {
                 Ok(RegistryWritten::Written { .. }) => return Ok(done),
                 Ok(RegistryWritten::Conflict { .. }) => {}
                 // It may have been written all the same.
-                Err(_) if read.is_ok() && self.shared.registry.pause(target).1 == done.after => {
+                Err(_) if read.is_ok() && self.follower.live().registry.pause(target).1 == done.after => {
                     return Ok(done);
                 }
                 Err(error) => return Err(PauseError::Unwritten(error)),
@@ -133,20 +149,20 @@ impl<S: Store + Clone> Authorizer<S> {
 
     fn unknown(&self, target: &Target) -> PauseError {
         let spelling = match target {
-            Target::Model(pattern) => spelling_of(&self.policy().catalogue, pattern),
+            Target::Model(pattern) => spelling_of(&self.follower.policy().catalogue, pattern),
             Target::Organization | Target::Team(_) | Target::Key(_) => String::new(),
         };
         PauseError::Unknown { target: target.clone(), spelling }
     }
 
     fn is_known(&self, target: &Target) -> bool {
-        let policy: &Policy = &self.policy();
+        let policy: &Policy = &self.follower.policy();
         match target {
             Target::Organization => true,
             Target::Team(name) => policy.teams.contains_key(name),
             Target::Key(name) => {
                 policy.keys.values().any(|(_, key)| key.name == *name)
-                    || self.shared.registry.key(name).is_ok_and(|(version, _)| version > 0)
+                    || self.follower.live().registry.key(name).is_ok_and(|(version, _)| version > 0)
             }
             Target::Model(pattern) => policy.catalogue.models().any(|model| pattern.matches(&model.name)),
         }

@@ -1,21 +1,20 @@
-//! Following the registry, and deciding by nothing that was read too long ago.
+//! Following the registry over the connection of one worker.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
+use thiserror::Error;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::{Authorizer, Decided, Failure, MAX_AGE, decided::denied};
+use super::{Live, MAX_AGE};
 use crate::{
-    domain::{
-        decision::{Reason, Violation},
-        permit::Who,
-        plan,
-        request::{AuthorizeRequest, Caller},
-    },
+    domain::policy::Policy,
     store::{Store, StoreError},
 };
 
@@ -35,7 +34,7 @@ const WRITE_USES: Duration = Duration::from_secs(1);
 /// that gets its turn when a reading that began after it asked has ended takes that one's result: however many wait, there are
 /// two. Workers do not wait for each other: one whose connection is silent holds up its own calls only.
 #[derive(Debug, Default)]
-pub(super) struct Readings {
+struct Readings {
     turn: tokio::sync::Mutex<Option<StoreError>>,
     /// The number of the last reading that began; written within `turn`.
     begun: AtomicU64,
@@ -43,9 +42,55 @@ pub(super) struct Readings {
     ended: AtomicU64,
 }
 
-impl<S: Store + Clone> Authorizer<S> {
+/// Why what is in force is not young enough to decide by.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Unfresh {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It answers too slowly for the bound.
+    #[error("pauses and keys could not be read within their bound")]
+    Stale,
+}
+
+/// What is in force, followed over the store's connection of one worker. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Follower<S> {
+    store: S,
+    live: Arc<Live>,
+    readings: Arc<Readings>,
+}
+
+impl<S: Store> Follower<S> {
+    /// Follows for `live` what is in `store`.
+    #[must_use]
+    pub fn new(store: S, live: Arc<Live>) -> Self {
+        Self { store, live, readings: Arc::default() }
+    }
+
+    /// The store that is followed.
+    #[must_use]
+    pub const fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.live.policy.load_full()
+    }
+
     /// Reads what changed in the registry, over this worker's connection, in a reading that begins after this call.
-    pub(super) async fn read_registry(&self) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn read(&self) -> Result<(), StoreError> {
         let asked = self.readings.begun.load(Ordering::Acquire);
         let last = self.readings.turn.lock().await;
         if self.readings.ended.load(Ordering::Acquire) > asked {
@@ -59,7 +104,7 @@ impl<S: Store + Clone> Authorizer<S> {
         mut last: tokio::sync::MutexGuard<'_, Option<StoreError>>,
     ) -> Result<(), StoreError> {
         let reading = self.readings.begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let read = self.shared.read_registry(&self.store).await;
+        let read = self.live.read_registry(&self.store).await;
         match (&read, last.is_some()) {
             (Err(error), false) => {
                 warn!(%error, "a worker cannot read the registry over its connection; trying again");
@@ -76,8 +121,8 @@ impl<S: Store + Clone> Authorizer<S> {
     ///
     /// # Errors
     /// Where it is not and cannot be read now.
-    pub async fn freshen(&self) -> Result<(), Failure> {
-        let freshness = self.shared.freshness();
+    pub async fn freshen(&self) -> Result<(), Unfresh> {
+        let freshness = self.live.freshness();
         // Once more where a reading took longer than what it proves lasts, as on a machine that stood still.
         for _ in 0..FRESHEN_ATTEMPTS {
             if freshness.is_fresh() {
@@ -92,14 +137,14 @@ impl<S: Store + Clone> Authorizer<S> {
                 Ok(Err(StoreError::Corrupt | StoreError::Overflow)) | Err(_) => break,
             }
         }
-        if freshness.is_fresh() { Ok(()) } else { Err(Failure::SnapshotStale) }
+        if freshness.is_fresh() { Ok(()) } else { Err(Unfresh::Stale) }
     }
 
     /// Reads the registry, or waits for a reading in progress and takes its result: of one connection it is as good.
     async fn read_or_share(&self) -> Result<(), StoreError> {
         let ended = self.readings.ended.load(Ordering::Acquire);
         let last = self.readings.turn.lock().await;
-        if self.shared.freshness().is_fresh() {
+        if self.live.freshness().is_fresh() {
             Ok(())
         } else if self.readings.ended.load(Ordering::Acquire) > ended {
             last.clone().map_or(Ok(()), Err)
@@ -110,19 +155,19 @@ impl<S: Store + Clone> Authorizer<S> {
 
     /// Follows the registry and writes down uses, until told to stop. Neither waits for the other. Worker number `worker` reads
     /// where those before it have not, so that one reads while all can, and no single connection is needed.
-    pub async fn follow_registry(&self, worker: u32, mut stop: watch::Receiver<bool>) {
+    pub async fn follow(&self, worker: u32, mut stop: watch::Receiver<bool>) {
         let mut stop_writing = stop.clone();
         let every = FOLLOW + STAND_BY.saturating_mul(worker).min(FOLLOW);
         let following = async {
             loop {
-                let age = self.shared.freshness().age();
+                let age = self.live.freshness().age();
                 let mut due = age.map_or(Duration::ZERO, |age| every.saturating_sub(age));
                 if due.is_zero() {
                     // Said where it fails; the next turn tries again.
-                    let _ = self.read_registry().await;
+                    let _ = self.read().await;
                     due = every;
                 }
-                self.shared.watch_age();
+                self.live.watch_age();
                 if has_stopped_within(due, &mut stop).await {
                     return;
                 }
@@ -130,55 +175,10 @@ impl<S: Store + Clone> Authorizer<S> {
         };
         let writing = async {
             while !has_stopped_within(WRITE_USES, &mut stop_writing).await {
-                self.shared.write_uses(&self.store).await;
+                self.live.write_uses(&self.store).await;
             }
         };
         tokio::join!(following, writing);
-    }
-
-    /// What was decided; or, where it is allowed and what was known became too old while the store was asked (as in a process
-    /// that was stopped), the denial by what is known now. What was reserved for it is released like any answer that no caller
-    /// gets; what a repeat found stays, as it is of who got it.
-    pub(super) async fn unless_overtaken(
-        &self,
-        request: &AuthorizeRequest,
-        decided: Decided,
-    ) -> Result<Decided, Failure> {
-        if decided.outcome.is_err() || self.shared.freshness().is_fresh() {
-            return Ok(decided);
-        }
-        self.freshen().await?;
-        let policy = self.shared.policy.load_full();
-        let now = self.store.now();
-        let today = self.today(&policy, now);
-        Ok(match plan::compile(&policy, request, now, &today) {
-            Ok(_) => decided,
-            Err(violations) => denied(&policy, violations, Vec::new()),
-        })
-    }
-
-    /// Counts a use of the secret by which `who` came, if it is one of a created key.
-    pub fn count_use(&self, who: &Who<'_>) {
-        if let Some(secret) = who.secret {
-            secret.uses.count(self.store.now());
-        }
-    }
-}
-
-/// Whether a refusal that needed no counter may be told; `fresh`: what [`Authorizer::freshen`] said before the policy that refuses was
-/// taken. What is known to refuse goes on refusing while the store is away; only a key that is not known may have been made since.
-///
-/// # Errors
-/// Why nothing can be decided.
-pub fn refusal_stands(
-    caller: &Caller,
-    violation: &Violation,
-    fresh: &Result<(), Failure>,
-) -> Result<(), Failure> {
-    match violation.reason {
-        Reason::StoreUnavailable => Err(StoreError::Unavailable.into()),
-        Reason::InvalidKey if *caller != Caller::Mistyped => fresh.clone(),
-        _ => Ok(()),
     }
 }
 

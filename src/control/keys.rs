@@ -7,11 +7,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tracing::{error, info};
 
-use super::{
-    Authorizer,
-    key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned, apply},
-    registry::{HASH_KEY, KEY},
-};
+use super::key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned, apply};
 use crate::{
     domain::{
         Timestamp,
@@ -22,6 +18,7 @@ use crate::{
         permit::spelling_of,
         policy::Policy,
     },
+    live::{Follower, HASH_KEY, KEY},
     store::{RegistryWritten, SecretUses, Store},
 };
 
@@ -30,21 +27,33 @@ const ATTEMPTS: u32 = 8;
 /// A secret that was used within this time is in use: what ends it at once has to be forced.
 pub(super) const IN_USE_MS: u64 = 24 * 3600 * 1000;
 
-impl<S: Store + Clone> Authorizer<S> {
+/// Makes, changes, ends and shows virtual keys.
+#[derive(Clone, Debug)]
+pub struct Keys<S> {
+    pub(super) follower: Follower<S>,
+}
+
+impl<S: Store> Keys<S> {
+    /// The keys in the registry that `follower` follows.
+    #[must_use]
+    pub const fn new(follower: Follower<S>) -> Self {
+        Self { follower }
+    }
+
     /// Makes a key; it, and its secret, which nobody can show again.
     ///
     /// # Errors
     /// Where it cannot be made.
     pub async fn create_key(&self, new: NewKey) -> Result<(Versioned, Secret), KeyError> {
-        self.read_registry().await?;
-        let (policy, now) = (self.policy(), self.store.now());
+        self.follower.read().await?;
+        let (policy, now) = (self.follower.policy(), self.follower.store().now());
         check_new(&policy, &new, now)?;
         let name = Arc::<str>::from(new.name);
         let is_declared = |(_, key): &(_, Arc<crate::domain::policy::Key>)| key.name == name;
-        if self.shared.registry.key(&name)?.0 > 0 || policy.keys.values().any(is_declared) {
+        if self.follower.live().registry.key(&name)?.0 > 0 || policy.keys.values().any(is_declared) {
             return Err(KeyError::Exists(name));
         }
-        if self.shared.registry.keys().len() >= MAX_KEYS {
+        if self.follower.live().registry.keys().len() >= MAX_KEYS {
             return Err(KeyError::TooMany);
         }
         let (kept, secret) = self.new_secret(now).await?;
@@ -78,13 +87,13 @@ impl<S: Store + Clone> Authorizer<S> {
                 }
                 // Limits that stay may be wider than the team's by now; the stricter of both holds for them.
                 if change.replaced != Replaced::default() {
-                    match self.policy().teams.get(&record.team) {
+                    match self.follower.policy().teams.get(&record.team) {
                         Some(team) => check_limits(&record.limits, team, &mut breaches),
                         None => breaches.push(no_team(&record.team)),
                     }
                 }
                 if change.replaced.models {
-                    check_spelling(&record.limits, &self.policy(), &mut breaches);
+                    check_spelling(&record.limits, &self.follower.policy(), &mut breaches);
                 }
                 if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
             })
@@ -103,10 +112,10 @@ impl<S: Store + Clone> Authorizer<S> {
         overlap_ms: u64,
         force: bool,
     ) -> Result<(Versioned, Secret), KeyError> {
-        self.read_registry().await?;
+        self.follower.read().await?;
         // A name that is not there must not make the hash key.
         self.key(name)?;
-        let (kept, secret) = self.new_secret(self.store.now()).await?;
+        let (kept, secret) = self.new_secret(self.follower.store().now()).await?;
         let (changed, ()) = self
             .change_key(name, 0, |record, uses, now| {
                 let ended = record.ended_by_rotation(overlap_ms, now);
@@ -132,7 +141,7 @@ impl<S: Store + Clone> Authorizer<S> {
         force: bool,
     ) -> Result<Versioned, KeyError> {
         let Some(secret) = secret else {
-            self.read_registry().await?;
+            self.follower.read().await?;
             let key = self.key(name)?;
             if key.record.revoked_at.is_some() {
                 return Ok(key);
@@ -177,7 +186,7 @@ impl<S: Store + Clone> Authorizer<S> {
 
     /// The created key of this name, as this process knows it.
     pub(super) fn key(&self, name: &str) -> Result<Versioned, KeyError> {
-        match self.shared.registry.key(name)? {
+        match self.follower.live().registry.key(name)? {
             (version, Some(record)) => Ok(Versioned { version, record, before: None }),
             (_, None) => Err(KeyError::NotCreated(name.to_owned())),
         }
@@ -191,7 +200,7 @@ impl<S: Store + Clone> Authorizer<S> {
         change: impl Fn(&mut KeyRecord, &Uses, Timestamp) -> Result<T, KeyError>,
     ) -> Result<(Versioned, T), KeyError> {
         for _ in 0..ATTEMPTS {
-            self.read_registry().await?;
+            self.follower.read().await?;
             let key = self.key(name)?;
             if version > 0 && version != key.version {
                 break;
@@ -201,7 +210,7 @@ impl<S: Store + Clone> Authorizer<S> {
             }
             let uses = self.uses_of(&key.record).await?;
             let mut record = (*key.record).clone();
-            let done = change(&mut record, &uses, self.store.now())?;
+            let done = change(&mut record, &uses, self.follower.store().now())?;
             if let Some(version) = self.write_key(&record, key.version).await? {
                 let before = Some(key.record);
                 return Ok((Versioned { version, record: Arc::new(record), before }, done));
@@ -217,10 +226,10 @@ impl<S: Store + Clone> Authorizer<S> {
             KeyError::Internal
         })?;
         let name = format!("{KEY}{}", record.name).into();
-        match self.store.registry_write(name, expected, value.into()).await? {
+        match self.follower.store().registry_write(name, expected, value.into()).await? {
             RegistryWritten::Written { version } => {
                 // In force before it is answered. If it cannot be read now, the follower will do it.
-                let _ = self.read_registry().await;
+                let _ = self.follower.read().await;
                 Ok(Some(version))
             }
             RegistryWritten::Conflict { .. } => Ok(None),
@@ -237,22 +246,22 @@ impl<S: Store + Clone> Authorizer<S> {
 
     /// The key that secrets are hashed with; made by whoever needs it first.
     async fn hash_key(&self) -> Result<HashKey, KeyError> {
-        if let Some(key) = self.shared.registry.hash_key() {
+        if let Some(key) = self.follower.live().registry.hash_key() {
             return Ok(key);
         }
         let bytes: [u8; 32] = random()?;
         let value = Bytes::copy_from_slice(&bytes);
         // Whoever was first, it is the one that is read now.
-        self.store.registry_write(HASH_KEY.into(), 0, value).await?;
-        self.read_registry().await?;
-        self.shared.registry.hash_key().ok_or(KeyError::Internal)
+        self.follower.store().registry_write(HASH_KEY.into(), 0, value).await?;
+        self.follower.read().await?;
+        self.follower.live().registry.hash_key().ok_or(KeyError::Internal)
     }
 
     /// How often the secrets of a key were used, this process's own uses included.
     pub(super) async fn uses_of(&self, record: &KeyRecord) -> Result<Uses, KeyError> {
-        self.shared.write_uses(&self.store).await;
+        self.follower.live().write_uses(self.follower.store()).await;
         let ids: Vec<SecretId> = record.secrets.iter().map(|secret| secret.id).collect();
-        let uses = self.store.uses(ids.clone()).await?;
+        let uses = self.follower.store().uses(ids.clone()).await?;
         Ok(ids.into_iter().zip(uses).collect())
     }
 }

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{DecisionLog, Freshness, Shared};
+use super::Freshness;
 use crate::{
     domain::{
         keys::{CreatedKeys, HashKey, KeyRecord, SecretId, UseCounter},
@@ -29,11 +29,11 @@ use crate::{
 };
 
 /// Where the key that secrets are hashed with is.
-pub(super) const HASH_KEY: &str = "hash-key";
+pub(crate) const HASH_KEY: &str = "hash-key";
 /// How the names of records of keys begin.
-pub(super) const KEY: &str = "key/";
+pub(crate) const KEY: &str = "key/";
 /// How the names of records of pauses begin; what is paused follows.
-pub(super) const PAUSE: &str = "pause/";
+pub(crate) const PAUSE: &str = "pause/";
 
 /// What a process knows of the registry.
 ///
@@ -41,7 +41,7 @@ pub(super) const PAUSE: &str = "pause/";
 /// `known` is never held across an await, but for as long as it takes to put what is known in force, so that a new policy document
 /// and a new record do not overwrite each other's effect.
 #[derive(Debug)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     /// The policy document in force.
     declared: Arc<ArcSwap<Policy>>,
     known: Mutex<Known>,
@@ -70,7 +70,7 @@ struct Known {
 }
 
 impl Registry {
-    pub(super) fn new(declared: Arc<ArcSwap<Policy>>) -> Self {
+    fn new(declared: Arc<ArcSwap<Policy>>) -> Self {
         Self {
             declared,
             known: Mutex::default(),
@@ -92,7 +92,7 @@ impl Registry {
     }
 
     /// The version and content of a key's record; version 0: there is none. `Err`: it cannot be read.
-    pub(super) fn key(&self, name: &str) -> Result<(u64, Option<Arc<KeyRecord>>), StoreError> {
+    pub(crate) fn key(&self, name: &str) -> Result<(u64, Option<Arc<KeyRecord>>), StoreError> {
         match self.known().keys.get(name) {
             None => Ok((0, None)),
             Some((version, Some(record))) => Ok((*version, Some(Arc::clone(record)))),
@@ -101,46 +101,40 @@ impl Registry {
     }
 
     /// All keys whose records can be read, with their versions, by name.
-    pub(super) fn keys(&self) -> Vec<(u64, Arc<KeyRecord>)> {
+    pub(crate) fn keys(&self) -> Vec<(u64, Arc<KeyRecord>)> {
         let known = self.known();
         known.keys.values().filter_map(|(version, record)| Some((*version, record.clone()?))).collect()
     }
 
     /// The version of a pause's record, 0 where there is none, and the pause unless it was ended.
-    pub(super) fn pause(&self, target: &Target) -> (u64, Option<Arc<Pause>>) {
+    pub(crate) fn pause(&self, target: &Target) -> (u64, Option<Arc<Pause>>) {
         self.known().pauses.get(target).cloned().unwrap_or_default()
     }
 
     /// All that is paused.
-    pub(super) fn pauses(&self) -> Vec<(Target, Arc<Pause>)> {
+    pub(crate) fn pauses(&self) -> Vec<(Target, Arc<Pause>)> {
         self.known().paused().collect()
     }
 
-    pub(super) fn hash_key(&self) -> Option<HashKey> {
+    pub(crate) fn hash_key(&self) -> Option<HashKey> {
         self.known().hash_key
     }
 }
 
-impl Shared {
-    /// What authorizers share who decide by the document in `declared`, and by what is registered beside it.
+/// What is in force in this process: the policy document, with the keys and pauses that are registered beside it.
+#[derive(Debug)]
+pub struct Live {
+    /// All of it, as decisions read it.
+    pub policy: Arc<ArcSwap<Policy>>,
+    pub(crate) registry: Registry,
+}
+
+impl Live {
+    /// What is in force by the document in `declared` before the registry was read.
     #[must_use]
     pub fn new(declared: Arc<ArcSwap<Policy>>) -> Self {
         let policy = Policy { registered: Arc::new(Registered::pending()), ..(**declared.load()).clone() };
-        Self {
-            policy: Arc::new(ArcSwap::from_pointee(policy)),
-            queue: super::Queue::default(),
-            registry: Registry::new(declared),
-            denying: super::budgets::Denying::default(),
-            decisions: DecisionLog::default(),
-            refused_reports: super::RefusedReports::default(),
-            in_flight: super::in_flight::InFlightChecks::default(),
-        }
-    }
-
-    /// The same, with `decisions` logged.
-    #[must_use]
-    pub fn with_decisions(self, decisions: DecisionLog) -> Self {
-        Self { decisions, ..self }
+        Self { policy: Arc::new(ArcSwap::from_pointee(policy)), registry: Registry::new(declared) }
     }
 
     /// Puts the document as it is now in force. To be called whenever it has changed.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    AnyKey, Authorizer, KeyError, KeyPlace, Versioned,
-    keys::{IN_USE_MS, Uses},
+    AnyKey, KeyError, KeyPlace, Versioned,
+    keys::{IN_USE_MS, Keys, Uses},
 };
 use crate::{
     domain::{
@@ -80,7 +80,7 @@ pub struct KeyUsage {
     pub top_model: Option<Arc<str>>,
 }
 
-impl<S: Store + Clone> Authorizer<S> {
+impl<S: Store> Keys<S> {
     /// The key of this name in `scope`: the created one, or else the one that a team declares; where several do, that of
     /// `team`, which may be empty otherwise.
     ///
@@ -110,7 +110,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where there is none, or the store does not answer.
     pub async fn created_key(&self, name: &str) -> Result<Versioned, KeyError> {
-        self.read_registry().await?;
+        self.follower.read().await?;
         self.key(name)
     }
 
@@ -118,7 +118,7 @@ impl<S: Store + Clone> Authorizer<S> {
     #[must_use]
     pub fn declared_keys(&self, name: &str) -> Vec<AnyKey> {
         let mut keys: Vec<_> =
-            AnyKey::declared_by(&self.policy()).filter(|key| **key.name() == *name).collect();
+            AnyKey::declared_by(&self.follower.policy()).filter(|key| **key.name() == *name).collect();
         keys.sort_by_cached_key(AnyKey::place);
         keys
     }
@@ -135,7 +135,7 @@ impl<S: Store + Clone> Authorizer<S> {
     #[must_use]
     pub fn bare_report(&self, key: Versioned) -> KeyReport {
         let key = AnyKey::Created(key);
-        key.report(self.store.now(), |_| SecretReport::default(), KeyUsage::default())
+        key.report(self.follower.store().now(), |_| SecretReport::default(), KeyUsage::default())
     }
 
     /// The keys of both kinds, page by page.
@@ -143,9 +143,9 @@ impl<S: Store + Clone> Authorizer<S> {
     /// # Errors
     /// Where the store does not answer.
     pub async fn list_keys(&self, query: &KeyQuery) -> Result<KeyPage, KeyError> {
-        self.read_registry().await?;
-        let policy = self.policy();
-        let created = self.shared.registry.keys().into_iter();
+        self.follower.read().await?;
+        let policy = self.follower.policy();
+        let created = self.follower.live().registry.keys().into_iter();
         let created =
             created.map(|(version, record)| AnyKey::Created(Versioned { version, record, before: None }));
         let wanted = |key: &AnyKey| {
@@ -162,18 +162,18 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 
     async fn reports(&self, keys: Vec<AnyKey>) -> Result<Vec<KeyReport>, KeyError> {
-        self.shared.write_uses(&self.store).await;
-        let now = self.store.now();
-        let today = self.policy().calendar.today(now);
+        self.follower.live().write_uses(self.follower.store()).await;
+        let now = self.follower.store().now();
+        let today = self.follower.policy().calendar.today(now);
         let ids: Vec<SecretId> = keys.iter().flat_map(AnyKey::secrets).map(|secret| secret.id).collect();
         let mut uses: Uses = HashMap::with_capacity(ids.len());
         for ids in ids.chunks(crate::store::MAX_USES) {
-            uses.extend(ids.iter().copied().zip(self.store.uses(ids.to_vec()).await?));
+            uses.extend(ids.iter().copied().zip(self.follower.store().uses(ids.to_vec()).await?));
         }
         let mut lines: HashMap<Arc<str>, Vec<(SpendKey, SpendAmounts)>> = HashMap::new();
         for team in keys.iter().map(AnyKey::team) {
             if !lines.contains_key(team) {
-                let of_month = self.store.spend(today.month_number(), Arc::clone(team)).await?;
+                let of_month = self.follower.store().spend(today.month_number(), Arc::clone(team)).await?;
                 lines.insert(Arc::clone(team), of_month);
             }
         }
