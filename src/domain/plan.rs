@@ -84,7 +84,7 @@ pub struct Plan<'p> {
     pub month: u32,
     /// The day it is booked under, as `20261123`.
     pub day: u32,
-    /// How long periods and prices stay as they are.
+    /// The time range in which its periods and prices stay the same.
     pub valid: Range<Timestamp>,
     /// Warnings for the caller.
     pub warnings: Vec<String>,
