@@ -1,7 +1,7 @@
-//! What people write, read once at the edge: the policy document and the server's settings.
+//! The configuration that people write, read once at the edge: the policy document and the server's settings.
 //!
-//! A policy document becomes a [`crate::domain::policy::Policy`], or a list of everything that is wrong with it, each
-//! with its place and what to do about it. Reading goes through four steps:
+//! A policy document becomes a [`crate::domain::policy::Policy`], or a list of all its faults, each with its place and a
+//! fix. Reading has four steps:
 //!
 //! ```text
 //! text ─► document (TOML or JSON as one tree, with positions) ─► read (typed, key by key) ─► check (what cannot hold) ─► Policy
@@ -47,7 +47,7 @@ pub use store_url::{StoreUrl, StoreUrlError};
 pub use tls::{ClientAuth, TlsFiles};
 pub(crate) use units::parse_duration;
 
-/// The policy that the server starts with when it is given none: three teams, explained line by line.
+/// The policy that the server uses when it is given none: three teams, explained line by line.
 pub const EXAMPLE_POLICY: &str = include_str!("../examples/policy.toml");
 
 #[cfg(test)]

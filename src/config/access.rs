@@ -1,4 +1,4 @@
-//! Reads who may ask of the service: `[access]`.
+//! Reads who may call the service: `[access]`.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,28 +21,28 @@ use crate::domain::{
 
 /// The most bytes of an issuer, an audience, a claim, one of its values, or an identity in a certificate.
 const MAX_BYTES: usize = 512;
-/// The most service tokens, certificates, or values of a claim, far above the workloads and groups of an organization.
+/// The most service tokens, certificates, or values of a claim: far more than an organization has workloads and groups.
 const MAX_ENTRIES: usize = 10_000;
-/// The most issuers: a token is compared with each of them.
+/// The most issuers: each token is compared with all of them.
 const MAX_ISSUERS: usize = 16;
 
-/// What a policy says of access, with the places of what is compared with other things.
+/// The access section of a policy, with the places of the values that are compared with others.
 pub(super) struct DeclaredAccess {
-    /// Where.
+    /// The place of the section.
     pub(super) place: Place,
-    /// What holds.
+    /// The resulting access rules.
     pub(super) policy: AccessPolicy,
-    /// When each service token ends, with its place.
+    /// When each service token expires, with its place.
     pub(super) ends: Vec<Located<Timestamp>>,
 }
 
-/// What is needed to read grants.
+/// The context for reading grants.
 struct Context<'a> {
     teams: &'a [&'a str],
     zone: &'a TimeZone,
 }
 
-/// Reads `[access]`. `teams` are those of the policy; dates are of `zone`.
+/// Reads `[access]`. `teams` are the policy's teams; dates are in `zone`.
 pub(super) fn read(section: Section<'_>, teams: &[&str], zone: &TimeZone) -> DeclaredAccess {
     let context = Context { teams, zone };
     let place = section.place.clone();
@@ -160,7 +160,7 @@ fn issuer(section: Section<'_>, context: &Context<'_>) -> Option<(Issuer, Place)
     Some((Issuer { issuer, audience: audience?.value.into(), claim: claim.into(), grants }, place))
 }
 
-/// What is wrong with the URL of an issuer, and what to do about it.
+/// What is wrong with an issuer's URL, and how to fix it.
 fn fault_of_url(url: &str) -> Option<(&'static str, &'static str)> {
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     let authority = rest.split('/').next().unwrap_or_default();
@@ -234,7 +234,7 @@ fn grant(section: &Section<'_>, context: &Context<'_>) -> Option<Grant> {
     Some(Grant { roles, scope })
 }
 
-/// `teams`. `None` where it is written and cannot be read: that must not become all of them.
+/// `teams`. `None` if it is present but invalid: that must not turn into all teams.
 fn scope(section: &Section<'_>, context: &Context<'_>) -> Option<Scope> {
     let listed = section.texts("teams");
     if !section.has("teams") {
@@ -260,7 +260,7 @@ fn principal(name: &str, kind: PrincipalKind, grant: Grant) -> Arc<Principal> {
     Arc::new(Principal { name: Arc::from(name), kind, grants: vec![Arc::new(grant)] })
 }
 
-/// A string that says something.
+/// A string that is not empty.
 fn text<'a>(section: &Section<'a>, key: &'static str) -> Option<Located<&'a str>> {
     let text = section.text(key)?;
     sized(text.value, &text.place, section).then_some(text)

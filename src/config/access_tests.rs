@@ -1,4 +1,4 @@
-//! What a policy says of access: read, and what is wrong with it.
+//! Tests reading the access section of a policy, valid and faulty.
 
 use super::{said, sound};
 use crate::domain::access::{Permission, PrincipalKind, Scope};

@@ -1,4 +1,4 @@
-//! What became of a changed policy file.
+//! The outcome of loading a changed policy file.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use super::{difference::Differences, findings::Finding};
 pub struct PolicyAttempt {
     /// The revision in force before.
     pub before: Arc<str>,
-    /// Whether somebody asked for it; the file was seen to change otherwise.
+    /// Whether the reload was requested; otherwise the watcher noticed the change.
     pub is_asked: bool,
-    /// What became of it.
+    /// The outcome.
     pub became: Became,
 }
 
-/// What became of a changed policy.
+/// The outcome of loading a changed policy.
 #[derive(Clone, Debug)]
 pub enum Became {
     /// It is in force.
@@ -25,6 +25,6 @@ pub enum Became {
         /// What it changed.
         differences: Differences,
     },
-    /// It does not load.
+    /// It did not load.
     Rejected(Vec<Finding>),
 }

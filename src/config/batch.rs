@@ -1,4 +1,4 @@
-//! `batch` of a team: what its batches may be.
+//! `batch` of a team: the caps on its batches.
 
 use super::{place::Place, section::Section};
 use crate::domain::{
@@ -6,8 +6,8 @@ use crate::domain::{
     limit::{Limit, Quantity, Subject, Window},
 };
 
-/// Reads the caps on batches of the team that `subject` is; `place` is theirs, also where there are none. Open batches are
-/// always counted, so that `max_open` knows them when it is set.
+/// Reads the caps on batches of the team `subject`; `place` is their place, even if there are none. Open batches are always
+/// counted, so `max_open` covers them from the moment it is set.
 pub(super) fn caps(section: Option<Section<'_>>, place: &Place, subject: &Subject) -> BatchCaps {
     let limit = |id| subject.limit(id, Quantity::RequestsInFlight, Window::OpenBatches);
     let Some(section) = section else {

@@ -1,5 +1,5 @@
-//! Reads the bounds on what reports, or their absence, can do: `organization.max_cooldown`, `teams.T.max_unsettled` and
-//! `teams.T.unreserved`.
+//! Reads the bounds on the effects of reports, or of missing reports: `organization.max_cooldown`, `teams.T.max_unsettled`
+//! and `teams.T.unreserved`.
 
 use super::section::{Located, Section};
 use crate::domain::{
@@ -9,13 +9,14 @@ use crate::domain::{
     policy::UnreservedBounds,
 };
 
-/// From a second, in which nothing is learnt of Groq, to an hour, after which an operator should have looked.
+/// From a second, too short to learn anything about Groq, to an hour, after which an operator should have looked.
 const MAX_COOLDOWN_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
-/// Unsettled reservations of a team where the policy does not say: some tens of megabytes of the store.
+/// Unsettled reservations of a team unless the policy says otherwise: some tens of megabytes of the store.
 const DEFAULT_MAX_UNSETTLED: u64 = 100_000;
-/// The most that a policy may say: some gigabytes.
+/// The most that a policy may allow: some gigabytes.
 const MAX_UNSETTLED: u64 = 10_000_000;
-/// What one report without a reservation may cost, and those of a team in a day, in nano-USD, where the policy does not say.
+/// The most that one report without a reservation may cost, and that all of a team's may cost in a day, in nano-USD, unless
+/// the policy says otherwise.
 const DEFAULT_MAX_COST: u64 = 10 * DOLLAR;
 const DEFAULT_DAILY: u64 = 100 * DOLLAR;
 const DOLLAR: u64 = 1_000_000_000;
@@ -51,7 +52,7 @@ fn duration_ms(text: &str) -> Option<u64> {
     (!text.is_empty()).then_some(sum)
 }
 
-/// `max_unsettled`, of requests and of batches, which the store keeps for longer and so counts apart.
+/// `max_unsettled`, for requests and for batches. The store keeps batches for longer, so they are counted separately.
 pub(super) fn max_unsettled(section: &Section<'_>, subject: &Subject) -> [Limit; 2] {
     let given = section.count("max_unsettled", 1);
     let bound = match &given {

@@ -1,4 +1,4 @@
-//! What no single key shows: things that contradict each other, are not what they seem, or never take effect.
+//! Checks across keys: contradictions, values that are not what they seem, and settings that never take effect.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use crate::domain::{
     request::Operation,
 };
 
-/// Looks at the whole policy as of `now`.
+/// Checks the whole policy as of `now`.
 pub(super) fn all(declared: &Declared, policy: &Policy, now: Timestamp, findings: &Findings) {
     let models = Models { catalogue: &policy.catalogue, now, findings };
     for (pattern, limits) in &declared.organization.model_limits {
@@ -54,7 +54,7 @@ impl Models<'_> {
         self.output(team);
     }
 
-    /// A table of limits of one model: it should hold some, and the model be one that can be used.
+    /// Checks a table of limits for one model: it should contain some, and the model should be usable.
     fn limit(&self, limits_at: &Place, pattern: &ModelPattern, limits: &[Limit], team: Option<&Team>) {
         let place = limits_at.key(&pattern.to_string());
         if limits.is_empty() {
@@ -65,7 +65,7 @@ impl Models<'_> {
                 let message = format!("team `{}` may not use `{pattern}`, so this never applies", team.name);
                 self.findings.warning(&place, message, "");
             }
-            // What the team lists is looked at there.
+            // The models that the team lists are checked with that list.
             Some(team) if team.models.contains(pattern) => {}
             _ => self.pattern(pattern, &place),
         }
@@ -111,7 +111,7 @@ impl Models<'_> {
         self.findings.warning(place, message, help);
     }
 
-    /// A cap that is above what every model of the team can produce caps nothing.
+    /// A cap above the output of every model of the team caps nothing.
     fn output(&self, team: &DeclaredTeam) {
         let Some(most) = team.team.max_output_tokens else { return };
         let known = self.catalogue.models().filter(|m| team.models.iter().any(|p| p.value.matches(&m.name)));
@@ -125,7 +125,7 @@ impl Models<'_> {
     }
 }
 
-/// Caps on batches of a team that may send none.
+/// Caps on batches of a team that may not send any.
 fn batches(team: &DeclaredTeam, findings: &Findings) {
     if !team.team.batch.caps_nothing() && !team.team.operations.contains(&Operation::Batch) {
         let help = "add \"batch\" to `operations`, or remove this";
@@ -166,7 +166,7 @@ fn access(declared: &Declared, now: Timestamp, findings: &Findings) {
     }
 }
 
-/// The budgets of all teams against the organization's, period by period.
+/// The budgets of all teams against the organization's, by period.
 fn budgets_together(declared: &Declared, findings: &Findings) {
     for cap in declared.organization.limits.iter().filter(|limit| limit.quantity == Quantity::NanoUsd) {
         let Some(bound) = cap.bound else { continue };
@@ -186,7 +186,7 @@ fn budgets_together(declared: &Declared, findings: &Findings) {
     }
 }
 
-/// The rates of all teams that may use a model against the organization's for it.
+/// The rates of all teams that may use a model against the organization's rates for it.
 fn rates_together(declared: &Declared, findings: &Findings) {
     for (pattern, caps) in &declared.organization.model_limits {
         for cap in caps {
@@ -212,7 +212,7 @@ fn rates_together(declared: &Declared, findings: &Findings) {
     }
 }
 
-/// The tightest of a team's limits of the kind of `cap` that holds for all of `pattern`.
+/// The tightest of a team's limits that are of the same kind as `cap` and cover all of `pattern`.
 fn effective(team: &Team, pattern: &ModelPattern, cap: &Limit) -> Option<u64> {
     let by_model = team.model_limits.iter().filter(|(known, _)| known.covers(pattern));
     let limits = team.limits.iter().chain(by_model.flat_map(|(_, limits)| limits));

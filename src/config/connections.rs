@@ -1,4 +1,4 @@
-//! What a connection may take, whatever is at its other end.
+//! The bounds on a connection, whatever its peer.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -7,29 +7,29 @@ use serde::Serialize;
 
 use super::Settings;
 
-/// The most connections of one process: more are the work of several replicas.
+/// The most connections of one process: more need several replicas.
 const MAX_CONNECTIONS: u32 = 65_536;
-/// Below this a test of a deadline would be one of the scheduler; longer than a year is for ever.
+/// The lower bound is where a test of a deadline would only test the scheduler; beyond a year is effectively unlimited.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(365 * 86_400);
-/// Orchestrators kill long before an hour of grace is over.
+/// Orchestrators kill a process long before a grace period of an hour ends.
 const MAX_GRACE: Duration = Duration::from_secs(3_600);
-/// Less than one answer, and more than a replica has for all its clients.
+/// From less than one answer to more memory than a replica has for all its clients.
 const UNREAD: RangeInclusive<u64> = 1 << 10..=1 << 30;
 
 /// The bounds on connections, over all listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// The most connections; `None`: as many as the process may have files, less a reserve.
+    /// The most connections; `None`: the process's limit of open files, less a reserve.
     pub max: Option<u32>,
-    /// From the connection to its first request, through TLS and preface; and for the rest of a request that has begun.
+    /// From the connection to its first request, including TLS and preface; also for the rest of a request that has begun.
     pub handshake: Duration,
     /// How long a connection without an open call is kept.
     pub idle: Duration,
-    /// How long a connection is kept at all, give or take a tenth.
+    /// The maximum age of a connection, give or take a tenth.
     pub max_age: Duration,
-    /// How long the calls of a connection that ends may take.
+    /// How long open calls may take on a connection that is closing.
     pub grace: Duration,
-    /// Bytes of answers that a client may leave unread, as long as `handshake`.
+    /// Bytes of answers that a client may leave unread for as long as `handshake`.
     pub max_unread: u64,
 }
 
@@ -46,7 +46,7 @@ impl Default for ConnectionLimits {
     }
 }
 
-/// [`ConnectionLimits`] given as flags, as typed.
+/// [`ConnectionLimits`] as typed on the command line.
 #[derive(Args, Clone, Debug, Default, Serialize)]
 pub struct ConnectionFlags {
     /// The most connections over all listeners; past them the oldest idle one is closed [default: the limit of open files
@@ -90,7 +90,7 @@ impl Settings {
         }
     }
 
-    /// The first of these settings that is out of its bounds, and what they are.
+    /// The first of these settings that is out of bounds, and its bounds.
     pub(super) fn check_connections(&self) -> Result<(), (&'static str, String)> {
         if let Some(max) = self.max_connections.filter(|max| !(1..=MAX_CONNECTIONS).contains(max)) {
             return Err(("max_connections", format!("`{max}` is not between 1 and {MAX_CONNECTIONS}")));

@@ -1,4 +1,4 @@
-//! What differs between two policy documents, for whoever wants to know what a reload did.
+//! The differences between two policy documents, to show what a reload changed.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -10,35 +10,35 @@ use super::{
     place::Place,
 };
 
-/// The keys that are told of; of more, their number.
+/// The most keys that are listed; the rest are only counted.
 const MAX_CHANGES: usize = 64;
 /// The longest path and the longest value, in bytes.
 const MAX_BYTES: usize = 128;
-/// The digits of a SHA-256, and those of them that are shown.
+/// The digits of a SHA-256, and how many of them are shown.
 const DIGEST: usize = 64;
 const SHOWN: usize = 8;
 
-/// A key with another value than before.
+/// A key whose value has changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyChange {
-    /// Which, such as `teams.chatbot.monthly_usd`.
+    /// Its path, such as `teams.chatbot.monthly_usd`.
     pub path: String,
-    /// Its value before; `null`: it was not there. What is long is cut, and of digests only the beginning is shown.
+    /// Its value before; `null`: it did not exist. Long values are cut, and only the beginning of a digest is shown.
     pub before: Value,
     /// Its value now.
     pub after: Value,
 }
 
-/// What differs.
+/// The differences.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Differences {
-    /// The first of the keys.
+    /// The first of the changed keys.
     pub changes: Vec<KeyChange>,
     /// How many more there are.
     pub left_out: usize,
 }
 
-/// What differs between two texts of the document called `name`.
+/// The differences between two texts of the document `name`.
 pub(super) fn between(old: &str, new: &str, name: &Path) -> Differences {
     let json = name.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
     let parse = |text| if json { parse_json(text) } else { parse_toml(text) };
@@ -53,11 +53,11 @@ impl Differences {
     fn compare(&mut self, place: &Place, old: Option<&Node>, new: Option<&Node>) {
         let (of_old, of_new) = (entries(old), entries(new));
         match (of_old, of_new) {
-            // An empty table is a value: it may be all that there is of a team.
+            // An empty table is a value: it may be a team's whole entry.
             (None, None) | (None, Some([])) | (Some([]), None) => self.leaf(place, old, new),
             (of_old, of_new) => {
                 let (of_old, of_new) = (of_old.unwrap_or_default(), of_new.unwrap_or_default());
-                // A table may hold all the teams of an organization: no entry is looked for among the others.
+                // A table may contain all teams of an organization, so this never searches it for an entry.
                 let mut pairs = BTreeMap::<&str, (Option<&Node>, Option<&Node>)>::new();
                 of_old.iter().for_each(|(key, node)| pairs.entry(key).or_default().0 = Some(node));
                 of_new.iter().for_each(|(key, node)| pairs.entry(key).or_default().1 = Some(node));
@@ -81,7 +81,7 @@ impl Differences {
     }
 }
 
-/// The entries of a table; `None` for all else. A list is a value: its items have no names to tell them apart.
+/// The entries of a table; `None` for everything else. A list is a value: its items have no names to tell them apart.
 fn entries(node: Option<&Node>) -> Option<&[(String, Node)]> {
     match node {
         Some(Node::Table(entries)) => Some(entries),

@@ -1,4 +1,4 @@
-//! A configuration document as one tree, whatever it was written in, with the position of every key.
+//! A configuration document as one tree, whatever its format, with the position of every key.
 
 use std::{collections::HashMap, path::Path};
 
@@ -6,25 +6,25 @@ use toml_edit::{ImDocument, Item, TableLike};
 
 use super::place::Place;
 
-/// What some editors put before the text of a file in UTF-8.
+/// The mark that some editors put before the text of a UTF-8 file.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// `text` without the byte order mark that it may begin with: neither TOML nor JSON has one.
+/// `text` without a leading byte order mark: neither TOML nor JSON has one.
 pub(super) fn without_mark(text: &str) -> &str {
     text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
 }
 
-/// What to do about a file that is YAML by its name. Read as TOML it would be said to lack a `=`.
+/// The fix for a file that is YAML by its name. The TOML parser would complain about a missing `=`.
 pub(super) fn is_yaml(path: &Path) -> Option<&'static str> {
     let yaml = ["yaml", "yml"];
     let named = path.extension().is_some_and(|end| yaml.iter().any(|yaml| end.eq_ignore_ascii_case(yaml)));
     named.then_some(NOT_YAML)
 }
 
-/// What to do about a file that is YAML.
+/// The fix for a file that is YAML.
 pub(super) const NOT_YAML: &str = "YAML is not read; write TOML, or JSON in a file whose name ends in `.json` (`yq -o json` turns YAML into it)";
 
-/// Whether the first line that says something is YAML's `key:`, which no line of TOML begins with.
+/// Whether the first meaningful line is YAML's `key:`, which cannot begin a line of TOML.
 pub(super) fn looks_like_yaml(text: &str) -> bool {
     let mut lines = text.lines().map(str::trim);
     let first = lines.find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
@@ -36,7 +36,7 @@ pub(super) fn looks_like_yaml(text: &str) -> bool {
         })
 }
 
-/// Whether to read `text` as JSON: by the file's name, or because it begins as no TOML does.
+/// Whether to read `text` as JSON: because of the file's name, or because it begins as TOML cannot.
 pub(super) fn is_json(path: &Path, text: &str) -> bool {
     path.extension().is_some_and(|end| end.eq_ignore_ascii_case("json")) || text.trim_start().starts_with('{')
 }
@@ -50,7 +50,7 @@ pub(super) enum Node {
     Boolean(bool),
     /// An integer.
     Integer(i128),
-    /// A number that is no integer, as written.
+    /// A number that is not an integer, as written.
     Float(String),
     /// A string.
     Text(String),
@@ -58,12 +58,12 @@ pub(super) enum Node {
     Date(String),
     /// A list.
     List(Vec<Node>),
-    /// A table in the order of writing.
+    /// A table in written order.
     Table(Vec<(String, Node)>),
 }
 
 impl Node {
-    /// What it is, for messages.
+    /// The name of its type, for messages.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -77,7 +77,7 @@ impl Node {
         }
     }
 
-    /// Feeds the meaning to `hasher`: neither the order of keys nor the way a value was written changes it.
+    /// Feeds the meaning to `hasher`: the order of keys and the notation of values make no difference.
     pub(super) fn digest(&self, hasher: &mut blake3::Hasher) {
         let mut feed = |tag: u8, bytes: &[u8]| {
             hasher.update(&[tag]);
@@ -117,17 +117,17 @@ pub(super) struct Position {
     pub(super) column: usize,
 }
 
-/// Where each key stands in the text.
+/// The position of each key in the text.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Positions(HashMap<Place, Position>);
 
 impl Positions {
-    /// Only where the document itself is at fault.
+    /// Only the document itself has a position.
     pub(super) fn at(position: Option<Position>) -> Self {
         Self(position.map(|position| (Place::ROOT, position)).into_iter().collect())
     }
 
-    /// Where `place` stands, or, where nothing is written there, the nearest that is around it.
+    /// The position of `place` or, if it is not written, of its nearest ancestor.
     pub(super) fn find(&self, place: &Place) -> Option<Position> {
         if let Some(position) = self.0.get(place) {
             return Some(*position);
@@ -140,19 +140,19 @@ impl Positions {
 /// The text is not a document at all.
 #[derive(Clone, Debug)]
 pub(super) struct Malformed {
-    /// Where, if known.
+    /// Its position, if known.
     pub(super) position: Option<Position>,
     /// What is wrong.
     pub(super) message: String,
 }
 
-/// A document: its tree and where everything stands.
+/// A document: its tree, and all positions.
 pub(super) type Document = (Node, Positions);
 
 /// Reads TOML.
 ///
 /// # Errors
-/// The first fault of the syntax; a key written twice is one.
+/// The first syntax error, which includes a key written twice.
 pub(super) fn parse_toml(text: &str) -> Result<Document, Malformed> {
     let document = ImDocument::parse(text).map_err(|error| Malformed {
         position: error.span().map(|span| Lines::of(text).position(span.start)),
@@ -223,7 +223,7 @@ impl TomlReader<'_> {
     }
 }
 
-/// The starts of a text's lines.
+/// The start of each line in a text.
 pub(super) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,

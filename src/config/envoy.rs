@@ -1,4 +1,4 @@
-//! Reads what a policy says of requests that come through Envoy: `[envoy]`.
+//! Reads the Envoy section of a policy: `[envoy]`.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,11 +9,11 @@ use super::{
 use crate::domain::policy::envoy::{CallerSource, EnvoyPolicy, FreeGroup, OnOutage};
 
 const SOURCES: [&str; 4] = ["api_key", "header", "principal", "route"];
-/// The most principals of a policy, far above the workloads behind one proxy.
+/// The most principals of a policy: far more than one proxy has workloads behind it.
 const MAX_PRINCIPALS: usize = 10_000;
 /// The most bytes of a header's name or a principal.
 const MAX_BYTES: usize = 256;
-/// Headers that a request needs for something else.
+/// Headers that requests need for other purposes.
 const OTHER_HEADERS: [&str; 8] = [
     "accept",
     "authorization",
@@ -26,7 +26,7 @@ const OTHER_HEADERS: [&str; 8] = [
 ];
 const MAX_AUDIO_BYTES_PER_SECOND: u64 = 1_000_000;
 
-/// Reads `[envoy]`. `is_team` tells the teams of the policy.
+/// Reads `[envoy]`. `is_team` recognizes the policy's teams.
 pub(super) fn read(section: Section<'_>, is_team: &dyn Fn(&str) -> bool) -> EnvoyPolicy {
     let default = EnvoyPolicy::default();
     let team_header = header(&section, "team_header");

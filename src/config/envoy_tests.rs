@@ -1,4 +1,4 @@
-//! What a policy says of Envoy: read, and what is wrong with it.
+//! Tests reading the Envoy section of a policy, valid and faulty.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is wrong with a policy: each line here is a fault and what is said of it, word for word or in part.
+//! Faulty policies: each line here is a fault and the expected finding, word for word or in part.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const HEAD: &str = "[organization]\nid = \"acme\"\n";
 const TEAM: &str = "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"openai/gpt-oss-20b\"]\n";
 const SHA: &str = "sha256 = \"abababababababababababababababababababababababababababababababab\"\n";
 
-/// Exactly these findings, in this order: each begins with `line:column: severity: key: `, and the message follows.
+/// Expects exactly these findings, in this order: each begins with `line:column: severity: key: `, and the message follows.
 fn expect(text: &str, findings: &[(&str, &str)]) {
     let said = said(text);
     assert_eq!(said.len(), findings.len(), "{text}\n{}", said.join("\n"));
@@ -291,7 +291,7 @@ fn a_key_never_widens_its_team() {
             &[("12:", &format!("error: teams.t.keys.k.{key}: {message}"))],
         );
     }
-    // As much as the team, or in another window, is no more.
+    // A limit equal to the team's, or in another window, is not higher.
     let equal = "models = [\"openai/gpt-oss-20b\"]\nmax_output_tokens = 100\nrequests_per_minute = 10\nrequests_per_day = 99";
     expect(&format!("{TEAM}{team}{SHA}{equal}"), &[]);
     let user = "requests_per_minute = 10\n[teams.t.per_user]\nrequests_per_minute = 11";
@@ -398,12 +398,12 @@ fn prices() {
         &format!("{HEAD}[prices]\nmodel = \"a\""),
         &[("3:2: error: prices: ", "expected a list of tables")],
     );
-    // What a price leaves out is as in the built-in one.
+    // Rates that a price leaves out come from the built-in one.
     for line in ["input", "output", "cached_input"] {
         let price = format!("{line}_usd_per_million_tokens = \"0.01\"");
         expect(&format!("{HEAD}[[prices]]\nmodel = \"openai/gpt-oss-20b\"\n{price}"), &[]);
     }
-    // A price makes an unknown model known, from its day on.
+    // A price makes an unknown model known, from its first day on.
     let from = |date: &str| {
         format!("{HEAD}[teams.t]\nmodels = [\"a\"]\n[[prices]]\nmodel = \"a\"\n{both}\nfrom = {date}")
     };

@@ -1,4 +1,4 @@
-//! What is wrong with a document, or suspicious: all of it, each with its place and a way out.
+//! Everything that is wrong or suspicious in a document, each finding with its place and a fix.
 
 use std::{cell::RefCell, fmt, sync::Arc};
 
@@ -10,7 +10,7 @@ use crate::domain::policy::Policy;
 pub enum Severity {
     /// The policy does not load.
     Error,
-    /// The policy loads and probably does not do what was meant.
+    /// The policy loads but probably does not do what was meant.
     Warning,
 }
 
@@ -21,7 +21,7 @@ pub struct Finding {
     pub severity: Severity,
     /// The document's name, as given.
     pub file: Arc<str>,
-    /// The line from 1; `None` where it is not known (JSON).
+    /// The line from 1; `None` if unknown (JSON).
     pub line: Option<usize>,
     /// The column from 1, in characters.
     pub column: Option<usize>,
@@ -29,7 +29,7 @@ pub struct Finding {
     pub key_path: String,
     /// What is wrong: lower-case, the user's input in backticks.
     pub message: String,
-    /// What to do about it; empty where the message says it.
+    /// How to fix it; empty if the message says so.
     pub help: String,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// A policy, if it is sound, and everything there is to say about its document.
+/// A policy, if it is valid, and all findings about its document.
 #[derive(Clone, Debug)]
 pub struct PolicyReport {
     /// The policy; `None` if any finding is an error.
@@ -91,7 +91,7 @@ impl fmt::Display for PolicyReport {
     }
 }
 
-/// Collects findings while a document is read. Shared, so that nested readers can all write to it.
+/// Collects findings while a document is read. Shared, so nested readers can all add to it.
 pub(super) struct Findings {
     file: Arc<str>,
     positions: Positions,
@@ -99,17 +99,17 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Nothing found yet in the document called `file`.
+    /// No findings yet for the document `file`.
     pub(super) fn new(file: &str, positions: Positions) -> Self {
         Self { file: Arc::from(file), positions, found: RefCell::default() }
     }
 
-    /// Notes what prevents loading.
+    /// Adds an error, which prevents loading.
     pub(super) fn error(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
         self.note(Severity::Error, place, message.into(), help.into());
     }
 
-    /// Notes what is suspicious.
+    /// Adds a warning.
     pub(super) fn warning(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
         self.note(Severity::Warning, place, message.into(), help.into());
     }
@@ -127,7 +127,7 @@ impl Findings {
         });
     }
 
-    /// Everything found, in the order of the document.
+    /// All findings, in document order.
     pub(super) fn into_sorted(self) -> Vec<Finding> {
         let mut found = self.found.into_inner();
         found.sort_by_key(|finding| (finding.line, finding.column));
@@ -135,7 +135,7 @@ impl Findings {
     }
 }
 
-/// `did you mean …` for the candidate nearest to `written`, or nothing where none is near.
+/// `did you mean …` for the candidate closest to `written`, or nothing if none is close.
 pub(super) fn did_you_mean<'a>(
     written: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -143,9 +143,9 @@ pub(super) fn did_you_mean<'a>(
     nearest(written, candidates).map(|name| format!("did you mean `{name}`?"))
 }
 
-/// The candidate with the fewest edits to `written`, if at most a third of its letters differ, not counting their case.
+/// The candidate with the fewest edits to `written`, if at most a third of its letters differ, ignoring case.
 pub(super) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // No known name is longer; a distance takes time in the product of the lengths.
+    // No known name is longer; computing a distance takes time proportional to the product of the lengths.
     if written.len() > 256 {
         return None;
     }

@@ -9,10 +9,10 @@ use serde::{
 
 use super::document::{Document, Malformed, Node, Position, Positions};
 
-/// Reads JSON. Positions of keys are not known.
+/// Reads JSON. Positions of keys are unknown.
 ///
 /// # Errors
-/// The first fault of the syntax; a key written twice is one.
+/// The first syntax error, which includes a key written twice.
 pub(super) fn parse_json(text: &str) -> Result<Document, Malformed> {
     let Strict(root) = serde_json::from_str(text).map_err(|error| {
         let whole = error.to_string();

@@ -1,4 +1,4 @@
-//! Where settings come from: a file, variables, flags; each says which of its settings is wrong.
+//! The sources of settings: a file, variables, flags. Each error names the setting and its source.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -18,10 +18,10 @@ use super::{
     settings::{SettingsError, SettingsFlags},
 };
 
-/// What begins every environment variable of ours.
+/// The prefix of all of our environment variables.
 const PREFIX: &str = "TOLLGATE_";
 
-/// Variables of the command line (which server to ask, as whom) that are no settings of the server.
+/// Variables for the command line (server address and credentials) that are not server settings.
 const NOT_SETTINGS: [&str; 6] = ["config", "address", "team", "api_key", "tls_ca_file", "token"];
 
 /// Every key of [`super::settings::Settings`].
@@ -76,7 +76,7 @@ impl Layer {
             return Err(malformed(None, reason.to_owned()));
         }
         let json = is_json(path, text);
-        // Only what the parser says, never the line it shows: that may hold a password.
+        // Only the parser's message, never the line that it shows: the line may contain a password.
         let values = if json {
             Json::from_str(text)
                 .map_err(|e| malformed(Some(e.line()), format!("no JSON ({:?})", e.classify())))
@@ -89,8 +89,8 @@ impl Layer {
         Ok(Self { values: values?, kind: Kind::File(name) })
     }
 
-    /// The settings among `variables`. An empty variable counts as not set. One that is no setting is told in the second list,
-    /// and is no error: a program sees whatever its platform puts there.
+    /// The settings among `variables`. An empty variable counts as not set. Unknown ones are returned in the second list
+    /// and are not errors: a platform can put any variable into a program's environment.
     pub(super) fn variables(
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<(Self, Vec<String>), SettingsError> {
@@ -161,7 +161,7 @@ impl Provider for Layer {
     }
 }
 
-/// The settings that are numbers, and those that are yes or no. A variable is text, and all others are text as well.
+/// The numeric and the boolean settings. Variables are text, and so are all other settings.
 const NUMBERS: [&str; 4] = ["threads", "drain_seconds", "store_deadline_ms", "max_connections"];
 const SWITCHES: [&str; 4] =
     ["allow_unauthenticated_listen", "admin_tls", "allow_insecure_listen", "require_safe_redis"];
@@ -180,13 +180,13 @@ fn value_of(key: &str, text: String) -> Result<Value, String> {
     Ok(Value::from(text))
 }
 
-/// Whether Kubernetes sets this variable in every container of a namespace that has a service called `tollgate` or
+/// Whether Kubernetes sets this variable in every container of a namespace that has a service named `tollgate` or
 /// `tollgate-…`, such as `TOLLGATE_REDIS_SERVICE_HOST`, `TOLLGATE_REDIS_PORT=tcp://10.0.0.1:6379` and
-/// `TOLLGATE_REDIS_PORT_6379_TCP_ADDR`. No setting is called so.
+/// `TOLLGATE_REDIS_PORT_6379_TCP_ADDR`. No setting has such a name.
 fn is_service_link(key: &str, value: &OsStr) -> bool {
     let value = value.to_str().unwrap_or_default();
     let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
-    // With the end of a service's name before it or, for a service called `tollgate`, without.
+    // The name starts with the rest of the service's name or, for a service named `tollgate`, without it.
     let key = format!("_{key}");
     let of_port = || {
         let (_, rest) = key.rsplit_once("_port_")?;
@@ -201,7 +201,7 @@ fn is_service_link(key: &str, value: &OsStr) -> bool {
         || of_port().unwrap_or(false)
 }
 
-/// Which setting, and where its value comes from.
+/// The setting, and the source of its value.
 pub(super) fn origin_of(figment: &Figment, key: &str) -> String {
     let Some(metadata) = figment.find_metadata(key) else { return format!("`{key}`") };
     let file = metadata.source.as_ref().and_then(|source| source.file_path());
@@ -213,7 +213,7 @@ pub(super) fn origin_of(figment: &Figment, key: &str) -> String {
     kind.origin(key)
 }
 
-/// A file that a setting names.
+/// Reads a file that a setting names.
 pub(super) fn read(path: &Path) -> Result<String, SettingsError> {
     fs::read_to_string(path).map_err(|error| SettingsError::Unreadable {
         path: path.display().to_string(),

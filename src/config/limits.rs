@@ -11,7 +11,7 @@ use crate::domain::{
     money::NanoUsd,
 };
 
-/// The keys of rates and concurrency: what they count, over what, and how many units one of them is.
+/// The keys of rates and concurrency: the quantity, the window, and how many units one of them is.
 const RATES: [(&str, Quantity, Window, u64); 10] = [
     ("requests_per_minute", Quantity::Requests, Window::Sliding(Span::Minute), 1),
     ("requests_per_hour", Quantity::Requests, Window::Sliding(Span::Hour), 1),
@@ -28,10 +28,10 @@ const RATES: [(&str, Quantity, Window, u64); 10] = [
 const PERIODS: [(&str, Period); 3] =
     [("monthly_usd", Period::Month), ("weekly_usd", Period::Week), ("daily_usd", Period::Day)];
 
-/// The largest share of a budget at which an alert makes sense: ten times what was meant to be spent.
+/// The largest share of a budget at which an alert makes sense: ten times the intended spend.
 const MAX_ALERT_PERCENT: u64 = 1_000;
 
-/// The most thresholds of one budget: half of what a store remembers as reported, so that an edited list is remembered as well.
+/// The most thresholds of one budget: half of what a store remembers as reported, so an edited list still fits.
 const MAX_ALERTS: usize = MAX_REPORTED / 2;
 
 /// The rates and the concurrency of `section`.
@@ -45,8 +45,8 @@ pub(super) fn rates(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
     limits
 }
 
-/// The rates and the concurrency of `section`, which stands at `place`. Without a bound on concurrency there is one that only counts,
-/// so that a bound set while requests are in flight knows of them.
+/// The rates and the concurrency of `section`, at `place`. Without a bound on concurrency, one limit only counts, so a
+/// bound that is set while requests are in flight includes them.
 pub(super) fn rates_and_in_flight(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
     let mut limits = rates(section, subject);
     if !limits.iter().any(|limit| limit.window == Window::InFlight) {
@@ -81,7 +81,7 @@ pub(super) fn budgets(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
     limits
 }
 
-/// The budgets of `section`, the month's first: without one, it has no bound and only counts.
+/// The budgets of `section`, the monthly one first: without a budget, it has no bound and only counts.
 pub(super) fn budgets_from_month(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
     let mut limits = budgets(section, subject);
     let month = Window::Calendar(Period::Month);
@@ -111,7 +111,7 @@ fn shortfall(budget: &Section<'_>, limits: &mut [Limit]) {
     }
 }
 
-/// Percents are of each period's budget, dollars of the month's.
+/// Percentages refer to each period's budget, dollars to the monthly one.
 fn alerts(budget: &Section<'_>, limits: &mut [Limit]) {
     let mut seen: Vec<&str> = Vec::new();
     let Some(Located { value: listed, place }) = budget.texts("alerts") else { return };
@@ -174,7 +174,7 @@ impl Alert {
         (1..=MAX_ALERT_PERCENT).contains(&percent).then_some(Self::Percent(percent))
     }
 
-    /// The threshold on `limit`, if there is one: a budget of nothing is never crossed, only refused.
+    /// The threshold on `limit`, if there is one: a budget of zero is never crossed, only refused.
     fn threshold(self, text: &str, limit: &Limit) -> Option<Threshold> {
         let bound = u128::from(limit.bound.filter(|bound| *bound > 0)?);
         let (amount, percent) = match self {
@@ -199,7 +199,7 @@ fn warn_of_zero<T>(findings: &Findings, at: &Located<T>, bound: u64) {
     }
 }
 
-/// A day lies within its week and its month, so a larger budget for it never refuses anything.
+/// A day lies within its week and its month, so a larger daily budget never refuses anything.
 fn warn_of_order(budget: &Section<'_>, limits: &[Limit]) {
     let bound = |period| limits.iter().find(|l| l.window == Window::Calendar(period)).and_then(|l| l.bound);
     for (key, period) in PERIODS {

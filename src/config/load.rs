@@ -1,4 +1,4 @@
-//! From a file or a text to a policy, or to everything that is wrong with it.
+//! Turns a file or a text into a policy, or into a list of everything that is wrong with it.
 
 use std::{collections::HashMap, fmt::Write as _, fs, path::Path, sync::Arc, time::SystemTime};
 
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::domain::{Timestamp, calendar::Calendar, cooldown::Gates, policy::Policy};
 
-/// The largest policy that is read: a thousand teams of a hundred keys fit; a wrong file is not read to its end.
+/// The largest policy that is read: a thousand teams with a hundred keys each fit; a wrong file is not read to its end.
 const MAX_BYTES: u64 = 32 << 20;
 
-/// Reads the policy in the file `path`: JSON if its name ends so, otherwise TOML.
+/// Reads the policy in the file `path`: JSON if that is its extension, otherwise TOML.
 #[must_use]
 pub fn load_policy(path: &Path) -> PolicyReport {
     let name = path.display().to_string();
@@ -27,8 +27,8 @@ pub fn load_policy(path: &Path) -> PolicyReport {
     }
 }
 
-/// Reads the policy `text` of the document called `name`: JSON if its name ends so, otherwise TOML. What depends on the
-/// date (expired keys, prices to come) is judged by the system's clock.
+/// Reads the policy `text` of the document `name`: JSON if that is its extension, otherwise TOML. Checks that depend on the
+/// date (expired keys, future prices) use the system's clock.
 #[must_use]
 pub fn parse_policy(text: &str, name: &str) -> PolicyReport {
     parse_policy_at(text, name, now())
@@ -40,7 +40,7 @@ pub fn parse_policy_at(text: &str, name: &str, now: Timestamp) -> PolicyReport {
     parse_policy_for(text, name, now, None)
 }
 
-/// [`parse_policy_at`] in place of the policy `running`, of which some things cannot change.
+/// [`parse_policy_at`] as a replacement for the policy `running`, some parts of which cannot change.
 pub(super) fn parse_policy_for(
     text: &str,
     name: &str,
@@ -88,7 +88,7 @@ fn same_organization(policy: &Policy, running: &str, findings: &Findings) {
     }
 }
 
-/// A slip in an editor must not open the service to everyone.
+/// A typo in an editor must not open the service to everyone.
 fn still_closed(policy: &Policy, running: &Policy, findings: &Findings) {
     if running.access.is_some() && policy.access.is_none() {
         let help = "keep it; to let everybody on this machine ask, restart without it";
@@ -122,7 +122,7 @@ pub(super) fn read_file(path: &Path) -> Result<String, String> {
     })
 }
 
-/// The report on a document that could not even be opened.
+/// The report on a document that could not be opened.
 pub(super) fn unreadable(name: &str, message: String) -> PolicyReport {
     misspelt(name, Malformed { position: None, message })
 }

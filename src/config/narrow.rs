@@ -10,7 +10,7 @@ use crate::domain::{
     money::NanoUsd,
 };
 
-/// Notes whatever a key of `team` would permit that the team may not.
+/// Reports everything that a key of `team` would permit but the team may not do.
 pub(super) fn check(team: &DeclaredTeam, findings: &Findings) {
     for key in &team.keys {
         models(team, key, findings);
@@ -81,7 +81,7 @@ struct Larger {
     team: String,
 }
 
-/// The bounds of `own` and of the team's limit on the same thing, where that is smaller.
+/// The bounds of `own` and of the team's limit on the same thing, if the team's is smaller.
 fn larger(own: &Limit, team: &[Limit]) -> Option<Larger> {
     let same = team.iter().find(|limit| limit.quantity == own.quantity && limit.window == own.window)?;
     let (own_bound, team_bound) = (own.bound?, same.bound?);

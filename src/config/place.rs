@@ -1,8 +1,8 @@
-//! Places in a document, written as a person would: `teams.chatbot.limits."openai/*".tokens_per_hour`.
+//! Places in a document, written as people write them: `teams.chatbot.limits."openai/*".tokens_per_hour`.
 
 use std::{fmt, sync::Arc};
 
-/// A place in a document. It is also the id of the limit that stands there.
+/// A place in a document. It is also the id of the limit at that place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Place(String);
 
@@ -33,12 +33,12 @@ impl Place {
         Arc::from(self.0.as_str())
     }
 
-    /// Where the limit of this id stands: the id says it.
+    /// The place of the limit with this id: the id spells it out.
     pub(super) fn of_limit(id: &str) -> Self {
         Self(id.to_owned())
     }
 
-    /// Whether this place is `other` or around it.
+    /// Whether this place is `other` or contains it.
     pub(super) fn holds(&self, other: &Self) -> bool {
         let rest = other.0.strip_prefix(&self.0);
         self.0.is_empty() || rest.is_some_and(|r| r.is_empty() || r.starts_with(['.', '[']))

@@ -1,4 +1,4 @@
-//! The policy's own prices, over the built-in catalogue.
+//! The policy's own prices, which override the built-in catalogue.
 
 use jiff::tz::TimeZone;
 
@@ -24,7 +24,7 @@ const TIERS: [(&str, ServiceTier); 4] = [
 
 /// One `[[prices]]`.
 pub(super) struct Override {
-    /// The model and where the price stands.
+    /// The model, and where it is written.
     pub(super) model: Located<String>,
     tier: Option<ServiceTier>,
     from: Option<Timestamp>,
@@ -33,7 +33,7 @@ pub(super) struct Override {
     bounds: Bounds,
 }
 
-/// Which amounts stand there, be they readable or not: what cannot be read is an error of its own.
+/// Which amounts are written, whether valid or not: an invalid amount is a separate error.
 #[derive(Clone, Copy)]
 struct Written {
     input: bool,
@@ -47,14 +47,14 @@ const OUTPUT: &str = "output_usd_per_million_tokens";
 const AUDIO: &str = "audio_usd_per_hour";
 const CHARACTERS: &str = "usd_per_million_characters";
 
-/// What a model can consider and write, where the policy says so.
+/// A model's context window and longest output, if the policy states them.
 #[derive(Clone, Copy)]
 struct Bounds {
     context_tokens: Option<u64>,
     max_output_tokens: Option<u64>,
 }
 
-/// Reads one `[[prices]]`; nothing where it has no usable model.
+/// Reads one `[[prices]]`; nothing if it has no usable model.
 pub(super) fn read(section: Section<'_>, zone: &TimeZone) -> Option<Override> {
     section.missing("model", "the model's exact name");
     let name = section.text("model");
@@ -101,7 +101,7 @@ pub(super) fn read(section: Section<'_>, zone: &TimeZone) -> Option<Override> {
     }
 }
 
-/// A number of tokens, of which none would let nothing pass.
+/// A number of tokens; zero would let no request pass.
 fn bound(section: &Section<'_>, key: &'static str) -> Option<u64> {
     let most = section.count(key, 1)?;
     if most.value == 0 {
@@ -114,7 +114,7 @@ fn bound(section: &Section<'_>, key: &'static str) -> Option<u64> {
     Some(most.value).filter(|most| *most > 0)
 }
 
-/// A price of a model that is built in, but for the case of its letters, would be of another model.
+/// A price for a built-in model's name in different case would apply to a different model.
 fn check_spelling(name: &Located<&str>, findings: &Findings) {
     if let Some(known) = Catalogue::builtin().spelt_like(name.value) {
         let help = format!("write `{}`; Groq's names are lower case", known.name);
@@ -122,7 +122,8 @@ fn check_spelling(name: &Located<&str>, findings: &Findings) {
     }
 }
 
-/// Notes what a single price does not show: what it leaves out is as in an earlier one, if there is one.
+/// Adds the findings that a single price does not show: rates that it leaves out come from an earlier price, if there is
+/// one.
 pub(super) fn check(prices: &[Override], findings: &Findings) {
     check_bounds(prices, findings);
     let mut catalogue = Catalogue::builtin();
@@ -171,7 +172,7 @@ fn check_rates(price: &Override, writes_output: bool, catalogue: &Catalogue, fin
     }
 }
 
-/// Notes bounds of one model that two prices state differently: they are the model's, not the price's.
+/// Reports bounds of one model that two prices state differently: they belong to the model, not to the price.
 fn check_bounds(prices: &[Override], findings: &Findings) {
     for (index, price) in prices.iter().enumerate() {
         for (key, of) in [
@@ -191,14 +192,15 @@ fn check_bounds(prices: &[Override], findings: &Findings) {
     }
 }
 
-/// The built-in catalogue with the policy's prices over it.
+/// The built-in catalogue, overridden by the policy's prices.
 pub(super) fn catalogue(prices: &[Override]) -> Catalogue {
     let mut catalogue = Catalogue::builtin();
     in_order(prices).iter().for_each(|price| price.state(&mut catalogue));
     catalogue
 }
 
-/// As they begin, so that each can have what it leaves out from those before it; of the same instant, as they stand.
+/// Ordered by when they begin, so each price can take what it leaves out from earlier ones; for the same instant, in
+/// written order.
 fn in_order(prices: &[Override]) -> Vec<&Override> {
     let mut prices: Vec<_> = prices.iter().collect();
     prices.sort_by_key(|price| price.from);

@@ -1,4 +1,4 @@
-//! Reads a policy document key by key into what the domain knows.
+//! Reads a policy document key by key into the types of the domain.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::domain::{
     request::Operation,
 };
 
-/// What a document declares, in its order and with its places, for the checks that look at more than one key.
+/// The declarations of a document, in their order and with their places, for checks across several keys.
 pub(super) struct Declared {
     /// The organization.
     pub(super) organization: Organization,
@@ -37,17 +37,17 @@ pub(super) struct Declared {
     pub(super) prices: Vec<Override>,
     /// Its prices of tools.
     pub(super) tool_prices: Vec<Located<ToolPriceFrom>>,
-    /// What it says of Envoy.
+    /// Its Envoy section.
     pub(super) envoy: EnvoyPolicy,
     /// Its Groq projects.
     pub(super) projects: Projects,
-    /// Who may ask.
+    /// Its access rules.
     pub(super) access: Option<DeclaredAccess>,
 }
 
 /// A team and where it is declared.
 pub(super) struct DeclaredTeam {
-    /// Where.
+    /// Its place.
     pub(super) place: Place,
     /// The team.
     pub(super) team: Arc<Team>,
@@ -59,7 +59,7 @@ pub(super) struct DeclaredTeam {
 
 /// A key and where it is declared.
 pub(super) struct DeclaredKey {
-    /// Where.
+    /// Its place.
     pub(super) place: Place,
     /// The SHA-256 of its secret.
     pub(super) sha256: Option<Located<[u8; 32]>>,
@@ -71,7 +71,7 @@ pub(super) struct DeclaredKey {
     pub(super) key: Arc<Key>,
 }
 
-/// Reads the whole document. What is faulty is noted and left out.
+/// Reads the whole document. Faulty parts are reported and left out.
 pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
     let root = Section::open(root, Place::ROOT, findings)?;
     root.missing("organization", "begin with [organization] and its `id`");
@@ -96,7 +96,7 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
     Some(Declared { organization, teams, prices, tool_prices, envoy, projects, access })
 }
 
-/// Stands in for an organization that could not be read, so that the rest is still looked at.
+/// Replaces an organization that could not be read, so the rest is still checked.
 fn nobody() -> Organization {
     let id = Arc::from("");
     let max_cooldown_ms = DEFAULT_MAX_COOLDOWN_MS;

@@ -1,4 +1,4 @@
-//! Reads one table key by key: what is asked for is known, and whatever was not asked for is an error at the end.
+//! Reads one table key by key: each key that is asked for is known, and any other key is an error at the end.
 
 use std::cell::RefCell;
 
@@ -9,27 +9,27 @@ use super::{
 };
 use crate::domain::{MAX_AMOUNT, money::NanoUsd};
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(super) struct Located<T> {
     /// The value.
     pub(super) value: T,
-    /// Where it stands.
+    /// Its place.
     pub(super) place: Place,
 }
 
-/// A table of a document while it is read. Every fault becomes a finding, and the value counts as not given.
+/// A table of a document while it is read. Every fault becomes a finding, and its value counts as missing.
 pub(super) struct Section<'a> {
-    /// Where the table stands.
+    /// The place of the table.
     pub(super) place: Place,
-    /// Where faults go.
+    /// The collector of faults.
     pub(super) findings: &'a Findings,
     entries: &'a [(String, Node)],
     known: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Section<'a> {
-    /// The table `node` at `place`; nothing, and a finding, where it is none.
+    /// The table `node` at `place`; if it is not a table, nothing and a finding.
     pub(super) fn open(node: &'a Node, place: Place, findings: &'a Findings) -> Option<Self> {
         match node {
             Node::Table(entries) => Some(Self { place, findings, entries, known: RefCell::default() }),
@@ -51,7 +51,7 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// Whether `key` is written.
+    /// Whether `key` is present.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|(name, _)| name == key)
     }
@@ -65,7 +65,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A string or one of TOML's dates, as text.
+    /// A string or a TOML date, as text.
     pub(super) fn date(&self, key: &'static str) -> Option<Located<&'a str>> {
         let Located { value, place } = self.take(key)?;
         match value {
@@ -83,7 +83,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A whole number that is an amount once multiplied by `unit`; the product.
+    /// A whole number in multiples of `unit`, converted to the amount.
     pub(super) fn count(&self, key: &'static str, unit: u64) -> Option<Located<u64>> {
         let Located { value, place } = self.take(key)?;
         let Node::Integer(number) = *value else {
@@ -134,7 +134,7 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// A list of strings; faulty items are left out, and so is a list that has no other.
+    /// A list of strings; faulty items are left out, and so is a list that has no valid ones.
     pub(super) fn texts(&self, key: &'static str) -> Option<Located<Vec<Located<&'a str>>>> {
         let Located { value, place } = self.take(key)?;
         let Node::List(items) = value else {
@@ -196,14 +196,14 @@ impl<'a> Section<'a> {
         items.iter().enumerate().filter_map(open).collect()
     }
 
-    /// Notes a required key that is not written.
+    /// Reports a required key that is missing.
     pub(super) fn missing(&self, key: &'static str, help: &str) {
         if !self.has(key) {
             self.findings.error(&self.place, format!("`{key}` is missing"), help);
         }
     }
 
-    /// Notes every key that was not asked for.
+    /// Reports every key that was not asked for.
     pub(super) fn finish(self) {
         let known = self.known.into_inner();
         for (name, _) in self.entries.iter().filter(|(name, _)| !known.contains(&name.as_str())) {

@@ -1,4 +1,5 @@
-//! The server's settings: built-in defaults, under the settings file, under `TOLLGATE_` variables, under flags.
+//! The server's settings: flags override `TOLLGATE_` variables, which override the settings file, which overrides the
+//! built-in defaults.
 
 use std::{
     ffi::OsString,
@@ -22,84 +23,86 @@ use super::{
 };
 use crate::domain::secret;
 
-/// More threads than the cores of any machine this runs on are a slip of the pen.
+/// More threads than any machine has cores are a typo.
 const MAX_THREADS: usize = 1_024;
-/// Orchestrators kill long before an hour of draining is over.
+/// Orchestrators kill a process long before it has drained for an hour.
 const MAX_DRAIN_SECONDS: u64 = 3_600;
-/// A caller that waits for a decision has given up long before.
+/// By then, a caller that waits for a decision has long given up.
 const MAX_STORE_DEADLINE_MS: u64 = 60_000;
 
 /// The settings of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Where gRPC is served. Default `127.0.0.1:50051`.
+    /// The gRPC address. Default `127.0.0.1:50051`.
     #[serde(deserialize_with = "address")]
     pub listen: SocketAddr,
-    /// Whether to listen beyond loopback although the policy does not say who may ask. Default: refuse to start.
+    /// Whether to listen beyond loopback even if the policy does not say who may call. Default: refuse to start.
     pub allow_unauthenticated_listen: bool,
-    /// Where the pages for operators are served; `off`: nowhere. Default `127.0.0.1:8081`.
+    /// The address of the operators' pages; `off`: none. Default `127.0.0.1:8081`.
     #[serde(deserialize_with = "address_or_off")]
     pub admin: Option<SocketAddr>,
     /// The policy file. Default: the built-in [`super::EXAMPLE_POLICY`].
     pub policy: Option<PathBuf>,
-    /// Where state lives. Default `embedded:./data`.
+    /// The store of the state. Default `embedded:./data`.
     pub store: StoreUrl,
-    /// A file that holds nothing but the password for Redis, for stores whose address holds none.
+    /// A file that contains only the password for Redis, for stores whose address has none.
     pub redis_password_file: Option<PathBuf>,
-    /// Threads that serve; `None` or 0: one for each core.
+    /// Serving threads; `None` or 0: one per core.
     pub threads: Option<usize>,
-    /// What is logged, as `tracing` filters are written. Default `info`.
+    /// What is logged, as a `tracing` filter. Default `info`.
     pub log: String,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// Where the audit log is written: a file, another one for each replica; `stdout`; or `off`. Default: `audit.jsonl` in the
-    /// embedded store's directory; with Redis none.
+    /// The destination of the audit log: a file, a different one for each replica; `stdout`; or `off`. Default:
+    /// `audit.jsonl` in the embedded store's directory; none with Redis.
     pub audit_file: Option<PathBuf>,
-    /// Which decisions are logged: `None` none, else all denials and so many of a million allowed ones. Default none.
+    /// Which decisions are logged: `None`: none; otherwise all denials and this many of a million allowed ones. Default
+    /// none.
     #[serde(deserialize_with = "units::share_or_off")]
     pub decision_log: Option<u32>,
-    /// How long a stopping server waits for the calls under way, in seconds, 0 to 3,600. Default 10.
+    /// How long a stopping server waits for calls in flight, in seconds, 0 to 3,600. Default 10.
     pub drain_seconds: u64,
-    /// How long the store may take for one answer, in milliseconds, 1 to 60,000. Default 250.
+    /// The timeout for one answer of the store, in milliseconds, 1 to 60,000. Default 250.
     pub store_deadline_ms: u64,
-    /// The most connections over all listeners. Default: the process's limit of files, less a reserve for the store.
+    /// The most connections over all listeners. Default: the process's limit of open files, less a reserve for the store.
     pub max_connections: Option<u32>,
-    /// How long a connection may take to its first request. Default 10 s.
+    /// How long a connection may take until its first request. Default 10 s.
     #[serde(deserialize_with = "units::duration")]
     pub connection_handshake_timeout: Duration,
     /// How long a connection without an open call is kept. Default 15 min.
     #[serde(deserialize_with = "units::duration")]
     pub connection_idle_timeout: Duration,
-    /// How long a connection is kept at all, give or take a tenth. Default 30 min.
+    /// The maximum age of a connection, give or take a tenth. Default 30 min.
     #[serde(deserialize_with = "units::duration")]
     pub connection_max_age: Duration,
-    /// How long the calls of a connection that ends may take. Default 30 s.
+    /// How long open calls may take on a connection that is closing. Default 30 s.
     #[serde(deserialize_with = "units::duration")]
     pub connection_max_age_grace: Duration,
     /// Bytes of answers that a client may leave unread. Default 1 MiB.
     #[serde(deserialize_with = "units::size")]
     pub connection_max_unread: u64,
-    /// The server's certificate, and those between it and its CA (PEM). Default none: plain connections.
+    /// The server's certificate, and the intermediates between it and its CA (PEM). Default none: connections without TLS.
     pub tls_cert_file: Option<PathBuf>,
     /// The certificate's private key (PEM, unencrypted).
     pub tls_key_file: Option<PathBuf>,
     /// The CA of client certificates (PEM).
     pub tls_client_ca_file: Option<PathBuf>,
-    /// Whether clients have to show a certificate. Default: required where there is a CA for them, none where not.
+    /// Whether clients must show a certificate. Default: required if a CA for them is set, otherwise none.
     pub tls_client_auth: Option<ClientAuth>,
-    /// Whether the pages for operators are served through TLS. Default: [`Settings::admin_is_tls`].
+    /// Whether the operators' pages use TLS. Default: [`Settings::admin_is_tls`].
     pub admin_tls: Option<bool>,
-    /// Whether to listen for others than this machine without what protects that. Default no.
+    /// Whether to listen beyond this machine without protection. Default no.
     pub allow_insecure_listen: bool,
-    /// Whether to refuse a Redis that evicts keys or keeps nothing over a restart. Default no: such a Redis is warned of.
+    /// Whether to refuse a Redis that evicts keys or loses data on a restart. Default no: it only causes a warning.
     pub require_safe_redis: bool,
-    /// Environment variables that begin with `TOLLGATE_` and are no setting, each with what it may have been meant to be.
+    /// Environment variables that begin with `TOLLGATE_` but are not settings, each with the setting that was probably
+    /// meant.
     #[serde(skip)]
     pub unknown_variables: Vec<String>,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
@@ -237,18 +240,18 @@ pub struct SettingsFlags {
     pub require_safe_redis: Option<bool>,
 }
 
-/// Why there are no settings.
+/// Why the settings could not be loaded.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SettingsError {
-    /// A file that was named cannot be read.
+    /// A named file cannot be read.
     #[error("`{path}` cannot be read: {reason}")]
     Unreadable {
         /// The file.
         path: String,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
-    /// The settings file is no TOML (or JSON).
+    /// The settings file is not valid TOML (or JSON).
     #[error("`{path}`{line}: {reason}", line = line.map(|l| format!(", line {l}")).unwrap_or_default())]
     Malformed {
         /// The file.
@@ -261,15 +264,15 @@ pub enum SettingsError {
     /// A setting that does not exist.
     #[error("{origin} is no setting; {help}")]
     Unknown {
-        /// Which, and where it comes from.
+        /// The setting, and its source.
         origin: String,
-        /// What it may have been meant to be.
+        /// The setting that was probably meant.
         help: String,
     },
-    /// A setting of the wrong value.
+    /// A setting with an invalid value.
     #[error("{origin}: {reason}")]
     Invalid {
-        /// Which, and where it comes from.
+        /// The setting, and its source.
         origin: String,
         /// What is wrong.
         reason: String,
@@ -277,10 +280,10 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// The settings of this process: `config` is the settings file, if one was named.
+    /// The settings of this process; `config` is the settings file, if one was named.
     ///
     /// # Errors
-    /// The first setting that is wrong, with its name and where it comes from.
+    /// The first setting that is wrong, with its name and source.
     pub fn load(config: Option<&Path>, flags: &SettingsFlags) -> Result<Self, SettingsError> {
         Self::load_from(config, std::env::vars_os(), flags)
     }
@@ -374,7 +377,7 @@ fn address_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
     }
 }
 
-/// An address to listen on. Of names only `localhost` is one: any other would have to be asked of the network.
+/// An address to listen on. `localhost` is the only name allowed: any other would require a DNS lookup.
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);

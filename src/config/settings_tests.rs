@@ -30,7 +30,7 @@ fn later_sources_go_before_earlier_ones() {
         ("TOLLGATE_TEAM", "chatbot"),
         ("TOLLGATE_TOKEN", "tgs_secret"),
         ("TOLLGATE_ALLOW_UNAUTHENTICATED_LISTEN", "true"),
-        // What Kubernetes says about a service of our name.
+        // Variables that Kubernetes sets for a service with our name.
         ("TOLLGATE_SERVICE_HOST", "10.0.0.1"),
         ("TOLLGATE_SERVICE_PORT_GRPC", "50051"),
         ("TOLLGATE_PORT", "tcp://10.0.0.1:50051"),
@@ -173,7 +173,7 @@ fn variables_that_are_no_settings_or_empty_stop_nothing() {
         ("TOLLGATE_ADMIN", ""),
         ("TOLLGATE_STORE", ""),
         ("TOLLGATE_THREADS", ""),
-        // What Kubernetes says about the services `tollgate-redis` and `tollgate`.
+        // Variables that Kubernetes sets for the services `tollgate-redis` and `tollgate`.
         ("TOLLGATE_REDIS_SERVICE_HOST", "10.0.0.1"),
         ("TOLLGATE_REDIS_SERVICE_PORT", "6379"),
         ("TOLLGATE_REDIS_SERVICE_PORT_TLS", "6380"),

@@ -1,6 +1,7 @@
-//! The policy in force: read from a file, and again whenever the file changes.
+//! The policy in force: read from a file, and read again whenever the file changes.
 //!
-//! A new policy takes effect whole or not at all: what does not load changes nothing, is logged, and shows in the status.
+//! A new policy takes effect entirely or not at all: if it does not load, nothing changes, the failure is logged, and the
+//! status shows it.
 
 use std::{
     path::{Path, PathBuf},
@@ -30,50 +31,51 @@ use super::{
 };
 use crate::domain::{Timestamp, policy::Policy};
 
-/// How often the file is read without being told of a change: the bound where the system tells of none (network disks).
+/// How often the file is read without a change event. This bounds the delay where the system sends no events (network
+/// disks).
 const POLL: Duration = Duration::from_secs(10);
-/// What is in force, and what was refused since.
+/// What is in force, and what was rejected since.
 #[derive(Clone, Debug)]
 pub struct PolicyStatus {
     /// The revision in force.
     pub revision: Arc<str>,
     /// When it was loaded.
     pub loaded_at: Timestamp,
-    /// What is suspicious about it.
+    /// Its warnings.
     pub warnings: Vec<Finding>,
-    /// The newer policy that did not load, until one does.
+    /// The newer policy that did not load, until one loads.
     pub rejected: Option<Rejection>,
 }
 
 /// A policy that did not load.
 #[derive(Clone, Debug)]
 pub struct Rejection {
-    /// When it was tried.
+    /// When the attempt was made.
     pub at: Timestamp,
     /// Why not.
     pub findings: Vec<Finding>,
 }
 
-/// What became of an attempt to load the policy again.
+/// The outcome of an attempt to reload the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
-    /// The file is as it was at the last attempt.
+    /// The file is unchanged since the last attempt.
     Unchanged,
-    /// Some process is writing the file; it is taken up by itself when that is over.
+    /// A process is writing the file; the file is loaded automatically once that is done.
     BeingWritten,
-    /// What the file says is in force now.
+    /// The content of the file is now in force.
     Loaded,
     /// The file does not load: see [`PolicySource::status`].
     Rejected,
 }
 
-/// Why there is no policy to start with.
+/// Why there is no initial policy.
 #[derive(Debug, Error)]
 pub enum PolicySourceError {
     /// It does not load.
     #[error("the policy does not load\n{0}")]
     Rejected(Box<PolicyReport>),
-    /// There is no thread to watch it.
+    /// The thread that watches it cannot be started.
     #[error("the policy cannot be watched: {0}")]
     Watch(#[from] std::io::Error),
 }
@@ -82,16 +84,16 @@ pub enum PolicySourceError {
 struct Last {
     /// The hash of the text that was read last.
     seen: blake3::Hash,
-    /// The text in force, to tell what the next one changes.
+    /// The text in force, to compare the next one with.
     accepted: String,
 }
 
-/// The policy in force, and the watch over its file, which ends when this is dropped.
+/// The policy in force, and the watcher of its file, which stops when this is dropped.
 #[derive(Debug)]
 pub struct PolicySource {
     shared: Arc<Shared>,
-    /// Tells the watching thread to look: at the file, or at `stopped`. One pending word is as good as many, so a full
-    /// channel is not waited for.
+    /// Wakes the watching thread to check the file, or `stopped`. One pending message is as good as many, so sending never
+    /// waits for a full channel.
     wake: mpsc::SyncSender<()>,
     /// `None`: the built-in example.
     writer: Option<Arc<Writer>>,
@@ -103,18 +105,18 @@ struct Shared {
     path: Option<PathBuf>,
     current: Arc<ArcSwap<Policy>>,
     status: watch::Sender<Arc<PolicyStatus>>,
-    /// Each attempt in its order, for the one who took the other end. Unbounded, as attempts are as rare as changes of a file,
-    /// and each is bounded.
+    /// All attempts in order, for the one receiver. Unbounded, since attempts are as rare as changes of a file, and each is
+    /// bounded in size.
     attempts: UnboundedSender<PolicyAttempt>,
     untaken: Mutex<Option<UnboundedReceiver<PolicyAttempt>>>,
-    /// What was read last. Held during a whole attempt, so that attempts come one after the other and the
-    /// last one read is the one in force. Nothing on the hot path takes it.
+    /// The last text that was read. Locked during a whole attempt, so attempts are sequential and the last text read is the
+    /// one in force. The hot path never locks it.
     last: Mutex<Last>,
     stopped: AtomicBool,
 }
 
 impl PolicySource {
-    /// Loads the policy in `path` and watches it from now on.
+    /// Loads the policy in `path` and watches the file from now on.
     ///
     /// # Errors
     /// The policy has errors, or no thread can be started.
@@ -137,7 +139,7 @@ impl PolicySource {
     }
 
     fn open_polling(path: &Path, poll: Duration) -> Result<Self, PolicySourceError> {
-        // Later changes of the working directory do not move the file.
+        // The path stays valid if the working directory changes later.
         let path = std::path::absolute(path)?;
         let (report, text) = read(&path, None);
         let shared = Arc::new(Shared::start(Some(path.clone()), report, text)?);
@@ -148,32 +150,32 @@ impl PolicySource {
         Ok(Self { shared, wake, writer })
     }
 
-    /// The policy in force; the same pointer for ever, so it can be kept.
+    /// The policy in force. The pointer never changes, so callers can keep it.
     #[must_use]
     pub fn policy(&self) -> Arc<ArcSwap<Policy>> {
         Arc::clone(&self.shared.current)
     }
 
-    /// What is in force, and what was refused since.
+    /// What is in force, and what was rejected since.
     #[must_use]
     pub fn status(&self) -> Arc<PolicyStatus> {
         Arc::clone(&self.shared.status.borrow())
     }
 
-    /// The status, and word of every change of it.
+    /// The status, and a notification of every change to it.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Arc<PolicyStatus>> {
         self.shared.status.subscribe()
     }
 
-    /// Word of every attempt from the first on, for the first who asks.
+    /// A receiver of all attempts from the first on, for the first caller only.
     #[must_use]
     pub fn attempts(&self) -> Option<UnboundedReceiver<PolicyAttempt>> {
         self.shared.untaken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Reads the file now (it is also read by itself when it changes), unless it is being written. Blocks for as long as the disk
-    /// takes.
+    /// Reads the file now, unless it is being written. (Changes are also picked up automatically.) Blocks for as long as
+    /// the disk takes.
     pub fn reload(&self) -> Reload {
         if self.writer.as_ref().is_some_and(|writer| writer.is_writing()) {
             return Reload::BeingWritten;
@@ -209,7 +211,7 @@ impl Shared {
 
     fn attempt(&self, is_asked: bool) -> Reload {
         let Some(path) = &self.path else { return Reload::Unchanged };
-        // A panic while the lock was held leaves nothing but a text behind.
+        // A panic while the lock is held leaves only a text behind.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let running = self.current.load_full();
         let (report, text) = read(path, Some((&running, last.seen)));
@@ -220,7 +222,7 @@ impl Shared {
         last.seen = seen;
         let before = Arc::clone(&running.revision);
         let tell = |became| {
-            // Where nobody listens there is nobody to tell.
+            // No one has to be listening.
             let _ = self.attempts.send(PolicyAttempt { before: Arc::clone(&before), is_asked, became });
         };
         match report.policy {
@@ -229,7 +231,7 @@ impl Shared {
                 let revision = Arc::clone(&policy.revision);
                 self.current.store(Arc::new(policy));
                 self.status.send_replace(Arc::new(status));
-                // In force first: it may take rights away, and comparing large documents takes its time.
+                // First put it in force: it may revoke permissions, and comparing large documents takes time.
                 let differences = difference::between(&last.accepted, &text, path);
                 tell(Became::Loaded { revision, differences });
                 last.accepted = text;
@@ -293,8 +295,8 @@ fn hash(text: &str) -> blake3::Hash {
     blake3::hash(text.as_bytes())
 }
 
-/// Reads the file; parses it unless it is as it was. `running` is the policy in force and the hash of the last text. Answers
-/// the text as well, or, where there is none, why not.
+/// Reads the file, and parses it unless it is unchanged. `running` is the policy in force and the hash of the last text.
+/// Also returns the text or, if there is none, the reason.
 fn read(path: &Path, running: Option<(&Policy, blake3::Hash)>) -> (PolicyReport, String) {
     let name = path.display().to_string();
     match read_file(path) {

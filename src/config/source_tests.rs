@@ -2,9 +2,9 @@ use std::{fs, os::unix::fs::symlink};
 
 use super::*;
 
-/// Long enough for any machine; nothing waits for it to pass.
+/// Long enough for any machine; no test waits for it to elapse.
 const BOUND: Duration = Duration::from_secs(60);
-/// So that only events can bring a change.
+/// So long that only events can bring a change.
 const NEVER: Duration = Duration::from_secs(3_600);
 
 fn policy(rate: u32) -> String {
@@ -36,7 +36,7 @@ fn a_written_file_takes_effect() {
     fs::write(&path, policy(2)).unwrap();
     wait(&source, |status| status.revision == revision(2));
     assert_eq!(kept.load().revision, revision(2));
-    // As editors do it: a new file in the place of the old one.
+    // Editors work this way: a new file replaces the old one.
     let new = directory.path().join("new");
     fs::write(&new, policy(3)).unwrap();
     fs::rename(&new, &path).unwrap();
@@ -73,7 +73,7 @@ fn a_faulty_file_changes_nothing_and_shows() {
 
 #[test]
 fn a_swapped_link_takes_effect() {
-    // As Kubernetes mounts a ConfigMap: policy.toml → ..data/policy.toml, ..data → ..1, and ..data is swapped.
+    // Kubernetes mounts a ConfigMap this way: policy.toml → ..data/policy.toml, ..data → ..1, and ..data is swapped.
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     let version = |n: u32| {
@@ -134,7 +134,7 @@ fn dropping_the_source_ends_its_thread() {
     let source = PolicySource::open_polling(&path, NEVER).unwrap();
     let mut status = source.subscribe();
     drop(source);
-    // The sender lives in what the thread holds: the channel closes when the thread has let go.
+    // The thread's state owns the sender: the channel closes when the thread has dropped it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let closed = async { while status.changed().await.is_ok() {} };
     runtime.block_on(async { tokio::time::timeout(BOUND, closed).await.expect("in time") });

@@ -1,11 +1,11 @@
-//! Where state lives. What this shows of an address never includes its password.
+//! The store of the state. The displayed form of an address never includes its password.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Deserializer};
 use thiserror::Error;
 
-/// Where state lives.
+/// The store of the state.
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     /// On this machine, in this directory: `embedded:./data`.
@@ -15,17 +15,17 @@ pub enum StoreUrl {
     },
     /// In Redis: `redis://user:password@host:6379/0`, or `rediss://` with TLS.
     Redis {
-        /// The address as given; may hold a password.
+        /// The address as given; may contain a password.
         url: String,
-        /// The password, where it was given apart from the address.
+        /// The password, if it was given separately from the address.
         password: Option<String>,
     },
 }
 
-/// Not the address of a store. Never repeats an address, which may hold a password.
+/// An invalid store address. The error never repeats an address, which may contain a password.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum StoreUrlError {
-    /// Begins with nothing known.
+    /// It has no known prefix.
     #[error("not the address of a store; write embedded:DIRECTORY or redis://HOST:PORT")]
     UnknownKind,
     /// Nothing after `embedded:`.
@@ -60,7 +60,7 @@ impl StoreUrl {
 /// The scheme with its `://`, the login before the last `@` of the host part, and the rest.
 fn parts(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_at_checked(url.find("://")? + 3)?;
-    // A password is cut at the last `@`, however it was escaped: rather hide too much.
+    // The login ends at the last `@`, however the password was escaped: better to hide too much.
     let (login, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
     Some((scheme, login, rest))
 }
@@ -89,13 +89,13 @@ impl FromStr for StoreUrl {
     }
 }
 
-/// The address without its login's secret: `redis://user:***@host:6379`.
+/// The address without its password: `redis://user:***@host:6379`.
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded { dir } => write!(f, "embedded:{}", dir.display()),
             Self::Redis { url, .. } => match parts(url) {
-                // Parameters may hold a password too.
+                // Parameters may contain a password too.
                 Some((scheme, login, rest)) => {
                     let (address, parameters) = rest.split_once('?').map_or((rest, ""), |(a, _)| (a, "?***"));
                     match login.split_once(':') {

@@ -45,7 +45,7 @@ fn the_examples_load_without_a_finding() {
 
 #[test]
 fn the_example_still_loads_without_its_comments() {
-    // What is commented out in it is sound as well, once the digest is one.
+    // Its commented-out lines are valid as well, once the digest is a real one.
     let wanted =
         ["[teams.chatbot.keys", "sha256", "models = [\"openai/gpt-oss-20b\"]", "budget = { daily", "expires"];
     let wanted = wanted.into_iter().chain([
@@ -186,7 +186,7 @@ fn the_first_limit_of_organization_and_team_is_the_months() {
         assert_eq!(limits[0].window, Window::Calendar(crate::domain::limit::Period::Month));
         let written =
             limits.iter().filter(|limit| limit.quantity != crate::domain::limit::Quantity::UnsettledRequests);
-        // The one that is declared, and the requests in flight, which are counted without a bound too.
+        // The declared one and the requests in flight, which are counted without a bound too.
         assert_eq!((limits[0].bound, written.count()), (None, 3));
         assert_eq!((limits[2].window, limits[2].bound), (Window::InFlight, None));
     }

@@ -1,4 +1,4 @@
-//! The settings of TLS: which files, and what is asked of clients.
+//! The TLS settings: which files, and what clients must show.
 
 use std::path::PathBuf;
 
@@ -6,33 +6,33 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
 
-/// Whether clients have to show a certificate.
+/// Whether clients must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClientAuth {
-    /// They are not asked for one.
+    /// Clients are not asked for one.
     None,
-    /// They may come without; a certificate that is shown has to be good.
+    /// Optional; a certificate that is shown must be valid.
     Optional,
-    /// Without a good one there is no connection.
+    /// Required: connections without a valid certificate are refused.
     Required,
 }
 
-/// The files of TLS, and what is asked of clients.
+/// The TLS files, and what clients must show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// The server's certificate, and those between it and its CA (PEM).
+    /// The server's certificate, and the intermediates between it and its CA (PEM).
     pub cert: PathBuf,
     /// The certificate's private key (PEM, unencrypted).
     pub key: PathBuf,
     /// The CA of client certificates (PEM).
     pub client_ca: Option<PathBuf>,
-    /// Whether clients have to show one.
+    /// Whether clients must show one.
     pub client_auth: ClientAuth,
 }
 
 impl Settings {
-    /// TLS for gRPC, where there is any.
+    /// TLS for gRPC, if it is configured.
     #[must_use]
     pub fn tls_files(&self) -> Option<TlsFiles> {
         let client_ca = self.tls_client_ca_file.clone();
@@ -45,15 +45,15 @@ impl Settings {
         })
     }
 
-    /// Whether the pages for operators are served through TLS: where nothing is said, whenever gRPC is and somebody else
-    /// than this machine can see them.
+    /// Whether the operators' pages use TLS. Unless set, they do if gRPC does and they are reachable from beyond this
+    /// machine.
     #[must_use]
     pub fn admin_is_tls(&self) -> bool {
         let seen = self.admin.is_some_and(|address| !address.ip().to_canonical().is_loopback());
         self.admin_tls.unwrap_or(seen && self.tls_cert_file.is_some())
     }
 
-    /// The first setting of TLS that cannot be met, and why.
+    /// The first TLS setting that cannot be satisfied, and why.
     pub(super) fn check_tls(&self) -> Result<(), (&'static str, &'static str)> {
         let asks = matches!(self.tls_client_auth, Some(ClientAuth::Optional | ClientAuth::Required));
         match (&self.tls_cert_file, &self.tls_key_file) {

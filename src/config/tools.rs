@@ -1,4 +1,4 @@
-//! Groq's built-in tools: what a team may enable (`tools`), and what they cost by contract (`[[tool_prices]]`).
+//! Groq's built-in tools: which ones a team may enable (`tools`), and what they cost by contract (`[[tool_prices]]`).
 
 use std::collections::BTreeSet;
 
@@ -16,10 +16,11 @@ use crate::domain::{
     tools::{Action, ToolBound, ToolBounds, ToolPattern},
 };
 
-/// Runs of one tool in one request, as a report may tell them.
+/// Runs of one tool in one request; the same bound as for reports.
 const MAX_CALLS: u64 = 1_000_000;
 
-/// The bounds under `tools` of a team. Without that table every tool is bounded as usual; with it, only what it names.
+/// The bounds under `tools` of a team. Without that table every tool has the default bound; with it, only the tools that it
+/// names are allowed.
 pub(super) fn bounds(team: &Section<'_>) -> ToolBounds {
     let named = team.named("tools");
     if !team.has("tools") {
@@ -71,7 +72,7 @@ fn bound(section: Section<'_>) -> ToolBound {
     bound
 }
 
-/// Reads one `[[tool_prices]]`; nothing where it has no usable price.
+/// Reads one `[[tool_prices]]`; nothing if it has no usable price.
 pub(super) fn price(section: Section<'_>, zone: &TimeZone) -> Option<Located<ToolPriceFrom>> {
     section.missing("tool", "the tool's name with its action, such as \"browser_search.browser.open\"");
     let tool = section.text("tool");
@@ -100,7 +101,7 @@ pub(super) fn price(section: Section<'_>, zone: &TimeZone) -> Option<Located<Too
     }
 }
 
-/// The built-in prices of tools with the policy's over them.
+/// The built-in prices of tools, overridden by the policy's.
 pub(super) fn catalogue(prices: &[Located<ToolPriceFrom>]) -> ToolCatalogue {
     let mut catalogue = ToolCatalogue::builtin();
     for price in prices {
@@ -109,7 +110,7 @@ pub(super) fn catalogue(prices: &[Located<ToolPriceFrom>]) -> ToolCatalogue {
     catalogue
 }
 
-/// Warns of every name under `tools` of a team that no tool with a price is enabled by.
+/// Warns of every name under `tools` of a team that matches no tool with a price.
 pub(super) fn check(team: &Place, bounds: &ToolBounds, catalogue: &ToolCatalogue, findings: &Findings) {
     for (pattern, _) in bounds.iter() {
         if catalogue.actions().any(|action| pattern.covers(action.tool())) {
@@ -131,7 +132,7 @@ pub(super) fn check(team: &Place, bounds: &ToolBounds, catalogue: &ToolCatalogue
             );
             continue;
         }
-        // A request enables the tool, of which the catalogue has the actions.
+        // Requests enable tools, while the catalogue lists their actions.
         let near = did_you_mean(&pattern.to_string(), catalogue.actions().map(enabled_as));
         let help = near.unwrap_or_else(|| {
             "give its price under [[tool_prices]]; requests that enable it are refused until then".to_owned()
@@ -228,7 +229,7 @@ mod tests {
             Some(ToolBound { max_run_ms: 90_000, ..usual })
         );
         assert_eq!(team.tools.of(Tool::new("mcp")), None);
-        // As bills name it, and as requests do.
+        // Both the name in bills and the name in requests.
         for named in ["compound.web_search", "web_search", "compound.web*", "browser_search", "*"] {
             assert_eq!(said(&format!("tools.\"{named}\" = {{}}")), [""; 0], "{named}");
         }

@@ -1,4 +1,4 @@
-//! Lengths of time, sizes and shares as people write them in settings: `"250ms"`, `"1h30m"`, `"64KiB"`, `"1%"`.
+//! Durations, sizes and shares as people write them in settings: `"250ms"`, `"1h30m"`, `"64KiB"`, `"1%"`.
 
 use std::{fmt, time::Duration};
 
@@ -9,7 +9,7 @@ const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_0
 /// The units of size in bytes.
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// A length of time: whole numbers, each with its unit (`d`, `h`, `m`, `s`, `ms`), the longest first and each unit once.
+/// A duration: whole numbers, each with its unit (`d`, `h`, `m`, `s`, `ms`), the longest first and each unit at most once.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (mut rest, mut units, mut total) = (text, TIMES.as_slice(), 0_u64);
     while !rest.is_empty() {
@@ -30,7 +30,7 @@ fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(*bytes).filter(|_| rest.is_empty())
 }
 
-/// The number and the unit at the beginning of `text`, and what follows.
+/// The number and the unit at the beginning of `text`, and the rest.
 fn next_part(text: &str) -> Option<(u64, &str, &str)> {
     let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
@@ -49,7 +49,7 @@ pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D:
     deserializer.deserialize_any(Text(parse_size, "a size in quotes such as \"64KiB\" or \"1MiB\""))
 }
 
-/// A share in parts per million, with up to four decimal places of a per cent.
+/// A share in parts per million, with up to four decimal places of a percent.
 pub(super) fn share_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let share = || {
@@ -71,7 +71,7 @@ pub(super) fn share_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     }
 }
 
-/// What is read from text, and how such a text looks.
+/// A value that is read from text, and an example of its format.
 struct Text<T>(fn(&str) -> Option<T>, &'static str);
 
 impl<T> de::Visitor<'_> for Text<T> {

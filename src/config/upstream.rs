@@ -9,10 +9,10 @@ use super::{
 };
 use crate::domain::policy::upstream::{KeyPlace, Project, Projects};
 
-/// The most places of one project: two live keys, and room for moving them.
+/// The most key places of one project: two live keys, and room for moving them.
 const MAX_PLACES: usize = 8;
 
-/// Reads all of them; `None` where there are none. `teams` are those of the policy.
+/// Reads all projects; `None` if there are none. `teams` are the policy's teams.
 pub(super) fn read(root: &Section<'_>, teams: &[Arc<str>]) -> Option<Projects> {
     let findings = root.findings;
     let mut declared = Vec::new();
@@ -76,7 +76,7 @@ fn place(section: Section<'_>) -> Option<KeyPlace> {
     let findings = section.findings;
     let place = match (first, second) {
         (Some((value, make)), None) => {
-            // Not shown: someone may have written the key itself.
+            // The value is not shown: it may be the key itself.
             if value.value.is_empty() || value.value.starts_with("gsk_") {
                 let help = "say where the key is, never the key itself";
                 findings.error(&value.place, "not the name of a place", help);

@@ -1,4 +1,4 @@
-//! Values that are strings in a document and something narrower in a policy.
+//! Values that are strings in a document and have a narrower type in a policy.
 
 use jiff::{civil, tz::TimeZone};
 
@@ -13,7 +13,8 @@ use crate::domain::{
     request::Operation,
 };
 
-/// Whether `name` may name an organization, a team or a key. Separators of counter names (`/`, `|`, `@`) are out.
+/// Whether `name` is valid for an organization, a team or a key. Separators of counter names (`/`, `|`, `@`) are not
+/// allowed.
 pub(super) fn check_name(name: &str, place: &Place, findings: &Findings) -> bool {
     let sound = is_name(name);
     if !sound {
@@ -26,7 +27,7 @@ pub(super) fn check_name(name: &str, place: &Place, findings: &Findings) -> bool
     sound
 }
 
-/// A model's exact name, or a prefix with `*` at its end.
+/// A model's exact name, or a prefix that ends with `*`.
 pub(super) fn model_pattern(text: &str, place: &Place, findings: &Findings) -> Option<ModelPattern> {
     if let Ok(pattern) = text.parse() {
         return Some(pattern);
@@ -36,7 +37,7 @@ pub(super) fn model_pattern(text: &str, place: &Place, findings: &Findings) -> O
     None
 }
 
-/// The list of models under `models`; nothing where it has faulty items only.
+/// The list of models under `models`; nothing if all items are faulty.
 pub(super) fn models(section: &Section<'_>) -> Option<Vec<Located<ModelPattern>>> {
     let mut read: Vec<Located<ModelPattern>> = Vec::new();
     let listed = section.texts("models")?.value;
@@ -52,7 +53,7 @@ pub(super) fn models(section: &Section<'_>) -> Option<Vec<Located<ModelPattern>>
     (empty || !read.is_empty()).then_some(read)
 }
 
-/// The list of operations under `operations`; nothing where it has faulty items only.
+/// The list of operations under `operations`; nothing if all items are faulty.
 pub(super) fn operations(section: &Section<'_>) -> Option<Vec<Located<Operation>>> {
     let mut read: Vec<Located<Operation>> = Vec::new();
     let listed = section.texts("operations")?.value;
@@ -85,14 +86,14 @@ pub(super) fn sha256(section: &Section<'_>) -> Option<Located<[u8; 32]>> {
         *byte = u8::from_str_radix(digits, 16).unwrap_or_default();
     }
     if !sound {
-        // Not shown: someone may have written the secret itself.
+        // The value is not shown: it may be the secret itself.
         let help = "the SHA-256 of the key's secret, never the secret: printf %s \"$SECRET\" | sha256sum";
         section.findings.error(&place, "not 64 hexadecimal digits", help);
     }
     sound.then_some(Located { value: digest, place })
 }
 
-/// The instant under `key`. A date begins at midnight, and what has no offset is meant, in `zone`.
+/// The instant under `key`. A date means its midnight; dates and times without an offset are in `zone`.
 pub(super) fn instant(
     section: &Section<'_>,
     key: &'static str,
@@ -113,7 +114,7 @@ pub(super) fn instant(
 fn parse_instant(text: &str, zone: &TimeZone) -> Option<Timestamp> {
     let instant = match text.parse::<jiff::Timestamp>() {
         Ok(instant) => instant,
-        // Only a date or a time of the day on a date: anything more was meant to have an offset that could be read.
+        // Only a date, or a date and a time of day: in anything else an offset was meant but is invalid.
         Err(_)
             if text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b'T' | b' ')) =>
         {
@@ -153,7 +154,7 @@ fn parse_duration(text: &str) -> Option<u64> {
             "d" => 86_400_000,
             _ => return None,
         };
-        // From large to small, each once.
+        // From large to small, each at most once.
         if unit >= largest {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Watches one file, and has it read again when it has changed and is left alone.
+//! Watches one file and triggers a new read once it has changed and the writer is done.
 
 use std::{
     ffi::OsString,
@@ -13,35 +13,36 @@ use notify::{
     event::{AccessKind, AccessMode, ModifyKind},
 };
 
-/// A new content is put in force when nothing has happened for so long since it was read, where the system tells that the
+/// How long the file must stay unchanged after a read before its new content takes effect, if the system reports that the
 /// writer has closed the file …
 const QUIET: Duration = Duration::from_millis(50);
-/// … and for so long where it does not: a file found changed without word of it, or a system without such an event.
+/// … and if it does not: for a change found without an event, or on a system that has no such event.
 const QUIET_UNTOLD: Duration = Duration::from_secs(1);
-/// Whether the system tells when a file that was written is closed.
+/// Whether the system reports when a written file is closed.
 const TELLS_CLOSE: bool = cfg!(any(target_os = "linux", target_os = "android"));
-/// A file that was changed and neither closed nor touched for so long is taken to be left as it is: it may have been changed
-/// without being opened, or be held open by a process that has stopped.
+/// A file that was changed, and neither closed nor touched for this long, is assumed to be complete: it may have been
+/// changed without being opened, or a stopped process may hold it open.
 const ABANDONED: Duration = Duration::from_secs(30);
-/// Symbolic links from the file's name to the file; Linux itself follows no more.
+/// Symbolic links from the file's name to the file; Linux itself does not follow more.
 const MAX_LINKS: usize = 40;
 
-/// What is read from the file.
+/// The consumer of the file's content.
 pub(super) trait Watched {
-    /// The hash of what the file says, where that is not what was taken up last.
+    /// The hash of the file's content, if it differs from the content loaded last.
     fn unseen(&self) -> Option<blake3::Hash>;
 
-    /// Takes up what the file says.
+    /// Loads the content of the file.
     fn take_up(&self);
 
-    /// Whether nothing is to be taken up any more.
+    /// Whether nothing should be loaded any more.
     fn is_stopped(&self) -> bool;
 }
 
-/// The thread that watches the file. It holds the source weakly: when that is dropped, the next word or poll ends it.
+/// The thread that watches the file. It holds the source weakly: once that is dropped, the next message or poll ends the
+/// thread.
 ///
-/// A file that is written in place holds half a policy for a while, and half a policy can be sound: a team without its budget.
-/// So a new content is taken up only when its writer has closed the file and nothing happened since it was read.
+/// A file that is written in place contains half a policy for a while, and half a policy can be valid: a team without its
+/// budget. So new content is loaded only when its writer has closed the file and nothing has happened since it was read.
 pub(super) struct Watching<W> {
     path: PathBuf,
     watched: Weak<W>,
@@ -52,8 +53,8 @@ pub(super) struct Watching<W> {
 }
 
 impl<W: Watched> Watching<W> {
-    /// Watches `path` for `watched`, which is looked at whenever `woken` has a word, and every `poll` without one. `wake` is
-    /// the other end of `woken`.
+    /// Watches `path` for `watched`, and checks it whenever `woken` receives a message, or every `poll` without one. `wake`
+    /// is the other end of `woken`.
     pub(super) fn new(
         path: PathBuf,
         watched: Weak<W>,
@@ -64,12 +65,12 @@ impl<W: Watched> Watching<W> {
         Self { path, watched, woken, wake, writer: Arc::default(), poll }
     }
 
-    /// Tells whether the file is being written.
+    /// Reports whether the file is being written.
     pub(super) fn writer(&self) -> Arc<Writer> {
         Arc::clone(&self.writer)
     }
 
-    /// Watches until what is watched is stopped or dropped.
+    /// Watches until `watched` is stopped or dropped.
     pub(super) fn run(self) {
         let wake = self.wake.clone();
         let writer = Arc::clone(&self.writer);
@@ -87,7 +88,7 @@ impl<W: Watched> Watching<W> {
         let mut directories = Vec::new();
         let mut is_told = false;
         loop {
-            // Watch, then read: what changes after the reading is told, what changed before it is read.
+            // Watch, then read: an event reports changes after the read, and the read covers changes before it.
             let trail = Trail::of(&self.path);
             if let Some(watcher) = &mut watcher {
                 watch_directories(watcher, &mut directories, trail.directories);
@@ -110,21 +111,21 @@ impl<W: Watched> Watching<W> {
     }
 }
 
-/// Whether the file is open for writing, as far as the system has told.
+/// Whether the file is open for writing, as far as the system has reported.
 ///
-/// The thread of the watcher tells; the one that reads asks. A word that is late is caught by the quiet that a new content has
-/// to outlast. The system does not say who opened and who closed, so this counts: a second process that opens the file and
-/// closes it while the first one still writes does not make half a policy whole.
+/// The watcher's thread reports; the reading thread asks. The quiet period required of new content covers late events. The
+/// system does not say who opened or closed the file, so this counts: a second process that opens and closes the file while
+/// the first one is still writing does not make half a policy complete.
 #[derive(Debug, Default)]
 pub(super) struct Writer(Mutex<Writing>);
 
 #[derive(Debug, Default)]
 struct Writing {
-    /// The names that matter, as [`Trail::names`] has them. Empty: all.
+    /// The relevant names, from [`Trail::names`]. Empty: all.
     names: Vec<OsString>,
-    /// How often the file is open since it was first changed.
+    /// How many times the file is open, counted from its first change.
     open: u32,
-    /// Whether it was changed by opening it: the word of that change comes before the word of the opening.
+    /// Whether opening it changed it: the event of that change comes before the event of the opening.
     truncated: bool,
     /// When it was last changed, opened or closed.
     touched: Option<Instant>,
@@ -139,12 +140,12 @@ impl Writer {
         self.lock().names = names;
     }
 
-    /// Takes note of an event; whether it may mean a new content. Another file of the directory, such as a log, does not: it
-    /// may be written all the time.
+    /// Records an event; returns whether it may mean new content. Other files in the directory, such as a log, do not
+    /// count: they may be written all the time.
     fn see(&self, event: Result<&Event, &notify::Error>) -> bool {
         let mut writing = self.lock();
         let Some(event) = event.ok().filter(|event| !event.need_rescan()) else {
-            // Events were lost, the closing of the file perhaps among them.
+            // Events were lost, perhaps including the closing of the file.
             writing.open = 0;
             return true;
         };
@@ -155,7 +156,7 @@ impl Writer {
         event.paths.iter().any(matters) && writing.take_note(event.kind)
     }
 
-    /// Whether some process still has the file open that it has changed. Past [`ABANDONED`] that is taken to be over.
+    /// Whether a process that changed the file still has it open. After [`ABANDONED`], the writer is assumed to be done.
     pub(super) fn is_writing(&self) -> bool {
         let mut writing = self.lock();
         let is_recent = writing.touched.is_some_and(|at| at.elapsed() < ABANDONED);
@@ -185,9 +186,9 @@ impl Writing {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                 self.open = self.open.saturating_sub(1);
             }
-            // Reading the file is an event too, and must not lead to another reading.
+            // Reading the file is an event too, and must not trigger another read.
             EventKind::Access(_) => return false,
-            // Another file has its place.
+            // Another file has taken its place.
             EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => self.open = 0,
             _ => {}
         }
@@ -196,12 +197,12 @@ impl Writing {
     }
 }
 
-/// Where a change can give the path another content: at the file, at each symbolic link on the way to it, and at each directory
-/// on the way that is itself a link (Kubernetes swaps such a link, `..data`).
+/// All places where a change can give the path different content: the file, each symbolic link on the way to it, and each
+/// directory on the way that is itself a link (Kubernetes swaps such a link, `..data`).
 #[derive(Default)]
 struct Trail {
-    /// The directories that hold one of these. A file is never watched itself: editors and deployments replace it, and the
-    /// watch would stay with the old one.
+    /// The directories that contain one of these. The file itself is never watched: editors and deployments replace it, and
+    /// the watch would stay with the old one.
     directories: Vec<PathBuf>,
     /// The names of all of these.
     names: Vec<OsString>,
@@ -234,7 +235,7 @@ impl Trail {
     }
 }
 
-/// Watches exactly these directories. One that is watched already is watched again, as it may have been replaced.
+/// Watches exactly these directories. Those already watched are watched again, since they may have been replaced.
 fn watch_directories(
     watcher: &mut RecommendedWatcher,
     watched: &mut Vec<PathBuf>,
@@ -262,7 +263,7 @@ mod tests {
 
     use super::*;
 
-    /// Takes up whatever the file says, and counts how often it was looked at.
+    /// Loads whatever the file contains, and counts how often it was checked.
     struct Reader {
         path: PathBuf,
         taken: Mutex<Vec<String>>,
@@ -307,7 +308,7 @@ mod tests {
         }
     }
 
-    /// A file that says `first`, watched.
+    /// Watches a file that contains `first`.
     fn watched(path: &Path, first: &str) -> Arc<Reader> {
         fs::write(path, first).unwrap();
         let reader = Arc::new(Reader {
@@ -337,7 +338,7 @@ mod tests {
         drop(writer);
         reader.wait(|reader| reader.taken.lock().unwrap().len() > 1);
         assert_eq!(*reader.taken.lock().unwrap(), ["old", "a = 1\nb = 2\nc = 3\n"]);
-        // A file that was written elsewhere and renamed into place is whole from the beginning.
+        // A file that was written elsewhere and renamed into place is complete from the start.
         let new = directory.path().join("new");
         fs::write(&new, "renamed").unwrap();
         fs::rename(&new, &path).unwrap();
@@ -385,10 +386,11 @@ mod tests {
             !writer.is_writing()
         };
         for (kinds, expected) in [
-            // Opened for appending; opened and emptied, which tells of the change first.
+            // Opened for appending; then opened and emptied, which reports the change first.
             (vec![opened, written, closed], true),
             (vec![written, opened, written, closed], true),
-            // The first one still writes when a second one has come and gone, with and without a change of its own.
+            // The first process is still writing when a second one has opened and closed the file, with and without
+            // changing it.
             (vec![written, opened, written, opened, closed], !TELLS_CLOSE),
             (vec![written, opened, written, opened, written, closed], !TELLS_CLOSE),
             (vec![written, opened, written, opened, closed, written, closed], true),

@@ -1,4 +1,4 @@
-//! Who may ask what of Tollgate itself: roles, permissions, and the permission that each RPC needs.
+//! Access control for Tollgate itself: roles, permissions, and the permission that each RPC needs.
 
 mod needs;
 
@@ -11,7 +11,7 @@ use std::{
 use super::Timestamp;
 pub use needs::{Need, PAGES, RPCS, need_of, page_need, table};
 
-/// What somebody is to the organization.
+/// The role that a caller has in the organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// May do everything.
@@ -20,9 +20,9 @@ pub enum Role {
     Operator,
     /// Reads everything, the audit log included.
     Auditor,
-    /// Reads what was spent.
+    /// Reads spend.
     Viewer,
-    /// Asks for decisions and reports usage.
+    /// Requests decisions and reports usage.
     Gateway,
     /// Manages the keys of its teams and reads their spend.
     TeamAdmin,
@@ -55,7 +55,7 @@ impl Role {
         };
         match self {
             Self::Admin => true,
-            // Who revokes a key has to find it first.
+            // Revoking a key requires finding it first.
             Self::Operator => {
                 matches!(
                     permission,
@@ -87,7 +87,7 @@ impl Role {
         }
     }
 
-    /// Which teams it may hold for.
+    /// The teams that the role can be granted for.
     #[must_use]
     pub const fn binding(self) -> Binding {
         match self {
@@ -104,45 +104,45 @@ impl fmt::Display for Role {
     }
 }
 
-/// Whether a role holds for some teams only.
+/// Whether a role can be granted for some teams only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Binding {
-    /// It is of the whole organization.
+    /// For the whole organization only.
     Never,
-    /// It is of some teams, or of all.
+    /// For some teams, or for all.
     Possible,
-    /// It is of some teams.
+    /// For some teams only.
     Required,
 }
 
-/// What can be permitted.
+/// What a role can permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Permission {
-    /// To ask whether a request may go on.
+    /// Ask whether a request is allowed.
     Decide,
-    /// To report what a request used.
+    /// Report what a request used.
     Record,
-    /// To read what was spent.
+    /// Read spend.
     ReadSpend,
-    /// To read of keys; their secrets nobody can.
+    /// Read keys, but never their secrets.
     ReadKeys,
-    /// To create and change keys.
+    /// Create and change keys.
     ManageKeys,
-    /// To rotate and revoke keys.
+    /// Rotate and revoke keys.
     RotateKeys,
-    /// To pause and resume a team, a key, a model or the organization.
+    /// Pause and resume a team, a key, a model or the organization.
     Pause,
-    /// To read what is paused.
+    /// Read what is paused.
     ReadPauses,
-    /// To read the audit log.
+    /// Read the audit log.
     ReadAudit,
-    /// To read which of Groq's own keys is used; the keys themselves nobody can.
+    /// Read which Groq key is in use, but never the key itself.
     ReadUpstreamKeys,
-    /// To read what of Groq is left alone after its 429.
+    /// Read the cooldowns that follow Groq's 429s.
     ReadUpstream,
-    /// To lift such a cooldown.
+    /// Lift such a cooldown.
     LiftCooldowns,
-    /// To read which policy is in force, and why a newer one is not.
+    /// Read which policy is in force, and why a newer one is not.
     ReadStatus,
 }
 
@@ -201,9 +201,9 @@ impl fmt::Display for Permission {
 /// Some teams.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// All, and the organization itself.
+    /// All teams, and the organization itself.
     All,
-    /// These.
+    /// These teams only.
     Teams(Arc<BTreeSet<Arc<str>>>),
 }
 
@@ -217,7 +217,7 @@ impl Scope {
         }
     }
 
-    /// The one team that it is of.
+    /// The one team in this scope.
     #[must_use]
     pub fn only_team(&self) -> Option<&Arc<str>> {
         match self {
@@ -241,34 +241,34 @@ impl Scope {
 pub struct Grant {
     /// The roles.
     pub roles: Vec<Role>,
-    /// Where they hold.
+    /// The teams for which they hold.
     pub scope: Scope,
 }
 
-/// How a principal showed who it is.
+/// How a principal authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PrincipalKind {
-    /// By a service token of the policy.
+    /// By a service token from the policy.
     ServiceToken,
     /// By a client certificate.
     Certificate,
-    /// By a token of an OpenID provider.
+    /// By a token from an OpenID provider.
     Oidc,
 }
 
-/// Somebody who was recognised.
+/// An authenticated caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// A name for the log: of the service token, of the certificate, or the token's subject.
+    /// A name for the log: the name of the service token or certificate, or the subject of the token.
     pub name: Arc<str>,
-    /// How it was recognised.
+    /// How it authenticated.
     pub kind: PrincipalKind,
-    /// What it may do; nothing where this is empty.
+    /// What it may do; if empty, nothing.
     pub grants: Vec<Arc<Grant>>,
 }
 
 impl Principal {
-    /// Whether it has `permission` over `team`; without a team, over the whole organization.
+    /// Whether it has `permission` for `team`; without a team, for the whole organization.
     #[must_use]
     pub fn permits(&self, permission: Permission, team: Option<&str>) -> bool {
         match (self.scope(permission), team) {
@@ -279,13 +279,13 @@ impl Principal {
         }
     }
 
-    /// Whether it has anything over some teams only.
+    /// Whether it has any role that is limited to some teams.
     #[must_use]
     pub fn is_bound(&self) -> bool {
         self.grants.iter().any(|grant| grant.scope != Scope::All)
     }
 
-    /// The teams over which it has `permission`; `None` where it has it over none.
+    /// The teams for which it has `permission`; `None` if there are none.
     #[must_use]
     pub fn scope(&self, permission: Permission) -> Option<Scope> {
         let granting = self.grants.iter().filter(|grant| grant.roles.iter().any(|r| r.has(permission)));
@@ -296,14 +296,14 @@ impl Principal {
     }
 }
 
-/// Who may ask, by the policy.
+/// Who may call Tollgate, according to the policy.
 #[derive(Clone, Debug, Default)]
 pub struct AccessPolicy {
     /// Service tokens by the SHA-256 of their secret.
     pub tokens: HashMap<[u8; 32], ServiceToken>,
-    /// Client certificates by an identity in them.
+    /// Client certificates by an identity that they contain.
     pub certificates: HashMap<Arc<str>, Arc<Principal>>,
-    /// OpenID providers, each with another issuer.
+    /// OpenID providers; no two have the same issuer.
     pub issuers: Vec<Issuer>,
 }
 
@@ -314,20 +314,20 @@ pub struct ServiceToken {
     pub sha256: [u8; 32],
     /// Who holds it.
     pub principal: Arc<Principal>,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
 }
 
 /// An OpenID provider.
 #[derive(Clone, Debug)]
 pub struct Issuer {
-    /// Its identifier, exactly as its tokens have it in `iss`.
+    /// Its identifier, exactly as it appears in the `iss` of its tokens.
     pub issuer: Arc<str>,
-    /// What its tokens for this service have in `aud`.
+    /// The `aud` of its tokens for this service.
     pub audience: Arc<str>,
-    /// The claim that says what a caller is: an exact name, or names separated by dots for a claim within a claim.
+    /// The claim that determines a caller's role: an exact name, or names separated by dots for a claim within a claim.
     pub claim: Arc<str>,
-    /// What each value of the claim is granted.
+    /// What each value of the claim grants.
     pub grants: HashMap<Arc<str>, Arc<Grant>>,
 }
 

@@ -1,4 +1,4 @@
-//! Who did something, as it is written down.
+//! Actors: the callers that logs record.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::access::{Principal, PrincipalKind};
 
-/// How somebody was recognised.
+/// How an actor authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ActorKind {
@@ -19,9 +19,9 @@ pub enum ActorKind {
     ServiceToken,
     /// By a client certificate.
     Certificate,
-    /// By a token of an OpenID provider.
+    /// By a token from an OpenID provider.
     Oidc,
-    /// Not at all, as the policy knows no callers.
+    /// Not at all: the policy defines no callers.
     Anybody,
 }
 
@@ -39,14 +39,14 @@ impl ActorKind {
     }
 }
 
-/// Who did something.
+/// The actor behind a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Actor {
-    /// How they were recognised.
+    /// How it authenticated.
     pub kind: ActorKind,
-    /// The name of the service token or the certificate, `issuer#subject` of a token, or what made the service do it.
+    /// The name of the service token or the certificate, `issuer#subject` of a token, or what caused the service to act.
     pub name: Arc<str>,
-    /// From where; without the port, which says nothing.
+    /// The address of the caller, without the port, which carries no information.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub address: Option<IpAddr>,
 }
@@ -58,13 +58,13 @@ impl Actor {
         Self { kind: ActorKind::System, name: cause.into(), address: None }
     }
 
-    /// Whether both are the same caller, from wherever they call.
+    /// Whether both are the same caller, regardless of their addresses.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.kind == other.kind && self.name == other.name
     }
 
-    /// Whoever called from `address`; `None` where the policy knows no callers.
+    /// The caller `principal` at `address`. There is no principal if the policy defines no callers.
     #[must_use]
     pub fn caller(principal: Option<&Principal>, address: Option<SocketAddr>) -> Self {
         let kind = match principal.map(|principal| principal.kind) {

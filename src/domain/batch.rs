@@ -1,7 +1,8 @@
 //! Batches: many lines in one request, answered within a day to a week, at half the price.
 //!
-//! A batch is held to budgets and to caps of its own. Groq's batches do not touch its rate limits, so rates and places in
-//! flight do not count them either, and the cap on the output of one request says nothing about the sum of many.
+//! A batch has its own caps and counts against budgets. Groq's rate limits do not apply to batches, so rates and
+//! concurrency limits do not count them either, and the cap on the output of one request says nothing about the sum of
+//! many.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,25 +20,25 @@ const HOUR_MS: u64 = 3_600_000;
 pub const MIN_WINDOW_MS: u64 = 24 * HOUR_MS;
 /// See [`MIN_WINDOW_MS`].
 pub const MAX_WINDOW_MS: u64 = 7 * MIN_WINDOW_MS;
-/// Lines of one batch; twenty times what Groq takes today.
+/// Lines of one batch; twenty times what Groq accepts today.
 pub const MAX_REQUESTS: u64 = 1_000_000;
-/// How long past its window a batch may still be reported before its reservation expires.
+/// How long after its window a batch can still be reported before its reservation expires.
 const GRACE_MS: u64 = HOUR_MS;
-/// The longest that a reservation of a batch can live.
+/// The longest lifetime of a batch's reservation.
 pub const MAX_TTL_MS: u64 = MAX_WINDOW_MS + GRACE_MS;
 
-/// What a batch declares of itself. The sums over its lines stand in [`Size`].
+/// What a batch declares about itself. The sums over its lines are in [`Size`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
     /// What each line does; never [`Operation::Batch`].
     pub line_operation: Operation,
     /// How many lines it has, 1 to [`MAX_REQUESTS`].
     pub request_count: u64,
-    /// Within how many milliseconds Groq answers it.
+    /// The window in which Groq answers it, in milliseconds.
     pub window_ms: u64,
 }
 
-/// One line of chat within a day: what a batch is that declares nothing.
+/// One line of chat within a day: the default for a batch that declares nothing.
 impl Default for Batch {
     fn default() -> Self {
         Self { line_operation: Operation::Chat, request_count: 1, window_ms: MIN_WINDOW_MS }
@@ -52,7 +53,7 @@ impl Batch {
     }
 }
 
-/// What is priced as one: a request, or the lines of a batch.
+/// A unit of pricing: a request, or the lines of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
     /// One request.
@@ -62,7 +63,7 @@ pub enum Work {
 }
 
 impl Work {
-    /// The work of a request for `operation` that declares `batch`, which only a batch may.
+    /// The work of a request for `operation` that declares `batch`. Only a batch may declare one.
     #[must_use]
     pub fn new(operation: Operation, batch: Option<Batch>) -> Self {
         match operation {
@@ -71,7 +72,7 @@ impl Work {
         }
     }
 
-    /// The batch, where it is one.
+    /// The batch, if it is one.
     #[must_use]
     pub const fn batch(&self) -> Option<&Batch> {
         match self {
@@ -80,7 +81,7 @@ impl Work {
         }
     }
 
-    /// What it is to policies: a batch, whatever its lines do.
+    /// The operation that policies see: a batch, whatever its lines do.
     #[must_use]
     pub const fn operation(&self) -> Operation {
         match self {
@@ -107,7 +108,7 @@ impl Work {
         }
     }
 
-    /// What it is billed by.
+    /// How it is billed.
     #[must_use]
     pub const fn billing(&self) -> Billing {
         self.line_operation().billing()
@@ -120,7 +121,7 @@ impl From<Operation> for Work {
     }
 }
 
-/// What one batch of a team may be; what is absent has no cap.
+/// The caps on one batch of a team; an absent one means no cap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchCaps {
     /// Lines.
@@ -131,12 +132,12 @@ pub struct BatchCaps {
     pub max_output_tokens: Option<u64>,
     /// The worst case of all lines together.
     pub max_cost: Option<NanoUsd>,
-    /// How many batches may be open; without a bound they are only counted. `None`: not even that.
+    /// How many batches may be open; without a bound they are only counted. `None`: not even counted.
     pub open: Option<Limit>,
 }
 
 impl BatchCaps {
-    /// Whether no batch is ever refused by them.
+    /// Whether they never refuse a batch.
     #[must_use]
     pub fn caps_nothing(&self) -> bool {
         let Self { max_requests, max_input_tokens, max_output_tokens, max_cost, open } = self;
@@ -144,7 +145,7 @@ impl BatchCaps {
         bounds.iter().all(Option::is_none) && open.as_ref().is_none_or(|limit| limit.bound.is_none())
     }
 
-    /// Every cap of `team` that a batch passes, given its worst case.
+    /// Every cap of `team` that a batch exceeds, given its worst case.
     pub(super) fn passed(
         &self,
         team: &str,

@@ -1,4 +1,4 @@
-//! The largest amounts of one request, and of the lines of a batch together, asked or reported.
+//! The largest amounts that one request, or all lines of a batch together, may ask for or report.
 
 use super::{
     batch::{MAX_REQUESTS, Work},
@@ -13,13 +13,13 @@ const MAX_INPUT_BYTES: u64 = 1_000_000_000;
 pub const MAX_AUDIO_MS: u64 = 100 * HOUR_MS;
 /// Runs of one tool in one request.
 const MAX_TOOL_CALLS: u64 = 1_000_000;
-/// Sums over all lines of a batch; above it no amount of money could be told.
+/// Sums over all lines of a batch; larger sums could not be expressed as money.
 const MAX_BATCH_COUNT: u64 = 100_000_000_000;
-/// The same of audio: of all lines together, a million hours.
+/// The same for audio: a million hours over all lines.
 const MAX_BATCH_AUDIO_MS: u64 = 1_000_000 * HOUR_MS;
 const HOUR_MS: u64 = 3_600_000;
 
-/// The largest amounts of some lines together.
+/// The largest amounts of a number of lines together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Most {
     /// Tokens, and characters.
@@ -32,7 +32,7 @@ pub struct Most {
     pub tool_calls: u64,
 }
 
-/// A reported amount that cannot be.
+/// A reported amount that is impossible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excess {
     /// The field of the report, as the contract names it.
@@ -42,7 +42,7 @@ pub struct Excess {
 }
 
 impl Most {
-    /// What so many lines can have together; one line is one request.
+    /// The bounds for this many lines together; one line is one request.
     #[must_use]
     pub fn of(lines: u64) -> Self {
         let lines = lines.max(1);
@@ -54,7 +54,7 @@ impl Most {
         }
     }
 
-    /// What the largest batch can have.
+    /// The bounds of the largest batch.
     #[must_use]
     pub fn largest() -> Self {
         Self::of(MAX_REQUESTS)
@@ -62,8 +62,8 @@ impl Most {
 }
 
 impl Usage {
-    /// Every amount that is more than `work` can have used: a report of a reservation tells neither what it is of nor how
-    /// many lines that has, so it is held to them once the reservation is found.
+    /// Every amount that exceeds what `work` can have used. A report on a reservation states neither the operation nor the
+    /// number of lines, so the check happens once the reservation is found.
     #[must_use]
     pub fn excesses(&self, work: Work) -> Vec<Excess> {
         let lines = work.lines();

@@ -1,17 +1,17 @@
 //! Days, weeks and months in the organization's time zone.
 //!
-//! Every period begins where the first day of it begins, and a day ends where the next begins: whatever a zone does to its
-//! clocks, each instant lies in exactly one day, one week and one month.
+//! Every period begins when its first day begins, and a day ends when the next begins. Whatever a zone does to its clocks,
+//! each instant lies in exactly one day, one week and one month.
 
 use jiff::{civil::Date, tz::TimeZone};
 use thiserror::Error;
 
 use super::{Timestamp, limit::Period};
 
-/// The end of time, for what the calendar (up to the year 9999) cannot tell.
+/// The end of time, for instants beyond the calendar, which ends with the year 9999.
 const FOREVER: Timestamp = Timestamp(u64::MAX);
 
-/// Not a time zone or a month.
+/// An invalid time zone or month.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CalendarError {
     /// Not in the IANA time zone database.
@@ -19,7 +19,7 @@ pub enum CalendarError {
     TimeZone {
         /// As it was written.
         name: String,
-        /// The known name most like it.
+        /// The most similar known name.
         nearest: String,
     },
     /// Not a month from 1970 to 9999.
@@ -30,13 +30,13 @@ pub enum CalendarError {
 /// One day, week or month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CalendarPeriod {
-    /// Which of them.
+    /// Which kind of period it is.
     pub period: Period,
     /// Its first day, as `20261101`.
     pub first_day: u32,
-    /// Its first instant; the epoch where it began before.
+    /// Its first instant; the epoch if it began earlier.
     pub start: Timestamp,
-    /// The first instant past it.
+    /// The first instant after it.
     pub end: Timestamp,
 }
 
@@ -48,7 +48,7 @@ impl CalendarPeriod {
     }
 }
 
-/// The day, the week and the month that an instant lies in. Holds for the whole day: see [`Self::covers`].
+/// The day, the week and the month that contain an instant. Valid for the whole day: see [`Self::covers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Days {
     /// From midnight, or from where the zone's clocks resume if there is none.
@@ -60,7 +60,7 @@ pub struct Days {
 }
 
 impl Days {
-    /// Whether this is also the answer for the instant `at`: it is until the day ends.
+    /// Whether this is also the answer for the instant `at`, which it is until the day ends.
     #[must_use]
     pub fn covers(&self, at: Timestamp) -> bool {
         self.day.covers(at)
@@ -102,19 +102,19 @@ impl Calendar {
         Self { zone }
     }
 
-    /// The day, week and month of an instant. Past the year 9999 the last day goes on for ever.
+    /// The day, week and month of an instant. Past the year 9999, the last day never ends.
     #[must_use]
     pub fn today(&self, at: Timestamp) -> Days {
         let instant = instant(at);
         let mut date = self.zone.to_datetime(instant).date();
         let at = at.min(timestamp(instant));
-        // Where clocks go back over midnight, yesterday's date comes once more after today has begun: it is today.
+        // Where clocks go back across midnight, yesterday's date appears again after today has begun. It counts as today.
         while self.end_of_day(date) <= at
             && let Ok(next) = date.tomorrow()
         {
             date = next;
         }
-        // Where they go forward over it from before, today's date may come before today's beginning: it is yesterday.
+        // Where clocks go forward across midnight, today's date can appear before today begins. It counts as yesterday.
         while at < self.start_of(date)
             && let Ok(previous) = date.yesterday()
         {
@@ -151,8 +151,8 @@ impl Calendar {
         date.tomorrow().map_or(FOREVER, |next| self.start_of(next))
     }
 
-    /// The first midnight of a day; the instant an hour's gap later where there is no midnight, and so that of the next day
-    /// where the whole day was left out.
+    /// The first midnight of a day. If there is no midnight, the instant an hour's gap later; so if the whole day was
+    /// skipped, the midnight of the next day.
     fn start_of(&self, date: Date) -> Timestamp {
         let midnight = date.at(0, 0, 0, 0);
         self.zone.to_timestamp(midnight).map_or(FOREVER, timestamp)
@@ -179,7 +179,7 @@ pub fn parse_month(text: &str) -> Result<u32, CalendarError> {
 ///
 /// # Errors
 ///
-/// There is none of that name; the error suggests the one most like it.
+/// There is no zone with that name; the error suggests the most similar one.
 pub fn parse_time_zone(name: &str) -> Result<TimeZone, CalendarError> {
     match TimeZone::get(name) {
         Ok(zone) if !zone.is_unknown() => Ok(zone),
@@ -187,9 +187,9 @@ pub fn parse_time_zone(name: &str) -> Result<TimeZone, CalendarError> {
     }
 }
 
-/// The name most like a wrong one, taking it for a whole name or for the place alone (`Berlin`).
+/// The name most similar to a wrong one, which may be a whole name or the place alone (`Berlin`).
 fn nearest_zone(wrong: &str) -> String {
-    // No name is longer; a distance takes time in the product of the lengths.
+    // No name is longer; computing a distance takes time proportional to the product of the lengths.
     const LONGEST: usize = 40;
     let wrong: String = wrong.chars().take(LONGEST).collect::<String>().to_lowercase().replace(' ', "_");
     let distance = |known: &str| {
@@ -227,12 +227,13 @@ fn instant(at: Timestamp) -> jiff::Timestamp {
         .unwrap_or(jiff::Timestamp::MAX)
 }
 
-/// Before the epoch, where only the first day, week and month of all can begin, counts as the epoch.
+/// An instant before the epoch counts as the epoch; only the very first day, week and month can begin there.
 fn timestamp(instant: jiff::Timestamp) -> Timestamp {
     Timestamp(u64::try_from(instant.as_millisecond()).unwrap_or(0))
 }
 
-/// The first days of the day, the week and the month that a day lies in, given as `20261123`; `None`: it is no day.
+/// The first days of the day, the week and the month that contain a day given as `20261123`; `None` if there is no such
+/// day.
 #[must_use]
 pub fn first_days(day: u32) -> Option<[(Period, u32); 3]> {
     let part = |value: u32| i8::try_from(value % 100).ok();

@@ -1,16 +1,17 @@
-//! Upstream cooldowns: what of Groq is left alone after its 429. Groq's limits are of a project, a model and a service tier, so
-//! a refusal says nothing about any other.
+//! Upstream cooldowns: after a 429, Tollgate stops sending matching requests to Groq for a while. Groq's limits apply to a
+//! project, a model and a service tier, so a refusal says nothing about any other combination.
 
 use std::{collections::HashMap, sync::Arc};
 
 use super::{counter::CounterKey, request::ServiceTier};
 
-/// The longest cooldown that one report opens where the policy does not say.
+/// The longest cooldown that one report opens, unless the policy says otherwise.
 pub const DEFAULT_MAX_COOLDOWN_MS: u64 = 5 * 60 * 1000;
-/// Projects whose gates are named ahead of requests: some megabytes at most. Those of further ones are named for each.
+/// Projects whose gates are named ahead of requests: some megabytes at most. Gates of further projects are named for each
+/// request.
 const NAMED_AHEAD: usize = 64;
 
-/// What a cooldown is of.
+/// What a cooldown applies to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CooldownKey {
     /// The Groq project.
@@ -22,13 +23,13 @@ pub struct CooldownKey {
 }
 
 impl CooldownKey {
-    /// The gate that stands for it in the store.
+    /// The gate that represents it in the store.
     #[must_use]
     pub fn gate(&self) -> CounterKey {
         gate(&self.project, &self.model, self.service_tier)
     }
 
-    /// What a gate stands for; `None` where it is not one of these.
+    /// What a gate represents; `None` if it does not represent a cooldown.
     #[must_use]
     pub fn of_gate(gate: &CounterKey) -> Option<Self> {
         // Neither a project nor a tier has a slash in its name.
@@ -43,8 +44,8 @@ fn gate(project: &str, model: &str, service_tier: ServiceTier) -> CounterKey {
     CounterKey::new(format!("upstream/{project}/{}/{model}", service_tier.name()))
 }
 
-/// The gates of a policy's projects and models, named once: the name of a counter is hashed when it is made, and each request
-/// asks for one.
+/// The gates of a policy's projects and models, named once: naming a counter hashes the name, and each request needs a
+/// gate.
 #[derive(Clone, Debug, Default)]
 pub struct Gates(Arc<HashMap<Arc<str>, GatesOfModels>>);
 
@@ -52,7 +53,7 @@ pub struct Gates(Arc<HashMap<Arc<str>, GatesOfModels>>);
 type GatesOfModels = HashMap<Arc<str>, [CounterKey; ServiceTier::ALL.len()]>;
 
 impl Gates {
-    /// Those of `models` in each of `projects`.
+    /// The gates of `models` in each of `projects`.
     pub fn new<'a>(projects: impl Iterator<Item = &'a Arc<str>>, models: &[Arc<str>]) -> Self {
         let of_project = |project: &Arc<str>| {
             let of_model = |model: &Arc<str>| {
@@ -63,7 +64,7 @@ impl Gates {
         Self(Arc::new(projects.take(NAMED_AHEAD).map(of_project).collect()))
     }
 
-    /// The gate of requests for `model` that go out with a key of `project`.
+    /// The gate of requests for `model` that use a key of `project`.
     #[must_use]
     pub fn of(&self, project: &str, model: &str, service_tier: ServiceTier) -> CounterKey {
         let named = self.0.get(project).and_then(|models| models.get(model));

@@ -1,7 +1,7 @@
-//! The one kind of thing a store keeps: a named counter, with a part that stays and a part that expires by itself.
+//! The only thing that a store keeps: named counters, each with a part that stays and a part that expires by itself.
 //!
-//! Every limit is such a counter. A rate is all expiring, over the window's length. Requests in flight expire over a
-//! reservation's time to live and go back to zero when settled. A budget stays for its period; only what `on_unsettled`
+//! Every limit is such a counter. A rate expires entirely, over the window's length. Requests in flight expire over a
+//! reservation's time to live and return to zero when settled. A budget stays for its period; only what `on_unsettled`
 //! would release expires. Expiry therefore needs no sweeper, and a crashed gateway leaks nothing.
 
 use std::{
@@ -103,10 +103,10 @@ impl From<CounterKey> for (Arc<str>, u32) {
     }
 }
 
-/// How a counter keeps its books.
+/// How a counter accounts for amounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CounterKind {
-    /// Only an expiring part: rates and requests in flight. Settling corrects the slot of the reservation.
+    /// Only an expiring part: rates and requests in flight. Settling corrects the reservation's slot.
     Window {
         /// The length of a slot in milliseconds, a sixtieth of the window.
         slot_ms: u64,
@@ -128,14 +128,14 @@ impl CounterKind {
     }
 }
 
-/// What one reservation wants of one counter.
+/// What one reservation takes from one counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// Which counter.
     pub counter: CounterKey,
-    /// How it keeps its books.
+    /// How it accounts for amounts.
     pub kind: CounterKind,
-    /// The bound on what is used, this hold included; [`MAX_AMOUNT`] where the counter only counts.
+    /// The bound on usage, this hold included; [`MAX_AMOUNT`] if the counter has no bound.
     pub limit: u64,
     /// The part that stays until settled. Always 0 for a window.
     pub kept: u64,
@@ -144,25 +144,26 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// What the hold takes of its limit.
+    /// How much of its limit the hold takes.
     #[must_use]
     pub const fn amount(&self) -> u64 {
         self.kept + self.expiring
     }
 }
 
-/// Thresholds that a counter remembers as reported. A policy has half as many for one budget; more come only where it is edited again and
-/// again within a period. Then the oldest of those that it no longer has are forgotten.
+/// Thresholds that a counter remembers as reported. A policy allows half as many for one budget; more come together only if
+/// it is edited repeatedly within a period. Then the counter forgets the oldest of those that the policy no longer has.
 pub const MAX_REPORTED: usize = 64;
 
-/// A counter as it stands.
+/// The state of a counter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
     base: u64,
     settled: u64,
     open: u64,
     expiring: Ring,
-    /// The thresholds that were reported as reached, in that order. Kept beside the rest, which is as it was before there were any.
+    /// The thresholds that were reported as reached, in that order. Kept apart from the other fields, whose format is older
+    /// than thresholds.
     #[serde(skip)]
     reported: Vec<u64>,
 }
@@ -172,9 +173,9 @@ pub struct Counter {
 pub struct CounterState {
     /// Everything that counts: settled and reserved.
     pub used: u64,
-    /// What was settled. Budgets only.
+    /// The settled amount. Budgets only.
     pub settled: u64,
-    /// Reservations not settled yet, expired ones included. Budgets only.
+    /// Reservations that are not settled yet, expired ones included. Budgets only.
     pub open: u64,
 }
 
@@ -183,13 +184,13 @@ pub struct CounterState {
 pub struct Shortage {
     /// What is used now.
     pub used: u64,
-    /// When the hold would fit if nothing else happened: at an instant, or not before the counter's period is over (for
-    /// a window: never).
+    /// When the hold would fit if nothing else happened: at an instant, or not before the counter's period ends (for a
+    /// window: never).
     pub frees_at: Option<Timestamp>,
 }
 
 impl Counter {
-    /// The most that is used at any time from the counter's last change on: time only takes away from it.
+    /// The highest usage at any time after the counter's last change: time alone only lowers it.
     #[must_use]
     pub const fn used_at_most(&self) -> u64 {
         self.base + self.expiring.total()
@@ -204,16 +205,16 @@ impl Counter {
         }
     }
 
-    /// What was settled, which no passing of time changes. Budgets only.
+    /// The settled amount, which does not change with time. Budgets only.
     #[must_use]
     pub const fn settled(&self) -> u64 {
         self.settled
     }
 
-    /// Whether `hold` fits now; the amount used if so.
+    /// Whether `hold` fits now; returns the amount used if so.
     ///
     /// # Errors
-    /// The shortage, where it does not fit.
+    /// The shortage, if it does not fit.
     pub fn check(&mut self, now: Timestamp, hold: &Hold) -> Result<u64, Shortage> {
         let used = self.state(now, hold.kind).used;
         let wanted = used + hold.amount();
@@ -239,7 +240,7 @@ impl Counter {
         self.has_room(used, actual)
     }
 
-    /// Whether [`Counter::can_settle`] whatever the time is. Leaves the counter as it is.
+    /// Whether [`Counter::can_settle`] holds at any time. Leaves the counter unchanged.
     #[must_use]
     pub const fn can_surely_settle(&self, actual: u64) -> bool {
         self.has_room(self.used_at_most(), actual)
@@ -249,10 +250,10 @@ impl Counter {
         actual <= MAX_AMOUNT && used + actual <= MAX_AMOUNT && self.settled + actual <= MAX_AMOUNT
     }
 
-    /// Replaces `hold`, taken at `then`, by what was really used.
+    /// Replaces `hold`, taken at `then`, with the actual usage.
     ///
-    /// A window gives back the difference in the slot where it was reserved, while that still counts, and puts an excess
-    /// in the present one. A budget gives back its expiring part likewise, and books what was used.
+    /// A window returns the difference to the slot where it was reserved, while that slot still counts, and adds an excess
+    /// to the current slot. A budget returns its expiring part the same way and books the usage.
     pub fn settle(&mut self, now: Timestamp, then: Timestamp, hold: &Hold, actual: u64) {
         let slot_ms = hold.kind.slot_ms();
         match hold.kind {
@@ -271,14 +272,14 @@ impl Counter {
         }
     }
 
-    /// Books what was used by a reservation that holds nothing of this budget.
+    /// Books the usage of a reservation that holds nothing of this budget.
     pub fn book(&mut self, now: Timestamp, kind: CounterKind, amount: u64) {
         self.expiring.used(now, kind.slot_ms());
         self.base += amount;
         self.settled += amount;
     }
 
-    /// Reports each of `thresholds` that what is settled has reached and that was not reported before.
+    /// Reports each of `thresholds` that the settled amount has reached and that was not reported before.
     pub fn report(&mut self, thresholds: impl Iterator<Item = u64>) -> Vec<u64> {
         let mut new = Vec::new();
         for threshold in thresholds {
@@ -290,7 +291,7 @@ impl Counter {
         new
     }
 
-    /// Forgets the oldest thresholds past [`MAX_REPORTED`], but none of those that are `watched`: they would be reported again.
+    /// Forgets the oldest thresholds past [`MAX_REPORTED`], except those in `watched`: they would be reported again.
     pub fn forget_reported(&mut self, watched: impl Fn(u64) -> bool) {
         let mut excess = self.reported.len().saturating_sub(MAX_REPORTED);
         if excess > 0 {

@@ -8,7 +8,7 @@ use super::{
     money::NanoUsd,
 };
 
-/// Why a request is refused. The one list, shared by answers, logs and metrics.
+/// Why a request is refused. Answers, logs and metrics all share this list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 #[expect(missing_docs, reason = "each is explained in the contract, under the same name")]
@@ -40,9 +40,9 @@ pub enum Reason {
 /// When a refused request would pass if nothing else happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Not at any time.
+    /// Never.
     Never,
-    /// After so many milliseconds, and not before.
+    /// After this many milliseconds, and not before.
     After(u64),
 }
 
@@ -51,9 +51,9 @@ pub enum Retry {
 pub struct Violation {
     /// Why.
     pub reason: Reason,
-    /// Whom the limit counts; `None` where no counter is involved.
+    /// The scope that the limit counts; `None` if no counter is involved.
     pub scope: Option<Scope>,
-    /// Its place in the policy; empty where no limit is involved.
+    /// Its place in the policy; empty if no limit is involved.
     pub limit_id: String,
     /// The Groq project in cooldown; empty for any other reason.
     pub project: String,
@@ -63,15 +63,15 @@ pub struct Violation {
     pub limit: u64,
     /// What is used.
     pub used: u64,
-    /// What the request wants.
+    /// What the request asks for.
     pub requested: u64,
     /// When it would pass.
     pub retry: Retry,
-    /// For people.
+    /// A message for people.
     pub message: String,
 }
 
-/// What a violation is measured in.
+/// The quantity in which a violation is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {
     /// Nothing.
@@ -87,7 +87,7 @@ pub enum Measure {
 pub struct LimitStatus {
     /// Its place in the policy.
     pub limit_id: std::sync::Arc<str>,
-    /// Whom it counts.
+    /// The scope that it counts.
     pub scope: Scope,
     /// What it counts.
     pub quantity: Quantity,
@@ -95,7 +95,7 @@ pub struct LimitStatus {
     pub limit: u64,
     /// What is used.
     pub used: u64,
-    /// The longest time until nothing of it counts any more, in milliseconds.
+    /// The longest time until none of it counts any more, in milliseconds.
     pub reset_ms: u64,
 }
 
@@ -108,6 +108,6 @@ pub struct Grant {
     pub max_output_tokens: u64,
     /// The worst case reserved.
     pub reserved_cost: NanoUsd,
-    /// What the caller should know.
+    /// Warnings for the caller.
     pub warnings: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Denials in words and numbers: which limit, how much is used, and when the same request would pass.
+//! Explains denials in words and numbers: which limit, how much is used, and when the same request would pass.
 
 use super::{
     Moment, Timestamp,
@@ -21,7 +21,7 @@ pub fn violation(
 ) -> Violation {
     let limit = line.limit;
     let bound = limit.bound.unwrap_or(super::MAX_AMOUNT);
-    // In a new period nothing is used, whatever has not expired by then in the old one.
+    // In a new period nothing is used, even if something of the old one has not expired by then.
     let passes_at = frees_at.into_iter().chain(line.period_end).min();
     let retry = match passes_at {
         Some(at) if requested <= bound => Retry::After(at.since(now)),
@@ -72,7 +72,7 @@ pub fn closed(project: &str, model: &str, now: Timestamp, opens_at: Timestamp) -
     }
 }
 
-/// What parts the facts of a violation's message from when the request passes.
+/// What separates the facts in a violation's message from the time when the request passes.
 const OUTLOOK: &str = "; ";
 
 fn outlook(retry: Retry) -> String {
@@ -82,15 +82,15 @@ fn outlook(retry: Retry) -> String {
     }
 }
 
-/// Says that others wait for the limit, which is why there may be room and the request is refused.
+/// Adds that others are waiting for the limit. That explains why the request is refused even if there seems to be room.
 pub fn behind(violation: &mut Violation) {
     if let Some((facts, outlook)) = violation.message.rsplit_once(OUTLOOK) {
         violation.message = format!("{facts}, and earlier requests wait for it{OUTLOOK}{outlook}");
     }
 }
 
-/// The violation as it is told `passed` milliseconds later: what is left of its delay, but not less than `least` and never
-/// nothing, since the request has not passed.
+/// The violation as reported `passed` milliseconds later: the rest of its delay, but at least `least` and never zero, since
+/// the request has not passed.
 pub fn after(violation: &mut Violation, passed: u64, least: u64) {
     let Retry::After(ms) = violation.retry else { return };
     violation.retry = Retry::After(ms.saturating_sub(passed).max(least).max(1));
@@ -109,11 +109,12 @@ pub fn retry(violations: &[Violation]) -> Retry {
     delays.collect::<Option<Vec<_>>>().and_then(|d| d.into_iter().max()).map_or(Retry::Never, Retry::After)
 }
 
-/// The state of every bounded limit but that on unsettled requests, with `used` as it was before and `taken` whether the plan's holds were taken since.
+/// The state of every bounded limit except the one on unsettled requests. `used` is the usage before the decision; `taken`
+/// says whether the plan's holds were taken since.
 #[must_use]
 pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> Vec<LimitStatus> {
     let holds = plan.holds.iter().zip(&plan.lines).zip(used);
-    // A bound on what the store keeps is no rate that a client could heed.
+    // A bound on what the store keeps is not a rate that a client could respect.
     let told = holds.filter(|((_, line), _)| line.limit.quantity != Quantity::UnsettledRequests);
     told.filter_map(|((hold, line), used)| {
         let used = if taken { used + hold.amount() } else { *used };
@@ -129,7 +130,7 @@ pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> Vec<
     .collect()
 }
 
-/// A warning for every budget that only warns and that this plan's worst case passes, given what was used before.
+/// A warning for every budget that only warns and that this plan's worst case exceeds, given the usage before it.
 pub fn overruns<'a>(plan: &'a Plan<'_>, used: &'a [u64]) -> impl Iterator<Item = String> + 'a {
     plan.holds.iter().zip(&plan.lines).zip(used).filter_map(|((hold, line), used)| {
         let bound = line.limit.bound.filter(|_| !line.enforced)?;
@@ -146,7 +147,7 @@ pub fn overruns<'a>(plan: &'a Plan<'_>, used: &'a [u64]) -> impl Iterator<Item =
     })
 }
 
-/// Slots are of the store's time, periods of the calendar.
+/// Slots use the store's time, periods the calendar.
 fn reset_ms(line: &Line<'_>, now: Moment) -> u64 {
     let sliding = |length_ms: u64| {
         let slot_ms = length_ms / SLOTS;

@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{counter::CounterKey, money::NanoUsd};
 
-/// Whom a limit counts.
+/// The scope that a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Scope {
     /// The whole organization.
     Organization,
-    /// The organization, one model or pattern of models.
+    /// One model or pattern of models in the organization.
     OrganizationModel,
     /// One team.
     Team,
-    /// One team, one model or pattern of models.
+    /// One model or pattern of models in one team.
     TeamModel,
     /// One key.
     Key,
@@ -34,26 +34,26 @@ pub enum Quantity {
     AudioMilliseconds,
     /// Billionths of a US dollar.
     NanoUsd,
-    /// Requests under way.
+    /// Requests in flight.
     RequestsInFlight,
     /// Reservations without a report, expired ones included.
     UnsettledRequests,
 }
 
-/// Over what a limit counts.
+/// The window over which a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Window {
     /// Every interval of this length.
     Sliding(Span),
-    /// The calendar period that now is in, in the organization's time zone.
+    /// The current calendar period, in the organization's time zone.
     Calendar(Period),
-    /// Now: what was reserved and is neither settled nor expired.
+    /// Now: reservations that are neither settled nor expired.
     InFlight,
-    /// The same of batches, which live for days.
+    /// The same for batches, which live for days.
     OpenBatches,
-    /// Now: what was reserved, is not settled, and can still be; without batches.
+    /// Now: reservations that are not settled and still can be; without batches.
     Unsettled,
-    /// The same of batches, which can be settled for longer.
+    /// The same for batches, which can be settled for longer.
     UnsettledBatches,
 }
 
@@ -113,27 +113,27 @@ impl Period {
     }
 }
 
-/// What happens when a budget cannot pay for a request's worst case.
+/// What happens if a budget cannot cover a request's worst case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnShortfall {
     /// The request is denied.
     #[default]
     Deny,
-    /// As many output tokens are granted as what remains can pay for, at least [`Limit::min_output_tokens`].
+    /// As many output tokens are granted as the rest of the budget can pay for, at least [`Limit::min_output_tokens`].
     Clamp,
     /// The request is allowed, with a warning.
     Warn,
 }
 
-/// A point of a budget whose crossing is reported once per period.
+/// A point of a budget that is reported once per period when it is crossed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Threshold {
     /// As the policy writes it: `80%` or `$400`.
     pub text: Arc<str>,
     /// The amount, rounded up to the nano-USD.
     pub amount: NanoUsd,
-    /// The share of the budget in percent, rounded down; decides how loudly the crossing is logged.
+    /// The share of the budget in percent, rounded down; determines the log level of the crossing.
     pub percent: u64,
 }
 
@@ -142,13 +142,13 @@ pub struct Threshold {
 pub struct Limit {
     /// Its place in the policy, such as `teams.chatbot.requests_per_minute`.
     pub id: Arc<str>,
-    /// Whom it counts.
+    /// The scope that it counts.
     pub scope: Scope,
     /// What it counts.
     pub quantity: Quantity,
-    /// Over what it counts.
+    /// The window over which it counts.
     pub window: Window,
-    /// The bound in the quantity's unit; `None` where it only counts (a month without a budget).
+    /// The bound in the quantity's unit; `None` if it only counts (a month without a budget).
     pub bound: Option<u64>,
     /// The counter, without the period (and, for [`Scope::User`], without the user).
     pub counter: CounterKey,
@@ -160,10 +160,11 @@ pub struct Limit {
     pub alerts: Vec<Threshold>,
 }
 
-/// Whom limits count, and the beginning of their counters' names.
+/// The scopes that limits count, and the prefixes of their counters' names.
 ///
-/// A counter is named `who|quantity|window` (`team/chatbot|tokens|minute`), or `who|in_flight` and `who|unsettled`. The bound is not part of
-/// it, so that an edited limit goes on counting where it was. The parts cannot contain the separators.
+/// A counter is named `who|quantity|window` (`team/chatbot|tokens|minute`), or `who|in_flight` and `who|unsettled`. The
+/// bound is not part of the name, so a limit keeps its count when its bound is edited. The parts cannot contain the
+/// separators.
 #[derive(Clone, Debug)]
 pub struct Subject {
     scope: Scope,
@@ -195,7 +196,7 @@ impl Subject {
         Self { scope: Scope::User, name: format!("team/{team}/user") }
     }
 
-    /// One model or pattern of models of this organization or team.
+    /// One model or pattern of models in this organization or team.
     #[must_use]
     pub fn model(&self, pattern: &str) -> Self {
         let scope =
@@ -221,7 +222,7 @@ impl Subject {
         })
     }
 
-    /// A limit without a bound on what is reported without a reservation, in dollars.
+    /// A limit without a bound on usage that is reported without a reservation, in dollars.
     #[must_use]
     pub fn unreserved(&self, id: Arc<str>, window: Window) -> Limit {
         let subject = Self { scope: self.scope, name: format!("{}/unreserved", self.name) };
@@ -234,7 +235,7 @@ impl Subject {
         self.counter(Quantity::NanoUsd, Window::Calendar(period))
     }
 
-    /// A limit without a bound, which stands at `id`.
+    /// A limit without a bound, with the id `id`.
     #[must_use]
     pub fn limit(&self, id: Arc<str>, quantity: Quantity, window: Window) -> Limit {
         Limit {

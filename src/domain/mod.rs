@@ -30,16 +30,16 @@ pub mod window;
 
 use serde::{Deserialize, Serialize};
 
-/// The largest amount that a counter, a limit or a single hold may have: 2^53 − 1, the largest integer that both a `u64`
-/// and the double of a Redis script hold exactly. As nano-USD it is $9,007,199.25 in one period.
+/// The largest amount of a counter, a limit or a single hold: 2^53 − 1, the largest integer that both a `u64` and the
+/// double of a Redis script hold exactly. As nano-USD it is $9,007,199.25 in one period.
 pub const MAX_AMOUNT: u64 = (1 << 53) - 1;
 
-/// Milliseconds since the Unix epoch. By the wall clock, unless it says that it is of a store's own time ([`Moment::store`]).
+/// Milliseconds since the Unix epoch, by the wall clock unless documented as a store's own time ([`Moment::store`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The instant `ms` milliseconds later; the end of time where that cannot be told.
+    /// The instant `ms` milliseconds later; the end of time if that overflows.
     #[must_use]
     pub const fn plus(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
@@ -54,9 +54,9 @@ impl Timestamp {
 
 /// One instant on two timelines.
 ///
-/// A wall clock may be set, forwards or backwards. What a store keeps must not be forgotten or locked by that, so windows,
-/// expiry and cooldowns go by a time of its own, which never goes back and runs at the pace of true time. Calendar periods,
-/// prices and everything that people see go by the wall clock.
+/// A wall clock can be set, forwards or backwards. That must not erase or freeze what a store keeps, so windows, expiry and
+/// cooldowns use the store's own time, which never goes back and runs at the pace of real time. Calendar periods, prices
+/// and everything that people see use the wall clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
     /// The store's own time.
@@ -66,14 +66,14 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// The same instant while the wall clock shows `wall`: the store's time is as far from it as it is now.
+    /// The same instant with the wall clock at `wall`; the offset between store and wall clock stays the same.
     #[must_use]
     pub const fn at_wall(self, wall: Timestamp) -> Self {
         let store = Self { store: self.wall, wall: self.store }.to_wall(wall);
         Self { store, wall }
     }
 
-    /// What the wall clock will show, or would have shown, at the instant `at` of the store's time, if it is not set again.
+    /// What the wall clock will show, or would have shown, at the instant `at` of the store's time, unless it is set again.
     #[must_use]
     pub const fn to_wall(self, at: Timestamp) -> Timestamp {
         if self.wall.0 >= self.store.0 {

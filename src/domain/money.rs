@@ -19,7 +19,7 @@ impl NanoUsd {
     /// The largest amount.
     pub const MAX: Self = Self(MAX_AMOUNT);
 
-    /// `nanos` billionths of a dollar; `None` past [`MAX_AMOUNT`].
+    /// `nanos` billionths of a dollar; `None` above [`MAX_AMOUNT`].
     #[must_use]
     pub const fn new(nanos: u64) -> Option<Self> {
         if nanos <= MAX_AMOUNT { Some(Self(nanos)) } else { None }
@@ -31,14 +31,14 @@ impl NanoUsd {
         self.0
     }
 
-    /// The sum; `None` past [`MAX_AMOUNT`].
+    /// The sum; `None` above [`MAX_AMOUNT`].
     #[must_use]
     pub const fn checked_add(self, other: Self) -> Option<Self> {
         Self::new(self.0 + other.0)
     }
 }
 
-/// Not an amount of money.
+/// An invalid amount of money.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum MoneyError {
     /// Not plain decimal digits.
@@ -47,7 +47,7 @@ pub enum MoneyError {
     /// More than nine decimal places.
     #[error("`{0}` has more than nine decimal places; a billionth of a dollar is the smallest amount")]
     TooFine(String),
-    /// Past the largest amount.
+    /// Above the largest amount.
     #[error("`{0}` is more than the largest amount, 9007199.254740991")]
     TooLarge(String),
 }

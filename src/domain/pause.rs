@@ -1,4 +1,4 @@
-//! Pauses: what gets nothing for now, why, and who said so.
+//! Pauses: what is denied for now, why, and by whose order.
 
 use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
@@ -12,10 +12,10 @@ use super::{
     policy::{ModelPattern, is_name},
 };
 
-/// The most pauses at once, give or take what is ordered at the same moment. A request is held against each of them, a few
-/// nanoseconds apiece; whoever pauses more means the organization.
+/// The most pauses at once; orders at the same moment may exceed it slightly. Each request is checked against all of them,
+/// at a few nanoseconds each. If more are needed, pause the organization.
 pub const MAX_PAUSES: usize = 1_000;
-/// The most bytes of a reason: it is in every denial, and so in headers and logs.
+/// The most bytes of a reason: it appears in every denial, and so in headers and logs.
 pub const MAX_REASON: usize = 256;
 
 /// What can be paused.
@@ -27,12 +27,12 @@ pub enum Target {
     Team(Arc<str>),
     /// The keys of this name, declared or created.
     Key(Arc<str>),
-    /// A model, or every model whose name begins so, for all teams.
+    /// A model, or every model whose name has this prefix, for all teams.
     Model(ModelPattern),
 }
 
 impl Target {
-    /// Whether it means a request of `team`, by a key of the name `key` and for `model` where these are known.
+    /// Whether it covers a request of `team`, by a key named `key` and for `model` where these are known.
     #[must_use]
     pub fn covers(&self, team: &str, key: Option<&str>, model: Option<&str>) -> bool {
         match self {
@@ -43,7 +43,7 @@ impl Target {
         }
     }
 
-    /// Whom the pause is of.
+    /// The scope that the pause applies to.
     #[must_use]
     pub const fn scope(&self) -> Scope {
         match self {
@@ -54,7 +54,7 @@ impl Target {
         }
     }
 
-    /// What it is, for people.
+    /// A description for people.
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
@@ -66,7 +66,7 @@ impl Target {
     }
 }
 
-/// As it is recorded, and as [`FromStr`] reads it: `organization`, `team/chatbot`, `key/chatbot-prod-web`,
+/// The recorded form, which [`FromStr`] reads: `organization`, `team/chatbot`, `key/chatbot-prod-web`,
 /// `model/openai/gpt-oss-*`.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,21 +99,21 @@ impl FromStr for Target {
     }
 }
 
-/// A pause, as it is kept. A field that is not known here may narrow it, so a record with one is taken for an
+/// A pause, as it is stored. An unknown field may narrow it, so a record that has one is treated as an
 /// [unreadable](Pause::unreadable) one: paused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pause {
-    /// Why. Whoever is denied reads it.
+    /// Why. Denied callers see it.
     pub reason: Arc<str>,
-    /// Who paused. Whoever is denied is not told.
+    /// Who paused. Denied callers do not see it.
     pub by: Actor,
-    /// When that was ordered.
+    /// When it was paused.
     pub since: Timestamp,
 }
 
 impl Pause {
-    /// What stands for a record that cannot be read: to be denied is the safe side, and resuming mends it.
+    /// Replaces a record that cannot be read. Denying is the safe side, and resuming repairs the record.
     #[must_use]
     pub fn unreadable() -> Self {
         Self {
@@ -125,12 +125,12 @@ impl Pause {
     }
 }
 
-/// All that is paused.
+/// Everything that is paused.
 #[derive(Clone, Debug, Default)]
 pub struct Pauses(BTreeMap<Target, Arc<Pause>>);
 
 impl Pauses {
-    /// Each of them, and what it is of.
+    /// All pauses, each with its target.
     pub fn iter(&self) -> impl Iterator<Item = (&Target, &Pause)> {
         self.0.iter().map(|(target, pause)| (target, &**pause))
     }

@@ -1,4 +1,4 @@
-//! Who may ask for what: everything that is decided before any counter is asked.
+//! Permissions: everything that is decided before any counter is checked.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use super::{
     request::{AuthorizeRequest, Billing, Caller, ServiceTier, Size},
 };
 
-/// Who asks, resolved.
+/// The resolved caller.
 #[derive(Clone, Debug)]
 pub struct Who<'p> {
     /// The team.
     pub team: &'p Arc<Team>,
-    /// The key, where the caller named one.
+    /// The key, if the caller named one.
     pub key: Option<&'p Arc<Key>>,
-    /// The secret by which the caller named it, if it is one of a created key.
+    /// The secret that the caller presented, if it belongs to a created key.
     pub secret: Option<&'p Created>,
 }
 
@@ -31,8 +31,8 @@ impl<'p> Who<'p> {
     /// Finds the caller in the policy.
     ///
     /// # Errors
-    /// The violation, for a team or key that is not there, has expired or was revoked; or where it is not known yet what
-    /// is paused.
+    /// The violation, if the team or key does not exist, has expired or was revoked, or if it is not yet known what is
+    /// paused.
     pub fn find(policy: &'p Policy, caller: &Caller, now: Timestamp) -> Result<Self, Violation> {
         let who = Self::named(policy, caller)?;
         if policy.registered.pending {
@@ -56,10 +56,10 @@ impl<'p> Who<'p> {
         Ok(who)
     }
 
-    /// Finds whom the caller names in the policy, also by a key that has expired or was revoked.
+    /// Finds the caller in the policy, even if its key has expired or was revoked.
     ///
     /// # Errors
-    /// The violation, for a team or key that is not there.
+    /// The violation, if the team or key does not exist.
     pub fn named(policy: &'p Policy, caller: &Caller) -> Result<Self, Violation> {
         let invalid = |message: &str| refusal(Reason::InvalidKey, "", message.to_owned());
         match caller {
@@ -98,7 +98,7 @@ impl<'p> Who<'p> {
         Ok(Self { team, key: Some(key), secret: Some(secret) })
     }
 
-    /// When the key or its secret ends.
+    /// When the key or its secret expires.
     #[must_use]
     pub fn ends_at(&self) -> Option<Timestamp> {
         let ends = [self.key.and_then(|key| key.expires_at), self.secret.and_then(|secret| secret.ends_at)];
@@ -106,7 +106,8 @@ impl<'p> Who<'p> {
     }
 }
 
-/// Each pause that a request of `who` meets, for `model` where it is for one. No waiting helps: it lasts until somebody ends it.
+/// Every pause that applies to a request of `who`, and to `model` if the request names one. Waiting does not help: a pause
+/// lasts until it is lifted.
 pub fn paused<'a>(
     policy: &'a Policy,
     who: &'a Who<'_>,
@@ -126,10 +127,10 @@ pub fn paused<'a>(
     })
 }
 
-/// The `model` called `name`, its price for `work` at `now`, and until when that holds.
+/// The model called `name`, its price for `work` at `now`, and how long that price holds.
 ///
 /// # Errors
-/// The violation, where there is none.
+/// The violation, if there is no such model or no price.
 pub(super) fn price<'p>(
     model: Option<&'p Model>,
     name: &str,
@@ -145,21 +146,21 @@ pub(super) fn price<'p>(
     Ok((model, rates, until))
 }
 
-/// The violation of a request whose cost is not known.
+/// The violation of a request whose cost is unknown.
 pub(super) fn not_priced(model: &str, error: &PriceError) -> Violation {
     let message =
         format!("the cost of `{model}` cannot be bounded: {error}; add it under [[prices]] in the policy");
     refusal(Reason::ModelNotPriced, "prices", message)
 }
 
-/// What to write instead of the name of a model that is a known one but for the case of its letters.
+/// The correct name to suggest if the name of a model differs from a known one only in case.
 #[must_use]
 pub fn spelling(catalogue: &Catalogue, name: &str) -> String {
     let known = catalogue.spelt_like(name).filter(|_| catalogue.model(name).is_none());
     known.map(|known| told_apart(&known.name)).unwrap_or_default()
 }
 
-/// The same of a pattern.
+/// The same for a pattern.
 #[must_use]
 pub fn spelling_of(catalogue: &Catalogue, pattern: &ModelPattern) -> String {
     let start = match pattern {
@@ -211,8 +212,8 @@ pub(super) fn permissions(
     }
 }
 
-/// The output tokens to grant: the least of what is asked and what team, key and model permit. What team and key permit is
-/// for one request; of a batch only the model's bound holds, for each line.
+/// The output tokens to grant: the minimum of what is requested and what team, key and model permit. The bounds of team and
+/// key apply to one request; for a batch only the model's bound applies, to each line.
 pub(super) fn output_cap(
     model: Option<&Model>,
     who: &Who<'_>,
@@ -250,7 +251,7 @@ pub(super) fn output_cap(
         _ => format!("teams.{}.max_output_tokens", team.name),
     };
     match team.on_exceed {
-        // A grant of none would be read as none given.
+        // A grant of zero would be read as no grant.
         OnExceed::Clamp if cap > 0 && !request.fixed_output => {
             warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`"))
         }
@@ -279,7 +280,7 @@ pub(super) fn output_cap(
     cap
 }
 
-/// Nobody says how much output there can be, so the worst case has no bound.
+/// There is no bound on the output, so the worst case has no bound either.
 fn unbounded(team: &Team, model: &str) -> Violation {
     let id = format!("teams.{}.max_output_tokens", team.name);
     let message = format!(
@@ -295,7 +296,7 @@ enum CapOf {
     Model,
 }
 
-/// A refusal that no waiting helps and no counter is involved in.
+/// A refusal that waiting does not help and that involves no counter.
 pub fn refusal(reason: Reason, limit_id: impl Into<String>, message: String) -> Violation {
     Violation {
         reason,

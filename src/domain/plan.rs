@@ -1,4 +1,5 @@
-//! The policy compiler: request + policy → the holds that decide it, or why it is refused before any counter is asked.
+//! The policy compiler. It turns a request and a policy into the holds that decide it, or into the reasons why it is
+//! refused before any counter is checked.
 
 mod unreserved;
 
@@ -22,77 +23,77 @@ use super::{
 
 pub use unreserved::compile_unreserved;
 
-/// How long a reservation lives before `on_unsettled` decides: longer than Groq lets a request run.
+/// How long a reservation lives before `on_unsettled` applies: longer than Groq lets a request run.
 pub const RESERVATION_TTL_MS: u64 = 10 * 60 * 1000;
-/// How long after its expiry a reservation can still be settled: a gateway that was down over night catches up.
+/// How long after its expiry a reservation can still be settled: a gateway that was down overnight catches up.
 pub const LATE_MS: u64 = 24 * 3600 * 1000;
 /// How long the store keeps a reservation that is never settled.
 pub const UNSETTLED_MS: u64 = RESERVATION_TTL_MS + LATE_MS;
 /// The same for the longest batch.
 pub const UNSETTLED_BATCH_MS: u64 = MAX_TTL_MS + LATE_MS;
-/// The slots of what expires with a reservation. One length for all, as counters are shared by reservations.
+/// The slots of the amounts that expire with a reservation. All share one length, since reservations share counters.
 const RESERVATION_SLOT_MS: u64 = RESERVATION_TTL_MS / SLOTS;
-/// Room for the limits of most requests, so that lists grow once.
+/// Capacity for the limits of most requests, so that lists grow once.
 const USUAL_LIMITS: usize = 12;
-/// How every budget keeps its books.
+/// How every budget accounts for amounts.
 pub const BUDGET_KIND: CounterKind = CounterKind::Budget { slot_ms: RESERVATION_SLOT_MS };
 
-/// What is asked of one limit.
+/// One line of a plan: what the request needs from one limit.
 #[derive(Clone, Debug)]
 pub struct Line<'p> {
     /// The limit.
     pub limit: &'p Limit,
-    /// Whether the limit refuses; a `warn` budget does not.
+    /// Whether the limit can refuse; a `warn` budget cannot.
     pub enforced: bool,
     /// When the limit's calendar period ends.
     pub period_end: Option<Timestamp>,
 }
 
-/// A request compiled against a policy: its holds and what they stand for.
+/// A request compiled against a policy: its holds and the limits behind them.
 #[derive(Clone, Debug)]
 pub struct Plan<'p> {
-    /// Who asks.
+    /// The caller.
     pub who: Who<'p>,
     /// The model.
     pub model: &'p Model,
-    /// The price that holds.
+    /// The price that applies.
     pub rates: Rates,
     /// What it does.
     pub work: Work,
     /// The tools it enables.
     pub tools: ReservedTools,
-    /// The Groq project whose key it goes out with, and whose cooldowns apply.
+    /// The Groq project whose key the request uses, and whose cooldowns apply.
     pub project: &'p Arc<str>,
     /// Groq's service tier.
     pub service_tier: ServiceTier,
     /// The size it was compiled for.
     pub size: Size,
-    /// Of its input, what rates do not count beforehand.
+    /// The part of the input that rates do not count in advance.
     pub unseen_input_tokens: u64,
     /// The output tokens granted.
     pub max_output_tokens: u64,
-    /// Whether they are all or nothing.
+    /// Whether they must be granted in full or not at all.
     pub fixed_output: bool,
     /// The worst case.
     pub cost: NanoUsd,
-    /// What is wanted of each counter.
+    /// The hold on each counter.
     pub holds: Arc<[Hold]>,
-    /// What each hold stands for, in the same order.
+    /// The limit behind each hold, in the same order.
     pub lines: Vec<Line<'p>>,
     /// The month it is booked under, as `202611`.
     pub month: u32,
     /// The day it is booked under, as `20261123`.
     pub day: u32,
-    /// When periods and prices stay as they are.
+    /// The time range in which its periods and prices stay the same.
     pub valid: Range<Timestamp>,
-    /// What the caller should know.
+    /// Warnings for the caller.
     pub warnings: Vec<String>,
 }
 
 /// Compiles `request`; on success every hold is for the worst case.
 ///
 /// # Errors
-/// Every reason to refuse that needs no counter, at once.
+/// All reasons to refuse that need no counter, together.
 pub fn compile<'p>(
     policy: &'p Policy,
     request: &AuthorizeRequest,
@@ -163,7 +164,7 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// Lists every limit that applies; the amounts come with [`Plan::grant`].
+    /// Lists every limit that applies; [`Plan::grant`] sets the amounts.
     fn gather(&mut self, policy: &'p Policy, user: &str, today: &Days) {
         let organization = &policy.organization;
         let team: &'p Team = self.who.team;
@@ -172,12 +173,12 @@ impl<'p> Plan<'p> {
         let by_model = |limits: &'p [(ModelPattern, Vec<Limit>)]| {
             limits.iter().filter(move |(pattern, _)| pattern.matches(model)).flat_map(|(_, limits)| limits)
         };
-        // The two months come first: whoever settles finds them there.
+        // The two months come first: settling looks for them there.
         let months = organization.limits.first().into_iter().chain(team.limits.first());
         let others = organization.limits.iter().skip(1).chain(team.limits.iter().skip(1));
         let models = by_model(&organization.model_limits).chain(by_model(&team.model_limits));
         let shared = months.chain(others).chain(models).chain(key_limits).map(|limit| (limit, None));
-        // Only of batches does it count anything: see `counts`.
+        // Counts only batches: see `counts`.
         let open = team.batch.open.iter();
         let shared = shared.chain(open.map(|limit| (limit, None)));
         let users = if user.is_empty() { &[][..] } else { team.user_limits.as_slice() };
@@ -215,8 +216,8 @@ impl<'p> Plan<'p> {
         Hold { counter, kind, limit: bound, kept: 0, expiring: 0 }
     }
 
-    /// Whether the limit has anything to count of this work. Groq's rate limits do not count batches, which run on its own
-    /// schedule; they are held to budgets and to the number of them that is open or without a report.
+    /// Whether the limit counts this work at all. Groq's rate limits do not count batches, which run on Groq's own
+    /// schedule. Batches count against budgets and against the limits on open and on unreported batches.
     fn counts(&self, limit: &Limit) -> bool {
         if self.work.batch().is_some() {
             let of_batches = matches!(limit.window, Window::OpenBatches | Window::UnsettledBatches);
@@ -232,7 +233,7 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// The caps of the team on one batch that this one passes.
+    /// The team's caps on one batch that this batch exceeds.
     fn too_large(&self) -> Vec<Violation> {
         let team = &self.who.team;
         let Some(batch) = self.work.batch() else { return Vec::new() };
@@ -242,7 +243,7 @@ impl<'p> Plan<'p> {
     /// Sets the granted output, and with it the cost and the amount of every hold.
     ///
     /// # Errors
-    /// Where the worst case cannot be priced.
+    /// The worst case cannot be priced.
     pub fn grant(&mut self, max_output_tokens: u64) -> Result<(), PriceError> {
         self.max_output_tokens = max_output_tokens;
         self.cost = self.worst_case(max_output_tokens)?;
@@ -272,7 +273,7 @@ impl<'p> Plan<'p> {
         self.rates.worst_case_with(self.work, &self.size, output, self.tools.cost)
     }
 
-    /// Grants fewer output tokens than asked for, because a budget can pay for no more.
+    /// Grants fewer output tokens than requested, because a budget can pay for no more.
     ///
     /// # Errors
     /// As [`Plan::grant`].
@@ -289,8 +290,9 @@ impl<'p> Plan<'p> {
         self.work.batch().map_or(RESERVATION_TTL_MS, Batch::ttl_ms)
     }
 
-    /// The output that every clamping budget among the refusing holds can pay for, given what each has used; `None` where
-    /// none of them clamps, or one cannot pay for the least. With less output the other limits may be content as well.
+    /// The output that all clamping budgets among the refusing holds can pay for, given what each has used. `None` if none
+    /// of them clamps, or if one cannot pay for the minimum. With less output, the other limits may allow the request as
+    /// well.
     #[must_use]
     pub fn affordable_output(&self, refusing: impl Iterator<Item = usize>, used: &[u64]) -> Option<u64> {
         let mut affordable = self.max_output_tokens;
@@ -310,8 +312,8 @@ impl<'p> Plan<'p> {
         (affordable < self.max_output_tokens).then_some(affordable)
     }
 
-    /// The least that would do for the hold at `index`: its amount, or, where its budget clamps, the cost of the fewest
-    /// output tokens worth granting.
+    /// The smallest amount that would satisfy the hold at `index`: its own amount or, if its budget clamps, the cost of the
+    /// fewest output tokens worth granting.
     #[must_use]
     pub fn least_amount(&self, index: usize) -> u64 {
         let (Some(line), Some(hold)) = (self.lines.get(index), self.holds.get(index)) else { return 0 };
@@ -322,9 +324,9 @@ impl<'p> Plan<'p> {
         self.worst_case(least).map_or(hold.amount(), NanoUsd::nanos)
     }
 
-    /// The plan that asks of the clamping budgets among the refusing holds no more than [`Self::least_amount`]: what it
-    /// waits for is what the request waits for, as the budgets would clamp it. `None` where they would free up no sooner,
-    /// since nothing of what they hold expires before their period is over.
+    /// The plan that requests only [`Self::least_amount`] from the clamping budgets among the refusing holds. Waiting for
+    /// this plan is waiting for the request as the budgets would clamp it. `None` if the budgets would not free up any
+    /// sooner, because nothing that they hold expires before their period ends.
     #[must_use]
     pub fn at_least(&self, refusing: impl Iterator<Item = usize>) -> Option<Self> {
         let mut holds = Arc::clone(&self.holds);
@@ -340,12 +342,12 @@ impl<'p> Plan<'p> {
         (holds != self.holds).then(|| Self { holds, ..self.clone() })
     }
 
-    /// Whether the limit grants less output rather than refuse.
+    /// Whether the limit grants less output instead of refusing.
     fn clamps(&self, line: &Line<'_>) -> bool {
         line.limit.on_shortfall == OnShortfall::Clamp && !self.fixed_output
     }
 
-    /// The fewest output tokens worth granting under every clamping budget that applies.
+    /// The fewest output tokens worth granting under all clamping budgets that apply.
     #[must_use]
     pub fn least_output(&self) -> u64 {
         let clamping = self.lines.iter().filter(|line| self.clamps(line));
@@ -353,7 +355,7 @@ impl<'p> Plan<'p> {
     }
 }
 
-/// The reason that goes with a limit.
+/// The reason that a refusal by the limit reports.
 #[must_use]
 pub const fn reason_of(limit: &Limit) -> Reason {
     match (limit.quantity, limit.scope) {

@@ -1,11 +1,11 @@
-//! What is in force beside the policy document, because it was said while the service ran.
+//! What is in force in addition to the policy document because it was registered while the service ran.
 
 use super::{keys::CreatedKeys, pause::Pauses};
 
-/// What stands in the store's registry.
+/// The content of the store's registry.
 #[derive(Debug, Default)]
 pub struct Registered {
-    /// Whether it has never been read: nobody can say then that a key does not exist, or that a team is not paused.
+    /// Whether it has never been read. Until then, an unknown key may still exist, and any team may be paused.
     pub pending: bool,
     /// The keys that were created.
     pub keys: CreatedKeys,
@@ -14,7 +14,7 @@ pub struct Registered {
 }
 
 impl Registered {
-    /// What stands until it has been read.
+    /// The state before the first read.
     #[must_use]
     pub fn pending() -> Self {
         Self { pending: true, ..Self::default() }

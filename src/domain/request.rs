@@ -1,4 +1,4 @@
-//! What a caller asks and reports, validated at the edge.
+//! What a caller requests and reports, validated at the edge.
 
 use std::{collections::HashMap, fmt, str::FromStr};
 
@@ -22,7 +22,7 @@ pub enum Operation {
     Speech,
     /// Embeddings.
     Embeddings,
-    /// A batch; [`super::batch::Batch`] says of what.
+    /// A batch; [`super::batch::Batch`] holds its details.
     Batch,
 }
 
@@ -52,7 +52,7 @@ impl Operation {
         }
     }
 
-    /// How the operation is billed: a batch as lines of chat, unless [`super::batch::Work`] says of what it is.
+    /// How the operation is billed. A batch is billed as lines of chat unless [`super::batch::Work`] says otherwise.
     #[must_use]
     pub const fn billing(self) -> Billing {
         match self {
@@ -85,7 +85,7 @@ pub enum Billing {
     Tokens,
     /// Input tokens only.
     InputTokens,
-    /// Time of audio.
+    /// Duration of audio.
     Audio,
     /// Characters.
     Characters,
@@ -100,7 +100,7 @@ pub enum ServiceTier {
     OnDemand,
     /// List price.
     Flex,
-    /// Groq picks on demand or flex; list price.
+    /// Groq picks on-demand or flex; list price.
     Auto,
     /// Priced by contract.
     Performance,
@@ -135,7 +135,7 @@ impl FromStr for ServiceTier {
 pub enum Outcome {
     /// Groq answered in full.
     Completed,
-    /// The stream was cut.
+    /// The stream was cut off.
     Aborted,
     /// Groq answered with an error.
     Failed,
@@ -145,44 +145,44 @@ pub enum Outcome {
     NotSent,
 }
 
-/// One token for so many bytes where only a size is known. English has about four bytes to a token, code and other
-/// scripts about three; the estimate errs on the large side.
+/// The bytes per token that estimates assume if only a size is known. English has about four bytes per token, code and
+/// other scripts about three; the estimate errs on the large side.
 const BYTES_PER_TOKEN: u64 = 3;
 
-/// The tokens that `bytes` of text are taken for where nobody has counted them.
+/// The estimated tokens in `bytes` of text that has not been counted.
 #[must_use]
 pub const fn tokens_of_bytes(bytes: u64) -> u64 {
     bytes.div_ceil(BYTES_PER_TOKEN)
 }
 
-/// The estimated worst case of a request: what its cost and its holds are computed from.
+/// The estimated worst case of a request: the basis of its cost and its holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// Estimated input tokens.
     pub input_tokens: u64,
-    /// Output tokens wanted; 0: not given.
+    /// Output tokens requested; 0: not given.
     pub max_output_tokens: u64,
     /// Audio in milliseconds.
     pub audio_ms: u64,
-    /// Characters to be spoken.
+    /// Characters to convert to speech.
     pub characters: u64,
 }
 
-/// Who asks.
+/// The caller.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A team, by name.
     Team(String),
-    /// The SHA-256 of a virtual key's secret; the secret itself goes no further than the edge.
+    /// The SHA-256 of a virtual key's secret; the secret itself never leaves the edge.
     Key([u8; 32]),
-    /// A secret whose own checksum is wrong: no key has it.
+    /// A secret with a wrong checksum: it belongs to no key.
     Mistyped,
 }
 
 /// A request to be decided.
 #[derive(Clone)]
 pub struct AuthorizeRequest {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
     /// The end user; empty: not given.
     pub user: String,
@@ -194,34 +194,34 @@ pub struct AuthorizeRequest {
     pub operation: Operation,
     /// Groq's service tier.
     pub service_tier: ServiceTier,
-    /// What a batch declares of itself; `None` for everything else.
+    /// What a batch declares about itself; `None` for everything else.
     pub batch: Option<Batch>,
-    /// Groq's built-in tools that it enables.
+    /// Groq's built-in tools that the request enables.
     pub tools: Vec<String>,
     /// Its estimated worst case.
     pub size: Size,
-    /// Of `size.input_tokens`, those that Groq may add by itself: results of its tools, images behind links. They are paid
-    /// for, so budgets hold them; rates count them once they are reported.
+    /// The part of `size.input_tokens` that Groq may add by itself: results of its tools, images behind links. They are
+    /// billed, so budgets hold them; rates count them once they are reported.
     pub unseen_input_tokens: u64,
-    /// Nobody can lower the output that the request asks Groq for, so it is granted in full or refused: nothing is clamped.
+    /// The output that the request asks Groq for cannot be lowered, so it is granted in full or refused, never clamped.
     pub fixed_output: bool,
-    /// How long to wait for room, in milliseconds.
+    /// How long to wait for capacity, in milliseconds.
     pub max_wait_ms: u64,
-    /// Decide only.
+    /// Decide only, without reserving.
     pub dry_run: bool,
-    /// For the log line of the decision.
+    /// Text for the log line of the decision.
     pub labels: HashMap<String, String>,
 }
 
 impl AuthorizeRequest {
-    /// What is to be priced.
+    /// The work to price.
     #[must_use]
     pub fn work(&self) -> Work {
         Work::new(self.operation, self.batch)
     }
 }
 
-/// What a request really used.
+/// The actual usage of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Input tokens, cached included.
@@ -253,10 +253,10 @@ pub struct ToolUsage {
     pub run_ms: u64,
 }
 
-/// What is known of usage that has no reservation.
+/// What is known about usage that has no reservation.
 #[derive(Clone)]
 pub struct Unreserved {
-    /// Who used it.
+    /// The caller.
     pub caller: Caller,
     /// The end user; empty: not given.
     pub user: String,
@@ -266,7 +266,7 @@ pub struct Unreserved {
     pub model: String,
     /// What the request did.
     pub operation: Operation,
-    /// What a batch was of; `None` for everything else.
+    /// What a batch contained; `None` for everything else.
     pub batch: Option<Batch>,
     /// Groq's service tier.
     pub service_tier: ServiceTier,

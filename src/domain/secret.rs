@@ -1,23 +1,23 @@
-//! Secrets as people keep them in files and variables: one word on one line.
+//! Secrets as people store them in files and variables: one word on one line.
 
 use thiserror::Error;
 
-/// Why a text is no secret. Says nothing of the text.
+/// Why a text is not a secret. Reveals nothing about the text.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum MalformedSecret {
-    /// There is nothing.
+    /// It is empty.
     #[error("it is empty")]
     Empty,
     /// It is longer than a secret may be.
     #[error("it is longer than a secret may be")]
     TooLong,
-    /// It has white space or control characters in it.
+    /// It contains white space or control characters.
     #[error("it is not one word on one line")]
     NotOneWord,
     /// It is a line of an environment file.
     #[error("it holds `NAME=VALUE`; write the value alone")]
     Assignment,
-    /// Quotation marks would be taken for part of the secret.
+    /// Quotation marks would be taken as part of the secret.
     #[error("it stands in quotation marks; write it without them")]
     Quoted,
     /// The word `Bearer` belongs to the header.
@@ -37,10 +37,10 @@ pub fn is_quoted(text: &str) -> bool {
     text.starts_with(['"', '\'']) || text.ends_with(['"', '\''])
 }
 
-/// The secret in `text`, without a byte order mark and white space around it; of at most `max_bytes`.
+/// The secret in `text`, at most `max_bytes` long, without a byte order mark or surrounding white space.
 ///
 /// # Errors
-/// Where it can be no secret.
+/// The text cannot be a secret.
 pub fn word(text: &str, max_bytes: usize) -> Result<&str, MalformedSecret> {
     let text = without_mark(text).trim();
     if text.is_empty() {
@@ -64,7 +64,7 @@ pub fn word(text: &str, max_bytes: usize) -> Result<&str, MalformedSecret> {
     Ok(text)
 }
 
-/// A name, `=` and something. Base64 has `=` at its end only.
+/// A name, `=` and more text. Base64 has `=` at its end only.
 fn is_assignment(text: &str) -> bool {
     let is_name = |name: &str| {
         name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b' '))

@@ -1,27 +1,27 @@
-//! Text that others wrote, where a line is a line.
+//! Escapes text from outside so that it cannot break the line it is printed on.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// How a character is written that is not to be there as itself.
+/// How to write a character that must not appear as itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notation {
     /// For people: `\n`, `\u{2028}`.
     Text,
-    /// Within a string of JSON, where it means the same: `\u000a`, `\u2028`.
+    /// Within a JSON string, where it means the same: `\u000a`, `\u2028`.
     Json,
 }
 
-/// Whether a character breaks a line, moves a cursor, or turns the direction of reading.
+/// Whether a character breaks a line, moves a cursor, or changes the text direction.
 #[must_use]
 pub fn disturbs(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` with every character that [`disturbs`] written out, but those that are to be kept.
+/// `text` with every character that [`disturbs`] escaped, except those to keep.
 pub fn written_out(text: &str, notation: Notation, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     let is_out = |c: char| disturbs(c) && !keep(c);
-    // Of nearly every text nothing has to be looked at but its bytes.
+    // For nearly every text, looking at the bytes is enough.
     if !text.bytes().any(|byte| !(0x20..0x7f).contains(&byte)) || !text.contains(is_out) {
         return Cow::Borrowed(text);
     }
@@ -31,7 +31,7 @@ pub fn written_out(text: &str, notation: Notation, keep: impl Fn(char) -> bool) 
         let _ = match notation {
             _ if !is_out(c) => out.write_char(c),
             Notation::Text => write!(out, "{}", c.escape_default()),
-            // All of them are in the first plane.
+            // All of them are in the Basic Multilingual Plane.
             Notation::Json => write!(out, "\\u{:04x}", u32::from(c)),
         };
     }

@@ -1,8 +1,8 @@
-//! Groq's built-in tools: which of them a team's requests may enable, and what is reserved for each.
+//! Groq's built-in tools: which ones a team's requests may enable, and how much is reserved for each.
 //!
-//! Groq takes no bound on how often a tool runs, so this one bounds what is reserved, not what runs: use past it is booked
-//! in full when it is reported. A tool is named as a request enables it (`browser_search`); its prices are of its actions
-//! (`browser_search.browser.open`), and the worst case is that every call is the dearest of them.
+//! Groq accepts no bound on how often a tool runs, so Tollgate bounds what is reserved, not what runs: usage beyond that is
+//! booked in full when it is reported. A tool has the name with which requests enable it (`browser_search`); prices belong
+//! to its actions (`browser_search.browser.open`), and the worst case is that every call is the most expensive action.
 
 use std::{fmt, str::FromStr};
 
@@ -15,17 +15,17 @@ use super::{
     price::{ToolCost, ToolRates},
 };
 
-/// The calls that are reserved for one tool of one request unless the policy says otherwise: a search and a few pages.
+/// The calls reserved for one tool of one request unless the policy says otherwise: a search and a few pages.
 pub const DEFAULT_MAX_CALLS: u64 = 10;
-/// The time that is reserved for one tool of one request unless the policy says otherwise: as long as Groq lets a request run.
+/// The time reserved for one tool of one request unless the policy says otherwise: as long as Groq lets a request run.
 pub const DEFAULT_MAX_RUN_MS: u64 = 600_000;
 
-/// What is reserved for one tool of one request, or of one line of a batch.
+/// How much is reserved for one tool of one request, or of one line of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToolBound {
-    /// Calls, for tools that are billed by the call. 0: the tool may not be enabled.
+    /// Calls, for tools billed by the call. 0: the tool may not be enabled.
     pub max_calls: u64,
-    /// Milliseconds, for tools that are billed by the time they run.
+    /// Milliseconds, for tools billed by run time.
     pub max_run_ms: u64,
 }
 
@@ -35,7 +35,7 @@ impl Default for ToolBound {
     }
 }
 
-/// What Compound's tools are called in bills; requests leave it out.
+/// The prefix of Compound's tools in bills; requests leave it out.
 const COMPOUND: &str = "compound.";
 
 /// A tool by the name with which requests enable it, such as `browser_search` or `web_search`.
@@ -56,13 +56,13 @@ impl<'a> Tool<'a> {
     }
 }
 
-/// What a bill or a price is of: a tool, or an action of one, such as `browser_search.browser.open` or
+/// The subject of a bill or a price: a tool, or an action of one, such as `browser_search.browser.open` or
 /// `compound.web_search.basic`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action<'a>(&'a str);
 
 impl<'a> Action<'a> {
-    /// The action that bills call so.
+    /// The action with this name in bills.
     #[must_use]
     pub const fn new(name: &'a str) -> Self {
         Self(name)
@@ -74,7 +74,7 @@ impl<'a> Action<'a> {
         Tool(Tool::new(self.0).0.split('.').next().unwrap_or_default())
     }
 
-    /// Whether it is `tool`, or an action of it.
+    /// Whether it is `tool`, or one of its actions.
     #[must_use]
     pub fn is_of(self, tool: Tool<'_>) -> bool {
         let rest = Tool::new(self.0).0.strip_prefix(tool.0);
@@ -82,23 +82,23 @@ impl<'a> Action<'a> {
     }
 }
 
-/// The tools that a policy names: one, or all whose names begin so.
+/// The tools that a policy entry covers: one, or all whose names have a prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolPattern(ModelPattern);
 
 impl ToolPattern {
-    /// Whether requests that enable `tool` are meant.
+    /// Whether it covers requests that enable `tool`.
     #[must_use]
     pub fn covers(&self, tool: Tool<'_>) -> bool {
         match &self.0 {
             ModelPattern::Exact(name) => Action(tool.0).is_of(Tool::new(name)),
-            // Of `compound.*` nothing is left, which would be the beginning of every name.
+            // Nothing is left of `compound.*`, and an empty prefix would match every name.
             ModelPattern::Prefix(start) if self.is_all_of_compound() => tool.0.starts_with(&**start),
             ModelPattern::Prefix(start) => tool.0.starts_with(Tool::new(start).0),
         }
     }
 
-    /// Whether it is written as bills name `action`.
+    /// Whether it is written in the form that bills use for `action`.
     #[must_use]
     pub fn is_of_bill(&self, action: Action<'_>) -> bool {
         self.0.matches(action.0)
@@ -110,7 +110,7 @@ impl ToolPattern {
         matches!(&self.0, ModelPattern::Prefix(start) if **start == *COMPOUND)
     }
 
-    /// The longest is the most special; a whole name goes before a beginning.
+    /// The longest name is the most specific; a full name takes precedence over a prefix.
     fn rank(&self) -> (bool, usize) {
         match &self.0 {
             ModelPattern::Exact(name) => (true, name.len()),
@@ -133,11 +133,11 @@ impl fmt::Display for ToolPattern {
     }
 }
 
-/// The tools that a team's requests may enable. Of several that name a tool, the longest name holds.
+/// The tools that a team's requests may enable. If several entries cover a tool, the longest name applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolBounds(Vec<(ToolPattern, ToolBound)>);
 
-/// Every tool, within the usual bound.
+/// Every tool, with the default bound.
 impl Default for ToolBounds {
     fn default() -> Self {
         Self(vec![(ToolPattern(ModelPattern::Prefix("".into())), ToolBound::default())])
@@ -157,7 +157,7 @@ impl ToolBounds {
         self.0.iter().map(|(pattern, bound)| (pattern, *bound))
     }
 
-    /// The bound on `tool`; `None` where it may not be enabled.
+    /// The bound on `tool`; `None` if it may not be enabled.
     #[must_use]
     pub fn of(&self, tool: Tool<'_>) -> Option<ToolBound> {
         let bound = self.0.iter().find(|(pattern, _)| pattern.covers(tool)).map(|(_, bound)| *bound);
@@ -165,17 +165,17 @@ impl ToolBounds {
     }
 }
 
-/// What the tools of a request, or of all lines of a batch, are reserved with.
+/// How much is reserved for the tools of a request, or of all lines of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReservedTools {
     /// Their worst case.
     pub cost: ToolCost,
-    /// The prices that hold for them, action by action.
+    /// The prices that apply to them, action by action.
     pub rates: Vec<ToolRates>,
 }
 
-/// Reserves every tool in `tools` for `work` of `team`, in each line of it; what may not be enabled, or has no price, is
-/// refused.
+/// Reserves every tool in `tools` for `work` of `team`, in each of its lines; refuses tools that may not be enabled or have
+/// no price.
 pub(super) fn reserve(
     policy: &Policy,
     team: &Team,

@@ -8,17 +8,17 @@ use super::secret::{self, MalformedSecret};
 const MAX_BYTES: usize = 512;
 const SCHEME: &str = "Bearer ";
 
-/// A Groq key. Nothing shows it; it is read only where a request to Groq is made.
+/// A Groq key. It is never displayed, and read only to send a request to Groq.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UpstreamKey {
     bearer: Arc<str>,
 }
 
 impl UpstreamKey {
-    /// The key in `text`, without a byte order mark and white space around it.
+    /// The key in `text`, without a byte order mark or surrounding white space.
     ///
     /// # Errors
-    /// Where it can be no key, or could not stand in a header.
+    /// The text cannot be a key, or is not valid in a header.
     pub fn parse(text: &str) -> Result<Self, MalformedSecret> {
         let key = secret::word(text, MAX_BYTES)?;
         if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -27,13 +27,13 @@ impl UpstreamKey {
         Ok(Self { bearer: format!("{SCHEME}{key}").into() })
     }
 
-    /// Whether it begins as Groq's keys do.
+    /// Whether it has the prefix of Groq's keys.
     #[must_use]
     pub fn looks_like_groq(&self) -> bool {
         self.bearer.strip_prefix(SCHEME).is_some_and(|key| key.starts_with("gsk_"))
     }
 
-    /// Tells one key from another, and nothing of either: the first 32 bits of a digest.
+    /// Distinguishes keys without revealing them: the first 32 bits of a digest.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         let digest = blake3::derive_key("tollgate upstream key fingerprint", self.bearer.as_bytes());

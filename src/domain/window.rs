@@ -1,11 +1,11 @@
-//! Sliding windows in integers, the same in Rust and in Lua.
+//! Sliding windows in integer arithmetic, the same in Rust and in Lua.
 //!
-//! A window of length `W` is cut into [`SLOTS`] slots. An amount added at time `t` lands in slot `t / slot_ms` and counts until
-//! that slot and the [`SLOTS`] after it have ended: at least `W`, at most `W + W/60`. So in *every* interval of length `W`,
-//! wherever it starts, no more than the limit is admitted, and a refusal is early by at most one slot.
+//! A window of length `W` is divided into [`SLOTS`] slots. An amount added at time `t` lands in slot `t / slot_ms` and
+//! counts until that slot and the [`SLOTS`] after it have ended: at least `W`, at most `W + W/60`. So in *every* interval
+//! of length `W`, wherever it starts, at most the limit is admitted, and a refusal is early by at most one slot.
 //!
-//! A running total makes an update touch the present slot only; slots that have ended are moved to `past` when time enters
-//! a new one.
+//! A running total lets an update touch only the current slot; slots that have ended move to `past` when time enters a new
+//! one.
 
 use std::collections::VecDeque;
 
@@ -13,45 +13,46 @@ use serde::{Deserialize, Serialize};
 
 use super::{MAX_AMOUNT, Timestamp};
 
-/// Slots in the length of a window. An amount counts in its own slot and in this many after it.
+/// Slots in the length of a window. An amount counts in its own slot and in this many slots after it.
 pub const SLOTS: u64 = 60;
 
 /// Amounts that expire slot by slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ring {
-    /// The newest slot that anything was added to.
+    /// The newest slot that received an amount.
     head: u64,
     /// The amount in `head`.
     current: u64,
-    /// `current` and everything in `past`.
+    /// `current` plus everything in `past`.
     total: u64,
-    /// Amounts of the slots before `head`, newest first, at most [`SLOTS`]; what is missing at the end is zero.
+    /// Amounts of the slots before `head`, newest first, at most [`SLOTS`]; missing ones at the end are zero.
     past: VecDeque<u64>,
 }
 
 impl Ring {
-    /// What counts now, in slots of `slot_ms`. Time must not go backwards for a ring. Where it did (an earlier version went by
-    /// a clock that could be set), everything that counts moves to the present slot: held a window too long at the most.
+    /// What counts now, in slots of `slot_ms`. Time must not go backwards for a ring. If it did (an earlier version used a
+    /// clock that could be set), everything that counts moves to the current slot, where it stays at most a window too
+    /// long.
     pub fn used(&mut self, now: Timestamp, slot_ms: u64) -> u64 {
         self.advance(slot_at(now, slot_ms));
         self.total
     }
 
-    /// The most that can count from the newest slot on: time only takes away from it.
+    /// The most that can count from the newest slot on: time only lowers it.
     #[must_use]
     pub const fn total(&self) -> u64 {
         self.total
     }
 
-    /// Adds `amount` to the present slot.
+    /// Adds `amount` to the current slot.
     pub fn add(&mut self, now: Timestamp, slot_ms: u64, amount: u64) {
         self.advance(slot_at(now, slot_ms));
         self.current += amount;
         self.total += amount;
     }
 
-    /// Takes `amount` back from the slot of `then`, where that slot still counts. Takes no more than is there: what is not
-    /// found stays and expires by itself, the safe side.
+    /// Takes `amount` back from the slot of `then`, if that slot still counts. Takes no more than is there: the rest stays
+    /// and expires by itself, which is the safe side.
     pub fn take_back(&mut self, now: Timestamp, then: Timestamp, slot_ms: u64, amount: u64) {
         self.advance(slot_at(now, slot_ms));
         let slot = slot_at(then, slot_ms);
@@ -67,7 +68,7 @@ impl Ring {
         }
     }
 
-    /// The first instant at which `excess` of what counts now no longer does, if nothing is added; `None` where less than
+    /// The first instant when `excess` of what counts now no longer counts, if nothing is added; `None` if less than
     /// `excess` counts.
     #[must_use]
     pub fn frees_at(&self, slot_ms: u64, excess: u64) -> Option<Timestamp> {
@@ -121,7 +122,7 @@ const fn slot_at(now: Timestamp, slot_ms: u64) -> u64 {
     now.0 / slot_ms
 }
 
-/// The first instant at which an amount of `slot` no longer counts.
+/// The first instant when an amount in `slot` no longer counts.
 const fn end_of_count(slot: u64, slot_ms: u64) -> Timestamp {
     Timestamp((slot + SLOTS + 1) * slot_ms)
 }

@@ -1,4 +1,4 @@
-//! Reads from Groq's answer, as it passes, what was used.
+//! Reads the usage from Groq's answer while the answer passes through.
 
 use super::{
     json::readable,
@@ -8,28 +8,28 @@ use super::{
 };
 use crate::domain::request::{Billing, Operation};
 
-/// The largest answer in one piece that is kept to be read. A model's longest output is a few hundred KiB; of what is longer
-/// only the usage is kept.
+/// The largest single-piece answer that is kept for reading. A model's longest output is a few hundred KiB; of longer
+/// answers only the usage is kept.
 const MAX_JSON: usize = 8 << 20;
-/// How a stream of chat ends.
+/// The end marker of a chat stream.
 const DONE: &[u8] = b"[DONE]";
 
-/// What an answer said.
+/// The findings from an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// What was used, where it says so. Said twice, the last word on each count holds, once.
+    /// The usage, if the answer states it. If it is stated twice, the last value of each count applies, once.
     pub usage: Option<Counts>,
-    /// Whether it has a usage of which a count cannot be read.
+    /// Whether a count in its usage is invalid.
     pub odd: bool,
-    /// The bytes of what the model wrote, as far as it was seen.
+    /// The bytes of the model's output, as far as it was seen.
     pub output_bytes: u64,
-    /// Whether the model wrote what was not kept, so that `output_bytes` is not all of it.
+    /// Whether some of the model's output was not kept, which makes `output_bytes` incomplete.
     pub text_is_missing: bool,
-    /// Whether it came to its end.
+    /// Whether it is complete.
     pub complete: bool,
-    /// Whether it tells of an error although its status does not.
+    /// Whether it reports an error although its status does not.
     pub failed: bool,
-    /// Whether it could not be read: compressed, too large, or not what it says it is.
+    /// Whether it could not be read: compressed, too large, or not what its headers claim.
     pub unreadable: bool,
 }
 
@@ -48,11 +48,11 @@ enum Kind {
     Events(SseReader),
     /// One JSON document.
     Json(Vec<u8>),
-    /// One of which not all is kept.
+    /// One document that is only partly kept.
     Long(LongReader),
-    /// Nothing that tells of usage: speech, or the text of a transcription.
+    /// An answer without usage: speech, or the text of a transcription.
     Opaque,
-    /// What cannot be read.
+    /// An answer that cannot be read.
     Unreadable,
 }
 
@@ -63,7 +63,7 @@ impl AnswerReader {
         let media = content_type.split(';').next().unwrap_or_default().trim();
         let plain = matches!(content_encoding.trim().to_ascii_lowercase().as_str(), "" | "identity");
         let kind = match operation {
-            // Billed by what was sent; the answer cannot tell more.
+            // Billed by the request; the answer has nothing to add.
             Operation::Speech => Kind::Opaque,
             _ if !plain => Kind::Unreadable,
             _ if media.eq_ignore_ascii_case("text/event-stream") => Kind::Events(SseReader::default()),
@@ -93,13 +93,13 @@ impl AnswerReader {
         }
     }
 
-    /// Whether a stream said its last word, before its connection ends.
+    /// Whether a stream has sent its final event; its connection may still be open.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         self.reading.complete
     }
 
-    /// What it said. `ended` tells whether its body came to an end rather than was cut.
+    /// The findings. `ended` says whether the body ended properly instead of being cut off.
     #[must_use]
     pub fn finish(self, ended: bool) -> Reading {
         let mut reading = self.reading;
@@ -124,7 +124,7 @@ impl AnswerReader {
                 if let Some(piece) = kept.as_deref().map(readable).as_deref().and_then(Piece::parse) {
                     take(&mut reading, &piece);
                 }
-                // What else it held is gone, so nothing but its usage tells what it cost.
+                // The rest of the answer was not kept, so only its usage says what it cost.
                 reading.unreadable = reading.usage.is_none() && !reading.failed;
             }
             Kind::Opaque => reading.complete = ended,
@@ -209,7 +209,7 @@ mod tests {
         assert!(read(&[&vec![b' '; MAX_JSON], b"{}"], "application/json", true).unreadable);
     }
 
-    /// Longer than what is kept, in pieces, and with the usage at the end, as Groq answers.
+    /// Longer than what is kept, in pieces, and with the usage at the end, as in Groq's answers.
     #[test]
     fn a_long_answer_is_read_for_its_usage() {
         let numbers = "0.123456789,".repeat(1 << 16);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any split gives the same reading, of a stream and of a document.
+        /// Any split gives the same reading, for streams and documents.
         #[test]
         fn any_split_is_the_same(cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8)) {
             let document = r#"{"choices":[{"message":{"content":"grüße"}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
@@ -285,7 +285,7 @@ mod tests {
             }
         }
 
-        /// No bytes panic.
+        /// No input causes a panic.
         #[test]
         fn any_bytes_are_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             for kind in ["text/event-stream", "application/json"] {

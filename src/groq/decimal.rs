@@ -1,11 +1,11 @@
-//! Reads decimal numbers exactly, by their digits: a floating product can come out a hair above.
+//! Reads decimal numbers exactly, digit by digit: a floating-point product can come out slightly too high.
 
-/// A number that is not negative, in units of which 10 to the power of `places` make one.
+/// A non-negative number in units, where 10 to the power of `places` units make one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scaled {
     /// Whole units; `u64::MAX` for more.
     pub units: u64,
-    /// Whether a part of a unit is left.
+    /// Whether a fraction of a unit remains.
     pub has_rest: bool,
 }
 
@@ -13,7 +13,7 @@ pub struct Scaled {
 #[must_use]
 pub fn scaled(text: &str, places: i64) -> Option<Scaled> {
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        // More than 18 digits are no exponent of a number that is meant.
+        // An exponent with more than 18 digits makes no sense.
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
         None => (text, 0),
     };
@@ -28,7 +28,7 @@ pub fn scaled(text: &str, places: i64) -> Option<Scaled> {
     for _ in 0..before_point {
         match digits.next() {
             Some(digit) => units = units.saturating_mul(10).saturating_add(digit),
-            // Only zeros follow, which may be a great many.
+            // Only zeros follow, possibly very many.
             None if units == 0 || units == u64::MAX => break,
             None => units = units.saturating_mul(10),
         }

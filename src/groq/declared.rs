@@ -1,4 +1,4 @@
-//! What a batch declares of itself in its `metadata`, since what it is going to use stands in a file that was uploaded before.
+//! What a batch declares about itself in its `metadata`. The file with its actual lines was uploaded earlier.
 
 use super::{
     error::ApiError,
@@ -18,7 +18,7 @@ const AUDIO_SECONDS: &str = "tollgate_audio_seconds";
 const CHARACTERS: &str = "tollgate_characters";
 
 impl Fields {
-    /// Puts into `request` what the batch declares.
+    /// Copies the batch's declarations into `request`.
     pub(super) fn declared(self, request: &mut GroqRequest) -> Result<(), ApiError> {
         let batch = self.batch()?;
         let declared = self.metadata;
@@ -77,7 +77,7 @@ impl Fields {
     }
 }
 
-/// What each line does: what Groq is told as `endpoint`, with which the declaration has to agree.
+/// The operation of each line: Groq reads it from `endpoint`, and the declaration must match that.
 fn line_operation(endpoint: &Scalar, declared: &Declared) -> Result<Operation, ApiError> {
     let of_endpoint = match endpoint {
         Scalar::Text(path) => Some(match path.as_str() {
@@ -114,7 +114,7 @@ fn no_operation() -> ApiError {
     ApiError::invalid("metadata", format!("`tollgate_batch_operation` must be one of {names}"))
 }
 
-/// A whole number in a string: Groq's metadata holds nothing else.
+/// A whole number in a string: Groq's metadata contains only strings.
 fn number(value: &Scalar, most: u64) -> Option<u64> {
     match value {
         Scalar::Text(text) => text.parse::<u64>().ok().filter(|number| *number <= most),

@@ -1,8 +1,8 @@
-//! Groq's paths: each is an operation that is metered, or free, or not known.
+//! Groq's paths: each one is a metered operation, free, or unknown.
 
 use crate::domain::{policy::envoy::FreeGroup, request::Operation};
 
-/// What a path is.
+/// The kind of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// It costs money.
@@ -11,10 +11,10 @@ pub enum Endpoint {
     Free(FreeGroup),
 }
 
-/// What `method` on `path` is; `None` for what Groq does not have, or is not known to have. `path` may carry a query.
+/// The kind of `method` on `path`; `None` if Groq does not have it, or is not known to have it. `path` may include a query.
 ///
-/// Paths are compared as they are: whoever writes one in another way (`//`, `%2F`, `..`) is not known, so that no
-/// difference in reading lets anything pass.
+/// Paths are compared exactly. Any other spelling (`//`, `%2F`, `..`) is unknown, so a difference in interpretation cannot
+/// let anything pass.
 #[must_use]
 pub fn endpoint(method: &str, path: &str) -> Option<Endpoint> {
     let path = path.split_once('?').map_or(path, |(path, _)| path);
@@ -33,7 +33,7 @@ pub fn endpoint(method: &str, path: &str) -> Option<Endpoint> {
         ("GET" | "POST", "files") => free(FreeGroup::Files),
         ("GET", "models") => free(FreeGroup::Models),
         _ => match (method, rest.split_once('/')?) {
-            // A model's name may hold a slash itself.
+            // A model's name may itself contain a slash.
             ("GET", ("models", name)) if is_model(name) => free(FreeGroup::Models),
             ("GET" | "DELETE", ("files", id)) if is_id(id) => free(FreeGroup::Files),
             ("GET", ("files", rest)) if rest.strip_suffix("/content").is_some_and(is_id) => {

@@ -1,27 +1,27 @@
-//! Errors as Groq answers them, so that Groq's and OpenAI's SDKs raise the right exception, and retry when and only when a
-//! retry can help.
+//! Errors in Groq's format. Groq's and OpenAI's SDKs raise the right exception for them, and retry exactly when a retry can
+//! help.
 //!
-//! An SDK retries 408, 409, 429 and 5xx by default, waits as `retry-after` says where that is at most a minute, and obeys
-//! `x-should-retry` before anything else. So:
+//! By default, an SDK retries 408, 409, 429 and 5xx. It waits as long as `retry-after` says if that is at most a minute,
+//! and obeys `x-should-retry` before anything else. So:
 //!
 //! | why | status | `code` | retried |
 //! | --- | --- | --- | --- |
-//! | no key, or one that is not known, revoked or expired | 401 | `invalid_api_key` | no |
+//! | no key, or one that is unknown, revoked or expired | 401 | `invalid_api_key` | no |
 //! | model, operation or path not permitted | 403 | `permission_denied` | no |
-//! | a built-in tool not permitted, or without a price | 403 | `tool_not_allowed`, `tool_not_priced` | no |
+//! | a built-in tool that is not permitted or has no price | 403 | `tool_not_allowed`, `tool_not_priced` | no |
 //! | paused | 403 | `paused` | no |
 //! | a model without a price, a path that Groq does not have | 404 | `model_not_found`, `unknown_url` | no |
 //! | a body that cannot be read, more output than permitted | 400 | `invalid_request_error` and others | no |
-//! | larger than what a limit ever lets pass | 413 | `request_too_large` | no |
+//! | larger than what a limit can ever admit | 413 | `request_too_large` | no |
 //! | a batch larger than the policy permits | 413 | `batch_too_large` | no |
 //! | a body in a compression that cannot be read | 415 | `unsupported_content_encoding` | no |
 //! | a budget is exhausted | 402 | `insufficient_quota` | no |
 //! | a rate or concurrency limit | 429 | `rate_limit_exceeded` | where it passes within a minute |
-//! | too many requests that the gateway reported nothing of | 429 | `too_many_unsettled` | where it passes within a minute |
+//! | too many requests without a report from the gateway | 429 | `too_many_unsettled` | where it passes within a minute |
 //! | the store does not answer | 503 | `service_unavailable` | yes |
 //!
-//! A budget is 402 and not 429, as OpenAI has it: whole frameworks take 429 for «wait and try again», and no waiting of
-//! theirs brings back money.
+//! A budget gives 402 and not OpenAI's 429: whole frameworks take 429 as "wait and try again", and waiting does not bring
+//! back money.
 
 use serde_json::{Value, json};
 
@@ -30,33 +30,33 @@ use crate::domain::{
     explain,
 };
 
-/// The longest wait that SDKs take from `retry-after`, in milliseconds; past it they fall back to a few seconds of their
+/// The longest wait that SDKs accept from `retry-after`, in milliseconds; above it they fall back to a few seconds of their
 /// own, which cannot help.
 const LONGEST_RETRY_MS: u64 = 60_000;
-/// Violations in one answer; a request is refused by few limits at once.
+/// The most violations in one answer; few limits refuse a request at the same time.
 const MAX_VIOLATIONS: usize = 16;
 
-/// An answer in place of Groq's.
+/// An error answer that replaces Groq's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiError {
     /// The HTTP status.
     pub status: u16,
-    /// For programs.
+    /// The error code, for programs.
     pub code: &'static str,
-    /// For people.
+    /// The message, for people.
     pub message: String,
-    /// The field at fault; empty: none.
+    /// The invalid field; empty: none.
     pub param: &'static str,
-    /// When to ask again, in milliseconds; `None`: not told.
+    /// When to retry, in milliseconds; `None`: not stated.
     pub retry_after_ms: Option<u64>,
-    /// Whether asking again soon can help.
+    /// Whether retrying soon can help.
     pub should_retry: bool,
     /// Every limit that refused, as JSON.
     violations: Vec<Value>,
 }
 
 impl ApiError {
-    /// An error that no retry helps.
+    /// An error that no retry can fix.
     #[must_use]
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
@@ -64,7 +64,7 @@ impl ApiError {
         Self { status, code, message, param: "", retry_after_ms: None, should_retry: false, violations }
     }
 
-    /// A request that cannot be read, or whose `param` cannot be meant.
+    /// A request that cannot be read, or whose `param` is invalid.
     #[must_use]
     pub fn invalid(param: &'static str, message: impl Into<String>) -> Self {
         Self { param, ..Self::new(400, "invalid_request_error", message) }
@@ -76,31 +76,31 @@ impl ApiError {
         Self::new(413, "request_too_large", message)
     }
 
-    /// A body that is compressed where only a plain one can be read.
+    /// A compressed body where only a plain one can be read.
     #[must_use]
     pub fn unsupported_encoding(message: impl Into<String>) -> Self {
         Self::new(415, "unsupported_content_encoding", message)
     }
 
-    /// Nobody who is known.
+    /// An unknown caller.
     #[must_use]
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(401, "invalid_api_key", message)
     }
 
-    /// Nothing can be decided for now.
+    /// No decision is possible for now.
     #[must_use]
     pub fn unavailable(message: impl Into<String>, retry_after_ms: u64) -> Self {
         let retry_after_ms = Some(retry_after_ms);
         Self { retry_after_ms, should_retry: true, ..Self::new(503, "service_unavailable", message) }
     }
 
-    /// A denial: all violations in words, under the status of the one that waiting helps least.
+    /// A denial: the text of all violations, with the status of the one that waiting helps least.
     #[must_use]
     pub fn denied(violations: &[Violation]) -> Self {
         let worst = violations.iter().map(class).min_by_key(|class| class.rank).unwrap_or(NOT_DECIDED);
         let message = violations.iter().map(|v| v.message.as_str()).collect::<Vec<_>>().join("; ");
-        // A place in flight frees when any request ends, and what is told is only when the first expires.
+        // Any request that ends frees a slot, but the known time is only when the first reservation expires.
         let only_in_flight = violations.iter().all(|v| v.reason == Reason::TooManyInFlight);
         let retry_after_ms = match explain::retry(violations) {
             Retry::After(ms) if !only_in_flight => Some(ms),
@@ -140,20 +140,20 @@ impl ApiError {
         json!({ "error": error }).to_string()
     }
 
-    /// The headers beside the body.
+    /// The headers that accompany the body.
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, String)> {
         let mut headers = vec![
             ("content-type", "application/json".to_owned()),
             ("x-should-retry", self.should_retry.to_string()),
         ];
-        // Whole seconds, rounded up: one millisecond early is denied again.
+        // Whole seconds, rounded up: a retry one millisecond early is denied again.
         headers.extend(self.retry_after_ms.map(|ms| ("retry-after", ms.div_ceil(1000).to_string())));
         headers
     }
 }
 
-/// How a reason is answered. The lowest rank of several decides.
+/// How a reason is answered. Of several reasons, the one with the lowest rank decides.
 #[derive(Clone, Copy)]
 struct Class {
     rank: u8,
@@ -166,7 +166,7 @@ const fn answered(rank: u8, status: u16, code: &'static str, param: &'static str
     Class { rank, status, code, param }
 }
 
-/// A denial that names no limit, which there is not; to be refused all the same.
+/// For a denial without violations, which should not exist but must be refused too.
 const NOT_DECIDED: Class = answered(u8::MAX, 403, "permission_denied", "");
 
 fn class(violation: &Violation) -> Class {
@@ -195,7 +195,8 @@ fn class(violation: &Violation) -> Class {
             Retry::Never => answered(6, 413, "request_too_large", ""),
             Retry::After(_) => answered(8, 429, "rate_limit_exceeded", ""),
         },
-        // Nothing that the client does makes room: not the code of a rate, which tells it to go more slowly.
+        // Nothing that the client does frees capacity. The code of a rate limit would tell it to slow down, so this has its
+        // own.
         Reason::TooManyUnsettled => answered(8, 429, "too_many_unsettled", ""),
         Reason::StoreUnavailable => answered(9, 503, "service_unavailable", ""),
     }

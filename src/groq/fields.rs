@@ -1,4 +1,4 @@
-//! The fields of a JSON body that are read: small values only, whatever a body holds.
+//! The fields that are read from a JSON body: only small values, whatever the body contains.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -15,12 +15,13 @@ use super::{
 };
 use crate::domain::{bounds::MAX_COUNT, request::Operation};
 
-/// Fields of one body; the APIs have fewer than fifty.
+/// The most fields of one body; the APIs have fewer than fifty.
 const MAX_FIELDS: usize = 256;
-/// Bytes of a string that is kept: the longest that is of use, and some more so that it is seen to be too long.
+/// The most bytes of a string that are kept: the longest useful value, and a little more to detect values that are too
+/// long.
 const MAX_TEXT: usize = 1024;
 
-/// The fields of a request. Values as they came; each is judged where it is used.
+/// The fields of a request. Values are kept as received; each is validated where it is used.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     pub(super) model: Scalar,
@@ -46,7 +47,7 @@ pub(super) struct Fields {
     pub(super) fetches: bool,
     /// The types of the tools.
     pub(super) tools: Vec<Scalar>,
-    /// The tools that Compound is to have; `None`: not said.
+    /// The tools enabled for Compound; `None`: not given.
     pub(super) enabled_tools: Option<Vec<Scalar>>,
 }
 
@@ -81,16 +82,16 @@ impl Fields {
     }
 }
 
-/// A value that is small, or only known to be there.
+/// A small value, or one that is only known to be present.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Scalar {
-    /// `null`, or not given.
+    /// `null`, or absent.
     #[default]
     Null,
     Flag(bool),
     Count(u64),
     Text(String),
-    /// Anything else, which nothing that is read may be.
+    /// Anything else; no field that is read allows it.
     Other,
 }
 
@@ -175,7 +176,7 @@ impl<'de> Visitor<'de> for ReadScalar {
     }
 }
 
-/// What the `metadata` of a batch declares.
+/// The declarations in a batch's `metadata`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Declared {
@@ -206,7 +207,7 @@ impl<'de> Deserialize<'de> for Tool {
     }
 }
 
-/// `compound_custom`, as far as it tells of tools.
+/// The parts of `compound_custom` that concern tools.
 struct Compound {
     tools: Option<CompoundTools>,
 }
@@ -227,8 +228,8 @@ impl<'de> Deserialize<'de> for CompoundTools {
     }
 }
 
-/// Reads the fields of a JSON object: of a request for this operation, or of an object in one, of which only the names and
-/// what it may hold are judged.
+/// Reads the fields of a JSON object: of a request for this operation, or of a nested object, where only the names and the
+/// allowed content are checked.
 pub(super) fn read(operation: Option<Operation>, body: &[u8]) -> Result<Fields, ApiError> {
     let body = without_lone_surrogates(body);
     let (read, reader) = read_once(operation, &body);
@@ -240,7 +241,7 @@ pub(super) fn read(operation: Option<Operation>, body: &[u8]) -> Result<Fields, 
     match (read, reader.fault) {
         (Ok(()), _) => Ok(reader.fields),
         (Err(_), Some(fault)) => Err(fault),
-        // The parser's own words may hold a part of the body; its place in it does not.
+        // The parser's message may contain a part of the body; the position does not.
         (Err(error), None) => Err(ApiError::invalid("", described(&error, reader.at))),
     }
 }
@@ -277,9 +278,9 @@ struct Reader {
     operation: Option<Operation>,
     fields: Fields,
     seen: HashSet<String>,
-    /// The field with a form of its own that is being read.
+    /// The field with a special format that is being read.
     at: &'static str,
-    /// What is wrong, where it is not the JSON itself.
+    /// The fault, if it is not in the JSON itself.
     fault: Option<ApiError>,
 }
 
@@ -288,7 +289,7 @@ impl Reader {
         deserializer.deserialize_map(self)
     }
 
-    /// Notes a name; an error where another reader could take it for one that is known or was seen.
+    /// Records a name; an error if another reader could take it for a known name or for one that was already seen.
     fn name(&mut self, name: &str) -> Result<(), ApiError> {
         let folded = folded(name);
         if *folded != *name && self.fields.knows(&folded) {
@@ -309,7 +310,7 @@ impl Reader {
             *slot = entries.next_value()?;
             return Ok(());
         }
-        // What another operation needs is of any form.
+        // Fields of other operations may have any form.
         let has_tools = matches!(self.operation, Some(Operation::Chat | Operation::Responses));
         match name {
             "input" => {

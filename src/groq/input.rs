@@ -1,6 +1,6 @@
-//! What a request gives a model to read, as far as it stands in the request: text and inline data, and beside them content
-//! parts that Groq fetches from elsewhere. Where an address stands otherwise (a citation, the result of a tool, a schema)
-//! it is text like any other.
+//! What a request gives a model to read, as far as the request contains it: text and inline data, and also content parts
+//! that Groq fetches from elsewhere. An address in any other position (a citation, the result of a tool, a schema) is text
+//! like any other.
 
 use std::{borrow::Cow, fmt};
 
@@ -11,7 +11,7 @@ use super::{
     names,
 };
 
-/// What stands in one value.
+/// The content of one value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Input {
     /// Characters of text.
@@ -29,7 +29,7 @@ impl Input {
     }
 }
 
-/// Whether a content part of this type may be an address that Groq fetches. Of others, what stands in them is all there is.
+/// Whether a content part of this type may be an address that Groq fetches. All other parts are complete in themselves.
 fn may_be_fetched(kind: &str) -> bool {
     const KINDS: [&str; 10] = [
         "audio_url",
@@ -98,7 +98,7 @@ impl<'de> Visitor<'de> for ReadInput {
         Ok(sum)
     }
 
-    /// An item or a part. Its type may come after its address, so the two are put together at the end.
+    /// An item or a part. Its type may come after its address, so the two are combined at the end.
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Input, A::Error> {
         let mut sum = Input::default();
         let (mut links, mut may_fetch) = (0_u64, false);
@@ -110,7 +110,7 @@ impl<'de> Visitor<'de> for ReadInput {
                     may_fetch |= may_be_fetched;
                     sum.fetched += u64::from(is_kept);
                 }
-                // What a message or the result of a tool consists of, and where a document comes from.
+                // The content of a message or of a tool's result, and the source of a document.
                 "content" | "output" | "source" => sum = sum.and(entries.next_value_seed(self)?),
                 _ => {
                     let (characters, found) =
@@ -129,7 +129,7 @@ impl<'de> Visitor<'de> for ReadInput {
 #[derive(Clone, Copy, Default)]
 struct Kind {
     may_be_fetched: bool,
-    /// It refers to what Groq keeps.
+    /// It refers to something that Groq stores.
     is_kept: bool,
 }
 
@@ -177,7 +177,7 @@ mod tests {
             (r#"[{"id":"d","source":{"type":"url","url":"https://x"}}]"#, 1),
             (r#"[{"content":[{"type":"image_url","Image_URL":{"Url":"https://x"}}]}]"#, 1),
             (r#"[{"content":[{"type":"image_url","type":"text","url":"https://x"}]}]"#, 1),
-            // What a conversation carries along.
+            // Content that a conversation carries along.
             (r#"[{"id":"d","source":{"type":"json","data":{"url":"https://x"}}}]"#, 0),
             (r#"[{"content":[{"type":"document","document":{"data":{"url":"https://x"}}}]}]"#, 0),
             (

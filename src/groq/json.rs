@@ -1,4 +1,4 @@
-//! Walks JSON without keeping it.
+//! Walks JSON without storing it.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use super::names::{Which, folded};
 
-/// Walks any value and adds up what two functions say of each string in it, given the name of the field that it stands in
-/// (empty: none). Unlike `serde`'s own way to ignore a value, it descends, so that the parser's bound on nesting holds.
+/// Walks any value and sums up what two functions return for each string in it, given the name of the string's field
+/// (empty: none). Unlike `serde`'s own way to ignore a value, it descends, so the parser's bound on nesting applies.
 #[derive(Clone, Copy)]
 struct Walk<'n> {
     of: [Measure; 2],
@@ -81,7 +81,7 @@ const fn add(a: (u64, u64), b: (u64, u64)) -> (u64, u64) {
     (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
 }
 
-/// Adds up what a function says of each string in a value.
+/// Sums up what a function returns for each string in a value.
 #[derive(Clone, Copy)]
 pub(super) struct Sum(Measure);
 
@@ -100,7 +100,7 @@ impl<'de> DeserializeSeed<'de> for Sum {
     }
 }
 
-/// Two sums in one walk, of a value that stands in a field.
+/// Two sums in one walk, over a value in a field.
 #[derive(Clone, Copy)]
 pub(super) struct Sums<'n> {
     of: [Measure; 2],
@@ -108,7 +108,7 @@ pub(super) struct Sums<'n> {
 }
 
 impl Sums<'static> {
-    /// Of a value that stands in `field`.
+    /// Over a value in `field`.
     pub(super) const fn in_field(self, field: &str) -> Sums<'_> {
         Sums { of: self.of, field }
     }
@@ -122,13 +122,13 @@ impl<'de> DeserializeSeed<'de> for Sums<'_> {
     }
 }
 
-/// Any value, walked and forgotten.
+/// Any value, walked and discarded.
 pub(super) const SKIP: Sum = Sum(|_, _| 0);
 /// The characters of the text in a value.
 pub(super) const CHARACTERS: Sum = Sum(|_, text| u64::try_from(text.chars().count()).unwrap_or(u64::MAX));
 /// The bytes of the text in a value.
 const BYTES: Sum = Sum(|_, text| u64::try_from(text.len()).unwrap_or(u64::MAX));
-/// The addresses in a content part: of an image or a file that is not itself the data.
+/// The addresses in a content part: those of images and files that are not inline data.
 pub(super) const LINKS: Sum = Sum(|field, text| {
     let names_a_place =
         matches!(&*folded(field), "url" | "image_url" | "video_url" | "audio_url" | "file_url" | "file_id");
@@ -136,9 +136,9 @@ pub(super) const LINKS: Sum = Sum(|field, text| {
     u64::from(names_a_place && !is_data)
 });
 
-/// The body with another character in the place of each half of a surrogate pair that stands alone (`\ud800`). JSON permits
-/// them, and Groq takes them; the parser, whose strings are UTF-8, does not. The length stays, so that what is found in the
-/// copy stands at the same place in the body.
+/// The body with a replacement for each lone half of a surrogate pair (`\ud800`). JSON permits these and Groq accepts them,
+/// but the parser, whose strings are UTF-8, does not. The length stays the same, so positions in the copy are valid in the
+/// body.
 pub(super) fn without_lone_surrogates(body: &[u8]) -> Cow<'_, [u8]> {
     let mut copy = Cow::Borrowed(body);
     let mut at = 0;
@@ -152,15 +152,15 @@ pub(super) fn without_lone_surrogates(body: &[u8]) -> Cow<'_, [u8]> {
                 }
                 6
             }
-            // Whatever it is that is escaped, it is no backslash that escapes.
+            // Whatever is escaped here, it is not a backslash that escapes the next character.
             _ => 2,
         };
     }
     copy
 }
 
-/// The body with zeros for the digits of every exponent. JSON permits numbers of any size, and the parser does not; none of
-/// them is of use here.
+/// The body with zeros for the digits of every exponent. JSON permits numbers of any size, but the parser does not; no such
+/// number is of use here.
 pub(super) fn without_exponents(body: &[u8]) -> Vec<u8> {
     let mut copy = body.to_vec();
     let (mut in_string, mut escaped, mut in_exponent) = (false, false, false);
@@ -187,11 +187,11 @@ fn escaped(body: &[u8], at: usize) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// A value as it stands; `None`: not there, or `null`.
+/// A raw value; `None`: absent, or `null`.
 pub(super) type Raw<'a> = Option<&'a RawValue>;
 
-/// The values of the fields with these names in a JSON object; `None` where `json` is none. Of two fields of one name the last
-/// that is not `null` counts.
+/// The values of the fields with these names in a JSON object; `None` if `json` is not an object. If a name occurs several
+/// times, the last value that is not `null` counts.
 pub(super) fn raw_fields<'a, const N: usize>(
     json: &'a str,
     names: [&'static str; N],
@@ -226,8 +226,8 @@ impl<'de, const N: usize> Visitor<'de> for RawFields<N> {
     }
 }
 
-/// An answer as text that the parser reads, whatever is in its strings: without a mark at its beginning, and with another
-/// character in the place of what is no character.
+/// An answer as text that the parser accepts, whatever its strings contain: without a byte order mark at the beginning, and
+/// with replacements for invalid characters.
 pub(super) fn readable(answer: &[u8]) -> Cow<'_, str> {
     match without_lone_surrogates(answer.strip_prefix(BYTE_ORDER_MARK).unwrap_or(answer)) {
         Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
@@ -235,10 +235,10 @@ pub(super) fn readable(answer: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// What some writers put before a text.
+/// The mark that some writers put before a text.
 pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The bytes of the text in a value: of a string, or of all strings in a list or an object.
+/// The bytes of the text in a value: a string, or all strings in a list or an object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct TextBytes(pub(super) u64);
 

@@ -1,30 +1,30 @@
-//! Finds what an answer says of itself without keeping it, however long it is: the embeddings of a few hundred texts are tens
-//! of megabytes of numbers, with the usage behind them.
+//! Extracts what an answer says about itself without storing the answer, however long it is: the embeddings of a few
+//! hundred texts are tens of megabytes of numbers, followed by the usage.
 
 use super::json::BYTE_ORDER_MARK;
 
-/// The fields of an answer that are kept, as they stand.
+/// The fields of an answer that are kept unchanged.
 const KEPT: [&[u8]; 4] = [b"duration", b"error", b"usage", b"x_groq"];
-/// Bytes of one kept value; a usage has a few hundred.
+/// The most bytes of one kept value; a usage has a few hundred.
 const MAX_VALUE: usize = 64 << 10;
-/// Bytes of a field's name that are looked at: one more than the longest that is kept.
+/// The most bytes of a field's name that are compared: one more than the longest kept name.
 const MAX_NAME: usize = 9;
 
-/// Reads one JSON object as it passes. It is not checked beyond what it takes to tell its fields apart.
+/// Reads one JSON object as it passes. It checks only what it needs to tell the fields apart.
 #[derive(Debug)]
 pub(super) struct LongReader {
     /// How many objects and lists are open.
     depth: usize,
     in_string: bool,
     escaped: bool,
-    /// What the next byte at the top belongs to.
+    /// What the next byte at the top level belongs to.
     place: Place,
     name: Vec<u8>,
-    /// The kept fields, as the object that they make so far.
+    /// The kept fields, in the form of an object under construction.
     kept: Vec<u8>,
-    /// Where the present value's field begins in `kept`; `None`: it is not kept.
+    /// Where the current value's field begins in `kept`; `None`: it is not kept.
     keeps: Option<usize>,
-    /// The object began and ended, and nothing else came.
+    /// The object began and ended, and nothing else followed.
     is_whole: bool,
     is_broken: bool,
 }
@@ -59,7 +59,7 @@ impl LongReader {
         }
     }
 
-    /// The kept fields as an object; `None` where the answer is not one whole object.
+    /// The kept fields as an object; `None` if the answer is not one complete object.
     pub(super) fn finish(mut self) -> Option<Vec<u8>> {
         self.kept.push(b'}');
         (self.is_whole && !self.is_broken).then_some(self.kept)

@@ -1,5 +1,5 @@
-//! Groq's HTTP API as it goes over the wire: which path is which operation, what a request asks for, what an answer says
-//! was used, and errors as Groq's SDKs read them. Pure: bytes in, facts out.
+//! Groq's HTTP API as it appears on the wire: which path is which operation, what a request asks for, what usage an answer
+//! reports, and errors that Groq's SDKs understand. Pure: bytes in, facts out.
 
 pub mod answer;
 pub mod decimal;

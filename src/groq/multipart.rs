@@ -1,7 +1,7 @@
-//! Reads the fields of a multipart form; of a file, only its size.
+//! Reads the fields of a multipart form, but only the size of a file.
 //!
-//! Strict on purpose: what another reader could take apart in another way is refused. Some end a line at a bare line feed,
-//! so none may stand where a line could begin that matters.
+//! Strict on purpose: anything that another reader could split differently is refused. Some readers end a line at a bare
+//! line feed, so none is allowed where a line that matters could begin.
 
 use super::{error::ApiError, request::GroqRequest};
 
@@ -11,7 +11,7 @@ const MAX_PARTS: usize = 64;
 const MAX_BOUNDARY: usize = 70;
 /// Bytes of the headers of a part.
 const MAX_PART_HEADERS: usize = 4096;
-/// What ends the headers of a part.
+/// The end of a part's headers.
 const BLANK_LINE: &[u8] = b"\r\n\r\n";
 
 /// The form of an audio request.
@@ -46,7 +46,7 @@ impl Form {
         if name != part.name {
             return Err(fault("the name of a field must be in lower case"));
         }
-        // Lists are written with a name that ends so, once for each item.
+        // A list has a name with this ending and one field per item.
         let is_list = name.ends_with("[]");
         if !is_list && self.seen.contains(&name) {
             let shown = name.chars().take(64).collect::<String>();
@@ -153,7 +153,7 @@ fn parse_part(part: &[u8]) -> Result<Part<'_>, ApiError> {
     Ok(Part { name, is_file, content })
 }
 
-/// Whether a reader that ends lines elsewhere would find a boundary in `content`.
+/// Whether a reader with other line endings would find a boundary in `content`.
 fn hides_boundary(content: &[u8], opening: &[u8]) -> bool {
     let mut from = 0;
     while let Some(at) = content.get(from..).and_then(|rest| find(rest, opening)) {
@@ -189,7 +189,7 @@ fn names(disposition: &str) -> Option<(&str, bool)> {
             }
         };
         match key {
-            // With a backslash it could be read two ways.
+            // A backslash would make it ambiguous.
             "name" if name.is_none() && !value.contains('\\') && !value.is_empty() => name = Some(value),
             "filename" | "filename*" => is_file = true,
             _ => return None,
@@ -198,7 +198,7 @@ fn names(disposition: &str) -> Option<(&str, bool)> {
     Some((name?, is_file))
 }
 
-/// Where `needle` begins in `hay`. Looks for its first bytes' rarest one, the newline, rather than at every place.
+/// Where `needle` begins in `hay`. Searches for the first byte of `needle`, and compares the rest only there.
 fn find(hay: &[u8], needle: &[u8]) -> Option<usize> {
     let (first, _) = needle.split_first()?;
     let mut from = 0;
@@ -286,7 +286,7 @@ mod tests {
     fn a_form_that_is_cut_anywhere_is_refused() {
         let whole = form(&[("name=\"model\"", "m"), ("name=\"file\"; filename=\"a\"", "123")]);
         assert!(request(&whole).is_ok());
-        // Without the last line break it is still whole.
+        // It is complete even without the last line break.
         for end in 0..whole.len() - 2 {
             assert!(request(&whole[..end]).is_err(), "cut at {end}");
         }

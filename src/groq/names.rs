@@ -1,4 +1,4 @@
-//! Names of fields: Groq's reader may not tell them apart by case, so one that could be taken for another is refused.
+//! Names of fields. Groq's reader may ignore case, so a name that could be taken for another one is refused.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -9,10 +9,10 @@ use serde::{
 
 use super::json::SKIP;
 
-/// How the error of a name begins that is to be written otherwise; the name follows.
+/// The prefix of the error for a misspelt name; the correct name follows.
 const MISSPELT: &str = "to be written in lower case: ";
 
-/// A name as a reader takes it that ignores case, with the letters that only some fold (`ſ`, the Kelvin sign).
+/// A name as case-insensitive readers see it, including letters that only some of them fold (`ſ`, the Kelvin sign).
 pub(super) fn folded(name: &str) -> Cow<'_, str> {
     if name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase()) {
         return Cow::Borrowed(name);
@@ -20,7 +20,7 @@ pub(super) fn folded(name: &str) -> Cow<'_, str> {
     Cow::Owned(name.to_uppercase().to_lowercase())
 }
 
-/// An error where a reader that ignores case could take `name` for one of `known`.
+/// An error if a case-insensitive reader could take `name` for one of `known`.
 pub(super) fn check<E: Error>(name: &str, known: &[&'static str]) -> Result<(), E> {
     let folded = folded(name);
     match known.iter().find(|known| ***known == *folded && *folded != *name) {
@@ -29,7 +29,7 @@ pub(super) fn check<E: Error>(name: &str, known: &[&'static str]) -> Result<(), 
     }
 }
 
-/// The name as it is to be written, if that is what an error is of.
+/// The correct name, if the error is about a misspelt one.
 pub(super) fn misspelt(error: &serde_json::Error) -> Option<String> {
     error.to_string().strip_prefix(MISSPELT)?.split(' ').next().map(str::to_owned)
 }
@@ -74,7 +74,7 @@ impl<'de, const N: usize, V: Deserialize<'de> + Default> Visitor<'de> for Known<
     }
 }
 
-/// Finds which of these a name is, without keeping it.
+/// Finds which of these names it is, without storing it.
 pub(super) struct Which<'n>(pub(super) &'n [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for Which<'_> {

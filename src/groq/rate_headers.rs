@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::domain::{decision::LimitStatus, limit::Quantity};
 
-/// The headers for the limits that apply to a request: of its requests and of its tokens, the limit with the least left.
+/// The headers for the limits that apply to a request: for requests and for tokens, the limit with the least left.
 #[must_use]
 pub fn rate_headers(limits: &[LimitStatus]) -> Vec<(&'static str, String)> {
     let names = [
@@ -21,7 +21,7 @@ pub fn rate_headers(limits: &[LimitStatus]) -> Vec<(&'static str, String)> {
     for (quantity, [limit_name, remaining_name, reset_name]) in names {
         let of_quantity = limits.iter().filter(|limit| limit.quantity == quantity);
         let remaining = |limit: &LimitStatus| limit.limit.saturating_sub(limit.used);
-        // Of two with as much left, the one that is used for longer.
+        // Of two limits with the same amount left, the one that resets later.
         let tightest = of_quantity.min_by_key(|limit| (remaining(limit), u64::MAX - limit.reset_ms));
         if let Some(limit) = tightest {
             headers.push((limit_name, limit.limit.to_string()));
@@ -32,7 +32,7 @@ pub fn rate_headers(limits: &[LimitStatus]) -> Vec<(&'static str, String)> {
     headers
 }
 
-/// Milliseconds as Go prints a duration, which is what Groq's headers hold: `185ms`, `7.66s`, `2m59.56s`.
+/// Milliseconds in Go's duration format, which Groq's headers use: `185ms`, `7.66s`, `2m59.56s`.
 fn go_duration(ms: u64) -> String {
     if ms == 0 {
         return "0s".to_owned();

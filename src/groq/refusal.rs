@@ -1,11 +1,11 @@
-//! What Groq's own refusals mean.
+//! The meaning of Groq's own refusals.
 
 use serde::Deserialize;
 
-/// As much of a refusal as is read: Groq's have some hundred bytes.
+/// The most bytes that are read of a refusal: Groq's have some hundred.
 pub const MAX_REFUSAL_BYTES: usize = 16 << 10;
-/// How the message begins of a request that no waiting helps. Its `code` is that of a rate, `rate_limit_exceeded`, and its status
-/// 413, where providers that speak the same protocol answer 429.
+/// The beginning of the message for a request that waiting cannot help. Its `code` is that of a rate limit,
+/// `rate_limit_exceeded`, and its status is 413, where providers with the same protocol answer 429.
 const TOO_LARGE: &str = "Request too large";
 
 #[derive(Deserialize)]
@@ -18,7 +18,7 @@ struct Error {
     message: String,
 }
 
-/// Whether the body of a refusal says that the request is larger than a limit ever lets pass.
+/// Whether the body of a refusal says that the request is larger than a limit can ever admit.
 #[must_use]
 pub fn is_too_large(body: &[u8]) -> bool {
     serde_json::from_slice::<Refusal>(body).is_ok_and(|refusal| refusal.error.message.starts_with(TOO_LARGE))

@@ -1,7 +1,7 @@
-//! Reads from a request's body what a decision needs, and nothing else of it is kept.
+//! Reads what a decision needs from a request's body, and keeps nothing else.
 //!
-//! A body that another reader could take for something else is refused: two fields of one name, names that differ only in
-//! case (Groq's own reader may not tell them apart), anything after the end.
+//! A body that another reader could interpret differently is refused: two fields with the same name, names that differ only
+//! in case (Groq's own reader may ignore case), anything after the end.
 
 use super::{
     error::ApiError,
@@ -14,11 +14,11 @@ use crate::domain::{
     request::{Operation, ServiceTier},
 };
 
-/// Answers wanted of one request; OpenAI's own bound.
+/// The most answers per request; OpenAI's own bound.
 const MAX_CHOICES: u64 = 128;
-/// As the contract of `Authorize` has it.
+/// The bound from the contract of `Authorize`.
 const MAX_MODEL_BYTES: usize = 256;
-/// As the contract of `Authorize` has it.
+/// The bound from the contract of `Authorize`.
 const MAX_USER_BYTES: usize = 256;
 
 /// What a request to Groq asks for.
@@ -29,29 +29,29 @@ pub struct GroqRequest {
     /// The most output tokens of each choice: the larger of `max_tokens` and `max_completion_tokens`, or
     /// `max_output_tokens`. `None`: not given.
     pub max_output_tokens: Option<u64>,
-    /// How many answers are wanted; at least 1.
+    /// How many answers are requested; at least 1.
     pub choices: u64,
-    /// Whether the answer is to be streamed.
+    /// Whether the answer is streamed.
     pub stream: bool,
-    /// Whether the model's reasoning, which is output as well, is kept from the answer.
+    /// Whether the model's reasoning, which also counts as output, is omitted from the answer.
     pub hides_reasoning: bool,
     /// The service tier.
     pub service_tier: ServiceTier,
     /// The end user; empty: not given.
     pub user: String,
-    /// What is sent as input: the bytes of the body, of which tokens are estimated.
+    /// The input: the bytes of the body, from which tokens are estimated.
     pub input_bytes: u64,
-    /// Whether Groq adds to the input what does not stand in the body: results of its own tools, images behind links.
+    /// Whether Groq adds input that is not in the body: results of its own tools, images behind links.
     pub has_unseen_input: bool,
-    /// Groq's built-in tools that it enables.
+    /// Groq's built-in tools that the request enables.
     pub tools: Vec<String>,
-    /// What a batch declares of itself.
+    /// What a batch declares about itself.
     pub batch: Option<Batch>,
     /// Milliseconds of audio that the request itself declares (a batch).
     pub audio_ms: u64,
     /// Tokens of input that the request itself declares (a batch).
     pub input_tokens: u64,
-    /// Characters to be spoken.
+    /// Characters to convert to speech.
     pub characters: u64,
     /// Bytes of audio.
     pub audio_bytes: u64,
@@ -60,7 +60,7 @@ pub struct GroqRequest {
 /// Reads the `body` of a request for `operation`.
 ///
 /// # Errors
-/// What is wrong with it, as the client is told.
+/// The fault, in the words that the client sees.
 pub fn read(operation: Operation, content_type: &str, body: &[u8]) -> Result<GroqRequest, ApiError> {
     if body.is_empty() {
         return Err(ApiError::invalid("", "the request has no body"));
@@ -88,7 +88,7 @@ pub fn read(operation: Operation, content_type: &str, body: &[u8]) -> Result<Gro
 /// Whether `user` may name an end user.
 ///
 /// # Errors
-/// What is wrong with it, as the client is told.
+/// The fault, in the words that the client sees.
 pub fn check_user(user: &str) -> Result<(), ApiError> {
     if user.len() > MAX_USER_BYTES || user.chars().any(char::is_control) {
         let message = format!("`user` must have at most {MAX_USER_BYTES} bytes and no control characters");
@@ -97,7 +97,7 @@ pub fn check_user(user: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether a body of this type is JSON for every reader, in the one encoding that JSON has (or the part of it that is ASCII).
+/// Whether every reader takes a body of this type as JSON, in the only encoding that JSON has (or its ASCII subset).
 fn is_json(content_type: &str) -> bool {
     let mut parts = content_type.split(';').map(str::trim);
     let media = parts.next().unwrap_or_default();
@@ -165,8 +165,8 @@ impl Fields {
         Ok(request)
     }
 
-    /// What a response may cost must be in the request and the answer: nothing that was kept before, nothing that goes on
-    /// after the answer.
+    /// The request and the answer must determine what a response can cost: no input that was stored earlier, and no work
+    /// that continues after the answer.
     fn is_bounded(&self) -> Result<(), ApiError> {
         for (param, value) in [
             ("previous_response_id", &self.previous_response_id),
@@ -191,10 +191,10 @@ fn length(body: &[u8]) -> u64 {
     u64::try_from(body.len()).unwrap_or(u64::MAX)
 }
 
-/// The service tier that is called so; empty: not given.
+/// The service tier with this name; empty: not given.
 fn service_tier(value: &Scalar) -> Result<ServiceTier, ApiError> {
     match value.text("service_tier")?.as_str() {
-        // `default` is OpenAI's word for it, which its SDKs may send.
+        // `default` is OpenAI's name for it, which its SDKs may send.
         "" | "default" => Ok(ServiceTier::OnDemand),
         name => name.parse().map_err(|()| {
             let names = ServiceTier::ALL.map(ServiceTier::name).join(", ");

@@ -252,7 +252,7 @@ fn a_batch_declares_what_its_lines_are() {
     assert_eq!(declared.line_operation, Operation::Transcription);
     assert_eq!((declared.request_count, declared.window_ms), (500, 7 * 86_400_000));
     assert_eq!((request.audio_ms, request.max_output_tokens), (9_000_000, None));
-    // Many lines may use more than one request.
+    // A batch of many lines may exceed the bounds of one request.
     let sums = r#""tollgate_input_tokens":"900000000","tollgate_max_output_tokens":"7","tollgate_batch_requests":"10""#;
     assert_eq!(batch("", sums).unwrap().input_tokens, 900_000_000);
     for (fields, metadata, param) in [
@@ -350,7 +350,7 @@ fn nothing_of_the_prompt_is_in_an_error() {
 }
 
 proptest! {
-    /// A body that is cut anywhere is refused.
+    /// A body that is cut off anywhere is refused.
     #[test]
     fn a_cut_body_is_refused(content in ".{0,40}", cut in any::<prop::sample::Index>()) {
         let body = serde_json::json!({"model": "m", "messages": [{"role": "user", "content": content}]});
@@ -359,7 +359,7 @@ proptest! {
         prop_assert!(read(Operation::Chat, JSON, &body[..cut.index(body.len())]).is_err());
     }
 
-    /// No bytes panic.
+    /// No input causes a panic.
     #[test]
     fn any_bytes_are_read_or_refused(body in proptest::collection::vec(any::<u8>(), 0..200)) {
         for operation in Operation::ALL {

@@ -1,4 +1,4 @@
-//! Puts into a request what was granted, and leaves every other byte of it as it is.
+//! Writes the granted values into a request, and leaves every other byte unchanged.
 
 use std::{fmt, ops::Range};
 
@@ -8,28 +8,29 @@ use serde_json::value::RawValue;
 use super::{error::ApiError, fields, json::without_lone_surrogates, request};
 use crate::domain::request::Operation;
 
-/// What a request is to ask Groq for.
+/// The values to write into a request to Groq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The most output tokens of each choice.
     pub max_output_tokens: u64,
-    /// Whether a stream is to end with its usage.
+    /// Whether a stream should end with its usage.
     pub include_usage: bool,
 }
 
-/// The `body` with `change` made; `None` where it says so already, or the operation has nothing to change.
+/// The `body` with `change` applied; `None` if the body already matches, or if the operation has nothing to change.
 ///
 /// # Errors
-/// Where the body cannot be read, as [`request::read`].
+/// The body cannot be read, as in [`request::read`].
 pub fn rewrite(operation: Operation, body: &[u8], change: Change) -> Result<Option<Vec<u8>>, ApiError> {
     let limits: &[&str] = match operation {
         Operation::Chat => &["max_completion_tokens", "max_tokens"],
         Operation::Responses => &["max_output_tokens"],
         _ => return Ok(None),
     };
-    // Whatever could be read two ways is refused here as it was when it was admitted.
+    // Anything ambiguous is refused here, as it was at admission.
     let asked = request::read(operation, "application/json", body)?;
-    // Read in a copy of the same length where the body cannot be; every byte that stays is the body's own.
+    // A body that cannot be parsed directly is parsed as a copy of the same length; every byte that stays comes from the
+    // body itself.
     let readable = without_lone_surrogates(body);
     let fields = raw_fields(&readable)?;
     let mut edits = Edits { body, readable: &readable, edits: Vec::new() };
@@ -66,16 +67,16 @@ impl<'de> Visitor<'de> for RawFields {
     }
 }
 
-/// Pieces of a body, and what comes in their place.
+/// Pieces of a body, and their replacements.
 struct Edits<'a> {
     body: &'a [u8],
-    /// The body as it is read: a copy of the same length, or itself.
+    /// The body in the form that is parsed: a copy of the same length, or itself.
     readable: &'a [u8],
     edits: Vec<(Range<usize>, String)>,
 }
 
 impl Edits<'_> {
-    /// Lowers every limit that is above `most`, and gives one where there is none.
+    /// Lowers every limit above `most`, and adds one if there is none.
     fn limit(&mut self, fields: &Fields<'_>, names: &[&str], most: u64) {
         let mut given = false;
         for (_, value) in fields.iter().filter(|(name, _)| names.contains(&name.as_str())) {
@@ -88,7 +89,7 @@ impl Edits<'_> {
         if given {
             return;
         }
-        // A limit that is `null` is not given; two fields of one name are not to be.
+        // A `null` limit counts as absent. It is replaced, since adding one would give two fields with the same name.
         match fields.iter().find(|(name, _)| names.contains(&name.as_str())) {
             Some((_, value)) => self.replace(value, most.to_string()),
             None => {
@@ -107,7 +108,7 @@ impl Edits<'_> {
             self.replace(options, "{\"include_usage\":true}".to_owned());
             return Ok(());
         }
-        // Its own two fields of one name are refused by the same reader.
+        // The same reader refuses two fields with the same name in it.
         fields::read(None, options.get().as_bytes()).map_err(|fault| {
             ApiError::invalid("stream_options", format!("`stream_options`: {}", fault.message))
         })?;
@@ -127,7 +128,7 @@ impl Edits<'_> {
         self.edits.push((at..at + value.get().len(), text));
     }
 
-    /// Puts a field at the beginning of `object`, which begins `from` bytes into the body.
+    /// Inserts a field at the beginning of `object`, which starts `from` bytes into the body.
     fn insert(&mut self, object: &[u8], from: usize, field: &str) {
         let brace = object.iter().position(|byte| *byte == b'{').unwrap_or_default() + 1;
         let is_empty = object.get(brace..).unwrap_or_default().trim_ascii_start().starts_with(b"}");
@@ -135,7 +136,7 @@ impl Edits<'_> {
         self.edits.push((at..at, if is_empty { field.to_owned() } else { format!("{field},") }));
     }
 
-    /// Where `part`, a piece of what was read, begins in the body.
+    /// Where `part`, a piece of the parsed text, begins in the body.
     fn offset(&self, part: &str) -> usize {
         part.as_ptr().addr() - self.readable.as_ptr().addr()
     }
@@ -237,7 +238,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a body holds, the change holds afterwards and nothing else has changed.
+        /// Whatever a body contains, the change is in place afterwards and nothing else has changed.
         #[test]
         fn only_what_is_meant_changes(
             max_tokens in proptest::option::of(proptest::option::of(1_u64..200)),

@@ -11,16 +11,16 @@ pub(super) struct SseReader {
     /// The `data` of the event so far, its lines joined by line feeds.
     data: Vec<u8>,
     has_data: bool,
-    /// The last byte was a carriage return: a line feed right after it belongs to it.
+    /// The last byte was a carriage return: a line feed right after it is part of the same line break.
     after_return: bool,
-    /// Whether anything came: a byte order mark may only stand at the beginning.
+    /// Whether any byte has arrived: a byte order mark is only allowed at the beginning.
     begun: bool,
-    /// An event was too large to be read.
+    /// An event was too large to read.
     overflowed: bool,
 }
 
 impl SseReader {
-    /// Takes bytes, and gives the data of each event that ends in them to `event`.
+    /// Takes bytes, and calls `event` with the data of each event that ends in them.
     pub(super) fn push(&mut self, bytes: &[u8], mut event: impl FnMut(&[u8])) {
         let mut rest = bytes;
         while let Some((first, after)) = rest.split_first() {
@@ -43,14 +43,14 @@ impl SseReader {
         }
     }
 
-    /// The stream is over. What came of an event without the blank line after it is given to `event` as well: the standard
-    /// drops it, but it was said.
+    /// Ends the stream. An event without the blank line after it is passed to `event` as well: the standard drops it, but
+    /// its data did arrive.
     pub(super) fn finish(&mut self, mut event: impl FnMut(&[u8])) {
         self.end_line(&mut event);
         self.end_line(&mut event);
     }
 
-    /// Whether an event was too large to be read.
+    /// Whether an event was too large to read.
     pub(super) const fn overflowed(&self) -> bool {
         self.overflowed
     }
@@ -77,7 +77,7 @@ impl SseReader {
             }
             self.data.clear();
         } else if let Some(value) = text.strip_prefix(b"data") {
-            // `data` alone is an empty line of data; `database: x` is another field.
+            // `data` alone is an empty line of data; `database: x` is a different field.
             if let Some(value) = if value.is_empty() { Some(value) } else { value.strip_prefix(b":") } {
                 if std::mem::replace(&mut self.has_data, true) {
                     self.data.push(b'\n');

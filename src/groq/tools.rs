@@ -5,14 +5,14 @@ use super::{
     fields::{Fields, Scalar},
 };
 
-/// As the contract of `Authorize` has it.
+/// The bound from the contract of `Authorize`.
 const MAX_TOOLS: usize = 16;
 const MAX_TOOL_BYTES: usize = 256;
-/// The types of tools that the client runs by itself: Groq only asks for them.
+/// The types of tools that the client runs itself; Groq only asks for their calls.
 const OF_THE_CLIENT: [&str; 7] =
     ["apply_patch", "computer", "computer_use_preview", "custom", "function", "local_shell", "shell"];
-/// How the models that bring tools by themselves are called, and what they bring unless the request says otherwise (Groq's
-/// page on Compound).
+/// The name prefixes of models with tools of their own, and the tools that they enable unless the request says otherwise
+/// (Groq's page on Compound).
 const COMPOUND: [&str; 2] = ["groq/compound", "compound-beta"];
 const OF_COMPOUND: [&str; 3] = ["code_interpreter", "visit_website", "web_search"];
 
@@ -20,7 +20,7 @@ impl Fields {
     /// The names of the tools that Groq runs for the request to `model`, each once.
     pub(super) fn built_in_tools(&self, model: &str) -> Result<Vec<String>, ApiError> {
         let mut names: Vec<&str> = Vec::new();
-        // One without a type may be one of Groq's.
+        // A tool without a type may be one of Groq's.
         for tool in &self.tools {
             names.push(name(tool, "tools")?);
         }

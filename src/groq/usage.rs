@@ -1,4 +1,4 @@
-//! What one piece of an answer says: its usage, and how much text it carries.
+//! What one piece of an answer contains: its usage, and how much text it carries.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -9,18 +9,18 @@ use super::{
 };
 use crate::domain::bounds::{MAX_AUDIO_MS, MAX_COUNT};
 
-/// An answer, or one event of a streamed one: of chat, responses, embeddings or audio. Each field is read by itself, so that
-/// one of an odd form does not hide another; what is not read is skipped.
+/// An answer, or one event of a streamed one: chat, responses, embeddings or audio. Each field is parsed separately, so a
+/// malformed one does not hide another; unknown fields are skipped.
 #[derive(Debug)]
 pub(super) struct Piece<'a> {
-    /// Of an event of the Responses API.
+    /// For an event of the Responses API.
     kind: Raw<'a>,
     usage: Raw<'a>,
     x_groq: Raw<'a>,
     choices: Raw<'a>,
-    /// Of an event that tells of a whole response.
+    /// For an event that describes a whole response.
     response: Raw<'a>,
-    /// Of an event that carries text: a string.
+    /// For an event that carries text: a string.
     delta: Raw<'a>,
     /// The text of a transcription, or the output of a response.
     text: Raw<'a>,
@@ -30,7 +30,7 @@ pub(super) struct Piece<'a> {
     error: Raw<'a>,
 }
 
-/// The value, if it has the form.
+/// The value, if it has the expected form.
 fn as_form<'a, T: Deserialize<'a>>(raw: Raw<'a>) -> Option<T> {
     serde_json::from_str(raw?.get()).ok()
 }
@@ -40,12 +40,12 @@ fn parts<'a, const N: usize>(raw: &'a RawValue, names: [&'static str; N]) -> Opt
     raw_fields(raw.get(), names)
 }
 
-/// The value of one field, if it stands in an object.
+/// The value of one field, if it is in an object.
 fn inside<'a>(raw: Raw<'a>, name: &'static str) -> Raw<'a> {
     parts(raw?, [name]).and_then(|[value]| value)
 }
 
-/// What an answer says was used. Each count stands for itself: one that cannot be read does not hide another.
+/// The usage that an answer reports. Each count is independent: an unreadable one does not hide another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Input tokens, cached included.
@@ -56,23 +56,23 @@ pub struct Counts {
     pub output_tokens: Option<u64>,
     /// Reasoning tokens.
     pub reasoning_tokens: Option<u64>,
-    /// Audio in milliseconds, by the larger of its readings.
+    /// Audio in milliseconds, by the larger of its values.
     pub audio_ms: Option<u64>,
-    /// Whether a count is there that cannot be meant: negative, a fraction, too large, no number at all.
+    /// Whether a count is invalid: negative, a fraction, too large, or not a number at all.
     pub odd: bool,
 }
 
 impl Counts {
-    /// Whether it says anything that is billed.
+    /// Whether it reports anything that is billed.
     #[must_use]
     pub const fn tells(&self) -> bool {
         self.input_tokens.is_some() || self.output_tokens.is_some() || self.audio_ms.is_some()
     }
 
-    /// What it says, and where it says nothing, what `other` does.
+    /// These counts, with missing ones taken from `other`.
     #[must_use]
     pub fn or(self, other: &Self) -> Self {
-        // Cached tokens are a part of the input of the same word.
+        // Cached tokens are part of the input count from the same source.
         let cached = if self.input_tokens.is_some() { None } else { other.cached_input_tokens };
         let reasoning = if self.output_tokens.is_some() { None } else { other.reasoning_tokens };
         Self {
@@ -85,7 +85,7 @@ impl Counts {
         }
     }
 
-    /// Of a usage under the names of either API, count by count.
+    /// The counts of a usage with the names of either API, one by one.
     fn of(usage: &RawValue) -> Self {
         const NAMES: [&str; 10] = [
             "prompt_tokens",
@@ -116,7 +116,7 @@ impl Counts {
             output_tokens: read(&[completion, output]),
             ..Self::default()
         };
-        // The sum tells the part that is missing or cannot be read.
+        // The sum gives the part that is missing or unreadable.
         if let Some(total) = read(&[total]) {
             let (input, output) = (counts.input_tokens, counts.output_tokens);
             counts.input_tokens = input.or_else(|| total.checked_sub(output?));
@@ -133,14 +133,14 @@ impl Counts {
             odd |= ms.is_none();
             ms
         });
-        // A usage that says nothing that is billed is not understood.
+        // A usage without anything that is billed was not understood.
         counts.odd = odd || is_detail_odd || !counts.tells();
         counts
     }
 }
 
 impl<'a> Piece<'a> {
-    /// The piece in `json`; `None` where it is no object.
+    /// The piece in `json`; `None` if it is not an object.
     pub(super) fn parse(json: &'a str) -> Option<Self> {
         const NAMES: [&str; 10] = [
             "type", "usage", "x_groq", "choices", "response", "delta", "text", "output", "duration", "error",
@@ -150,9 +150,10 @@ impl<'a> Piece<'a> {
         Some(Self { kind, usage, x_groq, choices, response, delta, text, output, duration, error })
     }
 
-    /// The usage, wherever it stands; of counts that stand in several places, the first, and of audio the longest.
+    /// The usage, from all its possible places. If a count is in several places, the first one applies; for audio, the
+    /// longest.
     pub(super) fn usage(&self) -> Counts {
-        // An event that only begins a response tells of what it will use, which is nothing yet.
+        // An event that only begins a response describes usage that has not happened yet.
         let response = self.response.filter(|_| self.ends_stream());
         let places = [self.usage, inside(response, "usage"), inside(self.x_groq, "usage")];
         let mut counts = Counts::default();
@@ -160,7 +161,7 @@ impl<'a> Piece<'a> {
             let audio_ms = counts.audio_ms.max(told.audio_ms);
             counts = Counts { audio_ms, ..counts.or(&told) };
         }
-        // Groq bills the length of the audio, whatever else it tells beside.
+        // Groq bills the length of the audio, whatever else the answer states.
         if let Some(duration) = self.duration {
             let ms = milliseconds(duration.get());
             counts.odd |= ms.is_none();
@@ -169,7 +170,7 @@ impl<'a> Piece<'a> {
         counts
     }
 
-    /// The bytes of what the model wrote. Of the Responses API's events only the deltas count: others repeat them.
+    /// The bytes of the model's output. Of the Responses API's events only the deltas count: others repeat them.
     pub(super) fn output_bytes(&self) -> u64 {
         if let Some(kind) = self.kind() {
             return if kind.ends_with(".delta") { text_bytes(self.delta) } else { 0 };
@@ -182,13 +183,13 @@ impl<'a> Piece<'a> {
         as_form(self.kind)
     }
 
-    /// Whether a stream is complete with it.
+    /// Whether it completes a stream.
     pub(super) fn ends_stream(&self) -> bool {
         let ends = ["response.completed", "response.incomplete", "response.failed"];
         self.kind().is_some_and(|kind| ends.contains(&kind.as_str()))
     }
 
-    /// Whether it tells of an error.
+    /// Whether it reports an error.
     pub(super) fn is_error(&self) -> bool {
         self.error.is_some() || inside(self.x_groq, "error").is_some()
     }
@@ -199,7 +200,7 @@ fn text_bytes(raw: Raw<'_>) -> u64 {
     as_form::<TextBytes>(raw).unwrap_or_default().0
 }
 
-/// The sum over the elements of a list; of what is no list, all its text.
+/// The sum over the elements of a list; for anything else, all its text.
 fn each<'a>(raw: Raw<'a>, bytes: fn(&'a RawValue) -> u64) -> u64 {
     match as_form::<Vec<&'a RawValue>>(raw) {
         Some(list) => list.into_iter().map(bytes).fold(0, u64::saturating_add),
@@ -207,7 +208,7 @@ fn each<'a>(raw: Raw<'a>, bytes: fn(&'a RawValue) -> u64) -> u64 {
     }
 }
 
-/// The sum over these fields of an object; of what is no object, all its text.
+/// The sum over these fields of an object; for anything else, all its text.
 fn within<'a, const N: usize>(
     raw: Raw<'a>,
     names: [&'static str; N],
@@ -236,7 +237,7 @@ fn call_bytes(call: &RawValue) -> u64 {
     })
 }
 
-/// A count, also one that is written as a string or with a fraction of zero; `None` where it cannot be meant.
+/// A count, including one written as a string or with a zero fraction; `None` if it is invalid.
 fn count(json: &str) -> Option<u64> {
     let Scaled { units, has_rest } = scaled(unquoted(json), 0)?;
     (!has_rest && units <= MAX_COUNT).then_some(units)
@@ -249,7 +250,7 @@ fn milliseconds(json: &str) -> Option<u64> {
     (ms <= MAX_AUDIO_MS).then_some(ms)
 }
 
-/// What stands in a string, or the value as it is.
+/// The content of a string, or the value as it is.
 fn unquoted(json: &str) -> &str {
     json.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(json).trim()
 }

@@ -88,7 +88,7 @@ fn the_sum_tells_the_part_that_is_missing() {
         (r#""input_tokens":100,"output_tokens":"many","total_tokens":5100"#, Some(100), Some(5000), true),
         (r#""prompt_tokens":100,"total_tokens":5100"#, Some(100), Some(5000), false),
         (r#""prompt_tokens":100,"total_tokens":100"#, Some(100), Some(0), false),
-        // Less than a part of it, or both parts unknown: it tells nothing.
+        // The total is less than a part of it, or both parts are unknown: it says nothing.
         (r#""prompt_tokens":100,"total_tokens":99"#, Some(100), None, false),
         (r#""total_tokens":5100"#, None, None, true),
     ] {
@@ -160,7 +160,7 @@ fn all_that_a_model_wrote_is_output() {
         (r#"{"type":"response.output_text.delta","delta":"abcd"}"#, 4),
         (r#"{"type":"response.output_text.done","text":"abcd"}"#, 0),
         (r#"{"text":"abc"}"#, 3),
-        // Of what has another form, all text.
+        // For a field of a different form, all of its text counts.
         (r#"{"choices":[{"delta":"x"},{"delta":{"content":"abc"}}]}"#, 4),
         (r#"{"choices":[{"delta":{"tool_calls":{},"content":"ab"}},{"delta":{"content":"c"}}]}"#, 3),
         (r#"{"choices":[{"delta":{"tool_calls":[7,{"function":"fg"},{"function":{"name":"h"}}]}}]}"#, 3),

@@ -1,8 +1,8 @@
-//! The organization's own Groq keys: which of a project's is used, when it was used last, and which one Groq refuses.
+//! The organization's own Groq keys: which key of a project is in use, when it was last used, and which one Groq refuses.
 //!
-//! A project has at most two live keys, so that one can be replaced without a pause: the newest is used. When Groq refuses it
-//! (401), the other one is used at once, until the refused one changes. Where all are refused the newest is tried on, since
-//! nothing better is known.
+//! A project has at most two live keys, so one can be replaced without interruption: the newest is used. If Groq refuses it
+//! (401), the other one is used at once, until the refused one changes. If all are refused, the newest stays in use, since
+//! there is no better choice.
 
 mod source;
 
@@ -20,10 +20,10 @@ use tracing::error;
 pub use self::source::UpstreamKeySource;
 use crate::domain::{Timestamp, upstream::UpstreamKey};
 
-/// The keys of a project that are in use at once: the newest, and the one that it replaces.
+/// The keys of a project that are live at the same time: the newest, and the one that it replaces.
 pub const MAX_LIVE: usize = 2;
 
-/// The Groq keys in force, shared by all cores. What is counted of them is of this process alone.
+/// The Groq keys in force, shared by all cores. Their counts cover this process only.
 #[derive(Debug, Default)]
 pub struct UpstreamKeys {
     projects: ArcSwap<HashMap<Arc<str>, Vec<Arc<LiveKey>>>>,
@@ -32,27 +32,28 @@ pub struct UpstreamKeys {
 /// A Groq key in force.
 #[derive(Debug)]
 pub struct LiveKey {
-    /// Names it without telling it: the project and a digest, `main/1f2e3d4c`.
+    /// Identifies it without revealing it: the project and a digest, `main/1f2e3d4c`.
     pub id: Arc<str>,
     /// The project.
     pub project: Arc<str>,
     /// Where it was found, for people.
     pub place: String,
-    /// Since when it is there: when its file was written, or the service started.
+    /// When it became available: when its file was written, or when the service started.
     pub since: Timestamp,
     key: UpstreamKey,
     uses: AtomicU64,
-    /// 0: never. Plain numbers without an order among them: each is only shown, but `refused_at`, which decides alone.
+    /// 0: never. Plain numbers without ordering between them: each is only displayed, except `refused_at`, which is the
+    /// only one that decides anything.
     last_used: AtomicU64,
     refused_at: AtomicU64,
 }
 
-/// What a key is used for now.
+/// The current role of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyUse {
-    /// Requests go out with it.
+    /// Requests use it.
     Used,
-    /// It would be, if the other were refused.
+    /// It is used if Groq refuses the other one.
     Standby,
     /// Groq refused it.
     Refused,
@@ -71,19 +72,19 @@ impl LiveKey {
         self.key.bearer()
     }
 
-    /// A request goes out with it at `now`.
+    /// Records that a request uses it at `now`.
     pub fn used(&self, now: Timestamp) {
         self.uses.fetch_add(1, Ordering::Relaxed);
         self.last_used.store(now.0, Ordering::Relaxed);
     }
 
-    /// Requests that went out with it.
+    /// How many requests used it.
     #[must_use]
     pub fn uses(&self) -> u64 {
         self.uses.load(Ordering::Relaxed)
     }
 
-    /// When the last one did.
+    /// When it was last used.
     #[must_use]
     pub fn last_used(&self) -> Option<Timestamp> {
         at(&self.last_used)
@@ -101,19 +102,19 @@ fn at(time: &AtomicU64) -> Option<Timestamp> {
 }
 
 impl UpstreamKeys {
-    /// The key with which requests of `project` go out; `None` where the project has none.
+    /// The key for requests of `project`; `None` if the project has none.
     #[must_use]
     pub fn pick(&self, project: &str) -> Option<Arc<LiveKey>> {
         best(self.projects.load().get(project)?).cloned()
     }
 
-    /// Groq refused the key called `id`: the other one is used from now on. An id that is not in force changes nothing, as
-    /// the answer to an old key may come late.
+    /// Records that Groq refused the key `id`: the other one is used from now on. An id that is not in force changes
+    /// nothing, since the answer to an old key may arrive late.
     pub fn refused(&self, id: &str, now: Timestamp) {
         let projects = self.projects.load();
         let Some(keys) = projects.values().find(|keys| keys.iter().any(|key| &*key.id == id)) else { return };
         for key in keys.iter().filter(|key| &*key.id == id) {
-            // Many requests may be under way with it; one alert is enough.
+            // Many requests with it may be in flight; one alert is enough.
             if key.refused_at.swap(now.0.max(1), Ordering::Relaxed) > 0 {
                 return;
             }
@@ -128,7 +129,7 @@ impl UpstreamKeys {
         }
     }
 
-    /// All keys, by project, the newest first, with what they are used for.
+    /// All keys, by project, the newest first, with their current roles.
     #[must_use]
     pub fn all(&self) -> Vec<(Arc<LiveKey>, KeyUse)> {
         let projects = self.projects.load();
@@ -148,7 +149,7 @@ impl UpstreamKeys {
         keys.collect()
     }
 
-    /// Puts these keys of each project in force. What is known of one that stays, stays.
+    /// Puts these keys of each project in force. A key that stays keeps its state.
     fn replace(&self, found: HashMap<Arc<str>, Vec<LiveKey>>) {
         let before = self.projects.load();
         let keep = |key: LiveKey| {
@@ -162,10 +163,10 @@ impl UpstreamKeys {
         self.projects.store(Arc::new(kept.collect()));
     }
 
-    /// Keys for tests and tools, which have no files: each project with the texts of its keys, the newest first.
+    /// Keys for tests and tools, without files: each project with the texts of its keys, the newest first.
     ///
     /// # Errors
-    /// Where a text can be no key.
+    /// A text cannot be a key.
     pub fn fixed(projects: &[(&str, &[&str])]) -> Result<Self, crate::domain::secret::MalformedSecret> {
         let keys = Self::default();
         let mut found = HashMap::new();
@@ -182,7 +183,7 @@ impl UpstreamKeys {
     }
 }
 
-/// The newest that Groq has not refused, or the newest.
+/// The newest key that Groq has not refused; if all are refused, the newest.
 fn best(keys: &[Arc<LiveKey>]) -> Option<&Arc<LiveKey>> {
     keys.iter().find(|key| key.refused_at().is_none()).or_else(|| keys.first())
 }
@@ -206,7 +207,7 @@ mod tests {
             keys.all().iter().map(|(key, state)| (key.project.to_string(), *state)).collect();
         let expected = [("lab", KeyUse::Used), ("main", KeyUse::Refused), ("main", KeyUse::Used)];
         assert_eq!(states, expected.map(|(project, state)| (project.to_owned(), state)));
-        // Nothing better is known than the newest.
+        // There is no better choice than the newest.
         let old = keys.pick("main").unwrap();
         keys.refused(&old.id, NOW);
         assert_eq!(keys.pick("main").unwrap().bearer(), "Bearer gsk_new");
@@ -226,7 +227,7 @@ mod tests {
         keys.replace([(Arc::clone(&project), vec![live("gsk_newest"), live("gsk_new")])].into());
         let states: Vec<_> = keys.all().into_iter().map(|(key, state)| (key.uses(), state)).collect();
         assert_eq!(states, [(0, KeyUse::Used), (1, KeyUse::Refused)]);
-        // The answer to a key that is gone comes late.
+        // The answer to a key that is gone arrives late.
         keys.refused("main/00000000", NOW);
     }
 

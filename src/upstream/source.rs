@@ -1,4 +1,4 @@
-//! Reads the Groq keys from where the policy says, and again whenever they change.
+//! Reads the Groq keys from the places that the policy names, and reads them again whenever they change.
 
 use std::{
     collections::HashMap,
@@ -26,27 +26,27 @@ use crate::domain::{
     upstream::UpstreamKey,
 };
 
-/// How often keys are looked at: the bound within which a changed file, or another place in the policy, is in force. A
-/// read of a small file costs microseconds, and sees what no watch does: mounted secrets, network disks, swapped links.
+/// How often keys are read: the time within which a changed file, or a changed place in the policy, takes effect. Reading a
+/// small file costs microseconds, and sees what no watch does: mounted secrets, network disks, swapped links.
 const POLL: Duration = Duration::from_secs(1);
 /// A key file is one short line; a wrong file is not read to its end.
 const MAX_BYTES: u64 = 4096;
-/// Files of a directory that are looked at; a mounted secret has a few.
+/// The most files of a directory that are read; a mounted secret has a few.
 const MAX_FILES: usize = 64;
 
-/// Keeps the Groq keys in force, until dropped.
+/// Keeps the Groq keys in force up to date until it is dropped.
 #[derive(Debug)]
 pub struct UpstreamKeySource {
     keys: Arc<UpstreamKeys>,
-    /// Closed when dropped, which ends the thread.
+    /// Closed on drop, which ends the thread.
     _running: mpsc::Sender<()>,
 }
 
 impl UpstreamKeySource {
-    /// Reads the keys from where `policy` says, now and every second from now on.
+    /// Reads the keys from the places in `policy`, now and then every second.
     ///
     /// # Errors
-    /// Where no thread can be started.
+    /// The thread cannot be started.
     pub fn start(policy: Arc<ArcSwap<Policy>>) -> io::Result<Self> {
         let keys = Arc::<UpstreamKeys>::default();
         let (running, ended) = mpsc::channel();
@@ -67,7 +67,7 @@ impl UpstreamKeySource {
     }
 }
 
-/// A key that was found, where, and since when it is there.
+/// A key, the place where it was found, and when it became available.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Found {
     key: UpstreamKey,
@@ -78,9 +78,9 @@ struct Found {
 struct Reader {
     keys: Arc<UpstreamKeys>,
     started: Timestamp,
-    /// What each place gave last: a file that is being replaced leaves the key that was in it.
+    /// The last key from each place: while a file is being replaced, its previous key remains.
     last: HashMap<(Arc<str>, KeyPlace), Vec<Found>>,
-    /// What was said last of a place that gives no key, so that it is said once.
+    /// The last message about a place without a valid key, so each message is logged once.
     said: HashMap<(Arc<str>, KeyPlace), String>,
 }
 
@@ -107,7 +107,8 @@ impl Reader {
         self.keys.replace(found);
     }
 
-    /// Says once of each key that it does not look like one of Groq's. It is used all the same: a proxy may want another.
+    /// Warns once about each key that does not look like one of Groq's. The key is used anyway: a proxy may expect a
+    /// different one.
     fn warn_of_odd(&mut self, at: &(Arc<str>, KeyPlace), found: &[Found]) {
         let Some(odd) = found.iter().find(|found| !found.key.looks_like_groq()) else {
             self.said.remove(at);
@@ -144,12 +145,12 @@ impl Reader {
     }
 }
 
-/// What is said of a variable that is not there.
+/// The message for a variable that is not set.
 const NOT_SET: &str = "it is not set";
 
-/// The newest of them, each once.
+/// The newest keys, each once.
 fn live(project: &Project, mut found: Vec<Found>) -> Vec<LiveKey> {
-    // Of equals the one that the policy names first.
+    // Of equally new ones, the first that the policy names.
     found.sort_by_key(|found| std::cmp::Reverse(found.since));
     let mut keys: Vec<LiveKey> = Vec::new();
     for Found { key, place, since } in found {
@@ -177,7 +178,7 @@ fn read(place: &KeyPlace, started: Timestamp) -> Result<Vec<Found>, String> {
                 entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| is_secret(path));
             let mut files: Vec<_> = files.collect();
             files.sort();
-            // One file that is no key does not take the others away.
+            // One invalid key file does not remove the others.
             let keys = files.iter().take(MAX_FILES).map(|file| read_file(file));
             let (keys, faults): (Vec<_>, Vec<_>) = keys.partition(Result::is_ok);
             match (keys.is_empty(), faults.into_iter().find_map(Result::err)) {
@@ -189,7 +190,7 @@ fn read(place: &KeyPlace, started: Timestamp) -> Result<Vec<Found>, String> {
     }
 }
 
-/// A file of a mounted secret: not one of the hidden ones with which it is swapped.
+/// A file of a mounted secret, excluding the hidden ones that are used to swap it.
 fn is_secret(path: &Path) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     !hidden && path.is_file()
@@ -223,7 +224,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes a key as of `second`.
+    /// Writes a key with the modification time `second`.
     fn write(path: &Path, text: &str, second: u64) {
         fs::write(path, text).unwrap();
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
@@ -275,7 +276,7 @@ mod tests {
         }
         reader.look(&policy);
         assert_eq!(used(&reader), ["gsk_b", "gsk_c"]);
-        // One that is taken away is not used on.
+        // A key that was removed is no longer used.
         fs::remove_file(path("b")).unwrap();
         reader.look(&policy);
         assert_eq!(used(&reader), ["gsk_c", "gsk_a"]);

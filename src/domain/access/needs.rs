@@ -1,21 +1,21 @@
-//! What each RPC and each page needs, and the table of it.
+//! What each RPC and each page requires of its caller, and that as a table for the documentation.
 
 use std::fmt::Write as _;
 
 use super::{Binding, Permission, Role};
 
-/// What an RPC or a page needs.
+/// What an RPC or a page requires of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Nothing: anybody may ask.
+    /// Nothing: anyone may call it.
     Nothing,
-    /// To be known, in whatever role.
+    /// Authentication, with any role.
     Identity,
-    /// A permission. Where it is bound to teams, the handler looks at the team as well.
+    /// A permission. If it is granted for some teams only, the handler checks the team as well.
     Permission(Permission),
 }
 
-/// Every RPC that is served, and what it needs. One that is not here is refused to everyone.
+/// Every RPC that is served, and what it requires. An RPC that is missing here is refused to everyone.
 pub const RPCS: [(&str, Need); 22] = [
     ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
     ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),
@@ -41,20 +41,21 @@ pub const RPCS: [(&str, Need); 22] = [
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Need::Identity),
 ];
 
-/// The pages of the listener for operators, and what each needs. As with health over gRPC, orchestrators ask without a credential.
+/// The pages of the operators' listener, and what each requires. Orchestrators probe without a credential, as with health
+/// over gRPC.
 pub const PAGES: [(&str, Need); 3] = [
     ("/livez", Need::Nothing),
     ("/readyz", Need::Nothing),
     ("/status", Need::Permission(Permission::ReadStatus)),
 ];
 
-/// What the page at `path` needs; `None` where there is no such page.
+/// What the page at `path` requires; `None` if there is no such page.
 #[must_use]
 pub fn page_need(path: &str) -> Option<Need> {
     PAGES.iter().find(|(known, _)| *known == path).map(|(_, need)| *need)
 }
 
-/// What the RPC at `path` needs; `None` where there is no such RPC.
+/// What the RPC at `path` requires; `None` if there is no such RPC.
 #[must_use]
 pub fn need_of(path: &str) -> Option<Need> {
     RPCS.iter().find(|(known, _)| *known == path).map(|(_, need)| *need)

@@ -1,4 +1,4 @@
-//! The calendar against known clock changes, and against every zone there is.
+//! Tests the calendar against known clock changes and against every time zone.
 
 use jiff::civil::{DateTime, date};
 
@@ -69,7 +69,7 @@ fn odd_offsets_move_midnight() {
 
 #[test]
 fn a_day_that_was_left_out_does_not_exist() {
-    // Samoa went from 29 to 31 December 2011 at midnight.
+    // Samoa skipped 30 December 2011: 29 was followed by 31 at midnight.
     let samoa = calendar("Pacific/Apia");
     let last = samoa.today(at("2011-12-30T09:59:59.999Z"));
     assert_eq!((last.day_number(), hours(last.day)), (20_111_229, 24));
@@ -181,8 +181,8 @@ fn time_ends_without_an_error() {
     }
 }
 
-/// In every zone, around every change of its clocks: each instant lies in its own day, week and month, periods join without a
-/// gap, and a day begins with its date.
+/// In every zone, around every clock change: each instant lies in its own day, week and month, periods join without a gap,
+/// and a day begins with its date.
 #[test]
 fn periods_divide_time_in_every_zone() {
     let from = jiff::Timestamp::UNIX_EPOCH;

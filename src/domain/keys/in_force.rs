@@ -21,8 +21,8 @@ use crate::domain::{
 pub struct CreatedKeys {
     /// `None`: no key was ever created.
     hash_key: Option<HashKey>,
-    /// By the first bytes of the hash. They come from a keyed hash, so that what a caller can choose tells nothing by the
-    /// time that it takes; the candidates are compared in full, in constant time.
+    /// By the first bytes of the hash. The hash is keyed, so timing reveals nothing about an input that a caller can
+    /// choose; the candidates are compared in full, in constant time.
     secrets: HashMap<[u8; 8], Vec<Created>>,
 }
 
@@ -30,7 +30,7 @@ pub struct CreatedKeys {
 #[derive(Debug)]
 pub struct Created {
     hash: SecretHash,
-    /// When the secret ends, if it does before its key.
+    /// When the secret expires, if that is before its key does.
     pub ends_at: Option<Timestamp>,
     /// Whether the key was revoked.
     pub revoked: bool,
@@ -40,11 +40,12 @@ pub struct Created {
     pub team: Option<Arc<Team>>,
     /// The key.
     pub key: Arc<Key>,
-    /// How often the secret was used since that was last written down.
+    /// How often the secret was used since its uses were last recorded.
     pub uses: Arc<UseCounter>,
 }
 
-/// Counts uses. Every core adds to it, and who writes it down takes from it: each field for itself, in no order.
+/// Counts uses. Every core adds to it, and the recorder takes from it. Each field is independent; there is no ordering
+/// between them.
 #[derive(Debug, Default)]
 pub struct UseCounter {
     requests: AtomicU64,
@@ -58,7 +59,7 @@ impl UseCounter {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The requests since the last call, and the time of the last one ever.
+    /// The requests since the last call, and the time of the latest one ever.
     #[must_use]
     pub fn take(&self) -> (u64, Timestamp) {
         (self.requests.swap(0, Ordering::Relaxed), Timestamp(self.last_used.load(Ordering::Relaxed)))
@@ -70,7 +71,7 @@ impl UseCounter {
         self.requests.load(Ordering::Relaxed) == 0
     }
 
-    /// Puts back what was taken and could not be written down.
+    /// Puts back what was taken but could not be recorded.
     pub fn put_back(&self, requests: u64) {
         self.requests.fetch_add(requests, Ordering::Relaxed);
     }
@@ -79,8 +80,8 @@ impl UseCounter {
 impl CreatedKeys {
     /// The keys in `records` under `policy`; `counter` gives the counter of a secret's uses.
     ///
-    /// Nothing is narrowed here: a key's limits and its team's both hold for each request, so that the stricter of both
-    /// decides, also where the policy became stricter than the key after that was created.
+    /// Nothing is narrowed here. A key's limits and its team's limits both hold for each request, so the stricter one
+    /// decides, even if the policy became stricter after the key was created.
     #[must_use]
     pub fn new<'r>(
         policy: &Policy,
@@ -115,8 +116,8 @@ impl CreatedKeys {
 }
 
 impl KeyLimits {
-    /// The limits of a declared key as a created one would have them, and those of kinds that a created one has not, such as a
-    /// budget that only warns.
+    /// The limits of a declared key in the form that a created key has, and the limits of kinds that a created key cannot
+    /// have, such as a budget that only warns.
     #[must_use]
     pub fn of_declared(key: &Key) -> (Self, Vec<&Limit>) {
         let mut own = Self {
@@ -126,7 +127,7 @@ impl KeyLimits {
             ..Self::default()
         };
         let mut others = Vec::new();
-        // What only counts is no limit.
+        // A limit that only counts does not restrict anything.
         for limit in key.limits.iter().filter(|limit| limit.bound.is_some()) {
             match (limit.quantity, limit.window) {
                 (Quantity::NanoUsd, Window::Calendar(Period::Month))
@@ -139,7 +140,7 @@ impl KeyLimits {
                 _ => others.push(limit),
             }
         }
-        // An empty list permits nothing in the document; here it would mean all that the team has.
+        // In the document an empty list permits nothing; here it would mean everything that the team has.
         if key.models.as_ref().is_some_and(Vec::is_empty)
             || key.operations.as_ref().is_some_and(Vec::is_empty)
         {
@@ -149,7 +150,7 @@ impl KeyLimits {
     }
 }
 
-/// A created key as a declared one would be, with its limits where those of a declared one would stand.
+/// A created key in the form of a declared one, with its limits in the places where a declared key has them.
 fn key(record: &KeyRecord) -> Key {
     let KeyLimits {
         models,

@@ -1,4 +1,4 @@
-//! Virtual keys that are created beside the policy document: what is kept of them, and how they change.
+//! Virtual keys that are created outside the policy document: what is stored about them, and how they change.
 
 mod in_force;
 mod narrow;
@@ -15,18 +15,18 @@ pub use self::{
 };
 use super::{Timestamp, money::NanoUsd, policy::ModelPattern, request::Operation};
 
-/// Live secrets of one key: the one in use, and during a rotation the one before.
+/// Live secrets of one key: the current one and, during a rotation, the previous one.
 pub const MAX_LIVE_SECRETS: usize = 2;
-/// Secrets of one key that are remembered, so that one that has ended is told so.
+/// Secrets of one key that are remembered, so that an expired secret can be reported as expired.
 const MAX_SECRETS: usize = 4;
 
-/// Names a secret, without telling anything about it. Written as 16 hexadecimal digits.
+/// Identifies a secret without revealing anything about it. Written as 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SecretId(pub u64);
 
 impl SecretId {
-    /// The same bits as a signed integer, for databases that have no others.
+    /// The same bits as a signed integer, for databases that have no unsigned ones.
     #[must_use]
     pub const fn to_int(self) -> i64 {
         i64::from_le_bytes(self.0.to_le_bytes())
@@ -60,7 +60,7 @@ impl From<SecretId> for String {
     }
 }
 
-/// A key, as it is kept. A field that is not known here may be a limit, so a record with one is not read at all.
+/// A key, as it is stored. An unknown field may be a limit, so a record that has one is not read at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRecord {
@@ -68,7 +68,7 @@ pub struct KeyRecord {
     pub name: Arc<str>,
     /// Its team.
     pub team: Arc<str>,
-    /// For people.
+    /// A description for people.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// What it may do, within what the team may.
@@ -76,13 +76,13 @@ pub struct KeyRecord {
     pub limits: KeyLimits,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it ends.
+    /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
     /// When it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<Timestamp>,
-    /// Its secrets, the oldest first; those that have ended are kept for a while.
+    /// Its secrets, the oldest first; expired ones are kept for a while.
     pub secrets: Vec<KeySecret>,
 }
 
@@ -105,12 +105,12 @@ pub struct KeyLimits {
     /// Output tokens of one request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_output_tokens: Option<u64>,
-    /// Dollars of a calendar month.
+    /// Dollars in a calendar month.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monthly_budget: Option<NanoUsd>,
 }
 
-/// A secret, as it is kept.
+/// A secret, as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeySecret {
@@ -120,13 +120,13 @@ pub struct KeySecret {
     pub hash: SecretHash,
     /// When it was made.
     pub created_at: Timestamp,
-    /// When it ends or ended; `None`: with the key.
+    /// When it expires or expired; `None`: with the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<Timestamp>,
 }
 
 impl KeySecret {
-    /// Whether it is still good at `now`, if its key is.
+    /// Whether it is still valid at `now`, if its key is.
     #[must_use]
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.ends_at.is_none_or(|end| now < end)
@@ -136,11 +136,11 @@ impl KeySecret {
 /// Whether a key can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// It can.
+    /// It can be used.
     Active,
-    /// Its time is over.
+    /// It has expired.
     Expired,
-    /// Somebody ended it.
+    /// It was revoked.
     Revoked,
 }
 
@@ -157,20 +157,20 @@ impl KeyRecord {
         }
     }
 
-    /// The secrets that are good at `now`, the newest last.
+    /// The secrets that are valid at `now`, the newest last.
     pub fn live(&self, now: Timestamp) -> impl DoubleEndedIterator<Item = &KeySecret> {
         self.secrets.iter().filter(move |secret| secret.is_live(now))
     }
 
-    /// The secrets that a rotation with this overlap would end at once: of those that are live all but the newest, since no
-    /// more than [`MAX_LIVE_SECRETS`] may be, and without an overlap that one too.
+    /// The secrets that a rotation with this overlap would end at once: all live ones but the newest, since at most
+    /// [`MAX_LIVE_SECRETS`] may be live, and without an overlap the newest too.
     #[must_use]
     pub fn ended_by_rotation(&self, overlap_ms: u64, now: Timestamp) -> Vec<SecretId> {
         let stay = if overlap_ms == 0 { 0 } else { MAX_LIVE_SECRETS - 1 };
         self.live(now).rev().skip(stay).map(|secret| secret.id).collect()
     }
 
-    /// Adds a secret. The newest before it goes on for `overlap_ms`, unless it was to end earlier.
+    /// Adds a secret. The newest one before it stays valid for `overlap_ms`, unless it expires earlier.
     pub fn rotate(&mut self, secret: KeySecret, overlap_ms: u64, now: Timestamp) {
         let ended = self.ended_by_rotation(overlap_ms, now);
         for old in self.secrets.iter_mut().filter(|old| old.is_live(now)) {

@@ -1,4 +1,4 @@
-//! What a key must look like: its name, its labels, and limits that narrow its team's and never widen them.
+//! The rules for a key: its name, its labels, and limits that narrow its team's and never widen them.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ const MAX_LABEL_VALUE: usize = 256;
 /// Models that one key lists: several times what Groq has.
 const MAX_MODELS: usize = 64;
 
-/// What cannot be, and in which field of a key.
+/// What is invalid, and in which field of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
     /// The field, as the contract names it.
@@ -26,10 +26,10 @@ pub struct Breach {
     pub message: String,
 }
 
-/// Whether `name` is one of a key of `team`.
+/// Checks that `name` is valid for a key of `team`.
 ///
 /// # Errors
-/// Why it is not.
+/// The reason why it is not.
 pub fn check_name(name: &str, team: &str) -> Result<(), Breach> {
     let fault = |message| Err(Breach { field: "name", message });
     if !is_name(name) {
@@ -47,7 +47,7 @@ pub fn check_name(name: &str, team: &str) -> Result<(), Breach> {
     }
 }
 
-/// Notes labels that are too many or too long.
+/// Reports labels that are too many or too long.
 pub fn check_labels(labels: &BTreeMap<String, String>, breaches: &mut Vec<Breach>) {
     let sound = |key: &str, value: &str| {
         !key.is_empty()
@@ -63,7 +63,7 @@ pub fn check_labels(labels: &BTreeMap<String, String>, breaches: &mut Vec<Breach
     }
 }
 
-/// Notes whatever `limits` would permit that `team` may not.
+/// Reports everything that `limits` would permit and `team` may not do.
 pub fn check_limits(limits: &KeyLimits, team: &Team, breaches: &mut Vec<Breach>) {
     let mut note = |field, message| breaches.push(Breach { field, message });
     if limits.models.len() > MAX_MODELS {

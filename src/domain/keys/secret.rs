@@ -1,13 +1,13 @@
-//! What a key's secret looks like, and what is kept of it.
+//! The format of a key's secret, and what is stored of it.
 //!
 //! `tgk_`, 43 letters of base 62 that hold 256 random bits, and 6 letters that hold the CRC-32 of everything before them.
-//! Scanners of repositories and logs find one that leaked, and know it from a word that only looks like it.
+//! Scanners of repositories and logs find a leaked secret and can tell it from a word that only looks like one.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// What every secret begins with.
+/// The prefix of every secret.
 pub const PREFIX: &str = "tgk_";
 /// The letters that hold the random bits: 62^43 is just above 2^256.
 const LETTERS: usize = 43;
@@ -15,17 +15,17 @@ const LETTERS: usize = 43;
 const CHECKSUM: usize = 6;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// A secret, to be shown once. It has no `Display`, so that none gets into a log by being formatted.
+/// A secret, to be shown once. It has no `Display`, so formatting cannot leak it into a log.
 pub struct Secret(String);
 
 impl Secret {
-    /// The secret of a virtual key that holds these random bits.
+    /// The secret of a virtual key that contains these random bits.
     #[must_use]
     pub fn from_random(bytes: [u8; 32]) -> Self {
         Self::with_prefix(PREFIX, bytes)
     }
 
-    /// A secret of another kind, which begins with `prefix`.
+    /// A secret of another kind, with the prefix `prefix`.
     #[must_use]
     pub fn with_prefix(prefix: &str, bytes: [u8; 32]) -> Self {
         let mut text = prefix.to_owned();
@@ -35,7 +35,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The text, for its one reader.
+    /// The text, for its only reader.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -48,7 +48,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Whether `text` has the form of a secret, but not its checksum: somebody mistyped or cut it.
+/// Whether `text` has the form of a secret but the wrong checksum: it was mistyped or cut off.
 #[must_use]
 pub fn is_mistyped(text: &str) -> bool {
     let well_formed = text.len() == PREFIX.len() + LETTERS + CHECKSUM
@@ -67,7 +67,7 @@ fn checksum(text: &str) -> String {
     sum
 }
 
-/// Appends the last `count` digits, in base 62, of a number of 256 bits, the highest first.
+/// Appends the last `count` base-62 digits of a 256-bit number, the highest first.
 fn push_base62(text: &mut String, mut number: [u8; 32], count: usize) {
     let mut digits = Vec::with_capacity(count);
     for _ in 0..count {
@@ -82,7 +82,7 @@ fn push_base62(text: &mut String, mut number: [u8; 32], count: usize) {
     text.extend(digits.into_iter().rev());
 }
 
-/// The CRC-32 that gzip and zip have, bit by bit: it runs over 47 bytes, once for a request by key.
+/// The CRC-32 of gzip and zip, bit by bit: it covers 47 bytes, once per request that uses a key.
 fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -96,18 +96,18 @@ fn crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// What secrets are hashed with, so that who reads the hashes alone cannot test a guess.
+/// The key that secrets are hashed with. Without it, a reader of the hashes cannot test a guess.
 #[derive(Clone, Copy)]
 pub struct HashKey([u8; 32]);
 
 impl HashKey {
-    /// The key of these bytes, which are to be random and secret.
+    /// The key made of these bytes, which must be random and secret.
     #[must_use]
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The hash that is kept of the secret with this SHA-256.
+    /// The hash that is stored for the secret with this SHA-256.
     #[must_use]
     pub fn hash(&self, sha256: &[u8; 32]) -> SecretHash {
         SecretHash(blake3::keyed_hash(&self.0, sha256))
@@ -120,12 +120,12 @@ impl fmt::Debug for HashKey {
     }
 }
 
-/// The keyed hash of a secret. Comparing two takes as long wherever they differ: `blake3::Hash` promises that.
+/// The keyed hash of a secret. `blake3::Hash` guarantees comparison in constant time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecretHash(blake3::Hash);
 
 impl SecretHash {
-    /// The first bytes, to find a few candidates by. They tell nothing to who does not have the hash key.
+    /// The first bytes, used to find a few candidates. They reveal nothing without the hash key.
     #[must_use]
     pub fn prefix(&self) -> [u8; 8] {
         self.0.as_bytes().first_chunk().copied().unwrap_or_default()

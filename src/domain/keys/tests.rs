@@ -78,7 +78,7 @@ fn a_record_is_read_as_it_was_written_and_not_with_more() {
     record.labels.insert("owner".to_owned(), "ü".to_owned());
     let text = serde_json::to_string(&record).unwrap();
     assert_eq!(serde_json::from_str::<KeyRecord>(&text).unwrap(), record);
-    // A limit of a later version: read without it, the key could do more than it may.
+    // A limit from a later version: if the record were read without it, the key could do more than it may.
     let more = text.replace("\"models\"", "\"max_in_flight\":1,\"models\"");
     assert!(serde_json::from_str::<KeyRecord>(&more).is_err());
 }

@@ -15,17 +15,17 @@ use crate::domain::{
     request::Unreserved,
 };
 
-/// Compiles the booking of usage that was never authorized: every counter it belongs to, none of them bounded.
+/// Compiles the booking of usage that was never authorized: all counters that it belongs to, without bounds.
 ///
 /// # Errors
-/// The violation, where the caller is not known or the usage has no price.
+/// The violation, if the caller is unknown or the usage has no price.
 pub fn compile_unreserved<'p>(
     policy: &'p Policy,
     subject: &Unreserved,
     now: Timestamp,
     today: &Days,
 ) -> Result<Plan<'p>, Violation> {
-    // The money is gone: a key that has expired since still tells who spent it.
+    // The money is spent: a key that has expired since still identifies the spender.
     let who = Who::named(policy, &subject.caller)?;
     let model = policy.catalogue.model(&subject.model);
     let work = Work::new(subject.operation, subject.batch);
@@ -45,8 +45,8 @@ pub fn compile_unreserved<'p>(
 }
 
 impl<'p> Plan<'p> {
-    /// Leaves out the sliding windows of the organization, which all teams share. They tell what Groq counts at present, and a
-    /// report tells nothing of when its request was made: with reports alone, one team could close them for all others.
+    /// Leaves out the sliding windows of the organization, which all teams share. They track what Groq counts now, and a
+    /// report does not say when its request was made: with reports alone, one team could block all others.
     fn leave_shared_windows(&mut self) {
         let is_shared = |line: &Line<'_>| {
             let scope = line.limit.scope;
@@ -58,8 +58,8 @@ impl<'p> Plan<'p> {
         self.lines.retain(|line| !is_shared(line));
     }
 
-    /// Holds it to what the team may report: its own windows count it and, last, what it may report without a reservation in a
-    /// day.
+    /// Limits it to what the team may report: the team's own windows count it, and so does, last, the bound on what the
+    /// team may report without a reservation in a day.
     pub fn count_unreserved(&mut self, today: &Days) {
         self.leave_shared_windows();
         let team: &'p Team = self.who.team;
@@ -67,7 +67,7 @@ impl<'p> Plan<'p> {
         self.holds = self.holds.iter().cloned().chain([hold]).collect();
     }
 
-    /// Sets what it costs, after [`Plan::count_unreserved`].
+    /// Sets its cost, after [`Plan::count_unreserved`].
     pub fn cost_unreserved(&mut self, cost: NanoUsd) {
         if let Some(hold) = Arc::make_mut(&mut self.holds).last_mut() {
             hold.kept = cost.nanos();

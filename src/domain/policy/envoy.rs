@@ -1,29 +1,30 @@
-//! How requests that come through Envoy are taken: who sent them, what goes on without a reservation, what is changed.
+//! How requests through Envoy are handled: how the caller is identified, what passes without a reservation, what is
+//! changed.
 
 use std::{collections::HashMap, sync::Arc};
 
-/// Where the key of a route's `context_extensions` names the team.
+/// The key in a route's `context_extensions` that names the team.
 pub const ROUTE_TEAM: &str = "tollgate_team";
-/// Audio is taken to have at least so many bytes a second, where only its size is known: 32 kbit/s, as speech is
-/// compressed for telephony. More compressed audio is longer than it is taken for.
+/// The assumed minimum bytes per second of audio, used if only its size is known: 32 kbit/s, as speech is compressed for
+/// telephony. Audio that is compressed further is longer than this assumes.
 pub const AUDIO_BYTES_PER_SECOND: u64 = 4_000;
 
-/// How requests that come through Envoy are taken.
+/// How requests through Envoy are handled.
 #[derive(Clone, Debug)]
 pub struct EnvoyPolicy {
-    /// Where the caller is looked for, in this order; the first that names one decides.
+    /// Where to look for the caller, in this order; the first place that names one decides.
     pub callers: Vec<CallerSource>,
-    /// The header that names the end user, before the body's `user`.
+    /// The header that names the end user; it takes precedence over the body's `user`.
     pub user_header: Option<Arc<str>>,
-    /// What known callers may ask for without a reservation.
+    /// What known callers may request without a reservation.
     pub free: Vec<FreeGroup>,
     /// Whether Envoy passes request bodies through the filter that lowers `max_completion_tokens` to what was granted.
     pub request_phase: bool,
     /// Whether the request phase switches on `stream_options.include_usage`.
     pub include_usage: bool,
-    /// Audio is taken to have at least so many bytes a second; at least 1.
+    /// The assumed minimum bytes per second of audio; at least 1.
     pub audio_bytes_per_second: u64,
-    /// What Envoy is told while the store does not answer.
+    /// How Envoy is answered while the store does not respond.
     pub on_outage: OnOutage,
 }
 
@@ -41,14 +42,14 @@ impl Default for EnvoyPolicy {
     }
 }
 
-/// Where a caller may be named.
+/// Where a caller can be named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallerSource {
     /// The secret of a virtual key, in `Authorization: Bearer`.
     ApiKey,
-    /// A header that holds the name of a team.
+    /// A header that contains the name of a team.
     Header(Arc<str>),
-    /// The identity proven by the client's certificate, with the team of each.
+    /// The identity proven by the client's certificate, with the team for each identity.
     Principal(HashMap<Arc<str>, Arc<str>>),
     /// The route's `context_extensions`, under [`ROUTE_TEAM`].
     Route,
@@ -71,12 +72,12 @@ impl FreeGroup {
         [("models", Self::Models), ("files", Self::Files), ("batches", Self::Batches)];
 }
 
-/// What Envoy is told while the store does not answer.
+/// How Envoy is answered while the store does not respond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnOutage {
-    /// That no decision could be made, so that the filter's `failure_mode_allow` decides.
+    /// Report that no decision could be made, so the filter's `failure_mode_allow` decides.
     #[default]
     Error,
-    /// To answer 503, whatever `failure_mode_allow` says.
+    /// Answer 503, whatever `failure_mode_allow` says.
     Deny,
 }

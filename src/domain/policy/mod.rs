@@ -1,4 +1,4 @@
-//! The validated policy: what the hot path reads. Built by [`crate::config`] from what people write.
+//! The validated policy, as the hot path reads it. [`crate::config`] builds it from the documents that people write.
 
 pub mod envoy;
 pub mod upstream;
@@ -25,7 +25,7 @@ use super::{
     tools::ToolBounds,
 };
 
-/// A whole policy.
+/// A complete policy.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// The hash of its content, 16 hexadecimal digits.
@@ -34,31 +34,31 @@ pub struct Policy {
     pub organization: Organization,
     /// Days, weeks and months in the organization's time zone.
     pub calendar: Calendar,
-    /// What models cost: the built-in prices, and over them the policy's own.
+    /// What models cost: the built-in prices, overridden by the policy's own.
     pub catalogue: Catalogue,
-    /// What Groq's built-in tools cost, likewise.
+    /// What Groq's built-in tools cost, in the same way.
     pub tools: ToolCatalogue,
     /// The teams by name.
     pub teams: HashMap<Arc<str>, Arc<Team>>,
     /// The declared keys by the SHA-256 of their secret.
     pub keys: HashMap<[u8; 32], (Arc<Team>, Arc<Key>)>,
-    /// What was registered beside the document, as it is in force.
+    /// What was registered outside the document, as it is in force.
     pub registered: Arc<Registered>,
-    /// How requests that come through Envoy are taken.
+    /// How requests through Envoy are handled.
     pub envoy: EnvoyPolicy,
-    /// The organization's Groq projects, with whose keys requests go out.
+    /// The organization's Groq projects, whose keys authenticate requests to Groq.
     pub projects: Projects,
-    /// What Groq's own refusals close.
+    /// The cooldowns that Groq's own refusals open.
     pub gates: Gates,
-    /// Who may ask; `None`: whoever is on this machine.
+    /// Who may call; `None`: anyone on this machine.
     pub access: Option<AccessPolicy>,
 }
 
-/// The most bytes of the name of an organization, team or key: it is part of every counter's name.
+/// The most bytes in the name of an organization, team or key: it is part of every counter's name.
 const MAX_NAME: usize = 64;
 
-/// Whether `name` may name an organization, a team or a key: 1 to 64 lower-case letters, digits, `_`, `.` and `-`, beginning
-/// with a letter or a digit. Separators of counter names (`/`, `|`, `@`) are out.
+/// Whether `name` is valid for an organization, a team or a key: 1 to 64 lower-case letters, digits, `_`, `.` and `-`,
+/// beginning with a letter or a digit. Separators of counter names (`/`, `|`, `@`) are not allowed.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
@@ -69,20 +69,20 @@ pub fn is_name(name: &str) -> bool {
 }
 
 /// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so
-/// that nothing in its name can make it another counter.
+/// nothing in its name can turn it into another counter.
 #[must_use]
 pub fn user_counter(counter: &CounterKey, user: &str) -> CounterKey {
     CounterKey::new(format!("{}|{user}", counter.name())).in_period(counter.period())
 }
 
-/// The counter of a team's month of dollars: the one of the first limit in [`Team::limits`], also for a team that is no longer
-/// in the policy.
+/// The counter of a team's dollars in a month: that of the first limit in [`Team::limits`], even for a team that is no
+/// longer in the policy.
 #[must_use]
 pub fn team_month_counter(team: &str) -> CounterKey {
     CounterKey::new(format!("team/{team}|usd|month"))
 }
 
-/// Whose month of dollars the counter holds: the team, empty for the organization; `None` for every other counter.
+/// The team whose dollars in a month the counter tracks, empty for the organization; `None` for every other counter.
 #[must_use]
 pub fn spender_of(counter: &CounterKey) -> Option<&str> {
     let subject = counter.name().strip_suffix("|usd|month")?;
@@ -92,7 +92,7 @@ pub fn spender_of(counter: &CounterKey) -> Option<&str> {
     }
 }
 
-/// The counter of the month of dollars of `spender`: the other way round.
+/// The inverse: the counter of the dollars of `spender` in a month.
 #[must_use]
 pub fn month_counter(spender: &str) -> CounterKey {
     if spender.is_empty() { CounterKey::new("org|usd|month") } else { team_month_counter(spender) }
@@ -101,15 +101,15 @@ pub fn month_counter(spender: &str) -> CounterKey {
 /// The organization's part of a policy.
 #[derive(Clone, Debug)]
 pub struct Organization {
-    /// Its id; names its counters in a shared store.
+    /// Its id, which prefixes its counters in a shared store.
     pub id: Arc<str>,
-    /// Where its days, weeks and months begin.
+    /// The time zone of its days, weeks and months.
     pub time_zone: TimeZone,
     /// The longest cooldown that one report of Groq's 429 opens, in milliseconds.
     pub max_cooldown_ms: u64,
-    /// Its budgets and limits. The first is always the month's: without a budget it has no bound and only counts.
+    /// Its budgets and limits. The first is always the monthly one: without a budget it has no bound and only counts.
     pub limits: Vec<Limit>,
-    /// Groq's own limits and whatever else is shared by all teams, by model.
+    /// Groq's own limits and other limits that all teams share, by model.
     pub model_limits: Vec<(ModelPattern, Vec<Limit>)>,
 }
 
@@ -118,23 +118,23 @@ pub struct Organization {
 pub struct Team {
     /// Its name.
     pub name: Arc<str>,
-    /// What it may use.
+    /// The models it may use.
     pub models: Vec<ModelPattern>,
-    /// What it may do.
+    /// The operations it may perform.
     pub operations: Vec<Operation>,
     /// The most output tokens of one request.
     pub max_output_tokens: Option<u64>,
-    /// What happens to a request that wants more.
+    /// What happens to a request for more.
     pub on_exceed: OnExceed,
     /// What an expired reservation is charged.
     pub on_unsettled: OnUnsettled,
-    /// Its budgets and limits. The first is always the month's: without a budget it has no bound and only counts.
+    /// Its budgets and limits. The first is always the monthly one: without a budget it has no bound and only counts.
     pub limits: Vec<Limit>,
     /// Its limits by model.
     pub model_limits: Vec<(ModelPattern, Vec<Limit>)>,
     /// Limits of each of its users.
     pub user_limits: Vec<Limit>,
-    /// What its batches may be.
+    /// The caps on its batches.
     pub batch: BatchCaps,
     /// Which of Groq's built-in tools its requests may enable.
     pub tools: ToolBounds,
@@ -149,28 +149,28 @@ pub struct UnreservedBounds {
     pub max_cost_id: Arc<str>,
     /// The most that one report may cost.
     pub max_cost: NanoUsd,
-    /// The most that all reports of a day may.
+    /// The most that all reports of a day may cost.
     pub daily: Limit,
 }
 
-/// A virtual key, declared in the policy or created beside it.
+/// A virtual key, declared in the policy or created outside it.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// Its name.
     pub name: Arc<str>,
-    /// What it may use, within what the team may; `None`: the same.
+    /// The models it may use, within the team's; `None`: the same.
     pub models: Option<Vec<ModelPattern>>,
-    /// What it may do, within what the team may; `None`: the same.
+    /// The operations it may perform, within the team's; `None`: the same.
     pub operations: Option<Vec<Operation>>,
     /// The most output tokens of one request, within the team's.
     pub max_output_tokens: Option<u64>,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
     /// Its own budgets and limits.
     pub limits: Vec<Limit>,
 }
 
-/// What happens to a request that wants more output tokens than permitted.
+/// What happens to a request for more output tokens than permitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExceed {
@@ -181,7 +181,7 @@ pub enum OnExceed {
     Clamp,
 }
 
-/// What a reservation that nobody settled is charged to budgets when it expires.
+/// What budgets are charged for a reservation that expires unsettled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnUnsettled {
@@ -200,12 +200,12 @@ pub enum OnUnsettled {
 pub enum ModelPattern {
     /// This model.
     Exact(Arc<str>),
-    /// Every model whose name begins so.
+    /// Every model whose name has this prefix.
     Prefix(Arc<str>),
 }
 
 impl ModelPattern {
-    /// Whether `model` is meant.
+    /// Whether it matches `model`.
     #[must_use]
     pub fn matches(&self, model: &str) -> bool {
         match self {
@@ -216,7 +216,7 @@ impl ModelPattern {
 }
 
 impl ModelPattern {
-    /// Whether every model that `other` means is meant too.
+    /// Whether it matches every model that `other` matches.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
@@ -226,19 +226,19 @@ impl ModelPattern {
         }
     }
 
-    /// Whether some name is meant by both.
+    /// Whether some name matches both.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
         self.covers(other) || other.covers(self)
     }
 }
 
-/// The text names no model, nor the beginning of one.
+/// The text is neither the name of a model nor a prefix of one.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("not the name of a model, such as `openai/gpt-oss-20b`, or its beginning with `*` at the end")]
 pub struct NotAModel;
 
-/// The most bytes of a model's name, as the contract has it.
+/// The most bytes in a model's name, as in the contract.
 const MAX_MODEL: usize = 256;
 
 impl FromStr for ModelPattern {

@@ -1,20 +1,20 @@
-//! The Groq projects of the organization: whose requests go out with which keys.
+//! The organization's Groq projects: which teams' requests use which keys.
 
 use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
 
-/// The project of a policy that declares none, and what stands for that of a team that is of none.
+/// The project of a policy that declares none, and the placeholder for the project of a team that has none.
 const DEFAULT: &str = "default";
 /// The environment variable of its key.
 const GROQ_API_KEY: &str = "GROQ_API_KEY";
 
-/// Where a Groq key is.
+/// Where a Groq key is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeyPlace {
     /// In an environment variable of the service.
     Environment(String),
-    /// In a file that holds nothing else.
+    /// In a file that contains nothing else.
     File(PathBuf),
-    /// In the files of a directory, each of which holds one: a mounted secret.
+    /// In the files of a directory, each of which contains one key: a mounted secret.
     Directory(PathBuf),
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for KeyPlace {
 pub struct Project {
     /// Its name in the policy.
     pub name: Arc<str>,
-    /// Where its keys are.
+    /// Where its keys are stored.
     pub places: Vec<KeyPlace>,
 }
 
@@ -44,7 +44,7 @@ pub struct Projects {
     by_team: HashMap<Arc<str>, Arc<Project>>,
     /// The project of all other teams.
     rest: Option<Arc<Project>>,
-    /// The name for teams that are of none.
+    /// The name for teams that have no project.
     none: Arc<str>,
     is_declared: bool,
 }
@@ -65,7 +65,7 @@ impl Default for Projects {
 }
 
 impl Projects {
-    /// These projects, each with its teams; without teams it is that of all others.
+    /// These projects, each with its teams; a project without teams serves all others.
     #[must_use]
     pub fn new(declared: Vec<(Project, Option<Vec<Arc<str>>>)>) -> Self {
         let mut projects = Self {
@@ -100,7 +100,8 @@ impl Projects {
         self.by_team.get(team).or(self.rest.as_ref())
     }
 
-    /// The name of the project whose cooldowns a team shares: `default` where the policy declares none, or none for this team.
+    /// The name of the project whose cooldowns a team shares: `default` if the policy declares no projects, or none for
+    /// this team.
     #[must_use]
     pub fn name_of(&self, team: &str) -> &Arc<str> {
         self.of(team).map_or(&self.none, |project| &project.name)
@@ -112,7 +113,7 @@ impl Projects {
         declared.chain([&self.none].into_iter().filter(|_| self.is_declared))
     }
 
-    /// Whether the policy declares them, rather than none.
+    /// Whether the policy declares any projects.
     #[must_use]
     pub const fn is_declared(&self) -> bool {
         self.is_declared

@@ -1,4 +1,4 @@
-//! The models that Tollgate knows, what they cost and when: built-in facts, and over them the policy's own prices.
+//! The models that Tollgate knows, and what they cost at which time: built-in facts, overridden by the policy's own prices.
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
@@ -16,7 +16,7 @@ pub enum Status {
     Preview,
     /// By contract only; no public price.
     EnterpriseOnly,
-    /// Not in Groq's list of models: known from elsewhere, or from the policy only.
+    /// Not in Groq's list of models: known from another source, or only from the policy.
     Unlisted,
     /// Shut down; its public price ends as this day begins in UTC.
     Retired {
@@ -34,31 +34,31 @@ pub enum Origin {
     Policy,
 }
 
-/// The price from which a later one has what it leaves out.
+/// The price that supplies the rates that a later price leaves out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inherited {
     /// Where it was stated.
     pub origin: Origin,
-    /// When it began; `None`: it always held.
+    /// When it began; `None`: it has always applied.
     pub since: Option<Timestamp>,
 }
 
-/// A price of a model and when it begins to hold.
+/// A price of a model, and when it takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PriceFrom {
-    /// The first instant it holds; `None`: always.
+    /// The first instant when it applies; `None`: always.
     pub from: Option<Timestamp>,
-    /// The tier it is for; `None`: every tier at list price, which is all but [`ServiceTier::Performance`].
+    /// The tier it applies to; `None`: every tier at list price, which is all but [`ServiceTier::Performance`].
     pub tier: Option<ServiceTier>,
     /// The price.
     pub rates: Rates,
-    /// What of it was written.
+    /// The rates that were stated explicitly.
     pub given: Rates,
-    /// The price that the rest is from; `None`: there is none, and the rest is not priced.
+    /// The price that supplies the other rates; `None`: there is none, and the other rates are not priced.
     pub inherited: Option<Inherited>,
     /// Where it was stated.
     pub origin: Origin,
-    /// Who says so, for people.
+    /// Its source, for people.
     pub source: Cow<'static, str>,
 }
 
@@ -69,37 +69,37 @@ pub struct Model {
     pub name: Arc<str>,
     /// The most output tokens that Groq lets it produce.
     pub max_output_tokens: Option<u64>,
-    /// How many tokens it can consider, input and output together.
+    /// Its context window in tokens, input and output together.
     pub context_window: Option<u64>,
     /// How Groq offers it.
     pub status: Status,
-    /// Who says so, and when, for people.
+    /// The source and its date, for people.
     pub source: Cow<'static, str>,
-    /// What is not certain about it, for people.
+    /// What is uncertain about it, for people.
     pub uncertain: Option<&'static str>,
     /// Its prices, in the order they were added.
     pub prices: Vec<PriceFrom>,
-    /// What `prices` come to, by tier in the order of [`TIERS`].
+    /// The rates that result from `prices`, by tier in the order of [`TIERS`].
     timelines: [Timeline; 4],
 }
 
-/// The rates that hold from each instant on, in ascending order from the beginning of time.
+/// The rates from each instant on, in ascending order from the beginning of time.
 type Timeline = Vec<(Timestamp, Option<Rates>)>;
 
 const TIERS: [ServiceTier; 4] =
     [ServiceTier::OnDemand, ServiceTier::Flex, ServiceTier::Auto, ServiceTier::Performance];
 
-/// The end of time: a price that no known change ends is valid until then.
+/// The end of time: a price with no known end is valid until then.
 const FOREVER: Timestamp = Timestamp(u64::MAX);
 
 impl Model {
-    /// The most output tokens that the model can produce, as far as is known.
+    /// The most output tokens that the model can produce, as far as known.
     #[must_use]
     pub fn output_bound(&self) -> Option<u64> {
         self.max_output_tokens.or(self.context_window)
     }
 
-    /// The rates that hold at an instant, and until when they do (exclusive). `None` where there is no price.
+    /// The rates that apply at an instant, and when they end (exclusive). `None` if there is no price.
     #[must_use]
     pub fn rates(&self, tier: ServiceTier, at: Timestamp) -> Option<(Rates, Timestamp)> {
         let [on_demand, flex, auto, performance] = &self.timelines;
@@ -150,8 +150,8 @@ impl Model {
         self
     }
 
-    /// What `prices` say of an instant: the policy before the catalogue, a price for the very tier before one for all,
-    /// then the one that began last, then the one stated last.
+    /// The rates from `prices` at an instant. The policy takes precedence over the catalogue, then a price for this tier
+    /// over one for all tiers, then the one that began last, then the one stated last.
     fn stated(&self, tier: ServiceTier, at: Timestamp) -> Option<Rates> {
         let retired = self.retired_at().is_some_and(|on| on <= at);
         self.prices
@@ -166,9 +166,9 @@ impl Model {
             .map(|price| price.rates)
     }
 
-    /// The price from which one of the policy for `tier`, beginning at `from`, has what it leaves out: the policy's latest
-    /// before it for the same tier, then for all, then the built-in one. Of [`ServiceTier::Performance`] Groq publishes none,
-    /// so what is agreed on for other tiers says nothing about it.
+    /// The price that supplies the rates that a policy price for `tier` from `from` on leaves out: the policy's latest
+    /// earlier price for the same tier, then for all tiers, then the built-in one. Groq publishes no price for
+    /// [`ServiceTier::Performance`], so prices agreed for other tiers do not apply to it.
     #[must_use]
     pub fn inherited(&self, tier: Option<ServiceTier>, from: Option<Timestamp>) -> Option<&PriceFrom> {
         let is_for_all = tier != Some(ServiceTier::Performance);
@@ -206,28 +206,28 @@ impl Catalogue {
         self.models.get(name)
     }
 
-    /// Every model in the order of their names.
+    /// Every model, ordered by name.
     pub fn models(&self) -> impl Iterator<Item = &Model> {
         let mut models: Vec<_> = self.models.values().collect();
         models.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         models.into_iter()
     }
 
-    /// The rates of a model that hold at an instant, and until when they do (exclusive; `u64::MAX` where no change is
-    /// known). `None` where the model is unknown or has no price then: a model that is retired or sold by contract only has
-    /// one only from the policy, and so has [`ServiceTier::Performance`].
+    /// The rates of a model at an instant, and when they end (exclusive; `u64::MAX` if no change is known). `None` if the
+    /// model is unknown or has no price then. A model that is retired or sold by contract has a price only if the policy
+    /// states one, and so does [`ServiceTier::Performance`].
     #[must_use]
     pub fn rates(&self, model: &str, tier: ServiceTier, at: Timestamp) -> Option<(Rates, Timestamp)> {
         self.models.get(model)?.rates(tier, at)
     }
 
-    /// The model whose name differs from `name` in nothing but the case of its letters.
+    /// The model whose name differs from `name` only in case.
     #[must_use]
     pub fn spelt_like(&self, name: &str) -> Option<&Model> {
         self.models.values().find(|model| *model.name != *name && model.name.eq_ignore_ascii_case(name))
     }
 
-    /// States how much a model that is known can consider, and how much it can write, in tokens. `None` changes nothing.
+    /// Sets the context window and the longest output of a known model, in tokens. `None` changes nothing.
     pub fn set_bounds(&mut self, model: &str, context_window: Option<u64>, max_output_tokens: Option<u64>) {
         if let Some(model) = self.models.get_mut(model) {
             model.context_window = context_window.or(model.context_window);
@@ -235,10 +235,10 @@ impl Catalogue {
         }
     }
 
-    /// States a price of the policy, which goes before the built-in one from `from` on (`None`: always). A rate that it
-    /// leaves out is that of [`Model::inherited`], and is not priced where there is none: prices that begin earlier are to be
-    /// stated earlier. A price for one tier goes before one for all; of two for the same tier, the one that began last holds.
-    /// A model that is not known yet is added.
+    /// Adds a policy price, which overrides the built-in one from `from` on (`None`: always). Rates that it leaves out come
+    /// from [`Model::inherited`] and are not priced if there is no such price, so add earlier prices first. A price for one
+    /// tier overrides one for all tiers; of two for the same tier, the one that began last applies. Adds the model if it is
+    /// unknown.
     pub fn add_override(
         &mut self,
         model: &str,

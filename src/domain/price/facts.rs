@@ -1,10 +1,10 @@
-//! The built-in catalogue: what was known of Groq's models and list prices on 2026-10-07, source by source.
+//! The built-in catalogue: what was known about Groq's models and list prices on 2026-10-07, source by source.
 
 use jiff::civil::{Date, date};
 
 use super::{Rates, catalogue::Status};
 
-/// What is known of one model.
+/// The facts about one model.
 pub(super) struct Fact {
     pub(super) name: &'static str,
     pub(super) rates: Option<Rates>,
@@ -24,7 +24,7 @@ impl Fact {
         Self { context_window, max_output_tokens: Some(max_output_tokens), ..self }
     }
 
-    /// The longest output is not known.
+    /// The longest output is unknown.
     const fn context(self, context_window: u64) -> Self {
         Self { context_window, ..self }
     }

@@ -1,6 +1,6 @@
-//! Prices with their dates and sources, and the exact cost of what was used.
+//! Prices with their dates and sources, and the exact cost of usage.
 //!
-//! A cost is a sum of fractions of a nano-USD over one common denominator, rounded up once for the whole request.
+//! A cost is a sum of fractions of a nano-USD with a common denominator, rounded up once for the whole request.
 
 pub mod catalogue;
 mod facts;
@@ -19,15 +19,15 @@ use super::{
 
 pub use tools::{ToolCatalogue, ToolCost, ToolPriceFrom, ToolRates};
 
-/// The shortest audio that is billed of one request, in milliseconds (Groq's speech-to-text page: 10 s).
+/// The shortest billed audio of one request, in milliseconds (Groq's speech-to-text page: 10 s).
 pub const MIN_BILLED_AUDIO_MS: u64 = 10_000;
 
-/// What a model costs. A rate that is absent is not priced: what needs it is refused, never free.
+/// What a model costs. An absent rate is not priced: requests that need it are refused, never free.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rates {
     /// Per million input tokens.
     pub input: Option<NanoUsd>,
-    /// Per million input tokens read from the cache; `None`: as any other input.
+    /// Per million input tokens read from the cache; `None`: the same as other input.
     pub cached_input: Option<NanoUsd>,
     /// Per million output tokens.
     pub output: Option<NanoUsd>,
@@ -40,24 +40,24 @@ pub struct Rates {
 /// Why there is no cost.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PriceError {
-    /// The model has no rate for what the operation is billed by.
+    /// The model lacks the rate that the operation is billed by.
     #[error("no price {rate}, which `{operation}` is billed by")]
     NotPriced {
-        /// What was to be priced; of a batch, what its lines do.
+        /// The operation to price; for a batch, the operation of its lines.
         operation: Operation,
         /// The missing rate, such as `per million input tokens`.
         rate: &'static str,
     },
-    /// A tool of no known price.
+    /// A tool without a known price.
     #[error("tool `{0}` has no price; those that have are {known}", known = ToolRates::names())]
     UnknownTool(String),
-    /// Past [`NanoUsd::MAX`].
+    /// Above [`NanoUsd::MAX`].
     #[error("the cost is more than the largest amount, {max} dollars", max = NanoUsd::MAX)]
     Overflow,
 }
 
 impl Rates {
-    /// A model billed by the token; in nano-USD per million tokens.
+    /// A model billed by tokens; in nano-USD per million tokens.
     #[must_use]
     pub const fn tokens(input: u64, cached_input: Option<u64>, output: u64) -> Self {
         let cached_input = match cached_input {
@@ -73,19 +73,19 @@ impl Rates {
         }
     }
 
-    /// A model billed by the time of audio; in nano-USD per hour.
+    /// A model billed by audio duration; in nano-USD per hour.
     #[must_use]
     pub const fn audio(per_hour: u64) -> Self {
         Self { audio_per_hour: NanoUsd::new(per_hour), ..Self::NONE }
     }
 
-    /// A model billed by the character; in nano-USD per million characters.
+    /// A model billed by characters; in nano-USD per million characters.
     #[must_use]
     pub const fn characters(per_million: u64) -> Self {
         Self { per_million_characters: NanoUsd::new(per_million), ..Self::NONE }
     }
 
-    /// These rates, and where one is not given that of `list`. Cached input never costs more than the input that is given.
+    /// These rates, with missing ones taken from `list`. Cached input never costs more than the given price of input.
     #[must_use]
     pub fn or(self, list: Self) -> Self {
         let cached = list.cached_input.map(|cached| self.input.map_or(cached, |input| cached.min(input)));
@@ -106,7 +106,7 @@ impl Rates {
         per_million_characters: None,
     };
 
-    /// The exact cost of what was answered, its tools at the built-in prices: [`Self::cost_with`].
+    /// The exact cost of the usage, with tools at the built-in prices: [`Self::cost_with`].
     ///
     /// # Errors
     ///
@@ -115,15 +115,15 @@ impl Rates {
         self.cost_with(work.into(), usage, ToolRates::find)
     }
 
-    /// The exact cost of what was answered, its tools at the prices that `tool` finds, rounded up once to the nano-USD.
+    /// The exact cost of the usage, with tools at the prices that `tool` finds, rounded up once to the nano-USD.
     ///
-    /// Audio is billed for at least [`MIN_BILLED_AUDIO_MS`] a line, whatever `usage` says: for a request that costs nothing,
-    /// do not ask. Cached input past the input counts as the input. Embeddings are charged for their input only. A batch
-    /// costs half, and its cached input has no price of its own; tools cost what they always do.
+    /// Audio is billed for at least [`MIN_BILLED_AUDIO_MS`] per line, whatever `usage` says; do not call this for a request
+    /// that costs nothing. Cached input in excess of the input counts as the input. Embeddings are charged for their input
+    /// only. A batch costs half, and its cached input has no separate price; tools cost the same as always.
     ///
     /// # Errors
     ///
-    /// A rate is missing, a tool is unknown, or the cost is past [`NanoUsd::MAX`].
+    /// A rate is missing, a tool is unknown, or the cost exceeds [`NanoUsd::MAX`].
     pub fn cost_with<'t>(
         &self,
         work: Work,
@@ -149,13 +149,13 @@ impl Rates {
         sum.round_up()
     }
 
-    /// The most that a request can cost if its estimate holds and it produces at most `granted_output` tokens. Counts on
-    /// no cache; without tools. Of audio in a batch, only the sum over its lines is known: all but one may be as short as
-    /// nothing, each billed for [`MIN_BILLED_AUDIO_MS`], and the one as long as all of it.
+    /// The most that a request can cost if its estimate holds and it produces at most `granted_output` tokens. Assumes no
+    /// cache and no tools. For audio in a batch, only the sum over its lines is known: all lines but one could have almost
+    /// no audio, each billed for [`MIN_BILLED_AUDIO_MS`], while one line has all of it.
     ///
     /// # Errors
     ///
-    /// A rate is missing, or the cost is past [`NanoUsd::MAX`].
+    /// A rate is missing, or the cost exceeds [`NanoUsd::MAX`].
     pub fn worst_case(
         &self,
         work: impl Into<Work>,
@@ -165,7 +165,7 @@ impl Rates {
         self.worst_case_with(work.into(), size, granted_output, ToolCost::default())
     }
 
-    /// [`Self::worst_case`] of a request that enables tools.
+    /// [`Self::worst_case`] for a request that enables tools.
     ///
     /// # Errors
     ///
@@ -184,19 +184,19 @@ impl Rates {
     ///
     /// # Errors
     ///
-    /// A rate is missing, or the cost is past [`NanoUsd::MAX`].
+    /// A rate is missing, or the cost exceeds [`NanoUsd::MAX`].
     pub fn input_only(&self, work: impl Into<Work>, size: &Size) -> Result<NanoUsd, PriceError> {
         self.worst_case(work, size, 0)
     }
 
-    /// The most output tokens whose [`Self::worst_case`] is at most `budget`; `u64::MAX` where output costs nothing.
-    /// `None` where even no output is too much, or a rate is missing.
+    /// The most output tokens whose [`Self::worst_case`] is at most `budget`; `u64::MAX` if output costs nothing. `None` if
+    /// even zero output costs too much, or if a rate is missing.
     #[must_use]
     pub fn affordable_output(&self, work: impl Into<Work>, size: &Size, budget: NanoUsd) -> Option<u64> {
         self.affordable_output_with(work.into(), size, budget, ToolCost::default())
     }
 
-    /// [`Self::affordable_output`] of a request that enables tools.
+    /// [`Self::affordable_output`] for a request that enables tools.
     #[must_use]
     pub fn affordable_output_with(
         &self,
@@ -210,14 +210,14 @@ impl Rates {
             Billing::Tokens => Sum::default().tokens(1, self.output?, work.batch().is_some()).0?,
             Billing::InputTokens | Billing::Audio | Billing::Characters => 0,
         };
-        // A sum rounds up to at most `budget` exactly when it is at most `budget` itself.
+        // A sum, once rounded up, is at most `budget` exactly when the sum itself is at most `budget`.
         let left = (u128::from(budget.nanos()) * PER_NANO).checked_sub(without)?;
         let tokens = left.checked_div(one).unwrap_or(u128::MAX);
         Some(u64::try_from(tokens).unwrap_or(u64::MAX))
     }
 
     fn worst_case_sum(&self, work: Work, size: &Size, output: u64) -> Result<Sum, PriceError> {
-        // A contract may price the cache above other input; the worst case is then that all of it is cached.
+        // A contract may price cached input above other input; the worst case is then that all of it is cached.
         let (fresh_input, cached_input) =
             if self.cached_input > self.input { (0, size.input_tokens) } else { (size.input_tokens, 0) };
         let characters = size.characters;
@@ -227,7 +227,7 @@ impl Rates {
         self.sum(work, Billed { fresh_input, cached_input, output, audio_ms, characters, lines })
     }
 
-    /// The rules of billing, all of them.
+    /// All the rules of billing.
     fn sum(&self, work: Work, billed: Billed) -> Result<Sum, PriceError> {
         let Billed { fresh_input, cached_input, output, audio_ms, characters, lines } = billed;
         let (operation, half) = (work.line_operation(), work.batch().is_some());
@@ -259,7 +259,7 @@ impl Rates {
     }
 }
 
-/// What is billed, tools aside.
+/// The billed quantities, without tools.
 struct Billed {
     /// Input tokens that were not cached.
     fresh_input: u64,
@@ -276,12 +276,12 @@ fn needed(rate: Option<NanoUsd>, operation: Operation, name: &'static str) -> Re
 }
 
 /// How many parts a nano-USD is divided into: the least common multiple of two million (half a price per million tokens)
-/// and 7.2 million (half a price per hour, in milliseconds), so that every term is a whole number of parts.
+/// and 7.2 million (half a price per hour, in milliseconds), so every term is a whole number of parts.
 const PER_NANO: u128 = 36_000_000;
 const PER_TOKEN: u128 = PER_NANO / 1_000_000;
 const PER_MS: u128 = PER_NANO / 3_600_000;
 
-/// A sum in parts of a nano-USD; `None` past `u128`, and so far past [`NanoUsd::MAX`].
+/// A sum in parts of a nano-USD; `None` above `u128`, which is far above [`NanoUsd::MAX`].
 #[derive(Clone, Copy)]
 struct Sum(Option<u128>);
 
@@ -291,7 +291,7 @@ impl Default for Sum {
     }
 }
 
-/// `half`: at the price of a batch.
+/// `half`: at the batch price.
 impl Sum {
     fn tokens(self, count: u64, per_million: NanoUsd, half: bool) -> Self {
         self.add(count, per_million, if half { PER_TOKEN / 2 } else { PER_TOKEN })
@@ -310,7 +310,7 @@ impl Sum {
     }
 
     fn add(self, count: u64, rate: NanoUsd, parts: u128) -> Self {
-        // Two `u64` always fit their product in a `u128`.
+        // The product of two `u64` always fits a `u128`.
         let product = u128::from(count) * u128::from(rate.nanos());
         Self(self.0.and_then(|sum| sum.checked_add(product.checked_mul(parts)?)))
     }

@@ -36,7 +36,7 @@ fn reproduces_groqs_example() {
 #[test]
 fn a_batch_costs_half_and_knows_no_cache() {
     let cost = |cached| nanos(GPT_OSS_120B.cost(Operation::Batch, &usage(4_641, cached, 1_817)));
-    // (4641 · 0.15 + 1817 · 0.60) / 2 dollars a million.
+    // (4641 · 0.15 + 1817 · 0.60) / 2 dollars per million.
     assert_eq!((cost(0), cost(4_608)), (893_175, 893_175));
 }
 
@@ -45,7 +45,7 @@ fn cached_input_without_a_price_of_its_own_is_input() {
     let rates = Rates { cached_input: None, ..GPT_OSS_120B };
     assert_eq!(nanos(rates.cost(Operation::Chat, &usage(10, 10, 0))), 1_500);
     assert_eq!(nanos(rates.cost(Operation::Chat, &usage(10, 0, 0))), 1_500);
-    // More cached than there is cannot be; it counts as all of it.
+    // There cannot be more cached tokens than input tokens; all of the input then counts as cached.
     assert_eq!(nanos(GPT_OSS_120B.cost(Operation::Chat, &usage(10, 11, 0))), 750);
 }
 
@@ -95,7 +95,7 @@ fn speech_is_charged_by_the_character() {
 
 #[test]
 fn a_cost_is_rounded_up_once() {
-    // Three terms of a third, a third and a third of a nano-USD are one.
+    // Three terms of a third of a nano-USD make one nano-USD.
     let rates = Rates::tokens(333_333, Some(333_333), 333_334);
     assert_eq!(nanos(rates.cost(Operation::Chat, &usage(2, 1, 1))), 1);
     assert_eq!(nanos(rates.cost(Operation::Chat, &usage(2, 1, 2))), 2);
@@ -116,7 +116,7 @@ fn tools_are_added_before_rounding() {
     ];
     let expected = 10_000_000 + 3_000_000 + 3_000_000 + 5_000_000 + 8_000_000 + 1_000_000 + 80_000_000;
     assert_eq!(nanos(GPT_OSS_120B.cost(Operation::Chat, &used)), expected);
-    // 80 million nano-USD an hour for 9 ms is exactly 200; a token of 0.5 more rounds up, two do not.
+    // 80 million nano-USD per hour for 9 ms is exactly 200; one more token of 0.5 rounds up, two do not.
     used.tools = vec![tool("compound.browser_automation", 0, 9)];
     used.input_tokens = 2;
     assert_eq!(nanos(Rates::tokens(500_000, None, 0).cost(Operation::Chat, &used)), 201);
@@ -167,7 +167,7 @@ fn too_much_is_refused_and_never_wraps() {
     one_more.tools = vec![tool("code_interpreter.python", 0, 1)];
     assert_eq!(dearest.cost(Operation::Chat, &largest), Ok(NanoUsd::MAX));
     assert_eq!(dearest.cost(Operation::Chat, &one_more), Err(PriceError::Overflow));
-    // Products that fit no `u128`.
+    // Products that do not fit a `u128`.
     let used = Usage { tools: vec![tool("browser_search.browser.search", u64::MAX, 0); 4], ..most };
     assert_eq!(dearest.cost(Operation::Chat, &used), Err(PriceError::Overflow));
 }
@@ -201,7 +201,7 @@ impl Rational {
         Self(self.0 * &denominator + &self.1 * BigUint::from(numerator), self.1 * denominator)
     }
 
-    /// The nano-USD to pay, or `None` past the largest amount.
+    /// The nano-USD to pay, or `None` above the largest amount.
     fn ceiling(self) -> Option<u64> {
         let whole = &self.0 / &self.1;
         let rest = self.0 - &whole * &self.1;
@@ -248,7 +248,7 @@ fn oracle(rates: &Rates, operation: Operation, used: &Usage) -> Option<u64> {
     sum.ceiling()
 }
 
-/// Mostly what happens, at times the extremes.
+/// Mostly realistic values, sometimes extreme ones.
 fn counts() -> impl Strategy<Value = u64> {
     prop_oneof![4 => 0..200_000_u64, 2 => 0..100_000_000_u64, 1 => any::<u64>(), 1 => Just(u64::MAX), 1 => Just(0)]
 }

@@ -1,8 +1,8 @@
-//! Built-in tools: what a call or an hour of each costs.
+//! Built-in tools: the price of a call or an hour of each.
 //!
-//! Source: Groq's pricing page, a copy of late 2025, repeated in 2026; not verified again since. The tools of Compound are
-//! kept for contracts and late settlements: Compound itself shut down on 2026-09-21. For calls of remote MCP servers, and of
-//! Wolfram Alpha with a key of one's own, Groq charges the tokens and nothing else.
+//! Source: Groq's pricing page, a copy from late 2025, repeated in 2026; not verified since. Compound's tools are kept for
+//! contracts and late settlements: Compound itself shut down on 2026-09-21. For calls of remote MCP servers, and of Wolfram
+//! Alpha with the customer's own key, Groq charges the tokens and nothing else.
 
 use std::borrow::Cow;
 
@@ -62,19 +62,19 @@ impl ToolRates {
     }
 }
 
-/// A price of a tool and when it begins to hold.
+/// A price of a tool, and when it takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ToolPriceFrom {
-    /// The first instant it holds; `None`: always.
+    /// The first instant when it applies; `None`: always.
     pub from: Option<Timestamp>,
     /// The price.
     pub rates: ToolRates,
 }
 
-/// What tools cost and when: the built-in prices, and over them the policy's own.
+/// What tools cost at which time: the built-in prices, overridden by the policy's own.
 #[derive(Clone, Debug)]
 pub struct ToolCatalogue {
-    /// One list of prices for each action, the later stated the stronger.
+    /// One list of prices for each action; later entries take precedence.
     actions: Vec<(Cow<'static, str>, Vec<ToolPriceFrom>)>,
 }
 
@@ -86,7 +86,7 @@ impl ToolCatalogue {
         Self { actions: ToolRates::ALL.into_iter().map(stated).collect() }
     }
 
-    /// States a price of the policy, which goes before the built-in one from its `from` on.
+    /// Adds a policy price, which overrides the built-in one from its `from` on.
     pub fn add_override(&mut self, price: ToolPriceFrom) {
         match self.actions.iter_mut().find(|(name, _)| *name == price.rates.name) {
             Some((_, prices)) => prices.push(price),
@@ -101,7 +101,7 @@ impl ToolCatalogue {
         holding(prices, at)
     }
 
-    /// The prices of `tool`, action by action, at an instant. None: the tool is not priced.
+    /// The prices of `tool` at an instant, action by action. An empty list means that the tool is not priced.
     pub fn of<'a>(&'a self, tool: Tool<'a>, at: Timestamp) -> impl Iterator<Item = &'a ToolRates> + 'a {
         self.actions
             .iter()
@@ -109,12 +109,12 @@ impl ToolCatalogue {
             .filter_map(move |(_, prices)| holding(prices, at))
     }
 
-    /// Every action with a price at some time.
+    /// Every action that has a price at some time.
     pub fn actions(&self) -> impl Iterator<Item = Action<'_>> {
         self.actions.iter().map(|(name, _)| Action::new(name))
     }
 
-    /// Until when the prices stay as they are at an instant (exclusive).
+    /// When the prices that apply at an instant end (exclusive).
     #[must_use]
     pub fn until(&self, at: Timestamp) -> Timestamp {
         let changes = self.actions.iter().flat_map(|(_, prices)| prices).filter_map(|price| price.from);
@@ -122,18 +122,18 @@ impl ToolCatalogue {
     }
 }
 
-/// Of the prices that have begun, the one that began last; of those the one stated last.
+/// Of the prices that have begun, the one that began last; if there are several, the one stated last.
 fn holding(prices: &[ToolPriceFrom], at: Timestamp) -> Option<&ToolRates> {
     let begun = prices.iter().filter(|price| price.from.is_none_or(|from| from <= at));
     begun.max_by_key(|price| price.from).map(|price| &price.rates)
 }
 
-/// The worst case of the tools of one request, exact: it is rounded with the rest of the request.
+/// The exact worst case of one request's tools; it is rounded together with the rest of the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ToolCost(pub(super) u128);
 
 impl ToolCost {
-    /// So many calls of the dearest of `actions`, and so many milliseconds.
+    /// This many calls of the most expensive of `actions`, and this many milliseconds.
     #[must_use]
     pub fn dearest(actions: &[ToolRates], calls: u64, run_ms: u64) -> Self {
         let most = |rate: fn(&ToolRates) -> Option<NanoUsd>| {
@@ -144,13 +144,13 @@ impl ToolCost {
         Self(by_call.saturating_add(by_time))
     }
 
-    /// The same in each of so many lines.
+    /// The same in each of this many lines.
     #[must_use]
     pub fn times(self, lines: u64) -> Self {
         Self(self.0.saturating_mul(u128::from(lines)))
     }
 
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))

@@ -1,4 +1,4 @@
-//! The built-in catalogue, and the policy's prices over it.
+//! The built-in catalogue, overridden by the policy's prices.
 
 use super::*;
 use crate::domain::money::NanoUsd;
@@ -43,7 +43,7 @@ fn every_built_in_model_is_well_formed() {
         assert!(model.output_bound().is_some_and(|bound| bound > 0), "{}", model.name);
         assert!(!model.source.is_empty());
         for price in &model.prices {
-            // A price past the largest amount would have become none.
+            // A price above the largest amount would have become `None`.
             let Rates { input, cached_input: _, output, audio_per_hour, per_million_characters } =
                 price.rates;
             assert_eq!(input.is_some(), output.is_some());
@@ -98,7 +98,7 @@ fn overrides_hold_from_their_instant_on() {
     catalogue.add_override("openai/gpt-oss-20b", None, None, rates(0), "always");
     assert_eq!(price(&catalogue, 0), Some((0, 1_000)));
     assert_eq!(price(&catalogue, 1_999), Some((1, 2_000)));
-    // Of two from the same instant the later stated holds.
+    // Of two prices from the same instant, the one stated later applies.
     catalogue.add_override("openai/gpt-oss-20b", None, Some(Timestamp(2_000)), rates(3), "put right");
     assert_eq!(price(&catalogue, 2_000), Some((3, u64::MAX)));
 }
@@ -115,7 +115,7 @@ fn an_override_leaves_the_rates_that_it_does_not_give() {
     };
     for (given, expected) in [
         (Rates { input: nanos("0.06"), ..none }, Rates { input: nanos("0.06"), ..list }),
-        // Cached input is cheaper input: it never costs more than the price that was agreed on.
+        // Cached input is cheaper input: it never costs more than the agreed price.
         (Rates { input: nanos("0.01"), ..none }, Rates::tokens(10_000_000, Some(10_000_000), 300_000_000)),
         (Rates { cached_input: nanos("0.03"), ..none }, Rates { cached_input: nanos("0.03"), ..list }),
         (Rates { output: nanos("0.2"), ..none }, Rates { output: nanos("0.2"), ..list }),
@@ -123,7 +123,7 @@ fn an_override_leaves_the_rates_that_it_does_not_give() {
     ] {
         assert_eq!(of("openai/gpt-oss-20b", given), expected, "{given:?}");
     }
-    // There is nothing to go by.
+    // There is no price to derive it from.
     for model in ["acme/tuned", "llama-3.3-70b-versatile"] {
         assert_eq!(of(model, Rates { input: nanos("1"), ..none }).output, None, "{model}");
     }
@@ -155,7 +155,7 @@ fn a_price_for_one_tier_goes_before_one_for_all() {
     assert_eq!(price(ServiceTier::Performance, 499), None);
     assert_eq!(price(ServiceTier::Performance, 500), Some((9, u64::MAX)));
     assert_eq!(price(ServiceTier::Flex, 99), Some((75_000_000, 100)));
-    // A later price for all changes nothing for the tier that has its own.
+    // A later price for all tiers does not change a tier that has its own price.
     assert_eq!(price(ServiceTier::Flex, 100), Some((5, u64::MAX)));
     assert_eq!(price(ServiceTier::OnDemand, 199), Some((75_000_000, 200)));
     assert_eq!(price(ServiceTier::Auto, 200), Some((6, u64::MAX)));
