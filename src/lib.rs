@@ -1,5 +1,5 @@
-//! Tollgate decides, before each Groq request, whether an organization's policy permits it, and books afterwards what it
-//! really cost.
+//! Tollgate decides, before each Groq request, whether an organization's policy permits it, and afterwards books what it really
+//! cost.
 //!
 //! # The hot path
 //!
@@ -11,8 +11,8 @@
 //!                                     └────────► store.settle     one atomic step, exactly once
 //! ```
 //!
-//! Behind Envoy the same authorizer is asked by `ext_authz` with the HTTP request as it stands, and told by `ext_proc` what
-//! Groq's answer says was used:
+//! Behind Envoy, `ext_authz` asks the same authorizer with the HTTP request as it stands, and `ext_proc` tells it the usage that
+//! Groq's answer reports:
 //!
 //! ```text
 //! client ─► Envoy ── Check ───► rpc::ext_authz ──► groq: path, body → request ──► authorizer.authorize
@@ -20,11 +20,11 @@
 //!             └─► api.groq.com
 //! ```
 //!
-//! The policy turns a request into a list of *holds*; a store knows counters, amounts and bounds, and nothing of teams,
-//! models or money. A new kind of limit is a new line in the policy compiler and no change to any store.
+//! The policy turns a request into a list of *holds*; a store knows counters, amounts and bounds, and nothing about teams, models
+//! or money. A new kind of limit is a new line in the policy compiler and needs no change to any store.
 //!
-//! Keys that are created and pauses that are ordered while the service runs are records in the store's registry. Each process
-//! follows it and merges it with the policy document, so that the hot path reads one policy and asks nobody about either:
+//! Keys created and pauses ordered at run time are records in the store's registry. Each process follows it and merges it with
+//! the policy document, so the hot path reads one policy and asks no other component about either:
 //!
 //! ```text
 //! KeyService ────► control::Keys ────┬─► store.registry_write ···► every process: live::Follower ──► Live::policy
@@ -35,10 +35,10 @@
 //!
 //! - [`domain`] is pure: no `async`, no clock, no I/O, no logging, no protobuf.
 //! - [`groq`] is pure as well: bytes of Groq's HTTP API in, facts out. A body that could be read two ways is refused.
-//! - [`access`] tells who is calling and whether [`domain::access`] lets them ask; it knows no transport. A layer in [`rpc`] and the
-//!   pages of [`server`] ask it before anything else.
+//! - [`access`] says who is calling and whether [`domain::access`] lets them ask; it knows no transport. A layer in [`rpc`] and
+//!   the pages of [`server`] ask it before anything else.
 //! - [`store`] sees counters and opaque records only; [`rpc`] is the only place that sees protobuf.
-//! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; what would pass it is refused.
+//! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; anything larger is refused.
 //! - A denial is a value; `Err` means that no decision could be made.
 //!
 //! An arrow is the only permitted direction of a `use` (`tests/suite/layering.rs` holds the code to it):

@@ -6,8 +6,8 @@
 //!                           └─ no ─► the issuer's keys (fetched when they are not known) ─► signature, claims ─► principal
 //! ```
 //!
-//! A token that was verified is remembered until it ends, so that no decision pays for the same signature twice. What is
-//! remembered counts only under the policy and the keys that it was verified by.
+//! A verified token is remembered until it expires, so no decision pays for the same signature twice. An entry counts only under
+//! the policy and the keys that verified it.
 
 use std::{
     collections::HashMap,
@@ -31,37 +31,37 @@ use crate::domain::{
     policy::Policy,
 };
 
-/// What every service token begins with, so that scanners of repositories and logs can find one that leaked.
+/// The prefix of every service token. Scanners of repositories and logs find leaked tokens by it.
 pub const SERVICE_TOKEN_PREFIX: &str = "tgs_";
 /// The most bytes of a bearer token. Providers that list hundreds of groups make tokens of some thousand bytes.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
-/// The most verified tokens that are remembered; some hundred bytes each.
+/// The most verified tokens to remember; each takes a few hundred bytes.
 const MAX_REMEMBERED: usize = 10_000;
-/// How long a verified token is remembered at most. Then its key is looked at again: its issuer may have withdrawn it.
+/// The longest time to remember a verified token. After it the key is checked again, as the issuer may have withdrawn it.
 const REMEMBERED_MS: u64 = 3_600_000;
 
 /// Why a bearer token is refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Invalid {
-    /// It is none, or not one of this service.
+    /// It is malformed, or not a token of this service.
     #[error("the bearer token is not valid: {0}")]
     Token(&'static str),
-    /// It has ended.
+    /// It has expired.
     #[error("the bearer token has expired")]
     Expired,
-    /// Its key is not known, and its issuer cannot be asked.
+    /// Its key is unknown, and its issuer cannot be asked.
     #[error("the bearer token cannot be checked at the moment: its issuer does not answer")]
     IssuerUnavailable,
 }
 
-/// Tells who holds a bearer token. One for the whole process.
+/// Identifies the holder of a bearer token. There is one for the whole process.
 #[derive(Debug, Default)]
 pub struct Verifier {
-    /// The keys of each issuer. Written when an issuer is seen first.
+    /// The keys of each issuer. An entry is written when an issuer is first seen.
     issuers: RwLock<HashMap<Arc<str>, Arc<SigningKeys>>>,
-    /// Tokens by their hash. Read for each call, by all cores at once; written for each new token.
+    /// Tokens by their hash. Every call on every core reads this; each new token writes it.
     remembered: RwLock<HashMap<blake3::Hash, Remembered>>,
-    /// Raised whenever an issuer's keys changed. What was verified before is verified again.
+    /// Raised whenever an issuer's keys change. Tokens verified before are then verified again.
     epoch: Arc<AtomicU64>,
 }
 
@@ -81,8 +81,8 @@ impl Remembered {
 }
 
 impl Verifier {
-    /// Who holds `token`, where that can be told at once: for a service token, and for what was verified before. `None` is
-    /// for [`Verifier::verify`].
+    /// The holder of `token`, if no wait is needed: for a service token, or a token verified before. `None` means: call
+    /// [`Verifier::verify`].
     pub fn known(
         &self,
         policy: &Policy,
@@ -97,7 +97,7 @@ impl Verifier {
             return Some(service_token(access, token, now));
         }
         let hash = blake3::hash(token.as_bytes());
-        // A panic while a lock was held leaves whole entries behind.
+        // A panic while holding the lock leaves only whole entries behind.
         let remembered = self.remembered.read().unwrap_or_else(PoisonError::into_inner);
         let epoch = self.epoch.load(Ordering::Acquire);
         let found = remembered.get(&hash).filter(|found| found.holds(&policy.revision, epoch, now))?;
@@ -107,10 +107,10 @@ impl Verifier {
         })
     }
 
-    /// Who holds `token`, which its issuer signed. Waits for the issuer's keys where the token's is not known, not for long.
+    /// The holder of `token`, which its issuer signed. If the token's key is unknown, waits briefly for the issuer's keys.
     ///
     /// # Errors
-    /// Where nobody can be told by it.
+    /// The token identifies no one.
     pub async fn verify(
         &self,
         policy: &Policy,
@@ -121,7 +121,7 @@ impl Verifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Invalid::Token("it is too long"));
         }
-        // Read before the keys are: what they were at that time is what the token is verified by, or something newer.
+        // Read before the keys: the token is then verified by the keys of this epoch or by newer ones.
         let epoch = self.epoch.load(Ordering::Acquire);
         let claimed = token::Claimed::read(token)?;
         let known = access.issuers.iter().find(|issuer| *issuer.issuer == *claimed.issuer);
@@ -150,7 +150,7 @@ impl Verifier {
                 other.holds(&entry.revision, entry.epoch, now) && !other.verified.ended(now)
             });
             if remembered.len() >= MAX_REMEMBERED {
-                // Rather than to keep an order of their use, which every call would have to write.
+                // Clears everything, as an order of use would cost every call a write.
                 remembered.clear();
             }
         }
@@ -158,7 +158,7 @@ impl Verifier {
     }
 }
 
-/// The digest finds the token and the comparison confirms it: no time that is taken tells how much of a secret was right.
+/// The digest finds the token and the comparison confirms it, so timing does not reveal how much of a secret was right.
 fn service_token(access: &AccessPolicy, token: &str, now: Timestamp) -> Result<Arc<Principal>, Invalid> {
     let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
     let known = access.tokens.get(&digest).filter(|known| known.sha256.ct_eq(&digest).into());

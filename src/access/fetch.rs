@@ -1,4 +1,4 @@
-//! Asks an issuer for its keys: two small documents over HTTPS, each with a bound, and a deadline over both.
+//! Asks an issuer for its keys: two small documents over HTTPS, each bounded in size, with one deadline for both.
 
 use std::{error::Error, io, time::Duration};
 
@@ -16,14 +16,14 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
-/// How long both documents may take: many times what an issuer on another continent takes.
+/// How long both documents may take: many times what an issuer on another continent needs.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// The most bytes of a document; a usual one has a few thousand.
 const MAX_BYTES: usize = 256 * 1024;
 /// The most keys of an issuer; a usual one has two or three.
 const MAX_KEYS: usize = 100;
 
-/// Why an issuer's keys are not to be had. It is for the log; callers hear nothing of it.
+/// Why an issuer's keys are unavailable. It goes to the log only; callers do not see it.
 #[derive(Debug, Error)]
 pub(super) enum FetchError {
     #[error("no answer within {DEADLINE:?}")]
@@ -53,7 +53,7 @@ struct KeySet {
     keys: Vec<Value>,
 }
 
-/// The keys that `issuer` publishes. What is no key that can be read is left out.
+/// The keys that `issuer` publishes. Keys that cannot be read are left out.
 pub(super) async fn keys(issuer: &str) -> Result<Vec<Jwk>, FetchError> {
     let both = async {
         let at = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
@@ -69,10 +69,10 @@ pub(super) async fn keys(issuer: &str) -> Result<Vec<Jwk>, FetchError> {
     tokio::time::timeout(DEADLINE, both).await.map_err(|_| FetchError::Deadline)?
 }
 
-/// The document at `url`. `plain`: the issuer itself is on loopback and is asked without TLS.
+/// The document at `url`. `plain`: the issuer is on loopback and is asked without TLS.
 async fn get<T: DeserializeOwned>(url: &str, plain: bool) -> Result<T, FetchError> {
     if url.starts_with("https://") {
-        // Reads files, which takes a while on the thread of a core.
+        // This reads files, which would block the thread of a core for a while.
         let roots = tokio::task::spawn_blocking(|| HttpsConnectorBuilder::new().with_native_roots());
         let roots = roots.await.map_err(io::Error::other).flatten().map_err(FetchError::Roots)?;
         get_by(roots.https_only().enable_http1().build(), url).await
@@ -83,8 +83,8 @@ async fn get<T: DeserializeOwned>(url: &str, plain: bool) -> Result<T, FetchErro
     }
 }
 
-/// A connection for each document: they are asked for once an hour. Redirections are not followed: the keys are where the
-/// issuer says that they are.
+/// Opens a connection for each document, as they are fetched only once an hour. Redirects are not followed: the keys are where
+/// the issuer says they are.
 async fn get_by<C, T>(connector: C, url: &str) -> Result<T, FetchError>
 where
     C: Connect + Clone + Send + Sync + 'static,
@@ -105,7 +105,7 @@ where
     serde_json::from_slice(&body).map_err(|error| malformed(error.to_string()))
 }
 
-/// What is at the root of `error`, where the client itself only says that it could not connect; and what may help.
+/// The root cause of `error`, as the client itself only says that it could not connect; and what may help.
 fn cause(error: &(dyn Error + 'static)) -> String {
     let mut root = error;
     while let Some(source) = root.source() {

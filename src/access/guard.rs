@@ -1,8 +1,8 @@
-//! Recognises callers, and refuses what they may not ask.
+//! Recognises callers, and refuses what they may not do.
 //!
-//! Who is calling is, in this order: the holder of the bearer token in `authorization`; else the one the client certificate
-//! names; else, without `[access]` in the policy and on loopback only, anyone. A credential that names no one is refused, also
-//! where another one beside it would do.
+//! The caller is, in this order: the holder of the bearer token in `authorization`; else the one the client certificate names;
+//! else anyone, but only without `[access]` in the policy and on loopback. A credential that names no one is refused, even beside
+//! another that would be enough.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     store::clock::Clock,
 };
 
-/// What a request shows of its caller.
+/// What a request shows about its caller.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'a> {
     /// The header `authorization`.
@@ -42,14 +42,14 @@ pub enum Authorization<'a> {
     Several,
 }
 
-/// What becomes of a request that is not refused at once.
+/// The result for a request that is not refused at once.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It needs nothing.
+    /// It needs no permission.
     Public,
     /// The policy knows no callers.
     Unrestricted,
-    /// Its caller may ask it.
+    /// The caller has the permission.
     Known(Arc<Principal>),
     /// Its token has to be verified first, with [`Guard::verified`].
     Verify {
@@ -60,22 +60,22 @@ pub enum Verdict {
     },
 }
 
-/// Decides who may ask. One for the whole process, by the policy in force.
+/// Decides who may ask. There is one for the whole process; it uses the policy in force.
 #[derive(Clone, Debug)]
 pub struct Guard {
     policy: Arc<ArcSwap<Policy>>,
-    /// Shared by all cores: a token that one has verified is known to the others.
+    /// Shared by all cores: a token verified on one is known to the others.
     verifier: Arc<Verifier>,
-    /// By which tokens end.
+    /// The clock that decides when tokens expire.
     clock: Clock,
-    /// Whether, without `[access]`, callers from elsewhere may ask as well.
+    /// Without `[access]`, whether callers from other machines may ask as well.
     open: bool,
     audit: Audit,
 }
 
 impl Guard {
-    /// By the policy that is in `policy`, with tokens that end by `clock`; `open`: without `[access]` callers from elsewhere may
-    /// ask as well. Refusals for want of a role or a team are recorded in `audit`.
+    /// Uses the policy in `policy`, and `clock` to decide when tokens expire. `open`: without `[access]`, callers from other
+    /// machines may ask as well. Refusals for lack of a role or a team are recorded in `audit`.
     #[must_use]
     pub fn new(policy: Arc<ArcSwap<Policy>>, clock: Clock, open: bool, audit: Audit) -> Self {
         Self { policy, verifier: Arc::default(), clock, open, audit }
@@ -87,7 +87,7 @@ impl Guard {
         self.policy.load().access.is_some()
     }
 
-    /// Whether, without `[access]`, callers from elsewhere may ask as well.
+    /// Without `[access]`, whether callers from other machines may ask as well.
     #[must_use]
     pub const fn is_open(&self) -> bool {
         self.open
@@ -99,10 +99,10 @@ impl Guard {
         &self.audit
     }
 
-    /// What becomes of a request with `credentials` that needs `need`.
+    /// Judges a request with `credentials` that needs `need`.
     ///
     /// # Errors
-    /// Its caller may not ask, or is not known.
+    /// The caller lacks the permission, or is unknown.
     pub fn judge(&self, need: Need, credentials: &Credentials<'_>) -> Result<Verdict, Refusal> {
         if need == Need::Nothing {
             return Ok(Verdict::Public);
@@ -133,7 +133,7 @@ impl Guard {
         Ok(Verdict::Known(principal))
     }
 
-    /// The holder of `token`, who may have what needs `need`; `from` and `path` are for the audit log.
+    /// The holder of `token`, if they have the permission for `need`; `from` and `path` are for the audit log.
     ///
     /// # Errors
     /// As [`Guard::judge`]; or the issuer of the token cannot be asked.
@@ -150,10 +150,10 @@ impl Guard {
         self.permitted(&principal, need, from, path).map(|()| principal)
     }
 
-    /// Whether a request with `credentials` may have what needs `need`.
+    /// Checks that a request with `credentials` has the permission for `need`.
     ///
     /// # Errors
-    /// It may not, or that cannot be told.
+    /// It does not, or this cannot be determined.
     pub fn admit(
         &self,
         need: Need,

@@ -1,4 +1,4 @@
-//! The keys of one issuer: kept, and fetched again when they are old or a token names one that is not there.
+//! The keys of one issuer: kept, and fetched again when they are old or a token names an unknown one.
 
 use std::{
     sync::{
@@ -21,16 +21,16 @@ use super::{
     token::{ALGORITHMS, Claimed},
 };
 
-/// After so long the keys are fetched again, while the old ones go on: an issuer that withdrew one is heard.
+/// The age at which keys are fetched again, so that a withdrawn key goes out of use. The old ones stay in use during the fetch.
 const MAX_AGE: Duration = Duration::from_secs(3_600);
-/// The least time between two fetches: whoever sends tokens with invented key ids makes no more of them than this. A key
-/// that is used as soon as it is published is known a second later.
+/// The least time between two fetches. It bounds the fetches that tokens with invented key ids can cause. A key that is used as
+/// soon as it is published is known a second later.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The same after one that failed: calls in between are refused at once.
+/// The same after a failed fetch: calls in between are refused at once.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
-/// How long a call waits for a fetch; who asks has a deadline of its own.
+/// How long a call waits for a fetch; the caller has a deadline of its own.
 const WAIT: Duration = Duration::from_secs(1);
-/// A fetch that is not over by then is gone, with the thread it ran on: another one may begin. Its deadline is 3 s.
+/// A fetch that has not ended by then is lost, with the thread it ran on, and another may begin. A fetch's own deadline is 3 s.
 const LOST: Duration = Duration::from_secs(10);
 
 /// The keys of one issuer.
@@ -38,7 +38,7 @@ const LOST: Duration = Duration::from_secs(10);
 pub(super) struct SigningKeys {
     issuer: Arc<str>,
     known: ArcSwap<Known>,
-    /// Whether a fetch is under way. Held to look and to note, never while waiting.
+    /// Whether a fetch is in flight. Locked to look and to note, never while waiting.
     flight: Mutex<Flight>,
     /// The number of the last fetch that ended.
     landed: watch::Sender<u64>,
@@ -48,17 +48,17 @@ pub(super) struct SigningKeys {
 
 #[derive(Debug, Default)]
 struct Flight {
-    /// The number of the last fetch that began, and when.
+    /// The number of the last fetch that began, and when it did.
     began: Option<(u64, Instant)>,
     /// Whether the last one that ended failed.
     failed: bool,
 }
 
-/// What the last successful fetch brought.
+/// The result of the last successful fetch.
 #[derive(Debug, Default)]
 struct Known {
     keys: Vec<Key>,
-    /// `None`: there was none.
+    /// `None`: no fetch has succeeded.
     at: Option<Instant>,
 }
 
@@ -69,7 +69,7 @@ struct Key {
     decoding: Decoding,
 }
 
-/// A key, made ready; it is what was published, so it is not compared.
+/// A key, ready for use. It derives from `published`, so it is not compared.
 #[derive(Debug)]
 struct Decoding(Arc<DecodingKey>);
 
@@ -87,8 +87,8 @@ impl SigningKeys {
 
     /// The key that a token names.
     ///
-    /// An unknown one is refused: with `Invalid` where the issuer was heard and does not publish it, with
-    /// `IssuerUnavailable` where it was not heard, since the token may be sound and its holder can only try again.
+    /// An unknown key is refused: with `Invalid` if the issuer answered and does not publish it; with `IssuerUnavailable` if the
+    /// issuer did not answer, since the token may be sound and its holder can only try again.
     pub(super) async fn key(self: Arc<Self>, claimed: &Claimed) -> Result<Arc<DecodingKey>, Invalid> {
         let known = self.known.load_full();
         if let Some(key) = known.find(claimed) {
@@ -99,7 +99,7 @@ impl SigningKeys {
         }
         if let Some(number) = self.refresh() {
             let mut landed = self.landed.subscribe();
-            // The sender is held by `self`; the only error is that it takes too long.
+            // `self` holds the sender, so the only error is the timeout.
             let _ = tokio::time::timeout(WAIT, landed.wait_for(|last| *last >= number)).await;
         }
         if let Some(key) = self.known.load().find(claimed) {
@@ -112,7 +112,8 @@ impl SigningKeys {
         }
     }
 
-    /// The number of the fetch that is under way, begun now where that is due. `None`: none is, and it is too soon for another.
+    /// The number of the fetch in flight, which is started here if one is due. `None`: none is in flight, and it is too soon for
+    /// another.
     fn refresh(self: &Arc<Self>) -> Option<u64> {
         let mut flight = self.flight.lock().unwrap_or_else(PoisonError::into_inner);
         let landed = *self.landed.borrow();
@@ -125,7 +126,7 @@ impl SigningKeys {
             Some((number, _)) => number + 1,
         };
         flight.began = Some((number, Instant::now()));
-        // A task of its own: a caller that gives up does not take the fetch of all others with it.
+        // A task of its own: a caller that gives up does not cancel the fetch for all others.
         tokio::spawn(Arc::clone(self).fetch(number));
         Some(number)
     }
@@ -152,14 +153,14 @@ impl SigningKeys {
         let changed = before.keys != keys;
         self.known.store(Arc::new(Known { keys, at: Some(Instant::now()) }));
         if changed {
-            // After the keys: what is verified by the old ones from here on is of an older epoch.
+            // After the keys: anything that the old keys verify from here on has an older epoch.
             self.epoch.fetch_add(1, Ordering::AcqRel);
         }
     }
 }
 
 impl Known {
-    /// The key of the token's id that does its algorithm. A token without an id may mean the only one that does.
+    /// The key with the token's id and algorithm. A token without an id may mean the only key with its algorithm.
     fn find(&self, claimed: &Claimed) -> Option<Arc<DecodingKey>> {
         let mut able = self.keys.iter().filter(|key| key.algorithms.contains(&claimed.algorithm));
         let key = match &claimed.key_id {
@@ -174,7 +175,7 @@ impl Known {
 }
 
 impl Key {
-    /// `None` for what is not for signatures, or of a kind that is not taken: a shared secret above all.
+    /// `None` for a key that is not for signatures, or of a kind that is not accepted: above all a shared secret.
     fn new(published: Jwk) -> Option<Self> {
         if !matches!(published.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
             return None;

@@ -1,12 +1,12 @@
 //! Who is calling, and whether they may: one guard for gRPC, Envoy and the pages for operators. It knows no transport; each
-//! adapter reads the [`Credentials`] of a request and says a [`Refusal`] in words of its own.
+//! adapter reads the [`Credentials`] of a request and puts a [`Refusal`] into words of its own.
 //!
 //! ```text
 //! Credentials ─► Guard ─┬─ bearer: a service token, or a token of an OpenID provider ─┐
 //!                       └─ certificate: a name in it                                  ├─► Principal ─► may it have what is needed?
 //! ```
 //!
-//! Where a permission is bound to teams, whoever handles the request asks its [`Session`] about the team.
+//! Where a permission is bound to teams, the request's handler asks its [`Session`] about the team.
 
 mod bearer;
 mod fetch;

@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-/// The other end of the connection that a request came by; among the extensions of every request.
+/// The other end of a request's connection; among the extensions of every request.
 ///
-/// It is cloned for each request, so it is small and shares what is not.
+/// It is cloned for each request, so it is small, and what is not small is shared.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// Its address, where the system knows it.
@@ -13,8 +13,8 @@ pub struct Peer {
     pub is_loopback: bool,
     /// Whether the connection is encrypted.
     pub tls: bool,
-    /// The names in its certificate, which was verified against the CA for clients: URIs, then DNS names, then e-mail
-    /// addresses, or, if there are none of these, the common name. Empty without a certificate.
+    /// The names in its certificate, which was verified against the CA for clients: URIs, then DNS names, then e-mail addresses,
+    /// or the common name if there are none of these. Empty without a certificate.
     pub identities: Arc<[Arc<str>]>,
 }
 
@@ -25,16 +25,16 @@ impl Peer {
         Self::new(address, false, Vec::new())
     }
 
-    /// The other end of an encrypted connection, and the names in the certificate that it was verified to have.
+    /// The other end of an encrypted connection, and the names in its verified certificate.
     #[must_use]
     pub fn tls(address: Option<SocketAddr>, identities: Vec<Arc<str>>) -> Self {
         Self::new(address, true, identities)
     }
 
     fn new(address: Option<SocketAddr>, tls: bool, identities: Vec<Arc<str>>) -> Self {
-        // Also an IPv4 address as a socket of both families shows it.
+        // Also true of an IPv4 address in the form that a dual-stack socket shows.
         let is_loopback = address.is_some_and(|address| address.ip().to_canonical().is_loopback());
-        // Of this connection alone, even when empty: cores that share a count of clones slow each other down.
+        // Allocated for this connection, even when empty: cores that share a reference count slow each other down.
         Self { address, is_loopback, tls, identities: identities.into() }
     }
 }

@@ -1,4 +1,4 @@
-//! What a caller is told who is not recognised, or may not ask.
+//! The answers to callers that are not recognised, or lack a permission.
 
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -9,7 +9,7 @@ use crate::domain::access::Permission;
 /// Why a request is refused. Its text is for the caller.
 #[derive(Clone, Debug, Error)]
 pub enum Refusal {
-    /// Nothing tells who is calling.
+    /// Nothing identifies the caller.
     #[error(
         "no credential: send `authorization: Bearer …` with a service token or a token of an OpenID provider of the policy, or a \
          client certificate"
@@ -33,7 +33,7 @@ pub enum Refusal {
     /// No role of the caller has the permission.
     #[error("the caller lacks the permission `{0}`, which these roles have: {roles}", roles = .0.roles())]
     Missing(Permission),
-    /// The caller has the permission, but not over this team. The text says nothing of the second field.
+    /// The caller has the permission, but not over this team. The text does not show the second field.
     #[error("the caller has the permission `{0}`, but not over this team")]
     OtherTeam(Permission, OtherTeam),
     /// No such RPC is served.
@@ -44,13 +44,13 @@ pub enum Refusal {
 /// The kinds of refusal, as every transport tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// It is not known who is calling.
+    /// The caller is unknown.
     Unauthenticated,
-    /// It is known, and they may not.
+    /// The caller is known, but lacks the permission.
     Forbidden,
-    /// It cannot be told at the moment; the caller did nothing wrong and can only try again.
+    /// This cannot be determined at the moment; the caller did nothing wrong and can only try again.
     Unavailable,
-    /// There is nothing of that name.
+    /// Nothing has that name.
     Unknown,
 }
 
@@ -96,12 +96,12 @@ impl Refusal {
     }
 }
 
-/// What was asked for outside the caller's teams, as the parser left it, and so bounded. It goes to the audit log, and never to
+/// What was asked for outside the caller's teams, as the parser left it, and so bounded. It goes to the audit log and never to
 /// the caller.
 #[derive(Clone, Debug, Error)]
 #[error("the caller's teams are others")]
 pub enum OtherTeam {
-    /// A team, named or shown by a key of it.
+    /// A team, named directly or found through one of its keys.
     Team(String),
     /// The key of this name, if there is one.
     Key(String),

@@ -1,4 +1,4 @@
-//! What the handler of a request may ask of its caller.
+//! What a request's handler may ask about its caller.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// The caller of a request, after the guard has let it through.
+/// The caller of a request that the guard has let through.
 #[derive(Clone, Copy, Debug)]
 pub struct Session<'a> {
     /// Who the caller is.
@@ -23,11 +23,11 @@ pub struct Session<'a> {
 /// How the guard let a request through.
 #[derive(Clone, Copy, Debug)]
 pub enum Standing<'a> {
-    /// As one of this caller.
+    /// With this caller.
     Known(&'a Arc<Principal>),
-    /// As one of anyone: the policy has no `[access]`.
+    /// As anyone: the policy has no `[access]`.
     Unrestricted,
-    /// Not at all. Such a request has no permission.
+    /// The guard did not see it. Such a request has no permission.
     Unguarded,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Session<'a> {
     /// The teams over which the caller has `permission`.
     ///
     /// # Errors
-    /// There are none.
+    /// There are no such teams.
     pub fn scope(&self, permission: Permission) -> Result<Scope, Refusal> {
         match self.standing {
             Standing::Known(principal) => principal.scope(permission).ok_or(Refusal::Missing(permission)),
@@ -53,13 +53,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The caller as the audit log has it.
+    /// The caller as the audit log shows it.
     #[must_use]
     pub fn actor(&self) -> Actor {
         Actor::caller(self.principal().map(AsRef::as_ref), self.from)
     }
 
-    /// Whether the caller is an admin. Where the policy knows no callers, no one is.
+    /// Whether the caller is an admin. If the policy knows no callers, no one is.
     #[must_use]
     pub fn is_admin(&self) -> bool {
         let admin = |principal: &Arc<Principal>| {
@@ -68,7 +68,7 @@ impl<'a> Session<'a> {
         self.principal().is_some_and(admin)
     }
 
-    /// What remains of the session for a request that goes on after its handler has returned. `path` is its RPC.
+    /// The part of the session that outlives the handler, for a request that continues after it has returned. `path` is its RPC.
     ///
     /// # Errors
     /// The caller has `permission` over no team.
@@ -78,12 +78,12 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The teams of a caller whose request goes on, and where it is recorded that they went further.
+/// The teams of a caller whose request continues, and the audit log for attempts to go beyond them.
 #[derive(Clone, Debug)]
 pub struct Reach {
     /// The teams.
     pub scope: Scope,
-    /// `None`: callers are not told apart, and no team is out of reach.
+    /// `None`: callers are not told apart, and every team is within reach.
     caller: Option<Arc<Principal>>,
     from: Option<SocketAddr>,
     path: &'static str,
@@ -91,7 +91,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// Records that `other` is out of reach.
+    /// Records that `other` is outside the caller's teams.
     pub fn refuse(&self, other: &OtherTeam) {
         if let Some(caller) = &self.caller {
             guard::record_other_team(&self.audit, caller, self.from, self.path, other);
@@ -99,7 +99,7 @@ impl Reach {
     }
 }
 
-/// Refuses what concerns a team that is not in `scope`. What is said is the same whether there is such a team or not.
+/// Refuses a team that is not in `scope`. The answer is the same whether or not the team exists.
 ///
 /// # Errors
 /// The team is not in `scope`.

@@ -1,4 +1,4 @@
-//! One token of an OpenID provider: what it claims to be, and whether it is.
+//! One token of an OpenID provider: what it claims, and whether that is true.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::domain::{
     access::{Issuer, Principal, PrincipalKind},
 };
 
-/// The algorithms that are taken: those of key pairs. With a shared secret, whoever checks a token could make one; and a
-/// service that took both could be given a published key as the secret.
+/// The accepted algorithms: those with key pairs. With a shared secret, anyone able to check a token could make one; and a
+/// service that took both could be tricked into using a published key as the secret.
 pub(super) const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
     Algorithm::RS384,
@@ -28,12 +28,12 @@ pub(super) const ALGORITHMS: [Algorithm; 9] = [
 const LEEWAY_MS: u64 = 30_000;
 /// The longest subject of OpenID Connect.
 const MAX_SUBJECT_BYTES: usize = 255;
-/// Values of a claim that are looked at.
+/// The most values of a claim to look at.
 const MAX_VALUES: usize = 1_000;
 
 type Claims = Map<String, Value>;
 
-/// What a token claims, before anything of it is proven.
+/// What a token claims, before any of it is proven.
 #[derive(Debug)]
 pub(super) struct Claimed {
     pub(super) algorithm: Algorithm,
@@ -42,18 +42,18 @@ pub(super) struct Claimed {
 }
 
 impl Claimed {
-    /// Reads a token. Of what it says of itself only names are used, to find the key; keys and addresses in it are not.
+    /// Reads a token. Only names in it are used, to find the key; keys and addresses in it are ignored.
     pub(super) fn read(token: &str) -> Result<Self, Invalid> {
         let malformed = Invalid::Token("it is neither a service token nor a signed JWT");
         if token.bytes().filter(|b| *b == b'.').count() != 2 {
             return Err(malformed);
         }
-        // `none` and other algorithms that are not implemented fail here.
+        // `none` and other unimplemented algorithms fail here.
         let header = decode_header(token).map_err(|_| malformed)?;
         if !ALGORITHMS.contains(&header.alg) {
             return Err(Invalid::Token("its algorithm is not one of key pairs"));
         }
-        // RFC 7515, 4.1.11: what is critical and not understood must be refused, and nothing here is understood.
+        // RFC 7515, 4.1.11: a critical header that is not understood must be refused, and none is understood here.
         if header.crit.is_some() {
             return Err(Invalid::Token("it has critical headers that are not understood"));
         }
@@ -63,7 +63,7 @@ impl Claimed {
     }
 }
 
-/// Who holds a token that is what it claims to be.
+/// The holder of a verified token.
 #[derive(Debug)]
 pub(super) struct Verified {
     pub(super) principal: Arc<Principal>,
@@ -76,7 +76,7 @@ impl Verified {
     }
 }
 
-/// Verifies `token` by `key`, the one that `issuer` has for what is claimed.
+/// Verifies `token` with `key`, which `issuer` publishes for these claims.
 pub(super) fn verify(
     token: &str,
     claimed: &Claimed,
@@ -85,7 +85,7 @@ pub(super) fn verify(
     now: Timestamp,
 ) -> Result<Verified, Invalid> {
     let mut validation = Validation::new(claimed.algorithm);
-    // Only the signature: claims are compared below, by the service's own clock.
+    // Only the signature: the claims are compared below, by the service's own clock.
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_nbf = false;
@@ -117,12 +117,12 @@ fn principal(claims: &Claims, issuer: &Issuer) -> Result<Principal, Invalid> {
             "its subject (`sub`) is missing, has control characters, or is longer than 255 bytes",
         ));
     }
-    // A subject is one within its issuer only; an issuer has no `#`.
+    // A subject is unique only within its issuer; an issuer contains no `#`.
     let name = format!("{}#{subject}", issuer.issuer).into();
     Ok(Principal { name, kind: PrincipalKind::Oidc, grants })
 }
 
-/// The claim of this name, or, where there is none, the one at this path, as in `realm_access.roles`.
+/// The claim of this name, or else the one at this path, as in `realm_access.roles`.
 fn find<'a>(claims: &'a Claims, name: &str) -> Option<&'a Value> {
     claims.get(name).or_else(|| {
         let mut parts = name.split('.');
@@ -141,7 +141,7 @@ fn values(claim: Option<&Value>) -> impl Iterator<Item = &str> {
     one.into_iter().chain(many.into_iter().flatten())
 }
 
-/// Seconds since 1970, which may have a fraction. What is no such number is refused rather than passed over.
+/// Seconds since 1970, possibly with a fraction. Anything else is refused rather than skipped.
 fn instant(claims: &Claims, name: &str) -> Result<Option<Timestamp>, Invalid> {
     let Some(value) = claims.get(name) else { return Ok(None) };
     let malformed = Invalid::Token("a time in it is malformed");

@@ -8,11 +8,11 @@ use crate::{
     domain::access::{Principal, PrincipalKind},
 };
 
-/// How such a refusal is recorded and told.
+/// How such a refusal is recorded and reported.
 pub const UNRESERVED_BOUND_EXCEEDED: &str = "UNRESERVED_BOUND_EXCEEDED";
 
-/// Records in `audit` that the caller of the RPC at `path` reported more for a team than they may; `named` is the team, where
-/// the report names one.
+/// Records in `audit` that the caller of the RPC at `path` reported more for a team than permitted; `named` is the team, if the
+/// report names one.
 pub fn record_refused(audit: &Audit, session: &Session<'_>, path: &str, named: Option<&str>) {
     let unnamed = Principal { name: "".into(), kind: PrincipalKind::ServiceToken, grants: Vec::new() };
     audit.denied(session.principal().map_or(&unnamed, AsRef::as_ref), || Change {

@@ -1,4 +1,4 @@
-//! What an event of the audit log is.
+//! The events of the audit log.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -6,25 +6,25 @@ use serde_json::Value;
 
 use crate::domain::actor::Actor;
 
-/// What can be done. Names, so that a log can be read that a newer version wrote.
+/// The actions. They are names, so that an older version can read the log of a newer one.
 pub mod action {
-    /// A new policy came into force.
+    /// A new policy took effect.
     pub const POLICY_RELOAD: &str = "policy.reload";
-    /// A new policy did not load.
+    /// A new policy failed to load.
     pub const POLICY_REJECTED: &str = "policy.rejected";
-    /// Somebody asked what their roles do not permit.
+    /// A caller asked for something that their roles do not permit.
     pub const ROLE_DENIED: &str = "role.denied";
-    /// A key was made.
+    /// A key was created.
     pub const KEY_CREATE: &str = "key.create";
     /// A key was changed.
     pub const KEY_UPDATE: &str = "key.update";
-    /// A key has a new secret.
+    /// A key got a new secret.
     pub const KEY_ROTATE: &str = "key.rotate";
     /// A key was revoked.
     pub const KEY_REVOKE: &str = "key.revoke";
     /// A team, a key, a model or the organization was paused.
     pub const PAUSE: &str = "pause";
-    /// It goes on.
+    /// A pause was lifted.
     pub const RESUME: &str = "resume";
     /// A cooldown after Groq's 429 was lifted.
     pub const COOLDOWN_LIFT: &str = "cooldown.lift";
@@ -44,50 +44,50 @@ pub mod action {
     ];
 }
 
-/// What is recorded; its time and its id come by themselves.
+/// What to record; the log adds the time and the id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// Who.
+    /// Who did it.
     pub actor: Actor,
-    /// What: one of [`action`].
+    /// What was done: one of [`action`].
     pub action: &'static str,
-    /// To what.
+    /// What it was done to.
     pub subject: String,
-    /// What was; `null` where nothing was. Small, and without secrets.
+    /// The state before; `null` if there was none. Small, and without secrets.
     pub before: Value,
-    /// What is.
+    /// The state after.
     pub after: Value,
     /// `done`, or why not.
     pub outcome: &'static str,
 }
 
-/// An event of the log, as it stands there.
+/// An event as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Unique, and greater than that of every event before: milliseconds since 1970, a count within, and a random rest. It
-    /// comes first in the line, where a page finds it.
+    /// Unique, and greater than the id of every event before: milliseconds since 1970, a count within the millisecond, and a
+    /// random rest. It comes first in the line, where a page finds it.
     pub id: String,
-    /// When.
+    /// When it happened.
     pub time: Timestamp,
-    /// Who.
+    /// Who did it.
     pub actor: Actor,
-    /// What.
+    /// What was done.
     pub action: String,
-    /// To what.
+    /// What it was done to.
     pub subject: String,
-    /// What was.
+    /// The state before.
     #[serde(default)]
     pub before: Value,
-    /// What is.
+    /// The state after.
     #[serde(default)]
     pub after: Value,
     /// `done`, or why not.
     pub outcome: String,
 }
 
-/// Digits of an id that are its time.
+/// The digits of an id that hold its time.
 const TIME_DIGITS: usize = 12;
-/// Digits of an id: the time, the count and the rest.
+/// The digits of an id: the time, the count and the rest.
 const ID_DIGITS: usize = TIME_DIGITS + 8 + 8;
 
 /// Whether `text` could be an id.
@@ -99,7 +99,7 @@ impl Event {
     /// An id for the event number `count` within the millisecond `ms`.
     pub(super) fn make_id(ms: u64, count: u32) -> String {
         let mut random = [0; 4];
-        // Without randomness the ids of this log are unique all the same; only those of several replicas could meet.
+        // Without randomness the ids of this log are still unique; only those of different replicas could collide.
         let _ = getrandom::fill(&mut random);
         format!("{ms:0TIME_DIGITS$x}{count:08x}{:08x}", u32::from_le_bytes(random))
     }
@@ -109,7 +109,7 @@ impl Event {
         format!("{{\"id\":\"{id}\"")
     }
 
-    /// The time in its id, which never goes back within a file.
+    /// The time in the id, which never goes back within a file.
     pub(super) fn id_ms(&self) -> Option<u64> {
         u64::from_str_radix(self.id.get(..TIME_DIGITS)?, 16).ok()
     }

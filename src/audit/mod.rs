@@ -1,8 +1,7 @@
-//! The audit log: what was changed and who was refused, one JSON object a line, only ever appended to.
+//! The audit log: what was changed and who was refused, one JSON object per line, append-only.
 //!
-//! Whoever records an event does not wait for the disk: a thread of its own writes the events in their order and makes them
-//! durable. A change is never dropped; refusals, which any caller can cause at will, are bounded, and what is left out is told
-//! by an event of its own.
+//! Recording an event does not wait for the disk: a separate thread writes the events in order and makes them durable. A change
+//! is never dropped. Refusals, which any caller can cause at will, are bounded, and an event of its own counts those left out.
 
 mod event;
 mod page;
@@ -34,9 +33,9 @@ use writer::Writer;
 
 use crate::domain::access::Principal;
 
-/// Refusals that may wait for a disk that does not take them.
+/// The most refusals that wait for a slow or failing disk.
 const DENIALS_WAITING: usize = 1_000;
-/// How long an ending process waits for the disk.
+/// How long a process waits for the disk when it ends.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Where the log goes.
@@ -44,7 +43,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub enum Target {
     /// To a file.
     File(PathBuf),
-    /// To the standard output, for whoever collects it there.
+    /// To the standard output, where something else collects it.
     Stdout,
 }
 
@@ -54,36 +53,36 @@ pub struct Audit(Option<Arc<Open>>);
 
 #[derive(Debug)]
 struct Open {
-    /// Unbounded, as changes are never dropped: they are as rare as those who may make them. What is not, `denied` bounds.
+    /// Unbounded, as changes are never dropped: they are as rare as the people allowed to make them. `denied` bounds the rest.
     events: Sender<Message>,
-    /// `None`: what is written cannot be read again.
+    /// `None`: the log cannot be read back.
     path: Option<PathBuf>,
-    /// Held for a look, never while anything is written.
+    /// Held for a look, never during a write.
     room: Mutex<Room>,
     flood: Arc<Flood>,
-    /// After `events`, as fields are dropped in their order: the thread ends when nobody is left to send.
+    /// After `events`, as fields are dropped in declaration order: the thread ends once no sender is left.
     _closing: Closing,
 }
 
-/// Dropped, it waits for the writer to write the rest and to close the file, which may then be opened again. The channel
-/// carries nothing: the writer drops its end. The lock is never taken; it lets threads share what holds this.
+/// Dropping it waits for the writer to write the rest and to close the file, which may then be opened again. The channel carries
+/// nothing: the writer drops its end. The lock is never taken; it makes the holder shareable between threads.
 #[derive(Debug)]
 struct Closing(Mutex<Receiver<()>>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
         let closed = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // A disk that takes nothing keeps nobody from ending.
+        // A disk that accepts nothing must not keep the process from ending.
         let _ = closed.recv_timeout(FAREWELL);
     }
 }
 
-/// What the writer has to know of refusals. Counts for themselves; they order nothing else.
+/// What the writer has to know about refusals. Independent counters; they order nothing else.
 #[derive(Debug, Default)]
 struct Flood {
     /// Refusals that wait to be written.
     waiting: AtomicUsize,
-    /// Refusals left out and not yet told of.
+    /// Refusals left out and not yet reported.
     left_out: AtomicU64,
 }
 
@@ -93,9 +92,9 @@ enum Message {
         change: Change,
         is_denial: bool,
     },
-    /// The first refusal was left out since the writer told of the last.
+    /// The first refusal was left out since the writer last reported any.
     LeftOut,
-    /// Answered when everything before it was written: whether it is durable.
+    /// Answered once everything before it was written: whether it is durable.
     Flush(Sender<bool>),
 }
 
@@ -103,7 +102,8 @@ impl Audit {
     /// Opens the log and starts the thread that writes it.
     ///
     /// # Errors
-    /// The file cannot be opened, another process writes it ([`io::ErrorKind::ResourceBusy`]), or the system gives no thread.
+    /// The file cannot be opened, another process writes it ([`io::ErrorKind::ResourceBusy`]), or the system cannot start a
+    /// thread.
     pub fn open(target: &Target) -> io::Result<Self> {
         match target {
             Target::File(path) => {
@@ -138,14 +138,14 @@ impl Audit {
         self.0.is_none()
     }
 
-    /// Records a change, in any case.
+    /// Records a change. It is never dropped.
     pub fn changed(&self, change: Change) {
         if let Some(open) = &self.0 {
             open.send(Message::Event { at: Timestamp::now(), change, is_denial: false });
         }
     }
 
-    /// Records that `who` was refused, unless there are too many of these. `denial` is called only where it is written.
+    /// Records that `who` was refused, unless there are too many refusals. `denial` is called only if it is written.
     pub fn denied(&self, who: &Principal, denial: impl FnOnce() -> Change) {
         let Some(open) = &self.0 else { return };
         if open.has_room(who) {
@@ -156,7 +156,7 @@ impl Audit {
         }
     }
 
-    /// Waits until what was recorded before is durable, for a moment. Answers whether it is.
+    /// Waits a moment until everything recorded before is durable. Returns whether it is.
     pub fn flush(&self) -> bool {
         let Some(open) = &self.0 else { return true };
         let (done, durable) = mpsc::channel();
@@ -164,10 +164,10 @@ impl Audit {
         durable.recv_timeout(FAREWELL).unwrap_or(false)
     }
 
-    /// A page of the events, the newest first. Reads the file: not for a thread that serves.
+    /// A page of events, newest first. Reads the file, so it must not run on a thread that serves.
     ///
     /// # Errors
-    /// There is no file, or it cannot be read, or the page is not one of it.
+    /// There is no file, or it cannot be read, or the page is not in it.
     pub fn page(&self, query: &Query) -> Result<Page, PageError> {
         let path = self.0.as_ref().and_then(|open| open.path.as_ref()).ok_or(PageError::NoFile)?;
         page::read(&File::open(path)?, query)
@@ -176,20 +176,21 @@ impl Audit {
 
 impl Open {
     fn send(&self, message: Message) {
-        // The thread ends after the last sender: it is there.
+        // The thread ends after the last sender, so it still runs.
         let _ = self.events.send(message);
     }
 
     fn has_room(&self, who: &Principal) -> bool {
-        // A panic while the lock was held leaves nothing but a count behind.
+        // A panic while holding the lock leaves nothing worse than a count behind.
         let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
         self.flood.waiting.load(Ordering::Relaxed) < DENIALS_WAITING && room.take(who, Instant::now())
     }
 }
 
-/// Takes from all other users what they may do with the log, which names callers. A group may be meant, to collect it.
+/// Takes all access to the log from other users, as it names callers. Group access stays, as it may be meant for collecting the
+/// log.
 fn close_to_others(file: &File, path: &Path) {
-    // A device is not the log's own.
+    // A device does not belong to the log.
     let Some(metadata) = file.metadata().ok().filter(fs::Metadata::is_file) else { return };
     let mode = metadata.permissions().mode();
     if mode & 0o007 == 0 {
@@ -203,8 +204,8 @@ fn close_to_others(file: &File, path: &Path) {
 fn open_file(path: &Path) -> io::Result<(File, u64)> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
     close_to_others(&file, path);
-    // The lines of two writers would mix, and their ids would not grow. The lock is of the file and not of its name: whoever
-    // moves it away to begin another one is not in its way.
+    // Two writers would mix their lines, and the ids would not grow. The lock is on the file and not on its name, so it does not
+    // stop anyone from moving the file away to begin another.
     file.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => io::Error::new(
             io::ErrorKind::ResourceBusy,
@@ -214,7 +215,7 @@ fn open_file(path: &Path) -> io::Result<(File, u64)> {
     })?;
     let newest = match page::read(&file, &Query { page_size: 1, ..Query::default() }) {
         Ok(page) => page.events.first().and_then(Event::id_ms),
-        // Rather another file than one that this is not.
+        // Better that the operator names another file than that this one is written to, if it is not an audit log.
         Err(PageError::Unreadable(error)) => return Err(error),
         Err(PageError::NoFile | PageError::NoSuchPage) => None,
     };

@@ -1,4 +1,4 @@
-//! Reading the log, from its end.
+//! Reads the log from its end.
 
 use std::{
     fmt,
@@ -14,45 +14,45 @@ use super::{Event, event::is_id};
 
 /// The most events of one page.
 pub const MAX_PAGE: usize = 1_000;
-/// What is read at a time.
+/// Bytes read at a time.
 const CHUNK: usize = 64 << 10;
-/// The most that is read for one page: a filter that holds for little gets pages of few events, not a slow answer. So much
-/// without an event is no audit log.
+/// The most bytes read for one page: a filter that matches little gets pages with few events, not a slow answer. A file with so
+/// much and no event is not an audit log.
 const MAX_READ: usize = 16 << 20;
-/// The longest line that is read. Events are far shorter: a longer one is no audit log.
+/// The longest line to read. Events are far shorter: a file with a longer line is not an audit log.
 const MAX_LINE: usize = 1 << 20;
-/// The most that the lines of one page hold, so that an answer stays below gRPC's 4 MiB.
+/// The most bytes of lines on one page, which keeps an answer below gRPC's 4 MiB.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Which events.
+/// Which events to return.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// How many at the most.
+    /// The most events to return.
     pub page_size: usize,
-    /// [`Page::next`] of the page before; `None`: the newest.
+    /// [`Page::next`] of the previous page; `None`: the newest.
     pub before: Option<Place>,
     /// Only this action; empty: all.
     pub action: String,
-    /// Only subjects that begin so.
+    /// Only subjects with this prefix.
     pub subject_prefix: String,
-    /// Only events of this time and later ones.
+    /// Only events at this time or later.
     pub since: Option<Timestamp>,
 }
 
-/// Some events.
+/// One page of events.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// The newest first.
+    /// Newest first.
     pub events: Vec<Event>,
-    /// Where the next page begins; `None`: this was the last.
+    /// Where the next page begins; `None`: this was the last page.
     pub next: Option<Place>,
 }
 
-/// Where an event stands in the file, and which: after the file was cut, another one may stand there. As text, both with a
+/// Where an event stands in the file, and its id: after the file was cut, another event may stand there. As text, both with a
 /// colon between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Bytes before it.
+    /// The bytes before it.
     at: u64,
     /// Its id.
     id: String,
@@ -65,20 +65,20 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// The place that `text` names; `None` where it names none.
+    /// The place that `text` names; `None` if it names none.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (at, id) = text.split_once(':').filter(|(_, id)| is_id(id))?;
         Some(Self { at: at.parse().ok()?, id: id.to_owned() })
     }
 
-    /// Where it is in `file`, if its event still is.
+    /// Its position in `file`, if its event is still there.
     fn find_in(&self, file: &File) -> Result<u64, PageError> {
         if self.at > file.metadata()?.len() {
             return Err(PageError::NoSuchPage);
         }
         let expected = format!("\n{}", Event::beginning(&self.id));
-        // The first line comes after no other.
+        // No line precedes the first one.
         let (from, expected) = match self.at.checked_sub(1) {
             Some(before) => (before, expected.as_str()),
             None => (0, expected.trim_start()),
@@ -95,7 +95,7 @@ pub enum PageError {
     /// Nothing is recorded, or not in a file.
     #[error("this replica keeps no audit log in a file: see its setting `audit_file`")]
     NoFile,
-    /// Another event stands there, or none; or the file was cut while it was read.
+    /// Another event stands there, or none; or the file was cut during the read.
     #[error("no page of this log begins there; the file may have been replaced")]
     NoSuchPage,
     /// The file cannot be read.
@@ -106,14 +106,14 @@ pub enum PageError {
 impl From<io::Error> for PageError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // What was there a moment ago is not any more.
+            // It was there a moment ago and no longer is.
             io::ErrorKind::UnexpectedEof => Self::NoSuchPage,
             _ => Self::Unreadable(error),
         }
     }
 }
 
-/// Ends a line that a crash cut short, so that the next one is a line of its own.
+/// Ends a line that a crash cut short, so that the next one stands on its own line.
 pub(super) fn end_line(file: &mut File) -> io::Result<()> {
     let size = file.seek(SeekFrom::End(0))?;
     let mut last = [b'\n'];
@@ -132,7 +132,7 @@ pub(super) fn read(file: &File, query: &Query) -> Result<Page, PageError> {
     };
     let mut lines = Backwards { file, start: end, tail: Vec::new() };
     let (mut events, mut answered, mut at) = (Vec::new(), 0, end);
-    // Of the oldest event so far. What is no event has no id by which it could be found again.
+    // Of the oldest event so far. Other lines have no id to find them by.
     let mut place = None;
     while let Some(line) = lines.next()? {
         at -= line.len() as u64;
@@ -169,19 +169,19 @@ impl Query {
             && self.since.is_none_or(|since| event.time >= since)
     }
 
-    /// Whether all that stands before `event` is too old as well. Clocks go back; the times in ids do not.
+    /// Whether everything before `event` is too old as well. Clocks go back; the times in ids do not.
     fn is_passed(&self, event: &Event) -> bool {
         let since = self.since.and_then(|since| u64::try_from(since.as_millisecond()).ok());
         since.zip(event.id_ms()).is_some_and(|(since, newest)| newest < since)
     }
 }
 
-/// The lines of a file, the last one first, each with its end.
+/// The lines of a file, the last one first, each with its newline.
 struct Backwards<'a> {
     file: &'a File,
     /// Where `tail` begins in the file.
     start: u64,
-    /// What was read and not yet handed out.
+    /// Bytes read and not yet returned.
     tail: Vec<u8>,
 }
 

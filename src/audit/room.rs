@@ -1,4 +1,4 @@
-//! How many refusals are written: whoever may ask nothing must neither fill the disk nor hide what others were refused.
+//! How many refusals are written: a caller without permissions must neither fill the disk nor hide the refusals of others.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -7,24 +7,24 @@ use std::{
 
 use crate::domain::access::Principal;
 
-/// Of one caller: enough at once for whoever looks for a cause, and then a word now and again that it goes on.
+/// For one caller: enough at once to find a cause, and then one now and again to show that it continues.
 pub(super) const EACH: Rate = Rate { at_once: 20, every: Duration::from_secs(10) };
-/// Of all together, as a provider may know any number of callers: with the events that count the rest, some 50 MB a day. It
+/// For all together, as a provider may know any number of callers: with the events that count the rest, some 50 MB a day. It
 /// takes ten callers to use it up.
 pub(super) const ALL: Rate = Rate { at_once: 200, every: Duration::from_secs(1) };
-/// A caller's refusals are counted in a bucket that its hash chooses, by a key of this process that nobody can aim at; so there
-/// is nothing that grows and has to be tidied up. Callers may meet in one: a flood of one hides the refusals of a certain
-/// other with a chance of 1 in 4,096. They take 64 KiB.
+/// A caller's refusals are counted in a bucket that its hash chooses, with a key of this process, so no one can aim at a bucket;
+/// and nothing grows that has to be tidied up. Two callers may share a bucket: a flood from one hides the refusals of a given
+/// other with a chance of 1 in 4,096. The buckets take 64 KiB.
 const BUCKETS: usize = 4_096;
 
-/// So many at once, and one more each time that `every` has passed.
+/// So many at once, and one more each time `every` has passed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     pub(super) at_once: u32,
     pub(super) every: Duration,
 }
 
-/// Room for some refusals: when there will be room for all again.
+/// Room for some refusals: the time when it will be empty again.
 #[derive(Clone, Copy, Debug)]
 struct Bucket(Instant);
 
@@ -38,7 +38,7 @@ impl Bucket {
     }
 }
 
-/// The room for refusals, of each caller and of all.
+/// The room for refusals, per caller and for all.
 #[derive(Debug)]
 pub(super) struct Room {
     all: Bucket,
@@ -47,7 +47,7 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// Room for as many as there may be at once.
+    /// With all room free.
     pub(super) fn new(now: Instant) -> Self {
         Self { all: Bucket(now), each: vec![Bucket(now); BUCKETS], hasher: RandomState::new() }
     }
@@ -64,7 +64,7 @@ impl Room {
         has_room
     }
 
-    /// Which bucket is that of `who`.
+    /// The bucket of `who`.
     pub(super) fn bucket(&self, who: &Principal) -> usize {
         let hash = self.hasher.hash_one((who.kind, &who.name));
         usize::try_from(hash % BUCKETS as u64).unwrap_or(0)
@@ -105,13 +105,13 @@ mod tests {
         let [loud, quiet] = callers(&room, 2).try_into().unwrap();
         assert_eq!(taken(&mut room, &loud, start), 20);
         assert!(room.take(&quiet, start));
-        // For as long as it goes on: an hour of it, and the other is heard each ten seconds.
+        // The flood lasts an hour, and the other caller is still recorded every ten seconds.
         for tick in 1..=3_600 {
             let now = start + Duration::from_secs(tick);
             assert_eq!(taken(&mut room, &loud, now), usize::from(tick % 10 == 0), "{tick}");
             assert!(tick % 10 != 5 || room.take(&quiet, now), "{tick}");
         }
-        // What was not used is there again, and no more than that.
+        // Unused room is back, and no more than that.
         assert_eq!(taken(&mut room, &loud, start + Duration::from_secs(86_400)), 20);
     }
 

@@ -108,13 +108,13 @@ fn a_place_is_of_one_event_whatever_becomes_of_the_file() {
     record(&["a", "b", "c"]);
     let place = page(None).unwrap().next.unwrap();
     assert_eq!(subjects(&page(Some(place.clone())).unwrap()), ["b"]);
-    // What is no event may come between.
+    // Lines that are no events may come between.
     OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"id\":\"00\n\n").unwrap();
     record(&["d"]);
     let latest = page(None).unwrap().next.unwrap();
     assert_eq!(subjects(&page(Some(latest)).unwrap()), ["c"]);
     let [at, id] = place.to_string().split(':').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
-    // Places in the midst of a line, at the start of another one, before the first, at the end and far behind it.
+    // Places in the middle of a line, at the start of another one, before the first, at the end and far beyond it.
     let at: u64 = at.parse().unwrap();
     let size = fs::metadata(&path).unwrap().len();
     for other in [at - 1, at + 1, at / 2, 0, 1, size - 1, size, size + 1, 1 << 63, u64::MAX] {
@@ -125,7 +125,7 @@ fn a_place_is_of_one_event_whatever_becomes_of_the_file() {
     {
         assert_eq!(Place::parse(text), None, "{text}");
     }
-    // Cut, it has nothing there; grown again, another event at the same place.
+    // Once cut, the file has nothing there; once grown again, it has another event at the same place.
     let kept = fs::read_to_string(&path).unwrap();
     for replaced in [String::new(), kept.replace(&id, &"f".repeat(id.len()))] {
         fs::write(&path, replaced).unwrap();
@@ -211,7 +211,7 @@ fn a_flood_of_refusals_is_counted_and_loses_nothing_of_others() {
 
 #[test]
 fn a_disk_that_takes_nothing_holds_nobody_up() {
-    /// Takes a line for each word that it is sent.
+    /// Takes one line for each message sent to it.
     struct Stuck(Receiver<()>);
     impl Write for Stuck {
         fn write(&mut self, line: &[u8]) -> io::Result<usize> {
@@ -298,7 +298,7 @@ fn a_file_has_one_writer_until_it_is_closed() {
     let refused = Audit::open(&Target::File(path.clone())).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
     assert!(refused.to_string().contains("another process writes it"), "{refused}");
-    // Moved away, it is still the first one's; what is there now is not.
+    // Moved away, the file is still locked by the first log; the new file in its place is not.
     let moved = directory.path().join("audit.jsonl.1");
     fs::rename(&path, &moved).unwrap();
     let (second, _) = open(&directory);
@@ -309,7 +309,7 @@ fn a_file_has_one_writer_until_it_is_closed() {
         let text = fs::read_to_string(file).unwrap();
         assert!(text.lines().count() == 1 && text.contains(subject), "{text}");
     }
-    // Dropped, it is closed: all that was recorded is there, and the next one may begin at once.
+    // Dropping the log closes it: all that was recorded is there, and the next one may begin at once.
     for run in 1..100 {
         let (audit, path) = open(&directory);
         audit.changed(change("again"));

@@ -23,19 +23,19 @@ use crate::domain::{
     text::{Notation, written_out},
 };
 
-/// How long refusals are counted before it is told how many were left out.
+/// How long refusals are counted before the number left out is reported.
 const TELL_AFTER: Duration = Duration::from_secs(1);
-/// When a disk that takes nothing is tried again.
+/// How long to wait before trying a failing disk again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Writes events as lines, each by one write.
+/// Writes events as lines, each with one write.
 pub(super) struct Writer<W> {
     out: W,
     /// Makes what was written durable.
     sync: fn(&mut W) -> io::Result<()>,
     /// The time in the last id, and the number of the event within it.
     last: (u64, u32),
-    /// When to tell of refusals that were left out.
+    /// When to report the refusals left out.
     tell_at: Option<Instant>,
     is_durable: bool,
 }
@@ -43,11 +43,11 @@ pub(super) struct Writer<W> {
 impl<W: Write> Writer<W> {
     /// Writes to `out`, whose last event has the time `last_ms` in its id.
     pub(super) const fn new(out: W, sync: fn(&mut W) -> io::Result<()>, last_ms: u64) -> Self {
-        // The count of that millisecond is not known: the next one begins.
+        // The count within that millisecond is unknown, so the next millisecond begins.
         Self { out, sync, last: (last_ms.saturating_add(1), 0), tell_at: None, is_durable: true }
     }
 
-    /// Until nobody is left who could record anything.
+    /// Runs until no sender is left.
     pub(super) fn run(&mut self, events: &Receiver<Message>, flood: &Flood) {
         while let Some(message) = self.next(events, flood) {
             match message {
@@ -69,7 +69,7 @@ impl<W: Write> Writer<W> {
         self.make_durable();
     }
 
-    /// The next message. What is written is made durable where there is none at once: many events share one wait.
+    /// The next message. If none is there yet, what was written is made durable first: many events share one wait.
     fn next(&mut self, events: &Receiver<Message>, flood: &Flood) -> Option<Message> {
         loop {
             match events.try_recv() {
@@ -131,7 +131,8 @@ impl<W: Write> Writer<W> {
         let Ok(line) = serde_json::to_string(&event) else { return };
         let mut line = written_out(&line, Notation::Json, |_| false).into_owned();
         line.push('\n');
-        // After a write of a part, the rest of the line is lost and the next begins anew: readers pass over it.
+        // After a partial write the rest of the line is lost, and the next event starts a line of its own: readers skip the
+        // broken one.
         let mut failed = false;
         while let Err(reason) = self.out.write_all(line.as_bytes()) {
             error!(%reason, "the audit log cannot be written; trying again, and keeping what is to be written");

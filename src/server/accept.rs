@@ -17,16 +17,16 @@ use tracing::{debug, warn};
 use super::{record::Record, tls::ListenerTls};
 use crate::access::Peer;
 
-/// Handshakes in progress on one listener. Each costs some ten kilobytes; an honest one is over within milliseconds.
+/// The most handshakes in progress on one listener. Each costs some ten kilobytes; an honest one ends within milliseconds.
 const MAX_HANDSHAKES: usize = 512;
-/// What a client sends before it hears that it is refused: the preface of HTTP/2 and its first requests.
+/// The most bytes to read from a client that is refused: the preface of HTTP/2 and its first requests.
 const MAX_HEARD: usize = 64 * 1024;
-/// Where the system gives no connection (no file descriptor is left), others have to end first.
+/// The pause when the system has no connection to give (no file descriptor is left): others have to end first.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A flood of the port is not to flood the log.
+/// A flood of the port must not flood the log.
 const SAY_EVERY: Duration = Duration::from_secs(60);
 
-/// The stream after a TLS handshake, with the certificate in force now, and who is at its other end.
+/// The stream after a TLS handshake with the certificate now in force, and the peer at its other end.
 pub(super) async fn shake_hands(
     tls: &ListenerTls,
     stream: TcpStream,
@@ -46,8 +46,8 @@ pub(super) async fn shake_hands(
     }
 }
 
-/// Closes after the alert that says why. A socket that is closed with something unread resets the connection, and the
-/// other end may then never see the alert: what it sends on is read, and thrown away.
+/// Closes after the alert that says why. Closing a socket with unread data resets the connection, and the peer might then never
+/// see the alert. So whatever it still sends is read and thrown away.
 async fn hear_out(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
     let mut rest = [0; 1024];
@@ -61,7 +61,7 @@ async fn hear_out(mut stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Says that a connection could not be accepted, and waits until others may have ended where that is why.
+/// Logs that a connection could not be accepted. If the system has none to give, waits for others to end.
 pub(super) async fn rest_after(error: &io::Error) {
     if is_of_connection(error) {
         debug!(%error, "a connection was gone at once");
@@ -71,14 +71,14 @@ pub(super) async fn rest_after(error: &io::Error) {
     }
 }
 
-/// Whether only the connection that was to be accepted has failed.
+/// Whether the error concerns only the connection that was to be accepted.
 fn is_of_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// The handshakes in progress on one listener, oldest first. One too many ends the oldest: those of silent clients are old, and
-/// honest ones are done before they are.
+/// The handshakes in progress on one listener, oldest first. One too many ends the oldest: silent clients have the old ones, and
+/// honest ones finish before they get old.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     records: VecDeque<Arc<Record>>,
@@ -120,10 +120,10 @@ mod tests {
         };
         let (oldest, second) = (add(), add());
         let others: Vec<_> = (2..=MAX_HANDSHAKES).map(|_| add()).collect();
-        // Its end was asked for, which counts as one.
+        // It was asked to end, which counts as ended.
         assert!(oldest.is_shaken() && !second.is_shaken());
         assert_eq!(handshakes.records.len(), MAX_HANDSHAKES);
-        // Finished ones are no reason to end others.
+        // Finished handshakes are no reason to end others.
         others.iter().for_each(|record| record.shaken());
         handshakes.add(&Arc::new(Record::new(&ConnectionLimits::default(), 0)));
         assert!(!second.is_shaken());

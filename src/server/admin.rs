@@ -31,9 +31,9 @@ use crate::{
     store::Store,
 };
 
-/// What the pages show.
+/// The state that the pages show.
 pub trait Status: Send + Sync + 'static {
-    /// The state as JSON: policy revision, when it was loaded, why the newest file was refused.
+    /// The state as JSON: the policy's revision, when it was loaded, and why the newest file was refused.
     fn status(&self) -> Value;
 }
 
@@ -45,7 +45,7 @@ struct Pages<S, T> {
     status: T,
 }
 
-/// Serves `/livez`, `/readyz` and `/status` until dropped, each to callers that `guard` lets see it.
+/// Serves `/livez`, `/readyz` and `/status` until dropped, each to the callers that `guard` permits.
 pub async fn serve<S: Store, T: Status>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
@@ -63,20 +63,20 @@ pub async fn serve<S: Store, T: Status>(
         .layer(middleware::from_fn_with_state(Arc::clone(&pages), admit::<S, T>))
         .with_state(pages);
     let service = router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new));
-    // Never told: the listener ends with the process.
+    // Never signalled: the listener ends with the process.
     let (_running, stop) = watch::channel(false);
     let connections = connections.of_pages();
     Serving { protocol: Protocol::Pages, tls, connections, service, stop }.run(listener).await;
 }
 
-/// Lets through whoever may see a page. What is no page is nobody's.
+/// Lets through callers that are permitted to see the page. An unknown page is not found for anyone.
 async fn admit<S: Store, T: Status>(
     State(pages): State<Arc<Pages<S, T>>>,
     request: Request,
     next: Next,
 ) -> Response {
-    // Where there are no credentials, a page of another site that a browser on this machine shows could read what is here,
-    // by a name that it lets point to this address.
+    // Without credentials, a page of another site in a browser on this machine could read these pages, under a name that it
+    // points to this address.
     if !pages.guard.knows_callers() && !host::is_ours(&request, pages.address, pages.guard.is_open()) {
         let message = "this `Host` is none of this listener: use its address, or localhost";
         return (StatusCode::MISDIRECTED_REQUEST, Json(json!({ "error": message }))).into_response();
@@ -110,7 +110,7 @@ fn credentials(request: &Request) -> Credentials<'_> {
 
 async fn ready<S: Store, T: Status>(State(pages): State<Arc<Pages<S, T>>>) -> (StatusCode, &'static str) {
     match pages.store.ping().await {
-        // As decisions have it: these would be refused.
+        // Readiness follows the decisions, which would be refused here.
         Ok(()) if !pages.shared.live.freshness().is_fresh() => {
             (StatusCode::SERVICE_UNAVAILABLE, "the store's registry was not read in time\n")
         }

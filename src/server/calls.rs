@@ -1,4 +1,4 @@
-//! The calls of one connection: each is counted from its beginning to the end of its answer, and knows who sent it.
+//! The calls of one connection: each is counted from its start to the end of its answer, and knows its peer.
 
 use std::{
     convert::Infallible,
@@ -25,12 +25,12 @@ use crate::{
     domain::access::{Need, need_of},
 };
 
-/// Answers of up to a page that one connection may have made and not yet written: the others are made when it is their turn.
+/// The answers of up to a page that one connection may hold unwritten; further ones wait for their turn.
 const LISTS: usize = 1;
-/// Reflections of one connection, each of which has some of the contract's files in hand.
+/// The reflection calls of one connection, each of which holds some of the contract's files.
 const REFLECTIONS: usize = 8;
 
-/// What a call may have in hand.
+/// How much memory a call may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Size {
     Small,
@@ -44,7 +44,7 @@ impl Size {
         let method = path.rsplit('/').next().unwrap_or_default();
         match method {
             "GetSpend" => Self::List,
-            // As the contract names whatever answers in pages.
+            // The contract names every method that answers in pages this way.
             _ if method.starts_with("List") => Self::List,
             _ if path.starts_with("/grpc.reflection.") => Self::Reflection,
             _ => Self::Small,
@@ -52,8 +52,8 @@ impl Size {
     }
 }
 
-/// Whether a call is a reason to keep its connection once it was heard. What anyone may ask is none, and neither is reflection,
-/// which is asked for by people at a terminal: their streams are open for as long as their clients like.
+/// Whether a call is a reason to keep its connection once a handler reads it. Calls that anyone may make are not, and neither is
+/// reflection: people at a terminal ask for it, and their streams stay open for as long as their clients like.
 fn may_claim(path: &str) -> bool {
     matches!(need_of(path), Some(Need::Permission(_)))
 }
@@ -100,18 +100,19 @@ where
         let turns = self.turns(Size::of(request.uri().path()));
         request.extensions_mut().insert(self.peer.clone());
         match self.protocol {
-            // Raised by the body of the request: it is read by a handler, so only once the caller was let through.
+            // The request's body raises it: a handler reads the body, so this happens only after the guard let the caller
+            // through.
             Protocol::Grpc if may_claim(request.uri().path()) => {
                 request.extensions_mut().insert(call.claim());
             }
             Protocol::Grpc => {}
-            // A page is made within moments, however its client behaves.
+            // A page is made within moments, whatever its client does.
             Protocol::Pages => call.claim().raise(),
         }
         let inner = self.inner.clone();
         Box::pin(async move {
             let turn = match turns {
-                // It is never closed.
+                // The semaphore is never closed.
                 Some(turns) => turns.acquire_owned().await.ok(),
                 None => None,
             };
@@ -121,11 +122,11 @@ where
     }
 }
 
-/// The body of an answer. Its call is open as long as this is there; what is in it is counted as unread until it is written.
+/// The body of an answer. Its call is open while this exists; its content counts as unread until it is written.
 pub(super) struct Answer<B> {
     body: B,
     call: OpenCall,
-    /// Whether a small piece of it was made that the connection has not taken.
+    /// Whether a small piece was made that the connection has not yet taken.
     is_small_held: bool,
     _turn: Option<OwnedSemaphorePermit>,
 }
@@ -152,7 +153,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        // It is asked for more once it has handed on what it had.
+        // The connection asks for more only once it has handed on what it had.
         self.small_is_taken();
         ready!(self.call.unread().poll_room(cx));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));

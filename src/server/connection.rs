@@ -1,4 +1,4 @@
-//! A connection on which small answers share a system call, and whose traffic is counted.
+//! A connection that puts several small answers into one system call, and counts its traffic.
 
 use std::{
     io,
@@ -15,15 +15,15 @@ use tokio_rustls::server::TlsStream;
 
 use super::record::Record;
 
-/// A connection, plain or encrypted, that says that it takes one buffer at a time.
+/// A connection, plain or encrypted, that claims to take one buffer at a time.
 ///
-/// Over a connection that takes several, h2 does not copy a message of 256 bytes or more behind the frames before it, but
-/// writes it by itself: one system call for each answer, several times the cost of the decision. Over this one it gathers
-/// messages below 1,024 bytes, which answers with up to a dozen limits are.
+/// If a connection takes several, h2 does not copy a message of 256 bytes or more behind the frames before it, but writes it by
+/// itself: one system call for each answer, several times the cost of the decision. With this one it gathers messages below 1,024
+/// bytes, which covers answers with up to a dozen limits.
 pub(super) struct Connection {
     stream: Stream,
     record: Arc<Record>,
-    /// Whether what comes in outside of a call begins a request.
+    /// Whether bytes that arrive outside a call begin a request.
     begins_requests: bool,
 }
 

@@ -16,22 +16,22 @@ use super::{
 };
 use crate::config::ConnectionLimits;
 
-/// Files that are kept for the store, the policy, the logs and the threads.
+/// Files kept for the store, the policy, the logs and the threads.
 const RESERVE: u64 = 256;
-/// More connections are the work of several replicas.
+/// More connections need several replicas.
 const MOST: u64 = 65_536;
-/// Connections that were told to end and have not yet. Fewer than are reserved, so that they take nothing from the store.
+/// The most connections that were told to end and have not yet. Fewer than the reserve, so they take no files from the store.
 const MAX_LEAVING: usize = 64;
-/// Places of the pages for operators, apart: an orchestrator whose probe gets none would kill the process. Of the files that
-/// are kept in reserve.
+/// Separate places for the pages for operators: an orchestrator whose probe gets no connection would kill the process. They come
+/// from the files kept in reserve.
 const PAGES: usize = 32;
 const MAX_PAGES_LEAVING: usize = 16;
-/// How many connections that may go one look finds, the first to go.
+/// The most connections that one search finds to end, the first to go first.
 const CANDIDATES: usize = 64;
-/// Where a look found none, the next one waits for so long: it costs time for each connection.
+/// How long to wait before the next search after one that found nothing: a search costs time for each connection.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The connections over all gRPC listeners, or to the pages.
+/// The connections of all gRPC listeners, or those to the pages.
 #[derive(Clone, Debug)]
 pub struct Connections(Arc<Shared>);
 
@@ -41,7 +41,7 @@ struct Shared {
     max: usize,
     max_leaving: usize,
     epoch: Instant,
-    /// Taken for moments, when a connection begins or ends; never while a call is answered.
+    /// Locked for moments, when a connection begins or ends; never during a call.
     table: Mutex<Table>,
     tally: Arc<Tally>,
 }
@@ -50,14 +50,14 @@ struct Shared {
 struct Table {
     records: HashMap<u64, Arc<Record>>,
     next: u64,
-    /// Of `records`, those that were told to make room.
+    /// Those of `records` that were told to make room.
     leaving: Vec<u64>,
-    /// Connections that could go when they were looked for, the first to go last; with what was known of them.
+    /// Connections that could go when the search ran, the first to go last; with what was known of them.
     candidates: Vec<(bool, u64, u64)>,
     looked: Option<Instant>,
 }
 
-/// The place of one connection, which is free again when this is dropped.
+/// The place of one connection. Dropping this frees it.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) record: Arc<Record>,
@@ -72,7 +72,7 @@ impl Default for Connections {
 }
 
 impl Connections {
-    /// Within `limits`. Raises the limit of files of this process as far as it may.
+    /// Bounded by `limits`. Raises this process's limit of open files as far as it can.
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Self {
         let most = most_connections(open_files());
@@ -93,7 +93,7 @@ impl Connections {
         Self(Arc::new(Shared { limits, max, max_leaving, epoch, table, tally }))
     }
 
-    /// Those to the pages, which have places of their own within the same limits.
+    /// The connections to the pages, which have places of their own within the same limits.
     pub(super) fn of_pages(&self) -> Self {
         Self::with_places(self.0.limits.clone(), PAGES, MAX_PAGES_LEAVING, Arc::clone(&self.0.tally))
     }
@@ -110,7 +110,7 @@ impl Connections {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection, and whether another makes room for it; `None` where none may go.
+    /// A place for a new connection, and whether another makes room for it; `None` if no other may go.
     pub(super) fn admit(&self) -> Option<(Place, bool)> {
         let share = getrandom::u32().unwrap_or(u32::MAX / 2);
         let record = Arc::new(Record::new(&self.0.limits, share));
@@ -129,22 +129,23 @@ impl Connections {
 }
 
 impl Table {
-    /// Ends the first connection that may go; `false` where there is none, or `max_leaving` are about to end.
+    /// Ends the first connection that may go. `false` if there is none, or if `max_leaving` are already ending.
     fn make_room(&mut self, epoch: Instant, max_leaving: usize) -> bool {
         if self.leaving.len() >= max_leaving {
             return false;
         }
         let Some((is_trusted, id)) = self.first_to_go(epoch) else { return false };
         if let Some(record) = self.records.get(&id) {
-            // One that was used is told, so that its client repeats nothing blindly; for a crowd there is no time.
+            // A used connection is told to end once its calls have, so its client repeats nothing blindly; with a crowd there is
+            // no time for that.
             record.end(!is_trusted || self.leaving.len() >= max_leaving / 2);
             self.leaving.push(id);
         }
         true
     }
 
-    /// First one on which no caller was let through so far, as in silent crowds and those that watch the health, then the one
-    /// without an open call for the longest.
+    /// First connections on which no caller was let through so far, as in silent crowds and those that watch the health; then the
+    /// one that has had no open call for the longest.
     fn first_to_go(&mut self, epoch: Instant) -> Option<(bool, u64)> {
         for may_look in [true, false] {
             while let Some((is_trusted, since, id)) = self.candidates.pop() {
@@ -183,14 +184,14 @@ impl Drop for Place {
     }
 }
 
-/// How many connections leave enough of `files`.
+/// The most connections that leave enough of `files`.
 fn most_connections(files: Option<u64>) -> u64 {
-    // Where there are hardly more files than the reserve, half of them.
+    // If there are hardly more files than the reserve, half of them.
     files.map_or(MOST, |files| files.saturating_sub(RESERVE).max(files / 2).clamp(1, MOST))
 }
 
-/// How many files this process may open, after raising that as far as it may: the lower bound is one for programs that use
-/// `select`, which nothing here does. `None`: without a bound.
+/// How many files this process may open, after raising the limit as far as it can: the soft limit exists for programs that use
+/// `select`, which nothing here does. `None`: unlimited.
 fn open_files() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };
@@ -238,7 +239,7 @@ mod tests {
         let told = |place: &Place| place.record.order() != Order::Stay;
         assert!(told(&silent) && !told(&used) && !told(&third));
         drop(silent);
-        // Then the newer silent one, and never one with a call of a caller that was let through.
+        // Then the newer silent one, and never one with an open call of a caller that was let through.
         let call = claimed(&used);
         let (fourth, _) = connections.admit().unwrap();
         assert!(told(&third));

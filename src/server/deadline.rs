@@ -1,4 +1,4 @@
-//! The caller's own deadline, `grpc-timeout`: past it the call is given up, and the caller hears that.
+//! The caller's own deadline, `grpc-timeout`: once it passes, the call is given up and the caller is told.
 
 use std::{
     convert::Infallible,
@@ -15,7 +15,7 @@ use tower::Service;
 
 use crate::rpc::deadline_exceeded;
 
-/// A service whose calls end with their callers' deadlines.
+/// A service whose calls end at their callers' deadlines.
 #[derive(Clone, Debug)]
 pub(super) struct Deadline<S>(pub(super) S);
 
@@ -47,7 +47,7 @@ where
     }
 }
 
-/// `grpc-timeout` as gRPC has it: up to 8 digits and a unit. What is none is no deadline.
+/// `grpc-timeout` in gRPC's format: up to 8 digits and a unit. Anything else is no deadline.
 fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

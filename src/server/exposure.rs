@@ -1,4 +1,4 @@
-//! Who can reach the listeners, and whether they are protected against it.
+//! Who can reach the listeners, and whether TLS protects them.
 
 use std::net::SocketAddr;
 
@@ -7,10 +7,10 @@ use tracing::warn;
 
 use crate::config::Settings;
 
-/// Why an address is not listened on.
+/// Why the service refuses to listen on an address.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ExposureError {
-    /// Others could read what goes through, and change it.
+    /// Others could read and change the traffic.
     #[error(
         "`{setting}` is {address}, which others than this machine can reach, and has no TLS: give a certificate with \
          tls_cert_file and tls_key_file{admin}, or listen on loopback (127.0.0.1); allow_insecure_listen = true listens \
@@ -25,8 +25,8 @@ pub enum ExposureError {
     },
 }
 
-/// Refuses addresses that others than this machine can reach and that are not protected, unless the settings say by name
-/// that this is meant; then it is said in the log.
+/// Refuses addresses that other machines can reach and that are not protected, unless the settings explicitly allow it by name;
+/// then the log says so.
 ///
 /// # Errors
 /// The first such address, and what to do about it.
@@ -46,7 +46,7 @@ pub fn check_exposure(settings: &Settings) -> Result<(), ExposureError> {
     Ok(())
 }
 
-/// What is wrong, unless it is meant.
+/// Returns the error, unless the settings allow this.
 fn insecure(settings: &Settings, error: ExposureError) -> Result<(), ExposureError> {
     if !settings.allow_insecure_listen {
         return Err(error);

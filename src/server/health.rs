@@ -8,18 +8,18 @@ use tracing::{info, warn};
 
 use crate::{authorizer::Shared, rpc::proto::policy_service_server::SERVICE_NAME, store::Store};
 
-/// How often the store is asked.
+/// How often the store is checked.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Says whether anything is served.
+/// Reports whether anything is served.
 pub(super) async fn tell(health: &mut HealthReporter, status: ServingStatus) {
     for service in ["", SERVICE_NAME] {
         health.set_service_status(service, status).await;
     }
 }
 
-/// Keeps `grpc.health.v1` true to the store, and to whether what is known of keys and pauses is young enough to decide by: as
-/// `/readyz` and the decisions themselves have it.
+/// Keeps `grpc.health.v1` in step with the store, and with whether the known keys and pauses are fresh enough to decide by, as
+/// `/readyz` and the decisions do.
 pub(super) async fn watch<S: Store>(
     store: S,
     shared: Arc<Shared>,
@@ -47,7 +47,7 @@ pub(super) async fn watch<S: Store>(
     }
     tell(&mut health, ServingStatus::NotServing).await;
     for service in ["", SERVICE_NAME] {
-        // Ends the streams of those who watch, after this last word.
+        // Ends the watching clients' streams after this last message.
         health.clear_service_status(service).await;
     }
 }

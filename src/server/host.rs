@@ -1,22 +1,22 @@
-//! Under which names a listener is asked.
+//! The names by which a listener may be addressed.
 
 use std::net::{IpAddr, SocketAddr};
 
 use hyper::{Request, header::HOST};
 
-/// Whether `request` names this listener at `address`: by that address, by one of loopback, or as `localhost`; any port, as
-/// ports are forwarded. `open`: others than this machine may ask as well, by any address and by names without a dot, which
-/// no one can register.
+/// Whether `request` names this listener at `address`: by that address, by a loopback address, or as `localhost`; with any port,
+/// as ports are forwarded. `open`: other machines may ask as well, by any address and by names without a dot, which no one can
+/// register.
 pub(super) fn is_ours<B>(request: &Request<B>, address: Option<SocketAddr>, open: bool) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     let authority = match (request.uri().authority(), hosts.next(), hosts.next()) {
-        // A request line with a host goes before the header.
+        // A host in the request line takes precedence over the header.
         (Some(authority), _, None) => authority.as_str(),
         (None, Some(host), None) => match host.to_str() {
             Ok(host) => host,
             Err(_) => return false,
         },
-        // Before HTTP/1.1 there is none, and no browser of today.
+        // Before HTTP/1.1 there is none, and every browser in use today sends one.
         (None, None, _) => return true,
         (_, _, Some(_)) => return false,
     };
@@ -31,7 +31,7 @@ pub(super) fn is_ours<B>(request: &Request<B>, address: Option<SocketAddr>, open
     }
 }
 
-/// Without the port, and without the brackets of IPv6.
+/// The host without the port, and without the brackets of IPv6.
 fn name_of(authority: &str) -> &str {
     match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((ip, _)) => ip,

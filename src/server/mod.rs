@@ -1,8 +1,7 @@
-//! The listener: one current-thread runtime per core, each with its own socket on the same port, health, and a drain with a
-//! bound.
+//! The listener: one current-thread runtime per core, each with its own socket on the same port, plus health and a bounded drain.
 //!
-//! A request stays on the core that its connection landed on, so no task moves between threads and no lock of a scheduler is
-//! taken. The kernel spreads connections over the sockets; a client with one connection uses one core.
+//! A request stays on the core that accepted its connection, so no task moves between threads and no scheduler lock is taken. The
+//! kernel spreads connections over the sockets; a client with one connection uses one core.
 
 mod accept;
 pub mod admin;
@@ -73,9 +72,9 @@ use crate::{
     upstream::UpstreamKeys,
 };
 
-/// Connections that wait to be accepted, per core.
+/// Connections waiting to be accepted, per core.
 const BACKLOG: u32 = 1024;
-/// How much of a drain is kept for settling what goes on past it.
+/// The part of a drain that is kept for settling answers that would outlast it.
 const LAST_SETTLEMENTS: Duration = Duration::from_secs(1);
 
 /// How to listen.
@@ -85,11 +84,11 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Threads, each with its own runtime and socket; at least 1.
     pub threads: usize,
-    /// How long calls under way may take to end after a stop was asked for.
+    /// How long calls in flight may take to end after a stop was requested.
     pub drain: Duration,
     /// TLS for every connection; `None`: plain ones.
     pub tls: Option<ListenerTls>,
-    /// Who may ask.
+    /// Decides who may ask.
     pub guard: Guard,
     /// The connections of this process, with their bounds.
     pub connections: Connections,
@@ -106,7 +105,7 @@ pub enum StartError {
         /// Why.
         source: io::Error,
     },
-    /// The system gives no thread or runtime.
+    /// The system cannot start a thread or runtime.
     #[error("cannot start a worker thread: {0}")]
     Thread(#[source] io::Error),
     /// The store cannot be set up.
@@ -125,7 +124,7 @@ pub struct Server {
     drain: Duration,
 }
 
-/// What every worker needs.
+/// The state that every worker needs.
 #[derive(Clone)]
 struct Setup<F> {
     make_store: F,
@@ -143,11 +142,11 @@ struct Setup<F> {
 }
 
 impl Server {
-    /// Listens, and serves on threads of its own. `upstream` holds the keys that go on to Groq in place of clients' credentials;
-    /// `make_store` is called once on each thread, within its runtime.
+    /// Listens, and serves on threads of its own. `upstream` holds the keys that are sent to Groq in place of clients'
+    /// credentials; `make_store` is called once on each thread, within its runtime.
     ///
     /// # Errors
-    /// Where the address, a thread or the store cannot be had.
+    /// The address is unavailable, or a thread or the store cannot be set up.
     pub fn start<S, F>(
         options: &Options,
         clock: Clock,
@@ -185,22 +184,22 @@ impl Server {
         Ok(Self { address, stop, shared, workers, ended, drain: options.drain })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Takes no more connections, lets calls under way end within the drain's bound, and stops. Answers whether all ended.
-    /// Requests that wait for room are decided at once, and whoever watches the health is told and let go: neither would
-    /// end by itself.
+    /// Takes no more connections, lets calls in flight end within the drain's bound, and stops. Returns whether all ended.
+    /// Requests that wait for room are decided at once, and clients that watch the health get a last message and their streams
+    /// end: neither would end by themselves.
     pub async fn stop(mut self) -> bool {
         self.shared.queue.close();
         self.stop.send_replace(true);
         let drained = tokio::time::timeout(self.drain, self.ended.recv()).await.is_ok();
         if drained {
             for worker in self.workers.drain(..) {
-                // All have ended, so joining does not block; a worker's panic was reported by its thread.
+                // All have ended, so joining does not block; a worker that panicked has reported that itself.
                 let _ = worker.join();
             }
         }
@@ -208,8 +207,8 @@ impl Server {
     }
 }
 
-/// Another process on the same port would share its connections unnoticed, since the sockets of all cores share the port:
-/// a socket that does not share finds it.
+/// The sockets of all cores share the port, so another process on it would take connections unnoticed. A socket that does not
+/// share the port detects it.
 fn probe(address: SocketAddr) -> Result<(), StartError> {
     let taken = |source| StartError::Listen { address, source };
     std::net::TcpListener::bind(address).map(drop).map_err(taken)
@@ -273,7 +272,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let Setup { clock, shared, guard, upstream, drain, mut health, stop, tls, connections, .. } = setup;
     let mut watch = None;
     if index == 0 {
-        // Before anything is served, as it says so by itself.
+        // Before anything is served, as the reporter itself starts with `Serving`.
         health::tell(&mut health, ServingStatus::NotServing).await;
         let (store, shared) = (store.clone(), Arc::clone(&shared));
         watch = Some(tokio::spawn(health::watch(store, shared, health.clone(), stop.clone())));
@@ -319,19 +318,19 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         tokio::spawn(say_closings(connections.clone(), stop.clone()));
     }
     let patience = connections.limits().handshake;
-    // Around all services, so that one that is added later cannot be reached past it.
+    // Around all services, so no service added later can bypass it.
     let guarded = AccessLayer::new(guard).layer(routes.prepare());
-    // What was reserved is released where its answer is dropped on its way out.
+    // If an answer is dropped on its way out, its reservation is released.
     let guarded = MapResponseLayer::new(watched as fn(_) -> _).layer(guarded);
     let service = Bounded { inner: Deadline(guarded), patience };
     Serving { protocol: Protocol::Grpc, tls, connections, service, stop }.run(listener).await;
     settler.end().await;
-    // Of the calls on all workers so far; the last worker to end writes the rest.
+    // For the calls on all workers so far; the last worker to end writes the rest.
     shared.live.write_uses(&store).await;
     if follower.await.is_err() {
         error!("the follower of the registry had panicked");
     }
-    // Without connections of its own this worker is done at once, but those who watch on others are told from here.
+    // A worker without connections ends at once, but this one still informs the clients that watch on others.
     if let Some(watch) = watch
         && watch.await.is_err()
     {
@@ -339,8 +338,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     }
 }
 
-/// Answers of Groq that go on past the drain would be cut off with the service: shortly before, they are let go in good
-/// order, so that what they reserved is settled.
+/// Groq's answers that outlast the drain would be cut off with the service. Shortly before, they are ended in good order, so
+/// their reservations are settled.
 async fn cut_before_the_end(settler: Settler, mut stop: watch::Receiver<bool>, drain: Duration) {
     // An error means that the server was dropped: there is no drain.
     if stop.wait_for(|stop| *stop).await.is_ok() {
@@ -349,7 +348,7 @@ async fn cut_before_the_end(settler: Settler, mut stop: watch::Receiver<bool>, d
     }
 }
 
-/// Says what connections were closed, for all listeners.
+/// Logs which connections were closed, for all listeners.
 async fn say_closings(connections: Connections, mut stop: watch::Receiver<bool>) {
     let stopped = stop.wait_for(|stop| *stop);
     let mut stopped = std::pin::pin!(stopped);

@@ -1,4 +1,4 @@
-//! What is known of one connection and its calls.
+//! The state of one connection and its calls.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use crate::config::ConnectionLimits;
 /// The first bytes of HTTP/2: a client that has sent them understands that a connection is about to end.
 const PREFACE: u64 = 24;
 
-/// What a connection was told from outside.
+/// An order to a connection from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Order {
@@ -28,37 +28,36 @@ pub(super) enum Order {
     Go,
 }
 
-/// The state of one connection. Written by the tasks of its connection, all on one thread; other threads read it where they
-/// look for one that makes room, and write only `order`. The values order nothing else.
+/// The state of one connection. Its own tasks write it, all on one thread. Other threads read it when they look for a connection
+/// that makes room, and write only `order`. The values order nothing else.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) unread: Arc<Unread>,
-    /// When it was accepted; all times here are milliseconds since then.
+    /// When it was accepted; all times here are in milliseconds since then.
     pub(super) born: Instant,
     pub(super) max_age: Duration,
     open_calls: AtomicU32,
-    /// Those of `open_calls` with a claim on the connection.
+    /// The `open_calls` that have a claim on the connection.
     claims: AtomicU32,
-    /// Whether TLS is set up, where there is any.
+    /// Whether the TLS handshake has ended, if there is one.
     is_shaken: AtomicBool,
-    /// Whether there was a call.
+    /// Whether there ever was a call.
     is_used: AtomicBool,
-    /// Whether there was a call with a claim.
+    /// Whether there ever was a call with a claim.
     is_trusted: AtomicBool,
     /// When the last open call ended.
     idle_since: AtomicU64,
-    /// When a request began to come in that is not complete, plus one; 0: there is none. HTTP/1 only: what comes in over
-    /// HTTP/2 may be a ping.
+    /// When an incomplete request began to arrive, plus one; 0: there is none. HTTP/1 only: over HTTP/2 the bytes may be a ping.
     head_since: AtomicU64,
     received: AtomicU64,
     written: AtomicU64,
     order: AtomicU8,
-    /// Told of orders and of a request that begins.
+    /// Notified of orders and of a request that begins.
     told: Notify,
 }
 
 impl Record {
-    /// Of a connection that begins now; `share` of 2^32 says where its age lies between nine and eleven tenths of the usual.
+    /// A connection that begins now. `share` of 2^32 says where its maximum age lies between nine and eleven tenths of the usual.
     pub(super) fn new(limits: &ConnectionLimits, share: u32) -> Self {
         let max_unread = usize::try_from(limits.max_unread).unwrap_or(usize::MAX);
         let spread = f64::from(share) / f64::from(u32::MAX) * 0.2;
@@ -96,7 +95,7 @@ impl Record {
         OpenCall(Claim(Arc::new(Call { record: Arc::clone(self), stage: AtomicU8::new(OPEN) })))
     }
 
-    /// `bytes` came in; over HTTP/1, outside of a call, they begin a request.
+    /// Notes that `bytes` arrived; over HTTP/1, outside a call, they begin a request.
     pub(super) fn received(&self, bytes: usize, begins_request: bool) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
         if begins_request && !self.has_calls() && self.head_since.load(Ordering::Relaxed) == 0 {
@@ -133,7 +132,7 @@ impl Record {
         }
     }
 
-    /// Returns once there is something that a [`Vigil`](super::vigil::Vigil) does not know yet.
+    /// Returns once something has changed that a [`Vigil`](super::vigil::Vigil) does not know yet.
     pub(super) async fn changed(&self) {
         tokio::select! {
             () = self.told.notified() => {}
@@ -141,16 +140,16 @@ impl Record {
         }
     }
 
-    /// How it compares with others that may make room: first those without any call that had a claim, as anyone may have them,
-    /// the oldest of them first; then those without such a call for the longest, in milliseconds after `epoch`. `None`: one is
-    /// open, or the connection is about to end.
+    /// Its rank among connections that may make room. First those that never had a call with a claim, as anyone can open those,
+    /// the oldest first; then those that have had no such call for the longest, in milliseconds after `epoch`. `None`: such a
+    /// call is open, or the connection is about to end.
     pub(super) fn may_go(&self, epoch: Instant) -> Option<(bool, u64)> {
         if self.has_claims() || self.order() != Order::Stay {
             return None;
         }
         let is_trusted = self.is_trusted.load(Ordering::Relaxed);
         let born = u64::try_from(self.born.duration_since(epoch).as_millis()).unwrap_or(u64::MAX);
-        // What calls without a claim do makes nothing younger.
+        // Calls without a claim do not make a connection count as younger.
         let since = if is_trusted { self.idle_since.load(Ordering::Relaxed) } else { 0 };
         Some((is_trusted, born.saturating_add(since)))
     }
@@ -163,7 +162,7 @@ impl Record {
         self.claims.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether there was a call.
+    /// Whether there ever was a call.
     pub(super) fn is_used(&self) -> bool {
         self.is_used.load(Ordering::Relaxed)
     }
@@ -173,12 +172,12 @@ impl Record {
         self.at(self.idle_since.load(Ordering::Relaxed))
     }
 
-    /// When the request began that is not complete.
+    /// When the incomplete request began.
     pub(super) fn head_since(&self) -> Option<Instant> {
         self.head_since.load(Ordering::Relaxed).checked_sub(1).map(|since| self.at(since))
     }
 
-    /// Whether it has not even said that it speaks HTTP/2.
+    /// Whether the client has not even shown that it speaks HTTP/2.
     pub(super) fn is_mute(&self) -> bool {
         self.received.load(Ordering::Relaxed) < PREFACE
     }
@@ -188,7 +187,7 @@ impl Record {
         self.is_shaken.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the TLS handshake is over, or is given up.
+    /// Whether the TLS handshake has ended or was given up.
     pub(super) fn is_shaken(&self) -> bool {
         self.is_shaken.load(Ordering::Relaxed) || self.order() != Order::Stay
     }
@@ -205,12 +204,12 @@ struct Call {
     stage: AtomicU8,
 }
 
-/// A call that is open as long as this is there.
+/// A call that stays open while this exists.
 #[derive(Debug)]
 pub(super) struct OpenCall(Claim);
 
-/// What a call may raise on its connection: to stay for as long as the call is open, whatever else needs its place. May outlive
-/// the call, and comes to nothing then.
+/// The right of a call to keep its connection for as long as the call is open, whatever else needs the place. It may outlive the
+/// call, and then has no effect.
 #[derive(Clone, Debug)]
 pub(super) struct Claim(Arc<Call>);
 
@@ -237,7 +236,7 @@ impl Claim {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         let Call { record, stage } = &*self.0.0;
-        // Before the counts fall: a search for one that makes room must not see an old time.
+        // Before the counts fall: a search for a connection that makes room must not see an old time.
         record.idle_since.store(record.now(), Ordering::Relaxed);
         if stage.swap(ENDED, Ordering::Relaxed) == CLAIMED {
             record.claims.fetch_sub(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The messages of a call as they come in: not too large, and not too slowly.
+//! The messages of a call as they arrive: bounded in size and in time.
 
 use std::{
     convert::Infallible,
@@ -23,16 +23,16 @@ use crate::rpc::{message_too_large, request_too_slow};
 
 /// The largest message. Messages carry numbers and names, never prompts.
 pub(super) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
-/// The largest message of Envoy: an HTTP request with its body, which for audio is a file. Groq takes 25 MB.
+/// The largest message of Envoy: an HTTP request with its body, which may be an audio file. Groq accepts 25 MB.
 pub(super) const MAX_ENVOY_BYTES: usize = 32 << 20;
-/// Before each message of gRPC: whether it is compressed, and its length.
+/// The bytes before each gRPC message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// A service whose messages are held to the bounds of each RPC, and come in within its patience.
+/// A service that holds messages to each RPC's bounds, and lets them take no longer than its patience.
 #[derive(Clone, Debug)]
 pub(super) struct Bounded<S> {
     pub(super) inner: S,
-    /// How long a request may take to come in.
+    /// How long a request may take to arrive.
     pub(super) patience: Duration,
 }
 
@@ -78,8 +78,8 @@ where
     }
 }
 
-/// The answer to a stream of messages. Handlers take a stream that breaks off for one that was given up; where it is not the
-/// caller's doing, the caller is told why.
+/// The answer to a stream of messages. Handlers treat a stream that breaks off as one that its caller gave up. If the caller did
+/// not, the answer says why it broke off.
 struct StreamAnswer {
     inner: tonic::body::Body,
     failure: Failure,
@@ -113,13 +113,13 @@ impl Body for StreamAnswer {
 struct RequestBody {
     inner: Incoming,
     messages: Messages,
-    /// `None`: what comes next may take as long as it likes.
+    /// `None`: the next bytes may take as long as they like.
     patience: Option<Duration>,
-    /// Of a stream of messages, which is waited for only until the first.
+    /// Set for a stream of messages; such a stream has a time limit only until its first message.
     failure: Option<Failure>,
     /// Raised with the first message.
     claim: Option<Claim>,
-    /// Set only when something is waited for, which a usual request never is: it comes in one piece.
+    /// Set only during a wait. A usual request never waits, as it arrives in one piece.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -176,13 +176,13 @@ impl Body for RequestBody {
     }
 }
 
-/// Where in a stream of messages the bytes are that came in so far.
+/// The position within a stream of messages after the bytes so far.
 struct Messages {
     max: usize,
     prefix: [u8; PREFIX],
-    /// How much of the prefix is there.
+    /// The bytes of the prefix that have arrived.
     known: usize,
-    /// What is to come of the message.
+    /// The bytes of the message still to come.
     rest: usize,
     is_one_complete: bool,
 }
@@ -192,7 +192,7 @@ impl Messages {
         Self { max, prefix: [0; PREFIX], known: 0, rest: 0, is_one_complete: false }
     }
 
-    /// Goes over `piece`; the length of the first message in it that is too large.
+    /// Advances over `piece`. The error is the length of the first message in it that is too large.
     fn take(&mut self, mut piece: &[u8]) -> Result<(), usize> {
         loop {
             let skipped = self.rest.min(piece.len());

@@ -1,5 +1,5 @@
-//! Connections from their beginning to their end: accepted, after a TLS handshake where there is one, served, and closed when
-//! they are silent, idle, old, or do not read.
+//! Connections from start to end: accepted, given a TLS handshake if configured, served, and closed when they are silent, idle or
+//! old, or their clients do not read.
 
 use std::{convert::Infallible, pin::pin, time::Duration};
 
@@ -30,25 +30,25 @@ use super::{
 };
 use crate::access::Peer;
 
-/// Calls in flight on one connection: a gateway of some thousand requests in flight needs a few connections. Waiting calls
+/// Calls in flight on one connection: a gateway with some thousand requests in flight needs a few connections. Waiting calls
 /// (`max_wait`) count too.
 const MAX_STREAMS: u32 = 1024;
-/// Calls that a peer may give up before they were looked at; more end its connection. h2's own 20 would let a second without
-/// a core for this process, in which Envoy's calls time out, end every exchange that the connection carries.
+/// Calls that a peer may give up before they are looked at; more end its connection. With h2's own limit of 20, one second
+/// without a core for this process, in which Envoy's calls time out, would end every exchange on the connection.
 const MAX_GIVEN_UP: usize = MAX_STREAMS as usize;
-/// A peer that does not answer a ping for so long is gone; its streams are freed.
+/// A peer that does not answer a ping for this long is gone; its streams are freed.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// What a listener speaks.
+/// The protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// HTTP/2 alone, as gRPC is.
+    /// HTTP/2 only, as gRPC needs.
     Grpc,
-    /// HTTP/1 alone.
+    /// HTTP/1 only.
     Pages,
 }
 
-/// How connections to one listener are served.
+/// How the connections of one listener are served.
 #[derive(Clone)]
 pub(super) struct Serving<S> {
     pub(super) protocol: Protocol,
@@ -56,7 +56,7 @@ pub(super) struct Serving<S> {
     pub(super) connections: Connections,
     /// Answers calls; it is always ready.
     pub(super) service: S,
-    /// Whether to stop: then what is open may end.
+    /// The signal to stop: open calls may then end.
     pub(super) stop: watch::Receiver<bool>,
 }
 
@@ -91,18 +91,18 @@ where
             }
             tasks.spawn(self.clone().serve(stream, place));
             if made_room {
-                // What makes room may be of this thread.
+                // The connection that makes room may be on this thread.
                 tokio::task::yield_now().await;
             }
         }
-        // The system refuses new connections from here on.
+        // From here on the system refuses new connections.
         drop(listener);
         tasks.close();
         tasks.wait().await;
     }
 
     async fn serve(self, stream: TcpStream, place: Place) {
-        // Where the connection is gone already, the first read says so.
+        // If the connection is already gone, the first read says so.
         let _ = stream.set_nodelay(true);
         let mut vigil = Vigil::new(place.record.clone(), self.connections.limits().clone());
         let (stream, peer) = match &self.tls {
@@ -152,7 +152,7 @@ impl Protocol {
                 builder.http2_only()
             }
             Self::Pages => {
-                // Our own bound holds for the rest of a request that has begun, and not for a connection that waits for one.
+                // Our own bound applies to the rest of a request that has begun, but not to a connection that waits for one.
                 builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
                 builder.http1_only()
             }
@@ -160,7 +160,7 @@ impl Protocol {
     }
 }
 
-/// Drives one connection until it ends, or has to.
+/// Drives one connection until it ends or has to end.
 async fn attend<S, B>(
     builder: &auto::Builder<TokioExecutor>,
     connection: Connection,

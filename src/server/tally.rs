@@ -1,4 +1,4 @@
-//! Closings of connections, counted, so that clients that misbehave do not flood the log.
+//! Counts closed connections, so misbehaving clients do not flood the log.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -7,27 +7,27 @@ use std::{
 
 use tracing::warn;
 
-/// How often a line says what was closed.
+/// How often a log line says what was closed.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 
-/// Why a connection was closed, or not taken.
+/// Why a connection was closed or refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// No first request in time, or the rest of one.
+    /// The first request, or the rest of one, did not arrive in time.
     Silent,
-    /// No open call for long.
+    /// It had no open call for too long.
     Idle,
-    /// It was there for long enough.
+    /// It reached its maximum age.
     Aged,
     /// The client does not read its answers.
     Unread,
     /// Another connection needed its place.
     Evicted,
-    /// There was no place.
+    /// No place was free.
     Refused,
 }
 
-/// Counts of causes since the last line. Each for itself; they order nothing.
+/// Counts per cause since the last line. They are independent and order nothing.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     silent: AtomicU64,
@@ -43,13 +43,13 @@ impl Tally {
             Cause::Unread => &self.unread,
             Cause::Evicted => &self.evicted,
             Cause::Refused => &self.refused,
-            // The usual end of a connection.
+            // The usual ends of a connection.
             Cause::Idle | Cause::Aged => return,
         };
         count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One line for all since the last one.
+    /// Logs one line for everything since the last one.
     pub(super) fn say(&self) {
         let take = |count: &AtomicU64| match count.load(Ordering::Relaxed) {
             0 => 0,

@@ -1,8 +1,8 @@
-//! How much of its answers a client has not read.
+//! Counts how much of its answers a client has not read.
 //!
-//! Every larger piece of an answer is counted from when it is made until the last reference to it is dropped: when it was
-//! written to the socket, or when the call was given up. A small one counts what its call takes, until the connection takes it:
-//! a client that gives no room for answers would have a thousand of them made.
+//! Every larger piece of an answer counts from the moment it is made until the last reference to it is dropped: when it was
+//! written to the socket, or when the call was given up. A small one counts as what its call takes, until the connection takes
+//! it: otherwise a client that gives no room for answers could have a thousand of them made.
 
 use std::{
     sync::{
@@ -15,22 +15,22 @@ use std::{
 use hyper::body::Bytes;
 use tokio::sync::Notify;
 
-/// Smaller pieces are not counted byte by byte, which would cost an allocation. A decision with a dozen limits is below it.
+/// Smaller pieces are not counted byte by byte, which would cost an allocation. A decision with a dozen limits is smaller.
 const COUNTED: usize = 2 * 1024;
-/// What a call with a small answer takes: its stream, its buffers and the answer. Measured with 1,000 calls of a client that gave
-/// no window.
+/// The memory of a call with a small answer: its stream, its buffers and the answer. Measured with 1,000 calls of a client that
+/// gave no window.
 pub(super) const SMALL: usize = 8 * 1024;
 
-/// The count of one connection. All its tasks run on one thread, so that the atomics order nothing and are never contended.
+/// The count of one connection. All its tasks run on one thread, so the atomics order nothing and are never contended.
 #[derive(Debug)]
 pub(super) struct Unread {
     bytes: AtomicUsize,
     max: usize,
-    /// Times that the count went above `max` or back below it: odd while it is above.
+    /// How often the count went above `max` or back below it: odd while it is above.
     crossings: AtomicU64,
-    /// Told when the count goes above `max`.
+    /// Notified when the count goes above `max`.
     exceeded: Notify,
-    /// Bodies that wait for the count to fall. Locked only where a client reads too slowly.
+    /// Bodies that wait for the count to fall. Locked only if a client reads too slowly.
     waiting: Mutex<Vec<Waker>>,
 }
 
@@ -45,7 +45,7 @@ impl Unread {
         }
     }
 
-    /// `piece`, counted until it is dropped.
+    /// Counts `piece` until it is dropped.
     pub(super) fn count(self: &Arc<Self>, piece: Bytes) -> Bytes {
         if Self::is_small(&piece) {
             return piece;
@@ -54,8 +54,8 @@ impl Unread {
         Bytes::from_owner(Counted { piece, unread: Arc::clone(self) })
     }
 
-    /// Whether `piece` is too small for [`Unread::count`]: then [`SMALL`] bytes are to be [added](Unread::add), and released
-    /// when the connection has taken it.
+    /// Whether `piece` is too small for [`Unread::count`]: then [`SMALL`] bytes are to be [added](Unread::add), and released when
+    /// the connection has taken it.
     pub(super) const fn is_small(piece: &Bytes) -> bool {
         piece.len() < COUNTED
     }
@@ -68,13 +68,13 @@ impl Unread {
         }
     }
 
-    /// Ready while another piece may be made.
+    /// Ready when another piece may be made.
     pub(super) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         if self.bytes.load(Ordering::Relaxed) < self.max {
             return Poll::Ready(());
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not lost where it fell in between: who lets it fall takes this lock afterwards.
+        // No wake-up is lost if the count fell in between: the thread that lowers it takes this lock afterwards.
         if self.bytes.load(Ordering::Relaxed) < self.max {
             return Poll::Ready(());
         }
@@ -82,12 +82,12 @@ impl Unread {
         Poll::Pending
     }
 
-    /// A number that stays the same for as long as the bound is exceeded without a break; `None` while it is not.
+    /// A number that stays the same while the bound is exceeded without a break; `None` while it is not exceeded.
     pub(super) fn excess(&self) -> Option<u64> {
         Some(self.crossings.load(Ordering::Relaxed)).filter(|crossings| crossings % 2 == 1)
     }
 
-    /// Returns once the bound is exceeded, or was since the last call.
+    /// Returns once the bound is exceeded, or if it was exceeded since the last call.
     pub(super) async fn exceeded(&self) {
         self.exceeded.notified().await;
     }
@@ -102,7 +102,7 @@ impl Unread {
     }
 }
 
-/// A piece of an answer that takes itself off the count.
+/// A piece of an answer that subtracts itself from the count when dropped.
 struct Counted {
     piece: Bytes,
     unread: Arc<Unread>,

@@ -1,4 +1,4 @@
-//! When a connection has to end.
+//! Decides when a connection has to end.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,13 +10,13 @@ use super::{
 };
 use crate::config::ConnectionLimits;
 
-/// Between two looks at a connection whose grace is over and whose calls are not.
+/// The time between two looks at a connection whose grace has ended and whose calls have not.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What to do with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing before then.
+    /// Nothing before this instant.
     Wait(Instant),
     /// Let its calls end, and close it.
     Leave(Cause),
@@ -31,7 +31,7 @@ pub(super) struct Vigil {
     limits: ConnectionLimits,
     /// The end of the grace of a connection that is about to end.
     until: Option<Instant>,
-    /// The excess of unread answers that is watched, what was written when it was looked at, and when to look again.
+    /// The excess of unread answers under watch, the bytes written when it was last looked at, and when to look again.
     excess: Option<(u64, u64, Instant)>,
 }
 
@@ -40,7 +40,7 @@ impl Vigil {
         Self { record, limits, until: None, excess: None }
     }
 
-    /// What is to be done at `now`. `Leave` is said once; after it, `grace` runs.
+    /// What to do at `now`. `Leave` is returned once; from then on `grace` runs.
     pub(super) fn judge(&mut self, now: Instant) -> Verdict {
         let record = Arc::clone(&self.record);
         let order = record.order();
@@ -53,7 +53,7 @@ impl Vigil {
         };
         if let Some(until) = self.until {
             return match now >= until {
-                // A wait and the metering of a stream end by themselves, and no new ones come.
+                // Waiting calls and metered streams end by themselves, and no new ones arrive.
                 true if record.has_claims() => Verdict::Wait(next.min(now + LOOK_AGAIN)),
                 true => Verdict::Cut(Cause::Aged),
                 false => Verdict::Wait(next.min(until)),
@@ -65,7 +65,7 @@ impl Vigil {
         if !record.is_used() {
             let due = record.handshake_ends(&self.limits);
             if now >= due {
-                // What has not even said that it speaks HTTP/2 would not understand more.
+                // A client that has not even shown that it speaks HTTP/2 would understand nothing more.
                 return match record.is_mute() {
                     true => Verdict::Cut(Cause::Silent),
                     false => self.leave(Cause::Silent, now, self.limits.grace.min(self.limits.handshake)),
@@ -87,7 +87,7 @@ impl Vigil {
             }
             next = next.min(due);
         } else {
-            // It may be idle the moment after.
+            // It may become idle a moment later.
             next = next.min(now + self.limits.idle);
         }
         let due = record.born + record.max_age;
@@ -103,13 +103,13 @@ impl Vigil {
         Verdict::Leave(cause)
     }
 
-    /// A client may have much unread for a while, as long as it goes on reading.
+    /// A client may leave much unread for a while, as long as it keeps reading.
     fn judge_unread(&mut self, now: Instant) -> Result<Instant, Cause> {
         let written = self.record.written();
         let again = now + self.limits.handshake;
         let Some(excess) = self.record.unread.excess() else {
             self.excess = None;
-            // The next excess is told of.
+            // The next excess notifies the connection.
             return Ok(now + self.limits.max_age);
         };
         match self.excess {
@@ -145,7 +145,7 @@ mod tests {
         (Arc::clone(&record), Vigil::new(record, limits()))
     }
 
-    /// Judges whenever it was said to judge again, until there is something to do; when, in seconds, and what.
+    /// Judges at each due time until there is something to do; returns when, in seconds, and what.
     fn next(vigil: &mut Vigil, from: u64) -> (u64, Verdict) {
         let mut now = vigil.record.born + Duration::from_secs(from);
         loop {
@@ -221,14 +221,14 @@ mod tests {
         let _call = record.call();
         let answer = record.unread.count(Bytes::from(vec![0; 10_000]));
         assert_eq!(next(&mut vigil, 0), (10, Verdict::Cut(Cause::Unread)));
-        // It read enough within the time that it was watched.
+        // It read enough while it was watched.
         let (record, mut vigil) = watched();
         let _call = record.call();
         let other = record.unread.count(Bytes::from(vec![0; 10_000]));
         let Verdict::Wait(due) = vigil.judge(record.born) else { panic!("it has only begun") };
         record.wrote(10_000);
         assert_eq!(vigil.judge(due), Verdict::Wait(due + 10 * SECOND));
-        // Another excess is watched from its own beginning.
+        // Another excess is watched from its own start.
         drop(other);
         let _other = record.unread.count(Bytes::from(vec![0; 10_000]));
         assert_eq!(vigil.judge(due + 10 * SECOND), Verdict::Wait(due + 20 * SECOND));

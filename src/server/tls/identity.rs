@@ -5,17 +5,17 @@ use std::sync::Arc;
 use rustls::pki_types::CertificateDer;
 use x509_parser::{extensions::GeneralName, parse_x509_certificate};
 
-/// A certificate names one workload, in a few ways.
+/// The most names of a certificate: it names one workload, in a few ways.
 const MAX_IDENTITIES: usize = 32;
 
-/// A name, where it is of one kind.
+/// Returns a name if it is of one kind.
 type OfKind = fn(&GeneralName<'_>) -> Option<Arc<str>>;
 
-/// The names in a certificate that was verified: URIs, then DNS names, then e-mail addresses, or, if there are none of
-/// these, the common name. A name with anything but visible characters is none: it could pass for another where it is shown.
+/// The names in a verified certificate: URIs, then DNS names, then e-mail addresses, or the common name if there are none of
+/// these. A name with anything but visible characters is left out: it could pass for another when displayed.
 pub(in crate::server) fn identities_of(certificate: &CertificateDer<'_>) -> Vec<Arc<str>> {
     let Ok((_, certificate)) = parse_x509_certificate(certificate) else { return Vec::new() };
-    // Where the names are malformed or come twice there are none, also not the common name in their place.
+    // If the names are malformed or duplicated there are none; the common name does not replace them either.
     let Ok(alternatives) = certificate.subject_alternative_name() else { return Vec::new() };
     let alternatives = alternatives.map(|names| names.value.general_names.as_slice()).unwrap_or_default();
     let all = |of_kind: OfKind| alternatives.iter().filter_map(of_kind);

@@ -1,4 +1,4 @@
-//! From files to what a handshake needs, every fault with its file and what to do about it.
+//! Turns files into what a handshake needs. Every error names its file and what to do about it.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
 /// A bundle of every public CA is a quarter of this; a wrong file is not read to its end.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Why there is no TLS.
+/// Why TLS cannot be set up.
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -30,7 +30,7 @@ pub enum TlsError {
     Unreadable {
         /// The file.
         path: String,
-        /// What the system says, or what is wrong.
+        /// The system's message, or what is wrong.
         reason: String,
     },
     /// A file of certificates holds none.
@@ -44,15 +44,15 @@ pub enum TlsError {
         /// What is wrong.
         reason: String,
     },
-    /// The key file holds no key that can be read.
+    /// The key file holds no readable key.
     #[error("`{0}` holds no private key; it has to be PEM, unencrypted, with `-----BEGIN PRIVATE KEY-----`")]
     NoKey(String),
-    /// The key is encrypted, and nobody is there to type its password.
+    /// The key is encrypted, and no one is there to type its password.
     #[error(
         "the key in `{0}` is encrypted; write it unencrypted with `openssl pkey`, and let only this user read it"
     )]
     EncryptedKey(String),
-    /// A kind of key that cannot be used.
+    /// The key is of a kind that cannot be used.
     #[error(
         "the key in `{path}` cannot be used ({reason}); make one with ECDSA P-256, Ed25519 or RSA of 2,048 bits or more"
     )]
@@ -62,7 +62,7 @@ pub enum TlsError {
         /// Why.
         reason: String,
     },
-    /// Certificate and key are of two pairs.
+    /// The certificate and the key do not belong together.
     #[error(
         "the key in `{key}` does not match the first certificate in `{cert}`; name the key that it was made with, and put the server's certificate before those of its CAs"
     )]
@@ -72,7 +72,7 @@ pub enum TlsError {
         /// The file of the certificate.
         cert: String,
     },
-    /// Nothing can be verified against the CA.
+    /// The CA file cannot verify any client.
     #[error("no client can be verified against `{path}`: {reason}")]
     ClientCa {
         /// The file.
@@ -80,12 +80,12 @@ pub enum TlsError {
         /// Why.
         reason: String,
     },
-    /// The system gives no thread.
+    /// The system cannot start a thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
 }
 
-/// The files as they are.
+/// The contents of the files.
 pub(super) struct Contents {
     cert: Vec<u8>,
     key: Vec<u8>,
@@ -98,7 +98,7 @@ impl Contents {
         Ok(Self { cert: read(&files.cert)?, key: read(&files.key)?, client_ca })
     }
 
-    /// Tells contents apart, so that no copy of the key is kept to compare with.
+    /// Identifies contents, so no copy of the key has to be kept for comparison.
     pub(super) fn digest(&self) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new();
         for part in [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten() {
@@ -115,7 +115,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         return Err(unreadable(format!("{size} bytes are more than keys and certificates have")));
     }
     let text = fs::read(path).map_err(|error| unreadable(error.to_string()))?;
-    // Some editors put a byte order mark before the first line, which PEM does not know.
+    // Some editors put a byte order mark before the first line, which PEM does not allow.
     Ok(text.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| text.clone(), <[u8]>::to_vec))
 }
 
@@ -123,7 +123,7 @@ fn shown_path(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// What a handshake needs.
+/// The configurations for handshakes.
 #[derive(Debug)]
 pub(super) struct Loaded {
     /// For listeners of gRPC.
@@ -132,7 +132,7 @@ pub(super) struct Loaded {
     pub(super) pages: Arc<ServerConfig>,
     pub(super) valid_from: Timestamp,
     pub(super) valid_until: Timestamp,
-    /// Of the [`Contents`] it was made from.
+    /// The digest of the [`Contents`] it was made from.
     pub(super) digest: blake3::Hash,
 }
 
@@ -149,8 +149,8 @@ impl Loaded {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(|error| key_error(files, error))?;
-        // A session that is resumed is not verified again: a client's certificate that has expired since, or whose CA was
-        // taken away, would go on. Connections here live long, so resuming would save next to nothing.
+        // A resumed session is not verified again, so a client would stay accepted after its certificate expired or its CA was
+        // removed. Connections here live long, so resuming would save next to nothing.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let with_protocol = |protocol: &[u8]| {
@@ -185,7 +185,7 @@ fn client_verifier(
     contents: &Contents,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
     let (Some(path), Some(text)) = (&files.client_ca, &contents.client_ca) else { return Ok(None) };
-    // Read also where nobody is asked, so that a fault does not wait for the day somebody is.
+    // Read even if no client is asked for a certificate, so a fault shows now and not on the day one is.
     let unusable = |reason: String| TlsError::ClientCa { path: shown_path(path), reason };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path, text)? {
@@ -219,18 +219,18 @@ fn private_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsEr
     })
 }
 
-/// From when to when the first certificate is valid.
+/// The start and the end of the first certificate's validity.
 fn dates(path: &Path, chain: &[CertificateDer<'_>]) -> Result<(Timestamp, Timestamp), TlsError> {
     let malformed = |reason: String| TlsError::Malformed { path: shown_path(path), reason };
     let first = chain.first().ok_or_else(|| TlsError::NoCertificate(shown_path(path)))?;
     let (_, certificate) = parse_x509_certificate(first).map_err(|error| malformed(error.to_string()))?;
     let validity = certificate.validity();
-    // What lies before 1970 has been valid for ever.
+    // A date before 1970 counts as valid since forever.
     let at = |seconds: i64| Timestamp(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000));
     Ok((at(validity.not_before.timestamp()), at(validity.not_after.timestamp())))
 }
 
-/// An instant as people read it.
+/// An instant in human-readable form.
 pub(super) fn shown(instant: Timestamp) -> String {
     let seconds = i64::try_from(instant.0 / 1_000).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).map_or_else(|_| "for ever".to_owned(), |at| at.to_string())

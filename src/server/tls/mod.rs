@@ -1,6 +1,6 @@
-//! TLS for the listeners: certificate, key and CA read from files, and again when these change, without a restart.
+//! TLS for the listeners: certificate, key and CA are read from files, and read again when these change, without a restart.
 //!
-//! A connection keeps what was in force when it was accepted; the next one gets what is in force then.
+//! A connection keeps the configuration that was in force when it was accepted; the next one gets the one in force then.
 
 mod identity;
 mod load;
@@ -24,30 +24,30 @@ pub use load::TlsError;
 use crate::{config::TlsFiles, store::clock::Clock};
 use load::{Contents, Loaded};
 
-/// How often the files are looked at: the bound within which a new certificate is in force. A read of three small files
-/// costs microseconds, and sees what no watch does: mounted secrets, network disks, swapped links.
+/// How often the files are read: the longest time until a new certificate is in force. Reading three small files costs
+/// microseconds, and sees changes that no watch does: mounted secrets, network disks, swapped links.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Makes this program's cryptography that of every TLS library in it. To be called before anything else; later calls
-/// change nothing.
+/// Makes this program's cryptography the default of every TLS library in it. Call it before anything else; later calls change
+/// nothing.
 pub fn install_cryptography() {
-    // It fails only where there is one already.
+    // It fails only if a default is already installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
-/// Keeps certificate, key and CA in force, until dropped.
+/// Keeps certificate, key and CA up to date until dropped.
 #[derive(Debug)]
 pub struct TlsSource {
     current: Arc<ArcSwap<Loaded>>,
-    /// Closed when dropped, which ends the thread.
+    /// Closed on drop, which ends the thread.
     _running: mpsc::Sender<()>,
 }
 
 impl TlsSource {
-    /// Reads the files, now and every second from now on.
+    /// Reads the files now, and then every second.
     ///
     /// # Errors
-    /// Which file is wrong and what to do about it; and where no thread can be started.
+    /// Which file is wrong and what to do about it; or no thread can be started.
     pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
         let contents = Contents::read(&files)?;
         let loaded = Loaded::new(&files, &contents)?;
@@ -66,26 +66,26 @@ impl TlsSource {
         Ok(Self { current, _running: running })
     }
 
-    /// For a listener of gRPC.
+    /// The TLS of a gRPC listener.
     #[must_use]
     pub fn grpc(&self) -> ListenerTls {
         ListenerTls { current: Arc::clone(&self.current), protocol: Protocol::Grpc }
     }
 
-    /// For a listener of HTTP/1.1.
+    /// The TLS of an HTTP/1.1 listener.
     #[must_use]
     pub fn pages(&self) -> ListenerTls {
         ListenerTls { current: Arc::clone(&self.current), protocol: Protocol::Pages }
     }
 
-    /// Until when the certificate in force is valid, as people read it.
+    /// When the certificate in force expires, in human-readable form.
     #[must_use]
     pub fn valid_until(&self) -> String {
         load::shown(self.current.load().valid_until)
     }
 }
 
-/// What a listener asks for each connection.
+/// The source of each new connection's configuration.
 #[derive(Clone, Debug)]
 pub struct ListenerTls {
     current: Arc<ArcSwap<Loaded>>,
@@ -99,7 +99,7 @@ enum Protocol {
 }
 
 impl ListenerTls {
-    /// What is in force now.
+    /// The configuration in force now.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         let current = self.current.load();
         Arc::clone(match self.protocol {
@@ -112,14 +112,14 @@ impl ListenerTls {
 struct Reader {
     files: TlsFiles,
     current: Arc<ArcSwap<Loaded>>,
-    /// What was said last of files that cannot be used, so that it is said once.
+    /// The last report about unusable files, so that each is logged only once.
     said: Option<String>,
-    /// Whether it was said that the certificate in force is out of date.
+    /// Whether a warning was logged that the certificate in force is outside its dates.
     outdated: bool,
 }
 
 impl Reader {
-    /// Files that cannot be used (one of them is being replaced) leave what is in force.
+    /// Unusable files (one of them is being replaced) leave the configuration in force.
     fn look(&mut self) {
         let read = Contents::read(&self.files).and_then(|contents| {
             let unchanged = self.current.load().digest == contents.digest();
@@ -144,7 +144,7 @@ impl Reader {
         self.judge_dates();
     }
 
-    /// Clients refuse a certificate out of its dates; the server serves all the same, since some do not look.
+    /// Clients refuse a certificate outside its dates; the server still serves, since some do not check.
     fn judge_dates(&mut self) {
         let loaded = self.current.load();
         let now = Clock::System.now();

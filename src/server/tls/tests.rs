@@ -100,7 +100,7 @@ fn a_new_pair_is_taken_up_and_half_of_one_is_not() {
     let mut before = current.load_full();
     reader.look();
     assert!(Arc::ptr_eq(&before, &current.load()), "nothing had changed");
-    // The certificate is replaced before its key, and meanwhile the key is not there at all.
+    // The certificate is replaced before its key, and for a while the key is not there at all.
     fs::write(&files.cert, &new.cert).unwrap();
     reader.look();
     assert!(reader.said.as_ref().unwrap().contains("does not match"), "{:?}", reader.said);
@@ -111,7 +111,7 @@ fn a_new_pair_is_taken_up_and_half_of_one_is_not() {
     fs::write(&files.key, &new.key).unwrap();
     reader.look();
     assert!(!Arc::ptr_eq(&before, &current.load()) && reader.said.is_none());
-    // What was broken and is as it was before is no news.
+    // Files that were broken and are back as they were before are no news.
     before = current.load_full();
     fs::write(&files.cert, "nothing").unwrap();
     reader.look();
@@ -158,10 +158,10 @@ fn the_names_of_a_certificate_come_in_order() {
     assert!(identities_of(&CertificateDer::from(vec![0x30, 0])).is_empty());
 }
 
-/// What the peers of a service's requests were: whether encrypted, and the names.
+/// The peers of a service's requests: whether encrypted, and the names.
 type Seen = Arc<Mutex<Vec<(bool, bool, Vec<String>)>>>;
 
-/// A service of one method that notes the peer of each request.
+/// A service with one method that notes the peer of each request.
 async fn noting(tls: Option<ListenerTls>) -> (SocketAddr, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, seen) = (listener.local_addr().unwrap(), Seen::default());
@@ -211,7 +211,7 @@ async fn who_asks_reaches_the_handler() {
     let (address, seen) = noting(Some(source.grpc())).await;
     ask(address, Some(trust.clone())).await.unwrap();
     ask(address, Some(shown(&clients.issue(Leaf::client("gw").uri("spiffe://acme/gw"))))).await.unwrap();
-    // A certificate that is shown has to be good, also where none has to be shown.
+    // A certificate that is presented has to be valid, even if none is required.
     ask(address, Some(shown(&servers.issue(Leaf::client("gw"))))).await.unwrap_err();
     let names = vec!["spiffe://acme/gw".to_owned()];
     assert_eq!(*seen.lock().unwrap(), [(true, true, vec![]), (true, true, names)]);
