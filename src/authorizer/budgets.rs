@@ -60,7 +60,7 @@ pub(super) fn extras(ticket: &Ticket, holds: &[Hold], cost: u64) -> Vec<Extra> {
     extras
 }
 
-/// The budgets with thresholds among the counters of a settlement, each with its index there: the holds, and the extras behind them.
+/// The budgets with thresholds among the counters of a settlement, each with its index there: the holds, then the extras.
 pub(super) fn watched<'p>(
     policy: &'p Policy,
     ticket: &Ticket,

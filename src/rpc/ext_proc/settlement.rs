@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | an answer that says what was used | that |
 //! | a complete answer of audio that does not (speech, a transcription as text) | what was sent |
-//! | a complete stream without usage | the estimated input, and the output that was seen; logs a warning |
-//! | a complete answer in one piece without usage, billed by tokens | by the team's `on_unsettled`; never nothing; logs a warning |
+//! | a complete stream without usage | the estimated input, and the output that was seen; a warning |
+//! | a complete answer in one piece without usage, billed by tokens | by the team's `on_unsettled`; never nothing; a warning |
 //! | a stream that was cut, by the client or by Groq | the estimated input, and the output that was seen |
 //! | an answer with a count that is missing or cannot be read | for that count, what was sent or the output that was seen |
 //! | the same, where not all input or output was seen | by the team's `on_unsettled`; never nothing |
