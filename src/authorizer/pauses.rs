@@ -161,7 +161,7 @@ fn record(pause: &Pause) -> Result<Bytes, PauseError> {
     Ok(value.into())
 }
 
-/// Where a name was looked for in vain.
+/// Where a name was looked for and not found.
 const fn absence(target: &Target) -> &'static str {
     match target {
         Target::Organization => "it is not there",

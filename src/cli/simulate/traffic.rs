@@ -21,7 +21,7 @@ const TICK_MS: u64 = 250;
 const TEAM_GAP_MS: u64 = 1_200;
 /// The largest input, in tokens.
 const MAX_INPUT: u64 = 20_000;
-/// The largest output where neither policy nor model bounds it, in tokens.
+/// The largest output if neither policy nor model bounds it, in tokens.
 const MAX_OUTPUT: u64 = 4_096;
 
 /// One request and its future course.

@@ -56,7 +56,7 @@ pub struct CheckRpc<S> {
 
 /// Why a request does not proceed.
 enum Refused {
-    /// The client is told.
+    /// The client gets the reasons.
     Denied(ApiError, Vec<LimitStatus>),
     /// The client hears only this; what was refused is recorded.
     OtherTeam(OtherTeam),
