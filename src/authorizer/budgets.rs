@@ -1,4 +1,5 @@
-//! The budgets that a settlement is booked in, whether or not the policy had them when its request was admitted, and their thresholds.
+//! The budgets that a settlement is booked in, whether or not the policy had them when its request was admitted, and their
+//! thresholds.
 
 use std::{
     collections::HashSet,
@@ -17,7 +18,7 @@ use crate::{
     store::{Extra, Settlement},
 };
 
-/// Budgets whose first denial is remembered: more than an organization has, without those of users.
+/// Budgets whose first denial is remembered: more than an organization has, user budgets aside.
 const MAX_DENYING: usize = 10_000;
 
 /// A threshold that a record crossed.
@@ -33,8 +34,8 @@ pub struct CrossedAlert {
     pub budget: u64,
 }
 
-/// The budgets of organization, team, key and user of which the reservation holds nothing: a budget that is set later, or put back,
-/// begins at what its period has used. They are of the day of the admission, as the reservation is.
+/// The budgets of organization, team, key and user that the reservation does not hold: a budget that is set later, or put
+/// back, begins at what its period has used. They belong to the day of the admission, as the reservation does.
 pub(super) fn extras(ticket: &Ticket, holds: &[Hold], cost: u64) -> Vec<Extra> {
     let Some(days) = calendar::first_days(ticket.day).filter(|_| cost > 0) else { return Vec::new() };
     let team = &*ticket.team;
@@ -59,7 +60,7 @@ pub(super) fn extras(ticket: &Ticket, holds: &[Hold], cost: u64) -> Vec<Extra> {
     extras
 }
 
-/// The budgets with thresholds among the counters of a settlement, each with its index there: the holds, and the extras behind them.
+/// The budgets with thresholds among the counters of a settlement, each with its index there: the holds, then the extras.
 pub(super) fn watched<'p>(
     policy: &'p Policy,
     ticket: &Ticket,
@@ -92,8 +93,9 @@ pub(super) fn thresholds(watched: &[(usize, &Limit)]) -> Vec<(usize, Vec<u64>)> 
     watched.iter().map(|(index, limit)| (*index, amounts(limit))).collect()
 }
 
-/// The thresholds that this settlement was the first to reach, or the first to see reached. What is settled only grows, and each step
-/// of it is atomic and remembers what it reported: every threshold is reported by exactly one record, over all replicas.
+/// The thresholds that this settlement was the first to reach, or the first to see reached. The settled amount only grows,
+/// and each step of it is atomic and remembers what it reported, so every threshold is reported by exactly one record, over
+/// all replicas.
 pub(super) fn crossed(watched: &[(usize, &Limit)], settlement: &Settlement) -> Vec<CrossedAlert> {
     let alerts = settlement.reported.iter().flat_map(|(index, amount)| {
         let own = watched.iter().filter(move |(counter, _)| counter == index);
@@ -111,7 +113,7 @@ pub(super) fn crossed(watched: &[(usize, &Limit)], settlement: &Settlement) -> V
     alerts.collect()
 }
 
-/// Whether this is the counter of the limit, or of one of the users that it holds for.
+/// Whether this is the counter of the limit, or of one of the users that the limit applies to.
 fn counts_for(limit: &Limit, counter: &str) -> bool {
     match (counter.strip_prefix(limit.counter.name()), limit.scope) {
         (Some(user), Scope::User) => user.starts_with('|'),
@@ -121,7 +123,8 @@ fn counts_for(limit: &Limit, counter: &str) -> bool {
 
 /// The budgets that have denied a request in their period, as far as this process knows.
 ///
-/// Protocol: the lock is taken only by denials, for a look-up. Past its bound everything is forgotten, and may be told once more.
+/// Protocol: only denials take the lock, for a look-up. Past the bound everything is forgotten, and a budget may be reported
+/// once more.
 #[derive(Debug, Default)]
 pub(super) struct Denying(Mutex<HashSet<CounterKey>>);
 

@@ -1,4 +1,4 @@
-//! What a request is charged: by what it used, or, where nobody knows that, by the team's rule.
+//! What a request is charged: by its usage or, if the usage is unknown, by the team's rule.
 
 use std::sync::Arc;
 
@@ -26,7 +26,8 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    /// The stated charge of every outcome. Tools that the reservation did not name cost what `tools` says of the instant `at`.
+    /// The charge of an outcome as reported. Tools that the reservation did not name cost what `tools` says at the instant
+    /// `at`.
     pub(super) fn of(
         ticket: &Ticket,
         usage: Option<Usage>,
@@ -55,7 +56,7 @@ impl Charge {
                 requests,
                 usage,
             }),
-            // Groq did answer, so it cost something, even where unsettled reservations are released.
+            // Groq did answer, so it cost something, even if unsettled reservations are released.
             (Outcome::Completed, None) if ticket.on_unsettled == OnUnsettled::Release => {
                 Self::unsettled(ticket, OnUnsettled::ChargeReserved, nothing)
             }
@@ -65,7 +66,7 @@ impl Charge {
         }
     }
 
-    /// Nobody knows what was used: the team's rule for reservations that were never settled decides.
+    /// The usage is unknown: the team's rule for reservations that were never settled decides.
     fn unsettled(ticket: &Ticket, rule: OnUnsettled, nothing: Self) -> Result<Self, Failure> {
         let size = &ticket.size;
         let input = Usage {
@@ -103,7 +104,7 @@ impl Charge {
         }
     }
 
-    /// One line for the team, one for the organization; none for what never was sent.
+    /// One line for the team, one for the organization; none for a request that was never sent.
     pub(super) fn lines(&self, ticket: &Ticket) -> Vec<(SpendKey, SpendAmounts)> {
         if self.requests == 0 {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! One check from the question to its answer: in time or not at all, and with nothing left behind where there is no answer.
+//! One check from question to answer: in time or not at all, and with nothing left reserved if there is no answer.
 
 use std::{
     sync::Arc,
@@ -15,15 +15,15 @@ use crate::{
     store::{Reserve, Reserved, Store, StoreError, clock::Clock},
 };
 
-/// What a dry run with `max_wait` is told.
+/// The warning for a dry run with `max_wait`.
 const DRY_RUN_WAITS_FOR_NOTHING: &str = "max_wait was ignored: a dry run is answered at once";
 
 impl<S: Store + Clone> Authorizer<S> {
-    /// Decides one request: at once, or, with `max_wait`, when it fits or the wait is over; in any case before `until`. What
-    /// was reserved is released unless the check that comes with the decision is told that it was delivered.
+    /// Decides one request: at once or, with `max_wait`, when it fits or the wait is over; in any case before `until`. A
+    /// reservation is released unless the check that comes with the decision hears that the answer was delivered.
     ///
     /// # Errors
-    /// Where no decision could be made. Nothing stays reserved then.
+    /// If no decision could be made. Nothing stays reserved then.
     pub async fn authorize(
         &self,
         request: &AuthorizeRequest,
@@ -90,7 +90,7 @@ impl<S: Store + Clone> Authorizer<S> {
         if check.until.is_some_and(|until| until <= Instant::now()) {
             return Err(Failure::DeadlineExceeded);
         }
-        // Then nothing needs to be released, however long the outage is.
+        // Then nothing needs a release, however long the outage lasts.
         if self.store.is_down() {
             return Err(StoreError::Unavailable.into());
         }
@@ -100,7 +100,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let reserved = self.store.reserve(reserve).await;
         match &reserved {
             Ok(Reserved::Granted { .. }) => {}
-            // What another attempt reserved, or is settled already, is not this check's to release.
+            // What another attempt reserved, or what is already settled, is not this check's to release.
             Ok(Reserved::Repeated(record)) if !check.made(record) => check.took_nothing(),
             Ok(Reserved::Repeated(_)) => {}
             Ok(Reserved::Refused { .. } | Reserved::OutOfDate { .. })
@@ -110,7 +110,7 @@ impl<S: Store + Clone> Authorizer<S> {
         Ok(reserved?)
     }
 
-    /// When the caller has left, by the store's clock: what the store only comes to then must not take anything.
+    /// When the caller has left, by the store's clock: a store that answers only after this must take nothing.
     pub(super) fn left_at(&self, until: Option<Instant>) -> Timestamp {
         match (until, &self.clock) {
             (Some(until), Clock::System) => {
@@ -123,7 +123,7 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 }
 
-/// Does it before `until`, or not to its end.
+/// Completes before `until`, or is dropped.
 ///
 /// # Errors
 /// Its own, and [`Failure::DeadlineExceeded`].

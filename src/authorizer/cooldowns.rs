@@ -1,4 +1,4 @@
-//! Upstream cooldowns: what reports do to them, which there are, and lifting them.
+//! Upstream cooldowns: how reports change them, which are in force, and lifting them.
 
 use super::{Authorizer, Failure, ticket::Ticket};
 use crate::{
@@ -12,8 +12,9 @@ use crate::{
     store::{Cooldown, CooldownChange, Store},
 };
 
-/// What a report of a reservation's own caller does to the cooldown of what the reservation is for, and what the caller should
-/// know of it. `has_expired`: whether the reservation had by then; no request runs for that long, so its 429 is from another time.
+/// What a report by the caller of a reservation does to the cooldown of the reservation's model, and what the caller should
+/// know about it. `has_expired`: whether the reservation had expired by then; no request runs that long, so its 429 is out of
+/// date.
 pub(super) fn of_report(
     policy: &Policy,
     ticket: &Ticket,
@@ -21,7 +22,7 @@ pub(super) fn of_report(
     outcome: Outcome,
     requested_ms: u64,
 ) -> (Option<(CounterKey, CooldownChange)>, Option<String>) {
-    // Batches do not touch Groq's rate limits, so how one goes says nothing of them.
+    // Batches do not touch Groq's rate limits, so the outcome of one says nothing about them.
     if ticket.operation == Operation::Batch {
         return (None, None);
     }
@@ -53,15 +54,15 @@ impl<S: Store + Clone> Authorizer<S> {
     /// The cooldowns in force, by project, model and service tier.
     ///
     /// # Errors
-    /// Where the store does not answer.
+    /// If the store does not answer.
     pub async fn cooldowns(&self) -> Result<Vec<(CooldownKey, Cooldown)>, Failure> {
         Ok(named(self.store.cooldowns().await?))
     }
 
-    /// Lifts the cooldown of `model` in `project`: of one service tier, or of all. What was in force.
+    /// Lifts the cooldown of `model` in `project`: of one service tier, or of all. Returns what was in force.
     ///
     /// # Errors
-    /// Where the store does not answer. Whether it took effect is not known then; repeating it is safe.
+    /// If the store does not answer. Whether it took effect is unknown then; repeating it is safe.
     pub async fn lift_cooldowns(
         &self,
         project: &str,
@@ -77,7 +78,7 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 }
 
-/// What the gates stand for. One of an earlier version stands for nothing any more, and ends by itself.
+/// The cooldowns that the gates stand for. A gate of an earlier version stands for none, and ends by itself.
 fn named(closed: Vec<(CounterKey, Cooldown)>) -> Vec<(CooldownKey, Cooldown)> {
     let named =
         closed.into_iter().filter_map(|(gate, cooldown)| Some((CooldownKey::of_gate(&gate)?, cooldown)));

@@ -1,4 +1,4 @@
-//! The decision, as it is told: granted, or every limit that refused.
+//! The decision as it is answered: granted, or every limit that refused.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,13 +24,13 @@ pub struct Decided {
     pub outcome: Result<Grant, Vec<Violation>>,
     /// The limits that apply, as they stand after the decision.
     pub limits: Vec<LimitStatus>,
-    /// The Groq project whose key the request goes out with; empty where it was denied before that was looked at.
+    /// The Groq project whose key the request goes out with; empty if the request was denied before that was looked at.
     pub project: Arc<str>,
     /// The policy that decided.
     pub policy_revision: Arc<str>,
-    /// What the caller should know of how it was decided, beside the warnings of the grant.
+    /// What the caller should know about how it was decided, beside the warnings of the grant.
     pub warnings: Vec<String>,
-    /// What it would have to wait for, where it was refused by counters.
+    /// What the request would have to wait for, if counters refused it.
     pub(super) blocked: Option<Blocked>,
 }
 
@@ -98,7 +98,7 @@ pub(super) fn refused(
     Decided { blocked, project: Arc::clone(plan.project), ..denied(policy, violations, limits) }
 }
 
-/// A request that came before and waits: for the limit of a hold, or for a cooldown.
+/// An earlier request that waits: for the limit of a hold, or for a cooldown.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     pub(super) hold: Option<usize>,
@@ -106,7 +106,7 @@ pub(super) struct Ahead {
     pub(super) frees_in: Duration,
 }
 
-/// The refusal of what there may be room for, but not before those that wait for it.
+/// The refusal of a request that may have room, but not ahead of those that already wait for it.
 pub(super) fn behind(
     policy: &Policy,
     request: &AuthorizeRequest,
@@ -115,7 +115,7 @@ pub(super) fn behind(
     used: &[u64],
     ahead: Ahead,
 ) -> Decided {
-    // Never at once: then it would not have been behind.
+    // Never zero: then it would not have been behind another.
     let frees_at = now.wall.plus(u64::try_from(ahead.frees_in.as_millis()).unwrap_or(u64::MAX).max(1));
     let (refusals, closed) = match ahead.hold {
         Some(hold) => (vec![Refusal { hold, frees_at: Some(frees_at) }], Vec::new()),

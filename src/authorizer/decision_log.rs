@@ -1,4 +1,4 @@
-//! Decisions as lines of the log, for whoever asked for them: without prompts, which are not known here, and without secrets.
+//! Decisions as log lines, for operators who turn them on: without prompts, which are not known here, and without secrets.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,20 +21,20 @@ const MILLION: u64 = 1_000_000;
 /// Which decisions are logged.
 #[derive(Debug, Default)]
 pub struct DecisionLog {
-    /// `None`: denials at debug only. Else all denials at info, and so many of a million allowed ones.
+    /// `None`: denials at debug only. Otherwise all denials at info, and this many of every million allowed ones.
     share: Option<u32>,
-    /// Allowed decisions so far. A count for itself; it orders nothing else.
+    /// Allowed decisions so far. An independent count; it orders nothing else.
     allowed: AtomicU64,
 }
 
 impl DecisionLog {
-    /// All denials and so many of a million allowed decisions; `None`: nothing, but for denials where debug is on.
+    /// Logs all denials and this many of every million allowed decisions; `None`: nothing, except denials if debug is on.
     #[must_use]
     pub const fn new(share: Option<u32>) -> Self {
         Self { share, allowed: AtomicU64::new(0) }
     }
 
-    /// Whether the next allowed decision is one of the share, which is spread evenly. Without a share it costs nothing.
+    /// Whether the next allowed decision is in the share, which is spread evenly. Without a share it costs nothing.
     fn takes_allowed(&self) -> bool {
         let share = match self.share {
             None | Some(0) => return false,
@@ -46,7 +46,7 @@ impl DecisionLog {
 }
 
 impl<S: Store + Clone> Authorizer<S> {
-    /// The answer explains a decision to its caller; the log has it for whoever asks, as a line for each costs more than the
+    /// The answer explains a decision to its caller. The log has it only on request, as a line for each costs more than the
     /// decision.
     pub(super) fn log_decision(&self, request: &AuthorizeRequest, decided: &Decided) {
         match &decided.outcome {
@@ -79,7 +79,7 @@ impl<S: Store + Clone> Authorizer<S> {
         });
     }
 
-    /// A denial, by the policy of this revision; `request`: unless who the caller is was enough.
+    /// A denial, by the policy of this revision; `request` is absent if the caller alone was enough to deny.
     pub fn log_denied(
         &self,
         caller: &Caller,
@@ -123,9 +123,10 @@ impl<S: Store + Clone> Authorizer<S> {
         });
     }
 
-    /// Says of each budget among the refusing holds that it denies, when it does for the first time in its period: what uses it up may be
-    /// reserved and never reported, which crosses no threshold. Once for each process. A request that is larger than the whole budget says
-    /// nothing of how much of it is used, so it does not take the place of the first denial that does.
+    /// Logs for each budget among the refusing holds that it denies, when it does so for the first time in its period: what
+    /// uses it up may be reserved and never reported, which crosses no threshold. Logged once per process. A request that is
+    /// larger than the whole budget says nothing about how much of it is used, so it does not take the place of the first
+    /// denial that does.
     pub(super) async fn log_first_denials(
         &self,
         request: &AuthorizeRequest,
@@ -141,7 +142,7 @@ impl<S: Store + Clone> Authorizer<S> {
             if !is_used_up || !self.shared.denying.is_first(&hold.counter) {
                 continue;
             }
-            // For the log only, which can do without.
+            // Only for the log, which can do without it.
             let state = self.store.counters(vec![(hold.counter.clone(), hold.kind)]).await.ok();
             let state = state.and_then(|states| states.first().copied());
             warn!(
@@ -161,7 +162,7 @@ impl<S: Store + Clone> Authorizer<S> {
         }
     }
 
-    /// The names of the team and of the key; empty where there are none.
+    /// The names of the team and of the key; empty if there is none.
     fn named(&self, caller: &Caller, write: impl FnOnce(&str, &str)) {
         let policy = self.shared.live.policy.load();
         let who = Who::named(&policy, caller).ok();

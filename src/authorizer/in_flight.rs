@@ -1,8 +1,8 @@
 //! Which checks are in flight in this process, and what they may have reserved.
 //!
-//! A caller may ask for one request more than once, at once or again after it gave up; all checks of one `request_id` share
-//! one reservation. It is released when the last of them has ended and none of their callers got it; a caller that asks
-//! again before that is done takes it over.
+//! A caller may ask for one request more than once, at the same time or again after it gave up; all checks of one
+//! `request_id` share one reservation. It is released when the last check has ended and no caller got the reservation. A
+//! caller that asks again before the release is done takes the reservation over.
 
 use std::{
     collections::HashMap,
@@ -22,8 +22,8 @@ use crate::{
     store::{Record, ReservationId, Store},
 };
 
-/// The checks in flight of requests that name themselves, shared by all cores. The lock is held for a look-up, never across
-/// a wait. `acted` wakes those that wait for a release to come back from the store.
+/// The checks in flight of requests that name themselves, shared by all cores. The lock is held for a look-up, never across a
+/// wait. `acted` wakes checks that wait for a release to come back from the store.
 #[derive(Debug)]
 pub(super) struct InFlightChecks {
     groups: Mutex<HashMap<ReservationId, Group>>,
@@ -34,17 +34,17 @@ pub(super) struct InFlightChecks {
 /// The checks of one reservation.
 #[derive(Debug)]
 struct Group {
-    /// Marks what any of them reserves.
+    /// Marks what any of these checks reserves.
     attempt: u64,
     in_flight: u32,
     /// A caller got the reservation.
     told: bool,
-    /// A check ended without telling what it may have reserved.
+    /// A check ended without saying what it may have reserved.
     unsure: bool,
     release: Release,
 }
 
-/// Where the release of a group's reservation is. Each release has a number.
+/// The state of the release of a group's reservation. Each release has a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Release {
     None,
@@ -61,7 +61,7 @@ enum End {
     Told,
     /// It reserved nothing.
     Nothing,
-    /// Its caller got no answer, and it may have reserved.
+    /// Its caller got no answer, and it may have reserved something.
     Unsure,
 }
 
@@ -75,7 +75,7 @@ impl Default for InFlightChecks {
 
 impl InFlightChecks {
     fn lock(&self) -> MutexGuard<'_, HashMap<ReservationId, Group>> {
-        // Nothing panics while it is held; numbers are all that could be left behind.
+        // Nothing panics while it is held; only numbers could be left behind.
         self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -84,10 +84,10 @@ impl InFlightChecks {
         self.numbers.fetch_add(1, Ordering::Relaxed).max(1)
     }
 
-    /// Begins a check and gives its attempt, as soon as no release of the reservation is with the store.
+    /// Begins a check and returns its attempt, as soon as no release of the reservation is with the store.
     async fn begin(&self, id: ReservationId) -> u64 {
         loop {
-            // Made before the look, so that what is done in between is not missed.
+            // Created before the look, so that a release that ends in between is not missed.
             let acted = self.acted.notified();
             match self.try_begin(id) {
                 Some(attempt) => return attempt,
@@ -113,7 +113,7 @@ impl InFlightChecks {
         Some(group.attempt)
     }
 
-    /// Ends a check. The number of the release, where what the group may have reserved has to be released now.
+    /// Ends a check. Returns the number of the release, if what the group may have reserved has to be released now.
     fn end(&self, id: ReservationId, end: End) -> Option<u64> {
         let mut groups = self.lock();
         let group = groups.get_mut(&id)?;
@@ -132,12 +132,12 @@ impl InFlightChecks {
         None
     }
 
-    /// A release is about to ask the store. Not where a caller has taken the reservation over.
+    /// A release is about to ask the store. Refused if a caller has taken the reservation over.
     pub(super) fn acts(&self, id: ReservationId, number: u64) -> bool {
         self.step(id, Release::Waiting(number), Release::Acting(number))
     }
 
-    /// The store has answered a release, or not in time.
+    /// The store has answered a release, or failed to answer in time.
     pub(super) fn acted(&self, id: ReservationId, number: u64) {
         self.step(id, Release::Acting(number), Release::Waiting(number));
         self.acted.notify_waiters();
@@ -158,8 +158,8 @@ impl InFlightChecks {
     }
 }
 
-/// A check whose caller has not got its answer yet. Dropped before [`PendingCheck::delivered`], because the caller left or
-/// the store did not answer in time, it releases what it may have reserved.
+/// A check whose caller has not got its answer yet. If it is dropped before [`PendingCheck::delivered`], because the caller
+/// left or the store did not answer in time, it releases what it may have reserved.
 #[derive(Debug)]
 pub struct PendingCheck<S: Store + Clone> {
     authorizer: Authorizer<S>,
@@ -167,11 +167,12 @@ pub struct PendingCheck<S: Store + Clone> {
     pub(super) id: ReservationId,
     /// Whether the id comes from a `request_id`, so that other checks may share it.
     is_shared: bool,
-    /// Marks the reservation as made by this check; 0: no other can make one under this id.
+    /// Marks the reservation as made by this check; 0: no other check can make one under this id.
     pub(super) attempt: u64,
     /// When the caller gives up.
     pub(super) until: Option<Instant>,
-    /// The last question may have reserved. Only the check itself writes it; atomic as the check is shared with the answer.
+    /// The last question to the store may have reserved. Only the check itself writes it; atomic because the check is shared
+    /// with the answer.
     asked: AtomicBool,
     /// An earlier question had no answer.
     unsure: AtomicBool,
@@ -179,7 +180,7 @@ pub struct PendingCheck<S: Store + Clone> {
 }
 
 impl<S: Store + Clone> PendingCheck<S> {
-    /// A check under an id that no other has.
+    /// A check under an id that no other check has.
     pub(super) fn alone(authorizer: &Authorizer<S>, until: Option<Instant>) -> Result<Self, Failure> {
         Ok(Self::new(authorizer, ticket::random_id()?, None, until))
     }
@@ -212,12 +213,12 @@ impl<S: Store + Clone> PendingCheck<S> {
         }
     }
 
-    /// Whether something may be under the id already.
+    /// Whether something may already be reserved under the id.
     pub(super) fn may_repeat(&self, request: &AuthorizeRequest) -> bool {
         !request.dry_run && (self.is_shared || self.unsure.load(Ordering::Relaxed))
     }
 
-    /// Whether the reservation is open and was made by this check, or by one that shares it.
+    /// Whether the reservation is open and was made by this check or one that shares it.
     pub(super) fn made(&self, record: &Record) -> bool {
         record.settlement.is_none() && (!self.is_shared || ticket::is_of(&record.note, self.attempt))
     }
@@ -237,7 +238,7 @@ impl<S: Store + Clone> PendingCheck<S> {
         self.unsure.store(true, Ordering::Relaxed);
     }
 
-    /// The caller gets the answer: what was reserved is the caller's to settle.
+    /// The caller gets the answer: settling what was reserved is now up to the caller.
     pub fn delivered(&self) {
         self.delivered.store(true, Ordering::Relaxed);
     }
@@ -301,7 +302,7 @@ mod tests {
         let number = checks.end(ID, End::Unsure).unwrap();
         assert_eq!(checks.try_begin(ID), Some(first), "it is the same reservation");
         assert!(!checks.acts(ID, number));
-        // It was denied, but what came before may have reserved.
+        // The request was denied, but an earlier question may have reserved.
         let again = checks.end(ID, End::Nothing).unwrap();
         assert!(!checks.acts(ID, number) && checks.acts(ID, again));
         checks.acted(ID, again);

@@ -53,29 +53,29 @@ use crate::{
     store::{Record, ReservationId, Reserve, Reserved, Store, StoreError, clock::Clock},
 };
 
-/// How often a request is compiled anew because the store's clock is in another period than thought, or because a clamped
-/// amount was taken by others meanwhile. The last clamped attempt asks for the least, so the bound denies nobody wrongly.
+/// How often a request is compiled again because the store's clock is in another period than assumed, or because others took
+/// a clamped amount first. The last clamped attempt asks for the least, so the bound denies no request wrongly.
 const ATTEMPTS: u32 = 8;
 
-/// Why a request could be neither allowed nor denied, or usage not be booked.
+/// Why a request could be neither allowed nor denied, or usage could not be booked.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Failure {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What is paused and which keys there are was not read within the bound, and cannot be now.
+    /// Pauses and keys were not read within the bound, and cannot be read now.
     #[error("pauses and keys could not be read within their bound")]
     SnapshotStale,
-    /// `request_id` came before, with another request.
+    /// `request_id` was used before, with another request.
     #[error("`request_id` was used before for a different request; use a new id for a new request")]
     RequestIdReused,
     /// The reservation under `request_id` is over: it was settled, or it expired.
     #[error("the request of this `request_id` is over; use a new id for a new request")]
     RequestIdSpent(ReservationId),
-    /// The reservation is not known.
+    /// The reservation is unknown.
     #[error("no such reservation: it was never issued, or was settled or expired too long ago")]
     UnknownReservation,
-    /// It is of a team that the caller may not report for.
+    /// It belongs to a team that the caller may not report for.
     #[error("no reservation of a team that the caller may report for")]
     OtherTeam,
     /// The team is not in the policy.
@@ -93,10 +93,10 @@ pub enum Failure {
     /// A tool has no price.
     #[error("{0}")]
     UnknownTool(String),
-    /// More is reported without a reservation than the policy lets gateways report so.
+    /// More usage is reported without a reservation than the policy lets gateways report.
     #[error("{0}")]
     UnreservedBound(String),
-    /// The caller's own time is over.
+    /// The caller's own deadline has passed.
     #[error("the call's deadline is over")]
     DeadlineExceeded,
     /// A fault of the service; details are in its log.
@@ -155,7 +155,7 @@ pub struct Authorizer<S> {
     clock: Clock,
     shared: Arc<Shared>,
     follower: Follower<S>,
-    /// The calendar day that now is in; replaced when it ends or the policy's time zone changes.
+    /// The current calendar day; replaced when it ends or the policy's time zone changes.
     today: Arc<ArcSwap<(Arc<str>, Days)>>,
     settler: Settler,
 }
@@ -172,7 +172,7 @@ impl<S: Store + Clone> Authorizer<S> {
         Self { store, clock, shared, follower, today, settler: Settler::default() }
     }
 
-    /// The store behind.
+    /// The store behind it.
     #[must_use]
     pub const fn store(&self) -> &S {
         &self.store
@@ -190,10 +190,10 @@ impl<S: Store + Clone> Authorizer<S> {
         self.shared.live.policy.load_full()
     }
 
-    /// Whom `caller` names in `policy`, or the violation, for a team or key that is not there or has ended.
+    /// Resolves `caller` in `policy`, or returns the violation for a team or key that does not exist or has ended.
     ///
     /// # Errors
-    /// Where the registry has never been read.
+    /// If the registry has never been read.
     pub fn who<'p>(
         &self,
         policy: &'p Policy,
@@ -207,13 +207,13 @@ impl<S: Store + Clone> Authorizer<S> {
         }
     }
 
-    /// Runs what outlives its call, on this core.
+    /// Runs what outlives its call on this core.
     #[must_use]
     pub const fn settler(&self) -> &Settler {
         &self.settler
     }
 
-    /// Decides at once, behind those that came before `turn` and wait for the same.
+    /// Decides at once, behind earlier requests than `turn` that wait for the same limits.
     async fn decide(
         &self,
         request: &AuthorizeRequest,
@@ -223,7 +223,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let mut now = self.store.now();
         let mut granted = None;
         for attempt in 1..=ATTEMPTS {
-            // Each by the policy in force then: what was paused or revoked meanwhile holds.
+            // Each attempt uses the policy in force at that time, so a pause or revocation made during the wait takes effect.
             let fresh = self.freshen().await;
             let policy = self.shared.live.policy.load_full();
             let today = self.today(&policy, now);
@@ -253,7 +253,7 @@ impl<S: Store + Clone> Authorizer<S> {
         Err(Failure::Store(StoreError::Unavailable))
     }
 
-    /// Asks the store once; either decided, or to be tried again with what was learnt.
+    /// Asks the store once. Returns the decision, or what was learnt for another attempt.
     async fn attempt(
         &self,
         policy: &Policy,
@@ -264,7 +264,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let mut reserve = self.reserve_of(policy, request, plan, check)?;
         let (id, fingerprint) = (reserve.id, reserve.fingerprint);
         let ahead = self.ahead(turn, &reserve, plan);
-        // It takes nothing before its turn, but hears what refuses it, and the answer that it had before.
+        // It takes nothing before its turn, but learns what refuses it, and gets the answer that it had before.
         reserve.dry_run |= ahead.is_some();
         let decided = match self.reserve(reserve, check).await? {
             Reserved::Granted { now, used } if let Some(ahead) = ahead => {
@@ -273,7 +273,7 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::Granted { now, used } => {
                 granted(policy, request, plan, id, self.store.moment().at_wall(now), &used)
             }
-            // What was settled pays for nothing more, and an expired reservation holds nothing more.
+            // A settled reservation pays for nothing more, and an expired one holds nothing more.
             Reserved::Repeated(record)
                 if record.settlement.is_some() || record.expires_at <= self.store.now() =>
             {
@@ -306,7 +306,7 @@ impl<S: Store + Clone> Authorizer<S> {
         Ok(ControlFlow::Break(decided))
     }
 
-    /// The refusal in terms of the least that clamping budgets would grant, where that tells another delay than all of it.
+    /// The refusal in terms of the least that clamping budgets would grant, if that gives another delay than the full amount.
     async fn refused_at_least(
         &self,
         policy: &Policy,
@@ -322,7 +322,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 let now = self.store.moment().at_wall(now);
                 Some(refused(policy, request, &least, now, &used, &refusals, &closed))
             }
-            // Others made room or went into a new period meanwhile: the first answer was right when it was given.
+            // Others made room or entered a new period since: the first answer was right when it was given.
             Reserved::Granted { .. } | Reserved::Repeated(_) | Reserved::OutOfDate { .. } => None,
         })
     }
@@ -401,6 +401,6 @@ impl<S: Store + Clone> Authorizer<S> {
 enum Again {
     /// The store's clock is in another period.
     At(Timestamp),
-    /// The budgets can pay for so many output tokens.
+    /// The budgets can pay for this many output tokens.
     With(u64),
 }

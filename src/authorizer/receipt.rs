@@ -1,4 +1,4 @@
-//! What is kept with a settlement: what it cost, and which report it booked.
+//! What is kept with a settlement: its cost, and which report it booked.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,16 +14,16 @@ use crate::{
 
 /// The format of a receipt; raised when it changes.
 const VERSION: u8 = 2;
-/// The format before reports were told apart.
+/// The format before reports could be told apart.
 const FIRST_VERSION: u8 = 1;
-/// The whole note of the release of what no caller got: always the same, as a store compares it.
+/// The whole note for the release of a reservation that no caller got: always the same, because a store compares it.
 const RELEASED: &[u8] = &[0];
 
 /// The note of a settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Receipt {
     pub(super) cost: NanoUsd,
-    /// Tells the report from others; 0: not known.
+    /// Tells the report from others; 0: unknown.
     report: u64,
 }
 
@@ -61,13 +61,13 @@ pub(super) fn digest(usage: Option<&Usage>, outcome: Outcome) -> u64 {
     u64::from_le_bytes(hash).max(1)
 }
 
-/// The note of a release. The id is free for another reservation then: what was released pays for nothing, and a record that
-/// stood in the way of the next would have to outlive it.
+/// The note of a release. The id is free for another reservation then: a released reservation pays for nothing, and a record
+/// that blocked the next one would have to outlive it.
 pub(super) const fn released() -> Bytes {
     Bytes::from_static(RELEASED)
 }
 
-/// Whether no caller got the reservation, so that it was released.
+/// Whether the reservation was released because no caller got it.
 pub(super) fn was_released(record: &Record) -> bool {
     record.settlement.as_ref().is_some_and(|settlement| settlement.note == RELEASED)
 }

@@ -1,4 +1,4 @@
-//! Booking: what a request really used replaces what was reserved for it, exactly once.
+//! Booking: actual usage replaces what was reserved for a request, exactly once.
 
 use std::{iter, sync::Arc};
 
@@ -28,8 +28,8 @@ use crate::{
     },
 };
 
-/// How long a settled reservation is remembered, so that a repeated report is recognised: longer than any client retries a
-/// call, short enough that a busy day does not fill the store.
+/// How long a settled reservation is remembered to recognise a repeated report: longer than any client retries a call, short
+/// enough that a busy day does not fill the store.
 const KEEP_SETTLED_MS: u64 = 10 * 60 * 1000;
 /// From this share of a budget, a crossed threshold is logged as an error.
 const CRITICAL_PERCENT: u64 = 95;
@@ -43,13 +43,13 @@ pub struct Booked {
     pub reservation: ReservationId,
     /// What it cost.
     pub cost: NanoUsd,
-    /// Whether it had been recorded before.
+    /// Whether it was already recorded.
     pub already_recorded: bool,
     /// The team's month after this record.
     pub team: BudgetState,
     /// The organization's month after this record.
     pub organization: BudgetState,
-    /// Thresholds that this very record crossed.
+    /// Thresholds that this record crossed.
     pub alerts: Vec<CrossedAlert>,
     /// What the caller should know.
     pub warnings: Vec<String>,
@@ -62,7 +62,7 @@ struct Told {
     upstream_delay_ms: u64,
     /// Whether it is about a reservation that the reporter asked for: only then does it change a cooldown.
     of_own: bool,
-    /// Whether it names the request instead of its reservation. Two requests may do so by one `request_id`.
+    /// Whether it names the request instead of its reservation. Two requests may do so with the same `request_id`.
     by_request_id: bool,
 }
 
@@ -83,13 +83,13 @@ impl Told {
         receipt::digest(self.usage.as_ref(), self.outcome)
     }
 
-    /// Whether it may be the repeat of another request, whose usage would be lost. What was not sent used nothing.
+    /// Whether it may be the repeat of another request, whose usage would be lost. A request that was not sent used nothing.
     const fn must_repeat(&self) -> bool {
         self.by_request_id && !matches!(self.outcome, Outcome::NotSent)
     }
 }
 
-/// What is used of each counter after the settlement, in the order of the holds.
+/// The use of each counter after the settlement, in the order of the holds.
 fn used_after(settlement: &Settlement) -> Vec<Option<u64>> {
     settlement.counters.iter().map(|counter| Some(counter.after.used)).collect()
 }
@@ -98,7 +98,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Books the usage of a reservation of a team in `scope`.
     ///
     /// # Errors
-    /// Where it is not known, or of another team, or the usage cannot be priced or booked.
+    /// If it is unknown, or belongs to another team, or the usage cannot be priced or booked.
     pub async fn settle(
         &self,
         id: ReservationId,
@@ -112,18 +112,18 @@ impl<S: Store + Clone> Authorizer<S> {
             return Err(Failure::OtherTeam);
         }
         if was_released(&record) && outcome != Outcome::NotSent {
-            // Another replica answered a repeat of the request before its first caller's was released.
+            // Another replica answered a repeat of the request before the first caller's reservation was released.
             warn!(reservation = %id, "a request was sent whose reservation had been released; booking it again");
             return self.settle_released(id, usage, outcome).await;
         }
         self.book(id, record, Told::new(usage, outcome, upstream_delay_ms)).await
     }
 
-    /// Books usage that has no reservation (or whose reservation's id was lost): in full, past any limit but the policy's
-    /// `unreserved` where that applies.
+    /// Books usage that has no reservation (or whose reservation id was lost): in full, past any limit except the policy's
+    /// `unreserved`, if that applies.
     ///
     /// # Errors
-    /// Where the caller is not known, or the usage cannot be priced or booked, or is more than may be reported so.
+    /// If the caller is unknown, the usage cannot be priced or booked, or it is more than may be reported this way.
     pub async fn settle_unreserved(
         &self,
         subject: &Unreserved,
@@ -144,12 +144,12 @@ impl<S: Store + Clone> Authorizer<S> {
                 plan.count_unreserved(&today);
             }
             let note = ticket::note(&policy, &plan, &subject.user, 0)?;
-            // What cannot be booked must not leave a reservation behind.
+            // A report that cannot be booked must not leave a reservation behind.
             let ticket = Ticket::from_bytes(&note)?;
             let cost = Charge::of(&ticket, told.usage.clone(), outcome, &policy.tools, now)?.cost;
             if bounds == Bounds::Apply {
                 plan.cost_unreserved(cost);
-                // Where the id was lost there is a reservation, which has its own bounds.
+                // If the id was lost there is a reservation, which has its own bounds.
                 if cost > plan.who.team.unreserved.max_cost
                     && self.store.find(id).await?.is_none_or(|record| was_released(&record))
                 {
@@ -185,18 +185,18 @@ impl<S: Store + Clone> Authorizer<S> {
                     let failure = unreserved::past_the_day(&plan, now, &used);
                     return Err(self.refuse_report(&plan, now, failure));
                 }
-                // Holds without a bound are refused only where a counter would pass its largest amount.
+                // Holds without a bound are refused only if a counter would pass its largest amount.
                 Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
             }
         }
         Err(StoreError::Unavailable.into())
     }
 
-    /// Releases the reservation that `attempt` made (0: whichever did) and no caller got, as if it had never been. Whatever
-    /// else is under the id stays.
+    /// Releases the reservation that `attempt` made (0: whichever attempt did) and no caller got, as if it had never existed.
+    /// Anything else under the id stays.
     ///
     /// # Errors
-    /// Where there is none (yet), or the store does not answer.
+    /// If there is none (yet), or the store does not answer.
     pub(super) async fn release(&self, id: ReservationId, attempt: u64) -> Result<(), Failure> {
         let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
         if record.settlement.is_some() || !(attempt == 0 || ticket::is_of(&record.note, attempt)) {
@@ -226,11 +226,11 @@ impl<S: Store + Clone> Authorizer<S> {
         Ok(())
     }
 
-    /// Books the usage of a reservation that had been released although its request was sent: for the same team, key and
-    /// user, at the same price, on the same day, and once however often it is told.
+    /// Books the usage of a reservation that was released although its request was sent: for the same team, key and user, at
+    /// the same price, on the same day, and once however often it is reported.
     ///
     /// # Errors
-    /// Where the reservation is not known any more, or the usage cannot be priced or booked.
+    /// If the reservation is no longer known, or the usage cannot be priced or booked.
     pub async fn settle_released(
         &self,
         id: ReservationId,
@@ -321,7 +321,7 @@ impl<S: Store + Clone> Authorizer<S> {
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
         };
         let mut booked = self.booked(id, &ticket, &record, &settlement, repeated)?;
-        // What a repeat is told was used is of long ago.
+        // The use that a repeat hears of is long out of date.
         let used = if repeated { Vec::new() } else { used_after(&settlement) };
         let held =
             record.holds.iter().zip(used.into_iter().chain(iter::repeat(None))).zip(&ticket.quantities);

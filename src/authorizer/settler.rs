@@ -1,5 +1,5 @@
-//! Does what must outlive the call it belongs to, and again until the store has taken it: settlements of what a proxy has
-//! seen the end of, and releases of what no caller got.
+//! Does what must outlive its call, and retries until the store has taken it: settlements of exchanges whose end a proxy has
+//! seen, and releases of reservations that no caller got.
 
 use std::{
     sync::{
@@ -24,8 +24,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// More than clocks and networks add to the time within which a store may still act on a call.
 const MARGIN: Duration = Duration::from_secs(1);
-/// Tasks of one core; each holds a few hundred bytes. They are bounded in number rather than in time: an outage may be longer
-/// than any patience, and what a caller was told that it had no effect must not stay charged.
+/// Tasks of one core; each holds a few hundred bytes. They are bounded in number, not in time: an outage may outlast any
+/// patience, and a call whose caller heard that it had no effect must not stay charged.
 const MAX_PENDING: usize = 100_000;
 /// Releases of one core that ask the store at the same time: after an outage there may be many, and decisions come first.
 const MAX_ASKING: usize = 32;
@@ -37,9 +37,9 @@ pub struct Settler(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     tasks: TaskTracker,
-    /// Tasks are not to wait for the store any more.
+    /// Tasks are to stop waiting for the store.
     stop: CancellationToken,
-    /// Exchanges are not to be followed any more.
+    /// Exchanges are no longer to be followed.
     cut: CancellationToken,
     /// One permit for each release that asks the store.
     asking: Semaphore,
@@ -63,7 +63,7 @@ impl Default for Settler {
 }
 
 impl Settler {
-    /// Waits until all have ended. Those whose store does not answer are tried once more and given up.
+    /// Waits until all have ended. Tasks whose store does not answer are tried once more and given up.
     pub async fn end(&self) {
         self.0.stop.cancel();
         self.0.tasks.close();
@@ -82,17 +82,17 @@ impl Settler {
         self.0.cut.cancel();
     }
 
-    /// Resolves when exchanges are to end.
+    /// Resolves when exchanges have to end.
     pub fn cut_off(&self) -> WaitForCancellationFuture<'_> {
         self.0.cut.cancelled()
     }
 
-    /// Runs `task` to its end, whatever becomes of the call that it belongs to.
+    /// Runs `task` to its end, whatever happens to its call.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.0.tasks.spawn(task);
     }
 
-    /// The same within a bound: past it the reservation `id` is left to its expiry, and nothing is run.
+    /// The same within a bound: past it the reservation `id` is left to expire, and nothing runs.
     pub fn spawn_bounded(&self, id: ReservationId, task: impl Future<Output = ()> + Send + 'static) {
         if self.0.tasks.len() > MAX_PENDING {
             if !self.0.full.swap(true, Ordering::Relaxed) {
@@ -100,16 +100,16 @@ impl Settler {
             }
         } else if let Ok(runtime) = Handle::try_current() {
             self.0.full.store(false, Ordering::Relaxed);
-            // A call may be dropped with its runtime; then there is nothing left to run a task.
+            // A call may be dropped with its runtime; then nothing is left to run a task.
             self.0.tasks.spawn_on(task, &runtime);
         }
     }
 
-    /// Releases what `attempt` may have reserved under `id`; `number`: that of the release, where other checks may share the
+    /// Releases what `attempt` may have reserved under `id`; `number`: that of the release, if other checks may share the
     /// reservation.
     ///
-    /// A store that was asked to reserve may come to it later, so that finding nothing counts only after the last moment at
-    /// which it can.
+    /// A store that was asked to reserve may still do so later, so finding nothing counts only after the last moment at which
+    /// it can.
     pub(super) fn release<S: Store + Clone>(
         &self,
         authorizer: &Authorizer<S>,
@@ -125,7 +125,7 @@ impl Settler {
                 let _permit = settler.0.asking.acquire().await;
                 let checks = &authorizer.shared.in_flight;
                 if number.is_some_and(|number| !checks.acts(id, number)) {
-                    // A caller asks for it again.
+                    // A caller has asked for it again.
                     return Ok(());
                 }
                 let released = authorizer.release(id, attempt).await;
@@ -152,7 +152,7 @@ impl Settler {
         });
     }
 
-    /// Does it, and again for as long as the store does not answer.
+    /// Runs it, and retries for as long as the store does not answer.
     pub async fn until_answered<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         mut attempt: impl FnMut() -> F,
@@ -179,7 +179,7 @@ impl Settler {
     }
 }
 
-/// Tells that a release is over, also where its task is turned away.
+/// Reports that a release is over, even if its task is turned away.
 struct Over {
     shared: Arc<Shared>,
     id: ReservationId,

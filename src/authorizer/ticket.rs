@@ -20,17 +20,17 @@ use crate::{
     store::ReservationId,
 };
 
-/// The format of a stored ticket; raised when it changes. What is new stands at the end, so that the first format, which
+/// The format of a stored ticket; raised when it changes. New fields stand at the end, so the first format, which
 /// reservations of the last release have, reads as the beginning of this one.
 const VERSION: u8 = 2;
-/// The format before batches and tools had particulars, and before the project, the tier and the user were known.
+/// The format before batches and tools had particulars, and before the project, the tier and the user were recorded.
 const FIRST_VERSION: u8 = 1;
 
 /// The note of a reservation.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ticket {
     terms: Terms,
-    /// What a batch declared of itself.
+    /// What a batch declared about itself.
     batch: Option<Batch>,
     /// The prices of the tools that it enables, action by action.
     pub(super) tools: Vec<ToolRates>,
@@ -65,7 +65,7 @@ pub(super) struct Terms {
     pub(super) quantities: Vec<Quantity>,
     pub(super) warnings: Vec<String>,
     pub(super) policy_revision: Arc<str>,
-    /// The Groq project whose key it goes out with. Like the next two, written behind the fields above.
+    /// The Groq project whose key the request goes out with. Like the next two, written behind the fields above.
     #[serde(skip)]
     pub(super) project: Arc<str>,
     #[serde(skip)]
@@ -87,7 +87,7 @@ impl Ticket {
         Ok(Self { terms, batch, tools })
     }
 
-    /// What was reserved for.
+    /// What the reservation is for.
     pub(super) fn work(&self) -> Work {
         Work::new(self.operation, self.batch)
     }
@@ -97,8 +97,8 @@ impl Ticket {
     }
 }
 
-/// The ticket of a plan, written without building one: this is on the hot path.
-/// Where an attempt is named, the note ends with it.
+/// The ticket of a plan, written without building one: this is on the hot path. If an attempt is named, the note ends with
+/// it.
 pub(super) fn note(policy: &Policy, plan: &Plan<'_>, user: &str, attempt: u64) -> Result<Bytes, Failure> {
     let who = &plan.who;
     // Field by field as in `Terms` and `Ticket`; a tuple is written as its fields are.
@@ -112,7 +112,7 @@ pub(super) fn note(policy: &Policy, plan: &Plan<'_>, user: &str, attempt: u64) -
     let ticket = (identity, amounts, dates, rest, plan.work.batch(), &plan.tools.rates, behind);
     match attempt {
         0 => encode(VERSION, &ticket),
-        // Behind the ticket, where reading it does not come.
+        // Behind the ticket, where reading the ticket does not reach.
         _ => encode(VERSION, &(ticket, attempt.to_le_bytes())),
     }
 }
@@ -135,7 +135,7 @@ impl Serialize for Quantities<'_, '_> {
 pub(super) fn encode<T: Serialize>(version: u8, value: &T) -> Result<Bytes, Failure> {
     let mut start = Vec::with_capacity(256);
     start.push(version);
-    // Kept as long as the reservation: no larger than it is.
+    // Kept as long as the reservation: no larger than necessary.
     let bytes = postcard::to_extend(value, start).map(|bytes| Bytes::from(bytes.into_boxed_slice()));
     bytes.map_err(|source| {
         error!(%source, "cannot encode a note");
@@ -164,7 +164,7 @@ pub(super) fn derived_id(team: &str, request_id: &str) -> ReservationId {
     ReservationId(id)
 }
 
-/// Tells a repeated request from another under the same id. How long it may wait does not make it another request.
+/// Tells a repeated request from another under the same id. A different wait does not make it another request.
 pub(super) fn fingerprint(request: &AuthorizeRequest) -> u64 {
     let key = match &request.caller {
         Caller::Team(_) | Caller::Mistyped => None,
@@ -179,7 +179,7 @@ pub(super) fn fingerprint(request: &AuthorizeRequest) -> u64 {
     u64::from_le_bytes(hash)
 }
 
-/// An id that nobody can guess, without a system call for each.
+/// An unguessable id, without a system call for each.
 pub(super) fn random_id() -> Result<ReservationId, Failure> {
     thread_local! {
         static STREAM: RefCell<Option<IdStream>> = const { RefCell::new(None) };

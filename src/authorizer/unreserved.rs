@@ -1,4 +1,4 @@
-//! Usage that is reported without a reservation: how much of it gateways may report.
+//! Usage reported without a reservation: how much of it gateways may report.
 
 use std::sync::{
     Arc,
@@ -20,7 +20,7 @@ use crate::{
     store::{Record, ReservationId, Reserve, StoreError},
 };
 
-/// Between two lines of the log on refused reports: any gateway can cause any number of them.
+/// The time between two log lines on refused reports: any gateway can cause any number of them.
 const LOG_EVERY_MS: u64 = 10_000;
 
 /// Whether reports are held to the bounds of the policy.
@@ -28,20 +28,20 @@ const LOG_EVERY_MS: u64 = 10_000;
 pub enum Bounds {
     /// They are.
     Apply,
-    /// They are not: by an admin.
+    /// They are not: an admin reports.
     None,
 }
 
 /// Reports that were refused by this process.
 #[derive(Debug, Default)]
 pub struct RefusedReports {
-    /// Numbers for themselves; they order nothing else.
+    /// Independent numbers; they order nothing else.
     logged_at: AtomicU64,
     since: AtomicU64,
 }
 
 impl RefusedReports {
-    /// Notes a refusal, and says so in the log where it did not a moment ago.
+    /// Notes a refusal, and logs it unless one was logged a moment ago.
     pub(super) fn note(&self, now: Timestamp, team: &str, failure: &Failure) {
         let count = self.since.fetch_add(1, Ordering::Relaxed) + 1;
         let logged_at = self.logged_at.load(Ordering::Relaxed);
@@ -71,15 +71,15 @@ pub(super) fn reserve(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) ->
     }
 }
 
-/// Whether the reservation under the `request_id` of a report is of the same request: booked at the price of another model,
-/// or as the repeat of another report, what was used would be lost. A team may report what one of its keys asked for.
+/// Whether the reservation under the `request_id` of a report belongs to the same request: if usage were booked at the price
+/// of another model, or as the repeat of another report, it would be lost. A team may report what one of its keys asked for.
 pub(super) fn is_about(record: &Record, plan: &Plan<'_>) -> Result<bool, Failure> {
     let ticket = Ticket::from_bytes(&record.note)?;
     let same_key = plan.who.key.is_none_or(|key| key.name == ticket.key);
     Ok(same_key && ticket.model == plan.model.name && ticket.operation == plan.work.operation())
 }
 
-/// The failure that is a violation of what was reported for.
+/// The failure for a violation by a report.
 pub(super) fn unbookable(violation: Violation, caller: &Caller) -> Failure {
     match (violation.reason, caller) {
         (Reason::UnknownTeam, Caller::Team(name)) => Failure::UnknownTeam(name.clone()),
@@ -89,7 +89,7 @@ pub(super) fn unbookable(violation: Violation, caller: &Caller) -> Failure {
     }
 }
 
-/// The refusal of one report that costs more than one may.
+/// The refusal of one report that costs more than one report may.
 pub(super) fn too_costly(plan: &Plan<'_>, cost: NanoUsd) -> Failure {
     let bounds = &plan.who.team.unreserved;
     Failure::UnreservedBound(format!(
@@ -98,13 +98,13 @@ pub(super) fn too_costly(plan: &Plan<'_>, cost: NanoUsd) -> Failure {
     ))
 }
 
-/// Whether the hold is that of the day's bound.
+/// Whether the hold is that of the daily bound.
 pub(super) fn is_daily(plan: &Plan<'_>, hold: usize) -> bool {
     let daily = &plan.who.team.unreserved.daily;
     plan.lines.get(hold).is_some_and(|line| line.limit.id == daily.id)
 }
 
-/// The refusal of a report with which those of the day cost more than they may; `used` is what each hold's counter had.
+/// The refusal of a report with which the day's reports cost more than they may; `used` is what each hold's counter had.
 pub(super) fn past_the_day(plan: &Plan<'_>, now: Timestamp, used: &[u64]) -> Failure {
     let daily = plan.lines.iter().zip(plan.holds.iter()).zip(used).next_back();
     let message =

@@ -1,4 +1,4 @@
-//! What `serve` records in the audit log by itself: where it is, and what becomes of changed policies.
+//! What `serve` itself records in the audit log: where the log is, and the outcome of policy changes.
 
 use std::path::Path;
 
@@ -13,11 +13,11 @@ use crate::{
 
 /// The file in the directory of the embedded store.
 const FILE: &str = "audit.jsonl";
-/// What is told of a policy that does not load: the first findings, and of each the beginning.
+/// The part of a failed policy load that is recorded: the first findings, and the beginning of each.
 const MAX_FINDINGS: usize = 16;
 const MAX_FINDING: usize = 256;
 
-/// Opens the log that `settings` ask for. The store is open already, so that its directory is there.
+/// Opens the log that `settings` ask for. The store is open already, so its directory exists.
 ///
 /// # Errors
 /// The file, and why it cannot be opened.
@@ -39,7 +39,7 @@ pub(super) fn open(settings: &Settings) -> Result<Audit, (String, std::io::Error
     Audit::open(&target).map_err(|error| (name, error))
 }
 
-/// Records what became of a changed policy.
+/// Records the outcome of a policy change.
 pub(super) fn record(audit: &Audit, settings: &Settings, attempt: PolicyAttempt) {
     let PolicyAttempt { before, is_asked, became } = attempt;
     let (action, after, outcome) = match became {

@@ -97,7 +97,7 @@ struct BatchArgs {
 }
 
 impl BatchArgs {
-    /// The batch; `None` where nothing was said of it. What was left out is a line of chat.
+    /// The batch; `None` if no batch flag was given. A flag left out means a line of chat.
     fn into_batch(self) -> Option<proto::Batch> {
         let given =
             self.batch_operation.is_some() || self.batch_requests.is_some() || self.batch_window.is_some();

@@ -94,7 +94,7 @@ fn print(screen: &mut Screen, report: &PolicyReport) -> io::Result<()> {
         (0, _) => Style::Yellow,
         _ => Style::Red,
     };
-    // The report ends with its summary: only that is coloured, the findings stay as editors and pipelines read them.
+    // The report ends with its summary: only that is coloured; the findings keep the format that editors and pipelines read.
     let whole = report.to_string();
     let (findings, summary) = whole.rsplit_once('\n').unwrap_or(("", &whole));
     if !findings.is_empty() {
@@ -109,7 +109,7 @@ fn heading(screen: &mut Screen, text: &str) -> io::Result<()> {
     writeln!(screen, "{text}")
 }
 
-/// A name and what there is to say about it, one line each; nothing where there is nothing.
+/// A name and its description, one line each; nothing if there is none.
 fn entry(screen: &mut Screen, name: &str, lines: &[String]) -> io::Result<()> {
     for (i, line) in lines.iter().enumerate() {
         writeln!(screen, "  {:<12}{line}", if i == 0 { name } else { "" })?;
@@ -187,7 +187,7 @@ fn print_limits(
     entry(screen, "limits", &limits)
 }
 
-/// A price of the policy. What it leaves out is as in an earlier price, and said to be.
+/// A price of the policy. A rate that it leaves out comes from an earlier price, and is marked as such.
 fn price_in_words(price: &PriceFrom) -> String {
     let (rates, given) = (&price.rates, &price.given);
     let rates = [
@@ -211,7 +211,7 @@ fn price_in_words(price: &PriceFrom) -> String {
     line
 }
 
-/// Where a rate stands that a price leaves out.
+/// The source of a rate that a price leaves out.
 fn origin(from: Inherited) -> String {
     match (from.origin, from.since) {
         (Origin::BuiltIn, _) => " (from the list price)".to_owned(),
@@ -225,7 +225,7 @@ fn instant(at: Timestamp) -> String {
     instant.map(|at| at.to_string()).unwrap_or_default()
 }
 
-/// What one batch of the team may be; nothing where no cap of its own holds.
+/// The caps on one batch of the team; nothing if it has none of its own.
 fn batches(team: &Team) -> Vec<String> {
     let caps = &team.batch;
     let count = |cap: Option<u64>, what: &str| Some(format!("at most {} {what}", text::group(cap?.into())));

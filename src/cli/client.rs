@@ -37,13 +37,13 @@ pub(super) type Line = InterceptedService<Channel, Token>;
 /// The same for keys.
 pub(super) type KeyClient = KeyServiceClient<Line>;
 
-/// How long to wait for a connection: a service that runs answers within milliseconds.
+/// How long to wait for a connection: a running service answers within milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where `tollgate serve` listens as it comes.
+/// Where `tollgate serve` listens by default.
 const ADDRESS: &str = "127.0.0.1:50051";
 
-/// An address as given; a variable that is set to nothing counts as not set.
+/// An address as given; a variable set to an empty value counts as not set.
 fn address(text: &str) -> Result<String, Infallible> {
     Ok(if text.is_empty() { ADDRESS.to_owned() } else { text.to_owned() })
 }
@@ -81,7 +81,7 @@ impl Connection {
     }
 }
 
-/// As whom to ask.
+/// The credential to ask with.
 #[derive(Args, Clone, Default)]
 pub(super) struct TokenArgs {
     /// A file with the bearer token to ask with; without it, TOLLGATE_TOKEN holds the token
@@ -154,7 +154,7 @@ pub(super) fn block_on<T>(calls: impl Future<Output = Result<T, Failure>>) -> Re
     runtime.map_err(|error| Failure::new(format!("cannot start: {error}")))?.block_on(calls)
 }
 
-/// An error of the service, readably: a line for each malformed field, or its message, and when to try again.
+/// An error of the service in readable form: a line for each malformed field, or its message, and when to retry.
 pub(super) fn explain(status: &Status) -> Failure {
     let details = status.get_error_details();
     let fields = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
@@ -202,7 +202,7 @@ pub(super) enum CallerName {
 }
 
 impl CallerArgs {
-    /// The caller as given; `None` where neither flags nor environment say. A secret is never an argument: other users of
+    /// The caller as given; `None` if neither flags nor environment name one. A secret is never an argument: other users of
     /// the machine can read those.
     pub(super) fn resolve(self) -> Result<Option<CallerName>, Failure> {
         if let Some(team) = self.team {

@@ -32,7 +32,7 @@ impl TlsArgs {
     /// What a connection to `address` needs; `None` for one without TLS.
     pub(super) fn config_for(&self, address: &str) -> Result<Option<ClientTlsConfig>, Failure> {
         if !address.starts_with("https://") {
-            // The CA may come from the environment, which does not know the address.
+            // The CA may come from the environment, which does not depend on the address.
             return match self.tls_cert_file {
                 Some(_) => Err(Failure::new(format!(
                     "--tls-cert-file is shown only to a service with TLS: write https://{address}, or leave it out"
@@ -56,11 +56,11 @@ impl TlsArgs {
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let text = std::fs::read(path)
         .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
-    // Some editors put a byte order mark before the first line, which PEM does not know.
+    // Some editors put a byte order mark before the first line, which is not valid PEM.
     Ok(text.strip_prefix(b"\xef\xbb\xbf").map_or_else(|| text.clone(), <[u8]>::to_vec))
 }
 
-/// A file of certificates. One without any would be taken for an empty list, and its fault be said of the service.
+/// A file of certificates. A file without any would look like an empty list, and the service would be blamed for it.
 fn certificates(path: &Path) -> Result<Vec<u8>, Failure> {
     const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
     let text = read(path)?;
@@ -70,7 +70,7 @@ fn certificates(path: &Path) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// Files that were read, but of which no TLS can be made.
+/// Files that could be read but do not make a TLS configuration.
 pub(super) fn unusable(error: &(dyn Error + 'static)) -> Failure {
     let cause = cause(error).unwrap_or_else(|| error.to_string());
     Failure::new(format!("cannot use the files of --tls-…: {cause}"))
@@ -82,7 +82,7 @@ pub(super) fn unreachable(authority: &str, error: &(dyn Error + 'static)) -> Fai
     let help = if cause.contains("UnknownIssuer") {
         "; name the CA of its certificate with --tls-ca-file"
     } else if cause.contains("CaUsedAsEndEntity") {
-        // What `openssl req -x509` makes.
+        // A certificate such as `openssl req -x509` makes.
         "; the service shows the certificate of a CA: have one issued for it (basicConstraints CA:FALSE)"
     } else {
         ""
@@ -90,9 +90,9 @@ pub(super) fn unreachable(authority: &str, error: &(dyn Error + 'static)) -> Fai
     Failure::new(format!("cannot reach https://{authority}: {cause}{help}"))
 }
 
-/// What to add to the error of a call whose connection broke: the cause, and what may help. With TLS 1.3 a client is done
-/// with its handshake before the server has looked at its certificate, so a refused one breaks the first call; and by then
-/// the server's word for it may be lost.
+/// What to add to the error of a call whose connection broke: the cause, and what may help. With TLS 1.3 a client completes
+/// its handshake before the server has checked its certificate, so a refused certificate breaks the first call; and by then
+/// the server's alert may be lost.
 pub(super) fn broken(status: &Status) -> Option<String> {
     let cause = cause(status).filter(|cause| !cause.contains("Timeout"))?;
     Some(format!(
@@ -101,7 +101,7 @@ pub(super) fn broken(status: &Status) -> Option<String> {
     ))
 }
 
-/// What is at the root of an error that another one caused.
+/// The root cause of an error that another error caused.
 fn cause(error: &(dyn Error + 'static)) -> Option<String> {
     let mut root = error.source()?;
     while let Some(source) = root.source() {

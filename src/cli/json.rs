@@ -1,7 +1,7 @@
 //! Answers as JSON: proto3's own mapping, as grpcurl prints it with `-emit-defaults`.
 //!
 //! Names in lowerCamelCase, enums by name, 64-bit integers as strings, durations as `"1.5s"`, instants in RFC 3339. Every
-//! number, text and list is there even when empty, so that a filter never misses one; a message that is not set is left out.
+//! number, text and list is present even when empty, so a filter never misses one; an unset message is left out.
 
 use serde_json::{Map, Value, json};
 

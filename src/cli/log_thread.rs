@@ -1,4 +1,4 @@
-//! The log's way out: through a thread of its own, so that whoever reads the log slowly, or not at all, holds up no decision.
+//! Writes the log on its own thread, so that a slow or stalled reader of the log delays no decision.
 
 use std::{
     io::{self, Write},
@@ -19,7 +19,7 @@ use crate::{
     domain::text::{Notation, written_out},
 };
 
-/// Lines that may wait to be written: some seconds of a busy service, and some megabytes at the most.
+/// Lines that may wait to be written: some seconds of a busy service, and some megabytes at most.
 const LINES: usize = 1024;
 /// How long an ending process waits for its last lines to be read.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -30,34 +30,34 @@ enum Message {
     Flush(SyncSender<()>),
 }
 
-/// Writes lines without waiting: one that has no room is lost, and counted.
+/// Writes lines without waiting: a line without room is lost, and counted.
 #[derive(Clone)]
 pub(super) struct LogWriter {
     lines: SyncSender<Message>,
     lines_as: LinesAs,
-    /// Lines lost since the thread last told. A count for itself; it orders nothing else.
+    /// Lines lost since the thread last reported them. An independent count; it orders nothing else.
     lost: Arc<AtomicU64>,
 }
 
-/// What stands in a line.
+/// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LinesAs {
     /// Text, perhaps in colours.
     Text {
-        /// Whether escape sequences are ours.
+        /// Whether the escape sequences are our own.
         colours: bool,
     },
     /// JSON.
     Json,
 }
 
-/// Waits for what was logged to be written, for a moment, when dropped.
+/// When dropped, waits briefly for everything logged to be written.
 pub(super) struct LogGuard(SyncSender<Message>);
 
 /// Starts the thread that writes to `out`.
 ///
 /// # Errors
-/// The system gives no thread.
+/// If the system provides no thread.
 pub(super) fn start<W: Write + Send + 'static>(
     out: W,
     lines_as: LinesAs,
@@ -72,14 +72,14 @@ pub(super) fn start<W: Write + Send + 'static>(
 fn write<W: Write>(mut out: W, waiting: &Receiver<Message>, lost: &AtomicU64) {
     for message in waiting {
         match message {
-            // Where nobody reads any more there is nobody to tell.
+            // If no one reads the log any more, there is no one to tell.
             Message::Line(line) => drop(out.write_all(&line)),
             Message::Flush(done) => {
                 let _ = out.flush();
                 let _ = done.try_send(());
             }
         }
-        // Only now is there room to say so.
+        // Only now is there room to report it.
         let lines = lost.swap(0, Ordering::Relaxed);
         if lines > 0 {
             warn!(lines, "lines of the log were lost, as it was read too slowly");
@@ -110,8 +110,8 @@ impl LinesAs {
 }
 
 impl Write for LogWriter {
-    /// Takes a whole line, which is how `tracing` writes. It stays one line whatever others wrote that is in it: here, for
-    /// every field and every message.
+    /// Takes a whole line, which is how `tracing` writes. It stays one line whatever text from others is in it: ensured here,
+    /// for every field and every message.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.lines.try_send(Message::Line(self.lines_as.one_line(line))).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -137,7 +137,7 @@ impl Drop for LogGuard {
         let started = Instant::now();
         let (done, written) = mpsc::sync_channel(1);
         let mut last = Message::Flush(done);
-        // A full channel has room again soon, unless nobody reads.
+        // A full channel soon has room again, unless no one reads.
         while let Err(TrySendError::Full(message)) = self.0.try_send(last) {
             if started.elapsed() >= FAREWELL {
                 return;
@@ -155,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes nothing before it is permitted to.
+    /// Writes nothing until it is permitted to.
     struct Blocked(Receiver<()>, Arc<Mutex<Vec<u8>>>);
 
     impl Write for Blocked {

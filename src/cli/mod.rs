@@ -104,7 +104,7 @@ pub fn run() -> ExitCode {
     match ended.and_then(|exit| Ok(screen.flush().map(|()| exit)?)) {
         Ok(exit) => exit.into(),
         Err(failure) => {
-            // What was printed before it failed may explain it; where standard error is closed, the exit code has to.
+            // What was printed before the failure may explain it; if standard error is closed, only the exit code can tell.
             let _ = screen.flush();
             let said = failure.to_string();
             let said = written_out(&said, Notation::Text, |c| c == '\n');

@@ -67,7 +67,7 @@ impl Prices {
     }
 }
 
-/// The models with a price; then, for each, where it comes from; then those without one, and the tools.
+/// The models with a price; then the source of each; then models without a price, and the tools.
 fn print(screen: &mut Screen, models: &[&Model]) -> io::Result<()> {
     let colour = screen.colour;
     let mut prices = Table::new(&[

@@ -127,7 +127,7 @@ fn tool(text: &str) -> Result<proto::ToolUsage, String> {
 }
 
 impl UsageArgs {
-    /// The usage; `None` where none was given.
+    /// The usage; `None` if none was given.
     fn into_usage(self) -> Option<proto::Usage> {
         let counts = [
             self.input_tokens,

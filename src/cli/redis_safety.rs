@@ -1,4 +1,4 @@
-//! Looks at whether Redis keeps what it is given: when the service starts, and from then on.
+//! Checks whether Redis keeps what it is given: when the service starts, and from then on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,13 +9,13 @@ use tracing::{info, warn};
 
 use crate::store::redis::{Hazard, RedisStore};
 
-/// How often Redis is looked at again: its settings can be changed while it runs.
+/// How often Redis is checked again: its settings can be changed while it runs.
 const EVERY: Duration = Duration::from_secs(60);
-/// How long a start waits for Redis to say whether it is safe, where it has to be.
+/// How long a start waits for Redis to show whether it is safe, if it has to be.
 const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
-/// What was found when Redis was last looked at; always nothing with the embedded store.
+/// What the last check of Redis found; always nothing with the embedded store.
 pub(super) type Hazards = Arc<ArcSwap<Vec<Hazard>>>;
 
 /// Redis is not what `require_safe_redis` asks for.
@@ -27,7 +27,7 @@ pub(super) enum UnsafeRedis {
     Silent,
 }
 
-/// Looks at Redis from now on. Where it `must_be_safe`, returns only when it is known to be.
+/// Checks Redis from now on. If it `must_be_safe`, returns only once it is known to be.
 ///
 /// # Errors
 /// It must be safe, and is not or does not say.
@@ -57,7 +57,7 @@ async fn first_look(store: &RedisStore) -> Result<Vec<Hazard>, UnsafeRedis> {
     }
 }
 
-/// Says each hazard when it is first found. While Redis does not answer, what was found last stays.
+/// Logs each hazard when it is first found. While Redis does not answer, the last findings stay.
 async fn keep_looking(store: RedisStore, hazards: Hazards) {
     let mut ticks = interval(EVERY);
     loop {

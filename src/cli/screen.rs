@@ -27,7 +27,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not do its work: one sentence for people, with the way out.
+/// Why a command could not do its work: one sentence for people, with a remedy.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
     #[error("cannot write the result: {0}")]
@@ -45,8 +45,8 @@ impl Failure {
     }
 }
 
-/// Standard output. A reader who has seen enough (`| head`) is no error: the rest goes nowhere, and the exit code still
-/// tells the decision.
+/// Standard output. A reader that stops early (`| head`) is no error: the rest is discarded, and the exit code still tells
+/// the decision.
 pub(super) struct Screen {
     out: BufWriter<Stdout>,
     /// Whether to use colours.
@@ -65,19 +65,20 @@ impl Screen {
     }
 }
 
-/// Colours are for terminals, and for those who did not ask to go without (no-color.org).
+/// Colours are for terminals, unless the user has opted out (no-color.org).
 pub(super) fn colours_on(stream: &impl io::IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Whether someone watches standard error.
+/// Whether standard error is a terminal.
 pub(super) fn progress_is_seen() -> bool {
     io::stderr().is_terminal()
 }
 
 impl Write for Screen {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Names and reasons are what others wrote. All that is printed is text; a piece of a character goes as it is.
+        // Names and reasons are text written by others. Everything printed is text; a partial character is passed on as it
+        // is.
         let text = std::str::from_utf8(bytes).map(|text| {
             written_out(text, Notation::Text, |c| c == '\n' || c == '\t' || self.colour && c == '\u{1b}')
         });

@@ -114,7 +114,7 @@ impl Serve {
         match self.serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                // Where even standard error is closed, the exit code has to say it.
+                // If even standard error is closed, only the exit code can tell.
                 let _ = writeln!(io::stderr(), "tollgate: {error}");
                 ExitCode::from(2)
             }
@@ -210,14 +210,15 @@ where
         guard,
         connections,
     };
-    // Listened for before anything says that the service is up.
+    // Set up before anything reports that the service is up.
     let hangup = signal(SignalKind::hangup())?;
     let terminate = signal(SignalKind::terminate())?;
     let interrupt = signal(SignalKind::interrupt())?;
     let upstream = UpstreamKeySource::start(source.policy())?;
     let server = Server::start(&options, Clock::System, shared, upstream.keys(), make_store)?;
     announce(settings, &source, tls.as_ref(), server.address());
-    // Of a source that was just made nobody else has taken them; without, the other end is closed and never ready.
+    // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes their
+    // place.
     let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
     run_until_told(settings, &source, &audit, &mut attempts, [hangup, terminate, interrupt]).await;
     info!(drain_seconds = settings.drain_seconds, "stopping: calls under way may end");
@@ -232,7 +233,7 @@ where
     if drained { Ok(()) } else { Err(ServeError::Drain(settings.drain_seconds)) }
 }
 
-/// Takes up what signals and changes of the policy bring, until told to stop.
+/// Handles signals and changes of the policy until told to stop.
 async fn run_until_told(
     settings: &Settings,
     source: &PolicySource,
@@ -257,7 +258,7 @@ async fn run_until_told(
     }
 }
 
-/// Whoever can reach the port could ask for any team by name, so it is not opened by accident.
+/// Anyone who can reach the port could ask for any team by name, so it is not opened by accident.
 fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> {
     let listen = settings.listen;
     match (policy.access.is_some(), listen.ip().is_loopback(), settings.allow_unauthenticated_listen) {
@@ -289,7 +290,7 @@ fn start_log(settings: &Settings) -> io::Result<LogGuard> {
     Ok(guard)
 }
 
-/// Says, in a few lines, what runs and what to try.
+/// Prints, in a few lines, what is running and what to try.
 fn announce(
     settings: &Settings,
     source: &PolicySource,
@@ -305,7 +306,7 @@ fn announce(
     let scheme = if settings.admin_is_tls() { "https" } else { "http" };
     let admin = settings.admin.map(|a| format!("  operators {scheme}://{a}/status\n")).unwrap_or_default();
     let (target, curl, encryption) = ways_in(settings, tls, address);
-    // As it was called, so that the lines work as they stand: `cargo run` puts nothing on the path.
+    // The name it was called by, so that the lines work as they stand: `cargo run` puts nothing on the path.
     let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
     let teams = match policy.teams.len() {
         1 => "1 team".to_owned(),
@@ -331,11 +332,11 @@ fn announce(
         );
     }
     let mut out = io::stdout().lock();
-    // Nobody may be reading: the service runs all the same.
+    // There may be no reader: the service runs nonetheless.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// How our own commands and grpcurl are told of the address, and the line that says what protects it.
+/// How our own commands and grpcurl are given the address, and the line that says what protects it.
 fn ways_in(
     settings: &Settings,
     tls: Option<&TlsSource>,
@@ -360,7 +361,7 @@ fn ways_in(
     (target, curl, line)
 }
 
-/// A team of the policy, a model it may chat with, and an output that it may ask for.
+/// A team of the policy, a model that it may chat with, and an output that it may ask for.
 fn something_to_try(policy: &Policy) -> Option<(&str, &str, u64)> {
     let now = Clock::System.now();
     let mut teams: Vec<_> = policy.teams.values().collect();

@@ -50,9 +50,9 @@ const CONNECTIONS: usize = 4;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often progress is shown.
 const PROGRESS: Duration = Duration::from_millis(100);
-/// The simulated run begins so long after the month does: past midnight in every time zone.
+/// The simulated run begins this long after the month does: past midnight in every time zone.
 const MORNING_MS: u64 = 36 * 3600 * 1000;
-/// The part of a window, in thousandths, that two clocks of different machines may differ by.
+/// The part of a window, in thousandths, by which the clocks of two machines may differ.
 const CLOCK_SLACK: u64 = 10;
 
 /// Plays synthetic traffic of all teams through the real gRPC API, and checks that the books hold.
@@ -101,7 +101,7 @@ impl Time for Simulated {
     }
 }
 
-/// Time as it passes. Events are played one after the other, whatever time they were planned for.
+/// Real time. Events are played one after the other, whatever time they were planned for.
 struct Measured(Instant);
 
 impl Time for Measured {
@@ -122,12 +122,12 @@ struct Scene<T> {
     simulated: bool,
 }
 
-/// A directory that goes when it is dropped.
+/// A directory that is removed when it is dropped.
 struct TemporaryDirectory(PathBuf);
 
 impl Drop for TemporaryDirectory {
     fn drop(&mut self) {
-        // What cannot be removed is left to the system's own cleaning.
+        // What cannot be removed is left to the system's own clean-up.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -168,7 +168,7 @@ impl Simulate {
         let clock = ManualClock::new(start);
         let store = EmbeddedStore::open(&directory.0, Clock::Manual(clock.clone()))
             .map_err(|error| Failure::new(error.to_string()))?;
-        // The service lives in this process alone: there is nobody to be told apart.
+        // The service lives in this process alone: there is no other caller to tell apart.
         let own = Policy { access: None, ..(*policy).clone() };
         let shared = Shared::new(Arc::new(Live::new(Arc::new(ArcSwap::from_pointee(own)))));
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -189,7 +189,7 @@ impl Simulate {
             &options,
             Clock::Manual(clock.clone()),
             Arc::new(shared),
-            // Nothing goes on to Groq.
+            // Nothing is sent on to Groq.
             Arc::default(),
             move || Ok(store.clone()),
         )
@@ -265,7 +265,7 @@ async fn spend_of(client: &mut Client, month: &str) -> Result<crate::rpc::proto:
     spend::fetch(client, String::new(), month.to_owned()).await
 }
 
-/// The simulated run begins at the start of the present month, which then lasts long enough for a million requests.
+/// The simulated run begins at the start of the current month, which then lasts long enough for a million requests.
 fn morning(policy: &Policy) -> Result<Timestamp, Failure> {
     let month = policy.calendar.today(Clock::System.now()).month;
     Ok(month.start.plus(MORNING_MS))

@@ -86,7 +86,7 @@ pub(super) async fn fetch(
     loop {
         let page =
             client.get_spend(request.clone()).await.map_err(|status| client::explain(&status))?.into_inner();
-        // All pages are of the month of the first, also where a month ends between them.
+        // All pages report the month of the first, even if a month ends between them.
         request.month.clone_from(&page.month);
         request.page_token.clone_from(&page.next_page_token);
         match &mut whole {
@@ -101,7 +101,7 @@ pub(super) async fn fetch(
     }
 }
 
-/// Adds the next page. A report with too many lines for one page goes on in it under the same name.
+/// Adds the next page. A report with too many lines for one page continues on it under the same name.
 fn join(whole: &mut proto::GetSpendResponse, page: proto::GetSpendResponse) {
     let add = |report: &mut proto::SpendReport, rest: proto::SpendReport| {
         report.by_model.extend(rest.by_model);
@@ -158,7 +158,7 @@ pub(super) fn print(screen: &mut Screen, report: &proto::GetSpendResponse) -> io
     table.write(screen, "", colour)
 }
 
-/// What is spent (`█`) and reserved (`▒`) of a budget, in percent rounded down.
+/// The share of a budget that is spent (`█`) and reserved (`▒`), in percent rounded down.
 fn bar(spend: &proto::Spend) -> (Style, String) {
     let nanos = |money: &Option<_>| u64::try_from(text::nanos(money.as_ref())).unwrap_or(0);
     let (budget, spent, reserved) = (nanos(&spend.budget), nanos(&spend.spent), nanos(&spend.reserved));

@@ -81,7 +81,7 @@ impl Verify {
 }
 
 impl Salvage {
-    /// Done where nothing is lost that is known of.
+    /// Done if nothing is known to be lost.
     fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let from = self.store.directory()?;
         let Salvaged { read, lost } = embedded::salvage(from, &self.to, &Clock::System)

@@ -1,4 +1,4 @@
-//! Tables for eyes: columns as wide as their widest cell, numbers to the right, colour only where asked for.
+//! Tables for people: columns as wide as their widest cell, numbers aligned right, colour only on request.
 
 use std::io::{self, Write};
 
@@ -17,7 +17,7 @@ pub(super) enum Style {
 }
 
 impl Style {
-    /// `text` in this style, where `colour` is wanted.
+    /// `text` in this style, if `colour` is wanted.
     pub(super) fn paint(self, text: &str, colour: bool) -> String {
         let code = match self {
             Self::Bold => "1",
@@ -31,7 +31,7 @@ impl Style {
     }
 }
 
-/// A column's heading; one that begins with `>` is of numbers and stands to the right.
+/// A column's heading; a heading that begins with `>` is for numbers and aligned right.
 pub(super) type Heading = &'static str;
 
 /// Rows under headings.
@@ -45,7 +45,8 @@ impl Table {
         Self { headings: headings.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row, one cell for each heading. What in it would move the cursor or turn the direction of reading is left out.
+    /// Adds a row, one cell for each heading. Anything that would move the cursor or turn the direction of reading is left
+    /// out.
     pub(super) fn row<const N: usize>(&mut self, style: Style, cells: [String; N]) {
         let plain = |cell: String| -> String { cell.chars().filter(|c| !disturbs(*c)).collect() };
         self.rows.push((style, cells.into_iter().map(plain).collect()));

@@ -11,7 +11,7 @@ use crate::{
 
 const NANOS: i128 = 1_000_000_000;
 
-/// An amount of money in billionths; 0 where it is not set.
+/// An amount of money in billionths; 0 if it is not set.
 pub(super) fn nanos(money: Option<&Money>) -> i128 {
     money.map_or(0, |money| i128::from(money.units) * NANOS + i128::from(money.nanos))
 }
@@ -25,7 +25,7 @@ pub(super) fn dollars(nanos: i128) -> String {
     format!("{sign}${whole}.{:0<2}", fraction.trim_end_matches('0'))
 }
 
-/// [`dollars`] of an amount that may not be set.
+/// [`dollars`] of an amount that may be unset.
 pub(super) fn money(money: Option<&Money>) -> String {
     money.map_or_else(|| "-".to_owned(), |set| dollars(nanos(Some(set))))
 }
@@ -33,12 +33,12 @@ pub(super) fn money(money: Option<&Money>) -> String {
 /// What fits into a cell of a table.
 const CELL: usize = 72;
 
-/// A text of somebody else: nothing in it moves the cursor, breaks the line or turns the direction of reading.
+/// A text written by others: nothing in it moves the cursor, breaks the line or turns the direction of reading.
 pub(super) fn plain(text: &str) -> String {
     text.trim().chars().filter(|c| !disturbs(*c)).collect()
 }
 
-/// The same, to fit into a cell.
+/// The same, cut to fit into a cell.
 pub(super) fn shown(text: &str) -> String {
     let cell = plain(text);
     match cell.char_indices().nth(CELL) {
@@ -60,7 +60,7 @@ pub(super) fn group(number: u128) -> String {
     grouped
 }
 
-/// A number of whatever a limit counts, with its unit where it is not plain.
+/// A number of what a limit counts, with its unit if that is not obvious.
 pub(super) fn amount(quantity: proto::Quantity, value: i64) -> String {
     let sign = if value < 0 { "-" } else { "" };
     match quantity {
@@ -91,14 +91,14 @@ pub(super) fn instant(timestamp: &prost_types::Timestamp) -> String {
         .map_or_else(|_| "-".to_owned(), |instant| instant.to_string())
 }
 
-/// The instant `delay` from now, to the second after it, as RFC 3339 in UTC.
+/// The instant `delay` from now, rounded up to the second, as RFC 3339 in UTC.
 pub(super) fn instant_after(delay: &prost_types::Duration) -> String {
     let second = i64::from(delay.nanos > 0) + delay.seconds + 1;
     let at = Timestamp::now().as_second().saturating_add(second);
     Timestamp::from_second(at).map_or_else(|_| "-".to_owned(), |instant| instant.to_string())
 }
 
-/// A length of time as people write it: `90`, `90s`, `1m30s`, `250ms`, `3d`. A bare number is of seconds.
+/// A length of time as people write it: `90`, `90s`, `1m30s`, `250ms`, `3d`. A bare number means seconds.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));

@@ -1,4 +1,4 @@
-//! A key of either kind, and where it stands among all.
+//! A key of either kind, and its position in the order of all keys.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use crate::domain::{
 /// A key of either kind.
 #[derive(Clone, Debug)]
 pub enum AnyKey {
-    /// It was created while the service runs, and is changed so.
+    /// It was created while the service runs, and is changed through the service.
     Created(Versioned),
-    /// The policy document declares it for this team, and it is changed there.
+    /// The policy document declares it for this team. Only the document changes it.
     Declared(Arc<Team>, Arc<Key>),
 }
 
-/// Where a key stands among all: by name, then by team, a created one first.
+/// A key's position among all keys: by name, then by team, a created key first.
 ///
-/// The name alone does not tell keys apart. A document may declare one name in several teams, and one that was given to a
-/// created key before.
+/// The name alone does not identify a key. A document may declare one name in several teams, and may declare a name that an
+/// earlier created key already has.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyPlace {
     /// The key's name.
@@ -56,7 +56,7 @@ impl AnyKey {
         }
     }
 
-    /// Where it stands.
+    /// Its position among all keys.
     #[must_use]
     pub fn place(&self) -> KeyPlace {
         let declared = matches!(self, Self::Declared(..));
@@ -73,7 +73,7 @@ impl AnyKey {
         }
     }
 
-    /// Its secrets, the oldest first. Of a declared one there is only a digest, which is nobody's to see.
+    /// Its secrets, the oldest first. A declared key has only a digest, which is never shown.
     #[must_use]
     pub fn secrets(&self) -> &[KeySecret] {
         match self {

@@ -1,4 +1,4 @@
-//! What is asked of keys, and why it could not be done.
+//! Requests to create and change keys, and why they fail.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,39 +17,39 @@ pub const MAX_KEYS: usize = 10_000;
 /// Why a key could not be made or changed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum KeyError {
-    /// The store did not answer. Whether a change took effect is not known.
+    /// The store did not answer. Whether a change took effect is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Fields that cannot be.
+    /// Invalid fields.
     #[error("the key cannot be so")]
     Invalid(Vec<Breach>),
-    /// There is no key of this name, neither here nor in the policy file.
+    /// There is no key of this name, neither created nor in the policy file.
     #[error("there is no key `{0}`")]
     Unknown(String),
-    /// There is none of this name that could be changed here.
+    /// There is no created key of this name to change.
     #[error("there is no key `{0}` that was created here; keys in the policy file are changed there")]
     NotCreated(String),
     /// The key has no secret of this id.
     #[error("the key `{0}` has no live secret of this id")]
     UnknownSecret(Arc<str>),
-    /// There is a key of this name, here or in the policy file.
+    /// There is already a key of this name, created or in the policy file.
     #[error("there is a key `{0}` already; a name is never given twice, not even after the key was revoked")]
     Exists(Arc<str>),
-    /// Somebody else changed the key meanwhile.
+    /// Another caller changed the key at the same time.
     #[error("the key `{0}` was changed by somebody else meanwhile; read it again")]
     Changed(Arc<str>),
     /// The key was revoked.
     #[error("the key `{0}` was revoked, which is for ever; create another")]
     Revoked(Arc<str>),
-    /// What is to end at once was used a moment ago.
+    /// A secret that is to end at once was used a moment ago.
     #[error(
         "a secret of the key `{0}` that would end now was used in the last 24 hours; `force` ends it all the same"
     )]
     InUse(Arc<str>),
-    /// A key without a live secret is a revoked one.
+    /// It is the only live secret: a key without one is a revoked key.
     #[error("this is the only live secret of the key `{0}`; rotate the key, or revoke it as a whole")]
     OnlySecret(Arc<str>),
-    /// There are as many keys as there may be.
+    /// The organization has as many keys as are permitted.
     #[error("there are {MAX_KEYS} keys already")]
     TooMany,
     /// A fault of the service; details are in its log.
@@ -72,18 +72,18 @@ pub struct NewKey {
     pub expires_at: Option<Timestamp>,
 }
 
-/// What to change of a key; `None`: stays.
+/// What to change about a key; `None`: stays.
 #[derive(Clone, Debug, Default)]
 pub struct KeyChange {
     /// The labels.
     pub labels: Option<BTreeMap<String, String>>,
     /// When it ends; `Some(None)`: never.
     pub expires_at: Option<Option<Timestamp>>,
-    /// The limits of which these are fields are replaced by these.
+    /// The new values of the limits that `replaced` names.
     pub limits: KeyLimits,
-    /// Which of the limits.
+    /// Which of the limits to replace.
     pub replaced: Replaced,
-    /// The version that it must have; 0: whatever it has.
+    /// The version that the key must have; 0: any.
     pub version: u64,
 }
 
@@ -102,15 +102,15 @@ pub struct Replaced {
 /// A key as it is now.
 #[derive(Clone, Debug)]
 pub struct Versioned {
-    /// The version.
+    /// The version of its record.
     pub version: u64,
     /// The key.
     pub record: Arc<KeyRecord>,
-    /// What it was before it was changed to be so; `None`: it was made, or only read.
+    /// What it was before the change; `None`: it was created, or only read.
     pub before: Option<Arc<KeyRecord>>,
 }
 
-/// Puts what is new into a record.
+/// Puts the new values into a record.
 pub(super) fn apply(record: &mut KeyRecord, change: &KeyChange) {
     if let Some(labels) = &change.labels {
         record.labels.clone_from(labels);

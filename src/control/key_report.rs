@@ -1,4 +1,4 @@
-//! Keys of both kinds as they are looked at: with how often each secret was used, and what each key spent.
+//! Keys of both kinds as callers see them: with the use of each secret, and the spend of each key.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,18 +22,18 @@ use crate::{
 /// Which keys to show.
 #[derive(Clone, Debug, Default)]
 pub struct KeyQuery {
-    /// Of one team; empty: of all.
+    /// Only those of one team; empty: of all.
     pub team: String,
     /// The most keys.
     pub page_size: usize,
-    /// Continue after the key that stands or stood here; `None`: from the start.
+    /// Continue after the key that stands or stood at this position; `None`: from the start.
     pub after: Option<KeyPlace>,
 }
 
 /// One page of keys.
 #[derive(Clone, Debug)]
 pub struct KeyPage {
-    /// The keys, as they stand among all.
+    /// The keys, in the order of all keys.
     pub keys: Vec<KeyReport>,
     /// Continue after this one; `None`: the last page.
     pub next_after: Option<KeyPlace>,
@@ -55,17 +55,17 @@ pub struct KeyReport {
 /// How a secret is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SecretReport {
-    /// Whether it is good now, its key aside.
+    /// Whether it is valid now, leaving its key aside.
     pub live: bool,
     /// The last time.
     pub last_used: Option<Timestamp>,
-    /// Requests of the present day of the organization.
+    /// Requests on the organization's current day.
     pub requests_today: u64,
     /// Requests of the last 24 hours, and of up to a quarter of an hour before.
     pub requests_last_24_hours: u64,
 }
 
-/// What a key used, as recorded: by all keys of its name in its team.
+/// What was recorded for a key: by all keys of its name in its team.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyUsage {
     /// Requests today.
@@ -81,11 +81,11 @@ pub struct KeyUsage {
 }
 
 impl<S: Store> Keys<S> {
-    /// The key of this name in `scope`: the created one, or else the one that a team declares; where several do, that of
-    /// `team`, which may be empty otherwise.
+    /// The key of this name in `scope`: the created one, otherwise the one that a team declares. If several teams declare it,
+    /// `team` selects one; otherwise `team` may be empty.
     ///
     /// # Errors
-    /// Where there is none, or several, or the store does not answer.
+    /// If there is none, or several, or the store does not answer.
     pub async fn get_key(&self, name: &str, team: &str, scope: &Scope) -> Result<KeyReport, KeyError> {
         let wanted = |key: &AnyKey| scope.holds(key.team()) && (team.is_empty() || **key.team() == *team);
         let created = match self.created_key(name).await {
@@ -108,7 +108,7 @@ impl<S: Store> Keys<S> {
     /// The created key of this name, without its use.
     ///
     /// # Errors
-    /// Where there is none, or the store does not answer.
+    /// If there is none, or the store does not answer.
     pub async fn created_key(&self, name: &str) -> Result<Versioned, KeyError> {
         self.follower.read().await?;
         self.key(name)
@@ -126,12 +126,12 @@ impl<S: Store> Keys<S> {
     /// A key that was just written, with its use.
     ///
     /// # Errors
-    /// Where the store does not answer.
+    /// If the store does not answer.
     pub async fn report_key(&self, key: Versioned) -> Result<KeyReport, KeyError> {
         self.reports(vec![AnyKey::Created(key)]).await?.pop().ok_or(KeyError::Internal)
     }
 
-    /// A key without its use, where that cannot be read.
+    /// A key without its use, for when that cannot be read.
     #[must_use]
     pub fn bare_report(&self, key: Versioned) -> KeyReport {
         let key = AnyKey::Created(key);
@@ -141,7 +141,7 @@ impl<S: Store> Keys<S> {
     /// The keys of both kinds, page by page.
     ///
     /// # Errors
-    /// Where the store does not answer.
+    /// If the store does not answer.
     pub async fn list_keys(&self, query: &KeyQuery) -> Result<KeyPage, KeyError> {
         self.follower.read().await?;
         let policy = self.follower.policy();
@@ -197,7 +197,7 @@ impl AnyKey {
 }
 
 fn secret_report(uses: &SecretUses, today: &Days, now: Timestamp) -> SecretReport {
-    // Days begin with a slot: no time zone is off by less than a quarter of an hour.
+    // Days begin with a slot: time zone offsets are multiples of a quarter of an hour.
     let (day, last_24_hours) =
         (use_slot(today.day.start), use_slot(Timestamp(now.0.saturating_sub(IN_USE_MS))));
     let since = |first: u32| {

@@ -1,4 +1,4 @@
-//! Making, changing and ending keys. Each change is one compare-and-set of the key's record, so none is lost, and is in force
+//! Creates, changes and ends keys. Each change is one compare-and-set of the key's record, so none is lost, and is in force
 //! in this process when it is answered.
 
 use std::{collections::HashMap, sync::Arc};
@@ -22,9 +22,9 @@ use crate::{
     store::{RegistryWritten, SecretUses, Store},
 };
 
-/// How often a change is tried again on the record as another left it meanwhile.
+/// How often a change is retried on a record that another caller changed first.
 const ATTEMPTS: u32 = 8;
-/// A secret that was used within this time is in use: what ends it at once has to be forced.
+/// A secret used within this time counts as in use: ending it at once has to be forced.
 pub(super) const IN_USE_MS: u64 = 24 * 3600 * 1000;
 
 /// Makes, changes, ends and shows virtual keys.
@@ -40,10 +40,10 @@ impl<S: Store> Keys<S> {
         Self { follower }
     }
 
-    /// Makes a key; it, and its secret, which nobody can show again.
+    /// Creates a key. Returns it with its secret, which can never be shown again.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// If it cannot be created.
     pub async fn create_key(&self, new: NewKey) -> Result<(Versioned, Secret), KeyError> {
         self.follower.read().await?;
         let (policy, now) = (self.follower.policy(), self.follower.store().now());
@@ -75,7 +75,7 @@ impl<S: Store> Keys<S> {
     /// Changes labels, limits or the end of a key.
     ///
     /// # Errors
-    /// Where it cannot be changed so.
+    /// If the change is not possible.
     pub async fn update_key(&self, name: &str, change: &KeyChange) -> Result<Versioned, KeyError> {
         let (changed, ()) = self
             .change_key(name, change.version, |record, _, now| {
@@ -85,7 +85,7 @@ impl<S: Store> Keys<S> {
                 if let Some(Some(end)) = change.expires_at {
                     check_end(end, now, &mut breaches);
                 }
-                // Limits that stay may be wider than the team's by now; the stricter of both holds for them.
+                // Limits that stay may be wider than the team's by now; the stricter of both applies.
                 if change.replaced != Replaced::default() {
                     match self.follower.policy().teams.get(&record.team) {
                         Some(team) => check_limits(&record.limits, team, &mut breaches),
@@ -102,10 +102,10 @@ impl<S: Store> Keys<S> {
         Ok(changed)
     }
 
-    /// Gives a key another secret; the one before goes on for `overlap_ms`.
+    /// Gives a key another secret; the previous one stays valid for `overlap_ms`.
     ///
     /// # Errors
-    /// Where it cannot, also where a secret in use would end at once and `force` is not set.
+    /// If it is not possible, or a secret in use would end at once and `force` is not set.
     pub async fn rotate_key(
         &self,
         name: &str,
@@ -113,7 +113,7 @@ impl<S: Store> Keys<S> {
         force: bool,
     ) -> Result<(Versioned, Secret), KeyError> {
         self.follower.read().await?;
-        // A name that is not there must not make the hash key.
+        // An unknown name must not cause the hash key to be created.
         self.key(name)?;
         let (kept, secret) = self.new_secret(self.follower.store().now()).await?;
         let (changed, ()) = self
@@ -130,10 +130,10 @@ impl<S: Store> Keys<S> {
         Ok((changed, secret))
     }
 
-    /// Ends a key for ever, or one of its secrets.
+    /// Ends a key for good, or one of its secrets.
     ///
     /// # Errors
-    /// Where it cannot, also where one secret in use would end and `force` is not set. A key that was revoked stays so.
+    /// If it is not possible, or one secret in use would end and `force` is not set. A revoked key stays revoked.
     pub async fn revoke_key(
         &self,
         name: &str,
@@ -155,7 +155,7 @@ impl<S: Store> Keys<S> {
                     info!(key = name, "key revoked");
                     Ok(changed)
                 }
-                // By somebody else in between.
+                // Another caller revoked it in between.
                 Err(KeyError::Revoked(_)) => self.key(name),
                 Err(error) => Err(error),
             };
@@ -192,7 +192,7 @@ impl<S: Store> Keys<S> {
         }
     }
 
-    /// One compare-and-set after the other, until nobody else came in between.
+    /// Repeats a compare-and-set until no other change came in between.
     async fn change_key<T>(
         &self,
         name: &str,
@@ -219,7 +219,7 @@ impl<S: Store> Keys<S> {
         Err(KeyError::Changed(name.into()))
     }
 
-    /// Writes a record over the version `expected`; `None`: it has another.
+    /// Writes a record over the version `expected`; `None`: the record has another version.
     async fn write_key(&self, record: &KeyRecord, expected: u64) -> Result<Option<u64>, KeyError> {
         let value = serde_json::to_vec(record).map_err(|error| {
             error!(key = %record.name, %error, "a key's record cannot be written");
@@ -244,14 +244,14 @@ impl<S: Store> Keys<S> {
         Ok((KeySecret { id, hash, created_at: now, ends_at: None }, secret))
     }
 
-    /// The key that secrets are hashed with; made by whoever needs it first.
+    /// The key that secrets are hashed with; created by the first process that needs it.
     async fn hash_key(&self) -> Result<HashKey, KeyError> {
         if let Some(key) = self.follower.live().registry.hash_key() {
             return Ok(key);
         }
         let bytes: [u8; 32] = random()?;
         let value = Bytes::copy_from_slice(&bytes);
-        // Whoever was first, it is the one that is read now.
+        // Whichever process was first, its key is the one that is read now.
         self.follower.store().registry_write(HASH_KEY.into(), 0, value).await?;
         self.follower.read().await?;
         self.follower.live().registry.hash_key().ok_or(KeyError::Internal)
@@ -291,7 +291,7 @@ fn check_new(policy: &Policy, new: &NewKey, now: Timestamp) -> Result<(), KeyErr
     if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
 }
 
-/// A key to a model in the wrong case could do nothing, and its team may well permit every name.
+/// A key limited to a model in the wrong case could do nothing, and its team may well permit every name.
 fn check_spelling(limits: &KeyLimits, policy: &Policy, breaches: &mut Vec<Breach>) {
     for model in &limits.models {
         let spelling = spelling_of(&policy.catalogue, model);

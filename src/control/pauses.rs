@@ -1,5 +1,5 @@
-//! Pausing and resuming. As with keys, each change is one compare-and-set of a record in the registry, in force in this process
-//! when it is answered and in every other one a moment later; no decision asks the store about it.
+//! Pauses and resumes. As with keys, each change is one compare-and-set of a record in the registry. It is in force in this
+//! process when it is answered, and in every other a moment later; no decision asks the store about it.
 
 use std::sync::Arc;
 
@@ -18,30 +18,30 @@ use crate::{
     store::{RegistryWritten, Store, StoreError},
 };
 
-/// How often a change is tried again on what another left meanwhile.
+/// How often a change is retried on a record that another caller changed first.
 const ATTEMPTS: u32 = 8;
 
-/// Why nothing was paused or resumed, or it is not known.
+/// Why nothing was paused or resumed, or why the outcome is unknown.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PauseError {
     /// The store did not say what is paused; nothing was changed.
     #[error(transparent)]
     Unread(StoreError),
-    /// The store did not answer to a change. Whether it took effect is not known; repeating it is safe.
+    /// The store did not answer a change. Whether it took effect is unknown; repeating it is safe.
     #[error(transparent)]
     Unwritten(StoreError),
-    /// There is nothing of this name, so that pausing it would do nothing.
+    /// There is nothing of this name, so pausing it would do nothing.
     #[error("cannot pause {}: {}{spelling}", .target.describe(), absence(.target))]
     Unknown {
         /// What was to be paused.
         target: Target,
-        /// How it is spelt, where that is known.
+        /// The right spelling, if known.
         spelling: String,
     },
-    /// There are as many pauses as there may be.
+    /// There are as many pauses as are permitted.
     #[error("{MAX_PAUSES} pauses are in force already; resume some, or pause the organization")]
     TooMany,
-    /// Others change it all the time.
+    /// Others keep changing it.
     #[error("{} is being paused or resumed by others at the same time; look, and try again", .0.describe())]
     Changed(Target),
     /// A fault of the service; details are in its log.
@@ -49,7 +49,7 @@ pub enum PauseError {
     Internal,
 }
 
-/// What was, and what is.
+/// The state before and after.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PauseChange {
     /// The pause before; `None`: it was not paused.
@@ -59,7 +59,7 @@ pub struct PauseChange {
 }
 
 impl PauseChange {
-    /// Whether it was so already, and nothing was written.
+    /// Whether it was already so, and nothing was written.
     #[must_use]
     pub fn changes_nothing(&self) -> bool {
         self.before == self.after
@@ -79,11 +79,11 @@ impl<S: Store> Pauses<S> {
         Self { follower }
     }
 
-    /// Denies every request that `target` covers from now on, until it is resumed. What is under way goes on, and is booked. A
-    /// pause of the same by the same for the same reason stays as it is; another one takes its place.
+    /// Denies every request that `target` covers from now on, until it is resumed. Requests in flight continue, and are
+    /// booked. A repeat by the same caller with the same reason changes nothing; any other pause replaces it.
     ///
     /// # Errors
-    /// Where nothing is called so, or it cannot be written.
+    /// If nothing has that name, or it cannot be written.
     pub async fn pause(&self, target: &Target, reason: &str, by: &Actor) -> Result<PauseChange, PauseError> {
         self.change_pause(target, |before| match before {
             Some(same) if &*same.reason == reason && same.by.is_same(by) => Ok(Some(Arc::clone(same))),
@@ -101,7 +101,7 @@ impl<S: Store> Pauses<S> {
     /// Ends the pause of `target`, if there is one.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub async fn resume(&self, target: &Target) -> Result<PauseChange, PauseError> {
         self.change_pause(target, |_| Ok(None)).await
     }
@@ -109,13 +109,13 @@ impl<S: Store> Pauses<S> {
     /// All that is paused: the organization, then teams, keys and models by name.
     ///
     /// # Errors
-    /// Where the store does not answer.
+    /// If the store does not answer.
     pub async fn list(&self) -> Result<Vec<(Target, Arc<Pause>)>, PauseError> {
         self.follower.read().await.map_err(PauseError::Unread)?;
         Ok(self.follower.live().registry.pauses())
     }
 
-    /// One compare-and-set after the other, until nobody else came in between.
+    /// Repeats a compare-and-set until no other change came in between.
     async fn change_pause(
         &self,
         target: &Target,
@@ -137,7 +137,7 @@ impl<S: Store> Pauses<S> {
             match written {
                 Ok(RegistryWritten::Written { .. }) => return Ok(done),
                 Ok(RegistryWritten::Conflict { .. }) => {}
-                // It may have been written all the same.
+                // It may have been written nonetheless.
                 Err(_) if read.is_ok() && self.follower.live().registry.pause(target).1 == done.after => {
                     return Ok(done);
                 }
@@ -177,7 +177,7 @@ fn record(pause: &Pause) -> Result<Bytes, PauseError> {
     Ok(value.into())
 }
 
-/// Where a name was looked for in vain.
+/// Where a name was looked for and not found.
 const fn absence(target: &Target) -> &'static str {
     match target {
         Target::Organization => "it is not there",

@@ -18,27 +18,28 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How often the registry is asked whether it changed. With a call of at most 250 ms (the store's deadline as it comes) a
-/// change is in force on every replica well within the second that is promised.
+/// How often the registry is asked whether it changed. With a call of at most 250 ms (the store's default deadline) a change
+/// is in force on every replica well within the promised second.
 const FOLLOW: Duration = Duration::from_millis(250);
-/// How much longer than the one before it a worker waits for another's reading.
+/// How much longer than the previous worker each worker waits for another's reading.
 const STAND_BY: Duration = Duration::from_millis(20);
-/// Readings after which a decision gives up, where each succeeds and takes longer than what it proves lasts.
+/// Readings after which a decision gives up, if each succeeds but takes longer than its result stays valid.
 const FRESHEN_ATTEMPTS: u32 = 3;
 /// How often uses are written down.
 const WRITE_USES: Duration = Duration::from_secs(1);
 
-/// The readings of the registry over the connection of one worker.
+/// Reads the registry over the connection of one worker.
 ///
-/// Protocol: `turn` is held over a whole reading, so that they come one after the other, and keeps how the last one ended. A waiter
-/// that gets its turn when a reading that began after it asked has ended takes that one's result: however many wait, there are
-/// two. Workers do not wait for each other: one whose connection is silent holds up its own calls only.
+/// Protocol: `turn` is held over a whole reading, so readings come one after the other, and it keeps the outcome of the last
+/// one. When a waiter gets its turn and a reading that began after it asked has ended, it takes that result: however many
+/// wait, there are two readings. Workers do not wait for each other: one whose connection is silent holds up only its own
+/// calls.
 #[derive(Debug, Default)]
 struct Readings {
     turn: tokio::sync::Mutex<Option<StoreError>>,
     /// The number of the last reading that began; written within `turn`.
     begun: AtomicU64,
-    /// The number of the last reading that ended; the same.
+    /// The number of the last reading that ended; written within `turn`.
     ended: AtomicU64,
 }
 
@@ -117,18 +118,18 @@ impl<S: Store> Follower<S> {
         read
     }
 
-    /// Makes sure that what is known of the registry is young enough to decide by.
+    /// Makes sure that what is known of the registry is recent enough to decide by.
     ///
     /// # Errors
-    /// Where it is not and cannot be read now.
+    /// If it is not and cannot be read now.
     pub async fn freshen(&self) -> Result<(), Unfresh> {
         let freshness = self.live.freshness();
-        // Once more where a reading took longer than what it proves lasts, as on a machine that stood still.
+        // Tried again if a reading took longer than its result stays valid, as on a machine that stood still.
         for _ in 0..FRESHEN_ATTEMPTS {
             if freshness.is_fresh() {
                 return Ok(());
             }
-            // What takes longer proves nothing. The follower goes on without that bound, whatever it has to read.
+            // A longer reading proves nothing. The follower runs without that bound, however much it has to read.
             match tokio::time::timeout(MAX_AGE, self.read_or_share()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error @ (StoreError::Unavailable | StoreError::Overloaded))) => {
@@ -140,7 +141,7 @@ impl<S: Store> Follower<S> {
         if freshness.is_fresh() { Ok(()) } else { Err(Unfresh::Stale) }
     }
 
-    /// Reads the registry, or waits for a reading in progress and takes its result: of one connection it is as good.
+    /// Reads the registry, or waits for a reading in progress and takes its result: on the same connection it is as good.
     async fn read_or_share(&self) -> Result<(), StoreError> {
         let ended = self.readings.ended.load(Ordering::Acquire);
         let last = self.readings.turn.lock().await;
@@ -153,8 +154,8 @@ impl<S: Store> Follower<S> {
         }
     }
 
-    /// Follows the registry and writes down uses, until told to stop. Neither waits for the other. Worker number `worker` reads
-    /// where those before it have not, so that one reads while all can, and no single connection is needed.
+    /// Follows the registry and writes down uses, until told to stop. Neither waits for the other. Worker number `worker`
+    /// reads only if those before it have not. One reads while all can, and no single connection is needed.
     pub async fn follow(&self, worker: u32, mut stop: watch::Receiver<bool>) {
         let mut stop_writing = stop.clone();
         let every = FOLLOW + STAND_BY.saturating_mul(worker).min(FOLLOW);
@@ -163,7 +164,7 @@ impl<S: Store> Follower<S> {
                 let age = self.live.freshness().age();
                 let mut due = age.map_or(Duration::ZERO, |age| every.saturating_sub(age));
                 if due.is_zero() {
-                    // Said where it fails; the next turn tries again.
+                    // Logged where it fails; the next turn tries again.
                     let _ = self.read().await;
                     due = every;
                 }
@@ -182,7 +183,7 @@ impl<S: Store> Follower<S> {
     }
 }
 
-/// Waits; whether a stop was asked for in that time.
+/// Waits. Returns whether a stop was requested in that time.
 async fn has_stopped_within(pause: Duration, stop: &mut watch::Receiver<bool>) -> bool {
     tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok()
 }

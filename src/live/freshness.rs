@@ -1,4 +1,4 @@
-//! How old what a process knows of the registry is.
+//! How old the process's knowledge of the registry is.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -10,24 +10,24 @@ use crate::store::clock::{Clock, Monotonic};
 /// The published bound: a change of the registry is in force within this time on every replica that decides anything.
 pub const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// When the last successful reading began. What had changed before that instant is known; what changed after it may not be.
+/// When the last successful reading began. Changes before that instant are known; later ones may not be.
 ///
-/// A monotone clock, so that a wall clock that is set proves nothing fresh: the system's, as true time passes for those who are shut
-/// out. One atomic, read by every decision; it only grows,
-/// and orders nothing else: what a reading found is published by the policy that it put in force, before the time of it.
+/// A monotone clock: setting the wall clock must not make anything look fresh. It is the system's clock, because true time
+/// passes for those who are shut out. One atomic, read by every decision; it only grows, and orders nothing else: what a
+/// reading found is published by the policy that it put in force, before its time is.
 #[derive(Debug, Default)]
 pub struct Freshness {
-    /// Milliseconds of the monotone clock, rounded down, so that the age errs to the safe side; 0: nothing was ever read.
+    /// Milliseconds of the monotone clock, rounded down so that the age errs on the safe side; 0: nothing was ever read.
     begun: AtomicU64,
 }
 
 impl Freshness {
-    /// The instant that a reading begins at.
+    /// The instant at which a reading begins.
     pub(super) fn begin() -> Monotonic {
         Clock::System.monotonic()
     }
 
-    /// Notes that a reading which began at `begun` succeeded. To be called when what it found is in force.
+    /// Notes that a reading which began at `begun` succeeded. Call it only once what the reading found is in force.
     pub(super) fn read(&self, begun: Monotonic) {
         self.begun.fetch_max(begun.as_millis().max(1), Ordering::Release);
     }
@@ -38,7 +38,7 @@ impl Freshness {
         self.age_at(Self::begin())
     }
 
-    /// Whether everything that is older than [`MAX_AGE`] is known.
+    /// Whether every change older than [`MAX_AGE`] is known.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.age().is_some_and(|age| age < MAX_AGE)
@@ -66,12 +66,12 @@ mod tests {
         freshness.read(at(100));
         assert_eq!(age_at(100), Some(0));
         assert_eq!(age_at(1_099), Some(999));
-        // One that began earlier and took longer proves nothing newer.
+        // A reading that began earlier and took longer proves nothing newer.
         freshness.read(at(50));
         assert_eq!(age_at(1_100), Some(1_000));
         freshness.read(at(1_000));
         assert_eq!(age_at(1_100), Some(100));
-        // Of an instant that another core has read first.
+        // An instant that another core has read first.
         assert_eq!(age_at(900), Some(0));
     }
 }

@@ -1,9 +1,9 @@
-//! What is in force: the registry of the store, which holds keys and pauses, merged with the policy document into what the hot
+//! What is in force: the store's registry, which holds keys and pauses, merged with the policy document into what the hot
 //! path reads.
 //!
-//! A decision asks the store about no key and no pause while what is known is fresh ([`Freshness`]). The workers of a process follow
-//! the registry in turn, each over its own connection, and a change made here is read at once; what changed is put in force as one
-//! new policy. Past the bound a decision reads the registry itself, or is not made.
+//! A decision asks the store about no key and no pause while the known state is fresh ([`Freshness`]). The workers of a
+//! process follow the registry in turn, each over its own connection, and a change made here is read at once; changes are put
+//! in force as one new policy. Past the bound a decision reads the registry itself, or is not made.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,17 +28,17 @@ use crate::{
     store::{RegistryChanges, RegistryRecord, Revision, SecretUse, Store, StoreError, use_slot},
 };
 
-/// Where the key that secrets are hashed with is.
+/// The record of the key that secrets are hashed with.
 pub(crate) const HASH_KEY: &str = "hash-key";
-/// How the names of records of keys begin.
+/// The prefix of the names of key records.
 pub(crate) const KEY: &str = "key/";
-/// How the names of records of pauses begin; what is paused follows.
+/// The prefix of the names of pause records; the paused target follows.
 pub(crate) const PAUSE: &str = "pause/";
 
 /// What a process knows of the registry.
 ///
-/// Protocol: readings of several workers may overlap, so each record is taken only where its version is newer than the known one.
-/// `known` is never held across an await, but for as long as it takes to put what is known in force, so that a new policy document
+/// Protocol: readings by several workers may overlap, so a record is taken only if its version is newer than the known one.
+/// `known` is never held across an await, but only for as long as it takes to put it in force, so that a new policy document
 /// and a new record do not overwrite each other's effect.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -48,13 +48,13 @@ pub(crate) struct Registry {
     freshness: Freshness,
     /// Whether the last look at the age found it past the bound. Only for the log.
     is_stale: AtomicBool,
-    /// The counters of secrets that exist. Taken for a look-up; counting itself needs no lock.
+    /// The counters of existing secrets. The lock is taken for a look-up; counting itself needs none.
     uses: Mutex<HashMap<SecretId, Arc<UseCounter>>>,
-    /// Whether the registry was asked for the first time, with whatever result.
+    /// Whether the registry was asked for the first time, with any result.
     asked: watch::Sender<bool>,
 }
 
-/// By what is paused: the version of the record, and the pause unless it was ended.
+/// By target: the version of the record, and the pause unless it has ended.
 type PauseRecords = BTreeMap<Target, (u64, Option<Arc<Pause>>)>;
 
 #[derive(Debug, Default)]
@@ -62,10 +62,10 @@ struct Known {
     /// `None`: nothing was read yet.
     revision: Option<Revision>,
     hash_key: Option<HashKey>,
-    /// By the key's name: the version, and the record where it can be read.
+    /// By key name: the version, and the record if it can be read.
     keys: BTreeMap<Arc<str>, (u64, Option<Arc<KeyRecord>>)>,
     pauses: PauseRecords,
-    /// How often all of it was replaced.
+    /// How often the whole registry was replaced.
     replaced: u64,
 }
 
@@ -82,7 +82,7 @@ impl Registry {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        // Each change of it is whole before anything that could panic.
+        // Each change of it is complete before anything could panic.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -100,18 +100,18 @@ impl Registry {
         }
     }
 
-    /// All keys whose records can be read, with their versions, by name.
+    /// All keys with readable records, with their versions, by name.
     pub(crate) fn keys(&self) -> Vec<(u64, Arc<KeyRecord>)> {
         let known = self.known();
         known.keys.values().filter_map(|(version, record)| Some((*version, record.clone()?))).collect()
     }
 
-    /// The version of a pause's record, 0 where there is none, and the pause unless it was ended.
+    /// The version of a pause's record, 0 if there is none, and the pause unless it has ended.
     pub(crate) fn pause(&self, target: &Target) -> (u64, Option<Arc<Pause>>) {
         self.known().pauses.get(target).cloned().unwrap_or_default()
     }
 
-    /// All that is paused.
+    /// All pauses in force.
     pub(crate) fn pauses(&self) -> Vec<(Target, Arc<Pause>)> {
         self.known().paused().collect()
     }
@@ -137,7 +137,7 @@ impl Live {
         Self { policy: Arc::new(ArcSwap::from_pointee(policy)), registry: Registry::new(declared) }
     }
 
-    /// Puts the document as it is now in force. To be called whenever it has changed.
+    /// Puts the document as it is now in force. Call it whenever the document has changed.
     pub fn document_changed(&self) {
         self.merge(&self.registry.known());
     }
@@ -155,7 +155,7 @@ impl Live {
                 Err(error) => break Err(error),
             };
             let mut known = self.registry.known();
-            // What another worker has read since may be newer than all of this, or of another registry.
+            // What another worker has read since may be newer than all of this, or belong to another registry.
             if known.replaced != replaced || (changes.whole && known.revision != revision) {
                 continue;
             }
@@ -177,7 +177,7 @@ impl Live {
         &self.registry.freshness
     }
 
-    /// Says so, once, when what is known has become too old to decide by, or is young enough again.
+    /// Logs once when the known state becomes too old to decide by, and when it is fresh again.
     pub(super) fn watch_age(&self) {
         let stale = !self.registry.freshness.is_fresh();
         if self.registry.is_stale.swap(stale, Ordering::Relaxed) == stale {
@@ -204,19 +204,18 @@ impl Live {
             }
         };
         self.policy.store(Arc::new(Policy { registered: Arc::new(registered), ..(**document).clone() }));
-        // Counters that nothing in force holds any more, and that hold nothing.
+        // Drops counters that nothing in force holds any more and that are empty.
         let mut uses = self.registry.uses.lock().unwrap_or_else(PoisonError::into_inner);
         uses.retain(|_, counter| Arc::strong_count(counter) > 1 || !counter.is_empty());
     }
 
-    /// Returns once the registry was asked for the first time, so that a replica that starts knows its
-    /// keys and pauses.
+    /// Returns once the registry was asked for the first time, so that a starting replica knows its keys and pauses.
     pub async fn registry_asked(&self) {
         // The sender lives as long as `self`.
         let _ = self.registry.asked.subscribe().wait_for(|asked| *asked).await;
     }
 
-    /// Writes down how often secrets were used since the last time. What cannot be written now is kept for the next.
+    /// Writes down how often secrets were used since the last time. What cannot be written now is kept for the next time.
     pub async fn write_uses<S: Store>(&self, store: &S) {
         let counters: Vec<_> = {
             let uses = self.registry.uses.lock().unwrap_or_else(PoisonError::into_inner);
@@ -269,7 +268,7 @@ impl Known {
                 self.take_pause(target, version, &value, &before);
             }
         }
-        // Nobody resumed them: a store lost its last writes, or all of them.
+        // They were not resumed: the store lost its last writes, or all of them.
         let lost = before
             .iter()
             .filter(|(target, (_, pause))| pause.is_some() && !self.pauses.contains_key(*target));

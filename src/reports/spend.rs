@@ -1,4 +1,4 @@
-//! What was spent: budgets as they stand, and the lines behind them by model, key and day.
+//! Spend: budgets as they stand, and the lines behind them by model, key and day.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,12 +21,12 @@ use crate::{
     store::{SpendAmounts, SpendKey, Store, StoreError},
 };
 
-/// Lines added up before decisions on the same core have their turn: about 0.1 ms.
+/// Lines added up before decisions on the same core get their turn: about 0.1 ms.
 const ADDED_AT_ONCE: usize = 512;
-/// A page of more lines than this is larger than an answer may be: no further team is read for it.
+/// A page with more lines than this is larger than an answer may be: no further team is read for it.
 const MAX_LINES: usize = 50_000;
-/// How long after its beginning all of a month is kept: counters and lines are forgotten 400 days after theirs, by the date in
-/// UTC, which may begin a day before the organization's.
+/// How long after its beginning a month is kept in full: counters and lines are forgotten 400 days after theirs, by the date
+/// in UTC, which may begin a day before the organization's.
 const MONTH_KEPT_MS: u64 = 399 * 86_400_000;
 
 /// What to report.
@@ -85,7 +85,7 @@ pub struct SpendReport {
 pub struct SpendPage {
     /// The month as `202611`.
     pub month: u32,
-    /// The organization, on the first page, where all of it may be seen.
+    /// The organization, on the first page, for callers that may see all of it.
     pub organization: Option<SpendReport>,
     /// The teams, in order.
     pub teams: Vec<SpendReport>,
@@ -129,16 +129,16 @@ impl<S: Store> Spending<S> {
         Self { store, policy, turn: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Reports what was spent by the teams in `scope`; by the organization only where that is all of them.
+    /// Reports the spend of the teams in `scope`; of the organization only if that is all teams.
     ///
     /// # Errors
-    /// For an unknown team, or where the store does not answer.
+    /// For an unknown team, or if the store does not answer.
     pub async fn page(&self, query: &SpendQuery, scope: &Scope) -> Result<SpendPage, SpendError> {
         let _turn = self.turn.acquire().await.map_err(|_| SpendError::Internal)?;
         let policy = self.policy.load_full();
         let now = self.store.read_clock().await?;
         let month = query.month.unwrap_or_else(|| policy.calendar.today(now).month_number());
-        // Parts of an older month may be there, which would look like all of it.
+        // Parts of an older month may remain, which would look like all of it.
         let begun = policy.calendar.month_periods(month).map_err(|_| SpendError::Internal)?.start;
         if now.since(begun) >= MONTH_KEPT_MS {
             return Err(SpendError::HistoryNotKept(month));

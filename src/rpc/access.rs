@@ -1,7 +1,8 @@
 //! Asks the guard before any service: a layer that knows no messages.
 //!
-//! Where a permission is bound to teams, the handler looks at the team, and its refusal brings along what was asked for, as an
-//! [`OtherTeam`]: as the source of a [`Status`], or among the extensions of an answer that refuses in words of another protocol.
+//! If a permission is bound to teams, the handler checks the team. Its refusal carries what was asked for, as an
+//! [`OtherTeam`]: as the source of a [`Status`], or among the extensions of an answer that refuses in another protocol's
+//! terms.
 
 mod refusal;
 
@@ -30,7 +31,7 @@ use crate::{
     domain::access::{Principal, need_of},
 };
 
-/// Everything is permitted, as the policy has no `[access]`. It takes no room, so that nothing is allocated for it.
+/// Everything is permitted, because the policy has no `[access]`. It is zero-sized, so nothing is allocated for it.
 #[derive(Clone, Copy, Debug)]
 struct Unrestricted;
 
@@ -57,13 +58,13 @@ impl<S> Layer<S> for AccessLayer {
 /// A service behind an [`AccessLayer`].
 #[derive(Clone, Debug)]
 pub struct Access<S> {
-    /// Of one core: its count of clones is shared with no other.
+    /// Belongs to one core: no other shares its reference count.
     guard: Arc<Guard>,
     inner: S,
 }
 
 type Answer = Result<Response<Body>, Infallible>;
-/// What is answered at once, or after the token was verified.
+/// What is answered at once, or after the token is verified.
 type Refused = Either<Ready<Answer>, Pin<Box<dyn Future<Output = Answer> + Send>>>;
 
 impl<S> Service<Request<Body>> for Access<S>
@@ -113,14 +114,14 @@ where
 }
 
 impl<S: Clone> Access<S> {
-    /// The service that was polled to be ready, which is the one to call.
+    /// The service that was polled ready, which is the one to call.
     fn take_ready(&mut self) -> S {
         let next = self.inner.clone();
         std::mem::replace(&mut self.inner, next)
     }
 }
 
-/// Calls, and records where the handler found that the caller's teams are others.
+/// Calls the service, and records a handler's finding that the caller may not act for that team.
 async fn watched<S>(
     guard: &Guard,
     inner: &mut S,
@@ -139,7 +140,7 @@ where
     Ok(answer)
 }
 
-/// What was asked for outside the caller's teams, where a handler refused for that.
+/// What was asked for outside the caller's teams, if a handler refused for that reason.
 fn other_team_of(answer: &Extensions) -> Option<&OtherTeam> {
     let source = || answer.get::<Status>()?.source()?.downcast_ref();
     answer.get().or_else(source)
@@ -155,7 +156,7 @@ fn credentials(request: &Request<Body>) -> Credentials<'_> {
     Credentials { authorization, peer: request.extensions().get(), path: request.uri().path() }
 }
 
-/// The caller of a request that the layer let through. A request that passed no layer has no permission.
+/// The caller of a request that the layer let through. A request that did not pass through a layer has no permission.
 pub(super) fn session(extensions: &Extensions) -> Session<'_> {
     let standing = match extensions.get::<Arc<Principal>>() {
         Some(principal) => Standing::Known(principal),
@@ -169,7 +170,7 @@ fn address(extensions: &Extensions) -> Option<SocketAddr> {
     extensions.get::<Peer>().and_then(|peer| peer.address)
 }
 
-/// At debug, as anyone who reaches the port can cause as many lines as they like.
+/// At debug, because anyone who reaches the port can cause as many lines as they like.
 fn refused(request: &Request<Body>, refusal: Refusal) -> Response<Body> {
     let peer = address(request.extensions());
     let status = status(refusal);

@@ -33,7 +33,7 @@ pub struct AdminRpc<S> {
     pauses: Pauses<S>,
     upstream: Arc<UpstreamKeys>,
     recorder: Recorder,
-    /// Pages of the audit log that are read at a time: each takes a thread, and some megabytes.
+    /// Pages of the audit log read at the same time: each takes a thread and some megabytes.
     pages: Arc<Semaphore>,
 }
 
@@ -106,9 +106,9 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
         let query = parse::audit(request.into_inner())?;
         let audit = self.recorder.audit().clone();
         let place = Arc::clone(&self.pages).acquire_owned().await.map_err(|_| status::internal())?;
-        // The disk may take its time, and this thread serves others.
+        // The disk may be slow, and this thread serves others.
         let page = spawn_blocking(move || {
-            // Held for as long as it reads, also where the caller has gone.
+            // Held for as long as it reads, even if the caller has gone.
             let _place = place;
             audit.page(&query)
         })

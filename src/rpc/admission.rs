@@ -1,5 +1,5 @@
-//! What ext_authz tells ext_proc of a request that it admitted. It travels with the request through Envoy, as the dynamic
-//! metadata of the filter, so that any replica can follow it.
+//! What ext_authz tells ext_proc about a request that it admitted. It travels with the request through Envoy, as the filter's
+//! dynamic metadata, so any replica can follow it.
 
 use std::borrow::Cow;
 
@@ -12,9 +12,9 @@ use crate::{
     store::ReservationId,
 };
 
-/// Under which name Envoy keeps what ext_authz tells.
+/// The name under which Envoy keeps what ext_authz says.
 const NAMESPACE: &str = "envoy.filters.http.ext_authz";
-/// Under which field of it.
+/// The field within it.
 const FIELD: &str = "tollgate";
 
 /// An admitted request.
@@ -24,14 +24,14 @@ pub(super) struct Admission {
     pub(super) team: String,
     pub(super) model: String,
     pub(super) service_tier: ServiceTier,
-    /// Names the Groq key that the request goes out with.
+    /// The name of the Groq key that the request goes out with.
     pub(super) upstream_key: String,
     pub(super) operation: Operation,
-    /// Whether the answer is a stream, whose output shows as it is made.
+    /// Whether the answer is a stream, whose output is visible as it is made.
     pub(super) stream: bool,
-    /// Whether the model's reasoning is kept from the answer, so that the output that is seen is not all of it.
+    /// Whether the answer leaves out the model's reasoning, so the visible output is not all of it.
     pub(super) hides_reasoning: bool,
-    /// How many answers are wanted.
+    /// How many choices are wanted.
     pub(super) choices: u64,
     /// The estimated input.
     pub(super) input_tokens: u64,
@@ -41,12 +41,12 @@ pub(super) struct Admission {
     pub(super) characters: u64,
     /// Whether a stream is to be made to end with its usage.
     pub(super) include_usage: bool,
-    /// Whether Groq adds to the input what was not sent, so that `input_tokens` is not all of it.
+    /// Whether Groq adds input that was not sent, so that `input_tokens` is not all of it.
     pub(super) unseen_input: bool,
 }
 
 /// The same as text. Envoy copies all of the metadata for each piece of an answer, so it is one value and not a tree, and
-/// what is zero or false is left out.
+/// zero and false values are left out.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Told<'a> {
@@ -110,7 +110,7 @@ impl Admission {
         outer
     }
 
-    /// From what Envoy forwards; `None` where ext_authz admitted nothing, or what came is not of this service.
+    /// Reads what Envoy forwards; `None` if ext_authz admitted nothing, or the value does not come from this service.
     pub(super) fn from_metadata(metadata: &Metadata) -> Option<Self> {
         let told = metadata.filter_metadata.get(NAMESPACE)?.fields.get(FIELD)?;
         let Some(Kind::StringValue(text)) = &told.kind else { return None };

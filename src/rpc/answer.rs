@@ -156,7 +156,7 @@ fn retry_delay(retry: Retry) -> Option<prost_types::Duration> {
     }
 }
 
-/// Every amount is at most 2^53 − 1; what is not would be a fault, and is answered as the largest number.
+/// Every amount is at most 2^53 − 1. A larger one would be a fault, and is answered as the largest number.
 pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

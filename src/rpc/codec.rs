@@ -6,10 +6,10 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-/// Room for a usual request or answer; one that is larger grows it. tonic's own 8 KiB, twice per call, push everything else
-/// out of the core's cache.
+/// Room for a usual request or answer; a larger one grows it. tonic's own 8 KiB, twice per call, push everything else out of
+/// the core's cache.
 const BUFFER: usize = 1024;
-/// As tonic has it.
+/// tonic's own default.
 const YIELD: usize = 32 * 1024;
 
 /// Protobuf in small buffers.

@@ -4,18 +4,18 @@ use std::time::{Duration, Instant};
 
 use tonic::metadata::MetadataMap;
 
-/// The part of the caller's time, and the most of it, that is kept for the answer's way back.
+/// The fraction of the caller's time, and the most of it, that is kept for the answer's way back.
 const WAY_BACK: u32 = 10;
 const MOST_WAY_BACK: Duration = Duration::from_millis(20);
 
-/// When the caller has to be answered; `None`: it waits for as long as it takes.
+/// When the caller has to be answered; `None`: it waits as long as it takes.
 pub(super) fn of(metadata: &MetadataMap) -> Option<Instant> {
     let timeout = parse(metadata.get("grpc-timeout")?.to_str().ok()?)?;
     let way_back = (timeout / WAY_BACK).min(MOST_WAY_BACK);
     Instant::now().checked_add(timeout.saturating_sub(way_back))
 }
 
-/// At most 8 digits and a unit, as the protocol has it; anything else is no timeout.
+/// At most 8 digits and a unit, as the protocol requires; anything else is no timeout.
 fn parse(text: &str) -> Option<Duration> {
     let (unit_at, unit) = text.char_indices().next_back()?;
     let digits = text.get(..unit_at).filter(|digits| (1..=8).contains(&digits.len()))?;

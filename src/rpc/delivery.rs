@@ -1,9 +1,9 @@
-//! Whether an answer left: what it reserved is the caller's only then.
+//! Whether an answer was sent: only then does what it reserved belong to the caller.
 //!
-//! A handler's end is too early for that. The stream may have been reset by then, or be reset while the answer waits for the
-//! peer's window; the answer is dropped without a word to the handler. That the answer was taken out of the body is too early
-//! as well: hyper keeps it until the peer has a window for it. It asks for what comes next, the trailers, only once it has
-//! given the answer to the connection.
+//! The end of a handler is too early to tell. The stream may have been reset by then, or be reset while the answer waits for
+//! the peer's window; the answer is then dropped and the handler hears nothing. The moment when the answer is taken out of
+//! the body is too early as well: hyper keeps it until the peer has a window for it. Hyper asks for what comes next, the
+//! trailers, only once it has given the answer to the connection.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use tonic::{Response, body::Body, codegen::http::Response as HttpResponse};
 
 use crate::{authorizer::PendingCheck, store::Store};
 
-/// Something that waits for its answer to leave, and undoes itself where it is dropped before.
+/// Something that waits for its answer to be sent, and undoes itself if it is dropped first.
 trait Undelivered: Send + Sync {
     fn delivered(&self);
 }
@@ -23,7 +23,7 @@ impl<S: Store + Clone> Undelivered for PendingCheck<S> {
     }
 }
 
-/// Among the extensions of an answer.
+/// Stored among the extensions of an answer.
 #[derive(Clone)]
 struct Pending(Arc<dyn Undelivered>);
 

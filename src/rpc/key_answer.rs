@@ -22,7 +22,7 @@ pub(super) fn page(page: KeyPage) -> ListKeysResponse {
     for report in page.keys {
         let place = report.key.place();
         let key = key(report);
-        // One that has no room alone goes alone.
+        // A key too large for a page goes alone.
         if !room.take(&key) && !keys.is_empty() {
             next_after = last;
             break;
@@ -33,7 +33,7 @@ pub(super) fn page(page: KeyPage) -> ListKeysResponse {
     ListKeysResponse { keys, next_page_token: next_after.as_ref().map(token).unwrap_or_default() }
 }
 
-/// None of its parts can hold the separator.
+/// No part of it can contain the separator.
 fn token(KeyPlace { name, team, declared }: &KeyPlace) -> String {
     format!("{PAGE_AFTER}{name}/{team}/{declared}")
 }

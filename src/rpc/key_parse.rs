@@ -25,17 +25,17 @@ use crate::{
 pub(super) const MAX_KEY_BYTES: usize = 512;
 /// Bytes of a key's name.
 const MAX_NAME_BYTES: usize = 64;
-/// Paths of one update: more than there are fields.
+/// Paths in one update: more than there are fields.
 const MAX_PATHS: usize = 16;
-/// Items of one list; the domain has a bound of its own on models, and a list of operations names each once.
+/// Items in one list; the domain has its own bound on models, and a list of operations names each once.
 const MAX_ITEMS: usize = 64;
 const DEFAULT_OVERLAP: Duration = Duration::from_secs(24 * 3600);
 const MAX_OVERLAP: Duration = Duration::from_secs(90 * 24 * 3600);
 const NANOS_PER_DOLLAR: u64 = 1_000_000_000;
-/// The last instant of the year 9999, which is where a timestamp ends.
+/// The last instant of the year 9999, where timestamps end.
 const MAX_SECONDS: i64 = 253_402_300_799;
 
-/// Whom the secret of a virtual key names; `None` where it can be no secret. The secret goes no further.
+/// The caller that the secret of a virtual key names; `None` if it cannot be a secret. The secret goes no further.
 pub(super) fn key_caller(secret: &str) -> Option<Caller> {
     let sound = (1..=MAX_KEY_BYTES).contains(&secret.len());
     sound.then(|| match is_mistyped(secret) {
@@ -58,7 +58,7 @@ pub(super) struct Revocation {
     pub(super) force: bool,
 }
 
-/// A well-formed `CreateKeyRequest`. Whether it narrows its team's policy is seen later.
+/// A well-formed `CreateKeyRequest`. Whether it narrows its team's policy is checked later.
 pub(super) fn create(request: proto::CreateKeyRequest) -> Result<NewKey, Status> {
     let mut errors = FieldErrors::default();
     let new = NewKey {
@@ -71,7 +71,7 @@ pub(super) fn create(request: proto::CreateKeyRequest) -> Result<NewKey, Status>
     errors.or(new)
 }
 
-/// The name of a key, and its team, where that is given.
+/// The name of a key, and its team, if given.
 pub(super) fn get(request: proto::GetKeyRequest) -> Result<(String, String), Status> {
     let mut errors = FieldErrors::default();
     let name = errors.text("name", request.name, 1, MAX_NAME_BYTES);
@@ -93,7 +93,7 @@ pub(super) fn list(request: proto::ListKeysRequest) -> Result<KeyQuery, Status> 
     errors.or(query)
 }
 
-/// A well-formed `UpdateKeyRequest`: which key, and what is new of it.
+/// A well-formed `UpdateKeyRequest`: which key, and its new values.
 pub(super) fn update(request: proto::UpdateKeyRequest) -> Result<(String, KeyChange), Status> {
     let mut errors = FieldErrors::default();
     let key = request.key.unwrap_or_default();

@@ -48,10 +48,10 @@ struct Doing {
 }
 
 impl Doing {
-    /// What is recorded of it, if anything may have changed.
+    /// What is recorded about it, if anything may have changed.
     fn outcome<T>(self, done: &Result<(Versioned, T), KeyError>) -> Option<Change> {
         let (before, after, outcome) = match done {
-            // A key that was revoked before stays as it is.
+            // A key that was already revoked stays as it is.
             Ok((key, _)) if key.before.is_none() && self.action != action::KEY_CREATE => return None,
             Ok((key, _)) => (key.before.as_deref().map_or(Value::Null, kept), kept(&key.record), "done"),
             Err(KeyError::Store(_)) => (Value::Null, Value::Null, "unknown"),
@@ -72,8 +72,8 @@ fn kept(record: &KeyRecord) -> Value {
 }
 
 impl<S: Store + Clone> KeyRpc<S> {
-    /// Whether the caller may `permission` the created key called `name`. Of a key out of reach nothing is told, not even
-    /// whether there is one.
+    /// Whether the caller has `permission` on the created key called `name`. For a key outside the caller's teams the answer
+    /// reveals nothing, not even whether it exists.
     async fn reaches(&self, scope: &Scope, name: &str, permission: Permission) -> Result<(), Status> {
         if *scope == Scope::All {
             return Ok(());
@@ -81,7 +81,7 @@ impl<S: Store + Clone> KeyRpc<S> {
         match self.keys.created_key(name).await {
             Ok(key) if scope.holds(&key.record.team) => Ok(()),
             Err(KeyError::NotCreated(_)) if self.is_declared(scope, name) => {
-                // Whom a declared key concerns is told that it is changed elsewhere.
+                // A caller responsible for a declared key learns that it is changed elsewhere.
                 Err(status::key_failure(&KeyError::NotCreated(name.to_owned())))
             }
             Ok(_) | Err(KeyError::NotCreated(_)) => {
@@ -106,7 +106,7 @@ impl<S: Store + Clone> KeyRpc<S> {
     }
 
     async fn show(&self, key: Versioned) -> super::proto::Key {
-        // The change is made: where its use cannot be read now, it is shown without.
+        // The change is made: if its use cannot be read now, it is shown without.
         let report = match self.keys.report_key(key.clone()).await {
             Ok(report) => report,
             Err(_) => self.keys.bare_report(key),
@@ -139,7 +139,7 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let (name, team) = key_parse::get(request.into_inner())?;
         let found = self.keys.get_key(&name, &team, &scope).await;
         let report = found.map_err(|error| match error {
-            // One out of reach is refused alike.
+            // A key outside the caller's teams is refused the same way.
             KeyError::Unknown(_) if scope != Scope::All => {
                 access::status(Refusal::OtherTeam(Permission::ReadKeys, OtherTeam::Key(name.clone())))
             }
@@ -156,7 +156,7 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
             access::session(request.extensions()).scope(Permission::ReadKeys).map_err(access::status)?;
         let mut query = key_parse::list(request.into_inner())?;
         if query.team.is_empty() {
-            // Whoever reaches one team only means that one; of several, one has to be named.
+            // A caller with exactly one team means that one; with several, the request has to name one.
             query.team = scope.only_team().map(ToString::to_string).unwrap_or_default();
         }
         access::within(&scope, &query.team, Permission::ReadKeys)?;

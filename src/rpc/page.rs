@@ -1,4 +1,5 @@
-//! Pages of lists: bounded by bytes, since no default client takes more than 4 MiB, and resumed exactly where the last one ended.
+//! Pages of lists: bounded by bytes, since no default client takes more than 4 MiB, and resumed exactly where the last one
+//! ended.
 
 use std::fmt;
 
@@ -9,12 +10,12 @@ use super::{
     proto::{SpendLine, SpendReport},
 };
 
-/// What a page may hold: 1 MiB less some room for what stands beside the list.
+/// What a page may hold: 1 MiB, less some room for what stands beside the list.
 const MAX_PAGE_BYTES: usize = (1 << 20) - (16 << 10);
 /// The field number and the length before each element.
 const FRAME_BYTES: usize = 6;
 
-/// What is left of a page.
+/// The room left on a page.
 #[derive(Debug)]
 pub(super) struct Room(usize);
 
@@ -23,7 +24,7 @@ impl Room {
         Self(MAX_PAGE_BYTES)
     }
 
-    /// Takes up what `element` needs, where that is there.
+    /// Takes the room that `element` needs, if there is enough.
     pub(super) fn take(&mut self, element: &impl Message) -> bool {
         let left = self.0.checked_sub(element.encoded_len() + FRAME_BYTES);
         self.0 = left.unwrap_or(self.0);
@@ -59,7 +60,7 @@ impl Part {
     }
 }
 
-/// Where a page of spend ended: with a team, or within the report of a team or, without a name, of the organization.
+/// Where a page of spend ended: after a team, or within the report of a team or, without a name, of the organization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct SpendPlace {
     pub(super) team: String,
@@ -68,7 +69,7 @@ pub(super) struct SpendPlace {
 }
 
 impl SpendPlace {
-    /// The place that `token` names; `None` where it names none.
+    /// The place that `token` names; `None` if it names none.
     pub(super) fn parse(token: &str) -> Option<Self> {
         if token.is_empty() {
             return Some(Self::default());
@@ -97,7 +98,7 @@ impl fmt::Display for SpendPlace {
     }
 }
 
-/// Leaves of `report` what comes after `place`, without what its first part said of it as a whole; `None` where nothing is left.
+/// Keeps the part of `report` after `place`, without the totals that its first part carried; `None` if nothing is left.
 fn resumed(mut report: SpendReport, place: &SpendPlace) -> Option<SpendReport> {
     let Some((after, name)) = &place.line else { return Some(report) };
     let mut rest = SpendReport { name: std::mem::take(&mut report.name), ..SpendReport::default() };
@@ -109,8 +110,8 @@ fn resumed(mut report: SpendReport, place: &SpendPlace) -> Option<SpendReport> {
     is_left.then_some(rest)
 }
 
-/// Cuts `report` to what there is room for. The error is its last line where it was cut, and nothing where not even its first
-/// line has room.
+/// Cuts `report` to the room there is. The error is its last line if it was cut, and empty if not even its first line has
+/// room.
 fn fit(report: &mut SpendReport, room: &mut Room) -> Result<(), Option<(Part, String)>> {
     let parts = Part::ALL.map(|(part, _)| (part, std::mem::take(part.of(report))));
     if !room.take(&*report) {
@@ -132,7 +133,7 @@ fn fit(report: &mut SpendReport, room: &mut Room) -> Result<(), Option<(Part, St
     Ok(())
 }
 
-/// The reports of a page that there is room for, and where it ends; `None`: it holds all of them.
+/// The reports that fit on a page, and where the page ends; `None`: it holds all of them.
 pub(super) fn cut(
     organization: Option<SpendReport>,
     teams: Vec<SpendReport>,

@@ -30,7 +30,7 @@ use crate::{
 
 /// The longest a call may wait: longer than any client keeps a call open without asking for it.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// The longest a model can be closed on Groq's word: its longest window is a day.
+/// The longest cooldown that a report can ask for on Groq's word: Groq's longest window is a day.
 const MAX_UPSTREAM_DELAY: Duration = Duration::from_secs(24 * 3600);
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 const MAX_LABELS: usize = 16;
@@ -84,7 +84,7 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
             tools,
             size,
             unseen_input_tokens: 0,
-            // What its lines ask for stands in a file that is written by now.
+            // What its lines ask for is already written in a file.
             fixed_output: operation == Operation::Batch,
             max_wait_ms,
             dry_run: request.dry_run,
@@ -96,7 +96,7 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
 
 /// What a `RecordUsageRequest` reports.
 pub(super) struct Report {
-    /// The reservation, or what is known of usage that has none.
+    /// The reservation, or what is known about usage without one.
     pub(super) subject: Subject,
     /// What was used.
     pub(super) usage: Option<Usage>,
@@ -121,7 +121,7 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
     let mut errors = FieldErrors::default();
     let outcome = errors.outcome(request.outcome);
     let lines = request.batch.as_ref().map_or(1, |batch| u64::try_from(batch.request_count).unwrap_or(1));
-    // What a reservation is of is known once it is found.
+    // The operation of a reservation is known once it is found.
     let is_reserved = !request.reservation_id.is_empty();
     let most = if is_reserved { Most::largest() } else { Most::of(lines) };
     let usage = request.usage.map(|usage| errors.usage(usage, most));
@@ -167,12 +167,12 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
     }
 }
 
-/// The teams of one answer where the caller does not say, and the most it may ask for: an answer stays well below gRPC's
-/// 4 MiB with a month of days and a dozen models for each.
+/// The teams in one answer if the caller does not say, and the most it may ask for: with a month of days and a dozen models
+/// for each, an answer stays well below gRPC's 4 MiB.
 pub(super) const DEFAULT_PAGE: usize = 100;
 pub(super) const MAX_PAGE: u64 = 1000;
 
-/// How a page token begins; the team that the page before ended with follows.
+/// The prefix of a page token; the team that the previous page ended with follows.
 pub(super) const PAGE_AFTER: &str = "after:";
 
 /// A well-formed `GetSpendRequest`.
@@ -200,9 +200,9 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<(SpendQuery, Spen
     }
 }
 
-/// The checks of single fields. Each names the field in an error and answers a harmless value in its place.
+/// The checks of single fields. Each names the field in an error and returns a harmless value in its place.
 impl FieldErrors {
-    /// The Groq key that Groq refused, where that is how the request failed.
+    /// The Groq key that Groq refused, if that is how the request failed.
     fn refused_key(&mut self, status: i32, key: String, outcome: Option<Outcome>) -> Option<String> {
         let key = self.text("upstream_key", key, 0, MAX_UPSTREAM_KEY_BYTES);
         if status != 0 && !(400..=599).contains(&status) {
@@ -258,13 +258,13 @@ impl FieldErrors {
         most: Duration,
     ) -> u64 {
         let Some(value) = value else { return 0 };
-        // By hand: the conversion of `prost_types` negates what is negative, and the least integer has no opposite.
+        // By hand: the conversion of `prost_types` negates negative values, and the least integer has no opposite.
         let parts = u64::try_from(value.seconds).ok().zip(u32::try_from(value.nanos).ok());
         let duration =
             parts.filter(|(_, nanos)| *nanos < NANOS_PER_SECOND).map(|(s, nanos)| Duration::new(s, nanos));
         match duration {
             Some(duration) if duration <= most => {
-                // Bounded above, so the milliseconds fit; a part of one counts as whole.
+                // Bounded above, so the milliseconds fit; a partial millisecond counts as a whole one.
                 u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
             }
             _ => {

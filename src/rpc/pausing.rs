@@ -47,8 +47,8 @@ impl Order {
         }
     }
 
-    /// What is recorded of it, unless it was refused. A repeat is recorded as well: what it repeats may have an outcome that is
-    /// not known.
+    /// What is recorded about it, unless it was refused. A repeat is recorded as well: the outcome of the call that it
+    /// repeats may be unknown.
     pub(super) fn event(&self, done: &Result<PauseChange, PauseError>) -> Option<Change> {
         let (before, outcome) = match done {
             Ok(change) => {

@@ -53,7 +53,7 @@ impl<S> PolicyRpc<S> {
 }
 
 impl<S: Store + Clone> PolicyRpc<S> {
-    /// The name of the Groq key for a request that was allowed; empty where the policy leaves that to gateways.
+    /// The name of the Groq key for an allowed request; empty if the policy leaves that to gateways.
     fn upstream_key(&self, caller: &Caller) -> String {
         let policy = self.authorizer.policy();
         if !policy.projects.is_declared() {
@@ -70,12 +70,12 @@ impl<S: Store + Clone> PolicyRpc<S> {
 }
 
 impl<S: Store + Clone> PolicyRpc<S> {
-    /// Refuses a caller of a team that is not in `scope`. A key that is not known is nobody's, and is left to the decision.
+    /// Refuses a caller whose team is not in `scope`. An unknown key belongs to no team, and is left to the decision.
     fn caller_within(&self, scope: &Scope, caller: &Caller, permission: Permission) -> Result<(), Status> {
         match (scope, caller) {
             (Scope::All, _) => Ok(()),
             (_, Caller::Team(team)) => access::within(scope, team, permission),
-            // Also by a key that has ended: what it used is booked on its team.
+            // This includes a key that has ended: its usage is booked on its team.
             (_, Caller::Key(_) | Caller::Mistyped) => match Who::named(&self.authorizer.policy(), caller) {
                 Ok(who) => access::within(scope, &who.team.name, permission),
                 Err(violation) if violation.reason == Reason::StoreUnavailable => {
@@ -145,11 +145,11 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
             }
         };
         let booked = booked.map_err(|failure| match failure {
-            // Who knows another team's `request_id`s can guess ids: which of them are there is not told.
+            // A caller that knows another team's `request_id`s can guess ids, so the answer does not reveal which exist.
             Failure::UnknownReservation if scope != Scope::All => status::failure(&Failure::OtherTeam),
             failure => status::failure(&failure),
         })?;
-        // Only whoever may report the request is heard on its key.
+        // Only a caller that may report the request is believed about its key.
         if let Some(key) = refused_key {
             self.upstream.refused(&key, self.authorizer.store().now());
         }
@@ -171,7 +171,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
     }
 }
 
-/// Who is held to the bounds on usage without a reservation: all but admins.
+/// Which callers the bounds on usage without a reservation apply to: all but admins.
 fn bounds(session: &Session<'_>) -> Bounds {
     if session.is_admin() { Bounds::None } else { Bounds::Apply }
 }

@@ -17,7 +17,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Records in `audit`. What is under way is waited for with `tasks`.
+    /// Records in `audit`. `tasks` waits for changes in flight.
     #[must_use]
     pub const fn new(audit: Audit, tasks: Settler) -> Self {
         Self { audit, tasks }
@@ -28,11 +28,11 @@ impl Recorder {
         &self.audit
     }
 
-    /// Makes a change, and records what `event` tells of it. Both go on where the caller has gone, and while the service drains:
-    /// what is written must not stay unrecorded.
+    /// Makes a change, and records what `event` says about it. Both continue if the caller has gone, and while the service
+    /// drains: what is written must not stay unrecorded.
     ///
     /// # Errors
-    /// Where the change panicked.
+    /// If the change panicked.
     pub(super) async fn carry_out<T: Send + 'static>(
         &self,
         change: impl Future<Output = T> + Send + 'static,
@@ -45,7 +45,7 @@ impl Recorder {
             if let Some(change) = event(&done) {
                 audit.changed(change);
             }
-            // Nobody listens where the caller has gone.
+            // No one listens if the caller has gone.
             let _ = told.send(done);
         });
         done.await.map_err(|_| status::internal())

@@ -1,4 +1,5 @@
-//! Settles what ext_proc has seen the end of: apart from the call, which may be gone, and again until the store has taken it.
+//! Settles exchanges whose end ext_proc has seen: apart from the call, which may be gone, and again until the store has taken
+//! it.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -17,7 +18,7 @@ use crate::{
     store::{ReservationId, Store},
 };
 
-/// How often usage that cannot be read is warned of, on each core.
+/// How often each core warns about usage that cannot be read.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// One warning a minute: an upstream that answers in a new way does so in each answer. Locked for an instant, by one core.
@@ -31,7 +32,7 @@ struct Unread {
 }
 
 impl UnreadUsage {
-    /// Whether to warn of usage that cannot be read, and how many warnings were left out since the last.
+    /// Whether to warn about usage that cannot be read, and how many warnings were left out since the last.
     pub(super) fn to_warn_of(&self) -> Option<u64> {
         let mut unread = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -44,7 +45,7 @@ impl UnreadUsage {
     }
 }
 
-/// What is reported of a reservation.
+/// What is reported about a reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Report {
     pub(super) outcome: Outcome,
@@ -57,7 +58,7 @@ impl Report {
     pub(super) const NOT_SENT: Self = Self { outcome: Outcome::NotSent, usage: None, upstream_delay_ms: 0 };
 }
 
-/// Settles an exchange by what was seen of it.
+/// Settles an exchange by what was seen.
 pub(super) fn settle<S: Store + Clone>(
     authorizer: Authorizer<S>,
     id: ReservationId,
@@ -82,7 +83,7 @@ async fn settle_now<S: Store + Clone>(
         Some(_),
     ) = (&booked, &report.usage)
     {
-        // It is not lost: the team's rule for what nobody reported decides.
+        // It is not lost: the team's rule for unreported requests decides.
         error!(reservation = %id, %failure, "the usage that Groq reports cannot be booked");
         report = Report { usage: None, ..report };
         booked = book(&authorizer, id, &report, &reach.scope, &settler).await;
@@ -96,7 +97,7 @@ async fn settle_now<S: Store + Clone>(
     match booked {
         Ok(booked) => debug!(reservation = %id, cost_nanos = booked.cost.nanos(), "exchange settled"),
         Err(failure) => {
-            // Its proxy said that it is of another team than it is.
+            // The proxy named a team that the reservation does not belong to.
             if failure == Failure::OtherTeam {
                 reach.refuse(&OtherTeam::Unnamed);
             }
@@ -116,7 +117,7 @@ async fn book<S: Store + Clone>(
     settler.until_answered(|| authorizer.settle(id, usage.clone(), *outcome, *upstream_delay_ms, scope)).await
 }
 
-/// Whether the reservation had been released, as if the request had not been sent, although it was.
+/// Whether the reservation was released as if the request had not been sent, although it was.
 fn lost_what_was_used(booked: &Booked, report: &Report) -> bool {
     booked.already_recorded
         && booked.cost.nanos() == 0

@@ -18,17 +18,17 @@ use crate::{
 };
 
 pub(super) const DOMAIN: &str = "tollgate.v1";
-/// How an id or name that cannot be read is called.
+/// How an unreadable id or name is described.
 pub(super) const MALFORMED: &str = "malformed";
-/// When to try again after an outage: connections are rebuilt within a second or two.
+/// When to retry after an outage: connections are rebuilt within a second or two.
 pub(super) const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 
 /// The longest description of one malformed field, and the longest of all together, in bytes. A status travels in HTTP
-/// headers, in full twice and encoded each time; clients take 16 KiB of them and tear down the stream past that.
+/// headers, twice in full and encoded each time; clients accept 16 KiB of headers and tear down the stream past that.
 const MAX_DESCRIPTION_BYTES: usize = 256;
 const MAX_NAMED_BYTES: usize = 2048;
 
-/// The malformed fields of one request; where they are very many, the first.
+/// The malformed fields of one request; if there are very many, only the first.
 #[derive(Default)]
 pub(super) struct FieldErrors(Vec<FieldViolation>);
 
@@ -58,7 +58,7 @@ impl FieldErrors {
     }
 }
 
-/// The status where there is no page of the audit log.
+/// The status if there is no page of the audit log.
 pub(super) fn audit(error: &PageError) -> Status {
     let (code, reason) = match error {
         PageError::NoFile => (Code::FailedPrecondition, "NO_AUDIT_FILE"),
@@ -73,7 +73,7 @@ pub(super) fn audit(error: &PageError) -> Status {
     Status::with_error_details(code, error.to_string(), details)
 }
 
-/// The status for a message of `length` bytes where a service takes `max`.
+/// The status for a message of `length` bytes when a service takes `max`.
 #[must_use]
 pub fn message_too_large(length: usize, max: usize) -> Status {
     let mut details = ErrorDetails::new();
@@ -84,7 +84,7 @@ pub fn message_too_large(length: usize, max: usize) -> Status {
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
-/// The status for a call whose message did not come in within `patience`.
+/// The status for a call whose message did not arrive within `patience`.
 #[must_use]
 pub fn request_too_slow(patience: Duration) -> Status {
     timed_out(format!("the request was not complete within {patience:?}"))
@@ -107,13 +107,13 @@ pub(super) fn internal() -> Status {
     failure(&Failure::Internal)
 }
 
-/// The status for what could not be booked, or changed: where the store did not answer, it may have been all the same.
+/// The status for what could not be booked or changed: if the store did not answer, it may have happened nonetheless.
 /// Internal details stay in the log.
 pub(super) fn failure(failure: &Failure) -> Status {
     failure_of(failure, "unknown")
 }
 
-/// The status for what could not be decided, or read: nothing was changed, or what was taken is released.
+/// The status for what could not be decided or read: nothing was changed, or what was taken is released.
 pub(super) fn undecided(failure: &Failure) -> Status {
     failure_of(failure, "none")
 }
@@ -140,7 +140,7 @@ fn unavailable(reason: &str, message: &str, effect: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
-/// `effect`: what a caller that hears of an outage has to reckon with.
+/// `effect`: what a caller has to expect after an outage.
 fn failure_of(failure: &Failure, effect: &str) -> Status {
     let info = |reason: &str| {
         let mut details = ErrorDetails::new();
@@ -150,7 +150,7 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
     let message = failure.to_string();
     match failure {
         Failure::Store(StoreError::Unavailable) => unavailable("STORE_UNAVAILABLE", &message, effect),
-        // Never asked, so nothing was changed whatever it was.
+        // The store was never asked, so nothing was changed in any case.
         Failure::Store(StoreError::Overloaded) => unavailable("OVERLOADED", &message, "none"),
         Failure::DeadlineExceeded => {
             Status::with_error_details(Code::DeadlineExceeded, message, info("DEADLINE_EXCEEDED"))
@@ -178,7 +178,7 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
         Failure::UnknownReservation => {
             Status::with_error_details(Code::NotFound, message, info("UNKNOWN_RESERVATION"))
         }
-        // What a caller may not know of and what is not there are told by the same words.
+        // The same words answer for what a caller may not see and for what does not exist.
         Failure::OtherTeam => access::status(Refusal::OtherTeam(Permission::Record, OtherTeam::Unnamed)),
         Failure::UnknownTeam(_) => Status::with_error_details(Code::NotFound, message, info("UNKNOWN_TEAM")),
         Failure::UnknownKey => Status::with_error_details(Code::NotFound, message, info("INVALID_KEY")),
@@ -200,7 +200,7 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
     }
 }
 
-/// The status where no such cooldown is in force.
+/// The status when no such cooldown is in force.
 pub(super) fn unknown_cooldown(project: &str, model: &str) -> Status {
     let message = format!("no cooldown of `{model}` is in force in the project `{project}`");
     let mut details = ErrorDetails::new();
@@ -209,7 +209,7 @@ pub(super) fn unknown_cooldown(project: &str, model: &str) -> Status {
     Status::with_error_details(Code::NotFound, message, details)
 }
 
-/// The status for a `page_token` that is of no answer to the same request.
+/// The status for a `page_token` that does not come from an answer to the same request.
 pub(super) fn page_token_invalid() -> Status {
     let description = "not the `next_page_token` of an earlier answer to this request";
     let mut details = ErrorDetails::with_bad_request_violation("page_token", description);
@@ -217,7 +217,7 @@ pub(super) fn page_token_invalid() -> Status {
     Status::with_error_details(Code::InvalidArgument, format!("`page_token`: {description}"), details)
 }
 
-/// The status where nothing was paused or resumed.
+/// The status when nothing was paused or resumed.
 pub(super) fn pause(error: &PauseError) -> Status {
     let (code, reason) = match error {
         PauseError::Unread(error) | PauseError::Unwritten(error) => {
@@ -233,7 +233,7 @@ pub(super) fn pause(error: &PauseError) -> Status {
     Status::with_error_details(code, error.to_string(), details)
 }
 
-/// The status for a key that could not be made, shown or changed.
+/// The status for a key that could not be created, shown or changed.
 pub(super) fn key_failure(error: &KeyError) -> Status {
     let with = |code, reason: &str| {
         let mut details = ErrorDetails::new();

@@ -28,7 +28,7 @@ const MAX_PROJECT_BYTES: usize = 64;
 const MAX_MODEL_BYTES: usize = 256;
 /// The format of a page token, its first byte.
 const TOKEN_VERSION: u8 = 1;
-/// Bytes of a page token that tell whether it is of this list.
+/// Bytes of a page token that tie it to this list.
 const CHECK_BYTES: usize = 4;
 
 /// Serves `UpstreamService`.
@@ -123,7 +123,7 @@ impl Order {
         }
     }
 
-    /// What is recorded of it, unless there was nothing to lift.
+    /// What is recorded about it, unless there was nothing to lift.
     fn event(&self, lifted: &Result<Vec<Named>, Failure>) -> Option<Change> {
         let (before, outcome) = match lifted {
             Ok(lifted) if lifted.is_empty() => return None,
@@ -171,7 +171,7 @@ fn shown((key, cooldown): &Named) -> proto::Cooldown {
 fn page_size_of(asked: i32) -> Result<usize, Status> {
     match u64::try_from(asked) {
         Ok(0) => Ok(DEFAULT_PAGE),
-        // A page of the most has some 500 KiB at the longest names.
+        // The largest page has about 500 KiB at the longest names.
         Ok(size) => Ok(usize::try_from(size.min(MAX_PAGE)).unwrap_or(DEFAULT_PAGE)),
         Err(_) => {
             let mut errors = FieldErrors::default();
@@ -181,7 +181,7 @@ fn page_size_of(asked: i32) -> Result<usize, Status> {
     }
 }
 
-/// Continues after `key`: the version, some bytes that tell whether it is of this organization's list, and the key's gate.
+/// Continues after `key`: the version, some bytes that tie the token to this organization's list, and the key's gate.
 fn token(organization: &str, key: &CooldownKey) -> String {
     let cursor = key.gate().to_string();
     let check = check(organization, &cursor);
@@ -189,7 +189,7 @@ fn token(organization: &str, key: &CooldownKey) -> String {
     bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// After which key the page begins; `None`: with the first.
+/// The key after which the page begins; `None`: at the first.
 fn after(organization: &str, token: &str) -> Result<Option<CooldownKey>, Status> {
     if token.is_empty() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The lines themselves: who stands where, and what the head of each does next.
+//! The lines themselves: the position of each request, and what the head of each line does next.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,22 +13,22 @@ use crate::{
     store::clock::Monotonic,
 };
 
-/// The most requests that wait in one process; each costs a task and about 1 KiB. A team may have as many of them as there
-/// are places left, so that one alone can take half of them and others always find some.
+/// The most requests that wait in one process; each costs a task and about 1 KiB. A team may have as many waiting as there
+/// are places left, so one team alone can take half of them and others always find some.
 const MAX_WAITERS: usize = 10_000;
-/// How many of those that cannot be served in time are looked at for one that fits into what was given back.
+/// How many requests that cannot be served in time are examined for one that fits into what was released.
 const LOOKED_AT: usize = 64;
 
-/// What keeps a request, for as long as it was refused.
+/// What blocks a request, for as long as it was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::authorizer) struct Blocked {
-    /// The counter or cooldown that keeps it longest.
+    /// The counter or cooldown that blocks it longest.
     pub(in crate::authorizer) by: CounterKey,
     /// What has to change there.
     pub(in crate::authorizer) until: Until,
-    /// All that it would take.
+    /// Everything that the request would take.
     pub(in crate::authorizer) holds: Arc<[Hold]>,
-    /// The cooldowns that would have to be over.
+    /// The cooldowns that would have to end first.
     pub(in crate::authorizer) gates: Vec<CounterKey>,
 }
 
@@ -47,9 +47,9 @@ pub(in crate::authorizer) enum Until {
         kind: CounterKind,
         /// The bound on what is used.
         limit: u64,
-        /// What the request needs of it.
+        /// What the request needs from it.
         amount: u64,
-        /// Whether a smaller request may fit where this one does not. Requests are all of one size, tokens are not.
+        /// Whether a smaller request may fit where this one does not. Requests are all one size, tokens are not.
         sized: bool,
     },
     /// The cooldown is over.
@@ -61,7 +61,7 @@ pub(in crate::authorizer) enum Until {
 }
 
 impl Until {
-    /// Whether a request may pass where `used` is used; `None`: something was given back.
+    /// Whether a request may pass when `used` is used; `None`: something was released.
     fn may_be(self, used: Option<u64>) -> bool {
         match (self, used) {
             (Self::Room { limit, amount, .. }, Some(used)) => used.saturating_add(amount) <= limit,
@@ -70,11 +70,11 @@ impl Until {
     }
 }
 
-/// A line: that of a counter, or of those at it that hold up no other request.
+/// A line: that of a counter, or of the requests at it that hold up no other request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Spot {
     pub(super) counter: CounterKey,
-    /// The counter has no room in time unless something is given back: a smaller request goes before it.
+    /// The counter has no room in time unless something is released: a smaller request goes ahead of it.
     pub(super) late: bool,
 }
 
@@ -83,9 +83,9 @@ pub(super) struct Spot {
 pub(super) enum Chance {
     #[default]
     None,
-    /// Something was given back, or the head has changed: at the pace of the process.
+    /// Something was released, or the head has changed: at the pace of the process.
     Paced,
-    /// The one before was granted, or was asked for the first time: at most one such question for each.
+    /// The previous request was granted, or was asked for the first time: at most one such question for each.
     Free,
 }
 
@@ -94,7 +94,7 @@ pub(super) enum Chance {
 pub(super) enum Next {
     /// Waits until it is woken.
     Wait,
-    /// Asks at the instant, or when it is woken.
+    /// Asks at this instant, or when it is woken.
     AskAt(Monotonic),
     /// Asks again soon, as the store did not answer.
     AskAgain,
@@ -114,7 +114,7 @@ pub(super) struct Waiter {
 #[derive(Debug, Default)]
 struct Line {
     waiters: BTreeMap<u64, Waiter>,
-    /// One behind the head that asks in its place, as it fits.
+    /// A request behind the head that asks in its place, because it fits.
     chosen: Option<u64>,
     chance: Chance,
     /// When the head expects room.
@@ -156,7 +156,7 @@ impl Line {
 struct AtCounter {
     in_time: Line,
     late: Line,
-    /// What is to be read of it; `None`: nothing.
+    /// What is to be read about it; `None`: nothing.
     until: Option<Until>,
 }
 
@@ -171,14 +171,14 @@ impl AtCounter {
     }
 }
 
-/// What is to be read of the store for those that wait.
+/// What is to be read from the store for waiting requests.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     pub(super) counters: Vec<(CounterKey, CounterKind)>,
     pub(super) cooldowns: Vec<CounterKey>,
 }
 
-/// All lines of a process. No counter is without any.
+/// All lines of a process. Every counter in it has at least one.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     by_counter: HashMap<CounterKey, AtCounter>,
@@ -188,12 +188,12 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// An instant, as counted by what was given back.
+    /// An instant, counted in releases.
     pub(super) const fn now(&self) -> u64 {
         self.recent.now()
     }
 
-    /// Lets one more of `team` wait, unless too many do.
+    /// Lets one more request of `team` wait, unless too many already do.
     pub(super) fn admit(&mut self, team: &Arc<str>) -> bool {
         let of_team = self.by_team.get(team).copied().unwrap_or(0);
         if of_team >= MAX_WAITERS.saturating_sub(self.waiters) {
@@ -204,7 +204,7 @@ impl Lines {
         true
     }
 
-    /// One of `team` waits no longer.
+    /// One request of `team` no longer waits.
     pub(super) fn dismiss(&mut self, team: &Arc<str>) {
         self.waiters = self.waiters.saturating_sub(1);
         if let Some(of_team) = self.by_team.get_mut(team) {
@@ -215,7 +215,7 @@ impl Lines {
         }
     }
 
-    /// `counter` was given something back, and has `used` now, where that is known.
+    /// Something was released at `counter`; it has `used` now, if that is known.
     pub(super) fn freed(&mut self, counter: &CounterKey, used: Option<u64>) {
         self.has(counter, used);
         self.recent.note(counter);
@@ -228,8 +228,8 @@ impl Lines {
         }
     }
 
-    /// Whether a request before `turn` waits at `counter` and can still be served, and if so when the head there expects room:
-    /// not later than it gives up.
+    /// Whether a request before `turn` waits at `counter` and can still be served. If so, when the head there expects room,
+    /// but no later than the head gives up.
     pub(super) fn ahead(&self, counter: &CounterKey, turn: Turn) -> Option<Option<Monotonic>> {
         let line = &self.by_counter.get(counter)?.in_time;
         let (head, waiter) = line.waiters.first_key_value()?;
@@ -244,7 +244,7 @@ impl Lines {
         lines.line(spot.late).waiters.insert(turn.0, waiter);
     }
 
-    /// The request of `turn` leaves; where it was to ask, the next has a `chance`.
+    /// The request of `turn` leaves; if it was due to ask, the next one has a `chance`.
     pub(super) fn leave(&mut self, spot: &Spot, turn: Turn, chance: Chance) {
         let Some(lines) = self.by_counter.get_mut(&spot.counter) else { return };
         let line = lines.line(spot.late);
@@ -270,8 +270,7 @@ impl Lines {
         }
     }
 
-    /// The request of `turn`, which stands at `spot`, was refused `until` then; what was given back after `since` it does not
-    /// know of.
+    /// The request of `turn`, which stands at `spot`, was refused `until` then. It does not know of releases after `since`.
     pub(super) fn refused(
         &mut self,
         spot: &Spot,
@@ -283,7 +282,7 @@ impl Lines {
         let was_freed = self.recent.has(&spot.counter, since);
         let Some(line) = self.line(spot).filter(|line| line.first() == Some(turn.0)) else { return };
         (line.frees_at, line.fails) = (frees_at.or(line.frees_at), until == Until::Answered);
-        // Those that it was behind may have left before it came.
+        // The requests that it was behind may have left before it came.
         if was_freed || until == Until::Served {
             line.offer(Chance::Paced);
         }
@@ -309,7 +308,7 @@ impl Lines {
         (line.frees_at.map(|at| latest.map_or(at, |latest| at.min(latest))), line.fails)
     }
 
-    /// What is to be read for those that wait.
+    /// What is to be read for waiting requests.
     pub(super) fn watched(&self) -> Watched {
         let mut watched = Watched::default();
         for (counter, lines) in &self.by_counter {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// The deadline of all that wait here.
+/// The deadline of all waiting requests here.
 fn latest() -> Monotonic {
     Monotonic::default().plus(Duration::from_secs(60))
 }
@@ -28,7 +28,7 @@ fn join(lines: &mut Lines, spot: &Spot, turn: u64, until: Until, since: u64) {
     lines.refused(spot, Turn(turn), until, since, Some(Monotonic::default()));
 }
 
-/// Lines where each counter was refused to so many requests, in turn, from `first` on.
+/// Lines in which each counter was refused to this many requests, in turn, starting at `first`.
 fn stand(lines: &mut Lines, name: &str, turns: std::ops::Range<u64>) {
     for turn in turns {
         let now = lines.now();
@@ -98,7 +98,7 @@ fn who_came_first_is_ahead_only_at_its_own_counter_and_until_it_gives_up() {
     assert!(lines.ahead(&counter("a"), Turn(5)).is_none());
     assert!(lines.ahead(&counter("a"), Turn(4)).is_none());
     assert!(lines.ahead(&counter("b"), Turn::LAST).is_none());
-    // An earlier one that comes to the line later is its head.
+    // An earlier request that comes to the line later is its head.
     stand(&mut lines, "a", 2..3);
     assert_eq!(lines.next(&in_time("a"), Turn(5)), Next::Wait);
 
@@ -117,7 +117,7 @@ fn requests_that_come_too_late_hold_up_no_other_and_take_what_they_fit_into() {
     stand(&mut lines, "a", 3..4);
     lines.has(&counter("a"), Some(95));
     assert!(asking(&lines, &late("a"), 0..3).is_empty());
-    // A large one does not keep what a later one fits into.
+    // A large request does not block room that a later one fits into.
     lines.has(&counter("a"), Some(75));
     assert_eq!(asking(&lines, &late("a"), 0..3), [2]);
     assert_eq!(asking(&lines, &in_time("a"), 3..4), [3]);

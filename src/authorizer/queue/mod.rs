@@ -1,13 +1,13 @@
 //! Waiting for room: first come, first served at each limit.
 //!
-//! A request that waits stands in exactly one line: that of the counter (or upstream cooldown) that keeps it longest. Lines
-//! are ordered by arrival, and only the head of a line asks the store, so that a limit shared by many teams costs one
-//! question and not one per team. Before any request is decided, the counters that it would take are looked up here: where
-//! an earlier request waits at one of them, the later one may look but take nothing. Requests wait only for earlier ones,
-//! so the earliest of all is never held up by another, and the lines cannot lock each other.
+//! A waiting request stands in exactly one line: that of the counter (or upstream cooldown) that blocks it longest. Lines are
+//! ordered by arrival, and only the head of a line asks the store, so a limit shared by many teams costs one question and not
+//! one per team. Before any request is decided, the counters that it would take are looked up here: if an earlier request
+//! waits at one of them, the later one may look but take nothing. Requests wait only for earlier ones, so the earliest of all
+//! is never held up by another, and the lines cannot deadlock.
 //!
-//! A request whose counter has no room before its deadline, unless something is given back, holds up no other: it stands in
-//! a second line of the counter, which those that are decided do not look at.
+//! A request whose counter has no room before its deadline, unless something is released, holds up no other: it stands in a
+//! second line of the counter, which requests being decided ignore.
 
 mod lines;
 mod pace;
@@ -29,23 +29,24 @@ use self::{
 };
 use crate::{domain::counter::CounterKey, store::clock::Monotonic};
 
-/// The line of those that came during an outage and have not been decided yet. No counter has this name.
+/// The line of requests that came during an outage and have not been decided yet. No counter has this name.
 const OUTAGE: &str = "\0outage";
 
-/// When a request came, among those that may wait. It passes none with a smaller number at a counter where that one waits.
+/// When a request came, among those that may wait. At a counter where a request with a smaller number waits, it does not pass
+/// that one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn(u64);
 
 impl Turn {
-    /// Behind all that wait.
+    /// Behind all waiting requests.
     pub(super) const LAST: Self = Self(u64::MAX);
 }
 
 /// The requests that wait in this process.
 ///
-/// The lock is held for look-ups, never across a wait. `present` counts requests that may come to wait, `standing` those in
-/// a line: while they are zero, a settlement and a decision cost one load each. `closed` only ever turns true, which ends
-/// every wait, present and future.
+/// The lock is held for look-ups, never across a wait. `present` counts requests that may come to wait, `standing` those in a
+/// line: while they are zero, a settlement and a decision cost one load each. `closed` only ever turns true, which ends every
+/// wait, present and future.
 #[derive(Debug, Default)]
 pub struct Queue {
     lines: Mutex<Lines>,
@@ -59,8 +60,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Wakes those first in line at `counters`, to which a settlement has given something back, where they fit into what is used
-    /// now (`None`: not known).
+    /// Wakes the requests first in line at `counters`, where a settlement has released something, if they fit into what is
+    /// used now (`None`: unknown).
     pub fn freed<'k>(&self, counters: impl Iterator<Item = (&'k CounterKey, Option<u64>)>) {
         if self.present.load(Ordering::Relaxed) > 0 {
             let mut lines = self.lock();
@@ -68,8 +69,8 @@ impl Queue {
         }
     }
 
-    /// The first of `counters` at which a request that came before `turn` waits and can be served in time: its place in the
-    /// iteration, and when the head of that line expects room.
+    /// The first of `counters` at which a request that came before `turn` waits and can be served in time: its index, and
+    /// when the head of that line expects room.
     pub(super) fn ahead<'k>(
         &self,
         turn: Turn,
@@ -82,13 +83,13 @@ impl Queue {
         counters.find_map(|(place, counter)| Some((place, lines.ahead(counter, turn)?)))
     }
 
-    /// Ends every wait: all that wait are answered at once.
+    /// Ends every wait: all waiting requests are answered at once.
     pub fn close(&self) {
         self.closed.send_replace(true);
     }
 
     async fn closing(&self) {
-        // The sender is held by `self`, so the channel cannot close before it says so.
+        // `self` holds the sender, so the channel cannot close before it says so.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
@@ -113,7 +114,7 @@ impl Queue {
     }
 }
 
-/// What keeps a request, as it was told last.
+/// What blocks a request, by the last answer to it.
 #[derive(Debug)]
 struct Obstacle {
     counter: CounterKey,
@@ -129,11 +130,11 @@ struct Place<'q> {
     deadline: Monotonic,
     woken: Arc<Notify>,
     spot: Option<Spot>,
-    /// Whose it is, once that had to be known.
+    /// The team of the request, once it was needed.
     team: Option<Arc<str>>,
     /// The settlement before its last question to the store.
     since: u64,
-    /// It was granted: there may be room for the next, too.
+    /// It was granted: there may be room for the next one, too.
     passed: bool,
 }
 
@@ -147,7 +148,7 @@ impl Place<'_> {
         }
     }
 
-    /// Stands in the line of what keeps it; `false` where too many wait.
+    /// Joins the line of what blocks it; `false` if too many requests wait.
     fn stand(&mut self, obstacle: Obstacle) -> bool {
         let Obstacle { counter, until, frees_at } = obstacle;
         let mut lines = self.queue.lock();
@@ -165,7 +166,8 @@ impl Place<'_> {
             old => {
                 let spot = Spot { counter, late };
                 if let Some(old) = old.filter(|old| *old != spot) {
-                    // Those that came during an outage have not been asked for yet, which is not paced for others either.
+                    // Requests that came during an outage have not been asked for yet; a first question is not paced for
+                    // others either.
                     let first_answer = old.counter.name() == OUTAGE;
                     lines.leave(&old, self.turn, if first_answer { Chance::Free } else { Chance::Paced });
                 }
@@ -179,7 +181,7 @@ impl Place<'_> {
         true
     }
 
-    /// Goes to the line of a counter of `blocked` where an earlier request waits, if there is one.
+    /// Joins the line of a counter of `blocked` where an earlier request waits, if there is one.
     fn falls_behind(&mut self, blocked: &Blocked) -> bool {
         let ahead = {
             let lines = self.queue.lock();

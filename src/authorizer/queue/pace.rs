@@ -7,27 +7,27 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-/// The time that one question in vain costs: 100 of them a second are about 1% of what one Redis decides, so those who wait
+/// The time that one question in vain costs: 100 of them a second are about 1% of what one Redis decides, so waiting requests
 /// cost the others about that much.
 const PER_QUESTION: Duration = Duration::from_millis(10);
 /// Questions that may come at once after a quiet time, or be with the store at the same time.
 const BURST: u32 = 100;
 
-/// A bucket of questions for one process, first come first served. One that is granted is put back and lets the next go at
-/// once, so that only those in vain cost time. Real time on purpose: it protects a real store, also where a test stops the
-/// clock by which requests wait.
+/// A bucket of questions for one process, first come, first served. A granted question is put back and lets the next go at
+/// once, so only questions in vain cost time. Real time on purpose: it protects a real store, even if a test stops the clock
+/// that requests wait by.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// From when on the next may be asked. Held for a look.
+    /// When the next question may be asked. Held for a look.
     next: Mutex<Option<Instant>>,
-    /// Held by the first of those that draw, until it may ask.
+    /// Held by the first request that draws, until it may ask.
     first: tokio::sync::Mutex<()>,
     /// Wakes it when a question was put back.
     returned: Notify,
 }
 
 impl Pace {
-    /// Draws a question as soon as it may be asked. Dropped before, it has drawn none.
+    /// Draws a question as soon as it may be asked. If it is dropped earlier, it has drawn none.
     pub(super) async fn draw(&self) {
         let _first = self.first.lock().await;
         while let Err(at) = self.try_draw(Instant::now()) {
@@ -51,7 +51,7 @@ impl Pace {
         self.returned.notify_one();
     }
 
-    /// Draws, or tells when the next may be drawn.
+    /// Draws, or returns when the next may be drawn.
     fn try_draw(&self, now: Instant) -> Result<(), Instant> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let filled = now.checked_sub(PER_QUESTION.saturating_mul(BURST - 1)).unwrap_or(now);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_followed_by_an_even_pace() {
-        // Far enough from the machine's start for a whole burst to lie behind.
+        // Far enough from the machine's start for a whole burst to lie behind it.
         let (pace, now) = (Pace::default(), Instant::now() + Duration::from_secs(60));
         for _ in 0..BURST {
             assert!(pace.try_draw(now).is_ok());
@@ -85,14 +85,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_granted_costs_no_time_and_what_is_in_vain_does() {
-        // In vain, those past the burst would take 11 seconds.
+        // If all were in vain, those past the burst would take 11 seconds.
         let granted = time_of(1200, true).await;
         assert!(granted < Duration::from_secs(5), "{granted:?}");
         let in_vain = time_of(150, false).await;
         assert!(in_vain >= PER_QUESTION * 50, "{in_vain:?}");
     }
 
-    /// How long so many questions take that are drawn at once.
+    /// How long this many questions take if they are drawn at once.
     async fn time_of(crowd: usize, granted: bool) -> Duration {
         let (pace, begin) = (Arc::new(Pace::default()), Instant::now());
         let questions = (0..crowd).map(|_| {

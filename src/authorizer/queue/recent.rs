@@ -1,14 +1,14 @@
-//! What was given back lately, for requests that were asked before and come to stand in line after.
+//! What was released recently, for requests that asked first and join a line afterwards.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
 use crate::domain::counter::CounterKey;
 
-/// Counters share a place where their hashes meet. One settlement gives back to about ten, so that during the few
-/// milliseconds of a question a place is shared seldom; where it is, one question is asked in vain. 64 KiB.
+/// Counters whose hashes meet share a place. One settlement releases about ten, so during the few milliseconds of a question
+/// a place is seldom shared; if it is, one question is asked in vain. 64 KiB.
 const PLACES: usize = 8192;
 
-/// When each counter was last given something back, by a count that goes up with each. Never misses one.
+/// When something was last released at each counter, by a count that goes up with each release. Never misses one.
 #[derive(Debug)]
 pub(super) struct Recent {
     places: Box<[u64]>,
@@ -34,7 +34,7 @@ impl Recent {
         }
     }
 
-    /// Whether `counter` was given something back after the count was `since`.
+    /// Whether something was released at `counter` after the count was `since`.
     pub(super) fn has(&self, counter: &CounterKey, since: u64) -> bool {
         self.places.get(place_of(counter)).is_some_and(|at| *at > since)
     }

@@ -12,9 +12,9 @@ use crate::{
     store::{Store, StoreError, clock::Monotonic},
 };
 
-/// How soon the head of a line asks again after the store gave no answer: often enough to go on right after an outage.
+/// How soon the head of a line asks again after the store gave no answer: often enough to continue right after an outage.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
-/// What a request with `max_wait` is told that was decided at once.
+/// The warning for a request with `max_wait` that was decided at once.
 const TOO_MANY_WAIT: &str = "max_wait was ignored: too many requests of this team or of all teams wait";
 
 /// How a wait ended.
@@ -25,14 +25,14 @@ enum Woken {
     Over,
 }
 
-/// The last answer of the store to a request, and when it came.
+/// The store's last answer to a request, and when it came.
 struct Last {
     decided: Result<Decided, Failure>,
     at: Monotonic,
 }
 
 impl<S: Store + Clone> Authorizer<S> {
-    /// Decides when the request fits, or at the `deadline` that `max_wait` sets; at each limit in the order in which requests came.
+    /// Decides when the request fits, or at the `deadline` that `max_wait` sets; at each limit in order of arrival.
     pub(in crate::authorizer) async fn decide_in_turn(
         &self,
         request: &AuthorizeRequest,
@@ -89,7 +89,7 @@ impl<S: Store + Clone> Authorizer<S> {
                         () = woken.notified() => continue,
                     }
                 }
-                // By real time, as an outage goes by that.
+                // By real time, because outages last in real time.
                 Next::AskAgain => {
                     tokio::select! {
                         biased;
@@ -123,8 +123,8 @@ impl<S: Store + Clone> Authorizer<S> {
         }
     }
 
-    /// The answer when the wait is over: by a last question where the pace permits one, else by what is known. Many waits may
-    /// end at once, and their questions would hold up requests that do not wait.
+    /// The answer when the wait is over: by a last question if the pace permits one, otherwise by what is known. Many waits
+    /// may end at once, and their questions would hold up requests that do not wait.
     async fn last_word(
         &self,
         (request, check): (&AuthorizeRequest, &PendingCheck<S>),
@@ -159,7 +159,7 @@ impl Last {
         self.decided.as_ref().is_ok_and(|decided| decided.outcome.is_ok())
     }
 
-    /// What keeps the request; `None` where waiting cannot help, or is over.
+    /// What blocks the request; `None` if waiting cannot help, or is over.
     fn obstacle(&self) -> Option<Obstacle> {
         match &self.decided {
             Ok(Decided { outcome: Err(violations), blocked: Some(blocked), .. }) => {

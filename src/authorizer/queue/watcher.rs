@@ -1,4 +1,4 @@
-//! Reads what is used of the counters for which requests wait: another replica may have given something back.
+//! Reads the use of the counters that requests wait for: another replica may have released something.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -8,17 +8,17 @@ use std::{
 use super::{Queue, lines::Watched};
 use crate::{authorizer::Authorizer, domain::counter::CounterKey, store::Store};
 
-/// How often each counter is read, where they fit into that.
+/// How often each counter is read, if they all fit into that time.
 const ROUND: Duration = Duration::from_millis(100);
-/// The counters of one call: Redis is busy with them for less than a millisecond.
+/// The counters in one call: they keep Redis busy for less than a millisecond.
 const PER_CALL: usize = 256;
 /// The least time from one call to the next: 10,000 lines are read within 800 ms.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The heads of lines that may ask in each round of a few calls after the policy has changed: with one for each further
-/// call, at most half of the pace, so that those with room need not wait for the rest.
+/// The line heads that may ask in each round of a few calls after the policy has changed: one more for each further call, at
+/// most half of the pace, so that requests with room need not wait for the rest.
 const ASKED_AFTER_CHANGE: usize = 5;
 
-/// That the lines are watched, for as long as the task runs.
+/// Marks the lines as watched, for as long as the task runs.
 struct Watching<'q>(&'q Queue);
 
 impl Drop for Watching<'_> {
@@ -39,7 +39,7 @@ impl Queue {
 }
 
 impl Watched {
-    /// The calls of the store that read all counters.
+    /// The store calls that read all counters.
     const fn calls(&self) -> usize {
         self.counters.len().div_ceil(PER_CALL)
     }
@@ -79,14 +79,14 @@ impl<S: Store + Clone> Authorizer<S> {
                 self.read_lines(&watched, &asked).await;
             }
             drop(watching);
-            // One may have come just before the watch ended.
+            // A request may have come just before the watch ended.
             if queue.is_empty() || !queue.begins_watch() {
                 return;
             }
         }
     }
 
-    /// One round: reads all that is waited for, and wakes those for which there is room, and those first at `asked`.
+    /// One round: reads everything waited for, and wakes requests with room, and those first at `asked`.
     async fn read_lines(&self, watched: &Watched, asked: &[CounterKey]) {
         let queue = &self.shared.queue;
         let calls = u32::try_from(watched.calls()).unwrap_or(u32::MAX);

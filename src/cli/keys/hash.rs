@@ -1,4 +1,4 @@
-//! `tollgate keys hash`: the secrets of keys that a policy declares, of which it holds only the digest.
+//! `tollgate keys hash`: the secrets of keys that a policy declares, for which it holds only the digest.
 
 use std::{
     ffi::OsString,
@@ -47,7 +47,7 @@ impl Hash {
             Some(name) => generate(screen, name, &self.team_of(name)?)?,
             None => {
                 if io::stdin().is_terminal() {
-                    // A hint only: where it cannot be written, the terminal waits all the same.
+                    // Only a hint: if it cannot be written, the terminal still waits.
                     let _ = writeln!(io::stderr(), "Paste the secret, then press Ctrl-D:");
                 }
                 let mut text = String::new();
@@ -60,8 +60,8 @@ impl Hash {
         Ok(Exit::Done)
     }
 
-    /// The team of the key `name`: the one given, else the longest name of a team with which the key's begins. A team's
-    /// name may hold hyphens itself, so the key's name alone does not tell.
+    /// The team of the key `name`: the given one, otherwise the longest team name that the key's name begins with. A team's
+    /// name may itself contain hyphens, so the key's name alone does not identify it.
     fn team_of(&self, name: &str) -> Result<String, Failure> {
         if let Some(team) = self.team.as_ref().filter(|team| !is_name(team)) {
             return Err(Failure::new(format!("`{team}` is not the name of a team")));
@@ -111,12 +111,12 @@ fn generate(screen: &mut Screen, name: &str, team: &str) -> Result<(), Failure> 
     Ok(())
 }
 
-/// A name as a key of TOML, in which a dot would begin another table.
+/// A name as a key in TOML, where a dot would begin another table.
 fn toml_key(name: &str) -> String {
     if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
 }
 
-/// The secret in `text`, without white space and the byte order mark that some editors put around it.
+/// The secret in `text`, without the white space and byte order mark that some editors put around it.
 pub(in super::super) fn secret_of(text: &str) -> Result<&str, Failure> {
     secret::word(text, MAX_SECRET).map_err(|error| match error {
         MalformedSecret::TooLong => Failure::new(format!("a secret has 1 to {MAX_SECRET} bytes")),
@@ -129,7 +129,7 @@ pub(in crate::cli) fn digest(secret: &str) -> String {
     Sha256::digest(secret.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Bits of which a secret can be made.
+/// Random bits that make up a secret.
 pub(in crate::cli) fn random_bits() -> Result<[u8; 32], Failure> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)

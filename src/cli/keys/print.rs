@@ -62,7 +62,7 @@ pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: &[proto::Key]) -> R
     for key in keys {
         let usage = key.usage.clone().unwrap_or_default();
         let (style, state) = state(key.state());
-        // Only in its first line.
+        // Only on its first line.
         let mut of_key = [
             key.name.clone(),
             state.to_owned(),
@@ -88,7 +88,7 @@ pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: &[proto::Key]) -> R
     Ok(Exit::Done)
 }
 
-/// The secrets of a key that can be used, the newest first; what stands in their place, where there are none.
+/// The usable secrets of a key, the newest first; if there are none, the text shown in their place.
 fn secrets(key: &proto::Key) -> Vec<[String; 5]> {
     let none = || "-".to_owned();
     let usable = key.state() == KeyState::Active;
@@ -139,7 +139,7 @@ fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
             budget.map_or_else(|| "the team's".to_owned(), |budget| text::money(Some(budget))),
         ),
     ];
-    // By their names in the policy file, where people know them from.
+    // By their names in the policy file, which people know.
     let may_also = key.other_limits.iter().map(|bound| {
         let name = bound.limit_id.rsplit('.').next().unwrap_or_default();
         let amount = text::amount(bound.quantity(), bound.limit);

@@ -1,4 +1,4 @@
-//! The commands that show keys, also those that the policy file declares.
+//! The commands that show keys, including those that the policy file declares.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! The client's own books of a run: what was allowed, what was acknowledged, and whatever should not have happened.
+//! The client's own books of a run: what was allowed, what was acknowledged, and anything that should not have happened.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,7 +20,7 @@ use crate::{
     rpc::proto::{self, Decision},
 };
 
-/// The most faults that are told apart; one is bad enough.
+/// The most faults that are recorded; one is bad enough.
 const MAX_FAULTS: usize = 10;
 
 /// What was acknowledged to one team.
@@ -30,11 +30,11 @@ pub(super) struct Books {
     pub(super) spent: i128,
     /// Requests that count.
     pub(super) requests: i64,
-    /// What was spent past the reserved worst case, or without a reservation: a budget may be exceeded by so much.
+    /// What was spent past the reserved worst case, or without a reservation: a budget may be exceeded by this much.
     pub(super) past_reserve: i128,
 }
 
-/// A counter as the client knows it: the limit, and for limits of users the user.
+/// A counter as the client knows it: the limit and, for limits of users, the user.
 pub(super) type CounterName = (Arc<str>, String);
 
 /// The books.
@@ -44,9 +44,9 @@ pub(super) struct Ledger {
     pub(super) books: BTreeMap<Arc<str>, Books>,
     /// Admissions by counter, of sliding windows.
     pub(super) admissions: HashMap<CounterName, Vec<Admission>>,
-    /// Requests certainly under way, by counter.
+    /// Requests certainly in flight, by counter.
     in_flight: HashMap<CounterName, u64>,
-    /// The most of them there ever were.
+    /// The highest number there ever was.
     pub(super) most_in_flight: HashMap<CounterName, u64>,
     reservations: HashSet<String>,
     /// Requests made.
@@ -57,9 +57,9 @@ pub(super) struct Ledger {
     pub(super) denied: BTreeMap<&'static str, u64>,
     /// Calls that were repeats.
     pub(super) repeats: u64,
-    /// Repeats that did not answer what the first call did.
+    /// Repeats whose answer differed from that of the first call.
     pub(super) faults: Vec<String>,
-    /// Moments at which more was under way than permitted.
+    /// Moments at which more requests were in flight than permitted.
     pub(super) crowds: Vec<String>,
 }
 
@@ -90,7 +90,7 @@ impl Ledger {
         })
     }
 
-    /// A request is about to be reported: it is no longer certainly under way.
+    /// A request is about to be reported: it is no longer certainly in flight.
     pub(super) fn leaves(&mut self, held: &Held) {
         for (counter, _) in self.counters(&held.job, Window::InFlight) {
             if let Some(count) = self.in_flight.get_mut(&counter) {
@@ -99,7 +99,7 @@ impl Ledger {
         }
     }
 
-    /// Books what came of an event; answers the request that is now under way, if one is.
+    /// Books the outcome of an event; returns the request that is now in flight, if one is.
     pub(super) fn enter(&mut self, played: Played) -> Option<Held> {
         match played {
             Played::Decided(job, answers, admitted) => self.decided(*job, &answers, admitted),
@@ -193,7 +193,7 @@ impl Ledger {
         }
     }
 
-    /// Books the cost once, and holds repeats to it.
+    /// Books the cost once, and checks repeats against it.
     fn acknowledged(&mut self, job: &Job, answers: &[proto::RecordUsageResponse]) -> i128 {
         self.repeats += more_than_one(answers.len());
         let Some((first, others)) = answers.split_first() else { return 0 };
@@ -218,7 +218,7 @@ impl Ledger {
         limits.filter_map(|(limit, user)| Some(((Arc::clone(&limit.id), user), limit.bound?))).collect()
     }
 
-    /// The bounded limits over `window` that count the request, each with the user it is of.
+    /// The bounded limits over `window` that count the request, each with its user.
     fn limits(&self, job: &Job, window: Window) -> Vec<(Limit, String)> {
         let Some(team) = self.policy.teams.get(&job.team) else { return Vec::new() };
         let organization = &self.policy.organization;
@@ -239,7 +239,7 @@ fn more_than_one(answers: usize) -> u64 {
     u64::try_from(answers.saturating_sub(1)).unwrap_or(0)
 }
 
-/// Whether a limit of this quantity has anything to count of an operation, by the contract's words.
+/// Whether a limit on this quantity counts anything for an operation, as the contract says.
 const fn counts(quantity: Quantity, operation: Operation) -> bool {
     if matches!(operation, Operation::Batch) {
         return matches!(quantity, Quantity::NanoUsd);
@@ -253,8 +253,8 @@ const fn counts(quantity: Quantity, operation: Operation) -> bool {
     }
 }
 
-/// What an admission certainly took of a window: the smaller of what was reserved and what was used, since what is used
-/// past the reserve is put where it was reported, and what is left over is given back.
+/// What an admission certainly took from a window: the smaller of what was reserved and what was used, since use past the
+/// reserve is put where it was reported, and what is left over is released.
 fn certain(held: &Held, quantity: Quantity) -> u64 {
     let (size, usage) = (&held.job.size, held.job.usage(held.granted));
     match (quantity, usage) {

@@ -1,5 +1,5 @@
-//! Plays requests in the order of time: everything that happens at one instant is sent at once, and time goes on when all
-//! of it is answered.
+//! Plays requests in order of time: everything that happens at one instant is sent at once, and time moves on when all of it
+//! is answered.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,14 +23,14 @@ const ATTEMPTS: u32 = 20;
 /// How long to wait before a call is sent again.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// A request that was allowed and is under way.
+/// A request that was allowed and is in flight.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) job: Job,
     pub(super) reservation: String,
     pub(super) granted: u64,
     pub(super) reserved_cost: i128,
-    /// When it was admitted, within these.
+    /// Its admission lies between these.
     pub(super) admitted: (u64, u64),
 }
 
@@ -42,13 +42,13 @@ pub(super) enum Event {
     Ends(Box<Held>),
 }
 
-/// What came of an event.
+/// The outcome of an event.
 pub(super) enum Played {
     /// The answers to one request for a decision.
     Decided(Box<Job>, Vec<proto::AuthorizeResponse>, (u64, u64)),
     /// The answers to one report.
     Recorded(Box<Held>, Vec<proto::RecordUsageResponse>),
-    /// The answers to one report on what nobody had asked for, or that it has no price.
+    /// The answers to one report of usage without a decision; `None` if it has no price.
     Unasked(Box<Job>, Option<Vec<proto::RecordUsageResponse>>),
 }
 
@@ -56,7 +56,7 @@ pub(super) enum Played {
 pub(super) trait Time: Send + Sync + 'static {
     /// Milliseconds.
     fn now(&self) -> u64;
-    /// Makes it `at`, where it can be made.
+    /// Sets it to `at`, if it can be set.
     fn set(&self, at: u64);
 }
 
@@ -141,7 +141,8 @@ async fn play<T: Time>(client: Client, event: Event, time: Arc<T>) -> Result<Pla
             let report = held.job.report(&held.reservation, held.granted);
             let mut answers = record(client.clone(), &held.job, report.clone()).await?;
             if held.job.repeat == Repeat::WhenSettled {
-                // Must reserve nothing: the id is of a request that is over. What is reserved in the end shows it.
+                // This must reserve nothing: the id belongs to a request that is over. The final reservations show whether it
+                // did.
                 authorize(client.clone(), held.job.request.clone()).await?;
                 answers.extend(record(client, &held.job, report).await?);
             }
@@ -196,7 +197,7 @@ where
     }
 }
 
-/// Whether the failure may pass. A call that was cut off may have taken effect; its repeat finds out.
+/// Whether the failure may pass. A call that was cut off may have taken effect; its repeat shows whether it did.
 const fn passes(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
 }

@@ -23,7 +23,7 @@ impl Rng {
         least + self.next() % span
     }
 
-    /// From `least` to `most`, each order of magnitude as likely: sizes of real requests are spread so.
+    /// From `least` to `most`, each order of magnitude equally likely: sizes of real requests are spread this way.
     pub(super) fn magnitude(&mut self, least: u64, most: u64) -> u64 {
         let (least, most) = (least.max(1), most.max(least.max(1)));
         let bits = self.between(least.ilog2().into(), most.ilog2().into());
@@ -31,7 +31,7 @@ impl Rng {
         self.between(least.max(low), most.min(low * 2 - 1))
     }
 
-    /// Whether something happens that does in `percent` of cases.
+    /// Whether an event happens that occurs in `percent` of cases.
     pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.between(0, 99) < percent
     }

@@ -21,10 +21,10 @@ const TICK_MS: u64 = 250;
 const TEAM_GAP_MS: u64 = 1_200;
 /// The largest input, in tokens.
 const MAX_INPUT: u64 = 20_000;
-/// The largest output where neither policy nor model bounds it, in tokens.
+/// The largest output if neither policy nor model bounds it, in tokens.
 const MAX_OUTPUT: u64 = 4_096;
 
-/// One request and what will become of it.
+/// One request and its future course.
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     /// The team.
@@ -43,11 +43,11 @@ pub(super) struct Job {
     pub(super) repeat: Repeat,
     /// Whether the report is sent twice.
     pub(super) record_twice: bool,
-    /// What is used of the estimated input, in percent; past 100, the estimate was wrong.
+    /// The share of the estimated input that is used, in percent; past 100, the estimate was wrong.
     input_percent: u64,
-    /// What is cached of the input, in percent.
+    /// The share of the input that is cached, in percent.
     cached_percent: u64,
-    /// What is used of the granted output, in percent.
+    /// The share of the granted output that is used, in percent.
     output_percent: u64,
 }
 
@@ -60,7 +60,7 @@ pub(super) enum Ending {
     Failed,
     RateLimited,
     NotSent,
-    /// It was sent without asking, and is reported afterwards.
+    /// It was sent without a decision, and is reported afterwards.
     Unasked,
 }
 
@@ -77,7 +77,7 @@ pub(super) enum Repeat {
 struct Asker {
     team: Arc<str>,
     uses: Vec<(Arc<str>, Operation)>,
-    /// The most output that is granted for each of them.
+    /// The most output granted for each of them.
     output: u64,
 }
 
@@ -85,13 +85,13 @@ struct Asker {
 pub(super) struct Traffic {
     rng: Rng,
     askers: Vec<Asker>,
-    /// Tells runs apart on a service that goes on.
+    /// Tells runs apart on a service that keeps running.
     run: u32,
     count: u64,
 }
 
 impl Traffic {
-    /// Traffic of all teams of `policy`, on the models they may use and that have a price at `now`; `None` where there are
+    /// Traffic of all teams of `policy`, on the models that they may use and that have a price at `now`; `None` if there are
     /// none.
     pub(super) fn new(policy: &Policy, now: Timestamp, seed: u64, run: u32) -> Option<Self> {
         let mut askers: Vec<Asker> = policy
@@ -120,7 +120,7 @@ impl Traffic {
             })
             .filter(|asker| !asker.uses.is_empty())
             .collect();
-        // A map's order is not the seed's.
+        // The order of a map does not depend on the seed.
         askers.sort_unstable_by(|a, b| a.team.cmp(&b.team));
         askers.iter_mut().for_each(|asker| {
             asker.uses.sort_unstable_by(|a, b| (&a.0, a.1.name()).cmp(&(&b.0, b.1.name())))
@@ -128,12 +128,12 @@ impl Traffic {
         (!askers.is_empty()).then_some(Self { rng: Rng::new(seed), askers, run, count: 0 })
     }
 
-    /// The next requests, at most `most`, which come at once; and how long after them the next ones do.
+    /// The next requests, at most `most`, which come at once, and the time until the ones after them.
     pub(super) fn burst(&mut self, most: u64) -> (Vec<Job>, u64) {
         let count = self.rng.magnitude(1, most);
         let jobs = (0..count).filter_map(|_| self.job()).collect();
         let teams = u64::try_from(self.askers.len()).unwrap_or(1);
-        // Now and then traffic is ten times as dense as limits may like, or nobody is there.
+        // Now and then traffic is ten times as dense as limits may like, or no one is there.
         let gap = match self.rng.between(0, 9) {
             0..=2 => TEAM_GAP_MS / 10,
             9 => TEAM_GAP_MS * 5,
@@ -146,7 +146,7 @@ impl Traffic {
         let rng = &mut self.rng;
         let asker = rng.pick(&self.askers)?;
         let (model, operation) = rng.pick(&asker.uses)?.clone();
-        // A few ask for what they may not have.
+        // A few ask for what they may not use.
         let model = if rng.chance(2) { Arc::from("nobody/has-this-model") } else { model };
         let output = if rng.chance(3) { asker.output * 2 } else { rng.magnitude(16, asker.output) };
         let billing = operation.billing();
@@ -210,7 +210,7 @@ fn wire(count: u64) -> i64 {
 }
 
 impl Job {
-    /// What the request used, given the output it was granted; `None` where nobody saw.
+    /// What the request used, given the output it was granted; `None` if the usage was not seen.
     pub(super) fn usage(&self, granted: u64) -> Option<Usage> {
         if matches!(
             self.ending,

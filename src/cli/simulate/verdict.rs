@@ -16,20 +16,20 @@ use crate::{
     rpc::proto::{GetSpendResponse, SpendReport},
 };
 
-/// One invariant: what it says, with the figures that were compared, and what breaks it.
+/// One invariant: its statement, the figures that were compared, and what breaks it.
 pub(super) struct Invariant {
     pub(super) says: &'static str,
     pub(super) figures: String,
     pub(super) broken: Vec<String>,
 }
 
-/// What both sides say in the end.
+/// The final figures of both sides.
 pub(super) struct Evidence<'a> {
     pub(super) policy: &'a Policy,
     pub(super) ledger: &'a mut Ledger,
     pub(super) before: &'a GetSpendResponse,
     pub(super) after: &'a GetSpendResponse,
-    /// Windows are taken to be shorter by so many thousandths, where the client's clock is not the store's.
+    /// Windows are assumed to be shorter by this many thousandths, if the client's clock is not the store's.
     pub(super) slack_thousandths: u64,
 }
 
@@ -187,7 +187,7 @@ fn sliding(policy: &Policy) -> HashMap<Arc<str>, (u64, u64)> {
     .collect()
 }
 
-/// Prints the verdicts; answers whether all hold.
+/// Prints the verdicts. Returns whether all hold.
 pub(super) fn print(screen: &mut Screen, invariants: &[Invariant]) -> io::Result<bool> {
     let colour = screen.colour;
     writeln!(screen, "{}", Style::Bold.paint("Invariants", colour))?;

@@ -1,4 +1,4 @@
-//! Whether more was admitted in some interval than a window permits, judged by what the client alone saw.
+//! Whether more was admitted in some interval than a window permits, judged only by what the client saw.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -10,10 +10,11 @@ pub(super) struct Admission {
     pub(super) amount: u64,
 }
 
-/// The most that was *certainly* admitted within one interval of `length_ms`, over all intervals: what was admitted from
-/// its first instant to its last, however early or late within its bounds each admission was.
+/// The most that was *certainly* admitted within one interval of `length_ms`, over all intervals: what was admitted from its
+/// first instant to its last, however early or late within its bounds each admission was.
 ///
-/// An interval that ends at `b` begins at `b - length_ms + 1`. It is enough to try those that end where an admission does.
+/// An interval that ends at `b` begins at `b - length_ms + 1`. It is enough to try intervals that end where an admission
+/// does.
 pub(super) fn fullest(admissions: &mut [Admission], length_ms: u64) -> u64 {
     admissions.sort_unstable_by_key(|admission| admission.to);
     let mut inside: BinaryHeap<Reverse<(u64, u64)>> = BinaryHeap::new();

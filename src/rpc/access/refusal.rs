@@ -1,4 +1,4 @@
-//! Refusals of the guard as gRPC has them.
+//! The guard's refusals in gRPC terms.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     domain::access::{Permission, Scope},
 };
 
-/// The refusal as a status. What is outside the caller's teams is its source, for the audit log only.
+/// The refusal as a status. What lies outside the caller's teams is its source, for the audit log only.
 pub(in super::super) fn status(refusal: Refusal) -> Status {
     let code = match refusal.kind() {
         Kind::Unauthenticated => Code::Unauthenticated,

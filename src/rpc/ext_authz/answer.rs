@@ -1,4 +1,4 @@
-//! The two answers to Envoy. It takes an answer without a status for «allowed», so answers are made here only.
+//! The two answers to Envoy. Envoy takes an answer without a status as allowed, so answers are made only here.
 
 use bytes::Bytes;
 
@@ -22,7 +22,7 @@ use crate::{
 /// gRPC's codes, as far as they are used: OK and PERMISSION_DENIED.
 const OK: i32 = 0;
 const PERMISSION_DENIED: i32 = 7;
-/// A client's credentials, and what tells of it and of the way that its request came, are the organization's own business.
+/// A client's credentials, and what reveals the client or the path of its request, are the organization's own business.
 const PRIVATE: [&str; 11] = [
     "api-key",
     "cookie",
@@ -36,14 +36,14 @@ const PRIVATE: [&str; 11] = [
     "x-forwarded-host",
     "x-real-ip",
 ];
-/// Tells the client, and whoever helps it, which reservation its request has.
+/// Tells the client, and anyone who supports it, which reservation its request has.
 const RESERVATION_HEADER: &str = "x-tollgate-reservation";
 
-/// What goes on to Groq.
+/// What is sent on to Groq.
 pub(super) struct Allowed<'a> {
     /// The Groq key in place of the client's credential.
     pub(super) key: &'a LiveKey,
-    /// Headers that name the caller to the gateway, and nobody else.
+    /// Headers that name the caller, for the gateway only.
     pub(super) internal_headers: Vec<String>,
     /// The reservation; `None` for what costs nothing.
     pub(super) admission: Option<Admission>,
@@ -51,13 +51,13 @@ pub(super) struct Allowed<'a> {
     pub(super) limits: &'a [LimitStatus],
 }
 
-/// The request may go on.
+/// The request may proceed.
 pub(super) fn allowed(allowed: Allowed<'_>) -> CheckResponse {
     let mut headers_to_remove = allowed.internal_headers;
     headers_to_remove.extend(PRIVATE.map(str::to_owned));
     let mut to_client = rate_headers(allowed.limits);
     if let Some(admission) = &allowed.admission {
-        // What Groq compresses cannot be metered.
+        // A compressed answer from Groq cannot be metered.
         headers_to_remove.push("accept-encoding".to_owned());
         to_client.push((RESERVATION_HEADER, admission.reservation.to_string()));
     }

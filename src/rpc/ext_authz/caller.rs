@@ -9,11 +9,11 @@ use crate::{
     groq::error::ApiError,
 };
 
-/// Bytes of a team's name in a header; no team has one so long.
+/// Bytes of a team's name in a header; no team has a name this long.
 const MAX_TEAM_BYTES: usize = 128;
 
-/// The first caller that a source names, in the policy's order. A source that names somebody decides, also where that
-/// somebody is not known: another source further on does not make up for a wrong key.
+/// The first caller that a source names, in the policy's order. The first source that names a caller decides, even if that
+/// caller is unknown: a later source does not make up for a wrong key.
 pub(super) fn find(policy: &EnvoyPolicy, request: &HttpRequest) -> Result<Caller, ApiError> {
     for source in &policy.callers {
         match source {
@@ -60,7 +60,7 @@ fn named(team: &str) -> Result<Caller, ApiError> {
     Ok(Caller::Team(team.to_owned()))
 }
 
-/// The secret of `Bearer …`; `None` where there is none.
+/// The secret of `Bearer …`; `None` if there is none.
 fn bearer(header: &str) -> Option<&str> {
     let (scheme, secret) = header.trim().split_once(' ')?;
     let secret = secret.trim();

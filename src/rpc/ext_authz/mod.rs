@@ -41,10 +41,10 @@ use crate::{
     upstream::UpstreamKeys,
 };
 
-/// How long a client is asked to wait where nothing can be decided: connections are rebuilt within a second or two.
+/// How long a client is asked to wait when nothing can be decided: connections are rebuilt within a second or two.
 const OUTAGE_RETRY_MS: u64 = 1_000;
-/// How often a request is decided anew under another id because the reservation under the first was settled meanwhile:
-/// once more than Envoy is likely to ask.
+/// How often a request is decided again under another id because the reservation under the first was settled by then: once
+/// more than Envoy is likely to ask.
 const MAX_ASKS: u32 = 4;
 
 /// Serves `Authorization` through an authorizer.
@@ -54,11 +54,11 @@ pub struct CheckRpc<S> {
     upstream: Arc<UpstreamKeys>,
 }
 
-/// Why a request does not go on.
+/// Why a request does not proceed.
 enum Refused {
-    /// The client is told.
+    /// The client gets the reasons.
     Denied(ApiError, Vec<LimitStatus>),
-    /// The client is told no more than that; it is recorded.
+    /// The client hears only this; what was refused is recorded.
     OtherTeam(OtherTeam),
     /// No decision could be made.
     Undecided(Failure),
@@ -147,7 +147,7 @@ impl<S: Store + Clone> CheckRpc<S> {
                 if !paused.is_empty() {
                     return Err(self.denied(policy, &caller, &paused).into());
                 }
-                // What costs nothing asks no counter, but must be as sure that nothing forbids it.
+                // A free request asks no counter, but it must be just as certain that nothing forbids it.
                 fresh.map_err(Refused::Undecided)?;
                 let (admission, limits) = (None, [].as_slice());
                 Ok((answer::allowed(Allowed { key: &key, internal_headers, admission, limits }), None))
@@ -177,7 +177,7 @@ impl<S: Store + Clone> CheckRpc<S> {
         }
     }
 
-    /// A denial that needed no more than the caller.
+    /// A denial for which the caller alone was enough.
     fn denied(&self, policy: &Policy, caller: &Caller, violations: &[Violation]) -> ApiError {
         self.authorizer.log_denied(caller, None, violations, &policy.revision);
         ApiError::denied(violations)
@@ -200,7 +200,7 @@ impl<S: Store + Clone> CheckRpc<S> {
             let (decided, check) = match self.authorizer.authorize(&request, until).await {
                 Ok(decided) => decided,
                 Err(Failure::RequestIdReused) => continue,
-                // The same stream goes to Groq once more, which needs a reservation of its own.
+                // The same stream goes to Groq once more, which needs its own reservation.
                 Err(Failure::RequestIdSpent(_)) => continue,
                 Err(failure) => return Err(Refused::Undecided(failure)),
             };
@@ -248,7 +248,7 @@ impl Wanted<'_> {
             _ if !writes => 0,
             Some(most) => most.saturating_mul(asked.choices),
             None if !fixed_output => 0,
-            // Nobody tells Groq to stop earlier.
+            // Nothing tells Groq to stop earlier.
             None => model
                 .and_then(|model| model.output_bound())
                 .ok_or_else(|| {
@@ -312,10 +312,10 @@ impl Wanted<'_> {
     }
 }
 
-/// The input that a request is taken to have, as far as it was sent.
+/// The assumed input of a request, as far as it was sent.
 fn seen_input_tokens(asked: &GroqRequest, operation: Operation, model: Option<&Model>) -> u64 {
     let estimate = asked.input_tokens.max(tokens_of_bytes(asked.input_bytes));
-    // One text, of which Groq takes no more than the context holds, however large an image in it is.
+    // One text. Groq takes no more of it than the context holds, however large an image in it is.
     let is_one_text = matches!(operation, Operation::Chat | Operation::Responses);
     let window = model.and_then(|model| model.context_window).filter(|_| is_one_text);
     window.map_or(estimate, |window| estimate.min(window))
@@ -323,8 +323,8 @@ fn seen_input_tokens(asked: &GroqRequest, operation: Operation, model: Option<&M
 
 /// What Groq's tools and the links in a request may add to it: up to the whole context of the model.
 ///
-/// Budgets hold that much, since it would have to be paid. Rates do not count it beforehand, or a team whose tokens a minute
-/// are fewer than a context could never use a tool; they count what Groq reports.
+/// Budgets hold that much, since it would have to be paid for. Rates do not count it in advance, or a team with fewer tokens
+/// a minute than a context could never use a tool; they count what Groq reports.
 fn unseen_input_tokens(asked: &GroqRequest, model: Option<&Model>, seen: u64) -> Result<u64, ApiError> {
     if !asked.has_unseen_input {
         return Ok(0);
@@ -338,7 +338,7 @@ fn unseen_input_tokens(asked: &GroqRequest, model: Option<&Model>, seen: u64) ->
     })
 }
 
-/// The length that so many bytes of audio are taken for.
+/// The assumed length of this many bytes of audio.
 const fn audio_ms(bytes: u64, bytes_per_second: u64) -> u64 {
     let per_second = if bytes_per_second == 0 { 1 } else { bytes_per_second };
     bytes.saturating_mul(1000).div_ceil(per_second)
@@ -358,14 +358,14 @@ fn unknown_path(request: &HttpRequest) -> ApiError {
     ApiError::new(404, "unknown_url", message)
 }
 
-/// A path without its query, which may hold anything, and not longer than is good to read.
+/// A path without its query, which may hold anything, cut to a readable length.
 fn shown(path: &str) -> String {
     path.split('?').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect()
 }
 
-/// An answer and not an error of the call: after an error the filter's `failure_mode_allow` could let the request pass.
+/// An answer, not an error of the call: after an error the filter's `failure_mode_allow` could let the request pass.
 fn other_team() -> ApiError {
-    // It is in the audit log, which bounds what a client can cause; and so does the level.
+    // It is in the audit log, which bounds how much a client can cause, as this level does.
     debug!(
         "a request is refused because its proxy's credential is bound to other teams than the one that asks"
     );

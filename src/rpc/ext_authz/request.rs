@@ -11,7 +11,7 @@ use super::super::envoy::{
 };
 use crate::groq::error::ApiError;
 
-/// Set by Envoy where it passed on only the beginning of a body.
+/// Set by Envoy when it passed on only the beginning of a body.
 const PARTIAL_BODY: &str = "x-envoy-auth-partial-body";
 
 /// An HTTP request to be decided.
@@ -21,12 +21,13 @@ pub(super) struct HttpRequest {
     pub(super) principal: String,
     /// What the operator wrote beside the route.
     pub(super) extensions: HashMap<String, String>,
-    /// Tells this request from any other: the same where Envoy asks again. Empty where Envoy told nothing to tell it by.
+    /// Distinguishes this request from any other, and stays the same when Envoy asks again. Empty if Envoy sent nothing to
+    /// tell it by.
     pub(super) request_id: String,
 }
 
 impl HttpRequest {
-    /// From what Envoy asked.
+    /// Reads it from Envoy's question.
     pub(super) fn new(check: CheckRequest) -> Result<Self, Status> {
         let missing = || Status::invalid_argument("`attributes.request.http` is required");
         let AttributeContext { source, request, context_extensions, .. } =
@@ -44,8 +45,8 @@ impl HttpRequest {
         Ok(parsed)
     }
 
-    /// `x-request-id` may be a client's own and be used again, so the stream, its first instant and the client's socket
-    /// count as well.
+    /// `x-request-id` may be a client's own and be used again, so the stream, its first instant and the client's socket count
+    /// as well.
     fn identify(&self, time: Option<prost_types::Timestamp>, source: Option<Address>) -> String {
         let from_client = self.header("x-request-id").unwrap_or_default();
         if self.http.id.is_empty() && from_client.is_empty() {
@@ -72,9 +73,9 @@ impl HttpRequest {
         &self.http.path
     }
 
-    /// A header by its name in lower case; several of one name are joined by commas, as Envoy does it.
+    /// A header by its lower-case name; several of one name are joined by commas, as Envoy does.
     pub(super) fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        // Of a name that comes twice in a map, the last entry counts.
+        // If a name comes twice in a map, the last entry counts.
         if let Some(header) = self.http.headers.iter().rfind(|header| header.key == name) {
             return Some(String::from_utf8_lossy(&header.value));
         }
@@ -91,7 +92,7 @@ impl HttpRequest {
     /// The whole body.
     ///
     /// # Errors
-    /// Where it is not whole, or is compressed.
+    /// If it is incomplete or compressed.
     pub(super) fn body(&mut self) -> Result<Bytes, ApiError> {
         if self.header(PARTIAL_BODY).is_some_and(|value| value == "true") {
             return Err(ApiError::too_large(

@@ -1,4 +1,4 @@
-//! One HTTP exchange as Envoy shows it, step by step: what is answered to each step, and how it ended.
+//! One HTTP exchange as Envoy shows it, step by step: the answer to each step, and how the exchange ended.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -35,16 +35,16 @@ use crate::{
 /// Why Envoy answers in Groq's place; one of the attributes that the filter is configured to send.
 const CODE_DETAILS: &str = "response.code_details";
 
-/// Groq's refusals that this has to tell apart.
+/// The refusals by Groq that must be told apart.
 const RATE_LIMITED: u16 = 429;
 const TOO_LARGE: u16 = 413;
 
 /// One HTTP exchange.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
-    /// What ext_authz told of it, once.
+    /// What ext_authz said about it, once that arrived.
     admission: Option<Admission>,
-    /// Whether the filter passes on the answer, so that its end is seen here. `None`: not told.
+    /// Whether the filter passes on the answer, so that its end is seen here. `None`: unknown.
     meters: Option<bool>,
     answer: Option<Answer>,
     settled: bool,
@@ -58,7 +58,7 @@ enum Answer {
         status: u16,
         retry_ms: u64,
     },
-    /// A 429 that asks to wait, and what it says so far: waiting does not help a request that is too large.
+    /// A 429 that asks to wait, and what it has said so far: waiting does not help a request that is too large.
     Limited {
         retry_ms: u64,
         body: Vec<u8>,
@@ -68,11 +68,11 @@ enum Answer {
     None,
 }
 
-/// What follows from a step.
+/// The result of a step.
 pub(super) struct Step {
-    /// What Envoy is told, where it waits.
+    /// The answer to Envoy, if it waits for one.
     pub(super) reply: Option<ProcessingResponse>,
-    /// How the exchange ended, where it did.
+    /// How the exchange ended, if it did.
     pub(super) end: Option<(Admission, End)>,
 }
 
@@ -83,10 +83,10 @@ impl Exchange {
         if let Some(protocol) = &message.protocol_config {
             self.meters = Some(protocol.response_body_mode() != BodySendMode::None);
         } else if message.observability_mode {
-            // A filter that only looks does not say at what. There is nothing to look at but the answer.
+            // An observing filter does not say what it sends. There is nothing to observe but the answer.
             self.meters = Some(true);
         }
-        // It comes with each message, and once is enough.
+        // It comes with each message; reading it once is enough.
         if self.admission.is_none() {
             let metadata = Metadata::decode(message.metadata_context).ok();
             self.admission = metadata.as_ref().and_then(Admission::from_metadata);
@@ -112,8 +112,8 @@ impl Exchange {
             }
             None => return Step { reply: None, end: None },
         };
-        // Only what Envoy passes on for the client's sake has an end that matters: a filter for requests alone is done
-        // long before the exchange is.
+        // Only what Envoy passes on for the client has an end that matters: a filter for requests alone is done long before
+        // the exchange is.
         let refused = matches!(reply, Response::ImmediateResponse(_)).then_some(End::NotSent);
         let end = refused.or_else(|| ends.map(|complete| self.take_end(complete)));
         Step {
@@ -122,12 +122,12 @@ impl Exchange {
         }
     }
 
-    /// Nobody will see how it ends.
+    /// The end of the exchange will not be seen.
     pub(super) fn lose(&mut self) {
         self.answer = Some(Answer::Lost);
     }
 
-    /// The stream of steps is over, whatever way.
+    /// The stream of steps is over, for whatever reason.
     pub(super) fn close(&mut self) -> Option<(Admission, End)> {
         // A filter that did not say what it passes on is judged by what it did.
         let meters = self.meters.unwrap_or(self.answer.is_some());
@@ -169,12 +169,12 @@ impl Exchange {
         match rewrite(admission.operation, &body.body, change) {
             Ok(None) => unchanged(),
             Ok(Some(changed)) => Response::RequestBody(BodyResponse { response: Some(replaced(changed)) }),
-            // It was admitted as it was read; what cannot be read is not the same.
+            // It was admitted as it was read; a body that cannot be read now is not the same.
             Err(error) => Response::ImmediateResponse(instead(&error)),
         }
     }
 
-    /// Whether the exchange ends with the headers, completely.
+    /// Whether the exchange ends with the headers, complete.
     fn response_headers(&mut self, headers: &HttpHeaders, details: &str) -> Option<bool> {
         let map = headers.headers.as_ref();
         let text = |name| map.map(|map| header(map, name)).unwrap_or_default();
@@ -236,7 +236,7 @@ fn instead(error: &ApiError) -> ImmediateResponse {
     }
 }
 
-/// A header as ext_proc takes it: its bytes.
+/// A header as ext_proc takes it: as bytes.
 fn set(name: &'static str, value: String) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue { key: name.into(), value: Bytes::new(), raw_value: value.into() }),

@@ -32,7 +32,7 @@ use crate::{
     upstream::UpstreamKeys,
 };
 
-/// Answers to one exchange that wait for Envoy to take them; it waits for each before it sends the next step.
+/// Answers to one exchange that wait for Envoy to take them; Envoy waits for each before it sends the next step.
 const REPLIES: usize = 4;
 
 /// Its one RPC.
@@ -48,8 +48,8 @@ pub struct ProcessRpc<S> {
 }
 
 impl<S> ProcessRpc<S> {
-    /// Serves through `authorizer`, and tells `upstream` of a key that Groq refuses. What is of a team out of the proxy's
-    /// reach is recorded in `audit`.
+    /// Serves through `authorizer`, and tells `upstream` about a key that Groq refuses. Reports for a team that the proxy may
+    /// not act for are recorded in `audit`.
     #[must_use]
     pub fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, audit: Audit) -> Self {
         Self { authorizer, upstream, audit, unread: Arc::default() }
@@ -70,14 +70,14 @@ impl<S: Store + Clone> ExternalProcessor for ProcessRpc<S> {
             .reach(Permission::Record, PATH, self.audit.clone())
             .map_err(access::status)?;
         let (replies, receiver) = mpsc::channel(REPLIES);
-        // A task of its own: Envoy ends the call by a reset, and what follows from that has still to be done.
+        // A separate task: Envoy ends the call with a reset, and the consequences still have to be handled.
         self.authorizer.settler().spawn(follow(self.clone(), request.into_inner(), replies, reach));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
 
-/// Follows one exchange to its end. The channel has one sender, this task, and one receiver, the call; it is closed when
-/// either is gone, which ends the exchange.
+/// Follows one exchange to its end. The channel has one sender, this task, and one receiver, the call; it closes when either
+/// is gone, which ends the exchange.
 async fn follow<S: Store + Clone>(
     rpc: ProcessRpc<S>,
     mut steps: Streaming<ProcessingRequest>,
@@ -87,7 +87,7 @@ async fn follow<S: Store + Clone>(
     let mut exchange = Exchange::default();
     loop {
         let message = tokio::select! {
-            // The end of the stream and its reset are the same: the exchange is over.
+            // The end of the stream and its reset mean the same: the exchange is over.
             step = steps.next() => match step {
                 Some(Ok(message)) => message,
                 _ => break,
@@ -113,13 +113,13 @@ async fn follow<S: Store + Clone>(
 }
 
 impl<S: Store + Clone> ProcessRpc<S> {
-    /// Settles apart from the exchange, which goes on: Envoy is not to wait for the store.
+    /// Settles apart from the exchange, which continues: Envoy must not wait for the store.
     ///
-    /// What was admitted is told by the one who calls, so its team is looked at here, and again in the reservation itself.
+    /// The caller states what was admitted, so its team is checked here, and again in the reservation itself.
     fn settle(&self, (admission, end): (Admission, End), reach: &Reach) {
         if !reach.scope.holds(&admission.team) {
             debug!(reservation = %admission.reservation, "an exchange is of a team that its proxy may not report for");
-            // The proxy tells it, and no team has a longer name.
+            // The value comes from the proxy, and no team has a longer name.
             let is_name = admission.team.len() <= MAX_TEAM_BYTES;
             reach.refuse(&if is_name { OtherTeam::Team(admission.team) } else { OtherTeam::Unnamed });
             return;

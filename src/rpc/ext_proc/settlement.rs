@@ -4,22 +4,22 @@
 //! | --- | --- |
 //! | an answer that says what was used | that |
 //! | a complete answer of audio that does not (speech, a transcription as text) | what was sent |
-//! | a complete stream without usage | the estimated input, and the output that was seen; warned of |
-//! | a complete answer in one piece without usage, of what is billed by tokens | by the team's `on_unsettled`; never nothing; warned of |
+//! | a complete stream without usage | the estimated input, and the output that was seen; a warning |
+//! | a complete answer in one piece without usage, billed by tokens | by the team's `on_unsettled`; never nothing; a warning |
 //! | a stream that was cut, by the client or by Groq | the estimated input, and the output that was seen |
-//! | an answer of which a count is missing or cannot be read | in its place what was sent, or the output that was seen |
+//! | an answer with a count that is missing or cannot be read | for that count, what was sent or the output that was seen |
 //! | the same, where not all input or output was seen | by the team's `on_unsettled`; never nothing |
 //! | an answer whose usage cannot be read, or in one piece that was cut | by the team's `on_unsettled`; never nothing |
 //! | an answer in one piece that never came | by the team's `on_unsettled` |
-//! | an answer that does not say, or a stream that was cut, of which not all input or output was seen | by the team's `on_unsettled`; never nothing |
-//! | a stream that goes on when the service stops | by the team's `on_unsettled` |
+//! | an answer that does not say, or a stream that was cut, if not all input or output was seen | by the team's `on_unsettled`; never nothing |
+//! | a stream that is still open when the service stops | by the team's `on_unsettled` |
 //! | an error of Groq | nothing |
 //! | 429 of Groq | nothing; a cooldown begins, for as long as Groq asks within the policy's bound |
 //! | 413 of Groq, or 429 with its words: the request is too large for a limit | nothing |
 //! | never sent to Groq | nothing, and it does not count as a request |
 //!
-//! Not all input is seen where Groq adds to it (its own tools, links); not all output where reasoning is hidden or an answer is
-//! too long to be kept.
+//! Some input is unseen if Groq adds to it (its own tools, links); some output is unseen if reasoning is hidden or an answer
+//! is too long to keep.
 //!
 //! The output that was seen is one token for every 3 bytes, as input is estimated, and at most what was granted. «Never
 //! nothing»: Groq answered, so under `release` the worst case is charged.
@@ -37,7 +37,7 @@ pub(super) enum End {
     NotSent,
     /// There was no answer.
     NoAnswer,
-    /// The service stops before the exchange does: nobody sees its end.
+    /// The service stops before the exchange does, so its end is not seen.
     Unknown,
     /// Groq answered with an error.
     Refused {
@@ -50,15 +50,15 @@ pub(super) enum End {
     Answered(Reading),
 }
 
-/// By the rules above; `None` for what is still to be used (a batch that was taken).
+/// The report by the rules above; `None` for what is still to be used (a batch that was taken).
 pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
     let report = |outcome, usage| Some(Report { outcome, usage, upstream_delay_ms: 0 });
-    // Groq did answer, and what it used is not known.
+    // Groq did answer, and its usage is unknown.
     let unknown = report(Outcome::Completed, None);
     let saw_input = !admission.unseen_input;
     match end {
         End::NotSent => Some(Report::NOT_SENT),
-        // Of a stream nothing was seen; of an answer in one piece nobody knows whether it was made.
+        // None of the stream was seen; for an answer in one piece it is unknown whether it was made.
         End::NoAnswer if admission.stream && saw_input && !admission.hides_reasoning => {
             report(Outcome::Aborted, Some(seen(admission, 0)))
         }
@@ -71,7 +71,7 @@ pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
         End::Answered(reading) => {
             let saw_output = !admission.hides_reasoning && !reading.text_is_missing;
             let seen = || seen(admission, reading.output_bytes);
-            // Of tokens an answer in one piece always tells, so one that does not is not understood.
+            // An answer in one piece that is billed by tokens always states them, so one that does not is not understood.
             let may_be_silent = admission.stream || !is_billed_by_tokens(admission);
             match reading.usage.as_ref().filter(|counts| tells(admission, counts)) {
                 Some(counts) if !saw_input && counts.input_tokens.is_none() => unknown,
@@ -89,7 +89,7 @@ pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
     }
 }
 
-/// Whether to warn of an answer whose usage cannot be read, or lacks a count that Groq bills.
+/// Whether to warn about an answer whose usage cannot be read, or lacks a count that Groq bills.
 pub(super) fn is_unread(admission: &Admission, reading: &Reading) -> bool {
     let has = |count: fn(&Counts) -> Option<u64>| reading.usage.as_ref().and_then(count).is_some();
     let has_all = match (admission.operation, admission.operation.billing()) {
@@ -104,12 +104,12 @@ fn is_billed_by_tokens(admission: &Admission) -> bool {
     matches!(admission.operation.billing(), Billing::Tokens | Billing::InputTokens)
 }
 
-/// Whether an answer's usage says anything of what its operation is billed by.
+/// Whether an answer's usage states anything that its operation is billed by.
 fn tells(admission: &Admission, counts: &Counts) -> bool {
     !is_billed_by_tokens(admission) || counts.input_tokens.is_some() || counts.output_tokens.is_some()
 }
 
-/// What the answer says, and in the place of a count that is billed and that it does not say, what was sent and seen.
+/// The usage that the answer states; a missing count that is billed is replaced by what was sent and seen.
 fn counted(counts: &Counts, seen: Usage) -> Usage {
     let input_tokens = counts.input_tokens.unwrap_or(seen.input_tokens);
     let output_tokens = counts.output_tokens.unwrap_or(seen.output_tokens);
@@ -124,7 +124,7 @@ fn counted(counts: &Counts, seen: Usage) -> Usage {
     }
 }
 
-/// What was sent, and the output that was seen.
+/// The input that was sent, and the output that was seen.
 fn seen(admission: &Admission, output_bytes: u64) -> Usage {
     let writes = admission.operation.billing() == Billing::Tokens;
     Usage {
@@ -140,8 +140,8 @@ fn seen(admission: &Admission, output_bytes: u64) -> Usage {
     }
 }
 
-/// Whether Envoy's word on an answer of its own (`response.code_details`) means that Groq never had the request. Whatever
-/// is not known to mean that may have been billed.
+/// Whether Envoy's reason for its own answer (`response.code_details`) means that Groq never had the request. Anything not
+/// known to mean that may have been billed.
 pub(super) fn never_sent(details: &str) -> bool {
     const BEFORE_THE_ROUTER: [&str; 7] = [
         "cluster_not_found",
@@ -153,7 +153,7 @@ pub(super) fn never_sent(details: &str) -> bool {
         "tollgate_unreadable_body",
     ];
     let (what, why) = details.split_once('{').unwrap_or((details, ""));
-    // No connection was to be had, or the stream on it.
+    // No connection could be opened, or no stream on it.
     let not_begun = what == "upstream_reset_before_response_started"
         && ["connection_failure", "overflow", "refused_stream"].iter().any(|reason| why.contains(reason));
     // A filter that changes requests; one that changes answers would come after the meter has seen the answer.
@@ -161,7 +161,7 @@ pub(super) fn never_sent(details: &str) -> bool {
     not_begun || request_phase || BEFORE_THE_ROUTER.contains(&what)
 }
 
-/// The milliseconds that `retry-after` asks for: whole or fractional seconds, at most a day. A date is not what Groq sends.
+/// The milliseconds that `retry-after` asks for: whole or fractional seconds, at most a day. Groq does not send dates.
 pub(super) fn retry_ms(retry_after: &str) -> u64 {
     const LONGEST_MS: u64 = 24 * 3_600_000;
     scaled(retry_after.trim(), 3).map_or(0, |read| read.units.min(LONGEST_MS))

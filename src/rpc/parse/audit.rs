@@ -8,7 +8,8 @@ use super::{
 };
 use crate::audit;
 
-/// How a page token of the audit log begins; the event that the page before ended with, and its place in the file, follow.
+/// The prefix of a page token of the audit log; the event that the previous page ended with, and its place in the file,
+/// follow.
 pub(in crate::rpc) const AUDIT_BEFORE: &str = "before:";
 const MAX_SUBJECT_BYTES: usize = 256;
 

@@ -17,7 +17,7 @@ const MAX_ENABLED_TOOLS: usize = 16;
 /// Kinds of built-in tools in one report; Groq has fewer than ten.
 const MAX_TOOLS: usize = 32;
 
-/// The milliseconds of a completion window; `None` where Groq has none so short or so long.
+/// The milliseconds of a completion window; `None` if Groq has none that short or long.
 fn in_window(window: prost_types::Duration) -> Option<u64> {
     let ms = u64::try_from(window.seconds).ok()?.checked_mul(1000)?;
     let ms = ms.checked_add(u64::try_from(window.nanos).ok()?.div_ceil(1_000_000))?;
@@ -58,7 +58,7 @@ impl FieldErrors {
         let mut named = Vec::with_capacity(tools.len());
         for (index, tool) in tools.into_iter().enumerate() {
             let tool = self.text(&format!("tools[{index}]"), tool, 1, MAX_MODEL_BYTES);
-            // Enabled twice is enabled.
+            // A tool enabled twice is enabled once.
             if !named.contains(&tool) {
                 named.push(tool);
             }
@@ -66,7 +66,7 @@ impl FieldErrors {
         named
     }
 
-    /// `most`: of what is reported for, as far as the report itself tells; the rest is for [`Usage::excesses`].
+    /// `most`: of the work that the report is about, as far as the report itself says; the rest is for [`Usage::excesses`].
     pub(super) fn usage(&mut self, usage: proto::Usage, most: Most) -> Usage {
         let longest = Duration::from_millis(most.audio_ms);
         let request_count = self.count("usage.request_count", usage.request_count, MAX_REQUESTS);

@@ -220,6 +220,7 @@ async fn answers_that_are_not_read_are_not_made_without_end() {
     const CALLS: u32 = 200;
     let bounds = ConnectionLimits { max: Some(1), max_unread: 64 << 10, handshake: SHORT, ..limits() };
     let server = Server::start_bounded(&many_keys(1_000), bounds);
+    let _first = server.client().await.authorize(chat("t", MODEL, 1, 1)).await.unwrap();
     let request = proto::ListKeysRequest { page_size: 1_000, ..Default::default() };
     let page = {
         let channel = connect(server.address()).await;
@@ -228,7 +229,9 @@ async fn answers_that_are_not_read_are_not_made_without_end() {
     };
     assert!(page > 50_000, "{page}");
     let mut raw = Raw::greet(server.address()).await;
-    for call in 0..CALLS {
+    // A call that waits keeps its place against others, so that only what is unread can end it.
+    raw.call(1, AUTHORIZE, &waiting(30)).await;
+    for call in 1..=CALLS {
         raw.call(2 * call + 1, "/tollgate.v1.KeyService/ListKeys", &request).await;
     }
     // Nothing is read: the sockets take some of it, and then no more. From the first answer on it keeps its place until it is closed.
