@@ -179,9 +179,7 @@ impl Writing {
                 self.open = self.open.max(1);
             }
             EventKind::Access(AccessKind::Open(_)) if self.open > 0 => {
-                if !std::mem::take(&mut self.truncated) {
-                    self.open += 1;
-                }
+                self.open += u32::from(!std::mem::take(&mut self.truncated));
             }
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
                 self.open = self.open.saturating_sub(1);
