@@ -56,7 +56,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct RedisSettings {
     /// `redis://[user:password@]host[:port][/database]`.
     pub url: String,
-    /// The password, where the url holds none.
+    /// The password, if the url has none.
     pub password: Option<String>,
     /// The organization; part of every key, and the hash tag that keeps them together in a cluster.
     pub organization: String,

@@ -169,8 +169,8 @@ impl Drop for Handle {
     }
 }
 
-/// The answer `value` once the disk has what it reports, or an error if the disk does not take it. If the disk takes it later, it
-/// is still complete: the caller asks again and gets the result.
+/// The answer `value` once the disk has what it reports, or an error if the disk does not take it. If the disk takes it later,
+/// the change still counts: the caller asks again and gets the result.
 async fn on_disk<T>(value: T, heard: Heard) -> Result<T, StoreError> {
     let written = timeout(PATIENCE, heard.on_disk()).await;
     written.map_err(|_| StoreError::Unavailable)?.map(|()| value)
