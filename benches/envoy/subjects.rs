@@ -7,7 +7,7 @@ pub(crate) enum Way {
     Direct,
     /// Through Envoy with the shipped configuration, but without the filters that call the policy service.
     Bare,
-    /// Through Envoy with the two filters that every policy needs: ext_authz, and the ext_proc that meters.
+    /// Through Envoy with the two filters that every policy needs: `ext_authz`, and the `ext_proc` that meters.
     Meter,
     /// Through Envoy with the shipped configuration: requests go through ext_proc as well, to be rewritten.
     Filters,

@@ -169,7 +169,7 @@ impl ServerTime {
         })
     }
 
-    /// For a call that must take effect whenever the server reaches it; the store's time is then at most `patience_ms` further ahead.
+    /// For a call that must take effect whenever the server reaches it; the store's time is then at most `patience_ms` ahead.
     pub(super) fn for_effect(&self, sent: Monotonic, patience_ms: u64) -> Bounds {
         let now = millis(sent);
         self.bounds(sent, |known, bounds| {
