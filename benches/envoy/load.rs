@@ -1,4 +1,4 @@
-//! The load: requests on connections that are kept, each answer looked at.
+//! The load: requests on kept-alive connections, with every answer checked.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use crate::{
 const DONE: &[u8] = b"data: [DONE]\n\n";
 const PATH: &str = "/openai/v1/chat/completions";
 
-/// What is sent where.
+/// What to send, and where.
 #[derive(Clone)]
 pub(crate) struct Load {
     pub(crate) to: SocketAddr,
@@ -24,13 +24,13 @@ pub(crate) struct Load {
     request: Vec<u8>,
 }
 
-/// What was measured on all connections.
+/// The measurements of all connections.
 #[derive(Default)]
 pub(crate) struct Tally {
     /// To the first byte of the body, and to its last.
     pub(crate) first: Histogram,
     pub(crate) whole: Histogram,
-    /// Answers that were not the expected ones, in the warm-up too.
+    /// Answers other than the expected ones, including the warm-up.
     pub(crate) unexpected: u64,
 }
 
@@ -44,7 +44,7 @@ impl Load {
         Self { to, kind, request: post(PATH, key, &body) }
     }
 
-    /// One request on a connection; when the first byte of the body was there, and when all of it.
+    /// Makes one request on a connection; returns when the first byte of the body had arrived, and when all of it had.
     fn one(&self, client: &mut Client) -> io::Result<(bool, Instant, Instant)> {
         let answer = client.exchange(&self.request)?;
         let is_whole = match self.kind {
@@ -55,7 +55,7 @@ impl Load {
         Ok((answer.status == 200 && is_whole, answer.first, answer.whole))
     }
 
-    /// Asks until the answer is the expected one, or `patience` is over.
+    /// Asks until the answer is the expected one, or `patience` has passed.
     pub(crate) fn wait(&self, patience: Duration) -> bool {
         let started = Instant::now();
         while started.elapsed() < patience {
@@ -114,8 +114,8 @@ impl Load {
         };
         while due < until {
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            // At a steady rate a request counts from when it was due, not from when its connection was free for it; that
-            // the system's timer is late is nobody's fault who is measured.
+            // At a steady rate a request counts from when it was due, not from when its connection was free for it. A late timer
+            // of the system is the fault of no measured part.
             let begun = if apart.is_zero() { due } else { due.max(Instant::now().min(due + TIMER)) };
             let (expected, first, whole) = self.one(&mut client)?;
             tally.unexpected += u64::from(!expected);

@@ -1,8 +1,8 @@
 //! Measures what the two filters add to a request through Envoy. `cargo bench --bench envoy -- --help`
 //!
-//! Everything runs on this machine, on loopback: the load, a mock of Groq, Envoy with the shipped configuration, and the
-//! service. The same requests go to the mock directly, through an Envoy without the filters and through such with them, in
-//! turns (A B C A B C …), so that a disturbance meets all, and differences are taken within a turn.
+//! Everything runs on this machine, on loopback: the load, a mock of Groq, Envoy with the shipped configuration, and the service.
+//! The same requests go to the mock directly, through an Envoy without the filters, and through Envoys with them, in turns (A B C
+//! A B C …), so a disturbance affects all of them, and differences are taken within a turn.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -53,7 +53,7 @@ use crate::{
     subjects::{Kind, Pace, Way},
 };
 
-/// As the service has it.
+/// The service's own allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -69,7 +69,7 @@ struct Options {
     /// How long each measurement takes [default: 2]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Requests under way at the modest load
+    /// Requests in flight at the modest load
     #[arg(long, default_value_t = 16)]
     in_flight: usize,
     /// Requests a second at the steady load
@@ -91,7 +91,7 @@ struct Options {
 
 /// Before each measurement.
 const WARM_UP: Duration = Duration::from_millis(300);
-/// What others may take of the machine before a measurement is repeated.
+/// The share of the machine that others may take before a measurement is repeated.
 const DISTURBED_PERCENT: f64 = 5.0;
 
 fn main() -> ExitCode {
@@ -117,7 +117,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The Envoy that was named.
+/// Returns the named Envoy, if it exists.
 fn there(envoy: PathBuf) -> Result<PathBuf, String> {
     if envoy.is_file() { Ok(envoy) } else { Err(format!("there is no {}", envoy.display())) }
 }
@@ -137,7 +137,7 @@ fn measure(edge: &Edge, options: &Options) -> Vec<Row> {
             rows.extend(Way::ALL.map(|way| row(kind, *pace, way)));
         }
     }
-    // One takes longer than a quick measurement.
+    // A single one takes longer than a quick measurement.
     if !options.quick {
         rows.extend(Way::ALL.map(|way| row(Kind::Long, Pace::InFlight(options.in_flight), way)));
     }
@@ -158,7 +158,7 @@ fn measure(edge: &Edge, options: &Options) -> Vec<Row> {
     rows
 }
 
-/// Measures again, a bounded number of times, while others disturb; then the least disturbed counts.
+/// Measures again, a bounded number of times, while other processes disturb; the least disturbed sample counts.
 fn sample(edge: &Edge, row: &Row, length: Duration, patience: usize) -> Sample {
     let mut best = sample_once(edge, row, length);
     for _ in 0..patience {
@@ -170,7 +170,7 @@ fn sample(edge: &Edge, row: &Row, length: Duration, patience: usize) -> Sample {
         if sample.others_percent < best.others_percent {
             best = sample;
         }
-        // What went wrong stays wrong.
+        // An unexpected answer in any attempt counts.
         best.unexpected = best.unexpected.max(unexpected);
     }
     best

@@ -9,23 +9,23 @@ use crate::{
     subjects::{Kind, Pace, Way},
 };
 
-/// What one measurement came to.
+/// The result of one measurement.
 #[derive(Clone, Default)]
 pub(crate) struct Sample {
     pub(crate) requests_per_s: f64,
     /// To the first byte of the body, and to its last: p50 and p99.
     pub(crate) first_us: (f64, f64),
     pub(crate) whole_us: (f64, f64),
-    /// Time on a core per request: of Envoy, of the service, and of load and mock.
+    /// Time on a core per request: for Envoy, for the service, and for load and mock.
     pub(crate) envoy_us: f64,
     pub(crate) tollgate_us: f64,
     pub(crate) rest_us: f64,
-    /// The share of the machine's cores that was taken by nobody who is measured, in percent.
+    /// The share of the machine's cores used by processes that are not measured, in percent.
     pub(crate) others_percent: f64,
     pub(crate) unexpected: u64,
 }
 
-/// All samples of one way, one for each round.
+/// All samples of one way, one per round.
 pub(crate) struct Row {
     pub(crate) kind: Kind,
     pub(crate) pace: Pace,
@@ -41,7 +41,7 @@ pub(crate) struct Report {
 
 type Figure = fn(&Sample) -> f64;
 
-/// What is compared.
+/// The figures to compare.
 const FIGURES: [(&str, Figure); 4] = [
     ("first byte p50", |sample| sample.first_us.0),
     ("first byte p99", |sample| sample.first_us.1),
@@ -70,7 +70,7 @@ impl Row {
 }
 
 impl Report {
-    /// Whether any answer was not the expected one, or the service did not book what the mock bills.
+    /// Whether any answer was unexpected, or the service did not book what the mock bills.
     pub(crate) fn has_failed(&self) -> bool {
         self.rows.iter().any(Row::has_failed) || !self.ledgers.agree()
     }
@@ -80,7 +80,7 @@ impl Report {
         self.rows.iter().find(|other| other.kind == row.kind && other.pace == row.pace && other.way == way)
     }
 
-    /// What `row` adds to another way, in a figure: the medians of the difference and of the ratio within a round.
+    /// What `row` adds to another way in one figure: the medians of the difference and of the ratio within a round.
     fn added(&self, row: &Row, to: Way, figure: Figure) -> Option<(f64, f64)> {
         let to = self.beside(row, to)?;
         let pairs = || row.samples.iter().zip(&to.samples).map(|(a, b)| (figure(a), figure(b)));

@@ -1,13 +1,13 @@
-//! What is measured.
+//! The subjects of the measurement.
 
-/// Which way requests take to the mock of Groq.
+/// The way that requests take to the mock of Groq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// From the client.
+    /// From the client itself.
     Direct,
-    /// Through Envoy with the shipped configuration, without its filters of the policy service.
+    /// Through Envoy with the shipped configuration, but without the filters that call the policy service.
     Bare,
-    /// Through Envoy with the two of them that every policy needs: ext_authz, and ext_proc that meters.
+    /// Through Envoy with the two filters that every policy needs: `ext_authz`, and the `ext_proc` that meters.
     Meter,
     /// Through Envoy with the shipped configuration: requests go through ext_proc as well, to be rewritten.
     Filters,
@@ -35,14 +35,14 @@ impl Way {
     }
 }
 
-/// What is asked for.
+/// The requested answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// An answer in one piece.
     Plain,
-    /// A stream of 20 tokens, one a chunk, written as fast as they are read.
+    /// A stream of 20 tokens, one per chunk, written as fast as they are read.
     Stream,
-    /// The same of 2,000 tokens: 300 kB, all of which the service has to see.
+    /// The same with 2,000 tokens: 300 kB, all of which pass through the service.
     Long,
 }
 
@@ -59,13 +59,13 @@ impl Kind {
 /// How requests follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// So many under way at any time, each on a connection of its own.
+    /// So many in flight at any time, each on a connection of its own.
     InFlight(usize),
-    /// So many a second, evenly spaced.
+    /// So many per second, evenly spaced.
     PerSecond(u32),
 }
 
-/// Connections at a steady rate; far more than are needed.
+/// Connections at a steady rate; far more than needed.
 const CONNECTIONS: usize = 16;
 
 impl Pace {

@@ -1,4 +1,4 @@
-//! What is asked, and what answer is expected. Every answer is looked at.
+//! The calls, and the answers they should get. Every answer is checked.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(crate) const MODEL: &str = "openai/gpt-oss-120b";
 const ALLOWED: &[u8] = &[0x08, 0x01];
 /// `decision: DECISION_DENIED`.
 const DENIED: &[u8] = &[0x08, 0x02];
-/// `reservation_id` of 32 bytes, the field after.
+/// `reservation_id` of 32 bytes, the field after that.
 const RESERVATION: &[u8] = &[0x12, 32];
 /// `cost`, the first field of an answer to `RecordUsage`.
 const COST: &[u8] = &[0x0a];
@@ -33,7 +33,7 @@ const API_KEY_TAG: u8 = 2 << 3 | 2;
 const REQUEST_ID_TAG: u8 = 4 << 3 | 2;
 /// The longest that a caller may wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// As long as the id that the service makes of Envoy's.
+/// As long as the id that the service derives from Envoy's.
 const REQUEST_ID_BYTES: usize = 70;
 
 /// A kind of load.
@@ -43,53 +43,53 @@ pub(crate) enum Load {
     Empty,
     /// Calls of the minimal service, with the request of `Authorize`.
     Minimal,
-    /// `Authorize` of one team after another, all allowed.
+    /// `Authorize` for one team after another, all allowed.
     Authorize {
         /// How many teams.
         teams: usize,
     },
-    /// The same where calls may be refused: a refused caller pauses and asks again.
+    /// The same if calls may be refused: a refused caller pauses and asks again.
     Shed {
         /// How many teams.
         teams: usize,
     },
-    /// `Authorize` of teams that may make one request an hour, each with a `max_wait` longer than any run.
+    /// `Authorize` for teams limited to one request an hour, each with a `max_wait` longer than any run.
     Waiting {
         /// How many teams.
         teams: usize,
     },
-    /// The same by a service token, each team by its virtual key.
+    /// The same with a service token, each team by its virtual key.
     ByKey {
         /// How many teams.
         teams: usize,
     },
-    /// `Authorize` of one team after another, each with a `request_id` of its own.
+    /// `Authorize` for one team after another, each with a `request_id` of its own.
     Identified {
         /// How many teams.
         teams: usize,
     },
-    /// `Check` of one team after another, all allowed.
+    /// `Check` for one team after another, all allowed.
     Check {
         /// How many teams.
         teams: usize,
     },
-    /// `Authorize` and then `RecordUsage` of its reservation.
+    /// `Authorize`, then `RecordUsage` for its reservation.
     Pair,
     /// A team that the policy does not know.
     UnknownTeam,
     /// A model that the team may not use.
     ModelNotAllowed,
-    /// More output than the team may have.
+    /// More output than the team is permitted.
     CapExceeded,
 }
 
 impl Load {
-    /// Whether a call that is refused without a decision is an answer, too.
+    /// Whether a refusal without a decision counts as an answer, too.
     pub(crate) const fn may_be_refused(self) -> bool {
         matches!(self, Self::Shed { .. })
     }
 
-    /// The token that goes with every call.
+    /// The token sent with every call.
     pub(crate) const fn token(self) -> Option<&'static str> {
         match self {
             Self::ByKey { .. } => Some(TOKEN),
@@ -98,12 +98,12 @@ impl Load {
     }
 }
 
-/// The name of a team in the policies of the bench; all of one length.
+/// The name of a team in the policies of the bench; all have one length.
 pub(crate) fn team_name(index: usize) -> String {
     format!("team-{index:06}")
 }
 
-/// The name of a team that may make one request an hour.
+/// The name of a team limited to one request an hour.
 pub(crate) fn waiting_team(index: usize) -> String {
     format!("wait-{index:06}")
 }
@@ -111,7 +111,7 @@ pub(crate) fn waiting_team(index: usize) -> String {
 /// The calls of one connection.
 pub(crate) struct Calls {
     load: Load,
-    /// All of the request but the team.
+    /// All of the request except the team.
     rest: Vec<u8>,
     usage: Vec<u8>,
     checks: Checks,
@@ -124,13 +124,13 @@ pub(crate) struct Calls {
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
-    /// What `Authorize` reserved, to be settled next.
+    /// The reservation from `Authorize`, to be settled next.
     reservation: Option<[u8; 32]>,
     settling: bool,
 }
 
 impl Calls {
-    /// `index` sets connections apart, so that each begins with another team.
+    /// `index` distinguishes connections, so each begins with another team.
     pub(crate) fn new(load: Load, index: usize, slots: usize) -> Self {
         let request = proto::AuthorizeRequest {
             model: if load == Load::ModelNotAllowed { "openai/gpt-oss-20b".into() } else { MODEL.into() },
@@ -152,7 +152,7 @@ impl Calls {
             checks: Checks::new(index),
             next_id: u64::try_from(index).unwrap() << 40,
             next_team: index * 7919,
-            // Coprime to every number of teams in use, so that all come up, and not in order.
+            // Coprime to every number of teams in use, so all of them come up, and not in order.
             stride: 10_007,
             body: Vec::with_capacity(256),
             slots: vec![Slot::default(); slots],
@@ -222,7 +222,7 @@ impl Calls {
         self.body.extend(name.as_bytes());
     }
 
-    /// Whether the answer is the one expected.
+    /// Whether the answer is the expected one.
     pub(crate) fn is_expected(&mut self, slot: usize, answer: &[u8]) -> bool {
         let slot = &mut self.slots[slot];
         match self.load {

@@ -1,4 +1,4 @@
-//! `Check` as Envoy asks it for a chat request of an official SDK.
+//! `Check` as Envoy sends it for a chat request of an official SDK.
 
 use std::fmt::Write as _;
 
@@ -16,9 +16,9 @@ use crate::calls::{MODEL, team_name};
 
 /// The length of the body.
 const BODY_BYTES: usize = 600;
-/// Stand in the template where a call puts its own: of as many bytes.
+/// Placeholders in the template for the call's own values, with as many bytes.
 const ID: &str = "################";
-/// The same of a team.
+/// The same for a team.
 const TEAM: &str = "team-%%%%%%";
 
 /// The secret of a team's virtual key in the policies of the bench.
@@ -26,7 +26,7 @@ pub(crate) fn secret(team: &str) -> String {
     format!("tgk_of_{team}_0123456789abcdef")
 }
 
-/// The digest of a secret, as a policy has it.
+/// The digest of a secret, as it appears in a policy.
 pub(crate) fn sha256(secret: &str) -> String {
     Sha256::digest(secret.as_bytes()).iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
@@ -34,7 +34,7 @@ pub(crate) fn sha256(secret: &str) -> String {
     })
 }
 
-/// The body of a chat request, of [`BODY_BYTES`].
+/// The body of a chat request, with [`BODY_BYTES`].
 pub(crate) fn chat_body(stream: bool) -> String {
     let body = |prompt: &str| {
         serde_json::json!({
@@ -57,14 +57,14 @@ pub(crate) fn chat_body(stream: bool) -> String {
 /// Writes one call after another into the same message: only the team's key and the request's id differ.
 pub(crate) struct Checks {
     message: Vec<u8>,
-    /// Where the ids and the team stand in it.
+    /// Where the ids and the team are in it.
     ids: Vec<usize>,
     team: usize,
     next_id: u64,
 }
 
 impl Checks {
-    /// `index` sets connections apart.
+    /// `index` distinguishes connections.
     pub(crate) fn new(index: usize) -> Self {
         let message = template();
         let ids = places(&message, ID.as_bytes());
@@ -145,8 +145,8 @@ fn template() -> Vec<u8> {
     [check.encode_to_vec(), unread()].concat()
 }
 
-/// What Envoy sends besides, and the service does not know: where the request arrived, and its size, host, scheme and
-/// protocol once more. Of a message that comes twice, the fields are merged.
+/// The other things that Envoy sends, which the service does not know: where the request arrived, and its size, host, scheme and
+/// protocol once more. If a message comes twice, its fields are merged.
 fn unread() -> Vec<u8> {
     let socket = [text(2, "127.0.0.1"), vec![3 << 3, 0x90, 0x4e]].concat();
     let destination = nested(2, nested(1, nested(1, socket)));

@@ -1,4 +1,4 @@
-//! The load: calls in flight all the time on several connections, or a steady rate.
+//! The load: a constant number of calls in flight on several connections, or a steady rate.
 
 use std::{
     collections::VecDeque,
@@ -17,13 +17,13 @@ use crate::{
 /// How calls follow each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// So many calls under way at any time.
+    /// So many calls in flight at any time.
     InFlight(usize),
-    /// So many calls a second, evenly spaced; latency counts from the instant at which a call was due.
+    /// So many calls per second, evenly spaced; latency counts from the instant when a call was due.
     PerSecond(u32),
 }
 
-/// When is measured.
+/// When to measure.
 #[derive(Clone, Copy)]
 pub(crate) struct Span {
     pub(crate) from: Instant,
@@ -37,16 +37,16 @@ impl Span {
     }
 }
 
-/// What was measured on all connections.
+/// The measurements of all connections.
 #[derive(Default)]
 pub(crate) struct Tally {
-    /// `Authorize` and whatever else is measured.
+    /// `Authorize` and everything else that is measured.
     pub(crate) calls: Histogram,
     /// `RecordUsage`.
     pub(crate) settlements: Histogram,
-    /// Calls that were refused without a decision, where that may be.
+    /// Calls that were refused without a decision, if that is permitted.
     pub(crate) refused: u64,
-    /// Answers that were not the expected ones, in the warm-up too.
+    /// Answers other than the expected ones, including the warm-up.
     pub(crate) unexpected: u64,
 }
 
@@ -68,7 +68,7 @@ impl Tally {
     }
 }
 
-/// Runs `load` on `connections` until the span is over. Blocks.
+/// Runs `load` on `connections` until the span ends. Blocks.
 pub(crate) fn run(connections: Vec<Connection>, load: Load, pace: Pace, span: Span) -> io::Result<Tally> {
     let used = match pace {
         Pace::InFlight(calls) => connections.len().min(calls),
@@ -100,7 +100,7 @@ pub(crate) fn run(connections: Vec<Connection>, load: Load, pace: Pace, span: Sp
     Ok(all)
 }
 
-/// Makes `count` calls on new connections to `address`, and waits for their answers until the process ends.
+/// Makes `count` calls on new connections to `address`. They wait for their answers until the process ends.
 pub(crate) fn wait_in_line(address: SocketAddr, load: Load, count: usize) {
     for from in (0..count).step_by(WAITING_TOGETHER) {
         let mut connection = Connection::open(address, load.token()).unwrap();
@@ -117,7 +117,7 @@ pub(crate) fn wait_in_line(address: SocketAddr, load: Load, count: usize) {
     }
 }
 
-/// How long after a crowd has come is measured: each of it asks once, all at the same time.
+/// How long to wait after a crowd has arrived before measuring: each of its callers asks once, all at the same time.
 const SETTLING: Duration = Duration::from_secs(3);
 
 /// Calls that wait on one connection; the service permits 1,024.
@@ -133,7 +133,7 @@ pub(crate) fn run_alone(connection: &mut Connection, load: Load, count: usize) -
     Ok(unexpected)
 }
 
-/// A call under way.
+/// A call in flight.
 #[derive(Clone, Copy)]
 struct Started {
     at: Instant,
@@ -142,7 +142,7 @@ struct Started {
     expected: bool,
 }
 
-/// Streams that may be open at a time, a power of two; far more than are ever in flight.
+/// The most streams open at a time, a power of two; far more than are ever in flight.
 const STREAMS: usize = 1 << 16;
 
 fn keep_in_flight(
@@ -208,7 +208,7 @@ const fn index_of(stream: u32) -> usize {
     (stream as usize / 2) % STREAMS
 }
 
-/// How long before a call is due sleeping ends and waiting begins: the precision of the system's timer.
+/// How long before a call is due the thread stops sleeping and spins: the precision of the system's timer.
 const PRECISION: Duration = Duration::from_micros(120);
 
 fn keep_pace(

@@ -1,8 +1,8 @@
 //! As much of an HTTP/2 client as unary gRPC needs, blocking, on one connection.
 //!
-//! A general client costs about as much as an empty call costs the server, and on one machine that halves what can be
-//! measured. This one writes the calls of a batch with one system call and reads the answers with another. It does not
-//! decode header blocks: a call succeeded if its stream carried one whole message and was not reset.
+//! A general client costs about as much as an empty call costs the server, and on one machine that halves the load that can be
+//! measured. This one writes the calls of a batch with one system call and reads the answers with another. It does not decode
+//! header blocks: a call succeeded if its stream carried one whole message and was not reset.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ const FIRST_DYNAMIC: usize = 62;
 
 /// What happened on a stream.
 pub(crate) enum Event<'a> {
-    /// A whole message came.
+    /// A whole message arrived.
     Message(&'a [u8]),
     /// The stream ended; no more events.
     End,
@@ -44,9 +44,9 @@ pub(crate) struct Connection {
     next_stream: u32,
     /// How much the server lets us send.
     send_window: i64,
-    /// How much came since the server was last allowed more.
+    /// The bytes received since the server was last allowed to send more.
     received: u32,
-    /// The beginnings of messages that come in several frames, by stream.
+    /// The beginnings of messages that arrive in several frames, by stream.
     partial: HashMap<u32, Vec<u8>>,
     out: Vec<u8>,
     input: Vec<u8>,
@@ -54,7 +54,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// `token`: goes with every call.
+    /// `token` is sent with every call.
     pub(crate) fn open(address: SocketAddr, token: Option<&str>) -> io::Result<Self> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
@@ -78,7 +78,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Queues a call; the answer is its stream.
+    /// Queues a call; returns its stream.
     pub(crate) fn call(&mut self, path: &'static str, message: &[u8]) -> io::Result<u32> {
         let stream = self.next_stream;
         self.next_stream += 2;
@@ -106,7 +106,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for something to come, and hands on all of it.
+    /// Waits for data, and passes all of it on.
     pub(crate) fn receive(&mut self, mut on_event: impl FnMut(u32, Event<'_>)) -> io::Result<()> {
         let count = self.socket.read(&mut self.input[self.filled..])?;
         if count == 0 {
@@ -164,7 +164,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Hands on the message in `payload`, or keeps it until the rest of it comes.
+    /// Passes on the message in `payload`, or keeps it until the rest arrives.
     fn message(&mut self, stream: u32, payload: &[u8], on_event: &mut impl FnMut(u32, Event<'_>)) {
         let begun = if self.partial.is_empty() { None } else { self.partial.remove(&stream) };
         let joined = begun.map(|begun| [&begun, payload].concat());
@@ -200,7 +200,7 @@ impl Connection {
     }
 }
 
-/// HPACK as clients use it: what was sent once is an index ever after.
+/// HPACK as clients use it: once a header was sent, it is an index from then on.
 struct HeaderTable {
     authority: String,
     authorization: Option<String>,

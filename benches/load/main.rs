@@ -1,8 +1,7 @@
 //! Measures the service against the limits of the machine it runs on. `cargo bench --bench load -- --help`
 //!
-//! Everything runs on this machine, on loopback: the load, a fresh server for each measurement, and Redis if it is
-//! installed. The subjects take turns (A B C A B C …), so that a disturbance meets all of them, and ratios are taken within
-//! a turn.
+//! Everything runs on this machine, on loopback: the load, a fresh server for each measurement, and Redis if it is installed. The
+//! subjects take turns (A B C A B C …), so a disturbance affects all of them, and ratios are taken within a turn.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,7 +37,7 @@ use crate::{
     subjects::{MIDDLE, OVERLOAD, STEADY, Subject},
 };
 
-/// As the service has it.
+/// The service's own allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

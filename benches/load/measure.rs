@@ -1,4 +1,4 @@
-//! One measurement: a fresh server, connections to all of its cores, load, and what that cost.
+//! One measurement: a fresh server, connections to all of its cores, load, and its cost.
 
 use std::{
     collections::BTreeMap,
@@ -22,55 +22,56 @@ use crate::{
     subjects::{Subject, Target},
 };
 
-/// Calls that show on which core a connection landed, and warm it.
+/// The calls that show on which core a connection landed, and warm it up.
 const PROBES: usize = 40;
-/// Connections tried for each that is used: with two cores, so many all on one have a chance of 1 in 2^16.
+/// Connections tried for each that is used: with two cores, the chance that so many all land on one is 1 in 2^16.
 const TRIES: usize = 16;
 /// The least number of connections.
 const CONNECTIONS: usize = 4;
 
-/// What others may take of the machine before a measurement is repeated. The kernel's own threads take one or two percent.
+/// The share of the machine that others may take before a measurement is repeated. The kernel's own threads take one or two
+/// percent.
 const DISTURBED_PERCENT: f64 = 5.0;
 
-/// What one measurement came to.
+/// The result of one measurement.
 #[derive(Clone, Default)]
 pub(crate) struct Sample {
     pub(crate) calls_per_s: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
-    /// Of `RecordUsage`, where that is in the load.
+    /// For `RecordUsage`, if it is in the load.
     pub(crate) settle_us: Option<(f64, f64)>,
-    /// Time on a core per call: of the server, of that its threads that serve (`None`: all do), of the load itself.
+    /// Time on a core per call: for the server, for those of its threads that serve (`None`: all do), and for the load itself.
     pub(crate) server_us: Option<f64>,
     pub(crate) workers_us: Option<f64>,
     pub(crate) client_us: f64,
-    /// Of Redis per call, and in scripts per script.
+    /// For Redis per call, and in scripts per script.
     pub(crate) redis_us: Option<f64>,
     pub(crate) script_us: Option<f64>,
-    /// The share of the machine's cores that was taken by nobody who is measured, in percent.
+    /// The share of the machine's cores used by processes that are not measured, in percent.
     pub(crate) others_percent: f64,
-    /// Calls that were refused without a decision, of all that ended.
+    /// The share of ended calls that were refused without a decision.
     pub(crate) refused_percent: f64,
     pub(crate) connections: usize,
     pub(crate) unexpected: u64,
 }
 
-/// How long is measured.
+/// How long to measure.
 #[derive(Clone, Copy)]
 pub(crate) struct Lengths {
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
 }
 
-/// What measurements share.
+/// The state shared by measurements.
 pub(crate) struct Bench {
     pub(crate) lengths: Lengths,
     pub(crate) redis: Option<Redis>,
-    /// The service's script call, once it was needed.
+    /// The service's script call, once needed.
     pub(crate) script_call: Option<Vec<u8>>,
     /// How often a disturbed measurement is repeated.
     pub(crate) patience: usize,
-    /// On a real disk, as a store is.
+    /// On a real disk, like a real store.
     pub(crate) scratch: PathBuf,
 }
 
@@ -101,7 +102,7 @@ struct Serving {
 }
 
 impl Bench {
-    /// Measures `subject`: again, a bounded number of times, while others disturb; then the least disturbed counts.
+    /// Measures `subject`: again, a bounded number of times, while other processes disturb; the least disturbed sample counts.
     pub(crate) fn measure(&mut self, subject: &Subject, pace: Pace) -> Sample {
         let mut best = self.measure_once(subject, pace);
         for _ in 0..self.patience {
@@ -147,7 +148,7 @@ impl Bench {
         sample
     }
 
-    /// Has the service make the call through a relay.
+    /// Makes the service send the call through a relay.
     fn record_script_call(&self, redis: SocketAddr) -> Vec<u8> {
         let relay = Relay::start(redis);
         let server = self.serve(Target::Redis(Shape::USUAL), Some(relay.address));
@@ -190,7 +191,7 @@ impl Bench {
         Serving { process, address, _files: files }
     }
 
-    /// Runs `load` on a thread of its own, and takes the time of everybody else meanwhile.
+    /// Runs `load` on a thread of its own, and measures the time that everyone else takes while it runs.
     fn watch(
         &mut self,
         target: Target,
@@ -248,7 +249,7 @@ impl Bench {
     }
 }
 
-/// Connects until every core of the server has as many connections as the others: the kernel spreads them by chance.
+/// Connects until every core of the server has as many connections as the others, since the kernel spreads them at random.
 fn spread(server: &Serving, load: Load) -> Vec<Connection> {
     let connect = || Connection::open(server.address, load.token()).unwrap();
     let names = server.process.cpu_by_thread().into_keys().filter(|name| name.starts_with("worker-"));
@@ -278,7 +279,7 @@ fn spread(server: &Serving, load: Load) -> Vec<Connection> {
         cores.iter().all(|(_, all)| all.len() == each),
         "no {each} connections on each core in {TRIES} tries each"
     );
-    // One of each core in turn, so that few in flight are spread too.
+    // One from each core in turn, so a few in flight are spread too.
     let mut all = Vec::new();
     for _ in 0..each {
         all.extend(cores.iter_mut().filter_map(|(_, connections)| connections.pop()));

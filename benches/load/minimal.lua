@@ -1,6 +1,6 @@
 #!lua
--- Eight counters in one string and a reservation record: the least that one decision on eight limits can do in Redis.
--- No windows, no periods, no settlement: the service around it is a yardstick, not a policy service.
+-- Eight counters in one string and a reservation record: the least that one decision on eight limits can do in Redis. No windows,
+-- no periods, no settlement: the service around it is a yardstick, not a policy service.
 --
 -- KEYS 1 counters   8 little-endian doubles
 --      2 record

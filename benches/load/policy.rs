@@ -1,4 +1,4 @@
-//! Policies in which every request of the load is allowed.
+//! Policies that allow every request of the load.
 
 use std::fmt::Write as _;
 
@@ -7,17 +7,17 @@ use crate::{
     check::{secret, sha256},
 };
 
-/// The variable in which a server of the bench finds its Groq key; there is no Groq.
+/// The variable that gives a server of the bench its Groq key; there is no Groq.
 pub(crate) const GROQ_KEY: &str = "BENCH_GROQ_KEY";
 
 /// The service token of the load.
 pub(crate) const TOKEN: &str = "tgs_of_the_bench_0123456789abcdef";
 /// The organization's id.
 const ORGANIZATION: &str = "bench";
-/// More than any run takes of anything.
+/// More of anything than any run uses.
 const ENOUGH: u64 = 1_000_000_000_000;
 
-/// With keys, more teams would be more than the 32 MiB that a policy may have.
+/// With keys, more teams would exceed the 32 MiB permitted for a policy.
 const MOST_WITH_KEYS: usize = 1_000;
 
 /// The size of a policy.
@@ -26,17 +26,17 @@ pub(crate) struct Shape {
     pub(crate) teams: usize,
     /// Limits on a decision, budgets included: 2, 8 or 32.
     pub(crate) limits: usize,
-    /// Whether callers have to show who they are: by [`TOKEN`].
+    /// Whether callers have to identify themselves, with [`TOKEN`].
     pub(crate) guarded: bool,
-    /// Further teams that may make one request an hour.
+    /// Further teams, limited to one request an hour.
     pub(crate) waiting: usize,
 }
 
 impl Shape {
-    /// What most measurements use.
+    /// The shape that most measurements use.
     pub(crate) const USUAL: Self = Self { teams: 10, limits: 8, guarded: false, waiting: 0 };
 
-    /// The policy as people write it.
+    /// The policy in the format that people write.
     pub(crate) fn to_toml(self) -> String {
         let limits = match self.limits {
             2 => &TWO,
@@ -59,7 +59,7 @@ impl Shape {
         }
         for index in 0..self.teams {
             let team = team_name(index);
-            // Nothing is reported of most requests of a run.
+            // Most requests of a run are never reported.
             let bounds = "max_output_tokens = 2048\nmax_unsettled = 10_000_000\n";
             write!(text, "[teams.{team}]\nmodels = [\"{MODEL}\"]\n{bounds}{budget}").unwrap();
             lines(&mut text, limits.of_team);
@@ -77,7 +77,7 @@ impl Shape {
     }
 }
 
-/// The names of limits, by the place where they stand. The month of organization and team always has a budget.
+/// The names of limits, by their position. The month of organization and team always has a budget.
 struct Limits {
     /// A further budget of organization and team.
     budgets: Option<&'static str>,

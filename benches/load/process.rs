@@ -1,4 +1,4 @@
-//! Processes under measurement: started, looked at, and killed when dropped.
+//! Processes under measurement: started, observed, and killed when dropped.
 
 use std::{
     collections::BTreeMap,
@@ -10,14 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a process may take to come up; the largest policy takes seconds to read.
+/// How long a process may take to start; the largest policy takes seconds to read.
 const START: Duration = Duration::from_secs(60);
 
 /// A child process. Dropping it kills it.
 pub(crate) struct Process(Child);
 
 impl Process {
-    /// Starts a server, and waits for the line in which it says where it listens.
+    /// Starts a server, and waits for the line that says where it listens.
     pub(crate) fn start_server(command: &mut Command) -> (Self, SocketAddr) {
         let mut process = Self::start(command.stdout(Stdio::piped()));
         let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
@@ -26,7 +26,7 @@ impl Process {
             .map_while(Result::ok)
             .find_map(|line| line.split("listens on ").nth(1)?.trim().parse().ok())
             .unwrap_or_else(|| panic!("{command:?} ended before it listened"));
-        // Whatever else it says: an unread pipe would fill up.
+        // Reads the rest of its output: an unread pipe would fill up.
         thread::spawn(move || lines.for_each(drop));
         (process, address)
     }
@@ -36,7 +36,7 @@ impl Process {
         Self(child.unwrap_or_else(|error| panic!("cannot run {command:?}: {error}")))
     }
 
-    /// The time on a core of each of its threads so far, by the thread's name; threads of one name are added up.
+    /// The time on a core of each of its threads so far, by the thread's name; threads with the same name are added up.
     pub(crate) fn cpu_by_thread(&self) -> BTreeMap<String, Duration> {
         let mut times = BTreeMap::new();
         for task in fs::read_dir(format!("/proc/{}/task", self.0.id())).into_iter().flatten().flatten() {
@@ -56,7 +56,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself; there is nothing to do then.
+        // If it has already ended by itself, there is nothing to do.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -70,7 +70,7 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// Starts one on a free port; `None` where `redis-server` is not installed.
+    /// Starts one on a free port; `None` if `redis-server` is not installed.
     pub(crate) fn start() -> Option<Self> {
         Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().ok()?;
         let address = free_address();
@@ -87,12 +87,12 @@ impl Redis {
         Some(Self { process, address, connection: client.get_connection().unwrap() })
     }
 
-    /// Forgets all data, so that each measurement begins alike. Scripts stay.
+    /// Forgets all data, so each measurement begins in the same state. Scripts stay.
     pub(crate) fn clear(&mut self) {
         redis::cmd("FLUSHALL").arg("SYNC").exec(&mut self.connection).unwrap();
     }
 
-    /// What it did so far.
+    /// The work that it has done so far.
     pub(crate) fn work(&mut self) -> RedisWork {
         let info: String = redis::cmd("INFO").arg("commandstats").query(&mut self.connection).unwrap();
         let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:")).unwrap_or_default();
@@ -119,21 +119,22 @@ pub(crate) struct RedisWork {
     pub(crate) cpu: Duration,
 }
 
-/// A port that nobody listens on. Somebody may come in between: the process then fails to start, and says so.
+/// A port on which nothing listens. If another process takes it first, the started process fails and says so.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// The time on a core of this process so far: the load's own cost.
+/// The time that this process has spent on a core so far: the load's own cost.
 pub(crate) fn own_cpu() -> Duration {
-    // Threads that ended are in these numbers, unlike in those of the tasks. A tick is 10 ms on every Linux.
+    // These numbers include ended threads, unlike those of the tasks. A tick is 10 ms on every Linux.
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks: u64 = fields.skip(11).take(2).filter_map(|text| text.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 10)
 }
 
-/// The time in which the machine's cores did anything so far, this bench included, and what others took of a virtual one.
+/// The time in which the machine's cores were busy so far, this bench included, and for a virtual machine the time that others
+/// took.
 pub(crate) fn machine_cpu() -> Duration {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let all = stat.lines().next().unwrap_or_default().split_whitespace().skip(1);
@@ -142,7 +143,7 @@ pub(crate) fn machine_cpu() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
-/// The places of `idle` and `iowait` in `/proc/stat`.
+/// The positions of `idle` and `iowait` in `/proc/stat`.
 const IDLE: [usize; 2] = [3, 4];
-/// From here on time is counted that was counted before.
+/// From this position on, the time is already counted before.
 const GUEST: usize = 8;

@@ -1,6 +1,6 @@
 //! The service's own `EVALSHA`, sent to Redis as fast as it answers, with nothing in between.
 //!
-//! The command is taken from the service's connection by a relay, so that it is the same to the byte.
+//! A relay takes the command from the service's connection, so it is the same to the byte.
 
 use std::{
     io::{self, Read, Write},
@@ -12,7 +12,7 @@ use std::{
 
 use crate::client::{Span, Tally};
 
-/// Which of the script's numbers tells until when the call may be carried out, and an instant after every run.
+/// The position of the script's number that says until when the call may be carried out, and an instant after every run.
 const VALID_UNTIL: usize = 4;
 const FAR_AWAY: f64 = 9e15;
 
@@ -45,7 +45,7 @@ impl Relay {
         Self { address, sent }
     }
 
-    /// The longest `EVALSHA` that was sent: the one that takes holds. As it was sent, but for the instant at which the service
+    /// The longest `EVALSHA` that was sent: the one that takes holds. As it was sent, except for the instant at which the service
     /// gives it up.
     pub(crate) fn script_call(&self) -> Option<Vec<u8>> {
         let sent = self.sent.lock().unwrap();
@@ -78,11 +78,11 @@ fn pass(mut from: TcpStream, mut to: TcpStream, mut look: impl FnMut(&[u8])) {
             break;
         }
     }
-    // The other side may be gone already.
+    // The other side may already be gone.
     let _ = to.shutdown(Shutdown::Both);
 }
 
-/// The commands in what a client sent: `*3\r\n$3\r\nSET\r\n…`.
+/// The commands in a client's bytes: `*3\r\n$3\r\nSET\r\n…`.
 fn commands(bytes: &[u8]) -> Vec<&[u8]> {
     let mut rest = bytes;
     let mut all = Vec::new();
@@ -98,7 +98,7 @@ fn commands(bytes: &[u8]) -> Vec<&[u8]> {
     all
 }
 
-/// A line of `kind` and a number, and what follows it.
+/// A line of `kind` with a number, and the bytes after it.
 fn number(bytes: &[u8], kind: u8) -> Option<(usize, &[u8])> {
     let rest = bytes.strip_prefix(&[kind])?;
     let end = rest.iter().position(|byte| *byte == b'\r')?;
@@ -156,7 +156,7 @@ fn keep_in_flight(redis: SocketAddr, command: &[u8], share: usize, span: Span) -
             at += taken;
             idle += 1;
             let start = starts.pop_front().ok_or_else(|| io::Error::other("a reply to nothing"))?;
-            // What the first call got, a grant, all others must get: the numbers in it differ, its length does not.
+            // All others must get what the first call got, a grant: the numbers in it differ, its length does not.
             let as_expected = length.is_some() && *expected_length.get_or_insert(length) == length;
             tally.unexpected += u64::from(!as_expected);
             if span.from <= now && now < span.until {

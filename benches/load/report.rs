@@ -10,7 +10,7 @@ use crate::{
     subjects::{MIDDLE, OVERLOAD, STEADY, Subject},
 };
 
-/// All samples of one subject at one pace, one for each round.
+/// All samples of one subject at one pace, one per round.
 pub(crate) struct Row<'a> {
     pub(crate) subject: &'a Subject,
     pub(crate) pace: Pace,
@@ -55,7 +55,7 @@ impl Report<'_> {
         self.ratio_at((id, pace), (of, pace), figure)
     }
 
-    /// The same of two subjects at paces of their own.
+    /// The same for two subjects, each at its own pace.
     fn ratio_at(
         &self,
         (id, pace): (&str, Pace),
@@ -67,7 +67,7 @@ impl Report<'_> {
         Some(median(pairs.map(|(sample, of)| figure(sample) / figure(of)).collect()))
     }
 
-    /// Whether any run had an answer that was not the expected one.
+    /// Whether any run had an unexpected answer.
     pub(crate) fn has_failed(&self) -> bool {
         self.0.iter().any(Row::has_failed)
     }
@@ -117,7 +117,7 @@ impl Report<'_> {
         text
     }
 
-    /// What was aimed at, and what was reached.
+    /// The aims, and the results.
     pub(crate) fn aims(&self) -> String {
         let calls = |sample: &Sample| sample.calls_per_s;
         let p99 = |sample: &Sample| sample.p99_us;

@@ -1,13 +1,13 @@
-//! What is measured.
+//! The subjects of the measurement.
 
 use crate::{calls::Load, client::Pace, policy::Shape};
 
-/// Where the calls go.
+/// The target of the calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// An empty call on the set-up of the service.
+    /// An empty call, on the service's set-up.
     Empty,
-    /// An empty call on tonic as it comes.
+    /// An empty call, on tonic's defaults.
     Default,
     /// The minimal service on Redis.
     Minimal,
@@ -15,12 +15,12 @@ pub(crate) enum Target {
     Embedded(Shape),
     /// `tollgate serve` on Redis.
     Redis(Shape),
-    /// The service's script, with no service.
+    /// The service's script, without a service.
     Script,
 }
 
 impl Target {
-    /// Teams of its policy whose requests wait.
+    /// The number of teams in its policy whose requests wait.
     pub(crate) const fn waiting_teams(self) -> usize {
         match self {
             Self::Embedded(shape) | Self::Redis(shape) => shape.waiting,
@@ -33,7 +33,7 @@ impl Target {
     }
 }
 
-/// One thing to measure.
+/// One subject to measure.
 pub(crate) struct Subject {
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,
@@ -42,26 +42,26 @@ pub(crate) struct Subject {
     /// The id of the subject it is compared with.
     pub(crate) limit: Option<&'static str>,
     pub(crate) scale: Scale,
-    /// Whether it is measured at a steady rate too.
+    /// Whether it is also measured at a steady rate.
     pub(crate) steady: bool,
     /// How many requests wait for limits of other teams all the time.
     pub(crate) waiters: usize,
 }
 
-/// At how many calls in flight a subject is measured.
+/// The numbers of calls in flight at which to measure a subject.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scale {
     /// At 1, 64 and 256.
     All,
     /// At 64.
     Middle,
-    /// At ten times what saturates the service.
+    /// At ten times the load that saturates the service.
     Overload,
     /// At the steady rate only.
     Steady,
 }
 
-/// In flight where not all of 1, 64 and 256 are measured.
+/// The number in flight for subjects that are not measured at all of 1, 64 and 256.
 pub(crate) const MIDDLE: Pace = Pace::InFlight(64);
 /// More than can be answered in time.
 pub(crate) const OVERLOAD: Pace = Pace::InFlight(4000);
@@ -79,12 +79,12 @@ impl Subject {
     }
 }
 
-/// The usual policy, for callers that have to show who they are.
+/// The usual policy, for callers that have to identify themselves.
 const GUARDED: Shape = Shape { guarded: true, ..Shape::USUAL };
-/// The usual policy, and teams whose requests wait.
+/// The usual policy, with teams whose requests wait.
 const CROWDED: Shape = Shape { waiting: 500, ..Shape::USUAL };
 
-/// Everything that is measured; a subject comes after the one it is compared with.
+/// All subjects; each comes after the one it is compared with.
 pub(crate) fn all() -> Vec<Subject> {
     let subject = |id, title, target, load, limit| Subject {
         id,

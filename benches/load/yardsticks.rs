@@ -1,5 +1,5 @@
-//! What the service is compared with: an empty call and a minimal service on Redis, on the set-up of `src/server`, and an
-//! empty call on tonic as it comes.
+//! The yardsticks for the service: an empty call and a minimal service on Redis, with the set-up of `src/server`, and an empty
+//! call with tonic's defaults.
 
 use std::{
     future::{Future, ready},
@@ -35,7 +35,7 @@ pub(crate) fn serve_empty() {
     per_core(|_, listener| serve(listener, Unary(Empty)));
 }
 
-/// Serves the minimal service on the Redis server at `url`: per core a runtime, a listener and a connection.
+/// Serves the minimal service on the Redis server at `url`, with one runtime, listener and connection per core.
 pub(crate) fn serve_minimal(url: &str) {
     let url = url.to_owned();
     per_core(move |index, listener| {
@@ -47,7 +47,7 @@ pub(crate) fn serve_minimal(url: &str) {
     });
 }
 
-/// Serves empty calls on tonic as it comes: one multi-threaded runtime and one listener. Only `TCP_NODELAY` is set, as
+/// Serves empty calls with tonic's defaults: one multi-threaded runtime and one listener. Only `TCP_NODELAY` is set, as
 /// `Server::serve` does.
 pub(crate) fn serve_default() {
     let runtime = Builder::new_multi_thread().enable_all().build().unwrap();
@@ -130,7 +130,7 @@ struct Minimal {
     sha: String,
     /// Amounts and limits.
     numbers: Vec<u8>,
-    /// Tells records of different workers apart.
+    /// Distinguishes records of different workers.
     worker: usize,
 }
 
@@ -174,7 +174,7 @@ impl Handler for Minimal {
     }
 }
 
-/// A record's key; unique without a random number, so that nothing is cheaper.
+/// A record's key; unique without a random number, so nothing could be cheaper.
 fn next_id(worker: usize) -> Vec<u8> {
     thread_local! {
         static NEXT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
@@ -220,7 +220,7 @@ impl<H: Handler> UnaryService<Bytes> for Method<H> {
     }
 }
 
-/// Messages as they are.
+/// Messages passed through unchanged.
 struct Raw;
 
 impl Codec for Raw {

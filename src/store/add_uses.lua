@@ -1,5 +1,5 @@
 #!lua
--- Adds uses of secrets to what is counted of them.
+-- Adds uses of secrets to their counts.
 --
 -- KEYS for each use its secret's hash: slot (a quarter of an hour since the epoch) -> requests; last -> ms of the last use.
 --      Forgotten 400 days after its last new slot.

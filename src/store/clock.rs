@@ -1,8 +1,8 @@
 //! The clock of a store: the system's, or one that a test moves.
 //!
-//! There are two readings. The *wall clock* says what people call the time: prices, calendar periods and certificates go by
-//! it, and it may be set, forwards or backwards, at any moment. The *monotonic* reading says how much time has passed, and is
-//! never set: waits, deadlines and everything that expires go by it.
+//! There are two readings. The *wall clock* shows civil time: prices, calendar periods and certificates follow it, and it may be
+//! set at any moment, forwards or backwards. The *monotonic* reading shows how much time has passed, and is never set: waits,
+//! deadlines and everything that expires follow it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,35 +10,35 @@ use tokio::sync::watch;
 
 use crate::domain::Timestamp;
 
-/// Tells the time, and waits.
+/// Reads the time, and waits.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// The system's.
+    /// The system's clock.
     #[default]
     System,
-    /// One that only moves when told to.
+    /// A clock that moves only when told to.
     Manual(ManualClock),
 }
 
-/// An instant of a clock that only moves forwards, at the pace of true time. Means something only beside another of the same
+/// An instant of a clock that only moves forwards, at the pace of true time. It is comparable only with others of the same
 /// process (and of the same [`ManualClock`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Monotonic(Duration);
 
 impl Monotonic {
-    /// The instant `time` later; the end of time where that cannot be told.
+    /// The instant `time` later, or the end of time on overflow.
     #[must_use]
     pub const fn plus(self, time: Duration) -> Self {
         Self(self.0.saturating_add(time))
     }
 
-    /// The time from `earlier` to this instant; zero where `earlier` is later.
+    /// The time from `earlier` to this instant; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Whole milliseconds since the clock's own beginning, rounded down.
+    /// Whole milliseconds since the clock's own start, rounded down.
     #[must_use]
     pub fn as_millis(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
@@ -58,7 +58,7 @@ impl Clock {
         }
     }
 
-    /// The monotonic reading now. On Linux the time that the machine was suspended counts.
+    /// The monotonic reading now. On Linux it includes the time that the machine was suspended.
     #[must_use]
     pub fn monotonic(&self) -> Monotonic {
         match self {
@@ -67,7 +67,7 @@ impl Clock {
         }
     }
 
-    /// Both readings, of one instant.
+    /// Both readings at one instant.
     #[must_use]
     pub fn read(&self) -> (Timestamp, Monotonic) {
         match self {
@@ -92,7 +92,7 @@ impl Clock {
 
 #[cfg(target_os = "linux")]
 fn monotonic() -> Monotonic {
-    // Unlike `Instant`, this counts while the machine sleeps, as do the clocks of the servers it talks to.
+    // Unlike `Instant`, this counts while the machine sleeps, as the clocks of the servers that it talks to do.
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Monotonic(Duration::try_from(time).unwrap_or_default())
 }
@@ -111,7 +111,7 @@ pub struct ManualClock(watch::Sender<Readings>);
 #[derive(Clone, Copy, Debug)]
 struct Readings {
     wall: Timestamp,
-    /// Begins as the wall clock does, so that the two differ by the steps of the latter.
+    /// Starts equal to the wall clock, so the difference shows the steps of the wall clock.
     elapsed: Monotonic,
 }
 
@@ -149,7 +149,7 @@ impl ManualClock {
         });
     }
 
-    /// Sets the wall clock, forwards or backwards, while no time passes.
+    /// Sets the wall clock forwards or backwards; no time passes.
     pub fn step(&self, now: Timestamp) {
         self.0.send_modify(|readings| readings.wall = now);
     }
@@ -159,8 +159,8 @@ impl ManualClock {
         self.set(self.now().plus(ms));
     }
 
-    /// Lets time pass until the wall clock shows `at`, or undoes as much of it, as if it had never passed: for a test that looks
-    /// at what would be. While a state has been changed at a later time, that time cannot be undone for it.
+    /// Lets time pass until the wall clock shows `at`, or undoes as much of it as if it had never passed: for a test that looks
+    /// at a hypothetical time. Time cannot be undone for a state that was changed at a later time.
     pub fn travel(&self, at: Timestamp) {
         let before = self.now();
         self.set(at);
@@ -171,7 +171,7 @@ impl ManualClock {
     }
 
     async fn sleep_until(&self, at: Monotonic) {
-        // The sender is held by `self`, so the channel cannot close while waiting.
+        // `self` holds the sender, so the channel cannot close during the wait.
         let _ = self.0.subscribe().wait_for(|readings| readings.elapsed >= at).await;
     }
 }
@@ -195,7 +195,7 @@ mod tests {
         wait.await;
     }
 
-    /// What one poll comes to.
+    /// The result of one poll.
     async fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
         tokio::select! {
             biased;

@@ -1,6 +1,6 @@
-//! Cooldowns: gates that refuse whatever asks for them until an instant, or until they are lifted.
+//! Cooldowns: gates that refuse every request for them until an instant, or until they are lifted.
 //!
-//! The same arithmetic for every store: `settle.lua` mirrors it.
+//! Every store uses the same arithmetic: `settle.lua` mirrors it.
 
 use std::sync::Arc;
 
@@ -8,40 +8,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Moment, Timestamp};
 
-/// A gate that is closed.
+/// A closed gate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cooldown {
-    /// Since when, without a gap.
+    /// When it closed; it has been closed without a gap since.
     pub start: Timestamp,
-    /// Until when.
+    /// When it opens.
     pub end: Timestamp,
-    /// When the latest of the reservations was made whose reports closed it.
+    /// When the latest of the reservations whose reports closed it was made.
     pub refused: Timestamp,
-    /// What the report that decides `end` asked for, in milliseconds, before any cap.
+    /// The cooldown that the report behind `end` asked for, in milliseconds, before any cap.
     pub requested_ms: u64,
-    /// Who reported that.
+    /// The reporter of it.
     pub reporter: Arc<str>,
 }
 
-/// What a settlement does to a gate.
+/// The effect of a settlement on a gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CooldownChange {
-    /// Closes it. One that is closed for longer stays so.
+    /// Closes it. A gate that is closed for longer stays so.
     Open {
-        /// For so many milliseconds from now.
+        /// How many milliseconds from now.
         length_ms: u64,
-        /// What was asked for, in milliseconds, before any cap.
+        /// The time asked for, in milliseconds, before any cap.
         requested_ms: u64,
-        /// Who reports it.
+        /// The reporter.
         reporter: Arc<str>,
     },
-    /// Opens it, where the settled reservation is no older than those that closed it: an answer to an earlier request says
-    /// nothing about what happens now.
+    /// Opens it if the settled reservation is no older than those that closed it: an answer to an earlier request says nothing
+    /// about the present.
     Lift,
 }
 
 impl Cooldown {
-    /// The same for callers, with its instants by the wall clock. A store keeps them in its own time.
+    /// The same for callers, with wall-clock instants. A store keeps them in its own time.
     #[must_use]
     pub fn by_the_wall(self, now: Moment) -> Self {
         Self {
@@ -58,7 +58,7 @@ impl Cooldown {
         now < self.end
     }
 
-    /// What becomes of the gate that was closed as `before` by the settlement at `now` of a reservation made at `reserved_at`.
+    /// The gate after the settlement at `now` of a reservation made at `reserved_at`; `before` is the gate before it.
     #[must_use]
     pub fn after(
         before: Option<&Self>,

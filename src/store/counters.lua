@@ -1,13 +1,13 @@
 #!lua flags=no-writes
--- The states of counters, as domain/counter.rs (state) has them. Changes nothing.
+-- Returns the states of counters, as domain/counter.rs (state) computes them. Changes nothing.
 --
 -- KEYS 1 counters, 2 history: as in reserve.lua
 -- ARGV 1 numbers: wall (negative: ask TIME), low, high (see store_time.lua), then for each counter slot_ms (negative: a budget)
 --      2 the struct format of ARGV 1       3… the field of each counter, then "!time"
--- Reply, packed doubles: the wall clock, the store's time, and what that is for the next call at this instant, when it was
---      written last (0: never); then for each counter used, settled, open
+-- Reply, packed doubles: the wall clock, the store's time, the store's time for the next call at this instant, when it was
+--      last written (0: never); then for each counter used, settled, open
 --
--- A worked call: after that of settle.lua, at 6100 ms.
+-- A worked call: after the one in settle.lua, at 6100 ms.
 --   EVALSHA <sha> 2 tollgate:{acme}:counters tollgate:{acme}:history pack(6100, 0, 2^53-1, 1000) <dddd
 --     team/chatbot|requests|minute !time
 --   -> pack(6100, 6100, 6100, 5900, 1, 0, 0)

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
--- Opens gates that are closed.
+-- Opens closed gates.
 --
 -- KEYS 1 counters, 2 cooldowns: as in settle.lua
 -- ARGV 1 the store's time as a packed double      2… the field of each gate
--- Reply, packed doubles: for each gate that was closed its number, from 0, and the length of its particulars, and these
+-- Reply, packed doubles: for each gate that was closed its number, from 0, the length of its particulars, and the particulars
 --
 -- A worked call: EVALSHA <sha> 2 tollgate:{acme}:counters tollgate:{acme}:cooldowns pack(6000) !gate/upstream/default/flex/m
 --   -> pack(0, 39) .. pack(5900, 65900, 5500, 86400000) .. 'chatbot'

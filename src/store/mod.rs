@@ -1,9 +1,9 @@
-//! What the service needs of a store: counters that are checked and taken together, and reservations that are settled once.
+//! What the service needs from a store: counters that are checked and taken together, and reservations that are settled once.
 //!
 //! It also keeps small records for all replicas (the registry), and counts how often secrets are used.
 //!
-//! A store knows nothing of teams, models or money. Both implementations keep the arithmetic of
-//! [`crate::domain::counter`] and are held to the same behaviour by one conformance suite and a differential test.
+//! A store knows nothing about teams, models or money. Both implementations follow the arithmetic of [`crate::domain::counter`];
+//! one conformance suite and a differential test hold them to the same behaviour.
 
 pub mod clock;
 mod cooldown;
@@ -28,7 +28,7 @@ use crate::domain::{
     keys::SecretId,
 };
 
-/// Names a reservation: random, or derived from the caller and its `request_id`. Written as 32 hexadecimal digits.
+/// Identifies a reservation: random, or derived from the caller and its `request_id`. Written as 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReservationId(pub [u8; 16]);
 
@@ -64,15 +64,15 @@ impl FromStr for ReservationId {
 pub struct Reserve {
     /// The reservation to make.
     pub id: ReservationId,
-    /// Whether the id may have been used before (it was derived from a `request_id`).
+    /// Whether the id was possibly used before (it was derived from a `request_id`).
     pub may_repeat: bool,
-    /// Tells whether a repeat is the same request.
+    /// Shows whether a repeat is the same request.
     pub fingerprint: u64,
-    /// What is wanted. At most [`MAX_HOLDS`], no counter twice.
+    /// The holds to take. At most [`MAX_HOLDS`], no counter twice.
     pub holds: Arc<[Hold]>,
     /// Gates that must be open. At most [`MAX_GATES`].
     pub gates: Vec<CounterKey>,
-    /// When the calendar periods and prices behind the holds apply. Outside, the store answers [`Reserved::OutOfDate`].
+    /// When the calendar periods and prices behind the holds apply. Outside this range the store answers [`Reserved::OutOfDate`].
     pub valid: Range<Timestamp>,
     /// The reservation's time to live in milliseconds.
     pub ttl_ms: u64,
@@ -80,10 +80,10 @@ pub struct Reserve {
     pub late_ms: u64,
     /// Kept with the reservation for the caller; opaque to the store. At most [`MAX_NOTE`] bytes.
     pub note: Bytes,
-    /// The note of settlements that leave their id free: a reservation that was settled with it does not count, and is replaced.
+    /// The note of settlements that leave their id free: a reservation settled with this note does not count, and is replaced.
     /// Empty: none.
     pub replaces: Bytes,
-    /// Decide only.
+    /// Only decides, and takes nothing.
     pub dry_run: bool,
 }
 
@@ -138,11 +138,11 @@ pub enum Reserved {
 pub struct Refusal {
     /// The index of the hold.
     pub hold: usize,
-    /// When it would fit if nothing else happened, as far as the counter itself can tell; `None`: not within its period.
+    /// When it would fit if nothing else happened, as far as the counter itself shows; `None`: not within its period.
     pub frees_at: Option<Timestamp>,
 }
 
-/// A reservation as kept.
+/// A reservation as the store keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The fingerprint it was made with.
@@ -162,7 +162,7 @@ pub struct Record {
 /// How a reservation was settled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settlement {
-    /// When.
+    /// When it was settled.
     pub settled_at: Timestamp,
     /// Each counter just before and just after: in the order of the holds, then in that of [`Settle::extras`].
     pub counters: Vec<Settled>,
@@ -173,7 +173,7 @@ pub struct Settlement {
 }
 
 impl Record {
-    /// The same for callers, with its instants by the wall clock. A store keeps them in its own time.
+    /// The same for callers, with wall-clock instants. A store keeps them in its own time.
     #[must_use]
     pub fn by_the_wall(mut self, now: Moment) -> Self {
         self.reserved_at = now.to_wall(self.reserved_at);
@@ -184,7 +184,7 @@ impl Record {
 }
 
 impl Settlement {
-    /// The same for callers, with its instant by the wall clock. A store keeps it in its own time.
+    /// The same for callers, with a wall-clock instant. A store keeps it in its own time.
     #[must_use]
     pub fn by_the_wall(mut self, now: Moment) -> Self {
         self.settled_at = now.to_wall(self.settled_at);
@@ -192,23 +192,23 @@ impl Settlement {
     }
 }
 
-/// A counter around a settlement.
+/// A counter before and after a settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settled {
-    /// What was settled before.
+    /// The settled amount before.
     pub settled_before: u64,
     /// The state after.
     pub after: CounterState,
 }
 
-/// What a settlement books in a budget that its reservation holds nothing of.
+/// An amount that a settlement books in a budget of which its reservation holds nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extra {
     /// The budget's counter.
     pub counter: CounterKey,
-    /// How it keeps its books: as a budget does.
+    /// Its kind, which is that of a budget.
     pub kind: CounterKind,
-    /// What was used.
+    /// The amount used.
     pub amount: u64,
 }
 
@@ -219,18 +219,18 @@ pub struct Settle {
     pub id: ReservationId,
     /// The reservation as [`Store::find`] returned it.
     pub record: Record,
-    /// What was really used of each hold, in their order.
+    /// The amounts really used of each hold, in their order.
     pub actual: Vec<u64>,
-    /// What to book in other budgets. No counter twice, and none of the holds'.
+    /// Amounts to book in other budgets. No counter twice, and none of the holds'.
     pub extras: Vec<Extra>,
-    /// Thresholds of budgets: the index of the hold, or behind the holds of the extra, and amounts. Each amount that what is settled
-    /// has reached is reported by one settlement only.
+    /// The thresholds of budgets: the index of the hold (extras follow the holds), and amounts. Each amount that the settled
+    /// total has reached is reported by one settlement only.
     pub thresholds: Vec<(usize, Vec<u64>)>,
     /// Lines to add to the spend report.
     pub lines: Vec<(SpendKey, SpendAmounts)>,
     /// A gate to close, or to open again.
     pub cooldown: Option<(CounterKey, CooldownChange)>,
-    /// How long the settled reservation is kept, so that a repeat is recognised, in milliseconds.
+    /// How long the settled reservation is kept to recognise a repeat, in milliseconds.
     pub keep_ms: u64,
     /// Kept with the settlement for the caller; opaque to the store. At most [`MAX_NOTE`] bytes.
     pub note: Bytes,
@@ -241,9 +241,9 @@ pub struct Settle {
 pub enum SettleOutcome {
     /// Settled by this call.
     Settled(Settlement),
-    /// Settled before; nothing was changed. The first result.
+    /// Settled before; nothing was changed. Holds the first result.
     AlreadySettled(Settlement),
-    /// No such reservation (any more).
+    /// There is no such reservation, or no longer one.
     NotFound,
 }
 
@@ -284,7 +284,7 @@ pub struct SpendAmounts {
 }
 
 impl Extra {
-    /// As a hold that took nothing.
+    /// The result for a hold that took nothing.
     #[must_use]
     pub fn hold(&self) -> Hold {
         Hold {
@@ -339,20 +339,20 @@ impl SpendAmounts {
     }
 }
 
-/// Why a store could not answer. No variant carries an address, a key or a script's error to the caller; details are logged
-/// where they happen.
+/// Why a store could not answer. No variant exposes an address, a key or a script's error to the caller; details are logged where
+/// they happen.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum StoreError {
-    /// Not reachable, or no answer in time. Whether the operation took effect is not known; repeating it is safe.
+    /// Not reachable, or no answer in time. Whether the operation took effect is unknown; repeating it is safe.
     #[error("the store cannot be reached")]
     Unavailable,
-    /// More is asked of it than it can answer in time, so it was not asked this; nothing was changed.
+    /// The store has more work than it can answer in time, so it did not get this call; nothing was changed.
     #[error("the service is overloaded; retry later")]
     Overloaded,
-    /// A counter would pass [`crate::domain::MAX_AMOUNT`]; nothing was changed.
+    /// A counter would exceed [`crate::domain::MAX_AMOUNT`]; nothing was changed.
     #[error("a counter would pass its largest amount")]
     Overflow,
-    /// The store answered what it never should.
+    /// The store gave an answer that should be impossible.
     #[error("the store is inconsistent")]
     Corrupt,
 }
@@ -360,10 +360,10 @@ pub enum StoreError {
 /// Counters that are checked and taken together, and reservations that are settled once. Each operation is one atomic step
 /// at one instant of the store's clock.
 ///
-/// Every instant that goes in or comes out is by the wall clock. What a store keeps goes by a time of its own that never goes
-/// back ([`Moment`]): where the wall clock is set, nothing is forgotten and nothing is locked.
+/// Every instant that goes in or comes out is by the wall clock. A store keeps its data by a time of its own that never goes back
+/// ([`Moment`]): if the wall clock is set, nothing is forgotten and nothing is locked.
 pub trait Store: Send + Sync + 'static {
-    /// The best estimate of the store's time and of its wall clock, without asking it.
+    /// The best estimate of the store's time and of its wall clock, without a call to the store.
     fn moment(&self) -> Moment;
 
     /// The wall clock of [`Store::moment`].
@@ -371,18 +371,18 @@ pub trait Store: Send + Sync + 'static {
         self.moment().wall
     }
 
-    /// The store's wall clock, which is asked for where it is not this process' own: an estimate is of the last answer, and the
-    /// clock may have been set since.
+    /// The store's wall clock. If it is not this process's own, this asks the store: an estimate dates from the last answer, and
+    /// the clock might have been set since.
     fn read_clock(&self) -> impl Future<Output = Result<Timestamp, StoreError>> + Send {
         std::future::ready(Ok(self.now()))
     }
 
-    /// Whether calls fail at once, without the store being asked.
+    /// Whether calls fail at once, without asking the store.
     fn is_down(&self) -> bool {
         false
     }
 
-    /// How long after it was asked the store may still take holds for a caller that has left; `None`: never.
+    /// How long after a call the store may still take holds for a caller that has left; `None`: never.
     fn acts_within(&self) -> Option<Duration> {
         None
     }
@@ -393,7 +393,7 @@ pub trait Store: Send + Sync + 'static {
     /// The reservation, if it is known.
     fn find(&self, id: ReservationId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
 
-    /// Replaces a reservation's holds by what was really used, exactly once. Durable before it answers.
+    /// Replaces a reservation's holds by the amounts really used, exactly once. Durable before it answers.
     fn settle(&self, settle: Settle) -> impl Future<Output = Result<SettleOutcome, StoreError>> + Send;
 
     /// The states of counters, in the given order. A counter that was never touched is all zero.
@@ -405,13 +405,13 @@ pub trait Store: Send + Sync + 'static {
     /// The gates that are closed, in order of their names.
     fn cooldowns(&self) -> impl Future<Output = Result<Vec<(CounterKey, Cooldown)>, StoreError>> + Send;
 
-    /// Opens gates, at most [`MAX_GATES`]; those that were closed, as they were. Durable before it answers.
+    /// Opens gates, at most [`MAX_GATES`]; returns those that were closed, as they were. Durable before it answers.
     fn lift_cooldowns(
         &self,
         gates: Vec<CounterKey>,
     ) -> impl Future<Output = Result<Vec<(CounterKey, Cooldown)>, StoreError>> + Send;
 
-    /// The teams with lines in `month` (as `202611`), in order; without the organization's own.
+    /// The teams with lines in `month` (as `202611`), in order, without the organization's own lines.
     fn spenders(&self, month: u32) -> impl Future<Output = Result<Vec<Arc<str>>, StoreError>> + Send;
 
     /// The lines of `team` (empty: the organization) in `month`, in order.
@@ -421,14 +421,14 @@ pub trait Store: Send + Sync + 'static {
         team: Arc<str>,
     ) -> impl Future<Output = Result<Vec<(SpendKey, SpendAmounts)>, StoreError>> + Send;
 
-    /// What changed in the registry since `known`; everything where the store does not know that revision.
+    /// The changes in the registry since `known`, or everything if the store does not know that revision.
     fn registry_since(
         &self,
         known: Revision,
     ) -> impl Future<Output = Result<RegistryChanges, StoreError>> + Send;
 
-    /// Writes the record `name` if it is of `expected_version` (0: if there is none). A removal is an empty value, at most
-    /// [`MAX_REGISTRY_VALUE`] bytes. Durable before it answers.
+    /// Writes the record `name` if its version is `expected_version` (0: if there is none). A removal is an empty value; a value
+    /// has at most [`MAX_REGISTRY_VALUE`] bytes. Durable before it answers.
     fn registry_write(
         &self,
         name: Arc<str>,
@@ -436,7 +436,7 @@ pub trait Store: Send + Sync + 'static {
         value: Bytes,
     ) -> impl Future<Output = Result<RegistryWritten, StoreError>> + Send;
 
-    /// Adds uses of secrets, at most [`MAX_USES`], to what is counted of them. Not one step: where it fails, some may be added.
+    /// Adds uses of secrets, at most [`MAX_USES`], to their counts. This is not one atomic step: if it fails, some may be added.
     fn add_uses(&self, uses: Vec<SecretUse>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// How often each of `secrets`, at most [`MAX_USES`], was used, in their order.

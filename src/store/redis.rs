@@ -1,7 +1,8 @@
 //! The shared store: Redis 7 or later, or Valkey, with one script per decision and one round trip.
 //!
-//! `reserve.lua` says how the data lie. A [`RedisStore`] belongs to one runtime and has one connection of its own, and one
-//! more for reports once it is asked for one; clones share them. All state is the server's, so any number of stores in any number of processes decide as one.
+//! `reserve.lua` describes the data's layout. A [`RedisStore`] belongs to one runtime. It has one connection of its own, and
+//! opens one more when first asked for a report; clones share both. All state is on the server, so any number of stores in any
+//! number of processes decide as one.
 
 mod calls;
 mod cooldowns;
@@ -55,7 +56,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct RedisSettings {
     /// `redis://[user:password@]host[:port][/database]`.
     pub url: String,
-    /// The password, where the url holds none.
+    /// The password, if the url has none.
     pub password: Option<String>,
     /// The organization; part of every key, and the hash tag that keeps them together in a cluster.
     pub organization: String,
@@ -63,7 +64,7 @@ pub struct RedisSettings {
     pub deadline: Duration,
 }
 
-/// Without the url, which may hold a password.
+/// Without the url, as it may contain a password.
 impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSettings")
@@ -73,16 +74,16 @@ impl fmt::Debug for RedisSettings {
     }
 }
 
-/// Why settings cannot be used. None repeats the url, which may hold a password.
+/// Why settings cannot be used. None repeats the url, as it may contain a password.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SettingsError {
-    /// Not a url of a Redis server, or of a kind that this build cannot connect to.
+    /// Not a Redis server's url, or of a kind that this build cannot connect to.
     #[error("the store's url is not of the form `redis://[user:password@]host[:port][/database]`")]
     Url,
     /// A hash tag ends at the first `}` and must not be empty.
     #[error("the organization `{0}` is empty or holds a brace, so it cannot be part of a key")]
     Organization(String),
-    /// Nothing can be answered in no time.
+    /// No call can be answered in zero time.
     #[error("the deadline of store calls is zero")]
     Deadline,
 }
@@ -93,7 +94,7 @@ pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
     link: Link,
-    /// For reports, opened by the first.
+    /// For reports, opened by the first one.
     reports: OnceLock<Link>,
     client: Client,
     keys: Keys,
@@ -101,13 +102,13 @@ struct Inner {
 }
 
 impl RedisStore {
-    /// Connects in the background, and again whenever the connection breaks. Must be called on the runtime that will
-    /// use the store.
+    /// Connects in the background, and again whenever the connection breaks. Must be called on the runtime that will use the
+    /// store.
     ///
-    /// With [`Clock::System`] the server's clock is the store's; a manual clock is handed to the server instead.
+    /// With [`Clock::System`] the store uses the server's clock; with a manual clock it passes that clock's time to the server.
     ///
     /// # Errors
-    /// The settings cannot be used. That the server cannot be reached is no error here.
+    /// The settings cannot be used. An unreachable server is no error here.
     pub fn connect(settings: RedisSettings, clock: Clock) -> Result<Self, SettingsError> {
         let RedisSettings { url, password, organization, deadline } = settings;
         if organization.is_empty() || organization.contains(['{', '}']) {
@@ -139,8 +140,8 @@ impl RedisStore {
         Ok(Self(inner))
     }
 
-    /// Takes one step in removing what holds nothing any more, unless the next is not due yet: at the latest `every_ms` after
-    /// the last. Tells how many counters were removed. A store on the system's clock does this by itself.
+    /// Takes one step to remove entries that hold nothing any more, unless the next step is not due yet: it is due at the latest
+    /// `every_ms` after the last. Returns how many counters were removed. A store on the system's clock does this by itself.
     ///
     /// # Errors
     /// The store could not be asked.
@@ -150,7 +151,7 @@ impl RedisStore {
 }
 
 impl Inner {
-    /// Reads what an answer says of the time, to a call that was sent at `sent` with `bounds`, and learns from it.
+    /// Reads the time in the answer to a call that was sent at `sent` with `bounds`, and learns from it.
     fn read_time(
         &self,
         reader: &mut Reader<'_>,
@@ -162,7 +163,7 @@ impl Inner {
     }
 }
 
-/// What an answer says of the time.
+/// Reads the time in an answer.
 fn read_told(reader: &mut Reader<'_>) -> Result<Told, StoreError> {
     let wall = Timestamp(reader.number()?);
     let moment = Moment { store: Timestamp(reader.number()?), wall };
@@ -253,7 +254,7 @@ impl Store for RedisStore {
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.0.link.run(&redis::cmd("PING")).await?;
-        // Nothing is decided before.
+        // No decision can be made before.
         self.0.know_time().await
     }
 }

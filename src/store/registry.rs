@@ -1,7 +1,7 @@
-//! What a store keeps besides counters: the registry, and how often secrets were used.
+//! The other data of a store: the registry, and how often secrets were used.
 //!
-//! The registry holds small records that change seldom and that every replica reads. Each write has the next number of one
-//! sequence, so whoever knows up to some number asks for what came after it.
+//! The registry holds small records that change seldom and that every replica reads. Each write gets the next number of one
+//! sequence, so a reader that knows everything up to some number asks for what came after it.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use crate::domain::{Timestamp, keys::SecretId};
 
-/// The most bytes of a record's value: a key with all its labels and models, and room.
+/// The most bytes of a record's value: a key with all its labels and models, and some room.
 pub const MAX_REGISTRY_VALUE: usize = 64 << 10;
-/// The length of a slot in which uses are counted: the longest that begins wherever a day of some time zone does.
+/// The length of a slot in which uses are counted: the longest whose boundaries include the start of the day in every time zone.
 pub const USE_SLOT_MS: u64 = 15 * 60 * 1000;
-/// Slots kept before the newest of a secret: the last 24 hours, and any calendar day, which may have 25.
+/// Slots kept before a secret's newest: enough for the last 24 hours, and for any calendar day, which can have 25.
 pub const USE_SLOTS_KEPT: u32 = 104;
 /// The most secrets of one call of [`super::Store::add_uses`] or [`super::Store::uses`]; implementations may split it.
 pub const MAX_USES: usize = 20_000;
@@ -23,8 +23,8 @@ pub const MAX_USES: usize = 20_000;
 pub struct Revision {
     /// The number of the last write; 0: none.
     pub number: u64,
-    /// What tells this write from another of the same number, where a store can lose its last writes (a failover of Redis)
-    /// and others take their numbers.
+    /// Distinguishes this write from another of the same number. A store can lose its last writes (a failover of Redis), and
+    /// later writes then reuse their numbers.
     pub mark: [u8; 8],
 }
 
@@ -33,7 +33,7 @@ pub struct Revision {
 pub struct RegistryRecord {
     /// Its name.
     pub name: Arc<str>,
-    /// The number of the write that made it so.
+    /// The number of the write that last changed it.
     pub version: u64,
     /// Its content; empty: removed.
     pub value: Bytes,
@@ -42,9 +42,10 @@ pub struct RegistryRecord {
 /// What changed in the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryChanges {
-    /// The state that they lead to.
+    /// The state after these changes.
     pub revision: Revision,
-    /// Whether these are all records there are, because the caller knew nothing, or what the store does not know (any more).
+    /// Whether these are all records there are: the caller knew nothing, or its revision is not (or no longer) known to the
+    /// store.
     pub whole: bool,
     /// The records, by name.
     pub records: Vec<RegistryRecord>,
@@ -65,14 +66,14 @@ pub enum RegistryWritten {
     },
 }
 
-/// Uses of one secret within one slot, to be added to what is counted.
+/// Uses of one secret within one slot, to be added to its count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SecretUse {
     /// The secret.
     pub secret: SecretId,
-    /// The slot: [`USE_SLOT_MS`] since the epoch.
+    /// The slot's number: [`USE_SLOT_MS`] since the epoch.
     pub slot: u32,
-    /// Requests in it.
+    /// The requests in it.
     pub requests: u64,
     /// The last of them.
     pub last_used: Timestamp,

@@ -1,15 +1,15 @@
 #!lua flags=no-writes
--- What changed in the registry after a revision that the caller knows. Its cost is that of the changes, not of the registry.
+-- Returns the changes in the registry after a revision that the caller knows. The cost grows with the changes, not the registry.
 --
 -- KEYS 1 registry   hash: name -> version (8 bytes, a little-endian double), then the value; an empty one is a removal. Names are
---                   never taken away.
---      2 revision   hash: number -> the number of the last write; write/<number>, of the last 256 writes -> 8 bytes that tell
---                   it from another of the same number, which there can be after a failover, then the name of the record
+--                   never removed.
+--      2 revision   hash: number -> the number of the last write; write/<number>, of the last 256 writes -> 8 bytes that
+--                   distinguish it from another of the same number, as can exist after a failover, then the name of the record
 -- ARGV 1 the number known (0: none)      2 its 8 bytes
 -- Reply: packed doubles number; 0 if these are the changes since, 1 if these are all records there are, 2 if the caller has to
---      read all of them for itself; how many records there are; how many follow; the 8 bytes of the last write (zeros: none);
+--      read all of them itself; how many records there are; how many follow; the 8 bytes of the last write (zeros: none);
 --      for each record the doubles version, length of the name, length of the value; the name; the value.
---      What is too short for a version is damaged: version 0, and what there is as the value.
+--      A record too short for a version is damaged: it gets version 0, and its bytes as the value.
 --
 -- A worked call: EVALSHA <sha> 2 tollgate:{acme}:registry tollgate:{acme}:registry:revision 0 ''
 --   -> pack(1, 1, 1, 1) .. 'abcdefgh' .. pack(1, 8, 2) .. 'key/some' .. '{}'

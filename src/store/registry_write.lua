@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Writes one record of the registry if it is of the version that the caller knows. Runs where memory is full, too: it may be an
--- order to stop.
+-- Writes one record of the registry if it has the version that the caller knows. Also runs when memory is full: the write may
+-- be an order to stop.
 --
 -- KEYS 1 registry, 2 revision: as in registry_since.lua
 -- ARGV 1 the record's name      2 its expected version (0: there is none)      3 the value (empty: removed)
---      4 what tells this write from another of the same number: 8 random bytes
--- Reply, packed doubles: 0, the new version; or 1, the present version (0: there is none), where nothing was changed
+--      4 8 random bytes that distinguish this write from another of the same number
+-- Reply, packed doubles: 0, the new version; or 1, the present version (0: there is none), and nothing was changed
 --
 -- A worked call: EVALSHA <sha> 2 tollgate:{acme}:registry tollgate:{acme}:registry:revision key/some 0 {} abcdefgh
 --   -> pack(0, 1); the same once more -> pack(1, 1)

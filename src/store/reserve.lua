@@ -1,25 +1,25 @@
 #!lua
--- Takes all holds of a reservation or none: one HMGET, one HSET, one SET and one ZADD whatever the number of holds.
+-- Takes all holds of a reservation or none, with one HMGET, one HSET, one SET and one ZADD whatever the number of holds.
 -- Mirrors domain/counter.rs (check, take) and domain/window.rs exactly; all numbers are integers below 2^53.
 --
 -- KEYS 1 counters   hash: counter -> window (24 bytes: head slot, current, total) or
 --                   budget (48 bytes: the same, then base, settled, open); "!gate/<name>" -> until, and what settle.lua needs.
 --                   Every number is a little-endian double. "!time": see store_time.lua; slots, "until" and the instants of
---                   records are of the store's time.
+--                   records are in the store's time.
 --      2 history    hash: counter -> slot_ms, then the amounts of the slots before head, newest first, at most 60;
---                   what is missing at the end is zero. Touched only when time enters a new slot.
+--                   amounts missing at the end are zero. Touched only when time enters a new slot.
 --      3 record     string: 0 (open), reserved_at, expires_at, gone_at, then the bytes of ARGV 6
 --      4 index      sorted set: the id, which is the last 32 bytes of the record's key -> gone_at. The sweep removes records by it,
---                   so that they go by the store's time; the server's own expiry would go by a clock that may be set.
+--                   so they follow the store's time; the server's own expiry would follow a clock that may be set.
 -- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), the store's time from which on the caller has
 --                   given up, may_repeat, dry_run, valid from, valid until (by the wall clock), ttl, late, holds, gates;
 --                   then for each hold slot_ms (negative: a budget), limit, kept, expiring
 --      2 the struct format of ARGV 1       3 that of the holds' counters, concatenated
---      4 that of the reply when granted    5 the record's time to live in ms, for where no process is left to sweep
+--      4 that of the reply when granted    5 the record's time to live in ms, in case no process is left to sweep
 --      6 opaque bytes of the record
 --      7… the field of each hold's counter, then of each gate, then "!time", then the note of settlements that leave their
 --      id free (empty: none): a record that was settled with it is replaced
--- Reply, packed doubles: a number, then the wall clock, the store's time, and what that is for the next call at this instant:
+-- Reply, packed doubles: a number, then the wall clock, the store's time, and the store's time for the next call at this instant:
 --      0, wall, now, next, used…                                                     granted
 --      1, wall, now, next, used…, m, m × (hold, frees_at or 0), g, g × (gate, until) refused
 --      2, wall, now, next, the record's bytes                                        the reservation exists
@@ -42,7 +42,7 @@ end
 local value = call('HMGET', keys[1], unpack(argv, 7, 7 + n + gates))
 local now, wall, raw, last, ahead = store_time(arg[1], arg[2], arg[3], value[1 + n + gates])
 if raw >= arg[4] then return pack('<dddd', 3, wall, now, raw) end
--- Put right whatever becomes of the request, which may be the last to be seen of the time for long.
+-- Corrected whatever the result of the request, which may be the last use of the time for long.
 if now ~= raw then call('HSET', keys[1], '!time', pack('<ddd', last, now - wall, 1)) end
 if arg[5] == 1 then
   local record = call('GET', keys[3])
@@ -63,11 +63,11 @@ for i = 1, n do
     value[i] = (v .. ('\0'):rep(24)):sub(1, width)
   end
 end
--- The counters' numbers one after the other; a counter begins at `at`.
+-- The counters' numbers, one after the other; a counter begins at `at`.
 local s = {read(argv[3], table.concat(value, '', 1, n))}
 
--- Counters that time has left behind: their history moves on. Those that are ahead of it, which an earlier version wrote under a
--- clock that was set: all that counts moves to the present slot.
+-- Counters that are behind the time: their history moves on. Those ahead of it, which an earlier version wrote under a
+-- clock that was set: everything that counts moves to the present slot.
 local stale, entered, at = nil, false, 1
 for i = 1, n do
   local ms, width = arg[9 + 4 * i], 3
@@ -108,15 +108,15 @@ end
 local gate = {}
 for j = 1, gates do gate[j] = value[n + j] end
 local dry_run, ttl, late = arg[6] == 1, arg[9], arg[10]
--- New tables cost more than anything else here. So what was read makes room for what is to be written: the amounts used
--- replace the values, and the fields of HSET, two for each hold, the arguments, of which four have been read by then.
+-- New tables cost more than anything else here, so the data to write reuses the tables of the data read: the amounts used
+-- replace the values, and the fields of HSET, two for each hold, the arguments, four of which have been read by then.
 local used, out, refused = value, arg, nil
 at = 1
 for i = 1, n do
   local h = 4 * i + 9
   local ms, limit, expiring = arg[h], arg[h + 1], arg[h + 3]
   local current, total = s[at + 1], s[at + 2]
-  -- The difference first in `excess`: both sums are exact where it matters.
+  -- In `excess` the difference comes first: both sums are exact where it matters.
   local excess
   if ms > 0 then
     used[i] = total
@@ -178,13 +178,13 @@ if stale then
   call('HSET', keys[2], unpack(history))
 end
 if fresh then
-  -- One value of more than 64 bytes makes Redis keep this hash as a table instead of a list to be searched.
+  -- One value of more than 64 bytes makes Redis keep this hash as a table instead of a list that it has to search.
   call('HSET', keys[1], '!layout',
     '1: head, current, total (budgets: base, settled, open) as little-endian doubles; see reserve.lua')
 end
 local fields = 2 * n
--- Not each time, as that costs as much as a hold; callers know the time better than to the tenth of a second. But no later call may
--- find a slot that is not reached yet: it would count as of the slot before, where what it holds is never looked for.
+-- Not every time, as that costs as much as a hold; callers know the time to better than a tenth of a second. But no later call
+-- may find a slot that is not reached yet: it would count as the slot before, where its amounts are never looked for.
 if entered or now - last >= 100 or now - wall ~= ahead then
   out[fields + 1], out[fields + 2] = '!time', pack('<ddd', now, now - wall, 1)
   fields = fields + 2

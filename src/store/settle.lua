@@ -1,27 +1,27 @@
 #!lua flags=allow-oom
--- Replaces the holds of a reservation by what was really used, exactly once, and books it in other budgets too; reports thresholds;
--- adds lines to the spend report; may close a gate or open it, as store/cooldown.rs (after) does.
+-- Replaces the holds of a reservation by the amounts really used, exactly once, and books in other budgets too; reports
+-- thresholds; adds lines to the spend report; may close a gate or open it, as store/cooldown.rs (after) does.
 -- Mirrors domain/counter.rs (can_settle, settle, book, report) and domain/window.rs exactly. Everything is computed before the first write.
--- Runs where memory is full, too: it gives back what it settles.
+-- Also runs when memory is full, as it frees the amounts that it settles.
 --
 -- KEYS 1 counters, 2 history, 3 record: as in reserve.lua; then for each line of the report
 --      its spend hash (line -> 8 doubles) and the set of teams of its month; then for each counter with thresholds the hash of
---      its period: counter -> the thresholds that were reported, at most 64 doubles, or as many as are watched; then the index of
+--      its period: counter -> the reported thresholds, at most 64 doubles, or as many as are watched; then the index of
 --      records, as in reserve.lua; then, with a gate, cooldowns:
---      hash: field of a gate -> start, end, refused, requested (doubles), reporter. What the decision needs stands in the
---      counters as well, as end and refused.
+--      hash: field of a gate -> start, end, refused, requested (doubles), reporter. The end and refused that a decision needs are
+--      in the counters as well.
 -- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, gates (0 or 1), close_ms (negative:
 --                   open it), lines, holds, counters with thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
---                   the budgets of which nothing is held; then 8 amounts for each line; then for each counter with thresholds its
+--                   the budgets with no hold; then 8 amounts for each line; then for each counter with thresholds its
 --                   index, how many, and their amounts
 --      2 the struct format of ARGV 1       3 the record's time to live in ms, as in reserve.lua     4 the settlement's note
 --      5… the field of each counter, then of the gate, then "!time", then of each line, then each line's team (empty: not listed),
 --      then, with a gate, requested as a packed double and the reporter
 -- The settled record: 2, reserved_at, expires_at, gone_at, settled_at, counters, length of the note, thresholds reported; the note;
 --      for each counter settled_before, used, settled, open; for each threshold the counter's index and the amount; the opaque bytes that reserve.lua was given
--- Reply, packed doubles: a number, the wall clock, the store's time, and what that is for the next call at this instant; then
+-- Reply, packed doubles: a number, the wall clock, the store's time, and the store's time for the next call at this instant; then
 --      0  the record's bytes: settled           2  nothing: no such reservation
---      1  the record's bytes: settled before    3  nothing: an amount would pass 2^53 - 1; nothing was changed
+--      1  the record's bytes: settled before    3  nothing: an amount would exceed 2^53 - 1; nothing was changed
 --
 -- A worked call: of the 4 taken at 5500 ms (see reserve.lua) only 1 was used; now it is 5900 ms, keep for a minute.
 --   EVALSHA <sha> 4 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff… tollgate:{acme}:reservations
@@ -51,7 +51,7 @@ local state, reserved_at, expires_at, gone_at = read('<dddd', record)
 if now >= gone_at then return head(2) end
 if state ~= 0 then return head(1) .. record end
 
--- Which counters need their history: those that enter a new slot, and those that give back in an earlier one.
+-- The counters that need their history: those that enter a new slot, and those that release in an earlier one.
 local c, fields, holder = {}, {}, {}
 for i = 1, n do
   local h = 4 * i + 7
@@ -77,7 +77,7 @@ for i = 1, n do
   }
   c[i] = x
   if i > held and total == 0 then
-    -- Nothing in its history counts, which may stay as it is.
+    -- Nothing in its history counts, so it may stay as it is.
     if slot ~= head then x.head, x.current = slot, 0 end
   elseif slot ~= head or (back > 0 and was < slot and slot - was <= 60) then
     fields[#fields + 1] = argv[4 + i]
@@ -154,7 +154,7 @@ for i = 1, n do
   around[4 * i - 2], around[4 * i - 1], around[4 * i] = x.base + x.total, x.settled, x.open
 end
 local particulars, lifted
--- Of the thresholds that are reached, those that no settlement reported before.
+-- The reached thresholds that no settlement has reported before.
 local crossed, told, at = {}, {}, 10 + 4 * n + 8 * lines
 for w = 1, watched do
   local i, count = arg[at + 1] + 1, arg[at + 2]
@@ -177,7 +177,7 @@ for w = 1, watched do
     end
   end
   if new ~= '' then
-    -- The oldest are forgotten, but none that is watched: it would be reported again.
+    -- The oldest are forgotten, but never one that is watched: it would be reported again.
     local excess = #x.told - MAX_REPORTED
     if excess > 0 then
       local watches, kept = {}, {}
@@ -216,7 +216,7 @@ if gates == 1 then
     out[2 * n + 2] = pack('<dd', ends, refused)
   end
 end
--- Later than the caller expected is no step: only a time that was behind is put right here.
+-- A time later than the caller expected is no step: only a time that was behind is corrected here.
 local time = pack('<ddd', now, now > raw and now - wall or ahead, 1)
 out[#out + 1], out[#out + 2] = '!time', time
 local settled = pack('<dddddddd', 2, reserved_at, expires_at, now + arg[4], now, n, #argv[4], #crossed / 2) .. argv[4]
@@ -235,7 +235,7 @@ if lifted then
   call('HDEL', keys[#keys], argv[5 + n])
 elseif particulars then
   call('HSET', keys[#keys], argv[5 + n], particulars)
-  -- Far longer than any of them is in force: the server's clock may be set.
+  -- Far longer than any of them applies: the server's clock may be set.
   call('PEXPIRE', keys[#keys], argv[3])
 end
 for w, x in pairs(told) do

@@ -1,11 +1,11 @@
--- Put before each script that goes by time, after its first line.
+-- Inserted into each script that uses the time, after its first line.
 --
 -- The store's own time never goes back and runs at the pace of true time; the wall clock may be set. Field `!time` of the
--- counters hash keeps both apart: three little-endian doubles, the store's time of the last change or sweep (to a tenth of a second),
--- the store's time less the wall clock, and 1 (so that a sweep of an earlier version takes it for a counter in use).
+-- counters hash keeps the two apart: three little-endian doubles, the store's time of the last change or sweep (to a tenth of a
+-- second), the store's time minus the wall clock, and 1 (so a sweep of an earlier version takes it for a counter in use).
 --
--- store_time(wall, low, high, kept): `wall` as in the arguments (negative: ask TIME), the least and the most that the caller
--- takes the store's time for, and the value of `!time`. Returns the store's time, the wall clock, the store's time as it would
+-- store_time(wall, low, high, kept): `wall` as in the arguments (negative: ask TIME), the caller's lower and upper bounds on
+-- the store's time, and the value of `!time`. Returns the store's time, the wall clock, what the store's time would
 -- be without those bounds, and the first two numbers of `!time`.
 local function store_time(wall, low, high, kept)
   if wall < 0 then

@@ -1,17 +1,18 @@
 #!lua flags=allow-oom
--- Removes a bounded number of counters and gates that hold nothing any more, and of records that are gone. Only memory depends on
--- it, no answer does.
--- Of all the callers only one sweeps at a time; where it stopped is kept for the next. The more is removed,
--- the sooner the next step is due, so that the sweep keeps pace with what is made. Runs where memory is full, too.
+-- Removes a bounded number of counters and gates that no longer hold anything, and of records that are gone. This affects only
+-- memory, never an answer.
+-- Only one caller sweeps at a time; where it stopped is kept for the next. The more is removed, the sooner the next step is due,
+-- so the sweep keeps pace with what is created. Also runs when memory is full.
 --
 -- KEYS 1 counters, 2 history: as in reserve.lua      3 sweep string: when the next is due (8 bytes), then the cursor
---      4 index of records: as in reserve.lua         5 what the keys of records begin with; the ids follow. Which records they are
---      is not known before, but all have this hash tag and so are in the slot of the others.
+--      4 index of records: as in reserve.lua         5 the prefix of the records' keys; the ids follow. The records are not known
+--      in advance, but all have this hash tag and so are in the same slot as the other keys.
 -- ARGV 1 numbers, packed as '<ddddddd': wall (negative: ask TIME), low, high (see store_time.lua), the store's time from which on the
 --        caller has given up; the most and the least
 --        milliseconds between two steps; about how many fields, and at most how many records, to look at
--- Reply, packed doubles: the wall clock, the store's time, and what that is for the next call at this instant; how many
---      counters and gates were removed; 1 if a round through all counters is complete; the milliseconds until the next step, 0 where this was none
+-- Reply, packed doubles: the wall clock, the store's time, and the store's time for the next call at this instant; how many
+--      counters and gates were removed; 1 if a round through all counters is complete; the milliseconds until the next step,
+--      0 if this was none
 --
 -- A worked call: EVALSHA <sha> 5 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:sweep
 --   tollgate:{acme}:reservations tollgate:{acme}:reservation:
@@ -23,8 +24,8 @@ local wall, low, high, given_up, most, least, count = struct.unpack('<ddddddd', 
 local now, raw, last, ahead
 now, wall, raw, last, ahead = store_time(wall, low, high, redis.call('HGET', KEYS[1], '!time'))
 if raw >= given_up then return struct.pack('<dddddd', wall, now, raw, 0, 0, 0) end
--- Put right after a step of the wall clock. And in any case not long ago: by that a new process knows that others run, who would
--- have seen a step.
+-- Corrected after a step of the wall clock, and written often in any case: a recent time shows a new process that others are
+-- running, which would have seen a step.
 if now - wall ~= ahead or now - last >= 1000 then
   redis.call('HSET', KEYS[1], '!time', struct.pack('<ddd', now, now - wall, 1))
 end
@@ -32,7 +33,7 @@ end
 local cursor, state = '0', redis.call('GET', KEYS[3])
 if state then
   local due = struct.unpack('<d', state)
-  -- Neither early nor, where an earlier version wrote it under a clock that was set, never.
+  -- Not early; but also not never, if an earlier version wrote it under a clock that was set.
   if now < due and due - now <= most then return struct.pack('<dddddd', wall, now, now, 0, 0, 0) end
   cursor = state:sub(9)
 end
@@ -44,12 +45,12 @@ local function day_number(year, month, day)
     + math.floor((153 * (month - 3) + 2) / 5) + day - 719469
 end
 
--- Nothing asks for a period after 40 days, nor for one that began on the first, which may be a month, after 13 months.
+-- Nothing asks for a period after 40 days, or for one that began on the first, which may be a month, after 13 months.
 -- Only budgets have periods: the name of any other counter may end as if it had one, as a user chooses that end.
 local function is_over(field, v)
   local year, month, day = field:match('@(%d%d%d%d)(%d%d)(%d%d)$')
   if #v ~= 48 or not year then return false end
-  -- By the earlier of the two: no period is over because of one look at a wall clock that is ahead.
+  -- By the earlier of the two: a single look at a wall clock that is ahead must not end a period.
   return math.min(now, wall) >= (day_number(year + 0, month + 0, day + 0) + (day == '01' and 400 or 40)) * DAY_MS
 end
 
@@ -69,7 +70,7 @@ end
 
 local found = redis.call('HSCAN', KEYS[1], cursor, 'COUNT', count)
 local page, looked, removed = found[2], 0, 0
--- In pieces, as a page may be longer than was asked for.
+-- In pieces, as a page may be longer than requested.
 for from = 1, #page, 1000 do
   local fields, gone = {}, {}
   for i = from, math.min(from + 999, #page), 2 do fields[#fields + 1] = page[i] end
@@ -90,7 +91,7 @@ for _, id in ipairs(due) do
   local gone_at = redis.call('GETRANGE', KEYS[5] .. id, 24, 31)
   gone_at = #gone_at == 8 and struct.unpack('<d', gone_at) or 0
   if now < gone_at then
-    -- A process of an earlier version, which keeps no index, has settled it or made it again.
+    -- A process of an earlier version, which keeps no index, has settled it or created it again.
     redis.call('ZADD', KEYS[4], gone_at, id)
   else
     records[#records + 1], ids[#ids + 1] = KEYS[5] .. id, id
@@ -101,7 +102,7 @@ if #ids > 0 then
   redis.call('ZREM', KEYS[4], unpack(ids))
 end
 
--- A quarter removed: as fast as may be, until no more than about that much of what is kept is idle.
+-- If a quarter was removed: as fast as permitted, until at most about that share of the entries is idle.
 local pause = looked > 0 and math.max(least, math.ceil(most * (1 - 4 * removed / looked))) or most
 -- More may be due.
 if #due >= count then pause = least end

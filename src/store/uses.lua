@@ -1,5 +1,5 @@
 #!lua flags=no-writes
--- How often secrets were used.
+-- Returns how often secrets were used.
 --
 -- KEYS for each secret its hash, as in add_uses.lua
 -- Reply, packed doubles: for each secret the ms of its last use (0: never), how many slots follow, and for each of them

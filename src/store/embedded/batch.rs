@@ -7,16 +7,16 @@ use crate::store::Cooldown;
 /// What the writer puts on disk in one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
-    /// The first and the last op of `ops`; `last < first` where there are none.
+    /// The first and the last op of `ops`; `last < first` if there are none.
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) ops: Vec<u8>,
     pub(super) counters_gone: Vec<u32>,
     pub(super) counters: Vec<CounterRow>,
     pub(super) segments_gone: Vec<u64>,
-    /// The latest of the store's time that anything in the batch has seen.
+    /// The latest store time that anything in the batch has seen.
     pub(super) seen: Timestamp,
-    /// How far the store's time is behind the wall clock, in milliseconds, where that has changed.
+    /// How far the store's time is behind the wall clock, in milliseconds, if that has changed.
     pub(super) behind: Option<u64>,
     pub(super) segments: Vec<Segment>,
     pub(super) lines: Vec<LineRow>,

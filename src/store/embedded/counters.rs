@@ -20,7 +20,7 @@ struct Slot {
 }
 
 impl Slot {
-    /// Whether looking at the counter now leaves it as it is: its ring has already seen the present slot.
+    /// Whether looking at the counter now would leave it unchanged: its ring has already seen the present slot.
     fn is_current(&self, now: Timestamp, kind: CounterKind) -> bool {
         let slot_ms = kind.slot_ms();
         kind == self.kind && (now <= self.touched || now.0 / slot_ms <= self.touched.0 / slot_ms)
@@ -36,7 +36,7 @@ pub(super) struct CounterRow {
     pub(super) lsn: u64,
 }
 
-/// All counters that hold anything.
+/// All counters that are not empty.
 #[derive(Default)]
 pub(super) struct Counters {
     slots: PiecewiseVec<Slot>,
@@ -61,19 +61,19 @@ impl Counters {
         self.slot(slot).map(|s| &s.key)
     }
 
-    /// Hands on what each counter has settled.
+    /// Calls `each` with the settled amount of each counter.
     pub(super) fn each_settled(&self, mut each: impl FnMut(&CounterKey, u64)) {
         for slot in self.slots.iter().flatten() {
             each(&slot.key, slot.counter.settled());
         }
     }
 
-    /// A slot that is not in use; `None` after 2^32 counters.
+    /// An unused slot; `None` after 2^32 counters.
     pub(super) fn vacancy(&mut self) -> Option<u32> {
         self.free.pop().or_else(|| u32::try_from(self.slots.places()).ok())
     }
 
-    /// Ties `slot` to `key`, unless an op from `lsn` on did so already.
+    /// Ties `slot` to `key`, unless an op at or after `lsn` already did so.
     pub(super) fn define(&mut self, lsn: u64, slot: u32, key: CounterKey, kind: CounterKind) {
         if self.slot(slot).is_some_and(|s| s.lsn >= lsn) {
             return;
@@ -104,35 +104,35 @@ impl Counters {
         }
     }
 
-    /// Forgets which slots are free and finds them anew, after the slots were filled in no particular order.
+    /// Finds the free slots again, after the slots were filled in no particular order.
     pub(super) fn rebuild_free(&mut self) {
         let vacant = self.slots.iter().zip(0..).filter(|(slot, _)| slot.is_none());
         self.free = vacant.map(|(_, number)| number).collect();
     }
 
-    /// Whether `hold` fits at any time from the counter's last change on: time only takes away from what is used.
+    /// Whether `hold` fits at any time from the counter's last change on: time only reduces what is used.
     pub(super) fn surely_fits(&self, slot: Option<u32>, hold: &Hold) -> bool {
         let used = slot.and_then(|s| self.slot(s)).map_or(0, |slot| slot.counter.used_at_most());
         used + hold.amount() <= hold.limit
     }
 
-    /// Whether `hold` fits now. Leaves the counter as it is: a refusal is not in the journal.
+    /// Whether `hold` fits now. Leaves the counter unchanged, as a refusal is not in the journal.
     pub(super) fn check(&mut self, slot: Option<u32>, now: Timestamp, hold: &Hold) -> Result<u64, Shortage> {
         self.look(slot, now, hold.kind, |counter| counter.check(now, hold))
     }
 
-    /// The state now. Leaves the counter as it is.
+    /// The state now. Leaves the counter unchanged.
     pub(super) fn state(&mut self, slot: Option<u32>, now: Timestamp, kind: CounterKind) -> CounterState {
         self.look(slot, now, kind, |counter| counter.state(now, kind))
     }
 
-    /// Whether the counter can take a settlement. Leaves it as it is.
+    /// Whether the counter can take a settlement. Leaves it unchanged.
     pub(super) fn can_settle(&mut self, slot: Option<u32>, now: Timestamp, hold: &Hold, actual: u64) -> bool {
         let surely = slot.and_then(|s| self.slot(s)).is_some_and(|s| s.counter.can_surely_settle(actual));
         surely || self.look(slot, now, hold.kind, |counter| counter.can_settle(now, hold, actual))
     }
 
-    /// Takes a granted hold, unless the counter has already seen op `lsn`. What was used before.
+    /// Takes a granted hold, unless the counter has already seen op `lsn`. Returns the amount used before.
     pub(super) fn take(&mut self, lsn: u64, slot: u32, now: Timestamp, hold: &Hold) -> Option<u64> {
         let changed = self.change(lsn, slot, now, hold.kind)?;
         let used = changed.state(now, hold.kind).used;
@@ -140,8 +140,8 @@ impl Counters {
         Some(used)
     }
 
-    /// Settles a hold taken at `then`, or books what was used where nothing was taken, unless the counter has already seen op
-    /// `lsn`. With it, the thresholds reported by that.
+    /// Settles a hold taken at `then`, or books the amount used if nothing was taken, unless the counter has already seen op
+    /// `lsn`. Also returns the thresholds that this reported.
     pub(super) fn settle(
         &mut self,
         lsn: u64,
@@ -160,8 +160,8 @@ impl Counters {
         Some((Settled { settled_before, after: counter.state(now, hold.kind) }, reported))
     }
 
-    /// Forgets thresholds that were reported, past how many are remembered, of the counters at these indexes of `slots`; but none of those
-    /// that are watched. Not in the journal: opening the store again remembers more of them for a while.
+    /// For the counters at these indexes of `slots`, forgets reported thresholds beyond the number remembered, but never one that
+    /// is watched. This is not in the journal: after reopening, the store remembers more of them for a while.
     pub(super) fn forget_reported(&mut self, slots: &[u32], watched: &[(usize, Vec<u64>)]) {
         for (index, amounts) in watched {
             if let Some(slot) = slots.get(*index).and_then(|number| self.slot_mut(*number)) {
@@ -182,12 +182,12 @@ impl Counters {
         !self.dirty.is_empty()
     }
 
-    /// The slots to write in a round of writing; later changes go into the next one.
+    /// The slots to write in a round; later changes go into the next one.
     pub(super) fn take_dirty(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.dirty)
     }
 
-    /// The counter of a slot as it is now, if it was not written since it changed.
+    /// The counter of a slot as it is now, if it changed since it was last written.
     pub(super) fn capture(&mut self, number: u32) -> Option<CounterRow> {
         let slot = self.slot_mut(number).filter(|s| s.dirty)?;
         slot.dirty = false;
@@ -200,8 +200,8 @@ impl Counters {
         })
     }
 
-    /// Looks at `count` slots from where it last stopped and empties those that hold nothing worth keeping and that no op
-    /// after `covered` (so, none in the journal) mentions. The emptied ones, and whether the last slot was reached.
+    /// Looks at `count` slots from where it last stopped, and empties those that hold nothing worth keeping and that no op after
+    /// `covered` (so none in the journal) mentions. Returns the emptied ones, and whether the last slot was reached.
     pub(super) fn sweep(&mut self, count: usize, covered: u64, idle: impl Idle) -> (Vec<u32>, bool) {
         let mut emptied = Vec::new();
         let end = self.cursor.saturating_add(count).min(self.slots.places());
@@ -268,7 +268,7 @@ impl Counters {
     }
 }
 
-/// Tells which counters can go.
+/// Says which counters can go.
 pub(super) trait Idle {
     fn is_idle(&self, key: &CounterKey, counter: &Counter, kind: CounterKind) -> bool;
 }

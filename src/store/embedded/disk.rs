@@ -1,8 +1,8 @@
 //! The SQLite database: what the writer writes in one transaction, and what is read back.
 //!
-//! Every row carries the `lsn` of the op that last changed it, and is written in the transaction of the journal up to
-//! that op or a later one. So rows may be written at any time and in any order: replaying the journal over them skips
-//! what a row has already seen.
+//! Every row carries the `lsn` of the op that last changed it, and is written in the same transaction as the journal up to that
+//! op or a later one. So rows may be written at any time and in any order: replaying the journal over them skips the ops that a
+//! row has already seen.
 
 use std::path::Path;
 
@@ -32,32 +32,33 @@ use crate::store::{SpendAmounts, SpendKey};
 const LINE: &str = "SELECT month, team, day, model, key, cost_nanos, requests, input_tokens, cached_input_tokens, \
      output_tokens, reasoning_tokens, audio_ms, characters, lsn, sum FROM spend";
 
-/// Journal rows removed in one transaction, so that no commit is much longer than another.
+/// Journal rows removed in one transaction, so no commit takes much longer than another.
 const TRUNCATED_AT_ONCE: i64 = 64;
 
-/// A segment whose reservations are all over.
+/// A segment whose reservations have all ended.
 pub(super) struct Expired {
     pub(super) number: u64,
     pub(super) entries: Vec<Entry>,
 }
 
-/// Opens the database for writing. A connection waits for another's transaction for up to five seconds, as the library has it.
+/// Opens the database for writing. A connection waits up to five seconds for another's transaction, which is the library's
+/// default.
 ///
-/// Until it is [trusted](trust), closing it leaves the write-ahead log as it was found: SQLite would move what it can read of it
-/// into the database and delete it, and with it what salvaging could still read.
+/// Until it is [trusted](trust), closing it leaves the write-ahead log as it was: SQLite would move what it can read of the log
+/// into the database and delete the log, and with it what salvaging could still read.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // Damage to the structure of a page is found when the page is read.
+    // This finds damage to the structure of a page when the page is read.
     connection.pragma_update(None, "cell_size_check", true)?;
     // Room for every statement below; the default is 16.
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
 
-/// What was found is whole: from now on the write-ahead log is emptied when the last connection is closed.
+/// The data was found whole: from now on the write-ahead log is emptied when the last connection closes.
 pub(super) fn trust(connection: Connection) -> rusqlite::Result<Connection> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     Ok(connection)
@@ -71,15 +72,15 @@ pub(super) fn empty_wal(connection: &Connection) -> rusqlite::Result<()> {
 /// How far the store has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// The last op that the tables hold everything of.
+    /// The last op whose effects are all in the tables.
     pub(super) covered: u64,
     /// The latest time at which a reservation was forgotten.
     pub(super) forgotten: Timestamp,
     /// Transactions so far.
     pub(super) commits: u64,
-    /// Who made the last of them.
+    /// The process that made the last of them.
     pub(super) owner: [u8; 16],
-    /// How far the store's time was behind the wall clock, in milliseconds; 0 where it was not.
+    /// How far the store's time was behind the wall clock, in milliseconds; 0 if it was not.
     pub(super) behind: u64,
 }
 
@@ -100,7 +101,7 @@ pub(super) fn put_progress(connection: &Connection, progress: &Progress) -> rusq
     sums::put(connection, &schema::PROGRESS, &values)
 }
 
-/// Writes a batch. `true`: all of the journal that was to be removed is.
+/// Writes a batch. `true`: all of the journal that was to be removed is removed.
 pub(super) fn write(
     transaction: &Transaction<'_>,
     progress: &mut Progress,
@@ -120,7 +121,7 @@ pub(super) fn write(
             [month, team, day, model, name].into_iter().chain(amounts).chain([lsn]).collect();
         sums::put(transaction, &schema::SPEND, &values)?;
     }
-    // What was over by then must not come to life, and the store's time must not go back, where the clock is set back.
+    // If the clock is set back, reservations that had ended by then must not come back, and the store's time must not go back.
     progress.forgotten = progress.forgotten.max(batch.seen);
     progress.behind = batch.behind.unwrap_or(progress.behind);
     if let Some(gates) = &batch.gates {
@@ -141,7 +142,7 @@ pub(super) fn put_journal(
 }
 
 fn write_counters(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
-    // Removals first: a slot that was emptied may already have its next counter.
+    // Removals first: an emptied slot may already have its next counter.
     for slot in &batch.counters_gone {
         transaction.prepare_cached("DELETE FROM counters WHERE slot = ?")?.execute([slot])?;
     }
@@ -182,7 +183,7 @@ fn truncate(transaction: &Transaction<'_>, progress: &mut Progress, covered: u64
     Ok(count < TRUNCATED_AT_ONCE)
 }
 
-/// At most `count` segments whose reservations are all over, and that no op after `covered` mentions.
+/// At most `count` segments whose reservations have all ended and that no op after `covered` mentions.
 pub(super) fn expired(
     connection: &Connection,
     now: Timestamp,
@@ -198,7 +199,7 @@ pub(super) fn expired(
     rows.collect()
 }
 
-/// Hands each journal row on, in order: its first and its last op, and the ops.
+/// Passes each journal row on, in order: its first and its last op, and the ops.
 pub(super) fn journal<E: From<rusqlite::Error>>(
     connection: &Connection,
     mut each: impl FnMut(u64, u64, &[u8]) -> Result<(), E>,
@@ -230,7 +231,7 @@ pub(super) fn counters(connection: &Connection, mut each: impl FnMut(CounterRow)
     Ok(())
 }
 
-/// Hands on where each reservation is, segment by segment; the open ones whole.
+/// Passes on where each reservation is, segment by segment; open ones with their contents.
 pub(super) fn reservations(
     connection: &Connection,
     mut each: impl FnMut(Entry, Location, Option<ReservationRow>),
@@ -269,7 +270,7 @@ fn entries_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Vec<Entry>> {
     segment::entries(blob(row, at)?).map_err(|Malformed| misshapen(at))
 }
 
-/// From the columns `terms`, at `at`, and `records`, after it.
+/// The records from the columns `terms`, at `at`, and `records`, after it.
 fn records_of<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<Records<'a>> {
     Records::new(blob(row, at)?, blob(row, at + 1)?).map_err(|Malformed| misshapen(at))
 }
@@ -281,7 +282,7 @@ pub(super) fn lines_from(connection: &Connection, month: u32) -> rusqlite::Resul
     rows.collect()
 }
 
-/// At most `count` lines of one team in one month, in order, from the first after `after` on.
+/// At most `count` lines of one team in one month, in order, starting with the first after `after`.
 pub(super) fn lines_of(
     connection: &Connection,
     (month, team): (u32, &str),
@@ -326,7 +327,7 @@ fn line_of(row: &Row<'_>) -> rusqlite::Result<LineRow> {
     Ok(LineRow { key, amounts: SpendAmounts::from_numbers(ints), lsn: uint(row, 13)? })
 }
 
-/// Hands on each line, of all months.
+/// Passes on each line, of all months.
 pub(super) fn lines(connection: &Connection, mut each: impl FnMut(LineRow)) -> rusqlite::Result<()> {
     let mut select = connection.prepare(LINE)?;
     let mut rows = select.query([])?;
@@ -344,7 +345,7 @@ pub(super) const fn text(value: &str) -> ValueRef<'_> {
     ValueRef::Text(value.as_bytes())
 }
 
-/// SQLite's integers are signed; what is past their end (a time that never comes) becomes the last of them.
+/// SQLite's integers are signed; anything beyond their range (a time that never comes) becomes the largest.
 pub(super) fn int(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
@@ -354,7 +355,7 @@ pub(super) fn uint(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(at, value))
 }
 
-/// The counter, and behind it the thresholds that were reported, if any: rows of before there were any end where it ends.
+/// The counter, followed by the reported thresholds, if any: rows from before thresholds existed end where the counter does.
 fn encode_counter(counter: &Counter) -> rusqlite::Result<Vec<u8>> {
     let failed = |e| rusqlite::Error::ToSqlConversionFailure(Box::new(e));
     let bytes = postcard::to_stdvec(counter).map_err(failed)?;

@@ -13,7 +13,7 @@ use super::recover::RecoverError;
 /// Why a directory cannot be opened as a store.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// The directory or a file in it cannot be made.
+    /// The directory or a file in it cannot be created.
     #[error("cannot use the directory `{}`: {source}; choose another with --store embedded:DIRECTORY", path.display())]
     Directory {
         /// The directory.
@@ -21,7 +21,7 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
-    /// Another process has it open (or this one, a second time).
+    /// It is already open in another process (or a second time in this one).
     #[error(
         "the store in `{}` is open in another process; stop that, or choose another directory with --store embedded:DIRECTORY",
         path.display()
@@ -40,7 +40,7 @@ pub enum OpenError {
         /// The latest version known here.
         known: i64,
     },
-    /// It is of an earlier layout, and a copy to go back to cannot be kept.
+    /// It has an earlier layout, and no copy to go back to can be kept.
     #[error("the store in `{}` has layout {found} and cannot be copied to `{}` before it is changed: {detail}", path.display(), copy.display())]
     NotCopied {
         /// The directory.
@@ -49,10 +49,10 @@ pub enum OpenError {
         found: i64,
         /// Where the copy was to be.
         copy: PathBuf,
-        /// Why there is none.
+        /// Why the copy failed.
         detail: String,
     },
-    /// What is there is not what the store wrote.
+    /// The files do not hold what the store wrote.
     #[error(
         "the store in `{dir}` is damaged: {detail}. `tollgate store salvage NEW-DIRECTORY --store embedded:{dir}` writes what can \
          be read into a new directory and tells what cannot; a backup may hold more",
@@ -72,7 +72,7 @@ pub enum OpenError {
         /// Why.
         source: rusqlite::Error,
     },
-    /// It was lost to another process, or the disk failed, while it was opened.
+    /// Another process took it over, or the disk failed, during the opening.
     #[error("cannot open the store in `{}`: {detail}", path.display())]
     Lost {
         /// The directory.
@@ -93,12 +93,12 @@ impl OpenError {
             other => return Self::Corrupt { path, detail: other.to_string() },
         };
         match source {
-            // Not from SQLite, so about a value that it gave us.
+            // Not from SQLite itself, so about a value that it returned.
             rusqlite::Error::FromSqlConversionFailure(_, _, cause) => {
                 Self::Corrupt { path, detail: cause.to_string() }
             }
             source => match source.sqlite_error_code() {
-                // Tables or columns that are not there make statements unknown.
+                // Missing tables or columns make statements unknown.
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) | None => {
                     Self::Corrupt { path, detail: source.to_string() }
                 }

@@ -1,4 +1,4 @@
-//! The store's directory: who may read it, and that one process has it.
+//! The store's directory: who may read it, and the locks that give it to one process.
 
 use std::{
     fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError},
@@ -15,17 +15,18 @@ use super::error::OpenError;
 pub(super) const DATABASE: &str = "tollgate.db";
 /// The journal that SQLite writes before it writes the database.
 pub(super) const WAL: &str = "tollgate.db-wal";
-/// The file whose lock releases before this layout look at.
+/// The file whose lock releases before this layout check.
 const LOCK: &str = "lock";
 /// Where the number of the last commit is kept a second time (`owner.rs`).
 pub(super) const LAST_COMMIT: &str = "last-commit";
-/// What a directory and a file grant: everything in here is for the service alone, as the key by which secrets are hashed
+/// The permissions of a directory and a file: everything in here is for the service alone, as the key that hashes secrets lies
+/// next to the hashes.
 /// lies beside the hashes.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
-/// The store's directory, claimed. Dropped after everything else that has a file of it open: closing the database's file
-/// would take SQLite's own locks with it.
+/// The store's directory, claimed. Dropped after everything else that has one of its files open: closing the database's file
+/// would release SQLite's own locks.
 #[derive(Debug)]
 pub(super) struct Claim {
     /// The directory as it was opened, which does not change with the working directory.
@@ -37,12 +38,12 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Makes the directory and the database's file where they are not there, for their owner alone, and locks them for the
-    /// life of the claim.
+    /// Creates the directory and the database's file if they are missing, for their owner alone, and locks them for the life of
+    /// the claim.
     ///
-    /// Three locks, because each file can be deleted and the directory moved while a process goes on in them: the
-    /// directory's holds whatever becomes of the files, the database's wherever the file is moved to. The third is the one
-    /// that earlier releases look at.
+    /// There are three locks, because each file can be deleted and the directory moved while a process keeps working in them. The
+    /// directory's lock holds whatever happens to the files, and the database's wherever the file is moved. The third is the one
+    /// that earlier releases check.
     pub(super) fn make(dir: &Path) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(dir).map_err(unusable)?;
@@ -52,7 +53,7 @@ impl Claim {
         match directory.try_lock() {
             Ok(()) => locked.push(directory),
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: dir.to_owned() }),
-            // Some file systems lock files only.
+            // Some file systems can lock only files.
             Err(TryLockError::Error(_)) => {}
         }
         let open = |name| {
@@ -79,7 +80,7 @@ impl Claim {
         self.path.join(DATABASE)
     }
 
-    /// Whether the database is still the file that its name leads to. Where that cannot be asked it is taken to be.
+    /// Whether the database's path still leads to this file. If that cannot be checked, it is assumed.
     pub(super) fn is_in_place(&self) -> bool {
         match fs::metadata(self.database()) {
             Ok(found) => identity(&found) == self.identity,
@@ -90,7 +91,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Closing them would not do while a child that this process has just forked still holds a copy of them.
+        // Closing them is not enough while a child that this process has just forked still holds a copy of them.
         for file in self.locked.iter().chain([&self.database]) {
             if let Err(error) = file.unlock() {
                 warn!(%error, "a lock of the embedded store is not released yet");
@@ -103,8 +104,8 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Takes from others what they may do with the store's files. A directory that others may enter was made by someone who
-/// may have meant it, so that is only told.
+/// Takes access to the store's files from other users. A directory that others may enter was created by someone who may intend
+/// that, so this is only logged.
 fn narrow(dir: &Path) {
     for name in [DATABASE, WAL, "tollgate.db-shm", LOCK, LAST_COMMIT] {
         let path = dir.join(name);
@@ -129,10 +130,10 @@ fn narrow(dir: &Path) {
     }
 }
 
-/// Whether no process has the store in `dir`. Changes nothing.
+/// Whether no process has the store in `dir` open. Changes nothing.
 ///
 /// # Errors
-/// [`io::ErrorKind::WouldBlock`] where one has it, or why that cannot be asked.
+/// [`io::ErrorKind::WouldBlock`] if a process has it open, or why that cannot be checked.
 pub(super) fn is_free(dir: &Path) -> io::Result<()> {
     for name in ["", LOCK, DATABASE] {
         let file = match File::open(dir.join(name)) {
@@ -141,14 +142,14 @@ pub(super) fn is_free(dir: &Path) -> io::Result<()> {
         };
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
-            // A file system that locks no directories has its files locked.
+            // On a file system that cannot lock directories, the files are locked.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
     }
     Ok(())
 }
 
-/// A new directory that only its owner may read; an empty one that is there will do.
+/// Creates a directory that only its owner may read; an existing empty one will do.
 pub(super) fn create_private_directory(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match fs::read_dir(path)?.next() {

@@ -1,4 +1,4 @@
-//! Gates that are closed: how they close and open, in memory and in the journal, and their table.
+//! Closed gates: how they close and open, in memory and in the journal, and their table.
 
 use rusqlite::{Connection, Transaction};
 
@@ -13,7 +13,7 @@ use crate::domain::{Moment, Timestamp, counter::CounterKey};
 use crate::store::{Cooldown, Settle};
 
 impl State {
-    /// What the settlement at `now` of a reservation made at `then` does to a gate, if anything.
+    /// The effect on a gate, if any, of the settlement at `now` of a reservation made at `then`.
     pub(super) fn cooldown_of(&self, now: Timestamp, then: Timestamp, settle: &Settle) -> Option<CooldownOp> {
         let (gate, change) = settle.cooldown.as_ref()?;
         let before = self.gates.get(gate).filter(|before| before.is_in_force(now));
@@ -21,7 +21,7 @@ impl State {
         (after.as_ref() != before).then(|| CooldownOp { gate: gate.clone(), after })
     }
 
-    /// Takes over what became of a gate.
+    /// Applies a change of a gate.
     pub(super) fn apply_cooldown(&mut self, CooldownOp { gate, after }: CooldownOp) {
         match after {
             Some(cooldown) => drop(self.gates.insert(gate, cooldown)),
@@ -30,7 +30,7 @@ impl State {
         self.gates_dirty = true;
     }
 
-    /// The gates that are closed, in order of their names.
+    /// The closed gates, in order of their names.
     pub(super) fn cooldowns(&self, now: Moment) -> Vec<(CounterKey, Cooldown)> {
         let closed = self.gates.iter().filter(|(_, cooldown)| cooldown.is_in_force(now.store));
         let by_the_wall = |cooldown: &Cooldown| cooldown.clone().by_the_wall(now);
@@ -59,7 +59,7 @@ impl State {
     }
 }
 
-/// Writes all of them in the place of those that were there.
+/// Writes all of them in place of the previous ones.
 pub(super) fn write(transaction: &Transaction<'_>, gates: &[(CounterKey, Cooldown)]) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM gates", [])?;
     for (key, Cooldown { start, end, refused, requested_ms, reporter }) in gates {

@@ -1,17 +1,18 @@
-//! The store of one machine: state in memory, durable through one SQLite database in a directory of its own.
+//! The store for one machine: state in memory, made durable by one SQLite database in a directory of its own.
 //!
-//! Every change is decided in memory under one lock and written down as an op. One thread commits the ops in order, many
-//! at a time.
+//! Every change is decided in memory under one lock and written down as an op. One thread commits the ops in order, many at a
+//! time.
 //!
-//! - A settlement is answered after the commit that holds it, and so is whoever asks about it meanwhile. As the journal is
-//!   sequential, every reservation before it is on disk by then too.
-//! - A reservation is answered at once and committed within about 5 ms, longer only while the disk is busy with the commit
-//!   before. Once the oldest that is not on disk is older than `age::MAX_AGE`, further ones wait for the disk before they
-//!   are decided. So a crash makes the store forget reservations of no more than that time; an acknowledged settlement never.
-//! - A disk that fails to sync has lost the store's trust (`owner`): nothing is accepted from then on.
-//! - Every row has a check sum (`sums`), and all is compared at opening (`verify`). What is damaged is not opened; `salvage`
+//! - A settlement is answered after the commit that holds it, and so are callers that ask about it before then. As the journal is
+//!   sequential, every earlier reservation is on disk by then too.
+//! - A reservation is answered at once and committed within about 5 ms, or later only while the disk is busy with the previous
+//!   commit. Once the oldest op that is not on disk is older than `age::MAX_AGE`, further reservations wait for the disk before
+//!   they are decided. So a crash makes the store forget the reservations of no more than that time, and never an acknowledged
+//!   settlement.
+//! - A disk that fails to sync has lost the store's trust (`owner`): from then on nothing is accepted.
+//! - Every row has a check sum (`sums`), and all are checked at opening (`verify`). A damaged store is not opened; `salvage`
 //!   copies what can be read into a new directory.
-//! - The registry and the uses of secrets are written by transactions of their own (`registry`), beside that thread's.
+//! - The registry and the uses of secrets are written by transactions of their own (`registry`), separate from that thread's.
 //! - Memory holds the registry, counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
 //!   reservation that can still be repeated; the rest is in the tables.
 
@@ -81,20 +82,21 @@ use crate::domain::{
     keys::SecretId,
 };
 
-/// How long a settlement waits for the disk, and a reservation unless told otherwise: longer than a disk stalls that still works.
+/// How long a settlement waits for the disk, and a reservation unless told otherwise: longer than any stall of a disk that still
+/// works.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The store. Clones share it; when the last one is dropped, what is not on disk yet is written.
+/// The store. Clones share it; dropping the last one writes whatever is not on disk yet.
 #[derive(Clone)]
 pub struct EmbeddedStore(Arc<Handle>, Duration);
 
 struct Handle {
     inner: Arc<Inner>,
-    /// For the rare reads of what is no longer in memory. Held for one query; never together with the lock of `inner`.
+    /// For the rare reads of data no longer in memory. Held for one query; never together with the lock of `inner`.
     reader: Mutex<Connection>,
     registry: Arc<Registry>,
     writer: Option<JoinHandle<()>>,
-    /// The last field: what has the database open is dropped before.
+    /// The last field, so everything that has the database open is dropped before it.
     _claim: Arc<Claim>,
 }
 
@@ -105,24 +107,24 @@ impl fmt::Debug for EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the store in `dir`, which is made if it is not there.
+    /// Opens the store in `dir`, which is created if it does not exist.
     ///
     /// # Errors
-    /// Where the directory cannot be used, is open already, or holds what cannot be read.
+    /// The directory cannot be used, is already open, or holds something that cannot be read.
     pub fn open(dir: &Path, clock: Clock) -> Result<Self, OpenError> {
         opening::open(dir, clock, age::MAX_AGE, |owner| Box::new(owner))
     }
 
-    /// The same store, whose reservations wait for the disk for at most `deadline` where they have to.
+    /// The same store, whose reservations wait at most `deadline` when they have to wait for the disk.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self(self.0, deadline)
     }
 
-    /// Writes everything to the tables now, and forgets whatever is over. The store does both by itself, bit by bit.
+    /// Writes everything to the tables now, and forgets everything that has ended. The store does both by itself, bit by bit.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] where it cannot be written.
+    /// [`StoreError::Unavailable`] if it cannot be written.
     pub async fn checkpoint(&self) -> Result<(), StoreError> {
         let (done, receiver) = oneshot::channel();
         self.ask(done)?;
@@ -139,7 +141,7 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    /// Returns once no op waits for the disk for too long. Nothing is taken before, so that a caller that goes away, or whose
+    /// Returns once no op has been waiting too long for the disk. Nothing is taken before, so a caller that goes away, or whose
     /// deadline passes, leaves nothing behind.
     async fn disk_keeps_up(&self) -> Result<(), StoreError> {
         if !self.0.inner.age.is_late() {
@@ -167,8 +169,8 @@ impl Drop for Handle {
     }
 }
 
-/// The answer `value` once the disk has what it tells, or that the disk does not take it. A disk that takes it later has it all
-/// the same: the caller asks again, and hears what was done.
+/// The answer `value` once the disk has what it reports, or an error if the disk does not take it. If the disk takes it later,
+/// the change still counts: the caller asks again and gets the result.
 async fn on_disk<T>(value: T, heard: Heard) -> Result<T, StoreError> {
     let written = timeout(PATIENCE, heard.on_disk()).await;
     written.map_err(|_| StoreError::Unavailable)?.map(|()| value)
@@ -299,7 +301,7 @@ impl Store for EmbeddedStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        // What reservations are refused for is no readiness, either.
+        // The store is not ready if reservations are refused for this.
         let stalls = self.0.inner.age.is_late_by(self.1);
         if stalls || self.0.inner.lock()?.failing { Err(StoreError::Unavailable) } else { Ok(()) }
     }

@@ -1,8 +1,8 @@
-//! What the journal holds: each change of the state, in order, with the time at which it was decided.
+//! The contents of the journal: each change of the state, in order, with the time at which it was decided.
 //!
-//! Decisions are not replayed, only their effects: a granted reservation, a settlement with its result. Every op has a
-//! number (`lsn`, one more than the op before), given by its place in the journal. Counters are named by the number of
-//! their slot, which a [`Op::Define`] earlier in the journal or a row of table `counters` ties to a name.
+//! Replay repeats only effects, not decisions: a granted reservation, a settlement with its result. Every op has a number (`lsn`,
+//! one more than the op before), given by its place in the journal. Counters are identified by the number of their slot, which an
+//! earlier [`Op::Define`] in the journal or a row of table `counters` ties to a name.
 
 use std::sync::Arc;
 
@@ -20,23 +20,23 @@ const RESERVE: u8 = 2;
 const SETTLE: u8 = 3;
 const COOLDOWN: u8 = 4;
 
-/// What a settlement did to a gate: nothing; closed it, as it was written before cooldowns had particulars; any change.
+/// What a settlement did to a gate: nothing; closed it, in the format from before cooldowns had particulars; any change.
 const NO_GATE: u8 = 0;
 const CLOSED: u8 = 1;
 const CHANGED: u8 = 2;
-/// A settlement with extras or with thresholds reported.
+/// A settlement with extras or with reported thresholds.
 const SETTLE_MORE: u8 = 5;
 
 /// A change, as read back.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Op {
-    /// A counter came to be.
+    /// A counter was created.
     Define { slot: u32, key: CounterKey, kind: CounterKind },
     /// A reservation was granted.
     Reserve(ReserveOp),
     /// A reservation was settled.
     Settle(SettleOp),
-    /// A gate was opened by an order.
+    /// A gate was opened on request.
     Cooldown(CooldownOp),
 }
 
@@ -64,20 +64,20 @@ pub(super) struct HoldOp {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SettleOp {
     pub(super) id: u128,
-    /// The `lsn` of the reservation's own op, which tells it from an earlier one of the same id.
+    /// The `lsn` of the reservation's own op, which distinguishes it from an earlier one with the same id.
     pub(super) seq: u64,
     pub(super) settled_at: Timestamp,
     pub(super) forget_at: Timestamp,
     pub(super) holds: Vec<(u64, Settled)>,
     pub(super) extras: Vec<(CounterKey, CounterKind, u64, Settled)>,
-    /// The thresholds that it reported, by the index of the hold, or behind the holds of the extra.
+    /// The thresholds that it reported, by the index of the hold (extras follow the holds).
     pub(super) reported: Vec<(usize, u64)>,
     pub(super) lines: Vec<(SpendKey, SpendAmounts)>,
     pub(super) cooldown: Option<CooldownOp>,
     pub(super) note: Bytes,
 }
 
-/// What became of a gate. Carries its result, so that it is the same however often it is replayed.
+/// A change of a gate. Carries its result, so it is the same however often it is replayed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct CooldownOp {
     pub(super) gate: CounterKey,
@@ -107,7 +107,7 @@ pub(super) struct ReserveHead {
 }
 
 pub(super) fn put_reserve(to: &mut Vec<u8>, head: &ReserveHead, slots: &[u32], holds: &[Hold], note: &[u8]) {
-    // The longest that a hold can be, so that growing is decided once.
+    // The longest that a hold can be, so the buffer grows at most once.
     to.reserve(80 + note.len() + holds.len() * 45);
     to.push(RESERVE);
     to.extend_from_slice(&head.id.to_le_bytes());

@@ -1,4 +1,4 @@
-//! From a directory to a store that runs.
+//! Turns a directory into a running store.
 
 use std::{
     path::Path,
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{domain::Timestamp, store::clock::Clock};
 
-/// Opens the store in `dir`. `disk`: what puts batches on disk, made from what does so in fact.
+/// Opens the store in `dir`. `disk` makes the part that puts batches on disk, from the one that really does so.
 pub(super) fn open(
     dir: &Path,
     clock: Clock,
@@ -47,7 +47,7 @@ pub(super) fn open(
         CommitError::Sqlite(error) => sqlite(error),
         CommitError::Lost(lost) => OpenError::Lost { path: dir.to_owned(), detail: lost.to_string() },
     })?;
-    // From here on nothing depends on a journal that this process has only read, and not written and synced.
+    // From here on nothing depends on a journal that this process has only read, but not written and synced.
     let connection = disk::trust(connection).map_err(sqlite)?;
     disk::empty_wal(&connection).map_err(sqlite)?;
     let Recovered { state, covered, segment, behind, .. } = recovered;
@@ -67,7 +67,7 @@ pub(super) fn open(
     Ok(EmbeddedStore(Arc::new(handle), PATIENCE))
 }
 
-/// Makes the tables of an empty database, and brings those of an earlier layout up to date.
+/// Creates the tables of an empty database, and updates those of an earlier layout.
 fn bring_up(
     dir: &Path,
     claim: &Claim,
@@ -83,7 +83,7 @@ fn bring_up(
     if found == schema::LAYOUT {
         return Ok(());
     }
-    // Commits are counted since the present layout.
+    // Commits are counted only since the present layout.
     checks::behind(known, 0).map_err(failed)?;
     if found == 0 {
         let empty = Progress { covered: 0, forgotten: Timestamp(0), commits: 0, owner: [0; 16], behind: 0 };
@@ -107,7 +107,7 @@ fn bring_up(
     Ok(())
 }
 
-/// Reads what is there, if it is what was written.
+/// Reads the data, if it is what was written.
 fn read(connection: &Connection, known: Option<u64>, now: Timestamp) -> Result<Recovered, RecoverError> {
     checks::database(connection, known)?;
     let recovered = recover::recover(connection, now)?;
@@ -115,11 +115,12 @@ fn read(connection: &Connection, known: Option<u64>, now: Timestamp) -> Result<R
     if differences.is_empty() { Ok(recovered) } else { Err(RecoverError::Books(differences)) }
 }
 
-/// Whether the store in `dir` opens, without opening it: the structure of its file, the check sums of all rows, the last
-/// commit, and its counters against its spend lines. Changes nothing that the next start or salvaging would read otherwise.
+/// Checks that the store in `dir` would open, without opening it: the structure of its file, the check sums of all rows, the last
+/// commit, and its counters against its spend lines. Changes nothing that the next start or a salvage would then read
+/// differently.
 ///
 /// # Errors
-/// Why it does not open.
+/// Why it would not open.
 pub fn verify(dir: &Path, clock: &Clock) -> Result<(), OpenError> {
     if !dir.join(super::files::DATABASE).exists() {
         let source = std::io::ErrorKind::NotFound.into();

@@ -6,12 +6,12 @@ use crate::domain::{
     counter::{Counter, CounterKey, CounterKind},
 };
 
-/// How long the counter of a day or a week is kept after its first day: past the end of the week and a late report.
+/// How long the counter of a day or a week is kept after its first day: until past the end of the week and a late report.
 const PERIOD_KEPT_MS: u64 = 40 * 86_400_000;
-/// How long the counter of a period that begins on the first of a month is kept: 13 months, to compare with last year.
+/// How long the counter of a period that begins on the first of a month is kept: 13 months, for comparison with last year.
 const MONTH_KEPT_MS: u64 = 400 * 86_400_000;
 
-/// Which counters are over.
+/// Decides which counters have ended.
 pub(super) struct Over {
     now: Moment,
     /// Periods that began before this day.
@@ -22,7 +22,7 @@ pub(super) struct Over {
 
 impl Over {
     pub(super) fn at(now: Moment) -> Self {
-        // By the earlier of the two: no period is over because of one look at a wall clock that is ahead.
+        // By the earlier of the two: a single look at a wall clock that is ahead must not end a period.
         let today = now.wall.min(now.store);
         let day = |ago: u64| spend::date(Timestamp(today.0.saturating_sub(ago)));
         Self { now, period: day(PERIOD_KEPT_MS), month: day(MONTH_KEPT_MS) }

@@ -1,9 +1,9 @@
-//! Commits, and who makes them.
+//! Commits, and the process that makes them.
 //!
-//! Each transaction counts itself in table `progress` and puts its process's id there: a process that finds the id of
-//! another has lost the store, and stops rather than write on. The count is written a second time, into a file of its own,
-//! once the transaction is on disk: a journal that lost its end, in which SQLite sees nothing but a transaction that never
-//! came to be, is found by it at opening.
+//! Each transaction counts itself in table `progress` and puts its process's id there: a process that finds another's id has lost
+//! the store, and stops rather than write on. The count is written a second time, into a file of its own, once the transaction is
+//! on disk. If a journal loses its end, SQLite sees only a transaction that was never completed; at opening, this count reveals
+//! the loss.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -30,15 +30,15 @@ pub(super) enum CommitError {
     /// It may be tried again.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// It never will succeed in this process.
+    /// It will never succeed in this process.
     #[error(transparent)]
     Lost(#[from] Lost),
 }
 
-/// Why a process writes no more.
+/// Why a process stops writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(super) enum Lost {
-    /// What the system had taken for the disk may never get there, and a later success says nothing about it.
+    /// Data that the system accepted for the disk may never get there, and a later success says nothing about it.
     #[error(
         "the disk failed to keep what it had taken; check it, then restart Tollgate, which reads what is really there"
     )]
@@ -53,19 +53,19 @@ pub(super) enum Lost {
 
 /// Makes the transactions of this process.
 ///
-/// Protocol: `last` is held for one small write; SQLite's own lock puts transactions in order.
+/// Protocol: `last` is held for one small write; SQLite's own lock orders the transactions.
 #[derive(Debug)]
 pub(super) struct Owner {
     id: [u8; 16],
     claim: Arc<Claim>,
     file: File,
-    /// The count that is in `file`.
+    /// The count in `file`.
     last: Mutex<u64>,
     lost: OnceLock<Lost>,
 }
 
 impl Owner {
-    /// A new id for this process, and the file of the count, made where it is not there.
+    /// A new id for this process, and the file of the count, which is created if it is missing.
     pub(super) fn new(claim: Arc<Claim>) -> io::Result<Self> {
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(io::Error::other)?;
@@ -76,13 +76,13 @@ impl Owner {
         Ok(Self { id, claim, file, last: Mutex::new(0), lost: OnceLock::new() })
     }
 
-    /// The first commit: from here on the store is this process's.
+    /// The first commit: from here on the store belongs to this process.
     pub(super) fn take(&self, connection: &mut Connection) -> Result<(), CommitError> {
         self.transact(connection, |_, progress| {
             progress.owner = self.id;
             Ok(())
         })?;
-        // The name and the length of the file are to be there after a power cut, too.
+        // The name and the length of the file have to survive a power cut, too.
         if let Err(error) = self.file.sync_all().and_then(|()| File::open(&self.claim.path)?.sync_all()) {
             warn!(%error, "the count of commits may not outlast a power cut");
         }
@@ -129,14 +129,15 @@ impl Owner {
         connection: &mut Connection,
         write: impl FnOnce(&Transaction<'_>, &mut Progress) -> Result<T, CommitError>,
     ) -> Result<T, CommitError> {
-        // Immediate: it waits for the other connection's write. One that begins by reading could not, once that has written.
+        // Immediate: it waits for the other connection's write. A transaction that begins with a read could not, once the other
+        // has written.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut progress = disk::progress(&transaction)?;
         let written = write(&transaction, &mut progress)?;
         progress.commits += 1;
         disk::put_progress(&transaction, &progress)?;
         transaction.commit()?;
-        // After it, as what is acknowledged next has to be where the next process looks for it.
+        // After it, as the next acknowledged data has to be where the next process looks for it.
         if !self.claim.is_in_place() {
             return Err(Lost::Moved.into());
         }
@@ -151,7 +152,7 @@ impl Owner {
     }
 
     fn count(&self, commits: u64) {
-        // A panic in between leaves the file behind the database, which is no harm.
+        // A panic in between leaves the file behind the database, which is harmless.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if *last < commits {
             *last = commits;
@@ -163,7 +164,7 @@ impl Owner {
     }
 }
 
-/// Puts a batch on disk. `true`: all of the journal that was to be removed is.
+/// Puts a batch on disk. `true`: all of the journal that was to be removed is removed.
 pub(super) trait Commit: Send + 'static {
     fn commit(&mut self, connection: &mut Connection, batch: &Batch) -> Result<bool, CommitError>;
 }
@@ -180,8 +181,8 @@ impl From<CommitError> for StoreError {
     }
 }
 
-/// Whether the system refused to make something durable. It reports that once, and may have thrown the data away: to try
-/// again would succeed without having written anything.
+/// Whether the system refused to make something durable. It reports that once, and may have lost the data: a second attempt would
+/// succeed without writing anything.
 fn is_sync(error: &rusqlite::Error) -> bool {
     let code = error.sqlite_error().map(|failure| failure.extended_code);
     matches!(code, Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC))
@@ -198,7 +199,7 @@ fn to_bytes(commits: u64) -> [u8; 17] {
     bytes
 }
 
-/// The count that the file in `dir` has; `None` where there is none, or none that can be read.
+/// The count in the file in `dir`; `None` if there is none, or none that can be read.
 pub(super) fn last_commit(dir: &Path) -> Option<u64> {
     let bytes = match fs::read(dir.join(LAST_COMMIT)) {
         Ok(bytes) if bytes.is_empty() => return None,

@@ -1,4 +1,4 @@
-//! Reads of what is no longer in memory, and of the spend lines for reports.
+//! Reads data no longer in memory, and spend lines for reports.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ pub(super) const PAGE: usize = 256;
 
 impl EmbeddedStore {
     fn reader(&self) -> MutexGuard<'_, Connection> {
-        // A panic between two queries leaves nothing behind in a connection that only reads.
+        // A panic between two queries does no harm to a connection that only reads.
         self.0.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -29,15 +29,15 @@ impl EmbeddedStore {
         })
     }
 
-    /// The settled reservation at `at`, if it is not over. Reads a segment: tens of microseconds, for a late repeat.
+    /// The settled reservation at `at`, if it has not ended. Reads a segment: tens of microseconds, for a late repeat.
     pub(super) fn archived(&self, at: Location) -> Result<Option<Record>, StoreError> {
         let row = self.read(|connection| disk::reservation(connection, at))?;
         let now = self.0.inner.time.now();
         Ok(row.filter(|row| now.store < row.forget_at).map(|row| row.record.by_the_wall(now)))
     }
 
-    /// Puts lines of old months into memory. Dropped lines may have been written after they were read here, so that what was
-    /// read counts only if none was.
+    /// Puts lines of old months into memory. A line could have been written and dropped after it was read here, so the result
+    /// counts only if none was dropped.
     pub(super) fn load(&self, keys: &[SpendKey], drops: u64) -> Result<(), StoreError> {
         let rows = self.read(|connection| {
             keys.iter().map(|key| disk::line(connection, key)).collect::<rusqlite::Result<Vec<_>>>()
@@ -49,7 +49,7 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    /// Reads about a month of the report: `memory` alone where it has the whole month, else `table` with `memory` over it.
+    /// Reads about a month of the report: from `memory` alone if it has the whole month, else from `table` with `memory` over it.
     pub(super) fn report<T>(
         &self,
         month: u32,
@@ -74,8 +74,8 @@ impl EmbeddedStore {
         }
     }
 
-    /// The lines of a team in a month, read in pages: each as it was at some instant of the call. It blocks, and belongs on a
-    /// thread of its own.
+    /// The lines of a team in a month, read in pages: each as it was at some instant of the call. It blocks, so it needs a thread
+    /// of its own.
     pub(super) fn spend_of(
         &self,
         month: u32,
@@ -94,8 +94,8 @@ impl EmbeddedStore {
         }
     }
 
-    /// The next lines after `after`, about [`PAGE`] of them; none after the last. For an old month from the table, with what
-    /// memory has of it over that.
+    /// The next lines after `after`, about [`PAGE`] of them; none after the last. An old month comes from the table, with the
+    /// lines in memory over it.
     fn spend_page(
         &self,
         month: u32,
@@ -113,7 +113,7 @@ impl EmbeddedStore {
             let last = rows.get(PAGE.saturating_sub(1)).map(|row| row.key.clone());
             let shared = self.0.inner.lock()?;
             if shared.state.spend.drops() == drops {
-                // Few: only late settlements of an old month are in memory.
+                // There are few: only late settlements put lines of an old month into memory.
                 let newer = shared.state.spend.of_team((month, team), after, usize::MAX);
                 drop(shared);
                 let newer = newer.into_iter().filter(|(key, _)| last.as_ref().is_none_or(|last| key <= last));

@@ -19,10 +19,10 @@ use super::{
 use crate::domain::{Timestamp, counter::Hold};
 use crate::store::{Extra, Record, StoreError};
 
-/// Differences that are told one by one.
+/// Differences that are reported one by one.
 const TOLD: usize = 3;
 
-/// Why the state cannot be had from the disk.
+/// Why the state cannot be recovered from the disk.
 #[derive(Debug, Error)]
 pub(super) enum RecoverError {
     #[error(transparent)]
@@ -53,39 +53,39 @@ fn books(differences: &[Difference]) -> String {
     format!("counters and spend lines tell different sums: {}{more}", told.join("; "))
 }
 
-/// What a damaged journal could not tell.
+/// What is missing from a damaged journal.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
     /// The first and the last op of each stretch that is missing.
     pub(super) ops: Vec<(u64, u64)>,
-    /// Reservations whose counters are not known any more.
+    /// Reservations whose counters are no longer known.
     pub(super) reservations: u64,
-    /// Settlements whose reservation is not known any more; what they booked is in the spend lines.
+    /// Settlements whose reservation is no longer known; the amounts they booked are in the spend lines.
     pub(super) settlements: u64,
 }
 
-/// What was on disk.
+/// The state that was on disk.
 pub(super) struct Recovered {
     pub(super) state: State,
-    /// The last op that the tables hold everything of.
+    /// The last op whose effects are all in the tables.
     pub(super) covered: u64,
     /// The number of the last segment.
     pub(super) segment: u64,
     /// How far the store's time was behind the wall clock, in milliseconds.
     pub(super) behind: u64,
-    /// What could not be read, where that was permitted.
+    /// What could not be read, if that was permitted.
     pub(super) lost: Lost,
 }
 
-/// Where reservations are on disk that the journal may speak of, by their `seq`.
+/// Where the reservations that the journal may mention are on disk, by their `seq`.
 type Versions = SpreadMap<u64, Location>;
 
-/// Reads the tables and plays the journal over them. `now` is by the wall clock.
+/// Reads the tables and replays the journal over them. `now` is by the wall clock.
 pub(super) fn recover(connection: &Connection, now: Timestamp) -> Result<Recovered, RecoverError> {
     recover_from(connection, now, None)
 }
 
-/// The same from what is left of a damaged store: what the journal lacks or cannot tell is counted and left out.
+/// The same from the remains of a damaged store: what is missing from the journal or cannot be resolved is counted and left out.
 pub(super) fn recover_what_is_left(
     connection: &Connection,
     now: Timestamp,
@@ -114,14 +114,14 @@ fn recover_from(
     disk::journal(connection, |first, last, ops| replay.play((first, last), ops))?;
     let Replay { mut state, lost, .. } = replay;
     state.counters.rebuild_free();
-    // A reservation that was written as open, then settled, is kept as settled at least as long as it would have been kept
-    // as open. Past that only the open version may be left, which must not come to life where the clock was set back.
+    // A reservation that was written as open and then settled is kept as settled at least as long as it would have been kept as
+    // open. After that, possibly only the open version is left, which must not come back if the clock was set back.
     let is_settled = |kept: &Kept| kept.dirty || kept.record.settlement.is_some();
     state.reservations.retain(|_, kept| is_settled(kept) || kept.forget_at > seen);
     Ok(Recovered { state, covered, segment, behind, lost: lost.unwrap_or_default() })
 }
 
-/// The last segment's number, and what the journal may speak of.
+/// The last segment's number, and the reservations that the journal may mention.
 fn load_reservations(
     connection: &Connection,
     state: &mut State,
@@ -161,7 +161,7 @@ struct Replay<'a> {
     connection: &'a Connection,
     state: State,
     versions: Versions,
-    /// Where it is permitted that something is missing: what.
+    /// What is missing, if that is permitted.
     lost: Option<Lost>,
 }
 
@@ -171,7 +171,7 @@ impl Replay<'_> {
         match &mut self.lost {
             _ if first == next => {}
             None => return Err(RecoverError::Missing { lsn: next }),
-            // The tables hold all of it already.
+            // The tables already hold all of it.
             Some(_) if last < next => return Ok(()),
             Some(lost) if first > next => lost.ops.push((next, first - 1)),
             Some(_) => {}
@@ -204,7 +204,7 @@ impl Replay<'_> {
             holds.push(Hold { counter, kind, limit, kept, expiring });
         }
         self.state.apply_holds(lsn, op.reserved_at, &holds, &slots);
-        // What is on disk is this reservation or what became of it since.
+        // The version on disk is this reservation or a later state of it.
         if self.versions.contains_key(&lsn) {
             return Ok(());
         }
@@ -236,7 +236,7 @@ impl Replay<'_> {
         let kept = self.state.reservations.get(&op.id).filter(|kept| kept.seq == op.seq);
         let (then, holds) = match kept {
             Some(kept) => (kept.record.reserved_at, Arc::clone(&kept.record.holds)),
-            // Settled on disk, or displaced by a later reservation of the same id.
+            // Settled on disk, or displaced by a later reservation with the same id.
             None => {
                 let at = *self.versions.get(&op.seq).ok_or_else(dangling)?;
                 let row = disk::reservation(self.connection, at)?.ok_or_else(dangling)?;
@@ -257,7 +257,7 @@ impl Replay<'_> {
             op.holds.iter().map(|(actual, _)| *actual).chain(extras.iter().map(|extra| extra.amount));
         let (slots, actual) = (slots.ok_or_else(dangling)?, actual.collect::<Vec<u64>>());
         let booking = Booking { slots: &slots, holds: &holds, held, actual: &actual };
-        // What it reported it reports again, to the counters that have not seen it.
+        // It reports again what it reported, to the counters that have not seen it.
         let reported: Vec<_> =
             op.reported.iter().map(|(counter, amount)| (*counter, vec![*amount])).collect();
         self.state.settle_counters(lsn, (op.settled_at, then), &booking, &reported);

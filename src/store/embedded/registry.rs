@@ -1,7 +1,7 @@
 //! The registry and the uses of secrets: tables beside the journal, with a connection and transactions of their own.
 //!
-//! A write is on disk before it is answered and before anybody reads it. It is rare (someone manages keys), so that it may
-//! wait for the writer's transaction and the writer for it; nothing on the hot path waits for either.
+//! A write is on disk before it is answered and before anyone reads it. Writes are rare (someone manages keys), so they may wait
+//! for the writer's transaction and the writer for them; nothing on the hot path waits for either.
 
 use std::{
     collections::BTreeMap,
@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// Protocol: who writes holds `connection` for the whole of it, so writes come one after the other, and takes `memory` for
-/// the moment in which it puts there what is on disk by then. Readers of records take `memory` only.
+/// Protocol: a write holds `connection` throughout, so writes come one after the other, and takes `memory` only for the moment in
+/// which it puts in what is already on disk. Readers of records take `memory` only.
 pub(super) struct Registry {
     connection: Mutex<Connection>,
     owner: Arc<Owner>,
@@ -35,7 +35,7 @@ pub(super) struct Registry {
 
 #[derive(Default)]
 struct Memory {
-    /// The last write. A file does not lose what it acknowledged, so that the number alone names a state.
+    /// The last write. A file does not lose what it acknowledged, so the number alone identifies a state.
     number: u64,
     records: BTreeMap<Arc<str>, (u64, Bytes)>,
 }
@@ -98,7 +98,7 @@ impl Registry {
 
     pub(super) fn since(&self, known: Revision) -> RegistryChanges {
         let memory = self.memory();
-        // What is not of this file is no revision of it.
+        // A revision that is not of this file is unknown here.
         let whole = known.number == 0 || known.number > memory.number || known.mark != [0; 8];
         let since = if whole { 0 } else { known.number };
         let changed = memory.records.iter().filter(|(_, (version, _))| *version > since);
@@ -135,7 +135,7 @@ impl Registry {
             sums::put(transaction, &REGISTRY, &[text(name), integer(number), ValueRef::Blob(&value)])
         });
         if let Err(error) = written {
-            // Whether it is on disk is not known: what is there counts.
+            // It is unknown whether this is on disk, so the database is read again.
             *self.memory() = Memory::read(&connection)?;
             return Err(error.into());
         }
@@ -167,7 +167,7 @@ impl Registry {
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        // A panic ends the transaction that it came in, without a commit.
+        // A panic ends its transaction without a commit.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,4 +1,4 @@
-//! The layout of the database: its tables, how a layout of before becomes the present one, and the file's own name.
+//! The layout of the database: its tables, how an earlier layout becomes the present one, and the file's own name.
 
 use std::{
     fs::{self, OpenOptions},
@@ -16,7 +16,7 @@ use super::sums;
 
 /// The version of the layout below, kept in SQLite's `user_version`.
 pub(super) const LAYOUT: i64 = 3;
-/// Tells, in SQLite's `application_id`, whose file this is: `Toll`.
+/// Identifies this application's files in SQLite's `application_id`: `Toll`.
 const APPLICATION: i64 = 0x546f_6c6c;
 
 /// Every row ends with its check sum (`sums.rs`). In `progress`, `commits` counts the transactions, `owner` is the
@@ -61,15 +61,15 @@ const TO_2: &str = "
     CREATE TABLE last_uses (secret INTEGER PRIMARY KEY, at INTEGER NOT NULL);
 ";
 
-/// A table, as whatever reads and writes all of them has to know it.
+/// A table, as code that reads and writes all tables has to know it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Table {
     pub(super) name: &'static str,
-    /// Columns, the check sum aside.
+    /// The number of columns, without the check sum.
     pub(super) columns: usize,
-    /// The first so many of them name the row, in an index of their own; 0: the first is the row's number.
+    /// This many leading columns identify the row, in an index of their own; 0: the first column is the row's number.
     pub(super) named_by: usize,
-    /// Writes a row, over one of the same key where there can be one.
+    /// Writes a row, over one with the same key if there can be one.
     pub(super) put: &'static str,
 }
 
@@ -109,7 +109,7 @@ pub(super) const REGISTRY: Table = Table {
     name: "registry",
     columns: 3,
     named_by: 1,
-    // A version that another record has is an error, not a reason to remove that.
+    // A version that another record has is an error, not a reason to remove that record.
     put: "INSERT INTO registry VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version, \
           value = excluded.value, sum = excluded.sum",
 };
@@ -124,8 +124,8 @@ pub(super) const LAST_USES: Table = Table {
 pub(super) const TABLES: [&Table; 9] =
     [&JOURNAL, &PROGRESS, &COUNTERS, &SEGMENTS, &GATES, &SPEND, &REGISTRY, &USES, &LAST_USES];
 
-/// What rows of `table` had no columns for before layout 3: no commit was counted then, no owner and no step of
-/// the clock told, and a gate had an end only.
+/// The values for columns that rows of `table` did not have before layout 3: then no commit was counted, no owner and no step of
+/// the clock was recorded, and a gate had only an end.
 pub(super) fn added_since(table: &Table) -> Vec<Value> {
     match *table {
         PROGRESS => vec![Value::Integer(0), Value::Blob(vec![0; 16]), Value::Integer(0)],
@@ -152,7 +152,7 @@ fn description(connection: &Connection) -> rusqlite::Result<Vec<(String, Option<
     rows.collect()
 }
 
-/// Makes the tables, empty, in one transaction with what `fill` writes.
+/// Creates the tables, empty, in one transaction with what `fill` writes.
 pub(super) fn create(
     connection: &mut Connection,
     fill: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
@@ -169,7 +169,7 @@ fn stamp(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "user_version", LAYOUT)
 }
 
-/// The file beside the database that keeps it as it was before it was brought up from layout `found`.
+/// The file beside the database that keeps it as it was before the update from layout `found`.
 pub(super) fn kept_aside(database: &Path, found: i64) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(format!(".layout-{found}"));
@@ -182,7 +182,7 @@ pub(super) fn copy(connection: &Connection, to: &Path) -> Result<(), CopyError> 
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    // SQLite writes into an empty file that is there, so that its mode is ours.
+    // SQLite writes into an existing empty file, so the mode is ours.
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     let name = to.to_str().ok_or(io::ErrorKind::InvalidFilename).map_err(io::Error::from)?;
     connection.execute("VACUUM INTO ?", [name])?;
@@ -197,7 +197,7 @@ pub(super) enum CopyError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// Brings a database of layout `found` up to the present one: each table is made again with check sums, and filled.
+/// Updates a database of layout `found` to the present one: each table is made again with check sums, and filled.
 pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     if found < 2 {

@@ -1,7 +1,7 @@
-//! Reservations on disk: many in one row, because a row each would cost more than everything else the store does.
+//! Reservations on disk: many in one row, because a row for each would cost more than everything else the store does.
 //!
 //! A segment is never changed. A reservation that changes is written again, into a later segment, and the version with the
-//! highest `lsn` counts. A segment goes when the last of its reservations is over.
+//! highest `lsn` counts. A segment goes when the last of its reservations has ended.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::domain::{
 };
 use crate::store::{Record, Settlement};
 
-/// Before a settlement; 1 in rows of before thresholds were kept with it.
+/// This byte precedes a settlement; 1 in rows from before thresholds were kept with it.
 const SETTLED: u8 = 2;
 
 /// Where a reservation is on disk.
@@ -27,7 +27,7 @@ pub(super) struct Location {
     pub(super) place: u32,
 }
 
-/// What a segment says of each reservation before the records themselves.
+/// What a segment says about each reservation, ahead of the records themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) id: u128,
@@ -43,7 +43,7 @@ pub(super) struct Segment {
     pub(super) number: u64,
     /// Whether its reservations are settled; all are or none, as the two kinds are kept for different times.
     pub(super) settled: bool,
-    /// When the last of its reservations is over.
+    /// When the last of its reservations ends.
     pub(super) forget_at: Timestamp,
     /// The last op that any of them has seen.
     pub(super) lsn: u64,
@@ -52,11 +52,11 @@ pub(super) struct Segment {
     pub(super) records: Vec<u8>,
 }
 
-/// What the holds on one counter have in common, nearly always.
+/// What the holds on one counter nearly always have in common.
 type Terms = (CounterKey, u64, u64);
 
 impl Segment {
-    /// Writes `rows`, all settled or all open.
+    /// Writes `rows`, all of them settled or all open.
     pub(super) fn new<'a>(
         number: u64,
         settled: bool,

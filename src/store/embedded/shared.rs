@@ -17,16 +17,16 @@ use super::{
 use crate::domain::Moment;
 use crate::store::StoreError;
 
-/// Ops that may wait for the writer, in bytes: several seconds of the heaviest load on a stalled disk. Past it the store
-/// refuses, rather than promise what it may never write.
+/// The most bytes of ops that may wait for the writer: several seconds of the heaviest load on a stalled disk. Beyond it the
+/// store refuses, rather than promise what it may never write.
 const MAX_UNWRITTEN: usize = 64 << 20;
 
-/// Callers and the writer.
+/// The state that callers and the writer share.
 ///
-/// Protocol: all of [`Shared`] is behind one mutex, held for one decision (a microsecond) or one bounded piece of the
-/// writer's work, never across an await or a disk access. `wake` has one waiter, the writer; who changes `shared` so that
-/// a parked writer has to act clears `parked` under the lock and notifies after releasing it. So a busy writer is never
-/// notified, and a parked one once.
+/// Protocol: all of [`Shared`] is behind one mutex, held for one decision (a microsecond) or one bounded piece of the writer's
+/// work, never across an await or a disk access. `wake` has one waiter, the writer. A thread that changes `shared` so that a
+/// parked writer has to act clears `parked` under the lock and notifies after releasing it. So a busy writer is never notified,
+/// and a parked one once.
 pub(super) struct Inner {
     pub(super) shared: Mutex<Shared>,
     pub(super) wake: Condvar,
@@ -38,7 +38,7 @@ pub(super) struct Inner {
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) state: State,
-    /// Callers that may be answered once an op is on disk. Each is in here until that, or until a commit fails.
+    /// Callers that may be answered once an op is on disk. Each stays in here until then, or until a commit fails.
     pub(super) waiters: Waiters,
     /// The last op on disk.
     pub(super) durable: u64,
@@ -47,34 +47,34 @@ pub(super) struct Shared {
     pub(super) parked: Parked,
     /// The store is being dropped: write what there is and stop.
     pub(super) stopping: bool,
-    /// Who asked for everything to be written to the tables.
+    /// Callers that asked for everything to be written to the tables.
     pub(super) checkpoints: Vec<oneshot::Sender<()>>,
 }
 
 /// What the writer waits for.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Parked {
-    /// Nothing: it works, and looks again before it parks.
+    /// Nothing: it is working, and looks again before it parks.
     #[default]
     No,
     /// Any op.
     Idle,
-    /// For a moment, so that several reservations share a commit; a settlement ends it.
+    /// A moment to pass, so that several reservations share a commit; a settlement ends it.
     Collecting,
 }
 
-/// What an operation came to in memory.
+/// The result of an operation in memory.
 pub(super) enum Step<T> {
     Done(T),
-    /// The answer, to be given when the receiver has heard that it is on disk.
+    /// The answer, to be given once the receiver has heard that it is on disk.
     OnDisk(T, Heard),
     Archived(Location),
-    /// Lines to read, and the count of drops at which they were missing.
+    /// Lines to read, and the count of drops when they were missing.
     Absent(Vec<crate::store::SpendKey>, u64),
 }
 
 impl Inner {
-    /// The lock. A panic while it was held may have left half a change: nothing is answered from that.
+    /// Takes the lock. A panic under it may leave half a change behind, so nothing is answered from that state.
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, Shared>, StoreError> {
         self.shared.lock().map_err(|_| StoreError::Corrupt)
     }
@@ -88,9 +88,9 @@ impl Inner {
         if shared.failing || shared.state.journal.len() > MAX_UNWRITTEN {
             return Err(StoreError::Unavailable);
         }
-        // Under the lock, so that the times of the journal are in the order of its ops.
+        // Under the lock, so the times in the journal are in the order of its ops.
         let now = self.time.now();
-        // An error may leave new counters behind, which are ops: the writer is told of those with the next op.
+        // An error can leave new counters behind, which are ops: the writer learns of those with the next op.
         let answer = operation(&mut shared.state, now)?;
         let step = match answer {
             Answer::Ready { value, after } if after > shared.durable => {
@@ -113,7 +113,7 @@ impl Inner {
         Ok(step)
     }
 
-    /// What tells of the next commit, where the oldest op waits for too long; `None` where it does not.
+    /// Signals the next commit, if the oldest op has waited too long; `None` if it has not.
     pub(super) fn next_commit(&self) -> Result<Option<Heard>, StoreError> {
         let mut shared = self.lock()?;
         if shared.failing {
@@ -140,7 +140,7 @@ impl Inner {
         }
     }
 
-    /// Parks the writer until it is woken or `time` is over.
+    /// Parks the writer until it is woken or `time` has passed.
     pub(super) fn park<'a>(
         &self,
         mut shared: MutexGuard<'a, Shared>,
@@ -155,14 +155,14 @@ impl Inner {
 }
 
 impl Shared {
-    /// Notes that everything up to op `durable` is on disk; those who waited for that, to be told without the lock.
+    /// Notes that everything up to op `durable` is on disk. Returns the callers that waited for it, to be told without the lock.
     pub(super) fn written(&mut self, durable: u64) -> Waiters {
         self.failing = false;
         self.durable = durable;
         self.waiters.reached(durable)
     }
 
-    /// Notes that nothing can be written; those who waited learn it when what is returned is dropped.
+    /// Notes that nothing can be written; callers that wait learn it when the returned value is dropped.
     pub(super) fn fail(&mut self) -> Waiters {
         self.failing = true;
         std::mem::take(&mut self.waiters)

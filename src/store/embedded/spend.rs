@@ -25,9 +25,9 @@ struct Line {
 #[derive(Default)]
 pub(super) struct Spend {
     lines: BTreeMap<SpendKey, Line>,
-    /// From this month on all lines are in memory; before it only those that a late settlement asked for.
+    /// From this month on all lines are in memory; before it only those that a late settlement needed.
     resident_from: u32,
-    /// How often lines were dropped: a line read from the table is only good if this has not changed meanwhile.
+    /// How often lines were dropped: a line read from the table is valid only if this has not changed since.
     drops: u64,
     dirty: Vec<SpendKey>,
 }
@@ -51,7 +51,7 @@ impl Spend {
         self.lines.contains_key(key)
     }
 
-    /// Hands on each line in memory.
+    /// Calls `each` with each line in memory.
     pub(super) fn each(&self, mut each: impl FnMut(&SpendKey, &SpendAmounts)) {
         self.lines.iter().for_each(|(key, line)| each(key, &line.amounts));
     }
@@ -61,7 +61,7 @@ impl Spend {
         keys.filter(|key| !self.is_resident(key.month) && !self.lines.contains_key(key)).cloned().collect()
     }
 
-    /// Puts a line as read from the table; one in memory is newer and stays.
+    /// Puts in a line as read from the table; one in memory is newer and stays.
     pub(super) fn put(&mut self, row: LineRow) {
         let LineRow { key, amounts, lsn } = row;
         self.lines.entry(key).or_insert(Line { amounts, lsn, dirty: false });
@@ -101,14 +101,14 @@ impl Spend {
         std::mem::take(&mut self.dirty)
     }
 
-    /// The line as it is now, if it was not written since it changed.
+    /// The line as it is now, if it changed since it was last written.
     pub(super) fn capture(&mut self, key: &SpendKey) -> Option<LineRow> {
         let line = self.lines.get_mut(key).filter(|line| line.dirty)?;
         line.dirty = false;
         Some(LineRow { key: key.clone(), amounts: line.amounts, lsn: line.lsn })
     }
 
-    /// Drops at most `count` written lines of months that are no longer kept in memory. Whether there may be more.
+    /// Drops at most `count` written lines of months that are no longer kept in memory. Returns whether there may be more.
     pub(super) fn drop_old(&mut self, resident_from: u32, count: usize) -> bool {
         self.resident_from = self.resident_from.max(resident_from);
         let old = self.lines.iter().take_while(|(key, _)| key.month < self.resident_from);
@@ -121,7 +121,7 @@ impl Spend {
         old.len() == count
     }
 
-    /// At most `count` lines in memory of one team in one month, in order, from the first after `after` on.
+    /// At most `count` lines in memory of one team in one month, in order, starting with the first after `after`.
     pub(super) fn of_team(
         &self,
         (month, team): (u32, &Arc<str>),
@@ -145,7 +145,7 @@ impl Spend {
     pub(super) fn teams(&self, month: u32) -> Vec<Arc<str>> {
         let mut teams = Vec::new();
         let mut last: Arc<str> = Arc::from("");
-        // One seek for each team, past all the lines of the one before.
+        // One seek for each team, past all the lines of the previous one.
         while let Some(team) = self.team_after(month, &last) {
             last = Arc::clone(&team);
             teams.push(team);
@@ -158,7 +158,7 @@ impl Spend {
         lines.find(|(_, line)| line.lsn > 0).map(|(key, _)| Arc::clone(&key.team))
     }
 
-    /// The lines behind those of `team`.
+    /// The lines after those of `team`.
     fn past(&self, month: u32, team: &str) -> impl Iterator<Item = (&SpendKey, &Line)> {
         // The next string in order after `team` is `team` and a zero byte.
         self.lines.range(least(month, Arc::from(format!("{team}\0")))..)
@@ -176,7 +176,7 @@ fn least(month: u32, team: Arc<str>) -> SpendKey {
     SpendKey { month, team, day: 0, model: Arc::clone(&empty), key: empty }
 }
 
-/// Lines of the same key added together. What passes the end of a `u64` stays there, far past what a line can take.
+/// Adds lines with the same key together. A sum beyond a `u64` stays at its maximum, far more than a line can take.
 pub(super) fn merged(lines: Vec<(SpendKey, SpendAmounts)>) -> Vec<(SpendKey, SpendAmounts)> {
     let mut merged: Vec<(SpendKey, SpendAmounts)> = Vec::with_capacity(lines.len());
     for (key, added) in lines {

@@ -6,7 +6,7 @@ use std::{
     hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
 };
 
-/// Passes on what is already well spread: a counter key writes the hash of its name, a reservation id is random or a hash.
+/// Passes on keys that are already well spread: a counter key writes the hash of its name, a reservation id is random or a hash.
 #[derive(Default)]
 pub(super) struct Spread(u64);
 
@@ -34,8 +34,8 @@ impl Hasher for Spread {
 /// A map whose keys need no hashing.
 pub(super) type SpreadMap<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
 
-/// The same in pieces: when a map grows it moves everything it holds, which for a million entries takes far longer than
-/// anything else under the store's lock. A piece moves 1/256 of that.
+/// The same in pieces: when a map grows it moves everything it holds, which for a million entries takes far longer than anything
+/// else under the store's lock. A piece moves 1/256 of that.
 pub(super) struct PiecewiseMap<K, V>(Vec<SpreadMap<K, V>>);
 
 const PIECES: usize = 256;
@@ -47,8 +47,8 @@ impl<K, V> Default for PiecewiseMap<K, V> {
 }
 
 impl<K: Hash + Eq, V> PiecewiseMap<K, V> {
-    /// The bits of the hash that choose the piece are neither those by which a map chooses a place (its lowest) nor
-    /// those by which it tells neighbours apart (its highest).
+    /// The bits of the hash that choose the piece are neither its lowest, with which a map chooses a place, nor its highest, with
+    /// which it distinguishes neighbours.
     fn number<Q: Hash>(key: &Q) -> usize {
         let [_, _, _, number, ..] = BuildHasherDefault::<Spread>::new().hash_one(key).to_le_bytes();
         usize::from(number)
@@ -89,7 +89,7 @@ impl<K: Hash + Eq, V> PiecewiseMap<K, V> {
     }
 }
 
-/// A vector of places that may be empty, in pieces of [`PIECE`], so that it grows without moving what it holds.
+/// A vector of places that may be empty, in pieces of [`PIECE`], so it grows without moving its contents.
 pub(super) struct PiecewiseVec<T>(Vec<Vec<Option<T>>>);
 
 const PIECE: usize = 1024;
@@ -101,7 +101,7 @@ impl<T> Default for PiecewiseVec<T> {
 }
 
 impl<T> PiecewiseVec<T> {
-    /// How many places there are.
+    /// The number of places.
     pub(super) fn places(&self) -> usize {
         self.0.last().map_or(0, |last| (self.0.len() - 1) * PIECE + last.len())
     }

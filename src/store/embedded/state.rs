@@ -1,8 +1,8 @@
 //! The state in memory: a deterministic machine that decides, changes, and writes each change down as an op.
 //!
-//! A decision and its change are one step under the store's lock. The change goes through the same `apply_*` functions
-//! when it is decided and when it is replayed; what has already seen an op (its `lsn` is not before the op's) is left
-//! alone, so that tables written at different moments and one journal make one state.
+//! A decision and its change are one step under the store's lock. The change goes through the same `apply_*` functions when it is
+//! decided and when it is replayed. Anything that has already seen an op (its `lsn` is not before the op's) is left alone, so
+//! tables written at different moments and one journal make one state.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ use crate::store::{
 
 /// A reservation in memory.
 pub(super) struct Kept {
-    /// The op that made it; tells it from an earlier one of the same id.
+    /// The op that made it; distinguishes it from an earlier one with the same id.
     pub(super) seq: u64,
     /// The op that last changed it.
     pub(super) lsn: u64,
-    /// It is gone from this instant on, whether or not it was removed yet.
+    /// From this instant on it is gone, whether or not it was removed yet.
     pub(super) forget_at: Timestamp,
-    /// When the version of it is over that was written while it was open; 0: there is none.
+    /// When the version that was written while it was open ends; 0: there is none.
     pub(super) open_until: Timestamp,
     /// Whether it is in `dirty`.
     pub(super) dirty: bool,
@@ -42,36 +42,36 @@ pub(super) struct ReservationRow {
     pub(super) seq: u64,
     pub(super) lsn: u64,
     pub(super) forget_at: Timestamp,
-    /// When an earlier version in another segment is over, which must not outlive this one.
+    /// When an earlier version in another segment ends, which must not outlive this one.
     pub(super) open_until: Timestamp,
     pub(super) record: Record,
 }
 
-/// What memory says about an operation.
+/// The answer of memory to an operation.
 pub(super) enum Answer<T> {
     /// This, once op `after` is on disk (0: at once).
     Ready { value: T, after: u64 },
-    /// The reservation is settled and on disk; if it turns out to be over, ask again and say so.
+    /// The reservation is settled and on disk; if it turns out to have ended, ask again and say so.
     Archived(Location),
     /// These lines of old months have to be put into memory first.
     Absent(Vec<SpendKey>),
 }
 
-/// The counters of a settlement: those of the holds, and behind them those that are only booked in.
+/// The counters of a settlement: those of the holds, followed by those that are only booked in.
 pub(super) struct Booking<'a> {
     pub(super) slots: &'a [u32],
     pub(super) holds: &'a [Hold],
-    /// How many of them were taken.
+    /// How many of them are of holds.
     pub(super) held: usize,
     pub(super) actual: &'a [u64],
 }
 
-/// Everything the store knows, and the ops that are not handed to the writer yet.
+/// Everything the store knows, and the ops that have not gone to the writer yet.
 #[derive(Default)]
 pub(super) struct State {
     /// The number of the last op.
     pub(super) lsn: u64,
-    /// The store's time of the last op.
+    /// The store's time at the last op.
     pub(super) time: Timestamp,
     pub(super) counters: Counters,
     /// Reservations that are open, or settled and not written to the table yet.
@@ -79,13 +79,13 @@ pub(super) struct State {
     pub(super) reservations: PiecewiseMap<u128, Box<Kept>>,
     /// Settled reservations that are only on disk.
     pub(super) archived: PiecewiseMap<u128, Location>,
-    /// The gates that are closed, or were.
+    /// The gates that are or were closed.
     pub(super) gates: SpreadMap<CounterKey, Cooldown>,
     pub(super) gates_dirty: bool,
     pub(super) spend: Spend,
     /// Reservations changed since they were last written to the table.
     pub(super) dirty: Vec<u128>,
-    /// Changed reservations whose id was taken anew before they were written.
+    /// Changed reservations whose id was reused before they were written.
     pub(super) displaced: Vec<ReservationRow>,
     /// Ops since the writer last took them.
     pub(super) journal: Vec<u8>,
@@ -161,7 +161,7 @@ impl State {
         self.gates.get(gate).map(|cooldown| cooldown.end).unwrap_or_default()
     }
 
-    /// Takes the holds at `found`; what was used before.
+    /// Takes the holds at `found`; returns the amounts used before.
     fn grant(&mut self, id: u128, record: Record, late_ms: u64) -> Result<Vec<u64>, StoreError> {
         self.define(&record.holds)?;
         self.lsn += 1;
@@ -196,7 +196,7 @@ impl State {
         Ok(())
     }
 
-    /// Takes the holds of op `lsn`; what was used before, where a counter had not seen the op yet.
+    /// Takes the holds of op `lsn`; returns the amounts used before, for counters that had not seen the op yet.
     pub(super) fn apply_holds(
         &mut self,
         lsn: u64,
@@ -211,7 +211,7 @@ impl State {
         used
     }
 
-    /// Keeps the record of op `lsn`. An earlier reservation of the same id is over, and goes.
+    /// Keeps the record of op `lsn`. An earlier reservation with the same id has ended, and goes.
     pub(super) fn apply_record(&mut self, lsn: u64, id: u128, forget_at: Timestamp, record: Record) {
         self.archived.remove(&id);
         let kept = Kept { seq: lsn, lsn, forget_at, open_until: Timestamp(0), dirty: true, record };
@@ -234,7 +234,7 @@ impl State {
         }
     }
 
-    /// A live record. One that is settled is shown only when its settlement is on disk: the caller may acknowledge it.
+    /// A live record. A settled one is shown only once its settlement is on disk, as the caller may acknowledge it.
     fn look_up(&self, id: u128, now: Moment, gone: Option<Location>) -> Option<Answer<Record>> {
         if let Some(kept) = self.reservations.get(&id) {
             let after = kept.record.settlement.as_ref().map_or(0, |_| kept.lsn);
@@ -254,7 +254,7 @@ impl State {
     ) -> Result<Answer<SettleOutcome>, StoreError> {
         let (id, now) = (u128::from_be_bytes(settle.id.0), moment.store);
         let Some(kept) = self.reservations.get(&id).filter(|kept| now < kept.forget_at) else {
-            // An id in memory is not archived as well.
+            // An id in memory is not also archived.
             return Ok(match self.archived.get(&id).filter(|at| gone != Some(**at)) {
                 Some(at) => Answer::Archived(*at),
                 None => ready(SettleOutcome::NotFound),
@@ -314,7 +314,8 @@ impl State {
         Ok(Answer::Ready { value: SettleOutcome::Settled(settlement), after: self.lsn })
     }
 
-    /// Settles the counters of op `lsn`; the result, where a counter had not seen the op yet, and the thresholds that it reported.
+    /// Settles the counters of op `lsn`; returns the results for counters that had not seen the op yet, and the thresholds that
+    /// it reported.
     pub(super) fn settle_counters(
         &mut self,
         lsn: u64,
@@ -336,7 +337,7 @@ impl State {
         (counters, all_reported)
     }
 
-    /// Everything of op `lsn` but its counters.
+    /// Everything in op `lsn` except its counters.
     pub(super) fn apply_settle(&mut self, lsn: u64, op: SettleOp) -> Result<Settlement, StoreError> {
         for (key, amounts) in &op.lines {
             self.spend.add(lsn, key, amounts)?;
@@ -368,7 +369,7 @@ impl State {
         Ok(settlement)
     }
 
-    /// The reservation as it is now, if it was not written since it changed.
+    /// The reservation as it is now, if it changed since it was last written.
     pub(super) fn capture(&mut self, id: u128) -> Option<ReservationRow> {
         let kept = self.reservations.get_mut(&id).filter(|kept| kept.dirty)?;
         kept.dirty = false;

@@ -1,4 +1,4 @@
-//! Check sums of rows: what a disk, a file system or a stray write changed is found, not believed.
+//! Check sums of rows: they detect whatever a disk, a file system or a stray write has changed.
 
 use rusqlite::{
     Connection, Row,
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::schema::Table;
 
-/// A row that is not what was written.
+/// A row that differs from what was written.
 #[derive(Debug, Error)]
 #[error("row {row} of table `{table}` fails its check sum")]
 pub(super) struct Damaged {
@@ -47,7 +47,7 @@ pub(super) fn put(connection: &Connection, table: &Table, values: &[ValueRef<'_>
     Ok(())
 }
 
-/// Refuses a row that is not what was written. The row has all columns of `table`, in order.
+/// Refuses a row that differs from what was written. The row has all columns of `table`, in order.
 pub(super) fn check(row: &Row<'_>, table: &Table) -> rusqlite::Result<()> {
     let mut values = Vec::with_capacity(table.columns);
     for at in 0..table.columns {

@@ -1,33 +1,32 @@
-//! The store's time: what the wall clock showed when the store was opened, and the time that has passed since by a clock that
-//! is never set.
+//! The store's time: the wall clock's reading when the store was opened, plus the time since then by a clock that is never set.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::domain::{Moment, Timestamp};
 use crate::store::clock::{Clock, Monotonic};
 
-/// The two clocks tick apart by a fraction of a millisecond or, where one is adjusted by its pace, by a few. Less than this is
-/// no step, so that what is told of an instant does not flicker.
+/// The two clocks tick apart by a fraction of a millisecond, or by a few milliseconds if the pace of one is being adjusted. A
+/// smaller difference than this is no step, so the time shown for an instant does not flicker.
 const SAME_MS: u64 = 20;
-/// A step of the wall clock from which on the log warns.
+/// The smallest step of the wall clock that the log warns about.
 const WARN_MS: u64 = 1_000;
 
-/// Tells the time. Never goes back, not over restarts either.
+/// Tells the time. It never goes back, not even across restarts.
 #[derive(Debug)]
 pub(super) struct StoreTime {
     clock: Clock,
-    /// What the clock read when the store's time was `start`.
+    /// The clock's reading when the store's time was `start`.
     opened: Monotonic,
     start: Timestamp,
-    /// The store's time less the wall clock, in milliseconds, as last seen. Read and written without order: a thread that reads a
-    /// value that another thread replaces finds the same step by itself.
+    /// The store's time minus the wall clock, in milliseconds, as last seen. Read and written without ordering: if another thread
+    /// replaces the value, a thread that reads the old one finds the same step by itself.
     ahead_ms: AtomicI64,
 }
 
 impl StoreTime {
-    /// Goes on from `last`, where the store's time was last seen, and never faster than either of two readings of the wall clock
-    /// permits: that it is right, and that it is still wrong by the `behind_ms` by which the store's time was behind it. The
-    /// store does not know which: a clock may have been put right before the store was closed or since.
+    /// Continues from `last`, where the store's time was last seen, and goes beyond it only as far as both assumptions about the
+    /// wall clock permit: that it is right, and that it is still wrong by the `behind_ms` by which the store's time was behind
+    /// it. The store does not know which holds: the clock may have been corrected before the store was closed or since.
     pub(super) fn new(clock: Clock, last: Timestamp, behind_ms: u64) -> Self {
         let (wall, opened) = clock.read();
         let start = Timestamp(wall.0.saturating_sub(behind_ms)).max(last);
@@ -98,7 +97,7 @@ mod tests {
         assert_eq!(time.now(), Moment { store: Timestamp(7_000_010), wall: Timestamp(1_000_010) });
         let time = StoreTime::new(Clock::Manual(clock.clone()), Timestamp(3), 0);
         assert_eq!(time.now().store, Timestamp(1_000_010));
-        // Opened under an early clock, which was put right by 900 s.
+        // Opened under an early clock, which was corrected by 900 s.
         let time = StoreTime::new(Clock::Manual(clock.clone()), Timestamp(99_000), 900_000);
         assert_eq!(time.now(), Moment { store: Timestamp(100_010), wall: Timestamp(1_000_010) });
         clock.pass(1);

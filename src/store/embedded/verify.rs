@@ -1,4 +1,4 @@
-//! Whether what is on disk is what was written: the structure of the file, every row, the last commit, and the books.
+//! Checks that the data on disk is what was written: the structure of the file, every row, the last commit, and the books.
 
 use std::{collections::BTreeMap, fmt, fs, path::PathBuf, sync::Arc};
 
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::domain::{money::NanoUsd, policy::spender_of};
 
-/// What is wrong that SQLite tells at most; the first is shown.
+/// The most problems that SQLite reports; the first is shown.
 const FINDINGS: i64 = 1;
 
-/// Refuses a database of the present layout that is not as it was written. `known`: a commit that was on disk.
+/// Refuses a database of the present layout that differs from what was written. `known`: a commit that was on disk.
 pub(super) fn database(connection: &Connection, known: Option<u64>) -> Result<(), RecoverError> {
     structure(connection)?;
     if !schema::is_whole(connection)? {
@@ -41,8 +41,8 @@ pub(super) fn database(connection: &Connection, known: Option<u64>) -> Result<()
     behind(known, found)
 }
 
-/// Refuses a database that is empty where others of its files tell that it was not. To be asked before it is opened: SQLite
-/// deletes the write-ahead log of an empty database.
+/// Refuses a database that is empty although its other files show that it was not. Call this before opening it: SQLite deletes
+/// the write-ahead log of an empty database.
 pub(super) fn is_there(claim: &Claim, known: Option<u64>) -> Result<(), RecoverError> {
     let bytes = |path: PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
     if bytes(claim.database()) > 0 {
@@ -65,7 +65,7 @@ pub(super) fn structure(connection: &Connection) -> Result<(), RecoverError> {
     Ok(())
 }
 
-/// Refuses what ends before a commit that was on disk.
+/// Refuses data that ends before a commit that was on disk.
 pub(super) const fn behind(known: Option<u64>, found: u64) -> Result<(), RecoverError> {
     match known {
         Some(known) if known > found => Err(RecoverError::Behind { known, found }),
@@ -73,7 +73,7 @@ pub(super) const fn behind(known: Option<u64>, found: u64) -> Result<(), Recover
     }
 }
 
-/// What a counter of a month has settled, and what the spend lines of the same month add up to.
+/// The settled amount of a month's counter, and the sum of the same month's spend lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Difference {
     /// The month, as `202611`.
@@ -100,15 +100,15 @@ pub(super) fn dollars(nanos: u64) -> String {
     NanoUsd::new(nanos).map_or_else(|| format!("{nanos} nano-USD"), |amount| format!("${amount}"))
 }
 
-/// Where the counters of months and the spend lines differ. Both are written by the same settlements, so that they only do
-/// where one of them was lost or changed.
+/// The differences between the counters of months and the spend lines. The same settlements write both, so they differ only if
+/// one of them was lost or changed.
 ///
 /// A month without a counter is no difference, as counters are forgotten before lines; [`missing`] finds those.
 pub(super) fn differences(connection: &Connection, state: &State) -> rusqlite::Result<Vec<Difference>> {
     compare(connection, state).map(|(differences, _)| differences)
 }
 
-/// The months that have lines and no counter.
+/// The months that have lines but no counter.
 pub(super) fn missing(connection: &Connection, state: &State) -> rusqlite::Result<Vec<Difference>> {
     compare(connection, state).map(|(_, missing)| missing)
 }

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::store::StoreError;
 
-/// Waiters from which on those that have gone away are looked for; then from twice as many as are left.
+/// The number of waiters at which to look for those that have gone away; after that, twice the number left.
 const MANY: usize = 1024;
 
 /// Callers that may be answered once an op is on disk. Dropping one tells it that the store is unavailable.
@@ -19,26 +19,26 @@ pub(super) struct Waiters {
 
 struct Waiter {
     after: u64,
-    /// Where the caller is most likely woken.
+    /// The thread on which the caller is most likely woken.
     worker: ThreadId,
     done: oneshot::Sender<Crowd>,
 }
 
-/// What a waiter hears.
+/// The notification of a waiter.
 pub(super) struct Heard(oneshot::Receiver<Crowd>);
 
 impl Heard {
     pub(super) async fn on_disk(self) -> Result<(), StoreError> {
         match self.0.await {
-            // Dropped here, on the worker of those in it.
+            // Dropped here, on the worker that its callers are on.
             Ok(_others) => Ok(()),
             Err(_) => Err(StoreError::Unavailable),
         }
     }
 }
 
-/// Callers of one worker, told together. To wake a worker that sleeps is a call to the system: the writer makes one for each
-/// worker, and the caller that it wakes tells the others, on their own worker. Dropped anywhere, it tells them all the same.
+/// Callers of one worker, told together. Waking a sleeping worker is a system call: the writer makes one for each worker, and the
+/// caller that it wakes tells the others, on their own worker. If it is dropped anywhere, it still tells them.
 #[derive(Default)]
 struct Crowd(Vec<oneshot::Sender<Crowd>>);
 
@@ -73,7 +73,7 @@ impl Waiters {
         Self { all, crowded: 0 }
     }
 
-    /// Tells all that what they waited for is on disk.
+    /// Tells all of them that their ops are on disk.
     pub(super) fn tell(self) {
         let mut workers: Vec<(ThreadId, Vec<oneshot::Sender<Crowd>>)> = Vec::new();
         for Waiter { worker, done, .. } in self.all {
@@ -83,7 +83,7 @@ impl Waiters {
             }
         }
         for (_, mut crowd) in workers {
-            // One that gave up hands on nothing.
+            // A caller that gave up passes nothing on.
             while let Some(first) = crowd.pop() {
                 match first.send(Crowd(crowd)) {
                     Ok(()) => break,

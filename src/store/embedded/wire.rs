@@ -1,7 +1,7 @@
-//! The bytes of the journal: integers of variable length, strings with their length in front.
+//! The bytes of the journal: integers of variable length, and strings preceded by their length.
 //!
-//! Made by hand because it is written under the store's lock, once per reservation; a derived encoding of the same
-//! values costs several times as much.
+//! Written by hand because it runs under the store's lock, once per reservation; a derived encoding of the same values costs
+//! several times as much.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ pub(super) fn put_settled(to: &mut Vec<u8>, settled: &Settled) {
     }
 }
 
-/// Thresholds that were reported, each with the index of its counter.
+/// The reported thresholds, each with the index of its counter.
 pub(super) fn put_reported(to: &mut Vec<u8>, reported: &[(usize, u64)]) {
     put_int(to, reported.len() as u64);
     for (counter, amount) in reported {
@@ -114,7 +114,7 @@ impl Reader<'_> {
         self.int().map(Timestamp)
     }
 
-    /// How many elements follow; each takes a byte at least, so a count past the end is refused before it is believed.
+    /// How many elements follow; each takes at least a byte, so a count beyond the end is refused before it is used.
     pub(super) fn count(&mut self) -> Result<usize, Malformed> {
         usize::try_from(self.int()?).ok().filter(|n| *n <= self.0.len()).ok_or(Malformed)
     }

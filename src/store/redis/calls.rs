@@ -1,4 +1,4 @@
-//! Each operation as a call of its script: the arguments, and the answer.
+//! Each operation as a call of its script: the arguments and the answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,12 +26,13 @@ use crate::{
     },
 };
 
-/// How long the server keeps a record, or a list of cooldowns, that is not written again: 400 days. The sweep removes records long
-/// before, by the store's time. This one runs by the server's clock, which may be set, and frees memory where no process is left.
+/// How long the server keeps a record, or a list of cooldowns, that is not written again: 400 days. The sweep removes records
+/// long before, by the store's time. This expiry runs by the server's clock, which may be set; it frees memory when no process is
+/// left.
 const KEPT_MS: u64 = 400 * 86_400_000;
 
-/// How often a reservation or a step of the sweep is asked for, because the server was taken for earlier than it is, or its clock
-/// was set: each answer puts right what the next goes by.
+/// How often to try a reservation or a step of the sweep when the server's time was estimated too early, or its clock was set:
+/// each answer corrects the estimate for the next attempt.
 pub(super) const ATTEMPTS: u32 = 3;
 
 /// Lines or teams read at once for a report: a fraction of a millisecond of the server's time.
@@ -42,11 +43,11 @@ impl Inner {
         if reserve.holds.iter().any(|h| h.kept.saturating_add(h.expiring) > MAX_AMOUNT) {
             return Err(StoreError::Overflow);
         }
-        // Without a bound on when it may act, a call could still act after its caller was told that it failed.
+        // Without a time limit for the server, a call could still take effect after its caller was told that it failed.
         self.know_time().await?;
         for _ in 0..ATTEMPTS {
             match self.reserve_once(&reserve).await? {
-                // Not the caller's bound but ours.
+                // Our own bound was exceeded, not the caller's.
                 Reserved::OutOfDate { now } if reserve.valid.contains(&now) => {}
                 reserved => return Ok(reserved),
             }
@@ -56,7 +57,7 @@ impl Inner {
 
     async fn reserve_once(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
         let sent = self.time.reading();
-        // What the server only comes to when the caller has been told that it does not answer must not take anything.
+        // If the server reaches this call only after the caller was told that it does not answer, it must take nothing.
         let bounds = self.time.for_timely(sent, self.link.deadline_ms());
         let cmd = self.reserve_command(reserve, &bounds)?;
         let answer = bytes(self.link.decide(&script::RESERVE, &cmd).await?)?;
@@ -132,7 +133,7 @@ impl Inner {
             return Ok(None);
         }
         let (record, gone_at) = record::decode(&bytes(answer)?)?;
-        // The server keeps a record until the sweep comes to it.
+        // The server keeps a record until the sweep reaches it.
         let now = self.time.now();
         let gone = !self.time.is_unknown() && now.store >= gone_at;
         Ok((!gone).then(|| record.by_the_wall(now)))
@@ -238,7 +239,7 @@ impl Inner {
         cmd
     }
 
-    /// The teams, read in pages: a set is not read at one instant, but none of its members is missed.
+    /// The teams, read in pages: the set is not read at one instant, but no member is missed.
     pub(super) async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
         let mut teams = BTreeSet::new();
         self.scan("SSCAN", &self.keys.spenders(month), |page| {
@@ -262,7 +263,7 @@ impl Inner {
                 redis::from_redis_value(page).map_err(|_| StoreError::Corrupt)?;
             for (field, value) in page {
                 let line = spend_line(month, &team, &field).ok_or(StoreError::Corrupt)?;
-                // A page may hold again what an earlier one held; the later reading is the newer.
+                // A later page may repeat a line of an earlier one; the later reading is the newer.
                 lines.insert(line, amounts(&mut Reader::new(&value))?);
             }
             Ok(())
@@ -271,15 +272,15 @@ impl Inner {
         Ok(lines.into_iter().collect())
     }
 
-    /// Reads a collection in pages, on the connection of reports, so that neither the server nor the connection of decisions
-    /// is held for longer than a page takes. Each page has the deadline of any call, and takes far less.
+    /// Reads a collection in pages on the connection for reports, so neither the server nor the connection for decisions is held
+    /// for longer than a page takes. Each page has the deadline of any call, and takes far less.
     async fn scan(
         &self,
         command: &str,
         key: &str,
         mut take: impl FnMut(Value) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
-        // Reports hear of an outage as soon as decisions do.
+        // Reports notice an outage as soon as decisions do.
         if self.link.is_down() {
             return Err(StoreError::Unavailable);
         }
@@ -295,7 +296,7 @@ impl Inner {
                 return Ok(());
             }
             cursor = next;
-            // An answer that is there already would not let other tasks of this core come in between.
+            // If the answer is already there, awaiting it would not let other tasks of this core run in between.
             tokio::task::yield_now().await;
         }
     }
@@ -316,7 +317,7 @@ fn refused(now: Moment, holds: usize, reader: &mut Reader<'_>) -> Result<Reserve
     Ok(Reserved::Refused { now: now.wall, used, refusals, closed })
 }
 
-/// The length of a slot, negative for a budget: a script tells the kinds apart by the sign.
+/// The length of a slot, negative for a budget: a script distinguishes the kinds by the sign.
 pub(super) fn push_slot(numbers: &mut Numbers, kind: CounterKind) {
     match kind {
         CounterKind::Window { slot_ms } => numbers.push(slot_ms),

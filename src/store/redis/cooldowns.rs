@@ -1,4 +1,4 @@
-//! Gates that are closed: which they are, and opening them by an order.
+//! Closed gates: listing them, and opening them on request.
 
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ impl Inner {
     }
 }
 
-/// The particulars as `settle.lua` writes them.
+/// Parses the particulars as `settle.lua` writes them.
 fn cooldown(value: &[u8]) -> Result<Cooldown, StoreError> {
     let mut reader = Reader::new(value);
     let mut time = || reader.number().map(Timestamp);

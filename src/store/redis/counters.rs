@@ -24,10 +24,10 @@ impl Inner {
         self.read_counters(keys).await
     }
 
-    /// Looks at the server's clock where it is not known yet.
+    /// Asks for the server's clock if it is not known yet.
     ///
     /// # Errors
-    /// It could not be asked, or others may know better: then the next look may tell.
+    /// The server could not be asked, or other processes may know better: then a later call may succeed.
     pub(super) async fn know_time(&self) -> Result<(), StoreError> {
         if self.time.is_unknown() {
             self.read_counters(&[]).await?;

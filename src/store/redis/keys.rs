@@ -1,4 +1,4 @@
-//! The names of keys and of the fields in them. Every key of an organization carries its hash tag, so all are in one slot.
+//! The names of keys and of the fields in them. Every key of an organization has its hash tag, so all are in one slot.
 
 use std::borrow::Cow;
 
@@ -18,9 +18,9 @@ pub(super) struct Keys {
     pub(super) history: String,
     pub(super) cooldowns: String,
     pub(super) sweep: String,
-    /// The sorted set of the ids of reservations by when they are gone.
+    /// The sorted set of the ids of reservations by the time when they are gone.
     pub(super) reservations: String,
-    /// What the key of a reservation begins with, before its id.
+    /// The prefix of a reservation's key; its id follows.
     pub(super) reservation_prefix: String,
     pub(super) registry: String,
     pub(super) revision: String,
@@ -54,7 +54,7 @@ impl Keys {
         format!("{}:spend:{month}:{team}", self.prefix)
     }
 
-    /// The hash of the thresholds that were reported of budgets whose period starts on this day.
+    /// The hash of the thresholds reported for budgets whose period starts on this day.
     pub(super) fn reported(&self, period: u32) -> String {
         format!("{}:reported:{period}", self.prefix)
     }
@@ -64,7 +64,7 @@ impl Keys {
     }
 }
 
-/// The field of a counter: its key, with one more `!` before a leading one, so that no counter has a gate's name.
+/// The field of a counter: its key. A key with a leading `!` gets one more, so no counter has a gate's name.
 pub(super) fn counter_field(key: &CounterKey) -> Cow<'_, str> {
     match (key.name().starts_with('!'), key.period()) {
         (true, _) => Cow::Owned(format!("!{key}")),
@@ -78,17 +78,17 @@ pub(super) fn gate_field(key: &CounterKey) -> String {
     format!("!gate/{key}")
 }
 
-/// The gate of a field, which has no period.
+/// The gate with this field, which has no period.
 pub(super) fn gate_of(field: &str) -> Option<CounterKey> {
     field.strip_prefix("!gate/").map(CounterKey::new)
 }
 
-/// The field of a line: `day|length of the model|model|key`. The length makes it unambiguous whatever the names hold.
+/// The field of a line: `day|length of the model|model|key`. The length makes it unambiguous whatever the names contain.
 pub(super) fn spend_field(line: &SpendKey) -> String {
     format!("{}|{}|{}|{}", line.day, line.model.len(), line.model, line.key)
 }
 
-/// The line of a field of the hash of `month` and `team`.
+/// The line of a field in the hash of `month` and `team`.
 pub(super) fn spend_line(month: u32, team: &std::sync::Arc<str>, field: &str) -> Option<SpendKey> {
     let (day, rest) = field.split_once('|')?;
     let (length, rest) = rest.split_once('|')?;

@@ -1,7 +1,7 @@
-//! The connection: one, multiplexed, rebuilt by a task of its own when it breaks or goes silent.
+//! The connection: one, multiplexed. A task of its own rebuilds it when it breaks or goes silent.
 //!
-//! The client library's own reconnection lets calls wait outside any time-out and never leaves a connection that is
-//! merely silent. Here every call is bounded by the deadline, whatever it waits for.
+//! With the client library's own reconnection, calls wait outside any time-out, and a connection that is merely silent is never
+//! replaced. Here the deadline bounds every call, whatever it waits for.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -23,13 +23,14 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// So many calls in a row without an answer mean that the connection is dead. One may be a slow command of someone else.
+/// This many calls in a row without an answer mean that the connection is dead. A single one may be due to someone else's slow
+/// command.
 const SILENT_CALLS: u32 = 3;
 /// How long setting up a connection may take, handshake and scripts included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Between attempts to connect: recovery follows the server's by so much, and a dead server is not flooded.
+/// Between attempts to connect: recovery follows the server's by this much, and a dead server is not flooded.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// Calls handed to the connection before callers wait for each other. How many there may be is decided before that.
+/// Calls handed to the connection before callers wait for each other. How many there may be is decided earlier.
 const PIPELINE: usize = 1024;
 
 #[derive(Clone)]
@@ -38,18 +39,18 @@ enum State {
     Connecting,
     /// The last attempt failed: calls fail at once.
     Down,
-    /// The connection, and the how-manieth it is.
+    /// The connection and its sequence number.
     Up(u64, MultiplexedConnection),
 }
 
-/// A connection that heals.
+/// A connection that repairs itself.
 pub(super) struct Link {
-    /// Set by the keeper only, read by every call.
+    /// Only the keeper sets it; every call reads it.
     state: watch::Receiver<State>,
-    /// Tells the keeper the number of a connection that failed. One place: while a report waits, more of them add nothing,
-    /// and one about an earlier connection is ignored. The keeper ends when the link, and with it this sender, is dropped.
+    /// Reports the number of a failed connection to the keeper. It has one place: while a report waits, further ones add nothing,
+    /// and a report about an earlier connection is ignored. The keeper ends when the link, and with it this sender, is dropped.
     broken: mpsc::Sender<u64>,
-    /// Calls without an answer since the last answer. A counter for itself; it orders nothing else.
+    /// Calls without an answer since the last answer. An independent counter; it orders nothing else.
     silent: AtomicU32,
     deadline: Duration,
     load: Load,
@@ -62,7 +63,7 @@ impl Link {
         Self::new(client, deadline, false)
     }
 
-    /// The same for calls that wait for a connection until their deadline, also where an attempt to connect has failed.
+    /// The same for calls that wait for a connection until their deadline, even if an attempt to connect has failed.
     pub(super) fn open_patient(client: Client, deadline: Duration) -> Self {
         Self::new(client, deadline, true)
     }
@@ -89,12 +90,12 @@ impl Link {
         self.bounded("command", Urgency::Relief, self.attempt(cmd, None)).await
     }
 
-    /// The same for a call of `script`, which is loaded first where the server does not know it.
+    /// The same for a call of `script`, which is loaded first if the server does not know it.
     pub(super) async fn call(&self, script: &Script, cmd: &Cmd) -> Result<Value, StoreError> {
         self.bounded(script.name, Urgency::Relief, self.attempt(cmd, Some(script))).await
     }
 
-    /// The same for a call that can be refused first when there are too many.
+    /// The same for a call that may be refused first when there are too many.
     pub(super) async fn decide(&self, script: &Script, cmd: &Cmd) -> Result<Value, StoreError> {
         self.bounded(script.name, Urgency::Decision, self.attempt(cmd, Some(script))).await
     }
@@ -118,7 +119,7 @@ impl Link {
             }
             return Err(StoreError::Unavailable);
         };
-        // What fails, fails at once, and says nothing about the load.
+        // Errors come back at once, and say nothing about the load.
         if answer.is_ok() {
             flight.ended();
         }
@@ -131,7 +132,7 @@ impl Link {
         if let (Err(error), Some(script)) = (&answer, script)
             && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
         {
-            // It did not run, so running it now is not a repetition.
+            // It did not run, so running it now is no repetition.
             answer = match load(&mut connection, script).await {
                 Ok(()) => send(&mut connection, cmd).await,
                 Err(error) => Err(error),
@@ -162,7 +163,7 @@ impl Link {
 
     fn failure(&self, number: u64, error: &RedisError) -> StoreError {
         match error.kind() {
-            // A script that is wrong, or foreign data under its keys.
+            // The script is wrong, or its keys hold foreign data.
             ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)
             | ErrorKind::Parse => {
                 tracing::error!(%error, "redis refused a command");
@@ -172,7 +173,7 @@ impl Link {
                 tracing::error!(%error, "a key holds foreign data");
                 StoreError::Corrupt
             }
-            // The address may belong to another server by now: connect, and so resolve it, again.
+            // By now the address may belong to another server: connect again, and so resolve it again.
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
                 self.report(number);
                 tracing::debug!(%error, "redis is not the primary");
@@ -189,7 +190,7 @@ impl Link {
     }
 
     fn report(&self, number: u64) {
-        // Full: the keeper has a report to read already.
+        // Full: the keeper already has a report to read.
         let _ = self.broken.try_send(number);
     }
 }
@@ -231,7 +232,7 @@ async fn keep(client: Client, state: watch::Sender<State>, mut reports: mpsc::Re
 }
 
 async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
-    // Time-outs are ours: a second timer for each call would only cost.
+    // The time-outs are ours: a second timer for each call would only add cost.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)

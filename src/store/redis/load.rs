@@ -1,8 +1,8 @@
 //! How much a connection can take: calls that cannot be answered in time are refused before they are sent.
 //!
-//! Calls on one connection are answered in order, so a call waits for those before it. How long is estimated from the calls
-//! answered last: the time of a call that was almost alone (`alone`), and the time that each call before it adds (`each`).
-//! Both are of the whole way, with the server, the network and this process' own core in it.
+//! Calls on one connection are answered in order, so a call waits for those before it. The wait is estimated from the calls
+//! answered last: the time of a call that was almost alone (`alone`), and the time that each call before it adds (`each`). Both
+//! cover the whole path: the server, the network and this process's own core.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
@@ -11,26 +11,26 @@ use std::{
 
 /// Calls that are always sent: the estimates come from calls.
 const ALWAYS: u32 = 32;
-/// With so few calls in flight a call counts as alone.
+/// With fewer calls in flight than this, a call counts as alone.
 const FEW: u32 = 8;
 /// The most calls in flight whatever the estimates say; each holds a few kilobytes.
 const MOST: u32 = 16_384;
-/// What a call adds before anything is known: a slow server's.
+/// The estimate for each call before anything is known: that of a slow server.
 const FIRST_EACH_NS: u64 = 50_000;
-/// What a call adds at the least: a script's time on a fast server.
+/// The lowest estimate for each call: a script's time on a fast server.
 const LEAST_EACH_NS: u64 = 8_000;
 
-/// What a call is for.
+/// The purpose of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
-    /// It takes something, or only looks.
+    /// It takes holds, or only reads.
     Decision,
-    /// It frees something or ends something, and so lowers the load: it is refused later.
+    /// It frees or ends something, and so lowers the load: it is refused later.
     Relief,
 }
 
 impl Urgency {
-    /// The part of the deadline, in quarters, that the calls before may take.
+    /// The part of the deadline, in quarters, that the calls before it may take.
     const fn quarters(self) -> u64 {
         match self {
             Self::Decision => 2,
@@ -39,7 +39,7 @@ impl Urgency {
     }
 }
 
-/// The calls in flight and the estimates. Relaxed throughout: each number is good by itself.
+/// The calls in flight and the estimates. Relaxed throughout: each number is valid on its own.
 #[derive(Debug)]
 pub(super) struct Load {
     in_flight: AtomicU32,
@@ -64,7 +64,7 @@ impl Load {
         }
     }
 
-    /// Lets a call go, where it can be answered well before `deadline` is over.
+    /// Lets a call through if it can be answered well before `deadline` ends.
     pub(super) fn enter(&self, urgency: Urgency, deadline: Duration) -> Option<Flight<'_>> {
         let before = self.in_flight.load(Ordering::Relaxed);
         if before >= self.bound(urgency, deadline) {
@@ -95,7 +95,7 @@ impl Load {
         let each = self.each_ns.load(Ordering::Relaxed);
         let seen = (took.saturating_sub(alone) / u64::from(before)).max(LEAST_EACH_NS);
         if seen < each {
-            // A call waits for all that are before it, so that the lower figure is the better one.
+            // A call waits for all those before it, so the lower figure is the better one.
             self.each_ns.store(towards(each, seen, 8), Ordering::Relaxed);
         } else if before >= ALWAYS {
             self.each_ns.store(towards(each, seen, 64), Ordering::Relaxed);
@@ -104,7 +104,7 @@ impl Load {
 }
 
 impl Flight<'_> {
-    /// The call was answered, or was not within its deadline: what it took tells of the next.
+    /// The call was answered, or missed its deadline: its duration feeds the estimates.
     pub(super) fn ended(&self) {
         self.load.learn(self.before, self.began.elapsed());
     }
@@ -120,7 +120,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A part of the way from `from` to `to`, and never short of it for good.
+/// A part of the way from `from` to `to`; it always reaches `to` in the end.
 const fn towards(from: u64, to: u64, part: u64) -> u64 {
     if to > from {
         from.saturating_add((to - from).div_ceil(part))
@@ -136,7 +136,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_millis(250);
     const MS: u64 = 1_000_000;
 
-    /// So many calls at once, of which the server does one in `each`, after `alone`.
+    /// So many calls at once; the server finishes one every `each`, after `alone`.
     fn burst(load: &Load, calls: u32, alone: Duration, each: Duration) -> u32 {
         let flights: Vec<_> = (0..calls).map_while(|_| load.enter(Urgency::Decision, DEADLINE)).collect();
         for flight in &flights {

@@ -1,4 +1,4 @@
-//! The bytes of a reservation: a header of numbers that the scripts read and write, and the rest, which only this file does.
+//! The bytes of a reservation: a header of numbers that the scripts read and write, and a rest that only this file does.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,15 +14,15 @@ use crate::{
 
 /// The layout of the opaque bytes.
 const VERSION: u8 = 1;
-/// The states of a record. Settled ones of before thresholds were kept with them are 1.
+/// The states of a record. Settled records from before thresholds were kept with them are 1.
 const OPEN: u64 = 0;
 const SETTLED: u64 = 2;
 
-/// A hold in a record. Counters of one owner begin alike, so a name says how much of the name before it has in common with
-/// it: the server's time for a record grows with its bytes.
+/// A hold in a record. The names of one owner's counters begin alike, so each name says how much it shares with the name before:
+/// the server's time for a record grows with its bytes.
 #[derive(Serialize, Deserialize)]
 struct PackedHold<'a> {
-    /// Bytes in common with the name before.
+    /// The bytes shared with the name before.
     shared: usize,
     rest: &'a str,
     period: u32,
@@ -100,7 +100,7 @@ fn settlement(reader: &mut Reader<'_>, kind: u64) -> Result<Settlement, StoreErr
     Ok(Settlement { settled_at, counters, reported, note })
 }
 
-/// Only the settlement of a record that is known to be settled.
+/// Only the settlement, of a record that is known to be settled.
 pub(super) fn decode_settlement(bytes: &[u8]) -> Result<Settlement, StoreError> {
     let mut reader = Reader::new(bytes);
     let kind = reader.number()?;

@@ -1,4 +1,4 @@
-//! The registry and the uses of secrets as calls of their scripts.
+//! The registry and the uses of secrets, as calls of their scripts.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,15 +14,15 @@ use crate::{
     },
 };
 
-/// Secrets in one call of a script: a millisecond of the server's time at the most.
+/// Secrets in one call of a script: a millisecond of the server's time at most.
 const SECRETS_AT_ONCE: usize = 200;
 
-/// Fields of the registry in one page, for as short a time of the server as a decision.
+/// Fields of the registry in one page, so that it takes the server no longer than a decision.
 const PAGE: usize = 100;
-/// How often the whole registry is read anew because too much was written meanwhile, or another server answered.
+/// How often the whole registry is read again because too much was written during the reading, or another server answered.
 const READINGS: u32 = 3;
 
-/// What the script answers.
+/// The script's answer.
 struct Answer {
     revision: Revision,
     /// How many records there are.
@@ -47,7 +47,7 @@ impl Inner {
         }
         for _ in 0..READINGS {
             let mut records = self.all_records().await?;
-            // What was written while the pages were read may be in them or not.
+            // The pages may or may not contain what was written while they were read.
             let after = self.ask_since(revision).await?;
             let later = match after.told {
                 Told::Changes(later) => later,
@@ -95,7 +95,7 @@ impl Inner {
         Ok(Answer { revision: Revision { number, mark }, count, told })
     }
 
-    /// All records, page by page: each that is there from the first page to the last, at least once.
+    /// All records, page by page: each that exists from the first page to the last, at least once.
     async fn all_records(&self) -> Result<BTreeMap<Arc<str>, RegistryRecord>, StoreError> {
         let mut records = BTreeMap::new();
         let mut cursor = String::from("0");
@@ -106,7 +106,7 @@ impl Inner {
                 redis::from_redis_value(self.link.run(&cmd).await?).map_err(|_| StoreError::Corrupt)?;
             for (name, value) in page {
                 let mut reader = Reader::new(&value);
-                // One that is damaged is handed on as such, as by the script.
+                // A damaged record is handed on as such, as the script does.
                 let version = reader.number().unwrap_or(0);
                 let (name, value) = (Arc::<str>::from(name), reader.rest().to_vec().into());
                 records.insert(Arc::clone(&name), RegistryRecord { name, version, value });

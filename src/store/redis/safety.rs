@@ -1,4 +1,4 @@
-//! Whether the server keeps what it is given.
+//! Whether the server keeps the data it is given.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use redis::Value;
 use super::{Inner, RedisStore};
 use crate::store::StoreError;
 
-/// Something about a server because of which counters can be lost, and with them what was spent.
+/// A property of a server that can lose counters, and with them the record of what was spent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hazard {
     /// It removes keys when its memory is full.
@@ -15,11 +15,11 @@ pub enum Hazard {
         /// Its `maxmemory-policy`, such as `volatile-lru`.
         policy: String,
     },
-    /// It does not say whether it does: it refuses `INFO`, or leaves the policy out.
+    /// It does not say whether it evicts: it refuses `INFO`, or leaves the policy out.
     MayEvict,
     /// It writes neither an append-only file nor snapshots.
     KeepsNothing,
-    /// It writes no append-only file, and does not say whether it takes snapshots: managed ones refuse `CONFIG`.
+    /// It writes no append-only file, and does not say whether it takes snapshots: managed servers refuse `CONFIG`.
     MayKeepNothing,
 }
 
@@ -49,8 +49,8 @@ impl fmt::Display for Hazard {
 }
 
 impl Hazard {
-    /// Whether a start is refused on it where Redis has to be safe. What only could be is no reason: most managed servers do
-    /// not say how they take snapshots.
+    /// Whether the service refuses to start on it when Redis has to be safe. A mere possibility is no reason: most managed
+    /// servers do not say how they take snapshots.
     #[must_use]
     pub const fn is_reason_to_refuse(&self) -> bool {
         !matches!(self, Self::MayKeepNothing)
@@ -58,7 +58,7 @@ impl Hazard {
 }
 
 impl RedisStore {
-    /// What makes the server unsafe for budgets, as far as it tells: a managed one may refuse to say how it persists.
+    /// The hazards of the server for budgets, as far as it reports them: a managed one may refuse to say how it persists.
     ///
     /// # Errors
     /// The server does not answer.
@@ -86,7 +86,7 @@ impl Inner {
         Ok(evicts.into_iter().chain(forgets).collect())
     }
 
-    /// What `INFO` says; nothing where the server answers, and refuses to say.
+    /// The text of `INFO`; empty if the server answers but refuses it.
     async fn info(&self) -> Result<String, StoreError> {
         match self.link.run(redis::cmd("INFO").arg("everything")).await {
             Ok(answer) => redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt),
@@ -94,7 +94,7 @@ impl Inner {
         }
     }
 
-    /// Whether the server takes snapshots; `None` where it does not say.
+    /// Whether the server takes snapshots; `None` if it does not say.
     async fn takes_snapshots(&self) -> Option<bool> {
         let answer = self.link.run(redis::cmd("CONFIG").arg("GET").arg("save")).await.ok()?;
         let is_empty = match &answer {

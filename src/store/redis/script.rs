@@ -1,4 +1,4 @@
-//! The scripts, each under the hash by which the server knows it.
+//! The scripts, each with the hash that identifies it on the server.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ impl Script {
         Self { name, hash: redis::Script::new(&code).get_hash().to_owned(), code }
     }
 
-    /// One that goes by the store's time. The first line of a script says what it may do, and stays the first.
+    /// A script that uses the store's time. Its first line declares what the script may do, and stays the first.
     fn timed(name: &'static str, code: &str) -> Self {
         let (first, rest) = code.split_once('\n').unwrap_or((code, ""));
         Self::new(name, &format!("{first}\n{}{rest}", include_str!("../store_time.lua")))
@@ -26,7 +26,7 @@ impl Script {
         self.call_of(keys, 0, 0)
     }
 
-    /// A call of the script with room for so many keys and arguments, of so many bytes together.
+    /// A call of the script with room for this many keys and arguments, with this many bytes in total.
     pub(super) fn call_of(&self, keys: usize, arguments: usize, bytes: usize) -> redis::Cmd {
         let mut cmd = redis::Cmd::with_capacity(3 + arguments, 64 + bytes);
         cmd.arg("EVALSHA").arg(&self.hash).arg(keys);

@@ -1,16 +1,17 @@
-//! What is known of the store's time without asking the server.
+//! The knowledge of the store's time between two answers of the server.
 //!
-//! The scripts derive it from the server's wall clock, which may be set. Our own clock is never set, so that it tells a step of
-//! the server's from time that has passed. Each answer bounds the distance between the store's time and our reading: the script
-//! ran after the call was sent and before its answer came. Calls carry what that makes of the present, and the scripts keep to
-//! it: they never fall behind it, and where the server is further ahead than it they do nothing, or no more than the bound allows.
+//! The scripts derive it from the server's wall clock, which may be set. Our own clock is never set, so it distinguishes a step
+//! of the server's clock from time that has passed. Each answer bounds the distance between the store's time and our reading: the
+//! script ran after the call was sent and before its answer came. Calls carry the resulting bounds on the present, and the
+//! scripts keep to them: they never fall behind them, and if the server is further ahead they do nothing, or no more than the
+//! bound allows.
 //!
-//! One rule puts the store's time right after a step forwards: an answer shows the step, and the next call that may go undone, of
-//! a decision or of the sweep, asks the script to come back. Calls that must have their effect never do: to them, a server that is
-//! ahead may only be one that was slow. As every process sweeps, a step lasts for no longer than one interval of the sweep.
+//! One rule corrects the store's time after a step forwards: an answer shows the step, and the next call that may go undone, of a
+//! decision or of the sweep, asks the script to come back. Calls that must take effect never ask for this: to them, a server that
+//! is ahead may simply have been slow. As every process sweeps, a step lasts no longer than one interval of the sweep.
 //!
-//! A new process has nothing to tell a step by but the instant that the store's time was last written, which every sweep does.
-//! Where that is long ago, either no process ran, or the clock was set: it waits for as long as others need to put it right.
+//! A new process can detect a step only by the instant when the store's time was last written, which every sweep does. If that is
+//! long ago, either no process ran or the clock was set, so the process waits for as long as others need to correct it.
 
 #[cfg(test)]
 mod tests;
@@ -26,22 +27,22 @@ use crate::{
     store::clock::{Clock, Monotonic},
 };
 
-/// What was learnt counts for one to two of these: long enough for some call to have been quick, and short enough that two
-/// clocks which tick unevenly stay within [`UNEVEN_MS`].
+/// A measurement counts for one to two of these: long enough for some call to have been quick, and short enough that two clocks
+/// which tick unevenly stay within [`UNEVEN_MS`].
 const GENERATION_MS: i64 = 10_000;
-/// How far two clocks may run apart in two generations, and by how much more for each thousand milliseconds after.
+/// How far two clocks may drift apart in two generations; after that, 1 ms is added for each second.
 const UNEVEN_MS: i64 = 20;
-/// A step of the server's clock from which on the log warns.
+/// The smallest step of the server's clock that the log warns about.
 const WARN_MS: u64 = 1_000;
-/// So long after the store's time was written last a new process doubts the server's clock: a living one writes it every two
-/// seconds, and may miss one of them.
+/// If the store's time was last written longer ago than this, a new process doubts the server's clock: a running one writes it
+/// every two seconds, and may miss one of them.
 const LIVELY_MS: u64 = 5_000;
-/// For so long it doubts: others have swept twice by then.
+/// How long it doubts: others have swept twice by then.
 const DOUBT_MS: i64 = 5_000;
-/// No second warning within this: all cores have seen the step by then.
+/// No second warning within this time: all cores have seen the step by then.
 const QUIET_MS: u64 = 10_000;
 
-/// The store's time less our monotonic reading, in milliseconds: not less than `low`, not more than `high`.
+/// The store's time minus our monotonic reading, in milliseconds: not less than `low`, not more than `high`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
     low: i64,
@@ -49,7 +50,7 @@ struct Span {
 }
 
 impl Span {
-    /// What an answer tells that came at `came`, and that reading. Both readings and the server's are rounded down.
+    /// The bounds from an answer that arrived at `came`, and that reading. Both readings and the server's are rounded down.
     fn of(sent: Monotonic, came: Monotonic, told: &Told) -> (Self, i64) {
         let (sent, came) = (millis(sent), millis(came).saturating_add(1));
         let next = signed(told.next);
@@ -69,9 +70,9 @@ struct Known {
     /// When `current` became the present generation, and when anything was last learnt.
     turned: i64,
     learnt: i64,
-    /// The server was ahead of what is possible, so by how much its own reckoning is more than ours at the least.
+    /// Set if the server was ahead of what is possible: the least by which its own reckoning exceeds ours.
     raw_low: Option<i64>,
-    /// The wall clock less our reading, and the store's time less the wall clock.
+    /// The wall clock minus our reading, and the store's time minus the wall clock.
     wall: i64,
     ahead: i64,
 }
@@ -79,21 +80,21 @@ struct Known {
 /// How an answer fits what was known before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
-    /// As well as can be told.
+    /// It fits, as far as can be seen.
     Fits,
     /// The server is ahead of what is possible: its clock was set forwards, unless our own stood still.
     Ahead,
 }
 
-/// What the beginning of an answer says of the time.
+/// The time at the start of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Told {
     pub(super) moment: Moment,
-    /// What the store's time would be for the next call at the same instant.
+    /// The store's time for the next call at the same instant.
     pub(super) next: Timestamp,
 }
 
-/// The time as a call takes it along.
+/// The time bounds that a call carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bounds {
     /// The wall clock; `None`: the server's.
@@ -102,15 +103,15 @@ pub(super) struct Bounds {
     high: u64,
     /// The script must not act from this instant on.
     pub(super) given_up: u64,
-    /// Whether the store's time is to come back to what is possible.
+    /// Whether the store's time should come back to what is possible.
     asks_back: bool,
 }
 
 impl Bounds {
-    /// What can be said of a server that has not answered yet.
+    /// The bounds for a server that has not answered yet.
     const NONE: Self = Self { wall: None, low: 0, high: u64::MAX, given_up: u64::MAX, asks_back: false };
 
-    /// Adds the first arguments of each script that goes by time.
+    /// Adds the first arguments of each script that uses the time.
     pub(super) fn push(&self, numbers: &mut Numbers) {
         match self.wall {
             None => numbers.push_negative(1),
@@ -149,13 +150,13 @@ impl ServerTime {
         self.clock.monotonic()
     }
 
-    /// Whether an answer is needed before anything can be said of the server's clock, or the answers so far leave a doubt.
+    /// Whether an answer is needed before anything is known about the server's clock, or the answers so far leave a doubt.
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self.clock, Clock::System) && self.lock().known.is_none()
     }
 
-    /// For a call that may go undone, sent at `sent` and given up `patience_ms` later. It changes nothing after that, nor where the
-    /// server is ahead of what is possible, unless that was seen to be a step: then the store's time comes back.
+    /// For a call that may go undone, sent at `sent` and given up `patience_ms` later. It changes nothing after that, and nothing
+    /// if the server is ahead of what is possible, unless that was seen to be a step: then the store's time comes back.
     pub(super) fn for_timely(&self, sent: Monotonic, patience_ms: u64) -> Bounds {
         let now = millis(sent);
         self.bounds(sent, |known, bounds| {
@@ -168,7 +169,7 @@ impl ServerTime {
         })
     }
 
-    /// For a call that is to have its effect whenever the server comes to it; further ahead than `patience_ms` it is not.
+    /// For a call that must take effect whenever the server reaches it; the store's time is then at most `patience_ms` ahead.
     pub(super) fn for_effect(&self, sent: Monotonic, patience_ms: u64) -> Bounds {
         let now = millis(sent);
         self.bounds(sent, |known, bounds| {
@@ -192,13 +193,13 @@ impl ServerTime {
         bounds
     }
 
-    /// Learns from an answer to a call that was sent at `sent` with `bounds`.
+    /// Learns from the answer to a call that was sent at `sent` with `bounds`.
     pub(super) fn learn(&self, sent: Monotonic, bounds: &Bounds, told: &Told) -> Fit {
         let came = self.clock.monotonic();
         let known = &mut self.lock().known;
         if let Clock::Manual(_) = self.clock {
-            // The test's clock and the store's time are the same but for what the store had seen before. Only the first answer
-            // tells that: later ones may be to calls that others, sent after the clock was moved, have overtaken.
+            // The test's clock and the store's time are the same except for what the store had seen before. Only the first answer
+            // shows that: later ones may belong to calls that others, sent after the clock was moved, have overtaken.
             if known.is_none() {
                 let low = signed(told.moment.store).saturating_sub(millis(sent)).max(0);
                 *known = Some(Known::new(Span { low, high: low }, 0, told));
@@ -206,13 +207,13 @@ impl ServerTime {
             return Fit::Fits;
         }
         let (span, came) = Span::of(sent, came, told);
-        // One that came too late was not asked.
+        // A call that arrived too late did not ask.
         let asked_back = bounds.asks_back && told.next.0 < bounds.given_up;
         known.as_mut().map_or(Fit::Fits, |known| known.learn(span, came, told, asked_back))
     }
 
-    /// Learns from the answer to a first look, which says when the store's time was written `last` (0: never): believes it
-    /// unless that was long ago. Then others may know better, and put it right while this process waits.
+    /// Learns from the answer to a first look, which says when the store's time was last written (`last`; 0: never). Believes it
+    /// unless that was long ago. Then others may know better, and correct it while this process waits.
     pub(super) fn first_look(&self, sent: Monotonic, told: &Told, last: Timestamp) {
         let (span, came) = Span::of(sent, self.clock.monotonic(), told);
         let mut state = self.lock();
@@ -236,7 +237,7 @@ impl ServerTime {
         state.known = Some(Known::new(span, came, told));
     }
 
-    /// The present instant as far as it can be told.
+    /// The present instant as far as it is known.
     pub(super) fn now(&self) -> Moment {
         let (wall, reading) = self.clock.read();
         let state = self.lock();
@@ -273,10 +274,10 @@ impl Known {
         Moment { store: unsigned(wall.saturating_add(self.ahead)), wall: unsigned(wall) }
     }
 
-    /// What can be said at `now`: less, the longer nothing was learnt.
+    /// The bounds at `now`: they widen the longer nothing was learnt.
     fn span(&self, now: i64) -> Span {
         let met = self.current.meet(self.previous);
-        // Two clocks may have run apart by less than a step.
+        // The two may be disjoint, as the clocks can drift apart by less than a step.
         let span = if met.low > met.high { self.current } else { met };
         let silence = now.saturating_sub(self.learnt).saturating_sub(2 * GENERATION_MS).max(0);
         let uneven = silence / 1_000;
@@ -289,13 +290,13 @@ impl Known {
         let (was_ahead, was_raw) = (self.ahead, self.raw_low);
         self.wall = signed(told.moment.wall).saturating_sub(came);
         if span.low > before.high.saturating_add(UNEVEN_MS) {
-            // Still ahead although it was asked to come back: others have gone on from there, and so must we.
+            // Still ahead although it was asked to come back: others have continued from there, and so must we.
             if asked_back {
                 *self = Self::new(span, came, told);
                 return Fit::Fits;
             }
             self.raw_low = Some(span.low);
-            // The wall clock is where it was set to, but no time has passed by that.
+            // The wall clock is where it was set to, but that made no time pass.
             self.ahead = before.high.saturating_sub(self.wall);
             if was_raw.is_none() {
                 warn("forwards", span.low.abs_diff(before.high));
@@ -322,7 +323,7 @@ impl Known {
     }
 }
 
-/// Warns of a step once, though every core's connection sees it.
+/// Warns about a step once, though every core's connection sees it.
 fn warn(direction: &str, by_ms: u64) {
     static WARNED_MS: AtomicU64 = AtomicU64::new(0);
     let now = Clock::System.monotonic().as_millis();

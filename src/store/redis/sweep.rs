@@ -1,4 +1,4 @@
-//! Removing what holds nothing any more, a step at a time.
+//! Removes entries that hold nothing any more, a step at a time.
 
 use std::{sync::Weak, time::Duration};
 
@@ -11,24 +11,24 @@ use super::{
 };
 use crate::store::StoreError;
 
-/// Between two steps of the sweep, over all replicas, where there is nothing to remove.
+/// Between two steps of the sweep, over all replicas, if there is nothing to remove.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// Between two steps where much is removed. With [`SWEEP_FIELDS`] it keeps pace with 10,000 new counters a second and more, for
+/// Between two steps if much is removed. With [`SWEEP_FIELDS`] it keeps pace with more than 10,000 new counters a second, for
 /// less than a tenth of the server's time.
 const SWEEP_SOON_MS: u64 = 5;
 /// Fields looked at in one step of the sweep: a fraction of a millisecond of the server's time.
 const SWEEP_FIELDS: u64 = 256;
-/// Between two looks at the server's clock while it is not known.
+/// Between two looks at the server's clock while it is unknown.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
-/// Sweeps until the store is dropped: it holds no more than a weak reference, which it tries at each step.
+/// Sweeps until the store is dropped: it holds only a weak reference, which it tries at each step.
 pub(super) async fn sweep_on(store: Weak<Inner>) {
     let every_ms = u64::try_from(SWEEP_EVERY.as_millis()).unwrap_or(u64::MAX);
     let mut pause = LOOK_AGAIN;
     loop {
         tokio::time::sleep(pause).await;
         let Some(store) = store.upgrade() else { return };
-        // Only the one that took the last step comes back sooner, so that not all ask when one would do.
+        // Only the process that took the last step comes back sooner, so they do not all ask when one is enough.
         pause = if store.time.is_unknown() { LOOK_AGAIN } else { SWEEP_EVERY };
         if let Ok(step) = store.sweep(every_ms, SWEEP_FIELDS).await {
             if step.removed > 0 {
@@ -43,7 +43,7 @@ pub(super) async fn sweep_on(store: Weak<Inner>) {
 
 impl Inner {
     pub(super) async fn sweep(&self, every_ms: u64, fields: u64) -> Result<SweepStep, StoreError> {
-        // Nothing is forgotten by one look at the server's clock.
+        // A single look at the server's clock is not enough to forget anything.
         self.know_time().await?;
         for _ in 0..ATTEMPTS {
             if let Some(step) = self.sweep_once(every_ms, fields).await? {
@@ -53,7 +53,7 @@ impl Inner {
         Err(StoreError::Unavailable)
     }
 
-    /// `None` where the server's clock was seen to be set forwards: the next call puts that right.
+    /// `None` if the server's clock was seen to be set forwards: the next call corrects that.
     async fn sweep_once(&self, every_ms: u64, fields: u64) -> Result<Option<SweepStep>, StoreError> {
         let sent = self.time.reading();
         let bounds = self.time.for_timely(sent, self.link.deadline_ms());
@@ -78,9 +78,9 @@ impl Inner {
     }
 }
 
-/// What a step of the sweep came to.
+/// The result of a step of the sweep.
 pub(super) struct SweepStep {
     pub(super) removed: u64,
-    /// When the next is due; `None` where this was not.
+    /// When the next step is due; `None` if this one was not.
     pub(super) next_ms: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! Against a real server on a free port, with nothing kept on disk.
+//! Tests against a real server on a free port, with nothing kept on disk.
 
 mod server;
 mod time;
@@ -149,7 +149,7 @@ async fn scripts_are_loaded_again_and_connections_built_again() {
     store.0.link.run(&flush).await.unwrap();
     let wanted = request(1, vec![hold("w", WINDOW, 10, 0, 6)]);
     assert!(matches!(store.reserve(wanted.clone()).await.unwrap(), Reserved::Granted { .. }));
-    // Both clocks are this machine's, so what differs is the time that an answer takes here, however busy it is.
+    // Both clocks are this machine's, so they differ only by the time that an answer takes here, however busy the machine is.
     let (ahead, behind) = (store.now().since(Clock::System.now()), Clock::System.now().since(store.now()));
     assert!(ahead < 5_000 && behind < 5_000, "{ahead} ms ahead, {behind} ms behind");
 
@@ -234,7 +234,7 @@ async fn a_sweep_takes_no_users_name_for_a_period() {
     assert_eq!(store.sweep(0, 100).await, Ok(0));
     let again = store.reserve(request(2, vec![holds.remove(0)])).await;
     assert!(matches!(again, Ok(Reserved::Refused { .. })), "{again:?}");
-    // 2026-11-20 and 40 days: the window is idle by then, the day over, the month kept.
+    // 2026-11-20 and 40 days: by then the window is idle, the day over, and the month kept.
     clock.set(Timestamp(1_795_132_800_000 + 40 * 86_400_000));
     assert_eq!(store.sweep(0, 100).await, Ok(2));
 }
@@ -291,7 +291,7 @@ async fn the_sweep_keeps_pace_and_runs_where_memory_is_full() {
     }
 }
 
-/// Numbers that only depend on the seed.
+/// Numbers that depend only on the seed.
 struct Dice(u64);
 
 impl Dice {
@@ -321,7 +321,7 @@ async fn compare(store: &RedisStore, clock: &ManualClock, seed: u64, steps: u64)
     let mut open: Vec<(Reserve, Timestamp)> = Vec::new();
     let mut next_id: u128 = 0;
     for step in 0..steps {
-        // Counters go by the time that has passed, answers by the wall clock.
+        // Counters follow the time that has passed, answers the wall clock.
         let now = Timestamp(clock.monotonic().as_millis());
         let moment = Moment { store: now, wall: clock.now() };
         let at = format!("seed {seed}, step {step}");
@@ -400,7 +400,7 @@ fn random_holds(dice: &mut Dice) -> Vec<Hold> {
         .collect()
 }
 
-/// Mostly forwards by little, at times by a lot, at times backwards.
+/// Mostly forwards by little, sometimes by a lot, sometimes backwards.
 fn random_step(dice: &mut Dice, now: Timestamp) -> Timestamp {
     let reach = [1, 5, 40, 700, 1500, 70_000][usize::try_from(dice.roll(6)).unwrap()];
     let by = dice.roll(reach);

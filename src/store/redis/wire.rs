@@ -1,4 +1,4 @@
-//! Numbers on the way to a script and back: little-endian doubles, which Lua's numbers are, packed one after the other.
+//! Numbers to and from a script: little-endian doubles, which are Lua's numbers, packed one after the other.
 //!
 //! Every amount is at most [`crate::domain::MAX_AMOUNT`] = 2^53 − 1, so a double holds it exactly. The conversions below
 //! work on the bits, without a cast that could round.
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use crate::store::StoreError;
 
-/// The first integer above every amount: what a larger one is sent as, so that a script's own comparison refuses it.
+/// The first integer above every amount. Larger ones are sent as this, so a script's own comparison refuses them.
 const TOO_LARGE: u64 = 1 << 53;
 const MANTISSA_BITS: u32 = 52;
 const BIAS: u64 = 1023;
@@ -30,7 +30,7 @@ fn to_bits(value: u64) -> u64 {
     ((BIAS + u64::from(exponent)) << MANTISSA_BITS) | fraction
 }
 
-/// The integer that equals the double of these bits, if one of at most 53 bits does.
+/// The integer that equals the double with these bits, if it has at most 53 bits.
 fn from_bits(bits: u64) -> Option<u64> {
     if bits == 0 {
         return Some(0);
@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| self.number()).collect()
     }
 
-    /// A number that counts or indexes what is in memory.
+    /// A number that counts or indexes entries in memory.
     pub(super) fn size(&mut self) -> Result<usize, StoreError> {
         usize::try_from(self.number()?).map_err(|_| StoreError::Corrupt)
     }

@@ -1,8 +1,8 @@
-//! What can be read of a damaged store, in a new directory.
+//! Copies what can be read of a damaged store into a new directory.
 //!
-//! The damaged directory is only read. The rows that are left go into a new database; the journal that is left is played over
-//! them; and where counters and spend lines then tell different sums, the larger is taken in both, so that no spend is
-//! forgotten and no budget is granted twice.
+//! The damaged directory is only read. Its remaining rows go into a new database, and the remaining journal is replayed over
+//! them. If counters and spend lines then show different sums, both get the larger, so no spend is forgotten and no budget is
+//! granted twice.
 
 mod pages;
 
@@ -36,16 +36,16 @@ use crate::{
     store::{SpendAmounts, SpendKey, clock::Clock},
 };
 
-/// The model of the line that makes up for lines that are lost.
+/// The model of the line that makes up for lost lines.
 const SALVAGED_MODEL: &str = "(salvaged)";
 
-/// How a counter of dollars keeps its books until the next reservation says so itself.
+/// How a dollar counter keeps its books until the next reservation says so itself.
 const BUDGET: CounterKind = CounterKind::Budget { slot_ms: 10_000 };
 
 /// Why nothing was salvaged.
 #[derive(Debug, Error)]
 pub enum SalvageError {
-    /// The new directory cannot be made, or has something in it.
+    /// The new directory cannot be created, or is not empty.
     #[error("cannot write into `{}`: {source}; name a directory that is not there yet", path.display())]
     To {
         /// The new directory.
@@ -67,7 +67,7 @@ pub enum SalvageError {
         /// The directory.
         path: PathBuf,
     },
-    /// No row of it is what a store writes.
+    /// None of its rows is what a store writes.
     #[error(
         "nothing in `{}` can be read: it is no store, or all of it is damaged",
         path.display()
@@ -81,19 +81,19 @@ pub enum SalvageError {
     New(String),
 }
 
-/// What was salvaged, and what was not.
+/// The result: what was salvaged, and what was not.
 #[derive(Debug, Default)]
 pub struct Salvaged {
-    /// Rows that were read, by table, in the order of the tables' names.
+    /// Rows read, by table, in the order of the tables' names.
     pub read: Vec<(&'static str, usize)>,
-    /// What is lost, in sentences; empty: nothing that is known of.
+    /// The known losses, in sentences; empty: none are known.
     pub lost: Vec<String>,
 }
 
 /// Writes what can be read of the store in `from` into a new store in `to`.
 ///
 /// # Errors
-/// Where the one cannot be read at all, or the other not be made.
+/// The one cannot be read at all, or the other cannot be created.
 pub fn salvage(from: &Path, to: &Path, clock: &Clock) -> Result<Salvaged, SalvageError> {
     let failed = |error: OpenError| SalvageError::New(error.to_string());
     let sqlite = |error: rusqlite::Error| SalvageError::New(error.to_string());
@@ -111,7 +111,7 @@ pub fn salvage(from: &Path, to: &Path, clock: &Clock) -> Result<Salvaged, Salvag
         let recovered = recover::recover_what_is_left(&connection, clock.now())
             .map_err(|error| SalvageError::New(error.to_string()))?;
         let (mut state, mut lost) = (recovered.state, recovered.lost);
-        // What comes next is to be later than all that a row has seen, or a row would pass over it when it is replayed.
+        // The next op has to be later than any that a row has seen, or a row would skip it in a replay.
         let newest = newest(&rows);
         if state.lsn < newest {
             lost.ops.push((state.lsn + 1, newest));
@@ -167,7 +167,7 @@ fn count(rows: &Rows) -> Vec<(&'static str, usize)> {
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
 
-/// Writes the rows into an empty database. Nothing is in it that is over, as the old pages have that as well.
+/// Writes the rows into an empty database. Entries that have ended are left out, as old pages still hold those too.
 fn fill(connection: &mut Connection, rows: &Rows) -> rusqlite::Result<Progress> {
     let progress = progress(rows);
     schema::create(connection, |transaction| {
@@ -179,7 +179,7 @@ fn fill(connection: &mut Connection, rows: &Rows) -> rusqlite::Result<Progress> 
         for table in [&GATES, &SPEND, &REGISTRY, &USES, &LAST_USES] {
             rows.of(table).try_for_each(|values| put(table, values))?;
         }
-        // Of two counters in one slot, the later one is in it now.
+        // Of two counters in one slot, the later one is there now.
         let mut counters: Vec<_> = rows.of(&COUNTERS).collect();
         counters.sort_by_key(|values| values.get(4).map(int));
         counters.into_iter().try_for_each(|values| put(&COUNTERS, values))?;
@@ -193,7 +193,7 @@ fn fill(connection: &mut Connection, rows: &Rows) -> rusqlite::Result<Progress> 
     Ok(progress)
 }
 
-/// The last op that any row tells of.
+/// The last op that any row mentions.
 fn newest(rows: &Rows) -> u64 {
     let places = [(&COUNTERS, 4), (&SPEND, 13), (&SEGMENTS, 3), (&JOURNAL, 0)];
     let ops =
@@ -205,7 +205,7 @@ fn unsigned(value: Option<&Value>) -> u64 {
     value.map_or(0, |value| u64::try_from(int(value)).unwrap_or(0))
 }
 
-/// How far the store had come; where that is lost, everything before the journal is taken to be in the tables.
+/// How far the store had come; if that is lost, everything before the journal is assumed to be in the tables.
 fn progress(rows: &Rows) -> Progress {
     match rows.of(&PROGRESS).next() {
         Some(values) => Progress {
@@ -225,7 +225,7 @@ fn progress(rows: &Rows) -> Progress {
     }
 }
 
-/// Makes a counter and the lines of its month tell the same sum: the larger.
+/// Gives a counter and the lines of its month the same sum: the larger.
 fn settle_difference(
     connection: &Connection,
     state: &mut State,
@@ -285,7 +285,7 @@ fn write_all(
     transaction.commit()
 }
 
-/// What is lost, as far as what is left tells.
+/// The losses, as far as the remains show them.
 fn losses(
     damaged: u64,
     source: &Source,

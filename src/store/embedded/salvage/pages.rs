@@ -1,8 +1,8 @@
-//! Rows from the pages of a database file, without believing anything that one page says of another.
+//! Reads rows from the pages of a database file, without trusting anything that one page says about another.
 //!
-//! SQLite's own way to a row leads through the pages above it, and stops at the first that is damaged. Here every page of the
-//! database and of its write-ahead log is read for itself, and a row counts if its check sum is right. So rows come up that
-//! were deleted or replaced since; the caller keeps the latest of each key.
+//! SQLite's own path to a row leads through the pages above it, and stops at the first damaged one. Here every page of the
+//! database and of its write-ahead log is read by itself, and a row counts if its check sum is right. This also finds rows that
+//! were since deleted or replaced; the caller keeps the latest for each key.
 //!
 //! Format: <https://www.sqlite.org/fileformat2.html>.
 
@@ -15,7 +15,7 @@ use super::super::{
     sums,
 };
 
-/// SQLite's page size for a new file, which the store leaves as it is.
+/// SQLite's page size for a new file, which the store does not change.
 const PAGE: usize = 4096;
 const WAL_HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
@@ -25,7 +25,7 @@ const FILE_HEADER: usize = 100;
 const FREE_AT: usize = 32;
 /// Where it has `user_version`.
 const LAYOUT_AT: usize = 60;
-/// The most overflow pages of one row, as a page may lead to itself: a journal row is at most 64 MiB and a few ops.
+/// The most overflow pages of one row, as a page may point to itself: a journal row is at most 64 MiB and a few ops.
 const MAX_CHAIN: usize = 1 << 16;
 
 /// A row whose check sum is right.
@@ -39,13 +39,13 @@ pub(super) struct Found {
 pub(super) struct Pages {
     database: Vec<u8>,
     frames: Vec<Frame>,
-    /// Whether rows have check sums: those of layouts before 3 are told by their shape alone.
+    /// Whether rows have check sums: before layout 3 they are recognised by their shape alone.
     are_summed: bool,
 }
 
 struct Frame {
     number: u32,
-    /// The last frame of the transaction that this one is of.
+    /// The last frame of the transaction that this frame belongs to.
     end: usize,
     page: Vec<u8>,
 }
@@ -58,7 +58,7 @@ impl Pages {
         Self { database, frames, are_summed: !matches!(layout, Some(1 | 2)) }
     }
 
-    /// Hands each row on. How many there are now that are not what was written: rows, or pages with all that was on them.
+    /// Passes each row on. Returns how many present items are not what was written: rows, or pages with everything on them.
     pub(super) fn rows(&self, mut each: impl FnMut(Found)) -> u64 {
         let mut damaged = 0;
         let (free, latest) = (self.free(), self.latest());
@@ -67,7 +67,7 @@ impl Pages {
         let logged = logged.map(|(at, frame)| (frame.number, &*frame.page, Some(frame.end), Some(at)));
         for (number, page, upto, at) in pages.chain(logged) {
             let found = Leaf { page, pages: self, upto }.rows(&mut each).unwrap_or(1);
-            // A page of before may lead to others that are something else by now, which is no damage.
+            // An old page may point to pages that by now are something else, which is no damage.
             if latest.get(&number).copied() == at && !free.contains(&number) {
                 damaged += if page.iter().all(|byte| *byte == 0) { 1 } else { found };
             }
@@ -75,12 +75,12 @@ impl Pages {
         damaged
     }
 
-    /// The last frame of each page that is in the log.
+    /// The last frame in the log of each page.
     fn latest(&self) -> BTreeMap<u32, usize> {
         self.frames.iter().zip(0..).map(|(frame, at)| (frame.number, at)).collect()
     }
 
-    /// The pages that are not in use, as far as the list of them can be followed.
+    /// The unused pages, as far as the list of them can be followed.
     fn free(&self) -> BTreeSet<u32> {
         let last = self.frames.len().checked_sub(1);
         let mut free = BTreeSet::new();
@@ -107,7 +107,8 @@ impl Pages {
     }
 }
 
-/// The frames of the log's present generation: those that carry its salt. One of the two places that tell it may be damaged.
+/// The frames of the log's present generation: those that carry its salt. The salt is in two places, and one of them may be
+/// damaged.
 fn frames(wal: &[u8]) -> Vec<Frame> {
     let rest = wal.get(WAL_HEADER..).unwrap_or_default();
     let salt = |at: usize| wal.get(at..at + 8);
@@ -146,15 +147,15 @@ struct Leaf<'a> {
 }
 
 impl Leaf<'_> {
-    /// How many rows are damaged; `None` where the page itself is.
+    /// How many rows are damaged; `None` if the page itself is.
     fn rows(&self, each: &mut impl FnMut(Found)) -> Option<u64> {
         let start = if self.page.starts_with(b"SQLite format 3\0") { FILE_HEADER } else { 0 };
-        // Leaves of tables and of indexes; the pages above the latter, which have rows of their own.
+        // The leaves of tables and of indexes, and the pages above the latter, which have rows of their own.
         let (header, is_table, child) = match self.page.get(start)? {
             13 => (8, true, 0),
             10 => (8, false, 0),
             2 => (12, false, 4),
-            // A page above a table's, a part of a long row, or an empty page: no rows.
+            // A page above a table's leaves, a part of a long row, or an empty page: no rows.
             _ => return Some(0),
         };
         let count = be16(self.page, start + 3)?;
@@ -164,7 +165,7 @@ impl Leaf<'_> {
                 be16(self.page, start + header + 2 * number).and_then(|at| self.row(at + child, is_table));
             match row {
                 Some(Ok(found)) => each(found),
-                // An entry of an index, or a description of a table: not ours to keep.
+                // An entry of an index, or a description of a table, which we do not keep.
                 Some(Err(columns)) if !TABLES.iter().any(|t| t.columns + 1 == columns) => {}
                 _ => damaged += 1,
             }
@@ -172,7 +173,7 @@ impl Leaf<'_> {
         Some(damaged)
     }
 
-    /// The row at `at`, or, where no table's check sum is right, its number of columns.
+    /// The row at `at`, or its number of columns if no table's check sum is right.
     fn row(&self, at: usize, is_table: bool) -> Option<Result<Found, usize>> {
         let mut rest = self.page.get(at..)?;
         let length = usize::try_from(varint(&mut rest)?).ok()?;
@@ -198,7 +199,7 @@ impl Leaf<'_> {
         })
     }
 
-    /// The bytes of a row: on the page, and on the overflow pages that follow.
+    /// The bytes of a row: those on the page, and those on the overflow pages that follow.
     fn payload(&self, here: &[u8], length: usize, is_table: bool) -> Option<Vec<u8>> {
         let longest = if is_table { PAGE - 35 } else { (PAGE - 12) * 64 / 255 - 23 };
         if length <= longest {
@@ -222,7 +223,7 @@ impl Leaf<'_> {
     }
 }
 
-/// A row without a check sum, by the shape of the tables before layout 3, or its number of columns as if it had one.
+/// A row without a check sum, by the shape of the tables before layout 3; or its number of columns as if it had a check sum.
 fn of_shape(mut values: Vec<Value>, is_table: bool) -> Result<Found, usize> {
     let (first_is_text, last_is_blob) =
         (matches!(values.first(), Some(Value::Text(_))), matches!(values.last(), Some(Value::Blob(_))));
@@ -237,7 +238,7 @@ fn of_shape(mut values: Vec<Value>, is_table: bool) -> Result<Found, usize> {
     Ok(Found { table, values })
 }
 
-/// An integer of one to nine bytes, seven bits each but for the ninth.
+/// An integer of one to nine bytes, each with seven bits except the ninth.
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0;
     for _ in 0..8 {
@@ -298,7 +299,7 @@ impl Rows {
     pub(super) fn keep(&mut self, found: Found) {
         let key = (found.table.name, key(&found));
         match self.0.get(&key) {
-            // Of two that are the same, the log's comes later.
+            // Of two equal versions, the log's comes later.
             Some(known) if version(known) > version(&found) => {}
             _ => drop(self.0.insert(key, found)),
         }
@@ -310,7 +311,7 @@ impl Rows {
 }
 
 fn key(found: &Found) -> Vec<u8> {
-    // A counter is named by what it counts; its number may have been another's before.
+    // A counter is identified by what it counts; its number may be reused from another counter.
     let (from, count) =
         if found.table.name == "counters" { (1, 2) } else { (0, found.table.named_by.max(1)) };
     let mut key = Vec::new();

@@ -1,4 +1,4 @@
-//! A store that was damaged on disk opens with what was written or not at all, and what is left of it can be had.
+//! A store damaged on disk opens with what was written or not at all, and the rest of it can be salvaged.
 
 use std::fs;
 
@@ -12,12 +12,12 @@ use crate::store::{
     },
 };
 
-/// Single corruptions that are tried.
+/// The number of single corruptions to try.
 const CORRUPTIONS: u64 = 90;
 const SETTLED: u8 = 40;
 const RESERVED: u8 = 60;
 
-/// Everything that a store answers with.
+/// All the answers of a store.
 #[derive(Debug, PartialEq)]
 struct Books {
     spend: Vec<(SpendKey, SpendAmounts)>,
@@ -119,7 +119,7 @@ async fn a_damaged_store_opens_with_the_same_sums_or_not_at_all() {
     for seed in 0..CORRUPTIONS {
         let dir = copy(&f);
         let what = corrupt(&dir, &mut Dice(seed));
-        // What is salvaged is of the files as they are, which the attempt to open may change.
+        // The salvage is of the files as they are, which the attempt to open may change.
         let to = TempDir::new().unwrap();
         let rescued = salvage(dir.path(), to.path(), &Clock::Manual(f.clock.clone()));
         match try_open(&dir, &f) {
@@ -152,7 +152,7 @@ async fn an_undamaged_store_is_salvaged_whole() {
     let after: Vec<_> = [DATABASE, WAL, LAST_COMMIT].map(|n| fs::read(dir.path().join(n)).unwrap()).into();
     assert!(before == after, "the source was changed");
     assert_eq!(books(&try_open(&to, &f).unwrap()).await, expected);
-    // A store that a process has is not read, and a directory with something in it not written.
+    // A store that a process has open is not read, and a directory with something in it is not written.
     let clock = Clock::Manual(f.clock.clone());
     assert!(salvage(f.dir.path(), TempDir::new().unwrap().path(), &clock).is_err());
     assert!(salvage(dir.path(), to.path(), &clock).is_err());
@@ -211,7 +211,7 @@ async fn books_that_differ_are_refused_and_made_equal() {
     assert_eq!(left.settled, expected.settled, "{salvaged:?}");
 }
 
-/// A counter that is gone would grant its budget a second time.
+/// A missing counter would grant its budget a second time.
 #[tokio::test]
 async fn a_counter_that_is_lost_is_made_again_from_the_lines() {
     let (f, expected) = killed().await;

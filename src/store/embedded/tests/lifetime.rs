@@ -30,7 +30,7 @@ async fn a_settled_reservation_is_known_for_as_long_as_was_asked() {
         f.pass(1);
         assert_eq!(f.settle(settle(1, vec![6])).await, SettleOutcome::NotFound);
         assert_eq!(f.store().find(id(1)).await.unwrap(), None);
-        // The id is free, and what follows is not mistaken for the reservation before it.
+        // The id is free, and the next reservation is not mistaken for the previous one.
         assert!(matches!(f.reserve(reserve(1, vec![window("a", 10, 2)])).await, Reserved::Granted { .. }));
         assert!(matches!(f.settle(settle(1, vec![1])).await, SettleOutcome::Settled(_)));
         f.crash();
@@ -59,7 +59,7 @@ async fn nothing_stays_in_memory_that_is_over() {
     assert_eq!(f.sizes(), (1, 0, 0, 2));
     f.reopen();
     assert_eq!(f.sizes(), (1, 0, 0, 2));
-    // The budget's month and its lines are over a year ago.
+    // The budget's month and its lines ended over a year ago.
     f.pass(500 * 86_400_000);
     f.store().checkpoint().await.unwrap();
     assert_eq!(f.sizes(), (0, 0, 0, 0));

@@ -1,4 +1,4 @@
-//! What is there again after a stop, a crash, and a disk that was full.
+//! What is still there after a stop, a crash, and a full disk.
 
 use super::*;
 use crate::store::embedded::{OpenError, disk, files::DATABASE};
@@ -103,7 +103,7 @@ impl Dice {
         let (ttl_ms, late_ms) = (self.roll(20_000), self.roll(20_000));
         let (may_repeat, dry_run) = (self.roll(4) > 0, self.roll(10) == 0);
         let plain = reserve(self.small(40), holds);
-        // An id that is used again without saying so is random in fact, and never one that is known.
+        // An id that is reused without saying so is really random, and never a known one.
         let id =
             if may_repeat { plain.id } else { ReservationId(u128::from(self.roll(u64::MAX)).to_be_bytes()) };
         Reserve { id, gates, ttl_ms, late_ms, may_repeat, dry_run, ..plain }
@@ -124,7 +124,7 @@ impl Dice {
     }
 }
 
-/// One store that stops and crashes all the time, at any point of a round, answers as one that never does.
+/// A store that stops and crashes all the time, at any point of a round, answers like one that never does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_crashes_answers_as_one_that_does_not() {
     for seed in 0..6 {
@@ -166,7 +166,7 @@ async fn a_store_that_crashes_answers_as_one_that_does_not() {
                 }
                 18 => drop(crashing.store().ask(tokio::sync::oneshot::channel().0)),
                 _ => {
-                    // What was reserved is on disk once a settlement after it is.
+                    // A reservation is on disk once a later settlement is.
                     let marker = Reserve { id: id(99), may_repeat: false, ..reserve(99, vec![]) };
                     crashing.reserve(marker).await;
                     crashing.settle(Settle { lines: vec![], keep_ms: 0, ..settle(99, vec![]) }).await;

@@ -1,4 +1,4 @@
-//! A disk that is slow, a disk that fails to sync, and processes that come too near.
+//! A disk that is slow, a disk that fails to sync, and processes that interfere with each other.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::store::embedded::{
     owner::{Commit, CommitError, Owner},
 };
 
-/// A disk that a test holds up or lets fail.
+/// A disk that a test delays or makes fail.
 #[derive(Clone, Default)]
 struct Faults(Arc<(Mutex<Fault>, Condvar)>);
 
@@ -68,7 +68,7 @@ fn open_faulty(dir: &Path, clock: &ManualClock, max_age: Duration) -> (EmbeddedS
 #[tokio::test]
 async fn what_a_slow_disk_has_not_taken_keeps_reservations_waiting() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(START));
-    // Whatever is not on disk is too old.
+    // Everything that is not on disk is too old.
     let (store, faults) = open_faulty(dir.path(), &clock, Duration::ZERO);
     let take = |number| reserve(number, vec![window("a", 1_000, 1)]);
     let used = async |store: &EmbeddedStore| {
@@ -90,7 +90,7 @@ async fn what_a_slow_disk_has_not_taken_keeps_reservations_waiting() {
     tokio::task::yield_now().await;
     assert!(!waiting.iter().any(tokio::task::JoinHandle::is_finished));
     assert_eq!(used(&store).await, 1);
-    // What changes nothing does not wait.
+    // A call that changes nothing does not wait.
     assert!(store.reserve(Reserve { dry_run: true, ..take(30) }).await.is_ok());
     faults.set(Fault::None);
     for task in waiting {

@@ -1,4 +1,4 @@
-//! What goes into the next batch: the journal's ops, the slice of the round, and what is forgotten.
+//! The contents of the next batch: the journal's ops, the slice of the round, and what to forget.
 
 use std::{mem, sync::Arc, time::Instant};
 
@@ -23,7 +23,7 @@ impl Writer {
         })
     }
 
-    /// Takes what is to be written next, all under one lock, as it is after the last op of the batch.
+    /// Takes what to write next, all under one lock, as it is after the last op of the batch.
     pub(super) fn collect(
         &mut self,
         stopping: bool,
@@ -51,7 +51,7 @@ impl Writer {
         Ok((batch, rows))
     }
 
-    /// How far the store's time is behind the wall clock, where the clock was set since that was last written.
+    /// How far the store's time is behind the wall clock, if the clock was set since that was last written.
     fn moved(&mut self) -> Option<u64> {
         let now = self.inner.time.now();
         let behind = now.wall.since(now.store);
@@ -97,20 +97,20 @@ impl Writer {
         }
     }
 
-    /// Forgets a bounded part of what can be. Everything taken before is on disk here: a batch is collected only after the
-    /// one before it was committed.
+    /// Forgets a bounded part of what can be forgotten. Everything taken earlier is on disk here: a batch is collected only after
+    /// the previous one was committed.
     fn sweep(&mut self, shared: &mut Shared, batch: &mut Batch, expired: &[Expired]) {
         let now = self.inner.time.now();
         let state = &mut shared.state;
         for Expired { number, entries } in expired {
             let in_memory =
                 |entry: &Entry| state.reservations.get(&entry.id).filter(|kept| kept.seq == entry.seq);
-            // Settled since, and the journal needs the segment to replay that: it goes after their next writing.
+            // Settled since, and the journal needs the segment to replay that: the segment goes after these are next written.
             if entries.iter().filter_map(in_memory).any(|kept| kept.dirty) {
                 continue;
             }
             for entry in entries {
-                // Where there is a later version it is in a later segment, and stays with that.
+                // A later version is in a later segment, and stays with that.
                 if state.reservations.get(&entry.id).is_some_and(|kept| kept.lsn == entry.lsn) {
                     state.reservations.remove(&entry.id);
                 }

@@ -1,8 +1,8 @@
-//! The one thread that writes: group commits of the journal, and with each a bounded piece of a round that brings the
-//! tables up to date, so that no commit is much longer than another.
+//! The one thread that writes: group commits of the journal, and with each a bounded piece of a round that updates the tables, so
+//! no commit takes much longer than another.
 //!
-//! A round writes everything that changed before it began and then removes the journal up to that point. Between rounds
-//! what nobody needs any more is forgotten, some of it every quarter of a second.
+//! A round writes everything that changed before it began and then removes the journal up to that point. Between rounds, data no
+//! longer needed is forgotten, some of it every quarter of a second.
 
 mod collect;
 
@@ -24,19 +24,20 @@ use super::{
 };
 use crate::store::{SpendKey, StoreError};
 
-/// How long reservations wait for company before they are written. What a crash can lose of them while the disk keeps up.
+/// How long reservations wait for others before they are written. It bounds what a crash can lose of them while the disk keeps
+/// up.
 const COLLECT: Duration = Duration::from_millis(5);
 /// Bytes of journal that are written without waiting for more.
 const ENOUGH: usize = 256 << 10;
-/// Between rounds, unless the journal grows past [`ROUND_BYTES`] before. Bounds what is replayed on opening.
+/// Between rounds, unless the journal grows past [`ROUND_BYTES`] before. Bounds the replay at opening.
 const ROUND: Duration = Duration::from_secs(5);
-/// Journal after which a round begins; also bounds the settled reservations in memory (a few hundred bytes of journal
-/// each), which a round moves to the table.
+/// The size of the journal at which a round begins; also bounds the settled reservations in memory (a few hundred bytes of
+/// journal each), which a round moves to the table.
 const ROUND_BYTES: usize = 8 << 20;
-/// Rows written with one commit: about a millisecond of work, and tens of microseconds under the lock. Few in tests, so
-/// that their rounds take several commits and are interrupted.
+/// Rows written with one commit: about a millisecond of work, and tens of microseconds under the lock. Few in tests, so their
+/// rounds take several commits and are interrupted.
 const SLICE: usize = if cfg!(test) { 3 } else { 512 };
-/// Between two looks for what can be forgotten.
+/// Between two searches for something to forget.
 const SWEEP: Duration = Duration::from_millis(250);
 /// Counters looked at each time: a few nanoseconds each, under the lock; a million takes two minutes.
 const SWEPT: usize = 2048;
@@ -44,7 +45,7 @@ const SWEPT: usize = 2048;
 const FORGOTTEN: usize = 512;
 /// Segments forgotten each time: as many reservations as ten slices.
 const SEGMENTS: u32 = 10;
-/// Between attempts to write while that fails.
+/// Between attempts to write when writing fails.
 const RETRY: Duration = Duration::from_millis(200);
 
 pub(super) struct Writer {
@@ -62,11 +63,11 @@ pub(super) struct Writer {
     covered: u64,
     /// The last segment written.
     segment: u64,
-    /// How far the store's time is behind the wall clock on disk, in milliseconds.
+    /// How far behind the wall clock the store's time is, as last written to disk, in milliseconds.
     behind: u64,
     /// An emptied journal buffer, to be swapped in.
     spare: Vec<u8>,
-    /// Who waits for the present round, and for the sweep of everything after it.
+    /// Callers that wait for the present round, and for the sweep of everything after it.
     asked: Vec<oneshot::Sender<()>>,
 }
 
@@ -74,21 +75,21 @@ pub(super) struct Writer {
 enum Round {
     #[default]
     Rest,
-    /// Writing what had changed up to op `covers`.
+    /// Writing everything that had changed up to op `covers`.
     Writing { covers: u64, reservations: Vec<u128>, counters: Vec<u32>, lines: Vec<SpendKey> },
     /// Removing the journal up to op `covers`.
     Truncating { covers: u64 },
-    /// Forgetting all that can be, for those who asked; `false`: not begun.
+    /// Forgetting everything possible, for callers that asked for it; `false`: not begun.
     Sweeping { begun: bool },
 }
 
 /// Why the writer stops.
 enum Stop {
-    /// The store is dropped and everything is written, or cannot be.
+    /// The store is dropped, and everything is written or cannot be.
     Asked,
-    /// Some caller panicked with the lock held; the journal on disk is whole.
+    /// A caller panicked with the lock held; the journal on disk is whole.
     Poisoned,
-    /// Nothing may be written any more; the log says why.
+    /// Nothing more may be written; the log says why.
     Lost,
 }
 
@@ -126,7 +127,7 @@ impl Writer {
             round_ended: now,
             grown: 0,
             swept_at: now,
-            // What was replayed is in the journal already.
+            // The replayed ops are already in the journal.
             taken: start.lsn,
             covered: start.covered,
             segment: start.segment,
@@ -138,7 +139,7 @@ impl Writer {
 
     /// Writes until the store is dropped.
     pub(super) fn run(mut self) {
-        // Whatever ends the thread, nothing is accepted afterwards that nobody would write.
+        // However the thread ends, nothing may be accepted afterwards, as nothing would write it.
         let _closing = Closing(Arc::clone(&self.inner));
         let stop = loop {
             if let Err(stop) = self.turn() {
@@ -154,7 +155,7 @@ impl Writer {
         let stopping = self.wait()?;
         let sweeping = matches!(self.round, Round::Sweeping { .. });
         let sweep = !stopping && (sweeping || self.swept_at.elapsed() >= SWEEP);
-        // Asked before the lock is taken; what changed since is seen by comparing.
+        // Read before the lock is taken; a comparison finds later changes.
         let expired = if sweep { self.expired() } else { Vec::new() };
         let (mut batch, rows) = self.collect(stopping, sweep.then_some(expired))?;
         let moves = self.pack(&mut batch, rows);
@@ -163,7 +164,7 @@ impl Writer {
         if stopping { Err(Stop::Asked) } else { Ok(()) }
     }
 
-    /// Returns when there is something to do; whether that is to stop.
+    /// Returns when there is something to do, and whether that is to stop.
     fn wait(&self) -> Result<bool, StoreError> {
         let mut shared = self.inner.lock()?;
         let mut collecting: Option<Instant> = None;
@@ -192,7 +193,7 @@ impl Writer {
         !shared.checkpoints.is_empty() || (late && shared.state.has_dirty())
     }
 
-    /// Packs reservations into segments, without the lock. The settled ones, to be moved out of memory when they are on
+    /// Packs reservations into segments, without the lock. Returns the settled ones, to be moved out of memory once they are on
     /// disk: where they will be, their id and their `lsn`.
     fn pack(&mut self, batch: &mut Batch, rows: Vec<ReservationRow>) -> Vec<(Location, u128, u64)> {
         let (settled, open): (Vec<_>, Vec<_>) =
@@ -224,7 +225,7 @@ impl Writer {
             let asked = mem::take(&mut shared.checkpoints);
             let stopping = shared.stopping;
             if !stopping {
-                // Nobody notifies a writer that is not parked, except to stop.
+                // A writer that is not parked is never notified, except to stop.
                 let (mut shared, _) =
                     self.inner.wake.wait_timeout(shared, RETRY).map_err(|_| Stop::Poisoned)?;
                 drop(mem::take(&mut shared.waiters));
@@ -236,7 +237,7 @@ impl Writer {
         }
     }
 
-    /// After a commit: moves settled reservations out of memory, tells those who waited, goes on with the round.
+    /// After a commit: moves settled reservations out of memory, notifies the callers that waited, continues the round.
     fn finish(
         &mut self,
         mut batch: Batch,
@@ -282,14 +283,14 @@ impl Writer {
         };
         if matches!(self.round, Round::Rest) {
             for asked in self.asked.drain(..) {
-                // Who asked and went away is not told.
+                // A caller that asked and left is not told.
                 let _ = asked.send(());
             }
         }
     }
 }
 
-/// Refuses everything from when the writer ends.
+/// Makes the store refuse everything once the writer ends.
 struct Closing(Arc<Inner>);
 
 impl Drop for Closing {

@@ -1,6 +1,6 @@
 use super::*;
 
-/// What a server says whose time is `store` and whose wall clock is `wall`.
+/// The answer of a server whose time is `store` and whose wall clock is `wall`.
 fn told(store: i64, wall: i64) -> Told {
     let moment = Moment { store: unsigned(store), wall: unsigned(wall) };
     Told { moment, next: unsigned(store) }

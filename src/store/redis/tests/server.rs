@@ -20,7 +20,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// `None`, loudly, where there is no `redis-server`; not on CI.
+    /// `None`, with a loud message, if there is no `redis-server`; on CI that fails.
     pub(super) fn start() -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = tempfile::tempdir().unwrap();
@@ -83,7 +83,7 @@ fn spawn(port: u16, dir: &std::path::Path) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// Waits for an answer; how long it took.
+/// Waits for an answer; returns how long it took.
 pub(super) async fn until_up(store: &RedisStore) -> Duration {
     let start = Instant::now();
     while store.ping().await.is_err() {

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 
-/// When the store's time was written last, and what the scripts add to the server's clock.
+/// When the store's time was last written, and what the scripts add to the server's clock.
 async fn kept_time(store: &RedisStore) -> (f64, f64) {
     let get = redis::cmd("HGET").arg(&store.0.keys.counters).arg("!time").to_owned();
     let kept = bytes(store.0.link.run(&get).await.unwrap()).unwrap();
@@ -13,7 +13,7 @@ async fn kept_time(store: &RedisStore) -> (f64, f64) {
     (number(0), number(8))
 }
 
-/// Sets the server's clock, as far as the scripts see it: by what they add to it.
+/// Sets the server's clock, as far as the scripts see it, by changing what they add to it.
 async fn step_server(store: &RedisStore, by_ms: f64) {
     let (last, ahead) = kept_time(store).await;
     write_time(store, last, ahead + by_ms).await;
@@ -63,7 +63,7 @@ async fn a_report_that_is_late_changes_no_slot_of_others() {
     store.reserve(request(2, holds())).await.unwrap();
     let find = async |id| store.find(ReservationId([id; 16])).await.unwrap().unwrap();
     let (first, second) = (find(1).await, find(2).await);
-    // As far as its sender can tell, it is still before the slot that began at `NOW`.
+    // As far as its sender knows, it is still before the slot that began at `NOW`.
     clock.travel(Timestamp(NOW.0 - 5));
     store.settle(settlement(first, 1, vec![0])).await.unwrap();
     clock.set(NOW.plus(1_000));
@@ -72,7 +72,7 @@ async fn a_report_that_is_late_changes_no_slot_of_others() {
     assert_eq!(settled.counters[0].after.used, 0, "both are given back");
 }
 
-/// The first answer that is not that the store cannot say yet, and how long it took.
+/// The first answer other than that the store does not know yet, and how long it took.
 async fn until_decided(store: &RedisStore, reserve: Reserve) -> (Reserved, Duration) {
     let start = Instant::now();
     loop {
@@ -94,7 +94,7 @@ async fn a_process_that_starts_under_a_wrong_clock_forgets_nothing() {
     running.reserve(request(1, holds())).await.unwrap();
     let (_, ahead) = kept_time(&running).await;
     step_server(&running, 7_200_000.0).await;
-    // From now on only the sweep of the one that runs can tell.
+    // From now on only the sweep of the running store can correct it.
     let starting = server.store(Clock::System);
     let (decided, _) = until_decided(&starting, request(2, holds())).await;
     assert!(matches!(decided, Reserved::Refused { .. }), "{decided:?}");
@@ -109,7 +109,7 @@ async fn a_process_that_starts_under_a_wrong_clock_forgets_nothing() {
 async fn a_process_that_starts_after_a_long_rest_decides_within_seconds() {
     let Some(server) = Server::start() else { return };
     let holds = || vec![hold("w", WINDOW, 10, 0, 10)];
-    // As others left it an hour ago.
+    // The state that others left an hour ago.
     let hand = server.ready(&ManualClock::new(NOW)).await;
     let last = Clock::System.now().0 - 3_600_000;
     write_time(&hand, f64::from(u32::try_from(last / 1_000).unwrap()) * 1_000.0, 0.0).await;
