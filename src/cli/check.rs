@@ -290,7 +290,7 @@ fn limit(limit: &Limit) -> Option<String> {
     let window = match limit.window {
         Window::Sliding(span) => format!("in any {}", span.name()),
         Window::Calendar(period) => format!("a {}", period.name()),
-        Window::InFlight => "under way".to_owned(),
+        Window::InFlight => "in flight".to_owned(),
         Window::OpenBatches => "open as batches".to_owned(),
         Window::Unsettled | Window::UnsettledBatches => "at a time".to_owned(),
     };

@@ -48,7 +48,7 @@ pub(super) struct Resume {
     order: Order,
 }
 
-/// Shows what is paused, since when, by whom and why.
+/// Shows what is paused, since when, by which actor and why.
 #[derive(Args)]
 #[command(after_help = "Exit codes: 0 shown, 2 failed.")]
 pub(super) struct Pauses {
@@ -129,7 +129,7 @@ impl Pause {
             Some(before) => {
                 writeln!(
                     screen,
-                    "{what} is paused anew; the reason before: {}",
+                    "{what} was paused already; the reason before: {}",
                     text::plain(&before.reason)
                 )?;
             }

@@ -96,7 +96,7 @@ enum ServeError {
     #[error("cannot listen on {address} for operators: {source}; choose another with --admin, or `off`")]
     Admin { address: std::net::SocketAddr, source: io::Error },
     #[error(
-        "refused to listen on {0} for everyone: the policy has no `[access]` that says who may ask. Give somebody a token \
+        "refused to listen on {0} for everyone: the policy has no `[access]` that says who may ask. Give a caller a token \
          (`tollgate access token --generate NAME` prints its lines), or listen on loopback, or force it with \
          --allow-unauthenticated-listen"
     )]
@@ -105,7 +105,7 @@ enum ServeError {
     Audit(String, io::Error),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
-    #[error("calls under way did not end within {0} s and were cut off")]
+    #[error("open calls did not end within {0} s and were cut off")]
     Drain(u64),
 }
 
@@ -221,7 +221,7 @@ where
     // place.
     let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
     run_until_told(settings, &source, &audit, &mut attempts, [hangup, terminate, interrupt]).await;
-    info!(drain_seconds = settings.drain_seconds, "stopping: calls under way may end");
+    info!(drain_seconds = settings.drain_seconds, "stopping: open calls may end");
     let drained = server.stop().await;
     // The policy is followed to the end.
     while let Ok(attempt) = attempts.try_recv() {
@@ -268,7 +268,7 @@ fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> 
         ),
         (false, _, true) => warn!(
             %listen,
-            "the policy has no `[access]` and `allow_unauthenticated_listen` is set: whoever reaches the port may ask everything"
+            "the policy has no `[access]` and `allow_unauthenticated_listen` is set: anyone who reaches the port may ask everything"
         ),
         (false, false, false) => return Err(ServeError::Unauthenticated(listen)),
     }

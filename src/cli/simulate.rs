@@ -67,7 +67,7 @@ Examples:
   tollgate simulate
   tollgate simulate --policy policy.toml --requests 50000 --seed 7
   tollgate simulate --policy policy.toml --address 127.0.0.1:50051     a running service, in real time; it must run the
-                                                                       same policy and serve nobody else meanwhile")]
+                                                                       same policy and serve no one else during the run")]
 pub(super) struct Simulate {
     /// The policy whose teams, models and limits are played [default: the built-in example]
     #[arg(long, value_name = "FILE")]

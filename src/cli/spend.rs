@@ -21,7 +21,7 @@ const BAR: u64 = 20;
 /// Shows budgets, what was spent of them, what is reserved and what remains.
 #[derive(Args)]
 #[command(
-    after_help = "Reserved is what requests under way may cost at most, and requests that nobody reported.
+    after_help = "Reserved is what requests in flight may cost at most, and requests that were never reported.
 
 Exit codes: 0 shown, 2 failed.
 

@@ -50,8 +50,8 @@ pub(super) fn read(section: Section<'_>, teams: &[&str], zone: &TimeZone) -> Dec
     let certificates = certificates(&section, &context);
     let issuers = issuers(&section, &context);
     if !["tokens", "certificates", "oidc"].iter().any(|key| section.has(key)) {
-        let help = "give somebody a token: `tollgate access token --generate NAME` prints its lines";
-        section.findings.warning(&place, "nobody is known: every call is refused", help);
+        let help = "give a caller a token: `tollgate access token --generate NAME` prints its lines";
+        section.findings.warning(&place, "no caller is known: every call is refused", help);
     }
     section.finish();
     DeclaredAccess { place, policy: AccessPolicy { tokens, certificates, issuers }, ends }

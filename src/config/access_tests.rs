@@ -73,7 +73,7 @@ fn what_is_wrong_is_said_with_its_place() {
             "error: access.tokens.a: ",
             "the same as the secret of `teams.t.keys.k`",
         ),
-        ("[access]".to_owned(), " warning: access: ", "nobody is known"),
+        ("[access]".to_owned(), " warning: access: ", "no caller is known"),
         (
             "[access.certificates.\"spiffe://a/*\"]\nroles = [\"viewer\"]".to_owned(),
             " error: access.certificates",

@@ -137,7 +137,7 @@ fn keys(declared: &Declared, now: Timestamp, findings: &Findings) {
     let mut seen: HashMap<[u8; 32], &Place> = HashMap::new();
     for key in declared.teams.iter().flat_map(|team| &team.keys) {
         if key.key.expires_at.is_some_and(|at| at <= now) {
-            let help = "every request with it is refused; remove it when nobody uses it any more";
+            let help = "every request with it is refused; remove it when it is no longer used";
             findings.warning(&key.place.key("expires"), "the key has expired", help);
         }
         let Some(sha256) = &key.sha256 else { continue };
@@ -151,7 +151,7 @@ fn keys(declared: &Declared, now: Timestamp, findings: &Findings) {
 fn access(declared: &Declared, now: Timestamp, findings: &Findings) {
     let Some(access) = &declared.access else { return };
     for end in access.ends.iter().filter(|end| end.value <= now) {
-        let help = "every call with it is refused; remove it when nobody uses it any more";
+        let help = "every call with it is refused; remove it when it is no longer used";
         findings.warning(&end.place, "the token has expired", help);
     }
     for team in &declared.teams {

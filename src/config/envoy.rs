@@ -82,7 +82,7 @@ fn callers(
     }
     let listed = listed?;
     if listed.value.is_empty() {
-        findings.warning(&listed.place, "nobody is known: every request through Envoy is refused", "");
+        findings.warning(&listed.place, "no caller is known: every request through Envoy is refused", "");
     }
     let mut sources = Vec::new();
     for Located { value, place } in listed.value {

@@ -77,7 +77,7 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
     root.missing("organization", "begin with [organization] and its `id`");
     let organization = match root.section("organization") {
         Some(section) => organization(section),
-        None => nobody(),
+        None => unnamed(),
     };
     let teams =
         root.named("teams").into_iter().map(|(name, section)| team(name, section, &organization.time_zone));
@@ -97,7 +97,7 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
 }
 
 /// Replaces an organization that could not be read, so the rest is still checked.
-fn nobody() -> Organization {
+fn unnamed() -> Organization {
     let id = Arc::from("");
     let max_cooldown_ms = DEFAULT_MAX_COOLDOWN_MS;
     Organization {

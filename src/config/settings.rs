@@ -157,7 +157,7 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "ADDRESS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<String>,
-    /// Listen beyond loopback although the policy has no `[access]`: whoever reaches the port may ask everything
+    /// Listen beyond loopback although the policy has no `[access]`: anyone who reaches the port may ask everything
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub allow_unauthenticated_listen: bool,
@@ -198,7 +198,7 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "WHICH")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision_log: Option<String>,
-    /// How long to wait for calls under way when stopping [default: 10]
+    /// How long to wait for open calls when stopping [default: 10]
     #[arg(long, value_name = "SECONDS")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_seconds: Option<u64>,

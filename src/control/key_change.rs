@@ -36,7 +36,7 @@ pub enum KeyError {
     #[error("there is a key `{0}` already; a name is never given twice, not even after the key was revoked")]
     Exists(Arc<str>),
     /// Another caller changed the key at the same time.
-    #[error("the key `{0}` was changed by somebody else meanwhile; read it again")]
+    #[error("the key `{0}` was changed by someone else in the meantime; read it again")]
     Changed(Arc<str>),
     /// The key was revoked.
     #[error("the key `{0}` was revoked, which is for ever; create another")]

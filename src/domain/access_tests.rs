@@ -50,12 +50,12 @@ fn each_role_has_what_it_is_for_and_nothing_else() {
 
 #[test]
 fn grants_add_up_and_one_of_teams_is_not_one_of_the_organization() {
-    let nobody = principal(&[]);
+    let unbound = principal(&[]);
     let bound =
         principal(&[(&[Role::Viewer], teams(&["a"])), (&[Role::Viewer, Role::Gateway], teams(&["b"]))]);
     let mixed = principal(&[(&[Role::TeamAdmin], teams(&["a"])), (&[Role::Viewer], Scope::All)]);
     for (who, permission, team, permitted) in [
-        (&nobody, Permission::ReadSpend, Some("a"), false),
+        (&unbound, Permission::ReadSpend, Some("a"), false),
         (&bound, Permission::ReadSpend, Some("a"), true),
         (&bound, Permission::ReadSpend, Some("b"), true),
         (&bound, Permission::ReadSpend, Some("c"), false),

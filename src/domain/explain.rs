@@ -182,7 +182,7 @@ fn window(limit: &Limit) -> String {
     match limit.window {
         Window::Sliding(span) => format!("in any {}", span.name()),
         Window::Calendar(period) => format!("a {}", period.name()),
-        Window::InFlight => "under way".to_owned(),
+        Window::InFlight => "in flight".to_owned(),
         Window::OpenBatches => "open as batches".to_owned(),
         Window::Unsettled => "without a report".to_owned(),
         Window::UnsettledBatches => "as batches without a report".to_owned(),

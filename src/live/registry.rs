@@ -245,7 +245,7 @@ impl Known {
             let replaced = self.replaced + 1;
             if self.revision.is_some_and(|known| known.number > 0) {
                 warn!(
-                    "too much of the registry changed at once, or it is another one; all of it was read anew"
+                    "too much of the registry changed at once, or it is another one; all of it was read again"
                 );
             }
             before = std::mem::take(self).pauses;

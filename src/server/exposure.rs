@@ -52,7 +52,7 @@ fn insecure(settings: &Settings, error: ExposureError) -> Result<(), ExposureErr
         return Err(error);
     }
     let ExposureError::NoTls { setting, address } = error;
-    warn!(setting, %address, "listening without TLS, as allow_insecure_listen says: whoever is on the way can read and change everything");
+    warn!(setting, %address, "listening without TLS, as allow_insecure_listen says: anyone on the path can read and change everything");
     Ok(())
 }
 

@@ -31,7 +31,7 @@ pub(in super::super) struct Get {
 /// Shows keys of both kinds, when their secrets were last used, and what they spent.
 #[derive(Args)]
 #[command(
-    after_help = "One line for each secret. During a rotation a key has two: when nobody uses the older one any more,
+    after_help = "One line for each secret. During a rotation a key has two: when the older one is no longer used,
 it can go. A key that the policy file declares says `declared` there; its requests, tokens and costs are those of every key, but
 how often a secret came is counted for keys that the service keeps only.
 

@@ -161,7 +161,7 @@ impl Ledger {
             *most = count.max(*most);
             if count > bound && self.crowds.len() < MAX_FAULTS {
                 self.crowds
-                    .push(format!("{count} requests were under way where `{}` permits {bound}", counter.0));
+                    .push(format!("{count} requests were in flight where `{}` permits {bound}", counter.0));
             }
         }
         Some(Held {

@@ -158,7 +158,7 @@ impl Evidence<'_> {
         let most = self.ledger.most_in_flight.iter().max_by_key(|(_, most)| **most);
         let figures = most.map(|((id, _), most)| format!("at most {most}, of `{id}`")).unwrap_or_default();
         let broken = self.ledger.crowds.clone();
-        Invariant { says: "no more requests are under way than permitted", figures, broken }
+        Invariant { says: "no more requests are in flight than permitted", figures, broken }
     }
 }
 

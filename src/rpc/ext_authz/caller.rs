@@ -50,7 +50,7 @@ pub(super) fn find(policy: &EnvoyPolicy, request: &HttpRequest) -> Result<Caller
         Some(CallerSource::Route) => "the route's team",
         None => "a caller, but the policy lists no source of them",
     };
-    Err(ApiError::unauthorized(format!("nobody is named: expected {expected}")))
+    Err(ApiError::unauthorized(format!("no caller is named: expected {expected}")))
 }
 
 fn named(team: &str) -> Result<Caller, ApiError> {

@@ -37,7 +37,7 @@ pub enum TlsError {
     #[error("`{0}` holds no certificate; it has to be PEM, with `-----BEGIN CERTIFICATE-----`")]
     NoCertificate(String),
     /// A certificate, or the armour around it, is malformed.
-    #[error("`{path}` holds a malformed certificate ({reason}); make it anew")]
+    #[error("`{path}` holds a malformed certificate ({reason}); issue it again")]
     Malformed {
         /// The file.
         path: String,

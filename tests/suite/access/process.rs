@@ -49,7 +49,7 @@ fn it_does_not_listen_for_everyone_by_accident() {
     let forced =
         tollgate(&[&serve[..], &["192.0.2.1:50051", "--allow-unauthenticated-listen"]].concat(), None);
     let said = String::from_utf8_lossy(&forced.stderr).into_owned();
-    assert!(said.contains("whoever reaches the port may ask everything"), "{said}");
+    assert!(said.contains("anyone who reaches the port may ask everything"), "{said}");
     assert!(said.contains("cannot listen on 192.0.2.1:50051"), "{said}");
     std::fs::write(&policy, closed_policy()).unwrap();
     let known = tollgate(&[&serve[..], &["192.0.2.1:50051"]].concat(), None);

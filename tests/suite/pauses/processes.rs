@@ -173,7 +173,7 @@ async fn the_commands_pause_and_the_log_says_who_and_why() {
     assert_eq!(run(AUDITOR, &["pauses"], 0), "nothing is paused\n");
     assert_eq!(run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-7"], 0), "team bot is paused\n");
     let again = run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-8"], 0);
-    assert_eq!(again, "team bot is paused anew; the reason before: INC-7\n");
+    assert_eq!(again, "team bot was paused already; the reason before: INC-7\n");
     // Once more, which changes nothing.
     assert_eq!(run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-8"], 0), "team bot is paused\n");
     let list = run(AUDITOR, &["pauses"], 0);
