@@ -53,3 +53,14 @@ fn each_test_that_a_failure_mode_names_is_there() {
     assert!(tests > 50, "only {tests} names found");
     assert!(missing.is_empty(), "docs/failure-modes.md names what is not there: {missing:#?}");
 }
+
+#[test]
+fn each_path_that_the_architecture_names_exists() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/internals/architecture.md")).unwrap();
+    let is_path = |name: &&str| ["src/", "tests/"].iter().any(|start| name.starts_with(start));
+    let paths: Vec<_> = marked(&text, '`').filter(is_path).collect();
+    assert!(paths.len() > 20, "only {} paths found", paths.len());
+    let missing: Vec<_> = paths.into_iter().filter(|path| !root.join(path).exists()).collect();
+    assert!(missing.is_empty(), "docs/internals/architecture.md names what is not there: {missing:?}");
+}
