@@ -8,6 +8,7 @@
 //! ```
 
 mod access;
+mod address;
 mod attempt;
 mod batch;
 mod bounds;

@@ -6,6 +6,7 @@ mod check;
 mod cooldowns;
 mod decided;
 mod decision_log;
+mod failure;
 mod in_flight;
 mod overtaken;
 mod queue;
@@ -18,13 +19,13 @@ mod unreserved;
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use thiserror::Error;
 
 pub use self::{
     budgets::CrossedAlert,
     check::by,
     decided::Decided,
     decision_log::DecisionLog,
+    failure::Failure,
     in_flight::PendingCheck,
     overtaken::refusal_stands,
     queue::Queue,
@@ -49,60 +50,13 @@ use crate::{
         policy::Policy,
         request::{AuthorizeRequest, Caller},
     },
-    live::{Follower, Live, Unfresh},
+    live::{Follower, Live},
     store::{Record, ReservationId, Reserve, Reserved, Store, StoreError, clock::Clock},
 };
 
 /// How often a request is compiled again because the store's clock is in another period than assumed, or because others took
 /// a clamped amount first. The last clamped attempt asks for the least, so the bound denies no request wrongly.
 const ATTEMPTS: u32 = 8;
-
-/// Why a request could be neither allowed nor denied, or usage could not be booked.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Failure {
-    /// The store did not answer.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Pauses and keys were not read within the bound, and cannot be read now.
-    #[error("pauses and keys could not be read within their bound")]
-    SnapshotStale,
-    /// `request_id` was used before, with another request.
-    #[error("`request_id` was used before for a different request; use a new id for a new request")]
-    RequestIdReused,
-    /// The reservation under `request_id` is over: it was settled, or it expired.
-    #[error("the request of this `request_id` is over; use a new id for a new request")]
-    RequestIdSpent(ReservationId),
-    /// The reservation is unknown.
-    #[error("no such reservation: it was never issued, or was settled or expired too long ago")]
-    UnknownReservation,
-    /// It belongs to a team that the caller may not report for.
-    #[error("no reservation of a team that the caller may report for")]
-    OtherTeam,
-    /// The team is not in the policy.
-    #[error("the policy has no team `{0}`")]
-    UnknownTeam(String),
-    /// The key is not in the policy.
-    #[error("the API key is not one of the policy's")]
-    UnknownKey,
-    /// The usage has no price.
-    #[error("{0}")]
-    NotPriced(String),
-    /// More was reported than the request, or all lines of the batch, can have used.
-    #[error("more is reported than can have been used")]
-    ImpossibleUsage(Vec<Excess>),
-    /// A tool has no price.
-    #[error("{0}")]
-    UnknownTool(String),
-    /// More usage is reported without a reservation than the policy lets gateways report.
-    #[error("{0}")]
-    UnreservedBound(String),
-    /// The caller's own deadline has passed.
-    #[error("the call's deadline is over")]
-    DeadlineExceeded,
-    /// A fault of the service; details are in its log.
-    #[error("internal error")]
-    Internal,
-}
 
 /// What the authorizers of all cores share.
 #[derive(Debug)]
@@ -136,15 +90,6 @@ impl Shared {
     #[must_use]
     pub fn with_decisions(self, decisions: DecisionLog) -> Self {
         Self { decisions, ..self }
-    }
-}
-
-impl From<Unfresh> for Failure {
-    fn from(error: Unfresh) -> Self {
-        match error {
-            Unfresh::Store(error) => Self::Store(error),
-            Unfresh::Stale => Self::SnapshotStale,
-        }
     }
 }
 

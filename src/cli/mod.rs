@@ -19,6 +19,7 @@ mod screen;
 mod serve;
 mod simulate;
 mod spend;
+mod status_page;
 mod store;
 mod table;
 mod text;

@@ -13,7 +13,6 @@ use std::{
 };
 
 use clap::Args;
-use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::{
     net::TcpListener,
@@ -29,13 +28,14 @@ use super::{
     log_thread::{self, LinesAs, LogGuard},
     redis_safety::{self, Hazards, UnsafeRedis},
     screen::colours_on,
+    status_page::StatusPage,
 };
 use crate::{
     access::Guard,
     audit::Audit,
     authorizer::{DecisionLog, Shared},
     config::{
-        ClientAuth, Finding, LogFormat, PolicyAttempt, PolicySource, PolicySourceError, Reload, Settings,
+        ClientAuth, LogFormat, PolicyAttempt, PolicySource, PolicySourceError, Reload, Settings,
         SettingsError, SettingsFlags, StoreUrl,
     },
     domain::{
@@ -379,27 +379,4 @@ fn something_to_try(policy: &Policy) -> Option<(&str, &str, u64)> {
             .filter(chats);
         models.next().filter(|_| output > 0).map(|model| (&*team.name, &*model.name, output))
     })
-}
-
-/// The policy, and what is wrong with Redis, on the admin page.
-struct StatusPage {
-    source: Arc<PolicySource>,
-    hazards: Hazards,
-}
-
-impl admin::Status for StatusPage {
-    fn status(&self) -> Value {
-        let status = self.source.status();
-        let findings = |findings: &[Finding]| findings.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let rejected = status.rejected.as_ref().map(
-            |rejection| json!({ "at_unix_ms": rejection.at.0, "findings": findings(&rejection.findings) }),
-        );
-        json!({
-            "policy_revision": &*status.revision,
-            "policy_loaded_at_unix_ms": status.loaded_at.0,
-            "policy_warnings": findings(&status.warnings),
-            "policy_rejected": rejected,
-            "redis_warnings": self.hazards.load().iter().map(ToString::to_string).collect::<Vec<_>>(),
-        })
-    }
 }

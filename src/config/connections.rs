@@ -16,7 +16,7 @@ const MAX_GRACE: Duration = Duration::from_secs(3_600);
 /// From less than one answer to more memory than a replica has for all its clients.
 const UNREAD: RangeInclusive<u64> = 1 << 10..=1 << 30;
 
-/// The bounds on connections, over all listeners.
+/// The bounds on connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
     /// The most connections; `None`: the process's limit of open files, less a reserve.
@@ -49,7 +49,7 @@ impl Default for ConnectionLimits {
 /// [`ConnectionLimits`] as typed on the command line.
 #[derive(Args, Clone, Debug, Default, Serialize)]
 pub struct ConnectionFlags {
-    /// The most connections over all listeners; past them the oldest idle one is closed [default: the limit of open files
+    /// The most connections for gRPC; past them the oldest idle one is closed [default: the limit of open files
     /// less 256, at most 65536]
     #[arg(long, value_name = "NUMBER")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -10,6 +10,7 @@ mod cooldown;
 pub mod embedded;
 pub mod redis;
 mod registry;
+mod usage;
 
 use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc, time::Duration};
 
@@ -19,6 +20,8 @@ pub use registry::{
     MAX_REGISTRY_VALUE, MAX_USES, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
     SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
 };
+pub use usage::{SpendAmounts, SpendKey};
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -247,42 +250,6 @@ pub enum SettleOutcome {
     NotFound,
 }
 
-/// A line of the spend report: what one team spent on one model through one key on one day.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct SpendKey {
-    /// The month, as `202611`.
-    pub month: u32,
-    /// The team; empty for the organization's own lines.
-    pub team: Arc<str>,
-    /// The day, as `20261123`.
-    pub day: u32,
-    /// The model.
-    pub model: Arc<str>,
-    /// The key; empty for none.
-    pub key: Arc<str>,
-}
-
-/// What was recorded under a [`SpendKey`]. Each at most [`crate::domain::MAX_AMOUNT`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpendAmounts {
-    /// Cost in nano-USD.
-    pub cost_nanos: u64,
-    /// Requests.
-    pub requests: u64,
-    /// Input tokens, cached included.
-    pub input_tokens: u64,
-    /// Input tokens read from the cache.
-    pub cached_input_tokens: u64,
-    /// Output tokens, reasoning included.
-    pub output_tokens: u64,
-    /// Reasoning tokens.
-    pub reasoning_tokens: u64,
-    /// Audio in milliseconds.
-    pub audio_ms: u64,
-    /// Characters spoken.
-    pub characters: u64,
-}
-
 impl Extra {
     /// The result for a hold that took nothing.
     #[must_use]
@@ -293,48 +260,6 @@ impl Extra {
             limit: crate::domain::MAX_AMOUNT,
             kept: 0,
             expiring: 0,
-        }
-    }
-}
-
-impl SpendAmounts {
-    /// The amounts in the order in which stores write them.
-    #[must_use]
-    pub const fn to_numbers(&self) -> [u64; 8] {
-        [
-            self.cost_nanos,
-            self.requests,
-            self.input_tokens,
-            self.cached_input_tokens,
-            self.output_tokens,
-            self.reasoning_tokens,
-            self.audio_ms,
-            self.characters,
-        ]
-    }
-
-    /// The inverse of [`SpendAmounts::to_numbers`].
-    #[must_use]
-    pub const fn from_numbers(numbers: [u64; 8]) -> Self {
-        let [
-            cost_nanos,
-            requests,
-            input_tokens,
-            cached_input_tokens,
-            output_tokens,
-            reasoning_tokens,
-            audio_ms,
-            characters,
-        ] = numbers;
-        Self {
-            cost_nanos,
-            requests,
-            input_tokens,
-            cached_input_tokens,
-            output_tokens,
-            reasoning_tokens,
-            audio_ms,
-            characters,
         }
     }
 }

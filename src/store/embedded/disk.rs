@@ -16,10 +16,11 @@ use rusqlite::{
 use super::{
     batch::Batch,
     counters::CounterRow,
-    gates, schema,
+    gates,
+    kept::ReservationRow,
+    schema,
     segment::{self, Entry, Location, Records},
     spend::LineRow,
-    state::ReservationRow,
     sums,
     wire::{Malformed, kind_from_int, kind_to_int},
 };

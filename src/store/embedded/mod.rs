@@ -23,6 +23,7 @@ mod disk;
 mod error;
 mod files;
 mod gates;
+mod kept;
 mod op;
 mod opening;
 mod over;

@@ -8,11 +8,12 @@ use thiserror::Error;
 use super::{
     disk::{self, Progress},
     gates,
+    kept::{Kept, ReservationRow},
     op::{self, Op, ReserveOp, SettleOp},
     segment::Location,
     spend::{self, Spend},
     spread::SpreadMap,
-    state::{Booking, Kept, ReservationRow, State},
+    state::{Booking, State},
     verify::Difference,
     wire::{Malformed, Reader},
 };

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use super::{
+    kept::ReservationRow,
     spread::SpreadMap,
-    state::ReservationRow,
     wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_reported, put_settled},
 };
 use crate::domain::{

@@ -5,11 +5,11 @@ use std::{mem, sync::Arc, time::Instant};
 use super::super::{
     batch::Batch,
     disk::{self, Expired},
+    kept::ReservationRow,
     over::Over,
     segment::Entry,
     shared::Shared,
     spend,
-    state::ReservationRow,
 };
 use super::{FORGOTTEN, Round, SEGMENTS, SLICE, SWEPT, Writer};
 use crate::store::StoreError;

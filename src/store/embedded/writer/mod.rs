@@ -17,10 +17,10 @@ use tokio::sync::oneshot;
 
 use super::{
     batch::Batch,
+    kept::ReservationRow,
     owner::{Commit, CommitError},
     segment::{Location, Segment},
     shared::{Inner, Parked, Shared},
-    state::ReservationRow,
 };
 use crate::store::{SpendKey, StoreError};
 

@@ -1,0 +1,64 @@
+//! Why a request could be neither allowed nor denied, or usage not be booked.
+
+use thiserror::Error;
+
+use crate::{
+    live::Unfresh,
+    store::{ReservationId, StoreError},
+};
+
+/// Why a request could be neither allowed nor denied, or usage could not be booked.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Failure {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Pauses and keys were not read within the bound, and cannot be read now.
+    #[error("pauses and keys could not be read within their bound")]
+    SnapshotStale,
+    /// `request_id` was used before, with another request.
+    #[error("`request_id` was used before for a different request; use a new id for a new request")]
+    RequestIdReused,
+    /// The reservation under `request_id` is over: it was settled, or it expired.
+    #[error("the request of this `request_id` is over; use a new id for a new request")]
+    RequestIdSpent(ReservationId),
+    /// The reservation is unknown.
+    #[error("no such reservation: it was never issued, or was settled or expired too long ago")]
+    UnknownReservation,
+    /// It belongs to a team that the caller may not report for.
+    #[error("no reservation of a team that the caller may report for")]
+    OtherTeam,
+    /// The team is not in the policy.
+    #[error("the policy has no team `{0}`")]
+    UnknownTeam(String),
+    /// The key is not in the policy.
+    #[error("the API key is not one of the policy's")]
+    UnknownKey,
+    /// The usage has no price.
+    #[error("{0}")]
+    NotPriced(String),
+    /// More was reported than the request, or all lines of the batch, can have used.
+    #[error("more is reported than can have been used")]
+    ImpossibleUsage(Vec<Excess>),
+    /// A tool has no price.
+    #[error("{0}")]
+    UnknownTool(String),
+    /// More usage is reported without a reservation than the policy lets gateways report.
+    #[error("{0}")]
+    UnreservedBound(String),
+    /// The caller's own deadline has passed.
+    #[error("the call's deadline is over")]
+    DeadlineExceeded,
+    /// A fault of the service; details are in its log.
+    #[error("internal error")]
+    Internal,
+}
+
+impl From<Unfresh> for Failure {
+    fn from(error: Unfresh) -> Self {
+        match error {
+            Unfresh::Store(error) => Self::Store(error),
+            Unfresh::Stale => Self::SnapshotStale,
+        }
+    }
+}
