@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::{
+    domain::bounds::Excess,
     live::Unfresh,
     store::{ReservationId, StoreError},
 };

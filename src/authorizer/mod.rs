@@ -41,7 +41,6 @@ use self::{
 use crate::{
     domain::{
         Timestamp,
-        bounds::Excess,
         calendar::Days,
         decision::{Grant, Reason, Violation},
         explain,
