@@ -11,7 +11,7 @@ ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench bench-envoy lint format-check clippy doc licences buf soak
+.PHONY: help run demo-envoy test bench bench-envoy bench-registry lint format-check clippy doc licences buf soak
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,6 +31,9 @@ test: ## Runs all tests, on both stores; installs what they need if it is missin
 
 bench: ## Builds for speed and measures (ARGS="…")
 	$(CARGO) bench --locked --bench load -- $(ARGS)
+
+bench-registry: ## Builds for speed and measures what a change of one key costs with 10,000 keys
+	$(CARGO) bench --locked --bench registry
 
 bench-envoy: ## Builds for speed and measures what Envoy's filters add; installs Envoy under target/ if it is missing (ARGS="…")
 	$(CARGO) bench --locked --bench envoy -- $(ARGS)

@@ -23,11 +23,12 @@
 //! The policy turns a request into a list of *holds*; a store knows counters, amounts and bounds, and nothing about teams, models
 //! or money. A new kind of limit is a new line in the policy compiler and needs no change to any store.
 //!
-//! Keys created and pauses ordered at run time are records in the store's registry. Each process follows it and merges it with
-//! the policy document, so the hot path reads one policy and asks no other component about either:
+//! Keys created and pauses ordered at run time are records in the store's registry. Each process follows it and puts it in
+//! force beside the policy document as one immutable [`domain::snapshot::Snapshot`]. A request takes one snapshot and finds its
+//! caller in it once; only a request that waits takes later ones:
 //!
 //! ```text
-//! KeyService ────► control::Keys ────┬─► store.registry_write ···► every process: live::Follower ──► Live::policy
+//! KeyService ────► control::Keys ────┬─► store.registry_write ···► every process: live::Follower ──► live::Live::snapshot
 //! AdminService ──► control::Pauses ──┘
 //! ```
 //!
@@ -47,8 +48,8 @@
 //! main ─► cli ─► server ─► rpc ─► authorizer ─► live ─► store ─► domain
 //!                   │       ├────► groq ─► domain
 //!                   │       ├────► control ─► live
-//!                   │       ├────► reports ─► store, domain
-//!                   │       ├────► access ─► audit, store, domain
+//!                   │       ├────► reports ─► live
+//!                   │       ├────► access ─► audit, live
 //!                   │       ├────► upstream ─► domain
 //!                   │       └────► audit ─► domain
 //!                   ├────► store::{embedded, redis} ─► store ─► domain

@@ -6,7 +6,6 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use super::{OtherTeam, Peer, Refusal, Verifier};
@@ -15,8 +14,8 @@ use crate::{
     domain::{
         access::{AccessPolicy, Need, Principal, page_need},
         actor::Actor,
-        policy::Policy,
     },
+    live::Live,
     store::clock::Clock,
 };
 
@@ -63,7 +62,7 @@ pub enum Verdict {
 /// Decides who may ask. There is one for the whole process; it uses the policy in force.
 #[derive(Clone, Debug)]
 pub struct Guard {
-    policy: Arc<ArcSwap<Policy>>,
+    live: Arc<Live>,
     /// Shared by all cores: a token verified on one is known to the others.
     verifier: Arc<Verifier>,
     /// The clock that decides when tokens expire.
@@ -74,17 +73,17 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Uses the policy in `policy`, and `clock` to decide when tokens expire. `open`: without `[access]`, callers from other
+    /// Uses the policy in force in `live`, and `clock` to decide when tokens expire. `open`: without `[access]`, callers from other
     /// machines may ask as well. Refusals for lack of a role or a team are recorded in `audit`.
     #[must_use]
-    pub fn new(policy: Arc<ArcSwap<Policy>>, clock: Clock, open: bool, audit: Audit) -> Self {
-        Self { policy, verifier: Arc::default(), clock, open, audit }
+    pub fn new(live: Arc<Live>, clock: Clock, open: bool, audit: Audit) -> Self {
+        Self { live, verifier: Arc::default(), clock, open, audit }
     }
 
     /// Whether the policy in force says who may ask.
     #[must_use]
     pub fn knows_callers(&self) -> bool {
-        self.policy.load().access.is_some()
+        self.live.peek().policy.access.is_some()
     }
 
     /// Without `[access]`, whether callers from other machines may ask as well.
@@ -107,7 +106,8 @@ impl Guard {
         if need == Need::Nothing {
             return Ok(Verdict::Public);
         }
-        let policy = self.policy.load();
+        let snapshot = self.live.peek();
+        let policy = &*snapshot.policy;
         let Some(access) = &policy.access else {
             return match self.open || credentials.peer.is_some_and(|peer| peer.is_loopback) {
                 true => Ok(Verdict::Unrestricted),
@@ -118,7 +118,7 @@ impl Guard {
             Authorization::Header(header) => {
                 let token = std::str::from_utf8(header).ok().and_then(bearer);
                 let token = token.ok_or(Refusal::Malformed("`authorization` is not `Bearer` and a token"))?;
-                match self.verifier.known(&policy, access, token, self.clock.now()) {
+                match self.verifier.known(policy, access, token, self.clock.now()) {
                     Some(known) => known?,
                     None => return Ok(Verdict::Verify { token: token.to_owned(), need }),
                 }
@@ -144,7 +144,7 @@ impl Guard {
         from: Option<SocketAddr>,
         path: &str,
     ) -> Result<Arc<Principal>, Refusal> {
-        let policy = self.policy.load_full();
+        let policy = Arc::clone(&self.live.peek().policy);
         let access = policy.access.as_ref().ok_or(Refusal::NotConfigured)?;
         let principal = self.verifier.verify(&policy, access, token, self.clock.now()).await?;
         self.permitted(&principal, need, from, path).map(|()| principal)

@@ -68,14 +68,13 @@ pub(super) fn watched<'p>(
     extras: &[Extra],
 ) -> Vec<(usize, &'p Limit)> {
     let team = policy.teams.get(&ticket.team);
-    let mut keys = policy.keys.values().filter(|_| !ticket.key.is_empty());
-    let key = keys.find(|(team, key)| key.name == ticket.key && team.name == ticket.team);
+    let key = policy.keys.named(&ticket.key).iter().find(|key| key.team == ticket.team);
     let limits = policy
         .organization
         .limits
         .iter()
         .chain(team.into_iter().flat_map(|team| team.limits.iter().chain(&team.user_limits)))
-        .chain(key.into_iter().flat_map(|(_, key)| &key.limits));
+        .chain(key.into_iter().flat_map(|key| &key.limits));
     let budgets =
         limits.filter(|limit| matches!(limit.window, Window::Calendar(_)) && !limit.alerts.is_empty());
     let of_limit = |limit: &'p Limit| {

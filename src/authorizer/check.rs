@@ -1,17 +1,10 @@
 //! One check from question to answer: in time or not at all, and with nothing left reserved if there is no answer.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use super::{Authorizer, Decided, Failure, PendingCheck, queue::Turn, ticket};
+use super::{Authorizer, Decided, Failure, PendingCheck, Question, queue::Turn, ticket};
 use crate::{
-    domain::{
-        Timestamp,
-        permit::Who,
-        request::{AuthorizeRequest, Caller},
-    },
+    domain::{Timestamp, request::AuthorizeRequest},
     store::{Reserve, Reserved, Store, StoreError, clock::Clock},
 };
 
@@ -26,54 +19,51 @@ impl<S: Store + Clone> Authorizer<S> {
     /// If no decision could be made. Nothing stays reserved then.
     pub async fn authorize(
         &self,
-        request: &AuthorizeRequest,
+        question: Question<'_>,
         until: Option<Instant>,
     ) -> Result<(Decided, PendingCheck<S>), Failure> {
-        if let (Caller::Key(_), false) = (&request.caller, request.dry_run)
-            && let Ok(who) = Who::find(&self.shared.live.policy.load(), &request.caller, self.store.now())
-        {
-            self.count_use(&who);
+        let caller = question.caller.as_ref().ok().filter(|caller| caller.check(self.store.now()).is_ok());
+        if let Some(caller) = caller.filter(|_| !question.request.dry_run) {
+            self.count_use(caller);
         }
-        let (decided, check) = by(until, self.check(request, until)).await?;
-        self.log_decision(request, &decided);
+        let team = caller.map(|caller| &*caller.team.name);
+        let (decided, check) = by(until, self.check(question, team, until)).await?;
+        self.log_decision(question, &decided);
         Ok((decided, check))
     }
 
     async fn check(
         &self,
-        request: &AuthorizeRequest,
+        question: Question<'_>,
+        team: Option<&str>,
         until: Option<Instant>,
     ) -> Result<(Decided, PendingCheck<S>), Failure> {
+        let request = question.request;
         let deadline = self.clock.monotonic().plus(Duration::from_millis(request.max_wait_ms));
-        let check = self.begin(request, until).await?;
+        let check = self.begin(request, team, until).await?;
         let decided = match (request.max_wait_ms, request.dry_run) {
-            (0, _) => self.decide(request, &check, Turn::LAST).await?,
+            (0, _) => self.decide(question, &check, Turn::LAST).await?,
             // It takes nothing, so it must not keep room from requests that do.
             (_, true) => {
-                let mut decided = self.decide(request, &check, Turn::LAST).await?;
+                let mut decided = self.decide(question, &check, Turn::LAST).await?;
                 decided.warnings.push(DRY_RUN_WAITS_FOR_NOTHING.to_owned());
                 decided
             }
-            (_, false) => self.decide_in_turn(request, &check, deadline).await?,
+            (_, false) => self.decide_in_turn(question, &check, deadline).await?,
         };
         Ok((decided, check))
-    }
-
-    pub(super) fn team_of(&self, caller: &Caller) -> Option<Arc<str>> {
-        let policy = self.shared.live.policy.load();
-        Who::find(&policy, caller, self.store.now()).ok().map(|who| Arc::clone(&who.team.name))
     }
 
     async fn begin(
         &self,
         request: &AuthorizeRequest,
+        team: Option<&str>,
         until: Option<Instant>,
     ) -> Result<PendingCheck<S>, Failure> {
         let named = !request.request_id.is_empty() && !request.dry_run;
-        let team = if named { self.team_of(&request.caller) } else { None };
-        match team {
+        match team.filter(|_| named) {
             Some(team) => {
-                let id = ticket::derived_id(&team, &request.request_id);
+                let id = ticket::derived_id(team, &request.request_id);
                 Ok(PendingCheck::shared(self, id, until).await)
             }
             // It has no name, or reserves nothing.

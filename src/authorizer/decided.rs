@@ -11,8 +11,8 @@ use crate::{
         explain,
         limit::Quantity,
         plan::Plan,
-        policy::Policy,
         request::AuthorizeRequest,
+        snapshot::Snapshot,
     },
     store::{Refusal, ReservationId},
 };
@@ -26,7 +26,7 @@ pub struct Decided {
     pub limits: Vec<LimitStatus>,
     /// The Groq project whose key the request goes out with; empty if the request was denied before that was looked at.
     pub project: Arc<str>,
-    /// The policy that decided.
+    /// What was in force when it was decided.
     pub policy_revision: Arc<str>,
     /// What the caller should know about how it was decided, beside the warnings of the grant.
     pub warnings: Vec<String>,
@@ -35,7 +35,7 @@ pub struct Decided {
 }
 
 pub(super) fn granted(
-    policy: &Policy,
+    snapshot: &Snapshot,
     request: &AuthorizeRequest,
     plan: &Plan<'_>,
     id: ReservationId,
@@ -53,14 +53,14 @@ pub(super) fn granted(
         }),
         limits: explain::statuses(plan, now, used, !request.dry_run),
         project: Arc::clone(plan.project),
-        policy_revision: policy.revision.clone(),
+        policy_revision: Arc::clone(&snapshot.revision),
         warnings: Vec::new(),
         blocked: None,
     }
 }
 
 pub(super) fn refused(
-    policy: &Policy,
+    snapshot: &Snapshot,
     request: &AuthorizeRequest,
     plan: &Plan<'_>,
     now: Moment,
@@ -68,7 +68,7 @@ pub(super) fn refused(
     refusals: &[Refusal],
     closed: &[(usize, Timestamp)],
 ) -> Decided {
-    let gate_keys = gates(policy, plan);
+    let gate_keys = gates(snapshot, plan);
     let gates = closed.iter().filter_map(|(index, opens_at)| {
         let violation = explain::closed(plan.project, &request.model, now.wall, *opens_at);
         Some(((gate_keys.get(*index)?.clone(), Until::Open), violation))
@@ -95,7 +95,7 @@ pub(super) fn refused(
         gates: gate_keys.clone(),
     });
     let limits = explain::statuses(plan, now, used, false);
-    Decided { blocked, project: Arc::clone(plan.project), ..denied(policy, violations, limits) }
+    Decided { blocked, project: Arc::clone(plan.project), ..denied(snapshot, violations, limits) }
 }
 
 /// An earlier request that waits: for the limit of a hold, or for a cooldown.
@@ -108,7 +108,7 @@ pub(super) struct Ahead {
 
 /// The refusal of a request that may have room, but not ahead of those that already wait for it.
 pub(super) fn behind(
-    policy: &Policy,
+    snapshot: &Snapshot,
     request: &AuthorizeRequest,
     plan: &Plan<'_>,
     now: Moment,
@@ -121,7 +121,7 @@ pub(super) fn behind(
         Some(hold) => (vec![Refusal { hold, frees_at: Some(frees_at) }], Vec::new()),
         None => (Vec::new(), vec![(0, frees_at)]),
     };
-    let mut decided = refused(policy, request, plan, now, used, &refusals, &closed);
+    let mut decided = refused(snapshot, request, plan, now, used, &refusals, &closed);
     if let Err(violations) = &mut decided.outcome {
         violations.iter_mut().for_each(explain::behind);
     }
@@ -132,15 +132,15 @@ pub(super) fn behind(
 }
 
 /// The cooldown that a request meets. A batch meets none, as it does not touch Groq's rate limits.
-pub(super) fn gates(policy: &Policy, plan: &Plan<'_>) -> Vec<CounterKey> {
+pub(super) fn gates(snapshot: &Snapshot, plan: &Plan<'_>) -> Vec<CounterKey> {
     match plan.work.batch() {
         Some(_) => Vec::new(),
-        None => vec![policy.gates.of(plan.project, &plan.model.name, plan.service_tier)],
+        None => vec![snapshot.policy.gates.of(plan.project, &plan.model.name, plan.service_tier)],
     }
 }
 
-pub(super) fn denied(policy: &Policy, violations: Vec<Violation>, limits: Vec<LimitStatus>) -> Decided {
-    let policy_revision = policy.revision.clone();
+pub(super) fn denied(snapshot: &Snapshot, violations: Vec<Violation>, limits: Vec<LimitStatus>) -> Decided {
+    let policy_revision = Arc::clone(&snapshot.revision);
     Decided {
         outcome: Err(violations),
         limits,

@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{Level, debug, enabled, field, info, warn};
 
-use super::{Authorizer, Decided};
+use super::{Authorizer, Decided, Question};
 use crate::{
     domain::{
+        caller::ResolvedCaller,
         decision::{Grant, Violation},
         limit::Window,
-        permit::Who,
         plan::Plan,
-        request::{AuthorizeRequest, Caller},
+        request::AuthorizeRequest,
     },
     store::Store,
 };
@@ -48,41 +48,25 @@ impl DecisionLog {
 impl<S: Store + Clone> Authorizer<S> {
     /// The answer explains a decision to its caller. The log has it only on request, as a line for each costs more than the
     /// decision.
-    pub(super) fn log_decision(&self, request: &AuthorizeRequest, decided: &Decided) {
+    pub(super) fn log_decision(&self, question: Question<'_>, decided: &Decided) {
+        let Question { request, caller, .. } = question;
+        let caller = caller.as_ref().ok();
         match &decided.outcome {
-            Ok(grant) if self.shared.decisions.takes_allowed() => self.log_allowed(request, grant, decided),
+            Ok(grant) if self.shared.decisions.takes_allowed() => {
+                log_allowed(request, caller, grant, decided)
+            }
             Ok(_) => {}
             Err(violations) => {
-                self.log_denied(&request.caller, Some(request), violations, &decided.policy_revision);
+                self.log_denied(caller, Some(request), violations, &decided.policy_revision);
             }
         }
     }
 
-    fn log_allowed(&self, request: &AuthorizeRequest, grant: &Grant, decided: &Decided) {
-        self.named(&request.caller, |team, key| {
-            info!(
-                target: "tollgate::decision",
-                decision = "allowed",
-                team,
-                key,
-                model = %request.model,
-                operation = %request.operation,
-                reservation = grant.reservation.as_ref().map_or("", |(id, _)| id.as_str()),
-                max_output_tokens = grant.max_output_tokens,
-                reserved_nano_usd = grant.reserved_cost.nanos(),
-                limits = decided.limits.len(),
-                dry_run = request.dry_run,
-                labels = ?request.labels,
-                policy_revision = %decided.policy_revision,
-                "request allowed"
-            );
-        });
-    }
-
-    /// A denial, by the policy of this revision; `request` is absent if the caller alone was enough to deny.
+    /// A denial, by what was in force at this revision; `request` is absent if the caller alone was enough to deny, `caller` if
+    /// it is unknown.
     pub fn log_denied(
         &self,
-        caller: &Caller,
+        caller: Option<&ResolvedCaller<'_>>,
         request: Option<&AuthorizeRequest>,
         violations: &[Violation],
         revision: &str,
@@ -113,14 +97,13 @@ impl<S: Store + Clone> Authorizer<S> {
                 )
             };
         }
-        self.named(caller, |team, key| {
-            for violation in violations {
-                match is_on {
-                    true => line!(info, team, key, violation),
-                    false => line!(debug, team, key, violation),
-                }
+        let (team, key) = names(caller);
+        for violation in violations {
+            match is_on {
+                true => line!(info, team, key, violation),
+                false => line!(debug, team, key, violation),
             }
-        });
+        }
     }
 
     /// Logs for each budget among the refusing holds that it denies, when it does so for the first time in its period: what
@@ -148,8 +131,8 @@ impl<S: Store + Clone> Authorizer<S> {
             warn!(
                 limit_id = %line.limit.id,
                 scope = ?line.limit.scope,
-                team = %plan.who.team.name,
-                key = plan.who.key.map_or("", |key| &key.name),
+                team = %plan.caller.team.name,
+                key = plan.caller.key_name(),
                 period = period.name(),
                 period_start = hold.counter.period(),
                 limit_nano_usd = hold.limit,
@@ -161,15 +144,37 @@ impl<S: Store + Clone> Authorizer<S> {
             );
         }
     }
+}
 
-    /// The names of the team and of the key; empty if there is none.
-    fn named(&self, caller: &Caller, write: impl FnOnce(&str, &str)) {
-        let policy = self.shared.live.policy.load();
-        let who = Who::named(&policy, caller).ok();
-        let team = who.as_ref().map_or("", |who| &who.team.name);
-        let key = who.as_ref().and_then(|who| who.key).map_or("", |key| &key.name);
-        write(team, key);
-    }
+/// Logs an allowed request of `caller`.
+fn log_allowed(
+    request: &AuthorizeRequest,
+    caller: Option<&ResolvedCaller<'_>>,
+    grant: &Grant,
+    decided: &Decided,
+) {
+    let (team, key) = names(caller);
+    info!(
+        target: "tollgate::decision",
+        decision = "allowed",
+        team,
+        key,
+        model = %request.model,
+        operation = %request.operation,
+        reservation = grant.reservation.as_ref().map_or("", |(id, _)| id.as_str()),
+        max_output_tokens = grant.max_output_tokens,
+        reserved_nano_usd = grant.reserved_cost.nanos(),
+        limits = decided.limits.len(),
+        dry_run = request.dry_run,
+        labels = ?request.labels,
+        policy_revision = %decided.policy_revision,
+        "request allowed"
+    );
+}
+
+/// The names of the team and of the key; empty if there is none.
+fn names<'a>(caller: Option<&ResolvedCaller<'a>>) -> (&'a str, &'a str) {
+    caller.map_or(("", ""), |caller| (&*caller.team.name, caller.key.map_or("", |key| &*key.name)))
 }
 
 #[cfg(test)]

@@ -16,7 +16,11 @@ mod settler;
 mod ticket;
 mod unreserved;
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 
@@ -42,12 +46,13 @@ use crate::{
     domain::{
         Timestamp,
         calendar::Days,
-        decision::{Grant, Reason, Violation},
+        caller::ResolvedCaller,
+        decision::{Grant, Violation},
         explain,
-        permit::Who,
         plan::{self, Plan},
         policy::Policy,
-        request::{AuthorizeRequest, Caller},
+        request::AuthorizeRequest,
+        snapshot::Snapshot,
     },
     live::{Follower, Live},
     store::{Record, ReservationId, Reserve, Reserved, Store, StoreError, clock::Clock},
@@ -108,10 +113,9 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Decides by the policy in `shared` on the counters in `store`; `clock` measures waiting.
     #[must_use]
     pub fn new(store: S, clock: Clock, shared: Arc<Shared>) -> Self {
-        let policy = shared.live.policy.load();
+        let policy = Arc::clone(&shared.live.peek().policy);
         let today = policy.calendar.today(store.now());
         let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
-        drop(policy);
         let follower = Follower::new(store.clone(), Arc::clone(&shared.live));
         Self { store, clock, shared, follower, today, settler: Settler::default() }
     }
@@ -128,27 +132,19 @@ impl<S: Store + Clone> Authorizer<S> {
         &self.follower
     }
 
-    /// The policy in force.
+    /// What is in force.
     #[must_use]
-    pub fn policy(&self) -> Arc<Policy> {
-        self.shared.live.policy.load_full()
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.live.snapshot()
     }
 
-    /// Resolves `caller` in `policy`, or returns the violation for a team or key that does not exist or has ended.
-    ///
-    /// # Errors
-    /// If the registry has never been read.
-    pub fn who<'p>(
-        &self,
-        policy: &'p Policy,
-        caller: &Caller,
-    ) -> Result<Result<Who<'p>, Violation>, Failure> {
-        match Who::find(policy, caller, self.store.now()) {
-            Err(violation) if violation.reason == Reason::StoreUnavailable => {
-                Err(StoreError::Unavailable.into())
-            }
-            found => Ok(found),
-        }
+    /// What is in force, read again if it is not young enough to decide by; as it is known if that does not end before `until`.
+    pub async fn view(&self, until: Option<Instant>) -> View {
+        let fresh = match self.shared.live.freshness().is_fresh() {
+            true => Ok(()),
+            false => by(until, self.freshen()).await,
+        };
+        View { snapshot: self.snapshot(), fresh }
     }
 
     /// Runs what outlives its call on this core.
@@ -160,34 +156,34 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Decides at once, behind earlier requests than `turn` that wait for the same limits.
     async fn decide(
         &self,
-        request: &AuthorizeRequest,
+        question: Question<'_>,
         check: &PendingCheck<S>,
         turn: Turn,
     ) -> Result<Decided, Failure> {
+        let Question { request, snapshot, caller, fresh } = question;
         let mut now = self.store.now();
         let mut granted = None;
         for attempt in 1..=ATTEMPTS {
-            // Each attempt uses the policy in force at that time, so a pause or revocation made during the wait takes effect.
-            let fresh = self.freshen().await;
-            let policy = self.shared.live.policy.load_full();
-            let today = self.today(&policy, now);
-            let mut plan = match plan::compile(&policy, request, now, &today) {
-                Ok(plan) => {
-                    fresh?;
-                    plan
-                }
-                Err(violations) => {
-                    violations.iter().try_for_each(|v| refusal_stands(&request.caller, v, &fresh))?;
-                    return Ok(denied(&policy, violations, Vec::new()));
-                }
-            };
+            let today = self.today(&snapshot.policy, now);
+            let caller = caller.clone().map_err(|violation| vec![violation]);
+            let mut plan =
+                match caller.and_then(|caller| plan::compile(snapshot, caller, request, now, &today)) {
+                    Ok(plan) => {
+                        fresh.clone()?;
+                        plan
+                    }
+                    Err(violations) => {
+                        violations.iter().try_for_each(|v| refusal_stands(&request.caller, v, fresh))?;
+                        return Ok(denied(snapshot, violations, Vec::new()));
+                    }
+                };
             if attempt == ATTEMPTS {
                 granted = granted.map(|granted: u64| granted.min(plan.least_output()));
             }
             if let Some(granted) = granted {
                 plan.clamp(granted).map_err(|_| Failure::Internal)?;
             }
-            match self.attempt(&policy, (request, check, turn), &plan, attempt < ATTEMPTS).await? {
+            match self.attempt((question, check, turn), &plan, attempt < ATTEMPTS).await? {
                 ControlFlow::Break(decided) => return self.unless_overtaken(request, decided).await,
                 // A new period's budgets may pay for all of it.
                 ControlFlow::Continue(Again::At(time)) => (now, granted) = (time, None),
@@ -200,22 +196,22 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Asks the store once. Returns the decision, or what was learnt for another attempt.
     async fn attempt(
         &self,
-        policy: &Policy,
-        (request, check, turn): (&AuthorizeRequest, &PendingCheck<S>, Turn),
+        (question, check, turn): (Question<'_>, &PendingCheck<S>, Turn),
         plan: &Plan<'_>,
         may_clamp: bool,
     ) -> Result<ControlFlow<Decided, Again>, Failure> {
-        let mut reserve = self.reserve_of(policy, request, plan, check)?;
+        let Question { request, snapshot, .. } = question;
+        let mut reserve = self.reserve_of(question, plan, check)?;
         let (id, fingerprint) = (reserve.id, reserve.fingerprint);
         let ahead = self.ahead(turn, &reserve, plan);
         // It takes nothing before its turn, but learns what refuses it, and gets the answer that it had before.
         reserve.dry_run |= ahead.is_some();
         let decided = match self.reserve(reserve, check).await? {
             Reserved::Granted { now, used } if let Some(ahead) = ahead => {
-                behind(policy, request, plan, self.store.moment().at_wall(now), &used, ahead)
+                behind(snapshot, request, plan, self.store.moment().at_wall(now), &used, ahead)
             }
             Reserved::Granted { now, used } => {
-                granted(policy, request, plan, id, self.store.moment().at_wall(now), &used)
+                granted(snapshot, request, plan, id, self.store.moment().at_wall(now), &used)
             }
             // A settled reservation pays for nothing more, and an expired one holds nothing more.
             Reserved::Repeated(record)
@@ -236,11 +232,11 @@ impl<S: Store + Clone> Authorizer<S> {
                     }
                     _ => {
                         self.log_first_denials(request, plan, &used, refusing()).await;
-                        match self.refused_at_least(policy, (request, check), plan, refusing()).await? {
+                        match self.refused_at_least((question, check), plan, refusing()).await? {
                             Some(decided) => decided,
                             None => {
                                 let now = self.store.moment().at_wall(now);
-                                refused(policy, request, plan, now, &used, &refusals, &closed)
+                                refused(snapshot, request, plan, now, &used, &refusals, &closed)
                             }
                         }
                     }
@@ -253,18 +249,17 @@ impl<S: Store + Clone> Authorizer<S> {
     /// The refusal in terms of the least that clamping budgets would grant, if that gives another delay than the full amount.
     async fn refused_at_least(
         &self,
-        policy: &Policy,
-        (request, check): (&AuthorizeRequest, &PendingCheck<S>),
+        (question, check): (Question<'_>, &PendingCheck<S>),
         plan: &Plan<'_>,
         refusing: impl Iterator<Item = usize>,
     ) -> Result<Option<Decided>, Failure> {
         let Some(least) = plan.at_least(refusing) else { return Ok(None) };
-        let question =
-            Reserve { may_repeat: false, dry_run: true, ..self.reserve_of(policy, request, &least, check)? };
-        Ok(match self.store.reserve(question).await? {
+        let only_looks =
+            Reserve { may_repeat: false, dry_run: true, ..self.reserve_of(question, &least, check)? };
+        Ok(match self.store.reserve(only_looks).await? {
             Reserved::Refused { now, used, refusals, closed } => {
                 let now = self.store.moment().at_wall(now);
-                Some(refused(policy, request, &least, now, &used, &refusals, &closed))
+                Some(refused(question.snapshot, question.request, &least, now, &used, &refusals, &closed))
             }
             // Others made room or entered a new period since: the first answer was right when it was given.
             Reserved::Granted { .. } | Reserved::Repeated(_) | Reserved::OutOfDate { .. } => None,
@@ -283,8 +278,7 @@ impl<S: Store + Clone> Authorizer<S> {
 
     fn reserve_of(
         &self,
-        policy: &Policy,
-        request: &AuthorizeRequest,
+        Question { request, snapshot, .. }: Question<'_>,
         plan: &Plan<'_>,
         check: &PendingCheck<S>,
     ) -> Result<Reserve, Failure> {
@@ -294,11 +288,11 @@ impl<S: Store + Clone> Authorizer<S> {
             may_repeat: check.may_repeat(request),
             fingerprint,
             holds: Arc::clone(&plan.holds),
-            gates: gates(policy, plan),
+            gates: gates(snapshot, plan),
             valid: plan.valid.start..plan.valid.end.min(self.left_at(check.until)),
             ttl_ms: plan.ttl_ms(),
             late_ms: plan::LATE_MS,
-            note: ticket::note(policy, plan, &request.user, check.attempt)?,
+            note: ticket::note(snapshot, plan, &request.user, check.attempt)?,
             replaces: receipt::released(),
             dry_run: request.dry_run,
         })
@@ -339,6 +333,28 @@ impl<S: Store + Clone> Authorizer<S> {
         self.today.store(Arc::new((policy.revision.clone(), today)));
         today
     }
+}
+
+/// A request, and what decides it.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    /// The request.
+    pub request: &'a AuthorizeRequest,
+    /// What was in force when it came; a request that waits is decided by later ones.
+    pub snapshot: &'a Snapshot,
+    /// The caller, as found in the snapshot.
+    pub caller: &'a Result<ResolvedCaller<'a>, Violation>,
+    /// Whether the snapshot was young enough.
+    pub fresh: &'a Result<(), Failure>,
+}
+
+/// What was in force at one moment, and whether it was young enough to decide by.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What was in force.
+    pub snapshot: Arc<Snapshot>,
+    /// Why it may be out of date.
+    pub fresh: Result<(), Failure>,
 }
 
 /// What an attempt learnt.

@@ -3,8 +3,8 @@
 use super::{Authorizer, Decided, Failure, decided::denied};
 use crate::{
     domain::{
+        caller::ResolvedCaller,
         decision::{Reason, Violation},
-        permit::Who,
         plan,
         request::{AuthorizeRequest, Caller},
     },
@@ -32,19 +32,21 @@ impl<S: Store + Clone> Authorizer<S> {
             return Ok(decided);
         }
         self.freshen().await?;
-        let policy = self.shared.live.policy.load_full();
+        let snapshot = self.snapshot();
         let now = self.store.now();
-        let today = self.today(&policy, now);
-        Ok(match plan::compile(&policy, request, now, &today) {
+        let today = self.today(&snapshot.policy, now);
+        let caller = snapshot.resolve(&request.caller).map_err(|violation| vec![violation]);
+        let plan = caller.and_then(|caller| plan::compile(&snapshot, caller, request, now, &today));
+        Ok(match plan {
             Ok(_) => decided,
-            Err(violations) => denied(&policy, violations, Vec::new()),
+            Err(violations) => denied(&snapshot, violations, Vec::new()),
         })
     }
 
-    /// Counts a use of the secret by which `who` came, if it is one of a created key.
-    pub fn count_use(&self, who: &Who<'_>) {
-        if let Some(secret) = who.secret {
-            secret.uses.count(self.store.now());
+    /// Counts a use of the secret that `caller` presented, if it is one of a created key.
+    pub fn count_use(&self, caller: &ResolvedCaller<'_>) {
+        if let Some(secret) = caller.secret {
+            self.shared.live.count_use(secret.id, self.store.now());
         }
     }
 }

@@ -16,11 +16,15 @@ use crate::{
     domain::{
         MAX_AMOUNT, Timestamp, access,
         budget::BudgetState,
+        caller::ResolvedCaller,
         counter::Hold,
+        decision::Violation,
         limit::Quantity,
         money::NanoUsd,
         plan::{self, Plan},
+        policy::Policy,
         request::{Outcome, Unreserved, Usage},
+        snapshot::Snapshot,
     },
     store::{
         CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settlement, Store,
@@ -56,7 +60,7 @@ pub struct Booked {
 }
 
 /// How a request ended, as it is reported.
-struct Told {
+struct Report {
     usage: Option<Usage>,
     outcome: Outcome,
     upstream_delay_ms: u64,
@@ -66,7 +70,7 @@ struct Told {
     by_request_id: bool,
 }
 
-impl Told {
+impl Report {
     const fn new(usage: Option<Usage>, outcome: Outcome, upstream_delay_ms: u64) -> Self {
         Self { usage, outcome, upstream_delay_ms, of_own: true, by_request_id: false }
     }
@@ -116,7 +120,7 @@ impl<S: Store + Clone> Authorizer<S> {
             warn!(reservation = %id, "a request was sent whose reservation had been released; booking it again");
             return self.settle_released(id, usage, outcome).await;
         }
-        self.book(id, record, Told::new(usage, outcome, upstream_delay_ms)).await
+        self.book(&self.snapshot().policy, id, record, Report::new(usage, outcome, upstream_delay_ms)).await
     }
 
     /// Books usage that has no reservation (or whose reservation id was lost): in full, past any limit except the policy's
@@ -126,31 +130,33 @@ impl<S: Store + Clone> Authorizer<S> {
     /// If the caller is unknown, the usage cannot be priced or booked, or it is more than may be reported this way.
     pub async fn settle_unreserved(
         &self,
+        (snapshot, caller): (&Snapshot, &Result<ResolvedCaller<'_>, Violation>),
         subject: &Unreserved,
         usage: Option<Usage>,
         outcome: Outcome,
         upstream_delay_ms: u64,
         bounds: Bounds,
     ) -> Result<Booked, Failure> {
-        let told = Told::new(usage, outcome, upstream_delay_ms).by_request_id();
-        let policy = self.shared.live.policy.load_full();
+        let report = Report::new(usage, outcome, upstream_delay_ms).by_request_id();
+        let unbookable = |violation| unreserved::unbookable(violation, &subject.caller);
+        let (policy, caller) = (&*snapshot.policy, caller.clone().map_err(unbookable)?);
         let mut now = self.store.now();
         for _ in 0..ATTEMPTS {
-            let today = self.today(&policy, now);
-            let mut plan = plan::compile_unreserved(&policy, subject, now, &today)
-                .map_err(|violation| unreserved::unbookable(violation, &subject.caller))?;
-            let id = ticket::derived_id(&plan.who.team.name, &subject.request_id);
+            let today = self.today(policy, now);
+            let mut plan =
+                plan::compile_unreserved(snapshot, caller, subject, now, &today).map_err(unbookable)?;
+            let id = ticket::derived_id(&plan.caller.team.name, &subject.request_id);
             if bounds == Bounds::Apply {
                 plan.count_unreserved(&today);
             }
-            let note = ticket::note(&policy, &plan, &subject.user, 0)?;
+            let note = ticket::note(snapshot, &plan, &subject.user, 0)?;
             // A report that cannot be booked must not leave a reservation behind.
             let ticket = Ticket::from_bytes(&note)?;
-            let cost = Charge::of(&ticket, told.usage.clone(), outcome, &policy.tools, now)?.cost;
+            let cost = Charge::of(&ticket, report.usage.clone(), outcome, &policy.tools, now)?.cost;
             if bounds == Bounds::Apply {
                 plan.cost_unreserved(cost);
                 // If the id was lost there is a reservation, which has its own bounds.
-                if cost > plan.who.team.unreserved.max_cost
+                if cost > plan.caller.team.unreserved.max_cost
                     && self.store.find(id).await?.is_none_or(|record| was_released(&record))
                 {
                     return Err(self.refuse_report(&plan, now, unreserved::too_costly(&plan, cost)));
@@ -168,15 +174,15 @@ impl<S: Store + Clone> Authorizer<S> {
                         note,
                         settlement: None,
                     };
-                    return self.book(id, record, told.without_reservation()).await;
+                    return self.book(policy, id, record, report.without_reservation()).await;
                 }
                 Reserved::Repeated(record) if !unreserved::is_about(&record, &plan)? => {
                     return Err(Failure::RequestIdReused);
                 }
                 Reserved::Repeated(record) => {
                     // An earlier report under the id left no fingerprint: it may have been cut off before it was booked.
-                    let told = if record.fingerprint == 0 { told.without_reservation() } else { told };
-                    return self.book(id, record, told).await;
+                    let report = if record.fingerprint == 0 { report.without_reservation() } else { report };
+                    return self.book(policy, id, record, report).await;
                 }
                 Reserved::OutOfDate { now: time } => now = time,
                 Reserved::Refused { now, used, refusals, .. }
@@ -203,7 +209,8 @@ impl<S: Store + Clone> Authorizer<S> {
             return Ok(());
         }
         let ticket = Ticket::from_bytes(&record.note)?;
-        let tools = &self.shared.live.policy.load().tools;
+        let snapshot = self.snapshot();
+        let tools = &snapshot.policy.tools;
         let charge = Charge::of(&ticket, None, Outcome::NotSent, tools, record.reserved_at)?;
         let settle = Settle {
             id,
@@ -273,28 +280,35 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::Repeated(record) => record,
             Reserved::OutOfDate { .. } | Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
         };
-        self.book(again, record, Told::new(usage, outcome, 0).without_reservation()).await
+        let report = Report::new(usage, outcome, 0).without_reservation();
+        self.book(&self.snapshot().policy, again, record, report).await
     }
 
-    async fn book(&self, id: ReservationId, record: Record, told: Told) -> Result<Booked, Failure> {
+    async fn book(
+        &self,
+        policy: &Policy,
+        id: ReservationId,
+        record: Record,
+        report: Report,
+    ) -> Result<Booked, Failure> {
         let ticket = Ticket::from_bytes(&record.note)?;
-        let (report, must_repeat) = (told.digest(), told.must_repeat());
+        let (digest, must_repeat) = (report.digest(), report.must_repeat());
         if let Some(settlement) = &record.settlement {
-            if must_repeat && Receipt::of(settlement)?.is_of_another(report) {
+            if must_repeat && Receipt::of(settlement)?.is_of_another(digest) {
                 return Err(Failure::RequestIdReused);
             }
-            return self.booked(id, &ticket, &record, settlement, true);
+            return booked(policy, id, &ticket, &record, settlement, true);
         }
-        let policy = self.shared.live.policy.load();
-        let charge = Charge::of(&ticket, told.usage, told.outcome, &policy.tools, record.reserved_at)?;
+        let charge = Charge::of(&ticket, report.usage, report.outcome, &policy.tools, record.reserved_at)?;
         let extras = budgets::extras(&ticket, &record.holds, charge.cost.nanos());
-        let thresholds = budgets::thresholds(&budgets::watched(&policy, &ticket, &record.holds, &extras));
+        let thresholds = budgets::thresholds(&budgets::watched(policy, &ticket, &record.holds, &extras));
         let has_expired = record.expires_at <= self.store.now();
-        let (cooldown, warning) = match told.of_own {
-            true => cooldowns::of_report(&policy, &ticket, has_expired, told.outcome, told.upstream_delay_ms),
+        let (cooldown, warning) = match report.of_own {
+            true => {
+                cooldowns::of_report(policy, &ticket, has_expired, report.outcome, report.upstream_delay_ms)
+            }
             false => (None, None),
         };
-        drop(policy);
         let gate = match &cooldown {
             Some((gate, CooldownChange::Lift)) => Some(gate.clone()),
             _ => None,
@@ -308,19 +322,19 @@ impl<S: Store + Clone> Authorizer<S> {
             lines: charge.lines(&ticket),
             cooldown,
             keep_ms: KEEP_SETTLED_MS,
-            note: Receipt::new(charge.cost, report).to_note()?,
+            note: Receipt::new(charge.cost, digest).to_note()?,
         };
         let (settlement, repeated) = match self.store.settle(settle).await? {
             SettleOutcome::Settled(settlement) => (settlement, false),
             SettleOutcome::AlreadySettled(settlement) => {
-                if must_repeat && Receipt::of(&settlement)?.is_of_another(report) {
+                if must_repeat && Receipt::of(&settlement)?.is_of_another(digest) {
                     return Err(Failure::RequestIdReused);
                 }
                 (settlement, true)
             }
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
         };
-        let mut booked = self.booked(id, &ticket, &record, &settlement, repeated)?;
+        let mut booked = booked(policy, id, &ticket, &record, &settlement, repeated)?;
         // The use that a repeat hears of is long out of date.
         let used = if repeated { Vec::new() } else { used_after(&settlement) };
         let held =
@@ -336,37 +350,37 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 
     fn refuse_report(&self, plan: &Plan<'_>, now: Timestamp, failure: Failure) -> Failure {
-        self.shared.refused_reports.note(now, &plan.who.team.name, &failure);
+        self.shared.refused_reports.note(now, &plan.caller.team.name, &failure);
         failure
     }
+}
 
-    fn booked(
-        &self,
-        id: ReservationId,
-        ticket: &Ticket,
-        record: &Record,
-        settlement: &Settlement,
-        already_recorded: bool,
-    ) -> Result<Booked, Failure> {
-        let receipt = Receipt::of(settlement)?;
-        let policy = self.shared.live.policy.load();
-        let [Some(organization), Some(team)] = [0, 1].map(|i| settlement.counters.get(i)) else {
-            error!(reservation = %id, "a settlement lacks its budgets");
-            return Err(Failure::Internal);
-        };
-        let extras = budgets::extras(ticket, &record.holds, receipt.cost.nanos());
-        let watched = budgets::watched(&policy, ticket, &record.holds, &extras);
-        let team_budget = policy.teams.get(&ticket.team).and_then(|team| team.limits.first());
-        Ok(Booked {
-            reservation: id,
-            cost: receipt.cost,
-            already_recorded,
-            team: BudgetState::of(team_budget, team.after),
-            organization: BudgetState::of(policy.organization.limits.first(), organization.after),
-            alerts: budgets::crossed(&watched, settlement),
-            warnings: Vec::new(),
-        })
-    }
+/// The answer to a report that the store has settled, by the budgets of `policy`.
+fn booked(
+    policy: &Policy,
+    id: ReservationId,
+    ticket: &Ticket,
+    record: &Record,
+    settlement: &Settlement,
+    already_recorded: bool,
+) -> Result<Booked, Failure> {
+    let receipt = Receipt::of(settlement)?;
+    let [Some(organization), Some(team)] = [0, 1].map(|i| settlement.counters.get(i)) else {
+        error!(reservation = %id, "a settlement lacks its budgets");
+        return Err(Failure::Internal);
+    };
+    let extras = budgets::extras(ticket, &record.holds, receipt.cost.nanos());
+    let watched = budgets::watched(policy, ticket, &record.holds, &extras);
+    let team_budget = policy.teams.get(&ticket.team).and_then(|team| team.limits.first());
+    Ok(Booked {
+        reservation: id,
+        cost: receipt.cost,
+        already_recorded,
+        team: BudgetState::of(team_budget, team.after),
+        organization: BudgetState::of(policy.organization.limits.first(), organization.after),
+        alerts: budgets::crossed(&watched, settlement),
+        warnings: Vec::new(),
+    })
 }
 
 fn log_alert(alert: &CrossedAlert) {

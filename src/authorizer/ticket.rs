@@ -13,9 +13,10 @@ use crate::{
         limit::Quantity,
         money::NanoUsd,
         plan::Plan,
-        policy::{OnUnsettled, Policy},
+        policy::OnUnsettled,
         price::{Rates, ToolRates},
         request::{AuthorizeRequest, Caller, Operation, ServiceTier, Size},
+        snapshot::Snapshot,
     },
     store::ReservationId,
 };
@@ -99,15 +100,14 @@ impl Ticket {
 
 /// The ticket of a plan, written without building one: this is on the hot path. If an attempt is named, the note ends with
 /// it.
-pub(super) fn note(policy: &Policy, plan: &Plan<'_>, user: &str, attempt: u64) -> Result<Bytes, Failure> {
-    let who = &plan.who;
+pub(super) fn note(snapshot: &Snapshot, plan: &Plan<'_>, user: &str, attempt: u64) -> Result<Bytes, Failure> {
+    let caller = &plan.caller;
     // Field by field as in `Terms` and `Ticket`; a tuple is written as its fields are.
-    let identity =
-        (&*who.team.name, who.key.map_or("", |key| &key.name), &*plan.model.name, plan.work.operation());
-    let amounts = (plan.rates, plan.size, plan.max_output_tokens, plan.cost, who.team.on_unsettled);
+    let identity = (&*caller.team.name, caller.key_name(), &*plan.model.name, plan.work.operation());
+    let amounts = (plan.rates, plan.size, plan.max_output_tokens, plan.cost, caller.team.on_unsettled);
     let dates = (plan.month, plan.day);
     let quantities = Quantities(plan);
-    let rest = (quantities, &plan.warnings, &*policy.revision);
+    let rest = (quantities, &plan.warnings, &*snapshot.revision);
     let behind = (&**plan.project, plan.service_tier, user);
     let ticket = (identity, amounts, dates, rest, plan.work.batch(), &plan.tools.rates, behind);
     match attempt {

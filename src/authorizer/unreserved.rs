@@ -75,7 +75,7 @@ pub(super) fn reserve(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) ->
 /// of another model, or as the repeat of another report, it would be lost. A team may report what one of its keys asked for.
 pub(super) fn is_about(record: &Record, plan: &Plan<'_>) -> Result<bool, Failure> {
     let ticket = Ticket::from_bytes(&record.note)?;
-    let same_key = plan.who.key.is_none_or(|key| key.name == ticket.key);
+    let same_key = plan.caller.key.is_none_or(|key| key.name == ticket.key);
     Ok(same_key && ticket.model == plan.model.name && ticket.operation == plan.work.operation())
 }
 
@@ -91,7 +91,7 @@ pub(super) fn unbookable(violation: Violation, caller: &Caller) -> Failure {
 
 /// The refusal of one report that costs more than one report may.
 pub(super) fn too_costly(plan: &Plan<'_>, cost: NanoUsd) -> Failure {
-    let bounds = &plan.who.team.unreserved;
+    let bounds = &plan.caller.team.unreserved;
     Failure::UnreservedBound(format!(
         "`{}` permits ${} for one report without a reservation; this one costs ${cost}",
         bounds.max_cost_id, bounds.max_cost
@@ -100,7 +100,7 @@ pub(super) fn too_costly(plan: &Plan<'_>, cost: NanoUsd) -> Failure {
 
 /// Whether the hold is that of the daily bound.
 pub(super) fn is_daily(plan: &Plan<'_>, hold: usize) -> bool {
-    let daily = &plan.who.team.unreserved.daily;
+    let daily = &plan.caller.team.unreserved.daily;
     plan.lines.get(hold).is_some_and(|line| line.limit.id == daily.id)
 }
 

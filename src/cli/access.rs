@@ -8,7 +8,7 @@ use super::{
     keys,
     screen::{Exit, Failure, Screen},
 };
-use crate::{access::SERVICE_TOKEN_PREFIX, domain::keys::Secret};
+use crate::{access::SERVICE_TOKEN_PREFIX, domain::key::Secret};
 
 /// The most bytes of a name, as policies have it.
 const MAX_NAME: usize = 64;

@@ -17,8 +17,9 @@ use crate::{
     config::{Finding, PolicyReport, Severity, load_policy},
     domain::{
         Timestamp, explain,
+        key::VirtualKey,
         limit::{Limit, OnShortfall, Quantity, Window},
-        policy::{Key, ModelPattern, OnExceed, OnUnsettled, Policy, Team},
+        policy::{ModelPattern, OnExceed, OnUnsettled, Policy, Team},
         price::catalogue::{Inherited, Model, Origin, PriceFrom},
         tools::{ToolBound, ToolPattern},
     },
@@ -158,10 +159,8 @@ fn print_team(screen: &mut Screen, policy: &Policy, team: &Team) -> io::Result<(
     let bound = team.limits.iter().find(|limit| limit.window == Window::Unsettled).and_then(limit);
     let bound = bound.map_or_else(String::new, |bound| format!("; at most {bound}"));
     entry(screen, "unreported", &[format!("{unsettled}{bound}")])?;
-    let mut keys: Vec<_> =
-        policy.keys.values().filter(|(of, _)| of.name == team.name).map(|(_, key)| key).collect();
-    keys.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    entry(screen, "keys", &keys.into_iter().map(|key| key_line(key)).collect::<Vec<_>>())?;
+    let keys = policy.keys.ordered().iter().filter(|key| key.team == team.name);
+    entry(screen, "keys", &keys.map(|key| key_line(key)).collect::<Vec<_>>())?;
     writeln!(screen)
 }
 
@@ -254,7 +253,7 @@ fn patterns(models: &[ModelPattern]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-fn key_line(key: &Key) -> String {
+fn key_line(key: &VirtualKey) -> String {
     let mut line = key.name.to_string();
     if let Some(models) = &key.models {
         line.push_str(&format!("; only {}", patterns(models)));

@@ -183,13 +183,14 @@ where
     check_access(settings, &source.policy().load())?;
     let source = Arc::new(source);
     let decisions = DecisionLog::new(settings.decision_log);
-    let shared = Arc::new(Shared::new(Arc::new(Live::new(source.policy()))).with_decisions(decisions));
+    let shared =
+        Arc::new(Shared::new(Arc::new(Live::new(source.policy().load_full()))).with_decisions(decisions));
     let open = settings.allow_unauthenticated_listen;
-    let guard = Guard::new(Arc::clone(&shared.live.policy), Clock::System, open, audit.clone());
-    let (mut changes, follower) = (source.subscribe(), Arc::clone(&shared));
+    let guard = Guard::new(Arc::clone(&shared.live), Clock::System, open, audit.clone());
+    let (mut changes, policy, live) = (source.subscribe(), source.policy(), Arc::clone(&shared.live));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
-            follower.live.document_changed();
+            live.set_policy(policy.load_full());
         }
     });
     let connections = Connections::new(settings.connection_limits());

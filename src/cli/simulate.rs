@@ -16,7 +16,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use clap::Args;
 
 use self::{
@@ -35,7 +34,7 @@ use crate::{
     audit::Audit,
     authorizer::Shared,
     config::{EXAMPLE_POLICY, load_policy, parse_policy},
-    domain::{Timestamp, policy::Policy},
+    domain::{Timestamp, policy::Policy, snapshot::document_revision},
     live::Live,
     server::{Connections, Options, Server},
     store::{
@@ -170,7 +169,7 @@ impl Simulate {
             .map_err(|error| Failure::new(error.to_string()))?;
         // The service lives in this process alone: there is no other caller to tell apart.
         let own = Policy { access: None, ..(*policy).clone() };
-        let shared = Shared::new(Arc::new(Live::new(Arc::new(ArcSwap::from_pointee(own)))));
+        let shared = Shared::new(Arc::new(Live::new(Arc::new(own))));
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let options = Options {
             listen,
@@ -178,7 +177,7 @@ impl Simulate {
             drain: TIMEOUT,
             tls: None,
             guard: Guard::new(
-                Arc::clone(&shared.live.policy),
+                Arc::clone(&shared.live),
                 Clock::Manual(clock.clone()),
                 false,
                 Audit::default(),
@@ -216,10 +215,11 @@ impl Simulate {
         }
         let mut client = client::connect(&address, TIMEOUT, token).await?;
         let before = spend_of(&mut client, "").await?;
-        if *before.policy_revision != *policy.revision {
+        let running = document_revision(&before.policy_revision);
+        if *running != *policy.revision {
             return Err(Failure::new(format!(
-                "the service runs policy {}, not {}; give its own with --policy",
-                before.policy_revision, policy.revision
+                "the service runs policy {running}, not {}; give its own with --policy",
+                policy.revision
             )));
         }
         let (mut stage, mut ledger) = (Stage::new(clients), Ledger::new(Arc::clone(&policy)));

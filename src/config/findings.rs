@@ -84,7 +84,8 @@ impl fmt::Display for PolicyReport {
         match &self.policy {
             None => write!(f, "{errors}, {warnings}"),
             Some(policy) => {
-                let (teams, keys) = (count(policy.teams.len(), "team"), count(policy.keys.len(), "key"));
+                let (teams, keys) =
+                    (count(policy.teams.len(), "team"), count(policy.keys.ordered().len(), "key"));
                 write!(f, "policy {}: {teams}, {keys}; {errors}, {warnings}", policy.revision)
             }
         }

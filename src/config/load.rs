@@ -1,6 +1,6 @@
 //! Turns a file or a text into a policy, or into a list of everything that is wrong with it.
 
-use std::{collections::HashMap, fmt::Write as _, fs, path::Path, sync::Arc, time::SystemTime};
+use std::{fmt::Write as _, fs, path::Path, sync::Arc, time::SystemTime};
 
 use super::{
     check,
@@ -139,13 +139,8 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         // Writing to a string cannot fail.
         let _ = write!(revision, "{byte:02x}");
     }
-    let mut keys = HashMap::new();
-    for team in &declared.teams {
-        for key in &team.keys {
-            let Some(sha256) = &key.sha256 else { continue };
-            keys.insert(sha256.value, (Arc::clone(&team.team), Arc::clone(&key.key)));
-        }
-    }
+    let keys = declared.teams.iter().flat_map(|team| &team.keys);
+    let keys = keys.filter_map(|key| Some((key.sha256.as_ref()?.value, Arc::clone(&key.key))));
     let organization = declared.organization.clone();
     let teams = declared.teams.iter().map(|t| (Arc::clone(&t.team.name), Arc::clone(&t.team)));
     let catalogue = prices::catalogue(&declared.prices);
@@ -158,8 +153,7 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         tools: tools::catalogue(&declared.tool_prices),
         organization,
         teams: teams.collect(),
-        keys,
-        registered: Arc::default(),
+        keys: keys.collect(),
         envoy: declared.envoy.clone(),
         projects: declared.projects.clone(),
         gates,

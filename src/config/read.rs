@@ -20,8 +20,9 @@ use crate::domain::{
     Timestamp,
     calendar::parse_time_zone,
     cooldown::DEFAULT_MAX_COOLDOWN_MS,
+    key::VirtualKey,
     limit::{Limit, Subject},
-    policy::{Key, ModelPattern, OnExceed, OnUnsettled, Organization, Team},
+    policy::{ModelPattern, OnExceed, OnUnsettled, Organization, Team},
     policy::{envoy::EnvoyPolicy, upstream::Projects},
     price::ToolPriceFrom,
     request::Operation,
@@ -68,7 +69,7 @@ pub(super) struct DeclaredKey {
     /// Its operations, with their places.
     pub(super) operations: Vec<Located<Operation>>,
     /// The key.
-    pub(super) key: Arc<Key>,
+    pub(super) key: Arc<VirtualKey>,
 }
 
 /// Reads the whole document. Faulty parts are reported and left out.
@@ -245,13 +246,15 @@ fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> Declare
     let max_output_tokens = max_output_tokens(&section);
     let mut limits = budgets(&section, &subject);
     limits.extend(rates_and_in_flight(&section, &subject));
-    let key = Arc::new(Key {
+    let key = Arc::new(VirtualKey {
         name: Arc::from(name),
+        team: Arc::from(team),
         models: models.as_ref().map(|list| list.iter().map(|l| l.value.clone()).collect()),
         operations: operations.as_ref().map(|list| list.iter().map(|l| l.value).collect()),
         max_output_tokens,
         expires_at,
         limits,
+        stored: None,
     });
     let place = section.place.clone();
     section.finish();

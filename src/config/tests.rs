@@ -77,7 +77,7 @@ fn the_example_still_loads_without_its_comments() {
     let text = text.join("\n").replace("64 hexadecimal digits", &"5e".repeat(32));
     let text = text.replace("64 other hexadecimal digits", &"5f".repeat(32));
     let policy = sound(&text);
-    assert_eq!(policy.keys.len(), 1);
+    assert_eq!(policy.keys.ordered().len(), 1);
     assert!(policy.envoy.request_phase);
     let access = policy.access.as_ref().unwrap();
     assert_eq!((access.tokens.len(), access.issuers.len()), (1, 1));
@@ -116,8 +116,8 @@ expires = 2026-12-01T00:00:00+01:00
 fn limits_are_named_after_their_place_and_counted_by_whom_what_and_when() {
     let policy = sound(FULL);
     let team = &policy.teams["chatbot"];
-    let (of_team, key) = &policy.keys[&[0xab; 32]];
-    assert_eq!((&*of_team.name, &*key.name), ("chatbot", "chatbot-prod-web"));
+    let key = policy.keys.find(&[0xab; 32]).unwrap();
+    assert_eq!((&*key.team, &*key.name), ("chatbot", "chatbot-prod-web"));
     assert_eq!(key.expires_at, Some(Timestamp(1_796_079_600_000)));
     for (limits, id, bound, counter) in [
         (
@@ -257,7 +257,7 @@ fn no_two_limits_share_a_counter() {
     let team = &policy.teams["chatbot"];
     let by_model =
         policy.organization.model_limits.iter().chain(&team.model_limits).flat_map(|(_, limits)| limits);
-    let keys = policy.keys.values().flat_map(|(_, key)| &key.limits);
+    let keys = policy.keys.ordered().iter().flat_map(|key| &key.limits);
     let all = policy
         .organization
         .limits

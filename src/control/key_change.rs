@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{
     domain::{
         Timestamp,
-        keys::{Breach, KeyLimits, KeyRecord},
+        key::{Breach, KeyLimits, KeyRecord, VirtualKey},
     },
     store::StoreError,
 };
@@ -99,14 +99,12 @@ pub struct Replaced {
     pub monthly_budget: bool,
 }
 
-/// A key as it is now.
+/// A key after a change.
 #[derive(Clone, Debug)]
-pub struct Versioned {
-    /// The version of its record.
-    pub version: u64,
-    /// The key.
-    pub record: Arc<KeyRecord>,
-    /// What it was before the change; `None`: it was created, or only read.
+pub struct ChangedKey {
+    /// The key as it is now.
+    pub key: Arc<VirtualKey>,
+    /// Its record before the change; `None`: it was created now, or nothing changed.
     pub before: Option<Arc<KeyRecord>>,
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    AnyKey, KeyError, KeyPlace, Versioned,
+    KeyError,
     keys::{IN_USE_MS, Keys, Uses},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
         Timestamp,
         access::Scope,
         calendar::Days,
-        keys::{Breach, KeyState, SecretId},
+        key::{Breach, KeyCursor, KeyState, SecretId, VirtualKey},
     },
     store::{SecretUses, SpendAmounts, SpendKey, Store, use_slot},
 };
@@ -27,7 +27,7 @@ pub struct KeyQuery {
     /// The most keys.
     pub page_size: usize,
     /// Continue after the key that stands or stood at this position; `None`: from the start.
-    pub after: Option<KeyPlace>,
+    pub after: Option<KeyCursor>,
 }
 
 /// One page of keys.
@@ -36,20 +36,20 @@ pub struct KeyPage {
     /// The keys, in the order of all keys.
     pub keys: Vec<KeyReport>,
     /// Continue after this one; `None`: the last page.
-    pub next_after: Option<KeyPlace>,
+    pub next_after: Option<KeyCursor>,
 }
 
 /// A key, its use and its spend.
 #[derive(Clone, Debug)]
 pub struct KeyReport {
     /// The key.
-    pub key: AnyKey,
+    pub key: Arc<VirtualKey>,
     /// Whether it can be used.
     pub state: KeyState,
     /// The use of each secret, in their order.
     pub secrets: Vec<SecretReport>,
-    /// What it spent.
-    pub usage: KeyUsage,
+    /// What it spent; `None`: not read.
+    pub usage: Option<KeyUsage>,
 }
 
 /// How a secret is used.
@@ -87,55 +87,44 @@ impl<S: Store> Keys<S> {
     /// # Errors
     /// If there is none, or several, or the store does not answer.
     pub async fn get_key(&self, name: &str, team: &str, scope: &Scope) -> Result<KeyReport, KeyError> {
-        let wanted = |key: &AnyKey| scope.holds(key.team()) && (team.is_empty() || **key.team() == *team);
+        let wanted = |key: &VirtualKey| scope.holds(&key.team) && (team.is_empty() || *key.team == *team);
         let created = match self.created_key(name).await {
-            Ok(key) => Some(AnyKey::Created(key)).filter(wanted),
+            Ok(key) => Some(key).filter(|key| wanted(key)),
             Err(KeyError::NotCreated(_)) => None,
             Err(error) => return Err(error),
         };
         let found = match created {
             Some(created) => vec![created],
-            None => self.declared_keys(name).into_iter().filter(wanted).collect(),
+            None => self.declared_keys(name).into_iter().filter(|key| wanted(key)).collect(),
         };
         if found.len() > 1 {
-            let teams: Vec<String> = found.iter().map(|key| format!("`{}`", key.team())).collect();
+            let teams: Vec<String> = found.iter().map(|key| format!("`{}`", key.team)).collect();
             let message = format!("the teams {} each have a key of this name; name one", teams.join(", "));
             return Err(KeyError::Invalid(vec![Breach { field: "team", message }]));
         }
-        self.reports(found).await?.pop().ok_or_else(|| KeyError::Unknown(name.to_owned()))
+        self.spent(self.used(found).await?).await?.pop().ok_or_else(|| KeyError::Unknown(name.to_owned()))
     }
 
     /// The created key of this name, without its use.
     ///
     /// # Errors
     /// If there is none, or the store does not answer.
-    pub async fn created_key(&self, name: &str) -> Result<Versioned, KeyError> {
+    pub async fn created_key(&self, name: &str) -> Result<Arc<VirtualKey>, KeyError> {
         self.follower.read().await?;
-        self.key(name)
+        Ok(self.stored_key(name)?.0)
     }
 
     /// The keys of this name that the policy document declares, by team.
     #[must_use]
-    pub fn declared_keys(&self, name: &str) -> Vec<AnyKey> {
-        let mut keys: Vec<_> =
-            AnyKey::declared_by(&self.follower.policy()).filter(|key| **key.name() == *name).collect();
-        keys.sort_by_cached_key(AnyKey::place);
-        keys
+    pub fn declared_keys(&self, name: &str) -> Vec<Arc<VirtualKey>> {
+        self.follower.snapshot().policy.keys.named(name).to_vec()
     }
 
-    /// A key that was just written, with its use.
-    ///
-    /// # Errors
-    /// If the store does not answer.
-    pub async fn report_key(&self, key: Versioned) -> Result<KeyReport, KeyError> {
-        self.reports(vec![AnyKey::Created(key)]).await?.pop().ok_or(KeyError::Internal)
-    }
-
-    /// A key without its use, for when that cannot be read.
-    #[must_use]
-    pub fn bare_report(&self, key: Versioned) -> KeyReport {
-        let key = AnyKey::Created(key);
-        key.report(self.follower.store().now(), |_| SecretReport::default(), KeyUsage::default())
+    /// A key that was just written, with the use of its secrets if that can be read, and without its spend: reading that takes
+    /// longer the more a team spends, and a change waits for neither.
+    pub async fn report_changed(&self, key: Arc<VirtualKey>) -> KeyReport {
+        let used = self.used(vec![Arc::clone(&key)]).await.ok().and_then(|mut reports| reports.pop());
+        used.unwrap_or_else(|| report(key, self.follower.store().now(), |_| SecretReport::default()))
     }
 
     /// The keys of both kinds, page by page.
@@ -144,56 +133,58 @@ impl<S: Store> Keys<S> {
     /// If the store does not answer.
     pub async fn list_keys(&self, query: &KeyQuery) -> Result<KeyPage, KeyError> {
         self.follower.read().await?;
-        let policy = self.follower.policy();
-        let created = self.follower.live().registry.keys().into_iter();
-        let created =
-            created.map(|(version, record)| AnyKey::Created(Versioned { version, record, before: None }));
-        let wanted = |key: &AnyKey| {
-            query.after.as_ref().is_none_or(|after| key.place() > *after)
-                && (query.team.is_empty() || **key.team() == *query.team)
-        };
-        let mut keys: Vec<AnyKey> = created.chain(AnyKey::declared_by(&policy)).filter(wanted).collect();
-        keys.sort_by_cached_key(AnyKey::place);
-        let size = query.page_size.max(1);
+        let (snapshot, size) = (self.follower.snapshot(), query.page_size.max(1));
+        let wanted = |key: &VirtualKey| query.team.is_empty() || *key.team == *query.team;
+        // One more than the page shows tells whether there is another page.
+        let (after, count) = (query.after.as_ref(), size + 1);
+        let mut keys = self.follower.live().registry.keys_after(after, count, wanted);
+        let declared = snapshot.policy.keys.after(after).iter().filter(|key| wanted(key));
+        keys.extend(declared.take(count).cloned());
+        keys.sort_by_cached_key(|key| key.cursor());
         let more = keys.len() > size;
         keys.truncate(size);
-        let next_after = keys.last().filter(|_| more).map(AnyKey::place);
-        Ok(KeyPage { keys: self.reports(keys).await?, next_after })
+        let next_after = keys.last().filter(|_| more).map(|key| key.cursor());
+        Ok(KeyPage { keys: self.spent(self.used(keys).await?).await?, next_after })
     }
 
-    async fn reports(&self, keys: Vec<AnyKey>) -> Result<Vec<KeyReport>, KeyError> {
+    /// The use of each key's secrets.
+    async fn used(&self, keys: Vec<Arc<VirtualKey>>) -> Result<Vec<KeyReport>, KeyError> {
         self.follower.live().write_uses(self.follower.store()).await;
         let now = self.follower.store().now();
-        let today = self.follower.policy().calendar.today(now);
-        let ids: Vec<SecretId> = keys.iter().flat_map(AnyKey::secrets).map(|secret| secret.id).collect();
+        let today = self.follower.snapshot().policy.calendar.today(now);
+        let ids: Vec<SecretId> = keys.iter().flat_map(|key| key.secrets()).map(|secret| secret.id).collect();
         let mut uses: Uses = HashMap::with_capacity(ids.len());
         for ids in ids.chunks(crate::store::MAX_USES) {
             uses.extend(ids.iter().copied().zip(self.follower.store().uses(ids.to_vec()).await?));
         }
+        let of_secret = |id| uses.get(&id).map(|uses| secret_report(uses, &today, now)).unwrap_or_default();
+        Ok(keys.into_iter().map(|key| report(key, now, of_secret)).collect())
+    }
+
+    /// The same reports with what each key spent.
+    async fn spent(&self, mut reports: Vec<KeyReport>) -> Result<Vec<KeyReport>, KeyError> {
+        let today = self.follower.snapshot().policy.calendar.today(self.follower.store().now());
         let mut lines: HashMap<Arc<str>, Vec<(SpendKey, SpendAmounts)>> = HashMap::new();
-        for team in keys.iter().map(AnyKey::team) {
+        for team in reports.iter().map(|report| &report.key.team) {
             if !lines.contains_key(team) {
                 let of_month = self.follower.store().spend(today.month_number(), Arc::clone(team)).await?;
                 lines.insert(Arc::clone(team), of_month);
             }
         }
         let usage = usage_by_key(lines.into_values().flatten(), &today);
-        let of_secret = |id| uses.get(&id).map(|uses| secret_report(uses, &today, now)).unwrap_or_default();
-        let report = |key: AnyKey| {
-            let usage = usage.get(&(Arc::clone(key.team()), Arc::clone(key.name()))).cloned();
-            key.report(now, of_secret, usage.unwrap_or_default())
-        };
-        Ok(keys.into_iter().map(report).collect())
+        for KeyReport { key, usage: spent, .. } in &mut reports {
+            let of_key = usage.get(&(Arc::clone(&key.team), Arc::clone(&key.name)));
+            *spent = Some(of_key.cloned().unwrap_or_default());
+        }
+        Ok(reports)
     }
 }
 
-impl AnyKey {
-    fn report(self, now: Timestamp, uses: impl Fn(SecretId) -> SecretReport, usage: KeyUsage) -> KeyReport {
-        let secrets = self.secrets().iter();
-        let secrets =
-            secrets.map(|secret| SecretReport { live: secret.is_live(now), ..uses(secret.id) }).collect();
-        KeyReport { state: self.state(now), secrets, usage, key: self }
-    }
+fn report(key: Arc<VirtualKey>, now: Timestamp, uses: impl Fn(SecretId) -> SecretReport) -> KeyReport {
+    let secrets = key.secrets().iter();
+    let secrets =
+        secrets.map(|secret| SecretReport { live: secret.is_live(now), ..uses(secret.id) }).collect();
+    KeyReport { state: key.state(now), secrets, usage: None, key }
 }
 
 fn secret_report(uses: &SecretUses, today: &Days, now: Timestamp) -> SecretReport {

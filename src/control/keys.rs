@@ -7,15 +7,15 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tracing::{error, info};
 
-use super::key_change::{KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, Versioned, apply};
+use super::key_change::{ChangedKey, KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, apply};
 use crate::{
     domain::{
         Timestamp,
-        keys::{
-            Breach, HashKey, KeyLimits, KeyRecord, KeySecret, Secret, SecretId, check_labels, check_limits,
-            check_name,
+        eligibility::spelling_of,
+        key::{
+            Breach, HashKey, KeyLimits, KeyRecord, KeySecret, Secret, SecretId, StoredKey, VirtualKey,
+            check_labels, check_limits, check_name,
         },
-        permit::spelling_of,
         policy::Policy,
     },
     live::{Follower, HASH_KEY, KEY},
@@ -44,61 +44,66 @@ impl<S: Store> Keys<S> {
     ///
     /// # Errors
     /// If it cannot be created.
-    pub async fn create_key(&self, new: NewKey) -> Result<(Versioned, Secret), KeyError> {
+    pub async fn create_key(&self, new: NewKey) -> Result<(ChangedKey, Secret), KeyError> {
         self.follower.read().await?;
-        let (policy, now) = (self.follower.policy(), self.follower.store().now());
-        check_new(&policy, &new, now)?;
-        let name = Arc::<str>::from(new.name);
-        let is_declared = |(_, key): &(_, Arc<crate::domain::policy::Key>)| key.name == name;
-        if self.follower.live().registry.key(&name)?.0 > 0 || policy.keys.values().any(is_declared) {
-            return Err(KeyError::Exists(name));
-        }
-        if self.follower.live().registry.keys().len() >= MAX_KEYS {
-            return Err(KeyError::TooMany);
-        }
-        let (kept, secret) = self.new_secret(now).await?;
+        let (snapshot, now) = (self.follower.snapshot(), self.follower.store().now());
         let record = KeyRecord {
-            name: Arc::clone(&name),
+            name: new.name.into(),
             team: new.team.into(),
             labels: new.labels,
             limits: new.limits,
             created_at: now,
             expires_at: new.expires_at,
             revoked_at: None,
-            secrets: vec![kept],
+            secrets: Vec::new(),
         };
+        check_new(&snapshot.policy, &record, now)?;
+        let name = Arc::clone(&record.name);
+        let registry = &self.follower.live().registry;
+        if registry.key(&name)?.is_some() || !snapshot.policy.keys.named(&name).is_empty() {
+            return Err(KeyError::Exists(name));
+        }
+        if registry.key_count() >= MAX_KEYS {
+            return Err(KeyError::TooMany);
+        }
+        let (kept, secret) = self.new_secret(now).await?;
+        let record = KeyRecord { secrets: vec![kept], ..record };
         let Some(version) = self.write_key(&record, 0).await? else { return Err(KeyError::Exists(name)) };
         info!(key = %record.name, team = %record.team, secret_id = %kept.id, "key created");
-        Ok((Versioned { version, record: Arc::new(record), before: None }, secret))
+        let key = Arc::new(VirtualKey::created(version, Arc::new(record)));
+        Ok((ChangedKey { key, before: None }, secret))
     }
 
     /// Changes labels, limits or the end of a key.
     ///
     /// # Errors
     /// If the change is not possible.
-    pub async fn update_key(&self, name: &str, change: &KeyChange) -> Result<Versioned, KeyError> {
+    pub async fn update_key(&self, name: &str, change: &KeyChange) -> Result<ChangedKey, KeyError> {
         let (changed, ()) = self
             .change_key(name, change.version, |record, _, now| {
                 apply(record, change);
-                let mut breaches = Vec::new();
+                let (mut breaches, snapshot) = (Vec::new(), self.follower.snapshot());
                 check_labels(&record.labels, &mut breaches);
                 if let Some(Some(end)) = change.expires_at {
                     check_end(end, now, &mut breaches);
                 }
                 // Limits that stay may be wider than the team's by now; the stricter of both applies.
                 if change.replaced != Replaced::default() {
-                    match self.follower.policy().teams.get(&record.team) {
-                        Some(team) => check_limits(&record.limits, team, &mut breaches),
+                    match snapshot.policy.teams.get(&record.team) {
+                        Some(team) => {
+                            let key = VirtualKey::created(0, Arc::new(record.clone()));
+                            check_limits(&key, team, &mut breaches);
+                        }
                         None => breaches.push(no_team(&record.team)),
                     }
                 }
                 if change.replaced.models {
-                    check_spelling(&record.limits, &self.follower.policy(), &mut breaches);
+                    check_spelling(&record.limits, &snapshot.policy, &mut breaches);
                 }
                 if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
             })
             .await?;
-        info!(key = %changed.record.name, version = changed.version, "key changed");
+        info!(key = %changed.key.name, "key changed");
         Ok(changed)
     }
 
@@ -111,10 +116,10 @@ impl<S: Store> Keys<S> {
         name: &str,
         overlap_ms: u64,
         force: bool,
-    ) -> Result<(Versioned, Secret), KeyError> {
+    ) -> Result<(ChangedKey, Secret), KeyError> {
         self.follower.read().await?;
         // An unknown name must not cause the hash key to be created.
-        self.key(name)?;
+        self.stored_key(name)?;
         let (kept, secret) = self.new_secret(self.follower.store().now()).await?;
         let (changed, ()) = self
             .change_key(name, 0, |record, uses, now| {
@@ -139,12 +144,12 @@ impl<S: Store> Keys<S> {
         name: &str,
         secret: Option<SecretId>,
         force: bool,
-    ) -> Result<Versioned, KeyError> {
+    ) -> Result<ChangedKey, KeyError> {
         let Some(secret) = secret else {
             self.follower.read().await?;
-            let key = self.key(name)?;
-            if key.record.revoked_at.is_some() {
-                return Ok(key);
+            let (key, stored) = self.stored_key(name)?;
+            if stored.record.revoked_at.is_some() {
+                return Ok(ChangedKey { key, before: None });
             }
             let revoke = |record: &mut KeyRecord, _: &Uses, now| {
                 record.revoked_at = Some(now);
@@ -156,7 +161,7 @@ impl<S: Store> Keys<S> {
                     Ok(changed)
                 }
                 // Another caller revoked it in between.
-                Err(KeyError::Revoked(_)) => self.key(name),
+                Err(KeyError::Revoked(_)) => Ok(ChangedKey { key: self.stored_key(name)?.0, before: None }),
                 Err(error) => Err(error),
             };
         };
@@ -185,11 +190,10 @@ impl<S: Store> Keys<S> {
     }
 
     /// The created key of this name, as this process knows it.
-    pub(super) fn key(&self, name: &str) -> Result<Versioned, KeyError> {
-        match self.follower.live().registry.key(name)? {
-            (version, Some(record)) => Ok(Versioned { version, record, before: None }),
-            (_, None) => Err(KeyError::NotCreated(name.to_owned())),
-        }
+    pub(super) fn stored_key(&self, name: &str) -> Result<(Arc<VirtualKey>, StoredKey), KeyError> {
+        let key = self.follower.live().registry.key(name)?;
+        let stored = |key: Arc<VirtualKey>| key.stored.clone().map(|stored| (key, stored));
+        key.and_then(stored).ok_or_else(|| KeyError::NotCreated(name.to_owned()))
     }
 
     /// Repeats a compare-and-set until no other change came in between.
@@ -198,22 +202,22 @@ impl<S: Store> Keys<S> {
         name: &str,
         version: u64,
         change: impl Fn(&mut KeyRecord, &Uses, Timestamp) -> Result<T, KeyError>,
-    ) -> Result<(Versioned, T), KeyError> {
+    ) -> Result<(ChangedKey, T), KeyError> {
         for _ in 0..ATTEMPTS {
             self.follower.read().await?;
-            let key = self.key(name)?;
-            if version > 0 && version != key.version {
+            let (_, stored) = self.stored_key(name)?;
+            if version > 0 && version != stored.version {
                 break;
             }
-            if key.record.revoked_at.is_some() {
-                return Err(KeyError::Revoked(Arc::clone(&key.record.name)));
+            if stored.record.revoked_at.is_some() {
+                return Err(KeyError::Revoked(Arc::clone(&stored.record.name)));
             }
-            let uses = self.uses_of(&key.record).await?;
-            let mut record = (*key.record).clone();
+            let uses = self.uses_of(&stored.record).await?;
+            let mut record = (*stored.record).clone();
             let done = change(&mut record, &uses, self.follower.store().now())?;
-            if let Some(version) = self.write_key(&record, key.version).await? {
-                let before = Some(key.record);
-                return Ok((Versioned { version, record: Arc::new(record), before }, done));
+            if let Some(version) = self.write_key(&record, stored.version).await? {
+                let key = Arc::new(VirtualKey::created(version, Arc::new(record)));
+                return Ok((ChangedKey { key, before: Some(stored.record) }, done));
             }
         }
         Err(KeyError::Changed(name.into()))
@@ -274,17 +278,17 @@ fn is_in_use(secret: SecretId, uses: &Uses, now: Timestamp) -> bool {
     last.is_some_and(|last| now.since(last) < IN_USE_MS)
 }
 
-fn check_new(policy: &Policy, new: &NewKey, now: Timestamp) -> Result<(), KeyError> {
+fn check_new(policy: &Policy, new: &KeyRecord, now: Timestamp) -> Result<(), KeyError> {
     let mut breaches = Vec::new();
     check_labels(&new.labels, &mut breaches);
     if let Some(end) = new.expires_at {
         check_end(end, now, &mut breaches);
     }
-    match policy.teams.get(new.team.as_str()) {
+    match policy.teams.get(&new.team) {
         None => breaches.push(no_team(&new.team)),
         Some(team) => {
             breaches.extend(check_name(&new.name, &new.team).err());
-            check_limits(&new.limits, team, &mut breaches);
+            check_limits(&VirtualKey::created(0, Arc::new(new.clone())), team, &mut breaches);
         }
     }
     check_spelling(&new.limits, policy, &mut breaches);

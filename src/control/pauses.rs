@@ -10,9 +10,8 @@ use tracing::error;
 use crate::{
     domain::{
         actor::Actor,
+        eligibility::spelling_of,
         pause::{MAX_PAUSES, Pause, Target},
-        permit::spelling_of,
-        policy::Policy,
     },
     live::{Follower, PAUSE},
     store::{RegistryWritten, Store, StoreError},
@@ -149,20 +148,20 @@ impl<S: Store> Pauses<S> {
 
     fn unknown(&self, target: &Target) -> PauseError {
         let spelling = match target {
-            Target::Model(pattern) => spelling_of(&self.follower.policy().catalogue, pattern),
+            Target::Model(pattern) => spelling_of(&self.follower.snapshot().policy.catalogue, pattern),
             Target::Organization | Target::Team(_) | Target::Key(_) => String::new(),
         };
         PauseError::Unknown { target: target.clone(), spelling }
     }
 
     fn is_known(&self, target: &Target) -> bool {
-        let policy: &Policy = &self.follower.policy();
+        let policy = &self.follower.snapshot().policy;
         match target {
             Target::Organization => true,
             Target::Team(name) => policy.teams.contains_key(name),
             Target::Key(name) => {
-                policy.keys.values().any(|(_, key)| key.name == *name)
-                    || self.follower.live().registry.key(name).is_ok_and(|(version, _)| version > 0)
+                !policy.keys.named(name).is_empty()
+                    || self.follower.live().registry.key(name).is_ok_and(|key| key.is_some())
             }
             Target::Model(pattern) => policy.catalogue.models().any(|model| pattern.matches(&model.name)),
         }

@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     decision::{Measure, Reason, Retry, Violation},
+    eligibility::refusal,
     explain,
     limit::{Limit, Quantity},
     money::NanoUsd,
-    permit::refusal,
     request::{Billing, Operation, Size},
 };
 

@@ -9,14 +9,16 @@ use super::{
     Timestamp,
     batch::{Batch, MAX_TTL_MS, Work},
     calendar::Days,
+    caller::ResolvedCaller,
     counter::{CounterKind, Hold},
     decision::{Reason, Violation},
+    eligibility::{not_priced, output_cap, paused, permissions, price, spelling},
     limit::{Limit, OnShortfall, Quantity, Scope, Window},
     money::NanoUsd,
-    permit::{Who, not_priced, output_cap, paused, permissions, price, spelling},
     policy::{ModelPattern, OnUnsettled, Policy, Team, user_counter},
     price::{PriceError, Rates, catalogue::Model},
     request::{AuthorizeRequest, Billing, ServiceTier, Size},
+    snapshot::Snapshot,
     tools::{self, ReservedTools},
     window::SLOTS,
 };
@@ -53,7 +55,7 @@ pub struct Line<'p> {
 #[derive(Clone, Debug)]
 pub struct Plan<'p> {
     /// The caller.
-    pub who: Who<'p>,
+    pub caller: ResolvedCaller<'p>,
     /// The model.
     pub model: &'p Model,
     /// The price that applies.
@@ -90,24 +92,26 @@ pub struct Plan<'p> {
     pub warnings: Vec<String>,
 }
 
-/// Compiles `request`; on success every hold is for the worst case.
+/// Compiles `request` of `caller`, who was found in `snapshot`; on success every hold is for the worst case.
 ///
 /// # Errors
 /// All reasons to refuse that need no counter, together.
 pub fn compile<'p>(
-    policy: &'p Policy,
+    snapshot: &'p Snapshot,
+    caller: ResolvedCaller<'p>,
     request: &AuthorizeRequest,
     now: Timestamp,
     today: &Days,
 ) -> Result<Plan<'p>, Vec<Violation>> {
-    let who = Who::find(policy, &request.caller, now).map_err(|violation| vec![violation])?;
-    let mut violations: Vec<_> = paused(policy, &who, Some(&request.model)).collect();
-    permissions(&who, &policy.catalogue, request, &mut violations);
+    caller.check(now).map_err(|violation| vec![violation])?;
+    let policy = &*snapshot.policy;
+    let mut violations: Vec<_> = paused(&snapshot.pauses, &caller, Some(&request.model)).collect();
+    permissions(&caller, &policy.catalogue, request, &mut violations);
     let mut warnings = Vec::new();
     let model = policy.catalogue.model(&request.model);
-    let granted = output_cap(model, &who, request, &mut violations, &mut warnings);
+    let granted = output_cap(model, &caller, request, &mut violations, &mut warnings);
     let work = request.work();
-    let tools = tools::reserve(policy, who.team, &request.tools, work, now, &mut violations);
+    let tools = tools::reserve(policy, caller.team, &request.tools, work, now, &mut violations);
     let priced = price(model, &request.model, request.service_tier, work, now);
     let (model, rates, prices_until) = match priced {
         Ok(priced) if violations.is_empty() => priced,
@@ -118,9 +122,9 @@ pub fn compile<'p>(
             return Err(violations);
         }
     };
-    let until = who.ends_at().unwrap_or(prices_until).min(prices_until).min(policy.tools.until(now));
-    let upstream = (policy.projects.name_of(&who.team.name), request.service_tier);
-    let mut plan = Plan::empty(who, model, rates, work, upstream, today, until);
+    let until = caller.ends_at().unwrap_or(prices_until).min(prices_until).min(policy.tools.until(now));
+    let upstream = (policy.projects.name_of(&caller.team.name), request.service_tier);
+    let mut plan = Plan::empty(caller, model, rates, work, upstream, today, until);
     plan.tools = tools;
     plan.size = request.size;
     plan.unseen_input_tokens = request.unseen_input_tokens;
@@ -134,7 +138,7 @@ pub fn compile<'p>(
 
 impl<'p> Plan<'p> {
     fn empty(
-        who: Who<'p>,
+        caller: ResolvedCaller<'p>,
         model: &'p Model,
         rates: Rates,
         work: Work,
@@ -143,7 +147,7 @@ impl<'p> Plan<'p> {
         prices_until: Timestamp,
     ) -> Self {
         Self {
-            who,
+            caller,
             model,
             rates,
             work,
@@ -167,8 +171,8 @@ impl<'p> Plan<'p> {
     /// Lists every limit that applies; [`Plan::grant`] sets the amounts.
     fn gather(&mut self, policy: &'p Policy, user: &str, today: &Days) {
         let organization = &policy.organization;
-        let team: &'p Team = self.who.team;
-        let key_limits = self.who.key.map(|key| key.limits.as_slice()).unwrap_or_default();
+        let team: &'p Team = self.caller.team;
+        let key_limits = self.caller.key.map(|key| key.limits.as_slice()).unwrap_or_default();
         let model: &'p str = &self.model.name;
         let by_model = |limits: &'p [(ModelPattern, Vec<Limit>)]| {
             limits.iter().filter(move |(pattern, _)| pattern.matches(model)).flat_map(|(_, limits)| limits)
@@ -235,7 +239,7 @@ impl<'p> Plan<'p> {
 
     /// The team's caps on one batch that this batch exceeds.
     fn too_large(&self) -> Vec<Violation> {
-        let team = &self.who.team;
+        let team = &self.caller.team;
         let Some(batch) = self.work.batch() else { return Vec::new() };
         team.batch.passed(&team.name, batch, &self.size, self.max_output_tokens, self.cost).collect()
     }
@@ -248,7 +252,7 @@ impl<'p> Plan<'p> {
         self.max_output_tokens = max_output_tokens;
         self.cost = self.worst_case(max_output_tokens)?;
         let cost = self.cost.nanos();
-        let kept_cost = match self.who.team.on_unsettled {
+        let kept_cost = match self.caller.team.on_unsettled {
             // A batch is settled long after live requests are; releasing it early would be wrong more often than not.
             _ if self.work.batch().is_some() => cost,
             OnUnsettled::ChargeReserved => cost,

@@ -10,7 +10,7 @@ use super::{
     Timestamp,
     batch::Work,
     decision::{Reason, Violation},
-    permit::refusal,
+    eligibility::refusal,
     policy::{ModelPattern, NotAModel, Policy, Team},
     price::{ToolCost, ToolRates},
 };

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use super::{Live, MAX_AGE};
 use crate::{
-    domain::policy::Policy,
+    domain::snapshot::Snapshot,
     store::{Store, StoreError},
 };
 
@@ -75,16 +75,16 @@ impl<S: Store> Follower<S> {
         &self.store
     }
 
-    /// What is in force.
+    /// What is followed into.
     #[must_use]
     pub fn live(&self) -> &Live {
         &self.live
     }
 
-    /// The policy in force.
+    /// What is in force now.
     #[must_use]
-    pub fn policy(&self) -> Arc<Policy> {
-        self.live.policy.load_full()
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.live.snapshot()
     }
 
     /// Reads what changed in the registry, over this worker's connection, in a reading that begins after this call.

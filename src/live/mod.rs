@@ -1,11 +1,132 @@
-//! What is in force: the policy document, merged with the keys and pauses in the store's registry, and never older than a
-//! published bound.
+//! What is in force: the policy document, and the keys and pauses in the store's registry, never older than a published bound.
 
 mod follower;
 mod freshness;
 mod registry;
+mod uses;
+
+use std::sync::{Arc, atomic::Ordering};
+
+use arc_swap::ArcSwap;
+use tracing::{error, info, warn};
 
 pub use follower::{Follower, Unfresh};
 pub use freshness::{Freshness, MAX_AGE};
-pub use registry::Live;
+use registry::Registry;
 pub(crate) use registry::{HASH_KEY, KEY, PAUSE};
+use uses::UseCounts;
+
+use crate::{
+    domain::{Timestamp, key::SecretId, policy::Policy, snapshot::Snapshot},
+    store::{Store, StoreError},
+};
+
+/// What is in force in this process.
+///
+/// A decision asks the store about no key and no pause while the known state is fresh ([`Freshness`]). The workers of a
+/// process follow the registry in turn, each over its own connection, and a change made here is read at once. Past the bound
+/// a decision reads the registry itself, or is not made.
+#[derive(Debug)]
+pub struct Live {
+    /// Replaced as a whole, and only while the registry's lock is held, so that a new policy document and a new record do not
+    /// overwrite each other's effect.
+    snapshot: ArcSwap<Snapshot>,
+    pub(crate) registry: Registry,
+    uses: UseCounts,
+}
+
+impl Live {
+    /// What is in force by `policy` before the registry was read.
+    #[must_use]
+    pub fn new(policy: Arc<Policy>) -> Self {
+        let snapshot = ArcSwap::from_pointee(Snapshot::pending(policy));
+        Self { snapshot, registry: Registry::default(), uses: UseCounts::default() }
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The same, for a look that ends before anything is awaited: cheaper, as cores do not share a reference count.
+    #[must_use]
+    pub fn peek(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Puts another policy document in force.
+    pub fn set_policy(&self, policy: Arc<Policy>) {
+        let known = self.registry.known();
+        let before = self.snapshot.load();
+        self.snapshot.store(Arc::new(Snapshot { policy, ..(**before).clone() }.numbered(known.number())));
+    }
+
+    /// Reads what changed in the registry and puts it in force.
+    async fn read_registry<S: Store>(&self, store: &S) -> Result<(), StoreError> {
+        let read = loop {
+            let begun = Freshness::begin();
+            let (revision, replaced) = self.registry.known().revision();
+            let changes = match store.registry_since(revision.unwrap_or_default()).await {
+                Ok(changes) => changes,
+                Err(error) => break Err(error),
+            };
+            let mut known = self.registry.known();
+            // What another worker has read since may be newer than all of this, or belong to another registry.
+            let (now_revision, now_replaced) = known.revision();
+            if now_replaced != replaced || (changes.whole && now_revision != revision) {
+                continue;
+            }
+            if now_revision != Some(changes.revision) {
+                let before = self.snapshot.load();
+                let after = Snapshot { is_pending: false, ..known.take(changes, (**before).clone()) };
+                self.snapshot.store(Arc::new(after.numbered(known.number())));
+            }
+            drop(known);
+            self.registry.freshness.read(begun);
+            break Ok(());
+        };
+        self.registry.asked.send_replace(true);
+        read
+    }
+
+    /// How old what is known of the registry is.
+    #[must_use]
+    pub const fn freshness(&self) -> &Freshness {
+        &self.registry.freshness
+    }
+
+    /// Logs once when the known state becomes too old to decide by, and when it is fresh again.
+    fn watch_age(&self) {
+        let stale = !self.registry.freshness.is_fresh();
+        if self.registry.is_stale.swap(stale, Ordering::Relaxed) == stale {
+            return;
+        }
+        match stale {
+            true => error!("the registry was not read within its bound; requests are refused until it is"),
+            false => info!("the registry is read within its bound again; requests are decided"),
+        }
+    }
+
+    /// Returns once the registry was asked for the first time, so that a starting replica knows its keys and pauses.
+    pub async fn registry_asked(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.registry.asked.subscribe().wait_for(|asked| *asked).await;
+    }
+
+    /// Counts a use of a secret at `now`.
+    pub fn count_use(&self, secret: SecretId, now: Timestamp) {
+        self.uses.count(secret, now);
+    }
+
+    /// Writes down how often secrets were used since the last time. What cannot be written now is kept for the next time.
+    pub async fn write_uses<S: Store>(&self, store: &S) {
+        let taken = self.uses.take();
+        for taken in taken.chunks(crate::store::MAX_USES) {
+            if let Err(error) = store.add_uses(taken.to_vec()).await {
+                warn!(%error, "uses of keys cannot be written down yet");
+                taken.iter().for_each(|taken| self.uses.put_back(taken));
+            }
+        }
+    }
+}

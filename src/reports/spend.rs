@@ -5,7 +5,6 @@ use std::{
     sync::Arc,
 };
 
-use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
@@ -18,6 +17,7 @@ use crate::{
         plan,
         policy::{Policy, team_month_counter},
     },
+    live::Live,
     store::{SpendAmounts, SpendKey, Store, StoreError},
 };
 
@@ -116,17 +116,16 @@ pub enum SpendError {
 #[derive(Clone, Debug)]
 pub struct Spending<S> {
     store: S,
-    /// The policy in force.
-    policy: Arc<ArcSwap<Policy>>,
+    live: Arc<Live>,
     /// One report at a time: a large one takes seconds of the core, piece by piece, and decisions come in between.
     turn: Arc<Semaphore>,
 }
 
 impl<S: Store> Spending<S> {
-    /// Reports what is in `store`, with the budgets of the policy that is in `policy`.
+    /// Reports what is in `store`, with the budgets in force in `live`.
     #[must_use]
-    pub fn new(store: S, policy: Arc<ArcSwap<Policy>>) -> Self {
-        Self { store, policy, turn: Arc::new(Semaphore::new(1)) }
+    pub fn new(store: S, live: Arc<Live>) -> Self {
+        Self { store, live, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// Reports the spend of the teams in `scope`; of the organization only if that is all teams.
@@ -135,7 +134,8 @@ impl<S: Store> Spending<S> {
     /// For an unknown team, or if the store does not answer.
     pub async fn page(&self, query: &SpendQuery, scope: &Scope) -> Result<SpendPage, SpendError> {
         let _turn = self.turn.acquire().await.map_err(|_| SpendError::Internal)?;
-        let policy = self.policy.load_full();
+        let snapshot = self.live.snapshot();
+        let policy = &*snapshot.policy;
         let now = self.store.read_clock().await?;
         let month = query.month.unwrap_or_else(|| policy.calendar.today(now).month_number());
         // Parts of an older month may remain, which would look like all of it.
@@ -152,19 +152,19 @@ impl<S: Store> Spending<S> {
                 .get(query.team.as_str())
                 .ok_or_else(|| SpendError::UnknownTeam(query.team.clone()))?
                 .clone();
-            let teams = vec![self.team_report(&policy, name, month, first_day).await?];
+            let teams = vec![self.team_report(policy, name, month, first_day).await?];
             return Ok(SpendPage {
                 month,
                 organization: None,
                 teams,
                 next_after: None,
-                policy_revision: policy.revision.clone(),
+                policy_revision: Arc::clone(&snapshot.revision),
             });
         }
         let is_left = |name: &Arc<str>| **name > *query.after || query.within && **name == *query.after;
         let mut rest = names.into_iter().filter(is_left).peekable();
         let organization = match query.after.is_empty() && *scope == Scope::All {
-            true => Some(self.organization_report(&policy, month, first_day).await?),
+            true => Some(self.organization_report(policy, month, first_day).await?),
             false => None,
         };
         let (mut teams, mut lines) = (Vec::new(), 0);
@@ -172,12 +172,18 @@ impl<S: Store> Spending<S> {
             && lines < MAX_LINES
             && let Some(name) = rest.next()
         {
-            let report = self.team_report(&policy, name, month, first_day).await?;
+            let report = self.team_report(policy, name, month, first_day).await?;
             lines += report.by_model.len() + report.by_key.len() + report.by_day.len();
             teams.push(report);
         }
         let next_after = teams.last().filter(|_| rest.peek().is_some()).map(|report| report.name.clone());
-        Ok(SpendPage { month, organization, teams, next_after, policy_revision: policy.revision.clone() })
+        Ok(SpendPage {
+            month,
+            organization,
+            teams,
+            next_after,
+            policy_revision: Arc::clone(&snapshot.revision),
+        })
     }
 
     async fn organization_report(

@@ -7,9 +7,9 @@ use super::{
     proto::{self, ListKeysResponse},
 };
 use crate::{
-    control::{AnyKey, KeyPage, KeyPlace, KeyReport, KeyUsage, SecretReport, Versioned},
+    control::{KeyPage, KeyReport, KeyUsage, SecretReport},
     domain::{
-        keys::{KeyLimits, KeySecret, KeyState},
+        key::{KeyCursor, KeyLimits, KeySecret, KeyState, StoredKey},
         limit::{Limit, OnShortfall},
         request::Operation,
     },
@@ -20,7 +20,7 @@ pub(super) fn page(page: KeyPage) -> ListKeysResponse {
     let (mut room, mut next_after) = (Room::new(), page.next_after);
     let (mut keys, mut last) = (Vec::with_capacity(page.keys.len()), None);
     for report in page.keys {
-        let place = report.key.place();
+        let cursor = report.key.cursor();
         let key = key(report);
         // A key too large for a page goes alone.
         if !room.take(&key) && !keys.is_empty() {
@@ -28,13 +28,13 @@ pub(super) fn page(page: KeyPage) -> ListKeysResponse {
             break;
         }
         keys.push(key);
-        last = Some(place);
+        last = Some(cursor);
     }
     ListKeysResponse { keys, next_page_token: next_after.as_ref().map(token).unwrap_or_default() }
 }
 
 /// No part of it can contain the separator.
-fn token(KeyPlace { name, team, declared }: &KeyPlace) -> String {
+fn token(KeyCursor { name, team, declared }: &KeyCursor) -> String {
     format!("{PAGE_AFTER}{name}/{team}/{declared}")
 }
 
@@ -47,14 +47,14 @@ pub(super) fn key(report: KeyReport) -> proto::Key {
         KeyState::Revoked => proto::KeyState::Revoked,
     };
     let of_both = proto::Key {
-        name: key.name().to_string(),
-        team: key.team().to_string(),
+        name: key.name.to_string(),
+        team: key.team.to_string(),
         state: state.into(),
-        usage: Some(used(usage)),
+        usage: usage.map(used),
         ..proto::Key::default()
     };
-    match &key {
-        AnyKey::Created(Versioned { version, record, .. }) => proto::Key {
+    match &key.stored {
+        Some(StoredKey { version, record }) => proto::Key {
             labels: record.labels.clone().into_iter().collect(),
             limits: Some(limits(&record.limits)),
             create_time: Some(timestamp(record.created_at)),
@@ -65,8 +65,8 @@ pub(super) fn key(report: KeyReport) -> proto::Key {
             origin: proto::KeyOrigin::Created.into(),
             ..of_both
         },
-        AnyKey::Declared(_, key) => {
-            let (own, others) = KeyLimits::of_declared(key);
+        None => {
+            let (own, others) = KeyLimits::of_declared(&key);
             proto::Key {
                 limits: Some(limits(&own)),
                 expire_time: key.expires_at.map(timestamp),

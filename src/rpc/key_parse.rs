@@ -12,10 +12,10 @@ use super::{
     status::FieldErrors,
 };
 use crate::{
-    control::{KeyChange, KeyPlace, KeyQuery, NewKey, Replaced},
+    control::{KeyChange, KeyQuery, NewKey, Replaced},
     domain::{
         MAX_AMOUNT, Timestamp,
-        keys::{KeyLimits, SecretId, is_mistyped},
+        key::{KeyCursor, KeyLimits, SecretId, is_mistyped},
         money::NanoUsd,
         request::Caller,
     },
@@ -88,7 +88,7 @@ pub(super) fn list(request: proto::ListKeysRequest) -> Result<KeyQuery, Status> 
             0 => DEFAULT_PAGE,
             size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
         },
-        after: errors.place("page_token", &request.page_token),
+        after: errors.cursor("page_token", &request.page_token),
     };
     errors.or(query)
 }
@@ -171,7 +171,7 @@ impl FieldErrors {
     }
 
     /// The key after which a page begins.
-    fn place(&mut self, field: &str, token: &str) -> Option<KeyPlace> {
+    fn cursor(&mut self, field: &str, token: &str) -> Option<KeyCursor> {
         if token.is_empty() {
             return None;
         }
@@ -179,7 +179,7 @@ impl FieldErrors {
             let mut parts = place.splitn(3, '/');
             let name = parts.next().filter(|name| (1..=MAX_NAME_BYTES).contains(&name.len()))?;
             let team = parts.next().filter(|team| (1..=MAX_TEAM_BYTES).contains(&team.len()))?;
-            Some(KeyPlace { name: name.into(), team: team.into(), declared: parts.next()?.parse().ok()? })
+            Some(KeyCursor { name: name.into(), team: team.into(), declared: parts.next()?.parse().ok()? })
         });
         if place.is_none() {
             self.add(field, "not the `next_page_token` of an earlier answer");

@@ -1,5 +1,7 @@
 //! `tollgate.v1.KeyService`.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use tonic::{Request, Response, Status};
 
@@ -16,11 +18,11 @@ use super::{
 use crate::{
     access::{OtherTeam, Refusal},
     audit::{Change, action},
-    control::{KeyError, Keys, Versioned},
+    control::{ChangedKey, KeyError, Keys},
     domain::{
         access::{Permission, Scope},
         actor::Actor,
-        keys::KeyRecord,
+        key::{KeyRecord, VirtualKey},
     },
     store::Store,
 };
@@ -41,19 +43,22 @@ impl<S> KeyRpc<S> {
 }
 
 /// Who does what to which key.
-struct Doing {
+struct KeyCommand {
     actor: Actor,
     action: &'static str,
     name: String,
 }
 
-impl Doing {
+impl KeyCommand {
     /// What is recorded about it, if anything may have changed.
-    fn outcome<T>(self, done: &Result<(Versioned, T), KeyError>) -> Option<Change> {
+    fn outcome<T>(self, done: &Result<(ChangedKey, T), KeyError>) -> Option<Change> {
         let (before, after, outcome) = match done {
             // A key that was already revoked stays as it is.
-            Ok((key, _)) if key.before.is_none() && self.action != action::KEY_CREATE => return None,
-            Ok((key, _)) => (key.before.as_deref().map_or(Value::Null, kept), kept(&key.record), "done"),
+            Ok((changed, _)) if changed.before.is_none() && self.action != action::KEY_CREATE => return None,
+            Ok((changed, _)) => {
+                let after = changed.key.stored.as_ref().map_or(Value::Null, |stored| kept(&stored.record));
+                (changed.before.as_deref().map_or(Value::Null, kept), after, "done")
+            }
             Err(KeyError::Store(_)) => (Value::Null, Value::Null, "unknown"),
             Err(_) => return None,
         };
@@ -79,7 +84,7 @@ impl<S: Store + Clone> KeyRpc<S> {
             return Ok(());
         }
         match self.keys.created_key(name).await {
-            Ok(key) if scope.holds(&key.record.team) => Ok(()),
+            Ok(key) if scope.holds(&key.team) => Ok(()),
             Err(KeyError::NotCreated(_)) if self.is_declared(scope, name) => {
                 // A caller responsible for a declared key learns that it is changed elsewhere.
                 Err(status::key_failure(&KeyError::NotCreated(name.to_owned())))
@@ -92,26 +97,21 @@ impl<S: Store + Clone> KeyRpc<S> {
     }
 
     fn is_declared(&self, scope: &Scope, name: &str) -> bool {
-        self.keys.declared_keys(name).iter().any(|key| scope.holds(key.team()))
+        self.keys.declared_keys(name).iter().any(|key| scope.holds(&key.team))
     }
 
     /// Makes a change and records it.
     async fn change<T: Send + 'static>(
         &self,
-        doing: Doing,
-        change: impl Future<Output = Result<(Versioned, T), KeyError>> + Send + 'static,
-    ) -> Result<(Versioned, T), Status> {
-        let done = self.recorder.carry_out(change, |done| doing.outcome(done)).await?;
+        command: KeyCommand,
+        change: impl Future<Output = Result<(ChangedKey, T), KeyError>> + Send + 'static,
+    ) -> Result<(ChangedKey, T), Status> {
+        let done = self.recorder.carry_out(change, |done| command.outcome(done)).await?;
         done.map_err(|error| status::key_failure(&error))
     }
 
-    async fn show(&self, key: Versioned) -> super::proto::Key {
-        // The change is made: if its use cannot be read now, it is shown without.
-        let report = match self.keys.report_key(key.clone()).await {
-            Ok(report) => report,
-            Err(_) => self.keys.bare_report(key),
-        };
-        key_answer::key(report)
+    async fn show(&self, key: Arc<VirtualKey>) -> super::proto::Key {
+        key_answer::key(self.keys.report_changed(key).await)
     }
 }
 
@@ -126,10 +126,10 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let actor = access::session(request.extensions()).actor();
         let new = key_parse::create(request.into_inner())?;
         access::within(&scope, &new.team, Permission::ManageKeys)?;
-        let doing = Doing { actor, action: action::KEY_CREATE, name: new.name.clone() };
+        let command = KeyCommand { actor, action: action::KEY_CREATE, name: new.name.clone() };
         let keys = self.keys.clone();
-        let (key, secret) = self.change(doing, async move { keys.create_key(new).await }).await?;
-        let key = Some(self.show(key).await);
+        let (changed, secret) = self.change(command, async move { keys.create_key(new).await }).await?;
+        let key = Some(self.show(changed.key).await);
         Ok(Response::new(CreateKeyResponse { key, secret: secret.expose().to_owned() }))
     }
 
@@ -173,11 +173,11 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let actor = access::session(request.extensions()).actor();
         let (name, change) = key_parse::update(request.into_inner())?;
         self.reaches(&scope, &name, Permission::ManageKeys).await?;
-        let doing = Doing { actor, action: action::KEY_UPDATE, name: name.clone() };
+        let command = KeyCommand { actor, action: action::KEY_UPDATE, name: name.clone() };
         let keys = self.keys.clone();
         let update = async move { keys.update_key(&name, &change).await.map(|key| (key, ())) };
-        let (key, ()) = self.change(doing, update).await?;
-        let key = Some(self.show(key).await);
+        let (changed, ()) = self.change(command, update).await?;
+        let key = Some(self.show(changed.key).await);
         Ok(Response::new(UpdateKeyResponse { key }))
     }
 
@@ -190,11 +190,11 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let actor = access::session(request.extensions()).actor();
         let key_parse::Rotation { name, overlap_ms, force } = key_parse::rotate(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
-        let doing = Doing { actor, action: action::KEY_ROTATE, name: name.clone() };
+        let command = KeyCommand { actor, action: action::KEY_ROTATE, name: name.clone() };
         let keys = self.keys.clone();
         let rotate = async move { keys.rotate_key(&name, overlap_ms, force).await };
-        let (key, secret) = self.change(doing, rotate).await?;
-        let key = Some(self.show(key).await);
+        let (changed, secret) = self.change(command, rotate).await?;
+        let key = Some(self.show(changed.key).await);
         Ok(Response::new(RotateKeyResponse { key, secret: secret.expose().to_owned() }))
     }
 
@@ -207,11 +207,11 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let actor = access::session(request.extensions()).actor();
         let key_parse::Revocation { name, secret, force } = key_parse::revoke(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
-        let doing = Doing { actor, action: action::KEY_REVOKE, name: name.clone() };
+        let command = KeyCommand { actor, action: action::KEY_REVOKE, name: name.clone() };
         let keys = self.keys.clone();
         let revoke = async move { keys.revoke_key(&name, secret, force).await.map(|key| (key, ())) };
-        let (key, ()) = self.change(doing, revoke).await?;
-        let key = Some(self.show(key).await);
+        let (changed, ()) = self.change(command, revoke).await?;
+        let key = Some(self.show(changed.key).await);
         Ok(Response::new(RevokeKeyResponse { key }))
     }
 }

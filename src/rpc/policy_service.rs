@@ -15,11 +15,12 @@ use super::{
 use crate::{
     access::{Session, record_refused},
     audit::Audit,
-    authorizer::{Authorizer, Bounds, Failure, by},
+    authorizer::{Authorizer, Bounds, Failure, Question, View, by},
     domain::{
         access::{Permission, Scope},
-        decision::Reason,
-        permit::Who,
+        caller::ResolvedCaller,
+        decision::{Reason, Violation},
+        policy::upstream::Projects,
         request::Caller,
     },
     reports::Spending,
@@ -53,14 +54,9 @@ impl<S> PolicyRpc<S> {
 }
 
 impl<S: Store + Clone> PolicyRpc<S> {
-    /// The name of the Groq key for an allowed request; empty if the policy leaves that to gateways.
-    fn upstream_key(&self, caller: &Caller) -> String {
-        let policy = self.authorizer.policy();
-        if !policy.projects.is_declared() {
-            return String::new();
-        }
-        let who = self.authorizer.who(&policy, caller).ok().and_then(Result::ok);
-        let project = who.and_then(|who| policy.projects.of(&who.team.name));
+    /// The name of the Groq key for an allowed request of `team`; empty if the policy leaves that to gateways.
+    fn upstream_key(&self, projects: &Projects, team: &str) -> String {
+        let project = projects.of(team).filter(|_| projects.is_declared());
         let key = project.and_then(|project| self.upstream.pick(&project.name));
         key.map_or_else(String::new, |key| {
             key.used(self.authorizer.store().now());
@@ -69,21 +65,22 @@ impl<S: Store + Clone> PolicyRpc<S> {
     }
 }
 
-impl<S: Store + Clone> PolicyRpc<S> {
-    /// Refuses a caller whose team is not in `scope`. An unknown key belongs to no team, and is left to the decision.
-    fn caller_within(&self, scope: &Scope, caller: &Caller, permission: Permission) -> Result<(), Status> {
-        match (scope, caller) {
-            (Scope::All, _) => Ok(()),
-            (_, Caller::Team(team)) => access::within(scope, team, permission),
-            // This includes a key that has ended: its usage is booked on its team.
-            (_, Caller::Key(_) | Caller::Mistyped) => match Who::named(&self.authorizer.policy(), caller) {
-                Ok(who) => access::within(scope, &who.team.name, permission),
-                Err(violation) if violation.reason == Reason::StoreUnavailable => {
-                    Err(status::undecided(&StoreError::Unavailable.into()))
-                }
-                Err(_) => Ok(()),
-            },
+/// Refuses a caller whose team is not in `scope`, `found` in the policy even if its key has ended: its usage is booked on its
+/// team. An unknown key belongs to no team, and is left to the decision.
+fn caller_within(
+    scope: &Scope,
+    caller: &Caller,
+    found: &Result<ResolvedCaller<'_>, Violation>,
+    permission: Permission,
+) -> Result<(), Status> {
+    match (scope, caller, found) {
+        (Scope::All, _, _) => Ok(()),
+        (_, Caller::Team(team), _) => access::within(scope, team, permission),
+        (_, _, Ok(found)) => access::within(scope, &found.team.name, permission),
+        (_, _, Err(violation)) if violation.reason == Reason::StoreUnavailable => {
+            Err(status::undecided(&StoreError::Unavailable.into()))
         }
+        (_, _, Err(_)) => Ok(()),
     }
 }
 
@@ -97,16 +94,21 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
             access::session(request.extensions()).scope(Permission::Decide).map_err(access::status)?;
         let until = deadline::of(request.metadata());
         let request = parse::authorize(request.into_inner())?;
-        self.caller_within(&scope, &request.caller, Permission::Decide)?;
+        let View { snapshot, fresh } = self.authorizer.view(until).await;
+        let caller = snapshot.resolve(&request.caller);
+        caller_within(&scope, &request.caller, &caller, Permission::Decide)?;
+        let question = Question { request: &request, snapshot: &snapshot, caller: &caller, fresh: &fresh };
         let (decided, check) = self
             .authorizer
-            .authorize(&request, until)
+            .authorize(question, until)
             .await
             .map_err(|failure| status::undecided(&failure))?;
         let allowed = decided.outcome.is_ok() && !request.dry_run;
         let mut answer = answer::decided(decided);
-        if allowed {
-            answer.upstream_key = self.upstream_key(&request.caller);
+        if let Ok(caller) = caller
+            && allowed
+        {
+            answer.upstream_key = self.upstream_key(&snapshot.policy.projects, &caller.team.name);
         }
         let mut answer = Response::new(answer);
         if allowed {
@@ -130,15 +132,21 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
                 by(until, settle).await
             }
             parse::Subject::Unreserved(subject) => {
-                self.caller_within(&scope, &subject.caller, Permission::Record)?;
+                let snapshot = self.authorizer.snapshot();
+                let caller = snapshot.resolve(&subject.caller);
+                caller_within(&scope, &subject.caller, &caller, Permission::Record)?;
                 let bounds = bounds(&access::session(&extensions));
-                let settle =
-                    self.authorizer.settle_unreserved(&subject, usage, outcome, upstream_delay_ms, bounds);
+                let settle = self.authorizer.settle_unreserved(
+                    (&snapshot, &caller),
+                    &subject,
+                    usage,
+                    outcome,
+                    upstream_delay_ms,
+                    bounds,
+                );
                 let booked = by(until, settle).await;
                 if let Err(Failure::UnreservedBound(_)) = &booked {
-                    let policy = self.authorizer.policy();
-                    let who = Who::named(&policy, &subject.caller).ok();
-                    let team = who.as_ref().map(|who| &*who.team.name);
+                    let team = caller.as_ref().ok().map(|caller| &*caller.team.name);
                     record_refused(&self.audit, &access::session(&extensions), RECORD_USAGE, team);
                 }
                 booked

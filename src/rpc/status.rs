@@ -155,7 +155,7 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
         Failure::DeadlineExceeded => {
             Status::with_error_details(Code::DeadlineExceeded, message, info("DEADLINE_EXCEEDED"))
         }
-        Failure::SnapshotStale => {
+        Failure::SnapshotStale | Failure::KeyMoved => {
             let mut details = info("SNAPSHOT_STALE");
             details.set_retry_info(Some(OUTAGE_RETRY));
             Status::with_error_details(Code::Unavailable, message, details)

@@ -56,7 +56,7 @@ impl<S: Store + Clone> UpstreamService for UpstreamRpc<S> {
     ) -> Result<Response<ListCooldownsResponse>, Status> {
         let ListCooldownsRequest { page_size, page_token } = request.into_inner();
         let page_size = page_size_of(page_size)?;
-        let organization = Arc::clone(&self.authorizer.policy().organization.id);
+        let organization = Arc::clone(&self.authorizer.snapshot().policy.organization.id);
         let after = after(&organization, &page_token)?;
         let cooldowns = self.authorizer.cooldowns().await.map_err(|failure| status::failure(&failure))?;
         let mut rest =

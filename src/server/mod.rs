@@ -285,7 +285,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let (keys, pauses) = (Keys::new(follower.clone()), Pauses::new(follower.clone()));
     let follower = tokio::spawn(async move { follower.follow(worker, told).await });
     shared.live.registry_asked().await;
-    let spending = Spending::new(authorizer.store().clone(), Arc::clone(&shared.live.policy));
+    let spending = Spending::new(authorizer.store().clone(), Arc::clone(&shared.live));
     let policy = PolicyRpc::new(authorizer.clone(), spending, Arc::clone(&upstream), guard.audit().clone());
     let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let keys = KeyServiceServer::new(KeyRpc::new(keys, recorder.clone()))

@@ -28,7 +28,7 @@ use thiserror::Error;
 use crate::domain::{
     Moment, Timestamp,
     counter::{CounterKey, CounterKind, CounterState, Hold},
-    keys::SecretId,
+    key::SecretId,
 };
 
 /// Identifies a reservation: random, or derived from the caller and its `request_id`. Written as 32 hexadecimal digits.

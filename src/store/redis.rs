@@ -45,7 +45,7 @@ use super::{
 use crate::domain::{
     Moment, Timestamp,
     counter::{CounterKey, CounterKind, CounterState},
-    keys::SecretId,
+    key::SecretId,
 };
 
 /// An unanswered packet breaks the connection after this long; well below the minutes that TCP allows by itself.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::domain::{Timestamp, keys::SecretId};
+use crate::domain::{Timestamp, key::SecretId};
 
 /// The most bytes of a record's value: a key with all its labels and models, and some room.
 pub const MAX_REGISTRY_VALUE: usize = 64 << 10;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use tollgate::{
-    domain::{Timestamp, keys::SecretId},
+    domain::{Timestamp, key::SecretId},
     store::{
         MAX_REGISTRY_VALUE, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
         SecretUses, Store, StoreError, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,

@@ -11,7 +11,7 @@ use tollgate::{
     domain::{
         MAX_AMOUNT, Timestamp,
         counter::{CounterKey, CounterKind, Hold},
-        keys::SecretId,
+        key::SecretId,
     },
     store::{
         Cooldown, CooldownChange, Extra, Record, RegistryRecord, RegistryWritten, ReservationId, Reserve,

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use tempfile::TempDir;
 use tollgate::{
     access::Guard,
@@ -158,7 +157,6 @@ pub(crate) fn policy(text: &str, now: Timestamp) -> Policy {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) clock: ManualClock,
-    declared: Arc<ArcSwap<Policy>>,
     shared: Arc<Shared>,
     server: server::Server,
     /// Holds the embedded store's directory.
@@ -229,8 +227,8 @@ impl Server {
         tls: Option<ListenerTls>,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
-        let declared = Arc::new(ArcSwap::from_pointee(policy(policy_text, clock.now())));
-        let shared = Arc::new(Shared::new(Arc::new(Live::new(Arc::clone(&declared)))));
+        let live = Live::new(Arc::new(policy(policy_text, clock.now())));
+        let shared = Arc::new(Shared::new(Arc::new(live)));
         let target = Target::File(directory.path().join("audit.jsonl"));
         let audit = Audit::open(&target).unwrap();
         let options = Options {
@@ -238,13 +236,13 @@ impl Server {
             threads: 2,
             drain: Duration::from_secs(5),
             tls,
-            guard: Guard::new(Arc::clone(&shared.live.policy), Clock::Manual(clock.clone()), false, audit),
+            guard: Guard::new(Arc::clone(&shared.live), Clock::Manual(clock.clone()), false, audit),
             connections,
         };
         let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
         let server =
             server::Server::start(&options, Clock::Manual(clock.clone()), shared.clone(), keys, make_store);
-        Self { clock, declared, shared, server: server.unwrap(), _directory: directory }
+        Self { clock, shared, server: server.unwrap(), _directory: directory }
     }
 
     /// A client on a connection of its own.
@@ -254,8 +252,7 @@ impl Server {
 
     /// Puts another policy in force.
     pub(crate) async fn set_policy(&self, policy_text: &str) {
-        self.declared.store(Arc::new(policy(policy_text, self.clock.now())));
-        self.shared.live.document_changed();
+        self.shared.live.set_policy(Arc::new(policy(policy_text, self.clock.now())));
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {

@@ -476,7 +476,7 @@ async fn typos_and_guesses_are_refused(mut s: Service) {
         assert_eq!(s.reasons(&guess).await, [Reason::InvalidKey], "{guess}");
     }
     for byte in 0..64 {
-        let guess = tollgate::domain::keys::Secret::from_random([byte; 32]);
+        let guess = tollgate::domain::key::Secret::from_random([byte; 32]);
         let answer = s.ask(guess.expose()).await;
         assert_eq!(answer.violations[0].reason(), Reason::InvalidKey);
         assert!(!answer.violations[0].message.contains("mistyped"));

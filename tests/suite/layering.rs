@@ -11,9 +11,9 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("live", &["store", "domain"]),
     ("authorizer", &["live", "store", "domain"]),
     ("control", &["live", "store", "domain"]),
-    ("reports", &["store", "domain"]),
+    ("reports", &["live", "store", "domain"]),
     ("audit", &["domain"]),
-    ("access", &["audit", "store", "domain"]),
+    ("access", &["audit", "live", "store", "domain"]),
     ("upstream", &["domain"]),
     ("rpc", &["audit", "authorizer", "control", "reports", "groq", "access", "upstream", "store", "domain"]),
     (

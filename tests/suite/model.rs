@@ -11,7 +11,7 @@ use tollgate::{
     domain::{
         MAX_AMOUNT, Moment, Timestamp,
         counter::{CounterKey, CounterKind, CounterState, Hold, MAX_REPORTED},
-        keys::SecretId,
+        key::SecretId,
         window::SLOTS,
     },
     store::{

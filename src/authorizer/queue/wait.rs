@@ -1,14 +1,14 @@
 //! The wait of one request.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    OUTAGE, Obstacle, Place, Until,
+    OUTAGE, Obstacle, Place, Turn, Until,
     lines::{Chance, Next},
 };
 use crate::{
-    authorizer::{Authorizer, Decided, Failure, PendingCheck},
-    domain::{counter::CounterKey, decision::Retry, explain, request::AuthorizeRequest},
+    authorizer::{Authorizer, Decided, Failure, PendingCheck, Question, View},
+    domain::{counter::CounterKey, decision::Retry, explain, policy::Team},
     store::{Store, StoreError, clock::Monotonic},
 };
 
@@ -35,14 +35,14 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Decides when the request fits, or at the `deadline` that `max_wait` sets; at each limit in order of arrival.
     pub(in crate::authorizer) async fn decide_in_turn(
         &self,
-        request: &AuthorizeRequest,
+        question: Question<'_>,
         check: &PendingCheck<S>,
         deadline: Monotonic,
     ) -> Result<Decided, Failure> {
         let mut place = self.shared.queue.enter(deadline);
         let mut paced = false;
+        let mut decided = self.decide(question, check, place.turn).await;
         loop {
-            let decided = self.decide(request, check, place.turn).await;
             let last = Last { decided, at: self.clock.monotonic() };
             if paced && last.is_granted() {
                 self.shared.queue.pace.put_back();
@@ -52,7 +52,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 return last.decided;
             };
             if place.team.is_none() {
-                place.team = self.team_of(&request.caller);
+                place.team = team_of(question).map(|team| Arc::clone(&team.name));
             }
             if !place.stand(obstacle) {
                 return last.decided.map(|mut decided| {
@@ -62,17 +62,36 @@ impl<S: Store + Clone> Authorizer<S> {
             }
             self.watch_lines();
             match self.turn_of(&mut place, &last, deadline).await {
-                Woken::Over => return self.last_word((request, check), &mut place, last).await,
+                Woken::Over => return self.last_word((question, check), &mut place, last).await,
                 Woken::Asks { paced: drawn } => paced = drawn,
             }
             place.asks();
+            decided = self.decide_anew(question, check, place.turn).await;
+        }
+    }
+
+    /// Decides by what is in force now: a pause, a revocation or a new limit takes effect while its request waits.
+    async fn decide_anew(
+        &self,
+        question: Question<'_>,
+        check: &PendingCheck<S>,
+        turn: Turn,
+    ) -> Result<Decided, Failure> {
+        let request = question.request;
+        let View { snapshot, fresh } = self.view(check.until).await;
+        let caller = snapshot.resolve(&request.caller);
+        let anew = Question { request, snapshot: &snapshot, caller: &caller, fresh: &fresh };
+        // The id of the reservation is made from the team, and so is its place among those that wait.
+        match (team_of(question), team_of(anew)) {
+            (Some(before), Some(now)) if before.name != now.name => Err(Failure::KeyMoved),
+            _ => self.decide(anew, check, turn).await,
         }
     }
 
     /// Waits until it is the request's turn to ask, or the wait is over.
     async fn turn_of(&self, place: &mut Place<'_>, last: &Last, deadline: Monotonic) -> Woken {
         let queue = &self.shared.queue;
-        let woken = std::sync::Arc::clone(&place.woken);
+        let woken = Arc::clone(&place.woken);
         let mut over = std::pin::pin!(async {
             tokio::select! {
                 () = self.clock.sleep_until(deadline) => {}
@@ -127,12 +146,12 @@ impl<S: Store + Clone> Authorizer<S> {
     /// may end at once, and their questions would hold up requests that do not wait.
     async fn last_word(
         &self,
-        (request, check): (&AuthorizeRequest, &PendingCheck<S>),
+        (question, check): (Question<'_>, &PendingCheck<S>),
         place: &mut Place<'_>,
         last: Last,
     ) -> Result<Decided, Failure> {
         if self.shared.queue.pace.draw_now() {
-            let decided = self.decide(request, check, place.turn).await;
+            let decided = self.decide_anew(question, check, place.turn).await;
             place.passed = decided.as_ref().is_ok_and(|decided| decided.outcome.is_ok());
             if place.passed {
                 self.shared.queue.pace.put_back();
@@ -176,6 +195,10 @@ impl Last {
             _ => None,
         }
     }
+}
+
+fn team_of<'a>(question: Question<'a>) -> Option<&'a Team> {
+    question.caller.as_ref().ok().map(|caller| caller.team)
 }
 
 fn millis(time: Duration) -> u64 {

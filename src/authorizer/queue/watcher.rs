@@ -64,13 +64,13 @@ impl<S: Store + Clone> Authorizer<S> {
         let queue = &self.shared.queue;
         loop {
             let watching = Watching(queue);
-            let mut policy = self.shared.live.policy.load_full();
+            let mut snapshot = self.snapshot();
             let mut to_ask = Vec::new();
             while !queue.is_empty() {
                 let watched = queue.lock().watched();
-                let now = self.shared.live.policy.load_full();
-                if !Arc::ptr_eq(&policy, &now) {
-                    policy = now;
+                let now = self.snapshot();
+                if !Arc::ptr_eq(&snapshot, &now) {
+                    snapshot = now;
                     to_ask = watched.counters.iter().map(|(counter, _)| counter).cloned().collect();
                     to_ask.extend_from_slice(&watched.cooldowns);
                 }

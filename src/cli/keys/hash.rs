@@ -13,7 +13,7 @@ use super::{Exit, Failure, Screen};
 use crate::{
     config::{EXAMPLE_POLICY, load_policy, parse_policy},
     domain::{
-        keys::Secret,
+        key::Secret,
         policy::is_name,
         secret::{self, MalformedSecret},
     },

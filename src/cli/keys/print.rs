@@ -115,7 +115,6 @@ fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
     let (style, state) = state(key.state());
     writeln!(screen, "{}  {}", Style::Bold.paint(&key.name, colour), style.paint(state, colour))?;
     let limits = key.limits.clone().unwrap_or_default();
-    let usage = key.usage.clone().unwrap_or_default();
     let mut labels: Vec<_> = key.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     labels.sort_unstable();
     let operations: Vec<_> = limits.operations().map(|of| of.as_str_name().to_owned()).collect();
@@ -149,22 +148,23 @@ fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
         ("created", instant(&key.create_time)),
         ("expires", instant(&key.expire_time)),
         ("revoked", instant(&key.revoke_time)),
-        ("today", format!("{} requests, {} tokens", count(usage.requests_today), count(usage.tokens_today))),
-        (
-            "cost",
-            format!(
-                "{} today, {} this month",
-                text::money(usage.cost_today.as_ref()),
-                text::money(usage.cost_this_month.as_ref())
-            ),
-        ),
-        ("top model", usage.top_model),
     ];
-    let lines = may.into_iter().chain(may_also).chain(did);
+    let used = key.usage.iter().flat_map(used);
+    let lines = may.into_iter().chain(may_also).chain(did).chain(used);
     for (name, value) in lines.filter(|(_, value)| !value.is_empty() && value != "-") {
         writeln!(screen, "  {name:<16} {value}")?;
     }
     if is_declared(key) { Ok(()) } else { describe_secrets(screen, key) }
+}
+
+fn used(usage: &proto::KeyUsage) -> [(&'static str, String); 3] {
+    let (today, month) =
+        (text::money(usage.cost_today.as_ref()), text::money(usage.cost_this_month.as_ref()));
+    [
+        ("today", format!("{} requests, {} tokens", count(usage.requests_today), count(usage.tokens_today))),
+        ("cost", format!("{today} today, {month} this month")),
+        ("top model", usage.top_model.clone()),
+    ]
 }
 
 fn describe_secrets(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {

@@ -7,26 +7,29 @@ use crate::domain::{
     MAX_AMOUNT, Timestamp,
     batch::Work,
     calendar::Days,
+    caller::ResolvedCaller,
     decision::Violation,
+    eligibility::{price, spelling},
     limit::{Quantity, Scope, Window},
     money::NanoUsd,
-    permit::{Who, price, spelling},
-    policy::{Policy, Team},
+    policy::Team,
     request::Unreserved,
+    snapshot::Snapshot,
 };
 
-/// Compiles the booking of usage that was never authorized: all counters that it belongs to, without bounds.
+/// Compiles the booking of usage by `caller` that was never authorized: all counters that it belongs to, without bounds. The
+/// money is spent: a key that has expired since still identifies the spender.
 ///
 /// # Errors
-/// The violation, if the caller is unknown or the usage has no price.
+/// The violation, if the usage has no price.
 pub fn compile_unreserved<'p>(
-    policy: &'p Policy,
+    snapshot: &'p Snapshot,
+    caller: ResolvedCaller<'p>,
     subject: &Unreserved,
     now: Timestamp,
     today: &Days,
 ) -> Result<Plan<'p>, Violation> {
-    // The money is spent: a key that has expired since still identifies the spender.
-    let who = Who::named(policy, &subject.caller)?;
+    let policy = &*snapshot.policy;
     let model = policy.catalogue.model(&subject.model);
     let work = Work::new(subject.operation, subject.batch);
     let priced = price(model, &subject.model, subject.service_tier, work, now);
@@ -34,8 +37,8 @@ pub fn compile_unreserved<'p>(
         violation.message.push_str(&spelling(&policy.catalogue, &subject.model));
         violation
     })?;
-    let upstream = (policy.projects.name_of(&who.team.name), subject.service_tier);
-    let mut plan = Plan::empty(who, model, rates, work, upstream, today, until);
+    let upstream = (policy.projects.name_of(&caller.team.name), subject.service_tier);
+    let mut plan = Plan::empty(caller, model, rates, work, upstream, today, until);
     plan.gather(policy, &subject.user, today);
     for (hold, line) in Arc::make_mut(&mut plan.holds).iter_mut().zip(&plan.lines) {
         hold.limit = MAX_AMOUNT;
@@ -62,7 +65,7 @@ impl<'p> Plan<'p> {
     /// team may report without a reservation in a day.
     pub fn count_unreserved(&mut self, today: &Days) {
         self.leave_shared_windows();
-        let team: &'p Team = self.who.team;
+        let team: &'p Team = self.caller.team;
         let hold = self.want(&team.unreserved.daily, None, today);
         self.holds = self.holds.iter().cloned().chain([hold]).collect();
     }

@@ -1,4 +1,4 @@
-//! The validated policy, as the hot path reads it. [`crate::config`] builds it from the documents that people write.
+//! The validated policy document, as the hot path reads it. [`crate::config`] builds it from the documents that people write.
 
 pub mod envoy;
 pub mod upstream;
@@ -11,16 +11,15 @@ use thiserror::Error;
 
 use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
-    Timestamp,
     access::AccessPolicy,
     batch::BatchCaps,
     calendar::Calendar,
     cooldown::Gates,
     counter::CounterKey,
+    key::DeclaredKeys,
     limit::Limit,
     money::NanoUsd,
     price::{ToolCatalogue, catalogue::Catalogue},
-    registered::Registered,
     request::Operation,
     tools::ToolBounds,
 };
@@ -40,10 +39,8 @@ pub struct Policy {
     pub tools: ToolCatalogue,
     /// The teams by name.
     pub teams: HashMap<Arc<str>, Arc<Team>>,
-    /// The declared keys by the SHA-256 of their secret.
-    pub keys: HashMap<[u8; 32], (Arc<Team>, Arc<Key>)>,
-    /// What was registered outside the document, as it is in force.
-    pub registered: Arc<Registered>,
+    /// The keys that it declares.
+    pub keys: DeclaredKeys,
     /// How requests through Envoy are handled.
     pub envoy: EnvoyPolicy,
     /// The organization's Groq projects, whose keys authenticate requests to Groq.
@@ -151,23 +148,6 @@ pub struct UnreservedBounds {
     pub max_cost: NanoUsd,
     /// The most that all reports of a day may cost.
     pub daily: Limit,
-}
-
-/// A virtual key, declared in the policy or created outside it.
-#[derive(Clone, Debug)]
-pub struct Key {
-    /// Its name.
-    pub name: Arc<str>,
-    /// The models it may use, within the team's; `None`: the same.
-    pub models: Option<Vec<ModelPattern>>,
-    /// The operations it may perform, within the team's; `None`: the same.
-    pub operations: Option<Vec<Operation>>,
-    /// The most output tokens of one request, within the team's.
-    pub max_output_tokens: Option<u64>,
-    /// When it expires.
-    pub expires_at: Option<Timestamp>,
-    /// Its own budgets and limits.
-    pub limits: Vec<Limit>,
 }
 
 /// What happens to a request for more output tokens than permitted.

@@ -19,18 +19,20 @@ use super::{
 };
 use crate::{
     access::OtherTeam,
-    authorizer::{Authorizer, Decided, Failure, PendingCheck, refusal_stands},
+    authorizer::{Authorizer, Decided, Failure, PendingCheck, Question, View, refusal_stands},
     domain::{
         access::{Permission, Scope},
         batch::Work,
+        caller::ResolvedCaller,
         decision::{Grant, LimitStatus, Reason, Violation},
-        permit::{paused, refusal},
+        eligibility::{paused, refusal},
         policy::{
             Policy,
             envoy::{CallerSource, EnvoyPolicy, OnOutage},
         },
         price::catalogue::Model,
         request::{AuthorizeRequest, Billing, Caller, Operation, Size, tokens_of_bytes},
+        snapshot::Snapshot,
     },
     groq::{
         endpoint::{Endpoint, endpoint},
@@ -84,10 +86,9 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
         let scope =
             access::session(request.extensions()).scope(Permission::Decide).map_err(access::status)?;
         let until = deadline::of(request.metadata());
-        let fresh = self.authorizer.freshen().await;
-        let policy = self.authorizer.policy();
+        let view = self.authorizer.view(until).await;
         let request = HttpRequest::new(request.into_inner())?;
-        let answer = match self.decide(&policy, fresh, request, &scope, until).await {
+        let answer = match self.decide(&view, request, &scope, until).await {
             Ok((answer, check)) => {
                 let mut answer = Response::new(answer);
                 if let Some(check) = check {
@@ -101,7 +102,7 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
                 return Ok(refused);
             }
             Err(Refused::Denied(error, limits)) => answer::denied(&error, &limits),
-            Err(Refused::Undecided(failure)) => match policy.envoy.on_outage {
+            Err(Refused::Undecided(failure)) => match view.snapshot.policy.envoy.on_outage {
                 OnOutage::Error => return Err(status::undecided(&failure)),
                 OnOutage::Deny => {
                     let message = "no decision can be made at the moment; try again";
@@ -116,39 +117,42 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
 impl<S: Store + Clone> CheckRpc<S> {
     async fn decide(
         &self,
-        policy: &Policy,
-        fresh: Result<(), Failure>,
+        View { snapshot, fresh }: &View,
         mut request: HttpRequest,
         scope: &Scope,
         until: Option<Instant>,
     ) -> Result<(CheckResponse, Option<PendingCheck<S>>), Refused> {
+        let policy = &*snapshot.policy;
         let caller = caller::find(&policy.envoy, &request)?;
-        let who = self.authorizer.who(policy, &caller).map_err(Refused::Undecided)?;
-        let who = match who {
-            Ok(who) => who,
-            Err(violation) => {
-                refusal_stands(&caller, &violation, &fresh).map_err(Refused::Undecided)?;
-                return Err(self.denied(policy, &caller, &[violation]).into());
-            }
-        };
-        if !scope.holds(&who.team.name) {
-            return Err(Refused::OtherTeam(OtherTeam::Team(who.team.name.to_string())));
+        let found = snapshot.resolve(&caller);
+        let now = self.authorizer.store().now();
+        let resolved =
+            match found.as_ref().map_err(Violation::clone).and_then(|found| found.check(now).map(|()| found))
+            {
+                Ok(resolved) => resolved,
+                Err(violation) => {
+                    refusal_stands(&caller, &violation, fresh).map_err(Refused::Undecided)?;
+                    return Err(self.denied(snapshot, found.as_ref().ok(), &[violation]).into());
+                }
+            };
+        if !scope.holds(&resolved.team.name) {
+            return Err(Refused::OtherTeam(OtherTeam::Team(resolved.team.name.to_string())));
         }
         let endpoint = endpoint(request.method(), request.path()).ok_or_else(|| unknown_path(&request))?;
-        let team = &*who.team.name;
+        let team = &*resolved.team.name;
         let project = policy.projects.of(team);
         let key =
             project.and_then(|project| self.upstream.pick(&project.name)).ok_or_else(|| no_key(team))?;
         let internal_headers = internal_headers(&policy.envoy);
         match endpoint {
             Endpoint::Free(group) if policy.envoy.free.contains(&group) => {
-                self.authorizer.count_use(&who);
-                let paused: Vec<_> = paused(policy, &who, None).collect();
+                self.authorizer.count_use(resolved);
+                let paused: Vec<_> = paused(&snapshot.pauses, resolved, None).collect();
                 if !paused.is_empty() {
-                    return Err(self.denied(policy, &caller, &paused).into());
+                    return Err(self.denied(snapshot, Some(resolved), &paused).into());
                 }
                 // A free request asks no counter, but it must be just as certain that nothing forbids it.
-                fresh.map_err(Refused::Undecided)?;
+                fresh.clone().map_err(Refused::Undecided)?;
                 let (admission, limits) = (None, [].as_slice());
                 Ok((answer::allowed(Allowed { key: &key, internal_headers, admission, limits }), None))
             }
@@ -156,7 +160,7 @@ impl<S: Store + Clone> CheckRpc<S> {
                 let message =
                     format!("the policy does not allow {} {}", request.method(), shown(request.path()));
                 let refusal = refusal(Reason::OperationNotAllowed, "envoy.allow", message);
-                Err(self.denied(policy, &caller, &[refusal]).into())
+                Err(self.denied(snapshot, Some(resolved), &[refusal]).into())
             }
             Endpoint::Metered(operation) => {
                 let body = request.body()?;
@@ -168,7 +172,7 @@ impl<S: Store + Clone> CheckRpc<S> {
                 groq_request::check_user(&user)?;
                 let wanted = Wanted { team, upstream_key: &key.id, caller, user, operation, asked };
                 let (admission, limits, check) =
-                    self.admit(policy, wanted, &request.request_id, until).await?;
+                    self.admit((snapshot, &found, fresh), wanted, &request.request_id, until).await?;
                 key.used(self.authorizer.store().now());
                 let (admission, limits) = (Some(admission), limits.as_slice());
                 let answer = answer::allowed(Allowed { key: &key, internal_headers, admission, limits });
@@ -178,26 +182,33 @@ impl<S: Store + Clone> CheckRpc<S> {
     }
 
     /// A denial for which the caller alone was enough.
-    fn denied(&self, policy: &Policy, caller: &Caller, violations: &[Violation]) -> ApiError {
-        self.authorizer.log_denied(caller, None, violations, &policy.revision);
+    fn denied(
+        &self,
+        snapshot: &Snapshot,
+        caller: Option<&ResolvedCaller<'_>>,
+        violations: &[Violation],
+    ) -> ApiError {
+        self.authorizer.log_denied(caller, None, violations, &snapshot.revision);
         ApiError::denied(violations)
     }
 
     /// Reserves, once for a request however often Envoy asks for it.
     async fn admit(
         &self,
-        policy: &Policy,
+        (snapshot, caller, fresh): (&Snapshot, &Result<ResolvedCaller<'_>, Violation>, &Result<(), Failure>),
         wanted: Wanted<'_>,
         request_id: &str,
         until: Option<Instant>,
     ) -> Result<(Admission, Vec<LimitStatus>, PendingCheck<S>), Refused> {
+        let policy = &*snapshot.policy;
         let mut request = wanted.authorize_request(policy)?;
         for ask in 1..=MAX_ASKS {
             request.request_id = match ask {
                 1 => request_id.to_owned(),
                 _ => format!("{request_id}/{ask}"),
             };
-            let (decided, check) = match self.authorizer.authorize(&request, until).await {
+            let question = Question { request: &request, snapshot, caller, fresh };
+            let (decided, check) = match self.authorizer.authorize(question, until).await {
                 Ok(decided) => decided,
                 Err(Failure::RequestIdReused) => continue,
                 // The same stream goes to Groq once more, which needs its own reservation.

@@ -80,7 +80,7 @@ use super::{
 use crate::domain::{
     Moment,
     counter::{CounterKey, CounterKind, CounterState},
-    keys::SecretId,
+    key::SecretId,
 };
 
 /// How long a settlement waits for the disk, and a reservation unless told otherwise: longer than any stall of a disk that still

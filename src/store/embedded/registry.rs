@@ -18,7 +18,7 @@ use super::{
     sums,
 };
 use crate::{
-    domain::{Timestamp, keys::SecretId},
+    domain::{Timestamp, key::SecretId},
     store::{
         MAX_REGISTRY_VALUE, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
         SecretUses, StoreError, USE_SLOTS_KEPT,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    domain::{counter::CounterKey, keys::SecretId},
+    domain::{counter::CounterKey, key::SecretId},
     store::{ReservationId, SpendKey},
 };
 

@@ -7,7 +7,7 @@ use super::{
     wire::{Numbers, Reader},
 };
 use crate::{
-    domain::{Timestamp, keys::SecretId},
+    domain::{Timestamp, key::SecretId},
     store::{
         MAX_REGISTRY_VALUE, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
         SecretUses, StoreError,

@@ -301,7 +301,7 @@ async fn without_the_store_nobody_says_that_a_key_is_unknown() {
 }
 
 fn secret_of(bytes: [u8; 32]) -> String {
-    tollgate::domain::keys::Secret::from_random(bytes).expose().to_owned()
+    tollgate::domain::key::Secret::from_random(bytes).expose().to_owned()
 }
 
 /// A decision by a created key is one call of the store, as it is by the name of a team; counting its use is none of the key's

@@ -8,7 +8,6 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
 use tollgate::{
     authorizer::{Authorizer, Shared},
     control::{PauseError, Pauses},
@@ -17,7 +16,7 @@ use tollgate::{
         actor::Actor,
         counter::{CounterKey, CounterKind, CounterState},
         decision::Reason,
-        keys::SecretId,
+        key::SecretId,
         pause::{MAX_PAUSES, Target},
     },
     live::{Follower, Live},
@@ -32,7 +31,7 @@ use super::policy;
 use crate::harness::{self, Fixture, START};
 
 fn authorizer<S: Store + Clone>(fixture: &Fixture<S>) -> Authorizer<S> {
-    let policy = Arc::new(ArcSwap::from_pointee(harness::policy(&policy("acme"), START)));
+    let policy = Arc::new(harness::policy(&policy("acme"), START));
     let clock = Clock::Manual(fixture.clock.clone());
     Authorizer::new(fixture.store.clone(), clock, Arc::new(Shared::new(Arc::new(Live::new(policy)))))
 }
@@ -56,10 +55,10 @@ async fn a_record_that_cannot_be_read_pauses_until_it_is_resumed() {
     }
     let targets: Vec<_> = pauses.list().await.unwrap().into_iter().map(|(target, _)| target).collect();
     assert_eq!(targets, ["team/bot", "model/m/text"].map(|text| text.parse::<Target>().unwrap()));
-    let policy = authorizer.policy();
-    let caller = tollgate::domain::request::Caller::Team("bot".to_owned());
-    let who = authorizer.who(&policy, &caller).unwrap().unwrap();
-    let violations: Vec<_> = tollgate::domain::permit::paused(&policy, &who, Some("m/text")).collect();
+    let snapshot = authorizer.snapshot();
+    let caller = snapshot.resolve(&tollgate::domain::request::Caller::Team("bot".to_owned())).unwrap();
+    let violations: Vec<_> =
+        tollgate::domain::eligibility::paused(&snapshot.pauses, &caller, Some("m/text")).collect();
     assert_eq!(violations.iter().map(|violation| violation.reason).collect::<Vec<_>>(), [Reason::Paused; 2]);
     assert!(violations[0].message.contains("cannot be read; resume"), "{}", violations[0].message);
     for target in targets {
@@ -200,7 +199,7 @@ impl<S: Store + Clone> Store for Lossy<S> {
 async fn an_order_whose_answer_is_lost_is_looked_up() {
     let Fixture { store, .. } = &Fixture::embedded();
     let store = Lossy { store: store.clone(), loses_writes: Arc::default(), loses_reads: Arc::default() };
-    let policy = Arc::new(ArcSwap::from_pointee(harness::policy(&policy("acme"), START)));
+    let policy = Arc::new(harness::policy(&policy("acme"), START));
     let pauses = Pauses::new(Follower::new(store.clone(), Arc::new(Live::new(policy))));
     let target = Target::Team("bot".into());
     // It took effect, which the next reading shows.

@@ -1,125 +1,34 @@
-//! Permissions: everything that is decided before any counter is checked.
-
-use std::sync::Arc;
+//! What refuses a request before any counter is checked.
 
 use super::{
     Timestamp,
     batch::Work,
+    caller::ResolvedCaller,
     decision::{Measure, Reason, Retry, Violation},
-    keys::Created,
-    pause::Target,
-    policy::{Key, ModelPattern, OnExceed, Policy, Team},
+    key::VirtualKey,
+    pause::{Pauses, Target},
+    policy::{ModelPattern, OnExceed, Team},
     price::{
         PriceError, Rates,
         catalogue::{Catalogue, Model},
     },
-    request::{AuthorizeRequest, Billing, Caller, ServiceTier, Size},
+    request::{AuthorizeRequest, Billing, ServiceTier, Size},
 };
 
-/// The resolved caller.
-#[derive(Clone, Debug)]
-pub struct Who<'p> {
-    /// The team.
-    pub team: &'p Arc<Team>,
-    /// The key, if the caller named one.
-    pub key: Option<&'p Arc<Key>>,
-    /// The secret that the caller presented, if it belongs to a created key.
-    pub secret: Option<&'p Created>,
-}
-
-impl<'p> Who<'p> {
-    /// Finds the caller in the policy.
-    ///
-    /// # Errors
-    /// The violation, if the team or key does not exist, has expired or was revoked, or if it is not yet known what is
-    /// paused.
-    pub fn find(policy: &'p Policy, caller: &Caller, now: Timestamp) -> Result<Self, Violation> {
-        let who = Self::named(policy, caller)?;
-        if policy.registered.pending {
-            let message = "what is paused has not been read yet".to_owned();
-            return Err(refusal(Reason::StoreUnavailable, "", message));
-        }
-        let Some(key) = who.key else { return Ok(who) };
-        let (name, place) = (&key.name, |field| format!("teams.{}.keys.{}{field}", who.team.name, key.name));
-        if who.secret.is_some_and(|secret| secret.revoked) {
-            let message = format!("the key `{name}` was revoked");
-            return Err(refusal(Reason::KeyRevoked, place(""), message));
-        }
-        if key.expires_at.is_some_and(|end| now >= end) {
-            let message = format!("the key `{name}` has expired");
-            return Err(refusal(Reason::KeyExpired, place(".expires"), message));
-        }
-        if who.secret.and_then(|secret| secret.ends_at).is_some_and(|end| now >= end) {
-            let message = format!("this secret of the key `{name}` has ended; use the newer one");
-            return Err(refusal(Reason::KeyExpired, place(".secrets"), message));
-        }
-        Ok(who)
-    }
-
-    /// Finds the caller in the policy, even if its key has expired or was revoked.
-    ///
-    /// # Errors
-    /// The violation, if the team or key does not exist.
-    pub fn named(policy: &'p Policy, caller: &Caller) -> Result<Self, Violation> {
-        let invalid = |message: &str| refusal(Reason::InvalidKey, "", message.to_owned());
-        match caller {
-            Caller::Team(name) => {
-                let team = policy.teams.get(name.as_str());
-                team.map(|team| Self { team, key: None, secret: None }).ok_or_else(|| {
-                    refusal(Reason::UnknownTeam, "", format!("the policy has no team `{name}`"))
-                })
-            }
-            Caller::Key(digest) => {
-                if let Some((team, key)) = policy.keys.get(digest) {
-                    return Ok(Self { team, key: Some(key), secret: None });
-                }
-                match policy.registered.keys.find(digest) {
-                    Some(secret) => Self::of_created(secret),
-                    None if policy.registered.pending => {
-                        let message = "the keys have not been read yet".to_owned();
-                        Err(refusal(Reason::StoreUnavailable, "", message))
-                    }
-                    None => Err(invalid("the API key is not one of the policy's")),
-                }
-            }
-            Caller::Mistyped => {
-                Err(invalid("the API key is mistyped or incomplete: its last letters do not fit the others"))
-            }
-        }
-    }
-
-    fn of_created(secret: &'p Created) -> Result<Self, Violation> {
-        let (key, name) = (&secret.key, &secret.team_name);
-        let gone = || {
-            let message = format!("the policy has no team `{name}`, of which the key `{}` is", key.name);
-            refusal(Reason::UnknownTeam, "", message)
-        };
-        let team = secret.team.as_ref().ok_or_else(gone)?;
-        Ok(Self { team, key: Some(key), secret: Some(secret) })
-    }
-
-    /// When the key or its secret expires.
-    #[must_use]
-    pub fn ends_at(&self) -> Option<Timestamp> {
-        let ends = [self.key.and_then(|key| key.expires_at), self.secret.and_then(|secret| secret.ends_at)];
-        ends.into_iter().flatten().min()
-    }
-}
-
-/// Every pause that applies to a request of `who`, and to `model` if the request names one. Waiting does not help: a pause
+/// Every pause that applies to a request of `caller`, and to `model` if the request names one. Waiting does not help: a pause
 /// lasts until it is lifted.
 pub fn paused<'a>(
-    policy: &'a Policy,
-    who: &'a Who<'_>,
+    pauses: &'a Pauses,
+    caller: &'a ResolvedCaller<'_>,
     model: Option<&'a str>,
 ) -> impl Iterator<Item = Violation> + 'a {
-    let (team, key) = (&*who.team.name, who.key.map(|key| &*key.name));
-    let met = policy.registered.pauses.iter().filter(move |(target, _)| target.covers(team, key, model));
-    met.map(|(target, pause)| {
+    let (team, key) = (&*caller.team.name, caller.key.map(|key| &*key.name));
+    let met = pauses.iter().filter(move |(target, _)| target.covers(team, key, model));
+    met.map(move |(target, pause)| {
         let place = match target {
             Target::Organization => "organization".to_owned(),
             Target::Team(team) => format!("teams.{team}"),
-            Target::Key(key) => format!("teams.{}.keys.{key}", who.team.name),
+            Target::Key(key) => format!("teams.{team}.keys.{key}"),
             Target::Model(pattern) => format!("models.{pattern}"),
         };
         let message = format!("{} is paused: {}", target.describe(), pause.reason);
@@ -183,19 +92,19 @@ fn told_apart(known: &str) -> String {
 
 /// Whether team and key may use the model and the operation.
 pub(super) fn permissions(
-    who: &Who<'_>,
+    caller: &ResolvedCaller<'_>,
     catalogue: &Catalogue,
     request: &AuthorizeRequest,
     violations: &mut Vec<Violation>,
 ) {
-    let team = who.team;
-    let place = |key: Option<&Arc<Key>>, field: &str| match key {
+    let team = caller.team;
+    let place = |key: Option<&VirtualKey>, field: &str| match key {
         Some(key) => format!("teams.{}.keys.{}.{field}", team.name, key.name),
         None => format!("teams.{}.{field}", team.name),
     };
     let model = request.model.as_str();
     let narrowed =
-        who.key.filter(|key| key.models.as_ref().is_some_and(|m| !m.iter().any(|p| p.matches(model))));
+        caller.key.filter(|key| key.models.as_ref().is_some_and(|m| !m.iter().any(|p| p.matches(model))));
     let team_refuses = !team.models.iter().any(|pattern| pattern.matches(model));
     if team_refuses || narrowed.is_some() {
         let id = place(narrowed.filter(|_| !team_refuses), "models");
@@ -203,7 +112,8 @@ pub(super) fn permissions(
         violations.push(refusal(Reason::ModelNotAllowed, id, message));
     }
     let operation = request.operation;
-    let narrowed = who.key.filter(|key| key.operations.as_ref().is_some_and(|ops| !ops.contains(&operation)));
+    let narrowed =
+        caller.key.filter(|key| key.operations.as_ref().is_some_and(|ops| !ops.contains(&operation)));
     let team_refuses = !team.operations.contains(&operation);
     if team_refuses || narrowed.is_some() {
         let id = place(narrowed.filter(|_| !team_refuses), "operations");
@@ -216,7 +126,7 @@ pub(super) fn permissions(
 /// key apply to one request; for a batch only the model's bound applies, to each line.
 pub(super) fn output_cap(
     model: Option<&Model>,
-    who: &Who<'_>,
+    caller: &ResolvedCaller<'_>,
     request: &AuthorizeRequest,
     violations: &mut Vec<Violation>,
     warnings: &mut Vec<String>,
@@ -225,13 +135,13 @@ pub(super) fn output_cap(
     if work.billing() != Billing::Tokens {
         return 0;
     }
-    let team = &who.team;
+    let team = &caller.team;
     let wanted = request.size.max_output_tokens;
     let of_one = |cap: Option<u64>| cap.filter(|_| work.batch().is_none());
     let of_lines = |bound: u64| bound.saturating_mul(work.lines());
     let caps = [
         (of_one(team.max_output_tokens), CapOf::Team),
-        (of_one(who.key.and_then(|key| key.max_output_tokens)), CapOf::Key),
+        (of_one(caller.key.and_then(|key| key.max_output_tokens)), CapOf::Key),
         (model.and_then(Model::output_bound).map(of_lines), CapOf::Model),
     ];
     let Some((cap, of)) =
@@ -245,7 +155,7 @@ pub(super) fn output_cap(
     if cap > 0 && wanted <= cap {
         return if wanted == 0 { cap } else { wanted };
     }
-    let id = match (of, who.key) {
+    let id = match (of, caller.key) {
         (CapOf::Key, Some(key)) => format!("teams.{}.keys.{}.max_output_tokens", team.name, key.name),
         (CapOf::Model, _) => format!("models.{}.max_output_tokens", request.model),
         _ => format!("teams.{}.max_output_tokens", team.name),

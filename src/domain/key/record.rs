@@ -1,24 +1,16 @@
-//! Virtual keys that are created outside the policy document: what is stored about them, and how they change.
-
-mod in_force;
-mod narrow;
-mod secret;
+//! What is stored about a key that was created through the service, and how it changes.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::{
-    in_force::{Created, CreatedKeys, UseCounter},
-    narrow::{Breach, check_labels, check_limits, check_name},
-    secret::{HashKey, PREFIX, Secret, SecretHash, is_mistyped},
-};
-use super::{Timestamp, money::NanoUsd, policy::ModelPattern, request::Operation};
+use super::SecretHash;
+use crate::domain::{Timestamp, money::NanoUsd, policy::ModelPattern, request::Operation};
 
 /// Live secrets of one key: the current one and, during a rotation, the previous one.
 pub const MAX_LIVE_SECRETS: usize = 2;
 /// Secrets of one key that are remembered, so that an expired secret can be reported as expired.
-const MAX_SECRETS: usize = 4;
+pub(super) const MAX_SECRETS: usize = 4;
 
 /// Identifies a secret without revealing anything about it. Written as 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -182,6 +174,3 @@ impl KeyRecord {
         self.secrets.drain(..surplus);
     }
 }
-
-#[cfg(test)]
-mod tests;

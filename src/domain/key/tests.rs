@@ -1,7 +1,12 @@
-use super::*;
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{record::MAX_SECRETS, *};
 use crate::domain::{
+    Timestamp,
     limit::{Limit, Period, Quantity, Span, Subject, Window},
+    money::NanoUsd,
     policy::{OnExceed, OnUnsettled, Team, UnreservedBounds},
+    request::Operation,
 };
 
 const NOW: Timestamp = Timestamp(1_000_000);
@@ -116,7 +121,8 @@ fn team() -> Team {
 fn what_would_widen_the_team_names_its_field() {
     let breaches = |limits: KeyLimits| {
         let mut breaches = Vec::new();
-        check_limits(&limits, &team(), &mut breaches);
+        let key = VirtualKey::created(1, Arc::new(KeyRecord { limits, ..record(Vec::new()) }));
+        check_limits(&key, &team(), &mut breaches);
         breaches.into_iter().map(|breach| breach.field).collect::<Vec<_>>()
     };
     let none = KeyLimits::default;
@@ -142,7 +148,7 @@ fn what_would_widen_the_team_names_its_field() {
         monthly_budget: NanoUsd::new(10_000_000_001),
         ..none()
     };
-    let fields = ["limits.requests_per_minute", "limits.max_output_tokens", "limits.monthly_budget"];
+    let fields = ["limits.max_output_tokens", "limits.monthly_budget", "limits.requests_per_minute"];
     assert_eq!(breaches(wide), fields);
 }
 

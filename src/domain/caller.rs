@@ -1,0 +1,122 @@
+//! The caller of a request, found in a snapshot.
+
+use super::{
+    Timestamp,
+    decision::{Reason, Violation},
+    eligibility::refusal,
+    key::{KeySecret, VirtualKey},
+    policy::Team,
+    request::Caller,
+    snapshot::Snapshot,
+};
+
+/// The resolved caller of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct ResolvedCaller<'s> {
+    /// The team.
+    pub team: &'s Team,
+    /// The key, if the caller named one.
+    pub key: Option<&'s VirtualKey>,
+    /// The secret that the caller presented, if it belongs to a created key.
+    pub secret: Option<&'s KeySecret>,
+    /// Whether it is not known yet what is paused.
+    is_pending: bool,
+}
+
+impl Snapshot {
+    /// Finds `caller`, even if its key has expired or was revoked: [`ResolvedCaller::check`] tells.
+    ///
+    /// # Errors
+    /// The violation, if the team or key does not exist, or if it is not known yet whether it does.
+    pub fn resolve(&self, caller: &Caller) -> Result<ResolvedCaller<'_>, Violation> {
+        let invalid = |message: &str| refusal(Reason::InvalidKey, "", message.to_owned());
+        match caller {
+            Caller::Team(name) => {
+                let team = self.policy.teams.get(name.as_str());
+                team.map(|team| self.caller_of(team, None, None)).ok_or_else(|| {
+                    refusal(Reason::UnknownTeam, "", format!("the policy has no team `{name}`"))
+                })
+            }
+            Caller::Key(digest) => {
+                if let Some(key) = self.policy.keys.find(digest) {
+                    return self.with_key(key, None);
+                }
+                match self.keys.find(digest) {
+                    Some((key, secret)) => self.with_key(key, Some(secret)),
+                    None if self.is_pending => {
+                        let message = "the keys have not been read yet".to_owned();
+                        Err(refusal(Reason::StoreUnavailable, "", message))
+                    }
+                    None => Err(invalid("the API key is not one of the policy's")),
+                }
+            }
+            Caller::Mistyped => {
+                Err(invalid("the API key is mistyped or incomplete: its last letters do not fit the others"))
+            }
+        }
+    }
+
+    fn with_key<'s>(
+        &'s self,
+        key: &'s VirtualKey,
+        secret: Option<&'s KeySecret>,
+    ) -> Result<ResolvedCaller<'s>, Violation> {
+        let gone = || {
+            let message =
+                format!("the policy has no team `{}`, of which the key `{}` is", key.team, key.name);
+            refusal(Reason::UnknownTeam, "", message)
+        };
+        let team = self.policy.teams.get(&key.team).ok_or_else(gone)?;
+        Ok(self.caller_of(team, Some(key), secret))
+    }
+
+    const fn caller_of<'s>(
+        &self,
+        team: &'s Team,
+        key: Option<&'s VirtualKey>,
+        secret: Option<&'s KeySecret>,
+    ) -> ResolvedCaller<'s> {
+        ResolvedCaller { team, key, secret, is_pending: self.is_pending }
+    }
+}
+
+impl ResolvedCaller<'_> {
+    /// Checks that the caller may ask at `now`.
+    ///
+    /// # Errors
+    /// The violation, if its key has expired or was revoked, or if it is not known yet what is paused.
+    pub fn check(&self, now: Timestamp) -> Result<(), Violation> {
+        if self.is_pending {
+            let message = "what is paused has not been read yet".to_owned();
+            return Err(refusal(Reason::StoreUnavailable, "", message));
+        }
+        let Some(key) = self.key else { return Ok(()) };
+        let (name, place) = (&key.name, |field| format!("{}{field}", key.place()));
+        if key.stored.as_ref().is_some_and(|stored| stored.record.revoked_at.is_some()) {
+            let message = format!("the key `{name}` was revoked");
+            return Err(refusal(Reason::KeyRevoked, place(""), message));
+        }
+        if key.expires_at.is_some_and(|end| now >= end) {
+            let message = format!("the key `{name}` has expired");
+            return Err(refusal(Reason::KeyExpired, place(".expires"), message));
+        }
+        if self.secret.is_some_and(|secret| !secret.is_live(now)) {
+            let message = format!("this secret of the key `{name}` has ended; use the newer one");
+            return Err(refusal(Reason::KeyExpired, place(".secrets"), message));
+        }
+        Ok(())
+    }
+
+    /// When the key or its secret expires.
+    #[must_use]
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        let ends = [self.key.and_then(|key| key.expires_at), self.secret.and_then(|secret| secret.ends_at)];
+        ends.into_iter().flatten().min()
+    }
+
+    /// The name of the key; empty if the caller named none.
+    #[must_use]
+    pub fn key_name(&self) -> &str {
+        self.key.map_or("", |key| &key.name)
+    }
+}

@@ -1,0 +1,18 @@
+//! Virtual keys: declared in the policy document, or created through the service and stored in its registry.
+
+mod index;
+mod narrowing;
+mod record;
+mod secret;
+mod virtual_key;
+
+pub use self::{
+    index::KeyIndex,
+    narrowing::{Breach, Widening, WiderLimit, check_labels, check_limits, check_name, widenings},
+    record::{KeyLimits, KeyRecord, KeySecret, KeyState, MAX_LIVE_SECRETS, NotASecretId, SecretId},
+    secret::{HashKey, PREFIX, Secret, SecretHash, is_mistyped},
+    virtual_key::{DeclaredKeys, KeyCursor, StoredKey, VirtualKey},
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! The rules for a key: its name, its labels, and limits that narrow its team's and never widen them.
+
+use std::collections::BTreeMap;
+
+use super::VirtualKey;
+use crate::domain::{
+    MAX_AMOUNT,
+    limit::{Limit, Quantity},
+    money::NanoUsd,
+    policy::{ModelPattern, Team, is_name},
+    request::Operation,
+};
+
+/// Labels of one key, and their lengths in bytes: notes for people, not data.
+const MAX_LABELS: usize = 16;
+const MAX_LABEL_KEY: usize = 64;
+const MAX_LABEL_VALUE: usize = 256;
+/// Models that one key lists: several times what Groq has.
+const MAX_MODELS: usize = 64;
+
+/// What is invalid, and in which field of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// The field, as the contract names it.
+    pub field: &'static str,
+    /// Why.
+    pub message: String,
+}
+
+/// Checks that `name` is valid for a key of `team`.
+///
+/// # Errors
+/// The reason why it is not.
+pub fn check_name(name: &str, team: &str) -> Result<(), Breach> {
+    let fault = |message| Err(Breach { field: "name", message });
+    if !is_name(name) {
+        return fault(
+            "has 1 to 64 lower-case letters, digits, `_`, `.` and `-`, and begins with a letter or a digit"
+                .to_owned(),
+        );
+    }
+    let rest = name.strip_prefix(team).and_then(|rest| rest.strip_prefix('-')).unwrap_or_default();
+    match rest.split_once('-') {
+        Some((environment, purpose)) if !environment.is_empty() && !purpose.is_empty() => Ok(()),
+        _ => fault(format!(
+            "is of the form {{team}}-{{environment}}-{{purpose}}, such as `{team}-prod-web`, so that one sees whose it is"
+        )),
+    }
+}
+
+/// Reports labels that are too many or too long.
+pub fn check_labels(labels: &BTreeMap<String, String>, breaches: &mut Vec<Breach>) {
+    let sound = |key: &str, value: &str| {
+        !key.is_empty()
+            && key.len() <= MAX_LABEL_KEY
+            && value.len() <= MAX_LABEL_VALUE
+            && !key.chars().chain(value.chars()).any(char::is_control)
+    };
+    if labels.len() > MAX_LABELS || !labels.iter().all(|(key, value)| sound(key, value)) {
+        let message = format!(
+            "at most {MAX_LABELS} pairs; keys have 1 to {MAX_LABEL_KEY} bytes, values at most {MAX_LABEL_VALUE}, without control characters"
+        );
+        breaches.push(Breach { field: "labels", message });
+    }
+}
+
+/// Something that a key would permit and its team may not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Widening<'a> {
+    /// A model.
+    Model(&'a ModelPattern),
+    /// An operation.
+    Operation(Operation),
+    /// More output tokens of one request.
+    MaxOutputTokens {
+        /// The key's bound.
+        key: u64,
+        /// The team's.
+        team: u64,
+    },
+    /// A larger bound than the team has on the same quantity in the same window.
+    Limit(WiderLimit<'a>),
+}
+
+/// A limit with a larger bound than the team's on the same quantity in the same window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WiderLimit<'a> {
+    /// The limit.
+    pub limit: &'a Limit,
+    /// Its bound.
+    pub bound: u64,
+    /// The team's bound.
+    pub team: u64,
+}
+
+impl<'a> WiderLimit<'a> {
+    /// `limit`, if one of `team`'s limits on the same thing has a smaller bound.
+    #[must_use]
+    pub fn of(limit: &'a Limit, team: &Team) -> Option<Self> {
+        let mut of_team = team.limits.iter();
+        let same = of_team.find(|same| same.quantity == limit.quantity && same.window == limit.window)?;
+        let (bound, team) = (limit.bound?, same.bound?);
+        (bound > team).then_some(Self { limit, bound, team })
+    }
+}
+
+/// Everything that `key` would permit and `team` may not do: a key narrows its team's policy and never widens it.
+#[must_use]
+pub fn widenings<'a>(key: &'a VirtualKey, team: &Team) -> Vec<Widening<'a>> {
+    let models = key.models.iter().flatten();
+    let models = models.filter(|model| !team.models.iter().any(|known| known.covers(model)));
+    let operations = key.operations.iter().flatten().filter(|operation| !team.operations.contains(operation));
+    let output = key.max_output_tokens.zip(team.max_output_tokens).filter(|(key, team)| key > team);
+    let limits = key.limits.iter().filter_map(|limit| WiderLimit::of(limit, team));
+    let output = output.map(|(key, team)| Widening::MaxOutputTokens { key, team });
+    models
+        .map(Widening::Model)
+        .chain(operations.map(|operation| Widening::Operation(*operation)))
+        .chain(output)
+        .chain(limits.map(Widening::Limit))
+        .collect()
+}
+
+/// Reports what is wrong with the limits of a key that is created or changed, for its `team`; of several models or operations
+/// that the team may not use, the first.
+pub fn check_limits(key: &VirtualKey, team: &Team, breaches: &mut Vec<Breach>) {
+    let name = &team.name;
+    let mut note = |field, message| breaches.push(Breach { field, message });
+    if key.models.as_ref().is_some_and(|models| models.len() > MAX_MODELS) {
+        note("limits.models", format!("at most {MAX_MODELS} models"));
+    }
+    if let Some(most) = key.max_output_tokens.filter(|most| *most > MAX_AMOUNT) {
+        note("limits.max_output_tokens", format!("{most} is more than any limit may be"));
+    }
+    for limit in &key.limits {
+        if let Some(bound) = limit.bound.filter(|bound| *bound > MAX_AMOUNT) {
+            let (field, shown) = shown(limit, bound);
+            note(field, format!("{shown} is more than any limit may be"));
+        }
+    }
+    let mut last = None;
+    for widening in widenings(key, team) {
+        let kind = std::mem::discriminant(&widening);
+        let is_first = last.replace(kind) != Some(kind);
+        match widening {
+            Widening::Model(model) if is_first => {
+                note("limits.models", format!("`{model}` is not among the models of team `{name}`"));
+            }
+            Widening::Operation(operation) if is_first => {
+                note(
+                    "limits.operations",
+                    format!("`{operation}` is not among the operations of team `{name}`"),
+                );
+            }
+            Widening::Model(_) | Widening::Operation(_) => {}
+            Widening::MaxOutputTokens { key, team } if key <= MAX_AMOUNT => {
+                note("limits.max_output_tokens", format!("{key} is more than team `{name}` has, {team}"));
+            }
+            Widening::Limit(WiderLimit { limit, bound, team }) if bound <= MAX_AMOUNT => {
+                let ((field, own), (_, team)) = (shown(limit, bound), shown(limit, team));
+                note(field, format!("{own} is more than team `{name}` has, {team}"));
+            }
+            Widening::MaxOutputTokens { .. } | Widening::Limit(_) => {}
+        }
+    }
+}
+
+/// The field of a created key that has this limit, and a bound as a person reads it.
+fn shown(limit: &Limit, bound: u64) -> (&'static str, String) {
+    match limit.quantity {
+        Quantity::NanoUsd => {
+            ("limits.monthly_budget", format!("${}", NanoUsd::new(bound).unwrap_or(NanoUsd::MAX)))
+        }
+        Quantity::Tokens => ("limits.tokens_per_minute", bound.to_string()),
+        Quantity::Requests
+        | Quantity::AudioMilliseconds
+        | Quantity::RequestsInFlight
+        | Quantity::UnsettledRequests => ("limits.requests_per_minute", bound.to_string()),
+    }
+}

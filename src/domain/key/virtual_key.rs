@@ -1,0 +1,287 @@
+//! One type for both kinds of keys, as decisions and the control plane read them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{KeyLimits, KeyRecord, KeySecret, KeyState};
+use crate::domain::{
+    Timestamp,
+    limit::{Limit, OnShortfall, Period, Quantity, Span, Subject, Window},
+    money::NanoUsd,
+    policy::ModelPattern,
+    request::Operation,
+};
+
+/// A virtual key, declared in the policy document or created through the service.
+///
+/// Its limits are not narrowed to its team's: both hold for each request, so the stricter one decides, even if the policy
+/// became stricter after the key was created.
+#[derive(Clone, Debug)]
+pub struct VirtualKey {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The name of its team.
+    pub team: Arc<str>,
+    /// The models it may use, within the team's; `None`: the same.
+    pub models: Option<Vec<ModelPattern>>,
+    /// The operations it may perform, within the team's; `None`: the same.
+    pub operations: Option<Vec<Operation>>,
+    /// The most output tokens of one request, within the team's.
+    pub max_output_tokens: Option<u64>,
+    /// When it expires.
+    pub expires_at: Option<Timestamp>,
+    /// Its own budgets and limits.
+    pub limits: Vec<Limit>,
+    /// What is stored about it; `None`: the policy document declares it, and only the document changes it.
+    pub stored: Option<StoredKey>,
+}
+
+/// A created key as the store keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredKey {
+    /// The version of its record.
+    pub version: u64,
+    /// Its record.
+    pub record: Arc<KeyRecord>,
+}
+
+/// A key's position among all keys: by name, then by team, a created key first.
+///
+/// The name alone does not identify a key. A document may declare one name in several teams, and may declare a name that an
+/// earlier created key already has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeyCursor {
+    /// The key's name.
+    pub name: Arc<str>,
+    /// Its team's.
+    pub team: Arc<str>,
+    /// Whether the policy document declares it.
+    pub declared: bool,
+}
+
+impl VirtualKey {
+    /// The key of this record, with its limits in the places where a declared key has them.
+    #[must_use]
+    pub fn created(version: u64, record: Arc<KeyRecord>) -> Self {
+        let KeyLimits {
+            models,
+            operations,
+            requests_per_minute,
+            tokens_per_minute,
+            max_output_tokens,
+            monthly_budget,
+        } = &record.limits;
+        let subject = Subject::key(&record.team, &record.name);
+        let limit = |name: &str, quantity, window, bound: Option<u64>| {
+            let id = format!("teams.{}.keys.{}.{name}", record.team, record.name);
+            bound.map(|bound| Limit { bound: Some(bound), ..subject.limit(id.into(), quantity, window) })
+        };
+        let minute = Window::Sliding(Span::Minute);
+        let budget = monthly_budget.map(NanoUsd::nanos);
+        let in_flight = format!("teams.{}.keys.{}.max_in_flight", record.team, record.name);
+        let in_flight = subject.limit(in_flight.into(), Quantity::RequestsInFlight, Window::InFlight);
+        let limits = [
+            limit("budget.monthly_usd", Quantity::NanoUsd, Window::Calendar(Period::Month), budget),
+            limit("requests_per_minute", Quantity::Requests, minute, *requests_per_minute),
+            limit("tokens_per_minute", Quantity::Tokens, minute, *tokens_per_minute),
+            // Only counts, as for a declared key without a bound.
+            Some(in_flight),
+        ];
+        Self {
+            name: Arc::clone(&record.name),
+            team: Arc::clone(&record.team),
+            models: Some(models.clone()).filter(|models| !models.is_empty()),
+            operations: Some(operations.clone()).filter(|operations| !operations.is_empty()),
+            max_output_tokens: *max_output_tokens,
+            expires_at: record.expires_at,
+            limits: limits.into_iter().flatten().collect(),
+            stored: Some(StoredKey { version, record }),
+        }
+    }
+
+    /// Its position among all keys.
+    #[must_use]
+    pub fn cursor(&self) -> KeyCursor {
+        let (name, team) = (Arc::clone(&self.name), Arc::clone(&self.team));
+        KeyCursor { name, team, declared: self.stored.is_none() }
+    }
+
+    /// Whether it can be used at `now`.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> KeyState {
+        if self.stored.as_ref().is_some_and(|stored| stored.record.revoked_at.is_some()) {
+            KeyState::Revoked
+        } else if self.expires_at.is_some_and(|end| now >= end) {
+            KeyState::Expired
+        } else {
+            KeyState::Active
+        }
+    }
+
+    /// Its secrets, the oldest first. A declared key has only a digest, which is never shown.
+    #[must_use]
+    pub fn secrets(&self) -> &[KeySecret] {
+        self.stored.as_ref().map_or(&[], |stored| &stored.record.secrets)
+    }
+
+    /// Its place in the policy, or where a declared key of its name would stand.
+    #[must_use]
+    pub fn place(&self) -> String {
+        format!("teams.{}.keys.{}", self.team, self.name)
+    }
+}
+
+/// The keys that the policy document declares.
+#[derive(Clone, Debug, Default)]
+pub struct DeclaredKeys {
+    /// By the SHA-256 of the secret.
+    digests: HashMap<[u8; 32], Arc<VirtualKey>>,
+    /// In the order of all keys.
+    ordered: Vec<Arc<VirtualKey>>,
+}
+
+impl DeclaredKeys {
+    /// The key whose secret has this SHA-256.
+    #[must_use]
+    pub fn find(&self, sha256: &[u8; 32]) -> Option<&Arc<VirtualKey>> {
+        self.digests.get(sha256)
+    }
+
+    /// All of them, by name and then by team.
+    #[must_use]
+    pub fn ordered(&self) -> &[Arc<VirtualKey>] {
+        &self.ordered
+    }
+
+    /// Those of this name, by team.
+    #[must_use]
+    pub fn named(&self, name: &str) -> &[Arc<VirtualKey>] {
+        let start = self.ordered.partition_point(|key| *key.name < *name);
+        let rest = self.ordered.get(start..).unwrap_or_default();
+        let count = rest.partition_point(|key| *key.name == *name);
+        rest.get(..count).unwrap_or_default()
+    }
+
+    /// Those after this position.
+    #[must_use]
+    pub fn after(&self, cursor: Option<&KeyCursor>) -> &[Arc<VirtualKey>] {
+        let start = cursor.map_or(0, |cursor| self.ordered.partition_point(|key| key.cursor() <= *cursor));
+        self.ordered.get(start..).unwrap_or_default()
+    }
+}
+
+/// Each key with the SHA-256 of its secret.
+impl FromIterator<([u8; 32], Arc<VirtualKey>)> for DeclaredKeys {
+    fn from_iter<I: IntoIterator<Item = ([u8; 32], Arc<VirtualKey>)>>(keys: I) -> Self {
+        let digests: HashMap<_, _> = keys.into_iter().collect();
+        let mut ordered: Vec<_> = digests.values().map(Arc::clone).collect();
+        ordered.sort_by_cached_key(|key| key.cursor());
+        Self { digests, ordered }
+    }
+}
+
+impl KeyLimits {
+    /// The limits of a declared key in the form that a created key has, and the limits of kinds that a created key cannot
+    /// have, such as a budget that only warns.
+    #[must_use]
+    pub fn of_declared(key: &VirtualKey) -> (Self, Vec<&Limit>) {
+        let mut own = Self {
+            models: key.models.clone().unwrap_or_default(),
+            operations: key.operations.clone().unwrap_or_default(),
+            max_output_tokens: key.max_output_tokens,
+            ..Self::default()
+        };
+        let mut others = Vec::new();
+        // A limit that only counts does not restrict anything.
+        for limit in key.limits.iter().filter(|limit| limit.bound.is_some()) {
+            match (limit.quantity, limit.window) {
+                (Quantity::NanoUsd, Window::Calendar(Period::Month))
+                    if limit.on_shortfall != OnShortfall::Warn =>
+                {
+                    own.monthly_budget = limit.bound.and_then(NanoUsd::new);
+                }
+                (Quantity::Requests, Window::Sliding(Span::Minute)) => own.requests_per_minute = limit.bound,
+                (Quantity::Tokens, Window::Sliding(Span::Minute)) => own.tokens_per_minute = limit.bound,
+                _ => others.push(limit),
+            }
+        }
+        // In the document an empty list permits nothing; here it would mean everything that the team has.
+        if key.models.as_ref().is_some_and(Vec::is_empty)
+            || key.operations.as_ref().is_some_and(Vec::is_empty)
+        {
+            own.requests_per_minute = Some(0);
+        }
+        (own, others)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::request::Operation;
+
+    fn key(limits: KeyLimits) -> VirtualKey {
+        let record = KeyRecord {
+            name: "t-prod-web".into(),
+            team: "t".into(),
+            labels: Default::default(),
+            limits,
+            created_at: Timestamp(1),
+            expires_at: None,
+            revoked_at: None,
+            secrets: Vec::new(),
+        };
+        VirtualKey::created(1, Arc::new(record))
+    }
+
+    #[test]
+    fn limits_are_the_same_whoever_makes_the_key() {
+        let limits = KeyLimits {
+            models: vec!["openai/*".parse().unwrap()],
+            operations: vec![Operation::Chat],
+            requests_per_minute: Some(1),
+            tokens_per_minute: Some(2),
+            max_output_tokens: Some(3),
+            monthly_budget: NanoUsd::new(4),
+        };
+        for limits in [limits, KeyLimits::default()] {
+            assert_eq!(KeyLimits::of_declared(&key(limits.clone())), (limits, Vec::new()));
+        }
+    }
+
+    #[test]
+    fn of_a_declared_key_no_limit_is_left_out() {
+        let subject = Subject::key("t", "t-prod-web");
+        let limit = |quantity, window| Limit {
+            bound: Some(7),
+            ..subject.limit("teams.t.keys.t-prod-web.x".into(), quantity, window)
+        };
+        let minute = limit(Quantity::Requests, Window::Sliding(Span::Minute));
+        let others = [
+            limit(Quantity::Requests, Window::Sliding(Span::Hour)),
+            limit(Quantity::NanoUsd, Window::Calendar(Period::Day)),
+            limit(Quantity::RequestsInFlight, Window::InFlight),
+            limit(Quantity::AudioMilliseconds, Window::Sliding(Span::Minute)),
+            Limit {
+                on_shortfall: OnShortfall::Warn,
+                ..limit(Quantity::NanoUsd, Window::Calendar(Period::Month))
+            },
+        ];
+        let limits = std::iter::once(&minute).chain(&others).cloned().collect();
+        let declared = VirtualKey { limits, ..key(KeyLimits::default()) };
+        let (own, shown) = KeyLimits::of_declared(&declared);
+        assert_eq!(own, KeyLimits { requests_per_minute: Some(7), ..KeyLimits::default() });
+        assert_eq!(shown, others.iter().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_key_that_may_use_nothing_is_not_shown_as_one_that_may_use_all() {
+        let unlimited = || key(KeyLimits::default());
+        for declared in [
+            VirtualKey { models: Some(Vec::new()), ..unlimited() },
+            VirtualKey { operations: Some(Vec::new()), ..unlimited() },
+        ] {
+            assert_eq!(KeyLimits::of_declared(&declared).0.requests_per_minute, Some(0));
+        }
+        assert_eq!(KeyLimits::of_declared(&unlimited()).0, KeyLimits::default());
+    }
+}

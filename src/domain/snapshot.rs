@@ -1,0 +1,43 @@
+//! What is in force at one moment: the policy document, the keys created beside it, and what is paused.
+
+use std::sync::Arc;
+
+use super::{key::KeyIndex, pause::Pauses, policy::Policy};
+
+/// Everything that decisions read, immutable. A request takes one and is decided by it.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The policy document.
+    pub policy: Arc<Policy>,
+    /// The keys created through the service.
+    pub keys: KeyIndex,
+    /// What is paused.
+    pub pauses: Arc<Pauses>,
+    /// Names the document and the state of the registry, as in `5e9fedb300e80eb4/42`, so that a decision can be reproduced
+    /// from its record.
+    pub revision: Arc<str>,
+    /// Whether the registry has never been read. Until then an unknown key may still exist, and anything may be paused.
+    pub is_pending: bool,
+}
+
+impl Snapshot {
+    /// What is in force by `policy` before the registry was read for the first time.
+    #[must_use]
+    pub fn pending(policy: Arc<Policy>) -> Self {
+        let (keys, pauses, revision) = (KeyIndex::default(), Arc::default(), Arc::default());
+        Self { policy, keys, pauses, revision, is_pending: true }.numbered(0)
+    }
+
+    /// The same, as of the registry's state with this number.
+    #[must_use]
+    pub fn numbered(self, registry: u64) -> Self {
+        let revision = format!("{}/{registry}", self.policy.revision).into();
+        Self { revision, ..self }
+    }
+}
+
+/// The document's part of a snapshot's revision.
+#[must_use]
+pub fn document_revision(revision: &str) -> &str {
+    revision.split('/').next().unwrap_or_default()
+}
