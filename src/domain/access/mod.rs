@@ -332,5 +332,4 @@ pub struct Issuer {
 }
 
 #[cfg(test)]
-#[path = "access_tests.rs"]
 mod tests;

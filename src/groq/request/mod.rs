@@ -204,5 +204,4 @@ fn service_tier(value: &Scalar) -> Result<ServiceTier, ApiError> {
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;

@@ -282,9 +282,9 @@ async fn every_rpc_is_in_the_table() {
     served.extend(served!(channel, v1alpha));
     let table: BTreeSet<String> = RPCS.iter().map(|(path, _)| (*path).to_owned()).collect();
     let missing: Vec<_> = served.difference(&table).collect();
-    assert!(missing.is_empty(), "served, and not in `RPCS` of src/domain/access.rs: {missing:?}");
+    assert!(missing.is_empty(), "served, and not in `RPCS` of src/domain/access/mod.rs: {missing:?}");
     let gone: Vec<_> = table.difference(&served).collect();
-    assert!(gone.is_empty(), "in `RPCS` of src/domain/access.rs, and not served: {gone:?}");
+    assert!(gone.is_empty(), "in `RPCS` of src/domain/access/mod.rs, and not served: {gone:?}");
     assert!(server.stop().await);
 }
 
@@ -309,5 +309,8 @@ async fn of_a_key_out_of_reach_nothing_is_told() {
 #[test]
 fn the_documentation_has_the_table() {
     let table = table();
-    assert!(include_str!("../../../README.md").contains(&table), "the README's table is to be:\n\n{table}\n");
+    assert!(
+        include_str!("../../../../README.md").contains(&table),
+        "the README's table is to be:\n\n{table}\n"
+    );
 }

@@ -263,5 +263,4 @@ fn attribute<'a>(
 }
 
 #[cfg(test)]
-#[path = "exchange_tests.rs"]
 mod tests;

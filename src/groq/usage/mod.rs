@@ -256,5 +256,4 @@ fn unquoted(json: &str) -> &str {
 }
 
 #[cfg(test)]
-#[path = "usage_tests.rs"]
 mod tests;

@@ -323,5 +323,4 @@ impl Lines {
 }
 
 #[cfg(test)]
-#[path = "lines_tests.rs"]
 mod tests;
