@@ -15,7 +15,6 @@ mod clients;
 mod clock_steps;
 mod concurrency;
 mod conformance;
-mod conformance_registry;
 mod connections;
 mod cooldowns;
 mod crash;

@@ -11,10 +11,8 @@ use tollgate::{
     },
 };
 
-use crate::{
-    conformance::{behaviours, join_all},
-    harness::{Fixture, START, connect_again, organization, settings},
-};
+use super::{behaviours, join_all};
+use crate::harness::{Fixture, START, connect_again, organization, settings};
 
 behaviours! {
     an_empty_registry_is_whole
