@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::{
-    calls::{MODEL, team_name, waiting_team},
-    check::{secret, sha256},
+use super::{
+    chat::MODEL,
+    teams::{secret, sha256, team_name, waiting_team},
 };
 
 /// The variable that gives a server of the bench its Groq key; there is no Groq.

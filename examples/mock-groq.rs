@@ -6,8 +6,9 @@
 
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a tool for tests")]
 
-#[allow(dead_code, reason = "the suite asks for more than the program does")]
-#[path = "mod.rs"]
+// It belongs to the tests, which include it as a module.
+#[expect(dead_code, reason = "the suite asks for more than the program does")]
+#[path = "../tests/support/mock_groq/mod.rs"]
 mod mock_groq;
 
 use std::{io, io::Write as _, net::SocketAddr};
