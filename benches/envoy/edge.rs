@@ -16,13 +16,14 @@ use tempfile::TempDir;
 use tollgate::rpc::proto::{self, policy_service_client::PolicyServiceClient};
 
 use crate::{
-    calls::team_name,
-    check::secret,
     load::Load,
     mock_groq::{MockGroq, UPSTREAM_KEY, envoy_cluster},
-    policy::{GROQ_KEY, Shape},
-    process::{Process, free_address},
     subjects::{Kind, Way},
+    support::{
+        policy::{GROQ_KEY, Shape},
+        process::{Process, free_address},
+        teams::{secret, team_name},
+    },
 };
 
 const SHIPPED: &str = include_str!("../../deploy/envoy/envoy.yaml");

@@ -8,9 +8,9 @@ use std::{
 };
 
 use crate::{
-    histogram::Histogram,
     http1::{Client, post},
     subjects::{Kind, Pace},
+    support::{chat::chat_body, histogram::Histogram},
 };
 
 const DONE: &[u8] = b"data: [DONE]\n\n";
@@ -36,7 +36,7 @@ pub(crate) struct Tally {
 
 impl Load {
     pub(crate) fn new(to: SocketAddr, kind: Kind, key: &str) -> Self {
-        let mut body = crate::check::chat_body(kind != Kind::Plain);
+        let mut body = chat_body(kind != Kind::Plain);
         if kind == Kind::Long {
             body = body.replace("Which of these", r#"mock:{\"completion_tokens\":2000}"#);
             body = body.replace(r#""max_completion_tokens":400"#, r#""max_completion_tokens":2000"#);

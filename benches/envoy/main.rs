@@ -13,27 +13,18 @@
     reason = "a program for developers: it stops where it cannot measure"
 )]
 
-#[allow(dead_code, reason = "only the names are shared")]
-#[path = "../load/calls.rs"]
-mod calls;
-#[allow(dead_code, reason = "only the body and the key are shared")]
-#[path = "../load/check.rs"]
-mod check;
 mod edge;
-#[path = "../load/histogram.rs"]
-mod histogram;
 mod http1;
 mod load;
-#[allow(dead_code, unused_imports, reason = "the suite asks for more than a benchmark does")]
-#[path = "../../tests/mock_groq/mod.rs"]
+// It belongs to the tests, which include it as a module.
+#[expect(dead_code, unused_imports, reason = "the suite asks for more than a benchmark does")]
+#[path = "../../tests/support/mock_groq/mod.rs"]
 mod mock_groq;
-#[path = "../load/policy.rs"]
-mod policy;
-#[allow(dead_code, reason = "there is no Redis here")]
-#[path = "../load/process.rs"]
-mod process;
 mod report;
 mod subjects;
+// Both benchmarks are roots of their own: a directory beside them is reached only by its path.
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{
     fs,
@@ -47,10 +38,12 @@ use clap::Parser;
 
 use crate::{
     edge::Edge,
-    histogram::Histogram,
-    process::{machine_cpu, own_cpu},
     report::{Report, Row, Sample},
     subjects::{Kind, Pace, Way},
+    support::{
+        histogram::Histogram,
+        process::{machine_cpu, own_cpu},
+    },
 };
 
 /// The service's own allocator.

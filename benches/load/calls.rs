@@ -6,8 +6,12 @@ use prost::Message as _;
 use tollgate::rpc::proto;
 
 use crate::{
-    check::{Checks, secret},
-    policy::TOKEN,
+    check::Checks,
+    support::{
+        chat::MODEL,
+        policy::TOKEN,
+        teams::{secret, team_name, waiting_team},
+    },
 };
 
 pub(crate) const AUTHORIZE: &str = "/tollgate.v1.PolicyService/Authorize";
@@ -15,7 +19,6 @@ pub(crate) const RECORD_USAGE: &str = "/tollgate.v1.PolicyService/RecordUsage";
 pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 pub(crate) const EMPTY: &str = "/tollgate.bench.Empty/Call";
 pub(crate) const MINIMAL: &str = "/tollgate.bench.Minimal/Call";
-pub(crate) const MODEL: &str = "openai/gpt-oss-120b";
 
 /// `decision: DECISION_ALLOWED`, the first field of an answer.
 const ALLOWED: &[u8] = &[0x08, 0x01];
@@ -96,16 +99,6 @@ impl Load {
             _ => None,
         }
     }
-}
-
-/// The name of a team in the policies of the bench; all have one length.
-pub(crate) fn team_name(index: usize) -> String {
-    format!("team-{index:06}")
-}
-
-/// The name of a team limited to one request an hour.
-pub(crate) fn waiting_team(index: usize) -> String {
-    format!("wait-{index:06}")
 }
 
 /// The calls of one connection.

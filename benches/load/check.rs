@@ -1,9 +1,6 @@
 //! `Check` as Envoy sends it for a chat request of an official SDK.
 
-use std::fmt::Write as _;
-
 use prost::Message as _;
-use sha2::{Digest as _, Sha256};
 use tollgate::rpc::envoy::{
     config::core::v3::{Address, SocketAddress},
     service::auth::v3::{
@@ -12,47 +9,15 @@ use tollgate::rpc::envoy::{
     },
 };
 
-use crate::calls::{MODEL, team_name};
+use crate::support::{
+    chat::chat_body,
+    teams::{secret, team_name},
+};
 
-/// The length of the body.
-const BODY_BYTES: usize = 600;
 /// Placeholders in the template for the call's own values, with as many bytes.
 const ID: &str = "################";
 /// The same for a team.
 const TEAM: &str = "team-%%%%%%";
-
-/// The secret of a team's virtual key in the policies of the bench.
-pub(crate) fn secret(team: &str) -> String {
-    format!("tgk_of_{team}_0123456789abcdef")
-}
-
-/// The digest of a secret, as it appears in a policy.
-pub(crate) fn sha256(secret: &str) -> String {
-    Sha256::digest(secret.as_bytes()).iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
-}
-
-/// The body of a chat request, with [`BODY_BYTES`].
-pub(crate) fn chat_body(stream: bool) -> String {
-    let body = |prompt: &str| {
-        serde_json::json!({
-            "messages": [
-                {"role": "system", "content": "You answer briefly, and only what was asked."},
-                {"role": "user", "content": prompt},
-            ],
-            "model": MODEL,
-            "max_completion_tokens": 400,
-            "temperature": 0.2,
-            "stream": stream,
-        })
-        .to_string()
-    };
-    let prompt = "Which of these is the odd one out, and why? ".repeat(20);
-    let rest = body("").len();
-    body(&prompt[..BODY_BYTES - rest])
-}
 
 /// Writes one call after another into the same message: only the team's key and the request's id differ.
 pub(crate) struct Checks {

@@ -10,8 +10,8 @@ use std::{
 
 use crate::{
     calls::{Calls, Load},
-    histogram::Histogram,
     http2::{Connection, Event},
+    support::histogram::Histogram,
 };
 
 /// How calls follow each other.

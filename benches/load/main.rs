@@ -15,14 +15,15 @@
 mod calls;
 mod check;
 mod client;
-mod histogram;
 mod http2;
 mod measure;
-mod policy;
-mod process;
+mod redis_server;
 mod replay;
 mod report;
 mod subjects;
+// Both benchmarks are roots of their own: a directory beside them is reached only by its path.
+#[path = "../support/mod.rs"]
+mod support;
 mod yardsticks;
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
@@ -32,7 +33,7 @@ use clap::{Parser, ValueEnum};
 use crate::{
     client::Pace,
     measure::{Bench, Lengths},
-    process::Redis,
+    redis_server::Redis,
     report::{Report, Row},
     subjects::{MIDDLE, OVERLOAD, STEADY, Subject},
 };

@@ -16,10 +16,13 @@ use crate::{
     calls::Load,
     client::{self, Pace, Span, Tally},
     http2::Connection,
-    policy::{GROQ_KEY, Shape},
-    process::{Process, Redis, RedisWork, machine_cpu, own_cpu},
+    redis_server::{Redis, RedisWork},
     replay::{self, Relay},
     subjects::{Subject, Target},
+    support::{
+        policy::{GROQ_KEY, Shape},
+        process::{Process, machine_cpu, own_cpu},
+    },
 };
 
 /// The calls that show on which core a connection landed, and warm it up.

@@ -1,6 +1,6 @@
 //! The subjects of the measurement.
 
-use crate::{calls::Load, client::Pace, policy::Shape};
+use crate::{calls::Load, client::Pace, support::policy::Shape};
 
 /// The target of the calls.
 #[derive(Clone, Copy, PartialEq, Eq)]

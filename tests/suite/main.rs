@@ -15,7 +15,6 @@ mod clients;
 mod clock_steps;
 mod concurrency;
 mod conformance;
-mod conformance_registry;
 mod connections;
 mod cooldowns;
 mod crash;
@@ -29,15 +28,15 @@ mod guard;
 mod harness;
 mod keys;
 mod layering;
-#[allow(dead_code, reason = "not every directive has its test yet")]
-#[path = "../mock_groq/mod.rs"]
-mod mock_groq;
 mod model;
 mod pauses;
 mod redis_server;
 mod replicas;
 mod spend_oracle;
 mod spent_ids;
+// What the suite shares with a unit test, an example and a benchmark is not in its directory.
+#[path = "../support/mod.rs"]
+mod support;
 mod tls;
 mod waiting;
 mod wild;

@@ -17,7 +17,7 @@ import httpx
 # With envoy.yaml and policy.toml, as they are shipped.
 SHIPPED = Path(__file__).resolve().parent.parent
 
-# The key that the mock takes for Groq's (tests/mock_groq).
+# The key that the mock takes for Groq's (tests/support/mock_groq).
 UPSTREAM_KEY = "gsk_mock_upstream_key"
 # What policy.toml has in the place of a key's digest.
 NOBODY = "0" * 64

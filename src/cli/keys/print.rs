@@ -157,7 +157,7 @@ fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
     if is_declared(key) { Ok(()) } else { describe_secrets(screen, key) }
 }
 
-fn used(usage: &proto::KeyUsage) -> [(&'static str, String); 3] {
+fn used(usage: &proto::KeyUsage) -> [(&str, String); 3] {
     let (today, month) =
         (text::money(usage.cost_today.as_ref()), text::money(usage.cost_this_month.as_ref()));
     [

@@ -22,8 +22,8 @@ use crate::{
 };
 use certificates::{Ca, Leaf, Pair};
 
-#[allow(dead_code, unreachable_pub, reason = "shared with the suite")]
-#[path = "../../../tests/suite/tls/certificates.rs"]
+// They belong to the tests: the suite uses them as well.
+#[path = "../../../tests/support/certificates.rs"]
 mod certificates;
 
 fn files(directory: &Path) -> TlsFiles {

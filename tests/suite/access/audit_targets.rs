@@ -24,10 +24,8 @@ use super::{by, digest, reason};
 use crate::{
     harness::{PATIENCE, Process, StoreKind, connect, organization},
     redis_server,
-    tls::{
-        certificates::{Ca, Leaf},
-        open,
-    },
+    support::certificates::{Ca, Leaf},
+    tls::open,
 };
 
 const AUDITOR: &str = "tgs_secret_of_the_auditor";

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     harness::{Process, eventually},
-    tls::certificates::{Ca, Leaf, Pair},
+    support::certificates::{Ca, Leaf, Pair},
 };
 
 /// What the log says of an issuer that is not heard.

@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::tls::certificates::Pair;
+use crate::support::certificates::Pair;
 
 /// A key to sign with, and what is published of it.
 pub(super) struct SigningKey {

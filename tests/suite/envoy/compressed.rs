@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     harness::{START, Server, StoreKind},
-    mock_groq::body::gzip,
+    support::mock_groq::body::gzip,
 };
 
 const CHAT: &str = "/openai/v1/chat/completions";

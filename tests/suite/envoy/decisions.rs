@@ -7,7 +7,7 @@ use super::{
     edge::{Edge, KEY, chat, chat_body, policy},
     http::Request,
 };
-use crate::{harness::UPSTREAM_KEY, mock_groq::Received};
+use crate::{harness::UPSTREAM_KEY, support::mock_groq::Received};
 
 const CHAT: &str = "/openai/v1/chat/completions";
 

@@ -18,8 +18,8 @@ use crate::{
     clients,
     guard::Guarded,
     harness::{PATIENCE, START, Server, StoreKind, eventually, nanos},
-    mock_groq::{MockGroq, envoy_cluster},
     redis_server::free_port,
+    support::mock_groq::{MockGroq, envoy_cluster},
 };
 
 /// The shipped configuration.

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     harness::{START, Server, StoreKind, eventually},
-    mock_groq::MockGroq,
     redis_server::{RedisServer, free_port},
+    support::mock_groq::MockGroq,
 };
 
 /// In Envoy's file.

@@ -13,8 +13,8 @@ use super::edge::{Edge, Envoy, KEY, chat, digest, is_available, policy};
 use crate::{
     clients,
     harness::{Process, START, Server, StoreKind, UPSTREAM_KEY, eventually, nanos},
-    mock_groq::MockGroq,
     redis_server::RedisServer,
+    support::mock_groq::MockGroq,
 };
 
 /// Requests of one day with each language's SDKs.

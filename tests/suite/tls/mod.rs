@@ -1,7 +1,5 @@
 //! TLS: whom the service trusts, who trusts it, and certificates that change while it runs.
 
-#[allow(dead_code, reason = "shared with the tests of the server's modules, which use all of it")]
-pub(crate) mod certificates;
 mod process;
 
 use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -26,8 +24,10 @@ use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use crate::harness::{PATIENCE, Server, eventually};
-use certificates::{Ca, Leaf, Pair};
+use crate::{
+    harness::{PATIENCE, Server, eventually},
+    support::certificates::{Ca, Leaf, Pair},
+};
 
 const POLICY: &str = r#"
 organization = { id = "acme" }

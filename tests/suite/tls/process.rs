@@ -9,14 +9,11 @@ use std::{
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::{
-    POLICY,
-    certificates::{Ca, Leaf},
-    der, shake_hands,
-};
+use super::{POLICY, der, shake_hands};
 use crate::{
     harness::{Process, eventually},
     redis_server::free_port,
+    support::certificates::{Ca, Leaf},
 };
 
 fn tollgate(directory: &Path, arguments: &[&str]) -> Output {

@@ -2,7 +2,7 @@
 
     python day.py BASE_URL API_KEY [--requests N] [--seed S] [--concurrency C]
 
-BASE_URL is the gateway's, without a path. Each prompt tells the mock how to answer (tests/mock_groq), and each answer is held
+BASE_URL is the gateway's, without a path. Each prompt tells the mock how to answer (tests/support/mock_groq), and each answer is held
 against that. Prints one line of JSON, counts by kind and outcome; ends with 1 when an answer is not what was asked for.
 
 The input of a request that breaks off is billed by the size of its body. So such a request says by itself all that a gateway
