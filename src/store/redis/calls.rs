@@ -22,14 +22,9 @@ use crate::{
     },
     store::{
         CooldownChange, Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome,
-        SpendAmounts, SpendKey, StoreError,
+        SpendAmounts, SpendKey, StoreError, retention::RECORD_KEPT_MS,
     },
 };
-
-/// How long the server keeps a record, or a list of cooldowns, that is not written again: 400 days. The sweep removes records
-/// long before, by the store's time. This expiry runs by the server's clock, which may be set; it frees memory when no process is
-/// left.
-const KEPT_MS: u64 = 400 * 86_400_000;
 
 /// How often to try a reservation or a step of the sweep when the server's time was estimated too early, or its clock was set:
 /// each answer corrects the estimate for the next attempt.
@@ -108,7 +103,7 @@ impl Inner {
             .arg(numbers.format())
             .arg(counters)
             .arg(wire::format(4 + holds))
-            .arg(KEPT_MS)
+            .arg(RECORD_KEPT_MS)
             .arg(record);
         for hold in reserve.holds.iter() {
             cmd.arg(&*counter_field(&hold.counter));
@@ -212,7 +207,7 @@ impl Inner {
         if settle.cooldown.is_some() {
             cmd.arg(&self.keys.cooldowns);
         }
-        cmd.arg(numbers.bytes()).arg(numbers.format()).arg(KEPT_MS).arg(settle.note.as_ref());
+        cmd.arg(numbers.bytes()).arg(numbers.format()).arg(RECORD_KEPT_MS).arg(settle.note.as_ref());
         let extras = settle.extras.iter().map(|extra| &extra.counter);
         for counter in holds.iter().map(|hold| &hold.counter).chain(extras) {
             cmd.arg(&*counter_field(counter));

@@ -9,6 +9,8 @@ use crate::{
 
 /// The field of the counters' hash that keeps the store's time; see `store_time.lua`.
 pub(super) const TIME_FIELD: &str = "!time";
+/// Begins the field of a gate.
+pub(super) const GATE_PREFIX: &str = "!gate/";
 
 /// The names of an organization's keys.
 #[derive(Debug)]
@@ -75,12 +77,12 @@ pub(super) fn counter_field(key: &CounterKey) -> Cow<'_, str> {
 
 /// The field of a gate.
 pub(super) fn gate_field(key: &CounterKey) -> String {
-    format!("!gate/{key}")
+    format!("{GATE_PREFIX}{key}")
 }
 
 /// The gate with this field, which has no period.
 pub(super) fn gate_of(field: &str) -> Option<CounterKey> {
-    field.strip_prefix("!gate/").map(CounterKey::new)
+    field.strip_prefix(GATE_PREFIX).map(CounterKey::new)
 }
 
 /// The field of a line: `day|length of the model|model|key`. The length makes it unambiguous whatever the names contain.
