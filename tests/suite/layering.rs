@@ -83,7 +83,7 @@ fn a_forbidden_line_is_caught() {
         ("domain.rs", "use tonic::Status;"),
         ("store/redis/mod.rs", "use crate::authorizer::Queue;"),
         ("store/redis/mod.rs", "let x = crate::rpc::proto::Reason::Paused;"),
-        ("store/redis/link.rs", "use crate::{store::{embedded::EmbeddedStore}};"),
+        ("store/redis/connection.rs", "use crate::{store::{embedded::EmbeddedStore}};"),
         ("store/mod.rs", "use prost::Message;"),
         ("authorizer/mod.rs", "use crate::{domain::x, server::{self, Options}};"),
         ("authorizer/mod.rs", "use tonic::Status;"),
@@ -129,7 +129,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// `store` for `store/redis/link.rs` and for `store.rs`.
+/// `store` for `store/redis/connection.rs` and for `store.rs`.
 fn module_of(place: &Path) -> String {
     let first = place.components().next().unwrap().as_os_str().to_str().unwrap();
     first.trim_end_matches(".rs").to_owned()

@@ -10,8 +10,8 @@ use redis::{Cmd, Value};
 
 use super::{
     Bounds, Inner, bytes,
-    keys::{TIME_FIELD, counter_field, gate_field, spend_field, spend_line},
-    link::Link,
+    connection::Connection,
+    keyspace::{TIME_FIELD, counter_field, gate_field, spend_field, spend_line},
     record, script,
     wire::{self, Numbers, Reader},
 };
@@ -53,9 +53,9 @@ impl Inner {
     async fn reserve_once(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
         let sent = self.time.reading();
         // If the server reaches this call only after the caller was told that it does not answer, it must take nothing.
-        let bounds = self.time.for_timely(sent, self.link.deadline_ms());
+        let bounds = self.time.for_timely(sent, self.connection.deadline_ms());
         let cmd = self.reserve_command(reserve, &bounds)?;
-        let answer = bytes(self.link.decide(&script::RESERVE, &cmd).await?)?;
+        let answer = bytes(self.connection.decide(&script::RESERVE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         let outcome = reader.number()?;
         let now = self.read_time(&mut reader, (sent, &bounds))?;
@@ -95,10 +95,10 @@ impl Inner {
         let record = record::encode(reserve)?;
         let bytes = 512 + 100 * holds + record.len();
         let mut cmd = script::RESERVE.call_of(4, 12 + holds + reserve.gates.len(), bytes);
-        cmd.arg(&self.keys.counters)
-            .arg(&self.keys.history)
-            .arg(self.keys.reservation(reserve.id))
-            .arg(&self.keys.reservations)
+        cmd.arg(&self.keyspace.counters)
+            .arg(&self.keyspace.history)
+            .arg(self.keyspace.reservation(reserve.id))
+            .arg(&self.keyspace.reservations)
             .arg(numbers.bytes())
             .arg(numbers.format())
             .arg(counters)
@@ -117,13 +117,13 @@ impl Inner {
 
     /// How long after a call the server may still act on it.
     pub(super) fn acts_within(&self) -> Duration {
-        Duration::from_millis(self.link.deadline_ms())
+        Duration::from_millis(self.connection.deadline_ms())
     }
 
     pub(super) async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
         let mut cmd = redis::cmd("GET");
-        cmd.arg(self.keys.reservation(id));
-        let answer = self.link.run(&cmd).await?;
+        cmd.arg(self.keyspace.reservation(id));
+        let answer = self.connection.run(&cmd).await?;
         if answer == Value::Nil {
             return Ok(None);
         }
@@ -141,9 +141,9 @@ impl Inner {
         }
         self.know_time().await?;
         let sent = self.time.reading();
-        let bounds = self.time.for_effect(sent, self.link.deadline_ms());
+        let bounds = self.time.for_effect(sent, self.connection.deadline_ms());
         let cmd = self.settle_command(&settle, &bounds);
-        let answer = bytes(self.link.call(&script::SETTLE, &cmd).await?)?;
+        let answer = bytes(self.connection.call(&script::SETTLE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         let outcome = reader.number()?;
         let now = self.read_time(&mut reader, (sent, &bounds))?;
@@ -196,16 +196,18 @@ impl Inner {
         }
         let keys = 4 + 2 * lines.len() + watched.len() + usize::from(settle.cooldown.is_some());
         let mut cmd = script::SETTLE.call(keys);
-        cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(self.keys.reservation(settle.id));
+        cmd.arg(&self.keyspace.counters)
+            .arg(&self.keyspace.history)
+            .arg(self.keyspace.reservation(settle.id));
         for line in lines.keys() {
-            cmd.arg(self.keys.spend(line.month, &line.team)).arg(self.keys.spenders(line.month));
+            cmd.arg(self.keyspace.spend(line.month, &line.team)).arg(self.keyspace.spenders(line.month));
         }
         for (_, counter, _) in &watched {
-            cmd.arg(self.keys.reported(counter.period()));
+            cmd.arg(self.keyspace.reported(counter.period()));
         }
-        cmd.arg(&self.keys.reservations);
+        cmd.arg(&self.keyspace.reservations);
         if settle.cooldown.is_some() {
-            cmd.arg(&self.keys.cooldowns);
+            cmd.arg(&self.keyspace.cooldowns);
         }
         cmd.arg(numbers.bytes()).arg(numbers.format()).arg(RECORD_KEPT_MS).arg(settle.note.as_ref());
         let extras = settle.extras.iter().map(|extra| &extra.counter);
@@ -237,7 +239,7 @@ impl Inner {
     /// The teams, read in pages: the set is not read at one instant, but no member is missed.
     pub(super) async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
         let mut teams = BTreeSet::new();
-        self.scan("SSCAN", &self.keys.spenders(month), |page| {
+        self.scan("SSCAN", &self.keyspace.spenders(month), |page| {
             let page: Vec<String> = redis::from_redis_value(page).map_err(|_| StoreError::Corrupt)?;
             teams.extend(page.into_iter().map(Arc::from));
             Ok(())
@@ -253,7 +255,7 @@ impl Inner {
         team: Arc<str>,
     ) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
         let mut lines = BTreeMap::new();
-        self.scan("HSCAN", &self.keys.spend(month, &team), |page| {
+        self.scan("HSCAN", &self.keyspace.spend(month, &team), |page| {
             let page: Vec<(String, Vec<u8>)> =
                 redis::from_redis_value(page).map_err(|_| StoreError::Corrupt)?;
             for (field, value) in page {
@@ -276,16 +278,17 @@ impl Inner {
         mut take: impl FnMut(Value) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
         // Reports notice an outage as soon as decisions do.
-        if self.link.is_down() {
+        if self.connection.is_down() {
             return Err(StoreError::Unavailable);
         }
-        let link = self.reports.get_or_init(|| Link::open_patient(self.client.clone(), self.acts_within()));
+        let reports =
+            self.reports.get_or_init(|| Connection::open_patient(self.client.clone(), self.acts_within()));
         let mut cursor = "0".to_owned();
         loop {
             let mut cmd = redis::cmd(command);
             cmd.arg(key).arg(&cursor).arg("COUNT").arg(PAGE);
             let (next, page): (String, Value) =
-                redis::from_redis_value(link.run(&cmd).await?).map_err(|_| StoreError::Corrupt)?;
+                redis::from_redis_value(reports.run(&cmd).await?).map_err(|_| StoreError::Corrupt)?;
             take(page)?;
             if next == "0" {
                 return Ok(());

@@ -5,10 +5,10 @@
 //! number of processes decide as one.
 
 mod calls;
+mod connection;
 mod cooldowns;
 mod counters;
-mod keys;
-mod link;
+mod keyspace;
 mod load;
 mod record;
 mod registry;
@@ -32,8 +32,8 @@ pub use safety::Hazard;
 use thiserror::Error;
 
 use self::{
-    keys::Keys,
-    link::Link,
+    connection::Connection,
+    keyspace::Keyspace,
     server_time::{Bounds, ServerTime, Told},
     wire::Reader,
 };
@@ -93,11 +93,11 @@ pub enum SettingsError {
 pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
-    link: Link,
+    connection: Connection,
     /// For reports, opened by the first one.
-    reports: OnceLock<Link>,
+    reports: OnceLock<Connection>,
     client: Client,
-    keys: Keys,
+    keyspace: Keyspace,
     time: ServerTime,
 }
 
@@ -128,10 +128,10 @@ impl RedisStore {
         }
         let client = Client::open(info.set_tcp_settings(tcp)).map_err(|_| SettingsError::Url)?;
         let inner = Arc::new(Inner {
-            link: Link::open(client.clone(), deadline),
+            connection: Connection::open(client.clone(), deadline),
             reports: OnceLock::new(),
             client,
-            keys: Keys::new(&organization),
+            keyspace: Keyspace::new(&organization),
             time: ServerTime::new(clock),
         });
         if let Clock::System = inner.time.clock() {
@@ -189,7 +189,7 @@ impl Store for RedisStore {
     }
 
     fn is_down(&self) -> bool {
-        self.0.link.is_down()
+        self.0.connection.is_down()
     }
 
     fn acts_within(&self) -> Option<Duration> {
@@ -253,7 +253,7 @@ impl Store for RedisStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.0.link.run(&redis::cmd("PING")).await?;
+        self.0.connection.run(&redis::cmd("PING")).await?;
         // No decision can be made before.
         self.0.know_time().await
     }

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use super::keys::{GATE_PREFIX, TIME_FIELD};
+use super::keyspace::{GATE_PREFIX, TIME_FIELD};
 use crate::{
     domain::{MAX_AMOUNT, counter::MAX_REPORTED, window::SLOTS},
     store::retention,

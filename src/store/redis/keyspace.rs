@@ -14,7 +14,7 @@ pub(super) const GATE_PREFIX: &str = "!gate/";
 
 /// The names of an organization's keys.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct Keyspace {
     prefix: String,
     pub(super) counters: String,
     pub(super) history: String,
@@ -28,7 +28,7 @@ pub(super) struct Keys {
     pub(super) revision: String,
 }
 
-impl Keys {
+impl Keyspace {
     pub(super) fn new(organization: &str) -> Self {
         let prefix = format!("tollgate:{{{organization}}}");
         Self {

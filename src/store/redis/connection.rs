@@ -43,12 +43,12 @@ enum State {
     Up(u64, MultiplexedConnection),
 }
 
-/// A connection that repairs itself.
-pub(super) struct Link {
+/// A connection that repairs itself: the store's own, which outlives those to the server.
+pub(super) struct Connection {
     /// Only the keeper sets it; every call reads it.
     state: watch::Receiver<State>,
     /// Reports the number of a failed connection to the keeper. It has one place: while a report waits, further ones add nothing,
-    /// and a report about an earlier connection is ignored. The keeper ends when the link, and with it this sender, is dropped.
+    /// and a report about an earlier connection is ignored. The keeper ends when the connection, and with it this sender, is dropped.
     broken: mpsc::Sender<u64>,
     /// Calls without an answer since the last answer. An independent counter; it orders nothing else.
     silent: AtomicU32,
@@ -57,7 +57,7 @@ pub(super) struct Link {
     is_patient: bool,
 }
 
-impl Link {
+impl Connection {
     /// Connects in the background, on the present runtime.
     pub(super) fn open(client: Client, deadline: Duration) -> Self {
         Self::new(client, deadline, false)
@@ -195,7 +195,7 @@ impl Link {
     }
 }
 
-/// Keeps a connection up until its link is dropped.
+/// Keeps a connection up until its owner is dropped.
 async fn keep(client: Client, state: watch::Sender<State>, mut reports: mpsc::Receiver<u64>) {
     let mut number = 0;
     let mut failing = false;

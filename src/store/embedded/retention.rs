@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Decides which counters have ended.
-pub(super) struct Over {
+pub(super) struct Retention {
     now: Moment,
     /// Periods that began before this day.
     period: u32,
@@ -18,7 +18,7 @@ pub(super) struct Over {
     month: u32,
 }
 
-impl Over {
+impl Retention {
     pub(super) fn at(now: Moment) -> Self {
         // By the earlier of the two: a single look at a wall clock that is ahead must not end a period.
         let today = now.wall.min(now.store);
@@ -27,7 +27,7 @@ impl Over {
     }
 }
 
-impl Idle for Over {
+impl Idle for Retention {
     fn is_idle(&self, key: &CounterKey, counter: &Counter, kind: CounterKind) -> bool {
         let first_day = key.period();
         let kept_from = if first_day % 100 == 1 { self.month } else { self.period };
