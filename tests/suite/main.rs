@@ -34,6 +34,7 @@ mod layering;
 mod mock_groq;
 mod model;
 mod pauses;
+mod redis_password;
 mod redis_server;
 mod replicas;
 mod spend_oracle;

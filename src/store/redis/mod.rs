@@ -8,8 +8,10 @@ mod calls;
 mod connection;
 mod cooldowns;
 mod counters;
+mod endpoint;
 mod keyspace;
 mod load;
+mod password;
 mod record;
 mod registry;
 mod safety;
@@ -27,12 +29,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use redis::{Client, IntoConnectionInfo as _, Value, io::tcp::TcpSettings};
+pub use password::Password;
+use redis::Value;
 pub use safety::Hazard;
 use thiserror::Error;
 
 use self::{
     connection::Connection,
+    endpoint::Endpoint,
     keyspace::Keyspace,
     server_time::{Bounds, ServerTime, Told},
     wire::Reader,
@@ -48,16 +52,13 @@ use crate::domain::{
     keys::SecretId,
 };
 
-/// An unanswered packet breaks the connection after this long; well below the minutes that TCP allows by itself.
-const USER_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// Where the store is and how it is used.
 #[derive(Clone)]
 pub struct RedisSettings {
     /// `redis://[user:password@]host[:port][/database]`.
     pub url: String,
     /// The password, if the url has none.
-    pub password: Option<String>,
+    pub password: Option<Password>,
     /// The organization; part of every key, and the hash tag that keeps them together in a cluster.
     pub organization: String,
     /// The longest that any call takes. Suggested: 250 ms.
@@ -96,7 +97,7 @@ struct Inner {
     connection: Connection,
     /// For reports, opened by the first one.
     reports: OnceLock<Connection>,
-    client: Client,
+    endpoint: Endpoint,
     keyspace: Keyspace,
     time: ServerTime,
 }
@@ -117,20 +118,11 @@ impl RedisStore {
         if deadline.is_zero() {
             return Err(SettingsError::Deadline);
         }
-        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(USER_TIMEOUT);
-        let mut info = url.as_str().into_connection_info().map_err(|_| SettingsError::Url)?;
-        if let Some(password) = password {
-            let login = info.redis_settings().clone().set_password(password);
-            info = info.set_redis_settings(login);
-        }
-        if !info.addr().is_supported() {
-            return Err(SettingsError::Url);
-        }
-        let client = Client::open(info.set_tcp_settings(tcp)).map_err(|_| SettingsError::Url)?;
+        let endpoint = Endpoint::new(&url, password)?;
         let inner = Arc::new(Inner {
-            connection: Connection::open(client.clone(), deadline),
+            connection: Connection::open(endpoint.clone(), deadline),
             reports: OnceLock::new(),
-            client,
+            endpoint,
             keyspace: Keyspace::new(&organization),
             time: ServerTime::new(clock),
         });
