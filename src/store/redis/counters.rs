@@ -2,7 +2,6 @@
 
 use super::{
     Inner, bytes,
-    calls::push_slot,
     keyspace::{TIME_FIELD, counter_field},
     read_told, record, script,
     wire::{Numbers, Reader},
@@ -47,7 +46,7 @@ impl Inner {
         let mut numbers = Numbers::with_capacity(3 + keys.len());
         bounds.push(&mut numbers);
         for (_, kind) in keys {
-            push_slot(&mut numbers, *kind);
+            numbers.push_slot(*kind);
         }
         let mut cmd = script::COUNTERS.call(2);
         cmd.arg(&self.keyspace.counters)

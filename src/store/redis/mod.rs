@@ -4,7 +4,6 @@
 //! opens one more when first asked for a report; clones share both. All state is on the server, so any number of stores in any
 //! number of processes decide as one.
 
-mod calls;
 mod connection;
 mod cooldowns;
 mod counters;
@@ -14,9 +13,12 @@ mod load;
 mod password;
 mod record;
 mod registry;
+mod reserve;
 mod safety;
 mod script;
 mod server_time;
+mod settle;
+mod spend;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,10 @@ use crate::domain::{
     counter::{CounterKey, CounterKind, CounterState},
     keys::SecretId,
 };
+
+/// How often to try a reservation or a step of the sweep when the server's time was estimated too early, or its clock was set:
+/// each answer corrects the estimate for the next attempt.
+const ATTEMPTS: u32 = 3;
 
 /// Where the store is and how it is used.
 #[derive(Clone)]

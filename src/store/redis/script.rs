@@ -101,3 +101,18 @@ pub(super) fn all() -> [&'static Script; 9] {
         &USES,
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redis::{reserve, server_time::Bounds, settle};
+
+    #[test]
+    fn the_scripts_read_the_numbers_in_the_order_in_which_they_are_sent() {
+        for (script, names) in [(&RESERVE, reserve::Head::NAMES), (&SETTLE, settle::Head::NAMES)] {
+            let names = [&Bounds::NAMES, names].concat();
+            let line = format!("\nlocal {} = unpack(arg, 1, {})\n", names.join(", "), names.len());
+            assert!(script.code.contains(&line), "{} has no line{line}", script.name);
+        }
+    }
+}

@@ -3,9 +3,7 @@
 use std::{sync::Weak, time::Duration};
 
 use super::{
-    Inner, bytes,
-    calls::ATTEMPTS,
-    read_told, script,
+    ATTEMPTS, Inner, bytes, read_told, script,
     server_time::Fit,
     wire::{Numbers, Reader},
 };

@@ -10,8 +10,8 @@
 --      records, as in reserve.lua; then, with a gate, cooldowns:
 --      hash: field of a gate -> start, end, refused, requested (doubles), reporter. The end and refused that a decision needs are
 --      in the counters as well.
--- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, gates (0 or 1), close_ms (negative:
---                   open it), lines, holds, counters with thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
+-- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, cooldown_change (0: none; 1: close the
+--                   gate for close_ms; 2: open it), close_ms, lines, holds, counters with thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
 --                   the budgets with no hold; then 8 amounts for each line; then for each counter with thresholds its
 --                   index, how many, and their amounts
 --      2 the struct format of ARGV 1       3 the record's time to live in ms, as in reserve.lua     4 the settlement's note
@@ -32,7 +32,8 @@ if #keys < 4 or #argv < 4 then return redis.error_reply('ERR settle: at least 4 
 local call, pack, read = redis.call, struct.pack, struct.unpack
 local numbers, format, record_kept_ms, note = unpack(argv, 1, 4)
 local arg = {read(format, numbers)}
-local asked_wall, low, high, keep, n, gates, close_ms, lines, held, watched = unpack(arg, 1, 10)
+local asked_wall, low, high, keep, n, cooldown_change, close_ms, lines, held, watched = unpack(arg, 1, 10)
+local gates = math.min(cooldown_change, 1)
 -- Before the first of the counters' numbers, of which each counter has four; of the lines', eight each; of the thresholds'.
 local COUNTERS, LINES = 10, 10 + 4 * n
 local THRESHOLDS = LINES + 8 * lines
@@ -179,7 +180,7 @@ if gates == 1 then
   local v = value[GATE - FIELDS]
   local ends, refused = 0, 0
   if v and #v >= 16 then ends, refused = read('<dd', v) end
-  if close_ms < 0 then
+  if cooldown_change == 2 then
     lifted = now < ends and reserved_at >= refused
   else
     local before = now < ends and call('HGET', keys[#keys], argv[GATE])
