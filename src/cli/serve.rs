@@ -51,7 +51,7 @@ use crate::{
         Store,
         clock::Clock,
         embedded::{EmbeddedStore, OpenError},
-        redis::{self, RedisSettings, RedisStore},
+        redis::{self, Password, RedisSettings, RedisStore},
     },
     upstream::UpstreamKeySource,
 };
@@ -150,7 +150,7 @@ impl Serve {
                 StoreUrl::Redis { url, password } => {
                     let redis = RedisSettings {
                         url: url.clone(),
-                        password: password.clone(),
+                        password: password.as_deref().map(|password| redis_password(&settings, password)),
                         organization: policy.policy().load().organization.id.to_string(),
                         deadline: Duration::from_millis(settings.store_deadline_ms),
                     };
@@ -164,6 +164,14 @@ impl Serve {
                 }
             }
         })
+    }
+}
+
+/// The password that was read when the service started; where it came from a file, that is read again for each new connection.
+fn redis_password(settings: &Settings, first: &str) -> Password {
+    match &settings.redis_password_file {
+        Some(path) => Password::file(path.clone(), first),
+        None => Password::fixed(first),
     }
 }
 

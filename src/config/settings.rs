@@ -22,7 +22,7 @@ use super::{
     tls::ClientAuth,
     units,
 };
-use crate::domain::secret;
+use crate::domain::secret::{self, MalformedSecret};
 
 /// More threads than any machine has cores are a typo.
 const MAX_THREADS: usize = 1_024;
@@ -47,7 +47,7 @@ pub struct Settings {
     pub policy: Option<PathBuf>,
     /// The store of the state. Default `embedded:./data`.
     pub store: StoreUrl,
-    /// A file that contains only the password for Redis, for stores whose address has none.
+    /// A file that contains only the password for Redis, for stores whose address has none. It is read again for each new connection.
     pub redis_password_file: Option<PathBuf>,
     /// Serving threads; `None` or 0: one per core.
     pub threads: Option<usize>,
@@ -174,7 +174,7 @@ pub struct SettingsFlags {
     #[arg(long, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub store: Option<String>,
-    /// A file with the password for Redis
+    /// A file with the password for Redis; read again for each new connection
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis_password_file: Option<String>,
@@ -349,17 +349,16 @@ impl Settings {
             return invalid("the store's address holds a password already; give one of the two");
         }
         let text = read(path)?;
-        let password = secret::without_mark(&text).trim_end_matches(['\r', '\n']);
-        if password.is_empty() {
-            return invalid("the file holds no password");
+        match secret::password(&text) {
+            Ok(password) => self.store = self.store.with_password(password),
+            Err(MalformedSecret::Quoted) => {
+                return invalid(
+                    "the password stands in quotation marks; write it without them, or, where they are part of it, put it into the \
+                     store's address",
+                );
+            }
+            Err(_) => return invalid("the file holds no password"),
         }
-        if secret::is_quoted(password) {
-            return invalid(
-                "the password stands in quotation marks; write it without them, or, where they are part of it, put it into the \
-                 store's address",
-            );
-        }
-        self.store = self.store.with_password(password);
         Ok(())
     }
 }

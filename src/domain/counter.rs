@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_AMOUNT, Timestamp, window::Ring};
+use super::{MAX_AMOUNT, Timestamp, window::SlidingWindow};
 
 /// The name of a counter and the calendar period it counts in. Small, and cheap to clone and to hash: an open reservation
 /// holds about ten, and the name's hash is computed once.
@@ -161,7 +161,7 @@ pub struct Counter {
     base: u64,
     settled: u64,
     open: u64,
-    expiring: Ring,
+    expiring: SlidingWindow,
     /// The thresholds that were reported as reached, in that order. Kept apart from the other fields, whose format is older
     /// than thresholds.
     #[serde(skip)]

@@ -37,6 +37,21 @@ pub fn is_quoted(text: &str) -> bool {
     text.starts_with(['"', '\'']) || text.ends_with(['"', '\''])
 }
 
+/// The password in the text of a file that holds nothing else: all but a byte order mark and the end of the last line.
+///
+/// # Errors
+/// There is none, or it stands in quotation marks, which are hardly part of it.
+pub fn password(text: &str) -> Result<&str, MalformedSecret> {
+    let password = without_mark(text).trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(MalformedSecret::Empty);
+    }
+    if is_quoted(password) {
+        return Err(MalformedSecret::Quoted);
+    }
+    Ok(password)
+}
+
 /// The secret in `text`, at most `max_bytes` long, without a byte order mark or surrounding white space.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ pub const SLOTS: u64 = 60;
 
 /// Amounts that expire slot by slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ring {
+pub struct SlidingWindow {
     /// The newest slot that received an amount.
     head: u64,
     /// The amount in `head`.
@@ -29,8 +29,8 @@ pub struct Ring {
     past: VecDeque<u64>,
 }
 
-impl Ring {
-    /// What counts now, in slots of `slot_ms`. Time must not go backwards for a ring. If it did (an earlier version used a
+impl SlidingWindow {
+    /// What counts now, in slots of `slot_ms`. Time must not go backwards for a window. If it did (an earlier version used a
     /// clock that could be set), everything that counts moves to the current slot, where it stays at most a window too
     /// long.
     pub fn used(&mut self, now: Timestamp, slot_ms: u64) -> u64 {

@@ -10,6 +10,7 @@ mod cooldown;
 pub mod embedded;
 pub mod redis;
 mod registry;
+mod retention;
 mod usage;
 
 use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc, time::Duration};

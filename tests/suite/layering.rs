@@ -81,9 +81,9 @@ fn a_forbidden_line_is_caught() {
         ("domain/limit.rs", "let now = Instant::now();"),
         ("domain/limit.rs", "tracing::info!(\"hello\");"),
         ("domain.rs", "use tonic::Status;"),
-        ("store/redis.rs", "use crate::authorizer::Queue;"),
-        ("store/redis.rs", "let x = crate::rpc::proto::Reason::Paused;"),
-        ("store/redis/link.rs", "use crate::{store::{embedded::EmbeddedStore}};"),
+        ("store/redis/mod.rs", "use crate::authorizer::Queue;"),
+        ("store/redis/mod.rs", "let x = crate::rpc::proto::Reason::Paused;"),
+        ("store/redis/connection.rs", "use crate::{store::{embedded::EmbeddedStore}};"),
         ("store/mod.rs", "use prost::Message;"),
         ("authorizer/mod.rs", "use crate::{domain::x, server::{self, Options}};"),
         ("authorizer/mod.rs", "use tonic::Status;"),
@@ -103,7 +103,7 @@ fn a_forbidden_line_is_caught() {
         ("domain/limit.rs", "use super::money::NanoUsd;"),
         ("domain/limit.rs", "// as crate::store::Store does, without async\n/// see [`crate::config`]"),
         ("domain/limit.rs", "let text = \"async\"; let asynchronous = 1;"),
-        ("store/redis.rs", "use crate::{domain::{Timestamp, counter::Hold}, store::Store};"),
+        ("store/redis/mod.rs", "use crate::{domain::{Timestamp, counter::Hold}, store::Store};"),
         ("rpc/parse.rs", "use tonic::Status; use crate::authorizer::SpendQuery;"),
         ("server/mod.rs", "use crate::{authorizer::Shared, rpc::PolicyRpc, store::Store, config::Settings};"),
         ("cli/serve.rs", "use crate::{\n server::Server,\n config::{Settings, store_url::X},\n};"),
@@ -129,7 +129,7 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// `store` for `store/redis/link.rs` and for `store.rs`.
+/// `store` for `store/redis/connection.rs` and for `store.rs`.
 fn module_of(place: &Path) -> String {
     let first = place.components().next().unwrap().as_os_str().to_str().unwrap();
     first.trim_end_matches(".rs").to_owned()

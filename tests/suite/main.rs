@@ -30,6 +30,7 @@ mod keys;
 mod layering;
 mod model;
 mod pauses;
+mod redis_password;
 mod redis_server;
 mod replicas;
 mod spend_oracle;

@@ -1,6 +1,6 @@
 //! The counters in memory: slots with small numbers, found by key.
 
-use super::spread::{PiecewiseMap, PiecewiseVec};
+use super::presharded::{PiecewiseMap, PiecewiseVec};
 use crate::domain::{
     Timestamp,
     counter::{Counter, CounterKey, CounterKind, CounterState, Hold, Shortage},

@@ -10,9 +10,9 @@ use super::{
     gates,
     kept::{Kept, ReservationRow},
     op::{self, Op, ReserveOp, SettleOp},
+    presharded::PreshardedMap,
     segment::Location,
     spend::{self, Spend},
-    spread::SpreadMap,
     state::{Booking, State},
     verify::Difference,
     wire::{Malformed, Reader},
@@ -79,7 +79,7 @@ pub(super) struct Recovered {
 }
 
 /// Where the reservations that the journal may mention are on disk, by their `seq`.
-type Versions = SpreadMap<u64, Location>;
+type Versions = PreshardedMap<u64, Location>;
 
 /// Reads the tables and replays the journal over them. `now` is by the wall clock.
 pub(super) fn recover(connection: &Connection, now: Timestamp) -> Result<Recovered, RecoverError> {
@@ -128,8 +128,8 @@ fn load_reservations(
     state: &mut State,
     covered: u64,
 ) -> Result<(u64, Versions), RecoverError> {
-    let mut latest = SpreadMap::<u128, u64>::default();
-    let mut versions = SpreadMap::<u64, (u64, Location)>::default();
+    let mut latest = PreshardedMap::<u128, u64>::default();
+    let mut versions = PreshardedMap::<u64, (u64, Location)>::default();
     let segment = disk::reservations(connection, |entry, at, open| {
         if entry.lsn > covered {
             let version = versions.entry(entry.seq).or_insert((entry.lsn, at));

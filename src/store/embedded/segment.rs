@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{
     kept::ReservationRow,
-    spread::SpreadMap,
+    presharded::PreshardedMap,
     wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_reported, put_settled},
 };
 use crate::domain::{
@@ -63,7 +63,7 @@ impl Segment {
         rows: impl Iterator<Item = &'a ReservationRow>,
     ) -> Self {
         let mut segment = Self { number, settled, ..Self::default() };
-        let mut terms = SpreadMap::<Terms, u64>::default();
+        let mut terms = PreshardedMap::<Terms, u64>::default();
         for row in rows {
             segment.forget_at = segment.forget_at.max(row.forget_at).max(row.open_until);
             segment.lsn = segment.lsn.max(row.lsn);
@@ -76,7 +76,7 @@ impl Segment {
         segment
     }
 
-    fn put_record(&mut self, terms: &mut SpreadMap<Terms, u64>, record: &Record) {
+    fn put_record(&mut self, terms: &mut PreshardedMap<Terms, u64>, record: &Record) {
         let to = &mut self.records;
         to.extend_from_slice(&record.fingerprint.to_le_bytes());
         put_int(to, record.reserved_at.0);

@@ -10,9 +10,9 @@ use super::{
     counters::Counters,
     kept::{Kept, ReservationRow},
     op::{self, ReserveHead, SettleOp},
+    presharded::{PiecewiseMap, PreshardedMap},
     segment::Location,
     spend::Spend,
-    spread::{PiecewiseMap, SpreadMap},
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -55,7 +55,7 @@ pub(super) struct State {
     /// Settled reservations that are only on disk.
     pub(super) archived: PiecewiseMap<u128, Location>,
     /// The gates that are or were closed.
-    pub(super) gates: SpreadMap<CounterKey, Cooldown>,
+    pub(super) gates: PreshardedMap<CounterKey, Cooldown>,
     pub(super) gates_dirty: bool,
     pub(super) spend: Spend,
     /// Reservations changed since they were last written to the table.

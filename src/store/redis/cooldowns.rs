@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Inner, bytes,
-    keys::{gate_field, gate_of},
+    keyspace::{gate_field, gate_of},
     script,
     wire::{Numbers, Reader},
 };
@@ -18,8 +18,8 @@ impl Inner {
     pub(super) async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
         self.know_time().await?;
         let mut cmd = redis::cmd("HGETALL");
-        cmd.arg(&self.keys.cooldowns);
-        let answer = self.link.run(&cmd).await?;
+        cmd.arg(&self.keyspace.cooldowns);
+        let answer = self.connection.run(&cmd).await?;
         let fields: Vec<(String, Vec<u8>)> =
             redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt)?;
         let now = self.time.now();
@@ -44,11 +44,11 @@ impl Inner {
         let mut numbers = Numbers::with_capacity(1);
         numbers.push(now.store.0);
         let mut cmd = script::LIFT_COOLDOWNS.call(2);
-        cmd.arg(&self.keys.counters).arg(&self.keys.cooldowns).arg(numbers.bytes());
+        cmd.arg(&self.keyspace.counters).arg(&self.keyspace.cooldowns).arg(numbers.bytes());
         for gate in gates {
             cmd.arg(gate_field(gate));
         }
-        let answer = bytes(self.link.call(&script::LIFT_COOLDOWNS, &cmd).await?)?;
+        let answer = bytes(self.connection.call(&script::LIFT_COOLDOWNS, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         let mut lifted = Vec::new();
         while !reader.is_empty() {

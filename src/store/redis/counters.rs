@@ -2,8 +2,7 @@
 
 use super::{
     Inner, bytes,
-    calls::push_slot,
-    keys::{TIME_FIELD, counter_field},
+    keyspace::{TIME_FIELD, counter_field},
     read_told, record, script,
     wire::{Numbers, Reader},
 };
@@ -43,19 +42,22 @@ impl Inner {
         keys: &[(CounterKey, CounterKind)],
     ) -> Result<Vec<CounterState>, StoreError> {
         let sent = self.time.reading();
-        let bounds = self.time.for_effect(sent, self.link.deadline_ms());
+        let bounds = self.time.for_effect(sent, self.connection.deadline_ms());
         let mut numbers = Numbers::with_capacity(3 + keys.len());
         bounds.push(&mut numbers);
         for (_, kind) in keys {
-            push_slot(&mut numbers, *kind);
+            numbers.push_slot(*kind);
         }
         let mut cmd = script::COUNTERS.call(2);
-        cmd.arg(&self.keys.counters).arg(&self.keys.history).arg(numbers.bytes()).arg(numbers.format());
+        cmd.arg(&self.keyspace.counters)
+            .arg(&self.keyspace.history)
+            .arg(numbers.bytes())
+            .arg(numbers.format());
         for (key, _) in keys {
             cmd.arg(&*counter_field(key));
         }
         cmd.arg(TIME_FIELD);
-        let answer = bytes(self.link.decide(&script::COUNTERS, &cmd).await?)?;
+        let answer = bytes(self.connection.decide(&script::COUNTERS, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         let told = read_told(&mut reader)?;
         let last = Timestamp(reader.number()?);

@@ -74,8 +74,8 @@ impl Inner {
 
     async fn ask_since(&self, known: Revision) -> Result<Answer, StoreError> {
         let mut cmd = script::REGISTRY_SINCE.call(2);
-        cmd.arg(&self.keys.registry).arg(&self.keys.revision).arg(known.number).arg(&known.mark);
-        let answer = bytes(self.link.call(&script::REGISTRY_SINCE, &cmd).await?)?;
+        cmd.arg(&self.keyspace.registry).arg(&self.keyspace.revision).arg(known.number).arg(&known.mark);
+        let answer = bytes(self.connection.call(&script::REGISTRY_SINCE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         let (number, kind) = (reader.number()?, reader.number()?);
         let (count, following) = (reader.size()?, reader.size()?);
@@ -101,9 +101,9 @@ impl Inner {
         let mut cursor = String::from("0");
         loop {
             let mut cmd = redis::cmd("HSCAN");
-            cmd.arg(&self.keys.registry).arg(&cursor).arg("COUNT").arg(PAGE);
+            cmd.arg(&self.keyspace.registry).arg(&cursor).arg("COUNT").arg(PAGE);
             let (next, page): (String, Vec<(String, Vec<u8>)>) =
-                redis::from_redis_value(self.link.run(&cmd).await?).map_err(|_| StoreError::Corrupt)?;
+                redis::from_redis_value(self.connection.run(&cmd).await?).map_err(|_| StoreError::Corrupt)?;
             for (name, value) in page {
                 let mut reader = Reader::new(&value);
                 // A damaged record is handed on as such, as the script does.
@@ -133,9 +133,9 @@ impl Inner {
             StoreError::Unavailable
         })?;
         let mut cmd = script::REGISTRY_WRITE.call(2);
-        cmd.arg(&self.keys.registry).arg(&self.keys.revision);
+        cmd.arg(&self.keyspace.registry).arg(&self.keyspace.revision);
         cmd.arg(&**name).arg(expected_version).arg(value).arg(&mark);
-        let answer = bytes(self.link.call(&script::REGISTRY_WRITE, &cmd).await?)?;
+        let answer = bytes(self.connection.call(&script::REGISTRY_WRITE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         match (reader.number()?, reader.number()?) {
             (0, version) => Ok(RegistryWritten::Written { version }),
@@ -150,10 +150,10 @@ impl Inner {
             let mut cmd = script::ADD_USES.call(uses.len());
             for added in uses {
                 numbers.extend(&[u64::from(added.slot), added.requests, added.last_used.0]);
-                cmd.arg(self.keys.uses(added.secret));
+                cmd.arg(self.keyspace.uses(added.secret));
             }
             cmd.arg(numbers.bytes()).arg(numbers.format());
-            self.link.call(&script::ADD_USES, &cmd).await?;
+            self.connection.call(&script::ADD_USES, &cmd).await?;
         }
         Ok(())
     }
@@ -163,9 +163,9 @@ impl Inner {
         for secrets in secrets.chunks(SECRETS_AT_ONCE) {
             let mut cmd = script::USES.call(secrets.len());
             for secret in secrets {
-                cmd.arg(self.keys.uses(*secret));
+                cmd.arg(self.keyspace.uses(*secret));
             }
-            let answer = bytes(self.link.call(&script::USES, &cmd).await?)?;
+            let answer = bytes(self.connection.call(&script::USES, &cmd).await?)?;
             let mut reader = Reader::new(&answer);
             for _ in secrets {
                 let (last, count) = (reader.number()?, reader.size()?);

@@ -1,6 +1,24 @@
 //! The scripts, each with the hash that identifies it on the server.
+//!
+//! A script is put together from its own file in `scripts/`, the shared pieces that it needs, and the numbers and names that it
+//! shares with this program.
 
 use std::sync::LazyLock;
+
+use super::keyspace::{GATE_PREFIX, TIME_FIELD};
+use crate::{
+    domain::{MAX_AMOUNT, counter::MAX_REPORTED, window::SLOTS},
+    store::retention,
+};
+
+/// The arithmetic of sliding windows.
+const WINDOW: &str = include_str!("scripts/window.lua");
+/// The arithmetic of the store's time.
+const STORE_TIME: &str = include_str!("scripts/store_time.lua");
+
+/// The bytes of a window's counter, three doubles, and of a budget's, six.
+const WINDOW_BYTES: u64 = 24;
+const BUDGET_BYTES: u64 = 48;
 
 /// A script and its hash.
 pub(super) struct Script {
@@ -10,15 +28,12 @@ pub(super) struct Script {
 }
 
 impl Script {
-    fn new(name: &'static str, code: &str) -> Self {
-        let code = code.to_owned();
-        Self { name, hash: redis::Script::new(&code).get_hash().to_owned(), code }
-    }
-
-    /// A script that uses the store's time. Its first line declares what the script may do, and stays the first.
-    fn timed(name: &'static str, code: &str) -> Self {
+    /// `code` with these `pieces` before it. Its first line declares what the script may do, and stays the first.
+    fn new(name: &'static str, pieces: &[&str], code: &str) -> Self {
         let (first, rest) = code.split_once('\n').unwrap_or((code, ""));
-        Self::new(name, &format!("{first}\n{}{rest}", include_str!("../store_time.lua")))
+        let body = pieces.concat() + rest;
+        let code = format!("{first}\n{}{body}", constants(&body));
+        Self { name, hash: redis::Script::new(&code).get_hash().to_owned(), code }
     }
 
     /// A call of the script; the keys and arguments are appended to it.
@@ -35,23 +50,42 @@ impl Script {
 }
 
 pub(super) static RESERVE: LazyLock<Script> =
-    LazyLock::new(|| Script::timed("reserve", include_str!("../reserve.lua")));
+    LazyLock::new(|| Script::new("reserve", &[WINDOW, STORE_TIME], include_str!("scripts/reserve.lua")));
 pub(super) static SETTLE: LazyLock<Script> =
-    LazyLock::new(|| Script::timed("settle", include_str!("../settle.lua")));
+    LazyLock::new(|| Script::new("settle", &[WINDOW, STORE_TIME], include_str!("scripts/settle.lua")));
 pub(super) static COUNTERS: LazyLock<Script> =
-    LazyLock::new(|| Script::timed("counters", include_str!("../counters.lua")));
+    LazyLock::new(|| Script::new("counters", &[WINDOW, STORE_TIME], include_str!("scripts/counters.lua")));
 pub(super) static LIFT_COOLDOWNS: LazyLock<Script> =
-    LazyLock::new(|| Script::new("lift_cooldowns", include_str!("../lift_cooldowns.lua")));
+    LazyLock::new(|| Script::new("lift_cooldowns", &[], include_str!("scripts/lift_cooldowns.lua")));
 pub(super) static SWEEP: LazyLock<Script> =
-    LazyLock::new(|| Script::timed("sweep", include_str!("../sweep.lua")));
+    LazyLock::new(|| Script::new("sweep", &[WINDOW, STORE_TIME], include_str!("scripts/sweep.lua")));
 
 pub(super) static REGISTRY_SINCE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("registry_since", include_str!("../registry_since.lua")));
+    LazyLock::new(|| Script::new("registry_since", &[], include_str!("scripts/registry_since.lua")));
 pub(super) static REGISTRY_WRITE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("registry_write", include_str!("../registry_write.lua")));
+    LazyLock::new(|| Script::new("registry_write", &[], include_str!("scripts/registry_write.lua")));
 pub(super) static ADD_USES: LazyLock<Script> =
-    LazyLock::new(|| Script::new("add_uses", include_str!("../add_uses.lua")));
-pub(super) static USES: LazyLock<Script> = LazyLock::new(|| Script::new("uses", include_str!("../uses.lua")));
+    LazyLock::new(|| Script::new("add_uses", &[], include_str!("scripts/add_uses.lua")));
+pub(super) static USES: LazyLock<Script> =
+    LazyLock::new(|| Script::new("uses", &[], include_str!("scripts/uses.lua")));
+
+/// Declares those of the shared numbers and names that `body` mentions.
+fn constants(body: &str) -> String {
+    let numbers = [
+        ("MAX_AMOUNT", MAX_AMOUNT),
+        ("MAX_REPORTED", MAX_REPORTED as u64),
+        ("WINDOW_SLOTS", SLOTS),
+        ("WINDOW_BYTES", WINDOW_BYTES),
+        ("BUDGET_BYTES", BUDGET_BYTES),
+    ];
+    let numbers = numbers.into_iter().chain(retention::FOR_SCRIPTS);
+    let names = [("TIME_FIELD", TIME_FIELD), ("GATE_PREFIX", GATE_PREFIX)];
+    let lines = numbers
+        .map(|(name, number)| (name, number.to_string()))
+        .chain(names.map(|(name, text)| (name, format!("'{text}'"))));
+    let used = lines.filter(|(name, _)| body.contains(name));
+    used.map(|(name, value)| format!("local {name} = {value}\n")).collect()
+}
 
 /// All scripts, as they are loaded on a new connection.
 pub(super) fn all() -> [&'static Script; 9] {
@@ -66,4 +100,19 @@ pub(super) fn all() -> [&'static Script; 9] {
         &ADD_USES,
         &USES,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redis::{reserve, server_time::Bounds, settle};
+
+    #[test]
+    fn the_scripts_read_the_numbers_in_the_order_in_which_they_are_sent() {
+        for (script, names) in [(&RESERVE, reserve::Head::NAMES), (&SETTLE, settle::Head::NAMES)] {
+            let names = [&Bounds::NAMES, names].concat();
+            let line = format!("\nlocal {} = unpack(arg, 1, {})\n", names.join(", "), names.len());
+            assert!(script.code.contains(&line), "{} has no line{line}", script.name);
+        }
+    }
 }

@@ -3,9 +3,7 @@
 use std::{sync::Weak, time::Duration};
 
 use super::{
-    Inner, bytes,
-    calls::ATTEMPTS,
-    read_told, script,
+    ATTEMPTS, Inner, bytes, read_told, script,
     server_time::Fit,
     wire::{Numbers, Reader},
 };
@@ -56,18 +54,18 @@ impl Inner {
     /// `None` if the server's clock was seen to be set forwards: the next call corrects that.
     async fn sweep_once(&self, every_ms: u64, fields: u64) -> Result<Option<SweepStep>, StoreError> {
         let sent = self.time.reading();
-        let bounds = self.time.for_timely(sent, self.link.deadline_ms());
+        let bounds = self.time.for_timely(sent, self.connection.deadline_ms());
         let mut numbers = Numbers::with_capacity(7);
         bounds.push(&mut numbers);
         numbers.extend(&[bounds.given_up, every_ms, SWEEP_SOON_MS.min(every_ms), fields]);
         let mut cmd = script::SWEEP.call(5);
-        cmd.arg(&self.keys.counters)
-            .arg(&self.keys.history)
-            .arg(&self.keys.sweep)
-            .arg(&self.keys.reservations)
-            .arg(&self.keys.reservation_prefix)
+        cmd.arg(&self.keyspace.counters)
+            .arg(&self.keyspace.history)
+            .arg(&self.keyspace.sweep)
+            .arg(&self.keyspace.reservations)
+            .arg(&self.keyspace.reservation_prefix)
             .arg(numbers.bytes());
-        let answer = bytes(self.link.call(&script::SWEEP, &cmd).await?)?;
+        let answer = bytes(self.connection.call(&script::SWEEP, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
         if self.time.learn(sent, &bounds, &read_told(&mut reader)?) == Fit::Ahead {
             return Ok(None);

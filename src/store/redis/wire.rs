@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use crate::store::StoreError;
+use crate::{domain::counter::CounterKind, store::StoreError};
 
 /// The first integer above every amount. Larger ones are sent as this, so a script's own comparison refuses them.
 const TOO_LARGE: u64 = 1 << 53;
@@ -63,6 +63,14 @@ impl Numbers {
         self.push_bits(to_bits(value) | (1 << 63));
     }
 
+    /// Appends the length of a slot, negative for a budget: a script distinguishes the kinds by the sign.
+    pub(super) fn push_slot(&mut self, kind: CounterKind) {
+        match kind {
+            CounterKind::Window { slot_ms } => self.push(slot_ms),
+            CounterKind::Budget { slot_ms } => self.push_negative(slot_ms),
+        }
+    }
+
     pub(super) fn extend(&mut self, values: &[u64]) {
         for value in values {
             self.push(*value);
@@ -82,6 +90,29 @@ impl Numbers {
         self.count += 1;
     }
 }
+
+/// A count for a script.
+pub(super) fn size(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Declares numbers that a script gets in this order, and that it calls by the same names: see `script::tests`.
+macro_rules! numbers {
+    ($(#[$about:meta])* pub(super) struct $name:ident { $($number:ident),+ }) => {
+        $(#[$about])*
+        pub(super) struct $name { $($number: u64),+ }
+
+        impl $name {
+            #[cfg(test)]
+            pub(super) const NAMES: &[&str] = &[$(stringify!($number)),+];
+
+            fn push(self, numbers: &mut Numbers) {
+                numbers.extend(&[$(self.$number),+]);
+            }
+        }
+    };
+}
+pub(super) use numbers;
 
 /// Reads packed numbers, and bytes between them.
 pub(super) struct Reader<'a>(&'a [u8]);

@@ -6,7 +6,7 @@ use super::super::{
     batch::Batch,
     disk::{self, Expired},
     kept::ReservationRow,
-    over::Over,
+    retention::Retention,
     segment::Entry,
     shared::Shared,
     spend,
@@ -125,7 +125,7 @@ impl Writer {
             state.counters.restart_sweep();
             self.round = Round::Sweeping { begun: true };
         }
-        let (emptied, whole) = state.counters.sweep(SWEPT, self.covered, Over::at(now));
+        let (emptied, whole) = state.counters.sweep(SWEPT, self.covered, Retention::at(now));
         batch.counters_gone = emptied;
         let more = state.spend.drop_old(spend::resident_from(now.wall), FORGOTTEN);
         self.swept_at = Instant::now();

@@ -9,7 +9,7 @@ async fn the_scripts_count_as_the_domain_does() {
     let store = server.ready(&clock).await;
     let flush = redis::cmd("FLUSHALL");
     for seed in 1..=12 {
-        store.0.link.run(&flush).await.unwrap();
+        store.0.connection.run(&flush).await.unwrap();
         compare(&store, &clock, seed, 400).await;
     }
 }

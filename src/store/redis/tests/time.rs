@@ -7,8 +7,8 @@ use super::{
 
 /// When the store's time was last written, and what the scripts add to the server's clock.
 async fn kept_time(store: &RedisStore) -> (f64, f64) {
-    let get = redis::cmd("HGET").arg(&store.0.keys.counters).arg("!time").to_owned();
-    let kept = bytes(store.0.link.run(&get).await.unwrap()).unwrap();
+    let get = redis::cmd("HGET").arg(&store.0.keyspace.counters).arg("!time").to_owned();
+    let kept = bytes(store.0.connection.run(&get).await.unwrap()).unwrap();
     let number = |at: usize| f64::from_le_bytes(kept[at..at + 8].try_into().unwrap());
     (number(0), number(8))
 }
@@ -21,8 +21,8 @@ async fn step_server(store: &RedisStore, by_ms: f64) {
 
 async fn write_time(store: &RedisStore, last: f64, ahead: f64) {
     let numbers = [last, ahead, 1.0].map(f64::to_le_bytes).concat();
-    let set = redis::cmd("HSET").arg(&store.0.keys.counters).arg("!time").arg(numbers).to_owned();
-    store.0.link.run(&set).await.unwrap();
+    let set = redis::cmd("HSET").arg(&store.0.keyspace.counters).arg("!time").arg(numbers).to_owned();
+    store.0.connection.run(&set).await.unwrap();
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn a_process_that_starts_after_a_long_rest_decides_within_seconds() {
 }
 
 async fn number(store: &RedisStore, command: &str, key: &str) -> i64 {
-    let answer = store.0.link.run(redis::cmd(command).arg(key)).await.unwrap();
+    let answer = store.0.connection.run(redis::cmd(command).arg(key)).await.unwrap();
     redis::from_redis_value(answer).unwrap()
 }
 
@@ -144,8 +144,8 @@ async fn records_are_removed_by_the_stores_time_and_not_by_the_servers_clock() {
     let mut settle = settlement(record, 2, vec![1]);
     settle.cooldown = Some((CounterKey::new("model"), open(500)));
     store.settle(settle).await.unwrap();
-    let record = |id| store.0.keys.reservation(ReservationId([id; 16]));
-    for key in [&record(1), &record(2), &store.0.keys.cooldowns] {
+    let record = |id| store.0.keyspace.reservation(ReservationId([id; 16]));
+    for key in [&record(1), &record(2), &store.0.keyspace.cooldowns] {
         let days = number(&store, "PTTL", key).await / 86_400_000;
         assert!(days >= 300, "{key} is forgotten by a clock that is {days} days ahead for a moment");
     }
@@ -156,7 +156,7 @@ async fn records_are_removed_by_the_stores_time_and_not_by_the_servers_clock() {
         let exist = [number(&store, "EXISTS", &record(1)).await, number(&store, "EXISTS", &record(2)).await];
         assert_eq!(exist, kept, "at {at} ms");
     }
-    assert_eq!(number(&store, "ZCARD", &store.0.keys.reservations).await, 0);
+    assert_eq!(number(&store, "ZCARD", &store.0.keyspace.reservations).await, 0);
 }
 
 #[tokio::test]
@@ -166,11 +166,11 @@ async fn the_sweep_keeps_a_record_whose_index_is_of_before() {
     let store = server.ready(&clock).await;
     store.reserve(request(1, vec![])).await.unwrap();
     let id = ReservationId([1; 16]);
-    let add = redis::cmd("ZADD").arg(&store.0.keys.reservations).arg(1).arg(id.to_string()).to_owned();
-    store.0.link.run(&add).await.unwrap();
+    let add = redis::cmd("ZADD").arg(&store.0.keyspace.reservations).arg(1).arg(id.to_string()).to_owned();
+    store.0.connection.run(&add).await.unwrap();
     store.sweep(0, 100).await.unwrap();
     assert!(store.find(id).await.unwrap().is_some());
     clock.pass(90_000);
     store.sweep(0, 100).await.unwrap();
-    assert_eq!(number(&store, "EXISTS", &store.0.keys.reservation(id)).await, 0);
+    assert_eq!(number(&store, "EXISTS", &store.0.keyspace.reservation(id)).await, 0);
 }

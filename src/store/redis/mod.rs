@@ -4,17 +4,21 @@
 //! opens one more when first asked for a report; clones share both. All state is on the server, so any number of stores in any
 //! number of processes decide as one.
 
-mod calls;
+mod connection;
 mod cooldowns;
 mod counters;
-mod keys;
-mod link;
+mod endpoint;
+mod keyspace;
 mod load;
+mod password;
 mod record;
 mod registry;
+mod reserve;
 mod safety;
 mod script;
 mod server_time;
+mod settle;
+mod spend;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -27,13 +31,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use redis::{Client, IntoConnectionInfo as _, Value, io::tcp::TcpSettings};
+pub use password::Password;
+use redis::Value;
 pub use safety::Hazard;
 use thiserror::Error;
 
 use self::{
-    keys::Keys,
-    link::Link,
+    connection::Connection,
+    endpoint::Endpoint,
+    keyspace::Keyspace,
     server_time::{Bounds, ServerTime, Told},
     wire::Reader,
 };
@@ -48,8 +54,9 @@ use crate::domain::{
     key::SecretId,
 };
 
-/// An unanswered packet breaks the connection after this long; well below the minutes that TCP allows by itself.
-const USER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often to try a reservation or a step of the sweep when the server's time was estimated too early, or its clock was set:
+/// each answer corrects the estimate for the next attempt.
+const ATTEMPTS: u32 = 3;
 
 /// Where the store is and how it is used.
 #[derive(Clone)]
@@ -57,7 +64,7 @@ pub struct RedisSettings {
     /// `redis://[user:password@]host[:port][/database]`.
     pub url: String,
     /// The password, if the url has none.
-    pub password: Option<String>,
+    pub password: Option<Password>,
     /// The organization; part of every key, and the hash tag that keeps them together in a cluster.
     pub organization: String,
     /// The longest that any call takes. Suggested: 250 ms.
@@ -93,11 +100,11 @@ pub enum SettingsError {
 pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
-    link: Link,
+    connection: Connection,
     /// For reports, opened by the first one.
-    reports: OnceLock<Link>,
-    client: Client,
-    keys: Keys,
+    reports: OnceLock<Connection>,
+    endpoint: Endpoint,
+    keyspace: Keyspace,
     time: ServerTime,
 }
 
@@ -117,21 +124,12 @@ impl RedisStore {
         if deadline.is_zero() {
             return Err(SettingsError::Deadline);
         }
-        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(USER_TIMEOUT);
-        let mut info = url.as_str().into_connection_info().map_err(|_| SettingsError::Url)?;
-        if let Some(password) = password {
-            let login = info.redis_settings().clone().set_password(password);
-            info = info.set_redis_settings(login);
-        }
-        if !info.addr().is_supported() {
-            return Err(SettingsError::Url);
-        }
-        let client = Client::open(info.set_tcp_settings(tcp)).map_err(|_| SettingsError::Url)?;
+        let endpoint = Endpoint::new(&url, password)?;
         let inner = Arc::new(Inner {
-            link: Link::open(client.clone(), deadline),
+            connection: Connection::open(endpoint.clone(), deadline),
             reports: OnceLock::new(),
-            client,
-            keys: Keys::new(&organization),
+            endpoint,
+            keyspace: Keyspace::new(&organization),
             time: ServerTime::new(clock),
         });
         if let Clock::System = inner.time.clock() {
@@ -189,7 +187,7 @@ impl Store for RedisStore {
     }
 
     fn is_down(&self) -> bool {
-        self.0.link.is_down()
+        self.0.connection.is_down()
     }
 
     fn acts_within(&self) -> Option<Duration> {
@@ -253,7 +251,7 @@ impl Store for RedisStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.0.link.run(&redis::cmd("PING")).await?;
+        self.0.connection.run(&redis::cmd("PING")).await?;
         // No decision can be made before.
         self.0.know_time().await
     }

@@ -10,12 +10,11 @@
 -- A worked call: EVALSHA <sha> 2 tollgate:{acme}:registry tollgate:{acme}:registry:revision key/some 0 {} abcdefgh
 --   -> pack(0, 1); the same once more -> pack(1, 1)
 if #KEYS ~= 2 or #ARGV ~= 4 then return redis.error_reply('ERR registry_write: 2 keys and 4 arguments') end
-local WRITES = 256
 local record = redis.call('HGET', KEYS[1], ARGV[1])
 local version = record and #record >= 8 and struct.unpack('<d', record) or 0
 if version ~= ARGV[2] + 0 then return struct.pack('<dd', 1, version) end
 local number = redis.call('HINCRBY', KEYS[2], 'number', 1)
 redis.call('HSET', KEYS[2], ('write/%.0f'):format(number), ARGV[4] .. ARGV[1])
-redis.call('HDEL', KEYS[2], ('write/%.0f'):format(number - WRITES))
+redis.call('HDEL', KEYS[2], ('write/%.0f'):format(number - REGISTRY_WRITES_KEPT))
 redis.call('HSET', KEYS[1], ARGV[1], struct.pack('<d', number) .. ARGV[3])
 return struct.pack('<dd', 0, number)

@@ -9,10 +9,12 @@ use crate::{
 
 /// The field of the counters' hash that keeps the store's time; see `store_time.lua`.
 pub(super) const TIME_FIELD: &str = "!time";
+/// Begins the field of a gate.
+pub(super) const GATE_PREFIX: &str = "!gate/";
 
 /// The names of an organization's keys.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(super) struct Keyspace {
     prefix: String,
     pub(super) counters: String,
     pub(super) history: String,
@@ -26,7 +28,7 @@ pub(super) struct Keys {
     pub(super) revision: String,
 }
 
-impl Keys {
+impl Keyspace {
     pub(super) fn new(organization: &str) -> Self {
         let prefix = format!("tollgate:{{{organization}}}");
         Self {
@@ -75,12 +77,12 @@ pub(super) fn counter_field(key: &CounterKey) -> Cow<'_, str> {
 
 /// The field of a gate.
 pub(super) fn gate_field(key: &CounterKey) -> String {
-    format!("!gate/{key}")
+    format!("{GATE_PREFIX}{key}")
 }
 
 /// The gate with this field, which has no period.
 pub(super) fn gate_of(field: &str) -> Option<CounterKey> {
-    field.strip_prefix("!gate/").map(CounterKey::new)
+    field.strip_prefix(GATE_PREFIX).map(CounterKey::new)
 }
 
 /// The field of a line: `day|length of the model|model|key`. The length makes it unambiguous whatever the names contain.

@@ -8,9 +8,9 @@ use std::{
 
 /// Passes on keys that are already well spread: a counter key writes the hash of its name, a reservation id is random or a hash.
 #[derive(Default)]
-pub(super) struct Spread(u64);
+pub(super) struct PreshardedHasher(u64);
 
-impl Hasher for Spread {
+impl Hasher for PreshardedHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -32,17 +32,17 @@ impl Hasher for Spread {
 }
 
 /// A map whose keys need no hashing.
-pub(super) type SpreadMap<K, V> = HashMap<K, V, BuildHasherDefault<Spread>>;
+pub(super) type PreshardedMap<K, V> = HashMap<K, V, BuildHasherDefault<PreshardedHasher>>;
 
 /// The same in pieces: when a map grows it moves everything it holds, which for a million entries takes far longer than anything
 /// else under the store's lock. A piece moves 1/256 of that.
-pub(super) struct PiecewiseMap<K, V>(Vec<SpreadMap<K, V>>);
+pub(super) struct PiecewiseMap<K, V>(Vec<PreshardedMap<K, V>>);
 
 const PIECES: usize = 256;
 
 impl<K, V> Default for PiecewiseMap<K, V> {
     fn default() -> Self {
-        Self((0..PIECES).map(|_| SpreadMap::default()).collect())
+        Self((0..PIECES).map(|_| PreshardedMap::default()).collect())
     }
 }
 
@@ -50,7 +50,7 @@ impl<K: Hash + Eq, V> PiecewiseMap<K, V> {
     /// The bits of the hash that choose the piece are neither its lowest, with which a map chooses a place, nor its highest, with
     /// which it distinguishes neighbours.
     fn number<Q: Hash>(key: &Q) -> usize {
-        let [_, _, _, number, ..] = BuildHasherDefault::<Spread>::new().hash_one(key).to_le_bytes();
+        let [_, _, _, number, ..] = BuildHasherDefault::<PreshardedHasher>::new().hash_one(key).to_le_bytes();
         usize::from(number)
     }
 

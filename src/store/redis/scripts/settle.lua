@@ -6,12 +6,12 @@
 --
 -- KEYS 1 counters, 2 history, 3 record: as in reserve.lua; then for each line of the report
 --      its spend hash (line -> 8 doubles) and the set of teams of its month; then for each counter with thresholds the hash of
---      its period: counter -> the reported thresholds, at most 64 doubles, or as many as are watched; then the index of
+--      its period: counter -> the reported thresholds, at most MAX_REPORTED doubles, or as many as are watched; then the index of
 --      records, as in reserve.lua; then, with a gate, cooldowns:
 --      hash: field of a gate -> start, end, refused, requested (doubles), reporter. The end and refused that a decision needs are
 --      in the counters as well.
--- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, gates (0 or 1), close_ms (negative:
---                   open it), lines, holds, counters with thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
+-- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, cooldown_change (0: none; 1: close the
+--                   gate for close_ms; 2: open it), close_ms, lines, holds, counters with thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
 --                   the budgets with no hold; then 8 amounts for each line; then for each counter with thresholds its
 --                   index, how many, and their amounts
 --      2 the struct format of ARGV 1       3 the record's time to live in ms, as in reserve.lua     4 the settlement's note
@@ -27,23 +27,28 @@
 --   EVALSHA <sha> 4 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff… tollgate:{acme}:reservations
 --     pack(5900, 0, 2^53-1, 60000, 1, 0, 0, 0, 1, 0,  1000, 0, 4, 1) <dddddddddddddd 34560000000 <note> team/chatbot|requests|minute !time
 --   -> pack(0, 5900, 5900, 5900) .. record; the counter is now pack(5, 1, 1)
-local MAX = 9007199254740991
-local SPEND_KEPT_S = 400 * 86400 -- a year and a month after the last new line
-local REPORTED_KEPT_S = 62 * 86400 -- the longest period and the latest settlement in it, and as much again
-local MAX_REPORTED = 64
 local argv, keys = ARGV, KEYS
 if #keys < 4 or #argv < 4 then return redis.error_reply('ERR settle: at least 4 keys and 4 arguments') end
 local call, pack, read = redis.call, struct.pack, struct.unpack
-local arg = {read(argv[2], argv[1])}
-local n, gates, lines, held, watched = arg[5], arg[6], arg[8], arg[9], arg[10]
-if #argv ~= 5 + n + 2 * (gates + lines) or #arg < 11 + 4 * n + 8 * lines + 2 * watched
-  or #keys ~= 4 + 2 * lines + watched + gates then
+local numbers, format, record_kept_ms, note = unpack(argv, 1, 4)
+local arg = {read(format, numbers)}
+local asked_wall, low, high, keep, n, cooldown_change, close_ms, lines, held, watched = unpack(arg, 1, 10)
+local gates = math.min(cooldown_change, 1)
+-- Before the first of the counters' numbers, of which each counter has four; of the lines', eight each; of the thresholds'.
+local COUNTERS, LINES = 10, 10 + 4 * n
+local THRESHOLDS = LINES + 8 * lines
+-- In ARGV, before the first of the counters' fields, of the lines' and of the lines' teams; the gate, and "!time".
+local FIELDS, GATE, TIME = 4, 5 + n, 5 + n + gates
+local LINE_FIELDS, TEAMS = TIME, TIME + lines
+-- In KEYS, before the first of the hashes of reported thresholds, and the index of records.
+local REPORTED, INDEX = 3 + 2 * lines, 4 + 2 * lines + watched
+if #argv ~= TEAMS + lines + gates or #arg < THRESHOLDS + 2 * watched + 1 or #keys ~= INDEX + gates then
   return redis.error_reply('ERR settle: the arguments do not match the counts')
 end
 
-local value = call('HMGET', keys[1], unpack(argv, 5, 5 + n + gates))
-local now, wall, raw, _, ahead = store_time(arg[1], arg[2], arg[3], value[1 + n + gates])
-local function head(number) return pack('<dddd', number, wall, now, now > raw and now or raw) end
+local value = call('HMGET', keys[1], unpack(argv, FIELDS + 1, TIME))
+local now, wall, raw, _, ahead = store_time(asked_wall, low, high, value[TIME - FIELDS])
+local function head(number) return pack('<dddd', number, wall, now, math.max(now, raw)) end
 
 local record = call('GET', keys[3])
 if not record then return head(2) end
@@ -54,13 +59,13 @@ if state ~= 0 then return head(1) .. record end
 -- The counters that need their history: those that enter a new slot, and those that release in an earlier one.
 local c, fields, holder = {}, {}, {}
 for i = 1, n do
-  local h = 4 * i + 7
-  local ms, expiring, actual = arg[h], arg[h + 2], arg[h + 3]
+  local h = COUNTERS + 4 * i - 3
+  local ms, kept, expiring, actual = arg[h], arg[h + 1], arg[h + 2], arg[h + 3]
   local budget = ms < 0
   if budget then ms = -ms end
-  local width = budget and 48 or 24
+  local width = budget and BUDGET_BYTES or WINDOW_BYTES
   local v = value[i] or ''
-  if #v ~= width then v = (v .. ('\0'):rep(48)):sub(1, width) end
+  if #v ~= width then v = (v .. ('\0'):rep(width)):sub(1, width) end
   local head, current, total, base, settled, open
   if budget then
     head, current, total, base, settled, open = read('<dddddd', v)
@@ -68,58 +73,42 @@ for i = 1, n do
     head, current, total = read('<ddd', v)
     base, settled, open = 0, 0, 0
   end
-  local slot, was = now / ms, reserved_at / ms
-  slot, was = slot - slot % 1, was - was % 1
+  local slot, was = slot_at(now, ms), slot_at(reserved_at, ms)
   local back = budget and expiring or expiring - actual
   local x = {
     budget = budget, ms = ms, head = head, current = current, total = total, base = base, settled = settled,
-    open = open, slot = slot, was = was, back = back, kept = arg[h + 1], actual = actual,
+    open = open, slot = slot, was = was, back = back, kept = kept, actual = actual,
   }
   c[i] = x
   if i > held and total == 0 then
     -- Nothing in its history counts, so it may stay as it is.
     if slot ~= head then x.head, x.current = slot, 0 end
-  elseif slot ~= head or (back > 0 and was < slot and slot - was <= 60) then
-    fields[#fields + 1] = argv[4 + i]
+  elseif slot ~= head or (back > 0 and was < slot and slot - was <= WINDOW_SLOTS) then
+    fields[#fields + 1] = argv[FIELDS + i]
     holder[#fields] = x
   end
 end
 if #fields > 0 then
   local history = call('HMGET', keys[2], unpack(fields))
   for k, x in ipairs(holder) do
-    x.past = (history[k] or ''):sub(9)
-    local gap = x.slot - x.head
-    if gap < 0 then
-      x.past, x.head, x.current = '', x.slot, x.total
-    elseif gap > 0 then
-      if gap > 60 then x.total = 0 end
-      if x.total > 0 then
-        x.past = ('\0'):rep(8 * (gap - 1)) .. pack('<d', x.current) .. x.past
-        if #x.past > 480 then
-          local dropped = {read('<' .. ('d'):rep(#x.past / 8 - 60), x.past, 481)}
-          for j = 1, #dropped - 1 do x.total = x.total - dropped[j] end
-          x.past = x.past:sub(1, 480)
-        end
-      end
-      if x.total == 0 then x.past = '' end
-      x.head, x.current = x.slot, 0
-    end
+    x.current, x.total, x.past = moved(x.head, x.current, x.total, past_of(history[k]), x.slot)
+    x.head = x.slot
   end
 end
 
 for i = 1, n do
   local x = c[i]
-  if x.actual > MAX or x.base + x.total + x.actual > MAX or x.settled + x.actual > MAX then
+  if x.actual > MAX_AMOUNT or x.base + x.total + x.actual > MAX_AMOUNT or x.settled + x.actual > MAX_AMOUNT then
     return head(3)
   end
 end
 local sums, new = {}, {}
 for l = 1, lines do
-  local v = call('HGET', keys[2 + 2 * l], argv[5 + n + gates + l])
+  local v = call('HGET', keys[2 + 2 * l], argv[LINE_FIELDS + l])
   local sum = v and {read('<dddddddd', v)} or {0, 0, 0, 0, 0, 0, 0, 0}
   for j = 1, 8 do
-    sum[j] = sum[j] + arg[10 + 4 * n + 8 * (l - 1) + j]
-    if sum[j] > MAX then return head(3) end
+    sum[j] = sum[j] + arg[LINES + 8 * (l - 1) + j]
+    if sum[j] > MAX_AMOUNT then return head(3) end
   end
   sums[l], new[l] = pack('<dddddddd', unpack(sum, 1, 8)), not v
 end
@@ -130,19 +119,10 @@ for i = 1, n do
   around[4 * i - 3] = x.settled
   if x.back < 0 then
     x.current, x.total = x.current - x.back, x.total - x.back
-  elseif x.was >= x.head then
-    local taken = math.min(x.back, x.current)
-    x.current, x.total = x.current - taken, x.total - taken
-  elseif x.past then
-    local from = 8 * (x.head - 1 - x.was)
-    if from + 8 <= #x.past then
-      local amount = read('<d', x.past, from + 1)
-      local taken = math.min(x.back, amount)
-      x.past = x.past:sub(1, from) .. pack('<d', amount - taken) .. x.past:sub(from + 9)
-      x.total = x.total - taken
-    end
+  else
+    x.current, x.total, x.past = taken_back(x.head, x.current, x.total, x.past, x.was, x.back)
   end
-  out[2 * i - 1] = argv[4 + i]
+  out[2 * i - 1] = argv[FIELDS + i]
   if x.budget then
     x.base = math.max(0, x.base + x.actual - x.kept)
     x.settled = x.settled + x.actual
@@ -155,14 +135,14 @@ for i = 1, n do
 end
 local particulars, lifted
 -- The reached thresholds that no settlement has reported before.
-local crossed, told, at = {}, {}, 10 + 4 * n + 8 * lines
+local crossed, told, at = {}, {}, THRESHOLDS
 for w = 1, watched do
   local i, count = arg[at + 1] + 1, arg[at + 2]
   local x, known, new = c[i], nil, ''
   for k = at + 3, at + 2 + count do
     if arg[k] <= x.settled then
       if not known then
-        known = call('HGET', keys[3 + 2 * lines + w], argv[4 + i]) or ''
+        known = call('HGET', keys[REPORTED + w], argv[FIELDS + i]) or ''
         x.told = {read('<' .. ('d'):rep(#known / 8), known)}
         x.told[#x.told] = nil
       end
@@ -189,21 +169,21 @@ for w = 1, watched do
           kept[#kept + 1] = pack('<d', x.told[j])
         end
       end
-      told[w] = {argv[4 + i], table.concat(kept)}
+      told[w] = {argv[FIELDS + i], table.concat(kept)}
     else
-      told[w] = {argv[4 + i], known .. new}
+      told[w] = {argv[FIELDS + i], known .. new}
     end
   end
   at = at + 2 + count
 end
 if gates == 1 then
-  local v, close_ms = value[n + 1], arg[7]
+  local v = value[GATE - FIELDS]
   local ends, refused = 0, 0
   if v and #v >= 16 then ends, refused = read('<dd', v) end
-  if close_ms < 0 then
+  if cooldown_change == 2 then
     lifted = now < ends and reserved_at >= refused
   else
-    local before = now < ends and call('HGET', keys[#keys], argv[5 + n])
+    local before = now < ends and call('HGET', keys[#keys], argv[GATE])
     local start, rest = now, argv[#argv]
     if now < ends then refused = math.max(refused, reserved_at) else refused = reserved_at end
     if before then
@@ -212,14 +192,14 @@ if gates == 1 then
     end
     ends = math.max(now < ends and ends or 0, now + close_ms)
     particulars = pack('<ddd', start, ends, refused) .. rest
-    out[2 * n + 1] = argv[5 + n]
+    out[2 * n + 1] = argv[GATE]
     out[2 * n + 2] = pack('<dd', ends, refused)
   end
 end
 -- A time later than the caller expected is no step: only a time that was behind is corrected here.
-local time = pack('<ddd', now, now > raw and now - wall or ahead, 1)
-out[#out + 1], out[#out + 2] = '!time', time
-local settled = pack('<dddddddd', 2, reserved_at, expires_at, now + arg[4], now, n, #argv[4], #crossed / 2) .. argv[4]
+out[#out + 1] = TIME_FIELD
+out[#out + 1] = time_value(now, now > raw and now - wall or ahead)
+local settled = pack('<dddddddd', 2, reserved_at, expires_at, now + keep, now, n, #note, #crossed / 2) .. note
   .. pack('<' .. ('d'):rep(4 * n), unpack(around)) .. pack('<' .. ('d'):rep(#crossed), unpack(crossed)) .. record:sub(33)
 
 if #fields > 0 then
@@ -231,20 +211,20 @@ if #fields > 0 then
 end
 call('HSET', keys[1], unpack(out))
 if lifted then
-  call('HDEL', keys[1], argv[5 + n])
-  call('HDEL', keys[#keys], argv[5 + n])
+  call('HDEL', keys[1], argv[GATE])
+  call('HDEL', keys[#keys], argv[GATE])
 elseif particulars then
-  call('HSET', keys[#keys], argv[5 + n], particulars)
+  call('HSET', keys[#keys], argv[GATE], particulars)
   -- Far longer than any of them applies: the server's clock may be set.
-  call('PEXPIRE', keys[#keys], argv[3])
+  call('PEXPIRE', keys[#keys], record_kept_ms)
 end
 for w, x in pairs(told) do
-  call('HSET', keys[3 + 2 * lines + w], x[1], x[2])
-  call('EXPIRE', keys[3 + 2 * lines + w], REPORTED_KEPT_S)
+  call('HSET', keys[REPORTED + w], x[1], x[2])
+  call('EXPIRE', keys[REPORTED + w], REPORTED_KEPT_S)
 end
 for l = 1, lines do
-  local key, index, team = keys[2 + 2 * l], keys[3 + 2 * l], argv[5 + n + gates + lines + l]
-  call('HSET', key, argv[5 + n + gates + l], sums[l])
+  local key, index, team = keys[2 + 2 * l], keys[3 + 2 * l], argv[TEAMS + l]
+  call('HSET', key, argv[LINE_FIELDS + l], sums[l])
   if new[l] then
     call('EXPIRE', key, SPEND_KEPT_S)
     if team ~= '' then
@@ -253,6 +233,6 @@ for l = 1, lines do
     end
   end
 end
-call('SET', keys[3], settled, 'PX', argv[3])
-call('ZADD', keys[4 + 2 * lines + watched], now + arg[4], keys[3]:sub(-32))
+call('SET', keys[3], settled, 'PX', record_kept_ms)
+call('ZADD', keys[INDEX], now + keep, keys[3]:sub(-32))
 return head(0) .. settled

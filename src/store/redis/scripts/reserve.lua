@@ -2,11 +2,11 @@
 -- Takes all holds of a reservation or none, with one HMGET, one HSET, one SET and one ZADD whatever the number of holds.
 -- Mirrors domain/counter.rs (check, take) and domain/window.rs exactly; all numbers are integers below 2^53.
 --
--- KEYS 1 counters   hash: counter -> window (24 bytes: head slot, current, total) or
---                   budget (48 bytes: the same, then base, settled, open); "!gate/<name>" -> until, and what settle.lua needs.
+-- KEYS 1 counters   hash: counter -> window (WINDOW_BYTES: head slot, current, total) or
+--                   budget (BUDGET_BYTES: the same, then base, settled, open); "!gate/<name>" -> until, and what settle.lua needs.
 --                   Every number is a little-endian double. "!time": see store_time.lua; slots, "until" and the instants of
 --                   records are in the store's time.
---      2 history    hash: counter -> slot_ms, then the amounts of the slots before head, newest first, at most 60;
+--      2 history    hash: counter -> slot_ms, then the amounts of the slots before head, newest first, at most WINDOW_SLOTS;
 --                   amounts missing at the end are zero. Touched only when time enters a new slot.
 --      3 record     string: 0 (open), reserved_at, expires_at, gone_at, then the bytes of ARGV 6
 --      4 index      sorted set: the id, which is the last 32 bytes of the record's key -> gone_at. The sweep removes records by it,
@@ -33,48 +33,50 @@
 local argv, keys = ARGV, KEYS
 if #keys ~= 4 or #argv < 6 then return redis.error_reply('ERR reserve: 4 keys and at least 6 arguments') end
 local call, pack, read = redis.call, struct.pack, struct.unpack
-local arg = {read(argv[2], argv[1])}
-local n, gates = arg[11], arg[12]
-if #argv ~= 8 + n + gates or #arg ~= 13 + 4 * n then
+local numbers, format, counters_format, reply_format, record_kept_ms, opaque = unpack(argv, 1, 6)
+local arg = {read(format, numbers)}
+local asked_wall, low, high, given_up, may_repeat, dry_run, valid_from, valid_until, ttl, late, n, gates = unpack(arg, 1, 12)
+-- Before the first of the holds' numbers, of which each hold has four, and of the fields in ARGV; and the last two of ARGV.
+local HOLDS, FIELDS = 12, 6
+local TIME, REPLACED = FIELDS + n + gates + 1, FIELDS + n + gates + 2
+if #argv ~= REPLACED or #arg ~= HOLDS + 4 * n + 1 then
   return redis.error_reply('ERR reserve: the arguments do not match the counts')
 end
 
-local value = call('HMGET', keys[1], unpack(argv, 7, 7 + n + gates))
-local now, wall, raw, last, ahead = store_time(arg[1], arg[2], arg[3], value[1 + n + gates])
-if raw >= arg[4] then return pack('<dddd', 3, wall, now, raw) end
+local value = call('HMGET', keys[1], unpack(argv, FIELDS + 1, TIME))
+local now, wall, raw, last, ahead = store_time(asked_wall, low, high, value[TIME - FIELDS])
+if raw >= given_up then return pack('<dddd', 3, wall, now, raw) end
 -- Corrected whatever the result of the request, which may be the last use of the time for long.
-if now ~= raw then call('HSET', keys[1], '!time', pack('<ddd', last, now - wall, 1)) end
-if arg[5] == 1 then
+if now ~= raw then call('HSET', keys[1], TIME_FIELD, time_value(last, now - wall)) end
+if may_repeat == 1 then
   local record = call('GET', keys[3])
   if record and now < read('<d', record, 25) then
-    local free = argv[8 + n + gates]
+    local free = argv[REPLACED]
     local note = free ~= '' and read('<d', record) == 2 and record:sub(65, 64 + read('<d', record, 49))
     if note ~= free then return pack('<dddd', 2, wall, now, now) .. record end
   end
 end
-if wall < arg[7] or wall >= arg[8] then return pack('<dddd', 3, wall, now, now) end
+if wall < valid_from or wall >= valid_until then return pack('<dddd', 3, wall, now, now) end
 
 local fresh = false
 for i = 1, n do
-  local v, width = value[i], arg[9 + 4 * i] > 0 and 24 or 48
+  local v, width = value[i], arg[HOLDS + 4 * i - 3] > 0 and WINDOW_BYTES or BUDGET_BYTES
   if not v then
     value[i], fresh = ('\0'):rep(width), true
   elseif #v ~= width then
-    value[i] = (v .. ('\0'):rep(24)):sub(1, width)
+    value[i] = (v .. ('\0'):rep(width)):sub(1, width)
   end
 end
 -- The counters' numbers, one after the other; a counter begins at `at`.
-local s = {read(argv[3], table.concat(value, '', 1, n))}
+local s = {read(counters_format, table.concat(value, '', 1, n))}
 
--- Counters that are behind the time: their history moves on. Those ahead of it, which an earlier version wrote under a
--- clock that was set: everything that counts moves to the present slot.
+-- Counters that are not in the present slot: they move to it.
 local stale, entered, at = nil, false, 1
 for i = 1, n do
-  local ms, width = arg[9 + 4 * i], 3
+  local ms, width = arg[HOLDS + 4 * i - 3], 3
   if ms < 0 then ms, width = -ms, 6 end
   if now >= (s[at] + 1) * ms or now < s[at] * ms then
-    local slot = now / ms
-    slot = slot - slot % 1
+    local slot = slot_at(now, ms)
     stale = stale or {}
     stale[#stale + 1] = {i, at, slot, ms}
     entered = entered or last < slot * ms
@@ -84,52 +86,40 @@ end
 local past = {}
 if stale then
   local fields = {}
-  for k, x in ipairs(stale) do fields[k] = argv[6 + x[1]] end
+  for k, x in ipairs(stale) do fields[k] = argv[FIELDS + x[1]] end
   local history = call('HMGET', keys[2], unpack(fields))
   for k, x in ipairs(stale) do
-    local head, slot = x[2], x[3]
-    local gap, current, total, older = slot - s[head], 0, s[head + 2], ''
-    if gap > 60 then total = 0 end
-    if gap < 0 then
-      current = total
-    elseif total > 0 then
-      older = ('\0'):rep(8 * (gap - 1)) .. pack('<d', s[head + 1]) .. (history[k] or ''):sub(9)
-      if #older > 480 then
-        local dropped = {read('<' .. ('d'):rep(#older / 8 - 60), older, 481)}
-        for j = 1, #dropped - 1 do total = total - dropped[j] end
-        older = older:sub(1, 480)
-      end
-      if total == 0 then older = '' end
-    end
-    s[head], s[head + 1], s[head + 2], past[x[1]] = slot, current, total, older
+    local i, head, slot = x[1], x[2], x[3]
+    s[head + 1], s[head + 2], past[i] = moved(s[head], s[head + 1], s[head + 2], past_of(history[k]), slot)
+    s[head] = slot
   end
 end
 
 local gate = {}
 for j = 1, gates do gate[j] = value[n + j] end
-local dry_run, ttl, late = arg[6] == 1, arg[9], arg[10]
 -- New tables cost more than anything else here, so the data to write reuses the tables of the data read: the amounts used
--- replace the values, and the fields of HSET, two for each hold, the arguments, four of which have been read by then.
+-- replace the values, and the fields of HSET, two for each hold, the arguments, of which those before the holds and four for
+-- each hold so far have been read by then.
 local used, out, refused = value, arg, nil
 at = 1
 for i = 1, n do
-  local h = 4 * i + 9
-  local ms, limit, expiring = arg[h], arg[h + 1], arg[h + 3]
+  local h = HOLDS + 4 * i - 3
+  local ms, limit, kept, expiring = arg[h], arg[h + 1], arg[h + 2], arg[h + 3]
   local current, total = s[at + 1], s[at + 2]
   -- In `excess` the difference comes first: both sums are exact where it matters.
   local excess
   if ms > 0 then
     used[i] = total
     excess = total - limit + expiring
-    out[2 * i - 1] = argv[6 + i]
+    out[2 * i - 1] = argv[FIELDS + i]
     out[2 * i] = pack('<ddd', s[at], current + expiring, total + expiring)
     if excess > 0 then refused = refused or {}; refused[#refused + 1] = {i, at, excess, ms} end
     at = at + 3
   else
-    local base, kept = s[at + 3], arg[h + 2]
+    local base = s[at + 3]
     used[i] = base + total
     excess = base + total - limit + (kept + expiring)
-    out[2 * i - 1] = argv[6 + i]
+    out[2 * i - 1] = argv[FIELDS + i]
     out[2 * i] = pack('<dddddd', s[at], current + expiring, total + expiring, base + kept, s[at + 4], s[at + 5] + 1)
     if excess > 0 then refused = refused or {}; refused[#refused + 1] = {i, at, excess, -ms} end
     at = at + 6
@@ -146,19 +136,9 @@ if refused or closed then
   reply[#reply + 1] = refused and #refused or 0
   for _, x in ipairs(refused or {}) do
     local i, head, excess, ms = x[1], x[2], x[3], x[4]
-    local older = past[i] or (call('HGET', keys[2], argv[6 + i]) or ''):sub(9)
-    local amounts = {read('<' .. ('d'):rep(#older / 8), older)}
-    local freed, frees_at = 0, 0
-    for age = #amounts - 1, 1, -1 do
-      freed = freed + amounts[age]
-      if freed >= excess then
-        frees_at = (s[head] - age + 61) * ms
-        break
-      end
-    end
-    if frees_at == 0 and freed + s[head + 1] >= excess then frees_at = (s[head] + 61) * ms end
+    local before = past[i] or past_of(call('HGET', keys[2], argv[FIELDS + i]))
     reply[#reply + 1] = i - 1
-    reply[#reply + 1] = frees_at
+    reply[#reply + 1] = frees_at(s[head], s[head + 1], before, excess, ms)
   end
   reply[#reply + 1] = closed and #closed or 0
   for _, x in ipairs(closed or {}) do
@@ -168,12 +148,12 @@ if refused or closed then
   return pack('<' .. ('d'):rep(#reply), unpack(reply))
 end
 
-local answer = pack(argv[4], 0, wall, now, now, unpack(used, 1, n))
-if dry_run then return answer end
+local answer = pack(reply_format, 0, wall, now, now, unpack(used, 1, n))
+if dry_run == 1 then return answer end
 if stale then
   local history = {}
   for k, x in ipairs(stale) do
-    history[2 * k - 1], history[2 * k] = argv[6 + x[1]], pack('<d', x[4]) .. past[x[1]]
+    history[2 * k - 1], history[2 * k] = argv[FIELDS + x[1]], pack('<d', x[4]) .. past[x[1]]
   end
   call('HSET', keys[2], unpack(history))
 end
@@ -186,12 +166,12 @@ local fields = 2 * n
 -- Not every time, as that costs as much as a hold; callers know the time to better than a tenth of a second. But no later call
 -- may find a slot that is not reached yet: it would count as the slot before, where its amounts are never looked for.
 if entered or now - last >= 100 or now - wall ~= ahead then
-  out[fields + 1], out[fields + 2] = '!time', pack('<ddd', now, now - wall, 1)
+  out[fields + 1], out[fields + 2] = TIME_FIELD, time_value(now, now - wall)
   fields = fields + 2
 end
 if fields > 0 then call('HSET', keys[1], unpack(out, 1, fields)) end
 local expires_at = now + ttl
 local gone_at = expires_at + late
-call('SET', keys[3], pack('<dddd', 0, now, expires_at, gone_at) .. argv[6], 'PX', argv[5])
+call('SET', keys[3], pack('<dddd', 0, now, expires_at, gone_at) .. opaque, 'PX', record_kept_ms)
 call('ZADD', keys[4], gone_at, keys[3]:sub(-32))
 return answer

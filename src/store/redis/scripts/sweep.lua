@@ -19,15 +19,14 @@
 --   pack(9000000, 0, 2^53-1, 2^53-1, 2000, 5, 256) -> pack(9000000, 9000000, 9000000, 1, 1, 5): the counter of reserve.lua is gone,
 --   its 61 slots have ended
 if #KEYS ~= 5 or #ARGV ~= 1 then return redis.error_reply('ERR sweep: 5 keys and 1 argument') end
-local DAY_MS = 86400000
 local wall, low, high, given_up, most, least, count = struct.unpack('<ddddddd', ARGV[1])
 local now, raw, last, ahead
-now, wall, raw, last, ahead = store_time(wall, low, high, redis.call('HGET', KEYS[1], '!time'))
+now, wall, raw, last, ahead = store_time(wall, low, high, redis.call('HGET', KEYS[1], TIME_FIELD))
 if raw >= given_up then return struct.pack('<dddddd', wall, now, raw, 0, 0, 0) end
 -- Corrected after a step of the wall clock, and written often in any case: a recent time shows a new process that others are
 -- running, which would have seen a step.
 if now - wall ~= ahead or now - last >= 1000 then
-  redis.call('HSET', KEYS[1], '!time', struct.pack('<ddd', now, now - wall, 1))
+  redis.call('HSET', KEYS[1], TIME_FIELD, time_value(now, now - wall))
 end
 
 local cursor, state = '0', redis.call('GET', KEYS[3])
@@ -45,27 +44,27 @@ local function day_number(year, month, day)
     + math.floor((153 * (month - 3) + 2) / 5) + day - 719469
 end
 
--- Nothing asks for a period after 40 days, or for one that began on the first, which may be a month, after 13 months.
--- Only budgets have periods: the name of any other counter may end as if it had one, as a user chooses that end.
+-- Nothing asks for a period after PERIOD_KEPT_DAYS, or for one that began on the first, which may be a month, after
+-- MONTH_KEPT_DAYS. Only budgets have periods: the name of any other counter may end as if it had one, as a user chooses that end.
 local function is_over(field, v)
   local year, month, day = field:match('@(%d%d%d%d)(%d%d)(%d%d)$')
-  if #v ~= 48 or not year then return false end
+  if #v ~= BUDGET_BYTES or not year then return false end
   -- By the earlier of the two: a single look at a wall clock that is ahead must not end a period.
-  return math.min(now, wall) >= (day_number(year + 0, month + 0, day + 0) + (day == '01' and 400 or 40)) * DAY_MS
+  return math.min(now, wall) >= (day_number(year + 0, month + 0, day + 0) + (day == '01' and MONTH_KEPT_DAYS or PERIOD_KEPT_DAYS)) * DAY_MS
 end
 
 local function is_idle(field, v, history)
-  if field:sub(1, 6) == '!gate/' then return now >= struct.unpack('<d', v) end
-  if field == '!layout' or field == '!time' then return false end
+  if field:sub(1, #GATE_PREFIX) == GATE_PREFIX then return now >= struct.unpack('<d', v) end
+  if field == '!layout' or field == TIME_FIELD then return false end
   if is_over(field, v) then return true end
-  if #v == 48 then
-    local base, settled, open = struct.unpack('<ddd', v, 25)
+  if #v == BUDGET_BYTES then
+    local base, settled, open = struct.unpack('<ddd', v, WINDOW_BYTES + 1)
     if base ~= 0 or settled ~= 0 or open ~= 0 then return false end
   end
   local head, _, total = struct.unpack('<ddd', v)
   if total == 0 then return true end
   if not history then return false end
-  return math.floor(now / struct.unpack('<d', history)) > head + 60
+  return has_ended(head, total, slot_at(now, (struct.unpack('<d', history))))
 end
 
 local found = redis.call('HSCAN', KEYS[1], cursor, 'COUNT', count)

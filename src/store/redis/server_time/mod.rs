@@ -111,6 +111,10 @@ impl Bounds {
     /// The bounds for a server that has not answered yet.
     const NONE: Self = Self { wall: None, low: 0, high: u64::MAX, given_up: u64::MAX, asks_back: false };
 
+    /// What the scripts call the numbers that [`Bounds::push`] adds.
+    #[cfg(test)]
+    pub(super) const NAMES: [&str; 3] = ["asked_wall", "low", "high"];
+
     /// Adds the first arguments of each script that uses the time.
     pub(super) fn push(&self, numbers: &mut Numbers) {
         match self.wall {

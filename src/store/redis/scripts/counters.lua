@@ -15,32 +15,27 @@ local argv, keys = ARGV, KEYS
 if #keys ~= 2 or #argv < 3 then return redis.error_reply('ERR counters: 2 keys and at least 3 arguments') end
 local read = struct.unpack
 local arg = {read(argv[2], argv[1])}
-local n = #argv - 3
-if #arg ~= n + 4 then return redis.error_reply('ERR counters: the arguments do not match the counts') end
+-- Before the first of the counters' fields in ARGV, and of their numbers.
+local FIELDS, NUMBERS = 2, 3
+local n = #argv - FIELDS - 1
+if #arg ~= NUMBERS + n + 1 then return redis.error_reply('ERR counters: the arguments do not match the counts') end
 
-local value = redis.call('HMGET', keys[1], unpack(argv, 3))
+local value = redis.call('HMGET', keys[1], unpack(argv, FIELDS + 1))
 local now, wall, raw, last = store_time(arg[1], arg[2], arg[3], value[1 + n])
-local reply = {wall, now, now > raw and now or raw, last}
+local reply = {wall, now, math.max(now, raw), last}
 for i = 1, n do
-  local v, ms = value[i], arg[3 + i]
+  local v, ms = value[i], arg[NUMBERS + i]
   if ms < 0 then ms = -ms end
   local used, settled, open = 0, 0, 0
   if v then
-    local head, _, total = read('<ddd', v)
+    local head, current, total = read('<ddd', v)
     local base = 0
-    if #v == 48 then base, settled, open = read('<ddd', v, 25) end
-    local slot = now / ms
-    local gap = slot - slot % 1 - head
-    if gap > 60 then
+    if #v == BUDGET_BYTES then base, settled, open = read('<ddd', v, WINDOW_BYTES + 1) end
+    local slot = slot_at(now, ms)
+    if has_ended(head, total, slot) then
       total = 0
-    elseif gap > 0 and total > 0 then
-      -- Of the slots before head, the newest 60 - gap still count.
-      local from = 9 + 8 * (60 - gap)
-      local older = redis.call('HGET', keys[2], argv[2 + i]) or ''
-      if #older >= from then
-        local dropped = {read('<' .. ('d'):rep((#older - from + 1) / 8), older, from)}
-        for j = 1, #dropped - 1 do total = total - dropped[j] end
-      end
+    elseif slot > head then
+      current, total = moved(head, current, total, past_of(redis.call('HGET', keys[2], argv[FIELDS + i])), slot)
     end
     used = base + total
   end

@@ -1,4 +1,4 @@
--- Inserted into each script that uses the time, after its first line.
+-- Put before each script that uses the time.
 --
 -- The store's own time never goes back and runs at the pace of true time; the wall clock may be set. Field `!time` of the
 -- counters hash keeps the two apart: three little-endian doubles, the store's time of the last change or sweep (to a tenth of a
@@ -6,7 +6,7 @@
 --
 -- store_time(wall, low, high, kept): `wall` as in the arguments (negative: ask TIME), the caller's lower and upper bounds on
 -- the store's time, and the value of `!time`. Returns the store's time, the wall clock, what the store's time would
--- be without those bounds, and the first two numbers of `!time`.
+-- be without those bounds, and the first two numbers of `!time`. time_value(now, ahead) is the value that `!time` gets.
 local function store_time(wall, low, high, kept)
   if wall < 0 then
     local time = redis.call('TIME')
@@ -22,3 +22,5 @@ local function store_time(wall, low, high, kept)
   if now < last then now = last end
   return now, wall, raw, last, ahead
 end
+
+local function time_value(now, ahead) return struct.pack('<ddd', now, ahead, 1) end

@@ -3,7 +3,7 @@
 --
 -- KEYS 1 registry   hash: name -> version (8 bytes, a little-endian double), then the value; an empty one is a removal. Names are
 --                   never removed.
---      2 revision   hash: number -> the number of the last write; write/<number>, of the last 256 writes -> 8 bytes that
+--      2 revision   hash: number -> the number of the last write; write/<number>, of the last REGISTRY_WRITES_KEPT -> 8 bytes that
 --                   distinguish it from another of the same number, as can exist after a failover, then the name of the record
 -- ARGV 1 the number known (0: none)      2 its 8 bytes
 -- Reply: packed doubles number; 0 if these are the changes since, 1 if these are all records there are, 2 if the caller has to
@@ -14,13 +14,13 @@
 -- A worked call: EVALSHA <sha> 2 tollgate:{acme}:registry tollgate:{acme}:registry:revision 0 ''
 --   -> pack(1, 1, 1, 1) .. 'abcdefgh' .. pack(1, 8, 2) .. 'key/some' .. '{}'
 if #KEYS ~= 2 or #ARGV ~= 2 then return redis.error_reply('ERR registry_since: 2 keys and 2 arguments') end
-local WRITES, pack = 256, struct.pack
+local pack = struct.pack
 local function write(number) return redis.call('HGET', KEYS[2], ('write/%.0f'):format(number)) end
 local number, known = (redis.call('HGET', KEYS[2], 'number') or 0) + 0, ARGV[1] + 0
 local last, records = (write(number) or ('\0'):rep(8)):sub(1, 8), redis.call('HLEN', KEYS[1])
 local read_all = pack('<dddd', number, 2, records, 0) .. last
 local is_known = known > 0 and (write(known) or ''):sub(1, 8) == ARGV[2]
-if not is_known and number > WRITES then return read_all end
+if not is_known and number > REGISTRY_WRITES_KEPT then return read_all end
 local seen, parts = {}, {}
 for written = is_known and known + 1 or 1, number do
   local entry = write(written)

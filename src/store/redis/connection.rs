@@ -4,13 +4,13 @@
 //! replaced. Here the deadline bounds every call, whatever it waits for.
 
 use std::{
+    mem,
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, ServerErrorKind, Value,
-    aio::MultiplexedConnection,
+    AsyncConnectionConfig, Cmd, ErrorKind, RedisError, ServerErrorKind, Value, aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -18,6 +18,7 @@ use tokio::{
 };
 
 use super::{
+    endpoint::Endpoint,
     load::{Load, Urgency},
     script::{self, Script},
 };
@@ -43,12 +44,12 @@ enum State {
     Up(u64, MultiplexedConnection),
 }
 
-/// A connection that repairs itself.
-pub(super) struct Link {
+/// A connection that repairs itself: the store's own, which outlives those to the server.
+pub(super) struct Connection {
     /// Only the keeper sets it; every call reads it.
     state: watch::Receiver<State>,
     /// Reports the number of a failed connection to the keeper. It has one place: while a report waits, further ones add nothing,
-    /// and a report about an earlier connection is ignored. The keeper ends when the link, and with it this sender, is dropped.
+    /// and a report about an earlier connection is ignored. The keeper ends when the connection, and with it this sender, is dropped.
     broken: mpsc::Sender<u64>,
     /// Calls without an answer since the last answer. An independent counter; it orders nothing else.
     silent: AtomicU32,
@@ -57,21 +58,21 @@ pub(super) struct Link {
     is_patient: bool,
 }
 
-impl Link {
+impl Connection {
     /// Connects in the background, on the present runtime.
-    pub(super) fn open(client: Client, deadline: Duration) -> Self {
-        Self::new(client, deadline, false)
+    pub(super) fn open(endpoint: Endpoint, deadline: Duration) -> Self {
+        Self::new(endpoint, deadline, false)
     }
 
     /// The same for calls that wait for a connection until their deadline, even if an attempt to connect has failed.
-    pub(super) fn open_patient(client: Client, deadline: Duration) -> Self {
-        Self::new(client, deadline, true)
+    pub(super) fn open_patient(endpoint: Endpoint, deadline: Duration) -> Self {
+        Self::new(endpoint, deadline, true)
     }
 
-    fn new(client: Client, deadline: Duration, is_patient: bool) -> Self {
+    fn new(endpoint: Endpoint, deadline: Duration, is_patient: bool) -> Self {
         let (state_sender, state) = watch::channel(State::Connecting);
         let (broken, reports) = mpsc::channel(1);
-        tokio::spawn(keep(client, state_sender, reports));
+        tokio::spawn(keep(endpoint, state_sender, reports));
         Self { state, broken, silent: AtomicU32::new(0), deadline, load: Load::new(), is_patient }
     }
 
@@ -173,6 +174,12 @@ impl Link {
                 tracing::error!(%error, "a key holds foreign data");
                 StoreError::Corrupt
             }
+            // The server forgot who this is, as one behind a proxy does: a new connection logs in with the password of the moment.
+            _ if is_login_refused(error) => {
+                self.report(number);
+                tracing::debug!(%error, "redis asks for a login");
+                StoreError::Unavailable
+            }
             // By now the address may belong to another server: connect again, and so resolve it again.
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
                 self.report(number);
@@ -195,15 +202,15 @@ impl Link {
     }
 }
 
-/// Keeps a connection up until its link is dropped.
-async fn keep(client: Client, state: watch::Sender<State>, mut reports: mpsc::Receiver<u64>) {
+/// Keeps a connection up until its owner is dropped.
+async fn keep(endpoint: Endpoint, state: watch::Sender<State>, mut reports: mpsc::Receiver<u64>) {
     let mut number = 0;
-    let mut failing = false;
+    let (mut outage_is_logged, mut refusal_is_logged) = (false, false);
     while !reports.is_closed() {
-        match timeout(CONNECT_TIMEOUT, connect(&client)).await {
+        match timeout(CONNECT_TIMEOUT, connect(&endpoint)).await {
             Ok(Ok(connection)) => {
                 number += 1;
-                failing = false;
+                (outage_is_logged, refusal_is_logged) = (false, false);
                 tracing::info!(number, "connected to redis");
                 state.send_replace(State::Up(number, connection));
                 while let Some(broken) = reports.recv().await {
@@ -218,10 +225,13 @@ async fn keep(client: Client, state: watch::Sender<State>, mut reports: mpsc::Re
                 state.send_replace(State::Connecting);
             }
             failure => {
-                if !failing {
-                    failing = true;
-                    let error = failure.ok().and_then(Result::err);
-                    // The error names an address at most, never a password.
+                // The error names an address at most, never a password.
+                let error = failure.ok().and_then(Result::err);
+                if error.as_ref().is_some_and(is_login_refused) {
+                    if !mem::replace(&mut refusal_is_logged, true) {
+                        tracing::error!(?error, "redis refuses the login; retrying");
+                    }
+                } else if !mem::replace(&mut outage_is_logged, true) {
                     tracing::warn!(?error, "redis cannot be reached; trying on");
                 }
                 state.send_replace(State::Down);
@@ -231,17 +241,23 @@ async fn keep(client: Client, state: watch::Sender<State>, mut reports: mpsc::Re
     }
 }
 
-async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
+async fn connect(endpoint: &Endpoint) -> Result<MultiplexedConnection, RedisError> {
     // The time-outs are ours: a second timer for each call would only add cost.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
         .set_pipeline_buffer_size(PIPELINE);
-    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+    let mut connection =
+        endpoint.client().await?.get_multiplexed_async_connection_with_config(&config).await?;
     for script in script::all() {
         load(&mut connection, script).await?;
     }
     Ok(connection)
+}
+
+/// Whether the server wants another password, or one at all.
+fn is_login_refused(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
 }
 
 async fn load(connection: &mut MultiplexedConnection, script: &Script) -> Result<(), RedisError> {

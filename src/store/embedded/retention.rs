@@ -1,18 +1,16 @@
 //! Which counters can go.
 
 use super::{counters::Idle, spend};
-use crate::domain::{
-    Moment, Timestamp,
-    counter::{Counter, CounterKey, CounterKind},
+use crate::{
+    domain::{
+        Moment, Timestamp,
+        counter::{Counter, CounterKey, CounterKind},
+    },
+    store::retention::{DAY_MS, MONTH_KEPT_DAYS, PERIOD_KEPT_DAYS},
 };
 
-/// How long the counter of a day or a week is kept after its first day: until past the end of the week and a late report.
-const PERIOD_KEPT_MS: u64 = 40 * 86_400_000;
-/// How long the counter of a period that begins on the first of a month is kept: 13 months, for comparison with last year.
-const MONTH_KEPT_MS: u64 = 400 * 86_400_000;
-
 /// Decides which counters have ended.
-pub(super) struct Over {
+pub(super) struct Retention {
     now: Moment,
     /// Periods that began before this day.
     period: u32,
@@ -20,16 +18,16 @@ pub(super) struct Over {
     month: u32,
 }
 
-impl Over {
+impl Retention {
     pub(super) fn at(now: Moment) -> Self {
         // By the earlier of the two: a single look at a wall clock that is ahead must not end a period.
         let today = now.wall.min(now.store);
-        let day = |ago: u64| spend::date(Timestamp(today.0.saturating_sub(ago)));
-        Self { now, period: day(PERIOD_KEPT_MS), month: day(MONTH_KEPT_MS) }
+        let day = |ago: u64| spend::date(Timestamp(today.0.saturating_sub(ago * DAY_MS)));
+        Self { now, period: day(PERIOD_KEPT_DAYS), month: day(MONTH_KEPT_DAYS) }
     }
 }
 
-impl Idle for Over {
+impl Idle for Retention {
     fn is_idle(&self, key: &CounterKey, counter: &Counter, kind: CounterKind) -> bool {
         let first_day = key.period();
         let kept_from = if first_day % 100 == 1 { self.month } else { self.period };

@@ -147,7 +147,7 @@ async fn scripts_are_loaded_again_and_connections_built_again() {
     let store = server.store(Clock::System);
     until_up(&store).await;
     let flush = redis::cmd("SCRIPT").arg("FLUSH").to_owned();
-    store.0.link.run(&flush).await.unwrap();
+    store.0.connection.run(&flush).await.unwrap();
     let wanted = request(1, vec![hold("w", WINDOW, 10, 0, 6)]);
     assert!(matches!(store.reserve(wanted.clone()).await.unwrap(), Reserved::Granted { .. }));
     // Both clocks are this machine's, so they differ only by the time that an answer takes here, however busy the machine is.
@@ -248,7 +248,7 @@ async fn what_the_server_comes_to_too_late_takes_nothing() {
     let holds = || vec![hold("b", BUDGET, 100, 30, 20)];
     assert!(matches!(store.reserve(request(1, holds())).await, Ok(Reserved::Granted { .. })));
     let stall = redis::cmd("CLIENT").arg("PAUSE").arg(900).arg("ALL").to_owned();
-    store.0.link.run(&stall).await.unwrap();
+    store.0.connection.run(&stall).await.unwrap();
     assert_eq!(store.reserve(request(2, holds())).await, Err(StoreError::Unavailable));
     let counters = || store.counters(vec![(CounterKey::new("b"), BUDGET)]);
     let after = loop {
@@ -272,7 +272,7 @@ async fn the_sweep_keeps_pace_and_runs_where_memory_is_full() {
         store.reserve(Reserve { id, holds, ..request(0, vec![]) }).await.unwrap();
     }
     let full = redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1").to_owned();
-    store.0.link.run(&full).await.unwrap();
+    store.0.connection.run(&full).await.unwrap();
     let record = store.find(ReservationId(7_u128.to_be_bytes())).await.unwrap().unwrap();
     assert!(store.reserve(request(1, vec![hold("w", WINDOW, 10, 0, 1)])).await.is_err());
     let settle = Settle { id: ReservationId(7_u128.to_be_bytes()), ..settlement(record, 0, vec![1]) };
@@ -319,7 +319,7 @@ async fn a_server_that_evicts_or_keeps_nothing_is_told_from_a_safe_one() {
         ("maxmemory-policy", "noeviction", vec![]),
     ] {
         let set = redis::cmd("CONFIG").arg("SET").arg(setting).arg(value).to_owned();
-        store.0.link.run(&set).await.unwrap();
+        store.0.connection.run(&set).await.unwrap();
         assert_eq!(store.hazards().await.unwrap(), expected, "{setting} {value}");
     }
 }

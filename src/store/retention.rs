@@ -1,0 +1,38 @@
+//! How long stores keep what they hold, written once: the scripts of the Redis store get these numbers when they are loaded.
+
+use super::USE_SLOTS_KEPT;
+
+const DAY_S: u64 = 86_400;
+/// A day in milliseconds.
+pub(super) const DAY_MS: u64 = DAY_S * 1000;
+
+/// The counter of a day or a week, after its first day: until past the end of the week and a late report.
+pub(super) const PERIOD_KEPT_DAYS: u64 = 40;
+/// The counter of a period that begins on the first of a month, which may be a month: 13 months, for comparison with last year.
+pub(super) const MONTH_KEPT_DAYS: u64 = 400;
+
+/// A record of a reservation, or a list of cooldowns, that Redis keeps and that is not written again. The sweep removes records
+/// long before, by the store's time. This expiry runs by the server's clock, which may be set; it frees memory when no process is
+/// left.
+pub(super) const RECORD_KEPT_MS: u64 = 400 * DAY_MS;
+/// Lines of the spend report in Redis, after the last new one of their team and month: a year and a month.
+const SPEND_KEPT_S: u64 = 400 * DAY_S;
+/// The thresholds reported for the budgets of a period in Redis, after the last report: the longest period and the latest
+/// settlement in it, and as much again.
+const REPORTED_KEPT_S: u64 = 62 * DAY_S;
+/// The uses of a secret in Redis, after its last new slot: a year and a month.
+const USES_KEPT_S: u64 = 400 * DAY_S;
+/// The last writes of the registry of which Redis keeps the record's name. A reader that is further behind reads all records.
+const REGISTRY_WRITES_KEPT: u64 = 256;
+
+/// The numbers that scripts use, by the names under which they do.
+pub(super) const FOR_SCRIPTS: [(&str, u64); 8] = [
+    ("DAY_MS", DAY_MS),
+    ("PERIOD_KEPT_DAYS", PERIOD_KEPT_DAYS),
+    ("MONTH_KEPT_DAYS", MONTH_KEPT_DAYS),
+    ("SPEND_KEPT_S", SPEND_KEPT_S),
+    ("REPORTED_KEPT_S", REPORTED_KEPT_S),
+    ("USES_KEPT_S", USES_KEPT_S),
+    ("USE_SLOTS_KEPT", USE_SLOTS_KEPT as u64),
+    ("REGISTRY_WRITES_KEPT", REGISTRY_WRITES_KEPT),
+];
