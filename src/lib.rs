@@ -38,7 +38,7 @@
 //! - [`groq`] is pure as well: bytes of Groq's HTTP API in, facts out. A body that could be read two ways is refused.
 //! - [`access`] says who is calling and whether [`domain::access`] lets them ask; it knows no transport. A layer in [`rpc`] and
 //!   the pages of [`server`] ask it before anything else.
-//! - [`store`] sees counters and opaque records only; [`rpc`] is the only place that sees protobuf.
+//! - [`store`] sees opaque counters and records, and usage lines, which are dimensions and amounts to it; [`rpc`] is the only place that sees protobuf.
 //! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; anything larger is refused.
 //! - A denial is a value; `Err` means that no decision could be made.
 //!

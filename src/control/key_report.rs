@@ -16,7 +16,7 @@ use crate::{
         calendar::Days,
         key::{Breach, KeyCursor, KeyState, SecretId, VirtualKey},
     },
-    store::{SecretUses, SpendAmounts, SpendKey, Store, use_slot},
+    store::{Registry, SecretUses, SpendAmounts, SpendKey, Usage, use_slot},
 };
 
 /// Which keys to show.
@@ -80,7 +80,7 @@ pub struct KeyUsage {
     pub top_model: Option<Arc<str>>,
 }
 
-impl<S: Store> Keys<S> {
+impl<S: Registry + Usage> Keys<S> {
     /// The key of this name in `scope`: the created one, otherwise the one that a team declares. If several teams declare it,
     /// `team` selects one; otherwise `team` may be empty.
     ///

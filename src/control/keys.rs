@@ -19,7 +19,7 @@ use crate::{
         policy::Policy,
     },
     live::{Follower, HASH_KEY, KEY},
-    store::{RegistryWritten, SecretUses, Store},
+    store::{Registry, RegistryWritten, SecretUses, Usage},
 };
 
 /// How often a change is retried on a record that another caller changed first.
@@ -33,7 +33,7 @@ pub struct Keys<S> {
     pub(super) follower: Follower<S>,
 }
 
-impl<S: Store> Keys<S> {
+impl<S: Registry + Usage> Keys<S> {
     /// The keys in the registry that `follower` follows.
     #[must_use]
     pub const fn new(follower: Follower<S>) -> Self {

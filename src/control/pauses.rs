@@ -14,7 +14,7 @@ use crate::{
         pause::{MAX_PAUSES, Pause, Target},
     },
     live::{Follower, PAUSE},
-    store::{RegistryWritten, Store, StoreError},
+    store::{Registry, RegistryWritten, StoreError},
 };
 
 /// How often a change is retried on a record that another caller changed first.
@@ -71,7 +71,7 @@ pub struct Pauses<S> {
     follower: Follower<S>,
 }
 
-impl<S: Store> Pauses<S> {
+impl<S: Registry> Pauses<S> {
     /// The pauses in the registry that `follower` follows.
     #[must_use]
     pub const fn new(follower: Follower<S>) -> Self {

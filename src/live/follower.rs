@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use super::{Live, MAX_AGE};
 use crate::{
     domain::snapshot::Snapshot,
-    store::{Store, StoreError},
+    store::{Registry, StoreError},
 };
 
 /// How often the registry is asked whether it changed. With a call of at most 250 ms (the store's default deadline) a change
@@ -62,7 +62,7 @@ pub struct Follower<S> {
     readings: Arc<Readings>,
 }
 
-impl<S: Store> Follower<S> {
+impl<S: Registry> Follower<S> {
     /// Follows for `live` what is in `store`.
     #[must_use]
     pub fn new(store: S, live: Arc<Live>) -> Self {

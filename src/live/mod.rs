@@ -18,7 +18,7 @@ use uses::UseCounts;
 
 use crate::{
     domain::{Timestamp, key::SecretId, policy::Policy, snapshot::Snapshot},
-    store::{Store, StoreError},
+    store::{self, StoreError},
 };
 
 /// What is in force in this process.
@@ -63,11 +63,11 @@ impl Live {
     }
 
     /// Reads what changed in the registry and puts it in force.
-    async fn read_registry<S: Store>(&self, store: &S) -> Result<(), StoreError> {
+    async fn read_registry<S: store::Registry>(&self, registry: &S) -> Result<(), StoreError> {
         let read = loop {
             let begun = Freshness::begin();
             let (revision, replaced) = self.registry.known().revision();
-            let changes = match store.registry_since(revision.unwrap_or_default()).await {
+            let changes = match registry.registry_since(revision.unwrap_or_default()).await {
                 Ok(changes) => changes,
                 Err(error) => break Err(error),
             };
@@ -120,10 +120,10 @@ impl Live {
     }
 
     /// Writes down how often secrets were used since the last time. What cannot be written now is kept for the next time.
-    pub async fn write_uses<S: Store>(&self, store: &S) {
+    pub async fn write_uses<S: store::Registry>(&self, registry: &S) {
         let taken = self.uses.take();
-        for taken in taken.chunks(crate::store::MAX_USES) {
-            if let Err(error) = store.add_uses(taken.to_vec()).await {
+        for taken in taken.chunks(store::MAX_USES) {
+            if let Err(error) = registry.add_uses(taken.to_vec()).await {
                 warn!(%error, "uses of keys cannot be written down yet");
                 taken.iter().for_each(|taken| self.uses.put_back(taken));
             }

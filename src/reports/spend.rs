@@ -18,7 +18,7 @@ use crate::{
         policy::{Policy, team_month_counter},
     },
     live::Live,
-    store::{SpendAmounts, SpendKey, Store, StoreError},
+    store::{Ledger, SpendAmounts, SpendKey, StoreError, Usage},
 };
 
 /// Lines added up before decisions on the same core get their turn: about 0.1 ms.
@@ -121,7 +121,7 @@ pub struct Spending<S> {
     turn: Arc<Semaphore>,
 }
 
-impl<S: Store> Spending<S> {
+impl<S: Ledger + Usage> Spending<S> {
     /// Reports what is in `store`, with the budgets in force in `live`.
     #[must_use]
     pub fn new(store: S, live: Arc<Live>) -> Self {

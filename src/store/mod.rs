@@ -1,269 +1,35 @@
-//! What the service needs from a store: counters that are checked and taken together, and reservations that are settled once.
+//! What the service needs from a store, by subject: a [`Ledger`] of counters and reservations, the [`Usage`] that settlements add up,
+//! and a [`Registry`] of small records for all replicas.
 //!
-//! It also keeps small records for all replicas (the registry), and counts how often secrets are used.
-//!
-//! A store knows nothing about teams, models or money. Both implementations follow the arithmetic of [`crate::domain::counter`];
-//! one conformance suite and a differential test hold them to the same behaviour.
+//! Counters are opaque names, and usage lines are dimensions and amounts. Both implementations follow the arithmetic of
+//! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
 
 pub mod clock;
 mod cooldown;
 pub mod embedded;
+mod ledger;
+mod observed;
 pub mod redis;
 mod registry;
 mod retention;
 mod usage;
 
-use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
-use bytes::Bytes;
 pub use cooldown::{Cooldown, CooldownChange};
+pub use ledger::{
+    Extra, Ledger, MAX_GATES, MAX_HOLDS, MAX_NOTE, NotAReservationId, Record, Refusal, ReservationId,
+    Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
+};
+pub use observed::{CallTotals, Calls, Observed, StoreCall};
 pub use registry::{
-    MAX_REGISTRY_VALUE, MAX_USES, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
-    SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
+    MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord, RegistryWritten, Revision,
+    SecretUse, SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
 };
-pub use usage::{SpendAmounts, SpendKey};
-
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
+pub use usage::{SpendAmounts, SpendKey, Usage};
 
-use crate::domain::{
-    Moment, Timestamp,
-    counter::{CounterKey, CounterKind, CounterState, Hold},
-    key::SecretId,
-};
-
-/// Identifies a reservation: random, or derived from the caller and its `request_id`. Written as 32 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ReservationId(pub [u8; 16]);
-
-impl fmt::Display for ReservationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", u128::from_be_bytes(self.0))
-    }
-}
-
-impl fmt::Debug for ReservationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// The text is not the 32 hexadecimal digits of a reservation id.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error("a reservation id is 32 lower-case hexadecimal digits")]
-pub struct NotAReservationId;
-
-impl FromStr for ReservationId {
-    type Err = NotAReservationId;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let value = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten();
-        value.map(|v| Self(v.to_be_bytes())).ok_or(NotAReservationId)
-    }
-}
-
-/// A request to take holds, all or none.
-#[derive(Clone, Debug)]
-pub struct Reserve {
-    /// The reservation to make.
-    pub id: ReservationId,
-    /// Whether the id was possibly used before (it was derived from a `request_id`).
-    pub may_repeat: bool,
-    /// Shows whether a repeat is the same request.
-    pub fingerprint: u64,
-    /// The holds to take. At most [`MAX_HOLDS`], no counter twice.
-    pub holds: Arc<[Hold]>,
-    /// Gates that must be open. At most [`MAX_GATES`].
-    pub gates: Vec<CounterKey>,
-    /// When the calendar periods and prices behind the holds apply. Outside this range the store answers [`Reserved::OutOfDate`].
-    pub valid: Range<Timestamp>,
-    /// The reservation's time to live in milliseconds.
-    pub ttl_ms: u64,
-    /// How long after its expiry the reservation can still be settled, in milliseconds.
-    pub late_ms: u64,
-    /// Kept with the reservation for the caller; opaque to the store. At most [`MAX_NOTE`] bytes.
-    pub note: Bytes,
-    /// The note of settlements that leave their id free: a reservation settled with this note does not count, and is replaced.
-    /// Empty: none.
-    pub replaces: Bytes,
-    /// Only decides, and takes nothing.
-    pub dry_run: bool,
-}
-
-impl Reserve {
-    /// Whether the reservation under the id does not count.
-    #[must_use]
-    pub fn replaces(&self, record: &Record) -> bool {
-        let settlement = record.settlement.as_ref();
-        !self.replaces.is_empty() && settlement.is_some_and(|settlement| settlement.note == self.replaces)
-    }
-}
-
-/// The most holds of one reservation: every limit of organization, team, key and user on three windows and three periods.
-pub const MAX_HOLDS: usize = 96;
-/// The most gates of one reservation.
-pub const MAX_GATES: usize = 8;
-/// The most bytes of a note: names within their bounds, and numbers.
-pub const MAX_NOTE: usize = 4096;
-
-/// The answer to [`Reserve`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reserved {
-    /// All holds were taken (or, for a dry run, would have been).
-    Granted {
-        /// The store's time.
-        now: Timestamp,
-        /// What each counter had used before this reservation, in the order of the holds.
-        used: Vec<u64>,
-    },
-    /// Nothing was taken.
-    Refused {
-        /// The store's time.
-        now: Timestamp,
-        /// What each counter has used, in the order of the holds.
-        used: Vec<u64>,
-        /// The holds that do not fit, in order.
-        refusals: Vec<Refusal>,
-        /// The gates that are closed, in order: the index and when it opens.
-        closed: Vec<(usize, Timestamp)>,
-    },
-    /// The id was used before; nothing was taken now. The caller compares fingerprints.
-    Repeated(Record),
-    /// The store's time is outside [`Reserve::valid`]; nothing was taken.
-    OutOfDate {
-        /// The store's time.
-        now: Timestamp,
-    },
-}
-
-/// A hold that does not fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The index of the hold.
-    pub hold: usize,
-    /// When it would fit if nothing else happened, as far as the counter itself shows; `None`: not within its period.
-    pub frees_at: Option<Timestamp>,
-}
-
-/// A reservation as the store keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The fingerprint it was made with.
-    pub fingerprint: u64,
-    /// When it was made.
-    pub reserved_at: Timestamp,
-    /// When it expires.
-    pub expires_at: Timestamp,
-    /// The holds it took.
-    pub holds: Arc<[Hold]>,
-    /// The caller's note.
-    pub note: Bytes,
-    /// How it was settled, if it was.
-    pub settlement: Option<Settlement>,
-}
-
-/// How a reservation was settled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settlement {
-    /// When it was settled.
-    pub settled_at: Timestamp,
-    /// Each counter just before and just after: in the order of the holds, then in that of [`Settle::extras`].
-    pub counters: Vec<Settled>,
-    /// The thresholds that this settlement was the first to report: the counter's index in `counters`, and the amount.
-    pub reported: Vec<(usize, u64)>,
-    /// The caller's note.
-    pub note: Bytes,
-}
-
-impl Record {
-    /// The same for callers, with wall-clock instants. A store keeps them in its own time.
-    #[must_use]
-    pub fn by_the_wall(mut self, now: Moment) -> Self {
-        self.reserved_at = now.to_wall(self.reserved_at);
-        self.expires_at = now.to_wall(self.expires_at);
-        self.settlement = self.settlement.map(|settlement| settlement.by_the_wall(now));
-        self
-    }
-}
-
-impl Settlement {
-    /// The same for callers, with a wall-clock instant. A store keeps it in its own time.
-    #[must_use]
-    pub fn by_the_wall(mut self, now: Moment) -> Self {
-        self.settled_at = now.to_wall(self.settled_at);
-        self
-    }
-}
-
-/// A counter before and after a settlement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settled {
-    /// The settled amount before.
-    pub settled_before: u64,
-    /// The state after.
-    pub after: CounterState,
-}
-
-/// An amount that a settlement books in a budget of which its reservation holds nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Extra {
-    /// The budget's counter.
-    pub counter: CounterKey,
-    /// Its kind, which is that of a budget.
-    pub kind: CounterKind,
-    /// The amount used.
-    pub amount: u64,
-}
-
-/// A request to settle a reservation.
-#[derive(Clone, Debug)]
-pub struct Settle {
-    /// The reservation.
-    pub id: ReservationId,
-    /// The reservation as [`Store::find`] returned it.
-    pub record: Record,
-    /// The amounts really used of each hold, in their order.
-    pub actual: Vec<u64>,
-    /// Amounts to book in other budgets. No counter twice, and none of the holds'.
-    pub extras: Vec<Extra>,
-    /// The thresholds of budgets: the index of the hold (extras follow the holds), and amounts. Each amount that the settled
-    /// total has reached is reported by one settlement only.
-    pub thresholds: Vec<(usize, Vec<u64>)>,
-    /// Lines to add to the spend report.
-    pub lines: Vec<(SpendKey, SpendAmounts)>,
-    /// A gate to close, or to open again.
-    pub cooldown: Option<(CounterKey, CooldownChange)>,
-    /// How long the settled reservation is kept to recognise a repeat, in milliseconds.
-    pub keep_ms: u64,
-    /// Kept with the settlement for the caller; opaque to the store. At most [`MAX_NOTE`] bytes.
-    pub note: Bytes,
-}
-
-/// The answer to [`Settle`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SettleOutcome {
-    /// Settled by this call.
-    Settled(Settlement),
-    /// Settled before; nothing was changed. Holds the first result.
-    AlreadySettled(Settlement),
-    /// There is no such reservation, or no longer one.
-    NotFound,
-}
-
-impl Extra {
-    /// The result for a hold that took nothing.
-    #[must_use]
-    pub fn hold(&self) -> Hold {
-        Hold {
-            counter: self.counter.clone(),
-            kind: self.kind,
-            limit: crate::domain::MAX_AMOUNT,
-            kept: 0,
-            expiring: 0,
-        }
-    }
-}
+use crate::domain::{Moment, Timestamp};
 
 /// Why a store could not answer. No variant exposes an address, a key or a script's error to the caller; details are logged where
 /// they happen.
@@ -283,16 +49,15 @@ pub enum StoreError {
     Corrupt,
 }
 
-/// Counters that are checked and taken together, and reservations that are settled once. Each operation is one atomic step
-/// at one instant of the store's clock.
+/// The time of a store, and whether it answers.
 ///
-/// Every instant that goes in or comes out is by the wall clock. A store keeps its data by a time of its own that never goes back
-/// ([`Moment`]): if the wall clock is set, nothing is forgotten and nothing is locked.
-pub trait Store: Send + Sync + 'static {
+/// Every instant that goes in or comes out of a store is by the wall clock. A store keeps its data by a time of its own that never
+/// goes back ([`Moment`]): if the wall clock is set, nothing is forgotten and nothing is locked.
+pub trait Backend: Send + Sync + 'static {
     /// The best estimate of the store's time and of its wall clock, without a call to the store.
     fn moment(&self) -> Moment;
 
-    /// The wall clock of [`Store::moment`].
+    /// The wall clock of [`Backend::moment`].
     fn now(&self) -> Timestamp {
         self.moment().wall
     }
@@ -313,64 +78,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
-    /// Takes all holds or none.
-    fn reserve(&self, reserve: Reserve) -> impl Future<Output = Result<Reserved, StoreError>> + Send;
-
-    /// The reservation, if it is known.
-    fn find(&self, id: ReservationId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send;
-
-    /// Replaces a reservation's holds by the amounts really used, exactly once. Durable before it answers.
-    fn settle(&self, settle: Settle) -> impl Future<Output = Result<SettleOutcome, StoreError>> + Send;
-
-    /// The states of counters, in the given order. A counter that was never touched is all zero.
-    fn counters(
-        &self,
-        keys: Vec<(CounterKey, CounterKind)>,
-    ) -> impl Future<Output = Result<Vec<CounterState>, StoreError>> + Send;
-
-    /// The gates that are closed, in order of their names.
-    fn cooldowns(&self) -> impl Future<Output = Result<Vec<(CounterKey, Cooldown)>, StoreError>> + Send;
-
-    /// Opens gates, at most [`MAX_GATES`]; returns those that were closed, as they were. Durable before it answers.
-    fn lift_cooldowns(
-        &self,
-        gates: Vec<CounterKey>,
-    ) -> impl Future<Output = Result<Vec<(CounterKey, Cooldown)>, StoreError>> + Send;
-
-    /// The teams with lines in `month` (as `202611`), in order, without the organization's own lines.
-    fn spenders(&self, month: u32) -> impl Future<Output = Result<Vec<Arc<str>>, StoreError>> + Send;
-
-    /// The lines of `team` (empty: the organization) in `month`, in order.
-    fn spend(
-        &self,
-        month: u32,
-        team: Arc<str>,
-    ) -> impl Future<Output = Result<Vec<(SpendKey, SpendAmounts)>, StoreError>> + Send;
-
-    /// The changes in the registry since `known`, or everything if the store does not know that revision.
-    fn registry_since(
-        &self,
-        known: Revision,
-    ) -> impl Future<Output = Result<RegistryChanges, StoreError>> + Send;
-
-    /// Writes the record `name` if its version is `expected_version` (0: if there is none). A removal is an empty value; a value
-    /// has at most [`MAX_REGISTRY_VALUE`] bytes. Durable before it answers.
-    fn registry_write(
-        &self,
-        name: Arc<str>,
-        expected_version: u64,
-        value: Bytes,
-    ) -> impl Future<Output = Result<RegistryWritten, StoreError>> + Send;
-
-    /// Adds uses of secrets, at most [`MAX_USES`], to their counts. This is not one atomic step: if it fails, some may be added.
-    fn add_uses(&self, uses: Vec<SecretUse>) -> impl Future<Output = Result<(), StoreError>> + Send;
-
-    /// How often each of `secrets`, at most [`MAX_USES`], was used, in their order.
-    fn uses(
-        &self,
-        secrets: Vec<SecretId>,
-    ) -> impl Future<Output = Result<Vec<SecretUses>, StoreError>> + Send;
-
     /// Whether the store answers.
     fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
+
+/// All of a store.
+pub trait Store: Ledger + Usage + Registry {}
+
+impl<S: Ledger + Usage + Registry> Store for S {}

@@ -3,11 +3,39 @@
 //! The registry holds small records that change seldom and that every replica reads. Each write gets the next number of one
 //! sequence, so a reader that knows everything up to some number asks for what came after it.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use bytes::Bytes;
 
+use super::{Backend, StoreError};
 use crate::domain::{Timestamp, key::SecretId};
+
+/// Small records that every replica reads, and how often secrets were used.
+pub trait Registry: Backend {
+    /// The changes in the registry since `known`, or everything if the store does not know that revision.
+    fn registry_since(
+        &self,
+        known: Revision,
+    ) -> impl Future<Output = Result<RegistryChanges, StoreError>> + Send;
+
+    /// Writes the record `name` if its version is `expected_version` (0: if there is none). A removal is an empty value; a value
+    /// has at most [`MAX_REGISTRY_VALUE`] bytes. Durable before it answers.
+    fn registry_write(
+        &self,
+        name: Arc<str>,
+        expected_version: u64,
+        value: Bytes,
+    ) -> impl Future<Output = Result<RegistryWritten, StoreError>> + Send;
+
+    /// Adds uses of secrets, at most [`MAX_USES`], to their counts. This is not one atomic step: if it fails, some may be added.
+    fn add_uses(&self, uses: Vec<SecretUse>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// How often each of `secrets`, at most [`MAX_USES`], was used, in their order.
+    fn uses(
+        &self,
+        secrets: Vec<SecretId>,
+    ) -> impl Future<Output = Result<Vec<SecretUses>, StoreError>> + Send;
+}
 
 /// The most bytes of a record's value: a key with all its labels and models, and some room.
 pub const MAX_REGISTRY_VALUE: usize = 64 << 10;
@@ -15,7 +43,7 @@ pub const MAX_REGISTRY_VALUE: usize = 64 << 10;
 pub const USE_SLOT_MS: u64 = 15 * 60 * 1000;
 /// Slots kept before a secret's newest: enough for the last 24 hours, and for any calendar day, which can have 25.
 pub const USE_SLOTS_KEPT: u32 = 104;
-/// The most secrets of one call of [`super::Store::add_uses`] or [`super::Store::uses`]; implementations may split it.
+/// The most secrets of one call of [`Registry::add_uses`] or [`Registry::uses`]; implementations may split it.
 pub const MAX_USES: usize = 20_000;
 
 /// A state of the registry.

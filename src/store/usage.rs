@@ -1,8 +1,23 @@
-//! Lines of the spend report.
+//! Lines of the spend report: dimensions, and amounts that add up.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+
+use super::{Backend, StoreError};
+
+/// The lines that settlements added up. Reading them holds up no call of a [`super::Ledger`].
+pub trait Usage: Backend {
+    /// The teams with lines in `month` (as `202611`), in order, without the organization's own lines.
+    fn spenders(&self, month: u32) -> impl Future<Output = Result<Vec<Arc<str>>, StoreError>> + Send;
+
+    /// The lines of `team` (empty: the organization) in `month`, in order.
+    fn spend(
+        &self,
+        month: u32,
+        team: Arc<str>,
+    ) -> impl Future<Output = Result<Vec<(SpendKey, SpendAmounts)>, StoreError>> + Send;
+}
 
 /// A line of the spend report: what one team spent on one model through one key on one day.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -3,13 +3,14 @@
 
 use bytes::Bytes;
 use proptest::{prelude::*, test_runner::TestRunner};
+use tollgate::store::Ledger as _;
 use tollgate::{
     domain::{
         Timestamp,
         counter::{CounterKey, CounterKind, Hold},
     },
     rpc::proto::{self, policy_service_client::PolicyServiceClient},
-    store::{Refusal, ReservationId, Reserve, Reserved, Store, embedded::EmbeddedStore},
+    store::{Refusal, ReservationId, Reserve, Reserved, embedded::EmbeddedStore},
 };
 use tonic::transport::Channel;
 

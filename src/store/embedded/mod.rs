@@ -74,8 +74,9 @@ use self::{
     waiters::Heard,
 };
 use super::{
-    Cooldown, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision,
-    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError, clock::Clock,
+    Backend, Cooldown, Ledger, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved,
+    Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, Usage,
+    clock::Clock,
 };
 use crate::domain::{
     Moment,
@@ -177,11 +178,19 @@ async fn on_disk<T>(value: T, heard: Heard) -> Result<T, StoreError> {
     written.map_err(|_| StoreError::Unavailable)?.map(|()| value)
 }
 
-impl Store for EmbeddedStore {
+impl Backend for EmbeddedStore {
     fn moment(&self) -> Moment {
         self.0.inner.time.now()
     }
 
+    async fn ping(&self) -> Result<(), StoreError> {
+        // The store is not ready if reservations are refused for this.
+        let stalls = self.0.inner.age.is_late_by(self.1);
+        if stalls || self.0.inner.lock()?.failing { Err(StoreError::Unavailable) } else { Ok(()) }
+    }
+}
+
+impl Ledger for EmbeddedStore {
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
         if !reserve.dry_run {
             self.disk_keeps_up().await?;
@@ -252,7 +261,9 @@ impl Store for EmbeddedStore {
             Step::Archived(_) | Step::Absent(..) => Err(StoreError::Corrupt),
         }
     }
+}
 
+impl Usage for EmbeddedStore {
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
         let table = |connection: &Connection| {
             disk::teams(connection, month).map(|teams| teams.into_iter().map(Arc::from).collect())
@@ -278,7 +289,9 @@ impl Store for EmbeddedStore {
             Err(StoreError::Corrupt)
         })
     }
+}
 
+impl super::Registry for EmbeddedStore {
     async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
         Ok(self.0.registry.since(known))
     }
@@ -299,11 +312,5 @@ impl Store for EmbeddedStore {
 
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         registry::on_disk(&self.0.registry, move |registry| registry.uses(&secrets)).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        // The store is not ready if reservations are refused for this.
-        let stalls = self.0.inner.age.is_late_by(self.1);
-        if stalls || self.0.inner.lock()?.failing { Err(StoreError::Unavailable) } else { Ok(()) }
     }
 }

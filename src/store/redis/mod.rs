@@ -44,8 +44,9 @@ use self::{
     wire::Reader,
 };
 use super::{
-    Cooldown, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision,
-    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError,
+    Backend, Cooldown, Ledger, Record, Registry, RegistryChanges, RegistryWritten, ReservationId, Reserve,
+    Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError,
+    Usage,
     clock::{Clock, Monotonic},
 };
 use crate::domain::{
@@ -176,7 +177,7 @@ fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
     }
 }
 
-impl Store for RedisStore {
+impl Backend for RedisStore {
     fn moment(&self) -> Moment {
         self.0.time.now()
     }
@@ -194,6 +195,14 @@ impl Store for RedisStore {
         Some(self.0.acts_within())
     }
 
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.0.connection.run(&redis::cmd("PING")).await?;
+        // No decision can be made before.
+        self.0.know_time().await
+    }
+}
+
+impl Ledger for RedisStore {
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
         self.0.reserve(reserve).await
     }
@@ -220,7 +229,9 @@ impl Store for RedisStore {
     ) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
         self.0.lift_cooldowns(&gates).await
     }
+}
 
+impl Usage for RedisStore {
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
         self.0.spenders(month).await
     }
@@ -228,7 +239,9 @@ impl Store for RedisStore {
     async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
         self.0.spend(month, team).await
     }
+}
 
+impl Registry for RedisStore {
     async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
         self.0.registry_since(known).await
     }
@@ -248,11 +261,5 @@ impl Store for RedisStore {
 
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         self.0.uses(&secrets).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.0.connection.run(&redis::cmd("PING")).await?;
-        // No decision can be made before.
-        self.0.know_time().await
     }
 }

@@ -11,6 +11,7 @@ mod spend;
 mod windows;
 
 use std::sync::Arc;
+use tollgate::store::{Ledger as _, Usage as _};
 
 use bytes::Bytes;
 use tollgate::{

@@ -1,6 +1,7 @@
 //! What a store does beside counters, once for all of them: the registry, and how often secrets were used.
 
 use std::{collections::BTreeMap, sync::Arc};
+use tollgate::store::Registry as _;
 
 use bytes::Bytes;
 use tollgate::{

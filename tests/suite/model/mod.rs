@@ -17,10 +17,10 @@ use tollgate::{
         key::SecretId,
     },
     store::{
-        Cooldown, CooldownChange, MAX_REGISTRY_VALUE, Record, Refusal, RegistryChanges, RegistryRecord,
-        RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Settle,
-        SettleOutcome, Settled, Settlement, SpendAmounts, SpendKey, Store, StoreError, USE_SLOTS_KEPT,
-        clock::ManualClock,
+        Backend, Cooldown, CooldownChange, Ledger, MAX_REGISTRY_VALUE, Record, Refusal, Registry,
+        RegistryChanges, RegistryRecord, RegistryWritten, ReservationId, Reserve, Reserved, Revision,
+        SecretUse, SecretUses, Settle, SettleOutcome, Settled, Settlement, SpendAmounts, SpendKey,
+        StoreError, USE_SLOTS_KEPT, Usage, clock::ManualClock,
     },
 };
 
@@ -203,11 +203,17 @@ fn sum(a: SpendAmounts, b: SpendAmounts) -> Option<SpendAmounts> {
     })
 }
 
-impl Store for Model {
+impl Backend for Model {
     fn moment(&self) -> Moment {
         Model::moment(self)
     }
 
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+impl Ledger for Model {
     async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
         Ok(self.state.lock().unwrap().reserve(self.moment(), reserve))
     }
@@ -251,7 +257,9 @@ impl Store for Model {
         }
         Ok(lifted)
     }
+}
 
+impl Usage for Model {
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
         let state = self.state.lock().unwrap();
         let teams = state.lines.keys().filter(|key| key.month == month && !key.team.is_empty());
@@ -263,7 +271,9 @@ impl Store for Model {
         let lines = state.lines.iter().filter(|(key, _)| key.month == month && key.team == team);
         Ok(lines.map(|(key, amounts)| (key.clone(), *amounts)).collect())
     }
+}
 
+impl Registry for Model {
     async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
         let state = self.state.lock().unwrap();
         let number = u64::try_from(state.writes.len()).unwrap();
@@ -314,9 +324,5 @@ impl Store for Model {
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         let state = self.state.lock().unwrap();
         Ok(secrets.iter().map(|secret| state.uses.get(secret).cloned().unwrap_or_default()).collect())
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        Ok(())
     }
 }

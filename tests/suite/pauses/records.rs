@@ -14,16 +14,14 @@ use tollgate::{
     domain::{
         Moment,
         actor::Actor,
-        counter::{CounterKey, CounterKind, CounterState},
         decision::Reason,
         key::SecretId,
         pause::{MAX_PAUSES, Target},
     },
     live::{Follower, Live},
     store::{
-        Cooldown, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision,
-        SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError,
-        clock::Clock,
+        Backend, Registry, RegistryChanges, RegistryWritten, Revision, SecretUse, SecretUses, Store,
+        StoreError, clock::Clock,
     },
 };
 
@@ -122,46 +120,17 @@ struct Lossy<S> {
     loses_reads: Arc<AtomicBool>,
 }
 
-impl<S: Store + Clone> Store for Lossy<S> {
+impl<S: Registry> Backend for Lossy<S> {
     fn moment(&self) -> Moment {
         self.store.moment()
     }
 
-    async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
-        self.store.reserve(reserve).await
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.store.ping().await
     }
+}
 
-    async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
-        self.store.find(id).await
-    }
-
-    async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
-        self.store.settle(settle).await
-    }
-
-    async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
-        self.store.counters(keys).await
-    }
-
-    async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
-        self.store.cooldowns().await
-    }
-
-    async fn lift_cooldowns(
-        &self,
-        gates: Vec<CounterKey>,
-    ) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
-        self.store.lift_cooldowns(gates).await
-    }
-
-    async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
-        self.store.spenders(month).await
-    }
-
-    async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
-        self.store.spend(month, team).await
-    }
-
+impl<S: Registry> Registry for Lossy<S> {
     async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
         match self.loses_reads.load(Ordering::Relaxed) {
             true => Err(StoreError::Unavailable),
@@ -188,10 +157,6 @@ impl<S: Store + Clone> Store for Lossy<S> {
 
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         self.store.uses(secrets).await
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.store.ping().await
     }
 }
 

@@ -1,5 +1,6 @@
 //! A store damaged on disk opens with what was written or not at all, and the rest of it can be salvaged.
 
+use crate::store::{Ledger as _, Registry as _, Usage as _};
 use std::fs;
 
 use super::{recovery::Dice, *};

@@ -1,5 +1,6 @@
 //! Directories of earlier layouts.
 
+use crate::store::{Ledger as _, Registry as _, Usage as _};
 use std::os::unix::fs::MetadataExt as _;
 
 use super::*;

@@ -1,6 +1,7 @@
 //! What is forgotten, and when.
 
 use super::*;
+use crate::store::{Ledger as _, Usage as _};
 
 #[tokio::test]
 async fn an_open_reservation_is_known_until_it_can_no_longer_be_settled() {

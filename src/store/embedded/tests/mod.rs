@@ -4,6 +4,7 @@ mod lifetime;
 mod recovery;
 mod trust;
 
+use crate::store::Ledger as _;
 use std::{ops::Range, path::Path, sync::Arc};
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::domain::{
 };
 use crate::store::{
     CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey,
-    Store, StoreError,
+    StoreError,
     clock::{Clock, ManualClock},
 };
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::embedded::{OpenError, disk, files::DATABASE};
+use crate::store::{Backend as _, Ledger as _, Usage as _};
 
 #[tokio::test]
 async fn everything_is_there_after_a_stop() {

@@ -1,5 +1,6 @@
 //! A disk that is slow, a disk that fails to sync, and processes that interfere with each other.
 
+use crate::store::{Backend as _, Ledger as _, Registry as _};
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},

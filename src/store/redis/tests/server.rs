@@ -1,5 +1,6 @@
 //! A server for a test.
 
+use crate::store::Backend as _;
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
@@ -7,7 +8,6 @@ use std::{
 };
 
 use crate::store::{
-    Store as _,
     clock::{Clock, ManualClock},
     redis::{RedisSettings, RedisStore},
 };

@@ -1,0 +1,230 @@
+//! A store whose calls are counted and timed.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    Backend, Cooldown, Ledger, Record, Registry, RegistryChanges, RegistryWritten, ReservationId, Reserve,
+    Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError,
+    Usage,
+};
+use crate::domain::{
+    Moment, Timestamp,
+    counter::{CounterKey, CounterKind, CounterState},
+    key::SecretId,
+};
+
+/// A kind of call to a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the method of this name")]
+pub enum StoreCall {
+    Reserve,
+    Find,
+    Settle,
+    Counters,
+    Cooldowns,
+    LiftCooldowns,
+    Spenders,
+    Spend,
+    RegistrySince,
+    RegistryWrite,
+    AddUses,
+    Uses,
+}
+
+impl StoreCall {
+    /// All of them, in the order of their places in [`Calls`].
+    pub const ALL: [Self; 12] = [
+        Self::Reserve,
+        Self::Find,
+        Self::Settle,
+        Self::Counters,
+        Self::Cooldowns,
+        Self::LiftCooldowns,
+        Self::Spenders,
+        Self::Spend,
+        Self::RegistrySince,
+        Self::RegistryWrite,
+        Self::AddUses,
+        Self::Uses,
+    ];
+
+    /// Its name, as operators see it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reserve => "reserve",
+            Self::Find => "find",
+            Self::Settle => "settle",
+            Self::Counters => "counters",
+            Self::Cooldowns => "cooldowns",
+            Self::LiftCooldowns => "lift_cooldowns",
+            Self::Spenders => "spenders",
+            Self::Spend => "spend",
+            Self::RegistrySince => "registry_since",
+            Self::RegistryWrite => "registry_write",
+            Self::AddUses => "add_uses",
+            Self::Uses => "uses",
+        }
+    }
+}
+
+/// What the calls of one kind came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CallTotals {
+    /// Calls that ended, failed ones included.
+    pub calls: u64,
+    /// Calls that failed.
+    pub failed: u64,
+    /// The time that all of them took.
+    pub took: Duration,
+}
+
+/// Counts of one kind of call. Independent numbers; they order nothing else.
+#[derive(Debug, Default)]
+struct Counts {
+    calls: AtomicU64,
+    failed: AtomicU64,
+    micros: AtomicU64,
+}
+
+/// The calls of all stores of a process since it started.
+#[derive(Debug, Default)]
+pub struct Calls([Counts; StoreCall::ALL.len()]);
+
+impl Calls {
+    /// The calls of one kind. A call that its caller gave up is not among them.
+    #[must_use]
+    pub fn of(&self, call: StoreCall) -> CallTotals {
+        let counts = self.0.get(call as usize);
+        counts.map_or_else(CallTotals::default, |counts| CallTotals {
+            calls: counts.calls.load(Ordering::Relaxed),
+            failed: counts.failed.load(Ordering::Relaxed),
+            took: Duration::from_micros(counts.micros.load(Ordering::Relaxed)),
+        })
+    }
+
+    async fn observe<T>(
+        &self,
+        call: StoreCall,
+        answer: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let started = Instant::now();
+        let answer = answer.await;
+        if let Some(counts) = self.0.get(call as usize) {
+            let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            counts.calls.fetch_add(1, Ordering::Relaxed);
+            counts.failed.fetch_add(u64::from(answer.is_err()), Ordering::Relaxed);
+            counts.micros.fetch_add(micros, Ordering::Relaxed);
+        }
+        answer
+    }
+}
+
+/// A store whose calls are counted in [`Calls`].
+#[derive(Clone, Debug)]
+pub struct Observed<S> {
+    store: S,
+    calls: Arc<Calls>,
+}
+
+impl<S> Observed<S> {
+    /// Counts the calls of `store` in `calls`.
+    #[must_use]
+    pub const fn new(store: S, calls: Arc<Calls>) -> Self {
+        Self { store, calls }
+    }
+}
+
+impl<S: Backend> Backend for Observed<S> {
+    fn moment(&self) -> Moment {
+        self.store.moment()
+    }
+
+    async fn read_clock(&self) -> Result<Timestamp, StoreError> {
+        self.store.read_clock().await
+    }
+
+    fn is_down(&self) -> bool {
+        self.store.is_down()
+    }
+
+    fn acts_within(&self) -> Option<Duration> {
+        self.store.acts_within()
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.store.ping().await
+    }
+}
+
+impl<S: Ledger> Ledger for Observed<S> {
+    async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
+        self.calls.observe(StoreCall::Reserve, self.store.reserve(reserve)).await
+    }
+
+    async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
+        self.calls.observe(StoreCall::Find, self.store.find(id)).await
+    }
+
+    async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
+        self.calls.observe(StoreCall::Settle, self.store.settle(settle)).await
+    }
+
+    async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
+        self.calls.observe(StoreCall::Counters, self.store.counters(keys)).await
+    }
+
+    async fn cooldowns(&self) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        self.calls.observe(StoreCall::Cooldowns, self.store.cooldowns()).await
+    }
+
+    async fn lift_cooldowns(
+        &self,
+        gates: Vec<CounterKey>,
+    ) -> Result<Vec<(CounterKey, Cooldown)>, StoreError> {
+        self.calls.observe(StoreCall::LiftCooldowns, self.store.lift_cooldowns(gates)).await
+    }
+}
+
+impl<S: Usage> Usage for Observed<S> {
+    async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        self.calls.observe(StoreCall::Spenders, self.store.spenders(month)).await
+    }
+
+    async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+        self.calls.observe(StoreCall::Spend, self.store.spend(month, team)).await
+    }
+}
+
+impl<S: Registry> Registry for Observed<S> {
+    async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
+        self.calls.observe(StoreCall::RegistrySince, self.store.registry_since(known)).await
+    }
+
+    async fn registry_write(
+        &self,
+        name: Arc<str>,
+        expected_version: u64,
+        value: Bytes,
+    ) -> Result<RegistryWritten, StoreError> {
+        let answer = self.store.registry_write(name, expected_version, value);
+        self.calls.observe(StoreCall::RegistryWrite, answer).await
+    }
+
+    async fn add_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError> {
+        self.calls.observe(StoreCall::AddUses, self.store.add_uses(uses)).await
+    }
+
+    async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
+        self.calls.observe(StoreCall::Uses, self.store.uses(secrets)).await
+    }
+}
