@@ -7,8 +7,9 @@ use tracing::warn;
 
 use crate::{
     audit::{Audit, Change, Target, action},
-    config::{Became, PolicyAttempt, Settings, StoreUrl},
     domain::actor::Actor,
+    policy_file::{Became, PolicyAttempt},
+    settings::{Settings, StoreUrl},
 };
 
 /// The file in the directory of the embedded store.

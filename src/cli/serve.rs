@@ -34,19 +34,17 @@ use crate::{
     access::Guard,
     audit::Audit,
     authorizer::{DecisionLog, Shared},
-    config::{
-        ClientAuth, LogFormat, PolicyAttempt, PolicySource, PolicySourceError, Reload, Settings,
-        SettingsError, SettingsFlags, StoreUrl,
-    },
     domain::{
         policy::Policy,
         price::catalogue::Model,
         request::{Operation, ServiceTier, Size},
     },
     live::Live,
+    policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload},
     server::{
         Connections, ExposureError, Options, Server, StartError, TlsError, TlsSource, admin, check_exposure,
     },
+    settings::{ClientAuth, LogFormat, Settings, SettingsError, SettingsFlags, StoreUrl},
     store::{
         Store,
         clock::Clock,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 use tracing::warn;
 
-use crate::config::Settings;
+use crate::settings::Settings;
 
 /// Why the service refuses to listen on an address.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]

@@ -17,14 +17,15 @@ use tollgate::{
     access::Guard,
     audit::{Audit, Target},
     authorizer::Shared,
-    config::{ConnectionLimits, parse_policy_at},
     domain::{Timestamp, policy::Policy},
     live::Live,
+    policy_file::parse_policy_at,
     rpc::{
         google_type::Money,
         proto::{self, policy_service_client::PolicyServiceClient},
     },
     server::{self, Connections, ListenerTls, Options},
+    settings::ConnectionLimits,
     store::{
         Store,
         clock::{Clock, ManualClock},

@@ -15,8 +15,8 @@ use thiserror::Error;
 use x509_parser::parse_x509_certificate;
 
 use crate::{
-    config::{ClientAuth, TlsFiles},
     domain::Timestamp,
+    settings::{ClientAuth, TlsFiles},
 };
 
 /// A bundle of every public CA is a quarter of this; a wrong file is not read to its end.

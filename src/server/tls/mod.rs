@@ -21,7 +21,7 @@ use tracing::{info, warn};
 pub(super) use identity::identities_of;
 pub use load::TlsError;
 
-use crate::{config::TlsFiles, store::clock::Clock};
+use crate::{settings::TlsFiles, store::clock::Clock};
 use load::{Contents, Loaded};
 
 /// How often the files are read: the longest time until a new certificate is in force. Reading three small files costs

@@ -13,12 +13,12 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient, health_s
 use super::*;
 use crate::{
     access::Peer,
-    config::ClientAuth,
     server::{
         Connections,
         request_body::Bounded,
         serving::{Protocol as Http, Serving},
     },
+    settings::ClientAuth,
 };
 use certificates::{Ca, Leaf, Pair};
 

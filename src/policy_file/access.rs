@@ -9,7 +9,6 @@ use std::{
 use jiff::tz::TimeZone;
 
 use super::{
-    findings::did_you_mean,
     place::Place,
     section::{Located, Section},
     values,
@@ -18,6 +17,7 @@ use crate::domain::{
     Timestamp,
     access::{AccessPolicy, Binding, Grant, Issuer, Principal, PrincipalKind, Role, Scope, ServiceToken},
 };
+use crate::syntax::suggestion::did_you_mean;
 
 /// The most bytes of an issuer, an audience, a claim, one of its values, or an identity in a certificate.
 const MAX_BYTES: usize = 512;

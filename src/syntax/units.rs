@@ -1,8 +1,6 @@
-//! Durations, sizes and shares as people write them in settings: `"250ms"`, `"1h30m"`, `"64KiB"`, `"1%"`.
+//! Durations and sizes as people write them: `"250ms"`, `"1h30m"`, `"64KiB"`.
 
-use std::{fmt, time::Duration};
-
-use serde::{Deserialize as _, Deserializer, de};
+use std::time::Duration;
 
 /// The units of time, the longest first, in milliseconds.
 const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -11,6 +9,11 @@ const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 <
 
 /// A duration: whole numbers, each with its unit (`d`, `h`, `m`, `s`, `ms`), the longest first and each unit at most once.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    parse_duration_ms(text).map(Duration::from_millis)
+}
+
+/// [`parse_duration`] in milliseconds.
+pub(crate) fn parse_duration_ms(text: &str) -> Option<u64> {
     let (mut rest, mut units, mut total) = (text, TIMES.as_slice(), 0_u64);
     while !rest.is_empty() {
         let (number, unit, after) = next_part(rest)?;
@@ -20,11 +23,11 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
         units = units.get(position + 1..)?;
         rest = after;
     }
-    (!text.is_empty()).then(|| Duration::from_millis(total))
+    (!text.is_empty()).then_some(total)
 }
 
 /// A size: one whole number with its unit (`B`, `KiB`, `MiB`, `GiB`).
-fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let (number, unit, rest) = next_part(text)?;
     let (_, bytes) = SIZES.iter().find(|(name, _)| *name == unit)?;
     number.checked_mul(*bytes).filter(|_| rest.is_empty())
@@ -36,54 +39,6 @@ fn next_part(text: &str) -> Option<(u64, &str, &str)> {
     let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
     let (unit, rest) = rest.split_at(end);
     Some((number.parse().ok()?, unit, rest))
-}
-
-/// [`Duration`] from its text.
-pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    deserializer
-        .deserialize_any(Text(parse_duration, "a length of time in quotes such as \"30s\" or \"1h30m\""))
-}
-
-/// A number of bytes from its text.
-pub(super) fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    deserializer.deserialize_any(Text(parse_size, "a size in quotes such as \"64KiB\" or \"1MiB\""))
-}
-
-/// A share in parts per million, with up to four decimal places of a percent.
-pub(super) fn share_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let share = || {
-        let (whole, part) = text.strip_suffix('%')?.split_once('.').unwrap_or((text.strip_suffix('%')?, "0"));
-        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok());
-        let whole: u32 = digits(whole)??;
-        let part: u32 = if part.len() <= 4 { digits(&format!("{part:0<4}"))?? } else { return None };
-        let share = whole.checked_mul(10_000)?.checked_add(part)?;
-        (share <= 1_000_000).then_some(share)
-    };
-    match text.as_str() {
-        "" | "off" => Ok(None),
-        "denials" => Ok(Some(0)),
-        _ => share().map(Some).ok_or_else(|| {
-            de::Error::custom(format!(
-                "`{text}` is not `off`, `denials`, or a share from 0% to 100% such as `1%`"
-            ))
-        }),
-    }
-}
-
-/// A value that is read from text, and an example of its format.
-struct Text<T>(fn(&str) -> Option<T>, &'static str);
-
-impl<T> de::Visitor<'_> for Text<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.1)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        (self.0)(text).ok_or_else(|| E::custom(format!("`{text}` is not {}", self.1)))
-    }
 }
 
 #[cfg(test)]
@@ -99,14 +54,31 @@ mod tests {
             ("1d12h", Some(129_600_000)),
             ("0s", Some(0)),
             ("1m5ms", Some(60_005)),
+            ("10m", Some(600_000)),
+            ("7d", Some(604_800_000)),
+            ("5m", Some(300_000)),
+            ("1m30s250ms", Some(90_250)),
+            ("2d", Some(172_800_000)),
             ("", None),
             ("30", None),
+            ("10", None),
+            ("5", None),
             ("s", None),
+            ("m", None),
             ("30 s", None),
+            ("5 m", None),
             ("-1s", None),
+            ("-5m", None),
             ("1.5s", None),
+            ("1.5h", None),
             ("30m1h", None),
+            ("1s1m", None),
+            ("30s1m", None),
             ("1s1s", None),
+            ("1m1m", None),
+            ("1m2m", None),
+            ("5M", None),
+            ("99999999999999999999d", None),
             ("99999999999999999999s", None),
             ("999999999999999999d", None),
         ] {

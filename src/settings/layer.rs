@@ -12,10 +12,11 @@ use figment::{
     value::{Dict, Map, Value},
 };
 
-use super::{
-    document::{Lines, is_json, is_yaml, without_mark},
-    findings::did_you_mean,
-    settings::{SettingsError, SettingsFlags},
+use super::{SettingsError, SettingsFlags};
+use crate::syntax::{
+    format::{is_json, is_yaml, without_mark},
+    lines::Lines,
+    suggestion::did_you_mean,
 };
 
 /// The prefix of all of our environment variables.
@@ -24,7 +25,7 @@ const PREFIX: &str = "TOLLGATE_";
 /// Variables for the command line (server address and credentials) that are not server settings.
 const NOT_SETTINGS: [&str; 6] = ["config", "address", "team", "api_key", "tls_ca_file", "token"];
 
-/// Every key of [`super::settings::Settings`].
+/// Every key of [`super::Settings`].
 pub(super) const KEYS: [&str; 26] = [
     "listen",
     "allow_unauthenticated_listen",

@@ -3,7 +3,7 @@
 use jiff::{civil, tz::TimeZone};
 
 use super::{
-    findings::{Findings, did_you_mean},
+    findings::Findings,
     place::Place,
     section::{Located, Section},
 };
@@ -12,6 +12,7 @@ use crate::domain::{
     policy::{ModelPattern, is_name},
     request::Operation,
 };
+use crate::syntax::{suggestion::did_you_mean, units::parse_duration_ms};
 
 /// Whether `name` is valid for an organization, a team or a key. Separators of counter names (`/`, `|`, `@`) are not
 /// allowed.
@@ -129,7 +130,7 @@ fn parse_instant(text: &str, zone: &TimeZone) -> Option<Timestamp> {
 /// The milliseconds of the duration under `key`, such as `"1h30m"`.
 pub(super) fn duration(section: &Section<'_>, key: &'static str) -> Option<Located<u64>> {
     let Located { value: text, place } = section.text(key)?;
-    let read = parse_duration(text);
+    let read = parse_duration_ms(text).filter(|ms| *ms <= MAX_AMOUNT);
     if read.is_none() {
         let help = "write whole numbers with ms, s, m, h or d, such as \"90s\" or \"1h30m\"";
         section.findings.error(&place, format!("`{text}` is not a duration"), help);
@@ -137,58 +138,9 @@ pub(super) fn duration(section: &Section<'_>, key: &'static str) -> Option<Locat
     Some(Located { value: read?, place })
 }
 
-fn parse_duration(text: &str) -> Option<u64> {
-    let mut rest = text;
-    let mut sum = 0_u64;
-    let mut largest = u64::MAX;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, after) = rest.split_at(digits);
-        let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(letters);
-        let unit = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            _ => return None,
-        };
-        // From large to small, each at most once.
-        if unit >= largest {
-            return None;
-        }
-        largest = unit;
-        sum = sum.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
-        rest = after;
-    }
-    (largest < u64::MAX && sum <= MAX_AMOUNT).then_some(sum)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_durations() {
-        for (text, ms) in [
-            ("10m", Some(600_000)),
-            ("1h30m", Some(5_400_000)),
-            ("250ms", Some(250)),
-            ("7d", Some(604_800_000)),
-            ("0s", Some(0)),
-            ("", None),
-            ("10", None),
-            ("m", None),
-            ("1.5h", None),
-            ("1m1m", None),
-            ("1s1m", None),
-            ("-1s", None),
-            ("99999999999999999999d", None),
-        ] {
-            assert_eq!(parse_duration(text), ms, "{text}");
-        }
-    }
 
     #[test]
     fn reads_instants() {

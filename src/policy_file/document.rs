@@ -1,45 +1,11 @@
-//! A configuration document as one tree, whatever its format, with the position of every key.
+//! A policy document as one tree, whatever its format, with the position of every key.
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
 
 use toml_edit::{ImDocument, Item, TableLike};
 
 use super::place::Place;
-
-/// The mark that some editors put before the text of a UTF-8 file.
-const BYTE_ORDER_MARK: char = '\u{feff}';
-
-/// `text` without a leading byte order mark: neither TOML nor JSON has one.
-pub(super) fn without_mark(text: &str) -> &str {
-    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
-}
-
-/// The fix for a file that is YAML by its name. The TOML parser would complain about a missing `=`.
-pub(super) fn is_yaml(path: &Path) -> Option<&'static str> {
-    let yaml = ["yaml", "yml"];
-    let named = path.extension().is_some_and(|end| yaml.iter().any(|yaml| end.eq_ignore_ascii_case(yaml)));
-    named.then_some(NOT_YAML)
-}
-
-/// The fix for a file that is YAML.
-pub(super) const NOT_YAML: &str = "YAML is not read; write TOML, or JSON in a file whose name ends in `.json` (`yq -o json` turns YAML into it)";
-
-/// Whether the first meaningful line is YAML's `key:`, which cannot begin a line of TOML.
-pub(super) fn looks_like_yaml(text: &str) -> bool {
-    let mut lines = text.lines().map(str::trim);
-    let first = lines.find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
-    let key = first.split_once(':').map(|(key, rest)| (key.trim(), rest));
-    let is_word = |key: &str| key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-    first == "---"
-        || key.is_some_and(|(key, rest)| {
-            !key.is_empty() && is_word(key) && (rest.is_empty() || rest.starts_with(' '))
-        })
-}
-
-/// Whether to read `text` as JSON: because of the file's name, or because it begins as TOML cannot.
-pub(super) fn is_json(path: &Path, text: &str) -> bool {
-    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("json")) || text.trim_start().starts_with('{')
-}
+use crate::syntax::lines::{Lines, Position};
 
 /// A value and what is in it.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,15 +72,6 @@ impl Node {
             }
         }
     }
-}
-
-/// A line and a column, both from 1; columns count characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    /// The line.
-    pub(super) line: usize,
-    /// The column.
-    pub(super) column: usize,
 }
 
 /// The position of each key in the text.
@@ -220,27 +177,5 @@ impl TomlReader<'_> {
             }
             Value::InlineTable(table) => self.table(table, place),
         }
-    }
-}
-
-/// The start of each line in a text.
-pub(super) struct Lines<'a> {
-    text: &'a str,
-    starts: Vec<usize>,
-}
-
-impl<'a> Lines<'a> {
-    /// The lines of `text`.
-    pub(super) fn of(text: &'a str) -> Self {
-        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-        Self { text, starts: std::iter::once(0).chain(breaks.map(|(index, _)| index + 1)).collect() }
-    }
-
-    /// The position of the byte `offset`.
-    pub(super) fn position(&self, offset: usize) -> Position {
-        let line = self.starts.partition_point(|start| *start <= offset);
-        let start = line.checked_sub(1).and_then(|index| self.starts.get(index)).copied().unwrap_or(0);
-        let before = self.text.get(start..offset).unwrap_or_default();
-        Position { line, column: before.chars().count() + 1 }
     }
 }

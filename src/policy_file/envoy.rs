@@ -2,11 +2,9 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{
-    findings::did_you_mean,
-    section::{Located, Section},
-};
+use super::section::{Located, Section};
 use crate::domain::policy::envoy::{CallerSource, EnvoyPolicy, FreeGroup, OnOutage};
+use crate::syntax::suggestion::did_you_mean;
 
 const SOURCES: [&str; 4] = ["api_key", "header", "principal", "route"];
 /// The most principals of a policy: far more than one proxy has workloads behind it.

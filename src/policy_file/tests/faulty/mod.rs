@@ -1,6 +1,5 @@
 //! Faulty policies: each line here is a fault and the expected finding, word for word or in part.
 
-#[path = "faulty_prices_tests.rs"]
 mod prices;
 
 use super::*;

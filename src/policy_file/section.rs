@@ -2,12 +2,9 @@
 
 use std::cell::RefCell;
 
-use super::{
-    document::Node,
-    findings::{Findings, did_you_mean},
-    place::Place,
-};
+use super::{document::Node, findings::Findings, place::Place};
 use crate::domain::{MAX_AMOUNT, money::NanoUsd};
+use crate::syntax::suggestion::did_you_mean;
 
 /// A value and its place.
 #[derive(Clone, Debug)]

@@ -7,7 +7,8 @@ use serde::{
     de::{MapAccess, SeqAccess, Visitor},
 };
 
-use super::document::{Document, Malformed, Node, Position, Positions};
+use super::document::{Document, Malformed, Node, Positions};
+use crate::syntax::lines::Position;
 
 /// Reads JSON. Positions of keys are unknown.
 ///

@@ -311,7 +311,7 @@ fn connections_are_bounded_as_written() {
 fn every_key_is_known() {
     let error = Figment::from(("colour", 1)).extract::<Settings>().unwrap_err();
     let figment::error::Kind::UnknownField(_, known) = error.kind else { panic!("{error}") };
-    assert_eq!(known, crate::config::layer::KEYS);
+    assert_eq!(known, layer::KEYS);
 }
 
 #[test]

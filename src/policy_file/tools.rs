@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::tz::TimeZone;
 
 use super::{
-    findings::{Findings, did_you_mean},
+    findings::Findings,
     place::Place,
     section::{Located, Section},
     values,
@@ -15,6 +15,7 @@ use crate::domain::{
     price::{ToolCatalogue, ToolPriceFrom, ToolRates},
     tools::{Action, ToolBound, ToolBounds, ToolPattern},
 };
+use crate::syntax::suggestion::did_you_mean;
 
 /// Runs of one tool in one request; the same bound as for reports.
 const MAX_CALLS: u64 = 1_000_000;
@@ -148,11 +149,11 @@ fn enabled_as(action: Action<'_>) -> &str {
 #[cfg(test)]
 mod tests {
     use crate::{
-        config::parse_policy_at,
         domain::{
             Timestamp,
             tools::{Tool, ToolBound},
         },
+        policy_file::parse_policy_at,
     };
 
     fn said(rest: &str) -> Vec<String> {

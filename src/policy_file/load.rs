@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write as _, fs, path::Path, sync::Arc, time
 
 use super::{
     check,
-    document::{Malformed, NOT_YAML, Positions, is_json, is_yaml, looks_like_yaml, parse_toml, without_mark},
+    document::{Malformed, Positions, parse_toml},
     findings::{Findings, PolicyReport},
     json::parse_json,
     place::Place,
@@ -13,6 +13,7 @@ use super::{
     tools,
 };
 use crate::domain::{Timestamp, calendar::Calendar, cooldown::Gates, policy::Policy};
+use crate::syntax::format::{NOT_YAML, is_json, is_yaml, looks_like_yaml, without_mark};
 
 /// The largest policy that is read: a thousand teams with a hundred keys each fit; a wrong file is not read to its end.
 const MAX_BYTES: u64 = 32 << 20;

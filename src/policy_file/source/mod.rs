@@ -311,5 +311,4 @@ fn read(path: &Path, running: Option<(&Policy, blake3::Hash)>) -> (PolicyReport,
 }
 
 #[cfg(test)]
-#[path = "source_tests.rs"]
 mod tests;

@@ -1,6 +1,15 @@
 //! The server's settings: flags override `TOLLGATE_` variables, which override the settings file, which overrides the
 //! built-in defaults.
 
+mod address;
+mod connections;
+mod error;
+mod flags;
+mod layer;
+mod store_url;
+mod tls;
+mod values;
+
 use std::{
     ffi::OsString,
     net::SocketAddr,
@@ -8,19 +17,20 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
 use figment::Figment;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-use super::{
+use self::{
     address::{address, address_or_off},
-    connections::{ConnectionFlags, ConnectionLimits},
     layer::{Layer, origin_of, read},
-    store_url::StoreUrl,
-    tls::ClientAuth,
-    units,
+};
+pub use self::{
+    connections::{ConnectionFlags, ConnectionLimits},
+    error::SettingsError,
+    flags::SettingsFlags,
+    store_url::{StoreUrl, StoreUrlError},
+    tls::{ClientAuth, TlsFiles},
 };
 use crate::domain::secret;
 
@@ -43,7 +53,7 @@ pub struct Settings {
     /// The address of the operators' pages; `off`: none. Default `127.0.0.1:8081`.
     #[serde(deserialize_with = "address_or_off")]
     pub admin: Option<SocketAddr>,
-    /// The policy file. Default: the built-in [`super::EXAMPLE_POLICY`].
+    /// The policy file. Default: the built-in [`crate::policy_file::EXAMPLE_POLICY`].
     pub policy: Option<PathBuf>,
     /// The store of the state. Default `embedded:./data`.
     pub store: StoreUrl,
@@ -60,7 +70,7 @@ pub struct Settings {
     pub audit_file: Option<PathBuf>,
     /// Which decisions are logged: `None`: none; otherwise all denials and this many of a million allowed ones. Default
     /// none.
-    #[serde(deserialize_with = "units::share_or_off")]
+    #[serde(deserialize_with = "values::share_or_off")]
     pub decision_log: Option<u32>,
     /// How long a stopping server waits for calls in flight, in seconds, 0 to 3,600. Default 10.
     pub drain_seconds: u64,
@@ -69,19 +79,19 @@ pub struct Settings {
     /// The most connections for gRPC. Default: the process's limit of open files, less a reserve for the store.
     pub max_connections: Option<u32>,
     /// How long a connection may take until its first request. Default 10 s.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(deserialize_with = "values::duration")]
     pub connection_handshake_timeout: Duration,
     /// How long a connection without an open call is kept. Default 15 min.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(deserialize_with = "values::duration")]
     pub connection_idle_timeout: Duration,
     /// The maximum age of a connection, give or take a tenth. Default 30 min.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(deserialize_with = "values::duration")]
     pub connection_max_age: Duration,
     /// How long open calls may take on a connection that is closing. Default 30 s.
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(deserialize_with = "values::duration")]
     pub connection_max_age_grace: Duration,
     /// Bytes of answers that a client may leave unread. Default 1 MiB.
-    #[serde(deserialize_with = "units::size")]
+    #[serde(deserialize_with = "values::size")]
     pub connection_max_unread: u64,
     /// The server's certificate, and the intermediates between it and its CA (PEM). Default none: connections without TLS.
     pub tls_cert_file: Option<PathBuf>,
@@ -149,135 +159,6 @@ impl Default for Settings {
             unknown_variables: Vec::new(),
         }
     }
-}
-
-/// Settings given as flags. Each is what a person typed; what is wrong with it is said where all settings are read.
-#[derive(Args, Clone, Debug, Default, Serialize)]
-pub struct SettingsFlags {
-    /// Where to serve gRPC [default: 127.0.0.1:50051]
-    #[arg(long, value_name = "ADDRESS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<String>,
-    /// Listen beyond loopback although the policy has no `[access]`: anyone who reaches the port may ask everything
-    #[arg(long)]
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub allow_unauthenticated_listen: bool,
-    /// Where to serve the pages for operators, or `off` [default: 127.0.0.1:8081]
-    #[arg(long, value_name = "ADDRESS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub admin: Option<String>,
-    /// The policy file; changes are taken up by themselves [default: a built-in example]
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    /// Where state lives: embedded:DIRECTORY or redis://HOST:PORT [default: embedded:./data]
-    #[arg(long, value_name = "URL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub store: Option<String>,
-    /// A file with the password for Redis
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub redis_password_file: Option<String>,
-    /// Threads that serve; 0: one for each core [default: 0]
-    #[arg(long, value_name = "NUMBER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub threads: Option<usize>,
-    /// What to log, such as `info` or `warn,tollgate=debug` [default: info]
-    #[arg(long, value_name = "FILTER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log: Option<String>,
-    /// How log lines look: text or json [default: text]
-    #[arg(long, value_name = "FORMAT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_format: Option<String>,
-    /// Where to write the audit log: a file (another one for each replica), `stdout` or `off` [default: audit.jsonl in the
-    /// embedded store's directory; with Redis none]
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub audit_file: Option<String>,
-    /// Which decisions to log: off, denials, or with them a share of the allowed such as 1% [default: off]
-    #[arg(long, value_name = "WHICH")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decision_log: Option<String>,
-    /// How long to wait for open calls when stopping [default: 10]
-    #[arg(long, value_name = "SECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub drain_seconds: Option<u64>,
-    /// How long the store may take for one answer [default: 250]
-    #[arg(long, value_name = "MILLISECONDS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub store_deadline_ms: Option<u64>,
-    #[command(flatten)]
-    #[serde(flatten)]
-    /// What a connection may take.
-    pub connections: ConnectionFlags,
-    /// The server's certificate, then those of its CAs (PEM); read again when it changes [default: none, no TLS]
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_cert_file: Option<String>,
-    /// The private key of the certificate (PEM, unencrypted)
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_key_file: Option<String>,
-    /// The CA that client certificates have to chain to (PEM)
-    #[arg(long, value_name = "FILE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_client_ca_file: Option<String>,
-    /// Whether clients show a certificate: none, optional or required [default: required with --tls-client-ca-file]
-    #[arg(long, value_name = "WHETHER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls_client_auth: Option<String>,
-    /// Serve the pages for operators through TLS [default: with TLS, unless --admin is loopback]
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub admin_tls: Option<bool>,
-    /// Listen beyond loopback without TLS all the same
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub allow_insecure_listen: Option<bool>,
-    /// Refuse to start on a Redis that evicts keys or keeps nothing over a restart, instead of warning
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub require_safe_redis: Option<bool>,
-}
-
-/// Why the settings could not be loaded.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum SettingsError {
-    /// A named file cannot be read.
-    #[error("`{path}` cannot be read: {reason}")]
-    Unreadable {
-        /// The file.
-        path: String,
-        /// The system's error.
-        reason: String,
-    },
-    /// The settings file is not valid TOML (or JSON).
-    #[error("`{path}`{line}: {reason}", line = line.map(|l| format!(", line {l}")).unwrap_or_default())]
-    Malformed {
-        /// The file.
-        path: String,
-        /// The line from 1.
-        line: Option<usize>,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A setting that does not exist.
-    #[error("{origin} is no setting; {help}")]
-    Unknown {
-        /// The setting, and its source.
-        origin: String,
-        /// The setting that was probably meant.
-        help: String,
-    },
-    /// A setting with an invalid value.
-    #[error("{origin}: {reason}")]
-    Invalid {
-        /// The setting, and its source.
-        origin: String,
-        /// What is wrong.
-        reason: String,
-    },
 }
 
 impl Settings {
@@ -365,5 +246,4 @@ impl Settings {
 }
 
 #[cfg(test)]
-#[path = "settings_tests.rs"]
 mod tests;

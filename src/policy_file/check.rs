@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    findings::{Findings, nearest},
+    findings::Findings,
     narrow::{self, shown},
     place::Place,
     prices,
@@ -17,6 +17,7 @@ use crate::domain::{
     price::catalogue::{Catalogue, Model, Status},
     request::Operation,
 };
+use crate::syntax::suggestion::nearest;
 
 /// Checks the whole policy as of `now`.
 pub(super) fn all(declared: &Declared, policy: &Policy, now: Timestamp, findings: &Findings) {

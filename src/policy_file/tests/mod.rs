@@ -29,7 +29,7 @@ fn said(text: &str) -> Vec<String> {
 
 #[test]
 fn the_examples_load_without_a_finding() {
-    for text in [EXAMPLE_POLICY, include_str!("../../examples/policy-legacy.toml")] {
+    for text in [EXAMPLE_POLICY, include_str!("../../../examples/policy-legacy.toml")] {
         let policy = sound(text);
         let mut teams: Vec<_> = policy.teams.keys().map(ToString::to_string).collect();
         teams.sort();
@@ -40,7 +40,7 @@ fn the_examples_load_without_a_finding() {
             assert!(priced || name.ends_with('*'), "{name}");
         }
     }
-    assert!(sound(include_str!("../../deploy/envoy/policy.toml")).envoy.request_phase);
+    assert!(sound(include_str!("../../../deploy/envoy/policy.toml")).envoy.request_phase);
 }
 
 #[test]
@@ -357,9 +357,6 @@ fn a_mutilated_policy_never_panics() {
         .unwrap();
 }
 
-#[path = "access_tests.rs"]
 mod access;
-#[path = "envoy_tests.rs"]
 mod envoy;
-#[path = "faulty_tests.rs"]
 mod faulty;
