@@ -41,10 +41,11 @@ use crate::{
     },
     live::Live,
     policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload},
-    server::{
-        Connections, ExposureError, Options, Server, StartError, TlsError, TlsSource, admin, check_exposure,
+    server::{Connections, Options, Server, StartError, TlsError, TlsSource, admin},
+    settings::{
+        ClientAuth, ExposureError, LogFormat, Settings, SettingsError, SettingsFlags, StoreUrl,
+        check_exposure,
     },
-    settings::{ClientAuth, LogFormat, Settings, SettingsError, SettingsFlags, StoreUrl},
     store::{
         Store,
         clock::Clock,

@@ -4,6 +4,7 @@
 mod address;
 mod connections;
 mod error;
+mod exposure;
 mod flags;
 mod layer;
 mod store_url;
@@ -28,6 +29,7 @@ use self::{
 pub use self::{
     connections::{ConnectionFlags, ConnectionLimits},
     error::SettingsError,
+    exposure::{ExposureError, check_exposure},
     flags::SettingsFlags,
     store_url::{StoreUrl, StoreUrlError},
     tls::{ClientAuth, TlsFiles},

@@ -1,11 +1,11 @@
-//! Who can reach the listeners, and whether TLS protects them.
+//! Which listeners other machines can reach by these settings, and whether TLS protects them.
 
 use std::net::SocketAddr;
 
 use thiserror::Error;
 use tracing::warn;
 
-use crate::settings::Settings;
+use super::Settings;
 
 /// Why the service refuses to listen on an address.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
