@@ -49,11 +49,12 @@
 //!                   │       ├────► control ─► live
 //!                   │       ├────► reports ─► store, domain
 //!                   │       ├────► access ─► audit, store, domain
-//!                   │       ├────► upstream ─► domain
-//!                   │       └────► audit ─► domain
+//!                   │       ├────► upstream ─► watch, domain
+//!                   │       ├────► audit ─► domain
 //!                   ├────► store::{embedded, redis} ─► store ─► domain
+//!                   │       └────► settings, watch
 //!                   ├────► settings ────► syntax, domain
-//!                   └────► policy_file ─► syntax, domain
+//!                   └────► policy_file ─► watch, syntax, domain
 //! ```
 
 pub mod access;
@@ -72,3 +73,4 @@ pub mod settings;
 pub mod store;
 mod syntax;
 pub mod upstream;
+mod watch;

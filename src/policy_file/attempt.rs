@@ -12,12 +12,12 @@ pub struct PolicyAttempt {
     /// Whether the reload was requested; otherwise the watcher noticed the change.
     pub is_asked: bool,
     /// The outcome.
-    pub became: Became,
+    pub outcome: ReloadOutcome,
 }
 
 /// The outcome of loading a changed policy.
 #[derive(Clone, Debug)]
-pub enum Became {
+pub enum ReloadOutcome {
     /// It is in force.
     Loaded {
         /// Its revision.

@@ -28,13 +28,14 @@ mod source;
 mod tools;
 mod upstream;
 mod values;
-mod watch;
 
-pub use attempt::{Became, PolicyAttempt};
+pub use attempt::{PolicyAttempt, ReloadOutcome};
 pub use difference::{Differences, KeyChange};
 pub use findings::{Finding, PolicyReport, Severity};
 pub use load::{load_policy, parse_policy, parse_policy_at};
-pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection, Reload};
+pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection};
+
+pub use crate::watch::Reload;
 
 /// The policy that the server uses when it is given none: three teams, explained line by line.
 pub const EXAMPLE_POLICY: &str = include_str!("../../examples/policy.toml");

@@ -3,20 +3,21 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("store", &["domain"]),
     ("syntax", &[]),
+    ("watch", &[]),
     ("settings", &["syntax", "domain"]),
-    ("policy_file", &["syntax", "domain"]),
+    ("policy_file", &["watch", "syntax", "domain"]),
     ("live", &["store", "domain"]),
     ("authorizer", &["live", "store", "domain"]),
     ("control", &["live", "store", "domain"]),
     ("reports", &["store", "domain"]),
     ("audit", &["domain"]),
     ("access", &["audit", "store", "domain"]),
-    ("upstream", &["domain"]),
+    ("upstream", &["watch", "domain"]),
     ("rpc", &["audit", "authorizer", "control", "reports", "groq", "access", "upstream", "store", "domain"]),
     (
         "server",
@@ -30,6 +31,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "upstream",
             "store",
             "settings",
+            "watch",
             "domain",
         ],
     ),

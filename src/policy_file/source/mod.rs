@@ -5,13 +5,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-        mpsc,
-    },
-    thread,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arc_swap::ArcSwap;
@@ -23,17 +17,14 @@ use tokio::sync::{
 
 use super::{
     EXAMPLE_POLICY,
-    attempt::{Became, PolicyAttempt},
+    attempt::{PolicyAttempt, ReloadOutcome},
     difference,
     findings::{Finding, PolicyReport, Severity},
     load::{now, parse_policy_for, read_file, unreadable},
-    watch::{Watched, Watching, Writer},
 };
 use crate::domain::{Timestamp, policy::Policy};
+use crate::watch::{FileSource, Pace, Reload, Watch};
 
-/// How often the file is read without a change event. This bounds the delay where the system sends no events (network
-/// disks).
-const POLL: Duration = Duration::from_secs(10);
 /// What is in force, and what was rejected since.
 #[derive(Clone, Debug)]
 pub struct PolicyStatus {
@@ -56,19 +47,6 @@ pub struct Rejection {
     pub findings: Vec<Finding>,
 }
 
-/// The outcome of an attempt to reload the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reload {
-    /// The file is unchanged since the last attempt.
-    Unchanged,
-    /// A process is writing the file; the file is loaded automatically once that is done.
-    BeingWritten,
-    /// The content of the file is now in force.
-    Loaded,
-    /// The file does not load: see [`PolicySource::status`].
-    Rejected,
-}
-
 /// Why there is no initial policy.
 #[derive(Debug, Error)]
 pub enum PolicySourceError {
@@ -80,39 +58,31 @@ pub enum PolicySourceError {
     Watch(#[from] std::io::Error),
 }
 
-#[derive(Debug)]
-struct Last {
-    /// The hash of the text that was read last.
-    seen: blake3::Hash,
-    /// The text in force, to compare the next one with.
-    accepted: String,
-}
-
-/// The policy in force, and the watcher of its file, which stops when this is dropped.
+/// The policy in force, and the watch over its file, which ends when this is dropped.
 #[derive(Debug)]
 pub struct PolicySource {
     shared: Arc<Shared>,
-    /// Wakes the watching thread to check the file, or `stopped`. One pending message is as good as many, so sending never
-    /// waits for a full channel.
-    wake: mpsc::SyncSender<()>,
     /// `None`: the built-in example.
-    writer: Option<Arc<Writer>>,
+    watch: Option<Watch<PolicyFile>>,
 }
 
+/// What the readers of the policy see.
 #[derive(Debug)]
 struct Shared {
-    /// `None`: the built-in example.
-    path: Option<PathBuf>,
     current: Arc<ArcSwap<Policy>>,
     status: watch::Sender<Arc<PolicyStatus>>,
     /// All attempts in order, for the one receiver. Unbounded, since attempts are as rare as changes of a file, and each is
     /// bounded in size.
     attempts: UnboundedSender<PolicyAttempt>,
     untaken: Mutex<Option<UnboundedReceiver<PolicyAttempt>>>,
-    /// The last text that was read. Locked during a whole attempt, so attempts are sequential and the last text read is the
-    /// one in force. The hot path never locks it.
-    last: Mutex<Last>,
-    stopped: AtomicBool,
+}
+
+/// The file, and where its content goes.
+struct PolicyFile {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    /// The text in force, to compare the next one with.
+    accepted: String,
 }
 
 impl PolicySource {
@@ -121,7 +91,7 @@ impl PolicySource {
     /// # Errors
     /// The policy has errors, or no thread can be started.
     pub fn open(path: &Path) -> Result<Self, PolicySourceError> {
-        Self::open_polling(path, POLL)
+        Self::open_at(path, Pace::DOCUMENT)
     }
 
     /// The built-in example, which never changes.
@@ -130,24 +100,13 @@ impl PolicySource {
     /// The example has errors, which the tests exclude.
     pub fn example() -> Result<Self, PolicySourceError> {
         let report = parse_policy_for(EXAMPLE_POLICY, "the built-in example", now(), None);
-        let (wake, _) = mpsc::sync_channel(1);
-        Ok(Self {
-            shared: Arc::new(Shared::start(None, report, EXAMPLE_POLICY.to_owned())?),
-            wake,
-            writer: None,
-        })
+        Ok(Self { shared: Arc::new(Shared::start(report)?), watch: None })
     }
 
-    fn open_polling(path: &Path, poll: Duration) -> Result<Self, PolicySourceError> {
-        // The path stays valid if the working directory changes later.
-        let path = std::path::absolute(path)?;
-        let (report, text) = read(&path, None);
-        let shared = Arc::new(Shared::start(Some(path.clone()), report, text)?);
-        let (wake, woken) = mpsc::sync_channel(1);
-        let watching = Watching::new(path, Arc::downgrade(&shared), woken, wake.clone(), poll);
-        let writer = Some(watching.writer());
-        thread::Builder::new().name("policy".to_owned()).spawn(move || watching.run())?;
-        Ok(Self { shared, wake, writer })
+    fn open_at(path: &Path, pace: Pace) -> Result<Self, PolicySourceError> {
+        let (file, seen) = PolicyFile::open(path)?;
+        let shared = Arc::clone(&file.shared);
+        Ok(Self { shared, watch: Some(Watch::start("policy", file, seen, pace)?) })
     }
 
     /// The policy in force. The pointer never changes, so callers can keep it.
@@ -177,94 +136,89 @@ impl PolicySource {
     /// Reads the file now, unless it is being written. (Changes are also picked up automatically.) Blocks for as long as
     /// the disk takes.
     pub fn reload(&self) -> Reload {
-        if self.writer.as_ref().is_some_and(|writer| writer.is_writing()) {
-            return Reload::BeingWritten;
-        }
-        self.shared.attempt(true)
-    }
-}
-
-impl Drop for PolicySource {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Release);
-        let _ = self.wake.try_send(());
+        self.watch.as_ref().map_or(Reload::Unchanged, Watch::reload)
     }
 }
 
 impl Shared {
-    fn start(path: Option<PathBuf>, report: PolicyReport, text: String) -> Result<Self, PolicySourceError> {
+    fn start(report: PolicyReport) -> Result<Self, PolicySourceError> {
         let Some(policy) = report.policy.clone() else {
             return Err(PolicySourceError::Rejected(Box::new(report)));
         };
         let status = accepted(&policy, report.findings);
         let (attempts, untaken) = unbounded_channel();
         Ok(Self {
-            path,
             current: Arc::new(ArcSwap::from_pointee(policy)),
             status: watch::Sender::new(Arc::new(status)),
             attempts,
             untaken: Mutex::new(Some(untaken)),
-            last: Mutex::new(Last { seen: hash(&text), accepted: text }),
-            stopped: AtomicBool::new(false),
         })
-    }
-
-    fn attempt(&self, is_asked: bool) -> Reload {
-        let Some(path) = &self.path else { return Reload::Unchanged };
-        // A panic while the lock is held leaves only a text behind.
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = self.current.load_full();
-        let (report, text) = read(path, Some((&running, last.seen)));
-        let seen = hash(&text);
-        if seen == last.seen {
-            return Reload::Unchanged;
-        }
-        last.seen = seen;
-        let before = Arc::clone(&running.revision);
-        let tell = |became| {
-            // No one has to be listening.
-            let _ = self.attempts.send(PolicyAttempt { before: Arc::clone(&before), is_asked, became });
-        };
-        match report.policy {
-            Some(policy) => {
-                let status = accepted(&policy, report.findings);
-                let revision = Arc::clone(&policy.revision);
-                self.current.store(Arc::new(policy));
-                self.status.send_replace(Arc::new(status));
-                // First put it in force: it may revoke permissions, and comparing large documents takes time.
-                let differences = difference::between(&last.accepted, &text, path);
-                tell(Became::Loaded { revision, differences });
-                last.accepted = text;
-                Reload::Loaded
-            }
-            None => {
-                tracing::error!(path = %path.display(), revision = %before, "the new policy does not load; the old one stays");
-                report.findings.iter().for_each(log);
-                tell(Became::Rejected(report.findings.clone()));
-                let rejected = Some(Rejection { at: now(), findings: report.findings });
-                self.status.send_modify(|status| {
-                    *status = Arc::new(PolicyStatus { rejected, ..(**status).clone() })
-                });
-                Reload::Rejected
-            }
-        }
     }
 }
 
-impl Watched for Shared {
-    fn unseen(&self) -> Option<blake3::Hash> {
-        let text = read_file(self.path.as_ref()?).unwrap_or_else(|reason| reason);
-        let seen = hash(&text);
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        (seen != last.seen).then_some(seen)
+impl PolicyFile {
+    /// Loads the policy in `path`; also returns the digest of its text.
+    fn open(path: &Path) -> Result<(Self, blake3::Hash), PolicySourceError> {
+        // The path stays valid if the working directory changes later.
+        let path = std::path::absolute(path)?;
+        let content = read_file(&path);
+        let shared = Arc::new(Shared::start(parse(&path, &content, None))?);
+        let seen = Self::digest(&content);
+        Ok((Self { path, shared, accepted: content.unwrap_or_default() }, seen))
+    }
+}
+
+impl FileSource for PolicyFile {
+    const NAME: &'static str = "the policy";
+
+    /// The text or, if there is none, the reason.
+    type Content = Result<String, String>;
+
+    fn paths(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
     }
 
-    fn take_up(&self) {
-        self.attempt(false);
+    fn read(&self) -> Self::Content {
+        read_file(&self.path)
     }
 
-    fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
+    fn digest(content: &Self::Content) -> blake3::Hash {
+        let (Ok(text) | Err(text)) = content;
+        blake3::hash(text.as_bytes())
+    }
+
+    fn apply(&mut self, content: Self::Content, is_asked: bool) -> bool {
+        let Self { path, shared, .. } = self;
+        let running = shared.current.load_full();
+        let report = parse(path, &content, Some(&running));
+        let before = Arc::clone(&running.revision);
+        let record = |outcome| {
+            // There may be no receiver.
+            let _ = shared.attempts.send(PolicyAttempt { before: Arc::clone(&before), is_asked, outcome });
+        };
+        match (report.policy, content) {
+            (Some(policy), Ok(text)) => {
+                let status = accepted(&policy, report.findings);
+                let revision = Arc::clone(&policy.revision);
+                shared.current.store(Arc::new(policy));
+                shared.status.send_replace(Arc::new(status));
+                // First put it in force: it may revoke permissions, and comparing large documents takes time.
+                let differences = difference::between(&self.accepted, &text, path);
+                record(ReloadOutcome::Loaded { revision, differences });
+                self.accepted = text;
+                true
+            }
+            _ => {
+                tracing::error!(path = %path.display(), revision = %before, "the new policy does not load; the old one stays");
+                report.findings.iter().for_each(log);
+                record(ReloadOutcome::Rejected(report.findings.clone()));
+                let rejected = Some(Rejection { at: now(), findings: report.findings });
+                shared.status.send_modify(|status| {
+                    *status = Arc::new(PolicyStatus { rejected, ..(**status).clone() })
+                });
+                false
+            }
+        }
     }
 }
 
@@ -291,22 +245,12 @@ fn log(finding: &Finding) {
     }
 }
 
-fn hash(text: &str) -> blake3::Hash {
-    blake3::hash(text.as_bytes())
-}
-
-/// Reads the file, and parses it unless it is unchanged. `running` is the policy in force and the hash of the last text.
-/// Also returns the text or, if there is none, the reason.
-fn read(path: &Path, running: Option<(&Policy, blake3::Hash)>) -> (PolicyReport, String) {
+/// What `content` of the file at `path` is as a replacement for the policy `running`.
+fn parse(path: &Path, content: &Result<String, String>, running: Option<&Policy>) -> PolicyReport {
     let name = path.display().to_string();
-    match read_file(path) {
-        Err(reason) => (unreadable(&name, reason.clone()), reason),
-        Ok(text) => {
-            if running.is_some_and(|(_, last)| last == hash(&text)) {
-                return (PolicyReport { policy: None, findings: Vec::new() }, text);
-            }
-            (parse_policy_for(&text, &name, now(), running.map(|(policy, _)| policy)), text)
-        }
+    match content {
+        Ok(text) => parse_policy_for(text, &name, now(), running),
+        Err(reason) => unreadable(&name, reason.clone()),
     }
 }
 

@@ -1,4 +1,4 @@
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, time::Duration};
 
 use super::*;
 
@@ -13,6 +13,11 @@ fn policy(rate: u32) -> String {
 
 fn revision(rate: u32) -> Arc<str> {
     parse_policy_for(&policy(rate), "p.toml", now(), None).policy.unwrap().revision
+}
+
+/// The policy in `path`, whose changes only events report.
+fn open(path: &Path) -> Result<PolicySource, PolicySourceError> {
+    PolicySource::open_at(path, Pace { poll: NEVER, ..Pace::DOCUMENT })
 }
 
 fn wait(source: &PolicySource, until: impl FnMut(&Arc<PolicyStatus>) -> bool) -> Arc<PolicyStatus> {
@@ -30,7 +35,7 @@ fn a_written_file_takes_effect() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
     fs::write(&path, policy(1)).unwrap();
-    let source = PolicySource::open_polling(&path, NEVER).unwrap();
+    let source = open(&path).unwrap();
     let kept = source.policy();
     assert_eq!(kept.load().revision, revision(1));
     fs::write(&path, policy(2)).unwrap();
@@ -48,7 +53,7 @@ fn a_faulty_file_changes_nothing_and_shows() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
     fs::write(&path, policy(1)).unwrap();
-    let source = PolicySource::open_polling(&path, NEVER).unwrap();
+    let source = open(&path).unwrap();
     let other = policy(1).replace("acme", "other");
     for (text, message) in [
         ("[organization]\nid = \"acme\"\nrequests_per_minute = -1\n", "`-1` is not between 0 and"),
@@ -84,7 +89,7 @@ fn a_swapped_link_takes_effect() {
     };
     version(1);
     symlink("..data/policy.toml", at("policy.toml")).unwrap();
-    let source = PolicySource::open_polling(&at("policy.toml"), NEVER).unwrap();
+    let source = open(&at("policy.toml")).unwrap();
     for n in 2..5 {
         version(n);
         fs::remove_dir_all(at(&format!("..{}", n - 1))).unwrap();
@@ -102,7 +107,7 @@ fn a_link_elsewhere_and_a_linked_directory_are_followed() {
     symlink("a", there.path().join("current")).unwrap();
     let path = here.path().join("policy.toml");
     symlink(there.path().join("current/real.toml"), &path).unwrap();
-    let source = PolicySource::open_polling(&path, NEVER).unwrap();
+    let source = open(&path).unwrap();
     fs::write(there.path().join("a/real.toml"), policy(2)).unwrap();
     wait(&source, |status| status.revision == revision(2));
     symlink("b", there.path().join("next")).unwrap();
@@ -115,14 +120,15 @@ fn without_events_the_file_is_polled() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
     fs::write(&path, policy(1)).unwrap();
-    let (report, seen) = read(&path, None);
-    let shared = Arc::new(Shared::start(Some(path.clone()), report, seen).unwrap());
+    let (file, seen) = PolicyFile::open(&path).unwrap();
+    let shared = Arc::clone(&file.shared);
+    let idle = Watch::idle(file, seen);
     fs::write(&path, policy(2)).unwrap();
-    assert_eq!(shared.attempt(false), Reload::Loaded);
-    assert_eq!(shared.attempt(false), Reload::Unchanged);
+    assert_eq!(idle.reload(), Reload::Loaded);
+    assert_eq!(idle.reload(), Reload::Unchanged);
     fs::write(&path, "?").unwrap();
-    assert_eq!(shared.attempt(false), Reload::Rejected);
-    assert_eq!(shared.attempt(false), Reload::Unchanged);
+    assert_eq!(idle.reload(), Reload::Rejected);
+    assert_eq!(idle.reload(), Reload::Unchanged);
     assert_eq!(shared.current.load().revision, revision(2));
 }
 
@@ -131,7 +137,7 @@ fn dropping_the_source_ends_its_thread() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("policy.toml");
     fs::write(&path, policy(1)).unwrap();
-    let source = PolicySource::open_polling(&path, NEVER).unwrap();
+    let source = open(&path).unwrap();
     let mut status = source.subscribe();
     drop(source);
     // The thread's state owns the sender: the channel closes when the thread has dropped it.
