@@ -50,23 +50,28 @@
 //!                   │       ├────► control ─► live
 //!                   │       ├────► reports ─► live
 //!                   │       ├────► access ─► audit, live
-//!                   │       ├────► upstream ─► domain
-//!                   │       └────► audit ─► domain
+//!                   │       ├────► upstream ─► watch, domain
+//!                   │       ├────► audit ─► domain
 //!                   ├────► store::{embedded, redis} ─► store ─► domain
-//!                   └────► config ─► domain
+//!                   │       └────► settings, watch
+//!                   ├────► settings ────► syntax, domain
+//!                   └────► policy_file ─► watch, syntax, domain
 //! ```
 
 pub mod access;
 pub mod audit;
 pub mod authorizer;
 pub mod cli;
-pub mod config;
 pub mod control;
 pub mod domain;
 pub mod groq;
 pub mod live;
+pub mod policy_file;
 pub mod reports;
 pub mod rpc;
 pub mod server;
+pub mod settings;
 pub mod store;
+mod syntax;
 pub mod upstream;
+mod watch;

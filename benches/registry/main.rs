@@ -10,13 +10,13 @@ use std::{
 };
 
 use tollgate::{
-    config::parse_policy_at,
     control::MAX_KEYS,
     domain::{
         Timestamp,
         key::{HashKey, KeyIndex, KeyLimits, KeyRecord, KeySecret, SecretId, VirtualKey},
         snapshot::Snapshot,
     },
+    policy_file::parse_policy_at,
 };
 
 /// Changes that are measured.

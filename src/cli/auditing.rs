@@ -7,8 +7,9 @@ use tracing::warn;
 
 use crate::{
     audit::{Audit, Change, Target, action},
-    config::{Became, PolicyAttempt, Settings, StoreUrl},
     domain::actor::Actor,
+    policy_file::{PolicyAttempt, ReloadOutcome},
+    settings::{Settings, StoreUrl},
 };
 
 /// The file in the directory of the embedded store.
@@ -41,9 +42,9 @@ pub(super) fn open(settings: &Settings) -> Result<Audit, (String, std::io::Error
 
 /// Records the outcome of a policy change.
 pub(super) fn record(audit: &Audit, settings: &Settings, attempt: PolicyAttempt) {
-    let PolicyAttempt { before, is_asked, became } = attempt;
-    let (action, after, outcome) = match became {
-        Became::Loaded { revision, differences } => {
+    let PolicyAttempt { before, is_asked, outcome } = attempt;
+    let (action, after, outcome) = match outcome {
+        ReloadOutcome::Loaded { revision, differences } => {
             let keys = differences
                 .changes
                 .into_iter()
@@ -53,7 +54,7 @@ pub(super) fn record(audit: &Audit, settings: &Settings, attempt: PolicyAttempt)
                 json!({ "revision": &*revision, "changes": keys.collect::<Value>(), "left_out": left_out });
             (action::POLICY_RELOAD, after, "done")
         }
-        Became::Rejected(findings) => {
+        ReloadOutcome::Rejected(findings) => {
             let told = findings.iter().take(MAX_FINDINGS).map(|finding| {
                 let mut text = finding.to_string();
                 text.truncate(text.floor_char_boundary(MAX_FINDING));

@@ -14,7 +14,6 @@ use super::{
     text,
 };
 use crate::{
-    config::{Finding, PolicyReport, Severity, load_policy},
     domain::{
         Timestamp, explain,
         key::VirtualKey,
@@ -23,6 +22,7 @@ use crate::{
         price::catalogue::{Inherited, Model, Origin, PriceFrom},
         tools::{ToolBound, ToolPattern},
     },
+    policy_file::{Finding, PolicyReport, Severity, load_policy},
 };
 
 /// Reads a policy and reports what each team may do, then errors and warnings with file, line and key.

@@ -15,8 +15,8 @@ use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::{
-    config::LogFormat,
     domain::text::{Notation, written_out},
+    settings::LogFormat,
 };
 
 /// Lines that may wait to be written: some seconds of a busy service, and some megabytes at most.

@@ -13,7 +13,6 @@ use super::{
     table::{Style, Table},
 };
 use crate::{
-    config::load_policy,
     domain::{
         Timestamp,
         money::NanoUsd,
@@ -23,6 +22,7 @@ use crate::{
         },
         request::ServiceTier,
     },
+    policy_file::load_policy,
 };
 
 /// Lists what models and tools cost, since when, and who says so.

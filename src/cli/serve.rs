@@ -34,18 +34,17 @@ use crate::{
     access::Guard,
     audit::Audit,
     authorizer::{DecisionLog, Shared},
-    config::{
-        ClientAuth, LogFormat, PolicyAttempt, PolicySource, PolicySourceError, Reload, Settings,
-        SettingsError, SettingsFlags, StoreUrl,
-    },
     domain::{
         policy::Policy,
         price::catalogue::Model,
         request::{Operation, ServiceTier, Size},
     },
     live::Live,
-    server::{
-        Connections, ExposureError, Options, Server, StartError, TlsError, TlsSource, admin, check_exposure,
+    policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload},
+    server::{Connections, Options, Server, StartError, TlsError, TlsSource, admin},
+    settings::{
+        ClientAuth, ExposureError, LogFormat, Settings, SettingsError, SettingsFlags, StoreUrl,
+        check_exposure,
     },
     store::{
         Store,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::redis_safety::Hazards;
 use crate::{
-    config::{Finding, PolicySource},
+    policy_file::{Finding, PolicySource},
     server::admin,
 };
 

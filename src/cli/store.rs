@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 
 use super::screen::{Exit, Failure, Screen};
 use crate::{
-    config::StoreUrl,
+    settings::StoreUrl,
     store::{
         clock::Clock,
         embedded::{self, Salvaged},

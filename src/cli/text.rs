@@ -103,7 +103,7 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }
-    if let Some(duration) = crate::config::parse_duration(text) {
+    if let Some(duration) = crate::syntax::units::parse_duration(text) {
         return Ok(duration);
     }
     let parsed = text

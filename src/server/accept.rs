@@ -108,7 +108,7 @@ impl Handshakes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ConnectionLimits;
+    use crate::settings::ConnectionLimits;
 
     #[test]
     fn one_handshake_too_many_ends_the_oldest() {

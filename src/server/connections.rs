@@ -14,7 +14,7 @@ use super::{
     record::Record,
     tally::{Cause, Tally},
 };
-use crate::config::ConnectionLimits;
+use crate::settings::ConnectionLimits;
 
 /// Files kept for the store, the policy, the logs and the threads.
 const RESERVE: u64 = 256;

@@ -9,7 +9,6 @@ mod calls;
 mod connection;
 mod connections;
 mod deadline;
-mod exposure;
 mod health;
 mod host;
 mod record;
@@ -44,7 +43,6 @@ use tower::{Layer as _, util::MapResponseLayer};
 use tracing::{error, warn};
 
 pub use connections::Connections;
-pub use exposure::{ExposureError, check_exposure};
 pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
 
 use deadline::Deadline;

@@ -11,7 +11,7 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::unread::Unread;
-use crate::config::ConnectionLimits;
+use crate::settings::ConnectionLimits;
 
 /// The first bytes of HTTP/2: a client that has sent them understands that a connection is about to end.
 const PREFACE: u64 = 24;

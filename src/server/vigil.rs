@@ -8,7 +8,7 @@ use super::{
     record::{Order, Record},
     tally::Cause,
 };
-use crate::config::ConnectionLimits;
+use crate::settings::ConnectionLimits;
 
 /// The time between two looks at a connection whose grace has ended and whose calls have not.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

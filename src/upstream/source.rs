@@ -4,13 +4,9 @@ use std::{
     collections::HashMap,
     env::VarError,
     fs, io,
-    path::Path,
-    sync::{
-        Arc,
-        mpsc::{self, RecvTimeoutError},
-    },
-    thread,
-    time::{Duration, SystemTime},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
@@ -20,15 +16,13 @@ use crate::domain::{
     Timestamp,
     policy::{
         Policy,
-        upstream::{KeyPlace, Project, Projects},
+        upstream::{KeyPlace, Projects},
     },
     secret::MalformedSecret,
     upstream::UpstreamKey,
 };
+use crate::watch::{FileSource, Pace, Watch};
 
-/// How often keys are read: the time within which a changed file, or a changed place in the policy, takes effect. Reading a
-/// small file costs microseconds, and sees what no watch does: mounted secrets, network disks, swapped links.
-const POLL: Duration = Duration::from_secs(1);
 /// A key file is one short line; a wrong file is not read to its end.
 const MAX_BYTES: u64 = 4096;
 /// The most files of a directory that are read; a mounted secret has a few.
@@ -38,26 +32,21 @@ const MAX_FILES: usize = 64;
 #[derive(Debug)]
 pub struct UpstreamKeySource {
     keys: Arc<UpstreamKeys>,
-    /// Closed on drop, which ends the thread.
-    _running: mpsc::Sender<()>,
+    _watch: Watch<KeyFiles>,
 }
 
 impl UpstreamKeySource {
-    /// Reads the keys from the places in `policy`, now and then every second.
+    /// Reads the keys from the places in `policy`, now and whenever the files change or the policy names other places.
     ///
     /// # Errors
     /// The thread cannot be started.
     pub fn start(policy: Arc<ArcSwap<Policy>>) -> io::Result<Self> {
         let keys = Arc::<UpstreamKeys>::default();
-        let (running, ended) = mpsc::channel();
-        let mut reader = Reader::new(Arc::clone(&keys));
-        reader.look(&policy.load().projects);
-        thread::Builder::new().name("upstream-keys".to_owned()).spawn(move || {
-            while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
-                reader.look(&policy.load().projects);
-            }
-        })?;
-        Ok(Self { keys, _running: running })
+        let mut files = KeyFiles { policy, places: KeyPlaces::new(Arc::clone(&keys)) };
+        let content = files.read();
+        let seen = KeyFiles::digest(&content);
+        files.places.put_in_force(content);
+        Ok(Self { keys, _watch: Watch::start("upstream-keys", files, seen, Pace::WITHIN_A_SECOND)? })
     }
 
     /// The keys in force.
@@ -69,48 +58,113 @@ impl UpstreamKeySource {
 
 /// A key, the place where it was found, and when it became available.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Found {
+struct Candidate {
     key: UpstreamKey,
     place: String,
     since: Timestamp,
 }
 
-struct Reader {
+/// A place of a project, and the keys that are there, or why there are none.
+struct Reading {
+    at: (Arc<str>, KeyPlace),
+    keys: Result<Vec<Candidate>, String>,
+}
+
+/// The files that the policy names.
+struct KeyFiles {
+    policy: Arc<ArcSwap<Policy>>,
+    places: KeyPlaces,
+}
+
+impl FileSource for KeyFiles {
+    const NAME: &'static str = "a Groq key's file";
+
+    type Content = Vec<Reading>;
+
+    fn paths(&self) -> Vec<PathBuf> {
+        let policy = self.policy.load();
+        let places = policy.projects.all().iter().flat_map(|project| &project.places);
+        let paths = places.filter_map(|place| match place {
+            KeyPlace::Environment(_) => None,
+            KeyPlace::File(path) | KeyPlace::Directory(path) => Some(path.clone()),
+        });
+        paths.collect()
+    }
+
+    fn read(&self) -> Vec<Reading> {
+        self.places.read(&self.policy.load().projects)
+    }
+
+    fn digest(content: &Vec<Reading>) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        let mut feed = |bytes: &[u8]| {
+            hasher.update(&bytes.len().to_le_bytes());
+            hasher.update(bytes);
+        };
+        for Reading { at: (project, place), keys } in content {
+            feed(project.as_bytes());
+            feed(place.to_string().as_bytes());
+            match keys {
+                Ok(keys) => {
+                    feed(&keys.len().to_le_bytes());
+                    for Candidate { key, place, since } in keys {
+                        feed(key.bearer().as_bytes());
+                        feed(place.as_bytes());
+                        feed(&since.0.to_le_bytes());
+                    }
+                }
+                Err(reason) => feed(reason.as_bytes()),
+            }
+        }
+        hasher.finalize()
+    }
+
+    /// Always good: a place without a valid key keeps its last one.
+    fn apply(&mut self, content: Vec<Reading>, _: bool) -> bool {
+        self.places.put_in_force(content);
+        true
+    }
+}
+
+/// What is known about each place.
+struct KeyPlaces {
     keys: Arc<UpstreamKeys>,
     started: Timestamp,
-    /// The last key from each place: while a file is being replaced, its previous key remains.
-    last: HashMap<(Arc<str>, KeyPlace), Vec<Found>>,
+    /// The last keys from each place: while a file is being replaced, its previous key remains.
+    last: HashMap<(Arc<str>, KeyPlace), Vec<Candidate>>,
     /// The last message about a place without a valid key, so each message is logged once.
     said: HashMap<(Arc<str>, KeyPlace), String>,
 }
 
-impl Reader {
+impl KeyPlaces {
     fn new(keys: Arc<UpstreamKeys>) -> Self {
         let (last, said) = (HashMap::new(), HashMap::new());
         Self { keys, started: milliseconds(SystemTime::now()), last, said }
     }
 
-    fn look(&mut self, projects: &Projects) {
-        let mut found = HashMap::new();
-        let mut looked_at = Vec::new();
-        for project in projects.all() {
-            let mut of_project = Vec::new();
-            for place in &project.places {
-                let at = (Arc::clone(&project.name), place.clone());
-                of_project.extend(self.at(&at));
-                looked_at.push(at);
-            }
-            found.insert(Arc::clone(&project.name), live(project, of_project));
+    fn read(&self, projects: &Projects) -> Vec<Reading> {
+        let places = projects.all().iter().flat_map(|project| {
+            project.places.iter().map(|place| (Arc::clone(&project.name), place.clone()))
+        });
+        places.map(|at| Reading { keys: read(&at.1, self.started), at }).collect()
+    }
+
+    fn put_in_force(&mut self, content: Vec<Reading>) {
+        self.last.retain(|at, _| content.iter().any(|reading| reading.at == *at));
+        self.said.retain(|at, _| content.iter().any(|reading| reading.at == *at));
+        let mut candidates: HashMap<Arc<str>, Vec<Candidate>> = HashMap::new();
+        for Reading { at, keys } in content {
+            let of_project = candidates.entry(Arc::clone(&at.0)).or_default();
+            of_project.extend(self.usable(at, keys));
         }
-        self.last.retain(|at, _| looked_at.contains(at));
-        self.said.retain(|at, _| looked_at.contains(at));
-        self.keys.replace(found);
+        let live = candidates.into_iter().map(|(project, keys)| (Arc::clone(&project), live(&project, keys)));
+        self.keys.replace(live.collect());
     }
 
     /// Warns once about each key that does not look like one of Groq's. The key is used anyway: a proxy may expect a
     /// different one.
-    fn warn_of_odd(&mut self, at: &(Arc<str>, KeyPlace), found: &[Found]) {
-        let Some(odd) = found.iter().find(|found| !found.key.looks_like_groq()) else {
+    fn warn_of_odd(&mut self, at: &(Arc<str>, KeyPlace), keys: &[Candidate]) {
+        let Some(odd) = keys.iter().find(|candidate| !candidate.key.looks_like_groq()) else {
             self.said.remove(at);
             return;
         };
@@ -121,23 +175,24 @@ impl Reader {
         }
     }
 
-    fn at(&mut self, at: &(Arc<str>, KeyPlace)) -> Vec<Found> {
-        match read(&at.1, self.started) {
-            Ok(found) => {
-                self.warn_of_odd(at, &found);
-                self.last.insert(at.clone(), found.clone());
-                found
+    /// The keys to use of those that were read at a place.
+    fn usable(&mut self, at: (Arc<str>, KeyPlace), keys: Result<Vec<Candidate>, String>) -> Vec<Candidate> {
+        match keys {
+            Ok(keys) => {
+                self.warn_of_odd(&at, &keys);
+                self.last.insert(at, keys.clone());
+                keys
             }
             Err(reason) => {
-                let last = self.last.get(at).cloned().unwrap_or_default();
-                if self.said.get(at) != Some(&reason) {
+                let last = self.last.get(&at).cloned().unwrap_or_default();
+                if self.said.get(&at) != Some(&reason) {
                     let (project, place) = (&at.0, at.1.to_string());
                     // Without Envoy no key is needed.
                     match reason == NOT_SET && last.is_empty() {
                         true => tracing::debug!(%project, place, reason, "there is no Groq key"),
                         false => tracing::warn!(%project, place, reason, "a Groq key cannot be read"),
                     }
-                    self.said.insert(at.clone(), reason);
+                    self.said.insert(at, reason);
                 }
                 last
             }
@@ -149,12 +204,12 @@ impl Reader {
 const NOT_SET: &str = "it is not set";
 
 /// The newest keys, each once.
-fn live(project: &Project, mut found: Vec<Found>) -> Vec<LiveKey> {
+fn live(project: &Arc<str>, mut candidates: Vec<Candidate>) -> Vec<LiveKey> {
     // Of equally new ones, the first that the policy names.
-    found.sort_by_key(|found| std::cmp::Reverse(found.since));
+    candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.since));
     let mut keys: Vec<LiveKey> = Vec::new();
-    for Found { key, place, since } in found {
-        let key = LiveKey::new(&project.name, key, place, since);
+    for Candidate { key, place, since } in candidates {
+        let key = LiveKey::new(project, key, place, since);
         if keys.len() < MAX_LIVE && keys.iter().all(|known| known.id != key.id) {
             keys.push(key);
         }
@@ -162,14 +217,14 @@ fn live(project: &Project, mut found: Vec<Found>) -> Vec<LiveKey> {
     keys
 }
 
-fn read(place: &KeyPlace, started: Timestamp) -> Result<Vec<Found>, String> {
+fn read(place: &KeyPlace, started: Timestamp) -> Result<Vec<Candidate>, String> {
     match place {
         KeyPlace::Environment(name) => {
             let text = std::env::var(name).map_err(|error| match error {
                 VarError::NotPresent => NOT_SET.to_owned(),
                 VarError::NotUnicode(_) => MalformedSecret::NotOneWord.to_string(),
             })?;
-            Ok(vec![found(&text, place.to_string(), started)?])
+            Ok(vec![candidate(&text, place.to_string(), started)?])
         }
         KeyPlace::File(path) => Ok(vec![read_file(path)?]),
         KeyPlace::Directory(path) => {
@@ -196,7 +251,7 @@ fn is_secret(path: &Path) -> bool {
     !hidden && path.is_file()
 }
 
-fn read_file(path: &Path) -> Result<Found, String> {
+fn read_file(path: &Path) -> Result<Candidate, String> {
     let shown = path.display().to_string();
     let fault = |reason: String| format!("{shown}: {reason}");
     let metadata = fs::metadata(path).map_err(|error| fault(error.to_string()))?;
@@ -205,12 +260,12 @@ fn read_file(path: &Path) -> Result<Found, String> {
     }
     let text = fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
     let since = metadata.modified().map(milliseconds).unwrap_or_default();
-    found(&text, shown.clone(), since).map_err(fault)
+    candidate(&text, shown.clone(), since).map_err(fault)
 }
 
-fn found(text: &str, place: String, since: Timestamp) -> Result<Found, String> {
+fn candidate(text: &str, place: String, since: Timestamp) -> Result<Candidate, String> {
     let key = UpstreamKey::parse(text).map_err(|error| error.to_string())?;
-    Ok(Found { key, place, since })
+    Ok(Candidate { key, place, since })
 }
 
 fn milliseconds(time: SystemTime) -> Timestamp {
@@ -220,9 +275,10 @@ fn milliseconds(time: SystemTime) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, path::PathBuf};
+    use std::{fs::File, time::Duration};
 
     use super::*;
+    use crate::domain::policy::upstream::Project;
 
     /// Writes a key with the modification time `second`.
     fn write(path: &Path, text: &str, second: u64) {
@@ -235,7 +291,12 @@ mod tests {
         Projects::new(vec![(Project { name: "main".into(), places }, None)])
     }
 
-    fn used(reader: &Reader) -> Vec<String> {
+    fn look(reader: &mut KeyPlaces, projects: &Projects) {
+        let content = reader.read(projects);
+        reader.put_in_force(content);
+    }
+
+    fn used(reader: &KeyPlaces) -> Vec<String> {
         let keys = reader.keys.projects.load();
         keys["main"].iter().map(|key| key.bearer().trim_start_matches("Bearer ").to_owned()).collect()
     }
@@ -245,21 +306,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
         let policy = projects(vec![KeyPlace::File(path.clone())]);
-        let mut reader = Reader::new(Arc::default());
-        reader.look(&policy);
+        let mut reader = KeyPlaces::new(Arc::default());
+        look(&mut reader, &policy);
         assert!(used(&reader).is_empty());
         for (second, text) in [(1, "gsk_one\n"), (2, "gsk_two")] {
             write(&path, text, second);
-            reader.look(&policy);
+            look(&mut reader, &policy);
             assert_eq!(used(&reader), [text.trim()]);
         }
         for text in ["", "two words", &"x".repeat(5000)] {
             write(&path, text, 3);
-            reader.look(&policy);
+            look(&mut reader, &policy);
             assert_eq!(used(&reader), ["gsk_two"], "{text:?}");
         }
         fs::remove_file(&path).unwrap();
-        reader.look(&policy);
+        look(&mut reader, &policy);
         assert_eq!(used(&reader), ["gsk_two"]);
     }
 
@@ -268,17 +329,17 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| -> PathBuf { directory.path().join(name) };
         let policy = projects(vec![KeyPlace::Directory(directory.path().to_owned())]);
-        let mut reader = Reader::new(Arc::default());
+        let mut reader = KeyPlaces::new(Arc::default());
         for (name, text, second) in
             [("a", "gsk_a", 1), ("b", "gsk_b", 3), ("c", "gsk_c", 2), (".hidden", "gsk_h", 9), ("bad", "", 9)]
         {
             write(&path(name), text, second);
         }
-        reader.look(&policy);
+        look(&mut reader, &policy);
         assert_eq!(used(&reader), ["gsk_b", "gsk_c"]);
         // A key that was removed is no longer used.
         fs::remove_file(path("b")).unwrap();
-        reader.look(&policy);
+        look(&mut reader, &policy);
         assert_eq!(used(&reader), ["gsk_c", "gsk_a"]);
     }
 
@@ -288,8 +349,8 @@ mod tests {
         let path = |name: &str| directory.path().join(name);
         write(&path("a"), "gsk_same", 1);
         write(&path("b"), "gsk_same", 2);
-        let mut reader = Reader::new(Arc::default());
-        reader.look(&projects(vec![KeyPlace::File(path("a")), KeyPlace::File(path("b"))]));
+        let mut reader = KeyPlaces::new(Arc::default());
+        look(&mut reader, &projects(vec![KeyPlace::File(path("a")), KeyPlace::File(path("b"))]));
         assert_eq!(used(&reader), ["gsk_same"]);
     }
 }

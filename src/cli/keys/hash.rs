@@ -11,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Exit, Failure, Screen};
 use crate::{
-    config::{EXAMPLE_POLICY, load_policy, parse_policy},
     domain::{
         key::Secret,
         policy::is_name,
         secret::{self, MalformedSecret},
     },
+    policy_file::{EXAMPLE_POLICY, load_policy, parse_policy},
 };
 
 /// The most bytes of a secret; the service takes no longer ones.

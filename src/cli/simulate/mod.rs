@@ -33,9 +33,9 @@ use crate::{
     access::Guard,
     audit::Audit,
     authorizer::Shared,
-    config::{EXAMPLE_POLICY, load_policy, parse_policy},
     domain::{Timestamp, policy::Policy, snapshot::document_revision},
     live::Live,
+    policy_file::{EXAMPLE_POLICY, load_policy, parse_policy},
     server::{Connections, Options, Server},
     store::{
         clock::{Clock, ManualClock},

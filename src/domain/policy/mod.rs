@@ -1,4 +1,4 @@
-//! The validated policy document, as the hot path reads it. [`crate::config`] builds it from the documents that people write.
+//! The validated policy document, as the hot path reads it. [`crate::policy_file`] builds it from the documents that people write.
 
 pub mod envoy;
 pub mod upstream;

@@ -15,8 +15,8 @@ use thiserror::Error;
 use x509_parser::parse_x509_certificate;
 
 use crate::{
-    config::{ClientAuth, TlsFiles},
     domain::Timestamp,
+    settings::{ClientAuth, TlsFiles},
 };
 
 /// A bundle of every public CA is a quarter of this; a wrong file is not read to its end.
@@ -125,7 +125,7 @@ fn shown_path(path: &Path) -> String {
 
 /// The configurations for handshakes.
 #[derive(Debug)]
-pub(super) struct Loaded {
+pub(super) struct Handshakes {
     /// For listeners of gRPC.
     pub(super) grpc: Arc<ServerConfig>,
     /// For listeners of HTTP/1.1.
@@ -136,7 +136,7 @@ pub(super) struct Loaded {
     pub(super) digest: blake3::Hash,
 }
 
-impl Loaded {
+impl Handshakes {
     pub(super) fn new(files: &TlsFiles, contents: &Contents) -> Result<Self, TlsError> {
         let chain = certificates(&files.cert, &contents.cert)?;
         let (valid_from, valid_until) = dates(&files.cert, &chain)?;

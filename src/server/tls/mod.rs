@@ -5,14 +5,7 @@
 mod identity;
 mod load;
 
-use std::{
-    sync::{
-        Arc,
-        mpsc::{self, RecvTimeoutError},
-    },
-    thread,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -21,12 +14,12 @@ use tracing::{info, warn};
 pub(super) use identity::identities_of;
 pub use load::TlsError;
 
-use crate::{config::TlsFiles, store::clock::Clock};
-use load::{Contents, Loaded};
-
-/// How often the files are read: the longest time until a new certificate is in force. Reading three small files costs
-/// microseconds, and sees changes that no watch does: mounted secrets, network disks, swapped links.
-const POLL: Duration = Duration::from_secs(1);
+use crate::{
+    settings::TlsFiles,
+    store::clock::Clock,
+    watch::{FileSource, Pace, Watch},
+};
+use load::{Contents, Handshakes};
 
 /// Makes this program's cryptography the default of every TLS library in it. Call it before anything else; later calls change
 /// nothing.
@@ -38,32 +31,21 @@ pub fn install_cryptography() {
 /// Keeps certificate, key and CA up to date until dropped.
 #[derive(Debug)]
 pub struct TlsSource {
-    current: Arc<ArcSwap<Loaded>>,
-    /// Closed on drop, which ends the thread.
-    _running: mpsc::Sender<()>,
+    current: Arc<ArcSwap<Handshakes>>,
+    _watch: Watch<PemFiles>,
 }
 
 impl TlsSource {
-    /// Reads the files now, and then every second.
+    /// Reads the files, now and whenever they change.
     ///
     /// # Errors
     /// Which file is wrong and what to do about it; or no thread can be started.
     pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
-        let contents = Contents::read(&files)?;
-        let loaded = Loaded::new(&files, &contents)?;
-        let current = Arc::new(ArcSwap::from_pointee(loaded));
-        let mut reader = Reader { files, current: Arc::clone(&current), said: None, outdated: false };
-        reader.judge_dates();
-        let (running, ended) = mpsc::channel();
-        thread::Builder::new()
-            .name("tls".to_owned())
-            .spawn(move || {
-                while ended.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
-                    reader.look();
-                }
-            })
-            .map_err(TlsError::Thread)?;
-        Ok(Self { current, _running: running })
+        let (mut files, seen) = PemFiles::open(files)?;
+        let current = Arc::clone(&files.current);
+        files.judge_dates();
+        let watch = Watch::start("tls", files, seen, Pace::WITHIN_A_SECOND).map_err(TlsError::Thread)?;
+        Ok(Self { current, _watch: watch })
     }
 
     /// The TLS of a gRPC listener.
@@ -88,7 +70,7 @@ impl TlsSource {
 /// The source of each new connection's configuration.
 #[derive(Clone, Debug)]
 pub struct ListenerTls {
-    current: Arc<ArcSwap<Loaded>>,
+    current: Arc<ArcSwap<Handshakes>>,
     protocol: Protocol,
 }
 
@@ -109,29 +91,51 @@ impl ListenerTls {
     }
 }
 
-struct Reader {
+/// The files, and where their content goes.
+struct PemFiles {
     files: TlsFiles,
-    current: Arc<ArcSwap<Loaded>>,
+    current: Arc<ArcSwap<Handshakes>>,
     /// The last report about unusable files, so that each is logged only once.
     said: Option<String>,
     /// Whether a warning was logged that the certificate in force is outside its dates.
     outdated: bool,
 }
 
-impl Reader {
+impl FileSource for PemFiles {
+    const NAME: &'static str = "a TLS file";
+
+    type Content = Result<Contents, TlsError>;
+
+    fn paths(&self) -> Vec<PathBuf> {
+        let TlsFiles { cert, key, client_ca, .. } = &self.files;
+        [cert, key].into_iter().chain(client_ca).cloned().collect()
+    }
+
+    fn read(&self) -> Self::Content {
+        Contents::read(&self.files)
+    }
+
+    fn digest(content: &Self::Content) -> blake3::Hash {
+        match content {
+            Ok(contents) => contents.digest(),
+            Err(error) => blake3::hash(error.to_string().as_bytes()),
+        }
+    }
+
     /// Unusable files (one of them is being replaced) leave the configuration in force.
-    fn look(&mut self) {
-        let read = Contents::read(&self.files).and_then(|contents| {
-            let unchanged = self.current.load().digest == contents.digest();
-            if unchanged { Ok(None) } else { Loaded::new(&self.files, &contents).map(Some) }
+    fn apply(&mut self, content: Self::Content, _: bool) -> bool {
+        let new = content.and_then(|contents| {
+            // Files that were unusable, and are now as they were before.
+            let is_in_force = self.current.load().digest == contents.digest();
+            if is_in_force { Ok(None) } else { Handshakes::new(&self.files, &contents).map(Some) }
         });
-        match read {
+        match new {
             Ok(None) => self.said = None,
-            Ok(Some(loaded)) => {
-                info!(certificate = %self.files.cert.display(), valid_until = %load::shown(loaded.valid_until), "the new TLS files are in force");
+            Ok(Some(new)) => {
+                info!(certificate = %self.files.cert.display(), valid_until = %load::shown(new.valid_until), "the new TLS files are in force");
                 self.said = None;
                 self.outdated = false;
-                self.current.store(Arc::new(loaded));
+                self.current.store(Arc::new(new));
             }
             Err(error) => {
                 let reason = error.to_string();
@@ -139,21 +143,35 @@ impl Reader {
                     warn!(reason, "the new TLS files cannot be used; the old ones stay in force");
                     self.said = Some(reason);
                 }
+                return false;
             }
         }
+        true
+    }
+
+    fn after_read(&mut self) {
         self.judge_dates();
+    }
+}
+
+impl PemFiles {
+    /// Reads the files for the first time; also returns the digest of their content.
+    fn open(files: TlsFiles) -> Result<(Self, blake3::Hash), TlsError> {
+        let contents = Contents::read(&files)?;
+        let current = Arc::new(ArcSwap::from_pointee(Handshakes::new(&files, &contents)?));
+        Ok((Self { files, current, said: None, outdated: false }, contents.digest()))
     }
 
     /// Clients refuse a certificate outside its dates; the server still serves, since some do not check.
     fn judge_dates(&mut self) {
-        let loaded = self.current.load();
+        let current = self.current.load();
         let now = Clock::System.now();
-        let outdated = now < loaded.valid_from || now > loaded.valid_until;
+        let outdated = now < current.valid_from || now > current.valid_until;
         if outdated && !self.outdated {
             warn!(
                 certificate = %self.files.cert.display(),
-                valid_from = %load::shown(loaded.valid_from),
-                valid_until = %load::shown(loaded.valid_until),
+                valid_from = %load::shown(current.valid_from),
+                valid_until = %load::shown(current.valid_until),
                 "the TLS certificate is not valid now, so clients refuse it: replace the file with a new one"
             );
         }

@@ -1,4 +1,4 @@
-use std::{fs, net::SocketAddr, path::Path, sync::Mutex};
+use std::{fs, net::SocketAddr, path::Path, sync::Mutex, time::Duration};
 
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tempfile::TempDir;
@@ -13,12 +13,12 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient, health_s
 use super::*;
 use crate::{
     access::Peer,
-    config::ClientAuth,
     server::{
         Connections,
         request_body::Bounded,
         serving::{Protocol as Http, Serving},
     },
+    settings::ClientAuth,
 };
 use certificates::{Ca, Leaf, Pair};
 
@@ -86,6 +86,12 @@ fn what_is_wrong_with_the_files_is_said() {
     assert!(missing.starts_with("`/nowhere/server.pem` cannot be read: "), "{missing}");
 }
 
+fn look(reader: &mut PemFiles) {
+    let content = reader.read();
+    reader.apply(content, false);
+    reader.after_read();
+}
+
 #[test]
 fn a_new_pair_is_taken_up_and_half_of_one_is_not() {
     let directory = TempDir::new().unwrap();
@@ -93,40 +99,38 @@ fn a_new_pair_is_taken_up_and_half_of_one_is_not() {
     let files = files(directory.path());
     let (old, new) = (ca.issue(Leaf::server()), ca.issue(Leaf::server()));
     old.write(directory.path(), "server");
-    let loaded = Loaded::new(&files, &Contents::read(&files).unwrap()).unwrap();
-    let current = Arc::new(ArcSwap::from_pointee(loaded));
-    let mut reader =
-        Reader { files: files.clone(), current: Arc::clone(&current), said: None, outdated: false };
+    let (mut reader, _) = PemFiles::open(files.clone()).unwrap();
+    let current = Arc::clone(&reader.current);
     let mut before = current.load_full();
-    reader.look();
+    look(&mut reader);
     assert!(Arc::ptr_eq(&before, &current.load()), "nothing had changed");
     // The certificate is replaced before its key, and for a while the key is not there at all.
     fs::write(&files.cert, &new.cert).unwrap();
-    reader.look();
+    look(&mut reader);
     assert!(reader.said.as_ref().unwrap().contains("does not match"), "{:?}", reader.said);
     fs::remove_file(&files.key).unwrap();
-    reader.look();
+    look(&mut reader);
     assert!(reader.said.as_ref().unwrap().contains("cannot be read"), "{:?}", reader.said);
     assert!(Arc::ptr_eq(&before, &current.load()));
     fs::write(&files.key, &new.key).unwrap();
-    reader.look();
+    look(&mut reader);
     assert!(!Arc::ptr_eq(&before, &current.load()) && reader.said.is_none());
     // Files that were broken and are back as they were before are no news.
     before = current.load_full();
     fs::write(&files.cert, "nothing").unwrap();
-    reader.look();
+    look(&mut reader);
     assert!(reader.said.is_some());
     fs::write(&files.cert, &new.cert).unwrap();
-    reader.look();
+    look(&mut reader);
     assert!(Arc::ptr_eq(&before, &current.load()) && reader.said.is_none());
     assert!(!reader.outdated);
     for leaf in [Leaf::server().expired(), Leaf::server().of_the_future()] {
         ca.issue(leaf).write(directory.path(), "server");
-        reader.look();
+        look(&mut reader);
         assert!(reader.outdated);
     }
     new.write(directory.path(), "server");
-    reader.look();
+    look(&mut reader);
     assert!(!reader.outdated);
 }
 

@@ -7,7 +7,7 @@ mod raw;
 
 use std::time::Duration;
 
-use tollgate::{config::ConnectionLimits, rpc::proto};
+use tollgate::{rpc::proto, settings::ConnectionLimits};
 use tonic_health::pb::HealthCheckRequest;
 
 use self::raw::{DATA, GOAWAY, HEADERS, PING, PREFACE, Raw};

@@ -13,8 +13,8 @@ use std::{
 
 use tempfile::TempDir;
 use tollgate::{
-    config::parse_policy_at,
     domain::{Timestamp, policy::Policy},
+    policy_file::parse_policy_at,
     store::redis::RedisSettings,
 };
 use tonic::transport::{Channel, Endpoint};

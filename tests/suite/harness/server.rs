@@ -7,11 +7,11 @@ use tollgate::{
     access::Guard,
     audit::{Audit, Target},
     authorizer::Shared,
-    config::ConnectionLimits,
     domain::Timestamp,
     live::Live,
     rpc::proto::policy_service_client::PolicyServiceClient,
     server::{self, Connections, ListenerTls, Options},
+    settings::ConnectionLimits,
     store::{
         Store,
         clock::{Clock, ManualClock},

@@ -15,9 +15,9 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tollgate::{
-    config::{ClientAuth, TlsFiles},
     rpc::proto::{GetSpendRequest, policy_service_client::PolicyServiceClient},
     server::TlsSource,
+    settings::{ClientAuth, TlsFiles},
 };
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::{

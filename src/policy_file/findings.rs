@@ -1,0 +1,137 @@
+//! Everything that is wrong or suspicious in a document, each finding with its place and a fix.
+
+use std::{cell::RefCell, fmt, sync::Arc};
+
+use super::{document::Positions, place::Place};
+use crate::domain::policy::Policy;
+
+/// Whether a finding prevents the policy from loading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The policy does not load.
+    Error,
+    /// The policy loads but probably does not do what was meant.
+    Warning,
+}
+
+/// One thing that is wrong or suspicious.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Whether it prevents loading.
+    pub severity: Severity,
+    /// The document's name, as given.
+    pub file: Arc<str>,
+    /// The line from 1; `None` if unknown (JSON).
+    pub line: Option<usize>,
+    /// The column from 1, in characters.
+    pub column: Option<usize>,
+    /// The key, such as `teams.chatbot.requests_per_minute`; empty for the document itself.
+    pub key_path: String,
+    /// What is wrong: lower-case, the user's input in backticks.
+    pub message: String,
+    /// How to fix it; empty if the message says so.
+    pub help: String,
+}
+
+/// `policy.toml:12:1: error: teams.chatbot: …`, and the help on a line of its own.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, ":{line}:{column}")?;
+        }
+        let severity = if self.severity == Severity::Error { "error" } else { "warning" };
+        write!(f, ": {severity}: ")?;
+        if !self.key_path.is_empty() {
+            write!(f, "{}: ", self.key_path)?;
+        }
+        f.write_str(&self.message)?;
+        if self.help.is_empty() { Ok(()) } else { write!(f, "\n    help: {}", self.help) }
+    }
+}
+
+/// A policy, if it is valid, and all findings about its document.
+#[derive(Clone, Debug)]
+pub struct PolicyReport {
+    /// The policy; `None` if any finding is an error.
+    pub policy: Option<Policy>,
+    /// In the order of the document.
+    pub findings: Vec<Finding>,
+}
+
+impl PolicyReport {
+    /// How many findings are errors.
+    #[must_use]
+    pub fn errors(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == Severity::Error).count()
+    }
+
+    /// How many findings are warnings.
+    #[must_use]
+    pub fn warnings(&self) -> usize {
+        self.findings.len() - self.errors()
+    }
+}
+
+/// One finding per line, then their number; for a sound policy its revision.
+impl fmt::Display for PolicyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.findings {
+            writeln!(f, "{finding}")?;
+        }
+        let count = |n: usize, noun: &str| format!("{n} {noun}{}", if n == 1 { "" } else { "s" });
+        let (errors, warnings) = (count(self.errors(), "error"), count(self.warnings(), "warning"));
+        match &self.policy {
+            None => write!(f, "{errors}, {warnings}"),
+            Some(policy) => {
+                let (teams, keys) =
+                    (count(policy.teams.len(), "team"), count(policy.keys.ordered().len(), "key"));
+                write!(f, "policy {}: {teams}, {keys}; {errors}, {warnings}", policy.revision)
+            }
+        }
+    }
+}
+
+/// Collects findings while a document is read. Shared, so nested readers can all add to it.
+pub(super) struct Findings {
+    file: Arc<str>,
+    positions: Positions,
+    found: RefCell<Vec<Finding>>,
+}
+
+impl Findings {
+    /// No findings yet for the document `file`.
+    pub(super) fn new(file: &str, positions: Positions) -> Self {
+        Self { file: Arc::from(file), positions, found: RefCell::default() }
+    }
+
+    /// Adds an error, which prevents loading.
+    pub(super) fn error(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        self.note(Severity::Error, place, message.into(), help.into());
+    }
+
+    /// Adds a warning.
+    pub(super) fn warning(&self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
+        self.note(Severity::Warning, place, message.into(), help.into());
+    }
+
+    fn note(&self, severity: Severity, place: &Place, message: String, help: String) {
+        let position = self.positions.find(place);
+        self.found.borrow_mut().push(Finding {
+            severity,
+            file: Arc::clone(&self.file),
+            line: position.map(|p| p.line),
+            column: position.map(|p| p.column),
+            key_path: place.as_str().to_owned(),
+            message,
+            help,
+        });
+    }
+
+    /// All findings, in document order.
+    pub(super) fn into_sorted(self) -> Vec<Finding> {
+        let mut found = self.found.into_inner();
+        found.sort_by_key(|finding| (finding.line, finding.column));
+        found
+    }
+}

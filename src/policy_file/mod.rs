@@ -1,0 +1,44 @@
+//! The policy document that people write, read once at the edge.
+//!
+//! It becomes a [`crate::domain::policy::Policy`], or a list of all its faults, each with its place and a fix. Reading has
+//! four steps:
+//!
+//! ```text
+//! text ─► document (TOML or JSON as one tree, with positions) ─► read (typed, key by key) ─► check (what cannot hold) ─► Policy
+//! ```
+
+mod access;
+mod attempt;
+mod batch;
+mod bounds;
+mod check;
+mod difference;
+mod document;
+mod envoy;
+mod findings;
+mod json;
+mod limits;
+mod load;
+mod narrow;
+mod place;
+mod prices;
+mod read;
+mod section;
+mod source;
+mod tools;
+mod upstream;
+mod values;
+
+pub use attempt::{PolicyAttempt, ReloadOutcome};
+pub use difference::{Differences, KeyChange};
+pub use findings::{Finding, PolicyReport, Severity};
+pub use load::{load_policy, parse_policy, parse_policy_at};
+pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection};
+
+pub use crate::watch::Reload;
+
+/// The policy that the server uses when it is given none: three teams, explained line by line.
+pub const EXAMPLE_POLICY: &str = include_str!("../../examples/policy.toml");
+
+#[cfg(test)]
+mod tests;
