@@ -38,27 +38,30 @@
 //! - [`groq`] is pure as well: bytes of Groq's HTTP API in, facts out. A body that could be read two ways is refused.
 //! - [`access`] says who is calling and whether [`domain::access`] lets them ask; it knows no transport. A layer in [`rpc`] and
 //!   the pages of [`server`] ask it before anything else.
-//! - [`store`] sees opaque counters and records, and usage lines, which are dimensions and amounts to it; [`rpc`] is the only place that sees protobuf.
+//! - [`store`] sees opaque counters and records, and usage lines, which are dimensions and amounts to it.
+//! - [`rpc`] is the only place that sees protobuf.
+//! - [`app`] is the only place where a service is put together: `serve`, `simulate` and the tests run the same assembly.
+//! - Time, random numbers and tasks come from [`runtime`], which tests and simulations replace.
 //! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; anything larger is refused.
 //! - A denial is a value; `Err` means that no decision could be made.
 //!
 //! An arrow is the only permitted direction of a `use` (`tests/suite/layering.rs` holds the code to it):
 //!
 //! ```text
-//! main ─► cli ─► server ─► rpc ─► authorizer ─► live ─► store ─► domain
-//!                   │       ├────► groq ─► domain
-//!                   │       ├────► control ─► live
-//!                   │       ├────► reports ─► live
-//!                   │       ├────► access ─► audit, live
-//!                   │       ├────► upstream ─► watch, domain
-//!                   │       ├────► audit ─► domain
-//!                   ├────► store::{embedded, redis} ─► store ─► domain
-//!                   │       └────► settings, watch
-//!                   ├────► settings ────► syntax, domain
-//!                   └────► policy_file ─► watch, syntax, domain
+//! main ─► cli ─► app ─► server ─► rpc ─┬─► authorizer ─┐                 data plane: decide, settle
+//!         │      │         │        ├─► control ────┼─► live ─┐       control plane: keys, pauses,
+//!         │      │         │        ├─► reports ────┤         │                      spend,
+//!         │      │         │        ├─► access ─────┘         ├─► store ─► runtime ─► domain
+//!         │      │         │        ├─► audit ────────────────────────────► runtime
+//!         │      │         │        ├─► upstream ─► watch     │
+//!         │      │         │        └─► groq ──────────────────────────────────────► domain
+//!         │      └─────────┴─► settings ─► syntax             │
+//!         ├─► policy_file ─► watch, syntax, domain            │
+//!         └─► store::{embedded, redis} ───────────────────────┘
 //! ```
 
 pub mod access;
+pub mod app;
 pub mod audit;
 pub mod authorizer;
 pub mod cli;
@@ -69,6 +72,7 @@ pub mod live;
 pub mod policy_file;
 pub mod reports;
 pub mod rpc;
+pub mod runtime;
 pub mod server;
 pub mod settings;
 pub mod store;

@@ -16,7 +16,7 @@ use crate::{
         actor::Actor,
     },
     live::Live,
-    store::clock::Clock,
+    runtime::clock::Clock,
 };
 
 /// What a request shows about its caller.

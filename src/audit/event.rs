@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::domain::actor::Actor;
+use crate::{domain::actor::Actor, runtime::Entropy};
 
 /// The actions. They are names, so that an older version can read the log of a newer one.
 pub mod action {
@@ -98,9 +98,8 @@ pub(super) fn is_id(text: &str) -> bool {
 impl Event {
     /// An id for the event number `count` within the millisecond `ms`.
     pub(super) fn make_id(ms: u64, count: u32) -> String {
-        let mut random = [0; 4];
         // Without randomness the ids of this log are still unique; only those of different replicas could collide.
-        let _ = getrandom::fill(&mut random);
+        let random = Entropy::System.bytes().unwrap_or_default();
         format!("{ms:0TIME_DIGITS$x}{count:08x}{:08x}", u32::from_le_bytes(random))
     }
 

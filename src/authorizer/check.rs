@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::{Authorizer, Decided, Failure, PendingCheck, Question, queue::Turn, ticket};
 use crate::{
     domain::{Timestamp, request::AuthorizeRequest},
-    store::{Reserve, Reserved, Store, StoreError, clock::Clock},
+    runtime::clock::Clock,
+    store::{Reserve, Reserved, Store, StoreError},
 };
 
 /// The warning for a dry run with `max_wait`.

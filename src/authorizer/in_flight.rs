@@ -182,7 +182,7 @@ pub struct PendingCheck<S: Store + Clone> {
 impl<S: Store + Clone> PendingCheck<S> {
     /// A check under an id that no other check has.
     pub(super) fn alone(authorizer: &Authorizer<S>, until: Option<Instant>) -> Result<Self, Failure> {
-        Ok(Self::new(authorizer, ticket::random_id()?, None, until))
+        Ok(Self::new(authorizer, authorizer.ids.next()?, None, until))
     }
 
     /// A check for the reservation `id` of a `request_id`.

@@ -7,6 +7,7 @@ mod cooldowns;
 mod decided;
 mod decision_log;
 mod failure;
+mod ids;
 mod in_flight;
 mod overtaken;
 mod queue;
@@ -55,7 +56,9 @@ use crate::{
         snapshot::Snapshot,
     },
     live::{Follower, Live},
-    store::{Record, ReservationId, Reserve, Reserved, Store, StoreError, clock::Clock},
+    runtime::Runtime,
+    runtime::clock::Clock,
+    store::{Record, ReservationId, Reserve, Reserved, Store, StoreError},
 };
 
 /// How often a request is compiled again because the store's clock is in another period than assumed, or because others took
@@ -107,17 +110,27 @@ pub struct Authorizer<S> {
     /// The current calendar day; replaced when it ends or the policy's time zone changes.
     today: Arc<ArcSwap<(Arc<str>, Days)>>,
     settler: Settler,
+    ids: Arc<ids::Ids>,
 }
 
 impl<S: Store + Clone> Authorizer<S> {
-    /// Decides by the policy in `shared` on the counters in `store`; `clock` measures waiting.
+    /// Decides by what is in force in `shared` on the counters in `store`. The clock of `runtime` measures waiting.
     #[must_use]
-    pub fn new(store: S, clock: Clock, shared: Arc<Shared>) -> Self {
+    pub fn new(store: S, runtime: Runtime, shared: Arc<Shared>) -> Self {
+        let Runtime { clock, entropy } = runtime;
         let policy = Arc::clone(&shared.live.peek().policy);
         let today = policy.calendar.today(store.now());
         let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
         let follower = Follower::new(store.clone(), Arc::clone(&shared.live));
-        Self { store, clock, shared, follower, today, settler: Settler::default() }
+        Self {
+            store,
+            clock,
+            shared,
+            follower,
+            today,
+            settler: Settler::default(),
+            ids: Arc::new(ids::Ids::new(entropy)),
+        }
     }
 
     /// The store behind it.

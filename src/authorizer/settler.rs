@@ -9,15 +9,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::Semaphore};
-use tokio_util::{
-    sync::{CancellationToken, WaitForCancellationFuture},
-    task::TaskTracker,
-};
+use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::{Authorizer, Failure, Shared};
-use crate::store::{ReservationId, Store, StoreError};
+use crate::{
+    runtime::Tasks,
+    store::{ReservationId, Store, StoreError},
+};
 
 /// The first and the longest pause between attempts while the store does not answer.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -30,17 +29,13 @@ const MAX_PENDING: usize = 100_000;
 /// Releases of one core that ask the store at the same time: after an outage there may be many, and decisions come first.
 const MAX_ASKING: usize = 32;
 
-/// The tasks of one core that outlive their calls.
+/// Settles and releases on one core what outlives its call.
 #[derive(Clone, Debug)]
 pub struct Settler(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    tasks: TaskTracker,
-    /// Tasks are to stop waiting for the store.
-    stop: CancellationToken,
-    /// Exchanges are no longer to be followed.
-    cut: CancellationToken,
+    tasks: Tasks,
     /// One permit for each release that asks the store.
     asking: Semaphore,
     /// Tasks were turned away, which is logged once until there is room again.
@@ -52,9 +47,7 @@ struct Inner {
 impl Default for Settler {
     fn default() -> Self {
         Self(Arc::new(Inner {
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            cut: CancellationToken::new(),
+            tasks: Tasks::default(),
             asking: Semaphore::new(MAX_ASKING),
             full: AtomicBool::new(false),
             given_up: AtomicU64::new(0),
@@ -63,11 +56,15 @@ impl Default for Settler {
 }
 
 impl Settler {
+    /// Its tasks.
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
     /// Waits until all have ended. Tasks whose store does not answer are tried once more and given up.
     pub async fn end(&self) {
-        self.0.stop.cancel();
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
+        self.0.tasks.end().await;
         let reservations = self.0.given_up.load(Ordering::Relaxed);
         if reservations > 0 {
             warn!(
@@ -77,31 +74,15 @@ impl Settler {
         }
     }
 
-    /// Ends the exchanges that are still followed, before the service itself ends.
-    pub fn cut(&self) {
-        self.0.cut.cancel();
-    }
-
-    /// Resolves when exchanges have to end.
-    pub fn cut_off(&self) -> WaitForCancellationFuture<'_> {
-        self.0.cut.cancelled()
-    }
-
-    /// Runs `task` to its end, whatever happens to its call.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.tasks.spawn(task);
-    }
-
-    /// The same within a bound: past it the reservation `id` is left to expire, and nothing runs.
+    /// Runs `task` to its end, whatever happens to its call, within a bound: past it the reservation `id` is left to expire, and nothing runs.
     pub fn spawn_bounded(&self, id: ReservationId, task: impl Future<Output = ()> + Send + 'static) {
-        if self.0.tasks.len() > MAX_PENDING {
+        if self.0.tasks.count() > MAX_PENDING {
             if !self.0.full.swap(true, Ordering::Relaxed) {
                 warn!(reservation = %id, "too many settlements wait; this one and more are left to their expiry");
             }
-        } else if let Ok(runtime) = Handle::try_current() {
+        } else {
             self.0.full.store(false, Ordering::Relaxed);
-            // A call may be dropped with its runtime; then nothing is left to run a task.
-            self.0.tasks.spawn_on(task, &runtime);
+            self.0.tasks.spawn_if_possible(task);
         }
     }
 
@@ -138,7 +119,7 @@ impl Settler {
             if let (Err(Failure::UnknownReservation), Some(within)) =
                 (&released, authorizer.store().acts_within())
             {
-                settler.pause(within + MARGIN).await;
+                settler.0.tasks.pause(within + MARGIN).await;
                 released = settler.until_answered(release).await;
             }
             match released {
@@ -159,22 +140,14 @@ impl Settler {
     ) -> Result<T, Failure> {
         let mut next = FIRST_PAUSE;
         loop {
-            let last = self.0.stop.is_cancelled();
+            let last = self.0.tasks.is_ending();
             match attempt().await {
                 Err(Failure::Store(StoreError::Unavailable | StoreError::Overloaded)) if !last => {
-                    self.pause(next).await;
+                    self.0.tasks.pause(next).await;
                     next = (next * 2).min(LONGEST_PAUSE);
                 }
                 answered => return answered,
             }
-        }
-    }
-
-    /// Waits, unless the service stops.
-    async fn pause(&self, length: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(length) => {}
-            () = self.0.stop.cancelled() => {}
         }
     }
 }

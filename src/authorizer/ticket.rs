@@ -1,6 +1,6 @@
 //! What is kept with a reservation, so that it can be settled and repeated without the policy that made it.
 
-use std::{cell::RefCell, ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer};
@@ -177,45 +177,6 @@ pub(super) fn fingerprint(request: &AuthorizeRequest) -> u64 {
     let mut hash = [0; 8];
     hasher.finalize_xof().fill(&mut hash);
     u64::from_le_bytes(hash)
-}
-
-/// An unguessable id, without a system call for each.
-pub(super) fn random_id() -> Result<ReservationId, Failure> {
-    thread_local! {
-        static STREAM: RefCell<Option<IdStream>> = const { RefCell::new(None) };
-    }
-    STREAM.with_borrow_mut(|stream| match stream {
-        Some(stream) => Ok(stream.next()),
-        None => Ok(stream.insert(IdStream::new()?).next()),
-    })
-}
-
-/// A stream of ids from one random seed.
-struct IdStream {
-    stream: blake3::OutputReader,
-    ready: Vec<[u8; 16]>,
-}
-
-impl IdStream {
-    /// Ids made at once: the hash gives 64 bytes for the price of 16, and more for less.
-    const BATCH: usize = 64;
-
-    fn new() -> Result<Self, Failure> {
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|source| {
-            error!(%source, "the system gives no random numbers");
-            Failure::Internal
-        })?;
-        Ok(Self { stream: blake3::Hasher::new_keyed(&seed).finalize_xof(), ready: Vec::new() })
-    }
-
-    fn next(&mut self) -> ReservationId {
-        if self.ready.is_empty() {
-            self.ready.resize(Self::BATCH, [0; 16]);
-            self.stream.fill(self.ready.as_flattened_mut());
-        }
-        ReservationId(self.ready.pop().unwrap_or_default())
-    }
 }
 
 #[cfg(test)]

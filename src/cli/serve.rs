@@ -31,24 +31,22 @@ use super::{
     status_page::StatusPage,
 };
 use crate::{
-    access::Guard,
+    app::{App, Listen, Parts},
     audit::Audit,
-    authorizer::{DecisionLog, Shared},
     domain::{
         policy::Policy,
         price::catalogue::Model,
         request::{Operation, ServiceTier, Size},
     },
-    live::Live,
     policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload},
-    server::{Connections, Options, Server, StartError, TlsError, TlsSource, admin},
+    runtime::clock::Clock,
+    server::{StartError, TlsError, TlsSource},
     settings::{
         ClientAuth, ExposureError, LogFormat, Settings, SettingsError, SettingsFlags, StoreUrl,
         check_exposure,
     },
     store::{
         Store,
-        clock::Clock,
         embedded::{EmbeddedStore, OpenError},
         redis::{self, Password, RedisSettings, RedisStore},
     },
@@ -189,41 +187,34 @@ where
     let audit = auditing::open(settings).map_err(|(file, error)| ServeError::Audit(file, error))?;
     check_access(settings, &source.policy().load())?;
     let source = Arc::new(source);
-    let decisions = DecisionLog::new(settings.decision_log);
-    let shared =
-        Arc::new(Shared::new(Arc::new(Live::new(source.policy().load_full()))).with_decisions(decisions));
-    let open = settings.allow_unauthenticated_listen;
-    let guard = Guard::new(Arc::clone(&shared.live), Clock::System, open, audit.clone());
-    let (mut changes, policy, live) = (source.subscribe(), source.policy(), Arc::clone(&shared.live));
+    let upstream = UpstreamKeySource::start(source.policy())?;
+    let policy = source.policy().load_full();
+    let app = App::new(Parts::of_settings(settings, policy, upstream.keys(), audit.clone()));
+    let (mut changes, policy, live) = (source.subscribe(), source.policy(), Arc::clone(app.live()));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
             live.set_policy(policy.load_full());
         }
     });
-    let connections = Connections::new(settings.connection_limits());
     if let Some(address) = settings.admin {
         let failed = |source| ServeError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
-        let page = StatusPage { source: Arc::clone(&source), hazards };
-        let (guard, shared) = (guard.clone(), Arc::clone(&shared));
-        tokio::spawn(admin::serve(listener, tls, guard, shared, connections.clone(), make_store()?, page));
+        let page = StatusPage { source: Arc::clone(&source), hazards, calls: Arc::clone(app.calls()) };
+        tokio::spawn(app.serve_pages(listener, tls, make_store()?, page));
     }
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let options = Options {
-        listen: settings.listen,
+    let listen = Listen {
+        address: settings.listen,
         threads: settings.threads.unwrap_or(cores),
         drain: Duration::from_secs(settings.drain_seconds),
         tls: tls.as_ref().map(TlsSource::grpc),
-        guard,
-        connections,
     };
     // Set up before anything reports that the service is up.
     let hangup = signal(SignalKind::hangup())?;
     let terminate = signal(SignalKind::terminate())?;
     let interrupt = signal(SignalKind::interrupt())?;
-    let upstream = UpstreamKeySource::start(source.policy())?;
-    let server = Server::start(&options, Clock::System, shared, upstream.keys(), make_store)?;
+    let server = app.serve(listen, make_store)?;
     announce(settings, &source, tls.as_ref(), server.address());
     // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes their
     // place.

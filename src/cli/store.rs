@@ -9,11 +9,9 @@ use clap::{Args, Subcommand};
 
 use super::screen::{Exit, Failure, Screen};
 use crate::{
+    runtime::clock::Clock,
     settings::StoreUrl,
-    store::{
-        clock::Clock,
-        embedded::{self, Salvaged},
-    },
+    store::embedded::{self, Salvaged},
 };
 
 /// Looks after an embedded store while no process has it open.

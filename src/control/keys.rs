@@ -19,6 +19,7 @@ use crate::{
         policy::Policy,
     },
     live::{Follower, HASH_KEY, KEY},
+    runtime::Entropy,
     store::{Registry, RegistryWritten, SecretUses, Usage},
 };
 
@@ -31,13 +32,14 @@ pub(super) const IN_USE_MS: u64 = 24 * 3600 * 1000;
 #[derive(Clone, Debug)]
 pub struct Keys<S> {
     pub(super) follower: Follower<S>,
+    entropy: Entropy,
 }
 
 impl<S: Registry + Usage> Keys<S> {
-    /// The keys in the registry that `follower` follows.
+    /// The keys in the registry that `follower` follows; secrets are made of `entropy`.
     #[must_use]
-    pub const fn new(follower: Follower<S>) -> Self {
-        Self { follower }
+    pub const fn new(follower: Follower<S>, entropy: Entropy) -> Self {
+        Self { follower, entropy }
     }
 
     /// Creates a key. Returns it with its secret, which can never be shown again.
@@ -241,11 +243,15 @@ impl<S: Registry + Usage> Keys<S> {
     }
 
     async fn new_secret(&self, now: Timestamp) -> Result<(KeySecret, Secret), KeyError> {
-        let secret = Secret::from_random(random()?);
+        let secret = Secret::from_random(self.random()?);
         let sha256 = Sha256::digest(secret.expose().as_bytes()).into();
-        let id = SecretId(u64::from_le_bytes(random()?));
+        let id = SecretId(u64::from_le_bytes(self.random()?));
         let hash = self.hash_key().await?.hash(&sha256);
         Ok((KeySecret { id, hash, created_at: now, ends_at: None }, secret))
+    }
+
+    fn random<const N: usize>(&self) -> Result<[u8; N], KeyError> {
+        self.entropy.bytes().map_err(|_| KeyError::Internal)
     }
 
     /// The key that secrets are hashed with; created by the first process that needs it.
@@ -253,7 +259,7 @@ impl<S: Registry + Usage> Keys<S> {
         if let Some(key) = self.follower.live().registry.hash_key() {
             return Ok(key);
         }
-        let bytes: [u8; 32] = random()?;
+        let bytes: [u8; 32] = self.random()?;
         let value = Bytes::copy_from_slice(&bytes);
         // Whichever process was first, its key is the one that is read now.
         self.follower.store().registry_write(HASH_KEY.into(), 0, value).await?;
@@ -315,13 +321,4 @@ fn check_end(end: Timestamp, now: Timestamp, breaches: &mut Vec<Breach>) {
 
 fn no_team(team: &str) -> Breach {
     Breach { field: "team", message: format!("the policy has no team `{team}`") }
-}
-
-fn random<const N: usize>() -> Result<[u8; N], KeyError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|source| {
-        error!(%source, "the system gives no random numbers");
-        KeyError::Internal
-    })?;
-    Ok(bytes)
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::store::clock::{Clock, Monotonic};
+use crate::runtime::clock::{Clock, Monotonic};
 
 /// The published bound: a change of the registry is in force within this time on every replica that decides anything.
 pub const MAX_AGE: Duration = Duration::from_secs(1);

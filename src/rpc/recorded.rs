@@ -6,20 +6,20 @@ use tonic::Status;
 use super::status;
 use crate::{
     audit::{Audit, Change},
-    authorizer::Settler,
+    runtime::Tasks,
 };
 
 /// Makes changes and records them.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     audit: Audit,
-    tasks: Settler,
+    tasks: Tasks,
 }
 
 impl Recorder {
     /// Records in `audit`. `tasks` waits for changes in flight.
     #[must_use]
-    pub const fn new(audit: Audit, tasks: Settler) -> Self {
+    pub const fn new(audit: Audit, tasks: Tasks) -> Self {
         Self { audit, tasks }
     }
 

@@ -14,7 +14,7 @@ use super::{
     record::Record,
     tally::{Cause, Tally},
 };
-use crate::settings::ConnectionLimits;
+use crate::{runtime::Entropy, settings::ConnectionLimits};
 
 /// Files kept for the store, the policy, the logs and the threads.
 const RESERVE: u64 = 256;
@@ -112,7 +112,7 @@ impl Connections {
 
     /// A place for a new connection, and whether another makes room for it; `None` if no other may go.
     pub(super) fn admit(&self) -> Option<(Place, bool)> {
-        let share = getrandom::u32().unwrap_or(u32::MAX / 2);
+        let share = Entropy::System.bytes().map_or(u32::MAX / 2, u32::from_le_bytes);
         let record = Arc::new(Record::new(&self.0.limits, share));
         let mut table = self.table();
         let is_full = table.records.len() - table.leaving.len() >= self.0.max;

@@ -51,7 +51,7 @@ use serving::{Protocol, Serving};
 
 use crate::{
     access::Guard,
-    authorizer::{Authorizer, Settler, Shared},
+    authorizer::{Authorizer, Shared},
     control::{Keys, Pauses},
     reports::Spending,
     rpc::{
@@ -66,7 +66,8 @@ use crate::{
         },
         watched,
     },
-    store::{Store, clock::Clock},
+    runtime::{Runtime, Tasks},
+    store::Store,
     upstream::UpstreamKeys,
 };
 
@@ -126,7 +127,7 @@ pub struct Server {
 #[derive(Clone)]
 struct Setup<F> {
     make_store: F,
-    clock: Clock,
+    runtime: Runtime,
     shared: Arc<Shared>,
     guard: Guard,
     upstream: Arc<UpstreamKeys>,
@@ -147,7 +148,7 @@ impl Server {
     /// The address is unavailable, or a thread or the store cannot be set up.
     pub fn start<S, F>(
         options: &Options,
-        clock: Clock,
+        runtime: Runtime,
         shared: Arc<Shared>,
         upstream: Arc<UpstreamKeys>,
         make_store: F,
@@ -160,7 +161,7 @@ impl Server {
         let (ended_sender, ended) = mpsc::channel(1);
         let setup = Setup {
             make_store,
-            clock,
+            runtime,
             guard: options.guard.clone(),
             shared: Arc::clone(&shared),
             upstream,
@@ -267,7 +268,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { clock, shared, guard, upstream, drain, mut health, stop, tls, connections, .. } = setup;
+    let Setup { runtime, shared, guard, upstream, drain, mut health, stop, tls, connections, .. } = setup;
     let mut watch = None;
     if index == 0 {
         // Before anything is served, as the reporter itself starts with `Serving`.
@@ -275,12 +276,12 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         let (store, shared) = (store.clone(), Arc::clone(&shared));
         watch = Some(tokio::spawn(health::watch(store, shared, health.clone(), stop.clone())));
     }
-    let authorizer = Authorizer::new(store.clone(), clock, Arc::clone(&shared));
+    let authorizer = Authorizer::new(store.clone(), runtime.clone(), Arc::clone(&shared));
     let settler = authorizer.settler().clone();
-    let recorder = Recorder::new(guard.audit().clone(), settler.clone());
+    let recorder = Recorder::new(guard.audit().clone(), settler.tasks().clone());
     let worker = u32::try_from(index).unwrap_or(u32::MAX);
     let (follower, told) = (authorizer.follower().clone(), stop.clone());
-    let (keys, pauses) = (Keys::new(follower.clone()), Pauses::new(follower.clone()));
+    let (keys, pauses) = (Keys::new(follower.clone(), runtime.entropy), Pauses::new(follower.clone()));
     let follower = tokio::spawn(async move { follower.follow(worker, told).await });
     shared.live.registry_asked().await;
     let spending = Spending::new(authorizer.store().clone(), Arc::clone(&shared.live));
@@ -311,7 +312,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         Ok((v1, v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
         Err(error) => warn!(%error, "reflection is not served"),
     }
-    tokio::spawn(cut_before_the_end(settler.clone(), stop.clone(), drain));
+    tokio::spawn(cut_before_the_end(settler.tasks().clone(), stop.clone(), drain));
     if index == 0 {
         tokio::spawn(say_closings(connections.clone(), stop.clone()));
     }
@@ -338,11 +339,11 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
 
 /// Groq's answers that outlast the drain would be cut off with the service. Shortly before, they are ended in good order, so
 /// their reservations are settled.
-async fn cut_before_the_end(settler: Settler, mut stop: watch::Receiver<bool>, drain: Duration) {
+async fn cut_before_the_end(tasks: Tasks, mut stop: watch::Receiver<bool>, drain: Duration) {
     // An error means that the server was dropped: there is no drain.
     if stop.wait_for(|stop| *stop).await.is_ok() {
         tokio::time::sleep(drain.saturating_sub(LAST_SETTLEMENTS.min(drain / 4))).await;
-        settler.cut();
+        tasks.cut();
     }
 }
 

@@ -4,7 +4,6 @@
 //! Counters are opaque names, and usage lines are dimensions and amounts. Both implementations follow the arithmetic of
 //! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
 
-pub mod clock;
 mod cooldown;
 pub mod embedded;
 mod ledger;

@@ -33,6 +33,7 @@ mod pauses;
 mod redis_password;
 mod redis_server;
 mod replicas;
+mod snapshot;
 mod spend_oracle;
 mod spent_ids;
 // What the suite shares with a unit test, an example and a benchmark is not in its directory.

@@ -243,7 +243,7 @@ async fn order_is_kept_at_each_limit_on_redis() {
 
 #[tokio::test]
 async fn a_wait_outlasts_a_restart_of_redis() {
-    use tollgate::store::clock::ManualClock;
+    use tollgate::runtime::clock::ManualClock;
     if !redis_server::is_installed() {
         return;
     }
@@ -312,7 +312,7 @@ async fn what_is_given_back_on_another_replica_is_noticed_beside_many_lines() {
         (0..TEAMS).map(|i| format!("[teams.t{i}]\nmodels = [\"openai/gpt-oss-20b\"]\nmax_in_flight = 1\n"));
     let policy = format!("[organization]\nid = \"acme\"\n{}", teams.collect::<String>());
     let (redis, organization) = (redis_server::shared().unwrap(), organization());
-    let clock = tollgate::store::clock::ManualClock::new(START);
+    let clock = tollgate::runtime::clock::ManualClock::new(START);
     let here = Server::start_on_redis(redis, &organization, &policy, clock.clone());
     let there = Server::start_on_redis(redis, &organization, &policy, clock);
     let (mut client, mut other) = (here.client().await, there.client().await);

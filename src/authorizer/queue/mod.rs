@@ -27,7 +27,7 @@ use self::{
     lines::{Chance, Lines, Next, Spot, Waiter},
     pace::Pace,
 };
-use crate::{domain::counter::CounterKey, store::clock::Monotonic};
+use crate::{domain::counter::CounterKey, runtime::clock::Monotonic};
 
 /// The line of requests that came during an outage and have not been decided yet. No counter has this name.
 const OUTAGE: &str = "\0outage";

@@ -9,7 +9,8 @@ use super::{
 use crate::{
     authorizer::{Authorizer, Decided, Failure, PendingCheck, Question, View},
     domain::{counter::CounterKey, decision::Retry, explain, policy::Team},
-    store::{Store, StoreError, clock::Monotonic},
+    runtime::clock::Monotonic,
+    store::{Store, StoreError},
 };
 
 /// How soon the head of a line asks again after the store gave no answer: often enough to continue right after an outage.
@@ -41,6 +42,7 @@ impl<S: Store + Clone> Authorizer<S> {
     ) -> Result<Decided, Failure> {
         let mut place = self.shared.queue.enter(deadline);
         let mut paced = false;
+        let mut revision = Arc::clone(&question.snapshot.revision);
         let mut decided = self.decide(question, check, place.turn).await;
         loop {
             let last = Last { decided, at: self.clock.monotonic() };
@@ -61,31 +63,38 @@ impl<S: Store + Clone> Authorizer<S> {
                 });
             }
             self.watch_lines();
-            match self.turn_of(&mut place, &last, deadline).await {
-                Woken::Over => return self.last_word((question, check), &mut place, last).await,
-                Woken::Asks { paced: drawn } => paced = drawn,
+            // The watch may have noticed a change after it was decided and before it stood in line.
+            if Arc::ptr_eq(&revision, &self.shared.live.peek().revision) {
+                match self.turn_of(&mut place, &last, deadline).await {
+                    Woken::Over => return self.last_word((question, check), &mut place, last).await,
+                    Woken::Asks { paced: drawn } => paced = drawn,
+                }
+            } else {
+                paced = false;
             }
             place.asks();
-            decided = self.decide_anew(question, check, place.turn).await;
+            (decided, revision) = self.decide_anew(question, check, place.turn).await;
         }
     }
 
-    /// Decides by what is in force now: a pause, a revocation or a new limit takes effect while its request waits.
+    /// Decides by what is in force now, and returns its revision: a pause, a revocation or a new limit takes effect while its
+    /// request waits.
     async fn decide_anew(
         &self,
         question: Question<'_>,
         check: &PendingCheck<S>,
         turn: Turn,
-    ) -> Result<Decided, Failure> {
+    ) -> (Result<Decided, Failure>, Arc<str>) {
         let request = question.request;
         let View { snapshot, fresh } = self.view(check.until).await;
         let caller = snapshot.resolve(&request.caller);
         let anew = Question { request, snapshot: &snapshot, caller: &caller, fresh: &fresh };
         // The id of the reservation is made from the team, and so is its place among those that wait.
-        match (team_of(question), team_of(anew)) {
+        let decided = match (team_of(question), team_of(anew)) {
             (Some(before), Some(now)) if before.name != now.name => Err(Failure::KeyMoved),
             _ => self.decide(anew, check, turn).await,
-        }
+        };
+        (decided, Arc::clone(&snapshot.revision))
     }
 
     /// Waits until it is the request's turn to ask, or the wait is over.
@@ -151,7 +160,7 @@ impl<S: Store + Clone> Authorizer<S> {
         last: Last,
     ) -> Result<Decided, Failure> {
         if self.shared.queue.pace.draw_now() {
-            let decided = self.decide_anew(question, check, place.turn).await;
+            let (decided, _) = self.decide_anew(question, check, place.turn).await;
             place.passed = decided.as_ref().is_ok_and(|decided| decided.outcome.is_ok());
             if place.passed {
                 self.shared.queue.pace.put_back();

@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::{Queue, lines::Watched};
-use crate::{authorizer::Authorizer, domain::counter::CounterKey, store::Store};
+use crate::{
+    authorizer::Authorizer,
+    domain::{counter::CounterKey, snapshot::Snapshot},
+    store::Store,
+};
 
 /// How often each counter is read, if they all fit into that time.
 const ROUND: Duration = Duration::from_millis(100);
@@ -49,22 +53,22 @@ impl<S: Store + Clone> Authorizer<S> {
     /// Has the lines watched until none is left.
     pub(super) fn watch_lines(&self) {
         if self.shared.queue.begins_watch() {
-            let authorizer = self.clone();
+            let (authorizer, snapshot) = (self.clone(), self.snapshot());
             tokio::spawn(async move {
                 let queue = &authorizer.shared.queue;
                 tokio::select! {
-                    () = authorizer.watch() => {}
+                    () = authorizer.watch(snapshot) => {}
                     () = queue.closing() => {}
                 }
             });
         }
     }
 
-    async fn watch(&self) {
+    /// `snapshot` is what was in force when the watch began; a request in line compares it with its own after that.
+    async fn watch(&self, mut snapshot: Arc<Snapshot>) {
         let queue = &self.shared.queue;
         loop {
             let watching = Watching(queue);
-            let mut snapshot = self.snapshot();
             let mut to_ask = Vec::new();
             while !queue.is_empty() {
                 let watched = queue.lock().watched();

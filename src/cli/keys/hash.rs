@@ -17,6 +17,7 @@ use crate::{
         secret::{self, MalformedSecret},
     },
     policy_file::{EXAMPLE_POLICY, load_policy, parse_policy},
+    runtime::Entropy,
 };
 
 /// The most bytes of a secret; the service takes no longer ones.
@@ -131,10 +132,7 @@ pub(in crate::cli) fn digest(secret: &str) -> String {
 
 /// Random bits that make up a secret.
 pub(in crate::cli) fn random_bits() -> Result<[u8; 32], Failure> {
-    let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::new(format!("the system gives no random numbers: {error}")))?;
-    Ok(bytes)
+    Entropy::System.bytes().map_err(|error| Failure::new(error.to_string()))
 }
 
 #[cfg(test)]

@@ -30,17 +30,14 @@ use super::{
     spend,
 };
 use crate::{
-    access::Guard,
-    audit::Audit,
-    authorizer::Shared,
+    app::{App, Listen, Parts},
     domain::{Timestamp, policy::Policy, snapshot::document_revision},
-    live::Live,
     policy_file::{EXAMPLE_POLICY, load_policy, parse_policy},
-    server::{Connections, Options, Server},
-    store::{
+    runtime::{
+        Entropy,
         clock::{Clock, ManualClock},
-        embedded::EmbeddedStore,
     },
+    store::embedded::EmbeddedStore,
 };
 
 /// Connections; each lands on one core of the service.
@@ -169,30 +166,12 @@ impl Simulate {
             .map_err(|error| Failure::new(error.to_string()))?;
         // The service lives in this process alone: there is no other caller to tell apart.
         let own = Policy { access: None, ..(*policy).clone() };
-        let shared = Shared::new(Arc::new(Live::new(Arc::new(own))));
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let options = Options {
-            listen,
-            threads: 2,
-            drain: TIMEOUT,
-            tls: None,
-            guard: Guard::new(
-                Arc::clone(&shared.live),
-                Clock::Manual(clock.clone()),
-                false,
-                Audit::default(),
-            ),
-            connections: Connections::default(),
-        };
-        let server = Server::start(
-            &options,
-            Clock::Manual(clock.clone()),
-            Arc::new(shared),
-            // Nothing is sent on to Groq.
-            Arc::default(),
-            move || Ok(store.clone()),
-        )
-        .map_err(|error| Failure::new(error.to_string()))?;
+        let parts = Parts { runtime: Clock::Manual(clock.clone()).into(), ..Parts::new(Arc::new(own)) };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listen = Listen { address, threads: 2, drain: TIMEOUT, tls: None };
+        let server = App::new(parts)
+            .serve(listen, move || Ok(store.clone()))
+            .map_err(|error| Failure::new(error.to_string()))?;
         let (address, time) = (server.address().to_string(), Arc::new(Simulated(clock)));
         let scene = Scene { address, time, start: start.0, simulated: true };
         let ended = self.play(policy, traffic, scene, screen).await;
@@ -272,7 +251,7 @@ fn morning(policy: &Policy) -> Result<Timestamp, Failure> {
 }
 
 fn random() -> Result<u32, Failure> {
-    getrandom::u32().map_err(|error| Failure::new(format!("the system gives no random numbers: {error}")))
+    Entropy::System.bytes().map(u32::from_le_bytes).map_err(|error| Failure::new(error.to_string()))
 }
 
 fn print_traffic(

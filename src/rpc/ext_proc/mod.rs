@@ -71,7 +71,7 @@ impl<S: Store + Clone> ExternalProcessor for ProcessRpc<S> {
             .map_err(access::status)?;
         let (replies, receiver) = mpsc::channel(REPLIES);
         // A separate task: Envoy ends the call with a reset, and the consequences still have to be handled.
-        self.authorizer.settler().spawn(follow(self.clone(), request.into_inner(), replies, reach));
+        self.authorizer.settler().tasks().spawn(follow(self.clone(), request.into_inner(), replies, reach));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
@@ -92,7 +92,7 @@ async fn follow<S: Store + Clone>(
                 Some(Ok(message)) => message,
                 _ => break,
             },
-            () = rpc.authorizer.settler().cut_off() => {
+            () = rpc.authorizer.settler().tasks().cut_off() => {
                 exchange.lose();
                 break;
             }

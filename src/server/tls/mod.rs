@@ -15,8 +15,8 @@ pub(super) use identity::identities_of;
 pub use load::TlsError;
 
 use crate::{
+    runtime::clock::Clock,
     settings::TlsFiles,
-    store::clock::Clock,
     watch::{FileSource, Pace, Watch},
 };
 use load::{Contents, Handshakes};

@@ -76,13 +76,13 @@ use self::{
 use super::{
     Backend, Cooldown, Ledger, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved,
     Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, Usage,
-    clock::Clock,
 };
 use crate::domain::{
     Moment,
     counter::{CounterKey, CounterKind, CounterState},
     key::SecretId,
 };
+use crate::runtime::clock::Clock;
 
 /// How long a settlement waits for the disk, and a reservation unless told otherwise: longer than any stall of a disk that still
 /// works.

@@ -23,7 +23,7 @@ use super::{
     verify as checks,
     writer::{Start, Writer},
 };
-use crate::{domain::Timestamp, store::clock::Clock};
+use crate::{domain::Timestamp, runtime::clock::Clock};
 
 /// Opens the store in `dir`. `disk` makes the part that puts batches on disk, from the one that really does so.
 pub(super) fn open(

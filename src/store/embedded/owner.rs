@@ -22,7 +22,7 @@ use super::{
     disk::{self, Progress},
     files::{Claim, LAST_COMMIT},
 };
-use crate::store::StoreError;
+use crate::{runtime::Entropy, store::StoreError};
 
 /// Why nothing was committed.
 #[derive(Debug, Error)]
@@ -67,8 +67,7 @@ pub(super) struct Owner {
 impl Owner {
     /// A new id for this process, and the file of the count, which is created if it is missing.
     pub(super) fn new(claim: Arc<Claim>) -> io::Result<Self> {
-        let mut id = [0; 16];
-        getrandom::fill(&mut id).map_err(io::Error::other)?;
+        let id = Entropy::System.bytes().map_err(io::Error::other)?;
         let path = claim.path.join(LAST_COMMIT);
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::domain::{Moment, Timestamp};
-use crate::store::clock::{Clock, Monotonic};
+use crate::runtime::clock::{Clock, Monotonic};
 
 /// The two clocks tick apart by a fraction of a millisecond, or by a few milliseconds if the pace of one is being adjusted. A
 /// smaller difference than this is no step, so the time shown for an instant does not flicker.
@@ -73,7 +73,7 @@ fn difference(store: Timestamp, wall: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::clock::ManualClock;
+    use crate::runtime::clock::ManualClock;
 
     #[test]
     fn only_time_that_passes_moves_it() {

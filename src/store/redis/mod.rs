@@ -47,13 +47,13 @@ use super::{
     Backend, Cooldown, Ledger, Record, Registry, RegistryChanges, RegistryWritten, ReservationId, Reserve,
     Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError,
     Usage,
-    clock::{Clock, Monotonic},
 };
 use crate::domain::{
     Moment, Timestamp,
     counter::{CounterKey, CounterKind, CounterState},
     key::SecretId,
 };
+use crate::runtime::clock::{Clock, Monotonic};
 
 /// How often to try a reservation or a step of the sweep when the server's time was estimated too early, or its clock was set:
 /// each answer corrects the estimate for the next attempt.

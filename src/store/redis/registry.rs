@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     domain::{Timestamp, key::SecretId},
+    runtime::Entropy,
     store::{
         MAX_REGISTRY_VALUE, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
         SecretUses, StoreError,
@@ -127,11 +128,7 @@ impl Inner {
         if value.len() > MAX_REGISTRY_VALUE {
             return Err(StoreError::Overflow);
         }
-        let mut mark = [0; 8];
-        getrandom::fill(&mut mark).map_err(|error| {
-            tracing::error!(%error, "the system gives no random numbers");
-            StoreError::Unavailable
-        })?;
+        let mark: [u8; 8] = Entropy::System.bytes().map_err(|_| StoreError::Unavailable)?;
         let mut cmd = script::REGISTRY_WRITE.call(2);
         cmd.arg(&self.keyspace.registry).arg(&self.keyspace.revision);
         cmd.arg(&**name).arg(expected_version).arg(value).arg(&mark);

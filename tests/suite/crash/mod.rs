@@ -13,7 +13,8 @@ use tollgate::{
         self, Decision, RecordUsageRequest, policy_service_client::PolicyServiceClient,
         record_usage_request::Caller,
     },
-    store::{clock::Clock, embedded::EmbeddedStore},
+    runtime::clock::Clock,
+    store::embedded::EmbeddedStore,
 };
 use tonic::{Code, transport::Channel};
 

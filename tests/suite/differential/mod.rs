@@ -13,7 +13,8 @@ use proptest::{
 };
 use tollgate::{
     domain::Timestamp,
-    store::{RegistryWritten, Reserved, SettleOutcome, Store, StoreError, clock::ManualClock},
+    runtime::clock::ManualClock,
+    store::{RegistryWritten, Reserved, SettleOutcome, Store, StoreError},
 };
 
 use crate::{

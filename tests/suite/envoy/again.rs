@@ -8,7 +8,7 @@ use tollgate::{
         envoy::service::auth::v3::{CheckRequest, authorization_client::AuthorizationClient},
         proto,
     },
-    store::clock::ManualClock,
+    runtime::clock::ManualClock,
 };
 use tonic::{Code, transport::Channel};
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tokio::{io::AsyncReadExt as _, net::TcpListener};
-use tollgate::store::clock::ManualClock;
+use tollgate::runtime::clock::ManualClock;
 
 use super::{
     edge::{Edge, Envoy, chat, chat_body, is_available, policy},

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tollgate::store::clock::ManualClock;
+use tollgate::runtime::clock::ManualClock;
 
 use super::edge::{Edge, Envoy, KEY, chat, digest, is_available, policy};
 use crate::{

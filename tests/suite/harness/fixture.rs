@@ -3,9 +3,9 @@
 use tempfile::TempDir;
 use tollgate::{
     domain::Timestamp,
+    runtime::clock::{Clock, ManualClock},
     store::{
         Store,
-        clock::{Clock, ManualClock},
         embedded::EmbeddedStore,
         redis::{RedisSettings, RedisStore},
     },

@@ -4,20 +4,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tollgate::{
-    access::Guard,
+    app::{App, Listen, Parts},
     audit::{Audit, Target},
-    authorizer::Shared,
     domain::Timestamp,
-    live::Live,
     rpc::proto::policy_service_client::PolicyServiceClient,
-    server::{self, Connections, ListenerTls, Options},
+    runtime::clock::{Clock, ManualClock},
+    server::{self, Connections, ListenerTls},
     settings::ConnectionLimits,
-    store::{
-        Store,
-        clock::{Clock, ManualClock},
-        embedded::EmbeddedStore,
-        redis::RedisStore,
-    },
+    store::{Store, embedded::EmbeddedStore, redis::RedisStore},
     upstream::UpstreamKeys,
 };
 use tonic::transport::Channel;
@@ -29,7 +23,7 @@ use crate::redis_server::{self, RedisServer};
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) clock: ManualClock,
-    shared: Arc<Shared>,
+    app: App,
     server: server::Server,
     /// Holds the embedded store's directory.
     _directory: TempDir,
@@ -99,22 +93,18 @@ impl Server {
         tls: Option<ListenerTls>,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
-        let live = Live::new(Arc::new(policy(policy_text, clock.now())));
-        let shared = Arc::new(Shared::new(Arc::new(live)));
         let target = Target::File(directory.path().join("audit.jsonl"));
-        let audit = Audit::open(&target).unwrap();
-        let options = Options {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            threads: 2,
-            drain: Duration::from_secs(5),
-            tls,
-            guard: Guard::new(Arc::clone(&shared.live), Clock::Manual(clock.clone()), false, audit),
+        let app = App::new(Parts {
+            upstream: Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap()),
+            audit: Audit::open(&target).unwrap(),
             connections,
-        };
-        let keys = Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap());
-        let server =
-            server::Server::start(&options, Clock::Manual(clock.clone()), shared.clone(), keys, make_store);
-        Self { clock, shared, server: server.unwrap(), _directory: directory }
+            runtime: Clock::Manual(clock.clone()).into(),
+            ..Parts::new(Arc::new(policy(policy_text, clock.now())))
+        });
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listen = Listen { address, threads: 2, drain: Duration::from_secs(5), tls };
+        let server = app.serve(listen, make_store).unwrap();
+        Self { clock, app, server, _directory: directory }
     }
 
     /// A client on a connection of its own.
@@ -124,7 +114,7 @@ impl Server {
 
     /// Puts another policy in force.
     pub(crate) async fn set_policy(&self, policy_text: &str) {
-        self.shared.live.set_policy(Arc::new(policy(policy_text, self.clock.now())));
+        self.app.live().set_policy(Arc::new(policy(policy_text, self.clock.now())));
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {

@@ -16,11 +16,12 @@ use tollgate::{
         counter::{CounterKey, CounterKind, CounterState, Hold},
         key::SecretId,
     },
+    runtime::clock::ManualClock,
     store::{
         Backend, Cooldown, CooldownChange, Ledger, MAX_REGISTRY_VALUE, Record, Refusal, Registry,
         RegistryChanges, RegistryRecord, RegistryWritten, ReservationId, Reserve, Reserved, Revision,
         SecretUse, SecretUses, Settle, SettleOutcome, Settled, Settlement, SpendAmounts, SpendKey,
-        StoreError, USE_SLOTS_KEPT, Usage, clock::ManualClock,
+        StoreError, USE_SLOTS_KEPT, Usage,
     },
 };
 

@@ -19,9 +19,10 @@ use tollgate::{
         pause::{MAX_PAUSES, Target},
     },
     live::{Follower, Live},
+    runtime::clock::Clock,
     store::{
         Backend, Registry, RegistryChanges, RegistryWritten, Revision, SecretUse, SecretUses, Store,
-        StoreError, clock::Clock,
+        StoreError,
     },
 };
 
@@ -31,7 +32,7 @@ use crate::harness::{self, Fixture, START};
 fn authorizer<S: Store + Clone>(fixture: &Fixture<S>) -> Authorizer<S> {
     let policy = Arc::new(harness::policy(&policy("acme"), START));
     let clock = Clock::Manual(fixture.clock.clone());
-    Authorizer::new(fixture.store.clone(), clock, Arc::new(Shared::new(Arc::new(Live::new(policy)))))
+    Authorizer::new(fixture.store.clone(), clock.into(), Arc::new(Shared::new(Arc::new(Live::new(policy)))))
 }
 
 fn operator() -> Actor {

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::{Turn, recent::Recent};
 use crate::{
     domain::counter::{CounterKey, CounterKind, Hold},
-    store::clock::Monotonic,
+    runtime::clock::Monotonic,
 };
 
 /// The most requests that wait in one process; each costs a task and about 1 KiB. A team may have as many waiting as there

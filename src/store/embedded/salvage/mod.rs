@@ -33,7 +33,8 @@ use super::{
 };
 use crate::{
     domain::{Timestamp, counter::CounterKind, policy::month_counter},
-    store::{SpendAmounts, SpendKey, clock::Clock},
+    runtime::clock::Clock,
+    store::{SpendAmounts, SpendKey},
 };
 
 /// The model of the line that makes up for lost lines.

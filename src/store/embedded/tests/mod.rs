@@ -15,10 +15,10 @@ use crate::domain::{
     MAX_AMOUNT, Timestamp,
     counter::{CounterKey, CounterKind, Hold},
 };
+use crate::runtime::clock::{Clock, ManualClock};
 use crate::store::{
     CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey,
     StoreError,
-    clock::{Clock, ManualClock},
 };
 
 /// 2026-11-23 10:00 UTC.

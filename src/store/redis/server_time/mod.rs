@@ -24,7 +24,7 @@ use std::sync::{
 use super::wire::Numbers;
 use crate::{
     domain::{Moment, Timestamp},
-    store::clock::{Clock, Monotonic},
+    runtime::clock::{Clock, Monotonic},
 };
 
 /// A measurement counts for one to two of these: long enough for some call to have been quick, and short enough that two clocks

@@ -15,7 +15,8 @@ use crate::{
         MAX_AMOUNT,
         counter::{Counter, Hold},
     },
-    store::{CooldownChange, Refusal, Settled, clock::ManualClock},
+    runtime::clock::ManualClock,
+    store::{CooldownChange, Refusal, Settled},
 };
 
 const NOW: Timestamp = Timestamp(1_795_000_000_000);

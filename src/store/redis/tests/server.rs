@@ -7,10 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::store::{
-    clock::{Clock, ManualClock},
-    redis::{RedisSettings, RedisStore},
-};
+use crate::runtime::clock::{Clock, ManualClock};
+use crate::store::redis::{RedisSettings, RedisStore};
 
 /// A server that ends with the test.
 pub(super) struct Server {

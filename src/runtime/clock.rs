@@ -135,7 +135,7 @@ impl ManualClock {
         self.0.borrow().elapsed
     }
 
-    pub(super) fn read(&self) -> (Timestamp, Monotonic) {
+    pub(crate) fn read(&self) -> (Timestamp, Monotonic) {
         let readings = *self.0.borrow();
         (readings.wall, readings.elapsed)
     }

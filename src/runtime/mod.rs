@@ -1,0 +1,25 @@
+//! What the process gets from its machine, each replaceable in tests and simulations: time, random numbers, tasks.
+
+pub mod clock;
+mod entropy;
+mod tasks;
+
+pub use entropy::{Entropy, NoEntropy};
+pub use tasks::Tasks;
+
+use clock::Clock;
+
+/// The time and the random numbers of a service.
+#[derive(Clone, Debug, Default)]
+pub struct Runtime {
+    /// Its clock.
+    pub clock: Clock,
+    /// Where its ids and secrets come from.
+    pub entropy: Entropy,
+}
+
+impl From<Clock> for Runtime {
+    fn from(clock: Clock) -> Self {
+        Self { clock, entropy: Entropy::System }
+    }
+}

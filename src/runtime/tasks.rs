@@ -1,0 +1,73 @@
+//! Tasks that outlive the calls which began them.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::runtime::Handle;
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFuture},
+    task::TaskTracker,
+};
+
+/// The tasks of one core, which are waited for when the service ends. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    tracker: TaskTracker,
+    /// Tasks are to stop waiting.
+    stop: CancellationToken,
+    /// What is followed for as long as it lasts is no longer to be followed.
+    cut: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs `task` to its end, whatever happens to its call.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.tracker.spawn(task);
+    }
+
+    /// The same from a destructor, which may run after its runtime has ended; then nothing is left to run a task. Returns
+    /// whether it runs.
+    pub fn spawn_if_possible(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
+        let runtime = Handle::try_current().ok();
+        runtime.map(|runtime| self.0.tracker.spawn_on(task, &runtime)).is_some()
+    }
+
+    /// Tasks that have not ended.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.tracker.len()
+    }
+
+    /// Tells what is followed for as long as it lasts to end, before the service itself ends.
+    pub fn cut(&self) {
+        self.0.cut.cancel();
+    }
+
+    /// Resolves at [`Tasks::cut`].
+    pub fn cut_off(&self) -> WaitForCancellationFuture<'_> {
+        self.0.cut.cancelled()
+    }
+
+    /// Whether [`Tasks::end`] was called.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.0.stop.is_cancelled()
+    }
+
+    /// Waits, unless the service ends.
+    pub async fn pause(&self, length: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(length) => {}
+            () = self.0.stop.cancelled() => {}
+        }
+    }
+
+    /// Ends all pauses, and waits until all tasks have ended.
+    pub async fn end(&self) {
+        self.0.stop.cancel();
+        self.0.tracker.close();
+        self.0.tracker.wait().await;
+    }
+}
