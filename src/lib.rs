@@ -36,7 +36,7 @@
 //!
 //! - [`domain`] is pure: no `async`, no clock, no I/O, no logging, no protobuf.
 //! - [`groq`] is pure as well: bytes of Groq's HTTP API in, facts out. A body that could be read two ways is refused.
-//! - [`access`] says who is calling and whether [`domain::access`] lets them ask; it knows no transport. A layer in [`rpc`] and
+//! - [`access`] says who is calling and whether [`domain::rbac`] lets them ask; it knows no transport. A layer in [`rpc`] and
 //!   the pages of [`server`] ask it before anything else.
 //! - [`store`] sees opaque counters and records, and usage lines, which are dimensions and amounts to it.
 //! - [`rpc`] is the only place that sees protobuf.

@@ -27,8 +27,8 @@ use super::{
 };
 use crate::domain::{
     Timestamp,
-    access::{AccessPolicy, Principal},
     policy::Policy,
+    rbac::{AccessPolicy, Principal},
 };
 
 /// The prefix of every service token. Scanners of repositories and logs find leaked tokens by it.

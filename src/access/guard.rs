@@ -12,8 +12,8 @@ use super::{OtherTeam, Peer, Refusal, Verifier};
 use crate::{
     audit::{Audit, Change, action},
     domain::{
-        access::{AccessPolicy, Need, Principal, page_need},
         actor::Actor,
+        rbac::{AccessPolicy, Need, Principal, page_need},
     },
     live::Live,
     runtime::clock::Clock,

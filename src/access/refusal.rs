@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::bearer::Invalid;
-use crate::domain::access::Permission;
+use crate::domain::rbac::Permission;
 
 /// Why a request is refused. Its text is for the caller.
 #[derive(Clone, Debug, Error)]

@@ -6,8 +6,8 @@ use super::{OtherTeam, Refusal, guard};
 use crate::{
     audit::Audit,
     domain::{
-        access::{Permission, Principal, Role, Scope},
         actor::Actor,
+        rbac::{Permission, Principal, Role, TeamScope},
     },
 };
 
@@ -45,10 +45,10 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// There are no such teams.
-    pub fn scope(&self, permission: Permission) -> Result<Scope, Refusal> {
+    pub fn scope(&self, permission: Permission) -> Result<TeamScope, Refusal> {
         match self.standing {
             Standing::Known(principal) => principal.scope(permission).ok_or(Refusal::Missing(permission)),
-            Standing::Unrestricted => Ok(Scope::All),
+            Standing::Unrestricted => Ok(TeamScope::All),
             Standing::Unguarded => Err(Refusal::NotConfigured),
         }
     }
@@ -82,7 +82,7 @@ impl<'a> Session<'a> {
 #[derive(Clone, Debug)]
 pub struct Reach {
     /// The teams.
-    pub scope: Scope,
+    pub scope: TeamScope,
     /// `None`: callers are not told apart, and every team is within reach.
     caller: Option<Arc<Principal>>,
     from: Option<SocketAddr>,
@@ -103,7 +103,7 @@ impl Reach {
 ///
 /// # Errors
 /// The team is not in `scope`.
-pub fn within(scope: &Scope, team: &str, permission: Permission) -> Result<(), Refusal> {
+pub fn within(scope: &TeamScope, team: &str, permission: Permission) -> Result<(), Refusal> {
     match scope.holds(team) {
         true => Ok(()),
         false if team.is_empty() => Err(Refusal::OtherTeam(permission, OtherTeam::Unnamed)),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::Invalid;
 use crate::domain::{
     Timestamp,
-    access::{Issuer, Principal, PrincipalKind},
+    rbac::{Issuer, Principal, PrincipalKind},
 };
 
 /// The accepted algorithms: those with key pairs. With a shared secret, anyone able to check a token could make one; and a

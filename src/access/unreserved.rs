@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::Session;
 use crate::{
     audit::{Audit, Change, action},
-    domain::access::{Principal, PrincipalKind},
+    domain::rbac::{Principal, PrincipalKind},
 };
 
 /// How such a refusal is recorded and reported.

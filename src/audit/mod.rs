@@ -5,7 +5,7 @@
 
 mod event;
 mod page;
-mod room;
+mod refusal_limiter;
 mod writer;
 
 use std::{
@@ -28,10 +28,10 @@ use tracing::warn;
 pub use event::{Change, Event, action};
 pub use page::{MAX_PAGE, Page, PageError, Place, Query};
 
-use room::Room;
+use refusal_limiter::RefusalLimiter;
 use writer::Writer;
 
-use crate::domain::access::Principal;
+use crate::domain::rbac::Principal;
 
 /// The most refusals that wait for a slow or failing disk.
 const DENIALS_WAITING: usize = 1_000;
@@ -58,7 +58,7 @@ struct Open {
     /// `None`: the log cannot be read back.
     path: Option<PathBuf>,
     /// Held for a look, never during a write.
-    room: Mutex<Room>,
+    room: Mutex<RefusalLimiter>,
     flood: Arc<Flood>,
     /// After `events`, as fields are dropped in declaration order: the thread ends once no sender is left.
     _closing: Closing,
@@ -127,7 +127,7 @@ impl Audit {
             drop(writer);
             drop(closing);
         })?;
-        let room = Mutex::new(Room::new(Instant::now()));
+        let room = Mutex::new(RefusalLimiter::new(Instant::now()));
         let _closing = Closing(Mutex::new(closed));
         Ok(Self(Some(Arc::new(Open { events, path, room, flood, _closing }))))
     }

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::domain::{
-    access::{Principal, PrincipalKind},
     actor::Actor,
+    rbac::{Principal, PrincipalKind},
 };
 
 fn change(subject: &str) -> Change {
@@ -205,7 +205,11 @@ fn a_flood_of_refusals_is_counted_and_loses_nothing_of_others() {
     assert_eq!(events.iter().filter(|event| event.subject == "in the midst").count(), 2);
     let told = events.iter().filter(|event| event.subject == "rpc").count() as u64;
     let left_out: u64 = events.iter().filter_map(|event| event.after["left_out"].as_u64()).sum();
-    assert!(told >= u64::from(room::EACH.at_once) && told < 2 * u64::from(room::EACH.at_once), "{told}");
+    assert!(
+        told >= u64::from(refusal_limiter::EACH.at_once)
+            && told < 2 * u64::from(refusal_limiter::EACH.at_once),
+        "{told}"
+    );
     assert_eq!(told + left_out, FLOOD);
 }
 

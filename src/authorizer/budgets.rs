@@ -11,7 +11,7 @@ use crate::{
     domain::{
         calendar,
         counter::{CounterKey, Hold},
-        limit::{Limit, Scope, Subject, Threshold, Window},
+        limit::{Limit, LimitScope, Subject, Threshold, Window},
         plan::BUDGET_KIND,
         policy::{Policy, user_counter},
     },
@@ -115,7 +115,7 @@ pub(super) fn crossed(watched: &[(usize, &Limit)], settlement: &Settlement) -> V
 /// Whether this is the counter of the limit, or of one of the users that the limit applies to.
 fn counts_for(limit: &Limit, counter: &str) -> bool {
     match (counter.strip_prefix(limit.counter.name()), limit.scope) {
-        (Some(user), Scope::User) => user.starts_with('|'),
+        (Some(user), LimitScope::User) => user.starts_with('|'),
         (rest, _) => rest == Some(""),
     }
 }

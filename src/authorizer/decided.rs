@@ -7,7 +7,7 @@ use crate::{
     domain::{
         Moment, Timestamp,
         counter::CounterKey,
-        decision::{Grant, LimitStatus, Retry, Violation},
+        decision::{Allowed, LimitStatus, Retry, Violation},
         explain,
         limit::Quantity,
         plan::Plan,
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decided {
     /// Allowed, or every limit that refused.
-    pub outcome: Result<Grant, Vec<Violation>>,
+    pub outcome: Result<Allowed, Vec<Violation>>,
     /// The limits that apply, as they stand after the decision.
     pub limits: Vec<LimitStatus>,
     /// The Groq project whose key the request goes out with; empty if the request was denied before that was looked at.
@@ -45,7 +45,7 @@ pub(super) fn granted(
     let mut warnings = plan.warnings.clone();
     warnings.extend(explain::overruns(plan, used));
     Decided {
-        outcome: Ok(Grant {
+        outcome: Ok(Allowed {
             reservation: (!request.dry_run).then(|| (id.to_string(), now.wall.plus(plan.ttl_ms()))),
             max_output_tokens: plan.max_output_tokens,
             reserved_cost: plan.cost,

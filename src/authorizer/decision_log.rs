@@ -8,7 +8,7 @@ use super::{Authorizer, Decided, Question};
 use crate::{
     domain::{
         caller::ResolvedCaller,
-        decision::{Grant, Violation},
+        decision::{Allowed, Violation},
         limit::Window,
         plan::Plan,
         request::AuthorizeRequest,
@@ -150,7 +150,7 @@ impl<S: Store + Clone> Authorizer<S> {
 fn log_allowed(
     request: &AuthorizeRequest,
     caller: Option<&ResolvedCaller<'_>>,
-    grant: &Grant,
+    grant: &Allowed,
     decided: &Decided,
 ) {
     let (team, key) = names(caller);

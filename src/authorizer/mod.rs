@@ -48,7 +48,7 @@ use crate::{
         Timestamp,
         calendar::Days,
         caller::ResolvedCaller,
-        decision::{Grant, Violation},
+        decision::{Allowed, Violation},
         explain,
         plan::{self, Plan},
         policy::Policy,
@@ -322,7 +322,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let keys = plan.holds.iter().map(|hold| (hold.counter.clone(), hold.kind)).collect();
         let used: Vec<u64> = self.store.counters(keys).await?.iter().map(|state| state.used).collect();
         Ok(Decided {
-            outcome: Ok(Grant {
+            outcome: Ok(Allowed {
                 reservation: Some((id.to_string(), record.expires_at)),
                 max_output_tokens: ticket.max_output_tokens,
                 reserved_cost: ticket.cost,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     domain::{
-        MAX_AMOUNT, Timestamp, access,
+        MAX_AMOUNT, Timestamp,
         budget::BudgetState,
         caller::ResolvedCaller,
         counter::Hold,
@@ -22,7 +22,8 @@ use crate::{
         limit::Quantity,
         money::NanoUsd,
         plan::{self, Plan},
-        policy::Policy,
+        policy::{Policy, spender_of},
+        rbac,
         request::{Outcome, Unreserved, Usage},
         snapshot::Snapshot,
     },
@@ -109,10 +110,10 @@ impl<S: Store + Clone> Authorizer<S> {
         usage: Option<Usage>,
         outcome: Outcome,
         upstream_delay_ms: u64,
-        scope: &access::Scope,
+        scope: &rbac::TeamScope,
     ) -> Result<Booked, Failure> {
         let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
-        if *scope != access::Scope::All && !scope.holds(&Ticket::from_bytes(&record.note)?.team) {
+        if *scope != rbac::TeamScope::All && !scope.holds(&Ticket::from_bytes(&record.note)?.team) {
             return Err(Failure::OtherTeam);
         }
         if was_released(&record) && outcome != Outcome::NotSent {
@@ -365,19 +366,23 @@ fn booked(
     already_recorded: bool,
 ) -> Result<Booked, Failure> {
     let receipt = Receipt::of(settlement)?;
-    let [Some(organization), Some(team)] = [0, 1].map(|i| settlement.counters.get(i)) else {
+    let month_of = |spender: &str| {
+        let place = record.holds.iter().position(|hold| spender_of(&hold.counter) == Some(spender));
+        place.and_then(|place| settlement.counters.get(place))
+    };
+    let (Some(organization), Some(team)) = (month_of(""), month_of(&ticket.team)) else {
         error!(reservation = %id, "a settlement lacks its budgets");
         return Err(Failure::Internal);
     };
     let extras = budgets::extras(ticket, &record.holds, receipt.cost.nanos());
     let watched = budgets::watched(policy, ticket, &record.holds, &extras);
-    let team_budget = policy.teams.get(&ticket.team).and_then(|team| team.limits.first());
+    let team_budget = policy.teams.get(&ticket.team).map(|team| &team.limits.month);
     Ok(Booked {
         reservation: id,
         cost: receipt.cost,
         already_recorded,
         team: BudgetState::of(team_budget, team.after),
-        organization: BudgetState::of(policy.organization.limits.first(), organization.after),
+        organization: BudgetState::of(Some(&policy.organization.limits.month), organization.after),
         alerts: budgets::crossed(&watched, settlement),
         warnings: Vec::new(),
     })

@@ -99,7 +99,7 @@ impl Settler {
         number: Option<u64>,
     ) {
         let (settler, authorizer) = (self.clone(), authorizer.clone());
-        let over = Over { shared: Arc::clone(&authorizer.shared), id, number };
+        let over = ReleaseGuard { shared: Arc::clone(&authorizer.shared), id, number };
         self.spawn_bounded(id, async move {
             let release = || async {
                 // Never closed.
@@ -153,13 +153,13 @@ impl Settler {
 }
 
 /// Reports that a release is over, even if its task is turned away.
-struct Over {
+struct ReleaseGuard {
     shared: Arc<Shared>,
     id: ReservationId,
     number: Option<u64>,
 }
 
-impl Drop for Over {
+impl Drop for ReleaseGuard {
     fn drop(&mut self) {
         if let Some(number) = self.number {
             self.shared.in_flight.released(self.id, number);

@@ -62,7 +62,7 @@ pub(super) struct Terms {
     /// The month and day it is booked under, as `202611` and `20261123`.
     pub(super) month: u32,
     pub(super) day: u32,
-    /// What each hold counts, in their order. The first two count the month's dollars of organization and team.
+    /// What each hold counts, in their order.
     pub(super) quantities: Vec<Quantity>,
     pub(super) warnings: Vec<String>,
     pub(super) policy_revision: Arc<str>,

@@ -8,10 +8,10 @@ use super::{
     keys,
     screen::{Exit, Failure, Screen},
 };
-use crate::{access::SERVICE_TOKEN_PREFIX, domain::key::Secret};
-
-/// The most bytes of a name, as policies have it.
-const MAX_NAME: usize = 64;
+use crate::{
+    domain::name::{MAX_NAME_BYTES, is_token_name},
+    {access::SERVICE_TOKEN_PREFIX, domain::key::Secret},
+};
 
 /// Makes the tokens by which gateways and people show who they are.
 #[derive(Subcommand)]
@@ -37,13 +37,9 @@ pub(super) struct Token {
 impl Access {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let Self::Token(Token { generate: name }) = self;
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let sound = name.bytes().next().is_some_and(plain)
-            && name.bytes().all(|b| plain(b) || matches!(b, b'-' | b'_'))
-            && name.len() <= MAX_NAME;
-        if !sound {
+        if !is_token_name(&name) {
             return Err(Failure::new(format!(
-                "`{name}` is not a name: 1 to {MAX_NAME} lower-case letters, digits, `_` and `-`, beginning with a letter or a digit"
+                "`{name}` is not a name: 1 to {MAX_NAME_BYTES} lower-case letters, digits, `_` and `-`, beginning with a letter or a digit"
             )));
         }
         let secret = Secret::with_prefix(SERVICE_TOKEN_PREFIX, keys::random_bits()?);

@@ -17,7 +17,7 @@ use crate::{
     domain::{
         Timestamp, explain,
         key::VirtualKey,
-        limit::{Limit, OnShortfall, Quantity, Window},
+        limit::{Limit, Limits, OnShortfall, Quantity, Window},
         policy::{ModelPattern, OnExceed, OnUnsettled, Policy, Team},
         price::catalogue::{Inherited, Model, Origin, PriceFrom},
         tools::{ToolBound, ToolPattern},
@@ -166,7 +166,7 @@ fn print_team(screen: &mut Screen, policy: &Policy, team: &Team) -> io::Result<(
 
 fn print_limits(
     screen: &mut Screen,
-    own: &[Limit],
+    own: &Limits,
     by_model: &[(ModelPattern, Vec<Limit>)],
 ) -> io::Result<()> {
     let (budgets, rates): (Vec<_>, Vec<_>) =

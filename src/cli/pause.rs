@@ -31,7 +31,7 @@ Examples:
 )]
 pub(super) struct Pause {
     #[command(flatten)]
-    order: Order,
+    order: PauseFlags,
 }
 
 /// Ends a pause.
@@ -45,7 +45,7 @@ Examples:
   tollgate resume organization --reason \"Groq is back\"")]
 pub(super) struct Resume {
     #[command(flatten)]
-    order: Order,
+    order: PauseFlags,
 }
 
 /// Shows what is paused, since when, by which actor and why.
@@ -61,7 +61,7 @@ pub(super) struct Pauses {
 
 /// What to pause or resume, and why.
 #[derive(Args)]
-struct Order {
+struct PauseFlags {
     /// What it is
     #[arg(value_enum)]
     kind: Kind,
@@ -86,7 +86,7 @@ enum Kind {
     Model,
 }
 
-impl Order {
+impl PauseFlags {
     fn target(&self) -> Result<Target, Failure> {
         let name = self.name.clone();
         Ok(match self.kind {
@@ -116,7 +116,7 @@ fn ask<T>(
 impl Pause {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let target = self.order.target()?;
-        let Order { reason, connection, json, .. } = self.order;
+        let PauseFlags { reason, connection, json, .. } = self.order;
         let what = described(&target);
         let request = PauseRequest { target: Some(proto::PauseTarget { target: Some(target) }), reason };
         let answer = ask(&connection, async |client| client.pause(request).await)?;
@@ -141,7 +141,7 @@ impl Pause {
 impl Resume {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let target = self.order.target()?;
-        let Order { reason, connection, json, .. } = self.order;
+        let PauseFlags { reason, connection, json, .. } = self.order;
         let what = described(&target);
         let request = ResumeRequest { target: Some(proto::PauseTarget { target: Some(target) }), reason };
         let answer = ask(&connection, async |client| client.resume(request).await)?;

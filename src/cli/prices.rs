@@ -136,6 +136,11 @@ fn print(screen: &mut Screen, models: &[&Model]) -> io::Result<()> {
     writeln!(screen)?;
     sources.write(screen, "", colour)?;
     writeln!(screen)?;
+    print_tools(screen)
+}
+
+fn print_tools(screen: &mut Screen) -> io::Result<()> {
+    let colour = screen.colour;
     let mut tools = Table::new(&["TOOL", ">$/1,000 CALLS", ">$/H"]);
     for tool in ToolRates::ALL {
         let thousand = tool.per_call.and_then(|each| NanoUsd::new(each.nanos().saturating_mul(1000)));

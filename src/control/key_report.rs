@@ -12,11 +12,11 @@ use super::{
 use crate::{
     domain::{
         Timestamp,
-        access::Scope,
         calendar::Days,
         key::{Breach, KeyCursor, KeyState, SecretId, VirtualKey},
+        rbac::TeamScope,
     },
-    store::{Registry, SecretUses, SpendAmounts, SpendKey, Usage, use_slot},
+    store::{Registry, SecretUses, SpendAmounts, SpendKey, Usage, each_line, use_slot},
 };
 
 /// Which keys to show.
@@ -86,7 +86,7 @@ impl<S: Registry + Usage> Keys<S> {
     ///
     /// # Errors
     /// If there is none, or several, or the store does not answer.
-    pub async fn get_key(&self, name: &str, team: &str, scope: &Scope) -> Result<KeyReport, KeyError> {
+    pub async fn get_key(&self, name: &str, team: &str, scope: &TeamScope) -> Result<KeyReport, KeyError> {
         let wanted = |key: &VirtualKey| scope.holds(&key.team) && (team.is_empty() || *key.team == *team);
         let created = match self.created_key(name).await {
             Ok(key) => Some(key).filter(|key| wanted(key)),
@@ -161,22 +161,58 @@ impl<S: Registry + Usage> Keys<S> {
         Ok(keys.into_iter().map(|key| report(key, now, of_secret)).collect())
     }
 
-    /// The same reports with what each key spent.
+    /// The same reports with what each key spent. One at a time on each core: that of a large team takes a while, piece by piece.
     async fn spent(&self, mut reports: Vec<KeyReport>) -> Result<Vec<KeyReport>, KeyError> {
+        let _turn = self.reporting.acquire().await.map_err(|_| KeyError::Internal)?;
         let today = self.follower.snapshot().policy.calendar.today(self.follower.store().now());
-        let mut lines: HashMap<Arc<str>, Vec<(SpendKey, SpendAmounts)>> = HashMap::new();
-        for team in reports.iter().map(|report| &report.key.team) {
-            if !lines.contains_key(team) {
-                let of_month = self.follower.store().spend(today.month_number(), Arc::clone(team)).await?;
-                lines.insert(Arc::clone(team), of_month);
-            }
+        let mut spent: Spent = HashMap::with_capacity(reports.len());
+        for KeyReport { key, .. } in &reports {
+            spent.entry(Arc::clone(&key.team)).or_default().entry(Arc::clone(&key.name)).or_default();
         }
-        let usage = usage_by_key(lines.into_values().flatten(), &today);
-        for KeyReport { key, usage: spent, .. } in &mut reports {
-            let of_key = usage.get(&(Arc::clone(&key.team), Arc::clone(&key.name)));
-            *spent = Some(of_key.cloned().unwrap_or_default());
+        for (team, keys) in &mut spent {
+            let lines = self.follower.store().spend(today.month_number(), Arc::clone(team)).await?;
+            let add_line = |line: SpendKey, amounts: &SpendAmounts| {
+                if let Some(of_key) = keys.get_mut(&line.key) {
+                    of_key.add(line, amounts, &today);
+                }
+            };
+            each_line(lines, add_line).await;
+        }
+        for KeyReport { key, usage, .. } in &mut reports {
+            let of_key = spent.get(&key.team).and_then(|keys| keys.get(&key.name));
+            *usage = Some(of_key.map(KeySpent::usage).unwrap_or_default());
         }
         Ok(reports)
+    }
+}
+
+/// By team and key: what each key of a page spent.
+type Spent = HashMap<Arc<str>, HashMap<Arc<str>, KeySpent>>;
+
+/// What a key spent so far, by the lines that were added up.
+#[derive(Default)]
+struct KeySpent {
+    usage: KeyUsage,
+    by_model: BTreeMap<Arc<str>, u64>,
+}
+
+impl KeySpent {
+    fn add(&mut self, line: SpendKey, amounts: &SpendAmounts, today: &Days) {
+        let add = |sum: &mut u64, amount: u64| *sum = sum.saturating_add(amount);
+        if line.day == today.day_number() {
+            add(&mut self.usage.requests_today, amounts.requests);
+            add(&mut self.usage.tokens_today, amounts.input_tokens);
+            add(&mut self.usage.tokens_today, amounts.output_tokens);
+            add(&mut self.usage.cost_today, amounts.cost_nanos);
+        }
+        add(&mut self.usage.cost_this_month, amounts.cost_nanos);
+        add(self.by_model.entry(line.model).or_default(), amounts.cost_nanos);
+    }
+
+    fn usage(&self) -> KeyUsage {
+        let top_model =
+            self.by_model.iter().max_by_key(|(_, cost)| **cost).map(|(model, _)| Arc::clone(model));
+        KeyUsage { top_model, ..self.usage.clone() }
     }
 }
 
@@ -201,29 +237,4 @@ fn secret_report(uses: &SecretUses, today: &Days, now: Timestamp) -> SecretRepor
         requests_today: since(day),
         requests_last_24_hours: since(last_24_hours),
     }
-}
-
-/// By team and key.
-fn usage_by_key(
-    lines: impl Iterator<Item = (SpendKey, SpendAmounts)>,
-    today: &Days,
-) -> HashMap<(Arc<str>, Arc<str>), KeyUsage> {
-    let mut usage: HashMap<_, (KeyUsage, BTreeMap<Arc<str>, u64>)> = HashMap::new();
-    for (line, amounts) in lines.filter(|(line, _)| !line.key.is_empty()) {
-        let (usage, models) = usage.entry((line.team, line.key)).or_default();
-        let add = |sum: &mut u64, amount: u64| *sum = sum.saturating_add(amount);
-        if line.day == today.day_number() {
-            add(&mut usage.requests_today, amounts.requests);
-            add(&mut usage.tokens_today, amounts.input_tokens);
-            add(&mut usage.tokens_today, amounts.output_tokens);
-            add(&mut usage.cost_today, amounts.cost_nanos);
-        }
-        add(&mut usage.cost_this_month, amounts.cost_nanos);
-        add(models.entry(line.model).or_default(), amounts.cost_nanos);
-    }
-    let with_top = |(key, (usage, models)): (_, (KeyUsage, BTreeMap<Arc<str>, u64>))| {
-        let top_model = models.into_iter().max_by_key(|(_, cost)| *cost).map(|(model, _)| model);
-        (key, KeyUsage { top_model, ..usage })
-    };
-    usage.into_iter().map(with_top).collect()
 }

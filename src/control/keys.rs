@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 use tracing::{error, info};
 
 use super::key_change::{ChangedKey, KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, apply};
@@ -33,13 +34,15 @@ pub(super) const IN_USE_MS: u64 = 24 * 3600 * 1000;
 pub struct Keys<S> {
     pub(super) follower: Follower<S>,
     entropy: Entropy,
+    /// One report of spend at a time.
+    pub(super) reporting: Arc<Semaphore>,
 }
 
 impl<S: Registry + Usage> Keys<S> {
     /// The keys in the registry that `follower` follows; secrets are made of `entropy`.
     #[must_use]
-    pub const fn new(follower: Follower<S>, entropy: Entropy) -> Self {
-        Self { follower, entropy }
+    pub fn new(follower: Follower<S>, entropy: Entropy) -> Self {
+        Self { follower, entropy, reporting: Arc::new(Semaphore::new(1)) }
     }
 
     /// Creates a key. Returns it with its secret, which can never be shown again.

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::access::{Principal, PrincipalKind};
+use super::rbac::{Principal, PrincipalKind};
 
 /// How an actor authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

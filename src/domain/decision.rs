@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Timestamp,
-    limit::{Quantity, Scope},
+    limit::{LimitScope, Quantity},
     money::NanoUsd,
 };
 
@@ -52,7 +52,7 @@ pub struct Violation {
     /// Why.
     pub reason: Reason,
     /// The scope that the limit counts; `None` if no counter is involved.
-    pub scope: Option<Scope>,
+    pub scope: Option<LimitScope>,
     /// Its place in the policy; empty if no limit is involved.
     pub limit_id: String,
     /// The Groq project in cooldown; empty for any other reason.
@@ -88,7 +88,7 @@ pub struct LimitStatus {
     /// Its place in the policy.
     pub limit_id: std::sync::Arc<str>,
     /// The scope that it counts.
-    pub scope: Scope,
+    pub scope: LimitScope,
     /// What it counts.
     pub quantity: Quantity,
     /// The bound.
@@ -101,7 +101,7 @@ pub struct LimitStatus {
 
 /// An allowed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct Allowed {
     /// The reservation; `None` for a dry run.
     pub reservation: Option<(String, Timestamp)>,
     /// The output tokens granted.

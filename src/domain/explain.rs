@@ -57,7 +57,7 @@ pub fn closed(project: &str, model: &str, now: Timestamp, opens_at: Timestamp) -
     let wait = opens_at.since(now);
     Violation {
         reason: Reason::UpstreamRateLimited,
-        scope: Some(super::limit::Scope::OrganizationModel),
+        scope: Some(super::limit::LimitScope::OrganizationModel),
         limit_id: format!("upstream.{model}"),
         project: project.to_owned(),
         quantity: Measure::None,

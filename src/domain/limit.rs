@@ -8,7 +8,7 @@ use super::{counter::CounterKey, money::NanoUsd};
 
 /// The scope that a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Scope {
+pub enum LimitScope {
     /// The whole organization.
     Organization,
     /// One model or pattern of models in the organization.
@@ -143,14 +143,14 @@ pub struct Limit {
     /// Its place in the policy, such as `teams.chatbot.requests_per_minute`.
     pub id: Arc<str>,
     /// The scope that it counts.
-    pub scope: Scope,
+    pub scope: LimitScope,
     /// What it counts.
     pub quantity: Quantity,
     /// The window over which it counts.
     pub window: Window,
     /// The bound in the quantity's unit; `None` if it only counts (a month without a budget).
     pub bound: Option<u64>,
-    /// The counter, without the period (and, for [`Scope::User`], without the user).
+    /// The counter, without the period (and, for [`LimitScope::User`], without the user).
     pub counter: CounterKey,
     /// Budgets only: what happens on a shortfall.
     pub on_shortfall: OnShortfall,
@@ -160,6 +160,31 @@ pub struct Limit {
     pub alerts: Vec<Threshold>,
 }
 
+/// The budgets and limits of an organization or a team.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The dollars of a month. Without a budget it has no bound and only counts.
+    pub month: Limit,
+    /// All others.
+    pub others: Vec<Limit>,
+}
+
+impl Limits {
+    /// All of them, the month first.
+    pub fn iter(&self) -> impl Iterator<Item = &Limit> {
+        self.into_iter()
+    }
+}
+
+impl<'l> IntoIterator for &'l Limits {
+    type Item = &'l Limit;
+    type IntoIter = std::iter::Chain<std::iter::Once<&'l Limit>, std::slice::Iter<'l, Limit>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(&self.month).chain(&self.others)
+    }
+}
+
 /// The scopes that limits count, and the prefixes of their counters' names.
 ///
 /// A counter is named `who|quantity|window` (`team/chatbot|tokens|minute`), or `who|in_flight` and `who|unsettled`. The
@@ -167,7 +192,7 @@ pub struct Limit {
 /// separators.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    scope: Scope,
+    scope: LimitScope,
     name: String,
 }
 
@@ -175,32 +200,35 @@ impl Subject {
     /// The organization.
     #[must_use]
     pub fn organization() -> Self {
-        Self { scope: Scope::Organization, name: "org".to_owned() }
+        Self { scope: LimitScope::Organization, name: "org".to_owned() }
     }
 
     /// A team.
     #[must_use]
     pub fn team(team: &str) -> Self {
-        Self { scope: Scope::Team, name: format!("team/{team}") }
+        Self { scope: LimitScope::Team, name: format!("team/{team}") }
     }
 
     /// A key of a team.
     #[must_use]
     pub fn key(team: &str, key: &str) -> Self {
-        Self { scope: Scope::Key, name: format!("team/{team}/key/{key}") }
+        Self { scope: LimitScope::Key, name: format!("team/{team}/key/{key}") }
     }
 
     /// Each user of a team.
     #[must_use]
     pub fn user(team: &str) -> Self {
-        Self { scope: Scope::User, name: format!("team/{team}/user") }
+        Self { scope: LimitScope::User, name: format!("team/{team}/user") }
     }
 
     /// One model or pattern of models in this organization or team.
     #[must_use]
     pub fn model(&self, pattern: &str) -> Self {
-        let scope =
-            if self.scope == Scope::Organization { Scope::OrganizationModel } else { Scope::TeamModel };
+        let scope = if self.scope == LimitScope::Organization {
+            LimitScope::OrganizationModel
+        } else {
+            LimitScope::TeamModel
+        };
         Self { scope, name: format!("{}/model/{pattern}", self.name) }
     }
 
@@ -229,7 +257,7 @@ impl Subject {
         subject.limit(id, Quantity::NanoUsd, window)
     }
 
-    /// The counter of its budgets of this kind, without the period (and, for [`Scope::User`], without the user).
+    /// The counter of its budgets of this kind, without the period (and, for [`LimitScope::User`], without the user).
     #[must_use]
     pub fn budget(&self, period: Period) -> CounterKey {
         self.counter(Quantity::NanoUsd, Window::Calendar(period))

@@ -2,7 +2,6 @@
 //!
 //! Nothing here awaits, logs, reads a clock or sees protobuf; time comes in as a [`Timestamp`].
 
-pub mod access;
 pub mod actor;
 pub mod batch;
 pub mod bounds;
@@ -17,10 +16,12 @@ pub mod explain;
 pub mod key;
 pub mod limit;
 pub mod money;
+pub mod name;
 pub mod pause;
 pub mod plan;
 pub mod policy;
 pub mod price;
+pub mod rbac;
 pub mod request;
 pub mod secret;
 pub mod snapshot;

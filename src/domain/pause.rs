@@ -5,12 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{
-    Timestamp,
-    actor::Actor,
-    limit::Scope,
-    policy::{ModelPattern, is_name},
-};
+use super::{Timestamp, actor::Actor, limit::LimitScope, name::is_name, policy::ModelPattern};
 
 /// The most pauses at once; orders at the same moment may exceed it slightly. Each request is checked against all of them,
 /// at a few nanoseconds each. If more are needed, pause the organization.
@@ -45,12 +40,12 @@ impl Target {
 
     /// The scope that the pause applies to.
     #[must_use]
-    pub const fn scope(&self) -> Scope {
+    pub const fn scope(&self) -> LimitScope {
         match self {
-            Self::Organization => Scope::Organization,
-            Self::Team(_) => Scope::Team,
-            Self::Key(_) => Scope::Key,
-            Self::Model(_) => Scope::OrganizationModel,
+            Self::Organization => LimitScope::Organization,
+            Self::Team(_) => LimitScope::Team,
+            Self::Key(_) => LimitScope::Key,
+            Self::Model(_) => LimitScope::OrganizationModel,
         }
     }
 

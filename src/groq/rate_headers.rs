@@ -63,7 +63,7 @@ fn go_duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::limit::Scope;
+    use crate::domain::limit::LimitScope;
 
     #[test]
     fn durations_are_written_as_go_writes_them() {
@@ -85,7 +85,7 @@ mod tests {
     fn the_tightest_limit_of_each_kind_is_told() {
         let status = |quantity, limit, used, reset_ms| LimitStatus {
             limit_id: "x".into(),
-            scope: Scope::Team,
+            scope: LimitScope::Team,
             quantity,
             limit,
             used,

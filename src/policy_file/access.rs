@@ -15,7 +15,9 @@ use super::{
 };
 use crate::domain::{
     Timestamp,
-    access::{AccessPolicy, Binding, Grant, Issuer, Principal, PrincipalKind, Role, Scope, ServiceToken},
+    rbac::{
+        AccessPolicy, Binding, Issuer, Principal, PrincipalKind, Role, RoleGrant, ServiceToken, TeamScope,
+    },
 };
 use crate::syntax::suggestion::did_you_mean;
 
@@ -194,7 +196,7 @@ fn is_loopback(authority: &str) -> bool {
 }
 
 /// `roles` and `teams`.
-fn grant(section: &Section<'_>, context: &Context<'_>) -> Option<Grant> {
+fn grant(section: &Section<'_>, context: &Context<'_>) -> Option<RoleGrant> {
     let findings = section.findings;
     section.missing("roles", "what it may do, such as roles = [\"gateway\"]");
     let listed = section.texts("roles");
@@ -231,14 +233,14 @@ fn grant(section: &Section<'_>, context: &Context<'_>) -> Option<Grant> {
         }
     }
     let scope = scope(section, context)?;
-    Some(Grant { roles, scope })
+    Some(RoleGrant { roles, scope })
 }
 
 /// `teams`. `None` if it is present but invalid: that must not turn into all teams.
-fn scope(section: &Section<'_>, context: &Context<'_>) -> Option<Scope> {
+fn scope(section: &Section<'_>, context: &Context<'_>) -> Option<TeamScope> {
     let listed = section.texts("teams");
     if !section.has("teams") {
-        return Some(Scope::All);
+        return Some(TeamScope::All);
     }
     let listed = listed?;
     if listed.value.is_empty() {
@@ -253,10 +255,10 @@ fn scope(section: &Section<'_>, context: &Context<'_>) -> Option<Scope> {
         }
         teams.insert(Arc::from(value));
     }
-    Some(Scope::Teams(Arc::new(teams)))
+    Some(TeamScope::Teams(Arc::new(teams)))
 }
 
-fn principal(name: &str, kind: PrincipalKind, grant: Grant) -> Arc<Principal> {
+fn principal(name: &str, kind: PrincipalKind, grant: RoleGrant) -> Arc<Principal> {
     Arc::new(Principal { name: Arc::from(name), kind, grants: vec![Arc::new(grant)] })
 }
 

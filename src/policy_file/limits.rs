@@ -7,7 +7,7 @@ use super::{
 };
 use crate::domain::{
     counter::MAX_REPORTED,
-    limit::{Limit, OnShortfall, Period, Quantity, Span, Subject, Threshold, Window},
+    limit::{Limit, Limits, OnShortfall, Period, Quantity, Span, Subject, Threshold, Window},
     money::NanoUsd,
 };
 
@@ -81,15 +81,18 @@ pub(super) fn budgets(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
     limits
 }
 
-/// The budgets of `section`, the monthly one first: without a budget, it has no bound and only counts.
-pub(super) fn budgets_from_month(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
-    let mut limits = budgets(section, subject);
+/// The budgets of `section`; without one for the month, its month only counts.
+pub(super) fn budgets_with_month(section: &Section<'_>, subject: &Subject) -> Limits {
+    let mut others = budgets(section, subject);
     let month = Window::Calendar(Period::Month);
-    if limits.first().is_none_or(|first| first.window != month) {
-        let place = section.place.key("budget").key("monthly_usd");
-        limits.insert(0, subject.limit(place.id(), Quantity::NanoUsd, month));
-    }
-    limits
+    let month = match others.iter().position(|limit| limit.window == month) {
+        Some(place) => others.remove(place),
+        None => {
+            let place = section.place.key("budget").key("monthly_usd");
+            subject.limit(place.id(), Quantity::NanoUsd, month)
+        }
+    };
+    Limits { month, others }
 }
 
 fn shortfall(budget: &Section<'_>, limits: &mut [Limit]) {

@@ -10,7 +10,7 @@ use super::{
     document::Node,
     envoy,
     findings::Findings,
-    limits::{budgets, budgets_from_month, in_flight, rates, rates_and_in_flight},
+    limits::{budgets, budgets_with_month, in_flight, rates, rates_and_in_flight},
     place::Place,
     prices::{self, Override},
     section::{Located, Section},
@@ -21,7 +21,7 @@ use crate::domain::{
     calendar::parse_time_zone,
     cooldown::DEFAULT_MAX_COOLDOWN_MS,
     key::VirtualKey,
-    limit::{Limit, Subject},
+    limit::{Limit, Limits, Period, Quantity, Subject, Window},
     policy::{ModelPattern, OnExceed, OnUnsettled, Organization, Team},
     policy::{envoy::EnvoyPolicy, upstream::Projects},
     price::ToolPriceFrom,
@@ -101,11 +101,13 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
 fn unnamed() -> Organization {
     let id = Arc::from("");
     let max_cooldown_ms = DEFAULT_MAX_COOLDOWN_MS;
+    let month = Window::Calendar(Period::Month);
+    let month = Subject::organization().limit(Arc::clone(&id), Quantity::NanoUsd, month);
     Organization {
         id,
         time_zone: TimeZone::UTC,
         max_cooldown_ms,
-        limits: Vec::new(),
+        limits: Limits { month, others: Vec::new() },
         model_limits: Vec::new(),
     }
 }
@@ -118,8 +120,8 @@ fn organization(section: Section<'_>) -> Organization {
     }
     let subject = Subject::organization();
     let time_zone = time_zone(&section);
-    let mut limits = budgets_from_month(&section, &subject);
-    limits.extend(rates_and_in_flight(&section, &subject));
+    let mut limits = budgets_with_month(&section, &subject);
+    limits.others.extend(rates_and_in_flight(&section, &subject));
     let model_limits = model_limits(&section, &subject);
     let max_cooldown_ms = bounds::max_cooldown(&section);
     section.finish();
@@ -169,9 +171,9 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
     }
     let max_output_tokens = max_output_tokens(&section);
     let subject = Subject::team(name);
-    let mut limits = budgets_from_month(&section, &subject);
-    limits.extend(rates_and_in_flight(&section, &subject));
-    limits.extend(bounds::max_unsettled(&section, &subject));
+    let mut limits = budgets_with_month(&section, &subject);
+    limits.others.extend(rates_and_in_flight(&section, &subject));
+    limits.others.extend(bounds::max_unsettled(&section, &subject));
     let team = Arc::new(Team {
         name: Arc::from(name),
         models: models.iter().map(|l| l.value.clone()).collect(),

@@ -7,11 +7,7 @@ use super::{
     place::Place,
     section::{Located, Section},
 };
-use crate::domain::{
-    MAX_AMOUNT, Timestamp,
-    policy::{ModelPattern, is_name},
-    request::Operation,
-};
+use crate::domain::{MAX_AMOUNT, Timestamp, name::is_name, policy::ModelPattern, request::Operation};
 use crate::syntax::{suggestion::did_you_mean, units::parse_duration_ms};
 
 /// Whether `name` is valid for an organization, a team or a key. Separators of counter names (`/`, `|`, `@`) are not

@@ -10,19 +10,17 @@ use tokio::sync::Semaphore;
 
 use crate::{
     domain::{
-        access::Scope,
         budget::BudgetState,
         counter::CounterKey,
         limit::Limit,
         plan,
         policy::{Policy, team_month_counter},
+        rbac::TeamScope,
     },
     live::Live,
-    store::{Ledger, SpendAmounts, SpendKey, StoreError, Usage},
+    store::{Ledger, SpendAmounts, SpendKey, StoreError, Usage, each_line},
 };
 
-/// Lines added up before decisions on the same core get their turn: about 0.1 ms.
-const ADDED_AT_ONCE: usize = 512;
 /// A page with more lines than this is larger than an answer may be: no further team is read for it.
 const MAX_LINES: usize = 50_000;
 /// How long after its beginning a month is kept in full: counters and lines are forgotten 400 days after theirs, by the date
@@ -132,7 +130,7 @@ impl<S: Ledger + Usage> Spending<S> {
     ///
     /// # Errors
     /// For an unknown team, or if the store does not answer.
-    pub async fn page(&self, query: &SpendQuery, scope: &Scope) -> Result<SpendPage, SpendError> {
+    pub async fn page(&self, query: &SpendQuery, scope: &TeamScope) -> Result<SpendPage, SpendError> {
         let _turn = self.turn.acquire().await.map_err(|_| SpendError::Internal)?;
         let snapshot = self.live.snapshot();
         let policy = &*snapshot.policy;
@@ -163,7 +161,7 @@ impl<S: Ledger + Usage> Spending<S> {
         }
         let is_left = |name: &Arc<str>| **name > *query.after || query.within && **name == *query.after;
         let mut rest = names.into_iter().filter(is_left).peekable();
-        let organization = match query.after.is_empty() && *scope == Scope::All {
+        let organization = match query.after.is_empty() && *scope == TeamScope::All {
             true => Some(self.organization_report(policy, month, first_day).await?),
             false => None,
         };
@@ -192,9 +190,10 @@ impl<S: Ledger + Usage> Spending<S> {
         month: u32,
         first_day: u32,
     ) -> Result<SpendReport, SpendError> {
-        let limit = policy.organization.limits.first();
-        let counter = limit.map(|limit| limit.counter.clone()).ok_or(SpendError::Internal)?;
-        let report = self.report(counter.in_period(first_day), limit, month, Arc::from("")).await?;
+        let limit = &policy.organization.limits.month;
+        let report = self
+            .report(limit.counter.clone().in_period(first_day), Some(limit), month, Arc::from(""))
+            .await?;
         Ok(SpendReport { name: policy.organization.id.clone(), ..report })
     }
 
@@ -205,7 +204,7 @@ impl<S: Ledger + Usage> Spending<S> {
         month: u32,
         first_day: u32,
     ) -> Result<SpendReport, SpendError> {
-        let limit = policy.teams.get(&name).and_then(|team| team.limits.first());
+        let limit = policy.teams.get(&name).map(|team| &team.limits.month);
         self.report(team_month_counter(&name).in_period(first_day), limit, month, name).await
     }
 
@@ -223,12 +222,7 @@ impl<S: Ledger + Usage> Spending<S> {
             budget: BudgetState::of(limit, states.first().copied().unwrap_or_default()),
             ..SpendReport::default()
         };
-        for (count, (key, amounts)) in lines.into_iter().enumerate() {
-            report.add(&key, &amounts);
-            if count % ADDED_AT_ONCE == ADDED_AT_ONCE - 1 {
-                tokio::task::yield_now().await;
-            }
-        }
+        each_line(lines, |key, amounts| report.add(&key, amounts)).await;
         Ok(report)
     }
 }

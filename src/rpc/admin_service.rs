@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access, answer, parse,
-    pausing::{self, Order},
+    pausing::{self, PauseCommand},
     proto::{
         AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, ListPausesRequest, ListPausesResponse,
         ListUpstreamKeysRequest, ListUpstreamKeysResponse, PauseRequest, PauseResponse, ResumeRequest,
@@ -49,7 +49,7 @@ impl<S: Store + Clone> AdminRpc<S> {
     /// Makes a change and records it.
     async fn carry_out(
         &self,
-        order: &Arc<Order>,
+        order: &Arc<PauseCommand>,
         change: impl Future<Output = Result<PauseChange, PauseError>> + Send + 'static,
     ) -> Result<PauseChange, Status> {
         let order = Arc::clone(order);
@@ -63,7 +63,7 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
     async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
         let actor = access::session(request.extensions()).actor();
         let PauseRequest { target, reason } = request.into_inner();
-        let order = Arc::new(Order::read(action::PAUSE, actor, target, reason)?);
+        let order = Arc::new(PauseCommand::read(action::PAUSE, actor, target, reason)?);
         let (pauses, pause) = (self.pauses.clone(), Arc::clone(&order));
         let pause = async move { pauses.pause(&pause.target, &pause.reason, &pause.actor).await };
         let change = self.carry_out(&order, pause).await?;
@@ -75,7 +75,7 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
         let actor = access::session(request.extensions()).actor();
         let ResumeRequest { target, reason } = request.into_inner();
-        let order = Arc::new(Order::read(action::RESUME, actor, target, reason)?);
+        let order = Arc::new(PauseCommand::read(action::RESUME, actor, target, reason)?);
         let (pauses, resume) = (self.pauses.clone(), Arc::clone(&order));
         let resume = async move { pauses.resume(&resume.target).await };
         let change = self.carry_out(&order, resume).await?;

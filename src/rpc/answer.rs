@@ -1,6 +1,7 @@
 //! From the domain to the wire.
 
 use super::{
+    convert::{measure, quantity, reason, scope},
     google_type::Money,
     page::{self, SpendPlace},
     proto::{
@@ -13,9 +14,8 @@ use crate::{
         Timestamp,
         actor::Actor,
         budget::BudgetState,
-        decision::{LimitStatus, Measure, Reason, Retry, Violation},
+        decision::{LimitStatus, Retry, Violation},
         explain,
-        limit::{Quantity, Scope},
     },
     reports::{self, SpendPage},
 };
@@ -193,62 +193,5 @@ pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp {
         seconds: int(at.0 / 1000),
         nanos: i32::try_from(at.0 % 1000).unwrap_or(0) * 1_000_000,
-    }
-}
-
-const fn scope(scope: Scope) -> proto::Scope {
-    match scope {
-        Scope::Organization => proto::Scope::Organization,
-        Scope::OrganizationModel => proto::Scope::OrganizationModel,
-        Scope::Team => proto::Scope::Team,
-        Scope::TeamModel => proto::Scope::TeamModel,
-        Scope::Key => proto::Scope::Key,
-        Scope::User => proto::Scope::User,
-    }
-}
-
-const fn measure(measure: Measure) -> proto::Quantity {
-    match measure {
-        Measure::None => proto::Quantity::Unspecified,
-        Measure::OutputTokens => proto::Quantity::OutputTokens,
-        Measure::Of(of) => quantity(of),
-    }
-}
-
-pub(super) const fn quantity(quantity: Quantity) -> proto::Quantity {
-    match quantity {
-        Quantity::Requests => proto::Quantity::Requests,
-        Quantity::Tokens => proto::Quantity::Tokens,
-        Quantity::AudioMilliseconds => proto::Quantity::AudioMilliseconds,
-        Quantity::NanoUsd => proto::Quantity::NanoUsd,
-        Quantity::RequestsInFlight => proto::Quantity::RequestsInFlight,
-        Quantity::UnsettledRequests => proto::Quantity::UnsettledRequests,
-    }
-}
-
-const fn reason(reason: Reason) -> proto::Reason {
-    match reason {
-        Reason::UnknownTeam => proto::Reason::UnknownTeam,
-        Reason::InvalidKey => proto::Reason::InvalidKey,
-        Reason::KeyRevoked => proto::Reason::KeyRevoked,
-        Reason::KeyExpired => proto::Reason::KeyExpired,
-        Reason::ModelNotAllowed => proto::Reason::ModelNotAllowed,
-        Reason::ModelNotPriced => proto::Reason::ModelNotPriced,
-        Reason::OperationNotAllowed => proto::Reason::OperationNotAllowed,
-        Reason::MaxOutputTokensExceeded => proto::Reason::MaxOutputTokensExceeded,
-        Reason::RequestRateExceeded => proto::Reason::RequestRateExceeded,
-        Reason::TokenRateExceeded => proto::Reason::TokenRateExceeded,
-        Reason::AudioRateExceeded => proto::Reason::AudioRateExceeded,
-        Reason::TooManyInFlight => proto::Reason::TooManyInFlight,
-        Reason::TeamBudgetExhausted => proto::Reason::TeamBudgetExhausted,
-        Reason::KeyBudgetExhausted => proto::Reason::KeyBudgetExhausted,
-        Reason::OrganizationBudgetExhausted => proto::Reason::OrganizationBudgetExhausted,
-        Reason::Paused => proto::Reason::Paused,
-        Reason::UpstreamRateLimited => proto::Reason::UpstreamRateLimited,
-        Reason::StoreUnavailable => proto::Reason::StoreUnavailable,
-        Reason::ToolNotAllowed => proto::Reason::ToolNotAllowed,
-        Reason::ToolNotPriced => proto::Reason::ToolNotPriced,
-        Reason::BatchTooLarge => proto::Reason::BatchTooLarge,
-        Reason::TooManyUnsettled => proto::Reason::TooManyUnsettled,
     }
 }

@@ -1,23 +1,23 @@
 //! Keys on the wire.
 
 use super::{
-    answer::{int, money, quantity, timestamp},
-    page::Room,
+    answer::{int, money, timestamp},
+    convert::{key_state, operation, quantity},
+    page::PageBudget,
     parse::PAGE_AFTER,
     proto::{self, ListKeysResponse},
 };
 use crate::{
     control::{KeyPage, KeyReport, KeyUsage, SecretReport},
     domain::{
-        key::{KeyCursor, KeyLimits, KeySecret, KeyState, StoredKey},
+        key::{KeyCursor, KeyLimits, KeySecret, StoredKey},
         limit::{Limit, OnShortfall},
-        request::Operation,
     },
 };
 
 /// The answer to `ListKeys`.
 pub(super) fn page(page: KeyPage) -> ListKeysResponse {
-    let (mut room, mut next_after) = (Room::new(), page.next_after);
+    let (mut room, mut next_after) = (PageBudget::new(), page.next_after);
     let (mut keys, mut last) = (Vec::with_capacity(page.keys.len()), None);
     for report in page.keys {
         let cursor = report.key.cursor();
@@ -41,15 +41,10 @@ fn token(KeyCursor { name, team, declared }: &KeyCursor) -> String {
 /// A key.
 pub(super) fn key(report: KeyReport) -> proto::Key {
     let KeyReport { key, state, secrets, usage } = report;
-    let state = match state {
-        KeyState::Active => proto::KeyState::Active,
-        KeyState::Expired => proto::KeyState::Expired,
-        KeyState::Revoked => proto::KeyState::Revoked,
-    };
     let of_both = proto::Key {
         name: key.name.to_string(),
         team: key.team.to_string(),
-        state: state.into(),
+        state: key_state(state).into(),
         usage: usage.map(used),
         ..proto::Key::default()
     };
@@ -117,17 +112,5 @@ fn used(usage: KeyUsage) -> proto::KeyUsage {
         cost_today: Some(money(usage.cost_today)),
         cost_this_month: Some(money(usage.cost_this_month)),
         top_model: usage.top_model.map(|model| model.to_string()).unwrap_or_default(),
-    }
-}
-
-const fn operation(operation: Operation) -> proto::Operation {
-    match operation {
-        Operation::Chat => proto::Operation::ChatCompletion,
-        Operation::Responses => proto::Operation::Response,
-        Operation::Transcription => proto::Operation::Transcription,
-        Operation::Translation => proto::Operation::Translation,
-        Operation::Speech => proto::Operation::Speech,
-        Operation::Embeddings => proto::Operation::Embedding,
-        Operation::Batch => proto::Operation::Batch,
     }
 }

@@ -7,12 +7,13 @@ use tonic::Status;
 
 use super::{
     google_type::Money,
-    parse::{DEFAULT_PAGE, MAX_PAGE, MAX_TEAM_BYTES, PAGE_AFTER},
+    parse::{DEFAULT_PAGE, MAX_PAGE, PAGE_AFTER},
     proto,
     status::FieldErrors,
 };
 use crate::{
     control::{KeyChange, KeyQuery, NewKey, Replaced},
+    domain::name::{MAX_NAME_BYTES, MAX_TEAM_BYTES},
     domain::{
         MAX_AMOUNT, Timestamp,
         key::{KeyCursor, KeyLimits, SecretId, is_mistyped},
@@ -23,8 +24,6 @@ use crate::{
 
 /// Bytes of a secret.
 pub(super) const MAX_KEY_BYTES: usize = 512;
-/// Bytes of a key's name.
-const MAX_NAME_BYTES: usize = 64;
 /// Paths in one update: more than there are fields.
 const MAX_PATHS: usize = 16;
 /// Items in one list; the domain has its own bound on models, and a list of operations names each once.

@@ -20,9 +20,9 @@ use crate::{
     audit::{Change, action},
     control::{ChangedKey, KeyError, Keys},
     domain::{
-        access::{Permission, Scope},
         actor::Actor,
         key::{KeyRecord, VirtualKey},
+        rbac::{Permission, TeamScope},
     },
     store::Store,
 };
@@ -79,8 +79,8 @@ fn kept(record: &KeyRecord) -> Value {
 impl<S: Store + Clone> KeyRpc<S> {
     /// Whether the caller has `permission` on the created key called `name`. For a key outside the caller's teams the answer
     /// reveals nothing, not even whether it exists.
-    async fn reaches(&self, scope: &Scope, name: &str, permission: Permission) -> Result<(), Status> {
-        if *scope == Scope::All {
+    async fn reaches(&self, scope: &TeamScope, name: &str, permission: Permission) -> Result<(), Status> {
+        if *scope == TeamScope::All {
             return Ok(());
         }
         match self.keys.created_key(name).await {
@@ -96,7 +96,7 @@ impl<S: Store + Clone> KeyRpc<S> {
         }
     }
 
-    fn is_declared(&self, scope: &Scope, name: &str) -> bool {
+    fn is_declared(&self, scope: &TeamScope, name: &str) -> bool {
         self.keys.declared_keys(name).iter().any(|key| scope.holds(&key.team))
     }
 
@@ -140,7 +140,7 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let found = self.keys.get_key(&name, &team, &scope).await;
         let report = found.map_err(|error| match error {
             // A key outside the caller's teams is refused the same way.
-            KeyError::Unknown(_) if scope != Scope::All => {
+            KeyError::Unknown(_) if scope != TeamScope::All => {
                 access::status(Refusal::OtherTeam(Permission::ReadKeys, OtherTeam::Key(name.clone())))
             }
             error => status::key_failure(&error),

@@ -2,13 +2,14 @@
 
 mod access;
 mod admin_service;
-mod admission;
 mod answer;
 mod codec;
+mod convert;
 mod deadline;
 mod delivery;
 mod ext_authz;
 mod ext_proc;
+mod filter_context;
 mod key_answer;
 mod key_parse;
 mod key_service;

@@ -6,9 +6,11 @@ use std::fmt;
 use prost::Message;
 
 use super::{
-    parse::{MAX_TEAM_BYTES, PAGE_AFTER},
+    parse::PAGE_AFTER,
     proto::{SpendLine, SpendReport},
 };
+
+use crate::domain::name::MAX_TEAM_BYTES;
 
 /// What a page may hold: 1 MiB, less some room for what stands beside the list.
 const MAX_PAGE_BYTES: usize = (1 << 20) - (16 << 10);
@@ -17,9 +19,9 @@ const FRAME_BYTES: usize = 6;
 
 /// The room left on a page.
 #[derive(Debug)]
-pub(super) struct Room(usize);
+pub(super) struct PageBudget(usize);
 
-impl Room {
+impl PageBudget {
     pub(super) const fn new() -> Self {
         Self(MAX_PAGE_BYTES)
     }
@@ -112,7 +114,7 @@ fn resumed(mut report: SpendReport, place: &SpendPlace) -> Option<SpendReport> {
 
 /// Cuts `report` to the room there is. The error is its last line if it was cut, and empty if not even its first line has
 /// room.
-fn fit(report: &mut SpendReport, room: &mut Room) -> Result<(), Option<(Part, String)>> {
+fn fit(report: &mut SpendReport, room: &mut PageBudget) -> Result<(), Option<(Part, String)>> {
     let parts = Part::ALL.map(|(part, _)| (part, std::mem::take(part.of(report))));
     if !room.take(&*report) {
         return Err(None);
@@ -139,7 +141,7 @@ pub(super) fn cut(
     teams: Vec<SpendReport>,
     from: &SpendPlace,
 ) -> (Option<SpendReport>, Vec<SpendReport>, Option<SpendPlace>) {
-    let mut room = Room::new();
+    let mut room = PageBudget::new();
     let (mut first, mut kept) = (None, Vec::with_capacity(teams.len()));
     let mut end = SpendPlace::default();
     let teams = teams.into_iter().map(|report| (report.name.clone(), report));

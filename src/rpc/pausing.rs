@@ -15,20 +15,21 @@ use crate::{
     control::{PauseChange, PauseError},
     domain::{
         actor::Actor,
+        name::is_name,
         pause::{MAX_REASON, Pause, Target},
-        policy::{ModelPattern, is_name},
+        policy::ModelPattern,
     },
 };
 
 /// A well-formed `PauseRequest` or `ResumeRequest`: who does what to what, and why.
-pub(super) struct Order {
+pub(super) struct PauseCommand {
     pub(super) actor: Actor,
     action: &'static str,
     pub(super) target: Target,
     pub(super) reason: String,
 }
 
-impl Order {
+impl PauseCommand {
     pub(super) fn read(
         action: &'static str,
         actor: Actor,

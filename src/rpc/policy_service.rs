@@ -17,10 +17,10 @@ use crate::{
     audit::Audit,
     authorizer::{Authorizer, Bounds, Failure, Question, View, by},
     domain::{
-        access::{Permission, Scope},
         caller::ResolvedCaller,
         decision::{Reason, Violation},
         policy::upstream::Projects,
+        rbac::{Permission, TeamScope},
         request::Caller,
     },
     reports::Spending,
@@ -68,13 +68,13 @@ impl<S: Store + Clone> PolicyRpc<S> {
 /// Refuses a caller whose team is not in `scope`, `found` in the policy even if its key has ended: its usage is booked on its
 /// team. An unknown key belongs to no team, and is left to the decision.
 fn caller_within(
-    scope: &Scope,
+    scope: &TeamScope,
     caller: &Caller,
     found: &Result<ResolvedCaller<'_>, Violation>,
     permission: Permission,
 ) -> Result<(), Status> {
     match (scope, caller, found) {
-        (Scope::All, _, _) => Ok(()),
+        (TeamScope::All, _, _) => Ok(()),
         (_, Caller::Team(team), _) => access::within(scope, team, permission),
         (_, _, Ok(found)) => access::within(scope, &found.team.name, permission),
         (_, _, Err(violation)) if violation.reason == Reason::StoreUnavailable => {
@@ -154,7 +154,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         };
         let booked = booked.map_err(|failure| match failure {
             // A caller that knows another team's `request_id`s can guess ids, so the answer does not reveal which exist.
-            Failure::UnknownReservation if scope != Scope::All => status::failure(&Failure::OtherTeam),
+            Failure::UnknownReservation if scope != TeamScope::All => status::failure(&Failure::OtherTeam),
             failure => status::failure(&failure),
         })?;
         // Only a caller that may report the request is believed about its key.

@@ -12,7 +12,7 @@ use crate::{
     access::{OtherTeam, Reach},
     authorizer::{Authorizer, Booked, Failure, Settler},
     domain::{
-        access::Scope,
+        rbac::TeamScope,
         request::{Outcome, Usage},
     },
     store::{ReservationId, Store},
@@ -110,7 +110,7 @@ async fn book<S: Store + Clone>(
     authorizer: &Authorizer<S>,
     id: ReservationId,
     report: &Report,
-    scope: &Scope,
+    scope: &TeamScope,
     settler: &Settler,
 ) -> Result<Booked, Failure> {
     let Report { outcome, usage, upstream_delay_ms } = report;

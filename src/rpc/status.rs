@@ -12,7 +12,7 @@ use crate::{
     audit::PageError,
     authorizer::Failure,
     control::{KeyError, PauseError},
-    domain::access::Permission,
+    domain::rbac::Permission,
     reports::SpendError,
     store::StoreError,
 };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 
 use super::{
-    access, answer,
+    access, answer, convert,
     parse::{DEFAULT_PAGE, MAX_PAGE},
     proto::{
         self, LiftCooldownRequest, LiftCooldownResponse, ListCooldownsRequest, ListCooldownsResponse,
@@ -18,14 +18,13 @@ use super::{
 use crate::{
     audit::{Change, action},
     authorizer::{Authorizer, Failure},
+    domain::name::{MAX_MODEL_BYTES, MAX_NAME_BYTES},
     domain::{
         actor::Actor, cooldown::CooldownKey, counter::CounterKey, pause::MAX_REASON, request::ServiceTier,
     },
     store::{Cooldown, Store},
 };
 
-const MAX_PROJECT_BYTES: usize = 64;
-const MAX_MODEL_BYTES: usize = 256;
 /// The format of a page token, its first byte.
 const TOKEN_VERSION: u8 = 1;
 /// Bytes of a page token that tie it to this list.
@@ -73,7 +72,7 @@ impl<S: Store + Clone> UpstreamService for UpstreamRpc<S> {
         request: Request<LiftCooldownRequest>,
     ) -> Result<Response<LiftCooldownResponse>, Status> {
         let actor = access::session(request.extensions()).actor();
-        let order = Arc::new(Order::read(actor, request.into_inner())?);
+        let order = Arc::new(LiftCommand::read(actor, request.into_inner())?);
         let (authorizer, lift) = (self.authorizer.clone(), Arc::clone(&order));
         let lift =
             async move { authorizer.lift_cooldowns(&lift.project, &lift.model, lift.service_tier).await };
@@ -89,7 +88,7 @@ impl<S: Store + Clone> UpstreamService for UpstreamRpc<S> {
 }
 
 /// A well-formed `LiftCooldownRequest`: who lifts what, and why.
-struct Order {
+struct LiftCommand {
     actor: Actor,
     project: String,
     model: String,
@@ -97,22 +96,12 @@ struct Order {
     reason: String,
 }
 
-impl Order {
+impl LiftCommand {
     fn read(actor: Actor, request: LiftCooldownRequest) -> Result<Self, Status> {
         let mut errors = FieldErrors::default();
-        let project = errors.text("project", request.project, 1, MAX_PROJECT_BYTES);
+        let project = errors.text("project", request.project, 1, MAX_NAME_BYTES);
         let model = errors.text("model", request.model, 1, MAX_MODEL_BYTES);
-        let service_tier = match proto::ServiceTier::try_from(request.service_tier) {
-            Ok(proto::ServiceTier::Unspecified) => None,
-            Ok(proto::ServiceTier::OnDemand) => Some(ServiceTier::OnDemand),
-            Ok(proto::ServiceTier::Flex) => Some(ServiceTier::Flex),
-            Ok(proto::ServiceTier::Auto) => Some(ServiceTier::Auto),
-            Ok(proto::ServiceTier::Performance) => Some(ServiceTier::Performance),
-            Err(_) => {
-                errors.add("service_tier", format!("{} is not a service tier", request.service_tier));
-                None
-            }
-        };
+        let service_tier = errors.service_tier(request.service_tier);
         let reason = errors.text("reason", request.reason, 1, MAX_REASON);
         if !reason.is_empty() && reason.trim().is_empty() {
             errors.add("reason", "required: must not be blank");
@@ -151,16 +140,10 @@ fn recorded((key, cooldown): &Named) -> Value {
 }
 
 fn shown((key, cooldown): &Named) -> proto::Cooldown {
-    let service_tier = match key.service_tier {
-        ServiceTier::OnDemand => proto::ServiceTier::OnDemand,
-        ServiceTier::Flex => proto::ServiceTier::Flex,
-        ServiceTier::Auto => proto::ServiceTier::Auto,
-        ServiceTier::Performance => proto::ServiceTier::Performance,
-    };
     proto::Cooldown {
         project: key.project.to_string(),
         model: key.model.to_string(),
-        service_tier: service_tier.into(),
+        service_tier: convert::service_tier(key.service_tier).into(),
         start_time: Some(answer::timestamp(cooldown.start)),
         end_time: Some(answer::timestamp(cooldown.end)),
         reporter_team: cooldown.reporter.to_string(),
@@ -195,7 +178,7 @@ fn after(organization: &str, token: &str) -> Result<Option<CooldownKey>, Status>
         return Ok(None);
     }
     let read = || {
-        let most = 2 * (1 + CHECK_BYTES + MAX_PROJECT_BYTES + MAX_MODEL_BYTES + 64);
+        let most = 2 * (1 + CHECK_BYTES + MAX_NAME_BYTES + MAX_MODEL_BYTES + 64);
         let digits = token.bytes().all(|byte| byte.is_ascii_hexdigit()) && token.len() <= most;
         let byte = |at| u8::from_str_radix(token.get(at..at + 2)?, 16).ok();
         let bytes: Vec<u8> =

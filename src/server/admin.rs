@@ -27,7 +27,7 @@ use super::{
 use crate::{
     access::{Authorization, Credentials, Guard, Kind},
     authorizer::Shared,
-    domain::access::page_need,
+    domain::rbac::page_need,
     store::Store,
 };
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     access::Peer,
-    domain::access::{Need, need_of},
+    domain::rbac::{Need, need_of},
 };
 
 /// The answers of up to a page that one connection may hold unwritten; further ones wait for their turn.

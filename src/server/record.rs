@@ -19,7 +19,7 @@ const PREFACE: u64 = 24;
 /// An order to a connection from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Order {
+pub(super) enum Eviction {
     /// Nothing.
     Stay,
     /// To end once its calls have.
@@ -74,7 +74,7 @@ impl Record {
             head_since: AtomicU64::new(0),
             received: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            order: AtomicU8::new(Order::Stay as u8),
+            order: AtomicU8::new(Eviction::Stay as u8),
             told: Notify::new(),
         }
     }
@@ -119,16 +119,16 @@ impl Record {
 
     /// Tells the connection to end, at once or once its calls have.
     pub(super) fn end(&self, at_once: bool) {
-        let order = if at_once { Order::Go } else { Order::Leave };
+        let order = if at_once { Eviction::Go } else { Eviction::Leave };
         self.order.fetch_max(order as u8, Ordering::Relaxed);
         self.told.notify_one();
     }
 
-    pub(super) fn order(&self) -> Order {
+    pub(super) fn order(&self) -> Eviction {
         match self.order.load(Ordering::Relaxed) {
-            order if order == Order::Stay as u8 => Order::Stay,
-            order if order == Order::Leave as u8 => Order::Leave,
-            _ => Order::Go,
+            order if order == Eviction::Stay as u8 => Eviction::Stay,
+            order if order == Eviction::Leave as u8 => Eviction::Leave,
+            _ => Eviction::Go,
         }
     }
 
@@ -144,7 +144,7 @@ impl Record {
     /// the oldest first; then those that have had no such call for the longest, in milliseconds after `epoch`. `None`: such a
     /// call is open, or the connection is about to end.
     pub(super) fn may_go(&self, epoch: Instant) -> Option<(bool, u64)> {
-        if self.has_claims() || self.order() != Order::Stay {
+        if self.has_claims() || self.order() != Eviction::Stay {
             return None;
         }
         let is_trusted = self.is_trusted.load(Ordering::Relaxed);
@@ -189,7 +189,7 @@ impl Record {
 
     /// Whether the TLS handshake has ended or was given up.
     pub(super) fn is_shaken(&self) -> bool {
-        self.is_shaken.load(Ordering::Relaxed) || self.order() != Order::Stay
+        self.is_shaken.load(Ordering::Relaxed) || self.order() != Eviction::Stay
     }
 }
 

@@ -26,7 +26,7 @@ pub use registry::{
     SecretUse, SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
 };
 use thiserror::Error;
-pub use usage::{SpendAmounts, SpendKey, Usage};
+pub use usage::{SpendAmounts, SpendKey, Usage, each_line};
 
 use crate::domain::{Moment, Timestamp};
 

@@ -73,13 +73,13 @@ impl<S: Store + Clone> Authorizer<S> {
                 paced = false;
             }
             place.asks();
-            (decided, revision) = self.decide_anew(question, check, place.turn).await;
+            (decided, revision) = self.decide_again(question, check, place.turn).await;
         }
     }
 
     /// Decides by what is in force now, and returns its revision: a pause, a revocation or a new limit takes effect while its
     /// request waits.
-    async fn decide_anew(
+    async fn decide_again(
         &self,
         question: Question<'_>,
         check: &PendingCheck<S>,
@@ -88,11 +88,11 @@ impl<S: Store + Clone> Authorizer<S> {
         let request = question.request;
         let View { snapshot, fresh } = self.view(check.until).await;
         let caller = snapshot.resolve(&request.caller);
-        let anew = Question { request, snapshot: &snapshot, caller: &caller, fresh: &fresh };
+        let current = Question { request, snapshot: &snapshot, caller: &caller, fresh: &fresh };
         // The id of the reservation is made from the team, and so is its place among those that wait.
-        let decided = match (team_of(question), team_of(anew)) {
+        let decided = match (team_of(question), team_of(current)) {
             (Some(before), Some(now)) if before.name != now.name => Err(Failure::KeyMoved),
-            _ => self.decide(anew, check, turn).await,
+            _ => self.decide(current, check, turn).await,
         };
         (decided, Arc::clone(&snapshot.revision))
     }
@@ -160,7 +160,7 @@ impl<S: Store + Clone> Authorizer<S> {
         last: Last,
     ) -> Result<Decided, Failure> {
         if self.shared.queue.pace.draw_now() {
-            let (decided, _) = self.decide_anew(question, check, place.turn).await;
+            let (decided, _) = self.decide_again(question, check, place.turn).await;
             place.passed = decided.as_ref().is_ok_and(|decided| decided.outcome.is_ok());
             if place.passed {
                 self.shared.queue.pace.put_back();

@@ -13,7 +13,7 @@ use super::{Exit, Failure, Screen};
 use crate::{
     domain::{
         key::Secret,
-        policy::is_name,
+        name::is_name,
         secret::{self, MalformedSecret},
     },
     policy_file::{EXAMPLE_POLICY, load_policy, parse_policy},

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     cli::text,
     domain::{
-        limit::{Limit, Quantity, Scope, Span, Window},
+        limit::{Limit, LimitScope, Quantity, Span, Window},
         policy::Policy,
         request::{Billing, Operation},
     },
@@ -230,7 +230,8 @@ impl Ledger {
         let all = organization.limits.iter().chain(&team.limits).chain(by_model).chain(of_users);
         let counted =
             all.filter(|l| l.window == window && l.bound.is_some() && counts(l.quantity, job.operation));
-        let user = |l: &Limit| if l.scope == Scope::User { job.request.user.clone() } else { String::new() };
+        let user =
+            |l: &Limit| if l.scope == LimitScope::User { job.request.user.clone() } else { String::new() };
         counted.map(|l| (l.clone(), user(l))).collect()
     }
 }

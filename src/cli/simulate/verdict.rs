@@ -110,9 +110,8 @@ impl Evidence<'_> {
                     self.ledger.books.get(name).copied().unwrap_or_default().past_reserve,
                 ),
             };
-            let month = limits
-                .and_then(|limits| limits.first())
-                .filter(|limit| limit.on_shortfall != OnShortfall::Warn);
+            let month =
+                limits.map(|limits| &limits.month).filter(|limit| limit.on_shortfall != OnShortfall::Warn);
             let Some(bound) = month.and_then(|limit| limit.bound) else { continue };
             checked += 1;
             let most = i128::from(bound).max(spent(&before)) + past;

@@ -7,7 +7,8 @@ use crate::domain::{
     MAX_AMOUNT,
     limit::{Limit, Quantity},
     money::NanoUsd,
-    policy::{ModelPattern, Team, is_name},
+    name::is_name,
+    policy::{ModelPattern, Team},
     request::Operation,
 };
 

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{record::MAX_SECRETS, *};
 use crate::domain::{
     Timestamp,
-    limit::{Limit, Period, Quantity, Span, Subject, Window},
+    limit::{Limit, Limits, Period, Quantity, Span, Subject, Window},
     money::NanoUsd,
     policy::{OnExceed, OnUnsettled, Team, UnreservedBounds},
     request::Operation,
@@ -101,10 +101,10 @@ fn team() -> Team {
         max_output_tokens: Some(100),
         on_exceed: OnExceed::Deny,
         on_unsettled: OnUnsettled::Release,
-        limits: vec![
-            limit(Quantity::NanoUsd, Window::Calendar(Period::Month), 10_000_000_000),
-            limit(Quantity::Requests, Window::Sliding(Span::Minute), 60),
-        ],
+        limits: Limits {
+            month: limit(Quantity::NanoUsd, Window::Calendar(Period::Month), 10_000_000_000),
+            others: vec![limit(Quantity::Requests, Window::Sliding(Span::Minute), 60)],
+        },
         model_limits: Vec::new(),
         user_limits: Vec::new(),
         batch: Default::default(),

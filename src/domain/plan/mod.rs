@@ -13,7 +13,7 @@ use super::{
     counter::{CounterKind, Hold},
     decision::{Reason, Violation},
     eligibility::{not_priced, output_cap, paused, permissions, price, spelling},
-    limit::{Limit, OnShortfall, Quantity, Scope, Window},
+    limit::{Limit, LimitScope, OnShortfall, Quantity, Window},
     money::NanoUsd,
     policy::{ModelPattern, OnUnsettled, Policy, Team, user_counter},
     price::{PriceError, Rates, catalogue::Model},
@@ -177,9 +177,8 @@ impl<'p> Plan<'p> {
         let by_model = |limits: &'p [(ModelPattern, Vec<Limit>)]| {
             limits.iter().filter(move |(pattern, _)| pattern.matches(model)).flat_map(|(_, limits)| limits)
         };
-        // The two months come first: settling looks for them there.
-        let months = organization.limits.first().into_iter().chain(team.limits.first());
-        let others = organization.limits.iter().skip(1).chain(team.limits.iter().skip(1));
+        let months = [&organization.limits.month, &team.limits.month].into_iter();
+        let others = organization.limits.others.iter().chain(&team.limits.others);
         let models = by_model(&organization.model_limits).chain(by_model(&team.model_limits));
         let shared = months.chain(others).chain(models).chain(key_limits).map(|limit| (limit, None));
         // Counts only batches: see `counts`.
@@ -368,10 +367,10 @@ pub const fn reason_of(limit: &Limit) -> Reason {
         (Quantity::AudioMilliseconds, _) => Reason::AudioRateExceeded,
         (Quantity::RequestsInFlight, _) => Reason::TooManyInFlight,
         (Quantity::UnsettledRequests, _) => Reason::TooManyUnsettled,
-        (Quantity::NanoUsd, Scope::Organization | Scope::OrganizationModel) => {
+        (Quantity::NanoUsd, LimitScope::Organization | LimitScope::OrganizationModel) => {
             Reason::OrganizationBudgetExhausted
         }
-        (Quantity::NanoUsd, Scope::Team | Scope::TeamModel) => Reason::TeamBudgetExhausted,
-        (Quantity::NanoUsd, Scope::Key | Scope::User) => Reason::KeyBudgetExhausted,
+        (Quantity::NanoUsd, LimitScope::Team | LimitScope::TeamModel) => Reason::TeamBudgetExhausted,
+        (Quantity::NanoUsd, LimitScope::Key | LimitScope::User) => Reason::KeyBudgetExhausted,
     }
 }

@@ -10,7 +10,7 @@ use crate::domain::{
     caller::ResolvedCaller,
     decision::Violation,
     eligibility::{price, spelling},
-    limit::{Quantity, Scope, Window},
+    limit::{LimitScope, Quantity, Window},
     money::NanoUsd,
     policy::Team,
     request::Unreserved,
@@ -54,7 +54,7 @@ impl<'p> Plan<'p> {
         let is_shared = |line: &Line<'_>| {
             let scope = line.limit.scope;
             matches!(line.limit.window, Window::Sliding(_))
-                && matches!(scope, Scope::Organization | Scope::OrganizationModel)
+                && matches!(scope, LimitScope::Organization | LimitScope::OrganizationModel)
         };
         let kept = self.holds.iter().zip(&self.lines).filter(|(_, line)| !is_shared(line));
         self.holds = kept.map(|(hold, _)| hold.clone()).collect();

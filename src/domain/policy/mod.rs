@@ -11,15 +11,16 @@ use thiserror::Error;
 
 use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
-    access::AccessPolicy,
     batch::BatchCaps,
     calendar::Calendar,
     cooldown::Gates,
     counter::CounterKey,
     key::DeclaredKeys,
-    limit::Limit,
+    limit::{Limit, Limits},
     money::NanoUsd,
+    name::MAX_MODEL_BYTES,
     price::{ToolCatalogue, catalogue::Catalogue},
+    rbac::AccessPolicy,
     request::Operation,
     tools::ToolBounds,
 };
@@ -51,20 +52,6 @@ pub struct Policy {
     pub access: Option<AccessPolicy>,
 }
 
-/// The most bytes in the name of an organization, team or key: it is part of every counter's name.
-const MAX_NAME: usize = 64;
-
-/// Whether `name` is valid for an organization, a team or a key: 1 to 64 lower-case letters, digits, `_`, `.` and `-`,
-/// beginning with a letter or a digit. Separators of counter names (`/`, `|`, `@`) are not allowed.
-#[must_use]
-pub fn is_name(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(plain)
-        && bytes.all(|b| plain(b) || matches!(b, b'_' | b'.' | b'-'))
-        && name.len() <= MAX_NAME
-}
-
 /// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so
 /// nothing in its name can turn it into another counter.
 #[must_use]
@@ -72,8 +59,7 @@ pub fn user_counter(counter: &CounterKey, user: &str) -> CounterKey {
     CounterKey::new(format!("{}|{user}", counter.name())).in_period(counter.period())
 }
 
-/// The counter of a team's dollars in a month: that of the first limit in [`Team::limits`], even for a team that is no
-/// longer in the policy.
+/// The counter of a team's dollars in a month: that of [`Limits::month`], even for a team that is no longer in the policy.
 #[must_use]
 pub fn team_month_counter(team: &str) -> CounterKey {
     CounterKey::new(format!("team/{team}|usd|month"))
@@ -104,8 +90,8 @@ pub struct Organization {
     pub time_zone: TimeZone,
     /// The longest cooldown that one report of Groq's 429 opens, in milliseconds.
     pub max_cooldown_ms: u64,
-    /// Its budgets and limits. The first is always the monthly one: without a budget it has no bound and only counts.
-    pub limits: Vec<Limit>,
+    /// Its budgets and limits.
+    pub limits: Limits,
     /// Groq's own limits and other limits that all teams share, by model.
     pub model_limits: Vec<(ModelPattern, Vec<Limit>)>,
 }
@@ -125,8 +111,8 @@ pub struct Team {
     pub on_exceed: OnExceed,
     /// What an expired reservation is charged.
     pub on_unsettled: OnUnsettled,
-    /// Its budgets and limits. The first is always the monthly one: without a budget it has no bound and only counts.
-    pub limits: Vec<Limit>,
+    /// Its budgets and limits.
+    pub limits: Limits,
     /// Its limits by model.
     pub model_limits: Vec<(ModelPattern, Vec<Limit>)>,
     /// Limits of each of its users.
@@ -218,9 +204,6 @@ impl ModelPattern {
 #[error("not the name of a model, such as `openai/gpt-oss-20b`, or its beginning with `*` at the end")]
 pub struct NotAModel;
 
-/// The most bytes in a model's name, as in the contract.
-const MAX_MODEL: usize = 256;
-
 impl FromStr for ModelPattern {
     type Err = NotAModel;
 
@@ -230,7 +213,7 @@ impl FromStr for ModelPattern {
             None => (text, Self::Exact(Arc::from(text))),
         };
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b':' | b'-');
-        let sound = name.bytes().all(plain) && !text.is_empty() && text.len() <= MAX_MODEL;
+        let sound = name.bytes().all(plain) && !text.is_empty() && text.len() <= MAX_MODEL_BYTES;
         sound.then_some(pattern).ok_or(NotAModel)
     }
 }

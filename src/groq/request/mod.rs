@@ -8,18 +8,17 @@ use super::{
     fields::{self, Fields, Scalar},
     multipart,
 };
-use crate::domain::{
-    batch::Batch,
-    bounds::MAX_COUNT,
-    request::{Operation, ServiceTier},
+use crate::{
+    domain::name::{MAX_MODEL_BYTES, MAX_USER_BYTES},
+    domain::{
+        batch::Batch,
+        bounds::MAX_COUNT,
+        request::{Operation, ServiceTier},
+    },
 };
 
 /// The most answers per request; OpenAI's own bound.
 const MAX_CHOICES: u64 = 128;
-/// The bound from the contract of `Authorize`.
-const MAX_MODEL_BYTES: usize = 256;
-/// The bound from the contract of `Authorize`.
-const MAX_USER_BYTES: usize = 256;
 
 /// What a request to Groq asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Tests reading the access section of a policy, valid and faulty.
 
 use super::{said, sound};
-use crate::domain::access::{Permission, PrincipalKind, Scope};
+use crate::domain::rbac::{Permission, PrincipalKind, TeamScope};
 
 const TEAM: &str = "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"openai/gpt-oss-20b\"]\n";
 const DIGEST: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -24,7 +24,7 @@ fn reads_who_may_ask() {
     assert!(!token.principal.permits(Permission::Decide, Some("other")));
     assert_eq!(token.expires_at.map(|at| at.0), Some(1_798_761_600_000));
     let certificate = access.certificates.get("spiffe://acme/edge").unwrap();
-    assert_eq!(certificate.scope(Permission::Record), Some(Scope::All));
+    assert_eq!(certificate.scope(Permission::Record), Some(TeamScope::All));
     let [first, second] = access.issuers.as_slice() else { panic!("two issuers") };
     assert_eq!((&*first.claim, &*second.claim), ("groups", "realm_access.roles"));
     assert!(first.grants.contains_key("platform") && second.grants.contains_key("/team t"));

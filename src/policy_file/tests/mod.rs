@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::*;
 use crate::domain::{
     Timestamp,
-    limit::{Limit, OnShortfall, Scope, Window},
+    limit::{Limit, LimitScope, OnShortfall, Window},
     policy::{Policy, user_counter},
     request::ServiceTier,
 };
@@ -84,8 +84,11 @@ fn the_example_still_loads_without_its_comments() {
     assert_ne!(policy.revision, sound(EXAMPLE_POLICY).revision);
 }
 
-fn named<'a>(limits: &'a [Limit], id: &str) -> &'a Limit {
-    limits.iter().find(|limit| &*limit.id == id).unwrap_or_else(|| panic!("{id} is not among {limits:#?}"))
+fn named<'a>(limits: impl IntoIterator<Item = &'a Limit>, id: &str) -> &'a Limit {
+    limits
+        .into_iter()
+        .find(|limit| &*limit.id == id)
+        .unwrap_or_else(|| panic!("{id} is not among the limits"))
 }
 
 const FULL: &str = r#"
@@ -119,30 +122,22 @@ fn limits_are_named_after_their_place_and_counted_by_whom_what_and_when() {
     let key = policy.keys.find(&[0xab; 32]).unwrap();
     assert_eq!((&*key.team, &*key.name), ("chatbot", "chatbot-prod-web"));
     assert_eq!(key.expires_at, Some(Timestamp(1_796_079_600_000)));
+    let of_organization: Vec<Limit> = policy.organization.limits.iter().cloned().collect();
+    let of_team: Vec<Limit> = team.limits.iter().cloned().collect();
     for (limits, id, bound, counter) in [
-        (
-            &policy.organization.limits,
-            "organization.budget.monthly_usd",
-            Some(500_000_000_000),
-            "org|usd|month",
-        ),
-        (
-            &policy.organization.limits,
-            "organization.budget.weekly_usd",
-            Some(100_010_000_000),
-            "org|usd|week",
-        ),
-        (&policy.organization.limits, "organization.tokens_per_day", Some(7), "org|tokens|day"),
+        (&of_organization, "organization.budget.monthly_usd", Some(500_000_000_000), "org|usd|month"),
+        (&of_organization, "organization.budget.weekly_usd", Some(100_010_000_000), "org|usd|week"),
+        (&of_organization, "organization.tokens_per_day", Some(7), "org|tokens|day"),
         (
             &policy.organization.model_limits[0].1,
             "organization.limits.\"openai/gpt-oss-120b\".requests_per_minute",
             Some(1_000),
             "org/model/openai/gpt-oss-120b|requests|minute",
         ),
-        (&team.limits, "teams.chatbot.budget.monthly_usd", None, "team/chatbot|usd|month"),
-        (&team.limits, "teams.chatbot.requests_per_minute", Some(60), "team/chatbot|requests|minute"),
-        (&team.limits, "teams.chatbot.audio_seconds_per_hour", Some(90_000), "team/chatbot|audio|hour"),
-        (&team.limits, "teams.chatbot.max_in_flight", Some(5), "team/chatbot|in_flight"),
+        (&of_team, "teams.chatbot.budget.monthly_usd", None, "team/chatbot|usd|month"),
+        (&of_team, "teams.chatbot.requests_per_minute", Some(60), "team/chatbot|requests|minute"),
+        (&of_team, "teams.chatbot.audio_seconds_per_hour", Some(90_000), "team/chatbot|audio|hour"),
+        (&of_team, "teams.chatbot.max_in_flight", Some(5), "team/chatbot|in_flight"),
         (
             &team.model_limits[0].1,
             "teams.chatbot.limits.\"openai/*\".tokens_per_hour",
@@ -174,7 +169,7 @@ fn limits_are_named_after_their_place_and_counted_by_whom_what_and_when() {
     let daily = named(&key.limits, "teams.chatbot.keys.chatbot-prod-web.budget.daily_usd");
     assert_eq!(
         (daily.on_shortfall, daily.min_output_tokens, daily.scope),
-        (OnShortfall::Clamp, 9, Scope::Key)
+        (OnShortfall::Clamp, 9, LimitScope::Key)
     );
 }
 
@@ -183,12 +178,12 @@ fn the_first_limit_of_organization_and_team_is_the_months() {
     let text = "[organization]\nid = \"a\"\nbudget.daily_usd = \"1\"\n[teams.t]\nmodels = [\"*\"]\nrequests_per_day = 1";
     let policy = sound(text);
     for limits in [&policy.organization.limits, &policy.teams["t"].limits] {
-        assert_eq!(limits[0].window, Window::Calendar(crate::domain::limit::Period::Month));
+        assert_eq!(limits.month.window, Window::Calendar(crate::domain::limit::Period::Month));
         let written =
             limits.iter().filter(|limit| limit.quantity != crate::domain::limit::Quantity::UnsettledRequests);
         // The declared one and the requests in flight, which are counted without a bound too.
-        assert_eq!((limits[0].bound, written.count()), (None, 3));
-        assert_eq!((limits[2].window, limits[2].bound), (Window::InFlight, None));
+        assert_eq!((limits.month.bound, written.count()), (None, 3));
+        assert_eq!((limits.others[1].window, limits.others[1].bound), (Window::InFlight, None));
     }
 }
 

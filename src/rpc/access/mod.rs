@@ -28,7 +28,7 @@ use tracing::debug;
 pub(super) use self::refusal::{status, within};
 use crate::{
     access::{Authorization, Credentials, Guard, OtherTeam, Peer, Refusal, Session, Standing, Verdict},
-    domain::access::{Principal, need_of},
+    domain::rbac::{Principal, need_of},
 };
 
 /// Everything is permitted, because the policy has no `[access]`. It is zero-sized, so nothing is allocated for it.

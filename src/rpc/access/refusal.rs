@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use super::super::status::{DOMAIN, OUTAGE_RETRY};
 use crate::{
     access::{self, Kind, Refusal},
-    domain::access::{Permission, Scope},
+    domain::rbac::{Permission, TeamScope},
 };
 
 /// The refusal as a status. What lies outside the caller's teams is its source, for the audit log only.
@@ -39,6 +39,6 @@ fn needs(permission: Permission) -> HashMap<String, String> {
 }
 
 /// Refuses what concerns a team that is not in `scope`.
-pub(in super::super) fn within(scope: &Scope, team: &str, permission: Permission) -> Result<(), Status> {
+pub(in super::super) fn within(scope: &TeamScope, team: &str, permission: Permission) -> Result<(), Status> {
     access::within(scope, team, permission).map_err(status)
 }

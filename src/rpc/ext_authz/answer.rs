@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use super::super::{
-    admission::Admission,
     envoy::{
         config::core::v3::{HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction},
         service::auth::v3::{
@@ -11,6 +10,7 @@ use super::super::{
         },
         r#type::v3::{HttpStatus, StatusCode},
     },
+    filter_context::FilterContext,
     google_rpc::Status,
 };
 use crate::{
@@ -40,30 +40,30 @@ const PRIVATE: [&str; 11] = [
 const RESERVATION_HEADER: &str = "x-tollgate-reservation";
 
 /// What is sent on to Groq.
-pub(super) struct Allowed<'a> {
+pub(super) struct Approval<'a> {
     /// The Groq key in place of the client's credential.
     pub(super) key: &'a LiveKey,
     /// Headers that name the caller, for the gateway only.
     pub(super) internal_headers: Vec<String>,
     /// The reservation; `None` for what costs nothing.
-    pub(super) admission: Option<Admission>,
+    pub(super) context: Option<FilterContext>,
     /// The limits after the decision.
     pub(super) limits: &'a [LimitStatus],
 }
 
 /// The request may proceed.
-pub(super) fn allowed(allowed: Allowed<'_>) -> CheckResponse {
+pub(super) fn allowed(allowed: Approval<'_>) -> CheckResponse {
     let mut headers_to_remove = allowed.internal_headers;
     headers_to_remove.extend(PRIVATE.map(str::to_owned));
     let mut to_client = rate_headers(allowed.limits);
-    if let Some(admission) = &allowed.admission {
+    if let Some(context) = &allowed.context {
         // A compressed answer from Groq cannot be metered.
         headers_to_remove.push("accept-encoding".to_owned());
-        to_client.push((RESERVATION_HEADER, admission.reservation.to_string()));
+        to_client.push((RESERVATION_HEADER, context.reservation.to_string()));
     }
     CheckResponse {
         status: Some(Status { code: OK, message: String::new() }),
-        dynamic_metadata: allowed.admission.map(|admission| admission.to_metadata()),
+        dynamic_metadata: allowed.context.map(|context| context.to_metadata()),
         http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
             headers: vec![set("authorization", allowed.key.bearer().to_owned())],
             headers_to_remove,

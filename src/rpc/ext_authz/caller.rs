@@ -2,15 +2,13 @@
 
 use super::{super::key_parse, request::HttpRequest};
 use crate::{
+    domain::name::MAX_TEAM_BYTES,
     domain::{
         policy::envoy::{CallerSource, EnvoyPolicy, ROUTE_TEAM},
         request::Caller,
     },
     groq::error::ApiError,
 };
-
-/// Bytes of a team's name in a header; no team has a name this long.
-const MAX_TEAM_BYTES: usize = 128;
 
 /// The first caller that a source names, in the policy's order. The first source that names a caller decides, even if that
 /// caller is unknown: a later source does not make up for a wrong key.

@@ -9,28 +9,27 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use tonic::{Request, Response, Status};
 use tracing::{debug, error, warn};
 
-use self::{answer::Allowed, request::HttpRequest};
+use self::{answer::Approval, request::HttpRequest};
 use super::{
-    access,
-    admission::Admission,
-    deadline, delivery,
+    access, deadline, delivery,
     envoy::service::auth::v3::{CheckRequest, CheckResponse, authorization_server::Authorization},
+    filter_context::FilterContext,
     status,
 };
 use crate::{
     access::OtherTeam,
     authorizer::{Authorizer, Decided, Failure, PendingCheck, Question, View, refusal_stands},
     domain::{
-        access::{Permission, Scope},
         batch::Work,
         caller::ResolvedCaller,
-        decision::{Grant, LimitStatus, Reason, Violation},
+        decision::{Allowed, LimitStatus, Reason, Violation},
         eligibility::{paused, refusal},
         policy::{
             Policy,
             envoy::{CallerSource, EnvoyPolicy, OnOutage},
         },
         price::catalogue::Model,
+        rbac::{Permission, TeamScope},
         request::{AuthorizeRequest, Billing, Caller, Operation, Size, tokens_of_bytes},
         snapshot::Snapshot,
     },
@@ -119,7 +118,7 @@ impl<S: Store + Clone> CheckRpc<S> {
         &self,
         View { snapshot, fresh }: &View,
         mut request: HttpRequest,
-        scope: &Scope,
+        scope: &TeamScope,
         until: Option<Instant>,
     ) -> Result<(CheckResponse, Option<PendingCheck<S>>), Refused> {
         let policy = &*snapshot.policy;
@@ -153,8 +152,8 @@ impl<S: Store + Clone> CheckRpc<S> {
                 }
                 // A free request asks no counter, but it must be just as certain that nothing forbids it.
                 fresh.clone().map_err(Refused::Undecided)?;
-                let (admission, limits) = (None, [].as_slice());
-                Ok((answer::allowed(Allowed { key: &key, internal_headers, admission, limits }), None))
+                let (context, limits) = (None, [].as_slice());
+                Ok((answer::allowed(Approval { key: &key, internal_headers, context, limits }), None))
             }
             Endpoint::Free(_) => {
                 let message =
@@ -171,11 +170,11 @@ impl<S: Store + Clone> CheckRpc<S> {
                 let user = user.map_or_else(|| asked.user.clone(), |user| user.into_owned());
                 groq_request::check_user(&user)?;
                 let wanted = Wanted { team, upstream_key: &key.id, caller, user, operation, asked };
-                let (admission, limits, check) =
+                let (context, limits, check) =
                     self.admit((snapshot, &found, fresh), wanted, &request.request_id, until).await?;
                 key.used(self.authorizer.store().now());
-                let (admission, limits) = (Some(admission), limits.as_slice());
-                let answer = answer::allowed(Allowed { key: &key, internal_headers, admission, limits });
+                let (context, limits) = (Some(context), limits.as_slice());
+                let answer = answer::allowed(Approval { key: &key, internal_headers, context, limits });
                 Ok((answer, Some(check)))
             }
         }
@@ -199,7 +198,7 @@ impl<S: Store + Clone> CheckRpc<S> {
         wanted: Wanted<'_>,
         request_id: &str,
         until: Option<Instant>,
-    ) -> Result<(Admission, Vec<LimitStatus>, PendingCheck<S>), Refused> {
+    ) -> Result<(FilterContext, Vec<LimitStatus>, PendingCheck<S>), Refused> {
         let policy = &*snapshot.policy;
         let mut request = wanted.authorize_request(policy)?;
         for ask in 1..=MAX_ASKS {
@@ -218,8 +217,8 @@ impl<S: Store + Clone> CheckRpc<S> {
             let Decided { outcome, limits, .. } = decided;
             match outcome {
                 Ok(grant) => {
-                    let admission = wanted.admission(policy, &request, grant).map_err(Refused::Undecided)?;
-                    return Ok((admission, limits, check));
+                    let context = wanted.context(policy, &request, grant).map_err(Refused::Undecided)?;
+                    return Ok((context, limits, check));
                 }
                 Err(violations) => {
                     let mut error = ApiError::denied(&violations);
@@ -296,14 +295,14 @@ impl Wanted<'_> {
         })
     }
 
-    fn admission(
+    fn context(
         &self,
         policy: &Policy,
         request: &AuthorizeRequest,
-        grant: Grant,
-    ) -> Result<Admission, Failure> {
+        grant: Allowed,
+    ) -> Result<FilterContext, Failure> {
         let reservation = grant.reservation.and_then(|(id, _)| id.parse().ok());
-        Ok(Admission {
+        Ok(FilterContext {
             reservation: reservation.ok_or(Failure::Internal)?,
             team: self.team.to_owned(),
             model: request.model.clone(),

@@ -16,18 +16,18 @@ use self::{
 };
 use super::{
     access,
-    admission::Admission,
     envoy::service::ext_proc::v3::{
         ProcessingRequest, ProcessingResponse, external_processor_server::ExternalProcessor,
     },
-    parse::MAX_TEAM_BYTES,
+    filter_context::FilterContext,
     settling::{self, UnreadUsage},
 };
 use crate::{
     access::{OtherTeam, Reach},
     audit::Audit,
     authorizer::Authorizer,
-    domain::access::Permission,
+    domain::name::MAX_TEAM_BYTES,
+    domain::rbac::Permission,
     store::Store,
     upstream::UpstreamKeys,
 };
@@ -116,29 +116,29 @@ impl<S: Store + Clone> ProcessRpc<S> {
     /// Settles apart from the exchange, which continues: Envoy must not wait for the store.
     ///
     /// The caller states what was admitted, so its team is checked here, and again in the reservation itself.
-    fn settle(&self, (admission, end): (Admission, End), reach: &Reach) {
-        if !reach.scope.holds(&admission.team) {
-            debug!(reservation = %admission.reservation, "an exchange is of a team that its proxy may not report for");
+    fn settle(&self, (context, end): (FilterContext, End), reach: &Reach) {
+        if !reach.scope.holds(&context.team) {
+            debug!(reservation = %context.reservation, "an exchange is of a team that its proxy may not report for");
             // The value comes from the proxy, and no team has a longer name.
-            let is_name = admission.team.len() <= MAX_TEAM_BYTES;
-            reach.refuse(&if is_name { OtherTeam::Team(admission.team) } else { OtherTeam::Unnamed });
+            let is_name = context.team.len() <= MAX_TEAM_BYTES;
+            reach.refuse(&if is_name { OtherTeam::Team(context.team) } else { OtherTeam::Unnamed });
             return;
         }
         if let End::Refused { status: 401, .. } = end {
-            self.upstream.refused(&admission.upstream_key, self.authorizer.store().now());
+            self.upstream.refused(&context.upstream_key, self.authorizer.store().now());
         }
         if let End::Answered(reading) = &end
-            && is_unread(&admission, reading)
+            && is_unread(&context, reading)
             && let Some(left_out) = self.unread.to_warn_of()
         {
             warn!(
-                reservation = %admission.reservation, team = admission.team, model = admission.model,
-                operation = admission.operation.name(), left_out,
+                reservation = %context.reservation, team = context.team, model = context.model,
+                operation = context.operation.name(), left_out,
                 "an answer's usage cannot be read, or not all of it; the stated rule decides what is charged"
             );
         }
-        if let Some(report) = report_of(&admission, &end) {
-            settling::settle(self.authorizer.clone(), admission.reservation, report, reach.clone());
+        if let Some(report) = report_of(&context, &end) {
+            settling::settle(self.authorizer.clone(), context.reservation, report, reach.clone());
         }
     }
 }

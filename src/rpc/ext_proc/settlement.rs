@@ -24,7 +24,7 @@
 //! The output that was seen is one token for every 3 bytes, as input is estimated, and at most what was granted. «Never
 //! nothing»: Groq answered, so under `release` the worst case is charged.
 
-use super::super::{admission::Admission, settling::Report};
+use super::super::{filter_context::FilterContext, settling::Report};
 use crate::{
     domain::request::{Billing, Operation, Outcome, Usage, tokens_of_bytes},
     groq::{answer::Reading, decimal::scaled, usage::Counts},
@@ -51,29 +51,29 @@ pub(super) enum End {
 }
 
 /// The report by the rules above; `None` for what is still to be used (a batch that was taken).
-pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
+pub(super) fn report_of(context: &FilterContext, end: &End) -> Option<Report> {
     let report = |outcome, usage| Some(Report { outcome, usage, upstream_delay_ms: 0 });
     // Groq did answer, and its usage is unknown.
     let unknown = report(Outcome::Completed, None);
-    let saw_input = !admission.unseen_input;
+    let saw_input = !context.unseen_input;
     match end {
         End::NotSent => Some(Report::NOT_SENT),
         // None of the stream was seen; for an answer in one piece it is unknown whether it was made.
-        End::NoAnswer if admission.stream && saw_input && !admission.hides_reasoning => {
-            report(Outcome::Aborted, Some(seen(admission, 0)))
+        End::NoAnswer if context.stream && saw_input && !context.hides_reasoning => {
+            report(Outcome::Aborted, Some(seen(context, 0)))
         }
         End::NoAnswer | End::Unknown => report(Outcome::Aborted, None),
         End::Refused { status: 429, retry_ms } => {
             Some(Report { outcome: Outcome::RateLimited, usage: None, upstream_delay_ms: *retry_ms })
         }
         End::Refused { .. } => report(Outcome::Failed, None),
-        End::Answered(_) if admission.operation == Operation::Batch => None,
+        End::Answered(_) if context.operation == Operation::Batch => None,
         End::Answered(reading) => {
-            let saw_output = !admission.hides_reasoning && !reading.text_is_missing;
-            let seen = || seen(admission, reading.output_bytes);
+            let saw_output = !context.hides_reasoning && !reading.text_is_missing;
+            let seen = || seen(context, reading.output_bytes);
             // An answer in one piece that is billed by tokens always states them, so one that does not is not understood.
-            let may_be_silent = admission.stream || !is_billed_by_tokens(admission);
-            match reading.usage.as_ref().filter(|counts| tells(admission, counts)) {
+            let may_be_silent = context.stream || !is_billed_by_tokens(context);
+            match reading.usage.as_ref().filter(|counts| tells(context, counts)) {
                 Some(counts) if !saw_input && counts.input_tokens.is_none() => unknown,
                 Some(counts) if !saw_output && counts.output_tokens.is_none() => unknown,
                 Some(counts) => report(Outcome::Completed, Some(counted(counts, seen()))),
@@ -81,8 +81,8 @@ pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
                 None if reading.complete && !reading.failed && may_be_silent && saw_input && saw_output => {
                     report(Outcome::Completed, Some(seen()))
                 }
-                None if admission.stream && saw_input && saw_output => report(Outcome::Aborted, Some(seen())),
-                None if reading.failed && !admission.stream => report(Outcome::Failed, None),
+                None if context.stream && saw_input && saw_output => report(Outcome::Aborted, Some(seen())),
+                None if reading.failed && !context.stream => report(Outcome::Failed, None),
                 None => unknown,
             }
         }
@@ -90,9 +90,9 @@ pub(super) fn report_of(admission: &Admission, end: &End) -> Option<Report> {
 }
 
 /// Whether to warn about an answer whose usage cannot be read, or lacks a count that Groq bills.
-pub(super) fn is_unread(admission: &Admission, reading: &Reading) -> bool {
+pub(super) fn is_unread(context: &FilterContext, reading: &Reading) -> bool {
     let has = |count: fn(&Counts) -> Option<u64>| reading.usage.as_ref().and_then(count).is_some();
-    let has_all = match (admission.operation, admission.operation.billing()) {
+    let has_all = match (context.operation, context.operation.billing()) {
         (Operation::Batch, _) | (_, Billing::Audio | Billing::Characters) => true,
         (_, Billing::Tokens) => has(|counts| counts.input_tokens) && has(|counts| counts.output_tokens),
         (_, Billing::InputTokens) => has(|counts| counts.input_tokens),
@@ -100,13 +100,13 @@ pub(super) fn is_unread(admission: &Admission, reading: &Reading) -> bool {
     reading.odd || reading.unreadable || (reading.complete && !reading.failed && !has_all)
 }
 
-fn is_billed_by_tokens(admission: &Admission) -> bool {
-    matches!(admission.operation.billing(), Billing::Tokens | Billing::InputTokens)
+fn is_billed_by_tokens(context: &FilterContext) -> bool {
+    matches!(context.operation.billing(), Billing::Tokens | Billing::InputTokens)
 }
 
 /// Whether an answer's usage states anything that its operation is billed by.
-fn tells(admission: &Admission, counts: &Counts) -> bool {
-    !is_billed_by_tokens(admission) || counts.input_tokens.is_some() || counts.output_tokens.is_some()
+fn tells(context: &FilterContext, counts: &Counts) -> bool {
+    !is_billed_by_tokens(context) || counts.input_tokens.is_some() || counts.output_tokens.is_some()
 }
 
 /// The usage that the answer states; a missing count that is billed is replaced by what was sent and seen.
@@ -125,17 +125,13 @@ fn counted(counts: &Counts, seen: Usage) -> Usage {
 }
 
 /// The input that was sent, and the output that was seen.
-fn seen(admission: &Admission, output_bytes: u64) -> Usage {
-    let writes = admission.operation.billing() == Billing::Tokens;
+fn seen(context: &FilterContext, output_bytes: u64) -> Usage {
+    let writes = context.operation.billing() == Billing::Tokens;
     Usage {
-        input_tokens: admission.input_tokens,
-        output_tokens: if writes {
-            tokens_of_bytes(output_bytes).min(admission.max_output_tokens)
-        } else {
-            0
-        },
-        audio_ms: admission.audio_ms,
-        characters: admission.characters,
+        input_tokens: context.input_tokens,
+        output_tokens: if writes { tokens_of_bytes(output_bytes).min(context.max_output_tokens) } else { 0 },
+        audio_ms: context.audio_ms,
+        characters: context.characters,
         ..Usage::default()
     }
 }
@@ -172,8 +168,8 @@ mod tests {
     use super::*;
     use crate::{domain::request::ServiceTier, store::ReservationId};
 
-    fn admission(operation: Operation, stream: bool) -> Admission {
-        Admission {
+    fn context(operation: Operation, stream: bool) -> FilterContext {
+        FilterContext {
             reservation: ReservationId([1; 16]),
             operation,
             stream,
@@ -226,17 +222,17 @@ mod tests {
             (true, answered(failed), Outcome::Aborted, seen(10)),
             (true, answered(unreadable), Outcome::Completed, None),
         ] {
-            let report = report_of(&admission(Operation::Chat, stream), &end).unwrap();
+            let report = report_of(&context(Operation::Chat, stream), &end).unwrap();
             assert_eq!((report.outcome, report.usage), (outcome, usage), "{end:?}");
         }
         let limited = End::Refused { status: 429, retry_ms: 2_000 };
-        let report = report_of(&admission(Operation::Chat, true), &limited).unwrap();
+        let report = report_of(&context(Operation::Chat, true), &limited).unwrap();
         assert_eq!((report.outcome, report.upstream_delay_ms), (Outcome::RateLimited, 2_000));
     }
 
     #[test]
     fn input_that_is_not_all_seen_is_not_taken_for_what_was_sent() {
-        let unseen = Admission { unseen_input: true, ..admission(Operation::Chat, false) };
+        let unseen = FilterContext { unseen_input: true, ..context(Operation::Chat, false) };
         let silent = Reading { complete: true, output_bytes: 30, ..Reading::default() };
         let cut = Reading { output_bytes: 30, ..Reading::default() };
         for reading in [silent, cut] {
@@ -253,19 +249,19 @@ mod tests {
         let cut = Reading { output_bytes: 2, ..Reading::default() };
         let failed = Reading { failed: true, ..cut.clone() };
         for stream in [true, false] {
-            let shows = admission(Operation::Chat, stream);
-            let hides = Admission { hides_reasoning: true, ..shows.clone() };
+            let shows = context(Operation::Chat, stream);
+            let hides = FilterContext { hides_reasoning: true, ..shows.clone() };
             let too_long = Reading { text_is_missing: true, ..in_part.clone() };
-            for (admission, reading) in
+            for (context, reading) in
                 [(&hides, &in_part), (&hides, &silent), (&hides, &cut), (&shows, &too_long)]
             {
-                let report = report_of(admission, &answered(reading.clone())).unwrap();
+                let report = report_of(context, &answered(reading.clone())).unwrap();
                 assert_eq!((report.outcome, report.usage), (Outcome::Completed, None), "{reading:?}");
             }
             let report = report_of(&shows, &answered(in_part.clone())).unwrap();
             assert_eq!(report.usage.map(|usage| usage.output_tokens), Some(1));
         }
-        let hides = Admission { hides_reasoning: true, ..admission(Operation::Chat, true) };
+        let hides = FilterContext { hides_reasoning: true, ..context(Operation::Chat, true) };
         assert_eq!(report_of(&hides, &answered(failed)).unwrap().outcome, Outcome::Completed);
         assert_eq!(report_of(&hides, &End::NoAnswer).unwrap().usage, None);
     }
@@ -280,16 +276,16 @@ mod tests {
         let audio = counts(None, None, Some(5));
         for operation in [Operation::Chat, Operation::Responses, Operation::Embeddings] {
             for reading in [&silent, &audio] {
-                let one_piece = admission(operation, false);
+                let one_piece = context(operation, false);
                 assert!(is_unread(&one_piece, reading));
                 assert_eq!(report_of(&one_piece, &answered(reading.clone())).unwrap().usage, None);
-                let stream = admission(operation, true);
+                let stream = context(operation, true);
                 assert!(is_unread(&stream, reading));
                 assert!(report_of(&stream, &answered(reading.clone())).unwrap().usage.is_some());
             }
         }
-        let chat = admission(Operation::Chat, false);
-        let embeddings = admission(Operation::Embeddings, false);
+        let chat = context(Operation::Chat, false);
+        let embeddings = context(Operation::Embeddings, false);
         assert!(is_unread(&chat, &counts(Some(1), None, None)));
         assert!(!is_unread(&chat, &counts(Some(1), Some(1), None)));
         assert!(!is_unread(&embeddings, &counts(Some(1), None, None)));
@@ -299,7 +295,7 @@ mod tests {
             assert!(!is_unread(&chat, &reading), "{reading:?}");
         }
         for operation in [Operation::Speech, Operation::Transcription, Operation::Batch] {
-            assert!(!is_unread(&admission(operation, false), &silent), "{operation}");
+            assert!(!is_unread(&context(operation, false), &silent), "{operation}");
         }
     }
 
@@ -307,18 +303,18 @@ mod tests {
     fn audio_that_an_answer_does_not_tell_is_what_was_sent() {
         let counts = Counts { input_tokens: Some(9), output_tokens: Some(8), ..Counts::default() };
         let told = Reading { complete: true, usage: Some(counts), ..Reading::default() };
-        let audio = Admission { audio_ms: 70_000, ..admission(Operation::Transcription, false) };
+        let audio = FilterContext { audio_ms: 70_000, ..context(Operation::Transcription, false) };
         assert_eq!(report_of(&audio, &answered(told)).unwrap().usage.unwrap().audio_ms, 70_000);
     }
 
     #[test]
     fn what_does_not_tell_is_charged_by_what_was_sent() {
         let complete = answered(Reading { complete: true, ..Reading::default() });
-        let speech = Admission { characters: 12, ..admission(Operation::Speech, false) };
+        let speech = FilterContext { characters: 12, ..context(Operation::Speech, false) };
         assert_eq!(report_of(&speech, &complete).unwrap().usage.unwrap().characters, 12);
-        let audio = Admission { audio_ms: 7, ..admission(Operation::Transcription, false) };
+        let audio = FilterContext { audio_ms: 7, ..context(Operation::Transcription, false) };
         assert_eq!(report_of(&audio, &complete).unwrap().usage.unwrap().audio_ms, 7);
-        assert_eq!(report_of(&admission(Operation::Batch, false), &complete), None);
+        assert_eq!(report_of(&context(Operation::Batch, false), &complete), None);
     }
 
     #[test]

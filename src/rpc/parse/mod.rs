@@ -10,12 +10,14 @@ use tonic::Status;
 pub(super) use self::audit::{AUDIT_BEFORE, audit};
 
 use super::{
+    convert,
     key_parse::{MAX_KEY_BYTES, key_caller},
     page::SpendPlace,
     proto::{self, authorize_request, record_usage_request},
     status::{FieldErrors, MALFORMED},
 };
 use crate::{
+    domain::name::{MAX_MODEL_BYTES, MAX_TEAM_BYTES, MAX_USER_BYTES},
     domain::{
         bounds::Most,
         calendar,
@@ -34,10 +36,7 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 const MAX_UPSTREAM_DELAY: Duration = Duration::from_secs(24 * 3600);
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 const MAX_LABELS: usize = 16;
-pub(super) const MAX_TEAM_BYTES: usize = 128;
-const MAX_USER_BYTES: usize = 256;
 const MAX_REQUEST_ID_BYTES: usize = 128;
-const MAX_MODEL_BYTES: usize = 256;
 /// A project's name, a slash and a digest.
 const MAX_UPSTREAM_KEY_BYTES: usize = 128;
 /// The HTTP status with which Groq refuses a key.
@@ -57,7 +56,7 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
     let request_id = errors.text("request_id", request.request_id, 0, MAX_REQUEST_ID_BYTES);
     let model = errors.text("model", request.model, 1, MAX_MODEL_BYTES);
     let operation = errors.operation(request.operation);
-    let service_tier = errors.service_tier(request.service_tier);
+    let service_tier = errors.service_tier(request.service_tier).unwrap_or_default();
     let batch = errors.batch(request.batch, operation);
     let most = Most::of(batch.map_or(1, |batch| batch.request_count));
     let longest = Duration::from_millis(most.audio_ms);
@@ -147,7 +146,7 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
         let request_id = errors.text("request_id", request.request_id, 1, MAX_REQUEST_ID_BYTES);
         let model = errors.text("model", request.model, 1, MAX_MODEL_BYTES);
         let operation = errors.operation(request.operation);
-        let service_tier = errors.service_tier(request.service_tier);
+        let service_tier = errors.service_tier(request.service_tier).unwrap_or_default();
         let batch = errors.batch(request.batch, operation);
         caller.zip(operation).map(|(caller, operation)| {
             let subject = Unreserved { caller, user, request_id, model, operation, batch, service_tier };
@@ -279,55 +278,38 @@ impl FieldErrors {
     }
 
     pub(super) fn operation_in(&mut self, field: &str, value: i32) -> Option<Operation> {
-        let operation = match proto::Operation::try_from(value) {
-            Ok(proto::Operation::ChatCompletion) => Operation::Chat,
-            Ok(proto::Operation::Response) => Operation::Responses,
-            Ok(proto::Operation::Transcription) => Operation::Transcription,
-            Ok(proto::Operation::Translation) => Operation::Translation,
-            Ok(proto::Operation::Speech) => Operation::Speech,
-            Ok(proto::Operation::Embedding) => Operation::Embeddings,
-            Ok(proto::Operation::Batch) => Operation::Batch,
-            Ok(proto::Operation::Unspecified) => {
-                self.add(field, "required, such as OPERATION_CHAT_COMPLETION");
-                return None;
-            }
-            Err(_) => {
-                self.add(field, format!("{value} is not an operation"));
-                return None;
-            }
+        let Ok(operation) = proto::Operation::try_from(value) else {
+            self.add(field, format!("{value} is not an operation"));
+            return None;
         };
-        Some(operation)
+        let operation = convert::operation_of(operation);
+        if operation.is_none() {
+            self.add(field, "required, such as OPERATION_CHAT_COMPLETION");
+        }
+        operation
     }
 
-    fn service_tier(&mut self, value: i32) -> ServiceTier {
+    /// `None`: unspecified, or not a tier.
+    pub(super) fn service_tier(&mut self, value: i32) -> Option<ServiceTier> {
         match proto::ServiceTier::try_from(value) {
-            Ok(proto::ServiceTier::Unspecified | proto::ServiceTier::OnDemand) => ServiceTier::OnDemand,
-            Ok(proto::ServiceTier::Flex) => ServiceTier::Flex,
-            Ok(proto::ServiceTier::Auto) => ServiceTier::Auto,
-            Ok(proto::ServiceTier::Performance) => ServiceTier::Performance,
+            Ok(tier) => convert::service_tier_of(tier),
             Err(_) => {
                 self.add("service_tier", format!("{value} is not a service tier"));
-                ServiceTier::OnDemand
+                None
             }
         }
     }
 
     fn outcome(&mut self, value: i32) -> Option<Outcome> {
-        match proto::Outcome::try_from(value) {
-            Ok(proto::Outcome::Completed) => Some(Outcome::Completed),
-            Ok(proto::Outcome::Aborted) => Some(Outcome::Aborted),
-            Ok(proto::Outcome::Failed) => Some(Outcome::Failed),
-            Ok(proto::Outcome::RateLimited) => Some(Outcome::RateLimited),
-            Ok(proto::Outcome::NotSent) => Some(Outcome::NotSent),
-            Ok(proto::Outcome::Unspecified) => {
-                self.add("outcome", "required, such as OUTCOME_COMPLETED");
-                None
-            }
-            Err(_) => {
-                self.add("outcome", format!("{value} is not an outcome"));
-                None
-            }
+        let Ok(outcome) = proto::Outcome::try_from(value) else {
+            self.add("outcome", format!("{value} is not an outcome"));
+            return None;
+        };
+        let outcome = convert::outcome_of(outcome);
+        if outcome.is_none() {
+            self.add("outcome", "required, such as OUTCOME_COMPLETED");
         }
+        outcome
     }
 
     fn reservation(&mut self, text: &str) -> Option<Subject> {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{MAX_MODEL_BYTES, proto};
+use super::proto;
 use crate::{
+    domain::name::MAX_MODEL_BYTES,
     domain::{
         batch::{Batch, MAX_REQUESTS, MAX_WINDOW_MS, MIN_WINDOW_MS},
         bounds::Most,

@@ -40,7 +40,7 @@ use self::{
     connection::Connection,
     endpoint::Endpoint,
     keyspace::Keyspace,
-    server_time::{Bounds, ServerTime, Told},
+    server_time::{Bounds, ServerMoment, ServerTime},
     wire::Reader,
 };
 use super::{
@@ -163,10 +163,10 @@ impl Inner {
 }
 
 /// Reads the time in an answer.
-fn read_told(reader: &mut Reader<'_>) -> Result<Told, StoreError> {
+fn read_told(reader: &mut Reader<'_>) -> Result<ServerMoment, StoreError> {
     let wall = Timestamp(reader.number()?);
     let moment = Moment { store: Timestamp(reader.number()?), wall };
-    Ok(Told { moment, next: Timestamp(reader.number()?) })
+    Ok(ServerMoment { moment, next: Timestamp(reader.number()?) })
 }
 
 /// The bytes of an answer that is a string.

@@ -28,10 +28,10 @@ struct Answer {
     revision: Revision,
     /// How many records there are.
     count: usize,
-    told: Told,
+    extent: Extent,
 }
 
-enum Told {
+enum Extent {
     Changes(Vec<RegistryRecord>),
     All(Vec<RegistryRecord>),
     /// All records have to be read.
@@ -40,23 +40,23 @@ enum Told {
 
 impl Inner {
     pub(super) async fn registry_since(&self, known: Revision) -> Result<RegistryChanges, StoreError> {
-        let Answer { mut revision, told, .. } = self.ask_since(known).await?;
-        match told {
-            Told::Changes(records) => return Ok(RegistryChanges { revision, whole: false, records }),
-            Told::All(records) => return Ok(RegistryChanges { revision, whole: true, records }),
-            Told::Nothing => {}
+        let Answer { mut revision, extent, .. } = self.ask_since(known).await?;
+        match extent {
+            Extent::Changes(records) => return Ok(RegistryChanges { revision, whole: false, records }),
+            Extent::All(records) => return Ok(RegistryChanges { revision, whole: true, records }),
+            Extent::Nothing => {}
         }
         for _ in 0..READINGS {
             let mut records = self.all_records().await?;
             // The pages may or may not contain what was written while they were read.
             let after = self.ask_since(revision).await?;
-            let later = match after.told {
-                Told::Changes(later) => later,
-                Told::All(records) => {
+            let later = match after.extent {
+                Extent::Changes(later) => later,
+                Extent::All(records) => {
                     return Ok(RegistryChanges { revision: after.revision, whole: true, records });
                 }
-                Told::Nothing if after.revision == revision => Vec::new(),
-                Told::Nothing => {
+                Extent::Nothing if after.revision == revision => Vec::new(),
+                Extent::Nothing => {
                     revision = after.revision;
                     continue;
                 }
@@ -88,12 +88,12 @@ impl Inner {
         };
         let mut records = (0..following).map(record).collect::<Result<Vec<_>, StoreError>>()?;
         records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        let told = match kind {
-            0 => Told::Changes(records),
-            1 => Told::All(records),
-            _ => Told::Nothing,
+        let extent = match kind {
+            0 => Extent::Changes(records),
+            1 => Extent::All(records),
+            _ => Extent::Nothing,
         };
-        Ok(Answer { revision: Revision { number, mark }, count, told })
+        Ok(Answer { revision: Revision { number, mark }, count, extent })
     }
 
     /// All records, page by page: each that exists from the first page to the last, at least once.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use tempfile::TempDir;
-use tollgate::domain::access::PAGES;
+use tollgate::domain::rbac::PAGES;
 
 use super::digest;
 use crate::{

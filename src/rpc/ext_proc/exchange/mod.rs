@@ -6,7 +6,6 @@ use prost_types::value::Kind;
 
 use super::{
     super::{
-        admission::Admission,
         envoy::{
             config::core::v3::{
                 HeaderMap, HeaderValue, HeaderValueOption, Metadata, header_value_option::HeaderAppendAction,
@@ -19,6 +18,7 @@ use super::{
             },
             r#type::v3::{HttpStatus, StatusCode},
         },
+        filter_context::FilterContext,
     },
     settlement::{End, never_sent, retry_ms},
 };
@@ -43,7 +43,7 @@ const TOO_LARGE: u16 = 413;
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     /// What ext_authz said about it, once that arrived.
-    admission: Option<Admission>,
+    context: Option<FilterContext>,
     /// Whether the filter passes on the answer, so that its end is seen here. `None`: unknown.
     meters: Option<bool>,
     answer: Option<Answer>,
@@ -73,7 +73,7 @@ pub(super) struct Step {
     /// The answer to Envoy, if it waits for one.
     pub(super) reply: Option<ProcessingResponse>,
     /// How the exchange ended, if it did.
-    pub(super) end: Option<(Admission, End)>,
+    pub(super) end: Option<(FilterContext, End)>,
 }
 
 impl Exchange {
@@ -87,9 +87,9 @@ impl Exchange {
             self.meters = Some(true);
         }
         // It comes with each message; reading it once is enough.
-        if self.admission.is_none() {
+        if self.context.is_none() {
             let metadata = Metadata::decode(message.metadata_context).ok();
-            self.admission = metadata.as_ref().and_then(Admission::from_metadata);
+            self.context = metadata.as_ref().and_then(FilterContext::from_metadata);
         }
         let (reply, ends) = match message.request {
             Some(Request::RequestHeaders(_)) => (Response::RequestHeaders(HeadersResponse::default()), None),
@@ -128,7 +128,7 @@ impl Exchange {
     }
 
     /// The stream of steps is over, for whatever reason.
-    pub(super) fn close(&mut self) -> Option<(Admission, End)> {
+    pub(super) fn close(&mut self) -> Option<(FilterContext, End)> {
         // A filter that did not say what it passes on is judged by what it did.
         let meters = self.meters.unwrap_or(self.answer.is_some());
         if !meters || self.settled {
@@ -138,11 +138,11 @@ impl Exchange {
         self.settle(end)
     }
 
-    fn settle(&mut self, end: End) -> Option<(Admission, End)> {
+    fn settle(&mut self, end: End) -> Option<(FilterContext, End)> {
         if std::mem::replace(&mut self.settled, true) {
             return None;
         }
-        self.admission.clone().map(|admission| (admission, end))
+        self.context.clone().map(|context| (context, end))
     }
 
     fn take_end(&mut self, complete: bool) -> End {
@@ -161,12 +161,12 @@ impl Exchange {
 
     fn request_body(&self, body: &HttpBody) -> Response {
         let unchanged = || Response::RequestBody(BodyResponse::default());
-        let Some(admission) = &self.admission else { return unchanged() };
+        let Some(context) = &self.context else { return unchanged() };
         let change = Change {
-            max_output_tokens: admission.max_output_tokens / admission.choices.max(1),
-            include_usage: admission.include_usage,
+            max_output_tokens: context.max_output_tokens / context.choices.max(1),
+            include_usage: context.include_usage,
         };
-        match rewrite(admission.operation, &body.body, change) {
+        match rewrite(context.operation, &body.body, change) {
             Ok(None) => unchanged(),
             Ok(Some(changed)) => Response::RequestBody(BodyResponse { response: Some(replaced(changed)) }),
             // It was admitted as it was read; a body that cannot be read now is not the same.
@@ -179,7 +179,7 @@ impl Exchange {
         let map = headers.headers.as_ref();
         let text = |name| map.map(|map| header(map, name)).unwrap_or_default();
         let status = text(":status").parse::<u16>().unwrap_or_default();
-        let operation = self.admission.as_ref().map_or(Operation::Chat, |admission| admission.operation);
+        let operation = self.context.as_ref().map_or(Operation::Chat, |context| context.operation);
         let local = !matches!(details, "" | "via_upstream");
         self.answer = Some(if never_sent(details) {
             Answer::NotSent

@@ -8,8 +8,8 @@ use crate::{
     store::ReservationId,
 };
 
-fn admission() -> Admission {
-    Admission {
+fn context() -> FilterContext {
+    FilterContext {
         reservation: ReservationId([1; 16]),
         operation: Operation::Chat,
         stream: true,
@@ -30,7 +30,7 @@ fn admission() -> Admission {
 
 fn first(mode: BodySendMode, observes: bool) -> ProcessingRequest {
     let mut metadata = Metadata::default();
-    metadata.filter_metadata.insert("envoy.filters.http.ext_authz".to_owned(), admission().to_metadata());
+    metadata.filter_metadata.insert("envoy.filters.http.ext_authz".to_owned(), context().to_metadata());
     ProcessingRequest {
         request: Some(Request::RequestHeaders(HttpHeaders::default())),
         metadata_context: metadata.encode_to_vec().into(),

@@ -51,7 +51,7 @@ struct Span {
 
 impl Span {
     /// The bounds from an answer that arrived at `came`, and that reading. Both readings and the server's are rounded down.
-    fn of(sent: Monotonic, came: Monotonic, told: &Told) -> (Self, i64) {
+    fn of(sent: Monotonic, came: Monotonic, told: &ServerMoment) -> (Self, i64) {
         let (sent, came) = (millis(sent), millis(came).saturating_add(1));
         let next = signed(told.next);
         let span = Self { low: next.saturating_sub(came), high: next.saturating_add(1).saturating_sub(sent) };
@@ -88,7 +88,7 @@ pub(super) enum Fit {
 
 /// The time at the start of an answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
+pub(super) struct ServerMoment {
     pub(super) moment: Moment,
     /// The store's time for the next call at the same instant.
     pub(super) next: Timestamp,
@@ -198,7 +198,7 @@ impl ServerTime {
     }
 
     /// Learns from the answer to a call that was sent at `sent` with `bounds`.
-    pub(super) fn learn(&self, sent: Monotonic, bounds: &Bounds, told: &Told) -> Fit {
+    pub(super) fn learn(&self, sent: Monotonic, bounds: &Bounds, told: &ServerMoment) -> Fit {
         let came = self.clock.monotonic();
         let known = &mut self.lock().known;
         if let Clock::Manual(_) = self.clock {
@@ -218,7 +218,7 @@ impl ServerTime {
 
     /// Learns from the answer to a first look, which says when the store's time was last written (`last`; 0: never). Believes it
     /// unless that was long ago. Then others may know better, and correct it while this process waits.
-    pub(super) fn first_look(&self, sent: Monotonic, told: &Told, last: Timestamp) {
+    pub(super) fn first_look(&self, sent: Monotonic, told: &ServerMoment, last: Timestamp) {
         let (span, came) = Span::of(sent, self.clock.monotonic(), told);
         let mut state = self.lock();
         if state.known.is_some() {
@@ -260,7 +260,7 @@ impl ServerTime {
 }
 
 impl Known {
-    fn new(span: Span, came: i64, told: &Told) -> Self {
+    fn new(span: Span, came: i64, told: &ServerMoment) -> Self {
         let wall = signed(told.moment.wall);
         Self {
             current: span,
@@ -288,7 +288,7 @@ impl Known {
         Span { low: span.low.saturating_sub(uneven), high: span.high.saturating_add(uneven) }
     }
 
-    fn learn(&mut self, span: Span, came: i64, told: &Told, asked_back: bool) -> Fit {
+    fn learn(&mut self, span: Span, came: i64, told: &ServerMoment, asked_back: bool) -> Fit {
         let before = self.span(came);
         let ahead = signed(told.next).saturating_sub(signed(told.moment.wall));
         let (was_ahead, was_raw) = (self.ahead, self.raw_low);

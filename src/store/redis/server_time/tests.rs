@@ -1,9 +1,9 @@
 use super::*;
 
 /// The answer of a server whose time is `store` and whose wall clock is `wall`.
-fn told(store: i64, wall: i64) -> Told {
+fn told(store: i64, wall: i64) -> ServerMoment {
     let moment = Moment { store: unsigned(store), wall: unsigned(wall) };
-    Told { moment, next: unsigned(store) }
+    ServerMoment { moment, next: unsigned(store) }
 }
 
 fn span(low: i64, high: i64) -> Span {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use prost::Message as _;
 use prost_types::{FileDescriptorProto, value::Kind};
 use tollgate::{
-    domain::access::{RPCS, table},
+    domain::rbac::{RPCS, table},
     rpc::{
         envoy::{
             config::core::v3::{HeaderMap, HeaderValue, Metadata},

@@ -200,14 +200,14 @@ impl fmt::Display for Permission {
 
 /// Some teams.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum TeamScope {
     /// All teams, and the organization itself.
     All,
     /// These teams only.
     Teams(Arc<BTreeSet<Arc<str>>>),
 }
 
-impl Scope {
+impl TeamScope {
     /// Whether `team` is one of them.
     #[must_use]
     pub fn holds(&self, team: &str) -> bool {
@@ -238,11 +238,11 @@ impl Scope {
 
 /// Roles over some teams.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub struct RoleGrant {
     /// The roles.
     pub roles: Vec<Role>,
     /// The teams for which they hold.
-    pub scope: Scope,
+    pub scope: TeamScope,
 }
 
 /// How a principal authenticated.
@@ -264,7 +264,7 @@ pub struct Principal {
     /// How it authenticated.
     pub kind: PrincipalKind,
     /// What it may do; if empty, nothing.
-    pub grants: Vec<Arc<Grant>>,
+    pub grants: Vec<Arc<RoleGrant>>,
 }
 
 impl Principal {
@@ -273,21 +273,21 @@ impl Principal {
     pub fn permits(&self, permission: Permission, team: Option<&str>) -> bool {
         match (self.scope(permission), team) {
             (None, _) => false,
-            (Some(Scope::All), _) => true,
+            (Some(TeamScope::All), _) => true,
             (Some(scope), Some(team)) => scope.holds(team),
-            (Some(Scope::Teams(_)), None) => false,
+            (Some(TeamScope::Teams(_)), None) => false,
         }
     }
 
     /// Whether it has any role that is limited to some teams.
     #[must_use]
     pub fn is_bound(&self) -> bool {
-        self.grants.iter().any(|grant| grant.scope != Scope::All)
+        self.grants.iter().any(|grant| grant.scope != TeamScope::All)
     }
 
     /// The teams for which it has `permission`; `None` if there are none.
     #[must_use]
-    pub fn scope(&self, permission: Permission) -> Option<Scope> {
+    pub fn scope(&self, permission: Permission) -> Option<TeamScope> {
         let granting = self.grants.iter().filter(|grant| grant.roles.iter().any(|r| r.has(permission)));
         granting.fold(None, |sum, grant| match sum {
             None => Some(grant.scope.clone()),
@@ -328,7 +328,7 @@ pub struct Issuer {
     /// The claim that determines a caller's role: an exact name, or names separated by dots for a claim within a claim.
     pub claim: Arc<str>,
     /// What each value of the claim grants.
-    pub grants: HashMap<Arc<str>, Arc<Grant>>,
+    pub grants: HashMap<Arc<str>, Arc<RoleGrant>>,
 }
 
 #[cfg(test)]

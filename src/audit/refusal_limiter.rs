@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::domain::access::Principal;
+use crate::domain::rbac::Principal;
 
 /// For one caller: enough at once to find a cause, and then one now and again to show that it continues.
 pub(super) const EACH: Rate = Rate { at_once: 20, every: Duration::from_secs(10) };
@@ -40,13 +40,13 @@ impl Bucket {
 
 /// The room for refusals, per caller and for all.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct RefusalLimiter {
     all: Bucket,
     each: Vec<Bucket>,
     hasher: RandomState,
 }
 
-impl Room {
+impl RefusalLimiter {
     /// With all room free.
     pub(super) fn new(now: Instant) -> Self {
         Self { all: Bucket(now), each: vec![Bucket(now); BUCKETS], hasher: RandomState::new() }
@@ -74,14 +74,14 @@ impl Room {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::access::PrincipalKind;
+    use crate::domain::rbac::PrincipalKind;
 
     fn principal(name: &str) -> Principal {
         Principal { name: name.into(), kind: PrincipalKind::Oidc, grants: Vec::new() }
     }
 
     /// So many callers, each with a bucket of its own.
-    fn callers(room: &Room, count: usize) -> Vec<Principal> {
+    fn callers(room: &RefusalLimiter, count: usize) -> Vec<Principal> {
         let mut callers: Vec<Principal> = Vec::new();
         for caller in (0..).map(|number| principal(&format!("caller {number}"))) {
             if callers.iter().all(|other| room.bucket(other) != room.bucket(&caller)) {
@@ -94,14 +94,14 @@ mod tests {
         callers
     }
 
-    fn taken(room: &mut Room, who: &Principal, now: Instant) -> usize {
+    fn taken(room: &mut RefusalLimiter, who: &Principal, now: Instant) -> usize {
         (0..30).filter(|_| room.take(who, now)).count()
     }
 
     #[test]
     fn a_flood_of_one_leaves_room_for_others() {
         let start = Instant::now();
-        let mut room = Room::new(start);
+        let mut room = RefusalLimiter::new(start);
         let [loud, quiet] = callers(&room, 2).try_into().unwrap();
         assert_eq!(taken(&mut room, &loud, start), 20);
         assert!(room.take(&quiet, start));
@@ -118,9 +118,10 @@ mod tests {
     #[test]
     fn however_many_ask_all_together_have_a_bound() {
         let start = Instant::now();
-        let mut room = Room::new(start);
+        let mut room = RefusalLimiter::new(start);
         let callers = callers(&room, 500);
-        let all = |room: &mut Room, now| callers.iter().map(|who| taken(room, who, now)).sum::<usize>();
+        let all =
+            |room: &mut RefusalLimiter, now| callers.iter().map(|who| taken(room, who, now)).sum::<usize>();
         assert_eq!(all(&mut room, start), 200);
         assert_eq!(all(&mut room, start + Duration::from_millis(999)), 0);
         assert_eq!(all(&mut room, start + Duration::from_secs(1)), 1);
@@ -129,7 +130,7 @@ mod tests {
 
     #[test]
     fn those_of_one_name_are_told_apart_by_how_they_were_recognised() {
-        let room = &Room::new(Instant::now());
+        let room = &RefusalLimiter::new(Instant::now());
         let bucket = |kind, number: u32| room.bucket(&Principal { kind, ..principal(&number.to_string()) });
         let pairs = (0..100)
             .map(|number| (bucket(PrincipalKind::Oidc, number), bucket(PrincipalKind::Certificate, number)));

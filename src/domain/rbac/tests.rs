@@ -1,12 +1,13 @@
 use super::*;
 
-fn teams(names: &[&str]) -> Scope {
-    Scope::Teams(Arc::new(names.iter().map(|name| Arc::from(*name)).collect()))
+fn teams(names: &[&str]) -> TeamScope {
+    TeamScope::Teams(Arc::new(names.iter().map(|name| Arc::from(*name)).collect()))
 }
 
-fn principal(grants: &[(&[Role], Scope)]) -> Principal {
-    let grant =
-        |(roles, scope): &(&[Role], Scope)| Arc::new(Grant { roles: roles.to_vec(), scope: scope.clone() });
+fn principal(grants: &[(&[Role], TeamScope)]) -> Principal {
+    let grant = |(roles, scope): &(&[Role], TeamScope)| {
+        Arc::new(RoleGrant { roles: roles.to_vec(), scope: scope.clone() })
+    };
     Principal {
         name: "p".into(),
         kind: PrincipalKind::ServiceToken,
@@ -53,7 +54,7 @@ fn grants_add_up_and_one_of_teams_is_not_one_of_the_organization() {
     let unbound = principal(&[]);
     let bound =
         principal(&[(&[Role::Viewer], teams(&["a"])), (&[Role::Viewer, Role::Gateway], teams(&["b"]))]);
-    let mixed = principal(&[(&[Role::TeamAdmin], teams(&["a"])), (&[Role::Viewer], Scope::All)]);
+    let mixed = principal(&[(&[Role::TeamAdmin], teams(&["a"])), (&[Role::Viewer], TeamScope::All)]);
     for (who, permission, team, permitted) in [
         (&unbound, Permission::ReadSpend, Some("a"), false),
         (&bound, Permission::ReadSpend, Some("a"), true),

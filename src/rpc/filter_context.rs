@@ -19,7 +19,7 @@ const FIELD: &str = "tollgate";
 
 /// An admitted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Admission {
+pub(super) struct FilterContext {
     pub(super) reservation: ReservationId,
     pub(super) team: String,
     pub(super) model: String,
@@ -49,7 +49,7 @@ pub(super) struct Admission {
 /// zero and false values are left out.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Told<'a> {
+struct Wire<'a> {
     reservation: Cow<'a, str>,
     #[serde(borrow)]
     team: Cow<'a, str>,
@@ -83,10 +83,10 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-impl Admission {
+impl FilterContext {
     /// As dynamic metadata of ext_authz.
     pub(super) fn to_metadata(&self) -> Struct {
-        let told = Told {
+        let wire = Wire {
             reservation: self.reservation.to_string().into(),
             team: self.team.as_str().into(),
             model: self.model.as_str().into(),
@@ -104,7 +104,7 @@ impl Admission {
             unseen_input: self.unseen_input,
         };
         // Strings, numbers and flags are always JSON.
-        let text = serde_json::to_string(&told).unwrap_or_default();
+        let text = serde_json::to_string(&wire).unwrap_or_default();
         let mut outer = Struct::default();
         outer.fields.insert(FIELD.to_owned(), Value { kind: Some(Kind::StringValue(text)) });
         outer
@@ -112,25 +112,25 @@ impl Admission {
 
     /// Reads what Envoy forwards; `None` if ext_authz admitted nothing, or the value does not come from this service.
     pub(super) fn from_metadata(metadata: &Metadata) -> Option<Self> {
-        let told = metadata.filter_metadata.get(NAMESPACE)?.fields.get(FIELD)?;
-        let Some(Kind::StringValue(text)) = &told.kind else { return None };
-        let told: Told<'_> = serde_json::from_str(text).ok()?;
+        let wire = metadata.filter_metadata.get(NAMESPACE)?.fields.get(FIELD)?;
+        let Some(Kind::StringValue(text)) = &wire.kind else { return None };
+        let wire: Wire<'_> = serde_json::from_str(text).ok()?;
         Some(Self {
-            reservation: told.reservation.parse().ok()?,
-            team: told.team.into_owned(),
-            model: told.model.into_owned(),
-            service_tier: told.service_tier.parse().ok()?,
-            operation: told.operation.parse().ok()?,
-            upstream_key: told.upstream_key.into_owned(),
-            stream: told.stream,
-            hides_reasoning: told.hides_reasoning,
-            choices: told.choices,
-            input_tokens: told.input_tokens,
-            max_output_tokens: told.max_output_tokens,
-            audio_ms: told.audio_ms,
-            characters: told.characters,
-            include_usage: told.include_usage,
-            unseen_input: told.unseen_input,
+            reservation: wire.reservation.parse().ok()?,
+            team: wire.team.into_owned(),
+            model: wire.model.into_owned(),
+            service_tier: wire.service_tier.parse().ok()?,
+            operation: wire.operation.parse().ok()?,
+            upstream_key: wire.upstream_key.into_owned(),
+            stream: wire.stream,
+            hides_reasoning: wire.hides_reasoning,
+            choices: wire.choices,
+            input_tokens: wire.input_tokens,
+            max_output_tokens: wire.max_output_tokens,
+            audio_ms: wire.audio_ms,
+            characters: wire.characters,
+            include_usage: wire.include_usage,
+            unseen_input: wire.unseen_input,
         })
     }
 }
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_told_arrives() {
-        let admission = Admission {
+        let context = FilterContext {
             reservation: ReservationId([7; 16]),
             team: "t \"ü\"".to_owned(),
             model: "m".to_owned(),
@@ -159,20 +159,20 @@ mod tests {
             unseen_input: true,
         };
         let mut metadata = Metadata::default();
-        assert_eq!(Admission::from_metadata(&metadata), None);
-        metadata.filter_metadata.insert(NAMESPACE.to_owned(), admission.to_metadata());
-        assert_eq!(Admission::from_metadata(&metadata), Some(admission.clone()));
-        let small = Admission {
+        assert_eq!(FilterContext::from_metadata(&metadata), None);
+        metadata.filter_metadata.insert(NAMESPACE.to_owned(), context.to_metadata());
+        assert_eq!(FilterContext::from_metadata(&metadata), Some(context.clone()));
+        let small = FilterContext {
             stream: false,
             hides_reasoning: false,
             include_usage: false,
             choices: 0,
             audio_ms: 0,
-            ..admission
+            ..context
         };
         metadata.filter_metadata.insert(NAMESPACE.to_owned(), small.to_metadata());
-        assert_eq!(Admission::from_metadata(&metadata), Some(small));
+        assert_eq!(FilterContext::from_metadata(&metadata), Some(small));
         metadata.filter_metadata.insert(NAMESPACE.to_owned(), Struct::default());
-        assert_eq!(Admission::from_metadata(&metadata), None);
+        assert_eq!(FilterContext::from_metadata(&metadata), None);
     }
 }

@@ -1,0 +1,141 @@
+//! Enums of the contract and of the domain, each converted in one place, both ways where both are needed.
+
+use super::proto;
+use crate::domain::{
+    decision::{Measure, Reason},
+    key::KeyState,
+    limit::{LimitScope, Quantity},
+    request::{Operation, Outcome, ServiceTier},
+};
+
+/// Declares the conversion of a domain's enum to the contract's.
+macro_rules! to_wire {
+    ($to:ident: $domain:ident = proto::$wire:ident { $($ours:ident = $theirs:ident,)* }) => {
+        pub(super) const fn $to(value: $domain) -> proto::$wire {
+            match value {
+                $($domain::$ours => proto::$wire::$theirs,)*
+            }
+        }
+    };
+}
+
+/// Declares the conversion of the contract's enum to a domain's, which has no value for `UNSPECIFIED`.
+macro_rules! from_wire {
+    ($from:ident: $domain:ident = proto::$wire:ident { $($ours:ident = $theirs:ident,)* }) => {
+        /// `None`: unspecified.
+        pub(super) const fn $from(value: proto::$wire) -> Option<$domain> {
+            match value {
+                $(proto::$wire::$theirs => Some($domain::$ours),)*
+                proto::$wire::Unspecified => None,
+            }
+        }
+    };
+}
+
+/// Declares both.
+macro_rules! both_ways {
+    ($to:ident, $from:ident: $domain:ident = proto::$wire:ident { $($ours:ident = $theirs:ident,)* }) => {
+        to_wire!($to: $domain = proto::$wire { $($ours = $theirs,)* });
+        from_wire!($from: $domain = proto::$wire { $($ours = $theirs,)* });
+    };
+}
+
+both_ways!(operation, operation_of: Operation = proto::Operation {
+    Chat = ChatCompletion,
+    Responses = Response,
+    Transcription = Transcription,
+    Translation = Translation,
+    Speech = Speech,
+    Embeddings = Embedding,
+    Batch = Batch,
+});
+
+both_ways!(service_tier, service_tier_of: ServiceTier = proto::ServiceTier {
+    OnDemand = OnDemand,
+    Flex = Flex,
+    Auto = Auto,
+    Performance = Performance,
+});
+
+from_wire!(outcome_of: Outcome = proto::Outcome {
+    Completed = Completed,
+    Aborted = Aborted,
+    Failed = Failed,
+    RateLimited = RateLimited,
+    NotSent = NotSent,
+});
+
+to_wire!(key_state: KeyState = proto::KeyState {
+    Active = Active,
+    Expired = Expired,
+    Revoked = Revoked,
+});
+
+to_wire!(scope: LimitScope = proto::Scope {
+    Organization = Organization,
+    OrganizationModel = OrganizationModel,
+    Team = Team,
+    TeamModel = TeamModel,
+    Key = Key,
+    User = User,
+});
+
+to_wire!(quantity: Quantity = proto::Quantity {
+    Requests = Requests,
+    Tokens = Tokens,
+    AudioMilliseconds = AudioMilliseconds,
+    NanoUsd = NanoUsd,
+    RequestsInFlight = RequestsInFlight,
+    UnsettledRequests = UnsettledRequests,
+});
+
+to_wire!(reason: Reason = proto::Reason {
+    UnknownTeam = UnknownTeam,
+    InvalidKey = InvalidKey,
+    KeyRevoked = KeyRevoked,
+    KeyExpired = KeyExpired,
+    ModelNotAllowed = ModelNotAllowed,
+    ModelNotPriced = ModelNotPriced,
+    OperationNotAllowed = OperationNotAllowed,
+    MaxOutputTokensExceeded = MaxOutputTokensExceeded,
+    RequestRateExceeded = RequestRateExceeded,
+    TokenRateExceeded = TokenRateExceeded,
+    AudioRateExceeded = AudioRateExceeded,
+    TooManyInFlight = TooManyInFlight,
+    TeamBudgetExhausted = TeamBudgetExhausted,
+    KeyBudgetExhausted = KeyBudgetExhausted,
+    OrganizationBudgetExhausted = OrganizationBudgetExhausted,
+    Paused = Paused,
+    UpstreamRateLimited = UpstreamRateLimited,
+    StoreUnavailable = StoreUnavailable,
+    ToolNotAllowed = ToolNotAllowed,
+    ToolNotPriced = ToolNotPriced,
+    BatchTooLarge = BatchTooLarge,
+    TooManyUnsettled = TooManyUnsettled,
+});
+
+pub(super) const fn measure(measure: Measure) -> proto::Quantity {
+    match measure {
+        Measure::None => proto::Quantity::Unspecified,
+        Measure::OutputTokens => proto::Quantity::OutputTokens,
+        Measure::Of(of) => quantity(of),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_both_ways_comes_back() {
+        for number in 1..=7 {
+            let wire = proto::Operation::try_from(number).unwrap();
+            assert_eq!(operation_of(wire).map(operation), Some(wire));
+        }
+        for number in 1..=4 {
+            let wire = proto::ServiceTier::try_from(number).unwrap();
+            assert_eq!(service_tier_of(wire).map(service_tier), Some(wire));
+        }
+        assert_eq!(operation_of(proto::Operation::Unspecified), None);
+    }
+}
