@@ -36,7 +36,7 @@ pub struct Parts {
     pub decisions: DecisionLog,
     /// Without `[access]` in the policy, whether callers from other machines may ask as well.
     pub is_open: bool,
-    /// Its clock, which everything but the freshness of the registry follows, and its random numbers.
+    /// The clock that decisions, keys and tokens follow, and the source of ids and secrets.
     pub runtime: Runtime,
 }
 

@@ -41,23 +41,26 @@
 //! - [`store`] sees opaque counters and records, and usage lines, which are dimensions and amounts to it.
 //! - [`rpc`] is the only place that sees protobuf.
 //! - [`app`] is the only place where a service is put together: `serve`, `simulate` and the tests run the same assembly.
-//! - Time, random numbers and tasks come from [`runtime`], which tests and simulations replace.
+//! - Decisions take their time and their random numbers from [`runtime`]; tests and simulations replace both.
 //! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; anything larger is refused.
 //! - A denial is a value; `Err` means that no decision could be made.
 //!
-//! An arrow is the only permitted direction of a `use` (`tests/suite/layering.rs` holds the code to it):
+//! An arrow is the only permitted direction of a `use`; every module may use [`domain`]. `tests/suite/layering.rs` has the whole
+//! table and holds the code to it:
 //!
 //! ```text
-//! main ─► cli ─► app ─► server ─► rpc ─┬─► authorizer ─┐                 data plane: decide, settle
-//!         │      │         │        ├─► control ────┼─► live ─┐       control plane: keys, pauses,
-//!         │      │         │        ├─► reports ────┤         │                      spend,
-//!         │      │         │        ├─► access ─────┘         ├─► store ─► runtime ─► domain
-//!         │      │         │        ├─► audit ────────────────────────────► runtime
-//!         │      │         │        ├─► upstream ─► watch     │
-//!         │      │         │        └─► groq ──────────────────────────────────────► domain
-//!         │      └─────────┴─► settings ─► syntax             │
-//!         ├─► policy_file ─► watch, syntax, domain            │
-//!         └─► store::{embedded, redis} ───────────────────────┘
+//! main ─► cli ─► app ─► server ─► rpc                 each of these may use what it leads to, and what that leads to
+//!
+//! rpc ─► authorizer ─► live, store                    data plane: decide, settle
+//! rpc ─► control ────► live, store                    control plane: keys, pauses
+//! rpc ─► reports ────► live, store                    control plane: spend
+//! rpc ─► access ─────► audit, live                    who is calling, and whether they may
+//! rpc ─► upstream ───► watch                          Groq's own keys
+//! rpc ─► groq                                         Groq's HTTP API, pure
+//!
+//! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core
+//! app, server ─► settings ─► syntax                   the process
+//! cli ─► policy_file ─► watch, syntax                 the document
 //! ```
 
 pub mod access;

@@ -42,7 +42,9 @@ impl<S: Store + Clone> Authorizer<S> {
         let request = question.request;
         let deadline = self.clock.monotonic().plus(Duration::from_millis(request.max_wait_ms));
         let check = self.begin(request, team, until).await?;
-        let decided = match (request.max_wait_ms, request.dry_run) {
+        // Until the registry is read the first time, it is not known whose request this is, and so neither what it repeats.
+        let max_wait_ms = if question.caller.is_ok() { request.max_wait_ms } else { 0 };
+        let decided = match (max_wait_ms, request.dry_run) {
             (0, _) => self.decide(question, &check, Turn::LAST).await?,
             // It takes nothing, so it must not keep room from requests that do.
             (_, true) => {

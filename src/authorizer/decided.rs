@@ -26,6 +26,8 @@ pub struct Decided {
     pub limits: Vec<LimitStatus>,
     /// The Groq project whose key the request goes out with; empty if the request was denied before that was looked at.
     pub project: Arc<str>,
+    /// Whether the policy declares Groq projects, and so their keys, at all.
+    pub declares_projects: bool,
     /// What was in force when it was decided.
     pub policy_revision: Arc<str>,
     /// What the caller should know about how it was decided, beside the warnings of the grant.
@@ -53,6 +55,7 @@ pub(super) fn granted(
         }),
         limits: explain::statuses(plan, now, used, !request.dry_run),
         project: Arc::clone(plan.project),
+        declares_projects: snapshot.policy.projects.is_declared(),
         policy_revision: Arc::clone(&snapshot.revision),
         warnings: Vec::new(),
         blocked: None,
@@ -145,6 +148,7 @@ pub(super) fn denied(snapshot: &Snapshot, violations: Vec<Violation>, limits: Ve
         outcome: Err(violations),
         limits,
         project: Arc::default(),
+        declares_projects: snapshot.policy.projects.is_declared(),
         policy_revision,
         warnings: Vec::new(),
         blocked: None,

@@ -174,7 +174,7 @@ fn log_allowed(
 
 /// The names of the team and of the key; empty if there is none.
 fn names<'a>(caller: Option<&ResolvedCaller<'a>>) -> (&'a str, &'a str) {
-    caller.map_or(("", ""), |caller| (&*caller.team.name, caller.key.map_or("", |key| &*key.name)))
+    caller.map_or(("", ""), |caller| (&*caller.team.name, caller.key_name()))
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ pub enum Failure {
     /// Pauses and keys were not read within the bound, and cannot be read now.
     #[error("pauses and keys could not be read within their bound")]
     SnapshotStale,
-    /// The key of a request that waits now belongs to another team.
-    #[error("the key was given to another team while its request waited; ask again")]
+    /// The key was moved to another team while its request waited or was decided.
+    #[error("the key was moved to another team at this moment; try again")]
     KeyMoved,
     /// `request_id` was used before, with another request.
     #[error("`request_id` was used before for a different request; use a new id for a new request")]

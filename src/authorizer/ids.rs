@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use tracing::error;
+
 use super::Failure;
 use crate::{runtime::Entropy, store::ReservationId};
 
@@ -26,7 +28,10 @@ impl Ids {
         match &mut *stream {
             Some(stream) => Ok(stream.next()),
             None => {
-                let seed = self.entropy.bytes().map_err(|_| Failure::Internal)?;
+                let seed = self.entropy.bytes().map_err(|error| {
+                    error!(%error, "no reservation can be named");
+                    Failure::Internal
+                })?;
                 Ok(stream.insert(IdStream::new(&seed)).next())
             }
         }

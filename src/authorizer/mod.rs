@@ -151,7 +151,8 @@ impl<S: Store + Clone> Authorizer<S> {
         self.shared.live.snapshot()
     }
 
-    /// What is in force, read again if it is not young enough to decide by; as it is known if that does not end before `until`.
+    /// The snapshot in force. If it is too old to decide by, the registry is read first; if that fails or does not end before
+    /// `until`, the last known snapshot is returned, with the reason in `fresh`.
     pub async fn view(&self, until: Option<Instant>) -> View {
         let fresh = match self.shared.live.freshness().is_fresh() {
             true => Ok(()),
@@ -197,7 +198,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 plan.clamp(granted).map_err(|_| Failure::Internal)?;
             }
             match self.attempt((question, check, turn), &plan, attempt < ATTEMPTS).await? {
-                ControlFlow::Break(decided) => return self.unless_overtaken(request, decided).await,
+                ControlFlow::Break(decided) => return self.unless_overtaken(question, decided).await,
                 // A new period's budgets may pay for all of it.
                 ControlFlow::Continue(Again::At(time)) => (now, granted) = (time, None),
                 ControlFlow::Continue(Again::With(affordable)) => granted = Some(affordable),
@@ -233,7 +234,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 return Err(Failure::RequestIdSpent(id));
             }
             Reserved::Repeated(record) if record.fingerprint == fingerprint => {
-                self.repeated(plan, id, &record).await?
+                self.repeated(snapshot, plan, id, &record).await?
             }
             Reserved::Repeated(_) => return Err(Failure::RequestIdReused),
             Reserved::OutOfDate { now } => return Ok(ControlFlow::Continue(Again::At(now))),
@@ -314,6 +315,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// The answer given the first time, with the limits as they stand now.
     async fn repeated(
         &self,
+        snapshot: &Snapshot,
         plan: &Plan<'_>,
         id: ReservationId,
         record: &Record,
@@ -330,6 +332,7 @@ impl<S: Store + Clone> Authorizer<S> {
             }),
             limits: explain::statuses(plan, self.store.moment(), &used, false),
             project: ticket.project,
+            declares_projects: snapshot.policy.projects.is_declared(),
             policy_revision: ticket.policy_revision,
             warnings: Vec::new(),
             blocked: None,
@@ -348,12 +351,12 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 }
 
-/// A request, and what decides it.
+/// A request with the snapshot that decides it, and its caller there.
 #[derive(Clone, Copy)]
 pub struct Question<'a> {
     /// The request.
     pub request: &'a AuthorizeRequest,
-    /// What was in force when it came; a request that waits is decided by later ones.
+    /// The snapshot that decides it. Each further attempt of a waiting request has a question with a newer one.
     pub snapshot: &'a Snapshot,
     /// The caller, as found in the snapshot.
     pub caller: &'a Result<ResolvedCaller<'a>, Violation>,

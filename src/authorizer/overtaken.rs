@@ -1,12 +1,14 @@
 //! Decisions by what was known, where that became too old while the store was asked.
 
-use super::{Authorizer, Decided, Failure, decided::denied};
+use std::sync::Arc;
+
+use super::{Authorizer, Decided, Failure, Question, decided::denied};
 use crate::{
     domain::{
         caller::ResolvedCaller,
         decision::{Reason, Violation},
         plan,
-        request::{AuthorizeRequest, Caller},
+        request::Caller,
     },
     store::{Store, StoreError},
 };
@@ -20,23 +22,30 @@ impl<S: Store + Clone> Authorizer<S> {
         Ok(self.follower.freshen().await?)
     }
 
-    /// What was decided; or, where it is allowed and what was known became too old while the store was asked (as in a process
-    /// that was stopped), the denial by what is known now. What was reserved for it is released like any answer that no caller
-    /// gets; what a repeat found stays, as it is of who got it.
+    /// What was decided; or, where it is allowed and something else came into force while the store was asked (or what was known
+    /// became too old, as in a process that was stopped), the denial by what is in force now. What was reserved for it is released
+    /// like any answer that no caller gets; what a repeat found stays with the caller who got it.
     pub(super) async fn unless_overtaken(
         &self,
-        request: &AuthorizeRequest,
+        question: Question<'_>,
         decided: Decided,
     ) -> Result<Decided, Failure> {
-        if decided.outcome.is_err() || self.shared.live.freshness().is_fresh() {
+        let is_current = || {
+            self.shared.live.freshness().is_fresh()
+                && Arc::ptr_eq(&question.snapshot.revision, &self.shared.live.peek().revision)
+        };
+        if decided.outcome.is_err() || is_current() {
             return Ok(decided);
         }
         self.freshen().await?;
-        let snapshot = self.snapshot();
-        let now = self.store.now();
+        let (snapshot, now) = (self.snapshot(), self.store.now());
         let today = self.today(&snapshot.policy, now);
-        let caller = snapshot.resolve(&request.caller).map_err(|violation| vec![violation]);
-        let plan = caller.and_then(|caller| plan::compile(&snapshot, caller, request, now, &today));
+        let caller = snapshot.resolve(&question.request.caller);
+        if has_moved(question.caller, &caller) {
+            return Err(Failure::KeyMoved);
+        }
+        let caller = caller.map_err(|violation| vec![violation]);
+        let plan = caller.and_then(|caller| plan::compile(&snapshot, caller, question.request, now, &today));
         Ok(match plan {
             Ok(_) => decided,
             Err(violations) => denied(&snapshot, violations, Vec::new()),
@@ -51,8 +60,18 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 }
 
-/// Whether a refusal that needed no counter may be told; `fresh`: what [`Authorizer::freshen`] said before the policy that refuses was
-/// taken. What is known to refuse goes on refusing while the store is away; only a key that is not known may have been made since.
+/// Whether a request's key belongs to another team than before. The id of a reservation is derived from the team, and a waiting
+/// request counts among that team's.
+pub(super) fn has_moved(
+    before: &Result<ResolvedCaller<'_>, Violation>,
+    now: &Result<ResolvedCaller<'_>, Violation>,
+) -> bool {
+    matches!((before, now), (Ok(before), Ok(now)) if before.team.name != now.team.name)
+}
+
+/// Whether a refusal that needed no counter may be answered; `fresh`: whether the snapshot that refuses was young enough
+/// ([`super::View::fresh`]). What is known to refuse goes on refusing while the store is away; only a key that is not known may have
+/// been made since.
 ///
 /// # Errors
 /// Why nothing can be decided.

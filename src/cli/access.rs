@@ -9,8 +9,11 @@ use super::{
     screen::{Exit, Failure, Screen},
 };
 use crate::{
-    domain::name::{MAX_NAME_BYTES, is_token_name},
-    {access::SERVICE_TOKEN_PREFIX, domain::key::Secret},
+    access::SERVICE_TOKEN_PREFIX,
+    domain::{
+        key::Secret,
+        name::{MAX_NAME_BYTES, is_token_name},
+    },
 };
 
 /// Makes the tokens by which gateways and people show who they are.

@@ -188,9 +188,11 @@ where
     check_access(settings, &source.policy().load())?;
     let source = Arc::new(source);
     let upstream = UpstreamKeySource::start(source.policy())?;
+    // Before the policy is taken, so that a change in between is not missed.
+    let mut changes = source.subscribe();
     let policy = source.policy().load_full();
     let app = App::new(Parts::of_settings(settings, policy, upstream.keys(), audit.clone()));
-    let (mut changes, policy, live) = (source.subscribe(), source.policy(), Arc::clone(app.live()));
+    let (policy, live) = (source.policy(), Arc::clone(app.live()));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
             live.set_policy(policy.load_full());
@@ -235,7 +237,7 @@ where
 /// Handles signals and changes of the policy until told to stop.
 async fn run_until_told(
     settings: &Settings,
-    source: &PolicySource,
+    source: &Arc<PolicySource>,
     audit: &Audit,
     attempts: &mut UnboundedReceiver<PolicyAttempt>,
     signals: [Signal; 3],
@@ -244,7 +246,7 @@ async fn run_until_told(
     loop {
         tokio::select! {
             Some(attempt) = attempts.recv() => auditing::record(audit, settings, attempt),
-            _ = hangup.recv() => match source.reload() {
+            _ = hangup.recv() => match reload(source).await {
                 Reload::Loaded | Reload::Rejected => {}
                 Reload::BeingWritten => {
                     warn!("SIGHUP: the policy is being written; it is taken up when its writer closes it");
@@ -255,6 +257,12 @@ async fn run_until_told(
             _ = interrupt.recv() => break,
         }
     }
+}
+
+/// Reads the policy on a thread for that, so that it is in force before its differences from the last one are known.
+async fn reload(source: &Arc<PolicySource>) -> Reload {
+    let source = Arc::clone(source);
+    tokio::task::spawn_blocking(move || source.reload()).await.unwrap_or(Reload::Unchanged)
 }
 
 /// Anyone who can reach the port could ask for any team by name, so it is not opened by accident.

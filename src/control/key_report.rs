@@ -163,6 +163,9 @@ impl<S: Registry + Usage> Keys<S> {
 
     /// The same reports with what each key spent. One at a time on each core: that of a large team takes a while, piece by piece.
     async fn spent(&self, mut reports: Vec<KeyReport>) -> Result<Vec<KeyReport>, KeyError> {
+        if reports.is_empty() {
+            return Ok(reports);
+        }
         let _turn = self.reporting.acquire().await.map_err(|_| KeyError::Internal)?;
         let today = self.follower.snapshot().policy.calendar.today(self.follower.store().now());
         let mut spent: Spent = HashMap::with_capacity(reports.len());

@@ -108,7 +108,8 @@ impl<S: Registry + Usage> Keys<S> {
                 if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
             })
             .await?;
-        info!(key = %changed.key.name, "key changed");
+        let version = changed.key.stored.as_ref().map(|stored| stored.version);
+        info!(key = %changed.key.name, version, "key changed");
         Ok(changed)
     }
 
@@ -254,7 +255,10 @@ impl<S: Registry + Usage> Keys<S> {
     }
 
     fn random<const N: usize>(&self) -> Result<[u8; N], KeyError> {
-        self.entropy.bytes().map_err(|_| KeyError::Internal)
+        self.entropy.bytes().map_err(|error| {
+            error!(%error, "no secret can be made");
+            KeyError::Internal
+        })
     }
 
     /// The key that secrets are hashed with; created by the first process that needs it.

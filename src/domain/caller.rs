@@ -10,7 +10,7 @@ use super::{
     snapshot::Snapshot,
 };
 
-/// The resolved caller of a request.
+/// The caller of a request as found in a snapshot.
 #[derive(Clone, Copy, Debug)]
 pub struct ResolvedCaller<'s> {
     /// The team.
@@ -19,7 +19,7 @@ pub struct ResolvedCaller<'s> {
     pub key: Option<&'s VirtualKey>,
     /// The secret that the caller presented, if it belongs to a created key.
     pub secret: Option<&'s KeySecret>,
-    /// Whether it is not known yet what is paused.
+    /// Whether the registry has not been read yet, so that pauses are unknown.
     is_pending: bool,
 }
 
@@ -80,7 +80,7 @@ impl Snapshot {
     }
 }
 
-impl ResolvedCaller<'_> {
+impl<'s> ResolvedCaller<'s> {
     /// Checks that the caller may ask at `now`.
     ///
     /// # Errors
@@ -116,7 +116,7 @@ impl ResolvedCaller<'_> {
 
     /// The name of the key; empty if the caller named none.
     #[must_use]
-    pub fn key_name(&self) -> &str {
+    pub fn key_name(&self) -> &'s str {
         self.key.map_or("", |key| &key.name)
     }
 }

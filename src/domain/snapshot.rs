@@ -13,8 +13,8 @@ pub struct Snapshot {
     pub keys: KeyIndex,
     /// What is paused.
     pub pauses: Arc<Pauses>,
-    /// Names the document and the state of the registry, as in `5e9fedb300e80eb4/42`, so that a decision can be reproduced
-    /// from its record.
+    /// The hash of the document and the number of the registry's last change, as in `5e9fedb300e80eb4/42`, so that the record of
+    /// a decision says what it was made by. A store that loses its last writes uses their numbers again.
     pub revision: Arc<str>,
     /// Whether the registry has never been read. Until then an unknown key may still exist, and anything may be paused.
     pub is_pending: bool,

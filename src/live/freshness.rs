@@ -14,7 +14,7 @@ pub const MAX_AGE: Duration = Duration::from_secs(1);
 ///
 /// A monotone clock: setting the wall clock must not make anything look fresh. It is the system's clock, because true time
 /// passes for those who are shut out. One atomic, read by every decision; it only grows, and orders nothing else: what a
-/// reading found is published by the policy that it put in force, before its time is.
+/// reading found is published in the snapshot, before its time is.
 #[derive(Debug, Default)]
 pub struct Freshness {
     /// Milliseconds of the monotone clock, rounded down so that the age errs on the safe side; 0: nothing was ever read.

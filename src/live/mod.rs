@@ -78,9 +78,14 @@ impl Live {
                 continue;
             }
             if now_revision != Some(changes.revision) {
+                // An answer that is overtaken by another worker's changes nothing of what is known already.
+                let newer =
+                    now_revision.filter(|now| !changes.whole && now.number >= changes.revision.number);
+                let revision = newer.unwrap_or(changes.revision);
                 let before = self.snapshot.load();
                 let after = Snapshot { is_pending: false, ..known.take(changes, (**before).clone()) };
-                self.snapshot.store(Arc::new(after.numbered(known.number())));
+                self.snapshot.store(Arc::new(after.numbered(revision.number)));
+                known.has_taken(revision);
             }
             drop(known);
             self.registry.freshness.read(begun);
@@ -121,12 +126,15 @@ impl Live {
 
     /// Writes down how often secrets were used since the last time. What cannot be written now is kept for the next time.
     pub async fn write_uses<S: store::Registry>(&self, registry: &S) {
-        let taken = self.uses.take();
-        for taken in taken.chunks(store::MAX_USES) {
-            if let Err(error) = registry.add_uses(taken.to_vec()).await {
+        let mut taken = self.uses.take();
+        while !taken.is_empty() {
+            let part = taken.part(store::MAX_USES);
+            let count = part.len();
+            if let Err(error) = registry.add_uses(part).await {
                 warn!(%error, "uses of keys cannot be written down yet");
-                taken.iter().for_each(|taken| self.uses.put_back(taken));
+                return;
             }
+            taken.is_written(count);
         }
     }
 }

@@ -69,7 +69,7 @@ impl Default for Registry {
 
 impl Registry {
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
-        // Each change of it is complete before anything could panic.
+        // Whatever panicked while changing it has left it without a revision, so that all is read again.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -130,12 +130,19 @@ impl Known {
         self.revision.map_or(0, |revision| revision.number)
     }
 
-    /// Takes `changes` in, and gives what is in force by them where `snapshot` was until now.
+    /// The state of which all is taken in and in force.
+    pub(super) fn has_taken(&mut self, revision: Revision) {
+        self.revision = Some(revision);
+    }
+
+    /// Takes `changes` in, and gives what is in force by them where `snapshot` was until now. No revision is known from here until
+    /// [`Self::has_taken`].
     pub(super) fn take(&mut self, changes: RegistryChanges, mut snapshot: Snapshot) -> Snapshot {
+        let revision = self.revision.take();
         let mut before = BTreeMap::new();
         if changes.whole {
             let replaced = self.replaced + 1;
-            if self.revision.is_some_and(|known| known.number > 0) {
+            if revision.is_some_and(|known| known.number > 0) {
                 warn!(
                     "too much of the registry changed at once, or it is another one; all of it was read again"
                 );
@@ -143,9 +150,6 @@ impl Known {
             before = std::mem::take(self).pauses;
             self.replaced = replaced;
             snapshot.keys = KeyIndex::default();
-        }
-        if self.revision.is_none_or(|known| known.number < changes.revision.number) {
-            self.revision = Some(changes.revision);
         }
         let mut pauses_changed = changes.whole;
         for record in changes.records {

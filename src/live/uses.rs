@@ -36,13 +36,8 @@ impl UseCounts {
         self.add(secret, 1, now);
     }
 
-    /// Puts back what was taken but could not be written down.
-    pub(super) fn put_back(&self, taken: &SecretUse) {
-        self.add(taken.secret, taken.requests, taken.last_used);
-    }
-
     /// Takes all uses since the last call.
-    pub(super) fn take(&self) -> Vec<SecretUse> {
+    pub(super) fn take(&self) -> TakenUses<'_> {
         let mut taken = Vec::new();
         for shard in &self.0 {
             taken.extend(lock(shard).drain().map(|(secret, Count { requests, last_used })| SecretUse {
@@ -52,7 +47,7 @@ impl UseCounts {
                 last_used,
             }));
         }
-        taken
+        TakenUses { counts: self, taken }
     }
 
     fn add(&self, secret: SecretId, requests: u64, at: Timestamp) {
@@ -66,6 +61,37 @@ impl UseCounts {
     }
 }
 
+/// Uses that are being written down. What is not written when this is dropped, as when a caller goes away, counts again.
+#[derive(Debug)]
+pub(super) struct TakenUses<'c> {
+    counts: &'c UseCounts,
+    taken: Vec<SecretUse>,
+}
+
+impl TakenUses<'_> {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+
+    /// The last of them, at most `count`.
+    pub(super) fn part(&self, count: usize) -> Vec<SecretUse> {
+        self.taken.get(self.taken.len().saturating_sub(count)..).unwrap_or_default().to_vec()
+    }
+
+    /// The last `count` are written down.
+    pub(super) fn is_written(&mut self, count: usize) {
+        self.taken.truncate(self.taken.len().saturating_sub(count));
+    }
+}
+
+impl Drop for TakenUses<'_> {
+    fn drop(&mut self) {
+        for taken in &self.taken {
+            self.counts.add(taken.secret, taken.requests, taken.last_used);
+        }
+    }
+}
+
 fn lock(shard: &Mutex<HashMap<SecretId, Count>>) -> MutexGuard<'_, HashMap<SecretId, Count>> {
     // Nothing panics while it is held.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
@@ -76,16 +102,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uses_are_taken_once_and_can_be_put_back() {
+    fn uses_are_taken_once_and_what_is_not_written_counts_again() {
         let uses = UseCounts::default();
         let (secret, slot) = (SecretId(70), use_slot(Timestamp(5)));
         uses.count(secret, Timestamp(5));
         uses.count(secret, Timestamp(3));
-        let taken = uses.take();
-        assert_eq!(taken, [SecretUse { secret, slot, requests: 2, last_used: Timestamp(5) }]);
-        assert_eq!(uses.take(), []);
+        let written =
+            |requests, last_used| SecretUse { secret, slot, requests, last_used: Timestamp(last_used) };
+        let mut taken = uses.take();
+        assert_eq!(taken.part(9), [written(2, 5)]);
+        assert_eq!(uses.take().part(9), []);
         uses.count(secret, Timestamp(4));
-        uses.put_back(&taken[0]);
-        assert_eq!(uses.take(), [SecretUse { secret, slot, requests: 3, last_used: Timestamp(5) }]);
+        drop(taken);
+        taken = uses.take();
+        assert_eq!(taken.part(9), [written(3, 5)]);
+        taken.is_written(1);
+        assert!(taken.is_empty());
+        drop(taken);
+        assert!(uses.take().is_empty());
     }
 }

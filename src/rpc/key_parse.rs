@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{
     control::{KeyChange, KeyQuery, NewKey, Replaced},
-    domain::name::{MAX_NAME_BYTES, MAX_TEAM_BYTES},
     domain::{
         MAX_AMOUNT, Timestamp,
         key::{KeyCursor, KeyLimits, SecretId, is_mistyped},
         money::NanoUsd,
+        name::{MAX_NAME_BYTES, MAX_TEAM_BYTES},
         request::Caller,
     },
 };

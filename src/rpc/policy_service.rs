@@ -15,11 +15,10 @@ use super::{
 use crate::{
     access::{Session, record_refused},
     audit::Audit,
-    authorizer::{Authorizer, Bounds, Failure, Question, View, by},
+    authorizer::{Authorizer, Bounds, Decided, Failure, Question, View, by},
     domain::{
         caller::ResolvedCaller,
         decision::{Reason, Violation},
-        policy::upstream::Projects,
         rbac::{Permission, TeamScope},
         request::Caller,
     },
@@ -54,10 +53,9 @@ impl<S> PolicyRpc<S> {
 }
 
 impl<S: Store + Clone> PolicyRpc<S> {
-    /// The name of the Groq key for an allowed request of `team`; empty if the policy leaves that to gateways.
-    fn upstream_key(&self, projects: &Projects, team: &str) -> String {
-        let project = projects.of(team).filter(|_| projects.is_declared());
-        let key = project.and_then(|project| self.upstream.pick(&project.name));
+    /// The name of the Groq key for an allowed request; empty if the policy leaves that to gateways.
+    fn upstream_key(&self, decided: &Decided) -> String {
+        let key = if decided.declares_projects { self.upstream.pick(&decided.project) } else { None };
         key.map_or_else(String::new, |key| {
             key.used(self.authorizer.store().now());
             key.id.to_string()
@@ -65,8 +63,8 @@ impl<S: Store + Clone> PolicyRpc<S> {
     }
 }
 
-/// Refuses a caller whose team is not in `scope`, `found` in the policy even if its key has ended: its usage is booked on its
-/// team. An unknown key belongs to no team, and is left to the decision.
+/// Refuses a caller whose team is not in `scope`. `found` is the caller as resolved in the snapshot; a key that has ended counts,
+/// since its usage is booked on its team. An unknown key belongs to no team and is left to the decision.
 fn caller_within(
     scope: &TeamScope,
     caller: &Caller,
@@ -104,12 +102,9 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
             .await
             .map_err(|failure| status::undecided(&failure))?;
         let allowed = decided.outcome.is_ok() && !request.dry_run;
+        let upstream_key = if allowed { self.upstream_key(&decided) } else { String::new() };
         let mut answer = answer::decided(decided);
-        if let Ok(caller) = caller
-            && allowed
-        {
-            answer.upstream_key = self.upstream_key(&snapshot.policy.projects, &caller.team.name);
-        }
+        answer.upstream_key = upstream_key;
         let mut answer = Response::new(answer);
         if allowed {
             delivery::tie(&mut answer, check);

@@ -18,9 +18,13 @@ use super::{
 use crate::{
     audit::{Change, action},
     authorizer::{Authorizer, Failure},
-    domain::name::{MAX_MODEL_BYTES, MAX_NAME_BYTES},
     domain::{
-        actor::Actor, cooldown::CooldownKey, counter::CounterKey, pause::MAX_REASON, request::ServiceTier,
+        actor::Actor,
+        cooldown::CooldownKey,
+        counter::CounterKey,
+        name::{MAX_MODEL_BYTES, MAX_NAME_BYTES},
+        pause::MAX_REASON,
+        request::ServiceTier,
     },
     store::{Cooldown, Store},
 };

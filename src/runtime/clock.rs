@@ -1,4 +1,4 @@
-//! The clock of a store: the system's, or one that a test moves.
+//! The clock that decisions, keys and tokens follow: the system's, or one that a test moves.
 //!
 //! There are two readings. The *wall clock* shows civil time: prices, calendar periods and certificates follow it, and it may be
 //! set at any moment, forwards or backwards. The *monotonic* reading shows how much time has passed, and is never set: waits,

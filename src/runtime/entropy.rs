@@ -6,12 +6,11 @@ use std::{
 };
 
 use thiserror::Error;
-use tracing::error;
 
-/// The system gives no random numbers; why is in the log.
+/// The system gives no random numbers.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("the system gives no random numbers")]
-pub struct NoEntropy;
+#[error("the system gives no random numbers: {0}")]
+pub struct NoEntropy(#[source] getrandom::Error);
 
 /// Gives random bytes.
 #[derive(Clone, Default)]
@@ -38,10 +37,7 @@ impl Entropy {
     pub fn bytes<const N: usize>(&self) -> Result<[u8; N], NoEntropy> {
         let mut bytes = [0; N];
         match self {
-            Self::System => getrandom::fill(&mut bytes).map_err(|source| {
-                error!(%source, "the system gives no random numbers");
-                NoEntropy
-            })?,
+            Self::System => getrandom::fill(&mut bytes).map_err(NoEntropy)?,
             // Nothing panics while it is held.
             Self::Seeded(stream) => {
                 stream.lock().unwrap_or_else(PoisonError::into_inner).fill(&mut bytes);

@@ -1,4 +1,4 @@
-//! What the process gets from its machine, each replaceable in tests and simulations: time, random numbers, tasks.
+//! Time and random numbers, which tests and simulations replace, and tasks that outlive their call.
 
 pub mod clock;
 mod entropy;

@@ -17,7 +17,7 @@ struct Inner {
     tracker: TaskTracker,
     /// Tasks are to stop waiting.
     stop: CancellationToken,
-    /// What is followed for as long as it lasts is no longer to be followed.
+    /// Shortly before the drain ends: tasks that follow an open answer must finish now, so that it is still settled.
     cut: CancellationToken,
 }
 
@@ -27,11 +27,11 @@ impl Tasks {
         self.0.tracker.spawn(task);
     }
 
-    /// The same from a destructor, which may run after its runtime has ended; then nothing is left to run a task. Returns
-    /// whether it runs.
-    pub fn spawn_if_possible(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
-        let runtime = Handle::try_current().ok();
-        runtime.map(|runtime| self.0.tracker.spawn_on(task, &runtime)).is_some()
+    /// The same from a destructor, which may run after its runtime has ended; then nothing is left to run a task.
+    pub fn spawn_if_possible(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = Handle::try_current() {
+            self.0.tracker.spawn_on(task, &runtime);
+        }
     }
 
     /// Tasks that have not ended.
@@ -40,7 +40,7 @@ impl Tasks {
         self.0.tracker.len()
     }
 
-    /// Tells what is followed for as long as it lasts to end, before the service itself ends.
+    /// Tells tasks that follow an open answer to finish now, shortly before the drain ends, so that it is still settled.
     pub fn cut(&self) {
         self.0.cut.cancel();
     }

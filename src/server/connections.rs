@@ -204,7 +204,7 @@ fn open_files() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::record::{Eviction, OpenCall},
+        super::record::{Directive, OpenCall},
         *,
     };
 
@@ -236,7 +236,7 @@ mod tests {
         assert!(!made_room);
         let (third, made_room) = connections.admit().unwrap();
         assert!(made_room);
-        let told = |place: &Place| place.record.order() != Eviction::Stay;
+        let told = |place: &Place| place.record.order() != Directive::Stay;
         assert!(told(&silent) && !told(&used) && !told(&third));
         drop(silent);
         // Then the newer silent one, and never one with an open call of a caller that was let through.
@@ -260,7 +260,7 @@ mod tests {
         let (watcher, _) = connections.admit().unwrap();
         let _watch = watcher.record.call();
         assert!(connections.admit().is_some_and(|(_, made_room)| made_room));
-        assert_eq!((watcher.record.order(), used.record.order()), (Eviction::Go, Eviction::Stay));
+        assert_eq!((watcher.record.order(), used.record.order()), (Directive::Go, Directive::Stay));
     }
 
     #[test]

@@ -16,10 +16,10 @@ use crate::settings::ConnectionLimits;
 /// The first bytes of HTTP/2: a client that has sent them understands that a connection is about to end.
 const PREFACE: u64 = 24;
 
-/// An order to a connection from outside.
+/// What a connection is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Eviction {
+pub(super) enum Directive {
     /// Nothing.
     Stay,
     /// To end once its calls have.
@@ -74,7 +74,7 @@ impl Record {
             head_since: AtomicU64::new(0),
             received: AtomicU64::new(0),
             written: AtomicU64::new(0),
-            order: AtomicU8::new(Eviction::Stay as u8),
+            order: AtomicU8::new(Directive::Stay as u8),
             told: Notify::new(),
         }
     }
@@ -119,16 +119,16 @@ impl Record {
 
     /// Tells the connection to end, at once or once its calls have.
     pub(super) fn end(&self, at_once: bool) {
-        let order = if at_once { Eviction::Go } else { Eviction::Leave };
+        let order = if at_once { Directive::Go } else { Directive::Leave };
         self.order.fetch_max(order as u8, Ordering::Relaxed);
         self.told.notify_one();
     }
 
-    pub(super) fn order(&self) -> Eviction {
+    pub(super) fn order(&self) -> Directive {
         match self.order.load(Ordering::Relaxed) {
-            order if order == Eviction::Stay as u8 => Eviction::Stay,
-            order if order == Eviction::Leave as u8 => Eviction::Leave,
-            _ => Eviction::Go,
+            order if order == Directive::Stay as u8 => Directive::Stay,
+            order if order == Directive::Leave as u8 => Directive::Leave,
+            _ => Directive::Go,
         }
     }
 
@@ -144,7 +144,7 @@ impl Record {
     /// the oldest first; then those that have had no such call for the longest, in milliseconds after `epoch`. `None`: such a
     /// call is open, or the connection is about to end.
     pub(super) fn may_go(&self, epoch: Instant) -> Option<(bool, u64)> {
-        if self.has_claims() || self.order() != Eviction::Stay {
+        if self.has_claims() || self.order() != Directive::Stay {
             return None;
         }
         let is_trusted = self.is_trusted.load(Ordering::Relaxed);
@@ -189,7 +189,7 @@ impl Record {
 
     /// Whether the TLS handshake has ended or was given up.
     pub(super) fn is_shaken(&self) -> bool {
-        self.is_shaken.load(Ordering::Relaxed) || self.order() != Eviction::Stay
+        self.is_shaken.load(Ordering::Relaxed) || self.order() != Directive::Stay
     }
 }
 

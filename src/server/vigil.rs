@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    record::{Eviction, Record},
+    record::{Directive, Record},
     tally::Cause,
 };
 use crate::settings::ConnectionLimits;
@@ -44,7 +44,7 @@ impl Vigil {
     pub(super) fn judge(&mut self, now: Instant) -> Verdict {
         let record = Arc::clone(&self.record);
         let order = record.order();
-        if order == Eviction::Go {
+        if order == Directive::Go {
             return Verdict::Cut(Cause::Evicted);
         }
         let mut next = match self.judge_unread(now) {
@@ -59,7 +59,7 @@ impl Vigil {
                 false => Verdict::Wait(next.min(until)),
             };
         }
-        if order == Eviction::Leave {
+        if order == Directive::Leave {
             return self.leave(Cause::Evicted, now, self.limits.grace);
         }
         if !record.is_used() {

@@ -81,7 +81,7 @@ pub trait Backend: Send + Sync + 'static {
     fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
-/// All of a store.
+/// Everything that the service needs of a store.
 pub trait Store: Ledger + Usage + Registry {}
 
 impl<S: Ledger + Usage + Registry> Store for S {}

@@ -1,4 +1,4 @@
-//! The other data of a store: the registry, and how often secrets were used.
+//! The registry of small records, and how often secrets were used.
 //!
 //! The registry holds small records that change seldom and that every replica reads. Each write gets the next number of one
 //! sequence, so a reader that knows everything up to some number asks for what came after it.

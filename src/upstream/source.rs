@@ -77,7 +77,7 @@ struct KeyFiles {
 }
 
 impl FileSource for KeyFiles {
-    const NAME: &'static str = "a Groq key's file";
+    const NAME: &'static str = "the Groq key files";
 
     type Content = Vec<Reading>;
 

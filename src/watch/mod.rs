@@ -34,7 +34,7 @@ const QUIET: Duration = Duration::from_millis(50);
 
 /// What is made of the content of files.
 pub(crate) trait FileSource: Send + 'static {
-    /// What the files are, for the log: `the policy`.
+    /// What the files are, for the log: `the policy files`.
     const NAME: &'static str;
 
     /// The content of all files, or why they cannot be read.
@@ -53,8 +53,17 @@ pub(crate) trait FileSource: Send + 'static {
     /// the read was requested; otherwise the watch noticed a change.
     fn apply(&mut self, content: Self::Content, is_asked: bool) -> bool;
 
-    /// Called after each read, for what depends on the time.
+    /// Called whenever the files were read, at least at each poll, for what depends on the time.
     fn after_read(&mut self) {}
+}
+
+/// How long files are taken to be written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// For as long as something happens, and this much longer.
+    AfterLastTouch(Duration),
+    /// No longer than this, so that one busy file does not hold back the others.
+    AfterFirstChange(Duration),
 }
 
 /// How soon a change takes effect.
@@ -66,9 +75,9 @@ pub(crate) struct Pace {
     /// How long files must stay unchanged if the change was found without an event, or on a system that does not report
     /// that a file is closed.
     pub(crate) settle: Duration,
-    /// Files that were changed, and neither closed nor touched for this long, are assumed to be complete: they may have been
-    /// changed without being opened, or a stopped process may hold them open.
-    pub(crate) patience: Duration,
+    /// When files that were changed and not closed are assumed to be complete: they may have been changed without being opened, or a
+    /// stopped process may hold them open.
+    pub(crate) patience: Patience,
     /// `poll` in words.
     pub(crate) interval: &'static str,
 }
@@ -78,7 +87,7 @@ impl Pace {
     pub(crate) const DOCUMENT: Self = Self {
         poll: Duration::from_secs(10),
         settle: Duration::from_secs(1),
-        patience: Duration::from_secs(30),
+        patience: Patience::AfterLastTouch(Duration::from_secs(30)),
         interval: "every few seconds",
     };
 
@@ -87,7 +96,7 @@ impl Pace {
     pub(crate) const WITHIN_A_SECOND: Self = Self {
         poll: Duration::from_secs(1).saturating_sub(QUIET),
         settle: QUIET,
-        patience: Duration::from_secs(1),
+        patience: Patience::AfterFirstChange(Duration::from_secs(1)),
         interval: "every second",
     };
 }
@@ -279,7 +288,7 @@ impl Events {
             };
             let watcher = notify::recommended_watcher(see);
             let unwatched =
-                |error: notify::Error| tracing::warn!(%error, "{} is not watched; it is read {interval}", S::NAME);
+                |error: notify::Error| tracing::warn!(%error, "cannot watch {}; reading them {interval}", S::NAME);
             watcher.map_err(unwatched).ok()
         });
         let Some(watcher) = watcher else { return };
@@ -288,7 +297,7 @@ impl Events {
         }
         for directory in directories {
             if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
-                tracing::debug!(%error, directory = %directory.display(), "not watched; {} is read {interval}", S::NAME);
+                tracing::debug!(%error, directory = %directory.display(), "cannot watch this directory; reading {} {interval}", S::NAME);
             }
         }
         self.directories = directories.to_vec();

@@ -194,10 +194,29 @@ fn a_writer_of_one_file_holds_back_all_and_is_not_ended_by_another() {
         (closed, "key.pem", TELLS_CLOSE),
         (written, "key.pem", TELLS_CLOSE),
         (renamed, "key.pem", TELLS_CLOSE),
+        // It is not open any more, and is replaced once again.
+        (renamed, "key.pem", TELLS_CLOSE),
         (closed, "cert.pem", false),
     ] {
         writers.see(Ok(&event(kind, name)));
         assert_eq!(writers.wait().is_some(), is_writing, "{kind:?} {name}");
+    }
+}
+
+#[test]
+fn one_busy_file_holds_back_the_others_for_as_long_as_it_may() {
+    let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+    let event = Event::new(written).add_path(PathBuf::from("/etc/tollgate/key"));
+    for (patience, is_waited_for) in [
+        (Patience::AfterFirstChange(Duration::from_millis(30)), false),
+        (Patience::AfterLastTouch(Duration::from_secs(30)), TELLS_CLOSE),
+    ] {
+        let writers = Writers::new("the text", patience);
+        writers.see(Ok(&event));
+        thread::sleep(Duration::from_millis(31));
+        // Without asking in between, as asking forgets what is no longer waited for.
+        writers.see(Ok(&event));
+        assert_eq!(writers.wait().is_some(), is_waited_for, "{patience:?}");
     }
 }
 
@@ -242,7 +261,11 @@ fn a_file_that_its_writer_does_not_close_is_read_as_it_stands() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("key");
     fs::write(&path, "old").unwrap();
-    let pace = Pace { poll: NEVER, patience: Duration::from_millis(100), ..Pace::WITHIN_A_SECOND };
+    let pace = Pace {
+        poll: NEVER,
+        patience: Patience::AfterFirstChange(Duration::from_millis(100)),
+        ..Pace::WITHIN_A_SECOND
+    };
     let reader = Watched::start(&[&path], pace);
     let mut writer = fs::File::create(&path).unwrap();
     writer.write_all(b"new").unwrap();

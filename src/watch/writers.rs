@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fs,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -12,7 +13,10 @@ use notify::{
     event::{AccessKind, AccessMode, ModifyKind},
 };
 
-use super::places::{Meaning, Places};
+use super::{
+    Patience,
+    places::{Meaning, Places},
+};
 
 /// Whether the system reports when a written file is closed.
 pub(super) const TELLS_CLOSE: bool = cfg!(any(target_os = "linux", target_os = "android"));
@@ -26,8 +30,8 @@ pub(super) const TELLS_CLOSE: bool = cfg!(any(target_os = "linux", target_os = "
 pub(super) struct Writers {
     /// What the files are, for the log.
     name: &'static str,
-    /// How long a file that is neither closed nor touched is taken to be written.
-    patience: Duration,
+    /// How long a file that is not closed is taken to be written.
+    patience: Patience,
     state: Mutex<State>,
 }
 
@@ -44,12 +48,21 @@ struct OpenFile {
     times: u32,
     /// Whether opening it changed it: the event of that change comes before the event of the opening.
     is_truncated: bool,
+    /// When it was first changed.
+    since: Instant,
     /// When it was last changed, opened or closed.
     touched: Instant,
 }
 
+impl OpenFile {
+    fn changed_now() -> Self {
+        let now = Instant::now();
+        Self { times: 1, is_truncated: true, since: now, touched: now }
+    }
+}
+
 impl Writers {
-    pub(super) fn new(name: &'static str, patience: Duration) -> Self {
+    pub(super) fn new(name: &'static str, patience: Patience) -> Self {
         Self { name, patience, state: Mutex::default() }
     }
 
@@ -59,7 +72,10 @@ impl Writers {
 
     /// From now on, only events at these places count.
     pub(super) fn look_at(&self, places: Places) {
-        self.lock().places = places;
+        let mut state = self.lock();
+        // A link may lead elsewhere now.
+        state.open.retain(|path, _| places.meaning(path) == Meaning::Content);
+        state.places = places;
     }
 
     /// Records an event; returns whether it may mean new content.
@@ -85,27 +101,36 @@ impl Writers {
     /// does nothing for as long as the patience is assumed to be done.
     pub(super) fn wait(&self) -> Option<Duration> {
         let mut state = self.lock();
-        let left = |file: &OpenFile| self.patience.checked_sub(file.touched.elapsed());
-        let before = state.open.len();
-        state.open.retain(|_, file| left(file).is_some_and(|left| !left.is_zero()));
-        if state.open.len() < before {
-            tracing::warn!(
-                seconds = self.patience.as_secs(),
-                "{} was changed and not closed by its writer since; it is read as it stands: write to another file and rename it into place",
-                self.name
-            );
-        }
+        let left = |file: &OpenFile| match self.patience {
+            Patience::AfterLastTouch(patience) => patience.checked_sub(file.touched.elapsed()),
+            Patience::AfterFirstChange(patience) => patience.checked_sub(file.since.elapsed()),
+        };
+        state.open.retain(|path, file| {
+            let is_waited_for = left(file).is_some_and(|left| !left.is_zero());
+            if !is_waited_for {
+                tracing::warn!(
+                    path = %path.display(),
+                    "{} are being written and not closed; they are read as they stand: write to another file and rename it into place",
+                    self.name
+                );
+            }
+            is_waited_for
+        });
         state.open.values().filter_map(left).max()
     }
 }
 
 impl State {
     fn note(&mut self, path: &Path, kind: EventKind) -> bool {
-        // Another file has taken its place. Or a link on the way has, and then any of them may be another file.
         if matches!(kind, EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_)) {
             let meaning = self.places.meaning(path);
+            // Another file has taken its place.
             if meaning != Meaning::Nothing && self.open.remove(path).is_none() {
-                self.open.clear();
+                // Or a link or a directory on the way has, and then any of them may be another file.
+                let is_on_the_way = |at: fs::Metadata| at.is_symlink() || at.is_dir();
+                if path.symlink_metadata().is_ok_and(is_on_the_way) {
+                    self.open.clear();
+                }
             }
             return meaning != Meaning::Nothing;
         }
@@ -116,8 +141,7 @@ impl State {
         let known = self.open.get_mut(path);
         match (kind, known) {
             (EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any), None) if TELLS_CLOSE => {
-                let file = OpenFile { times: 1, is_truncated: true, touched: Instant::now() };
-                self.open.insert(path.to_owned(), file);
+                self.open.insert(path.to_owned(), OpenFile::changed_now());
             }
             (EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Any), Some(file)) => {
                 file.is_truncated = false;

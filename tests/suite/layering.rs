@@ -40,7 +40,6 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "rpc",
             "control",
             "reports",
-            "audit",
             "authorizer",
             "access",
             "upstream",

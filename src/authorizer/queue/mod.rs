@@ -181,6 +181,13 @@ impl Place<'_> {
         true
     }
 
+    /// Lets the first in its line ask.
+    fn offer_chance(&self) {
+        if let Some(spot) = &self.spot {
+            self.queue.lock().has(&spot.counter, None);
+        }
+    }
+
     /// Joins the line of a counter of `blocked` where an earlier request waits, if there is one.
     fn falls_behind(&mut self, blocked: &Blocked) -> bool {
         let ahead = {

@@ -7,8 +7,8 @@ use super::{
     lines::{Chance, Next},
 };
 use crate::{
-    authorizer::{Authorizer, Decided, Failure, PendingCheck, Question, View},
-    domain::{counter::CounterKey, decision::Retry, explain, policy::Team},
+    authorizer::{Authorizer, Decided, Failure, PendingCheck, Question, View, overtaken::has_moved},
+    domain::{counter::CounterKey, decision::Retry, explain},
     runtime::clock::Monotonic,
     store::{Store, StoreError},
 };
@@ -54,7 +54,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 return last.decided;
             };
             if place.team.is_none() {
-                place.team = team_of(question).map(|team| Arc::clone(&team.name));
+                place.team = question.caller.as_ref().ok().map(|caller| Arc::clone(&caller.team.name));
             }
             if !place.stand(obstacle) {
                 return last.decided.map(|mut decided| {
@@ -63,14 +63,14 @@ impl<S: Store + Clone> Authorizer<S> {
                 });
             }
             self.watch_lines();
-            // The watch may have noticed a change after it was decided and before it stood in line.
-            if Arc::ptr_eq(&revision, &self.shared.live.peek().revision) {
-                match self.turn_of(&mut place, &last, deadline).await {
-                    Woken::Over => return self.last_word((question, check), &mut place, last).await,
-                    Woken::Asks { paced: drawn } => paced = drawn,
-                }
-            } else {
-                paced = false;
+            // What is in force may have changed after the decision and before the request stood in line, where the watch would not
+            // tell it.
+            if !Arc::ptr_eq(&revision, &self.shared.live.peek().revision) {
+                place.offer_chance();
+            }
+            match self.turn_of(&mut place, &last, deadline).await {
+                Woken::Over => return self.last_word((question, check), &mut place, last).await,
+                Woken::Asks { paced: drawn } => paced = drawn,
             }
             place.asks();
             (decided, revision) = self.decide_again(question, check, place.turn).await;
@@ -89,10 +89,9 @@ impl<S: Store + Clone> Authorizer<S> {
         let View { snapshot, fresh } = self.view(check.until).await;
         let caller = snapshot.resolve(&request.caller);
         let current = Question { request, snapshot: &snapshot, caller: &caller, fresh: &fresh };
-        // The id of the reservation is made from the team, and so is its place among those that wait.
-        let decided = match (team_of(question), team_of(current)) {
-            (Some(before), Some(now)) if before.name != now.name => Err(Failure::KeyMoved),
-            _ => self.decide(current, check, turn).await,
+        let decided = match has_moved(question.caller, &caller) {
+            true => Err(Failure::KeyMoved),
+            false => self.decide(current, check, turn).await,
         };
         (decided, Arc::clone(&snapshot.revision))
     }
@@ -204,10 +203,6 @@ impl Last {
             _ => None,
         }
     }
-}
-
-fn team_of<'a>(question: Question<'a>) -> Option<&'a Team> {
-    question.caller.as_ref().ok().map(|caller| caller.team)
 }
 
 fn millis(time: Duration) -> u64 {

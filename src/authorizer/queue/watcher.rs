@@ -18,7 +18,7 @@ const ROUND: Duration = Duration::from_millis(100);
 const PER_CALL: usize = 256;
 /// The least time from one call to the next: 10,000 lines are read within 800 ms.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The line heads that may ask in each round of a few calls after the policy has changed: one more for each further call, at
+/// The line heads that may ask in each round of a few calls after the snapshot has changed: one more for each further call, at
 /// most half of the pace, so that requests with room need not wait for the rest.
 const ASKED_AFTER_CHANGE: usize = 5;
 
@@ -32,9 +32,13 @@ impl Drop for Watching<'_> {
 }
 
 impl Queue {
+    fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::SeqCst)
+    }
+
     /// Whether nothing watches the lines; then the caller has to.
     fn begins_watch(&self) -> bool {
-        !self.watched.load(Ordering::SeqCst) && !self.watched.swap(true, Ordering::SeqCst)
+        !self.is_watched() && !self.watched.swap(true, Ordering::SeqCst)
     }
 
     fn is_empty(&self) -> bool {
@@ -52,8 +56,13 @@ impl Watched {
 impl<S: Store + Clone> Authorizer<S> {
     /// Has the lines watched until none is left.
     pub(super) fn watch_lines(&self) {
+        if self.shared.queue.is_watched() {
+            return;
+        }
+        // Before the lines count as watched: a request that relies on the watch has looked at what is in force after that.
+        let snapshot = self.snapshot();
         if self.shared.queue.begins_watch() {
-            let (authorizer, snapshot) = (self.clone(), self.snapshot());
+            let authorizer = self.clone();
             tokio::spawn(async move {
                 let queue = &authorizer.shared.queue;
                 tokio::select! {
@@ -64,15 +73,17 @@ impl<S: Store + Clone> Authorizer<S> {
         }
     }
 
-    /// `snapshot` is what was in force when the watch began; a request in line compares it with its own after that.
+    /// `snapshot` was in force no later than when the watch began. A request that joins a line afterwards checks for itself whether
+    /// that has changed since it was decided.
     async fn watch(&self, mut snapshot: Arc<Snapshot>) {
         let queue = &self.shared.queue;
         loop {
             let watching = Watching(queue);
             let mut to_ask = Vec::new();
             while !queue.is_empty() {
-                let watched = queue.lock().watched();
+                // Before the lines are read, for the same reason.
                 let now = self.snapshot();
+                let watched = queue.lock().watched();
                 if !Arc::ptr_eq(&snapshot, &now) {
                     snapshot = now;
                     to_ask = watched.counters.iter().map(|(counter, _)| counter).cloned().collect();

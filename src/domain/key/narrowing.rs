@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::VirtualKey;
 use crate::domain::{
     MAX_AMOUNT,
-    limit::{Limit, Quantity},
+    limit::{Limit, Period, Quantity, Span, Window},
     money::NanoUsd,
     name::is_name,
     policy::{ModelPattern, Team},
@@ -122,11 +122,21 @@ pub fn widenings<'a>(key: &'a VirtualKey, team: &Team) -> Vec<Widening<'a>> {
         .collect()
 }
 
+/// The fields of a created key's limits, in the order in which they are reported.
+const FIELDS: [&str; 6] = [
+    "limits.models",
+    "limits.operations",
+    "limits.requests_per_minute",
+    "limits.tokens_per_minute",
+    "limits.max_output_tokens",
+    "limits.monthly_budget",
+];
+
 /// Reports what is wrong with the limits of a key that is created or changed, for its `team`; of several models or operations
 /// that the team may not use, the first.
 pub fn check_limits(key: &VirtualKey, team: &Team, breaches: &mut Vec<Breach>) {
-    let name = &team.name;
-    let mut note = |field, message| breaches.push(Breach { field, message });
+    let mut found = Vec::new();
+    let mut note = |field, message| found.push(Breach { field, message });
     if key.models.as_ref().is_some_and(|models| models.len() > MAX_MODELS) {
         note("limits.models", format!("at most {MAX_MODELS} models"));
     }
@@ -134,48 +144,54 @@ pub fn check_limits(key: &VirtualKey, team: &Team, breaches: &mut Vec<Breach>) {
         note("limits.max_output_tokens", format!("{most} is more than any limit may be"));
     }
     for limit in &key.limits {
-        if let Some(bound) = limit.bound.filter(|bound| *bound > MAX_AMOUNT) {
-            let (field, shown) = shown(limit, bound);
-            note(field, format!("{shown} is more than any limit may be"));
+        if let Some((field, bound)) = field_of(limit).zip(limit.bound.filter(|bound| *bound > MAX_AMOUNT)) {
+            note(field, format!("{} is more than any limit may be", shown(limit, bound)));
         }
     }
     let mut last = None;
     for widening in widenings(key, team) {
         let kind = std::mem::discriminant(&widening);
         let is_first = last.replace(kind) != Some(kind);
-        match widening {
-            Widening::Model(model) if is_first => {
-                note("limits.models", format!("`{model}` is not among the models of team `{name}`"));
-            }
-            Widening::Operation(operation) if is_first => {
-                note(
-                    "limits.operations",
-                    format!("`{operation}` is not among the operations of team `{name}`"),
-                );
-            }
-            Widening::Model(_) | Widening::Operation(_) => {}
-            Widening::MaxOutputTokens { key, team } if key <= MAX_AMOUNT => {
-                note("limits.max_output_tokens", format!("{key} is more than team `{name}` has, {team}"));
-            }
-            Widening::Limit(WiderLimit { limit, bound, team }) if bound <= MAX_AMOUNT => {
-                let ((field, own), (_, team)) = (shown(limit, bound), shown(limit, team));
-                note(field, format!("{own} is more than team `{name}` has, {team}"));
-            }
-            Widening::MaxOutputTokens { .. } | Widening::Limit(_) => {}
+        if let Some((field, message)) = describe(&widening, &team.name, is_first) {
+            note(field, message);
+        }
+    }
+    found.sort_by_key(|breach| FIELDS.iter().position(|field| *field == breach.field));
+    breaches.append(&mut found);
+}
+
+/// The field and the message for a widening; `None` if it is told otherwise.
+fn describe(widening: &Widening<'_>, team: &str, is_first: bool) -> Option<(&'static str, String)> {
+    match widening {
+        Widening::Model(model) => {
+            is_first.then(|| ("limits.models", format!("`{model}` is not among the models of team `{team}`")))
+        }
+        Widening::Operation(operation) => is_first.then(|| {
+            ("limits.operations", format!("`{operation}` is not among the operations of team `{team}`"))
+        }),
+        Widening::MaxOutputTokens { key, team: most } => (*key <= MAX_AMOUNT)
+            .then(|| ("limits.max_output_tokens", format!("{key} is more than team `{team}` has, {most}"))),
+        Widening::Limit(WiderLimit { limit, bound, team: most }) => {
+            let field = field_of(limit).filter(|_| *bound <= MAX_AMOUNT)?;
+            let (own, most) = (shown(limit, *bound), shown(limit, *most));
+            Some((field, format!("{own} is more than team `{team}` has, {most}")))
         }
     }
 }
 
-/// The field of a created key that has this limit, and a bound as a person reads it.
-fn shown(limit: &Limit, bound: u64) -> (&'static str, String) {
+/// The field of a created key that has this limit; `None` for one that only a declared key can have.
+const fn field_of(limit: &Limit) -> Option<&'static str> {
+    match (limit.quantity, limit.window) {
+        (Quantity::Requests, Window::Sliding(Span::Minute)) => Some("limits.requests_per_minute"),
+        (Quantity::Tokens, Window::Sliding(Span::Minute)) => Some("limits.tokens_per_minute"),
+        (Quantity::NanoUsd, Window::Calendar(Period::Month)) => Some("limits.monthly_budget"),
+        _ => None,
+    }
+}
+
+fn shown(limit: &Limit, bound: u64) -> String {
     match limit.quantity {
-        Quantity::NanoUsd => {
-            ("limits.monthly_budget", format!("${}", NanoUsd::new(bound).unwrap_or(NanoUsd::MAX)))
-        }
-        Quantity::Tokens => ("limits.tokens_per_minute", bound.to_string()),
-        Quantity::Requests
-        | Quantity::AudioMilliseconds
-        | Quantity::RequestsInFlight
-        | Quantity::UnsettledRequests => ("limits.requests_per_minute", bound.to_string()),
+        Quantity::NanoUsd => format!("${}", NanoUsd::new(bound).unwrap_or(NanoUsd::MAX)),
+        _ => bound.to_string(),
     }
 }

@@ -137,18 +137,6 @@ pub enum KeyState {
 }
 
 impl KeyRecord {
-    /// Whether it can be used at `now`.
-    #[must_use]
-    pub fn state(&self, now: Timestamp) -> KeyState {
-        if self.revoked_at.is_some() {
-            KeyState::Revoked
-        } else if self.expires_at.is_some_and(|end| now >= end) {
-            KeyState::Expired
-        } else {
-            KeyState::Active
-        }
-    }
-
     /// The secrets that are valid at `now`, the newest last.
     pub fn live(&self, now: Timestamp) -> impl DoubleEndedIterator<Item = &KeySecret> {
         self.secrets.iter().filter(move |secret| secret.is_live(now))

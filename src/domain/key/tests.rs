@@ -148,7 +148,7 @@ fn what_would_widen_the_team_names_its_field() {
         monthly_budget: NanoUsd::new(10_000_000_001),
         ..none()
     };
-    let fields = ["limits.max_output_tokens", "limits.monthly_budget", "limits.requests_per_minute"];
+    let fields = ["limits.requests_per_minute", "limits.max_output_tokens", "limits.monthly_budget"];
     assert_eq!(breaches(wide), fields);
 }
 

@@ -8,13 +8,11 @@ use super::{
     fields::{self, Fields, Scalar},
     multipart,
 };
-use crate::{
-    domain::name::{MAX_MODEL_BYTES, MAX_USER_BYTES},
-    domain::{
-        batch::Batch,
-        bounds::MAX_COUNT,
-        request::{Operation, ServiceTier},
-    },
+use crate::domain::{
+    batch::Batch,
+    bounds::MAX_COUNT,
+    name::{MAX_MODEL_BYTES, MAX_USER_BYTES},
+    request::{Operation, ServiceTier},
 };
 
 /// The most answers per request; OpenAI's own bound.

@@ -169,7 +169,7 @@ impl PolicyFile {
 }
 
 impl FileSource for PolicyFile {
-    const NAME: &'static str = "the policy";
+    const NAME: &'static str = "the policy files";
 
     /// The text or, if there is none, the reason.
     type Content = Result<String, String>;

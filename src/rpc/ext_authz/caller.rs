@@ -2,8 +2,8 @@
 
 use super::{super::key_parse, request::HttpRequest};
 use crate::{
-    domain::name::MAX_TEAM_BYTES,
     domain::{
+        name::MAX_TEAM_BYTES,
         policy::envoy::{CallerSource, EnvoyPolicy, ROUTE_TEAM},
         request::Caller,
     },

@@ -26,8 +26,7 @@ use crate::{
     access::{OtherTeam, Reach},
     audit::Audit,
     authorizer::Authorizer,
-    domain::name::MAX_TEAM_BYTES,
-    domain::rbac::Permission,
+    domain::{name::MAX_TEAM_BYTES, rbac::Permission},
     store::Store,
     upstream::UpstreamKeys,
 };

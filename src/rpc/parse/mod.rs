@@ -17,10 +17,10 @@ use super::{
     status::{FieldErrors, MALFORMED},
 };
 use crate::{
-    domain::name::{MAX_MODEL_BYTES, MAX_TEAM_BYTES, MAX_USER_BYTES},
     domain::{
         bounds::Most,
         calendar,
+        name::{MAX_MODEL_BYTES, MAX_TEAM_BYTES, MAX_USER_BYTES},
         request::{
             AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, Unreserved, Usage,
             tokens_of_bytes,

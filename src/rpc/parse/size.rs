@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::proto;
 use crate::{
-    domain::name::MAX_MODEL_BYTES,
     domain::{
         batch::{Batch, MAX_REQUESTS, MAX_WINDOW_MS, MIN_WINDOW_MS},
         bounds::Most,
+        name::MAX_MODEL_BYTES,
         request::{Operation, ToolUsage, Usage},
     },
     rpc::status::FieldErrors,

@@ -5,7 +5,11 @@
 mod identity;
 mod load;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -91,10 +95,15 @@ impl ListenerTls {
     }
 }
 
+/// How long files may be unusable without a word: certificate and key are replaced one after the other.
+const BETWEEN_TWO_FILES: Duration = Duration::from_secs(1);
+
 /// The files, and where their content goes.
 struct PemFiles {
     files: TlsFiles,
     current: Arc<ArcSwap<Handshakes>>,
+    /// Why the files are unusable, and since when, until that is logged.
+    unusable: Option<(String, Instant)>,
     /// The last report about unusable files, so that each is logged only once.
     said: Option<String>,
     /// Whether a warning was logged that the certificate in force is outside its dates.
@@ -102,7 +111,7 @@ struct PemFiles {
 }
 
 impl FileSource for PemFiles {
-    const NAME: &'static str = "a TLS file";
+    const NAME: &'static str = "the TLS files";
 
     type Content = Result<Contents, TlsError>;
 
@@ -130,19 +139,15 @@ impl FileSource for PemFiles {
             if is_in_force { Ok(None) } else { Handshakes::new(&self.files, &contents).map(Some) }
         });
         match new {
-            Ok(None) => self.said = None,
+            Ok(None) => (self.said, self.unusable) = (None, None),
             Ok(Some(new)) => {
                 info!(certificate = %self.files.cert.display(), valid_until = %load::shown(new.valid_until), "the new TLS files are in force");
-                self.said = None;
+                (self.said, self.unusable) = (None, None);
                 self.outdated = false;
                 self.current.store(Arc::new(new));
             }
             Err(error) => {
-                let reason = error.to_string();
-                if self.said.as_ref() != Some(&reason) {
-                    warn!(reason, "the new TLS files cannot be used; the old ones stay in force");
-                    self.said = Some(reason);
-                }
+                self.unusable = Some((error.to_string(), Instant::now()));
                 return false;
             }
         }
@@ -150,6 +155,7 @@ impl FileSource for PemFiles {
     }
 
     fn after_read(&mut self) {
+        self.report_unusable();
         self.judge_dates();
     }
 }
@@ -159,7 +165,17 @@ impl PemFiles {
     fn open(files: TlsFiles) -> Result<(Self, blake3::Hash), TlsError> {
         let contents = Contents::read(&files)?;
         let current = Arc::new(ArcSwap::from_pointee(Handshakes::new(&files, &contents)?));
-        Ok((Self { files, current, said: None, outdated: false }, contents.digest()))
+        Ok((Self { files, current, unusable: None, said: None, outdated: false }, contents.digest()))
+    }
+
+    /// Logs why the files cannot be used, once they could not for a while: certificate and key are replaced one after the other.
+    fn report_unusable(&mut self) {
+        if let Some((reason, _)) = self.unusable.take_if(|(_, since)| since.elapsed() >= BETWEEN_TWO_FILES)
+            && self.said.as_ref() != Some(&reason)
+        {
+            warn!(reason, "the new TLS files cannot be used; the old ones stay in force");
+            self.said = Some(reason);
+        }
     }
 
     /// Clients refuse a certificate outside its dates; the server still serves, since some do not check.

@@ -92,6 +92,24 @@ fn look(reader: &mut PemFiles) {
     reader.after_read();
 }
 
+fn reason(reader: &PemFiles) -> &str {
+    &reader.unusable.as_ref().unwrap().0
+}
+
+#[test]
+fn files_that_do_not_fit_are_reported_once_they_have_not_for_a_while() {
+    let directory = TempDir::new().unwrap();
+    let files = files(directory.path());
+    Ca::new("a CA").issue(Leaf::server()).write(directory.path(), "server");
+    let (mut reader, _) = PemFiles::open(files.clone()).unwrap();
+    fs::write(&files.cert, "nothing").unwrap();
+    look(&mut reader);
+    assert!(reader.said.is_none(), "the key may be replaced next");
+    reader.unusable.as_mut().unwrap().1 -= BETWEEN_TWO_FILES;
+    reader.after_read();
+    assert!(reader.said.is_some() && reader.unusable.is_none());
+}
+
 #[test]
 fn a_new_pair_is_taken_up_and_half_of_one_is_not() {
     let directory = TempDir::new().unwrap();
@@ -107,22 +125,22 @@ fn a_new_pair_is_taken_up_and_half_of_one_is_not() {
     // The certificate is replaced before its key, and for a while the key is not there at all.
     fs::write(&files.cert, &new.cert).unwrap();
     look(&mut reader);
-    assert!(reader.said.as_ref().unwrap().contains("does not match"), "{:?}", reader.said);
+    assert!(reason(&reader).contains("does not match"), "{:?}", reader.unusable);
     fs::remove_file(&files.key).unwrap();
     look(&mut reader);
-    assert!(reader.said.as_ref().unwrap().contains("cannot be read"), "{:?}", reader.said);
+    assert!(reason(&reader).contains("cannot be read"), "{:?}", reader.unusable);
     assert!(Arc::ptr_eq(&before, &current.load()));
     fs::write(&files.key, &new.key).unwrap();
     look(&mut reader);
-    assert!(!Arc::ptr_eq(&before, &current.load()) && reader.said.is_none());
+    assert!(!Arc::ptr_eq(&before, &current.load()) && reader.unusable.is_none());
     // Files that were broken and are back as they were before are no news.
     before = current.load_full();
     fs::write(&files.cert, "nothing").unwrap();
     look(&mut reader);
-    assert!(reader.said.is_some());
+    assert!(reader.unusable.is_some());
     fs::write(&files.cert, &new.cert).unwrap();
     look(&mut reader);
-    assert!(Arc::ptr_eq(&before, &current.load()) && reader.said.is_none());
+    assert!(Arc::ptr_eq(&before, &current.load()) && reader.unusable.is_none());
     assert!(!reader.outdated);
     for leaf in [Leaf::server().expired(), Leaf::server().of_the_future()] {
         ca.issue(leaf).write(directory.path(), "server");

@@ -232,7 +232,7 @@ async fn keep(endpoint: Endpoint, state: watch::Sender<State>, mut reports: mpsc
                         tracing::error!(?error, "redis refuses the login; retrying");
                     }
                 } else if !mem::replace(&mut outage_is_logged, true) {
-                    tracing::warn!(?error, "Redis is unreachable; retrying");
+                    tracing::warn!(?error, "redis is unreachable; retrying");
                 }
                 state.send_replace(State::Down);
                 sleep(RETRY_AFTER).await;

@@ -3,7 +3,7 @@
 use super::{
     Inner, bytes,
     keyspace::{TIME_FIELD, counter_field},
-    read_told, record, script,
+    read_moment, record, script,
     wire::{Numbers, Reader},
 };
 use crate::{
@@ -59,7 +59,7 @@ impl Inner {
         cmd.arg(TIME_FIELD);
         let answer = bytes(self.connection.decide(&script::COUNTERS, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
-        let told = read_told(&mut reader)?;
+        let told = read_moment(&mut reader)?;
         let last = Timestamp(reader.number()?);
         if self.time.is_unknown() {
             self.time.first_look(sent, &told, last);

@@ -156,14 +156,14 @@ impl Inner {
         reader: &mut Reader<'_>,
         (sent, bounds): (Monotonic, &Bounds),
     ) -> Result<Moment, StoreError> {
-        let told = read_told(reader)?;
+        let told = read_moment(reader)?;
         self.time.learn(sent, bounds, &told);
         Ok(told.moment)
     }
 }
 
 /// Reads the time in an answer.
-fn read_told(reader: &mut Reader<'_>) -> Result<ServerMoment, StoreError> {
+fn read_moment(reader: &mut Reader<'_>) -> Result<ServerMoment, StoreError> {
     let wall = Timestamp(reader.number()?);
     let moment = Moment { store: Timestamp(reader.number()?), wall };
     Ok(ServerMoment { moment, next: Timestamp(reader.number()?) })

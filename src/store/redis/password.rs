@@ -3,12 +3,23 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
+use tokio::{sync::oneshot, time::timeout};
 
 use crate::domain::secret::{self, MalformedSecret};
+
+/// How long a connection waits for the file: it may be on a volume that is slow to answer. Longer reading goes on beside.
+const READ_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long the password that was read with the settings serves new connections: those that the start makes.
+const STARTING: Duration = Duration::from_secs(1);
 
 /// The password for a Redis server. Clones of one that is in a file share what they know of the file.
 #[derive(Clone)]
@@ -22,13 +33,17 @@ enum Source {
 
 struct PasswordFile {
     path: PathBuf,
+    /// When the settings read it.
+    started: Instant,
+    /// Whether the file is being read: one thread at a time may hang on it.
+    is_reading: AtomicBool,
     /// Locked for an assignment at a time.
     known: Mutex<Known>,
 }
 
 struct Known {
     /// The password at the last reading that found one.
-    last_good: Arc<str>,
+    last_read: Arc<str>,
     /// Whether the last reading found none; logged when that changes.
     is_failing: bool,
 }
@@ -40,6 +55,8 @@ enum Unusable {
     Unreadable(#[from] io::Error),
     #[error(transparent)]
     Malformed(#[from] MalformedSecret),
+    #[error("it was not read within {} ms", READ_TIMEOUT.as_millis())]
+    Slow,
 }
 
 impl Password {
@@ -49,12 +66,17 @@ impl Password {
         Self(Source::Fixed(password.into()))
     }
 
-    /// The password in the file at `path`, which is read again for each new connection. `last_good` was read there, and is used
-    /// while the file holds no password.
+    /// The password in the file at `path`, which is read again for each new connection. `last_read` was read there just now, and is
+    /// used while the file holds no password. It need not be the one that last worked: the server's password is changed first.
     #[must_use]
-    pub fn file(path: PathBuf, last_good: &str) -> Self {
-        let known = Known { last_good: last_good.into(), is_failing: false };
-        Self(Source::File(Arc::new(PasswordFile { path, known: Mutex::new(known) })))
+    pub fn file(path: PathBuf, last_read: &str) -> Self {
+        let known = Known { last_read: last_read.into(), is_failing: false };
+        Self(Source::File(Arc::new(PasswordFile {
+            path,
+            started: Instant::now(),
+            is_reading: AtomicBool::new(false),
+            known: Mutex::new(known),
+        })))
     }
 
     /// The password for a connection that is made now.
@@ -63,21 +85,48 @@ impl Password {
             Source::Fixed(password) => return Arc::clone(password),
             Source::File(file) => file,
         };
-        let path = file.path.clone();
-        // The file may be on a volume that is slow to answer, and this thread serves decisions.
-        let read = tokio::task::spawn_blocking(move || read(&path)).await;
-        file.learn(read.unwrap_or_else(|error| Err(io::Error::other(error).into())))
+        if file.started.elapsed() >= STARTING {
+            file.read().await;
+        }
+        file.last_read()
     }
 }
 
 impl PasswordFile {
-    fn learn(&self, read: Result<String, Unusable>) -> Arc<str> {
+    fn last_read(&self) -> Arc<str> {
+        Arc::clone(&self.known.lock().unwrap_or_else(PoisonError::into_inner).last_read)
+    }
+
+    /// Reads the file on a thread of its own, which nothing waits for at the end, and learns what is in it.
+    async fn read(self: &Arc<Self>) {
+        if self.is_reading.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (told, done) = oneshot::channel();
+        let file = Arc::clone(self);
+        let reader = thread::Builder::new().name("password".to_owned()).spawn(move || {
+            file.learn(read(&file.path));
+            file.is_reading.store(false, Ordering::Release);
+            // No one listens if it took too long.
+            let _ = told.send(());
+        });
+        match reader {
+            Ok(_) if timeout(READ_TIMEOUT, done).await.is_ok() => {}
+            Ok(_) => self.learn(Err(Unusable::Slow)),
+            Err(error) => {
+                self.is_reading.store(false, Ordering::Release);
+                self.learn(Err(error.into()));
+            }
+        }
+    }
+
+    fn learn(&self, read: Result<String, Unusable>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(password) => {
-                if *password != *known.last_good {
+                if *password != *known.last_read {
                     tracing::info!(file = %self.path.display(), "read a new password for redis");
-                    known.last_good = password.into();
+                    known.last_read = password.into();
                 }
                 known.is_failing = false;
             }
@@ -92,7 +141,6 @@ impl PasswordFile {
                 known.is_failing = true;
             }
         }
-        Arc::clone(&known.last_good)
     }
 }
 
@@ -117,10 +165,35 @@ mod tests {
             ("\u{feff} third \r\n".as_bytes(), " third "),
         ] {
             fs::write(file.path(), content).unwrap();
-            assert_eq!(&*password.clone().current().await, expected, "{content:?}");
+            assert_eq!(read_now(&password).await, expected, "{content:?}");
         }
         file.close().unwrap();
-        assert_eq!(&*password.current().await, " third ");
+        assert_eq!(read_now(&password).await, " third ");
+    }
+
+    /// As a connection that is made some time after the start would.
+    async fn read_now(password: &Password) -> String {
+        let Source::File(file) = &password.0 else { panic!("no file") };
+        file.read().await;
+        file.last_read().to_string()
+    }
+
+    #[tokio::test]
+    async fn the_start_and_a_file_that_does_not_answer_use_what_was_read_last() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("password");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let password = Password::file(fifo.clone(), "first");
+        assert_eq!(&*password.current().await, "first", "a start reads the file once");
+        // Nothing writes into it.
+        assert_eq!([read_now(&password).await, read_now(&password).await], ["first", "first"]);
+        // What comes late is learnt all the same.
+        fs::write(&fifo, "second").unwrap();
+        let Source::File(file) = &password.0 else { panic!("no file") };
+        while file.is_reading.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(&*file.last_read(), "second");
     }
 
     #[tokio::test]

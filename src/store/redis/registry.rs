@@ -34,8 +34,8 @@ struct Answer {
 enum Extent {
     Changes(Vec<RegistryRecord>),
     All(Vec<RegistryRecord>),
-    /// All records have to be read.
-    Nothing,
+    /// All records have to be read, page by page.
+    TooFarBehind,
 }
 
 impl Inner {
@@ -44,7 +44,7 @@ impl Inner {
         match extent {
             Extent::Changes(records) => return Ok(RegistryChanges { revision, whole: false, records }),
             Extent::All(records) => return Ok(RegistryChanges { revision, whole: true, records }),
-            Extent::Nothing => {}
+            Extent::TooFarBehind => {}
         }
         for _ in 0..READINGS {
             let mut records = self.all_records().await?;
@@ -55,8 +55,8 @@ impl Inner {
                 Extent::All(records) => {
                     return Ok(RegistryChanges { revision: after.revision, whole: true, records });
                 }
-                Extent::Nothing if after.revision == revision => Vec::new(),
-                Extent::Nothing => {
+                Extent::TooFarBehind if after.revision == revision => Vec::new(),
+                Extent::TooFarBehind => {
                     revision = after.revision;
                     continue;
                 }
@@ -91,7 +91,7 @@ impl Inner {
         let extent = match kind {
             0 => Extent::Changes(records),
             1 => Extent::All(records),
-            _ => Extent::Nothing,
+            _ => Extent::TooFarBehind,
         };
         Ok(Answer { revision: Revision { number, mark }, count, extent })
     }
@@ -128,7 +128,10 @@ impl Inner {
         if value.len() > MAX_REGISTRY_VALUE {
             return Err(StoreError::Overflow);
         }
-        let mark: [u8; 8] = Entropy::System.bytes().map_err(|_| StoreError::Unavailable)?;
+        let mark: [u8; 8] = Entropy::System.bytes().map_err(|error| {
+            tracing::error!(%error, "no change of the registry can be marked");
+            StoreError::Unavailable
+        })?;
         let mut cmd = script::REGISTRY_WRITE.call(2);
         cmd.arg(&self.keyspace.registry).arg(&self.keyspace.revision);
         cmd.arg(&**name).arg(expected_version).arg(value).arg(&mark);

@@ -3,7 +3,7 @@
 use std::{sync::Weak, time::Duration};
 
 use super::{
-    ATTEMPTS, Inner, bytes, read_told, script,
+    ATTEMPTS, Inner, bytes, read_moment, script,
     server_time::Fit,
     wire::{Numbers, Reader},
 };
@@ -67,7 +67,7 @@ impl Inner {
             .arg(numbers.bytes());
         let answer = bytes(self.connection.call(&script::SWEEP, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
-        if self.time.learn(sent, &bounds, &read_told(&mut reader)?) == Fit::Ahead {
+        if self.time.learn(sent, &bounds, &read_moment(&mut reader)?) == Fit::Ahead {
             return Ok(None);
         }
         let removed = reader.number()?;

@@ -29,7 +29,7 @@ const LAYOUT_AT: usize = 60;
 const MAX_CHAIN: usize = 1 << 16;
 
 /// A row whose check sum is right.
-pub(super) struct FoundPage {
+pub(super) struct FoundRow {
     pub(super) table: &'static Table,
     /// Without the check sum.
     pub(super) values: Vec<Value>,
@@ -59,7 +59,7 @@ impl Pages {
     }
 
     /// Passes each row on. Returns how many present items are not what was written: rows, or pages with everything on them.
-    pub(super) fn rows(&self, mut each: impl FnMut(FoundPage)) -> u64 {
+    pub(super) fn rows(&self, mut each: impl FnMut(FoundRow)) -> u64 {
         let mut damaged = 0;
         let (free, latest) = (self.free(), self.latest());
         let pages = (1..).zip(self.database.chunks(PAGE)).map(|(number, page)| (number, page, None, None));
@@ -148,7 +148,7 @@ struct Leaf<'a> {
 
 impl Leaf<'_> {
     /// How many rows are damaged; `None` if the page itself is.
-    fn rows(&self, each: &mut impl FnMut(FoundPage)) -> Option<u64> {
+    fn rows(&self, each: &mut impl FnMut(FoundRow)) -> Option<u64> {
         let start = if self.page.starts_with(b"SQLite format 3\0") { FILE_HEADER } else { 0 };
         // The leaves of tables and of indexes, and the pages above the latter, which have rows of their own.
         let (header, is_table, child) = match self.page.get(start)? {
@@ -174,7 +174,7 @@ impl Leaf<'_> {
     }
 
     /// The row at `at`, or its number of columns if no table's check sum is right.
-    fn row(&self, at: usize, is_table: bool) -> Option<Result<FoundPage, usize>> {
+    fn row(&self, at: usize, is_table: bool) -> Option<Result<FoundRow, usize>> {
         let mut rest = self.page.get(at..)?;
         let length = usize::try_from(varint(&mut rest)?).ok()?;
         let rowid = if is_table { Some(varint(&mut rest)?) } else { None };
@@ -194,7 +194,7 @@ impl Leaf<'_> {
                 && sums::of(table, values.iter().map(ValueRef::from)) == sum
         };
         Some(match TABLES.iter().find(fits) {
-            Some(table) => Ok(FoundPage { table, values }),
+            Some(table) => Ok(FoundRow { table, values }),
             None => Err(columns),
         })
     }
@@ -224,7 +224,7 @@ impl Leaf<'_> {
 }
 
 /// A row without a check sum, by the shape of the tables before layout 3; or its number of columns as if it had a check sum.
-fn of_shape(mut values: Vec<Value>, is_table: bool) -> Result<FoundPage, usize> {
+fn of_shape(mut values: Vec<Value>, is_table: bool) -> Result<FoundRow, usize> {
     let (first_is_text, last_is_blob) =
         (matches!(values.first(), Some(Value::Text(_))), matches!(values.last(), Some(Value::Blob(_))));
     let fits = |table: &&&Table| {
@@ -235,7 +235,7 @@ fn of_shape(mut values: Vec<Value>, is_table: bool) -> Result<FoundPage, usize> 
     };
     let Some(table) = TABLES.iter().find(fits) else { return Err(values.len() + 1) };
     values.extend(schema::added_since(table));
-    Ok(FoundPage { table, values })
+    Ok(FoundRow { table, values })
 }
 
 /// An integer of one to nine bytes, each with seven bits except the ninth.
@@ -293,10 +293,10 @@ fn signed(bytes: &[u8]) -> i64 {
 
 /// The latest version of each row, by its table and its key.
 #[derive(Default)]
-pub(super) struct Rows(BTreeMap<(&'static str, Vec<u8>), FoundPage>);
+pub(super) struct Rows(BTreeMap<(&'static str, Vec<u8>), FoundRow>);
 
 impl Rows {
-    pub(super) fn keep(&mut self, found: FoundPage) {
+    pub(super) fn keep(&mut self, found: FoundRow) {
         let key = (found.table.name, key(&found));
         match self.0.get(&key) {
             // Of two equal versions, the log's comes later.
@@ -310,7 +310,7 @@ impl Rows {
     }
 }
 
-fn key(found: &FoundPage) -> Vec<u8> {
+fn key(found: &FoundRow) -> Vec<u8> {
     // A counter is identified by what it counts; its number may be reused from another counter.
     let (from, count) =
         if found.table.name == "counters" { (1, 2) } else { (0, found.table.named_by.max(1)) };
@@ -329,7 +329,7 @@ fn key(found: &FoundPage) -> Vec<u8> {
 }
 
 /// Grows with each change of a row, in every table: an op's or a registry's number, a count, a time.
-fn version(found: &FoundPage) -> i64 {
+fn version(found: &FoundRow) -> i64 {
     let at = match found.table.name {
         "counters" => 4,
         "spend" => 13,
