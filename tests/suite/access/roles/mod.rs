@@ -282,9 +282,9 @@ async fn every_rpc_is_in_the_table() {
     served.extend(served!(channel, v1alpha));
     let table: BTreeSet<String> = RPCS.iter().map(|(path, _)| (*path).to_owned()).collect();
     let missing: Vec<_> = served.difference(&table).collect();
-    assert!(missing.is_empty(), "served, and not in `RPCS` of src/domain/access/mod.rs: {missing:?}");
+    assert!(missing.is_empty(), "served, and not in `RPCS` of src/domain/rbac/needs.rs: {missing:?}");
     let gone: Vec<_> = table.difference(&served).collect();
-    assert!(gone.is_empty(), "in `RPCS` of src/domain/access/mod.rs, and not served: {gone:?}");
+    assert!(gone.is_empty(), "in `RPCS` of src/domain/rbac/needs.rs, and not served: {gone:?}");
     assert!(server.stop().await);
 }
 
@@ -310,7 +310,7 @@ async fn of_a_key_out_of_reach_nothing_is_told() {
 fn the_documentation_has_the_table() {
     let table = table();
     assert!(
-        include_str!("../../../../README.md").contains(&table),
-        "the README's table is to be:\n\n{table}\n"
+        include_str!("../../../../docs/access.md").contains(&table),
+        "the table of docs/access.md is to be:\n\n{table}\n"
     );
 }
