@@ -2,6 +2,7 @@
 //!
 //! Run with `cargo bench --bench registry`. The yardstick of the same run is an index built whole, as a process does when it
 //! starts.
+#![expect(clippy::expect_used, reason = "a program for developers: it stops where it cannot measure")]
 
 use std::{
     hint::black_box,

@@ -105,7 +105,7 @@ fn without_code_blocks(text: &str) -> String {
     for line in text.lines() {
         if line.starts_with("```") {
             is_fenced = !is_fenced;
-        } else if !is_fenced && !(may_indent && line.starts_with("    ")) {
+        } else if !(is_fenced || may_indent && line.starts_with("    ")) {
             kept.push_str(line);
             kept.push('\n');
             may_indent = line.is_empty();
