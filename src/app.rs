@@ -146,7 +146,7 @@ impl App {
             connections: self.connections.clone(),
         };
         let calls = Arc::clone(&self.calls);
-        let observed = move || Ok(Observed::new(make_store()?, Arc::clone(&calls)));
+        let observed = move || Ok(Observed::new(make_store()?, &calls));
         let (shared, upstream) = (Arc::clone(&self.shared), Arc::clone(&self.upstream));
         Server::start(&options, self.runtime.clone(), shared, upstream, observed)
     }
@@ -159,7 +159,7 @@ impl App {
         store: S,
         status: T,
     ) -> impl Future<Output = ()> + Send + use<S, T> {
-        let store = Observed::new(store, Arc::clone(&self.calls));
+        let store = Observed::new(store, &self.calls);
         let (guard, shared) = (self.guard.clone(), Arc::clone(&self.shared));
         admin::serve(listener, tls, guard, shared, self.connections.clone(), store, status)
     }

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -96,22 +96,34 @@ struct Counts {
     micros: AtomicU64,
 }
 
-/// The calls of all stores of a process since it started.
+/// The calls of one store, which one core makes: cores that added to the same numbers would wait for each other.
 #[derive(Debug, Default)]
-pub struct Calls([Counts; StoreCall::ALL.len()]);
+struct OwnCalls([Counts; StoreCall::ALL.len()]);
+
+/// The calls of all stores of a process since it started. The lock is taken when a store is set up and when calls are looked at.
+#[derive(Debug, Default)]
+pub struct Calls(Mutex<Vec<Arc<OwnCalls>>>);
 
 impl Calls {
     /// The calls of one kind. A call that its caller gave up is not among them.
     #[must_use]
     pub fn of(&self, call: StoreCall) -> CallTotals {
-        let counts = self.0.get(call as usize);
-        counts.map_or_else(CallTotals::default, |counts| CallTotals {
-            calls: counts.calls.load(Ordering::Relaxed),
-            failed: counts.failed.load(Ordering::Relaxed),
-            took: Duration::from_micros(counts.micros.load(Ordering::Relaxed)),
-        })
+        let mut totals = CallTotals::default();
+        for counts in self.lock().iter().filter_map(|own| own.0.get(call as usize)) {
+            totals.calls += counts.calls.load(Ordering::Relaxed);
+            totals.failed += counts.failed.load(Ordering::Relaxed);
+            totals.took += Duration::from_micros(counts.micros.load(Ordering::Relaxed));
+        }
+        totals
     }
 
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<OwnCalls>>> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OwnCalls {
     async fn observe<T>(
         &self,
         call: StoreCall,
@@ -129,18 +141,20 @@ impl Calls {
     }
 }
 
-/// A store whose calls are counted in [`Calls`].
+/// A store whose calls are counted in [`Calls`]. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Observed<S> {
     store: S,
-    calls: Arc<Calls>,
+    calls: Arc<OwnCalls>,
 }
 
 impl<S> Observed<S> {
     /// Counts the calls of `store` in `calls`.
     #[must_use]
-    pub const fn new(store: S, calls: Arc<Calls>) -> Self {
-        Self { store, calls }
+    pub fn new(store: S, calls: &Calls) -> Self {
+        let own = Arc::new(OwnCalls::default());
+        calls.lock().push(Arc::clone(&own));
+        Self { store, calls: own }
     }
 }
 
@@ -226,5 +240,25 @@ impl<S: Registry> Registry for Observed<S> {
 
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         self.calls.observe(StoreCall::Uses, self.store.uses(secrets)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_calls_of_all_stores_are_counted_together() {
+        let calls = Calls::default();
+        let stores = [Observed::new((), &calls), Observed::new((), &calls)];
+        for (store, answer) in
+            [(&stores[0], Ok(())), (&stores[1], Err(StoreError::Unavailable)), (&stores[1].clone(), Ok(()))]
+        {
+            let observed = store.calls.observe(StoreCall::Settle, async { answer.clone() }).await;
+            assert_eq!(observed, answer);
+        }
+        let CallTotals { calls: count, failed, .. } = calls.of(StoreCall::Settle);
+        assert_eq!((count, failed), (3, 1));
+        assert_eq!(calls.of(StoreCall::Reserve), CallTotals::default());
     }
 }

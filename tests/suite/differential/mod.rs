@@ -110,7 +110,7 @@ const KINDS: [(&str, u32); 11] = [
     ("out of date", 20),
     ("settled", 50),
     ("a threshold reported", 20),
-    ("already settled", 20),
+    ("already settled", 30),
     ("overflow", 3),
     ("a record written", 20),
 ];

@@ -148,7 +148,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
             prop_oneof![3 => (0..=3_000_u64).prop_map(Some), 1 => Just(Some(86_400_000)), 2 => Just(None)],
         ),
     );
-    let keep = prop_oneof![1 => Just(0_u64), 1 => 1..=100_u64, 4 => Just(600_000)];
+    let keep = prop_oneof![1 => Just(0_u64), 1 => 1..=100_u64, 8 => Just(600_000)];
     let actual = prop_oneof![20 => amount(), 1 => MAX_AMOUNT - 12..=MAX_AMOUNT];
     let extras = prop::collection::vec((0..COUNTERS / 2, amount()), 0..3);
     let thresholds = prop::collection::vec(1..40_u64, 0..4);
@@ -171,7 +171,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
     ];
     prop_oneof![
         10 => ask().prop_map(Operation::Reserve),
-        6 => settle,
+        7 => settle,
         1 => (0..IDS).prop_map(Operation::Find),
         2 => Just(Operation::Counters),
         1 => Just(Operation::Cooldowns),
