@@ -6,6 +6,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use tracing::{error, info, warn};
+
 use super::ticket::Ticket;
 use crate::{
     domain::{
@@ -17,6 +19,11 @@ use crate::{
     },
     store::{Extra, Settlement},
 };
+
+/// From this share of a budget, a crossed threshold is logged as an error.
+const CRITICAL_PERCENT: u64 = 95;
+/// From this share of a budget, a crossed threshold is logged as a warning.
+const WARNING_PERCENT: u64 = 80;
 
 /// Budgets whose first denial is remembered: more than an organization has, user budgets aside.
 const MAX_DENYING: usize = 10_000;
@@ -110,6 +117,21 @@ pub(super) fn crossed(watched: &[(usize, &Limit)], settlement: &Settlement) -> V
         })
     });
     alerts.collect()
+}
+
+/// Logs a crossed threshold, the more urgently the more of the budget is spent.
+pub(super) fn log_alert(alert: &CrossedAlert) {
+    let (limit_id, threshold) = (&*alert.limit_id, &*alert.threshold.text);
+    let (spent_nanos, budget_nanos) = (alert.spent, alert.budget);
+    match alert.threshold.percent {
+        CRITICAL_PERCENT.. => {
+            error!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed")
+        }
+        WARNING_PERCENT.. => {
+            warn!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed")
+        }
+        _ => info!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed"),
+    }
 }
 
 /// Whether this is the counter of the limit, or of one of the users that the limit applies to.

@@ -2,7 +2,7 @@
 
 use std::{iter, sync::Arc};
 
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::{
     ATTEMPTS, Authorizer, CrossedAlert, Failure, budgets,
@@ -36,10 +36,6 @@ use crate::{
 /// How long a settled reservation is remembered to recognise a repeated report: longer than any client retries a call, short
 /// enough that a busy day does not fill the store.
 const KEEP_SETTLED_MS: u64 = 10 * 60 * 1000;
-/// From this share of a budget, a crossed threshold is logged as an error.
-const CRITICAL_PERCENT: u64 = 95;
-/// From this share of a budget, a crossed threshold is logged as a warning.
-const WARNING_PERCENT: u64 = 80;
 
 /// Usage as booked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -344,7 +340,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let freed = freed.map(|((hold, used), _)| (&hold.counter, used));
         self.shared.queue.freed(freed.chain(gate.iter().map(|gate| (gate, None))));
         if !booked.already_recorded {
-            booked.alerts.iter().for_each(log_alert);
+            booked.alerts.iter().for_each(budgets::log_alert);
             booked.warnings.extend(warning);
         }
         Ok(booked)
@@ -386,18 +382,4 @@ fn booked(
         alerts: budgets::crossed(&watched, settlement),
         warnings: Vec::new(),
     })
-}
-
-fn log_alert(alert: &CrossedAlert) {
-    let (limit_id, threshold) = (&*alert.limit_id, &*alert.threshold.text);
-    let (spent_nanos, budget_nanos) = (alert.spent, alert.budget);
-    match alert.threshold.percent {
-        CRITICAL_PERCENT.. => {
-            error!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed")
-        }
-        WARNING_PERCENT.. => {
-            warn!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed")
-        }
-        _ => info!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed"),
-    }
 }
