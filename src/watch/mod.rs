@@ -66,6 +66,17 @@ pub(crate) enum Patience {
     AfterFirstChange(Duration),
 }
 
+impl Patience {
+    /// How much longer a file is waited for that was first changed and last touched this long ago; `None`: no longer.
+    fn left(self, since_change: Duration, since_touch: Duration) -> Option<Duration> {
+        let left = match self {
+            Self::AfterLastTouch(patience) => patience.saturating_sub(since_touch),
+            Self::AfterFirstChange(patience) => patience.saturating_sub(since_change),
+        };
+        (!left.is_zero()).then_some(left)
+    }
+}
+
 /// How soon a change takes effect.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {

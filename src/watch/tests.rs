@@ -205,18 +205,18 @@ fn a_writer_of_one_file_holds_back_all_and_is_not_ended_by_another() {
 
 #[test]
 fn one_busy_file_holds_back_the_others_for_as_long_as_it_may() {
-    let written = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
-    let event = Event::new(written).add_path(PathBuf::from("/etc/tollgate/key"));
-    for (patience, is_waited_for) in [
-        (Patience::AfterFirstChange(Duration::from_millis(30)), false),
-        (Patience::AfterLastTouch(Duration::from_secs(30)), TELLS_CLOSE),
+    let seconds = Duration::from_secs;
+    let (first, last) = (Patience::AfterFirstChange(seconds(3)), Patience::AfterLastTouch(seconds(3)));
+    for (patience, since_change, since_touch, left) in [
+        (first, 1, 0, Some(2)),
+        (first, 3, 0, None),
+        (first, 9, 0, None),
+        (last, 9, 0, Some(3)),
+        (last, 9, 2, Some(1)),
+        (last, 9, 3, None),
     ] {
-        let writers = Writers::new("the text", patience);
-        writers.see(Ok(&event));
-        thread::sleep(Duration::from_millis(31));
-        // Without asking in between, as asking forgets what is no longer waited for.
-        writers.see(Ok(&event));
-        assert_eq!(writers.wait().is_some(), is_waited_for, "{patience:?}");
+        let found = patience.left(seconds(since_change), seconds(since_touch));
+        assert_eq!(found, left.map(seconds), "{patience:?} {since_change} {since_touch}");
     }
 }
 

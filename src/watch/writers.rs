@@ -101,12 +101,9 @@ impl Writers {
     /// does nothing for as long as the patience is assumed to be done.
     pub(super) fn wait(&self) -> Option<Duration> {
         let mut state = self.lock();
-        let left = |file: &OpenFile| match self.patience {
-            Patience::AfterLastTouch(patience) => patience.checked_sub(file.touched.elapsed()),
-            Patience::AfterFirstChange(patience) => patience.checked_sub(file.since.elapsed()),
-        };
+        let left = |file: &OpenFile| self.patience.left(file.since.elapsed(), file.touched.elapsed());
         state.open.retain(|path, file| {
-            let is_waited_for = left(file).is_some_and(|left| !left.is_zero());
+            let is_waited_for = left(file).is_some();
             if !is_waited_for {
                 tracing::warn!(
                     path = %path.display(),
