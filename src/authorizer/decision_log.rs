@@ -9,7 +9,7 @@ use crate::{
     domain::{
         caller::ResolvedCaller,
         decision::{Allowed, Violation},
-        limit::Window,
+        limit::{LimitScope, Window},
         plan::Plan,
         request::AuthorizeRequest,
     },
@@ -84,8 +84,10 @@ impl<S: Store + Clone> Authorizer<S> {
                     key = $key,
                     model = request.map(|request| field::display(&request.model)),
                     operation = request.map(|request| field::display(request.operation)),
-                    reason = ?$violation.reason,
+                    reason = $violation.reason.name(),
                     limit_id = %$violation.limit_id,
+                    scope = $violation.scope.map(LimitScope::name),
+                    quantity = $violation.quantity.name(),
                     limit = $violation.limit,
                     used = $violation.used,
                     requested = $violation.requested,
@@ -130,7 +132,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let state = state.and_then(|states| states.first().copied());
             warn!(
                 limit_id = %line.limit.id,
-                scope = ?line.limit.scope,
+                scope = line.limit.scope.name(),
                 team = %plan.caller.team.name,
                 key = plan.caller.key_name(),
                 period = period.name(),

@@ -204,7 +204,7 @@ mod tests {
             ("batch = { max_requests = 0 }", "5:11: warning: ", "no batch will ever pass"),
             ("batch = { max_lines = 5 }", "5:", "unknown key `max_lines`"),
             (
-                "operations = [\"chat\"]\nbatch = { max_open = 5 }",
+                "operations = [\"chat_completion\"]\nbatch = { max_open = 5 }",
                 "6:1: warning: ",
                 "the team may send no batch",
             ),

@@ -59,7 +59,8 @@ pub(super) fn operations(section: &Section<'_>) -> Option<Vec<Located<Operation>
         let names = || Operation::ALL.into_iter().map(Operation::name);
         match value.parse::<Operation>() {
             Err(()) => {
-                let help = did_you_mean(value, names()).unwrap_or_else(|| {
+                let named = Operation::of_path(value).map(|meant| format!("write `{meant}`"));
+                let help = named.or_else(|| did_you_mean(value, names())).unwrap_or_else(|| {
                     format!("the operations are {}", names().collect::<Vec<_>>().join(", "))
                 });
                 section.findings.error(&place, format!("`{value}` is not an operation"), help);

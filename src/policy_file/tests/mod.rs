@@ -109,7 +109,7 @@ requests_per_minute = 2
 budget = { daily_usd = "1" }
 [teams.chatbot.keys.chatbot-prod-web]
 sha256 = "ABABABABABABABABABABABABABABABABabababababababababababababababab"
-operations = ["chat"]
+operations = ["chat_completion"]
 budget = { daily_usd = "5", on_shortfall = "clamp", min_output_tokens = 9 }
 max_in_flight = 2
 expires = 2026-12-01T00:00:00+01:00

@@ -236,9 +236,18 @@ async fn decisions_are_logged_with_reasons_and_without_secrets() {
     eventually("all is logged", async || process.log().matches("request denied").count() == 2).await;
     let log = process.log();
     let denied = log.lines().find(|line| line.contains("request denied")).unwrap();
-    for words in
-        ["INFO", "own", MODEL, "RequestRateExceeded", "teams.own.requests_per_minute", "limit=4", "used=4"]
-    {
+    for words in [
+        "INFO",
+        "own",
+        MODEL,
+        "reason=\"request_rate_exceeded\"",
+        "scope=\"team\"",
+        "quantity=\"requests\"",
+        "operation=chat_completion",
+        "teams.own.requests_per_minute",
+        "limit=4",
+        "used=4",
+    ] {
         assert!(denied.contains(words), "{words}: {denied}");
     }
     // Half of four.

@@ -66,7 +66,7 @@ on_both! {
 }
 
 async fn a_declared_key_is_shown_with_what_it_may_and_what_it_used(mut s: Service) {
-    let lines = "models = [\"m/text\"]\noperations = [\"chat\"]\nmax_output_tokens = 500\n\
+    let lines = "models = [\"m/text\"]\noperations = [\"chat_completion\"]\nmax_output_tokens = 500\n\
                  requests_per_minute = 5\ntokens_per_minute = 5_000\nrequests_per_hour = 50\n\
                  budget = { monthly_usd = \"1.00\", daily_usd = \"0.50\" }\nexpires = 2026-11-24T10:00:00Z";
     s.declare(&[("bot", "bot-prod-web", lines)]).await;

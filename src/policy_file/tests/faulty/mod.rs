@@ -201,8 +201,16 @@ fn teams() {
             &[("4:11: error: teams.t.models[0]: ", "`` is not the name of a model")],
         ),
         (
-            "[teams.t]\nmodels = [\"*\"]\noperations = [\"chatt\"]",
-            &[("5:15: error: ", "did you mean `chat`?")],
+            "[teams.t]\nmodels = [\"*\"]\noperations = [\"respond\"]",
+            &[("5:15: error: ", "did you mean `response`?")],
+        ),
+        (
+            "[teams.t]\nmodels = [\"*\"]\noperations = [\"chat\", \"responses\", \"embeddings\"]",
+            &[
+                ("5:15: error: teams.t.operations[0]: `chat` is not an operation", "write `chat_completion`"),
+                ("5:23: error: teams.t.operations[1]: `responses` is not", "write `response`"),
+                ("5:36: error: teams.t.operations[2]: `embeddings` is not", "write `embedding`"),
+            ],
         ),
         (
             "[teams.t]\nmodels = [\"*\"]\noperations = []",
@@ -274,7 +282,7 @@ fn models_and_limits_of_models() {
 
 #[test]
 fn a_key_never_widens_its_team() {
-    let team = "max_output_tokens = 100\noperations = [\"chat\"]\nrequests_per_minute = 10\nmax_in_flight = 2\n\
+    let team = "max_output_tokens = 100\noperations = [\"chat_completion\"]\nrequests_per_minute = 10\nmax_in_flight = 2\n\
         budget.daily_usd = \"5\"\n[teams.t.keys.k]\n";
     for (line, key, message) in [
         ("models = [\"openai/*\"]", "models[0]", "`openai/*` is not among the models of team `t`"),
