@@ -68,7 +68,7 @@ fn tokens(
     let listed = section.named("tokens");
     bound(section, "tokens", listed.len());
     for (name, inner) in listed {
-        values::check_name(name, &inner.place, inner.findings);
+        values::check_token_name(name, &inner.place, inner.findings);
         inner
             .missing("sha256", "`tollgate access token --generate NAME` makes a secret and prints this line");
         let sha256 = values::sha256(&inner);

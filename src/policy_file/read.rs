@@ -157,18 +157,9 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         "models",
         "list what the team may use, such as [\"openai/gpt-oss-20b\"]; [\"*\"] is every model",
     );
-    let models = values::models(&section);
-    if models.as_ref().is_some_and(Vec::is_empty) {
-        let place = section.place.key("models");
-        section.findings.warning(&place, "the team may use no model: every request is refused", "");
-    }
-    let models = models.unwrap_or_default();
-    let operations = values::operations(&section).map(|list| list.into_iter().map(|l| l.value).collect());
-    if operations.as_ref().is_some_and(Vec::is_empty) {
-        let place = section.place.key("operations");
-        let help = "for every operation, leave the key out";
-        section.findings.warning(&place, "the team may do nothing: every request is refused", help);
-    }
+    let models = values::models(&section, "`[\"*\"]` is every model").unwrap_or_default();
+    let operations = values::operations(&section, "for every operation, leave the key out");
+    let operations = operations.map(|list| list.into_iter().map(|l| l.value).collect());
     let max_output_tokens = max_output_tokens(&section);
     let subject = Subject::team(name);
     let mut limits = budgets_with_month(&section, &subject);
@@ -241,8 +232,9 @@ fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> Declare
         "the SHA-256 of the key's secret in hexadecimal: printf %s \"$SECRET\" | sha256sum",
     );
     let sha256 = values::sha256(&section);
-    let models = values::models(&section);
-    let operations = values::operations(&section);
+    let models = values::models(&section, "for the team's models, leave the key out");
+    let operations = values::operations(&section, "for the team's operations, leave the key out");
+    let labels = values::labels(&section);
     let expires_at: Option<Timestamp> = values::instant(&section, "expires", zone).map(|l| l.value);
     let subject = Subject::key(team, name);
     let max_output_tokens = max_output_tokens(&section);
@@ -255,6 +247,7 @@ fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> Declare
         operations: operations.as_ref().map(|list| list.iter().map(|l| l.value).collect()),
         max_output_tokens,
         expires_at,
+        labels,
         limits,
         stored: None,
     });

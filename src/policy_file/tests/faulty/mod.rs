@@ -183,7 +183,13 @@ fn teams() {
         ("[teams.t]", &[("3:8: error: teams.t: ", "`models` is missing")][..]),
         ("[teams.\"a b\"]\nmodels = [\"*\"]", &[("3:8: error: teams.\"a b\": ", "`a b` is not a name")]),
         ("[teams.\"a/b\"]\nmodels = [\"*\"]", &[("3:8: error: teams.\"a/b\": ", "`a/b` is not a name")]),
-        ("[teams.t]\nmodels = []", &[("4:1: warning: teams.t.models: ", "may use no model")]),
+        (
+            "[teams.t]\nmodels = []",
+            &[(
+                "4:1: error: teams.t.models: `models` lists nothing",
+                "`[\"*\"]` is every model; to permit nothing, pause",
+            )],
+        ),
         (
             "[teams.t]\nmodels = [\"*\", \"*\"]",
             &[("4:16: warning: teams.t.models[1]: ", "`*` is listed twice")],
@@ -214,7 +220,10 @@ fn teams() {
         ),
         (
             "[teams.t]\nmodels = [\"*\"]\noperations = []",
-            &[("5:1: warning: teams.t.operations: ", "may do nothing")],
+            &[(
+                "5:1: error: teams.t.operations: `operations` lists nothing",
+                "for every operation, leave the key out",
+            )],
         ),
         (
             "[teams.t]\nmodels = [\"*\"]\non_exceed = \"clamp\"",
@@ -325,6 +334,15 @@ fn keys() {
         assert!(!said(&format!("{TEAM}[teams.t.keys.k]\n{lines}")).join("").contains("hunter2"));
     }
     for (line, place, message) in [
+        (
+            "models = []",
+            "7:1: error: teams.t.keys.k.models: ",
+            "for the team's models, leave the key out; to permit",
+        ),
+        ("operations = []", "7:1: error: teams.t.keys.k.operations: ", "or set `requests_per_minute = 0`"),
+        ("labels = { \"\" = \"x\" }", "7:12: error: teams.t.keys.k.labels.\"\": ", "keys have 1 to 64 bytes"),
+        ("labels = { cost_center = 7 }", "7:12: error: ", "expected a string, found an integer"),
+        ("labels = [\"a\"]", "7:1: error: ", "expected a table, found a list"),
         ("expires = 2026-11-23", "7:1: warning: teams.t.keys.k.expires: ", "has expired"),
         ("expires = \"soon\"", "7:1: error: teams.t.keys.k.expires: ", "`soon` is not a date"),
         ("expires = 5", "7:1: error: teams.t.keys.k.expires: ", "expected a date, found an integer"),
@@ -333,6 +351,10 @@ fn keys() {
     ] {
         expect(&format!("{TEAM}[teams.t.keys.k]\n{SHA}{line}"), &[(place, message)]);
     }
+    let many = |count| (0..count).map(|n| format!("l{n} = \"\"")).collect::<Vec<_>>().join(", ");
+    let labels = |count| format!("{TEAM}[teams.t.keys.k]\n{SHA}labels = {{ {} }}", many(count));
+    expect(&labels(16), &[]);
+    expect(&labels(17), &[("7:1: error: teams.t.keys.k.labels: ", "17 labels; at most 16 are permitted")]);
     expect(
         &format!("{TEAM}[teams.t.keys.k]\n{SHA}[teams.u]\nmodels = [\"*\"]\n[teams.u.keys.k]\n{SHA}"),
         &[("10:1: error: teams.u.keys.k.sha256: ", "the same as the secret of `teams.t.keys.k`")],
