@@ -22,11 +22,11 @@ use crate::domain::{
 use crate::syntax::suggestion::did_you_mean;
 
 /// The most bytes of an issuer, an audience, a claim, one of its values, or an identity in a certificate.
-const MAX_BYTES: usize = 512;
+pub(super) const MAX_BYTES: usize = 512;
 /// The most service tokens, certificates, or values of a claim: far more than an organization has workloads and groups.
-const MAX_ENTRIES: usize = 10_000;
+pub(super) const MAX_ENTRIES: usize = 10_000;
 /// The most issuers: each token is compared with all of them.
-const MAX_ISSUERS: usize = 16;
+pub(super) const MAX_ISSUERS: usize = 16;
 
 /// The access section of a policy, with the places of the values that are compared with others.
 pub(super) struct DeclaredAccess {

@@ -10,6 +10,7 @@ use super::{
     document::Node,
     envoy,
     findings::Findings,
+    keys::DOCUMENT,
     limits::{budgets, budgets_with_month, in_flight, rates, rates_and_in_flight},
     place::Place,
     prices::{self, Override},
@@ -27,6 +28,15 @@ use crate::domain::{
     price::ToolPriceFrom,
     request::Operation,
 };
+
+/// The words of `on_exceed`.
+pub(super) const ON_EXCEED: [(&str, OnExceed); 2] = [("deny", OnExceed::Deny), ("clamp", OnExceed::Clamp)];
+/// The words of `on_unsettled`.
+pub(super) const ON_UNSETTLED: [(&str, OnUnsettled); 3] = [
+    ("charge_reserved", OnUnsettled::ChargeReserved),
+    ("charge_input", OnUnsettled::ChargeInput),
+    ("release", OnUnsettled::Release),
+];
 
 /// The declarations of a document, in their order and with their places, for checks across several keys.
 pub(super) struct Declared {
@@ -74,7 +84,7 @@ pub(super) struct DeclaredKey {
 
 /// Reads the whole document. Faulty parts are reported and left out.
 pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
-    let root = Section::open(root, Place::ROOT, findings)?;
+    let root = Section::open(root, &DOCUMENT, Place::ROOT, findings)?;
     root.missing("organization", "begin with [organization] and its `id`");
     let organization = match root.section("organization") {
         Some(section) => organization(section),
@@ -190,7 +200,7 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
 }
 
 fn max_output_tokens(section: &Section<'_>) -> Option<u64> {
-    let most = section.count("max_output_tokens", 1)?;
+    let most = section.count("max_output_tokens")?;
     if most.value == 0 {
         let help = "for no cap of its own, leave the key out";
         section.findings.warning(&most.place, "nothing that writes text will ever pass", help);
@@ -199,8 +209,7 @@ fn max_output_tokens(section: &Section<'_>) -> Option<u64> {
 }
 
 fn on_exceed(section: &Section<'_>) -> OnExceed {
-    let words = [("deny", OnExceed::Deny), ("clamp", OnExceed::Clamp)];
-    let Some(chosen) = section.choice("on_exceed", &words) else { return OnExceed::default() };
+    let Some(chosen) = section.choice("on_exceed", &ON_EXCEED) else { return OnExceed::default() };
     if chosen.value == OnExceed::Clamp && !section.has("max_output_tokens") {
         let help = "set `max_output_tokens`: without it, only the model's own maximum is clamped to";
         section.findings.warning(&chosen.place, "`clamp` without `max_output_tokens`", help);
@@ -209,12 +218,7 @@ fn on_exceed(section: &Section<'_>) -> OnExceed {
 }
 
 fn on_unsettled(section: &Section<'_>) -> OnUnsettled {
-    let words = [
-        ("charge_reserved", OnUnsettled::ChargeReserved),
-        ("charge_input", OnUnsettled::ChargeInput),
-        ("release", OnUnsettled::Release),
-    ];
-    section.choice("on_unsettled", &words).map(|l| l.value).unwrap_or_default()
+    section.choice("on_unsettled", &ON_UNSETTLED).map(|l| l.value).unwrap_or_default()
 }
 
 fn user_limits(section: Section<'_>, team: &str) -> Vec<Limit> {

@@ -12,9 +12,11 @@ use crate::domain::{
     request::Operation,
 };
 
-/// Labels of one key, and their lengths in bytes: notes for people, not data.
+/// The most labels of one key: notes for people, not data.
 pub const MAX_LABELS: usize = 16;
-const MAX_LABEL_KEY: usize = 64;
+/// The most bytes in the key of a label.
+pub const MAX_LABEL_KEY: usize = 64;
+/// The most bytes in its value.
 const MAX_LABEL_VALUE: usize = 256;
 /// Models that one key lists: several times what Groq has.
 const MAX_MODELS: usize = 64;

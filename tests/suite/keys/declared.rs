@@ -83,7 +83,7 @@ async fn a_declared_key_is_shown_with_what_it_may_and_what_it_used(mut s: Servic
         limit,
         warns_only: false,
     };
-    // All else is as it is for nobody to know: no secret, no time of its making, no version.
+    // Nothing else is known of it: no secret, no creation time, no version.
     let expected = Key {
         name: "bot-prod-web".to_owned(),
         team: "bot".to_owned(),
