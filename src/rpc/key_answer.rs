@@ -44,13 +44,13 @@ pub(super) fn key(report: KeyReport) -> proto::Key {
     let of_both = proto::Key {
         name: key.name.to_string(),
         team: key.team.to_string(),
+        labels: key.labels.clone().into_iter().collect(),
         state: key_state(state).into(),
         usage: usage.map(used),
         ..proto::Key::default()
     };
     match &key.stored {
         Some(StoredKey { version, record }) => proto::Key {
-            labels: record.labels.clone().into_iter().collect(),
             limits: Some(limits(&record.limits)),
             create_time: Some(timestamp(record.created_at)),
             expire_time: record.expires_at.map(timestamp),

@@ -27,7 +27,7 @@ id = "acme"
 time_zone = "Asia/Kathmandu"
 [teams.bot]
 models = ["m/*"]
-operations = ["chat", "embeddings"]
+operations = ["chat_completion", "embedding"]
 max_output_tokens = 4000
 requests_per_minute = 60
 tokens_per_minute = 100_000
