@@ -15,6 +15,7 @@ use tonic_health::pb::{
 use tonic_types::StatusExt as _;
 
 use crate::{
+    envoy::checks,
     harness::{START, Server, StoreKind, chat, connect, eventually, used},
     redis_server::RedisServer,
 };
@@ -91,6 +92,10 @@ async fn a_server_of_a_later_layout_is_left_alone_until_it_has_a_known_one() {
     let report = used(&format!("01{:030x}", 7), 1, 1);
     is_unsupported(&client.record_usage(report).await.unwrap_err(), LAYOUT + 1);
     is_unsupported(&client.get_spend(proto::GetSpendRequest::default()).await.unwrap_err(), LAYOUT + 1);
+    // By default `on_outage` lets Envoy's `failure_mode_allow` decide, which may let requests pass.
+    let body = serde_json::json!({"model": MODEL, "max_tokens": 10, "messages": []});
+    let asked = checks::check("1", &[("authorization", "Bearer some secret")], &body);
+    assert_eq!(checks::status(&checks::ask(&server, asked).await), 503);
     assert_eq!(by_hand.data(), [], "nothing was written");
     eventually("it is not ready", async || !is_serving(&server).await).await;
     by_hand.set_layout(LAYOUT);
