@@ -150,6 +150,7 @@ impl Serve {
                         password: password.as_deref().map(|password| redis_password(&settings, password)),
                         organization: policy.policy().load().organization.id.to_string(),
                         deadline: Duration::from_millis(settings.store_deadline_ms),
+                        layout: redis::LayoutGate::default(),
                     };
                     let store = RedisStore::connect(redis.clone(), Clock::System)?;
                     let hazards = redis_safety::watch(store, settings.require_safe_redis).await?;

@@ -3,6 +3,7 @@
 use super::{
     answer::{int, money, timestamp},
     convert::{key_state, operation, quantity},
+    etag,
     page::PageBudget,
     parse::PAGE_AFTER,
     proto::{self, ListKeysResponse},
@@ -56,7 +57,7 @@ pub(super) fn key(report: KeyReport) -> proto::Key {
             expire_time: record.expires_at.map(timestamp),
             revoke_time: record.revoked_at.map(timestamp),
             secrets: record.secrets.iter().zip(&secrets).map(|(kept, report)| secret(kept, report)).collect(),
-            etag: version.to_string(),
+            etag: etag::of(*version),
             origin: proto::KeyOrigin::Created.into(),
             ..of_both
         },

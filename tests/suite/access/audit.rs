@@ -190,7 +190,7 @@ async fn a_refusal_names_the_team_or_the_key_that_was_asked_for() {
     let list = |team: &str| ListKeysRequest { team: team.to_owned(), ..Default::default() };
     let get = |name: &str| GetKeyRequest { name: name.to_owned(), ..Default::default() };
     let rotate = RotateKeyRequest { name: "other-test-made".to_owned(), ..Default::default() };
-    let report = used("00000000000000000000000000000000", 1, 1);
+    let report = used("01000000000000000000000000000000", 1, 1);
     let refused = [
         (calls.authorize(by(GATEWAY, chat("other", MODEL, 1, 1))).await.err(), json!({"team": "other"})),
         (calls.authorize(by(GATEWAY, by_key)).await.err(), json!({"team": "other"})),

@@ -152,7 +152,7 @@ async fn of_a_reservation_out_of_reach_nothing_is_told() {
     let mut client = PolicyServiceClient::new(channel.clone());
     let there = reserve(&mut client, "other").await;
     let mut told = Vec::new();
-    for id in [there.as_str(), "00000000000000000000000000000000"] {
+    for id in [there.as_str(), "01000000000000000000000000000000"] {
         let status = client.record_usage(by(&secret("bound-gateway"), used(id, 1, 1))).await.unwrap_err();
         told.push((reason(&status), status.message().to_owned()));
     }
