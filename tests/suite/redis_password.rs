@@ -61,8 +61,8 @@ async fn a_password_that_was_changed_needs_no_restart() {
     let arguments = [
         format!("--store={}", redis.url()),
         format!("--redis-password-file={}", file.display()),
-        "--store-deadline-ms=20000".to_owned(),
-        "--admin=off".to_owned(),
+        "--store-timeout=20s".to_owned(),
+        "--admin-enabled=false".to_owned(),
     ];
     let process =
         Process::start_arguments(directory.path(), &policy(), &arguments.each_ref().map(String::as_str))
