@@ -45,17 +45,10 @@ fn argument(setting: &Setting) -> Arg {
         Unset::Value(value) => format!(" [default: {value}]"),
         Unset::Words(words) => format!(" [default: {words}]"),
     };
-    let takes = match setting.shape {
-        Shape::Text if setting.value_name == "WORD" => {
-            format!(": {}", setting.accepts.replace(['`', '"'], ""))
-        }
-        Shape::List => format!(", comma-separated: {}", setting.accepts.replace(['`', '"'], "")),
-        Shape::Text | Shape::Number | Shape::Switch => String::new(),
-    };
-    let help = format!("{}{takes}{default} [env: {}]", setting.help, variable(setting.name));
+    let help = format!("{}{default} [env: {}]", setting.help, variable(setting.name));
     let argument = Arg::new(setting.name)
         .long(flag(setting.name))
-        .value_name(setting.value_name)
+        .value_name(&setting.value_name)
         .help(help)
         .help_heading(setting.group.title());
     match setting.shape {

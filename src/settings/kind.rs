@@ -19,8 +19,9 @@ pub(super) trait Kind {
     /// What the program gets.
     type Value;
     const SHAPE: Shape = Shape::Text;
+
     /// What stands for the value in `--help`.
-    const VALUE_NAME: &'static str;
+    fn value_name(&self) -> String;
 
     /// The values it takes, in Markdown.
     fn accepts(&self) -> String;
@@ -53,7 +54,10 @@ pub(super) struct Time(pub(super) Duration, pub(super) Duration);
 
 impl Kind for Time {
     type Value = Duration;
-    const VALUE_NAME: &'static str = "DURATION";
+
+    fn value_name(&self) -> String {
+        "DURATION".to_owned()
+    }
 
     fn accepts(&self) -> String {
         format!("`\"{}\"` to `\"{}\"`", duration_text(self.0), duration_text(self.1))
@@ -81,7 +85,10 @@ pub(super) struct Size(pub(super) u64, pub(super) u64);
 
 impl Kind for Size {
     type Value = u64;
-    const VALUE_NAME: &'static str = "SIZE";
+
+    fn value_name(&self) -> String {
+        "SIZE".to_owned()
+    }
 
     fn accepts(&self) -> String {
         format!("`\"{}\"` to `\"{}\"`", size_text(self.0), size_text(self.1))
@@ -110,7 +117,10 @@ pub(super) struct Count<T>(pub(super) T, pub(super) T);
 impl<T: Copy + Display + PartialOrd + TryFrom<i128> + TryInto<i128>> Kind for Count<T> {
     type Value = T;
     const SHAPE: Shape = Shape::Number;
-    const VALUE_NAME: &'static str = "NUMBER";
+
+    fn value_name(&self) -> String {
+        "NUMBER".to_owned()
+    }
 
     fn accepts(&self) -> String {
         format!("{} to {}", self.0, self.1)
@@ -138,7 +148,10 @@ pub(super) struct Share;
 
 impl Kind for Share {
     type Value = u32;
-    const VALUE_NAME: &'static str = "PERCENTAGE";
+
+    fn value_name(&self) -> String {
+        "PERCENTAGE".to_owned()
+    }
 
     fn accepts(&self) -> String {
         "`\"0%\"` to `\"100%\"`".to_owned()
@@ -177,7 +190,10 @@ pub(super) struct Switch;
 impl Kind for Switch {
     type Value = bool;
     const SHAPE: Shape = Shape::Switch;
-    const VALUE_NAME: &'static str = "BOOL";
+
+    fn value_name(&self) -> String {
+        "BOOL".to_owned()
+    }
 
     fn accepts(&self) -> String {
         "`true`, `false`".to_owned()
@@ -205,7 +221,10 @@ pub(super) struct File;
 
 impl Kind for File {
     type Value = PathBuf;
-    const VALUE_NAME: &'static str = "FILE";
+
+    fn value_name(&self) -> String {
+        "FILE".to_owned()
+    }
 
     fn accepts(&self) -> String {
         "a path".to_owned()
@@ -228,7 +247,10 @@ pub(super) struct Address;
 
 impl Kind for Address {
     type Value = SocketAddr;
-    const VALUE_NAME: &'static str = "ADDRESS";
+
+    fn value_name(&self) -> String {
+        "ADDRESS".to_owned()
+    }
 
     fn accepts(&self) -> String {
         "an IP address or `localhost`, and a port".to_owned()
@@ -248,7 +270,10 @@ pub(super) struct Store;
 
 impl Kind for Store {
     type Value = StoreUrl;
-    const VALUE_NAME: &'static str = "URL";
+
+    fn value_name(&self) -> String {
+        "URL".to_owned()
+    }
 
     fn accepts(&self) -> String {
         "a directory or a URL".to_owned()
@@ -268,7 +293,10 @@ pub(super) struct Filter;
 
 impl Kind for Filter {
     type Value = String;
-    const VALUE_NAME: &'static str = "FILTER";
+
+    fn value_name(&self) -> String {
+        "FILTER".to_owned()
+    }
 
     fn accepts(&self) -> String {
         "levels, also by module".to_owned()
@@ -294,7 +322,10 @@ pub(super) struct Choice<T: 'static>(pub(super) &'static [(&'static str, T)]);
 
 impl<T: Copy + PartialEq> Kind for Choice<T> {
     type Value = T;
-    const VALUE_NAME: &'static str = "WORD";
+
+    fn value_name(&self) -> String {
+        self.0.iter().map(|(word, _)| *word).collect::<Vec<_>>().join("|")
+    }
 
     fn accepts(&self) -> String {
         self.0.iter().map(|(word, _)| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", ")
@@ -323,7 +354,10 @@ pub(super) struct List<K>(pub(super) K);
 impl<K: Kind<Value: PartialEq>> Kind for List<K> {
     type Value = Vec<K::Value>;
     const SHAPE: Shape = Shape::List;
-    const VALUE_NAME: &'static str = "LIST";
+
+    fn value_name(&self) -> String {
+        format!("{},…", self.0.value_name())
+    }
 
     fn accepts(&self) -> String {
         format!("a list of {}", self.0.accepts())

@@ -27,7 +27,7 @@ pub(super) struct Setting {
     pub(super) details: String,
     pub(super) shape: Shape,
     /// What stands for the value in `--help`.
-    pub(super) value_name: &'static str,
+    pub(super) value_name: String,
     /// The values it takes, in Markdown.
     pub(super) accepts: String,
     pub(super) default: Unset,
@@ -85,7 +85,7 @@ impl Setting {
             help: next(),
             details: next(),
             shape: K::SHAPE,
-            value_name: K::VALUE_NAME,
+            value_name: kind.value_name(),
             accepts: kind.accepts(),
             default,
         }
