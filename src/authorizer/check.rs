@@ -97,7 +97,9 @@ impl<S: Store + Clone> Authorizer<S> {
             Ok(Reserved::Repeated(record)) if !check.made(record) => check.took_nothing(),
             Ok(Reserved::Repeated(_)) => {}
             Ok(Reserved::Refused { .. } | Reserved::OutOfDate { .. })
-            | Err(StoreError::Overloaded | StoreError::Overflow) => check.took_nothing(),
+            | Err(StoreError::Overloaded | StoreError::Overflow | StoreError::LayoutUnsupported(_)) => {
+                check.took_nothing();
+            }
             Err(StoreError::Unavailable | StoreError::Corrupt) => check.had_no_answer(),
         }
         Ok(reserved?)

@@ -1,6 +1,9 @@
 //! Decisions as log lines, for operators who turn them on: without prompts, which are not known here, and without secrets.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use tracing::{Level, debug, enabled, field, info, warn};
 
@@ -9,7 +12,7 @@ use crate::{
     domain::{
         caller::ResolvedCaller,
         decision::{Allowed, Violation},
-        limit::Window,
+        limit::{LimitScope, Window},
         plan::Plan,
         request::AuthorizeRequest,
     },
@@ -78,7 +81,7 @@ impl<S: Store + Clone> Authorizer<S> {
             return;
         }
         macro_rules! line {
-            ($level:ident, $team:ident, $key:ident, $violation:ident) => {
+            ($level:ident, $team:ident, $key:ident, $labels:ident, $violation:ident) => {
                 $level!(
                     target: "tollgate::decision",
                     decision = "denied",
@@ -86,24 +89,27 @@ impl<S: Store + Clone> Authorizer<S> {
                     key = $key,
                     model = request.map(|request| field::display(&request.model)),
                     operation = request.map(|request| field::display(request.operation)),
-                    reason = ?$violation.reason,
+                    reason = $violation.reason.name(),
                     limit_id = %$violation.limit_id,
+                    scope = $violation.scope.map(LimitScope::name),
+                    quantity = $violation.quantity.name(),
                     limit = $violation.limit,
                     used = $violation.used,
                     requested = $violation.requested,
                     of = violations.len(),
                     dry_run = request.map(|request| request.dry_run),
-                    labels = request.map(|request| field::debug(&request.labels)),
+                    labels = ?$labels,
                     policy_revision = revision,
                     "request denied"
                 )
             };
         }
         let (team, key) = names(caller);
+        let labels = labels(caller, request);
         for violation in violations {
             match is_on {
-                true => line!(info, team, key, violation),
-                false => line!(debug, team, key, violation),
+                true => line!(info, team, key, labels, violation),
+                false => line!(debug, team, key, labels, violation),
             }
         }
     }
@@ -132,7 +138,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let state = state.and_then(|states| states.first().copied());
             warn!(
                 limit_id = %line.limit.id,
-                scope = ?line.limit.scope,
+                scope = line.limit.scope.name(),
                 team = %plan.caller.team.name,
                 key = plan.caller.key_name(),
                 period = period.name(),
@@ -168,7 +174,7 @@ fn log_allowed(
         reserved_nano_usd = grant.reserved_cost.nanos(),
         limits = decided.limits.len(),
         dry_run = request.dry_run,
-        labels = ?request.labels,
+        labels = ?labels(caller, Some(request)),
         policy_revision = %decided.policy_revision,
         "request allowed"
     );
@@ -177,6 +183,17 @@ fn log_allowed(
 /// The names of the team and of the key; empty if there is none.
 fn names<'a>(caller: Option<&ResolvedCaller<'a>>) -> (&'a str, &'a str) {
     caller.map_or(("", ""), |caller| (&*caller.team.name, caller.key_name()))
+}
+
+/// The labels of a request: its own, and those of the caller's key under other names.
+fn labels<'a>(
+    caller: Option<&ResolvedCaller<'a>>,
+    request: Option<&'a AuthorizeRequest>,
+) -> BTreeMap<&'a str, &'a str> {
+    let of_key = caller.and_then(|caller| caller.key).map(|key| &key.labels);
+    let of_key = of_key.into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()));
+    let own = request.into_iter().flat_map(|request| &request.labels);
+    of_key.chain(own.map(|(key, value)| (key.as_str(), value.as_str()))).collect()
 }
 
 #[cfg(test)]

@@ -58,6 +58,14 @@ pub enum Failure {
     Internal,
 }
 
+impl Failure {
+    /// Whether this release must leave the store alone.
+    #[must_use]
+    pub const fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Store(StoreError::LayoutUnsupported(_)))
+    }
+}
+
 impl From<Unfresh> for Failure {
     fn from(error: Unfresh) -> Self {
         match error {

@@ -58,6 +58,6 @@ impl IdStream {
             self.ready.resize(Self::BATCH, [0; 16]);
             self.stream.fill(self.ready.as_flattened_mut());
         }
-        ReservationId(self.ready.pop().unwrap_or_default())
+        ReservationId::versioned(self.ready.pop().unwrap_or_default())
     }
 }

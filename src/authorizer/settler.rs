@@ -142,7 +142,10 @@ impl Settler {
         loop {
             let last = self.0.tasks.is_ending();
             match attempt().await {
-                Err(Failure::Store(StoreError::Unavailable | StoreError::Overloaded)) if !last => {
+                // A layout can be known again: while one of a later release is tried and taken back.
+                Err(Failure::Store(
+                    StoreError::Unavailable | StoreError::Overloaded | StoreError::LayoutUnsupported(_),
+                )) if !last => {
                     self.0.tasks.pause(next).await;
                     next = (next * 2).min(LONGEST_PAUSE);
                 }

@@ -161,7 +161,7 @@ pub(super) fn derived_id(team: &str, request_id: &str) -> ReservationId {
     hasher.update(team.as_bytes()).update(&[0]).update(request_id.as_bytes());
     let mut id = [0; 16];
     hasher.finalize_xof().fill(&mut id);
-    ReservationId(id)
+    ReservationId::versioned(id)
 }
 
 /// Tells a repeated request from another under the same id. A different wait does not make it another request.
@@ -182,6 +182,14 @@ pub(super) fn fingerprint(request: &AuthorizeRequest) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const RECORDED_1: &str = "01017400016d060101000102000003000000040002f3ae0c83d2d409020303000172";
+    const RECORDED_2: &str = "02017400016d060101000102000003000000040002f3ae0c83d2d40902030300017201040506011d62726f7773\
+        65725f7365617263682e62726f777365722e73656172636801c096b1020001700101750700000000000000";
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 
     #[test]
     fn a_ticket_of_the_first_format_is_still_read() {
@@ -204,14 +212,17 @@ mod tests {
             service_tier: ServiceTier::default(),
             user: "".into(),
         };
-        let first = Ticket::from_bytes(&encode(FIRST_VERSION, &terms).unwrap()).unwrap();
+        let bytes = encode(FIRST_VERSION, &terms).unwrap();
+        assert_eq!(hex(&bytes), RECORDED_1, "as the release of then wrote it");
+        let first = Ticket::from_bytes(&bytes).unwrap();
         assert_eq!(first, Ticket { terms: terms.clone(), batch: None, tools: Vec::new() });
         // It was a line of chat.
         assert_eq!(first.work(), Work::Lines(Batch::default()));
         let batch = Some(Batch { line_operation: Operation::Speech, request_count: 5, window_ms: 6 });
-        let tools = ToolRates::ALL.to_vec();
+        let tools = ToolRates::ALL[..1].to_vec();
         let behind = ("p", ServiceTier::Flex, "u");
         let bytes = encode(VERSION, &(&terms, &batch, &tools, behind, 7_u64.to_le_bytes())).unwrap();
+        assert_eq!(hex(&bytes), RECORDED_2, "as this and the last release write it");
         let terms = Terms { project: "p".into(), service_tier: ServiceTier::Flex, user: "u".into(), ..terms };
         assert_eq!(Ticket::from_bytes(&bytes).unwrap(), Ticket { terms, batch, tools });
         assert!(is_of(&bytes, 7));

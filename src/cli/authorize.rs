@@ -36,7 +36,7 @@ pub(super) struct Authorize {
     #[arg(long, value_name = "NAME")]
     model: String,
     /// What the request does
-    #[arg(long, default_value = "chat", value_parser = client::operation_parser())]
+    #[arg(long, default_value = "chat_completion", value_parser = client::operation_parser())]
     operation: proto::Operation,
     /// Groq's service tier
     #[arg(long, value_name = "TIER", value_enum, default_value_t)]

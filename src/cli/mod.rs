@@ -15,6 +15,7 @@ mod pause;
 mod prices;
 mod record;
 mod redis_safety;
+mod schema;
 mod screen;
 mod serve;
 mod simulate;
@@ -63,6 +64,7 @@ enum Command {
     Spend(spend::Spend),
     Check(check::Check),
     Prices(prices::Prices),
+    Schema(schema::Schema),
     #[command(subcommand)]
     Keys(keys::Keys),
     Pause(pause::Pause),
@@ -91,6 +93,7 @@ pub fn run() -> ExitCode {
         Command::Spend(command) => command.run(&mut screen),
         Command::Check(command) => command.run(&mut screen),
         Command::Prices(command) => command.run(&mut screen),
+        Command::Schema(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),
         Command::Pause(command) => command.run(&mut screen),
         Command::Resume(command) => command.run(&mut screen),

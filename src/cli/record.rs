@@ -109,7 +109,7 @@ struct UnreservedArgs {
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// What the request did
-    #[arg(long, default_value = "chat", value_parser = client::operation_parser())]
+    #[arg(long, default_value = "chat_completion", value_parser = client::operation_parser())]
     operation: proto::Operation,
     /// Groq's service tier
     #[arg(long, value_name = "TIER", value_enum, default_value_t)]

@@ -157,6 +157,7 @@ impl Serve {
                         password: password.as_deref().map(|password| redis_password(&settings, password)),
                         organization: policy.policy().load().organization.id.to_string(),
                         deadline: settings.store_timeout,
+                        layout: redis::LayoutGate::default(),
                     };
                     let store = RedisStore::connect(redis.clone(), Clock::System)?;
                     let hazards = redis_safety::watch(store, settings.require_safe_redis).await?;

@@ -3,7 +3,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tracing::{error, info};
@@ -19,7 +18,7 @@ use crate::{
         },
         policy::Policy,
     },
-    live::{Follower, HASH_KEY, KEY},
+    live::{Follower, KEY, entry},
     runtime::Entropy,
     store::{Registry, RegistryWritten, SecretUses, Usage},
 };
@@ -231,7 +230,7 @@ impl<S: Registry + Usage> Keys<S> {
 
     /// Writes a record over the version `expected`; `None`: the record has another version.
     async fn write_key(&self, record: &KeyRecord, expected: u64) -> Result<Option<u64>, KeyError> {
-        let value = serde_json::to_vec(record).map_err(|error| {
+        let value = entry::to_bytes(record).map_err(|error| {
             error!(key = %record.name, %error, "a key's record cannot be written");
             KeyError::Internal
         })?;
@@ -261,17 +260,14 @@ impl<S: Registry + Usage> Keys<S> {
         })
     }
 
-    /// The key that secrets are hashed with; created by the first process that needs it.
+    /// The key that secrets are hashed with; created by the first process that needs it. It is in force here with the first key.
     async fn hash_key(&self) -> Result<HashKey, KeyError> {
         if let Some(key) = self.follower.live().registry.hash_key() {
             return Ok(key);
         }
-        let bytes: [u8; 32] = self.random()?;
-        let value = Bytes::copy_from_slice(&bytes);
-        // Whichever process was first, its key is the one that is read now.
-        self.follower.store().registry_write(HASH_KEY.into(), 0, value).await?;
-        self.follower.read().await?;
-        self.follower.live().registry.hash_key().ok_or(KeyError::Internal)
+        // Whichever process was first, its key is the one that all get.
+        let key = self.follower.store().hash_key(Some(self.random()?)).await?;
+        key.map(HashKey::new).ok_or(KeyError::Internal)
     }
 
     /// How often the secrets of a key were used, this process's own uses included.

@@ -13,7 +13,7 @@ use crate::{
         eligibility::spelling_of,
         pause::{MAX_PAUSES, Pause, Target},
     },
-    live::{Follower, PAUSE},
+    live::{Follower, PAUSE, entry},
     store::{Registry, RegistryWritten, StoreError},
 };
 
@@ -169,7 +169,7 @@ impl<S: Registry> Pauses<S> {
 }
 
 fn record(pause: &Pause) -> Result<Bytes, PauseError> {
-    let value = serde_json::to_vec(pause).map_err(|error| {
+    let value = entry::to_bytes(pause).map_err(|error| {
         error!(%error, "the record of a pause cannot be written");
         PauseError::Internal
     })?;

@@ -1,7 +1,5 @@
 //! Decisions: allowed, or denied with every limit that refused.
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     Timestamp,
     limit::{LimitScope, Quantity},
@@ -9,8 +7,7 @@ use super::{
 };
 
 /// Why a request is refused. Answers, logs and metrics all share this list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "each is explained in the contract, under the same name")]
 pub enum Reason {
     UnknownTeam,
@@ -35,6 +32,37 @@ pub enum Reason {
     ToolNotPriced,
     BatchTooLarge,
     TooManyUnsettled,
+}
+
+impl Reason {
+    /// The short form of the contract's name, such as `token_rate_exceeded`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownTeam => "unknown_team",
+            Self::InvalidKey => "invalid_key",
+            Self::KeyRevoked => "key_revoked",
+            Self::KeyExpired => "key_expired",
+            Self::ModelNotAllowed => "model_not_allowed",
+            Self::ModelNotPriced => "model_not_priced",
+            Self::OperationNotAllowed => "operation_not_allowed",
+            Self::MaxOutputTokensExceeded => "max_output_tokens_exceeded",
+            Self::RequestRateExceeded => "request_rate_exceeded",
+            Self::TokenRateExceeded => "token_rate_exceeded",
+            Self::AudioRateExceeded => "audio_rate_exceeded",
+            Self::TooManyInFlight => "too_many_in_flight",
+            Self::TeamBudgetExhausted => "team_budget_exhausted",
+            Self::KeyBudgetExhausted => "key_budget_exhausted",
+            Self::OrganizationBudgetExhausted => "organization_budget_exhausted",
+            Self::Paused => "paused",
+            Self::UpstreamRateLimited => "upstream_rate_limited",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::ToolNotAllowed => "tool_not_allowed",
+            Self::ToolNotPriced => "tool_not_priced",
+            Self::BatchTooLarge => "batch_too_large",
+            Self::TooManyUnsettled => "too_many_unsettled",
+        }
+    }
 }
 
 /// When a refused request would pass if nothing else happened.
@@ -80,6 +108,18 @@ pub enum Measure {
     Of(Quantity),
     /// Output tokens of one request.
     OutputTokens,
+}
+
+impl Measure {
+    /// The short form of the contract's name, such as `tokens`; `None` for nothing.
+    #[must_use]
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Of(quantity) => Some(quantity.name()),
+            Self::OutputTokens => Some("output_tokens"),
+        }
+    }
 }
 
 /// The state of a limit after a decision.

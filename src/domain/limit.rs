@@ -23,6 +23,21 @@ pub enum LimitScope {
     User,
 }
 
+impl LimitScope {
+    /// The short form of the contract's name, such as `team_model`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Organization => "organization",
+            Self::OrganizationModel => "organization_model",
+            Self::Team => "team",
+            Self::TeamModel => "team_model",
+            Self::Key => "key",
+            Self::User => "user",
+        }
+    }
+}
+
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Quantity {
@@ -38,6 +53,21 @@ pub enum Quantity {
     RequestsInFlight,
     /// Reservations without a report, expired ones included.
     UnsettledRequests,
+}
+
+impl Quantity {
+    /// The short form of the contract's name, such as `requests_in_flight`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::AudioMilliseconds => "audio_milliseconds",
+            Self::NanoUsd => "nano_usd",
+            Self::RequestsInFlight => "requests_in_flight",
+            Self::UnsettledRequests => "unsettled_requests",
+        }
+    }
 }
 
 /// The window over which a limit counts.

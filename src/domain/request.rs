@@ -11,8 +11,10 @@ use super::batch::{Batch, Work};
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
     /// Chat completions.
+    #[serde(rename = "chat_completion")]
     Chat,
     /// Responses.
+    #[serde(rename = "response")]
     Responses,
     /// Speech to text.
     Transcription,
@@ -21,6 +23,7 @@ pub enum Operation {
     /// Text to speech.
     Speech,
     /// Embeddings.
+    #[serde(rename = "embedding")]
     Embeddings,
     /// A batch; [`super::batch::Batch`] holds its details.
     Batch,
@@ -38,17 +41,32 @@ impl Operation {
         Self::Batch,
     ];
 
-    /// The name in policies: `chat`, `responses`, `transcription`, `translation`, `speech`, `embeddings`, `batch`.
+    /// The short form of the contract's name, as policies, logs and the command line have it: `chat_completion`, `response`,
+    /// `transcription`, `translation`, `speech`, `embedding`, `batch`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Chat => "chat",
-            Self::Responses => "responses",
+            Self::Chat => "chat_completion",
+            Self::Responses => "response",
             Self::Transcription => "transcription",
             Self::Translation => "translation",
             Self::Speech => "speech",
-            Self::Embeddings => "embeddings",
+            Self::Embeddings => "embedding",
             Self::Batch => "batch",
+        }
+    }
+
+    /// The operation that Groq's API calls `text` in its paths, which is what people write where they mean its name here.
+    #[must_use]
+    pub fn of_path(text: &str) -> Option<Self> {
+        match text {
+            "chat" | "chat_completions" | "chat/completions" | "completions" => Some(Self::Chat),
+            "responses" => Some(Self::Responses),
+            "transcriptions" => Some(Self::Transcription),
+            "translations" => Some(Self::Translation),
+            "embeddings" => Some(Self::Embeddings),
+            "batches" => Some(Self::Batch),
+            _ => None,
         }
     }
 
@@ -270,4 +288,32 @@ pub struct Unreserved {
     pub batch: Option<Batch>,
     /// Groq's service tier.
     pub service_tier: ServiceTier,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_stored_under_its_name() {
+        for operation in Operation::ALL {
+            assert_eq!(serde_json::to_value(operation).unwrap(), operation.name());
+            assert_eq!(operation.name().parse(), Ok(operation));
+        }
+    }
+
+    #[test]
+    fn what_groq_calls_an_operation_is_no_name_of_it() {
+        for (path, operation) in [
+            ("chat", Operation::Chat),
+            ("responses", Operation::Responses),
+            ("transcriptions", Operation::Transcription),
+            ("translations", Operation::Translation),
+            ("embeddings", Operation::Embeddings),
+            ("batches", Operation::Batch),
+        ] {
+            assert_eq!((Operation::of_path(path), path.parse::<Operation>()), (Some(operation), Err(())));
+        }
+        assert_eq!(Operation::of_path("speech"), None);
+    }
 }

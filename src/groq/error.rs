@@ -23,6 +23,8 @@
 //! A budget gives 402 and not OpenAI's 429: whole frameworks take 429 as "wait and try again", and waiting does not bring
 //! back money.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::domain::{
@@ -204,7 +206,7 @@ fn class(violation: &Violation) -> Class {
 
 fn violation(violation: &Violation) -> Value {
     let mut fields = json!({
-        "reason": violation.reason,
+        "reason": violation.reason.name(),
         "limit_id": violation.limit_id,
         "limit": violation.limit,
         "used": violation.used,
@@ -212,7 +214,7 @@ fn violation(violation: &Violation) -> Value {
         "retryable": violation.retry != Retry::Never,
     });
     if let (Value::Object(fields), Retry::After(ms)) = (&mut fields, violation.retry) {
-        fields.insert("retry_after_ms".to_owned(), Value::from(ms));
+        fields.insert("retry_delay_seconds".to_owned(), json!(Duration::from_millis(ms).as_secs_f64()));
     }
     fields
 }
@@ -277,7 +279,9 @@ mod tests {
         let body: Value = serde_json::from_str(&error.body()).unwrap();
         assert_eq!(body["error"]["code"], "insufficient_quota");
         assert_eq!(body["error"]["violations"].as_array().unwrap().len(), 2);
-        assert_eq!(body["error"]["violations"][0]["reason"], "REQUEST_RATE_EXCEEDED");
+        assert_eq!(body["error"]["violations"][0]["reason"], "request_rate_exceeded");
+        assert_eq!(body["error"]["violations"][0]["retry_delay_seconds"], json!(0.005));
+        assert_eq!(body["error"]["violations"][1]["retry_delay_seconds"], json!(90.0));
         let message = body["error"]["message"].as_str().unwrap();
         assert!(message.contains("RequestRate") && message.contains("TeamBudget"), "{message}");
     }

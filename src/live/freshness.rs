@@ -13,11 +13,11 @@ pub const MAX_AGE: Duration = Duration::from_secs(1);
 /// When the last successful reading began. Changes before that instant are known; later ones may not be.
 ///
 /// A monotone clock: setting the wall clock must not make anything look fresh. It is the system's clock, because true time
-/// passes for those who are shut out. One atomic, read by every decision; it only grows, and orders nothing else: what a
-/// reading found is published in the snapshot, before its time is.
+/// passes for those who are shut out. One atomic, read by every decision; it grows until a reading finds what this release must not
+/// decide by, and orders nothing else: what a reading found is published in the snapshot, before its time is.
 #[derive(Debug, Default)]
 pub struct Freshness {
-    /// Milliseconds of the monotone clock, rounded down so that the age errs on the safe side; 0: nothing was ever read.
+    /// Milliseconds of the monotone clock, rounded down so that the age errs on the safe side; 0: nothing was read, or nothing counts.
     begun: AtomicU64,
 }
 
@@ -32,7 +32,13 @@ impl Freshness {
         self.begun.fetch_max(begun.as_millis().max(1), Ordering::Release);
     }
 
-    /// The time since the last successful reading began; `None`: there was none.
+    /// Notes that nothing may be decided by what is known, however young it is. A reading in progress on another worker may undo this
+    /// for what is left of its bound.
+    pub(super) fn forget(&self) {
+        self.begun.store(0, Ordering::Release);
+    }
+
+    /// The time since the last successful reading began; `None`: there was none, or it was forgotten.
     #[must_use]
     pub fn age(&self) -> Option<Duration> {
         self.age_at(Self::begin())
@@ -73,5 +79,7 @@ mod tests {
         assert_eq!(age_at(1_100), Some(100));
         // An instant that another core has read first.
         assert_eq!(age_at(900), Some(0));
+        freshness.forget();
+        assert_eq!(age_at(1_100), None);
     }
 }

@@ -1,5 +1,6 @@
 //! What is in force: the policy document, and the keys and pauses in the store's registry, never older than a published bound.
 
+pub(crate) mod entry;
 mod follower;
 mod freshness;
 mod registry;
@@ -8,17 +9,23 @@ mod uses;
 use std::sync::{Arc, atomic::Ordering};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tracing::{error, info, warn};
 
 pub use follower::{Follower, Unfresh};
 pub use freshness::{Freshness, MAX_AGE};
-use registry::Registry;
-pub(crate) use registry::{HASH_KEY, KEY, PAUSE};
+use registry::{HASH_KEY, Registry};
+pub(crate) use registry::{KEY, PAUSE};
 use uses::UseCounts;
 
 use crate::{
-    domain::{Timestamp, key::SecretId, policy::Policy, snapshot::Snapshot},
-    store::{self, StoreError},
+    domain::{
+        Timestamp,
+        key::{HashKey, SecretId},
+        policy::Policy,
+        snapshot::Snapshot,
+    },
+    store::{self, RegistryChanges, RegistryRecord, StoreError},
 };
 
 /// What is in force in this process.
@@ -71,28 +78,60 @@ impl Live {
                 Ok(changes) => changes,
                 Err(error) => break Err(error),
             };
+            let hash_key = match self.read_hash_key(registry, &changes).await {
+                Ok(hash_key) => hash_key,
+                Err(error) => break Err(error),
+            };
             let mut known = self.registry.known();
             // What another worker has read since may be newer than all of this, or belong to another registry.
             let (now_revision, now_replaced) = known.revision();
             if now_replaced != replaced || (changes.whole && now_revision != revision) {
                 continue;
             }
-            if now_revision != Some(changes.revision) {
+            if now_revision != Some(changes.revision) || hash_key.is_some() {
                 // An answer that is overtaken by another worker's changes nothing of what is known already.
                 let newer =
                     now_revision.filter(|now| !changes.whole && now.number >= changes.revision.number);
                 let revision = newer.unwrap_or(changes.revision);
                 let before = self.snapshot.load();
-                let after = Snapshot { is_pending: false, ..known.take(changes, (**before).clone()) };
+                let after =
+                    Snapshot { is_pending: false, ..known.take(changes, hash_key, (**before).clone()) };
                 self.snapshot.store(Arc::new(after.numbered(revision.number)));
                 known.has_taken(revision);
             }
+            let checked = known.check();
             drop(known);
-            self.registry.freshness.read(begun);
-            break Ok(());
+            if checked.is_ok() {
+                self.registry.freshness.read(begun);
+            }
+            break checked;
         };
+        if let Err(StoreError::LayoutUnsupported(_)) = &read {
+            self.registry.freshness.forget();
+        }
         self.registry.asked.send_replace(true);
         read
+    }
+
+    /// The key that secrets are hashed with, if `changes` call for it. It stands beside the registry. Where an earlier release has
+    /// left it in a record of the registry, it is moved first: without it every created secret would be invalid.
+    async fn read_hash_key<S: store::Registry>(
+        &self,
+        registry: &S,
+        changes: &RegistryChanges,
+    ) -> Result<Option<HashKey>, StoreError> {
+        let record = changes.records.iter().find(|record| &*record.name == HASH_KEY);
+        if let Some(record) = record.filter(|record| !record.value.is_empty()) {
+            match <[u8; 32]>::try_from(&*record.value) {
+                Ok(bytes) => return move_hash_key(registry, record, bytes).await.map(Some),
+                Err(_) => error!("the record of the key that secrets are hashed with is damaged"),
+            }
+        }
+        let lacks = self.registry.known().lacks_hash_key(changes);
+        if !lacks {
+            return Ok(None);
+        }
+        Ok(registry.hash_key(None).await?.map(HashKey::new))
     }
 
     /// How old what is known of the registry is.
@@ -137,4 +176,21 @@ impl Live {
             taken.is_written(count);
         }
     }
+}
+
+/// Gives the key in `record` its place beside the registry, and removes the record. If another organization of the same store has
+/// put its own there, the record stays and is what counts for this one.
+async fn move_hash_key<S: store::Registry>(
+    registry: &S,
+    record: &RegistryRecord,
+    bytes: [u8; 32],
+) -> Result<HashKey, StoreError> {
+    if registry.hash_key(Some(bytes)).await? != Some(bytes) {
+        warn!("another organization of this store hashes secrets with another key; this one keeps its own");
+    } else if let Err(error) =
+        registry.registry_write(Arc::clone(&record.name), record.version, Bytes::new()).await
+    {
+        warn!(%error, "the former record of the key that secrets are hashed with cannot be removed yet");
+    }
+    Ok(HashKey::new(bytes))
 }

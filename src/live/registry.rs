@@ -1,7 +1,7 @@
 //! The store's registry as this process knows it: the records of keys and pauses, with their versions.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
@@ -9,18 +9,19 @@ use std::{
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::Freshness;
+use super::{Freshness, entry};
 use crate::{
     domain::{
         key::{HashKey, KeyCursor, KeyIndex, KeyRecord, VirtualKey},
         pause::{Pause, Target},
         snapshot::Snapshot,
     },
-    store::{RegistryChanges, RegistryRecord, Revision, StoreError},
+    store::{RegistryChanges, RegistryRecord, Revision, StoreError, Unsupported},
 };
 
-/// The record of the key that secrets are hashed with.
-pub(crate) const HASH_KEY: &str = "hash-key";
+/// The record in which earlier releases kept the key that secrets are hashed with. Its place is beside the registry now, so the
+/// record is moved there where it is found.
+pub(super) const HASH_KEY: &str = "hash-key";
 /// The prefix of the names of key records.
 pub(crate) const KEY: &str = "key/";
 /// The prefix of the names of pause records; the paused target follows.
@@ -52,6 +53,8 @@ pub(super) struct Known {
     /// By key name: the version, and the key if its record can be read.
     keys: BTreeMap<Arc<str>, (u64, Option<Arc<VirtualKey>>)>,
     pauses: PauseRecords,
+    /// The names of entries of unknown kinds that can refuse requests.
+    critical: BTreeSet<Arc<str>>,
     /// How often the whole registry was replaced.
     replaced: u64,
 }
@@ -135,9 +138,28 @@ impl Known {
         self.revision = Some(revision);
     }
 
-    /// Takes `changes` in, and gives what is in force by them where `snapshot` was until now. No revision is known from here until
-    /// [`Self::has_taken`].
-    pub(super) fn take(&mut self, changes: RegistryChanges, mut snapshot: Snapshot) -> Snapshot {
+    /// Refuses to decide while an entry that can refuse requests is of an unknown kind.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if self.critical.is_empty() { Ok(()) } else { Err(Unsupported::Entry.into()) }
+    }
+
+    /// Whether secrets cannot be compared with those of the keys in `changes` or of the known ones.
+    pub(super) fn lacks_hash_key(&self, changes: &RegistryChanges) -> bool {
+        let has_keys = || changes.records.iter().any(|record| record.name.starts_with(KEY));
+        match changes.whole {
+            true => has_keys(),
+            false => self.hash_key.is_none() && (!self.keys.is_empty() || has_keys()),
+        }
+    }
+
+    /// Takes `changes` in, with the key that secrets are hashed with if that was read, and gives what is in force by them where
+    /// `snapshot` was until now. No revision is known from here until [`Self::has_taken`].
+    pub(super) fn take(
+        &mut self,
+        changes: RegistryChanges,
+        hash_key: Option<HashKey>,
+        mut snapshot: Snapshot,
+    ) -> Snapshot {
         let revision = self.revision.take();
         let mut before = BTreeMap::new();
         if changes.whole {
@@ -155,17 +177,23 @@ impl Known {
         for record in changes.records {
             let RegistryRecord { name, version, value } = record;
             if &*name == HASH_KEY {
-                let bytes = <[u8; 32]>::try_from(&*value);
-                self.hash_key = bytes.ok().map(HashKey::new);
-                if self.hash_key.is_none() {
-                    error!("the key that secrets are hashed with is damaged: created keys are refused");
-                }
+                // Its value came with `hash_key`.
             } else if let Some(name) = name.strip_prefix(KEY) {
                 self.take_key(name, version, &value, &mut snapshot.keys);
             } else if let Some(target) = name.strip_prefix(PAUSE) {
-                self.take_pause(target, version, &value, &before);
                 pauses_changed = true;
+                match target.parse() {
+                    Ok(target) => self.take_pause(target, version, &value, &before),
+                    // Whatever it is of, it refuses requests.
+                    Err(_) => self.take_unknown(&name, !value.is_empty()),
+                }
+            } else {
+                self.take_unknown(&name, entry::is_critical(&value));
             }
+        }
+        self.hash_key = hash_key.or(self.hash_key);
+        if self.hash_key.is_none() && !self.keys.is_empty() {
+            error!("the store lost the key that secrets are hashed with: created keys are refused");
         }
         snapshot.keys.set_hash_key(self.hash_key);
         if pauses_changed {
@@ -185,7 +213,7 @@ impl Known {
         if self.keys.get(name).is_some_and(|(known, _)| *known >= version) {
             return;
         }
-        let read = serde_json::from_slice::<KeyRecord>(value);
+        let read = entry::from_bytes::<KeyRecord>(value);
         if let Err(error) = &read {
             let (line, column) = (error.line(), error.column());
             error!(key = name, line, column, "a key's record cannot be read; the key is refused");
@@ -197,17 +225,25 @@ impl Known {
         self.keys.insert(name.into(), (version, key));
     }
 
-    fn take_pause(&mut self, target: &str, version: u64, value: &[u8], before: &PauseRecords) {
-        let Ok(target) = target.parse::<Target>() else {
-            error!(target, "a pause is of something that this version cannot pause; it has no effect here");
-            return;
-        };
+    fn take_unknown(&mut self, name: &Arc<str>, is_critical: bool) {
+        if !is_critical {
+            self.critical.remove(name);
+        } else if self.critical.insert(Arc::clone(name)) {
+            error!(
+                entry = &**name,
+                "the registry has an entry that can refuse requests, of a kind that this release does not know; nothing is decided \
+                 until it is removed or a later release takes over"
+            );
+        }
+    }
+
+    fn take_pause(&mut self, target: Target, version: u64, value: &[u8], before: &PauseRecords) {
         if self.pauses.get(&target).is_some_and(|(known, _)| *known >= version) {
             return;
         }
         let pause = match value {
             [] => None,
-            value => Some(Arc::new(serde_json::from_slice(value).unwrap_or_else(|error| {
+            value => Some(Arc::new(entry::from_bytes(value).unwrap_or_else(|error: serde_json::Error| {
                 let (line, column) = (error.line(), error.column());
                 error!(%target, line, column, "the record of a pause cannot be read; requests are denied");
                 Pause::unreadable()

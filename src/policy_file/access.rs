@@ -22,11 +22,11 @@ use crate::domain::{
 use crate::syntax::suggestion::did_you_mean;
 
 /// The most bytes of an issuer, an audience, a claim, one of its values, or an identity in a certificate.
-const MAX_BYTES: usize = 512;
+pub(super) const MAX_BYTES: usize = 512;
 /// The most service tokens, certificates, or values of a claim: far more than an organization has workloads and groups.
-const MAX_ENTRIES: usize = 10_000;
+pub(super) const MAX_ENTRIES: usize = 10_000;
 /// The most issuers: each token is compared with all of them.
-const MAX_ISSUERS: usize = 16;
+pub(super) const MAX_ISSUERS: usize = 16;
 
 /// The access section of a policy, with the places of the values that are compared with others.
 pub(super) struct DeclaredAccess {
@@ -68,7 +68,7 @@ fn tokens(
     let listed = section.named("tokens");
     bound(section, "tokens", listed.len());
     for (name, inner) in listed {
-        values::check_name(name, &inner.place, inner.findings);
+        values::check_token_name(name, &inner.place, inner.findings);
         inner
             .missing("sha256", "`tollgate access token --generate NAME` makes a secret and prints this line");
         let sha256 = values::sha256(&inner);

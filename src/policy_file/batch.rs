@@ -14,7 +14,7 @@ pub(super) fn caps(section: Option<Section<'_>>, place: &Place, subject: &Subjec
         return BatchCaps { open: Some(limit(place.key("max_open").id())), ..BatchCaps::default() };
     };
     let count = |key| {
-        let cap = section.count(key, 1)?;
+        let cap = section.count(key)?;
         if cap.value == 0 {
             let help = "a cap of zero refuses every batch; for no cap, leave the key out";
             section.findings.warning(&cap.place, "no batch will ever pass", help);

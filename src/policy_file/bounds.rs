@@ -15,7 +15,7 @@ const MAX_COOLDOWN_MS: std::ops::RangeInclusive<u64> = 1_000..=3_600_000;
 /// Unsettled reservations of a team unless the policy says otherwise: some tens of megabytes of the store.
 const DEFAULT_MAX_UNSETTLED: u64 = 100_000;
 /// The most that a policy may allow: some gigabytes.
-const MAX_UNSETTLED: u64 = 10_000_000;
+pub(super) const MAX_UNSETTLED: u64 = 10_000_000;
 /// The most that one report without a reservation may cost, and that all of a team's may cost in a day, in nano-USD, unless
 /// the policy says otherwise.
 const DEFAULT_MAX_COST: u64 = 10 * DOLLAR;
@@ -37,15 +37,7 @@ pub(super) fn max_cooldown(section: &Section<'_>) -> u64 {
 
 /// `max_unsettled`, for requests and for batches. The store keeps batches for longer, so they are counted separately.
 pub(super) fn max_unsettled(section: &Section<'_>, subject: &Subject) -> [Limit; 2] {
-    let given = section.count("max_unsettled", 1);
-    let bound = match &given {
-        Some(given) if (1..=MAX_UNSETTLED).contains(&given.value) => given.value,
-        Some(Located { value, place }) => {
-            section.findings.error(place, format!("`{value}` is not between 1 and {MAX_UNSETTLED}"), "");
-            DEFAULT_MAX_UNSETTLED
-        }
-        None => DEFAULT_MAX_UNSETTLED,
-    };
+    let bound = section.count("max_unsettled").map_or(DEFAULT_MAX_UNSETTLED, |given| given.value);
     let id = section.place.key("max_unsettled").id();
     [Window::Unsettled, Window::UnsettledBatches].map(|window| {
         let limit = subject.limit(id.clone(), Quantity::UnsettledRequests, window);

@@ -6,11 +6,14 @@ use super::section::{Located, Section};
 use crate::domain::policy::envoy::{CallerSource, EnvoyPolicy, FreeGroup, OnOutage};
 use crate::syntax::suggestion::did_you_mean;
 
-const SOURCES: [&str; 4] = ["api_key", "header", "principal", "route"];
+/// The words of `callers`.
+pub(super) const SOURCES: [&str; 4] = ["api_key", "header", "principal", "route"];
 /// The most principals of a policy: far more than one proxy has workloads behind it.
-const MAX_PRINCIPALS: usize = 10_000;
+pub(super) const MAX_PRINCIPALS: usize = 10_000;
 /// The most bytes of a header's name or a principal.
-const MAX_BYTES: usize = 256;
+pub(super) const MAX_BYTES: usize = 256;
+/// The words of `on_outage`.
+pub(super) const ON_OUTAGE: [(&str, OnOutage); 2] = [("error", OnOutage::Error), ("deny", OnOutage::Deny)];
 /// Headers that requests need for other purposes.
 const OTHER_HEADERS: [&str; 8] = [
     "accept",
@@ -22,7 +25,8 @@ const OTHER_HEADERS: [&str; 8] = [
     "host",
     "transfer-encoding",
 ];
-const MAX_AUDIO_BYTES_PER_SECOND: u64 = 1_000_000;
+/// The most that `audio_bytes_per_second` may be.
+pub(super) const MAX_AUDIO_BYTES_PER_SECOND: u64 = 1_000_000;
 
 /// Reads `[envoy]`. `is_team` recognizes the policy's teams.
 pub(super) fn read(section: Section<'_>, is_team: &dyn Fn(&str) -> bool) -> EnvoyPolicy {
@@ -42,20 +46,15 @@ pub(super) fn read(section: Section<'_>, is_team: &dyn Fn(&str) -> bool) -> Envo
         let help = "without `request_phase = true` nothing can change a request";
         section.findings.warning(place, "`include_usage` without `request_phase`", help);
     }
-    let audio = section.count("audio_bytes_per_second", 1);
-    if let Some(bad) = audio.as_ref().filter(|l| !(1..=MAX_AUDIO_BYTES_PER_SECOND).contains(&l.value)) {
-        let message = format!("`{}` is not between 1 and {MAX_AUDIO_BYTES_PER_SECOND}", bad.value);
-        section.findings.error(&bad.place, message, "");
-    }
-    let outages = [("error", OnOutage::Error), ("deny", OnOutage::Deny)];
+    let audio = section.count("audio_bytes_per_second");
     let policy = EnvoyPolicy {
         callers,
         user_header: user_header.map(|l| l.value),
         free: free(&section).unwrap_or(default.free),
         request_phase,
         include_usage: include_usage.is_some_and(|l| l.value),
-        audio_bytes_per_second: audio.map_or(default.audio_bytes_per_second, |l| l.value.max(1)),
-        on_outage: section.choice("on_outage", &outages).map(|l| l.value).unwrap_or_default(),
+        audio_bytes_per_second: audio.map_or(default.audio_bytes_per_second, |l| l.value),
+        on_outage: section.choice("on_outage", &ON_OUTAGE).map(|l| l.value).unwrap_or_default(),
     };
     section.finish();
     policy

@@ -11,34 +11,38 @@ use crate::domain::{
     money::NanoUsd,
 };
 
-/// The keys of rates and concurrency: the quantity, the window, and how many units one of them is.
-const RATES: [(&str, Quantity, Window, u64); 10] = [
-    ("requests_per_minute", Quantity::Requests, Window::Sliding(Span::Minute), 1),
-    ("requests_per_hour", Quantity::Requests, Window::Sliding(Span::Hour), 1),
-    ("requests_per_day", Quantity::Requests, Window::Sliding(Span::Day), 1),
-    ("tokens_per_minute", Quantity::Tokens, Window::Sliding(Span::Minute), 1),
-    ("tokens_per_hour", Quantity::Tokens, Window::Sliding(Span::Hour), 1),
-    ("tokens_per_day", Quantity::Tokens, Window::Sliding(Span::Day), 1),
-    ("audio_seconds_per_minute", Quantity::AudioMilliseconds, Window::Sliding(Span::Minute), 1_000),
-    ("audio_seconds_per_hour", Quantity::AudioMilliseconds, Window::Sliding(Span::Hour), 1_000),
-    ("audio_seconds_per_day", Quantity::AudioMilliseconds, Window::Sliding(Span::Day), 1_000),
-    ("max_in_flight", Quantity::RequestsInFlight, Window::InFlight, 1),
+/// The keys of rates and concurrency, with what they count and over which window.
+const RATES: [(&str, Quantity, Window); 10] = [
+    ("requests_per_minute", Quantity::Requests, Window::Sliding(Span::Minute)),
+    ("requests_per_hour", Quantity::Requests, Window::Sliding(Span::Hour)),
+    ("requests_per_day", Quantity::Requests, Window::Sliding(Span::Day)),
+    ("tokens_per_minute", Quantity::Tokens, Window::Sliding(Span::Minute)),
+    ("tokens_per_hour", Quantity::Tokens, Window::Sliding(Span::Hour)),
+    ("tokens_per_day", Quantity::Tokens, Window::Sliding(Span::Day)),
+    ("audio_seconds_per_minute", Quantity::AudioMilliseconds, Window::Sliding(Span::Minute)),
+    ("audio_seconds_per_hour", Quantity::AudioMilliseconds, Window::Sliding(Span::Hour)),
+    ("audio_seconds_per_day", Quantity::AudioMilliseconds, Window::Sliding(Span::Day)),
+    ("max_in_flight", Quantity::RequestsInFlight, Window::InFlight),
 ];
 
 const PERIODS: [(&str, Period); 3] =
     [("monthly_usd", Period::Month), ("weekly_usd", Period::Week), ("daily_usd", Period::Day)];
 
+/// The words of `on_shortfall`.
+pub(super) const ON_SHORTFALL: [(&str, OnShortfall); 3] =
+    [("deny", OnShortfall::Deny), ("clamp", OnShortfall::Clamp), ("warn", OnShortfall::Warn)];
+
 /// The largest share of a budget at which an alert makes sense: ten times the intended spend.
 const MAX_ALERT_PERCENT: u64 = 1_000;
 
 /// The most thresholds of one budget: half of what a store remembers as reported, so an edited list still fits.
-const MAX_ALERTS: usize = MAX_REPORTED / 2;
+pub(super) const MAX_ALERTS: usize = MAX_REPORTED / 2;
 
 /// The rates and the concurrency of `section`.
 pub(super) fn rates(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
     let mut limits = Vec::new();
-    for (key, quantity, window, unit) in RATES {
-        let Some(bound) = section.count(key, unit) else { continue };
+    for (key, quantity, window) in RATES {
+        let Some(bound) = section.count(key) else { continue };
         warn_of_zero(section.findings, &bound, bound.value);
         limits.push(Limit { bound: Some(bound.value), ..subject.limit(bound.place.id(), quantity, window) });
     }
@@ -96,21 +100,15 @@ pub(super) fn budgets_with_month(section: &Section<'_>, subject: &Subject) -> Li
 }
 
 fn shortfall(budget: &Section<'_>, limits: &mut [Limit]) {
-    let words = [("deny", OnShortfall::Deny), ("clamp", OnShortfall::Clamp), ("warn", OnShortfall::Warn)];
-    let on_shortfall = budget.choice("on_shortfall", &words).map(|l| l.value).unwrap_or_default();
-    let least = budget.count("min_output_tokens", 1);
-    if let Some(least) = &least {
-        if least.value == 0 {
-            budget.findings.error(&least.place, "`0` is not between 1 and the most that is wanted", "");
-        } else if on_shortfall != OnShortfall::Clamp {
-            let help =
-                "it is the fewest tokens granted under on_shortfall = \"clamp\"; set that, or remove this";
-            budget.findings.warning(&least.place, "`min_output_tokens` has no effect here", help);
-        }
+    let on_shortfall = budget.choice("on_shortfall", &ON_SHORTFALL).map(|l| l.value).unwrap_or_default();
+    let least = budget.count("min_output_tokens");
+    if let Some(least) = least.as_ref().filter(|_| on_shortfall != OnShortfall::Clamp) {
+        let help = "it is the fewest tokens granted under on_shortfall = \"clamp\"; set that, or remove this";
+        budget.findings.warning(&least.place, "`min_output_tokens` has no effect here", help);
     }
     for limit in limits {
         limit.on_shortfall = on_shortfall;
-        limit.min_output_tokens = least.as_ref().map_or(1, |l| l.value.max(1));
+        limit.min_output_tokens = least.as_ref().map_or(1, |l| l.value);
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn check(team: &DeclaredTeam, findings: &Findings) {
 fn report(team: &DeclaredTeam, key: &DeclaredKey, widening: Widening<'_>, findings: &Findings) {
     let name = &team.team.name;
     match widening {
-        // That the team may use no model is reported there.
+        // That the team has no models is reported there.
         Widening::Model(_) if team.models.is_empty() => {}
         Widening::Model(wide) => {
             for pattern in key.models.iter().filter(|pattern| pattern.value == *wide) {

@@ -15,7 +15,8 @@ use crate::domain::{
     request::ServiceTier,
 };
 
-const TIERS: [(&str, ServiceTier); 4] = [
+/// The words of `service_tier`.
+pub(super) const TIERS: [(&str, ServiceTier); 4] = [
     ("on_demand", ServiceTier::OnDemand),
     ("flex", ServiceTier::Flex),
     ("auto", ServiceTier::Auto),
@@ -41,11 +42,12 @@ struct Written {
     output: bool,
 }
 
-const INPUT: &str = "input_usd_per_million_tokens";
-const CACHED_INPUT: &str = "cached_input_usd_per_million_tokens";
-const OUTPUT: &str = "output_usd_per_million_tokens";
-const AUDIO: &str = "audio_usd_per_hour";
-const CHARACTERS: &str = "usd_per_million_characters";
+/// The keys of amounts.
+pub(super) const INPUT: &str = "input_usd_per_million_tokens";
+pub(super) const CACHED_INPUT: &str = "cached_input_usd_per_million_tokens";
+pub(super) const OUTPUT: &str = "output_usd_per_million_tokens";
+pub(super) const AUDIO: &str = "audio_usd_per_hour";
+pub(super) const CHARACTERS: &str = "usd_per_million_characters";
 
 /// A model's context window and longest output, if the policy states them.
 #[derive(Clone, Copy)]
@@ -70,8 +72,8 @@ pub(super) fn read(section: Section<'_>, zone: &TimeZone) -> Option<Override> {
         per_million_characters: money(CHARACTERS),
     };
     let bounds = Bounds {
-        context_tokens: bound(&section, "context_tokens"),
-        max_output_tokens: bound(&section, "max_output_tokens"),
+        context_tokens: section.count("context_tokens").map(|most| most.value),
+        max_output_tokens: section.count("max_output_tokens").map(|most| most.value),
     };
     if ![INPUT, CACHED_INPUT, OUTPUT, AUDIO, CHARACTERS].iter().any(|key| section.has(key)) {
         let help = format!("give one of {INPUT}, {AUDIO}, {CHARACTERS}");
@@ -99,19 +101,6 @@ pub(super) fn read(section: Section<'_>, zone: &TimeZone) -> Option<Override> {
             None
         }
     }
-}
-
-/// A number of tokens; zero would let no request pass.
-fn bound(section: &Section<'_>, key: &'static str) -> Option<u64> {
-    let most = section.count(key, 1)?;
-    if most.value == 0 {
-        section.findings.error(
-            &most.place,
-            "`0` tokens let no request pass",
-            "leave the key out where it is not known",
-        );
-    }
-    Some(most.value).filter(|most| *most > 0)
 }
 
 /// A price for a built-in model's name in different case would apply to a different model.

@@ -10,6 +10,7 @@ use super::{
     document::Node,
     envoy,
     findings::Findings,
+    keys::DOCUMENT,
     limits::{budgets, budgets_with_month, in_flight, rates, rates_and_in_flight},
     place::Place,
     prices::{self, Override},
@@ -27,6 +28,15 @@ use crate::domain::{
     price::ToolPriceFrom,
     request::Operation,
 };
+
+/// The words of `on_exceed`.
+pub(super) const ON_EXCEED: [(&str, OnExceed); 2] = [("deny", OnExceed::Deny), ("clamp", OnExceed::Clamp)];
+/// The words of `on_unsettled`.
+pub(super) const ON_UNSETTLED: [(&str, OnUnsettled); 3] = [
+    ("charge_reserved", OnUnsettled::ChargeReserved),
+    ("charge_input", OnUnsettled::ChargeInput),
+    ("release", OnUnsettled::Release),
+];
 
 /// The declarations of a document, in their order and with their places, for checks across several keys.
 pub(super) struct Declared {
@@ -74,7 +84,7 @@ pub(super) struct DeclaredKey {
 
 /// Reads the whole document. Faulty parts are reported and left out.
 pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
-    let root = Section::open(root, Place::ROOT, findings)?;
+    let root = Section::open(root, &DOCUMENT, Place::ROOT, findings)?;
     root.missing("organization", "begin with [organization] and its `id`");
     let organization = match root.section("organization") {
         Some(section) => organization(section),
@@ -157,18 +167,9 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         "models",
         "list what the team may use, such as [\"openai/gpt-oss-20b\"]; [\"*\"] is every model",
     );
-    let models = values::models(&section);
-    if models.as_ref().is_some_and(Vec::is_empty) {
-        let place = section.place.key("models");
-        section.findings.warning(&place, "the team may use no model: every request is refused", "");
-    }
-    let models = models.unwrap_or_default();
-    let operations = values::operations(&section).map(|list| list.into_iter().map(|l| l.value).collect());
-    if operations.as_ref().is_some_and(Vec::is_empty) {
-        let place = section.place.key("operations");
-        let help = "for every operation, leave the key out";
-        section.findings.warning(&place, "the team may do nothing: every request is refused", help);
-    }
+    let models = values::models(&section, "`[\"*\"]` is every model").unwrap_or_default();
+    let operations = values::operations(&section, "for every operation, leave the key out");
+    let operations = operations.map(|list| list.into_iter().map(|l| l.value).collect());
     let max_output_tokens = max_output_tokens(&section);
     let subject = Subject::team(name);
     let mut limits = budgets_with_month(&section, &subject);
@@ -199,7 +200,7 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
 }
 
 fn max_output_tokens(section: &Section<'_>) -> Option<u64> {
-    let most = section.count("max_output_tokens", 1)?;
+    let most = section.count("max_output_tokens")?;
     if most.value == 0 {
         let help = "for no cap of its own, leave the key out";
         section.findings.warning(&most.place, "nothing that writes text will ever pass", help);
@@ -208,8 +209,7 @@ fn max_output_tokens(section: &Section<'_>) -> Option<u64> {
 }
 
 fn on_exceed(section: &Section<'_>) -> OnExceed {
-    let words = [("deny", OnExceed::Deny), ("clamp", OnExceed::Clamp)];
-    let Some(chosen) = section.choice("on_exceed", &words) else { return OnExceed::default() };
+    let Some(chosen) = section.choice("on_exceed", &ON_EXCEED) else { return OnExceed::default() };
     if chosen.value == OnExceed::Clamp && !section.has("max_output_tokens") {
         let help = "set `max_output_tokens`: without it, only the model's own maximum is clamped to";
         section.findings.warning(&chosen.place, "`clamp` without `max_output_tokens`", help);
@@ -218,12 +218,7 @@ fn on_exceed(section: &Section<'_>) -> OnExceed {
 }
 
 fn on_unsettled(section: &Section<'_>) -> OnUnsettled {
-    let words = [
-        ("charge_reserved", OnUnsettled::ChargeReserved),
-        ("charge_input", OnUnsettled::ChargeInput),
-        ("release", OnUnsettled::Release),
-    ];
-    section.choice("on_unsettled", &words).map(|l| l.value).unwrap_or_default()
+    section.choice("on_unsettled", &ON_UNSETTLED).map(|l| l.value).unwrap_or_default()
 }
 
 fn user_limits(section: Section<'_>, team: &str) -> Vec<Limit> {
@@ -241,8 +236,9 @@ fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> Declare
         "the SHA-256 of the key's secret in hexadecimal: printf %s \"$SECRET\" | sha256sum",
     );
     let sha256 = values::sha256(&section);
-    let models = values::models(&section);
-    let operations = values::operations(&section);
+    let models = values::models(&section, "for the team's models, leave the key out");
+    let operations = values::operations(&section, "for the team's operations, leave the key out");
+    let labels = values::labels(&section);
     let expires_at: Option<Timestamp> = values::instant(&section, "expires", zone).map(|l| l.value);
     let subject = Subject::key(team, name);
     let max_output_tokens = max_output_tokens(&section);
@@ -255,6 +251,7 @@ fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> Declare
         operations: operations.as_ref().map(|list| list.iter().map(|l| l.value).collect()),
         max_output_tokens,
         expires_at,
+        labels,
         limits,
         stored: None,
     });

@@ -1,9 +1,14 @@
-//! Reads one table key by key: each key that is asked for is known, and any other key is an error at the end.
+//! Reads one table key by key. Only keys of [`super::keys`] can be read; any key that was not asked for is an error at the end.
 
 use std::cell::RefCell;
 
-use super::{document::Node, findings::Findings, place::Place};
-use crate::domain::{MAX_AMOUNT, money::NanoUsd};
+use super::{
+    document::Node,
+    findings::Findings,
+    keys::{Count, Kind, Table},
+    place::Place,
+};
+use crate::domain::money::NanoUsd;
 use crate::syntax::suggestion::did_you_mean;
 
 /// A value and its place.
@@ -21,26 +26,35 @@ pub(super) struct Section<'a> {
     pub(super) place: Place,
     /// The collector of faults.
     pub(super) findings: &'a Findings,
+    table: &'static Table,
     entries: &'a [(String, Node)],
     known: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Section<'a> {
-    /// The table `node` at `place`; if it is not a table, nothing and a finding.
-    pub(super) fn open(node: &'a Node, place: Place, findings: &'a Findings) -> Option<Self> {
-        match node {
-            Node::Table(entries) => Some(Self { place, findings, entries, known: RefCell::default() }),
-            other => {
-                findings.error(&place, format!("expected a table, found {}", other.kind()), "");
-                None
-            }
-        }
+    /// The table `node` at `place`, with the keys of `table`; if it is not a table, nothing and a finding.
+    pub(super) fn open(
+        node: &'a Node,
+        table: &'static Table,
+        place: Place,
+        findings: &'a Findings,
+    ) -> Option<Self> {
+        let entries = entries(node, &place, findings)?;
+        Some(Self { place, findings, table, entries, known: RefCell::default() })
     }
 
-    fn take(&self, key: &'static str) -> Option<Located<&'a Node>> {
+    /// The value of `key`, with what its kind gives; nothing if it is absent, or if the table has no such key of that kind, which
+    /// leaves the key unknown.
+    fn take<T>(&self, key: &'static str, of: impl Fn(Kind) -> Option<T>) -> Option<(T, Located<&'a Node>)> {
+        let of = of(self.table.key(key)?.kind)?;
         self.known.borrow_mut().push(key);
         let (_, value) = self.entries.iter().find(|(name, _)| name == key)?;
-        Some(Located { value, place: self.place.key(key) })
+        Some((of, Located { value, place: self.place.key(key) }))
+    }
+
+    /// The same, where the kind gives nothing more.
+    fn value(&self, key: &'static str, is_kind: impl Fn(Kind) -> bool) -> Option<Located<&'a Node>> {
+        self.take(key, |kind| is_kind(kind).then_some(())).map(|((), value)| value)
     }
 
     fn refuse<T>(&self, place: &Place, expected: &str, found: &Node) -> Option<T> {
@@ -55,7 +69,8 @@ impl<'a> Section<'a> {
 
     /// A string.
     pub(super) fn text(&self, key: &'static str) -> Option<Located<&'a str>> {
-        let Located { value, place } = self.take(key)?;
+        let Located { value, place } =
+            self.value(key, |kind| matches!(kind, Kind::Text(_) | Kind::Choice(_)))?;
         match value {
             Node::Text(text) => Some(Located { value: text.as_str(), place }),
             other => self.refuse(&place, "a string", other),
@@ -64,7 +79,7 @@ impl<'a> Section<'a> {
 
     /// A string or a TOML date, as text.
     pub(super) fn date(&self, key: &'static str) -> Option<Located<&'a str>> {
-        let Located { value, place } = self.take(key)?;
+        let Located { value, place } = self.value(key, |kind| matches!(kind, Kind::Date))?;
         match value {
             Node::Text(text) | Node::Date(text) => Some(Located { value: text.as_str(), place }),
             other => self.refuse(&place, "a date", other),
@@ -73,31 +88,31 @@ impl<'a> Section<'a> {
 
     /// `true` or `false`.
     pub(super) fn boolean(&self, key: &'static str) -> Option<Located<bool>> {
-        let Located { value, place } = self.take(key)?;
+        let Located { value, place } = self.value(key, |kind| matches!(kind, Kind::Boolean))?;
         match value {
             Node::Boolean(value) => Some(Located { value: *value, place }),
             other => self.refuse(&place, "true or false", other),
         }
     }
 
-    /// A whole number in multiples of `unit`, converted to the amount.
-    pub(super) fn count(&self, key: &'static str, unit: u64) -> Option<Located<u64>> {
-        let Located { value, place } = self.take(key)?;
+    /// A whole number within its bounds, in the domain's unit.
+    pub(super) fn count(&self, key: &'static str) -> Option<Located<u64>> {
+        let bounds = |kind| if let Kind::Count(bounds) = kind { Some(bounds) } else { None };
+        let (Count { min, max, unit }, Located { value, place }) = self.take(key, bounds)?;
         let Node::Integer(number) = *value else {
             return self.refuse(&place, "a whole number", value);
         };
-        let amount =
-            u64::try_from(number).ok().and_then(|n| n.checked_mul(unit)).filter(|n| *n <= MAX_AMOUNT);
+        let within = u64::try_from(number).ok().filter(|number| (min..=max).contains(number));
+        let amount = within.and_then(|number| number.checked_mul(unit));
         if amount.is_none() {
-            let largest = MAX_AMOUNT / unit.max(1);
-            self.findings.error(&place, format!("`{number}` is not between 0 and {largest}"), "");
+            self.findings.error(&place, format!("`{number}` is not between {min} and {max}"), "");
         }
         Some(Located { value: amount?, place })
     }
 
     /// Dollars, as a string.
     pub(super) fn money(&self, key: &'static str) -> Option<Located<NanoUsd>> {
-        let Located { value, place } = self.take(key)?;
+        let Located { value, place } = self.value(key, |kind| matches!(kind, Kind::Text(_)))?;
         match value {
             Node::Text(text) => match text.parse() {
                 Ok(value) => Some(Located { value, place }),
@@ -133,7 +148,8 @@ impl<'a> Section<'a> {
 
     /// A list of strings; faulty items are left out, and so is a list that has no valid ones.
     pub(super) fn texts(&self, key: &'static str) -> Option<Located<Vec<Located<&'a str>>>> {
-        let Located { value, place } = self.take(key)?;
+        let Located { value, place } =
+            self.value(key, |kind| matches!(kind, Kind::Texts(..) | Kind::Choices(..)))?;
         let Node::List(items) = value else {
             return self.refuse(&place, "a list of strings", value);
         };
@@ -150,37 +166,39 @@ impl<'a> Section<'a> {
 
     /// A table.
     pub(super) fn section(&self, key: &'static str) -> Option<Self> {
-        let Located { value, place } = self.take(key)?;
-        Self::open(value, place, self.findings)
+        let of = |kind| if let Kind::Table(table) = kind { Some(table) } else { None };
+        let (table, Located { value, place }) = self.take(key, of)?;
+        Self::open(value, table, place, self.findings)
     }
 
     /// A table of tables, by the names that people gave them.
     pub(super) fn named(&self, key: &'static str) -> Vec<(&'a str, Self)> {
-        let Some(Located { value, place }) = self.take(key) else { return Vec::new() };
-        let Some(outer) = Self::open(value, place, self.findings) else { return Vec::new() };
+        let of = |kind| if let Kind::Named(_, table, _) = kind { Some(table) } else { None };
+        let Some((table, Located { value, place })) = self.take(key, of) else { return Vec::new() };
         let inner = |(name, node): &'a (String, Node)| {
-            Some((name.as_str(), Self::open(node, outer.place.key(name), self.findings)?))
+            Some((name.as_str(), Self::open(node, table, place.key(name), self.findings)?))
         };
-        outer.entries.iter().filter_map(inner).collect()
+        entries(value, &place, self.findings).unwrap_or_default().iter().filter_map(inner).collect()
     }
 
     /// A table of strings, by the names that people gave them.
     pub(super) fn named_texts(&self, key: &'static str) -> Vec<(&'a str, Located<&'a str>)> {
-        let Some(Located { value, place }) = self.take(key) else { return Vec::new() };
-        let Some(outer) = Self::open(value, place, self.findings) else { return Vec::new() };
+        let is_kind = |kind| matches!(kind, Kind::NamedTexts(..));
+        let Some(Located { value, place }) = self.value(key, is_kind) else { return Vec::new() };
         let inner = |(name, node): &'a (String, Node)| {
-            let place = outer.place.key(name);
+            let place = place.key(name);
             match node {
                 Node::Text(text) => Some((name.as_str(), Located { value: text.as_str(), place })),
                 other => self.refuse(&place, "a string", other),
             }
         };
-        outer.entries.iter().filter_map(inner).collect()
+        entries(value, &place, self.findings).unwrap_or_default().iter().filter_map(inner).collect()
     }
 
     /// A list of tables.
     pub(super) fn tables(&self, key: &'static str) -> Vec<Self> {
-        let Some(Located { value, place }) = self.take(key) else { return Vec::new() };
+        let of = |kind| if let Kind::Tables(table, _) = kind { Some(table) } else { None };
+        let Some((table, Located { value, place })) = self.take(key, of) else { return Vec::new() };
         let Node::List(items) = value else {
             self.findings.error(
                 &place,
@@ -189,7 +207,7 @@ impl<'a> Section<'a> {
             );
             return Vec::new();
         };
-        let open = |(index, node)| Self::open(node, place.item(index), self.findings);
+        let open = |(index, node)| Self::open(node, table, place.item(index), self.findings);
         items.iter().enumerate().filter_map(open).collect()
     }
 
@@ -207,6 +225,17 @@ impl<'a> Section<'a> {
             let help = did_you_mean(name, known.iter().copied())
                 .unwrap_or_else(|| format!("known keys here: {}", known.join(", ")));
             self.findings.error(&self.place.key(name), format!("unknown key `{name}`"), help);
+        }
+    }
+}
+
+/// The entries of the table `node`; if it is not a table, nothing and a finding.
+fn entries<'a>(node: &'a Node, place: &Place, findings: &Findings) -> Option<&'a [(String, Node)]> {
+    match node {
+        Node::Table(entries) => Some(entries),
+        other => {
+            findings.error(place, format!("expected a table, found {}", other.kind()), "");
+            None
         }
     }
 }

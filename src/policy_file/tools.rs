@@ -18,7 +18,7 @@ use crate::domain::{
 use crate::syntax::suggestion::did_you_mean;
 
 /// Runs of one tool in one request; the same bound as for reports.
-const MAX_CALLS: u64 = 1_000_000;
+pub(super) const MAX_CALLS: u64 = 1_000_000;
 
 /// The bounds under `tools` of a team. Without that table every tool has the default bound; with it, only the tools that it
 /// names are allowed.
@@ -55,15 +55,10 @@ pub(super) fn bounds(team: &Section<'_>) -> ToolBounds {
 
 fn bound(section: Section<'_>) -> ToolBound {
     let usual = ToolBound::default();
-    let max_calls = section.count("max_calls", 1);
-    if let Some(most) = &max_calls {
-        if most.value > MAX_CALLS {
-            let message = format!("`{}` is not between 0 and {MAX_CALLS}", most.value);
-            section.findings.error(&most.place, message, "");
-        } else if most.value == 0 {
-            let help = "a request that enables the tool is refused; to refuse it, leaving it out of `tools` does as well";
-            section.findings.warning(&most.place, "no call is permitted", help);
-        }
+    let max_calls = section.count("max_calls");
+    if let Some(most) = max_calls.as_ref().filter(|most| most.value == 0) {
+        let help = "a request that enables the tool is refused; to refuse it, leaving it out of `tools` does as well";
+        section.findings.warning(&most.place, "no call is permitted", help);
     }
     let bound = ToolBound {
         max_calls: max_calls.map_or(usual.max_calls, |most| most.value),
@@ -160,6 +155,7 @@ mod tests {
         let text =
             format!("[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"openai/gpt-oss-20b\"]\n{rest}");
         let report = parse_policy_at(&text, "p", Timestamp(1_795_435_200_000));
+        crate::policy_file::tests::schema::agrees(&text, &report);
         report.findings.iter().map(ToString::to_string).collect()
     }
 
@@ -204,7 +200,7 @@ mod tests {
             ("batch = { max_requests = 0 }", "5:11: warning: ", "no batch will ever pass"),
             ("batch = { max_lines = 5 }", "5:", "unknown key `max_lines`"),
             (
-                "operations = [\"chat\"]\nbatch = { max_open = 5 }",
+                "operations = [\"chat_completion\"]\nbatch = { max_open = 5 }",
                 "6:1: warning: ",
                 "the team may send no batch",
             ),

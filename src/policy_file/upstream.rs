@@ -10,7 +10,7 @@ use super::{
 use crate::domain::policy::upstream::{KeyPlace, Project, Projects};
 
 /// The most key places of one project: two live keys, and room for moving them.
-const MAX_PLACES: usize = 8;
+pub(super) const MAX_PLACES: usize = 8;
 
 /// Reads all projects; `None` if there are none. `teams` are the policy's teams.
 pub(super) fn read(root: &Section<'_>, teams: &[Arc<str>]) -> Option<Projects> {

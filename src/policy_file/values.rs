@@ -1,5 +1,7 @@
 //! Values that are strings in a document and have a narrower type in a policy.
 
+use std::collections::BTreeMap;
+
 use jiff::{civil, tz::TimeZone};
 
 use super::{
@@ -7,7 +9,13 @@ use super::{
     place::Place,
     section::{Located, Section},
 };
-use crate::domain::{MAX_AMOUNT, Timestamp, name::is_name, policy::ModelPattern, request::Operation};
+use crate::domain::{
+    MAX_AMOUNT, Timestamp,
+    key::{MAX_LABELS, is_label, label_rule},
+    name::{is_name, is_token_name},
+    policy::ModelPattern,
+    request::Operation,
+};
 use crate::syntax::{suggestion::did_you_mean, units::parse_duration_ms};
 
 /// Whether `name` is valid for an organization, a team or a key. Separators of counter names (`/`, `|`, `@`) are not
@@ -24,6 +32,17 @@ pub(super) fn check_name(name: &str, place: &Place, findings: &Findings) -> bool
     sound
 }
 
+/// Whether `name` is valid for the holder of a token.
+pub(super) fn check_token_name(name: &str, place: &Place, findings: &Findings) {
+    if !is_token_name(name) {
+        findings.error(
+            place,
+            format!("`{name}` is not a name of a token"),
+            "1 to 64 lower-case letters, digits, `_` and `-`, beginning with a letter or a digit",
+        );
+    }
+}
+
 /// A model's exact name, or a prefix that ends with `*`.
 pub(super) fn model_pattern(text: &str, place: &Place, findings: &Findings) -> Option<ModelPattern> {
     if let Ok(pattern) = text.parse() {
@@ -34,12 +53,22 @@ pub(super) fn model_pattern(text: &str, place: &Place, findings: &Findings) -> O
     None
 }
 
-/// The list of models under `models`; nothing if all items are faulty.
-pub(super) fn models(section: &Section<'_>) -> Option<Vec<Located<ModelPattern>>> {
+/// The items of the list under `key`. An empty list is an error: to some it permits nothing, to others everything. `all` is how
+/// to permit everything.
+fn items<'a>(section: &Section<'a>, key: &'static str, all: &str) -> Option<Vec<Located<&'a str>>> {
+    let Located { value: listed, place } = section.texts(key)?;
+    if listed.is_empty() {
+        let help = format!("{all}; to permit nothing, pause it, or set `requests_per_minute = 0`");
+        section.findings.error(&place, format!("`{key}` lists nothing"), help);
+        return None;
+    }
+    Some(listed)
+}
+
+/// The list of models under `models`; nothing if it is empty or all items are faulty.
+pub(super) fn models(section: &Section<'_>, all: &str) -> Option<Vec<Located<ModelPattern>>> {
     let mut read: Vec<Located<ModelPattern>> = Vec::new();
-    let listed = section.texts("models")?.value;
-    let empty = listed.is_empty();
-    for Located { value, place } in listed {
+    for Located { value, place } in items(section, "models", all)? {
         let Some(pattern) = model_pattern(value, &place, section.findings) else { continue };
         if read.iter().any(|known| known.value == pattern) {
             section.findings.warning(&place, format!("`{pattern}` is listed twice"), "");
@@ -47,19 +76,18 @@ pub(super) fn models(section: &Section<'_>) -> Option<Vec<Located<ModelPattern>>
             read.push(Located { value: pattern, place });
         }
     }
-    (empty || !read.is_empty()).then_some(read)
+    (!read.is_empty()).then_some(read)
 }
 
-/// The list of operations under `operations`; nothing if all items are faulty.
-pub(super) fn operations(section: &Section<'_>) -> Option<Vec<Located<Operation>>> {
+/// The list of operations under `operations`; nothing if it is empty or all items are faulty.
+pub(super) fn operations(section: &Section<'_>, all: &str) -> Option<Vec<Located<Operation>>> {
     let mut read: Vec<Located<Operation>> = Vec::new();
-    let listed = section.texts("operations")?.value;
-    let empty = listed.is_empty();
-    for Located { value, place } in listed {
+    for Located { value, place } in items(section, "operations", all)? {
         let names = || Operation::ALL.into_iter().map(Operation::name);
         match value.parse::<Operation>() {
             Err(()) => {
-                let help = did_you_mean(value, names()).unwrap_or_else(|| {
+                let named = Operation::of_path(value).map(|meant| format!("write `{meant}`"));
+                let help = named.or_else(|| did_you_mean(value, names())).unwrap_or_else(|| {
                     format!("the operations are {}", names().collect::<Vec<_>>().join(", "))
                 });
                 section.findings.error(&place, format!("`{value}` is not an operation"), help);
@@ -70,7 +98,23 @@ pub(super) fn operations(section: &Section<'_>) -> Option<Vec<Located<Operation>
             Ok(operation) => read.push(Located { value: operation, place }),
         }
     }
-    (empty || !read.is_empty()).then_some(read)
+    (!read.is_empty()).then_some(read)
+}
+
+/// The labels under `labels`.
+pub(super) fn labels(section: &Section<'_>) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (key, Located { value, place }) in section.named_texts("labels") {
+        if !is_label(key, value) {
+            section.findings.error(&place, format!("`{key}` is not a label of this kind"), label_rule());
+        }
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    if labels.len() > MAX_LABELS {
+        let message = format!("{} labels; at most {MAX_LABELS} are permitted", labels.len());
+        section.findings.error(&section.place.key("labels"), message, "");
+    }
+    labels
 }
 
 /// The digest under `sha256`.

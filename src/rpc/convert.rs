@@ -11,6 +11,12 @@ use crate::domain::{
 /// Declares the conversion of a domain's enum to the contract's.
 macro_rules! to_wire {
     ($to:ident: $domain:ident = proto::$wire:ident { $($ours:ident = $theirs:ident,)* }) => {
+        #[cfg(test)]
+        impl tests::Pairs for proto::$wire {
+            type Ours = $domain;
+            const PAIRS: &'static [($domain, Self)] = &[$(($domain::$ours, proto::$wire::$theirs),)*];
+        }
+
         pub(super) const fn $to(value: $domain) -> proto::$wire {
             match value {
                 $($domain::$ours => proto::$wire::$theirs,)*
@@ -125,6 +131,40 @@ pub(super) const fn measure(measure: Measure) -> proto::Quantity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is converted to an enum of the contract, value by value.
+    pub(super) trait Pairs: Sized + 'static {
+        type Ours;
+        const PAIRS: &'static [(Self::Ours, Self)];
+    }
+
+    /// The short form of a name of the contract: without the enum's prefix, in lower case.
+    fn short(prefix: &str, name: &str) -> String {
+        name.strip_prefix(prefix).unwrap().to_lowercase()
+    }
+
+    #[test]
+    fn each_name_is_the_short_form_of_the_contracts() {
+        for (ours, theirs) in proto::Operation::PAIRS {
+            assert_eq!(ours.name(), short("OPERATION_", theirs.as_str_name()));
+        }
+        for (ours, theirs) in proto::ServiceTier::PAIRS {
+            assert_eq!(ours.name(), short("SERVICE_TIER_", theirs.as_str_name()));
+        }
+        for (ours, theirs) in proto::Reason::PAIRS {
+            assert_eq!(ours.name(), short("REASON_", theirs.as_str_name()));
+        }
+        for (ours, theirs) in proto::Scope::PAIRS {
+            assert_eq!(ours.name(), short("SCOPE_", theirs.as_str_name()));
+        }
+        for (ours, theirs) in proto::Quantity::PAIRS {
+            assert_eq!(ours.name(), short("QUANTITY_", theirs.as_str_name()));
+        }
+        let output_tokens = measure(Measure::OutputTokens).as_str_name();
+        assert_eq!(Measure::OutputTokens.name(), Some(&*short("QUANTITY_", output_tokens)));
+        assert_eq!(Measure::Of(Quantity::Tokens).name(), Some("tokens"));
+        assert_eq!(Measure::None.name(), None);
+    }
 
     #[test]
     fn what_goes_both_ways_comes_back() {

@@ -45,11 +45,15 @@ pub(super) struct FilterContext {
     pub(super) unseen_input: bool,
 }
 
+/// The version of the text. Raised when what a field means changes: a replica that does not know it does not meter the request.
+const VERSION: u8 = 1;
+
 /// The same as text. Envoy copies all of the metadata for each piece of an answer, so it is one value and not a tree, and
-/// zero and false values are left out.
+/// zero and false values are left out. A replica of another release may have written it, so unknown fields are passed over.
 #[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
 struct Wire<'a> {
+    #[serde(default = "first")]
+    v: u8,
     reservation: Cow<'a, str>,
     #[serde(borrow)]
     team: Cow<'a, str>,
@@ -79,6 +83,11 @@ struct Wire<'a> {
     unseen_input: bool,
 }
 
+/// The version of a text that names none.
+const fn first() -> u8 {
+    1
+}
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -87,6 +96,7 @@ impl FilterContext {
     /// As dynamic metadata of ext_authz.
     pub(super) fn to_metadata(&self) -> Struct {
         let wire = Wire {
+            v: VERSION,
             reservation: self.reservation.to_string().into(),
             team: self.team.as_str().into(),
             model: self.model.as_str().into(),
@@ -114,7 +124,7 @@ impl FilterContext {
     pub(super) fn from_metadata(metadata: &Metadata) -> Option<Self> {
         let wire = metadata.filter_metadata.get(NAMESPACE)?.fields.get(FIELD)?;
         let Some(Kind::StringValue(text)) = &wire.kind else { return None };
-        let wire: Wire<'_> = serde_json::from_str(text).ok()?;
+        let wire: Wire<'_> = serde_json::from_str(text).ok().filter(|wire: &Wire<'_>| wire.v == VERSION)?;
         Some(Self {
             reservation: wire.reservation.parse().ok()?,
             team: wire.team.into_owned(),
@@ -142,7 +152,7 @@ mod tests {
     #[test]
     fn what_is_told_arrives() {
         let context = FilterContext {
-            reservation: ReservationId([7; 16]),
+            reservation: ReservationId::versioned([7; 16]),
             team: "t \"ü\"".to_owned(),
             model: "m".to_owned(),
             service_tier: ServiceTier::Flex,
@@ -174,5 +184,30 @@ mod tests {
         assert_eq!(FilterContext::from_metadata(&metadata), Some(small));
         metadata.filter_metadata.insert(NAMESPACE.to_owned(), Struct::default());
         assert_eq!(FilterContext::from_metadata(&metadata), None);
+    }
+
+    /// What a release wrote, as Envoy hands it on.
+    fn read(text: &str) -> Option<FilterContext> {
+        let mut metadata = Metadata::default();
+        let value = Value { kind: Some(Kind::StringValue(text.to_owned())) };
+        let fields = [(FIELD.to_owned(), value)].into();
+        metadata.filter_metadata.insert(NAMESPACE.to_owned(), Struct { fields });
+        FilterContext::from_metadata(&metadata)
+    }
+
+    #[test]
+    fn what_other_releases_wrote_is_read() {
+        let common = r#""reservation":"01070707070707070707070707070707","team":"t","model":"m","service_tier":"flex","operation":"OP""#;
+        let common = common.replace("OP", Operation::Embeddings.name());
+        let recorded = read(&format!(r#"{{"v":1,{common},"upstream_key":"k","input_tokens":9}}"#)).unwrap();
+        assert_eq!((recorded.input_tokens, &*recorded.upstream_key), (9, "k"));
+        // From before versions; and of a later release, which says more.
+        assert_eq!(
+            read(&format!(r#"{{{common},"upstream_key":"k","input_tokens":9}}"#)),
+            Some(recorded.clone())
+        );
+        let later = format!(r#"{{"v":1,{common},"upstream_key":"k","input_tokens":9,"video_ms":7}}"#);
+        assert_eq!(read(&later), Some(recorded));
+        assert_eq!(read(&format!(r#"{{"v":2,{common}}}"#)), None);
     }
 }

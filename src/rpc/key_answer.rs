@@ -3,6 +3,7 @@
 use super::{
     answer::{int, money, timestamp},
     convert::{key_state, operation, quantity},
+    etag,
     page::PageBudget,
     parse::PAGE_AFTER,
     proto::{self, ListKeysResponse},
@@ -44,19 +45,19 @@ pub(super) fn key(report: KeyReport) -> proto::Key {
     let of_both = proto::Key {
         name: key.name.to_string(),
         team: key.team.to_string(),
+        labels: key.labels.clone().into_iter().collect(),
         state: key_state(state).into(),
         usage: usage.map(used),
         ..proto::Key::default()
     };
     match &key.stored {
         Some(StoredKey { version, record }) => proto::Key {
-            labels: record.labels.clone().into_iter().collect(),
             limits: Some(limits(&record.limits)),
             create_time: Some(timestamp(record.created_at)),
             expire_time: record.expires_at.map(timestamp),
             revoke_time: record.revoked_at.map(timestamp),
             secrets: record.secrets.iter().zip(&secrets).map(|(kept, report)| secret(kept, report)).collect(),
-            etag: version.to_string(),
+            etag: etag::of(*version),
             origin: proto::KeyOrigin::Created.into(),
             ..of_both
         },

@@ -7,6 +7,7 @@ mod codec;
 mod convert;
 mod deadline;
 mod delivery;
+mod etag;
 mod ext_authz;
 mod ext_proc;
 mod filter_context;

@@ -93,6 +93,12 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         let until = deadline::of(request.metadata());
         let request = parse::authorize(request.into_inner())?;
         let View { snapshot, fresh } = self.authorizer.view(until).await;
+        // Even a denial would say that this release knows what there is to know.
+        if let Err(failure) = &fresh
+            && failure.is_unsupported()
+        {
+            return Err(status::undecided(failure));
+        }
         let caller = snapshot.resolve(&request.caller);
         caller_within(&scope, &request.caller, &caller, Permission::Decide)?;
         let question = Question { request: &request, snapshot: &snapshot, caller: &caller, fresh: &fresh };

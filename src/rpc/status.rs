@@ -14,7 +14,7 @@ use crate::{
     control::{KeyError, PauseError},
     domain::rbac::Permission,
     reports::SpendError,
-    store::StoreError,
+    store::{LAYOUT, OLDEST_LAYOUT, StoreError, Unsupported},
 };
 
 pub(super) const DOMAIN: &str = "tollgate.v1";
@@ -140,6 +140,24 @@ fn unavailable(reason: &str, message: &str, effect: &str) -> Status {
     Status::with_error_details(Code::Unavailable, message, details)
 }
 
+/// The status of a process that must leave its store alone: nothing was changed. Another replica may answer.
+fn layout_unsupported(unsupported: Unsupported) -> Status {
+    let mut facts = HashMap::from([("effect".to_owned(), "none".to_owned())]);
+    let found = match unsupported {
+        Unsupported::Newer { found } => Some((found, LAYOUT)),
+        Unsupported::Older { found } => Some((found, OLDEST_LAYOUT)),
+        Unsupported::Entry => None,
+    };
+    if let Some((found, known)) = found {
+        facts.insert("foundLayout".to_owned(), found.to_string());
+        facts.insert("knownLayout".to_owned(), known.to_string());
+    }
+    let mut details = ErrorDetails::new();
+    details.set_error_info("LAYOUT_UNSUPPORTED", DOMAIN, facts);
+    details.set_retry_info(Some(OUTAGE_RETRY));
+    Status::with_error_details(Code::Unavailable, unsupported.to_string(), details)
+}
+
 /// `effect`: what a caller has to expect after an outage.
 fn failure_of(failure: &Failure, effect: &str) -> Status {
     let info = |reason: &str| {
@@ -152,6 +170,7 @@ fn failure_of(failure: &Failure, effect: &str) -> Status {
         Failure::Store(StoreError::Unavailable) => unavailable("STORE_UNAVAILABLE", &message, effect),
         // The store was never asked, so nothing was changed in any case.
         Failure::Store(StoreError::Overloaded) => unavailable("OVERLOADED", &message, "none"),
+        Failure::Store(StoreError::LayoutUnsupported(unsupported)) => layout_unsupported(*unsupported),
         Failure::DeadlineExceeded => {
             Status::with_error_details(Code::DeadlineExceeded, message, info("DEADLINE_EXCEEDED"))
         }

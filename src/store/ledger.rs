@@ -40,9 +40,23 @@ pub trait Ledger: Backend {
     ) -> impl Future<Output = Result<Vec<(CounterKey, Cooldown)>, StoreError>> + Send;
 }
 
-/// Identifies a reservation: random, or derived from the caller and its `request_id`. Written as 32 hexadecimal digits.
+/// Identifies a reservation: a version byte, and 120 bits that are random, or derived from the caller and its `request_id`. Written as
+/// 32 hexadecimal digits. Stores take any bytes; ids are made by [`ReservationId::versioned`], and others are not parsed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ReservationId(pub [u8; 16]);
+
+impl ReservationId {
+    /// The first byte of every id.
+    const VERSION: u8 = 1;
+
+    /// The id with these bits, of which the first eight are replaced by the version.
+    #[must_use]
+    pub fn versioned(mut bits: [u8; 16]) -> Self {
+        let [version, ..] = &mut bits;
+        *version = Self::VERSION;
+        Self(bits)
+    }
+}
 
 impl fmt::Display for ReservationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,9 +70,9 @@ impl fmt::Debug for ReservationId {
     }
 }
 
-/// The text is not the 32 hexadecimal digits of a reservation id.
+/// The text is not the 32 hexadecimal digits of a reservation id, or of an id of another version.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("a reservation id is 32 lower-case hexadecimal digits")]
+#[error("a reservation id is 32 lower-case hexadecimal digits, of which the first two are 01")]
 pub struct NotAReservationId;
 
 impl FromStr for ReservationId {
@@ -67,7 +81,8 @@ impl FromStr for ReservationId {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let value = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten();
-        value.map(|v| Self(v.to_be_bytes())).ok_or(NotAReservationId)
+        let id = value.map(|value| Self(value.to_be_bytes()));
+        id.filter(|Self([version, ..])| *version == Self::VERSION).ok_or(NotAReservationId)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod cooldown;
 pub mod embedded;
+mod layout;
 mod ledger;
 mod observed;
 pub mod redis;
@@ -16,6 +17,7 @@ mod usage;
 use std::{future::Future, time::Duration};
 
 pub use cooldown::{Cooldown, CooldownChange};
+pub use layout::{LAYOUT, OLDEST_LAYOUT, Unsupported};
 pub use ledger::{
     Extra, Ledger, MAX_GATES, MAX_HOLDS, MAX_NOTE, NotAReservationId, Record, Refusal, ReservationId,
     Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
@@ -46,6 +48,9 @@ pub enum StoreError {
     /// The store gave an answer that should be impossible.
     #[error("the store is inconsistent")]
     Corrupt,
+    /// What is stored is for a release that knows more; nothing was changed.
+    #[error(transparent)]
+    LayoutUnsupported(#[from] Unsupported),
 }
 
 /// The time of a store, and whether it answers.

@@ -36,13 +36,15 @@ pub enum StoreCall {
     Spend,
     RegistrySince,
     RegistryWrite,
+    /// [`Registry::hash_key`].
+    HashKey,
     AddUses,
     Uses,
 }
 
 impl StoreCall {
     /// All of them, in the order of their places in [`Calls`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Reserve,
         Self::Find,
         Self::Settle,
@@ -53,6 +55,7 @@ impl StoreCall {
         Self::Spend,
         Self::RegistrySince,
         Self::RegistryWrite,
+        Self::HashKey,
         Self::AddUses,
         Self::Uses,
     ];
@@ -71,6 +74,7 @@ impl StoreCall {
             Self::Spend => "spend",
             Self::RegistrySince => "registry_since",
             Self::RegistryWrite => "registry_write",
+            Self::HashKey => "hash_key",
             Self::AddUses => "add_uses",
             Self::Uses => "uses",
         }
@@ -232,6 +236,10 @@ impl<S: Registry> Registry for Observed<S> {
     ) -> Result<RegistryWritten, StoreError> {
         let answer = self.store.registry_write(name, expected_version, value);
         self.calls.observe(StoreCall::RegistryWrite, answer).await
+    }
+
+    async fn hash_key(&self, proposed: Option<[u8; 32]>) -> Result<Option<[u8; 32]>, StoreError> {
+        self.calls.observe(StoreCall::HashKey, self.store.hash_key(proposed)).await
     }
 
     async fn add_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError> {

@@ -27,6 +27,14 @@ pub trait Registry: Backend {
         value: Bytes,
     ) -> impl Future<Output = Result<RegistryWritten, StoreError>> + Send;
 
+    /// The key that secrets are hashed with, one for all organizations of the store. Where there is none, it is `proposed` from now
+    /// on; all callers get the key of the first proposal. It is not in the registry and raises no number of it, as it changes no
+    /// decision. Durable before it answers.
+    fn hash_key(
+        &self,
+        proposed: Option<[u8; 32]>,
+    ) -> impl Future<Output = Result<Option<[u8; 32]>, StoreError>> + Send;
+
     /// Adds uses of secrets, at most [`MAX_USES`], to their counts. This is not one atomic step: if it fails, some may be added.
     fn add_uses(&self, uses: Vec<SecretUse>) -> impl Future<Output = Result<(), StoreError>> + Send;
 

@@ -20,8 +20,8 @@ const SPEND_KEPT_S: u64 = 400 * DAY_S;
 /// The thresholds reported for the budgets of a period in Redis, after the last report: the longest period and the latest
 /// settlement in it, and as much again.
 const REPORTED_KEPT_S: u64 = 62 * DAY_S;
-/// The uses of a secret in Redis, after its last new slot: a year and a month.
-const USES_KEPT_S: u64 = 400 * DAY_S;
+/// The uses of a secret, after the last of them (in Redis: after its last new slot): a year and a month.
+pub(super) const USES_KEPT_S: u64 = 400 * DAY_S;
 /// The last writes of the registry of which Redis keeps the record's name. A reader that is further behind reads all records.
 const REGISTRY_WRITES_KEPT: u64 = 256;
 

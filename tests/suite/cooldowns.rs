@@ -196,7 +196,7 @@ async fn a_report_out_of_reach_opens_no_cooldown() {
     let (server, mut clients) = start(StoreKind::Embedded).await.unwrap();
     let other = clients.reserve("lab", SMALL, ServiceTier::OnDemand).await.unwrap();
     let own = clients.reserve("bot", SMALL, ServiceTier::OnDemand).await.unwrap();
-    for id in [other.as_str(), "00000000000000000000000000000000"] {
+    for id in [other.as_str(), "01000000000000000000000000000000"] {
         let refused = clients.limited(BOUND, id, 3_600).await.unwrap_err();
         assert_eq!(reason(&refused), (Code::PermissionDenied, "TEAM_NOT_PERMITTED".to_owned()));
     }

@@ -28,6 +28,7 @@ mod guard;
 mod harness;
 mod keys;
 mod layering;
+mod layouts;
 mod model;
 mod pauses;
 mod redis_password;

@@ -8,7 +8,10 @@ mod virtual_key;
 
 pub use self::{
     index::KeyIndex,
-    narrowing::{Breach, Widening, WiderLimit, check_labels, check_limits, check_name, widenings},
+    narrowing::{
+        Breach, MAX_LABEL_KEY, MAX_LABELS, Widening, WiderLimit, check_labels, check_limits, check_name,
+        is_label, label_rule, widenings,
+    },
     record::{KeyLimits, KeyRecord, KeySecret, KeyState, MAX_LIVE_SECRETS, NotASecretId, SecretId},
     secret::{HashKey, PREFIX, Secret, SecretHash, is_mistyped},
     virtual_key::{DeclaredKeys, KeyCursor, StoredKey, VirtualKey},

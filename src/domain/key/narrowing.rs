@@ -12,9 +12,11 @@ use crate::domain::{
     request::Operation,
 };
 
-/// Labels of one key, and their lengths in bytes: notes for people, not data.
-const MAX_LABELS: usize = 16;
-const MAX_LABEL_KEY: usize = 64;
+/// The most labels of one key: notes for people, not data.
+pub const MAX_LABELS: usize = 16;
+/// The most bytes in the key of a label.
+pub const MAX_LABEL_KEY: usize = 64;
+/// The most bytes in its value.
 const MAX_LABEL_VALUE: usize = 256;
 /// Models that one key lists: several times what Groq has.
 const MAX_MODELS: usize = 64;
@@ -49,19 +51,27 @@ pub fn check_name(name: &str, team: &str) -> Result<(), Breach> {
     }
 }
 
+/// Whether a key may have the label `key` with this value, by [`label_rule`].
+#[must_use]
+pub fn is_label(key: &str, value: &str) -> bool {
+    !key.is_empty()
+        && key.len() <= MAX_LABEL_KEY
+        && value.len() <= MAX_LABEL_VALUE
+        && !key.chars().chain(value.chars()).any(char::is_control)
+}
+
+/// The rule for a key's labels, for messages.
+#[must_use]
+pub fn label_rule() -> String {
+    format!(
+        "at most {MAX_LABELS} pairs; keys have 1 to {MAX_LABEL_KEY} bytes, values at most {MAX_LABEL_VALUE}, without control characters"
+    )
+}
+
 /// Reports labels that are too many or too long.
 pub fn check_labels(labels: &BTreeMap<String, String>, breaches: &mut Vec<Breach>) {
-    let sound = |key: &str, value: &str| {
-        !key.is_empty()
-            && key.len() <= MAX_LABEL_KEY
-            && value.len() <= MAX_LABEL_VALUE
-            && !key.chars().chain(value.chars()).any(char::is_control)
-    };
-    if labels.len() > MAX_LABELS || !labels.iter().all(|(key, value)| sound(key, value)) {
-        let message = format!(
-            "at most {MAX_LABELS} pairs; keys have 1 to {MAX_LABEL_KEY} bytes, values at most {MAX_LABEL_VALUE}, without control characters"
-        );
-        breaches.push(Breach { field: "labels", message });
+    if labels.len() > MAX_LABELS || !labels.iter().all(|(key, value)| is_label(key, value)) {
+        breaches.push(Breach { field: "labels", message: label_rule() });
     }
 }
 

@@ -1,6 +1,9 @@
 //! One type for both kinds of keys, as decisions and the control plane read them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{KeyLimits, KeyRecord, KeySecret, KeyState};
 use crate::domain::{
@@ -21,14 +24,17 @@ pub struct VirtualKey {
     pub name: Arc<str>,
     /// The name of its team.
     pub team: Arc<str>,
-    /// The models it may use, within the team's; `None`: the same.
+    /// The models it may use, within the team's; `None`: the same. Never an empty list, which a key's limits could not tell from
+    /// `None`.
     pub models: Option<Vec<ModelPattern>>,
-    /// The operations it may perform, within the team's; `None`: the same.
+    /// The operations it may perform, within the team's; `None`: the same. Never an empty list.
     pub operations: Option<Vec<Operation>>,
     /// The most output tokens of one request, within the team's.
     pub max_output_tokens: Option<u64>,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
+    /// Labels of its requests that do not have these themselves.
+    pub labels: BTreeMap<String, String>,
     /// Its own budgets and limits.
     pub limits: Vec<Limit>,
     /// What is stored about it; `None`: the policy document declares it, and only the document changes it.
@@ -93,6 +99,7 @@ impl VirtualKey {
             operations: Some(operations.clone()).filter(|operations| !operations.is_empty()),
             max_output_tokens: *max_output_tokens,
             expires_at: record.expires_at,
+            labels: record.labels.clone(),
             limits: limits.into_iter().flatten().collect(),
             stored: Some(StoredKey { version, record }),
         }
@@ -204,12 +211,6 @@ impl KeyLimits {
                 _ => others.push(limit),
             }
         }
-        // In the document an empty list permits nothing; here it would mean everything that the team has.
-        if key.models.as_ref().is_some_and(Vec::is_empty)
-            || key.operations.as_ref().is_some_and(Vec::is_empty)
-        {
-            own.requests_per_minute = Some(0);
-        }
         (own, others)
     }
 }
@@ -271,17 +272,5 @@ mod tests {
         let (own, shown) = KeyLimits::of_declared(&declared);
         assert_eq!(own, KeyLimits { requests_per_minute: Some(7), ..KeyLimits::default() });
         assert_eq!(shown, others.iter().collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_key_that_may_use_nothing_is_not_shown_as_one_that_may_use_all() {
-        let unlimited = || key(KeyLimits::default());
-        for declared in [
-            VirtualKey { models: Some(Vec::new()), ..unlimited() },
-            VirtualKey { operations: Some(Vec::new()), ..unlimited() },
-        ] {
-            assert_eq!(KeyLimits::of_declared(&declared).0.requests_per_minute, Some(0));
-        }
-        assert_eq!(KeyLimits::of_declared(&unlimited()).0, KeyLimits::default());
     }
 }

@@ -125,11 +125,11 @@ fn tools_are_added_before_rounding() {
 #[test]
 fn what_has_no_price_is_refused_by_name() {
     for (rates, operation, message) in [
-        (WHISPER, Operation::Chat, "no price per million input tokens, which `chat` is billed by"),
+        (WHISPER, Operation::Chat, "no price per million input tokens, which `chat_completion` is billed by"),
         (
             Rates { output: None, ..GPT_OSS_120B },
             Operation::Batch,
-            "no price per million output tokens, which `chat` is billed by",
+            "no price per million output tokens, which `chat_completion` is billed by",
         ),
         (
             GPT_OSS_120B,

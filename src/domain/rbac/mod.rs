@@ -22,6 +22,8 @@ pub enum Role {
     Auditor,
     /// Reads spend.
     Viewer,
+    /// Reads the state of the service, and nothing about teams: for monitoring systems.
+    Monitor,
     /// Requests decisions and reports usage.
     Gateway,
     /// Manages the keys of its teams and reads their spend.
@@ -30,8 +32,15 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] =
-        [Self::Admin, Self::Operator, Self::Auditor, Self::Viewer, Self::Gateway, Self::TeamAdmin];
+    pub const ALL: [Self; 7] = [
+        Self::Admin,
+        Self::Operator,
+        Self::Auditor,
+        Self::Viewer,
+        Self::Monitor,
+        Self::Gateway,
+        Self::TeamAdmin,
+    ];
 
     /// Its name in policies.
     #[must_use]
@@ -41,6 +50,7 @@ impl Role {
             Self::Operator => "operator",
             Self::Auditor => "auditor",
             Self::Viewer => "viewer",
+            Self::Monitor => "monitor",
             Self::Gateway => "gateway",
             Self::TeamAdmin => "team-admin",
         }
@@ -82,6 +92,7 @@ impl Role {
                 )
             }
             Self::Viewer => matches!(permission, ReadSpend),
+            Self::Monitor => matches!(permission, ReadStatus),
             Self::Gateway => matches!(permission, Decide | Record),
             Self::TeamAdmin => matches!(permission, ReadSpend | ReadKeys | ManageKeys | RotateKeys),
         }
@@ -91,7 +102,7 @@ impl Role {
     #[must_use]
     pub const fn binding(self) -> Binding {
         match self {
-            Self::Admin | Self::Operator | Self::Auditor => Binding::Never,
+            Self::Admin | Self::Operator | Self::Auditor | Self::Monitor => Binding::Never,
             Self::Viewer | Self::Gateway => Binding::Possible,
             Self::TeamAdmin => Binding::Required,
         }

@@ -41,6 +41,7 @@ fn each_role_has_what_it_is_for_and_nothing_else() {
             &[ReadSpend, ReadKeys, ReadPauses, ReadAudit, ReadUpstreamKeys, ReadUpstream, ReadStatus],
         ),
         (Role::Viewer, &[ReadSpend]),
+        (Role::Monitor, &[ReadStatus]),
         (Role::Gateway, &[Decide, Record]),
         (Role::TeamAdmin, &[ReadSpend, ReadKeys, ManageKeys, RotateKeys]),
     ] {

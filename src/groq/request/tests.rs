@@ -263,7 +263,7 @@ fn a_batch_declares_what_its_lines_are() {
         (r#""completion_window":"ä","#, r#""tollgate_input_tokens":"1""#, "completion_window"),
         (
             r#""endpoint":"/v1/embeddings","#,
-            r#""tollgate_batch_operation":"chat","tollgate_input_tokens":"1""#,
+            r#""tollgate_batch_operation":"chat_completion","tollgate_input_tokens":"1""#,
             "metadata",
         ),
         ("", r#""tollgate_batch_operation":"batch","tollgate_input_tokens":"1""#, "metadata"),

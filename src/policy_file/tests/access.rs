@@ -52,6 +52,16 @@ fn what_is_wrong_is_said_with_its_place() {
         (token("roles = [\"gateway\"]\nteams = []"), "8:1: warning: ", "of no team"),
         (token("roles = [\"gateway\"]\nteams = \"t\""), "8:1: error: ", "expected a list of strings"),
         (token("roles = [\"admin\"]\nteams = [\"t\"]"), "7:10: error: ", "`admin` cannot be bound to teams"),
+        (
+            token("roles = [\"monitor\"]\nteams = [\"t\"]"),
+            "7:10: error: ",
+            "`monitor` cannot be bound to teams",
+        ),
+        (
+            format!("[access.tokens.\"a.b\"]\nsha256 = \"{DIGEST}\"\nroles = [\"viewer\"]"),
+            "5:16: error: access.tokens.\"a.b\": ",
+            "`a.b` is not a name of a token",
+        ),
         (token("roles = [\"team-admin\"]"), "7:10: error: ", "`team-admin` is a role over some teams"),
         (token("roles = [\"viewer\"]\nexpires = 2020-01-01"), "8:1: warning: ", "the token has expired"),
         (token("roles = [\"viewer\"]\nteam = [\"t\"]"), "8:1: error: ", "did you mean `teams`?"),

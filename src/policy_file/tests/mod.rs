@@ -13,13 +13,22 @@ use crate::domain::{
 /// 2026-11-23T12:00:00Z.
 const NOW: Timestamp = Timestamp(1_795_435_200_000);
 
+/// Reads a policy. Whatever a test reads, its schema has to agree about.
 fn parse(text: &str) -> PolicyReport {
-    parse_policy_at(text, "policy.toml", NOW)
+    let report = parse_policy_at(text, "policy.toml", NOW);
+    schema::agrees(text, &report);
+    report
 }
 
 fn sound(text: &str) -> Policy {
     let report = parse(text);
     assert!(report.findings.is_empty(), "{report}");
+    report.policy.unwrap()
+}
+
+fn sound_but_for_warnings(text: &str) -> Policy {
+    let report = parse(text);
+    assert_eq!(report.errors(), 0, "{text}\n{report}");
     report.policy.unwrap()
 }
 
@@ -109,7 +118,7 @@ requests_per_minute = 2
 budget = { daily_usd = "1" }
 [teams.chatbot.keys.chatbot-prod-web]
 sha256 = "ABABABABABABABABABABABABABABABABabababababababababababababababab"
-operations = ["chat"]
+operations = ["chat_completion"]
 budget = { daily_usd = "5", on_shortfall = "clamp", min_output_tokens = 9 }
 max_in_flight = 2
 expires = 2026-12-01T00:00:00+01:00
@@ -355,3 +364,5 @@ fn a_mutilated_policy_never_panics() {
 mod access;
 mod envoy;
 mod faulty;
+mod reference;
+pub(super) mod schema;

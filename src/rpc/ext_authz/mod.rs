@@ -102,8 +102,9 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
             }
             Err(Refused::Denied(error, limits)) => answer::denied(&error, &limits),
             Err(Refused::Undecided(failure)) => match view.snapshot.policy.envoy.on_outage {
-                OnOutage::Error => return Err(status::undecided(&failure)),
-                OnOutage::Deny => {
+                // Envoy lets requests pass on an error. What this release does not know may refuse them, so it is no outage.
+                OnOutage::Error if !failure.is_unsupported() => return Err(status::undecided(&failure)),
+                OnOutage::Error | OnOutage::Deny => {
                     let message = "no decision can be made at the moment; try again";
                     answer::denied(&ApiError::unavailable(message, OUTAGE_RETRY_MS), &[])
                 }
@@ -121,6 +122,11 @@ impl<S: Store + Clone> CheckRpc<S> {
         scope: &TeamScope,
         until: Option<Instant>,
     ) -> Result<(CheckResponse, Option<PendingCheck<S>>), Refused> {
+        if let Err(failure) = fresh
+            && failure.is_unsupported()
+        {
+            return Err(Refused::Undecided(failure.clone()));
+        }
         let policy = &*snapshot.policy;
         let caller = caller::find(&policy.envoy, &request)?;
         let found = snapshot.resolve(&caller);

@@ -379,7 +379,7 @@ pub(super) fn blob<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<&'a [u8]
     row.get_ref(at)?.as_blob().map_err(|e| malformed(at, e))
 }
 
-fn misshapen(at: usize) -> rusqlite::Error {
+pub(super) fn misshapen(at: usize) -> rusqlite::Error {
     malformed(at, Malformed)
 }
 

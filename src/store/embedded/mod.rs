@@ -306,8 +306,15 @@ impl super::Registry for EmbeddedStore {
             .await
     }
 
+    async fn hash_key(&self, proposed: Option<[u8; 32]>) -> Result<Option<[u8; 32]>, StoreError> {
+        registry::on_disk(&self.0.registry, move |registry| registry.hash_key(proposed)).await
+    }
+
     async fn add_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError> {
-        registry::on_disk(&self.0.registry, move |registry| registry.add_uses(&uses)).await
+        let now = self.0.inner.time.now();
+        // By the earlier of the two: a single look at a wall clock that is ahead must not forget anything.
+        let now = now.wall.min(now.store);
+        registry::on_disk(&self.0.registry, move |registry| registry.add_uses(&uses, now)).await
     }
 
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {

@@ -83,14 +83,16 @@ fn bring_up(
     if found == schema::LAYOUT {
         return Ok(());
     }
-    // Commits are counted only since the present layout.
-    checks::behind(known, 0).map_err(failed)?;
+    if found < schema::SUMMED {
+        // Commits are counted since then.
+        checks::behind(known, 0).map_err(failed)?;
+    }
     if found == 0 {
         let empty = Progress { covered: 0, forgotten: Timestamp(0), commits: 0, owner: [0; 16], behind: 0 };
         return schema::create(connection, |transaction| disk::put_progress(transaction, &empty))
             .map_err(sqlite);
     }
-    checks::structure(connection).map_err(failed)?;
+    check_earlier(connection, found, known).map_err(failed)?;
     let copy = schema::kept_aside(&claim.database(), found);
     schema::copy(connection, &copy).map_err(|error| OpenError::NotCopied {
         path: dir.to_owned(),
@@ -107,9 +109,17 @@ fn bring_up(
     Ok(())
 }
 
+/// Refuses a database of an earlier layout that differs from what was written, as far as that layout shows it.
+fn check_earlier(connection: &Connection, found: i64, known: Option<u64>) -> Result<(), RecoverError> {
+    if found < schema::SUMMED {
+        return checks::structure(connection);
+    }
+    checks::database(connection, found, known)
+}
+
 /// Reads the data, if it is what was written.
 fn read(connection: &Connection, known: Option<u64>, now: Timestamp) -> Result<Recovered, RecoverError> {
-    checks::database(connection, known)?;
+    checks::database(connection, schema::LAYOUT, known)?;
     let recovered = recover::recover(connection, now)?;
     let differences = checks::differences(connection, &recovered.state)?;
     if differences.is_empty() { Ok(recovered) } else { Err(RecoverError::Books(differences)) }
@@ -137,6 +147,6 @@ pub fn verify(dir: &Path, clock: &Clock) -> Result<(), OpenError> {
         1.. if found > schema::LAYOUT => {
             Err(OpenError::Newer { path: dir.to_owned(), found, known: schema::LAYOUT })
         }
-        _ => checks::structure(&connection).map_err(failed),
+        _ => check_earlier(&connection, found, known).map_err(failed),
     }
 }

@@ -5,16 +5,19 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params, types::ValueRef};
 
 use super::{
-    disk::{blob, number as integer, text, uint},
+    disk::{blob, misshapen, number as integer, text, uint},
     owner::{CommitError, Owner},
-    schema::{LAST_USES, REGISTRY, USES},
+    schema::{DEPLOYMENT, LAST_USES, REGISTRY, USES},
     sums,
 };
 use crate::{
@@ -22,8 +25,12 @@ use crate::{
     store::{
         MAX_REGISTRY_VALUE, RegistryChanges, RegistryRecord, RegistryWritten, Revision, SecretUse,
         SecretUses, StoreError, USE_SLOTS_KEPT,
+        retention::{DAY_MS, USES_KEPT_S},
     },
 };
+
+/// The row of table `deployment` with the key that secrets are hashed with.
+const HASH_KEY: &str = "hash_key";
 
 /// Protocol: a write holds `connection` throughout, so writes come one after the other, and takes `memory` only for the moment in
 /// which it puts in what is already on disk. Readers of records take `memory` only.
@@ -31,6 +38,8 @@ pub(super) struct Registry {
     connection: Mutex<Connection>,
     owner: Arc<Owner>,
     memory: Mutex<Memory>,
+    /// When old uses are forgotten next; read and written while `connection` is held.
+    forget_at: AtomicU64,
 }
 
 #[derive(Default)]
@@ -93,7 +102,7 @@ impl From<rusqlite::Error> for RegistryError {
 impl Registry {
     pub(super) fn load(connection: Connection, owner: Arc<Owner>) -> rusqlite::Result<Self> {
         let memory = Mutex::new(Memory::read(&connection)?);
-        Ok(Self { connection: Mutex::new(connection), owner, memory })
+        Ok(Self { connection: Mutex::new(connection), owner, memory, forget_at: AtomicU64::new(0) })
     }
 
     pub(super) fn since(&self, known: Revision) -> RegistryChanges {
@@ -145,11 +154,31 @@ impl Registry {
         Ok(RegistryWritten::Written { version: number })
     }
 
-    pub(super) fn add_uses(&self, uses: &[SecretUse]) -> Result<(), RegistryError> {
+    /// The key that secrets are hashed with; `proposed` if there was none.
+    pub(super) fn hash_key(&self, proposed: Option<[u8; 32]>) -> Result<Option<[u8; 32]>, RegistryError> {
         let mut connection = self.connection();
-        Ok(self.owner.commit(&mut connection, |transaction, _| {
+        let known = hash_key(&connection)?;
+        let (None, Some(proposed)) = (known, proposed) else { return Ok(known) };
+        self.owner.commit(&mut connection, |transaction, _| {
+            sums::put(transaction, &DEPLOYMENT, &[text(HASH_KEY), ValueRef::Blob(&proposed)])
+        })?;
+        Ok(Some(proposed))
+    }
+
+    /// Adds uses. Once a day it also forgets those of secrets that were not used for as long as uses are kept.
+    pub(super) fn add_uses(&self, uses: &[SecretUse], now: Timestamp) -> Result<(), RegistryError> {
+        let mut connection = self.connection();
+        let is_due = self.forget_at.load(Ordering::Relaxed) <= now.0;
+        self.owner.commit(&mut connection, |transaction, _| {
+            if is_due {
+                forget_uses(transaction, Timestamp(now.0.saturating_sub(USES_KEPT_S * 1000)))?;
+            }
             uses.iter().try_for_each(|used| add_use(transaction, used))
-        })?)
+        })?;
+        if is_due {
+            self.forget_at.store(now.plus(DAY_MS).0, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     pub(super) fn uses(&self, secrets: &[SecretId]) -> Result<Vec<SecretUses>, RegistryError> {
@@ -175,6 +204,23 @@ impl Registry {
         // Changed in one place, by assignments that do not panic halfway.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn hash_key(connection: &Connection) -> rusqlite::Result<Option<[u8; 32]>> {
+    let mut select = connection.prepare_cached("SELECT * FROM deployment WHERE name = ?")?;
+    let found = select.query_row([HASH_KEY], |row| {
+        sums::check(row, &DEPLOYMENT)?;
+        blob(row, 1)?.try_into().map_err(|_| misshapen(1))
+    });
+    found.optional()
+}
+
+/// Forgets the secrets whose last use was before `from`.
+fn forget_uses(connection: &Connection, from: Timestamp) -> rusqlite::Result<()> {
+    let from = params![i64::try_from(from.0).unwrap_or(i64::MAX)];
+    let slots = "DELETE FROM uses WHERE secret IN (SELECT secret FROM last_uses WHERE at < ?)";
+    connection.execute(slots, from)?;
+    connection.execute("DELETE FROM last_uses WHERE at < ?", from).map(drop)
 }
 
 fn last_use(connection: &Connection, secret: i64) -> rusqlite::Result<Option<Timestamp>> {

@@ -15,11 +15,13 @@ use rusqlite::{
 use super::sums;
 
 /// The version of the layout below, kept in SQLite's `user_version`.
-pub(super) const LAYOUT: i64 = 3;
+pub(super) const LAYOUT: i64 = crate::store::LAYOUT as i64;
+/// From this layout on rows have check sums and transactions are counted.
+pub(super) const SUMMED: i64 = 3;
 /// Identifies this application's files in SQLite's `application_id`: `Toll`.
 const APPLICATION: i64 = 0x546f_6c6c;
 
-/// Every row ends with its check sum (`sums.rs`). In `progress`, `commits` counts the transactions, `owner` is the
+/// The tables since layout 3. Every row ends with its check sum (`sums.rs`). In `progress`, `commits` counts the transactions, `owner` is the
 /// process that made the last of them, and `behind` is in milliseconds.
 const CREATE: &str = "
     CREATE TABLE journal (
@@ -51,6 +53,9 @@ const CREATE: &str = "
         PRIMARY KEY (secret, slot)) WITHOUT ROWID;
     CREATE TABLE last_uses (secret INTEGER PRIMARY KEY, at INTEGER NOT NULL, sum INTEGER NOT NULL);
 ";
+
+/// What the tables of layout 4 have beside those: what all organizations of the store share, by its name.
+const CREATE_DEPLOYMENT: &str = "CREATE TABLE deployment (name TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID";
 
 /// From layout 1 to 2: the registry and the uses of secrets.
 const TO_2: &str = "
@@ -121,8 +126,22 @@ pub(super) const LAST_USES: Table = Table {
     named_by: 0,
     put: "INSERT OR REPLACE INTO last_uses VALUES (?, ?, ?)",
 };
-pub(super) const TABLES: [&Table; 9] =
+pub(super) const DEPLOYMENT: Table = Table {
+    name: "deployment",
+    columns: 2,
+    named_by: 1,
+    put: "INSERT INTO deployment VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING",
+};
+/// The tables since layout 3.
+const EARLIER_TABLES: [&Table; 9] =
     [&JOURNAL, &PROGRESS, &COUNTERS, &SEGMENTS, &GATES, &SPEND, &REGISTRY, &USES, &LAST_USES];
+pub(super) const TABLES: [&Table; 10] =
+    [&JOURNAL, &PROGRESS, &COUNTERS, &SEGMENTS, &GATES, &SPEND, &REGISTRY, &USES, &LAST_USES, &DEPLOYMENT];
+
+/// The tables of a layout that has check sums.
+pub(super) const fn tables(layout: i64) -> &'static [&'static Table] {
+    if layout == SUMMED { &EARLIER_TABLES } else { &TABLES }
+}
 
 /// The values for columns that rows of `table` did not have before layout 3: then no commit was counted, no owner and no step of
 /// the clock was recorded, and a gate had only an end.
@@ -139,10 +158,13 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Whether the tables are described as they were made.
-pub(super) fn is_whole(connection: &Connection) -> rusqlite::Result<bool> {
+/// Whether the tables are described as they were made in this layout, which has check sums.
+pub(super) fn is_whole(connection: &Connection, layout: i64) -> rusqlite::Result<bool> {
     let made = Connection::open_in_memory()?;
     made.execute_batch(CREATE)?;
+    if layout > SUMMED {
+        made.execute_batch(CREATE_DEPLOYMENT)?;
+    }
     Ok(description(connection)? == description(&made)?)
 }
 
@@ -159,6 +181,7 @@ pub(super) fn create(
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(CREATE)?;
+    transaction.execute_batch(CREATE_DEPLOYMENT)?;
     fill(&transaction)?;
     stamp(&transaction)?;
     transaction.commit()
@@ -197,24 +220,34 @@ pub(super) enum CopyError {
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// Updates a database of layout `found` to the present one: each table is made again with check sums, and filled.
+/// Updates a database of layout `found` to the present one.
 pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     if found < 2 {
         transaction.execute_batch(TO_2)?;
     }
-    for table in TABLES {
+    if found < SUMMED {
+        to_3(&transaction)?;
+    }
+    // The key that secrets are hashed with comes from the registry at its first reading (`live`), as it does from any store.
+    transaction.execute_batch(CREATE_DEPLOYMENT)?;
+    stamp(&transaction)?;
+    transaction.commit()
+}
+
+/// From layout 2 to 3: each table is made again with check sums, and filled.
+fn to_3(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    for table in EARLIER_TABLES {
         let name = table.name;
         transaction.execute_batch(&format!("ALTER TABLE {name} RENAME TO before_{name}"))?;
     }
     transaction.execute_batch("DROP INDEX segments_by_end")?;
     transaction.execute_batch(CREATE)?;
-    for table in TABLES {
-        refill(&transaction, table)?;
+    for table in EARLIER_TABLES {
+        refill(transaction, table)?;
         transaction.execute_batch(&format!("DROP TABLE before_{}", table.name))?;
     }
-    stamp(&transaction)?;
-    transaction.commit()
+    Ok(())
 }
 
 fn refill(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()> {

@@ -8,7 +8,7 @@ use super::{
     disk,
     files::{Claim, DATABASE, WAL},
     recover::RecoverError,
-    schema::{self, TABLES},
+    schema,
     state::State,
     sums,
 };
@@ -17,15 +17,15 @@ use crate::domain::{money::NanoUsd, policy::spender_of};
 /// The most problems that SQLite reports; the first is shown.
 const FINDINGS: i64 = 1;
 
-/// Refuses a database of the present layout that differs from what was written. `known`: a commit that was on disk.
-pub(super) fn database(connection: &Connection, known: Option<u64>) -> Result<(), RecoverError> {
+/// Refuses a database of this layout, which has check sums, if it differs from what was written. `known`: a commit that was on disk.
+pub(super) fn database(connection: &Connection, layout: i64, known: Option<u64>) -> Result<(), RecoverError> {
     structure(connection)?;
-    if !schema::is_whole(connection)? {
+    if !schema::is_whole(connection, layout)? {
         return Err(RecoverError::Structure(
             "the description of its tables is not what was written".to_owned(),
         ));
     }
-    for table in TABLES {
+    for table in schema::tables(layout) {
         let mut select = connection.prepare(&format!("SELECT * FROM {}", table.name))?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {

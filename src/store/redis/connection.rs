@@ -19,8 +19,10 @@ use tokio::{
 
 use super::{
     endpoint::Endpoint,
+    layout::{LayoutGate, push_meta},
     load::{Load, Urgency},
     script::{self, Script},
+    wire::Reader,
 };
 use crate::store::StoreError;
 
@@ -55,25 +57,36 @@ pub(super) struct Connection {
     silent: AtomicU32,
     deadline: Duration,
     load: Load,
+    layout: LayoutGate,
     is_patient: bool,
+}
+
+/// What a connection needs to know of its server.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) endpoint: Endpoint,
+    /// The hash that says which layout the server has.
+    pub(super) meta: String,
+    pub(super) layout: LayoutGate,
 }
 
 impl Connection {
     /// Connects in the background, on the present runtime.
-    pub(super) fn open(endpoint: Endpoint, deadline: Duration) -> Self {
-        Self::new(endpoint, deadline, false)
+    pub(super) fn open(target: Target, deadline: Duration) -> Self {
+        Self::new(target, deadline, false)
     }
 
     /// The same for calls that wait for a connection until their deadline, even if an attempt to connect has failed.
-    pub(super) fn open_patient(endpoint: Endpoint, deadline: Duration) -> Self {
-        Self::new(endpoint, deadline, true)
+    pub(super) fn open_patient(target: Target, deadline: Duration) -> Self {
+        Self::new(target, deadline, true)
     }
 
-    fn new(endpoint: Endpoint, deadline: Duration, is_patient: bool) -> Self {
+    fn new(target: Target, deadline: Duration, is_patient: bool) -> Self {
         let (state_sender, state) = watch::channel(State::Connecting);
         let (broken, reports) = mpsc::channel(1);
-        tokio::spawn(keep(endpoint, state_sender, reports));
-        Self { state, broken, silent: AtomicU32::new(0), deadline, load: Load::new(), is_patient }
+        let layout = target.layout.clone();
+        tokio::spawn(keep(target, state_sender, reports));
+        Self { state, broken, silent: AtomicU32::new(0), deadline, load: Load::new(), layout, is_patient }
     }
 
     /// The longest that a call waits.
@@ -86,17 +99,28 @@ impl Connection {
         matches!(&*self.state.borrow(), State::Down)
     }
 
-    /// Sends a command and waits for its answer, until the deadline.
+    /// Sends a command and waits for its answer, until the deadline. Like all calls but those at any layout, it is not sent to a
+    /// server of a layout that this release does not know.
     pub(super) async fn run(&self, cmd: &Cmd) -> Result<Value, StoreError> {
         self.bounded("command", Urgency::Relief, self.attempt(cmd, None)).await
     }
 
-    /// The same for a call of `script`, which is loaded first if the server does not know it.
+    /// The same for a command that neither reads nor changes data of the store.
+    pub(super) async fn run_at_any_layout(&self, cmd: &Cmd) -> Result<Value, StoreError> {
+        self.bounded("command", Urgency::Relief, self.attempt_at_any_layout(cmd, None)).await
+    }
+
+    /// The same as [`Self::run`] for a call of `script`, which is loaded first if the server does not know it.
     pub(super) async fn call(&self, script: &Script, cmd: &Cmd) -> Result<Value, StoreError> {
         self.bounded(script.name, Urgency::Relief, self.attempt(cmd, Some(script))).await
     }
 
-    /// The same for a call that may be refused first when there are too many.
+    /// The same for a script that says which layout there is.
+    pub(super) async fn call_at_any_layout(&self, script: &Script, cmd: &Cmd) -> Result<Value, StoreError> {
+        self.bounded(script.name, Urgency::Relief, self.attempt_at_any_layout(cmd, Some(script))).await
+    }
+
+    /// The same as [`Self::call`] for a call that may be refused first when there are too many.
     pub(super) async fn decide(&self, script: &Script, cmd: &Cmd) -> Result<Value, StoreError> {
         self.bounded(script.name, Urgency::Decision, self.attempt(cmd, Some(script))).await
     }
@@ -128,7 +152,22 @@ impl Connection {
     }
 
     async fn attempt(&self, cmd: &Cmd, script: Option<&Script>) -> Result<Value, StoreError> {
-        let (number, mut connection) = self.connection().await?;
+        let connection = self.connection().await?;
+        // A connection is up once its server's layout is known.
+        self.layout.check()?;
+        self.send_on(connection, cmd, script).await
+    }
+
+    async fn attempt_at_any_layout(&self, cmd: &Cmd, script: Option<&Script>) -> Result<Value, StoreError> {
+        self.send_on(self.connection().await?, cmd, script).await
+    }
+
+    async fn send_on(
+        &self,
+        (number, mut connection): (u64, MultiplexedConnection),
+        cmd: &Cmd,
+        script: Option<&Script>,
+    ) -> Result<Value, StoreError> {
         let mut answer = send(&mut connection, cmd).await;
         if let (Err(error), Some(script)) = (&answer, script)
             && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
@@ -163,6 +202,9 @@ impl Connection {
     }
 
     fn failure(&self, number: u64, error: &RedisError) -> StoreError {
+        if let Some(unsupported) = self.layout.refused(error) {
+            return unsupported;
+        }
         match error.kind() {
             // The script is wrong, or its keys hold foreign data.
             ErrorKind::Server(ServerErrorKind::ResponseError | ServerErrorKind::CrossSlot)
@@ -203,11 +245,11 @@ impl Connection {
 }
 
 /// Keeps a connection up until its owner is dropped.
-async fn keep(endpoint: Endpoint, state: watch::Sender<State>, mut reports: mpsc::Receiver<u64>) {
+async fn keep(target: Target, state: watch::Sender<State>, mut reports: mpsc::Receiver<u64>) {
     let mut number = 0;
     let (mut outage_is_logged, mut refusal_is_logged) = (false, false);
     while !reports.is_closed() {
-        match timeout(CONNECT_TIMEOUT, connect(&endpoint)).await {
+        match timeout(CONNECT_TIMEOUT, connect(&target)).await {
             Ok(Ok(connection)) => {
                 number += 1;
                 (outage_is_logged, refusal_is_logged) = (false, false);
@@ -241,7 +283,7 @@ async fn keep(endpoint: Endpoint, state: watch::Sender<State>, mut reports: mpsc
     }
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<MultiplexedConnection, RedisError> {
+async fn connect(Target { endpoint, meta, layout }: &Target) -> Result<MultiplexedConnection, RedisError> {
     // The time-outs are ours: a second timer for each call would only add cost.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
@@ -252,7 +294,38 @@ async fn connect(endpoint: &Endpoint) -> Result<MultiplexedConnection, RedisErro
     for script in script::all() {
         load(&mut connection, script).await?;
     }
+    learn_layout(&mut connection, meta, layout).await?;
     Ok(connection)
+}
+
+/// Reads the server's layout before anything else is asked, and writes it where there is none. A server that refuses the one or the
+/// other says so again, where it is noticed: at the first reading of the registry.
+async fn learn_layout(
+    connection: &mut MultiplexedConnection,
+    meta: &str,
+    layout: &LayoutGate,
+) -> Result<(), RedisError> {
+    let mut read = redis::cmd("HMGET");
+    read.arg(meta).arg("layout").arg("min_layout");
+    let answer = send(connection, &read).await;
+    if let Ok(Value::Array(found)) = &answer
+        && found.iter().all(|value| *value == Value::Nil)
+    {
+        // A server that takes no writes refuses this script as a whole, so it is called only where it is needed.
+        let mut describe = script::META.call(1);
+        push_meta(&mut describe, meta);
+        if let Ok(Value::BulkString(found)) = send(connection, &describe).await {
+            // What is wrong is logged there, and refuses every call from then on.
+            let _ = layout.read(&mut Reader::new(&found));
+        }
+        return Ok(());
+    }
+    match answer {
+        Ok(found) => layout.read_text(found),
+        Err(error) if is_login_refused(&error) || error.is_io_error() => return Err(error),
+        Err(_) => {}
+    }
+    Ok(())
 }
 
 /// Whether the server wants another password, or one at all.

@@ -9,6 +9,11 @@ use crate::{
 
 /// The field of the counters' hash that keeps the store's time; see `store_time.lua`.
 pub(super) const TIME_FIELD: &str = "!time";
+/// The hash of what all organizations of the server share, so without the hash tag that their keys have: no organization has a name
+/// that leads here.
+pub(super) const DEPLOYMENT: &str = "tollgate:meta";
+/// The field in [`DEPLOYMENT`] of the key that secrets of virtual keys are hashed with: 32 bytes.
+pub(super) const HASH_KEY_FIELD: &str = "hash_key";
 /// Begins the field of a gate.
 pub(super) const GATE_PREFIX: &str = "!gate/";
 
@@ -26,6 +31,8 @@ pub(super) struct Keyspace {
     pub(super) reservation_prefix: String,
     pub(super) registry: String,
     pub(super) revision: String,
+    /// The layout of all these; see `meta.lua`.
+    pub(super) meta: String,
 }
 
 impl Keyspace {
@@ -40,6 +47,7 @@ impl Keyspace {
             reservation_prefix: format!("{prefix}:reservation:"),
             registry: format!("{prefix}:registry"),
             revision: format!("{prefix}:registry:revision"),
+            meta: format!("{prefix}:meta"),
             prefix,
         }
     }

@@ -9,6 +9,7 @@ mod cooldowns;
 mod counters;
 mod endpoint;
 mod keyspace;
+mod layout;
 mod load;
 mod password;
 mod record;
@@ -31,13 +32,14 @@ use std::{
 };
 
 use bytes::Bytes;
+pub use layout::LayoutGate;
 pub use password::Password;
 use redis::Value;
 pub use safety::Hazard;
 use thiserror::Error;
 
 use self::{
-    connection::Connection,
+    connection::{Connection, Target},
     endpoint::Endpoint,
     keyspace::Keyspace,
     server_time::{Bounds, ServerMoment, ServerTime},
@@ -70,6 +72,8 @@ pub struct RedisSettings {
     pub organization: String,
     /// The longest that any call takes. Suggested: 250 ms.
     pub deadline: Duration,
+    /// Keeps the process off a server whose layout this release does not know. Stores made of clones of these settings share it.
+    pub layout: LayoutGate,
 }
 
 /// Without the url, as it may contain a password.
@@ -104,8 +108,9 @@ struct Inner {
     connection: Connection,
     /// For reports, opened by the first one.
     reports: OnceLock<Connection>,
-    endpoint: Endpoint,
+    target: Target,
     keyspace: Keyspace,
+    layout: LayoutGate,
     time: ServerTime,
 }
 
@@ -118,19 +123,21 @@ impl RedisStore {
     /// # Errors
     /// The settings cannot be used. An unreachable server is no error here.
     pub fn connect(settings: RedisSettings, clock: Clock) -> Result<Self, SettingsError> {
-        let RedisSettings { url, password, organization, deadline } = settings;
+        let RedisSettings { url, password, organization, deadline, layout } = settings;
         if organization.is_empty() || organization.contains(['{', '}']) {
             return Err(SettingsError::Organization(organization));
         }
         if deadline.is_zero() {
             return Err(SettingsError::Deadline);
         }
-        let endpoint = Endpoint::new(&url, password)?;
+        let (endpoint, keyspace) = (Endpoint::new(&url, password)?, Keyspace::new(&organization));
+        let target = Target { endpoint, meta: keyspace.meta.clone(), layout: layout.clone() };
         let inner = Arc::new(Inner {
-            connection: Connection::open(endpoint.clone(), deadline),
+            connection: Connection::open(target.clone(), deadline),
             reports: OnceLock::new(),
-            endpoint,
-            keyspace: Keyspace::new(&organization),
+            target,
+            keyspace,
+            layout,
             time: ServerTime::new(clock),
         });
         if let Clock::System = inner.time.clock() {
@@ -253,6 +260,10 @@ impl Registry for RedisStore {
         value: Bytes,
     ) -> Result<RegistryWritten, StoreError> {
         self.0.registry_write(&name, expected_version, &value).await
+    }
+
+    async fn hash_key(&self, proposed: Option<[u8; 32]>) -> Result<Option<[u8; 32]>, StoreError> {
+        self.0.hash_key(proposed.as_ref()).await
     }
 
     async fn add_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError> {

@@ -137,4 +137,74 @@ mod tests {
         let beyond = PackedHold { shared: 99, ..pack(&last, &mut "") };
         assert_eq!(unpack(&beyond, &mut name), Err(StoreError::Corrupt));
     }
+
+    /// A record of version 1 as releases up to this one write it, without its header.
+    const RECORDED: &str = "01effdb6f70f0200167465616d2f617c72657175657374737c6d696e7574650000e80707000107097573647c6d6f6e7468edd1d409\
+         01904e808080808020050605026e6f7465";
+
+    /// A record with this header, as `reserve.lua` and `settle.lua` write it.
+    fn recorded(header: &[u64], rest: &[u8]) -> Vec<u8> {
+        let mut numbers = super::super::wire::Numbers::with_capacity(header.len());
+        numbers.extend(header);
+        let opaque =
+            (0..RECORDED.len() / 2).map(|at| u8::from_str_radix(&RECORDED[2 * at..][..2], 16).unwrap());
+        [numbers.bytes(), rest, &opaque.collect::<Vec<_>>()].concat()
+    }
+
+    #[test]
+    fn records_of_each_release_are_read() {
+        let window = CounterKind::Window { slot_ms: 1000 };
+        let budget = CounterKind::Budget { slot_ms: 10_000 };
+        let month = CounterKey::new("team/a|usd|month").in_period(20_261_101);
+        let holds = [
+            Hold {
+                counter: CounterKey::new("team/a|requests|minute"),
+                kind: window,
+                limit: 7,
+                kept: 0,
+                expiring: 1,
+            },
+            Hold { counter: month, kind: budget, limit: 1 << 40, kept: 5, expiring: 6 },
+        ];
+        let reserve = Reserve {
+            id: crate::store::ReservationId([1; 16]),
+            may_repeat: false,
+            fingerprint: 0xfeed_beef,
+            holds: holds.clone().into(),
+            gates: Vec::new(),
+            valid: Timestamp(0)..Timestamp(1),
+            ttl_ms: 1,
+            late_ms: 1,
+            note: Bytes::from_static(b"\x02note"),
+            replaces: Bytes::new(),
+            dry_run: false,
+        };
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(&encode(&reserve).unwrap()), RECORDED);
+        let (open, gone_at) = decode(&recorded(&[OPEN, 10, 20, 30], b"")).unwrap();
+        assert_eq!(
+            (open.fingerprint, open.reserved_at, gone_at),
+            (0xfeed_beef, Timestamp(10), Timestamp(30))
+        );
+        assert_eq!((&*open.holds, &*open.note), (&holds[..], &b"\x02note"[..]));
+        assert_eq!(open.settlement, None);
+        // Settled before thresholds were kept, and since.
+        let mut counters = super::super::wire::Numbers::with_capacity(4);
+        counters.extend(&[1, 2, 3, 4]);
+        let note = [b"done", counters.bytes()].concat();
+        let (first, _) = decode(&recorded(&[1, 10, 20, 30, 25, 1, 4], &note)).unwrap();
+        let mut crossed = super::super::wire::Numbers::with_capacity(2);
+        crossed.extend(&[0, 80]);
+        let note = [note, crossed.bytes().to_vec()].concat();
+        let (second, _) = decode(&recorded(&[SETTLED, 10, 20, 30, 25, 1, 4, 1], &note)).unwrap();
+        let after = CounterState { used: 2, settled: 3, open: 4 };
+        let settled = Settlement {
+            settled_at: Timestamp(25),
+            counters: vec![Settled { settled_before: 1, after }],
+            reported: Vec::new(),
+            note: Bytes::from_static(b"done"),
+        };
+        assert_eq!(first.settlement, Some(settled.clone()));
+        assert_eq!(second.settlement, Some(Settlement { reported: vec![(0, 80)], ..settled }));
+    }
 }

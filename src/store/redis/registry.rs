@@ -2,8 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use redis::Value;
+
 use super::{
-    Inner, bytes, script,
+    Inner, bytes,
+    keyspace::{DEPLOYMENT, HASH_KEY_FIELD, Keyspace},
+    layout::push_meta,
+    script,
     wire::{Numbers, Reader},
 };
 use crate::{
@@ -74,10 +79,14 @@ impl Inner {
     }
 
     async fn ask_since(&self, known: Revision) -> Result<Answer, StoreError> {
-        let mut cmd = script::REGISTRY_SINCE.call(2);
-        cmd.arg(&self.keyspace.registry).arg(&self.keyspace.revision).arg(known.number).arg(&known.mark);
-        let answer = bytes(self.connection.call(&script::REGISTRY_SINCE, &cmd).await?)?;
+        let mut cmd = script::REGISTRY_SINCE.call(3);
+        let Keyspace { registry, revision, meta, .. } = &self.keyspace;
+        cmd.arg(registry).arg(revision).arg(meta).arg(known.number).arg(&known.mark);
+        let answer = bytes(self.connection.call_at_any_layout(&script::REGISTRY_SINCE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
+        if !self.layout.read(&mut reader)? {
+            self.describe().await?;
+        }
         let (number, kind) = (reader.number()?, reader.number()?);
         let (count, following) = (reader.size()?, reader.size()?);
         let mark = reader.bytes(8)?.try_into().map_err(|_| StoreError::Corrupt)?;
@@ -94,6 +103,32 @@ impl Inner {
             _ => Extent::TooFarBehind,
         };
         Ok(Answer { revision: Revision { number, mark }, count, extent })
+    }
+
+    /// Writes the layout of a server that has none: its data was lost since this connection was made.
+    async fn describe(&self) -> Result<(), StoreError> {
+        let mut cmd = script::META.call(1);
+        push_meta(&mut cmd, &self.keyspace.meta);
+        let answer = bytes(self.connection.call_at_any_layout(&script::META, &cmd).await?)?;
+        self.layout.read(&mut Reader::new(&answer)).map(drop)
+    }
+
+    /// The key that secrets are hashed with. Where there is none, it is `proposed` from now on.
+    pub(super) async fn hash_key(&self, proposed: Option<&[u8; 32]>) -> Result<Option<[u8; 32]>, StoreError> {
+        if let Some(proposed) = proposed {
+            let mut cmd = redis::cmd("HSETNX");
+            cmd.arg(DEPLOYMENT).arg(HASH_KEY_FIELD).arg(proposed);
+            self.connection.run(&cmd).await?;
+        }
+        let mut cmd = redis::cmd("HGET");
+        cmd.arg(DEPLOYMENT).arg(HASH_KEY_FIELD);
+        match self.connection.run(&cmd).await? {
+            Value::Nil => Ok(None),
+            found => bytes(found)?.try_into().map(Some).map_err(|_| {
+                tracing::error!(key = DEPLOYMENT, "the key that secrets are hashed with is damaged");
+                StoreError::Corrupt
+            }),
+        }
     }
 
     /// All records, page by page: each that exists from the first page to the last, at least once.
@@ -132,8 +167,8 @@ impl Inner {
             tracing::error!(%error, "no change of the registry can be marked");
             StoreError::Unavailable
         })?;
-        let mut cmd = script::REGISTRY_WRITE.call(2);
-        cmd.arg(&self.keyspace.registry).arg(&self.keyspace.revision);
+        let mut cmd = script::REGISTRY_WRITE.call(3);
+        cmd.arg(&self.keyspace.registry).arg(&self.keyspace.revision).arg(&self.keyspace.meta);
         cmd.arg(&**name).arg(expected_version).arg(value).arg(&mark);
         let answer = bytes(self.connection.call(&script::REGISTRY_WRITE, &cmd).await?)?;
         let mut reader = Reader::new(&answer);

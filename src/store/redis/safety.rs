@@ -88,15 +88,16 @@ impl Inner {
 
     /// The text of `INFO`; empty if the server answers but refuses it.
     async fn info(&self) -> Result<String, StoreError> {
-        match self.connection.run(redis::cmd("INFO").arg("everything")).await {
+        match self.connection.run_at_any_layout(redis::cmd("INFO").arg("everything")).await {
             Ok(answer) => redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt),
-            Err(_) => self.connection.run(&redis::cmd("PING")).await.map(|_| String::new()),
+            Err(_) => self.connection.run_at_any_layout(&redis::cmd("PING")).await.map(|_| String::new()),
         }
     }
 
     /// Whether the server takes snapshots; `None` if it does not say.
     async fn takes_snapshots(&self) -> Option<bool> {
-        let answer = self.connection.run(redis::cmd("CONFIG").arg("GET").arg("save")).await.ok()?;
+        let answer =
+            self.connection.run_at_any_layout(redis::cmd("CONFIG").arg("GET").arg("save")).await.ok()?;
         let is_empty = match &answer {
             Value::Array(answer) => match answer.as_slice() {
                 [_, Value::BulkString(save)] => save.is_empty(),

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use super::keyspace::{GATE_PREFIX, TIME_FIELD};
 use crate::{
     domain::{MAX_AMOUNT, counter::MAX_REPORTED, window::SLOTS},
-    store::retention,
+    store::{LAYOUT, retention},
 };
 
 /// The arithmetic of sliding windows.
@@ -55,11 +55,14 @@ pub(super) static SETTLE: LazyLock<Script> =
     LazyLock::new(|| Script::new("settle", &[WINDOW, STORE_TIME], include_str!("scripts/settle.lua")));
 pub(super) static COUNTERS: LazyLock<Script> =
     LazyLock::new(|| Script::new("counters", &[WINDOW, STORE_TIME], include_str!("scripts/counters.lua")));
-pub(super) static LIFT_COOLDOWNS: LazyLock<Script> =
-    LazyLock::new(|| Script::new("lift_cooldowns", &[], include_str!("scripts/lift_cooldowns.lua")));
+pub(super) static LIFT_COOLDOWNS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("lift_cooldowns", &[STORE_TIME], include_str!("scripts/lift_cooldowns.lua"))
+});
 pub(super) static SWEEP: LazyLock<Script> =
     LazyLock::new(|| Script::new("sweep", &[WINDOW, STORE_TIME], include_str!("scripts/sweep.lua")));
 
+pub(super) static META: LazyLock<Script> =
+    LazyLock::new(|| Script::new("meta", &[], include_str!("scripts/meta.lua")));
 pub(super) static REGISTRY_SINCE: LazyLock<Script> =
     LazyLock::new(|| Script::new("registry_since", &[], include_str!("scripts/registry_since.lua")));
 pub(super) static REGISTRY_WRITE: LazyLock<Script> =
@@ -77,6 +80,7 @@ fn constants(body: &str) -> String {
         ("WINDOW_SLOTS", SLOTS),
         ("WINDOW_BYTES", WINDOW_BYTES),
         ("BUDGET_BYTES", BUDGET_BYTES),
+        ("LAYOUT", LAYOUT.into()),
     ];
     let numbers = numbers.into_iter().chain(retention::FOR_SCRIPTS);
     let names = [("TIME_FIELD", TIME_FIELD), ("GATE_PREFIX", GATE_PREFIX)];
@@ -88,13 +92,14 @@ fn constants(body: &str) -> String {
 }
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 9] {
+pub(super) fn all() -> [&'static Script; 10] {
     [
         &RESERVE,
         &SETTLE,
         &COUNTERS,
         &LIFT_COOLDOWNS,
         &SWEEP,
+        &META,
         &REGISTRY_SINCE,
         &REGISTRY_WRITE,
         &ADD_USES,

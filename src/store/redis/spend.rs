@@ -60,7 +60,7 @@ impl Inner {
             return Err(StoreError::Unavailable);
         }
         let reports =
-            self.reports.get_or_init(|| Connection::open_patient(self.endpoint.clone(), self.acts_within()));
+            self.reports.get_or_init(|| Connection::open_patient(self.target.clone(), self.acts_within()));
         let mut cursor = "0".to_owned();
         loop {
             let mut cmd = redis::cmd(command);

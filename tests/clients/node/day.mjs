@@ -158,7 +158,7 @@ async function malformed(call) {
   check('the malformed fields', fields, ['input_tokens', 'model', 'operation']);
   say(`Authorize refused, naming ${fields.join(', ')}`);
 
-  await fails(call, 'RecordUsage', 'NOT_FOUND', { reservation_id: '0'.repeat(32), outcome: 'OUTCOME_NOT_SENT' });
+  await fails(call, 'RecordUsage', 'NOT_FOUND', { reservation_id: '01' + '0'.repeat(30), outcome: 'OUTCOME_NOT_SENT' });
   say('RecordUsage of an unknown reservation refused');
 }
 

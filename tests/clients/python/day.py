@@ -162,7 +162,7 @@ def malformed(call):
     check("the malformed fields", fields, ["input_tokens", "model", "operation"])
     say(f"Authorize refused, naming {', '.join(fields)}")
 
-    call.fails("RecordUsage", grpc.StatusCode.NOT_FOUND, reservation_id="0" * 32, outcome="OUTCOME_NOT_SENT")
+    call.fails("RecordUsage", grpc.StatusCode.NOT_FOUND, reservation_id="01" + "0" * 30, outcome="OUTCOME_NOT_SENT")
     say("RecordUsage of an unknown reservation refused")
 
 

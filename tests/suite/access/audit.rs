@@ -190,7 +190,7 @@ async fn a_refusal_names_the_team_or_the_key_that_was_asked_for() {
     let list = |team: &str| ListKeysRequest { team: team.to_owned(), ..Default::default() };
     let get = |name: &str| GetKeyRequest { name: name.to_owned(), ..Default::default() };
     let rotate = RotateKeyRequest { name: "other-test-made".to_owned(), ..Default::default() };
-    let report = used("00000000000000000000000000000000", 1, 1);
+    let report = used("01000000000000000000000000000000", 1, 1);
     let refused = [
         (calls.authorize(by(GATEWAY, chat("other", MODEL, 1, 1))).await.err(), json!({"team": "other"})),
         (calls.authorize(by(GATEWAY, by_key)).await.err(), json!({"team": "other"})),
@@ -227,20 +227,38 @@ async fn a_refusal_names_the_team_or_the_key_that_was_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_are_logged_with_reasons_and_without_secrets() {
     let directory = TempDir::new().unwrap();
-    let (process, channel) = start(&directory, &policy("https://login.example", 4)).await;
+    let text = policy("https://login.example", 4)
+        + &format!("[teams.own.keys.own-key]\nsha256 = \"{}\"\n", digest("tgk_of_own"))
+        + "labels = { env = \"prod\", cost_center = \"7\" }\n";
+    let (process, channel) = start(&directory, &text).await;
     let mut client = PolicyServiceClient::new(channel);
     for _ in 0..6 {
-        let answer = client.authorize(by(GATEWAY, chat("own", MODEL, 1, 1))).await.unwrap().into_inner();
+        let mut request = chat("", MODEL, 1, 1);
+        request.caller = Some(Caller::ApiKey("tgk_of_own".to_owned()));
+        request.labels.insert("env".to_owned(), "test".to_owned());
+        let answer = client.authorize(by(GATEWAY, request)).await.unwrap().into_inner();
         assert_eq!(answer.violations.is_empty(), !answer.reservation_id.is_empty());
     }
     eventually("all is logged", async || process.log().matches("request denied").count() == 2).await;
     let log = process.log();
     let denied = log.lines().find(|line| line.contains("request denied")).unwrap();
-    for words in
-        ["INFO", "own", MODEL, "RequestRateExceeded", "teams.own.requests_per_minute", "limit=4", "used=4"]
-    {
+    for words in [
+        "INFO",
+        "own",
+        MODEL,
+        "reason=\"request_rate_exceeded\"",
+        "scope=\"team\"",
+        "quantity=\"requests\"",
+        "operation=chat_completion",
+        "teams.own.requests_per_minute",
+        "limit=4",
+        "used=4",
+        "labels={\"cost_center\": \"7\", \"env\": \"test\"}",
+    ] {
         assert!(denied.contains(words), "{words}: {denied}");
     }
+    let allowed = log.lines().find(|line| line.contains("request allowed")).unwrap();
+    assert!(allowed.contains("labels={\"cost_center\": \"7\", \"env\": \"test\"}"), "{allowed}");
     // Half of four.
     assert_eq!(log.matches("request allowed").count(), 2, "{log}");
     assert!(!log.contains("tgs_"), "{log}");

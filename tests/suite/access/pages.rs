@@ -13,7 +13,7 @@ use crate::{
 
 const ORGANIZATION: &str =
     "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"*\"]\nmax_output_tokens = 9\n";
-const ROLES: [&str; 5] = ["admin", "operator", "auditor", "viewer", "gateway"];
+const ROLES: [&str; 6] = ["admin", "operator", "auditor", "monitor", "viewer", "gateway"];
 
 fn secret(role: &str) -> String {
     format!("tgs_the_secret_of_the_{role}")
@@ -55,7 +55,7 @@ async fn the_state_is_for_those_who_may_read_it_and_health_for_all() {
     ] {
         assert_eq!(Request::new(method, path).send(admin).await.status, expected, "{method} {path}");
     }
-    for (role, expected) in ROLES.into_iter().zip([200, 200, 200, 403, 403]) {
+    for (role, expected) in ROLES.into_iter().zip([200, 200, 200, 200, 403, 403]) {
         let answer = ask("/status", Some(&secret(role))).await;
         assert_eq!(answer.status, expected, "{role}");
         let json = answer.json();

@@ -98,7 +98,7 @@ async fn commands_send_a_token_and_the_log_holds_none() {
             request.caller = Some(tollgate::rpc::proto::authorize_request::Caller::ApiKey(key.to_owned()));
             let _ = client.authorize(by(token, request)).await;
         }
-        let _ = client.record_usage(by(token, used("00000000000000000000000000000000", 1, 1))).await;
+        let _ = client.record_usage(by(token, used("01000000000000000000000000000000", 1, 1))).await;
         let _ = client.get_spend(by(token, GetSpendRequest::default())).await;
     }
     eventually("the log is written", async || process.log().contains("caller refused")).await;

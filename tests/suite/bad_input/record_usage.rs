@@ -78,11 +78,13 @@ fn unreserved() -> impl Strategy<Value = (proto::RecordUsageRequest, Vec<(&'stat
 #[test]
 fn record_usage_names_every_field_that_is_wrong() {
     let reservation = select(vec![
-        ("0".repeat(32), true),
-        ("f".repeat(32), true),
-        ("F".repeat(32), false),
-        ("0".repeat(31), false),
-        ("0".repeat(33), false),
+        ("01".repeat(16), true),
+        ("01".to_owned() + &"f".repeat(30), true),
+        ("01".to_owned() + &"F".repeat(30), false),
+        ("0".repeat(32), false),
+        ("f".repeat(32), false),
+        ("01".to_owned() + &"0".repeat(29), false),
+        ("01".to_owned() + &"0".repeat(31), false),
         ("x".to_owned(), false),
         ("\0".repeat(32), false),
         ("é".repeat(16), false),

@@ -29,6 +29,7 @@ behaviours! {
     uses_add_up_by_slot
     old_slots_are_forgotten_and_the_last_use_is_not
     uses_of_many_secrets_come_in_order
+    the_first_key_that_is_proposed_for_hashing_is_the_one
 }
 
 async fn write<S: Store>(f: &Fixture<S>, name: &str, expected: u64, value: &str) -> RegistryWritten {
@@ -298,4 +299,13 @@ async fn a_registry_with_a_damaged_log_is_read_whole() {
     run(&["DEL", "KEY:revision"]);
     let changes = since(&f, damaged.revision).await;
     assert_eq!((changes.whole, changes.records.len(), changes.revision.number), (true, 3, 0));
+}
+
+/// One for all organizations, so on a server that tests share another may have been first.
+async fn the_first_key_that_is_proposed_for_hashing_is_the_one<S: Store>(f: &Fixture<S>) {
+    let first = f.store.hash_key(Some([7; 32])).await.unwrap();
+    assert!(first.is_some());
+    assert_eq!(f.store.hash_key(Some([8; 32])).await, Ok(first));
+    assert_eq!(f.store.hash_key(None).await, Ok(first));
+    assert_eq!(since(f, Revision::default()).await.revision, Revision::default());
 }

@@ -33,7 +33,7 @@ async fn is_unavailable(client: &mut Client) {
     let started = Instant::now();
     in_time(started, client.authorize(chat("team", MODEL, 1, 1)).await.unwrap_err());
     let started = Instant::now();
-    in_time(started, client.record_usage(used(&"0".repeat(32), 1, 1)).await.unwrap_err());
+    in_time(started, client.record_usage(used(&format!("{:032x}", 1_u128 << 120), 1, 1)).await.unwrap_err());
     let started = Instant::now();
     in_time(started, client.get_spend(proto::GetSpendRequest::default()).await.unwrap_err());
 }

@@ -182,12 +182,12 @@ pub(crate) struct Spend {
 pub(crate) enum Operation {
     #[default]
     Unspecified,
-    Chat,
-    Responses,
+    ChatCompletion,
+    Response,
     Transcription,
     Translation,
     Speech,
-    Embeddings,
+    Embedding,
     Batch,
 }
 
@@ -195,12 +195,12 @@ impl From<Operation> for i32 {
     fn from(operation: Operation) -> Self {
         Self::from(match operation {
             Operation::Unspecified => proto::Operation::Unspecified,
-            Operation::Chat => proto::Operation::ChatCompletion,
-            Operation::Responses => proto::Operation::Response,
+            Operation::ChatCompletion => proto::Operation::ChatCompletion,
+            Operation::Response => proto::Operation::Response,
             Operation::Transcription => proto::Operation::Transcription,
             Operation::Translation => proto::Operation::Translation,
             Operation::Speech => proto::Operation::Speech,
-            Operation::Embeddings => proto::Operation::Embedding,
+            Operation::Embedding => proto::Operation::Embedding,
             Operation::Batch => proto::Operation::Batch,
         })
     }

@@ -1,5 +1,7 @@
 //! What goes on to Groq and how, and what the client hears where nothing does.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tollgate::domain::Timestamp;
 
@@ -116,7 +118,7 @@ async fn each_denial_is_an_error_that_sdks_understand() {
         ("requests_per_day = 1_000_000", "requests_per_minute = 3"),
         (
             "tokens_per_day = 9_000_000_000",
-            "tokens_per_minute = 10_000\noperations = [\"chat\", \"responses\"]",
+            "tokens_per_minute = 10_000\noperations = [\"chat_completion\", \"response\"]",
         ),
         ("models = [\"*\"]", "models = [\"openai/*\", \"acme/*\"]"),
     ]);
@@ -167,7 +169,8 @@ async fn each_denial_is_an_error_that_sdks_understand() {
     assert_eq!(violation["limit_id"], "teams.chatbot.requests_per_minute");
     assert_eq!((&violation["limit"], &violation["used"]), (&json!(3), &json!(3)));
     // Exactly at the instant that was told, and not a millisecond before.
-    let ms = violation["retry_after_ms"].as_u64().unwrap();
+    let delay = Duration::from_secs_f64(violation["retry_delay_seconds"].as_f64().unwrap());
+    let ms = u64::try_from(delay.as_micros().div_ceil(1_000)).unwrap();
     let now: Timestamp = edge.server.clock.now();
     edge.server.clock.set(now.plus(ms - 1));
     send(chat(json!({"max_tokens": 1})), "429 rate_limit_exceeded").await;
@@ -186,7 +189,7 @@ async fn an_exhausted_budget_is_402_and_is_not_retried() {
     let answer = edge.chat("{}", &json!({"max_tokens": 100})).await;
     assert_eq!(answer.error(), "402 insufficient_quota");
     assert_eq!(answer.header("x-should-retry"), Some("false"));
-    assert_eq!(answer.json()["error"]["violations"][0]["reason"], "TEAM_BUDGET_EXHAUSTED");
+    assert_eq!(answer.json()["error"]["violations"][0]["reason"], "team_budget_exhausted");
     edge.agrees().await;
 }
 

@@ -39,9 +39,9 @@ async fn a_denial_that_needs_no_more_than_the_caller_is_logged() {
     let log = process.log();
     let lines: Vec<_> = log.lines().filter(|line| line.contains("request denied")).collect();
     for (line, words) in lines.iter().zip([
-        ["InvalidKey", "team=\"\"", ""],
-        ["Paused", "team=\"roomy\"", "limit_id=teams.roomy"],
-        ["Paused", "team=\"roomy\"", "model=openai/gpt-oss-20b"],
+        ["reason=\"invalid_key\"", "team=\"\"", ""],
+        ["reason=\"paused\"", "team=\"roomy\"", "limit_id=teams.roomy"],
+        ["reason=\"paused\"", "scope=\"team\"", "model=openai/gpt-oss-20b"],
     ]) {
         assert!(words.iter().all(|word| line.contains(word)), "{words:?}: {line}");
     }

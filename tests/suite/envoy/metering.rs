@@ -126,7 +126,7 @@ async fn a_429_of_groq_closes_the_model_for_as_long_as_it_asks() {
     edge.settled().await;
     let answer = edge.chat("{}", &json!({})).await;
     assert_eq!(answer.error(), "429 rate_limit_exceeded");
-    assert_eq!(answer.json()["error"]["violations"][0]["reason"], "UPSTREAM_RATE_LIMITED");
+    assert_eq!(answer.json()["error"]["violations"][0]["reason"], "upstream_rate_limited");
     assert_eq!(answer.header("retry-after"), Some("7"));
     assert_eq!(edge.chat("{}", &json!({"model": "openai/gpt-oss-120b"})).await.status, 200);
     edge.server.clock.set(edge.server.clock.now().plus(7_000));

@@ -38,7 +38,7 @@ async fn a_pause_denies_through_envoy_what_costs_and_what_is_free() {
         for denied in [&chat, &list].into_iter().filter(|answer| answer.status == 403) {
             let body = denied.json();
             assert_eq!(body["error"]["code"], "paused", "{body}");
-            assert_eq!(body["error"]["violations"][0]["reason"], "PAUSED");
+            assert_eq!(body["error"]["violations"][0]["reason"], "paused");
             assert!(body["error"]["message"].as_str().unwrap().ends_with(&reason), "{body}");
             assert_eq!(denied.header("x-should-retry"), Some("false"));
         }

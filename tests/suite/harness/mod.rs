@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tollgate::{
     domain::{Timestamp, policy::Policy},
     policy_file::parse_policy_at,
-    store::redis::RedisSettings,
+    store::redis::{LayoutGate, RedisSettings},
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -70,6 +70,7 @@ pub(crate) fn settings(redis: &RedisServer, organization: &str) -> RedisSettings
         password: None,
         organization: organization.to_owned(),
         deadline: REDIS_DEADLINE,
+        layout: LayoutGate::default(),
     }
 }
 

@@ -66,9 +66,10 @@ on_both! {
 }
 
 async fn a_declared_key_is_shown_with_what_it_may_and_what_it_used(mut s: Service) {
-    let lines = "models = [\"m/text\"]\noperations = [\"chat\"]\nmax_output_tokens = 500\n\
+    let lines = "models = [\"m/text\"]\noperations = [\"chat_completion\"]\nmax_output_tokens = 500\n\
                  requests_per_minute = 5\ntokens_per_minute = 5_000\nrequests_per_hour = 50\n\
-                 budget = { monthly_usd = \"1.00\", daily_usd = \"0.50\" }\nexpires = 2026-11-24T10:00:00Z";
+                 budget = { monthly_usd = \"1.00\", daily_usd = \"0.50\" }\nexpires = 2026-11-24T10:00:00Z\n\
+                 labels = { owner = \"ann\" }";
     s.declare(&[("bot", "bot-prod-web", lines)]).await;
     let answer = s.ask("bot/bot-prod-web").await;
     s.calls.record_usage(used(&answer.reservation_id, 100, 50)).await.unwrap();
@@ -82,10 +83,11 @@ async fn a_declared_key_is_shown_with_what_it_may_and_what_it_used(mut s: Servic
         limit,
         warns_only: false,
     };
-    // All else is as it is for nobody to know: no secret, no time of its making, no labels, no version.
+    // Nothing else is known of it: no secret, no creation time, no version.
     let expected = Key {
         name: "bot-prod-web".to_owned(),
         team: "bot".to_owned(),
+        labels: [("owner".to_owned(), "ann".to_owned())].into(),
         limits: Some(KeyLimits {
             models: vec![MODEL.to_owned()],
             operations: vec![proto::Operation::ChatCompletion.into()],

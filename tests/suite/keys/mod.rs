@@ -27,7 +27,7 @@ id = "acme"
 time_zone = "Asia/Kathmandu"
 [teams.bot]
 models = ["m/*"]
-operations = ["chat", "embeddings"]
+operations = ["chat_completion", "embedding"]
 max_output_tokens = 4000
 requests_per_minute = 60
 tokens_per_minute = 100_000
@@ -176,6 +176,11 @@ async fn only_the_version_that_was_read_is_changed(mut s: Service) {
     let changed = s.update(Key { limits, ..made.clone() }, &["limits.requests_per_minute"]).await.unwrap();
     assert_ne!(changed.etag, made.etag);
     is_refused(s.update(made.clone(), &["labels"]).await, Code::Aborted, "KEY_CHANGED");
+    // What no answer said is as good as an old one.
+    for etag in ["7", "AQAAAAAAAAA", "ÄÄÄÄÄÄ"] {
+        let key = Key { etag: etag.to_owned(), ..made.clone() };
+        is_refused(s.update(key, &["labels"]).await, Code::Aborted, "KEY_CHANGED");
+    }
     let same = s.update(Key { etag: String::new(), ..made.clone() }, &["labels"]).await.unwrap();
     assert_eq!(same.limits.unwrap().requests_per_minute, Some(5));
     for paths in [&[][..], &["name"], &["limits.requests_per_day"], &["labels"; 17]] {

@@ -39,6 +39,7 @@ struct State {
     lines: BTreeMap<SpendKey, SpendAmounts>,
     /// Each write of the registry.
     writes: Vec<(Arc<str>, Bytes)>,
+    hash_key: Option<[u8; 32]>,
     uses: HashMap<SecretId, SecretUses>,
 }
 
@@ -307,6 +308,12 @@ impl Registry for Model {
         }
         state.writes.push((name, value));
         Ok(RegistryWritten::Written { version: u64::try_from(state.writes.len()).unwrap() })
+    }
+
+    async fn hash_key(&self, proposed: Option<[u8; 32]>) -> Result<Option<[u8; 32]>, StoreError> {
+        let mut state = self.state.lock().unwrap();
+        state.hash_key = state.hash_key.or(proposed);
+        Ok(state.hash_key)
     }
 
     async fn add_uses(&self, uses: Vec<SecretUse>) -> Result<(), StoreError> {

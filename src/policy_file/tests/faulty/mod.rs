@@ -183,7 +183,13 @@ fn teams() {
         ("[teams.t]", &[("3:8: error: teams.t: ", "`models` is missing")][..]),
         ("[teams.\"a b\"]\nmodels = [\"*\"]", &[("3:8: error: teams.\"a b\": ", "`a b` is not a name")]),
         ("[teams.\"a/b\"]\nmodels = [\"*\"]", &[("3:8: error: teams.\"a/b\": ", "`a/b` is not a name")]),
-        ("[teams.t]\nmodels = []", &[("4:1: warning: teams.t.models: ", "may use no model")]),
+        (
+            "[teams.t]\nmodels = []",
+            &[(
+                "4:1: error: teams.t.models: `models` lists nothing",
+                "`[\"*\"]` is every model; to permit nothing, pause",
+            )],
+        ),
         (
             "[teams.t]\nmodels = [\"*\", \"*\"]",
             &[("4:16: warning: teams.t.models[1]: ", "`*` is listed twice")],
@@ -201,12 +207,23 @@ fn teams() {
             &[("4:11: error: teams.t.models[0]: ", "`` is not the name of a model")],
         ),
         (
-            "[teams.t]\nmodels = [\"*\"]\noperations = [\"chatt\"]",
-            &[("5:15: error: ", "did you mean `chat`?")],
+            "[teams.t]\nmodels = [\"*\"]\noperations = [\"respond\"]",
+            &[("5:15: error: ", "did you mean `response`?")],
+        ),
+        (
+            "[teams.t]\nmodels = [\"*\"]\noperations = [\"chat\", \"responses\", \"embeddings\"]",
+            &[
+                ("5:15: error: teams.t.operations[0]: `chat` is not an operation", "write `chat_completion`"),
+                ("5:23: error: teams.t.operations[1]: `responses` is not", "write `response`"),
+                ("5:36: error: teams.t.operations[2]: `embeddings` is not", "write `embedding`"),
+            ],
         ),
         (
             "[teams.t]\nmodels = [\"*\"]\noperations = []",
-            &[("5:1: warning: teams.t.operations: ", "may do nothing")],
+            &[(
+                "5:1: error: teams.t.operations: `operations` lists nothing",
+                "for every operation, leave the key out",
+            )],
         ),
         (
             "[teams.t]\nmodels = [\"*\"]\non_exceed = \"clamp\"",
@@ -274,7 +291,7 @@ fn models_and_limits_of_models() {
 
 #[test]
 fn a_key_never_widens_its_team() {
-    let team = "max_output_tokens = 100\noperations = [\"chat\"]\nrequests_per_minute = 10\nmax_in_flight = 2\n\
+    let team = "max_output_tokens = 100\noperations = [\"chat_completion\"]\nrequests_per_minute = 10\nmax_in_flight = 2\n\
         budget.daily_usd = \"5\"\n[teams.t.keys.k]\n";
     for (line, key, message) in [
         ("models = [\"openai/*\"]", "models[0]", "`openai/*` is not among the models of team `t`"),
@@ -317,6 +334,15 @@ fn keys() {
         assert!(!said(&format!("{TEAM}[teams.t.keys.k]\n{lines}")).join("").contains("hunter2"));
     }
     for (line, place, message) in [
+        (
+            "models = []",
+            "7:1: error: teams.t.keys.k.models: ",
+            "for the team's models, leave the key out; to permit",
+        ),
+        ("operations = []", "7:1: error: teams.t.keys.k.operations: ", "or set `requests_per_minute = 0`"),
+        ("labels = { \"\" = \"x\" }", "7:12: error: teams.t.keys.k.labels.\"\": ", "keys have 1 to 64 bytes"),
+        ("labels = { cost_center = 7 }", "7:12: error: ", "expected a string, found an integer"),
+        ("labels = [\"a\"]", "7:1: error: ", "expected a table, found a list"),
         ("expires = 2026-11-23", "7:1: warning: teams.t.keys.k.expires: ", "has expired"),
         ("expires = \"soon\"", "7:1: error: teams.t.keys.k.expires: ", "`soon` is not a date"),
         ("expires = 5", "7:1: error: teams.t.keys.k.expires: ", "expected a date, found an integer"),
@@ -325,6 +351,10 @@ fn keys() {
     ] {
         expect(&format!("{TEAM}[teams.t.keys.k]\n{SHA}{line}"), &[(place, message)]);
     }
+    let many = |count| (0..count).map(|n| format!("l{n} = \"\"")).collect::<Vec<_>>().join(", ");
+    let labels = |count| format!("{TEAM}[teams.t.keys.k]\n{SHA}labels = {{ {} }}", many(count));
+    expect(&labels(16), &[]);
+    expect(&labels(17), &[("7:1: error: teams.t.keys.k.labels: ", "17 labels; at most 16 are permitted")]);
     expect(
         &format!("{TEAM}[teams.t.keys.k]\n{SHA}[teams.u]\nmodels = [\"*\"]\n[teams.u.keys.k]\n{SHA}"),
         &[("10:1: error: teams.u.keys.k.sha256: ", "the same as the secret of `teams.t.keys.k`")],

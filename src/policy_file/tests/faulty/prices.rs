@@ -55,7 +55,7 @@ fn prices() {
         (
             format!("model = \"a\"\n{both}\ncontext_tokens = 0"),
             "7:1: error: ",
-            "`0` tokens let no request pass",
+            "`0` is not between 1 and 9007199254740991",
         ),
         (
             format!(

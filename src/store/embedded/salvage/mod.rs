@@ -25,7 +25,9 @@ use super::{
     files::{self, Claim, DATABASE, WAL},
     opening, owner,
     recover::{self, Lost, RecoverError},
-    schema::{self, COUNTERS, GATES, JOURNAL, LAST_USES, PROGRESS, REGISTRY, SEGMENTS, SPEND, USES},
+    schema::{
+        self, COUNTERS, DEPLOYMENT, GATES, JOURNAL, LAST_USES, PROGRESS, REGISTRY, SEGMENTS, SPEND, USES,
+    },
     segment::Segment,
     state::State,
     sums,
@@ -177,7 +179,7 @@ fn fill(connection: &mut Connection, rows: &Rows) -> rusqlite::Result<Progress> 
             let values: Vec<_> = values.iter().map(ValueRef::from).collect();
             sums::put(transaction, table, &values)
         };
-        for table in [&GATES, &SPEND, &REGISTRY, &USES, &LAST_USES] {
+        for table in [&GATES, &SPEND, &REGISTRY, &USES, &LAST_USES, &DEPLOYMENT] {
             rows.of(table).try_for_each(|values| put(table, values))?;
         }
         // Of two counters in one slot, the later one is there now.

@@ -233,7 +233,9 @@ fn of_shape(mut values: Vec<Value>, is_table: bool) -> Result<FoundRow, usize> {
             && first_is_text == matches!(table.name, "gates" | "registry")
             && last_is_blob == matches!(table.name, "journal" | "counters" | "segments" | "registry")
     };
-    let Some(table) = TABLES.iter().find(fits) else { return Err(values.len() + 1) };
+    let Some(table) = schema::tables(schema::SUMMED).iter().find(fits) else {
+        return Err(values.len() + 1);
+    };
     values.extend(schema::added_since(table));
     Ok(FoundRow { table, values })
 }

@@ -1,7 +1,10 @@
 //! What is forgotten, and when.
 
 use super::*;
-use crate::store::{Ledger as _, Usage as _};
+use crate::{
+    domain::key::SecretId,
+    store::{Ledger as _, Registry as _, SecretUse, Usage as _, use_slot},
+};
 
 #[tokio::test]
 async fn an_open_reservation_is_known_until_it_can_no_longer_be_settled() {
@@ -95,4 +98,30 @@ async fn months_past_are_reported_and_still_added_to() {
         f.crash();
         f.store().checkpoint().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_uses_of_a_secret_are_forgotten_with_the_last_of_them() {
+    const DAY: u64 = 86_400_000;
+    let f = Fixture::new();
+    let used = |secret: u64, last_used| {
+        let secret = SecretId(secret);
+        SecretUse { secret, slot: use_slot(last_used), requests: 1, last_used }
+    };
+    let last = async || {
+        let found = f.store().uses([1, 2, 3].map(SecretId).into()).await.unwrap();
+        found.into_iter().map(|uses| (uses.last_used, uses.slots.len())).collect::<Vec<_>>()
+    };
+    let (first, second) = (START, START.plus(2 * DAY));
+    f.store().add_uses(vec![used(1, first), used(2, first)]).await.unwrap();
+    f.store().add_uses(vec![used(2, second)]).await.unwrap();
+    f.pass(400 * DAY);
+    let third = f.clock.now();
+    f.store().add_uses(vec![used(3, third)]).await.unwrap();
+    // To the day, and no earlier.
+    assert_eq!(last().await[0], (Some(first), 1));
+    f.pass(DAY);
+    f.store().add_uses(vec![used(3, third)]).await.unwrap();
+    let expected = [(None, 0), (Some(second), 1), (Some(third), 1)];
+    assert_eq!(last().await, expected);
 }

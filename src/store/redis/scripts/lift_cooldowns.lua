@@ -10,6 +10,7 @@
 if #KEYS ~= 2 or #ARGV < 1 then
   return redis.error_reply('ERR lift_cooldowns: 2 keys and at least 1 argument')
 end
+known_time(redis.call('HGET', KEYS[1], TIME_FIELD))
 local now = struct.unpack('<d', ARGV[1])
 local parts = {}
 for i = 2, #ARGV do

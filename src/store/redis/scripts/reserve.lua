@@ -29,7 +29,7 @@
 --   EVALSHA <sha> 4 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff… tollgate:{acme}:reservations
 --     pack(5500, 0, 2^53-1, 2^53-1, 0, 0, 0, 2^53-1, 60000, 60000, 1, 0,  1000, 10, 0, 4) <dddddddddddddddd <ddd <ddddd
 --     34560000000 <blob> team/chatbot|requests|minute !time ""
---   -> pack(0, 5500, 5500, 5500, 0); the counter is now pack(5, 4, 4), "!time" pack(5500, 0, 1)
+--   -> pack(0, 5500, 5500, 5500, 0); the counter is now pack(5, 4, 4), "!time" pack(5500, 0, 4)
 local argv, keys = ARGV, KEYS
 if #keys ~= 4 or #argv < 6 then return redis.error_reply('ERR reserve: 4 keys and at least 6 arguments') end
 local call, pack, read = redis.call, struct.pack, struct.unpack
@@ -160,7 +160,7 @@ end
 if fresh then
   -- One value of more than 64 bytes makes Redis keep this hash as a table instead of a list that it has to search.
   call('HSET', keys[1], '!layout',
-    '1: head, current, total (budgets: base, settled, open) as little-endian doubles; see reserve.lua')
+    'head, current, total (budgets: base, settled, open) as little-endian doubles; see reserve.lua')
 end
 local fields = 2 * n
 -- Not every time, as that costs as much as a hold; callers know the time to better than a tenth of a second. But no later call

@@ -1,5 +1,6 @@
 //! Tests against a real server on a free port, with nothing kept on disk.
 
+mod layout;
 mod scripts;
 mod server;
 mod time;
@@ -189,6 +190,7 @@ async fn settings_that_cannot_work_are_refused_without_naming_the_password() {
         password: None,
         organization: organization.into(),
         deadline: Duration::from_millis(250),
+        layout: LayoutGate::default(),
     };
     for url in ["http://a:secret@b", "redis://:secret@", "nonsense secret"] {
         let error = RedisStore::connect(settings(url, "acme"), Clock::System).err();

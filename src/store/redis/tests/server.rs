@@ -52,6 +52,7 @@ impl Server {
             password: None,
             organization: "acme".into(),
             deadline: Duration::from_millis(250),
+            layout: super::LayoutGate::default(),
         };
         RedisStore::connect(settings, clock).unwrap()
     }

@@ -52,12 +52,13 @@ fn secret(name: &str) -> String {
 }
 
 /// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
-const CALLERS: [(&str, &str, bool, &str); 11] = [
+const CALLERS: [(&str, &str, bool, &str); 12] = [
     ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y y yy yy yyy yy yy yy yyy yy"),
     ("operator", "\"operator\"", false, "-- -- -- --- -- - y y - -- yy yyy -- yy yy yyy yy"),
     ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y y -- yy yyy -- -- -- --y y-"),
     ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - - -- -- --- -- -- -- --- --"),
     ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - - -- -- --- -- -- -- --- --"),
+    ("monitor", "\"monitor\"", false, "-- -- -- --- -- - y - - -- -- --- -- -- -- --- --"),
     ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - - -- -- --- -- -- -- --- --"),
     ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - - -- -- --- -- -- -- --- --"),
     ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - - y- y- y-o y- y- y- --- --"),
@@ -151,7 +152,7 @@ async fn of_a_reservation_out_of_reach_nothing_is_told() {
     let mut client = PolicyServiceClient::new(channel.clone());
     let there = reserve(&mut client, "other").await;
     let mut told = Vec::new();
-    for id in [there.as_str(), "00000000000000000000000000000000"] {
+    for id in [there.as_str(), "01000000000000000000000000000000"] {
         let status = client.record_usage(by(&secret("bound-gateway"), used(id, 1, 1))).await.unwrap_err();
         told.push((reason(&status), status.message().to_owned()));
     }

@@ -1,0 +1,256 @@
+//! The document, the organization, its teams and their keys.
+
+use super::{
+    ANY, COUNT, Count, DOLLAR_KIND, DURATION, Form, Kind, MODEL, NAME, SHA256, SOME, Shared, Table, at_most,
+    caller::{ACCESS, ENVOY, PROJECT},
+    count, form, free, key,
+    price::{PRICE, TOOL_PRICE},
+    sized, words,
+};
+use crate::{
+    domain::{
+        MAX_AMOUNT,
+        key::{MAX_LABEL_KEY, MAX_LABELS},
+        request::Operation,
+    },
+    policy_file::{
+        bounds::MAX_UNSETTLED,
+        limits::{MAX_ALERTS, ON_SHORTFALL},
+        read::{ON_EXCEED, ON_UNSETTLED},
+        tools::MAX_CALLS,
+    },
+};
+
+/// Thresholds: shares, or dollars.
+const ALERT: Form = form("share or amount", r"^([0-9]+%|\$[0-9]+(\.[0-9]+)?)$");
+
+fn operations() -> Vec<&'static str> {
+    Operation::ALL.map(Operation::name).to_vec()
+}
+
+/// The whole document.
+pub(in crate::policy_file) static DOCUMENT: Table = Table {
+    name: "document",
+    doc: "A policy of Tollgate.",
+    keys: &[
+        key("organization", Kind::Table(&ORGANIZATION), "the [organization](#organization)").required(),
+        key("teams", Kind::Named(NAME, &TEAM_TABLE, ANY), "its [teams](#teamsname)"),
+        key("envoy", Kind::Table(&ENVOY), "how requests that come through [Envoy](#envoy) are handled"),
+        key("projects", Kind::Named(NAME, &PROJECT, ANY), "its [Groq projects](#projectsname)")
+            .or_else("one, with the key in `GROQ_API_KEY`"),
+        key("access", Kind::Table(&ACCESS), "[who may ask](#access)").or_else("everyone on this machine"),
+        key("prices", Kind::Tables(&PRICE, ANY), "[prices](#prices) over the built-in ones"),
+        key(
+            "tool_prices",
+            Kind::Tables(&TOOL_PRICE, ANY),
+            "[prices of tools](#tool_prices) over the built-in ones",
+        ),
+    ],
+    shared: &[],
+};
+
+static ORGANIZATION: Table = Table {
+    name: "organization",
+    doc: "The organization whose use of Groq is governed.",
+    keys: &[
+        key("id", Kind::Text(NAME), "names the counters in the store: never change it").required(),
+        key("time_zone", Kind::Text(free("IANA name")), "where days, weeks and months begin").or("\"UTC\""),
+        key("budget", Kind::Table(&BUDGET), "a [budget](#budget) that all teams share"),
+        key(
+            "max_cooldown",
+            Kind::Text(DURATION),
+            "the longest [cooldown](concepts.md#groqs-own-429) that one report of Groq's 429 begins, 1s to 1h",
+        )
+        .or("\"5m\""),
+        key(
+            "limits",
+            Kind::Named(MODEL, &MODEL_LIMITS, ANY),
+            "by model, or its beginning with `*`: limits such as Groq's own, shared by all teams",
+        ),
+    ],
+    shared: &[Shared { label: RATES_LABEL, table: &RATES, doc: "[limits](#rates-and-max_in_flight) that all teams share" }],
+};
+
+static TEAM_TABLE: Table = Table {
+    name: "team",
+    doc: "A team: what it may use, and how much.",
+    keys: &[
+        key(
+            "models",
+            Kind::Texts(MODEL, SOME),
+            "what the team may use: exact names, or a beginning with `*` at the end; `[\"*\"]` is every model",
+        )
+        .required(),
+        key("operations", Kind::Choices(operations, SOME), "what the team may do").or_else("all"),
+        key(
+            "max_output_tokens",
+            COUNT,
+            "the most output tokens of one request; 0 refuses every operation that writes text",
+        )
+        .or_else("the model's maximum"),
+        key("on_exceed", Kind::Choice(|| words(&ON_EXCEED)), "what happens to a request that asks for more")
+            .or("\"deny\""),
+        key(
+            "on_unsettled",
+            Kind::Choice(|| words(&ON_UNSETTLED)),
+            "what an [unsettled reservation](concepts.md#unsettled-reservations) is charged",
+        )
+        .or("\"charge_reserved\""),
+        key("max_unsettled", count(1, MAX_UNSETTLED), "reservations open or expired without a report; as many batches")
+            .or("100000"),
+        key(
+            "unreserved",
+            Kind::Table(&UNRESERVED),
+            "what gateways may [report without a reservation](gateways.md#usage-without-a-reservation)",
+        ),
+        key("budget", Kind::Table(&BUDGET), "the team's [budget](#budget)"),
+        key(
+            "limits",
+            Kind::Named(MODEL, &MODEL_LIMITS, ANY),
+            "by model, or its beginning with `*`: limits within the team's",
+        ),
+        key("batch", Kind::Table(&BATCH), "caps on batches"),
+        key(
+            "tools",
+            Kind::Named(free("tool"), &TOOL, ANY),
+            "by tool, as requests enable it (in a price, what stands before the action), or its beginning with `*`: what is \
+             reserved for it. With any entry, tools that none of them names are refused; `tools = {}` refuses all",
+        )
+        .or_else("every tool, with the defaults of an entry"),
+        key("per_user", Kind::Table(&PER_USER), "limits of each `user` of the team's requests"),
+        key("keys", Kind::Named(NAME, &KEY, ANY), "[virtual keys](#teamsnamekeysname)"),
+    ],
+    shared: &[Shared { label: RATES_LABEL, table: &RATES, doc: "the team's [limits](#rates-and-max_in_flight)" }],
+};
+
+static KEY: Table = Table {
+    name: "key",
+    doc: "A secret that a workload sends as `api_key` in place of a team. It narrows what the team may do.",
+    keys: &[
+        key("sha256", Kind::Text(SHA256), "the digest of the secret: `printf %s \"$SECRET\" | sha256sum`")
+            .required(),
+        key("models", Kind::Texts(MODEL, SOME), "within the team's").or_else("the team's"),
+        key("operations", Kind::Choices(operations, SOME), "within the team's").or_else("the team's"),
+        key("max_output_tokens", COUNT, "at most the team's").or_else("the team's"),
+        key(
+            "labels",
+            Kind::NamedTexts(sized("label", MAX_LABEL_KEY), free("text"), at_most(MAX_LABELS)),
+            "labels of its requests that do not have these themselves, such as `cost_center = \"7\"`",
+        ),
+        key("expires", Kind::Date, "a date means midnight in the organization's time zone").or_else("never"),
+        key("budget", Kind::Table(&BUDGET), "at most the team's, which holds as well"),
+    ],
+    shared: &[Shared {
+        label: RATES_LABEL,
+        table: &RATES,
+        doc: "at most the team's on the same thing, which hold as well",
+    }],
+};
+
+static BUDGET: Table = Table {
+    name: "budget",
+    doc: "Dollars of calendar periods; at least one, and each holds on its own.",
+    keys: &[
+        key("monthly_usd", DOLLAR_KIND, "of a month"),
+        key("weekly_usd", DOLLAR_KIND, "of a week, from Monday"),
+        key("daily_usd", DOLLAR_KIND, "of a day"),
+        key(
+            "on_shortfall",
+            Kind::Choice(|| words(&ON_SHORTFALL)),
+            "what happens when the worst case does not fit",
+        )
+        .or("\"deny\""),
+        key(
+            "min_output_tokens",
+            count(1, MAX_AMOUNT),
+            "with `clamp`: the fewest output tokens worth granting",
+        )
+        .or("1"),
+        key(
+            "alerts",
+            Kind::Texts(ALERT, at_most(MAX_ALERTS)),
+            "`\"1%\"` to `\"1000%\"` of each period's budget, or `\"$400\"` of the month's",
+        ),
+    ],
+    shared: &[],
+};
+
+const RATES_LABEL: &str = "rates, `max_in_flight`";
+/// Audio is counted in milliseconds.
+const AUDIO: Kind = Kind::Count(Count { min: 0, max: MAX_AMOUNT / 1_000, unit: 1_000 });
+const REQUESTS: &str = "requests admitted";
+const TOKENS: &str = "input that was not cached, and output";
+const SECONDS: &str = "seconds of audio sent";
+
+static RATES: Table = Table {
+    name: "rates",
+    doc: "How much in any minute, hour or 24 hours, and how much at once.",
+    keys: &[
+        key("requests_per_minute", COUNT, REQUESTS),
+        key("requests_per_hour", COUNT, REQUESTS),
+        key("requests_per_day", COUNT, REQUESTS),
+        key("tokens_per_minute", COUNT, TOKENS),
+        key("tokens_per_hour", COUNT, TOKENS),
+        key("tokens_per_day", COUNT, TOKENS),
+        key("audio_seconds_per_minute", AUDIO, SECONDS),
+        key("audio_seconds_per_hour", AUDIO, SECONDS),
+        key("audio_seconds_per_day", AUDIO, SECONDS),
+        key("max_in_flight", COUNT, "requests authorized and not reported yet; batches do not count"),
+    ],
+    shared: &[],
+};
+
+static MODEL_LIMITS: Table = Table {
+    name: "model_limits",
+    doc: "Limits of one model, or of all with the same beginning.",
+    keys: &[],
+    shared: &[Shared { label: RATES_LABEL, table: &RATES, doc: "[limits](#rates-and-max_in_flight)" }],
+};
+
+static PER_USER: Table = Table {
+    name: "per_user",
+    doc: "Limits that each user has.",
+    keys: &[key("budget", Kind::Table(&BUDGET), "the [budget](#budget) of each user")],
+    shared: &[Shared {
+        label: RATES_LABEL,
+        table: &RATES,
+        doc: "[limits](#rates-and-max_in_flight) of each user",
+    }],
+};
+
+static UNRESERVED: Table = Table {
+    name: "unreserved",
+    doc: "What gateways may report without a reservation. Raise it for a team that only meters.",
+    keys: &[
+        key("max_cost_usd", DOLLAR_KIND, "of one report").or("\"10.00\""),
+        key("daily_usd", DOLLAR_KIND, "of the team in a day").or("\"100.00\""),
+    ],
+    shared: &[],
+};
+
+static BATCH: Table = Table {
+    name: "batch",
+    doc: "Caps on batches, which no rate holds.",
+    keys: &[
+        key("max_requests", COUNT, "lines of one batch"),
+        key("max_input_tokens", COUNT, "of one batch"),
+        key("max_output_tokens", COUNT, "of one batch"),
+        key("max_cost_usd", DOLLAR_KIND, "the most that one batch may cost"),
+        key(
+            "max_open",
+            COUNT,
+            "batches of the team that may be open: reserved in the last 7 days and not reported",
+        ),
+    ],
+    shared: &[],
+};
+
+static TOOL: Table = Table {
+    name: "tool",
+    doc: "What is reserved for a built-in tool that a request enables.",
+    keys: &[
+        key("max_calls", count(0, MAX_CALLS), "calls in one request").or("10"),
+        key("max_duration", Kind::Text(DURATION), "for tools billed by the hour").or("\"10m\""),
+    ],
+    shared: &[],
+};

@@ -1,0 +1,97 @@
+//! The layout that each script looks at.
+
+use super::{server::Server, *};
+use crate::store::{LAYOUT, OLDEST_LAYOUT, Unsupported, redis::wire::Numbers};
+
+const NEWER: StoreError = StoreError::LayoutUnsupported(Unsupported::Newer { found: LAYOUT + 1 });
+
+async fn hset(store: &RedisStore, key: &str, field: &str, value: &[u8]) {
+    let set = redis::cmd("HSET").arg(key).arg(field).arg(value).to_owned();
+    store.0.connection.run(&set).await.unwrap();
+}
+
+/// Everything that the server holds.
+async fn dump(store: &RedisStore) -> Vec<Value> {
+    let keys = store.0.connection.run_at_any_layout(redis::cmd("KEYS").arg("*")).await.unwrap();
+    let mut keys: Vec<String> = redis::from_redis_value(keys).unwrap();
+    keys.sort();
+    let mut dumped = Vec::new();
+    for key in keys {
+        dumped.push(store.0.connection.run_at_any_layout(redis::cmd("DUMP").arg(key)).await.unwrap());
+    }
+    dumped
+}
+
+/// A process that was paused while the layout was raised has read nothing of it, and still changes nothing.
+#[tokio::test]
+async fn a_script_refuses_a_later_layout_before_it_changes_anything() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    let holds = || vec![hold("w", WINDOW, 10, 0, 6), hold("b", BUDGET, 100, 30, 20)];
+    store.reserve(request(1, holds())).await.unwrap();
+    let record = store.find(ReservationId([1; 16])).await.unwrap().unwrap();
+    let settle = || Settle {
+        cooldown: Some((CounterKey::new("gate"), open(60_000))),
+        lines: vec![line("t", "m", 7)],
+        ..settlement(record.clone(), 1, vec![1, 2])
+    };
+    let keys = || vec![(CounterKey::new("w"), WINDOW)];
+    let mut time = Numbers::with_capacity(3);
+    time.extend(&[NOW.0, 0, u64::from(LAYOUT) + 1]);
+    hset(&store, &store.0.keyspace.counters, "!time", time.bytes()).await;
+    let (before, later) = (dump(&store).await, NOW.plus(5_000));
+    clock.set(later);
+    for script in 0..5 {
+        // As if nothing had been read.
+        store.0.layout.learn(0, 0).unwrap();
+        let refused = match script {
+            0 => store.reserve(request(2, holds())).await.map(drop),
+            1 => store.settle(settle()).await.map(drop),
+            2 => store.counters(keys()).await.map(drop),
+            3 => store.lift_cooldowns(vec![CounterKey::new("gate")]).await.map(drop),
+            _ => store.sweep(0, 100).await.map(drop),
+        };
+        assert_eq!(refused, Err(NEWER), "script {script}");
+        // From then on nothing is even sent.
+        assert_eq!(store.find(ReservationId([1; 16])).await, Err(NEWER));
+        assert_eq!(store.ping().await, Err(NEWER), "not ready");
+    }
+    assert!(dump(&store).await == before, "nothing was changed");
+}
+
+#[tokio::test]
+async fn the_registry_of_a_later_layout_is_neither_read_nor_written() {
+    let Some(server) = Server::start() else { return };
+    let store = server.ready(&ManualClock::new(NOW)).await;
+    store.registry_write("key/a".into(), 0, Bytes::from_static(b"{}")).await.unwrap();
+    hset(&store, &store.0.keyspace.meta, "layout", (LAYOUT + 1).to_string().as_bytes()).await;
+    let before = dump(&store).await;
+    let written = store.registry_write("key/b".into(), 0, Bytes::from_static(b"{}")).await;
+    assert_eq!(written, Err(NEWER));
+    store.0.layout.learn(0, 0).unwrap();
+    assert_eq!(store.registry_since(Revision::default()).await, Err(NEWER));
+    assert_eq!(store.hash_key(Some([7; 32])).await, Err(NEWER));
+    assert_eq!(store.add_uses(Vec::new()).await, Ok(()), "nothing is asked");
+    assert!(dump(&store).await == before, "nothing was changed");
+    // What no number is says nothing about what may be written.
+    store.0.layout.learn(0, 0).unwrap();
+    hset(&store, &store.0.keyspace.meta, "layout", b"four").await;
+    assert_eq!(store.registry_since(Revision::default()).await, Err(StoreError::Corrupt));
+    hset(&store, &store.0.keyspace.meta, "layout", LAYOUT.to_string().as_bytes()).await;
+    assert!(store.registry_since(Revision::default()).await.is_ok());
+}
+
+/// As the connection is made: before a process asks anything of a server.
+#[tokio::test]
+async fn a_new_connection_reads_the_layout_first() {
+    let Some(server) = Server::start() else { return };
+    let first = server.ready(&ManualClock::new(NOW)).await;
+    hset(&first, &first.0.keyspace.meta, "min_layout", (OLDEST_LAYOUT - 1).to_string().as_bytes()).await;
+    let before = dump(&first).await;
+    let second = server.store(Clock::Manual(ManualClock::new(NOW)));
+    let older = StoreError::LayoutUnsupported(Unsupported::Older { found: OLDEST_LAYOUT - 1 });
+    assert_eq!(second.reserve(request(1, vec![])).await, Err(older.clone()));
+    assert_eq!(second.ping().await, Err(older));
+    assert!(dump(&first).await == before, "nothing was changed");
+}
