@@ -88,7 +88,7 @@ pub(super) fn list(request: proto::ListKeysRequest) -> Result<KeyQuery, Status> 
             0 => DEFAULT_PAGE,
             size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
         },
-        after: errors.cursor("page_token", &request.page_token),
+        after: errors.cursor(&request.page_token),
     };
     errors.or(query)
 }
@@ -169,7 +169,7 @@ impl FieldErrors {
     }
 
     /// The key after which a page begins.
-    fn cursor(&mut self, field: &str, token: &str) -> Option<KeyCursor> {
+    fn cursor(&mut self, token: &str) -> Option<KeyCursor> {
         if token.is_empty() {
             return None;
         }
@@ -180,7 +180,7 @@ impl FieldErrors {
             Some(KeyCursor { name: name.into(), team: team.into(), declared: parts.next()?.parse().ok()? })
         });
         if place.is_none() {
-            self.add(field, "not the `next_page_token` of an earlier answer");
+            self.page_token();
         }
         place
     }

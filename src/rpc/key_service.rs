@@ -92,7 +92,7 @@ impl<S: Store + Clone> KeyRpc<S> {
             Ok(_) | Err(KeyError::NotCreated(_)) => {
                 Err(access::status(Refusal::OtherTeam(permission, OtherTeam::Key(name.to_owned()))))
             }
-            Err(error) => Err(status::key_failure(&error)),
+            Err(error) => Err(status::unread_key(&error)),
         }
     }
 
@@ -143,7 +143,7 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
             KeyError::Unknown(_) if scope != TeamScope::All => {
                 access::status(Refusal::OtherTeam(Permission::ReadKeys, OtherTeam::Key(name.clone())))
             }
-            error => status::key_failure(&error),
+            error => status::unread_key(&error),
         })?;
         Ok(Response::new(GetKeyResponse { key: Some(key_answer::key(report)) }))
     }
@@ -160,7 +160,7 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
             query.team = scope.only_team().map(ToString::to_string).unwrap_or_default();
         }
         access::within(&scope, &query.team, Permission::ReadKeys)?;
-        let page = self.keys.list_keys(&query).await.map_err(|error| status::key_failure(&error))?;
+        let page = self.keys.list_keys(&query).await.map_err(|error| status::unread_key(&error))?;
         Ok(Response::new(key_answer::page(page)))
     }
 

@@ -76,7 +76,7 @@ fn caller_within(
         (_, Caller::Team(team), _) => access::within(scope, team, permission),
         (_, _, Ok(found)) => access::within(scope, &found.team.name, permission),
         (_, _, Err(violation)) if violation.reason == Reason::StoreUnavailable => {
-            Err(status::undecided(&StoreError::Unavailable.into()))
+            Err(status::undecided(&StoreError::Unavailable.into(), ""))
         }
         (_, _, Err(_)) => Ok(()),
     }
@@ -97,7 +97,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         if let Err(failure) = &fresh
             && failure.is_unsupported()
         {
-            return Err(status::undecided(failure));
+            return Err(status::undecided(failure, ""));
         }
         let caller = snapshot.resolve(&request.caller);
         caller_within(&scope, &request.caller, &caller, Permission::Decide)?;
@@ -106,7 +106,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
             .authorizer
             .authorize(question, until)
             .await
-            .map_err(|failure| status::undecided(&failure))?;
+            .map_err(|failure| status::undecided(&failure, &request.request_id))?;
         let allowed = decided.outcome.is_ok() && !request.dry_run;
         let upstream_key = if allowed { self.upstream_key(&decided) } else { String::new() };
         let mut answer = answer::decided(decided);
@@ -127,6 +127,10 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         let scope = access::session(&extensions).scope(Permission::Record).map_err(access::status)?;
         let parse::Report { subject, usage, outcome, upstream_delay_ms, refused_key } =
             parse::record_usage(request)?;
+        let asked = match &subject {
+            parse::Subject::Reservation(id) => id.to_string(),
+            parse::Subject::Unreserved(subject) => subject.request_id.to_string(),
+        };
         let booked = match subject {
             parse::Subject::Reservation(id) => {
                 let settle = self.authorizer.settle(id, usage, outcome, upstream_delay_ms, &scope);
@@ -155,8 +159,10 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         };
         let booked = booked.map_err(|failure| match failure {
             // A caller that knows another team's `request_id`s can guess ids, so the answer does not reveal which exist.
-            Failure::UnknownReservation if scope != TeamScope::All => status::failure(&Failure::OtherTeam),
-            failure => status::failure(&failure),
+            Failure::UnknownReservation if scope != TeamScope::All => {
+                status::failure(&Failure::OtherTeam, "")
+            }
+            failure => status::failure(&failure, &asked),
         })?;
         // Only a caller that may report the request is believed about its key.
         if let Some(key) = refused_key {

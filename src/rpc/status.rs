@@ -1,31 +1,42 @@
 //! Errors as `google.rpc` details: what is wrong, where, and what to do.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use tonic::Status;
+use tonic_types::FieldViolation;
 use tracing::error;
 
-use super::access;
+use super::{
+    access,
+    error::{
+        Effect, Fields, Layout, Nothing, Outage, Precondition, Quota, Resource, Retry, Size, Spent, Unsure,
+        shortened, table,
+    },
+};
 use crate::{
-    access::{OtherTeam, Refusal, UNRESERVED_BOUND_EXCEEDED},
+    access::{OtherTeam, Refusal},
     audit::PageError,
     authorizer::Failure,
     control::{KeyError, PauseError},
     domain::rbac::Permission,
     reports::SpendError,
-    store::{LAYOUT, OLDEST_LAYOUT, StoreError, Unsupported},
+    store::StoreError,
 };
 
-pub(super) const DOMAIN: &str = "tollgate.v1";
 /// How an unreadable id or name is described.
 pub(super) const MALFORMED: &str = "malformed";
-/// When to retry after an outage: connections are rebuilt within a second or two.
-pub(super) const OUTAGE_RETRY: Duration = Duration::from_secs(1);
+const PAGE_TOKEN: &str = "page_token";
 
-/// The longest description of one malformed field, and the longest of all together, in bytes. A status travels in HTTP
-/// headers, twice in full and encoded each time; clients accept 16 KiB of headers and tear down the stream past that.
-const MAX_DESCRIPTION_BYTES: usize = 256;
+// Types of resources.
+const COOLDOWN: &str = "tollgate.v1.Cooldown";
+const KEY: &str = "tollgate.v1.VirtualKey";
+const PAUSE: &str = "tollgate.v1.Pause";
+const REQUEST: &str = "tollgate.v1.Request";
+const RESERVATION: &str = "tollgate.v1.Reservation";
+const SECRET: &str = "tollgate.v1.KeySecret";
+const TEAM: &str = "tollgate.v1.Team";
+
+/// The longest descriptions of malformed fields together, in bytes.
 const MAX_NAMED_BYTES: usize = 2048;
 
 /// The malformed fields of one request; if there are very many, only the first.
@@ -34,15 +45,16 @@ pub(super) struct FieldErrors(Vec<FieldViolation>);
 
 impl FieldErrors {
     pub(super) fn add(&mut self, field: &str, description: impl Into<String>) {
-        let mut description = description.into();
-        if description.len() > MAX_DESCRIPTION_BYTES {
-            description.truncate(description.floor_char_boundary(MAX_DESCRIPTION_BYTES));
-            description.push('…');
-        }
+        let description = shortened(description.into());
         let named: usize = self.0.iter().map(|v| v.field.len() + v.description.len()).sum();
         if self.0.is_empty() || named + field.len() + description.len() <= MAX_NAMED_BYTES {
             self.0.push(FieldViolation::new(field, description));
         }
+    }
+
+    /// The page token does not come from an answer to the same request.
+    pub(super) fn page_token(&mut self) {
+        self.add(PAGE_TOKEN, "not the `next_page_token` of an earlier answer to this request");
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -52,70 +64,65 @@ impl FieldErrors {
     pub(super) fn into_status(self) -> Status {
         let message =
             self.0.iter().map(|v| format!("`{}`: {}", v.field, v.description)).collect::<Vec<_>>().join("; ");
-        let mut details = ErrorDetails::with_bad_request(self.0);
-        details.set_error_info("INVALID_REQUEST", DOMAIN, HashMap::new());
-        Status::with_error_details(Code::InvalidArgument, message, details)
+        // With other faults beside it, the request is to be corrected before its page can matter.
+        let reason = match self.0.as_slice() {
+            [only] if only.field == PAGE_TOKEN => &table::PAGE_TOKEN_INVALID,
+            _ => &table::INVALID_REQUEST,
+        };
+        reason.error(message, Fields(self.0))
     }
 }
 
 /// The status if there is no page of the audit log.
 pub(super) fn audit(error: &PageError) -> Status {
-    let (code, reason) = match error {
-        PageError::NoFile => (Code::FailedPrecondition, "NO_AUDIT_FILE"),
-        PageError::NoSuchPage => (Code::InvalidArgument, "NO_SUCH_PAGE"),
+    match error {
+        PageError::NoFile => table::NO_AUDIT_FILE.error(error.to_string(), Precondition("audit".to_owned())),
+        PageError::NoSuchPage => {
+            let violation = FieldViolation::new(PAGE_TOKEN, error.to_string());
+            table::PAGE_TOKEN_INVALID.error(error.to_string(), Fields(vec![violation]))
+        }
         PageError::Unreadable(reason) => {
             error!(%reason, "the audit log cannot be read");
-            return internal();
+            internal()
         }
-    };
-    let mut details = ErrorDetails::new();
-    details.set_error_info(reason, DOMAIN, HashMap::new());
-    Status::with_error_details(code, error.to_string(), details)
+    }
 }
 
 /// The status for a message of `length` bytes when a service takes `max`.
 #[must_use]
 pub fn message_too_large(length: usize, max: usize) -> Status {
-    let mut details = ErrorDetails::new();
-    let facts = HashMap::from([("maxBytes".to_owned(), max.to_string())]);
-    details.set_error_info("MESSAGE_TOO_LARGE", DOMAIN, facts);
     let message =
         format!("a message of {length} bytes is larger than this service takes, which is {max} bytes");
-    Status::with_error_details(Code::ResourceExhausted, message, details)
+    table::MESSAGE_TOO_LARGE.error(message, Size(max))
 }
 
 /// The status for a call whose message did not arrive within `patience`.
 #[must_use]
 pub fn request_too_slow(patience: Duration) -> Status {
-    timed_out(format!("the request was not complete within {patience:?}"))
+    table::DEADLINE_EXCEEDED.error(format!("the request was not complete within {patience:?}"), Unsure)
 }
 
 /// The status for a call that was given up at its caller's own deadline.
 #[must_use]
 pub fn deadline_exceeded() -> Status {
-    timed_out("the call was given up at the deadline in its `grpc-timeout`".to_owned())
-}
-
-fn timed_out(message: String) -> Status {
-    let mut details = ErrorDetails::new();
-    details.set_error_info("DEADLINE_EXCEEDED", DOMAIN, HashMap::new());
-    Status::with_error_details(Code::DeadlineExceeded, message, details)
+    table::DEADLINE_EXCEEDED.error("the call was given up at the deadline in its `grpc-timeout`", Unsure)
 }
 
 /// The status for a fault of the service. Details stay in the log.
 pub(super) fn internal() -> Status {
-    failure(&Failure::Internal)
+    failure(&Failure::Internal, "")
 }
 
 /// The status for what could not be booked or changed: if the store did not answer, it may have happened nonetheless.
-/// Internal details stay in the log.
-pub(super) fn failure(failure: &Failure) -> Status {
-    failure_of(failure, "unknown")
+/// Internal details stay in the log. `asked` is the reservation or the request's id.
+pub(super) fn failure(failure: &Failure, asked: &str) -> Status {
+    failure_of(failure, Effect::Unknown, asked)
 }
 
-/// The status for what could not be decided or read: nothing was changed, or what was taken is released.
-pub(super) fn undecided(failure: &Failure) -> Status {
-    failure_of(failure, "none")
+/// The status for what could not be decided or read: nothing was changed, or what was taken is released. `asked` is the
+/// request's id.
+pub(super) fn undecided(failure: &Failure, asked: &str) -> Status {
+    failure_of(failure, Effect::None, asked)
 }
 
 /// Why there is no report of spend.
@@ -124,156 +131,165 @@ pub(super) fn unreported(error: SpendError) -> Status {
         SpendError::Store(error) => Failure::Store(error),
         SpendError::UnknownTeam(team) => Failure::UnknownTeam(team),
         SpendError::Internal => Failure::Internal,
-        SpendError::HistoryNotKept(_) => {
-            let mut details = ErrorDetails::new();
-            details.set_error_info("HISTORY_NOT_KEPT", DOMAIN, HashMap::new());
-            return Status::with_error_details(Code::FailedPrecondition, error.to_string(), details);
+        SpendError::HistoryNotKept(month) => {
+            let subject = format!("{:04}-{:02}", month / 100, month % 100);
+            return table::HISTORY_NOT_KEPT.error(error.to_string(), Precondition(subject));
         }
     };
-    undecided(&failure)
-}
-
-fn unavailable(reason: &str, message: &str, effect: &str) -> Status {
-    let mut details = ErrorDetails::new();
-    details.set_error_info(reason, DOMAIN, HashMap::from([("effect".to_owned(), effect.to_owned())]));
-    details.set_retry_info(Some(OUTAGE_RETRY));
-    Status::with_error_details(Code::Unavailable, message, details)
-}
-
-/// The status of a process that must leave its store alone: nothing was changed. Another replica may answer.
-fn layout_unsupported(unsupported: Unsupported) -> Status {
-    let mut facts = HashMap::from([("effect".to_owned(), "none".to_owned())]);
-    let found = match unsupported {
-        Unsupported::Newer { found } => Some((found, LAYOUT)),
-        Unsupported::Older { found } => Some((found, OLDEST_LAYOUT)),
-        Unsupported::Entry => None,
-    };
-    if let Some((found, known)) = found {
-        facts.insert("foundLayout".to_owned(), found.to_string());
-        facts.insert("knownLayout".to_owned(), known.to_string());
-    }
-    let mut details = ErrorDetails::new();
-    details.set_error_info("LAYOUT_UNSUPPORTED", DOMAIN, facts);
-    details.set_retry_info(Some(OUTAGE_RETRY));
-    Status::with_error_details(Code::Unavailable, unsupported.to_string(), details)
+    undecided(&failure, "")
 }
 
 /// `effect`: what a caller has to expect after an outage.
-fn failure_of(failure: &Failure, effect: &str) -> Status {
-    let info = |reason: &str| {
-        let mut details = ErrorDetails::new();
-        details.set_error_info(reason, DOMAIN, HashMap::new());
-        details
-    };
+fn store_failure(error: &StoreError, effect: Effect) -> Status {
+    let message = error.to_string();
+    match error {
+        StoreError::Unavailable => table::STORE_UNAVAILABLE.error(message, Outage(effect)),
+        // The store was never asked.
+        StoreError::Overloaded => table::OVERLOADED.error(message, Retry),
+        StoreError::LayoutUnsupported(unsupported) => {
+            table::LAYOUT_UNSUPPORTED.error(message, Layout(*unsupported))
+        }
+        StoreError::Overflow => table::AMOUNT_OUT_OF_RANGE.error(message, Nothing),
+        StoreError::Corrupt => table::INTERNAL.error(message, Unsure),
+    }
+}
+
+fn failure_of(failure: &Failure, effect: Effect, asked: &str) -> Status {
     let message = failure.to_string();
+    let of = |kind| Resource(kind, asked.to_owned());
     match failure {
-        Failure::Store(StoreError::Unavailable) => unavailable("STORE_UNAVAILABLE", &message, effect),
-        // The store was never asked, so nothing was changed in any case.
-        Failure::Store(StoreError::Overloaded) => unavailable("OVERLOADED", &message, "none"),
-        Failure::Store(StoreError::LayoutUnsupported(unsupported)) => layout_unsupported(*unsupported),
-        Failure::DeadlineExceeded => {
-            Status::with_error_details(Code::DeadlineExceeded, message, info("DEADLINE_EXCEEDED"))
-        }
-        Failure::SnapshotStale | Failure::KeyMoved => {
-            let mut details = info("SNAPSHOT_STALE");
-            details.set_retry_info(Some(OUTAGE_RETRY));
-            Status::with_error_details(Code::Unavailable, message, details)
-        }
-        Failure::Store(StoreError::Overflow) => {
-            Status::with_error_details(Code::OutOfRange, message, info("AMOUNT_OUT_OF_RANGE"))
-        }
-        Failure::Store(StoreError::Corrupt) | Failure::Internal => {
-            Status::with_error_details(Code::Internal, message, info("INTERNAL"))
-        }
-        Failure::RequestIdReused => {
-            Status::with_error_details(Code::AlreadyExists, message, info("REQUEST_ID_REUSED"))
-        }
+        Failure::Store(error) => store_failure(error, effect),
+        Failure::DeadlineExceeded => table::DEADLINE_EXCEEDED.error(message, Unsure),
+        Failure::SnapshotStale | Failure::KeyMoved => table::SNAPSHOT_STALE.error(message, Retry),
+        Failure::Internal => table::INTERNAL.error(message, Unsure),
+        Failure::RequestIdReused => table::REQUEST_ID_REUSED.error(message, of(REQUEST)),
         Failure::RequestIdSpent(reservation) => {
-            let metadata = HashMap::from([("reservationId".to_owned(), reservation.to_string())]);
-            let mut details = ErrorDetails::new();
-            details.set_error_info("REQUEST_ID_SPENT", DOMAIN, metadata);
-            Status::with_error_details(Code::AlreadyExists, message, details)
+            table::REQUEST_ID_SPENT.error(message, Spent(of(REQUEST), *reservation))
         }
-        Failure::UnknownReservation => {
-            Status::with_error_details(Code::NotFound, message, info("UNKNOWN_RESERVATION"))
-        }
+        Failure::UnknownReservation => table::UNKNOWN_RESERVATION.error(message, of(RESERVATION)),
         // The same words answer for what a caller may not see and for what does not exist.
         Failure::OtherTeam => access::status(Refusal::OtherTeam(Permission::Record, OtherTeam::Unnamed)),
-        Failure::UnknownTeam(_) => Status::with_error_details(Code::NotFound, message, info("UNKNOWN_TEAM")),
-        Failure::UnknownKey => Status::with_error_details(Code::NotFound, message, info("INVALID_KEY")),
-        Failure::NotPriced(_) => {
-            Status::with_error_details(Code::FailedPrecondition, message, info("MODEL_NOT_PRICED"))
-        }
+        Failure::UnknownTeam(team) => table::UNKNOWN_TEAM.error(message, Resource(TEAM, team.clone())),
+        // What was given may be a secret.
+        Failure::UnknownKey => table::INVALID_KEY.error(message, Resource(KEY, String::new())),
+        Failure::NotPriced(_) => table::MODEL_NOT_PRICED.error(message, Precondition("model".to_owned())),
         Failure::ImpossibleUsage(excesses) => {
             let mut errors = FieldErrors::default();
             excesses.iter().for_each(|excess| errors.add(&excess.field, excess.message.clone()));
             errors.into_status()
         }
         Failure::UnreservedBound(_) => {
-            let info = info(UNRESERVED_BOUND_EXCEEDED);
-            Status::with_error_details(Code::FailedPrecondition, message, info)
+            table::UNRESERVED_BOUND_EXCEEDED.error(message, Precondition("unreserved".to_owned()))
         }
-        Failure::UnknownTool(_) => {
-            Status::with_error_details(Code::FailedPrecondition, message, info("TOOL_NOT_PRICED"))
-        }
+        Failure::UnknownTool(_) => table::TOOL_NOT_PRICED.error(message, Precondition("tools".to_owned())),
     }
 }
 
 /// The status when no such cooldown is in force.
 pub(super) fn unknown_cooldown(project: &str, model: &str) -> Status {
     let message = format!("no cooldown of `{model}` is in force in the project `{project}`");
-    let mut details = ErrorDetails::new();
-    details.set_error_info("UNKNOWN_COOLDOWN", DOMAIN, HashMap::new());
-    details.set_resource_info("tollgate.v1.Cooldown", format!("{project}/{model}"), "", "");
-    Status::with_error_details(Code::NotFound, message, details)
+    table::UNKNOWN_COOLDOWN.error(message, Resource(COOLDOWN, format!("{project}/{model}")))
 }
 
 /// The status for a `page_token` that does not come from an answer to the same request.
 pub(super) fn page_token_invalid() -> Status {
-    let description = "not the `next_page_token` of an earlier answer to this request";
-    let mut details = ErrorDetails::with_bad_request_violation("page_token", description);
-    details.set_error_info("PAGE_TOKEN_INVALID", DOMAIN, HashMap::new());
-    Status::with_error_details(Code::InvalidArgument, format!("`page_token`: {description}"), details)
+    let mut errors = FieldErrors::default();
+    errors.page_token();
+    errors.into_status()
 }
 
 /// The status when nothing was paused or resumed.
 pub(super) fn pause(error: &PauseError) -> Status {
-    let (code, reason) = match error {
-        PauseError::Unread(error) | PauseError::Unwritten(error) => {
-            return failure(&Failure::Store(error.clone()));
+    let message = error.to_string();
+    match error {
+        PauseError::Unread(error) => store_failure(error, Effect::None),
+        PauseError::Unwritten(error) => store_failure(error, Effect::Unknown),
+        PauseError::Internal => internal(),
+        PauseError::Unknown { target, .. } => {
+            table::UNKNOWN_TARGET.error(message, Resource(PAUSE, target.describe()))
         }
-        PauseError::Internal => return internal(),
-        PauseError::Unknown { .. } => (Code::NotFound, "UNKNOWN_TARGET"),
-        PauseError::TooMany => (Code::ResourceExhausted, "TOO_MANY_PAUSES"),
-        PauseError::Changed(_) => (Code::Aborted, "PAUSE_CHANGED"),
-    };
-    let mut details = ErrorDetails::new();
-    details.set_error_info(reason, DOMAIN, HashMap::new());
-    Status::with_error_details(code, error.to_string(), details)
+        PauseError::TooMany => table::TOO_MANY_PAUSES.error(message, Quota("pauses")),
+        PauseError::Changed(target) => {
+            table::PAUSE_CHANGED.error(message, Resource(PAUSE, target.describe()))
+        }
+    }
 }
 
-/// The status for a key that could not be created, shown or changed.
-pub(super) fn key_failure(error: &KeyError) -> Status {
-    let with = |code, reason: &str| {
-        let mut details = ErrorDetails::new();
-        details.set_error_info(reason, DOMAIN, HashMap::new());
-        Status::with_error_details(code, error.to_string(), details)
-    };
+/// The status for a key that could not be shown. Nothing was changed.
+pub(super) fn unread_key(error: &KeyError) -> Status {
     match error {
-        KeyError::Store(error) => failure(&Failure::Store(error.clone())),
+        KeyError::Store(error) => store_failure(error, Effect::None),
+        error => key_failure(error),
+    }
+}
+
+/// The status for a key that could not be created or changed.
+pub(super) fn key_failure(error: &KeyError) -> Status {
+    let message = error.to_string();
+    let key = |name: &str| Resource(KEY, name.to_owned());
+    let state = |name: &str| Precondition(name.to_owned());
+    match error {
+        KeyError::Store(error) => store_failure(error, Effect::Unknown),
         KeyError::Invalid(breaches) => {
             let mut errors = FieldErrors::default();
             breaches.iter().for_each(|breach| errors.add(breach.field, breach.message.clone()));
             errors.into_status()
         }
-        KeyError::Unknown(_) | KeyError::NotCreated(_) => with(Code::NotFound, "UNKNOWN_KEY"),
-        KeyError::UnknownSecret(_) => with(Code::NotFound, "UNKNOWN_SECRET"),
-        KeyError::Exists(_) => with(Code::AlreadyExists, "KEY_EXISTS"),
-        KeyError::Changed(_) => with(Code::Aborted, "KEY_CHANGED"),
-        KeyError::Revoked(_) => with(Code::FailedPrecondition, "KEY_REVOKED"),
-        KeyError::InUse(_) => with(Code::FailedPrecondition, "SECRET_IN_USE"),
-        KeyError::OnlySecret(_) => with(Code::FailedPrecondition, "ONLY_SECRET"),
-        KeyError::TooMany => with(Code::ResourceExhausted, "TOO_MANY_KEYS"),
-        KeyError::Internal => failure(&Failure::Internal),
+        KeyError::Unknown(name) | KeyError::NotCreated(name) => table::UNKNOWN_KEY.error(message, key(name)),
+        // The resource that lacks the secret is named.
+        KeyError::UnknownSecret(name) => {
+            table::UNKNOWN_SECRET.error(message, Resource(SECRET, name.to_string()))
+        }
+        KeyError::Exists(name) => table::KEY_EXISTS.error(message, key(name)),
+        KeyError::Changed(name) => table::KEY_CHANGED.error(message, key(name)),
+        KeyError::Revoked(name) => table::KEY_REVOKED.error(message, state(name)),
+        KeyError::InUse(name) => table::SECRET_IN_USE.error(message, state(name)),
+        KeyError::OnlySecret(name) => table::ONLY_SECRET.error(message, state(name)),
+        KeyError::TooMany => table::TOO_MANY_KEYS.error(message, Quota("keys")),
+        KeyError::Internal => internal(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+    use crate::domain::pause::Target;
+
+    /// What is hard to bring about over a connection.
+    #[test]
+    fn rare_errors_have_their_reasons_and_effects() {
+        for (status, expected, effect) in [
+            (key_failure(&KeyError::TooMany), "TOO_MANY_KEYS", None),
+            (pause(&PauseError::TooMany), "TOO_MANY_PAUSES", None),
+            (pause(&PauseError::Changed(Target::Organization)), "PAUSE_CHANGED", None),
+            (failure(&Failure::Internal, ""), "INTERNAL", None),
+            (failure(&StoreError::Overloaded.into(), ""), "OVERLOADED", Some("none")),
+            (failure(&StoreError::Overflow.into(), ""), "AMOUNT_OUT_OF_RANGE", None),
+            (failure(&Failure::SnapshotStale, ""), "SNAPSHOT_STALE", Some("none")),
+            (failure(&StoreError::Unavailable.into(), ""), "STORE_UNAVAILABLE", Some("unknown")),
+            (undecided(&StoreError::Unavailable.into(), ""), "STORE_UNAVAILABLE", Some("none")),
+            (unread_key(&StoreError::Unavailable.into()), "STORE_UNAVAILABLE", Some("none")),
+            (key_failure(&StoreError::Unavailable.into()), "STORE_UNAVAILABLE", Some("unknown")),
+            (pause(&PauseError::Unread(StoreError::Unavailable)), "STORE_UNAVAILABLE", Some("none")),
+            (pause(&PauseError::Unwritten(StoreError::Unavailable)), "STORE_UNAVAILABLE", Some("unknown")),
+        ] {
+            let info = status.get_details_error_info().unwrap();
+            let told = (info.reason.as_str(), info.metadata.get("effect").map(String::as_str));
+            assert_eq!(told, (expected, effect));
+        }
+    }
+
+    #[test]
+    fn a_page_token_has_its_reason_only_if_nothing_else_is_wrong() {
+        let reason = |errors: FieldErrors| errors.into_status().get_details_error_info().unwrap().reason;
+        let mut errors = FieldErrors::default();
+        errors.page_token();
+        assert_eq!(reason(errors), "PAGE_TOKEN_INVALID");
+        let mut errors = FieldErrors::default();
+        errors.page_token();
+        errors.add("team", "x");
+        assert_eq!(reason(errors), "INVALID_REQUEST");
     }
 }

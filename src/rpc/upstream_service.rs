@@ -72,7 +72,8 @@ impl<S: Store + Clone> UpstreamService for UpstreamRpc<S> {
         let page_size = page_size_of(page_size)?;
         let organization = Arc::clone(&self.authorizer.snapshot().policy.organization.id);
         let after = after(&organization, &page_token)?;
-        let cooldowns = self.authorizer.cooldowns().await.map_err(|failure| status::failure(&failure))?;
+        let cooldowns =
+            self.authorizer.cooldowns().await.map_err(|failure| status::undecided(&failure, ""))?;
         let mut rest =
             cooldowns.iter().filter(|(key, _)| after.as_ref().is_none_or(|after| key > after)).peekable();
         let page: Vec<&Named> = rest.by_ref().take(page_size).collect();
@@ -93,7 +94,7 @@ impl<S: Store + Clone> UpstreamService for UpstreamRpc<S> {
             async move { authorizer.lift_cooldowns(&lift.project, &lift.model, lift.service_tier).await };
         let recorded = Arc::clone(&order);
         let lifted = self.recorder.carry_out(lift, move |lifted| recorded.event(lifted)).await?;
-        let lifted = lifted.map_err(|failure| status::failure(&failure))?;
+        let lifted = lifted.map_err(|failure| status::failure(&failure, ""))?;
         if lifted.is_empty() {
             return Err(status::unknown_cooldown(&order.project, &order.model));
         }

@@ -61,6 +61,7 @@ use crate::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
         },
+        explained,
         proto::{
             audit_service_server::AuditServiceServer, key_service_server::KeyServiceServer,
             pause_service_server::PauseServiceServer, policy_service_server::PolicyServiceServer,
@@ -326,6 +327,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let guarded = AccessLayer::new(guard).layer(routes.prepare());
     // If an answer is dropped on its way out, its reservation is released.
     let guarded = MapResponseLayer::new(watched as fn(_) -> _).layer(guarded);
+    // What the libraries refuse has a reason as well.
+    let guarded = MapResponseLayer::new(explained as fn(_) -> _).layer(guarded);
     let service = Bounded { inner: Deadline(guarded), patience };
     Serving { protocol: Protocol::Grpc, tls, connections, service, stop }.run(listener).await;
     settler.end().await;

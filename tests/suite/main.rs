@@ -22,6 +22,7 @@ mod decisions;
 mod differential;
 mod documents;
 mod envoy;
+mod errors;
 mod first_denial;
 mod freshness;
 mod guard;

@@ -1,6 +1,9 @@
 //! The parts of documents that are made from the code are as the code is.
 
-use std::{env, fs, path::Path};
+use std::{env, fmt::Write as _, fs, path::Path};
+
+use tollgate::rpc::ERRORS;
+use tonic::Code;
 
 /// Set: the parts are written into their documents instead of compared.
 const WRITE: &str = "TOLLGATE_WRITE_DOCS";
@@ -14,24 +17,66 @@ fn with_part(page: &str, name: &str, part: &str) -> String {
     format!("{before}{start}{part}<!-- end -->{after}")
 }
 
-#[test]
-fn the_reference_of_settings_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
+/// Compares the parts of `document`, each with its name, or writes them.
+fn are_current(document: &str, parts: &[(String, String)]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     let page = fs::read_to_string(&path).unwrap();
-    let parts = tollgate::settings::reference();
-    assert_eq!(page.matches("<!-- settings: ").count(), parts.len(), "each group of settings has its place");
     let mut current = page.clone();
-    for (title, part) in &parts {
-        let written = with_part(&current, &format!("settings: {title}"), part);
+    for (name, part) in parts {
+        let written = with_part(&current, name, part);
         assert!(
             written == current || env::var_os(WRITE).is_some(),
-            "docs/settings.md is not current; run this test with {WRITE}=1, or write under `{title}`:\n{part}"
+            "{document} is not current; run this test with {WRITE}=1, or write under `{name}`:\n{part}"
         );
         current = written;
     }
     if current != page {
         fs::write(&path, current).unwrap();
     }
+}
+
+#[test]
+fn the_reference_of_settings_is_current() {
+    let part = |(title, part): &(_, String)| (format!("settings: {title}"), part.clone());
+    let parts: Vec<_> = tollgate::settings::reference().iter().map(part).collect();
+    let page = include_str!("../../docs/settings.md");
+    assert_eq!(page.matches("<!-- settings: ").count(), parts.len(), "each group of settings has its place");
+    are_current("docs/settings.md", &parts);
+}
+
+#[test]
+fn the_table_of_errors_is_current() {
+    let mut table =
+        "| status | reason | beside it | effect | what it means |\n| --- | --- | --- | --- | --- |\n"
+            .to_owned();
+    for row in ERRORS {
+        let code = status_name(row.code);
+        let quoted =
+            |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        let beside: Vec<&str> = [row.detail].into_iter().filter(|detail| !detail.is_empty()).collect();
+        let beside: Vec<String> =
+            [quoted(&beside), quoted(row.metadata)].into_iter().filter(|text| !text.is_empty()).collect();
+        writeln!(
+            table,
+            "| `{code}` | `{}` | {} | {} | {} |",
+            row.reason,
+            beside.join("; "),
+            row.effect.name(),
+            row.meaning
+        )
+        .unwrap();
+    }
+    are_current("docs/gateways.md", &[("errors".to_owned(), table)]);
+}
+
+/// The name of a status as gRPC's documents have it.
+fn status_name(code: Code) -> String {
+    let name = format!("{code:?}");
+    let upper = |(at, letter): (usize, char)| match letter.is_uppercase() && at > 0 {
+        true => vec!['_', letter],
+        false => vec![letter.to_ascii_uppercase()],
+    };
+    name.chars().enumerate().flat_map(upper).collect()
 }
 
 #[test]

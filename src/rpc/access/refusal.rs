@@ -1,44 +1,65 @@
 //! The guard's refusals in gRPC terms.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
+use tonic::Status;
 
-use super::super::status::{DOMAIN, OUTAGE_RETRY};
+use super::super::error::{Needs, Nothing, Retry, table};
 use crate::{
-    access::{self, Kind, Refusal},
+    access::{self, Invalid, Refusal},
     domain::rbac::{Permission, TeamScope},
 };
 
 /// The refusal as a status. What lies outside the caller's teams is its source, for the audit log only.
 pub(in super::super) fn status(refusal: Refusal) -> Status {
-    let code = match refusal.kind() {
-        Kind::Unauthenticated => Code::Unauthenticated,
-        Kind::Forbidden => Code::PermissionDenied,
-        Kind::Unavailable => Code::Unavailable,
-        Kind::Unknown => Code::Unimplemented,
+    let message = refusal.to_string();
+    let unknown = match refusal {
+        Refusal::NoCredential => &table::MISSING_CREDENTIAL,
+        Refusal::UnknownCertificate => &table::UNKNOWN_CERTIFICATE,
+        Refusal::NotConfigured => &table::ACCESS_NOT_CONFIGURED,
+        Refusal::Malformed(_) | Refusal::Invalid(Invalid::Token(_)) => &table::INVALID_TOKEN,
+        Refusal::Invalid(Invalid::Expired) => &table::TOKEN_EXPIRED,
+        Refusal::UnknownRpc => &table::UNKNOWN_RPC,
+        Refusal::Invalid(Invalid::IssuerUnavailable) => {
+            return table::ISSUER_UNAVAILABLE.error(message, Retry);
+        }
+        Refusal::Missing(permission) => return table::PERMISSION_MISSING.error(message, Needs(permission)),
+        Refusal::OtherTeam(permission, other) => {
+            let mut status = table::TEAM_NOT_PERMITTED.error(message, Needs(permission));
+            status.set_source(Arc::new(other));
+            return status;
+        }
     };
-    let mut details = ErrorDetails::new();
-    details.set_error_info(refusal.reason(), DOMAIN, refusal.permission().map_or_else(HashMap::new, needs));
-    if code == Code::Unavailable {
-        details.set_retry_info(Some(OUTAGE_RETRY));
-    }
-    let mut status = Status::with_error_details(code, refusal.to_string(), details);
-    if let Refusal::OtherTeam(_, other) = refusal {
-        status.set_source(Arc::new(other));
-    }
-    status
-}
-
-fn needs(permission: Permission) -> HashMap<String, String> {
-    HashMap::from([
-        ("permission".to_owned(), permission.to_string()),
-        ("roles".to_owned(), permission.roles()),
-    ])
+    unknown.error(message, Nothing)
 }
 
 /// Refuses what concerns a team that is not in `scope`.
 pub(in super::super) fn within(scope: &TeamScope, team: &str, permission: Permission) -> Result<(), Status> {
     access::within(scope, team, permission).map_err(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::StatusExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_has_one_reason_wherever_it_is_told() {
+        for (refusal, reason) in [
+            (Refusal::NoCredential, "MISSING_CREDENTIAL"),
+            (Refusal::UnknownCertificate, "UNKNOWN_CERTIFICATE"),
+            (Refusal::NotConfigured, "ACCESS_NOT_CONFIGURED"),
+            (Refusal::Malformed("x"), "INVALID_TOKEN"),
+            (Refusal::Invalid(Invalid::Token("x")), "INVALID_TOKEN"),
+            (Refusal::Invalid(Invalid::Expired), "TOKEN_EXPIRED"),
+            (Refusal::Invalid(Invalid::IssuerUnavailable), "ISSUER_UNAVAILABLE"),
+            (Refusal::Missing(Permission::Decide), "PERMISSION_MISSING"),
+            (Refusal::OtherTeam(Permission::Decide, access::OtherTeam::Unnamed), "TEAM_NOT_PERMITTED"),
+            (Refusal::UnknownRpc, "UNKNOWN_RPC"),
+        ] {
+            assert_eq!(refusal.reason(), reason);
+            assert_eq!(status(refusal).get_details_error_info().unwrap().reason, reason);
+        }
+    }
 }

@@ -103,7 +103,7 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
             Err(Refused::Denied(error, limits)) => answer::denied(&error, &limits),
             Err(Refused::Undecided(failure)) => match view.snapshot.policy.envoy.on_outage {
                 // Envoy lets requests pass on an error. What this release does not know may refuse them, so it is no outage.
-                OnOutage::Error if !failure.is_unsupported() => return Err(status::undecided(&failure)),
+                OnOutage::Error if !failure.is_unsupported() => return Err(status::undecided(&failure, "")),
                 OnOutage::Error | OnOutage::Deny => {
                     let message = "no decision can be made at the moment; try again";
                     answer::denied(&ApiError::unavailable(message, OUTAGE_RETRY_MS), &[])

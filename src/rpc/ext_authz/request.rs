@@ -5,9 +5,12 @@ use std::{borrow::Cow, collections::HashMap};
 use bytes::Bytes;
 use tonic::Status;
 
-use super::super::envoy::{
-    config::core::v3::Address,
-    service::auth::v3::{AttributeContext, CheckRequest, attribute_context::HttpRequest as Http},
+use super::super::{
+    envoy::{
+        config::core::v3::Address,
+        service::auth::v3::{AttributeContext, CheckRequest, attribute_context::HttpRequest as Http},
+    },
+    status::FieldErrors,
 };
 use crate::groq::error::ApiError;
 
@@ -29,7 +32,11 @@ pub(super) struct HttpRequest {
 impl HttpRequest {
     /// Reads it from Envoy's question.
     pub(super) fn new(check: CheckRequest) -> Result<Self, Status> {
-        let missing = || Status::invalid_argument("`attributes.request.http` is required");
+        let missing = || {
+            let mut errors = FieldErrors::default();
+            errors.add("attributes.request.http", "required");
+            errors.into_status()
+        };
         let AttributeContext { source, request, context_extensions, .. } =
             check.attributes.ok_or_else(missing)?;
         let request = request.ok_or_else(missing)?;

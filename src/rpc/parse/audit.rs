@@ -22,7 +22,7 @@ pub(in crate::rpc) fn audit(request: proto::ListAuditEventsRequest) -> Result<au
     };
     let before = request.page_token.strip_prefix(AUDIT_BEFORE).and_then(audit::Place::parse);
     if before.is_none() && !request.page_token.is_empty() {
-        errors.add("page_token", "not the `next_page_token` of an earlier answer");
+        errors.page_token();
     }
     if !request.action.is_empty() && !audit::action::ALL.contains(&request.action.as_str()) {
         errors.add("action", format!("is none of {}", audit::action::ALL.join(", ")));

@@ -188,7 +188,7 @@ pub(super) fn spend(request: proto::GetSpendRequest) -> Result<(SpendQuery, Spen
     };
     let place = SpendPlace::parse(&request.page_token);
     if place.is_none() {
-        errors.add("page_token", "not the `next_page_token` of an earlier answer");
+        errors.page_token();
     }
     let place = place.unwrap_or_default();
     if errors.is_empty() {

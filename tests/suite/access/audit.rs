@@ -138,8 +138,10 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
         ListAuditEventsRequest { page_size: 1_001, ..Default::default() },
     ] {
         let mut log = AuditServiceClient::new(channel.clone());
+        let token = request.page_token.clone();
         let status = log.list_audit_events(by(AUDITOR, request)).await.unwrap_err();
-        assert_eq!(reason(&status).0, Code::InvalidArgument);
+        let expected = if token.is_empty() { "INVALID_REQUEST" } else { "PAGE_TOKEN_INVALID" };
+        assert_eq!(reason(&status), (Code::InvalidArgument, expected.to_owned()));
     }
     let shown = tokio::task::block_in_place(|| {
         let address = process.address().to_string();

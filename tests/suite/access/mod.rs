@@ -38,6 +38,6 @@ pub(crate) fn by<T>(token: &str, message: T) -> Request<T> {
 fn reason(status: &Status) -> (Code, String) {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
-    assert_eq!(info.domain, "tollgate.v1");
+    assert_eq!(info.domain, "tollgate.internal");
     (status.code(), info.reason.clone())
 }

@@ -11,7 +11,10 @@ use std::{collections::BTreeSet, time::Duration};
 use proptest::{prelude::*, sample::select, test_runner::TestRunner};
 use prost_types::Duration as WireDuration;
 use raw::Raw;
-use tollgate::rpc::proto::{self, policy_service_client::PolicyServiceClient, record_usage_request};
+use tollgate::rpc::{
+    ERROR_DOMAIN,
+    proto::{self, policy_service_client::PolicyServiceClient, record_usage_request},
+};
 use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 use tonic_types::StatusExt as _;
 
@@ -93,7 +96,6 @@ impl Service {
 
 /// The codes with which a request may be turned away. All others mean that something broke.
 fn is_clean(status: &Status) -> Result<(), TestCaseError> {
-    let of_undecodable = status.code() == Code::Internal && status.message().contains("failed to decode");
     let clean = matches!(
         status.code(),
         Code::InvalidArgument
@@ -104,8 +106,9 @@ fn is_clean(status: &Status) -> Result<(), TestCaseError> {
     );
     let too_large = status.code() == Code::ResourceExhausted
         && status.message().contains("larger than this service takes");
-    let clean = clean || too_large;
-    prop_assert!(clean || of_undecodable, "{:?}", status);
+    prop_assert!(clean || too_large, "{:?}", status);
+    let domain = status.get_error_details().error_info().map(|info| info.domain.clone());
+    prop_assert_eq!(domain.as_deref(), Some(ERROR_DOMAIN), "{:?}", status);
     for detail in ["panicked", "src/", ".rs:", "sqlite", "SQL"] {
         prop_assert!(!status.message().contains(detail), "shows internals: {:?}", status);
     }
