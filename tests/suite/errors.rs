@@ -116,7 +116,7 @@ async fn of_usage(provoked: &mut Provoked, channel: &Channel) {
     provoked.add("INVALID_KEY", calls.record_usage(of_no_key).await);
     provoked.add("MODEL_NOT_PRICED", calls.record_usage(unreserved("three", "no/such", 10)).await);
     let mut of_tool = unreserved("four", MODEL, 10);
-    let tool = proto::ToolUsage { tool: "crystal_ball.gaze".to_owned(), call_count: 1 };
+    let tool = proto::ToolUsage { tool: "crystal_ball.gaze".to_owned(), call_count: 1, ..Default::default() };
     of_tool.usage.as_mut().unwrap().tool_calls.push(tool);
     provoked.add("TOOL_NOT_PRICED", calls.record_usage(of_tool).await);
     provoked.add("UNRESERVED_BOUND_EXCEEDED", calls.record_usage(unreserved("five", MODEL, 10_000)).await);
