@@ -2,7 +2,7 @@
 
 use super::{
     answer::{int, money, timestamp},
-    convert::{key_state, operation, quantity},
+    convert::{key_state, operation},
     etag,
     page::PageBudget,
     parse::PAGE_AFTER,
@@ -10,10 +10,7 @@ use super::{
 };
 use crate::{
     control::{KeyPage, KeyReport, KeyUsage, SecretReport},
-    domain::{
-        key::{KeyCursor, KeyLimits, KeySecret, StoredKey},
-        limit::{Limit, OnShortfall},
-    },
+    domain::key::{KeyCursor, KeyLimits, KeySecret, StoredKey},
 };
 
 /// The answer to `ListKeys`.
@@ -62,25 +59,16 @@ pub(super) fn key(report: KeyReport) -> proto::Key {
             ..of_both
         },
         None => {
-            let (own, others) = KeyLimits::of_declared(&key);
+            let own = KeyLimits::of_declared(&key);
             proto::Key {
                 limits: Some(limits(&own)),
                 expire_time: key.expires_at.map(timestamp),
                 origin: proto::KeyOrigin::Declared.into(),
-                other_limits: others.into_iter().filter_map(bound).collect(),
+                other_limits: Vec::new(),
                 ..of_both
             }
         }
     }
-}
-
-fn bound(limit: &Limit) -> Option<proto::KeyBound> {
-    Some(proto::KeyBound {
-        limit_id: limit.id.to_string(),
-        quantity: quantity(limit.quantity).into(),
-        limit: int(limit.bound?),
-        warns_only: limit.on_shortfall == OnShortfall::Warn,
-    })
 }
 
 fn limits(limits: &KeyLimits) -> proto::KeyLimits {

@@ -13,10 +13,10 @@ use super::{
     status::FieldErrors,
 };
 use crate::{
-    control::{KeyChange, KeyQuery, NewKey, Replaced},
+    control::{KeyChange, KeyQuery, NewKey},
     domain::{
         MAX_AMOUNT, Timestamp,
-        key::{KeyCursor, KeyLimits, SecretId, is_mistyped},
+        key::{KeyCursor, KeyLimits, LimitField, SecretId, is_mistyped},
         money::NanoUsd,
         name::{MAX_NAME_BYTES, MAX_TEAM_BYTES},
         request::Caller,
@@ -89,6 +89,8 @@ pub(super) fn list(request: proto::ListKeysRequest) -> Result<KeyQuery, Status> 
             size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
         },
         after: errors.cursor("page_token", &request.page_token),
+        include_usage: true,
+        ..KeyQuery::default()
     };
     errors.or(query)
 }
@@ -110,28 +112,17 @@ pub(super) fn update(request: proto::UpdateKeyRequest) -> Result<(String, KeyCha
     } else if paths.len() > MAX_PATHS {
         errors.add("update_mask", format!("at most {MAX_PATHS} paths"));
     }
-    let replaced = &mut change.replaced;
     for path in paths.iter().take(MAX_PATHS) {
         match path.as_str() {
             "labels" => change.labels = Some(key.labels.clone().into_iter().collect()),
             "expire_time" => change.expires_at = Some(errors.instant("key.expire_time", key.expire_time)),
-            "limits" => {
-                *replaced = Replaced {
-                    models: true,
-                    operations: true,
-                    requests_per_minute: true,
-                    tokens_per_minute: true,
-                    max_output_tokens: true,
-                    monthly_budget: true,
+            "limits" => change.replaced.extend(LimitField::ALL),
+            path => match LimitField::ALL.into_iter().find(|field| field.path() == path) {
+                Some(field) => change.replaced.push(field),
+                None => {
+                    errors.add("update_mask", format!("`{path}` is nothing of a key that can be changed"))
                 }
-            }
-            "limits.models" => replaced.models = true,
-            "limits.operations" => replaced.operations = true,
-            "limits.requests_per_minute" => replaced.requests_per_minute = true,
-            "limits.tokens_per_minute" => replaced.tokens_per_minute = true,
-            "limits.max_output_tokens" => replaced.max_output_tokens = true,
-            "limits.monthly_budget" => replaced.monthly_budget = true,
-            other => errors.add("update_mask", format!("`{other}` is nothing of a key that can be changed")),
+            },
         }
     }
     change.limits = key.limits.map(|limits| errors.limits(limits)).unwrap_or_default();
@@ -218,6 +209,7 @@ impl FieldErrors {
             monthly_budget: limits
                 .monthly_budget
                 .and_then(|money| self.dollars("limits.monthly_budget", &money)),
+            ..KeyLimits::default()
         }
     }
 

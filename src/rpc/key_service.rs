@@ -209,7 +209,13 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
         let command = KeyCommand { actor, action: action::KEY_REVOKE, name: name.clone() };
         let keys = self.keys.clone();
-        let revoke = async move { keys.revoke_key(&name, secret, force).await.map(|key| (key, ())) };
+        let revoke = async move {
+            let done = match secret {
+                None => keys.revoke_key(&name).await,
+                Some(secret) => keys.revoke_secret(&name, secret, force).await,
+            };
+            done.map(|key| (key, ()))
+        };
         let (changed, ()) = self.change(command, revoke).await?;
         let key = Some(self.show(changed.key).await);
         Ok(Response::new(RevokeKeyResponse { key }))
