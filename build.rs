@@ -6,9 +6,10 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 
-const SERVICES: [&str; 6] = [
-    "tollgate/v1/admin_service.proto",
+const SERVICES: [&str; 7] = [
+    "tollgate/v1/audit_service.proto",
     "tollgate/v1/key_service.proto",
+    "tollgate/v1/pause_service.proto",
     "tollgate/v1/policy_service.proto",
     "tollgate/v1/upstream_service.proto",
     "envoy/service/auth/v3/external_auth.proto",

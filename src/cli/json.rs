@@ -110,13 +110,13 @@ fn pause(pause: &proto::Pause) -> Value {
     let target = pause.target.as_ref().and_then(|target| target.target.as_ref());
     set(json!({
         "target": target.map(|target| match target {
-            Target::Organization(all) => json!({ "organization": all }),
+            Target::Organization(_) => json!({ "organization": {} }),
             Target::Team(name) => json!({ "team": name }),
             Target::Key(name) => json!({ "key": name }),
             Target::Model(name) => json!({ "model": name }),
         }),
         "reason": pause.reason,
-        "actor": actor.map(|a| json!({ "kind": a.kind, "name": a.name, "address": a.address })),
+        "actor": actor.map(|a| json!({ "kind": a.kind().as_str_name(), "name": a.name, "address": a.address })),
         "createTime": pause.create_time.as_ref().map(text::instant),
     }))
 }
@@ -146,7 +146,7 @@ pub(super) fn audit(events: &[proto::AuditEvent]) -> Value {
         set(json!({
             "id": event.id,
             "time": event.time.as_ref().map(text::instant),
-            "actor": actor.map(|a| json!({ "kind": a.kind, "name": a.name, "address": a.address })),
+            "actor": actor.map(|a| json!({ "kind": a.kind().as_str_name(), "name": a.name, "address": a.address })),
             "action": event.action,
             "subject": event.subject,
             "before": event.before,
@@ -207,7 +207,7 @@ fn spend(spend: &proto::Spend) -> Value {
     }))
 }
 
-fn alert(alert: &proto::Alert) -> Value {
+fn alert(alert: &proto::BudgetCrossing) -> Value {
     set(json!({
         "limitId": alert.limit_id,
         "threshold": alert.threshold,
@@ -251,17 +251,17 @@ fn line(line: &proto::SpendLine) -> Value {
 }
 
 /// `CreateKeyResponse` and `RotateKeyResponse`.
-pub(super) fn made_key(of: &proto::Key, secret: &str) -> Value {
+pub(super) fn made_key(of: &proto::VirtualKey, secret: &str) -> Value {
     json!({ "key": key(of), "secret": secret })
 }
 
 /// `ListKeysResponse`, all pages as one.
-pub(super) fn keys(keys: &[proto::Key]) -> Value {
+pub(super) fn keys(keys: &[proto::VirtualKey]) -> Value {
     json!({ "keys": list(keys, key), "nextPageToken": "" })
 }
 
 /// `Key`.
-pub(super) fn key(key: &proto::Key) -> Value {
+pub(super) fn key(key: &proto::VirtualKey) -> Value {
     let instant = |at: &Option<prost_types::Timestamp>| at.as_ref().map(text::instant);
     let secret = |secret: &proto::KeySecret| {
         set(json!({

@@ -12,7 +12,7 @@ use super::{
     text,
 };
 use crate::rpc::proto::{
-    self, ListPausesRequest, PauseRequest, ResumeRequest, admin_service_client::AdminServiceClient,
+    self, ListPausesRequest, PauseRequest, ResumeRequest, pause_service_client::PauseServiceClient,
     pause_target::Target,
 };
 
@@ -93,7 +93,7 @@ impl PauseFlags {
             Kind::Organization if name.is_some() => {
                 return Err(Failure::new("`organization` takes no name: there is one"));
             }
-            Kind::Organization => Target::Organization(true),
+            Kind::Organization => Target::Organization(proto::WholeOrganization {}),
             Kind::Team => Target::Team(name.unwrap_or_default()),
             Kind::Key => Target::Key(name.unwrap_or_default()),
             Kind::Model => Target::Model(name.unwrap_or_default()),
@@ -104,10 +104,10 @@ impl PauseFlags {
 /// Asks the service.
 fn ask<T>(
     connection: &Connection,
-    call: impl AsyncFnOnce(&mut AdminServiceClient<Line>) -> Result<tonic::Response<T>, tonic::Status>,
+    call: impl AsyncFnOnce(&mut PauseServiceClient<Line>) -> Result<tonic::Response<T>, tonic::Status>,
 ) -> Result<T, Failure> {
     client::block_on(async {
-        let mut client = AdminServiceClient::new(connection.channel().await?);
+        let mut client = PauseServiceClient::new(connection.channel().await?);
         let answer = call(&mut client).await;
         Ok(answer.map_err(|status| client::explain(&status))?.into_inner())
     })
@@ -159,7 +159,8 @@ impl Resume {
 
 impl Pauses {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let answer = ask(&self.connection, async |client| client.list_pauses(ListPausesRequest {}).await)?;
+        let answer =
+            ask(&self.connection, async |client| client.list_pauses(ListPausesRequest::default()).await)?;
         if self.json {
             screen.json(&json::pauses(&answer.pauses))?;
             return Ok(Exit::Done);
@@ -184,7 +185,7 @@ fn row(pause: &proto::Pause) -> [String; 4] {
     [
         target.map_or_else(|| "-".to_owned(), described),
         pause.create_time.as_ref().map_or_else(|| "-".to_owned(), text::instant),
-        text::shown(&format!("{} {}", actor.kind, actor.name)),
+        text::actor(&actor),
         text::shown(&pause.reason),
     ]
 }

@@ -10,7 +10,7 @@ use super::{
     text,
 };
 use crate::rpc::proto::{
-    ListUpstreamKeysRequest, UpstreamKey, UpstreamKeyState, admin_service_client::AdminServiceClient,
+    ListUpstreamKeysRequest, UpstreamKey, UpstreamKeyState, upstream_service_client::UpstreamServiceClient,
 };
 
 /// Shows the Groq keys of each project: which one is used, since when it is there, and which one Groq refuses.
@@ -31,7 +31,7 @@ pub(super) struct Upstream {
 impl Upstream {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let keys = client::block_on(async {
-            let mut client = AdminServiceClient::new(self.connection.channel().await?);
+            let mut client = UpstreamServiceClient::new(self.connection.channel().await?);
             let answer = client.list_upstream_keys(ListUpstreamKeysRequest {}).await;
             Ok(answer.map_err(|status| client::explain(&status))?.into_inner().upstream_keys)
         })?;

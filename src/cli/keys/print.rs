@@ -16,7 +16,7 @@ use crate::rpc::proto::{self, KeyOrigin, KeyState};
 pub(super) fn made(
     screen: &mut Screen,
     (as_json, secret_only): (bool, bool),
-    key: &proto::Key,
+    key: &proto::VirtualKey,
     secret: &str,
 ) -> Result<Exit, Failure> {
     if as_json {
@@ -31,7 +31,7 @@ pub(super) fn made(
 }
 
 /// One key.
-pub(super) fn key(screen: &mut Screen, as_json: bool, key: &proto::Key) -> Result<Exit, Failure> {
+pub(super) fn key(screen: &mut Screen, as_json: bool, key: &proto::VirtualKey) -> Result<Exit, Failure> {
     match as_json {
         true => screen.json(&json::key(key))?,
         false => describe(screen, key)?,
@@ -40,7 +40,7 @@ pub(super) fn key(screen: &mut Screen, as_json: bool, key: &proto::Key) -> Resul
 }
 
 /// Keys, a line for each secret.
-pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: &[proto::Key]) -> Result<Exit, Failure> {
+pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: &[proto::VirtualKey]) -> Result<Exit, Failure> {
     if as_json {
         screen.json(&json::keys(keys))?;
         return Ok(Exit::Done);
@@ -89,7 +89,7 @@ pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: &[proto::Key]) -> R
 }
 
 /// The usable secrets of a key, the newest first; if there are none, the text shown in their place.
-fn secrets(key: &proto::Key) -> Vec<[String; 5]> {
+fn secrets(key: &proto::VirtualKey) -> Vec<[String; 5]> {
     let none = || "-".to_owned();
     let usable = key.state() == KeyState::Active;
     let live = key.secrets.iter().rev().filter(|secret| usable && secret.live);
@@ -110,7 +110,7 @@ fn secrets(key: &proto::Key) -> Vec<[String; 5]> {
     shown
 }
 
-fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
+fn describe(screen: &mut Screen, key: &proto::VirtualKey) -> io::Result<()> {
     let colour = screen.colour;
     let (style, state) = state(key.state());
     writeln!(screen, "{}  {}", Style::Bold.paint(&key.name, colour), style.paint(state, colour))?;
@@ -167,7 +167,7 @@ fn used(usage: &proto::KeyUsage) -> [(&str, String); 3] {
     ]
 }
 
-fn describe_secrets(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
+fn describe_secrets(screen: &mut Screen, key: &proto::VirtualKey) -> io::Result<()> {
     let mut table = Table::new(&["SECRET", "STATE", "CREATED", "ENDS", "LAST USE", ">TODAY", ">24 H"]);
     for secret in key.secrets.iter().rev() {
         let (style, state) = if secret.live { (Style::Plain, "live") } else { (Style::Dim, "ended") };
@@ -181,7 +181,7 @@ fn describe_secrets(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
     table.write(screen, "  ", colour)
 }
 
-fn is_declared(key: &proto::Key) -> bool {
+fn is_declared(key: &proto::VirtualKey) -> bool {
     key.origin() == KeyOrigin::Declared
 }
 

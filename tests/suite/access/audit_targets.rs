@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
-    GetSpendRequest, ListAuditEventsRequest, admin_service_client::AdminServiceClient,
+    GetSpendRequest, ListAuditEventsRequest, audit_service_client::AuditServiceClient,
     policy_service_client::PolicyServiceClient,
 };
 use tonic::{
@@ -81,7 +81,7 @@ fn events(file: &Path) -> Vec<Value> {
 
 /// The answer where no file is read.
 async fn no_file(channel: &Channel) {
-    let mut admin = AdminServiceClient::new(channel.clone());
+    let mut admin = AuditServiceClient::new(channel.clone());
     let status = admin.list_audit_events(by(AUDITOR, ListAuditEventsRequest::default())).await.unwrap_err();
     assert_eq!(reason(&status), (Code::FailedPrecondition, "NO_AUDIT_FILE".to_owned()));
 }
