@@ -22,6 +22,8 @@ pub mod action {
     pub const KEY_ROTATE: &str = "key.rotate";
     /// A key was revoked.
     pub const KEY_REVOKE: &str = "key.revoke";
+    /// One secret of a key was revoked.
+    pub const KEY_REVOKE_SECRET: &str = "key.revoke_secret";
     /// A team, a key, a model or the organization was paused.
     pub const PAUSE: &str = "pause";
     /// A pause was lifted.
@@ -30,7 +32,7 @@ pub mod action {
     pub const COOLDOWN_LIFT: &str = "cooldown.lift";
 
     /// All of them.
-    pub const ALL: [&str; 10] = [
+    pub const ALL: [&str; 11] = [
         POLICY_RELOAD,
         POLICY_REJECTED,
         ROLE_DENIED,
@@ -38,6 +40,7 @@ pub mod action {
         KEY_UPDATE,
         KEY_ROTATE,
         KEY_REVOKE,
+        KEY_REVOKE_SECRET,
         PAUSE,
         RESUME,
         COOLDOWN_LIFT,

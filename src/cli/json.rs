@@ -282,15 +282,20 @@ pub(super) fn key(key: &proto::VirtualKey) -> Value {
             "tokensPerMinute": limits.tokens_per_minute.map(int),
             "maxOutputTokens": limits.max_output_tokens.map(int),
             "monthlyBudget": money(limits.monthly_budget.as_ref()),
+            "weeklyBudget": money(limits.weekly_budget.as_ref()),
+            "dailyBudget": money(limits.daily_budget.as_ref()),
+            "onShortfall": limits.on_shortfall().as_str_name(),
+            "minOutputTokens": int(limits.min_output_tokens),
+            "budgetAlerts": limits.budget_alerts,
+            "maxInFlight": limits.max_in_flight.map(int),
+            "requestsPerHour": limits.requests_per_hour.map(int),
+            "requestsPerDay": limits.requests_per_day.map(int),
+            "tokensPerHour": limits.tokens_per_hour.map(int),
+            "tokensPerDay": limits.tokens_per_day.map(int),
+            "audioSecondsPerMinute": limits.audio_seconds_per_minute.map(int),
+            "audioSecondsPerHour": limits.audio_seconds_per_hour.map(int),
+            "audioSecondsPerDay": limits.audio_seconds_per_day.map(int),
         }))
-    };
-    let bound = |bound: &proto::KeyBound| {
-        json!({
-            "limitId": bound.limit_id,
-            "quantity": bound.quantity().as_str_name(),
-            "limit": int(bound.limit),
-            "warnsOnly": bound.warns_only,
-        })
     };
     let usage = |usage: &proto::KeyUsage| {
         set(json!({
@@ -314,7 +319,6 @@ pub(super) fn key(key: &proto::VirtualKey) -> Value {
         "usage": key.usage.as_ref().map(usage),
         "etag": key.etag,
         "origin": key.origin().as_str_name(),
-        "otherLimits": list(&key.other_limits, bound),
     }))
 }
 

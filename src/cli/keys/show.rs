@@ -1,6 +1,9 @@
 //! The commands that show keys, including those that the policy file declares.
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use super::{
     Exit, Failure, Screen,
@@ -28,7 +31,7 @@ pub(in super::super) struct Get {
     how: How,
 }
 
-/// Shows keys of both kinds, when their secrets were last used, and what they spent.
+/// Shows keys of both kinds, and when their secrets were last used.
 #[derive(Args)]
 #[command(
     after_help = "One line for each secret. During a rotation a key has two: when the older one is no longer used,
@@ -39,14 +42,31 @@ Exit codes: 0 shown, 2 failed.
 
 Examples:
   tollgate keys list
-  tollgate keys list --team chatbot --json | jq '.keys[] | {name, usage}'"
+  tollgate keys list --state active --contains -prod-
+  tollgate keys list --team chatbot --usage --json | jq '.keys[] | {name, usage}'"
 )]
 pub(in super::super) struct List {
     /// Those of one team only
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     team: String,
+    /// Those in this state only; may be repeated
+    #[arg(long = "state", value_name = "STATE", value_parser = state())]
+    states: Vec<proto::KeyState>,
+    /// Those with this in their names only
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    contains: String,
+    /// Show what each key used, which takes longer
+    #[arg(long)]
+    usage: bool,
     #[command(flatten)]
     how: How,
+}
+
+fn state() -> impl TypedValueParser<Value = proto::KeyState> {
+    PossibleValuesParser::new(["active", "expired", "revoked"]).map(|name| {
+        let wire = format!("KEY_STATE_{}", name.to_ascii_uppercase());
+        proto::KeyState::from_str_name(&wire).unwrap_or_default()
+    })
 }
 
 impl Get {
@@ -59,8 +79,14 @@ impl Get {
 
 impl List {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let mut request =
-            proto::ListKeysRequest { team: self.team, page_size: PAGE, page_token: String::new() };
+        let mut request = proto::ListKeysRequest {
+            team: self.team,
+            page_size: PAGE,
+            page_token: String::new(),
+            states: self.states.into_iter().map(Into::into).collect(),
+            name_contains: self.contains,
+            include_usage: self.usage,
+        };
         let keys = ask(&self.how, async |client| {
             let mut keys = Vec::new();
             loop {
@@ -72,6 +98,6 @@ impl List {
                 request.page_token = page.next_page_token;
             }
         })?;
-        print::keys(screen, self.how.json, &keys)
+        print::keys(screen, self.how.json, &keys, self.usage)
     }
 }

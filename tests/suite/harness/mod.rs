@@ -102,3 +102,10 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// The request to create a key that may do all that its team may.
+pub(crate) fn new_key(name: &str, team: &str) -> tollgate::rpc::proto::CreateKeyRequest {
+    let (name, team) = (name.to_owned(), team.to_owned());
+    let key = tollgate::rpc::proto::VirtualKey { name, team, ..Default::default() };
+    tollgate::rpc::proto::CreateKeyRequest { key: Some(key), ..Default::default() }
+}
