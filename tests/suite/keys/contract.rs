@@ -9,6 +9,7 @@ use super::{HOUR, MODEL, Service, StoreKind, altered, dollars, fields, instant, 
 use crate::harness::START;
 
 on_both! {
+    every_limit_refuses
     every_limit_is_kept_and_survives_other_changes
     what_is_only_checked_has_no_effect
     an_update_without_a_mask_takes_what_is_set
@@ -39,6 +40,38 @@ fn every_limit() -> KeyLimits {
         audio_seconds_per_minute: Some(11),
         audio_seconds_per_hour: Some(12),
         audio_seconds_per_day: Some(0),
+    }
+}
+
+async fn every_limit_refuses(mut s: Service) {
+    let (made, secret) = s.create(key("bot-prod-web", KeyLimits::default())).await;
+    let none = KeyLimits::default;
+    for (limits, place) in [
+        (KeyLimits { requests_per_minute: Some(0), ..none() }, "requests_per_minute"),
+        (KeyLimits { requests_per_hour: Some(0), ..none() }, "requests_per_hour"),
+        (KeyLimits { requests_per_day: Some(0), ..none() }, "requests_per_day"),
+        (KeyLimits { tokens_per_minute: Some(199), ..none() }, "tokens_per_minute"),
+        (KeyLimits { tokens_per_hour: Some(199), ..none() }, "tokens_per_hour"),
+        (KeyLimits { tokens_per_day: Some(199), ..none() }, "tokens_per_day"),
+        (KeyLimits { max_in_flight: Some(0), ..none() }, "max_in_flight"),
+        (KeyLimits { monthly_budget: dollars(0), ..none() }, "budget.monthly_usd"),
+        (KeyLimits { weekly_budget: dollars(0), ..none() }, "budget.weekly_usd"),
+        (KeyLimits { daily_budget: dollars(0), ..none() }, "budget.daily_usd"),
+    ] {
+        let changed =
+            VirtualKey { limits: Some(limits.clone()), name: made.name.clone(), ..Default::default() };
+        s.update(changed.clone(), &["limits"]).await.unwrap();
+        let answer = s.ask(&secret).await;
+        let ids: Vec<_> = answer.violations.iter().map(|violation| violation.limit_id.as_str()).collect();
+        assert_eq!(ids, [format!("teams.bot.keys.bot-prod-web.{place}")]);
+        // A budget that only warns refuses nothing.
+        let limits = KeyLimits { on_shortfall: OnShortfall::Warn.into(), ..limits };
+        let warns = s.update(VirtualKey { limits: Some(limits), ..changed }, &["limits"]).await;
+        match place.starts_with("budget") {
+            true => drop(warns.unwrap()),
+            false => assert_eq!(fields(&warns.unwrap_err()), ["key.limits.on_shortfall"]),
+        }
+        assert_eq!(s.ask(&secret).await.violations.is_empty(), place.starts_with("budget"), "{place}");
     }
 }
 

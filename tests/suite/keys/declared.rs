@@ -210,6 +210,50 @@ async fn a_declared_key_is_changed_in_the_policy_only(mut s: Service) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_commands_make_change_and_end_keys() {
+    let directory = TempDir::new().unwrap();
+    let admin = format!("--admin={}", free_port());
+    let process = Process::start_arguments(directory.path(), POLICY, &[&admin]).await;
+    let address = process.address().to_string();
+    let run = |arguments: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.arg("keys").args(arguments.split(' ')).args(["--address", &address]);
+        let output = command.env_remove("TOLLGATE_CONFIG").output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let create = "create bot-prod-web --team bot --weekly-usd 5 --daily-usd 1.50 --on-shortfall clamp \
+                  --min-output-tokens 8 --budget-alert 80% --max-in-flight 3 --requests-per-day 900";
+    let (code, checked) = run(&format!("{create} --validate-only"));
+    assert!(code == Some(0) && checked.contains("nothing was created"), "{checked}");
+    assert_eq!(run("get bot-prod-web").0, Some(2));
+    let (code, made) = run(create);
+    assert!(code == Some(0) && made.contains("shown this once"), "{made}");
+    let words = ["week's budget    $5.00", "day's budget     $1.50", "answers get shorter", "80%", "900"];
+    for words in words {
+        assert!(checked.contains(words) && made.contains(words), "{words}: {made}");
+    }
+    let (code, changed) = run("update bot-prod-web --clear weekly-usd --tokens-per-hour 70");
+    assert!(code == Some(0) && changed.contains("tokens/hour      70"), "{changed}");
+    assert!(!changed.contains("week's budget") && changed.contains("day's budget"), "{changed}");
+    let (code, refused) = run("update bot-prod-web --requests-per-minute 61 --validate-only");
+    assert!(code == Some(2) && refused.contains("key.limits.requests_per_minute"), "{refused}");
+    let (_, rotated) = run("rotate bot-prod-web --json");
+    let json: serde_json::Value = serde_json::from_str(&rotated).unwrap();
+    let old = json["key"]["secrets"][0]["secretId"].as_str().unwrap();
+    let (code, ended) = run(&format!("revoke bot-prod-web --secret-id {old}"));
+    assert!(code == Some(0) && ended.contains("active"), "{ended}");
+    assert_eq!(run("revoke bot-prod-web --force").0, Some(2), "only with the id of a secret");
+    let (_, list) = run("list --state active --contains prod");
+    assert!(list.contains("bot-prod-web") && !list.contains("declared"), "{list}");
+    assert!(!list.contains("COST"), "{list}");
+    assert_eq!(run("revoke bot-prod-web").0, Some(0));
+    let (_, list) = run("list --state active --contains prod");
+    assert!(!list.contains("bot-prod-web"), "{list}");
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_commands_show_declared_keys() {
     let directory = TempDir::new().unwrap();
     let text = policy(&[("bot", "bot-prod-web", "requests_per_hour = 1_500\nexpires = 2999-01-01")]);
