@@ -240,7 +240,7 @@ fn every_limit() -> KeyLimits {
 }
 
 #[test]
-fn limits_are_the_same_whoever_makes_the_key() {
+fn limits_are_the_same_for_both_kinds_of_keys() {
     let key = |limits| VirtualKey::created(1, Arc::new(KeyRecord { limits, ..record(Vec::new()) }));
     for limits in [every_limit(), KeyLimits::default()] {
         assert_eq!(KeyLimits::of_declared(&key(limits.clone())), limits);
