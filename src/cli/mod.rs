@@ -58,15 +58,8 @@ Exit codes:
   2  failed: no answer, a refused call, a wrong command line"
 )]
 pub struct Cli {
-    /// When to use colours
-    #[arg(
-        long,
-        global = true,
-        value_name = "WHEN",
-        value_enum,
-        default_value_t,
-        hide_possible_values = true
-    )]
+    /// When to use colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
     color: Color,
     #[command(subcommand)]
     command: Command,

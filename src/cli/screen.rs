@@ -76,12 +76,10 @@ impl Screen {
 /// When to use colours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Color {
-    /// On a terminal, unless NO_COLOR is set (no-color.org)
+    // Of NO_COLOR see no-color.org.
     #[default]
     Auto,
-    /// Also into files and pipes
     Always,
-    /// Nowhere
     Never,
 }
 
