@@ -7,9 +7,10 @@ use prost::Message as _;
 use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 use tonic_prost_build::Config;
 
-const SERVICES: [&str; 6] = [
-    "tollgate/v1/admin_service.proto",
+const SERVICES: [&str; 7] = [
+    "tollgate/v1/audit_service.proto",
     "tollgate/v1/key_service.proto",
+    "tollgate/v1/pause_service.proto",
     "tollgate/v1/policy_service.proto",
     "tollgate/v1/upstream_service.proto",
     "envoy/service/auth/v3/external_auth.proto",

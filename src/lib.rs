@@ -29,7 +29,7 @@
 //!
 //! ```text
 //! KeyService ────► control::Keys ────┬─► store.registry_write ···► every process: live::Follower ──► live::Live::snapshot
-//! AdminService ──► control::Pauses ──┘
+//! PauseService ──► control::Pauses ──┘
 //! ```
 //!
 //! # Invariants of the architecture

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     audit::action,
     rpc::proto::{
-        AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, admin_service_client::AdminServiceClient,
+        AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, audit_service_client::AuditServiceClient,
     },
 };
 
@@ -75,7 +75,7 @@ impl AuditCommand {
             since_time: since,
         };
         let events = client::block_on(async {
-            let mut client = AdminServiceClient::new(connection.channel().await?);
+            let mut client = AuditServiceClient::new(connection.channel().await?);
             let mut events: Vec<AuditEvent> = Vec::new();
             loop {
                 let page = client.list_audit_events(request.clone()).await;
@@ -109,7 +109,7 @@ fn row(event: &AuditEvent) -> [String; 7] {
     [
         event.time.as_ref().map_or_else(|| "-".to_owned(), text::instant),
         text::shown(&event.action),
-        text::shown(&format!("{} {}", actor.kind, actor.name)),
+        text::actor(&actor),
         or_dash(&actor.address),
         or_dash(&event.subject),
         text::shown(&event.outcome),

@@ -63,7 +63,7 @@ mod tests {
         let empty = of(&proto::ListPausesResponse::default()).unwrap();
         assert_eq!(empty["pauses"], json!([]));
         let labels = HashMap::from([("owner".to_owned(), "ann".to_owned())]);
-        let key = proto::Key { labels, ..Default::default() };
+        let key = proto::VirtualKey { labels, ..Default::default() };
         let keys = of(&proto::ListKeysResponse { keys: vec![key], ..Default::default() }).unwrap();
         assert_eq!(keys["keys"][0]["labels"], json!({ "owner": "ann" }));
         assert!(keys["keys"][0]["limits"].is_null());

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::rpc::proto::{
     self, ListPausesRequest, ListPausesResponse, PauseRequest, ResumeRequest,
-    admin_service_client::AdminServiceClient, pause_target::Target,
+    pause_service_client::PauseServiceClient, pause_target::Target,
 };
 
 /// Denies what a team, a key, a model or the whole organization asks for, until it is resumed.
@@ -114,7 +114,7 @@ impl PauseFlags {
             Kind::Organization if name.is_some() => {
                 return Err(Failure::new("`organization` takes no name: there is one"));
             }
-            Kind::Organization => Target::Organization(true),
+            Kind::Organization => Target::Organization(proto::WholeOrganization {}),
             Kind::Team => Target::Team(name.unwrap_or_default()),
             Kind::Key => Target::Key(name.unwrap_or_default()),
             Kind::Model => Target::Model(name.unwrap_or_default()),
@@ -125,10 +125,10 @@ impl PauseFlags {
 /// Asks the service.
 fn ask<T>(
     connection: &Connection,
-    call: impl AsyncFnOnce(&mut AdminServiceClient<Line>) -> Result<tonic::Response<T>, tonic::Status>,
+    call: impl AsyncFnOnce(&mut PauseServiceClient<Line>) -> Result<tonic::Response<T>, tonic::Status>,
 ) -> Result<T, Failure> {
     client::block_on(async {
-        let mut client = AdminServiceClient::new(connection.channel().await?);
+        let mut client = PauseServiceClient::new(connection.channel().await?);
         let answer = call(&mut client).await;
         Ok(answer.map_err(|status| client::explain(&status))?.into_inner())
     })
@@ -192,10 +192,10 @@ impl Pauses {
 impl List {
     fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let pauses = client::block_on(async {
-            let mut client: AdminServiceClient<Line> =
-                AdminServiceClient::new(self.connection.channel().await?);
+            let mut client: PauseServiceClient<Line> =
+                PauseServiceClient::new(self.connection.channel().await?);
             let page = async |_, _| {
-                let page = client.list_pauses(ListPausesRequest {}).await?.into_inner();
+                let page = client.list_pauses(ListPausesRequest::default()).await?.into_inner();
                 Ok((page.pauses, String::new()))
             };
             self.limit.collect(page).await
@@ -224,7 +224,7 @@ fn row(pause: &proto::Pause) -> [String; 4] {
     [
         target.map_or_else(|| "-".to_owned(), described),
         pause.create_time.as_ref().map_or_else(|| "-".to_owned(), text::instant),
-        text::shown(&format!("{} {}", actor.kind, actor.name)),
+        text::actor(&actor),
         text::shown(&pause.reason),
     ]
 }

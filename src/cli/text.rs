@@ -47,6 +47,12 @@ pub(super) fn shown(text: &str) -> String {
     }
 }
 
+/// How an actor was recognised, and its name.
+pub(super) fn actor(actor: &proto::Actor) -> String {
+    let kind = actor.kind().as_str_name().trim_start_matches("ACTOR_KIND_").to_ascii_lowercase();
+    shown(&format!("{kind} {}", actor.name))
+}
+
 /// A whole number in groups of three digits.
 pub(super) fn group(number: u128) -> String {
     let digits = number.to_string();

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::rpc::proto::{
     ListUpstreamKeysRequest, ListUpstreamKeysResponse, UpstreamKey, UpstreamKeyState,
-    admin_service_client::AdminServiceClient,
+    upstream_service_client::UpstreamServiceClient,
 };
 
 /// Shows the Groq keys of each project: which one is used, since when it is there, and which one Groq refuses.
@@ -58,8 +58,8 @@ impl UpstreamKeys {
 impl List {
     fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let upstream_keys = client::block_on(async {
-            let mut client: AdminServiceClient<Line> =
-                AdminServiceClient::new(self.connection.channel().await?);
+            let mut client: UpstreamServiceClient<Line> =
+                UpstreamServiceClient::new(self.connection.channel().await?);
             let page = async |_, _| {
                 let page = client.list_upstream_keys(ListUpstreamKeysRequest {}).await?.into_inner();
                 Ok((page.upstream_keys, String::new()))

@@ -1,11 +1,12 @@
 //! From the domain to the wire.
 
 use super::{
-    convert::{measure, quantity, reason, scope},
+    convert::{self, measure, quantity, reason, scope},
     google_type::Money,
     page::{self, SpendPlace},
     proto::{
-        self, Alert, AuthorizeResponse, GetSpendResponse, RecordUsageResponse, Spend, SpendLine, SpendReport,
+        self, AuthorizeResponse, BudgetCrossing, GetSpendResponse, RecordUsageResponse, Spend, SpendLine,
+        SpendReport,
     },
 };
 use crate::{
@@ -111,8 +112,8 @@ fn spend(state: &BudgetState) -> Spend {
     }
 }
 
-fn alert(alert: CrossedAlert) -> Alert {
-    Alert {
+fn alert(alert: CrossedAlert) -> BudgetCrossing {
+    BudgetCrossing {
         limit_id: alert.limit_id.to_string(),
         threshold: alert.threshold.text.to_string(),
         amount: Some(money(alert.threshold.amount.nanos())),
@@ -181,9 +182,9 @@ pub(super) fn duration(ms: u64) -> prost_types::Duration {
 }
 
 /// Who did something.
-pub(super) fn actor(actor: &Actor) -> proto::AuditActor {
-    proto::AuditActor {
-        kind: actor.kind.name().to_owned(),
+pub(super) fn actor(actor: &Actor) -> proto::Actor {
+    proto::Actor {
+        kind: convert::actor_kind(actor.kind).into(),
         name: actor.name.to_string(),
         address: actor.address.map_or_else(String::new, |address| address.to_string()),
     }

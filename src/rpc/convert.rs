@@ -2,6 +2,7 @@
 
 use super::proto;
 use crate::domain::{
+    actor::ActorKind,
     decision::{Measure, Reason},
     key::KeyState,
     limit::{LimitScope, Quantity},
@@ -45,6 +46,14 @@ macro_rules! both_ways {
         from_wire!($from: $domain = proto::$wire { $($ours = $theirs,)* });
     };
 }
+
+to_wire!(actor_kind: ActorKind = proto::ActorKind {
+    System = System,
+    ServiceToken = ServiceToken,
+    Certificate = Certificate,
+    Oidc = Oidc,
+    Anybody = Anyone,
+});
 
 both_ways!(operation, operation_of: Operation = proto::Operation {
     Chat = ChatCompletion,

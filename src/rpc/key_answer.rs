@@ -40,18 +40,18 @@ fn token(KeyCursor { name, team, declared }: &KeyCursor) -> String {
 }
 
 /// A key.
-pub(super) fn key(report: KeyReport) -> proto::Key {
+pub(super) fn key(report: KeyReport) -> proto::VirtualKey {
     let KeyReport { key, state, secrets, usage } = report;
-    let of_both = proto::Key {
+    let of_both = proto::VirtualKey {
         name: key.name.to_string(),
         team: key.team.to_string(),
         labels: key.labels.clone().into_iter().collect(),
         state: key_state(state).into(),
         usage: usage.map(used),
-        ..proto::Key::default()
+        ..proto::VirtualKey::default()
     };
     match &key.stored {
-        Some(StoredKey { version, record }) => proto::Key {
+        Some(StoredKey { version, record }) => proto::VirtualKey {
             limits: Some(limits(&record.limits)),
             create_time: Some(timestamp(record.created_at)),
             expire_time: record.expires_at.map(timestamp),
@@ -63,7 +63,7 @@ pub(super) fn key(report: KeyReport) -> proto::Key {
         },
         None => {
             let (own, others) = KeyLimits::of_declared(&key);
-            proto::Key {
+            proto::VirtualKey {
                 limits: Some(limits(&own)),
                 expire_time: key.expires_at.map(timestamp),
                 origin: proto::KeyOrigin::Declared.into(),

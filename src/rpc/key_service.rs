@@ -110,7 +110,7 @@ impl<S: Store + Clone> KeyRpc<S> {
         done.map_err(|error| status::key_failure(&error))
     }
 
-    async fn show(&self, key: Arc<VirtualKey>) -> super::proto::Key {
+    async fn show(&self, key: Arc<VirtualKey>) -> super::proto::VirtualKey {
         key_answer::key(self.keys.report_changed(key).await)
     }
 }

@@ -1,8 +1,8 @@
 //! The gRPC services: the only place that sees protobuf.
 
 mod access;
-mod admin_service;
 mod answer;
+mod audit_service;
 mod codec;
 mod convert;
 mod deadline;
@@ -16,6 +16,7 @@ mod key_parse;
 mod key_service;
 mod page;
 mod parse;
+mod pause_service;
 mod pausing;
 mod policy_service;
 mod recorded;
@@ -24,11 +25,12 @@ mod status;
 mod upstream_service;
 
 pub use access::{Access, AccessLayer};
-pub use admin_service::AdminRpc;
+pub use audit_service::AuditRpc;
 pub use delivery::watched;
 pub use ext_authz::CheckRpc;
 pub use ext_proc::ProcessRpc;
 pub use key_service::KeyRpc;
+pub use pause_service::PauseRpc;
 pub use policy_service::PolicyRpc;
 pub use recorded::Recorder;
 pub use status::{deadline_exceeded, message_too_large, request_too_slow};

@@ -1,4 +1,4 @@
-//! Pauses as `AdminService` reads, records and shows them.
+//! Pauses as `PauseService` reads, records and shows them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::{
     answer,
-    proto::{self, pause_target::Target as Wire},
+    proto::{self, WholeOrganization, pause_target::Target as Wire},
     status::FieldErrors,
 };
 use crate::{
@@ -83,15 +83,15 @@ fn read(target: Option<Wire>, errors: &mut FieldErrors) -> Option<Target> {
         is_name(&name).then(|| Arc::from(name))
     };
     match target {
-        Some(Wire::Organization(true)) => Some(Target::Organization),
+        Some(Wire::Organization(WholeOrganization {})) => Some(Target::Organization),
         Some(Wire::Team(name)) => named("target.team", name).map(Target::Team),
         Some(Wire::Key(name)) => named("target.key", name).map(Target::Key),
         Some(Wire::Model(pattern)) => {
             let read = pattern.parse::<ModelPattern>();
             read.map(Target::Model).map_err(|error| errors.add("target.model", error.to_string())).ok()
         }
-        Some(Wire::Organization(false)) | None => {
-            errors.add("target", "required: one of `organization` (true), `team`, `key` and `model`");
+        None => {
+            errors.add("target", "required: one of `organization`, `team`, `key` and `model`");
             None
         }
     }
@@ -100,7 +100,7 @@ fn read(target: Option<Wire>, errors: &mut FieldErrors) -> Option<Target> {
 /// A pause as the contract shows it.
 pub(super) fn shown(target: &Target, pause: &Pause) -> proto::Pause {
     let named = match target {
-        Target::Organization => Wire::Organization(true),
+        Target::Organization => Wire::Organization(WholeOrganization {}),
         Target::Team(name) => Wire::Team(name.to_string()),
         Target::Key(name) => Wire::Key(name.to_string()),
         Target::Model(pattern) => Wire::Model(pattern.to_string()),

@@ -10,6 +10,7 @@ use super::{
     parse::{DEFAULT_PAGE, MAX_PAGE},
     proto::{
         self, LiftCooldownRequest, LiftCooldownResponse, ListCooldownsRequest, ListCooldownsResponse,
+        ListUpstreamKeysRequest, ListUpstreamKeysResponse, UpstreamKey, UpstreamKeyState,
         upstream_service_server::UpstreamService,
     },
     recorded::Recorder,
@@ -27,6 +28,7 @@ use crate::{
         request::ServiceTier,
     },
     store::{Cooldown, Store},
+    upstream::{KeyUse, LiveKey, UpstreamKeys},
 };
 
 /// The format of a page token, its first byte.
@@ -38,14 +40,15 @@ const CHECK_BYTES: usize = 4;
 #[derive(Clone, Debug)]
 pub struct UpstreamRpc<S> {
     authorizer: Authorizer<S>,
+    keys: Arc<UpstreamKeys>,
     recorder: Recorder,
 }
 
 impl<S> UpstreamRpc<S> {
-    /// Serves through `authorizer`; what is lifted is recorded with `recorder`.
+    /// Serves through `authorizer` and tells of `keys`; what is lifted is recorded with `recorder`.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, recorder: Recorder) -> Self {
-        Self { authorizer, recorder }
+    pub const fn new(authorizer: Authorizer<S>, keys: Arc<UpstreamKeys>, recorder: Recorder) -> Self {
+        Self { authorizer, keys, recorder }
     }
 }
 
@@ -53,6 +56,14 @@ type Named = (CooldownKey, Cooldown);
 
 #[tonic::async_trait]
 impl<S: Store + Clone> UpstreamService for UpstreamRpc<S> {
+    async fn list_upstream_keys(
+        &self,
+        _: Request<ListUpstreamKeysRequest>,
+    ) -> Result<Response<ListUpstreamKeysResponse>, Status> {
+        let upstream_keys = self.keys.all().iter().map(|(key, state)| shown_key(key, *state)).collect();
+        Ok(Response::new(ListUpstreamKeysResponse { upstream_keys }))
+    }
+
     async fn list_cooldowns(
         &self,
         request: Request<ListCooldownsRequest>,
@@ -152,6 +163,24 @@ fn shown((key, cooldown): &Named) -> proto::Cooldown {
         end_time: Some(answer::timestamp(cooldown.end)),
         reporter_team: cooldown.reporter.to_string(),
         requested_delay: Some(answer::duration(cooldown.requested_ms)),
+    }
+}
+
+fn shown_key(key: &LiveKey, state: KeyUse) -> UpstreamKey {
+    let state = match state {
+        KeyUse::Used => UpstreamKeyState::Used,
+        KeyUse::Standby => UpstreamKeyState::Standby,
+        KeyUse::Refused => UpstreamKeyState::Refused,
+    };
+    UpstreamKey {
+        name: key.id.to_string(),
+        project: key.project.to_string(),
+        place: key.place.clone(),
+        state: state.into(),
+        create_time: Some(answer::timestamp(key.since)),
+        last_use_time: key.last_used().map(answer::timestamp),
+        refuse_time: key.refused_at().map(answer::timestamp),
+        request_count: answer::int(key.uses()),
     }
 }
 

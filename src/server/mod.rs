@@ -55,14 +55,16 @@ use crate::{
     control::{Keys, Pauses},
     reports::Spending,
     rpc::{
-        AccessLayer, AdminRpc, CheckRpc, DESCRIPTORS, KeyRpc, PolicyRpc, ProcessRpc, Recorder, UpstreamRpc,
+        AccessLayer, AuditRpc, CheckRpc, DESCRIPTORS, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder,
+        UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
         },
         proto::{
-            admin_service_server::AdminServiceServer, key_service_server::KeyServiceServer,
-            policy_service_server::PolicyServiceServer, upstream_service_server::UpstreamServiceServer,
+            audit_service_server::AuditServiceServer, key_service_server::KeyServiceServer,
+            pause_service_server::PauseServiceServer, policy_service_server::PolicyServiceServer,
+            upstream_service_server::UpstreamServiceServer,
         },
         watched,
     },
@@ -297,16 +299,19 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         guard.audit().clone(),
     ))
     .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let cooldowns = UpstreamServiceServer::new(UpstreamRpc::new(authorizer.clone(), recorder.clone()))
+    let upstream =
+        UpstreamServiceServer::new(UpstreamRpc::new(authorizer.clone(), upstream, recorder.clone()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let pauses = PauseServiceServer::new(PauseRpc::new(pauses, recorder.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let admin = AdminServiceServer::new(AdminRpc::new(pauses, upstream, recorder))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let audit = AuditServiceServer::new(AuditRpc::new(recorder)).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut routes = Routes::new(policy)
         .add_service(keys)
         .add_service(check)
         .add_service(process)
-        .add_service(admin)
-        .add_service(cooldowns)
+        .add_service(pauses)
+        .add_service(upstream)
+        .add_service(audit)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection() {
         Ok((v1, v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),

@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
-    self, AuditEvent, Cooldown, Decision, LiftCooldownRequest, ListAuditEventsRequest, ListCooldownsRequest,
-    Outcome, RecordUsageRequest, ServiceTier, admin_service_client::AdminServiceClient,
+    self, ActorKind, AuditEvent, Cooldown, Decision, LiftCooldownRequest, ListAuditEventsRequest,
+    ListCooldownsRequest, Outcome, RecordUsageRequest, ServiceTier, audit_service_client::AuditServiceClient,
     policy_service_client::PolicyServiceClient, record_usage_request::Caller,
     upstream_service_client::UpstreamServiceClient,
 };
@@ -58,7 +58,7 @@ fn reason(status: &Status) -> (Code, String) {
 struct Clients {
     calls: PolicyServiceClient<Channel>,
     upstream: UpstreamServiceClient<Channel>,
-    audit: AdminServiceClient<Channel>,
+    audit: AuditServiceClient<Channel>,
 }
 
 impl Clients {
@@ -66,7 +66,7 @@ impl Clients {
         Self {
             calls: PolicyServiceClient::new(channel.clone()),
             upstream: UpstreamServiceClient::new(channel.clone()),
-            audit: AdminServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel.clone()),
         }
     }
 
@@ -264,14 +264,14 @@ async fn without_access_everybody_is_held_to_the_bound() {
     assert_eq!(reason(&refused).1, "UNRESERVED_BOUND_EXCEEDED");
     assert_eq!(team_spend(&mut client, "bot").await.requests, 0);
     let request = ListAuditEventsRequest { action: "role.denied".to_owned(), ..Default::default() };
-    let mut log = AdminServiceClient::new(connect(server.address()).await);
+    let mut log = AuditServiceClient::new(connect(server.address()).await);
     let mut events = Vec::new();
     eventually("it is recorded", async || {
         events = log.list_audit_events(request.clone()).await.unwrap().into_inner().events;
         events.len() == 1
     })
     .await;
-    assert_eq!(events[0].actor.as_ref().unwrap().kind, "anybody");
+    assert_eq!(events[0].actor.as_ref().unwrap().kind(), ActorKind::Anyone);
     assert!(server.stop().await);
 }
 

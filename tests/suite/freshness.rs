@@ -5,7 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tollgate::rpc::proto::{
-    PauseRequest, PauseTarget, Reason, admin_service_client::AdminServiceClient, pause_target::Target,
+    PauseRequest, PauseTarget, Reason, pause_service_client::PauseServiceClient, pause_target::Target,
     policy_service_client::PolicyServiceClient,
 };
 use tonic::{Code, transport::Channel};
@@ -33,7 +33,7 @@ fn policy() -> String {
 }
 
 async fn pause(process: &Process, team: &str) {
-    let mut admin = AdminServiceClient::new(connect(process.address()).await);
+    let mut admin = PauseServiceClient::new(connect(process.address()).await);
     let target = Some(PauseTarget { target: Some(Target::Team(team.to_owned())) });
     admin.pause(PauseRequest { target, reason: "INC-7".to_owned() }).await.unwrap();
 }

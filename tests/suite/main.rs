@@ -34,6 +34,7 @@ mod model;
 mod pauses;
 mod redis_password;
 mod redis_server;
+mod reference;
 mod replicas;
 mod snapshot;
 mod spend_oracle;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tollgate::rpc::proto::{
-    self, CreateKeyRequest, Decision, GetSpendRequest, PauseRequest, PauseTarget,
-    admin_service_client::AdminServiceClient, authorize_request::Caller,
-    key_service_client::KeyServiceClient, pause_target::Target, policy_service_client::PolicyServiceClient,
+    self, CreateKeyRequest, Decision, GetSpendRequest, PauseRequest, PauseTarget, authorize_request::Caller,
+    key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient, pause_target::Target,
+    policy_service_client::PolicyServiceClient,
 };
 use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -52,7 +52,7 @@ async fn every_answer_names_document_and_registry(store: StoreKind) {
     keys.create_key(CreateKeyRequest { name, team, ..Default::default() }).await.unwrap();
     let created = format!("{document}/1");
     assert_eq!(revision(&mut client).await, (Decision::Allowed, created));
-    let mut admin = AdminServiceClient::new(connect(server.address()).await);
+    let mut admin = PauseServiceClient::new(connect(server.address()).await);
     let target = Some(PauseTarget { target: Some(Target::Team("bot".to_owned())) });
     admin.pause(PauseRequest { target, reason: "why".to_owned() }).await.unwrap();
     let paused = format!("{document}/2");

@@ -264,12 +264,12 @@ impl Update {
         if changed.is_empty() {
             return Err(Failure::new("nothing to change: give what is new, or --clear what goes"));
         }
-        let key = proto::Key {
+        let key = proto::VirtualKey {
             name: self.name,
             labels: self.labels.into_iter().collect(),
             limits: Some(limits),
             expire_time,
-            ..proto::Key::default()
+            ..proto::VirtualKey::default()
         };
         let paths = changed.into_iter().map(|what| what.path().to_owned()).collect();
         let update_mask = Some(prost_types::FieldMask { paths });

@@ -19,7 +19,7 @@ pub(super) fn made<M: Message + Name>(
     screen: &mut Screen,
     (as_json, secret_only): (bool, bool),
     answer: &M,
-    (key, secret): (Option<&proto::Key>, &str),
+    (key, secret): (Option<&proto::VirtualKey>, &str),
 ) -> Result<Exit, Failure> {
     let key = &key.cloned().unwrap_or_default();
     if as_json {
@@ -38,7 +38,7 @@ pub(super) fn key<M: Message + Name>(
     screen: &mut Screen,
     as_json: bool,
     answer: &M,
-    key: Option<&proto::Key>,
+    key: Option<&proto::VirtualKey>,
 ) -> Result<Exit, Failure> {
     match as_json {
         true => screen.message(answer)?,
@@ -48,7 +48,11 @@ pub(super) fn key<M: Message + Name>(
 }
 
 /// Keys, a line for each secret.
-pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: Vec<proto::Key>) -> Result<Exit, Failure> {
+pub(super) fn keys(
+    screen: &mut Screen,
+    as_json: bool,
+    keys: Vec<proto::VirtualKey>,
+) -> Result<Exit, Failure> {
     if as_json {
         screen.message(&proto::ListKeysResponse { keys, ..Default::default() })?;
         return Ok(Exit::Done);
@@ -97,7 +101,7 @@ pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: Vec<proto::Key>) ->
 }
 
 /// The usable secrets of a key, the newest first; if there are none, the text shown in their place.
-fn secrets(key: &proto::Key) -> Vec<[String; 5]> {
+fn secrets(key: &proto::VirtualKey) -> Vec<[String; 5]> {
     let none = || "-".to_owned();
     let usable = key.state() == KeyState::Active;
     let live = key.secrets.iter().rev().filter(|secret| usable && secret.live);
@@ -118,7 +122,7 @@ fn secrets(key: &proto::Key) -> Vec<[String; 5]> {
     shown
 }
 
-fn describe(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
+fn describe(screen: &mut Screen, key: &proto::VirtualKey) -> io::Result<()> {
     let colour = screen.colour;
     let (style, state) = state(key.state());
     writeln!(screen, "{}  {}", Style::Bold.paint(&key.name, colour), style.paint(state, colour))?;
@@ -175,7 +179,7 @@ fn used(usage: &proto::KeyUsage) -> [(&str, String); 3] {
     ]
 }
 
-fn describe_secrets(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
+fn describe_secrets(screen: &mut Screen, key: &proto::VirtualKey) -> io::Result<()> {
     let mut table = Table::new(&["SECRET", "STATE", "CREATED", "ENDS", "LAST USE", ">TODAY", ">24 H"]);
     for secret in key.secrets.iter().rev() {
         let (style, state) = if secret.live { (Style::Plain, "live") } else { (Style::Dim, "ended") };
@@ -189,7 +193,7 @@ fn describe_secrets(screen: &mut Screen, key: &proto::Key) -> io::Result<()> {
     table.write(screen, "  ", colour)
 }
 
-fn is_declared(key: &proto::Key) -> bool {
+fn is_declared(key: &proto::VirtualKey) -> bool {
     key.origin() == KeyOrigin::Declared
 }
 

@@ -61,7 +61,7 @@ impl Role {
     pub const fn has(self, permission: Permission) -> bool {
         use Permission::{
             Decide, LiftCooldowns, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadStatus,
-            ReadUpstream, ReadUpstreamKeys, Record, RotateKeys,
+            ReadUpstream, Record, RotateKeys,
         };
         match self {
             Self::Admin => true,
@@ -69,26 +69,13 @@ impl Role {
             Self::Operator => {
                 matches!(
                     permission,
-                    Pause
-                        | LiftCooldowns
-                        | RotateKeys
-                        | ReadKeys
-                        | ReadPauses
-                        | ReadUpstream
-                        | ReadUpstreamKeys
-                        | ReadStatus
+                    Pause | LiftCooldowns | RotateKeys | ReadKeys | ReadPauses | ReadUpstream | ReadStatus
                 )
             }
             Self::Auditor => {
                 matches!(
                     permission,
-                    ReadSpend
-                        | ReadKeys
-                        | ReadPauses
-                        | ReadAudit
-                        | ReadUpstream
-                        | ReadUpstreamKeys
-                        | ReadStatus
+                    ReadSpend | ReadKeys | ReadPauses | ReadAudit | ReadUpstream | ReadStatus
                 )
             }
             Self::Viewer => matches!(permission, ReadSpend),
@@ -147,9 +134,7 @@ pub enum Permission {
     ReadPauses,
     /// Read the audit log.
     ReadAudit,
-    /// Read which Groq key is in use, but never the key itself.
-    ReadUpstreamKeys,
-    /// Read the cooldowns that follow Groq's 429s.
+    /// Read what Groq's side does: which key is in use (never the key itself), and the cooldowns that follow 429s.
     ReadUpstream,
     /// Lift such a cooldown.
     LiftCooldowns,
@@ -159,7 +144,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::Decide,
         Self::Record,
         Self::ReadSpend,
@@ -169,7 +154,6 @@ impl Permission {
         Self::Pause,
         Self::ReadPauses,
         Self::ReadAudit,
-        Self::ReadUpstreamKeys,
         Self::ReadUpstream,
         Self::LiftCooldowns,
         Self::ReadStatus,
@@ -188,7 +172,6 @@ impl Permission {
             Self::Pause => "pause",
             Self::ReadPauses => "read-pauses",
             Self::ReadAudit => "read-audit",
-            Self::ReadUpstreamKeys => "read-upstream-keys",
             Self::ReadUpstream => "read-upstream",
             Self::LiftCooldowns => "lift-cooldowns",
             Self::ReadStatus => "read-status",

@@ -19,27 +19,12 @@ fn principal(grants: &[(&[Role], TeamScope)]) -> Principal {
 fn each_role_has_what_it_is_for_and_nothing_else() {
     use Permission::{
         Decide, LiftCooldowns, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadStatus,
-        ReadUpstream, ReadUpstreamKeys, Record, RotateKeys,
+        ReadUpstream, Record, RotateKeys,
     };
     for (role, permissions) in [
         (Role::Admin, Permission::ALL.as_slice()),
-        (
-            Role::Operator,
-            &[
-                ReadKeys,
-                RotateKeys,
-                Pause,
-                ReadPauses,
-                ReadUpstreamKeys,
-                ReadUpstream,
-                LiftCooldowns,
-                ReadStatus,
-            ],
-        ),
-        (
-            Role::Auditor,
-            &[ReadSpend, ReadKeys, ReadPauses, ReadAudit, ReadUpstreamKeys, ReadUpstream, ReadStatus],
-        ),
+        (Role::Operator, &[ReadKeys, RotateKeys, Pause, ReadPauses, ReadUpstream, LiftCooldowns, ReadStatus]),
+        (Role::Auditor, &[ReadSpend, ReadKeys, ReadPauses, ReadAudit, ReadUpstream, ReadStatus]),
         (Role::Viewer, &[ReadSpend]),
         (Role::Monitor, &[ReadStatus]),
         (Role::Gateway, &[Decide, Record]),

@@ -10,8 +10,9 @@ use tollgate::rpc::{
     proto::{
         AuditEvent, CreateKeyRequest, GetKeyRequest, GetSpendRequest, ListAuditEventsRequest,
         ListKeysRequest, ListUpstreamKeysRequest, RevokeKeyRequest, RotateKeyRequest,
-        admin_service_client::AdminServiceClient, authorize_request::Caller,
+        audit_service_client::AuditServiceClient, authorize_request::Caller,
         key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient,
+        upstream_service_client::UpstreamServiceClient,
     },
 };
 use tonic::{Code, transport::Channel};
@@ -48,14 +49,14 @@ fn policy(issuer: &str, rate: u32) -> String {
 }
 
 async fn list(channel: &Channel, request: ListAuditEventsRequest) -> (Vec<AuditEvent>, String) {
-    let answer = AdminServiceClient::new(channel.clone()).list_audit_events(by(AUDITOR, request)).await;
+    let answer = AuditServiceClient::new(channel.clone()).list_audit_events(by(AUDITOR, request)).await;
     let answer = answer.unwrap().into_inner();
     (answer.events, answer.next_page_token)
 }
 
 async fn start(directory: &TempDir, text: &str) -> (Process, Channel) {
     let store = format!("--store=embedded:{}", directory.path().join("data").display());
-    let arguments = [&store, "--admin=off", "--decision-log=50%"];
+    let arguments = [&store, "--admin-enabled=false", "--decision-log-denials", "--decision-log-allowed=50%"];
     let process = Process::start_arguments(directory.path(), text, &arguments).await;
     let channel = connect(process.address()).await;
     (process, channel)
@@ -76,11 +77,11 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let staff = issuer.token(&key, &["staff"], now, |_| {});
     let mut client = PolicyServiceClient::new(channel.clone());
-    let mut admin = AdminServiceClient::new(channel.clone());
+    let mut upstream = UpstreamServiceClient::new(channel.clone());
     client.get_spend(by(GATEWAY, GetSpendRequest::default())).await.unwrap_err();
     client.authorize(by(GATEWAY, chat("other", MODEL, 1, 1))).await.unwrap_err();
     for _ in 0..2 {
-        admin.list_upstream_keys(by(&staff, ListUpstreamKeysRequest {})).await.unwrap_err();
+        upstream.list_upstream_keys(by(&staff, ListUpstreamKeysRequest {})).await.unwrap_err();
     }
     // Of nobody, and of what is permitted, nothing is recorded.
     client.get_spend(by("tgs_secret_of_nobody", GetSpendRequest::default())).await.unwrap_err();
@@ -107,17 +108,17 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
         .iter()
         .map(|event| {
             let actor = event.actor.clone().unwrap();
-            format!("{} {} {} {}", event.action, actor.kind, actor.name, event.outcome)
+            format!("{} {} {} {}", event.action, actor.kind().as_str_name(), actor.name, event.outcome)
         })
         .collect();
-    let of_somebody = format!("role.denied oidc {}#somebody PERMISSION_MISSING", issuer.url());
+    let of_somebody = format!("role.denied ACTOR_KIND_OIDC {}#somebody PERMISSION_MISSING", issuer.url());
     let expected = [
-        "role.denied service-token edge PERMISSION_MISSING",
-        "role.denied service-token edge TEAM_NOT_PERMITTED",
+        "role.denied ACTOR_KIND_SERVICE_TOKEN edge PERMISSION_MISSING",
+        "role.denied ACTOR_KIND_SERVICE_TOKEN edge TEAM_NOT_PERMITTED",
         &*of_somebody,
         &*of_somebody,
-        "policy.rejected system changed file rejected",
-        "policy.reload system changed file done",
+        "policy.rejected ACTOR_KIND_SYSTEM changed file rejected",
+        "policy.reload ACTOR_KIND_SYSTEM changed file done",
     ];
     assert_eq!(told, expected);
     assert_eq!(events[0].subject, "tollgate.v1.PolicyService/GetSpend");
@@ -127,7 +128,7 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
     assert!(events[4].after.contains("idd"), "{}", events[4].after);
     let filtered = ListAuditEventsRequest {
         action: "role.denied".to_owned(),
-        subject_prefix: "tollgate.v1.AdminService/".to_owned(),
+        subject_prefix: "tollgate.v1.UpstreamService/".to_owned(),
         ..Default::default()
     };
     assert_eq!(list(&channel, filtered).await.0.len(), 2);
@@ -136,7 +137,8 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
         ListAuditEventsRequest { page_token: "x".to_owned(), ..Default::default() },
         ListAuditEventsRequest { page_size: 1_001, ..Default::default() },
     ] {
-        let status = admin.list_audit_events(by(AUDITOR, request)).await.unwrap_err();
+        let mut log = AuditServiceClient::new(channel.clone());
+        let status = log.list_audit_events(by(AUDITOR, request)).await.unwrap_err();
         assert_eq!(reason(&status).0, Code::InvalidArgument);
     }
     let shown = tokio::task::block_in_place(|| {

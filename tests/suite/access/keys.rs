@@ -1,8 +1,8 @@
 //! Keys that teams declare, and who may see them: each its own, and of others' nothing, not even that there are any.
 
 use tollgate::rpc::proto::{
-    CreateKeyRequest, GetKeyRequest, Key, KeyState, ListKeysRequest, RevokeKeyRequest, RotateKeyRequest,
-    UpdateKeyRequest, key_service_client::KeyServiceClient,
+    CreateKeyRequest, GetKeyRequest, KeyState, ListKeysRequest, RevokeKeyRequest, RotateKeyRequest,
+    UpdateKeyRequest, VirtualKey, key_service_client::KeyServiceClient,
 };
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -31,7 +31,12 @@ fn policy() -> String {
     policy
 }
 
-async fn get(keys: &mut KeyServiceClient<Channel>, who: &str, team: &str, name: &str) -> Result<Key, Status> {
+async fn get(
+    keys: &mut KeyServiceClient<Channel>,
+    who: &str,
+    team: &str,
+    name: &str,
+) -> Result<VirtualKey, Status> {
     let request = GetKeyRequest { name: name.to_owned(), team: team.to_owned() };
     keys.get_key(by(&format!("tgs_{who}"), request)).await.map(|answer| answer.into_inner().key.unwrap())
 }
@@ -39,7 +44,7 @@ async fn get(keys: &mut KeyServiceClient<Channel>, who: &str, team: &str, name: 
 /// What `lead` hears who wants to change a key.
 async fn changes(keys: &mut KeyServiceClient<Channel>, name: &str) -> [Status; 3] {
     let (token, name) = ("tgs_lead", name.to_owned());
-    let key = Some(Key { name: name.clone(), ..Default::default() });
+    let key = Some(VirtualKey { name: name.clone(), ..Default::default() });
     let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
     let rotate = RotateKeyRequest { name: name.clone(), ..Default::default() };
     let revoke = RevokeKeyRequest { name, ..Default::default() };

@@ -39,7 +39,7 @@ async fn the_state_is_for_those_who_may_read_it_and_health_for_all() {
         let answer = ask(path, None).await;
         assert_eq!(answer.status, if path == "/status" { 401 } else { 200 }, "{path}");
     }
-    for path in ["/", "/statu", "/status/", "/tollgate.v1.AdminService/ListPauses"] {
+    for path in ["/", "/statu", "/status/", "/tollgate.v1.PauseService/ListPauses"] {
         assert_eq!(ask(path, Some(&secret("admin"))).await.status, 404, "{path}");
     }
     // However it is asked for.

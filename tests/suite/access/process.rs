@@ -35,7 +35,7 @@ fn it_does_not_listen_for_everyone_by_accident() {
     std::fs::write(&policy, open_policy()).unwrap();
     let store = format!("embedded:{}", directory.path().join("data").display());
     // TLS is another question.
-    let serve = ["serve", "--allow-insecure-listen", "--admin", "off", "--store", &store];
+    let serve = ["serve", "--allow-insecure-listen", "--admin-enabled=false", "--store", &store];
     let serve = [&serve[..], &["--policy", policy.to_str().unwrap(), "--listen"]].concat();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051"] {
         let output = tollgate(&[&serve[..], &[address]].concat(), None);

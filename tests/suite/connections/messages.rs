@@ -13,7 +13,7 @@ use tollgate::rpc::{
         },
     },
     proto::{
-        self, admin_service_client::AdminServiceClient, key_service_client::KeyServiceClient,
+        self, key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient,
         policy_service_client::PolicyServiceClient,
     },
 };
@@ -54,7 +54,7 @@ async fn a_message_past_the_bound_of_its_service_is_refused_in_our_words() {
     is_too_large(policy.record_usage(record).await, OURS);
     let mut keys = KeyServiceClient::new(channel.clone());
     is_too_large(keys.get_key(proto::GetKeyRequest { name: large(), ..Default::default() }).await, OURS);
-    let mut admin = AdminServiceClient::new(channel.clone());
+    let mut admin = PauseServiceClient::new(channel.clone());
     is_too_large(admin.pause(proto::PauseRequest { reason: large(), ..Default::default() }).await, OURS);
     let mut health = HealthClient::new(channel.clone());
     is_too_large(health.check(HealthCheckRequest { service: large() }).await, OURS);

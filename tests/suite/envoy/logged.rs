@@ -4,7 +4,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tollgate::rpc::{
     envoy::service::auth::v3::authorization_client::AuthorizationClient,
-    proto::{PauseRequest, PauseTarget, admin_service_client::AdminServiceClient, pause_target::Target},
+    proto::{PauseRequest, PauseTarget, pause_service_client::PauseServiceClient, pause_target::Target},
 };
 
 use super::{
@@ -20,7 +20,7 @@ async fn a_denial_that_needs_no_more_than_the_caller_is_logged() {
     let channel = connect(process.address()).await;
     let target = Some(PauseTarget { target: Some(Target::Team("roomy".to_owned())) });
     let pause = PauseRequest { target, reason: "INC-7".to_owned() };
-    AdminServiceClient::new(channel.clone()).pause(pause).await.unwrap();
+    PauseServiceClient::new(channel.clone()).pause(pause).await.unwrap();
     let mut client = AuthorizationClient::new(channel);
     let body = json!({"model": "openai/gpt-oss-20b", "max_tokens": 10, "messages": []});
     for (key, path, expected) in [

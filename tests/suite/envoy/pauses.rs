@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use serde_json::json;
 use tollgate::rpc::proto::{
-    PauseRequest, PauseTarget, ResumeRequest, admin_service_client::AdminServiceClient, pause_target::Target,
+    PauseRequest, PauseTarget, ResumeRequest, WholeOrganization, pause_service_client::PauseServiceClient,
+    pause_target::Target,
 };
 
 use super::{
@@ -16,7 +17,7 @@ use crate::harness::connect;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_denies_through_envoy_what_costs_and_what_is_free() {
     let Some(edge) = Edge::start(&policy(&[])).await else { return };
-    let mut admin = AdminServiceClient::new(connect(edge.server.address()).await);
+    let mut admin = PauseServiceClient::new(connect(edge.server.address()).await);
     let models = Request::new("GET", "/openai/v1/models").key(KEY);
     let asked = async || {
         let chat = edge.chat(r#"{"completion_tokens":4}"#, &json!({"max_tokens": 10})).await;
@@ -26,7 +27,7 @@ async fn a_pause_denies_through_envoy_what_costs_and_what_is_free() {
     for (target, free) in [
         (Target::Team("chatbot".to_owned()), 403),
         (Target::Key("chatbot-test-web".to_owned()), 403),
-        (Target::Organization(true), 403),
+        (Target::Organization(WholeOrganization {}), 403),
         (Target::Model("openai/*".to_owned()), 200),
     ] {
         let sent = edge.mock.requests().len();
@@ -55,8 +56,8 @@ async fn a_pause_denies_through_envoy_what_costs_and_what_is_free() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_under_way_is_not_cut_by_a_pause() {
     let Some(edge) = Edge::start(&policy(&[])).await else { return };
-    let mut admin = AdminServiceClient::new(connect(edge.server.address()).await);
-    let target = Some(PauseTarget { target: Some(Target::Organization(true)) });
+    let mut admin = PauseServiceClient::new(connect(edge.server.address()).await);
+    let target = Some(PauseTarget { target: Some(Target::Organization(WholeOrganization {})) });
     let directive = r#"{"completion_tokens":40,"chunk_ms":25}"#;
     let fields = json!({"max_tokens": 100, "stream": true});
     let stream = async { (edge.chat(directive, &fields).await, Instant::now()) };

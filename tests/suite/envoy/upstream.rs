@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use serde_json::json;
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
-    self, ListUpstreamKeysRequest, UpstreamKeyState, admin_service_client::AdminServiceClient,
+    self, ListUpstreamKeysRequest, UpstreamKeyState, upstream_service_client::UpstreamServiceClient,
 };
 
 use super::{
@@ -16,7 +16,7 @@ use crate::harness::{Process, UPSTREAM_KEY, connect, eventually};
 
 /// The states of all keys with their names, the newest first.
 async fn states(process: &Process) -> Vec<(UpstreamKeyState, String)> {
-    let mut client = AdminServiceClient::new(connect(process.address()).await);
+    let mut client = UpstreamServiceClient::new(connect(process.address()).await);
     let answer = client.list_upstream_keys(ListUpstreamKeysRequest {}).await.unwrap().into_inner();
     answer.upstream_keys.iter().map(|key| (key.state(), key.name.clone())).collect()
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
-    self, GetKeyRequest, Key, KeyBound, KeyLimits, KeyOrigin, KeyState, ListKeysRequest, Quantity,
+    self, GetKeyRequest, KeyBound, KeyLimits, KeyOrigin, KeyState, ListKeysRequest, Quantity, VirtualKey,
 };
 use tonic::{Code, Status};
 
@@ -33,7 +33,7 @@ impl Service {
         self.server.set_policy(&policy(keys)).await;
     }
 
-    async fn get_of(&mut self, team: &str, name: &str) -> Result<Key, Status> {
+    async fn get_of(&mut self, team: &str, name: &str) -> Result<VirtualKey, Status> {
         let request = GetKeyRequest { name: name.to_owned(), team: team.to_owned() };
         self.keys.get_key(request).await.map(|answer| answer.into_inner().key.unwrap())
     }
@@ -84,7 +84,7 @@ async fn a_declared_key_is_shown_with_what_it_may_and_what_it_used(mut s: Servic
         warns_only: false,
     };
     // Nothing else is known of it: no secret, no creation time, no version.
-    let expected = Key {
+    let expected = VirtualKey {
         name: "bot-prod-web".to_owned(),
         team: "bot".to_owned(),
         labels: [("owner".to_owned(), "ann".to_owned())].into(),
@@ -191,7 +191,7 @@ async fn keys_of_one_name_are_told_apart(mut s: Service) {
 
 async fn a_declared_key_is_changed_in_the_policy_only(mut s: Service) {
     s.declare(&MIXED).await;
-    let named = Key { name: "bot-prod-a".to_owned(), ..Default::default() };
+    let named = VirtualKey { name: "bot-prod-a".to_owned(), ..Default::default() };
     let answers = [
         s.update(named, &["labels"]).await,
         s.rotate("bot-prod-a", 0, true).await.map(|(key, _)| key),

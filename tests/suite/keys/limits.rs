@@ -2,7 +2,7 @@
 
 use tollgate::rpc::{
     google_type::Money,
-    proto::{self, CreateKeyRequest, Decision, Key, KeyLimits, KeyOrigin, KeyState, Reason},
+    proto::{self, CreateKeyRequest, Decision, KeyLimits, KeyOrigin, KeyState, Reason, VirtualKey},
 };
 
 use super::{MODEL, POLICY, Service, StoreKind, by_key, dollars, fields, instant, key};
@@ -89,7 +89,7 @@ async fn what_would_widen_the_team_is_refused_by_field(mut s: Service) {
     for (limits, field) in wide {
         let status = s.keys.create_key(key("bot-prod-web", limits.clone())).await.unwrap_err();
         assert_eq!(fields(&status), [field], "{limits:?}");
-        let changed = Key { limits: Some(limits.clone()), ..made.clone() };
+        let changed = VirtualKey { limits: Some(limits.clone()), ..made.clone() };
         assert_eq!(fields(&s.update(changed, &[field]).await.unwrap_err()), [field], "{limits:?}");
     }
     for (request, field) in [
@@ -115,7 +115,7 @@ async fn what_would_widen_the_team_is_refused_by_field(mut s: Service) {
         let status = s.keys.create_key(of_any("any-prod-web", limits.clone())).await.unwrap_err();
         assert_eq!(fields(&status), ["limits.models"]);
         assert!(status.message().contains(fix), "{}", status.message());
-        let changed = Key { limits: Some(limits), ..made.clone() };
+        let changed = VirtualKey { limits: Some(limits), ..made.clone() };
         let status = s.update(changed, &["limits.models"]).await.unwrap_err();
         assert_eq!(fields(&status), ["limits.models"]);
     }
@@ -132,7 +132,7 @@ async fn a_change_of_the_policy_holds_for_created_keys(mut s: Service) {
     assert_eq!(s.reasons(&secret).await, [Reason::ModelNotAllowed]);
     // Labels of a key that is wider than its team by now can still be changed.
     let labels = [("owner".to_owned(), "ann".to_owned())].into();
-    let labelled = Key { name: "bot-prod-web".to_owned(), labels, ..Default::default() };
+    let labelled = VirtualKey { name: "bot-prod-web".to_owned(), labels, ..Default::default() };
     s.update(labelled.clone(), &["labels"]).await.unwrap();
     let without =
         POLICY.replace("[teams.bot]", "[teams.gone]").replace("[teams.bot.keys", "[teams.gone.keys");

@@ -7,7 +7,7 @@ use tollgate::{
     rpc::{
         google_type::Money,
         proto::{
-            self, AuthorizeResponse, CreateKeyRequest, Key, KeyLimits, Reason,
+            self, AuthorizeResponse, CreateKeyRequest, KeyLimits, Reason, VirtualKey,
             key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient,
         },
     },
@@ -95,12 +95,17 @@ impl Service {
         self.server.clock.set(START.plus(ms));
     }
 
-    async fn create(&mut self, request: CreateKeyRequest) -> (Key, String) {
+    async fn create(&mut self, request: CreateKeyRequest) -> (VirtualKey, String) {
         let answer = self.keys.create_key(request).await.unwrap().into_inner();
         (answer.key.unwrap(), answer.secret)
     }
 
-    async fn rotate(&mut self, name: &str, overlap_s: i64, force: bool) -> Result<(Key, String), Status> {
+    async fn rotate(
+        &mut self,
+        name: &str,
+        overlap_s: i64,
+        force: bool,
+    ) -> Result<(VirtualKey, String), Status> {
         let overlap = Some(prost_types::Duration { seconds: overlap_s, nanos: 0 });
         let request = proto::RotateKeyRequest { name: name.to_owned(), overlap, force };
         self.keys.rotate_key(request).await.map(|answer| {
@@ -109,18 +114,18 @@ impl Service {
         })
     }
 
-    async fn revoke(&mut self, name: &str, secret_id: &str, force: bool) -> Result<Key, Status> {
+    async fn revoke(&mut self, name: &str, secret_id: &str, force: bool) -> Result<VirtualKey, Status> {
         let (name, secret_id) = (name.to_owned(), secret_id.to_owned());
         let request = proto::RevokeKeyRequest { name, secret_id, force };
         self.keys.revoke_key(request).await.map(|answer| answer.into_inner().key.unwrap())
     }
 
-    async fn get(&mut self, name: &str) -> Key {
+    async fn get(&mut self, name: &str) -> VirtualKey {
         let request = proto::GetKeyRequest { name: name.to_owned(), ..Default::default() };
         self.keys.get_key(request).await.unwrap().into_inner().key.unwrap()
     }
 
-    async fn update(&mut self, key: Key, paths: &[&str]) -> Result<Key, Status> {
+    async fn update(&mut self, key: VirtualKey, paths: &[&str]) -> Result<VirtualKey, Status> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
         let update_mask = Some(prost_types::FieldMask { paths });
         let request = proto::UpdateKeyRequest { key: Some(key), update_mask };
@@ -173,21 +178,22 @@ fn is_refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, reason:
 async fn only_the_version_that_was_read_is_changed(mut s: Service) {
     let (made, _) = s.create(key("bot-prod-web", KeyLimits::default())).await;
     let limits = Some(KeyLimits { requests_per_minute: Some(5), ..Default::default() });
-    let changed = s.update(Key { limits, ..made.clone() }, &["limits.requests_per_minute"]).await.unwrap();
+    let changed =
+        s.update(VirtualKey { limits, ..made.clone() }, &["limits.requests_per_minute"]).await.unwrap();
     assert_ne!(changed.etag, made.etag);
     is_refused(s.update(made.clone(), &["labels"]).await, Code::Aborted, "KEY_CHANGED");
     // What no answer said is as good as an old one.
     for etag in ["7", "AQAAAAAAAAA", "ÄÄÄÄÄÄ"] {
-        let key = Key { etag: etag.to_owned(), ..made.clone() };
+        let key = VirtualKey { etag: etag.to_owned(), ..made.clone() };
         is_refused(s.update(key, &["labels"]).await, Code::Aborted, "KEY_CHANGED");
     }
-    let same = s.update(Key { etag: String::new(), ..made.clone() }, &["labels"]).await.unwrap();
+    let same = s.update(VirtualKey { etag: String::new(), ..made.clone() }, &["labels"]).await.unwrap();
     assert_eq!(same.limits.unwrap().requests_per_minute, Some(5));
     for paths in [&[][..], &["name"], &["limits.requests_per_day"], &["labels"; 17]] {
-        let key = Key { etag: String::new(), ..made.clone() };
+        let key = VirtualKey { etag: String::new(), ..made.clone() };
         assert_eq!(fields(&s.update(key, paths).await.unwrap_err()), ["update_mask"]);
     }
-    let named = Key { name: "bot-prod-none".to_owned(), ..Default::default() };
+    let named = VirtualKey { name: "bot-prod-none".to_owned(), ..Default::default() };
     is_refused(s.update(named, &["labels"]).await, Code::NotFound, "UNKNOWN_KEY");
 }
 

@@ -1,6 +1,6 @@
 //! Secrets of created keys: how long they last, and who can end them.
 
-use tollgate::rpc::proto::{self, CreateKeyRequest, Key, KeyLimits, KeyState, Reason};
+use tollgate::rpc::proto::{self, CreateKeyRequest, KeyLimits, KeyState, Reason, VirtualKey};
 use tonic::Code;
 
 use super::{DAY, HOUR, MODEL, Service, StoreKind, fields, instant, is_refused, key};
@@ -54,7 +54,7 @@ async fn a_revoked_key_is_refused_for_ever(mut s: Service) {
     s.at(5);
     assert_eq!(s.revoke("bot-prod-web", "", false).await.unwrap().revoke_time, instant(START));
     is_refused(s.rotate("bot-prod-web", 0, true).await, Code::FailedPrecondition, "KEY_REVOKED");
-    let late = Key { name: "bot-prod-web".to_owned(), ..Default::default() };
+    let late = VirtualKey { name: "bot-prod-web".to_owned(), ..Default::default() };
     is_refused(s.update(late, &["expire_time"]).await, Code::FailedPrecondition, "KEY_REVOKED");
     is_refused(
         s.keys.create_key(key("bot-prod-web", KeyLimits::default())).await,
@@ -75,10 +75,10 @@ async fn an_expiry_can_be_moved(mut s: Service) {
     assert_eq!(s.get("bot-prod-web").await.state(), KeyState::Expired);
     let status = s.update(made.clone(), &["expire_time"]).await.unwrap_err();
     assert_eq!(fields(&status), ["expire_time"]);
-    let later = Key { expire_time: instant(START.plus(2 * HOUR)), ..made.clone() };
+    let later = VirtualKey { expire_time: instant(START.plus(2 * HOUR)), ..made.clone() };
     s.update(later, &["expire_time"]).await.unwrap();
     assert_eq!(s.reasons(&secret).await, []);
-    let never = Key { expire_time: None, etag: String::new(), ..made };
+    let never = VirtualKey { expire_time: None, etag: String::new(), ..made };
     assert_eq!(s.update(never, &["expire_time"]).await.unwrap().expire_time, None);
     s.at(40 * DAY);
     assert_eq!(s.reasons(&secret).await, []);
@@ -92,7 +92,7 @@ async fn what_is_in_use_ends_only_by_force(mut s: Service) {
     assert_eq!(s.reasons(&second).await, []);
     is_refused(s.rotate("bot-prod-web", 0, false).await, Code::FailedPrecondition, "SECRET_IN_USE");
     let (rotated, third) = s.rotate("bot-prod-web", 3600, false).await.unwrap();
-    let id = |key: &Key, at: usize| key.secrets[at].secret_id.clone();
+    let id = |key: &VirtualKey, at: usize| key.secrets[at].secret_id.clone();
     let (of_second, of_third) = (id(&rotated, 1), id(&rotated, 2));
     // A third live one would end the second now.
     is_refused(s.rotate("bot-prod-web", 3600, false).await, Code::FailedPrecondition, "SECRET_IN_USE");

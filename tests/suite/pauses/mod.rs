@@ -4,9 +4,9 @@ mod processes;
 mod records;
 
 use tollgate::rpc::proto::{
-    self, AuthorizeRequest, CreateKeyRequest, Decision, ListPausesRequest, Pause, PauseRequest,
-    PauseResponse, PauseTarget, Reason, ResumeRequest, Scope, admin_service_client::AdminServiceClient,
-    authorize_request::Caller, key_service_client::KeyServiceClient, pause_target::Target,
+    self, ActorKind, AuthorizeRequest, CreateKeyRequest, Decision, ListPausesRequest, Pause, PauseRequest,
+    PauseResponse, PauseTarget, Reason, ResumeRequest, Scope, authorize_request::Caller,
+    key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient, pause_target::Target,
     policy_service_client::PolicyServiceClient,
 };
 use tonic::{Code, Status, transport::Channel};
@@ -56,7 +56,7 @@ struct Service {
 }
 
 #[derive(Clone)]
-struct Admin(AdminServiceClient<Channel>);
+struct Admin(PauseServiceClient<Channel>);
 
 impl Admin {
     async fn pause(&mut self, target: Target, reason: &str) -> Result<PauseResponse, Status> {
@@ -72,7 +72,7 @@ impl Admin {
     }
 
     async fn list(&mut self) -> Vec<Pause> {
-        self.0.list_pauses(ListPausesRequest {}).await.unwrap().into_inner().pauses
+        self.0.list_pauses(ListPausesRequest::default()).await.unwrap().into_inner().pauses
     }
 }
 
@@ -112,7 +112,7 @@ impl Service {
         };
         let created = KeyServiceClient::new(channel.clone()).create_key(new).await.unwrap().into_inner();
         Some(Self {
-            admin: Admin(AdminServiceClient::new(channel.clone())),
+            admin: Admin(PauseServiceClient::new(channel.clone())),
             calls: server.client().await,
             created: created.secret,
             server,
@@ -169,7 +169,7 @@ async fn a_pause_denies_what_it_covers_and_nothing_else(mut service: Service) {
         ("narrow", "m/text"),
     ];
     for (target, scope, place, denied) in [
-        (Target::Organization(true), Scope::Organization, "organization", "12345"),
+        (Target::Organization(proto::WholeOrganization {}), Scope::Organization, "organization", "12345"),
         (team("bot"), Scope::Team, "teams.bot", "1234-"),
         (team("narrow"), Scope::Team, "teams.narrow", "----5"),
         (key("bot-prod-declared"), Scope::Key, "teams.bot.keys.bot-prod-declared", "--3--"),
@@ -217,9 +217,13 @@ async fn a_pause_denies_what_it_covers_and_nothing_else(mut service: Service) {
 }
 
 async fn every_pause_that_denies_is_told(mut service: Service) {
-    for target in
-        [model("m/*"), key("bot-prod-declared"), model("x*"), team("bot"), Target::Organization(true)]
-    {
+    for target in [
+        model("m/*"),
+        key("bot-prod-declared"),
+        model("x*"),
+        team("bot"),
+        Target::Organization(proto::WholeOrganization {}),
+    ] {
         match service.admin.pause(target.clone(), "all of it").await {
             Ok(_) => {}
             Err(status) => assert_eq!((status.code(), target), (Code::NotFound, model("x*"))),
@@ -241,7 +245,12 @@ async fn every_pause_that_denies_is_told(mut service: Service) {
     );
     let listed: Vec<_> =
         service.admin.list().await.into_iter().map(|pause| pause.target.unwrap().target).collect();
-    let expected = [Target::Organization(true), team("bot"), key("bot-prod-declared"), model("m/*")];
+    let expected = [
+        Target::Organization(proto::WholeOrganization {}),
+        team("bot"),
+        key("bot-prod-declared"),
+        model("m/*"),
+    ];
     assert_eq!(listed, expected.map(Some));
     // A change of the document does not end a pause.
     service.server.set_policy(&policy("acme").replace("4000", "3000")).await;
@@ -309,8 +318,8 @@ async fn a_pause_can_be_repeated_and_replaced(mut service: Service) {
     assert_eq!(replaced.replaced_pause, first.pause);
     let replaced = replaced.pause.unwrap();
     assert_eq!(
-        (replaced.reason.as_str(), replaced.actor.as_ref().unwrap().kind.as_str()),
-        ("two", "anybody")
+        (replaced.reason.as_str(), replaced.actor.as_ref().unwrap().kind()),
+        ("two", ActorKind::Anyone)
     );
     let since = first.pause.unwrap().create_time.unwrap();
     assert_eq!(replaced.create_time.unwrap().seconds, since.seconds + 5);
@@ -328,7 +337,6 @@ async fn what_cannot_be_paused_is_named(mut service: Service) {
     let long = "x".repeat(257);
     for (target, reason, field) in [
         (None, "why", "target"),
-        (Some(Target::Organization(false)), "why", "target"),
         (Some(team("")), "why", "target.team"),
         (Some(team("Bot")), "why", "target.team"),
         (Some(team("bot/x")), "why", "target.team"),

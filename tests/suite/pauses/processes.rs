@@ -8,8 +8,9 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
-    AuditEvent, ListAuditEventsRequest, ListPausesRequest, Reason, admin_service_client::AdminServiceClient,
-    pause_target::Target, policy_service_client::PolicyServiceClient,
+    AuditEvent, ListAuditEventsRequest, ListPausesRequest, Reason, WholeOrganization,
+    audit_service_client::AuditServiceClient, pause_service_client::PauseServiceClient, pause_target::Target,
+    policy_service_client::PolicyServiceClient,
 };
 use tonic::transport::Channel;
 
@@ -30,7 +31,7 @@ struct Replica {
 impl Replica {
     async fn start(directory: &TempDir, policy: &str, store: &str) -> Self {
         let process = Process::start(directory.path(), policy, store).await;
-        let admin = Admin(AdminServiceClient::new(connect(process.address()).await));
+        let admin = Admin(PauseServiceClient::new(connect(process.address()).await));
         let calls = process.client().await;
         Self { process, admin, calls }
     }
@@ -53,7 +54,8 @@ async fn a_pause_is_in_force_on_three_replicas_within_the_bound() {
         replicas.push(Replica::start(&directory, &policy, &redis.url()).await);
     }
     let mut slowest = Duration::ZERO;
-    let targets = [Target::Organization(true), team("bot"), key("bot-prod-declared"), model("m/*")];
+    let targets =
+        [Target::Organization(WholeOrganization {}), team("bot"), key("bot-prod-declared"), model("m/*")];
     for (round, target) in targets.into_iter().cycle().take(12).enumerate() {
         let (by, other) = (round % 3, (round + 1) % 3);
         replicas[by].admin.pause(target.clone(), "INC-7").await.unwrap();
@@ -119,7 +121,7 @@ async fn a_pause_that_redis_lost_is_told() {
         .await;
     // The connection of another core finds out for itself that the one before has ended.
     eventually("nothing is paused", async || {
-        let answer = replica.admin.0.clone().list_pauses(ListPausesRequest {}).await;
+        let answer = replica.admin.0.clone().list_pauses(ListPausesRequest::default()).await;
         answer.is_ok_and(|answer| answer.into_inner().pauses.is_empty())
     })
     .await;
@@ -142,7 +144,7 @@ fn guarded() -> String {
 }
 
 async fn events(channel: &Channel) -> Vec<AuditEvent> {
-    let mut client = AdminServiceClient::new(channel.clone());
+    let mut client = AuditServiceClient::new(channel.clone());
     let answer = client.list_audit_events(by(AUDITOR, ListAuditEventsRequest::default())).await.unwrap();
     let mut events = answer.into_inner().events;
     events.reverse();
@@ -180,7 +182,7 @@ async fn the_commands_pause_and_the_log_says_who_and_why() {
     assert_eq!(run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-8"], 0), "team bot is paused\n");
     let list = run(AUDITOR, &["pauses"], 0);
     assert!(
-        list.contains("team bot") && list.contains("service-token ops") && list.contains("INC-8"),
+        list.contains("team bot") && list.contains("service_token ops") && list.contains("INC-8"),
         "{list}"
     );
     let list: Value = serde_json::from_str(&run(AUDITOR, &["pauses", "--json"], 0)).unwrap();

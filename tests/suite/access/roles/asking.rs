@@ -15,8 +15,9 @@ use tollgate::rpc::{
         ext_proc::v3::{ProcessingRequest, external_processor_client::ExternalProcessorClient},
     },
     proto::{
-        self, admin_service_client::AdminServiceClient, key_service_client::KeyServiceClient,
-        policy_service_client::PolicyServiceClient, upstream_service_client::UpstreamServiceClient,
+        self, audit_service_client::AuditServiceClient, key_service_client::KeyServiceClient,
+        pause_service_client::PauseServiceClient, policy_service_client::PolicyServiceClient,
+        upstream_service_client::UpstreamServiceClient,
     },
 };
 use tonic::{Code, Status, transport::Channel};
@@ -80,25 +81,25 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
             manage(channel, token, rpc, team).await?;
         }
         "ListUpstreamKeys" => {
-            let mut client = AdminServiceClient::new(channel.clone());
+            let mut client = UpstreamServiceClient::new(channel.clone());
             drop(client.list_upstream_keys(by(token, proto::ListUpstreamKeysRequest {})).await?);
         }
         "ListAuditEvents" => {
-            let mut client = AdminServiceClient::new(channel.clone());
+            let mut client = AuditServiceClient::new(channel.clone());
             drop(client.list_audit_events(by(token, proto::ListAuditEventsRequest::default())).await?);
         }
         "Pause" => {
             // Of what no other question asks for.
             let request = proto::PauseRequest { target: target(), reason: "INC-7".to_owned() };
-            drop(AdminServiceClient::new(channel.clone()).pause(by(token, request)).await?);
+            drop(PauseServiceClient::new(channel.clone()).pause(by(token, request)).await?);
         }
         "Resume" => {
             let request = proto::ResumeRequest { target: target(), reason: "over".to_owned() };
-            drop(AdminServiceClient::new(channel.clone()).resume(by(token, request)).await?);
+            drop(PauseServiceClient::new(channel.clone()).resume(by(token, request)).await?);
         }
         "ListPauses" => {
-            let mut client = AdminServiceClient::new(channel.clone());
-            drop(client.list_pauses(by(token, proto::ListPausesRequest {})).await?);
+            let mut client = PauseServiceClient::new(channel.clone());
+            drop(client.list_pauses(by(token, proto::ListPausesRequest::default())).await?);
         }
         "ListCooldowns" => {
             let mut client = UpstreamServiceClient::new(channel.clone());
@@ -156,7 +157,7 @@ async fn manage(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result
             client.get_key(by(token, proto::GetKeyRequest { name, ..Default::default() })).await.map(drop)
         }
         "UpdateKey" => {
-            let key = Some(proto::Key { name, ..Default::default() });
+            let key = Some(proto::VirtualKey { name, ..Default::default() });
             let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
             client.update_key(by(token, proto::UpdateKeyRequest { key, update_mask })).await.map(drop)
         }

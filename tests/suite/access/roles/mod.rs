@@ -17,7 +17,7 @@ use tollgate::{
             },
         },
         proto::{
-            self, admin_service_client::AdminServiceClient, key_service_client::KeyServiceClient,
+            self, audit_service_client::AuditServiceClient, key_service_client::KeyServiceClient,
             policy_service_client::PolicyServiceClient,
         },
     },
@@ -220,7 +220,7 @@ async fn a_proxy_settles_nothing_of_a_team_that_is_not_its_own() {
     let refused = async || {
         let request =
             proto::ListAuditEventsRequest { action: "role.denied".to_owned(), ..Default::default() };
-        let mut log = AdminServiceClient::new(channel.clone());
+        let mut log = AuditServiceClient::new(channel.clone());
         let events = log.list_audit_events(by(&admin, request)).await.unwrap().into_inner().events;
         let told = |event: proto::AuditEvent| (event.actor.unwrap().name, event.subject, event.after);
         let mut told: Vec<_> = events.into_iter().map(told).collect();
