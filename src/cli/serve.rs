@@ -27,7 +27,7 @@ use super::{
     auditing,
     log_thread::{self, LinesAs, LogGuard},
     redis_safety::{self, Hazards, UnsafeRedis},
-    screen::colours_on,
+    screen::Color,
     status_page::StatusPage,
 };
 use crate::{
@@ -96,7 +96,7 @@ enum ServeError {
     Admin { address: std::net::SocketAddr, source: io::Error },
     #[error(
         "refused to listen on {0} for everyone: the policy has no `[access]` that says who may ask. Give a caller a token \
-         (`tollgate access token --generate NAME` prints its lines), or listen on loopback, or force it with \
+         (`tollgate tokens create NAME` prints its lines), or listen on loopback, or force it with \
          --allow-unauthenticated-listen"
     )]
     Unauthenticated(std::net::SocketAddr),
@@ -111,8 +111,8 @@ enum ServeError {
 }
 
 impl Serve {
-    pub(super) fn run(self) -> ExitCode {
-        match self.serve() {
+    pub(super) fn run(self, color: Color) -> ExitCode {
+        match self.serve(color) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 // If even standard error is closed, only the exit code can tell.
@@ -122,11 +122,11 @@ impl Serve {
         }
     }
 
-    fn serve(self) -> Result<(), ServeError> {
+    fn serve(self, color: Color) -> Result<(), ServeError> {
         // An empty variable counts as not set.
         let config = self.config.filter(|path| !path.is_empty()).map(PathBuf::from);
         let settings = Settings::load(config.as_deref(), &self.flags)?;
-        let _log = start_log(&settings)?;
+        let _log = start_log(&settings, color)?;
         if !settings.unknown_variables.is_empty() {
             let variables = settings.unknown_variables.join(", ");
             warn!(
@@ -290,9 +290,9 @@ fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> 
     Ok(())
 }
 
-fn start_log(settings: &Settings) -> io::Result<LogGuard> {
+fn start_log(settings: &Settings, color: Color) -> io::Result<LogGuard> {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = colours_on(&io::stderr());
+    let colours = color.is_for(&io::stderr());
     let (writer, guard) = log_thread::start(io::stderr(), LinesAs::of(settings.log_format, colours))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
     let started = match settings.log_format {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{
-    super::text,
+    super::{names, text},
     Connection, Exit, Failure, Screen,
     client::{self, KeyClient},
     print,
@@ -68,7 +68,7 @@ pub(in super::super) struct Update {
 
 Examples:
   tollgate keys rotate chatbot-prod-web                 24 hours for moving to the new secret
-  tollgate keys rotate chatbot-prod-web --overlap 0 --force     the old one leaked: it ends now")]
+  tollgate keys rotate chatbot-prod-web --overlap 0s --force    the old one leaked: it ends now")]
 pub(in super::super) struct Rotate {
     /// Its name
     name: String,
@@ -106,14 +106,7 @@ pub(in super::super) struct Revoke {
 }
 
 /// Which service to ask, and how to show its answer.
-#[derive(Args)]
-pub(super) struct How {
-    #[command(flatten)]
-    connection: Connection,
-    /// Print the answer as JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
+pub(super) type How = Connection;
 
 /// What a key may do.
 #[derive(Args)]
@@ -123,7 +116,7 @@ struct LimitArgs {
     #[arg(long = "model", value_name = "NAME")]
     models: Vec<String>,
     /// What it may be used for; may be repeated
-    #[arg(long = "operation", value_parser = client::operation_parser())]
+    #[arg(long = "operation", value_parser = names::parser::<proto::Operation>())]
     operations: Vec<proto::Operation>,
     /// Requests in any minute
     #[arg(long, value_name = "COUNT")]
@@ -237,7 +230,7 @@ pub(super) fn ask<T>(
     call: impl AsyncFnOnce(&mut KeyClient) -> Result<T, tonic::Status>,
 ) -> Result<T, Failure> {
     client::block_on(async {
-        let mut client = how.connection.open_keys().await?;
+        let mut client = how.open_keys().await?;
         call(&mut client).await.map_err(|status| client::explain(&status))
     })
 }
@@ -254,7 +247,7 @@ impl Create {
         };
         let answer = ask(&self.how, async |client| Ok(client.create_key(request).await?.into_inner()))?;
         let how = (self.how.json, self.secret_only);
-        print::made(screen, how, &answer.key.unwrap_or_default(), &answer.secret)
+        print::made(screen, how, &answer, (answer.key.as_ref(), &answer.secret))
     }
 }
 
@@ -282,7 +275,7 @@ impl Update {
         let update_mask = Some(prost_types::FieldMask { paths });
         let request = proto::UpdateKeyRequest { key: Some(key), update_mask };
         let answer = ask(&self.how, async |client| Ok(client.update_key(request).await?.into_inner()))?;
-        print::key(screen, self.how.json, &answer.key.unwrap_or_default())
+        print::key(screen, self.how.json, &answer, answer.key.as_ref())
     }
 }
 
@@ -292,7 +285,7 @@ impl Rotate {
         let request = proto::RotateKeyRequest { name: self.name, overlap, force: self.force };
         let answer = ask(&self.how, async |client| Ok(client.rotate_key(request).await?.into_inner()))?;
         let how = (self.how.json, self.secret_only);
-        print::made(screen, how, &answer.key.unwrap_or_default(), &answer.secret)
+        print::made(screen, how, &answer, (answer.key.as_ref(), &answer.secret))
     }
 }
 
@@ -301,7 +294,7 @@ impl Revoke {
         let request =
             proto::RevokeKeyRequest { name: self.name, secret_id: self.secret_id, force: self.force };
         let answer = ask(&self.how, async |client| Ok(client.revoke_key(request).await?.into_inner()))?;
-        print::key(screen, self.how.json, &answer.key.unwrap_or_default())
+        print::key(screen, self.how.json, &answer, answer.key.as_ref())
     }
 }
 
@@ -312,7 +305,7 @@ mod tests {
     #[test]
     fn an_end_is_a_length_of_time_or_an_instant() {
         let now = jiff::Timestamp::now().as_second();
-        for (text, seconds) in [("30d", 30 * 86_400), ("12h", 43_200), ("90", 90)] {
+        for (text, seconds) in [("30d", 30 * 86_400), ("12h", 43_200), ("90s", 90)] {
             let at = end(text).unwrap().seconds;
             assert!((now + seconds..=now + seconds + 60).contains(&at), "{text}");
         }
@@ -320,7 +313,7 @@ mod tests {
             end("1970-01-01T00:00:05.5Z").unwrap(),
             prost_types::Timestamp { seconds: 5, nanos: 500_000_000 }
         );
-        for text in ["", "soon", "99999999999999999999d", "-5d"] {
+        for text in ["", "90", "soon", "99999999999999999999d", "-5d"] {
             assert!(end(text).is_err(), "{text}");
         }
     }

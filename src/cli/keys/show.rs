@@ -4,13 +4,11 @@ use clap::Args;
 
 use super::{
     Exit, Failure, Screen,
+    client::{self, LimitArgs},
     manage::{How, ask},
     print,
 };
 use crate::rpc::proto;
-
-/// The keys asked for at a time.
-const PAGE: i32 = 200;
 
 /// Shows one key.
 #[derive(Args)]
@@ -46,6 +44,8 @@ pub(in super::super) struct List {
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     team: String,
     #[command(flatten)]
+    limit: LimitArgs,
+    #[command(flatten)]
     how: How,
 }
 
@@ -53,25 +53,21 @@ impl Get {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let request = proto::GetKeyRequest { name: self.name, team: self.team };
         let answer = ask(&self.how, async |client| Ok(client.get_key(request).await?.into_inner()))?;
-        print::key(screen, self.how.json, &answer.key.unwrap_or_default())
+        print::key(screen, self.how.json, &answer, answer.key.as_ref())
     }
 }
 
 impl List {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let mut request =
-            proto::ListKeysRequest { team: self.team, page_size: PAGE, page_token: String::new() };
-        let keys = ask(&self.how, async |client| {
-            let mut keys = Vec::new();
-            loop {
-                let page = client.list_keys(request.clone()).await?.into_inner();
-                keys.extend(page.keys);
-                if page.next_page_token.is_empty() {
-                    return Ok(keys);
-                }
-                request.page_token = page.next_page_token;
-            }
+        let keys = client::block_on(async {
+            let mut client = self.how.open_keys().await?;
+            let page = async |page_size, page_token| {
+                let request = proto::ListKeysRequest { team: self.team.clone(), page_size, page_token };
+                let page = client.list_keys(request).await?.into_inner();
+                Ok((page.keys, page.next_page_token))
+            };
+            self.limit.collect(page).await
         })?;
-        print::keys(screen, self.how.json, &keys)
+        print::keys(screen, self.how.json, keys)
     }
 }
