@@ -31,7 +31,7 @@ TWICE = {
     "base64": "the older one is of jsonwebtoken, and ours in tests; the newer one is of what makes certificates for tests",
     "getrandom": "the older one is of ring, which rustls could use; it is in the lock file, and never built",
     "num-bigint": "the older one reads serial numbers in certificates; the newer one is an oracle of tests",
-    "toml_edit": "the older one is the version figment parses with; the newer one only builds macros",
+    "toml_edit": "the older one is ours; the newer one only builds macros",
 }
 
 

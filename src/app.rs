@@ -67,7 +67,7 @@ impl Parts {
             upstream,
             audit,
             connections: Connections::new(settings.connection_limits()),
-            decisions: DecisionLog::new(settings.decision_log),
+            decisions: DecisionLog::new(settings.decision_log_denials, settings.decision_log_allowed),
             is_open: settings.allow_unauthenticated_listen,
             ..Self::new(policy)
         }

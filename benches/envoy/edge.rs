@@ -136,7 +136,7 @@ fn serve(files: &Path) -> (Process, SocketAddr) {
     for (name, _) in env::vars().filter(|(name, _)| name.starts_with("TOLLGATE_")) {
         command.env_remove(name);
     }
-    command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--policy"]).arg(policy);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--admin-enabled=false", "--policy"]).arg(policy);
     command.args(["--store", &format!("embedded:{}", files.join("data").display())]);
     command.env(GROQ_KEY, UPSTREAM_KEY).stderr(File::create(files.join("log")).unwrap());
     Process::start_server(&mut command)

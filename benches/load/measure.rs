@@ -169,7 +169,9 @@ impl Bench {
                 let policy = files.path().join("policy.toml");
                 std::fs::write(&policy, shape.to_toml()).unwrap();
                 let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-                command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--policy"]).arg(policy);
+                command
+                    .args(["serve", "--listen", "127.0.0.1:0", "--admin-enabled=false", "--policy"])
+                    .arg(policy);
                 let embedded = format!("embedded:{}", files.path().join("data").display());
                 let store = if matches!(target, Target::Embedded(_)) { embedded } else { redis_url };
                 command.args(["--store", &store]).env(GROQ_KEY, "gsk_of_the_bench");

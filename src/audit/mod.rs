@@ -6,6 +6,7 @@
 mod event;
 mod page;
 mod refusal_limiter;
+mod sinks;
 mod writer;
 
 use std::{
@@ -29,6 +30,7 @@ pub use event::{Change, Event, action};
 pub use page::{MAX_PAGE, Page, PageError, Place, Query};
 
 use refusal_limiter::RefusalLimiter;
+use sinks::Sinks;
 use writer::Writer;
 
 use crate::domain::rbac::Principal;
@@ -38,13 +40,13 @@ const DENIALS_WAITING: usize = 1_000;
 /// How long a process waits for the disk when it ends.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Where the log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// To a file.
-    File(PathBuf),
-    /// To the standard output, where something else collects it.
-    Stdout,
+/// Where the log goes; the default is nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// The file that it is written to and read back from.
+    pub file: Option<PathBuf>,
+    /// Whether it goes to the standard output, where something else collects it.
+    pub stdout: bool,
 }
 
 /// The log. Cheap to clone; the default records nothing.
@@ -99,19 +101,21 @@ enum Message {
 }
 
 impl Audit {
-    /// Opens the log and starts the thread that writes it.
+    /// Opens the log and starts the thread that writes it. Without a target nothing is recorded.
     ///
     /// # Errors
     /// The file cannot be opened, another process writes it ([`io::ErrorKind::ResourceBusy`]), or the system cannot start a
     /// thread.
-    pub fn open(target: &Target) -> io::Result<Self> {
-        match target {
-            Target::File(path) => {
-                let (file, last_ms) = open_file(path)?;
-                Self::start(Some(path.clone()), Writer::new(file, |file| file.sync_data(), last_ms))
-            }
-            Target::Stdout => Self::start(None, Writer::new(io::stdout(), io::Write::flush, 0)),
+    pub fn open(targets: &Targets) -> io::Result<Self> {
+        if *targets == Targets::default() {
+            return Ok(Self::default());
         }
+        let (file, last_ms) = match &targets.file {
+            Some(path) => open_file(path).map(|(file, last_ms)| (Some(file), last_ms))?,
+            None => (None, 0),
+        };
+        let sinks = Sinks::new(file, targets.stdout.then(io::stdout));
+        Self::start(targets.file.clone(), Writer::new(sinks, Sinks::sync, last_ms))
     }
 
     fn start<W: io::Write + Send + 'static>(

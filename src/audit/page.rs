@@ -93,7 +93,7 @@ impl Place {
 #[derive(Debug, Error)]
 pub enum PageError {
     /// Nothing is recorded, or not in a file.
-    #[error("this replica keeps no audit log in a file: see its setting `audit_file`")]
+    #[error("this replica keeps no audit log in a file: see its settings `audit_sinks` and `audit_file`")]
     NoFile,
     /// Another event stands there, or none; or the file was cut during the read.
     #[error("no page of this log begins there; the file may have been replaced")]

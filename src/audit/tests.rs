@@ -33,9 +33,13 @@ fn principal(name: &str) -> Principal {
     Principal { name: name.into(), kind: PrincipalKind::Certificate, grants: Vec::new() }
 }
 
+fn to(path: &Path) -> Targets {
+    Targets { file: Some(path.to_owned()), stdout: false }
+}
+
 fn open(directory: &TempDir) -> (Audit, PathBuf) {
     let path = directory.path().join("audit.jsonl");
-    (Audit::open(&Target::File(path.clone())).unwrap(), path)
+    (Audit::open(&to(&path)).unwrap(), path)
 }
 
 fn subjects(page: &Page) -> Vec<&str> {
@@ -287,10 +291,10 @@ fn another_file_is_not_taken_for_a_log() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("audit.jsonl");
     fs::write(&path, "x".repeat(3 << 20)).unwrap();
-    let error = Audit::open(&Target::File(path.clone())).unwrap_err();
+    let error = Audit::open(&to(&path)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     fs::write(&path, "not an event\n".repeat(2 << 20)).unwrap();
-    let error = Audit::open(&Target::File(path)).unwrap_err();
+    let error = Audit::open(&to(&path)).unwrap_err();
     assert!(error.to_string().contains("without an event"), "{error}");
 }
 
@@ -299,14 +303,14 @@ fn a_file_has_one_writer_until_it_is_closed() {
     let directory = TempDir::new().unwrap();
     let (first, path) = open(&directory);
     first.changed(change("first"));
-    let refused = Audit::open(&Target::File(path.clone())).unwrap_err();
+    let refused = Audit::open(&to(&path)).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
     assert!(refused.to_string().contains("another process writes it"), "{refused}");
     // Moved away, the file is still locked by the first log; the new file in its place is not.
     let moved = directory.path().join("audit.jsonl.1");
     fs::rename(&path, &moved).unwrap();
     let (second, _) = open(&directory);
-    assert_eq!(Audit::open(&Target::File(moved.clone())).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    assert_eq!(Audit::open(&to(&moved)).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
     second.changed(change("second"));
     drop((first, second));
     for (file, subject) in [(&moved, "first"), (&path, "second")] {

@@ -24,25 +24,27 @@ const MILLION: u64 = 1_000_000;
 /// Which decisions are logged.
 #[derive(Debug, Default)]
 pub struct DecisionLog {
-    /// `None`: denials at debug only. Otherwise all denials at info, and this many of every million allowed ones.
-    share: Option<u32>,
+    /// Whether denials are logged at info; otherwise at debug only.
+    denials: bool,
+    /// This many of every million allowed decisions are logged.
+    share: u32,
     /// Allowed decisions so far. An independent count; it orders nothing else.
     allowed: AtomicU64,
 }
 
 impl DecisionLog {
-    /// Logs all denials and this many of every million allowed decisions; `None`: nothing, except denials if debug is on.
+    /// Logs all denials, or only if debug is on, and this many of every million allowed decisions.
     #[must_use]
-    pub const fn new(share: Option<u32>) -> Self {
-        Self { share, allowed: AtomicU64::new(0) }
+    pub const fn new(denials: bool, share: u32) -> Self {
+        Self { denials, share, allowed: AtomicU64::new(0) }
     }
 
     /// Whether the next allowed decision is in the share, which is spread evenly. Without a share it costs nothing.
     fn takes_allowed(&self) -> bool {
-        let share = match self.share {
-            None | Some(0) => return false,
-            Some(share) => u64::from(share),
-        };
+        if self.share == 0 {
+            return false;
+        }
+        let share = u64::from(self.share);
         let count = self.allowed.fetch_add(1, Ordering::Relaxed) % MILLION;
         count * share % MILLION < share
     }
@@ -74,7 +76,7 @@ impl<S: Store + Clone> Authorizer<S> {
         violations: &[Violation],
         revision: &str,
     ) {
-        let is_on = self.shared.decisions.share.is_some();
+        let is_on = self.shared.decisions.denials;
         if !is_on && !enabled!(target: "tollgate::decision", Level::DEBUG) {
             return;
         }
@@ -200,15 +202,11 @@ mod tests {
 
     #[test]
     fn a_share_is_of_so_many() {
-        for (share, of, expected) in [
-            (None, 1_000, 0),
-            (Some(0), 1_000, 0),
-            (Some(10_000), 1_000, 10),
-            (Some(333), 1_000_000, 333),
-            (Some(1_000_000), 77, 77),
-        ] {
-            let log = DecisionLog::new(share);
-            assert_eq!((0..of).filter(|_| log.takes_allowed()).count(), expected, "{share:?}");
+        for (share, of, expected) in
+            [(0, 1_000, 0), (10_000, 1_000, 10), (333, 1_000_000, 333), (1_000_000, 77, 77)]
+        {
+            let log = DecisionLog::new(false, share);
+            assert_eq!((0..of).filter(|_| log.takes_allowed()).count(), expected, "{share}");
         }
     }
 }

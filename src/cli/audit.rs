@@ -7,14 +7,15 @@ use jiff::Timestamp;
 
 use super::{
     client::{self, Connection},
-    json,
     screen::{Exit, Failure, Screen},
     table::{Style, Table},
     text,
 };
 use crate::{
     audit::action,
-    rpc::proto::{AuditEvent, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
+    rpc::proto::{
+        AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, audit_service_client::AuditServiceClient,
+    },
 };
 
 /// The events asked for at a time.
@@ -48,9 +49,6 @@ pub(super) struct AuditCommand {
     /// The most events to show
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     limit: usize,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 fn parse_since(text: &str) -> Result<prost_types::Timestamp, String> {
@@ -68,7 +66,7 @@ fn parse_since(text: &str) -> Result<prost_types::Timestamp, String> {
 
 impl AuditCommand {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let Self { connection, action, subject, since, limit, json } = self;
+        let Self { connection, action, subject, since, limit } = self;
         let mut request = ListAuditEventsRequest {
             page_size: PAGE.min(i32::try_from(limit.max(1)).unwrap_or(PAGE)),
             page_token: String::new(),
@@ -90,8 +88,8 @@ impl AuditCommand {
                 request.page_token = page.next_page_token;
             }
         })?;
-        if json {
-            screen.json(&json::audit(&events))?;
+        if connection.json {
+            screen.message(&ListAuditEventsResponse { events, ..Default::default() })?;
             return Ok(Exit::Done);
         }
         let mut table = Table::new(&["TIME", "ACTION", "WHO", "FROM", "SUBJECT", "OUTCOME", "AFTER"]);

@@ -1,19 +1,15 @@
 //! What `serve` itself records in the audit log: where the log is, and the outcome of policy changes.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::{
-    audit::{Audit, Change, Target, action},
+    audit::{Audit, Change, Targets, action},
     domain::actor::Actor,
     policy_file::{PolicyAttempt, ReloadOutcome},
-    settings::{Settings, StoreUrl},
+    settings::{AuditSink, Settings},
 };
 
-/// The file in the directory of the embedded store.
-const FILE: &str = "audit.jsonl";
 /// The part of a failed policy load that is recorded: the first findings, and the beginning of each.
 const MAX_FINDINGS: usize = 16;
 const MAX_FINDING: usize = 256;
@@ -23,21 +19,14 @@ const MAX_FINDING: usize = 256;
 /// # Errors
 /// The file, and why it cannot be opened.
 pub(super) fn open(settings: &Settings) -> Result<Audit, (String, std::io::Error)> {
-    let target = match (settings.audit_file.as_deref(), &settings.store) {
-        (Some(file), _) if file == Path::new("off") => return Ok(Audit::default()),
-        (Some(file), _) if file == Path::new("stdout") => Target::Stdout,
-        (Some(file), _) => Target::File(file.to_owned()),
-        (None, StoreUrl::Embedded { dir }) => Target::File(dir.join(FILE)),
-        (None, StoreUrl::Redis { .. }) => {
-            warn!("there is no audit log: with Redis it needs a file of this replica, named by `audit_file`");
-            return Ok(Audit::default());
-        }
-    };
-    let name = match &target {
-        Target::File(path) => path.display().to_string(),
-        Target::Stdout => "stdout".to_owned(),
-    };
-    Audit::open(&target).map_err(|error| (name, error))
+    let sinks = settings.audit_sinks();
+    if sinks.is_empty() && settings.audit_sinks.is_none() {
+        warn!("there is no audit log: with Redis it needs a file of this replica, named by `audit_file`");
+    }
+    let file = settings.audit_path().filter(|_| sinks.contains(&AuditSink::File));
+    let name = file.as_ref().map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
+    let targets = Targets { file, stdout: sinks.contains(&AuditSink::Stdout) };
+    Audit::open(&targets).map_err(|error| (name, error))
 }
 
 /// Records the outcome of a policy change.

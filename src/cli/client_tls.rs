@@ -20,19 +20,25 @@ pub(super) struct TlsArgs {
     /// The CA of an https:// service's certificate (PEM) [default: the CAs of this machine]
     #[arg(long, value_name = "FILE", env = "TOLLGATE_TLS_CA_FILE")]
     tls_ca_file: Option<OsString>,
-    /// The certificate to show an https:// service (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_key_file")]
+    /// The certificate to show an https:// service (PEM) [env: TOLLGATE_CLIENT_CERT_FILE]
+    #[arg(long, value_name = "FILE")]
     tls_cert_file: Option<PathBuf>,
-    /// Its private key (PEM, unencrypted)
-    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    /// Its private key (PEM, unencrypted) [env: TOLLGATE_CLIENT_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
     tls_key_file: Option<PathBuf>,
+}
+
+/// The file that a flag names, or else the variable of this name; an empty variable counts as not set.
+fn file(flag: Option<&PathBuf>, variable: &str) -> Option<PathBuf> {
+    let of_variable = || std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+    flag.cloned().or_else(of_variable)
 }
 
 impl TlsArgs {
     /// What a connection to `address` needs; `None` for one without TLS.
     pub(super) fn config_for(&self, address: &str) -> Result<Option<ClientTlsConfig>, Failure> {
         if !address.starts_with("https://") {
-            // The CA may come from the environment, which does not depend on the address.
+            // What comes from the environment does not depend on the address.
             return match self.tls_cert_file {
                 Some(_) => Err(Failure::new(format!(
                     "--tls-cert-file is shown only to a service with TLS: write https://{address}, or leave it out"
@@ -46,8 +52,19 @@ impl TlsArgs {
             Some(path) => config.ca_certificate(Certificate::from_pem(certificates(Path::new(path))?)),
             None => config.with_native_roots(),
         };
-        if let (Some(cert), Some(key)) = (&self.tls_cert_file, &self.tls_key_file) {
-            config = config.identity(Identity::from_pem(certificates(cert)?, read(key)?));
+        let cert = file(self.tls_cert_file.as_ref(), "TOLLGATE_CLIENT_CERT_FILE");
+        let key = file(self.tls_key_file.as_ref(), "TOLLGATE_CLIENT_KEY_FILE");
+        let lacking = |given: &str, other: &str, variable: &str| {
+            let text = format!("a client's {given} needs its {other}: name it with --tls-{variable}-file");
+            Err(Failure::new(format!("{text} or TOLLGATE_CLIENT_{}_FILE", variable.to_ascii_uppercase())))
+        };
+        match (cert, key) {
+            (Some(cert), Some(key)) => {
+                config = config.identity(Identity::from_pem(certificates(&cert)?, read(&key)?));
+            }
+            (Some(_), None) => return lacking("certificate", "key", "key"),
+            (None, Some(_)) => return lacking("key", "certificate", "cert"),
+            (None, None) => {}
         }
         Ok(Some(config))
     }
@@ -102,7 +119,7 @@ pub(super) fn broken(status: &Status) -> Option<String> {
 }
 
 /// The root cause of an error that another error caused.
-fn cause(error: &(dyn Error + 'static)) -> Option<String> {
+pub(super) fn cause(error: &(dyn Error + 'static)) -> Option<String> {
     let mut root = error.source()?;
     while let Some(source) = root.source() {
         root = source;

@@ -27,7 +27,7 @@ use super::{
     auditing,
     log_thread::{self, LinesAs, LogGuard},
     redis_safety::{self, Hazards, UnsafeRedis},
-    screen::colours_on,
+    screen::Color,
     status_page::StatusPage,
 };
 use crate::{
@@ -62,7 +62,7 @@ use crate::{
 #[command(after_help = "Examples:
   tollgate serve
   tollgate serve --policy policy.toml --store embedded:/var/lib/tollgate
-  tollgate serve --policy policy.toml --store redis://127.0.0.1:6379 --listen 127.0.0.1:50052 --admin off")]
+  tollgate serve --policy policy.toml --store redis://127.0.0.1:6379 --listen 127.0.0.1:50052 --admin-enabled=false")]
 pub(super) struct Serve {
     /// The settings file (TOML)
     #[arg(long, value_name = "FILE", env = "TOLLGATE_CONFIG")]
@@ -90,25 +90,29 @@ enum ServeError {
     Redis(#[from] redis::SettingsError),
     #[error(transparent)]
     UnsafeRedis(#[from] UnsafeRedis),
-    #[error("cannot listen on {address} for operators: {source}; choose another with --admin, or `off`")]
+    #[error(
+        "cannot listen on {address} for operators: {source}; choose another with --admin, or serve none with --admin-enabled=false"
+    )]
     Admin { address: std::net::SocketAddr, source: io::Error },
     #[error(
         "refused to listen on {0} for everyone: the policy has no `[access]` that says who may ask. Give a caller a token \
-         (`tollgate access token --generate NAME` prints its lines), or listen on loopback, or force it with \
+         (`tollgate tokens create NAME` prints its lines), or listen on loopback, or force it with \
          --allow-unauthenticated-listen"
     )]
     Unauthenticated(std::net::SocketAddr),
-    #[error("the audit log `{0}` cannot be opened: {1}; choose another file with --audit-file, or `off`")]
+    #[error(
+        "the audit log `{0}` cannot be opened: {1}; choose another file with --audit-file, or leave `file` out of --audit-sinks"
+    )]
     Audit(String, io::Error),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
-    #[error("open calls did not end within {0} s and were cut off")]
-    Drain(u64),
+    #[error("open calls did not end within {0:?} and were cut off")]
+    Drain(Duration),
 }
 
 impl Serve {
-    pub(super) fn run(self) -> ExitCode {
-        match self.serve() {
+    pub(super) fn run(self, color: Color) -> ExitCode {
+        match self.serve(color) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 // If even standard error is closed, only the exit code can tell.
@@ -118,17 +122,20 @@ impl Serve {
         }
     }
 
-    fn serve(self) -> Result<(), ServeError> {
+    fn serve(self, color: Color) -> Result<(), ServeError> {
         // An empty variable counts as not set.
         let config = self.config.filter(|path| !path.is_empty()).map(PathBuf::from);
         let settings = Settings::load(config.as_deref(), &self.flags)?;
-        let _log = start_log(&settings)?;
+        let _log = start_log(&settings, color)?;
         if !settings.unknown_variables.is_empty() {
             let variables = settings.unknown_variables.join(", ");
             warn!(
                 variables,
                 "environment variables that begin with `TOLLGATE_` and are no settings are ignored"
             );
+        }
+        for warning in &settings.warnings {
+            warn!("{warning}");
         }
         check_exposure(&settings)?;
         let tls = settings.tls_files().map(TlsSource::open).transpose()?;
@@ -140,8 +147,8 @@ impl Serve {
         runtime.block_on(async {
             match &settings.store {
                 StoreUrl::Embedded { dir } => {
-                    let deadline = Duration::from_millis(settings.store_deadline_ms);
-                    let store = EmbeddedStore::open(dir, Clock::System)?.with_deadline(deadline);
+                    let store =
+                        EmbeddedStore::open(dir, Clock::System)?.with_deadline(settings.store_timeout);
                     serve_with(&settings, tls, policy, Hazards::default(), move || Ok(store.clone())).await
                 }
                 StoreUrl::Redis { url, password } => {
@@ -149,7 +156,7 @@ impl Serve {
                         url: url.clone(),
                         password: password.as_deref().map(|password| redis_password(&settings, password)),
                         organization: policy.policy().load().organization.id.to_string(),
-                        deadline: Duration::from_millis(settings.store_deadline_ms),
+                        deadline: settings.store_timeout,
                         layout: redis::LayoutGate::default(),
                     };
                     let store = RedisStore::connect(redis.clone(), Clock::System)?;
@@ -199,7 +206,7 @@ where
             live.set_policy(policy.load_full());
         }
     });
-    if let Some(address) = settings.admin {
+    if let Some(address) = settings.admin_address() {
         let failed = |source| ServeError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
@@ -210,7 +217,7 @@ where
     let listen = Listen {
         address: settings.listen,
         threads: settings.threads.unwrap_or(cores),
-        drain: Duration::from_secs(settings.drain_seconds),
+        drain: settings.drain_timeout,
         tls: tls.as_ref().map(TlsSource::grpc),
     };
     // Set up before anything reports that the service is up.
@@ -223,7 +230,7 @@ where
     // place.
     let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
     run_until_told(settings, &source, &audit, &mut attempts, [hangup, terminate, interrupt]).await;
-    info!(drain_seconds = settings.drain_seconds, "stopping: open calls may end");
+    info!(drain_timeout_seconds = settings.drain_timeout.as_secs_f64(), "stopping: open calls may end");
     let drained = server.stop().await;
     // The policy is followed to the end.
     while let Ok(attempt) = attempts.try_recv() {
@@ -232,7 +239,7 @@ where
     if !audit.flush() {
         error!("the last events of the audit log may not be written: its disk does not answer");
     }
-    if drained { Ok(()) } else { Err(ServeError::Drain(settings.drain_seconds)) }
+    if drained { Ok(()) } else { Err(ServeError::Drain(settings.drain_timeout)) }
 }
 
 /// Handles signals and changes of the policy until told to stop.
@@ -283,9 +290,9 @@ fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> 
     Ok(())
 }
 
-fn start_log(settings: &Settings) -> io::Result<LogGuard> {
+fn start_log(settings: &Settings, color: Color) -> io::Result<LogGuard> {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = colours_on(&io::stderr());
+    let colours = color.is_for(&io::stderr());
     let (writer, guard) = log_thread::start(io::stderr(), LinesAs::of(settings.log_format, colours))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
     let started = match settings.log_format {
@@ -312,7 +319,8 @@ fn announce(
         |path| path.display().to_string(),
     );
     let scheme = if settings.admin_is_tls() { "https" } else { "http" };
-    let admin = settings.admin.map(|a| format!("  operators {scheme}://{a}/status\n")).unwrap_or_default();
+    let admin = settings.admin_address();
+    let admin = admin.map(|a| format!("  operators {scheme}://{a}/status\n")).unwrap_or_default();
     let (target, curl, encryption) = ways_in(settings, tls, address);
     // The name it was called by, so that the lines work as they stand: `cargo run` puts nothing on the path.
     let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());

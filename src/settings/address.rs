@@ -2,26 +2,8 @@
 
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Deserializer};
-
-pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    parse_address(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-}
-
-pub(super) fn address_or_off<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match text.as_str() {
-        "" | "off" => Ok(None),
-        _ => parse_address(&text)
-            .map(Some)
-            .map_err(|error| serde::de::Error::custom(format!("{error}; or write `off`"))),
-    }
-}
-
 /// An address to listen on. `localhost` is the only name allowed: any other would require a DNS lookup.
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_address(text: &str) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }

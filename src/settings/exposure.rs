@@ -33,7 +33,7 @@ pub enum ExposureError {
 pub fn check_exposure(settings: &Settings) -> Result<(), ExposureError> {
     let listeners = [
         ("listen", Some(settings.listen), settings.tls_cert_file.is_some()),
-        ("admin", settings.admin, settings.admin_is_tls()),
+        ("admin", settings.admin_address(), settings.admin_is_tls()),
     ];
     for (setting, address, has_tls) in listeners {
         let Some(address) = address.filter(|address| !address.ip().to_canonical().is_loopback()) else {
@@ -61,8 +61,13 @@ mod tests {
     use super::*;
 
     fn settings(listen: &str, admin: Option<&str>) -> Settings {
-        let admin = admin.map(|address| address.parse().unwrap());
-        Settings { listen: listen.parse().unwrap(), admin, ..Settings::default() }
+        let default = Settings::default();
+        Settings {
+            listen: listen.parse().unwrap(),
+            admin: admin.map_or(default.admin, |address| address.parse().unwrap()),
+            admin_enabled: admin.is_some(),
+            ..default
+        }
     }
 
     #[test]

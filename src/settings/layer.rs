@@ -1,6 +1,7 @@
 //! The sources of settings: a file, variables, flags. Each error names the setting and its source.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
     path::Path,
@@ -8,11 +9,17 @@ use std::{
 
 use figment::{
     Figment, Metadata, Profile, Provider,
-    providers::{Format, Json, Toml},
-    value::{Dict, Map, Value},
+    value::{Dict, Map},
 };
+use toml_edit::{ImDocument, Item};
 
-use super::{SettingsError, SettingsFlags};
+use super::{
+    SettingsError, SettingsFlags,
+    dropped::{DROPPED, Instead, instead_of},
+    kind::Kind,
+    raw::{Raw, Shape},
+    table::{SETTINGS, find},
+};
 use crate::syntax::{
     format::{is_json, is_yaml, without_mark},
     lines::Lines,
@@ -21,140 +28,117 @@ use crate::syntax::{
 
 /// The prefix of all of our environment variables.
 const PREFIX: &str = "TOLLGATE_";
-
-/// Variables for the command line (server address and credentials) that are not server settings.
-const NOT_SETTINGS: [&str; 6] = ["config", "address", "team", "api_key", "tls_ca_file", "token"];
-
-/// Every key of [`super::Settings`].
-pub(super) const KEYS: [&str; 26] = [
-    "listen",
-    "allow_unauthenticated_listen",
-    "admin",
-    "policy",
-    "store",
-    "redis_password_file",
-    "threads",
-    "log",
-    "log_format",
-    "audit_file",
-    "decision_log",
-    "drain_seconds",
-    "store_deadline_ms",
-    "max_connections",
-    "connection_handshake_timeout",
-    "connection_idle_timeout",
-    "connection_max_age",
-    "connection_max_age_grace",
-    "connection_max_unread",
-    "tls_cert_file",
-    "tls_key_file",
-    "tls_client_ca_file",
-    "tls_client_auth",
-    "admin_tls",
-    "allow_insecure_listen",
-    "require_safe_redis",
+/// Variables of the command line (the settings file, and a client's server and credentials) that are no settings.
+const NOT_SETTINGS: [&str; 8] = [
+    "config",
+    "address",
+    "organization",
+    "api_key",
+    "token",
+    "tls_ca_file",
+    "client_cert_file",
+    "client_key_file",
 ];
+/// The variable that holds a secret. No flag and no key in the file does, as lists of processes and backups show those.
+pub(super) const REDIS_PASSWORD: &str = "redis_password";
 
-/// One source of settings.
-pub(super) struct Layer {
-    kind: Kind,
+/// The flag of a setting, without its dashes.
+pub(super) fn flag(name: &str) -> String {
+    name.replace('_', "-")
+}
+
+/// The environment variable of a setting.
+pub(super) fn variable(name: &str) -> String {
+    format!("{PREFIX}{}", name.to_ascii_uppercase())
+}
+
+/// What was given.
+#[derive(Default)]
+pub(super) struct Given {
+    /// All sources, merged; the metadata of a value tells which one it came from.
+    merged: Figment,
+    /// The lines of the file's keys, from 1; none in JSON.
+    lines: BTreeMap<String, usize>,
+    /// The secret in the environment.
+    pub(super) redis_password: Option<String>,
+    /// Environment variables that are no settings, each with what was probably meant.
+    pub(super) unknown_variables: Vec<String>,
+}
+
+/// Where a value stands.
+#[derive(Clone)]
+pub(super) enum Origin {
+    File {
+        path: String,
+        /// From 1; not known in JSON.
+        line: Option<usize>,
+    },
+    Variable,
+    Flag,
+}
+
+/// The names of sources without a file, in figment's metadata.
+const VARIABLES: &str = "environment variables";
+const FLAGS: &str = "flags";
+
+/// One source, as figment merges it.
+struct Layer {
+    metadata: Metadata,
     values: Dict,
 }
 
-enum Kind {
-    File(String),
-    Environment,
-    Flags,
-}
-
 impl Layer {
-    pub(super) fn file(path: &Path) -> Result<Self, SettingsError> {
-        let text = read(path)?;
-        let name = path.display().to_string();
-        let malformed = |line, reason| SettingsError::Malformed { path: name.clone(), line, reason };
-        let text = without_mark(&text);
-        if let Some(reason) = is_yaml(path) {
-            return Err(malformed(None, reason.to_owned()));
-        }
-        let json = is_json(path, text);
-        // Only the parser's message, never the line that it shows: the line may contain a password.
-        let values = if json {
-            Json::from_str(text)
-                .map_err(|e| malformed(Some(e.line()), format!("no JSON ({:?})", e.classify())))
-        } else {
-            Toml::from_str(text).map_err(|error| {
-                let line = error.span().map(|span| Lines::of(text).position(span.start).line);
-                malformed(line, error.message().trim().replace('\n', ", "))
-            })
-        };
-        Ok(Self { values: values?, kind: Kind::File(name) })
+    fn new(metadata: Metadata) -> Self {
+        Self { metadata, values: Dict::new() }
     }
 
-    /// The settings among `variables`. An empty variable counts as not set. Unknown ones are returned in the second list
-    /// and are not errors: a platform can put any variable into a program's environment.
-    pub(super) fn variables(
-        variables: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<(Self, Vec<String>), SettingsError> {
-        let (mut values, mut unknown) = (Dict::new(), Vec::new());
-        for (name, value) in variables {
-            let Some(key) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
-            let key = key.to_ascii_lowercase();
-            if value.is_empty() || NOT_SETTINGS.contains(&key.as_str()) {
-                continue;
+    /// Adds what is written outside a file.
+    fn add_text(&mut self, name: &str, text: &str, origin: &Origin) -> Result<(), SettingsError> {
+        let shape = find(name).map_or(Shape::Text, |setting| setting.shape);
+        self.add(name, Raw::outside(text, shape), origin)
+    }
+
+    fn add(&mut self, name: &str, raw: Raw, origin: &Origin) -> Result<(), SettingsError> {
+        let instead = instead_of(name, &raw).map(|instead| match instead {
+            Instead::Settings(settings) => {
+                let lines: Vec<_> =
+                    settings.iter().map(|(name, value)| origin.written(name, value)).collect();
+                format!("write {}", lines.join(" and "))
             }
-            if !KEYS.contains(&key.as_str()) {
-                if !is_service_link(&key, &value) {
-                    let variable = |key: &str| format!("{PREFIX}{}", key.to_ascii_uppercase());
-                    let variables: Vec<String> = KEYS.iter().map(|key| variable(key)).collect();
-                    let help = did_you_mean(&variable(&key), variables.iter().map(String::as_str));
-                    let help = help.map(|help| format!("; {help}")).unwrap_or_default();
-                    unknown.push(format!("{} is no setting{help}", Kind::Environment.origin(&key)));
-                }
-                continue;
+            Instead::Nothing(why) => why.to_owned(),
+        });
+        match (find(name), instead) {
+            (Some(setting), None) => {
+                self.values.insert(setting.name.to_owned(), raw.into());
+                Ok(())
             }
-            let Ok(text) = value.into_string() else {
-                let origin = Kind::Environment.origin(&key);
-                return Err(SettingsError::Invalid { origin, reason: "not UTF-8".to_owned() });
-            };
-            let value = value_of(&key, text).map_err(|reason| SettingsError::Invalid {
-                origin: Kind::Environment.origin(&key),
-                reason,
-            })?;
-            values.insert(key, value);
-        }
-        unknown.sort();
-        Ok((Self { kind: Kind::Environment, values }, unknown))
-    }
-
-    pub(super) fn flags(flags: &SettingsFlags) -> Result<Self, SettingsError> {
-        let values = Value::serialize(flags).ok().and_then(Value::into_dict).unwrap_or_default();
-        Ok(Self { kind: Kind::Flags, values })
-    }
-
-    pub(super) fn check_keys(&self) -> Result<(), SettingsError> {
-        let Some(key) = self.values.keys().find(|key| !KEYS.contains(&key.as_str())) else { return Ok(()) };
-        let help = did_you_mean(key, KEYS).unwrap_or_else(|| format!("the settings are {}", KEYS.join(", ")));
-        Err(SettingsError::Unknown { origin: self.kind.origin(key), help })
-    }
-}
-
-impl Kind {
-    fn origin(&self, key: &str) -> String {
-        match self {
-            Self::File(path) => format!("`{key}` in `{path}`"),
-            Self::Environment => format!("environment variable `{PREFIX}{}`", key.to_ascii_uppercase()),
-            Self::Flags => format!("flag `--{}`", key.replace('_', "-")),
+            (Some(_), Some(instead)) => {
+                let reason = format!("`{}` is not a value of it; {instead}", raw.outside_text());
+                Err(SettingsError::Invalid { origin: origin.of(name), reason })
+            }
+            (None, Some(help)) => Err(SettingsError::Unknown { origin: origin.of(name), help }),
+            (None, None) if name == REDIS_PASSWORD => {
+                let help = format!(
+                    "a secret stands in none; write it into a file and name that in `redis_password_file`, or give it \
+                     in the environment variable `{}`",
+                    variable(REDIS_PASSWORD)
+                );
+                Err(SettingsError::Unknown { origin: origin.of(name), help })
+            }
+            (None, None) => {
+                let names = || SETTINGS.iter().map(|setting| setting.name);
+                let help = did_you_mean(name, names()).unwrap_or_else(|| {
+                    format!("the settings are {}", names().collect::<Vec<_>>().join(", "))
+                });
+                Err(SettingsError::Unknown { origin: origin.of(name), help })
+            }
         }
     }
 }
 
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
-        match &self.kind {
-            Kind::File(path) => Metadata::from("file", Path::new(path)),
-            Kind::Environment => Metadata::named("environment"),
-            Kind::Flags => Metadata::named("flags"),
-        }
+        self.metadata.clone()
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
@@ -162,23 +146,195 @@ impl Provider for Layer {
     }
 }
 
-/// The numeric and the boolean settings. Variables are text, and so are all other settings.
-const NUMBERS: [&str; 4] = ["threads", "drain_seconds", "store_deadline_ms", "max_connections"];
-const SWITCHES: [&str; 4] =
-    ["allow_unauthenticated_listen", "admin_tls", "allow_insecure_listen", "require_safe_redis"];
+impl Origin {
+    /// The setting, and where it stands.
+    pub(super) fn of(&self, name: &str) -> String {
+        match self {
+            Self::File { path, line: Some(line) } => format!("`{name}` in `{path}:{line}`"),
+            Self::File { path, line: None } => format!("`{name}` in `{path}`"),
+            Self::Variable => format!("environment variable `{}`", variable(name)),
+            Self::Flag => format!("flag `--{}`", flag(name)),
+        }
+    }
 
-/// The value of the variable for the setting `key`, or what is wrong with it.
-fn value_of(key: &str, text: String) -> Result<Value, String> {
-    if NUMBERS.contains(&key) {
-        return text.parse::<u64>().map(Value::from).map_err(|_| format!("`{text}` is not a whole number"));
+    /// The setting with this value, as it is written there.
+    fn written(&self, name: &str, value: &Raw) -> String {
+        match self {
+            Self::File { .. } => format!("`{name} = {}`", value.toml()),
+            Self::Variable => format!("`{}={}`", variable(name), value.outside_text()),
+            Self::Flag => format!("`--{}={}`", flag(name), value.outside_text()),
+        }
     }
-    if SWITCHES.contains(&key) {
-        return text
-            .parse::<bool>()
-            .map(Value::from)
-            .map_err(|_| format!("`{text}` is not one of `true` and `false`"));
+}
+
+impl Given {
+    /// Reads all sources. A later one takes precedence over an earlier one: the file, variables, flags.
+    pub(super) fn load(
+        config: Option<&Path>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        flags: &SettingsFlags,
+    ) -> Result<Self, SettingsError> {
+        let mut given = Self::default();
+        if let Some(path) = config {
+            let file = given.read_file(path)?;
+            given.merge(file);
+        }
+        let variables = given.read_variables(variables)?;
+        given.merge(variables);
+        let mut layer = Layer::new(Metadata::named(FLAGS));
+        for (name, text) in &flags.0 {
+            layer.add_text(name, text, &Origin::Flag)?;
+        }
+        given.merge(layer);
+        Ok(given)
     }
-    Ok(Value::from(text))
+
+    fn merge(&mut self, layer: Layer) {
+        self.merged = std::mem::take(&mut self.merged).merge(layer);
+    }
+
+    /// The value of a setting, or its default.
+    ///
+    /// # Errors
+    /// Where the value stands, and what is wrong with it.
+    pub(super) fn read<K: Kind, T: From<K::Value>>(
+        &self,
+        name: &str,
+        kind: &K,
+        default: T,
+    ) -> Result<T, SettingsError> {
+        let Ok(value) = self.merged.find_value(name) else { return Ok(default) };
+        let value = kind.read(&Raw::of(&value));
+        value.map(T::from).map_err(|reason| SettingsError::Invalid { origin: self.origin(name), reason })
+    }
+
+    /// The setting, and where it stands.
+    pub(super) fn origin(&self, name: &str) -> String {
+        let Some(metadata) = self.merged.find_metadata(name) else { return format!("`{name}`") };
+        let file = metadata.source.as_ref().and_then(|source| source.file_path());
+        let origin = match (file, metadata.name.as_ref()) {
+            (Some(path), _) => {
+                Origin::File { path: path.display().to_string(), line: self.lines.get(name).copied() }
+            }
+            (None, VARIABLES) => Origin::Variable,
+            (None, _) => Origin::Flag,
+        };
+        origin.of(name)
+    }
+
+    /// The settings in a file, whose lines it keeps.
+    fn read_file(&mut self, path: &Path) -> Result<Layer, SettingsError> {
+        let text = read(path)?;
+        let name = path.display().to_string();
+        let malformed = |line, reason| SettingsError::Malformed { path: name.clone(), line, reason };
+        let text = without_mark(&text);
+        if let Some(reason) = is_yaml(path) {
+            return Err(malformed(None, reason.to_owned()));
+        }
+        // Only the parser's message, never the line that it shows: the line may contain a password.
+        let values = if is_json(path, text) {
+            json(text)
+                .map_err(|error| malformed(Some(error.line()), format!("no JSON ({:?})", error.classify())))?
+        } else {
+            toml(text).map_err(|error| {
+                let line = error.span().map(|span| Lines::of(text).position(span.start).line);
+                malformed(line, error.message().trim().replace('\n', ", "))
+            })?
+        };
+        let mut layer = Layer::new(Metadata::from("file", path));
+        for (key, raw, line) in values {
+            layer.add(&key, raw, &Origin::File { path: name.clone(), line })?;
+            self.lines.extend(line.map(|line| (key, line)));
+        }
+        Ok(layer)
+    }
+
+    /// The settings among `variables`. An empty variable counts as not set. An unknown one is no error: a platform can put any
+    /// variable into a program's environment. A name that was a setting once is one: only we gave it a meaning.
+    fn read_variables(
+        &mut self,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Layer, SettingsError> {
+        let mut layer = Layer::new(Metadata::named(VARIABLES));
+        for (name, value) in variables {
+            let Some(name) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+            let name = name.to_ascii_lowercase();
+            if value.is_empty() || NOT_SETTINGS.contains(&name.as_str()) {
+                continue;
+            }
+            let is_secret = name == REDIS_PASSWORD;
+            if !is_secret && find(&name).is_none() && !DROPPED.contains(&name.as_str()) {
+                if !is_service_link(&name, &value) {
+                    self.unknown_variables.push(unknown(&name));
+                }
+                continue;
+            }
+            let Ok(text) = value.into_string() else {
+                let origin = Origin::Variable.of(&name);
+                return Err(SettingsError::Invalid { origin, reason: "not UTF-8".to_owned() });
+            };
+            if is_secret {
+                self.redis_password = Some(text);
+            } else {
+                layer.add_text(&name, &text, &Origin::Variable)?;
+            }
+        }
+        self.unknown_variables.sort();
+        Ok(layer)
+    }
+}
+
+/// What to say of a variable that is no setting.
+fn unknown(name: &str) -> String {
+    let mut variables: Vec<String> = SETTINGS.iter().map(|setting| variable(setting.name)).collect();
+    variables.push(variable(REDIS_PASSWORD));
+    let help = did_you_mean(&variable(name), variables.iter().map(String::as_str));
+    let help = help.map(|help| format!("; {help}")).unwrap_or_default();
+    format!("{} is no setting{help}", Origin::Variable.of(name))
+}
+
+/// A key, its value, and its line.
+type Entry = (String, Raw, Option<usize>);
+
+fn toml(text: &str) -> Result<Vec<Entry>, toml_edit::TomlError> {
+    let document = ImDocument::parse(text)?;
+    let lines = Lines::of(text);
+    let entry = |(name, item): (&str, &Item)| {
+        let span = document.get_key_value(name).and_then(|(key, _)| key.span()).or_else(|| item.span());
+        let raw = item.as_value().map_or(Raw::Other("a table"), of_toml);
+        (name.to_owned(), raw, span.map(|span| lines.position(span.start).line))
+    };
+    Ok(document.iter().map(entry).collect())
+}
+
+fn of_toml(value: &toml_edit::Value) -> Raw {
+    use toml_edit::Value;
+    match value {
+        Value::String(text) => Raw::Text(text.value().clone()),
+        Value::Integer(number) => Raw::Number(number.value().to_string()),
+        Value::Float(number) => Raw::Number(number.value().to_string()),
+        Value::Boolean(is_on) => Raw::Switch(*is_on.value()),
+        Value::Array(items) => Raw::List(items.iter().map(of_toml).collect()),
+        Value::Datetime(date) => Raw::Text(date.value().to_string()),
+        Value::InlineTable(_) => Raw::Other("a table"),
+    }
+}
+
+fn json(text: &str) -> Result<Vec<Entry>, serde_json::Error> {
+    let values: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)?;
+    Ok(values.into_iter().map(|(name, value)| (name, of_json(value), None)).collect())
+}
+
+fn of_json(value: serde_json::Value) -> Raw {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => Raw::Text(text),
+        Value::Number(number) => Raw::Number(number.to_string()),
+        Value::Bool(is_on) => Raw::Switch(is_on),
+        Value::Array(items) => Raw::List(items.into_iter().map(of_json).collect()),
+        Value::Object(_) => Raw::Other("a table"),
+        Value::Null => Raw::Other("null"),
+    }
 }
 
 /// Whether Kubernetes sets this variable in every container of a namespace that has a service named `tollgate` or
@@ -200,18 +356,6 @@ fn is_service_link(key: &str, value: &OsStr) -> bool {
         || key.contains("_service_port_")
         || (key.ends_with("_port") && is_url)
         || of_port().unwrap_or(false)
-}
-
-/// The setting, and the source of its value.
-pub(super) fn origin_of(figment: &Figment, key: &str) -> String {
-    let Some(metadata) = figment.find_metadata(key) else { return format!("`{key}`") };
-    let file = metadata.source.as_ref().and_then(|source| source.file_path());
-    let kind = match (file, metadata.name.as_ref()) {
-        (Some(path), _) => Kind::File(path.display().to_string()),
-        (None, "environment") => Kind::Environment,
-        (None, _) => Kind::Flags,
-    };
-    kind.origin(key)
 }
 
 /// Reads a file that a setting names.

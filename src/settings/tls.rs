@@ -2,13 +2,10 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 use super::Settings;
 
 /// Whether clients must show a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     /// Clients are not asked for one.
     None,
@@ -49,7 +46,7 @@ impl Settings {
     /// machine.
     #[must_use]
     pub fn admin_is_tls(&self) -> bool {
-        let seen = self.admin.is_some_and(|address| !address.ip().to_canonical().is_loopback());
+        let seen = self.admin_address().is_some_and(|address| !address.ip().to_canonical().is_loopback());
         self.admin_tls.unwrap_or(seen && self.tls_cert_file.is_some())
     }
 

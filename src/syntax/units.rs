@@ -33,6 +33,26 @@ pub(crate) fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(*bytes).filter(|_| rest.is_empty())
 }
 
+/// A duration as [`parse_duration`] reads it, to the millisecond.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let mut rest = duration.as_millis();
+    let mut text = String::new();
+    for (unit, ms) in TIMES {
+        let ms = u128::from(ms);
+        if rest >= ms {
+            text.push_str(&format!("{}{unit}", rest / ms));
+            rest %= ms;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// A size as [`parse_size`] reads it, in the largest unit that it is a multiple of.
+pub(crate) fn size_text(bytes: u64) -> String {
+    let unit = SIZES.iter().find(|(_, size)| bytes != 0 && bytes.is_multiple_of(*size));
+    unit.map_or_else(|| format!("{bytes}B"), |(unit, size)| format!("{}{unit}", bytes / size))
+}
+
 /// The number and the unit at the beginning of `text`, and the rest.
 fn next_part(text: &str) -> Option<(u64, &str, &str)> {
     let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
@@ -44,6 +64,16 @@ fn next_part(text: &str) -> Option<(u64, &str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_and_sizes_are_written_as_they_are_read() {
+        for text in ["0s", "1ms", "250ms", "10s", "1m", "1m30s", "1h30m", "365d", "1d1h1m1s1ms"] {
+            assert_eq!(duration_text(parse_duration(text).unwrap()), text);
+        }
+        for text in ["0B", "1B", "1000B", "64KiB", "1MiB", "1025KiB", "3GiB"] {
+            assert_eq!(size_text(parse_size(text).unwrap()), text);
+        }
+    }
 
     #[test]
     fn times_and_sizes_are_read_as_people_write_them() {

@@ -1,5 +1,7 @@
 //! The password for Redis is changed while the service runs: new connections log in with the new one, and no restart is needed.
 
+use std::path::Path;
+
 use redis::Connection;
 use tempfile::TempDir;
 use tollgate::rpc::proto::policy_service_client::PolicyServiceClient;
@@ -61,8 +63,8 @@ async fn a_password_that_was_changed_needs_no_restart() {
     let arguments = [
         format!("--store={}", redis.url()),
         format!("--redis-password-file={}", file.display()),
-        "--store-deadline-ms=20000".to_owned(),
-        "--admin=off".to_owned(),
+        "--store-timeout=20s".to_owned(),
+        "--admin-enabled=false".to_owned(),
     ];
     let process =
         Process::start_arguments(directory.path(), &policy(), &arguments.each_ref().map(String::as_str))
@@ -108,4 +110,22 @@ async fn a_password_that_was_changed_needs_no_restart() {
     }
     let log = process.log();
     assert!(PASSWORDS.iter().all(|password| !log.contains(password)), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_gives_the_password() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (redis, directory) = (RedisServer::start(), TempDir::new().unwrap());
+    let mut by_hand = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    demand(&mut by_hand, PASSWORDS[0]);
+    let store = format!("--store={}", redis.url());
+    let arguments = [&*store, "--store-timeout=20s", "--admin-enabled=false"];
+    let variables = [("TOLLGATE_REDIS_PASSWORD", Path::new(PASSWORDS[0]))];
+    let process = Process::start_environment(directory.path(), &policy(), &arguments, &variables).await;
+    let mut client = process.client().await;
+    eventually("it decides", async || is_allowed(&mut client).await).await;
+    let log = process.log();
+    assert!(!log.contains(PASSWORDS[0]) && !log.contains("no setting"), "{log}");
 }

@@ -56,7 +56,7 @@ async fn an_unsafe_redis_is_warned_of_or_refused() {
     .await;
     process.stop().await;
     let refused = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--store", &redis.url()])
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-enabled=false", "--store", &redis.url()])
         .env("TOLLGATE_REQUIRE_SAFE_REDIS", "true")
         .env_remove("TOLLGATE_CONFIG")
         .output()
@@ -84,7 +84,13 @@ async fn a_redis_that_does_not_say_whether_it_is_safe_is_not_taken_to_be() {
         process.stop().await;
         if is_refused {
             let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-            command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--require-safe-redis"]);
+            command.args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin-enabled=false",
+                "--require-safe-redis",
+            ]);
             let refused =
                 command.args(["--store", &redis.url()]).env_remove("TOLLGATE_CONFIG").output().unwrap();
             let said = String::from_utf8_lossy(&refused.stderr);

@@ -97,7 +97,7 @@ def run_tollgate(directory, binaries, secret):
     digest = hashlib.sha256(secret.encode()).hexdigest()
     policy = directory / "policy.toml"
     policy.write_text(replaced((SHIPPED / "policy.toml").read_text(), (NOBODY, digest)))
-    command = [binaries / "tollgate", "serve", "--listen", "127.0.0.1:0", "--admin", "off"]
+    command = [binaries / "tollgate", "serve", "--listen", "127.0.0.1:0", "--admin-enabled=false"]
     command += ["--policy", policy, "--store", f"embedded:{directory / 'state'}"]
     address = found(r"Tollgate listens on (\S+)")
     return running("Tollgate", command, directory / "tollgate.log", address, GROQ_API_KEY=UPSTREAM_KEY)

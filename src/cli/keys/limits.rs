@@ -7,11 +7,8 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use super::{super::text, client};
-use crate::{
-    domain::limit::OnShortfall,
-    rpc::{google_type::Money, proto},
-};
+use super::super::{names, text};
+use crate::rpc::{google_type::Money, proto};
 
 /// What a key may do, and until when.
 #[derive(Args)]
@@ -21,7 +18,7 @@ pub(super) struct KeyLimitArgs {
     #[arg(long = "model", value_name = "NAME")]
     models: Vec<String>,
     /// What it may be used for; may be repeated
-    #[arg(long = "operation", value_parser = client::operation_parser())]
+    #[arg(long = "operation", value_parser = names::parser::<proto::Operation>())]
     operations: Vec<proto::Operation>,
     /// Requests in any minute
     #[arg(long, value_name = "COUNT")]
@@ -66,7 +63,7 @@ pub(super) struct KeyLimitArgs {
     #[arg(long, value_name = "DOLLARS", value_parser = dollars)]
     daily_usd: Option<Money>,
     /// What happens when a budget cannot cover a request's worst case
-    #[arg(long, value_name = "WHAT", value_parser = on_shortfall())]
+    #[arg(long, value_name = "WHAT", value_parser = names::parser::<proto::OnShortfall>())]
     on_shortfall: Option<proto::OnShortfall>,
     /// With --on-shortfall clamp: the fewest output tokens worth granting
     #[arg(long, value_name = "COUNT")]
@@ -171,13 +168,6 @@ impl KeyLimitArgs {
     }
 }
 
-fn on_shortfall() -> impl TypedValueParser<Value = proto::OnShortfall> {
-    PossibleValuesParser::new(OnShortfall::NAMES.map(|(name, _)| name)).map(|name| {
-        let wire = format!("ON_SHORTFALL_{}", name.to_ascii_uppercase());
-        proto::OnShortfall::from_str_name(&wire).unwrap_or_default()
-    })
-}
-
 fn dollars(text: &str) -> Result<Money, String> {
     let amount: crate::domain::money::NanoUsd = text
         .trim_start_matches('$')
@@ -216,7 +206,7 @@ mod tests {
     #[test]
     fn an_end_is_a_length_of_time_or_an_instant() {
         let now = jiff::Timestamp::now().as_second();
-        for (text, seconds) in [("30d", 30 * 86_400), ("12h", 43_200), ("90", 90)] {
+        for (text, seconds) in [("30d", 30 * 86_400), ("12h", 43_200), ("90s", 90)] {
             let at = end(text).unwrap().seconds;
             assert!((now + seconds..=now + seconds + 60).contains(&at), "{text}");
         }
@@ -224,7 +214,7 @@ mod tests {
             end("1970-01-01T00:00:05.5Z").unwrap(),
             prost_types::Timestamp { seconds: 5, nanos: 500_000_000 }
         );
-        for text in ["", "soon", "99999999999999999999d", "-5d"] {
+        for text in ["", "90", "soon", "99999999999999999999d", "-5d"] {
             assert!(end(text).is_err(), "{text}");
         }
     }

@@ -76,7 +76,7 @@ pub(in super::super) struct Update {
 
 Examples:
   tollgate keys rotate chatbot-prod-web                 24 hours for moving to the new secret
-  tollgate keys rotate chatbot-prod-web --overlap 0 --force     the old one leaked: it ends now")]
+  tollgate keys rotate chatbot-prod-web --overlap 0s --force    the old one leaked: it ends now")]
 pub(in super::super) struct Rotate {
     /// Its name
     name: String,
@@ -114,14 +114,7 @@ pub(in super::super) struct Revoke {
 }
 
 /// Which service to ask, and how to show its answer.
-#[derive(Args)]
-pub(super) struct How {
-    #[command(flatten)]
-    connection: Connection,
-    /// Print the answer as JSON
-    #[arg(long)]
-    pub(super) json: bool,
-}
+pub(super) type How = Connection;
 
 fn label(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').ok_or("write KEY=VALUE")?;
@@ -134,7 +127,7 @@ pub(super) fn ask<T>(
     call: impl AsyncFnOnce(&mut KeyClient) -> Result<T, tonic::Status>,
 ) -> Result<T, Failure> {
     client::block_on(async {
-        let mut client = how.connection.open_keys().await?;
+        let mut client = how.open_keys().await?;
         call(&mut client).await.map_err(|status| client::explain(&status))
     })
 }
@@ -153,7 +146,7 @@ impl Create {
         let request = proto::CreateKeyRequest { key: Some(key), validate_only: self.validate_only };
         let answer = ask(&self.how, async |client| Ok(client.create_key(request).await?.into_inner()))?;
         let how = (self.how.json, self.secret_only);
-        print::made(screen, how, &answer.key.unwrap_or_default(), &answer.secret)
+        print::made(screen, how, &answer, (answer.key.as_ref(), &answer.secret))
     }
 }
 
@@ -183,7 +176,7 @@ impl Update {
         let validate_only = self.validate_only;
         let request = proto::UpdateKeyRequest { key: Some(key), update_mask, validate_only };
         let answer = ask(&self.how, async |client| Ok(client.update_key(request).await?.into_inner()))?;
-        print::key(screen, self.how.json, &answer.key.unwrap_or_default())
+        print::key(screen, self.how.json, &answer, answer.key.as_ref())
     }
 }
 
@@ -193,7 +186,7 @@ impl Rotate {
         let request = proto::RotateKeyRequest { name: self.name, overlap, force: self.force };
         let answer = ask(&self.how, async |client| Ok(client.rotate_key(request).await?.into_inner()))?;
         let how = (self.how.json, self.secret_only);
-        print::made(screen, how, &answer.key.unwrap_or_default(), &answer.secret)
+        print::made(screen, how, &answer, (answer.key.as_ref(), &answer.secret))
     }
 }
 
@@ -203,11 +196,11 @@ impl Revoke {
         let Some(secret_id) = self.secret_id else {
             let request = proto::RevokeKeyRequest { name };
             let answer = ask(&self.how, async |client| Ok(client.revoke_key(request).await?.into_inner()))?;
-            return print::key(screen, self.how.json, &answer.key.unwrap_or_default());
+            return print::key(screen, self.how.json, &answer, answer.key.as_ref());
         };
         let request = proto::RevokeKeySecretRequest { name, secret_id, force: self.force };
         let answer =
             ask(&self.how, async |client| Ok(client.revoke_key_secret(request).await?.into_inner()))?;
-        print::key(screen, self.how.json, &answer.key.unwrap_or_default())
+        print::key(screen, self.how.json, &answer, answer.key.as_ref())
     }
 }

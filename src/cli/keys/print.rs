@@ -2,9 +2,11 @@
 
 use std::io::{self, Write as _};
 
+use prost::{Message, Name};
+
 use super::{
     super::{
-        json,
+        names,
         table::{Style, Table},
         text,
     },
@@ -16,14 +18,15 @@ use crate::rpc::{
 };
 
 /// A key and its secret, which is shown this once.
-pub(super) fn made(
+pub(super) fn made<M: Message + Name>(
     screen: &mut Screen,
     (as_json, secret_only): (bool, bool),
-    key: &proto::VirtualKey,
-    secret: &str,
+    answer: &M,
+    (key, secret): (Option<&proto::VirtualKey>, &str),
 ) -> Result<Exit, Failure> {
+    let key = &key.cloned().unwrap_or_default();
     if as_json {
-        screen.json(&json::made_key(key, secret))?;
+        screen.message(answer)?;
     } else if secret_only {
         writeln!(screen, "{secret}")?;
     } else {
@@ -38,11 +41,16 @@ pub(super) fn made(
     Ok(Exit::Done)
 }
 
-/// One key.
-pub(super) fn key(screen: &mut Screen, as_json: bool, key: &proto::VirtualKey) -> Result<Exit, Failure> {
+/// The key of an answer, or the whole of it as JSON.
+pub(super) fn key<M: Message + Name>(
+    screen: &mut Screen,
+    as_json: bool,
+    answer: &M,
+    key: Option<&proto::VirtualKey>,
+) -> Result<Exit, Failure> {
     match as_json {
-        true => screen.json(&json::key(key))?,
-        false => describe(screen, key)?,
+        true => screen.message(answer)?,
+        false => describe(screen, &key.cloned().unwrap_or_default())?,
     }
     Ok(Exit::Done)
 }
@@ -65,16 +73,16 @@ fn cells(usage: proto::KeyUsage) -> Vec<String> {
 pub(super) fn keys(
     screen: &mut Screen,
     as_json: bool,
-    keys: &[proto::VirtualKey],
+    keys: Vec<proto::VirtualKey>,
     usage: bool,
 ) -> Result<Exit, Failure> {
     if as_json {
-        screen.json(&json::keys(keys))?;
+        screen.message(&proto::ListKeysResponse { keys, ..Default::default() })?;
         return Ok(Exit::Done);
     }
     let of_usage = if usage { &USAGE[..] } else { &[] };
     let mut table = Table::new(&[&COLUMNS[..], of_usage].concat());
-    for key in keys {
+    for key in &keys {
         let (style, state) = state(key.state());
         let mut of_key = vec![key.name.clone(), state.to_owned()];
         let mut used = if usage { cells(key.usage.clone().unwrap_or_default()) } else { Vec::new() };
@@ -119,7 +127,7 @@ fn describe(screen: &mut Screen, key: &proto::VirtualKey) -> io::Result<()> {
     let limits = key.limits.clone().unwrap_or_default();
     let mut labels: Vec<_> = key.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     labels.sort_unstable();
-    let operations: Vec<_> = limits.operations().map(|of| of.as_str_name().to_owned()).collect();
+    let operations: Vec<_> = limits.operations().map(names::short).collect();
     let or_the_teams = |text: String| if text.is_empty() { "the team's".to_owned() } else { text };
     let amount = |value: Option<i64>| value.map(count).unwrap_or_default();
     let may = [

@@ -1,19 +1,15 @@
 //! The commands that show keys, including those that the policy file declares.
 
-use clap::{
-    Args,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::Args;
 
 use super::{
+    super::names,
     Exit, Failure, Screen,
+    client::{self, LimitArgs},
     manage::{How, ask},
     print,
 };
 use crate::rpc::proto;
-
-/// The keys asked for at a time.
-const PAGE: i32 = 200;
 
 /// Shows one key.
 #[derive(Args)]
@@ -50,7 +46,7 @@ pub(in super::super) struct List {
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     team: String,
     /// Those in this state only; may be repeated
-    #[arg(long = "state", value_name = "STATE", value_parser = state())]
+    #[arg(long = "state", value_name = "STATE", value_parser = names::parser::<proto::KeyState>())]
     states: Vec<proto::KeyState>,
     /// Those with this in their names only
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -59,45 +55,37 @@ pub(in super::super) struct List {
     #[arg(long)]
     usage: bool,
     #[command(flatten)]
+    limit: LimitArgs,
+    #[command(flatten)]
     how: How,
-}
-
-fn state() -> impl TypedValueParser<Value = proto::KeyState> {
-    PossibleValuesParser::new(["active", "expired", "revoked"]).map(|name| {
-        let wire = format!("KEY_STATE_{}", name.to_ascii_uppercase());
-        proto::KeyState::from_str_name(&wire).unwrap_or_default()
-    })
 }
 
 impl Get {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let request = proto::GetKeyRequest { name: self.name, team: self.team };
         let answer = ask(&self.how, async |client| Ok(client.get_key(request).await?.into_inner()))?;
-        print::key(screen, self.how.json, &answer.key.unwrap_or_default())
+        print::key(screen, self.how.json, &answer, answer.key.as_ref())
     }
 }
 
 impl List {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let mut request = proto::ListKeysRequest {
-            team: self.team,
-            page_size: PAGE,
-            page_token: String::new(),
-            states: self.states.into_iter().map(Into::into).collect(),
-            name_contains: self.contains,
-            include_usage: self.usage,
-        };
-        let keys = ask(&self.how, async |client| {
-            let mut keys = Vec::new();
-            loop {
-                let page = client.list_keys(request.clone()).await?.into_inner();
-                keys.extend(page.keys);
-                if page.next_page_token.is_empty() {
-                    return Ok(keys);
-                }
-                request.page_token = page.next_page_token;
-            }
+        let keys = client::block_on(async {
+            let mut client = self.how.open_keys().await?;
+            let page = async |page_size, page_token| {
+                let request = proto::ListKeysRequest {
+                    team: self.team.clone(),
+                    page_size,
+                    page_token,
+                    states: self.states.iter().map(|state| (*state).into()).collect(),
+                    name_contains: self.contains.clone(),
+                    include_usage: self.usage,
+                };
+                let page = client.list_keys(request).await?.into_inner();
+                Ok((page.keys, page.next_page_token))
+            };
+            self.limit.collect(page).await
         })?;
-        print::keys(screen, self.how.json, &keys, self.usage)
+        print::keys(screen, self.how.json, keys, self.usage)
     }
 }

@@ -56,7 +56,7 @@ async fn list(channel: &Channel, request: ListAuditEventsRequest) -> (Vec<AuditE
 
 async fn start(directory: &TempDir, text: &str) -> (Process, Channel) {
     let store = format!("--store=embedded:{}", directory.path().join("data").display());
-    let arguments = [&store, "--admin=off", "--decision-log=50%"];
+    let arguments = [&store, "--admin-enabled=false", "--decision-log-denials", "--decision-log-allowed=50%"];
     let process = Process::start_arguments(directory.path(), text, &arguments).await;
     let channel = connect(process.address()).await;
     (process, channel)

@@ -51,7 +51,7 @@ async fn refused(channel: &Channel) {
 /// `tollgate serve` in a directory with a policy.
 fn tollgate(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-    command.args(["serve", "--policy=policy.toml", "--admin=off"]).args(arguments);
+    command.args(["serve", "--policy=policy.toml", "--admin-enabled=false"]).args(arguments);
     command.env_remove("TOLLGATE_CONFIG").current_dir(directory).stdin(Stdio::null());
     command
 }
@@ -99,7 +99,7 @@ async fn a_certificate_whose_role_does_not_permit_the_call_is_recorded() {
         "--tls-cert-file=server.pem",
         "--tls-key-file=server-key.pem",
         "--tls-client-ca-file=clients.pem",
-        "--admin=off",
+        "--admin-enabled=false",
     ];
     let process = Process::start_arguments(at, &text, &[&tls[..], &["--audit-file=audit"]].concat()).await;
     let pair = clients.issue(Leaf::client("edge").uri(name));
@@ -122,7 +122,8 @@ async fn standard_output_gets_the_events_and_no_file_does() {
     let at = directory.path();
     fs::write(at.join("policy.toml"), policy("acme")).unwrap();
     // By hand, as what is written to the standard error is not to be among it.
-    let mut command = tollgate(at, &["--store=embedded:data", "--listen=127.0.0.1:0", "--audit-file=stdout"]);
+    let mut command =
+        tollgate(at, &["--store=embedded:data", "--listen=127.0.0.1:0", "--audit-sinks=stdout"]);
     let mut process = Killed(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let output = BufReader::new(process.0.stdout.take().unwrap());
     let (to_test, said) = mpsc::channel();
@@ -157,7 +158,7 @@ async fn on_redis_each_replica_needs_a_file_of_its_own() {
     let (redis, text) = (redis_server::shared().unwrap().url(), policy(&organization()));
     let store = format!("--store={redis}");
     let replica = async |more: &[&str]| {
-        let arguments = [&[&*store, "--store-deadline-ms=20000", "--admin=off"], more].concat();
+        let arguments = [&[&*store, "--store-timeout=20s", "--admin-enabled=false"], more].concat();
         Process::start_arguments(at, &text, &arguments).await
     };
     let without = replica(&[]).await;

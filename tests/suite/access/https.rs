@@ -44,7 +44,8 @@ impl Scene {
             );
             started.push(issuer);
         }
-        let process = Process::start_environment(directory, &policy, &["--admin=off"], &[trust]).await;
+        let process =
+            Process::start_environment(directory, &policy, &["--admin-enabled=false"], &[trust]).await;
         Self { process, key, issuers: started }
     }
 

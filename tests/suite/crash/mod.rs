@@ -225,7 +225,7 @@ async fn a_kill_during_a_stall_of_the_disk_forgets_a_moment() {
     let server = Process::start_environment(
         directory.path(),
         &policy,
-        &["--store=embedded:data", "--store-deadline-ms=50", "--admin=off"],
+        &["--store=embedded:data", "--store-timeout=50ms", "--admin-enabled=false"],
         &[("LD_PRELOAD", &library), ("SLOW_SYNC", &stalled)],
     )
     .await;
@@ -293,7 +293,8 @@ async fn a_damaged_directory_is_salvaged() {
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         (output.status.code(), said.concat())
     };
-    let (code, said) = run(&["serve", "--listen=127.0.0.1:0", "--admin=off", "--store=embedded:data"]);
+    let (code, said) =
+        run(&["serve", "--listen=127.0.0.1:0", "--admin-enabled=false", "--store=embedded:data"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("`tollgate store salvage NEW-DIRECTORY --store embedded:data`"), "{said}");
     assert_eq!(run(&["store", "verify", "--store=embedded:data"]).0, Some(2));
@@ -319,7 +320,7 @@ async fn a_directory_has_one_process() {
     let _first = Process::start(directory.path(), &policy, "embedded:data").await;
     std::fs::remove_file(directory.path().join("data/lock")).unwrap();
     let second = std::process::Command::new(env!("CARGO_BIN_EXE_tollgate"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--store", "embedded:data"])
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin-enabled=false", "--store", "embedded:data"])
         .current_dir(directory.path())
         .output()
         .unwrap();

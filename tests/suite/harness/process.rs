@@ -38,7 +38,7 @@ impl Process {
     ) -> Self {
         // Another process may take a port in between; then the server ends at once and other ports are tried.
         for _ in 0..5 {
-            let deadline = format!("--store-deadline-ms={}", deadline.as_millis());
+            let deadline = format!("--store-timeout={}ms", deadline.as_millis());
             let admin = format!("--admin={}", free_port());
             let store = format!("--store={store}");
             let arguments = [&*store, &deadline, &admin];

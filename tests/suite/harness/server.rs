@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tollgate::{
     app::{App, Listen, Parts},
-    audit::{Audit, Target},
+    audit::{Audit, Targets},
     domain::Timestamp,
     rpc::proto::policy_service_client::PolicyServiceClient,
     runtime::clock::{Clock, ManualClock},
@@ -93,7 +93,7 @@ impl Server {
         tls: Option<ListenerTls>,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
-        let target = Target::File(directory.path().join("audit.jsonl"));
+        let target = Targets { file: Some(directory.path().join("audit.jsonl")), stdout: false };
         let app = App::new(Parts {
             upstream: Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap()),
             audit: Audit::open(&target).unwrap(),

@@ -173,14 +173,16 @@ async fn the_commands_pause_and_the_log_says_who_and_why() {
     let process = Process::start(directory.path(), &guarded(), &store).await;
     let run = |token, arguments: &[&str], code| printed(&tollgate(&process, token, arguments), code);
     assert_eq!(run(AUDITOR, &["pauses"], 0), "nothing is paused\n");
+    let nothing: Value = serde_json::from_str(&run(AUDITOR, &["pauses", "list", "--json"], 0)).unwrap();
+    assert_eq!(nothing["pauses"], json!([]));
     assert_eq!(run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-7"], 0), "team bot is paused\n");
-    let again = run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-8"], 0);
+    let again = run(OPERATOR, &["pauses", "create", "team", "bot", "--reason", "INC-8"], 0);
     assert_eq!(again, "team bot was paused already; the reason before: INC-7\n");
     // Once more, which changes nothing.
     assert_eq!(run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-8"], 0), "team bot is paused\n");
     let list = run(AUDITOR, &["pauses"], 0);
     assert!(
-        list.contains("team bot") && list.contains("service-token ops") && list.contains("INC-8"),
+        list.contains("team bot") && list.contains("service_token ops") && list.contains("INC-8"),
         "{list}"
     );
     let list: Value = serde_json::from_str(&run(AUDITOR, &["pauses", "--json"], 0)).unwrap();
@@ -209,7 +211,7 @@ async fn the_commands_pause_and_the_log_says_who_and_why() {
     let ended = run(OPERATOR, &["resume", "team", "bot", "--reason", "mended"], 0);
     assert_eq!(ended, "team bot goes on; it was paused: INC-8\n");
     assert_eq!(
-        run(OPERATOR, &["resume", "team", "bot", "--reason", "mended"], 0),
+        run(OPERATOR, &["pauses", "end", "team", "bot", "--reason", "mended"], 0),
         "team bot was not paused\n"
     );
     run(GATEWAY, &["authorize", "--team", "bot", "--model", MODEL, "--input-tokens", "1"], 0);

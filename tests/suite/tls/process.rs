@@ -17,10 +17,16 @@ use crate::{
 };
 
 fn tollgate(directory: &Path, arguments: &[&str]) -> Output {
+    tollgate_with(directory, arguments, &[])
+}
+
+/// The same with these variables.
+fn tollgate_with(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tollgate"))
         .args(arguments)
         .env_remove("TOLLGATE_CONFIG")
         .env_remove("TOLLGATE_TLS_CA_FILE")
+        .envs(variables.iter().copied())
         .current_dir(directory)
         .stdin(Stdio::null())
         .output()
@@ -73,6 +79,7 @@ async fn serve_and_its_commands_speak_tls() {
     }
     let plain = tollgate(at, &["spend", "--address", &process.address().to_string(), cert, "x", key, "y"]);
     assert!(said(&plain).contains("write https://"), "{}", said(&plain));
+    the_environment_names_a_certificate(at, &address);
 
     // The pages are behind the same TLS, and speak HTTP/1.1.
     let pair = clients.issue(Leaf::client("operator"));
@@ -96,6 +103,32 @@ async fn serve_and_its_commands_speak_tls() {
     .await;
     assert!(process.log().contains("the new TLS files are in force"), "{}", process.log());
     process.stop().await;
+}
+
+/// Its variables have names of their own, since those of `serve` name the server's certificate. A flag goes before them.
+fn the_environment_names_a_certificate(at: &Path, address: &str) {
+    let (cert, key) = ("TOLLGATE_CLIENT_CERT_FILE", "TOLLGATE_CLIENT_KEY_FILE");
+    let spend = |variables: &[(&str, &str)], more: &[&str]| {
+        let arguments = ["spend", "--address", address, "--tls-ca-file=servers.pem"];
+        tollgate_with(at, &[&arguments[..], more].concat(), variables)
+    };
+    let shown = spend(&[(cert, "client.pem"), (key, "client-key.pem")], &[]);
+    assert!(shown.status.success() && said(&shown).contains("acme"), "{}", said(&shown));
+    let shown = spend(&[(cert, "none.pem"), (key, "client-key.pem")], &["--tls-cert-file=client.pem"]);
+    assert!(shown.status.success(), "{}", said(&shown));
+    for (variables, more, expected) in [
+        (&[(cert, "client.pem"), (key, "")][..], &[][..], "with --tls-key-file or TOLLGATE_CLIENT_KEY_FILE"),
+        (&[(key, "client-key.pem")], &[], "with --tls-cert-file or TOLLGATE_CLIENT_CERT_FILE"),
+        (&[], &["--tls-cert-file=client.pem"], "with --tls-key-file or TOLLGATE_CLIENT_KEY_FILE"),
+        (&[(cert, ""), (key, "")], &[], "it may want a client certificate"),
+    ] {
+        let refused = spend(variables, more);
+        assert_eq!(refused.status.code(), Some(2), "{variables:?} {more:?}: {}", said(&refused));
+        assert!(said(&refused).contains(expected), "{variables:?} {more:?}: {}", said(&refused));
+    }
+    // What the environment says of certificates does not stop a call without TLS: here none listens.
+    let plain = tollgate_with(at, &["spend", "--address", "127.0.0.1:1"], &[(cert, "client.pem")]);
+    assert!(!said(&plain).contains("certificate") && !said(&plain).contains("https"), "{}", said(&plain));
 }
 
 #[test]

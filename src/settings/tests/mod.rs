@@ -1,9 +1,20 @@
-use std::io::Write as _;
+mod errors;
+mod of_table;
 
-use super::*;
+use std::{io::Write as _, time::Duration};
+
+use clap::{Args as _, Command, FromArgMatches as _};
+
+use super::{raw::Raw, *};
 
 fn variables(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     pairs.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
+}
+
+/// The flags of this command line.
+fn flags(arguments: &[&str]) -> SettingsFlags {
+    let command = SettingsFlags::augment_args(Command::new("serve").no_binary_name(true));
+    SettingsFlags::from_arg_matches(&command.try_get_matches_from(arguments).unwrap()).unwrap()
 }
 
 fn file(text: &str) -> tempfile::NamedTempFile {
@@ -22,12 +33,14 @@ fn nothing_given_is_the_default() {
 fn later_sources_go_before_earlier_ones() {
     let file = file("listen = \"0.0.0.0:1\"\nadmin = \"0.0.0.0:2\"\nthreads = 3\nlog = \"warn\"");
     let variables = variables(&[
-        ("TOLLGATE_ADMIN", "off"),
+        ("TOLLGATE_ADMIN_ENABLED", "false"),
         ("TOLLGATE_THREADS", "4"),
         ("TOLLGATE_LOG", "warn,tollgate=debug"),
         ("TOLLGATE_POLICY", "p.toml"),
         ("TOLLGATE_API_KEY", "tg_secret"),
-        ("TOLLGATE_TEAM", "chatbot"),
+        ("TOLLGATE_ORGANIZATION", "acme"),
+        ("TOLLGATE_CLIENT_CERT_FILE", "me.pem"),
+        ("TOLLGATE_CLIENT_KEY_FILE", "me-key.pem"),
         ("TOLLGATE_TOKEN", "tgs_secret"),
         ("TOLLGATE_ALLOW_UNAUTHENTICATED_LISTEN", "true"),
         // Variables that Kubernetes sets for a service with our name.
@@ -38,130 +51,24 @@ fn later_sources_go_before_earlier_ones() {
         ("TOLLGATE_TLS_CA_FILE", "ca.pem"),
         ("HOME", "/root"),
     ]);
-    let flags = SettingsFlags {
-        threads: Some(5),
-        store: Some("redis://:pw@cache:6379".to_owned()),
-        ..SettingsFlags::default()
-    };
+    let flags = flags(&["--threads=5", "--store=redis://:pw@cache:6379"]);
     let settings = Settings::load_from(Some(file.path()), variables, &flags).unwrap();
     let expected = Settings {
         listen: "0.0.0.0:1".parse().unwrap(),
         allow_unauthenticated_listen: true,
-        admin: None,
+        admin: "0.0.0.0:2".parse().unwrap(),
+        admin_enabled: false,
         threads: Some(5),
         log: "warn,tollgate=debug".to_owned(),
         policy: Some(PathBuf::from("p.toml")),
         store: "redis://:pw@cache:6379".parse().unwrap(),
+        warnings: settings.warnings.clone(),
         ..Settings::default()
     };
     assert_eq!(settings, expected);
+    let [warning] = &settings.warnings[..] else { panic!("{:?}", settings.warnings) };
+    assert!(warning.starts_with("flag `--store`: the address holds a password"), "{warning}");
     assert!(!format!("{settings:?}").contains("pw"));
-}
-
-#[test]
-fn says_which_setting_is_wrong_and_where_it_comes_from() {
-    let flag = |set: fn(&mut SettingsFlags)| {
-        let mut flags = SettingsFlags::default();
-        set(&mut flags);
-        flags
-    };
-    let none = SettingsFlags::default;
-    for (text, pairs, flags, said) in [
-        ("lissten = \"x\"", &[][..], none(), "`lissten` in `FILE` is no setting; did you mean `listen`?"),
-        ("colour = 1", &[], none(), "`colour` in `FILE` is no setting; the settings are listen,"),
-        ("a = 1\nlisten = ", &[], none(), "`FILE`, line 2: "),
-        ("listen = \"here\"", &[], none(), "`listen` in `FILE`: "),
-        ("threads = -1", &[], none(), "`threads` in `FILE`: "),
-        (
-            "listen = \":50051\"",
-            &[],
-            none(),
-            "write `127.0.0.1:50051` for this machine only, or `0.0.0.0:50051`",
-        ),
-        ("listen = \"50051\"", &[], none(), "`50051` names no interface; write `127.0.0.1:50051`"),
-        (
-            "listen = \"gateway:50051\"",
-            &[],
-            none(),
-            "is an IP address or `localhost`; write `127.0.0.1:50051`",
-        ),
-        ("", &[("TOLLGATE_THREADS", "many")], none(), "environment variable `TOLLGATE_THREADS`: "),
-        (
-            "",
-            &[("TOLLGATE_ADMIN", "here")],
-            none(),
-            "environment variable `TOLLGATE_ADMIN`: `here` is no address",
-        ),
-        (
-            "",
-            &[],
-            flag(|f| f.store = Some("http://:hunter2@x".to_owned())),
-            "flag `--store`: not the address of",
-        ),
-        ("", &[], flag(|f| f.log_format = Some("xml".to_owned())), "flag `--log-format`: "),
-        (
-            "",
-            &[],
-            flag(|f| f.store_deadline_ms = Some(0)),
-            "flag `--store-deadline-ms`: `0` is not between 1",
-        ),
-        ("threads = 5000", &[], none(), "`threads` in `FILE`: `5000` is not between"),
-        (
-            "decision_log = \"101%\"",
-            &[],
-            none(),
-            "`decision_log` in `FILE`: `101%` is not `off`, `denials`, or a share",
-        ),
-        ("log = \"=,=\"", &[], none(), "`log` in `FILE`: `=,=` is no filter"),
-        (
-            "redis_password_file = \"x\"",
-            &[],
-            none(),
-            "`redis_password_file` in `FILE`: the store is not Redis",
-        ),
-        (
-            "tls_cert_file = \"c.pem\"",
-            &[],
-            none(),
-            "`tls_cert_file` in `FILE`: a certificate needs its private key; name it in tls_key_file",
-        ),
-        (
-            "",
-            &[("TOLLGATE_TLS_KEY_FILE", "k.pem")],
-            none(),
-            "environment variable `TOLLGATE_TLS_KEY_FILE`: a key needs its certificate; name it in tls_cert_file",
-        ),
-        (
-            "",
-            &[],
-            flag(|f| f.tls_client_ca_file = Some("ca.pem".to_owned())),
-            "flag `--tls-client-ca-file`: clients show certificates only where the server has one",
-        ),
-        (
-            "tls_cert_file = \"c\"\ntls_key_file = \"k\"\ntls_client_auth = \"required\"",
-            &[],
-            none(),
-            "`tls_client_auth` in `FILE`: clients are verified against a CA; name it in tls_client_ca_file",
-        ),
-        (
-            "",
-            &[("TOLLGATE_TLS_CLIENT_AUTH", "always")],
-            none(),
-            "environment variable `TOLLGATE_TLS_CLIENT_AUTH`: ",
-        ),
-        (
-            "",
-            &[("TOLLGATE_ADMIN_TLS", "true")],
-            none(),
-            "variable `TOLLGATE_ADMIN_TLS`: there is no certificate",
-        ),
-        ("allow_insecure_listen = \"x\"", &[], none(), "`allow_insecure_listen` in `FILE`: "),
-    ] {
-        let file = file(text);
-        let error = Settings::load_from(Some(file.path()), variables(pairs), &flags).unwrap_err().to_string();
-        let error = error.replace(&file.path().display().to_string(), "FILE");
-        assert!(error.contains(said) && !error.contains("hunter2"), "{error}\n{said}");
-    }
 }
 
 #[test]
@@ -223,17 +130,42 @@ fn a_broken_file_does_not_give_its_password_away() {
 #[test]
 fn reads_the_password_from_its_file() {
     let secret = file("hunter2\n");
-    let with = |store: &str| SettingsFlags {
-        store: Some(store.to_owned()),
-        redis_password_file: Some(secret.path().display().to_string()),
-        ..SettingsFlags::default()
-    };
+    let name = format!("--redis-password-file={}", secret.path().display());
+    let with = |store: &str| flags(&[&format!("--store={store}"), &name]);
     let settings = Settings::load_from(None, [], &with("redis://cache")).unwrap();
     let StoreUrl::Redis { password, .. } = &settings.store else { panic!("{settings:?}") };
     assert_eq!(password.as_deref(), Some("hunter2"));
     assert!(!format!("{settings:?}").contains("hunter2"));
     let twice = Settings::load_from(None, [], &with("redis://:other@cache")).unwrap_err();
     assert!(twice.to_string().contains("holds a password already"));
+    let of_environment = |pairs: &[(&str, &str)], flags: &SettingsFlags| {
+        Settings::load_from(None, variables(pairs), flags).map_err(|error| error.to_string())
+    };
+    let password = ("TOLLGATE_REDIS_PASSWORD", "hunter2");
+    let settings = of_environment(&[password], &flags(&["--store=redis://cache"])).unwrap();
+    let StoreUrl::Redis { password: found, .. } = &settings.store else { panic!("{settings:?}") };
+    assert_eq!((found.as_deref(), &*settings.unknown_variables), (Some("hunter2"), &[][..]));
+    for (pairs, flags, expected) in [
+        (
+            &[password][..],
+            with("redis://cache"),
+            "is given in `TOLLGATE_REDIS_PASSWORD`, too; give one of the two",
+        ),
+        (
+            &[password],
+            flags(&["--store=redis://:x@cache"]),
+            "variable `TOLLGATE_REDIS_PASSWORD`: the store's address",
+        ),
+        (&[password], flags(&[]), "variable `TOLLGATE_REDIS_PASSWORD`: the store is not Redis"),
+        (
+            &[("TOLLGATE_REDIS_PASSWORD", "'hunter2'")],
+            flags(&["--store=redis://cache"]),
+            "variable `TOLLGATE_REDIS_PASSWORD`: the password stands in quotation marks",
+        ),
+    ] {
+        let error = of_environment(pairs, &flags).unwrap_err();
+        assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+    }
 }
 
 #[test]
@@ -268,14 +200,7 @@ fn tls_is_what_its_settings_say() {
 
 #[test]
 fn connections_are_bounded_as_written() {
-    let flags = SettingsFlags {
-        connections: ConnectionFlags {
-            max_connections: Some(20),
-            connection_idle_timeout: Some("1h30m".to_owned()),
-            ..ConnectionFlags::default()
-        },
-        ..SettingsFlags::default()
-    };
+    let flags = flags(&["--max-connections=20", "--connection-idle-timeout=1h30m"]);
     let variable = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
     let pairs = [
         variable("TOLLGATE_CONNECTION_MAX_UNREAD", "64KiB"),
@@ -294,7 +219,8 @@ fn connections_are_bounded_as_written() {
     for (name, value, reason) in [
         ("MAX_CONNECTIONS", "0", "`0` is not between 1 and 65536"),
         ("MAX_CONNECTIONS", "65537", "is not between"),
-        ("CONNECTION_IDLE_TIMEOUT", "900", "a length of time in quotes such as \"30s\""),
+        ("CONNECTION_IDLE_TIMEOUT", "900", "`900` has no unit; write `900s` for seconds"),
+        ("CONNECTION_MAX_UNREAD", "1048576", "`1048576` has no unit; write `1048576B` for bytes"),
         ("CONNECTION_IDLE_TIMEOUT", "soon", "`soon` is not a length of time"),
         ("CONNECTION_MAX_AGE", "0s", "is not between 10ms and 365d"),
         ("CONNECTION_MAX_AGE_GRACE", "2h", "is not between 0s and 1h"),
@@ -308,21 +234,39 @@ fn connections_are_bounded_as_written() {
 }
 
 #[test]
-fn every_key_is_known() {
-    let error = Figment::from(("colour", 1)).extract::<Settings>().unwrap_err();
-    let figment::error::Kind::UnknownField(_, known) = error.kind else { panic!("{error}") };
-    assert_eq!(known, layer::KEYS);
+fn the_audit_log_goes_where_it_is_sent() {
+    use AuditSink::{File, Stdout};
+    for (arguments, sinks, path) in [
+        (&[][..], &[File][..], Some("./data/audit.jsonl")),
+        (&["--store=redis://cache"], &[], None),
+        (&["--store=redis://cache", "--audit-file=a"], &[File], Some("a")),
+        (&["--store=redis://cache", "--audit-sinks=stdout"], &[Stdout], None),
+        (&["--audit-sinks=stdout, file"], &[Stdout, File], Some("./data/audit.jsonl")),
+        (&["--audit-sinks=,"], &[], Some("./data/audit.jsonl")),
+        (&["--audit-sinks="], &[], Some("./data/audit.jsonl")),
+    ] {
+        let settings = Settings::load_from(None, [], &flags(arguments)).unwrap();
+        assert_eq!((&*settings.audit_sinks(), settings.audit_path()), (sinks, path.map(PathBuf::from)));
+        assert_eq!(&*settings.warnings, &[] as &[String]);
+    }
+    let of_file = file("audit_sinks = [\"stdout\"]\naudit_file = \"a\"");
+    let settings = Settings::load_from(Some(of_file.path()), [], &flags(&[])).unwrap();
+    assert_eq!((&*settings.audit_sinks(), settings.warnings.len()), (&[Stdout][..], 1));
+    assert!(
+        settings.warnings[0].contains("`audit_file` in")
+            && settings.warnings[0].contains(":2`: nothing is written")
+    );
+    assert_eq!(Raw::outside("file, stdout", raw::Shape::List).outside_text(), "file,stdout");
 }
 
 #[test]
 fn which_decisions_are_logged() {
     for (text, expected) in [
-        ("off", Some(None)),
-        ("denials", Some(Some(0))),
-        ("1%", Some(Some(10_000))),
-        ("0.5%", Some(Some(5_000))),
-        ("12.0001%", Some(Some(120_001))),
-        ("100%", Some(Some(1_000_000))),
+        ("0%", Some(0)),
+        ("1%", Some(10_000)),
+        ("0.5%", Some(5_000)),
+        ("12.0001%", Some(120_001)),
+        ("100%", Some(1_000_000)),
         ("100.1%", None),
         ("0.00001%", None),
         ("-1%", None),
@@ -332,8 +276,9 @@ fn which_decisions_are_logged() {
         ("99999999999%", None),
         ("all", None),
     ] {
-        let flags = SettingsFlags { decision_log: Some(text.to_owned()), ..SettingsFlags::default() };
+        let flags = flags(&[&format!("--decision-log-allowed={text}")]);
         let settings = Settings::load_from(None, [], &flags).ok();
-        assert_eq!(settings.map(|settings| settings.decision_log), expected, "{text}");
+        assert_eq!(settings.as_ref().map(|settings| settings.decision_log_allowed), expected, "{text}");
+        assert!(settings.is_none_or(|settings| !settings.decision_log_denials), "two settings for two facts");
     }
 }

@@ -1,0 +1,300 @@
+//! Every setting, once: its row here is its field in [`Settings`], its flag, its environment variable, its key in the file,
+//! and its row in `docs/settings.md`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::LazyLock,
+    time::Duration,
+};
+
+use super::{
+    AuditSink, ClientAuth, LogFormat, SettingsError, StoreUrl,
+    kind::{Address, Choice, Count, File, Filter, Kind, List, Share, Size, Store, Switch, Time},
+    layer::Given,
+    raw::Shape,
+};
+
+/// What the page and `--help` say about a setting.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// Its key in the file.
+    pub(super) name: &'static str,
+    pub(super) group: Group,
+    /// The first paragraph of its documentation: what it means, in a line.
+    pub(super) help: String,
+    /// The rest, for the page alone: Markdown in one line.
+    pub(super) details: String,
+    pub(super) shape: Shape,
+    /// What stands for the value in `--help`.
+    pub(super) value_name: String,
+    /// The values it takes, in Markdown.
+    pub(super) accepts: String,
+    pub(super) default: Unset,
+}
+
+/// What holds where a setting is not given.
+#[derive(Debug)]
+pub(super) enum Unset {
+    /// A value, as a flag writes it.
+    Value(String),
+    /// Something that a value cannot say.
+    Words(&'static str),
+}
+
+/// Settings that stand together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    Listening,
+    State,
+    Logs,
+    Connections,
+    Tls,
+}
+
+impl Group {
+    /// All of them, in the order of the table.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Listening, Self::State, Self::Logs, Self::Connections, Self::Tls];
+
+    /// The heading over its settings.
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Listening => "Listening",
+            Self::State => "State and policy",
+            Self::Logs => "Logs",
+            Self::Connections => "Connections",
+            Self::Tls => "TLS",
+        }
+    }
+}
+
+impl Setting {
+    fn new<K: Kind>(
+        name: &'static str,
+        group: Group,
+        documentation: &[&str],
+        kind: &K,
+        default: Unset,
+    ) -> Self {
+        let mut paragraphs = documentation.split(|line| line.is_empty());
+        let mut next = || paragraphs.next().unwrap_or_default().concat().trim().to_owned();
+        Self {
+            name,
+            group,
+            help: next(),
+            details: next(),
+            shape: K::SHAPE,
+            value_name: kind.value_name(),
+            accepts: kind.accepts(),
+            default,
+        }
+    }
+}
+
+/// The setting of this name.
+pub(super) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// A row is `name: type, kind, = default;`, or `name: Option<type>, kind, or "what holds otherwise";`.
+macro_rules! settings {
+    ($($group:ident {
+        $($(#[doc = $doc:literal])+ $name:ident: $type:ty, $kind:expr, $how:tt $default:expr;)+
+    })+) => {
+        /// The settings of the server.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Settings {
+            $($($(#[doc = $doc])+ pub $name: $type,)+)+
+            /// Environment variables that begin with `TOLLGATE_` but are not settings, each with the setting that was
+            /// probably meant.
+            pub unknown_variables: Vec<String>,
+            /// What is allowed, and better written otherwise.
+            pub warnings: Vec<String>,
+        }
+
+        impl std::default::Default for Settings {
+            fn default() -> Self {
+                Self {
+                    $($($name: settings!(@value $how $default),)+)+
+                    unknown_variables: Vec::new(),
+                    warnings: Vec::new(),
+                }
+            }
+        }
+
+        impl Settings {
+            /// What was given, and the defaults of the rest.
+            pub(super) fn read(given: &Given) -> Result<Self, SettingsError> {
+                Ok(Self {
+                    $($($name: given.read(stringify!($name), &$kind, settings!(@value $how $default))?,)+)+
+                    unknown_variables: Vec::new(),
+                    warnings: Vec::new(),
+                })
+            }
+        }
+
+        /// The table.
+        pub(super) static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+            vec![$($(Setting::new(
+                stringify!($name),
+                Group::$group,
+                &[$($doc),+],
+                &$kind,
+                settings!(@shown $how $default, $kind),
+            ),)+)+]
+        });
+    };
+    (@value = $default:expr) => { $default };
+    (@value or $words:expr) => { None };
+    (@shown = $default:expr, $kind:expr) => { Unset::Value($kind.show(&$default)) };
+    (@shown or $words:expr, $kind:expr) => { Unset::Words($words) };
+}
+
+/// An address on this machine alone.
+const fn local(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Orchestrators kill a process long before it has drained for an hour.
+const DRAIN: Time = Time(Duration::ZERO, HOUR);
+/// By the end of it, a caller that waits for a decision has long given up.
+const STORE: Time = Time(MS, MINUTE);
+/// Below 10 ms, a test of a deadline would only test the scheduler; beyond a year is effectively unlimited.
+const CONNECTION: Time = Time(Duration::from_millis(10), DAY.saturating_mul(365));
+/// From less than one answer to more memory than a replica has for all its clients.
+const UNREAD: Size = Size(1 << 10, 1 << 30);
+/// More threads than any machine has cores are a typo.
+const THREADS: Count<usize> = Count(1, 1_024);
+/// More than one process carries: more need several replicas.
+const CONNECTIONS: Count<u32> = Count(1, 65_536);
+
+settings! {
+Listening {
+    /// Where to serve gRPC
+    listen: SocketAddr, Address, = local(50_051);
+    /// Listen beyond loopback although the policy has no `[access]`: anyone who reaches the port may ask everything
+    allow_unauthenticated_listen: bool, Switch, = false;
+    /// Where to serve the pages for operators
+    ///
+    /// They are [`/livez`, `/readyz` and `/status`](operations.md#probes-and-status), over HTTP. `/status` is for callers who
+    /// [may read it](access.md#roles), the others are for all. Without `[access]`, a `Host` other than its address or
+    /// `localhost` is answered 421.
+    admin: SocketAddr, Address, = local(8_081);
+    /// Whether to serve the pages for operators
+    admin_enabled: bool, Switch, = true;
+    /// Threads that serve
+    threads: Option<usize>, THREADS, or "one for each core";
+    /// How long calls in flight may take to end when the service stops
+    drain_timeout: Duration, DRAIN, = SECOND.saturating_mul(10);
+}
+State {
+    /// The policy file; a change takes effect without a restart
+    policy: Option<PathBuf>, File, or "a built-in example";
+    /// Where state lives: embedded:DIRECTORY or redis://HOST:PORT
+    ///
+    /// In full `redis://[user@]host[:port][/database]`: Redis 7 or later, or Valkey. A password in it is a warning, as lists of
+    /// processes show it. TLS to Redis (`rediss://`) is not built in yet.
+    store: StoreUrl, Store, = StoreUrl::default();
+    /// How long the store may take for one answer
+    ///
+    /// After it the answer is `UNAVAILABLE`. With the embedded store, this is how long `Authorize` waits for a disk that stalls.
+    store_timeout: Duration, STORE, = MS.saturating_mul(250);
+    /// A file with the password for Redis; read again for each new connection
+    ///
+    /// A changed password needs no restart. While the file cannot be read or is empty, the last password it held is used, with an
+    /// error in the log. The password may be given in the environment variable `TOLLGATE_REDIS_PASSWORD` instead.
+    redis_password_file: Option<PathBuf>, File, or "no password";
+    /// Refuse to start on a Redis that evicts keys or keeps nothing over a restart, instead of warning
+    ///
+    /// The warning stands in the log and in `/status`.
+    require_safe_redis: bool, Switch, = false;
+}
+Logs {
+    /// What to log, such as `info` or `warn,tollgate=debug`
+    ///
+    /// `info,tollgate::decision=debug` adds a line on each denial.
+    log: String, Filter, = "info".to_owned();
+    /// How log lines look: for people, or one JSON object a line
+    log_format: LogFormat, LogFormat::CHOICES, = LogFormat::Text;
+    /// Log each limit that refused a request
+    ///
+    /// A part of the [decision log](operations.md#decision-log). `log` has to let `info` of `tollgate::decision` pass.
+    decision_log_denials: bool, Switch, = false;
+    /// The share of the allowed decisions to log, such as `1%`
+    ///
+    /// It has up to four decimal places.
+    decision_log_allowed: u32, Share, = 0;
+    /// Where to write the audit log
+    ///
+    /// The [log](access.md#the-audit-log) of changes and refusals goes to each of them; an empty list: none. `tollgate audit` reads
+    /// the file only. With Redis and no `audit_file` there is no audit log by default, with a warning.
+    audit_sinks: Option<Vec<AuditSink>>, List(AuditSink::CHOICES), or "`file`; with Redis only where `audit_file` is set";
+    /// The file of the audit log; another one for each replica
+    audit_file: Option<PathBuf>, File, or "`audit.jsonl` in the embedded store's directory";
+}
+Connections {
+    /// The most connections for gRPC; past them the oldest idle one is closed
+    ///
+    /// The limit of open files is raised as far as it may be. The pages for operators have 32 places of their own.
+    max_connections: Option<u32>, CONNECTIONS, or "the limit of open files less 256 for the store, at most 65536";
+    /// How long a connection may take to its first request, TLS included
+    ///
+    /// It holds for the rest of a request that has begun, too.
+    connection_handshake_timeout: Duration, CONNECTION, = SECOND.saturating_mul(10);
+    /// How long to keep a connection without an open call
+    connection_idle_timeout: Duration, CONNECTION, = MINUTE.saturating_mul(15);
+    /// How long to keep a connection at all, give or take a tenth
+    ///
+    /// New replicas behind a layer-4 balancer get load by it. Clients are told (GOAWAY).
+    connection_max_age: Duration, CONNECTION, = MINUTE.saturating_mul(30);
+    /// How long what is open on a connection past its age may take
+    ///
+    /// Calls of callers that were let through end in their own time.
+    connection_max_age_grace: Duration, DRAIN, = SECOND.saturating_mul(30);
+    /// How much of its answers a client may leave unread
+    ///
+    /// It is closed after `connection_handshake_timeout`.
+    connection_max_unread: u64, UNREAD, = 1 << 20;
+}
+Tls {
+    /// The server's certificate, then those of its CAs (PEM); read again when it changes
+    ///
+    /// gRPC is then served through TLS 1.2 or 1.3.
+    tls_cert_file: Option<PathBuf>, File, or "none, no TLS";
+    /// The private key of the certificate (PEM, unencrypted)
+    tls_key_file: Option<PathBuf>, File, or "none";
+    /// The CA that client certificates have to chain to (PEM, one or more)
+    tls_client_ca_file: Option<PathBuf>, File, or "none";
+    /// Whether clients show a certificate
+    ///
+    /// `none`: they are not asked for one; `optional`: one that is shown has to be good; `required`: no connection without a
+    /// good one.
+    tls_client_auth: Option<ClientAuth>, ClientAuth::CHOICES, or "`required` with `tls_client_ca_file`, else `none`";
+    /// Serve the pages for operators through the same TLS
+    admin_tls: Option<bool>, Switch, or "with TLS, unless `admin` is loopback";
+    /// Listen beyond loopback without TLS all the same
+    ///
+    /// The log has a warning.
+    allow_insecure_listen: bool, Switch, = false;
+}
+}
+
+impl LogFormat {
+    const CHOICES: Choice<Self> = Choice(&[("text", Self::Text), ("json", Self::Json)]);
+}
+
+impl AuditSink {
+    const CHOICES: Choice<Self> = Choice(&[("file", Self::File), ("stdout", Self::Stdout)]);
+}
+
+impl ClientAuth {
+    const CHOICES: Choice<Self> =
+        Choice(&[("none", Self::None), ("optional", Self::Optional), ("required", Self::Required)]);
+}

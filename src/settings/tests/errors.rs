@@ -1,0 +1,178 @@
+//! What is wrong with a setting, and where it stands.
+
+use super::{
+    super::{
+        Settings, SettingsFlags,
+        layer::{flag as flag_of, variable},
+    },
+    file, flags, variables,
+};
+
+#[test]
+fn says_which_setting_is_wrong_and_where_it_comes_from() {
+    let flag = |argument: &str| flags(&[argument]);
+    let none = SettingsFlags::default;
+    for (text, pairs, flags, said) in [
+        ("lissten = \"x\"", &[][..], none(), "`lissten` in `FILE:1` is no setting; did you mean `listen`?"),
+        ("colour = 1", &[], none(), "`colour` in `FILE:1` is no setting; the settings are listen,"),
+        ("a = 1\nlisten = ", &[], none(), "`FILE`, line 2: "),
+        ("listen = \"here\"", &[], none(), "`listen` in `FILE:1`: "),
+        ("threads = -1", &[], none(), "`threads` in `FILE:1`: "),
+        (
+            "listen = \":50051\"",
+            &[],
+            none(),
+            "write `127.0.0.1:50051` for this machine only, or `0.0.0.0:50051`",
+        ),
+        ("listen = \"50051\"", &[], none(), "`50051` names no interface; write `127.0.0.1:50051`"),
+        (
+            "listen = \"gateway:50051\"",
+            &[],
+            none(),
+            "is an IP address or `localhost`; write `127.0.0.1:50051`",
+        ),
+        ("", &[("TOLLGATE_THREADS", "many")], none(), "environment variable `TOLLGATE_THREADS`: "),
+        (
+            "",
+            &[("TOLLGATE_ADMIN", "here")],
+            none(),
+            "environment variable `TOLLGATE_ADMIN`: `here` is no address",
+        ),
+        ("", &[], flag("--store=http://:hunter2@x"), "flag `--store`: not the address of"),
+        ("", &[], flag("--log-format=xml"), "flag `--log-format`: "),
+        ("", &[], flag("--store-timeout=0s"), "flag `--store-timeout`: `0s` is not between 1ms and 1m"),
+        ("threads = 5000", &[], none(), "`threads` in `FILE:1`: `5000` is not between"),
+        (
+            "decision_log_allowed = \"101%\"",
+            &[],
+            none(),
+            "`decision_log_allowed` in `FILE:1`: `101%` is not a share",
+        ),
+        ("log = \"=,=\"", &[], none(), "`log` in `FILE:1`: `=,=` is no filter"),
+        (
+            "redis_password_file = \"x\"",
+            &[],
+            none(),
+            "`redis_password_file` in `FILE:1`: the store is not Redis",
+        ),
+        (
+            "tls_cert_file = \"c.pem\"",
+            &[],
+            none(),
+            "`tls_cert_file` in `FILE:1`: a certificate needs its private key; name it in tls_key_file",
+        ),
+        (
+            "",
+            &[("TOLLGATE_TLS_KEY_FILE", "k.pem")],
+            none(),
+            "environment variable `TOLLGATE_TLS_KEY_FILE`: a key needs its certificate; name it in tls_cert_file",
+        ),
+        (
+            "",
+            &[],
+            flag("--tls-client-ca-file=ca.pem"),
+            "flag `--tls-client-ca-file`: clients show certificates only where the server has one",
+        ),
+        (
+            "tls_cert_file = \"c\"\ntls_key_file = \"k\"\ntls_client_auth = \"required\"",
+            &[],
+            none(),
+            "`tls_client_auth` in `FILE:3`: clients are verified against a CA; name it in tls_client_ca_file",
+        ),
+        (
+            "",
+            &[("TOLLGATE_TLS_CLIENT_AUTH", "always")],
+            none(),
+            "environment variable `TOLLGATE_TLS_CLIENT_AUTH`: ",
+        ),
+        (
+            "",
+            &[("TOLLGATE_ADMIN_TLS", "true")],
+            none(),
+            "variable `TOLLGATE_ADMIN_TLS`: there is no certificate",
+        ),
+        ("allow_insecure_listen = \"x\"", &[], none(), "`allow_insecure_listen` in `FILE:1`: "),
+        ("drain_timeout = 20", &[], none(), "`FILE:1`: `20` has no unit; write `\"20s\"` for seconds"),
+        ("", &[], flag("--drain-timeout=20"), "flag `--drain-timeout`: `20` has no unit; write `20s` for"),
+        ("drain_timeout = \"61m\"", &[], none(), "`61m` is not between 0s and 1h"),
+        ("threads = 1.5", &[], none(), "`1.5` is not a whole number"),
+        ("threads = \"4\"", &[], none(), "`4` is not a whole number"),
+        ("admin_enabled = \"true\"", &[], none(), "write `true` without quotes"),
+        ("policy = \"\"", &[], none(), "the path is empty"),
+        ("[policy]\na = 1", &[], none(), "`policy` in `FILE:1`: a table is not taken"),
+        (
+            "store = \"rediss://:hunter2@cache\"",
+            &[],
+            none(),
+            "`FILE:1`: TLS to Redis (rediss://) is not built in yet",
+        ),
+        (
+            "redis_password = \"hunter2\"",
+            &[],
+            none(),
+            "is no setting; a secret stands in none; write it into a file and name that in `redis_password_file`",
+        ),
+        ("audit_sinks = \"file\"", &[], none(), "`file` is no list; write `[\"file\"]`"),
+        ("audit_sinks = [\"file\", \"file\"]", &[], none(), "`file` stands in it twice"),
+        (
+            "",
+            &[],
+            flag("--audit-sinks=file,fil"),
+            "flag `--audit-sinks`: `fil` is not one of `file`, `stdout`; did",
+        ),
+        (
+            "store = \"redis://cache\"\naudit_sinks = [\"file\"]",
+            &[],
+            none(),
+            "`audit_sinks` in `FILE:2`: with Redis, `file` needs a file of this replica; name it in audit_file",
+        ),
+    ] {
+        let file = file(text);
+        let error = Settings::load_from(Some(file.path()), variables(pairs), &flags).unwrap_err().to_string();
+        let error = error.replace(&file.path().display().to_string(), "FILE");
+        assert!(error.contains(said) && !error.contains("hunter2"), "{error}\n{said}");
+    }
+}
+
+#[test]
+fn what_is_no_longer_taken_says_what_to_write() {
+    for (name, value, in_file, as_flag) in [
+        ("drain_seconds", "20", "write `drain_timeout = \"20s\"`", "write `--drain-timeout=20s`"),
+        ("store_deadline_ms", "50", "write `store_timeout = \"50ms\"`", "write `--store-timeout=50ms`"),
+        (
+            "decision_log",
+            "1%",
+            "write `decision_log_denials = true` and `decision_log_allowed = \"1%\"`",
+            "write `--decision-log-denials=true` and `--decision-log-allowed=1%`",
+        ),
+        (
+            "decision_log",
+            "denials",
+            "write `decision_log_denials = true`",
+            "write `--decision-log-denials=true`",
+        ),
+        (
+            "decision_log",
+            "off",
+            "write `decision_log_denials = false`",
+            "write `--decision-log-denials=false`",
+        ),
+        ("admin", "off", "write `admin_enabled = false`", "write `--admin-enabled=false`"),
+        ("audit_file", "off", "write `audit_sinks = []`", "write `--audit-sinks=,`"),
+        ("audit_file", "stdout", "write `audit_sinks = [\"stdout\"]`", "write `--audit-sinks=stdout`"),
+        ("threads", "0", "leave it out for one thread for each core", "leave it out"),
+    ] {
+        let quoted = if value.parse::<u32>().is_ok() { value.to_owned() } else { format!("{value:?}") };
+        let of_file = file(&format!("\n{name} = {quoted}"));
+        let error = Settings::load_from(Some(of_file.path()), [], &flags(&[])).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("`{name}` in `")) && error.contains(":2`"), "{error}");
+        assert!(error.ends_with(in_file), "{error}");
+        let argument = format!("--{}={value}", flag_of(name));
+        let error = Settings::load_from(None, [], &flags(&[&argument])).unwrap_err().to_string();
+        assert!(error.starts_with("flag `--") && error.contains(as_flag), "{error}");
+        let pairs = variables(&[(&variable(name), value)]);
+        let error = Settings::load_from(None, pairs, &flags(&[])).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("environment variable `{}`", variable(name))), "{error}");
+        assert!(error.contains("write `TOLLGATE_") || name == "threads", "{error}");
+    }
+}
