@@ -46,7 +46,7 @@ use crate::{
         check_exposure,
     },
     store::{
-        Store,
+        Calls, Observed, Store,
         embedded::{EmbeddedStore, OpenError},
         redis::{self, Password, RedisSettings, RedisStore},
     },
@@ -192,14 +192,21 @@ where
     S: Store + Clone,
     F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
 {
-    let audit = auditing::open(settings).map_err(|(file, error)| ServeError::Audit(file, error))?;
-    check_access(settings, &source.policy().load())?;
+    let (calls, first) = (Arc::<Calls>::default(), source.policy().load_full());
+    let of_audit = {
+        let (make_store, calls) = (make_store.clone(), Arc::clone(&calls));
+        move || Ok::<_, StartError>(Observed::new(make_store()?, &calls))
+    };
+    let audit = auditing::open(settings, &first.organization.id, of_audit)
+        .map_err(|(file, error)| ServeError::Audit(file, error))?;
+    check_access(settings, &first)?;
     let source = Arc::new(source);
     let upstream = UpstreamKeySource::start(source.policy())?;
     // Before the policy is taken, so that a change in between is not missed.
     let mut changes = source.subscribe();
     let policy = source.policy().load_full();
-    let app = App::new(Parts::of_settings(settings, policy, upstream.keys(), audit.clone()));
+    let app =
+        App::new(Parts { calls, ..Parts::of_settings(settings, policy, upstream.keys(), audit.clone()) });
     let (policy, live) = (source.policy(), Arc::clone(app.live()));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {

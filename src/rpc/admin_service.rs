@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -17,7 +17,8 @@ use super::{
     status,
 };
 use crate::{
-    audit::{Event, action},
+    audit::{self, Event, action},
+    authorizer::Failure,
     control::{PauseChange, PauseError, Pauses},
     domain::Timestamp,
     store::Store,
@@ -31,6 +32,7 @@ const MAX_PAGES: usize = 2;
 #[derive(Clone, Debug)]
 pub struct AdminRpc<S> {
     pauses: Pauses<S>,
+    store: S,
     upstream: Arc<UpstreamKeys>,
     recorder: Recorder,
     /// Pages of the audit log read at the same time: each takes a thread and some megabytes.
@@ -40,8 +42,8 @@ pub struct AdminRpc<S> {
 impl<S> AdminRpc<S> {
     /// Serves `pauses` with `recorder`, and tells of the keys in `upstream` and of what was recorded.
     #[must_use]
-    pub fn new(pauses: Pauses<S>, upstream: Arc<UpstreamKeys>, recorder: Recorder) -> Self {
-        Self { pauses, upstream, recorder, pages: Arc::new(Semaphore::new(MAX_PAGES)) }
+    pub fn new(store: S, pauses: Pauses<S>, upstream: Arc<UpstreamKeys>, recorder: Recorder) -> Self {
+        Self { pauses, store, upstream, recorder, pages: Arc::new(Semaphore::new(MAX_PAGES)) }
     }
 }
 
@@ -63,7 +65,7 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
     async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
         let actor = access::session(request.extensions()).actor();
         let PauseRequest { target, reason } = request.into_inner();
-        let order = Arc::new(PauseCommand::read(action::PAUSE, actor, target, reason)?);
+        let order = Arc::new(PauseCommand::read(action::PAUSE_CREATE, actor, target, reason)?);
         let (pauses, pause) = (self.pauses.clone(), Arc::clone(&order));
         let pause = async move { pauses.pause(&pause.target, &pause.reason, &pause.actor).await };
         let change = self.carry_out(&order, pause).await?;
@@ -75,7 +77,7 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
         let actor = access::session(request.extensions()).actor();
         let ResumeRequest { target, reason } = request.into_inner();
-        let order = Arc::new(PauseCommand::read(action::RESUME, actor, target, reason)?);
+        let order = Arc::new(PauseCommand::read(action::PAUSE_END, actor, target, reason)?);
         let (pauses, resume) = (self.pauses.clone(), Arc::clone(&order));
         let resume = async move { pauses.resume(&resume.target).await };
         let change = self.carry_out(&order, resume).await?;
@@ -104,17 +106,10 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
         request: Request<ListAuditEventsRequest>,
     ) -> Result<Response<ListAuditEventsResponse>, Status> {
         let query = parse::audit(request.into_inner())?;
-        let audit = self.recorder.audit().clone();
         let place = Arc::clone(&self.pages).acquire_owned().await.map_err(|_| status::internal())?;
-        // The disk may be slow, and this thread serves others.
-        let page = spawn_blocking(move || {
-            // Held for as long as it reads, even if the caller has gone.
-            let _place = place;
-            audit.page(&query)
-        })
-        .await
-        .map_err(|_| status::internal())?;
-        let page = page.map_err(|error| status::audit(&error))?;
+        let page = audit::page(&self.store, &query).await;
+        drop(place);
+        let page = page.map_err(|error| status::failure(&Failure::Store(error)))?;
         let next_page_token =
             page.next.map_or_else(String::new, |place| format!("{}{place}", parse::AUDIT_BEFORE));
         let events = page.events.into_iter().map(event).collect();

@@ -3,6 +3,7 @@
 mod access;
 mod admin_service;
 mod answer;
+mod audited;
 mod codec;
 mod convert;
 mod deadline;

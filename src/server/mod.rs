@@ -299,8 +299,9 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     .max_decoding_message_size(MAX_ENVOY_BYTES);
     let cooldowns = UpstreamServiceServer::new(UpstreamRpc::new(authorizer.clone(), recorder.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let admin = AdminServiceServer::new(AdminRpc::new(pauses, upstream, recorder))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let admin =
+        AdminServiceServer::new(AdminRpc::new(authorizer.store().clone(), pauses, upstream, recorder))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut routes = Routes::new(policy)
         .add_service(keys)
         .add_service(check)

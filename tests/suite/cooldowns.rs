@@ -183,7 +183,7 @@ async fn cooldowns_are_listed_in_pages_and_lifted() {
             ("ops", "main/openai/gpt-oss-20b")
         );
         assert_eq!(
-            (&before[1]["service_tier"], &before[1]["reporter_team"]),
+            (&before["cooldowns"][1]["service_tier"], &before["cooldowns"][1]["reporter_team"]),
             (&"flex".into(), &"bot".into())
         );
         assert_eq!((event.after.as_str(), event.outcome.as_str()), (r#"{"reason":"INC-7"}"#, "done"));
@@ -271,7 +271,7 @@ async fn without_access_everybody_is_held_to_the_bound() {
         events.len() == 1
     })
     .await;
-    assert_eq!(events[0].actor.as_ref().unwrap().kind, "anybody");
+    assert_eq!(events[0].actor.as_ref().unwrap().kind, "anyone");
     assert!(server.stop().await);
 }
 

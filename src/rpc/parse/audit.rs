@@ -20,7 +20,7 @@ pub(in crate::rpc) fn audit(request: proto::ListAuditEventsRequest) -> Result<au
         0 => DEFAULT_PAGE,
         size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
     };
-    let before = request.page_token.strip_prefix(AUDIT_BEFORE).and_then(audit::Place::parse);
+    let before = request.page_token.strip_prefix(AUDIT_BEFORE).and_then(|id| id.parse().ok());
     if before.is_none() && !request.page_token.is_empty() {
         errors.add("page_token", "not the `next_page_token` of an earlier answer");
     }
@@ -33,7 +33,14 @@ pub(in crate::rpc) fn audit(request: proto::ListAuditEventsRequest) -> Result<au
         since.map_err(|_| errors.add("since_time", "is no instant")).ok()
     });
     match errors.is_empty() {
-        true => Ok(audit::Query { page_size, before, action: request.action, subject_prefix, since }),
+        true => Ok(audit::Query {
+            page_size,
+            before,
+            action: request.action,
+            subject_prefix,
+            since,
+            ..Default::default()
+        }),
         false => Err(errors.into_status()),
     }
 }

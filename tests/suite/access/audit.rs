@@ -112,8 +112,8 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
         .collect();
     let of_somebody = format!("role.denied oidc {}#somebody PERMISSION_MISSING", issuer.url());
     let expected = [
-        "role.denied service-token edge PERMISSION_MISSING",
-        "role.denied service-token edge TEAM_NOT_PERMITTED",
+        "role.denied service_token edge PERMISSION_MISSING",
+        "role.denied service_token edge TEAM_NOT_PERMITTED",
         &*of_somebody,
         &*of_somebody,
         "policy.rejected system changed file rejected",
@@ -295,8 +295,8 @@ async fn changes_of_keys_are_recorded_without_their_secrets() {
     let secrets = |key: &Value| key["secrets"].as_array().unwrap().len();
     assert_eq!((secrets(&before), secrets(&after)), (1, 2));
     assert_eq!(before["team"], "own");
-    assert!(parse(&events[0].before).get("revoked_at").is_none());
-    assert!(parse(&events[0].after).get("revoked_at").is_some());
+    assert!(parse(&events[0].before).get("revoke_time").is_none());
+    assert!(parse(&events[0].after).get("revoke_time").is_some());
     process.stop().await;
     let text = std::fs::read_to_string(directory.path().join("data/audit.jsonl")).unwrap();
     assert_eq!(text.lines().count(), 3);

@@ -308,10 +308,7 @@ async fn a_pause_can_be_repeated_and_replaced(mut service: Service) {
     let replaced = service.admin.pause(team("bot"), "two").await.unwrap();
     assert_eq!(replaced.replaced_pause, first.pause);
     let replaced = replaced.pause.unwrap();
-    assert_eq!(
-        (replaced.reason.as_str(), replaced.actor.as_ref().unwrap().kind.as_str()),
-        ("two", "anybody")
-    );
+    assert_eq!((replaced.reason.as_str(), replaced.actor.as_ref().unwrap().kind.as_str()), ("two", "anyone"));
     let since = first.pause.unwrap().create_time.unwrap();
     assert_eq!(replaced.create_time.unwrap().seconds, since.seconds + 5);
     // A team that is gone can be resumed, and not be paused.
