@@ -149,12 +149,35 @@ pub(super) fn audit(events: &[proto::AuditEvent]) -> Value {
             "actor": actor.map(|a| json!({ "kind": a.kind, "name": a.name, "address": a.address })),
             "action": event.action,
             "subject": event.subject,
-            "before": event.before,
-            "after": event.after,
+            "before": event.before.as_ref().map(fields),
+            "after": event.after.as_ref().map(fields),
             "outcome": event.outcome,
+            "replica": event.replica,
+            "organization": event.organization,
         }))
     };
     json!({ "events": list(events, event) })
+}
+
+/// A `Struct`.
+pub(super) fn fields(fields: &prost_types::Struct) -> Value {
+    fields.fields.iter().map(|(name, value)| (name.clone(), value_of(value))).collect()
+}
+
+fn value_of(value: &prost_types::Value) -> Value {
+    use prost_types::value::Kind;
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(is_true)) => (*is_true).into(),
+        // Whole ones as such: `5`, not `5.0`.
+        Some(Kind::NumberValue(number)) => {
+            let whole = format!("{number}").parse::<i64>();
+            whole.map_or_else(|_| (*number).into(), Value::from)
+        }
+        Some(Kind::StringValue(text)) => text.clone().into(),
+        Some(Kind::ListValue(list)) => list.values.iter().map(value_of).collect(),
+        Some(Kind::StructValue(inner)) => fields(inner),
+    }
 }
 
 fn violation(violation: &proto::Violation) -> Value {

@@ -6,7 +6,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{
-    access, answer, parse,
+    access, answer, audited, parse,
     pausing::{self, PauseCommand},
     proto::{
         AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, ListPausesRequest, ListPausesResponse,
@@ -118,7 +118,6 @@ impl<S: Store + Clone> AdminService for AdminRpc<S> {
 }
 
 fn event(event: Event) -> AuditEvent {
-    let value = |value: serde_json::Value| if value.is_null() { String::new() } else { value.to_string() };
     let at = Timestamp(u64::try_from(event.time.as_millisecond()).unwrap_or(0));
     AuditEvent {
         id: event.id,
@@ -126,9 +125,11 @@ fn event(event: Event) -> AuditEvent {
         actor: Some(answer::actor(&event.actor)),
         action: event.action,
         subject: event.subject,
-        before: value(event.before),
-        after: value(event.after),
+        before: audited::to_struct(event.before),
+        after: audited::to_struct(event.after),
         outcome: event.outcome,
+        replica: event.replica,
+        organization: event.organization,
     }
 }
 

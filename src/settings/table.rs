@@ -235,8 +235,8 @@ Logs {
     decision_log_allowed: u32, Share, = 0;
     /// Where to write the audit log
     ///
-    /// The [log](access.md#the-audit-log) of changes and refusals goes to each of them; an empty list: none. `tollgate audit` reads
-    /// the store, which all replicas share.
+    /// The [log](access.md#the-audit-log) of changes and refusals goes to each of them; an empty list: none. `tollgate audit list`
+    /// reads the store, which all replicas share.
     audit_sinks: Option<Vec<AuditSink>>, List(AuditSink::CHOICES), or "`store` and `file`; with Redis, `file` only where `audit_file` is set";
     /// The file of the audit log; another one for each replica
     audit_file: Option<PathBuf>, File, or "`audit.jsonl` in the embedded store's directory";

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use super::{Admin, MODEL, key, model, policy, request, team};
 use crate::{
     access::{by, digest},
-    harness::{Process, StoreKind, connect, eventually, organization},
+    harness::{Process, StoreKind, connect, eventually, json_of, organization},
     redis_server::RedisServer,
     replicas::{BOUND, until_all},
 };
@@ -178,7 +178,7 @@ async fn the_commands_pause_and_the_log_says_who_and_why() {
     assert_eq!(run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-8"], 0), "team bot is paused\n");
     let list = run(AUDITOR, &["pauses"], 0);
     assert!(
-        list.contains("team bot") && list.contains("service-token ops") && list.contains("INC-8"),
+        list.contains("team bot") && list.contains("service_token ops") && list.contains("INC-8"),
         "{list}"
     );
     let list: Value = serde_json::from_str(&run(AUDITOR, &["pauses", "--json"], 0)).unwrap();
@@ -222,8 +222,7 @@ fn recorded(events: &[AuditEvent]) {
         .map(|event| {
             let actor = event.actor.as_ref().unwrap();
             assert_eq!((actor.name.as_str(), actor.address.as_str()), ("ops", "127.0.0.1"));
-            let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-            let (before, after) = (json(&event.before), json(&event.after));
+            let [before, after] = [&event.before, &event.after].map(|state| json_of(state.as_ref()));
             assert!(
                 before.is_null() || before["actor"]["name"] == "ops" && before["create_time"].is_string(),
                 "{before}"
