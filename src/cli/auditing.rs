@@ -1,6 +1,6 @@
 //! What `serve` itself records in the audit log: where the log is, and the outcome of policy changes.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::{
     policy_file::{PolicyAttempt, ReloadOutcome},
     runtime::replica_name,
     settings::{AuditSink, Settings},
-    store::AuditLog,
+    store::{AuditLog, Calls, Observed},
 };
 
 /// The part of a failed policy load that is recorded: the first findings, and the beginning of each.
@@ -26,6 +26,7 @@ pub(super) fn open<S: AuditLog, E: fmt::Display>(
     settings: &Settings,
     organization: &str,
     make_store: impl FnOnce() -> Result<S, E> + Send + 'static,
+    calls: Arc<Calls>,
 ) -> Result<Audit, (String, std::io::Error)> {
     let wanted = settings.audit_sinks();
     let file = settings.audit_path().filter(|_| wanted.contains(&AuditSink::File));
@@ -34,7 +35,13 @@ pub(super) fn open<S: AuditLog, E: fmt::Display>(
     let mut sinks = Vec::from_iter(Sink::open(&targets).map_err(|error| (name, error))?);
     let of_store = |error| ("of the store".to_owned(), error);
     if wanted.contains(&AuditSink::Store) {
-        sinks.push(Sink::store(make_store, settings.audit_retention).map_err(of_store)?);
+        sinks.push(
+            Sink::store(
+                move || make_store().map(|store| Observed::new(store, &calls)),
+                settings.audit_retention,
+            )
+            .map_err(of_store)?,
+        );
     }
     let origin = Origin { organization: organization.into(), replica: replica_name().into() };
     Audit::start(origin, sinks).map_err(of_store)

@@ -46,7 +46,7 @@ use crate::{
         check_exposure,
     },
     store::{
-        Calls, Observed, Store,
+        Calls, Store,
         embedded::{EmbeddedStore, OpenError},
         redis::{self, Password, RedisSettings, RedisStore},
     },
@@ -193,11 +193,7 @@ where
     F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
 {
     let (calls, first) = (Arc::<Calls>::default(), source.policy().load_full());
-    let of_audit = {
-        let (make_store, calls) = (make_store.clone(), Arc::clone(&calls));
-        move || Ok::<_, StartError>(Observed::new(make_store()?, &calls))
-    };
-    let audit = auditing::open(settings, &first.organization.id, of_audit)
+    let audit = auditing::open(settings, &first.organization.id, make_store.clone(), Arc::clone(&calls))
         .map_err(|(file, error)| ServeError::Audit(file, error))?;
     check_access(settings, &first)?;
     let source = Arc::new(source);
@@ -233,8 +229,7 @@ where
     let interrupt = signal(SignalKind::interrupt())?;
     let server = app.serve(listen, make_store)?;
     announce(settings, &source, tls.as_ref(), server.address());
-    // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes their
-    // place.
+    // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes over.
     let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
     run_until_told(settings, &source, &audit, &mut attempts, [hangup, terminate, interrupt]).await;
     info!(drain_timeout_seconds = settings.drain_timeout.as_secs_f64(), "stopping: open calls may end");

@@ -66,7 +66,7 @@ async fn told(store: &EmbeddedStore, mut query: Query) -> Vec<String> {
 #[tokio::test]
 async fn pages_hold_every_event_that_matches_once() {
     let (store, _directory) = store();
-    let name = |n: u32| format!("{}{n}", if n % 5 == 0 { "team/" } else { "key/" });
+    let name = |n: u32| format!("{}{n}", if n.is_multiple_of(5) { "team/" } else { "key/" });
     record(&store, (0..2_500).map(|n| event(n, change(&name(n))))).await;
     for (prefix, page_size) in [("", 7), ("", 1_000), ("team/", 3), ("team/10", 50), ("none", 2)] {
         let query = Query { page_size, subject_prefix: prefix.to_owned(), ..Query::default() };
@@ -85,7 +85,7 @@ async fn filters_hold_together() {
     let (store, _directory) = store();
     let by = |n: u32| {
         let actor = Actor::system(["ann", "bob", "ann#1"][usize::try_from(n % 3).unwrap()]);
-        let action = if n % 2 == 0 { action::PAUSE_CREATE } else { action::PAUSE_END };
+        let action = if n.is_multiple_of(2) { action::PAUSE_CREATE } else { action::PAUSE_END };
         event(n, Change { actor, action, ..change(&n.to_string()) })
     };
     record(&store, (0..30).map(by)).await;
