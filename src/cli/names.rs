@@ -46,6 +46,13 @@ macro_rules! wire_enum {
 wire_enum!(Operation, "OPERATION_");
 wire_enum!(UpstreamKeyState, "UPSTREAM_KEY_STATE_");
 wire_enum!(
+    LimitView,
+    "LIMIT_VIEW_",
+    None: "None",
+    Tightest: "Of each quantity the one with the least left",
+    All: "All that apply",
+);
+wire_enum!(
     ServiceTier,
     "SERVICE_TIER_",
     OnDemand: "List price",
