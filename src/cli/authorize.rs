@@ -41,6 +41,9 @@ pub(super) struct Authorize {
     /// Groq's service tier
     #[arg(long, value_name = "TIER", default_value = "on_demand", value_parser = names::parser::<proto::ServiceTier>())]
     service_tier: proto::ServiceTier,
+    /// Which limits the answer lists
+    #[arg(long, value_name = "VIEW", default_value = "all", value_parser = names::parser::<proto::LimitView>())]
+    limits: proto::LimitView,
     /// The estimated input tokens
     #[arg(long, value_name = "COUNT", default_value_t = 0, conflicts_with = "input_bytes")]
     input_tokens: i64,
@@ -154,6 +157,7 @@ impl Authorize {
             labels: self.labels.into_iter().collect(),
             batch: self.batch.into_batch(),
             tools: self.tools,
+            limit_view: self.limits.into(),
         })
     }
 }

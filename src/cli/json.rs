@@ -12,10 +12,18 @@ use crate::rpc::DESCRIPTORS;
 
 /// A message of the contract as JSON.
 pub(super) fn of<M: Message + Name>(message: &M) -> Result<Value, Failure> {
+    named(&M::full_name(), message)
+}
+
+/// What a `Struct` holds, which the descriptors know by its name alone.
+pub(super) fn fields(fields: &prost_types::Struct) -> Result<Value, Failure> {
+    named("google.protobuf.Struct", fields)
+}
+
+fn named(name: &str, message: &impl Message) -> Result<Value, Failure> {
     let failure = |error: String| Failure::new(format!("cannot print the answer as JSON: {error}"));
     let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|error| failure(error.to_string()))?;
-    let name = M::full_name();
-    let descriptor = pool.get_message_by_name(&name).ok_or_else(|| failure(format!("no message {name}")))?;
+    let descriptor = pool.get_message_by_name(name).ok_or_else(|| failure(format!("no message {name}")))?;
     let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .map_err(|error| failure(error.to_string()))?;
     let options = SerializeOptions::new().skip_default_fields(false);

@@ -54,6 +54,13 @@ wire_enum!(
     Warn: "The request is allowed, with a warning",
 );
 wire_enum!(
+    LimitView,
+    "LIMIT_VIEW_",
+    None: "None",
+    Tightest: "Of each quantity the one with the least left",
+    All: "All that apply",
+);
+wire_enum!(
     ServiceTier,
     "SERVICE_TIER_",
     OnDemand: "List price",

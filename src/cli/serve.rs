@@ -46,7 +46,7 @@ use crate::{
         check_exposure,
     },
     store::{
-        Store,
+        Calls, Store,
         embedded::{EmbeddedStore, OpenError},
         redis::{self, Password, RedisSettings, RedisStore},
     },
@@ -192,14 +192,17 @@ where
     S: Store + Clone,
     F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
 {
-    let audit = auditing::open(settings).map_err(|(file, error)| ServeError::Audit(file, error))?;
-    check_access(settings, &source.policy().load())?;
+    let (calls, first) = (Arc::<Calls>::default(), source.policy().load_full());
+    let audit = auditing::open(settings, &first.organization.id, make_store.clone(), Arc::clone(&calls))
+        .map_err(|(file, error)| ServeError::Audit(file, error))?;
+    check_access(settings, &first)?;
     let source = Arc::new(source);
     let upstream = UpstreamKeySource::start(source.policy())?;
     // Before the policy is taken, so that a change in between is not missed.
     let mut changes = source.subscribe();
     let policy = source.policy().load_full();
-    let app = App::new(Parts::of_settings(settings, policy, upstream.keys(), audit.clone()));
+    let app =
+        App::new(Parts { calls, ..Parts::of_settings(settings, policy, upstream.keys(), audit.clone()) });
     let (policy, live) = (source.policy(), Arc::clone(app.live()));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
@@ -226,8 +229,7 @@ where
     let interrupt = signal(SignalKind::interrupt())?;
     let server = app.serve(listen, make_store)?;
     announce(settings, &source, tls.as_ref(), server.address());
-    // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes their
-    // place.
+    // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes over.
     let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
     run_until_told(settings, &source, &audit, &mut attempts, [hangup, terminate, interrupt]).await;
     info!(drain_timeout_seconds = settings.drain_timeout.as_secs_f64(), "stopping: open calls may end");

@@ -52,7 +52,7 @@ to_wire!(actor_kind: ActorKind = proto::ActorKind {
     ServiceToken = ServiceToken,
     Certificate = Certificate,
     Oidc = Oidc,
-    Anybody = Anyone,
+    Anyone = Anyone,
 });
 
 both_ways!(operation, operation_of: Operation = proto::Operation {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::{
-    access, key_answer, key_parse,
+    access, audited, key_answer, key_parse,
     proto::{
         CreateKeyRequest, CreateKeyResponse, GetKeyRequest, GetKeyResponse, ListKeysRequest,
         ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RevokeKeySecretRequest,
@@ -22,7 +22,7 @@ use crate::{
     control::{ChangedKey, KeyError, Keys},
     domain::{
         actor::Actor,
-        key::{KeyRecord, VirtualKey},
+        key::VirtualKey,
         rbac::{Permission, TeamScope},
     },
     store::Store,
@@ -57,24 +57,15 @@ impl KeyCommand {
             // A key that was already revoked stays as it is.
             Ok((changed, _)) if changed.before.is_none() && self.action != action::KEY_CREATE => return None,
             Ok((changed, _)) => {
-                let after = changed.key.stored.as_ref().map_or(Value::Null, |stored| kept(&stored.record));
-                (changed.before.as_deref().map_or(Value::Null, kept), after, "done")
+                let after =
+                    changed.key.stored.as_ref().map_or(Value::Null, |stored| audited::key(&stored.record));
+                (changed.before.as_deref().map_or(Value::Null, audited::key), after, "done")
             }
             Err(KeyError::Store(_)) => (Value::Null, Value::Null, "unknown"),
             Err(_) => return None,
         };
         Some(Change { actor: self.actor, action: self.action, subject: self.name, before, after, outcome })
     }
-}
-
-/// A key as the audit log shows it: without the hashes of its secrets.
-fn kept(record: &KeyRecord) -> Value {
-    let mut shown = serde_json::to_value(record).unwrap_or_default();
-    let secrets = shown.get_mut("secrets").and_then(Value::as_array_mut);
-    for secret in secrets.into_iter().flatten().filter_map(Value::as_object_mut) {
-        secret.remove("hash");
-    }
-    shown
 }
 
 /// The status of a key that could not be created or changed. The fields of the domain are those of the request's `key`.

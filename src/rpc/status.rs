@@ -4,12 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
-use tracing::error;
 
 use super::access;
 use crate::{
     access::{OtherTeam, Refusal, UNRESERVED_BOUND_EXCEEDED},
-    audit::PageError,
     authorizer::Failure,
     control::{KeyError, PauseError},
     domain::rbac::Permission,
@@ -56,21 +54,6 @@ impl FieldErrors {
         details.set_error_info("INVALID_REQUEST", DOMAIN, HashMap::new());
         Status::with_error_details(Code::InvalidArgument, message, details)
     }
-}
-
-/// The status if there is no page of the audit log.
-pub(super) fn audit(error: &PageError) -> Status {
-    let (code, reason) = match error {
-        PageError::NoFile => (Code::FailedPrecondition, "NO_AUDIT_FILE"),
-        PageError::NoSuchPage => (Code::InvalidArgument, "NO_SUCH_PAGE"),
-        PageError::Unreadable(reason) => {
-            error!(%reason, "the audit log cannot be read");
-            return internal();
-        }
-    };
-    let mut details = ErrorDetails::new();
-    details.set_error_info(reason, DOMAIN, HashMap::new());
-    Status::with_error_details(code, error.to_string(), details)
 }
 
 /// The status for a message of `length` bytes when a service takes `max`.

@@ -109,3 +109,23 @@ pub(crate) fn new_key(name: &str, team: &str) -> tollgate::rpc::proto::CreateKey
     let key = tollgate::rpc::proto::VirtualKey { name, team, ..Default::default() };
     tollgate::rpc::proto::CreateKeyRequest { key: Some(key), ..Default::default() }
 }
+
+/// A `Struct` as JSON; `null` if there is none.
+pub(crate) fn json_of(fields: Option<&prost_types::Struct>) -> serde_json::Value {
+    use prost_types::value::Kind;
+    fn of(value: &prost_types::Value) -> serde_json::Value {
+        match value.kind.as_ref().expect("a value has a kind") {
+            Kind::NullValue(_) => serde_json::Value::Null,
+            Kind::BoolValue(is_true) => (*is_true).into(),
+            // Whole numbers as such.
+            Kind::NumberValue(number) => {
+                number.to_string().parse::<i64>().map_or_else(|_| (*number).into(), Into::into)
+            }
+            Kind::StringValue(text) => text.clone().into(),
+            Kind::ListValue(list) => list.values.iter().map(of).collect(),
+            Kind::StructValue(inner) => json_of(Some(inner)),
+        }
+    }
+    let fields = fields.map(|fields| fields.fields.iter().map(|(name, value)| (name.clone(), of(value))));
+    fields.map_or(serde_json::Value::Null, |fields| serde_json::Value::Object(fields.collect()))
+}

@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use super::{Admin, MODEL, key, model, policy, request, team};
 use crate::{
     access::{by, digest},
-    harness::{Process, StoreKind, connect, eventually, organization},
+    harness::{Process, StoreKind, connect, eventually, json_of, organization},
     redis_server::RedisServer,
     replicas::{BOUND, until_all},
 };
@@ -226,10 +226,9 @@ fn recorded(events: &[AuditEvent]) {
         .map(|event| {
             let actor = event.actor.as_ref().unwrap();
             assert_eq!((actor.name.as_str(), actor.address.as_str()), ("ops", "127.0.0.1"));
-            let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-            let (before, after) = (json(&event.before), json(&event.after));
+            let [before, after] = [&event.before, &event.after].map(|state| json_of(state.as_ref()));
             assert!(
-                before.is_null() || before["by"]["name"] == "ops" && before["since"].is_u64(),
+                before.is_null() || before["actor"]["name"] == "ops" && before["create_time"].is_string(),
                 "{before}"
             );
             let before = before["reason"].as_str().map(str::to_owned);
@@ -238,11 +237,11 @@ fn recorded(events: &[AuditEvent]) {
         .collect();
     let some = |reason: &str| Some(reason.to_owned());
     let expected = [
-        ("pause", None, json!({ "paused": true, "reason": "INC-7" }), "done"),
-        ("pause", some("INC-7"), json!({ "paused": true, "reason": "INC-8" }), "done"),
-        ("pause", some("INC-8"), json!({ "paused": true, "reason": "INC-8" }), "unchanged"),
-        ("resume", some("INC-8"), json!({ "paused": false, "reason": "mended" }), "done"),
-        ("resume", None, json!({ "paused": false, "reason": "mended" }), "unchanged"),
+        ("pause.create", None, json!({ "paused": true, "reason": "INC-7" }), "done"),
+        ("pause.create", some("INC-7"), json!({ "paused": true, "reason": "INC-8" }), "done"),
+        ("pause.create", some("INC-8"), json!({ "paused": true, "reason": "INC-8" }), "unchanged"),
+        ("pause.end", some("INC-8"), json!({ "paused": false, "reason": "mended" }), "done"),
+        ("pause.end", None, json!({ "paused": false, "reason": "mended" }), "unchanged"),
     ];
     assert_eq!(told, expected);
 }
