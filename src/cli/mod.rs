@@ -74,7 +74,7 @@ enum Command {
     Check(check::Check),
     Prices(prices::Prices),
     Schema(schema::Schema),
-    Keys(keys::Keys),
+    Keys(Box<keys::Keys>),
     #[command(subcommand)]
     Tokens(tokens::Tokens),
     Pause(pauses::Pause),

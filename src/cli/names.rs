@@ -45,6 +45,14 @@ macro_rules! wire_enum {
 
 wire_enum!(Operation, "OPERATION_");
 wire_enum!(UpstreamKeyState, "UPSTREAM_KEY_STATE_");
+wire_enum!(KeyState, "KEY_STATE_");
+wire_enum!(
+    OnShortfall,
+    "ON_SHORTFALL_",
+    Deny: "The request is denied",
+    Clamp: "As many output tokens are granted as the budget can pay for",
+    Warn: "The request is allowed, with a warning",
+);
 wire_enum!(
     LimitView,
     "LIMIT_VIEW_",

@@ -9,11 +9,12 @@ use super::{
     access, audited, key_answer, key_parse,
     proto::{
         CreateKeyRequest, CreateKeyResponse, GetKeyRequest, GetKeyResponse, ListKeysRequest,
-        ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RotateKeyRequest, RotateKeyResponse,
-        UpdateKeyRequest, UpdateKeyResponse, key_service_server::KeyService,
+        ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RevokeKeySecretRequest,
+        RevokeKeySecretResponse, RotateKeyRequest, RotateKeyResponse, UpdateKeyRequest, UpdateKeyResponse,
+        key_service_server::KeyService,
     },
     recorded::Recorder,
-    status,
+    status::{self, FieldErrors},
 };
 use crate::{
     access::{OtherTeam, Refusal},
@@ -67,6 +68,14 @@ impl KeyCommand {
     }
 }
 
+/// The status of a key that could not be created or changed. The fields of the domain are those of the request's `key`.
+fn refused(error: &KeyError) -> Status {
+    let KeyError::Invalid(breaches) = error else { return status::key_failure(error) };
+    let mut errors = FieldErrors::default();
+    breaches.iter().for_each(|breach| errors.add(&key_parse::in_key(breach.field), breach.message.clone()));
+    errors.into_status()
+}
+
 impl<S: Store + Clone> KeyRpc<S> {
     /// Whether the caller has `permission` on the created key called `name`. For a key outside the caller's teams the answer
     /// reveals nothing, not even whether it exists.
@@ -98,7 +107,7 @@ impl<S: Store + Clone> KeyRpc<S> {
         change: impl Future<Output = Result<(ChangedKey, T), KeyError>> + Send + 'static,
     ) -> Result<(ChangedKey, T), Status> {
         let done = self.recorder.carry_out(change, |done| command.outcome(done)).await?;
-        done.map_err(|error| status::key_failure(&error))
+        done.map_err(|error| refused(&error))
     }
 
     async fn show(&self, key: Arc<VirtualKey>) -> super::proto::VirtualKey {
@@ -115,8 +124,15 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let scope =
             access::session(request.extensions()).scope(Permission::ManageKeys).map_err(access::status)?;
         let actor = access::session(request.extensions()).actor();
-        let new = key_parse::create(request.into_inner())?;
+        let request = request.into_inner();
+        let validate_only = request.validate_only;
+        let new = key_parse::create(request)?;
         access::within(&scope, &new.team, Permission::ManageKeys)?;
+        if validate_only {
+            let key = self.keys.check_new_key(new).await.map_err(|error| refused(&error))?;
+            let key = Some(self.show(key).await);
+            return Ok(Response::new(CreateKeyResponse { key, secret: String::new() }));
+        }
         let command = KeyCommand { actor, action: action::KEY_CREATE, name: new.name.clone() };
         let keys = self.keys.clone();
         let (changed, secret) = self.change(command, async move { keys.create_key(new).await }).await?;
@@ -162,8 +178,14 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let scope =
             access::session(request.extensions()).scope(Permission::ManageKeys).map_err(access::status)?;
         let actor = access::session(request.extensions()).actor();
-        let (name, change) = key_parse::update(request.into_inner())?;
+        let request = request.into_inner();
+        let validate_only = request.validate_only;
+        let (name, change) = key_parse::update(request)?;
         self.reaches(&scope, &name, Permission::ManageKeys).await?;
+        if validate_only {
+            let key = self.keys.check_update(&name, &change).await.map_err(|error| refused(&error))?;
+            return Ok(Response::new(UpdateKeyResponse { key: Some(self.show(key).await) }));
+        }
         let command = KeyCommand { actor, action: action::KEY_UPDATE, name: name.clone() };
         let keys = self.keys.clone();
         let update = async move { keys.update_key(&name, &change).await.map(|key| (key, ())) };
@@ -196,13 +218,31 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let scope =
             access::session(request.extensions()).scope(Permission::RotateKeys).map_err(access::status)?;
         let actor = access::session(request.extensions()).actor();
-        let key_parse::Revocation { name, secret, force } = key_parse::revoke(request.into_inner())?;
+        let name = key_parse::revoke(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
         let command = KeyCommand { actor, action: action::KEY_REVOKE, name: name.clone() };
         let keys = self.keys.clone();
-        let revoke = async move { keys.revoke_key(&name, secret, force).await.map(|key| (key, ())) };
+        let revoke = async move { keys.revoke_key(&name).await.map(|key| (key, ())) };
         let (changed, ()) = self.change(command, revoke).await?;
         let key = Some(self.show(changed.key).await);
         Ok(Response::new(RevokeKeyResponse { key }))
+    }
+
+    async fn revoke_key_secret(
+        &self,
+        request: Request<RevokeKeySecretRequest>,
+    ) -> Result<Response<RevokeKeySecretResponse>, Status> {
+        let scope =
+            access::session(request.extensions()).scope(Permission::RotateKeys).map_err(access::status)?;
+        let actor = access::session(request.extensions()).actor();
+        let key_parse::SecretRevocation { name, secret, force } =
+            key_parse::revoke_secret(request.into_inner())?;
+        self.reaches(&scope, &name, Permission::RotateKeys).await?;
+        let command = KeyCommand { actor, action: action::KEY_REVOKE_SECRET, name: name.clone() };
+        let keys = self.keys.clone();
+        let revoke = async move { keys.revoke_secret(&name, secret, force).await.map(|key| (key, ())) };
+        let (changed, ()) = self.change(command, revoke).await?;
+        let key = Some(self.show(changed.key).await);
+        Ok(Response::new(RevokeKeySecretResponse { key }))
     }
 }

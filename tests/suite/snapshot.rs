@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tollgate::rpc::proto::{
-    self, CreateKeyRequest, Decision, GetSpendRequest, PauseRequest, PauseTarget, authorize_request::Caller,
+    self, Decision, GetSpendRequest, PauseRequest, PauseTarget, authorize_request::Caller,
     key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient, pause_target::Target,
     policy_service_client::PolicyServiceClient,
 };
 use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{START, Server, StoreKind, chat, connect};
+use crate::harness::{START, Server, StoreKind, chat, connect, new_key};
 
 const MODEL: &str = "openai/gpt-oss-20b";
 const SECRET: &str = "a secret of the document";
@@ -71,8 +71,7 @@ async fn every_answer_names_document_and_registry(store: StoreKind) {
         assert_eq!(Some(kept.remaining), least, "{all:?}");
     }
     let mut keys = KeyServiceClient::new(connect(server.address()).await);
-    let (name, team) = ("bot-prod-web".to_owned(), "bot".to_owned());
-    keys.create_key(CreateKeyRequest { name, team, ..Default::default() }).await.unwrap();
+    keys.create_key(new_key("bot-prod-web", "bot")).await.unwrap();
     let created = format!("{document}/1");
     assert_eq!(revision(&mut client).await, (Decision::Allowed, created));
     let mut admin = PauseServiceClient::new(connect(server.address()).await);

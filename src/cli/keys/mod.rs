@@ -1,6 +1,7 @@
 //! `tollgate keys`: virtual keys, those that the service keeps and the secrets of those that a policy declares.
 
 mod hash;
+mod limits;
 mod manage;
 mod print;
 mod show;

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tollgate::rpc::{
     envoy::service::auth::v3::authorization_client::AuthorizationClient,
     proto::{
-        AuditEvent, CreateKeyRequest, GetKeyRequest, GetSpendRequest, ListAuditEventsRequest,
-        ListKeysRequest, ListUpstreamKeysRequest, RevokeKeyRequest, RotateKeyRequest,
+        AuditEvent, GetKeyRequest, GetSpendRequest, ListAuditEventsRequest, ListKeysRequest,
+        ListUpstreamKeysRequest, RevokeKeyRequest, RotateKeyRequest,
         audit_service_client::AuditServiceClient, authorize_request::Caller,
         key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient,
         upstream_service_client::UpstreamServiceClient,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     envoy::checks::check,
-    harness::{Process, chat, connect, eventually, json_of, used},
+    harness::{Process, chat, connect, eventually, json_of, new_key, used},
 };
 
 const AUDITOR: &str = "tgs_secret_of_the_auditor";
@@ -201,12 +201,7 @@ async fn a_refusal_names_the_team_or_the_key_that_was_asked_for() {
     let mut calls = PolicyServiceClient::new(channel.clone());
     let mut keys = KeyServiceClient::new(channel.clone());
     let mut checks = AuthorizationClient::new(channel);
-    let create = |name: &str, team: &str| CreateKeyRequest {
-        name: name.to_owned(),
-        team: team.to_owned(),
-        ..Default::default()
-    };
-    keys.create_key(by(ADMIN, create("other-test-made", "other"))).await.unwrap();
+    keys.create_key(by(ADMIN, new_key("other-test-made", "other"))).await.unwrap();
     let mut by_key = chat("", MODEL, 1, 1);
     by_key.caller = Some(Caller::ApiKey("tgk_of_the_other".to_owned()));
     let spend = GetSpendRequest { team: "nowhere \"\u{e9}\"".to_owned(), ..Default::default() };
@@ -219,7 +214,7 @@ async fn a_refusal_names_the_team_or_the_key_that_was_asked_for() {
         (calls.authorize(by(GATEWAY, by_key)).await.err(), json!({"team": "other"})),
         (calls.record_usage(by(GATEWAY, report)).await.err(), Value::Null),
         (calls.get_spend(by(LEAD, spend)).await.err(), json!({"team": "nowhere \"\u{e9}\""})),
-        (keys.create_key(by(LEAD, create("k", "other"))).await.err(), json!({"team": "other"})),
+        (keys.create_key(by(LEAD, new_key("k", "other"))).await.err(), json!({"team": "other"})),
         (keys.list_keys(by(LEAD, list("other"))).await.err(), json!({"team": "other"})),
         (keys.list_keys(by(LEAD, list(""))).await.err(), Value::Null),
         (keys.get_key(by(LEAD, get("other-test-made"))).await.err(), json!({"key": "other-test-made"})),
@@ -295,11 +290,10 @@ async fn changes_of_keys_are_recorded_without_their_secrets() {
     let (process, channel) = start(&directory, &policy(issuer.url(), 5)).await;
     let mut keys = KeyServiceClient::new(channel.clone());
     let name = "own-test-audit".to_owned();
-    let create = CreateKeyRequest { name: name.clone(), team: "own".to_owned(), ..Default::default() };
-    let created = keys.create_key(by(ADMIN, create)).await.unwrap().into_inner();
+    let created = keys.create_key(by(ADMIN, new_key(&name, "own"))).await.unwrap().into_inner();
     let rotate = RotateKeyRequest { name: name.clone(), ..Default::default() };
     let rotated = keys.rotate_key(by(ADMIN, rotate)).await.unwrap().into_inner();
-    let revoke = RevokeKeyRequest { name: name.clone(), ..Default::default() };
+    let revoke = RevokeKeyRequest { name: name.clone() };
     // The second time nothing is changed, and nothing recorded.
     for _ in 0..2 {
         keys.revoke_key(by(ADMIN, revoke.clone())).await.unwrap();

@@ -103,6 +103,13 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
     }
 }
 
+/// The request to create a key that may do all that its team may.
+pub(crate) fn new_key(name: &str, team: &str) -> tollgate::rpc::proto::CreateKeyRequest {
+    let (name, team) = (name.to_owned(), team.to_owned());
+    let key = tollgate::rpc::proto::VirtualKey { name, team, ..Default::default() };
+    tollgate::rpc::proto::CreateKeyRequest { key: Some(key), ..Default::default() }
+}
+
 /// A `Struct` as JSON; `null` if there is none.
 pub(crate) fn json_of(fields: Option<&prost_types::Struct>) -> serde_json::Value {
     use prost_types::value::Kind;
