@@ -5,6 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
+use tonic_prost_build::Config;
 
 const SERVICES: [&str; 7] = [
     "tollgate/v1/audit_service.proto",
@@ -43,8 +44,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         .fold(tonic_prost_build::configure(), |builder, field| builder.bytes(field))
         .codec_path("crate::rpc::codec::SmallBuffers")
         .include_file("packages.rs")
-        .compile_fds(as_bytes(descriptors)?)?;
+        .compile_fds_with_config(as_bytes(descriptors)?, named())?;
     Ok(())
+}
+
+/// Each message knows its name in the contract, by which its descriptor is found.
+fn named() -> Config {
+    let mut config = Config::new();
+    config.enable_type_names();
+    config
 }
 
 /// The same messages on the wire, read with less work: of a string, of a message and of their bytes the encoding is one and

@@ -32,6 +32,8 @@ pub struct Parts {
     pub audit: Audit,
     /// The connections of the process, with their bounds.
     pub connections: Connections,
+    /// Where calls to its stores are counted.
+    pub calls: Arc<Calls>,
     /// Which decisions are logged.
     pub decisions: DecisionLog,
     /// Without `[access]` in the policy, whether callers from other machines may ask as well.
@@ -49,6 +51,7 @@ impl Parts {
             upstream: Arc::default(),
             audit: Audit::default(),
             connections: Connections::default(),
+            calls: Arc::default(),
             decisions: DecisionLog::default(),
             is_open: false,
             runtime: Runtime::default(),
@@ -102,7 +105,7 @@ impl App {
     /// Puts a service together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { policy, upstream, audit, connections, decisions, is_open, runtime } = parts;
+        let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime } = parts;
         let live = Arc::new(Live::new(policy));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
         Self {
@@ -111,7 +114,7 @@ impl App {
             upstream,
             connections,
             runtime,
-            calls: Arc::default(),
+            calls,
         }
     }
 

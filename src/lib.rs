@@ -55,6 +55,7 @@
 //! rpc ─► control ────► live, store                    control plane: keys, pauses
 //! rpc ─► reports ────► live, store                    control plane: spend
 //! rpc ─► access ─────► audit, live                    who is calling, and whether they may
+//! rpc ─► audit ──────► store                          what was changed, and who was refused
 //! rpc ─► upstream ───► watch                          Groq's own keys
 //! rpc ─► groq                                         Groq's HTTP API, pure
 //!

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{domain::actor::Actor, runtime::Entropy};
+use crate::domain::actor::Actor;
 
 /// The actions. They are names, so that an older version can read the log of a newer one.
 pub mod action {
@@ -22,15 +22,17 @@ pub mod action {
     pub const KEY_ROTATE: &str = "key.rotate";
     /// A key was revoked.
     pub const KEY_REVOKE: &str = "key.revoke";
+    /// One secret of a key was revoked.
+    pub const KEY_REVOKE_SECRET: &str = "key.revoke_secret";
     /// A team, a key, a model or the organization was paused.
-    pub const PAUSE: &str = "pause";
+    pub const PAUSE_CREATE: &str = "pause.create";
     /// A pause was lifted.
-    pub const RESUME: &str = "resume";
+    pub const PAUSE_END: &str = "pause.end";
     /// A cooldown after Groq's 429 was lifted.
     pub const COOLDOWN_LIFT: &str = "cooldown.lift";
 
     /// All of them.
-    pub const ALL: [&str; 10] = [
+    pub const ALL: [&str; 11] = [
         POLICY_RELOAD,
         POLICY_REJECTED,
         ROLE_DENIED,
@@ -38,13 +40,14 @@ pub mod action {
         KEY_UPDATE,
         KEY_ROTATE,
         KEY_REVOKE,
-        PAUSE,
-        RESUME,
+        KEY_REVOKE_SECRET,
+        PAUSE_CREATE,
+        PAUSE_END,
         COOLDOWN_LIFT,
     ];
 }
 
-/// What to record; the log adds the time and the id.
+/// What to record; the log adds the time, the id and the place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
     /// Who did it.
@@ -64,8 +67,10 @@ pub struct Change {
 /// An event as it stands in the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Unique, and greater than the id of every event before: milliseconds since 1970, a count within the millisecond, and a
-    /// random rest. It comes first in the line, where a page finds it.
+    /// The version of the line.
+    #[serde(default = "Event::unversioned")]
+    pub v: u32,
+    /// Unique, and greater than the id of every earlier event: a [`crate::store::AuditId`].
     pub id: String,
     /// When it happened.
     pub time: Timestamp,
@@ -83,33 +88,86 @@ pub struct Event {
     pub after: Value,
     /// `done`, or why not.
     pub outcome: String,
+    /// The process that recorded it.
+    #[serde(default)]
+    pub replica: String,
+    /// The organization whose policy was in force.
+    #[serde(default)]
+    pub organization: String,
 }
 
-/// The digits of an id that hold its time.
-const TIME_DIGITS: usize = 12;
-/// The digits of an id: the time, the count and the rest.
-const ID_DIGITS: usize = TIME_DIGITS + 8 + 8;
-
-/// Whether `text` could be an id.
-pub(super) fn is_id(text: &str) -> bool {
-    text.len() == ID_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
+/// The largest integer up to which a double, which many readers of JSON make of a number, holds each one.
+const MAX_EXACT: u64 = 1 << 53;
 
 impl Event {
-    /// An id for the event number `count` within the millisecond `ms`.
-    pub(super) fn make_id(ms: u64, count: u32) -> String {
-        // Without randomness the ids of this log are still unique; only those of different replicas could collide.
-        let random = Entropy::System.bytes().unwrap_or_default();
-        format!("{ms:0TIME_DIGITS$x}{count:08x}{:08x}", u32::from_le_bytes(random))
+    /// The version of the lines that this release writes.
+    pub(super) const VERSION: u32 = 1;
+    /// Lines from before they had a version are read as this one.
+    const fn unversioned() -> u32 {
+        1
+    }
+}
+
+/// `value` with integers beyond 2^53 as text: as numbers they would be rounded by readers.
+pub(super) fn exact(value: Value) -> Value {
+    match value {
+        Value::Number(number)
+            if number.as_u64().is_some_and(|n| n > MAX_EXACT)
+                || number.as_i64().is_some_and(|n| n.unsigned_abs() > MAX_EXACT) =>
+        {
+            Value::String(number.to_string())
+        }
+        Value::Array(values) => values.into_iter().map(exact).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, exact(value))).collect(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn integers_that_a_double_cannot_hold_become_text() {
+        let exactly = 9_007_199_254_740_992_u64;
+        let value = json!({ "a": [exactly, exactly + 1, -1, 0.5], "b": i64::MIN, "c": u64::MAX });
+        let expected = json!({
+            "a": [exactly, "9007199254740993", -1, 0.5],
+            "b": "-9223372036854775808",
+            "c": "18446744073709551615",
+        });
+        assert_eq!(exact(value), expected);
     }
 
-    /// How the line of the event `id` begins.
-    pub(super) fn beginning(id: &str) -> String {
-        format!("{{\"id\":\"{id}\"")
-    }
-
-    /// The time in the id, which never goes back within a file.
-    pub(super) fn id_ms(&self) -> Option<u64> {
-        u64::from_str_radix(self.id.get(..TIME_DIGITS)?, 16).ok()
+    /// Lines as each release wrote them.
+    #[test]
+    fn lines_of_each_version_are_read() {
+        let actor = |kind| format!("{{\"kind\":\"{kind}\",\"name\":\"edge\",\"address\":\"10.0.0.7\"}}");
+        let rest = r#""action":"role.denied","subject":"s","before":null,"after":{"team":"t"},"outcome":"o""#;
+        let head = r#""id":"019ac5d3a17b0000000011111111","time":"2026-11-24T10:00:00.123Z""#;
+        let kinds = [
+            ("service-token", "service_token"),
+            ("certificate", "certificate"),
+            ("oidc", "oidc"),
+            ("anybody", "anyone"),
+            ("system", "system"),
+        ];
+        for (old, new) in kinds {
+            let before = format!("{{{head},\"actor\":{},{rest}}}", actor(old));
+            let now = format!(
+                "{{\"v\":1,{head},\"actor\":{},{rest},\"replica\":\"r\",\"organization\":\"acme\"}}",
+                actor(new)
+            );
+            let (before, event): (Event, Event) =
+                (serde_json::from_str(&before).unwrap(), serde_json::from_str(&now).unwrap());
+            assert_eq!(serde_json::to_string(&event).unwrap(), now);
+            let (replica, organization) = (event.replica.clone(), event.organization.clone());
+            assert_eq!(event, Event { replica, organization, ..before });
+        }
+        // Of a later one, what is known is read.
+        let later = format!("{{\"v\":2,{head},\"actor\":{},{rest},\"more\":1}}", actor("oidc"));
+        assert_eq!(serde_json::from_str::<Event>(&later).unwrap().v, 2);
     }
 }

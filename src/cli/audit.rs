@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     audit::action,
-    rpc::proto::{AuditEvent, ListAuditEventsRequest, audit_service_client::AuditServiceClient},
+    rpc::proto::{
+        AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, audit_service_client::AuditServiceClient,
+    },
 };
 
 /// The events asked for at a time.
@@ -23,16 +25,20 @@ const PAGE: i32 = 500;
 /// Shows what was changed and who was refused, the newest first.
 #[derive(Args)]
 #[command(
-    after_help = "What is shown is of the replica that answers. --json has the values before and after in full.
+    after_help = "What is shown is of all replicas. --json has the values before and after in full. `tollgate audit` alone lists, too.
 
 Exit codes: 0 shown, 2 failed.
 
 Examples:
-  tollgate audit --since 24h
-  tollgate audit --action role.denied --limit 20
-  tollgate audit --action policy.reload --json | jq '.events[0].after | fromjson | .changes'"
+  tollgate audit list --since 24h
+  tollgate audit list --action role.denied --limit 20
+  tollgate audit list --actor ops --since 7d --until 24h
+  tollgate audit list --action policy.reload --json | jq '.events[0].after.changes'"
 )]
 pub(super) struct AuditCommand {
+    /// What to do; nothing else is there
+    #[arg(value_name = "list", value_parser = ["list"], hide = true)]
+    list: Option<String>,
     #[command(flatten)]
     connection: Connection,
     /// One action only
@@ -43,17 +49,20 @@ pub(super) struct AuditCommand {
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     subject: String,
     /// Only events since then: an instant such as 2026-11-24T10:00:00Z, or how long ago, such as 24h
-    #[arg(long, value_name = "WHEN", value_parser = parse_since)]
+    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
     since: Option<prost_types::Timestamp>,
+    /// Only events before then
+    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
+    until: Option<prost_types::Timestamp>,
+    /// Only events of this caller: the name of a token or a certificate, or issuer#subject
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    actor: String,
     /// The most events to show
     #[arg(long, value_name = "NUMBER", default_value_t = 100)]
     limit: usize,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
 }
 
-fn parse_since(text: &str) -> Result<prost_types::Timestamp, String> {
+fn parse_when(text: &str) -> Result<prost_types::Timestamp, String> {
     if let Ok(instant) = text.parse::<Timestamp>() {
         return Ok(prost_types::Timestamp {
             seconds: instant.as_second(),
@@ -68,13 +77,15 @@ fn parse_since(text: &str) -> Result<prost_types::Timestamp, String> {
 
 impl AuditCommand {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let Self { connection, action, subject, since, limit, json } = self;
+        let Self { connection, action, subject, since, until, actor, limit, list: _ } = self;
         let mut request = ListAuditEventsRequest {
             page_size: PAGE.min(i32::try_from(limit.max(1)).unwrap_or(PAGE)),
             page_token: String::new(),
             action,
             subject_prefix: subject,
             since_time: since,
+            until_time: until,
+            actor_name: actor,
         };
         let events = client::block_on(async {
             let mut client = AuditServiceClient::new(connection.channel().await?);
@@ -90,14 +101,14 @@ impl AuditCommand {
                 request.page_token = page.next_page_token;
             }
         })?;
-        if json {
-            screen.json(&json::audit(&events))?;
+        if connection.json {
+            screen.message(&ListAuditEventsResponse { events, ..Default::default() })?;
             return Ok(Exit::Done);
         }
         let mut table = Table::new(&["TIME", "ACTION", "WHO", "FROM", "SUBJECT", "OUTCOME", "AFTER"]);
         for event in &events {
             let style = if event.outcome == "done" { Style::Plain } else { Style::Yellow };
-            table.row(style, row(event));
+            table.row(style, row(event)?);
         }
         let colour = screen.colour;
         table.write(screen, "", colour)?;
@@ -105,16 +116,18 @@ impl AuditCommand {
     }
 }
 
-fn row(event: &AuditEvent) -> [String; 7] {
+fn row(event: &AuditEvent) -> Result<[String; 7], Failure> {
     let actor = event.actor.clone().unwrap_or_default();
     let or_dash = |cell: &str| if cell.is_empty() { "-".to_owned() } else { text::shown(cell) };
-    [
+    Ok([
         event.time.as_ref().map_or_else(|| "-".to_owned(), text::instant),
         text::shown(&event.action),
         text::actor(&actor),
         or_dash(&actor.address),
         or_dash(&event.subject),
         text::shown(&event.outcome),
-        or_dash(&event.after),
-    ]
+        event.after.as_ref().map_or(Ok("-".to_owned()), |after| {
+            json::fields(after).map(|after| text::shown(&after.to_string()))
+        })?,
+    ])
 }

@@ -1,32 +1,50 @@
 //! What `serve` itself records in the audit log: where the log is, and the outcome of policy changes.
 
+use std::{fmt, sync::Arc};
+
 use serde_json::{Value, json};
-use tracing::warn;
 
 use crate::{
-    audit::{Audit, Change, Targets, action},
+    audit::{Audit, Change, Origin, Sink, Targets, action},
     domain::actor::Actor,
     policy_file::{PolicyAttempt, ReloadOutcome},
+    runtime::replica_name,
     settings::{AuditSink, Settings},
+    store::{AuditLog, Calls, Observed},
 };
 
 /// The part of a failed policy load that is recorded: the first findings, and the beginning of each.
 const MAX_FINDINGS: usize = 16;
 const MAX_FINDING: usize = 256;
 
-/// Opens the log that `settings` ask for. The store is open already, so its directory exists.
+/// Opens the log of `organization` that `settings` ask for, in a store of its own where it goes to the store. The service's store is
+/// open already, so its directory exists.
 ///
 /// # Errors
 /// The file, and why it cannot be opened.
-pub(super) fn open(settings: &Settings) -> Result<Audit, (String, std::io::Error)> {
-    let sinks = settings.audit_sinks();
-    if sinks.is_empty() && settings.audit_sinks.is_none() {
-        warn!("there is no audit log: with Redis it needs a file of this replica, named by `audit_file`");
-    }
-    let file = settings.audit_path().filter(|_| sinks.contains(&AuditSink::File));
+pub(super) fn open<S: AuditLog, E: fmt::Display>(
+    settings: &Settings,
+    organization: &str,
+    make_store: impl FnOnce() -> Result<S, E> + Send + 'static,
+    calls: Arc<Calls>,
+) -> Result<Audit, (String, std::io::Error)> {
+    let wanted = settings.audit_sinks();
+    let file = settings.audit_path().filter(|_| wanted.contains(&AuditSink::File));
     let name = file.as_ref().map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
-    let targets = Targets { file, stdout: sinks.contains(&AuditSink::Stdout) };
-    Audit::open(&targets).map_err(|error| (name, error))
+    let targets = Targets { file, stdout: wanted.contains(&AuditSink::Stdout) };
+    let mut sinks = Vec::from_iter(Sink::open(&targets).map_err(|error| (name, error))?);
+    let of_store = |error| ("of the store".to_owned(), error);
+    if wanted.contains(&AuditSink::Store) {
+        sinks.push(
+            Sink::store(
+                move || make_store().map(|store| Observed::new(store, &calls)),
+                settings.audit_retention,
+            )
+            .map_err(of_store)?,
+        );
+    }
+    let origin = Origin { organization: organization.into(), replica: replica_name().into() };
+    Audit::start(origin, sinks).map_err(of_store)
 }
 
 /// Records the outcome of a policy change.

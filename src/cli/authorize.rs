@@ -8,8 +8,8 @@ use std::{
 use clap::Args;
 
 use super::{
-    client::{self, CallerArgs, CallerName, Connection, Tier},
-    json,
+    client::{self, CallerArgs, CallerName, Connection},
+    names,
     screen::{Exit, Failure, Screen},
     table::{Style, Table},
     text,
@@ -36,11 +36,14 @@ pub(super) struct Authorize {
     #[arg(long, value_name = "NAME")]
     model: String,
     /// What the request does
-    #[arg(long, default_value = "chat_completion", value_parser = client::operation_parser())]
+    #[arg(long, default_value = "chat_completion", value_parser = names::parser::<proto::Operation>())]
     operation: proto::Operation,
     /// Groq's service tier
-    #[arg(long, value_name = "TIER", value_enum, default_value_t)]
-    service_tier: Tier,
+    #[arg(long, value_name = "TIER", default_value = "on_demand", value_parser = names::parser::<proto::ServiceTier>())]
+    service_tier: proto::ServiceTier,
+    /// Which limits the answer lists
+    #[arg(long, value_name = "VIEW", default_value = "all", value_parser = names::parser::<proto::LimitView>())]
+    limits: proto::LimitView,
     /// The estimated input tokens
     #[arg(long, value_name = "COUNT", default_value_t = 0, conflicts_with = "input_bytes")]
     input_tokens: i64,
@@ -76,9 +79,6 @@ pub(super) struct Authorize {
     /// For the log, such as --label ticket=1234; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// What a batch is of.
@@ -86,7 +86,7 @@ pub(super) struct Authorize {
 #[command(next_help_heading = "What a batch is of (with --operation batch)")]
 struct BatchArgs {
     /// What each line does
-    #[arg(long, value_name = "OPERATION", value_parser = client::operation_parser())]
+    #[arg(long, value_name = "OPERATION", value_parser = names::parser::<proto::Operation>())]
     batch_operation: Option<proto::Operation>,
     /// How many lines the batch has
     #[arg(long, value_name = "COUNT")]
@@ -116,8 +116,8 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 impl Authorize {
     pub(super) fn run(mut self, screen: &mut Screen) -> Result<Exit, Failure> {
-        self.connection.timeout += self.max_wait.unwrap_or_default();
-        let (connection, as_json) = (self.connection.clone(), self.json);
+        self.connection.call.timeout += self.max_wait.unwrap_or_default();
+        let connection = self.connection.clone();
         let request = self.into_request()?;
         let response = client::block_on(async {
             let mut client = connection.open().await?;
@@ -125,8 +125,8 @@ impl Authorize {
         })?
         .into_inner();
         let allowed = response.decision() == Decision::Allowed;
-        match (as_json, allowed) {
-            (true, _) => screen.json(&json::authorize(&response))?,
+        match (connection.json, allowed) {
+            (true, _) => screen.message(&response)?,
             (false, true) => print_allowed(screen, &response)?,
             (false, false) => print_denied(screen, &response)?,
         }
@@ -146,7 +146,7 @@ impl Authorize {
             request_id: self.request_id,
             model: self.model,
             operation: self.operation.into(),
-            service_tier: self.service_tier.to_wire().into(),
+            service_tier: self.service_tier.into(),
             input_tokens: self.input_tokens,
             input_bytes: self.input_bytes,
             max_output_tokens: self.max_output_tokens,
@@ -157,6 +157,7 @@ impl Authorize {
             labels: self.labels.into_iter().collect(),
             batch: self.batch.into_batch(),
             tools: self.tools,
+            limit_view: self.limits.into(),
         })
     }
 }

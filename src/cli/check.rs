@@ -34,12 +34,12 @@ Examples:
   tollgate check --strict policy.toml     in a pipeline, before the policy is rolled out")]
 pub(super) struct Check {
     /// The policy (TOML, or JSON where the name ends in .json)
-    #[arg(value_name = "POLICY")]
+    #[arg(value_name = "FILE")]
     policy: PathBuf,
     /// Warnings count, too
     #[arg(long)]
     strict: bool,
-    /// Print the findings as JSON
+    /// Print the findings as JSON: of each severity, file, line, column, path (the key), message and help
     #[arg(long)]
     json: bool,
 }
@@ -67,7 +67,7 @@ fn to_json(report: &PolicyReport) -> Value {
             "file": &*finding.file,
             "line": finding.line,
             "column": finding.column,
-            "key": finding.key_path,
+            "path": finding.key_path,
             "message": finding.message,
             "help": finding.help,
         })

@@ -2,13 +2,10 @@
 
 use std::{convert::Infallible, future::Future, path::PathBuf, time::Duration};
 
-use clap::{
-    Args, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::Args;
 use tokio::runtime::Builder;
 use tonic::{
-    Request, Status,
+    Code, Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, ClientTlsConfig, Endpoint},
@@ -21,11 +18,8 @@ use super::{
     screen::Failure,
 };
 use crate::{
-    domain::{
-        request::Operation,
-        secret::{self, MalformedSecret},
-    },
-    rpc::proto::{self, key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient},
+    domain::secret::{self, MalformedSecret},
+    rpc::proto::{key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient},
 };
 
 /// A gRPC client of the service.
@@ -36,6 +30,9 @@ pub(super) type Line = InterceptedService<Channel, Token>;
 
 /// The same for keys.
 pub(super) type KeyClient = KeyServiceClient<Line>;
+
+/// The most items asked for at once: the most that a page has.
+const PAGE: i32 = 1_000;
 
 /// How long to wait for a connection: a running service answers within milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -48,19 +45,17 @@ fn address(text: &str) -> Result<String, Infallible> {
     Ok(if text.is_empty() { ADDRESS.to_owned() } else { text.to_owned() })
 }
 
-/// Which service to ask.
+/// Which service to ask, and how to show its answer: the flags of every command that asks one.
 #[derive(Args, Clone)]
 pub(super) struct Connection {
     /// The service's gRPC address; https://HOST:PORT for one with TLS
     #[arg(long, value_name = "HOST:PORT", env = "TOLLGATE_ADDRESS", default_value = ADDRESS, value_parser = address)]
     pub(super) address: String,
-    /// How long an answer may take, such as 5s; --max-wait comes on top
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::text::parse_duration)]
-    pub(super) timeout: Duration,
     #[command(flatten)]
-    tls: TlsArgs,
-    #[command(flatten)]
-    token: TokenArgs,
+    pub(super) call: CallArgs,
+    /// Print the answer in protobuf's JSON, all pages as one, as `grpcurl -emit-defaults` prints it
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 impl Connection {
@@ -71,13 +66,62 @@ impl Connection {
 
     /// Connects, for the clients of other services.
     pub(super) async fn channel(&self) -> Result<Line, Failure> {
-        let (tls, token) = (self.tls.config_for(&self.address)?, self.token.resolve()?);
-        Ok(Line::new(open(&self.address, tls, self.timeout).await?, token))
+        self.call.channel(&self.address).await
     }
 
     /// Connects, to manage keys.
     pub(super) async fn open_keys(&self) -> Result<KeyClient, Failure> {
         self.channel().await.map(KeyServiceClient::new)
+    }
+}
+
+/// How to ask a service, whatever its address.
+#[derive(Args, Clone)]
+pub(super) struct CallArgs {
+    /// How long an answer may take, such as 5s; --max-wait comes on top
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::text::parse_duration)]
+    pub(super) timeout: Duration,
+    #[command(flatten)]
+    token: TokenArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
+}
+
+impl CallArgs {
+    /// Connects to `address`.
+    pub(super) async fn channel(&self, address: &str) -> Result<Line, Failure> {
+        let (tls, token) = (self.tls.config_for(address)?, self.token.resolve()?);
+        Ok(Line::new(open(address, tls, self.timeout).await?, token))
+    }
+}
+
+/// How much of a list to show.
+#[derive(Args, Clone)]
+pub(super) struct LimitArgs {
+    /// The most to show [default: all]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+}
+
+impl LimitArgs {
+    /// The items that `page` answers, given a size and a token, until there are no more or there are as many as asked for.
+    pub(super) async fn collect<T>(
+        &self,
+        mut page: impl AsyncFnMut(i32, String) -> Result<(Vec<T>, String), Status>,
+    ) -> Result<Vec<T>, Failure> {
+        let most = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let (mut items, mut token) = (Vec::new(), String::new());
+        loop {
+            let wanted = most.saturating_sub(items.len());
+            let size = i32::try_from(wanted).unwrap_or(PAGE).min(PAGE);
+            let (more, next) = page(size, token).await.map_err(|status| explain(&status))?;
+            items.extend(more);
+            token = next;
+            if token.is_empty() || items.len() >= most {
+                items.truncate(most);
+                return Ok(items);
+            }
+        }
     }
 }
 
@@ -125,17 +169,20 @@ impl Interceptor for Token {
     }
 }
 
-/// Connects to `address`, without TLS, and asks with `token`; no call takes longer than `timeout`.
-pub(super) async fn connect(address: &str, timeout: Duration, token: Token) -> Result<Client, Failure> {
-    open(address, None, timeout).await.map(|channel| Client::new(Line::new(channel, token)))
+/// Connects to a service of this process at `address`, which asks for no credential; no call takes longer than `timeout`.
+pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, Failure> {
+    open(address, None, timeout).await.map(|channel| Client::new(Line::new(channel, Token(None))))
 }
 
 async fn open(address: &str, tls: Option<ClientTlsConfig>, timeout: Duration) -> Result<Channel, Failure> {
     let authority =
         address.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let endpoint = Endpoint::from_shared(format!("{scheme}://{authority}"))
-        .map_err(|_| Failure::new(format!("`{address}` is not an address; write HOST:PORT")))?;
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{authority}")).map_err(|_| {
+        Failure::new(format!(
+            "`{address}` is not an address; write HOST:PORT, or https://HOST:PORT for one with TLS"
+        ))
+    })?;
     let mut endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(timeout);
     let encrypted = tls.is_some();
     if let Some(tls) = tls {
@@ -144,7 +191,11 @@ async fn open(address: &str, tls: Option<ClientTlsConfig>, timeout: Duration) ->
     match endpoint.connect().await {
         Ok(channel) => Ok(channel),
         Err(error) if encrypted => Err(client_tls::unreachable(authority, &error)),
-        Err(_) => Err(Failure::new(format!("cannot reach {authority}: is `tollgate serve` running?"))),
+        Err(error) => Err(Failure::new(format!(
+            "cannot reach {authority}: {}; start the service with `tollgate serve`, or say where it is with --address or \
+             TOLLGATE_ADDRESS",
+            client_tls::cause(&error).unwrap_or_else(|| error.to_string())
+        ))),
     }
 }
 
@@ -166,6 +217,13 @@ pub(super) fn explain(status: &Status) -> Failure {
             fields.iter().map(|violation| format!("\n  {}: {}", violation.field, violation.description));
         format!("{}: the request is malformed{}", code_name(status), lines.collect::<String>())
     };
+    // What tonic itself says, of the bound that `--timeout` sets.
+    if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
+        text.push_str("; --timeout lets it take longer");
+    }
+    if status.code() == Code::Unauthenticated {
+        text.push_str("; the token to ask with is read from --token-file or TOLLGATE_TOKEN");
+    }
     if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
         text.push_str(&format!("; try again in {} s", delay.as_secs_f32()));
     }
@@ -216,53 +274,6 @@ impl CallerArgs {
         match std::env::var("TOLLGATE_API_KEY").ok().filter(|secret| !secret.is_empty()) {
             Some(text) => keys::secret_of(&text).map(|secret| Some(CallerName::ApiKey(secret.to_owned()))),
             None => Ok(None),
-        }
-    }
-}
-
-/// Reads an operation by its name in policies.
-pub(super) fn operation_parser() -> impl TypedValueParser<Value = proto::Operation> {
-    PossibleValuesParser::new(Operation::ALL.map(Operation::name)).map(|name| match name.parse() {
-        Ok(operation) => to_wire(operation),
-        Err(()) => proto::Operation::Unspecified,
-    })
-}
-
-/// An operation on the wire.
-pub(super) const fn to_wire(operation: Operation) -> proto::Operation {
-    match operation {
-        Operation::Chat => proto::Operation::ChatCompletion,
-        Operation::Responses => proto::Operation::Response,
-        Operation::Transcription => proto::Operation::Transcription,
-        Operation::Translation => proto::Operation::Translation,
-        Operation::Speech => proto::Operation::Speech,
-        Operation::Embeddings => proto::Operation::Embedding,
-        Operation::Batch => proto::Operation::Batch,
-    }
-}
-
-/// Groq's service tier.
-#[derive(Clone, Copy, Default, ValueEnum)]
-pub(super) enum Tier {
-    /// List price
-    #[default]
-    OnDemand,
-    /// List price
-    Flex,
-    /// Groq picks on demand or flex
-    Auto,
-    /// Priced by contract
-    Performance,
-}
-
-impl Tier {
-    /// The tier on the wire.
-    pub(super) const fn to_wire(self) -> proto::ServiceTier {
-        match self {
-            Self::OnDemand => proto::ServiceTier::OnDemand,
-            Self::Flex => proto::ServiceTier::Flex,
-            Self::Auto => proto::ServiceTier::Auto,
-            Self::Performance => proto::ServiceTier::Performance,
         }
     }
 }

@@ -119,7 +119,7 @@ pub(super) fn broken(status: &Status) -> Option<String> {
 }
 
 /// The root cause of an error that another error caused.
-fn cause(error: &(dyn Error + 'static)) -> Option<String> {
+pub(super) fn cause(error: &(dyn Error + 'static)) -> Option<String> {
     let mut root = error.source()?;
     while let Some(source) = root.source() {
         root = source;

@@ -5,18 +5,16 @@ use std::io::Write as _;
 use clap::{Args, Subcommand};
 
 use super::{
-    client::{self, Connection, Line, Tier},
-    json,
+    client::{self, Connection, LimitArgs, Line},
+    names,
     screen::{Exit, Failure, Screen},
     table::{Style, Table},
     text,
 };
 use crate::rpc::proto::{
-    self, LiftCooldownRequest, ListCooldownsRequest, upstream_service_client::UpstreamServiceClient,
+    self, LiftCooldownRequest, ListCooldownsRequest, ListCooldownsResponse,
+    upstream_service_client::UpstreamServiceClient,
 };
-
-/// Cooldowns asked for at once.
-const PAGE: i32 = 1_000;
 
 /// Shows what of Groq is left alone after its 429, until when and on whose report; and lifts it.
 #[derive(Args)]
@@ -44,10 +42,9 @@ enum Command {
 #[command(after_help = "Exit codes: 0 shown, 2 failed.")]
 struct List {
     #[command(flatten)]
+    limit: LimitArgs,
+    #[command(flatten)]
     connection: Connection,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Lifts the cooldown of a model: requests for it pass at once, on every replica.
@@ -64,16 +61,13 @@ struct Lift {
     #[arg(long, value_name = "NAME", default_value = "default")]
     project: String,
     /// Only of this service tier
-    #[arg(long, value_name = "TIER", value_enum)]
-    service_tier: Option<Tier>,
+    #[arg(long, value_name = "TIER", value_parser = names::parser::<proto::ServiceTier>())]
+    service_tier: Option<proto::ServiceTier>,
     /// Why, to 256 bytes: for the audit log
     #[arg(long, value_name = "TEXT")]
     reason: String,
     #[command(flatten)]
     connection: Connection,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 impl Cooldowns {
@@ -91,20 +85,15 @@ impl List {
         let cooldowns = client::block_on(async {
             let mut client: UpstreamServiceClient<Line> =
                 UpstreamServiceClient::new(self.connection.channel().await?);
-            let (mut cooldowns, mut page_token) = (Vec::new(), String::new());
-            loop {
-                let request = ListCooldownsRequest { page_size: PAGE, page_token };
-                let page = client.list_cooldowns(request).await;
-                let page = page.map_err(|status| client::explain(&status))?.into_inner();
-                cooldowns.extend(page.cooldowns);
-                page_token = page.next_page_token;
-                if page_token.is_empty() {
-                    return Ok(cooldowns);
-                }
-            }
+            let page = async |page_size, page_token| {
+                let request = ListCooldownsRequest { page_size, page_token };
+                let page = client.list_cooldowns(request).await?.into_inner();
+                Ok((page.cooldowns, page.next_page_token))
+            };
+            self.limit.collect(page).await
         })?;
-        if self.json {
-            screen.json(&json::cooldowns(&cooldowns))?;
+        if self.connection.json {
+            screen.message(&ListCooldownsResponse { cooldowns, ..Default::default() })?;
             return Ok(Exit::Done);
         }
         if cooldowns.is_empty() {
@@ -124,8 +113,8 @@ impl List {
 
 impl Lift {
     fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let Self { model, project, service_tier, reason, connection, json } = self;
-        let service_tier = service_tier.map_or(0, |tier| tier.to_wire().into());
+        let Self { model, project, service_tier, reason, connection } = self;
+        let service_tier = service_tier.map_or(0, i32::from);
         let request = LiftCooldownRequest { project, model, service_tier, reason };
         let lifted = client::block_on(async {
             let mut client: UpstreamServiceClient<Line> =
@@ -133,8 +122,8 @@ impl Lift {
             let answer = client.lift_cooldown(request).await;
             Ok(answer.map_err(|status| client::explain(&status))?.into_inner())
         })?;
-        if json {
-            screen.json(&json::lifted(&lifted))?;
+        if connection.json {
+            screen.message(&lifted)?;
             return Ok(Exit::Done);
         }
         for cooldown in &lifted.ended_cooldowns {
@@ -150,11 +139,10 @@ impl Lift {
 
 fn row(cooldown: &proto::Cooldown) -> [String; 7] {
     let instant = |at: &Option<_>| at.as_ref().map_or_else(|| "-".to_owned(), text::instant);
-    let tier = cooldown.service_tier().as_str_name().trim_start_matches("SERVICE_TIER_").to_lowercase();
     [
         text::shown(&cooldown.project),
         text::shown(&cooldown.model),
-        tier,
+        names::short(cooldown.service_tier()),
         instant(&cooldown.start_time),
         instant(&cooldown.end_time),
         text::shown(&cooldown.reporter_team),

@@ -1,347 +1,79 @@
-//! Answers as JSON: proto3's own mapping, as grpcurl prints it with `-emit-defaults`.
+//! Answers as JSON, in protobuf's own mapping and made from the contract's descriptors, so that no field is forgotten.
 //!
-//! Names in lowerCamelCase, enums by name, 64-bit integers as strings, durations as `"1.5s"`, instants in RFC 3339. Every
-//! number, text and list is present even when empty, so a filter never misses one; an unset message is left out.
+//! Empty numbers, texts and lists are present, as with `grpcurl -emit-defaults`: `jq '.pauses[]'` fails on a list that is left
+//! out. A message that is not set is left out.
 
-use serde_json::{Map, Value, json};
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use serde_json::{Value, value::Serializer};
 
-use super::text;
-use crate::rpc::{
-    google_type::Money,
-    proto::{self, pause_target::Target},
-};
+use super::screen::Failure;
+use crate::rpc::DESCRIPTORS;
 
-/// Removes what is not set.
-fn set(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            Value::Object(fields.into_iter().filter(|(_, v)| !v.is_null()).collect::<Map<_, _>>())
-        }
-        other => other,
-    }
+/// A message of the contract as JSON.
+pub(super) fn of<M: Message + Name>(message: &M) -> Result<Value, Failure> {
+    named(&M::full_name(), message)
 }
 
-fn int(value: i64) -> Value {
-    Value::from(value.to_string())
+/// What a `Struct` holds, which the descriptors know by its name alone.
+pub(super) fn fields(fields: &prost_types::Struct) -> Result<Value, Failure> {
+    named("google.protobuf.Struct", fields)
 }
 
-fn money(money: Option<&Money>) -> Option<Value> {
-    money.map(|m| json!({ "currencyCode": m.currency_code, "units": int(m.units), "nanos": m.nanos }))
-}
-
-/// Seconds with no decimal places, three, six or nine.
-fn duration(duration: Option<&prost_types::Duration>) -> Option<Value> {
-    duration.map(|d| {
-        let sign = if d.seconds < 0 || d.nanos < 0 { "-" } else { "" };
-        let (seconds, nanos) = (d.seconds.unsigned_abs(), d.nanos.unsigned_abs());
-        Value::from(match nanos {
-            0 => format!("{sign}{seconds}s"),
-            n if n.is_multiple_of(1_000_000) => format!("{sign}{seconds}.{:03}s", n / 1_000_000),
-            n if n.is_multiple_of(1_000) => format!("{sign}{seconds}.{:06}s", n / 1_000),
-            n => format!("{sign}{seconds}.{n:09}s"),
-        })
-    })
-}
-
-fn list<T>(items: &[T], one: impl Fn(&T) -> Value) -> Value {
-    Value::Array(items.iter().map(one).collect())
-}
-
-/// `AuthorizeResponse`.
-pub(super) fn authorize(response: &proto::AuthorizeResponse) -> Value {
-    set(json!({
-        "decision": response.decision().as_str_name(),
-        "reservationId": response.reservation_id,
-        "expireTime": response.expire_time.as_ref().map(text::instant),
-        "maxOutputTokens": int(response.max_output_tokens),
-        "reservedCost": money(response.reserved_cost.as_ref()),
-        "violations": list(&response.violations, violation),
-        "retryDelay": duration(response.retry_delay.as_ref()),
-        "limits": list(&response.limits, limit),
-        "warnings": response.warnings,
-        "policyRevision": response.policy_revision,
-        "degraded": response.degraded,
-        "upstreamKey": response.upstream_key,
-        "project": response.project,
-    }))
-}
-
-fn cooldown(cooldown: &proto::Cooldown) -> Value {
-    set(json!({
-        "project": cooldown.project,
-        "model": cooldown.model,
-        "serviceTier": cooldown.service_tier().as_str_name(),
-        "startTime": cooldown.start_time.as_ref().map(text::instant),
-        "endTime": cooldown.end_time.as_ref().map(text::instant),
-        "reporterTeam": cooldown.reporter_team,
-        "requestedDelay": duration(cooldown.requested_delay.as_ref()),
-    }))
-}
-
-/// `ListCooldownsResponse`, all pages as one.
-pub(super) fn cooldowns(cooldowns: &[proto::Cooldown]) -> Value {
-    json!({ "cooldowns": list(cooldowns, cooldown), "nextPageToken": "" })
-}
-
-/// `LiftCooldownResponse`.
-pub(super) fn lifted(response: &proto::LiftCooldownResponse) -> Value {
-    json!({ "endedCooldowns": list(&response.ended_cooldowns, cooldown) })
-}
-
-/// `ListUpstreamKeysResponse`.
-pub(super) fn upstream(keys: &[proto::UpstreamKey]) -> Value {
-    let key = |key: &proto::UpstreamKey| {
-        set(json!({
-            "name": key.name,
-            "project": key.project,
-            "place": key.place,
-            "state": key.state().as_str_name(),
-            "createTime": key.create_time.as_ref().map(text::instant),
-            "lastUseTime": key.last_use_time.as_ref().map(text::instant),
-            "refuseTime": key.refuse_time.as_ref().map(text::instant),
-            "requestCount": int(key.request_count),
-        }))
-    };
-    json!({ "upstreamKeys": list(keys, key) })
-}
-
-fn pause(pause: &proto::Pause) -> Value {
-    let actor = pause.actor.as_ref();
-    let target = pause.target.as_ref().and_then(|target| target.target.as_ref());
-    set(json!({
-        "target": target.map(|target| match target {
-            Target::Organization(_) => json!({ "organization": {} }),
-            Target::Team(name) => json!({ "team": name }),
-            Target::Key(name) => json!({ "key": name }),
-            Target::Model(name) => json!({ "model": name }),
-        }),
-        "reason": pause.reason,
-        "actor": actor.map(|a| json!({ "kind": a.kind().as_str_name(), "name": a.name, "address": a.address })),
-        "createTime": pause.create_time.as_ref().map(text::instant),
-    }))
-}
-
-/// `PauseResponse`.
-pub(super) fn paused(response: &proto::PauseResponse) -> Value {
-    set(json!({
-        "pause": response.pause.as_ref().map(pause),
-        "replacedPause": response.replaced_pause.as_ref().map(pause),
-    }))
-}
-
-/// `ResumeResponse`.
-pub(super) fn resumed(response: &proto::ResumeResponse) -> Value {
-    set(json!({ "endedPause": response.ended_pause.as_ref().map(pause) }))
-}
-
-/// `ListPausesResponse`.
-pub(super) fn pauses(pauses: &[proto::Pause]) -> Value {
-    json!({ "pauses": list(pauses, pause) })
-}
-
-/// `ListAuditEventsResponse`.
-pub(super) fn audit(events: &[proto::AuditEvent]) -> Value {
-    let event = |event: &proto::AuditEvent| {
-        let actor = event.actor.as_ref();
-        set(json!({
-            "id": event.id,
-            "time": event.time.as_ref().map(text::instant),
-            "actor": actor.map(|a| json!({ "kind": a.kind().as_str_name(), "name": a.name, "address": a.address })),
-            "action": event.action,
-            "subject": event.subject,
-            "before": event.before,
-            "after": event.after,
-            "outcome": event.outcome,
-        }))
-    };
-    json!({ "events": list(events, event) })
-}
-
-fn violation(violation: &proto::Violation) -> Value {
-    set(json!({
-        "reason": violation.reason().as_str_name(),
-        "scope": violation.scope().as_str_name(),
-        "limitId": violation.limit_id,
-        "quantity": violation.quantity().as_str_name(),
-        "limit": int(violation.limit),
-        "used": int(violation.used),
-        "requested": int(violation.requested),
-        "retryDelay": duration(violation.retry_delay.as_ref()),
-        "retryable": violation.retryable,
-        "message": violation.message,
-        "project": violation.project,
-    }))
-}
-
-fn limit(limit: &proto::LimitStatus) -> Value {
-    set(json!({
-        "limitId": limit.limit_id,
-        "scope": limit.scope().as_str_name(),
-        "quantity": limit.quantity().as_str_name(),
-        "limit": int(limit.limit),
-        "used": int(limit.used),
-        "remaining": int(limit.remaining),
-        "resetDelay": duration(limit.reset_delay.as_ref()),
-    }))
-}
-
-/// `RecordUsageResponse`.
-pub(super) fn record(response: &proto::RecordUsageResponse) -> Value {
-    set(json!({
-        "cost": money(response.cost.as_ref()),
-        "alreadyRecorded": response.already_recorded,
-        "teamSpend": response.team_spend.as_ref().map(spend),
-        "organizationSpend": response.organization_spend.as_ref().map(spend),
-        "alerts": list(&response.alerts, alert),
-        "reservationId": response.reservation_id,
-        "warnings": response.warnings,
-    }))
-}
-
-fn spend(spend: &proto::Spend) -> Value {
-    set(json!({
-        "budget": money(spend.budget.as_ref()),
-        "spent": money(spend.spent.as_ref()),
-        "reserved": money(spend.reserved.as_ref()),
-        "remaining": money(spend.remaining.as_ref()),
-    }))
-}
-
-fn alert(alert: &proto::BudgetCrossing) -> Value {
-    set(json!({
-        "limitId": alert.limit_id,
-        "threshold": alert.threshold,
-        "amount": money(alert.amount.as_ref()),
-        "spent": money(alert.spent.as_ref()),
-        "budget": money(alert.budget.as_ref()),
-    }))
-}
-
-/// `GetSpendResponse`.
-pub(super) fn spends(response: &proto::GetSpendResponse) -> Value {
-    set(json!({
-        "month": response.month,
-        "organization": response.organization.as_ref().map(report),
-        "teams": list(&response.teams, report),
-        "nextPageToken": response.next_page_token,
-        "policyRevision": response.policy_revision,
-    }))
-}
-
-fn report(report: &proto::SpendReport) -> Value {
-    set(json!({
-        "name": report.name,
-        "spend": report.spend.as_ref().map(spend),
-        "requests": int(report.requests),
-        "tokens": int(report.tokens),
-        "unsettledRequests": int(report.unsettled_requests),
-        "byModel": list(&report.by_model, line),
-        "byKey": list(&report.by_key, line),
-        "byDay": list(&report.by_day, line),
-    }))
-}
-
-fn line(line: &proto::SpendLine) -> Value {
-    set(json!({
-        "name": line.name,
-        "spent": money(line.spent.as_ref()),
-        "requests": int(line.requests),
-        "tokens": int(line.tokens),
-    }))
-}
-
-/// `CreateKeyResponse` and `RotateKeyResponse`.
-pub(super) fn made_key(of: &proto::VirtualKey, secret: &str) -> Value {
-    json!({ "key": key(of), "secret": secret })
-}
-
-/// `ListKeysResponse`, all pages as one.
-pub(super) fn keys(keys: &[proto::VirtualKey]) -> Value {
-    json!({ "keys": list(keys, key), "nextPageToken": "" })
-}
-
-/// `Key`.
-pub(super) fn key(key: &proto::VirtualKey) -> Value {
-    let instant = |at: &Option<prost_types::Timestamp>| at.as_ref().map(text::instant);
-    let secret = |secret: &proto::KeySecret| {
-        set(json!({
-            "secretId": secret.secret_id,
-            "live": secret.live,
-            "createTime": instant(&secret.create_time),
-            "endTime": instant(&secret.end_time),
-            "lastUseTime": instant(&secret.last_use_time),
-            "requestsToday": int(secret.requests_today),
-            "requestsLast24Hours": int(secret.requests_last_24_hours),
-        }))
-    };
-    let limits = |limits: &proto::KeyLimits| {
-        set(json!({
-            "models": limits.models,
-            "operations": limits.operations().map(|of| of.as_str_name()).collect::<Vec<_>>(),
-            "requestsPerMinute": limits.requests_per_minute.map(int),
-            "tokensPerMinute": limits.tokens_per_minute.map(int),
-            "maxOutputTokens": limits.max_output_tokens.map(int),
-            "monthlyBudget": money(limits.monthly_budget.as_ref()),
-        }))
-    };
-    let bound = |bound: &proto::KeyBound| {
-        json!({
-            "limitId": bound.limit_id,
-            "quantity": bound.quantity().as_str_name(),
-            "limit": int(bound.limit),
-            "warnsOnly": bound.warns_only,
-        })
-    };
-    let usage = |usage: &proto::KeyUsage| {
-        set(json!({
-            "requestsToday": int(usage.requests_today),
-            "tokensToday": int(usage.tokens_today),
-            "costToday": money(usage.cost_today.as_ref()),
-            "costThisMonth": money(usage.cost_this_month.as_ref()),
-            "topModel": usage.top_model,
-        }))
-    };
-    set(json!({
-        "name": key.name,
-        "team": key.team,
-        "labels": key.labels,
-        "limits": key.limits.as_ref().map(limits),
-        "state": key.state().as_str_name(),
-        "createTime": instant(&key.create_time),
-        "expireTime": instant(&key.expire_time),
-        "revokeTime": instant(&key.revoke_time),
-        "secrets": list(&key.secrets, secret),
-        "usage": key.usage.as_ref().map(usage),
-        "etag": key.etag,
-        "origin": key.origin().as_str_name(),
-        "otherLimits": list(&key.other_limits, bound),
-    }))
+fn named(name: &str, message: &impl Message) -> Result<Value, Failure> {
+    let failure = |error: String| Failure::new(format!("cannot print the answer as JSON: {error}"));
+    let pool = DescriptorPool::decode(DESCRIPTORS).map_err(|error| failure(error.to_string()))?;
+    let descriptor = pool.get_message_by_name(name).ok_or_else(|| failure(format!("no message {name}")))?;
+    let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
+        .map_err(|error| failure(error.to_string()))?;
+    let options = SerializeOptions::new().skip_default_fields(false);
+    message.serialize_with_options(Serializer, &options).map_err(|error| failure(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use serde_json::json;
+
     use super::*;
+    use crate::rpc::{google_type::Money, proto};
 
     #[test]
-    fn durations_follow_proto3() {
-        for (seconds, nanos, shown) in
-            [(1, 500_000_000, "1.500s"), (3, 0, "3s"), (0, 1_000, "0.000001s"), (0, 1, "0.000000001s")]
-        {
-            assert_eq!(duration(Some(&prost_types::Duration { seconds, nanos })), Some(Value::from(shown)));
+    fn an_answer_is_as_grpcurl_prints_it_with_defaults() {
+        let delay = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
+        let violation = |retry_delay| proto::Violation { retry_delay, ..Default::default() };
+        let response = proto::AuthorizeResponse {
+            decision: proto::Decision::Denied.into(),
+            expire_time: Some(prost_types::Timestamp { seconds: 5, nanos: 500_000_000 }),
+            max_output_tokens: 9_007_199_254_740_993,
+            reserved_cost: Some(Money { currency_code: "USD".to_owned(), units: 3, nanos: 0 }),
+            violations: [(1, 500_000_000), (3, 0), (0, 1_000), (0, 1)]
+                .map(|(seconds, nanos)| violation(delay(seconds, nanos)))
+                .to_vec(),
+            ..Default::default()
+        };
+        let value = of(&response).unwrap();
+        assert_eq!(value["decision"], "DECISION_DENIED");
+        assert_eq!(value["expireTime"], "1970-01-01T00:00:05.500Z");
+        assert_eq!(value["maxOutputTokens"], "9007199254740993");
+        assert_eq!(value["reservedCost"], json!({ "currencyCode": "USD", "units": "3", "nanos": 0 }));
+        for (violation, shown) in ["1.500s", "3s", "0.000001s", "0.000000001s"].into_iter().enumerate() {
+            assert_eq!(value["violations"][violation]["retryDelay"], shown);
         }
+        // What is empty is there, and a message that is not set is not.
+        assert_eq!((&value["degraded"], &value["limits"]), (&json!(false), &json!([])));
+        assert!(value.get("retryDelay").is_none());
     }
 
     #[test]
-    fn numbers_are_strings_and_unset_messages_are_left_out() {
-        let response = proto::AuthorizeResponse {
-            decision: proto::Decision::Denied.into(),
-            max_output_tokens: 9_007_199_254_740_993,
-            ..Default::default()
-        };
-        let value = authorize(&response);
-        assert_eq!(value["decision"], "DECISION_DENIED");
-        assert_eq!(value["maxOutputTokens"], "9007199254740993");
-        assert_eq!(value["degraded"], false);
-        assert!(value.get("retryDelay").is_none());
+    fn every_answer_of_the_contract_has_a_descriptor() {
+        let empty = of(&proto::ListPausesResponse::default()).unwrap();
+        assert_eq!(empty["pauses"], json!([]));
+        let labels = HashMap::from([("owner".to_owned(), "ann".to_owned())]);
+        let key = proto::VirtualKey { labels, ..Default::default() };
+        let keys = of(&proto::ListKeysResponse { keys: vec![key], ..Default::default() }).unwrap();
+        assert_eq!(keys["keys"][0]["labels"], json!({ "owner": "ann" }));
+        assert!(keys["keys"][0]["limits"].is_null());
     }
 }

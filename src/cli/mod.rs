@@ -1,6 +1,5 @@
 //! The command line: one module for each command.
 
-mod access;
 mod audit;
 mod auditing;
 mod authorize;
@@ -11,10 +10,12 @@ mod cooldowns;
 mod json;
 mod keys;
 mod log_thread;
-mod pause;
+mod names;
+mod pauses;
 mod prices;
 mod record;
 mod redis_safety;
+mod replaced;
 mod schema;
 mod screen;
 mod serve;
@@ -24,7 +25,8 @@ mod status_page;
 mod store;
 mod table;
 mod text;
-mod upstream;
+mod tokens;
+mod upstream_keys;
 
 use std::{
     io::{self, Write as _},
@@ -33,7 +35,8 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use screen::{Failure, Screen};
+use replaced::Replaced;
+use screen::{Color, Failure, Screen};
 
 use crate::{
     domain::text::{Notation, written_out},
@@ -49,9 +52,15 @@ use crate::{
     arg_required_else_help = true,
     after_help = "Start with `tollgate serve`: it needs no configuration and prints what to try next.
 
-Exit codes: 0 done (or allowed), 1 denied (or unsound), 2 failed."
+Exit codes:
+  0  done: allowed, sound
+  1  an answer of \"no\": denied, warnings under --strict, a broken invariant, a refused key
+  2  failed: no answer, a refused call, a wrong command line"
 )]
 pub struct Cli {
+    /// When to use colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    color: Color,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,29 +74,30 @@ enum Command {
     Check(check::Check),
     Prices(prices::Prices),
     Schema(schema::Schema),
+    Keys(Box<keys::Keys>),
     #[command(subcommand)]
-    Keys(keys::Keys),
-    Pause(pause::Pause),
-    Resume(pause::Resume),
-    Pauses(pause::Pauses),
-    Upstream(upstream::Upstream),
+    Tokens(tokens::Tokens),
+    Pause(pauses::Pause),
+    Resume(pauses::Resume),
+    Pauses(pauses::Pauses),
     Cooldowns(cooldowns::Cooldowns),
+    UpstreamKeys(upstream_keys::UpstreamKeys),
     Audit(audit::AuditCommand),
-    #[command(subcommand)]
-    Access(access::Access),
     #[command(subcommand)]
     Store(store::StoreCommand),
     Simulate(simulate::Simulate),
+    Upstream(Replaced),
+    Access(Replaced),
 }
 
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn run() -> ExitCode {
     server::install_cryptography();
-    let command = Cli::parse().command;
-    let mut screen = Screen::stdout();
+    let Cli { color, command } = Cli::parse();
+    let mut screen = Screen::stdout(color);
     let ended = match command {
-        Command::Serve(command) => return command.run(),
+        Command::Serve(command) => return command.run(color),
         Command::Authorize(command) => command.run(&mut screen),
         Command::Record(command) => command.run(&mut screen),
         Command::Spend(command) => command.run(&mut screen),
@@ -98,12 +108,14 @@ pub fn run() -> ExitCode {
         Command::Pause(command) => command.run(&mut screen),
         Command::Resume(command) => command.run(&mut screen),
         Command::Pauses(command) => command.run(&mut screen),
-        Command::Upstream(command) => command.run(&mut screen),
         Command::Cooldowns(command) => command.run(&mut screen),
+        Command::UpstreamKeys(command) => command.run(&mut screen),
         Command::Audit(command) => command.run(&mut screen),
-        Command::Access(command) => command.run(&mut screen),
+        Command::Tokens(command) => command.run(&mut screen),
         Command::Store(command) => command.run(&mut screen),
         Command::Simulate(command) => command.run(&mut screen),
+        Command::Upstream(old) => old.upstream(),
+        Command::Access(old) => old.access(),
     };
     match ended.and_then(|exit| Ok(screen.flush().map(|()| exit)?)) {
         Ok(exit) => exit.into(),

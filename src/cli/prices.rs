@@ -17,7 +17,7 @@ use crate::{
         Timestamp,
         money::NanoUsd,
         price::{
-            Rates, ToolRates,
+            Rates, ToolCatalogue, ToolPriceFrom,
             catalogue::{Catalogue, Model, Origin, PriceFrom, Status},
         },
         request::ServiceTier,
@@ -31,14 +31,18 @@ use crate::{
 
 Examples:
   tollgate prices
-  tollgate prices openai/ --policy policy.toml     with the policy's own prices over the built-in ones")]
+  tollgate prices openai/ --policy policy.toml     with the policy's own prices over the built-in ones
+  tollgate prices --tools                          Groq's built-in tools only")]
 pub(super) struct Prices {
-    /// Only models whose names contain this
+    /// Only models (with --tools, tools) whose names contain this
     #[arg(value_name = "MODEL", default_value = "", hide_default_value = true)]
     filter: String,
     /// With the prices of this policy
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Only Groq's built-in tools
+    #[arg(long)]
+    tools: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -46,29 +50,32 @@ pub(super) struct Prices {
 
 impl Prices {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let catalogue = match &self.policy {
-            None => Catalogue::builtin(),
+        let (catalogue, tools) = match &self.policy {
+            None => (Catalogue::builtin(), ToolCatalogue::builtin()),
             Some(path) => {
                 let report = load_policy(path);
                 let text = report.to_string();
-                report
-                    .policy
-                    .ok_or_else(|| Failure::new(format!("the policy does not load:\n{text}")))?
-                    .catalogue
+                let policy = report.policy;
+                let policy =
+                    policy.ok_or_else(|| Failure::new(format!("the policy does not load:\n{text}")))?;
+                (policy.catalogue, policy.tools)
             }
         };
-        let models: Vec<&Model> =
-            catalogue.models().filter(|model| model.name.contains(&self.filter)).collect();
-        match self.json {
-            true => screen.json(&Value::Array(models.into_iter().map(to_json).collect()))?,
-            false => print(screen, &models)?,
+        let tools = tools.prices().filter(|price| !self.tools || price.rates.name.contains(&self.filter));
+        let tools: Vec<_> = tools.collect();
+        let models = catalogue.models().filter(|model| !self.tools && model.name.contains(&self.filter));
+        match (self.json, self.tools) {
+            (true, true) => screen.json(&Value::Array(tools.into_iter().map(tool_to_json).collect()))?,
+            (true, false) => screen.json(&Value::Array(models.map(to_json).collect()))?,
+            (false, true) => print_tools(screen, &tools)?,
+            (false, false) => print(screen, &models.collect::<Vec<_>>(), &tools)?,
         }
         Ok(Exit::Done)
     }
 }
 
 /// The models with a price; then the source of each; then models without a price, and the tools.
-fn print(screen: &mut Screen, models: &[&Model]) -> io::Result<()> {
+fn print(screen: &mut Screen, models: &[&Model], tools: &[&ToolPriceFrom]) -> io::Result<()> {
     let colour = screen.colour;
     let mut prices = Table::new(&[
         "MODEL",
@@ -136,17 +143,18 @@ fn print(screen: &mut Screen, models: &[&Model]) -> io::Result<()> {
     writeln!(screen)?;
     sources.write(screen, "", colour)?;
     writeln!(screen)?;
-    print_tools(screen)
+    print_tools(screen, tools)
 }
 
-fn print_tools(screen: &mut Screen) -> io::Result<()> {
+fn print_tools(screen: &mut Screen, tools: &[&ToolPriceFrom]) -> io::Result<()> {
     let colour = screen.colour;
-    let mut tools = Table::new(&["TOOL", ">$/1,000 CALLS", ">$/H"]);
-    for tool in ToolRates::ALL {
-        let thousand = tool.per_call.and_then(|each| NanoUsd::new(each.nanos().saturating_mul(1000)));
-        tools.row(Style::Plain, [tool.name.to_string(), rate(thousand), rate(tool.per_hour)]);
+    let mut table = Table::new(&["TOOL", ">$/1,000 CALLS", ">$/H", "FROM"]);
+    for ToolPriceFrom { from, rates } in tools {
+        let thousand = rates.per_call.and_then(|each| NanoUsd::new(each.nanos().saturating_mul(1000)));
+        let from = from.map_or_else(|| "always".to_owned(), instant);
+        table.row(Style::Plain, [rates.name.to_string(), rate(thousand), rate(rates.per_hour), from]);
     }
-    tools.write(screen, "", colour)
+    table.write(screen, "", colour)
 }
 
 fn rate(rate: Option<NanoUsd>) -> String {
@@ -172,18 +180,9 @@ fn from(price: &PriceFrom) -> String {
     price.from.map_or_else(|| "always".to_owned(), instant)
 }
 
-const fn tier(tier: ServiceTier) -> &'static str {
-    match tier {
-        ServiceTier::OnDemand => "on_demand",
-        ServiceTier::Flex => "flex",
-        ServiceTier::Auto => "auto",
-        ServiceTier::Performance => "performance",
-    }
-}
-
 fn by(price: &PriceFrom) -> String {
     let origin = origin(price.origin);
-    price.tier.map_or_else(|| origin.to_owned(), |of| format!("{origin}, {}", tier(of)))
+    price.tier.map_or_else(|| origin.to_owned(), |of| format!("{origin}, {}", of.name()))
 }
 
 const fn origin(origin: Origin) -> &'static str {
@@ -193,12 +192,22 @@ const fn origin(origin: Origin) -> &'static str {
     }
 }
 
+fn tool_to_json(price: &ToolPriceFrom) -> Value {
+    let amount = |rate: Option<NanoUsd>| rate.map(|amount| amount.to_string());
+    json!({
+        "tool": price.rates.name,
+        "from": price.from.map(instant),
+        "usd_per_call": amount(price.rates.per_call),
+        "usd_per_hour": amount(price.rates.per_hour),
+    })
+}
+
 fn to_json(model: &Model) -> Value {
     let amount = |rate: Option<NanoUsd>| rate.map(|amount| amount.to_string());
     let price = |price: &PriceFrom| {
         json!({
             "from": price.from.map(instant),
-            "service_tier": price.tier.map(tier),
+            "service_tier": price.tier.map(ServiceTier::name),
             "input_usd_per_million_tokens": amount(price.rates.input),
             "cached_input_usd_per_million_tokens": amount(price.rates.cached_input),
             "output_usd_per_million_tokens": amount(price.rates.output),
@@ -211,7 +220,7 @@ fn to_json(model: &Model) -> Value {
     json!({
         "model": &*model.name,
         "status": status(model.status),
-        "context_window": model.context_window,
+        "context_tokens": model.context_window,
         "max_output_tokens": model.max_output_tokens,
         "source": model.source,
         "uncertain": model.uncertain,

@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::{
-    client::{self, CallerArgs, CallerName, Connection, Tier},
-    json,
+    client::{self, CallerArgs, CallerName, Connection},
+    names,
     screen::{Exit, Failure, Screen},
     table::{Style, Table},
     text,
@@ -23,7 +23,8 @@ use crate::rpc::proto::{self, record_usage_request::Caller};
 Examples:
   tollgate record RESERVATION --input-tokens 1180 --cached-input-tokens 1024 --output-tokens 312
   tollgate record RESERVATION --outcome aborted --input-tokens 1180 --output-tokens 40
-  tollgate record RESERVATION --outcome rate-limited --retry-after 7s
+  tollgate record RESERVATION --outcome rate_limited --retry-after 7s
+  tollgate record RESERVATION --outcome failed --upstream-status 401 --upstream-key main/1f2e3d4c
   tollgate record --team chatbot --request-id r-17 --model openai/gpt-oss-20b --input-tokens 90 --output-tokens 12")]
 pub(super) struct Record {
     /// The reservation, as `tollgate authorize` printed it; without it, say who used which model and give --request-id
@@ -32,35 +33,22 @@ pub(super) struct Record {
     #[command(flatten)]
     connection: Connection,
     /// How the request ended
-    #[arg(long, value_enum, default_value_t)]
-    outcome: Outcome,
+    #[arg(long, value_name = "OUTCOME", default_value = "completed", value_parser = names::parser::<proto::Outcome>())]
+    outcome: proto::Outcome,
     #[command(flatten)]
     usage: UsageArgs,
-    /// With --outcome rate-limited: how long Groq said to wait; the model is left alone for so long, by all teams of the
+    /// With --outcome rate_limited: how long Groq said to wait; the model is left alone for so long, by all teams of the
     /// Groq project
     #[arg(long, value_name = "DURATION", value_parser = text::parse_duration)]
     retry_after: Option<Duration>,
+    /// The HTTP status that Groq answered, such as 413
+    #[arg(long, value_name = "STATUS", default_value_t = 0, hide_default_value = true)]
+    upstream_status: i32,
+    /// The Groq key that the request went out with, as `authorize` named it; with --upstream-status 401 it is refused
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    upstream_key: String,
     #[command(flatten)]
     unreserved: UnreservedArgs,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// How a request ended.
-#[derive(Clone, Copy, Default, ValueEnum)]
-enum Outcome {
-    /// Answered in full: its usage is charged
-    #[default]
-    Completed,
-    /// The stream was cut: what was seen is charged, or else what the policy says
-    Aborted,
-    /// Groq answered with an error: usage is charged where there is any
-    Failed,
-    /// Groq answered 429: nothing is charged
-    RateLimited,
-    /// It never reached Groq: nothing is charged or counted
-    NotSent,
 }
 
 /// What was used.
@@ -109,11 +97,11 @@ struct UnreservedArgs {
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// What the request did
-    #[arg(long, default_value = "chat_completion", value_parser = client::operation_parser())]
+    #[arg(long, default_value = "chat_completion", value_parser = names::parser::<proto::Operation>())]
     operation: proto::Operation,
     /// Groq's service tier
-    #[arg(long, value_name = "TIER", value_enum, default_value_t)]
-    service_tier: Tier,
+    #[arg(long, value_name = "TIER", default_value = "on_demand", value_parser = names::parser::<proto::ServiceTier>())]
+    service_tier: proto::ServiceTier,
 }
 
 fn tool(text: &str) -> Result<proto::ToolUsage, String> {
@@ -169,7 +157,7 @@ impl UnreservedArgs {
             request_id,
             model,
             operation: self.operation.into(),
-            service_tier: self.service_tier.to_wire().into(),
+            service_tier: self.service_tier.into(),
             ..Default::default()
         })
     }
@@ -182,22 +170,17 @@ impl Record {
             None => self.unreserved.into_request()?,
         };
         request.usage = self.usage.into_usage();
-        request.outcome = match self.outcome {
-            Outcome::Completed => proto::Outcome::Completed,
-            Outcome::Aborted => proto::Outcome::Aborted,
-            Outcome::Failed => proto::Outcome::Failed,
-            Outcome::RateLimited => proto::Outcome::RateLimited,
-            Outcome::NotSent => proto::Outcome::NotSent,
-        }
-        .into();
+        request.outcome = self.outcome.into();
+        request.upstream_status = self.upstream_status;
+        request.upstream_key = self.upstream_key;
         request.upstream_retry_delay = self.retry_after.and_then(text::to_wire);
         let response = client::block_on(async {
             let mut client = self.connection.open().await?;
             client.record_usage(request).await.map_err(|status| client::explain(&status))
         })?
         .into_inner();
-        match self.json {
-            true => screen.json(&json::record(&response))?,
+        match self.connection.json {
+            true => screen.message(&response)?,
             false => print(screen, &response)?,
         }
         Ok(Exit::Done)

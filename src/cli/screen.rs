@@ -5,9 +5,12 @@ use std::{
     process::ExitCode,
 };
 
+use clap::ValueEnum;
+use prost::{Message, Name};
 use serde_json::Value;
 use thiserror::Error;
 
+use super::json;
 use crate::domain::text::{Notation, written_out};
 
 /// How a command that did not fail ended.
@@ -54,9 +57,14 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn stdout() -> Self {
+    pub(super) fn stdout(color: Color) -> Self {
         let stdout = io::stdout();
-        Self { colour: colours_on(&stdout), out: BufWriter::new(stdout) }
+        Self { colour: color.is_for(&stdout), out: BufWriter::new(stdout) }
+    }
+
+    /// Prints an answer of the service as JSON.
+    pub(super) fn message<M: Message + Name>(&mut self, message: &M) -> Result<(), Failure> {
+        Ok(self.json(&json::of(message)?)?)
     }
 
     pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {
@@ -65,9 +73,27 @@ impl Screen {
     }
 }
 
-/// Colours are for terminals, unless the user has opted out (no-color.org).
-pub(super) fn colours_on(stream: &impl io::IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    // Of NO_COLOR see no-color.org.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl Color {
+    /// Whether to use them on `stream`.
+    pub(super) fn is_for(self, stream: &impl io::IsTerminal) -> bool {
+        match self {
+            Self::Auto => {
+                stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
 }
 
 /// Whether standard error is a terminal.

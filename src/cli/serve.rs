@@ -27,7 +27,7 @@ use super::{
     auditing,
     log_thread::{self, LinesAs, LogGuard},
     redis_safety::{self, Hazards, UnsafeRedis},
-    screen::colours_on,
+    screen::Color,
     status_page::StatusPage,
 };
 use crate::{
@@ -46,7 +46,7 @@ use crate::{
         check_exposure,
     },
     store::{
-        Store,
+        Calls, Store,
         embedded::{EmbeddedStore, OpenError},
         redis::{self, Password, RedisSettings, RedisStore},
     },
@@ -96,7 +96,7 @@ enum ServeError {
     Admin { address: std::net::SocketAddr, source: io::Error },
     #[error(
         "refused to listen on {0} for everyone: the policy has no `[access]` that says who may ask. Give a caller a token \
-         (`tollgate access token --generate NAME` prints its lines), or listen on loopback, or force it with \
+         (`tollgate tokens create NAME` prints its lines), or listen on loopback, or force it with \
          --allow-unauthenticated-listen"
     )]
     Unauthenticated(std::net::SocketAddr),
@@ -111,8 +111,8 @@ enum ServeError {
 }
 
 impl Serve {
-    pub(super) fn run(self) -> ExitCode {
-        match self.serve() {
+    pub(super) fn run(self, color: Color) -> ExitCode {
+        match self.serve(color) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 // If even standard error is closed, only the exit code can tell.
@@ -122,11 +122,11 @@ impl Serve {
         }
     }
 
-    fn serve(self) -> Result<(), ServeError> {
+    fn serve(self, color: Color) -> Result<(), ServeError> {
         // An empty variable counts as not set.
         let config = self.config.filter(|path| !path.is_empty()).map(PathBuf::from);
         let settings = Settings::load(config.as_deref(), &self.flags)?;
-        let _log = start_log(&settings)?;
+        let _log = start_log(&settings, color)?;
         if !settings.unknown_variables.is_empty() {
             let variables = settings.unknown_variables.join(", ");
             warn!(
@@ -192,14 +192,17 @@ where
     S: Store + Clone,
     F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
 {
-    let audit = auditing::open(settings).map_err(|(file, error)| ServeError::Audit(file, error))?;
-    check_access(settings, &source.policy().load())?;
+    let (calls, first) = (Arc::<Calls>::default(), source.policy().load_full());
+    let audit = auditing::open(settings, &first.organization.id, make_store.clone(), Arc::clone(&calls))
+        .map_err(|(file, error)| ServeError::Audit(file, error))?;
+    check_access(settings, &first)?;
     let source = Arc::new(source);
     let upstream = UpstreamKeySource::start(source.policy())?;
     // Before the policy is taken, so that a change in between is not missed.
     let mut changes = source.subscribe();
     let policy = source.policy().load_full();
-    let app = App::new(Parts::of_settings(settings, policy, upstream.keys(), audit.clone()));
+    let app =
+        App::new(Parts { calls, ..Parts::of_settings(settings, policy, upstream.keys(), audit.clone()) });
     let (policy, live) = (source.policy(), Arc::clone(app.live()));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
@@ -226,8 +229,7 @@ where
     let interrupt = signal(SignalKind::interrupt())?;
     let server = app.serve(listen, make_store)?;
     announce(settings, &source, tls.as_ref(), server.address());
-    // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes their
-    // place.
+    // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes over.
     let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
     run_until_told(settings, &source, &audit, &mut attempts, [hangup, terminate, interrupt]).await;
     info!(drain_timeout_seconds = settings.drain_timeout.as_secs_f64(), "stopping: open calls may end");
@@ -290,9 +292,9 @@ fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> 
     Ok(())
 }
 
-fn start_log(settings: &Settings) -> io::Result<LogGuard> {
+fn start_log(settings: &Settings, color: Color) -> io::Result<LogGuard> {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = colours_on(&io::stderr());
+    let colours = color.is_for(&io::stderr());
     let (writer, guard) = log_thread::start(io::stderr(), LinesAs::of(settings.log_format, colours))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
     let started = match settings.log_format {

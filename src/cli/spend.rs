@@ -6,7 +6,6 @@ use clap::{Args, ValueEnum};
 
 use super::{
     client::{self, Client, Connection},
-    json,
     screen::{Exit, Failure, Screen},
     table::{Style, Table},
     text,
@@ -42,9 +41,6 @@ pub(super) struct Spend {
     /// Split it up as well
     #[arg(long, value_enum)]
     by: Option<By>,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// How to split spend up.
@@ -62,8 +58,8 @@ impl Spend {
             let mut client = self.connection.open().await?;
             fetch(&mut client, team, month).await
         })?;
-        match self.json {
-            true => screen.json(&json::spends(&report))?,
+        match self.connection.json {
+            true => screen.message(&report)?,
             false => {
                 print(screen, &report)?;
                 if let Some(by) = self.by {

@@ -47,7 +47,7 @@ impl Table {
 
     /// Adds a row, one cell for each heading. Anything that would move the cursor or turn the direction of reading is left
     /// out.
-    pub(super) fn row<const N: usize>(&mut self, style: Style, cells: [String; N]) {
+    pub(super) fn row(&mut self, style: Style, cells: impl IntoIterator<Item = String>) {
         let plain = |cell: String| -> String { cell.chars().filter(|c| !disturbs(*c)).collect() };
         self.rows.push((style, cells.into_iter().map(plain).collect()));
     }

@@ -104,10 +104,12 @@ pub(super) fn instant_after(delay: &prost_types::Duration) -> String {
     Timestamp::from_second(at).map_or_else(|_| "-".to_owned(), |instant| instant.to_string())
 }
 
-/// A length of time as people write it: `90`, `90s`, `1m30s`, `250ms`, `3d`. A bare number means seconds.
+/// A length of time as people write it: `90s`, `1m30s`, `250ms`, `3d`, always with its unit.
 pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
+    if text.parse::<f64>().is_ok_and(f64::is_finite) {
+        return Err(format!(
+            "`{text}` has no unit; for seconds write {text}s (the units are ms, s, m, h and d)"
+        ));
     }
     if let Some(duration) = crate::syntax::units::parse_duration(text) {
         return Ok(duration);
@@ -142,15 +144,16 @@ mod tests {
 
     #[test]
     fn durations_are_read() {
-        for (text, ms) in [
-            ("90", 90_000),
-            ("90s", 90_000),
-            ("1m30s", 90_000),
-            ("250ms", 250),
-            ("1.5s", 1500),
-            ("3d", 259_200_000),
-        ] {
+        for (text, ms) in
+            [("90s", 90_000), ("1m30s", 90_000), ("250ms", 250), ("1.5s", 1500), ("3d", 259_200_000)]
+        {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["90", "0", "1.5", "-3"] {
+            assert!(
+                parse_duration(text).is_err_and(|error| error.contains(&format!("write {text}s"))),
+                "{text}"
+            );
         }
         assert!(parse_duration("-1s").is_err());
         assert!(parse_duration("soon").is_err());

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::{
     domain::{
         Timestamp,
-        key::{Breach, KeyLimits, KeyRecord, VirtualKey},
+        key::{Breach, KeyLimits, KeyRecord, LimitField, VirtualKey},
     },
     store::StoreError,
 };
@@ -81,22 +81,10 @@ pub struct KeyChange {
     pub expires_at: Option<Option<Timestamp>>,
     /// The new values of the limits that `replaced` names.
     pub limits: KeyLimits,
-    /// Which of the limits to replace.
-    pub replaced: Replaced,
+    /// The limits to replace.
+    pub replaced: Vec<LimitField>,
     /// The version that the key must have; 0: any.
     pub version: u64,
-}
-
-/// Which limits of a key are replaced.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the field of this name")]
-pub struct Replaced {
-    pub models: bool,
-    pub operations: bool,
-    pub requests_per_minute: bool,
-    pub tokens_per_minute: bool,
-    pub max_output_tokens: bool,
-    pub monthly_budget: bool,
 }
 
 /// A key after a change.
@@ -116,23 +104,7 @@ pub(super) fn apply(record: &mut KeyRecord, change: &KeyChange) {
     if let Some(end) = change.expires_at {
         record.expires_at = end;
     }
-    let (limits, new, replaced) = (&mut record.limits, &change.limits, change.replaced);
-    if replaced.models {
-        limits.models.clone_from(&new.models);
-    }
-    if replaced.operations {
-        limits.operations.clone_from(&new.operations);
-    }
-    if replaced.requests_per_minute {
-        limits.requests_per_minute = new.requests_per_minute;
-    }
-    if replaced.tokens_per_minute {
-        limits.tokens_per_minute = new.tokens_per_minute;
-    }
-    if replaced.max_output_tokens {
-        limits.max_output_tokens = new.max_output_tokens;
-    }
-    if replaced.monthly_budget {
-        limits.monthly_budget = new.monthly_budget;
+    for field in &change.replaced {
+        record.limits.replace(*field, &change.limits);
     }
 }

@@ -24,6 +24,12 @@ use crate::{
 pub struct KeyQuery {
     /// Only those of one team; empty: of all.
     pub team: String,
+    /// Only those in one of these states; empty: in any.
+    pub states: Vec<KeyState>,
+    /// Only those with this in their names; empty: all.
+    pub name_contains: String,
+    /// Whether to read what each spent, which takes longer the more their teams spend.
+    pub include_usage: bool,
     /// The most keys.
     pub page_size: usize,
     /// Continue after the key that stands or stood at this position; `None`: from the start.
@@ -80,6 +86,14 @@ pub struct KeyUsage {
     pub top_model: Option<Arc<str>>,
 }
 
+impl KeyQuery {
+    fn wants(&self, key: &VirtualKey, now: Timestamp) -> bool {
+        (self.team.is_empty() || *key.team == *self.team)
+            && key.name.contains(&self.name_contains)
+            && (self.states.is_empty() || self.states.contains(&key.state(now)))
+    }
+}
+
 impl<S: Registry + Usage> Keys<S> {
     /// The key of this name in `scope`: the created one, otherwise the one that a team declares. If several teams declare it,
     /// `team` selects one; otherwise `team` may be empty.
@@ -127,14 +141,15 @@ impl<S: Registry + Usage> Keys<S> {
         used.unwrap_or_else(|| report(key, self.follower.store().now(), |_| SecretReport::default()))
     }
 
-    /// The keys of both kinds, page by page.
+    /// The keys of both kinds, page by page. A page looks at each key once at most, however few the query wants.
     ///
     /// # Errors
     /// If the store does not answer.
     pub async fn list_keys(&self, query: &KeyQuery) -> Result<KeyPage, KeyError> {
         self.follower.read().await?;
         let (snapshot, size) = (self.follower.snapshot(), query.page_size.max(1));
-        let wanted = |key: &VirtualKey| query.team.is_empty() || *key.team == *query.team;
+        let now = self.follower.store().now();
+        let wanted = |key: &VirtualKey| query.wants(key, now);
         // One more than the page shows tells whether there is another page.
         let (after, count) = (query.after.as_ref(), size + 1);
         let mut keys = self.follower.live().registry.keys_after(after, count, wanted);
@@ -144,7 +159,8 @@ impl<S: Registry + Usage> Keys<S> {
         let more = keys.len() > size;
         keys.truncate(size);
         let next_after = keys.last().filter(|_| more).map(|key| key.cursor());
-        Ok(KeyPage { keys: self.spent(self.used(keys).await?).await?, next_after })
+        let keys = self.used(keys).await?;
+        Ok(KeyPage { keys: if query.include_usage { self.spent(keys).await? } else { keys }, next_after })
     }
 
     /// The use of each key's secrets.

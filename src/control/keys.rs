@@ -7,14 +7,14 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tracing::{error, info};
 
-use super::key_change::{ChangedKey, KeyChange, KeyError, MAX_KEYS, NewKey, Replaced, apply};
+use super::key_change::{ChangedKey, KeyChange, KeyError, MAX_KEYS, NewKey, apply};
 use crate::{
     domain::{
         Timestamp,
         eligibility::spelling_of,
         key::{
-            Breach, HashKey, KeyLimits, KeyRecord, KeySecret, Secret, SecretId, StoredKey, VirtualKey,
-            check_labels, check_limits, check_name,
+            Breach, HashKey, KeyLimits, KeyRecord, KeySecret, LimitField, Secret, SecretId, StoredKey,
+            VirtualKey, check_labels, check_limits, check_name,
         },
         policy::Policy,
     },
@@ -49,6 +49,26 @@ impl<S: Registry + Usage> Keys<S> {
     /// # Errors
     /// If it cannot be created.
     pub async fn create_key(&self, new: NewKey) -> Result<(ChangedKey, Secret), KeyError> {
+        let record = self.new_record(new).await?;
+        let name = Arc::clone(&record.name);
+        let (kept, secret) = self.new_secret(record.created_at).await?;
+        let record = KeyRecord { secrets: vec![kept], ..record };
+        let Some(version) = self.write_key(&record, 0).await? else { return Err(KeyError::Exists(name)) };
+        info!(key = %record.name, team = %record.team, secret_id = %kept.id, "key created");
+        let key = Arc::new(VirtualKey::created(version, Arc::new(record)));
+        Ok((ChangedKey { key, before: None }, secret))
+    }
+
+    /// The key that [`Self::create_key`] would create, without a secret and with the version 0. Nothing is written.
+    ///
+    /// # Errors
+    /// If it could not be created.
+    pub async fn check_new_key(&self, new: NewKey) -> Result<Arc<VirtualKey>, KeyError> {
+        Ok(Arc::new(VirtualKey::created(0, Arc::new(self.new_record(new).await?))))
+    }
+
+    /// The record of a key that can be created, as far as is known now; without a secret.
+    async fn new_record(&self, new: NewKey) -> Result<KeyRecord, KeyError> {
         self.follower.read().await?;
         let (snapshot, now) = (self.follower.snapshot(), self.follower.store().now());
         let record = KeyRecord {
@@ -70,46 +90,35 @@ impl<S: Registry + Usage> Keys<S> {
         if registry.key_count() >= MAX_KEYS {
             return Err(KeyError::TooMany);
         }
-        let (kept, secret) = self.new_secret(now).await?;
-        let record = KeyRecord { secrets: vec![kept], ..record };
-        let Some(version) = self.write_key(&record, 0).await? else { return Err(KeyError::Exists(name)) };
-        info!(key = %record.name, team = %record.team, secret_id = %kept.id, "key created");
-        let key = Arc::new(VirtualKey::created(version, Arc::new(record)));
-        Ok((ChangedKey { key, before: None }, secret))
+        Ok(record)
     }
 
-    /// Changes labels, limits or the end of a key.
+    /// Changes labels, limits or the end of a key. A change to what the key already has is not written.
     ///
     /// # Errors
     /// If the change is not possible.
     pub async fn update_key(&self, name: &str, change: &KeyChange) -> Result<ChangedKey, KeyError> {
-        let (changed, ()) = self
-            .change_key(name, change.version, |record, _, now| {
-                apply(record, change);
-                let (mut breaches, snapshot) = (Vec::new(), self.follower.snapshot());
-                check_labels(&record.labels, &mut breaches);
-                if let Some(Some(end)) = change.expires_at {
-                    check_end(end, now, &mut breaches);
-                }
-                // Limits that stay may be wider than the team's by now; the stricter of both applies.
-                if change.replaced != Replaced::default() {
-                    match snapshot.policy.teams.get(&record.team) {
-                        Some(team) => {
-                            let key = VirtualKey::created(0, Arc::new(record.clone()));
-                            check_limits(&key, team, &mut breaches);
-                        }
-                        None => breaches.push(no_team(&record.team)),
-                    }
-                }
-                if change.replaced.models {
-                    check_spelling(&record.limits, &snapshot.policy, &mut breaches);
-                }
-                if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
-            })
-            .await?;
-        let version = changed.key.stored.as_ref().map(|stored| stored.version);
-        info!(key = %changed.key.name, version, "key changed");
+        let updated = |record: &mut KeyRecord, _: &Uses, now| {
+            update(record, change, &self.follower.snapshot().policy, now)
+        };
+        let (changed, ()) = self.change_key(name, change.version, updated).await?;
+        if changed.before.is_some() {
+            let version = changed.key.stored.as_ref().map(|stored| stored.version);
+            info!(key = %changed.key.name, version, "key changed");
+        }
         Ok(changed)
+    }
+
+    /// The key as [`Self::update_key`] would leave it, with the version that it has now. Nothing is written.
+    ///
+    /// # Errors
+    /// If the change is not possible.
+    pub async fn check_update(&self, name: &str, change: &KeyChange) -> Result<Arc<VirtualKey>, KeyError> {
+        self.follower.read().await?;
+        let stored = self.changeable(name, change.version)?;
+        let mut record = (*stored.record).clone();
+        update(&mut record, change, &self.follower.snapshot().policy, self.follower.store().now())?;
+        Ok(Arc::new(VirtualKey::created(stored.version, Arc::new(record))))
     }
 
     /// Gives a key another secret; the previous one stays valid for `overlap_ms`.
@@ -140,36 +149,41 @@ impl<S: Registry + Usage> Keys<S> {
         Ok((changed, secret))
     }
 
-    /// Ends a key for good, or one of its secrets.
+    /// Ends a key for good. A revoked key stays revoked.
     ///
     /// # Errors
-    /// If it is not possible, or one secret in use would end and `force` is not set. A revoked key stays revoked.
-    pub async fn revoke_key(
+    /// If it is not possible.
+    pub async fn revoke_key(&self, name: &str) -> Result<ChangedKey, KeyError> {
+        self.follower.read().await?;
+        let (key, stored) = self.stored_key(name)?;
+        if stored.record.revoked_at.is_some() {
+            return Ok(ChangedKey { key, before: None });
+        }
+        let revoke = |record: &mut KeyRecord, _: &Uses, now| {
+            record.revoked_at = Some(now);
+            Ok(())
+        };
+        match self.change_key(name, 0, revoke).await {
+            Ok((changed, ())) => {
+                info!(key = name, "key revoked");
+                Ok(changed)
+            }
+            // Another caller revoked it in between.
+            Err(KeyError::Revoked(_)) => Ok(ChangedKey { key: self.stored_key(name)?.0, before: None }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends one of a key's two live secrets.
+    ///
+    /// # Errors
+    /// If it is not possible, or the secret is in use and `force` is not set.
+    pub async fn revoke_secret(
         &self,
         name: &str,
-        secret: Option<SecretId>,
+        secret: SecretId,
         force: bool,
     ) -> Result<ChangedKey, KeyError> {
-        let Some(secret) = secret else {
-            self.follower.read().await?;
-            let (key, stored) = self.stored_key(name)?;
-            if stored.record.revoked_at.is_some() {
-                return Ok(ChangedKey { key, before: None });
-            }
-            let revoke = |record: &mut KeyRecord, _: &Uses, now| {
-                record.revoked_at = Some(now);
-                Ok(())
-            };
-            return match self.change_key(name, 0, revoke).await {
-                Ok((changed, ())) => {
-                    info!(key = name, "key revoked");
-                    Ok(changed)
-                }
-                // Another caller revoked it in between.
-                Err(KeyError::Revoked(_)) => Ok(ChangedKey { key: self.stored_key(name)?.0, before: None }),
-                Err(error) => Err(error),
-            };
-        };
         let (changed, ()) = self
             .change_key(name, 0, |record, uses, now| {
                 let live: Vec<SecretId> = record.live(now).map(|secret| secret.id).collect();
@@ -182,11 +196,8 @@ impl<S: Registry + Usage> Keys<S> {
                 if !force && is_in_use(secret, uses, now) {
                     return Err(KeyError::InUse(Arc::clone(&record.name)));
                 }
-                record
-                    .secrets
-                    .iter_mut()
-                    .filter(|kept| kept.id == secret)
-                    .for_each(|kept| kept.ends_at = Some(now));
+                let ended = record.secrets.iter_mut().filter(|kept| kept.id == secret);
+                ended.for_each(|kept| kept.ends_at = Some(now));
                 Ok(())
             })
             .await?;
@@ -201,7 +212,19 @@ impl<S: Registry + Usage> Keys<S> {
         key.and_then(stored).ok_or_else(|| KeyError::NotCreated(name.to_owned()))
     }
 
-    /// Repeats a compare-and-set until no other change came in between.
+    /// What is stored about the created key of this name, if it can be changed and has this version; 0: any.
+    fn changeable(&self, name: &str, version: u64) -> Result<StoredKey, KeyError> {
+        let (_, stored) = self.stored_key(name)?;
+        if version > 0 && version != stored.version {
+            return Err(KeyError::Changed(name.into()));
+        }
+        if stored.record.revoked_at.is_some() {
+            return Err(KeyError::Revoked(Arc::clone(&stored.record.name)));
+        }
+        Ok(stored)
+    }
+
+    /// Repeats a compare-and-set until no other change came in between. What changes nothing is not written.
     async fn change_key<T>(
         &self,
         name: &str,
@@ -210,16 +233,14 @@ impl<S: Registry + Usage> Keys<S> {
     ) -> Result<(ChangedKey, T), KeyError> {
         for _ in 0..ATTEMPTS {
             self.follower.read().await?;
-            let (_, stored) = self.stored_key(name)?;
-            if version > 0 && version != stored.version {
-                break;
-            }
-            if stored.record.revoked_at.is_some() {
-                return Err(KeyError::Revoked(Arc::clone(&stored.record.name)));
-            }
+            let stored = self.changeable(name, version)?;
             let uses = self.uses_of(&stored.record).await?;
             let mut record = (*stored.record).clone();
             let done = change(&mut record, &uses, self.follower.store().now())?;
+            if record == *stored.record {
+                let key = Arc::new(VirtualKey::created(stored.version, stored.record));
+                return Ok((ChangedKey { key, before: None }, done));
+            }
             if let Some(version) = self.write_key(&record, stored.version).await? {
                 let key = Arc::new(VirtualKey::created(version, Arc::new(record)));
                 return Ok((ChangedKey { key, before: Some(stored.record) }, done));
@@ -297,10 +318,36 @@ fn check_new(policy: &Policy, new: &KeyRecord, now: Timestamp) -> Result<(), Key
         None => breaches.push(no_team(&new.team)),
         Some(team) => {
             breaches.extend(check_name(&new.name, &new.team).err());
-            check_limits(&VirtualKey::created(0, Arc::new(new.clone())), team, &mut breaches);
+            check_limits(new, team, &mut breaches);
         }
     }
     check_spelling(&new.limits, policy, &mut breaches);
+    if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
+}
+
+/// Changes a record, if `policy` permits what it becomes.
+fn update(
+    record: &mut KeyRecord,
+    change: &KeyChange,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<(), KeyError> {
+    apply(record, change);
+    let mut breaches = Vec::new();
+    check_labels(&record.labels, &mut breaches);
+    if let Some(Some(end)) = change.expires_at {
+        check_end(end, now, &mut breaches);
+    }
+    // Limits that stay may be wider than the team's by now; the stricter of both applies.
+    if !change.replaced.is_empty() {
+        match policy.teams.get(&record.team) {
+            Some(team) => check_limits(record, team, &mut breaches),
+            None => breaches.push(no_team(&record.team)),
+        }
+    }
+    if change.replaced.contains(&LimitField::Models) {
+        check_spelling(&record.limits, policy, &mut breaches);
+    }
     if breaches.is_empty() { Ok(()) } else { Err(KeyError::Invalid(breaches)) }
 }
 
@@ -310,7 +357,7 @@ fn check_spelling(limits: &KeyLimits, policy: &Policy, breaches: &mut Vec<Breach
         let spelling = spelling_of(&policy.catalogue, model);
         if !spelling.is_empty() {
             let message = format!("`{model}` is no model with a price{spelling}");
-            breaches.push(Breach { field: "limits.models", message });
+            breaches.push(Breach { field: LimitField::Models.path(), message });
         }
     }
 }

@@ -11,18 +11,20 @@ use super::rbac::{Principal, PrincipalKind};
 
 /// How an actor authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum ActorKind {
     /// The service itself.
     System,
     /// By a service token.
+    #[serde(alias = "service-token")]
     ServiceToken,
     /// By a client certificate.
     Certificate,
     /// By a token from an OpenID provider.
     Oidc,
     /// Not at all: the policy defines no callers.
-    Anybody,
+    #[serde(alias = "anybody")]
+    Anyone,
 }
 
 impl ActorKind {
@@ -31,10 +33,10 @@ impl ActorKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::System => "system",
-            Self::ServiceToken => "service-token",
+            Self::ServiceToken => "service_token",
             Self::Certificate => "certificate",
             Self::Oidc => "oidc",
-            Self::Anybody => "anybody",
+            Self::Anyone => "anyone",
         }
     }
 }
@@ -71,7 +73,7 @@ impl Actor {
             Some(PrincipalKind::ServiceToken) => ActorKind::ServiceToken,
             Some(PrincipalKind::Certificate) => ActorKind::Certificate,
             Some(PrincipalKind::Oidc) => ActorKind::Oidc,
-            None => ActorKind::Anybody,
+            None => ActorKind::Anyone,
         };
         let name = principal.map_or_else(|| "".into(), |principal| Arc::clone(&principal.name));
         Self { kind, name, address: address.map(|address| address.ip().to_canonical()) }

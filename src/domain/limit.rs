@@ -156,6 +156,12 @@ pub enum OnShortfall {
     Warn,
 }
 
+impl OnShortfall {
+    /// Each with the short form of the contract's name.
+    pub const NAMES: [(&'static str, Self); 3] =
+        [("deny", Self::Deny), ("clamp", Self::Clamp), ("warn", Self::Warn)];
+}
+
 /// A point of a budget that is reported once per period when it is crossed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Threshold {

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use crate::domain::{decision::LimitStatus, limit::Quantity};
+use crate::domain::{
+    decision::{LimitStatus, tightest},
+    limit::Quantity,
+};
 
 /// The headers for the limits that apply to a request: for requests and for tokens, the limit with the least left.
 #[must_use]
@@ -17,15 +20,12 @@ pub fn rate_headers(limits: &[LimitStatus]) -> Vec<(&'static str, String)> {
             ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
         ),
     ];
+    let tightest = tightest(limits.to_vec());
     let mut headers = Vec::new();
     for (quantity, [limit_name, remaining_name, reset_name]) in names {
-        let of_quantity = limits.iter().filter(|limit| limit.quantity == quantity);
-        let remaining = |limit: &LimitStatus| limit.limit.saturating_sub(limit.used);
-        // Of two limits with the same amount left, the one that resets later.
-        let tightest = of_quantity.min_by_key(|limit| (remaining(limit), u64::MAX - limit.reset_ms));
-        if let Some(limit) = tightest {
+        if let Some(limit) = tightest.iter().find(|limit| limit.quantity == quantity) {
             headers.push((limit_name, limit.limit.to_string()));
-            headers.push((remaining_name, remaining(limit).to_string()));
+            headers.push((remaining_name, limit.remaining().to_string()));
             headers.push((reset_name, go_duration(limit.reset_ms)));
         }
     }

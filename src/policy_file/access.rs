@@ -52,7 +52,7 @@ pub(super) fn read(section: Section<'_>, teams: &[&str], zone: &TimeZone) -> Dec
     let certificates = certificates(&section, &context);
     let issuers = issuers(&section, &context);
     if !["tokens", "certificates", "oidc"].iter().any(|key| section.has(key)) {
-        let help = "give a caller a token: `tollgate access token --generate NAME` prints its lines";
+        let help = "give a caller a token: `tollgate tokens create NAME` prints its lines";
         section.findings.warning(&place, "no caller is known: every call is refused", help);
     }
     section.finish();
@@ -69,8 +69,7 @@ fn tokens(
     bound(section, "tokens", listed.len());
     for (name, inner) in listed {
         values::check_token_name(name, &inner.place, inner.findings);
-        inner
-            .missing("sha256", "`tollgate access token --generate NAME` makes a secret and prints this line");
+        inner.missing("sha256", "`tollgate tokens create NAME` makes a secret and prints this line");
         let sha256 = values::sha256(&inner);
         let expires_at = values::instant(&inner, "expires", context.zone);
         let grant = grant(&inner, context);

@@ -17,10 +17,10 @@ use crate::domain::{
 
 /// The words of `service_tier`.
 pub(super) const TIERS: [(&str, ServiceTier); 4] = [
-    ("on_demand", ServiceTier::OnDemand),
-    ("flex", ServiceTier::Flex),
-    ("auto", ServiceTier::Auto),
-    ("performance", ServiceTier::Performance),
+    (ServiceTier::OnDemand.name(), ServiceTier::OnDemand),
+    (ServiceTier::Flex.name(), ServiceTier::Flex),
+    (ServiceTier::Auto.name(), ServiceTier::Auto),
+    (ServiceTier::Performance.name(), ServiceTier::Performance),
 ];
 
 /// One `[[prices]]`.

@@ -5,8 +5,8 @@ use super::{
     google_type::Money,
     page::{self, SpendPlace},
     proto::{
-        self, AuthorizeResponse, BudgetCrossing, GetSpendResponse, RecordUsageResponse, Spend, SpendLine,
-        SpendReport,
+        self, AuthorizeResponse, BudgetCrossing, GetSpendResponse, LimitView, RecordUsageResponse, Spend,
+        SpendLine, SpendReport,
     },
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
         Timestamp,
         actor::Actor,
         budget::BudgetState,
-        decision::{LimitStatus, Retry, Violation},
+        decision::{LimitStatus, Retry, Violation, tightest},
         explain,
     },
     reports::{self, SpendPage},
@@ -23,9 +23,13 @@ use crate::{
 
 const NANOS_PER_UNIT: i64 = 1_000_000_000;
 
-/// The answer to `Authorize`.
-pub(super) fn decided(decided: Decided) -> AuthorizeResponse {
-    let limits = decided.limits.into_iter().map(limit_status).collect();
+/// The answer to `Authorize`, with the limits of `view`.
+pub(super) fn decided(decided: Decided, view: LimitView) -> AuthorizeResponse {
+    let limits = match view {
+        LimitView::None => Vec::new(),
+        LimitView::Tightest => tightest(decided.limits).into_iter().map(limit_status).collect(),
+        LimitView::Unspecified | LimitView::All => decided.limits.into_iter().map(limit_status).collect(),
+    };
     let policy_revision = decided.policy_revision.to_string();
     let project = decided.project.to_string();
     match decided.outcome {
@@ -67,6 +71,7 @@ pub(super) fn booked(booked: Booked) -> RecordUsageResponse {
         alerts: booked.alerts.into_iter().map(alert).collect(),
         reservation_id: booked.reservation.to_string(),
         warnings: booked.warnings,
+        ..RecordUsageResponse::default()
     }
 }
 

@@ -5,7 +5,7 @@ use crate::domain::{
     actor::ActorKind,
     decision::{Measure, Reason},
     key::KeyState,
-    limit::{LimitScope, Quantity},
+    limit::{LimitScope, OnShortfall, Quantity},
     request::{Operation, Outcome, ServiceTier},
 };
 
@@ -52,7 +52,7 @@ to_wire!(actor_kind: ActorKind = proto::ActorKind {
     ServiceToken = ServiceToken,
     Certificate = Certificate,
     Oidc = Oidc,
-    Anybody = Anyone,
+    Anyone = Anyone,
 });
 
 both_ways!(operation, operation_of: Operation = proto::Operation {
@@ -80,10 +80,16 @@ from_wire!(outcome_of: Outcome = proto::Outcome {
     NotSent = NotSent,
 });
 
-to_wire!(key_state: KeyState = proto::KeyState {
+both_ways!(key_state, key_state_of: KeyState = proto::KeyState {
     Active = Active,
     Expired = Expired,
     Revoked = Revoked,
+});
+
+both_ways!(on_shortfall, on_shortfall_of: OnShortfall = proto::OnShortfall {
+    Deny = Deny,
+    Clamp = Clamp,
+    Warn = Warn,
 });
 
 to_wire!(scope: LimitScope = proto::Scope {
@@ -168,6 +174,11 @@ mod tests {
         }
         for (ours, theirs) in proto::Quantity::PAIRS {
             assert_eq!(ours.name(), short("QUANTITY_", theirs.as_str_name()));
+        }
+        for (name, ours) in OnShortfall::NAMES {
+            let theirs = on_shortfall(ours);
+            assert_eq!(name, short("ON_SHORTFALL_", theirs.as_str_name()));
+            assert_eq!(on_shortfall_of(theirs), Some(ours));
         }
         let output_tokens = measure(Measure::OutputTokens).as_str_name();
         assert_eq!(Measure::OutputTokens.name(), Some(&*short("QUANTITY_", output_tokens)));

@@ -2,7 +2,7 @@
 
 use super::{
     answer::{int, money, timestamp},
-    convert::{key_state, operation, quantity},
+    convert::{key_state, on_shortfall, operation},
     etag,
     page::PageBudget,
     parse::PAGE_AFTER,
@@ -12,7 +12,7 @@ use crate::{
     control::{KeyPage, KeyReport, KeyUsage, SecretReport},
     domain::{
         key::{KeyCursor, KeyLimits, KeySecret, StoredKey},
-        limit::{Limit, OnShortfall},
+        limit_kind::LimitKind,
     },
 };
 
@@ -57,40 +57,46 @@ pub(super) fn key(report: KeyReport) -> proto::VirtualKey {
             expire_time: record.expires_at.map(timestamp),
             revoke_time: record.revoked_at.map(timestamp),
             secrets: record.secrets.iter().zip(&secrets).map(|(kept, report)| secret(kept, report)).collect(),
-            etag: etag::of(*version),
+            // A key that is only checked has none.
+            etag: if *version == 0 { String::new() } else { etag::of(*version) },
             origin: proto::KeyOrigin::Created.into(),
             ..of_both
         },
         None => {
-            let (own, others) = KeyLimits::of_declared(&key);
+            let own = KeyLimits::of_declared(&key);
             proto::VirtualKey {
                 limits: Some(limits(&own)),
                 expire_time: key.expires_at.map(timestamp),
                 origin: proto::KeyOrigin::Declared.into(),
-                other_limits: others.into_iter().filter_map(bound).collect(),
                 ..of_both
             }
         }
     }
 }
 
-fn bound(limit: &Limit) -> Option<proto::KeyBound> {
-    Some(proto::KeyBound {
-        limit_id: limit.id.to_string(),
-        quantity: quantity(limit.quantity).into(),
-        limit: int(limit.bound?),
-        warns_only: limit.on_shortfall == OnShortfall::Warn,
-    })
-}
-
 fn limits(limits: &KeyLimits) -> proto::KeyLimits {
+    let count = |kind| limits.bound(kind).map(int);
+    let budget = |kind| limits.bound(kind).map(money);
     proto::KeyLimits {
         models: limits.models.iter().map(ToString::to_string).collect(),
         operations: limits.operations.iter().map(|of| operation(*of).into()).collect(),
-        requests_per_minute: limits.requests_per_minute.map(int),
-        tokens_per_minute: limits.tokens_per_minute.map(int),
+        requests_per_minute: count(LimitKind::RequestsPerMinute),
+        tokens_per_minute: count(LimitKind::TokensPerMinute),
         max_output_tokens: limits.max_output_tokens.map(int),
-        monthly_budget: limits.monthly_budget.map(|budget| money(budget.nanos())),
+        monthly_budget: budget(LimitKind::MonthlyBudget),
+        weekly_budget: budget(LimitKind::WeeklyBudget),
+        daily_budget: budget(LimitKind::DailyBudget),
+        on_shortfall: limits.on_shortfall.map(on_shortfall).unwrap_or_default().into(),
+        min_output_tokens: limits.min_output_tokens.map(int).unwrap_or_default(),
+        budget_alerts: limits.budget_alerts.iter().map(ToString::to_string).collect(),
+        max_in_flight: count(LimitKind::MaxInFlight),
+        requests_per_hour: count(LimitKind::RequestsPerHour),
+        requests_per_day: count(LimitKind::RequestsPerDay),
+        tokens_per_hour: count(LimitKind::TokensPerHour),
+        tokens_per_day: count(LimitKind::TokensPerDay),
+        audio_seconds_per_minute: count(LimitKind::AudioSecondsPerMinute),
+        audio_seconds_per_hour: count(LimitKind::AudioSecondsPerHour),
+        audio_seconds_per_day: count(LimitKind::AudioSecondsPerDay),
     }
 }
 

@@ -6,14 +6,15 @@ use serde_json::Value;
 use tonic::{Request, Response, Status};
 
 use super::{
-    access, key_answer, key_parse,
+    access, audited, key_answer, key_parse,
     proto::{
         CreateKeyRequest, CreateKeyResponse, GetKeyRequest, GetKeyResponse, ListKeysRequest,
-        ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RotateKeyRequest, RotateKeyResponse,
-        UpdateKeyRequest, UpdateKeyResponse, key_service_server::KeyService,
+        ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RevokeKeySecretRequest,
+        RevokeKeySecretResponse, RotateKeyRequest, RotateKeyResponse, UpdateKeyRequest, UpdateKeyResponse,
+        key_service_server::KeyService,
     },
     recorded::Recorder,
-    status,
+    status::{self, FieldErrors},
 };
 use crate::{
     access::{OtherTeam, Refusal},
@@ -21,7 +22,7 @@ use crate::{
     control::{ChangedKey, KeyError, Keys},
     domain::{
         actor::Actor,
-        key::{KeyRecord, VirtualKey},
+        key::VirtualKey,
         rbac::{Permission, TeamScope},
     },
     store::Store,
@@ -56,8 +57,9 @@ impl KeyCommand {
             // A key that was already revoked stays as it is.
             Ok((changed, _)) if changed.before.is_none() && self.action != action::KEY_CREATE => return None,
             Ok((changed, _)) => {
-                let after = changed.key.stored.as_ref().map_or(Value::Null, |stored| kept(&stored.record));
-                (changed.before.as_deref().map_or(Value::Null, kept), after, "done")
+                let after =
+                    changed.key.stored.as_ref().map_or(Value::Null, |stored| audited::key(&stored.record));
+                (changed.before.as_deref().map_or(Value::Null, audited::key), after, "done")
             }
             Err(KeyError::Store(_)) => (Value::Null, Value::Null, "unknown"),
             Err(_) => return None,
@@ -66,14 +68,12 @@ impl KeyCommand {
     }
 }
 
-/// A key as the audit log shows it: without the hashes of its secrets.
-fn kept(record: &KeyRecord) -> Value {
-    let mut shown = serde_json::to_value(record).unwrap_or_default();
-    let secrets = shown.get_mut("secrets").and_then(Value::as_array_mut);
-    for secret in secrets.into_iter().flatten().filter_map(Value::as_object_mut) {
-        secret.remove("hash");
-    }
-    shown
+/// The status of a key that could not be created or changed. The fields of the domain are those of the request's `key`.
+fn refused(error: &KeyError) -> Status {
+    let KeyError::Invalid(breaches) = error else { return status::key_failure(error) };
+    let mut errors = FieldErrors::default();
+    breaches.iter().for_each(|breach| errors.add(&key_parse::in_key(breach.field), breach.message.clone()));
+    errors.into_status()
 }
 
 impl<S: Store + Clone> KeyRpc<S> {
@@ -107,7 +107,7 @@ impl<S: Store + Clone> KeyRpc<S> {
         change: impl Future<Output = Result<(ChangedKey, T), KeyError>> + Send + 'static,
     ) -> Result<(ChangedKey, T), Status> {
         let done = self.recorder.carry_out(change, |done| command.outcome(done)).await?;
-        done.map_err(|error| status::key_failure(&error))
+        done.map_err(|error| refused(&error))
     }
 
     async fn show(&self, key: Arc<VirtualKey>) -> super::proto::VirtualKey {
@@ -124,8 +124,15 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let scope =
             access::session(request.extensions()).scope(Permission::ManageKeys).map_err(access::status)?;
         let actor = access::session(request.extensions()).actor();
-        let new = key_parse::create(request.into_inner())?;
+        let request = request.into_inner();
+        let validate_only = request.validate_only;
+        let new = key_parse::create(request)?;
         access::within(&scope, &new.team, Permission::ManageKeys)?;
+        if validate_only {
+            let key = self.keys.check_new_key(new).await.map_err(|error| refused(&error))?;
+            let key = Some(self.show(key).await);
+            return Ok(Response::new(CreateKeyResponse { key, secret: String::new() }));
+        }
         let command = KeyCommand { actor, action: action::KEY_CREATE, name: new.name.clone() };
         let keys = self.keys.clone();
         let (changed, secret) = self.change(command, async move { keys.create_key(new).await }).await?;
@@ -171,8 +178,14 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let scope =
             access::session(request.extensions()).scope(Permission::ManageKeys).map_err(access::status)?;
         let actor = access::session(request.extensions()).actor();
-        let (name, change) = key_parse::update(request.into_inner())?;
+        let request = request.into_inner();
+        let validate_only = request.validate_only;
+        let (name, change) = key_parse::update(request)?;
         self.reaches(&scope, &name, Permission::ManageKeys).await?;
+        if validate_only {
+            let key = self.keys.check_update(&name, &change).await.map_err(|error| refused(&error))?;
+            return Ok(Response::new(UpdateKeyResponse { key: Some(self.show(key).await) }));
+        }
         let command = KeyCommand { actor, action: action::KEY_UPDATE, name: name.clone() };
         let keys = self.keys.clone();
         let update = async move { keys.update_key(&name, &change).await.map(|key| (key, ())) };
@@ -205,13 +218,31 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
         let scope =
             access::session(request.extensions()).scope(Permission::RotateKeys).map_err(access::status)?;
         let actor = access::session(request.extensions()).actor();
-        let key_parse::Revocation { name, secret, force } = key_parse::revoke(request.into_inner())?;
+        let name = key_parse::revoke(request.into_inner())?;
         self.reaches(&scope, &name, Permission::RotateKeys).await?;
         let command = KeyCommand { actor, action: action::KEY_REVOKE, name: name.clone() };
         let keys = self.keys.clone();
-        let revoke = async move { keys.revoke_key(&name, secret, force).await.map(|key| (key, ())) };
+        let revoke = async move { keys.revoke_key(&name).await.map(|key| (key, ())) };
         let (changed, ()) = self.change(command, revoke).await?;
         let key = Some(self.show(changed.key).await);
         Ok(Response::new(RevokeKeyResponse { key }))
+    }
+
+    async fn revoke_key_secret(
+        &self,
+        request: Request<RevokeKeySecretRequest>,
+    ) -> Result<Response<RevokeKeySecretResponse>, Status> {
+        let scope =
+            access::session(request.extensions()).scope(Permission::RotateKeys).map_err(access::status)?;
+        let actor = access::session(request.extensions()).actor();
+        let key_parse::SecretRevocation { name, secret, force } =
+            key_parse::revoke_secret(request.into_inner())?;
+        self.reaches(&scope, &name, Permission::RotateKeys).await?;
+        let command = KeyCommand { actor, action: action::KEY_REVOKE_SECRET, name: name.clone() };
+        let keys = self.keys.clone();
+        let revoke = async move { keys.revoke_secret(&name, secret, force).await.map(|key| (key, ())) };
+        let (changed, ()) = self.change(command, revoke).await?;
+        let key = Some(self.show(changed.key).await);
+        Ok(Response::new(RevokeKeySecretResponse { key }))
     }
 }

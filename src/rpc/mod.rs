@@ -3,6 +3,7 @@
 mod access;
 mod answer;
 mod audit_service;
+mod audited;
 mod codec;
 mod convert;
 mod deadline;

@@ -53,7 +53,7 @@ impl<S: Store + Clone> PauseService for PauseRpc<S> {
     async fn pause(&self, request: Request<PauseRequest>) -> Result<Response<PauseResponse>, Status> {
         let actor = access::session(request.extensions()).actor();
         let PauseRequest { target, reason } = request.into_inner();
-        let order = Arc::new(PauseCommand::read(action::PAUSE, actor, target, reason)?);
+        let order = Arc::new(PauseCommand::read(action::PAUSE_CREATE, actor, target, reason)?);
         let (pauses, pause) = (self.pauses.clone(), Arc::clone(&order));
         let pause = async move { pauses.pause(&pause.target, &pause.reason, &pause.actor).await };
         let change = self.carry_out(&order, pause).await?;
@@ -65,7 +65,7 @@ impl<S: Store + Clone> PauseService for PauseRpc<S> {
     async fn resume(&self, request: Request<ResumeRequest>) -> Result<Response<ResumeResponse>, Status> {
         let actor = access::session(request.extensions()).actor();
         let ResumeRequest { target, reason } = request.into_inner();
-        let order = Arc::new(PauseCommand::read(action::RESUME, actor, target, reason)?);
+        let order = Arc::new(PauseCommand::read(action::PAUSE_END, actor, target, reason)?);
         let (pauses, resume) = (self.pauses.clone(), Arc::clone(&order));
         let resume = async move { pauses.resume(&resume.target).await };
         let change = self.carry_out(&order, resume).await?;

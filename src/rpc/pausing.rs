@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 
 use super::{
-    answer,
+    answer, audited,
     proto::{self, WholeOrganization, pause_target::Target as Wire},
     status::FieldErrors,
 };
@@ -54,7 +54,7 @@ impl PauseCommand {
         let (before, outcome) = match done {
             Ok(change) => {
                 let outcome = if change.changes_nothing() { "unchanged" } else { "done" };
-                (change.before.as_deref().map_or(Value::Null, recorded), outcome)
+                (change.before.as_deref().map_or(Value::Null, audited::pause), outcome)
             }
             Err(PauseError::Unwritten(_)) => (Value::Null, "unknown"),
             Err(_) => return None,
@@ -64,7 +64,7 @@ impl PauseCommand {
             action: self.action,
             subject: self.target.to_string(),
             before,
-            after: json!({ "paused": self.action == action::PAUSE, "reason": self.reason }),
+            after: json!({ "paused": self.action == action::PAUSE_CREATE, "reason": self.reason }),
             outcome,
         })
     }
@@ -111,8 +111,4 @@ pub(super) fn shown(target: &Target, pause: &Pause) -> proto::Pause {
         actor: Some(answer::actor(&pause.by)),
         create_time: Some(answer::timestamp(pause.since)),
     }
-}
-
-fn recorded(pause: &Pause) -> Value {
-    json!({ "paused": true, "reason": pause.reason, "by": pause.by, "since": pause.since })
 }

@@ -91,7 +91,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         let scope =
             access::session(request.extensions()).scope(Permission::Decide).map_err(access::status)?;
         let until = deadline::of(request.metadata());
-        let request = parse::authorize(request.into_inner())?;
+        let (request, view) = parse::authorize(request.into_inner())?;
         let View { snapshot, fresh } = self.authorizer.view(until).await;
         // Even a denial would say that this release knows what there is to know.
         if let Err(failure) = &fresh
@@ -109,7 +109,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
             .map_err(|failure| status::undecided(&failure, &request.request_id))?;
         let allowed = decided.outcome.is_ok() && !request.dry_run;
         let upstream_key = if allowed { self.upstream_key(&decided) } else { String::new() };
-        let mut answer = answer::decided(decided);
+        let mut answer = answer::decided(decided, view);
         answer.upstream_key = upstream_key;
         let mut answer = Response::new(answer);
         if allowed {
@@ -168,7 +168,8 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         if let Some(key) = refused_key {
             self.upstream.refused(&key, self.authorizer.store().now());
         }
-        Ok(Response::new(answer::booked(booked)))
+        let policy_revision = self.authorizer.snapshot().revision.to_string();
+        Ok(Response::new(RecordUsageResponse { policy_revision, ..answer::booked(booked) }))
     }
 
     async fn get_spend(

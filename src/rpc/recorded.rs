@@ -23,11 +23,6 @@ impl Recorder {
         Self { audit, tasks }
     }
 
-    /// What was recorded.
-    pub(super) const fn audit(&self) -> &Audit {
-        &self.audit
-    }
-
     /// Makes a change, and records what `event` says about it. Both continue if the caller has gone, and while the service
     /// drains: what is written must not stay unrecorded.
     ///

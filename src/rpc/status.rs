@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tonic::Status;
 use tonic_types::FieldViolation;
-use tracing::error;
 
 use super::{
     access,
@@ -15,7 +14,6 @@ use super::{
 };
 use crate::{
     access::{OtherTeam, Refusal},
-    audit::PageError,
     authorizer::Failure,
     control::{KeyError, PauseError},
     domain::rbac::Permission,
@@ -70,21 +68,6 @@ impl FieldErrors {
             _ => &table::INVALID_REQUEST,
         };
         reason.error(message, Fields(self.0))
-    }
-}
-
-/// The status if there is no page of the audit log.
-pub(super) fn audit(error: &PageError) -> Status {
-    match error {
-        PageError::NoFile => table::NO_AUDIT_FILE.error(error.to_string(), Precondition("audit".to_owned())),
-        PageError::NoSuchPage => {
-            let violation = FieldViolation::new(PAGE_TOKEN, error.to_string());
-            table::PAGE_TOKEN_INVALID.error(error.to_string(), Fields(vec![violation]))
-        }
-        PageError::Unreadable(reason) => {
-            error!(%reason, "the audit log cannot be read");
-            internal()
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 
 use super::{
-    access, answer, convert,
+    access, answer, audited, convert,
     parse::{DEFAULT_PAGE, MAX_PAGE},
     proto::{
         self, LiftCooldownRequest, LiftCooldownResponse, ListCooldownsRequest, ListCooldownsResponse,
@@ -132,7 +132,11 @@ impl LiftCommand {
     fn event(&self, lifted: &Result<Vec<Named>, Failure>) -> Option<Change> {
         let (before, outcome) = match lifted {
             Ok(lifted) if lifted.is_empty() => return None,
-            Ok(lifted) => (lifted.iter().map(recorded).collect(), "done"),
+            Ok(lifted) => {
+                let lifted =
+                    lifted.iter().map(|(key, cooldown)| audited::cooldown(key.service_tier.name(), cooldown));
+                (json!({ "cooldowns": lifted.collect::<Value>() }), "done")
+            }
             Err(_) => (Value::Null, "unknown"),
         };
         let mut subject = format!("{}/{}", self.project, self.model);
@@ -143,16 +147,6 @@ impl LiftCommand {
         let actor = self.actor.clone();
         Some(Change { actor, action: action::COOLDOWN_LIFT, subject, before, after, outcome })
     }
-}
-
-fn recorded((key, cooldown): &Named) -> Value {
-    json!({
-        "service_tier": key.service_tier,
-        "start": cooldown.start,
-        "end": cooldown.end,
-        "reporter_team": cooldown.reporter,
-        "requested_ms": cooldown.requested_ms,
-    })
 }
 
 fn shown((key, cooldown): &Named) -> proto::Cooldown {

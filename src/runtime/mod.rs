@@ -2,9 +2,11 @@
 
 pub mod clock;
 mod entropy;
+mod replica;
 mod tasks;
 
 pub use entropy::{Entropy, NoEntropy};
+pub use replica::replica_name;
 pub use tasks::Tasks;
 
 use clock::Clock;

@@ -7,6 +7,10 @@ use std::{
     path::Path,
 };
 
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    value::{Dict, Map},
+};
 use toml_edit::{ImDocument, Item};
 
 use super::{
@@ -48,10 +52,13 @@ pub(super) fn variable(name: &str) -> String {
     format!("{PREFIX}{}", name.to_ascii_uppercase())
 }
 
-/// What was given, by the name of the setting.
+/// What was given.
 #[derive(Default)]
 pub(super) struct Given {
-    values: BTreeMap<&'static str, (Raw, Origin)>,
+    /// All sources, merged; the metadata of a value tells which one it came from.
+    merged: Figment,
+    /// The lines of the file's keys, from 1; none in JSON.
+    lines: BTreeMap<String, usize>,
     /// The secret in the environment.
     pub(super) redis_password: Option<String>,
     /// Environment variables that are no settings, each with what was probably meant.
@@ -68,6 +75,75 @@ pub(super) enum Origin {
     },
     Variable,
     Flag,
+}
+
+/// The names of sources without a file, in figment's metadata.
+const VARIABLES: &str = "environment variables";
+const FLAGS: &str = "flags";
+
+/// One source, as figment merges it.
+struct Layer {
+    metadata: Metadata,
+    values: Dict,
+}
+
+impl Layer {
+    fn new(metadata: Metadata) -> Self {
+        Self { metadata, values: Dict::new() }
+    }
+
+    /// Adds what is written outside a file.
+    fn add_text(&mut self, name: &str, text: &str, origin: &Origin) -> Result<(), SettingsError> {
+        let shape = find(name).map_or(Shape::Text, |setting| setting.shape);
+        self.add(name, Raw::outside(text, shape), origin)
+    }
+
+    fn add(&mut self, name: &str, raw: Raw, origin: &Origin) -> Result<(), SettingsError> {
+        let instead = instead_of(name, &raw).map(|instead| match instead {
+            Instead::Settings(settings) => {
+                let lines: Vec<_> =
+                    settings.iter().map(|(name, value)| origin.written(name, value)).collect();
+                format!("write {}", lines.join(" and "))
+            }
+            Instead::Nothing(why) => why.to_owned(),
+        });
+        match (find(name), instead) {
+            (Some(setting), None) => {
+                self.values.insert(setting.name.to_owned(), raw.into());
+                Ok(())
+            }
+            (Some(_), Some(instead)) => {
+                let reason = format!("`{}` is not a value of it; {instead}", raw.outside_text());
+                Err(SettingsError::Invalid { origin: origin.of(name), reason })
+            }
+            (None, Some(help)) => Err(SettingsError::Unknown { origin: origin.of(name), help }),
+            (None, None) if name == REDIS_PASSWORD => {
+                let help = format!(
+                    "a secret stands in none; write it into a file and name that in `redis_password_file`, or give it \
+                     in the environment variable `{}`",
+                    variable(REDIS_PASSWORD)
+                );
+                Err(SettingsError::Unknown { origin: origin.of(name), help })
+            }
+            (None, None) => {
+                let names = || SETTINGS.iter().map(|setting| setting.name);
+                let help = did_you_mean(name, names()).unwrap_or_else(|| {
+                    format!("the settings are {}", names().collect::<Vec<_>>().join(", "))
+                });
+                Err(SettingsError::Unknown { origin: origin.of(name), help })
+            }
+        }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        self.metadata.clone()
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
 }
 
 impl Origin {
@@ -100,13 +176,21 @@ impl Given {
     ) -> Result<Self, SettingsError> {
         let mut given = Self::default();
         if let Some(path) = config {
-            given.add_file(path)?;
+            let file = given.read_file(path)?;
+            given.merge(file);
         }
-        given.add_variables(variables)?;
+        let variables = given.read_variables(variables)?;
+        given.merge(variables);
+        let mut layer = Layer::new(Metadata::named(FLAGS));
         for (name, text) in &flags.0 {
-            given.add_text(name, text, Origin::Flag)?;
+            layer.add_text(name, text, &Origin::Flag)?;
         }
+        given.merge(layer);
         Ok(given)
+    }
+
+    fn merge(&mut self, layer: Layer) {
+        self.merged = std::mem::take(&mut self.merged).merge(layer);
     }
 
     /// The value of a setting, or its default.
@@ -119,59 +203,27 @@ impl Given {
         kind: &K,
         default: T,
     ) -> Result<T, SettingsError> {
-        let Some((raw, origin)) = self.values.get(name) else { return Ok(default) };
-        let value = kind.read(raw);
-        value.map(T::from).map_err(|reason| SettingsError::Invalid { origin: origin.of(name), reason })
+        let Ok(value) = self.merged.find_value(name) else { return Ok(default) };
+        let value = kind.read(&Raw::of(&value));
+        value.map(T::from).map_err(|reason| SettingsError::Invalid { origin: self.origin(name), reason })
     }
 
     /// The setting, and where it stands.
     pub(super) fn origin(&self, name: &str) -> String {
-        self.values.get(name).map_or_else(|| format!("`{name}`"), |(_, origin)| origin.of(name))
+        let Some(metadata) = self.merged.find_metadata(name) else { return format!("`{name}`") };
+        let file = metadata.source.as_ref().and_then(|source| source.file_path());
+        let origin = match (file, metadata.name.as_ref()) {
+            (Some(path), _) => {
+                Origin::File { path: path.display().to_string(), line: self.lines.get(name).copied() }
+            }
+            (None, VARIABLES) => Origin::Variable,
+            (None, _) => Origin::Flag,
+        };
+        origin.of(name)
     }
 
-    fn add_text(&mut self, name: &str, text: &str, origin: Origin) -> Result<(), SettingsError> {
-        let shape = find(name).map_or(Shape::Text, |setting| setting.shape);
-        self.add(name, Raw::outside(text, shape), origin)
-    }
-
-    fn add(&mut self, name: &str, raw: Raw, origin: Origin) -> Result<(), SettingsError> {
-        let instead = instead_of(name, &raw).map(|instead| match instead {
-            Instead::Settings(settings) => {
-                let lines: Vec<_> =
-                    settings.iter().map(|(name, value)| origin.written(name, value)).collect();
-                format!("write {}", lines.join(" and "))
-            }
-            Instead::Nothing(why) => why.to_owned(),
-        });
-        match (find(name), instead) {
-            (Some(setting), None) => {
-                self.values.insert(setting.name, (raw, origin));
-                Ok(())
-            }
-            (Some(_), Some(instead)) => {
-                let reason = format!("`{}` is not a value of it; {instead}", raw.outside_text());
-                Err(SettingsError::Invalid { origin: origin.of(name), reason })
-            }
-            (None, Some(help)) => Err(SettingsError::Unknown { origin: origin.of(name), help }),
-            (None, None) if name == REDIS_PASSWORD => {
-                let help = format!(
-                    "a secret stands in none; write it into a file and name that in `redis_password_file`, or give it \
-                     in the environment variable `{}`",
-                    variable(REDIS_PASSWORD)
-                );
-                Err(SettingsError::Unknown { origin: origin.of(name), help })
-            }
-            (None, None) => {
-                let names = || SETTINGS.iter().map(|setting| setting.name);
-                let help = did_you_mean(name, names()).unwrap_or_else(|| {
-                    format!("the settings are {}", names().collect::<Vec<_>>().join(", "))
-                });
-                Err(SettingsError::Unknown { origin: origin.of(name), help })
-            }
-        }
-    }
-
-    fn add_file(&mut self, path: &Path) -> Result<(), SettingsError> {
+    /// The settings in a file, whose lines it keeps.
+    fn read_file(&mut self, path: &Path) -> Result<Layer, SettingsError> {
         let text = read(path)?;
         let name = path.display().to_string();
         let malformed = |line, reason| SettingsError::Malformed { path: name.clone(), line, reason };
@@ -189,18 +241,21 @@ impl Given {
                 malformed(line, error.message().trim().replace('\n', ", "))
             })?
         };
+        let mut layer = Layer::new(Metadata::from("file", path));
         for (key, raw, line) in values {
-            self.add(&key, raw, Origin::File { path: name.clone(), line })?;
+            layer.add(&key, raw, &Origin::File { path: name.clone(), line })?;
+            self.lines.extend(line.map(|line| (key, line)));
         }
-        Ok(())
+        Ok(layer)
     }
 
     /// The settings among `variables`. An empty variable counts as not set. An unknown one is no error: a platform can put any
     /// variable into a program's environment. A name that was a setting once is one: only we gave it a meaning.
-    fn add_variables(
+    fn read_variables(
         &mut self,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<(), SettingsError> {
+    ) -> Result<Layer, SettingsError> {
+        let mut layer = Layer::new(Metadata::named(VARIABLES));
         for (name, value) in variables {
             let Some(name) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
             let name = name.to_ascii_lowercase();
@@ -221,11 +276,11 @@ impl Given {
             if is_secret {
                 self.redis_password = Some(text);
             } else {
-                self.add_text(&name, &text, Origin::Variable)?;
+                layer.add_text(&name, &text, &Origin::Variable)?;
             }
         }
         self.unknown_variables.sort();
-        Ok(())
+        Ok(layer)
     }
 }
 
@@ -260,7 +315,7 @@ fn of_toml(value: &toml_edit::Value) -> Raw {
         Value::Float(number) => Raw::Number(number.value().to_string()),
         Value::Boolean(is_on) => Raw::Switch(*is_on.value()),
         Value::Array(items) => Raw::List(items.iter().map(of_toml).collect()),
-        Value::Datetime(_) => Raw::Other("a date"),
+        Value::Datetime(date) => Raw::Text(date.value().to_string()),
         Value::InlineTable(_) => Raw::Other("a table"),
     }
 }
@@ -277,7 +332,7 @@ fn of_json(value: serde_json::Value) -> Raw {
         Value::Number(number) => Raw::Number(number.to_string()),
         Value::Bool(is_on) => Raw::Switch(is_on),
         Value::Array(items) => Raw::List(items.into_iter().map(of_json).collect()),
-        Value::Object(_) => Raw::Other("an object"),
+        Value::Object(_) => Raw::Other("a table"),
         Value::Null => Raw::Other("null"),
     }
 }

@@ -49,6 +49,8 @@ pub enum LogFormat {
 /// A destination of the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditSink {
+    /// The store, which all replicas share.
+    Store,
     /// A file of this replica.
     File,
     /// The standard output, where something else collects it.
@@ -92,13 +94,13 @@ impl Settings {
         self.admin_enabled.then_some(self.admin)
     }
 
-    /// Where the audit log goes: what was set; otherwise a file, unless the store is Redis and none is named.
+    /// Where the audit log goes: what was set; otherwise the store, and a file unless the store is Redis and none is named.
     #[must_use]
     pub fn audit_sinks(&self) -> Vec<AuditSink> {
         match &self.audit_sinks {
             Some(sinks) => sinks.clone(),
-            None if self.audit_path().is_some() => vec![AuditSink::File],
-            None => Vec::new(),
+            None if self.audit_path().is_some() => vec![AuditSink::Store, AuditSink::File],
+            None => vec![AuditSink::Store],
         }
     }
 

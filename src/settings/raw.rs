@@ -1,5 +1,7 @@
 //! Values as they are written, in a file or outside of it.
 
+use figment::value::{Empty, Num, Tag, Value};
+
 /// A value as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Raw {
@@ -32,6 +34,23 @@ impl Raw {
                 Self::List(items.map(|item| Self::Text(item.to_owned())).collect())
             }
             Shape::Text | Shape::Number => Self::Text(text.to_owned()),
+        }
+    }
+
+    /// A value that figment merged.
+    pub(super) fn of(value: &Value) -> Self {
+        match value {
+            Value::String(_, text) => Self::Text(text.clone()),
+            Value::Char(_, letter) => Self::Text(letter.to_string()),
+            Value::Bool(_, is_on) => Self::Switch(*is_on),
+            Value::Num(_, number) => Self::Number(match (number.to_u128(), number.to_i128()) {
+                (Some(number), _) => number.to_string(),
+                (None, Some(number)) => number.to_string(),
+                (None, None) => number.to_f64().map_or_else(String::new, |number| number.to_string()),
+            }),
+            Value::Array(_, items) => Self::List(items.iter().map(Self::of).collect()),
+            Value::Dict(..) => Self::Other("a table"),
+            Value::Empty(..) => Self::Other("null"),
         }
     }
 
@@ -93,5 +112,22 @@ impl Raw {
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         let written = if is_text { format!("{digits}{unit}") } else { format!("\"{digits}{unit}\"") };
         is_number.then_some((digits, written))
+    }
+}
+
+impl From<Raw> for Value {
+    fn from(raw: Raw) -> Self {
+        match raw {
+            Raw::Text(text) => text.into(),
+            Raw::Number(text) => match (text.parse::<i128>(), text.parse::<f64>()) {
+                (Ok(number), _) => Self::Num(Tag::Default, Num::I128(number)),
+                (Err(_), Ok(number)) => number.into(),
+                (Err(_), Err(_)) => text.into(),
+            },
+            Raw::Switch(is_on) => is_on.into(),
+            Raw::List(items) => items.into_iter().map(Self::from).collect::<Vec<_>>().into(),
+            Raw::Other("null") => Self::Empty(Tag::Default, Empty::None),
+            Raw::Other(_) => Self::Dict(Tag::Default, figment::value::Dict::new()),
+        }
     }
 }

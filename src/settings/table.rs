@@ -168,6 +168,8 @@ const DRAIN: Time = Time(Duration::ZERO, HOUR);
 const STORE: Time = Time(MS, MINUTE);
 /// Below 10 ms, a test of a deadline would only test the scheduler; beyond a year is effectively unlimited.
 const CONNECTION: Time = Time(Duration::from_millis(10), DAY.saturating_mul(365));
+/// Less than a day would hide what happened at night; ten years are longer than laws ask for.
+const AUDIT: Time = Time(DAY, DAY.saturating_mul(3_650));
 /// From less than one answer to more memory than a replica has for all its clients.
 const UNREAD: Size = Size(1 << 10, 1 << 30);
 /// More threads than any machine has cores are a typo.
@@ -233,11 +235,15 @@ Logs {
     decision_log_allowed: u32, Share, = 0;
     /// Where to write the audit log
     ///
-    /// The [log](access.md#the-audit-log) of changes and refusals goes to each of them; an empty list: none. `tollgate audit` reads
-    /// the file only. With Redis and no `audit_file` there is no audit log by default, with a warning.
-    audit_sinks: Option<Vec<AuditSink>>, List(AuditSink::CHOICES), or "`file`; with Redis only where `audit_file` is set";
+    /// The [log](access.md#the-audit-log) of changes and refusals goes to each of them; an empty list: none. `tollgate audit list`
+    /// reads the store, which all replicas share.
+    audit_sinks: Option<Vec<AuditSink>>, List(AuditSink::CHOICES), or "`store` and `file`; with Redis, `file` only where `audit_file` is set";
     /// The file of the audit log; another one for each replica
     audit_file: Option<PathBuf>, File, or "`audit.jsonl` in the embedded store's directory";
+    /// How long the store keeps an event of the audit log
+    ///
+    /// It keeps at most 1,000,000 events. The file is not shortened.
+    audit_retention: Duration, AUDIT, = DAY.saturating_mul(400);
 }
 Connections {
     /// The most connections for gRPC; past them the oldest idle one is closed
@@ -291,7 +297,8 @@ impl LogFormat {
 }
 
 impl AuditSink {
-    const CHOICES: Choice<Self> = Choice(&[("file", Self::File), ("stdout", Self::Stdout)]);
+    const CHOICES: Choice<Self> =
+        Choice(&[("store", Self::Store), ("file", Self::File), ("stdout", Self::Stdout)]);
 }
 
 impl ClientAuth {

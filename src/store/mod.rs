@@ -1,9 +1,10 @@
 //! What the service needs from a store, by subject: a [`Ledger`] of counters and reservations, the [`Usage`] that settlements add up,
-//! and a [`Registry`] of small records for all replicas.
+//! a [`Registry`] of small records for all replicas, and the [`AuditLog`] of what they recorded.
 //!
 //! Counters are opaque names, and usage lines are dimensions and amounts. Both implementations follow the arithmetic of
 //! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
 
+mod audit;
 mod cooldown;
 pub mod embedded;
 mod layout;
@@ -16,6 +17,10 @@ mod usage;
 
 use std::{future::Future, time::Duration};
 
+pub use audit::{
+    AUDIT_REMOVED, AuditEntry, AuditId, AuditKept, AuditLog, AuditRange, MAX_AUDIT_APPEND, MAX_AUDIT_EVENTS,
+    MAX_AUDIT_LINE, MAX_AUDIT_PAGE, NotAnAuditId,
+};
 pub use cooldown::{Cooldown, CooldownChange};
 pub use layout::{LAYOUT, OLDEST_LAYOUT, Unsupported};
 pub use ledger::{
@@ -87,6 +92,6 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// Everything that the service needs of a store.
-pub trait Store: Ledger + Usage + Registry {}
+pub trait Store: Ledger + Usage + Registry + AuditLog {}
 
-impl<S: Ledger + Usage + Registry> Store for S {}
+impl<S: Ledger + Usage + Registry + AuditLog> Store for S {}

@@ -12,9 +12,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Backend, Cooldown, Ledger, Record, Registry, RegistryChanges, RegistryWritten, ReservationId, Reserve,
-    Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError,
-    Usage,
+    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, Registry,
+    RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses,
+    Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, Usage,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -40,11 +40,13 @@ pub enum StoreCall {
     HashKey,
     AddUses,
     Uses,
+    AuditAppend,
+    AuditPage,
 }
 
 impl StoreCall {
     /// All of them, in the order of their places in [`Calls`].
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Reserve,
         Self::Find,
         Self::Settle,
@@ -58,6 +60,8 @@ impl StoreCall {
         Self::HashKey,
         Self::AddUses,
         Self::Uses,
+        Self::AuditAppend,
+        Self::AuditPage,
     ];
 
     /// Its name, as operators see it.
@@ -77,6 +81,8 @@ impl StoreCall {
             Self::HashKey => "hash_key",
             Self::AddUses => "add_uses",
             Self::Uses => "uses",
+            Self::AuditAppend => "audit_append",
+            Self::AuditPage => "audit_page",
         }
     }
 }
@@ -248,6 +254,16 @@ impl<S: Registry> Registry for Observed<S> {
 
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         self.calls.observe(StoreCall::Uses, self.store.uses(secrets)).await
+    }
+}
+
+impl<S: AuditLog> AuditLog for Observed<S> {
+    async fn audit_append(&self, events: Vec<AuditEntry>, kept: AuditKept) -> Result<usize, StoreError> {
+        self.calls.observe(StoreCall::AuditAppend, self.store.audit_append(events, kept)).await
+    }
+
+    async fn audit_page(&self, range: AuditRange, count: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        self.calls.observe(StoreCall::AuditPage, self.store.audit_page(range, count)).await
     }
 }
 

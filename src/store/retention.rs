@@ -1,6 +1,6 @@
 //! How long stores keep what they hold, written once: the scripts of the Redis store get these numbers when they are loaded.
 
-use super::USE_SLOTS_KEPT;
+use super::{AUDIT_REMOVED, USE_SLOTS_KEPT};
 
 const DAY_S: u64 = 86_400;
 /// A day in milliseconds.
@@ -26,7 +26,7 @@ pub(super) const USES_KEPT_S: u64 = 400 * DAY_S;
 const REGISTRY_WRITES_KEPT: u64 = 256;
 
 /// The numbers that scripts use, by the names under which they do.
-pub(super) const FOR_SCRIPTS: [(&str, u64); 8] = [
+pub(super) const FOR_SCRIPTS: [(&str, u64); 9] = [
     ("DAY_MS", DAY_MS),
     ("PERIOD_KEPT_DAYS", PERIOD_KEPT_DAYS),
     ("MONTH_KEPT_DAYS", MONTH_KEPT_DAYS),
@@ -35,4 +35,5 @@ pub(super) const FOR_SCRIPTS: [(&str, u64); 8] = [
     ("USES_KEPT_S", USES_KEPT_S),
     ("USE_SLOTS_KEPT", USE_SLOTS_KEPT as u64),
     ("REGISTRY_WRITES_KEPT", REGISTRY_WRITES_KEPT),
+    ("AUDIT_REMOVED", AUDIT_REMOVED as u64),
 ];

@@ -3,7 +3,7 @@
 
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
     self, ActorKind, AuditEvent, Cooldown, Decision, LiftCooldownRequest, ListAuditEventsRequest,
@@ -16,7 +16,9 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     access::{by, digest},
-    harness::{Process, START, Server, StoreKind, chat, connect, eventually, nanos, team_spend, used},
+    harness::{
+        Process, START, Server, StoreKind, chat, connect, eventually, json_of, nanos, team_spend, used,
+    },
 };
 
 const SMALL: &str = "openai/gpt-oss-20b";
@@ -177,16 +179,16 @@ async fn cooldowns_are_listed_in_pages_and_lifted() {
         assert_eq!(clients.page(0, "").await.unwrap().0, []);
         eventually("both are recorded", async || clients.events("cooldown.lift").await.len() == 2).await;
         let event = clients.events("cooldown.lift").await.remove(0);
-        let before: Value = serde_json::from_str(&event.before).unwrap();
+        let [before, after] = [&event.before, &event.after].map(|state| json_of(state.as_ref()));
         assert_eq!(
             (event.actor.unwrap().name.as_str(), event.subject.as_str()),
             ("ops", "main/openai/gpt-oss-20b")
         );
         assert_eq!(
-            (&before[1]["service_tier"], &before[1]["reporter_team"]),
+            (&before["cooldowns"][1]["service_tier"], &before["cooldowns"][1]["reporter_team"]),
             (&"flex".into(), &"bot".into())
         );
-        assert_eq!((event.after.as_str(), event.outcome.as_str()), (r#"{"reason":"INC-7"}"#, "done"));
+        assert_eq!((after, event.outcome.as_str()), (json!({ "reason": "INC-7" }), "done"));
         assert!(server.stop().await);
     }
 }
@@ -241,8 +243,8 @@ async fn only_an_admin_reports_past_the_bound() {
         assert_eq!(event.actor.as_ref().unwrap().name, name);
         assert_eq!(event.subject, "tollgate.v1.PolicyService/RecordUsage");
         assert_eq!(
-            (event.outcome.as_str(), event.after.as_str()),
-            ("UNRESERVED_BOUND_EXCEEDED", r#"{"team":"bot"}"#)
+            (event.outcome.as_str(), json_of(event.after.as_ref())),
+            ("UNRESERVED_BOUND_EXCEEDED", json!({ "team": "bot" }))
         );
     }
     let mut request =

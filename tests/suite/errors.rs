@@ -45,7 +45,6 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("SECRET_IN_USE", "tests/suite/keys/secrets.rs", "what_is_in_use_ends_only_by_force"),
     ("ONLY_SECRET", "tests/suite/keys/secrets.rs", "what_is_in_use_ends_only_by_force"),
     ("KEY_CHANGED", "tests/suite/keys/mod.rs", "only_the_version_that_was_read_is_changed"),
-    ("NO_AUDIT_FILE", "tests/suite/access/audit_targets.rs", "no_file"),
     ("TOKEN_EXPIRED", "tests/suite/access/provider.rs", "groups_of_a_real_provider_become_roles"),
     ("UNKNOWN_CERTIFICATE", "src/rpc/access/refusal.rs", "a_refusal_has_one_reason_wherever_it_is_told"),
     ("ACCESS_NOT_CONFIGURED", "src/rpc/access/refusal.rs", "a_refusal_has_one_reason_wherever_it_is_told"),

@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("authorizer", &["live", "store", "runtime", "domain"]),
     ("control", &["live", "store", "runtime", "domain"]),
     ("reports", &["live", "store", "domain"]),
-    ("audit", &["runtime", "domain"]),
+    ("audit", &["store", "runtime", "domain"]),
     ("access", &["audit", "live", "runtime", "domain"]),
     ("upstream", &["watch", "domain"]),
     (

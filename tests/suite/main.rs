@@ -13,6 +13,7 @@ mod answers;
 mod bad_input;
 mod clients;
 mod clock_steps;
+mod commands;
 mod concurrency;
 mod conformance;
 mod connections;

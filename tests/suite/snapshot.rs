@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tollgate::rpc::proto::{
-    self, CreateKeyRequest, Decision, GetSpendRequest, PauseRequest, PauseTarget, authorize_request::Caller,
+    self, Decision, GetSpendRequest, PauseRequest, PauseTarget, authorize_request::Caller,
     key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient, pause_target::Target,
     policy_service_client::PolicyServiceClient,
 };
 use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{START, Server, StoreKind, chat, connect};
+use crate::harness::{START, Server, StoreKind, chat, connect, new_key};
 
 const MODEL: &str = "openai/gpt-oss-20b";
 const SECRET: &str = "a secret of the document";
@@ -47,9 +47,31 @@ async fn every_answer_names_document_and_registry(store: StoreKind) {
     let (_, first) = revision(&mut client).await;
     let (document, registry) = first.split_once('/').expect("two parts");
     assert_eq!((document.len(), registry), (16, "0"), "{first}");
+    // An answer lists the limits that were asked for.
+    let mut view = async |view: proto::LimitView, id: &str| {
+        let request = proto::AuthorizeRequest {
+            limit_view: view.into(),
+            request_id: id.to_owned(),
+            ..chat("bot", MODEL, 10, 10)
+        };
+        client.authorize(request).await.unwrap().into_inner()
+    };
+    let all = view(proto::LimitView::All, "views").await;
+    let reservation_id = all.reservation_id.clone();
+    let tightest = view(proto::LimitView::Tightest, "views").await;
+    let none = view(proto::LimitView::None, "views").await;
+    assert!([&tightest, &none].iter().all(|answer| answer.reservation_id == reservation_id), "one request");
+    assert!(none.limits.is_empty(), "{none:?}");
+    let quantities: Vec<_> = tightest.limits.iter().map(|limit| limit.quantity()).collect();
+    let distinct: std::collections::HashSet<_> = all.limits.iter().map(|limit| limit.quantity()).collect();
+    assert_eq!(quantities.len(), distinct.len(), "{tightest:?}");
+    for kept in &tightest.limits {
+        let of_quantity = all.limits.iter().filter(|limit| limit.quantity() == kept.quantity());
+        let least = of_quantity.map(|limit| limit.remaining).min();
+        assert_eq!(Some(kept.remaining), least, "{all:?}");
+    }
     let mut keys = KeyServiceClient::new(connect(server.address()).await);
-    let (name, team) = ("bot-prod-web".to_owned(), "bot".to_owned());
-    keys.create_key(CreateKeyRequest { name, team, ..Default::default() }).await.unwrap();
+    keys.create_key(new_key("bot-prod-web", "bot")).await.unwrap();
     let created = format!("{document}/1");
     assert_eq!(revision(&mut client).await, (Decision::Allowed, created));
     let mut admin = PauseServiceClient::new(connect(server.address()).await);
@@ -59,6 +81,16 @@ async fn every_answer_names_document_and_registry(store: StoreKind) {
     assert_eq!(revision(&mut client).await, (Decision::Denied, paused.clone()));
     let spend = client.get_spend(GetSpendRequest::default()).await.unwrap().into_inner();
     assert_eq!(spend.policy_revision, paused);
+    // What is booked names them, too.
+    let usage = Some(proto::Usage { input_tokens: 1, ..Default::default() });
+    let report = proto::RecordUsageRequest {
+        reservation_id,
+        usage,
+        outcome: proto::Outcome::Completed.into(),
+        ..Default::default()
+    };
+    let booked = client.record_usage(report).await.unwrap().into_inner();
+    assert_eq!(booked.policy_revision, paused);
     server.set_policy(&policy(61)).await;
     let (_, other) = revision(&mut client).await;
     let (changed, registry) = other.split_once('/').expect("two parts");

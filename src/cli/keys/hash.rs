@@ -46,17 +46,7 @@ impl Hash {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         match &self.generate {
             Some(name) => generate(screen, name, &self.team_of(name)?)?,
-            None => {
-                if io::stdin().is_terminal() {
-                    // Only a hint: if it cannot be written, the terminal still waits.
-                    let _ = writeln!(io::stderr(), "Paste the secret, then press Ctrl-D:");
-                }
-                let mut text = String::new();
-                let limit = u64::try_from(MAX_SECRET + 6).unwrap_or(u64::MAX);
-                let read = io::stdin().take(limit).read_to_string(&mut text);
-                read.map_err(|error| Failure::new(format!("cannot read the secret: {error}")))?;
-                writeln!(screen, "sha256 = \"{}\"", digest(secret_of(&text)?))?;
-            }
+            None => writeln!(screen, "sha256 = \"{}\"", digest(&read_secret()?))?,
         }
         Ok(Exit::Done)
     }
@@ -115,6 +105,19 @@ fn generate(screen: &mut Screen, name: &str, team: &str) -> Result<(), Failure> 
 /// A name as a key in TOML, where a dot would begin another table.
 fn toml_key(name: &str) -> String {
     if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
+}
+
+/// A secret from standard input.
+pub(in crate::cli) fn read_secret() -> Result<String, Failure> {
+    if io::stdin().is_terminal() {
+        // Only a hint: if it cannot be written, the terminal still waits.
+        let _ = writeln!(io::stderr(), "Paste the secret, then press Ctrl-D:");
+    }
+    let mut text = String::new();
+    let limit = u64::try_from(MAX_SECRET + 6).unwrap_or(u64::MAX);
+    let read = io::stdin().take(limit).read_to_string(&mut text);
+    read.map_err(|error| Failure::new(format!("cannot read the secret: {error}")))?;
+    secret_of(&text).map(ToOwned::to_owned)
 }
 
 /// The secret in `text`, without the white space and byte order mark that some editors put around it.

@@ -2,85 +2,95 @@
 
 use std::io::{self, Write as _};
 
+use prost::{Message, Name};
+
 use super::{
     super::{
-        json,
+        names,
         table::{Style, Table},
         text,
     },
     Exit, Failure, Screen,
 };
-use crate::rpc::proto::{self, KeyOrigin, KeyState};
+use crate::rpc::{
+    google_type::Money,
+    proto::{self, KeyOrigin, KeyState},
+};
 
 /// A key and its secret, which is shown this once.
-pub(super) fn made(
+pub(super) fn made<M: Message + Name>(
     screen: &mut Screen,
     (as_json, secret_only): (bool, bool),
-    key: &proto::VirtualKey,
-    secret: &str,
+    answer: &M,
+    (key, secret): (Option<&proto::VirtualKey>, &str),
 ) -> Result<Exit, Failure> {
+    let key = &key.cloned().unwrap_or_default();
     if as_json {
-        screen.json(&json::made_key(key, secret))?;
+        screen.message(answer)?;
     } else if secret_only {
         writeln!(screen, "{secret}")?;
     } else {
+        if secret.is_empty() {
+            writeln!(screen, "sound; nothing was created\n")?;
+            describe(screen, key)?;
+            return Ok(Exit::Done);
+        }
         writeln!(screen, "secret, shown this once; keep it where the workload reads it:\n\n  {secret}\n")?;
         describe(screen, key)?;
     }
     Ok(Exit::Done)
 }
 
-/// One key.
-pub(super) fn key(screen: &mut Screen, as_json: bool, key: &proto::VirtualKey) -> Result<Exit, Failure> {
+/// The key of an answer, or the whole of it as JSON.
+pub(super) fn key<M: Message + Name>(
+    screen: &mut Screen,
+    as_json: bool,
+    answer: &M,
+    key: Option<&proto::VirtualKey>,
+) -> Result<Exit, Failure> {
     match as_json {
-        true => screen.json(&json::key(key))?,
-        false => describe(screen, key)?,
+        true => screen.message(answer)?,
+        false => describe(screen, &key.cloned().unwrap_or_default())?,
     }
     Ok(Exit::Done)
 }
 
+const COLUMNS: [&str; 7] = ["KEY", "STATE", "SECRET", "ENDS", "LAST USE", ">USES TODAY", ">24 H"];
+const USAGE: [&str; 5] = [">REQUESTS TODAY", ">TOKENS TODAY", ">COST TODAY", ">COST MONTH", "TOP MODEL"];
+
+fn cells(usage: proto::KeyUsage) -> Vec<String> {
+    vec![
+        count(usage.requests_today),
+        count(usage.tokens_today),
+        text::money(usage.cost_today.as_ref()),
+        text::money(usage.cost_this_month.as_ref()),
+        usage.top_model,
+    ]
+}
+
 /// Keys, a line for each secret.
-pub(super) fn keys(screen: &mut Screen, as_json: bool, keys: &[proto::VirtualKey]) -> Result<Exit, Failure> {
+/// With `usage`, what each used.
+pub(super) fn keys(
+    screen: &mut Screen,
+    as_json: bool,
+    keys: Vec<proto::VirtualKey>,
+    usage: bool,
+) -> Result<Exit, Failure> {
     if as_json {
-        screen.json(&json::keys(keys))?;
+        screen.message(&proto::ListKeysResponse { keys, ..Default::default() })?;
         return Ok(Exit::Done);
     }
-    let mut table = Table::new(&[
-        "KEY",
-        "STATE",
-        "SECRET",
-        "ENDS",
-        "LAST USE",
-        ">USES TODAY",
-        ">24 H",
-        ">REQUESTS TODAY",
-        ">TOKENS TODAY",
-        ">COST TODAY",
-        ">COST MONTH",
-        "TOP MODEL",
-    ]);
-    for key in keys {
-        let usage = key.usage.clone().unwrap_or_default();
+    let of_usage = if usage { &USAGE[..] } else { &[] };
+    let mut table = Table::new(&[&COLUMNS[..], of_usage].concat());
+    for key in &keys {
         let (style, state) = state(key.state());
-        // Only on its first line.
-        let mut of_key = [
-            key.name.clone(),
-            state.to_owned(),
-            count(usage.requests_today),
-            count(usage.tokens_today),
-            text::money(usage.cost_today.as_ref()),
-            text::money(usage.cost_this_month.as_ref()),
-            usage.top_model,
-        ];
-        for [secret, ends, last, today, day] in secrets(key) {
-            let [name, state, requests, tokens, cost_today, cost_month, model] = std::mem::take(&mut of_key);
-            table.row(
-                style,
-                [
-                    name, state, secret, ends, last, today, day, requests, tokens, cost_today, cost_month,
-                    model,
-                ],
-            );
+        let mut of_key = vec![key.name.clone(), state.to_owned()];
+        let mut used = if usage { cells(key.usage.clone().unwrap_or_default()) } else { Vec::new() };
+        for of_secret in secrets(key) {
+            let row = [of_key.clone(), of_secret.to_vec(), used.clone()].concat();
+            table.row(style, row);
+            // Only on its first line.
+            of_key.iter_mut().chain(&mut used).for_each(String::clear);
         }
     }
     let colour = screen.colour;
@@ -117,10 +127,9 @@ fn describe(screen: &mut Screen, key: &proto::VirtualKey) -> io::Result<()> {
     let limits = key.limits.clone().unwrap_or_default();
     let mut labels: Vec<_> = key.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     labels.sort_unstable();
-    let operations: Vec<_> = limits.operations().map(|of| of.as_str_name().to_owned()).collect();
+    let operations: Vec<_> = limits.operations().map(names::short).collect();
     let or_the_teams = |text: String| if text.is_empty() { "the team's".to_owned() } else { text };
-    let amount = |value: Option<i64>| value.map_or_else(|| "the team's".to_owned(), count);
-    let budget = limits.monthly_budget.as_ref();
+    let amount = |value: Option<i64>| value.map(count).unwrap_or_default();
     let may = [
         ("team", key.team.clone()),
         (
@@ -130,31 +139,52 @@ fn describe(screen: &mut Screen, key: &proto::VirtualKey) -> io::Result<()> {
         ("labels", labels.join(", ")),
         ("models", or_the_teams(limits.models.join(", "))),
         ("operations", or_the_teams(operations.join(", "))),
-        ("requests/minute", amount(limits.requests_per_minute)),
-        ("tokens/minute", amount(limits.tokens_per_minute)),
-        ("output tokens", amount(limits.max_output_tokens)),
-        (
-            "month's budget",
-            budget.map_or_else(|| "the team's".to_owned(), |budget| text::money(Some(budget))),
-        ),
+        ("requests/minute", or_the_teams(amount(limits.requests_per_minute))),
+        ("tokens/minute", or_the_teams(amount(limits.tokens_per_minute))),
+        ("output tokens", or_the_teams(amount(limits.max_output_tokens))),
+        ("month's budget", or_the_teams(budget(limits.monthly_budget.as_ref()))),
     ];
-    // By their names in the policy file, which people know.
-    let may_also = key.other_limits.iter().map(|bound| {
-        let name = bound.limit_id.rsplit('.').next().unwrap_or_default();
-        let amount = text::amount(bound.quantity(), bound.limit);
-        (name, if bound.warns_only { format!("{amount}, with a warning only") } else { amount })
-    });
     let did = [
         ("created", instant(&key.create_time)),
         ("expires", instant(&key.expire_time)),
         ("revoked", instant(&key.revoke_time)),
     ];
     let used = key.usage.iter().flat_map(used);
-    let lines = may.into_iter().chain(may_also).chain(did).chain(used);
+    let lines = may.into_iter().chain(may_also(&limits)).chain(did).chain(used);
     for (name, value) in lines.filter(|(_, value)| !value.is_empty() && value != "-") {
         writeln!(screen, "  {name:<16} {value}")?;
     }
     if is_declared(key) { Ok(()) } else { describe_secrets(screen, key) }
+}
+
+/// The limits that few keys have.
+fn may_also(limits: &proto::KeyLimits) -> [(&'static str, String); 13] {
+    let amount = |value: Option<i64>| value.map(count).unwrap_or_default();
+    let shortfall = match limits.on_shortfall() {
+        proto::OnShortfall::Unspecified => "",
+        proto::OnShortfall::Deny => "the request is denied",
+        proto::OnShortfall::Clamp => "answers get shorter",
+        proto::OnShortfall::Warn => "with a warning only",
+    };
+    [
+        ("requests/hour", amount(limits.requests_per_hour)),
+        ("requests/day", amount(limits.requests_per_day)),
+        ("tokens/hour", amount(limits.tokens_per_hour)),
+        ("tokens/day", amount(limits.tokens_per_day)),
+        ("audio s/minute", amount(limits.audio_seconds_per_minute)),
+        ("audio s/hour", amount(limits.audio_seconds_per_hour)),
+        ("audio s/day", amount(limits.audio_seconds_per_day)),
+        ("in flight", amount(limits.max_in_flight)),
+        ("week's budget", budget(limits.weekly_budget.as_ref())),
+        ("day's budget", budget(limits.daily_budget.as_ref())),
+        ("on shortfall", shortfall.to_owned()),
+        ("minimum output", amount(Some(limits.min_output_tokens).filter(|least| *least > 0))),
+        ("alerts", limits.budget_alerts.join(", ")),
+    ]
+}
+
+fn budget(budget: Option<&Money>) -> String {
+    budget.map(|budget| text::money(Some(budget))).unwrap_or_default()
 }
 
 fn used(usage: &proto::KeyUsage) -> [(&str, String); 3] {

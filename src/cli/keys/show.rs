@@ -3,14 +3,13 @@
 use clap::Args;
 
 use super::{
+    super::names,
     Exit, Failure, Screen,
+    client::{self, LimitArgs},
     manage::{How, ask},
     print,
 };
 use crate::rpc::proto;
-
-/// The keys asked for at a time.
-const PAGE: i32 = 200;
 
 /// Shows one key.
 #[derive(Args)]
@@ -28,7 +27,7 @@ pub(in super::super) struct Get {
     how: How,
 }
 
-/// Shows keys of both kinds, when their secrets were last used, and what they spent.
+/// Shows keys of both kinds, and when their secrets were last used.
 #[derive(Args)]
 #[command(
     after_help = "One line for each secret. During a rotation a key has two: when the older one is no longer used,
@@ -39,12 +38,24 @@ Exit codes: 0 shown, 2 failed.
 
 Examples:
   tollgate keys list
-  tollgate keys list --team chatbot --json | jq '.keys[] | {name, usage}'"
+  tollgate keys list --state active --contains -prod-
+  tollgate keys list --team chatbot --usage --json | jq '.keys[] | {name, usage}'"
 )]
 pub(in super::super) struct List {
     /// Those of one team only
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     team: String,
+    /// Those in this state only; may be repeated
+    #[arg(long = "state", value_name = "STATE", value_parser = names::parser::<proto::KeyState>())]
+    states: Vec<proto::KeyState>,
+    /// Those with this in their names only
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    contains: String,
+    /// Show what each key used, which takes longer
+    #[arg(long)]
+    usage: bool,
+    #[command(flatten)]
+    limit: LimitArgs,
     #[command(flatten)]
     how: How,
 }
@@ -53,25 +64,28 @@ impl Get {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let request = proto::GetKeyRequest { name: self.name, team: self.team };
         let answer = ask(&self.how, async |client| Ok(client.get_key(request).await?.into_inner()))?;
-        print::key(screen, self.how.json, &answer.key.unwrap_or_default())
+        print::key(screen, self.how.json, &answer, answer.key.as_ref())
     }
 }
 
 impl List {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let mut request =
-            proto::ListKeysRequest { team: self.team, page_size: PAGE, page_token: String::new() };
-        let keys = ask(&self.how, async |client| {
-            let mut keys = Vec::new();
-            loop {
-                let page = client.list_keys(request.clone()).await?.into_inner();
-                keys.extend(page.keys);
-                if page.next_page_token.is_empty() {
-                    return Ok(keys);
-                }
-                request.page_token = page.next_page_token;
-            }
+        let keys = client::block_on(async {
+            let mut client = self.how.open_keys().await?;
+            let page = async |page_size, page_token| {
+                let request = proto::ListKeysRequest {
+                    team: self.team.clone(),
+                    page_size,
+                    page_token,
+                    states: self.states.iter().map(|state| (*state).into()).collect(),
+                    name_contains: self.contains.clone(),
+                    include_usage: self.usage,
+                };
+                let page = client.list_keys(request).await?.into_inner();
+                Ok((page.keys, page.next_page_token))
+            };
+            self.limit.collect(page).await
         })?;
-        print::keys(screen, self.how.json, &keys)
+        print::keys(screen, self.how.json, keys, self.usage)
     }
 }

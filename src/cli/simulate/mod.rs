@@ -25,7 +25,7 @@ use self::{
     verdict::Evidence,
 };
 use super::{
-    client::{self, Client},
+    client::{self, CallArgs, Client},
     screen::{Exit, Failure, Screen, progress_is_seen},
     spend,
 };
@@ -42,7 +42,7 @@ use crate::{
 
 /// Connections; each lands on one core of the service.
 const CONNECTIONS: usize = 4;
-/// How long a single call may take.
+/// How long a single call to the server of this process may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How often progress is shown.
 const PROGRESS: Duration = Duration::from_millis(100);
@@ -81,7 +81,10 @@ pub(super) struct Simulate {
     #[arg(long, value_name = "HOST:PORT")]
     address: Option<String>,
     #[command(flatten)]
-    token: client::TokenArgs,
+    call: CallArgs,
+    /// Print the figures and the verdict as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// A clock that the simulation moves, and the server reads.
@@ -110,6 +113,7 @@ impl Time for Measured {
 
 /// Where and when to play.
 struct Scene<T> {
+    seed: u64,
     address: String,
     time: Arc<T>,
     /// When the first requests come.
@@ -148,8 +152,10 @@ impl Simulate {
     async fn simulate(&self, policy: Arc<Policy>, screen: &mut Screen) -> Result<Exit, Failure> {
         let run = random()?;
         let seed = self.seed.unwrap_or(run.into());
-        writeln!(screen, "seed {seed}, {} requests, policy {}", self.requests, policy.revision)?;
-        screen.flush()?;
+        if !self.json {
+            writeln!(screen, "seed {seed}, {} requests, policy {}", self.requests, policy.revision)?;
+            screen.flush()?;
+        }
         let start = morning(&policy)?;
         let traffic = Traffic::new(&policy, start, seed, run).ok_or_else(|| {
             Failure::new("the policy lets no team use a model that has a price; there is nothing to play")
@@ -157,7 +163,7 @@ impl Simulate {
         if let Some(address) = self.address.clone() {
             let time = Arc::new(Measured(Instant::now()));
             return self
-                .play(policy, traffic, Scene { address, time, start: 0, simulated: false }, screen)
+                .play(policy, traffic, Scene { seed, address, time, start: 0, simulated: false }, screen)
                 .await;
         }
         let directory = TemporaryDirectory(std::env::temp_dir().join(format!("tollgate-simulate-{run:08x}")));
@@ -173,7 +179,7 @@ impl Simulate {
             .serve(listen, move || Ok(store.clone()))
             .map_err(|error| Failure::new(error.to_string()))?;
         let (address, time) = (server.address().to_string(), Arc::new(Simulated(clock)));
-        let scene = Scene { address, time, start: start.0, simulated: true };
+        let scene = Scene { seed, address, time, start: start.0, simulated: true };
         let ended = self.play(policy, traffic, scene, screen).await;
         server.stop().await;
         ended
@@ -186,13 +192,12 @@ impl Simulate {
         scene: Scene<T>,
         screen: &mut Screen,
     ) -> Result<Exit, Failure> {
-        let Scene { address, time, start, simulated } = scene;
+        let Scene { seed, address, time, start, simulated } = scene;
         let mut clients = Vec::with_capacity(CONNECTIONS);
-        let token = self.token.resolve()?;
         for _ in 0..CONNECTIONS {
-            clients.push(client::connect(&address, TIMEOUT, token.clone()).await?);
+            clients.push(self.connect(&address).await?);
         }
-        let mut client = client::connect(&address, TIMEOUT, token).await?;
+        let mut client = self.connect(&address).await?;
         let before = spend_of(&mut client, "").await?;
         let running = document_revision(&before.policy_revision);
         if *running != *policy.revision {
@@ -219,9 +224,12 @@ impl Simulate {
         let after = spend_of(&mut client, &before.month).await?;
         let took = progress.started.elapsed();
         let span = next.saturating_sub(start);
-        print_traffic(screen, &ledger, took, simulated.then_some(span))?;
-        spend::print(screen, &after)?;
-        writeln!(screen)?;
+        let span = simulated.then_some(span);
+        if !self.json {
+            print_traffic(screen, &ledger, took, span)?;
+            spend::print(screen, &after)?;
+            writeln!(screen)?;
+        }
         if spend_of(&mut client, "").await?.month != before.month {
             return Err(Failure::new(
                 "the month ended during the run, so its books cannot be compared; run it again",
@@ -235,8 +243,21 @@ impl Simulate {
             after: &after,
             slack_thousandths,
         };
-        let holds = verdict::print(screen, &evidence.judge())?;
+        let invariants = evidence.judge();
+        match self.json {
+            true => screen.json(&verdict::to_json(&ledger, seed, &policy, &invariants))?,
+            false => verdict::print(screen, &invariants)?,
+        }
+        let holds = invariants.iter().all(|invariant| invariant.broken.is_empty());
         Ok(if holds { Exit::Done } else { Exit::Denied })
+    }
+
+    /// Connects to the running service that was named, or to the one of this process.
+    async fn connect(&self, address: &str) -> Result<Client, Failure> {
+        match self.address {
+            Some(_) => self.call.channel(address).await.map(Client::new),
+            None => client::connect(address, TIMEOUT).await,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::rng::Rng;
 use crate::{
-    cli::{client, text},
+    cli::{names, text},
     domain::{
         Timestamp,
         policy::Policy,
@@ -183,7 +183,7 @@ impl Traffic {
                 user: if rng.chance(70) { user } else { String::new() },
                 request_id: format!("simulate-{:08x}-{}", self.run, self.count),
                 model: model.to_string(),
-                operation: client::to_wire(operation).into(),
+                operation: names::named::<proto::Operation>(operation.name()).map_or(0, i32::from),
                 input_tokens: wire(size.input_tokens),
                 max_output_tokens: wire(size.max_output_tokens),
                 audio_duration: (size.audio_ms > 0).then(|| text::to_wire(ms(size.audio_ms))).flatten(),

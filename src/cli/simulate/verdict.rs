@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::{Value, json};
+
 use super::{ledger::Ledger, window};
 use crate::{
     cli::{screen::Screen, table::Style, text},
@@ -186,8 +188,28 @@ fn sliding(policy: &Policy) -> HashMap<Arc<str>, (u64, u64)> {
     .collect()
 }
 
-/// Prints the verdicts. Returns whether all hold.
-pub(super) fn print(screen: &mut Screen, invariants: &[Invariant]) -> io::Result<bool> {
+/// The figures of a run and its verdicts.
+pub(super) fn to_json(ledger: &Ledger, seed: u64, policy: &Policy, invariants: &[Invariant]) -> Value {
+    let verdict = |invariant: &Invariant| {
+        json!({
+            "invariant": invariant.says,
+            "holds": invariant.broken.is_empty(),
+            "figures": invariant.figures,
+            "broken": invariant.broken,
+        })
+    };
+    json!({
+        "seed": seed,
+        "policy_revision": &*policy.revision,
+        "requests": ledger.requests,
+        "allowed": ledger.allowed,
+        "denied": ledger.denied,
+        "invariants": invariants.iter().map(verdict).collect::<Vec<_>>(),
+    })
+}
+
+/// Prints the verdicts.
+pub(super) fn print(screen: &mut Screen, invariants: &[Invariant]) -> io::Result<()> {
     let colour = screen.colour;
     writeln!(screen, "{}", Style::Bold.paint("Invariants", colour))?;
     for Invariant { says, figures, broken } in invariants {
@@ -201,5 +223,5 @@ pub(super) fn print(screen: &mut Screen, invariants: &[Invariant]) -> io::Result
             writeln!(screen, "            {line}")?;
         }
     }
-    Ok(invariants.iter().all(|invariant| invariant.broken.is_empty()))
+    Ok(())
 }

@@ -1,12 +1,13 @@
 //! The rules for a key: its name, its labels, and limits that narrow its team's and never widen them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::VirtualKey;
+use super::{KeyLimits, KeyRecord, LimitField, VirtualKey};
 use crate::domain::{
     MAX_AMOUNT,
-    limit::{Limit, Period, Quantity, Span, Window},
-    money::NanoUsd,
+    budget_alert::MAX_BUDGET_ALERTS,
+    limit::{Limit, OnShortfall},
+    limit_kind::LimitKind,
     name::is_name,
     policy::{ModelPattern, Team},
     request::Operation,
@@ -132,76 +133,80 @@ pub fn widenings<'a>(key: &'a VirtualKey, team: &Team) -> Vec<Widening<'a>> {
         .collect()
 }
 
-/// The fields of a created key's limits, in the order in which they are reported.
-const FIELDS: [&str; 6] = [
-    "limits.models",
-    "limits.operations",
-    "limits.requests_per_minute",
-    "limits.tokens_per_minute",
-    "limits.max_output_tokens",
-    "limits.monthly_budget",
-];
-
 /// Reports what is wrong with the limits of a key that is created or changed, for its `team`; of several models or operations
 /// that the team may not use, the first.
-pub fn check_limits(key: &VirtualKey, team: &Team, breaches: &mut Vec<Breach>) {
+pub fn check_limits(record: &KeyRecord, team: &Team, breaches: &mut Vec<Breach>) {
+    let (key, limits) = (VirtualKey::created(0, Arc::new(record.clone())), &record.limits);
     let mut found = Vec::new();
-    let mut note = |field, message| found.push(Breach { field, message });
-    if key.models.as_ref().is_some_and(|models| models.len() > MAX_MODELS) {
-        note("limits.models", format!("at most {MAX_MODELS} models"));
+    let mut note = |field: LimitField, message| found.push((field, message));
+    if limits.models.len() > MAX_MODELS {
+        note(LimitField::Models, format!("at most {MAX_MODELS} models"));
     }
-    if let Some(most) = key.max_output_tokens.filter(|most| *most > MAX_AMOUNT) {
-        note("limits.max_output_tokens", format!("{most} is more than any limit may be"));
+    if let Some(most) = limits.max_output_tokens.filter(|most| *most > MAX_AMOUNT) {
+        note(LimitField::MaxOutputTokens, format!("{most} is more than any limit may be"));
     }
     for limit in &key.limits {
-        if let Some((field, bound)) = field_of(limit).zip(limit.bound.filter(|bound| *bound > MAX_AMOUNT)) {
-            note(field, format!("{} is more than any limit may be", shown(limit, bound)));
+        if let Some((kind, bound)) = LimitKind::of(limit).zip(limit.bound.filter(|bound| *bound > MAX_AMOUNT))
+        {
+            note(LimitField::Bound(kind), format!("{} is more than any limit may be", kind.shown(bound)));
         }
     }
+    check_budget(limits, &mut note);
     let mut last = None;
-    for widening in widenings(key, team) {
+    for widening in widenings(&key, team) {
         let kind = std::mem::discriminant(&widening);
         let is_first = last.replace(kind) != Some(kind);
         if let Some((field, message)) = describe(&widening, &team.name, is_first) {
             note(field, message);
         }
     }
-    found.sort_by_key(|breach| FIELDS.iter().position(|field| *field == breach.field));
-    breaches.append(&mut found);
+    found.sort_by_key(|(field, _)| LimitField::ALL.iter().position(|known| known == field));
+    breaches.extend(found.into_iter().map(|(field, message)| Breach { field: field.path(), message }));
+}
+
+/// Reports what has no effect: the terms of a budget that is not there.
+fn check_budget(limits: &KeyLimits, note: &mut impl FnMut(LimitField, String)) {
+    let terms = [LimitField::OnShortfall, LimitField::MinOutputTokens, LimitField::BudgetAlerts];
+    if !limits.has_budget() {
+        for field in terms.into_iter().filter(|field| limits.is_set(*field)) {
+            note(field, "is of a budget, and the key has none; set one, or leave this out".to_owned());
+        }
+        return;
+    }
+    let clamps = limits.on_shortfall == Some(OnShortfall::Clamp);
+    if !clamps && limits.min_output_tokens.is_some() {
+        let message = "has an effect with `on_shortfall` clamp only; set that, or leave this out";
+        note(LimitField::MinOutputTokens, message.to_owned());
+    }
+    if let Some(least) = limits.min_output_tokens.filter(|least| !(1..=MAX_AMOUNT).contains(least)) {
+        note(LimitField::MinOutputTokens, format!("is {least}; must be from 1 to {MAX_AMOUNT}"));
+    }
+    if limits.budget_alerts.len() > MAX_BUDGET_ALERTS {
+        note(LimitField::BudgetAlerts, format!("at most {MAX_BUDGET_ALERTS}"));
+    }
+    let amount = limits.budget_alerts.iter().find(|alert| alert.dollars().is_some());
+    if let Some(alert) = amount.filter(|_| limits.monthly_budget.is_none()) {
+        let message =
+            format!("`{alert}` is of the month's budget; set `monthly_budget`, or write a percentage");
+        note(LimitField::BudgetAlerts, message);
+    }
 }
 
 /// The field and the message for a widening; `None` if it is told otherwise.
-fn describe(widening: &Widening<'_>, team: &str, is_first: bool) -> Option<(&'static str, String)> {
+fn describe(widening: &Widening<'_>, team: &str, is_first: bool) -> Option<(LimitField, String)> {
     match widening {
-        Widening::Model(model) => {
-            is_first.then(|| ("limits.models", format!("`{model}` is not among the models of team `{team}`")))
-        }
+        Widening::Model(model) => is_first
+            .then(|| (LimitField::Models, format!("`{model}` is not among the models of team `{team}`"))),
         Widening::Operation(operation) => is_first.then(|| {
-            ("limits.operations", format!("`{operation}` is not among the operations of team `{team}`"))
+            let message = format!("`{operation}` is not among the operations of team `{team}`");
+            (LimitField::Operations, message)
         }),
         Widening::MaxOutputTokens { key, team: most } => (*key <= MAX_AMOUNT)
-            .then(|| ("limits.max_output_tokens", format!("{key} is more than team `{team}` has, {most}"))),
+            .then(|| (LimitField::MaxOutputTokens, format!("{key} is more than team `{team}` has, {most}"))),
         Widening::Limit(WiderLimit { limit, bound, team: most }) => {
-            let field = field_of(limit).filter(|_| *bound <= MAX_AMOUNT)?;
-            let (own, most) = (shown(limit, *bound), shown(limit, *most));
-            Some((field, format!("{own} is more than team `{team}` has, {most}")))
+            let kind = LimitKind::of(limit).filter(|_| *bound <= MAX_AMOUNT)?;
+            let (own, most) = (kind.shown(*bound), kind.shown(*most));
+            Some((LimitField::Bound(kind), format!("{own} is more than team `{team}` has, {most}")))
         }
-    }
-}
-
-/// The field of a created key that has this limit; `None` for one that only a declared key can have.
-const fn field_of(limit: &Limit) -> Option<&'static str> {
-    match (limit.quantity, limit.window) {
-        (Quantity::Requests, Window::Sliding(Span::Minute)) => Some("limits.requests_per_minute"),
-        (Quantity::Tokens, Window::Sliding(Span::Minute)) => Some("limits.tokens_per_minute"),
-        (Quantity::NanoUsd, Window::Calendar(Period::Month)) => Some("limits.monthly_budget"),
-        _ => None,
-    }
-}
-
-fn shown(limit: &Limit, bound: u64) -> String {
-    match limit.quantity {
-        Quantity::NanoUsd => format!("${}", NanoUsd::new(bound).unwrap_or(NanoUsd::MAX)),
-        _ => bound.to_string(),
     }
 }

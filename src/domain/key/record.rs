@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::SecretHash;
-use crate::domain::{Timestamp, money::NanoUsd, policy::ModelPattern, request::Operation};
+use super::{KeyLimits, SecretHash};
+use crate::domain::Timestamp;
 
 /// Live secrets of one key: the current one and, during a rotation, the previous one.
 pub const MAX_LIVE_SECRETS: usize = 2;
@@ -76,30 +76,6 @@ pub struct KeyRecord {
     pub revoked_at: Option<Timestamp>,
     /// Its secrets, the oldest first; expired ones are kept for a while.
     pub secrets: Vec<KeySecret>,
-}
-
-/// What a key may do, within what its team may.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct KeyLimits {
-    /// The models; empty: the team's.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub models: Vec<ModelPattern>,
-    /// The operations; empty: the team's.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub operations: Vec<Operation>,
-    /// Requests in any minute.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub requests_per_minute: Option<u64>,
-    /// Tokens in any minute.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens_per_minute: Option<u64>,
-    /// Output tokens of one request.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_output_tokens: Option<u64>,
-    /// Dollars in a calendar month.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub monthly_budget: Option<NanoUsd>,
 }
 
 /// A secret, as it is stored.

@@ -8,8 +8,7 @@ use std::{
 use super::{KeyLimits, KeyRecord, KeySecret, KeyState};
 use crate::domain::{
     Timestamp,
-    limit::{Limit, OnShortfall, Period, Quantity, Span, Subject, Window},
-    money::NanoUsd,
+    limit::{Limit, Subject},
     policy::ModelPattern,
     request::Operation,
 };
@@ -68,30 +67,9 @@ impl VirtualKey {
     /// The key of this record, with its limits in the places where a declared key has them.
     #[must_use]
     pub fn created(version: u64, record: Arc<KeyRecord>) -> Self {
-        let KeyLimits {
-            models,
-            operations,
-            requests_per_minute,
-            tokens_per_minute,
-            max_output_tokens,
-            monthly_budget,
-        } = &record.limits;
-        let subject = Subject::key(&record.team, &record.name);
-        let limit = |name: &str, quantity, window, bound: Option<u64>| {
-            let id = format!("teams.{}.keys.{}.{name}", record.team, record.name);
-            bound.map(|bound| Limit { bound: Some(bound), ..subject.limit(id.into(), quantity, window) })
-        };
-        let minute = Window::Sliding(Span::Minute);
-        let budget = monthly_budget.map(NanoUsd::nanos);
-        let in_flight = format!("teams.{}.keys.{}.max_in_flight", record.team, record.name);
-        let in_flight = subject.limit(in_flight.into(), Quantity::RequestsInFlight, Window::InFlight);
-        let limits = [
-            limit("budget.monthly_usd", Quantity::NanoUsd, Window::Calendar(Period::Month), budget),
-            limit("requests_per_minute", Quantity::Requests, minute, *requests_per_minute),
-            limit("tokens_per_minute", Quantity::Tokens, minute, *tokens_per_minute),
-            // Only counts, as for a declared key without a bound.
-            Some(in_flight),
-        ];
+        let KeyLimits { models, operations, max_output_tokens, .. } = &record.limits;
+        let place = place(&record.team, &record.name);
+        let limits = record.limits.compiled(&place, &Subject::key(&record.team, &record.name));
         Self {
             name: Arc::clone(&record.name),
             team: Arc::clone(&record.team),
@@ -100,7 +78,7 @@ impl VirtualKey {
             max_output_tokens: *max_output_tokens,
             expires_at: record.expires_at,
             labels: record.labels.clone(),
-            limits: limits.into_iter().flatten().collect(),
+            limits,
             stored: Some(StoredKey { version, record }),
         }
     }
@@ -133,8 +111,12 @@ impl VirtualKey {
     /// Its place in the policy, or where a declared key of its name would stand.
     #[must_use]
     pub fn place(&self) -> String {
-        format!("teams.{}.keys.{}", self.team, self.name)
+        place(&self.team, &self.name)
     }
+}
+
+fn place(team: &str, key: &str) -> String {
+    format!("teams.{team}.keys.{key}")
 }
 
 /// The keys that the policy document declares.
@@ -183,94 +165,5 @@ impl FromIterator<([u8; 32], Arc<VirtualKey>)> for DeclaredKeys {
         let mut ordered: Vec<_> = digests.values().map(Arc::clone).collect();
         ordered.sort_by_cached_key(|key| key.cursor());
         Self { digests, ordered }
-    }
-}
-
-impl KeyLimits {
-    /// The limits of a declared key in the form that a created key has, and the limits of kinds that a created key cannot
-    /// have, such as a budget that only warns.
-    #[must_use]
-    pub fn of_declared(key: &VirtualKey) -> (Self, Vec<&Limit>) {
-        let mut own = Self {
-            models: key.models.clone().unwrap_or_default(),
-            operations: key.operations.clone().unwrap_or_default(),
-            max_output_tokens: key.max_output_tokens,
-            ..Self::default()
-        };
-        let mut others = Vec::new();
-        // A limit that only counts does not restrict anything.
-        for limit in key.limits.iter().filter(|limit| limit.bound.is_some()) {
-            match (limit.quantity, limit.window) {
-                (Quantity::NanoUsd, Window::Calendar(Period::Month))
-                    if limit.on_shortfall != OnShortfall::Warn =>
-                {
-                    own.monthly_budget = limit.bound.and_then(NanoUsd::new);
-                }
-                (Quantity::Requests, Window::Sliding(Span::Minute)) => own.requests_per_minute = limit.bound,
-                (Quantity::Tokens, Window::Sliding(Span::Minute)) => own.tokens_per_minute = limit.bound,
-                _ => others.push(limit),
-            }
-        }
-        (own, others)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::request::Operation;
-
-    fn key(limits: KeyLimits) -> VirtualKey {
-        let record = KeyRecord {
-            name: "t-prod-web".into(),
-            team: "t".into(),
-            labels: Default::default(),
-            limits,
-            created_at: Timestamp(1),
-            expires_at: None,
-            revoked_at: None,
-            secrets: Vec::new(),
-        };
-        VirtualKey::created(1, Arc::new(record))
-    }
-
-    #[test]
-    fn limits_are_the_same_whoever_makes_the_key() {
-        let limits = KeyLimits {
-            models: vec!["openai/*".parse().unwrap()],
-            operations: vec![Operation::Chat],
-            requests_per_minute: Some(1),
-            tokens_per_minute: Some(2),
-            max_output_tokens: Some(3),
-            monthly_budget: NanoUsd::new(4),
-        };
-        for limits in [limits, KeyLimits::default()] {
-            assert_eq!(KeyLimits::of_declared(&key(limits.clone())), (limits, Vec::new()));
-        }
-    }
-
-    #[test]
-    fn of_a_declared_key_no_limit_is_left_out() {
-        let subject = Subject::key("t", "t-prod-web");
-        let limit = |quantity, window| Limit {
-            bound: Some(7),
-            ..subject.limit("teams.t.keys.t-prod-web.x".into(), quantity, window)
-        };
-        let minute = limit(Quantity::Requests, Window::Sliding(Span::Minute));
-        let others = [
-            limit(Quantity::Requests, Window::Sliding(Span::Hour)),
-            limit(Quantity::NanoUsd, Window::Calendar(Period::Day)),
-            limit(Quantity::RequestsInFlight, Window::InFlight),
-            limit(Quantity::AudioMilliseconds, Window::Sliding(Span::Minute)),
-            Limit {
-                on_shortfall: OnShortfall::Warn,
-                ..limit(Quantity::NanoUsd, Window::Calendar(Period::Month))
-            },
-        ];
-        let limits = std::iter::once(&minute).chain(&others).cloned().collect();
-        let declared = VirtualKey { limits, ..key(KeyLimits::default()) };
-        let (own, shown) = KeyLimits::of_declared(&declared);
-        assert_eq!(own, KeyLimits { requests_per_minute: Some(7), ..KeyLimits::default() });
-        assert_eq!(shown, others.iter().collect::<Vec<_>>());
     }
 }

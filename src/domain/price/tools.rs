@@ -114,6 +114,11 @@ impl ToolCatalogue {
         self.actions.iter().map(|(name, _)| Action::new(name))
     }
 
+    /// Every price, action by action in the order of their statement.
+    pub fn prices(&self) -> impl Iterator<Item = &ToolPriceFrom> {
+        self.actions.iter().flat_map(|(_, prices)| prices)
+    }
+
     /// When the prices that apply at an instant end (exclusive).
     #[must_use]
     pub fn until(&self, at: Timestamp) -> Timestamp {

@@ -16,7 +16,7 @@ pub enum Need {
 }
 
 /// Every RPC that is served, and what it requires. An RPC that is missing here is refused to everyone.
-pub const RPCS: [(&str, Need); 22] = [
+pub const RPCS: [(&str, Need); 23] = [
     ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
     ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),
     ("/tollgate.v1.PolicyService/GetSpend", Need::Permission(Permission::ReadSpend)),
@@ -26,6 +26,7 @@ pub const RPCS: [(&str, Need); 22] = [
     ("/tollgate.v1.KeyService/UpdateKey", Need::Permission(Permission::ManageKeys)),
     ("/tollgate.v1.KeyService/RotateKey", Need::Permission(Permission::RotateKeys)),
     ("/tollgate.v1.KeyService/RevokeKey", Need::Permission(Permission::RotateKeys)),
+    ("/tollgate.v1.KeyService/RevokeKeySecret", Need::Permission(Permission::RotateKeys)),
     ("/tollgate.v1.PauseService/Pause", Need::Permission(Permission::Pause)),
     ("/tollgate.v1.PauseService/Resume", Need::Permission(Permission::Pause)),
     ("/tollgate.v1.PauseService/ListPauses", Need::Permission(Permission::ReadPauses)),

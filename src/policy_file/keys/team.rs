@@ -1,7 +1,8 @@
 //! The document, the organization, its teams and their keys.
 
 use super::{
-    ANY, COUNT, Count, DOLLAR_KIND, DURATION, Form, Kind, MODEL, NAME, SHA256, SOME, Shared, Table, at_most,
+    ANY, COUNT, Count, DOLLAR_KIND, DURATION, Form, Key, Kind, MODEL, NAME, SHA256, SOME, Shared, Table,
+    at_most,
     caller::{ACCESS, ENVOY, PROJECT},
     count, form, free, key,
     price::{PRICE, TOOL_PRICE},
@@ -10,12 +11,14 @@ use super::{
 use crate::{
     domain::{
         MAX_AMOUNT,
+        budget_alert::MAX_BUDGET_ALERTS,
         key::{MAX_LABEL_KEY, MAX_LABELS},
+        limit::OnShortfall,
+        limit_kind::LimitKind,
         request::Operation,
     },
     policy_file::{
         bounds::MAX_UNSETTLED,
-        limits::{MAX_ALERTS, ON_SHORTFALL},
         read::{ON_EXCEED, ON_UNSETTLED},
         tools::MAX_CALLS,
     },
@@ -151,12 +154,12 @@ static BUDGET: Table = Table {
     name: "budget",
     doc: "Dollars of calendar periods; at least one, and each holds on its own.",
     keys: &[
-        key("monthly_usd", DOLLAR_KIND, "of a month"),
-        key("weekly_usd", DOLLAR_KIND, "of a week, from Monday"),
-        key("daily_usd", DOLLAR_KIND, "of a day"),
+        key(LimitKind::MonthlyBudget.key(), DOLLAR_KIND, "of a month"),
+        key(LimitKind::WeeklyBudget.key(), DOLLAR_KIND, "of a week, from Monday"),
+        key(LimitKind::DailyBudget.key(), DOLLAR_KIND, "of a day"),
         key(
             "on_shortfall",
-            Kind::Choice(|| words(&ON_SHORTFALL)),
+            Kind::Choice(|| words(&OnShortfall::NAMES)),
             "what happens when the worst case does not fit",
         )
         .or("\"deny\""),
@@ -168,7 +171,7 @@ static BUDGET: Table = Table {
         .or("1"),
         key(
             "alerts",
-            Kind::Texts(ALERT, at_most(MAX_ALERTS)),
+            Kind::Texts(ALERT, at_most(MAX_BUDGET_ALERTS)),
             "`\"1%\"` to `\"1000%\"` of each period's budget, or `\"$400\"` of the month's",
         ),
     ],
@@ -176,8 +179,12 @@ static BUDGET: Table = Table {
 };
 
 const RATES_LABEL: &str = "rates, `max_in_flight`";
-/// Audio is counted in milliseconds.
-const AUDIO: Kind = Kind::Count(Count { min: 0, max: MAX_AMOUNT / 1_000, unit: 1_000 });
+
+/// The key of a limit of this kind.
+const fn rate(kind: LimitKind, doc: &'static str) -> Key {
+    key(kind.key(), Kind::Count(Count { min: 0, max: kind.max(), unit: kind.unit() }), doc)
+}
+
 const REQUESTS: &str = "requests admitted";
 const TOKENS: &str = "input that was not cached, and output";
 const SECONDS: &str = "seconds of audio sent";
@@ -186,16 +193,16 @@ static RATES: Table = Table {
     name: "rates",
     doc: "How much in any minute, hour or 24 hours, and how much at once.",
     keys: &[
-        key("requests_per_minute", COUNT, REQUESTS),
-        key("requests_per_hour", COUNT, REQUESTS),
-        key("requests_per_day", COUNT, REQUESTS),
-        key("tokens_per_minute", COUNT, TOKENS),
-        key("tokens_per_hour", COUNT, TOKENS),
-        key("tokens_per_day", COUNT, TOKENS),
-        key("audio_seconds_per_minute", AUDIO, SECONDS),
-        key("audio_seconds_per_hour", AUDIO, SECONDS),
-        key("audio_seconds_per_day", AUDIO, SECONDS),
-        key("max_in_flight", COUNT, "requests authorized and not reported yet; batches do not count"),
+        rate(LimitKind::RequestsPerMinute, REQUESTS),
+        rate(LimitKind::RequestsPerHour, REQUESTS),
+        rate(LimitKind::RequestsPerDay, REQUESTS),
+        rate(LimitKind::TokensPerMinute, TOKENS),
+        rate(LimitKind::TokensPerHour, TOKENS),
+        rate(LimitKind::TokensPerDay, TOKENS),
+        rate(LimitKind::AudioSecondsPerMinute, SECONDS),
+        rate(LimitKind::AudioSecondsPerHour, SECONDS),
+        rate(LimitKind::AudioSecondsPerDay, SECONDS),
+        rate(LimitKind::MaxInFlight, "requests authorized and not reported yet; batches do not count"),
     ],
     shared: &[],
 };

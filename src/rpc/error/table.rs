@@ -53,7 +53,6 @@ reasons! {
     UNRESERVED_BOUND_EXCEEDED: FailedPrecondition, Precondition,
         "More usage without a reservation than the team's `unreserved` permits. Authorize first, or ask an admin to report it";
     HISTORY_NOT_KEPT: FailedPrecondition, Precondition, "The spend of a month before the last 13";
-    NO_AUDIT_FILE: FailedPrecondition, Precondition, "This replica keeps no audit log in a file";
 
     TOO_MANY_KEYS: ResourceExhausted, Quota, "There are 10,000 keys already";
     TOO_MANY_PAUSES: ResourceExhausted, Quota, "There are 1,000 pauses already. Resume some";

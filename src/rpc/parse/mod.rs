@@ -44,8 +44,10 @@ const UNAUTHORIZED: i32 = 401;
 const MAX_LABEL_KEY_BYTES: usize = 64;
 const MAX_LABEL_VALUE_BYTES: usize = 256;
 
-/// A well-formed `AuthorizeRequest`.
-pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeRequest, Status> {
+/// A well-formed `AuthorizeRequest`, and which limits its answer lists.
+pub(super) fn authorize(
+    request: proto::AuthorizeRequest,
+) -> Result<(AuthorizeRequest, proto::LimitView), Status> {
     let mut errors = FieldErrors::default();
     let caller = match request.caller {
         Some(authorize_request::Caller::Team(team)) => errors.team("team", team),
@@ -71,26 +73,31 @@ pub(super) fn authorize(request: proto::AuthorizeRequest) -> Result<AuthorizeReq
     let tools = errors.tools(request.tools);
     let max_wait_ms = errors.duration("max_wait", request.max_wait, MAX_WAIT);
     errors.labels(&request.labels);
-    match (caller, operation) {
-        (Some(caller), Some(operation)) if errors.is_empty() => Ok(AuthorizeRequest {
-            caller,
-            user,
-            request_id,
-            model,
-            operation,
-            service_tier,
-            batch,
-            tools,
-            size,
-            unseen_input_tokens: 0,
-            // What its lines ask for is already written in a file.
-            fixed_output: operation == Operation::Batch,
-            max_wait_ms,
-            dry_run: request.dry_run,
-            labels: request.labels,
-        }),
-        _ => Err(errors.into_status()),
-    }
+    let view = proto::LimitView::try_from(request.limit_view).unwrap_or_else(|_| {
+        errors.add("limit_view", format!("is {}; not a value of `LimitView`", request.limit_view));
+        proto::LimitView::Unspecified
+    });
+    let (Some(caller), Some(operation), true) = (caller, operation, errors.is_empty()) else {
+        return Err(errors.into_status());
+    };
+    let request = AuthorizeRequest {
+        caller,
+        user,
+        request_id,
+        model,
+        operation,
+        service_tier,
+        batch,
+        tools,
+        size,
+        unseen_input_tokens: 0,
+        // What its lines ask for is already written in a file.
+        fixed_output: operation == Operation::Batch,
+        max_wait_ms,
+        dry_run: request.dry_run,
+        labels: request.labels,
+    };
+    Ok((request, view))
 }
 
 /// What a `RecordUsageRequest` reports.

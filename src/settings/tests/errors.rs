@@ -118,7 +118,7 @@ fn says_which_setting_is_wrong_and_where_it_comes_from() {
             "",
             &[],
             flag("--audit-sinks=file,fil"),
-            "flag `--audit-sinks`: `fil` is not one of `file`, `stdout`; did",
+            "flag `--audit-sinks`: `fil` is not one of `store`, `file`, `stdout`; did",
         ),
         (
             "store = \"redis://cache\"\naudit_sinks = [\"file\"]",

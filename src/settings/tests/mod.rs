@@ -235,12 +235,13 @@ fn connections_are_bounded_as_written() {
 
 #[test]
 fn the_audit_log_goes_where_it_is_sent() {
-    use AuditSink::{File, Stdout};
+    use AuditSink::{File, Stdout, Store};
     for (arguments, sinks, path) in [
-        (&[][..], &[File][..], Some("./data/audit.jsonl")),
-        (&["--store=redis://cache"], &[], None),
-        (&["--store=redis://cache", "--audit-file=a"], &[File], Some("a")),
+        (&[][..], &[Store, File][..], Some("./data/audit.jsonl")),
+        (&["--store=redis://cache"], &[Store], None),
+        (&["--store=redis://cache", "--audit-file=a"], &[Store, File], Some("a")),
         (&["--store=redis://cache", "--audit-sinks=stdout"], &[Stdout], None),
+        (&["--store=redis://cache", "--audit-sinks=stdout,store"], &[Stdout, Store], None),
         (&["--audit-sinks=stdout, file"], &[Stdout, File], Some("./data/audit.jsonl")),
         (&["--audit-sinks=,"], &[], Some("./data/audit.jsonl")),
         (&["--audit-sinks="], &[], Some("./data/audit.jsonl")),

@@ -97,6 +97,10 @@ impl OpenError {
             rusqlite::Error::FromSqlConversionFailure(_, _, cause) => {
                 Self::Corrupt { path, detail: cause.to_string() }
             }
+            // The file ends within a page: it was cut off.
+            source if is_cut_off(&source) => {
+                Self::Corrupt { path, detail: "its file was cut off".to_owned() }
+            }
             source => match source.sqlite_error_code() {
                 // Missing tables or columns make statements unknown.
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) | None => {
@@ -106,4 +110,9 @@ impl OpenError {
             },
         }
     }
+}
+
+fn is_cut_off(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|failure| failure.extended_code);
+    code == Some(rusqlite::ffi::SQLITE_IOERR_SHORT_READ)
 }

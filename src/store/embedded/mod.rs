@@ -12,11 +12,13 @@
 //! - A disk that fails to sync has lost the store's trust (`owner`): from then on nothing is accepted.
 //! - Every row has a check sum (`sums`), and all are checked at opening (`verify`). A damaged store is not opened; `salvage`
 //!   copies what can be read into a new directory.
-//! - The registry and the uses of secrets are written by transactions of their own (`registry`), separate from that thread's.
+//! - The registry, the uses of secrets (`registry`) and the audit log (`audit`) are written by transactions of their own, separate
+//!   from that thread's.
 //! - Memory holds the registry, counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
 //!   reservation that can still be repeated; the rest is in the tables.
 
 mod age;
+mod audit;
 mod batch;
 mod counters;
 mod disk;
@@ -62,20 +64,22 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-pub use self::{
-    error::OpenError,
-    opening::verify,
-    salvage::{SalvageError, Salvaged, salvage},
-};
 use self::{
+    audit::AuditTable,
     files::Claim,
     registry::Registry,
     shared::{Inner, Step},
     waiters::Heard,
 };
+pub use self::{
+    error::OpenError,
+    opening::verify,
+    salvage::{SalvageError, Salvaged, salvage},
+};
 use super::{
-    Backend, Cooldown, Ledger, Record, RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved,
-    Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, Usage,
+    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, RegistryChanges,
+    RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Settle,
+    SettleOutcome, SpendAmounts, SpendKey, StoreError, Usage,
 };
 use crate::domain::{
     Moment,
@@ -97,6 +101,7 @@ struct Handle {
     /// For the rare reads of data no longer in memory. Held for one query; never together with the lock of `inner`.
     reader: Mutex<Connection>,
     registry: Arc<Registry>,
+    audit: Arc<AuditTable>,
     writer: Option<JoinHandle<()>>,
     /// The last field, so everything that has the database open is dropped before it.
     _claim: Arc<Claim>,
@@ -319,5 +324,22 @@ impl super::Registry for EmbeddedStore {
 
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         registry::on_disk(&self.0.registry, move |registry| registry.uses(&secrets)).await
+    }
+}
+
+impl AuditLog for EmbeddedStore {
+    async fn audit_append(&self, events: Vec<AuditEntry>, kept: AuditKept) -> Result<usize, StoreError> {
+        audit::append(&self.0.audit, events, kept, self.0.inner.time.now()).await
+    }
+
+    async fn audit_page(&self, range: AuditRange, count: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        let store = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            store.read(|connection| audit::page(connection, range, count))
+        });
+        read.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the audit log cannot be read");
+            Err(StoreError::Corrupt)
+        })
     }
 }

@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use super::{
     EmbeddedStore, Handle, PATIENCE,
     age::Age,
+    audit::AuditTable,
     disk::{self, Progress},
     error::OpenError,
     files::Claim,
@@ -55,6 +56,7 @@ pub(super) fn open(
     let open = || disk::open(&path).and_then(disk::trust).map_err(sqlite);
     let reader = open()?;
     let registry = Registry::load(open()?, Arc::clone(&owner)).map_err(sqlite)?;
+    let audit = Arc::new(AuditTable::new(open()?, Arc::clone(&owner)));
     let lsn = state.lsn;
     let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
     let inner = Arc::new(Inner { shared, wake: Condvar::new(), time, age: Age::new(max_age) });
@@ -63,7 +65,7 @@ pub(super) fn open(
     let thread = std::thread::Builder::new().name("store-writer".to_owned());
     let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
     let (reader, registry) = (Mutex::new(reader), Arc::new(registry));
-    let handle = Handle { inner, reader, registry, writer: Some(writer), _claim: claim };
+    let handle = Handle { inner, reader, registry, audit, writer: Some(writer), _claim: claim };
     Ok(EmbeddedStore(Arc::new(handle), PATIENCE))
 }
 

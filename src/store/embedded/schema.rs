@@ -54,8 +54,11 @@ const CREATE: &str = "
     CREATE TABLE last_uses (secret INTEGER PRIMARY KEY, at INTEGER NOT NULL, sum INTEGER NOT NULL);
 ";
 
-/// What the tables of layout 4 have beside those: what all organizations of the store share, by its name.
-const CREATE_DEPLOYMENT: &str = "CREATE TABLE deployment (name TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID";
+/// What the tables of layout 4 have beside those: what all organizations of the store share, by its name; and the audit log.
+const CREATE_SINCE_4: &str = "
+    CREATE TABLE deployment (name TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE audit (id TEXT PRIMARY KEY, line BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
+";
 
 /// From layout 1 to 2: the registry and the uses of secrets.
 const TO_2: &str = "
@@ -132,11 +135,28 @@ pub(super) const DEPLOYMENT: Table = Table {
     named_by: 1,
     put: "INSERT INTO deployment VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING",
 };
+pub(super) const AUDIT: Table = Table {
+    name: "audit",
+    columns: 2,
+    named_by: 1,
+    put: "INSERT INTO audit VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING",
+};
 /// The tables since layout 3.
 const EARLIER_TABLES: [&Table; 9] =
     [&JOURNAL, &PROGRESS, &COUNTERS, &SEGMENTS, &GATES, &SPEND, &REGISTRY, &USES, &LAST_USES];
-pub(super) const TABLES: [&Table; 10] =
-    [&JOURNAL, &PROGRESS, &COUNTERS, &SEGMENTS, &GATES, &SPEND, &REGISTRY, &USES, &LAST_USES, &DEPLOYMENT];
+pub(super) const TABLES: [&Table; 11] = [
+    &JOURNAL,
+    &PROGRESS,
+    &COUNTERS,
+    &SEGMENTS,
+    &GATES,
+    &SPEND,
+    &REGISTRY,
+    &USES,
+    &LAST_USES,
+    &DEPLOYMENT,
+    &AUDIT,
+];
 
 /// The tables of a layout that has check sums.
 pub(super) const fn tables(layout: i64) -> &'static [&'static Table] {
@@ -163,7 +183,7 @@ pub(super) fn is_whole(connection: &Connection, layout: i64) -> rusqlite::Result
     let made = Connection::open_in_memory()?;
     made.execute_batch(CREATE)?;
     if layout > SUMMED {
-        made.execute_batch(CREATE_DEPLOYMENT)?;
+        made.execute_batch(CREATE_SINCE_4)?;
     }
     Ok(description(connection)? == description(&made)?)
 }
@@ -181,7 +201,7 @@ pub(super) fn create(
 ) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(CREATE)?;
-    transaction.execute_batch(CREATE_DEPLOYMENT)?;
+    transaction.execute_batch(CREATE_SINCE_4)?;
     fill(&transaction)?;
     stamp(&transaction)?;
     transaction.commit()
@@ -230,7 +250,7 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
         to_3(&transaction)?;
     }
     // The key that secrets are hashed with comes from the registry at its first reading (`live`), as it does from any store.
-    transaction.execute_batch(CREATE_DEPLOYMENT)?;
+    transaction.execute_batch(CREATE_SINCE_4)?;
     stamp(&transaction)?;
     transaction.commit()
 }

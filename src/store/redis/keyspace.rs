@@ -31,6 +31,7 @@ pub(super) struct Keyspace {
     pub(super) reservation_prefix: String,
     pub(super) registry: String,
     pub(super) revision: String,
+    pub(super) audit: String,
     /// The layout of all these; see `meta.lua`.
     pub(super) meta: String,
 }
@@ -47,6 +48,7 @@ impl Keyspace {
             reservation_prefix: format!("{prefix}:reservation:"),
             registry: format!("{prefix}:registry"),
             revision: format!("{prefix}:registry:revision"),
+            audit: format!("{prefix}:audit"),
             meta: format!("{prefix}:meta"),
             prefix,
         }

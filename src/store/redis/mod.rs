@@ -4,6 +4,7 @@
 //! opens one more when first asked for a report; clones share both. All state is on the server, so any number of stores in any
 //! number of processes decide as one.
 
+mod audit;
 mod connection;
 mod cooldowns;
 mod counters;
@@ -46,9 +47,9 @@ use self::{
     wire::Reader,
 };
 use super::{
-    Backend, Cooldown, Ledger, Record, Registry, RegistryChanges, RegistryWritten, ReservationId, Reserve,
-    Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError,
-    Usage,
+    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, Registry,
+    RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses,
+    Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, Usage,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -272,5 +273,15 @@ impl Registry for RedisStore {
 
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         self.0.uses(&secrets).await
+    }
+}
+
+impl AuditLog for RedisStore {
+    async fn audit_append(&self, events: Vec<AuditEntry>, kept: AuditKept) -> Result<usize, StoreError> {
+        self.0.audit_append(&events, kept).await
+    }
+
+    async fn audit_page(&self, range: AuditRange, count: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        self.0.audit_page(range, count).await
     }
 }

@@ -71,6 +71,8 @@ pub(super) static ADD_USES: LazyLock<Script> =
     LazyLock::new(|| Script::new("add_uses", &[], include_str!("scripts/add_uses.lua")));
 pub(super) static USES: LazyLock<Script> =
     LazyLock::new(|| Script::new("uses", &[], include_str!("scripts/uses.lua")));
+pub(super) static AUDIT_APPEND: LazyLock<Script> =
+    LazyLock::new(|| Script::new("audit_append", &[], include_str!("scripts/audit_append.lua")));
 
 /// Declares those of the shared numbers and names that `body` mentions.
 fn constants(body: &str) -> String {
@@ -92,7 +94,7 @@ fn constants(body: &str) -> String {
 }
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 10] {
+pub(super) fn all() -> [&'static Script; 11] {
     [
         &RESERVE,
         &SETTLE,
@@ -104,6 +106,7 @@ pub(super) fn all() -> [&'static Script; 10] {
         &REGISTRY_WRITE,
         &ADD_USES,
         &USES,
+        &AUDIT_APPEND,
     ]
 }
 

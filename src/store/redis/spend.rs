@@ -47,6 +47,14 @@ impl Inner {
         Ok(lines.into_iter().collect())
     }
 
+    /// The connection for reports, which are long or not urgent. They notice an outage as soon as decisions do.
+    pub(super) fn reports(&self) -> Result<&Connection, StoreError> {
+        if self.connection.is_down() {
+            return Err(StoreError::Unavailable);
+        }
+        Ok(self.reports.get_or_init(|| Connection::open_patient(self.target.clone(), self.acts_within())))
+    }
+
     /// Reads a collection in pages on the connection for reports, so neither the server nor the connection for decisions is held
     /// for longer than a page takes. Each page has the deadline of any call, and takes far less.
     async fn scan(
@@ -55,12 +63,7 @@ impl Inner {
         key: &str,
         mut take: impl FnMut(Value) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
-        // Reports notice an outage as soon as decisions do.
-        if self.connection.is_down() {
-            return Err(StoreError::Unavailable);
-        }
-        let reports =
-            self.reports.get_or_init(|| Connection::open_patient(self.target.clone(), self.acts_within()));
+        let reports = self.reports()?;
         let mut cursor = "0".to_owned();
         loop {
             let mut cmd = redis::cmd(command);

@@ -8,8 +8,8 @@ use tempfile::TempDir;
 use tollgate::rpc::{
     envoy::service::auth::v3::authorization_client::AuthorizationClient,
     proto::{
-        AuditEvent, CreateKeyRequest, GetKeyRequest, GetSpendRequest, ListAuditEventsRequest,
-        ListKeysRequest, ListUpstreamKeysRequest, RevokeKeyRequest, RotateKeyRequest,
+        AuditEvent, GetKeyRequest, GetSpendRequest, ListAuditEventsRequest, ListKeysRequest,
+        ListUpstreamKeysRequest, RevokeKeyRequest, RotateKeyRequest,
         audit_service_client::AuditServiceClient, authorize_request::Caller,
         key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient,
         upstream_service_client::UpstreamServiceClient,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     envoy::checks::check,
-    harness::{Process, chat, connect, eventually, used},
+    harness::{Process, chat, connect, eventually, json_of, new_key, used},
 };
 
 const AUDITOR: &str = "tgs_secret_of_the_auditor";
@@ -123,9 +123,19 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
     assert_eq!(told, expected);
     assert_eq!(events[0].subject, "tollgate.v1.PolicyService/GetSpend");
     assert_eq!(events[0].actor.as_ref().unwrap().address, "127.0.0.1");
-    let after: Value = serde_json::from_str(&events[5].after).unwrap();
+    let after = json_of(events[5].after.as_ref());
     assert_eq!(after["changes"], json!([{"path": "teams.own.requests_per_minute", "before": 5, "after": 2}]));
-    assert!(events[4].after.contains("idd"), "{}", events[4].after);
+    let rejected = json_of(events[4].after.as_ref()).to_string();
+    assert!(rejected.contains("idd"), "{rejected}");
+    assert!(events.iter().all(|event| event.organization == "acme" && event.replica == events[0].replica));
+    assert!(events[0].replica.ends_with(|c: char| c.is_ascii_digit()), "{}", events[0].replica);
+    let until_time = events[4].time;
+    let of_edge = ListAuditEventsRequest { actor_name: "edge".to_owned(), until_time, ..Default::default() };
+    let of_edge = list(&channel, of_edge).await.0;
+    assert_eq!(
+        of_edge.iter().rev().map(|event| &event.id).collect::<Vec<_>>(),
+        [&events[0].id, &events[1].id]
+    );
     let filtered = ListAuditEventsRequest {
         action: "role.denied".to_owned(),
         subject_prefix: "tollgate.v1.UpstreamService/".to_owned(),
@@ -146,7 +156,18 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
     let shown = tokio::task::block_in_place(|| {
         let address = process.address().to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-        command.args(["audit", "--address", &address, "--limit", "2", "--since", "1h"]);
+        command.args([
+            "audit",
+            "list",
+            "--address",
+            &address,
+            "--limit",
+            "2",
+            "--since",
+            "1h",
+            "--actor",
+            "changed file",
+        ]);
         command.env("TOLLGATE_TOKEN", AUDITOR).output().unwrap()
     });
     let shown = String::from_utf8(shown.stdout).unwrap();
@@ -182,12 +203,7 @@ async fn a_refusal_names_the_team_or_the_key_that_was_asked_for() {
     let mut calls = PolicyServiceClient::new(channel.clone());
     let mut keys = KeyServiceClient::new(channel.clone());
     let mut checks = AuthorizationClient::new(channel);
-    let create = |name: &str, team: &str| CreateKeyRequest {
-        name: name.to_owned(),
-        team: team.to_owned(),
-        ..Default::default()
-    };
-    keys.create_key(by(ADMIN, create("other-test-made", "other"))).await.unwrap();
+    keys.create_key(by(ADMIN, new_key("other-test-made", "other"))).await.unwrap();
     let mut by_key = chat("", MODEL, 1, 1);
     by_key.caller = Some(Caller::ApiKey("tgk_of_the_other".to_owned()));
     let spend = GetSpendRequest { team: "nowhere \"\u{e9}\"".to_owned(), ..Default::default() };
@@ -200,7 +216,7 @@ async fn a_refusal_names_the_team_or_the_key_that_was_asked_for() {
         (calls.authorize(by(GATEWAY, by_key)).await.err(), json!({"team": "other"})),
         (calls.record_usage(by(GATEWAY, report)).await.err(), Value::Null),
         (calls.get_spend(by(LEAD, spend)).await.err(), json!({"team": "nowhere \"\u{e9}\""})),
-        (keys.create_key(by(LEAD, create("k", "other"))).await.err(), json!({"team": "other"})),
+        (keys.create_key(by(LEAD, new_key("k", "other"))).await.err(), json!({"team": "other"})),
         (keys.list_keys(by(LEAD, list("other"))).await.err(), json!({"team": "other"})),
         (keys.list_keys(by(LEAD, list(""))).await.err(), Value::Null),
         (keys.get_key(by(LEAD, get("other-test-made"))).await.err(), json!({"key": "other-test-made"})),
@@ -276,11 +292,10 @@ async fn changes_of_keys_are_recorded_without_their_secrets() {
     let (process, channel) = start(&directory, &policy(issuer.url(), 5)).await;
     let mut keys = KeyServiceClient::new(channel.clone());
     let name = "own-test-audit".to_owned();
-    let create = CreateKeyRequest { name: name.clone(), team: "own".to_owned(), ..Default::default() };
-    let created = keys.create_key(by(ADMIN, create)).await.unwrap().into_inner();
+    let created = keys.create_key(by(ADMIN, new_key(&name, "own"))).await.unwrap().into_inner();
     let rotate = RotateKeyRequest { name: name.clone(), ..Default::default() };
     let rotated = keys.rotate_key(by(ADMIN, rotate)).await.unwrap().into_inner();
-    let revoke = RevokeKeyRequest { name: name.clone(), ..Default::default() };
+    let revoke = RevokeKeyRequest { name: name.clone() };
     // The second time nothing is changed, and nothing recorded.
     for _ in 0..2 {
         keys.revoke_key(by(ADMIN, revoke.clone())).await.unwrap();
@@ -294,13 +309,12 @@ async fn changes_of_keys_are_recorded_without_their_secrets() {
         .collect();
     let expected = ["key.revoke", "key.rotate", "key.create"].map(|action| (action, &*name, "admin", "done"));
     assert_eq!(told, expected);
-    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-    let (before, after) = (parse(&events[1].before), parse(&events[1].after));
+    let (before, after) = (json_of(events[1].before.as_ref()), json_of(events[1].after.as_ref()));
     let secrets = |key: &Value| key["secrets"].as_array().unwrap().len();
     assert_eq!((secrets(&before), secrets(&after)), (1, 2));
     assert_eq!(before["team"], "own");
-    assert!(parse(&events[0].before).get("revoked_at").is_none());
-    assert!(parse(&events[0].after).get("revoked_at").is_some());
+    assert!(json_of(events[0].before.as_ref()).get("revoke_time").is_none());
+    assert!(json_of(events[0].after.as_ref()).get("revoke_time").is_some());
     process.stop().await;
     let text = std::fs::read_to_string(directory.path().join("data/audit.jsonl")).unwrap();
     assert_eq!(text.lines().count(), 3);

@@ -1,14 +1,14 @@
 //! Keys that teams declare, and who may see them: each its own, and of others' nothing, not even that there are any.
 
 use tollgate::rpc::proto::{
-    CreateKeyRequest, GetKeyRequest, KeyState, ListKeysRequest, RevokeKeyRequest, RotateKeyRequest,
-    UpdateKeyRequest, VirtualKey, key_service_client::KeyServiceClient,
+    GetKeyRequest, KeyState, ListKeysRequest, RevokeKeyRequest, RotateKeyRequest, UpdateKeyRequest,
+    VirtualKey, key_service_client::KeyServiceClient,
 };
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
 use super::{by, digest, reason};
-use crate::harness::{START, Server, StoreKind, connect};
+use crate::harness::{START, Server, StoreKind, connect, new_key};
 
 /// Two teams that declare keys of one name and of names of their own, and whoever may see one of them, or both.
 fn policy() -> String {
@@ -47,9 +47,11 @@ async fn changes(keys: &mut KeyServiceClient<Channel>, name: &str) -> [Status; 3
     let key = Some(VirtualKey { name: name.clone(), ..Default::default() });
     let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
     let rotate = RotateKeyRequest { name: name.clone(), ..Default::default() };
-    let revoke = RevokeKeyRequest { name, ..Default::default() };
+    let revoke = RevokeKeyRequest { name };
     [
-        keys.update_key(by(token, UpdateKeyRequest { key, update_mask })).await.unwrap_err(),
+        keys.update_key(by(token, UpdateKeyRequest { key, update_mask, ..Default::default() }))
+            .await
+            .unwrap_err(),
         keys.rotate_key(by(token, rotate)).await.unwrap_err(),
         keys.revoke_key(by(token, revoke)).await.unwrap_err(),
     ]
@@ -104,9 +106,8 @@ async fn of_declared_keys_each_sees_those_of_its_teams() {
 async fn declaring_a_key_gives_no_right_over_a_created_one_of_its_name() {
     let server = Server::start(StoreKind::Embedded, &policy(), START).await;
     let mut keys = KeyServiceClient::new(connect(server.address()).await);
-    let (name, team) = ("other-prod-created", "other".to_owned());
-    let create = CreateKeyRequest { name: name.to_owned(), team, ..Default::default() };
-    keys.create_key(by("tgs_admin", create)).await.unwrap();
+    let name = "other-prod-created";
+    keys.create_key(by("tgs_admin", new_key(name, "other"))).await.unwrap();
     let declared = digest("the secret of whoever edits the file");
     let policy = format!("{}[teams.own.keys.{name}]\nsha256 = \"{declared}\"\n", policy());
     server.set_policy(&policy).await;

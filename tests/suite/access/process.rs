@@ -41,7 +41,7 @@ fn it_does_not_listen_for_everyone_by_accident() {
         let output = tollgate(&[&serve[..], &[address]].concat(), None);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{address}: {said}");
-        for words in ["[access]", "tollgate access token --generate", "--allow-unauthenticated-listen"] {
+        for words in ["[access]", "tollgate tokens create", "--allow-unauthenticated-listen"] {
             assert!(said.contains(words), "{address}: {said}");
         }
     }
@@ -59,11 +59,11 @@ fn it_does_not_listen_for_everyone_by_accident() {
 
 #[test]
 fn a_new_token_comes_with_its_lines_for_the_policy() {
-    let output = tollgate(&["access", "token", "--generate", "edge"], None);
+    let output = tollgate(&["tokens", "create", "edge"], None);
     let said = String::from_utf8(output.stdout).unwrap();
     let secret = said.split_whitespace().find(|word| word.starts_with("tgs_")).expect("a secret");
     assert!(said.contains(&format!("[access.tokens.edge]\n  sha256 = \"{}\"", digest(secret))), "{said}");
-    assert_eq!(tollgate(&["access", "token", "--generate", "Edge Gateway"], None).status.code(), Some(2));
+    assert_eq!(tollgate(&["tokens", "create", "Edge Gateway"], None).status.code(), Some(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

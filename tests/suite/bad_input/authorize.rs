@@ -21,7 +21,7 @@ fn authorize_caller() -> impl Strategy<Value = Judged<Option<authorize_request::
 #[test]
 fn authorize_names_every_field_that_is_wrong() {
     let names = (authorize_caller(), text(0, 256, "user"), text(0, 128, ""), text(1, 256, MODEL));
-    let kinds = (variant(7, false), variant(4, true));
+    let kinds = (variant(7, false), variant(4, true), variant(3, true));
     let counts = (count(TOKENS), count(1_000_000_000), count(TOKENS), count(TOKENS));
     // Never a wait that is permitted: the clock stands still.
     let durations = (
@@ -42,7 +42,7 @@ fn authorize_names_every_field_that_is_wrong() {
     check("authorize", &(names, kinds, counts, durations, labels, any::<bool>()), |service, case| {
         let (
             (caller, user, request_id, model),
-            (operation, tier),
+            (operation, tier, view),
             (input, bytes, output, characters),
             (audio, wait),
             labels,
@@ -62,6 +62,7 @@ fn authorize_names_every_field_that_is_wrong() {
             ("model", model.1),
             ("operation", operation.1),
             ("service_tier", tier.1),
+            ("limit_view", view.1),
             ("input_tokens", input.1),
             ("input_bytes", bytes.1),
             ("max_output_tokens", output.1),
@@ -87,6 +88,7 @@ fn authorize_names_every_field_that_is_wrong() {
             labels: kept.into_iter().map(|(key, (value, _))| (key, value)).collect(),
             batch: None,
             tools: Vec::new(),
+            limit_view: view.0,
         };
         names_just(service.answer(service.client().authorize(request))?, &bad)
     });

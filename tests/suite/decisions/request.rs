@@ -31,6 +31,7 @@ pub(crate) fn authorize(fields: &Authorize) -> Result<proto::AuthorizeRequest, S
         labels: fields.labels.clone().into_iter().collect(),
         batch: fields.batch.map(batch),
         tools: fields.tools.clone(),
+        limit_view: proto::LimitView::Unspecified.into(),
         caller: one_caller(&fields.team, &fields.api_key, Caller::Team, Caller::ApiKey)?,
     })
 }

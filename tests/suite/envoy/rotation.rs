@@ -3,14 +3,14 @@
 use serde_json::json;
 use tempfile::TempDir;
 use tollgate::rpc::proto::{
-    CreateKeyRequest, GetKeyRequest, RevokeKeyRequest, RotateKeyRequest, key_service_client::KeyServiceClient,
+    GetKeyRequest, RevokeKeySecretRequest, RotateKeyRequest, key_service_client::KeyServiceClient,
 };
 
 use super::{
     edge::{chat, is_available},
     replay::{assert_success, mount, python, run, start_all},
 };
-use crate::harness::{connect, eventually};
+use crate::harness::{connect, eventually, new_key};
 
 const NAME: &str = "roomy-test-rotation";
 
@@ -24,7 +24,7 @@ async fn a_virtual_key_is_rotated_under_load_without_a_failed_request() {
     let directory = TempDir::new().unwrap();
     let (process, mock, envoy) = start_all(directory.path()).await;
     let mut keys = KeyServiceClient::new(connect(process.address()).await);
-    let new = CreateKeyRequest { name: NAME.to_owned(), team: "roomy".to_owned(), ..Default::default() };
+    let new = new_key(NAME, "roomy");
     let old = keys.create_key(new).await.unwrap().into_inner().secret;
     let file = directory.path().join("secret");
     mount(&file, &old);
@@ -47,10 +47,10 @@ async fn a_virtual_key_is_rotated_under_load_without_a_failed_request() {
         keys.get_key(get).await.unwrap().into_inner().key.unwrap().secrets.try_into().unwrap();
     assert!(first.live && second.live, "{first:?} {second:?}");
     // It was used in the last 24 hours, so it ends only where that is meant.
-    let mut end = RevokeKeyRequest { name: NAME.to_owned(), secret_id: first.secret_id, force: false };
-    keys.revoke_key(end.clone()).await.unwrap_err();
+    let mut end = RevokeKeySecretRequest { name: NAME.to_owned(), secret_id: first.secret_id, force: false };
+    keys.revoke_key_secret(end.clone()).await.unwrap_err();
     end.force = true;
-    keys.revoke_key(end).await.unwrap();
+    keys.revoke_key_secret(end).await.unwrap();
     goes_on().await;
     assert_eq!(chat("{}", &json!({"max_tokens": 3})).key(&old).send(envoy.address).await.status, 401);
     // It ends by itself, long after all this.

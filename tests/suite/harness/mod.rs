@@ -102,3 +102,30 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
+
+/// The request to create a key that may do all that its team may.
+pub(crate) fn new_key(name: &str, team: &str) -> tollgate::rpc::proto::CreateKeyRequest {
+    let (name, team) = (name.to_owned(), team.to_owned());
+    let key = tollgate::rpc::proto::VirtualKey { name, team, ..Default::default() };
+    tollgate::rpc::proto::CreateKeyRequest { key: Some(key), ..Default::default() }
+}
+
+/// A `Struct` as JSON; `null` if there is none.
+pub(crate) fn json_of(fields: Option<&prost_types::Struct>) -> serde_json::Value {
+    use prost_types::value::Kind;
+    fn of(value: &prost_types::Value) -> serde_json::Value {
+        match value.kind.as_ref().expect("a value has a kind") {
+            Kind::NullValue(_) => serde_json::Value::Null,
+            Kind::BoolValue(is_true) => (*is_true).into(),
+            // Whole numbers as such.
+            Kind::NumberValue(number) => {
+                number.to_string().parse::<i64>().map_or_else(|_| (*number).into(), Into::into)
+            }
+            Kind::StringValue(text) => text.clone().into(),
+            Kind::ListValue(list) => list.values.iter().map(of).collect(),
+            Kind::StructValue(inner) => json_of(Some(inner)),
+        }
+    }
+    let fields = fields.map(|fields| fields.fields.iter().map(|(name, value)| (name.clone(), of(value))));
+    fields.map_or(serde_json::Value::Null, |fields| serde_json::Value::Object(fields.collect()))
+}

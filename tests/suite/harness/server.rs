@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tollgate::{
     app::{App, Listen, Parts},
-    audit::{Audit, Targets},
+    audit::{Audit, Origin, Sink},
     domain::Timestamp,
     rpc::proto::policy_service_client::PolicyServiceClient,
     runtime::clock::{Clock, ManualClock},
@@ -93,10 +93,10 @@ impl Server {
         tls: Option<ListenerTls>,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
-        let target = Targets { file: Some(directory.path().join("audit.jsonl")), stdout: false };
+        let sink = Sink::store(make_store.clone(), Duration::from_secs(400 * 86_400)).unwrap();
         let app = App::new(Parts {
             upstream: Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap()),
-            audit: Audit::open(&target).unwrap(),
+            audit: Audit::start(Origin::default(), vec![sink]).unwrap(),
             connections,
             runtime: Clock::Manual(clock.clone()).into(),
             ..Parts::new(Arc::new(policy(policy_text, clock.now())))

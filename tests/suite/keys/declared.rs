@@ -4,8 +4,9 @@ use std::process::Command;
 
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
-use tollgate::rpc::proto::{
-    self, GetKeyRequest, KeyBound, KeyLimits, KeyOrigin, KeyState, ListKeysRequest, Quantity, VirtualKey,
+use tollgate::rpc::{
+    google_type::Money,
+    proto::{self, GetKeyRequest, KeyLimits, KeyOrigin, KeyState, ListKeysRequest, VirtualKey},
 };
 use tonic::{Code, Status};
 
@@ -68,7 +69,9 @@ on_both! {
 async fn a_declared_key_is_shown_with_what_it_may_and_what_it_used(mut s: Service) {
     let lines = "models = [\"m/text\"]\noperations = [\"chat_completion\"]\nmax_output_tokens = 500\n\
                  requests_per_minute = 5\ntokens_per_minute = 5_000\nrequests_per_hour = 50\n\
-                 budget = { monthly_usd = \"1.00\", daily_usd = \"0.50\" }\nexpires = 2026-11-24T10:00:00Z\n\
+                 audio_seconds_per_day = 90\nmax_in_flight = 4\n\
+                 budget = { monthly_usd = \"1.00\", daily_usd = \"0.50\", on_shortfall = \"clamp\", \
+                 min_output_tokens = 3, alerts = [\"$0.9\", \"50%\"] }\nexpires = 2026-11-24T10:00:00Z\n\
                  labels = { owner = \"ann\" }";
     s.declare(&[("bot", "bot-prod-web", lines)]).await;
     let answer = s.ask("bot/bot-prod-web").await;
@@ -77,12 +80,6 @@ async fn a_declared_key_is_shown_with_what_it_may_and_what_it_used(mut s: Servic
     let usage = shown.usage.take().unwrap();
     assert_eq!((usage.requests_today, usage.tokens_today, usage.top_model.as_str()), (1, 150, MODEL));
     assert_eq!((nanos(usage.cost_today), nanos(usage.cost_this_month)), (150, 150));
-    let bound = |place: &str, quantity: Quantity, limit| KeyBound {
-        limit_id: format!("teams.bot.keys.bot-prod-web.{place}"),
-        quantity: quantity.into(),
-        limit,
-        warns_only: false,
-    };
     // Nothing else is known of it: no secret, no creation time, no version.
     let expected = VirtualKey {
         name: "bot-prod-web".to_owned(),
@@ -95,14 +92,18 @@ async fn a_declared_key_is_shown_with_what_it_may_and_what_it_used(mut s: Servic
             tokens_per_minute: Some(5_000),
             max_output_tokens: Some(500),
             monthly_budget: dollars(1),
+            daily_budget: Some(Money { currency_code: "USD".to_owned(), units: 0, nanos: 500_000_000 }),
+            on_shortfall: proto::OnShortfall::Clamp.into(),
+            min_output_tokens: 3,
+            budget_alerts: vec!["50%".to_owned(), "$0.9".to_owned()],
+            max_in_flight: Some(4),
+            requests_per_hour: Some(50),
+            audio_seconds_per_day: Some(90),
+            ..Default::default()
         }),
         state: KeyState::Active.into(),
         expire_time: instant(START.plus(DAY)),
         origin: KeyOrigin::Declared.into(),
-        other_limits: vec![
-            bound("budget.daily_usd", Quantity::NanoUsd, 500_000_000),
-            bound("requests_per_hour", Quantity::Requests, 50),
-        ],
         ..Default::default()
     };
     assert_eq!(shown, expected);
@@ -113,7 +114,7 @@ async fn a_declared_key_is_shown_with_what_it_may_and_what_it_used(mut s: Servic
     assert_eq!(nanos(usage.cost_this_month), 150);
     // A created one says that it is one.
     let (made, _) = s.create(key("bot-prod-other", KeyLimits::default())).await;
-    assert_eq!((made.origin(), made.other_limits), (KeyOrigin::Created, vec![]));
+    assert_eq!((made.origin(), made.limits), (KeyOrigin::Created, Some(KeyLimits::default())));
 }
 
 /// Names that begin alike, one that several keys have, and teams' keys in between.
@@ -182,7 +183,8 @@ async fn keys_of_one_name_are_told_apart(mut s: Service) {
         s.calls.record_usage(used(&answer.reservation_id, 10, 10)).await.unwrap();
     }
     assert_eq!(s.get("bot-prod-b").await.origin(), KeyOrigin::Created);
-    let list = s.keys.list_keys(ListKeysRequest::default()).await.unwrap().into_inner().keys;
+    let request = ListKeysRequest { include_usage: true, ..Default::default() };
+    let list = s.keys.list_keys(request).await.unwrap().into_inner().keys;
     let same: Vec<_> = list.iter().filter(|key| key.name == "bot-prod-b").collect();
     let requests: Vec<_> = same.iter().map(|key| key.usage.as_ref().unwrap().requests_today).collect();
     assert_eq!(requests, [2, 2, 0]);
@@ -195,7 +197,7 @@ async fn a_declared_key_is_changed_in_the_policy_only(mut s: Service) {
     let answers = [
         s.update(named, &["labels"]).await,
         s.rotate("bot-prod-a", 0, true).await.map(|(key, _)| key),
-        s.revoke("bot-prod-a", "", true).await,
+        s.revoke("bot-prod-a").await,
     ];
     for answer in answers {
         let message = answer.as_ref().unwrap_err().message().to_owned();
@@ -205,6 +207,50 @@ async fn a_declared_key_is_changed_in_the_policy_only(mut s: Service) {
     assert_eq!(s.reasons("bot/bot-prod-a").await, []);
     s.declare(&[]).await;
     is_refused(s.get_of("", "bot-prod-a").await, Code::NotFound, "UNKNOWN_KEY");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_make_change_and_end_keys() {
+    let directory = TempDir::new().unwrap();
+    let admin = format!("--admin={}", free_port());
+    let process = Process::start_arguments(directory.path(), POLICY, &[&admin]).await;
+    let address = process.address().to_string();
+    let run = |arguments: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.arg("keys").args(arguments.split(' ')).args(["--address", &address]);
+        let output = command.env_remove("TOLLGATE_CONFIG").output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let create = "create bot-prod-web --team bot --weekly-usd 5 --daily-usd 1.50 --on-shortfall clamp \
+                  --min-output-tokens 8 --budget-alert 80% --max-in-flight 3 --requests-per-day 900";
+    let (code, checked) = run(&format!("{create} --validate-only"));
+    assert!(code == Some(0) && checked.contains("nothing was created"), "{checked}");
+    assert_eq!(run("get bot-prod-web").0, Some(2));
+    let (code, made) = run(create);
+    assert!(code == Some(0) && made.contains("shown this once"), "{made}");
+    let words = ["week's budget    $5.00", "day's budget     $1.50", "answers get shorter", "80%", "900"];
+    for words in words {
+        assert!(checked.contains(words) && made.contains(words), "{words}: {made}");
+    }
+    let (code, changed) = run("update bot-prod-web --clear weekly-usd --tokens-per-hour 70");
+    assert!(code == Some(0) && changed.contains("tokens/hour      70"), "{changed}");
+    assert!(!changed.contains("week's budget") && changed.contains("day's budget"), "{changed}");
+    let (code, refused) = run("update bot-prod-web --requests-per-minute 61 --validate-only");
+    assert!(code == Some(2) && refused.contains("key.limits.requests_per_minute"), "{refused}");
+    let (_, rotated) = run("rotate bot-prod-web --json");
+    let json: serde_json::Value = serde_json::from_str(&rotated).unwrap();
+    let old = json["key"]["secrets"][0]["secretId"].as_str().unwrap();
+    let (code, ended) = run(&format!("revoke bot-prod-web --secret-id {old}"));
+    assert!(code == Some(0) && ended.contains("active"), "{ended}");
+    assert_eq!(run("revoke bot-prod-web --force").0, Some(2), "only with the id of a secret");
+    let (_, list) = run("list --state active --contains prod");
+    assert!(list.contains("bot-prod-web") && !list.contains("declared"), "{list}");
+    assert!(!list.contains("COST"), "{list}");
+    assert_eq!(run("revoke bot-prod-web").0, Some(0));
+    let (_, list) = run("list --state active --contains prod");
+    assert!(!list.contains("bot-prod-web"), "{list}");
+    process.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,19 +267,19 @@ async fn the_commands_show_declared_keys() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
-    let list = shown(&["list"]);
+    let list = shown(&["list", "--usage"]);
     let line = list.lines().find(|line| line.starts_with("bot-prod-web")).expect(&list);
     let cells: Vec<_> = line.split_whitespace().collect();
     let ends = "2998-12-31T18:15:00Z";
     let usage = ["0", "0", "$0.00", "$0.00"];
     assert_eq!(cells, [&["bot-prod-web", "active", "declared", ends, "-", "-", "-"][..], &usage].concat());
     let one = shown(&["get", "bot-prod-web", "--team", "bot"]);
-    for words in ["in the policy file, where it is changed", "requests_per_hour 1,500", ends] {
+    for words in ["in the policy file, where it is changed", "requests/hour    1,500", ends] {
         assert!(one.contains(words), "{one}");
     }
     assert!(!one.contains("SECRET"), "{one}");
     let json: serde_json::Value = serde_json::from_str(&shown(&["list", "--json"])).unwrap();
     assert_eq!(json["keys"][1]["origin"], "KEY_ORIGIN_DECLARED");
-    assert_eq!(json["keys"][1]["otherLimits"][0]["limit"], "1500");
+    assert_eq!(json["keys"][1]["limits"]["requestsPerHour"], "1500");
     process.stop().await;
 }

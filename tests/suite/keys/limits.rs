@@ -5,7 +5,7 @@ use tollgate::rpc::{
     proto::{self, CreateKeyRequest, Decision, KeyLimits, KeyOrigin, KeyState, Reason, VirtualKey},
 };
 
-use super::{MODEL, POLICY, Service, StoreKind, by_key, dollars, fields, instant, key};
+use super::{MODEL, POLICY, Service, StoreKind, altered, by_key, dollars, fields, instant, key};
 use crate::harness::{START, nanos, used};
 
 on_both! {
@@ -72,6 +72,7 @@ async fn a_budget_set_later_knows_what_the_key_has_spent(mut s: Service) {
 
 async fn what_would_widen_the_team_is_refused_by_field(mut s: Service) {
     let limits = || KeyLimits::default();
+    let budget = || KeyLimits { monthly_budget: dollars(1), ..Default::default() };
     let wide = [
         (KeyLimits { models: vec!["*".to_owned()], ..limits() }, "limits.models"),
         (KeyLimits { models: vec!["not a model".to_owned()], ..limits() }, "limits.models"),
@@ -84,40 +85,50 @@ async fn what_would_widen_the_team_is_refused_by_field(mut s: Service) {
         (KeyLimits { monthly_budget: dollars(11), ..limits() }, "limits.monthly_budget"),
         (KeyLimits { monthly_budget: dollars(-1), ..limits() }, "limits.monthly_budget"),
         (KeyLimits { monthly_budget: dollars(i64::MAX), ..limits() }, "limits.monthly_budget"),
+        (KeyLimits { daily_budget: dollars(-1), ..limits() }, "limits.daily_budget"),
+        (KeyLimits { max_in_flight: Some(-1), ..limits() }, "limits.max_in_flight"),
+        (KeyLimits { audio_seconds_per_day: Some(i64::MAX), ..limits() }, "limits.audio_seconds_per_day"),
+        (KeyLimits { budget_alerts: vec!["80".to_owned()], ..budget() }, "limits.budget_alerts"),
+        (KeyLimits { budget_alerts: vec!["80%".to_owned()], ..limits() }, "limits.budget_alerts"),
+        (KeyLimits { on_shortfall: 9, ..budget() }, "limits.on_shortfall"),
+        (KeyLimits { min_output_tokens: -1, ..budget() }, "limits.min_output_tokens"),
+        (KeyLimits { min_output_tokens: 5, ..budget() }, "limits.min_output_tokens"),
     ];
     let (made, _) = s.create(key("bot-test-one", limits())).await;
-    for (limits, field) in wide {
+    for (limits, path) in wide {
+        let field = format!("key.{path}");
         let status = s.keys.create_key(key("bot-prod-web", limits.clone())).await.unwrap_err();
-        assert_eq!(fields(&status), [field], "{limits:?}");
+        assert_eq!(fields(&status), [&*field], "{limits:?}");
         let changed = VirtualKey { limits: Some(limits.clone()), ..made.clone() };
-        assert_eq!(fields(&s.update(changed, &[field]).await.unwrap_err()), [field], "{limits:?}");
+        for mask in [&[path][..], &["limits"], &["*"], &[]] {
+            assert_eq!(fields(&s.update(changed.clone(), mask).await.unwrap_err()), [&*field], "{limits:?}");
+        }
     }
+    let request = || key("bot-prod-web", limits());
     for (request, field) in [
-        (CreateKeyRequest { team: "nobody".to_owned(), ..key("nobody-prod-web", limits()) }, "team"),
-        (CreateKeyRequest { team: "other".to_owned(), ..key("bot-prod-web", limits()) }, "name"),
-        (key("bot-prod", limits()), "name"),
-        (CreateKeyRequest { expire_time: instant(START), ..key("bot-prod-web", limits()) }, "expire_time"),
-        (
-            CreateKeyRequest {
-                labels: [(String::new(), String::new())].into(),
-                ..key("bot-prod-web", limits())
-            },
-            "labels",
-        ),
+        (CreateKeyRequest::default(), "key"),
+        (altered(key("nobody-prod-web", limits()), |key| key.team = "nobody".to_owned()), "key.team"),
+        (altered(request(), |key| key.team = "other".to_owned()), "key.name"),
+        (key("bot-prod", limits()), "key.name"),
+        (altered(request(), |key| key.expire_time = instant(START)), "key.expire_time"),
+        (altered(request(), |key| key.labels = [(String::new(), String::new())].into()), "key.labels"),
     ] {
-        assert_eq!(fields(&s.keys.create_key(request).await.unwrap_err()), [field]);
+        for validate_only in [false, true] {
+            let request = CreateKeyRequest { validate_only, ..request.clone() };
+            assert_eq!(fields(&s.keys.create_key(request).await.unwrap_err()), [field]);
+        }
     }
     // A team that may use every model may name none that is not there but for its case.
-    let of_any = |name: &str, limits| CreateKeyRequest { team: "any".to_owned(), ..key(name, limits) };
+    let of_any = |name: &str, limits| altered(key(name, limits), |key| key.team = "any".to_owned());
     let (made, _) = s.create(of_any("any-test-one", limits())).await;
     for (model, fix) in [("M/text", "write `m/text`"), ("M/*", "write `m/*`")] {
         let limits = KeyLimits { models: vec![model.to_owned()], ..limits() };
         let status = s.keys.create_key(of_any("any-prod-web", limits.clone())).await.unwrap_err();
-        assert_eq!(fields(&status), ["limits.models"]);
+        assert_eq!(fields(&status), ["key.limits.models"]);
         assert!(status.message().contains(fix), "{}", status.message());
         let changed = VirtualKey { limits: Some(limits), ..made.clone() };
         let status = s.update(changed, &["limits.models"]).await.unwrap_err();
-        assert_eq!(fields(&status), ["limits.models"]);
+        assert_eq!(fields(&status), ["key.limits.models"]);
     }
     let list = s.keys.list_keys(proto::ListKeysRequest::default()).await.unwrap().into_inner();
     let created = list.keys.iter().filter(|key| key.origin() == KeyOrigin::Created);
@@ -138,7 +149,7 @@ async fn a_change_of_the_policy_holds_for_created_keys(mut s: Service) {
         POLICY.replace("[teams.bot]", "[teams.gone]").replace("[teams.bot.keys", "[teams.gone.keys");
     s.server.set_policy(&without).await;
     assert_eq!(s.reasons(&secret).await, [Reason::UnknownTeam]);
-    assert_eq!(fields(&s.update(labelled, &["labels", "limits"]).await.unwrap_err()), ["team"]);
+    assert_eq!(fields(&s.update(labelled, &["labels", "limits"]).await.unwrap_err()), ["key.team"]);
     s.server.set_policy(POLICY).await;
     assert_eq!(s.reasons(&secret).await, []);
     assert_eq!(s.get("bot-prod-web").await.labels["owner"], "ann");

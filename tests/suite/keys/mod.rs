@@ -66,6 +66,7 @@ macro_rules! on_both {
 }
 
 // After the macro, which they use.
+mod contract;
 mod declared;
 mod limits;
 mod secrets;
@@ -114,10 +115,20 @@ impl Service {
         })
     }
 
-    async fn revoke(&mut self, name: &str, secret_id: &str, force: bool) -> Result<VirtualKey, Status> {
-        let (name, secret_id) = (name.to_owned(), secret_id.to_owned());
-        let request = proto::RevokeKeyRequest { name, secret_id, force };
+    async fn revoke(&mut self, name: &str) -> Result<VirtualKey, Status> {
+        let request = proto::RevokeKeyRequest { name: name.to_owned() };
         self.keys.revoke_key(request).await.map(|answer| answer.into_inner().key.unwrap())
+    }
+
+    async fn revoke_secret(
+        &mut self,
+        name: &str,
+        secret_id: &str,
+        force: bool,
+    ) -> Result<VirtualKey, Status> {
+        let (name, secret_id) = (name.to_owned(), secret_id.to_owned());
+        let request = proto::RevokeKeySecretRequest { name, secret_id, force };
+        self.keys.revoke_key_secret(request).await.map(|answer| answer.into_inner().key.unwrap())
     }
 
     async fn get(&mut self, name: &str) -> VirtualKey {
@@ -128,7 +139,7 @@ impl Service {
     async fn update(&mut self, key: VirtualKey, paths: &[&str]) -> Result<VirtualKey, Status> {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
         let update_mask = Some(prost_types::FieldMask { paths });
-        let request = proto::UpdateKeyRequest { key: Some(key), update_mask };
+        let request = proto::UpdateKeyRequest { key: Some(key), update_mask, ..Default::default() };
         self.keys.update_key(request).await.map(|answer| answer.into_inner().key.unwrap())
     }
 
@@ -149,7 +160,14 @@ fn by_key(secret: &str) -> proto::AuthorizeRequest {
 
 fn key(name: &str, limits: KeyLimits) -> CreateKeyRequest {
     let team = name.split('-').next().unwrap().to_owned();
-    CreateKeyRequest { name: name.to_owned(), team, limits: Some(limits), ..Default::default() }
+    let key = VirtualKey { name: name.to_owned(), team, limits: Some(limits), ..Default::default() };
+    CreateKeyRequest { key: Some(key), ..Default::default() }
+}
+
+/// The request to create another key than `request`'s.
+fn altered(mut request: CreateKeyRequest, change: impl FnOnce(&mut VirtualKey)) -> CreateKeyRequest {
+    change(request.key.as_mut().unwrap());
+    request
 }
 
 fn instant(at: Timestamp) -> Option<prost_types::Timestamp> {
@@ -189,7 +207,7 @@ async fn only_the_version_that_was_read_is_changed(mut s: Service) {
     }
     let same = s.update(VirtualKey { etag: String::new(), ..made.clone() }, &["labels"]).await.unwrap();
     assert_eq!(same.limits.unwrap().requests_per_minute, Some(5));
-    for paths in [&[][..], &["name"], &["limits.requests_per_day"], &["labels"; 17]] {
+    for paths in [&[][..], &["name"], &["limits.requests_per_week"], &["labels"; 33]] {
         let key = VirtualKey { etag: String::new(), ..made.clone() };
         assert_eq!(fields(&s.update(key, paths).await.unwrap_err()), ["update_mask"]);
     }
@@ -204,7 +222,7 @@ async fn names_are_given_once(mut s: Service) {
         is_refused(again, Code::AlreadyExists, "KEY_EXISTS");
     }
     is_refused(s.rotate("bot-prod-none", 1, false).await, Code::NotFound, "UNKNOWN_KEY");
-    is_refused(s.revoke("bot-prod-none", "", false).await, Code::NotFound, "UNKNOWN_KEY");
+    is_refused(s.revoke("bot-prod-none").await, Code::NotFound, "UNKNOWN_KEY");
     // All at once: one of them gets it.
     let create = || {
         let mut keys = s.keys.clone();
@@ -222,6 +240,7 @@ async fn keys_come_in_pages_with_their_use(mut s: Service) {
         team: team.to_owned(),
         page_size,
         page_token: page_token.to_owned(),
+        ..Default::default()
     };
     let names = |page: &proto::ListKeysResponse| {
         page.keys.iter().map(|key| key.name.clone()).collect::<Vec<_>>().join(" ")

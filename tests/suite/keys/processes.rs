@@ -61,7 +61,7 @@ impl Replica {
     }
 
     async fn revoke(&mut self, name: &str) {
-        let request = proto::RevokeKeyRequest { name: name.to_owned(), ..Default::default() };
+        let request = proto::RevokeKeyRequest { name: name.to_owned() };
         self.keys.revoke_key(request).await.unwrap();
     }
 }
@@ -135,7 +135,7 @@ async fn nothing_is_lost_under_load(replicas: &mut [Replica]) {
                     keys.create_key(key(&name, KeyLimits::default())).await.unwrap().into_inner().secret;
                 let revoked = number % 2 == 0;
                 if revoked {
-                    let request = proto::RevokeKeyRequest { name: name.clone(), ..Default::default() };
+                    let request = proto::RevokeKeyRequest { name: name.clone() };
                     keys.revoke_key(request).await.unwrap();
                 }
                 // All of them change one key, each a label of its own.
@@ -146,7 +146,9 @@ async fn nothing_is_lost_under_load(replicas: &mut [Replica]) {
                     let count: usize = key.labels.get("count").map_or(0, |count| count.parse().unwrap());
                     key.labels.insert("count".to_owned(), (count + 1).to_string());
                     let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
-                    match keys.update_key(proto::UpdateKeyRequest { key: Some(key), update_mask }).await {
+                    let request =
+                        proto::UpdateKeyRequest { key: Some(key), update_mask, ..Default::default() };
+                    match keys.update_key(request).await {
                         Ok(_) => break,
                         Err(status) => assert_eq!(status.code(), tonic::Code::Aborted, "{status:?}"),
                     }

@@ -1,9 +1,9 @@
 //! Secrets of created keys: how long they last, and who can end them.
 
-use tollgate::rpc::proto::{self, CreateKeyRequest, KeyLimits, KeyState, Reason, VirtualKey};
+use tollgate::rpc::proto::{self, KeyLimits, KeyState, Reason, VirtualKey};
 use tonic::Code;
 
-use super::{DAY, HOUR, MODEL, Service, StoreKind, fields, instant, is_refused, key};
+use super::{DAY, HOUR, MODEL, Service, StoreKind, altered, fields, instant, is_refused, key};
 use crate::harness::{START, used};
 
 on_both! {
@@ -35,7 +35,7 @@ async fn an_overlap_ends_at_the_millisecond(mut s: Service) {
 async fn a_revoked_key_is_refused_for_ever(mut s: Service) {
     let (_, secret) = s.create(key("bot-prod-web", KeyLimits::default())).await;
     let held = s.ask(&secret).await;
-    let revoked = s.revoke("bot-prod-web", "", false).await.unwrap();
+    let revoked = s.revoke("bot-prod-web").await.unwrap();
     assert_eq!((revoked.state(), revoked.revoke_time), (KeyState::Revoked, instant(START)));
     assert_eq!(s.reasons(&secret).await, [Reason::KeyRevoked]);
     // What it was permitted before is still booked.
@@ -52,7 +52,7 @@ async fn a_revoked_key_is_refused_for_ever(mut s: Service) {
     assert_eq!(s.get("bot-prod-web").await.usage.unwrap().requests_today, 2);
     // Again changes nothing, and nothing brings it back.
     s.at(5);
-    assert_eq!(s.revoke("bot-prod-web", "", false).await.unwrap().revoke_time, instant(START));
+    assert_eq!(s.revoke("bot-prod-web").await.unwrap().revoke_time, instant(START));
     is_refused(s.rotate("bot-prod-web", 0, true).await, Code::FailedPrecondition, "KEY_REVOKED");
     let late = VirtualKey { name: "bot-prod-web".to_owned(), ..Default::default() };
     is_refused(s.update(late, &["expire_time"]).await, Code::FailedPrecondition, "KEY_REVOKED");
@@ -66,15 +66,16 @@ async fn a_revoked_key_is_refused_for_ever(mut s: Service) {
 
 async fn an_expiry_can_be_moved(mut s: Service) {
     let expire_time = instant(START.plus(HOUR));
-    let (made, secret) =
-        s.create(CreateKeyRequest { expire_time, ..key("bot-prod-web", KeyLimits::default()) }).await;
+    let (made, secret) = s
+        .create(altered(key("bot-prod-web", KeyLimits::default()), |key| key.expire_time = expire_time))
+        .await;
     s.at(HOUR - 1);
     assert_eq!(s.reasons(&secret).await, []);
     s.at(HOUR);
     assert_eq!(s.reasons(&secret).await, [Reason::KeyExpired]);
     assert_eq!(s.get("bot-prod-web").await.state(), KeyState::Expired);
     let status = s.update(made.clone(), &["expire_time"]).await.unwrap_err();
-    assert_eq!(fields(&status), ["expire_time"]);
+    assert_eq!(fields(&status), ["key.expire_time"]);
     let later = VirtualKey { expire_time: instant(START.plus(2 * HOUR)), ..made.clone() };
     s.update(later, &["expire_time"]).await.unwrap();
     assert_eq!(s.reasons(&secret).await, []);
@@ -96,13 +97,25 @@ async fn what_is_in_use_ends_only_by_force(mut s: Service) {
     let (of_second, of_third) = (id(&rotated, 1), id(&rotated, 2));
     // A third live one would end the second now.
     is_refused(s.rotate("bot-prod-web", 3600, false).await, Code::FailedPrecondition, "SECRET_IN_USE");
-    is_refused(s.revoke("bot-prod-web", &of_second, false).await, Code::FailedPrecondition, "SECRET_IN_USE");
-    is_refused(s.revoke("bot-prod-web", "0123456789abcdef", true).await, Code::NotFound, "UNKNOWN_SECRET");
+    is_refused(
+        s.revoke_secret("bot-prod-web", &of_second, false).await,
+        Code::FailedPrecondition,
+        "SECRET_IN_USE",
+    );
+    let unknown = s.revoke_secret("bot-prod-web", "0123456789abcdef", true).await;
+    is_refused(unknown, Code::NotFound, "UNKNOWN_SECRET");
+    for id in ["", "0123456789ABCDEF"] {
+        assert_eq!(fields(&s.revoke_secret("bot-prod-web", id, true).await.unwrap_err()), ["secret_id"]);
+    }
     assert_eq!(s.reasons(&second).await, []);
-    s.revoke("bot-prod-web", &of_second, true).await.unwrap();
+    s.revoke_secret("bot-prod-web", &of_second, true).await.unwrap();
     assert_eq!(s.reasons(&second).await, [Reason::KeyExpired]);
     assert_eq!(s.reasons(&third).await, []);
-    is_refused(s.revoke("bot-prod-web", &of_third, true).await, Code::FailedPrecondition, "ONLY_SECRET");
+    is_refused(
+        s.revoke_secret("bot-prod-web", &of_third, true).await,
+        Code::FailedPrecondition,
+        "ONLY_SECRET",
+    );
     // A day without a use, and nobody has to be forced.
     s.at(DAY);
     let (_, fourth) = s.rotate("bot-prod-web", 0, false).await.unwrap();

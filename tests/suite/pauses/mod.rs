@@ -4,8 +4,8 @@ mod processes;
 mod records;
 
 use tollgate::rpc::proto::{
-    self, ActorKind, AuthorizeRequest, CreateKeyRequest, Decision, ListPausesRequest, Pause, PauseRequest,
-    PauseResponse, PauseTarget, Reason, ResumeRequest, Scope, authorize_request::Caller,
+    self, ActorKind, AuthorizeRequest, Decision, ListPausesRequest, Pause, PauseRequest, PauseResponse,
+    PauseTarget, Reason, ResumeRequest, Scope, authorize_request::Caller,
     key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient, pause_target::Target,
     policy_service_client::PolicyServiceClient,
 };
@@ -14,7 +14,7 @@ use tonic_types::StatusExt as _;
 
 use crate::{
     access::digest,
-    harness::{START, Server, StoreKind, chat, connect, nanos, team_spend, used},
+    harness::{START, Server, StoreKind, chat, connect, nanos, new_key, team_spend, used},
 };
 
 const MODEL: &str = "m/text";
@@ -105,11 +105,7 @@ impl Service {
         }
         let server = Server::start(store, &policy("acme"), START).await;
         let channel = connect(server.address()).await;
-        let new = CreateKeyRequest {
-            name: "bot-prod-created".to_owned(),
-            team: "bot".to_owned(),
-            ..Default::default()
-        };
+        let new = new_key("bot-prod-created", "bot");
         let created = KeyServiceClient::new(channel.clone()).create_key(new).await.unwrap().into_inner();
         Some(Self {
             admin: Admin(PauseServiceClient::new(channel.clone())),

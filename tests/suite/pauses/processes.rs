@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 use super::{Admin, MODEL, key, model, policy, request, team};
 use crate::{
     access::{by, digest},
-    harness::{Process, StoreKind, connect, eventually, organization},
+    harness::{Process, StoreKind, connect, eventually, json_of, organization},
     redis_server::RedisServer,
     replicas::{BOUND, until_all},
 };
@@ -173,14 +173,16 @@ async fn the_commands_pause_and_the_log_says_who_and_why() {
     let process = Process::start(directory.path(), &guarded(), &store).await;
     let run = |token, arguments: &[&str], code| printed(&tollgate(&process, token, arguments), code);
     assert_eq!(run(AUDITOR, &["pauses"], 0), "nothing is paused\n");
+    let nothing: Value = serde_json::from_str(&run(AUDITOR, &["pauses", "list", "--json"], 0)).unwrap();
+    assert_eq!(nothing["pauses"], json!([]));
     assert_eq!(run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-7"], 0), "team bot is paused\n");
-    let again = run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-8"], 0);
+    let again = run(OPERATOR, &["pauses", "create", "team", "bot", "--reason", "INC-8"], 0);
     assert_eq!(again, "team bot was paused already; the reason before: INC-7\n");
     // Once more, which changes nothing.
     assert_eq!(run(OPERATOR, &["pause", "team", "bot", "--reason", "INC-8"], 0), "team bot is paused\n");
     let list = run(AUDITOR, &["pauses"], 0);
     assert!(
-        list.contains("team bot") && list.contains("service-token ops") && list.contains("INC-8"),
+        list.contains("team bot") && list.contains("service_token ops") && list.contains("INC-8"),
         "{list}"
     );
     let list: Value = serde_json::from_str(&run(AUDITOR, &["pauses", "--json"], 0)).unwrap();
@@ -209,7 +211,7 @@ async fn the_commands_pause_and_the_log_says_who_and_why() {
     let ended = run(OPERATOR, &["resume", "team", "bot", "--reason", "mended"], 0);
     assert_eq!(ended, "team bot goes on; it was paused: INC-8\n");
     assert_eq!(
-        run(OPERATOR, &["resume", "team", "bot", "--reason", "mended"], 0),
+        run(OPERATOR, &["pauses", "end", "team", "bot", "--reason", "mended"], 0),
         "team bot was not paused\n"
     );
     run(GATEWAY, &["authorize", "--team", "bot", "--model", MODEL, "--input-tokens", "1"], 0);
@@ -224,10 +226,9 @@ fn recorded(events: &[AuditEvent]) {
         .map(|event| {
             let actor = event.actor.as_ref().unwrap();
             assert_eq!((actor.name.as_str(), actor.address.as_str()), ("ops", "127.0.0.1"));
-            let json = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-            let (before, after) = (json(&event.before), json(&event.after));
+            let [before, after] = [&event.before, &event.after].map(|state| json_of(state.as_ref()));
             assert!(
-                before.is_null() || before["by"]["name"] == "ops" && before["since"].is_u64(),
+                before.is_null() || before["actor"]["name"] == "ops" && before["create_time"].is_string(),
                 "{before}"
             );
             let before = before["reason"].as_str().map(str::to_owned);
@@ -236,11 +237,11 @@ fn recorded(events: &[AuditEvent]) {
         .collect();
     let some = |reason: &str| Some(reason.to_owned());
     let expected = [
-        ("pause", None, json!({ "paused": true, "reason": "INC-7" }), "done"),
-        ("pause", some("INC-7"), json!({ "paused": true, "reason": "INC-8" }), "done"),
-        ("pause", some("INC-8"), json!({ "paused": true, "reason": "INC-8" }), "unchanged"),
-        ("resume", some("INC-8"), json!({ "paused": false, "reason": "mended" }), "done"),
-        ("resume", None, json!({ "paused": false, "reason": "mended" }), "unchanged"),
+        ("pause.create", None, json!({ "paused": true, "reason": "INC-7" }), "done"),
+        ("pause.create", some("INC-7"), json!({ "paused": true, "reason": "INC-8" }), "done"),
+        ("pause.create", some("INC-8"), json!({ "paused": true, "reason": "INC-8" }), "unchanged"),
+        ("pause.end", some("INC-8"), json!({ "paused": false, "reason": "mended" }), "done"),
+        ("pause.end", None, json!({ "paused": false, "reason": "mended" }), "unchanged"),
     ];
     assert_eq!(told, expected);
 }

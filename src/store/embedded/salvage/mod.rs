@@ -26,7 +26,8 @@ use super::{
     opening, owner,
     recover::{self, Lost, RecoverError},
     schema::{
-        self, COUNTERS, DEPLOYMENT, GATES, JOURNAL, LAST_USES, PROGRESS, REGISTRY, SEGMENTS, SPEND, USES,
+        self, AUDIT, COUNTERS, DEPLOYMENT, GATES, JOURNAL, LAST_USES, PROGRESS, REGISTRY, SEGMENTS, SPEND,
+        USES,
     },
     segment::Segment,
     state::State,
@@ -165,7 +166,7 @@ impl Source {
 }
 
 fn count(rows: &Rows) -> Vec<(&'static str, usize)> {
-    let tables = [&COUNTERS, &GATES, &JOURNAL, &REGISTRY, &SEGMENTS, &SPEND];
+    let tables = [&AUDIT, &COUNTERS, &GATES, &JOURNAL, &REGISTRY, &SEGMENTS, &SPEND];
     let counts = tables.map(|table| (table.name, rows.of(table).count()));
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
@@ -179,7 +180,7 @@ fn fill(connection: &mut Connection, rows: &Rows) -> rusqlite::Result<Progress> 
             let values: Vec<_> = values.iter().map(ValueRef::from).collect();
             sums::put(transaction, table, &values)
         };
-        for table in [&GATES, &SPEND, &REGISTRY, &USES, &LAST_USES, &DEPLOYMENT] {
+        for table in [&GATES, &SPEND, &REGISTRY, &USES, &LAST_USES, &DEPLOYMENT, &AUDIT] {
             rows.of(table).try_for_each(|values| put(table, values))?;
         }
         // Of two counters in one slot, the later one is there now.

@@ -1,11 +1,11 @@
 //! A store damaged on disk opens with what was written or not at all, and the rest of it can be salvaged.
 
-use crate::store::{Ledger as _, Registry as _, Usage as _};
+use crate::store::{AuditLog as _, Ledger as _, Registry as _, Usage as _};
 use std::fs;
 
 use super::{recovery::Dice, *};
 use crate::store::{
-    RegistryRecord, Revision,
+    AuditEntry, AuditId, AuditKept, AuditRange, RegistryRecord, Revision,
     embedded::{
         OpenError,
         files::{DATABASE, LAST_COMMIT, WAL},
@@ -26,6 +26,7 @@ struct Books {
     used: Vec<u64>,
     reservations: Vec<Option<Record>>,
     registry: Vec<RegistryRecord>,
+    audit: Vec<AuditEntry>,
 }
 
 fn month(name: &str) -> Hold {
@@ -48,6 +49,7 @@ async fn books(store: &EmbeddedStore) -> Books {
         used: states.iter().map(|state| state.used).collect(),
         reservations,
         registry: store.registry_since(Revision::default()).await.unwrap().records,
+        audit: store.audit_page(AuditRange::default(), RESERVED.into()).await.unwrap(),
     }
 }
 
@@ -62,6 +64,10 @@ async fn killed() -> (Fixture, Books) {
         }
         let name = format!("key/{number}").into();
         f.store().registry_write(name, 0, Bytes::from_static(b"{\"v\":1}")).await.unwrap();
+        // Some longer than a page.
+        let line = "{\"v\":1}".repeat(if number % 8 == 0 { 700 } else { 10 }).into();
+        let event = AuditEntry { id: AuditId::new(f.clock.now(), number.into(), 0), line };
+        f.store().audit_append(vec![event], AuditKept { ms: 1_000, events: 100 }).await.unwrap();
         match number {
             10 => f.reopen(),
             20 => f.store().checkpoint().await.unwrap(),

@@ -1,7 +1,9 @@
 //! The layout that each script looks at.
 
 use super::{server::Server, *};
-use crate::store::{LAYOUT, OLDEST_LAYOUT, Unsupported, redis::wire::Numbers};
+use crate::store::{
+    AuditEntry, AuditId, AuditKept, LAYOUT, OLDEST_LAYOUT, Unsupported, redis::wire::Numbers,
+};
 
 const NEWER: StoreError = StoreError::LayoutUnsupported(Unsupported::Newer { found: LAYOUT + 1 });
 
@@ -73,6 +75,13 @@ async fn the_registry_of_a_later_layout_is_neither_read_nor_written() {
     assert_eq!(store.registry_since(Revision::default()).await, Err(NEWER));
     assert_eq!(store.hash_key(Some([7; 32])).await, Err(NEWER));
     assert_eq!(store.add_uses(Vec::new()).await, Ok(()), "nothing is asked");
+    let event = AuditEntry { id: AuditId::new(NOW, 0, 0), line: Bytes::from_static(b"{}") };
+    for _ in 0..2 {
+        let kept = AuditKept { ms: 1, events: 1 };
+        assert_eq!(store.audit_append(vec![event.clone()], kept).await, Err(NEWER));
+        // As if nothing had been read: the script looks itself.
+        store.0.layout.learn(0, 0).unwrap();
+    }
     assert!(dump(&store).await == before, "nothing was changed");
     // What no number is says nothing about what may be written.
     store.0.layout.learn(0, 0).unwrap();

@@ -29,7 +29,7 @@ use tonic_reflection::pb::v1::{
 use super::{MODEL, by, secret};
 use crate::{
     envoy::checks::{check, http},
-    harness::{chat, used},
+    harness::{chat, new_key, used},
 };
 
 /// A question and its answer: `y` for an answer, `o` for one about the own team only, `-` for a refusal.
@@ -77,7 +77,7 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
                 other => panic!("{other:?}"),
             }
         }
-        "CreateKey" | "GetKey" | "UpdateKey" | "RotateKey" | "RevokeKey" => {
+        "CreateKey" | "GetKey" | "UpdateKey" | "RotateKey" | "RevokeKey" | "RevokeKeySecret" => {
             manage(channel, token, rpc, team).await?;
         }
         "ListUpstreamKeys" => {
@@ -139,16 +139,14 @@ fn new_name(team: &str) -> String {
 /// Makes a key of `team`, as somebody who may.
 pub(super) async fn create(client: &mut KeyServiceClient<Channel>, team: &str) -> String {
     let name = new_name(team);
-    let request = proto::CreateKeyRequest { name: name.clone(), team: team.to_owned(), ..Default::default() };
-    client.create_key(by(&secret("admin"), request)).await.unwrap();
+    client.create_key(by(&secret("admin"), new_key(&name, team))).await.unwrap();
     name
 }
 
 async fn manage(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result<(), Status> {
     let mut client = KeyServiceClient::new(channel.clone());
     if rpc == "CreateKey" {
-        let (name, team) = (new_name(team), team.to_owned());
-        let request = proto::CreateKeyRequest { name, team, ..Default::default() };
+        let request = new_key(&new_name(team), team);
         return client.create_key(by(token, request)).await.map(drop);
     }
     let name = create(&mut client, team).await;
@@ -159,15 +157,20 @@ async fn manage(channel: &Channel, token: &str, rpc: &str, team: &str) -> Result
         "UpdateKey" => {
             let key = Some(proto::VirtualKey { name, ..Default::default() });
             let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
-            client.update_key(by(token, proto::UpdateKeyRequest { key, update_mask })).await.map(drop)
+            let request = proto::UpdateKeyRequest { key, update_mask, ..Default::default() };
+            client.update_key(by(token, request)).await.map(drop)
         }
         "RotateKey" => {
             let request = proto::RotateKeyRequest { name, ..Default::default() };
             client.rotate_key(by(token, request)).await.map(drop)
         }
+        "RevokeKey" => client.revoke_key(by(token, proto::RevokeKeyRequest { name })).await.map(drop),
         _ => {
-            let request = proto::RevokeKeyRequest { name, ..Default::default() };
-            client.revoke_key(by(token, request)).await.map(drop)
+            let request = proto::RotateKeyRequest { name: name.clone(), ..Default::default() };
+            let rotated = client.rotate_key(by(&secret("admin"), request)).await?.into_inner();
+            let secret_id = rotated.key.unwrap().secrets[0].secret_id.clone();
+            let request = proto::RevokeKeySecretRequest { name, secret_id, force: false };
+            client.revoke_key_secret(by(token, request)).await.map(drop)
         }
     }
 }

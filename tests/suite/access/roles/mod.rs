@@ -26,7 +26,7 @@ use tonic::Code;
 
 use self::asking::{admitted, ask, checked, create, process, reserve};
 use super::{by, digest, reason};
-use crate::harness::{START, Server, StoreKind, chat, connect, eventually, used};
+use crate::harness::{START, Server, StoreKind, chat, connect, eventually, json_of, used};
 
 const MODEL: &str = "openai/gpt-oss-20b";
 
@@ -53,22 +53,22 @@ fn secret(name: &str) -> String {
 
 /// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
 const CALLERS: [(&str, &str, bool, &str); 12] = [
-    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y y yy yy yyy yy yy yy yyy yy"),
-    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y - -- yy yyy -- yy yy yyy yy"),
-    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y y -- yy yyy -- -- -- --y y-"),
-    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - - -- -- --- -- -- -- --- --"),
-    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - - -- -- --- -- -- -- --- --"),
-    ("monitor", "\"monitor\"", false, "-- -- -- --- -- - y - - -- -- --- -- -- -- --- --"),
-    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - - -- -- --- -- -- -- --- --"),
-    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - - -- -- --- -- -- -- --- --"),
-    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - - y- y- y-o y- y- y- --- --"),
-    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- -- --- --"),
-    ("nothing", "", false, "-- -- -- --- -- - y - - -- -- --- -- -- -- --- --"),
-    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- -- --- --"),
+    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy"),
+    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y - -- yy yyy -- yy yy yy yyy yy"),
+    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y y -- yy yyy -- -- -- -- --y y-"),
+    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - - -- -- --- -- -- -- -- --- --"),
+    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - - -- -- --- -- -- -- -- --- --"),
+    ("monitor", "\"monitor\"", false, "-- -- -- --- -- - y - - -- -- --- -- -- -- -- --- --"),
+    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - - -- -- --- -- -- -- -- --- --"),
+    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - - -- -- --- -- -- -- -- --- --"),
+    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - - y- y- y-o y- y- y- y- --- --"),
+    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- -- -- --- --"),
+    ("nothing", "", false, "-- -- -- --- -- - y - - -- -- --- -- -- -- -- --- --"),
+    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- -- -- --- --"),
 ];
 
 /// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
-const QUESTIONS: [(&str, &str); 33] = [
+const QUESTIONS: [(&str, &str); 35] = [
     ("Authorize", "own"),
     ("Authorize", "other"),
     ("Authorize by key", "own"),
@@ -97,6 +97,8 @@ const QUESTIONS: [(&str, &str); 33] = [
     ("RotateKey", "other"),
     ("RevokeKey", "own"),
     ("RevokeKey", "other"),
+    ("RevokeKeySecret", "own"),
+    ("RevokeKeySecret", "other"),
     ("Pause", ""),
     ("Resume", ""),
     ("ListPauses", ""),
@@ -222,7 +224,9 @@ async fn a_proxy_settles_nothing_of_a_team_that_is_not_its_own() {
             proto::ListAuditEventsRequest { action: "role.denied".to_owned(), ..Default::default() };
         let mut log = AuditServiceClient::new(channel.clone());
         let events = log.list_audit_events(by(&admin, request)).await.unwrap().into_inner().events;
-        let told = |event: proto::AuditEvent| (event.actor.unwrap().name, event.subject, event.after);
+        let told = |event: proto::AuditEvent| {
+            (event.actor.unwrap().name, event.subject, json_of(event.after.as_ref()).to_string())
+        };
         let mut told: Vec<_> = events.into_iter().map(told).collect();
         told.sort();
         told
@@ -232,7 +236,7 @@ async fn a_proxy_settles_nothing_of_a_team_that_is_not_its_own() {
         let rpc = "envoy.service.ext_proc.v3.ExternalProcessor/Process";
         ("bound-gateway".to_owned(), rpc.to_owned(), after.to_owned())
     };
-    assert_eq!(refused().await, [of(""), of(""), of(r#"{"team":"other"}"#)]);
+    assert_eq!(refused().await, ["null", "null", r#"{"team":"other"}"#].map(of));
     process(&channel, &admin, exchange(&other, "other")).await.unwrap();
     eventually("the other is settled", async || open("other").await == 0).await;
     assert!(server.stop().await);

@@ -1,19 +1,18 @@
-//! `tollgate pause`, `tollgate resume` and `tollgate pauses`.
+//! `tollgate pauses`, and its short forms `tollgate pause` and `tollgate resume`.
 
 use std::io::Write as _;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
-    client::{self, Connection, Line},
-    json,
+    client::{self, Connection, LimitArgs, Line},
     screen::{Exit, Failure, Screen},
     table::{Style, Table},
     text,
 };
 use crate::rpc::proto::{
-    self, ListPausesRequest, PauseRequest, ResumeRequest, pause_service_client::PauseServiceClient,
-    pause_target::Target,
+    self, ListPausesRequest, ListPausesResponse, PauseRequest, ResumeRequest,
+    pause_service_client::PauseServiceClient, pause_target::Target,
 };
 
 /// Denies what a team, a key, a model or the whole organization asks for, until it is resumed.
@@ -48,15 +47,40 @@ pub(super) struct Resume {
     order: PauseFlags,
 }
 
-/// Shows what is paused, since when, by which actor and why.
+/// Shows what is paused, since when, by which actor and why; pauses, and ends pauses.
 #[derive(Args)]
-#[command(after_help = "Exit codes: 0 shown, 2 failed.")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "`tollgate pause` and `tollgate resume` are short for `pauses create` and `pauses end`.
+
+Exit codes: 0 done, 2 failed."
+)]
 pub(super) struct Pauses {
     #[command(flatten)]
+    list: List,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    List(List),
+    Create(Pause),
+    End(Resume),
+}
+
+/// Shows the pauses in force.
+#[derive(Args)]
+#[command(after_help = "Exit codes: 0 shown, 2 failed.
+
+Examples:
+  tollgate pauses list
+  tollgate pauses list --json | jq '.pauses[] | {target, reason}'")]
+struct List {
+    #[command(flatten)]
+    limit: LimitArgs,
+    #[command(flatten)]
     connection: Connection,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// What to pause or resume, and why.
@@ -73,9 +97,6 @@ struct PauseFlags {
     reason: String,
     #[command(flatten)]
     connection: Connection,
-    /// Print the answer as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -116,12 +137,12 @@ fn ask<T>(
 impl Pause {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let target = self.order.target()?;
-        let PauseFlags { reason, connection, json, .. } = self.order;
+        let PauseFlags { reason, connection, .. } = self.order;
         let what = described(&target);
         let request = PauseRequest { target: Some(proto::PauseTarget { target: Some(target) }), reason };
         let answer = ask(&connection, async |client| client.pause(request).await)?;
-        if json {
-            screen.json(&json::paused(&answer))?;
+        if connection.json {
+            screen.message(&answer)?;
             return Ok(Exit::Done);
         }
         match answer.replaced_pause {
@@ -141,12 +162,12 @@ impl Pause {
 impl Resume {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let target = self.order.target()?;
-        let PauseFlags { reason, connection, json, .. } = self.order;
+        let PauseFlags { reason, connection, .. } = self.order;
         let what = described(&target);
         let request = ResumeRequest { target: Some(proto::PauseTarget { target: Some(target) }), reason };
         let answer = ask(&connection, async |client| client.resume(request).await)?;
-        if json {
-            screen.json(&json::resumed(&answer))?;
+        if connection.json {
+            screen.message(&answer)?;
             return Ok(Exit::Done);
         }
         match answer.ended_pause {
@@ -159,18 +180,36 @@ impl Resume {
 
 impl Pauses {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
-        let answer =
-            ask(&self.connection, async |client| client.list_pauses(ListPausesRequest::default()).await)?;
-        if self.json {
-            screen.json(&json::pauses(&answer.pauses))?;
+        match self.command {
+            None => self.list.run(screen),
+            Some(Command::List(list)) => list.run(screen),
+            Some(Command::Create(pause)) => pause.run(screen),
+            Some(Command::End(resume)) => resume.run(screen),
+        }
+    }
+}
+
+impl List {
+    fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let pauses = client::block_on(async {
+            let mut client: PauseServiceClient<Line> =
+                PauseServiceClient::new(self.connection.channel().await?);
+            let page = async |_, _| {
+                let page = client.list_pauses(ListPausesRequest::default()).await?.into_inner();
+                Ok((page.pauses, String::new()))
+            };
+            self.limit.collect(page).await
+        })?;
+        if self.connection.json {
+            screen.message(&ListPausesResponse { pauses })?;
             return Ok(Exit::Done);
         }
-        if answer.pauses.is_empty() {
+        if pauses.is_empty() {
             writeln!(screen, "nothing is paused")?;
             return Ok(Exit::Done);
         }
         let mut table = Table::new(&["PAUSED", "SINCE", "BY", "REASON"]);
-        for pause in &answer.pauses {
+        for pause in &pauses {
             table.row(Style::Red, row(pause));
         }
         let colour = screen.colour;

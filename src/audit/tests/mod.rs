@@ -1,14 +1,19 @@
+mod pages;
+mod stores;
+
 use std::{
-    fs,
+    fs::{self, File, OpenOptions, Permissions},
     io::{Read, Write},
     os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     sync::atomic::AtomicBool,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::*;
+use super::{file::FileWriter, *};
 use crate::domain::{
     actor::Actor,
     rbac::{Principal, PrincipalKind},
@@ -17,7 +22,7 @@ use crate::domain::{
 fn change(subject: &str) -> Change {
     Change {
         actor: Actor::system("test"),
-        action: action::PAUSE,
+        action: action::PAUSE_CREATE,
         subject: subject.to_owned(),
         before: Value::Null,
         after: json!({ "paused": true }),
@@ -37,13 +42,32 @@ fn to(path: &Path) -> Targets {
     Targets { file: Some(path.to_owned()), stdout: false }
 }
 
-fn open(directory: &TempDir) -> (Audit, PathBuf) {
-    let path = directory.path().join("audit.jsonl");
-    (Audit::open(&to(&path)).unwrap(), path)
+fn try_open(path: &Path) -> io::Result<Audit> {
+    Audit::start(origin(), Vec::from_iter(Sink::open(&to(path))?))
 }
 
-fn subjects(page: &Page) -> Vec<&str> {
-    page.events.iter().map(|event| event.subject.as_str()).collect()
+fn origin() -> Origin {
+    Origin { organization: "acme".into(), replica: "gate-1:7".into() }
+}
+
+fn open(directory: &TempDir) -> (Audit, PathBuf) {
+    let path = directory.path().join("audit.jsonl");
+    (try_open(&path).unwrap(), path)
+}
+
+/// The events in a file, without the lines that are none.
+fn events(path: &Path) -> Vec<Event> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+fn subjects(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.subject.as_str()).collect()
+}
+
+/// A log that is written to `out`.
+fn start<W: Write + Send + 'static>(out: W) -> Audit {
+    Audit::start(origin(), vec![Sink::write_to(FileWriter::new(out, Write::flush)).unwrap()]).unwrap()
 }
 
 #[test]
@@ -56,133 +80,11 @@ fn a_restart_appends_and_a_line_cut_short_is_passed_over() {
         OpenOptions::new().append(true).open(&path).unwrap().write_all(cut.as_bytes()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
-    let (audit, path) = open(&directory);
-    let page = audit.page(&Query { page_size: 10, ..Query::default() }).unwrap();
-    assert_eq!(subjects(&page), ["c", "b", "a"]);
-    assert!(page.events.is_sorted_by(|a, b| a.id > b.id), "{page:?}");
+    let path = open(&directory).1;
+    let events = events(&path);
+    assert_eq!(subjects(&events), ["a", "b", "c"]);
+    assert!(events.is_sorted_by(|a, b| a.id < b.id), "{events:?}");
     assert_eq!(fs::read_to_string(path).unwrap().lines().count(), 4);
-}
-
-#[test]
-fn pages_hold_every_event_once_also_while_others_are_written() {
-    let directory = TempDir::new().unwrap();
-    let (audit, _) = open(&directory);
-    for number in 0..2_500 {
-        audit.changed(change(&format!("{}{number}", if number % 5 == 0 { "team/" } else { "key/" })));
-    }
-    assert!(audit.flush());
-    for (prefix, page_size) in [("", 7), ("", 1_000), ("team/", 3), ("team/10", 50), ("none", 2)] {
-        let mut query = Query { page_size, subject_prefix: prefix.to_owned(), ..Query::default() };
-        let mut told = Vec::new();
-        loop {
-            let page = audit.page(&query).unwrap();
-            assert!(page.events.len() <= page_size);
-            told.extend(page.events.iter().map(|event| event.subject.clone()));
-            // As it goes to the caller and comes back.
-            query.before = page.next.map(|place| Place::parse(&place.to_string()).unwrap());
-            if query.before.is_none() {
-                break;
-            }
-            if told.len() == page_size {
-                audit.changed(change("later"));
-                assert!(audit.flush());
-            }
-        }
-        let all = (0..2_500).rev().map(|n| format!("{}{n}", if n % 5 == 0 { "team/" } else { "key/" }));
-        let expected: Vec<String> = all.filter(|subject| subject.starts_with(prefix)).collect();
-        told.retain(|subject| subject != "later");
-        assert_eq!(told, expected, "{prefix} {page_size}");
-    }
-    let action = Query { page_size: 5, action: action::RESUME.to_owned(), ..Query::default() };
-    assert_eq!(audit.page(&action).unwrap(), Page::default());
-    let since = Query { page_size: 5, since: Some(Timestamp::MAX), ..Query::default() };
-    assert_eq!(audit.page(&since).unwrap(), Page::default());
-    assert!(matches!(Audit::default().page(&since), Err(PageError::NoFile)));
-}
-
-#[test]
-fn a_place_is_of_one_event_whatever_becomes_of_the_file() {
-    let directory = TempDir::new().unwrap();
-    let (audit, path) = open(&directory);
-    let record = |subjects: &[&str]| {
-        subjects.iter().for_each(|subject| audit.changed(change(subject)));
-        assert!(audit.flush());
-    };
-    let page = |before: Option<Place>| audit.page(&Query { page_size: 1, before, ..Query::default() });
-    record(&["a", "b", "c"]);
-    let place = page(None).unwrap().next.unwrap();
-    assert_eq!(subjects(&page(Some(place.clone())).unwrap()), ["b"]);
-    // Lines that are no events may come between.
-    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"id\":\"00\n\n").unwrap();
-    record(&["d"]);
-    let latest = page(None).unwrap().next.unwrap();
-    assert_eq!(subjects(&page(Some(latest)).unwrap()), ["c"]);
-    let [at, id] = place.to_string().split(':').map(str::to_owned).collect::<Vec<_>>().try_into().unwrap();
-    // Places in the middle of a line, at the start of another one, before the first, at the end and far beyond it.
-    let at: u64 = at.parse().unwrap();
-    let size = fs::metadata(&path).unwrap().len();
-    for other in [at - 1, at + 1, at / 2, 0, 1, size - 1, size, size + 1, 1 << 63, u64::MAX] {
-        let place = Place::parse(&format!("{other}:{id}")).unwrap();
-        assert!(matches!(page(Some(place)), Err(PageError::NoSuchPage)), "{other}");
-    }
-    for text in ["", ":", "1", "1:", &format!(":{id}"), &format!("-1:{id}"), &format!("1:{id}0"), "1:\u{e9}"]
-    {
-        assert_eq!(Place::parse(text), None, "{text}");
-    }
-    // Once cut, the file has nothing there; once grown again, it has another event at the same place.
-    let kept = fs::read_to_string(&path).unwrap();
-    for replaced in [String::new(), kept.replace(&id, &"f".repeat(id.len()))] {
-        fs::write(&path, replaced).unwrap();
-        assert!(matches!(page(Some(place.clone())), Err(PageError::NoSuchPage)));
-    }
-    fs::write(&path, kept).unwrap();
-    assert_eq!(subjects(&page(Some(place)).unwrap()), ["b"]);
-}
-
-#[test]
-fn a_file_that_is_cut_while_it_is_read_has_no_such_page() {
-    let directory = TempDir::new().unwrap();
-    let (audit, path) = open(&directory);
-    // Enough for the reader to come back to the file many times.
-    (0..5_000).for_each(|number| audit.changed(change(&number.to_string())));
-    assert!(audit.flush());
-    let kept = fs::read(&path).unwrap();
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                fs::write(&path, "").unwrap();
-                fs::write(&path, &kept).unwrap();
-            }
-        });
-        let query = Query { page_size: 10, action: action::RESUME.to_owned(), ..Query::default() };
-        let started = Instant::now();
-        let failed = std::iter::repeat_with(|| audit.page(&query).err())
-            .take_while(|_| started.elapsed() < Duration::from_secs(30))
-            .flatten()
-            .take(3)
-            .collect::<Vec<_>>();
-        done.store(true, Ordering::Relaxed);
-        assert_eq!(failed.len(), 3, "never cut in the midst of a page");
-        assert!(failed.iter().all(|error| matches!(error, PageError::NoSuchPage)), "{failed:?}");
-    });
-}
-
-#[test]
-fn a_page_is_read_in_bounds_also_where_nothing_is_looked_for() {
-    let directory = TempDir::new().unwrap();
-    let (audit, _) = open(&directory);
-    audit.changed(Change { action: action::RESUME, ..change("the oldest") });
-    (0..300).for_each(|_| audit.changed(change(&"long".repeat(16 << 10))));
-    assert!(audit.flush());
-    let mut query = Query { page_size: 10, action: action::RESUME.to_owned(), ..Query::default() };
-    let first = audit.page(&query).unwrap();
-    assert_eq!(first.events, []);
-    query.before = first.next;
-    assert!(query.before.is_some());
-    let last = audit.page(&query).unwrap();
-    assert_eq!(subjects(&last), ["the oldest"]);
-    assert_eq!(last.next, None);
 }
 
 #[test]
@@ -204,8 +106,7 @@ fn a_flood_of_refusals_is_counted_and_loses_nothing_of_others() {
     audit.changed(change("in the midst"));
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     assert!(audit.flush());
-    let text = fs::read_to_string(path).unwrap();
-    let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events = events(&path);
     assert_eq!(events.iter().filter(|event| event.subject == "in the midst").count(), 2);
     let told = events.iter().filter(|event| event.subject == "rpc").count() as u64;
     let left_out: u64 = events.iter().filter_map(|event| event.after["left_out"].as_u64()).sum();
@@ -231,7 +132,7 @@ fn a_disk_that_takes_nothing_holds_nobody_up() {
         }
     }
     let (go_on, word) = mpsc::channel();
-    let audit = Audit::start(None, Writer::new(Stuck(word), Write::flush, 0)).unwrap();
+    let audit = start(Stuck(word));
     for _ in 0..10_000 {
         audit.changed(change("kept"));
         audit.denied(&principal("loud"), denial);
@@ -257,8 +158,7 @@ fn what_fails_is_tried_again() {
         }
     }
     let file = tempfile::NamedTempFile::new().unwrap();
-    let writer = Writer::new(Once(false, file.reopen().unwrap()), Write::flush, 0);
-    let audit = Audit::start(None, writer).unwrap();
+    let audit = start(Once(false, file.reopen().unwrap()));
     audit.changed(change("kept"));
     assert!(audit.flush());
     let mut text = String::new();
@@ -279,7 +179,7 @@ fn what_is_not_durable_is_not_called_so_and_is_tried_again() {
         }
     }
     let fails = Arc::new(AtomicBool::new(true));
-    let audit = Audit::start(None, Writer::new(Failing(Arc::clone(&fails)), Write::flush, 0)).unwrap();
+    let audit = start(Failing(Arc::clone(&fails)));
     audit.changed(change("kept"));
     assert!(!audit.flush());
     fails.store(false, Ordering::Relaxed);
@@ -291,10 +191,10 @@ fn another_file_is_not_taken_for_a_log() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("audit.jsonl");
     fs::write(&path, "x".repeat(3 << 20)).unwrap();
-    let error = Audit::open(&to(&path)).unwrap_err();
+    let error = try_open(&path).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     fs::write(&path, "not an event\n".repeat(2 << 20)).unwrap();
-    let error = Audit::open(&to(&path)).unwrap_err();
+    let error = try_open(&path).unwrap_err();
     assert!(error.to_string().contains("without an event"), "{error}");
 }
 
@@ -303,14 +203,14 @@ fn a_file_has_one_writer_until_it_is_closed() {
     let directory = TempDir::new().unwrap();
     let (first, path) = open(&directory);
     first.changed(change("first"));
-    let refused = Audit::open(&to(&path)).unwrap_err();
+    let refused = try_open(&path).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ResourceBusy);
     assert!(refused.to_string().contains("another process writes it"), "{refused}");
     // Moved away, the file is still locked by the first log; the new file in its place is not.
     let moved = directory.path().join("audit.jsonl.1");
     fs::rename(&path, &moved).unwrap();
     let (second, _) = open(&directory);
-    assert_eq!(Audit::open(&to(&moved)).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    assert_eq!(try_open(&moved).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
     second.changed(change("second"));
     drop((first, second));
     for (file, subject) in [(&moved, "first"), (&path, "second")] {
@@ -327,9 +227,38 @@ fn a_file_has_one_writer_until_it_is_closed() {
 }
 
 #[test]
+fn a_line_says_what_was_done_by_whom_and_where() {
+    let directory = TempDir::new().unwrap();
+    let (audit, path) = open(&directory);
+    audit.changed(Change { before: json!({ "n": u64::MAX }), ..change("team/a") });
+    assert!(audit.flush());
+    let line: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let (id, time) = (line["id"].as_str().unwrap(), line["time"].as_str().unwrap());
+    let at: Timestamp = time.parse().unwrap();
+    assert!(id.starts_with(&format!("{:012x}00000000", at.as_millisecond())), "{id} {time}");
+    let expected = json!({
+        "v": 1, "id": id, "time": time, "actor": { "kind": "system", "name": "test" }, "action": "pause.create",
+        "subject": "team/a", "before": { "n": "18446744073709551615" }, "after": { "paused": true },
+        "outcome": "done", "replica": "gate-1:7", "organization": "acme",
+    });
+    assert_eq!(line, expected);
+}
+
+#[test]
+fn an_event_that_is_too_long_is_recorded_without_its_states() {
+    let directory = TempDir::new().unwrap();
+    let (audit, path) = open(&directory);
+    audit.changed(Change { after: json!("x".repeat(crate::store::MAX_AUDIT_LINE)), ..change("long") });
+    assert!(audit.flush());
+    let [event] = &events(&path)[..] else { panic!("not one event") };
+    assert_eq!((&event.before, &*event.subject), (&Value::Null, "long"));
+    assert!(event.after["left_out_bytes"].as_u64().unwrap() > crate::store::MAX_AUDIT_LINE as u64);
+}
+
+#[test]
 fn a_caller_is_told_by_how_they_were_recognised() {
     for (kind, name) in [
-        (PrincipalKind::ServiceToken, "service-token"),
+        (PrincipalKind::ServiceToken, "service_token"),
         (PrincipalKind::Certificate, "certificate"),
         (PrincipalKind::Oidc, "oidc"),
     ] {
@@ -339,7 +268,7 @@ fn a_caller_is_told_by_how_they_were_recognised() {
         assert_eq!(serde_json::to_value(&actor).unwrap(), expected);
         assert_eq!(actor.kind.name(), name);
     }
-    assert_eq!(Actor::caller(None, None).kind.name(), "anybody");
+    assert_eq!(Actor::caller(None, None).kind.name(), "anyone");
 }
 
 #[test]

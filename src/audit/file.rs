@@ -1,0 +1,235 @@
+//! The log in a file, on the standard output, or both.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
+    io::{self, Read as _, Seek as _, SeekFrom, Stdout, Write},
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+    sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError},
+    thread,
+    time::Duration,
+};
+
+use tracing::{error, warn};
+
+use super::{event::Event, sink::Order};
+
+/// How long to wait before trying a failing disk again.
+const RETRY: Duration = Duration::from_secs(1);
+/// The end of a file that is looked at before it is written to.
+const LOOK: u64 = 1 << 20;
+
+/// Writes lines, each with one write.
+pub(super) struct FileWriter<W> {
+    out: W,
+    /// Makes what was written durable.
+    sync: fn(&mut W) -> io::Result<()>,
+    is_durable: bool,
+}
+
+impl<W: Write> FileWriter<W> {
+    pub(super) const fn new(out: W, sync: fn(&mut W) -> io::Result<()>) -> Self {
+        Self { out, sync, is_durable: true }
+    }
+
+    /// Runs until no sender is left.
+    pub(super) fn run(&mut self, orders: &Receiver<Order>) {
+        while let Some(order) = self.next(orders) {
+            match order {
+                Order::Write(line) => self.write(&line.text),
+                Order::Flush(done) => {
+                    self.make_durable();
+                    let _ = done.send(self.is_durable);
+                }
+            }
+        }
+        self.make_durable();
+    }
+
+    /// The next order. If none is there yet, what was written is made durable first: many events share one wait.
+    fn next(&mut self, orders: &Receiver<Order>) -> Option<Order> {
+        loop {
+            match orders.try_recv() {
+                Ok(order) => return Some(order),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => self.make_durable(),
+            }
+            if self.is_durable {
+                return orders.recv().ok();
+            }
+            match orders.recv_timeout(RETRY) {
+                Ok(order) => return Some(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        let mut line = format!("{text}\n");
+        // After a partial write the rest of the line is lost, and the next event starts a line of its own: readers skip the
+        // broken one.
+        let mut failed = false;
+        while let Err(reason) = self.out.write_all(line.as_bytes()) {
+            error!(%reason, "the audit log cannot be written; trying again, and keeping what is to be written");
+            if !failed {
+                line.insert(0, '\n');
+                failed = true;
+            }
+            thread::sleep(RETRY);
+        }
+        self.is_durable = false;
+    }
+
+    fn make_durable(&mut self) {
+        if self.is_durable {
+            return;
+        }
+        match (self.sync)(&mut self.out) {
+            Ok(()) => self.is_durable = true,
+            Err(reason) => {
+                error!(%reason, "the audit log is written, but not known to be durable; trying again");
+            }
+        }
+    }
+}
+
+/// Opens the file at `path`: locked, and at the end of a line.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    close_to_others(&file, path);
+    // Two writers would mix their lines. The lock is on the file and not on its name, so it does not stop anyone from moving the
+    // file away to begin another.
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "another process writes it, and each replica needs a file of its own",
+        ),
+        TryLockError::Error(error) => error,
+    })?;
+    check(&file)?;
+    end_line(&mut file)?;
+    Ok(file)
+}
+
+/// Takes all access to the log from other users, as it names callers. Group access stays, as it may be meant for collecting the
+/// log.
+fn close_to_others(file: &File, path: &Path) {
+    // A device does not belong to the log.
+    let Some(metadata) = file.metadata().ok().filter(fs::Metadata::is_file) else { return };
+    let mode = metadata.permissions().mode();
+    if mode & 0o007 == 0 {
+        return;
+    }
+    let closed = file.set_permissions(Permissions::from_mode(mode & 0o770));
+    warn!(path = %path.display(), closed = closed.is_ok(), "the audit log was open to all users of this machine");
+}
+
+/// Refuses a long file that is not an audit log: better that the operator names another one than that this one is written to.
+fn check(file: &File) -> io::Result<()> {
+    let size = file.metadata()?.len();
+    let Some(from) = size.checked_sub(LOOK).filter(|from| *from > 0) else { return Ok(()) };
+    let mut end = Vec::new();
+    let mut reader = file;
+    reader.seek(SeekFrom::Start(from))?;
+    reader.take(LOOK).read_to_end(&mut end)?;
+    if end.split(|byte| *byte == b'\n').any(|line| serde_json::from_slice::<Event>(line).is_ok()) {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "a file whose last MiB is without an event is no audit log",
+    ))
+}
+
+/// Ends a line that a crash cut short, so that the next one stands on its own line.
+fn end_line(file: &mut File) -> io::Result<()> {
+    let size = file.seek(SeekFrom::End(0))?;
+    let mut last = [b'\n'];
+    if let Some(at) = size.checked_sub(1) {
+        file.read_exact_at(&mut last, at)?;
+    }
+    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
+}
+
+/// A file, the standard output, or both.
+#[derive(Debug)]
+pub(super) struct Outputs<F = File, O = Stdout> {
+    file: Option<F>,
+    out: Option<O>,
+    /// Whether the file has the line that the output has not: a line that is written again after an error goes to the output alone.
+    is_in_file: bool,
+}
+
+impl<F: Write, O: Write> Outputs<F, O> {
+    pub(super) const fn new(file: Option<F>, out: Option<O>) -> Self {
+        Self { file, out, is_in_file: false }
+    }
+}
+
+impl Outputs {
+    /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// Whichever fails first.
+    pub(super) fn sync(&mut self) -> io::Result<()> {
+        if let Some(file) = &self.file {
+            file.sync_data()?;
+        }
+        self.flush()
+    }
+}
+
+/// Takes a line whole or not at all.
+impl<F: Write, O: Write> Write for Outputs<F, O> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if let Some(file) = self.file.as_mut().filter(|_| !self.is_in_file) {
+            file.write_all(line)?;
+            self.is_in_file = true;
+        }
+        if let Some(out) = &mut self.out {
+            out.write_all(line)?;
+        }
+        self.is_in_file = false;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails as often as this, then takes everything.
+    struct Failing(u32, Vec<u8>);
+
+    impl Write for Failing {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            if self.0 > 0 {
+                self.0 -= 1;
+                return Err(io::Error::other("not now"));
+            }
+            self.1.write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_place_gets_each_line_once_whichever_fails() {
+        for (file_fails, out_fails) in [(0, 0), (1, 0), (0, 1), (2, 2)] {
+            let mut outputs =
+                Outputs::new(Some(Failing(file_fails, Vec::new())), Some(Failing(out_fails, Vec::new())));
+            for line in ["a\n", "b\n"] {
+                while outputs.write_all(line.as_bytes()).is_err() {}
+            }
+            let (file, out) = (outputs.file.unwrap(), outputs.out.unwrap());
+            assert_eq!((&*file.1, &*out.1), (&b"a\nb\n"[..], &b"a\nb\n"[..]), "{file_fails} {out_fails}");
+        }
+    }
+}
