@@ -54,6 +54,9 @@ licences: ## Checks the licences of all dependencies
 
 buf: export npm_config_cache := $(CURDIR)/target/npm
 buf: export BUF_CACHE_DIR := $(CURDIR)/target/buf
+# A registry that does not answer is found out in time for the check to be skipped, loudly.
+buf: export npm_config_fetch_retries := 1
+buf: export npm_config_fetch_timeout := 30000
 buf: ## Checks the contract, where buf is installed or npx can get it
 	@if command -v buf >/dev/null; then buf lint; \
 	elif npx --yes @bufbuild/buf --version >/dev/null 2>&1; then npx --yes @bufbuild/buf lint; \

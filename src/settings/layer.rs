@@ -55,10 +55,8 @@ pub(super) fn variable(name: &str) -> String {
 /// What was given.
 #[derive(Default)]
 pub(super) struct Given {
-    /// All sources, merged; the metadata of a value tells which one it came from.
+    /// All sources, merged; the metadata of a value says where it stands.
     merged: Figment,
-    /// The lines of the file's keys, from 1; none in JSON.
-    lines: BTreeMap<String, usize>,
     /// The secret in the environment.
     pub(super) redis_password: Option<String>,
     /// Environment variables that are no settings, each with what was probably meant.
@@ -77,10 +75,6 @@ pub(super) enum Origin {
     Flag,
 }
 
-/// The names of sources without a file, in figment's metadata.
-const VARIABLES: &str = "environment variables";
-const FLAGS: &str = "flags";
-
 /// One source, as figment merges it.
 struct Layer {
     metadata: Metadata,
@@ -90,6 +84,13 @@ struct Layer {
 impl Layer {
     fn new(metadata: Metadata) -> Self {
         Self { metadata, values: Dict::new() }
+    }
+
+    /// Lets the metadata say where each of its values stands, as figment's own sources do.
+    fn standing(mut self, origin: impl Fn(&str) -> Origin + Clone + Send + Sync + 'static) -> Self {
+        self.metadata =
+            self.metadata.interpolater(move |_, keys| keys.iter().map(|key| origin(key).of(key)).collect());
+        self
     }
 
     /// Adds what is written outside a file.
@@ -176,16 +177,16 @@ impl Given {
     ) -> Result<Self, SettingsError> {
         let mut given = Self::default();
         if let Some(path) = config {
-            let file = given.read_file(path)?;
+            let file = Self::read_file(path)?;
             given.merge(file);
         }
         let variables = given.read_variables(variables)?;
         given.merge(variables);
-        let mut layer = Layer::new(Metadata::named(FLAGS));
+        let mut layer = Layer::new(Metadata::named("flags"));
         for (name, text) in &flags.0 {
             layer.add_text(name, text, &Origin::Flag)?;
         }
-        given.merge(layer);
+        given.merge(layer.standing(|_| Origin::Flag));
         Ok(given)
     }
 
@@ -211,19 +212,11 @@ impl Given {
     /// The setting, and where it stands.
     pub(super) fn origin(&self, name: &str) -> String {
         let Some(metadata) = self.merged.find_metadata(name) else { return format!("`{name}`") };
-        let file = metadata.source.as_ref().and_then(|source| source.file_path());
-        let origin = match (file, metadata.name.as_ref()) {
-            (Some(path), _) => {
-                Origin::File { path: path.display().to_string(), line: self.lines.get(name).copied() }
-            }
-            (None, VARIABLES) => Origin::Variable,
-            (None, _) => Origin::Flag,
-        };
-        origin.of(name)
+        metadata.interpolate(self.merged.profile(), &[name])
     }
 
-    /// The settings in a file, whose lines it keeps.
-    fn read_file(&mut self, path: &Path) -> Result<Layer, SettingsError> {
+    /// The settings in a file, with their lines.
+    fn read_file(path: &Path) -> Result<Layer, SettingsError> {
         let text = read(path)?;
         let name = path.display().to_string();
         let malformed = |line, reason| SettingsError::Malformed { path: name.clone(), line, reason };
@@ -242,11 +235,12 @@ impl Given {
             })?
         };
         let mut layer = Layer::new(Metadata::from("file", path));
+        let mut lines = BTreeMap::new();
         for (key, raw, line) in values {
             layer.add(&key, raw, &Origin::File { path: name.clone(), line })?;
-            self.lines.extend(line.map(|line| (key, line)));
+            lines.extend(line.map(|line| (key, line)));
         }
-        Ok(layer)
+        Ok(layer.standing(move |key| Origin::File { path: name.clone(), line: lines.get(key).copied() }))
     }
 
     /// The settings among `variables`. An empty variable counts as not set. An unknown one is no error: a platform can put any
@@ -255,7 +249,7 @@ impl Given {
         &mut self,
         variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Layer, SettingsError> {
-        let mut layer = Layer::new(Metadata::named(VARIABLES));
+        let mut layer = Layer::new(Metadata::named("environment variables"));
         for (name, value) in variables {
             let Some(name) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
             let name = name.to_ascii_lowercase();
@@ -280,7 +274,7 @@ impl Given {
             }
         }
         self.unknown_variables.sort();
-        Ok(layer)
+        Ok(layer.standing(|_| Origin::Variable))
     }
 }
 
@@ -301,7 +295,7 @@ fn toml(text: &str) -> Result<Vec<Entry>, toml_edit::TomlError> {
     let lines = Lines::of(text);
     let entry = |(name, item): (&str, &Item)| {
         let span = document.get_key_value(name).and_then(|(key, _)| key.span()).or_else(|| item.span());
-        let raw = item.as_value().map_or(Raw::Other("a table"), of_toml);
+        let raw = item.as_value().map_or_else(|| Raw::Other("a table".to_owned()), of_toml);
         (name.to_owned(), raw, span.map(|span| lines.position(span.start).line))
     };
     Ok(document.iter().map(entry).collect())
@@ -312,11 +306,12 @@ fn of_toml(value: &toml_edit::Value) -> Raw {
     match value {
         Value::String(text) => Raw::Text(text.value().clone()),
         Value::Integer(number) => Raw::Number(number.value().to_string()),
-        Value::Float(number) => Raw::Number(number.value().to_string()),
+        // With its decimal point: `4.0` is no whole number.
+        Value::Float(number) => Raw::Number(format!("{:?}", number.value())),
         Value::Boolean(is_on) => Raw::Switch(*is_on.value()),
         Value::Array(items) => Raw::List(items.iter().map(of_toml).collect()),
-        Value::Datetime(date) => Raw::Text(date.value().to_string()),
-        Value::InlineTable(_) => Raw::Other("a table"),
+        Value::Datetime(_) => Raw::Other("a date".to_owned()),
+        Value::InlineTable(_) => Raw::Other("a table".to_owned()),
     }
 }
 
@@ -332,8 +327,8 @@ fn of_json(value: serde_json::Value) -> Raw {
         Value::Number(number) => Raw::Number(number.to_string()),
         Value::Bool(is_on) => Raw::Switch(is_on),
         Value::Array(items) => Raw::List(items.into_iter().map(of_json).collect()),
-        Value::Object(_) => Raw::Other("a table"),
-        Value::Null => Raw::Other("null"),
+        Value::Object(_) => Raw::Other("an object".to_owned()),
+        Value::Null => Raw::Other("null".to_owned()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Values as they are written, in a file or outside of it.
 
-use figment::value::{Empty, Num, Tag, Value};
+use figment::value::{Dict, Empty, Num, Tag, Value};
 
 /// A value as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,8 +9,8 @@ pub(super) enum Raw {
     Number(String),
     Switch(bool),
     List(Vec<Raw>),
-    /// What no setting is, such as a table.
-    Other(&'static str),
+    /// What no setting is, such as a table, with its article.
+    Other(String),
 }
 
 /// Which of TOML's types a setting has.
@@ -46,11 +46,14 @@ impl Raw {
             Value::Num(_, number) => Self::Number(match (number.to_u128(), number.to_i128()) {
                 (Some(number), _) => number.to_string(),
                 (None, Some(number)) => number.to_string(),
-                (None, None) => number.to_f64().map_or_else(String::new, |number| number.to_string()),
+                // With its decimal point: `4.0` is no whole number.
+                (None, None) => number.to_f64().map_or_else(String::new, |number| format!("{number:?}")),
             }),
             Value::Array(_, items) => Self::List(items.iter().map(Self::of).collect()),
-            Value::Dict(..) => Self::Other("a table"),
-            Value::Empty(..) => Self::Other("null"),
+            Value::Dict(_, what) => {
+                Self::Other(what.keys().next().map_or("a table", String::as_str).to_owned())
+            }
+            Value::Empty(..) => Self::Other("null".to_owned()),
         }
     }
 
@@ -61,7 +64,7 @@ impl Raw {
             Self::Switch(is_on) => is_on.to_string(),
             Self::List(items) if items.is_empty() => ",".to_owned(),
             Self::List(items) => items.iter().map(Self::outside_text).collect::<Vec<_>>().join(","),
-            Self::Other(what) => (*what).to_owned(),
+            Self::Other(what) => what.clone(),
         }
     }
 
@@ -97,7 +100,7 @@ impl Raw {
     pub(super) fn shown(&self) -> String {
         match self {
             Self::List(_) => "a list".to_owned(),
-            Self::Other(what) => (*what).to_owned(),
+            Self::Other(what) => what.clone(),
             Self::Text(_) | Self::Number(_) | Self::Switch(_) => format!("`{}`", self.outside_text()),
         }
     }
@@ -126,8 +129,10 @@ impl From<Raw> for Value {
             },
             Raw::Switch(is_on) => is_on.into(),
             Raw::List(items) => items.into_iter().map(Self::from).collect::<Vec<_>>().into(),
-            Raw::Other("null") => Self::Empty(Tag::Default, Empty::None),
-            Raw::Other(_) => Self::Dict(Tag::Default, figment::value::Dict::new()),
+            // figment has no value for a date, and an error names what stands there: its key is all that is kept of it.
+            Raw::Other(what) => {
+                Self::Dict(Tag::Default, Dict::from([(what, Self::Empty(Tag::Default, Empty::None))]))
+            }
         }
     }
 }

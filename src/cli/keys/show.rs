@@ -49,7 +49,13 @@ pub(in super::super) struct List {
     #[arg(long = "state", value_name = "STATE", value_parser = names::parser::<proto::KeyState>())]
     states: Vec<proto::KeyState>,
     /// Those with this in their names only
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     contains: String,
     /// Show what each key used, which takes longer
     #[arg(long)]

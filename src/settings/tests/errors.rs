@@ -176,3 +176,22 @@ fn what_is_no_longer_taken_says_what_to_write() {
         assert!(error.contains("write `TOLLGATE_") || name == "threads", "{error}");
     }
 }
+
+#[test]
+fn values_that_no_setting_has_are_named() {
+    for (suffix, text, said) in [
+        (".toml", "policy = 1979-05-27", "a date is not taken"),
+        (".toml", "policy = { a = 1 }", "a table is not taken"),
+        (".toml", "threads = 1979-05-27", "a date is not a whole number"),
+        (".json", "{\"policy\": {\"a\": 1}}", "an object is not taken"),
+        (".json", "{\"policy\": null}", "null is not taken"),
+        (".toml", "threads = 4.0", "`4.0` is not a whole number"),
+        (".json", "{\"threads\": 4.0}", "`4.0` is not a whole number"),
+        (".json", "{\"threads\": 1e3}", "`1000.0` is not a whole number"),
+    ] {
+        let file = tempfile::Builder::new().suffix(suffix).tempfile().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let error = Settings::load_from(Some(file.path()), [], &flags(&[])).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}\n{said}");
+    }
+}

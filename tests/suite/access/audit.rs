@@ -93,6 +93,9 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
     eventually("the rejection is recorded", async || count().await == 5).await;
     std::fs::write(&file, policy(issuer.url(), 2)).unwrap();
     eventually("the reload is recorded", async || count().await == 6).await;
+    // The store is a sink of its own, written beside the file.
+    let stored = async || list(&channel, ListAuditEventsRequest::default()).await.0.len();
+    eventually("the store has all", async || stored().await == 6).await;
     let mut events = Vec::new();
     let mut request = ListAuditEventsRequest { page_size: 4, ..Default::default() };
     loop {

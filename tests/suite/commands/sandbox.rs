@@ -80,6 +80,7 @@ impl Sandbox {
         // What the documents have as a placeholder, and what would take long without optimisation.
         let arguments = arguments.iter().map(|word| match word.as_str() {
             "RESERVATION" => self.reservation.clone(),
+            "SECRET_ID" => self.oldest_secret(),
             "5000" => "500".to_owned(),
             word => word.to_owned(),
         });
@@ -102,6 +103,17 @@ impl Sandbox {
             Some(0) => Ok(()),
             code => Err(format!("{code:?}: {printed}{}", String::from_utf8_lossy(&stderr))),
         }
+    }
+
+    /// The id of the oldest secret of [`KEY`].
+    fn oldest_secret(&self) -> String {
+        let mut program = self.program();
+        let program = program.args(["keys", "get", KEY, "--json"]);
+        let shown = tokio::task::block_in_place(|| program.output().unwrap()).stdout;
+        let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
+        let secrets = shown["key"]["secrets"].as_array().unwrap();
+        let oldest = secrets.iter().min_by_key(|secret| secret["createTime"].as_str().unwrap()).unwrap();
+        oldest["secretId"].as_str().unwrap().to_owned()
     }
 
     /// Starts a service on a free port and stops it once it listens.
