@@ -53,6 +53,9 @@ pub enum Failure {
     /// The caller's own deadline has passed.
     #[error("the call's deadline is over")]
     DeadlineExceeded,
+    /// The service stops, and the request was still waiting for room.
+    #[error("this replica stops; ask another one, where the request can wait")]
+    ShuttingDown,
     /// A fault of the service; details are in its log.
     #[error("internal error")]
     Internal,

@@ -29,14 +29,14 @@ mod upstream_service;
 pub use access::{Access, AccessLayer};
 pub use audit_service::AuditRpc;
 pub use delivery::watched;
-pub use error::{ERROR_DOMAIN, ERRORS, Effect, ErrorRow, explained};
+pub use error::{ERROR_DOMAIN, ERRORS, Effect, ErrorRow, explain_end, explained};
 pub use ext_authz::CheckRpc;
 pub use ext_proc::ProcessRpc;
 pub use key_service::KeyRpc;
 pub use pause_service::PauseRpc;
 pub use policy_service::PolicyRpc;
 pub use recorded::Recorder;
-pub use status::{deadline_exceeded, message_too_large, request_too_slow};
+pub use status::{deadline_exceeded, effect_of, message_too_large, request_too_slow, shutting_down};
 pub use upstream_service::UpstreamRpc;
 
 #[allow(

@@ -91,6 +91,22 @@ pub fn deadline_exceeded() -> Status {
     table::DEADLINE_EXCEEDED.error("the call was given up at the deadline in its `grpc-timeout`", Unsure)
 }
 
+/// The status for a call that was still open shortly before the end of the service's drain.
+#[must_use]
+pub fn shutting_down(effect: Effect) -> Status {
+    table::SHUTTING_DOWN.error("this replica stops; ask another one", Outage(effect))
+}
+
+/// What a call of the RPC at `path` can have changed when it is given up: `Authorize` and `Check` give back what they took.
+#[must_use]
+pub fn effect_of(path: &str) -> Effect {
+    match path.rsplit('/').next().unwrap_or_default() {
+        "Authorize" | "Check" => Effect::None,
+        method if method.starts_with("Get") || method.starts_with("List") => Effect::None,
+        _ => Effect::Unknown,
+    }
+}
+
 /// The status for a fault of the service. Details stay in the log.
 pub(super) fn internal() -> Status {
     failure(&Failure::Internal, "")
@@ -142,6 +158,7 @@ fn failure_of(failure: &Failure, effect: Effect, asked: &str) -> Status {
     let of = |kind| Resource(kind, asked.to_owned());
     match failure {
         Failure::Store(error) => store_failure(error, effect),
+        Failure::ShuttingDown => table::SHUTTING_DOWN.error(message, Outage(effect)),
         Failure::DeadlineExceeded => table::DEADLINE_EXCEEDED.error(message, Unsure),
         Failure::SnapshotStale | Failure::KeyMoved => table::SNAPSHOT_STALE.error(message, Retry),
         Failure::Internal => table::INTERNAL.error(message, Unsure),

@@ -40,7 +40,8 @@ impl Tasks {
         self.0.tracker.len()
     }
 
-    /// Tells tasks that follow an open answer to finish now, shortly before the drain ends, so that it is still settled.
+    /// Tells tasks that follow an open answer to finish now, shortly before the drain ends, so that it is still settled; and calls
+    /// that are open to be given up.
     pub fn cut(&self) {
         self.0.cut.cancel();
     }

@@ -1,23 +1,30 @@
-//! The caller's own deadline, `grpc-timeout`: once it passes, the call is given up and the caller is told.
+//! The ends of a call's time: its caller's own deadline, `grpc-timeout`, and the drain of the service. Past either, the call is given
+//! up and the caller is told.
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, pending},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use hyper::{HeaderMap, Request, Response};
-use tokio_util::either::Either;
 use tonic::body::Body;
 use tower::Service;
 
-use crate::rpc::deadline_exceeded;
+use crate::{
+    rpc::{deadline_exceeded, effect_of, shutting_down},
+    runtime::Tasks,
+};
 
-/// A service whose calls end at their callers' deadlines.
+/// A service whose calls end at their callers' deadlines, and when the tasks of this core are cut off. A stream has begun to be
+/// answered long before; it has its own end.
 #[derive(Clone, Debug)]
-pub(super) struct Deadline<S>(pub(super) S);
+pub(super) struct Deadline<S> {
+    pub(super) inner: S,
+    pub(super) tasks: Tasks,
+}
 
 impl<S, B> Service<Request<B>> for Deadline<S>
 where
@@ -26,24 +33,31 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<S::Future, Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let timeout = timeout(request.headers());
-        let call = self.0.call(request);
-        match timeout {
-            None => Either::Left(call),
-            Some(timeout) => Either::Right(Box::pin(async move {
-                match tokio::time::timeout(timeout, call).await {
-                    Ok(answer) => answer,
-                    Err(_) => Ok(deadline_exceeded().into_http()),
+        let effect = effect_of(request.uri().path());
+        let (call, tasks) = (self.inner.call(request), self.tasks.clone());
+        Box::pin(async move {
+            let deadline = async {
+                match timeout {
+                    Some(timeout) => tokio::time::sleep(timeout).await,
+                    None => pending().await,
                 }
-            })),
-        }
+            };
+            // A call that is answered at once pays nothing for the others.
+            tokio::select! {
+                biased;
+                answer = call => answer,
+                () = deadline => Ok(deadline_exceeded().into_http()),
+                () = tasks.cut_off() => Ok(shutting_down(effect).into_http()),
+            }
+        })
     }
 }
 

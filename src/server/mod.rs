@@ -193,8 +193,8 @@ impl Server {
     }
 
     /// Takes no more connections, lets calls in flight end within the drain's bound, and stops. Returns whether all ended.
-    /// Requests that wait for room are decided at once, and clients that watch the health get a last message and their streams
-    /// end: neither would end by themselves.
+    /// Requests that wait for room are told at once to ask another replica, and clients that watch the health get a last message
+    /// and their streams end: neither would end by themselves. Calls that are still open shortly before the bound are told, too.
     pub async fn stop(mut self) -> bool {
         self.shared.queue.close();
         self.stop.send_replace(true);
@@ -330,7 +330,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let guarded = MapResponseLayer::new(watched as fn(_) -> _).layer(guarded);
     // What the libraries refuse has a reason as well.
     let guarded = MapResponseLayer::new(explained as fn(_) -> _).layer(guarded);
-    let service = Bounded { inner: Deadline(guarded), patience };
+    let service = Bounded { inner: Deadline { inner: guarded, tasks: settler.tasks().clone() }, patience };
     Serving { protocol: Protocol::Grpc, tls, connections, service, stop }.run(listener).await;
     settler.end().await;
     // For the calls on all workers so far; the last worker to end writes the rest.
@@ -346,8 +346,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     }
 }
 
-/// Groq's answers that outlast the drain would be cut off with the service. Shortly before, they are ended in good order, so
-/// their reservations are settled.
+/// Calls and Groq's answers that outlast the drain would be cut off with the service. Shortly before, they are ended in good order:
+/// callers are told, and reservations are settled.
 async fn cut_before_the_end(tasks: Tasks, mut stop: watch::Receiver<bool>, drain: Duration) {
     // An error means that the server was dropped: there is no drain.
     if stop.wait_for(|stop| *stop).await.is_ok() {

@@ -19,7 +19,7 @@ use tonic::Status;
 use tower::Service;
 
 use super::record::Claim;
-use crate::rpc::{message_too_large, request_too_slow};
+use crate::rpc::{explain_end, message_too_large, request_too_slow};
 
 /// The largest message. Messages carry numbers and names, never prompts.
 pub(super) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -79,7 +79,7 @@ where
 }
 
 /// The answer to a stream of messages. Handlers treat a stream that breaks off as one that its caller gave up. If the caller did
-/// not, the answer says why it broke off.
+/// not, the answer says why it broke off. Any other error at its end has a reason, too.
 struct StreamAnswer {
     inner: tonic::body::Body,
     failure: Failure,
@@ -93,15 +93,20 @@ impl Body for StreamAnswer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        let is_end = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
-        Poll::Ready(match self.failure.get().filter(|_| is_end) {
-            Some(status) => {
+        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)).transpose()? else {
+            return Poll::Ready(None);
+        };
+        Poll::Ready(Some(match (frame.into_trailers(), self.failure.get()) {
+            (Err(frame), _) => Ok(frame),
+            (Ok(_), Some(status)) => {
                 let mut trailers = HeaderMap::new();
-                Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers)))
+                status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))
             }
-            None => frame,
-        })
+            (Ok(mut trailers), None) => {
+                explain_end(&mut trailers);
+                Ok(Frame::trailers(trailers))
+            }
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

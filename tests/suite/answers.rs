@@ -13,8 +13,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
-use tollgate::rpc::proto::{
-    AuthorizeRequest, AuthorizeResponse, Decision, policy_service_client::PolicyServiceClient,
+use tollgate::rpc::{
+    Effect,
+    proto::{AuthorizeRequest, AuthorizeResponse, Decision, policy_service_client::PolicyServiceClient},
 };
 use tonic::{Code, Request, Status, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -23,7 +24,11 @@ use crate::{
     envoy::given_up::{
         DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, SETTINGS, answer_on, frame, head, headers,
     },
-    harness::{Process, START, Server, StoreKind, chat, connect, eventually, nanos, team_spend, used},
+    harness::{
+        Process, START, Server, StoreKind, chat, connect,
+        errors::{is_of, is_of_with},
+        eventually, nanos, team_spend, used,
+    },
     redis_server::RedisServer,
 };
 
@@ -60,18 +65,13 @@ async fn nothing_is_held(client: &Client) {
     .await;
 }
 
-/// The reason of an error and the effect that it tells of.
-fn reason(status: &Status) -> (String, Option<String>) {
-    let info = status.get_details_error_info().expect("a reason");
-    (info.reason, info.metadata.get("effect").cloned())
-}
-
 /// The service says so, or on a busy machine the client's own timer does.
 fn is_out_of_time(status: &Status) {
     match status.code() {
         Code::Cancelled => assert_eq!(status.message(), "Timeout expired"),
         code => {
-            assert_eq!((code, &*reason(status).0), (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"));
+            assert_eq!(code, Code::DeadlineExceeded, "{status:?}");
+            is_of(status, "DEADLINE_EXCEEDED");
         }
     }
 }
@@ -148,7 +148,7 @@ async fn what_a_stalled_redis_comes_to_later_is_released() {
     for answer in answers {
         let status = answer.unwrap_err();
         assert_eq!(status.code(), Code::Unavailable);
-        assert_eq!(reason(&status), ("STORE_UNAVAILABLE".to_owned(), Some("none".to_owned())));
+        is_of_with(&status, "STORE_UNAVAILABLE", Effect::None);
     }
     nothing_is_held(&client).await;
     let report = team_spend(&mut client.clone(), "chatbot").await;
@@ -309,7 +309,7 @@ async fn a_request_that_was_released_once_is_authorized_once() {
         assert_eq!(answer.decision(), Decision::Allowed);
         server.clock.pass(u64::try_from(LATER.as_millis()).unwrap());
         let spent = client.authorize(named()).await.unwrap_err();
-        assert_eq!(reason(&spent).0, "REQUEST_ID_SPENT");
+        is_of(&spent, "REQUEST_ID_SPENT");
         let booked = client.record_usage(used(&answer.reservation_id, 1, 1)).await.unwrap().into_inner();
         assert!(!booked.already_recorded);
     }
@@ -353,7 +353,8 @@ async fn in_overload_as_much_is_held_as_was_answered() {
                 }
                 Err(status) => {
                     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-                    assert_eq!(reason(&status).1.as_deref(), Some("none"), "{status:?}");
+                    let reason = status.get_details_error_info().expect("a reason").reason;
+                    is_of_with(&status, &reason, Effect::None);
                 }
             }
         }

@@ -17,7 +17,8 @@ use tonic_types::StatusExt as _;
 use crate::{
     access::{by, digest},
     harness::{
-        Process, START, Server, StoreKind, chat, connect, eventually, json_of, nanos, team_spend, used,
+        Process, START, Server, StoreKind, chat, connect, errors::is_of, eventually, json_of, nanos,
+        team_spend, used,
     },
 };
 
@@ -51,10 +52,9 @@ fn policy() -> String {
 }
 
 fn reason(status: &Status) -> (Code, String) {
-    (
-        status.code(),
-        status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default(),
-    )
+    let info = status.get_details_error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
+    is_of(status, &info.reason);
+    (status.code(), info.reason)
 }
 
 struct Clients {

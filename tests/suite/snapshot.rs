@@ -9,9 +9,8 @@ use tollgate::rpc::proto::{
     policy_service_client::PolicyServiceClient,
 };
 use tonic::{Code, transport::Channel};
-use tonic_types::StatusExt as _;
 
-use crate::harness::{START, Server, StoreKind, chat, connect, new_key};
+use crate::harness::{START, Server, StoreKind, chat, connect, errors::is_of, new_key};
 
 const MODEL: &str = "openai/gpt-oss-20b";
 const SECRET: &str = "a secret of the document";
@@ -136,7 +135,7 @@ async fn a_key_given_to_another_team_ends_the_wait_of_its_request() {
     server.set_policy(&policy_with_key("other")).await;
     let moved = waiting.await.unwrap_err();
     assert_eq!(moved.code(), Code::Unavailable, "{moved:?}");
-    assert_eq!(moved.get_details_error_info().unwrap().reason, "SNAPSHOT_STALE");
+    is_of(&moved, "SNAPSHOT_STALE");
     // Asked again, it is decided for the other team, which has its place free.
     let again = client.authorize(request).await.unwrap().into_inner();
     assert_eq!(again.decision(), Decision::Allowed, "{again:?}");

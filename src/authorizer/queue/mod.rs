@@ -88,6 +88,10 @@ impl Queue {
         self.closed.send_replace(true);
     }
 
+    fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
     async fn closing(&self) {
         // `self` holds the sender, so the channel cannot close before it says so.
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;

@@ -69,7 +69,10 @@ impl<S: Store + Clone> Authorizer<S> {
                 place.offer_chance();
             }
             match self.turn_of(&mut place, &last, deadline).await {
-                Woken::Over => return self.last_word((question, check), &mut place, last).await,
+                Woken::Over => {
+                    let decided = self.last_word((question, check), &mut place, last).await;
+                    return self.unless_cut(decided, deadline);
+                }
                 Woken::Asks { paced: drawn } => paced = drawn,
             }
             place.asks();
@@ -178,6 +181,13 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         decided.limits.iter_mut().for_each(|limit| limit.reset_ms = limit.reset_ms.saturating_sub(passed));
         Ok(decided)
+    }
+
+    /// The last word, unless only the end of this service keeps the request from waiting on: at another replica it can.
+    fn unless_cut(&self, decided: Result<Decided, Failure>, deadline: Monotonic) -> Result<Decided, Failure> {
+        let last = Last { decided, at: self.clock.monotonic() };
+        let would_wait = last.at < deadline && last.obstacle().is_some();
+        if would_wait && self.shared.queue.is_closed() { Err(Failure::ShuttingDown) } else { last.decided }
     }
 }
 

@@ -1,9 +1,12 @@
 //! Errors as gRPC statuses with `google.rpc` details. Each is made through its reason in the [table](table), whose type says
-//! what the error has to tell, so no detail is forgotten and no reason is sent that the table does not have.
+//! what the error has to tell, so no detail is forgotten and no reason is sent that the table does not have. Only a status that a
+//! library makes may have another: the name of its code.
 
 mod bare;
 mod detail;
 pub(super) mod table;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::HashMap, marker::PhantomData};
 
@@ -15,7 +18,10 @@ pub(super) use self::detail::{
     Detail, Fields, Layout, Needs, Nothing, Outage, Precondition, Quota, Resource, Retry, Size, Spent,
     Unsure, shortened,
 };
-pub use self::{bare::explained, table::ERRORS};
+pub use self::{
+    bare::{explain_end, explained},
+    table::ERRORS,
+};
 
 /// The domain of every `ErrorInfo`: its top-level domain is kept for private use.
 pub const ERROR_DOMAIN: &str = "tollgate.internal";

@@ -32,6 +32,7 @@ reasons! {
     UNKNOWN_TARGET: NotFound, Resource, "There is nothing of this name to pause";
     UNKNOWN_COOLDOWN: NotFound, Resource, "No such cooldown is in force";
     UNKNOWN_SERVICE: NotFound, Resource, "The health service knows no service of this name";
+    UNKNOWN_SYMBOL: NotFound, Resource, "Reflection knows no file, symbol or extension of this name";
 
     REQUEST_ID_REUSED: AlreadyExists, Resource,
         "The `request_id` was used for a different request, or a report under it had other usage. Use a new one";
@@ -78,6 +79,8 @@ reasons! {
     SNAPSHOT_STALE: Unavailable, Retry,
         "Pauses and keys were not read within 1 s and could not be for this call, or the key moved to another team at this moment. Try again";
     OVERLOADED: Unavailable, Retry, "Refused at once, because it could not be answered in time. Try again";
+    SHUTTING_DOWN: Unavailable, Outage,
+        "This replica stops, and the call was still waiting for room or open when `drain_timeout` was about to end. Ask another. `Authorize` and reads change nothing; `RecordUsage` is safe to repeat; after a change, look before you repeat it";
     LAYOUT_UNSUPPORTED: Unavailable, Layout,
         "This replica does not know the layout of what is [stored](internals/stores.md#layouts-and-formats), so it leaves the store alone. Ask another";
     ISSUER_UNAVAILABLE: Unavailable, Retry,

@@ -89,8 +89,15 @@ async fn follow<S: Store + Clone>(
             // The end of the stream and its reset mean the same: the exchange is over.
             step = steps.next() => match step {
                 Some(Ok(message)) => message,
-                _ => break,
+                // Its sender is told what is wrong; after a reset, no one listens. It must not wait for room among the replies.
+                Some(Err(status)) => {
+                    let _ = replies.try_send(Err(status));
+                    break;
+                }
+                None => break,
             },
+            // The stream ends with OK, not with an error: Envoy then lets Groq's answer pass to the client as it is, where an
+            // error would cut it off.
             () = rpc.authorizer.settler().tasks().cut_off() => {
                 exchange.lose();
                 break;

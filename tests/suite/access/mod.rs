@@ -17,6 +17,8 @@ use sha2::{Digest as _, Sha256};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
+use crate::harness::errors::is_of;
+
 /// The digest of a secret, as a policy holds it.
 pub(crate) fn digest(secret: &str) -> String {
     Sha256::digest(secret.as_bytes()).iter().fold(String::new(), |mut text, byte| {
@@ -34,10 +36,9 @@ pub(crate) fn by<T>(token: &str, message: T) -> Request<T> {
     request
 }
 
-/// The code and the reason of a refusal.
+/// The code and the reason of a refusal, which is as the table of errors has it.
 fn reason(status: &Status) -> (Code, String) {
-    let details = status.get_error_details();
-    let info = details.error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
-    assert_eq!(info.domain, "tollgate.internal");
-    (status.code(), info.reason.clone())
+    let info = status.get_details_error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
+    is_of(status, &info.reason);
+    (status.code(), info.reason)
 }

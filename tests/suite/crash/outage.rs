@@ -3,13 +3,18 @@
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
-use tollgate::rpc::proto::{self, Decision};
+use tollgate::rpc::{
+    Effect,
+    proto::{self, Decision},
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::{Client, LATENESS, MODEL, policy};
 use crate::{
-    harness::{Process, StoreKind, chat, eventually, nanos, organization, team_spend, used},
+    harness::{
+        Process, StoreKind, chat, errors::is_of_with, eventually, nanos, organization, team_spend, used,
+    },
     redis_server::RedisServer,
 };
 
@@ -18,12 +23,12 @@ const DEADLINE: Duration = Duration::from_millis(400);
 
 /// During an outage every call is answered in time, and says when to come back.
 async fn is_unavailable(client: &mut Client) {
-    let in_time = |started: Instant, status: Status| {
+    let in_time = |started: Instant, status: Status, effect: Effect| {
         assert_eq!(status.code(), Code::Unavailable, "{status:?}");
         let details = status.get_error_details();
         let retry = details.retry_info().and_then(|info| info.retry_delay).expect("a time to come back");
         assert!(retry > Duration::ZERO);
-        assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("STORE_UNAVAILABLE"));
+        is_of_with(&status, "STORE_UNAVAILABLE", effect);
         let took = started.elapsed();
         assert!(took < DEADLINE + LATENESS, "answered after {took:?}");
         for detail in ["127.0.0.1", "redis", "Connection", "os error"] {
@@ -31,11 +36,15 @@ async fn is_unavailable(client: &mut Client) {
         }
     };
     let started = Instant::now();
-    in_time(started, client.authorize(chat("team", MODEL, 1, 1)).await.unwrap_err());
+    in_time(started, client.authorize(chat("team", MODEL, 1, 1)).await.unwrap_err(), Effect::None);
     let started = Instant::now();
-    in_time(started, client.record_usage(used(&format!("{:032x}", 1_u128 << 120), 1, 1)).await.unwrap_err());
+    in_time(
+        started,
+        client.record_usage(used(&format!("{:032x}", 1_u128 << 120), 1, 1)).await.unwrap_err(),
+        Effect::Unknown,
+    );
     let started = Instant::now();
-    in_time(started, client.get_spend(proto::GetSpendRequest::default()).await.unwrap_err());
+    in_time(started, client.get_spend(proto::GetSpendRequest::default()).await.unwrap_err(), Effect::None);
 }
 
 /// After an outage calls succeed again, and health says so.

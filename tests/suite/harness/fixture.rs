@@ -39,6 +39,13 @@ impl Fixture<EmbeddedStore> {
     }
 }
 
+impl<S> Fixture<S> {
+    /// Its store, its clock, and its directory if it has one.
+    pub(super) fn into_parts(self) -> (S, ManualClock, Option<TempDir>) {
+        (self.store, self.clock, self._directory)
+    }
+}
+
 /// The store of a fixture's directory, opened anew.
 pub(crate) fn connect_again(fixture: Fixture<EmbeddedStore>) -> Fixture<EmbeddedStore> {
     connect_again_at(fixture, 0)

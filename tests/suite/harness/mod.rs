@@ -1,5 +1,8 @@
 //! What tests run: stores, a service in this process under a clock that they move, and real server processes.
 
+// The unit tests of errors take it as well.
+#[path = "../../support/errors.rs"]
+pub(crate) mod errors;
 mod fixture;
 mod process;
 mod requests;
@@ -15,6 +18,7 @@ use tempfile::TempDir;
 use tollgate::{
     domain::{Timestamp, policy::Policy},
     policy_file::parse_policy_at,
+    rpc::{ERROR_DOMAIN, ERRORS, Effect},
     store::redis::{LayoutGate, RedisSettings},
 };
 use tonic::transport::{Channel, Endpoint};
@@ -24,7 +28,7 @@ use crate::redis_server::{self, RedisServer};
 pub(crate) use fixture::{Fixture, connect_again, connect_again_at};
 pub(crate) use process::Process;
 pub(crate) use requests::{chat, nanos, team_spend, used};
-pub(crate) use server::Server;
+pub(crate) use server::{Server, Ways};
 
 /// 2026-11-23T10:00:00Z, a whole hour: every slot length in use begins anew there.
 pub(crate) const START: Timestamp = Timestamp(1_795_428_000_000);

@@ -16,8 +16,24 @@ use tollgate::{
 };
 use tonic::transport::Channel;
 
-use super::{START, StoreKind, UPSTREAM_KEY, connect, organization, policy, scratch, settings};
+use super::{Fixture, StoreKind, UPSTREAM_KEY, connect, organization, policy, scratch, settings};
 use crate::redis_server::{self, RedisServer};
+
+/// How a service in this process is reached and ends.
+#[derive(Debug)]
+pub(crate) struct Ways {
+    pub(crate) address: &'static str,
+    pub(crate) connections: Connections,
+    pub(crate) drain: Duration,
+    pub(crate) tls: Option<ListenerTls>,
+}
+
+impl Default for Ways {
+    fn default() -> Self {
+        let drain = Duration::from_secs(5);
+        Self { address: "127.0.0.1:0", connections: Connections::default(), drain, tls: None }
+    }
+}
 
 /// The service in this process, over real gRPC, under a clock that the test moves.
 #[derive(Debug)]
@@ -37,7 +53,7 @@ impl Server {
             StoreKind::Embedded => {
                 let directory = scratch();
                 let opened = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone())).unwrap();
-                Self::start_with(clock, policy_text, directory, None, move || Ok(opened.clone()))
+                Self::start_with(clock, policy_text, directory, Ways::default(), move || Ok(opened.clone()))
             }
             StoreKind::Redis => {
                 let redis = redis_server::shared().expect("ask `StoreKind::is_available` before");
@@ -54,7 +70,7 @@ impl Server {
         clock: ManualClock,
     ) -> Self {
         let (settings, of_store) = (settings(redis, organization), Clock::Manual(clock.clone()));
-        Self::start_with(clock, policy_text, scratch(), None, move || {
+        Self::start_with(clock, policy_text, scratch(), Ways::default(), move || {
             RedisStore::connect(settings.clone(), of_store.clone())
                 .map_err(|error| server::StartError::Store(error.to_string()))
         })
@@ -62,37 +78,30 @@ impl Server {
 
     /// Starts on the embedded store behind TLS.
     pub(crate) fn start_tls(policy_text: &str, tls: ListenerTls) -> Self {
-        let (clock, directory) = (ManualClock::new(START), scratch());
-        let store = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone())).unwrap();
-        Self::start_with(clock, policy_text, directory, Some(tls), move || Ok(store.clone()))
+        Self::start_in(Fixture::embedded(), policy_text, Ways { tls: Some(tls), ..Ways::default() })
     }
 
     /// Starts on the embedded store with bounds on its connections.
     pub(crate) fn start_bounded(policy_text: &str, limits: ConnectionLimits) -> Self {
-        let (clock, directory) = (ManualClock::new(START), scratch());
-        let store = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone())).unwrap();
         let connections = Connections::new(limits);
-        Self::start_within(connections, clock, policy_text, directory, None, move || Ok(store.clone()))
+        Self::start_in(Fixture::embedded(), policy_text, Ways { connections, ..Ways::default() })
+    }
+
+    /// Starts on the embedded store of `fixture` with what is in it.
+    pub(crate) fn start_in(fixture: Fixture<EmbeddedStore>, policy_text: &str, ways: Ways) -> Self {
+        let (store, clock, directory) = fixture.into_parts();
+        let directory = directory.expect("an embedded store has a directory");
+        Self::start_with(clock, policy_text, directory, ways, move || Ok(store.clone()))
     }
 
     fn start_with<S: Store + Clone>(
         clock: ManualClock,
         policy_text: &str,
         directory: TempDir,
-        tls: Option<ListenerTls>,
+        ways: Ways,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
-        Self::start_within(Connections::default(), clock, policy_text, directory, tls, make_store)
-    }
-
-    fn start_within<S: Store + Clone>(
-        connections: Connections,
-        clock: ManualClock,
-        policy_text: &str,
-        directory: TempDir,
-        tls: Option<ListenerTls>,
-        make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
-    ) -> Self {
+        let Ways { address, connections, drain, tls } = ways;
         let sink = Sink::store(make_store.clone(), Duration::from_secs(400 * 86_400)).unwrap();
         let app = App::new(Parts {
             upstream: Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap()),
@@ -101,8 +110,7 @@ impl Server {
             runtime: Clock::Manual(clock.clone()).into(),
             ..Parts::new(Arc::new(policy(policy_text, clock.now())))
         });
-        let address = "127.0.0.1:0".parse().unwrap();
-        let listen = Listen { address, threads: 2, drain: Duration::from_secs(5), tls };
+        let listen = Listen { address: address.parse().unwrap(), threads: 2, drain, tls };
         let server = app.serve(listen, make_store).unwrap();
         Self { clock, app, server, _directory: directory }
     }

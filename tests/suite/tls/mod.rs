@@ -25,7 +25,7 @@ use tonic_health::pb::{
 };
 
 use crate::{
-    harness::{PATIENCE, Server, eventually},
+    harness::{PATIENCE, Server, errors::is_of, eventually},
     support::certificates::{Ca, Leaf, Pair},
 };
 
@@ -47,6 +47,10 @@ struct Site {
 
 impl Site {
     fn start(client_auth: ClientAuth) -> Self {
+        Self::start_with(POLICY, client_auth)
+    }
+
+    fn start_with(policy: &str, client_auth: ClientAuth) -> Self {
         let (servers, clients) = (Ca::new("the CA of servers"), Ca::new("the CA of clients"));
         let directory = TempDir::new().unwrap();
         let (cert, key) = servers.issue(Leaf::server()).write(directory.path(), "server");
@@ -54,7 +58,7 @@ impl Site {
         fs::write(&client_ca, &clients.pem).unwrap();
         let files = TlsFiles { cert, key, client_ca: Some(client_ca), client_auth };
         let source = TlsSource::open(files).unwrap();
-        let server = Server::start_tls(POLICY, source.grpc());
+        let server = Server::start_tls(policy, source.grpc());
         Self { servers, clients, directory, server, _source: source }
     }
 
@@ -168,6 +172,16 @@ async fn clients_show_certificates_of_their_ca_and_usage_and_time() {
         assert!(refused, "a stolen certificate, {what}");
         site.ask(Some(&good)).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn who_is_named_in_no_policy_is_told_so() {
+    let policy = format!("{POLICY}[access.certificates.known]\nroles = [\"admin\"]\n");
+    let site = Site::start_with(&policy, ClientAuth::Required);
+    site.ask(Some(&site.clients.issue(Leaf::client("known")))).await.unwrap();
+    let unknown = site.client(Some(&site.clients.issue(Leaf::client("unknown"))));
+    let mut client = PolicyServiceClient::new(open(site.server.address(), unknown).await.unwrap());
+    is_of(&client.get_spend(GetSpendRequest::default()).await.unwrap_err(), "UNKNOWN_CERTIFICATE");
 }
 
 #[tokio::test]
