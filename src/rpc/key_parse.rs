@@ -20,7 +20,7 @@ use crate::{
         key::{KeyCursor, KeyLimits, KeyState, LimitField, SecretId, is_mistyped},
         limit_kind::LimitKind,
         money::NanoUsd,
-        name::{MAX_NAME_BYTES, MAX_TEAM_BYTES},
+        name::MAX_NAME_BYTES,
         request::Caller,
     },
 };
@@ -85,7 +85,7 @@ pub(super) fn create(request: proto::CreateKeyRequest) -> Result<NewKey, Status>
     };
     let new = NewKey {
         name: errors.text("key.name", key.name, 1, MAX_NAME_BYTES),
-        team: errors.text("key.team", key.team, 1, MAX_TEAM_BYTES),
+        team: errors.text("key.team", key.team, 1, MAX_NAME_BYTES),
         labels: key.labels.into_iter().collect(),
         limits: key.limits.map(|limits| errors.limits(limits)).unwrap_or_default(),
         expires_at: errors.instant("key.expire_time", key.expire_time),
@@ -97,7 +97,7 @@ pub(super) fn create(request: proto::CreateKeyRequest) -> Result<NewKey, Status>
 pub(super) fn get(request: proto::GetKeyRequest) -> Result<(String, String), Status> {
     let mut errors = FieldErrors::default();
     let name = errors.text("name", request.name, 1, MAX_NAME_BYTES);
-    let team = errors.text("team", request.team, 0, MAX_TEAM_BYTES);
+    let team = errors.text("team", request.team, 0, MAX_NAME_BYTES);
     errors.or((name, team))
 }
 
@@ -105,7 +105,7 @@ pub(super) fn get(request: proto::GetKeyRequest) -> Result<(String, String), Sta
 pub(super) fn list(request: proto::ListKeysRequest) -> Result<KeyQuery, Status> {
     let mut errors = FieldErrors::default();
     let query = KeyQuery {
-        team: errors.text("team", request.team, 0, MAX_TEAM_BYTES),
+        team: errors.text("team", request.team, 0, MAX_NAME_BYTES),
         page_size: match errors.count("page_size", request.page_size.into(), MAX_PAGE) {
             0 => DEFAULT_PAGE,
             size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
@@ -195,7 +195,7 @@ impl FieldErrors {
         let place = token.strip_prefix(PAGE_AFTER).and_then(|place| {
             let mut parts = place.splitn(3, '/');
             let name = parts.next().filter(|name| (1..=MAX_NAME_BYTES).contains(&name.len()))?;
-            let team = parts.next().filter(|team| (1..=MAX_TEAM_BYTES).contains(&team.len()))?;
+            let team = parts.next().filter(|team| (1..=MAX_NAME_BYTES).contains(&team.len()))?;
             Some(KeyCursor { name: name.into(), team: team.into(), declared: parts.next()?.parse().ok()? })
         });
         if place.is_none() {

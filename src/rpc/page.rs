@@ -10,7 +10,7 @@ use super::{
     proto::{SpendLine, SpendReport},
 };
 
-use crate::domain::name::MAX_TEAM_BYTES;
+use crate::domain::name::MAX_NAME_BYTES;
 
 /// What a page may hold: 1 MiB, less some room for what stands beside the list.
 const MAX_PAGE_BYTES: usize = (1 << 20) - (16 << 10);
@@ -86,7 +86,7 @@ impl SpendPlace {
                 (team, Some((part, name.to_owned())))
             }
         };
-        (team.len() <= MAX_TEAM_BYTES).then(|| Self { team: team.to_owned(), line })
+        (team.len() <= MAX_NAME_BYTES).then(|| Self { team: team.to_owned(), line })
     }
 }
 
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn no_other_text_is_a_place() {
         for token in
-            ["x", "after:", "after:t/x/m", "after:t/m", "before:t", &format!("after:{}", "t".repeat(129))]
+            ["x", "after:", "after:t/x/m", "after:t/m", "before:t", &format!("after:{}", "t".repeat(65))]
         {
             assert_eq!(SpendPlace::parse(token), None, "{token}");
         }

@@ -20,7 +20,7 @@ use crate::{
     domain::{
         bounds::Most,
         calendar,
-        name::{MAX_MODEL_BYTES, MAX_TEAM_BYTES, MAX_USER_BYTES},
+        name::{MAX_MODEL_BYTES, MAX_NAME_BYTES, MAX_USER_BYTES},
         request::{
             AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, Unreserved, Usage,
             tokens_of_bytes,
@@ -184,7 +184,7 @@ pub(super) const PAGE_AFTER: &str = "after:";
 /// A well-formed `GetSpendRequest`.
 pub(super) fn spend(request: proto::GetSpendRequest) -> Result<(SpendQuery, SpendPlace), Status> {
     let mut errors = FieldErrors::default();
-    let team = errors.text("team", request.team, 0, MAX_TEAM_BYTES);
+    let team = errors.text("team", request.team, 0, MAX_NAME_BYTES);
     let month = match request.month.as_str() {
         "" => None,
         text => calendar::parse_month(text).map_err(|error| errors.add("month", error.to_string())).ok(),
@@ -225,7 +225,7 @@ impl FieldErrors {
     }
 
     fn team(&mut self, field: &str, team: String) -> Option<Caller> {
-        Some(Caller::Team(self.text(field, team, 1, MAX_TEAM_BYTES)))
+        Some(Caller::Team(self.text(field, team, 1, MAX_NAME_BYTES)))
     }
 
     fn api_key(&mut self, field: &str, secret: &str) -> Option<Caller> {

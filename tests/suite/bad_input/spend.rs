@@ -42,7 +42,7 @@ fn get_spend_names_every_field_that_is_wrong() {
     ]);
     check(
         "spend",
-        &(text(0, 128, "team"), month, page_size, token),
+        &(text(0, 64, "team"), month, page_size, token),
         |service, (team, month, size, token)| {
             let bad =
                 bad(&[("team", team.1), ("month", month.1), ("page_size", size.1), ("page_token", token.1)]);
