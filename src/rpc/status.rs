@@ -1,6 +1,6 @@
 //! Errors as `google.rpc` details: what is wrong, where, and what to do.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
@@ -16,6 +16,8 @@ use crate::{
 };
 
 pub(super) const DOMAIN: &str = "tollgate.v1";
+/// The field whose errors have a reason of their own.
+const PAGE_TOKEN: &str = "page_token";
 /// How an unreadable id or name is described.
 pub(super) const MALFORMED: &str = "malformed";
 /// When to retry after an outage: connections are rebuilt within a second or two.
@@ -43,6 +45,11 @@ impl FieldErrors {
         }
     }
 
+    /// A `page_token` that asks for no page. Where nothing else is wrong, the status has a reason of its own.
+    pub(super) fn page_token(&mut self, why: impl fmt::Display) {
+        self.add(PAGE_TOKEN, why.to_string());
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -50,8 +57,10 @@ impl FieldErrors {
     pub(super) fn into_status(self) -> Status {
         let message =
             self.0.iter().map(|v| format!("`{}`: {}", v.field, v.description)).collect::<Vec<_>>().join("; ");
+        let is_of_token = self.0.iter().all(|v| v.field == PAGE_TOKEN);
+        let reason = if is_of_token { "PAGE_TOKEN_INVALID" } else { "INVALID_REQUEST" };
         let mut details = ErrorDetails::with_bad_request(self.0);
-        details.set_error_info("INVALID_REQUEST", DOMAIN, HashMap::new());
+        details.set_error_info(reason, DOMAIN, HashMap::new());
         Status::with_error_details(Code::InvalidArgument, message, details)
     }
 }
@@ -209,14 +218,6 @@ pub(super) fn unknown_cooldown(project: &str, model: &str) -> Status {
     details.set_error_info("UNKNOWN_COOLDOWN", DOMAIN, HashMap::new());
     details.set_resource_info("tollgate.v1.Cooldown", format!("{project}/{model}"), "", "");
     Status::with_error_details(Code::NotFound, message, details)
-}
-
-/// The status for a `page_token` that does not come from an answer to the same request.
-pub(super) fn page_token_invalid() -> Status {
-    let description = "not the `next_page_token` of an earlier answer to this request";
-    let mut details = ErrorDetails::with_bad_request_violation("page_token", description);
-    details.set_error_info("PAGE_TOKEN_INVALID", DOMAIN, HashMap::new());
-    Status::with_error_details(Code::InvalidArgument, format!("`page_token`: {description}"), details)
 }
 
 /// The status when nothing was paused or resumed.
