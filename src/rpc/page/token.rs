@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use super::{Cursor, SpendCursor};
 use crate::{
-    domain::{Timestamp, cooldown::CooldownKey, key::KeyCursor},
+    domain::{Timestamp, cooldown::CooldownKey, key::KeyCursor, pause::Target},
     rpc::proto,
     store::AuditId,
 };
@@ -58,6 +58,7 @@ macro_rules! list_requests {
 list_requests! {
     GetSpendRequest by SpendCursor,
     ListKeysRequest by KeyCursor,
+    ListPausesRequest by Target,
     ListCooldownsRequest by CooldownKey,
     ListAuditEventsRequest by AuditId,
 }
@@ -74,7 +75,9 @@ pub(in crate::rpc) struct ListContext {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(in crate::rpc) enum PageTokenError {
     /// No release issued it, or only one that this release does not know.
-    #[error("malformed: not the `next_page_token` of an answer; ask for the list from its start, without a token")]
+    #[error(
+        "malformed: not the `next_page_token` of an answer; ask for the list from its start, without a token"
+    )]
     Malformed,
     /// It was issued more than a day ago.
     #[error("expired: it is good for 24 h; ask for the list from its start, without a token")]

@@ -42,6 +42,9 @@ fn tokens_of_version_1_are_as_recorded() {
     let recorded = "AQAAAaImv0kAGbO9_bbj6bXzrgwDYm90AQEMYm90LXByb2Qtd2ViSAPP2Q";
     is_as_recorded(&spend, &SpendCursor { month: 202_611, place }, recorded);
     is_as_recorded(&keys("bot"), &key(), "AQAAAaImv0kA79TeqtUsjRcMYm90LXByb2Qtd2ViA2JvdAFEXOar");
+    let pauses = proto::ListPausesRequest { team: "bot".to_owned(), ..Default::default() };
+    let recorded = "AQAAAaImv0kA5fjc6vg7ujgJbW9kZWwvbS8q1VdiUg";
+    is_as_recorded(&pauses, &Target::Model("m/*".parse().unwrap()), recorded);
     let cooldown =
         CooldownKey { project: "main".into(), model: "a/b".into(), service_tier: ServiceTier::Flex };
     let recorded = "AQAAAaImv0kARB2uGwRzugsWdXBzdHJlYW0vbWFpbi9mbGV4L2EvYoUZY_k";
@@ -106,6 +109,7 @@ proptest! {
         for token in [text, BASE64_URL_SAFE_NO_PAD.encode(&bytes)] {
             is_refused(&keys("bot"), &token)?;
             is_refused(&proto::GetSpendRequest::default(), &token)?;
+            is_refused(&proto::ListPausesRequest::default(), &token)?;
             is_refused(&proto::ListCooldownsRequest::default(), &token)?;
             is_refused(&proto::ListAuditEventsRequest::default(), &token)?;
         }
@@ -125,6 +129,7 @@ proptest! {
         }
         of(&keys("bot"), &cursor)?;
         of(&proto::GetSpendRequest::default(), &cursor)?;
+        of(&proto::ListPausesRequest::default(), &cursor)?;
         of(&proto::ListCooldownsRequest::default(), &cursor)?;
         of(&proto::ListAuditEventsRequest::default(), &cursor)?;
     }
