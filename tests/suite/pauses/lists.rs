@@ -1,10 +1,20 @@
 //! Lists of pauses: in pages, and of what covers a team.
 
-use tollgate::rpc::proto::{ListPausesRequest, WholeOrganization, pause_target::Target};
+use tollgate::{
+    rpc::proto::{
+        ListPausesRequest, Pause, WholeOrganization, pause_service_client::PauseServiceClient,
+        pause_target::Target,
+    },
+    runtime::clock::ManualClock,
+};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::{Admin, Service, key, model, policy, team};
+use crate::{
+    harness::{START, Server, StoreKind, connect, organization},
+    redis_server::RedisServer,
+};
 
 impl Admin {
     /// The targets of all pages, none of which has more than `page_size`.
@@ -74,4 +84,28 @@ pub(super) async fn pauses_come_in_pages_and_by_what_covers_a_team(mut service: 
         let told = (status.code(), &*details.error_info().unwrap().reason, named.as_str());
         assert_eq!(told, (Code::InvalidArgument, reason, field), "{status:?}");
     }
+}
+
+/// Tokens name neither the replica that issued them nor anything that only it knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_replica_continues_a_list() {
+    if !StoreKind::Redis.is_available() {
+        return;
+    }
+    let (redis, clock, organization) = (RedisServer::start(), ManualClock::new(START), organization());
+    let start = || Server::start_on_redis(&redis, &organization, &policy(&organization), clock.clone());
+    let (one, other) = (start(), start());
+    let [mut one, mut other] = [
+        Admin(PauseServiceClient::new(connect(one.address()).await)),
+        Admin(PauseServiceClient::new(connect(other.address()).await)),
+    ];
+    one.pause(team("bot"), "INC-7").await.unwrap();
+    one.pause(team("narrow"), "INC-7").await.unwrap();
+    let request = ListPausesRequest { page_size: 1, ..Default::default() };
+    let first = one.0.list_pauses(request.clone()).await.unwrap().into_inner();
+    let request = ListPausesRequest { page_token: first.next_page_token, ..request };
+    let rest = other.0.list_pauses(request).await.unwrap().into_inner();
+    let target = |page: &[Pause]| page[0].target.clone().unwrap().target.unwrap();
+    assert_eq!((target(&first.pauses), target(&rest.pauses)), (team("bot"), team("narrow")));
+    assert_eq!((first.pauses.len(), rest.pauses.len(), rest.next_page_token), (1, 1, String::new()));
 }
