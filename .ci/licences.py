@@ -28,7 +28,7 @@ ALLOWED = {
 
 # Two incompatible versions of a crate whose types we use are usually a mistake. These are not:
 TWICE = {
-    "base64": "the older one is of jsonwebtoken, and ours in tests; the newer one is of what makes certificates for tests",
+    "base64": "the older one is of tonic and jsonwebtoken, and ours; the newer one is of what makes certificates for tests",
     "getrandom": "the older one is of ring, which rustls could use; it is in the lock file, and never built",
     "num-bigint": "the older one reads serial numbers in certificates; the newer one is an oracle of tests",
     "toml_edit": "the older one is ours; the newer one only builds macros",

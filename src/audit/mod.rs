@@ -28,7 +28,7 @@ use std::{
 use jiff::Timestamp;
 
 pub use event::{Change, Event, action};
-pub use query::{MAX_PAGE, Page, Query, page};
+pub use query::{Page, Query, page};
 pub use sink::{Sink, Targets};
 
 use line::Waiting;

@@ -9,13 +9,11 @@ use crate::{
     store::{AuditEntry, AuditId, AuditLog, AuditRange, MAX_AUDIT_PAGE, StoreError},
 };
 
-/// The most events of one page.
-pub const MAX_PAGE: usize = 1_000;
 /// The most events read for one page, and about the most bytes: a filter that matches little gets pages with few events, not a
 /// slow answer.
 const MAX_READ: usize = 4_096;
 const MAX_READ_BYTES: usize = 16 << 20;
-/// The most bytes of lines on one page, which keeps an answer below gRPC's 4 MiB.
+/// The most bytes of lines on one page.
 const MAX_ANSWER: usize = 1 << 20;
 
 /// Which events to return. An event must match all filters.
@@ -40,8 +38,8 @@ pub struct Query {
 /// One page of events.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// Newest first.
-    pub events: Vec<Event>,
+    /// Newest first, each with its id in the store.
+    pub events: Vec<(AuditId, Event)>,
     /// Before which event the next page begins; `None`: this was the last page.
     pub next: Option<AuditId>,
 }
@@ -65,10 +63,10 @@ pub async fn page<S: AuditLog>(store: &S, query: &Query) -> Result<Page, StoreEr
                 if answered > MAX_ANSWER && !events.is_empty() {
                     return Ok(Page { events, next: range.before });
                 }
-                events.push(event);
+                events.push((id, event));
             }
             range.before = Some(id);
-            let is_full = events.len() >= query.page_size.clamp(1, MAX_PAGE);
+            let is_full = events.len() >= query.page_size.max(1);
             if (is_full || read >= MAX_READ || read_bytes >= MAX_READ_BYTES) && !(is_end && left == 0) {
                 return Ok(Page { events, next: Some(id) });
             }

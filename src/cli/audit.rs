@@ -6,7 +6,7 @@ use clap::{Args, builder::PossibleValuesParser};
 use jiff::Timestamp;
 
 use super::{
-    client::{self, Connection},
+    client::{self, Connection, LimitArgs, Line},
     json,
     screen::{Exit, Failure, Screen},
     table::{Style, Table},
@@ -18,9 +18,6 @@ use crate::{
         AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, audit_service_client::AuditServiceClient,
     },
 };
-
-/// The events asked for at a time.
-const PAGE: i32 = 500;
 
 /// Shows what was changed and who was refused, the newest first.
 #[derive(Args)]
@@ -57,9 +54,9 @@ pub(super) struct AuditCommand {
     /// Only events of this caller: the name of a token or a certificate, or issuer#subject
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     actor: String,
-    /// The most events to show
-    #[arg(long, value_name = "NUMBER", default_value_t = 100)]
-    limit: usize,
+    /// The most to show
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
 }
 
 fn parse_when(text: &str) -> Result<prost_types::Timestamp, String> {
@@ -78,8 +75,8 @@ fn parse_when(text: &str) -> Result<prost_types::Timestamp, String> {
 impl AuditCommand {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let Self { connection, action, subject, since, until, actor, limit, list: _ } = self;
-        let mut request = ListAuditEventsRequest {
-            page_size: PAGE.min(i32::try_from(limit.max(1)).unwrap_or(PAGE)),
+        let request = ListAuditEventsRequest {
+            page_size: 0,
             page_token: String::new(),
             action,
             subject_prefix: subject,
@@ -88,18 +85,13 @@ impl AuditCommand {
             actor_name: actor,
         };
         let events = client::block_on(async {
-            let mut client = AuditServiceClient::new(connection.channel().await?);
-            let mut events: Vec<AuditEvent> = Vec::new();
-            loop {
-                let page = client.list_audit_events(request.clone()).await;
-                let page = page.map_err(|status| client::explain(&status))?.into_inner();
-                events.extend(page.events);
-                if page.next_page_token.is_empty() || events.len() >= limit {
-                    events.truncate(limit);
-                    return Ok(events);
-                }
-                request.page_token = page.next_page_token;
-            }
+            let mut client: AuditServiceClient<Line> = AuditServiceClient::new(connection.channel().await?);
+            let page = async |page_size, page_token| {
+                let request = ListAuditEventsRequest { page_size, page_token, ..request.clone() };
+                let page = client.list_audit_events(request).await?.into_inner();
+                Ok((page.events, page.next_page_token))
+            };
+            LimitArgs::of(limit).collect(page).await
         })?;
         if connection.json {
             screen.message(&ListAuditEventsResponse { events, ..Default::default() })?;

@@ -104,6 +104,11 @@ pub(super) struct LimitArgs {
 }
 
 impl LimitArgs {
+    /// At most `limit`.
+    pub(super) const fn of(limit: u32) -> Self {
+        Self { limit: Some(limit) }
+    }
+
     /// The items that `page` answers, given a size and a token, until there are no more or there are as many as asked for.
     pub(super) async fn collect<T>(
         &self,
@@ -274,6 +279,42 @@ impl CallerArgs {
         match std::env::var("TOLLGATE_API_KEY").ok().filter(|secret| !secret.is_empty()) {
             Some(text) => keys::secret_of(&text).map(|secret| Some(CallerName::ApiKey(secret.to_owned()))),
             None => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list. A page may be empty and not be the last.
+    const PAGES: [&[u8]; 5] = [&[0, 1, 2], &[], &[3, 4, 5], &[6, 7, 8], &[9]];
+
+    /// What is collected, and the sizes of pages that were asked for.
+    fn collected(limit: Option<u32>) -> (Vec<u8>, Vec<i32>) {
+        let mut sizes = Vec::new();
+        let page = async |size: i32, token: String| {
+            sizes.push(size);
+            let number: usize = token.parse().unwrap_or(0);
+            let next = if number + 1 < PAGES.len() { (number + 1).to_string() } else { String::new() };
+            Ok((PAGES[number].to_vec(), next))
+        };
+        let items = block_on(LimitArgs { limit }.collect(page)).unwrap();
+        (items, sizes)
+    }
+
+    #[test]
+    fn a_list_is_followed_to_its_end_or_to_its_limit() {
+        let all: Vec<u8> = (0..10).collect();
+        for (limit, count, sizes) in [
+            (None, 10, vec![PAGE; 5]),
+            (Some(5_000), 10, vec![PAGE; 5]),
+            (Some(10), 10, vec![10, 7, 7, 4, 1]),
+            (Some(4), 4, vec![4, 1, 1]),
+            (Some(3), 3, vec![3]),
+            (Some(2), 2, vec![2]),
+        ] {
+            assert_eq!(collected(limit), (all[..count].to_vec(), sizes), "{limit:?}");
         }
     }
 }

@@ -75,8 +75,12 @@ enum Command {
 
 Examples:
   tollgate pauses list
+  tollgate pauses list --team chatbot
   tollgate pauses list --json | jq '.pauses[] | {target, reason}'")]
 struct List {
+    /// Those only that cover requests of this team: of the organization, the team, its keys and models
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    team: String,
     #[command(flatten)]
     limit: LimitArgs,
     #[command(flatten)]
@@ -194,14 +198,15 @@ impl List {
         let pauses = client::block_on(async {
             let mut client: PauseServiceClient<Line> =
                 PauseServiceClient::new(self.connection.channel().await?);
-            let page = async |_, _| {
-                let page = client.list_pauses(ListPausesRequest::default()).await?.into_inner();
-                Ok((page.pauses, String::new()))
+            let page = async |page_size, page_token| {
+                let request = ListPausesRequest { team: self.team.clone(), page_size, page_token };
+                let page = client.list_pauses(request).await?.into_inner();
+                Ok((page.pauses, page.next_page_token))
             };
             self.limit.collect(page).await
         })?;
         if self.connection.json {
-            screen.message(&ListPausesResponse { pauses })?;
+            screen.message(&ListPausesResponse { pauses, ..Default::default() })?;
             return Ok(Exit::Done);
         }
         if pauses.is_empty() {

@@ -82,8 +82,6 @@ pub(super) async fn fetch(
     loop {
         let page =
             client.get_spend(request.clone()).await.map_err(|status| client::explain(&status))?.into_inner();
-        // All pages report the month of the first, even if a month ends between them.
-        request.month.clone_from(&page.month);
         request.page_token.clone_from(&page.next_page_token);
         match &mut whole {
             None => whole = Some(page),

@@ -44,6 +44,18 @@ impl<S: Registry + Usage> Keys<S> {
         Self { follower, entropy, reporting: Arc::new(Semaphore::new(1)) }
     }
 
+    /// The id of the organization that they belong to.
+    #[must_use]
+    pub fn organization(&self) -> Arc<str> {
+        Arc::clone(&self.follower.snapshot().policy.organization.id)
+    }
+
+    /// The store's wall clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.follower.store().now()
+    }
+
     /// Creates a key. Returns it with its secret, which can never be shown again.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use tracing::error;
 
 use crate::{
     domain::{
+        Timestamp,
         actor::Actor,
         eligibility::spelling_of,
         pause::{MAX_PAUSES, Pause, Target},
@@ -105,13 +106,47 @@ impl<S: Registry> Pauses<S> {
         self.change_pause(target, |_| Ok(None)).await
     }
 
-    /// All that is paused: the organization, then teams, keys and models by name.
+    /// The id of the organization that they belong to.
+    #[must_use]
+    pub fn organization(&self) -> Arc<str> {
+        Arc::clone(&self.follower.snapshot().policy.organization.id)
+    }
+
+    /// The store's wall clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.follower.store().now()
+    }
+
+    /// What is paused after this target, in the order of targets: the organization, then teams, keys and models by name. Of a
+    /// team: what covers requests of it; empty: everything.
     ///
     /// # Errors
     /// If the store does not answer.
-    pub async fn list(&self) -> Result<Vec<(Target, Arc<Pause>)>, PauseError> {
+    pub async fn list(
+        &self,
+        team: &str,
+        after: Option<&Target>,
+    ) -> Result<Vec<(Target, Arc<Pause>)>, PauseError> {
         self.follower.read().await.map_err(PauseError::Unread)?;
-        Ok(self.follower.live().registry.pauses())
+        let policy = &self.follower.snapshot().policy;
+        let registry = &self.follower.live().registry;
+        let has_key = |name: &str| {
+            let is_declared = policy.keys.named(name).iter().any(|key| *key.team == *team);
+            // A key whose record cannot be read may be one of the team's.
+            is_declared || registry.key(name).map_or(true, |key| key.is_some_and(|key| *key.team == *team))
+        };
+        let mut pauses = registry.pauses();
+        pauses.retain(|(target, _)| {
+            let may_cover = match target {
+                _ if team.is_empty() => true,
+                Target::Organization | Target::Model(_) => true,
+                Target::Team(name) => **name == *team,
+                Target::Key(name) => has_key(name),
+            };
+            may_cover && after.is_none_or(|after| target > after)
+        });
+        Ok(pauses)
     }
 
     /// Repeats a compare-and-set until no other change came in between.

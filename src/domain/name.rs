@@ -1,9 +1,8 @@
 //! The rules for names, each once: what a policy may call something, and the most bytes that a caller may send.
 
-/// The most bytes in the name of an organization, team, key, project or token: it is part of counters' names.
+/// The most bytes in the name of an organization, team, key, project or token, also in requests and headers: it is part of
+/// counters' names.
 pub const MAX_NAME_BYTES: usize = 64;
-/// The most bytes of a team's name in a request, in a header and in spend, where teams of earlier policies remain.
-pub const MAX_TEAM_BYTES: usize = 128;
 /// The most bytes of a model's name.
 pub const MAX_MODEL_BYTES: usize = 256;
 /// The most bytes of an end user's name.

@@ -3,7 +3,7 @@
 use super::{
     convert::{self, measure, quantity, reason, scope},
     google_type::Money,
-    page::{self, SpendPlace},
+    page::{self, PageTokens, SpendCursor, SpendPlace},
     proto::{
         self, AuthorizeResponse, BudgetCrossing, GetSpendResponse, LimitView, RecordUsageResponse, Spend,
         SpendLine, SpendReport,
@@ -76,15 +76,20 @@ pub(super) fn booked(booked: Booked) -> RecordUsageResponse {
 }
 
 /// The answer to `GetSpend`.
-pub(super) fn spend_page(page: SpendPage, from: &SpendPlace) -> GetSpendResponse {
+pub(super) fn spend_page(
+    page: SpendPage,
+    from: &SpendPlace,
+    tokens: &PageTokens<SpendCursor>,
+) -> GetSpendResponse {
     let teams = page.teams.into_iter().map(report).collect();
     let (organization, teams, end) = page::cut(page.organization.map(report), teams, from);
     let next = page.next_after.map(|team| SpendPlace { team: team.to_string(), line: None });
+    let next = end.or(next).map(|place| SpendCursor { month: page.month, place });
     GetSpendResponse {
         month: format!("{:04}-{:02}", page.month / 100, page.month % 100),
         organization,
         teams,
-        next_page_token: end.or(next).map(|place| place.to_string()).unwrap_or_default(),
+        next_page_token: tokens.next(next.as_ref()),
         policy_revision: page.policy_revision.to_string(),
     }
 }

@@ -6,7 +6,9 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{
-    answer, audited, parse,
+    answer, audited,
+    page::{self, ListContext},
+    parse,
     proto::{
         AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, audit_service_server::AuditService,
     },
@@ -14,7 +16,7 @@ use super::{
 };
 use crate::{
     audit::{self, Event},
-    authorizer::Failure,
+    authorizer::{Authorizer, Failure},
     domain::Timestamp,
     store::Store,
 };
@@ -25,16 +27,16 @@ const MAX_PAGES: usize = 2;
 /// Serves `AuditService`.
 #[derive(Clone, Debug)]
 pub struct AuditRpc<S> {
-    store: S,
+    authorizer: Authorizer<S>,
     /// Pages of the audit log read at the same time: each may take some megabytes.
     pages: Arc<Semaphore>,
 }
 
 impl<S> AuditRpc<S> {
-    /// Shows what the store keeps of the audit log.
+    /// Shows what the store of `authorizer` keeps of the audit log.
     #[must_use]
-    pub fn new(store: S) -> Self {
-        Self { store, pages: Arc::new(Semaphore::new(MAX_PAGES)) }
+    pub fn new(authorizer: Authorizer<S>) -> Self {
+        Self { authorizer, pages: Arc::new(Semaphore::new(MAX_PAGES)) }
     }
 }
 
@@ -44,14 +46,15 @@ impl<S: Store + Clone> AuditService for AuditRpc<S> {
         &self,
         request: Request<ListAuditEventsRequest>,
     ) -> Result<Response<ListAuditEventsResponse>, Status> {
-        let query = parse::audit(request.into_inner())?;
+        let organization = Arc::clone(&self.authorizer.snapshot().policy.organization.id);
+        let context = ListContext { organization, now: self.authorizer.store().now() };
+        let (query, tokens) = parse::audit(request.into_inner(), &context)?;
         let place = Arc::clone(&self.pages).acquire_owned().await.map_err(|_| status::internal())?;
-        let page = audit::page(&self.store, &query).await;
+        let page = audit::page(self.authorizer.store(), &query).await;
         drop(place);
         let page = page.map_err(|error| status::undecided(&Failure::Store(error), ""))?;
-        let next_page_token =
-            page.next.map_or_else(String::new, |place| format!("{}{place}", parse::AUDIT_BEFORE));
-        let events = page.events.into_iter().map(event).collect();
+        let (events, cut) = page::fill(page.events, usize::MAX, |(id, told)| (id, event(told)));
+        let next_page_token = tokens.next(cut.or(page.next).as_ref());
         Ok(Response::new(ListAuditEventsResponse { events, next_page_token }))
     }
 }

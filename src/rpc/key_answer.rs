@@ -4,8 +4,7 @@ use super::{
     answer::{int, money, timestamp},
     convert::{key_state, on_shortfall, operation},
     etag,
-    page::PageBudget,
-    parse::PAGE_AFTER,
+    page::{self, PageTokens},
     proto::{self, ListKeysResponse},
 };
 use crate::{
@@ -17,26 +16,10 @@ use crate::{
 };
 
 /// The answer to `ListKeys`.
-pub(super) fn page(page: KeyPage) -> ListKeysResponse {
-    let (mut room, mut next_after) = (PageBudget::new(), page.next_after);
-    let (mut keys, mut last) = (Vec::with_capacity(page.keys.len()), None);
-    for report in page.keys {
-        let cursor = report.key.cursor();
-        let key = key(report);
-        // A key too large for a page goes alone.
-        if !room.take(&key) && !keys.is_empty() {
-            next_after = last;
-            break;
-        }
-        keys.push(key);
-        last = Some(cursor);
-    }
-    ListKeysResponse { keys, next_page_token: next_after.as_ref().map(token).unwrap_or_default() }
-}
-
-/// No part of it can contain the separator.
-fn token(KeyCursor { name, team, declared }: &KeyCursor) -> String {
-    format!("{PAGE_AFTER}{name}/{team}/{declared}")
+pub(super) fn page(page: KeyPage, tokens: &PageTokens<KeyCursor>) -> ListKeysResponse {
+    let show = |report: KeyReport| (report.key.cursor(), key(report));
+    let (keys, cut) = page::fill(page.keys, usize::MAX, show);
+    ListKeysResponse { keys, next_page_token: tokens.next(cut.or(page.next_after).as_ref()) }
 }
 
 /// A key.

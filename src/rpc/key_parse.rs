@@ -9,7 +9,7 @@ use super::{
     convert::{key_state_of, on_shortfall_of},
     etag,
     google_type::Money,
-    parse::{DEFAULT_PAGE, MAX_PAGE, PAGE_AFTER},
+    page::{ListContext, PageRequest, PageTokens},
     proto,
     status::FieldErrors,
 };
@@ -20,7 +20,7 @@ use crate::{
         key::{KeyCursor, KeyLimits, KeyState, LimitField, SecretId, is_mistyped},
         limit_kind::LimitKind,
         money::NanoUsd,
-        name::{MAX_NAME_BYTES, MAX_TEAM_BYTES},
+        name::MAX_NAME_BYTES,
         request::Caller,
     },
 };
@@ -85,7 +85,7 @@ pub(super) fn create(request: proto::CreateKeyRequest) -> Result<NewKey, Status>
     };
     let new = NewKey {
         name: errors.text("key.name", key.name, 1, MAX_NAME_BYTES),
-        team: errors.text("key.team", key.team, 1, MAX_TEAM_BYTES),
+        team: errors.text("key.team", key.team, 1, MAX_NAME_BYTES),
         labels: key.labels.into_iter().collect(),
         limits: key.limits.map(|limits| errors.limits(limits)).unwrap_or_default(),
         expires_at: errors.instant("key.expire_time", key.expire_time),
@@ -97,25 +97,26 @@ pub(super) fn create(request: proto::CreateKeyRequest) -> Result<NewKey, Status>
 pub(super) fn get(request: proto::GetKeyRequest) -> Result<(String, String), Status> {
     let mut errors = FieldErrors::default();
     let name = errors.text("name", request.name, 1, MAX_NAME_BYTES);
-    let team = errors.text("team", request.team, 0, MAX_TEAM_BYTES);
+    let team = errors.text("team", request.team, 0, MAX_NAME_BYTES);
     errors.or((name, team))
 }
 
-/// A well-formed `ListKeysRequest`.
-pub(super) fn list(request: proto::ListKeysRequest) -> Result<KeyQuery, Status> {
+/// A well-formed `ListKeysRequest`, and the tokens of the list.
+pub(super) fn list(
+    mut request: proto::ListKeysRequest,
+    context: &ListContext,
+) -> Result<(KeyQuery, PageTokens<KeyCursor>), Status> {
     let mut errors = FieldErrors::default();
+    let PageRequest { size, after, tokens } = errors.page(&mut request, context);
     let query = KeyQuery {
-        team: errors.text("team", request.team, 0, MAX_TEAM_BYTES),
-        page_size: match errors.count("page_size", request.page_size.into(), MAX_PAGE) {
-            0 => DEFAULT_PAGE,
-            size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
-        },
-        after: errors.cursor(&request.page_token),
+        team: errors.text("team", request.team, 0, MAX_NAME_BYTES),
+        page_size: size,
+        after,
         states: errors.states(&request.states),
         name_contains: errors.text("name_contains", request.name_contains, 0, MAX_NAME_BYTES),
         include_usage: request.include_usage,
     };
-    errors.or(query)
+    errors.or((query, tokens))
 }
 
 /// A well-formed `UpdateKeyRequest`: which key, and its new values.
@@ -183,27 +184,6 @@ pub(super) fn revoke_secret(request: proto::RevokeKeySecretRequest) -> Result<Se
 }
 
 impl FieldErrors {
-    fn or<T>(self, value: T) -> Result<T, Status> {
-        if self.is_empty() { Ok(value) } else { Err(self.into_status()) }
-    }
-
-    /// The key after which a page begins.
-    fn cursor(&mut self, token: &str) -> Option<KeyCursor> {
-        if token.is_empty() {
-            return None;
-        }
-        let place = token.strip_prefix(PAGE_AFTER).and_then(|place| {
-            let mut parts = place.splitn(3, '/');
-            let name = parts.next().filter(|name| (1..=MAX_NAME_BYTES).contains(&name.len()))?;
-            let team = parts.next().filter(|team| (1..=MAX_TEAM_BYTES).contains(&team.len()))?;
-            Some(KeyCursor { name: name.into(), team: team.into(), declared: parts.next()?.parse().ok()? })
-        });
-        if place.is_none() {
-            self.page_token();
-        }
-        place
-    }
-
     /// The fields that the paths of an update name; `None`: there are no paths.
     fn paths(&mut self, paths: Vec<String>) -> Option<Vec<Field>> {
         if paths.is_empty() {

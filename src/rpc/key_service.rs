@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access, audited, key_answer, key_parse,
+    page::ListContext,
     proto::{
         CreateKeyRequest, CreateKeyResponse, GetKeyRequest, GetKeyResponse, ListKeysRequest,
         ListKeysResponse, RevokeKeyRequest, RevokeKeyResponse, RevokeKeySecretRequest,
@@ -161,14 +162,15 @@ impl<S: Store + Clone> KeyService for KeyRpc<S> {
     ) -> Result<Response<ListKeysResponse>, Status> {
         let scope =
             access::session(request.extensions()).scope(Permission::ReadKeys).map_err(access::status)?;
-        let mut query = key_parse::list(request.into_inner())?;
+        let context = ListContext { organization: self.keys.organization(), now: self.keys.now() };
+        let (mut query, tokens) = key_parse::list(request.into_inner(), &context)?;
         if query.team.is_empty() {
             // A caller with exactly one team means that one; with several, the request has to name one.
             query.team = scope.only_team().map(ToString::to_string).unwrap_or_default();
         }
         access::within(&scope, &query.team, Permission::ReadKeys)?;
         let page = self.keys.list_keys(&query).await.map_err(|error| status::unread_key(&error))?;
-        Ok(Response::new(key_answer::page(page)))
+        Ok(Response::new(key_answer::page(page, &tokens)))
     }
 
     async fn update_key(

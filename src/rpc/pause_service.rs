@@ -6,17 +6,19 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access,
+    page::{self, ListContext, PageRequest},
     pausing::{self, PauseCommand},
     proto::{
         ListPausesRequest, ListPausesResponse, PauseRequest, PauseResponse, ResumeRequest, ResumeResponse,
         pause_service_server::PauseService,
     },
     recorded::Recorder,
-    status,
+    status::{self, FieldErrors},
 };
 use crate::{
     audit::action,
     control::{PauseChange, PauseError, Pauses},
+    domain::name::MAX_NAME_BYTES,
     store::Store,
 };
 
@@ -74,10 +76,20 @@ impl<S: Store + Clone> PauseService for PauseRpc<S> {
 
     async fn list_pauses(
         &self,
-        _: Request<ListPausesRequest>,
+        request: Request<ListPausesRequest>,
     ) -> Result<Response<ListPausesResponse>, Status> {
-        let pauses = self.pauses.list().await.map_err(|error| status::pause(&error))?;
-        let pauses = pauses.iter().map(|(target, pause)| pausing::shown(target, pause)).collect();
-        Ok(Response::new(ListPausesResponse { pauses }))
+        let context = ListContext { organization: self.pauses.organization(), now: self.pauses.now() };
+        let mut request = request.into_inner();
+        let mut errors = FieldErrors::default();
+        let page = errors.page(&mut request, &context);
+        let team = errors.text("team", request.team, 0, MAX_NAME_BYTES);
+        let PageRequest { size, after, tokens } = errors.or(page)?;
+        let pauses = self.pauses.list(&team, after.as_ref()).await;
+        let pauses = pauses.map_err(|error| status::pause(&error))?;
+        let (pauses, last) = page::fill(pauses, size, |(target, pause)| {
+            let shown = pausing::shown(&target, &pause);
+            (target, shown)
+        });
+        Ok(Response::new(ListPausesResponse { pauses, next_page_token: tokens.next(last.as_ref()) }))
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    access, answer, deadline, delivery, parse,
+    access, answer, deadline, delivery,
+    page::ListContext,
+    parse,
     proto::{
         AuthorizeRequest, AuthorizeResponse, GetSpendRequest, GetSpendResponse, RecordUsageRequest,
         RecordUsageResponse, policy_service_server::PolicyService,
@@ -178,12 +180,14 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
     ) -> Result<Response<GetSpendResponse>, Status> {
         let scope =
             access::session(request.extensions()).scope(Permission::ReadSpend).map_err(access::status)?;
-        let (query, place) = parse::spend(request.into_inner())?;
+        let organization = Arc::clone(&self.authorizer.snapshot().policy.organization.id);
+        let context = ListContext { organization, now: self.authorizer.store().now() };
+        let (query, place, tokens) = parse::spend(request.into_inner(), &context)?;
         if !query.team.is_empty() {
             access::within(&scope, &query.team, Permission::ReadSpend)?;
         }
         let page = self.spending.page(&query, &scope).await.map_err(status::unreported)?;
-        Ok(Response::new(answer::spend_page(page, &place)))
+        Ok(Response::new(answer::spend_page(page, &place, &tokens)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Errors as `google.rpc` details: what is wrong, where, and what to do.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use tonic::Status;
 use tonic_types::FieldViolation;
@@ -23,6 +23,7 @@ use crate::{
 
 /// How an unreadable id or name is described.
 pub(super) const MALFORMED: &str = "malformed";
+/// The field whose errors have a reason of their own.
 const PAGE_TOKEN: &str = "page_token";
 
 // Types of resources.
@@ -50,9 +51,9 @@ impl FieldErrors {
         }
     }
 
-    /// The page token does not come from an answer to the same request.
-    pub(super) fn page_token(&mut self) {
-        self.add(PAGE_TOKEN, "not the `next_page_token` of an earlier answer to this request");
+    /// A `page_token` that asks for no page. Where nothing else is wrong, the status has a reason of its own.
+    pub(super) fn page_token(&mut self, why: impl fmt::Display) {
+        self.add(PAGE_TOKEN, why.to_string());
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -63,10 +64,8 @@ impl FieldErrors {
         let message =
             self.0.iter().map(|v| format!("`{}`: {}", v.field, v.description)).collect::<Vec<_>>().join("; ");
         // With other faults beside it, the request is to be corrected before its page can matter.
-        let reason = match self.0.as_slice() {
-            [only] if only.field == PAGE_TOKEN => &table::PAGE_TOKEN_INVALID,
-            _ => &table::INVALID_REQUEST,
-        };
+        let is_of_token = self.0.iter().all(|v| v.field == PAGE_TOKEN);
+        let reason = if is_of_token { &table::PAGE_TOKEN_INVALID } else { &table::INVALID_REQUEST };
         reason.error(message, Fields(self.0))
     }
 }
@@ -191,13 +190,6 @@ pub(super) fn unknown_cooldown(project: &str, model: &str) -> Status {
     table::UNKNOWN_COOLDOWN.error(message, Resource(COOLDOWN, format!("{project}/{model}")))
 }
 
-/// The status for a `page_token` that does not come from an answer to the same request.
-pub(super) fn page_token_invalid() -> Status {
-    let mut errors = FieldErrors::default();
-    errors.page_token();
-    errors.into_status()
-}
-
 /// The status when nothing was paused or resumed.
 pub(super) fn pause(error: &PauseError) -> Status {
     let message = error.to_string();
@@ -285,10 +277,10 @@ mod tests {
     fn a_page_token_has_its_reason_only_if_nothing_else_is_wrong() {
         let reason = |errors: FieldErrors| errors.into_status().get_details_error_info().unwrap().reason;
         let mut errors = FieldErrors::default();
-        errors.page_token();
+        errors.page_token("x");
         assert_eq!(reason(errors), "PAGE_TOKEN_INVALID");
         let mut errors = FieldErrors::default();
-        errors.page_token();
+        errors.page_token("x");
         errors.add("team", "x");
         assert_eq!(reason(errors), "INVALID_REQUEST");
     }

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access, answer, audited, convert,
-    parse::{DEFAULT_PAGE, MAX_PAGE},
+    page::{self, ListContext, PageRequest},
     proto::{
         self, LiftCooldownRequest, LiftCooldownResponse, ListCooldownsRequest, ListCooldownsResponse,
         ListUpstreamKeysRequest, ListUpstreamKeysResponse, UpstreamKey, UpstreamKeyState,
@@ -22,7 +22,6 @@ use crate::{
     domain::{
         actor::Actor,
         cooldown::CooldownKey,
-        counter::CounterKey,
         name::{MAX_MODEL_BYTES, MAX_NAME_BYTES},
         pause::MAX_REASON,
         request::ServiceTier,
@@ -30,11 +29,6 @@ use crate::{
     store::{Cooldown, Store},
     upstream::{KeyUse, LiveKey, UpstreamKeys},
 };
-
-/// The format of a page token, its first byte.
-const TOKEN_VERSION: u8 = 1;
-/// Bytes of a page token that tie it to this list.
-const CHECK_BYTES: usize = 4;
 
 /// Serves `UpstreamService`.
 #[derive(Clone, Debug)]
@@ -68,18 +62,19 @@ impl<S: Store + Clone> UpstreamService for UpstreamRpc<S> {
         &self,
         request: Request<ListCooldownsRequest>,
     ) -> Result<Response<ListCooldownsResponse>, Status> {
-        let ListCooldownsRequest { page_size, page_token } = request.into_inner();
-        let page_size = page_size_of(page_size)?;
         let organization = Arc::clone(&self.authorizer.snapshot().policy.organization.id);
-        let after = after(&organization, &page_token)?;
+        let context = ListContext { organization, now: self.authorizer.store().now() };
+        let mut errors = FieldErrors::default();
+        let page = errors.page(&mut request.into_inner(), &context);
+        let PageRequest { size, after, tokens } = errors.or(page)?;
         let cooldowns =
             self.authorizer.cooldowns().await.map_err(|failure| status::undecided(&failure, ""))?;
-        let mut rest =
-            cooldowns.iter().filter(|(key, _)| after.as_ref().is_none_or(|after| key > after)).peekable();
-        let page: Vec<&Named> = rest.by_ref().take(page_size).collect();
-        let last = page.last().filter(|_| rest.peek().is_some());
-        let next_page_token = last.map(|(key, _)| token(&organization, key)).unwrap_or_default();
-        let cooldowns = page.into_iter().map(shown).collect();
+        let rest = cooldowns.into_iter().filter(|(key, _)| after.as_ref().is_none_or(|after| key > after));
+        let (cooldowns, last) = page::fill(rest, size, |named| {
+            let shown = shown(&named);
+            (named.0, shown)
+        });
+        let next_page_token = tokens.next(last.as_ref());
         Ok(Response::new(ListCooldownsResponse { cooldowns, next_page_token }))
     }
 
@@ -176,73 +171,5 @@ fn shown_key(key: &LiveKey, state: KeyUse) -> UpstreamKey {
         last_use_time: key.last_used().map(answer::timestamp),
         refuse_time: key.refused_at().map(answer::timestamp),
         request_count: answer::int(key.uses()),
-    }
-}
-
-fn page_size_of(asked: i32) -> Result<usize, Status> {
-    match u64::try_from(asked) {
-        Ok(0) => Ok(DEFAULT_PAGE),
-        // The largest page has about 500 KiB at the longest names.
-        Ok(size) => Ok(usize::try_from(size.min(MAX_PAGE)).unwrap_or(DEFAULT_PAGE)),
-        Err(_) => {
-            let mut errors = FieldErrors::default();
-            errors.add("page_size", format!("is {asked}; must not be negative"));
-            Err(errors.into_status())
-        }
-    }
-}
-
-/// Continues after `key`: the version, some bytes that tie the token to this organization's list, and the key's gate.
-fn token(organization: &str, key: &CooldownKey) -> String {
-    let cursor = key.gate().to_string();
-    let check = check(organization, &cursor);
-    let bytes = [TOKEN_VERSION].into_iter().chain(check).chain(cursor.into_bytes());
-    bytes.map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The key after which the page begins; `None`: at the first.
-fn after(organization: &str, token: &str) -> Result<Option<CooldownKey>, Status> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let read = || {
-        let most = 2 * (1 + CHECK_BYTES + MAX_NAME_BYTES + MAX_MODEL_BYTES + 64);
-        let digits = token.bytes().all(|byte| byte.is_ascii_hexdigit()) && token.len() <= most;
-        let byte = |at| u8::from_str_radix(token.get(at..at + 2)?, 16).ok();
-        let bytes: Vec<u8> =
-            (0..token.len()).step_by(2).map(byte).collect::<Option<_>>().filter(|_| digits)?;
-        let (version, rest) = bytes.split_first()?;
-        let (told, cursor) = rest.split_first_chunk::<CHECK_BYTES>()?;
-        let cursor = str::from_utf8(cursor).ok()?;
-        let sound = *version == TOKEN_VERSION && *told == check(organization, cursor);
-        CooldownKey::of_gate(&CounterKey::new(cursor)).filter(|_| sound)
-    };
-    read().map(Some).ok_or_else(status::page_token_invalid)
-}
-
-fn check(organization: &str, cursor: &str) -> [u8; CHECK_BYTES] {
-    let key = blake3::derive_key("tollgate page token of ListCooldowns", organization.as_bytes());
-    let mut check = [0; CHECK_BYTES];
-    blake3::Hasher::new_keyed(&key).update(cursor.as_bytes()).finalize_xof().fill(&mut check);
-    check
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_is_read_as_it_was_written_and_no_other_is() {
-        let key =
-            CooldownKey { project: "main".into(), model: "a/b".into(), service_tier: ServiceTier::Flex };
-        let written = token("acme", &key);
-        assert_eq!(after("acme", &written).unwrap(), Some(key));
-        assert_eq!(after("acme", "").unwrap(), None);
-        let longer = format!("{written}00");
-        let other = written.replacen("01", "02", 1);
-        for wrong in ["0", "01", "after:team", "é1", &longer, &other, &"00".repeat(1_000)] {
-            assert!(after("acme", wrong).is_err(), "{wrong}");
-        }
-        assert!(after("other", &written).is_err());
     }
 }

@@ -305,7 +305,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
             .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let pauses = PauseServiceServer::new(PauseRpc::new(pauses, recorder.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let audit = AuditServiceServer::new(AuditRpc::new(authorizer.store().clone()))
+    let audit = AuditServiceServer::new(AuditRpc::new(authorizer.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut routes = Routes::new(policy)
         .add_service(keys)

@@ -159,8 +159,9 @@ async fn cooldowns_are_listed_in_pages_and_lifted() {
         assert_eq!(clients.page(i32::MAX, "").await.unwrap().0.len(), 3);
         let negative = clients.page(-1, "").await.unwrap_err();
         assert_eq!(reason(&negative), (Code::InvalidArgument, "INVALID_REQUEST".to_owned()));
-        let of_another = clients.page(0, "after:bot").await.unwrap_err();
-        assert_eq!(reason(&of_another), (Code::InvalidArgument, "PAGE_TOKEN_INVALID".to_owned()));
+        let malformed = clients.page(0, "after:bot").await.unwrap_err();
+        assert_eq!(reason(&malformed), (Code::InvalidArgument, "PAGE_TOKEN_INVALID".to_owned()));
+        assert!(malformed.message().starts_with("`page_token`: malformed: "), "{malformed:?}");
 
         assert_eq!(clients.reserve("bot", SMALL, Flex).await, None);
         for (project, model, tier) in [

@@ -20,7 +20,7 @@ macro_rules! reasons {
 reasons! {
     INVALID_REQUEST: InvalidArgument, Fields, "A malformed request: each field is named. Correct it";
     PAGE_TOKEN_INVALID: InvalidArgument, Fields,
-        "A `page_token` of another list, or of a page that is no longer there. List from the beginning";
+        "A `page_token` that is malformed, older than 24 h, or of [another request](#lists). List from the beginning";
 
     UNKNOWN_RESERVATION: NotFound, Resource,
         "No such reservation: it was never issued, or was settled or expired too long ago";

@@ -3,7 +3,7 @@
 use super::{super::key_parse, request::HttpRequest};
 use crate::{
     domain::{
-        name::MAX_TEAM_BYTES,
+        name::MAX_NAME_BYTES,
         policy::envoy::{CallerSource, EnvoyPolicy, ROUTE_TEAM},
         request::Caller,
     },
@@ -52,7 +52,7 @@ pub(super) fn find(policy: &EnvoyPolicy, request: &HttpRequest) -> Result<Caller
 }
 
 fn named(team: &str) -> Result<Caller, ApiError> {
-    if team.len() > MAX_TEAM_BYTES {
+    if team.len() > MAX_NAME_BYTES {
         return Err(ApiError::unauthorized("the policy has no team of so long a name"));
     }
     Ok(Caller::Team(team.to_owned()))

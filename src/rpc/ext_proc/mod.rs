@@ -26,7 +26,7 @@ use crate::{
     access::{OtherTeam, Reach},
     audit::Audit,
     authorizer::Authorizer,
-    domain::{name::MAX_TEAM_BYTES, rbac::Permission},
+    domain::{name::MAX_NAME_BYTES, rbac::Permission},
     store::Store,
     upstream::UpstreamKeys,
 };
@@ -126,7 +126,7 @@ impl<S: Store + Clone> ProcessRpc<S> {
         if !reach.scope.holds(&context.team) {
             debug!(reservation = %context.reservation, "an exchange is of a team that its proxy may not report for");
             // The value comes from the proxy, and no team has a longer name.
-            let is_name = context.team.len() <= MAX_TEAM_BYTES;
+            let is_name = context.team.len() <= MAX_NAME_BYTES;
             reach.refuse(&if is_name { OtherTeam::Team(context.team) } else { OtherTeam::Unnamed });
             return;
         }

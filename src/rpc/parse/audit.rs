@@ -2,29 +2,24 @@
 
 use tonic::Status;
 
-use super::{
-    super::{proto, status::FieldErrors},
-    DEFAULT_PAGE,
+use super::super::{
+    page::{ListContext, PageRequest, PageTokens},
+    proto,
+    status::FieldErrors,
 };
-use crate::audit;
+use crate::{audit, store::AuditId};
 
-/// The prefix of a page token of the audit log; the event that the previous page ended with follows.
-pub(in crate::rpc) const AUDIT_BEFORE: &str = "before:";
 const MAX_SUBJECT_BYTES: usize = 256;
 /// An issuer and a subject.
 const MAX_ACTOR_BYTES: usize = 512;
 
-/// A well-formed `ListAuditEventsRequest`.
-pub(in crate::rpc) fn audit(request: proto::ListAuditEventsRequest) -> Result<audit::Query, Status> {
+/// A well-formed `ListAuditEventsRequest`, and the tokens of the list.
+pub(in crate::rpc) fn audit(
+    mut request: proto::ListAuditEventsRequest,
+    context: &ListContext,
+) -> Result<(audit::Query, PageTokens<AuditId>), Status> {
     let mut errors = FieldErrors::default();
-    let page_size = match errors.count("page_size", request.page_size.into(), audit::MAX_PAGE as u64) {
-        0 => DEFAULT_PAGE,
-        size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
-    };
-    let before = request.page_token.strip_prefix(AUDIT_BEFORE).and_then(|id| id.parse().ok());
-    if before.is_none() && !request.page_token.is_empty() {
-        errors.page_token();
-    }
+    let PageRequest { size, after: before, tokens } = errors.page(&mut request, context);
     if !request.action.is_empty() && !audit::action::ALL.contains(&request.action.as_str()) {
         errors.add("action", format!("is none of {}", audit::action::ALL.join(", ")));
     }
@@ -36,16 +31,7 @@ pub(in crate::rpc) fn audit(request: proto::ListAuditEventsRequest) -> Result<au
     };
     let since = instant("since_time", request.since_time);
     let until = instant("until_time", request.until_time);
-    match errors.is_empty() {
-        true => Ok(audit::Query {
-            page_size,
-            before,
-            action: request.action,
-            subject_prefix,
-            actor_name,
-            since,
-            until,
-        }),
-        false => Err(errors.into_status()),
-    }
+    let action = request.action;
+    let query = audit::Query { page_size: size, before, action, subject_prefix, actor_name, since, until };
+    errors.or((query, tokens))
 }

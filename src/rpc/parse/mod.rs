@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tonic::Status;
 
-pub(super) use self::audit::{AUDIT_BEFORE, audit};
+pub(super) use self::audit::audit;
 
 use super::{
     convert,
     key_parse::{MAX_KEY_BYTES, key_caller},
-    page::SpendPlace,
+    page::{ListContext, PageRequest, PageTokens, SpendCursor, SpendPlace},
     proto::{self, authorize_request, record_usage_request},
     status::{FieldErrors, MALFORMED},
 };
@@ -20,7 +20,7 @@ use crate::{
     domain::{
         bounds::Most,
         calendar,
-        name::{MAX_MODEL_BYTES, MAX_TEAM_BYTES, MAX_USER_BYTES},
+        name::{MAX_MODEL_BYTES, MAX_NAME_BYTES, MAX_USER_BYTES},
         request::{
             AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, Unreserved, Usage,
             tokens_of_bytes,
@@ -173,41 +173,31 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
     }
 }
 
-/// The teams in one answer if the caller does not say, and the most it may ask for: with a month of days and a dozen models
-/// for each, an answer stays well below gRPC's 4 MiB.
-pub(super) const DEFAULT_PAGE: usize = 100;
-pub(super) const MAX_PAGE: u64 = 1000;
-
-/// The prefix of a page token; the team that the previous page ended with follows.
-pub(super) const PAGE_AFTER: &str = "after:";
-
-/// A well-formed `GetSpendRequest`.
-pub(super) fn spend(request: proto::GetSpendRequest) -> Result<(SpendQuery, SpendPlace), Status> {
+/// A well-formed `GetSpendRequest`: what to report, where to continue, and the tokens of the list.
+pub(super) fn spend(
+    mut request: proto::GetSpendRequest,
+    context: &ListContext,
+) -> Result<(SpendQuery, SpendPlace, PageTokens<SpendCursor>), Status> {
     let mut errors = FieldErrors::default();
-    let team = errors.text("team", request.team, 0, MAX_TEAM_BYTES);
+    let PageRequest { size, after, tokens } = errors.page(&mut request, context);
+    let team = errors.text("team", request.team, 0, MAX_NAME_BYTES);
     let month = match request.month.as_str() {
         "" => None,
         text => calendar::parse_month(text).map_err(|error| errors.add("month", error.to_string())).ok(),
     };
-    let page_size = match errors.count("page_size", request.page_size.into(), MAX_PAGE) {
-        0 => DEFAULT_PAGE,
-        size => usize::try_from(size).unwrap_or(DEFAULT_PAGE),
-    };
-    let place = SpendPlace::parse(&request.page_token);
-    if place.is_none() {
-        errors.page_token();
-    }
-    let place = place.unwrap_or_default();
-    if errors.is_empty() {
-        let (after, within) = (place.team.clone(), place.line.is_some());
-        Ok((SpendQuery { team, month, page_size, after, within }, place))
-    } else {
-        Err(errors.into_status())
-    }
+    let (month, place) =
+        after.map_or_else(|| (month, SpendPlace::default()), |after| (Some(after.month), after.place));
+    let (after, within) = (place.team.clone(), place.line.is_some());
+    errors.or((SpendQuery { team, month, page_size: size, after, within }, place, tokens))
 }
 
 /// The checks of single fields. Each names the field in an error and returns a harmless value in its place.
 impl FieldErrors {
+    /// `value`, unless something is wrong.
+    pub(super) fn or<T>(self, value: T) -> Result<T, Status> {
+        if self.is_empty() { Ok(value) } else { Err(self.into_status()) }
+    }
+
     /// The Groq key that Groq refused, if that is how the request failed.
     fn refused_key(&mut self, status: i32, key: String, outcome: Option<Outcome>) -> Option<String> {
         let key = self.text("upstream_key", key, 0, MAX_UPSTREAM_KEY_BYTES);
@@ -225,7 +215,7 @@ impl FieldErrors {
     }
 
     fn team(&mut self, field: &str, team: String) -> Option<Caller> {
-        Some(Caller::Team(self.text(field, team, 1, MAX_TEAM_BYTES)))
+        Some(Caller::Team(self.text(field, team, 1, MAX_NAME_BYTES)))
     }
 
     fn api_key(&mut self, field: &str, secret: &str) -> Option<Caller> {

@@ -145,15 +145,20 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
         ..Default::default()
     };
     assert_eq!(list(&channel, filtered).await.0.len(), 2);
-    for request in [
-        ListAuditEventsRequest { action: "unknown".to_owned(), ..Default::default() },
-        ListAuditEventsRequest { page_token: "x".to_owned(), ..Default::default() },
-        ListAuditEventsRequest { page_size: 1_001, ..Default::default() },
+    assert_eq!(
+        list(&channel, ListAuditEventsRequest { page_size: 1_001, ..Default::default() }).await.0.len(),
+        6
+    );
+    let first = list(&channel, ListAuditEventsRequest { page_size: 4, ..Default::default() }).await.1;
+    let other = ListAuditEventsRequest { actor_name: "edge".to_owned(), ..Default::default() };
+    for (request, expected) in [
+        (ListAuditEventsRequest { action: "unknown".to_owned(), ..Default::default() }, "INVALID_REQUEST"),
+        (ListAuditEventsRequest { page_token: "x".to_owned(), ..Default::default() }, "PAGE_TOKEN_INVALID"),
+        (ListAuditEventsRequest { page_token: first.clone(), ..other }, "PAGE_TOKEN_INVALID"),
+        (ListAuditEventsRequest { page_size: -1, ..Default::default() }, "INVALID_REQUEST"),
     ] {
         let mut log = AuditServiceClient::new(channel.clone());
-        let token = request.page_token.clone();
         let status = log.list_audit_events(by(AUDITOR, request)).await.unwrap_err();
-        let expected = if token.is_empty() { "INVALID_REQUEST" } else { "PAGE_TOKEN_INVALID" };
         assert_eq!(reason(&status), (Code::InvalidArgument, expected.to_owned()));
     }
     let shown = tokio::task::block_in_place(|| {

@@ -11,7 +11,7 @@ use super::{
 fn authorize_caller() -> impl Strategy<Value = Judged<Option<authorize_request::Caller>>> {
     use authorize_request::Caller;
     prop_oneof![
-        4 => text(1, 128, "team").prop_map(|(team, good)| (Some(Caller::Team(team)), good)),
+        4 => text(1, 64, "team").prop_map(|(team, good)| (Some(Caller::Team(team)), good)),
         1 => select(vec![(String::new(), false), ("k".repeat(512), true), ("k".repeat(513), false), ("\n".into(), true)])
             .prop_map(|(key, good)| (Some(Caller::ApiKey(key)), good)),
         1 => Just((None, false)),

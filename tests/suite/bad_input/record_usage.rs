@@ -46,7 +46,7 @@ fn usage(
 fn unreserved() -> impl Strategy<Value = (proto::RecordUsageRequest, Vec<(&'static str, bool)>)> {
     use record_usage_request::Caller;
     let caller = prop_oneof![
-        4 => text(1, 128, "team").prop_map(|(team, good)| (Some(Caller::Team(team)), "team", good)),
+        4 => text(1, 64, "team").prop_map(|(team, good)| (Some(Caller::Team(team)), "team", good)),
         1 => Just((Some(Caller::ApiKey(String::new())), "api_key", false)),
         1 => Just((None, "reservation_id", false)),
     ];

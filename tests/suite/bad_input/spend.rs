@@ -35,24 +35,16 @@ fn get_spend_names_every_field_that_is_wrong() {
         (0, true),
         (1, true),
         (1_000, true),
-        (1_001, false),
+        (1_001, true),
         (-1, false),
-        (i32::MAX, false),
+        (i32::MAX, true),
         (i32::MIN, false),
     ]);
-    check(
-        "spend",
-        &(text(0, 128, "team"), month, page_size, token),
-        |service, (team, month, size, token)| {
-            let bad =
-                bad(&[("team", team.1), ("month", month.1), ("page_size", size.1), ("page_token", token.1)]);
-            let request = proto::GetSpendRequest {
-                team: team.0,
-                month: month.0,
-                page_size: size.0,
-                page_token: token.0,
-            };
-            names_just(service.answer(service.client().get_spend(request))?, &bad)
-        },
-    );
+    check("spend", &(text(0, 64, "team"), month, page_size, token), |service, (team, month, size, token)| {
+        let bad =
+            bad(&[("team", team.1), ("month", month.1), ("page_size", size.1), ("page_token", token.1)]);
+        let request =
+            proto::GetSpendRequest { team: team.0, month: month.0, page_size: size.0, page_token: token.0 };
+        names_just(service.answer(service.client().get_spend(request))?, &bad)
+    });
 }

@@ -214,6 +214,7 @@ async fn filters_hold_together_on_pages_of_any_size(mut s: Service) {
         (ListKeysRequest { states: vec![0], ..Default::default() }, "states"),
         (ListKeysRequest { states: vec![9], ..Default::default() }, "states"),
         (all(&[], &"x".repeat(65), ""), "name_contains"),
+        (all(&[], "", &"x".repeat(65)), "team"),
     ] {
         assert_eq!(fields(&s.keys.list_keys(request).await.unwrap_err()), [field]);
     }

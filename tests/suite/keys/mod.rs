@@ -251,13 +251,27 @@ async fn keys_come_in_pages_with_their_use(mut s: Service) {
     let all = s.keys.list_keys(ask("", 0, "")).await.unwrap().into_inner();
     assert_eq!(names(&all), "bot-declared-one bot-prod-a bot-prod-c bot-prod-d other-prod-b");
     assert_eq!(fields(&s.keys.list_keys(ask("", -1, "")).await.unwrap_err()), ["page_size"]);
-    for token in ["x", "after:", "after:bot-prod-a", "after:bot-prod-a/bot", "after:bot-prod-a/bot/maybe"] {
-        assert_eq!(
-            fields(&s.keys.list_keys(ask("", 0, token)).await.unwrap_err()),
-            ["page_token"],
-            "{token}"
-        );
+    // A token of this list, and of this day.
+    let token = first.next_page_token.as_str();
+    for (after, team, token, words) in [
+        (0, "", "x", "`page_token`: malformed: "),
+        (0, "bot", &token[1..], "`page_token`: malformed: "),
+        (0, "", token, "`page_token`: of another request: "),
+        (DAY + 1, "bot", token, "`page_token`: expired: "),
+    ] {
+        s.at(after);
+        let status = s.keys.list_keys(ask(team, 0, token)).await.unwrap_err();
+        assert_eq!(fields(&status), ["page_token"]);
+        assert!(status.message().starts_with(words), "{status:?}");
+        is_refused::<()>(Err(status), Code::InvalidArgument, "PAGE_TOKEN_INVALID");
     }
+    // Where something else is wrong as well, all of it is named.
+    let status = s.keys.list_keys(ask("bot", -1, "x")).await.unwrap_err();
+    assert_eq!(fields(&status), ["page_size", "page_token"]);
+    is_refused::<()>(Err(status), Code::InvalidArgument, "INVALID_REQUEST");
+    s.at(DAY);
+    let last = s.keys.list_keys(ask("bot", 1, token)).await.unwrap().into_inner();
+    assert_eq!(names(&last), "bot-prod-d");
 }
 
 /// In Nepal a day begins a quarter of an hour before a full hour of UTC.

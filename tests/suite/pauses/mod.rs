@@ -1,5 +1,6 @@
 //! Pausing and resuming, from the one who orders it to the one who is denied: on both stores, over real gRPC.
 
+mod lists;
 mod processes;
 mod records;
 
@@ -12,6 +13,7 @@ use tollgate::rpc::proto::{
 use tonic::{Code, Status, transport::Channel};
 use tonic_types::StatusExt as _;
 
+use self::lists::pauses_come_in_pages_and_by_what_covers_a_team;
 use crate::{
     access::digest,
     harness::{START, Server, StoreKind, chat, connect, errors::is_of, nanos, new_key, team_spend, used},
@@ -153,6 +155,7 @@ on_both! {
     a_repeat_is_denied_and_what_it_reserved_can_be_given_back
     a_pause_can_be_repeated_and_replaced
     what_cannot_be_paused_is_named
+    pauses_come_in_pages_and_by_what_covers_a_team
 }
 
 async fn a_pause_denies_what_it_covers_and_nothing_else(mut service: Service) {

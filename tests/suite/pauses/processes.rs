@@ -188,6 +188,13 @@ async fn the_commands_pause_and_the_log_says_who_and_why() {
     let list: Value = serde_json::from_str(&run(AUDITOR, &["pauses", "--json"], 0)).unwrap();
     assert_eq!(list["pauses"][0]["target"], json!({ "team": "bot" }));
     assert_eq!(list["pauses"][0]["actor"]["name"], "ops");
+    assert_eq!(run(AUDITOR, &["pauses", "list", "--team", "narrow"], 0), "nothing is paused\n");
+    run(OPERATOR, &["pause", "model", MODEL, "--reason", "INC-9"], 0);
+    let of_bot = run(AUDITOR, &["pauses", "--team", "bot", "--limit", "1", "--json"], 0);
+    let of_bot: Value = serde_json::from_str(&of_bot).unwrap();
+    assert_eq!((of_bot["pauses"].as_array().unwrap().len(), &of_bot["nextPageToken"]), (1, &json!("")));
+    assert!(run(AUDITOR, &["pauses", "--team", "narrow"], 0).contains(&format!("model {MODEL}")));
+    run(OPERATOR, &["resume", "model", MODEL, "--reason", "INC-9"], 0);
     let denied = run(GATEWAY, &["authorize", "--team", "bot", "--model", MODEL, "--input-tokens", "1"], 1);
     assert!(denied.contains("PAUSED") && denied.contains("the team `bot` is paused: INC-8"), "{denied}");
     // What may not be, and what is wrong.

@@ -51,7 +51,8 @@ async fn a_record_that_cannot_be_read_pauses_until_it_is_resumed() {
     ] {
         fixture.store.registry_write(name.into(), 0, value.into()).await.unwrap();
     }
-    let targets: Vec<_> = pauses.list().await.unwrap().into_iter().map(|(target, _)| target).collect();
+    let targets: Vec<_> =
+        pauses.list("", None).await.unwrap().into_iter().map(|(target, _)| target).collect();
     assert_eq!(targets, ["team/bot", "model/m/text"].map(|text| text.parse::<Target>().unwrap()));
     let snapshot = authorizer.snapshot();
     let caller = snapshot.resolve(&tollgate::domain::request::Caller::Team("bot".to_owned())).unwrap();
@@ -62,7 +63,7 @@ async fn a_record_that_cannot_be_read_pauses_until_it_is_resumed() {
     for target in targets {
         assert!(pauses.resume(&target).await.unwrap().before.is_some());
     }
-    assert_eq!(pauses.list().await.unwrap(), []);
+    assert_eq!(pauses.list("", None).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -82,7 +83,7 @@ async fn pauses_are_bounded_and_what_is_ended_makes_room() {
     pauses.pause(&team, "why", &operator()).await.unwrap();
     // One that is there can be replaced all the same.
     pauses.pause(&team, "why else", &operator()).await.unwrap();
-    assert_eq!(pauses.list().await.unwrap().len(), MAX_PAUSES);
+    assert_eq!(pauses.list("", None).await.unwrap().len(), MAX_PAUSES);
 }
 
 #[tokio::test]
@@ -108,7 +109,7 @@ async fn of_many_who_pause_at_once_each_change_is_one() {
     replaced.sort();
     replaced.dedup();
     assert_eq!(replaced.len(), 7);
-    let [(_, last)] = &pauses.list().await.unwrap()[..] else { panic!("one pause") };
+    let [(_, last)] = &pauses.list("", None).await.unwrap()[..] else { panic!("one pause") };
     assert!(!replaced.contains(&&last.reason));
 }
 
@@ -182,5 +183,5 @@ async fn an_order_whose_answer_is_lost_is_looked_up() {
     let unread = pauses.pause(&target, "why", &operator()).await;
     assert_eq!(unread, Err(PauseError::Unread(StoreError::Unavailable)));
     store.loses_reads.store(false, Ordering::Relaxed);
-    assert_eq!(pauses.list().await.unwrap(), []);
+    assert_eq!(pauses.list("", None).await.unwrap(), []);
 }

@@ -1,55 +1,25 @@
-//! Pages of lists: bounded by bytes, since no default client takes more than 4 MiB, and resumed exactly where the last one
-//! ended.
+//! Pages of spend: a report that is too large for one page is cut, and continued on the next one.
 
-use std::fmt;
-
-use prost::Message;
-
-use super::{
-    parse::PAGE_AFTER,
-    proto::{SpendLine, SpendReport},
-};
-
-use crate::domain::name::MAX_TEAM_BYTES;
-
-/// What a page may hold: 1 MiB, less some room for what stands beside the list.
-const MAX_PAGE_BYTES: usize = (1 << 20) - (16 << 10);
-/// The field number and the length before each element.
-const FRAME_BYTES: usize = 6;
-
-/// The room left on a page.
-#[derive(Debug)]
-pub(super) struct PageBudget(usize);
-
-impl PageBudget {
-    pub(super) const fn new() -> Self {
-        Self(MAX_PAGE_BYTES)
-    }
-
-    /// Takes the room that `element` needs, if there is enough.
-    pub(super) fn take(&mut self, element: &impl Message) -> bool {
-        let left = self.0.checked_sub(element.encoded_len() + FRAME_BYTES);
-        self.0 = left.unwrap_or(self.0);
-        left.is_some()
-    }
-}
+use super::PageBudget;
+use crate::rpc::proto::{SpendLine, SpendReport};
 
 /// The lists of a report, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
+pub(in crate::rpc) enum Part {
     Model,
     Key,
     Day,
 }
 
 impl Part {
-    const ALL: [(Self, &'static str); 3] = [(Self::Model, "m"), (Self::Key, "k"), (Self::Day, "d")];
+    pub(super) const ALL: [Self; 3] = [Self::Model, Self::Key, Self::Day];
 
-    const fn name(self) -> &'static str {
+    /// Its number in page tokens.
+    pub(super) const fn number(self) -> u8 {
         match self {
-            Self::Model => "m",
-            Self::Key => "k",
-            Self::Day => "d",
+            Self::Model => 0,
+            Self::Key => 1,
+            Self::Day => 2,
         }
     }
 
@@ -64,58 +34,28 @@ impl Part {
 
 /// Where a page of spend ended: after a team, or within the report of a team or, without a name, of the organization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct SpendPlace {
-    pub(super) team: String,
+pub(in crate::rpc) struct SpendPlace {
+    pub(in crate::rpc) team: String,
     /// The last line.
-    pub(super) line: Option<(Part, String)>,
-}
-
-impl SpendPlace {
-    /// The place that `token` names; `None` if it names none.
-    pub(super) fn parse(token: &str) -> Option<Self> {
-        if token.is_empty() {
-            return Some(Self::default());
-        }
-        let place = token.strip_prefix(PAGE_AFTER)?;
-        let (team, line) = match place.split_once('/') {
-            None if place.is_empty() => return None,
-            None => (place, None),
-            Some((team, line)) => {
-                let (part, name) = line.split_once('/')?;
-                let (part, _) = Part::ALL.into_iter().find(|(_, known)| *known == part)?;
-                (team, Some((part, name.to_owned())))
-            }
-        };
-        (team.len() <= MAX_TEAM_BYTES).then(|| Self { team: team.to_owned(), line })
-    }
-}
-
-impl fmt::Display for SpendPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PAGE_AFTER}{}", self.team)?;
-        match &self.line {
-            Some((part, name)) => write!(f, "/{}/{name}", part.name()),
-            None => Ok(()),
-        }
-    }
+    pub(in crate::rpc) line: Option<(Part, String)>,
 }
 
 /// Keeps the part of `report` after `place`, without the totals that its first part carried; `None` if nothing is left.
 fn resumed(mut report: SpendReport, place: &SpendPlace) -> Option<SpendReport> {
     let Some((after, name)) = &place.line else { return Some(report) };
     let mut rest = SpendReport { name: std::mem::take(&mut report.name), ..SpendReport::default() };
-    for (part, _) in Part::ALL {
+    for part in Part::ALL {
         let lines = part.of(&mut report).drain(..).filter(|line| (part, &line.name) > (*after, name));
         *part.of(&mut rest) = lines.collect();
     }
-    let is_left = Part::ALL.into_iter().any(|(part, _)| !part.of(&mut rest).is_empty());
+    let is_left = Part::ALL.into_iter().any(|part| !part.of(&mut rest).is_empty());
     is_left.then_some(rest)
 }
 
 /// Cuts `report` to the room there is. The error is its last line if it was cut, and empty if not even its first line has
 /// room.
 fn fit(report: &mut SpendReport, room: &mut PageBudget) -> Result<(), Option<(Part, String)>> {
-    let parts = Part::ALL.map(|(part, _)| (part, std::mem::take(part.of(report))));
+    let parts = Part::ALL.map(|part| (part, std::mem::take(part.of(report))));
     if !room.take(&*report) {
         return Err(None);
     }
@@ -136,7 +76,7 @@ fn fit(report: &mut SpendReport, room: &mut PageBudget) -> Result<(), Option<(Pa
 }
 
 /// The reports that fit on a page, and where the page ends; `None`: it holds all of them.
-pub(super) fn cut(
+pub(in crate::rpc) fn cut(
     organization: Option<SpendReport>,
     teams: Vec<SpendReport>,
     from: &SpendPlace,
@@ -172,7 +112,10 @@ pub(super) fn cut(
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::*;
+    use super::{
+        super::{Cursor as _, SpendCursor},
+        *,
+    };
 
     fn lines(count: usize, name: &str) -> Vec<SpendLine> {
         (0..count)
@@ -215,11 +158,11 @@ mod tests {
                 };
                 let teams = teams.into_iter().filter(is_after).collect();
                 let (first, teams, end) = cut(first, teams, &from);
-                let bytes: usize = first.iter().chain(&teams).map(Message::encoded_len).sum();
+                let bytes: usize = first.iter().chain(&teams).map(prost::Message::encoded_len).sum();
                 assert!(bytes < 1 << 20 && (bytes > 0 || end.is_none()), "{bytes}");
                 for mut report in first.into_iter().chain(teams) {
                     whole += report.requests;
-                    for (part, _) in Part::ALL {
+                    for part in Part::ALL {
                         for line in std::mem::take(part.of(&mut report)) {
                             assert!(seen.insert((report.name.clone(), part, line.name)), "twice");
                         }
@@ -227,8 +170,8 @@ mod tests {
                 }
                 pages += 1;
                 let Some(end) = end else { break };
-                let token = end.to_string();
-                from = SpendPlace::parse(&token).unwrap();
+                let wire = SpendCursor { month: 202_611, place: end.clone() }.to_wire();
+                from = SpendCursor::of_wire(wire).unwrap().place;
                 assert_eq!(from, end);
             }
             let keys: usize = sizes.iter().sum::<usize>() + organization;
@@ -239,11 +182,9 @@ mod tests {
     }
 
     #[test]
-    fn no_other_text_is_a_place() {
-        for token in
-            ["x", "after:", "after:t/x/m", "after:t/m", "before:t", &format!("after:{}", "t".repeat(129))]
-        {
-            assert_eq!(SpendPlace::parse(token), None, "{token}");
+    fn no_other_wire_is_a_place() {
+        for (team, line) in [("", None), ("t", Some((3, "m".to_owned())))] {
+            assert_eq!(SpendCursor::of_wire((202_611, team.to_owned(), line)), None);
         }
     }
 }

@@ -1,0 +1,101 @@
+//! Where a page of each list ends, and the form in which a token carries it.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::spend::{Part, SpendPlace};
+use crate::{
+    domain::{cooldown::CooldownKey, counter::CounterKey, key::KeyCursor, pause::Target},
+    store::AuditId,
+};
+
+/// A place in a list.
+pub(in crate::rpc) trait Cursor: Sized {
+    /// What a token carries. A change of it is a new version of the token.
+    type Wire: Serialize + DeserializeOwned;
+
+    /// This place as a token carries it.
+    fn to_wire(&self) -> Self::Wire;
+
+    /// The place that `wire` stands for; `None`: it stands for none.
+    fn of_wire(wire: Self::Wire) -> Option<Self>;
+}
+
+/// A place in the spend of a month.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::rpc) struct SpendCursor {
+    /// The month as `202611`: all pages report that of the first, even if it ends between them.
+    pub(in crate::rpc) month: u32,
+    /// The place in it.
+    pub(in crate::rpc) place: SpendPlace,
+}
+
+impl Cursor for SpendCursor {
+    type Wire = (u32, String, Option<(u8, String)>);
+
+    fn to_wire(&self) -> Self::Wire {
+        let line = self.place.line.as_ref().map(|(part, name)| (part.number(), name.clone()));
+        (self.month, self.place.team.clone(), line)
+    }
+
+    fn of_wire((month, team, line): Self::Wire) -> Option<Self> {
+        let line = match line {
+            None => None,
+            Some((number, name)) => Some((Part::ALL.into_iter().find(|part| part.number() == number)?, name)),
+        };
+        // Nothing comes before the organization's first line.
+        let is_place = line.is_some() || !team.is_empty();
+        is_place.then_some(Self { month, place: SpendPlace { team, line } })
+    }
+}
+
+/// A key's name and team, and whether the policy declares it.
+impl Cursor for KeyCursor {
+    type Wire = (String, String, bool);
+
+    fn to_wire(&self) -> Self::Wire {
+        (self.name.to_string(), self.team.to_string(), self.declared)
+    }
+
+    fn of_wire((name, team, declared): Self::Wire) -> Option<Self> {
+        Some(Self { name: name.into(), team: team.into(), declared })
+    }
+}
+
+/// The name of the gate.
+impl Cursor for CooldownKey {
+    type Wire = String;
+
+    fn to_wire(&self) -> String {
+        self.gate().to_string()
+    }
+
+    fn of_wire(gate: String) -> Option<Self> {
+        Self::of_gate(&CounterKey::new(gate))
+    }
+}
+
+/// The recorded form.
+impl Cursor for Target {
+    type Wire = String;
+
+    fn to_wire(&self) -> String {
+        self.to_string()
+    }
+
+    fn of_wire(target: String) -> Option<Self> {
+        target.parse().ok()
+    }
+}
+
+/// The 28 digits.
+impl Cursor for AuditId {
+    type Wire = String;
+
+    fn to_wire(&self) -> String {
+        self.to_string()
+    }
+
+    fn of_wire(id: String) -> Option<Self> {
+        id.parse().ok()
+    }
+}
