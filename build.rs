@@ -7,11 +7,12 @@ use prost::Message as _;
 use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 use tonic_prost_build::Config;
 
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "tollgate/v1/audit_service.proto",
     "tollgate/v1/key_service.proto",
     "tollgate/v1/pause_service.proto",
     "tollgate/v1/policy_service.proto",
+    "tollgate/v1/status_service.proto",
     "tollgate/v1/upstream_service.proto",
     "envoy/service/auth/v3/external_auth.proto",
     "envoy/service/ext_proc/v3/external_processor.proto",
