@@ -11,7 +11,9 @@ mod connections;
 mod deadline;
 mod health;
 mod host;
+mod page_error;
 mod record;
+mod reflection;
 mod request_body;
 mod serving;
 mod tally;
@@ -55,8 +57,8 @@ use crate::{
     control::{Keys, Pauses},
     reports::Spending,
     rpc::{
-        AccessLayer, AuditRpc, CheckRpc, DESCRIPTORS, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder,
-        UpstreamRpc,
+        AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, StatusFacts,
+        StatusRpc, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -65,7 +67,7 @@ use crate::{
         proto::{
             audit_service_server::AuditServiceServer, key_service_server::KeyServiceServer,
             pause_service_server::PauseServiceServer, policy_service_server::PolicyServiceServer,
-            upstream_service_server::UpstreamServiceServer,
+            status_service_server::StatusServiceServer, upstream_service_server::UpstreamServiceServer,
         },
         watched,
     },
@@ -94,6 +96,8 @@ pub struct Options {
     pub guard: Guard,
     /// The connections of this process, with their bounds.
     pub connections: Connections,
+    /// What the replica tells about itself.
+    pub status: StatusFacts,
 }
 
 /// Why the service cannot start.
@@ -139,6 +143,7 @@ struct Setup<F> {
     stop: watch::Receiver<bool>,
     tls: Option<ListenerTls>,
     connections: Connections,
+    status: StatusFacts,
     /// Held by every worker; closed when the last one ends.
     _ended: mpsc::Sender<()>,
 }
@@ -173,6 +178,7 @@ impl Server {
             stop: stopped,
             tls: options.tls.clone(),
             connections: options.connections.clone(),
+            status: options.status.clone(),
             _ended: ended_sender,
         };
         let mut address = options.listen;
@@ -271,7 +277,8 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { runtime, shared, guard, upstream, drain, mut health, stop, tls, connections, .. } = setup;
+    let Setup { runtime, shared, guard, upstream, drain, mut health, stop, tls, connections, status, .. } =
+        setup;
     let mut watch = None;
     if index == 0 {
         // Before anything is served, as the reporter itself starts with `Serving`.
@@ -307,6 +314,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let audit = AuditServiceServer::new(AuditRpc::new(authorizer.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let status = StatusServiceServer::new(StatusRpc::new(authorizer.store().clone(), status))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut routes = Routes::new(policy)
         .add_service(keys)
         .add_service(check)
@@ -314,8 +323,9 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .add_service(pauses)
         .add_service(upstream)
         .add_service(audit)
+        .add_service(status)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
-    match reflection() {
+    match reflection::services() {
         Ok((v1, v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
         Err(error) => warn!(%error, "reflection is not served"),
     }
@@ -366,24 +376,4 @@ async fn say_closings(connections: Connections, mut stop: watch::Receiver<bool>)
             _ = &mut stopped => return connections.tally().say(),
         }
     }
-}
-
-/// Reflection in both versions that clients ask for.
-fn reflection() -> Result<
-    (
-        tonic_reflection::server::v1::ServerReflectionServer<
-            impl tonic_reflection::server::v1::ServerReflection,
-        >,
-        tonic_reflection::server::v1alpha::ServerReflectionServer<
-            impl tonic_reflection::server::v1alpha::ServerReflection,
-        >,
-    ),
-    tonic_reflection::server::Error,
-> {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    Ok((builder().build_v1()?, builder().build_v1alpha()?))
 }

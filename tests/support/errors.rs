@@ -60,3 +60,24 @@ pub(crate) const fn detail_of(code: Code) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// Asserts that `json` is a `google.rpc.Status` of `reason`, as the table has it.
+#[allow(dead_code, reason = "not every program that includes this asks for pages")]
+#[track_caller]
+pub(crate) fn is_of_json(json: &serde_json::Value, reason: &str) {
+    let row = ERRORS.iter().find(|row| row.reason == reason).expect(reason);
+    assert_eq!(json["code"], i32::from(row.code), "{json}");
+    let details = json["details"].as_array().unwrap();
+    let of = |name: &str| {
+        let kind = format!("type.googleapis.com/google.rpc.{name}");
+        details.iter().find(|detail| detail["@type"] == kind)
+    };
+    let info = of("ErrorInfo").unwrap_or_else(|| panic!("no reason: {json}"));
+    assert_eq!(
+        (info["reason"].as_str(), info["domain"].as_str()),
+        (Some(reason), Some(ERROR_DOMAIN)),
+        "{json}"
+    );
+    assert_eq!(details.len(), 1 + usize::from(!row.detail.is_empty()), "{json}");
+    assert!(row.detail.is_empty() || of(row.detail).is_some(), "{json}");
+}

@@ -71,6 +71,10 @@ reasons! {
     PERMISSION_MISSING: PermissionDenied, Needs, "No role of the caller has the permission; `roles` have it";
     TEAM_NOT_PERMITTED: PermissionDenied, Needs, "The caller has the permission, but not over this team";
 
+    UNKNOWN_PAGE: NotFound, Resource, "Over HTTP: there is no such page";
+    METHOD_NOT_ALLOWED: Unimplemented, Nothing, "Over HTTP: the page is only read. Use `GET`";
+    FOREIGN_HOST: InvalidArgument, Fields, "Over HTTP: the `Host` is none of this listener. Use its address, or localhost";
+
     UNKNOWN_RPC: Unimplemented, Nothing, "There is no such RPC";
     COMPRESSION_UNSUPPORTED: Unimplemented, Nothing, "The message is compressed. Send it as it is";
 

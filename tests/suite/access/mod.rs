@@ -37,7 +37,7 @@ pub(crate) fn by<T>(token: &str, message: T) -> Request<T> {
 }
 
 /// The code and the reason of a refusal, which is as the table of errors has it.
-fn reason(status: &Status) -> (Code, String) {
+pub(crate) fn reason(status: &Status) -> (Code, String) {
     let info = status.get_details_error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
     is_of(status, &info.reason);
     (status.code(), info.reason)

@@ -46,10 +46,15 @@ input_usd_per_million_tokens = "1000000"
 output_usd_per_million_tokens = "1000000"
 "#;
 
+const PAGES: &str = "tests/suite/status.rs";
+const OF_PAGES: &str = "errors_of_pages_are_json_for_programs_and_text_for_people";
 const RARE: &str = "tests/suite/errors/rare.rs";
 
 /// Reasons that other tests provoke over a connection, each held to the table by [`is_of`]: the file of each, and its name.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
+    ("UNKNOWN_PAGE", PAGES, OF_PAGES),
+    ("METHOD_NOT_ALLOWED", PAGES, OF_PAGES),
+    ("FOREIGN_HOST", PAGES, OF_PAGES),
     ("UNKNOWN_SECRET", "tests/suite/keys/secrets.rs", "what_is_in_use_ends_only_by_force"),
     ("KEY_EXISTS", "tests/suite/keys/secrets.rs", "a_revoked_key_is_refused_for_ever"),
     ("KEY_REVOKED", "tests/suite/keys/secrets.rs", "a_revoked_key_is_refused_for_ever"),
@@ -82,7 +87,8 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
 ];
 
 /// The functions that hold an error to the table, and those of tests that call them.
-const CHECKS: [&str; 5] = ["is_of(", "is_of_with(", "is_refused(", "unauthenticated(", "(Code::"];
+const CHECKS: [&str; 6] =
+    ["is_of(", "is_of_json(", "is_of_with(", "is_refused(", "unauthenticated(", "(Code::"];
 
 /// The errors that were provoked, by what each was expected to be.
 #[derive(Default)]

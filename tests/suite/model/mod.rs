@@ -22,7 +22,7 @@ use tollgate::{
         CooldownChange, Ledger, MAX_AUDIT_APPEND, MAX_AUDIT_LINE, MAX_AUDIT_PAGE, MAX_REGISTRY_VALUE, Record,
         Refusal, Registry, RegistryChanges, RegistryRecord, RegistryWritten, ReservationId, Reserve,
         Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, Settled, Settlement, SpendAmounts,
-        SpendKey, StoreError, USE_SLOTS_KEPT, Usage,
+        SpendKey, StoreError, StoreKind, USE_SLOTS_KEPT, Usage,
     },
 };
 
@@ -208,6 +208,8 @@ fn sum(a: SpendAmounts, b: SpendAmounts) -> Option<SpendAmounts> {
 }
 
 impl Backend for Model {
+    const KIND: StoreKind = StoreKind::Embedded;
+
     fn moment(&self) -> Moment {
         Model::moment(self)
     }

@@ -17,7 +17,7 @@ use tollgate::rpc::{
     proto::{
         self, audit_service_client::AuditServiceClient, key_service_client::KeyServiceClient,
         pause_service_client::PauseServiceClient, policy_service_client::PolicyServiceClient,
-        upstream_service_client::UpstreamServiceClient,
+        status_service_client::StatusServiceClient, upstream_service_client::UpstreamServiceClient,
     },
 };
 use tonic::{Code, Status, transport::Channel};
@@ -117,6 +117,10 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
                 Err(status) if status.code() == Code::NotFound => {}
                 answer => drop(answer?),
             }
+        }
+        "GetStatus" => {
+            let mut client = StatusServiceClient::new(channel.clone());
+            drop(client.get_status(by(token, proto::GetStatusRequest {})).await?);
         }
         "Process" => drop(process(channel, token, Vec::new()).await?),
         "Reflection" => drop(reflect(channel, token, MessageRequest::ListServices(String::new())).await?),
