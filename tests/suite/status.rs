@@ -64,6 +64,12 @@ fn text(answer: &Answer) -> String {
     String::from_utf8_lossy(&answer.body).into_owned()
 }
 
+/// The `ErrorInfo` of an error in JSON.
+fn info(error: &Value) -> Value {
+    let is_info = |detail: &&Value| detail["@type"] == "type.googleapis.com/google.rpc.ErrorInfo";
+    error["details"].as_array().unwrap().iter().find(is_info).unwrap_or_else(|| panic!("{error}")).clone()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_is_the_answer_of_get_status() {
     let directory = TempDir::new().unwrap();
@@ -176,7 +182,9 @@ async fn without_its_store_a_replica_is_not_ready_and_says_why() {
     assert_eq!(text(&ask("/readyz", "*/*").await), "the store does not answer\n");
     let refused = ask("/readyz?verbose", "application/json").await;
     assert_eq!((refused.status, &refused.json()["code"]), (503, &json!(14)));
-    assert_eq!(refused.json()["details"][0]["reason"], "STORE_UNAVAILABLE");
+    let retry = json!({ "@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1s" });
+    assert!(refused.json()["details"].as_array().unwrap().contains(&retry), "{}", refused.json());
+    assert_eq!(info(&refused.json())["reason"], "STORE_UNAVAILABLE");
     eventually("it does not serve", async || ended(&tollgate(&process, &["health"])).0 == Some(1)).await;
     assert_eq!(ended(&tollgate(&process, &["health", "--json"])).1, "{\n  \"status\": \"NOT_SERVING\"\n}\n");
     let (code, printed) = ended(&tollgate(&process, &["status"]));
