@@ -197,7 +197,8 @@ async fn without_its_store_a_replica_is_not_ready_and_says_why() {
     eventually("it is ready again", async || ask("/readyz?verbose", "*/*").await.status == 200).await;
     let unknown = ended(&tollgate(&process, &["health", "--service", "tollgate.v1.NoService"]));
     assert_eq!(unknown.0, Some(2), "{unknown:?}");
-    assert_eq!(ended(&tollgate(&process, &["health", "--service", "tollgate.v1.PolicyService"])).0, Some(0));
+    let service = ["health", "--service", "tollgate.v1.PolicyService"];
+    eventually("it serves again", async || ended(&tollgate(&process, &service)).0 == Some(0)).await;
     let address = process.address();
     process.stop().await;
     let gone = Command::new(env!("CARGO_BIN_EXE_tollgate"))
