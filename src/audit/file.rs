@@ -70,8 +70,8 @@ impl<W: Write> FileWriter<W> {
         // After a partial write the rest of the line is lost, and the next event starts a line of its own: readers skip the
         // broken one.
         let mut failed = false;
-        while let Err(reason) = self.out.write_all(line.as_bytes()) {
-            error!(%reason, "the audit log cannot be written; trying again, and keeping what is to be written");
+        while let Err(error) = self.out.write_all(line.as_bytes()) {
+            error!(%error, "the audit log cannot be written; trying again, and keeping what is to be written");
             if !failed {
                 line.insert(0, '\n');
                 failed = true;
@@ -87,8 +87,8 @@ impl<W: Write> FileWriter<W> {
         }
         match (self.sync)(&mut self.out) {
             Ok(()) => self.is_durable = true,
-            Err(reason) => {
-                error!(%reason, "the audit log is written, but not known to be durable; trying again");
+            Err(error) => {
+                error!(%error, "the audit log is written, but not known to be durable; trying again");
             }
         }
     }
@@ -122,7 +122,7 @@ fn close_to_others(file: &File, path: &Path) {
         return;
     }
     let closed = file.set_permissions(Permissions::from_mode(mode & 0o770));
-    warn!(path = %path.display(), closed = closed.is_ok(), "the audit log was open to all users of this machine");
+    warn!(file = %path.display(), closed = closed.is_ok(), "the audit log was open to all users of this machine");
 }
 
 /// Refuses a long file that is not an audit log: better that the operator names another one than that this one is written to.

@@ -114,7 +114,7 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         if was_released(&record) && outcome != Outcome::NotSent {
             // Another replica answered a repeat of the request before the first caller's reservation was released.
-            warn!(reservation = %id, "a request was sent whose reservation had been released; booking it again");
+            warn!(reservation_id = %id, "a request was sent whose reservation had been released; booking it again");
             return self.settle_released(id, usage, outcome).await;
         }
         self.book(&self.snapshot().policy, id, record, Report::new(usage, outcome, upstream_delay_ms)).await
@@ -367,7 +367,7 @@ fn booked(
         place.and_then(|place| settlement.counters.get(place))
     };
     let (Some(organization), Some(team)) = (month_of(""), month_of(&ticket.team)) else {
-        error!(reservation = %id, "a settlement lacks its budgets");
+        error!(reservation_id = %id, "a settlement lacks its budgets");
         return Err(Failure::Internal);
     };
     let extras = budgets::extras(ticket, &record.holds, receipt.cost.nanos());

@@ -135,7 +135,7 @@ impl Serve {
             );
         }
         for warning in &settings.warnings {
-            warn!("{warning}");
+            warn!(%warning, "a setting is allowed, and better written otherwise");
         }
         check_exposure(&settings)?;
         let tls = settings.tls_files().map(TlsSource::open).transpose()?;
@@ -284,7 +284,7 @@ fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> 
             "development mode: the policy has no `[access]`, so every caller on this machine may ask everything"
         ),
         (false, _, true) => warn!(
-            %listen,
+            address = %listen,
             "the policy has no `[access]` and `allow_unauthenticated_listen` is set: anyone who reaches the port may ask everything"
         ),
         (false, false, false) => return Err(ServeError::Unauthenticated(listen)),

@@ -86,7 +86,7 @@ async fn admit<S: Store, T: Status>(
         return next.run(request).await;
     };
     let page = request.uri().path();
-    debug!(page, reason = %refusal, "caller refused");
+    debug!(page, error = %refusal, "caller refused");
     let message = Json(json!({ "error": refusal.to_string() }));
     match refusal.kind() {
         Kind::Unauthenticated => {

@@ -30,6 +30,7 @@ mod harness;
 mod keys;
 mod layering;
 mod layouts;
+mod log_fields;
 mod model;
 mod pauses;
 mod redis_password;
