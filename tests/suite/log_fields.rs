@@ -42,7 +42,8 @@ const COMMON: [&str; 29] = [
 const OF_SUBJECTS: &[(&str, &[&str])] = &[
     ("budgets", &["threshold", "spent_nano_usd", "budget_nano_usd", "period", "period_start"]),
     ("budgets", &["unsettled_requests"]),
-    ("decisions", &["max_output_tokens", "dry_run"]),
+    ("decisions", &["max_output_tokens", "dry_run", "user", "wait_duration_seconds", "more_violations"]),
+    ("settlements", &["outcome", "result", "input_tokens", "output_tokens"]),
     ("settlements", &["left_out", "reservations", "reports"]),
     (
         "keys and pauses",
@@ -60,10 +61,12 @@ const OF_SUBJECTS: &[(&str, &[&str])] = &[
     ("the issuer of tokens", &["issuer", "keys"]),
     ("the store", &["redis_key", "removed", "bytes", "layout", "direction", "by_seconds"]),
     ("the store", &["silence_seconds", "wait_seconds"]),
-    ("logs", &["lines", "events", "event_id"]),
+    ("logs", &["log", "lines", "events", "event_id"]),
 ];
 
-const MACROS: [&str; 12] = [
+const MACROS: [&str; 13] = [
+    // A macro of the code that passes the level.
+    "level",
     "error",
     "warn",
     "info",

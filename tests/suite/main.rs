@@ -19,6 +19,7 @@ mod conformance;
 mod connections;
 mod cooldowns;
 mod crash;
+mod decision_log;
 mod decisions;
 mod differential;
 mod documents;
