@@ -20,6 +20,8 @@ use crate::{
     upstream::UpstreamKeys,
 };
 
+pub use crate::authorizer::DecisionOutputs;
+
 /// What a service is made of, its store aside.
 #[derive(Debug)]
 pub struct Parts {

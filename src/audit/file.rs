@@ -1,27 +1,28 @@
 //! The log in a file, on the standard output, or both.
 
 use std::{
-    fs::{self, File, OpenOptions, Permissions, TryLockError},
+    fs::{File, TryLockError},
     io::{self, Read as _, Seek as _, SeekFrom, Stdout, Write},
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError},
-    thread,
     time::Duration,
 };
 
-use tracing::{error, warn};
+use tracing::error;
 
 use super::{event::Event, sink::Order};
+use crate::runtime::lines::{self, Patient};
 
-/// How long to wait before trying a failing disk again.
+/// Its name in lines about its file.
+const LOG: &str = "audit";
+/// How long to wait before trying again to make durable what was written.
 const RETRY: Duration = Duration::from_secs(1);
 /// The end of a file that is looked at before it is written to.
 const LOOK: u64 = 1 << 20;
 
 /// Writes lines, each with one write.
 pub(super) struct FileWriter<W> {
-    out: W,
+    out: Patient<W>,
     /// Makes what was written durable.
     sync: fn(&mut W) -> io::Result<()>,
     is_durable: bool,
@@ -29,7 +30,7 @@ pub(super) struct FileWriter<W> {
 
 impl<W: Write> FileWriter<W> {
     pub(super) const fn new(out: W, sync: fn(&mut W) -> io::Result<()>) -> Self {
-        Self { out, sync, is_durable: true }
+        Self { out: Patient::new(out, LOG), sync, is_durable: true }
     }
 
     /// Runs until no sender is left.
@@ -66,18 +67,8 @@ impl<W: Write> FileWriter<W> {
     }
 
     fn write(&mut self, text: &str) {
-        let mut line = format!("{text}\n");
-        // After a partial write the rest of the line is lost, and the next event starts a line of its own: readers skip the
-        // broken one.
-        let mut failed = false;
-        while let Err(reason) = self.out.write_all(line.as_bytes()) {
-            error!(%reason, "the audit log cannot be written; trying again, and keeping what is to be written");
-            if !failed {
-                line.insert(0, '\n');
-                failed = true;
-            }
-            thread::sleep(RETRY);
-        }
+        // It fails never, but waits until it is written.
+        drop(self.out.write_all(format!("{text}\n").as_bytes()));
         self.is_durable = false;
     }
 
@@ -85,10 +76,10 @@ impl<W: Write> FileWriter<W> {
         if self.is_durable {
             return;
         }
-        match (self.sync)(&mut self.out) {
+        match (self.sync)(&mut self.out.out) {
             Ok(()) => self.is_durable = true,
-            Err(reason) => {
-                error!(%reason, "the audit log is written, but not known to be durable; trying again");
+            Err(error) => {
+                error!(%error, "the audit log is written, but not known to be durable; trying again");
             }
         }
     }
@@ -96,8 +87,7 @@ impl<W: Write> FileWriter<W> {
 
 /// Opens the file at `path`: locked, and at the end of a line.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    close_to_others(&file, path);
+    let mut file = lines::open(path, LOG)?;
     // Two writers would mix their lines. The lock is on the file and not on its name, so it does not stop anyone from moving the
     // file away to begin another.
     file.try_lock().map_err(|error| match error {
@@ -108,21 +98,8 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
         TryLockError::Error(error) => error,
     })?;
     check(&file)?;
-    end_line(&mut file)?;
+    lines::end_line(&mut file)?;
     Ok(file)
-}
-
-/// Takes all access to the log from other users, as it names callers. Group access stays, as it may be meant for collecting the
-/// log.
-fn close_to_others(file: &File, path: &Path) {
-    // A device does not belong to the log.
-    let Some(metadata) = file.metadata().ok().filter(fs::Metadata::is_file) else { return };
-    let mode = metadata.permissions().mode();
-    if mode & 0o007 == 0 {
-        return;
-    }
-    let closed = file.set_permissions(Permissions::from_mode(mode & 0o770));
-    warn!(path = %path.display(), closed = closed.is_ok(), "the audit log was open to all users of this machine");
 }
 
 /// Refuses a long file that is not an audit log: better that the operator names another one than that this one is written to.
@@ -140,16 +117,6 @@ fn check(file: &File) -> io::Result<()> {
         io::ErrorKind::InvalidData,
         "a file whose last MiB is without an event is no audit log",
     ))
-}
-
-/// Ends a line that a crash cut short, so that the next one stands on its own line.
-fn end_line(file: &mut File) -> io::Result<()> {
-    let size = file.seek(SeekFrom::End(0))?;
-    let mut last = [b'\n'];
-    if let Some(at) = size.checked_sub(1) {
-        file.read_exact_at(&mut last, at)?;
-    }
-    if last == *b"\n" { Ok(()) } else { file.write_all(b"\n") }
 }
 
 /// A file, the standard output, or both.

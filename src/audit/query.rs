@@ -79,7 +79,7 @@ pub async fn page<S: AuditLog>(store: &S, query: &Query) -> Result<Page, StoreEr
 
 fn parse(id: AuditId, line: &[u8]) -> Option<Event> {
     let event = serde_json::from_slice(line);
-    event.inspect_err(|reason| error!(%id, %reason, "an event of the audit log cannot be read")).ok()
+    event.inspect_err(|error| error!(event_id = %id, %error, "an event of the audit log cannot be read")).ok()
 }
 
 impl Query {

@@ -115,8 +115,8 @@ impl Sink {
             runtime.block_on(async move {
                 match make_store() {
                     Ok(store) => StoreWriter::new(store, kept).run(&mut coming).await,
-                    Err(reason) => {
-                        error!(%reason, "the audit log cannot use the store and is not written to it")
+                    Err(error) => {
+                        error!(%error, "the audit log cannot use the store and is not written to it")
                     }
                 }
             });

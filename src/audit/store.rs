@@ -90,9 +90,9 @@ impl<S: AuditLog> StoreWriter<S> {
         Ok(())
     }
 
-    fn failed(&mut self, reason: &StoreError) {
+    fn failed(&mut self, error: &StoreError) {
         if !std::mem::replace(&mut self.is_failing, true) {
-            error!(%reason, "the audit log cannot be written to the store; trying again, and keeping what is to be written");
+            error!(%error, "the audit log cannot be written to the store; trying again, and keeping what is to be written");
         }
         self.refuse_flushes();
     }

@@ -122,15 +122,15 @@ pub(super) fn crossed(watched: &[(usize, &Limit)], settlement: &Settlement) -> V
 /// Logs a crossed threshold, the more urgently the more of the budget is spent.
 pub(super) fn log_alert(alert: &CrossedAlert) {
     let (limit_id, threshold) = (&*alert.limit_id, &*alert.threshold.text);
-    let (spent_nanos, budget_nanos) = (alert.spent, alert.budget);
+    let (spent_nano_usd, budget_nano_usd) = (alert.spent, alert.budget);
     match alert.threshold.percent {
         CRITICAL_PERCENT.. => {
-            error!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed")
+            error!(limit_id, threshold, spent_nano_usd, budget_nano_usd, "budget threshold crossed")
         }
         WARNING_PERCENT.. => {
-            warn!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed")
+            warn!(limit_id, threshold, spent_nano_usd, budget_nano_usd, "budget threshold crossed")
         }
-        _ => info!(limit_id, threshold, spent_nanos, budget_nanos, "budget threshold crossed"),
+        _ => info!(limit_id, threshold, spent_nano_usd, budget_nano_usd, "budget threshold crossed"),
     }
 }
 

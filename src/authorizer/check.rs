@@ -29,7 +29,7 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         let team = caller.map(|caller| &*caller.team.name);
         let (decided, check) = by(until, self.check(question, team, until)).await?;
-        self.log_decision(question, &decided);
+        self.log_decision(question, check.id, &decided);
         Ok((decided, check))
     }
 
@@ -40,7 +40,8 @@ impl<S: Store + Clone> Authorizer<S> {
         until: Option<Instant>,
     ) -> Result<(Decided, PendingCheck<S>), Failure> {
         let request = question.request;
-        let deadline = self.clock.monotonic().plus(Duration::from_millis(request.max_wait_ms));
+        let start = self.clock.monotonic();
+        let deadline = start.plus(Duration::from_millis(request.max_wait_ms));
         let check = self.begin(request, team, until).await?;
         // Until the registry is read the first time, it is not known whose request this is, and so neither what it repeats.
         let max_wait_ms = if question.caller.is_ok() { request.max_wait_ms } else { 0 };
@@ -52,7 +53,10 @@ impl<S: Store + Clone> Authorizer<S> {
                 decided.warnings.push(DRY_RUN_WAITS_FOR_NOTHING.to_owned());
                 decided
             }
-            (_, false) => self.decide_in_turn(question, &check, deadline).await?,
+            (_, false) => {
+                let decided = self.decide_in_turn(question, &check, deadline).await?;
+                Decided { waited: Some(self.clock.monotonic().since(start)), ..decided }
+            }
         };
         Ok((decided, check))
     }

@@ -32,6 +32,8 @@ pub struct Decided {
     pub policy_revision: Arc<str>,
     /// What the caller should know about how it was decided, beside the warnings of the grant.
     pub warnings: Vec<String>,
+    /// How long a request that may wait took.
+    pub(super) waited: Option<Duration>,
     /// What the request would have to wait for, if counters refused it.
     pub(super) blocked: Option<Blocked>,
 }
@@ -58,6 +60,7 @@ pub(super) fn granted(
         declares_projects: snapshot.policy.projects.is_declared(),
         policy_revision: Arc::clone(&snapshot.revision),
         warnings: Vec::new(),
+        waited: None,
         blocked: None,
     }
 }
@@ -151,6 +154,7 @@ pub(super) fn denied(snapshot: &Snapshot, violations: Vec<Violation>, limits: Ve
         declares_projects: snapshot.policy.projects.is_declared(),
         policy_revision,
         warnings: Vec::new(),
+        waited: None,
         blocked: None,
     }
 }

@@ -12,6 +12,7 @@ mod in_flight;
 mod overtaken;
 mod queue;
 mod receipt;
+mod report;
 mod settle;
 mod settler;
 mod ticket;
@@ -29,7 +30,7 @@ pub use self::{
     budgets::CrossedAlert,
     check::by,
     decided::Decided,
-    decision_log::DecisionLog,
+    decision_log::{DecisionLog, Outputs as DecisionOutputs},
     failure::Failure,
     in_flight::PendingCheck,
     overtaken::refusal_stands,
@@ -335,6 +336,7 @@ impl<S: Store + Clone> Authorizer<S> {
             declares_projects: snapshot.policy.projects.is_declared(),
             policy_revision: ticket.policy_revision,
             warnings: Vec::new(),
+            waited: None,
             blocked: None,
         })
     }

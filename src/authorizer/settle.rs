@@ -9,6 +9,7 @@ use super::{
     charge::Charge,
     cooldowns,
     receipt::{self, Receipt, was_released},
+    report::Report,
     ticket::{self, Ticket},
     unreserved::{self, Bounds},
 };
@@ -56,40 +57,6 @@ pub struct Booked {
     pub warnings: Vec<String>,
 }
 
-/// How a request ended, as it is reported.
-struct Report {
-    usage: Option<Usage>,
-    outcome: Outcome,
-    upstream_delay_ms: u64,
-    /// Whether it is about a reservation that the reporter asked for: only then does it change a cooldown.
-    of_own: bool,
-    /// Whether it names the request instead of its reservation. Two requests may do so with the same `request_id`.
-    by_request_id: bool,
-}
-
-impl Report {
-    const fn new(usage: Option<Usage>, outcome: Outcome, upstream_delay_ms: u64) -> Self {
-        Self { usage, outcome, upstream_delay_ms, of_own: true, by_request_id: false }
-    }
-
-    fn by_request_id(self) -> Self {
-        Self { by_request_id: true, ..self }
-    }
-
-    fn without_reservation(self) -> Self {
-        Self { of_own: false, ..self }
-    }
-
-    fn digest(&self) -> u64 {
-        receipt::digest(self.usage.as_ref(), self.outcome)
-    }
-
-    /// Whether it may be the repeat of another request, whose usage would be lost. A request that was not sent used nothing.
-    const fn must_repeat(&self) -> bool {
-        self.by_request_id && !matches!(self.outcome, Outcome::NotSent)
-    }
-}
-
 /// The use of each counter after the settlement, in the order of the holds.
 fn used_after(settlement: &Settlement) -> Vec<Option<u64>> {
     settlement.counters.iter().map(|counter| Some(counter.after.used)).collect()
@@ -114,7 +81,7 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         if was_released(&record) && outcome != Outcome::NotSent {
             // Another replica answered a repeat of the request before the first caller's reservation was released.
-            warn!(reservation = %id, "a request was sent whose reservation had been released; booking it again");
+            warn!(reservation_id = %id, "a request was sent whose reservation had been released; booking it again");
             return self.settle_released(id, usage, outcome).await;
         }
         self.book(&self.snapshot().policy, id, record, Report::new(usage, outcome, upstream_delay_ms)).await
@@ -222,7 +189,11 @@ impl<S: Store + Clone> Authorizer<S> {
         };
         let used = match self.store.settle(settle).await? {
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
-            SettleOutcome::Settled(settlement) => used_after(&settlement),
+            SettleOutcome::Settled(settlement) => {
+                let used = (None, Outcome::NotSent, "released", charge.cost);
+                self.log_settlement(&snapshot.policy.organization.id, id, &ticket, used);
+                used_after(&settlement)
+            }
             SettleOutcome::AlreadySettled(_) => Vec::new(),
         };
         let used = used.into_iter().chain(iter::repeat(None));
@@ -277,7 +248,7 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::Repeated(record) => record,
             Reserved::OutOfDate { .. } | Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
         };
-        let report = Report::new(usage, outcome, 0).without_reservation();
+        let report = Report::new(usage, outcome, 0).of_released(id);
         self.book(&self.snapshot().policy, again, record, report).await
     }
 
@@ -294,9 +265,12 @@ impl<S: Store + Clone> Authorizer<S> {
             if must_repeat && Receipt::of(settlement)?.is_of_another(digest) {
                 return Err(Failure::RequestIdReused);
             }
-            return booked(policy, id, &ticket, &record, settlement, true);
+            let booked = booked(policy, id, &ticket, &record, settlement, true)?;
+            self.log_booked((policy, &ticket), &booked, &report, false);
+            return Ok(booked);
         }
-        let charge = Charge::of(&ticket, report.usage, report.outcome, &policy.tools, record.reserved_at)?;
+        let charge =
+            Charge::of(&ticket, report.usage.clone(), report.outcome, &policy.tools, record.reserved_at)?;
         let extras = budgets::extras(&ticket, &record.holds, charge.cost.nanos());
         let thresholds = budgets::thresholds(&budgets::watched(policy, &ticket, &record.holds, &extras));
         let has_expired = record.expires_at <= self.store.now();
@@ -339,6 +313,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let freed = held.filter(|((hold, _), quantity)| charge.of_quantity(**quantity) < hold.amount());
         let freed = freed.map(|((hold, used), _)| (&hold.counter, used));
         self.shared.queue.freed(freed.chain(gate.iter().map(|gate| (gate, None))));
+        self.log_booked((policy, &ticket), &booked, &report, has_expired);
         if !booked.already_recorded {
             booked.alerts.iter().for_each(budgets::log_alert);
             booked.warnings.extend(warning);
@@ -367,7 +342,7 @@ fn booked(
         place.and_then(|place| settlement.counters.get(place))
     };
     let (Some(organization), Some(team)) = (month_of(""), month_of(&ticket.team)) else {
-        error!(reservation = %id, "a settlement lacks its budgets");
+        error!(reservation_id = %id, "a settlement lacks its budgets");
         return Err(Failure::Internal);
     };
     let extras = budgets::extras(ticket, &record.holds, receipt.cost.nanos());

@@ -78,7 +78,7 @@ impl Settler {
     pub fn spawn_bounded(&self, id: ReservationId, task: impl Future<Output = ()> + Send + 'static) {
         if self.0.tasks.count() > MAX_PENDING {
             if !self.0.full.swap(true, Ordering::Relaxed) {
-                warn!(reservation = %id, "too many settlements wait; this one and more are left to their expiry");
+                warn!(reservation_id = %id, "too many settlements wait; this one and more are left to their expiry");
             }
         } else {
             self.0.full.store(false, Ordering::Relaxed);
@@ -126,7 +126,7 @@ impl Settler {
                 Ok(()) | Err(Failure::UnknownReservation) => {}
                 Err(failure) => {
                     settler.0.given_up.fetch_add(1, Ordering::Relaxed);
-                    warn!(reservation = %id, %failure, "a reservation that no caller got is left to its expiry");
+                    warn!(reservation_id = %id, error = %failure, "a reservation that no caller got is left to its expiry");
                 }
             }
             drop(over);

@@ -137,8 +137,8 @@ pub(super) fn encode<T: Serialize>(version: u8, value: &T) -> Result<Bytes, Fail
     start.push(version);
     // Kept as long as the reservation: no larger than necessary.
     let bytes = postcard::to_extend(value, start).map(|bytes| Bytes::from(bytes.into_boxed_slice()));
-    bytes.map_err(|source| {
-        error!(%source, "cannot encode a note");
+    bytes.map_err(|error| {
+        error!(%error, "cannot encode a note");
         Failure::Internal
     })
 }

@@ -49,7 +49,7 @@ impl RefusedReports {
         let swap = |at| self.logged_at.compare_exchange(at, now.0, Ordering::Relaxed, Ordering::Relaxed);
         if is_due && swap(logged_at).is_ok() {
             self.since.fetch_sub(count, Ordering::Relaxed);
-            warn!(team, reports = count, %failure, "usage without a reservation is refused");
+            warn!(team, reports = count, error = %failure, "usage without a reservation is refused");
         }
     }
 }

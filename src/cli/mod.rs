@@ -9,7 +9,7 @@ mod client_tls;
 mod cooldowns;
 mod health;
 mod keys;
-mod log_thread;
+mod logging;
 mod names;
 mod pauses;
 mod prices;

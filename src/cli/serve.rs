@@ -21,16 +21,14 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
 };
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 
 use super::{
-    auditing,
-    log_thread::{self, LinesAs, LogGuard},
+    auditing, logging,
     redis_safety::{self, UnsafeRedis},
     screen::Color,
 };
 use crate::{
-    app::{App, Listen, Parts},
+    app::{App, DecisionOutputs, Listen, Parts},
     audit::Audit,
     domain::{
         policy::Policy,
@@ -40,10 +38,7 @@ use crate::{
     policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload},
     runtime::clock::Clock,
     server::{StartError, TlsError, TlsSource},
-    settings::{
-        ClientAuth, ExposureError, LogFormat, Settings, SettingsError, SettingsFlags, StoreUrl,
-        check_exposure,
-    },
+    settings::{ClientAuth, ExposureError, Settings, SettingsError, SettingsFlags, StoreUrl, check_exposure},
     store::{
         Calls, Store,
         embedded::{EmbeddedStore, OpenError},
@@ -103,6 +98,8 @@ enum ServeError {
         "the audit log `{0}` cannot be opened: {1}; choose another file with --audit-file, or leave `file` out of --audit-sinks"
     )]
     Audit(String, io::Error),
+    #[error("the decision log `{0}` cannot be opened: {1}; choose another file with --decision-log-file")]
+    DecisionLog(String, io::Error),
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
     #[error("open calls did not end within {0:?} and were cut off")]
@@ -125,7 +122,7 @@ impl Serve {
         // An empty variable counts as not set.
         let config = self.config.filter(|path| !path.is_empty()).map(PathBuf::from);
         let settings = Settings::load(config.as_deref(), &self.flags)?;
-        let _log = start_log(&settings, color)?;
+        let log = logging::start(&settings, color)?;
         if !settings.unknown_variables.is_empty() {
             let variables = settings.unknown_variables.join(", ");
             warn!(
@@ -134,7 +131,7 @@ impl Serve {
             );
         }
         for warning in &settings.warnings {
-            warn!("{warning}");
+            warn!(%warning, "a setting is allowed, and better written otherwise");
         }
         check_exposure(&settings)?;
         let tls = settings.tls_files().map(TlsSource::open).transpose()?;
@@ -142,13 +139,16 @@ impl Serve {
             Some(path) => PolicySource::open(path)?,
             None => PolicySource::example()?,
         };
+        let (decisions, _decision_log) =
+            log.decisions(&settings).map_err(|(file, error)| ServeError::DecisionLog(file, error))?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             match &settings.store {
                 StoreUrl::Embedded { dir } => {
                     let store =
                         EmbeddedStore::open(dir, Clock::System)?.with_deadline(settings.store_timeout);
-                    serve_with(&settings, tls, policy, Hazards::default(), move || Ok(store.clone())).await
+                    let make_store = move || Ok(store.clone());
+                    serve_with(&settings, (tls, decisions), policy, Hazards::default(), make_store).await
                 }
                 StoreUrl::Redis { url, password } => {
                     let redis = RedisSettings {
@@ -164,7 +164,7 @@ impl Serve {
                         RedisStore::connect(redis.clone(), Clock::System)
                             .map_err(|error| StartError::Store(error.to_string()))
                     };
-                    serve_with(&settings, tls, policy, hazards, connect).await
+                    serve_with(&settings, (tls, decisions), policy, hazards, connect).await
                 }
             }
         })
@@ -182,7 +182,7 @@ fn redis_password(settings: &Settings, first: &str) -> Password {
 /// Serves on stores made by `make_store`: one for each core, and one for health and operators.
 async fn serve_with<S, F>(
     settings: &Settings,
-    tls: Option<TlsSource>,
+    (tls, decisions): (Option<TlsSource>, DecisionOutputs),
     source: PolicySource,
     hazards: Hazards,
     make_store: F,
@@ -200,11 +200,13 @@ where
     // Before the policy is taken, so that a change in between is not missed.
     let mut changes = source.subscribe();
     let policy = source.policy().load_full();
+    let parts = Parts::of_settings(settings, policy, upstream.keys(), audit.clone());
     let app = App::new(Parts {
         calls,
         policy_status: source.subscribe(),
         hazards,
-        ..Parts::of_settings(settings, policy, upstream.keys(), audit.clone())
+        decisions: parts.decisions.written_to(decisions),
+        ..parts
     });
     let (policy, live) = (source.policy(), Arc::clone(app.live()));
     tokio::spawn(async move {
@@ -286,27 +288,12 @@ fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> 
             "development mode: the policy has no `[access]`, so every caller on this machine may ask everything"
         ),
         (false, _, true) => warn!(
-            %listen,
+            address = %listen,
             "the policy has no `[access]` and `allow_unauthenticated_listen` is set: anyone who reaches the port may ask everything"
         ),
         (false, false, false) => return Err(ServeError::Unauthenticated(listen)),
     }
     Ok(())
-}
-
-fn start_log(settings: &Settings, color: Color) -> io::Result<LogGuard> {
-    let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = color.is_for(&io::stderr());
-    let (writer, guard) = log_thread::start(io::stderr(), LinesAs::of(settings.log_format, colours))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours);
-    let started = match settings.log_format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
-    if started.is_err() {
-        warn!("another log was started before");
-    }
-    Ok(guard)
 }
 
 /// Prints, in a few lines, what is running and what to try.

@@ -1,7 +1,7 @@
 //! Creates, changes and ends keys. Each change is one compare-and-set of the key's record, so none is lost, and is in force
 //! in this process when it is answered.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
@@ -157,7 +157,8 @@ impl<S: Registry + Usage> Keys<S> {
                 Ok(())
             })
             .await?;
-        info!(key = name, secret_id = %kept.id, overlap_ms, "key rotated");
+        let overlap_seconds = Duration::from_millis(overlap_ms).as_secs_f64();
+        info!(key = name, secret_id = %kept.id, overlap_seconds, "key rotated");
         Ok((changed, secret))
     }
 

@@ -163,6 +163,20 @@ pub enum Outcome {
     NotSent,
 }
 
+impl Outcome {
+    /// The short form of the contract's name, such as `rate_limited`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Aborted => "aborted",
+            Self::Failed => "failed",
+            Self::RateLimited => "rate_limited",
+            Self::NotSent => "not_sent",
+        }
+    }
+}
+
 /// The bytes per token that estimates assume if only a size is known. English has about four bytes per token, code and
 /// other scripts about three; the estimate errs on the large side.
 const BYTES_PER_TOKEN: u64 = 3;

@@ -204,7 +204,7 @@ impl Known {
             .iter()
             .filter(|(target, (_, pause))| pause.is_some() && !self.pauses.contains_key(*target));
         lost.for_each(
-            |(target, _)| error!(%target, "the store lost this pause: it is not in force any more"),
+            |(target, _)| error!(pause = %target, "the store lost this pause: it is not in force any more"),
         );
         snapshot
     }
@@ -245,7 +245,7 @@ impl Known {
             [] => None,
             value => Some(Arc::new(entry::from_bytes(value).unwrap_or_else(|error: serde_json::Error| {
                 let (line, column) = (error.line(), error.column());
-                error!(%target, line, column, "the record of a pause cannot be read; requests are denied");
+                error!(pause = %target, line, column, "the record of a pause cannot be read; requests are denied");
                 Pause::unreadable()
             }))),
         };
@@ -253,10 +253,10 @@ impl Known {
             self.pauses.get(&target).or_else(|| before.get(&target)).and_then(|(_, pause)| pause.as_ref());
         match (known, &pause) {
             (known, Some(pause)) if known != Some(pause) => {
-                let (by, reason) = (&*pause.by.name, &*pause.reason);
-                warn!(%target, by, reason, "paused: requests are denied");
+                let (actor, pause_reason) = (&*pause.by.name, &*pause.reason);
+                warn!(pause = %target, actor, pause_reason, "paused: requests are denied");
             }
-            (Some(_), None) => info!(%target, "resumed"),
+            (Some(_), None) => info!(pause = %target, "resumed"),
             _ => {}
         }
         self.pauses.insert(target, (version, pause));

@@ -175,6 +175,10 @@ mod tests {
         for (ours, theirs) in proto::Quantity::PAIRS {
             assert_eq!(ours.name(), short("QUANTITY_", theirs.as_str_name()));
         }
+        for theirs in (1..).map_while(|value| proto::Outcome::try_from(value).ok()) {
+            let name = short("OUTCOME_", theirs.as_str_name());
+            assert_eq!(outcome_of(theirs).map(Outcome::name), Some(&*name));
+        }
         for (name, ours) in OnShortfall::NAMES {
             let theirs = on_shortfall(ours);
             assert_eq!(name, short("ON_SHORTFALL_", theirs.as_str_name()));

@@ -84,24 +84,24 @@ async fn settle_now<S: Store + Clone>(
     ) = (&booked, &report.usage)
     {
         // It is not lost: the team's rule for unreported requests decides.
-        error!(reservation = %id, %failure, "the usage that Groq reports cannot be booked");
+        error!(reservation_id = %id, error = %failure, "the usage that Groq reports cannot be booked");
         report = Report { usage: None, ..report };
         booked = book(&authorizer, id, &report, &reach.scope, &settler).await;
     }
     if booked.as_ref().is_ok_and(|booked| lost_what_was_used(booked, &report)) {
-        warn!(reservation = %id, "a request was sent whose reservation had been released; booking it again");
+        warn!(reservation_id = %id, "a request was sent whose reservation had been released; booking it again");
         booked = settler
             .until_answered(|| authorizer.settle_released(id, report.usage.clone(), report.outcome))
             .await;
     }
     match booked {
-        Ok(booked) => debug!(reservation = %id, cost_nanos = booked.cost.nanos(), "exchange settled"),
+        Ok(booked) => debug!(reservation_id = %id, cost_nano_usd = booked.cost.nanos(), "exchange settled"),
         Err(failure) => {
             // The proxy named a team that the reservation does not belong to.
             if failure == Failure::OtherTeam {
                 reach.refuse(&OtherTeam::Unnamed);
             }
-            error!(reservation = %id, %failure, "an exchange is not settled; its reservation's expiry decides");
+            error!(reservation_id = %id, error = %failure, "an exchange is not settled; its reservation's expiry decides");
         }
     }
 }

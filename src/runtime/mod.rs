@@ -2,6 +2,7 @@
 
 pub mod clock;
 mod entropy;
+pub mod lines;
 mod replica;
 mod tasks;
 

@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tracing::{debug, warn};
+use tracing::{debug, field, warn};
 
 use super::{record::Record, tls::ListenerTls};
 use crate::access::Peer;
@@ -39,7 +39,7 @@ pub(super) async fn shake_hands(
             Some((stream, Peer::tls(address, identities)))
         }
         Err((error, stream)) => {
-            debug!(?address, %error, "a TLS handshake failed");
+            debug!(address = address.map(field::display), %error, "a TLS handshake failed");
             let _ = hear_out(stream).await;
             None
         }
@@ -97,7 +97,8 @@ impl Handshakes {
             if self.said.is_none_or(|said| said.elapsed() >= SAY_EVERY) {
                 self.said = Some(Instant::now());
                 warn!(
-                    "{MAX_HANDSHAKES} TLS handshakes are in progress: the oldest is given up for each new one"
+                    max_handshakes = MAX_HANDSHAKES,
+                    "too many TLS handshakes are in progress: the oldest is given up for each new one"
                 );
             }
         }

@@ -79,7 +79,7 @@ async fn guarded<S: Store>(State(pages): State<Arc<Pages<S>>>, mut request: Requ
                     next.run(request).await
                 }
                 Err(refusal) => {
-                    debug!(page, reason = %refusal, "caller refused");
+                    debug!(page, error = %refusal, "caller refused");
                     PageError::refused(refusal).answer(request.headers())
                 }
             }

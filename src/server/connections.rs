@@ -80,7 +80,7 @@ impl Connections {
         if max > most {
             warn!(
                 max_connections = max,
-                used = most,
+                usable_connections = most,
                 "max_connections leaves the store no files: raise the limit of open files (ulimit -n)"
             );
         }

@@ -183,13 +183,13 @@ async fn attend<S, B>(
             Verdict::Wait(until) => due.as_mut().reset(until),
             Verdict::Leave(cause) => {
                 connections.tally().add(cause);
-                debug!(?cause, "a connection is about to end");
+                debug!(cause = cause.name(), "a connection is about to end");
                 served.as_mut().graceful_shutdown();
                 continue;
             }
             Verdict::Cut(cause) => {
                 connections.tally().add(cause);
-                debug!(?cause, "a connection is closed");
+                debug!(cause = cause.name(), "a connection is closed");
                 return;
             }
         }

@@ -27,6 +27,20 @@ pub(super) enum Cause {
     Refused,
 }
 
+impl Cause {
+    /// Its name in logs.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Idle => "idle",
+            Self::Aged => "aged",
+            Self::Unread => "unread",
+            Self::Evicted => "evicted",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Counts per cause since the last line. They are independent and order nothing.
 #[derive(Debug, Default)]
 pub(super) struct Tally {

@@ -167,6 +167,13 @@ impl Settings {
                 variable(REDIS_PASSWORD)
             ));
         }
+        let logs_decisions = self.decision_log_denials || self.decision_log_allowed > 0;
+        if self.decision_log_file.is_some() && !logs_decisions {
+            self.warnings.push(format!(
+                "{}: nothing is written to it without decision_log_denials or decision_log_allowed",
+                given.origin("decision_log_file")
+            ));
+        }
         if self.audit_file.is_some() && !self.audit_sinks().contains(&AuditSink::File) {
             self.warnings.push(format!(
                 "{}: nothing is written to it, as audit_sinks does not name `file`",

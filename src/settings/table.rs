@@ -225,14 +225,19 @@ Logs {
     log: String, Filter, = "info".to_owned();
     /// How log lines look: for people, or one JSON object a line
     log_format: LogFormat, LogFormat::CHOICES, = LogFormat::Text;
-    /// Log each limit that refused a request
+    /// Log denied requests, each with the limits that refused it
     ///
-    /// A part of the [decision log](operations.md#decision-log). `log` has to let `info` of `tollgate::decision` pass.
+    /// A part of the [decision log](operations.md#decision-log).
     decision_log_denials: bool, Switch, = false;
-    /// The share of the allowed decisions to log, such as `1%`
+    /// The share of the allowed decisions to log, such as `1%`, each with its settlement
     ///
-    /// It has up to four decimal places.
+    /// It has up to four decimal places. Which ones is decided by the reservation's id, alike on all replicas.
     decision_log_allowed: u32, Share, = 0;
+    /// Where to write the decision log, as JSON; another one for each replica
+    ///
+    /// In the process's log, `log` has to let `info` of `tollgate::decision` pass; for a file it need not. It can be rotated by
+    /// `copytruncate`.
+    decision_log_file: Option<PathBuf>, File, or "the process's log";
     /// Where to write the audit log
     ///
     /// The [log](access.md#the-audit-log) of changes and refusals goes to each of them; an empty list: none. `tollgate audit list`

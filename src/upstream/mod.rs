@@ -120,10 +120,14 @@ impl UpstreamKeys {
             }
             match best(keys).filter(|best| best.refused_at().is_none()) {
                 Some(other) => {
-                    error!(key = id, place = key.place, falls_back_to = %other.id, "Groq refuses an upstream key")
+                    error!(upstream_key = id, place = key.place, falls_back_to = %other.id, "Groq refuses an upstream key")
                 }
                 None => {
-                    error!(key = id, place = key.place, "Groq refuses the last upstream key of its project")
+                    error!(
+                        upstream_key = id,
+                        place = key.place,
+                        "Groq refuses the last upstream key of its project"
+                    )
                 }
             }
         }
@@ -155,7 +159,7 @@ impl UpstreamKeys {
         let keep = |key: LiveKey| {
             let known = before.get(&key.project).into_iter().flatten().find(|known| known.id == key.id);
             known.cloned().unwrap_or_else(|| {
-                tracing::info!(key = %key.id, place = key.place, "an upstream key is in force");
+                tracing::info!(upstream_key = %key.id, place = key.place, "an upstream key is in force");
                 Arc::new(key)
             })
         };

@@ -189,8 +189,8 @@ impl KeyPlaces {
                     let (project, place) = (&at.0, at.1.to_string());
                     // Without Envoy no key is needed.
                     match reason == NOT_SET && last.is_empty() {
-                        true => tracing::debug!(%project, place, reason, "there is no Groq key"),
-                        false => tracing::warn!(%project, place, reason, "a Groq key cannot be read"),
+                        true => tracing::debug!(%project, place, error = reason, "there is no Groq key"),
+                        false => tracing::warn!(%project, place, error = reason, "a Groq key cannot be read"),
                     }
                     self.said.insert(at, reason);
                 }

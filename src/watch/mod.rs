@@ -89,8 +89,6 @@ pub(crate) struct Pace {
     /// When files that were changed and not closed are assumed to be complete: they may have been changed without being opened, or a
     /// stopped process may hold them open.
     pub(crate) patience: Patience,
-    /// `poll` in words.
-    pub(crate) interval: &'static str,
 }
 
 impl Pace {
@@ -99,7 +97,6 @@ impl Pace {
         poll: Duration::from_secs(10),
         settle: Duration::from_secs(1),
         patience: Patience::AfterLastTouch(Duration::from_secs(30)),
-        interval: "every few seconds",
     };
 
     /// For short files (keys, certificates), whose change is in force within a second, with or without events. Reading
@@ -108,7 +105,6 @@ impl Pace {
         poll: Duration::from_secs(1).saturating_sub(QUIET),
         settle: QUIET,
         patience: Patience::AfterFirstChange(Duration::from_secs(1)),
-        interval: "every second",
     };
 }
 
@@ -289,7 +285,8 @@ impl Events {
         if directories.is_empty() && self.directories.is_empty() {
             return;
         }
-        let (wake, writers, interval) = (&self.wake, &self.writers, self.pace.interval);
+        let (wake, writers) = (&self.wake, &self.writers);
+        let interval_seconds = self.pace.poll.as_secs_f64();
         let watcher = self.watcher.get_or_insert_with(|| {
             let (wake, writers) = (wake.clone(), Arc::clone(writers));
             let see = move |event: notify::Result<Event>| {
@@ -298,8 +295,9 @@ impl Events {
                 }
             };
             let watcher = notify::recommended_watcher(see);
-            let unwatched =
-                |error: notify::Error| tracing::warn!(%error, "cannot watch {}; reading them {interval}", S::NAME);
+            let unwatched = |error: notify::Error| {
+                tracing::warn!(files = S::NAME, interval_seconds, %error, "files cannot be watched; reading them regularly");
+            };
             watcher.map_err(unwatched).ok()
         });
         let Some(watcher) = watcher else { return };
@@ -308,7 +306,13 @@ impl Events {
         }
         for directory in directories {
             if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
-                tracing::debug!(%error, directory = %directory.display(), "cannot watch this directory; reading {} {interval}", S::NAME);
+                tracing::debug!(
+                    files = S::NAME,
+                    directory = %directory.display(),
+                    interval_seconds,
+                    %error,
+                    "a directory cannot be watched; reading its files regularly"
+                );
             }
         }
         self.directories = directories.to_vec();

@@ -106,9 +106,9 @@ impl Writers {
             let is_waited_for = left(file).is_some();
             if !is_waited_for {
                 tracing::warn!(
-                    path = %path.display(),
-                    "{} are being written and not closed; they are read as they stand: write to another file and rename it into place",
-                    self.name
+                    files = self.name,
+                    file = %path.display(),
+                    "a file is being written and not closed; it is read as it stands: write to another file and rename it into place"
                 );
             }
             is_waited_for

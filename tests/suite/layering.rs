@@ -176,7 +176,7 @@ fn a_forbidden_line_is_caught() {
     }
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+pub(crate) fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

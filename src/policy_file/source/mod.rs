@@ -217,7 +217,7 @@ impl FileSource for PolicyFile {
                 true
             }
             _ => {
-                tracing::error!(path = %path.display(), revision = %before, "the new policy does not load; the old one stays");
+                tracing::error!(file = %path.display(), document_revision = %before, "the new policy does not load; the old one stays");
                 report.findings.iter().for_each(log);
                 record(ReloadOutcome::Rejected(report.findings.clone()));
                 let rejected = Some(Rejection { at: now(), findings: report.findings });
@@ -231,7 +231,7 @@ impl FileSource for PolicyFile {
 }
 
 fn accepted(policy: &Policy, findings: Vec<Finding>) -> PolicyStatus {
-    tracing::info!(revision = %policy.revision, teams = policy.teams.len(), "policy loaded");
+    tracing::info!(document_revision = %policy.revision, teams = policy.teams.len(), "policy loaded");
     findings.iter().for_each(log);
     PolicyStatus::new(policy, findings)
 }
@@ -240,10 +240,10 @@ fn log(finding: &Finding) {
     let Finding { file, line, key_path, message, help, .. } = finding;
     match finding.severity {
         Severity::Error => {
-            tracing::error!(%file, line, key = key_path, problem = message, help, "policy error")
+            tracing::error!(%file, line, path = key_path, error = message, help, "policy error")
         }
         Severity::Warning => {
-            tracing::warn!(%file, line, key = key_path, problem = message, help, "policy warning")
+            tracing::warn!(%file, line, path = key_path, error = message, help, "policy warning")
         }
     }
 }

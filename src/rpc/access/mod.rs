@@ -23,7 +23,7 @@ use tonic::{
     codegen::http::{Extensions, Request, Response, header::AUTHORIZATION},
 };
 use tower::{Layer, Service};
-use tracing::debug;
+use tracing::{debug, field};
 
 pub(super) use self::refusal::{status, within};
 use crate::{
@@ -172,8 +172,8 @@ fn address(extensions: &Extensions) -> Option<SocketAddr> {
 
 /// At debug, because anyone who reaches the port can cause as many lines as they like.
 fn refused(request: &Request<Body>, refusal: Refusal) -> Response<Body> {
-    let peer = address(request.extensions());
+    let address = address(request.extensions()).map(field::display);
     let status = status(refusal);
-    debug!(rpc = request.uri().path(), ?peer, code = ?status.code(), reason = status.message(), "caller refused");
+    debug!(rpc = request.uri().path(), address, code = ?status.code(), error = status.message(), "caller refused");
     status.into_http()
 }

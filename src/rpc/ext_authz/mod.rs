@@ -193,7 +193,7 @@ impl<S: Store + Clone> CheckRpc<S> {
         caller: Option<&ResolvedCaller<'_>>,
         violations: &[Violation],
     ) -> ApiError {
-        self.authorizer.log_denied(caller, None, violations, &snapshot.revision);
+        self.authorizer.log_denied(caller, violations, snapshot);
         ApiError::denied(violations)
     }
 

@@ -141,7 +141,7 @@ impl FileSource for PemFiles {
         match new {
             Ok(None) => (self.said, self.unusable) = (None, None),
             Ok(Some(new)) => {
-                info!(certificate = %self.files.cert.display(), valid_until = %load::shown(new.valid_until), "the new TLS files are in force");
+                info!(file = %self.files.cert.display(), valid_until = %load::shown(new.valid_until), "the new TLS files are in force");
                 (self.said, self.unusable) = (None, None);
                 self.outdated = false;
                 self.current.store(Arc::new(new));
@@ -173,7 +173,7 @@ impl PemFiles {
         if let Some((reason, _)) = self.unusable.take_if(|(_, since)| since.elapsed() >= BETWEEN_TWO_FILES)
             && self.said.as_ref() != Some(&reason)
         {
-            warn!(reason, "the new TLS files cannot be used; the old ones stay in force");
+            warn!(error = reason, "the new TLS files cannot be used; the old ones stay in force");
             self.said = Some(reason);
         }
     }
@@ -185,7 +185,7 @@ impl PemFiles {
         let outdated = now < current.valid_from || now > current.valid_until;
         if outdated && !self.outdated {
             warn!(
-                certificate = %self.files.cert.display(),
+                file = %self.files.cert.display(),
                 valid_from = %load::shown(current.valid_from),
                 valid_until = %load::shown(current.valid_until),
                 "the TLS certificate is not valid now, so clients refuse it: replace the file with a new one"

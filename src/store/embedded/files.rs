@@ -115,16 +115,16 @@ fn narrow(dir: &Path) {
         }
         match fs::set_permissions(&path, Permissions::from_mode(FILE_MODE)) {
             Ok(()) => {
-                warn!(path = %path.display(), "a file of the embedded store was open to other users; it is not any more")
+                warn!(file = %path.display(), "a file of the embedded store was open to other users; it is not any more")
             }
             Err(error) => {
-                warn!(path = %path.display(), %error, "a file of the embedded store is open to other users");
+                warn!(file = %path.display(), %error, "a file of the embedded store is open to other users");
             }
         }
     }
     if fs::metadata(dir).is_ok_and(|metadata| metadata.mode() & 0o077 != 0) {
         warn!(
-            path = %dir.display(),
+            directory = %dir.display(),
             "other users may look into the directory of the embedded store; its files are closed to them. `chmod 700` closes it, too"
         );
     }

@@ -146,7 +146,7 @@ impl Owner {
 
     fn lose(&self, lost: Lost) {
         if self.lost.set(lost).is_ok() {
-            error!(reason = %lost, "the embedded store stopped: nothing is decided or booked until a restart");
+            error!(error = %lost, "the embedded store stopped: nothing is decided or booked until a restart");
         }
     }
 

@@ -1,6 +1,9 @@
 //! The store's time: the wall clock's reading when the store was opened, plus the time since then by a clock that is never set.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::Duration,
+};
 
 use crate::domain::{Moment, Timestamp};
 use crate::runtime::clock::{Clock, Monotonic};
@@ -33,7 +36,7 @@ impl StoreTime {
         let set_back_ms = last.since(wall);
         if set_back_ms > WARN_MS {
             tracing::warn!(
-                by_ms = set_back_ms,
+                by_seconds = Duration::from_millis(set_back_ms).as_secs_f64(),
                 "the clock was set back since the store was last open; its own time goes on"
             );
         }
@@ -58,7 +61,7 @@ impl StoreTime {
             let direction = if now > ahead { "backwards" } else { "forwards" };
             tracing::warn!(
                 direction,
-                by_ms = off,
+                by_seconds = Duration::from_millis(off).as_secs_f64(),
                 "the clock was set; limits go on by the time that has passed"
             );
         }

@@ -135,7 +135,7 @@ impl Connection {
         let Ok(answer) = timeout(self.deadline, attempt).await else {
             flight.ended();
             let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
-            tracing::debug!(what, silent, "no answer from redis in time");
+            tracing::debug!(operation = what, silent, "no answer from redis in time");
             if silent >= SILENT_CALLS {
                 self.report(match &*self.state.borrow() {
                     State::Up(number, _) => *number,
@@ -253,7 +253,7 @@ async fn keep(target: Target, state: watch::Sender<State>, mut reports: mpsc::Re
             Ok(Ok(connection)) => {
                 number += 1;
                 (outage_is_logged, refusal_is_logged) = (false, false);
-                tracing::info!(number, "connected to redis");
+                tracing::info!(connection = number, "connected to redis");
                 state.send_replace(State::Up(number, connection));
                 while let Some(broken) = reports.recv().await {
                     if broken == number {
@@ -263,7 +263,7 @@ async fn keep(target: Target, state: watch::Sender<State>, mut reports: mpsc::Re
                 if reports.is_closed() {
                     return;
                 }
-                tracing::warn!(number, "the connection to redis broke");
+                tracing::warn!(connection = number, "the connection to redis broke");
                 state.send_replace(State::Connecting);
             }
             failure => {
@@ -271,10 +271,16 @@ async fn keep(target: Target, state: watch::Sender<State>, mut reports: mpsc::Re
                 let error = failure.ok().and_then(Result::err);
                 if error.as_ref().is_some_and(is_login_refused) {
                     if !mem::replace(&mut refusal_is_logged, true) {
-                        tracing::error!(?error, "redis refuses the login; retrying");
+                        tracing::error!(
+                            error = error.as_ref().map(tracing::field::display),
+                            "redis refuses the login; retrying"
+                        );
                     }
                 } else if !mem::replace(&mut outage_is_logged, true) {
-                    tracing::warn!(?error, "redis is unreachable; retrying");
+                    tracing::warn!(
+                        error = error.as_ref().map(tracing::field::display),
+                        "redis is unreachable; retrying"
+                    );
                 }
                 state.send_replace(State::Down);
                 sleep(RETRY_AFTER).await;

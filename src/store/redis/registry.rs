@@ -125,7 +125,7 @@ impl Inner {
         match self.connection.run(&cmd).await? {
             Value::Nil => Ok(None),
             found => bytes(found)?.try_into().map(Some).map_err(|_| {
-                tracing::error!(key = DEPLOYMENT, "the key that secrets are hashed with is damaged");
+                tracing::error!(redis_key = DEPLOYMENT, "the key that secrets are hashed with is damaged");
                 StoreError::Corrupt
             }),
         }

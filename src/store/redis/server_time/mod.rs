@@ -16,9 +16,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use super::wire::Numbers;
@@ -228,8 +231,8 @@ impl ServerTime {
         if last.0 > 0 && silence_ms > LIVELY_MS {
             if state.in_doubt_since.is_none() {
                 tracing::info!(
-                    silence_ms,
-                    wait_ms = DOUBT_MS,
+                    silence_seconds = Duration::from_millis(silence_ms).as_secs_f64(),
+                    wait_seconds = Duration::from_millis(DOUBT_MS.unsigned_abs()).as_secs_f64(),
                     "no process has used the store for long, or the clock of the redis server was set; waiting for others to put it right"
                 );
             }
@@ -336,7 +339,7 @@ fn warn(direction: &str, by_ms: u64) {
         WARNED_MS.store(now, Ordering::Relaxed);
         tracing::warn!(
             direction,
-            by_ms,
+            by_seconds = Duration::from_millis(by_ms).as_secs_f64(),
             "the clock of the redis server was set; limits go on by the time that has passed"
         );
     }

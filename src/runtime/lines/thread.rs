@@ -1,4 +1,4 @@
-//! Writes the log on its own thread, so that a slow or stalled reader of the log delays no decision.
+//! Writes a log on its own thread, so that a slow or stalled reader or disk delays no decision.
 
 use std::{
     io::{self, Write},
@@ -14,13 +14,12 @@ use std::{
 use tracing::warn;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::{
-    domain::text::{Notation, written_out},
-    settings::LogFormat,
-};
+use crate::domain::text::{Notation, written_out};
 
 /// Lines that may wait to be written: some seconds of a busy service, and some megabytes at most.
 const LINES: usize = 1024;
+/// The least time between two lines on lost ones.
+const SAY_EVERY: Duration = Duration::from_secs(5);
 /// How long an ending process waits for its last lines to be read.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -31,8 +30,8 @@ enum Message {
 }
 
 /// Writes lines without waiting: a line without room is lost, and counted.
-#[derive(Clone)]
-pub(super) struct LogWriter {
+#[derive(Clone, Debug)]
+pub struct LineWriter {
     lines: SyncSender<Message>,
     lines_as: LinesAs,
     /// Lines lost since the thread last reported them. An independent count; it orders nothing else.
@@ -41,7 +40,7 @@ pub(super) struct LogWriter {
 
 /// The format of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LinesAs {
+pub enum LinesAs {
     /// Text, perhaps in colours.
     Text {
         /// Whether the escape sequences are our own.
@@ -52,50 +51,48 @@ pub(super) enum LinesAs {
 }
 
 /// When dropped, waits briefly for everything logged to be written.
-pub(super) struct LogGuard(SyncSender<Message>);
+#[derive(Debug)]
+pub struct LineGuard(SyncSender<Message>);
 
-/// Starts the thread that writes to `out`.
+/// Starts the thread that writes to `out`; `log` names it in the lines about lost lines.
 ///
 /// # Errors
 /// If the system provides no thread.
-pub(super) fn start<W: Write + Send + 'static>(
+pub fn start<W: Write + Send + 'static>(
+    log: &'static str,
     out: W,
     lines_as: LinesAs,
-) -> io::Result<(LogWriter, LogGuard)> {
+) -> io::Result<(LineWriter, LineGuard)> {
     let (lines, waiting) = mpsc::sync_channel(LINES);
     let lost = Arc::new(AtomicU64::new(0));
-    let writer = LogWriter { lines: lines.clone(), lines_as, lost: Arc::clone(&lost) };
-    thread::Builder::new().name("log".to_owned()).spawn(move || write(out, &waiting, &lost))?;
-    Ok((writer, LogGuard(lines)))
+    let writer = LineWriter { lines: lines.clone(), lines_as, lost: Arc::clone(&lost) };
+    thread::Builder::new().name(log.to_owned()).spawn(move || write(log, out, &waiting, &lost))?;
+    Ok((writer, LineGuard(lines)))
 }
 
-fn write<W: Write>(mut out: W, waiting: &Receiver<Message>, lost: &AtomicU64) {
+fn write<W: Write>(log: &str, mut out: W, waiting: &Receiver<Message>, lost: &AtomicU64) {
+    let mut said: Option<Instant> = None;
     for message in waiting {
+        let mut is_due = said.is_none_or(|said| said.elapsed() >= SAY_EVERY);
         match message {
             // If no one reads the log any more, there is no one to tell.
             Message::Line(line) => drop(out.write_all(&line)),
             Message::Flush(done) => {
                 let _ = out.flush();
                 let _ = done.try_send(());
+                is_due = true;
             }
         }
         // Only now is there room to report it.
-        let lines = lost.swap(0, Ordering::Relaxed);
+        let lines = if is_due { lost.swap(0, Ordering::Relaxed) } else { 0 };
         if lines > 0 {
-            warn!(lines, "lines of the log were lost, as it was read too slowly");
+            said = Some(Instant::now());
+            warn!(log, lines, "lines of a log were lost, as it was read or written too slowly");
         }
     }
 }
 
 impl LinesAs {
-    /// As the settings say.
-    pub(super) const fn of(format: LogFormat, colours: bool) -> Self {
-        match format {
-            LogFormat::Text => Self::Text { colours },
-            LogFormat::Json => Self::Json,
-        }
-    }
-
     fn one_line(self, line: &[u8]) -> Vec<u8> {
         let Ok(text) = std::str::from_utf8(line) else { return line.to_vec() };
         let (text, end) = text.strip_suffix('\n').map_or((text, ""), |text| (text, "\n"));
@@ -109,7 +106,7 @@ impl LinesAs {
     }
 }
 
-impl Write for LogWriter {
+impl Write for LineWriter {
     /// Takes a whole line, which is how `tracing` writes. It stays one line whatever text from others is in it: ensured here,
     /// for every field and every message.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
@@ -124,7 +121,7 @@ impl Write for LogWriter {
     }
 }
 
-impl MakeWriter<'_> for LogWriter {
+impl MakeWriter<'_> for LineWriter {
     type Writer = Self;
 
     fn make_writer(&self) -> Self {
@@ -132,7 +129,7 @@ impl MakeWriter<'_> for LogWriter {
     }
 }
 
-impl Drop for LogGuard {
+impl Drop for LineGuard {
     fn drop(&mut self) {
         let started = Instant::now();
         let (done, written) = mpsc::sync_channel(1);
@@ -174,7 +171,8 @@ mod tests {
     fn a_log_that_nobody_reads_holds_nobody_up() {
         let (permit, permits) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
-        let (mut writer, guard) = start(Blocked(permits, Arc::clone(&written)), LinesAs::Json).unwrap();
+        let (mut writer, guard) =
+            start("log", Blocked(permits, Arc::clone(&written)), LinesAs::Json).unwrap();
         for _ in 0..2 * LINES {
             writer.write_all(b"line\n").unwrap();
         }
@@ -191,7 +189,7 @@ mod tests {
         for lines_as in [LinesAs::Json, LinesAs::Text { colours: false }] {
             let written = Arc::new(Mutex::new(Vec::new()));
             let (permit, permits) = mpsc::channel();
-            let (writer, guard) = start(Blocked(permits, Arc::clone(&written)), lines_as).unwrap();
+            let (writer, guard) = start("log", Blocked(permits, Arc::clone(&written)), lines_as).unwrap();
             let log = tracing_subscriber::fmt().with_writer(writer).with_ansi(false);
             let tell = || tracing::warn!(debug = ?hostile, shown = %hostile, "it is {hostile}");
             match lines_as {
