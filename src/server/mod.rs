@@ -12,6 +12,7 @@ mod deadline;
 mod health;
 mod host;
 mod record;
+mod reflection;
 mod request_body;
 mod serving;
 mod tally;
@@ -53,10 +54,10 @@ use crate::{
     access::Guard,
     authorizer::{Authorizer, Shared},
     control::{Keys, Pauses},
+    replicas::Announcer,
     reports::Spending,
     rpc::{
-        AccessLayer, AuditRpc, CheckRpc, DESCRIPTORS, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder,
-        UpstreamRpc,
+        AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -275,6 +276,10 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     if index == 0 {
         // Before anything is served, as the reporter itself starts with `Serving`.
         health::tell(&mut health, ServingStatus::NotServing).await;
+        let live = Arc::clone(&shared.live);
+        let announcer = Announcer::new(store.clone(), live, Arc::clone(&upstream), runtime.clock.clone());
+        // Not awaited at the end: it delays no stop.
+        tokio::spawn(announcer.run(stop.clone()));
         let (store, shared) = (store.clone(), Arc::clone(&shared));
         watch = Some(tokio::spawn(health::watch(store, shared, health.clone(), stop.clone())));
     }
@@ -314,7 +319,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .add_service(upstream)
         .add_service(audit)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
-    match reflection() {
+    match reflection::services() {
         Ok((v1, v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
         Err(error) => warn!(%error, "reflection is not served"),
     }
@@ -363,24 +368,4 @@ async fn say_closings(connections: Connections, mut stop: watch::Receiver<bool>)
             _ = &mut stopped => return connections.tally().say(),
         }
     }
-}
-
-/// Reflection in both versions that clients ask for.
-fn reflection() -> Result<
-    (
-        tonic_reflection::server::v1::ServerReflectionServer<
-            impl tonic_reflection::server::v1::ServerReflection,
-        >,
-        tonic_reflection::server::v1alpha::ServerReflectionServer<
-            impl tonic_reflection::server::v1alpha::ServerReflection,
-        >,
-    ),
-    tonic_reflection::server::Error,
-> {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    Ok((builder().build_v1()?, builder().build_v1alpha()?))
 }
