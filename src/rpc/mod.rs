@@ -21,8 +21,10 @@ mod pause_service;
 mod pausing;
 mod policy_service;
 mod recorded;
+mod replica_list;
 mod settling;
 mod status;
+mod status_service;
 mod upstream_service;
 
 pub use access::{Access, AccessLayer};
@@ -35,6 +37,7 @@ pub use pause_service::PauseRpc;
 pub use policy_service::PolicyRpc;
 pub use recorded::Recorder;
 pub use status::{deadline_exceeded, message_too_large, request_too_slow};
+pub use status_service::StatusRpc;
 pub use upstream_service::UpstreamRpc;
 
 #[allow(

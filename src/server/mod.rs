@@ -57,7 +57,8 @@ use crate::{
     replicas::Announcer,
     reports::Spending,
     rpc::{
-        AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, UpstreamRpc,
+        AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, StatusRpc,
+        UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -65,11 +66,11 @@ use crate::{
         proto::{
             audit_service_server::AuditServiceServer, key_service_server::KeyServiceServer,
             pause_service_server::PauseServiceServer, policy_service_server::PolicyServiceServer,
-            upstream_service_server::UpstreamServiceServer,
+            status_service_server::StatusServiceServer, upstream_service_server::UpstreamServiceServer,
         },
         watched,
     },
-    runtime::{Runtime, Tasks},
+    runtime::{Runtime, Tasks, replica_name},
     store::Store,
     upstream::UpstreamKeys,
 };
@@ -304,12 +305,14 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         guard.audit().clone(),
     ))
     .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let upstream =
-        UpstreamServiceServer::new(UpstreamRpc::new(authorizer.clone(), upstream, recorder.clone()))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let upstream = UpstreamRpc::new(authorizer.clone(), upstream, replica_name().into(), recorder.clone());
+    let upstream = UpstreamServiceServer::new(upstream).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let pauses = PauseServiceServer::new(PauseRpc::new(pauses, recorder.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let audit = AuditServiceServer::new(AuditRpc::new(authorizer.store().clone()))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let organization = Arc::clone(&shared.live.peek().policy.organization.id);
+    let status = StatusServiceServer::new(StatusRpc::new(authorizer.store().clone(), organization))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut routes = Routes::new(policy)
         .add_service(keys)
@@ -318,6 +321,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .add_service(pauses)
         .add_service(upstream)
         .add_service(audit)
+        .add_service(status)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection::services() {
         Ok((v1, v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),

@@ -17,7 +17,7 @@ use tollgate::rpc::{
     proto::{
         self, audit_service_client::AuditServiceClient, key_service_client::KeyServiceClient,
         pause_service_client::PauseServiceClient, policy_service_client::PolicyServiceClient,
-        upstream_service_client::UpstreamServiceClient,
+        status_service_client::StatusServiceClient, upstream_service_client::UpstreamServiceClient,
     },
 };
 use tonic::{Code, Status, transport::Channel};
@@ -83,6 +83,10 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
         "ListUpstreamKeys" => {
             let mut client = UpstreamServiceClient::new(channel.clone());
             drop(client.list_upstream_keys(by(token, proto::ListUpstreamKeysRequest {})).await?);
+        }
+        "ListReplicas" => {
+            let mut client = StatusServiceClient::new(channel.clone());
+            drop(client.list_replicas(by(token, proto::ListReplicasRequest::default())).await?);
         }
         "ListAuditEvents" => {
             let mut client = AuditServiceClient::new(channel.clone());
