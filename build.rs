@@ -7,7 +7,8 @@ use prost::Message as _;
 use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 use tonic_prost_build::Config;
 
-const SERVICES: [&str; 8] = [
+const FILES: [&str; 9] = [
+    "google/rpc/error_details.proto",
     "tollgate/v1/audit_service.proto",
     "tollgate/v1/key_service.proto",
     "tollgate/v1/pause_service.proto",
@@ -37,7 +38,7 @@ const HEADERS: [&str; 3] = ["AttributeContext", "HttpRequest", "HeadersEntry"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let descriptors = protox::compile(SERVICES, ["proto"])?;
+    let descriptors = protox::compile(FILES, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     IN_PLACE

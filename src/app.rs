@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     access::Guard,
@@ -11,13 +11,12 @@ use crate::{
     authorizer::{DecisionLog, Shared},
     domain::policy::Policy,
     live::Live,
+    policy_file::PolicyStatus,
+    rpc::StatusFacts,
     runtime::Runtime,
-    server::{
-        Connections, ListenerTls, Options, Server, StartError,
-        admin::{self, Status},
-    },
+    server::{Connections, ListenerTls, Options, Server, StartError, admin},
     settings::Settings,
-    store::{Calls, Observed, Store},
+    store::{Calls, Observed, Store, redis::Hazards},
     upstream::UpstreamKeys,
 };
 
@@ -34,6 +33,10 @@ pub struct Parts {
     pub connections: Connections,
     /// Where calls to its stores are counted.
     pub calls: Arc<Calls>,
+    /// What became of the policy's file, for the status.
+    pub policy_status: watch::Receiver<Arc<PolicyStatus>>,
+    /// What makes Redis unsafe, for the status.
+    pub hazards: Hazards,
     /// Which decisions are logged.
     pub decisions: DecisionLog,
     /// Without `[access]` in the policy, whether callers from other machines may ask as well.
@@ -46,8 +49,11 @@ impl Parts {
     /// A service on this machine alone that records nothing, with the bounds of the default settings.
     #[must_use]
     pub fn new(policy: Arc<Policy>) -> Self {
+        let status = PolicyStatus::new(&policy, Vec::new());
         Self {
             policy,
+            policy_status: watch::channel(Arc::new(status)).1,
+            hazards: Hazards::default(),
             upstream: Arc::default(),
             audit: Audit::default(),
             connections: Connections::default(),
@@ -98,36 +104,32 @@ pub struct App {
     upstream: Arc<UpstreamKeys>,
     connections: Connections,
     runtime: Runtime,
-    calls: Arc<Calls>,
+    status: StatusFacts,
 }
 
 impl App {
     /// Puts a service together.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime } = parts;
+        let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime, .. } = parts;
+        let Parts { policy_status, hazards, .. } = parts;
         let live = Arc::new(Live::new(policy));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
-        Self {
-            shared: Arc::new(Shared::new(live).with_decisions(decisions)),
-            guard,
-            upstream,
-            connections,
-            runtime,
+        let shared = Arc::new(Shared::new(live).with_decisions(decisions));
+        let status = StatusFacts {
+            shared: Arc::clone(&shared),
+            policy: policy_status,
+            hazards,
             calls,
-        }
+            clock: runtime.clock.clone(),
+        };
+        Self { shared, guard, upstream, connections, runtime, status }
     }
 
     /// What is in force.
     #[must_use]
     pub fn live(&self) -> &Arc<Live> {
         &self.shared.live
-    }
-
-    /// The calls to its stores so far.
-    #[must_use]
-    pub const fn calls(&self) -> &Arc<Calls> {
-        &self.calls
     }
 
     /// Serves gRPC on threads of its own. `make_store` is called once on each, within its runtime.
@@ -147,23 +149,22 @@ impl App {
             tls,
             guard: self.guard.clone(),
             connections: self.connections.clone(),
+            status: self.status.clone(),
         };
-        let calls = Arc::clone(&self.calls);
+        let calls = Arc::clone(&self.status.calls);
         let observed = move || Ok(Observed::new(make_store()?, &calls));
         let (shared, upstream) = (Arc::clone(&self.shared), Arc::clone(&self.upstream));
         Server::start(&options, self.runtime.clone(), shared, upstream, observed)
     }
 
-    /// Serves the pages for operators until dropped, with what `status` shows.
-    pub fn serve_pages<S: Store, T: Status>(
+    /// Serves the pages for operators until dropped.
+    pub fn serve_pages<S: Store>(
         &self,
         listener: TcpListener,
         tls: Option<ListenerTls>,
         store: S,
-        status: T,
-    ) -> impl Future<Output = ()> + Send + use<S, T> {
-        let store = Observed::new(store, &self.calls);
-        let (guard, shared) = (self.guard.clone(), Arc::clone(&self.shared));
-        admin::serve(listener, tls, guard, shared, self.connections.clone(), store, status)
+    ) -> impl Future<Output = ()> + Send + use<S> {
+        let store = Observed::new(store, &self.status.calls);
+        admin::serve(listener, tls, self.guard.clone(), self.status.clone(), self.connections.clone(), store)
     }
 }

@@ -59,10 +59,10 @@
 //! rpc ─► upstream ───► watch                          Groq's own keys
 //! rpc ─► replicas ───► live, upstream, store          the processes that share a store
 //! rpc ─► groq                                         Groq's HTTP API, pure
+//! rpc ─► policy_file ─► watch, syntax                 the document, and what is wrong with it
 //!
 //! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core
 //! app, server ─► settings ─► syntax                   the process
-//! cli ─► policy_file ─► watch, syntax                 the document
 //! ```
 
 pub mod access;

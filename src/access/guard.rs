@@ -13,7 +13,7 @@ use crate::{
     audit::{Audit, Change, action},
     domain::{
         actor::Actor,
-        rbac::{AccessPolicy, Need, Principal, page_need},
+        rbac::{AccessPolicy, Need, Principal, is_page},
     },
     live::Live,
     runtime::clock::Clock,
@@ -219,9 +219,9 @@ fn record_denied(
     audit.denied(principal, || Change {
         actor: Actor::caller(Some(principal), from),
         action: action::ROLE_DENIED,
-        subject: match page_need(path) {
-            Some(_) => format!("GET {path}"),
-            None => path.trim_start_matches('/').to_owned(),
+        subject: match is_page(path) {
+            true => format!("GET {path}"),
+            false => path.trim_start_matches('/').to_owned(),
         },
         before: Value::Null,
         after: asked,

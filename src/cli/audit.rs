@@ -7,15 +7,18 @@ use jiff::Timestamp;
 
 use super::{
     client::{self, Connection},
-    json,
     screen::{Exit, Failure, Screen},
     table::{Style, Table},
     text,
 };
 use crate::{
     audit::action,
-    rpc::proto::{
-        AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse, audit_service_client::AuditServiceClient,
+    rpc::{
+        proto::{
+            AuditEvent, ListAuditEventsRequest, ListAuditEventsResponse,
+            audit_service_client::AuditServiceClient,
+        },
+        struct_to_json,
     },
 };
 
@@ -127,7 +130,7 @@ fn row(event: &AuditEvent) -> Result<[String; 7], Failure> {
         or_dash(&event.subject),
         text::shown(&event.outcome),
         event.after.as_ref().map_or(Ok("-".to_owned()), |after| {
-            json::fields(after).map(|after| text::shown(&after.to_string()))
+            struct_to_json(after).map(|after| text::shown(&after.to_string()))
         })?,
     ])
 }

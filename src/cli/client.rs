@@ -38,10 +38,10 @@ const PAGE: i32 = 1_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where `tollgate serve` listens by default.
-const ADDRESS: &str = "127.0.0.1:50051";
+pub(super) const ADDRESS: &str = "127.0.0.1:50051";
 
 /// An address as given; a variable set to an empty value counts as not set.
-fn address(text: &str) -> Result<String, Infallible> {
+pub(super) fn address(text: &str) -> Result<String, Infallible> {
     Ok(if text.is_empty() { ADDRESS.to_owned() } else { text.to_owned() })
 }
 
@@ -174,7 +174,12 @@ pub(super) async fn connect(address: &str, timeout: Duration) -> Result<Client, 
     open(address, None, timeout).await.map(|channel| Client::new(Line::new(channel, Token(None))))
 }
 
-async fn open(address: &str, tls: Option<ClientTlsConfig>, timeout: Duration) -> Result<Channel, Failure> {
+/// Connects to `address`; no call takes longer than `timeout`.
+pub(super) async fn open(
+    address: &str,
+    tls: Option<ClientTlsConfig>,
+    timeout: Duration,
+) -> Result<Channel, Failure> {
     let authority =
         address.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
     let scheme = if tls.is_some() { "https" } else { "http" };

@@ -7,7 +7,7 @@ mod check;
 mod client;
 mod client_tls;
 mod cooldowns;
-mod json;
+mod health;
 mod keys;
 mod log_thread;
 mod names;
@@ -22,7 +22,7 @@ mod screen;
 mod serve;
 mod simulate;
 mod spend;
-mod status_page;
+mod status;
 mod store;
 mod table;
 mod text;
@@ -54,8 +54,8 @@ use crate::{
     after_help = "Start with `tollgate serve`: it needs no configuration and prints what to try next.
 
 Exit codes:
-  0  done: allowed, sound
-  1  an answer of \"no\": denied, warnings under --strict, a broken invariant, a refused key
+  0  done: allowed, sound, serving
+  1  an answer of \"no\": denied, warnings under --strict, a broken invariant, a refused key, not serving
   2  failed: no answer, a refused call, a wrong command line"
 )]
 pub struct Cli {
@@ -78,6 +78,8 @@ enum Command {
     Keys(Box<keys::Keys>),
     #[command(subcommand)]
     Tokens(tokens::Tokens),
+    Status(status::Status),
+    Health(health::Health),
     Pause(pauses::Pause),
     Resume(pauses::Resume),
     Pauses(pauses::Pauses),
@@ -107,6 +109,8 @@ pub fn run() -> ExitCode {
         Command::Prices(command) => command.run(&mut screen),
         Command::Schema(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),
+        Command::Status(command) => command.run(&mut screen),
+        Command::Health(command) => command.run(&mut screen),
         Command::Pause(command) => command.run(&mut screen),
         Command::Resume(command) => command.run(&mut screen),
         Command::Pauses(command) => command.run(&mut screen),

@@ -46,6 +46,8 @@ macro_rules! wire_enum {
 wire_enum!(Operation, "OPERATION_");
 wire_enum!(UpstreamKeyState, "UPSTREAM_KEY_STATE_");
 wire_enum!(KeyState, "KEY_STATE_");
+wire_enum!(StoreKind, "STORE_KIND_");
+wire_enum!(StoreCallOutcome, "STORE_CALL_OUTCOME_");
 wire_enum!(
     OnShortfall,
     "ON_SHORTFALL_",

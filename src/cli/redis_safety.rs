@@ -2,21 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::time::{Instant, interval, sleep};
 use tracing::{info, warn};
 
-use crate::store::redis::{Hazard, RedisStore};
+use crate::store::redis::{Hazard, Hazards, RedisStore};
 
 /// How often Redis is checked again: its settings can be changed while it runs.
 const EVERY: Duration = Duration::from_secs(60);
 /// How long a start waits for Redis to show whether it is safe, if it has to be.
 const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-
-/// What the last check of Redis found; always nothing with the embedded store.
-pub(super) type Hazards = Arc<ArcSwap<Vec<Hazard>>>;
 
 /// Redis is not what `require_safe_redis` asks for.
 #[derive(Debug, Error)]

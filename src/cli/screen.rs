@@ -10,8 +10,10 @@ use prost::{Message, Name};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::json;
-use crate::domain::text::{Notation, written_out};
+use crate::{
+    domain::text::{Notation, written_out},
+    rpc::{JsonError, to_json},
+};
 
 /// How a command that did not fail ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ impl From<Exit> for ExitCode {
 pub(super) enum Failure {
     #[error("cannot write the result: {0}")]
     Output(#[from] io::Error),
+    #[error(transparent)]
+    Json(#[from] JsonError),
     #[error("{0}")]
     Explained(String),
 }
@@ -64,7 +68,7 @@ impl Screen {
 
     /// Prints an answer of the service as JSON.
     pub(super) fn message<M: Message + Name>(&mut self, message: &M) -> Result<(), Failure> {
-        Ok(self.json(&json::of(message)?)?)
+        Ok(self.json(&to_json(message)?)?)
     }
 
     pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {

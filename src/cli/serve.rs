@@ -26,9 +26,8 @@ use tracing_subscriber::EnvFilter;
 use super::{
     auditing,
     log_thread::{self, LinesAs, LogGuard},
-    redis_safety::{self, Hazards, UnsafeRedis},
+    redis_safety::{self, UnsafeRedis},
     screen::Color,
-    status_page::StatusPage,
 };
 use crate::{
     app::{App, Listen, Parts},
@@ -48,7 +47,7 @@ use crate::{
     store::{
         Calls, Store,
         embedded::{EmbeddedStore, OpenError},
-        redis::{self, Password, RedisSettings, RedisStore},
+        redis::{self, Hazards, Password, RedisSettings, RedisStore},
     },
     upstream::UpstreamKeySource,
 };
@@ -201,8 +200,12 @@ where
     // Before the policy is taken, so that a change in between is not missed.
     let mut changes = source.subscribe();
     let policy = source.policy().load_full();
-    let app =
-        App::new(Parts { calls, ..Parts::of_settings(settings, policy, upstream.keys(), audit.clone()) });
+    let app = App::new(Parts {
+        calls,
+        policy_status: source.subscribe(),
+        hazards,
+        ..Parts::of_settings(settings, policy, upstream.keys(), audit.clone())
+    });
     let (policy, live) = (source.policy(), Arc::clone(app.live()));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
@@ -213,8 +216,7 @@ where
         let failed = |source| ServeError::Admin { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
-        let page = StatusPage { source: Arc::clone(&source), hazards, calls: Arc::clone(app.calls()) };
-        tokio::spawn(app.serve_pages(listener, tls, make_store()?, page));
+        tokio::spawn(app.serve_pages(listener, tls, make_store()?));
     }
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let listen = Listen {

@@ -21,7 +21,7 @@ use uses::UseCounts;
 use crate::{
     domain::{
         Timestamp,
-        key::{HashKey, SecretId},
+        key::{HashKey, KeyState, SecretId, VirtualKey},
         policy::Policy,
         snapshot::Snapshot,
     },
@@ -132,6 +132,15 @@ impl Live {
             return Ok(None);
         }
         Ok(registry.hash_key(None).await?.map(HashKey::new))
+    }
+
+    /// How many keys can be used at `now`, declared and created.
+    #[must_use]
+    pub fn active_keys(&self, now: Timestamp) -> usize {
+        let is_active = |key: &VirtualKey| key.state(now) == KeyState::Active;
+        let snapshot = self.peek();
+        let declared = snapshot.policy.keys.ordered().iter().filter(|key| is_active(key)).count();
+        declared + self.registry.keys_after(None, usize::MAX, is_active).len()
     }
 
     /// How old what is known of the registry is.

@@ -12,10 +12,12 @@ mod etag;
 mod ext_authz;
 mod ext_proc;
 mod filter_context;
+mod json;
 mod key_answer;
 mod key_parse;
 mod key_service;
 mod page;
+mod page_error;
 mod parse;
 mod pause_service;
 mod pausing;
@@ -32,12 +34,14 @@ pub use audit_service::AuditRpc;
 pub use delivery::watched;
 pub use ext_authz::CheckRpc;
 pub use ext_proc::ProcessRpc;
+pub use json::{JsonError, error_to_json, struct_to_json, to_json};
 pub use key_service::KeyRpc;
+pub use page_error::{caller_refused, page_error};
 pub use pause_service::PauseRpc;
 pub use policy_service::PolicyRpc;
 pub use recorded::Recorder;
 pub use status::{deadline_exceeded, message_too_large, request_too_slow};
-pub use status_service::StatusRpc;
+pub use status_service::{StatusFacts, StatusRpc};
 pub use upstream_service::UpstreamRpc;
 
 #[allow(
@@ -55,7 +59,7 @@ mod generated {
 
 /// Envoy's protocols, as far as they are spoken.
 pub use generated::envoy;
-/// `google.rpc`, which Envoy's protocols use.
+/// `google.rpc`, which Envoy's protocols and errors use.
 use generated::google::rpc as google_rpc;
 /// `google.type`, which the contract uses.
 pub use generated::google::r#type as google_type;

@@ -1,66 +1,58 @@
-//! The admin listener: liveness, readiness and the state of the policy, over HTTP, apart from the gRPC port.
+//! The admin listener: liveness, readiness and the state of the service, over HTTP, apart from the gRPC port.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fmt::Write as _, net::SocketAddr, sync::Arc};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::{Request, State},
     http::{
-        StatusCode,
-        header::{AUTHORIZATION, WWW_AUTHENTICATE},
+        HeaderMap, HeaderValue, Method,
+        header::{AUTHORIZATION, CACHE_CONTROL},
     },
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::get,
 };
 use hyper::body::Incoming;
-use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 use tower::ServiceExt as _;
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::{
     Connections, host,
+    page_error::PageError,
     serving::{Protocol, Serving},
     tls::ListenerTls,
 };
 use crate::{
-    access::{Authorization, Credentials, Guard, Kind},
-    authorizer::Shared,
-    domain::rbac::page_need,
+    access::{Authorization, Credentials, Guard},
+    domain::rbac::{Need, VERBOSE_READINESS, page_of},
+    rpc::{StatusFacts, proto::GetStatusResponse, to_json},
     store::Store,
 };
 
-/// The state that the pages show.
-pub trait Status: Send + Sync + 'static {
-    /// The state as JSON: the policy's revision, when it was loaded, and why the newest file was refused.
-    fn status(&self) -> Value;
-}
-
-struct Pages<S, T> {
+struct Pages<S> {
     address: Option<SocketAddr>,
     guard: Guard,
-    shared: Arc<Shared>,
+    facts: StatusFacts,
     store: S,
-    status: T,
 }
 
-/// Serves `/livez`, `/readyz` and `/status` until dropped, each to the callers that `guard` permits.
-pub async fn serve<S: Store, T: Status>(
+/// Serves the pages until dropped, each to the callers that `guard` permits.
+pub async fn serve<S: Store>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
     guard: Guard,
-    shared: Arc<Shared>,
+    facts: StatusFacts,
     connections: Connections,
     store: S,
-    status: T,
 ) {
-    let pages = Arc::new(Pages { address: listener.local_addr().ok(), guard, shared, store, status });
+    let pages = Arc::new(Pages { address: listener.local_addr().ok(), guard, facts, store });
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready::<S, T>))
-        .route("/status", get(show::<S, T>))
-        .layer(middleware::from_fn_with_state(Arc::clone(&pages), admit::<S, T>))
+        .route("/readyz", get(ready::<S>))
+        .route("/status", get(show::<S>))
+        .layer(middleware::from_fn_with_state(Arc::clone(&pages), guarded::<S>))
         .with_state(pages);
     let service = router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new));
     // Never signalled: the listener ends with the process.
@@ -69,61 +61,119 @@ pub async fn serve<S: Store, T: Status>(
     Serving { protocol: Protocol::Pages, tls, connections, service, stop }.run(listener).await;
 }
 
-/// Lets through callers that are permitted to see the page. An unknown page is not found for anyone.
-async fn admit<S: Store, T: Status>(
-    State(pages): State<Arc<Pages<S, T>>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    // Without credentials, a page of another site in a browser on this machine could read these pages, under a name that it
-    // points to this address.
-    if !pages.guard.knows_callers() && !host::is_ours(&request, pages.address, pages.guard.is_open()) {
-        let message = "this `Host` is none of this listener: use its address, or localhost";
-        return (StatusCode::MISDIRECTED_REQUEST, Json(json!({ "error": message }))).into_response();
-    }
-    let Some(need) = page_need(request.uri().path()) else { return StatusCode::NOT_FOUND.into_response() };
-    let Err(refusal) = pages.guard.admit(need, &credentials(&request)).await else {
-        return next.run(request).await;
-    };
-    let page = request.uri().path();
-    debug!(page, reason = %refusal, "caller refused");
-    let message = Json(json!({ "error": refusal.to_string() }));
-    match refusal.kind() {
-        Kind::Unauthenticated => {
-            (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], message).into_response()
+/// The name of the page that is asked for.
+#[derive(Clone, Copy)]
+struct Page(&'static str);
+
+/// Lets through callers that are permitted to see the page. No page, and no refusal, is kept by caches.
+async fn guarded<S: Store>(State(pages): State<Arc<Pages<S>>>, mut request: Request, next: Next) -> Response {
+    let mut answer = match pages.find(&request) {
+        Ok((page, need)) => {
+            let admitted = pages.guard.admit(need, &credentials(&request, page));
+            match admitted.await {
+                Ok(()) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+                    PageError::method_not_allowed().answer(request.headers())
+                }
+                Ok(()) => {
+                    request.extensions_mut().insert(Page(page));
+                    next.run(request).await
+                }
+                Err(refusal) => {
+                    debug!(page, reason = %refusal, "caller refused");
+                    PageError::refused(refusal).answer(request.headers())
+                }
+            }
         }
-        Kind::Forbidden => (StatusCode::FORBIDDEN, message).into_response(),
-        Kind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, message).into_response(),
-        Kind::Unknown => (StatusCode::NOT_FOUND, message).into_response(),
+        Err(error) => error.answer(request.headers()),
+    };
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+impl<S: Store> Pages<S> {
+    /// The page that is asked for, and what it requires. An unknown page is not found for anyone.
+    fn find(&self, request: &Request) -> Result<(&'static str, Need), PageError> {
+        // Without credentials, a page of another site in a browser on this machine could read these pages, under a name that it
+        // points to this address.
+        if !self.guard.knows_callers() && !host::is_ours(request, self.address, self.guard.is_open()) {
+            return Err(PageError::foreign_host());
+        }
+        page_of(request.uri().path(), request.uri().query()).ok_or_else(PageError::unknown_page)
+    }
+
+    /// What decisions need, as they see it.
+    async fn checks(&self) -> [Check; 2] {
+        let store = self.store.ping().await.map_err(|_| "the store does not answer".to_owned());
+        let freshness = self.facts.shared.live.freshness();
+        let age = freshness.age();
+        let registry = match (freshness.is_fresh(), age) {
+            (true, _) => Ok(()),
+            (false, None) => Err("the store's registry was not read in time: not at all".to_owned()),
+            (false, Some(age)) => {
+                let seconds = age.as_secs_f64();
+                Err(format!("the store's registry was not read in time: the last time {seconds:.1} s ago"))
+            }
+        };
+        [
+            Check { name: "store", reason: "STORE_UNAVAILABLE", result: store },
+            Check { name: "registry", reason: "SNAPSHOT_STALE", result: registry },
+        ]
     }
 }
 
-fn credentials(request: &Request) -> Credentials<'_> {
+fn credentials<'a>(request: &'a Request, page: &'static str) -> Credentials<'a> {
     let mut headers = request.headers().get_all(AUTHORIZATION).iter();
     let authorization = match (headers.next(), headers.next()) {
         (None, _) => Authorization::Absent,
         (Some(header), None) => Authorization::Header(header.as_bytes()),
         (Some(_), Some(_)) => Authorization::Several,
     };
-    Credentials { authorization, peer: request.extensions().get(), path: request.uri().path() }
+    Credentials { authorization, peer: request.extensions().get(), path: page }
 }
 
-async fn ready<S: Store, T: Status>(State(pages): State<Arc<Pages<S, T>>>) -> (StatusCode, &'static str) {
-    match pages.store.ping().await {
-        // Readiness follows the decisions, which would be refused here.
-        Ok(()) if !pages.shared.live.freshness().is_fresh() => {
-            (StatusCode::SERVICE_UNAVAILABLE, "the store's registry was not read in time\n")
+/// One condition of readiness.
+struct Check {
+    name: &'static str,
+    /// The reason of calls that are refused because of it.
+    reason: &'static str,
+    result: Result<(), String>,
+}
+
+/// Readiness follows the decisions: where they would be refused, it is not given.
+async fn ready<S: Store>(
+    State(pages): State<Arc<Pages<S>>>,
+    Extension(Page(page)): Extension<Page>,
+    headers: HeaderMap,
+) -> Response {
+    let checks = pages.checks().await;
+    let mut lines = String::new();
+    for Check { name, result, .. } in &checks {
+        // Writing to a string cannot fail.
+        let _ = match result {
+            Ok(()) => writeln!(lines, "ok {name}"),
+            Err(why) => writeln!(lines, "not ok {name}: {why}"),
+        };
+    }
+    let is_verbose = page == VERBOSE_READINESS;
+    let failed = checks.iter().find_map(|check| Some((check.reason, check.result.as_ref().err()?)));
+    match failed {
+        None if is_verbose => lines.into_response(),
+        None => "ok\n".into_response(),
+        Some((reason, why)) => {
+            let text = if is_verbose { lines } else { format!("{why}\n") };
+            PageError::not_ready(reason, why, text).answer(&headers)
         }
-        Ok(()) => (StatusCode::OK, "ok\n"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n"),
     }
 }
 
-async fn show<S: Store, T: Status>(State(pages): State<Arc<Pages<S, T>>>) -> Json<Value> {
-    let mut status = pages.status.status();
-    if let Value::Object(fields) = &mut status {
-        let answers = pages.store.ping().await.is_ok();
-        fields.insert("store".to_owned(), Value::from(if answers { "serving" } else { "unreachable" }));
+/// `GetStatus`, in protobuf's JSON.
+async fn show<S: Store>(State(pages): State<Arc<Pages<S>>>, headers: HeaderMap) -> Response {
+    let status = Some(pages.facts.read(&pages.store).await);
+    match to_json(&GetStatusResponse { status }) {
+        Ok(json) => Json(json).into_response(),
+        Err(error) => {
+            error!(%error, "the state cannot be shown");
+            PageError::internal("the state cannot be shown").answer(&headers)
+        }
     }
-    Json(status)
 }

@@ -11,6 +11,7 @@ mod connections;
 mod deadline;
 mod health;
 mod host;
+mod page_error;
 mod record;
 mod reflection;
 mod request_body;
@@ -57,8 +58,8 @@ use crate::{
     replicas::Announcer,
     reports::Spending,
     rpc::{
-        AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, StatusRpc,
-        UpstreamRpc,
+        AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, StatusFacts,
+        StatusRpc, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -95,6 +96,8 @@ pub struct Options {
     pub guard: Guard,
     /// The connections of this process, with their bounds.
     pub connections: Connections,
+    /// What the replica tells about itself.
+    pub status: StatusFacts,
 }
 
 /// Why the service cannot start.
@@ -140,6 +143,7 @@ struct Setup<F> {
     stop: watch::Receiver<bool>,
     tls: Option<ListenerTls>,
     connections: Connections,
+    status: StatusFacts,
     /// Held by every worker; closed when the last one ends.
     _ended: mpsc::Sender<()>,
 }
@@ -174,6 +178,7 @@ impl Server {
             stop: stopped,
             tls: options.tls.clone(),
             connections: options.connections.clone(),
+            status: options.status.clone(),
             _ended: ended_sender,
         };
         let mut address = options.listen;
@@ -272,7 +277,8 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { runtime, shared, guard, upstream, drain, mut health, stop, tls, connections, .. } = setup;
+    let Setup { runtime, shared, guard, upstream, drain, mut health, stop, tls, connections, status, .. } =
+        setup;
     let mut watch = None;
     if index == 0 {
         // Before anything is served, as the reporter itself starts with `Serving`.
@@ -311,8 +317,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let audit = AuditServiceServer::new(AuditRpc::new(authorizer.store().clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let organization = Arc::clone(&shared.live.peek().policy.organization.id);
-    let status = StatusServiceServer::new(StatusRpc::new(authorizer.store().clone(), organization))
+    let status = StatusServiceServer::new(StatusRpc::new(authorizer.store().clone(), status))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut routes = Routes::new(policy)
         .add_service(keys)

@@ -28,7 +28,7 @@ pub use ledger::{
     Extra, Ledger, MAX_GATES, MAX_HOLDS, MAX_NOTE, NotAReservationId, Record, Refusal, ReservationId,
     Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
 };
-pub use observed::{CallTotals, Calls, Observed, StoreCall};
+pub use observed::{CallOutcome, CallTotals, Calls, Observed, StoreCall};
 pub use registry::{
     MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord, RegistryWritten, Revision,
     SecretUse, SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
@@ -60,11 +60,23 @@ pub enum StoreError {
     LayoutUnsupported(#[from] Unsupported),
 }
 
+/// What keeps a store's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// A directory of this machine, or the memory of this process.
+    Embedded,
+    /// Redis, which several replicas share.
+    Redis,
+}
+
 /// The time of a store, and whether it answers.
 ///
 /// Every instant that goes in or comes out of a store is by the wall clock. A store keeps its data by a time of its own that never
 /// goes back ([`Moment`]): if the wall clock is set, nothing is forgotten and nothing is locked.
 pub trait Backend: Send + Sync + 'static {
+    /// What keeps its state.
+    const KIND: StoreKind;
+
     /// The best estimate of the store's time and of its wall clock, without a call to the store.
     fn moment(&self) -> Moment;
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, Registry,
     RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision,
-    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, Usage,
+    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -93,41 +93,50 @@ impl StoreCall {
     }
 }
 
-/// What the calls of one kind came to.
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum CallOutcome {
+    Succeeded,
+    Failed,
+}
+
+impl CallOutcome {
+    /// Both of them, in the order of their places in [`Calls`].
+    pub const ALL: [Self; 2] = [Self::Succeeded, Self::Failed];
+}
+
+/// The calls of one kind that ended one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallTotals {
-    /// Calls that ended, failed ones included.
-    pub calls: u64,
-    /// Calls that failed.
-    pub failed: u64,
+    /// How many.
+    pub count: u64,
     /// The time that all of them took.
     pub took: Duration,
 }
 
-/// Counts of one kind of call. Independent numbers; they order nothing else.
+/// Counts of one kind of call and one outcome. Independent numbers; they order nothing else.
 #[derive(Debug, Default)]
 struct Counts {
     calls: AtomicU64,
-    failed: AtomicU64,
     micros: AtomicU64,
 }
 
 /// The calls of one store, which one core makes: cores that added to the same numbers would wait for each other.
 #[derive(Debug, Default)]
-struct OwnCalls([Counts; StoreCall::ALL.len()]);
+struct OwnCalls([[Counts; CallOutcome::ALL.len()]; StoreCall::ALL.len()]);
 
 /// The calls of all stores of a process since it started. The lock is taken when a store is set up and when calls are looked at.
 #[derive(Debug, Default)]
 pub struct Calls(Mutex<Vec<Arc<OwnCalls>>>);
 
 impl Calls {
-    /// The calls of one kind. A call that its caller gave up is not among them.
+    /// The calls of one kind with one outcome. A call that its caller gave up is not among them.
     #[must_use]
-    pub fn of(&self, call: StoreCall) -> CallTotals {
+    pub fn of(&self, call: StoreCall, outcome: CallOutcome) -> CallTotals {
         let mut totals = CallTotals::default();
-        for counts in self.lock().iter().filter_map(|own| own.0.get(call as usize)) {
-            totals.calls += counts.calls.load(Ordering::Relaxed);
-            totals.failed += counts.failed.load(Ordering::Relaxed);
+        for counts in self.lock().iter().filter_map(|own| own.counts(call, outcome)) {
+            totals.count += counts.calls.load(Ordering::Relaxed);
             totals.took += Duration::from_micros(counts.micros.load(Ordering::Relaxed));
         }
         totals
@@ -140,6 +149,10 @@ impl Calls {
 }
 
 impl OwnCalls {
+    fn counts(&self, call: StoreCall, outcome: CallOutcome) -> Option<&Counts> {
+        self.0.get(call as usize)?.get(outcome as usize)
+    }
+
     async fn observe<T>(
         &self,
         call: StoreCall,
@@ -147,10 +160,10 @@ impl OwnCalls {
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let answer = answer.await;
-        if let Some(counts) = self.0.get(call as usize) {
+        let outcome = if answer.is_ok() { CallOutcome::Succeeded } else { CallOutcome::Failed };
+        if let Some(counts) = self.counts(call, outcome) {
             let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
             counts.calls.fetch_add(1, Ordering::Relaxed);
-            counts.failed.fetch_add(u64::from(answer.is_err()), Ordering::Relaxed);
             counts.micros.fetch_add(micros, Ordering::Relaxed);
         }
         answer
@@ -175,6 +188,8 @@ impl<S> Observed<S> {
 }
 
 impl<S: Backend> Backend for Observed<S> {
+    const KIND: StoreKind = S::KIND;
+
     fn moment(&self) -> Moment {
         self.store.moment()
     }
@@ -297,8 +312,10 @@ mod tests {
             let observed = store.calls.observe(StoreCall::Settle, async { answer.clone() }).await;
             assert_eq!(observed, answer);
         }
-        let CallTotals { calls: count, failed, .. } = calls.of(StoreCall::Settle);
-        assert_eq!((count, failed), (3, 1));
-        assert_eq!(calls.of(StoreCall::Reserve), CallTotals::default());
+        let count = |outcome| calls.of(StoreCall::Settle, outcome).count;
+        assert_eq!(CallOutcome::ALL.map(count), [2, 1]);
+        for outcome in CallOutcome::ALL {
+            assert_eq!(calls.of(StoreCall::Reserve, outcome), CallTotals::default());
+        }
     }
 }

@@ -39,6 +39,7 @@ mod replicas;
 mod snapshot;
 mod spend_oracle;
 mod spent_ids;
+mod status;
 // What the suite shares with a unit test, an example and a benchmark is not in its directory.
 #[path = "../support/mod.rs"]
 mod support;

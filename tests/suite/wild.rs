@@ -3,9 +3,10 @@
 use std::{path::Path, process::Command};
 
 use tempfile::TempDir;
+use tollgate::rpc::proto::{GetStatusRequest, status_service_client::StatusServiceClient};
 
 use crate::{
-    harness::{Process, eventually},
+    harness::{Process, connect, eventually},
     redis_server::{self, RedisServer},
 };
 
@@ -52,6 +53,15 @@ async fn an_unsafe_redis_is_warned_of_or_refused() {
     let process = Process::start(directory.path(), POLICY, &redis.url()).await;
     eventually("the warning is written", async || {
         process.log().contains("redis keeps nothing over a restart")
+    })
+    .await;
+    let warned = async || {
+        let channel = connect(process.address()).await;
+        let answer = StatusServiceClient::new(channel).get_status(GetStatusRequest {}).await.unwrap();
+        answer.into_inner().status.unwrap().redis_warnings
+    };
+    eventually("it stands in the status", async || {
+        warned().await.iter().any(|warning| warning.contains("redis keeps nothing over a restart"))
     })
     .await;
     process.stop().await;

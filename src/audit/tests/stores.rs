@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::{
     domain::Moment,
-    store::{AuditEntry, AuditKept, AuditLog, AuditRange, Backend, StoreError},
+    store::{AuditEntry, AuditKept, AuditLog, AuditRange, Backend, StoreError, StoreKind},
 };
 
 /// A log in memory that fails while it is told to.
@@ -19,6 +19,8 @@ struct Failing {
 }
 
 impl Backend for Failing {
+    const KIND: StoreKind = StoreKind::Embedded;
+
     fn moment(&self) -> Moment {
         Moment::default()
     }

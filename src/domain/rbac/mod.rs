@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::Timestamp;
-pub use needs::{Need, PAGES, RPCS, need_of, page_need, table};
+pub use needs::{Need, PAGES, RPCS, VERBOSE_READINESS, is_page, need_of, page_of, table};
 
 /// The role that a caller has in the organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

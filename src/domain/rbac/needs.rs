@@ -44,18 +44,35 @@ pub const RPCS: [(&str, Need); 25] = [
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Need::Identity),
 ];
 
+/// The page that says whether decisions can be made.
+const READINESS: &str = "/readyz";
+/// The same with each check.
+pub const VERBOSE_READINESS: &str = "/readyz?verbose";
+
 /// The pages of the operators' listener, and what each requires. Orchestrators probe without a credential, as with health
 /// over gRPC.
-pub const PAGES: [(&str, Need); 3] = [
+pub const PAGES: [(&str, Need); 4] = [
     ("/livez", Need::Nothing),
-    ("/readyz", Need::Nothing),
+    (READINESS, Need::Nothing),
+    (VERBOSE_READINESS, Need::Permission(Permission::ReadStatus)),
     ("/status", Need::Permission(Permission::ReadStatus)),
 ];
 
-/// What the page at `path` requires; `None` if there is no such page.
+/// The name in [`PAGES`] of the page at `path` with `query`, and what it requires; `None` if there is no such page.
 #[must_use]
-pub fn page_need(path: &str) -> Option<Need> {
-    PAGES.iter().find(|(known, _)| *known == path).map(|(_, need)| *need)
+pub fn page_of(path: &str, query: Option<&str>) -> Option<(&'static str, Need)> {
+    let is_verbose = |pair: &str| pair.split('=').next() == Some("verbose");
+    let name = match query {
+        Some(query) if path == READINESS && query.split('&').any(is_verbose) => VERBOSE_READINESS,
+        _ => path,
+    };
+    PAGES.into_iter().find(|(known, _)| *known == name)
+}
+
+/// Whether `name` is one of [`PAGES`].
+#[must_use]
+pub fn is_page(name: &str) -> bool {
+    PAGES.iter().any(|(known, _)| *known == name)
 }
 
 /// What the RPC at `path` requires; `None` if there is no such RPC.

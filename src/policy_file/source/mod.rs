@@ -38,6 +38,14 @@ pub struct PolicyStatus {
     pub rejected: Option<Rejection>,
 }
 
+impl PolicyStatus {
+    /// `policy` is in force from now on, with `warnings`.
+    #[must_use]
+    pub fn new(policy: &Policy, warnings: Vec<Finding>) -> Self {
+        Self { revision: Arc::clone(&policy.revision), loaded_at: now(), warnings, rejected: None }
+    }
+}
+
 /// A policy that did not load.
 #[derive(Clone, Debug)]
 pub struct Rejection {
@@ -225,12 +233,7 @@ impl FileSource for PolicyFile {
 fn accepted(policy: &Policy, findings: Vec<Finding>) -> PolicyStatus {
     tracing::info!(revision = %policy.revision, teams = policy.teams.len(), "policy loaded");
     findings.iter().for_each(log);
-    PolicyStatus {
-        revision: Arc::clone(&policy.revision),
-        loaded_at: now(),
-        warnings: findings,
-        rejected: None,
-    }
+    PolicyStatus::new(policy, findings)
 }
 
 fn log(finding: &Finding) {

@@ -62,7 +62,7 @@ pub(super) fn allowed(allowed: Approval<'_>) -> CheckResponse {
         to_client.push((RESERVATION_HEADER, context.reservation.to_string()));
     }
     CheckResponse {
-        status: Some(Status { code: OK, message: String::new() }),
+        status: Some(Status { code: OK, ..Status::default() }),
         dynamic_metadata: allowed.context.map(|context| context.to_metadata()),
         http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
             headers: vec![set("authorization", allowed.key.bearer().to_owned())],
@@ -78,7 +78,7 @@ pub(super) fn denied(error: &ApiError, limits: &[LimitStatus]) -> CheckResponse 
     headers.extend(rate_headers(limits));
     let code = StatusCode::try_from(i32::from(error.status)).unwrap_or(StatusCode::Forbidden);
     CheckResponse {
-        status: Some(Status { code: PERMISSION_DENIED, message: error.code.to_owned() }),
+        status: Some(Status { code: PERMISSION_DENIED, message: error.code.to_owned(), details: Vec::new() }),
         dynamic_metadata: None,
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
             status: Some(HttpStatus { code: code.into() }),

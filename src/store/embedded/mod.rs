@@ -82,7 +82,7 @@ pub use self::{
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, RegistryChanges,
     RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
-    SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, Usage,
+    SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
 };
 use crate::domain::{
     Moment,
@@ -188,6 +188,8 @@ async fn on_disk<T>(value: T, heard: Heard) -> Result<T, StoreError> {
 }
 
 impl Backend for EmbeddedStore {
+    const KIND: StoreKind = StoreKind::Embedded;
+
     fn moment(&self) -> Moment {
         self.0.inner.time.now()
     }

@@ -37,7 +37,7 @@ use bytes::Bytes;
 pub use layout::LayoutGate;
 pub use password::Password;
 use redis::Value;
-pub use safety::Hazard;
+pub use safety::{Hazard, Hazards};
 use thiserror::Error;
 
 use self::{
@@ -50,7 +50,7 @@ use self::{
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, Registry,
     RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision,
-    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, Usage,
+    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -187,6 +187,8 @@ fn bytes(value: Value) -> Result<Vec<u8>, StoreError> {
 }
 
 impl Backend for RedisStore {
+    const KIND: StoreKind = StoreKind::Redis;
+
     fn moment(&self) -> Moment {
         self.0.time.now()
     }

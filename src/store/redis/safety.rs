@@ -1,7 +1,8 @@
 //! Whether the server keeps the data it is given.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
 use redis::Value;
 
 use super::{Inner, RedisStore};
@@ -22,6 +23,9 @@ pub enum Hazard {
     /// It writes no append-only file, and does not say whether it takes snapshots: managed servers refuse `CONFIG`.
     MayKeepNothing,
 }
+
+/// What the last check of a server found; always nothing with the embedded store.
+pub type Hazards = Arc<ArcSwap<Vec<Hazard>>>;
 
 /// What can happen, and what to do about it.
 impl fmt::Display for Hazard {

@@ -35,7 +35,7 @@ pub(crate) fn by<T>(token: &str, message: T) -> Request<T> {
 }
 
 /// The code and the reason of a refusal.
-fn reason(status: &Status) -> (Code, String) {
+pub(crate) fn reason(status: &Status) -> (Code, String) {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no reason: {status:?}"));
     assert_eq!(info.domain, "tollgate.v1");

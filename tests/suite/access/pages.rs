@@ -32,12 +32,13 @@ async fn the_state_is_for_those_who_may_read_it_and_health_for_all() {
     let admin = free_port();
     let process = Process::start_arguments(directory.path(), &policy(), &[&format!("--admin={admin}")]).await;
     let ask = async |path: &str, token: Option<&str>| {
-        let request = Request::new("GET", path);
+        let request = Request::new("GET", path).header("accept", "application/json");
         token.map_or(request.clone(), |token| request.key(token)).send(admin).await
     };
     for (path, _) in PAGES {
         let answer = ask(path, None).await;
-        assert_eq!(answer.status, if path == "/status" { 401 } else { 200 }, "{path}");
+        let is_for_some = ["/status", "/readyz?verbose"].contains(&path);
+        assert_eq!(answer.status, if is_for_some { 401 } else { 200 }, "{path}");
     }
     for path in ["/", "/statu", "/status/", "/tollgate.v1.PauseService/ListPauses"] {
         assert_eq!(ask(path, Some(&secret("admin"))).await.status, 404, "{path}");
@@ -48,6 +49,10 @@ async fn the_state_is_for_those_who_may_read_it_and_health_for_all() {
         ("POST", "/status", 401),
         ("OPTIONS", "/status", 401),
         ("GET", "/status?x=/livez", 401),
+        ("GET", "/readyz?x&verbose=1", 401),
+        ("GET", "/readyz?x=verbose", 200),
+        ("GET", "/livez?verbose", 200),
+        ("POST", "/readyz?verbose", 401),
         ("GET", "//status", 404),
         ("GET", "/%73tatus", 404),
         ("GET", "/livez/../status", 404),
@@ -60,13 +65,13 @@ async fn the_state_is_for_those_who_may_read_it_and_health_for_all() {
         assert_eq!(answer.status, expected, "{role}");
         let json = answer.json();
         match expected {
-            200 => assert_eq!(json["store"], "serving"),
-            _ => assert!(json["error"].as_str().unwrap().contains("`read-status`"), "{json}"),
+            200 => assert_eq!(json["status"]["store"]["reachable"], true),
+            _ => assert!(json["message"].as_str().unwrap().contains("`read-status`"), "{json}"),
         }
     }
     let unknown = ask("/status", Some("tgs_the_secret_of_nobody")).await;
     assert_eq!((unknown.status, unknown.header("www-authenticate")), (401, Some("Bearer")));
-    assert!(unknown.json().get("store").is_none());
+    assert!(unknown.json().get("status").is_none());
     let audit = directory.path().join("data/audit.jsonl");
     let recorded = || std::fs::read_to_string(&audit).unwrap_or_default();
     eventually("both refusals are recorded", async || recorded().matches("role.denied").count() == 2).await;
@@ -83,6 +88,8 @@ async fn in_development_mode_the_pages_are_open_on_this_machine() {
     let process =
         Process::start_arguments(directory.path(), ORGANIZATION, &[&format!("--admin={admin}")]).await;
     let answer = Request::new("GET", "/status").send(admin).await;
-    assert_eq!((answer.status, &answer.json()["store"]), (200, &json!("serving")));
+    assert_eq!((answer.status, &answer.json()["status"]["store"]["reachable"]), (200, &json!(true)));
+    let checks = Request::new("GET", "/readyz?verbose").send(admin).await;
+    assert_eq!((checks.status, &*String::from_utf8_lossy(&checks.body)), (200, "ok store\nok registry\n"));
     process.stop().await;
 }

@@ -23,7 +23,7 @@ use tollgate::{
         MAX_REPLICA_VALUE, MAX_REPLICAS, Record, Refusal, Registry, RegistryChanges, RegistryRecord,
         RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
         SecretUses, Settle, SettleOutcome, Settled, Settlement, SpendAmounts, SpendKey, StoreError,
-        USE_SLOTS_KEPT, Usage,
+        StoreKind, USE_SLOTS_KEPT, Usage,
     },
 };
 
@@ -210,6 +210,8 @@ fn sum(a: SpendAmounts, b: SpendAmounts) -> Option<SpendAmounts> {
 }
 
 impl Backend for Model {
+    const KIND: StoreKind = StoreKind::Embedded;
+
     fn moment(&self) -> Moment {
         Model::moment(self)
     }

@@ -121,6 +121,8 @@ struct Lossy<S> {
 }
 
 impl<S: Registry> Backend for Lossy<S> {
+    const KIND: tollgate::store::StoreKind = S::KIND;
+
     fn moment(&self) -> Moment {
         self.store.moment()
     }

@@ -88,7 +88,8 @@ fn tollgate(process: &Process, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     command.args(arguments).args(["--address", &address]);
     let output = tokio::task::block_in_place(|| command.output().unwrap());
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.code(), text)
 }
 
@@ -192,7 +193,13 @@ async fn groq_keys_are_told_over_all_replicas() {
             states.sort_by_key(|state| of_replicas.iter().position(|known| known == state));
             assert_eq!(states, of_replicas, "{key:?}");
             assert_eq!(key.replicas.iter().map(|seen| seen.request_count).sum::<i64>(), key.request_count);
-            assert_eq!(key.last_use_time, key.replicas.iter().filter_map(|seen| seen.last_use_time).max_by_key(|at| (at.seconds, at.nanos)));
+            assert_eq!(
+                key.last_use_time,
+                key.replicas
+                    .iter()
+                    .filter_map(|seen| seen.last_use_time)
+                    .max_by_key(|at| (at.seconds, at.nanos))
+            );
             let refused: Vec<_> = key.replicas.iter().filter_map(|seen| seen.refuse_time).collect();
             assert_eq!(key.refuse_time.as_slice(), refused);
         }

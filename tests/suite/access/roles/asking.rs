@@ -122,6 +122,10 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
                 answer => drop(answer?),
             }
         }
+        "GetStatus" => {
+            let mut client = StatusServiceClient::new(channel.clone());
+            drop(client.get_status(by(token, proto::GetStatusRequest {})).await?);
+        }
         "Process" => drop(process(channel, token, Vec::new()).await?),
         "Reflection" => drop(reflect(channel, token, MessageRequest::ListServices(String::new())).await?),
         other => panic!("{other}"),

@@ -1,0 +1,143 @@
+//! Errors of the pages: `google.rpc.Status` in JSON for programs that ask for JSON, else its message as text.
+
+use axum::{
+    Json,
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT, ALLOW, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse as _, Response},
+};
+use tonic::{Code, Status};
+
+use crate::{
+    access::Refusal,
+    rpc::{caller_refused, error_to_json, page_error},
+};
+
+/// Why there is no page.
+#[derive(Debug)]
+pub(super) struct PageError {
+    http: StatusCode,
+    status: Status,
+    /// What is shown in place of the message to those who read text.
+    text: Option<String>,
+}
+
+impl PageError {
+    /// There is no such page, for anyone.
+    pub(super) fn unknown_page() -> Self {
+        Self::new(StatusCode::NOT_FOUND, Code::NotFound, "UNKNOWN_PAGE", "there is no such page")
+    }
+
+    /// The page is only read.
+    pub(super) fn method_not_allowed() -> Self {
+        let message = "this page is only read: use GET";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "METHOD_NOT_ALLOWED", message)
+    }
+
+    /// The request is for another host.
+    pub(super) fn foreign_host() -> Self {
+        let message = "this `Host` is none of this listener: use its address, or localhost";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, Code::InvalidArgument, "FOREIGN_HOST", message)
+    }
+
+    /// Nothing can be decided at the moment. Those who read text read `text`.
+    pub(super) fn not_ready(reason: &'static str, message: &str, text: String) -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, reason, message);
+        Self { text: Some(text), ..error }
+    }
+
+    /// The page could not be made.
+    pub(super) fn internal(message: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "INTERNAL", message)
+    }
+
+    /// The caller may not see the page.
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        let status = caller_refused(refusal);
+        let http = match status.code() {
+            Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Code::PermissionDenied => StatusCode::FORBIDDEN,
+            Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::NOT_FOUND,
+        };
+        Self { http, status, text: None }
+    }
+
+    fn new(http: StatusCode, code: Code, reason: &'static str, message: &str) -> Self {
+        Self { http, status: page_error(code, reason, message), text: None }
+    }
+
+    /// The answer to a request with these headers.
+    pub(super) fn answer(self, request: &HeaderMap) -> Response {
+        let Self { http, status, text } = self;
+        // Of what has no JSON, the message is left.
+        let json = wants_json(request).then(|| error_to_json(&status).ok()).flatten();
+        let mut answer = match json {
+            Some(json) => (http, Json(json)).into_response(),
+            None => (http, text.unwrap_or_else(|| format!("{}\n", status.message()))).into_response(),
+        };
+        let header = match http {
+            StatusCode::UNAUTHORIZED => Some((WWW_AUTHENTICATE, "Bearer")),
+            StatusCode::METHOD_NOT_ALLOWED => Some((ALLOW, "GET, HEAD")),
+            _ => None,
+        };
+        if let Some((name, value)) = header {
+            answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        answer
+    }
+}
+
+/// Whether errors are told in JSON: of JSON and text, `accept` names JSON, or JSON first. What names neither, such as `*/*`,
+/// is content with text, as people at a terminal are.
+fn wants_json(request: &HeaderMap) -> bool {
+    let values = request.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    let named = values.flat_map(|value| value.split(',')).find_map(|range| {
+        let range = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        match range.split_once('/') {
+            Some(("application", "json" | "*")) => Some(true),
+            Some(("text", _)) => Some(false),
+            _ => None,
+        }
+    });
+    named.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_for_those_who_name_it_before_text() {
+        let wants = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(ACCEPT, value.parse().unwrap());
+            }
+            wants_json(&headers)
+        };
+        for json in [
+            &["application/json"] as &[&str],
+            &["Application/JSON; charset=utf-8"],
+            &["application/*"],
+            &["application/json, text/plain, */*"],
+            &["*/*, application/json"],
+            &["image/png", "application/json;q=0.5"],
+        ] {
+            assert!(wants(json), "{json:?}");
+        }
+        for text in [
+            &[] as &[&str],
+            &["*/*"],
+            &[""],
+            &["text/html, application/xhtml+xml, application/json;q=0.9, */*;q=0.8"],
+            &["text/plain", "application/json"],
+            &["application/jsonl"],
+            &["json"],
+        ] {
+            assert!(!wants(text), "{text:?}");
+        }
+    }
+}
