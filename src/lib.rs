@@ -57,6 +57,7 @@
 //! rpc ─► access ─────► audit, live                    who is calling, and whether they may
 //! rpc ─► audit ──────► store                          what was changed, and who was refused
 //! rpc ─► upstream ───► watch                          Groq's own keys
+//! rpc ─► replicas ───► live, upstream, store          the processes that share a store
 //! rpc ─► groq                                         Groq's HTTP API, pure
 //! rpc ─► policy_file ─► watch, syntax                 the document, and what is wrong with it
 //!
@@ -74,6 +75,7 @@ pub mod domain;
 pub mod groq;
 pub mod live;
 pub mod policy_file;
+pub mod replicas;
 pub mod reports;
 pub mod rpc;
 pub mod runtime;

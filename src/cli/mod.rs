@@ -16,6 +16,7 @@ mod prices;
 mod record;
 mod redis_safety;
 mod replaced;
+mod replicas;
 mod schema;
 mod screen;
 mod serve;
@@ -84,6 +85,7 @@ enum Command {
     Pauses(pauses::Pauses),
     Cooldowns(cooldowns::Cooldowns),
     UpstreamKeys(upstream_keys::UpstreamKeys),
+    Replicas(replicas::Replicas),
     Audit(audit::AuditCommand),
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -114,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Pauses(command) => command.run(&mut screen),
         Command::Cooldowns(command) => command.run(&mut screen),
         Command::UpstreamKeys(command) => command.run(&mut screen),
+        Command::Replicas(command) => command.run(&mut screen),
         Command::Audit(command) => command.run(&mut screen),
         Command::Tokens(command) => command.run(&mut screen),
         Command::Store(command) => command.run(&mut screen),

@@ -27,7 +27,8 @@ pub(super) struct UpstreamKeys {
 }
 
 /// What the end of both helps says.
-const ENDS: &str = "What is shown is of the replica that answers, since it started. A key is named by its project and a digest.
+const ENDS: &str = "What is shown is over all replicas seen within the last minute, each since it started; --json has each of them. A key is named by its
+project and a digest.
 
 Exit codes: 0 shown, 1 Groq refuses a key, 2 failed.";
 

@@ -24,6 +24,7 @@ mod pause_service;
 mod pausing;
 mod policy_service;
 mod recorded;
+mod replica_list;
 mod settling;
 mod status;
 mod status_service;

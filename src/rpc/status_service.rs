@@ -7,10 +7,13 @@ use tonic::{Request, Response, Status};
 
 use super::{
     answer,
+    page::ListContext,
     proto::{
-        self, Finding, FindingSeverity, GetStatusRequest, GetStatusResponse, PolicyRejection, SnapshotStatus,
-        StoreCallOutcome, StoreCalls, StoreStatus, status_service_server::StatusService,
+        self, Finding, FindingSeverity, GetStatusRequest, GetStatusResponse, ListReplicasRequest,
+        ListReplicasResponse, PolicyRejection, SnapshotStatus, StoreCallOutcome, StoreCalls, StoreStatus,
+        status_service_server::StatusService,
     },
+    replica_list,
 };
 use crate::{
     authorizer::Shared,
@@ -134,7 +137,7 @@ pub struct StatusRpc<S> {
 }
 
 impl<S> StatusRpc<S> {
-    /// Tells `facts`, and whether `store` answers.
+    /// Tells `facts`, whether `store` answers, and which replicas share it.
     #[must_use]
     pub const fn new(store: S, facts: StatusFacts) -> Self {
         Self { store, facts }
@@ -146,5 +149,14 @@ impl<S: Store> StatusService for StatusRpc<S> {
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {
         let status = Some(self.facts.read(&self.store).await);
         Ok(Response::new(GetStatusResponse { status }))
+    }
+
+    async fn list_replicas(
+        &self,
+        request: Request<ListReplicasRequest>,
+    ) -> Result<Response<ListReplicasResponse>, Status> {
+        let organization = Arc::clone(&self.facts.shared.live.peek().policy.organization.id);
+        let context = ListContext { organization, now: self.store.now() };
+        replica_list::answer(&self.store, request.into_inner(), &context).await.map(Response::new)
     }
 }

@@ -10,7 +10,7 @@ use super::{
     page::{self, ListContext, PageRequest},
     proto::{
         self, LiftCooldownRequest, LiftCooldownResponse, ListCooldownsRequest, ListCooldownsResponse,
-        ListUpstreamKeysRequest, ListUpstreamKeysResponse, UpstreamKey, UpstreamKeyState,
+        ListUpstreamKeysRequest, ListUpstreamKeysResponse, UpstreamKey, UpstreamKeyReplica, UpstreamKeyState,
         upstream_service_server::UpstreamService,
     },
     recorded::Recorder,
@@ -26,8 +26,9 @@ use crate::{
         pause::MAX_REASON,
         request::ServiceTier,
     },
+    replicas::{self, MergedUpstreamKey},
     store::{Cooldown, Store},
-    upstream::{KeyUse, LiveKey, UpstreamKeys},
+    upstream::UpstreamKeys,
 };
 
 /// Serves `UpstreamService`.
@@ -35,14 +36,22 @@ use crate::{
 pub struct UpstreamRpc<S> {
     authorizer: Authorizer<S>,
     keys: Arc<UpstreamKeys>,
+    /// The name of this process among the replicas.
+    replica: Arc<str>,
     recorder: Recorder,
 }
 
 impl<S> UpstreamRpc<S> {
-    /// Serves through `authorizer` and tells of `keys`; what is lifted is recorded with `recorder`.
+    /// Serves through `authorizer` and tells of `keys`, which are those of `replica`, and of the other replicas'; what is lifted is
+    /// recorded with `recorder`.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, keys: Arc<UpstreamKeys>, recorder: Recorder) -> Self {
-        Self { authorizer, keys, recorder }
+    pub const fn new(
+        authorizer: Authorizer<S>,
+        keys: Arc<UpstreamKeys>,
+        replica: Arc<str>,
+        recorder: Recorder,
+    ) -> Self {
+        Self { authorizer, keys, replica, recorder }
     }
 }
 
@@ -54,7 +63,11 @@ impl<S: Store + Clone> UpstreamService for UpstreamRpc<S> {
         &self,
         _: Request<ListUpstreamKeysRequest>,
     ) -> Result<Response<ListUpstreamKeysResponse>, Status> {
-        let upstream_keys = self.keys.all().iter().map(|(key, state)| shown_key(key, *state)).collect();
+        let store = self.authorizer.store();
+        let replicas = replicas::list(store).await;
+        let replicas = replicas.map_err(|error| status::undecided(&Failure::Store(error), ""))?;
+        let keys = replicas::merged_upstream_keys((&self.replica, &self.keys), &replicas, store.now());
+        let upstream_keys = keys.into_iter().map(shown_key).collect();
         Ok(Response::new(ListUpstreamKeysResponse { upstream_keys }))
     }
 
@@ -156,20 +169,37 @@ fn shown((key, cooldown): &Named) -> proto::Cooldown {
     }
 }
 
-fn shown_key(key: &LiveKey, state: KeyUse) -> UpstreamKey {
-    let state = match state {
-        KeyUse::Used => UpstreamKeyState::Used,
-        KeyUse::Standby => UpstreamKeyState::Standby,
-        KeyUse::Refused => UpstreamKeyState::Refused,
-    };
+fn shown_key(key: MergedUpstreamKey) -> UpstreamKey {
+    let MergedUpstreamKey { merged, replicas } = key;
     UpstreamKey {
-        name: key.id.to_string(),
-        project: key.project.to_string(),
-        place: key.place.clone(),
-        state: state.into(),
-        create_time: Some(answer::timestamp(key.since)),
-        last_use_time: key.last_used().map(answer::timestamp),
-        refuse_time: key.refused_at().map(answer::timestamp),
-        request_count: answer::int(key.uses()),
+        state: state(merged.state).into(),
+        name: merged.name,
+        project: merged.project,
+        place: merged.place,
+        create_time: merged.create.map(answer::timestamp),
+        last_use_time: merged.last_use.map(answer::timestamp),
+        refuse_time: merged.refuse.map(answer::timestamp),
+        request_count: answer::int(merged.request_count),
+        replicas: replicas.into_iter().map(shown_replica).collect(),
+    }
+}
+
+fn shown_replica(seen: replicas::UpstreamKeyReplica) -> UpstreamKeyReplica {
+    let report = seen.report;
+    UpstreamKeyReplica {
+        replica: seen.replica.to_string(),
+        state: state(report.state).into(),
+        last_use_time: report.last_use.map(answer::timestamp),
+        refuse_time: report.refuse.map(answer::timestamp),
+        request_count: answer::int(report.request_count),
+    }
+}
+
+const fn state(state: replicas::UpstreamKeyState) -> UpstreamKeyState {
+    match state {
+        replicas::UpstreamKeyState::Used => UpstreamKeyState::Used,
+        replicas::UpstreamKeyState::Standby => UpstreamKeyState::Standby,
+        replicas::UpstreamKeyState::Refused => UpstreamKeyState::Refused,
+        replicas::UpstreamKeyState::Unspecified => UpstreamKeyState::Unspecified,
     }
 }

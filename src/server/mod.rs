@@ -55,6 +55,7 @@ use crate::{
     access::Guard,
     authorizer::{Authorizer, Shared},
     control::{Keys, Pauses},
+    replicas::Announcer,
     reports::Spending,
     rpc::{
         AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, StatusFacts,
@@ -71,7 +72,7 @@ use crate::{
         },
         watched,
     },
-    runtime::{Runtime, Tasks},
+    runtime::{Runtime, Tasks, replica_name},
     store::Store,
     upstream::UpstreamKeys,
 };
@@ -283,6 +284,10 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     if index == 0 {
         // Before anything is served, as the reporter itself starts with `Serving`.
         health::tell(&mut health, ServingStatus::NotServing).await;
+        let live = Arc::clone(&shared.live);
+        let announcer = Announcer::new(store.clone(), live, Arc::clone(&upstream), runtime.clock.clone());
+        // Not awaited at the end: it delays no stop.
+        tokio::spawn(announcer.run(stop.clone()));
         let (store, shared) = (store.clone(), Arc::clone(&shared));
         watch = Some(tokio::spawn(health::watch(store, shared, health.clone(), stop.clone())));
     }
@@ -307,9 +312,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         guard.audit().clone(),
     ))
     .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let upstream =
-        UpstreamServiceServer::new(UpstreamRpc::new(authorizer.clone(), upstream, recorder.clone()))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let upstream = UpstreamRpc::new(authorizer.clone(), upstream, replica_name().into(), recorder.clone());
+    let upstream = UpstreamServiceServer::new(upstream).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let pauses = PauseServiceServer::new(PauseRpc::new(pauses, recorder.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let audit = AuditServiceServer::new(AuditRpc::new(authorizer.clone()))

@@ -1,5 +1,5 @@
 //! What the service needs from a store, by subject: a [`Ledger`] of counters and reservations, the [`Usage`] that settlements add up,
-//! a [`Registry`] of small records for all replicas, and the [`AuditLog`] of what they recorded.
+//! a [`Registry`] of small records for all replicas, the [`AuditLog`] of what they recorded, and the [`Replicas`] themselves.
 //!
 //! Counters are opaque names, and usage lines are dimensions and amounts. Both implementations follow the arithmetic of
 //! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
@@ -12,6 +12,7 @@ mod ledger;
 mod observed;
 pub mod redis;
 mod registry;
+mod replicas;
 mod retention;
 mod usage;
 
@@ -32,6 +33,7 @@ pub use registry::{
     MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord, RegistryWritten, Revision,
     SecretUse, SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
 };
+pub use replicas::{MAX_REPLICA_VALUE, MAX_REPLICAS, ReplicaEntry, Replicas};
 use thiserror::Error;
 pub use usage::{SpendAmounts, SpendKey, Usage, each_line};
 
@@ -104,6 +106,6 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// Everything that the service needs of a store.
-pub trait Store: Ledger + Usage + Registry + AuditLog {}
+pub trait Store: Ledger + Usage + Registry + AuditLog + Replicas {}
 
-impl<S: Ledger + Usage + Registry + AuditLog> Store for S {}
+impl<S: Ledger + Usage + Registry + AuditLog + Replicas> Store for S {}

@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, Registry,
-    RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses,
-    Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
+    RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision,
+    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -42,11 +42,13 @@ pub enum StoreCall {
     Uses,
     AuditAppend,
     AuditPage,
+    AnnounceReplica,
+    Replicas,
 }
 
 impl StoreCall {
     /// All of them, in the order of their places in [`Calls`].
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Reserve,
         Self::Find,
         Self::Settle,
@@ -62,6 +64,8 @@ impl StoreCall {
         Self::Uses,
         Self::AuditAppend,
         Self::AuditPage,
+        Self::AnnounceReplica,
+        Self::Replicas,
     ];
 
     /// Its name, as operators see it.
@@ -83,6 +87,8 @@ impl StoreCall {
             Self::Uses => "uses",
             Self::AuditAppend => "audit_append",
             Self::AuditPage => "audit_page",
+            Self::AnnounceReplica => "announce_replica",
+            Self::Replicas => "replicas",
         }
     }
 }
@@ -279,6 +285,16 @@ impl<S: AuditLog> AuditLog for Observed<S> {
 
     async fn audit_page(&self, range: AuditRange, count: usize) -> Result<Vec<AuditEntry>, StoreError> {
         self.calls.observe(StoreCall::AuditPage, self.store.audit_page(range, count)).await
+    }
+}
+
+impl<S: Replicas> Replicas for Observed<S> {
+    async fn announce_replica(&self, name: Arc<str>, value: Bytes) -> Result<(), StoreError> {
+        self.calls.observe(StoreCall::AnnounceReplica, self.store.announce_replica(name, value)).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaEntry>, StoreError> {
+        self.calls.observe(StoreCall::Replicas, self.store.replicas()).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! How long stores keep what they hold, written once: the scripts of the Redis store get these numbers when they are loaded.
 
-use super::{AUDIT_REMOVED, USE_SLOTS_KEPT};
+use super::{AUDIT_REMOVED, USE_SLOTS_KEPT, replicas::REPLICAS_LOOKED_AT};
 
 const DAY_S: u64 = 86_400;
 /// A day in milliseconds.
@@ -24,9 +24,11 @@ const REPORTED_KEPT_S: u64 = 62 * DAY_S;
 pub(super) const USES_KEPT_S: u64 = 400 * DAY_S;
 /// The last writes of the registry of which Redis keeps the record's name. A reader that is further behind reads all records.
 const REGISTRY_WRITES_KEPT: u64 = 256;
+/// A replica, after it was last seen: long enough to see which ones were there before an incident or an upgrade.
+pub(super) const REPLICA_KEPT_MS: u64 = 3_600 * 1000;
 
 /// The numbers that scripts use, by the names under which they do.
-pub(super) const FOR_SCRIPTS: [(&str, u64); 9] = [
+pub(super) const FOR_SCRIPTS: [(&str, u64); 11] = [
     ("DAY_MS", DAY_MS),
     ("PERIOD_KEPT_DAYS", PERIOD_KEPT_DAYS),
     ("MONTH_KEPT_DAYS", MONTH_KEPT_DAYS),
@@ -36,4 +38,6 @@ pub(super) const FOR_SCRIPTS: [(&str, u64); 9] = [
     ("USE_SLOTS_KEPT", USE_SLOTS_KEPT as u64),
     ("REGISTRY_WRITES_KEPT", REGISTRY_WRITES_KEPT),
     ("AUDIT_REMOVED", AUDIT_REMOVED as u64),
+    ("REPLICA_KEPT_MS", REPLICA_KEPT_MS),
+    ("REPLICAS_LOOKED_AT", REPLICAS_LOOKED_AT),
 ];

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("runtime", &["domain"]),
@@ -19,6 +19,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("audit", &["store", "runtime", "domain"]),
     ("access", &["audit", "live", "runtime", "domain"]),
     ("upstream", &["watch", "domain"]),
+    ("replicas", &["live", "upstream", "store", "runtime", "domain"]),
     (
         "rpc",
         &[
@@ -30,6 +31,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "access",
             "upstream",
             "policy_file",
+            "replicas",
             "store",
             "runtime",
             "domain",
@@ -44,6 +46,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "authorizer",
             "access",
             "upstream",
+            "replicas",
             "store",
             "settings",
             "watch",

@@ -1,5 +1,7 @@
 //! What is ordered on one replica and holds on all.
 
+mod processes;
+
 use std::time::{Duration, Instant};
 
 use crate::harness::eventually;

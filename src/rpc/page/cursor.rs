@@ -1,5 +1,7 @@
 //! Where a page of each list ends, and the form in which a token carries it.
 
+use std::sync::Arc;
+
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::spend::{Part, SpendPlace};
@@ -71,6 +73,19 @@ impl Cursor for CooldownKey {
 
     fn of_wire(gate: String) -> Option<Self> {
         Self::of_gate(&CounterKey::new(gate))
+    }
+}
+
+/// A name.
+impl Cursor for Arc<str> {
+    type Wire = String;
+
+    fn to_wire(&self) -> String {
+        self.as_ref().to_owned()
+    }
+
+    fn of_wire(name: String) -> Option<Self> {
+        Some(name.into())
     }
 }
 

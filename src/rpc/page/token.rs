@@ -61,6 +61,7 @@ list_requests! {
     ListPausesRequest by Target,
     ListCooldownsRequest by CooldownKey,
     ListAuditEventsRequest by AuditId,
+    ListReplicasRequest by Arc<str>,
 }
 
 /// Whose lists are asked for, and when.

@@ -14,6 +14,7 @@
 //!   copies what can be read into a new directory.
 //! - The registry, the uses of secrets (`registry`) and the audit log (`audit`) are written by transactions of their own, separate
 //!   from that thread's.
+//! - Only this process announces itself as a replica (`replicas`), so that stays in memory.
 //! - Memory holds the registry, counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
 //!   reservation that can still be repeated; the rest is in the tables.
 
@@ -33,6 +34,7 @@ mod presharded;
 mod read;
 mod recover;
 mod registry;
+mod replicas;
 mod retention;
 mod salvage;
 mod schema;
@@ -68,6 +70,7 @@ use self::{
     audit::AuditTable,
     files::Claim,
     registry::Registry,
+    replicas::ReplicaTable,
     shared::{Inner, Step},
     waiters::Heard,
 };
@@ -78,8 +81,8 @@ pub use self::{
 };
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, RegistryChanges,
-    RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Settle,
-    SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
+    RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
+    SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
 };
 use crate::domain::{
     Moment,
@@ -102,6 +105,7 @@ struct Handle {
     reader: Mutex<Connection>,
     registry: Arc<Registry>,
     audit: Arc<AuditTable>,
+    replicas: ReplicaTable,
     writer: Option<JoinHandle<()>>,
     /// The last field, so everything that has the database open is dropped before it.
     _claim: Arc<Claim>,
@@ -343,5 +347,15 @@ impl AuditLog for EmbeddedStore {
             tracing::error!(%error, "the audit log cannot be read");
             Err(StoreError::Corrupt)
         })
+    }
+}
+
+impl Replicas for EmbeddedStore {
+    async fn announce_replica(&self, name: Arc<str>, value: Bytes) -> Result<(), StoreError> {
+        self.0.replicas.announce(name, value, self.0.inner.time.now().store)
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaEntry>, StoreError> {
+        Ok(self.0.replicas.list(self.0.inner.time.now()))
     }
 }

@@ -65,7 +65,15 @@ pub(super) fn open(
     let thread = std::thread::Builder::new().name("store-writer".to_owned());
     let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
     let (reader, registry) = (Mutex::new(reader), Arc::new(registry));
-    let handle = Handle { inner, reader, registry, audit, writer: Some(writer), _claim: claim };
+    let handle = Handle {
+        inner,
+        reader,
+        registry,
+        audit,
+        replicas: super::replicas::ReplicaTable::default(),
+        writer: Some(writer),
+        _claim: claim,
+    };
     Ok(EmbeddedStore(Arc::new(handle), PATIENCE))
 }
 

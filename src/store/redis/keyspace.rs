@@ -32,6 +32,7 @@ pub(super) struct Keyspace {
     pub(super) registry: String,
     pub(super) revision: String,
     pub(super) audit: String,
+    pub(super) replicas: String,
     /// The layout of all these; see `meta.lua`.
     pub(super) meta: String,
 }
@@ -49,6 +50,7 @@ impl Keyspace {
             registry: format!("{prefix}:registry"),
             revision: format!("{prefix}:registry:revision"),
             audit: format!("{prefix}:audit"),
+            replicas: format!("{prefix}:replicas"),
             meta: format!("{prefix}:meta"),
             prefix,
         }

@@ -15,6 +15,7 @@ mod load;
 mod password;
 mod record;
 mod registry;
+mod replicas;
 mod reserve;
 mod safety;
 mod script;
@@ -48,8 +49,8 @@ use self::{
 };
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, Registry,
-    RegistryChanges, RegistryWritten, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses,
-    Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
+    RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision,
+    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -285,5 +286,15 @@ impl AuditLog for RedisStore {
 
     async fn audit_page(&self, range: AuditRange, count: usize) -> Result<Vec<AuditEntry>, StoreError> {
         self.0.audit_page(range, count).await
+    }
+}
+
+impl Replicas for RedisStore {
+    async fn announce_replica(&self, name: Arc<str>, value: Bytes) -> Result<(), StoreError> {
+        self.0.announce_replica(&name, &value).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaEntry>, StoreError> {
+        self.0.replicas().await
     }
 }

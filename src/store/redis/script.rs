@@ -73,6 +73,9 @@ pub(super) static USES: LazyLock<Script> =
     LazyLock::new(|| Script::new("uses", &[], include_str!("scripts/uses.lua")));
 pub(super) static AUDIT_APPEND: LazyLock<Script> =
     LazyLock::new(|| Script::new("audit_append", &[], include_str!("scripts/audit_append.lua")));
+pub(super) static ANNOUNCE_REPLICA: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("announce_replica", &[STORE_TIME], include_str!("scripts/announce_replica.lua"))
+});
 
 /// Declares those of the shared numbers and names that `body` mentions.
 fn constants(body: &str) -> String {
@@ -94,7 +97,7 @@ fn constants(body: &str) -> String {
 }
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 11] {
+pub(super) fn all() -> [&'static Script; 12] {
     [
         &RESERVE,
         &SETTLE,
@@ -107,6 +110,7 @@ pub(super) fn all() -> [&'static Script; 11] {
         &ADD_USES,
         &USES,
         &AUDIT_APPEND,
+        &ANNOUNCE_REPLICA,
     ]
 }
 

@@ -6,6 +6,7 @@ mod cooldowns;
 mod names;
 mod registry;
 mod repeats;
+mod replicas;
 mod reservations;
 mod settlements;
 mod spend;

@@ -19,10 +19,11 @@ use tollgate::{
     runtime::clock::ManualClock,
     store::{
         AUDIT_REMOVED, AuditEntry, AuditId, AuditKept, AuditLog, AuditRange, Backend, Cooldown,
-        CooldownChange, Ledger, MAX_AUDIT_APPEND, MAX_AUDIT_LINE, MAX_AUDIT_PAGE, MAX_REGISTRY_VALUE, Record,
-        Refusal, Registry, RegistryChanges, RegistryRecord, RegistryWritten, ReservationId, Reserve,
-        Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, Settled, Settlement, SpendAmounts,
-        SpendKey, StoreError, StoreKind, USE_SLOTS_KEPT, Usage,
+        CooldownChange, Ledger, MAX_AUDIT_APPEND, MAX_AUDIT_LINE, MAX_AUDIT_PAGE, MAX_REGISTRY_VALUE,
+        MAX_REPLICA_VALUE, MAX_REPLICAS, Record, Refusal, Registry, RegistryChanges, RegistryRecord,
+        RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
+        SecretUses, Settle, SettleOutcome, Settled, Settlement, SpendAmounts, SpendKey, StoreError,
+        StoreKind, USE_SLOTS_KEPT, Usage,
     },
 };
 
@@ -43,6 +44,7 @@ struct State {
     hash_key: Option<[u8; 32]>,
     uses: HashMap<SecretId, SecretUses>,
     audit: BTreeMap<AuditId, Bytes>,
+    replicas: BTreeMap<Arc<str>, (Timestamp, Bytes)>,
 }
 
 impl Model {
@@ -367,5 +369,30 @@ impl AuditLog for Model {
         let events = events
             .filter(|event| event.id >= range.from && range.before.is_none_or(|before| event.id < before));
         Ok(events.take(count.min(MAX_AUDIT_PAGE)).collect())
+    }
+}
+
+impl Replicas for Model {
+    async fn announce_replica(&self, name: Arc<str>, value: Bytes) -> Result<(), StoreError> {
+        if value.len() > MAX_REPLICA_VALUE {
+            return Err(StoreError::Overflow);
+        }
+        self.state.lock().unwrap().replicas.insert(name, (self.moment().store, value));
+        Ok(())
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaEntry>, StoreError> {
+        let (state, now) = (self.state.lock().unwrap(), self.moment());
+        let seen = state.replicas.iter().filter(|(_, (at, _))| now.store.since(*at) < 3_600_000);
+        let mut seen: Vec<_> = seen.collect();
+        seen.sort_by_key(|(name, (at, _))| (std::cmp::Reverse(*at), (*name).clone()));
+        seen.truncate(MAX_REPLICAS);
+        seen.sort();
+        let entry = |(name, (at, value)): (&Arc<str>, &(Timestamp, Bytes))| ReplicaEntry {
+            name: name.clone(),
+            last_seen: now.to_wall(*at),
+            value: value.clone(),
+        };
+        Ok(seen.into_iter().map(entry).collect())
     }
 }

@@ -1,6 +1,7 @@
 //! Tests against a real server on a free port, with nothing kept on disk.
 
 mod layout;
+mod replicas;
 mod scripts;
 mod server;
 mod time;

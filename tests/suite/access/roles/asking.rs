@@ -84,6 +84,10 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
             let mut client = UpstreamServiceClient::new(channel.clone());
             drop(client.list_upstream_keys(by(token, proto::ListUpstreamKeysRequest {})).await?);
         }
+        "ListReplicas" => {
+            let mut client = StatusServiceClient::new(channel.clone());
+            drop(client.list_replicas(by(token, proto::ListReplicasRequest::default())).await?);
+        }
         "ListAuditEvents" => {
             let mut client = AuditServiceClient::new(channel.clone());
             drop(client.list_audit_events(by(token, proto::ListAuditEventsRequest::default())).await?);

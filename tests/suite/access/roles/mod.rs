@@ -53,22 +53,22 @@ fn secret(name: &str) -> String {
 
 /// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
 const CALLERS: [(&str, &str, bool, &str); 12] = [
-    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy y"),
-    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y - -- yy yyy -- yy yy yy yyy yy y"),
-    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y y -- yy yyy -- -- -- -- --y y- y"),
-    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - - -- -- --- -- -- -- -- --- -- -"),
-    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - - -- -- --- -- -- -- -- --- -- -"),
-    ("monitor", "\"monitor\"", false, "-- -- -- --- -- - y - - -- -- --- -- -- -- -- --- -- y"),
-    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - - -- -- --- -- -- -- -- --- -- -"),
-    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - - -- -- --- -- -- -- -- --- -- -"),
-    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - - y- y- y-o y- y- y- y- --- -- -"),
-    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- -- -- --- -- -"),
-    ("nothing", "", false, "-- -- -- --- -- - y - - -- -- --- -- -- -- -- --- -- -"),
-    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- -- -- --- -- -"),
+    ("admin", "\"admin\"", false, "yy yy yy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy yy"),
+    ("operator", "\"operator\"", false, "-- -- -- --- -- - y y - -- yy yyy -- yy yy yy yyy yy yy"),
+    ("auditor", "\"auditor\"", false, "-- -- -- yyy -- - y y y -- yy yyy -- -- -- -- --y y- yy"),
+    ("viewer", "\"viewer\"", false, "-- -- -- yyy -- - y - - -- -- --- -- -- -- -- --- -- --"),
+    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o -- - y - - -- -- --- -- -- -- -- --- -- --"),
+    ("monitor", "\"monitor\"", false, "-- -- -- --- -- - y - - -- -- --- -- -- -- -- --- -- yy"),
+    ("gateway", "\"gateway\"", false, "yy yy yy --- yy y y - - -- -- --- -- -- -- -- --- -- --"),
+    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- y- y y - - -- -- --- -- -- -- -- --- -- --"),
+    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o -- - y - - y- y- y-o y- y- y- y- --- -- --"),
+    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- -- -- --- -- --"),
+    ("nothing", "", false, "-- -- -- --- -- - y - - -- -- --- -- -- -- -- --- -- --"),
+    ("of-nobody", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y- y y - - -- -- --- -- -- -- -- --- -- --"),
 ];
 
 /// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
-const QUESTIONS: [(&str, &str); 36] = [
+const QUESTIONS: [(&str, &str); 37] = [
     ("Authorize", "own"),
     ("Authorize", "other"),
     ("Authorize by key", "own"),
@@ -105,6 +105,7 @@ const QUESTIONS: [(&str, &str); 36] = [
     ("ListCooldowns", ""),
     ("LiftCooldown", ""),
     ("GetStatus", ""),
+    ("ListReplicas", ""),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,177 @@
+//! What a replica says of itself, as JSON that adjacent releases read alike.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::{
+    domain::Timestamp,
+    store::{LAYOUT, MAX_REPLICA_VALUE},
+    upstream::{KeyUse, LiveKey, UpstreamKeys},
+};
+
+/// The version of the form.
+const VERSION: u32 = 1;
+
+/// What a replica says of itself. Members that another release does not have are as unset, and members that it does not know are
+/// passed over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Announcement {
+    pub(super) v: u32,
+    /// Its release.
+    pub version: String,
+    /// The latest layout of the store that it knows.
+    pub layout: u32,
+    /// What it decides by.
+    pub policy_revision: String,
+    /// When it started.
+    #[serde(rename = "start_time_ms")]
+    pub start: Option<Timestamp>,
+    /// Whether it decides.
+    pub ready: bool,
+    /// The Groq keys that it knows, by project.
+    pub upstream_keys: Vec<UpstreamKeyReport>,
+}
+
+/// What a replica says of a Groq key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpstreamKeyReport {
+    /// Identifies it without revealing it.
+    pub name: String,
+    /// Its project.
+    pub project: String,
+    /// Where it was found.
+    pub place: String,
+    /// What it is used for.
+    pub state: UpstreamKeyState,
+    /// When it became available.
+    #[serde(rename = "create_time_ms")]
+    pub create: Option<Timestamp>,
+    /// When the last request went out with it.
+    #[serde(rename = "last_use_time_ms")]
+    pub last_use: Option<Timestamp>,
+    /// When Groq refused it.
+    #[serde(rename = "refuse_time_ms")]
+    pub refuse: Option<Timestamp>,
+    /// Requests that went out with it.
+    pub request_count: u64,
+}
+
+/// What a replica uses a Groq key for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamKeyState {
+    /// Requests go out with it.
+    Used,
+    /// They would if the other were refused.
+    Standby,
+    /// Groq refused it.
+    Refused,
+    /// One that this release does not know.
+    #[default]
+    #[serde(other)]
+    Unspecified,
+}
+
+impl Announcement {
+    /// What a replica of this release says.
+    #[must_use]
+    pub fn new(policy_revision: &str, start: Timestamp, ready: bool, upstream: &UpstreamKeys) -> Self {
+        Self {
+            v: VERSION,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            layout: LAYOUT,
+            policy_revision: policy_revision.to_owned(),
+            start: Some(start),
+            ready,
+            upstream_keys: UpstreamKeyReport::all(upstream),
+        }
+    }
+
+    /// What the replica `name` said; nothing but its name where that cannot be read.
+    pub(super) fn parse(name: &str, value: &[u8]) -> Self {
+        serde_json::from_slice(value).unwrap_or_else(|reason| {
+            warn!(replica = name, %reason, "what a replica says of itself cannot be read");
+            Self::default()
+        })
+    }
+
+    /// The bytes for the store. Of hundreds of Groq keys only the first have room, in which case the log says so.
+    ///
+    /// # Errors
+    /// It has a form that JSON has not.
+    pub(super) fn to_bytes(&self) -> serde_json::Result<Bytes> {
+        let bytes = serde_json::to_vec(self)?;
+        if bytes.len() <= MAX_REPLICA_VALUE || self.upstream_keys.is_empty() {
+            return Ok(bytes.into());
+        }
+        let left = self.upstream_keys.len() / 2;
+        warn!(announced = left, "too many upstream keys to announce all of them to the other replicas");
+        let upstream_keys = self.upstream_keys.iter().take(left).cloned().collect();
+        Self { upstream_keys, ..self.clone() }.to_bytes()
+    }
+}
+
+impl UpstreamKeyReport {
+    /// All keys of this process.
+    pub(super) fn all(upstream: &UpstreamKeys) -> Vec<Self> {
+        upstream.all().iter().map(|(key, usage)| Self::new(key, *usage)).collect()
+    }
+
+    fn new(key: &LiveKey, usage: KeyUse) -> Self {
+        let state = match usage {
+            KeyUse::Used => UpstreamKeyState::Used,
+            KeyUse::Standby => UpstreamKeyState::Standby,
+            KeyUse::Refused => UpstreamKeyState::Refused,
+        };
+        Self {
+            name: key.id.to_string(),
+            project: key.project.to_string(),
+            place: key.place.clone(),
+            state,
+            create: Some(key.since),
+            last_use: key.last_used(),
+            refuse: key.refused_at(),
+            request_count: key.uses(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_is_read_and_so_is_what_another_release_says() {
+        let upstream = UpstreamKeys::fixed(&[("main", &["gsk_new", "gsk_old"])]).unwrap();
+        upstream.pick("main").unwrap().used(Timestamp(7));
+        let said = Announcement::new("5e9f/42", Timestamp(5), true, &upstream);
+        let bytes = said.to_bytes().unwrap();
+        assert_eq!(Announcement::parse("a", &bytes), said);
+        let text = str::from_utf8(&bytes).unwrap();
+        assert!(text.starts_with(r#"{"v":1,"version":""#) && !text.contains("gsk_"), "{text}");
+        let states: Vec<_> = said.upstream_keys.iter().map(|key| (key.state, key.request_count)).collect();
+        assert_eq!(states, [(UpstreamKeyState::Used, 1), (UpstreamKeyState::Standby, 0)]);
+
+        let later = br#"{"v":2,"version":"9.9.9","mood":["good"],"ready":true,
+            "upstream_keys":[{"name":"main/1","state":"resting","age":1},{"name":"main/2","state":"refused"}]}"#;
+        let later = Announcement::parse("b", later);
+        assert_eq!((&*later.version, later.ready, later.layout, later.start), ("9.9.9", true, 0, None));
+        let states: Vec<_> = later.upstream_keys.iter().map(|key| key.state).collect();
+        assert_eq!(states, [UpstreamKeyState::Unspecified, UpstreamKeyState::Refused]);
+        assert_eq!(Announcement::parse("c", b"no JSON"), Announcement::default());
+    }
+
+    #[test]
+    fn there_is_room_for_a_part_of_very_many_keys() {
+        let key = |n: usize| UpstreamKeyReport { name: format!("{n:x<200}"), ..UpstreamKeyReport::default() };
+        let said = Announcement { upstream_keys: (0..500).map(key).collect(), ..Announcement::default() };
+        let bytes = said.to_bytes().unwrap();
+        assert!(bytes.len() <= MAX_REPLICA_VALUE);
+        let read = Announcement::parse("a", &bytes).upstream_keys;
+        assert_eq!(read, said.upstream_keys[..read.len()]);
+        assert!(read.len() > 100, "{}", read.len());
+    }
+}

@@ -1,0 +1,49 @@
+//! Announcements of replicas: the one process that has the store open announces itself, so they are in memory alone.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    domain::{Moment, Timestamp},
+    store::{
+        MAX_REPLICA_VALUE, ReplicaEntry, StoreError,
+        replicas::{is_kept, listed},
+    },
+};
+
+/// The announcements by name, each with the store's time when it came.
+#[derive(Debug, Default)]
+pub(super) struct ReplicaTable(Mutex<BTreeMap<Arc<str>, (Timestamp, Bytes)>>);
+
+impl ReplicaTable {
+    pub(super) fn announce(&self, name: Arc<str>, value: Bytes, now: Timestamp) -> Result<(), StoreError> {
+        if value.len() > MAX_REPLICA_VALUE {
+            return Err(StoreError::Overflow);
+        }
+        let mut table = self.lock();
+        table.retain(|_, (last_seen, _)| is_kept(*last_seen, now));
+        table.insert(name, (now, value));
+        Ok(())
+    }
+
+    pub(super) fn list(&self, now: Moment) -> Vec<ReplicaEntry> {
+        let table = self.lock();
+        let entry = |(name, (last_seen, value)): (&Arc<str>, &(Timestamp, Bytes))| {
+            is_kept(*last_seen, now.store).then(|| ReplicaEntry {
+                name: Arc::clone(name),
+                last_seen: now.to_wall(*last_seen),
+                value: value.clone(),
+            })
+        };
+        listed(table.iter().filter_map(entry).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, (Timestamp, Bytes)>> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

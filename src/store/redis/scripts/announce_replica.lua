@@ -1,0 +1,24 @@
+#!lua
+-- Notes that a replica is there, and removes some of those that were not seen for REPLICA_KEPT_MS.
+--
+-- KEYS 1 counters: for `!time`, as in store_time.lua
+--      2 replicas   hash: a replica's name -> the store's time when it was last seen, as a packed double, then what it says (JSON).
+--                   Forgotten when no replica has written for as long, by the server's clock
+-- ARGV 1 numbers: wall (negative: ask TIME), low, high (see store_time.lua)      2 the struct format of ARGV 1
+--      3 the replica's name      4 what it says      5 "!time"
+-- Reply, packed doubles: the wall clock, the store's time, the store's time for the next call at this instant
+--
+-- A worked call: EVALSHA <sha> 2 tollgate:{acme}:counters tollgate:{acme}:replicas pack(6100, 0, 2^53-1) <ddd gate-1:4242
+--   {"v":1,…} !time -> pack(6100, 6100, 6100)
+if #KEYS ~= 2 or #ARGV ~= 5 then return redis.error_reply('ERR announce_replica: 2 keys and 5 arguments') end
+local arg = {struct.unpack(ARGV[2], ARGV[1])}
+if #arg ~= 4 then return redis.error_reply('ERR announce_replica: 3 numbers') end
+local now, wall, raw = store_time(arg[1], arg[2], arg[3], redis.call('HGET', KEYS[1], ARGV[5]))
+redis.call('HSET', KEYS[2], ARGV[3], struct.pack('<d', now) .. ARGV[4])
+redis.call('PEXPIRE', KEYS[2], REPLICA_KEPT_MS)
+local some = redis.call('HRANDFIELD', KEYS[2], REPLICAS_LOOKED_AT, 'WITHVALUES')
+for i = 1, #some, 2 do
+  local value = some[i + 1]
+  if #value < 8 or now - struct.unpack('<d', value) >= REPLICA_KEPT_MS then redis.call('HDEL', KEYS[2], some[i]) end
+end
+return struct.pack('<ddd', wall, now, math.max(now, raw))
