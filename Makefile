@@ -11,7 +11,7 @@ ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench bench-envoy bench-registry lint format-check clippy doc licences buf soak
+.PHONY: help run demo-envoy test bench bench-envoy bench-registry lint format-check clippy doc licences buf contract soak
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -52,15 +52,22 @@ doc: ## Builds the documentation of the code, warnings denied
 licences: ## Checks the licences of all dependencies
 	python3 .ci/licences.py
 
-buf: export npm_config_cache := $(CURDIR)/target/npm
-buf: export BUF_CACHE_DIR := $(CURDIR)/target/buf
+BUF := $(if $(shell command -v buf),buf,npx --yes @bufbuild/buf)
+# What `buf breaking` compares with, without comments.
+LANDED := .ci/contract.binpb
+buf contract: export npm_config_cache := $(CURDIR)/target/npm
+buf contract: export BUF_CACHE_DIR := $(CURDIR)/target/buf
 # A registry that does not answer is found out in time for the check to be skipped, loudly.
-buf: export npm_config_fetch_retries := 1
-buf: export npm_config_fetch_timeout := 30000
-buf: ## Checks the contract, where buf is installed or npx can get it
-	@if command -v buf >/dev/null; then buf lint; \
-	elif npx --yes @bufbuild/buf --version >/dev/null 2>&1; then npx --yes @bufbuild/buf lint; \
+buf contract: export npm_config_fetch_retries := 1
+buf contract: export npm_config_fetch_timeout := 30000
+buf: ## Checks the contract and that it breaks nothing, where buf is installed or npx can get it
+	@if $(BUF) --version >/dev/null 2>&1; then $(BUF) lint && $(BUF) breaking --against $(LANDED); \
 	else echo "buf is not to be had: the contract was not checked"; fi
+
+contract: ## Records additions to the contract, which later changes then may not break
+	$(BUF) lint
+	$(BUF) breaking --against $(LANDED)
+	$(BUF) build --exclude-source-info -o $(LANDED)
 
 soak: ## Runs all tests for long: many more cases, and those that are too slow for every day
 	@.ci/tools

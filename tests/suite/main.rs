@@ -10,6 +10,7 @@
 
 mod access;
 mod answers;
+mod api_reference;
 mod bad_input;
 mod clients;
 mod clock_steps;
@@ -17,6 +18,7 @@ mod commands;
 mod concurrency;
 mod conformance;
 mod connections;
+mod contract;
 mod cooldowns;
 mod crash;
 mod decision_log;

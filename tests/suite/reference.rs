@@ -6,10 +6,10 @@ use tollgate::rpc::ERRORS;
 use tonic::Code;
 
 /// Set: the parts are written into their documents instead of compared.
-const WRITE: &str = "TOLLGATE_WRITE_DOCS";
+pub(crate) const WRITE: &str = "TOLLGATE_WRITE_DOCS";
 
 /// `page` with `part` between `<!-- NAME -->` and the next `<!-- end -->`.
-fn with_part(page: &str, name: &str, part: &str) -> String {
+pub(crate) fn with_part(page: &str, name: &str, part: &str) -> String {
     let start = format!("<!-- {name} -->\n");
     let Some((before, rest)) = page.split_once(&start) else { panic!("the page has no `{}`", start.trim()) };
     let Some((_, after)) = rest.split_once("<!-- end -->") else { panic!("`{name}` has no end") };

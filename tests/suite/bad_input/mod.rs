@@ -1,7 +1,7 @@
 //! Whatever is sent, the server answers it cleanly: a decision, or a status that names what is wrong; and goes on serving.
 
 mod authorize;
-mod raw;
+pub(crate) mod raw;
 mod record_usage;
 mod spend;
 mod values;

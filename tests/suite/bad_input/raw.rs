@@ -8,7 +8,7 @@ use tonic::{
 
 /// Sends bytes as they are, and answers the bytes that came.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Raw;
+pub(crate) struct Raw;
 
 impl Codec for Raw {
     type Encode = Vec<u8>;

@@ -1,0 +1,126 @@
+//! One request and its answer for each RPC, in `examples.json`, played in their order against a server.
+
+use std::{collections::HashMap, env, fs, path::PathBuf};
+
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tonic::{Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
+
+use crate::{
+    bad_input::raw::Raw,
+    harness::{START, Server, StoreKind, connect},
+    reference::WRITE,
+};
+
+/// One RPC, asked once.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Example {
+    /// `Service/Method`.
+    pub(super) rpc: String,
+    pub(super) request: Value,
+    /// As the server answered when the example was written.
+    pub(super) answer: Value,
+    /// The names of fields in the answer that differ from one run to the next. What a later request repeats of them is
+    /// replaced by what this run was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) varies: Vec<String>,
+}
+
+fn path() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/suite/api_reference/examples.json")
+}
+
+pub(super) fn read() -> Vec<Example> {
+    serde_json::from_str(&fs::read_to_string(path()).unwrap()).unwrap()
+}
+
+/// `value` with each text that `given` has replaced.
+fn replaced(value: &Value, given: &HashMap<String, String>) -> Value {
+    match value {
+        Value::String(text) => Value::String(given.get(text).unwrap_or(text).clone()),
+        Value::Array(items) => items.iter().map(|item| replaced(item, given)).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(name, value)| (name.clone(), replaced(value, given))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Whether `found` is what `written` shows. What `varies` is only of the same kind, and is kept in `given` by what was written.
+fn is_as_written(
+    written: &Value,
+    found: &Value,
+    varies: &[String],
+    is_varying: bool,
+    given: &mut HashMap<String, String>,
+) -> bool {
+    match (written, found) {
+        (Value::String(written), Value::String(found)) if is_varying => {
+            given.insert(written.clone(), found.clone());
+            true
+        }
+        (Value::Array(_), Value::Array(_)) if is_varying => true,
+        (Value::Number(_), Value::Number(_)) if is_varying => true,
+        (Value::Array(left), Value::Array(right)) => {
+            let mut pairs = left.iter().zip(right);
+            left.len() == right.len()
+                && pairs.all(|(left, right)| is_as_written(left, right, varies, false, given))
+        }
+        (Value::Object(left), Value::Object(right)) => {
+            left.len() == right.len()
+                && left.iter().all(|(name, left)| {
+                    let is_varying = is_varying || varies.contains(name);
+                    right.get(name).is_some_and(|right| is_as_written(left, right, varies, is_varying, given))
+                })
+        }
+        (left, right) => left == right,
+    }
+}
+
+async fn ask(channel: &Channel, pool: &DescriptorPool, rpc: &str, request: &Value) -> Result<Value, Status> {
+    let (service, method) = rpc.split_once('/').unwrap();
+    let service = pool.get_service_by_name(&format!("tollgate.v1.{service}")).unwrap();
+    let method = service.methods().find(|known| known.name() == method).unwrap();
+    let message = DynamicMessage::deserialize(method.input(), request).unwrap();
+    let mut grpc = Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let path = PathAndQuery::try_from(format!("/tollgate.v1.{rpc}")).unwrap();
+    let answer = grpc.unary(Request::new(message.encode_to_vec()), path, Raw).await?.into_inner();
+    let answer = DynamicMessage::decode(method.output(), answer.as_slice()).unwrap();
+    let options = SerializeOptions::new().skip_default_fields(true);
+    Ok(answer.serialize_with_options(serde_json::value::Serializer, &options).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_example_is_answered_as_it_says() {
+    let policy = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/policy.toml");
+    let policy = fs::read_to_string(policy).unwrap();
+    let server = Server::start(StoreKind::Embedded, &policy, START).await;
+    let channel = connect(server.address()).await;
+    let pool = DescriptorPool::decode(tollgate::rpc::DESCRIPTORS).unwrap();
+    let (mut examples, mut given, mut stale) = (read(), HashMap::new(), Vec::new());
+    for example in &mut examples {
+        let request = replaced(&example.request, &given);
+        let answer = match ask(&channel, &pool, &example.rpc, &request).await {
+            Ok(answer) => answer,
+            Err(status) => {
+                stale.push(format!("{}: {status:?}", example.rpc));
+                continue;
+            }
+        };
+        if !is_as_written(&example.answer, &answer, &example.varies, false, &mut given) {
+            stale.push(format!("{}: {answer:#}", example.rpc));
+            example.answer = answer;
+        }
+    }
+    if env::var_os(WRITE).is_some() {
+        fs::write(path(), serde_json::to_string_pretty(&examples).unwrap() + "\n").unwrap();
+    }
+    assert!(
+        stale.is_empty(),
+        "examples.json is not what is answered; run with {WRITE}=1\n{}",
+        stale.join("\n")
+    );
+}
