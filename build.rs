@@ -73,7 +73,7 @@ fn as_bytes(mut descriptors: FileDescriptorSet) -> Result<FileDescriptorSet, Box
         }
         found.options = None;
     }
-    // Nobody wrote the message of a map's entry, so there is no comment of it to be found.
+    // No one wrote the message of a map's entry, so there is no comment of it to be found.
     for file in descriptors.file.iter_mut().filter(|file| file.package().starts_with("envoy.")) {
         file.source_code_info = None;
     }

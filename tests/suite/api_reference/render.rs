@@ -16,7 +16,10 @@ const PACKAGE: &str = "tollgate.v1";
 /// Every service of the contract with its RPCs, then the messages and enums, by name.
 pub(super) fn reference(pool: &DescriptorPool, examples: &[Example]) -> String {
     let mut text = String::new();
-    for service in pool.services().filter(|service| service.package_name() == PACKAGE) {
+    let mut services: Vec<_> = pool.services().filter(|service| service.package_name() == PACKAGE).collect();
+    // What every gateway calls comes first.
+    services.sort_by_key(|service| service.name() != "PolicyService");
+    for service in services {
         describe_service(&mut text, &service, examples);
     }
     text.push_str("## Messages\n\n");
