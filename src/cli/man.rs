@@ -46,7 +46,8 @@ impl Man {
 /// The pages of `command` and of those below it that its help shows, each before those below it.
 fn pages(command: Command, all: &mut Vec<Page>) {
     let below: Vec<_> = command.get_subcommands().filter(|below| !below.is_hide_set()).cloned().collect();
-    all.push(Page::new(command));
+    // As the manual of one program, which each page is a part of.
+    all.push(Page::new(command).source(concat!("tollgate ", env!("CARGO_PKG_VERSION"))));
     below.into_iter().for_each(|below| pages(below, all));
 }
 
