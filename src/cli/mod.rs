@@ -6,10 +6,12 @@ mod authorize;
 mod check;
 mod client;
 mod client_tls;
+mod completions;
 mod cooldowns;
 mod health;
 mod keys;
 mod logging;
+mod man;
 mod names;
 mod pauses;
 mod prices;
@@ -34,7 +36,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use replaced::Replaced;
 use screen::{Color, Failure, Screen};
@@ -90,6 +92,8 @@ enum Command {
     #[command(subcommand)]
     Store(store::StoreCommand),
     Simulate(simulate::Simulate),
+    Man(man::Man),
+    Completions(completions::Completions),
     Upstream(Replaced),
     Access(Replaced),
 }
@@ -121,6 +125,8 @@ pub fn run() -> ExitCode {
         Command::Tokens(command) => command.run(&mut screen),
         Command::Store(command) => command.run(&mut screen),
         Command::Simulate(command) => command.run(&mut screen),
+        Command::Man(command) => command.run(Cli::command(), &mut screen),
+        Command::Completions(command) => command.run(&Cli::command(), &mut screen),
         Command::Upstream(old) => old.upstream(),
         Command::Access(old) => old.access(),
     };

@@ -26,7 +26,8 @@ pub(super) struct Replicas {
 
 /// What the end of both helps says.
 const ENDS: &str =
-    "Each replica announces itself every 5 seconds, and is listed for an hour after it was last seen.
+    "Each replica announces itself every 5 seconds. It is listed for an hour after it was last seen, and as not ready once that is 15 seconds
+ago.
 
 Exit codes: 0 shown, 2 failed.";
 

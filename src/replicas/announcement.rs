@@ -1,8 +1,10 @@
 //! What a replica says of itself, as JSON that adjacent releases read alike.
 
+use std::sync::Once;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     domain::Timestamp,
@@ -90,26 +92,33 @@ impl Announcement {
         }
     }
 
-    /// What the replica `name` said; nothing but its name where that cannot be read.
+    /// What the replica `name` said; nothing where that cannot be read, of which the first in the life of the process is a warning: who
+    /// lists replicas again and again would repeat it without end.
     pub(super) fn parse(name: &str, value: &[u8]) -> Self {
+        static FIRST: Once = Once::new();
         serde_json::from_slice(value).unwrap_or_else(|reason| {
-            warn!(replica = name, %reason, "what a replica says of itself cannot be read");
+            FIRST.call_once(|| {
+                warn!(
+                    replica = name,
+                    "what a replica says of itself cannot be read; `debug` shows any others"
+                );
+            });
+            debug!(replica = name, %reason, "what a replica says of itself cannot be read");
             Self::default()
         })
     }
 
-    /// The bytes for the store. Of hundreds of Groq keys only the first have room, in which case the log says so.
+    /// The bytes for the store, and of how many Groq keys: of hundreds, only the first have room.
     ///
     /// # Errors
     /// It has a form that JSON has not.
-    pub(super) fn to_bytes(&self) -> serde_json::Result<Bytes> {
+    pub(super) fn to_bytes(&self) -> serde_json::Result<(Bytes, usize)> {
+        let count = self.upstream_keys.len();
         let bytes = serde_json::to_vec(self)?;
-        if bytes.len() <= MAX_REPLICA_VALUE || self.upstream_keys.is_empty() {
-            return Ok(bytes.into());
+        if bytes.len() <= MAX_REPLICA_VALUE || count == 0 {
+            return Ok((bytes.into(), count));
         }
-        let left = self.upstream_keys.len() / 2;
-        warn!(announced = left, "too many upstream keys to announce all of them to the other replicas");
-        let upstream_keys = self.upstream_keys.iter().take(left).cloned().collect();
+        let upstream_keys = self.upstream_keys.iter().take(count / 2).cloned().collect();
         Self { upstream_keys, ..self.clone() }.to_bytes()
     }
 }
@@ -148,7 +157,8 @@ mod tests {
         let upstream = UpstreamKeys::fixed(&[("main", &["gsk_new", "gsk_old"])]).unwrap();
         upstream.pick("main").unwrap().used(Timestamp(7));
         let said = Announcement::new("5e9f/42", Timestamp(5), true, &upstream);
-        let bytes = said.to_bytes().unwrap();
+        let (bytes, count) = said.to_bytes().unwrap();
+        assert_eq!(count, 2);
         assert_eq!(Announcement::parse("a", &bytes), said);
         let text = str::from_utf8(&bytes).unwrap();
         assert!(text.starts_with(r#"{"v":1,"version":""#) && !text.contains("gsk_"), "{text}");
@@ -168,10 +178,11 @@ mod tests {
     fn there_is_room_for_a_part_of_very_many_keys() {
         let key = |n: usize| UpstreamKeyReport { name: format!("{n:x<200}"), ..UpstreamKeyReport::default() };
         let said = Announcement { upstream_keys: (0..500).map(key).collect(), ..Announcement::default() };
-        let bytes = said.to_bytes().unwrap();
+        let (bytes, count) = said.to_bytes().unwrap();
         assert!(bytes.len() <= MAX_REPLICA_VALUE);
         let read = Announcement::parse("a", &bytes).upstream_keys;
         assert_eq!(read, said.upstream_keys[..read.len()]);
         assert!(read.len() > 100, "{}", read.len());
+        assert_eq!(read.len(), count);
     }
 }

@@ -33,6 +33,8 @@ pub struct Announcer<S> {
     /// When it started by the store's clock; `None`: the store has not answered yet.
     start: Option<Timestamp>,
     is_failing: bool,
+    /// Groq keys that had no room in the last announcement.
+    omitted: usize,
 }
 
 impl<S: Replicas> Announcer<S> {
@@ -40,7 +42,7 @@ impl<S: Replicas> Announcer<S> {
     #[must_use]
     pub fn new(store: S, live: Arc<Live>, upstream: Arc<UpstreamKeys>, clock: Clock) -> Self {
         let (name, begun) = (replica_name().into(), clock.monotonic());
-        Self { store, live, upstream, name, clock, begun, start: None, is_failing: false }
+        Self { store, live, upstream, name, clock, begun, start: None, is_failing: false, omitted: 0 }
     }
 
     /// Announces it again and again until dropped, or until the sender of `stop` is. Once told to stop, it is announced as not ready; its
@@ -75,11 +77,20 @@ impl<S: Replicas> Announcer<S> {
         let ready = may_be_ready && self.live.freshness().is_fresh();
         let revision = Arc::clone(&self.live.peek().revision);
         let said = Announcement::new(&revision, start, ready, &self.upstream);
-        let bytes = said.to_bytes().map_err(|reason| {
+        let (bytes, count) = said.to_bytes().map_err(|reason| {
             debug!(%reason, "what this replica says of itself cannot be written");
             StoreError::Corrupt
         })?;
+        self.log_omitted(count, said.upstream_keys.len());
         self.store.announce_replica(Arc::clone(&self.name), bytes).await
+    }
+
+    /// Warns where `announced` is less than `all` upstream keys, and not again until the difference changes.
+    fn log_omitted(&mut self, announced: usize, all: usize) {
+        let omitted = all.saturating_sub(announced);
+        if std::mem::replace(&mut self.omitted, omitted) != omitted && omitted > 0 {
+            warn!(announced, omitted, "too many upstream keys to announce all of them to the other replicas");
+        }
     }
 
     fn log(&mut self, announced: Result<(), StoreError>) {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     authorizer::Failure,
+    domain::Timestamp,
     replicas::{self, Replica},
     store::Store,
 };
@@ -28,13 +29,13 @@ pub(super) async fn answer<S: Store>(
     let rest =
         replicas.into_iter().filter(|replica| after.as_ref().is_none_or(|after| &replica.name > after));
     let (replicas, last) = page::fill(rest, size, |replica| {
-        let shown = shown(&replica);
+        let shown = shown(&replica, context.now);
         (replica.name, shown)
     });
     Ok(ListReplicasResponse { replicas, next_page_token: tokens.next(last.as_ref()) })
 }
 
-fn shown(replica: &Replica) -> proto::Replica {
+fn shown(replica: &Replica, now: Timestamp) -> proto::Replica {
     let said = &replica.said;
     proto::Replica {
         name: replica.name.to_string(),
@@ -43,7 +44,7 @@ fn shown(replica: &Replica) -> proto::Replica {
         policy_revision: said.policy_revision.clone(),
         start_time: said.start.map(timestamp),
         last_seen_time: Some(timestamp(replica.last_seen)),
-        ready: said.ready,
+        ready: replica.is_ready(now),
     }
 }
 
@@ -53,7 +54,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        domain::Timestamp,
         runtime::clock::Clock,
         store::{Replicas as _, embedded::EmbeddedStore},
     };
@@ -89,6 +89,10 @@ mod tests {
             n => (format!("gate-{n}:1"), "1.2.3".to_owned(), true),
         });
         assert_eq!(names, expected);
+        // None was seen for a day.
+        let tomorrow = ListContext { organization: "acme".into(), now: Clock::System.now().plus(86_400_000) };
+        let late = answer(&store, ListReplicasRequest::default(), &tomorrow).await.unwrap();
+        assert_eq!(late.replicas.iter().map(|replica| replica.ready).collect::<Vec<_>>(), [false; 7]);
         let negative = ListReplicasRequest { page_size: -1, page_token: String::new() };
         assert_eq!(
             answer(&store, negative, &context("acme")).await.unwrap_err().code(),

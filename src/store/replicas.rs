@@ -12,7 +12,8 @@ use crate::domain::Timestamp;
 /// It stands beside the registry: what changes with every announcement must not change the revision that decisions name.
 pub trait Replicas: Backend {
     /// Notes that the replica `name` is there and says `value`, at most [`MAX_REPLICA_VALUE`] bytes, in place of what it said before.
-    /// Removes some of the replicas that were last seen an hour ago or earlier. Not durable in a store that only one process has open.
+    /// Removes some of the replicas that were last seen an hour ago or earlier, and where there are too many, an old one. Not durable in
+    /// a store that only one process has open.
     fn announce_replica(
         &self,
         name: Arc<str>,
@@ -27,6 +28,10 @@ pub trait Replicas: Backend {
 pub const MAX_REPLICA_VALUE: usize = 64 << 10;
 /// The most replicas that are listed. A process that ends leaves its entry for an hour, so this is more than run at one time.
 pub const MAX_REPLICAS: usize = 1_000;
+/// The most replicas that Redis keeps: processes that start again and again leave an entry each. Beyond it, each announcement removes
+/// the oldest entry of those that it looks at. That one is hardly ever of the newer half (at 16: once in 65,536 times), which is what is
+/// listed.
+pub(super) const REPLICAS_STORED: u64 = 2 * MAX_REPLICAS as u64;
 /// How many entries one announcement looks at, at random, to remove those that are past their time: all of them where there are few,
 /// and a bounded part of the store's time where there are many. With hundreds of replicas, each entry is still looked at every few
 /// seconds.

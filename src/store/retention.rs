@@ -1,6 +1,9 @@
 //! How long stores keep what they hold, written once: the scripts of the Redis store get these numbers when they are loaded.
 
-use super::{AUDIT_REMOVED, USE_SLOTS_KEPT, replicas::REPLICAS_LOOKED_AT};
+use super::{
+    AUDIT_REMOVED, USE_SLOTS_KEPT,
+    replicas::{REPLICAS_LOOKED_AT, REPLICAS_STORED},
+};
 
 const DAY_S: u64 = 86_400;
 /// A day in milliseconds.
@@ -28,7 +31,7 @@ const REGISTRY_WRITES_KEPT: u64 = 256;
 pub(super) const REPLICA_KEPT_MS: u64 = 3_600 * 1000;
 
 /// The numbers that scripts use, by the names under which they do.
-pub(super) const FOR_SCRIPTS: [(&str, u64); 11] = [
+pub(super) const FOR_SCRIPTS: [(&str, u64); 12] = [
     ("DAY_MS", DAY_MS),
     ("PERIOD_KEPT_DAYS", PERIOD_KEPT_DAYS),
     ("MONTH_KEPT_DAYS", MONTH_KEPT_DAYS),
@@ -40,4 +43,5 @@ pub(super) const FOR_SCRIPTS: [(&str, u64); 11] = [
     ("AUDIT_REMOVED", AUDIT_REMOVED as u64),
     ("REPLICA_KEPT_MS", REPLICA_KEPT_MS),
     ("REPLICAS_LOOKED_AT", REPLICAS_LOOKED_AT),
+    ("REPLICAS_STORED", REPLICAS_STORED),
 ];

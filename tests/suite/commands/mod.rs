@@ -1,5 +1,6 @@
 //! Each command that README.md, `docs/` and `--help` show works as typed.
 
+mod generated;
 mod missing;
 mod sandbox;
 mod shell;
@@ -215,9 +216,12 @@ fn each_example_in_the_help_is_a_command_line() {
 #[test]
 fn what_there_is_not_is_found() {
     let words = |line: &str| shell::commands(line)[0].words[1..].to_vec();
-    for sound in
-        ["tollgate keys", "tollgate pause team NAME --reason WHY", "tollgate spend --json --color=never"]
-    {
+    for sound in [
+        "tollgate man",
+        "tollgate keys",
+        "tollgate pause team NAME --reason WHY",
+        "tollgate spend --json --color=never",
+    ] {
         assert_eq!(syntax::fault(&words(sound)), None, "{sound}");
     }
     for bad in ["tollgate upstream", "tollgate key list", "tollgate spend --jsn", "tollgate keys made NAME"] {

@@ -26,7 +26,8 @@ pub(crate) fn fault(words: &[String]) -> Option<String> {
                 words.next();
             }
         } else if let Some(inner) = command.find_subcommand(word) {
-            if inner.is_hide_set() {
+            // Old words explain themselves whatever follows, `--help` too; others that the help does not list are for packages.
+            if inner.is_hide_set() && inner.is_disable_help_flag_set() {
                 return Some(format!("`{word}` is an old word"));
             }
             command = inner;

@@ -1,5 +1,6 @@
 #!lua
--- Notes that a replica is there, and removes some of those that were not seen for REPLICA_KEPT_MS.
+-- Notes that a replica is there, and removes some of those that were not seen for REPLICA_KEPT_MS. Where there are more than
+-- REPLICAS_STORED, one more goes: the oldest of those it looks at, so that processes that start again and again do not fill the memory.
 --
 -- KEYS 1 counters: for `!time`, as in store_time.lua
 --      2 replicas   hash: a replica's name -> the store's time when it was last seen, as a packed double, then what it says (JSON).
@@ -17,8 +18,15 @@ local now, wall, raw = store_time(arg[1], arg[2], arg[3], redis.call('HGET', KEY
 redis.call('HSET', KEYS[2], ARGV[3], struct.pack('<d', now) .. ARGV[4])
 redis.call('PEXPIRE', KEYS[2], REPLICA_KEPT_MS)
 local some = redis.call('HRANDFIELD', KEYS[2], REPLICAS_LOOKED_AT, 'WITHVALUES')
+local oldest, oldest_seen
 for i = 1, #some, 2 do
-  local value = some[i + 1]
-  if #value < 8 or now - struct.unpack('<d', value) >= REPLICA_KEPT_MS then redis.call('HDEL', KEYS[2], some[i]) end
+  local name, value = some[i], some[i + 1]
+  local seen = #value >= 8 and struct.unpack('<d', value)
+  if not seen or now - seen >= REPLICA_KEPT_MS then
+    redis.call('HDEL', KEYS[2], name)
+  elseif name ~= ARGV[3] and (not oldest or seen < oldest_seen) then
+    oldest, oldest_seen = name, seen
+  end
 end
+if oldest and redis.call('HLEN', KEYS[2]) > REPLICAS_STORED then redis.call('HDEL', KEYS[2], oldest) end
 return struct.pack('<ddd', wall, now, math.max(now, raw))
