@@ -89,7 +89,7 @@ impl<S: Replicas> Announcer<S> {
     fn log_omitted(&mut self, announced: usize, all: usize) {
         let omitted = all.saturating_sub(announced);
         if std::mem::replace(&mut self.omitted, omitted) != omitted && omitted > 0 {
-            warn!(announced, omitted, "too many upstream keys to announce all of them to the other replicas");
+            warn!(left_out = omitted, "too many upstream keys to announce all of them to the other replicas");
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) fn reference(pool: &DescriptorPool, examples: &[Example]) -> String {
         describe_service(&mut text, &service, examples);
     }
     text.push_str("## Messages\n\n");
-    let mut messages: Vec<_> = pool.all_messages().filter(|message| is_shown(message)).collect();
+    let mut messages: Vec<_> = pool.all_messages().filter(is_shown).collect();
     messages.sort_by(|left, right| left.name().cmp(right.name()));
     for message in messages {
         describe_message(&mut text, &message);
