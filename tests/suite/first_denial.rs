@@ -51,8 +51,9 @@ async fn the_first_denial_by_a_budget_is_in_the_log_once() {
         "team=bot",
         "unsettled_requests=1",
         "spent_nano_usd=0",
-        "used_nano_usd=200",
-        "requested_nano_usd=200",
+        "quantity=\"nano_usd\"",
+        " used=200",
+        " requested=200",
     ] {
         assert!(of_team.contains(part), "{part}: {of_team}");
     }
