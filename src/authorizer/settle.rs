@@ -57,6 +57,16 @@ pub struct Booked {
     pub warnings: Vec<String>,
 }
 
+/// The failure of a step that follows one which took something: even if the store was not asked again, something has changed.
+fn after_a_change(failure: Failure) -> Failure {
+    match failure {
+        Failure::Store(StoreError::Overloaded | StoreError::LayoutUnsupported(_)) => {
+            StoreError::Unavailable.into()
+        }
+        failure => failure,
+    }
+}
+
 /// The use of each counter after the settlement, in the order of the holds.
 fn used_after(settlement: &Settlement) -> Vec<Option<u64>> {
     settlement.counters.iter().map(|counter| Some(counter.after.used)).collect()
@@ -116,7 +126,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let note = ticket::note(snapshot, &plan, &subject.user, 0)?;
             // A report that cannot be booked must not leave a reservation behind.
             let ticket = Ticket::from_bytes(&note)?;
-            let cost = Charge::of(&ticket, report.usage.clone(), outcome, &policy.tools, now)?.cost;
+            let cost = Charge::of(&ticket, report.usage.as_ref(), outcome, &policy.tools, now)?.cost;
             if bounds == Bounds::Apply {
                 plan.cost_unreserved(cost);
                 // If the id was lost there is a reservation, which has its own bounds.
@@ -138,7 +148,10 @@ impl<S: Store + Clone> Authorizer<S> {
                         note,
                         settlement: None,
                     };
-                    return self.book(policy, id, record, report.without_reservation()).await;
+                    return self
+                        .book(policy, id, record, report.without_reservation())
+                        .await
+                        .map_err(after_a_change);
                 }
                 Reserved::Repeated(record) if !unreserved::is_about(&record, &plan)? => {
                     return Err(Failure::RequestIdReused);
@@ -249,7 +262,7 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::OutOfDate { .. } | Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
         };
         let report = Report::new(usage, outcome, 0).of_released(id);
-        self.book(&self.snapshot().policy, again, record, report).await
+        self.book(&self.snapshot().policy, again, record, report).await.map_err(after_a_change)
     }
 
     async fn book(
@@ -270,7 +283,7 @@ impl<S: Store + Clone> Authorizer<S> {
             return Ok(booked);
         }
         let charge =
-            Charge::of(&ticket, report.usage.clone(), report.outcome, &policy.tools, record.reserved_at)?;
+            Charge::of(&ticket, report.usage.as_ref(), report.outcome, &policy.tools, record.reserved_at)?;
         let extras = budgets::extras(&ticket, &record.holds, charge.cost.nanos());
         let thresholds = budgets::thresholds(&budgets::watched(policy, &ticket, &record.holds, &extras));
         let has_expired = record.expires_at <= self.store.now();
@@ -357,4 +370,21 @@ fn booked(
         alerts: budgets::crossed(&watched, settlement),
         warnings: Vec::new(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Unsupported;
+
+    #[test]
+    fn what_failed_after_a_change_is_not_said_to_have_changed_nothing() {
+        let unavailable = Failure::from(StoreError::Unavailable);
+        let newer = StoreError::LayoutUnsupported(Unsupported::Newer { found: 9 });
+        for error in [StoreError::Overloaded, newer, StoreError::Unavailable] {
+            assert_eq!(after_a_change(error.into()).to_string(), unavailable.to_string());
+        }
+        let reused = Failure::RequestIdReused.to_string();
+        assert_eq!(after_a_change(Failure::RequestIdReused).to_string(), reused);
+    }
 }

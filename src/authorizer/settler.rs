@@ -23,6 +23,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// More than clocks and networks add to the time within which a store may still act on a call.
 const MARGIN: Duration = Duration::from_secs(1);
+/// The most that a stop waits for the moment after which the store no longer reserves what it was asked to: callers were told that
+/// nothing stays reserved.
+const AT_END: Duration = Duration::from_secs(5);
 /// Tasks of one core; each holds a few hundred bytes. They are bounded in number, not in time: an outage may outlast any
 /// patience, and a call whose caller heard that it had no effect must not stay charged.
 const MAX_PENDING: usize = 100_000;
@@ -115,15 +118,16 @@ impl Settler {
                 }
                 released
             };
-            let mut released = settler.until_answered(release).await;
+            let (mut released, mut is_certain) = (settler.until_answered(release).await, true);
             if let (Err(Failure::UnknownReservation), Some(within)) =
                 (&released, authorizer.store().acts_within())
             {
-                settler.0.tasks.pause(within + MARGIN).await;
+                is_certain = settler.0.tasks.sit_out(within + MARGIN, AT_END).await;
                 released = settler.until_answered(release).await;
             }
             match released {
-                Ok(()) | Err(Failure::UnknownReservation) => {}
+                Ok(()) => {}
+                Err(Failure::UnknownReservation) if is_certain => {}
                 Err(failure) => {
                     settler.0.given_up.fetch_add(1, Ordering::Relaxed);
                     warn!(reservation_id = %id, error = %failure, "a reservation that no caller got is left to its expiry");

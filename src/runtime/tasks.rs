@@ -65,10 +65,35 @@ impl Tasks {
         }
     }
 
+    /// Waits even if the service ends, but then no longer than `at_end`; whether the whole `length` has passed.
+    pub async fn sit_out(&self, length: Duration, at_end: Duration) -> bool {
+        let whole = tokio::time::sleep(length);
+        tokio::pin!(whole);
+        tokio::select! {
+            () = &mut whole => return true,
+            () = self.0.stop.cancelled() => {}
+        }
+        tokio::time::timeout(at_end, whole).await.is_ok()
+    }
+
     /// Ends all pauses, and waits until all tasks have ended.
     pub async fn end(&self) {
         self.0.stop.cancel();
         self.0.tracker.close();
         self.0.tracker.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_sat_out_is_cut_only_by_its_bound() {
+        let (tasks, short, long) = (Tasks::default(), Duration::from_millis(1), Duration::from_secs(3600));
+        assert!(tasks.sit_out(short, Duration::ZERO).await);
+        tasks.end().await;
+        assert!(tasks.sit_out(short, long).await, "the end does not shorten it");
+        assert!(!tasks.sit_out(long, short).await, "the end bounds it");
     }
 }
