@@ -1,6 +1,6 @@
 //! What a request is charged: by its usage or, if the usage is unknown, by the team's rule.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{Failure, ticket::Ticket};
 use crate::{
@@ -16,21 +16,21 @@ use crate::{
 };
 
 /// What one request is charged.
-pub(super) struct Charge {
+pub(super) struct Charge<'a> {
     pub(super) cost: NanoUsd,
     tokens: u64,
     audio_ms: u64,
     requests: u64,
     /// For the spend report.
-    usage: Usage,
+    usage: Cow<'a, Usage>,
 }
 
-impl Charge {
+impl<'a> Charge<'a> {
     /// The charge of an outcome as reported. Tools that the reservation did not name cost what `tools` says at the instant
     /// `at`.
     pub(super) fn of(
         ticket: &Ticket,
-        usage: Option<Usage>,
+        usage: Option<&'a Usage>,
         outcome: Outcome,
         tools: &ToolCatalogue,
         at: Timestamp,
@@ -39,22 +39,22 @@ impl Charge {
             let reserved = ticket.tools.iter().find(|rates| rates.name == name);
             reserved.or_else(|| tools.action(name, at))
         };
-        if let Some(usage) = &usage {
+        if let Some(usage) = usage {
             let excesses = usage.excesses(ticket.work());
             if !excesses.is_empty() {
                 return Err(Failure::ImpossibleUsage(excesses));
             }
         }
         let requests = u64::from(outcome != Outcome::NotSent);
-        let nothing = Self { cost: NanoUsd::ZERO, tokens: 0, audio_ms: 0, requests, usage: Usage::default() };
+        let nothing = Self { cost: NanoUsd::ZERO, tokens: 0, audio_ms: 0, requests, usage: Cow::default() };
         match (outcome, usage) {
             (Outcome::RateLimited | Outcome::NotSent, _) | (Outcome::Failed, None) => Ok(nothing),
             (Outcome::Completed | Outcome::Aborted | Outcome::Failed, Some(usage)) => Ok(Self {
-                cost: ticket.rates.cost_with(ticket.work(), &usage, tool).map_err(price_failure)?,
+                cost: ticket.rates.cost_with(ticket.work(), usage, tool).map_err(price_failure)?,
                 tokens: usage.input_tokens.saturating_sub(usage.cached_input_tokens) + usage.output_tokens,
                 audio_ms: usage.audio_ms,
                 requests,
-                usage,
+                usage: Cow::Borrowed(usage),
             }),
             // Groq did answer, so it cost something, even if unsettled reservations are released.
             (Outcome::Completed, None) if ticket.on_unsettled == OnUnsettled::Release => {
@@ -81,14 +81,14 @@ impl Charge {
                 cost: ticket.rates.input_only(ticket.work(), size).map_err(price_failure)?,
                 tokens: size.input_tokens,
                 audio_ms: size.audio_ms,
-                usage: input,
+                usage: Cow::Owned(input),
                 ..nothing
             }),
             OnUnsettled::ChargeReserved => Ok(Self {
                 cost: ticket.cost,
                 tokens: size.input_tokens + ticket.max_output_tokens,
                 audio_ms: size.audio_ms,
-                usage: Usage { output_tokens: ticket.max_output_tokens, ..input },
+                usage: Cow::Owned(Usage { output_tokens: ticket.max_output_tokens, ..input }),
                 ..nothing
             }),
         }

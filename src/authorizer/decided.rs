@@ -32,6 +32,8 @@ pub struct Decided {
     pub policy_revision: Arc<str>,
     /// What the caller should know about how it was decided, beside the warnings of the grant.
     pub warnings: Vec<String>,
+    /// Whether it is the answer to an earlier request of the same id, told again.
+    pub(super) is_repeat: bool,
     /// How long a request that may wait took.
     pub(super) waited: Option<Duration>,
     /// What the request would have to wait for, if counters refused it.
@@ -60,6 +62,7 @@ pub(super) fn granted(
         declares_projects: snapshot.policy.projects.is_declared(),
         policy_revision: Arc::clone(&snapshot.revision),
         warnings: Vec::new(),
+        is_repeat: false,
         waited: None,
         blocked: None,
     }
@@ -154,6 +157,7 @@ pub(super) fn denied(snapshot: &Snapshot, violations: Vec<Violation>, limits: Ve
         declares_projects: snapshot.policy.projects.is_declared(),
         policy_revision,
         warnings: Vec::new(),
+        is_repeat: false,
         waited: None,
         blocked: None,
     }

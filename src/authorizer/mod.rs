@@ -336,6 +336,7 @@ impl<S: Store + Clone> Authorizer<S> {
             declares_projects: snapshot.policy.projects.is_declared(),
             policy_revision: ticket.policy_revision,
             warnings: Vec::new(),
+            is_repeat: true,
             waited: None,
             blocked: None,
         })

@@ -140,7 +140,7 @@ impl Live {
         let is_active = |key: &VirtualKey| key.state(now) == KeyState::Active;
         let snapshot = self.peek();
         let declared = snapshot.policy.keys.ordered().iter().filter(|key| is_active(key)).count();
-        declared + self.registry.keys_after(None, usize::MAX, is_active).len()
+        declared + self.registry.count_keys(is_active)
     }
 
     /// How old what is known of the registry is.

@@ -107,6 +107,11 @@ impl Registry {
         keys.filter(|key| wanted(key) && is_after(key)).take(count).cloned().collect()
     }
 
+    /// How many created keys there are of which `wanted` is true.
+    pub(crate) fn count_keys(&self, wanted: impl Fn(&VirtualKey) -> bool) -> usize {
+        self.known().keys.values().filter_map(|(_, key)| key.as_deref()).filter(|key| wanted(key)).count()
+    }
+
     /// The version of a pause's record, 0 if there is none, and the pause unless it has ended.
     pub(crate) fn pause(&self, target: &Target) -> (u64, Option<Arc<Pause>>) {
         self.known().pauses.get(target).cloned().unwrap_or_default()

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How often a replica announces itself: soon enough to follow a rollout by the list, at a cost to the store that is small beside that of
-/// reading the registry, which is twenty times as often.
+/// reading the registry, which happens twenty times as often.
 pub const EVERY: Duration = Duration::from_secs(5);
 
 /// Announces one process.

@@ -80,6 +80,9 @@ mod tests {
             if page_token.is_empty() {
                 break;
             }
+            let mut cooldowns = proto::ListCooldownsRequest { page_size: 3, page_token: page_token.clone() };
+            let other = FieldErrors::default().page(&mut cooldowns, &context("acme")).after;
+            assert!(other.is_none(), "a token of this list continues another");
             let others = ListReplicasRequest { page_size: 3, page_token: page_token.clone() };
             let status = answer(&store, others, &context("other")).await.unwrap_err();
             assert_eq!(status.code(), tonic::Code::InvalidArgument);

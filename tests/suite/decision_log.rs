@@ -36,15 +36,18 @@ async fn start(directory: &Path, more: &[&str]) -> Process {
 async fn play(process: &Process) -> Vec<String> {
     let mut client = process.client().await;
     let mut ids = Vec::new();
-    for tokens in [1200, 7, 8] {
+    // The last one repeats the first.
+    for tokens in [1200, 7, 8, 1200] {
         let mut request = chat("", MODEL, tokens, 40);
         request.caller = Some(Caller::ApiKey("tgk_of_own".to_owned()));
         request.user = "u-1".to_owned();
+        request.request_id = format!("r-{tokens}");
         request.labels.insert("env".to_owned(), "test".to_owned());
         let answer = client.authorize(request).await.unwrap().into_inner();
         ids.push(answer.reservation_id.clone());
         assert_eq!(answer.decision() == Decision::Denied, ids.len() == 3);
     }
+    assert_eq!(ids.pop().as_ref(), ids.first());
     for _ in 0..2 {
         client.record_usage(used(&ids[0], 1100, 30)).await.unwrap();
     }
@@ -57,7 +60,7 @@ fn lines(text: &str) -> Vec<Value> {
     lines.filter(|line| line["v"] == 1).collect()
 }
 
-/// What the five lines have to say, without what differs from run to run.
+/// What the six lines have to say, without what differs from run to run.
 fn check(lines: &[Value], ids: &[String]) {
     let kept = |line: &Value| {
         let mut line = line.clone();
@@ -82,7 +85,7 @@ fn check(lines: &[Value], ids: &[String]) {
         line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         line
     };
-    let asked = |tokens: u64| json!({"user": "u-1", "service_tier": "on_demand", "input_tokens": tokens, "max_output_tokens": 40});
+    let asked = |tokens: u64| json!({"request_id": format!("r-{tokens}"), "user": "u-1", "service_tier": "on_demand", "input_tokens": tokens, "max_output_tokens": 40});
     let labels = json!({"env": "test", "cost_center": "7"});
     let allowed = |at: usize, tokens: u64, cost: u64| {
         common(
@@ -123,8 +126,10 @@ fn check(lines: &[Value], ids: &[String]) {
             ],
         }),
     );
-    let expected =
-        [allowed(0, 1200, 102_000), allowed(1, 7, 12_525), denied, settled("settled"), settled("repeated")];
+    let first = allowed(0, 1200, 102_000);
+    let mut again = first.clone();
+    again["repeated"] = json!(true);
+    let expected = [first, allowed(1, 7, 12_525), denied, again, settled("settled"), settled("repeated")];
     assert_eq!(told, expected);
 }
 
@@ -137,7 +142,7 @@ async fn a_file_has_each_decision_and_settlement_in_one_line() {
         start(directory.path(), &["--decision-log-file=decisions.jsonl", "--log-format=text"]).await;
     let text = || fs::read_to_string(&file).unwrap();
     let ids = play(&process).await;
-    eventually("all is written", async || lines(&text()).len() == 5).await;
+    eventually("all is written", async || lines(&text()).len() == 6).await;
     check(&lines(&text()), &ids);
     assert!(!process.log().contains("request denied") && !text().contains("tgk_"), "{}", process.log());
     // As `copytruncate` does.
@@ -153,9 +158,10 @@ async fn the_log_of_the_process_has_the_same_lines() {
     let directory = TempDir::new().unwrap();
     let process = start(directory.path(), &["--log-format=json"]).await;
     let ids = play(&process).await;
-    eventually("all is written", async || lines(&process.log()).len() == 5).await;
+    eventually("all is written", async || lines(&process.log()).len() == 6).await;
     let lines = lines(&process.log());
-    for (line, message) in lines.iter().zip(["allowed", "allowed", "denied", "settled", "settled"]) {
+    for (line, message) in lines.iter().zip(["allowed", "allowed", "denied", "allowed", "settled", "settled"])
+    {
         assert_eq!(line["message"], format!("request {message}"));
         assert_eq!((&line["level"], &line["target"]), (&json!("INFO"), &json!("tollgate::decision")));
         assert_eq!(line["timestamp"], line["time"]);

@@ -67,6 +67,9 @@ pub(super) struct Decision {
     /// It reserved nothing.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) dry_run: bool,
+    /// An answer that was given before, told again: it reserved nothing more.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) repeated: bool,
     /// Of a request that may wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) wait_duration_seconds: Option<f64>,

@@ -156,6 +156,7 @@ impl<S: Store + Clone> Authorizer<S> {
             decision.reserved_nano_usd = Some(grant.reserved_cost.nanos());
             decision.max_output_tokens = Some(grant.max_output_tokens);
         }
+        decision.repeated = decided.is_repeat;
         decision.wait_duration_seconds = decided.waited.as_ref().map(Duration::as_secs_f64);
         log.write(&place, &Line::Decision(decision));
     }
@@ -197,6 +198,7 @@ impl<S: Store + Clone> Authorizer<S> {
             max_output_tokens: None,
             degraded: false,
             dry_run: request.is_some_and(|request| request.dry_run),
+            repeated: false,
             wait_duration_seconds: None,
             labels: labels(caller, request),
             request: request.map(Facts::new),

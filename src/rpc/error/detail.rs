@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tonic_types::{ErrorDetails, FieldViolation};
 
-use super::Effect;
+use super::{Effect, cut};
 use crate::{
     domain::rbac::Permission,
     store::{LAYOUT, OLDEST_LAYOUT, ReservationId, Unsupported},
@@ -17,12 +17,8 @@ const OUTAGE_RETRY: Duration = Duration::from_secs(1);
 const MAX_DESCRIPTION_BYTES: usize = 256;
 
 /// `text`, cut where it is longer than a description may be.
-pub(in crate::rpc) fn shortened(mut text: String) -> String {
-    if text.len() > MAX_DESCRIPTION_BYTES {
-        text.truncate(text.floor_char_boundary(MAX_DESCRIPTION_BYTES));
-        text.push('…');
-    }
-    text
+pub(in crate::rpc) fn shortened(text: String) -> String {
+    cut(text, MAX_DESCRIPTION_BYTES)
 }
 
 /// What an error tells beside its reason.

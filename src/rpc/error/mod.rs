@@ -26,6 +26,19 @@ pub use self::{
 /// The domain of every `ErrorInfo`: its top-level domain is kept for private use.
 pub const ERROR_DOMAIN: &str = "tollgate.internal";
 
+/// The longest message, in bytes: it travels twice in headers, of which clients accept 16 KiB. Above what all malformed fields
+/// together may say.
+const MAX_MESSAGE_BYTES: usize = 3 * 1024;
+
+/// `text`, cut where it is longer than `max` bytes.
+pub(super) fn cut(mut text: String, max: usize) -> String {
+    if text.len() > max {
+        text.truncate(text.floor_char_boundary(max));
+        text.push('…');
+    }
+    text
+}
+
 /// Whether a call that ended with an error changed anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -79,7 +92,7 @@ impl<D: Detail> Reason<D> {
 
     /// The status with this reason. `message` is for people.
     pub(super) fn error(&self, message: impl Into<String>, detail: D) -> Status {
-        let message = message.into();
+        let message = cut(message.into(), MAX_MESSAGE_BYTES);
         let (mut details, mut metadata) = (ErrorDetails::new(), HashMap::new());
         detail.tell(self.row.reason, &message, &mut details, &mut metadata);
         details.set_error_info(self.row.reason, ERROR_DOMAIN, metadata);

@@ -55,6 +55,18 @@ fn a_bare_status_keeps_its_code_and_gets_a_reason_and_details() {
     }
 }
 
+/// A symbol that is asked of reflection comes back in the message.
+#[test]
+fn a_long_message_leaves_room_in_the_headers() {
+    for code in [Code::NotFound, Code::InvalidArgument, Code::Unimplemented, Code::Unknown] {
+        let answer = explained(Status::new(code, "é".repeat(30_000)).into_http::<Body>());
+        let bytes: usize =
+            answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        assert!(bytes < 16 * 1024, "{code:?}: {bytes}");
+        assert!(status_of(&answer).message().ends_with('…'));
+    }
+}
+
 #[test]
 fn what_a_library_does_not_implement_is_an_rpc_or_a_compression() {
     let mut status = Status::unimplemented("x");

@@ -36,7 +36,7 @@ impl<W: Write> Write for Patient<W> {
         // After a partial write the rest of the line is lost, and the next attempt starts a line of its own: readers skip the
         // broken one.
         while let Err(error) = self.out.write_all(if again.is_empty() { line } else { &again }) {
-            error!(log = self.log, %error, "a log cannot be written; trying again, and keeping what is to be written");
+            error!(log = self.log, %error, "a log cannot be written; trying again");
             if again.is_empty() {
                 again = [b"\n", line].concat();
             }

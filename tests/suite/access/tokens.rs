@@ -286,8 +286,11 @@ async fn while_an_issuer_does_not_answer_known_keys_go_on_and_others_are_refused
         scene.issuer.set(mood);
         // Nothing is known yet.
         let started = Instant::now();
-        let unavailable = (Code::Unavailable, "ISSUER_UNAVAILABLE".to_owned());
-        assert_eq!(scene.refused(&scene.sound()).await, unavailable, "{mood:?}");
+        assert_eq!(
+            scene.refused(&scene.sound()).await,
+            (Code::Unavailable, "ISSUER_UNAVAILABLE".to_owned()),
+            "{mood:?}"
+        );
         // The bound is one second; the machine may be busy.
         assert!(started.elapsed() < Duration::from_secs(5), "{mood:?}: {:?}", started.elapsed());
         scene.issuer.set(Mood::Answers);

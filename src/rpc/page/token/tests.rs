@@ -52,6 +52,8 @@ fn tokens_of_version_1_are_as_recorded() {
     let events = proto::ListAuditEventsRequest { action: "key.create".to_owned(), ..Default::default() };
     let recorded = "AQAAAaImv0kAY9E9obVtJF0cMDFhMjI2YmY0OTAwMDAwMDAwMDcwMDAwMDAwOWuCMtA";
     is_as_recorded(&events, &AuditId::new(ISSUED, 7, 9), recorded);
+    let recorded = "AQAAAaImv0kA7Cy_O6BNBewUZ2F0ZS0xOjQyNDI6OWYzYTAxYmPAYjYN";
+    is_as_recorded(&proto::ListReplicasRequest::default(), &Arc::from("gate-1:4242:9f3a01bc"), recorded);
 }
 
 #[test]
@@ -112,6 +114,7 @@ proptest! {
             is_refused(&proto::ListPausesRequest::default(), &token)?;
             is_refused(&proto::ListCooldownsRequest::default(), &token)?;
             is_refused(&proto::ListAuditEventsRequest::default(), &token)?;
+            is_refused(&proto::ListReplicasRequest::default(), &token)?;
         }
     }
 
@@ -132,6 +135,7 @@ proptest! {
         of(&proto::ListPausesRequest::default(), &cursor)?;
         of(&proto::ListCooldownsRequest::default(), &cursor)?;
         of(&proto::ListAuditEventsRequest::default(), &cursor)?;
+        of(&proto::ListReplicasRequest::default(), &cursor)?;
     }
 
     #[test]

@@ -9,7 +9,7 @@
 --      3 the replica's name      4 what it says      5 "!time"
 -- Reply, packed doubles: the wall clock, the store's time, the store's time for the next call at this instant
 --
--- A worked call: EVALSHA <sha> 2 tollgate:{acme}:counters tollgate:{acme}:replicas pack(6100, 0, 2^53-1) <ddd gate-1:4242
+-- A worked call: EVALSHA <sha> 2 tollgate:{acme}:counters tollgate:{acme}:replicas pack(6100, 0, 2^53-1) <ddd gate-1:4242:9f3a01bc
 --   {"v":1,…} !time -> pack(6100, 6100, 6100)
 if #KEYS ~= 2 or #ARGV ~= 5 then return redis.error_reply('ERR announce_replica: 2 keys and 5 arguments') end
 local arg = {struct.unpack(ARGV[2], ARGV[1])}
