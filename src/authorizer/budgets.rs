@@ -12,7 +12,8 @@ use super::ticket::Ticket;
 use crate::{
     domain::{
         calendar,
-        counter::{CounterKey, Hold},
+        counter::CounterKey,
+        holds::Holds,
         limit::{Limit, LimitScope, Subject, Threshold, Window},
         plan::BUDGET_KIND,
         policy::{Policy, user_counter},
@@ -43,7 +44,7 @@ pub struct CrossedAlert {
 
 /// The budgets of organization, team, key and user that the reservation does not hold: a budget that is set later, or put
 /// back, begins at what its period has used. They belong to the day of the admission, as the reservation does.
-pub(super) fn extras(ticket: &Ticket, holds: &[Hold], cost: u64) -> Vec<Extra> {
+pub(super) fn extras(ticket: &Ticket, holds: &Holds, cost: u64) -> Vec<Extra> {
     let Some(days) = calendar::first_days(ticket.day).filter(|_| cost > 0) else { return Vec::new() };
     let team = &*ticket.team;
     let key = (!ticket.key.is_empty()).then(|| Subject::key(team, &ticket.key));
@@ -59,7 +60,7 @@ pub(super) fn extras(ticket: &Ticket, holds: &[Hold], cost: u64) -> Vec<Extra> {
                 None => counter,
             };
             let counter = counter.in_period(first_day);
-            if !holds.iter().any(|hold| hold.counter == counter) {
+            if !holds.counters().any(|held| *held == counter) {
                 extras.push(Extra { counter, kind: BUDGET_KIND, amount: cost });
             }
         }
@@ -71,7 +72,7 @@ pub(super) fn extras(ticket: &Ticket, holds: &[Hold], cost: u64) -> Vec<Extra> {
 pub(super) fn watched<'p>(
     policy: &'p Policy,
     ticket: &Ticket,
-    holds: &[Hold],
+    holds: &Holds,
     extras: &[Extra],
 ) -> Vec<(usize, &'p Limit)> {
     let team = policy.teams.get(&ticket.team);
@@ -85,8 +86,7 @@ pub(super) fn watched<'p>(
     let budgets =
         limits.filter(|limit| matches!(limit.window, Window::Calendar(_)) && !limit.alerts.is_empty());
     let of_limit = |limit: &'p Limit| {
-        let counters =
-            holds.iter().map(|hold| &hold.counter).chain(extras.iter().map(|extra| &extra.counter));
+        let counters = holds.counters().chain(extras.iter().map(|extra| &extra.counter));
         let own = counters.enumerate().filter(|(_, counter)| counts_for(limit, counter.name()));
         own.map(|(index, _)| (index, limit)).collect::<Vec<_>>()
     };

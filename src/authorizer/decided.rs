@@ -100,7 +100,7 @@ pub(super) fn refused(
     let blocked = longest.map(|((by, until), _)| Blocked {
         by,
         until,
-        holds: Arc::clone(&plan.holds),
+        holds: plan.holds.clone(),
         gates: gate_keys.clone(),
     });
     let limits = explain::statuses(plan, now, used, false);

@@ -1,6 +1,6 @@
 //! Booking: actual usage replaces what was reserved for a request, exactly once.
 
-use std::{iter, sync::Arc};
+use std::iter;
 
 use tracing::{error, warn};
 
@@ -210,7 +210,7 @@ impl<S: Store + Clone> Authorizer<S> {
             SettleOutcome::AlreadySettled(_) => Vec::new(),
         };
         let used = used.into_iter().chain(iter::repeat(None));
-        self.shared.queue.freed(record.holds.iter().map(|hold| &hold.counter).zip(used));
+        self.shared.queue.freed(record.holds.counters().zip(used));
         Ok(())
     }
 
@@ -231,7 +231,7 @@ impl<S: Store + Clone> Authorizer<S> {
             limit: MAX_AMOUNT,
             kept: 0,
             expiring: u64::from(*quantity == Quantity::Requests),
-            ..hold.clone()
+            ..hold.to_owned()
         });
         // No `request_id` holds a control character, so none gives this id.
         let again = ticket::derived_id(&ticket.team, &format!("\u{1}{id}"));
@@ -248,7 +248,7 @@ impl<S: Store + Clone> Authorizer<S> {
             replaces: bytes::Bytes::new(),
             dry_run: false,
         };
-        let (holds, note) = (Arc::clone(&reserve.holds), reserve.note.clone());
+        let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
         let record = match self.store.reserve(reserve).await? {
             Reserved::Granted { now, .. } => Record {
                 fingerprint: 0,
@@ -324,7 +324,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let held =
             record.holds.iter().zip(used.into_iter().chain(iter::repeat(None))).zip(&ticket.quantities);
         let freed = held.filter(|((hold, _), quantity)| charge.of_quantity(**quantity) < hold.amount());
-        let freed = freed.map(|((hold, used), _)| (&hold.counter, used));
+        let freed = freed.map(|((hold, used), _)| (hold.counter, used));
         self.shared.queue.freed(freed.chain(gate.iter().map(|gate| (gate, None))));
         self.log_booked((policy, &ticket), &booked, &report, has_expired);
         if !booked.already_recorded {
@@ -351,7 +351,7 @@ fn booked(
 ) -> Result<Booked, Failure> {
     let receipt = Receipt::of(settlement)?;
     let month_of = |spender: &str| {
-        let place = record.holds.iter().position(|hold| spender_of(&hold.counter) == Some(spender));
+        let place = record.holds.iter().position(|hold| spender_of(hold.counter) == Some(spender));
         place.and_then(|place| settlement.counters.get(place))
     };
     let (Some(organization), Some(team)) = (month_of(""), month_of(&ticket.team)) else {

@@ -1,9 +1,6 @@
 //! Usage reported without a reservation: how much of it gateways may report.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::warn;
 
@@ -60,7 +57,7 @@ pub(super) fn reserve(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) ->
         id,
         may_repeat: true,
         fingerprint: 0,
-        holds: Arc::clone(&plan.holds),
+        holds: plan.holds.clone(),
         gates: Vec::new(),
         valid: Timestamp(plan.valid.start.0)..plan.valid.end,
         ttl_ms: plan.ttl_ms(),

@@ -128,11 +128,11 @@ impl CounterKind {
     }
 }
 
-/// What one reservation takes from one counter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
+/// What one reservation takes from one counter; with `&CounterKey`, as one of [`super::holds::Holds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold<K = CounterKey> {
     /// Which counter.
-    pub counter: CounterKey,
+    pub counter: K,
     /// How it accounts for amounts.
     pub kind: CounterKind,
     /// The bound on usage, this hold included; [`MAX_AMOUNT`] if the counter has no bound.
@@ -144,6 +144,24 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// The same, without its own counter key.
+    #[must_use]
+    pub const fn by_ref(&self) -> Hold<&CounterKey> {
+        let Self { counter, kind, limit, kept, expiring } = self;
+        Hold { counter, kind: *kind, limit: *limit, kept: *kept, expiring: *expiring }
+    }
+}
+
+impl Hold<&CounterKey> {
+    /// The same, with a counter key of its own.
+    #[must_use]
+    pub fn to_owned(self) -> Hold {
+        let Self { counter, kind, limit, kept, expiring } = self;
+        Hold { counter: counter.clone(), kind, limit, kept, expiring }
+    }
+}
+
+impl<K> Hold<K> {
     /// How much of its limit the hold takes.
     #[must_use]
     pub const fn amount(&self) -> u64 {
@@ -215,7 +233,7 @@ impl Counter {
     ///
     /// # Errors
     /// The shortage, if it does not fit.
-    pub fn check(&mut self, now: Timestamp, hold: &Hold) -> Result<u64, Shortage> {
+    pub fn check<K>(&mut self, now: Timestamp, hold: &Hold<K>) -> Result<u64, Shortage> {
         let used = self.state(now, hold.kind).used;
         let wanted = used + hold.amount();
         if wanted <= hold.limit {
@@ -226,7 +244,7 @@ impl Counter {
     }
 
     /// Takes `hold`, which was checked at the same instant.
-    pub fn take(&mut self, now: Timestamp, hold: &Hold) {
+    pub fn take<K>(&mut self, now: Timestamp, hold: &Hold<K>) {
         self.expiring.add(now, hold.kind.slot_ms(), hold.expiring);
         if let CounterKind::Budget { .. } = hold.kind {
             self.base += hold.kept;
@@ -235,7 +253,7 @@ impl Counter {
     }
 
     /// Whether [`Counter::settle`] with the same arguments keeps every part within [`MAX_AMOUNT`].
-    pub fn can_settle(&mut self, now: Timestamp, hold: &Hold, actual: u64) -> bool {
+    pub fn can_settle<K>(&mut self, now: Timestamp, hold: &Hold<K>, actual: u64) -> bool {
         let used = self.state(now, hold.kind).used;
         self.has_room(used, actual)
     }
@@ -254,7 +272,7 @@ impl Counter {
     ///
     /// A window returns the difference to the slot where it was reserved, while that slot still counts, and adds an excess
     /// to the current slot. A budget returns its expiring part the same way and books the usage.
-    pub fn settle(&mut self, now: Timestamp, then: Timestamp, hold: &Hold, actual: u64) {
+    pub fn settle<K>(&mut self, now: Timestamp, then: Timestamp, hold: &Hold<K>, actual: u64) {
         let slot_ms = hold.kind.slot_ms();
         match hold.kind {
             CounterKind::Window { .. } if actual > hold.expiring => {

@@ -14,6 +14,7 @@ pub mod counter;
 pub mod decision;
 pub mod eligibility;
 pub mod explain;
+pub mod holds;
 pub mod key;
 pub mod limit;
 pub mod limit_kind;

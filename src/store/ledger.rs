@@ -1,6 +1,6 @@
 //! Counters that are checked and taken together, and reservations that are settled once.
 
-use std::{fmt, future::Future, ops::Range, str::FromStr, sync::Arc};
+use std::{fmt, future::Future, ops::Range, str::FromStr};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use super::{Backend, Cooldown, CooldownChange, SpendAmounts, SpendKey, StoreErro
 use crate::domain::{
     Moment, Timestamp,
     counter::{CounterKey, CounterKind, CounterState, Hold},
+    holds::Holds,
 };
 
 /// Counters that are checked and taken together, and reservations that are settled once. Each operation is one atomic step
@@ -96,7 +97,7 @@ pub struct Reserve {
     /// Shows whether a repeat is the same request.
     pub fingerprint: u64,
     /// The holds to take. At most [`MAX_HOLDS`], no counter twice.
-    pub holds: Arc<[Hold]>,
+    pub holds: Holds,
     /// Gates that must be open. At most [`MAX_GATES`].
     pub gates: Vec<CounterKey>,
     /// When the calendar periods and prices behind the holds apply. Outside this range the store answers [`Reserved::OutOfDate`].
@@ -179,7 +180,7 @@ pub struct Record {
     /// When it expires.
     pub expires_at: Timestamp,
     /// The holds it took.
-    pub holds: Arc<[Hold]>,
+    pub holds: Holds,
     /// The caller's note.
     pub note: Bytes,
     /// How it was settled, if it was.
@@ -277,9 +278,9 @@ pub enum SettleOutcome {
 impl Extra {
     /// The result for a hold that took nothing.
     #[must_use]
-    pub fn hold(&self) -> Hold {
+    pub const fn hold(&self) -> Hold<&CounterKey> {
         Hold {
-            counter: self.counter.clone(),
+            counter: &self.counter,
             kind: self.kind,
             limit: crate::domain::MAX_AMOUNT,
             kept: 0,

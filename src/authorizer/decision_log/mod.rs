@@ -266,7 +266,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let Window::Calendar(period) = line.limit.window else { continue };
             let (used, wanted) = (used.get(index).copied().unwrap_or(0), plan.least_amount(index));
             let is_used_up = wanted <= hold.limit || used >= hold.limit;
-            if !is_used_up || !self.shared.denying.is_first(&hold.counter) {
+            if !is_used_up || !self.shared.denying.is_first(hold.counter) {
                 continue;
             }
             // Only for the log, which can do without it.

@@ -13,6 +13,7 @@ use super::{
     counter::{CounterKind, Hold},
     decision::{Reason, Violation},
     eligibility::{not_priced, output_cap, paused, permissions, price, spelling},
+    holds::{Amount, Holds, Term},
     limit::{Limit, LimitScope, OnShortfall, Quantity, Window},
     money::NanoUsd,
     policy::{ModelPattern, OnUnsettled, Policy, Team, user_counter},
@@ -79,7 +80,7 @@ pub struct Plan<'p> {
     /// The worst case.
     pub cost: NanoUsd,
     /// The hold on each counter.
-    pub holds: Arc<[Hold]>,
+    pub holds: Holds,
     /// The limit behind each hold, in the same order.
     pub lines: Vec<Line<'p>>,
     /// The month it is booked under, as `202611`.
@@ -90,6 +91,20 @@ pub struct Plan<'p> {
     pub valid: Range<Timestamp>,
     /// Warnings for the caller.
     pub warnings: Vec<String>,
+}
+
+/// The classes of a plan's holds: what each request takes alike, what it takes by its price, and by its size. That is in tokens or in
+/// audio, never in both: see [`Plan::counts`].
+const ONE: u16 = 0;
+const COST: u16 = 1;
+const SIZE: u16 = 2;
+
+const fn class_of(quantity: Quantity) -> u16 {
+    match quantity {
+        Quantity::Requests | Quantity::RequestsInFlight | Quantity::UnsettledRequests => ONE,
+        Quantity::Tokens | Quantity::AudioMilliseconds => SIZE,
+        Quantity::NanoUsd => COST,
+    }
 }
 
 /// Compiles `request` of `caller`, who was found in `snapshot`; on success every hold is for the worst case.
@@ -159,7 +174,7 @@ impl<'p> Plan<'p> {
             max_output_tokens: 0,
             fixed_output: false,
             cost: NanoUsd::ZERO,
-            holds: Arc::default(),
+            holds: Holds::default(),
             lines: Vec::with_capacity(USUAL_LIMITS),
             month: today.month_number(),
             day: today.day_number(),
@@ -185,16 +200,16 @@ impl<'p> Plan<'p> {
         let open = team.batch.open.iter();
         let shared = shared.chain(open.map(|limit| (limit, None)));
         let users = if user.is_empty() { &[][..] } else { team.user_limits.as_slice() };
-        let mut holds = Vec::with_capacity(USUAL_LIMITS);
+        let mut terms = Vec::with_capacity(USUAL_LIMITS);
         for (limit, user) in shared.chain(users.iter().map(|limit| (limit, Some(user)))) {
             if self.counts(limit) {
-                holds.push(self.want(limit, user, today));
+                terms.push(self.want(limit, user, today));
             }
         }
-        self.holds = holds.into();
+        self.holds = Holds::new(Arc::new(terms.into_iter().collect()));
     }
 
-    fn want(&mut self, limit: &'p Limit, user: Option<&str>, today: &Days) -> Hold {
+    fn want(&mut self, limit: &'p Limit, user: Option<&str>, today: &Days) -> Term {
         let mut counter = match user {
             Some(user) => user_counter(&limit.counter, user),
             None => limit.counter.clone(),
@@ -216,7 +231,7 @@ impl<'p> Plan<'p> {
         let enforced = limit.bound.is_some() && limit.on_shortfall != OnShortfall::Warn;
         let bound = limit.bound.filter(|_| enforced).unwrap_or(super::MAX_AMOUNT);
         self.lines.push(Line { limit, enforced, period_end });
-        Hold { counter, kind, limit: bound, kept: 0, expiring: 0 }
+        Term { counter, kind, limit: bound, class: class_of(limit.quantity) }
     }
 
     /// Whether the limit counts this work at all. Groq's rate limits do not count batches, which run on Groq's own
@@ -258,17 +273,14 @@ impl<'p> Plan<'p> {
             OnUnsettled::ChargeInput => self.rates.input_only(self.work, &self.size)?.nanos().min(cost),
             OnUnsettled::Release => 0,
         };
-        for (hold, line) in Arc::make_mut(&mut self.holds).iter_mut().zip(&self.lines) {
-            (hold.kept, hold.expiring) = match line.limit.quantity {
-                Quantity::Requests | Quantity::RequestsInFlight | Quantity::UnsettledRequests => (0, 1),
-                Quantity::Tokens => {
-                    let seen = self.size.input_tokens.saturating_sub(self.unseen_input_tokens);
-                    (0, seen.saturating_add(max_output_tokens))
-                }
-                Quantity::AudioMilliseconds => (0, self.size.audio_ms),
-                Quantity::NanoUsd => (kept_cost, cost - kept_cost),
-            };
-        }
+        let seen = self.size.input_tokens.saturating_sub(self.unseen_input_tokens);
+        self.holds.set(ONE, Amount { kept: 0, expiring: 1 });
+        let size = match self.work.billing() {
+            Billing::Audio => self.size.audio_ms,
+            _ => seen.saturating_add(max_output_tokens),
+        };
+        self.holds.set(SIZE, Amount { kept: 0, expiring: size });
+        self.holds.set(COST, Amount { kept: kept_cost, expiring: cost - kept_cost });
         Ok(())
     }
 
@@ -332,16 +344,17 @@ impl<'p> Plan<'p> {
     /// sooner, because nothing that they hold expires before their period ends.
     #[must_use]
     pub fn at_least(&self, refusing: impl Iterator<Item = usize>) -> Option<Self> {
-        let mut holds = Arc::clone(&self.holds);
+        let mut holds: Vec<_> = self.holds.iter().map(Hold::to_owned).collect();
         for index in refusing {
             let least = self.least_amount(index);
-            let hold = Arc::make_mut(&mut holds).get_mut(index).filter(|hold| hold.expiring > 0);
+            let hold = holds.get_mut(index).filter(|hold| hold.expiring > 0);
             let clamps = self.lines.get(index).is_some_and(|line| self.clamps(line));
             if let Some(hold) = hold.filter(|_| clamps) {
                 hold.kept = hold.kept.min(least);
                 hold.expiring = least - hold.kept;
             }
         }
+        let holds = Holds::from(holds);
         (holds != self.holds).then(|| Self { holds, ..self.clone() })
     }
 

@@ -1,15 +1,15 @@
 //! Usage that was never authorized.
 
-use std::sync::Arc;
-
 use super::{Line, Plan};
 use crate::domain::{
     MAX_AMOUNT, Timestamp,
     batch::Work,
     calendar::Days,
     caller::ResolvedCaller,
+    counter::Hold,
     decision::Violation,
     eligibility::{price, spelling},
+    holds::Term,
     limit::{LimitScope, Quantity, Window},
     money::NanoUsd,
     policy::Team,
@@ -40,10 +40,11 @@ pub fn compile_unreserved<'p>(
     let upstream = (policy.projects.name_of(&caller.team.name), subject.service_tier);
     let mut plan = Plan::empty(caller, model, rates, work, upstream, today, until);
     plan.gather(policy, &subject.user, today);
-    for (hold, line) in Arc::make_mut(&mut plan.holds).iter_mut().zip(&plan.lines) {
-        hold.limit = MAX_AMOUNT;
-        hold.expiring = u64::from(line.limit.quantity == Quantity::Requests);
-    }
+    let unbounded = plan.holds.iter().zip(&plan.lines).map(|(hold, line)| {
+        let expiring = u64::from(line.limit.quantity == Quantity::Requests);
+        Hold { limit: MAX_AMOUNT, expiring, ..hold.to_owned() }
+    });
+    plan.holds = unbounded.collect();
     Ok(plan)
 }
 
@@ -57,7 +58,7 @@ impl<'p> Plan<'p> {
                 && matches!(scope, LimitScope::Organization | LimitScope::OrganizationModel)
         };
         let kept = self.holds.iter().zip(&self.lines).filter(|(_, line)| !is_shared(line));
-        self.holds = kept.map(|(hold, _)| hold.clone()).collect();
+        self.holds = kept.map(|(hold, _)| hold.to_owned()).collect();
         self.lines.retain(|line| !is_shared(line));
     }
 
@@ -66,14 +67,17 @@ impl<'p> Plan<'p> {
     pub fn count_unreserved(&mut self, today: &Days) {
         self.leave_shared_windows();
         let team: &'p Team = self.caller.team;
-        let hold = self.want(&team.unreserved.daily, None, today);
-        self.holds = self.holds.iter().cloned().chain([hold]).collect();
+        let Term { counter, kind, limit, .. } = self.want(&team.unreserved.daily, None, today);
+        let daily = Hold { counter, kind, limit, kept: 0, expiring: 0 };
+        self.holds = self.holds.iter().map(Hold::to_owned).chain([daily]).collect();
     }
 
     /// Sets its cost, after [`Plan::count_unreserved`].
     pub fn cost_unreserved(&mut self, cost: NanoUsd) {
-        if let Some(hold) = Arc::make_mut(&mut self.holds).last_mut() {
-            hold.kept = cost.nanos();
+        let mut holds: Vec<_> = self.holds.iter().map(Hold::to_owned).collect();
+        if let Some(daily) = holds.last_mut() {
+            daily.kept = cost.nanos();
         }
+        self.holds = holds.into();
     }
 }

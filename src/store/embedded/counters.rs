@@ -111,13 +111,18 @@ impl Counters {
     }
 
     /// Whether `hold` fits at any time from the counter's last change on: time only reduces what is used.
-    pub(super) fn surely_fits(&self, slot: Option<u32>, hold: &Hold) -> bool {
+    pub(super) fn surely_fits<K>(&self, slot: Option<u32>, hold: &Hold<K>) -> bool {
         let used = slot.and_then(|s| self.slot(s)).map_or(0, |slot| slot.counter.used_at_most());
         used + hold.amount() <= hold.limit
     }
 
     /// Whether `hold` fits now. Leaves the counter unchanged, as a refusal is not in the journal.
-    pub(super) fn check(&mut self, slot: Option<u32>, now: Timestamp, hold: &Hold) -> Result<u64, Shortage> {
+    pub(super) fn check<K>(
+        &mut self,
+        slot: Option<u32>,
+        now: Timestamp,
+        hold: &Hold<K>,
+    ) -> Result<u64, Shortage> {
         self.look(slot, now, hold.kind, |counter| counter.check(now, hold))
     }
 
@@ -127,13 +132,19 @@ impl Counters {
     }
 
     /// Whether the counter can take a settlement. Leaves it unchanged.
-    pub(super) fn can_settle(&mut self, slot: Option<u32>, now: Timestamp, hold: &Hold, actual: u64) -> bool {
+    pub(super) fn can_settle<K>(
+        &mut self,
+        slot: Option<u32>,
+        now: Timestamp,
+        hold: &Hold<K>,
+        actual: u64,
+    ) -> bool {
         let surely = slot.and_then(|s| self.slot(s)).is_some_and(|s| s.counter.can_surely_settle(actual));
         surely || self.look(slot, now, hold.kind, |counter| counter.can_settle(now, hold, actual))
     }
 
     /// Takes a granted hold, unless the counter has already seen op `lsn`. Returns the amount used before.
-    pub(super) fn take(&mut self, lsn: u64, slot: u32, now: Timestamp, hold: &Hold) -> Option<u64> {
+    pub(super) fn take<K>(&mut self, lsn: u64, slot: u32, now: Timestamp, hold: &Hold<K>) -> Option<u64> {
         let changed = self.change(lsn, slot, now, hold.kind)?;
         let used = changed.state(now, hold.kind).used;
         changed.take(now, hold);
@@ -142,12 +153,12 @@ impl Counters {
 
     /// Settles a hold taken at `then`, or books the amount used if nothing was taken, unless the counter has already seen op
     /// `lsn`. Also returns the thresholds that this reported.
-    pub(super) fn settle(
+    pub(super) fn settle<K>(
         &mut self,
         lsn: u64,
         slot: u32,
         (now, then): (Timestamp, Option<Timestamp>),
-        (hold, actual): (&Hold, u64),
+        (hold, actual): (&Hold<K>, u64),
         thresholds: impl Iterator<Item = u64>,
     ) -> Option<(Settled, Vec<u64>)> {
         let counter = self.change(lsn, slot, now, hold.kind)?;

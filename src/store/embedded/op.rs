@@ -11,7 +11,8 @@ use bytes::Bytes;
 use super::wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_line, put_reported, put_settled};
 use crate::domain::{
     Timestamp,
-    counter::{CounterKey, CounterKind, Hold},
+    counter::{CounterKey, CounterKind},
+    holds::Holds,
 };
 use crate::store::{Cooldown, Settled, SpendAmounts, SpendKey};
 
@@ -106,7 +107,7 @@ pub(super) struct ReserveHead {
     pub(super) forget_at: Timestamp,
 }
 
-pub(super) fn put_reserve(to: &mut Vec<u8>, head: &ReserveHead, slots: &[u32], holds: &[Hold], note: &[u8]) {
+pub(super) fn put_reserve(to: &mut Vec<u8>, head: &ReserveHead, slots: &[u32], holds: &Holds, note: &[u8]) {
     // The longest that a hold can be, so the buffer grows at most once.
     to.reserve(80 + note.len() + holds.len() * 45);
     to.push(RESERVE);

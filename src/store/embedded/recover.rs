@@ -1,7 +1,5 @@
 //! From the tables and the journal to the state in memory.
 
-use std::sync::Arc;
-
 use rusqlite::Connection;
 use thiserror::Error;
 
@@ -17,7 +15,7 @@ use super::{
     verify::Difference,
     wire::{Malformed, Reader},
 };
-use crate::domain::{Timestamp, counter::Hold};
+use crate::domain::{Timestamp, counter::Hold, holds::Holds};
 use crate::store::{Extra, Record, StoreError};
 
 /// Differences that are reported one by one.
@@ -204,6 +202,7 @@ impl Replay<'_> {
             let (kind, limit, kept, expiring) = (hold.kind, hold.limit, hold.kept, hold.expiring);
             holds.push(Hold { counter, kind, limit, kept, expiring });
         }
+        let holds = Holds::from(holds);
         self.state.apply_holds(lsn, op.reserved_at, &holds, &slots);
         // The version on disk is this reservation or a later state of it.
         if self.versions.contains_key(&lsn) {
@@ -213,7 +212,7 @@ impl Replay<'_> {
             fingerprint: op.fingerprint,
             reserved_at: op.reserved_at,
             expires_at: op.expires_at,
-            holds: holds.into(),
+            holds,
             note: op.note,
             settlement: None,
         };
@@ -236,7 +235,7 @@ impl Replay<'_> {
         let dangling = || RecoverError::Dangling { lsn };
         let kept = self.state.reservations.get(&op.id).filter(|kept| kept.seq == op.seq);
         let (then, holds) = match kept {
-            Some(kept) => (kept.record.reserved_at, Arc::clone(&kept.record.holds)),
+            Some(kept) => (kept.record.reserved_at, kept.record.holds.clone()),
             // Settled on disk, or displaced by a later reservation with the same id.
             None => {
                 let at = *self.versions.get(&op.seq).ok_or_else(dangling)?;
@@ -250,10 +249,10 @@ impl Replay<'_> {
             amount: *amount,
         });
         let extras: Vec<Extra> = extras.collect();
-        let (held, mut holds) = (holds.len(), holds.to_vec());
-        holds.extend(extras.iter().map(Extra::hold));
+        let held = holds.len();
+        let holds: Vec<_> = holds.iter().chain(extras.iter().map(Extra::hold)).collect();
         let counters = &self.state.counters;
-        let slots: Option<Vec<u32>> = holds.iter().map(|hold| counters.find(&hold.counter)).collect();
+        let slots: Option<Vec<u32>> = holds.iter().map(|hold| counters.find(hold.counter)).collect();
         let actual =
             op.holds.iter().map(|(actual, _)| *actual).chain(extras.iter().map(|extra| extra.amount));
         let (slots, actual) = (slots.ok_or_else(dangling)?, actual.collect::<Vec<u64>>());

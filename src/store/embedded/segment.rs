@@ -3,8 +3,6 @@
 //! A segment is never changed. A reservation that changes is written again, into a later segment, and the version with the
 //! highest `lsn` counts. A segment goes when the last of its reservations has ended.
 
-use std::sync::Arc;
-
 use super::{
     kept::ReservationRow,
     presharded::PreshardedMap,
@@ -156,7 +154,7 @@ impl<'a> Records<'a> {
             0 => None,
             state => Some(read_settlement(&mut reader, state)?),
         };
-        let holds = Arc::from(holds);
+        let holds = holds.into();
         let record = Record { fingerprint, reserved_at, expires_at, holds, note, settlement };
         let Entry { id, seq, lsn, forget_at, .. } = *entry;
         Ok(ReservationRow { id, seq, lsn, forget_at, open_until: Timestamp(0), record })

@@ -4,8 +4,6 @@
 //! decided and when it is replayed. Anything that has already seen an op (its `lsn` is not before the op's) is left alone, so
 //! tables written at different moments and one journal make one state.
 
-use std::sync::Arc;
-
 use super::{
     counters::Counters,
     kept::{Kept, ReservationRow},
@@ -17,6 +15,7 @@ use super::{
 use crate::domain::{
     Moment, Timestamp,
     counter::{CounterKey, CounterKind, CounterState, Hold},
+    holds::Holds,
 };
 use crate::store::{
     Cooldown, Record, Refusal, Reserve, Reserved, Settle, SettleOutcome, Settlement, SpendKey, StoreError,
@@ -35,7 +34,7 @@ pub(super) enum Answer<T> {
 /// The counters of a settlement: those of the holds, followed by those that are only booked in.
 pub(super) struct Booking<'a> {
     pub(super) slots: &'a [u32],
-    pub(super) holds: &'a [Hold],
+    pub(super) holds: &'a [Hold<&'a CounterKey>],
     /// How many of them are of holds.
     pub(super) held: usize,
     pub(super) actual: &'a [u64],
@@ -90,8 +89,9 @@ impl State {
             return Ok(ready(Reserved::OutOfDate { now: now.wall }));
         }
         self.found.clear();
-        self.found.extend(holds.iter().map(|hold| self.counters.find(&hold.counter)));
-        let fits = self.found.iter().zip(&**holds).all(|(slot, hold)| self.counters.surely_fits(*slot, hold));
+        self.found.extend(holds.counters().map(|counter| self.counters.find(counter)));
+        let fits =
+            self.found.iter().zip(holds.iter()).all(|(slot, hold)| self.counters.surely_fits(*slot, &hold));
         let open =
             reserve.gates.is_empty() || reserve.gates.iter().all(|gate| self.opens_at(gate) <= now.store);
         if !(fits && open && !reserve.dry_run) {
@@ -104,7 +104,7 @@ impl State {
             fingerprint: reserve.fingerprint,
             reserved_at: now.store,
             expires_at: now.store.plus(reserve.ttl_ms),
-            holds: Arc::clone(holds),
+            holds: holds.clone(),
             note: reserve.note.clone(),
             settlement: None,
         };
@@ -113,11 +113,11 @@ impl State {
     }
 
     /// Checks every hold and gate at `found`; changes nothing.
-    fn check(&mut self, now: Moment, gates: &[CounterKey], holds: &[Hold]) -> Reserved {
+    fn check(&mut self, now: Moment, gates: &[CounterKey], holds: &Holds) -> Reserved {
         let mut refusals = Vec::new();
         let mut used = Vec::with_capacity(holds.len());
         for (hold, (wanted, slot)) in holds.iter().zip(&self.found).enumerate() {
-            used.push(self.counters.check(*slot, now.store, wanted).unwrap_or_else(|shortage| {
+            used.push(self.counters.check(*slot, now.store, &wanted).unwrap_or_else(|shortage| {
                 let frees_at = shortage.frees_at.map(|at| now.to_wall(at));
                 refusals.push(Refusal { hold, frees_at });
                 shortage.used
@@ -138,7 +138,7 @@ impl State {
 
     /// Takes the holds at `found`; returns the amounts used before.
     fn grant(&mut self, id: u128, record: Record, late_ms: u64) -> Result<Vec<u64>, StoreError> {
-        self.define(&record.holds)?;
+        self.define(record.holds.iter())?;
         self.lsn += 1;
         self.time = record.reserved_at;
         let forget_at = record.expires_at.plus(late_ms);
@@ -153,15 +153,15 @@ impl State {
     }
 
     /// Fills `slots` from `found` (those of `holds`), and gives a slot to each counter that has none.
-    fn define(&mut self, holds: &[Hold]) -> Result<(), StoreError> {
+    fn define<'h>(&mut self, holds: impl Iterator<Item = Hold<&'h CounterKey>>) -> Result<(), StoreError> {
         self.slots.clear();
-        for (hold, found) in holds.iter().zip(&self.found) {
+        for (hold, found) in holds.zip(&self.found) {
             let slot = match found {
                 Some(slot) => *slot,
                 None => {
                     let slot = self.counters.vacancy().ok_or(StoreError::Overflow)?;
                     self.lsn += 1;
-                    op::put_define(&mut self.journal, slot, &hold.counter, hold.kind);
+                    op::put_define(&mut self.journal, slot, hold.counter, hold.kind);
                     self.counters.define(self.lsn, slot, hold.counter.clone(), hold.kind);
                     slot
                 }
@@ -172,16 +172,10 @@ impl State {
     }
 
     /// Takes the holds of op `lsn`; returns the amounts used before, for counters that had not seen the op yet.
-    pub(super) fn apply_holds(
-        &mut self,
-        lsn: u64,
-        now: Timestamp,
-        holds: &[Hold],
-        slots: &[u32],
-    ) -> Vec<u64> {
+    pub(super) fn apply_holds(&mut self, lsn: u64, now: Timestamp, holds: &Holds, slots: &[u32]) -> Vec<u64> {
         let mut used = Vec::with_capacity(holds.len());
         for (hold, slot) in holds.iter().zip(slots) {
-            used.extend(self.counters.take(lsn, *slot, now, hold));
+            used.extend(self.counters.take(lsn, *slot, now, &hold));
         }
         used
     }
@@ -239,7 +233,7 @@ impl State {
             let value = SettleOutcome::AlreadySettled(first.clone().by_the_wall(moment));
             return Ok(Answer::Ready { value, after: kept.lsn });
         }
-        let (seq, then, holds) = (kept.seq, kept.record.reserved_at, Arc::clone(&kept.record.holds));
+        let (seq, then, holds) = (kept.seq, kept.record.reserved_at, kept.record.holds.clone());
         if settle.actual.len() != holds.len() {
             return Err(StoreError::Corrupt);
         }
@@ -248,18 +242,17 @@ impl State {
             return Ok(Answer::Absent(absent));
         }
         let held = holds.len();
-        let holds: Vec<Hold> =
-            holds.iter().cloned().chain(settle.extras.iter().map(crate::store::Extra::hold)).collect();
+        let holds: Vec<_> = holds.iter().chain(settle.extras.iter().map(crate::store::Extra::hold)).collect();
         let amounts = settle.actual.iter().copied().chain(settle.extras.iter().map(|extra| extra.amount));
         let actual: Vec<u64> = amounts.collect();
         self.found.clear();
-        self.found.extend(holds.iter().map(|hold| self.counters.find(&hold.counter)));
+        self.found.extend(holds.iter().map(|hold| self.counters.find(hold.counter)));
         let mut parts = self.found.iter().zip(&holds).zip(&actual);
         let fits = parts.all(|((slot, hold), actual)| self.counters.can_settle(*slot, now, hold, *actual));
         if !(fits && self.spend.can_add(&settle.lines)) {
             return Err(StoreError::Overflow);
         }
-        self.define(&holds)?;
+        self.define(holds.iter().copied())?;
         self.lsn += 1;
         let slots = std::mem::take(&mut self.slots);
         let booking = Booking { slots: &slots, holds: &holds, held, actual: &actual };

@@ -41,7 +41,7 @@ pub(super) fn encode(reserve: &Reserve) -> Result<Vec<u8>, StoreError> {
     postcard::to_extend(&(reserve.fingerprint, holds, &reserve.note), start).map_err(|_| StoreError::Corrupt)
 }
 
-fn pack<'a>(hold: &'a Hold, before: &mut &'a str) -> PackedHold<'a> {
+fn pack<'a>(hold: Hold<&'a CounterKey>, before: &mut &'a str) -> PackedHold<'a> {
     let name = hold.counter.name();
     let alike = name.char_indices().zip(before.chars()).find(|((_, a), b)| a != b);
     let shared = alike.map_or(name.len().min(before.len()), |((at, _), _)| at);
@@ -130,11 +130,11 @@ mod tests {
         };
         let (mut before, mut name) = ("", String::new());
         for hold in &names.iter().map(hold).collect::<Vec<_>>() {
-            let packed = pack(hold, &mut before);
+            let packed = pack(hold.by_ref(), &mut before);
             assert_eq!(&unpack(&packed, &mut name).unwrap(), hold);
         }
         let last = hold(&"z");
-        let beyond = PackedHold { shared: 99, ..pack(&last, &mut "") };
+        let beyond = PackedHold { shared: 99, ..pack(last.by_ref(), &mut "") };
         assert_eq!(unpack(&beyond, &mut name), Err(StoreError::Corrupt));
     }
 
@@ -186,7 +186,7 @@ mod tests {
             (open.fingerprint, open.reserved_at, gone_at),
             (0xfeed_beef, Timestamp(10), Timestamp(30))
         );
-        assert_eq!((&*open.holds, &*open.note), (&holds[..], &b"\x02note"[..]));
+        assert_eq!((open.holds, &*open.note), (holds.clone().into(), &b"\x02note"[..]));
         assert_eq!(open.settlement, None);
         // Settled before thresholds were kept, and since.
         let mut counters = super::super::wire::Numbers::with_capacity(4);

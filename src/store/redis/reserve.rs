@@ -94,7 +94,7 @@ impl Inner {
             .arg(RECORD_KEPT_MS)
             .arg(record);
         for hold in reserve.holds.iter() {
-            cmd.arg(&*counter_field(&hold.counter));
+            cmd.arg(&*counter_field(hold.counter));
         }
         for gate in &reserve.gates {
             cmd.arg(gate_field(gate));

@@ -59,7 +59,7 @@ struct Call<'s> {
 
 impl<'s> Call<'s> {
     fn new(settle: &'s Settle) -> Self {
-        let holds = settle.record.holds.iter().map(|hold| &hold.counter);
+        let holds = settle.record.holds.counters();
         let counters: Vec<_> = holds.chain(settle.extras.iter().map(|extra| &extra.counter)).collect();
         let thresholds = settle.thresholds.iter();
         let watched =

@@ -89,5 +89,5 @@ async fn an_id_that_may_not_repeat_is_not_looked_up<S: Store>(f: &Fixture<S>) {
     else {
         panic!("not a repeat")
     };
-    assert_eq!(first.holds[0].expiring, 1);
+    assert_eq!(first.holds.get(0).unwrap().expiring, 1);
 }

@@ -38,7 +38,7 @@ async fn grants_tell_what_was_used_before<S: Store>(f: &Fixture<S>) {
     assert_eq!(granted(f, ask(3, swapped)).await, [0, 8, 8]);
     let kept = record(f, 2).await;
     assert_eq!((kept.fingerprint, kept.reserved_at, kept.expires_at), (7, START, START.plus(TTL)));
-    assert_eq!((&*kept.holds, &*kept.note, kept.settlement), (&*holds(5), &b"note"[..], None));
+    assert_eq!((kept.holds, &*kept.note, kept.settlement), (holds(5).into(), &b"note"[..], None));
 }
 
 async fn a_refusal_names_all_that_refuse_and_takes_nothing<S: Store>(f: &Fixture<S>) {

@@ -53,7 +53,7 @@ pub(super) async fn apply<S: Store>(store: &S, operation: &Operation, now: Times
                 Extra { counter, kind, amount }
             };
             let mut extras: Vec<Extra> = extras.into_iter().map(extra).collect();
-            extras.retain(|extra| known.holds.iter().all(|hold| hold.counter != extra.counter));
+            extras.retain(|extra| known.holds.iter().all(|hold| *hold.counter != extra.counter));
             let all = known.holds.iter().map(|hold| hold.kind).chain(extras.iter().map(|extra| extra.kind));
             let budgets = all.enumerate().filter(|(_, kind)| matches!(kind, CounterKind::Budget { .. }));
             let thresholds = budgets.map(|(index, _)| (index, thresholds.clone())).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tollgate::domain::{
     Timestamp,
-    counter::{CounterKind, CounterState, Hold, MAX_REPORTED},
+    counter::{CounterKey, CounterKind, CounterState, Hold, MAX_REPORTED},
     window::SLOTS,
 };
 
@@ -31,7 +31,7 @@ impl Log {
         CounterState { used: self.kept + expiring, settled: self.settled, open: self.open }
     }
 
-    pub(super) fn frees_at(&self, now: Timestamp, hold: &Hold) -> Option<Timestamp> {
+    pub(super) fn frees_at(&self, now: Timestamp, hold: Hold<&CounterKey>) -> Option<Timestamp> {
         let used = self.state(now, hold.kind).used;
         let mut left = used + hold.amount();
         self.counted(now, hold.kind).find_map(|(slot, amount)| {
@@ -74,7 +74,7 @@ impl Log {
         new
     }
 
-    pub(super) fn settle(&mut self, now: Timestamp, then: Timestamp, hold: &Hold, actual: u64) {
+    pub(super) fn settle(&mut self, now: Timestamp, then: Timestamp, hold: Hold<&CounterKey>, actual: u64) {
         match hold.kind {
             CounterKind::Window { .. } if actual > hold.expiring => {
                 self.add(now, hold.kind, actual - hold.expiring)

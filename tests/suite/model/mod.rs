@@ -13,7 +13,7 @@ use log::Log;
 use tollgate::{
     domain::{
         MAX_AMOUNT, Moment, Timestamp,
-        counter::{CounterKey, CounterKind, CounterState, Hold},
+        counter::{CounterKey, CounterKind, CounterState},
         key::SecretId,
     },
     runtime::clock::ManualClock,
@@ -83,13 +83,13 @@ impl State {
             return Reserved::OutOfDate { now: wall };
         }
         let used: Vec<u64> =
-            reserve.holds.iter().map(|hold| self.counter(&hold.counter).state(now, hold.kind).used).collect();
+            reserve.holds.iter().map(|hold| self.counter(hold.counter).state(now, hold.kind).used).collect();
         let over = reserve.holds.iter().zip(&used).enumerate();
         let refusals: Vec<Refusal> = over
             .filter(|(_, (hold, used))| **used + hold.amount() > hold.limit)
             .map(|(index, (hold, _))| Refusal {
                 hold: index,
-                frees_at: self.counter(&hold.counter).frees_at(now, hold).map(|at| moment.to_wall(at)),
+                frees_at: self.counter(hold.counter).frees_at(now, hold).map(|at| moment.to_wall(at)),
             })
             .collect();
         let gates = reserve.gates.iter().enumerate();
@@ -132,11 +132,10 @@ impl State {
         if let Some(settlement) = record.settlement {
             return Ok(SettleOutcome::AlreadySettled(settlement.by_the_wall(moment)));
         }
-        let extras: Vec<(Hold, u64)> =
-            settle.extras.iter().map(|extra| (extra.hold(), extra.amount)).collect();
-        let booked = extras.iter().map(|(hold, amount)| (hold, amount));
+        let extras: Vec<_> = settle.extras.iter().map(|extra| (extra.hold(), extra.amount)).collect();
+        let booked = extras.iter().map(|(hold, amount)| (*hold, amount));
         for (hold, actual) in record.holds.iter().zip(&settle.actual).chain(booked) {
-            let state = self.counter(&hold.counter).state(now, hold.kind);
+            let state = self.counter(hold.counter).state(now, hold.kind);
             if *actual > MAX_AMOUNT || state.used + actual > MAX_AMOUNT || state.settled + actual > MAX_AMOUNT
             {
                 return Err(StoreError::Overflow);
@@ -163,8 +162,8 @@ impl State {
         }
         let mut reported = Vec::new();
         for (index, thresholds) in &settle.thresholds {
-            let extra = || extras.get(index - record.holds.len()).map(|(hold, _)| &hold.counter);
-            let counter = record.holds.get(*index).map(|hold| &hold.counter).or_else(extra);
+            let extra = || extras.get(index - record.holds.len()).map(|(hold, _)| hold.counter);
+            let counter = record.holds.get(*index).map(|hold| hold.counter).or_else(extra);
             let log = self.counters.get_mut(counter.unwrap()).unwrap();
             reported.extend(log.report(thresholds).into_iter().map(|amount| (*index, amount)));
         }

@@ -9,7 +9,10 @@ use tokio::sync::Notify;
 
 use super::{Turn, recent::Recent};
 use crate::{
-    domain::counter::{CounterKey, CounterKind, Hold},
+    domain::{
+        counter::{CounterKey, CounterKind},
+        holds::Holds,
+    },
     runtime::clock::Monotonic,
 };
 
@@ -27,14 +30,14 @@ pub(in crate::authorizer) struct Blocked {
     /// What has to change there.
     pub(in crate::authorizer) until: Until,
     /// Everything that the request would take.
-    pub(in crate::authorizer) holds: Arc<[Hold]>,
+    pub(in crate::authorizer) holds: Holds,
     /// The cooldowns that would have to end first.
     pub(in crate::authorizer) gates: Vec<CounterKey>,
 }
 
 impl Blocked {
     pub(super) fn counters(&self) -> impl Iterator<Item = &CounterKey> {
-        self.gates.iter().chain(self.holds.iter().map(|hold| &hold.counter))
+        self.gates.iter().chain(self.holds.counters())
     }
 }
 

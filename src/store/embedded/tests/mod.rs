@@ -130,7 +130,7 @@ fn settle(number: u8, actual: Vec<u64>) -> Settle {
         fingerprint: 0,
         reserved_at: START,
         expires_at: START,
-        holds: Arc::from([]),
+        holds: [].into(),
         note: Bytes::new(),
         settlement: None,
     };

@@ -83,7 +83,10 @@ async fn a_reservation_is_granted_repeated_refused_and_settled_once() {
     let granted = store.reserve(request(1, holds.clone())).await.unwrap();
     assert_eq!(granted, Reserved::Granted { now: NOW, used: vec![0, 0] });
     let record = store.find(ReservationId([1; 16])).await.unwrap().unwrap();
-    assert_eq!((&*record.holds, &*record.note, record.settlement.is_none()), (&*holds, &b"\0note"[..], true));
+    assert_eq!(
+        (&record.holds, &*record.note, record.settlement.is_none()),
+        (&holds.clone().into(), &b"\0note"[..], true)
+    );
     assert_eq!((record.fingerprint, record.expires_at), (0xfeed_beef_dead_cafe, NOW.plus(60_000)));
     assert_eq!(store.reserve(request(1, holds.clone())).await.unwrap(), Reserved::Repeated(record.clone()));
 

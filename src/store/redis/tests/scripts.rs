@@ -67,7 +67,7 @@ async fn compare(store: &RedisStore, clock: &ManualClock, seed: u64, steps: u64)
             for ((hold, actual), got) in taken.holds.iter().zip(actual).zip(settled.counters) {
                 let counter = model.entry(hold.counter.clone()).or_default();
                 let settled_before = counter.state(now, hold.kind).settled;
-                counter.settle(now, then, hold, actual);
+                counter.settle(now, then, &hold, actual);
                 let after = counter.state(now, hold.kind);
                 assert_eq!(got, Settled { settled_before, after }, "{at}");
             }

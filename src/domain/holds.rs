@@ -1,0 +1,199 @@
+//! What a reservation takes from all its counters: the terms, which reservations of one kind share, and the amounts of this one.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smallvec::SmallVec;
+
+use super::counter::{CounterKey, CounterKind, Hold};
+
+/// Amounts of one reservation: one for each request, one for its size and one for its cost.
+const USUAL_CLASSES: usize = 3;
+
+/// What reservations of one kind have in common: the counters, how they count, and their bounds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Terms(Box<[Term]>);
+
+/// One counter among [`Terms`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// Which counter.
+    pub counter: CounterKey,
+    /// How it accounts for amounts.
+    pub kind: CounterKind,
+    /// The bound on usage, as in [`Hold::limit`].
+    pub limit: u64,
+    /// Counters of one class are held by the same amount.
+    pub class: u16,
+}
+
+/// What one reservation takes from each counter of a class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// The part that stays until settled.
+    pub kept: u64,
+    /// The part that expires by itself.
+    pub expiring: u64,
+}
+
+/// The holds of one reservation. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Holds {
+    terms: Arc<Terms>,
+    /// By class.
+    amounts: SmallVec<[Amount; USUAL_CLASSES]>,
+}
+
+impl FromIterator<Term> for Terms {
+    fn from_iter<I: IntoIterator<Item = Term>>(terms: I) -> Self {
+        Self(terms.into_iter().collect())
+    }
+}
+
+impl Holds {
+    /// Holds on the counters of `terms`, of nothing yet.
+    #[must_use]
+    pub fn new(terms: Arc<Terms>) -> Self {
+        let classes = terms.0.iter().map(|term| usize::from(term.class) + 1).max().unwrap_or(0);
+        Self { terms, amounts: SmallVec::from_elem(Amount::default(), classes) }
+    }
+
+    /// Holds `amount` on each counter of `class`; a class that no counter is of is left alone.
+    pub fn set(&mut self, class: u16, amount: Amount) {
+        if let Some(own) = self.amounts.get_mut(usize::from(class)) {
+            *own = amount;
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.terms.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.terms.0.is_empty()
+    }
+
+    /// The hold at `index`.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<Hold<&CounterKey>> {
+        self.terms.0.get(index).map(|term| self.of(term))
+    }
+
+    /// All of them, in the order of the terms.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Hold<&CounterKey>> + ExactSizeIterator + Clone {
+        self.terms.0.iter().map(|term| self.of(term))
+    }
+
+    /// Their counters.
+    pub fn counters(&self) -> impl ExactSizeIterator<Item = &CounterKey> + Clone {
+        self.terms.0.iter().map(|term| &term.counter)
+    }
+
+    fn of<'t>(&self, term: &'t Term) -> Hold<&'t CounterKey> {
+        let Amount { kept, expiring } =
+            self.amounts.get(usize::from(term.class)).copied().unwrap_or_default();
+        Hold { counter: &term.counter, kind: term.kind, limit: term.limit, kept, expiring }
+    }
+}
+
+impl FromIterator<Hold> for Holds {
+    /// Terms of their own. A class holds one amount, so there are as many as different amounts: at most
+    /// [`crate::store::MAX_HOLDS`].
+    fn from_iter<I: IntoIterator<Item = Hold>>(holds: I) -> Self {
+        let mut amounts = SmallVec::<[Amount; USUAL_CLASSES]>::new();
+        let mut term = |Hold { counter, kind, limit, kept, expiring }| {
+            let amount = Amount { kept, expiring };
+            let known = amounts.iter().position(|known| *known == amount);
+            let class = known.unwrap_or_else(|| {
+                amounts.push(amount);
+                amounts.len() - 1
+            });
+            Term { counter, kind, limit, class: u16::try_from(class).unwrap_or(u16::MAX) }
+        };
+        let terms = holds.into_iter().map(&mut term).collect();
+        Self { terms: Arc::new(terms), amounts }
+    }
+}
+
+impl From<Vec<Hold>> for Holds {
+    fn from(holds: Vec<Hold>) -> Self {
+        holds.into_iter().collect()
+    }
+}
+
+impl<const N: usize> From<[Hold; N]> for Holds {
+    fn from(holds: [Hold; N]) -> Self {
+        holds.into_iter().collect()
+    }
+}
+
+/// The same holds, however they are divided into terms and amounts.
+impl PartialEq for Holds {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Holds {}
+
+impl fmt::Debug for Holds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl Serialize for Holds {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Holds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<Hold>::deserialize(deserializer).map(Self::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(name: &str, kept: u64, expiring: u64) -> Hold {
+        let kind = CounterKind::Window { slot_ms: 1 };
+        Hold { counter: CounterKey::new(name), kind, limit: 9, kept, expiring }
+    }
+
+    #[test]
+    fn holds_are_those_that_they_were_made_of() {
+        let all = vec![hold("a", 0, 1), hold("b", 2, 3), hold("c", 0, 1), hold("d", 5, 0), hold("e", 0, 4)];
+        let holds = Holds::from(all.clone());
+        assert_eq!(holds.amounts.len(), 4, "one for each different amount");
+        assert!(holds.iter().eq(all.iter().map(Hold::by_ref)));
+        assert_eq!((holds.len(), holds.get(3), holds.get(5)), (5, Some(all[3].by_ref()), None));
+    }
+
+    #[test]
+    fn more_holds_than_a_reservation_can_have_are_told_apart() {
+        let all: Vec<_> = (0..300).map(|n| hold("a", 0, n)).collect();
+        assert!(Holds::from(all.clone()).iter().eq(all.iter().map(Hold::by_ref)));
+    }
+
+    #[test]
+    fn one_set_of_terms_serves_many_amounts() {
+        let term = |name, class| {
+            let Hold { counter, kind, limit, .. } = hold(name, 0, 0);
+            Term { counter, kind, limit, class }
+        };
+        let mut holds = Holds::new(Arc::new([term("a", 0), term("b", 2)].into_iter().collect()));
+        let other = holds.clone();
+        holds.set(2, Amount { kept: 1, expiring: 2 });
+        holds.set(3, Amount { kept: 7, expiring: 7 });
+        assert_eq!(holds, Holds::from([hold("a", 0, 0), hold("b", 1, 2)]));
+        assert_eq!(other, Holds::from([hold("a", 0, 0), hold("b", 0, 0)]));
+        assert!(Arc::ptr_eq(&holds.terms, &other.terms));
+    }
+}
