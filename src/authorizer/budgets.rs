@@ -85,10 +85,10 @@ pub(super) fn watched<'p>(
         .chain(key.into_iter().flat_map(|key| &key.limits));
     let budgets =
         limits.filter(|limit| matches!(limit.window, Window::Calendar(_)) && !limit.alerts.is_empty());
-    let of_limit = |limit: &'p Limit| {
+    let of_limit = |limit: &'p Arc<Limit>| {
         let counters = holds.counters().chain(extras.iter().map(|extra| &extra.counter));
         let own = counters.enumerate().filter(|(_, counter)| counts_for(limit, counter.name()));
-        own.map(|(index, _)| (index, limit)).collect::<Vec<_>>()
+        own.map(|(index, _)| (index, &**limit)).collect::<Vec<_>>()
     };
     budgets.flat_map(of_limit).collect()
 }

@@ -284,7 +284,7 @@ impl<S: Store + Clone> Authorizer<S> {
     /// The first limit or cooldown of the plan at which a request that came before `turn` waits.
     fn ahead(&self, turn: Turn, reserve: &Reserve, plan: &Plan<'_>) -> Option<Ahead> {
         let gates = reserve.gates.iter().map(|gate| (usize::MAX, gate));
-        let holds = plan.holds.counters().zip(&plan.lines).enumerate();
+        let holds = plan.holds.counters().zip(&*plan.lines).enumerate();
         let holds = holds.filter(|(_, (_, line))| line.enforced).map(|(i, (counter, _))| (i, counter));
         let (place, frees_at) = self.shared.queue.ahead(turn, gates.chain(holds))?;
         let frees_in = frees_at.map_or(Duration::ZERO, |at| at.since(self.clock.monotonic()));

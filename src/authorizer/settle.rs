@@ -360,7 +360,7 @@ fn booked(
     };
     let extras = budgets::extras(ticket, &record.holds, receipt.cost.nanos());
     let watched = budgets::watched(policy, ticket, &record.holds, &extras);
-    let team_budget = policy.teams.get(&ticket.team).map(|team| &team.limits.month);
+    let team_budget = policy.teams.get(&ticket.team).map(|team| &*team.limits.month);
     Ok(Booked {
         reservation: id,
         cost: receipt.cost,

@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write as _},
     path::PathBuf,
+    sync::Arc,
 };
 
 use clap::Args;
@@ -167,12 +168,12 @@ fn print_team(screen: &mut Screen, policy: &Policy, team: &Team) -> io::Result<(
 fn print_limits(
     screen: &mut Screen,
     own: &Limits,
-    by_model: &[(ModelPattern, Vec<Limit>)],
+    by_model: &[(ModelPattern, Vec<Arc<Limit>>)],
 ) -> io::Result<()> {
     let (budgets, rates): (Vec<_>, Vec<_>) =
         own.iter().partition(|limit| limit.quantity == Quantity::NanoUsd);
     let rates = rates.into_iter().filter(|limit| limit.quantity != Quantity::UnsettledRequests).collect();
-    let of = |limits: Vec<&Limit>| limits.into_iter().filter_map(limit).collect::<Vec<_>>();
+    let of = |limits: Vec<&Arc<Limit>>| limits.into_iter().filter_map(limit).collect::<Vec<_>>();
     let budgets = of(budgets);
     entry(screen, "budget", if budgets.is_empty() { &[] } else { &budgets })?;
     if budgets.is_empty() {
@@ -276,7 +277,7 @@ fn key_line(key: &VirtualKey) -> String {
 }
 
 /// A limit in words; `None` for one that only counts.
-fn limit(limit: &Limit) -> Option<String> {
+fn limit(limit: &Arc<Limit>) -> Option<String> {
     let bound = limit.bound?;
     let count = text::group(bound.into());
     let amount = match limit.quantity {

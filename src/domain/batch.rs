@@ -4,6 +4,8 @@
 //! concurrency limits do not count them either, and the cap on the output of one request says nothing about the sum of
 //! many.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -133,7 +135,7 @@ pub struct BatchCaps {
     /// The worst case of all lines together.
     pub max_cost: Option<NanoUsd>,
     /// How many batches may be open; without a bound they are only counted. `None`: not even counted.
-    pub open: Option<Limit>,
+    pub open: Option<Arc<Limit>>,
 }
 
 impl BatchCaps {

@@ -13,13 +13,13 @@ use super::{
 /// The violation of a limit that has `used` and refuses `requested` more.
 #[must_use]
 pub fn violation(
-    line: &Line<'_>,
+    line: &Line,
     now: Timestamp,
     used: u64,
     requested: u64,
     frees_at: Option<Timestamp>,
 ) -> Violation {
-    let limit = line.limit;
+    let limit = &*line.limit;
     let bound = limit.bound.unwrap_or(super::MAX_AMOUNT);
     // In a new period nothing is used, even if something of the old one has not expired by then.
     let passes_at = frees_at.into_iter().chain(line.period_end).min();
@@ -113,7 +113,7 @@ pub fn retry(violations: &[Violation]) -> Retry {
 /// says whether the plan's holds were taken since.
 #[must_use]
 pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> Vec<LimitStatus> {
-    let holds = plan.holds.iter().zip(&plan.lines).zip(used);
+    let holds = plan.holds.iter().zip(&*plan.lines).zip(used);
     // A bound on what the store keeps is not a rate that a client could respect.
     let told = holds.filter(|((_, line), _)| line.limit.quantity != Quantity::UnsettledRequests);
     told.filter_map(|((hold, line), used)| {
@@ -132,7 +132,7 @@ pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> Vec<
 
 /// A warning for every budget that only warns and that this plan's worst case exceeds, given the usage before it.
 pub fn overruns<'a>(plan: &'a Plan<'_>, used: &'a [u64]) -> impl Iterator<Item = String> + 'a {
-    plan.holds.iter().zip(&plan.lines).zip(used).filter_map(|((hold, line), used)| {
+    plan.holds.iter().zip(&*plan.lines).zip(used).filter_map(|((hold, line), used)| {
         let bound = line.limit.bound.filter(|_| !line.enforced)?;
         let wanted = used + hold.amount();
         let amount = |value| amount(line.limit.quantity, value);
@@ -148,7 +148,7 @@ pub fn overruns<'a>(plan: &'a Plan<'_>, used: &'a [u64]) -> impl Iterator<Item =
 }
 
 /// Slots use the store's time, periods the calendar.
-fn reset_ms(line: &Line<'_>, now: Moment) -> u64 {
+fn reset_ms(line: &Line, now: Moment) -> u64 {
     let sliding = |length_ms: u64| {
         let slot_ms = length_ms / SLOTS;
         length_ms + slot_ms - now.store.0 % slot_ms

@@ -200,21 +200,21 @@ pub struct Limit {
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The dollars of a month. Without a budget it has no bound and only counts.
-    pub month: Limit,
+    pub month: Arc<Limit>,
     /// All others.
-    pub others: Vec<Limit>,
+    pub others: Vec<Arc<Limit>>,
 }
 
 impl Limits {
     /// All of them, the month first.
-    pub fn iter(&self) -> impl Iterator<Item = &Limit> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Limit>> {
         self.into_iter()
     }
 }
 
 impl<'l> IntoIterator for &'l Limits {
-    type Item = &'l Limit;
-    type IntoIter = std::iter::Chain<std::iter::Once<&'l Limit>, std::slice::Iter<'l, Limit>>;
+    type Item = &'l Arc<Limit>;
+    type IntoIter = std::iter::Chain<std::iter::Once<&'l Arc<Limit>>, std::slice::Iter<'l, Arc<Limit>>>;
 
     fn into_iter(self) -> Self::IntoIter {
         std::iter::once(&self.month).chain(&self.others)

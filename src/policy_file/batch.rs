@@ -1,5 +1,7 @@
 //! `batch` of a team: the caps on its batches.
 
+use std::sync::Arc;
+
 use super::{place::Place, section::Section};
 use crate::domain::{
     batch::BatchCaps,
@@ -11,7 +13,7 @@ use crate::domain::{
 pub(super) fn caps(section: Option<Section<'_>>, place: &Place, subject: &Subject) -> BatchCaps {
     let limit = |id| subject.limit(id, Quantity::RequestsInFlight, Window::OpenBatches);
     let Some(section) = section else {
-        return BatchCaps { open: Some(limit(place.key("max_open").id())), ..BatchCaps::default() };
+        return BatchCaps { open: Some(limit(place.key("max_open").id()).into()), ..BatchCaps::default() };
     };
     let count = |key| {
         let cap = section.count(key)?;
@@ -27,7 +29,10 @@ pub(super) fn caps(section: Option<Section<'_>>, place: &Place, subject: &Subjec
         max_input_tokens: count("max_input_tokens").map(|cap| cap.value),
         max_output_tokens: count("max_output_tokens").map(|cap| cap.value),
         max_cost: section.money("max_cost_usd").map(|cap| cap.value),
-        open: Some(Limit { bound: max_open.map(|cap| cap.value), ..limit(place.key("max_open").id()) }),
+        open: Some(Arc::new(Limit {
+            bound: max_open.map(|cap| cap.value),
+            ..limit(place.key("max_open").id())
+        })),
     };
     if caps.caps_nothing() {
         section.findings.warning(&section.place, "caps nothing", "");

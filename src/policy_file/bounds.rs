@@ -1,6 +1,8 @@
 //! Reads the bounds on the effects of reports, or of missing reports: `organization.max_cooldown`, `teams.T.max_unsettled`
 //! and `teams.T.unreserved`.
 
+use std::sync::Arc;
+
 use super::section::{Located, Section};
 use crate::domain::{
     cooldown::DEFAULT_MAX_COOLDOWN_MS,
@@ -60,6 +62,6 @@ pub(super) fn unreserved(section: &Section<'_>, subject: &Subject) -> Unreserved
     UnreservedBounds {
         max_cost_id: place.key("max_cost_usd").id(),
         max_cost: max_cost.or(NanoUsd::new(DEFAULT_MAX_COST)).unwrap_or(NanoUsd::ZERO),
-        daily: Limit { bound: Some(daily), ..limit },
+        daily: Arc::new(Limit { bound: Some(daily), ..limit }),
     }
 }

@@ -1,6 +1,6 @@
 //! Checks across keys: contradictions, values that are not what they seem, and settings that never take effect.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     findings::Findings,
@@ -56,7 +56,7 @@ impl Models<'_> {
     }
 
     /// Checks a table of limits for one model: it should contain some, and the model should be usable.
-    fn limit(&self, limits_at: &Place, pattern: &ModelPattern, limits: &[Limit], team: Option<&Team>) {
+    fn limit(&self, limits_at: &Place, pattern: &ModelPattern, limits: &[Arc<Limit>], team: Option<&Team>) {
         let place = limits_at.key(&pattern.to_string());
         if limits.is_empty() {
             self.findings.warning(&place, "limits nothing", "");

@@ -1,5 +1,7 @@
 //! Rates, concurrency and budgets as people write them, compiled to limits on counters.
 
+use std::sync::Arc;
+
 use super::{
     findings::Findings,
     place::Place,
@@ -10,6 +12,11 @@ use crate::domain::{
     limit::{Limit, Limits, OnShortfall, Period, Quantity, Subject, Window},
     limit_kind::LimitKind,
 };
+
+/// As the plans of many requests share them.
+pub(super) fn shared(limits: Vec<Limit>) -> Vec<Arc<Limit>> {
+    limits.into_iter().map(Arc::new).collect()
+}
 
 /// The rates and the concurrency of `section`.
 pub(super) fn rates(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
@@ -70,7 +77,7 @@ pub(super) fn budgets_with_month(section: &Section<'_>, subject: &Subject) -> Li
             subject.limit(place.id(), Quantity::NanoUsd, month)
         }
     };
-    Limits { month, others }
+    Limits { month: Arc::new(month), others: shared(others) }
 }
 
 fn shortfall(budget: &Section<'_>, limits: &mut [Limit]) {

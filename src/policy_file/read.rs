@@ -11,7 +11,7 @@ use super::{
     envoy,
     findings::Findings,
     keys::DOCUMENT,
-    limits::{budgets, budgets_with_month, in_flight, rates, rates_and_in_flight},
+    limits::{budgets, budgets_with_month, in_flight, rates, rates_and_in_flight, shared},
     place::Place,
     prices::{self, Override},
     section::{Located, Section},
@@ -23,6 +23,7 @@ use crate::domain::{
     cooldown::DEFAULT_MAX_COOLDOWN_MS,
     key::VirtualKey,
     limit::{Limit, Limits, Period, Quantity, Subject, Window},
+    plan::Templates,
     policy::{ModelPattern, OnExceed, OnUnsettled, Organization, Team},
     policy::{envoy::EnvoyPolicy, upstream::Projects},
     price::ToolPriceFrom,
@@ -117,7 +118,7 @@ fn unnamed() -> Organization {
         id,
         time_zone: TimeZone::UTC,
         max_cooldown_ms,
-        limits: Limits { month, others: Vec::new() },
+        limits: Limits { month: month.into(), others: Vec::new() },
         model_limits: Vec::new(),
     }
 }
@@ -131,7 +132,7 @@ fn organization(section: Section<'_>) -> Organization {
     let subject = Subject::organization();
     let time_zone = time_zone(&section);
     let mut limits = budgets_with_month(&section, &subject);
-    limits.others.extend(rates_and_in_flight(&section, &subject));
+    limits.others.extend(shared(rates_and_in_flight(&section, &subject)));
     let model_limits = model_limits(&section, &subject);
     let max_cooldown_ms = bounds::max_cooldown(&section);
     section.finish();
@@ -150,11 +151,11 @@ fn time_zone(section: &Section<'_>) -> TimeZone {
     }
 }
 
-fn model_limits(section: &Section<'_>, subject: &Subject) -> Vec<(ModelPattern, Vec<Limit>)> {
-    let mut limits: Vec<(ModelPattern, Vec<Limit>)> = Vec::new();
+fn model_limits(section: &Section<'_>, subject: &Subject) -> Vec<(ModelPattern, Vec<Arc<Limit>>)> {
+    let mut limits = Vec::new();
     for (name, inner) in section.named("limits") {
         let pattern = values::model_pattern(name, &inner.place, section.findings);
-        let read = rates(&inner, &subject.model(name));
+        let read = shared(rates(&inner, &subject.model(name)));
         limits.extend(pattern.map(|pattern| (pattern, read)));
         inner.finish();
     }
@@ -173,8 +174,8 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
     let max_output_tokens = max_output_tokens(&section);
     let subject = Subject::team(name);
     let mut limits = budgets_with_month(&section, &subject);
-    limits.others.extend(rates_and_in_flight(&section, &subject));
-    limits.others.extend(bounds::max_unsettled(&section, &subject));
+    limits.others.extend(shared(rates_and_in_flight(&section, &subject)));
+    limits.others.extend(bounds::max_unsettled(&section, &subject).map(Arc::new));
     let team = Arc::new(Team {
         name: Arc::from(name),
         models: models.iter().map(|l| l.value.clone()).collect(),
@@ -186,11 +187,12 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         model_limits: model_limits(&section, &subject),
         user_limits: match section.section("per_user") {
             Some(user) => user_limits(user, name),
-            None => vec![in_flight(&section.place.key("per_user"), &Subject::user(name))],
+            None => vec![in_flight(&section.place.key("per_user"), &Subject::user(name)).into()],
         },
         batch: batch::caps(section.section("batch"), &section.place.key("batch"), &subject),
         tools: tools::bounds(&section),
         unreserved: bounds::unreserved(&section, &subject),
+        templates: Templates::default(),
     });
     let keys =
         section.named("keys").into_iter().map(|(key_name, inner)| key(name, key_name, inner, zone)).collect();
@@ -221,12 +223,12 @@ fn on_unsettled(section: &Section<'_>) -> OnUnsettled {
     section.choice("on_unsettled", &ON_UNSETTLED).map(|l| l.value).unwrap_or_default()
 }
 
-fn user_limits(section: Section<'_>, team: &str) -> Vec<Limit> {
+fn user_limits(section: Section<'_>, team: &str) -> Vec<Arc<Limit>> {
     let subject = Subject::user(team);
     let mut limits = budgets(&section, &subject);
     limits.extend(rates_and_in_flight(&section, &subject));
     section.finish();
-    limits
+    shared(limits)
 }
 
 fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredKey {
@@ -252,8 +254,9 @@ fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> Declare
         max_output_tokens,
         expires_at,
         labels,
-        limits,
+        limits: shared(limits),
         stored: None,
+        templates: Templates::default(),
     });
     let place = section.place.clone();
     section.finish();

@@ -204,7 +204,7 @@ impl<S: Ledger + Usage> Spending<S> {
         month: u32,
         first_day: u32,
     ) -> Result<SpendReport, SpendError> {
-        let limit = policy.teams.get(&name).map(|team| &team.limits.month);
+        let limit = policy.teams.get(&name).map(|team| &*team.limits.month);
         self.report(team_month_counter(&name).in_period(first_day), limit, month, name).await
     }
 

@@ -219,7 +219,7 @@ impl Ledger {
     }
 
     /// The bounded limits over `window` that count the request, each with its user.
-    fn limits(&self, job: &Job, window: Window) -> Vec<(Limit, String)> {
+    fn limits(&self, job: &Job, window: Window) -> Vec<(Arc<Limit>, String)> {
         let Some(team) = self.policy.teams.get(&job.team) else { return Vec::new() };
         let organization = &self.policy.organization;
         let by_model = organization.model_limits.iter().chain(&team.model_limits);

@@ -12,7 +12,7 @@ use super::{ledger::Ledger, window};
 use crate::{
     cli::{screen::Screen, table::Style, text},
     domain::{
-        limit::{Limit, OnShortfall, Quantity, Window},
+        limit::{OnShortfall, Quantity, Window},
         policy::Policy,
     },
     rpc::proto::{GetSpendResponse, SpendReport},
@@ -179,7 +179,7 @@ fn sliding(policy: &Policy) -> HashMap<Arc<str>, (u64, u64)> {
     });
     let by_model = organization.model_limits.iter().flat_map(|(_, limits)| limits);
     let all = organization.limits.iter().chain(by_model).chain(of_teams);
-    all.filter_map(|limit: &Limit| match (limit.window, limit.bound) {
+    all.filter_map(|limit| match (limit.window, limit.bound) {
         (Window::Sliding(span), Some(bound)) if limit.quantity != Quantity::NanoUsd => {
             Some((Arc::clone(&limit.id), (bound, span.length_ms())))
         }

@@ -1,5 +1,7 @@
 //! What a created key may do within what its team may, as it is stored and changed; a declared key is shown in the same form.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::VirtualKey;
@@ -192,7 +194,7 @@ impl KeyLimits {
 
     /// The limits of a key at `place`, with the ids that a declared key's have. Without a bound on concurrency, one limit only
     /// counts, so a bound that is set while requests are in flight includes them.
-    pub(super) fn compiled(&self, place: &str, subject: &Subject) -> Vec<Limit> {
+    pub(super) fn compiled(&self, place: &str, subject: &Subject) -> Vec<Arc<Limit>> {
         let limit = |kind: LimitKind, bound: Option<u64>| {
             let table = if kind.quantity() == Quantity::NanoUsd { "budget." } else { "" };
             let id = format!("{place}.{table}{}", kind.key()).into();
@@ -210,7 +212,7 @@ impl KeyLimits {
         if self.max_in_flight.is_none() {
             limits.push(limit(LimitKind::MaxInFlight, None));
         }
-        limits
+        limits.into_iter().map(Arc::new).collect()
     }
 
     /// The limits of a declared key. Alerts come in the order of their amounts, and what holds by default is left out.

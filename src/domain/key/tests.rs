@@ -106,8 +106,8 @@ fn team() -> Team {
         on_exceed: OnExceed::Deny,
         on_unsettled: OnUnsettled::Release,
         limits: Limits {
-            month: limit(Quantity::NanoUsd, Window::Calendar(Period::Month), 10_000_000_000),
-            others: vec![limit(Quantity::Requests, Window::Sliding(Span::Minute), 60)],
+            month: limit(Quantity::NanoUsd, Window::Calendar(Period::Month), 10_000_000_000).into(),
+            others: vec![limit(Quantity::Requests, Window::Sliding(Span::Minute), 60).into()],
         },
         model_limits: Vec::new(),
         user_limits: Vec::new(),
@@ -116,8 +116,9 @@ fn team() -> Team {
         unreserved: UnreservedBounds {
             max_cost_id: "teams.chatbot.unreserved.max_cost_usd".into(),
             max_cost: NanoUsd::ZERO,
-            daily: limit(Quantity::NanoUsd, Window::Calendar(Period::Day), 0),
+            daily: limit(Quantity::NanoUsd, Window::Calendar(Period::Day), 0).into(),
         },
+        templates: Default::default(),
     }
 }
 
@@ -167,8 +168,8 @@ fn each_bound_narrows_the_teams_and_never_widens_it() {
             Limit { bound: Some(50 * kind.unit()), ..limit }
         };
         let [month, rest @ ..] = LimitKind::BUDGETS.map(limit);
-        let others = rest.into_iter().chain(LimitKind::RATES.map(limit)).collect();
-        let team = Team { limits: Limits { month, others }, ..team() };
+        let others = rest.into_iter().chain(LimitKind::RATES.map(limit)).map(Into::into).collect();
+        let team = Team { limits: Limits { month: month.into(), others }, ..team() };
         let mut breaches = Vec::new();
         check_limits(&record, &team, &mut breaches);
         breaches

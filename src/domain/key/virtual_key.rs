@@ -9,6 +9,7 @@ use super::{KeyLimits, KeyRecord, KeySecret, KeyState};
 use crate::domain::{
     Timestamp,
     limit::{Limit, Subject},
+    plan::Templates,
     policy::ModelPattern,
     request::Operation,
 };
@@ -35,9 +36,11 @@ pub struct VirtualKey {
     /// Labels of its requests that do not have these themselves.
     pub labels: BTreeMap<String, String>,
     /// Its own budgets and limits.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<Arc<Limit>>,
     /// What is stored about it; `None`: the policy document declares it, and only the document changes it.
     pub stored: Option<StoredKey>,
+    /// What its requests share.
+    pub templates: Templates,
 }
 
 /// A created key as the store keeps it.
@@ -80,6 +83,7 @@ impl VirtualKey {
             labels: record.labels.clone(),
             limits,
             stored: Some(StoredKey { version, record }),
+            templates: Templates::default(),
         }
     }
 

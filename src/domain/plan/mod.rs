@@ -1,10 +1,13 @@
 //! The policy compiler. It turns a request and a policy into the holds that decide it, or into the reasons why it is
 //! refused before any counter is checked.
 
+mod template;
 mod unreserved;
 
 use std::{ops::Range, sync::Arc};
 
+pub use self::template::Templates;
+use self::template::{Kind, Template};
 use super::{
     Timestamp,
     batch::{Batch, MAX_TTL_MS, Work},
@@ -16,7 +19,7 @@ use super::{
     holds::{Amount, Holds, Term},
     limit::{Limit, LimitScope, OnShortfall, Quantity, Window},
     money::NanoUsd,
-    policy::{ModelPattern, OnUnsettled, Policy, Team, user_counter},
+    policy::{OnUnsettled, Policy, user_counter},
     price::{PriceError, Rates, catalogue::Model},
     request::{AuthorizeRequest, Billing, ServiceTier, Size},
     snapshot::Snapshot,
@@ -36,16 +39,14 @@ pub const UNSETTLED_MS: u64 = RESERVATION_TTL_MS + LATE_MS;
 pub const UNSETTLED_BATCH_MS: u64 = MAX_TTL_MS + LATE_MS;
 /// The slots of the amounts that expire with a reservation. All share one length, since reservations share counters.
 const RESERVATION_SLOT_MS: u64 = RESERVATION_TTL_MS / SLOTS;
-/// Capacity for the limits of most requests, so that lists grow once.
-const USUAL_LIMITS: usize = 12;
 /// How every budget accounts for amounts.
 pub const BUDGET_KIND: CounterKind = CounterKind::Budget { slot_ms: RESERVATION_SLOT_MS };
 
 /// One line of a plan: what the request needs from one limit.
 #[derive(Clone, Debug)]
-pub struct Line<'p> {
+pub struct Line {
     /// The limit.
-    pub limit: &'p Limit,
+    pub limit: Arc<Limit>,
     /// Whether the limit can refuse; a `warn` budget cannot.
     pub enforced: bool,
     /// When the limit's calendar period ends.
@@ -82,7 +83,7 @@ pub struct Plan<'p> {
     /// The hold on each counter.
     pub holds: Holds,
     /// The limit behind each hold, in the same order.
-    pub lines: Vec<Line<'p>>,
+    pub lines: Arc<[Line]>,
     /// The month it is booked under, as `202611`.
     pub month: u32,
     /// The day it is booked under, as `20261123`.
@@ -175,7 +176,7 @@ impl<'p> Plan<'p> {
             fixed_output: false,
             cost: NanoUsd::ZERO,
             holds: Holds::default(),
-            lines: Vec::with_capacity(USUAL_LIMITS),
+            lines: Arc::from([]),
             month: today.month_number(),
             day: today.day_number(),
             valid: today.day.start..today.day.end.min(prices_until),
@@ -185,53 +186,41 @@ impl<'p> Plan<'p> {
 
     /// Lists every limit that applies; [`Plan::grant`] sets the amounts.
     fn gather(&mut self, policy: &'p Policy, user: &str, today: &Days) {
-        let organization = &policy.organization;
-        let team: &'p Team = self.caller.team;
-        let key_limits = self.caller.key.map(|key| key.limits.as_slice()).unwrap_or_default();
-        let model: &'p str = &self.model.name;
-        let by_model = |limits: &'p [(ModelPattern, Vec<Limit>)]| {
-            limits.iter().filter(move |(pattern, _)| pattern.matches(model)).flat_map(|(_, limits)| limits)
+        let team = self.caller.team;
+        let kind = Kind {
+            policy_revision: &policy.revision,
+            day: self.day,
+            model: &self.model.name,
+            operation: self.work.operation(),
         };
+        let templates = self.caller.key.map_or(&team.templates, |key| &key.templates);
+        let template = if user.is_empty() || team.user_limits.is_empty() {
+            templates.get(kind, || self.template(policy, user, today))
+        } else {
+            self.template(policy, user, today)
+        };
+        self.holds = Holds::new(template.terms);
+        self.lines = template.lines;
+    }
+
+    fn template(&self, policy: &Policy, user: &str, today: &Days) -> Template {
+        let organization = &policy.organization;
+        let team = self.caller.team;
+        let key_limits = self.caller.key.map(|key| key.limits.as_slice()).unwrap_or_default();
         let months = [&organization.limits.month, &team.limits.month].into_iter();
         let others = organization.limits.others.iter().chain(&team.limits.others);
-        let models = by_model(&organization.model_limits).chain(by_model(&team.model_limits));
+        let by_model = organization.model_limits.iter().chain(&team.model_limits);
+        let by_model = by_model.filter(|(pattern, _)| pattern.matches(&self.model.name));
+        let models = by_model.flat_map(|(_, limits)| limits);
         let shared = months.chain(others).chain(models).chain(key_limits).map(|limit| (limit, None));
         // Counts only batches: see `counts`.
         let open = team.batch.open.iter();
         let shared = shared.chain(open.map(|limit| (limit, None)));
         let users = if user.is_empty() { &[][..] } else { team.user_limits.as_slice() };
-        let mut terms = Vec::with_capacity(USUAL_LIMITS);
-        for (limit, user) in shared.chain(users.iter().map(|limit| (limit, Some(user)))) {
-            if self.counts(limit) {
-                terms.push(self.want(limit, user, today));
-            }
-        }
-        self.holds = Holds::new(Arc::new(terms.into_iter().collect()));
-    }
-
-    fn want(&mut self, limit: &'p Limit, user: Option<&str>, today: &Days) -> Term {
-        let mut counter = match user {
-            Some(user) => user_counter(&limit.counter, user),
-            None => limit.counter.clone(),
-        };
-        let mut period_end = None;
-        let kind = match limit.window {
-            Window::Sliding(span) => CounterKind::Window { slot_ms: span.length_ms() / SLOTS },
-            Window::InFlight => CounterKind::Window { slot_ms: RESERVATION_SLOT_MS },
-            Window::OpenBatches => CounterKind::Window { slot_ms: MAX_TTL_MS / SLOTS },
-            Window::Unsettled => CounterKind::Window { slot_ms: UNSETTLED_MS.div_ceil(SLOTS) },
-            Window::UnsettledBatches => CounterKind::Window { slot_ms: UNSETTLED_BATCH_MS.div_ceil(SLOTS) },
-            Window::Calendar(period) => {
-                let period = today.of(period);
-                counter = counter.in_period(period.first_day);
-                period_end = Some(period.end);
-                BUDGET_KIND
-            }
-        };
-        let enforced = limit.bound.is_some() && limit.on_shortfall != OnShortfall::Warn;
-        let bound = limit.bound.filter(|_| enforced).unwrap_or(super::MAX_AMOUNT);
-        self.lines.push(Line { limit, enforced, period_end });
-        Term { counter, kind, limit: bound, class: class_of(limit.quantity) }
+        let all = shared.chain(users.iter().map(|limit| (limit, Some(user))));
+        let counted = all.filter(|(limit, _)| self.counts(limit));
+        let (terms, lines): (Vec<_>, Vec<_>) = counted.map(|(limit, user)| want(limit, user, today)).unzip();
+        Template { terms: Arc::new(terms.into_iter().collect()), lines: lines.into() }
     }
 
     /// Whether the limit counts this work at all. Groq's rate limits do not count batches, which run on Groq's own
@@ -359,7 +348,7 @@ impl<'p> Plan<'p> {
     }
 
     /// Whether the limit grants less output instead of refusing.
-    fn clamps(&self, line: &Line<'_>) -> bool {
+    fn clamps(&self, line: &Line) -> bool {
         line.limit.on_shortfall == OnShortfall::Clamp && !self.fixed_output
     }
 
@@ -369,6 +358,32 @@ impl<'p> Plan<'p> {
         let clamping = self.lines.iter().filter(|line| self.clamps(line));
         clamping.map(|line| line.limit.min_output_tokens).max().unwrap_or(0)
     }
+}
+
+/// What a request needs from one limit on the day `today`.
+fn want(limit: &Arc<Limit>, user: Option<&str>, today: &Days) -> (Term, Line) {
+    let mut counter = match user {
+        Some(user) => user_counter(&limit.counter, user),
+        None => limit.counter.clone(),
+    };
+    let mut period_end = None;
+    let kind = match limit.window {
+        Window::Sliding(span) => CounterKind::Window { slot_ms: span.length_ms() / SLOTS },
+        Window::InFlight => CounterKind::Window { slot_ms: RESERVATION_SLOT_MS },
+        Window::OpenBatches => CounterKind::Window { slot_ms: MAX_TTL_MS / SLOTS },
+        Window::Unsettled => CounterKind::Window { slot_ms: UNSETTLED_MS.div_ceil(SLOTS) },
+        Window::UnsettledBatches => CounterKind::Window { slot_ms: UNSETTLED_BATCH_MS.div_ceil(SLOTS) },
+        Window::Calendar(period) => {
+            let period = today.of(period);
+            counter = counter.in_period(period.first_day);
+            period_end = Some(period.end);
+            BUDGET_KIND
+        }
+    };
+    let enforced = limit.bound.is_some() && limit.on_shortfall != OnShortfall::Warn;
+    let bound = limit.bound.filter(|_| enforced).unwrap_or(super::MAX_AMOUNT);
+    let term = Term { counter, kind, limit: bound, class: class_of(limit.quantity) };
+    (term, Line { limit: Arc::clone(limit), enforced, period_end })
 }
 
 /// The reason that a refusal by the limit reports.

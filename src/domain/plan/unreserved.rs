@@ -1,6 +1,6 @@
 //! Usage that was never authorized.
 
-use super::{Line, Plan};
+use super::{Line, Plan, want};
 use crate::domain::{
     MAX_AMOUNT, Timestamp,
     batch::Work,
@@ -12,7 +12,6 @@ use crate::domain::{
     holds::Term,
     limit::{LimitScope, Quantity, Window},
     money::NanoUsd,
-    policy::Team,
     request::Unreserved,
     snapshot::Snapshot,
 };
@@ -40,7 +39,7 @@ pub fn compile_unreserved<'p>(
     let upstream = (policy.projects.name_of(&caller.team.name), subject.service_tier);
     let mut plan = Plan::empty(caller, model, rates, work, upstream, today, until);
     plan.gather(policy, &subject.user, today);
-    let unbounded = plan.holds.iter().zip(&plan.lines).map(|(hold, line)| {
+    let unbounded = plan.holds.iter().zip(&*plan.lines).map(|(hold, line)| {
         let expiring = u64::from(line.limit.quantity == Quantity::Requests);
         Hold { limit: MAX_AMOUNT, expiring, ..hold.to_owned() }
     });
@@ -48,26 +47,27 @@ pub fn compile_unreserved<'p>(
     Ok(plan)
 }
 
-impl<'p> Plan<'p> {
+impl Plan<'_> {
     /// Leaves out the sliding windows of the organization, which all teams share. They track what Groq counts now, and a
     /// report does not say when its request was made: with reports alone, one team could block all others.
     fn leave_shared_windows(&mut self) {
-        let is_shared = |line: &Line<'_>| {
+        let is_shared = |line: &Line| {
             let scope = line.limit.scope;
             matches!(line.limit.window, Window::Sliding(_))
                 && matches!(scope, LimitScope::Organization | LimitScope::OrganizationModel)
         };
-        let kept = self.holds.iter().zip(&self.lines).filter(|(_, line)| !is_shared(line));
+        let kept = self.holds.iter().zip(&*self.lines).filter(|(_, line)| !is_shared(line));
         self.holds = kept.map(|(hold, _)| hold.to_owned()).collect();
-        self.lines.retain(|line| !is_shared(line));
+        self.lines = self.lines.iter().filter(|line| !is_shared(line)).cloned().collect();
     }
 
     /// Limits it to what the team may report: the team's own windows count it, and so does, last, the bound on what the
     /// team may report without a reservation in a day.
     pub fn count_unreserved(&mut self, today: &Days) {
         self.leave_shared_windows();
-        let team: &'p Team = self.caller.team;
-        let Term { counter, kind, limit, .. } = self.want(&team.unreserved.daily, None, today);
+        let team = self.caller.team;
+        let (Term { counter, kind, limit, .. }, line) = want(&team.unreserved.daily, None, today);
+        self.lines = self.lines.iter().cloned().chain([line]).collect();
         let daily = Hold { counter, kind, limit, kept: 0, expiring: 0 };
         self.holds = self.holds.iter().map(Hold::to_owned).chain([daily]).collect();
     }

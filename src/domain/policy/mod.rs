@@ -19,6 +19,7 @@ use super::{
     limit::{Limit, Limits},
     money::NanoUsd,
     name::MAX_MODEL_BYTES,
+    plan::Templates,
     price::{ToolCatalogue, catalogue::Catalogue},
     rbac::AccessPolicy,
     request::Operation,
@@ -93,7 +94,7 @@ pub struct Organization {
     /// Its budgets and limits.
     pub limits: Limits,
     /// Groq's own limits and other limits that all teams share, by model.
-    pub model_limits: Vec<(ModelPattern, Vec<Limit>)>,
+    pub model_limits: Vec<(ModelPattern, Vec<Arc<Limit>>)>,
 }
 
 /// A team's part of a policy.
@@ -114,15 +115,17 @@ pub struct Team {
     /// Its budgets and limits.
     pub limits: Limits,
     /// Its limits by model.
-    pub model_limits: Vec<(ModelPattern, Vec<Limit>)>,
+    pub model_limits: Vec<(ModelPattern, Vec<Arc<Limit>>)>,
     /// Limits of each of its users.
-    pub user_limits: Vec<Limit>,
+    pub user_limits: Vec<Arc<Limit>>,
     /// The caps on its batches.
     pub batch: BatchCaps,
     /// Which of Groq's built-in tools its requests may enable.
     pub tools: ToolBounds,
     /// What gateways may report for it without a reservation.
     pub unreserved: UnreservedBounds,
+    /// What its requests without a key share.
+    pub templates: Templates,
 }
 
 /// How much usage without a reservation gateways may report for a team.
@@ -133,7 +136,7 @@ pub struct UnreservedBounds {
     /// The most that one report may cost.
     pub max_cost: NanoUsd,
     /// The most that all reports of a day may cost.
-    pub daily: Limit,
+    pub daily: Arc<Limit>,
 }
 
 /// What happens to a request for more output tokens than permitted.

@@ -1,6 +1,6 @@
 //! Policies that load, and policies that do not.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use super::*;
 use crate::domain::{
@@ -93,7 +93,7 @@ fn the_example_still_loads_without_its_comments() {
     assert_ne!(policy.revision, sound(EXAMPLE_POLICY).revision);
 }
 
-fn named<'a>(limits: impl IntoIterator<Item = &'a Limit>, id: &str) -> &'a Limit {
+fn named<'a>(limits: impl IntoIterator<Item = &'a Arc<Limit>>, id: &str) -> &'a Limit {
     limits
         .into_iter()
         .find(|limit| &*limit.id == id)
@@ -131,8 +131,8 @@ fn limits_are_named_after_their_place_and_counted_by_whom_what_and_when() {
     let key = policy.keys.find(&[0xab; 32]).unwrap();
     assert_eq!((&*key.team, &*key.name), ("chatbot", "chatbot-prod-web"));
     assert_eq!(key.expires_at, Some(Timestamp(1_796_079_600_000)));
-    let of_organization: Vec<Limit> = policy.organization.limits.iter().cloned().collect();
-    let of_team: Vec<Limit> = team.limits.iter().cloned().collect();
+    let of_organization: Vec<Arc<Limit>> = policy.organization.limits.iter().cloned().collect();
+    let of_team: Vec<Arc<Limit>> = team.limits.iter().cloned().collect();
     for (limits, id, bound, counter) in [
         (&of_organization, "organization.budget.monthly_usd", Some(500_000_000_000), "org|usd|month"),
         (&of_organization, "organization.budget.weekly_usd", Some(100_010_000_000), "org|usd|week"),
