@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use tracing::{error, info, warn};
@@ -14,9 +14,11 @@ use crate::{
         calendar,
         counter::CounterKey,
         holds::Holds,
-        limit::{Limit, LimitScope, Subject, Threshold, Window},
+        key::VirtualKey,
+        limit::{BudgetCounters, Limit, LimitScope, Subject, Threshold, Window},
         plan::BUDGET_KIND,
-        policy::{Policy, user_counter},
+        policy::user_counter,
+        snapshot::Snapshot,
     },
     store::{Extra, Settlement},
 };
@@ -28,6 +30,10 @@ const WARNING_PERCENT: u64 = 80;
 
 /// Budgets whose first denial is remembered: more than an organization has, user budgets aside.
 const MAX_DENYING: usize = 10_000;
+
+/// Every policy's organization has the same.
+static ORGANIZATION: LazyLock<BudgetCounters> =
+    LazyLock::new(|| Subject::organization().budget_counters());
 
 /// A threshold that a record crossed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,22 +50,27 @@ pub struct CrossedAlert {
 
 /// The budgets of organization, team, key and user that the reservation does not hold: a budget that is set later, or put
 /// back, begins at what its period has used. They belong to the day of the admission, as the reservation does.
-pub(super) fn extras(ticket: &Ticket, holds: &Holds, cost: u64) -> Vec<Extra> {
+pub(super) fn extras(snapshot: &Snapshot, ticket: &Ticket, holds: &Holds, cost: u64) -> Vec<Extra> {
     let Some(days) = calendar::first_days(ticket.day).filter(|_| cost > 0) else { return Vec::new() };
-    let team = &*ticket.team;
-    let key = (!ticket.key.is_empty()).then(|| Subject::key(team, &ticket.key));
-    let user = (!ticket.user.is_empty()).then(|| Subject::user(team));
-    let subjects = [Some(Subject::organization()), Some(Subject::team(team)), key];
-    let shared = subjects.into_iter().flatten().map(|subject| (subject, None));
+    let own = |known: Option<&BudgetCounters>, subject: fn(&Ticket) -> Subject| match known {
+        Some(known) => known.clone(),
+        // It is not in the policy any more.
+        None => subject(ticket).budget_counters(),
+    };
+    let team = snapshot.policy.teams.get(&ticket.team).map(|team| &team.budget_counters);
+    let key = key_of(snapshot, ticket).map(|key| &key.budget_counters);
+    let team = own(team, |ticket| Subject::team(&ticket.team));
+    let key = (!ticket.key.is_empty()).then(|| own(key, |ticket| Subject::key(&ticket.team, &ticket.key)));
+    let user = (!ticket.user.is_empty()).then(|| Subject::user(&ticket.team).budget_counters());
+    let subjects = [Some((&*ORGANIZATION, None)), Some((&team, None)), key.as_ref().map(|key| (key, None))];
+    let user = user.as_ref().map(|counters| (counters, Some(&*ticket.user)));
     let mut extras = Vec::with_capacity(10);
-    for (subject, user) in shared.chain(user.map(|subject| (subject, Some(&*ticket.user)))) {
+    for (counters, user) in subjects.into_iter().chain([user]).flatten() {
         for (period, first_day) in days {
-            let counter = subject.budget(period);
             let counter = match user {
-                Some(user) => user_counter(&counter, user),
-                None => counter,
+                Some(user) => user_counter(counters.of(period), user).in_period(first_day),
+                None => counters.of(period).in_period(first_day),
             };
-            let counter = counter.in_period(first_day);
             if !holds.counters().any(|held| *held == counter) {
                 extras.push(Extra { counter, kind: BUDGET_KIND, amount: cost });
             }
@@ -70,13 +81,14 @@ pub(super) fn extras(ticket: &Ticket, holds: &Holds, cost: u64) -> Vec<Extra> {
 
 /// The budgets with thresholds among the counters of a settlement, each with its index there: the holds, then the extras.
 pub(super) fn watched<'p>(
-    policy: &'p Policy,
+    snapshot: &'p Snapshot,
     ticket: &Ticket,
     holds: &Holds,
     extras: &[Extra],
 ) -> Vec<(usize, &'p Limit)> {
+    let policy = &*snapshot.policy;
     let team = policy.teams.get(&ticket.team);
-    let key = policy.keys.named(&ticket.key).iter().find(|key| key.team == ticket.team);
+    let key = key_of(snapshot, ticket);
     let limits = policy
         .organization
         .limits
@@ -91,6 +103,13 @@ pub(super) fn watched<'p>(
         own.map(|(index, _)| (index, &**limit)).collect::<Vec<_>>()
     };
     budgets.flat_map(of_limit).collect()
+}
+
+/// The key of the reservation, as it is now.
+fn key_of<'p>(snapshot: &'p Snapshot, ticket: &Ticket) -> Option<&'p VirtualKey> {
+    let declared = snapshot.policy.keys.named(&ticket.key).iter();
+    let keys = declared.chain(snapshot.keys.named(&ticket.key));
+    keys.map(|key| &**key).find(|key| key.team == ticket.team)
 }
 
 /// The amounts of the thresholds of `watched`, as a store wants them.

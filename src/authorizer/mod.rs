@@ -1,5 +1,6 @@
 //! The hot path: policy → reserve → decision; price → settle.
 
+mod booked;
 mod budgets;
 mod charge;
 mod check;
@@ -27,6 +28,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 pub use self::{
+    booked::Booked,
     budgets::CrossedAlert,
     check::by,
     decided::Decided,
@@ -35,7 +37,6 @@ pub use self::{
     in_flight::PendingCheck,
     overtaken::refusal_stands,
     queue::Queue,
-    settle::Booked,
     settler::Settler,
     unreserved::{Bounds, RefusedReports},
 };

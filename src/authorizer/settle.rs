@@ -2,10 +2,12 @@
 
 use std::iter;
 
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{
-    ATTEMPTS, Authorizer, CrossedAlert, Failure, budgets,
+    ATTEMPTS, Authorizer, Failure,
+    booked::{Booked, booked, repeated},
+    budgets,
     charge::Charge,
     cooldowns,
     receipt::{self, Receipt, was_released},
@@ -16,14 +18,11 @@ use super::{
 use crate::{
     domain::{
         MAX_AMOUNT, Timestamp,
-        budget::BudgetState,
         caller::ResolvedCaller,
         counter::Hold,
         decision::Violation,
         limit::Quantity,
-        money::NanoUsd,
         plan::{self, Plan},
-        policy::{Policy, spender_of},
         rbac,
         request::{Outcome, Unreserved, Usage},
         snapshot::Snapshot,
@@ -37,25 +36,6 @@ use crate::{
 /// How long a settled reservation is remembered to recognise a repeated report: longer than any client retries a call, short
 /// enough that a busy day does not fill the store.
 const KEEP_SETTLED_MS: u64 = 10 * 60 * 1000;
-
-/// Usage as booked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Booked {
-    /// The reservation that was settled.
-    pub reservation: ReservationId,
-    /// What it cost.
-    pub cost: NanoUsd,
-    /// Whether it was already recorded.
-    pub already_recorded: bool,
-    /// The team's month after this record.
-    pub team: BudgetState,
-    /// The organization's month after this record.
-    pub organization: BudgetState,
-    /// Thresholds that this record crossed.
-    pub alerts: Vec<CrossedAlert>,
-    /// What the caller should know.
-    pub warnings: Vec<String>,
-}
 
 /// The failure of a step that follows one which took something: even if the store was not asked again, something has changed.
 fn after_a_change(failure: Failure) -> Failure {
@@ -94,7 +74,7 @@ impl<S: Store + Clone> Authorizer<S> {
             warn!(reservation_id = %id, "a request was sent whose reservation had been released; booking it again");
             return self.settle_released(id, usage, outcome).await;
         }
-        self.book(&self.snapshot().policy, id, record, Report::new(usage, outcome, upstream_delay_ms)).await
+        self.book(&self.snapshot(), id, record, Report::new(usage, outcome, upstream_delay_ms)).await
     }
 
     /// Books usage that has no reservation (or whose reservation id was lost): in full, past any limit except the policy's
@@ -149,7 +129,7 @@ impl<S: Store + Clone> Authorizer<S> {
                         settlement: None,
                     };
                     return self
-                        .book(policy, id, record, report.without_reservation())
+                        .book(snapshot, id, record, report.without_reservation())
                         .await
                         .map_err(after_a_change);
                 }
@@ -159,7 +139,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 Reserved::Repeated(record) => {
                     // An earlier report under the id left no fingerprint: it may have been cut off before it was booked.
                     let report = if record.fingerprint == 0 { report.without_reservation() } else { report };
-                    return self.book(policy, id, record, report).await;
+                    return self.book(snapshot, id, record, report).await;
                 }
                 Reserved::OutOfDate { now: time } => now = time,
                 Reserved::Refused { now, used, refusals, .. }
@@ -262,30 +242,32 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::OutOfDate { .. } | Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
         };
         let report = Report::new(usage, outcome, 0).of_released(id);
-        self.book(&self.snapshot().policy, again, record, report).await.map_err(after_a_change)
+        self.book(&self.snapshot(), again, record, report).await.map_err(after_a_change)
     }
 
     async fn book(
         &self,
-        policy: &Policy,
+        snapshot: &Snapshot,
         id: ReservationId,
         record: Record,
         report: Report,
     ) -> Result<Booked, Failure> {
+        let policy = &*snapshot.policy;
         let ticket = Ticket::from_bytes(&record.note)?;
         let (digest, must_repeat) = (report.digest(), report.must_repeat());
         if let Some(settlement) = &record.settlement {
             if must_repeat && Receipt::of(settlement)?.is_of_another(digest) {
                 return Err(Failure::RequestIdReused);
             }
-            let booked = booked(policy, id, &ticket, &record, settlement, true)?;
+            let booked = repeated(snapshot, id, &ticket, &record, settlement)?;
             self.log_booked((policy, &ticket), &booked, &report, false);
             return Ok(booked);
         }
         let charge =
             Charge::of(&ticket, report.usage.as_ref(), report.outcome, &policy.tools, record.reserved_at)?;
-        let extras = budgets::extras(&ticket, &record.holds, charge.cost.nanos());
-        let thresholds = budgets::thresholds(&budgets::watched(policy, &ticket, &record.holds, &extras));
+        let extras = budgets::extras(snapshot, &ticket, &record.holds, charge.cost.nanos());
+        let watched = budgets::watched(snapshot, &ticket, &record.holds, &extras);
+        let thresholds = budgets::thresholds(&watched);
         let has_expired = record.expires_at <= self.store.now();
         let (cooldown, warning) = match report.of_own {
             true => {
@@ -308,7 +290,7 @@ impl<S: Store + Clone> Authorizer<S> {
             keep_ms: KEEP_SETTLED_MS,
             note: Receipt::new(charge.cost, digest).to_note()?,
         };
-        let (settlement, repeated) = match self.store.settle(settle).await? {
+        let (settlement, is_repeat) = match self.store.settle(settle).await? {
             SettleOutcome::Settled(settlement) => (settlement, false),
             SettleOutcome::AlreadySettled(settlement) => {
                 if must_repeat && Receipt::of(&settlement)?.is_of_another(digest) {
@@ -318,9 +300,12 @@ impl<S: Store + Clone> Authorizer<S> {
             }
             SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
         };
-        let mut booked = booked(policy, id, &ticket, &record, &settlement, repeated)?;
+        let mut booked = match is_repeat {
+            true => repeated(snapshot, id, &ticket, &record, &settlement)?,
+            false => booked(policy, id, &ticket, &record, &settlement, &watched)?,
+        };
         // The use that a repeat hears of is long out of date.
-        let used = if repeated { Vec::new() } else { used_after(&settlement) };
+        let used = if is_repeat { Vec::new() } else { used_after(&settlement) };
         let held =
             record.holds.iter().zip(used.into_iter().chain(iter::repeat(None))).zip(&ticket.quantities);
         let freed = held.filter(|((hold, _), quantity)| charge.of_quantity(**quantity) < hold.amount());
@@ -338,38 +323,6 @@ impl<S: Store + Clone> Authorizer<S> {
         self.shared.refused_reports.note(now, &plan.caller.team.name, &failure);
         failure
     }
-}
-
-/// The answer to a report that the store has settled, by the budgets of `policy`.
-fn booked(
-    policy: &Policy,
-    id: ReservationId,
-    ticket: &Ticket,
-    record: &Record,
-    settlement: &Settlement,
-    already_recorded: bool,
-) -> Result<Booked, Failure> {
-    let receipt = Receipt::of(settlement)?;
-    let month_of = |spender: &str| {
-        let place = record.holds.iter().position(|hold| spender_of(hold.counter) == Some(spender));
-        place.and_then(|place| settlement.counters.get(place))
-    };
-    let (Some(organization), Some(team)) = (month_of(""), month_of(&ticket.team)) else {
-        error!(reservation_id = %id, "a settlement lacks its budgets");
-        return Err(Failure::Internal);
-    };
-    let extras = budgets::extras(ticket, &record.holds, receipt.cost.nanos());
-    let watched = budgets::watched(policy, ticket, &record.holds, &extras);
-    let team_budget = policy.teams.get(&ticket.team).map(|team| &*team.limits.month);
-    Ok(Booked {
-        reservation: id,
-        cost: receipt.cost,
-        already_recorded,
-        team: BudgetState::of(team_budget, team.after),
-        organization: BudgetState::of(Some(&policy.organization.limits.month), organization.after),
-        alerts: budgets::crossed(&watched, settlement),
-        warnings: Vec::new(),
-    })
 }
 
 #[cfg(test)]

@@ -221,6 +221,26 @@ impl<'l> IntoIterator for &'l Limits {
     }
 }
 
+/// The counters of the budgets of one subject, whether or not it has them, without the period that they count in.
+#[derive(Clone, Debug)]
+pub struct BudgetCounters {
+    day: CounterKey,
+    week: CounterKey,
+    month: CounterKey,
+}
+
+impl BudgetCounters {
+    /// The counter of the budget of such a period.
+    #[must_use]
+    pub const fn of(&self, period: Period) -> &CounterKey {
+        match period {
+            Period::Day => &self.day,
+            Period::Week => &self.week,
+            Period::Month => &self.month,
+        }
+    }
+}
+
 /// The scopes that limits count, and the prefixes of their counters' names.
 ///
 /// A counter is named `who|quantity|window` (`team/chatbot|tokens|minute`), or `who|in_flight` and `who|unsettled`. The
@@ -293,10 +313,11 @@ impl Subject {
         subject.limit(id, Quantity::NanoUsd, window)
     }
 
-    /// The counter of its budgets of this kind, without the period (and, for [`LimitScope::User`], without the user).
+    /// The counters of its budgets (for [`LimitScope::User`], without the user).
     #[must_use]
-    pub fn budget(&self, period: Period) -> CounterKey {
-        self.counter(Quantity::NanoUsd, Window::Calendar(period))
+    pub fn budget_counters(&self) -> BudgetCounters {
+        let of = |period| self.counter(Quantity::NanoUsd, Window::Calendar(period));
+        BudgetCounters { day: of(Period::Day), week: of(Period::Week), month: of(Period::Month) }
     }
 
     /// A limit without a bound, with the id `id`.

@@ -192,6 +192,7 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         batch: batch::caps(section.section("batch"), &section.place.key("batch"), &subject),
         tools: tools::bounds(&section),
         unreserved: bounds::unreserved(&section, &subject),
+        budget_counters: subject.budget_counters(),
         templates: Templates::default(),
     });
     let keys =
@@ -256,6 +257,7 @@ fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> Declare
         labels,
         limits: shared(limits),
         stored: None,
+        budget_counters: subject.budget_counters(),
         templates: Templates::default(),
     });
     let place = section.place.clone();

@@ -1,6 +1,6 @@
-//! Created keys as the hot path reads them: by the keyed hash of a secret.
+//! Created keys as the hot path reads them: by the keyed hash of a secret, and by name.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, hash::{DefaultHasher, Hash as _, Hasher as _}, sync::Arc};
 
 use super::{HashKey, KeySecret, VirtualKey};
 
@@ -10,6 +10,9 @@ const SHARDS: usize = 1 << u8::BITS;
 /// By the first bytes of the hash. The hash is keyed, so timing reveals nothing about an input that a caller can choose; the
 /// candidates are compared in full, in constant time.
 type Shard = HashMap<[u8; 8], Vec<Entry>>;
+
+/// By name.
+type NameShard = HashMap<Arc<str>, Arc<VirtualKey>>;
 
 /// A secret, and the key that it belongs to.
 #[derive(Clone, Debug)]
@@ -24,11 +27,12 @@ pub struct KeyIndex {
     /// `None`: no key was ever created.
     hash_key: Option<HashKey>,
     shards: Vec<Arc<Shard>>,
+    names: Vec<Arc<NameShard>>,
 }
 
 impl Default for KeyIndex {
     fn default() -> Self {
-        Self { hash_key: None, shards: vec![Arc::default(); SHARDS] }
+        Self { hash_key: None, shards: vec![Arc::default(); SHARDS], names: vec![Arc::default(); SHARDS] }
     }
 }
 
@@ -51,7 +55,15 @@ impl KeyIndex {
                 }
             }
         }
+        if let Some(key) = before
+            && let Some(shard) = self.names.get_mut(name_shard(&key.name))
+        {
+            Arc::make_mut(shard).remove(&key.name);
+        }
         if let Some(key) = after {
+            if let Some(shard) = self.names.get_mut(name_shard(&key.name)) {
+                Arc::make_mut(shard).insert(Arc::clone(&key.name), Arc::clone(key));
+            }
             for secret in key.secrets() {
                 let prefix = secret.hash.prefix();
                 if let Some(shard) = self.shard_mut(prefix) {
@@ -70,9 +82,21 @@ impl KeyIndex {
         entries.iter().find(|entry| entry.secret.hash == hash).map(|entry| (&entry.key, &entry.secret))
     }
 
+    /// The key of this name, even if it is revoked.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<VirtualKey>> {
+        self.names.get(name_shard(name))?.get(name)
+    }
+
     fn shard_mut(&mut self, prefix: [u8; 8]) -> Option<&mut Shard> {
         self.shards.get_mut(usize::from(prefix[0])).map(Arc::make_mut)
     }
+}
+
+fn name_shard(name: &str) -> usize {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    usize::try_from(hasher.finish()).unwrap_or(0) % SHARDS
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 use super::{KeyLimits, KeyRecord, KeySecret, KeyState};
 use crate::domain::{
     Timestamp,
-    limit::{Limit, Subject},
+    limit::{BudgetCounters, Limit, Subject},
     plan::Templates,
     policy::ModelPattern,
     request::Operation,
@@ -39,6 +39,8 @@ pub struct VirtualKey {
     pub limits: Vec<Arc<Limit>>,
     /// What is stored about it; `None`: the policy document declares it, and only the document changes it.
     pub stored: Option<StoredKey>,
+    /// The counters of its budgets.
+    pub budget_counters: BudgetCounters,
     /// What its requests share.
     pub templates: Templates,
 }
@@ -72,7 +74,8 @@ impl VirtualKey {
     pub fn created(version: u64, record: Arc<KeyRecord>) -> Self {
         let KeyLimits { models, operations, max_output_tokens, .. } = &record.limits;
         let place = place(&record.team, &record.name);
-        let limits = record.limits.compiled(&place, &Subject::key(&record.team, &record.name));
+        let subject = Subject::key(&record.team, &record.name);
+        let limits = record.limits.compiled(&place, &subject);
         Self {
             name: Arc::clone(&record.name),
             team: Arc::clone(&record.team),
@@ -83,6 +86,7 @@ impl VirtualKey {
             labels: record.labels.clone(),
             limits,
             stored: Some(StoredKey { version, record }),
+            budget_counters: subject.budget_counters(),
             templates: Templates::default(),
         }
     }

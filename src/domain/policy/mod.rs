@@ -16,7 +16,7 @@ use super::{
     cooldown::Gates,
     counter::CounterKey,
     key::DeclaredKeys,
-    limit::{Limit, Limits},
+    limit::{BudgetCounters, Limit, Limits},
     money::NanoUsd,
     name::MAX_MODEL_BYTES,
     plan::Templates,
@@ -124,6 +124,8 @@ pub struct Team {
     pub tools: ToolBounds,
     /// What gateways may report for it without a reservation.
     pub unreserved: UnreservedBounds,
+    /// The counters of its budgets.
+    pub budget_counters: BudgetCounters,
     /// What its requests without a key share.
     pub templates: Templates,
 }

@@ -10,6 +10,7 @@ use crate::harness::{START, nanos, used};
 
 on_both! {
     a_created_key_works_at_once_and_within_its_limits
+    a_threshold_of_a_created_key_is_reported
     a_budget_set_later_knows_what_the_key_has_spent
     what_would_widen_the_team_is_refused_by_field
     a_change_of_the_policy_holds_for_created_keys
@@ -53,6 +54,20 @@ async fn a_created_key_works_at_once_and_within_its_limits(mut s: Service) {
     let usage = shown.usage.unwrap();
     assert_eq!((usage.requests_today, usage.tokens_today, usage.top_model.as_str()), (1, 150, MODEL));
     assert_eq!((nanos(usage.cost_today), nanos(usage.cost_this_month)), (150, 150));
+}
+
+async fn a_threshold_of_a_created_key_is_reported(mut s: Service) {
+    let monthly_budget = Some(Money { nanos: 1000, ..dollars(0).unwrap() });
+    let budget_alerts = vec!["15%".to_owned(), "16%".to_owned()];
+    let (_, secret) =
+        s.create(key("bot-prod-web", KeyLimits { monthly_budget, budget_alerts, ..Default::default() })).await;
+    let answer = s.ask(&secret).await;
+    let booked = s.calls.record_usage(used(&answer.reservation_id, 100, 50)).await.unwrap().into_inner();
+    let [crossed] = &booked.alerts[..] else { panic!("{:?}", booked.alerts) };
+    assert_eq!(crossed.limit_id, "teams.bot.keys.bot-prod-web.budget.monthly_usd");
+    assert_eq!((crossed.threshold.as_str(), nanos(crossed.spent.clone())), ("15%", 150));
+    let again = s.calls.record_usage(used(&answer.reservation_id, 100, 50)).await.unwrap().into_inner();
+    assert_eq!((again.already_recorded, again.alerts), (true, booked.alerts));
 }
 
 async fn a_budget_set_later_knows_what_the_key_has_spent(mut s: Service) {

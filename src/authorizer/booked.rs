@@ -1,0 +1,79 @@
+//! The answer to a report of usage.
+
+use tracing::error;
+
+use super::{CrossedAlert, Failure, budgets, receipt::Receipt, ticket::Ticket};
+use crate::{
+    domain::{
+        budget::BudgetState,
+        limit::Limit,
+        money::NanoUsd,
+        policy::{Policy, spender_of},
+        snapshot::Snapshot,
+    },
+    store::{Record, ReservationId, Settlement},
+};
+
+/// Usage as booked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Booked {
+    /// The reservation that was settled.
+    pub reservation: ReservationId,
+    /// What it cost.
+    pub cost: NanoUsd,
+    /// Whether it was already recorded.
+    pub already_recorded: bool,
+    /// The team's month after this record.
+    pub team: BudgetState,
+    /// The organization's month after this record.
+    pub organization: BudgetState,
+    /// Thresholds that this record crossed.
+    pub alerts: Vec<CrossedAlert>,
+    /// What the caller should know.
+    pub warnings: Vec<String>,
+}
+
+/// The answer to a report that had been settled before. Its budgets are those of its own cost.
+pub(super) fn repeated(
+    snapshot: &Snapshot,
+    id: ReservationId,
+    ticket: &Ticket,
+    record: &Record,
+    settlement: &Settlement,
+) -> Result<Booked, Failure> {
+    let cost = Receipt::of(settlement)?.cost;
+    let extras = budgets::extras(snapshot, ticket, &record.holds, cost.nanos());
+    let watched = budgets::watched(snapshot, ticket, &record.holds, &extras);
+    let booked = booked(&snapshot.policy, id, ticket, record, settlement, &watched)?;
+    Ok(Booked { already_recorded: true, ..booked })
+}
+
+/// The answer to a report that the store has settled, by the budgets of `policy`.
+pub(super) fn booked(
+    policy: &Policy,
+    id: ReservationId,
+    ticket: &Ticket,
+    record: &Record,
+    settlement: &Settlement,
+    watched: &[(usize, &Limit)],
+) -> Result<Booked, Failure> {
+    let receipt = Receipt::of(settlement)?;
+    let month_of = |spender: &str| {
+        let place = record.holds.iter().position(|hold| spender_of(hold.counter) == Some(spender));
+        place.and_then(|place| settlement.counters.get(place))
+    };
+    let (Some(organization), Some(team)) = (month_of(""), month_of(&ticket.team)) else {
+        error!(reservation_id = %id, "a settlement lacks its budgets");
+        return Err(Failure::Internal);
+    };
+    let team_budget = policy.teams.get(&ticket.team).map(|team| &*team.limits.month);
+    Ok(Booked {
+        reservation: id,
+        cost: receipt.cost,
+        already_recorded: false,
+        team: BudgetState::of(team_budget, team.after),
+        organization: BudgetState::of(Some(&policy.organization.limits.month), organization.after),
+        alerts: budgets::crossed(watched, settlement),
+        warnings: Vec::new(),
+    })
+}
