@@ -131,7 +131,8 @@ async fn changes_and_refusals_are_recorded_once_and_can_be_read() {
     let rejected = json_of(events[4].after.as_ref()).to_string();
     assert!(rejected.contains("idd"), "{rejected}");
     assert!(events.iter().all(|event| event.organization == "acme" && event.replica == events[0].replica));
-    assert!(events[0].replica.ends_with(|c: char| c.is_ascii_digit()), "{}", events[0].replica);
+    let random = events[0].replica.rsplit(':').next().unwrap();
+    assert!(random.len() == 8 && random.bytes().all(|b| b.is_ascii_hexdigit()), "{}", events[0].replica);
     let until_time = events[4].time;
     let of_edge = ListAuditEventsRequest { actor_name: "edge".to_owned(), until_time, ..Default::default() };
     let of_edge = list(&channel, of_edge).await.0;
