@@ -32,8 +32,7 @@ const WARNING_PERCENT: u64 = 80;
 const MAX_DENYING: usize = 10_000;
 
 /// Every policy's organization has the same.
-static ORGANIZATION: LazyLock<BudgetCounters> =
-    LazyLock::new(|| Subject::organization().budget_counters());
+static ORGANIZATION: LazyLock<BudgetCounters> = LazyLock::new(|| Subject::organization().budget_counters());
 
 /// A threshold that a record crossed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -54,7 +54,8 @@ impl<S: Store + Clone> Authorizer<S> {
                 decided
             }
             (_, false) => {
-                let decided = self.decide_in_turn(question, &check, deadline).await?;
+                // Boxed, as are the other rare turns: a future is as large as its largest turn, and is moved more than once.
+                let decided = Box::pin(self.decide_in_turn(question, &check, deadline)).await?;
                 Decided { waited: Some(self.clock.monotonic().since(start)), ..decided }
             }
         };
@@ -71,7 +72,7 @@ impl<S: Store + Clone> Authorizer<S> {
         match team.filter(|_| named) {
             Some(team) => {
                 let id = ticket::derived_id(team, &request.request_id);
-                Ok(PendingCheck::shared(self, id, until).await)
+                Ok(Box::pin(PendingCheck::shared(self, id, until)).await)
             }
             // It has no name, or reserves nothing.
             None => PendingCheck::alone(self, until),

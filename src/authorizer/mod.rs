@@ -236,7 +236,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 return Err(Failure::RequestIdSpent(id));
             }
             Reserved::Repeated(record) if record.fingerprint == fingerprint => {
-                self.repeated(snapshot, plan, id, &record).await?
+                Box::pin(self.repeated(snapshot, plan, id, &record)).await?
             }
             Reserved::Repeated(_) => return Err(Failure::RequestIdReused),
             Reserved::OutOfDate { now } => return Ok(ControlFlow::Continue(Again::At(now))),
@@ -247,8 +247,8 @@ impl<S: Store + Clone> Authorizer<S> {
                         return Ok(ControlFlow::Continue(Again::With(affordable)));
                     }
                     _ => {
-                        self.log_first_denials(request, plan, &used, refusing()).await;
-                        match self.refused_at_least((question, check), plan, refusing()).await? {
+                        Box::pin(self.log_first_denials(request, plan, &used, refusing())).await;
+                        match Box::pin(self.refused_at_least((question, check), plan, refusing())).await? {
                             Some(decided) => decided,
                             None => {
                                 let now = self.store.moment().at_wall(now);

@@ -37,6 +37,10 @@ impl<S: Store + Clone> Authorizer<S> {
         if decided.outcome.is_err() || is_current() {
             return Ok(decided);
         }
+        Box::pin(self.decided_now(question, decided)).await
+    }
+
+    async fn decided_now(&self, question: Question<'_>, decided: Decided) -> Result<Decided, Failure> {
         self.freshen().await?;
         let (snapshot, now) = (self.snapshot(), self.store.now());
         let today = self.today(&snapshot.policy, now);

@@ -133,10 +133,12 @@ impl Serialize for Quantities<'_, '_> {
 
 /// A version byte and the value.
 pub(super) fn encode<T: Serialize>(version: u8, value: &T) -> Result<Bytes, Failure> {
-    let mut start = Vec::with_capacity(256);
-    start.push(version);
-    // Kept as long as the reservation: no larger than necessary.
-    let bytes = postcard::to_extend(value, start).map(|bytes| Bytes::from(bytes.into_boxed_slice()));
+    // Kept as long as the reservation, so no larger than necessary; and most fit on the stack before they are copied there.
+    let mut usual = [0; 256];
+    if let Ok(bytes) = postcard::to_slice(&(version, value), &mut usual) {
+        return Ok(Bytes::copy_from_slice(bytes));
+    }
+    let bytes = postcard::to_stdvec(&(version, value)).map(|bytes| Bytes::from(bytes.into_boxed_slice()));
     bytes.map_err(|error| {
         error!(%error, "cannot encode a note");
         Failure::Internal

@@ -110,8 +110,12 @@ impl<'s> ResolvedCaller<'s> {
     /// When the key or its secret expires.
     #[must_use]
     pub fn ends_at(&self) -> Option<Timestamp> {
-        let ends = [self.key.and_then(|key| key.expires_at), self.secret.and_then(|secret| secret.ends_at)];
-        ends.into_iter().flatten().min()
+        let key = self.key?;
+        let secret = self.secret.and_then(|secret| secret.ends_at);
+        match (key.expires_at, secret) {
+            (Some(key), Some(secret)) => Some(key.min(secret)),
+            (end, None) | (None, end) => end,
+        }
     }
 
     /// The name of the key; empty if the caller named none.

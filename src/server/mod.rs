@@ -9,6 +9,7 @@ mod calls;
 mod connection;
 mod connections;
 mod deadline;
+mod dispatch;
 mod health;
 mod host;
 mod page_error;
@@ -48,6 +49,7 @@ pub use connections::Connections;
 pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
 
 use deadline::Deadline;
+use dispatch::Dispatch;
 use request_body::{Bounded, MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES};
 use serving::{Protocol, Serving};
 
@@ -320,9 +322,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let status = StatusServiceServer::new(StatusRpc::new(authorizer.store().clone(), status))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let mut routes = Routes::new(policy)
-        .add_service(keys)
-        .add_service(check)
+    let mut routes = Routes::new(keys)
         .add_service(process)
         .add_service(pauses)
         .add_service(upstream)
@@ -339,7 +339,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     }
     let patience = connections.limits().handshake;
     // Around all services, so no service added later can bypass it.
-    let guarded = AccessLayer::new(guard).layer(routes.prepare());
+    let services = Dispatch { first: policy, second: check, routes: routes.prepare() };
+    let guarded = AccessLayer::new(guard).layer(services);
     // If an answer is dropped on its way out, its reservation is released.
     let guarded = MapResponseLayer::new(watched as fn(_) -> _).layer(guarded);
     // What the libraries refuse has a reason as well.

@@ -1,6 +1,10 @@
 //! Created keys as the hot path reads them: by the keyed hash of a secret, and by name.
 
-use std::{collections::HashMap, hash::{DefaultHasher, Hash as _, Hasher as _}, sync::Arc};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use super::{HashKey, KeySecret, VirtualKey};
 
