@@ -84,13 +84,11 @@ fn print(
         writeln!(screen)?;
         calls(store).write(screen, "  ", colour)?;
     }
-    for finding in &status.findings {
-        print_finding(screen, finding)?;
-    }
+    print_findings(screen, &status.findings, status.finding_count)?;
     if let Some(rejected) = &status.rejected {
         let text = format!("the newer policy of {} did not load:", instant(&rejected.reject_time));
         writeln!(screen, "{}", Style::Red.paint(&text, colour))?;
-        rejected.findings.iter().try_for_each(|finding| print_finding(screen, finding))?;
+        print_findings(screen, &rejected.findings, rejected.finding_count)?;
     }
     for warning in &status.redis_warnings {
         writeln!(screen, "{}", Style::Yellow.paint(&text::plain(warning), colour))?;
@@ -111,6 +109,15 @@ fn calls(store: &StoreStatus) -> Table {
         table.row(style, [calls.operation.clone(), outcome, count, text::delay(&mean)]);
     }
     table
+}
+
+/// The findings that came, and how many of all `count` did not.
+fn print_findings(screen: &mut Screen, findings: &[Finding], count: i32) -> io::Result<()> {
+    findings.iter().try_for_each(|finding| print_finding(screen, finding))?;
+    match usize::try_from(count).unwrap_or(0).saturating_sub(findings.len()) {
+        0 => Ok(()),
+        more => writeln!(screen, "and {more} more: `tollgate check` lists all"),
+    }
 }
 
 /// As `tollgate check` prints it.

@@ -22,6 +22,9 @@ use crate::{
     store::{CallOutcome, Calls, Store, StoreCall, StoreKind, redis::Hazards},
 };
 
+/// A policy has up to one for each of its keys, and an answer has a bound.
+const MAX_FINDINGS: usize = 100;
+
 /// What a replica knows about itself.
 #[derive(Clone, Debug)]
 pub struct StatusFacts {
@@ -53,6 +56,7 @@ impl StatusFacts {
             snapshot: Some(self.snapshot(&policy)),
             store: Some(StoreStatus { kind: kind.into(), reachable, calls: self.calls() }),
             findings: findings(&policy.warnings),
+            finding_count: count(policy.warnings.len()),
             rejected: policy.rejected.as_ref().map(rejection),
             redis_warnings: self.hazards.load().iter().map(ToString::to_string).collect(),
         }
@@ -106,11 +110,19 @@ fn rejection(rejection: &Rejection) -> PolicyRejection {
     PolicyRejection {
         reject_time: Some(answer::timestamp(rejection.at)),
         findings: findings(&rejection.findings),
+        finding_count: count(rejection.findings.len()),
     }
 }
 
+/// The first of them. If there are too many for an answer, errors come before warnings, which keep nothing from loading.
 fn findings(findings: &[policy_file::Finding]) -> Vec<Finding> {
-    findings.iter().map(finding).collect()
+    if findings.len() <= MAX_FINDINGS {
+        return findings.iter().map(finding).collect();
+    }
+    let is_error = |finding: &&policy_file::Finding| finding.severity == Severity::Error;
+    let errors = findings.iter().filter(is_error);
+    let others = findings.iter().filter(|finding| !is_error(finding));
+    errors.chain(others).take(MAX_FINDINGS).map(finding).collect()
 }
 
 fn finding(finding: &policy_file::Finding) -> Finding {

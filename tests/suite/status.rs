@@ -154,6 +154,28 @@ async fn a_policy_that_does_not_load_stands_in_the_status_until_one_does() {
     process.stop().await;
 }
 
+/// The answer has a bound, and what keeps a policy from loading is in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_findings_the_first_are_told_and_errors_before_warnings() {
+    let directory = TempDir::new().unwrap();
+    let warned = |number| format!("[teams.warned-{number}]\nmodels = [\"*\"]\nrequests_per_minute = 0\n");
+    let warned: String = (0..150).map(warned).collect();
+    let (process, _) = start(&directory, &format!("{POLICY}{warned}"), &[]).await;
+    let told = status(&process).await;
+    assert_eq!((told.findings.len(), told.finding_count), (100, 150));
+    assert_eq!(told.findings[0].path, "teams.warned-0.requests_per_minute");
+    let faulty = format!("{POLICY}{warned}[teams.last]\nmodels = [\"*\"]\nmax_output_token = 9\n");
+    std::fs::write(directory.path().join("policy.toml"), faulty).unwrap();
+    eventually("it is rejected", async || status(&process).await.rejected.is_some()).await;
+    let rejected = status(&process).await.rejected.unwrap();
+    assert_eq!((rejected.findings.len(), rejected.finding_count), (100, 151));
+    assert_eq!(rejected.findings[0].path, "teams.last.max_output_token");
+    assert_eq!(rejected.findings[1].path, "teams.warned-0.requests_per_minute");
+    let (_, printed) = ended(&tollgate(&process, &["status"]));
+    assert!(printed.contains("and 50 more") && printed.contains("and 51 more"), "{printed}");
+    process.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn without_its_store_a_replica_is_not_ready_and_says_why() {
     if !redis_server::is_installed() {

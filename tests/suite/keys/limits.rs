@@ -59,8 +59,9 @@ async fn a_created_key_works_at_once_and_within_its_limits(mut s: Service) {
 async fn a_threshold_of_a_created_key_is_reported(mut s: Service) {
     let monthly_budget = Some(Money { nanos: 1000, ..dollars(0).unwrap() });
     let budget_alerts = vec!["15%".to_owned(), "16%".to_owned()];
-    let (_, secret) =
-        s.create(key("bot-prod-web", KeyLimits { monthly_budget, budget_alerts, ..Default::default() })).await;
+    let (_, secret) = s
+        .create(key("bot-prod-web", KeyLimits { monthly_budget, budget_alerts, ..Default::default() }))
+        .await;
     let answer = s.ask(&secret).await;
     let booked = s.calls.record_usage(used(&answer.reservation_id, 100, 50)).await.unwrap().into_inner();
     let [crossed] = &booked.alerts[..] else { panic!("{:?}", booked.alerts) };
