@@ -18,6 +18,7 @@ use crate::store::embedded::{
     files::DATABASE,
     opening,
     owner::{Commit, CommitError, Owner},
+    writer::ROUND,
 };
 
 /// A disk that a test delays or makes fail.
@@ -61,8 +62,9 @@ impl Commit for Faulty {
 fn open_faulty(dir: &Path, clock: &ManualClock, max_age: Duration) -> (EmbeddedStore, Faults) {
     let faults = Faults::default();
     let disk = faults.clone();
-    let store =
-        opening::open(dir, Clock::Manual(clock.clone()), max_age, |owner| Box::new(Faulty(owner, disk)));
+    let store = opening::open(dir, Clock::Manual(clock.clone()), (max_age, ROUND), |owner| {
+        Box::new(Faulty(owner, disk))
+    });
     (store.unwrap(), faults)
 }
 
