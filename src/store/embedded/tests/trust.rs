@@ -12,7 +12,7 @@ use rusqlite::{Connection, ffi};
 
 use super::*;
 use crate::store::embedded::{
-    OpenError, age,
+    OpenError,
     batch::Batch,
     disk,
     files::DATABASE,
@@ -108,7 +108,7 @@ async fn what_a_slow_disk_has_not_taken_keeps_reservations_waiting() {
 #[tokio::test]
 async fn a_failed_sync_is_believed_for_good() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(START));
-    let (store, faults) = open_faulty(dir.path(), &clock, age::MAX_AGE);
+    let (store, faults) = open_faulty(dir.path(), &clock, MAX_AGE);
     for number in [1, 2] {
         store.reserve(reserve(number, vec![window("a", 1_000, 1)])).await.unwrap();
     }
