@@ -65,6 +65,12 @@ impl Holds {
         }
     }
 
+    /// What those of one kind share.
+    #[must_use]
+    pub const fn terms(&self) -> &Arc<Terms> {
+        &self.terms
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -232,9 +232,11 @@ pub(super) fn counters(connection: &Connection, mut each: impl FnMut(CounterRow)
     Ok(())
 }
 
-/// Passes on where each reservation is, segment by segment; open ones with their contents.
+/// Passes on where each reservation is, segment by segment; those that are open, or that an op after `covered` changed, with their
+/// contents.
 pub(super) fn reservations(
     connection: &Connection,
+    covered: u64,
     mut each: impl FnMut(Entry, Location, Option<ReservationRow>),
 ) -> rusqlite::Result<u64> {
     let sql = "SELECT * FROM segments ORDER BY number";
@@ -244,9 +246,11 @@ pub(super) fn reservations(
     while let Some(row) = rows.next()? {
         sums::check(row, &schema::SEGMENTS)?;
         last = uint(row, 0)?;
-        let open = if row.get(1)? { None } else { Some(records_of(row, 5)?) };
+        let (settled, lsn) = (row.get::<_, bool>(1)?, uint(row, 3)?);
+        let records = if settled && lsn <= covered { None } else { Some(records_of(row, 5)?) };
         for (entry, place) in entries_of(row, 4)?.into_iter().zip(0..) {
-            let whole = open.as_ref().map(|records| records.read(&entry));
+            let records = records.as_ref().filter(|_| !settled || entry.lsn > covered);
+            let whole = records.map(|records| records.read(&entry));
             let whole = whole.transpose().map_err(|Malformed| misshapen(6))?;
             each(entry, Location { segment: last, place }, whole);
         }

@@ -123,7 +123,7 @@ impl EmbeddedStore {
     /// # Errors
     /// The directory cannot be used, is already open, or holds something that cannot be read.
     pub fn open(dir: &Path, clock: Clock) -> Result<Self, OpenError> {
-        opening::open(dir, clock, age::MAX_AGE, |owner| Box::new(owner))
+        opening::open(dir, clock, (age::MAX_AGE, writer::ROUND), |owner| Box::new(owner))
     }
 
     /// The same store, whose reservations wait at most `deadline` when they have to wait for the disk.
@@ -206,9 +206,12 @@ impl Ledger for EmbeddedStore {
         if !reserve.dry_run {
             self.disk_keeps_up().await?;
         }
+        // Made before the lock is taken: it is the largest part of what a reservation takes.
+        let mut made = (!reserve.dry_run).then(|| Arc::new(kept::record_of(&reserve)));
         let mut gone = None;
         loop {
-            match self.0.inner.step(|state, now| state.reserve(now, &reserve, gone))? {
+            let step = self.0.inner.step(|state, now| state.reserve(now, (&reserve, &mut made), gone))?;
+            match step {
                 Step::Done(reserved) => return Ok(reserved),
                 Step::OnDisk(reserved, heard) => return on_disk(reserved, heard).await,
                 Step::Archived(at) => match self.archived(at)? {
@@ -223,9 +226,10 @@ impl Ledger for EmbeddedStore {
     async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
         let mut gone = None;
         loop {
+            let copy = |(record, now): (Arc<Record>, Moment)| (*record).clone().by_the_wall(now);
             match self.0.inner.step(|state, now| Ok(state.find(u128::from_be_bytes(id.0), now, gone)))? {
-                Step::Done(record) => return Ok(record),
-                Step::OnDisk(record, heard) => return on_disk(record, heard).await,
+                Step::Done(record) => return Ok(record.map(copy)),
+                Step::OnDisk(record, heard) => return on_disk(record.map(copy), heard).await,
                 Step::Archived(at) => match self.archived(at)? {
                     Some(record) => return Ok(Some(record)),
                     None => gone = Some(at),
@@ -239,9 +243,9 @@ impl Ledger for EmbeddedStore {
         settle.lines = spend::merged(settle.lines);
         let mut gone = None;
         loop {
-            match self.0.inner.step(|state, now| state.settle(now, &settle, gone))? {
-                Step::Done(outcome) => return Ok(outcome),
-                Step::OnDisk(outcome, heard) => return on_disk(outcome, heard).await,
+            match self.0.inner.step(|state, now| state.settle(now, &mut settle, gone))? {
+                Step::Done(settling) => return Ok(settling.outcome()),
+                Step::OnDisk(settling, heard) => return on_disk(settling.outcome(), heard).await,
                 Step::Archived(at) => match self.archived(at)?.and_then(|record| record.settlement) {
                     Some(first) => return Ok(SettleOutcome::AlreadySettled(first)),
                     None => gone = Some(at),

@@ -14,7 +14,7 @@ use crate::domain::{
     counter::{CounterKey, CounterKind},
     holds::Holds,
 };
-use crate::store::{Cooldown, Settled, SpendAmounts, SpendKey};
+use crate::store::{Cooldown, Extra, Settled, SpendAmounts, SpendKey};
 
 const DEFINE: u8 = 1;
 const RESERVE: u8 = 2;
@@ -69,8 +69,12 @@ pub(super) struct SettleOp {
     pub(super) seq: u64,
     pub(super) settled_at: Timestamp,
     pub(super) forget_at: Timestamp,
-    pub(super) holds: Vec<(u64, Settled)>,
-    pub(super) extras: Vec<(CounterKey, CounterKind, u64, Settled)>,
+    /// The amount used of each hold.
+    pub(super) actual: Vec<u64>,
+    /// The amounts booked in counters of which the reservation holds nothing.
+    pub(super) extras: Vec<Extra>,
+    /// The result for each hold, and then for each extra.
+    pub(super) counters: Vec<Settled>,
     /// The thresholds that it reported, by the index of the hold (extras follow the holds).
     pub(super) reported: Vec<(usize, u64)>,
     pub(super) lines: Vec<(SpendKey, SpendAmounts)>,
@@ -132,15 +136,16 @@ pub(super) fn put_settle(to: &mut Vec<u8>, op: &SettleOp) {
     put_int(to, op.seq);
     put_int(to, op.settled_at.0);
     put_int(to, op.forget_at.since(op.settled_at));
-    put_int(to, op.holds.len() as u64);
-    for (actual, settled) in &op.holds {
+    put_int(to, op.actual.len() as u64);
+    let mut counters = op.counters.iter();
+    for (actual, settled) in op.actual.iter().zip(&mut counters) {
         put_int(to, *actual);
         put_settled(to, settled);
     }
     if more {
         put_int(to, op.extras.len() as u64);
-        for (key, kind, amount, settled) in &op.extras {
-            put_key(to, key);
+        for (Extra { counter, kind, amount }, settled) in op.extras.iter().zip(counters) {
+            put_key(to, counter);
             put_int(to, kind_to_int(*kind));
             put_int(to, *amount);
             put_settled(to, settled);
@@ -221,14 +226,16 @@ fn read_settle(from: &mut Reader<'_>, more: bool) -> Result<SettleOp, Malformed>
     let seq = from.int()?;
     let settled_at = from.time()?;
     let forget_at = settled_at.plus(from.int()?);
-    let mut holds = Vec::new();
+    let (mut actual, mut counters) = (Vec::new(), Vec::new());
     for _ in 0..from.count()? {
-        holds.push((from.int()?, from.settled()?));
+        actual.push(from.int()?);
+        counters.push(from.settled()?);
     }
     let (mut extras, mut reported) = (Vec::new(), Vec::new());
     if more {
         for _ in 0..from.count()? {
-            extras.push((read_key(from)?, from.kind()?, from.int()?, from.settled()?));
+            extras.push(Extra { counter: read_key(from)?, kind: from.kind()?, amount: from.int()? });
+            counters.push(from.settled()?);
         }
         reported = from.reported()?;
     }
@@ -252,8 +259,9 @@ fn read_settle(from: &mut Reader<'_>, more: bool) -> Result<SettleOp, Malformed>
         seq,
         settled_at,
         forget_at,
-        holds,
+        actual,
         extras,
+        counters,
         reported,
         lines,
         cooldown,

@@ -26,11 +26,11 @@ use super::{
 };
 use crate::{domain::Timestamp, runtime::clock::Clock};
 
-/// Opens the store in `dir`. `disk` makes the part that puts batches on disk, from the one that really does so.
+/// Opens the store in `dir`. `pause` is between two rounds of the writer; `disk` makes the part that puts batches on disk, from the one that really does so.
 pub(super) fn open(
     dir: &Path,
     clock: Clock,
-    max_age: Duration,
+    (max_age, pause): (Duration, Duration),
     disk: impl FnOnce(Arc<Owner>) -> Box<dyn Commit>,
 ) -> Result<EmbeddedStore, OpenError> {
     let unusable = |source| OpenError::Directory { path: dir.to_owned(), source };
@@ -60,7 +60,7 @@ pub(super) fn open(
     let lsn = state.lsn;
     let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
     let inner = Arc::new(Inner { shared, wake: Condvar::new(), time, age: Age::new(max_age) });
-    let start = Start { lsn, covered, segment, behind };
+    let start = Start { lsn, covered, segment, behind, pause };
     let writer = Writer::new(Arc::clone(&inner), connection, disk(owner), start);
     let thread = std::thread::Builder::new().name("store-writer".to_owned());
     let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;

@@ -33,7 +33,7 @@ impl EmbeddedStore {
     pub(super) fn archived(&self, at: Location) -> Result<Option<Record>, StoreError> {
         let row = self.read(|connection| disk::reservation(connection, at))?;
         let now = self.0.inner.time.now();
-        Ok(row.filter(|row| now.store < row.forget_at).map(|row| row.record.by_the_wall(now)))
+        Ok(row.filter(|row| now.store < row.forget_at).map(|row| row.shown(now)))
     }
 
     /// Puts lines of old months into memory. A line could have been written and dropped after it was read here, so the result

@@ -1,5 +1,7 @@
 //! From the tables and the journal to the state in memory.
 
+use std::sync::Arc;
+
 use rusqlite::Connection;
 use thiserror::Error;
 
@@ -9,7 +11,6 @@ use super::{
     kept::{Kept, ReservationRow},
     op::{self, Op, ReserveOp, SettleOp},
     presharded::PreshardedMap,
-    segment::Location,
     spend::{self, Spend},
     state::{Booking, State},
     verify::Difference,
@@ -76,8 +77,8 @@ pub(super) struct Recovered {
     pub(super) lost: Lost,
 }
 
-/// Where the reservations that the journal may mention are on disk, by their `seq`.
-type Versions = PreshardedMap<u64, Location>;
+/// The reservations on disk that the journal may mention, by their `seq`.
+type Versions = PreshardedMap<u64, Arc<Record>>;
 
 /// Reads the tables and replays the journal over them. `now` is by the wall clock.
 pub(super) fn recover(connection: &Connection, now: Timestamp) -> Result<Recovered, RecoverError> {
@@ -115,6 +116,7 @@ fn recover_from(
     state.counters.rebuild_free();
     // A reservation that was written as open and then settled is kept as settled at least as long as it would have been kept as
     // open. After that, possibly only the open version is left, which must not come back if the clock was set back.
+    state.changed.make_due();
     let is_settled = |kept: &Kept| kept.dirty || kept.record.settlement.is_some();
     state.reservations.retain(|_, kept| is_settled(kept) || kept.forget_at > seen);
     Ok(Recovered { state, covered, segment, behind, lost: lost.unwrap_or_default() })
@@ -127,33 +129,30 @@ fn load_reservations(
     covered: u64,
 ) -> Result<(u64, Versions), RecoverError> {
     let mut latest = PreshardedMap::<u128, u64>::default();
-    let mut versions = PreshardedMap::<u64, (u64, Location)>::default();
-    let segment = disk::reservations(connection, |entry, at, open| {
-        if entry.lsn > covered {
-            let version = versions.entry(entry.seq).or_insert((entry.lsn, at));
-            if version.0 < entry.lsn {
-                *version = (entry.lsn, at);
-            }
+    let mut versions = Versions::default();
+    let segment = disk::reservations(connection, covered, |entry, at, row| {
+        if let Some(row) = row.as_ref().filter(|_| entry.lsn > covered) {
+            // What the journal needs of it is the same in each version.
+            versions.insert(entry.seq, Arc::clone(&row.record));
         }
         let lsn = latest.entry(entry.id).or_default();
         if entry.lsn <= *lsn {
             return;
         }
         *lsn = entry.lsn;
-        match open {
+        match row.filter(|row| row.record.settlement.is_none()) {
             None => {
                 state.reservations.remove(&entry.id);
                 state.archived.insert(entry.id, at);
             }
             Some(ReservationRow { id, seq, lsn, forget_at, record, .. }) => {
                 state.archived.remove(&id);
-                let kept =
-                    Box::new(Kept { seq, lsn, forget_at, open_until: forget_at, dirty: false, record });
+                let kept = Kept { seq, lsn, forget_at, open_until: forget_at, dirty: false, record };
                 state.reservations.insert(id, kept);
             }
         }
     })?;
-    Ok((segment, versions.into_iter().map(|(seq, (_, at))| (seq, at)).collect()))
+    Ok((segment, versions))
 }
 
 struct Replay<'a> {
@@ -216,7 +215,7 @@ impl Replay<'_> {
             note: op.note,
             settlement: None,
         };
-        self.state.apply_record(lsn, op.id, op.forget_at, record);
+        self.state.apply_record(lsn, op.id, op.forget_at, Arc::new(record));
         Ok(())
     }
 
@@ -228,39 +227,24 @@ impl Replay<'_> {
         for key in self.state.spend.absent(op.lines.iter().map(|(key, _)| key)) {
             self.state.spend.put(disk::line(self.connection, &key)?);
         }
-        self.state.apply_settle(lsn, op).map(drop).map_err(|_: StoreError| RecoverError::Dangling { lsn })
+        self.state.apply_settle(lsn, op).map_err(|_: StoreError| RecoverError::Dangling { lsn })
     }
 
     fn settle_counters(&mut self, lsn: u64, op: &SettleOp) -> Result<(), RecoverError> {
         let dangling = || RecoverError::Dangling { lsn };
         let kept = self.state.reservations.get(&op.id).filter(|kept| kept.seq == op.seq);
-        let (then, holds) = match kept {
-            Some(kept) => (kept.record.reserved_at, kept.record.holds.clone()),
-            // Settled on disk, or displaced by a later reservation with the same id.
-            None => {
-                let at = *self.versions.get(&op.seq).ok_or_else(dangling)?;
-                let row = disk::reservation(self.connection, at)?.ok_or_else(dangling)?;
-                (row.record.reserved_at, row.record.holds)
-            }
-        };
-        let extras = op.extras.iter().map(|(counter, kind, amount, _)| Extra {
-            counter: counter.clone(),
-            kind: *kind,
-            amount: *amount,
-        });
-        let extras: Vec<Extra> = extras.collect();
-        let held = holds.len();
-        let holds: Vec<_> = holds.iter().chain(extras.iter().map(Extra::hold)).collect();
+        // Settled on disk, or displaced by a later reservation with the same id.
+        let record = kept.map(|kept| &kept.record).or_else(|| self.versions.get(&op.seq));
+        let record = Arc::clone(record.ok_or_else(dangling)?);
+        let held = record.holds.iter().chain(op.extras.iter().map(Extra::hold));
         let counters = &self.state.counters;
-        let slots: Option<Vec<u32>> = holds.iter().map(|hold| counters.find(hold.counter)).collect();
-        let actual =
-            op.holds.iter().map(|(actual, _)| *actual).chain(extras.iter().map(|extra| extra.amount));
-        let (slots, actual) = (slots.ok_or_else(dangling)?, actual.collect::<Vec<u64>>());
-        let booking = Booking { slots: &slots, holds: &holds, held, actual: &actual };
+        let slots: Option<Vec<u32>> = held.map(|hold| counters.find(hold.counter)).collect();
+        let slots = slots.ok_or_else(dangling)?;
         // It reports again what it reported, to the counters that have not seen it.
         let reported: Vec<_> =
             op.reported.iter().map(|(counter, amount)| (*counter, vec![*amount])).collect();
-        self.state.settle_counters(lsn, (op.settled_at, then), &booking, &reported);
+        let booking = Booking { slots: &slots, holds: &record.holds, actual: &op.actual, extras: &op.extras };
+        self.state.settle_counters(lsn, (op.settled_at, record.reserved_at), &booking, &reported);
         Ok(())
     }
 }

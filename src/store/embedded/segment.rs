@@ -3,6 +3,8 @@
 //! A segment is never changed. A reservation that changes is written again, into a later segment, and the version with the
 //! highest `lsn` counts. A segment goes when the last of its reservations has ended.
 
+use std::sync::Arc;
+
 use super::{
     kept::ReservationRow,
     presharded::PreshardedMap,
@@ -11,6 +13,7 @@ use super::{
 use crate::domain::{
     Timestamp,
     counter::{CounterKey, CounterKind, Hold},
+    holds::Terms,
 };
 use crate::store::{Record, Settlement};
 
@@ -51,46 +54,61 @@ pub(super) struct Segment {
 }
 
 /// What the holds on one counter nearly always have in common.
-type Terms = (CounterKey, u64, u64);
+type Line = (CounterKey, u64, u64);
 
-impl Segment {
-    /// Writes `rows`, all of them settled or all open.
-    pub(super) fn new<'a>(
-        number: u64,
-        settled: bool,
-        rows: impl Iterator<Item = &'a ReservationRow>,
-    ) -> Self {
-        let mut segment = Self { number, settled, ..Self::default() };
-        let mut terms = PreshardedMap::<Terms, u64>::default();
-        for row in rows {
-            segment.forget_at = segment.forget_at.max(row.forget_at).max(row.open_until);
-            segment.lsn = segment.lsn.max(row.lsn);
-            segment.entries.extend_from_slice(&row.id.to_le_bytes());
-            for int in [row.seq, row.lsn, row.forget_at.0, segment.records.len() as u64] {
-                put_int(&mut segment.entries, int);
-            }
-            segment.put_record(&mut terms, &row.record);
+/// A segment that is being written.
+#[derive(Default)]
+struct SegmentWriter {
+    segment: Segment,
+    /// The numbers of the lines in the segment's `terms`.
+    lines: PreshardedMap<Line, u64>,
+    /// The numbers for each hold of those terms, by their address; kept alive, so that no others get it.
+    known: PreshardedMap<usize, (Arc<Terms>, Vec<u64>)>,
+}
+
+impl SegmentWriter {
+    /// Appends a reservation; all of a segment are settled, or all are open.
+    fn put(&mut self, row: &ReservationRow) {
+        let segment = &mut self.segment;
+        segment.settled = row.record.settlement.is_some();
+        segment.forget_at = segment.forget_at.max(row.forget_at).max(row.open_until);
+        segment.lsn = segment.lsn.max(row.lsn);
+        segment.entries.extend_from_slice(&row.id.to_le_bytes());
+        for int in [row.seq, row.lsn, row.forget_at.0, segment.records.len() as u64] {
+            put_int(&mut segment.entries, int);
         }
-        segment
+        self.put_record(&row.record);
     }
 
-    fn put_record(&mut self, terms: &mut PreshardedMap<Terms, u64>, record: &Record) {
-        let to = &mut self.records;
+    /// The segment under its `number`; `None` if there is nothing in it.
+    fn finish(self, number: u64) -> Option<Segment> {
+        (!self.segment.entries.is_empty()).then_some(Segment { number, ..self.segment })
+    }
+
+    fn put_record(&mut self, record: &Record) {
+        let Self { segment, lines, known } = self;
+        let terms = record.holds.terms();
+        let (_, numbers) = known.entry(Arc::as_ptr(terms).addr()).or_insert_with(|| {
+            let numbers = record.holds.iter().map(|hold| {
+                let next = lines.len() as u64;
+                let kind = kind_to_int(hold.kind);
+                *lines.entry((hold.counter.clone(), kind, hold.limit)).or_insert_with(|| {
+                    put_bytes(&mut segment.terms, hold.counter.name().as_bytes());
+                    for int in [u64::from(hold.counter.period()), kind, hold.limit] {
+                        put_int(&mut segment.terms, int);
+                    }
+                    next
+                })
+            });
+            (Arc::clone(terms), numbers.collect())
+        });
+        let to = &mut segment.records;
         to.extend_from_slice(&record.fingerprint.to_le_bytes());
         put_int(to, record.reserved_at.0);
         put_int(to, record.expires_at.0);
         put_int(to, record.holds.len() as u64);
-        for hold in record.holds.iter() {
-            let next = terms.len() as u64;
-            let kind = kind_to_int(hold.kind);
-            let number = *terms.entry((hold.counter.clone(), kind, hold.limit)).or_insert_with(|| {
-                put_bytes(&mut self.terms, hold.counter.name().as_bytes());
-                for int in [u64::from(hold.counter.period()), kind, hold.limit] {
-                    put_int(&mut self.terms, int);
-                }
-                next
-            });
-            for int in [number, hold.kept, hold.expiring] {
+        for (hold, number) in record.holds.iter().zip(&*numbers) {
+            for int in [*number, hold.kept, hold.expiring] {
                 put_int(to, int);
             }
         }
@@ -105,6 +123,34 @@ impl Segment {
         settlement.counters.iter().for_each(|settled| put_settled(to, settled));
         put_bytes(to, &settlement.note);
         put_reported(to, &settlement.reported);
+    }
+}
+
+/// Reservations that are being written: the open ones into one segment, the settled ones into another.
+#[derive(Default)]
+pub(super) struct Packing {
+    open: SegmentWriter,
+    settled: SegmentWriter,
+    /// The id and `lsn` of each that is settled.
+    moving: Vec<(u128, u64)>,
+}
+
+impl Packing {
+    pub(super) fn put(&mut self, row: &ReservationRow) {
+        if row.record.settlement.is_none() {
+            return self.open.put(row);
+        }
+        self.settled.put(row);
+        self.moving.push((row.id, row.lsn));
+    }
+
+    /// The segments, numbered after `last`, and where the settled reservations are in them, with their `lsn`.
+    pub(super) fn finish(self, last: u64) -> (Vec<Segment>, Vec<(Location, u128, u64)>) {
+        let mut segments: Vec<_> = self.open.finish(last + 1).into_iter().collect();
+        segments.extend(self.settled.finish(last + 1 + segments.len() as u64));
+        let segment = segments.last().map_or(last, |segment| segment.number);
+        let moves = self.moving.into_iter().zip(0..);
+        (segments, moves.map(|((id, lsn), place)| (Location { segment, place }, id, lsn)).collect())
     }
 }
 
@@ -155,7 +201,7 @@ impl<'a> Records<'a> {
             state => Some(read_settlement(&mut reader, state)?),
         };
         let holds = holds.into();
-        let record = Record { fingerprint, reserved_at, expires_at, holds, note, settlement };
+        let record = Arc::new(Record { fingerprint, reserved_at, expires_at, holds, note, settlement });
         let Entry { id, seq, lsn, forget_at, .. } = *entry;
         Ok(ReservationRow { id, seq, lsn, forget_at, open_until: Timestamp(0), record })
     }

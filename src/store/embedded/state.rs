@@ -4,9 +4,11 @@
 //! decided and when it is replayed. Anything that has already seen an op (its `lsn` is not before the op's) is left alone, so
 //! tables written at different moments and one journal make one state.
 
+use std::{mem, sync::Arc};
+
 use super::{
     counters::Counters,
-    kept::{Kept, ReservationRow},
+    kept::{Changed, Kept, ReservationRow},
     op::{self, ReserveHead, SettleOp},
     presharded::{PiecewiseMap, PreshardedMap},
     segment::Location,
@@ -18,7 +20,8 @@ use crate::domain::{
     holds::Holds,
 };
 use crate::store::{
-    Cooldown, Record, Refusal, Reserve, Reserved, Settle, SettleOutcome, Settlement, SpendKey, StoreError,
+    Cooldown, Extra, Record, Refusal, Reserve, Reserved, Settle, SettleOutcome, Settlement, SpendKey,
+    StoreError,
 };
 
 /// The answer of memory to an operation.
@@ -34,10 +37,40 @@ pub(super) enum Answer<T> {
 /// The counters of a settlement: those of the holds, followed by those that are only booked in.
 pub(super) struct Booking<'a> {
     pub(super) slots: &'a [u32],
-    pub(super) holds: &'a [Hold<&'a CounterKey>],
-    /// How many of them are of holds.
-    pub(super) held: usize,
+    pub(super) holds: &'a Holds,
+    /// The amounts used of the holds.
     pub(super) actual: &'a [u64],
+    pub(super) extras: &'a [Extra],
+}
+
+impl Booking<'_> {
+    /// Each counter with the amount to book in it.
+    fn parts(&self) -> impl Iterator<Item = (Hold<&CounterKey>, u64)> {
+        let held = self.holds.iter().zip(self.actual.iter().copied());
+        held.chain(self.extras.iter().map(|extra| (extra.hold(), extra.amount)))
+    }
+}
+
+/// What became of a settlement. The record is copied for the caller without the lock.
+pub(super) enum Settling {
+    /// Settled now.
+    Settled(Arc<Record>, Moment),
+    /// Settled before.
+    Already(Arc<Record>, Moment),
+    NotFound,
+}
+
+impl Settling {
+    /// For the caller; copies, so it is called without the lock.
+    pub(super) fn outcome(self) -> SettleOutcome {
+        let (record, now, outcome): (_, _, fn(Settlement) -> SettleOutcome) = match self {
+            Self::Settled(record, now) => (record, now, SettleOutcome::Settled),
+            Self::Already(record, now) => (record, now, SettleOutcome::AlreadySettled),
+            Self::NotFound => return SettleOutcome::NotFound,
+        };
+        let settlement = record.settlement.clone();
+        settlement.map_or(SettleOutcome::NotFound, |settlement| outcome(settlement.by_the_wall(now)))
+    }
 }
 
 /// Everything the store knows, and the ops that have not gone to the writer yet.
@@ -49,16 +82,14 @@ pub(super) struct State {
     pub(super) time: Timestamp,
     pub(super) counters: Counters,
     /// Reservations that are open, or settled and not written to the table yet.
-    /// Boxed, so that a growing table moves pointers.
-    pub(super) reservations: PiecewiseMap<u128, Box<Kept>>,
+    pub(super) reservations: PiecewiseMap<u128, Kept>,
     /// Settled reservations that are only on disk.
     pub(super) archived: PiecewiseMap<u128, Location>,
     /// The gates that are or were closed.
     pub(super) gates: PreshardedMap<CounterKey, Cooldown>,
     pub(super) gates_dirty: bool,
     pub(super) spend: Spend,
-    /// Reservations changed since they were last written to the table.
-    pub(super) dirty: Vec<u128>,
+    pub(super) changed: Changed,
     /// Changed reservations whose id was reused before they were written.
     pub(super) displaced: Vec<ReservationRow>,
     /// Ops since the writer last took them.
@@ -68,18 +99,20 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Decides a reservation and takes its holds. `gone`: the archived reservation that turned out not to exist.
+    /// Decides a reservation and takes its holds; `made` is its record without the times, `None` for a dry run, and is taken if
+    /// it is granted. `gone`: the archived reservation that turned out not to exist.
     pub(super) fn reserve(
         &mut self,
         now: Moment,
-        reserve: &Reserve,
+        (reserve, made): (&Reserve, &mut Option<Arc<Record>>),
         gone: Option<Location>,
     ) -> Result<Answer<Reserved>, StoreError> {
         let (id, holds) = (u128::from_be_bytes(reserve.id.0), &reserve.holds);
         if reserve.may_repeat {
             match self.look_up(id, now, gone) {
                 Some(Answer::Ready { value, after }) if !reserve.replaces(&value) => {
-                    return Ok(Answer::Ready { value: Reserved::Repeated(value), after });
+                    let value = Reserved::Repeated((*value).clone().by_the_wall(now));
+                    return Ok(Answer::Ready { value, after });
                 }
                 Some(Answer::Archived(at)) => return Ok(Answer::Archived(at)),
                 Some(_) | None => {}
@@ -100,14 +133,9 @@ impl State {
                 return Ok(ready(outcome));
             }
         }
-        let record = Record {
-            fingerprint: reserve.fingerprint,
-            reserved_at: now.store,
-            expires_at: now.store.plus(reserve.ttl_ms),
-            holds: holds.clone(),
-            note: reserve.note.clone(),
-            settlement: None,
-        };
+        let mut record = made.take().ok_or(StoreError::Corrupt)?;
+        let times = Arc::get_mut(&mut record).ok_or(StoreError::Corrupt)?;
+        (times.reserved_at, times.expires_at) = (now.store, now.store.plus(reserve.ttl_ms));
         let used = self.grant(id, record, reserve.late_ms)?;
         Ok(ready(Reserved::Granted { now: now.wall, used }))
     }
@@ -137,15 +165,15 @@ impl State {
     }
 
     /// Takes the holds at `found`; returns the amounts used before.
-    fn grant(&mut self, id: u128, record: Record, late_ms: u64) -> Result<Vec<u64>, StoreError> {
+    fn grant(&mut self, id: u128, record: Arc<Record>, late_ms: u64) -> Result<Vec<u64>, StoreError> {
         self.define(record.holds.iter())?;
         self.lsn += 1;
         self.time = record.reserved_at;
         let forget_at = record.expires_at.plus(late_ms);
-        let Record { fingerprint, reserved_at, expires_at, .. } = record;
+        let Record { fingerprint, reserved_at, expires_at, .. } = *record;
         let head = ReserveHead { id, fingerprint, reserved_at, expires_at, forget_at };
         op::put_reserve(&mut self.journal, &head, &self.slots, &record.holds, &record.note);
-        let slots = std::mem::take(&mut self.slots);
+        let slots = mem::take(&mut self.slots);
         let used = self.apply_holds(self.lsn, reserved_at, &record.holds, &slots);
         self.slots = slots;
         self.apply_record(self.lsn, id, forget_at, record);
@@ -181,56 +209,60 @@ impl State {
     }
 
     /// Keeps the record of op `lsn`. An earlier reservation with the same id has ended, and goes.
-    pub(super) fn apply_record(&mut self, lsn: u64, id: u128, forget_at: Timestamp, record: Record) {
+    pub(super) fn apply_record(&mut self, lsn: u64, id: u128, forget_at: Timestamp, record: Arc<Record>) {
         self.archived.remove(&id);
         let kept = Kept { seq: lsn, lsn, forget_at, open_until: Timestamp(0), dirty: true, record };
-        let kept = Box::new(kept);
-        self.dirty.push(id);
+        self.changed.made(id);
         if let Some(old) = self.reservations.insert(id, kept)
             && old.dirty
         {
-            let Kept { seq, lsn, forget_at, open_until, record, .. } = *old;
+            let Kept { seq, lsn, forget_at, open_until, record, .. } = old;
             self.displaced.push(ReservationRow { id, seq, lsn, forget_at, open_until, record });
         }
     }
 
-    /// The reservation, if it is known.
-    pub(super) fn find(&self, id: u128, now: Moment, gone: Option<Location>) -> Answer<Option<Record>> {
+    /// The reservation, if it is known, in the store's time, and the time now.
+    pub(super) fn find(
+        &self,
+        id: u128,
+        now: Moment,
+        gone: Option<Location>,
+    ) -> Answer<Option<(Arc<Record>, Moment)>> {
         match self.look_up(id, now, gone) {
             None | Some(Answer::Absent(_)) => ready(None),
             Some(Answer::Archived(at)) => Answer::Archived(at),
-            Some(Answer::Ready { value, after }) => Answer::Ready { value: Some(value), after },
+            Some(Answer::Ready { value, after }) => Answer::Ready { value: Some((value, now)), after },
         }
     }
 
     /// A live record. A settled one is shown only once its settlement is on disk, as the caller may acknowledge it.
-    fn look_up(&self, id: u128, now: Moment, gone: Option<Location>) -> Option<Answer<Record>> {
+    fn look_up(&self, id: u128, now: Moment, gone: Option<Location>) -> Option<Answer<Arc<Record>>> {
         if let Some(kept) = self.reservations.get(&id) {
             let after = kept.record.settlement.as_ref().map_or(0, |_| kept.lsn);
-            let record = || kept.record.clone().by_the_wall(now);
-            return (now.store < kept.forget_at).then(|| Answer::Ready { value: record(), after });
+            let value = || Arc::clone(&kept.record);
+            return (now.store < kept.forget_at).then(|| Answer::Ready { value: value(), after });
         }
         let at = self.archived.get(&id).copied().filter(|at| gone != Some(*at))?;
         Some(Answer::Archived(at))
     }
 
-    /// Settles a reservation. `settle.lines` are merged: no key twice.
+    /// Settles a reservation. `settle.lines` are merged: no key twice. What the reservation keeps is taken out of `settle`.
     pub(super) fn settle(
         &mut self,
         moment: Moment,
-        settle: &Settle,
+        settle: &mut Settle,
         gone: Option<Location>,
-    ) -> Result<Answer<SettleOutcome>, StoreError> {
+    ) -> Result<Answer<Settling>, StoreError> {
         let (id, now) = (u128::from_be_bytes(settle.id.0), moment.store);
         let Some(kept) = self.reservations.get(&id).filter(|kept| now < kept.forget_at) else {
             // An id in memory is not also archived.
             return Ok(match self.archived.get(&id).filter(|at| gone != Some(**at)) {
                 Some(at) => Answer::Archived(*at),
-                None => ready(SettleOutcome::NotFound),
+                None => ready(Settling::NotFound),
             });
         };
-        if let Some(first) = &kept.record.settlement {
-            let value = SettleOutcome::AlreadySettled(first.clone().by_the_wall(moment));
+        if kept.record.settlement.is_some() {
+            let value = Settling::Already(Arc::clone(&kept.record), moment);
             return Ok(Answer::Ready { value, after: kept.lsn });
         }
         let (seq, then, holds) = (kept.seq, kept.record.reserved_at, kept.record.holds.clone());
@@ -241,45 +273,44 @@ impl State {
         if !absent.is_empty() {
             return Ok(Answer::Absent(absent));
         }
-        let held = holds.len();
-        let holds: Vec<_> = holds.iter().chain(settle.extras.iter().map(crate::store::Extra::hold)).collect();
-        let amounts = settle.actual.iter().copied().chain(settle.extras.iter().map(|extra| extra.amount));
-        let actual: Vec<u64> = amounts.collect();
+        let (actual, extras) = (&settle.actual, &settle.extras);
+        let booking = Booking { slots: &[], holds: &holds, actual, extras };
         self.found.clear();
-        self.found.extend(holds.iter().map(|hold| self.counters.find(hold.counter)));
-        let mut parts = self.found.iter().zip(&holds).zip(&actual);
-        let fits = parts.all(|((slot, hold), actual)| self.counters.can_settle(*slot, now, hold, *actual));
+        self.found.extend(booking.parts().map(|(hold, _)| self.counters.find(hold.counter)));
+        let fits = self
+            .found
+            .iter()
+            .zip(booking.parts())
+            .all(|(slot, (hold, actual))| self.counters.can_settle(*slot, now, &hold, actual));
         if !(fits && self.spend.can_add(&settle.lines)) {
             return Err(StoreError::Overflow);
         }
-        self.define(holds.iter().copied())?;
+        self.define(booking.parts().map(|(hold, _)| hold))?;
         self.lsn += 1;
-        let slots = std::mem::take(&mut self.slots);
-        let booking = Booking { slots: &slots, holds: &holds, held, actual: &actual };
-        let (mut counters, reported) =
-            self.settle_counters(self.lsn, (now, then), &booking, &settle.thresholds);
+        let slots = mem::take(&mut self.slots);
+        let booking = Booking { slots: &slots, ..booking };
+        let (counters, reported) = self.settle_counters(self.lsn, (now, then), &booking, &settle.thresholds);
         self.counters.forget_reported(&slots, &settle.thresholds);
         self.slots = slots;
-        let of_extras = counters.split_off(held.min(counters.len()));
-        let extras = settle.extras.iter().zip(of_extras);
         let op = SettleOp {
             id,
             seq,
             settled_at: now,
             forget_at: now.plus(settle.keep_ms),
-            holds: settle.actual.iter().copied().zip(counters).collect(),
-            extras: extras
-                .map(|(extra, after)| (extra.counter.clone(), extra.kind, extra.amount, after))
-                .collect(),
+            actual: mem::take(&mut settle.actual),
+            extras: mem::take(&mut settle.extras),
+            counters,
             reported,
-            lines: settle.lines.clone(),
+            lines: mem::take(&mut settle.lines),
             cooldown: self.cooldown_of(now, then, settle),
-            note: settle.note.clone(),
+            note: mem::take(&mut settle.note),
         };
         op::put_settle(&mut self.journal, &op);
         self.time = now;
-        let settlement = self.apply_settle(self.lsn, op)?.by_the_wall(moment);
-        Ok(Answer::Ready { value: SettleOutcome::Settled(settlement), after: self.lsn })
+        self.apply_settle(self.lsn, op)?;
+        let kept = self.reservations.get(&id).ok_or(StoreError::Corrupt)?;
+        let value = Settling::Settled(Arc::clone(&kept.record), moment);
+        Ok(Answer::Ready { value, after: self.lsn })
     }
 
     /// Settles the counters of op `lsn`; returns the results for counters that had not seen the op yet, and the thresholds that
@@ -291,13 +322,14 @@ impl State {
         booking: &Booking<'_>,
         thresholds: &[(usize, Vec<u64>)],
     ) -> (Vec<crate::store::Settled>, Vec<(usize, u64)>) {
-        let (mut counters, mut all_reported) = (Vec::with_capacity(booking.holds.len()), Vec::new());
-        let parts = booking.slots.iter().zip(booking.holds).zip(booking.actual).enumerate();
-        for (index, ((slot, hold), actual)) in parts {
-            let times = (now, (index < booking.held).then_some(then));
+        let count = booking.slots.len();
+        let (mut counters, mut all_reported) = (Vec::with_capacity(count), Vec::new());
+        let parts = booking.slots.iter().zip(booking.parts()).enumerate();
+        for (index, (slot, (hold, actual))) in parts {
+            let times = (now, (index < booking.holds.len()).then_some(then));
             let own = thresholds.iter().filter(|(counter, _)| *counter == index);
             let own = own.flat_map(|(_, amounts)| amounts.iter().copied());
-            if let Some((settled, reported)) = self.counters.settle(lsn, *slot, times, (hold, *actual), own) {
+            if let Some((settled, reported)) = self.counters.settle(lsn, *slot, times, (&hold, actual), own) {
                 counters.push(settled);
                 all_reported.extend(reported.into_iter().map(|amount| (index, amount)));
             }
@@ -306,35 +338,25 @@ impl State {
     }
 
     /// Everything in op `lsn` except its counters.
-    pub(super) fn apply_settle(&mut self, lsn: u64, op: SettleOp) -> Result<Settlement, StoreError> {
+    pub(super) fn apply_settle(&mut self, lsn: u64, op: SettleOp) -> Result<(), StoreError> {
         for (key, amounts) in &op.lines {
             self.spend.add(lsn, key, amounts)?;
         }
         if let Some(op) = op.cooldown {
             self.apply_cooldown(op);
         }
-        let settlement = Settlement {
-            settled_at: op.settled_at,
-            counters: op
-                .holds
-                .into_iter()
-                .map(|(_, settled)| settled)
-                .chain(op.extras.into_iter().map(|(.., settled)| settled))
-                .collect(),
-            reported: op.reported,
-            note: op.note,
-        };
         let kept = self.reservations.get_mut(&op.id);
         if let Some(kept) = kept.filter(|kept| kept.seq == op.seq && kept.lsn < lsn) {
-            kept.record.settlement = Some(settlement.clone());
+            let SettleOp { settled_at, counters, reported, note, .. } = op;
+            // Copied only while a caller is being told of the open one.
+            let record = Arc::make_mut(&mut kept.record);
+            record.settlement = Some(Settlement { settled_at, counters, reported, note });
             kept.forget_at = op.forget_at;
             kept.lsn = lsn;
-            if !kept.dirty {
-                kept.dirty = true;
-                self.dirty.push(op.id);
-            }
+            kept.dirty = true;
+            self.changed.settled(op.id);
         }
-        Ok(settlement)
+        Ok(())
     }
 
     /// The reservation as it is now, if it changed since it was last written.
@@ -344,8 +366,8 @@ impl State {
         if kept.record.settlement.is_none() {
             kept.open_until = kept.forget_at;
         }
-        let Kept { seq, lsn, forget_at, open_until, .. } = **kept;
-        Some(ReservationRow { id, seq, lsn, forget_at, open_until, record: kept.record.clone() })
+        let Kept { seq, lsn, forget_at, open_until, .. } = *kept;
+        Some(ReservationRow { id, seq, lsn, forget_at, open_until, record: Arc::clone(&kept.record) })
     }
 
     /// The states of counters now.
@@ -363,7 +385,7 @@ impl State {
 
     /// Whether anything changed since it was last written to the tables.
     pub(super) fn has_dirty(&self) -> bool {
-        self.counters.has_dirty() || self.spend.has_dirty() || self.gates_dirty || !self.dirty.is_empty()
+        self.counters.has_dirty() || self.spend.has_dirty() || self.gates_dirty || !self.changed.is_empty()
     }
 }
 

@@ -29,7 +29,7 @@ use super::{
         self, AUDIT, COUNTERS, DEPLOYMENT, GATES, JOURNAL, LAST_USES, PROGRESS, REGISTRY, SEGMENTS, SPEND,
         USES,
     },
-    segment::Segment,
+    segment::Packing,
     state::State,
     sums,
     verify::{self, Difference},
@@ -266,15 +266,12 @@ fn write_all(
     segment: u64,
 ) -> rusqlite::Result<()> {
     let mut batch = Batch { first: 1, last: 0, ..Batch::default() };
-    let changed = std::mem::take(&mut state.dirty);
-    let mut rows = std::mem::take(&mut state.displaced);
-    rows.extend(changed.into_iter().filter_map(|id| state.capture(id)));
-    let (settled, open): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.record.settlement.is_some());
-    for (number, (rows, are_settled)) in (segment + 1..).zip([(&open, false), (&settled, true)]) {
-        if !rows.is_empty() {
-            batch.segments.push(Segment::new(number, are_settled, rows.iter()));
-        }
+    let mut packing = Packing::default();
+    std::mem::take(&mut state.displaced).iter().for_each(|row| packing.put(row));
+    for id in state.changed.begin_round(true).into_iter().flatten() {
+        state.capture(id).iter().for_each(|row| packing.put(row));
     }
+    (batch.segments, _) = packing.finish(segment);
     let slots = state.counters.take_dirty();
     batch.counters.extend(slots.into_iter().filter_map(|slot| state.counters.capture(slot)));
     let keys = state.spend.take_dirty();

@@ -5,12 +5,12 @@ mod recovery;
 mod trust;
 
 use crate::store::Ledger as _;
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{ops::Range, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use super::EmbeddedStore;
+use super::{EmbeddedStore, age::MAX_AGE, opening, writer::ROUND};
 use crate::domain::{
     MAX_AMOUNT, Timestamp,
     counter::{CounterKey, CounterKind, Hold},
@@ -34,13 +34,20 @@ struct Fixture {
     store: Option<EmbeddedStore>,
     clock: ManualClock,
     dir: TempDir,
+    /// The pause between two rounds of the writer.
+    pause: Duration,
 }
 
 impl Fixture {
     fn new() -> Self {
+        Self::with_pause(ROUND)
+    }
+
+    fn with_pause(pause: Duration) -> Self {
         let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(START));
-        let store = Some(open(dir.path(), &clock));
-        Self { store, clock, dir }
+        let mut fixture = Self { store: None, clock, dir, pause };
+        fixture.reopen();
+        fixture
     }
 
     fn store(&self) -> &EmbeddedStore {
@@ -53,7 +60,9 @@ impl Fixture {
 
     fn reopen(&mut self) {
         self.store = None;
-        self.store = Some(open(self.dir.path(), &self.clock));
+        let times = (MAX_AGE, self.pause);
+        let clock = Clock::Manual(self.clock.clone());
+        self.store = Some(opening::open(self.dir.path(), clock, times, |owner| Box::new(owner)).unwrap());
     }
 
     /// Ends the writer between two commits, with whatever it has not written yet, as a crash would.

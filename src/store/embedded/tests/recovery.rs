@@ -128,9 +128,19 @@ impl Dice {
 /// A store that stops and crashes all the time, at any point of a round, answers like one that never does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_crashes_answers_as_one_that_does_not() {
+    crash_beside_a_steady_store(ROUND).await;
+}
+
+/// Then most rounds leave young reservations to the journal, unlike those that a caller asks for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_crashes_while_rounds_follow_each_other_answers_as_one_that_does_not() {
+    crash_beside_a_steady_store(Duration::ZERO).await;
+}
+
+async fn crash_beside_a_steady_store(pause: Duration) {
     for seed in 0..6 {
         let mut dice = Dice(seed);
-        let (steady, mut crashing) = (Fixture::new(), Fixture::new());
+        let (steady, mut crashing) = (Fixture::new(), Fixture::with_pause(pause));
         let both = |time: Timestamp, crashing: &Fixture| {
             steady.clock.set(time);
             crashing.clock.set(time);

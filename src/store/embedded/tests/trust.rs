@@ -12,12 +12,13 @@ use rusqlite::{Connection, ffi};
 
 use super::*;
 use crate::store::embedded::{
-    OpenError, age,
+    OpenError,
     batch::Batch,
     disk,
     files::DATABASE,
     opening,
     owner::{Commit, CommitError, Owner},
+    writer::ROUND,
 };
 
 /// A disk that a test delays or makes fail.
@@ -61,8 +62,9 @@ impl Commit for Faulty {
 fn open_faulty(dir: &Path, clock: &ManualClock, max_age: Duration) -> (EmbeddedStore, Faults) {
     let faults = Faults::default();
     let disk = faults.clone();
-    let store =
-        opening::open(dir, Clock::Manual(clock.clone()), max_age, |owner| Box::new(Faulty(owner, disk)));
+    let store = opening::open(dir, Clock::Manual(clock.clone()), (max_age, ROUND), |owner| {
+        Box::new(Faulty(owner, disk))
+    });
     (store.unwrap(), faults)
 }
 
@@ -106,7 +108,7 @@ async fn what_a_slow_disk_has_not_taken_keeps_reservations_waiting() {
 #[tokio::test]
 async fn a_failed_sync_is_believed_for_good() {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(START));
-    let (store, faults) = open_faulty(dir.path(), &clock, age::MAX_AGE);
+    let (store, faults) = open_faulty(dir.path(), &clock, MAX_AGE);
     for number in [1, 2] {
         store.reserve(reserve(number, vec![window("a", 1_000, 1)])).await.unwrap();
     }

@@ -5,14 +5,16 @@ use std::{mem, sync::Arc, time::Instant};
 use super::super::{
     batch::Batch,
     disk::{self, Expired},
-    kept::ReservationRow,
     retention::Retention,
-    segment::Entry,
+    segment::{Entry, Location, Packing},
     shared::Shared,
     spend,
 };
-use super::{FORGOTTEN, Round, SEGMENTS, SLICE, SWEPT, Writer};
+use super::{AT_ONCE, FORGOTTEN, Round, SEGMENTS, SLICE, SWEPT, Writer};
 use crate::store::StoreError;
+
+/// What to write, and the settled reservations in it.
+type Collected = (Batch, Vec<(Location, u128, u64)>);
 
 impl Writer {
     pub(super) fn expired(&self) -> Vec<Expired> {
@@ -23,32 +25,40 @@ impl Writer {
         })
     }
 
-    /// Takes what to write next, all under one lock, as it is after the last op of the batch.
+    /// Takes what to write next: first the rows of the slice, a few at a time, and then all ops. So no row is ahead of the ops.
+    /// Also returns the settled reservations, to be moved out of memory once they are on disk: where they will be, their id and
+    /// their `lsn`.
     pub(super) fn collect(
         &mut self,
         stopping: bool,
         sweep: Option<Vec<Expired>>,
-    ) -> Result<(Batch, Vec<ReservationRow>), StoreError> {
+    ) -> Result<Collected, StoreError> {
         let inner = Arc::clone(&self.inner);
+        let (mut batch, mut packing) = (Batch::default(), Packing::default());
+        if !stopping {
+            self.fill(&mut batch, &mut packing)?;
+        }
         let mut shared = inner.lock()?;
-        let mut batch = Batch { first: self.taken + 1, last: shared.state.lsn, ..Batch::default() };
+        (batch.first, batch.last) = (self.taken + 1, shared.state.lsn);
         self.taken = batch.last;
         batch.seen = shared.state.time;
         batch.behind = self.moved();
         batch.ops = mem::replace(&mut shared.state.journal, mem::take(&mut self.spare));
-        let mut rows = mem::take(&mut shared.state.displaced);
+        let displaced = mem::take(&mut shared.state.displaced);
         inner.age.taken();
         self.grown += batch.ops.len();
         if let Some(expired) = sweep {
             self.sweep(&mut shared, &mut batch, &expired);
         }
-        if !stopping {
-            if matches!(self.round, Round::Rest) && self.is_due(&shared) {
-                self.begin(&mut shared, &mut batch);
-            }
-            self.fill(&mut shared, &mut batch, &mut rows);
+        if !stopping && matches!(self.round, Round::Rest) && self.is_due(&shared) {
+            self.begin(&mut shared, &mut batch);
         }
-        Ok((batch, rows))
+        drop(shared);
+        displaced.iter().for_each(|row| packing.put(row));
+        let (segments, moves) = packing.finish(self.segment);
+        self.segment += segments.len() as u64;
+        batch.segments = segments;
+        Ok((batch, moves))
     }
 
     /// How far the store's time is behind the wall clock, if the clock was set since that was last written.
@@ -60,6 +70,10 @@ impl Writer {
 
     fn begin(&mut self, shared: &mut Shared, batch: &mut Batch) {
         self.grown = 0;
+        let whole = !shared.checkpoints.is_empty();
+        // Each op up to there is of a reservation that was due or is settled, or of something that is written in any case.
+        let covers = if whole { batch.last } else { self.begun };
+        self.begun = batch.last;
         self.asked.append(&mut shared.checkpoints);
         let state = &mut shared.state;
         if mem::take(&mut state.gates_dirty) {
@@ -69,32 +83,45 @@ impl Writer {
                 Some(state.gates.iter().map(|(gate, cooldown)| (gate.clone(), cooldown.clone())).collect());
         }
         self.round = Round::Writing {
-            covers: batch.last,
-            reservations: mem::take(&mut state.dirty),
+            covers,
+            reservations: state.changed.begin_round(whole),
             counters: state.counters.take_dirty(),
             lines: state.spend.take_dirty(),
         };
     }
 
     /// The next slice of the round.
-    fn fill(&mut self, shared: &mut Shared, batch: &mut Batch, rows: &mut Vec<ReservationRow>) {
-        match &mut self.round {
-            Round::Rest | Round::Sweeping { .. } => {}
-            Round::Truncating { covers } => batch.truncate = Some(*covers),
-            Round::Writing { reservations, counters, lines, .. } => {
-                for _ in 0..SLICE {
-                    if let Some(id) = reservations.pop() {
-                        rows.extend(shared.state.capture(id));
-                    } else if let Some(slot) = counters.pop() {
-                        batch.counters.extend(shared.state.counters.capture(slot));
-                    } else if let Some(key) = lines.pop() {
-                        batch.lines.extend(shared.state.spend.capture(&key));
-                    } else {
-                        break;
-                    }
+    fn fill(&mut self, batch: &mut Batch, packing: &mut Packing) -> Result<(), StoreError> {
+        let (reservations, counters, lines) = match &mut self.round {
+            Round::Rest | Round::Sweeping { .. } => return Ok(()),
+            Round::Truncating { covers } => {
+                batch.truncate = Some(*covers);
+                return Ok(());
+            }
+            Round::Writing { reservations, counters, lines, .. } => (reservations, counters, lines),
+        };
+        let mut left = SLICE;
+        while left > 0 {
+            let mut rows = Vec::with_capacity(AT_ONCE);
+            let mut shared = self.inner.lock()?;
+            let state = &mut shared.state;
+            for _ in 0..left.min(AT_ONCE) {
+                if let Some(id) = reservations.iter_mut().find_map(Vec::pop) {
+                    rows.extend(state.capture(id));
+                } else if let Some(slot) = counters.pop() {
+                    batch.counters.extend(state.counters.capture(slot));
+                } else if let Some(key) = lines.pop() {
+                    batch.lines.extend(state.spend.capture(&key));
+                } else {
+                    left = 0;
+                    break;
                 }
             }
+            drop(shared);
+            left = left.saturating_sub(AT_ONCE);
+            rows.iter().for_each(|row| packing.put(row));
         }
+        Ok(())
     }
 
     /// Forgets a bounded part of what can be forgotten. Everything taken earlier is on disk here: a batch is collected only after

@@ -1,8 +1,9 @@
 //! The one thread that writes: group commits of the journal, and with each a bounded piece of a round that updates the tables, so
 //! no commit takes much longer than another.
 //!
-//! A round writes everything that changed before it began and then removes the journal up to that point. Between rounds, data no
-//! longer needed is forgotten, some of it every quarter of a second.
+//! A round writes everything that changed before it began, except reservations that are open and were made since the round before
+//! it began: the journal has those, and most are settled before the next round. Then it removes the journal up to that point.
+//! Between rounds, data no longer needed is forgotten, some of it every quarter of a second.
 
 mod collect;
 
@@ -17,9 +18,8 @@ use tokio::sync::oneshot;
 
 use super::{
     batch::Batch,
-    kept::ReservationRow,
     owner::{Commit, CommitError},
-    segment::{Location, Segment},
+    segment::Location,
     shared::{Inner, Parked, Shared},
 };
 use crate::store::{SpendKey, StoreError};
@@ -29,14 +29,18 @@ use crate::store::{SpendKey, StoreError};
 const COLLECT: Duration = Duration::from_millis(5);
 /// Bytes of journal that are written without waiting for more.
 const ENOUGH: usize = 256 << 10;
-/// Between rounds, unless the journal grows past [`ROUND_BYTES`] before. Bounds the replay at opening.
-const ROUND: Duration = Duration::from_secs(5);
+/// Between rounds, unless the journal grows past [`ROUND_BYTES`] before. The journal holds what two rounds have not moved to the
+/// tables, which bounds the replay at opening.
+pub(super) const ROUND: Duration = Duration::from_secs(5);
 /// The size of the journal at which a round begins; also bounds the settled reservations in memory (a few hundred bytes of
 /// journal each), which a round moves to the table.
 const ROUND_BYTES: usize = 8 << 20;
-/// Rows written with one commit: about a millisecond of work, and tens of microseconds under the lock. Few in tests, so their
-/// rounds take several commits and are interrupted.
+/// Rows written with one commit: about a millisecond of work. Few in tests, so their rounds take several commits and are
+/// interrupted.
 const SLICE: usize = if cfg!(test) { 3 } else { 512 };
+/// Rows taken or moved at once under the lock: some ten microseconds, as most are no longer in a cache of the processor. Decisions
+/// get the lock in between.
+const AT_ONCE: usize = if cfg!(test) { 2 } else { 32 };
 /// Between two searches for something to forget.
 const SWEEP: Duration = Duration::from_millis(250);
 /// Counters looked at each time: a few nanoseconds each, under the lock; a million takes two minutes.
@@ -53,6 +57,7 @@ pub(super) struct Writer {
     connection: Connection,
     disk: Box<dyn Commit>,
     round: Round,
+    pause: Duration,
     round_ended: Instant,
     /// Journal written since the last round began.
     grown: usize,
@@ -61,6 +66,8 @@ pub(super) struct Writer {
     taken: u64,
     /// The last op whose journal row is gone: no op in the journal is before it.
     covered: u64,
+    /// The last op when the last round began.
+    begun: u64,
     /// The last segment written.
     segment: u64,
     /// How far behind the wall clock the store's time is, as last written to disk, in milliseconds.
@@ -75,8 +82,9 @@ pub(super) struct Writer {
 enum Round {
     #[default]
     Rest,
-    /// Writing everything that had changed up to op `covers`.
-    Writing { covers: u64, reservations: Vec<u128>, counters: Vec<u32>, lines: Vec<SpendKey> },
+    /// Writing everything that had changed when it began, except reservations that are open and younger than the round before.
+    /// Then everything up to op `covers` is in the tables.
+    Writing { covers: u64, reservations: [Vec<u128>; 3], counters: Vec<u32>, lines: Vec<SpendKey> },
     /// Removing the journal up to op `covers`.
     Truncating { covers: u64 },
     /// Forgetting everything possible, for callers that asked for it; `false`: not begun.
@@ -109,6 +117,8 @@ pub(super) struct Start {
     pub(super) segment: u64,
     /// How far the store's time was behind the wall clock, in milliseconds.
     pub(super) behind: u64,
+    /// How long after a round the next one begins; [`ROUND`] but in tests.
+    pub(super) pause: Duration,
 }
 
 impl Writer {
@@ -124,12 +134,14 @@ impl Writer {
             connection,
             disk,
             round: Round::Rest,
+            pause: start.pause,
             round_ended: now,
             grown: 0,
             swept_at: now,
             // The replayed ops are already in the journal.
             taken: start.lsn,
             covered: start.covered,
+            begun: start.lsn,
             segment: start.segment,
             behind: start.behind,
             spare: Vec::new(),
@@ -157,8 +169,7 @@ impl Writer {
         let sweep = !stopping && (sweeping || self.swept_at.elapsed() >= SWEEP);
         // Read before the lock is taken; a comparison finds later changes.
         let expired = if sweep { self.expired() } else { Vec::new() };
-        let (mut batch, rows) = self.collect(stopping, sweep.then_some(expired))?;
-        let moves = self.pack(&mut batch, rows);
+        let (batch, moves) = self.collect(stopping, sweep.then_some(expired))?;
         let truncated = if batch.is_empty() { true } else { self.commit(&batch)? };
         self.finish(batch, &moves, truncated)?;
         if stopping { Err(Stop::Asked) } else { Ok(()) }
@@ -189,24 +200,9 @@ impl Writer {
 
     /// Whether a round has to begin.
     fn is_due(&self, shared: &Shared) -> bool {
-        let late = self.round_ended.elapsed() >= ROUND || self.grown >= ROUND_BYTES;
-        !shared.checkpoints.is_empty() || (late && shared.state.has_dirty())
-    }
-
-    /// Packs reservations into segments, without the lock. Returns the settled ones, to be moved out of memory once they are on
-    /// disk: where they will be, their id and their `lsn`.
-    fn pack(&mut self, batch: &mut Batch, rows: Vec<ReservationRow>) -> Vec<(Location, u128, u64)> {
-        let (settled, open): (Vec<_>, Vec<_>) =
-            rows.into_iter().partition(|row| row.record.settlement.is_some());
-        for (rows, are_settled) in [(&open, false), (&settled, true)] {
-            if !rows.is_empty() {
-                self.segment += 1;
-                batch.segments.push(Segment::new(self.segment, are_settled, rows.iter()));
-            }
-        }
-        let segment = self.segment;
-        let places = settled.into_iter().zip(0..);
-        places.map(|(row, place)| (Location { segment, place }, row.id, row.lsn)).collect()
+        let late = self.round_ended.elapsed() >= self.pause || self.grown >= ROUND_BYTES;
+        let uncovered = shared.state.has_dirty() || self.covered < self.taken;
+        !shared.checkpoints.is_empty() || (late && uncovered)
     }
 
     /// Commits, and tries again until that succeeds or the store is dropped.
@@ -251,16 +247,21 @@ impl Writer {
         }
         let waiters = shared.written(batch.last);
         inner.age.written();
-        let state = &mut shared.state;
-        let mut moved = Vec::new();
-        for (at, id, lsn) in moves {
-            if state.reservations.get(id).is_some_and(|kept| kept.lsn == *lsn) {
-                moved.extend(state.reservations.remove(id));
-                state.archived.insert(*id, *at);
-            }
-        }
         drop(shared);
         waiters.tell();
+        for moves in moves.chunks(AT_ONCE) {
+            // Freed without the lock.
+            let mut moved = Vec::with_capacity(moves.len());
+            let mut shared = inner.lock()?;
+            let state = &mut shared.state;
+            for (at, id, lsn) in moves {
+                if state.reservations.get(id).is_some_and(|kept| kept.lsn == *lsn) {
+                    moved.extend(state.reservations.remove(id));
+                    state.archived.insert(*id, *at);
+                }
+            }
+            drop(shared);
+        }
         batch.ops.clear();
         self.spare = mem::take(&mut batch.ops);
         self.advance(truncated);
@@ -270,7 +271,7 @@ impl Writer {
     fn advance(&mut self, truncated: bool) {
         self.round = match mem::take(&mut self.round) {
             Round::Writing { covers, reservations, counters, lines }
-                if reservations.is_empty() && counters.is_empty() && lines.is_empty() =>
+                if reservations.iter().all(Vec::is_empty) && counters.is_empty() && lines.is_empty() =>
             {
                 Round::Truncating { covers }
             }
