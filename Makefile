@@ -29,7 +29,7 @@ test: ## Runs all tests, on both stores; installs what they need if it is missin
 	@.ci/tools
 	$(CARGO) test --locked
 
-bench: ## Builds for speed and measures (ARGS="…")
+bench: ## Builds for speed and measures, aims at the end (ARGS="--only AIM,… --turns N --seconds S")
 	$(CARGO) bench --locked --bench load -- $(ARGS)
 
 bench-registry: ## Builds for speed and measures what a change of one key costs with 10,000 keys

@@ -19,6 +19,8 @@ pub(crate) const RECORD_USAGE: &str = "/tollgate.v1.PolicyService/RecordUsage";
 pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 pub(crate) const EMPTY: &str = "/tollgate.bench.Empty/Call";
 pub(crate) const MINIMAL: &str = "/tollgate.bench.Minimal/Call";
+pub(crate) const SAME_SIZE_AUTHORIZE: &str = "/tollgate.bench.SameSize/Authorize";
+pub(crate) const SAME_SIZE_RECORD_USAGE: &str = "/tollgate.bench.SameSize/RecordUsage";
 
 /// `decision: DECISION_ALLOWED`, the first field of an answer.
 const ALLOWED: &[u8] = &[0x08, 0x01];
@@ -36,6 +38,8 @@ const API_KEY_TAG: u8 = 2 << 3 | 2;
 const REQUEST_ID_TAG: u8 = 4 << 3 | 2;
 /// The longest that a caller may wait.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+/// How many calls of `Authorize` a caller makes under a sustained load before it reports one of them.
+const SUSTAINED: usize = 7;
 /// As long as the id that the service derives from Envoy's.
 const REQUEST_ID_BYTES: usize = 70;
 
@@ -78,6 +82,30 @@ pub(crate) enum Load {
     },
     /// `Authorize`, then `RecordUsage` for its reservation.
     Pair,
+    /// `Authorize` for one team after another, and [`RecordUsage`](RECORD_USAGE) for every seventh reservation.
+    Sustained {
+        /// How many teams.
+        teams: usize,
+    },
+    /// Calls with the requests and answers of `Authorize`, to the bytes, and no decision.
+    SameSize {
+        /// How many teams.
+        teams: usize,
+    },
+    /// The same in the order of [`Load::Pair`].
+    SameSizePair,
+    /// The same in the order of [`Load::Sustained`].
+    SameSizeSustained {
+        /// How many teams.
+        teams: usize,
+    },
+    /// `Authorize` for one team after another; reservations are remembered.
+    Open {
+        /// How many teams.
+        teams: usize,
+    },
+    /// `RecordUsage` for the reservations that are remembered.
+    Settle,
     /// A team that the policy does not know.
     UnknownTeam,
     /// A model that the team may not use.
@@ -99,6 +127,26 @@ impl Load {
             _ => None,
         }
     }
+
+    /// After how many calls of `Authorize` the last reservation is settled.
+    const fn settles_after(self) -> Option<usize> {
+        match self {
+            Self::Pair | Self::SameSizePair => Some(1),
+            Self::Sustained { .. } | Self::SameSizeSustained { .. } => Some(SUSTAINED),
+            _ => None,
+        }
+    }
+
+    /// The paths of `Authorize` and `RecordUsage`.
+    const fn paths(self) -> (&'static str, &'static str) {
+        match self {
+            Self::SameSize { .. } | Self::SameSizePair | Self::SameSizeSustained { .. } => {
+                (SAME_SIZE_AUTHORIZE, SAME_SIZE_RECORD_USAGE)
+            }
+            Self::Minimal => (MINIMAL, MINIMAL),
+            _ => (AUTHORIZE, RECORD_USAGE),
+        }
+    }
 }
 
 /// The calls of one connection.
@@ -113,12 +161,16 @@ pub(crate) struct Calls {
     stride: usize,
     body: Vec<u8>,
     slots: Vec<Slot>,
+    /// The reservations of [`Load::Open`].
+    reservations: Vec<[u8; 32]>,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
     /// The reservation from `Authorize`, to be settled next.
     reservation: Option<[u8; 32]>,
+    /// The calls of `Authorize` since the last settlement.
+    authorized: usize,
     settling: bool,
 }
 
@@ -149,27 +201,34 @@ impl Calls {
             stride: 10_007,
             body: Vec::with_capacity(256),
             slots: vec![Slot::default(); slots],
+            reservations: Vec::new(),
         }
+    }
+
+    /// From here on, settles the reservations that are remembered.
+    pub(crate) const fn settle(&mut self) {
+        self.load = Load::Settle;
     }
 
     /// The next call of `slot`: its path, its body, and whether it settles.
     pub(crate) fn next(&mut self, slot: usize) -> (&'static str, &[u8], bool) {
         self.body.clear();
-        let slot = &mut self.slots[slot];
-        slot.settling = false;
+        let (authorize, record_usage) = self.load.paths();
+        if let Some(reservation) = self.next_settled(slot) {
+            self.body.extend([0x0a, 32]);
+            self.body.extend(reservation);
+            self.body.extend(&self.usage);
+            return (record_usage, &self.body, true);
+        }
         match self.load {
             Load::Empty => return (EMPTY, &[], false),
-            Load::Pair => {
-                if let Some(reservation) = slot.reservation.take() {
-                    slot.settling = true;
-                    self.body.extend([0x0a, 32]);
-                    self.body.extend(reservation);
-                    self.body.extend(&self.usage);
-                    return (RECORD_USAGE, &self.body, true);
-                }
-                self.team(0);
-            }
-            Load::Authorize { teams } | Load::Shed { teams } => self.following_team(teams),
+            Load::Authorize { teams }
+            | Load::Shed { teams }
+            | Load::Sustained { teams }
+            | Load::SameSize { teams }
+            | Load::SameSizeSustained { teams }
+            | Load::Open { teams } => self.following_team(teams),
+            Load::Settle => panic!("no reservation is left"),
             Load::Waiting { teams } => {
                 self.next_team = (self.next_team + 1) % teams;
                 self.named(&waiting_team(self.next_team));
@@ -192,7 +251,21 @@ impl Calls {
             _ => self.team(0),
         }
         self.body.extend(&self.rest);
-        (if self.load == Load::Minimal { MINIMAL } else { AUTHORIZE }, &self.body, false)
+        (authorize, &self.body, false)
+    }
+
+    /// The reservation that `slot` settles next, if it is time for that.
+    fn next_settled(&mut self, slot: usize) -> Option<[u8; 32]> {
+        let slot = &mut self.slots[slot];
+        let due = self.load.settles_after().is_some_and(|after| slot.authorized >= after);
+        let reservation = match self.load {
+            Load::Settle => self.reservations.pop(),
+            _ if due => slot.reservation.take(),
+            _ => None,
+        };
+        slot.settling = reservation.is_some();
+        slot.authorized = if slot.settling { 0 } else { slot.authorized + 1 };
+        reservation
     }
 
     fn following_team(&mut self, teams: usize) {
@@ -220,13 +293,14 @@ impl Calls {
         let slot = &mut self.slots[slot];
         match self.load {
             Load::Empty => answer.is_empty(),
-            Load::Pair if slot.settling => answer.starts_with(COST),
-            Load::Pair => {
-                slot.reservation = answer
-                    .strip_prefix(ALLOWED)
-                    .and_then(|rest| rest.strip_prefix(RESERVATION))
-                    .and_then(|rest| rest.first_chunk().copied());
+            _ if slot.settling => answer.starts_with(COST),
+            Load::Pair | Load::SameSizePair | Load::Sustained { .. } | Load::SameSizeSustained { .. } => {
+                slot.reservation = reservation(answer);
                 slot.reservation.is_some()
+            }
+            Load::Open { .. } => {
+                self.reservations.extend(reservation(answer));
+                answer.starts_with(ALLOWED)
             }
             Load::UnknownTeam | Load::ModelNotAllowed | Load::CapExceeded => answer.starts_with(DENIED),
             Load::Check { .. } => answer.starts_with(CHECKED),
@@ -234,8 +308,15 @@ impl Calls {
             | Load::Shed { .. }
             | Load::ByKey { .. }
             | Load::Identified { .. }
+            | Load::SameSize { .. }
             | Load::Minimal => answer.starts_with(ALLOWED),
+            Load::Settle => false,
             Load::Waiting { .. } => true,
         }
     }
+}
+
+/// The reservation in an answer to `Authorize`.
+fn reservation(answer: &[u8]) -> Option<[u8; 32]> {
+    answer.strip_prefix(ALLOWED)?.strip_prefix(RESERVATION)?.first_chunk().copied()
 }

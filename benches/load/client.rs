@@ -21,6 +21,8 @@ pub(crate) enum Pace {
     InFlight(usize),
     /// So many calls per second, evenly spaced; latency counts from the instant when a call was due.
     PerSecond(u32),
+    /// So many reservations opened and then settled, one pass of each.
+    Open(usize),
 }
 
 /// When to measure.
@@ -73,6 +75,7 @@ pub(crate) fn run(connections: Vec<Connection>, load: Load, pace: Pace, span: Sp
     let used = match pace {
         Pace::InFlight(calls) => connections.len().min(calls),
         Pace::PerSecond(_) => connections.len(),
+        Pace::Open(_) => panic!("has no span"),
     };
     let threads: Vec<_> = connections
         .into_iter()
@@ -90,6 +93,7 @@ pub(crate) fn run(connections: Vec<Connection>, load: Load, pace: Pace, span: Sp
                     let apart = apart * u32::try_from(used).unwrap();
                     keep_pace(connection, Calls::new(load, index, 1), first, apart, span)
                 }
+                Pace::Open(_) => unreachable!("has no span"),
             })
         })
         .collect();
@@ -122,6 +126,47 @@ const SETTLING: Duration = Duration::from_secs(3);
 
 /// Calls that wait on one connection; the service permits 1,024.
 const WAITING_TOGETHER: usize = 500;
+
+/// Makes `count` calls with a constant number in flight. Returns how many answers were unexpected.
+pub(crate) fn run_counted(
+    connection: &mut Connection,
+    calls: &mut Calls,
+    in_flight: usize,
+    count: usize,
+) -> io::Result<u64> {
+    let mut open: Vec<Option<(usize, bool)>> = vec![None; STREAMS];
+    let mut idle: Vec<usize> = (0..in_flight).collect();
+    let (mut left, mut unanswered, mut unexpected) = (count, 0, 0);
+    loop {
+        while left > 0
+            && let Some(slot) = idle.pop()
+        {
+            let (path, body, _) = calls.next(slot);
+            open[index_of(connection.call(path, body)?)] = Some((slot, false));
+            left -= 1;
+            unanswered += 1;
+        }
+        if unanswered == 0 {
+            return Ok(unexpected);
+        }
+        connection.flush()?;
+        connection.receive(|stream, event| {
+            let entry = &mut open[index_of(stream)];
+            match (event, entry.as_mut()) {
+                (Event::Message(message), Some((slot, expected))) => {
+                    *expected = calls.is_expected(*slot, message);
+                }
+                (Event::End, Some((slot, expected))) => {
+                    idle.push(*slot);
+                    unexpected += u64::from(!*expected);
+                    unanswered -= 1;
+                    *entry = None;
+                }
+                (_, None) => unexpected += 1,
+            }
+        })?;
+    }
+}
 
 /// Makes `count` calls one after the other.
 pub(crate) fn run_alone(connection: &mut Connection, load: Load, count: usize) -> io::Result<u64> {
@@ -235,6 +280,24 @@ fn keep_pace(
         due += apart;
     }
     Ok(tally)
+}
+
+/// The answer to one call.
+pub(crate) fn answer(connection: &mut Connection, calls: &mut Calls) -> io::Result<Vec<u8>> {
+    let (path, body, _) = calls.next(0);
+    connection.call(path, body)?;
+    connection.flush()?;
+    let (mut answer, mut ended, mut expected) = (Vec::new(), false, false);
+    while !ended {
+        connection.receive(|_, event| match event {
+            Event::Message(message) => {
+                expected = calls.is_expected(0, message);
+                answer = message.to_vec();
+            }
+            Event::End => ended = true,
+        })?;
+    }
+    if expected { Ok(answer) } else { Err(io::Error::other("an unexpected answer")) }
 }
 
 /// Whether the answer was the expected one, and whether the call settles.

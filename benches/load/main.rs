@@ -12,11 +12,13 @@
     reason = "a program for developers: it stops where it cannot measure"
 )]
 
+mod aims;
 mod calls;
 mod check;
 mod client;
 mod http2;
 mod measure;
+mod open;
 mod redis_server;
 mod replay;
 mod report;
@@ -31,37 +33,46 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Parser, ValueEnum};
 
 use crate::{
+    aims::Aim,
     client::Pace,
     measure::{Bench, Lengths},
     redis_server::Redis,
     report::{Report, Row},
-    subjects::{MIDDLE, OVERLOAD, STEADY, Subject},
+    subjects::{MIDDLE, OPEN, OPEN_REDIS, OVERLOAD, STEADY, Subject},
 };
 
 /// The service's own allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures throughput, latency and cost per call of the service beside the limits of this machine.
+/// Measures throughput, latency and cost per call of the service beside the limits of this machine: what the aims need, in about five
+/// minutes.
 #[derive(Parser)]
 struct Options {
-    /// One round of half a second, at 64 in flight and at the steady rate
+    /// One turn of short measurements
     #[arg(long)]
     quick: bool,
-    /// Only these subjects, such as `empty,embedded` (the ids are in the JSON); they are compared only with each other
+    /// Everything, at all paces: some twenty minutes
+    #[arg(long)]
+    all: bool,
+    /// Only these aims or subjects, such as `sustained` or `empty,embedded` (the ids are in the tables and the JSON), each subject
+    /// with what it is compared with
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Only these paces: a number of calls in flight, or `steady`
+    /// For subjects, other paces: a number of calls in flight, or `steady` [default: 64]
     #[arg(long, value_delimiter = ',')]
     paces: Vec<String>,
     /// How often each subject is measured [default: 3]
     #[arg(long)]
-    rounds: Option<usize>,
-    /// How long each measurement takes [default: 2]
+    turns: Option<usize>,
+    /// How long each measurement takes, twice as long at the steady rate [default: 1.5]
     #[arg(long)]
     seconds: Option<f64>,
+    /// How long those take that are measured for long [default: 10]
+    #[arg(long)]
+    long_seconds: Option<f64>,
     /// How often a measurement is repeated while other processes take more than 5% of the machine
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     patience: usize,
     /// Where the figures are written
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/load.json"))]
@@ -74,12 +85,15 @@ struct Options {
     serve: Option<Yardstick>,
     #[arg(long, hide = true, default_value = "")]
     redis: String,
+    #[arg(long, hide = true)]
+    answers: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Yardstick {
     Empty,
     Default,
+    SameSize,
     Minimal,
 }
 
@@ -88,6 +102,7 @@ fn main() -> ExitCode {
     match options.serve {
         Some(Yardstick::Empty) => yardsticks::serve_empty(),
         Some(Yardstick::Default) => yardsticks::serve_default(),
+        Some(Yardstick::SameSize) => yardsticks::serve_same_size(&options.answers.unwrap_or_default()),
         Some(Yardstick::Minimal) => yardsticks::serve_minimal(&options.redis),
         None => return run(&options),
     }
@@ -95,26 +110,40 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> ExitCode {
-    let seconds = options.seconds.unwrap_or(if options.quick { 0.5 } else { 2.0 });
-    let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 });
-    let scratch = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"));
+    let or = |given: Option<f64>, quick, usual| {
+        Duration::from_secs_f64(given.unwrap_or(if options.quick { quick } else { usual }))
+    };
+    let measured = or(options.seconds, 0.5, 1.5);
+    let lengths = Lengths {
+        warm_up: Duration::from_millis(500),
+        measured,
+        steady: measured * 2,
+        long: or(options.long_seconds, 1.0, 10.0),
+        opened_less: if options.quick { 10 } else { 1 },
+    };
     let mut bench = Bench {
-        lengths: Lengths { warm_up: Duration::from_millis(500), measured: Duration::from_secs_f64(seconds) },
+        lengths,
         redis: Redis::start(),
         script_call: None,
+        answers: None,
         patience: options.patience,
-        scratch,
+        scratch: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target")),
     };
     let mut subjects = subjects::all();
     if bench.redis.is_none() {
         eprintln!("redis-server is not installed: EVERYTHING ON REDIS IS LEFT OUT");
     }
-    subjects.retain(|subject| {
-        let wanted = options.only.is_empty() || options.only.iter().any(|id| id == subject.id);
-        wanted && (bench.redis.is_some() || !subject.target.needs_redis())
-    });
-    let report = measure(&mut bench, &subjects, &paces(options), rounds);
-    println!("\n{}\n{}", report.table(), report.aims());
+    subjects.retain(|subject| bench.redis.is_some() || !subject.target.needs_redis());
+    let chosen = match choose(options, &subjects) {
+        Ok(chosen) => chosen,
+        Err(unknown) => {
+            eprintln!("--only {unknown}: there is no such aim or subject");
+            return ExitCode::FAILURE;
+        }
+    };
+    let turns = options.turns.unwrap_or(if options.quick { 1 } else { 3 });
+    let report = measure(&mut bench, chosen, turns);
+    println!("\n{}{}\n{}", report.table(), report.opened(), report.aims());
     match fs::write(&options.json, format!("{:#}\n", report.json())) {
         Ok(()) => println!("Figures: {}", options.json.display()),
         Err(error) => eprintln!("cannot write {}: {error}", options.json.display()),
@@ -126,38 +155,73 @@ fn run(options: &Options) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The paces of `--paces`, or the usual one.
 fn paces(options: &Options) -> Vec<Pace> {
-    if options.paces.is_empty() {
-        return match options.quick {
-            true => vec![MIDDLE, STEADY],
-            false => vec![Pace::InFlight(1), MIDDLE, Pace::InFlight(256), OVERLOAD, STEADY],
-        };
-    }
     let pace = |text: &String| match text.parse() {
         Ok(calls) => Pace::InFlight(calls),
         Err(_) => STEADY,
     };
-    options.paces.iter().map(pace).collect()
+    match options.paces.is_empty() {
+        true => vec![MIDDLE, STEADY, OPEN, OPEN_REDIS],
+        false => options.paces.iter().map(pace).collect(),
+    }
 }
 
-fn measure<'a>(bench: &mut Bench, subjects: &'a [Subject], paces: &[Pace], rounds: usize) -> Report<'a> {
-    let mut rows = Vec::new();
-    for pace in paces {
-        let measured = subjects.iter().filter(|subject| subject.is_measured_at(*pace));
-        rows.extend(measured.map(|subject| Row { subject, pace: *pace, samples: Vec::new() }));
+/// What to measure: subjects, each at a pace. The error is a name in `--only` that means nothing.
+fn choose<'a>(options: &Options, subjects: &'a [Subject]) -> Result<Vec<(&'a Subject, Pace)>, String> {
+    let aims = aims::all();
+    let mut wanted: Vec<(&str, Pace)> = Vec::new();
+    if options.all {
+        for pace in [Pace::InFlight(1), MIDDLE, Pace::InFlight(256), OVERLOAD, STEADY, OPEN, OPEN_REDIS] {
+            let measured = subjects.iter().filter(|subject| subject.is_measured_at(pace));
+            wanted.extend(measured.map(|subject| (subject.id, pace)));
+        }
+    } else if options.only.is_empty() {
+        let terms = aims.iter().filter(|aim| aim.is_usual).flat_map(Aim::terms);
+        wanted.extend(terms.map(|term| (term.subject, term.pace)));
     }
-    for pace in paces {
-        for round in 1..=rounds {
-            for row in rows.iter_mut().filter(|row| row.pace == *pace) {
-                let sample = bench.measure(row.subject, *pace);
-                eprintln!(
-                    "round {round}/{rounds}: {}: {:.0} calls/s, others {:.0}%",
-                    row.subject.id, sample.calls_per_s, sample.others_percent
-                );
-                row.samples.push(sample);
+    for name in &options.only {
+        // Where an aim has the name of a subject, the aim measures that subject.
+        let terms: Vec<_> = aims.iter().filter(|aim| aim.id == name).flat_map(Aim::terms).collect();
+        wanted.extend(terms.iter().map(|term| (term.subject, term.pace)));
+        if terms.is_empty() || !options.paces.is_empty() {
+            let subject = subjects::all().into_iter().find(|subject| subject.id == name);
+            if terms.is_empty() && subject.is_none() {
+                return Err(name.clone());
+            }
+            for pace in paces(options) {
+                if let Some(subject) = &subject
+                    && (!options.paces.is_empty() || subject.is_measured_at(pace))
+                {
+                    wanted.extend(subject.limit.into_iter().chain([subject.id]).map(|id| (id, pace)));
+                }
             }
         }
     }
-    rows.sort_by_key(|row| subjects.iter().position(|subject| subject.id == row.subject.id));
+    let all = subjects.iter().flat_map(|subject| {
+        let mut paces: Vec<Pace> = Vec::new();
+        for (_, pace) in wanted.iter().filter(|(id, _)| *id == subject.id) {
+            if !paces.contains(pace) {
+                paces.push(*pace);
+            }
+        }
+        paces.into_iter().map(move |pace| (subject, pace))
+    });
+    Ok(all.collect())
+}
+
+fn measure<'a>(bench: &mut Bench, chosen: Vec<(&'a Subject, Pace)>, turns: usize) -> Report<'a> {
+    let row = |(subject, pace)| Row { subject, pace, samples: Vec::new() };
+    let mut rows: Vec<Row<'a>> = chosen.into_iter().map(row).collect();
+    for turn in 1..=turns {
+        for row in &mut rows {
+            let sample = bench.measure(row.subject, row.pace);
+            eprintln!(
+                "turn {turn}/{turns}: {}: {:.0} calls/s, others {:.0}%",
+                row.subject.id, sample.calls_per_s, sample.others_percent
+            );
+            row.samples.push(sample);
+        }
+    }
     Report(rows)
 }

@@ -13,9 +13,10 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    calls::Load,
+    calls::{Calls, Load},
     client::{self, Pace, Span, Tally},
     http2::Connection,
+    open::Opened,
     redis_server::{Redis, RedisWork},
     replay::{self, Relay},
     subjects::{Subject, Target},
@@ -23,6 +24,7 @@ use crate::{
         policy::{GROQ_KEY, Shape},
         process::{Process, machine_cpu, own_cpu},
     },
+    yardsticks::{AUTHORIZE_ANSWER, RECORD_USAGE_ANSWER},
 };
 
 /// The calls that show on which core a connection landed, and warm it up.
@@ -31,6 +33,8 @@ const PROBES: usize = 40;
 const TRIES: usize = 16;
 /// The least number of connections.
 const CONNECTIONS: usize = 4;
+/// The calls before an answer of the service is recorded.
+const BEFORE_ANSWERS: usize = 20_000;
 
 /// The share of the machine that others may take before a measurement is repeated. The kernel's own threads take one or two
 /// percent.
@@ -51,6 +55,8 @@ pub(crate) struct Sample {
     /// For Redis per call, and in scripts per script.
     pub(crate) redis_us: Option<f64>,
     pub(crate) script_us: Option<f64>,
+    /// What was found out while reservations were opened and settled.
+    pub(crate) open: Option<Opened>,
     /// The share of the machine's cores used by processes that are not measured, in percent.
     pub(crate) others_percent: f64,
     /// The share of ended calls that were refused without a decision.
@@ -64,6 +70,22 @@ pub(crate) struct Sample {
 pub(crate) struct Lengths {
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
+    /// The same at the steady rate, which has few calls.
+    pub(crate) steady: Duration,
+    /// The same for a subject that is measured for long.
+    pub(crate) long: Duration,
+    /// Divides the numbers of reservations that are opened.
+    pub(crate) opened_less: usize,
+}
+
+impl Lengths {
+    fn of(&self, subject: &Subject, pace: Pace) -> Duration {
+        match pace {
+            _ if subject.long => self.long,
+            Pace::PerSecond(_) => self.steady,
+            _ => self.measured,
+        }
+    }
 }
 
 /// The state shared by measurements.
@@ -72,6 +94,8 @@ pub(crate) struct Bench {
     pub(crate) redis: Option<Redis>,
     /// The service's script call, once needed.
     pub(crate) script_call: Option<Vec<u8>>,
+    /// The service's answers, once needed.
+    pub(crate) answers: Option<Answers>,
     /// How often a disturbed measurement is repeated.
     pub(crate) patience: usize,
     /// On a real disk, like a real store.
@@ -79,15 +103,15 @@ pub(crate) struct Bench {
 }
 
 /// Time on cores up to an instant.
-struct Times {
-    server: Option<BTreeMap<String, Duration>>,
-    redis: Option<RedisWork>,
-    own: Duration,
-    machine: Duration,
+pub(crate) struct Times {
+    pub(crate) server: Option<BTreeMap<String, Duration>>,
+    pub(crate) redis: Option<RedisWork>,
+    pub(crate) own: Duration,
+    pub(crate) machine: Duration,
 }
 
 impl Times {
-    fn take(server: Option<&Process>, redis: Option<&mut Redis>) -> Self {
+    pub(crate) fn take(server: Option<&Process>, redis: Option<&mut Redis>) -> Self {
         Self {
             server: server.map(Process::cpu_by_thread),
             redis: redis.map(Redis::work),
@@ -95,13 +119,25 @@ impl Times {
             machine: machine_cpu(),
         }
     }
+
+    /// Of all threads of the server.
+    pub(crate) fn server_cpu(&self) -> Duration {
+        self.server.iter().flat_map(BTreeMap::values).sum()
+    }
 }
 
 /// A server under measurement, and its files.
-struct Serving {
-    process: Process,
-    address: SocketAddr,
+pub(crate) struct Serving {
+    pub(crate) process: Process,
+    pub(crate) address: SocketAddr,
     _files: TempDir,
+}
+
+/// What the service answers to `Authorize` and to `RecordUsage`.
+#[derive(Clone)]
+pub(crate) struct Answers {
+    pub(crate) authorize: Vec<u8>,
+    pub(crate) record_usage: Vec<u8>,
 }
 
 impl Bench {
@@ -124,16 +160,19 @@ impl Bench {
         if let Some(redis) = &mut self.redis {
             redis.clear();
         }
-        if subject.target == Target::Script {
-            return self.measure_script(pace);
+        match (subject.target, pace) {
+            (Target::Script, _) => return self.measure_script(pace),
+            (_, Pace::Open(count)) => return self.measure_open(subject, count / self.lengths.opened_less),
+            (Target::SameSize, _) if self.answers.is_none() => self.answers = Some(self.record_answers()),
+            _ => {}
         }
         let server = self.serve(subject.target, self.redis.as_ref().map(|redis| redis.address));
         let waiting = Load::Waiting { teams: subject.target.waiting_teams() };
         client::wait_in_line(server.address, waiting, subject.waiters);
         let connections = spread(&server, subject.load);
         let count = connections.len();
-        let load = subject.load;
-        let mut sample = self.watch(subject.target, Some(&server.process), move |span| {
+        let (load, length) = (subject.load, self.lengths.of(subject, pace));
+        let mut sample = self.watch(subject.target, Some(&server.process), length, move |span| {
             client::run(connections, load, pace, span)
         });
         sample.connections = count;
@@ -145,8 +184,9 @@ impl Bench {
         let call = self.script_call.take().unwrap_or_else(|| self.record_script_call(redis));
         self.script_call = Some(call.clone());
         let Pace::InFlight(in_flight) = pace else { panic!("the script is only measured in flight") };
-        let mut sample = self
-            .watch(Target::Script, None, move |span| replay::run(redis, &call, CONNECTIONS, in_flight, span));
+        let mut sample = self.watch(Target::Script, None, self.lengths.measured, move |span| {
+            replay::run(redis, &call, CONNECTIONS, in_flight, span)
+        });
         sample.connections = CONNECTIONS;
         sample
     }
@@ -161,7 +201,24 @@ impl Bench {
         relay.script_call().expect("the service sent no EVALSHA")
     }
 
-    fn serve(&self, target: Target, redis: Option<SocketAddr>) -> Serving {
+    /// Asks the service for the answers that it gives under load: there, numbers have more digits than at first.
+    fn record_answers(&self) -> Answers {
+        let server = self.serve(Target::Embedded(Shape::USUAL), None);
+        let mut connection = Connection::open(server.address, None).unwrap();
+        let load = Load::Authorize { teams: Shape::USUAL.teams };
+        client::run_counted(&mut connection, &mut Calls::new(load, 0, 64), 64, BEFORE_ANSWERS).unwrap();
+        let mut calls = Calls::new(Load::Pair, 0, 1);
+        let mut next = || client::answer(&mut connection, &mut calls).unwrap();
+        let answers = Answers { authorize: next(), record_usage: next() };
+        eprintln!(
+            "answers of the same size: {} bytes of Authorize, {} of RecordUsage",
+            answers.authorize.len(),
+            answers.record_usage.len()
+        );
+        answers
+    }
+
+    pub(crate) fn serve(&self, target: Target, redis: Option<SocketAddr>) -> Serving {
         let files = TempDir::new_in(&self.scratch).unwrap();
         let redis_url = redis.map(|address| format!("redis://{address}/")).unwrap_or_default();
         let mut command = match target {
@@ -177,14 +234,19 @@ impl Bench {
                 command.args(["--store", &store]).env(GROQ_KEY, "gsk_of_the_bench");
                 command
             }
-            Target::Empty | Target::Default | Target::Minimal | Target::Script => {
+            Target::Empty | Target::Default | Target::SameSize | Target::Minimal | Target::Script => {
+                if let Some(answers) = self.answers.as_ref().filter(|_| target == Target::SameSize) {
+                    std::fs::write(files.path().join(AUTHORIZE_ANSWER), &answers.authorize).unwrap();
+                    std::fs::write(files.path().join(RECORD_USAGE_ANSWER), &answers.record_usage).unwrap();
+                }
                 let mut command = Command::new(env::current_exe().unwrap());
                 let name = match target {
                     Target::Default => "default",
+                    Target::SameSize => "same-size",
                     Target::Minimal => "minimal",
                     _ => "empty",
                 };
-                command.args(["--serve", name, "--redis", &redis_url]);
+                command.args(["--serve", name, "--redis", &redis_url, "--answers"]).arg(files.path());
                 command
             }
         };
@@ -201,9 +263,10 @@ impl Bench {
         &mut self,
         target: Target,
         server: Option<&Process>,
+        length: Duration,
         load: impl FnOnce(Span) -> std::io::Result<Tally> + Send + 'static,
     ) -> Sample {
-        let span = Span::after(self.lengths.warm_up, self.lengths.measured);
+        let span = Span::after(self.lengths.warm_up, length);
         let load = thread::spawn(move || load(span));
         let mut redis = self.redis.as_mut().filter(|_| target.needs_redis());
         thread::sleep(span.from.saturating_duration_since(Instant::now()));
@@ -217,7 +280,7 @@ impl Bench {
         let calls = tally.count() as f64;
         let per_call = |time: Duration| time.as_secs_f64() * 1e6 / calls;
         let mut sample = Sample {
-            calls_per_s: calls / self.lengths.measured.as_secs_f64(),
+            calls_per_s: calls / length.as_secs_f64(),
             p50_us: tally.calls.percentile_us(50.0),
             p99_us: tally.calls.percentile_us(99.0),
             client_us: per_call(after.own - before.own),
@@ -249,13 +312,13 @@ impl Bench {
         }
         let others = (after.machine - before.machine).saturating_sub(ours).as_secs_f64();
         let cores = thread::available_parallelism().map_or(1, usize::from) as f64;
-        sample.others_percent = 100.0 * others / self.lengths.measured.as_secs_f64() / cores;
+        sample.others_percent = 100.0 * others / length.as_secs_f64() / cores;
         sample
     }
 }
 
 /// Connects until every core of the server has as many connections as the others, since the kernel spreads them at random.
-fn spread(server: &Serving, load: Load) -> Vec<Connection> {
+pub(crate) fn spread(server: &Serving, load: Load) -> Vec<Connection> {
     let connect = || Connection::open(server.address, load.token()).unwrap();
     let names = server.process.cpu_by_thread().into_keys().filter(|name| name.starts_with("worker-"));
     let mut cores: Vec<(String, Vec<Connection>)> = names.map(|name| (name, Vec::new())).collect();

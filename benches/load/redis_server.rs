@@ -42,6 +42,13 @@ impl Redis {
         redis::cmd("FLUSHALL").arg("SYNC").exec(&mut self.connection).unwrap();
     }
 
+    /// The memory of its data, in bytes.
+    pub(crate) fn memory(&mut self) -> u64 {
+        let info: String = redis::cmd("INFO").arg("memory").query(&mut self.connection).unwrap();
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        used.and_then(|text| text.trim().parse().ok()).unwrap()
+    }
+
     /// The work that it has done so far.
     pub(crate) fn work(&mut self) -> RedisWork {
         let info: String = redis::cmd("INFO").arg("commandstats").query(&mut self.connection).unwrap();

@@ -1,16 +1,18 @@
-//! The results: medians over the rounds, as a table, as statements, and as JSON.
+//! The results: medians over the turns, as a table, as statements, and as JSON.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::{
+    aims::{self, Aim, Term},
     client::Pace,
     measure::Sample,
-    subjects::{MIDDLE, OVERLOAD, STEADY, Subject},
+    open::Opened,
+    subjects::Subject,
 };
 
-/// All samples of one subject at one pace, one per round.
+/// All samples of one subject at one pace, one per turn.
 pub(crate) struct Row<'a> {
     pub(crate) subject: &'a Subject,
     pub(crate) pace: Pace,
@@ -50,19 +52,9 @@ impl Report<'_> {
         self.0.iter().find(|row| row.subject.id == id && row.pace == pace && !row.has_failed())
     }
 
-    /// The median over the rounds of one subject's figure over another's in the same round.
+    /// The median over the turns of one subject's figure over another's in the same turn.
     fn ratio(&self, id: &str, of: &str, pace: Pace, figure: impl Fn(&Sample) -> f64) -> Option<f64> {
-        self.ratio_at((id, pace), (of, pace), figure)
-    }
-
-    /// The same for two subjects, each at its own pace.
-    fn ratio_at(
-        &self,
-        (id, pace): (&str, Pace),
-        (of, of_pace): (&str, Pace),
-        figure: impl Fn(&Sample) -> f64,
-    ) -> Option<f64> {
-        let (row, of) = (self.row(id, pace)?, self.row(of, of_pace)?);
+        let (row, of) = (self.row(id, pace)?, self.row(of, pace)?);
         let pairs = row.samples.iter().zip(&of.samples);
         Some(median(pairs.map(|(sample, of)| figure(sample) / figure(of)).collect()))
     }
@@ -82,6 +74,7 @@ impl Report<'_> {
             let pace = match row.pace {
                 Pace::InFlight(calls) => calls.to_string(),
                 Pace::PerSecond(rate) => format!("{rate}/s"),
+                Pace::Open(_) => "64".to_owned(),
             };
             let title = row.subject.title;
             if row.has_failed() {
@@ -117,110 +110,56 @@ impl Report<'_> {
         text
     }
 
-    /// The aims, and the results.
-    pub(crate) fn aims(&self) -> String {
-        let calls = |sample: &Sample| sample.calls_per_s;
-        let p99 = |sample: &Sample| sample.p99_us;
-        let p50 = |sample: &Sample| sample.p50_us;
-        let cost = |sample: &Sample| sample.server_us.unwrap_or(0.0) + sample.redis_us.unwrap_or(0.0);
-        let script = |sample: &Sample| sample.script_us.unwrap_or(0.0);
-        let ratio = |id, of, pace, figure: &dyn Fn(&Sample) -> f64| {
-            self.ratio(id, of, pace, figure).map(|ratio| format!("{ratio:.2}"))
+    /// What an aim's figure is, or the median of its ratios within a turn.
+    fn reached(&self, aim: &Aim) -> Option<f64> {
+        let figures = |term: Term| -> Option<Vec<f64>> {
+            self.row(term.subject, term.pace)?.samples.iter().map(term.figure).collect()
         };
-        let own =
-            |id, pace, figure: &dyn Fn(&Sample) -> f64| self.row(id, pace).map(|row| row.median(figure));
-        let aims = [
-            (
-                "Authorize, embedded: calls/s over the empty call's",
-                "0.9 or more",
-                ratio("embedded", "empty", MIDDLE, &calls),
-            ),
-            ("the same, server CPU", "lower is better", ratio("embedded", "empty", MIDDLE, &cost)),
-            (
-                "Check, embedded: calls/s over Authorize's",
-                "near 1",
-                ratio("check", "embedded", MIDDLE, &calls),
-            ),
-            ("the same, over the empty call's", "for comparison", ratio("check", "empty", MIDDLE, &calls)),
-            ("the same over Authorize's, server CPU", "near 1", ratio("check", "embedded", MIDDLE, &cost)),
-            (
-                "Check, Redis: calls/s over Authorize's",
-                "near 1",
-                ratio("check-redis", "redis", MIDDLE, &calls),
-            ),
-            (
-                "the empty call on the service's set-up: calls/s over tonic's as it comes",
-                "about 1.9 (234k over 124k)",
-                ratio("empty", "tonic", MIDDLE, &calls),
-            ),
-            (
-                "Authorize, Redis: calls/s over the minimal service's",
-                "0.9 or more",
-                ratio("redis", "minimal", MIDDLE, &calls),
-            ),
-            ("the same, p99", "1.2 or less", ratio("redis", "minimal", MIDDLE, &p99)),
-            (
-                "the script of Authorize in Redis, µs",
-                "7",
-                own("redis", MIDDLE, &script).map(|us| format!("{us:.2}")),
-            ),
-            (
-                "the minimal service's script, µs",
-                "for comparison",
-                own("minimal", MIDDLE, &script).map(|us| format!("{us:.2}")),
-            ),
-            (
-                "Authorize, Redis, at 1,000 calls/s: p50 over the minimal service's",
-                "1.1 or less",
-                ratio("redis", "minimal", STEADY, &p50),
-            ),
-            ("the same, p99", "1.1 or less", ratio("redis", "minimal", STEADY, &p99)),
-            (
-                "denied before Redis (unknown team): calls/s over embedded Authorize's",
-                "1 or more",
-                ratio("team", "embedded", MIDDLE, &calls),
-            ),
-            ("denied before Redis (model)", "1 or more", ratio("model", "embedded", MIDDLE, &calls)),
-            ("denied before Redis (output cap)", "1 or more", ratio("cap", "embedded", MIDDLE, &calls)),
-            (
-                "Authorize, Redis, at 4,000 in flight: calls/s with a decision over those at 64",
-                "0.9 or more",
-                self.ratio_at(("redis-overload", OVERLOAD), ("redis", MIDDLE), calls)
-                    .map(|ratio| format!("{ratio:.2}")),
-            ),
-            (
-                "beside 500 waiters of other teams, at 1,000 calls/s: p50 over that beside none",
-                "1.1 or less",
-                ratio("redis-500-waiters", "redis-0-waiters", STEADY, &p50),
-            ),
-            ("beside 5,000", "1.1 or less", ratio("redis-5000-waiters", "redis-0-waiters", STEADY, &p50)),
-            (
-                "100,000 teams over 10, embedded: CPU per call",
-                "1",
-                ratio("embedded-100k-teams", "embedded-10-teams", MIDDLE, &cost),
-            ),
-            (
-                "100,000 teams over 10, Redis: CPU per call",
-                "1",
-                ratio("redis-100k-teams", "redis-10-teams", MIDDLE, &cost),
-            ),
-            (
-                "32 limits over 2, embedded: CPU per call",
-                "near 1",
-                ratio("embedded-32-limits", "embedded-2-limits", MIDDLE, &cost),
-            ),
-            (
-                "32 limits over 2, Redis: CPU per call",
-                "near 1",
-                ratio("redis-32-limits", "redis-2-limits", MIDDLE, &cost),
-            ),
-        ];
+        let of = figures(aim.of)?;
+        let Some(over) = aim.over else { return Some(median(of)) };
+        let over = figures(over)?;
+        Some(median(of.iter().zip(&over).map(|(of, over)| of / over).collect()))
+    }
+
+    /// The aims that were measured, in Markdown: each with what it is to be, and whether it is.
+    pub(crate) fn aims(&self) -> String {
         let mut text = String::from(
-            "Aims, at 64 in flight where nothing else is said; medians of ratios within a round:\n\n",
+            "Aims, at 64 in flight where nothing else is said; ratios are medians of those within a turn:\n\n\
+             | aim | measured | wanted | met |\n|---|--:|--:|---|\n",
         );
-        for (what, aim, reached) in aims {
-            let reached = reached.unwrap_or_else(|| "not measured".to_owned());
-            writeln!(text, "- {what}: {reached} (aim: {aim})").unwrap();
+        for aim in aims::all() {
+            let Some(reached) = self.reached(&aim) else { continue };
+            let met = if aim.bound.is_met(reached) { "yes" } else { "**no**" };
+            let decimals = if reached < 100.0 { 2 } else { 0 };
+            writeln!(text, "| {} (`{}`) | {reached:.decimals$} | {} | {met} |", aim.title, aim.id, aim.bound)
+                .unwrap();
+        }
+        text
+    }
+
+    /// What reservations cost by themselves, in Markdown; empty if that was not measured.
+    pub(crate) fn opened(&self) -> String {
+        let mut text = String::new();
+        for row in &self.0 {
+            let figure = |figure: fn(&Opened) -> f64| row.maybe(|sample| sample.open.as_ref().map(figure));
+            let Some(bytes) = figure(|open| open.bytes) else { continue };
+            let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
+            if text.is_empty() {
+                text.push_str(
+                    "\n| subject | bytes of one that is open | Authorize: server CPU µs | Redis | RecordUsage: server CPU µs | Redis |\n\
+                     |---|--:|--:|--:|--:|--:|\n",
+                );
+            }
+            writeln!(
+                text,
+                "| {} | {bytes:.0} | {} | {} | {} | {} |",
+                row.subject.title,
+                number(figure(|open| open.authorize_us.0)),
+                number(row.maybe(|sample| sample.open?.authorize_us.1)),
+                number(figure(|open| open.record_usage_us.0)),
+                number(row.maybe(|sample| sample.open?.record_usage_us.1)),
+            )
+            .unwrap();
         }
         text
     }
@@ -231,6 +170,7 @@ impl Report<'_> {
             let (in_flight, per_second) = match row.pace {
                 Pace::InFlight(calls) => (Some(calls), None),
                 Pace::PerSecond(rate) => (None, Some(rate)),
+                Pace::Open(_) => (Some(64), None),
             };
             let ratio = row
                 .subject
@@ -256,14 +196,30 @@ impl Report<'_> {
                 "load_cpu_us": row.median(|sample| sample.client_us),
                 "refused_percent": row.median(|sample| sample.refused_percent),
                 "others_percent": row.median(|sample| sample.others_percent),
+                "bytes_of_open": row.maybe(|sample| Some(sample.open?.bytes)),
+                "record_usage_alone_redis_cpu_us": row.maybe(|sample| sample.open?.record_usage_us.1),
+                "record_usage_alone_server_cpu_us": row.maybe(|sample| Some(sample.open?.record_usage_us.0)),
                 "connections": row.samples.first().map(|sample| sample.connections),
-                "rounds_calls_per_s": row.samples.iter().map(|sample| sample.calls_per_s).collect::<Vec<_>>(),
+                "turns_p99_us": row.samples.iter().map(|sample| sample.p99_us).collect::<Vec<_>>(),
+                "turns_calls_per_s": row.samples.iter().map(|sample| sample.calls_per_s).collect::<Vec<_>>(),
             })
+        });
+        let aims = aims::all().into_iter().filter_map(|aim| {
+            let reached = self.reached(&aim)?;
+            let met = aim.bound.is_met(reached);
+            Some(json!({
+                "aim": aim.id,
+                "title": aim.title,
+                "measured": reached,
+                "wanted": aim.bound.to_string(),
+                "met": met,
+            }))
         });
         json!({
             "cores": std::thread::available_parallelism().map_or(1, usize::from),
             "profile": if cfg!(debug_assertions) { "debug" } else { "optimized" },
             "rows": rows.collect::<Vec<_>>(),
+            "aims": aims.collect::<Vec<_>>(),
         })
     }
 }

@@ -9,6 +9,8 @@ pub(crate) enum Target {
     Empty,
     /// An empty call, on tonic's defaults.
     Default,
+    /// Calls with the service's answers and no decision, on the service's set-up.
+    SameSize,
     /// The minimal service on Redis.
     Minimal,
     /// `tollgate serve` on the embedded store.
@@ -46,6 +48,8 @@ pub(crate) struct Subject {
     pub(crate) steady: bool,
     /// How many requests wait for limits of other teams all the time.
     pub(crate) waiters: usize,
+    /// Whether it is measured for as long as it takes until a store no longer behaves like a new one.
+    pub(crate) long: bool,
 }
 
 /// The numbers of calls in flight at which to measure a subject.
@@ -59,6 +63,8 @@ pub(crate) enum Scale {
     Overload,
     /// At the steady rate only.
     Steady,
+    /// Not under load: its reservations are opened and then settled.
+    Open,
 }
 
 /// The number in flight for subjects that are not measured at all of 1, 64 and 256.
@@ -67,6 +73,9 @@ pub(crate) const MIDDLE: Pace = Pace::InFlight(64);
 pub(crate) const OVERLOAD: Pace = Pace::InFlight(4000);
 /// The steady rate.
 pub(crate) const STEADY: Pace = Pace::PerSecond(1000);
+/// The reservations opened on the embedded store, and on Redis.
+pub(crate) const OPEN: Pace = Pace::Open(200_000);
+pub(crate) const OPEN_REDIS: Pace = Pace::Open(60_000);
 
 impl Subject {
     pub(crate) fn is_measured_at(&self, pace: Pace) -> bool {
@@ -74,6 +83,8 @@ impl Subject {
             STEADY => self.steady || self.scale == Scale::Steady,
             OVERLOAD => self.scale == Scale::Overload,
             MIDDLE => matches!(self.scale, Scale::All | Scale::Middle),
+            OPEN => self.scale == Scale::Open && !self.target.needs_redis(),
+            OPEN_REDIS => self.scale == Scale::Open && self.target.needs_redis(),
             _ => self.scale == Scale::All,
         }
     }
@@ -95,17 +106,44 @@ pub(crate) fn all() -> Vec<Subject> {
         scale: Scale::All,
         steady: false,
         waiters: 0,
+        long: false,
     };
     let steady = |subject| Subject { steady: true, ..subject };
     let middle = |subject| Subject { scale: Scale::Middle, ..subject };
-    let usual = Load::Authorize { teams: Shape::USUAL.teams };
+    let long = |subject| Subject { scale: Scale::Middle, long: true, ..subject };
+    let open = |subject| Subject { scale: Scale::Open, ..subject };
+    let teams = Shape::USUAL.teams;
+    let (same_size, sustained) = (Load::SameSize { teams }, Load::Sustained { teams });
+    let usual = Load::Authorize { teams };
     let identified = Load::Identified { teams: Shape::USUAL.teams };
     let check = Load::Check { teams: Shape::USUAL.teams };
     let (embedded, redis) = (Target::Embedded(Shape::USUAL), Target::Redis(Shape::USUAL));
     let mut all = vec![
         steady(subject("empty", "empty call", Target::Empty, Load::Empty, None)),
         subject("tonic", "empty call, tonic as it comes", Target::Default, Load::Empty, Some("empty")),
-        steady(subject("embedded", "Authorize, embedded", embedded, usual, Some("empty"))),
+        middle(subject("same-size", "same-size RPC", Target::SameSize, same_size, Some("empty"))),
+        middle(subject(
+            "same-size-pair",
+            "two same-size RPCs",
+            Target::SameSize,
+            Load::SameSizePair,
+            Some("empty"),
+        )),
+        middle(subject(
+            "same-size-sustained",
+            "same-size RPCs, one in eight of RecordUsage",
+            Target::SameSize,
+            Load::SameSizeSustained { teams },
+            Some("empty"),
+        )),
+        steady(subject("embedded", "Authorize, embedded", embedded, usual, Some("same-size"))),
+        long(subject(
+            "embedded-sustained",
+            "Authorize for long, one call in eight RecordUsage, embedded",
+            embedded,
+            sustained,
+            Some("same-size-sustained"),
+        )),
         middle(subject(
             "embedded-id",
             "Authorize with a request id, embedded",
@@ -121,11 +159,31 @@ pub(crate) fn all() -> Vec<Subject> {
             Some("embedded"),
         )),
         steady(subject("check", "Check, embedded", embedded, check, Some("embedded"))),
-        subject("embedded-pair", "Authorize + RecordUsage, embedded", embedded, Load::Pair, Some("empty")),
+        subject(
+            "embedded-pair",
+            "Authorize + RecordUsage, embedded",
+            embedded,
+            Load::Pair,
+            Some("same-size-pair"),
+        ),
+        open(subject(
+            "embedded-open",
+            "reservations opened and settled, embedded",
+            embedded,
+            Load::Open { teams },
+            None,
+        )),
         steady(subject("minimal", "minimal service on Redis", Target::Minimal, Load::Minimal, None)),
         steady(subject("redis", "Authorize, Redis", redis, usual, Some("minimal"))),
         subject("check-redis", "Check, Redis", redis, check, Some("redis")),
         subject("redis-pair", "Authorize + RecordUsage, Redis", redis, Load::Pair, Some("minimal")),
+        open(subject(
+            "redis-open",
+            "reservations opened and settled, Redis",
+            redis,
+            Load::Open { teams },
+            None,
+        )),
         subject("script", "the script of Authorize alone, pipelined", Target::Script, Load::Minimal, None),
         middle(subject("team", "denied, unknown team, Redis", redis, Load::UnknownTeam, Some("embedded"))),
         middle(subject("model", "denied, model, Redis", redis, Load::ModelNotAllowed, Some("embedded"))),

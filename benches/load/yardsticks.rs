@@ -1,9 +1,13 @@
-//! The yardsticks for the service: an empty call and a minimal service on Redis, with the set-up of `src/server`, and an empty
-//! call with tonic's defaults.
+//! The yardsticks for the service: an empty call, calls of the same size without a decision, and a minimal service on Redis, with
+//! the set-up of `src/server`, and an empty call with tonic's defaults.
 
 use std::{
+    fs,
     future::{Future, ready},
+    io,
     net::SocketAddr,
+    path::Path,
+    pin::Pin,
     task::{Context, Poll},
     thread,
     time::Duration,
@@ -12,27 +16,46 @@ use std::{
 use bytes::{Buf as _, BufMut as _, Bytes};
 use redis::{IntoConnectionInfo as _, aio::MultiplexedConnection, io::tcp::TcpSettings};
 use tokio::{
-    net::{TcpListener, TcpSocket},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpSocket, TcpStream},
     runtime::Builder,
 };
+use tokio_stream::StreamExt as _;
 use tonic::{
     Request, Response, Status,
     body::Body,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::{BoxFuture, Service, http},
     server::{Grpc, NamedService, UnaryService},
-    transport::{Server, server::TcpIncoming},
+    transport::{
+        Server,
+        server::{Connected, TcpIncoming},
+    },
 };
 
-/// As in `src/server/mod.rs`.
+use crate::calls::SAME_SIZE_RECORD_USAGE;
+
+/// As in `src/server/mod.rs` and `src/server/serving.rs`.
 const BACKLOG: u32 = 1024;
 const KEEPALIVE: Duration = Duration::from_secs(30);
+const MAX_STREAMS: u32 = 1024;
+
+/// The files with the answers of the calls of the same size.
+pub(crate) const AUTHORIZE_ANSWER: &str = "authorize";
+pub(crate) const RECORD_USAGE_ANSWER: &str = "record-usage";
 
 const SCRIPT: &str = include_str!("minimal.lua");
 
 /// Serves empty calls until killed: one current-thread runtime and one listener per core.
 pub(crate) fn serve_empty() {
     per_core(|_, listener| serve(listener, Unary(Empty)));
+}
+
+/// Serves calls that are answered with the bytes of the files in `answers`, until killed.
+pub(crate) fn serve_same_size(answers: &Path) {
+    let read = |name| Bytes::from(fs::read(answers.join(name)).unwrap());
+    let answers = SameSize { authorize: read(AUTHORIZE_ANSWER), record_usage: read(RECORD_USAGE_ANSWER) };
+    per_core(move |_, listener| serve(listener, Unary(answers.clone())));
 }
 
 /// Serves the minimal service on the Redis server at `url`, with one runtime, listener and connection per core.
@@ -101,15 +124,57 @@ fn listen(address: SocketAddr) -> TcpListener {
 }
 
 async fn serve<H: Handler>(listener: TcpListener, service: Unary<H>) {
-    let router = Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).add_service(service);
-    router.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))).await.unwrap();
+    let router = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .max_concurrent_streams(Some(MAX_STREAMS))
+        .add_service(service);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    router.serve_with_incoming(incoming.map(|stream| stream.map(OneBuffer))).await.unwrap();
 }
 
-/// One unary method on bytes.
+/// A connection that claims to take one buffer at a time, as that in `src/server/connection.rs`: h2 then writes answers of 256 to
+/// 1,023 bytes together, and not each with a system call of its own.
+struct OneBuffer(TcpStream);
+
+impl AsyncRead for OneBuffer {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+// `is_write_vectored` and `poll_write_vectored` stay as they are by default: one buffer.
+impl AsyncWrite for OneBuffer {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Connected for OneBuffer {
+    type ConnectInfo = <TcpStream as Connected>::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.0.connect_info()
+    }
+}
+
+/// Unary methods on bytes.
 trait Handler: Clone + Send + Sync + 'static {
     const SERVICE: &'static str;
 
-    fn answer(&mut self) -> impl Future<Output = Result<Bytes, Status>> + Send;
+    /// The answer to a call; `settles`: of `RecordUsage`, where there is one.
+    fn answer(&mut self, settles: bool) -> impl Future<Output = Result<Bytes, Status>> + Send;
 }
 
 #[derive(Clone)]
@@ -118,8 +183,23 @@ struct Empty;
 impl Handler for Empty {
     const SERVICE: &'static str = "tollgate.bench.Empty";
 
-    fn answer(&mut self) -> impl Future<Output = Result<Bytes, Status>> + Send {
+    fn answer(&mut self, _: bool) -> impl Future<Output = Result<Bytes, Status>> + Send {
         ready(Ok(Bytes::new()))
+    }
+}
+
+/// Answers that the service gave, byte for byte, whatever is asked.
+#[derive(Clone)]
+struct SameSize {
+    authorize: Bytes,
+    record_usage: Bytes,
+}
+
+impl Handler for SameSize {
+    const SERVICE: &'static str = "tollgate.bench.SameSize";
+
+    fn answer(&mut self, settles: bool) -> impl Future<Output = Result<Bytes, Status>> + Send {
+        ready(Ok(if settles { &self.record_usage } else { &self.authorize }.clone()))
     }
 }
 
@@ -155,7 +235,7 @@ impl Minimal {
 impl Handler for Minimal {
     const SERVICE: &'static str = "tollgate.bench.Minimal";
 
-    async fn answer(&mut self) -> Result<Bytes, Status> {
+    async fn answer(&mut self, _: bool) -> Result<Bytes, Status> {
         let id = next_id(self.worker);
         let mut command = redis::cmd("EVALSHA");
         command
@@ -203,20 +283,24 @@ impl<H: Handler> Service<http::Request<Body>> for Unary<H> {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let method = Method(self.0.clone());
+        let settles = request.uri().path() == SAME_SIZE_RECORD_USAGE;
+        let method = Method { handler: self.0.clone(), settles };
         Box::pin(async move { Ok(Grpc::new(Raw).unary(method, request).await) })
     }
 }
 
-struct Method<H>(H);
+struct Method<H> {
+    handler: H,
+    settles: bool,
+}
 
 impl<H: Handler> UnaryService<Bytes> for Method<H> {
     type Response = Bytes;
     type Future = BoxFuture<Response<Bytes>, Status>;
 
     fn call(&mut self, _: Request<Bytes>) -> Self::Future {
-        let mut handler = self.0.clone();
-        Box::pin(async move { handler.answer().await.map(Response::new) })
+        let (mut handler, settles) = (self.handler.clone(), self.settles);
+        Box::pin(async move { handler.answer(settles).await.map(Response::new) })
     }
 }
 

@@ -45,6 +45,15 @@ impl Process {
         times
     }
 
+    /// The memory that it has of its own, in bytes: resident, and of no file.
+    #[allow(dead_code, reason = "not all benchmarks measure it")]
+    pub(crate) fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|text| text.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        kib.unwrap_or(0) * 1024
+    }
+
     /// The time on a core of all its threads so far.
     pub(crate) fn cpu(&self) -> Duration {
         self.cpu_by_thread().values().sum()
