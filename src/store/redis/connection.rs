@@ -140,6 +140,11 @@ impl Connection {
         self.timed(script.name, self.attempt(cmd, Some(script))).await
     }
 
+    /// The same for a command that is no call of a script.
+    pub(super) async fn ask(&self, cmd: &Cmd) -> Result<Value, StoreError> {
+        self.timed("command", self.attempt(cmd, None)).await
+    }
+
     async fn bounded(
         &self,
         what: &'static str,

@@ -11,6 +11,7 @@ mod connection;
 mod cooldowns;
 mod counters;
 mod endpoint;
+mod find;
 mod keyspace;
 mod layout;
 mod load;
@@ -124,6 +125,7 @@ struct Inner {
     time: ServerTime,
     reservations: Queue<Arc<Reserve>, Reserved>,
     settlements: Queue<Arc<Settle>, SettleOutcome>,
+    finds: Queue<ReservationId, Option<Record>>,
     refusing: Refusing,
 }
 
@@ -154,6 +156,7 @@ impl RedisStore {
             time: ServerTime::new(clock),
             reservations: Queue::new(),
             settlements: Queue::new(),
+            finds: Queue::new(),
             refusing: Refusing::new(),
         });
         if let Clock::System = inner.time.clock() {

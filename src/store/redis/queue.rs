@@ -130,19 +130,20 @@ impl<C, A> Queue<C, A> {
         !state.waiting.is_empty()
     }
 
-    /// Takes the calls of the next turn, in order, without those whose callers have given up.
-    fn take(&self, holds_of: fn(&C) -> usize) -> Vec<Waiting<C, A>> {
+    /// Takes the calls of the next turn, in order, without those whose callers have given up or have waited for `deadline`.
+    fn take(&self, holds_of: fn(&C) -> usize, deadline: Duration) -> Vec<Waiting<C, A>> {
         let mut state = self.lock();
         let (mut taken, mut holds) = (Vec::with_capacity(state.waiting.len().min(MOST_TOGETHER)), 0);
-        while let Some(next) = state.waiting.front() {
-            if !next.answer.is_closed() {
-                holds += holds_of(&next.member.call);
-                if taken.len() == MOST_TOGETHER || holds > MOST_HOLDS {
-                    break;
-                }
+        while let Some(next) = state.waiting.pop_front() {
+            if next.answer.is_closed() || next.member.since.elapsed() >= deadline {
+                continue;
             }
-            let next = state.waiting.pop_front();
-            taken.extend(next.filter(|next| !next.answer.is_closed()));
+            holds += holds_of(&next.member.call);
+            if taken.len() == MOST_TOGETHER || holds > MOST_HOLDS {
+                state.waiting.push_front(next);
+                break;
+            }
+            taken.push(next);
         }
         taken
     }
@@ -198,7 +199,7 @@ impl<G: Group> Turn<G> {
     async fn run(mut self) {
         self.has_begun = true;
         let group = self.group.clone();
-        let waiting = group.queue().take(G::holds);
+        let waiting = group.queue().take(G::holds, group.deadline());
         let (members, callers): (Vec<_>, Vec<_>) =
             waiting.into_iter().map(|waiting| (waiting.member, waiting.answer)).unzip();
         let answers = match members.as_slice() {

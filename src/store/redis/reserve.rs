@@ -1,8 +1,8 @@
-//! Reservations: taking all holds of one or none, and finding it again.
+//! Reservations: taking all holds of one or none.
 
 use std::{sync::Arc, time::Duration};
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 
 use super::{
     ATTEMPTS, Bounds, Inner, bytes,
@@ -18,7 +18,7 @@ use crate::{
         counter::{CounterKind, Hold},
     },
     runtime::clock::Monotonic,
-    store::{Record, Refusal, ReservationId, Reserve, Reserved, StoreError, retention::RECORD_KEPT_MS},
+    store::{Refusal, Reserve, Reserved, StoreError, retention::RECORD_KEPT_MS},
 };
 
 numbers! {
@@ -193,20 +193,6 @@ impl Inner {
     /// How long after a call the server may still act on it.
     pub(super) fn acts_within(&self) -> Duration {
         Duration::from_millis(self.connection.deadline_ms())
-    }
-
-    pub(super) async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
-        let mut cmd = redis::cmd("GET");
-        cmd.arg(self.keyspace.reservation(id));
-        let answer = self.connection.run(&cmd).await?;
-        if answer == Value::Nil {
-            return Ok(None);
-        }
-        let (record, gone_at) = record::decode(&bytes(answer)?)?;
-        // The server keeps a record until the sweep reaches it.
-        let now = self.time.now();
-        let gone = !self.time.is_unknown() && now.store >= gone_at;
-        Ok((!gone).then(|| record.by_the_wall(now)))
     }
 }
 

@@ -117,6 +117,19 @@ impl Twice {
         assert_eq!(batched.len(), single.len(), "{at}");
     }
 
+    /// All ids at once, and each by itself.
+    async fn find(&self) {
+        let ids = || (0..u8::MAX).map(|id| ReservationId([id; 16]));
+        let members: Vec<_> = ids().map(Member::new).collect();
+        let mut is_known = false;
+        for (id, found) in ids().zip(self.batched.0.find_batch(&members).await) {
+            let expected = self.single.find(id).await;
+            is_known |= matches!(expected, Ok(Some(_)));
+            assert_eq!(found, expected, "{id}");
+        }
+        assert!(is_known);
+    }
+
     /// One batch, or something else that happens to both.
     async fn step(&mut self, dice: &mut Dice, at: &str) {
         match dice.roll(12) {
@@ -280,6 +293,7 @@ async fn batches_answer_and_leave_what_their_calls_would_one_by_one() {
             both.step(&mut dice, &at).await;
             both.compare(&at).await;
         }
+        both.find().await;
         for (answer, times) in both.seen {
             *seen.entry(answer).or_default() += times;
         }
