@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     endpoint::Endpoint,
     layout::{LayoutGate, push_meta},
-    load::{Load, Urgency},
+    load::{Flight, Load, Urgency},
     script::{self, Script},
     wire::Reader,
 };
@@ -90,6 +90,11 @@ impl Connection {
     }
 
     /// The longest that a call waits.
+    pub(super) const fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The same in milliseconds.
     pub(super) fn deadline_ms(&self) -> u64 {
         u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX)
     }
@@ -125,30 +130,53 @@ impl Connection {
         self.bounded(script.name, Urgency::Decision, self.attempt(cmd, Some(script))).await
     }
 
+    /// Counts a call that is to be answered within the deadline, unless there are too many to do so: [`Self::send`] may follow.
+    pub(super) fn enter(&self, urgency: Urgency) -> Result<Flight<'_>, StoreError> {
+        self.load.enter(urgency, self.deadline).ok_or(StoreError::Overloaded)
+    }
+
+    /// The same as [`Self::call`] for calls that have entered, of which one command may answer several.
+    pub(super) async fn send(&self, script: &Script, cmd: &Cmd) -> Result<Value, StoreError> {
+        self.timed(script.name, self.attempt(cmd, Some(script))).await
+    }
+
+    /// The same for a command that is no call of a script.
+    pub(super) async fn ask(&self, cmd: &Cmd) -> Result<Value, StoreError> {
+        self.timed("command", self.attempt(cmd, None)).await
+    }
+
     async fn bounded(
         &self,
         what: &'static str,
         urgency: Urgency,
         attempt: impl Future<Output = Result<Value, StoreError>>,
     ) -> Result<Value, StoreError> {
-        let flight = self.load.enter(urgency, self.deadline).ok_or(StoreError::Overloaded)?;
-        let Ok(answer) = timeout(self.deadline, attempt).await else {
-            flight.ended();
-            let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
-            tracing::debug!(operation = what, silent, "no answer from redis in time");
-            if silent >= SILENT_CALLS {
-                self.report(match &*self.state.borrow() {
-                    State::Up(number, _) => *number,
-                    State::Connecting | State::Down => 0,
-                });
-            }
-            return Err(StoreError::Unavailable);
-        };
-        // Errors come back at once, and say nothing about the load.
-        if answer.is_ok() {
-            flight.ended();
-        }
+        let flight = self.enter(urgency)?;
+        let answer = self.timed(what, attempt).await;
+        flight.ended_with(&answer, self.deadline);
         answer
+    }
+
+    async fn timed(
+        &self,
+        what: &'static str,
+        attempt: impl Future<Output = Result<Value, StoreError>>,
+    ) -> Result<Value, StoreError> {
+        let Ok(answer) = timeout(self.deadline, attempt).await else { return Err(self.missed(what)) };
+        answer
+    }
+
+    /// A call got no answer in time: after a few of them the connection is replaced.
+    pub(super) fn missed(&self, what: &'static str) -> StoreError {
+        let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::debug!(operation = what, silent, "no answer from redis in time");
+        if silent >= SILENT_CALLS {
+            self.report(match &*self.state.borrow() {
+                State::Up(number, _) => *number,
+                State::Connecting | State::Down => 0,
+            });
+        }
+        StoreError::Unavailable
     }
 
     async fn attempt(&self, cmd: &Cmd, script: Option<&Script>) -> Result<Value, StoreError> {

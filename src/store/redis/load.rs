@@ -104,9 +104,13 @@ impl Load {
 }
 
 impl Flight<'_> {
-    /// The call was answered, or missed its deadline: its duration feeds the estimates.
-    pub(super) fn ended(&self) {
-        self.load.learn(self.before, self.began.elapsed());
+    /// The call ended. Its duration feeds the estimates if it was answered or missed its `deadline`; other errors come back at once,
+    /// and say nothing about the load.
+    pub(super) fn ended_with<T, E>(&self, answer: &Result<T, E>, deadline: Duration) {
+        let took = self.began.elapsed();
+        if answer.is_ok() || took >= deadline {
+            self.load.learn(self.before, took);
+        }
     }
 }
 

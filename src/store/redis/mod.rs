@@ -1,26 +1,33 @@
-//! The shared store: Redis 7 or later, or Valkey, with one script per decision and one round trip.
+//! The shared store: Redis 7 or later, or Valkey, with one script per decision and one round trip. Under load one script makes
+//! several decisions (`queue.rs`).
 //!
 //! `reserve.lua` describes the data's layout. A [`RedisStore`] belongs to one runtime. It has one connection of its own, and
 //! opens one more when first asked for a report; clones share both. All state is on the server, so any number of stores in any
 //! number of processes decide as one.
 
 mod audit;
+mod batch;
 mod connection;
 mod cooldowns;
 mod counters;
 mod endpoint;
+mod find;
 mod keyspace;
 mod layout;
 mod load;
 mod password;
+mod queue;
 mod record;
+mod refusing;
 mod registry;
 mod replicas;
 mod reserve;
+mod reserve_batch;
 mod safety;
 mod script;
 mod server_time;
 mod settle;
+mod settle_batch;
 mod spend;
 mod sweep;
 #[cfg(test)]
@@ -44,6 +51,8 @@ use self::{
     connection::{Connection, Target},
     endpoint::Endpoint,
     keyspace::Keyspace,
+    queue::Queue,
+    refusing::Refusing,
     server_time::{Bounds, ServerMoment, ServerTime},
     wire::Reader,
 };
@@ -114,6 +123,10 @@ struct Inner {
     keyspace: Keyspace,
     layout: LayoutGate,
     time: ServerTime,
+    reservations: Queue<Arc<Reserve>, Reserved>,
+    settlements: Queue<Arc<Settle>, SettleOutcome>,
+    finds: Queue<ReservationId, Option<Record>>,
+    refusing: Refusing,
 }
 
 impl RedisStore {
@@ -141,6 +154,10 @@ impl RedisStore {
             keyspace,
             layout,
             time: ServerTime::new(clock),
+            reservations: Queue::new(),
+            settlements: Queue::new(),
+            finds: Queue::new(),
+            refusing: Refusing::new(),
         });
         if let Clock::System = inner.time.clock() {
             tokio::spawn(sweep::sweep_on(Arc::downgrade(&inner)));

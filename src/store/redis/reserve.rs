@@ -1,18 +1,24 @@
-//! Reservations: taking all holds of one or none, and finding it again.
+//! Reservations: taking all holds of one or none.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 
 use super::{
     ATTEMPTS, Bounds, Inner, bytes,
     keyspace::{TIME_FIELD, counter_field, gate_field},
+    load::Urgency,
+    queue::{self, Group, Member, Queue},
     record, script,
     wire::{self, Numbers, Reader, numbers, size},
 };
 use crate::{
-    domain::{MAX_AMOUNT, Moment, Timestamp, counter::CounterKind},
-    store::{Record, Refusal, ReservationId, Reserve, Reserved, StoreError, retention::RECORD_KEPT_MS},
+    domain::{
+        MAX_AMOUNT, Moment, Timestamp,
+        counter::{CounterKind, Hold},
+    },
+    runtime::clock::Monotonic,
+    store::{Refusal, Reserve, Reserved, StoreError, retention::RECORD_KEPT_MS},
 };
 
 numbers! {
@@ -20,13 +26,81 @@ numbers! {
     pub(super) struct Head { given_up, may_repeat, dry_run, valid_from, valid_until, ttl, late, n, gates }
 }
 
+/// The reservations of a store, several of which may be one call.
+#[derive(Clone)]
+struct Reservations(Arc<Inner>);
+
+impl Group for Reservations {
+    type Call = Arc<Reserve>;
+    type Answer = Reserved;
+
+    fn queue(&self) -> &Queue<Arc<Reserve>, Reserved> {
+        &self.0.reservations
+    }
+
+    fn deadline(&self) -> Duration {
+        self.0.connection.deadline()
+    }
+
+    fn holds(reserve: &Arc<Reserve>) -> usize {
+        reserve.holds.len()
+    }
+
+    async fn alone(&self, member: &Member<Arc<Reserve>>) -> Result<Reserved, StoreError> {
+        self.0.reserve_alone(member).await
+    }
+
+    async fn together(&self, members: &[Member<Arc<Reserve>>]) -> Vec<Result<Reserved, StoreError>> {
+        self.0.reserve_batch(members).await
+    }
+
+    fn missed(&self) -> StoreError {
+        self.0.connection.missed(script::RESERVE.name)
+    }
+}
+
+/// The numbers of `reserve.lua`.
+pub(super) fn push_numbers(numbers: &mut Numbers, reserve: &Reserve, bounds: &Bounds) {
+    bounds.push(numbers);
+    Head {
+        given_up: bounds.given_up,
+        may_repeat: u64::from(reserve.may_repeat),
+        dry_run: u64::from(reserve.dry_run),
+        valid_from: reserve.valid.start.0,
+        valid_until: reserve.valid.end.0,
+        ttl: reserve.ttl_ms,
+        late: reserve.late_ms,
+        n: size(reserve.holds.len()),
+        gates: size(reserve.gates.len()),
+    }
+    .push(numbers);
+    for hold in reserve.holds.iter() {
+        numbers.push_slot(hold.kind);
+        numbers.extend(&[limit(&hold), hold.kept, hold.expiring]);
+    }
+}
+
+/// The bound on a counter's usage, which is one of amounts.
+pub(super) fn limit<K>(hold: &Hold<K>) -> u64 {
+    hold.limit.min(MAX_AMOUNT)
+}
+
+/// The numbers of a counter's value, in the `struct` format.
+pub(super) const fn value_format(kind: CounterKind) -> &'static str {
+    match kind {
+        CounterKind::Window { .. } => "ddd",
+        CounterKind::Budget { .. } => "dddddd",
+    }
+}
+
 impl Inner {
-    pub(super) async fn reserve(&self, reserve: Reserve) -> Result<Reserved, StoreError> {
+    pub(super) async fn reserve(self: &Arc<Self>, reserve: Reserve) -> Result<Reserved, StoreError> {
         if reserve.holds.iter().any(|h| h.kept.saturating_add(h.expiring) > MAX_AMOUNT) {
             return Err(StoreError::Overflow);
         }
         // Without a time limit for the server, a call could still take effect after its caller was told that it failed.
         self.know_time().await?;
+        let reserve = Arc::new(reserve);
         for _ in 0..ATTEMPTS {
             match self.reserve_once(&reserve).await? {
                 // Our own bound was exceeded, not the caller's.
@@ -37,15 +111,44 @@ impl Inner {
         Err(StoreError::Unavailable)
     }
 
-    async fn reserve_once(&self, reserve: &Reserve) -> Result<Reserved, StoreError> {
+    async fn reserve_once(self: &Arc<Self>, reserve: &Arc<Reserve>) -> Result<Reserved, StoreError> {
+        let flight = self.connection.enter(Urgency::Decision)?;
+        // With others, each of these would have all of them decided one by one.
+        let reserved = if reserve.dry_run || self.refusing.concerns(reserve) {
+            self.reserve_alone(&Member::new(Arc::clone(reserve))).await
+        } else {
+            queue::join(&Reservations(Arc::clone(self)), Arc::clone(reserve)).await
+        };
+        flight.ended_with(&reserved, self.connection.deadline());
+        if let Ok(reserved) = &reserved {
+            self.refusing.note(reserve, reserved);
+        }
+        reserved
+    }
+
+    async fn reserve_alone(&self, member: &Member<Arc<Reserve>>) -> Result<Reserved, StoreError> {
         let sent = self.time.reading();
-        // If the server reaches this call only after the caller was told that it does not answer, it must take nothing.
-        let bounds = self.time.for_timely(sent, self.connection.deadline_ms());
-        let cmd = self.reserve_command(reserve, &bounds)?;
-        let answer = bytes(self.connection.decide(&script::RESERVE, &cmd).await?)?;
-        let mut reader = Reader::new(&answer);
+        let bounds = self.reserve_bounds(sent, member);
+        let cmd = self.reserve_command(&member.call, &bounds)?;
+        let answer = bytes(self.connection.send(&script::RESERVE, &cmd).await?)?;
+        self.read_reserved(&answer, &member.call, (sent, &bounds))
+    }
+
+    /// If the server reaches a call only after its caller was told that it does not answer, it must take nothing.
+    pub(super) fn reserve_bounds(&self, sent: Monotonic, member: &Member<Arc<Reserve>>) -> Bounds {
+        self.time.for_timely(sent, member.patience_ms(self.connection.deadline_ms()))
+    }
+
+    /// Reads the answer of `reserve.lua` to a call that was sent with these bounds.
+    pub(super) fn read_reserved(
+        &self,
+        answer: &[u8],
+        reserve: &Reserve,
+        sent: (Monotonic, &Bounds),
+    ) -> Result<Reserved, StoreError> {
+        let mut reader = Reader::new(answer);
         let outcome = reader.number()?;
-        let now = self.read_time(&mut reader, (sent, &bounds))?;
+        let now = self.read_time(&mut reader, sent)?;
         let holds = reserve.holds.len();
         match outcome {
             0 => Ok(Reserved::Granted { now: now.wall, used: reader.numbers(holds)? }),
@@ -59,26 +162,10 @@ impl Inner {
     fn reserve_command(&self, reserve: &Reserve, bounds: &Bounds) -> Result<Cmd, StoreError> {
         let holds = reserve.holds.len();
         let mut numbers = Numbers::with_capacity(12 + 4 * holds);
-        bounds.push(&mut numbers);
-        Head {
-            given_up: bounds.given_up,
-            may_repeat: u64::from(reserve.may_repeat),
-            dry_run: u64::from(reserve.dry_run),
-            valid_from: reserve.valid.start.0,
-            valid_until: reserve.valid.end.0,
-            ttl: reserve.ttl_ms,
-            late: reserve.late_ms,
-            n: size(holds),
-            gates: size(reserve.gates.len()),
-        }
-        .push(&mut numbers);
+        push_numbers(&mut numbers, reserve, bounds);
         let mut counters = String::with_capacity(1 + 6 * holds);
         counters.push('<');
-        for hold in reserve.holds.iter() {
-            counters.push_str(if let CounterKind::Budget { .. } = hold.kind { "dddddd" } else { "ddd" });
-            numbers.push_slot(hold.kind);
-            numbers.extend(&[hold.limit.min(MAX_AMOUNT), hold.kept, hold.expiring]);
-        }
+        counters.extend(reserve.holds.iter().map(|hold| value_format(hold.kind)));
         // Keys, numbers and names take some 100 bytes for each hold.
         let record = record::encode(reserve)?;
         let bytes = 512 + 100 * holds + record.len();
@@ -106,20 +193,6 @@ impl Inner {
     /// How long after a call the server may still act on it.
     pub(super) fn acts_within(&self) -> Duration {
         Duration::from_millis(self.connection.deadline_ms())
-    }
-
-    pub(super) async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
-        let mut cmd = redis::cmd("GET");
-        cmd.arg(self.keyspace.reservation(id));
-        let answer = self.connection.run(&cmd).await?;
-        if answer == Value::Nil {
-            return Ok(None);
-        }
-        let (record, gone_at) = record::decode(&bytes(answer)?)?;
-        // The server keeps a record until the sweep reaches it.
-        let now = self.time.now();
-        let gone = !self.time.is_unknown() && now.store >= gone_at;
-        Ok((!gone).then(|| record.by_the_wall(now)))
     }
 }
 

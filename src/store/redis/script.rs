@@ -53,6 +53,14 @@ pub(super) static RESERVE: LazyLock<Script> =
     LazyLock::new(|| Script::new("reserve", &[WINDOW, STORE_TIME], include_str!("scripts/reserve.lua")));
 pub(super) static SETTLE: LazyLock<Script> =
     LazyLock::new(|| Script::new("settle", &[WINDOW, STORE_TIME], include_str!("scripts/settle.lua")));
+pub(super) static RESERVE_BATCH: LazyLock<Script> = LazyLock::new(|| {
+    let reserve = function("reserve", include_str!("scripts/reserve.lua"));
+    Script::new("reserve_batch", &[WINDOW, STORE_TIME, &reserve], include_str!("scripts/reserve_batch.lua"))
+});
+pub(super) static SETTLE_BATCH: LazyLock<Script> = LazyLock::new(|| {
+    let settle = function("settle", include_str!("scripts/settle.lua"));
+    Script::new("settle_batch", &[WINDOW, STORE_TIME, &settle], include_str!("scripts/settle_batch.lua"))
+});
 pub(super) static COUNTERS: LazyLock<Script> =
     LazyLock::new(|| Script::new("counters", &[WINDOW, STORE_TIME], include_str!("scripts/counters.lua")));
 pub(super) static LIFT_COOLDOWNS: LazyLock<Script> = LazyLock::new(|| {
@@ -77,6 +85,12 @@ pub(super) static ANNOUNCE_REPLICA: LazyLock<Script> = LazyLock::new(|| {
     Script::new("announce_replica", &[STORE_TIME], include_str!("scripts/announce_replica.lua"))
 });
 
+/// A script as a function of other keys and arguments than those of the call, for a script that does several times what it does.
+fn function(name: &str, code: &str) -> String {
+    let (_, body) = code.split_once('\n').unwrap_or(("", code));
+    format!("local function {name}(KEYS, ARGV)\n{body}end\n")
+}
+
 /// Declares those of the shared numbers and names that `body` mentions.
 fn constants(body: &str) -> String {
     let numbers = [
@@ -97,10 +111,12 @@ fn constants(body: &str) -> String {
 }
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 12] {
+pub(super) fn all() -> [&'static Script; 14] {
     [
         &RESERVE,
         &SETTLE,
+        &RESERVE_BATCH,
+        &SETTLE_BATCH,
         &COUNTERS,
         &LIFT_COOLDOWNS,
         &SWEEP,
@@ -117,11 +133,16 @@ pub(super) fn all() -> [&'static Script; 12] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::redis::{reserve, server_time::Bounds, settle};
+    use crate::store::redis::{reserve, reserve_batch, server_time::Bounds, settle, settle_batch};
 
     #[test]
     fn the_scripts_read_the_numbers_in_the_order_in_which_they_are_sent() {
-        for (script, names) in [(&RESERVE, reserve::Head::NAMES), (&SETTLE, settle::Head::NAMES)] {
+        for (script, names) in [
+            (&RESERVE, reserve::Head::NAMES),
+            (&SETTLE, settle::Head::NAMES),
+            (&RESERVE_BATCH, reserve_batch::Head::NAMES),
+            (&SETTLE_BATCH, settle_batch::Head::NAMES),
+        ] {
             let names = [&Bounds::NAMES, names].concat();
             let line = format!("\nlocal {} = unpack(arg, 1, {})\n", names.join(", "), names.len());
             assert!(script.code.contains(&line), "{} has no line{line}", script.name);

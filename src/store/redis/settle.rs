@@ -1,17 +1,20 @@
 //! Settlements: a call of their script.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use redis::Cmd;
 
 use super::{
     Bounds, Inner, bytes,
     keyspace::{Keyspace, TIME_FIELD, counter_field, gate_field, spend_field},
+    load::Urgency,
+    queue::{self, Group, Member, Queue},
     record, script,
     wire::{Numbers, Reader, numbers, size},
 };
 use crate::{
-    domain::counter::CounterKey,
+    domain::counter::{CounterKey, CounterKind},
+    runtime::clock::Monotonic,
     store::{
         CooldownChange, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, retention::RECORD_KEPT_MS,
     },
@@ -22,20 +25,73 @@ numbers! {
     pub(super) struct Head { keep, n, cooldown_change, close_ms, lines, held, watched }
 }
 
+/// The settlements of a store, several of which may be one call.
+#[derive(Clone)]
+struct Settlements(Arc<Inner>);
+
+impl Group for Settlements {
+    type Call = Arc<Settle>;
+    type Answer = SettleOutcome;
+
+    fn queue(&self) -> &Queue<Arc<Settle>, SettleOutcome> {
+        &self.0.settlements
+    }
+
+    fn deadline(&self) -> Duration {
+        self.0.connection.deadline()
+    }
+
+    fn holds(settle: &Arc<Settle>) -> usize {
+        settle.actual.len() + settle.extras.len()
+    }
+
+    async fn alone(&self, member: &Member<Arc<Settle>>) -> Result<SettleOutcome, StoreError> {
+        self.0.settle_alone(&member.call).await
+    }
+
+    async fn together(&self, members: &[Member<Arc<Settle>>]) -> Vec<Result<SettleOutcome, StoreError>> {
+        self.0.settle_batch(members).await
+    }
+
+    fn missed(&self) -> StoreError {
+        self.0.connection.missed(script::SETTLE.name)
+    }
+}
+
 impl Inner {
-    pub(super) async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
+    pub(super) async fn settle(self: &Arc<Self>, settle: Settle) -> Result<SettleOutcome, StoreError> {
         if settle.actual.len() != settle.record.holds.len() {
             tracing::error!("as many amounts as holds are needed to settle");
             return Err(StoreError::Corrupt);
         }
         self.know_time().await?;
+        let flight = self.connection.enter(Urgency::Relief)?;
+        let outcome = match settle.cooldown {
+            // Rare, and the script for several does not do it.
+            Some((_, CooldownChange::Open { .. })) => self.settle_alone(&settle).await,
+            _ => queue::join(&Settlements(Arc::clone(self)), Arc::new(settle)).await,
+        };
+        flight.ended_with(&outcome, self.connection.deadline());
+        outcome
+    }
+
+    async fn settle_alone(&self, settle: &Settle) -> Result<SettleOutcome, StoreError> {
         let sent = self.time.reading();
         let bounds = self.time.for_effect(sent, self.connection.deadline_ms());
-        let cmd = Call::new(&settle).command(&self.keyspace, &bounds);
-        let answer = bytes(self.connection.call(&script::SETTLE, &cmd).await?)?;
-        let mut reader = Reader::new(&answer);
+        let cmd = Call::new(settle).command(&self.keyspace, &bounds);
+        let answer = bytes(self.connection.send(&script::SETTLE, &cmd).await?)?;
+        self.read_settled(&answer, (sent, &bounds))
+    }
+
+    /// Reads the answer of `settle.lua` to a call that was sent with these bounds.
+    pub(super) fn read_settled(
+        &self,
+        answer: &[u8],
+        sent: (Monotonic, &Bounds),
+    ) -> Result<SettleOutcome, StoreError> {
+        let mut reader = Reader::new(answer);
         let outcome = reader.number()?;
-        let now = self.read_time(&mut reader, (sent, &bounds))?;
+        let now = self.read_time(&mut reader, sent)?;
         let settlement = || record::decode_settlement(reader.rest()).map(|first| first.by_the_wall(now));
         match outcome {
             0 => settlement().map(SettleOutcome::Settled),
@@ -48,17 +104,17 @@ impl Inner {
 }
 
 /// A settlement in the order in which the script gets it.
-struct Call<'s> {
-    settle: &'s Settle,
+pub(super) struct Call<'s> {
+    pub(super) settle: &'s Settle,
     /// The holds' counters, then the extras'.
-    counters: Vec<&'s CounterKey>,
-    lines: BTreeMap<&'s SpendKey, [u64; 8]>,
+    pub(super) counters: Vec<&'s CounterKey>,
+    pub(super) lines: BTreeMap<&'s SpendKey, [u64; 8]>,
     /// The counters with thresholds: their index, and the thresholds.
-    watched: Vec<(usize, &'s CounterKey, &'s [u64])>,
+    pub(super) watched: Vec<(usize, &'s CounterKey, &'s [u64])>,
 }
 
 impl<'s> Call<'s> {
-    fn new(settle: &'s Settle) -> Self {
+    pub(super) fn new(settle: &'s Settle) -> Self {
         let holds = settle.record.holds.counters();
         let counters: Vec<_> = holds.chain(settle.extras.iter().map(|extra| &extra.counter)).collect();
         let thresholds = settle.thresholds.iter();
@@ -91,7 +147,13 @@ impl<'s> Call<'s> {
         }
     }
 
-    fn numbers(&self, bounds: &Bounds) -> Numbers {
+    /// The kinds of the counters.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = CounterKind> {
+        let (holds, extras) = (&self.settle.record.holds, &self.settle.extras);
+        holds.iter().map(|hold| hold.kind).chain(extras.iter().map(|extra| extra.kind))
+    }
+
+    pub(super) fn numbers(&self, bounds: &Bounds) -> Numbers {
         let (settle, holds) = (self.settle, &self.settle.record.holds);
         let mut numbers = Numbers::with_capacity(10 + 4 * self.counters.len() + 8 * self.lines.len());
         bounds.push(&mut numbers);
@@ -142,15 +204,20 @@ impl<'s> Call<'s> {
         for line in self.lines.keys() {
             cmd.arg(&*line.team);
         }
-        match &self.settle.cooldown {
-            Some((_, CooldownChange::Open { requested_ms, reporter, .. })) => {
-                let mut particulars = Numbers::with_capacity(1);
-                particulars.push(*requested_ms);
-                cmd.arg([particulars.bytes(), reporter.as_bytes()].concat());
-            }
-            Some((_, CooldownChange::Lift)) => drop(cmd.arg("")),
-            None => {}
+        if self.settle.cooldown.is_some() {
+            cmd.arg(self.particulars());
         }
+    }
+
+    /// The last argument: what is kept of a report that closes the gate.
+    pub(super) fn particulars(&self) -> Vec<u8> {
+        let Some((_, CooldownChange::Open { requested_ms, reporter, .. })) = &self.settle.cooldown else {
+            return Vec::new();
+        };
+        let mut particulars = Numbers::with_capacity(1);
+        particulars.push(*requested_ms);
+        particulars.push_bytes(reporter.as_bytes());
+        particulars.bytes().to_vec()
     }
 }
 

@@ -12,7 +12,7 @@ const TOO_LARGE: u64 = 1 << 53;
 const MANTISSA_BITS: u32 = 52;
 const BIAS: u64 = 1023;
 
-/// The formats of `struct.pack` for up to 4,096 doubles; the largest call has a quarter of that.
+/// The formats of `struct.pack` for up to 4,096 doubles, which is more than the largest batch has.
 static FORMAT: LazyLock<String> = LazyLock::new(|| format!("<{}", "d".repeat(4096)));
 
 /// The `struct` format of `count` doubles.
@@ -77,8 +77,17 @@ impl Numbers {
         }
     }
 
+    /// Appends bytes that are no numbers, for a script that knows where they are.
+    pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    pub(super) const fn count(&self) -> usize {
+        self.count
     }
 
     pub(super) fn format(&self) -> &'static str {
@@ -106,7 +115,7 @@ macro_rules! numbers {
             #[cfg(test)]
             pub(super) const NAMES: &[&str] = &[$(stringify!($number)),+];
 
-            fn push(self, numbers: &mut Numbers) {
+            pub(super) fn push(self, numbers: &mut Numbers) {
                 numbers.extend(&[$(self.$number),+]);
             }
         }

@@ -2,7 +2,8 @@
 
 use super::{server::Server, *};
 use crate::store::{
-    AuditEntry, AuditId, AuditKept, LAYOUT, OLDEST_LAYOUT, Unsupported, redis::wire::Numbers,
+    AuditEntry, AuditId, AuditKept, LAYOUT, OLDEST_LAYOUT, Unsupported,
+    redis::{queue::Member, wire::Numbers},
 };
 
 const NEWER: StoreError = StoreError::LayoutUnsupported(Unsupported::Newer { found: LAYOUT + 1 });
@@ -44,14 +45,18 @@ async fn a_script_refuses_a_later_layout_before_it_changes_anything() {
     hset(&store, &store.0.keyspace.counters, "!time", time.bytes()).await;
     let (before, later) = (dump(&store).await, NOW.plus(5_000));
     clock.set(later);
-    for script in 0..5 {
+    for script in 0..7 {
         // As if nothing had been read.
         store.0.layout.learn(0, 0).unwrap();
         let refused = match script {
             0 => store.reserve(request(2, holds())).await.map(drop),
             1 => store.settle(settle()).await.map(drop),
             2 => store.counters(keys()).await.map(drop),
-            3 => store.lift_cooldowns(vec![CounterKey::new("gate")]).await.map(drop),
+            3 => {
+                store.0.reserve_batch(&[Member::new(Arc::new(request(2, holds())))]).await.remove(0).map(drop)
+            }
+            4 => store.0.settle_batch(&[Member::new(Arc::new(settle()))]).await.remove(0).map(drop),
+            5 => store.lift_cooldowns(vec![CounterKey::new("gate")]).await.map(drop),
             _ => store.sweep(0, 100).await.map(drop),
         };
         assert_eq!(refused, Err(NEWER), "script {script}");

@@ -1,6 +1,8 @@
 //! Tests against a real server on a free port, with nothing kept on disk.
 
+mod batches;
 mod layout;
+mod queue;
 mod replicas;
 mod scripts;
 mod server;

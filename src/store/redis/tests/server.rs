@@ -47,10 +47,14 @@ impl Server {
     }
 
     pub(super) fn store(&self, clock: Clock) -> RedisStore {
+        self.store_of("acme", clock)
+    }
+
+    pub(super) fn store_of(&self, organization: &str, clock: Clock) -> RedisStore {
         let settings = RedisSettings {
             url: format!("redis://127.0.0.1:{}", self.port),
             password: None,
-            organization: "acme".into(),
+            organization: organization.into(),
             deadline: Duration::from_millis(250),
             layout: super::LayoutGate::default(),
         };
