@@ -41,6 +41,9 @@ pub(crate) struct Report {
 
 type Figure = fn(&Sample) -> f64;
 
+/// What the service may take of a core per request with all filters, in µs.
+const MOST_CPU_US: f64 = 60.0;
+
 /// The figures to compare.
 const FIGURES: [(&str, Figure); 4] = [
     ("first byte p50", |sample| sample.first_us.0),
@@ -118,6 +121,14 @@ impl Report {
         text
     }
 
+    /// The service's time on a core per request with all filters, at the most in flight.
+    fn cpu_with_filters(&self) -> Option<f64> {
+        let plain =
+            |row: &&Row| row.kind == Kind::Plain && row.way == Way::Filters && row.pace != Pace::InFlight(1);
+        let row = self.rows.iter().filter(plain).find(|row| matches!(row.pace, Pace::InFlight(_)))?;
+        (!row.has_failed()).then(|| row.median(|sample| sample.tollgate_us))
+    }
+
     /// What the filters add, and the ledgers.
     pub(crate) fn summary(&self) -> String {
         let mut text = String::from(
@@ -131,6 +142,15 @@ impl Report {
             });
             let (kind, title) = (row.kind.id(), row.way.title());
             writeln!(text, "| {kind} | {} | {title} | {} |", row.pace, added.join(" | ")).unwrap();
+        }
+        if let Some(us) = self.cpu_with_filters() {
+            let met = if us <= MOST_CPU_US { "met" } else { "NOT met" };
+            writeln!(
+                text,
+                "\nAim: CPU of Tollgate per request with all filters, plain answers, in flight: {us:.0} µs; \
+                 {MOST_CPU_US} or less is {met}."
+            )
+            .unwrap();
         }
         let Ledgers { spent, billed, requests, answered, unsettled } = self.ledgers;
         let verdict = if self.ledgers.agree() { "agree" } else { "DIFFER" };
@@ -181,6 +201,7 @@ impl Report {
             "spent_nanos": ledgers.spent.to_string(),
             "billed_nanos": ledgers.billed.to_string(),
             "requests": ledgers.requests,
+            "tollgate_cpu_us_with_filters": self.cpu_with_filters(),
             "rows": rows.collect::<Vec<_>>(),
         })
     }
