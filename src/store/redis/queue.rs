@@ -19,8 +19,8 @@ use crate::store::StoreError;
 pub(super) const MOST_TOGETHER: usize = 64;
 /// The most holds of them together: each has up to six numbers on the stack of a script, which takes 8,000.
 pub(super) const MOST_HOLDS: usize = 768;
-/// The calls in flight while others wait. With more, each would carry less; with one, a call that comes shortly after another
-/// would wait for it although nothing is gained.
+/// The calls that are sent at once while none waits. With more, each would carry less; with one, a call that comes shortly after
+/// another would wait for it although nothing is gained. What has waited goes by itself: while it is in flight, all others wait.
 pub(super) const IN_FLIGHT: usize = 2;
 
 /// Calls of one kind that may be sent as one. Clones share the queue.
@@ -90,8 +90,9 @@ struct Waiting<C, A> {
 #[derive(Debug)]
 struct State<C, A> {
     waiting: VecDeque<Waiting<C, A>>,
-    /// The calls in flight. While there are fewer than [`IN_FLIGHT`], nothing waits.
     in_flight: usize,
+    /// Whether what is in flight had waited.
+    is_turn: bool,
 }
 
 /// The calls that wait. The lock is held to add or to take some, never across an await.
@@ -107,12 +108,12 @@ enum Entered<C, A> {
 
 impl<C, A> Queue<C, A> {
     pub(super) const fn new() -> Self {
-        Self(Mutex::new(State { waiting: VecDeque::new(), in_flight: 0 }))
+        Self(Mutex::new(State { waiting: VecDeque::new(), in_flight: 0, is_turn: false }))
     }
 
     fn enter(&self, member: Member<C>) -> Entered<C, A> {
         let mut state = self.lock();
-        if state.in_flight < IN_FLIGHT {
+        if state.waiting.is_empty() && !state.is_turn && state.in_flight < IN_FLIGHT {
             state.in_flight += 1;
             return Entered::AtOnce(member);
         }
@@ -121,13 +122,13 @@ impl<C, A> Queue<C, A> {
         Entered::Waits(receiver)
     }
 
-    /// A call has ended. Whether others wait: then the next call takes its place.
+    /// A call has ended. Whether what waits is to be sent now: once nothing else is in flight.
     fn goes_on(&self) -> bool {
         let mut state = self.lock();
-        if state.waiting.is_empty() {
-            state.in_flight -= 1;
-        }
-        !state.waiting.is_empty()
+        state.in_flight -= 1;
+        state.is_turn = state.in_flight == 0 && !state.waiting.is_empty();
+        state.in_flight += usize::from(state.is_turn);
+        state.is_turn
     }
 
     /// Takes the calls of the next turn, in order, without those whose callers have given up or have waited for `deadline`.
@@ -152,6 +153,7 @@ impl<C, A> Queue<C, A> {
     fn abandon(&self) {
         let mut state = self.lock();
         state.in_flight -= 1;
+        state.is_turn = false;
         state.waiting.clear();
     }
 
@@ -207,11 +209,11 @@ impl<G: Group> Turn<G> {
             [member] => vec![group.alone(member).await],
             members => group.together(members).await,
         };
-        // The next call is sent before the callers of this one use their answers.
-        drop(self);
         for (caller, answer) in callers.into_iter().zip(answers) {
             // Those who have given up are not interested.
             let _ = caller.send(answer);
         }
+        // The next call takes what these callers ask for at once, too: its task runs after them.
+        drop(self);
     }
 }
