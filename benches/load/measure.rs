@@ -52,7 +52,7 @@ pub(crate) struct Sample {
     pub(crate) server_us: Option<f64>,
     pub(crate) workers_us: Option<f64>,
     pub(crate) client_us: f64,
-    /// For Redis per call, and in scripts per script.
+    /// Of Redis, for each call: its CPU, and the time in scripts.
     pub(crate) redis_us: Option<f64>,
     pub(crate) script_us: Option<f64>,
     /// What was found out while reservations were opened and settled.
@@ -306,9 +306,9 @@ impl Bench {
         if let (Some(before), Some(after)) = (before.redis, after.redis) {
             ours += after.cpu - before.cpu;
             sample.redis_us = Some(per_call(after.cpu - before.cpu));
-            let scripts = (after.scripts - before.scripts) as f64;
-            let in_scripts = (after.in_scripts - before.in_scripts).as_secs_f64();
-            sample.script_us = (scripts > 0.0).then(|| in_scripts * 1e6 / scripts);
+            // One script serves many calls, so its time is counted by the call as well.
+            sample.script_us =
+                (after.scripts > before.scripts).then(|| per_call(after.in_scripts - before.in_scripts));
         }
         let others = (after.machine - before.machine).saturating_sub(ours).as_secs_f64();
         let cores = thread::available_parallelism().map_or(1, usize::from) as f64;

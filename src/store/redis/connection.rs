@@ -179,6 +179,15 @@ impl Connection {
         StoreError::Unavailable
     }
 
+    /// The same for a call that waited for others. That the server is silent is only known if one that was sent had no answer: others
+    /// may have been answered, but slowly.
+    pub(super) fn missed_waiting(&self, what: &'static str) -> StoreError {
+        match self.silent.load(Ordering::Relaxed) {
+            0 => StoreError::Unavailable,
+            _ => self.missed(what),
+        }
+    }
+
     async fn attempt(&self, cmd: &Cmd, script: Option<&Script>) -> Result<Value, StoreError> {
         let connection = self.connection().await?;
         // A connection is up once its server's layout is known.

@@ -43,14 +43,14 @@ impl Group for Finds {
     }
 
     fn missed(&self) -> StoreError {
-        self.0.connection.missed("find")
+        self.0.connection.missed_waiting("find")
     }
 }
 
 impl Inner {
     pub(super) async fn find(self: &Arc<Self>, id: ReservationId) -> Result<Option<Record>, StoreError> {
         let flight = self.connection.enter(Urgency::Relief)?;
-        let found = queue::join(&Finds(Arc::clone(self)), id).await;
+        let found = queue::join(&Finds(Arc::clone(self)), Member::new(id)).await;
         flight.ended_with(&found, self.connection.deadline());
         found
     }

@@ -1,7 +1,8 @@
 //! Group commit: while a call is in flight, others wait, and the next call takes all that wait.
 //!
-//! A call that finds nothing in flight is sent at once, by its own caller. When it ends, a task takes the calls that have come to wait,
-//! sends them as one, and hands out the answers; and so on until none waits. A caller that gives up leaves the queue. Waiting and
+//! A call that finds next to nothing in flight is sent at once, by its own caller. When all that is in flight has ended, a task takes the
+//! calls that have come to wait, sends them as one, and hands out the answers: a turn; and so on until none waits. What waits and fills
+//! a turn goes before that, as more would not fit: so a distant server bounds the time of a call, not the number of calls. A caller that gives up leaves the queue. Waiting and
 //! call together are bounded by the deadline: who waits for longer is not sent, and a call tells the server how long its members
 //! still wait.
 
@@ -15,13 +16,15 @@ use tokio::{runtime::Handle, sync::oneshot, time::timeout};
 
 use crate::store::StoreError;
 
-/// The most calls that are sent as one: one of 64 takes the server a fraction of a millisecond.
+/// The most calls that are sent as one. 64 of a few counters take the server about a millisecond; of ten different ones each, ten.
 pub(super) const MOST_TOGETHER: usize = 64;
 /// The most holds of them together: each has up to six numbers on the stack of a script, which takes 8,000.
 pub(super) const MOST_HOLDS: usize = 768;
 /// The calls that are sent at once while none waits. With more, each would carry less; with one, a call that comes shortly after
 /// another would wait for it although nothing is gained. What has waited goes by itself: while it is in flight, all others wait.
 pub(super) const IN_FLIGHT: usize = 2;
+/// The most turns in flight, most of them full ones.
+pub(super) const MOST_TURNS: usize = 8;
 
 /// Calls of one kind that may be sent as one. Clones share the queue.
 pub(super) trait Group: Clone + Send + Sync + 'static {
@@ -51,7 +54,7 @@ pub(super) trait Group: Clone + Send + Sync + 'static {
         calls: &[Member<Self::Call>],
     ) -> impl Future<Output = Vec<Result<Self::Answer, StoreError>>> + Send;
 
-    /// Takes note of a call that was not answered in time.
+    /// Takes note of a call that had waited and was not answered in time.
     fn missed(&self) -> StoreError;
 }
 
@@ -90,9 +93,28 @@ struct Waiting<C, A> {
 #[derive(Debug)]
 struct State<C, A> {
     waiting: VecDeque<Waiting<C, A>>,
+    /// The holds of what waits.
+    holds: usize,
     in_flight: usize,
-    /// Whether what is in flight had waited.
-    is_turn: bool,
+    /// How many of those in flight had waited.
+    turns: usize,
+    /// How many of these have not taken anything yet.
+    unbegun: usize,
+}
+
+impl<C, A> State<C, A> {
+    /// Whether what waits is more than the turns that have not begun can take, and fills one more.
+    fn fills_a_turn(&self) -> bool {
+        let next = self.unbegun + 1;
+        self.turns < MOST_TURNS
+            && (self.waiting.len() >= MOST_TOGETHER * next || self.holds >= MOST_HOLDS * next)
+    }
+
+    const fn begin_turn(&mut self) {
+        self.in_flight += 1;
+        self.turns += 1;
+        self.unbegun += 1;
+    }
 }
 
 /// The calls that wait. The lock is held to add or to take some, never across an await.
@@ -102,59 +124,79 @@ pub(super) struct Queue<C, A>(Mutex<State<C, A>>);
 enum Entered<C, A> {
     /// It is to be sent at once.
     AtOnce(Member<C>),
-    /// Its answer will come here.
-    Waits(oneshot::Receiver<Result<A, StoreError>>),
+    /// Its answer will come here; and whether a turn is to begin.
+    Waits(oneshot::Receiver<Result<A, StoreError>>, bool),
 }
 
 impl<C, A> Queue<C, A> {
     pub(super) const fn new() -> Self {
-        Self(Mutex::new(State { waiting: VecDeque::new(), in_flight: 0, is_turn: false }))
+        Self(Mutex::new(State { waiting: VecDeque::new(), holds: 0, in_flight: 0, turns: 0, unbegun: 0 }))
     }
 
-    fn enter(&self, member: Member<C>) -> Entered<C, A> {
-        let mut state = self.lock();
-        if state.waiting.is_empty() && !state.is_turn && state.in_flight < IN_FLIGHT {
+    fn enter(&self, member: Member<C>, holds_of: fn(&C) -> usize) -> Entered<C, A> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.waiting.is_empty() && state.turns == 0 && state.in_flight < IN_FLIGHT {
             state.in_flight += 1;
             return Entered::AtOnce(member);
         }
+        if state.waiting.len() == state.waiting.capacity() {
+            // Before it grows.
+            state.waiting.retain(|waiting| !waiting.answer.is_closed());
+            state.holds = state.waiting.iter().map(|waiting| holds_of(&waiting.member.call)).sum();
+        }
         let (answer, receiver) = oneshot::channel();
+        state.holds += holds_of(&member.call);
         state.waiting.push_back(Waiting { member, answer });
-        Entered::Waits(receiver)
+        let begins = state.fills_a_turn();
+        if begins {
+            state.begin_turn();
+        }
+        Entered::Waits(receiver, begins)
     }
 
-    /// A call has ended. Whether what waits is to be sent now: once nothing else is in flight.
-    fn goes_on(&self) -> bool {
+    /// A call has ended, which `had_waited` or not. Whether a turn is to begin.
+    fn goes_on(&self, had_waited: bool) -> bool {
         let mut state = self.lock();
         state.in_flight -= 1;
-        state.is_turn = state.in_flight == 0 && !state.waiting.is_empty();
-        state.in_flight += usize::from(state.is_turn);
-        state.is_turn
+        state.turns -= usize::from(had_waited);
+        let begins = !state.waiting.is_empty() && (state.in_flight == 0 || state.fills_a_turn());
+        if begins {
+            state.begin_turn();
+        }
+        begins
     }
 
     /// Takes the calls of the next turn, in order, without those whose callers have given up or have waited for `deadline`.
     fn take(&self, holds_of: fn(&C) -> usize, deadline: Duration) -> Vec<Waiting<C, A>> {
         let mut state = self.lock();
+        state.unbegun -= 1;
         let (mut taken, mut holds) = (Vec::with_capacity(state.waiting.len().min(MOST_TOGETHER)), 0);
         while let Some(next) = state.waiting.pop_front() {
-            if next.answer.is_closed() || next.member.since.elapsed() >= deadline {
-                continue;
-            }
-            holds += holds_of(&next.member.call);
-            if taken.len() == MOST_TOGETHER || holds > MOST_HOLDS {
+            let own = holds_of(&next.member.call);
+            let is_over = next.answer.is_closed() || next.member.since.elapsed() >= deadline;
+            let is_full = taken.len() == MOST_TOGETHER || holds + own > MOST_HOLDS;
+            if !is_over && is_full && !taken.is_empty() {
                 state.waiting.push_front(next);
                 break;
             }
-            taken.push(next);
+            state.holds = state.holds.saturating_sub(own);
+            if !is_over {
+                holds += own;
+                taken.push(next);
+            }
         }
         taken
     }
 
     /// Nothing can be sent any more: their callers hear that.
-    fn abandon(&self) {
+    fn abandon(&self, had_waited: bool, has_begun: bool) {
         let mut state = self.lock();
         state.in_flight -= 1;
-        state.is_turn = false;
+        state.turns -= usize::from(had_waited);
+        state.unbegun -= usize::from(!has_begun);
         state.waiting.clear();
+        state.holds = 0;
     }
 
     fn lock(&self) -> MutexGuard<'_, State<C, A>> {
@@ -163,23 +205,31 @@ impl<C, A> Queue<C, A> {
     }
 }
 
-/// Sends `call` at once, or with others when what is in flight has ended.
-pub(super) async fn join<G: Group>(group: &G, call: G::Call) -> Result<G::Answer, StoreError> {
-    match group.queue().enter(Member::new(call)) {
+/// Sends the call of `member` at once, or with others when what is in flight has ended.
+pub(super) async fn join<G: Group>(group: &G, member: Member<G::Call>) -> Result<G::Answer, StoreError> {
+    let left = group.deadline().saturating_sub(member.since.elapsed());
+    match group.queue().enter(member, G::holds) {
         Entered::AtOnce(member) => {
-            let _turn = Turn { group: group.clone(), has_begun: true };
+            let _turn = Turn { group: group.clone(), had_waited: false, has_begun: true };
             group.alone(&member).await
         }
-        Entered::Waits(answer) => match timeout(group.deadline(), answer).await {
-            Ok(answer) => answer.unwrap_or(Err(StoreError::Unavailable)),
-            Err(_) => Err(group.missed()),
-        },
+        Entered::Waits(answer, begins) => {
+            if begins {
+                tokio::spawn(Turn::next(group).run());
+            }
+            match timeout(left, answer).await {
+                Ok(answer) => answer.unwrap_or(Err(StoreError::Unavailable)),
+                Err(_) => Err(group.missed()),
+            }
+        }
     }
 }
 
 /// A call in flight. When it ends, even because it was given up, the next one follows.
 struct Turn<G: Group> {
     group: G,
+    /// Whether it is a turn of calls that had waited.
+    had_waited: bool,
     /// `false` until its task runs, which it never does on a runtime that ends.
     has_begun: bool,
 }
@@ -188,16 +238,21 @@ impl<G: Group> Drop for Turn<G> {
     fn drop(&mut self) {
         match Handle::try_current() {
             Ok(runtime) if self.has_begun => {
-                if self.group.queue().goes_on() {
-                    runtime.spawn(Turn { group: self.group.clone(), has_begun: false }.run());
+                if self.group.queue().goes_on(self.had_waited) {
+                    runtime.spawn(Self::next(&self.group).run());
                 }
             }
-            _ => self.group.queue().abandon(),
+            _ => self.group.queue().abandon(self.had_waited, self.has_begun),
         }
     }
 }
 
 impl<G: Group> Turn<G> {
+    /// The turn of those that wait.
+    fn next(group: &G) -> Self {
+        Self { group: group.clone(), had_waited: true, has_begun: false }
+    }
+
     async fn run(mut self) {
         self.has_begun = true;
         let group = self.group.clone();

@@ -1,6 +1,9 @@
 //! Reservations: taking all holds of one or none.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use redis::Cmd;
 
@@ -55,7 +58,7 @@ impl Group for Reservations {
     }
 
     fn missed(&self) -> StoreError {
-        self.0.connection.missed(script::RESERVE.name)
+        self.0.connection.missed_waiting(script::RESERVE.name)
     }
 }
 
@@ -100,24 +103,32 @@ impl Inner {
         }
         // Without a time limit for the server, a call could still take effect after its caller was told that it failed.
         self.know_time().await?;
-        let reserve = Arc::new(reserve);
+        let (reserve, since) = (Arc::new(reserve), Instant::now());
         for _ in 0..ATTEMPTS {
-            match self.reserve_once(&reserve).await? {
+            match self.reserve_once(&reserve, since).await? {
                 // Our own bound was exceeded, not the caller's.
                 Reserved::OutOfDate { now } if reserve.valid.contains(&now) => {}
                 reserved => return Ok(reserved),
+            }
+            if since.elapsed() >= self.connection.deadline() {
+                break;
             }
         }
         Err(StoreError::Unavailable)
     }
 
-    async fn reserve_once(self: &Arc<Self>, reserve: &Arc<Reserve>) -> Result<Reserved, StoreError> {
+    async fn reserve_once(
+        self: &Arc<Self>,
+        reserve: &Arc<Reserve>,
+        since: Instant,
+    ) -> Result<Reserved, StoreError> {
+        let member = Member::since(Arc::clone(reserve), since);
         let flight = self.connection.enter(Urgency::Decision)?;
         // With others, each of these would have all of them decided one by one.
         let reserved = if reserve.dry_run || self.refusing.concerns(reserve) {
-            self.reserve_alone(&Member::new(Arc::clone(reserve))).await
+            self.reserve_alone(&member).await
         } else {
-            queue::join(&Reservations(Arc::clone(self)), Arc::clone(reserve)).await
+            queue::join(&Reservations(Arc::clone(self)), member).await
         };
         flight.ended_with(&reserved, self.connection.deadline());
         if let Ok(reserved) = &reserved {

@@ -54,7 +54,7 @@ impl Group for Settlements {
     }
 
     fn missed(&self) -> StoreError {
-        self.0.connection.missed(script::SETTLE.name)
+        self.0.connection.missed_waiting(script::SETTLE.name)
     }
 }
 
@@ -69,7 +69,7 @@ impl Inner {
         let outcome = match settle.cooldown {
             // Rare, and the script for several does not do it.
             Some((_, CooldownChange::Open { .. })) => self.settle_alone(&settle).await,
-            _ => queue::join(&Settlements(Arc::clone(self)), Arc::new(settle)).await,
+            _ => queue::join(&Settlements(Arc::clone(self)), Member::new(Arc::new(settle))).await,
         };
         flight.ended_with(&outcome, self.connection.deadline());
         outcome

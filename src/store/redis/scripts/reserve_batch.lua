@@ -71,7 +71,7 @@ if apart == 1 or now ~= raw or raw >= given_up or wall < valid_from or wall >= v
 if may_repeat == 1 and call('EXISTS', unpack(keys, RECORD_KEYS + 1)) > 0 then return one_by_one() end
 for j = 1, gates do
   local gate = value[n + j]
-  if gate and now < read('<d', gate) then return one_by_one() end
+  if gate and (#gate < 8 or now < read('<d', gate)) then return one_by_one() end
 end
 
 -- From here on as reserve.lua, with sums for amounts.

@@ -85,11 +85,11 @@ local now, wall, raw, _, ahead = store_time(asked_wall, low, high, value[TIME - 
 if apart == 1 or now ~= raw then return one_by_one() end
 for j = 1, gates do
   local gate = value[n + j]
-  if gate and now < read('<d', gate) then return one_by_one() end
+  if gate and (#gate < 8 or now < read('<d', gate)) then return one_by_one() end
 end
 local record = call('MGET', unpack(keys, RECORD_KEYS + 1, RECORD_KEYS + members))
 for m = 1, members do
-  if not record[m] then return one_by_one() end
+  if not record[m] or #record[m] < 32 then return one_by_one() end
   local state, _, _, gone_at = read('<dddd', record[m])
   if state ~= 0 or now >= gone_at then return one_by_one() end
 end
@@ -113,12 +113,14 @@ local function counter(place)
 end
 
 -- Reports what counter `x` has reached of the `count` thresholds after `from` in `a`, as settle.lua does; appends to `crossed`.
+-- Returns false if what was reported cannot be read.
 local function report(x, reported, a, from, count, i, crossed)
   local new = false
   for k = from + 1, from + count do
     if a[k] <= x.settled then
       if not x.told then
-        local known = call('HGET', reported, x.field) or ''
+        local known = redis.pcall('HGET', reported, x.field) or ''
+        if type(known) == 'table' then return false end
         x.told = {read('<' .. ('d'):rep(#known / 8), known)}
         x.told[#x.told] = nil
         x.reported = reported
@@ -133,7 +135,7 @@ local function report(x, reported, a, from, count, i, crossed)
       end
     end
   end
-  if not new then return end
+  if not new then return true end
   x.has_news = true
   -- The oldest are forgotten, but never one that is watched: it would be reported again.
   local excess = #x.told - MAX_REPORTED
@@ -149,6 +151,7 @@ local function report(x, reported, a, from, count, i, crossed)
     end
     x.told = kept
   end
+  return true
 end
 
 local settled = {}
@@ -191,7 +194,7 @@ for m, o in ipairs(own) do
   for w = 1, o.watched do
     local i, count = a[threshold + 1] + 1, a[threshold + 2]
     local reported = keys[REPORTED + places[o.n + o.gates + o.lines + w]]
-    report(c[places[i]], reported, a, threshold + 2, count, i, crossed)
+    if not report(c[places[i]], reported, a, threshold + 2, count, i, crossed) then return one_by_one() end
     threshold = threshold + 2 + count
   end
   local note = argv[NOTES + m]
@@ -201,7 +204,10 @@ for m, o in ipairs(own) do
 end
 local sums, new = {}, {}
 for l = 1, lines do
-  local v = call('HGET', keys[LINE_KEYS + 2 * l - 1], argv[LINE_FIELDS + l])
+  local v = redis.pcall('HGET', keys[LINE_KEYS + 2 * l - 1], argv[LINE_FIELDS + l])
+  -- Foreign data fails the call that it concerns, and no other; so does an index that could not be written.
+  if type(v) == 'table' or v and #v ~= 64 then return one_by_one() end
+  if not v and type(redis.pcall('SCARD', keys[LINE_KEYS + 2 * l])) == 'table' then return one_by_one() end
   local sum = v and {read('<dddddddd', v)} or {0, 0, 0, 0, 0, 0, 0, 0}
   for j = 1, 8 do
     sum[j] = sum[j] + arg[LINES + 8 * (l - 1) + j]

@@ -1,6 +1,7 @@
 //! Tests against a real server on a free port, with nothing kept on disk.
 
 mod batches;
+mod foreign_data;
 mod layout;
 mod queue;
 mod replicas;

@@ -5,7 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::store::redis::queue::{Group, IN_FLIGHT, MOST_HOLDS, MOST_TOGETHER, Member, Queue, join};
+use crate::store::redis::queue::{
+    Group, IN_FLIGHT, MOST_HOLDS, MOST_TOGETHER, MOST_TURNS, Member, Queue, join,
+};
 
 /// Calls are numbers, which are also their holds; each is answered by itself. A call ends when it gets a permit.
 struct Server {
@@ -47,7 +49,7 @@ impl Calls {
         let mut tasks = Vec::new();
         for call in calls {
             let group = self.clone();
-            tasks.push(tokio::spawn(async move { join(&group, call).await }));
+            tasks.push(tokio::spawn(async move { join(&group, Member::new(call)).await }));
         }
         self.rest().await;
         tasks
@@ -125,7 +127,7 @@ async fn what_waits_is_sent_as_one_when_a_call_ends() {
     }
     assert_eq!(calls.sent()[IN_FLIGHT + 1..], [vec![5]]);
     // With nothing in flight the next is sent at once.
-    assert_eq!(join(&calls, 6).await, Ok(6));
+    assert_eq!(join(&calls, Member::new(6)).await, Ok(6));
 }
 
 #[tokio::test]
@@ -141,6 +143,33 @@ async fn a_turn_is_bounded_in_calls_and_in_holds() {
     }
     let expected = [vec![2; MOST_TOGETHER], vec![2, most - 2], vec![1]];
     assert_eq!(calls.sent()[IN_FLIGHT..], expected);
+}
+
+/// However long the server takes to answer.
+#[tokio::test]
+async fn what_fills_a_turn_waits_for_no_other() {
+    let calls = Calls::new(LONG);
+    let mut tasks = busy(&calls).await;
+    for turns in 1..=MOST_TURNS {
+        tasks.extend(calls.make(std::iter::repeat_n(2, MOST_TOGETHER - 1)).await);
+        assert_eq!(calls.sent().len(), IN_FLIGHT + turns - 1);
+        tasks.extend(calls.make([2]).await);
+        assert_eq!(calls.sent().len(), IN_FLIGHT + turns);
+    }
+    tasks.extend(calls.make(std::iter::repeat_n(2, MOST_TOGETHER)).await);
+    assert_eq!(calls.sent().len(), IN_FLIGHT + MOST_TURNS, "there are enough in flight");
+    calls.0.ends.add_permits(IN_FLIGHT + 1);
+    calls.rest().await;
+    assert_eq!(calls.sent().len(), IN_FLIGHT + MOST_TURNS + 1);
+    assert!(calls.sent()[IN_FLIGHT..].iter().all(|turn| *turn == [2; MOST_TOGETHER]));
+    // Two that come at once begin no second turn.
+    tasks.extend(calls.make(std::iter::repeat_n(2, MOST_TOGETHER + 1)).await);
+    calls.0.ends.add_permits(100);
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    let last = &calls.sent()[IN_FLIGHT + MOST_TURNS + 1..];
+    assert_eq!(last, [vec![2; MOST_TOGETHER], vec![2]]);
 }
 
 #[tokio::test]
@@ -160,7 +189,7 @@ async fn a_caller_that_gives_up_is_not_sent() {
     calls.0.ends.add_permits(10);
     calls.rest().await;
     assert_eq!(calls.sent().len(), IN_FLIGHT + 1);
-    assert_eq!(join(&calls, 8).await, Ok(8));
+    assert_eq!(join(&calls, Member::new(8)).await, Ok(8));
 }
 
 #[tokio::test]
@@ -200,7 +229,7 @@ fn callers_left_by_a_runtime_that_ends_hear_of_it() {
     // It works again on another.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     calls.0.ends.add_permits(10);
-    assert_eq!(runtime.block_on(join(&calls, 9)), Ok(9));
+    assert_eq!(runtime.block_on(join(&calls, Member::new(9))), Ok(9));
 }
 
 #[test]

@@ -1,0 +1,56 @@
+//! Foreign data under one key, and the calls beside the one that it concerns.
+
+use super::{server::Server, *};
+use crate::store::redis::queue::Member;
+
+#[tokio::test]
+async fn foreign_data_fails_the_settlement_that_it_concerns_and_no_other() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    // A line that is none, a hash that is none, and an index that is none.
+    let short = line("short", "m", 1);
+    let line_key = store.0.keyspace.spend(short.0.month, "short");
+    let mut set = redis::cmd("HSET");
+    set.arg(line_key).arg(super::super::keyspace::spend_field(&short.0)).arg("foreign");
+    store.0.connection.run(&set).await.unwrap();
+    for key in [store.0.keyspace.spend(202_611, "foreign"), store.0.keyspace.spenders(202_612)] {
+        store.0.connection.run(redis::cmd("SET").arg(key).arg("foreign")).await.unwrap();
+    }
+    let of_next_month = {
+        let (mut key, amounts) = line("new", "m", 1);
+        key.month = 202_612;
+        (key, amounts)
+    };
+    let lines = [line("good", "m", 1), short, line("foreign", "m", 1), of_next_month, line("good", "m", 1)];
+    let mut settlements = Vec::new();
+    for (id, line) in (0..).zip(lines) {
+        store.reserve(request(id, vec![hold("b", BUDGET, 1_000, 30, 20)])).await.unwrap();
+        let record = store.find(ReservationId([id; 16])).await.unwrap().unwrap();
+        let settle = Settle { lines: vec![line], ..settlement(record, id, vec![10]) };
+        settlements.push(Member::new(Arc::new(settle)));
+    }
+    let answers = store.0.settle_batch(&settlements).await;
+    let settled: Vec<_> =
+        answers.iter().map(|answer| matches!(answer, Ok(SettleOutcome::Settled(_)))).collect();
+    assert_eq!(settled, [true, false, false, false, true], "{answers:?}");
+    assert_eq!(store.spend(202_611, "good".into()).await.unwrap()[0].1.cost_nanos, 2);
+}
+
+#[tokio::test]
+async fn foreign_data_in_a_gate_fails_the_requests_that_need_it_and_no_other() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    let gate = CounterKey::new("gate");
+    let mut set = redis::cmd("HSET");
+    set.arg(&store.0.keyspace.counters).arg(super::super::keyspace::gate_field(&gate)).arg("x");
+    store.0.connection.run(&set).await.unwrap();
+    let asks = |id, gates: &[CounterKey]| {
+        let holds = vec![hold("w", WINDOW, 100, 0, 6)];
+        Member::new(Arc::new(Reserve { gates: gates.to_vec(), ..request(id, holds) }))
+    };
+    let answers = store.0.reserve_batch(&[asks(1, &[]), asks(2, &[gate]), asks(3, &[])]).await;
+    let used = |used| Ok(Reserved::Granted { now: NOW, used: vec![used] });
+    assert_eq!(answers, [used(0), Err(StoreError::Corrupt), used(6)]);
+}
