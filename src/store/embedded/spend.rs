@@ -108,12 +108,13 @@ impl Spend {
         Some(LineRow { key: key.clone(), amounts: line.amounts, lsn: line.lsn })
     }
 
-    /// Drops at most `count` written lines of months that are no longer kept in memory. Returns whether there may be more.
-    pub(super) fn drop_old(&mut self, resident_from: u32, count: usize) -> bool {
+    /// Drops at most `count` lines of months that are no longer kept in memory and that the tables have: those that no op after
+    /// `covered` changed. Returns whether there may be more.
+    pub(super) fn drop_old(&mut self, resident_from: u32, count: usize, covered: u64) -> bool {
         self.resident_from = self.resident_from.max(resident_from);
         let old = self.lines.iter().take_while(|(key, _)| key.month < self.resident_from);
-        let old: Vec<_> =
-            old.filter(|(_, line)| !line.dirty).take(count).map(|(key, _)| key.clone()).collect();
+        let written = old.filter(|(_, line)| !line.dirty && line.lsn <= covered);
+        let old: Vec<_> = written.take(count).map(|(key, _)| key.clone()).collect();
         for key in &old {
             self.lines.remove(key);
         }
@@ -217,4 +218,24 @@ pub(super) fn date(now: Timestamp) -> u32 {
     let date = instant.to_zoned(jiff::tz::TimeZone::UTC).date();
     let [year, month, day] = [i32::from(date.year()), i32::from(date.month()), i32::from(date.day())];
     u32::try_from(year * 10_000 + month * 100 + day).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_stays_in_memory_until_the_tables_have_it() {
+        let key =
+            SpendKey { month: 202_611, team: "t".into(), day: 20_261_123, model: "m".into(), key: "".into() };
+        let mut spend = Spend::new(202_611);
+        spend.add(7, &key, &SpendAmounts { cost_nanos: 1, ..SpendAmounts::default() }).unwrap();
+        assert_eq!(spend.take_dirty(), std::slice::from_ref(&key));
+        assert!(spend.capture(&key).is_some());
+        // It was taken to be written; that is not on disk yet.
+        spend.drop_old(202_701, 10, 6);
+        assert_eq!(spend.absent([&key].into_iter()), []);
+        spend.drop_old(202_701, 10, 7);
+        assert_eq!(spend.absent([&key].into_iter()), [key]);
+    }
 }

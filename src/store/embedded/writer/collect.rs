@@ -10,7 +10,7 @@ use super::super::{
     shared::Shared,
     spend,
 };
-use super::{AT_ONCE, FORGOTTEN, Round, SEGMENTS, SLICE, SWEPT, Writer};
+use super::{AT_ONCE, FORGOTTEN, LOOKS, Round, SEGMENTS, SLICE, SWEPT, Writer};
 use crate::store::StoreError;
 
 /// What to write, and the settled reservations in it.
@@ -100,12 +100,16 @@ impl Writer {
             }
             Round::Writing { reservations, counters, lines, .. } => (reservations, counters, lines),
         };
-        let mut left = SLICE;
-        while left > 0 {
+        let (mut packed, mut taken, mut looks, mut ended) = (0, 0, 0, false);
+        while !ended && taken < SLICE && looks < LOOKS {
             let mut rows = Vec::with_capacity(AT_ONCE);
             let mut shared = self.inner.lock()?;
             let state = &mut shared.state;
-            for _ in 0..left.min(AT_ONCE) {
+            for _ in 0..AT_ONCE {
+                taken = packed + rows.len() + batch.counters.len() + batch.lines.len();
+                if taken >= SLICE {
+                    break;
+                }
                 if let Some(id) = reservations.iter_mut().find_map(Vec::pop) {
                     rows.extend(state.capture(id));
                 } else if let Some(slot) = counters.pop() {
@@ -113,19 +117,20 @@ impl Writer {
                 } else if let Some(key) = lines.pop() {
                     batch.lines.extend(state.spend.capture(&key));
                 } else {
-                    left = 0;
+                    ended = true;
                     break;
                 }
+                looks += 1;
             }
             drop(shared);
-            left = left.saturating_sub(AT_ONCE);
             rows.iter().for_each(|row| packing.put(row));
+            packed += rows.len();
         }
         Ok(())
     }
 
-    /// Forgets a bounded part of what can be forgotten. Everything taken earlier is on disk here: a batch is collected only after
-    /// the previous one was committed.
+    /// Forgets a bounded part of what can be forgotten. What earlier batches took is on disk here, since a batch is collected only
+    /// after the previous one was committed; the rows of this one are not.
     fn sweep(&mut self, shared: &mut Shared, batch: &mut Batch, expired: &[Expired]) {
         let now = self.inner.time.now();
         let state = &mut shared.state;
@@ -154,8 +159,13 @@ impl Writer {
         }
         let (emptied, whole) = state.counters.sweep(SWEPT, self.covered, Retention::at(now));
         batch.counters_gone = emptied;
-        let more = state.spend.drop_old(spend::resident_from(now.wall), FORGOTTEN);
-        self.swept_at = Instant::now();
+        // By the earlier of the two, as a single look at a wall clock that is ahead must not put a month out of memory.
+        let resident_from = spend::resident_from(now.wall.min(now.store));
+        let more = state.spend.drop_old(resident_from, FORGOTTEN, self.covered);
+        // Otherwise there may be more than a sweep takes, and the next follows at once.
+        if batch.segments_gone.len() < SEGMENTS as usize {
+            self.swept_at = Instant::now();
+        }
         if matches!(self.round, Round::Sweeping { .. }) && whole && !more && batch.segments_gone.is_empty() {
             self.round = Round::Rest;
         }

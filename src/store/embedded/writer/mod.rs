@@ -38,6 +38,8 @@ const ROUND_BYTES: usize = 8 << 20;
 /// Rows written with one commit: about a millisecond of work. Few in tests, so their rounds take several commits and are
 /// interrupted.
 const SLICE: usize = if cfg!(test) { 3 } else { 512 };
+/// The most that it looks at for these: what was written already is looked at once more.
+const LOOKS: usize = 16 * SLICE;
 /// Rows taken or moved at once under the lock: some ten microseconds, as most are no longer in a cache of the processor. Decisions
 /// get the lock in between.
 const AT_ONCE: usize = if cfg!(test) { 2 } else { 32 };

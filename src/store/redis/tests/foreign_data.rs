@@ -1,7 +1,10 @@
 //! Foreign data under one key, and the calls beside the one that it concerns.
 
 use super::{server::Server, *};
-use crate::store::redis::queue::Member;
+use crate::store::redis::{
+    keyspace::{gate_field, spend_field},
+    queue::Member,
+};
 
 #[tokio::test]
 async fn foreign_data_fails_the_settlement_that_it_concerns_and_no_other() {
@@ -12,7 +15,7 @@ async fn foreign_data_fails_the_settlement_that_it_concerns_and_no_other() {
     let short = line("short", "m", 1);
     let line_key = store.0.keyspace.spend(short.0.month, "short");
     let mut set = redis::cmd("HSET");
-    set.arg(line_key).arg(super::super::keyspace::spend_field(&short.0)).arg("foreign");
+    set.arg(line_key).arg(spend_field(&short.0)).arg("foreign");
     store.0.connection.run(&set).await.unwrap();
     for key in [store.0.keyspace.spend(202_611, "foreign"), store.0.keyspace.spenders(202_612)] {
         store.0.connection.run(redis::cmd("SET").arg(key).arg("foreign")).await.unwrap();
@@ -44,7 +47,7 @@ async fn foreign_data_in_a_gate_fails_the_requests_that_need_it_and_no_other() {
     let store = server.ready(&clock).await;
     let gate = CounterKey::new("gate");
     let mut set = redis::cmd("HSET");
-    set.arg(&store.0.keyspace.counters).arg(super::super::keyspace::gate_field(&gate)).arg("x");
+    set.arg(&store.0.keyspace.counters).arg(gate_field(&gate)).arg("x");
     store.0.connection.run(&set).await.unwrap();
     let asks = |id, gates: &[CounterKey]| {
         let holds = vec![hold("w", WINDOW, 100, 0, 6)];
