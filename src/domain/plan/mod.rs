@@ -1,23 +1,24 @@
 //! The policy compiler. It turns a request and a policy into the holds that decide it, or into the reasons why it is
 //! refused before any counter is checked.
 
+mod reason;
 mod template;
 mod unreserved;
 
 use std::{ops::Range, sync::Arc};
 
-pub use self::template::Templates;
 use self::template::{Kind, Template};
+pub use self::{reason::reason_of, template::Templates};
 use super::{
     Timestamp,
     batch::{Batch, MAX_TTL_MS, Work},
     calendar::Days,
     caller::ResolvedCaller,
     counter::{CounterKind, Hold},
-    decision::{Reason, Violation},
+    decision::Violation,
     eligibility::{not_priced, output_cap, paused, permissions, price, spelling},
     holds::{Amount, Holds, Term},
-    limit::{Limit, LimitScope, OnShortfall, Quantity, Window},
+    limit::{Limit, OnShortfall, Quantity, Window},
     money::NanoUsd,
     policy::{OnUnsettled, Policy, user_counter},
     price::{PriceError, Rates, catalogue::Model},
@@ -384,21 +385,4 @@ fn want(limit: &Arc<Limit>, user: Option<&str>, today: &Days) -> (Term, Line) {
     let bound = limit.bound.filter(|_| enforced).unwrap_or(super::MAX_AMOUNT);
     let term = Term { counter, kind, limit: bound, class: class_of(limit.quantity) };
     (term, Line { limit: Arc::clone(limit), enforced, period_end })
-}
-
-/// The reason that a refusal by the limit reports.
-#[must_use]
-pub const fn reason_of(limit: &Limit) -> Reason {
-    match (limit.quantity, limit.scope) {
-        (Quantity::Requests, _) => Reason::RequestRateExceeded,
-        (Quantity::Tokens, _) => Reason::TokenRateExceeded,
-        (Quantity::AudioMilliseconds, _) => Reason::AudioRateExceeded,
-        (Quantity::RequestsInFlight, _) => Reason::TooManyInFlight,
-        (Quantity::UnsettledRequests, _) => Reason::TooManyUnsettled,
-        (Quantity::NanoUsd, LimitScope::Organization | LimitScope::OrganizationModel) => {
-            Reason::OrganizationBudgetExhausted
-        }
-        (Quantity::NanoUsd, LimitScope::Team | LimitScope::TeamModel) => Reason::TeamBudgetExhausted,
-        (Quantity::NanoUsd, LimitScope::Key | LimitScope::User) => Reason::KeyBudgetExhausted,
-    }
 }
