@@ -148,8 +148,12 @@ mod tests {
         index.replace(Some(&first), Some(&second));
         assert_eq!([1, 2, 3].map(|byte| version(&before, byte)), [Some(1), Some(1), None]);
         assert_eq!([1, 2, 3].map(|byte| version(&index, byte)), [None, Some(2), Some(2)]);
+        let named = |index: &KeyIndex| index.named(&first.name).cloned();
+        assert!(named(&before).is_some_and(|key| Arc::ptr_eq(&key, &first)));
+        assert!(named(&index).is_some_and(|key| Arc::ptr_eq(&key, &second)));
         index.replace(Some(&second), None);
         assert_eq!([1, 2, 3].map(|byte| version(&index, byte)), [None; 3]);
+        assert!(named(&index).is_none());
         assert!(index.shards.iter().all(|shard| shard.is_empty()));
     }
 }

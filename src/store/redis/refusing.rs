@@ -64,10 +64,11 @@ impl Refusing {
         let mut known = self.lock();
         for (key, frees_in) in limits.chain(gates) {
             let until = present + frees_in.min(LONGEST);
-            if known.until.len() >= MOST {
+            let is_known = known.until.contains_key(key);
+            if !is_known && known.until.len() >= MOST {
                 known.until.retain(|_, until| present < *until);
             }
-            if known.until.len() < MOST {
+            if is_known || known.until.len() < MOST {
                 known.until.insert(key.clone(), until);
                 known.latest = known.latest.max(Some(until));
             }
