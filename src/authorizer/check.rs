@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::time::{Timeout, timeout, timeout_at};
+
 use super::{Authorizer, Decided, Failure, PendingCheck, Question, queue::Turn, ticket};
 use crate::{
     domain::{Timestamp, request::AuthorizeRequest},
@@ -28,7 +30,7 @@ impl<S: Store + Clone> Authorizer<S> {
             self.count_use(caller);
         }
         let team = caller.map(|caller| &*caller.team.name);
-        let (decided, check) = by(until, self.check(question, team, until)).await?;
+        let (decided, check) = by(until, self.check(question, team, until)).await??;
         self.log_decision(question, check.id, &decided);
         Ok((decided, check))
     }
@@ -124,18 +126,10 @@ impl<S: Store + Clone> Authorizer<S> {
 }
 
 /// Completes before `until`, or is dropped.
-///
-/// # Errors
-/// Its own, and [`Failure::DeadlineExceeded`].
-pub async fn by<T>(
-    until: Option<Instant>,
-    task: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+pub fn by<F: Future>(until: Option<Instant>, task: F) -> Timeout<F> {
+    // Not an async function: its future would have room for `task` twice, as its argument and as what it waits for.
     match until {
-        None => task.await,
-        Some(until) => match tokio::time::timeout_at(until.into(), task).await {
-            Ok(done) => done,
-            Err(_) => Err(Failure::DeadlineExceeded),
-        },
+        Some(until) => timeout_at(until.into(), task),
+        None => timeout(Duration::MAX, task),
     }
 }

@@ -1,6 +1,7 @@
 //! Why a request could be neither allowed nor denied, or usage not be booked.
 
 use thiserror::Error;
+use tokio::time::error::Elapsed;
 
 use crate::{
     domain::bounds::Excess,
@@ -66,6 +67,12 @@ impl Failure {
     #[must_use]
     pub const fn is_unsupported(&self) -> bool {
         matches!(self, Self::Store(StoreError::LayoutUnsupported(_)))
+    }
+}
+
+impl From<Elapsed> for Failure {
+    fn from(_: Elapsed) -> Self {
+        Self::DeadlineExceeded
     }
 }
 

@@ -158,7 +158,8 @@ impl<S: Store + Clone> Authorizer<S> {
     pub async fn view(&self, until: Option<Instant>) -> View {
         let fresh = match self.shared.live.freshness().is_fresh() {
             true => Ok(()),
-            false => by(until, self.freshen()).await,
+            // Boxed, as every request has room for it and nearly none waits here.
+            false => by(until, Box::pin(self.freshen())).await.unwrap_or_else(|error| Err(error.into())),
         };
         View { snapshot: self.snapshot(), fresh }
     }

@@ -136,22 +136,23 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
         let booked = match subject {
             parse::Subject::Reservation(id) => {
                 let settle = self.authorizer.settle(id, usage, outcome, upstream_delay_ms, &scope);
-                by(until, settle).await
+                by(until, settle).await.unwrap_or_else(|error| Err(error.into()))
             }
             parse::Subject::Unreserved(subject) => {
                 let snapshot = self.authorizer.snapshot();
                 let caller = snapshot.resolve(&subject.caller);
                 caller_within(&scope, &subject.caller, &caller, Permission::Record)?;
                 let bounds = bounds(&access::session(&extensions));
-                let settle = self.authorizer.settle_unreserved(
+                // Boxed: a report without a reservation is rare.
+                let settle = Box::pin(self.authorizer.settle_unreserved(
                     (&snapshot, &caller),
                     &subject,
                     usage,
                     outcome,
                     upstream_delay_ms,
                     bounds,
-                );
-                let booked = by(until, settle).await;
+                ));
+                let booked = by(until, settle).await.unwrap_or_else(|error| Err(error.into()));
                 if let Err(Failure::UnreservedBound(_)) = &booked {
                     let team = caller.as_ref().ok().map(|caller| &*caller.team.name);
                     record_refused(&self.audit, &access::session(&extensions), RECORD_USAGE, team);

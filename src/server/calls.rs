@@ -58,7 +58,7 @@ fn may_claim(path: &str) -> bool {
     matches!(need_of(path), Some(Need::Permission(_)))
 }
 
-/// A service for the calls of one connection.
+/// A service for the calls of one connection. The one behind it is always ready.
 #[derive(Clone)]
 pub(super) struct Calls<S> {
     inner: S,
@@ -109,15 +109,17 @@ where
             // A page is made within moments, whatever its client does.
             Protocol::Pages => call.claim().raise(),
         }
-        let inner = self.inner.clone();
+        let mut inner = self.inner.clone();
+        let Some(turns) = turns else {
+            // Called here, as a future that calls it later has room for the request twice.
+            let answer = inner.call(request);
+            return Box::pin(async move { Ok(answer.await?.map(|body| Answer::new(body, call, None))) });
+        };
         Box::pin(async move {
-            let turn = match turns {
-                // The semaphore is never closed.
-                Some(turns) => turns.acquire_owned().await.ok(),
-                None => None,
-            };
+            // The semaphore is never closed.
+            let turn = turns.acquire_owned().await.ok();
             let answer = inner.oneshot(request).await?;
-            Ok(answer.map(|body| Answer { body, call, is_small_held: false, _turn: turn }))
+            Ok(answer.map(|body| Answer::new(body, call, turn)))
         })
     }
 }
@@ -132,6 +134,10 @@ pub(super) struct Answer<B> {
 }
 
 impl<B> Answer<B> {
+    const fn new(body: B, call: OpenCall, turn: Option<OwnedSemaphorePermit>) -> Self {
+        Self { body, call, is_small_held: false, _turn: turn }
+    }
+
     fn small_is_taken(&mut self) {
         if std::mem::take(&mut self.is_small_held) {
             self.call.unread().release(SMALL);
