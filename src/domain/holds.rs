@@ -1,6 +1,10 @@
 //! What a reservation takes from all its counters: the terms, which reservations of one kind share, and the amounts of this one.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash as _, Hasher},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
@@ -11,8 +15,13 @@ use super::counter::{CounterKey, CounterKind, Hold};
 const USUAL_CLASSES: usize = 3;
 
 /// What reservations of one kind have in common: the counters, how they count, and their bounds.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Terms(Box<[Term]>);
+#[derive(Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Compared first, as terms that differ nearly always differ in it.
+    hash: u64,
+    classes: u16,
+    terms: Box<[Term]>,
+}
 
 /// One counter among [`Terms`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +55,68 @@ pub struct Holds {
 
 impl FromIterator<Term> for Terms {
     fn from_iter<I: IntoIterator<Item = Term>>(terms: I) -> Self {
-        Self(terms.into_iter().collect())
+        let terms: Box<[Term]> = terms.into_iter().collect();
+        let mut mixer = Mixer(0);
+        for Term { counter, kind, limit, class } in &terms {
+            counter.hash(&mut mixer);
+            for value in [kind.slot_ms(), *limit, u64::from(*class)] {
+                mixer.write_u64(value);
+            }
+        }
+        let classes = terms.iter().map(|term| term.class.saturating_add(1)).max().unwrap_or(0);
+        Self { hash: mixer.finish(), classes, terms }
+    }
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self::from_iter([])
+    }
+}
+
+impl Terms {
+    /// The same for equal terms, and well spread. Computed once, so that a store that shares equal terms finds them quickly.
+    #[must_use]
+    pub const fn content_hash(&self) -> u64 {
+        self.hash
+    }
+
+    /// How many amounts reservations on these terms have.
+    #[must_use]
+    pub const fn classes(&self) -> u16 {
+        self.classes
+    }
+
+    /// The counters, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Term> {
+        self.terms.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Terms {
+    type Item = &'a Term;
+    type IntoIter = std::slice::Iter<'a, Term>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// Mixes numbers, of which one for each counter is the hash of its name: far quicker than a general hash.
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0.rotate_left(32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // An odd number without a pattern: 2^64 divided by the golden ratio.
+        self.0 = (self.0.rotate_left(23) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 
@@ -54,8 +124,14 @@ impl Holds {
     /// Holds on the counters of `terms`, of nothing yet.
     #[must_use]
     pub fn new(terms: Arc<Terms>) -> Self {
-        let classes = terms.0.iter().map(|term| usize::from(term.class) + 1).max().unwrap_or(0);
+        let classes = usize::from(terms.classes);
         Self { terms, amounts: SmallVec::from_elem(Amount::default(), classes) }
+    }
+
+    /// Holds on the counters of `terms`, with the amounts of the classes in their order.
+    #[must_use]
+    pub fn with_amounts(terms: Arc<Terms>, amounts: impl IntoIterator<Item = Amount>) -> Self {
+        Self { terms, amounts: amounts.into_iter().collect() }
     }
 
     /// Holds `amount` on each counter of `class`; a class that no counter is of is left alone.
@@ -71,32 +147,38 @@ impl Holds {
         &self.terms
     }
 
+    /// The amounts of the classes, in their order.
+    #[must_use]
+    pub fn amounts(&self) -> &[Amount] {
+        &self.amounts
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.terms.0.len()
+        self.terms.terms.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.terms.0.is_empty()
+        self.terms.terms.is_empty()
     }
 
     /// The hold at `index`.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Hold<&CounterKey>> {
-        self.terms.0.get(index).map(|term| self.of(term))
+        self.terms.terms.get(index).map(|term| self.of(term))
     }
 
     /// All of them, in the order of the terms.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Hold<&CounterKey>> + ExactSizeIterator + Clone {
-        self.terms.0.iter().map(|term| self.of(term))
+        self.terms.terms.iter().map(|term| self.of(term))
     }
 
     /// Their counters.
     pub fn counters(&self) -> impl ExactSizeIterator<Item = &CounterKey> + Clone {
-        self.terms.0.iter().map(|term| &term.counter)
+        self.terms.terms.iter().map(|term| &term.counter)
     }
 
     fn of<'t>(&self, term: &'t Term) -> Hold<&'t CounterKey> {
@@ -120,7 +202,7 @@ impl FromIterator<Hold> for Holds {
             });
             Term { counter, kind, limit, class: u16::try_from(class).unwrap_or(u16::MAX) }
         };
-        let terms = holds.into_iter().map(&mut term).collect();
+        let terms: Terms = holds.into_iter().map(&mut term).collect();
         Self { terms: Arc::new(terms), amounts }
     }
 }
@@ -186,6 +268,27 @@ mod tests {
     fn more_holds_than_a_reservation_can_have_are_told_apart() {
         let all: Vec<_> = (0..300).map(|n| hold("a", 0, n)).collect();
         assert!(Holds::from(all.clone()).iter().eq(all.iter().map(Hold::by_ref)));
+    }
+
+    #[test]
+    fn equal_terms_have_one_hash_and_others_have_others() {
+        let all = vec![hold("a", 0, 1), hold("b", 2, 3), hold("c", 0, 1)];
+        let hash = |holds: Vec<Hold>| Holds::from(holds).terms.content_hash();
+        assert_eq!(hash(all.clone()), hash(all.clone()));
+        let mut others = vec![all[..2].to_vec(), all.iter().rev().cloned().collect(), Vec::new()];
+        for at in 0..3 {
+            let mut limit = all.clone();
+            limit[at].limit += 1;
+            let mut period = all.clone();
+            period[at].counter = period[at].counter.in_period(20_261_101);
+            let mut kind = all.clone();
+            kind[at].kind = CounterKind::Window { slot_ms: 2 };
+            others.extend([limit, period, kind]);
+        }
+        let mut hashes: Vec<_> = others.into_iter().chain([all]).map(hash).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 13);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(super) struct Counters {
     /// Slots changed since they were last written to the tables.
     dirty: Vec<u32>,
     cursor: usize,
+    /// How many slots were emptied so far.
+    emptied: u64,
 }
 
 impl Counters {
@@ -55,6 +57,11 @@ impl Counters {
 
     pub(super) fn find(&self, key: &CounterKey) -> Option<u32> {
         self.index.get(key).copied()
+    }
+
+    /// Grows whenever a slot is emptied, so while it is the same, each slot has the counter that it had.
+    pub(super) const fn emptied(&self) -> u64 {
+        self.emptied
     }
 
     pub(super) fn key(&self, slot: u32) -> Option<&CounterKey> {
@@ -213,7 +220,7 @@ impl Counters {
 
     /// Looks at `count` slots from where it last stopped, and empties those that hold nothing worth keeping and that no op after
     /// `covered` (so none in the journal) mentions. Returns the emptied ones, and whether the last slot was reached.
-    pub(super) fn sweep(&mut self, count: usize, covered: u64, idle: impl Idle) -> (Vec<u32>, bool) {
+    pub(super) fn sweep(&mut self, count: usize, covered: u64, idle: &impl Idle) -> (Vec<u32>, bool) {
         let mut emptied = Vec::new();
         let end = self.cursor.saturating_add(count).min(self.slots.places());
         for at in self.cursor..end {
@@ -226,6 +233,7 @@ impl Counters {
                 emptied.push(number);
             }
         }
+        self.emptied += emptied.len() as u64;
         let done = end == self.slots.places();
         self.cursor = if done { 0 } else { end };
         (emptied, done)

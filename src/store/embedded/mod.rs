@@ -15,6 +15,8 @@
 //! - The registry, the uses of secrets (`registry`) and the audit log (`audit`) are written by transactions of their own, separate
 //!   from that thread's.
 //! - Only this process announces itself as a replica (`replicas`), so that stays in memory.
+//! - What reservations of one kind share is in memory, in a row of the journal and in a segment once (`terms`); what each has of its
+//!   own are a few bytes (`kept`).
 //! - Memory holds the registry, counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
 //!   reservation that can still be repeated; the rest is in the tables.
 
@@ -35,14 +37,17 @@ mod read;
 mod recover;
 mod registry;
 mod replicas;
+mod reservations;
 mod retention;
 mod salvage;
 mod schema;
 mod segment;
+mod settling;
 mod shared;
 mod spend;
 mod state;
 mod sums;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -69,6 +74,7 @@ use tokio::{
 use self::{
     audit::AuditTable,
     files::Claim,
+    kept::{Own, Version},
     registry::Registry,
     replicas::ReplicaTable,
     shared::{Inner, Step},
@@ -207,7 +213,7 @@ impl Ledger for EmbeddedStore {
             self.disk_keeps_up().await?;
         }
         // Made before the lock is taken: it is the largest part of what a reservation takes.
-        let mut made = (!reserve.dry_run).then(|| Arc::new(kept::record_of(&reserve)));
+        let mut made = (!reserve.dry_run).then(|| Own::of(&reserve));
         let mut gone = None;
         loop {
             let step = self.0.inner.step(|state, now| state.reserve(now, (&reserve, &mut made), gone))?;
@@ -226,10 +232,10 @@ impl Ledger for EmbeddedStore {
     async fn find(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
         let mut gone = None;
         loop {
-            let copy = |(record, now): (Arc<Record>, Moment)| (*record).clone().by_the_wall(now);
+            let record = |(version, now): (Version, Moment)| version.into_record().by_the_wall(now);
             match self.0.inner.step(|state, now| Ok(state.find(u128::from_be_bytes(id.0), now, gone)))? {
-                Step::Done(record) => return Ok(record.map(copy)),
-                Step::OnDisk(record, heard) => return on_disk(record.map(copy), heard).await,
+                Step::Done(version) => return Ok(version.map(record)),
+                Step::OnDisk(version, heard) => return on_disk(version.map(record), heard).await,
                 Step::Archived(at) => match self.archived(at)? {
                     Some(record) => return Ok(Some(record)),
                     None => gone = Some(at),

@@ -2,22 +2,27 @@
 //!
 //! Replay repeats only effects, not decisions: a granted reservation, a settlement with its result. Every op has a number (`lsn`,
 //! one more than the op before), given by its place in the journal. Counters are identified by the number of their slot, which an
-//! earlier [`Op::Define`] in the journal or a row of table `counters` ties to a name.
+//! earlier [`Op::Define`] in the journal or a row of table `counters` ties to a name. Terms are identified by their number among the
+//! [`Op::Terms`] of the same row of the journal, which precede what speaks of them.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_line, put_reported, put_settled};
+use super::{
+    kept::Own,
+    wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_line, put_reported, put_settled},
+};
 use crate::domain::{
     Timestamp,
     counter::{CounterKey, CounterKind},
-    holds::Holds,
+    holds::Terms,
 };
 use crate::store::{Cooldown, Extra, Settled, SpendAmounts, SpendKey};
 
 const DEFINE: u8 = 1;
-const RESERVE: u8 = 2;
+/// A reservation with its terms, as up to layout 4.
+const RESERVE_ALONE: u8 = 2;
 const SETTLE: u8 = 3;
 const COOLDOWN: u8 = 4;
 
@@ -27,14 +32,20 @@ const CLOSED: u8 = 1;
 const CHANGED: u8 = 2;
 /// A settlement with extras or with reported thresholds.
 const SETTLE_MORE: u8 = 5;
+const TERMS: u8 = 6;
+const RESERVE: u8 = 7;
 
 /// A change, as read back.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Op {
     /// A counter was created.
     Define { slot: u32, key: CounterKey, kind: CounterKind },
+    /// The row has reservations on these terms.
+    Terms(Vec<TermOp>),
     /// A reservation was granted.
     Reserve(ReserveOp),
+    /// The same, before there were terms.
+    ReserveAlone(ReserveAloneOp),
     /// A reservation was settled.
     Settle(SettleOp),
     /// A gate was opened on request.
@@ -42,7 +53,24 @@ pub(super) enum Op {
 }
 
 #[derive(Debug, PartialEq, Eq)]
+pub(super) struct TermOp {
+    pub(super) slot: u32,
+    pub(super) kind: CounterKind,
+    pub(super) limit: u64,
+    pub(super) class: u16,
+}
+
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct ReserveOp {
+    pub(super) id: u128,
+    /// The number of its terms.
+    pub(super) terms: usize,
+    /// What [`Own::read`] reads.
+    pub(super) own: Vec<u8>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ReserveAloneOp {
     pub(super) id: u128,
     pub(super) fingerprint: u64,
     pub(super) reserved_at: Timestamp,
@@ -102,31 +130,23 @@ fn put_key(to: &mut Vec<u8>, key: &CounterKey) {
     put_int(to, u64::from(key.period()));
 }
 
-/// The head of a reservation; `slots` are those of `holds`, in their order. Times are written as distances.
-pub(super) struct ReserveHead {
-    pub(super) id: u128,
-    pub(super) fingerprint: u64,
-    pub(super) reserved_at: Timestamp,
-    pub(super) expires_at: Timestamp,
-    pub(super) forget_at: Timestamp,
-}
-
-pub(super) fn put_reserve(to: &mut Vec<u8>, head: &ReserveHead, slots: &[u32], holds: &Holds, note: &[u8]) {
-    // The longest that a hold can be, so the buffer grows at most once.
-    to.reserve(80 + note.len() + holds.len() * 45);
-    to.push(RESERVE);
-    to.extend_from_slice(&head.id.to_le_bytes());
-    to.extend_from_slice(&head.fingerprint.to_le_bytes());
-    put_int(to, head.reserved_at.0);
-    put_int(to, head.expires_at.since(head.reserved_at));
-    put_int(to, head.forget_at.since(head.expires_at));
-    put_int(to, holds.len() as u64);
-    for (hold, slot) in holds.iter().zip(slots) {
-        for int in [u64::from(*slot), kind_to_int(hold.kind), hold.limit, hold.kept, hold.expiring] {
+/// `slots` are those of the terms' counters, in their order.
+pub(super) fn put_terms(to: &mut Vec<u8>, terms: &Terms, slots: &[u32]) {
+    to.push(TERMS);
+    put_int(to, slots.len() as u64);
+    for (term, slot) in terms.iter().zip(slots) {
+        for int in [u64::from(*slot), kind_to_int(term.kind), term.limit, u64::from(term.class)] {
             put_int(to, int);
         }
     }
-    put_bytes(to, note);
+}
+
+/// `terms`: their number.
+pub(super) fn put_reserve(to: &mut Vec<u8>, id: u128, terms: u32, own: &Own) {
+    to.push(RESERVE);
+    to.extend_from_slice(&id.to_le_bytes());
+    put_int(to, u64::from(terms));
+    put_bytes(to, own.bytes());
 }
 
 pub(super) fn put_settle(to: &mut Vec<u8>, op: &SettleOp) {
@@ -189,7 +209,13 @@ fn put_change(to: &mut Vec<u8>, CooldownOp { gate, after }: &CooldownOp) {
 pub(super) fn read(from: &mut Reader<'_>) -> Result<Op, Malformed> {
     match from.byte()? {
         DEFINE => Ok(Op::Define { slot: from.small()?, key: read_key(from)?, kind: from.kind()? }),
-        RESERVE => read_reserve(from).map(Op::Reserve),
+        TERMS => read_terms(from).map(Op::Terms),
+        RESERVE => Ok(Op::Reserve(ReserveOp {
+            id: u128::from_le_bytes(from.array()?),
+            terms: usize::try_from(from.int()?).map_err(|_| Malformed)?,
+            own: from.slice()?.to_vec(),
+        })),
+        RESERVE_ALONE => read_reserve_alone(from).map(Op::ReserveAlone),
         SETTLE => read_settle(from, false).map(Op::Settle),
         SETTLE_MORE => read_settle(from, true).map(Op::Settle),
         COOLDOWN => read_change(from).map(Op::Cooldown),
@@ -202,7 +228,17 @@ fn read_key(from: &mut Reader<'_>) -> Result<CounterKey, Malformed> {
     Ok(CounterKey::new(name).in_period(from.small()?))
 }
 
-fn read_reserve(from: &mut Reader<'_>) -> Result<ReserveOp, Malformed> {
+fn read_terms(from: &mut Reader<'_>) -> Result<Vec<TermOp>, Malformed> {
+    let mut terms = Vec::new();
+    for _ in 0..from.count()? {
+        let (slot, kind, limit) = (from.small()?, from.kind()?, from.int()?);
+        let class = u16::try_from(from.int()?).map_err(|_| Malformed)?;
+        terms.push(TermOp { slot, kind, limit, class });
+    }
+    Ok(terms)
+}
+
+fn read_reserve_alone(from: &mut Reader<'_>) -> Result<ReserveAloneOp, Malformed> {
     let id = u128::from_le_bytes(from.array()?);
     let fingerprint = u64::from_le_bytes(from.array()?);
     let reserved_at = from.time()?;
@@ -218,7 +254,7 @@ fn read_reserve(from: &mut Reader<'_>) -> Result<ReserveOp, Malformed> {
             expiring: from.int()?,
         });
     }
-    Ok(ReserveOp { id, fingerprint, reserved_at, expires_at, forget_at, holds, note: from.bytes()? })
+    Ok(ReserveAloneOp { id, fingerprint, reserved_at, expires_at, forget_at, holds, note: from.bytes()? })
 }
 
 fn read_settle(from: &mut Reader<'_>, more: bool) -> Result<SettleOp, Malformed> {
@@ -283,4 +319,48 @@ fn read_change(from: &mut Reader<'_>) -> Result<CooldownOp, Malformed> {
         _ => return Err(Malformed),
     };
     Ok(CooldownOp { gate, after })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::holds::{Amount, Holds, Term};
+
+    /// The terms of two counters, and a reservation on them.
+    const RECORDED: &str = "060207d00fe8070009a19c01f40301\
+        072a0000000000000000000000000000000020090a0b0c0d0e0f100021d907a2010000c0cf2480b899290001ac02646e6f7465";
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn terms_and_reservations_are_as_they_were_recorded() {
+        let (window, budget) =
+            (CounterKind::Window { slot_ms: 1_000 }, CounterKind::Budget { slot_ms: 10_000 });
+        let term = |kind, limit, class| Term { counter: CounterKey::new("c"), kind, limit, class };
+        let all = [term(window, 1_000, 0), term(budget, 500, 1)];
+        let terms = Arc::new(all.clone().into_iter().collect::<Terms>());
+        let mut holds = Holds::new(Arc::clone(&terms));
+        holds.set(0, Amount { kept: 0, expiring: 1 });
+        holds.set(1, Amount { kept: 300, expiring: 100 });
+        let times = (0x100f_0e0d_0c0b_0a09, Timestamp(1_795_428_000_000));
+        let own = Own::new(times, (600_000, 86_400_000), &holds, b"note");
+        let mut bytes = Vec::new();
+        put_terms(&mut bytes, &terms, &[7, 9]);
+        put_reserve(&mut bytes, 42, 0, &own);
+        assert_eq!(hex(&bytes), RECORDED);
+        let mut reader = Reader(&bytes);
+        let [first, second] = all.map(|Term { kind, limit, class, .. }| (kind, limit, class));
+        let op = |slot, (kind, limit, class)| TermOp { slot, kind, limit, class };
+        assert_eq!(read(&mut reader), Ok(Op::Terms(vec![op(7, first), op(9, second)])));
+        let own = own.bytes().to_vec();
+        assert_eq!(read(&mut reader), Ok(Op::Reserve(ReserveOp { id: 42, terms: 0, own })));
+        assert!(reader.is_empty());
+        for length in 0..bytes.len() {
+            let mut reader = Reader(bytes.get(..length).unwrap_or_default());
+            let read = std::iter::from_fn(|| (!reader.is_empty()).then(|| read(&mut reader)));
+            assert!(length == 0 || length == 15 || read.into_iter().any(|op| op.is_err()), "{length}");
+        }
+    }
 }

@@ -79,8 +79,12 @@ impl<K: Hash + Eq, V> PiecewiseMap<K, V> {
         self.0.get_mut(Self::number(key))?.remove(key)
     }
 
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
-        self.0.iter_mut().for_each(|piece| piece.retain(&mut keep));
+    /// Removes what `keep` refuses from one piece, and returns the number of the next.
+    pub(super) fn retain_in(&mut self, piece: usize, keep: impl FnMut(&K, &mut V) -> bool) -> usize {
+        if let Some(piece) = self.0.get_mut(piece) {
+            piece.retain(keep);
+        }
+        (piece + 1) % PIECES
     }
 
     #[cfg(test)]

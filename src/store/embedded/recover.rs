@@ -8,16 +8,21 @@ use thiserror::Error;
 use super::{
     disk::{self, Progress},
     gates,
-    kept::{Kept, ReservationRow},
-    op::{self, Op, ReserveOp, SettleOp},
+    kept::{Kept, Own, ReservationRow},
+    op::{self, Op, ReserveAloneOp, ReserveOp, SettleOp, TermOp},
     presharded::PreshardedMap,
+    settling::Booking,
     spend::{self, Spend},
-    state::{Booking, State},
+    state::State,
     verify::Difference,
     wire::{Malformed, Reader},
 };
-use crate::domain::{Timestamp, counter::Hold, holds::Holds};
-use crate::store::{Extra, Record, StoreError};
+use crate::domain::{
+    Timestamp,
+    counter::Hold,
+    holds::{Holds, Term, Terms},
+};
+use crate::store::{Extra, StoreError};
 
 /// Differences that are reported one by one.
 const TOLD: usize = 3;
@@ -42,6 +47,8 @@ pub(super) enum RecoverError {
     Missing { lsn: u64 },
     #[error("op {lsn} of the journal speaks of what is not there")]
     Dangling { lsn: u64 },
+    #[error("there are more reservations than the store can keep in memory")]
+    TooMany,
 }
 
 fn books(differences: &[Difference]) -> String {
@@ -77,8 +84,8 @@ pub(super) struct Recovered {
     pub(super) lost: Lost,
 }
 
-/// The reservations on disk that the journal may mention, by their `seq`.
-type Versions = PreshardedMap<u64, Arc<Record>>;
+/// The reservations on disk that the journal may mention, by their `seq`: when they were made, and what they hold.
+type Versions = PreshardedMap<u64, (Timestamp, Holds)>;
 
 /// Reads the tables and replays the journal over them. `now` is by the wall clock.
 pub(super) fn recover(connection: &Connection, now: Timestamp) -> Result<Recovered, RecoverError> {
@@ -110,15 +117,14 @@ fn recover_from(
     let (segment, versions) = load_reservations(connection, &mut state, covered)?;
     state.lsn = covered;
     state.time = seen;
-    let mut replay = Replay { connection, state, versions, lost };
+    let mut replay = Replay { connection, state, versions, terms: Vec::new(), lost };
     disk::journal(connection, |first, last, ops| replay.play((first, last), ops))?;
     let Replay { mut state, lost, .. } = replay;
     state.counters.rebuild_free();
     // A reservation that was written as open and then settled is kept as settled at least as long as it would have been kept as
     // open. After that, possibly only the open version is left, which must not come back if the clock was set back.
     state.changed.make_due();
-    let is_settled = |kept: &Kept| kept.dirty || kept.record.settlement.is_some();
-    state.reservations.retain(|_, kept| is_settled(kept) || kept.forget_at > seen);
+    state.reservations.retain(|kept| kept.dirty || !kept.is_open() || kept.forget_at() > seen);
     Ok(Recovered { state, covered, segment, behind, lost: lost.unwrap_or_default() })
 }
 
@@ -130,35 +136,39 @@ fn load_reservations(
 ) -> Result<(u64, Versions), RecoverError> {
     let mut latest = PreshardedMap::<u128, u64>::default();
     let mut versions = Versions::default();
+    let mut full = false;
     let segment = disk::reservations(connection, covered, |entry, at, row| {
         if let Some(row) = row.as_ref().filter(|_| entry.lsn > covered) {
             // What the journal needs of it is the same in each version.
-            versions.insert(entry.seq, Arc::clone(&row.record));
+            versions.insert(entry.seq, (row.version.reserved_at(), row.version.holds()));
         }
         let lsn = latest.entry(entry.id).or_default();
         if entry.lsn <= *lsn {
             return;
         }
         *lsn = entry.lsn;
-        match row.filter(|row| row.record.settlement.is_none()) {
+        match row.filter(|row| row.version.settlement().is_none()) {
             None => {
-                state.reservations.remove(&entry.id);
+                state.reservations.remove(entry.id);
                 state.archived.insert(entry.id, at);
             }
-            Some(ReservationRow { id, seq, lsn, forget_at, record, .. }) => {
+            Some(ReservationRow { id, seq, mut version, .. }) => {
                 state.archived.remove(&id);
-                let kept = Kept { seq, lsn, forget_at, open_until: forget_at, dirty: false, record };
-                state.reservations.insert(id, kept);
+                version.terms = state.terms.share(version.terms);
+                let kept = Kept { seq, version, dirty: false, was_written_open: true };
+                full |= state.reservations.insert(id, kept).is_none();
             }
         }
     })?;
-    Ok((segment, versions))
+    if full { Err(RecoverError::TooMany) } else { Ok((segment, versions)) }
 }
 
 struct Replay<'a> {
     connection: &'a Connection,
     state: State,
     versions: Versions,
+    /// Those that the present row of the journal defines, with the slots of their counters; `None`: those are not known.
+    terms: Vec<Option<(Arc<Terms>, Vec<u32>)>>,
     /// What is missing, if that is permitted.
     lost: Option<Lost>,
 }
@@ -175,16 +185,25 @@ impl Replay<'_> {
             Some(_) => {}
         }
         self.state.lsn = first.saturating_sub(1);
+        self.terms.clear();
         let mut reader = Reader(ops);
         while !reader.is_empty() {
             let lsn = self.state.lsn + 1;
             let op = op::read(&mut reader).map_err(|Malformed| RecoverError::Malformed { lsn })?;
             match op {
                 Op::Define { slot, key, kind } => self.state.counters.define(lsn, slot, key, kind),
-                Op::Reserve(op) => match (self.reserve(lsn, op), &mut self.lost) {
-                    (Err(RecoverError::Dangling { .. }), Some(lost)) => lost.reservations += 1,
-                    (played, _) => played?,
-                },
+                Op::Terms(terms) => {
+                    let terms = self.resolve(&terms);
+                    self.terms.push(terms);
+                }
+                Op::Reserve(op) => {
+                    let played = self.reserve(lsn, &op);
+                    self.unless_lost(played)?;
+                }
+                Op::ReserveAlone(op) => {
+                    let played = self.reserve_alone(lsn, op);
+                    self.unless_lost(played)?;
+                }
                 Op::Settle(op) => self.settle(lsn, op)?,
                 Op::Cooldown(op) => self.state.apply_cooldown(op),
             }
@@ -193,7 +212,37 @@ impl Replay<'_> {
         if self.state.lsn == last { Ok(()) } else { Err(RecoverError::Missing { lsn: self.state.lsn + 1 }) }
     }
 
-    fn reserve(&mut self, lsn: u64, op: ReserveOp) -> Result<(), RecoverError> {
+    /// Passes on why a reservation cannot be played, unless that is permitted.
+    fn unless_lost(&mut self, played: Result<(), RecoverError>) -> Result<(), RecoverError> {
+        match (played, &mut self.lost) {
+            (Err(RecoverError::Dangling { .. }), Some(lost)) => lost.reservations += 1,
+            (played, _) => return played,
+        }
+        Ok(())
+    }
+
+    /// The terms and the slots of their counters; `None` if one of those is not known.
+    fn resolve(&mut self, op: &[TermOp]) -> Option<(Arc<Terms>, Vec<u32>)> {
+        let counters = &self.state.counters;
+        let term = |TermOp { slot, kind, limit, class }: &TermOp| {
+            let counter = counters.key(*slot)?.clone();
+            Some(Term { counter, kind: *kind, limit: *limit, class: *class })
+        };
+        let terms: Terms = op.iter().map(term).collect::<Option<Vec<_>>>()?.into_iter().collect();
+        let terms = self.state.terms.share(Arc::new(terms));
+        Some((terms, op.iter().map(|term| term.slot).collect()))
+    }
+
+    fn reserve(&mut self, lsn: u64, op: &ReserveOp) -> Result<(), RecoverError> {
+        let known = self.terms.get(op.terms).ok_or(RecoverError::Malformed { lsn })?;
+        let (terms, slots) = known.as_ref().ok_or(RecoverError::Dangling { lsn })?;
+        let own = Own::read(&op.own, terms).map_err(|Malformed| RecoverError::Malformed { lsn })?;
+        self.state.apply_holds(lsn, own.reserved_at(), &own.holds(terms), slots);
+        let terms = Arc::clone(terms);
+        self.keep(lsn, op.id, terms, own)
+    }
+
+    fn reserve_alone(&mut self, lsn: u64, op: ReserveAloneOp) -> Result<(), RecoverError> {
         let slots: Vec<u32> = op.holds.iter().map(|hold| hold.slot).collect();
         let mut holds = Vec::with_capacity(op.holds.len());
         for hold in op.holds {
@@ -203,20 +252,18 @@ impl Replay<'_> {
         }
         let holds = Holds::from(holds);
         self.state.apply_holds(lsn, op.reserved_at, &holds, &slots);
+        let spans = (op.expires_at.since(op.reserved_at), op.forget_at.since(op.expires_at));
+        let own = Own::new((op.fingerprint, op.reserved_at), spans, &holds, &op.note);
+        let terms = self.state.terms.share(Arc::clone(holds.terms()));
+        self.keep(lsn, op.id, terms, own)
+    }
+
+    fn keep(&mut self, lsn: u64, id: u128, terms: Arc<Terms>, own: Own) -> Result<(), RecoverError> {
         // The version on disk is this reservation or a later state of it.
         if self.versions.contains_key(&lsn) {
             return Ok(());
         }
-        let record = Record {
-            fingerprint: op.fingerprint,
-            reserved_at: op.reserved_at,
-            expires_at: op.expires_at,
-            holds,
-            note: op.note,
-            settlement: None,
-        };
-        self.state.apply_record(lsn, op.id, op.forget_at, Arc::new(record));
-        Ok(())
+        self.state.apply_open(lsn, id, terms, own).map_err(|_: StoreError| RecoverError::TooMany)
     }
 
     fn settle(&mut self, lsn: u64, op: SettleOp) -> Result<(), RecoverError> {
@@ -227,24 +274,25 @@ impl Replay<'_> {
         for key in self.state.spend.absent(op.lines.iter().map(|(key, _)| key)) {
             self.state.spend.put(disk::line(self.connection, &key)?);
         }
-        self.state.apply_settle(lsn, op).map_err(|_: StoreError| RecoverError::Dangling { lsn })
+        self.state.apply_settle(lsn, op).map(drop).map_err(|_: StoreError| RecoverError::Dangling { lsn })
     }
 
     fn settle_counters(&mut self, lsn: u64, op: &SettleOp) -> Result<(), RecoverError> {
         let dangling = || RecoverError::Dangling { lsn };
-        let kept = self.state.reservations.get(&op.id).filter(|kept| kept.seq == op.seq);
+        let kept = self.state.reservations.get(op.id).filter(|kept| kept.seq == op.seq);
+        let kept = kept.map(|kept| (kept.version.reserved_at(), kept.version.holds()));
         // Settled on disk, or displaced by a later reservation with the same id.
-        let record = kept.map(|kept| &kept.record).or_else(|| self.versions.get(&op.seq));
-        let record = Arc::clone(record.ok_or_else(dangling)?);
-        let held = record.holds.iter().chain(op.extras.iter().map(Extra::hold));
+        let found = kept.or_else(|| self.versions.get(&op.seq).cloned());
+        let (reserved_at, holds) = found.ok_or_else(dangling)?;
+        let held = holds.iter().chain(op.extras.iter().map(Extra::hold));
         let counters = &self.state.counters;
         let slots: Option<Vec<u32>> = held.map(|hold| counters.find(hold.counter)).collect();
         let slots = slots.ok_or_else(dangling)?;
         // It reports again what it reported, to the counters that have not seen it.
         let reported: Vec<_> =
             op.reported.iter().map(|(counter, amount)| (*counter, vec![*amount])).collect();
-        let booking = Booking { slots: &slots, holds: &record.holds, actual: &op.actual, extras: &op.extras };
-        self.state.settle_counters(lsn, (op.settled_at, record.reserved_at), &booking, &reported);
+        let booking = Booking { slots: &slots, holds: &holds, actual: &op.actual, extras: &op.extras };
+        self.state.settle_counters(lsn, (op.settled_at, reserved_at), &booking, &reported);
         Ok(())
     }
 }

@@ -1,22 +1,25 @@
 //! Reservations on disk: many in one row, because a row for each would cost more than everything else the store does.
 //!
-//! A segment is never changed. A reservation that changes is written again, into a later segment, and the version with the
+//! Each has the terms of its reservations once. A segment is never changed. A reservation that changes is written again, into a later segment, and the version with the
 //! highest `lsn` counts. A segment goes when the last of its reservations has ended.
 
 use std::sync::Arc;
 
 use super::{
-    kept::ReservationRow,
+    kept::{Closed, Own, ReservationRow, Version, VersionState},
     presharded::PreshardedMap,
     wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_reported, put_settled},
 };
 use crate::domain::{
     Timestamp,
     counter::{CounterKey, CounterKind, Hold},
-    holds::Terms,
+    holds::{Holds, Term, Terms},
 };
-use crate::store::{Record, Settlement};
+use crate::store::Settlement;
 
+/// The beginning of the column `terms` since layout 5. Before, it began with a counter, and none has an empty name, no period and
+/// slots of no length.
+const WITH_TERMS: [u8; 3] = [0, 0, 0];
 /// This byte precedes a settlement; 1 in rows from before thresholds were kept with it.
 const SETTLED: u8 = 2;
 
@@ -53,67 +56,76 @@ pub(super) struct Segment {
     pub(super) records: Vec<u8>,
 }
 
-/// What the holds on one counter nearly always have in common.
+/// A counter, its kind and its limit.
 type Line = (CounterKey, u64, u64);
 
-/// A segment that is being written.
+/// A segment that is being written. Its column `terms` has how many lines there are, the lines, and then all terms: how many counters
+/// they have, and for each the number of its line and its class.
 #[derive(Default)]
 struct SegmentWriter {
     segment: Segment,
-    /// The numbers of the lines in the segment's `terms`.
-    lines: PreshardedMap<Line, u64>,
-    /// The numbers for each hold of those terms, by their address; kept alive, so that no others get it.
-    known: PreshardedMap<usize, (Arc<Terms>, Vec<u64>)>,
+    lines: Vec<u8>,
+    terms: Vec<u8>,
+    /// The numbers of the lines.
+    numbers: PreshardedMap<Line, u64>,
+    /// The numbers of the terms, by their address; kept alive, so that no others get it.
+    known: PreshardedMap<usize, (Arc<Terms>, u64)>,
 }
 
 impl SegmentWriter {
     /// Appends a reservation; all of a segment are settled, or all are open.
     fn put(&mut self, row: &ReservationRow) {
         let segment = &mut self.segment;
-        segment.settled = row.record.settlement.is_some();
+        segment.settled = row.version.settlement().is_some();
         segment.forget_at = segment.forget_at.max(row.forget_at).max(row.open_until);
         segment.lsn = segment.lsn.max(row.lsn);
         segment.entries.extend_from_slice(&row.id.to_le_bytes());
         for int in [row.seq, row.lsn, row.forget_at.0, segment.records.len() as u64] {
             put_int(&mut segment.entries, int);
         }
-        self.put_record(&row.record);
+        self.put_version(&row.version);
     }
 
     /// The segment under its `number`; `None` if there is nothing in it.
     fn finish(self, number: u64) -> Option<Segment> {
-        (!self.segment.entries.is_empty()).then_some(Segment { number, ..self.segment })
+        let mut terms = Vec::with_capacity(self.lines.len() + self.terms.len() + 16);
+        terms.extend_from_slice(&WITH_TERMS);
+        put_int(&mut terms, self.numbers.len() as u64);
+        terms.extend_from_slice(&self.lines);
+        terms.extend_from_slice(&self.terms);
+        (!self.segment.entries.is_empty()).then_some(Segment { number, terms, ..self.segment })
     }
 
-    fn put_record(&mut self, record: &Record) {
-        let Self { segment, lines, known } = self;
-        let terms = record.holds.terms();
-        let (_, numbers) = known.entry(Arc::as_ptr(terms).addr()).or_insert_with(|| {
-            let numbers = record.holds.iter().map(|hold| {
-                let next = lines.len() as u64;
-                let kind = kind_to_int(hold.kind);
-                *lines.entry((hold.counter.clone(), kind, hold.limit)).or_insert_with(|| {
-                    put_bytes(&mut segment.terms, hold.counter.name().as_bytes());
-                    for int in [u64::from(hold.counter.period()), kind, hold.limit] {
-                        put_int(&mut segment.terms, int);
-                    }
-                    next
-                })
-            });
-            (Arc::clone(terms), numbers.collect())
-        });
-        let to = &mut segment.records;
-        to.extend_from_slice(&record.fingerprint.to_le_bytes());
-        put_int(to, record.reserved_at.0);
-        put_int(to, record.expires_at.0);
-        put_int(to, record.holds.len() as u64);
-        for (hold, number) in record.holds.iter().zip(&*numbers) {
-            for int in [*number, hold.kept, hold.expiring] {
-                put_int(to, int);
-            }
+    /// The number of the terms in the segment.
+    fn number(&mut self, terms: &Arc<Terms>) -> u64 {
+        let next = self.known.len() as u64;
+        if let Some((_, number)) = self.known.get(&Arc::as_ptr(terms).addr()) {
+            return *number;
         }
-        put_bytes(to, &record.note);
-        let Some(settlement) = &record.settlement else {
+        self.known.insert(Arc::as_ptr(terms).addr(), (Arc::clone(terms), next));
+        let Self { lines, numbers, .. } = self;
+        put_int(&mut self.terms, terms.iter().len() as u64);
+        for Term { counter, kind, limit, class } in &**terms {
+            let (next, kind) = (numbers.len() as u64, kind_to_int(*kind));
+            let number = *numbers.entry((counter.clone(), kind, *limit)).or_insert_with(|| {
+                put_bytes(lines, counter.name().as_bytes());
+                for int in [u64::from(counter.period()), kind, *limit] {
+                    put_int(lines, int);
+                }
+                next
+            });
+            put_int(&mut self.terms, number);
+            put_int(&mut self.terms, u64::from(*class));
+        }
+        next
+    }
+
+    fn put_version(&mut self, version: &Version) {
+        let terms = self.number(&version.terms);
+        let to = &mut self.segment.records;
+        put_int(to, terms);
+        put_bytes(to, version.own().bytes());
+        let Some(settlement) = version.settlement() else {
             to.push(0);
             return;
         };
@@ -137,7 +149,7 @@ pub(super) struct Packing {
 
 impl Packing {
     pub(super) fn put(&mut self, row: &ReservationRow) {
-        if row.record.settlement.is_none() {
+        if row.version.settlement().is_none() {
             return self.open.put(row);
         }
         self.settled.put(row);
@@ -169,42 +181,97 @@ pub(super) fn entries(bytes: &[u8]) -> Result<Vec<Entry>, Malformed> {
 
 /// Reads records of one segment.
 pub(super) struct Records<'a> {
-    terms: Vec<(CounterKey, CounterKind, u64)>,
+    terms: SegmentTerms,
     records: &'a [u8],
+}
+
+enum SegmentTerms {
+    Whole(Vec<Arc<Terms>>),
+    /// Up to layout 4 each record has its own, of these.
+    Lines(Vec<(CounterKey, CounterKind, u64)>),
 }
 
 impl<'a> Records<'a> {
     pub(super) fn new(terms: &[u8], records: &'a [u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader(terms);
-        let mut terms = Vec::new();
-        while !reader.is_empty() {
-            let name = reader.text()?;
-            let key = CounterKey::new(name).in_period(reader.small()?);
-            terms.push((key, reader.kind()?, reader.int()?));
-        }
+        let terms = match terms.strip_prefix(&WITH_TERMS) {
+            Some(rest) => SegmentTerms::Whole(read_terms(&mut Reader(rest))?),
+            None => {
+                let (mut reader, mut lines) = (Reader(terms), Vec::new());
+                while !reader.is_empty() {
+                    lines.push(read_line(&mut reader)?);
+                }
+                SegmentTerms::Lines(lines)
+            }
+        };
         Ok(Self { terms, records })
     }
 
     pub(super) fn read(&self, entry: &Entry) -> Result<ReservationRow, Malformed> {
         let mut reader = Reader(self.records.get(entry.offset..).ok_or(Malformed)?);
-        let fingerprint = u64::from_le_bytes(reader.array()?);
-        let (reserved_at, expires_at) = (reader.time()?, reader.time()?);
-        let mut holds = Vec::new();
+        let (terms, own) = match &self.terms {
+            SegmentTerms::Whole(all) => {
+                let number = usize::try_from(reader.int()?).map_err(|_| Malformed)?;
+                let terms = all.get(number).ok_or(Malformed)?;
+                (Arc::clone(terms), Own::read(reader.slice()?, terms)?)
+            }
+            SegmentTerms::Lines(lines) => read_alone(&mut reader, entry, lines)?,
+        };
+        let Entry { id, seq, lsn, forget_at, .. } = *entry;
+        let state = match reader.byte()? {
+            0 => VersionState::Open(own),
+            state => {
+                let settlement = read_settlement(&mut reader, state)?;
+                VersionState::Settled(Arc::new(Closed { own, lsn, forget_at, settlement }))
+            }
+        };
+        let version = Version { terms, state };
+        Ok(ReservationRow { id, seq, lsn, forget_at, open_until: Timestamp(0), version })
+    }
+}
+
+fn read_line(reader: &mut Reader<'_>) -> Result<(CounterKey, CounterKind, u64), Malformed> {
+    let name = reader.text()?;
+    let key = CounterKey::new(name).in_period(reader.small()?);
+    Ok((key, reader.kind()?, reader.int()?))
+}
+
+fn read_terms(reader: &mut Reader<'_>) -> Result<Vec<Arc<Terms>>, Malformed> {
+    let (mut lines, mut terms) = (Vec::new(), Vec::new());
+    for _ in 0..reader.count()? {
+        lines.push(read_line(reader)?);
+    }
+    while !reader.is_empty() {
+        let mut one = Vec::new();
         for _ in 0..reader.count()? {
             let number = usize::try_from(reader.int()?).map_err(|_| Malformed)?;
-            let (counter, kind, limit) = self.terms.get(number).cloned().ok_or(Malformed)?;
-            holds.push(Hold { counter, kind, limit, kept: reader.int()?, expiring: reader.int()? });
+            let (counter, kind, limit) = lines.get(number).cloned().ok_or(Malformed)?;
+            let class = u16::try_from(reader.int()?).map_err(|_| Malformed)?;
+            one.push(Term { counter, kind, limit, class });
         }
-        let note = reader.bytes()?;
-        let settlement = match reader.byte()? {
-            0 => None,
-            state => Some(read_settlement(&mut reader, state)?),
-        };
-        let holds = holds.into();
-        let record = Arc::new(Record { fingerprint, reserved_at, expires_at, holds, note, settlement });
-        let Entry { id, seq, lsn, forget_at, .. } = *entry;
-        Ok(ReservationRow { id, seq, lsn, forget_at, open_until: Timestamp(0), record })
+        terms.push(Arc::new(one.into_iter().collect()));
     }
+    Ok(terms)
+}
+
+/// A reservation as it was written up to layout 4.
+fn read_alone(
+    reader: &mut Reader<'_>,
+    entry: &Entry,
+    lines: &[(CounterKey, CounterKind, u64)],
+) -> Result<(Arc<Terms>, Own), Malformed> {
+    let fingerprint = u64::from_le_bytes(reader.array()?);
+    let (reserved_at, expires_at) = (reader.time()?, reader.time()?);
+    let mut holds = Vec::new();
+    for _ in 0..reader.count()? {
+        let number = usize::try_from(reader.int()?).map_err(|_| Malformed)?;
+        let (counter, kind, limit) = lines.get(number).cloned().ok_or(Malformed)?;
+        holds.push(Hold { counter, kind, limit, kept: reader.int()?, expiring: reader.int()? });
+    }
+    let holds = Holds::from(holds);
+    // Of one that is settled, the entry has when the settled one ends.
+    let spans = (expires_at.since(reserved_at), entry.forget_at.since(expires_at));
+    let own = Own::new((fingerprint, reserved_at), spans, &holds, reader.slice()?);
+    Ok((Arc::clone(holds.terms()), own))
 }
 
 fn read_settlement(reader: &mut Reader<'_>, state: u8) -> Result<Settlement, Malformed> {

@@ -8,21 +8,20 @@ use std::{mem, sync::Arc};
 
 use super::{
     counters::Counters,
-    kept::{Changed, Kept, ReservationRow},
-    op::{self, ReserveHead, SettleOp},
+    kept::{Changed, Kept, Own, ReservationRow, Version, VersionState},
+    op,
     presharded::{PiecewiseMap, PreshardedMap},
+    reservations::Reservations,
     segment::Location,
     spend::Spend,
+    terms::TermsTable,
 };
 use crate::domain::{
     Moment, Timestamp,
     counter::{CounterKey, CounterKind, CounterState, Hold},
-    holds::Holds,
+    holds::{Holds, Terms},
 };
-use crate::store::{
-    Cooldown, Extra, Record, Refusal, Reserve, Reserved, Settle, SettleOutcome, Settlement, SpendKey,
-    StoreError,
-};
+use crate::store::{Cooldown, Refusal, Reserve, Reserved, SpendKey, StoreError};
 
 /// The answer of memory to an operation.
 pub(super) enum Answer<T> {
@@ -34,45 +33,6 @@ pub(super) enum Answer<T> {
     Absent(Vec<SpendKey>),
 }
 
-/// The counters of a settlement: those of the holds, followed by those that are only booked in.
-pub(super) struct Booking<'a> {
-    pub(super) slots: &'a [u32],
-    pub(super) holds: &'a Holds,
-    /// The amounts used of the holds.
-    pub(super) actual: &'a [u64],
-    pub(super) extras: &'a [Extra],
-}
-
-impl Booking<'_> {
-    /// Each counter with the amount to book in it.
-    fn parts(&self) -> impl Iterator<Item = (Hold<&CounterKey>, u64)> {
-        let held = self.holds.iter().zip(self.actual.iter().copied());
-        held.chain(self.extras.iter().map(|extra| (extra.hold(), extra.amount)))
-    }
-}
-
-/// What became of a settlement. The record is copied for the caller without the lock.
-pub(super) enum Settling {
-    /// Settled now.
-    Settled(Arc<Record>, Moment),
-    /// Settled before.
-    Already(Arc<Record>, Moment),
-    NotFound,
-}
-
-impl Settling {
-    /// For the caller; copies, so it is called without the lock.
-    pub(super) fn outcome(self) -> SettleOutcome {
-        let (record, now, outcome): (_, _, fn(Settlement) -> SettleOutcome) = match self {
-            Self::Settled(record, now) => (record, now, SettleOutcome::Settled),
-            Self::Already(record, now) => (record, now, SettleOutcome::AlreadySettled),
-            Self::NotFound => return SettleOutcome::NotFound,
-        };
-        let settlement = record.settlement.clone();
-        settlement.map_or(SettleOutcome::NotFound, |settlement| outcome(settlement.by_the_wall(now)))
-    }
-}
-
 /// Everything the store knows, and the ops that have not gone to the writer yet.
 #[derive(Default)]
 pub(super) struct State {
@@ -82,7 +42,8 @@ pub(super) struct State {
     pub(super) time: Timestamp,
     pub(super) counters: Counters,
     /// Reservations that are open, or settled and not written to the table yet.
-    pub(super) reservations: PiecewiseMap<u128, Kept>,
+    pub(super) reservations: Reservations,
+    pub(super) terms: TermsTable,
     /// Settled reservations that are only on disk.
     pub(super) archived: PiecewiseMap<u128, Location>,
     /// The gates that are or were closed.
@@ -94,35 +55,38 @@ pub(super) struct State {
     pub(super) displaced: Vec<ReservationRow>,
     /// Ops since the writer last took them.
     pub(super) journal: Vec<u8>,
-    found: Vec<Option<u32>>,
-    slots: Vec<u32>,
+    pub(super) found: Vec<Option<u32>>,
+    pub(super) slots: Vec<u32>,
 }
 
 impl State {
-    /// Decides a reservation and takes its holds; `made` is its record without the times, `None` for a dry run, and is taken if
-    /// it is granted. `gone`: the archived reservation that turned out not to exist.
+    /// Decides a reservation and takes its holds; `made` is what it will have of its own without the time, `None` for a dry run, and
+    /// is taken if it is granted. `gone`: the archived reservation that turned out not to exist.
     pub(super) fn reserve(
         &mut self,
         now: Moment,
-        (reserve, made): (&Reserve, &mut Option<Arc<Record>>),
+        (reserve, made): (&Reserve, &mut Option<Own>),
         gone: Option<Location>,
     ) -> Result<Answer<Reserved>, StoreError> {
         let (id, holds) = (u128::from_be_bytes(reserve.id.0), &reserve.holds);
         if reserve.may_repeat {
             match self.look_up(id, now, gone) {
-                Some(Answer::Ready { value, after }) if !reserve.replaces(&value) => {
-                    let value = Reserved::Repeated((*value).clone().by_the_wall(now));
-                    return Ok(Answer::Ready { value, after });
+                Some(Answer::Ready { value, after }) => {
+                    let record = value.into_record();
+                    if !reserve.replaces(&record) {
+                        let value = Reserved::Repeated(record.by_the_wall(now));
+                        return Ok(Answer::Ready { value, after });
+                    }
                 }
                 Some(Answer::Archived(at)) => return Ok(Answer::Archived(at)),
-                Some(_) | None => {}
+                Some(Answer::Absent(_)) | None => {}
             }
         }
         if !reserve.valid.contains(&now.wall) {
             return Ok(ready(Reserved::OutOfDate { now: now.wall }));
         }
         self.found.clear();
-        self.found.extend(holds.counters().map(|counter| self.counters.find(counter)));
+        self.terms.locate(holds.terms(), &self.counters, &mut self.found);
         let fits =
             self.found.iter().zip(holds.iter()).all(|(slot, hold)| self.counters.surely_fits(*slot, &hold));
         let open =
@@ -133,10 +97,9 @@ impl State {
                 return Ok(ready(outcome));
             }
         }
-        let mut record = made.take().ok_or(StoreError::Corrupt)?;
-        let times = Arc::get_mut(&mut record).ok_or(StoreError::Corrupt)?;
-        (times.reserved_at, times.expires_at) = (now.store, now.store.plus(reserve.ttl_ms));
-        let used = self.grant(id, record, reserve.late_ms)?;
+        let mut own = made.take().ok_or(StoreError::Corrupt)?;
+        own.set_reserved_at(now.store);
+        let used = self.grant(id, now.store, holds, own)?;
         Ok(ready(Reserved::Granted { now: now.wall, used }))
     }
 
@@ -165,23 +128,28 @@ impl State {
     }
 
     /// Takes the holds at `found`; returns the amounts used before.
-    fn grant(&mut self, id: u128, record: Arc<Record>, late_ms: u64) -> Result<Vec<u64>, StoreError> {
-        self.define(record.holds.iter())?;
-        self.lsn += 1;
-        self.time = record.reserved_at;
-        let forget_at = record.expires_at.plus(late_ms);
-        let Record { fingerprint, reserved_at, expires_at, .. } = *record;
-        let head = ReserveHead { id, fingerprint, reserved_at, expires_at, forget_at };
-        op::put_reserve(&mut self.journal, &head, &self.slots, &record.holds, &record.note);
+    fn grant(&mut self, id: u128, now: Timestamp, holds: &Holds, own: Own) -> Result<Vec<u64>, StoreError> {
+        self.define(holds.iter())?;
         let slots = mem::take(&mut self.slots);
-        let used = self.apply_holds(self.lsn, reserved_at, &record.holds, &slots);
+        let named = self.terms.name(holds.terms(), &slots, &self.counters);
+        if named.is_new {
+            self.lsn += 1;
+            op::put_terms(&mut self.journal, &named.terms, &slots);
+        }
+        self.lsn += 1;
+        self.time = now;
+        op::put_reserve(&mut self.journal, id, named.number, &own);
+        let used = self.apply_holds(self.lsn, now, holds, &slots);
         self.slots = slots;
-        self.apply_record(self.lsn, id, forget_at, record);
+        self.apply_open(self.lsn, id, named.terms, own)?;
         Ok(used)
     }
 
     /// Fills `slots` from `found` (those of `holds`), and gives a slot to each counter that has none.
-    fn define<'h>(&mut self, holds: impl Iterator<Item = Hold<&'h CounterKey>>) -> Result<(), StoreError> {
+    pub(super) fn define<'h>(
+        &mut self,
+        holds: impl Iterator<Item = Hold<&'h CounterKey>>,
+    ) -> Result<(), StoreError> {
         self.slots.clear();
         for (hold, found) in holds.zip(&self.found) {
             let slot = match found {
@@ -208,17 +176,21 @@ impl State {
         used
     }
 
-    /// Keeps the record of op `lsn`. An earlier reservation with the same id has ended, and goes.
-    pub(super) fn apply_record(&mut self, lsn: u64, id: u128, forget_at: Timestamp, record: Arc<Record>) {
+    /// Keeps the reservation of op `lsn`. An earlier one with the same id has ended, and goes.
+    pub(super) fn apply_open(
+        &mut self,
+        lsn: u64,
+        id: u128,
+        terms: Arc<Terms>,
+        own: Own,
+    ) -> Result<(), StoreError> {
         self.archived.remove(&id);
-        let kept = Kept { seq: lsn, lsn, forget_at, open_until: Timestamp(0), dirty: true, record };
-        self.changed.made(id);
-        if let Some(old) = self.reservations.insert(id, kept)
-            && old.dirty
-        {
-            let Kept { seq, lsn, forget_at, open_until, record, .. } = old;
-            self.displaced.push(ReservationRow { id, seq, lsn, forget_at, open_until, record });
-        }
+        let version = Version { terms, state: VersionState::Open(own) };
+        let kept = Kept { seq: lsn, version, dirty: true, was_written_open: false };
+        let (place, old) = self.reservations.insert(id, kept).ok_or(StoreError::Overflow)?;
+        self.changed.made(place);
+        self.displaced.extend(old.filter(|old| old.dirty).map(|old| old.row(id)));
+        Ok(())
     }
 
     /// The reservation, if it is known, in the store's time, and the time now.
@@ -227,7 +199,7 @@ impl State {
         id: u128,
         now: Moment,
         gone: Option<Location>,
-    ) -> Answer<Option<(Arc<Record>, Moment)>> {
+    ) -> Answer<Option<(Version, Moment)>> {
         match self.look_up(id, now, gone) {
             None | Some(Answer::Absent(_)) => ready(None),
             Some(Answer::Archived(at)) => Answer::Archived(at),
@@ -235,139 +207,29 @@ impl State {
         }
     }
 
-    /// A live record. A settled one is shown only once its settlement is on disk, as the caller may acknowledge it.
-    fn look_up(&self, id: u128, now: Moment, gone: Option<Location>) -> Option<Answer<Arc<Record>>> {
-        if let Some(kept) = self.reservations.get(&id) {
-            let after = kept.record.settlement.as_ref().map_or(0, |_| kept.lsn);
-            let value = || Arc::clone(&kept.record);
-            return (now.store < kept.forget_at).then(|| Answer::Ready { value: value(), after });
+    /// A live reservation. A settled one is shown only once its settlement is on disk, as the caller may acknowledge it.
+    fn look_up(&self, id: u128, now: Moment, gone: Option<Location>) -> Option<Answer<Version>> {
+        if let Some(kept) = self.reservations.get(id) {
+            let after = if kept.is_open() { 0 } else { kept.lsn() };
+            let value = || kept.version.clone();
+            return (now.store < kept.forget_at()).then(|| Answer::Ready { value: value(), after });
         }
         let at = self.archived.get(&id).copied().filter(|at| gone != Some(*at))?;
         Some(Answer::Archived(at))
     }
 
-    /// Settles a reservation. `settle.lines` are merged: no key twice. What the reservation keeps is taken out of `settle`.
-    pub(super) fn settle(
-        &mut self,
-        moment: Moment,
-        settle: &mut Settle,
-        gone: Option<Location>,
-    ) -> Result<Answer<Settling>, StoreError> {
-        let (id, now) = (u128::from_be_bytes(settle.id.0), moment.store);
-        let Some(kept) = self.reservations.get(&id).filter(|kept| now < kept.forget_at) else {
-            // An id in memory is not also archived.
-            return Ok(match self.archived.get(&id).filter(|at| gone != Some(**at)) {
-                Some(at) => Answer::Archived(*at),
-                None => ready(Settling::NotFound),
-            });
-        };
-        if kept.record.settlement.is_some() {
-            let value = Settling::Already(Arc::clone(&kept.record), moment);
-            return Ok(Answer::Ready { value, after: kept.lsn });
-        }
-        let (seq, then, holds) = (kept.seq, kept.record.reserved_at, kept.record.holds.clone());
-        if settle.actual.len() != holds.len() {
-            return Err(StoreError::Corrupt);
-        }
-        let absent = self.spend.absent(settle.lines.iter().map(|(key, _)| key));
-        if !absent.is_empty() {
-            return Ok(Answer::Absent(absent));
-        }
-        let (actual, extras) = (&settle.actual, &settle.extras);
-        let booking = Booking { slots: &[], holds: &holds, actual, extras };
-        self.found.clear();
-        self.found.extend(booking.parts().map(|(hold, _)| self.counters.find(hold.counter)));
-        let fits = self
-            .found
-            .iter()
-            .zip(booking.parts())
-            .all(|(slot, (hold, actual))| self.counters.can_settle(*slot, now, &hold, actual));
-        if !(fits && self.spend.can_add(&settle.lines)) {
-            return Err(StoreError::Overflow);
-        }
-        self.define(booking.parts().map(|(hold, _)| hold))?;
-        self.lsn += 1;
-        let slots = mem::take(&mut self.slots);
-        let booking = Booking { slots: &slots, ..booking };
-        let (counters, reported) = self.settle_counters(self.lsn, (now, then), &booking, &settle.thresholds);
-        self.counters.forget_reported(&slots, &settle.thresholds);
-        self.slots = slots;
-        let op = SettleOp {
-            id,
-            seq,
-            settled_at: now,
-            forget_at: now.plus(settle.keep_ms),
-            actual: mem::take(&mut settle.actual),
-            extras: mem::take(&mut settle.extras),
-            counters,
-            reported,
-            lines: mem::take(&mut settle.lines),
-            cooldown: self.cooldown_of(now, then, settle),
-            note: mem::take(&mut settle.note),
-        };
-        op::put_settle(&mut self.journal, &op);
-        self.time = now;
-        self.apply_settle(self.lsn, op)?;
-        let kept = self.reservations.get(&id).ok_or(StoreError::Corrupt)?;
-        let value = Settling::Settled(Arc::clone(&kept.record), moment);
-        Ok(Answer::Ready { value, after: self.lsn })
-    }
-
-    /// Settles the counters of op `lsn`; returns the results for counters that had not seen the op yet, and the thresholds that
-    /// it reported.
-    pub(super) fn settle_counters(
-        &mut self,
-        lsn: u64,
-        (now, then): (Timestamp, Timestamp),
-        booking: &Booking<'_>,
-        thresholds: &[(usize, Vec<u64>)],
-    ) -> (Vec<crate::store::Settled>, Vec<(usize, u64)>) {
-        let count = booking.slots.len();
-        let (mut counters, mut all_reported) = (Vec::with_capacity(count), Vec::new());
-        let parts = booking.slots.iter().zip(booking.parts()).enumerate();
-        for (index, (slot, (hold, actual))) in parts {
-            let times = (now, (index < booking.holds.len()).then_some(then));
-            let own = thresholds.iter().filter(|(counter, _)| *counter == index);
-            let own = own.flat_map(|(_, amounts)| amounts.iter().copied());
-            if let Some((settled, reported)) = self.counters.settle(lsn, *slot, times, (&hold, actual), own) {
-                counters.push(settled);
-                all_reported.extend(reported.into_iter().map(|amount| (index, amount)));
-            }
-        }
-        (counters, all_reported)
-    }
-
-    /// Everything in op `lsn` except its counters.
-    pub(super) fn apply_settle(&mut self, lsn: u64, op: SettleOp) -> Result<(), StoreError> {
-        for (key, amounts) in &op.lines {
-            self.spend.add(lsn, key, amounts)?;
-        }
-        if let Some(op) = op.cooldown {
-            self.apply_cooldown(op);
-        }
-        let kept = self.reservations.get_mut(&op.id);
-        if let Some(kept) = kept.filter(|kept| kept.seq == op.seq && kept.lsn < lsn) {
-            let SettleOp { settled_at, counters, reported, note, .. } = op;
-            // Copied only while a caller is being told of the open one.
-            let record = Arc::make_mut(&mut kept.record);
-            record.settlement = Some(Settlement { settled_at, counters, reported, note });
-            kept.forget_at = op.forget_at;
-            kept.lsn = lsn;
-            kept.dirty = true;
-            self.changed.settled(op.id);
-        }
-        Ok(())
-    }
-
-    /// The reservation as it is now, if it changed since it was last written.
-    pub(super) fn capture(&mut self, id: u128) -> Option<ReservationRow> {
-        let kept = self.reservations.get_mut(&id).filter(|kept| kept.dirty)?;
+    /// The reservation in a place as it is now, if it changed since it was last written.
+    pub(super) fn capture(&mut self, place: u32) -> Option<ReservationRow> {
+        let (id, kept) = self.reservations.at_mut(place).filter(|(_, kept)| kept.dirty)?;
         kept.dirty = false;
-        if kept.record.settlement.is_none() {
-            kept.open_until = kept.forget_at;
-        }
-        let Kept { seq, lsn, forget_at, open_until, .. } = *kept;
-        Some(ReservationRow { id, seq, lsn, forget_at, open_until, record: Arc::clone(&kept.record) })
+        kept.was_written_open |= kept.is_open();
+        Some(kept.row(id))
+    }
+
+    /// The ops since they were last taken, in exchange for an empty buffer. They become a row of the journal.
+    pub(super) fn take_journal(&mut self, empty: Vec<u8>) -> Vec<u8> {
+        self.terms.begin_row();
+        mem::replace(&mut self.journal, empty)
     }
 
     /// The states of counters now.
@@ -389,6 +251,6 @@ impl State {
     }
 }
 
-const fn ready<T>(value: T) -> Answer<T> {
+pub(super) const fn ready<T>(value: T) -> Answer<T> {
     Answer::Ready { value, after: 0 }
 }

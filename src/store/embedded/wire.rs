@@ -31,6 +31,13 @@ pub(super) fn put_int(to: &mut Vec<u8>, mut value: u64) {
     to.push(low);
 }
 
+/// The bytes that [`put_int`] appends.
+pub(super) const fn int_len(value: u64) -> usize {
+    // Zero takes a byte as well.
+    let bits = u64::BITS - (value | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
 pub(super) fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
     put_int(to, bytes.len() as u64);
     to.extend_from_slice(bytes);

@@ -268,8 +268,8 @@ fn write_all(
     let mut batch = Batch { first: 1, last: 0, ..Batch::default() };
     let mut packing = Packing::default();
     std::mem::take(&mut state.displaced).iter().for_each(|row| packing.put(row));
-    for id in state.changed.begin_round(true).into_iter().flatten() {
-        state.capture(id).iter().for_each(|row| packing.put(row));
+    for place in state.changed.begin_round(true).into_iter().flatten() {
+        state.capture(place).iter().for_each(|row| packing.put(row));
     }
     (batch.segments, _) = packing.finish(segment);
     let slots = state.counters.take_dirty();

@@ -14,14 +14,23 @@ use crate::store::{
 /// The minute after the dumps were made.
 const THEN: Timestamp = Timestamp(1_795_868_340_000);
 const THEN_3: Timestamp = Timestamp(1_795_904_040_000);
+const THEN_4: Timestamp = Timestamp(1_795_951_020_000);
 /// What the last process of layout 3 wrote beside its database: six commits.
 const SIX_COMMITS: [u8; 17] =
     [0x01, 0x06, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xf4, 0xac, 0xdc, 0x39, 0x7d, 0x9f, 0x6d, 0x6c];
 
+/// The same of layout 4: 24 commits.
+const COMMITS_4: [u8; 17] =
+    [0x01, 0x18, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xd4, 0x4c, 0xfa, 0x37, 0xf5, 0x39, 0xa5, 0x3d];
+
 fn directory(layout: i64) -> (TempDir, ManualClock) {
-    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(if layout < 3 { THEN } else { THEN_3 }));
+    let (then, dump) = match layout {
+        3 => (THEN_3, include_str!("layout_3.sql")),
+        4 => (THEN_4, include_str!("layout_4.sql")),
+        _ => (THEN, include_str!("layout_2.sql")),
+    };
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(then));
     let connection = rusqlite::Connection::open(dir.path().join(DATABASE)).unwrap();
-    let dump = if layout < 3 { include_str!("layout_2.sql") } else { include_str!("layout_3.sql") };
     connection.execute_batch(dump).unwrap();
     match layout {
         1 => {
@@ -29,6 +38,7 @@ fn directory(layout: i64) -> (TempDir, ManualClock) {
             connection.execute_batch(back).unwrap();
         }
         3 => std::fs::write(dir.path().join(LAST_COMMIT), SIX_COMMITS).unwrap(),
+        4 => std::fs::write(dir.path().join(LAST_COMMIT), COMMITS_4).unwrap(),
         _ => {}
     }
     (dir, clock)
@@ -36,18 +46,29 @@ fn directory(layout: i64) -> (TempDir, ManualClock) {
 
 #[tokio::test]
 async fn a_store_of_an_earlier_layout_is_brought_up_to_date() {
-    for (found, written) in [(1, 0), (2, 0), (3, 2)] {
+    // The records of the registry; what the team spent, in nano-dollars, in how many requests; those that are open.
+    let all = [
+        (1, 0, (275_000, 2), 1),
+        (2, 0, (275_000, 2), 1),
+        // One more was taken by the release of layout 3.
+        (3, 2, (275_000, 2), 2),
+        // And one more by that of layout 4, which also took three that were settled: one of them is so in the tables, one was taken
+        // there and settled in the journal, and one is in the journal only.
+        (4, 3, (650_000, 5), 3),
+    ];
+    for (found, written, spent, open_count) in all {
         let (dir, clock) = directory(found);
         crate::store::embedded::verify(dir.path(), &Clock::Manual(clock.clone())).unwrap();
         for again in [false, true] {
             let store = open(dir.path(), &clock);
             let lines = store.spend(202_611, "chatbot".into()).await.unwrap();
-            let [(_, amounts)] = &lines[..] else { panic!("{lines:?}") };
-            assert_eq!((amounts.cost_nanos, amounts.requests, amounts.input_tokens), (275_000, 2, 2_000));
+            let sum =
+                |of: fn(&SpendAmounts) -> u64| lines.iter().map(|(_, amounts)| of(amounts)).sum::<u64>();
+            assert_eq!((sum(|amounts| amounts.cost_nanos), sum(|amounts| amounts.requests)), spent);
+            assert_eq!(sum(|amounts| amounts.input_tokens), spent.1 * 1_000);
             let counter = CounterKey::new("team/chatbot|usd|month").in_period(20_261_101);
             let state = store.counters(vec![(counter, BUDGET)]).await.unwrap()[0];
-            // One more was taken by the release of layout 3.
-            assert_eq!((state.settled, state.open), (275_000, if found == 3 { 2 } else { 1 }));
+            assert_eq!((state.settled, state.open), (spent.0, open_count));
             let open = ReservationId(0x0289_686e_cf27_f0d1_e2f4_8ba2_ef9c_8f4a_u128.to_be_bytes());
             assert!(store.find(open).await.unwrap().is_some_and(|record| record.settlement.is_none()));
             let version = if again { written + 1 } else { 0 };
@@ -58,6 +79,45 @@ async fn a_store_of_an_earlier_layout_is_brought_up_to_date() {
         assert_eq!(std::fs::metadata(&copy).unwrap().mode() & 0o777, 0o600);
         assert_eq!(schema::version(&rusqlite::Connection::open(copy).unwrap()), Ok(found));
     }
+}
+
+/// Those in the tables and those in the journal, with terms of their own each until then.
+#[tokio::test]
+async fn reservations_of_layout_4_are_settled_and_written_again() {
+    let (dir, clock) = directory(4);
+    let [settled, settled_late, open, settled_at_once] = [
+        0x0197_ffb7_7207_36b0_eb53_d9af_fccd_de5f_u128,
+        0x0189_2ccb_96e5_d0c5_463f_b8af_ff29_dabe,
+        0x0153_0c64_eefb_2c9a_74a0_6695_4b20_6179,
+        0x01c5_3d04_7929_87f3_55e5_3f52_47a3_bbcf,
+    ]
+    .map(|id| ReservationId(id.to_be_bytes()));
+    let mut records = Vec::new();
+    for turn in 0..3 {
+        let store = super::open(dir.path(), &clock);
+        for id in [settled, settled_late, settled_at_once] {
+            let record = store.find(id).await.unwrap().unwrap();
+            // The budgets of a day and a week beside those that refuse.
+            assert_eq!(record.settlement.as_ref().unwrap().counters.len(), record.holds.len() + 4);
+            assert_eq!(record.note[0], 2, "a ticket");
+            records.push(record);
+        }
+        let record = store.find(open).await.unwrap().unwrap();
+        let holds: Vec<_> = record.holds.iter().map(|hold| (hold.limit, hold.amount())).collect();
+        assert_eq!(holds.len(), 6);
+        assert_eq!(holds[0], (500_000_000_000, 150_000));
+        assert_eq!(record.settlement.is_some(), turn == 2);
+        records.push(record);
+        if turn == 1 {
+            let lines = vec![line(202_611, "chatbot", 7), line(202_611, "", 7)];
+            let settle = Settle { id: open, lines, ..settle(0, vec![7; 6]) };
+            let settled = store.settle(settle).await.unwrap();
+            assert!(matches!(settled, SettleOutcome::Settled(_)), "{settled:?}");
+        }
+        store.checkpoint().await.unwrap();
+    }
+    assert_eq!(records[..4], records[4..8]);
+    assert_eq!(records[..3], records[8..11]);
 }
 
 #[tokio::test]
@@ -112,7 +172,7 @@ fn the_count_of_commits_is_read_as_it_was_written() {
 
 #[tokio::test]
 async fn a_store_of_an_earlier_layout_is_salvaged() {
-    for layout in [2, 3] {
+    for (layout, spent, records_kept) in [(2, 275_000, 0), (3, 275_000, 2), (4, 650_000, 2)] {
         let (dir, clock) = directory(layout);
         let path = dir.path().join(DATABASE);
         let mut bytes = std::fs::read(&path).unwrap();
@@ -124,8 +184,8 @@ async fn a_store_of_an_earlier_layout_is_salvaged() {
         crate::store::embedded::salvage(dir.path(), to.path(), &Clock::Manual(clock.clone())).unwrap();
         let store = open(to.path(), &clock);
         let lines = store.spend(202_611, "chatbot".into()).await.unwrap();
-        assert_eq!(lines.iter().map(|(_, amounts)| amounts.cost_nanos).collect::<Vec<_>>(), [275_000]);
+        assert_eq!(lines.iter().map(|(_, amounts)| amounts.cost_nanos).sum::<u64>(), spent);
         let records = store.registry_since(Revision::default()).await.unwrap().records;
-        assert_eq!(records.len(), if layout == 3 { 2 } else { 0 });
+        assert_eq!(records.len(), records_kept);
     }
 }

@@ -2,6 +2,7 @@ mod damage;
 mod layout;
 mod lifetime;
 mod recovery;
+mod terms;
 mod trust;
 
 use crate::store::Ledger as _;

@@ -10,7 +10,7 @@ use super::super::{
     shared::Shared,
     spend,
 };
-use super::{AT_ONCE, FORGOTTEN, LOOKS, Round, SEGMENTS, SLICE, SWEPT, Writer};
+use super::{AT_ONCE, FORGOTTEN, LOOKS, Round, SEGMENTS, SLICE, SWEPT, SWEPT_AT_ONCE, Writer};
 use crate::store::StoreError;
 
 /// What to write, and the settled reservations in it.
@@ -25,7 +25,8 @@ impl Writer {
         })
     }
 
-    /// Takes what to write next: first the rows of the slice, a few at a time, and then all ops. So no row is ahead of the ops.
+    /// Takes what to write next: first the rows of the slice, a few at a time, then what is to be forgotten, and then all ops. So
+    /// no row is ahead of the ops.
     /// Also returns the settled reservations, to be moved out of memory once they are on disk: where they will be, their id and
     /// their `lsn`.
     pub(super) fn collect(
@@ -38,18 +39,18 @@ impl Writer {
         if !stopping {
             self.fill(&mut batch, &mut packing)?;
         }
+        if let Some(expired) = sweep {
+            self.sweep(&mut batch, &expired)?;
+        }
         let mut shared = inner.lock()?;
         (batch.first, batch.last) = (self.taken + 1, shared.state.lsn);
         self.taken = batch.last;
-        batch.seen = shared.state.time;
+        batch.seen = batch.seen.max(shared.state.time);
         batch.behind = self.moved();
-        batch.ops = mem::replace(&mut shared.state.journal, mem::take(&mut self.spare));
+        batch.ops = shared.state.take_journal(mem::take(&mut self.spare));
         let displaced = mem::take(&mut shared.state.displaced);
         inner.age.taken();
         self.grown += batch.ops.len();
-        if let Some(expired) = sweep {
-            self.sweep(&mut shared, &mut batch, &expired);
-        }
         if !stopping && matches!(self.round, Round::Rest) && self.is_due(&shared) {
             self.begin(&mut shared, &mut batch);
         }
@@ -110,8 +111,8 @@ impl Writer {
                 if taken >= SLICE {
                     break;
                 }
-                if let Some(id) = reservations.iter_mut().find_map(Vec::pop) {
-                    rows.extend(state.capture(id));
+                if let Some(place) = reservations.iter_mut().find_map(Vec::pop) {
+                    rows.extend(state.capture(place));
                 } else if let Some(slot) = counters.pop() {
                     batch.counters.extend(state.counters.capture(slot));
                 } else if let Some(key) = lines.pop() {
@@ -129,39 +130,44 @@ impl Writer {
         Ok(())
     }
 
-    /// Forgets a bounded part of what can be forgotten. What earlier batches took is on disk here, since a batch is collected only
-    /// after the previous one was committed; the rows of this one are not.
-    fn sweep(&mut self, shared: &mut Shared, batch: &mut Batch, expired: &[Expired]) {
+    /// Forgets a bounded part of what can be forgotten, a few at a time. What earlier batches took is on disk here, since a batch is
+    /// collected only after the previous one was committed; the rows of this one are not.
+    fn sweep(&mut self, batch: &mut Batch, expired: &[Expired]) -> Result<(), StoreError> {
         let now = self.inner.time.now();
-        let state = &mut shared.state;
         for Expired { number, entries } in expired {
-            let in_memory =
-                |entry: &Entry| state.reservations.get(&entry.id).filter(|kept| kept.seq == entry.seq);
             // Settled since, and the journal needs the segment to replay that: the segment goes after these are next written.
-            if entries.iter().filter_map(in_memory).any(|kept| kept.dirty) {
+            if self.is_needed(entries)? {
                 continue;
             }
-            for entry in entries {
-                // A later version is in a later segment, and stays with that.
-                if state.reservations.get(&entry.id).is_some_and(|kept| kept.lsn == entry.lsn) {
-                    state.reservations.remove(&entry.id);
-                }
-                if state.archived.get(&entry.id).is_some_and(|at| at.segment == *number) {
-                    state.archived.remove(&entry.id);
-                }
-            }
+            self.forget(*number, entries)?;
             batch.segments_gone.push(*number);
             batch.seen = now.store;
         }
         if matches!(self.round, Round::Sweeping { begun: false }) {
-            state.counters.restart_sweep();
+            self.inner.lock()?.state.counters.restart_sweep();
             self.round = Round::Sweeping { begun: true };
         }
-        let (emptied, whole) = state.counters.sweep(SWEPT, self.covered, Retention::at(now));
-        batch.counters_gone = emptied;
+        let (retention, mut whole) = (Retention::at(now), false);
+        for _ in 0..SWEPT.div_ceil(SWEPT_AT_ONCE) {
+            let mut shared = self.inner.lock()?;
+            let (emptied, ended) = shared.state.counters.sweep(SWEPT_AT_ONCE, self.covered, &retention);
+            drop(shared);
+            batch.counters_gone.extend(emptied);
+            whole = ended;
+            if whole {
+                break;
+            }
+        }
+        self.inner.lock()?.state.terms.sweep();
         // By the earlier of the two, as a single look at a wall clock that is ahead must not put a month out of memory.
         let resident_from = spend::resident_from(now.wall.min(now.store));
-        let more = state.spend.drop_old(resident_from, FORGOTTEN, self.covered);
+        let mut more = true;
+        for _ in 0..FORGOTTEN.div_ceil(SWEPT_AT_ONCE) {
+            more = self.inner.lock()?.state.spend.drop_old(resident_from, SWEPT_AT_ONCE, self.covered);
+            if !more {
+                break;
+            }
+        }
         // Otherwise there may be more than a sweep takes, and the next follows at once.
         if batch.segments_gone.len() < SEGMENTS as usize {
             self.swept_at = Instant::now();
@@ -169,5 +175,40 @@ impl Writer {
         if matches!(self.round, Round::Sweeping { .. }) && whole && !more && batch.segments_gone.is_empty() {
             self.round = Round::Rest;
         }
+        Ok(())
+    }
+
+    /// Whether one of a segment's reservations changed since it was last written. They have all ended, so none changes from now on,
+    /// and it does not matter that the lock is released in between.
+    fn is_needed(&self, entries: &[Entry]) -> Result<bool, StoreError> {
+        for entries in entries.chunks(AT_ONCE) {
+            let shared = self.inner.lock()?;
+            let kept =
+                |entry: &Entry| shared.state.reservations.get(entry.id).filter(|kept| kept.seq == entry.seq);
+            if entries.iter().filter_map(kept).any(|kept| kept.dirty) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn forget(&self, number: u64, entries: &[Entry]) -> Result<(), StoreError> {
+        for entries in entries.chunks(AT_ONCE) {
+            // Freed without the lock.
+            let mut gone = Vec::with_capacity(entries.len());
+            let mut shared = self.inner.lock()?;
+            let state = &mut shared.state;
+            for entry in entries {
+                // A later version is in a later segment, and stays with that.
+                if state.reservations.get(entry.id).is_some_and(|kept| kept.lsn() == entry.lsn) {
+                    gone.extend(state.reservations.remove(entry.id));
+                }
+                if state.archived.get(&entry.id).is_some_and(|at| at.segment == number) {
+                    state.archived.remove(&entry.id);
+                }
+            }
+            drop(shared);
+        }
+        Ok(())
     }
 }

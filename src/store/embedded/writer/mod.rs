@@ -6,6 +6,8 @@
 //! Between rounds, data no longer needed is forgotten, some of it every quarter of a second.
 
 mod collect;
+#[cfg(test)]
+mod tests;
 
 use std::{
     mem,
@@ -47,6 +49,8 @@ const AT_ONCE: usize = if cfg!(test) { 2 } else { 32 };
 const SWEEP: Duration = Duration::from_millis(250);
 /// Counters looked at each time: a few nanoseconds each, under the lock; a million takes two minutes.
 const SWEPT: usize = 2048;
+/// Counters looked at, or lines forgotten, at once under the lock.
+const SWEPT_AT_ONCE: usize = if cfg!(test) { 3 } else { 128 };
 /// Lines forgotten each time.
 const FORGOTTEN: usize = 512;
 /// Segments forgotten each time: as many reservations as ten slices.
@@ -86,7 +90,7 @@ enum Round {
     Rest,
     /// Writing everything that had changed when it began, except reservations that are open and younger than the round before.
     /// Then everything up to op `covers` is in the tables.
-    Writing { covers: u64, reservations: [Vec<u128>; 3], counters: Vec<u32>, lines: Vec<SpendKey> },
+    Writing { covers: u64, reservations: [Vec<u32>; 3], counters: Vec<u32>, lines: Vec<SpendKey> },
     /// Removing the journal up to op `covers`.
     Truncating { covers: u64 },
     /// Forgetting everything possible, for callers that asked for it; `false`: not begun.
@@ -257,8 +261,8 @@ impl Writer {
             let mut shared = inner.lock()?;
             let state = &mut shared.state;
             for (at, id, lsn) in moves {
-                if state.reservations.get(id).is_some_and(|kept| kept.lsn == *lsn) {
-                    moved.extend(state.reservations.remove(id));
+                if state.reservations.get(*id).is_some_and(|kept| kept.lsn() == *lsn) {
+                    moved.extend(state.reservations.remove(*id));
                     state.archived.insert(*id, *at);
                 }
             }
