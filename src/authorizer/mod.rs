@@ -11,6 +11,7 @@ mod failure;
 mod ids;
 mod in_flight;
 mod overtaken;
+mod question;
 mod queue;
 mod receipt;
 mod report;
@@ -20,7 +21,7 @@ mod ticket;
 mod unreserved;
 
 use std::{
-    ops::ControlFlow,
+    ops::{ControlFlow, Deref},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,6 +37,7 @@ pub use self::{
     failure::Failure,
     in_flight::PendingCheck,
     overtaken::refusal_stands,
+    question::{Question, View},
     queue::Queue,
     settler::Settler,
     unreserved::{Bounds, RefusedReports},
@@ -49,12 +51,10 @@ use crate::{
     domain::{
         Timestamp,
         calendar::Days,
-        caller::ResolvedCaller,
-        decision::{Allowed, Violation},
+        decision::Allowed,
         explain,
         plan::{self, Plan},
         policy::Policy,
-        request::AuthorizeRequest,
         snapshot::Snapshot,
     },
     live::{Follower, Live},
@@ -102,17 +102,35 @@ impl Shared {
     }
 }
 
-/// Decides requests and books usage. Cheap to clone; one per core.
-#[derive(Clone, Debug)]
-pub struct Authorizer<S> {
+/// Decides requests and books usage. One per core; clones share what it has, with a reference count that no other core touches.
+#[derive(Debug)]
+pub struct Authorizer<S>(Arc<Parts<S>>);
+
+impl<S> Clone for Authorizer<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S> Deref for Authorizer<S> {
+    type Target = Parts<S>;
+
+    fn deref(&self) -> &Parts<S> {
+        &self.0
+    }
+}
+
+/// What an [`Authorizer`] has.
+#[derive(Debug)]
+pub struct Parts<S> {
     store: S,
     clock: Clock,
     shared: Arc<Shared>,
     follower: Follower<S>,
     /// The current calendar day; replaced when it ends or the policy's time zone changes.
-    today: Arc<ArcSwap<(Arc<str>, Days)>>,
+    today: ArcSwap<(Arc<str>, Days)>,
     settler: Settler,
-    ids: Arc<ids::Ids>,
+    ids: ids::Ids,
 }
 
 impl<S: Store + Clone> Authorizer<S> {
@@ -122,28 +140,28 @@ impl<S: Store + Clone> Authorizer<S> {
         let Runtime { clock, entropy } = runtime;
         let policy = Arc::clone(&shared.live.peek().policy);
         let today = policy.calendar.today(store.now());
-        let today = Arc::new(ArcSwap::from_pointee((policy.revision.clone(), today)));
+        let today = ArcSwap::from_pointee((policy.revision.clone(), today));
         let follower = Follower::new(store.clone(), Arc::clone(&shared.live));
-        Self {
+        Self(Arc::new(Parts {
             store,
             clock,
             shared,
             follower,
             today,
             settler: Settler::default(),
-            ids: Arc::new(ids::Ids::new(entropy)),
-        }
+            ids: ids::Ids::new(entropy),
+        }))
     }
 
     /// The store behind it.
     #[must_use]
-    pub const fn store(&self) -> &S {
+    pub fn store(&self) -> &S {
         &self.store
     }
 
     /// What is in force, and what follows it on this core.
     #[must_use]
-    pub const fn follower(&self) -> &Follower<S> {
+    pub fn follower(&self) -> &Follower<S> {
         &self.follower
     }
 
@@ -166,7 +184,7 @@ impl<S: Store + Clone> Authorizer<S> {
 
     /// Runs what outlives its call on this core.
     #[must_use]
-    pub const fn settler(&self) -> &Settler {
+    pub fn settler(&self) -> &Settler {
         &self.settler
     }
 
@@ -323,7 +341,7 @@ impl<S: Store + Clone> Authorizer<S> {
         id: ReservationId,
         record: &Record,
     ) -> Result<Decided, Failure> {
-        let ticket = Ticket::from_bytes(&record.note)?.into_terms();
+        let ticket = Ticket::of(record)?.into_terms();
         let keys = plan.holds.iter().map(|hold| (hold.counter.clone(), hold.kind)).collect();
         let used: Vec<u64> = self.store.counters(keys).await?.iter().map(|state| state.used).collect();
         Ok(Decided {
@@ -354,28 +372,6 @@ impl<S: Store + Clone> Authorizer<S> {
         self.today.store(Arc::new((policy.revision.clone(), today)));
         today
     }
-}
-
-/// A request with the snapshot that decides it, and its caller there.
-#[derive(Clone, Copy)]
-pub struct Question<'a> {
-    /// The request.
-    pub request: &'a AuthorizeRequest,
-    /// The snapshot that decides it. Each further attempt of a waiting request has a question with a newer one.
-    pub snapshot: &'a Snapshot,
-    /// The caller, as found in the snapshot.
-    pub caller: &'a Result<ResolvedCaller<'a>, Violation>,
-    /// Whether the snapshot was young enough.
-    pub fresh: &'a Result<(), Failure>,
-}
-
-/// What was in force at one moment, and whether it was young enough to decide by.
-#[derive(Clone, Debug)]
-pub struct View {
-    /// What was in force.
-    pub snapshot: Arc<Snapshot>,
-    /// Why it may be out of date.
-    pub fresh: Result<(), Failure>,
 }
 
 /// What an attempt learnt.

@@ -21,6 +21,7 @@ use crate::{
         caller::ResolvedCaller,
         counter::Hold,
         decision::Violation,
+        holds::Holds,
         limit::Quantity,
         plan::{self, Plan},
         rbac,
@@ -66,7 +67,7 @@ impl<S: Store + Clone> Authorizer<S> {
         scope: &rbac::TeamScope,
     ) -> Result<Booked, Failure> {
         let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
-        if *scope != rbac::TeamScope::All && !scope.holds(&Ticket::from_bytes(&record.note)?.team) {
+        if *scope != rbac::TeamScope::All && !scope.holds(&Ticket::of(&record)?.team) {
             return Err(Failure::OtherTeam);
         }
         if was_released(&record) && outcome != Outcome::NotSent {
@@ -105,7 +106,7 @@ impl<S: Store + Clone> Authorizer<S> {
             }
             let note = ticket::note(snapshot, &plan, &subject.user, 0)?;
             // A report that cannot be booked must not leave a reservation behind.
-            let ticket = Ticket::from_bytes(&note)?;
+            let ticket = Ticket::read(plan.holds.terms(), &note)?;
             let cost = Charge::of(&ticket, report.usage.as_ref(), outcome, &policy.tools, now)?.cost;
             if bounds == Bounds::Apply {
                 plan.cost_unreserved(cost);
@@ -165,7 +166,7 @@ impl<S: Store + Clone> Authorizer<S> {
         if record.settlement.is_some() || !(attempt == 0 || ticket::is_of(&record.note, attempt)) {
             return Ok(());
         }
-        let ticket = Ticket::from_bytes(&record.note)?;
+        let ticket = Ticket::of(&record)?;
         let snapshot = self.snapshot();
         let tools = &snapshot.policy.tools;
         let charge = Charge::of(&ticket, None, Outcome::NotSent, tools, record.reserved_at)?;
@@ -206,7 +207,7 @@ impl<S: Store + Clone> Authorizer<S> {
         outcome: Outcome,
     ) -> Result<Booked, Failure> {
         let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
-        let ticket = Ticket::from_bytes(&record.note)?;
+        let ticket = Ticket::of(&record)?;
         let holds = record.holds.iter().zip(&ticket.quantities).map(|(hold, quantity)| Hold {
             limit: MAX_AMOUNT,
             kept: 0,
@@ -219,7 +220,8 @@ impl<S: Store + Clone> Authorizer<S> {
             id: again,
             may_repeat: true,
             fingerprint: 0,
-            holds: holds.collect(),
+            // The note is read with that of its terms.
+            holds: Holds::from_iter(holds).noted(record.holds.terms().note().clone()),
             gates: Vec::new(),
             valid: Timestamp(0)..Timestamp(MAX_AMOUNT),
             ttl_ms: plan::RESERVATION_TTL_MS,
@@ -253,7 +255,7 @@ impl<S: Store + Clone> Authorizer<S> {
         report: Report,
     ) -> Result<Booked, Failure> {
         let policy = &*snapshot.policy;
-        let ticket = Ticket::from_bytes(&record.note)?;
+        let ticket = Ticket::of(&record)?;
         let (digest, must_repeat) = (report.digest(), report.must_repeat());
         if let Some(settlement) = &record.settlement {
             if must_repeat && Receipt::of(settlement)?.is_of_another(digest) {

@@ -1,6 +1,6 @@
 //! What is kept with a reservation, so that it can be settled and repeated without the policy that made it.
 
-use std::{ops::Deref, sync::Arc};
+use std::{borrow::Cow, ops::Deref, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer};
@@ -10,20 +10,23 @@ use super::Failure;
 use crate::{
     domain::{
         batch::{Batch, Work},
+        holds,
         limit::Quantity,
         money::NanoUsd,
-        plan::Plan,
+        plan::{Plan, TermsNote},
         policy::OnUnsettled,
         price::{Rates, ToolRates},
         request::{AuthorizeRequest, Caller, Operation, ServiceTier, Size},
-        snapshot::Snapshot,
+        snapshot::{Snapshot, revision},
     },
-    store::ReservationId,
+    store::{Record, ReservationId},
 };
 
-/// The format of a stored ticket; raised when it changes. New fields stand at the end, so the first format, which
-/// reservations of the last release have, reads as the beginning of this one.
-const VERSION: u8 = 2;
+/// The format of a ticket of which a part is the note of its terms ([`TermsNote`]); raised when it changes.
+const VERSION: u8 = 3;
+/// The format of a ticket that is whole, as those of the last release are, and those on terms without a note. New fields stand at the end,
+/// so the first format reads as its beginning.
+const WHOLE_VERSION: u8 = 2;
 /// The format before batches and tools had particulars, and before the project, the tier and the user were recorded.
 const FIRST_VERSION: u8 = 1;
 
@@ -77,15 +80,53 @@ pub(super) struct Terms {
 }
 
 impl Ticket {
-    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, Failure> {
-        if bytes.first() == Some(&FIRST_VERSION) {
-            let terms = decode(FIRST_VERSION, bytes)?;
-            return Ok(Self { terms, batch: None, tools: Vec::new() });
+    /// The ticket of a reservation.
+    pub(super) fn of(record: &Record) -> Result<Self, Failure> {
+        Self::read(record.holds.terms(), &record.note)
+    }
+
+    /// The ticket of a reservation on `terms` with this note.
+    pub(super) fn read(terms: &holds::Terms, note: &[u8]) -> Result<Self, Failure> {
+        match note.first() {
+            Some(&FIRST_VERSION) => {
+                let terms = decode(FIRST_VERSION, note)?;
+                Ok(Self { terms, batch: None, tools: Vec::new() })
+            }
+            Some(&WHOLE_VERSION) => {
+                let (mut terms, batch, tools, (project, service_tier, user)): (Terms, _, _, _) =
+                    decode(WHOLE_VERSION, note)?;
+                (terms.project, terms.service_tier, terms.user) = (project, service_tier, user);
+                Ok(Self { terms, batch, tools })
+            }
+            _ => {
+                let own: Own<'_> = decode(VERSION, note)?;
+                let shared = TermsNote::from_bytes(terms.note()).ok_or_else(|| unreadable(terms.note()))?;
+                Ok(Self::joined(shared, own))
+            }
         }
-        let (mut terms, batch, tools, (project, service_tier, user)): (Terms, _, _, _) =
-            decode(VERSION, bytes)?;
-        (terms.project, terms.service_tier, terms.user) = (project, service_tier, user);
-        Ok(Self { terms, batch, tools })
+    }
+
+    fn joined(shared: TermsNote, own: Own<'_>) -> Self {
+        let terms = Terms {
+            team: shared.team,
+            key: shared.key,
+            model: shared.model,
+            operation: shared.operation,
+            rates: shared.rates,
+            size: own.size,
+            max_output_tokens: own.max_output_tokens,
+            cost: own.cost,
+            on_unsettled: shared.on_unsettled,
+            month: shared.month,
+            day: shared.day,
+            quantities: shared.quantities,
+            warnings: own.warnings.into_owned(),
+            policy_revision: revision(&shared.document_revision, own.registry).into(),
+            project: shared.project,
+            service_tier: shared.service_tier,
+            user: own.user.into(),
+        };
+        Self { terms, batch: own.batch, tools: own.tools.into_owned() }
     }
 
     /// What the reservation is for.
@@ -98,9 +139,44 @@ impl Ticket {
     }
 }
 
+/// What a ticket has of its own.
+#[derive(Serialize, Deserialize)]
+struct Own<'a> {
+    size: Size,
+    max_output_tokens: u64,
+    cost: NanoUsd,
+    registry: u64,
+    warnings: Cow<'a, [String]>,
+    batch: Option<Batch>,
+    tools: Cow<'a, [ToolRates]>,
+    user: &'a str,
+}
+
 /// The ticket of a plan, written without building one: this is on the hot path. If an attempt is named, the note ends with
 /// it.
 pub(super) fn note(snapshot: &Snapshot, plan: &Plan<'_>, user: &str, attempt: u64) -> Result<Bytes, Failure> {
+    if plan.holds.terms().note().is_empty() {
+        return whole(snapshot, plan, user, attempt);
+    }
+    let own = Own {
+        size: plan.size,
+        max_output_tokens: plan.max_output_tokens,
+        cost: plan.cost,
+        registry: snapshot.registry,
+        warnings: Cow::Borrowed(&plan.warnings),
+        batch: plan.work.batch().copied(),
+        tools: Cow::Borrowed(&plan.tools.rates),
+        user,
+    };
+    match attempt {
+        0 => encode(VERSION, &own),
+        // Behind the ticket, where reading the ticket does not reach.
+        _ => encode(VERSION, &(own, attempt.to_le_bytes())),
+    }
+}
+
+/// The same for a plan whose terms have no note.
+fn whole(snapshot: &Snapshot, plan: &Plan<'_>, user: &str, attempt: u64) -> Result<Bytes, Failure> {
     let caller = &plan.caller;
     // Field by field as in `Terms` and `Ticket`; a tuple is written as its fields are.
     let identity = (&*caller.team.name, caller.key_name(), &*plan.model.name, plan.work.operation());
@@ -111,9 +187,8 @@ pub(super) fn note(snapshot: &Snapshot, plan: &Plan<'_>, user: &str, attempt: u6
     let behind = (&**plan.project, plan.service_tier, user);
     let ticket = (identity, amounts, dates, rest, plan.work.batch(), &plan.tools.rates, behind);
     match attempt {
-        0 => encode(VERSION, &ticket),
-        // Behind the ticket, where reading the ticket does not reach.
-        _ => encode(VERSION, &(ticket, attempt.to_le_bytes())),
+        0 => encode(WHOLE_VERSION, &ticket),
+        _ => encode(WHOLE_VERSION, &(ticket, attempt.to_le_bytes())),
     }
 }
 
@@ -189,12 +264,15 @@ mod tests {
     const RECORDED_2: &str = "02017400016d060101000102000003000000040002f3ae0c83d2d40902030300017201040506011d62726f7773\
         65725f7365617263682e62726f777365722e73656172636801c096b1020001700101750700000000000000";
 
+    const RECORDED_3: &str = "030300000004000901017701040506011d62726f777365725f7365617263682e62726f777365722e73656172636801c0\
+        96b1020001750700000000000000";
+
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[test]
-    fn a_ticket_of_the_first_format_is_still_read() {
+    fn a_ticket_of_each_format_is_read() {
         let terms = Terms {
             team: "t".into(),
             key: "".into(),
@@ -216,17 +294,53 @@ mod tests {
         };
         let bytes = encode(FIRST_VERSION, &terms).unwrap();
         assert_eq!(hex(&bytes), RECORDED_1, "as the release of then wrote it");
-        let first = Ticket::from_bytes(&bytes).unwrap();
+        let none = holds::Terms::default();
+        let first = Ticket::read(&none, &bytes).unwrap();
         assert_eq!(first, Ticket { terms: terms.clone(), batch: None, tools: Vec::new() });
         // It was a line of chat.
         assert_eq!(first.work(), Work::Lines(Batch::default()));
         let batch = Some(Batch { line_operation: Operation::Speech, request_count: 5, window_ms: 6 });
         let tools = ToolRates::ALL[..1].to_vec();
         let behind = ("p", ServiceTier::Flex, "u");
-        let bytes = encode(VERSION, &(&terms, &batch, &tools, behind, 7_u64.to_le_bytes())).unwrap();
+        let bytes = encode(WHOLE_VERSION, &(&terms, &batch, &tools, behind, 7_u64.to_le_bytes())).unwrap();
         assert_eq!(hex(&bytes), RECORDED_2, "as this and the last release write it");
         let terms = Terms { project: "p".into(), service_tier: ServiceTier::Flex, user: "u".into(), ..terms };
-        assert_eq!(Ticket::from_bytes(&bytes).unwrap(), Ticket { terms, batch, tools });
+        let ticket = Ticket { terms, batch, tools };
+        assert_eq!(Ticket::read(&none, &bytes).unwrap(), ticket);
         assert!(is_of(&bytes, 7));
+        let mut terms = ticket.terms.clone();
+        terms.policy_revision = "r/9".into();
+        terms.warnings = vec!["w".to_owned()];
+        let ticket = Ticket { terms, ..ticket };
+        let shared = TermsNote {
+            team: Arc::clone(&ticket.team),
+            key: Arc::clone(&ticket.key),
+            model: Arc::clone(&ticket.model),
+            operation: ticket.operation,
+            rates: ticket.rates,
+            on_unsettled: ticket.on_unsettled,
+            month: ticket.month,
+            day: ticket.day,
+            quantities: ticket.quantities.clone(),
+            document_revision: "r".into(),
+            project: Arc::clone(&ticket.project),
+            service_tier: ticket.service_tier,
+        };
+        let own = Own {
+            size: ticket.size,
+            max_output_tokens: ticket.max_output_tokens,
+            cost: ticket.cost,
+            registry: 9,
+            warnings: Cow::Borrowed(&ticket.warnings),
+            batch: ticket.batch,
+            tools: Cow::Borrowed(&ticket.tools),
+            user: &ticket.user,
+        };
+        let bytes = encode(VERSION, &(own, 7_u64.to_le_bytes())).unwrap();
+        assert_eq!(hex(&bytes), RECORDED_3, "as this release writes it");
+        let noted = holds::Terms::new([], shared.to_bytes());
+        assert_eq!(Ticket::read(&noted, &bytes).unwrap(), ticket);
+        assert!(is_of(&bytes, 7));
+        assert_eq!(Ticket::read(&none, &bytes), Err(Failure::Internal), "a part of it is missing");
     }
 }

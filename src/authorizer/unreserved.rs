@@ -71,7 +71,7 @@ pub(super) fn reserve(id: ReservationId, plan: &Plan<'_>, note: bytes::Bytes) ->
 /// Whether the reservation under the `request_id` of a report belongs to the same request: if usage were booked at the price
 /// of another model, or as the repeat of another report, it would be lost. A team may report what one of its keys asked for.
 pub(super) fn is_about(record: &Record, plan: &Plan<'_>) -> Result<bool, Failure> {
-    let ticket = Ticket::from_bytes(&record.note)?;
+    let ticket = Ticket::of(record)?;
     let same_key = plan.caller.key.is_none_or(|key| key.name == ticket.key);
     Ok(same_key && ticket.model == plan.model.name && ticket.operation == plan.work.operation())
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::counter::{CounterKey, CounterKind, Hold};
@@ -14,13 +14,14 @@ use super::counter::{CounterKey, CounterKind, Hold};
 /// Amounts of one reservation: one for each request, one for its size and one for its cost.
 const USUAL_CLASSES: usize = 3;
 
-/// What reservations of one kind have in common: the counters, how they count, and their bounds.
+/// What reservations of one kind have in common: the counters, how they count, their bounds, and a note.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Terms {
     /// Compared first, as terms that differ nearly always differ in it.
     hash: u64,
     classes: u16,
     terms: Box<[Term]>,
+    note: Bytes,
 }
 
 /// One counter among [`Terms`].
@@ -54,7 +55,15 @@ pub struct Holds {
 }
 
 impl FromIterator<Term> for Terms {
+    /// Terms without a note.
     fn from_iter<I: IntoIterator<Item = Term>>(terms: I) -> Self {
+        Self::new(terms, Bytes::new())
+    }
+}
+
+impl Terms {
+    /// These terms with a note.
+    pub fn new(terms: impl IntoIterator<Item = Term>, note: Bytes) -> Self {
         let terms: Box<[Term]> = terms.into_iter().collect();
         let mut mixer = Mixer(0);
         for Term { counter, kind, limit, class } in &terms {
@@ -63,8 +72,9 @@ impl FromIterator<Term> for Terms {
                 mixer.write_u64(value);
             }
         }
+        mixer.write(&note);
         let classes = terms.iter().map(|term| term.class.saturating_add(1)).max().unwrap_or(0);
-        Self { hash: mixer.finish(), classes, terms }
+        Self { hash: mixer.finish(), classes, terms, note }
     }
 }
 
@@ -79,6 +89,13 @@ impl Terms {
     #[must_use]
     pub const fn content_hash(&self) -> u64 {
         self.hash
+    }
+
+    /// What callers of the store keep once for all reservations on these terms; opaque to the store. At most
+    /// [`crate::store::MAX_NOTE`] bytes.
+    #[must_use]
+    pub const fn note(&self) -> &Bytes {
+        &self.note
     }
 
     /// How many amounts reservations on these terms have.
@@ -132,6 +149,13 @@ impl Holds {
     #[must_use]
     pub fn with_amounts(terms: Arc<Terms>, amounts: impl IntoIterator<Item = Amount>) -> Self {
         Self { terms, amounts: amounts.into_iter().collect() }
+    }
+
+    /// The same holds, on terms of their own with `note`.
+    #[must_use]
+    pub fn noted(self, note: Bytes) -> Self {
+        let terms = Terms::new(self.terms.iter().cloned(), note);
+        Self { terms: Arc::new(terms), ..self }
     }
 
     /// Holds `amount` on each counter of `class`; a class that no counter is of is left alone.
@@ -219,10 +243,10 @@ impl<const N: usize> From<[Hold; N]> for Holds {
     }
 }
 
-/// The same holds, however they are divided into terms and amounts.
+/// The same holds with the same note, however they are divided into terms and amounts.
 impl PartialEq for Holds {
     fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
+        self.iter().eq(other.iter()) && self.terms.note == other.terms.note
     }
 }
 
@@ -231,18 +255,6 @@ impl Eq for Holds {}
 impl fmt::Debug for Holds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
-    }
-}
-
-impl Serialize for Holds {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter())
-    }
-}
-
-impl<'de> Deserialize<'de> for Holds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Vec::<Hold>::deserialize(deserializer).map(Self::from)
     }
 }
 
@@ -289,6 +301,16 @@ mod tests {
         hashes.sort_unstable();
         hashes.dedup();
         assert_eq!(hashes.len(), 13);
+    }
+
+    #[test]
+    fn terms_and_holds_with_another_note_are_others() {
+        let holds = Holds::from([hold("a", 0, 1)]);
+        let noted = holds.clone().noted(Bytes::from_static(b"note"));
+        assert!(holds.iter().eq(noted.iter()) && &**noted.terms().note() == b"note");
+        assert_ne!(holds, noted);
+        assert_ne!(holds.terms().content_hash(), noted.terms().content_hash());
+        assert_eq!(noted, Holds::from([hold("a", 0, 1)]).noted(Bytes::from_static(b"note")));
     }
 
     #[test]

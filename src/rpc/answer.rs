@@ -30,8 +30,9 @@ pub(super) fn decided(decided: Decided, view: LimitView) -> AuthorizeResponse {
         LimitView::Tightest => tightest(decided.limits).into_iter().map(limit_status).collect(),
         LimitView::Unspecified | LimitView::All => decided.limits.into_iter().map(limit_status).collect(),
     };
-    let policy_revision = decided.policy_revision.to_string();
-    let project = decided.project.to_string();
+    // `to_string` of a shared text formats it, which takes several times as long as copying it.
+    let policy_revision = String::from(&*decided.policy_revision);
+    let project = String::from(&*decided.project);
     match decided.outcome {
         Ok(grant) => {
             let (reservation_id, expire_time) = grant.reservation.unzip();
@@ -150,7 +151,7 @@ fn violation(violation: Violation) -> proto::Violation {
 
 fn limit_status(status: LimitStatus) -> proto::LimitStatus {
     proto::LimitStatus {
-        limit_id: status.limit_id.to_string(),
+        limit_id: String::from(&*status.limit_id),
         scope: scope(status.scope).into(),
         quantity: quantity(status.quantity).into(),
         limit: int(status.limit),

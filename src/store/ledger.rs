@@ -178,7 +178,7 @@ pub struct Refusal {
 }
 
 /// A reservation as the store keeps it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The fingerprint it was made with.
     pub fingerprint: u64,
@@ -195,7 +195,7 @@ pub struct Record {
 }
 
 /// How a reservation was settled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settlement {
     /// When it was settled.
     pub settled_at: Timestamp,
@@ -228,7 +228,7 @@ impl Settlement {
 }
 
 /// A counter before and after a settlement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settled {
     /// The settled amount before.
     pub settled_before: u64,

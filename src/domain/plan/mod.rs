@@ -1,14 +1,16 @@
 //! The policy compiler. It turns a request and a policy into the holds that decide it, or into the reasons why it is
 //! refused before any counter is checked.
 
+mod limits;
+mod note;
 mod reason;
 mod template;
 mod unreserved;
 
 use std::{ops::Range, sync::Arc};
 
-use self::template::{Kind, Template};
-pub use self::{reason::reason_of, template::Templates};
+use self::limits::want;
+pub use self::{note::TermsNote, reason::reason_of, template::Templates};
 use super::{
     Timestamp,
     batch::{Batch, MAX_TTL_MS, Work},
@@ -17,10 +19,10 @@ use super::{
     counter::{CounterKind, Hold},
     decision::Violation,
     eligibility::{not_priced, output_cap, paused, permissions, price, spelling},
-    holds::{Amount, Holds, Term},
-    limit::{Limit, OnShortfall, Quantity, Window},
+    holds::{Amount, Holds},
+    limit::{Limit, OnShortfall, Quantity},
     money::NanoUsd,
-    policy::{OnUnsettled, Policy, user_counter},
+    policy::OnUnsettled,
     price::{PriceError, Rates, catalogue::Model},
     request::{AuthorizeRequest, Billing, ServiceTier, Size},
     snapshot::Snapshot,
@@ -185,62 +187,6 @@ impl<'p> Plan<'p> {
         }
     }
 
-    /// Lists every limit that applies; [`Plan::grant`] sets the amounts.
-    fn gather(&mut self, policy: &'p Policy, user: &str, today: &Days) {
-        let team = self.caller.team;
-        let kind = Kind {
-            policy_revision: &policy.revision,
-            day: self.day,
-            model: &self.model.name,
-            operation: self.work.operation(),
-        };
-        let templates = self.caller.key.map_or(&team.templates, |key| &key.templates);
-        let template = if user.is_empty() || team.user_limits.is_empty() {
-            templates.get(kind, || self.template(policy, user, today))
-        } else {
-            self.template(policy, user, today)
-        };
-        self.holds = Holds::new(template.terms);
-        self.lines = template.lines;
-    }
-
-    fn template(&self, policy: &Policy, user: &str, today: &Days) -> Template {
-        let organization = &policy.organization;
-        let team = self.caller.team;
-        let key_limits = self.caller.key.map(|key| key.limits.as_slice()).unwrap_or_default();
-        let months = [&organization.limits.month, &team.limits.month].into_iter();
-        let others = organization.limits.others.iter().chain(&team.limits.others);
-        let by_model = organization.model_limits.iter().chain(&team.model_limits);
-        let by_model = by_model.filter(|(pattern, _)| pattern.matches(&self.model.name));
-        let models = by_model.flat_map(|(_, limits)| limits);
-        let shared = months.chain(others).chain(models).chain(key_limits).map(|limit| (limit, None));
-        // Counts only batches: see `counts`.
-        let open = team.batch.open.iter();
-        let shared = shared.chain(open.map(|limit| (limit, None)));
-        let users = if user.is_empty() { &[][..] } else { team.user_limits.as_slice() };
-        let all = shared.chain(users.iter().map(|limit| (limit, Some(user))));
-        let counted = all.filter(|(limit, _)| self.counts(limit));
-        let (terms, lines): (Vec<_>, Vec<_>) = counted.map(|(limit, user)| want(limit, user, today)).unzip();
-        Template { terms: Arc::new(terms.into_iter().collect()), lines: lines.into() }
-    }
-
-    /// Whether the limit counts this work at all. Groq's rate limits do not count batches, which run on Groq's own
-    /// schedule. Batches count against budgets and against the limits on open and on unreported batches.
-    fn counts(&self, limit: &Limit) -> bool {
-        if self.work.batch().is_some() {
-            let of_batches = matches!(limit.window, Window::OpenBatches | Window::UnsettledBatches);
-            return limit.quantity == Quantity::NanoUsd || of_batches;
-        }
-        let billing = self.work.billing();
-        match limit.quantity {
-            Quantity::Requests | Quantity::NanoUsd => true,
-            Quantity::RequestsInFlight => limit.window == Window::InFlight,
-            Quantity::Tokens => !matches!(billing, Billing::Audio | Billing::Characters),
-            Quantity::AudioMilliseconds => billing == Billing::Audio,
-            Quantity::UnsettledRequests => limit.window == Window::Unsettled,
-        }
-    }
-
     /// The team's caps on one batch that this batch exceeds.
     fn too_large(&self) -> Vec<Violation> {
         let team = &self.caller.team;
@@ -359,30 +305,4 @@ impl<'p> Plan<'p> {
         let clamping = self.lines.iter().filter(|line| self.clamps(line));
         clamping.map(|line| line.limit.min_output_tokens).max().unwrap_or(0)
     }
-}
-
-/// What a request needs from one limit on the day `today`.
-fn want(limit: &Arc<Limit>, user: Option<&str>, today: &Days) -> (Term, Line) {
-    let mut counter = match user {
-        Some(user) => user_counter(&limit.counter, user),
-        None => limit.counter.clone(),
-    };
-    let mut period_end = None;
-    let kind = match limit.window {
-        Window::Sliding(span) => CounterKind::Window { slot_ms: span.length_ms() / SLOTS },
-        Window::InFlight => CounterKind::Window { slot_ms: RESERVATION_SLOT_MS },
-        Window::OpenBatches => CounterKind::Window { slot_ms: MAX_TTL_MS / SLOTS },
-        Window::Unsettled => CounterKind::Window { slot_ms: UNSETTLED_MS.div_ceil(SLOTS) },
-        Window::UnsettledBatches => CounterKind::Window { slot_ms: UNSETTLED_BATCH_MS.div_ceil(SLOTS) },
-        Window::Calendar(period) => {
-            let period = today.of(period);
-            counter = counter.in_period(period.first_day);
-            period_end = Some(period.end);
-            BUDGET_KIND
-        }
-    };
-    let enforced = limit.bound.is_some() && limit.on_shortfall != OnShortfall::Warn;
-    let bound = limit.bound.filter(|_| enforced).unwrap_or(super::MAX_AMOUNT);
-    let term = Term { counter, kind, limit: bound, class: class_of(limit.quantity) };
-    (term, Line { limit: Arc::clone(limit), enforced, period_end })
 }

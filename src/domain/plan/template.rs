@@ -5,7 +5,11 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwap;
 
 use super::Line;
-use crate::domain::{holds::Terms, request::Operation};
+use crate::domain::{
+    holds::Terms,
+    price::Rates,
+    request::{Operation, ServiceTier},
+};
 
 /// The limits that requests of one kind have, and their counters.
 #[derive(Clone, Debug)]
@@ -24,11 +28,14 @@ pub(super) struct Kind<'a> {
     pub(super) day: u32,
     pub(super) model: &'a Arc<str>,
     pub(super) operation: Operation,
+    pub(super) service_tier: ServiceTier,
+    /// Prices may change within a day.
+    pub(super) rates: &'a Rates,
 }
 
 /// The templates of one team's requests, or of one key's.
 ///
-/// They are of one policy and one day, so there are at most as many as models times operations: with others, the earlier ones go.
+/// They are of one policy and one day, so there are at most as many as models times operations times tiers: with others, the earlier ones go.
 /// A clone begins with none.
 #[derive(Default)]
 pub struct Templates(ArcSwap<Vec<Entry>>);
@@ -39,12 +46,20 @@ struct Entry {
     day: u32,
     model: Arc<str>,
     operation: Operation,
+    service_tier: ServiceTier,
+    rates: Rates,
     template: Template,
 }
 
 impl Entry {
     fn is_of(&self, kind: Kind<'_>) -> bool {
-        self.operation == kind.operation && self.model == *kind.model && self.is_current(kind)
+        self.replaces(kind) && self.rates == *kind.rates && self.is_current(kind)
+    }
+
+    /// Whether at most one of the two is in use.
+    fn replaces(&self, kind: Kind<'_>) -> bool {
+        let same_request = self.operation == kind.operation && self.service_tier == kind.service_tier;
+        same_request && self.model == *kind.model
     }
 
     fn is_current(&self, kind: Kind<'_>) -> bool {
@@ -60,12 +75,14 @@ impl Templates {
         }
         let template = compile();
         self.0.rcu(|entries| {
-            let current = entries.iter().filter(|entry| entry.is_current(kind) && !entry.is_of(kind));
+            let current = entries.iter().filter(|entry| entry.is_current(kind) && !entry.replaces(kind));
             let new = Entry {
                 policy_revision: Arc::clone(kind.policy_revision),
                 day: kind.day,
                 model: Arc::clone(kind.model),
                 operation: kind.operation,
+                service_tier: kind.service_tier,
+                rates: *kind.rates,
                 template: template.clone(),
             };
             current.cloned().chain([new]).collect::<Vec<_>>()
@@ -99,7 +116,15 @@ mod tests {
         let templates = Templates::default();
         let (revision, later) = (Arc::from("one"), Arc::from("two"));
         let (small, large) = (Arc::from("small"), Arc::from("large"));
-        let kind = |policy_revision, day, model, operation| Kind { policy_revision, day, model, operation };
+        let rates = [Rates::tokens(1, None, 2), Rates::tokens(1, None, 3)];
+        let kind = |policy_revision, day, model, operation| Kind {
+            policy_revision,
+            day,
+            model,
+            operation,
+            service_tier: ServiceTier::default(),
+            rates: &rates[0],
+        };
         let first = kind(&revision, 1, &small, Operation::Chat);
         let compiled = templates.get(first, template);
         let others = [
@@ -112,6 +137,10 @@ mod tests {
         assert!(is_compiled(first));
         assert!(!is_compiled(others[0]) && !is_compiled(others[1]) && is_compiled(first));
         assert_eq!(templates.0.load().len(), 3);
+        assert!(!is_compiled(Kind { service_tier: ServiceTier::Flex, ..first }) && is_compiled(first));
+        assert_eq!(templates.0.load().len(), 4);
+        assert!(!is_compiled(Kind { rates: &rates[1], ..first }));
+        assert_eq!(templates.0.load().len(), 4, "those of the price before have gone");
         assert!(!is_compiled(others[2]));
         assert_eq!(templates.0.load().len(), 1, "those of the day before have gone");
         assert!(!is_compiled(others[3]));

@@ -41,7 +41,7 @@ pub(super) enum Op {
     /// A counter was created.
     Define { slot: u32, key: CounterKey, kind: CounterKind },
     /// The row has reservations on these terms.
-    Terms(Vec<TermOp>),
+    Terms(TermsOp),
     /// A reservation was granted.
     Reserve(ReserveOp),
     /// The same, before there were terms.
@@ -50,6 +50,12 @@ pub(super) enum Op {
     Settle(SettleOp),
     /// A gate was opened on request.
     Cooldown(CooldownOp),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct TermsOp {
+    pub(super) terms: Vec<TermOp>,
+    pub(super) note: Bytes,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -139,6 +145,7 @@ pub(super) fn put_terms(to: &mut Vec<u8>, terms: &Terms, slots: &[u32]) {
             put_int(to, int);
         }
     }
+    put_bytes(to, terms.note());
 }
 
 /// `terms`: their number.
@@ -228,14 +235,14 @@ fn read_key(from: &mut Reader<'_>) -> Result<CounterKey, Malformed> {
     Ok(CounterKey::new(name).in_period(from.small()?))
 }
 
-fn read_terms(from: &mut Reader<'_>) -> Result<Vec<TermOp>, Malformed> {
+fn read_terms(from: &mut Reader<'_>) -> Result<TermsOp, Malformed> {
     let mut terms = Vec::new();
     for _ in 0..from.count()? {
         let (slot, kind, limit) = (from.small()?, from.kind()?, from.int()?);
         let class = u16::try_from(from.int()?).map_err(|_| Malformed)?;
         terms.push(TermOp { slot, kind, limit, class });
     }
-    Ok(terms)
+    Ok(TermsOp { terms, note: from.bytes()? })
 }
 
 fn read_reserve_alone(from: &mut Reader<'_>) -> Result<ReserveAloneOp, Malformed> {
@@ -327,7 +334,7 @@ mod tests {
     use crate::domain::holds::{Amount, Holds, Term};
 
     /// The terms of two counters, and a reservation on them.
-    const RECORDED: &str = "060207d00fe8070009a19c01f40301\
+    const RECORDED: &str = "060207d00fe8070009a19c01f4030106736861726564\
         072a0000000000000000000000000000000020090a0b0c0d0e0f100021d907a2010000c0cf2480b899290001ac02646e6f7465";
 
     fn hex(bytes: &[u8]) -> String {
@@ -340,7 +347,7 @@ mod tests {
             (CounterKind::Window { slot_ms: 1_000 }, CounterKind::Budget { slot_ms: 10_000 });
         let term = |kind, limit, class| Term { counter: CounterKey::new("c"), kind, limit, class };
         let all = [term(window, 1_000, 0), term(budget, 500, 1)];
-        let terms = Arc::new(all.clone().into_iter().collect::<Terms>());
+        let terms = Arc::new(Terms::new(all.clone(), Bytes::from_static(b"shared")));
         let mut holds = Holds::new(Arc::clone(&terms));
         holds.set(0, Amount { kept: 0, expiring: 1 });
         holds.set(1, Amount { kept: 300, expiring: 100 });
@@ -353,14 +360,20 @@ mod tests {
         let mut reader = Reader(&bytes);
         let [first, second] = all.map(|Term { kind, limit, class, .. }| (kind, limit, class));
         let op = |slot, (kind, limit, class)| TermOp { slot, kind, limit, class };
-        assert_eq!(read(&mut reader), Ok(Op::Terms(vec![op(7, first), op(9, second)])));
+        assert_eq!(
+            read(&mut reader),
+            Ok(Op::Terms(TermsOp {
+                terms: vec![op(7, first), op(9, second)],
+                note: Bytes::from_static(b"shared"),
+            }))
+        );
         let own = own.bytes().to_vec();
         assert_eq!(read(&mut reader), Ok(Op::Reserve(ReserveOp { id: 42, terms: 0, own })));
         assert!(reader.is_empty());
         for length in 0..bytes.len() {
             let mut reader = Reader(bytes.get(..length).unwrap_or_default());
             let read = std::iter::from_fn(|| (!reader.is_empty()).then(|| read(&mut reader)));
-            assert!(length == 0 || length == 15 || read.into_iter().any(|op| op.is_err()), "{length}");
+            assert!(length == 0 || length == 22 || read.into_iter().any(|op| op.is_err()), "{length}");
         }
     }
 }

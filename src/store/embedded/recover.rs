@@ -9,7 +9,7 @@ use super::{
     disk::{self, Progress},
     gates,
     kept::{Kept, Own, ReservationRow},
-    op::{self, Op, ReserveAloneOp, ReserveOp, SettleOp, TermOp},
+    op::{self, Op, ReserveAloneOp, ReserveOp, SettleOp, TermOp, TermsOp},
     presharded::PreshardedMap,
     settling::Booking,
     spend::{self, Spend},
@@ -193,7 +193,7 @@ impl Replay<'_> {
             match op {
                 Op::Define { slot, key, kind } => self.state.counters.define(lsn, slot, key, kind),
                 Op::Terms(terms) => {
-                    let terms = self.resolve(&terms);
+                    let terms = self.resolve(terms);
                     self.terms.push(terms);
                 }
                 Op::Reserve(op) => {
@@ -222,15 +222,15 @@ impl Replay<'_> {
     }
 
     /// The terms and the slots of their counters; `None` if one of those is not known.
-    fn resolve(&mut self, op: &[TermOp]) -> Option<(Arc<Terms>, Vec<u32>)> {
+    fn resolve(&mut self, op: TermsOp) -> Option<(Arc<Terms>, Vec<u32>)> {
         let counters = &self.state.counters;
         let term = |TermOp { slot, kind, limit, class }: &TermOp| {
             let counter = counters.key(*slot)?.clone();
             Some(Term { counter, kind: *kind, limit: *limit, class: *class })
         };
-        let terms: Terms = op.iter().map(term).collect::<Option<Vec<_>>>()?.into_iter().collect();
+        let terms = Terms::new(op.terms.iter().map(term).collect::<Option<Vec<_>>>()?, op.note);
         let terms = self.state.terms.share(Arc::new(terms));
-        Some((terms, op.iter().map(|term| term.slot).collect()))
+        Some((terms, op.terms.iter().map(|term| term.slot).collect()))
     }
 
     fn reserve(&mut self, lsn: u64, op: &ReserveOp) -> Result<(), RecoverError> {

@@ -60,7 +60,7 @@ pub(super) struct Segment {
 type Line = (CounterKey, u64, u64);
 
 /// A segment that is being written. Its column `terms` has how many lines there are, the lines, and then all terms: how many counters
-/// they have, and for each the number of its line and its class.
+/// they have, for each the number of its line and its class, and their note.
 #[derive(Default)]
 struct SegmentWriter {
     segment: Segment,
@@ -117,6 +117,7 @@ impl SegmentWriter {
             put_int(&mut self.terms, number);
             put_int(&mut self.terms, u64::from(*class));
         }
+        put_bytes(&mut self.terms, terms.note());
         next
     }
 
@@ -248,7 +249,7 @@ fn read_terms(reader: &mut Reader<'_>) -> Result<Vec<Arc<Terms>>, Malformed> {
             let class = u16::try_from(reader.int()?).map_err(|_| Malformed)?;
             one.push(Term { counter, kind, limit, class });
         }
-        terms.push(Arc::new(one.into_iter().collect()));
+        terms.push(Arc::new(Terms::new(one, reader.bytes()?)));
     }
     Ok(terms)
 }
