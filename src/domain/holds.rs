@@ -124,7 +124,8 @@ struct Mixer(u64);
 
 impl Hasher for Mixer {
     fn finish(&self) -> u64 {
-        self.0 ^ self.0.rotate_left(32)
+        // The highest bits depend on all numbers, the lowest only on the lowest of each.
+        self.0 ^ (self.0 >> 32)
     }
 
     fn write(&mut self, bytes: &[u8]) {
