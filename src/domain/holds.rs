@@ -50,6 +50,22 @@ impl FromIterator<Term> for Terms {
     }
 }
 
+impl Terms {
+    /// The counters, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Term> {
+        self.0.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Terms {
+    type Item = &'a Term;
+    type IntoIter = std::slice::Iter<'a, Term>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 impl Holds {
     /// Holds on the counters of `terms`, of nothing yet.
     #[must_use]
@@ -69,6 +85,12 @@ impl Holds {
     #[must_use]
     pub const fn terms(&self) -> &Arc<Terms> {
         &self.terms
+    }
+
+    /// The amounts of the classes, in their order.
+    #[must_use]
+    pub fn amounts(&self) -> &[Amount] {
+        &self.amounts
     }
 
     /// How many there are.

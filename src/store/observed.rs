@@ -224,6 +224,14 @@ impl<S: Ledger> Ledger for Observed<S> {
         self.calls.observe(StoreCall::Settle, self.store.settle(settle)).await
     }
 
+    async fn recall(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
+        self.calls.observe(StoreCall::Find, self.store.recall(id)).await
+    }
+
+    async fn settle_recalled(&self, settle: Settle) -> Result<Option<SettleOutcome>, StoreError> {
+        self.calls.observe(StoreCall::Settle, self.store.settle_recalled(settle)).await
+    }
+
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
         self.calls.observe(StoreCall::Counters, self.store.counters(keys)).await
     }

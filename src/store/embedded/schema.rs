@@ -249,8 +249,11 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
     if found < SUMMED {
         to_3(&transaction)?;
     }
-    // The key that secrets are hashed with comes from the registry at its first reading (`live`), as it does from any store.
-    transaction.execute_batch(CREATE_SINCE_4)?;
+    if found < 4 {
+        // The key that secrets are hashed with comes from the registry at its first reading (`live`), as it does from any store.
+        transaction.execute_batch(CREATE_SINCE_4)?;
+    }
+    // The tables of layout 5 are those of layout 4. Rows of its journal and its segments say themselves which form they have.
     stamp(&transaction)?;
     transaction.commit()
 }
