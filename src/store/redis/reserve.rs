@@ -8,7 +8,9 @@ use std::{
 use redis::Cmd;
 
 use super::{
-    ATTEMPTS, Bounds, Inner, bytes,
+    ATTEMPTS, Bounds, Inner,
+    batch::each,
+    bytes,
     keyspace::{TIME_FIELD, counter_field, gate_field},
     load::Urgency,
     queue::{self, Group, Member, Queue},
@@ -32,7 +34,7 @@ numbers! {
 
 /// The reservations of a store, several of which may be one call.
 #[derive(Clone)]
-struct Reservations(Arc<Inner>);
+pub(super) struct Reservations(pub(super) Arc<Inner>);
 
 impl Group for Reservations {
     type Call = Arc<Reserve>;
@@ -54,8 +56,22 @@ impl Group for Reservations {
         self.0.reserve_alone(member, false).await
     }
 
+    /// What has come to refuse while they waited is asked for alone, as it is when it is known before.
     async fn together(&self, members: &[Member<Arc<Reserve>>]) -> Vec<Result<Reserved, StoreError>> {
-        self.0.reserve_batch(members).await
+        let store = &self.0;
+        let refuses: Vec<bool> = members.iter().map(|member| store.refusing.concerns(&member.call)).collect();
+        if !refuses.contains(&true) {
+            return store.reserve_batch(members).await;
+        }
+        let (mut others, mut alone) = (Vec::new(), Vec::new());
+        for (member, refuses) in members.iter().zip(&refuses) {
+            if *refuses { alone.push(member) } else { others.push(member.clone()) }
+        }
+        let others = store.reserve_batch(&others).await;
+        let alone = each(alone.iter().map(|member| store.reserve_alone(member, false))).await;
+        let (mut others, mut alone) = (others.into_iter(), alone.into_iter());
+        let answers = refuses.iter().map(|refuses| if *refuses { alone.next() } else { others.next() });
+        answers.map(|answer| answer.unwrap_or(Err(StoreError::Corrupt))).collect()
     }
 
     fn missed(&self) -> StoreError {

@@ -232,6 +232,9 @@ impl Inner {
         &self,
         members: &[Member<Arc<Reserve>>],
     ) -> Result<Option<Vec<Reserved>>, StoreError> {
+        if members.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
         let stored =
             members.iter().map(|member| Stored::new(self, &member.call)).collect::<Result<Vec<_>, _>>()?;
         let mut with_terms = false;

@@ -1,7 +1,10 @@
 //! How many calls batches take.
 
 use super::{server::Server, *};
-use crate::store::redis::queue::Member;
+use crate::store::redis::{
+    queue::{Group as _, Member},
+    reserve::Reservations,
+};
 
 /// How often the server ran a command since its statistics were reset.
 async fn runs(store: &RedisStore, command: &str) -> u64 {
@@ -76,4 +79,26 @@ async fn what_refused_lately_is_asked_for_alone() {
     clock.set(NOW.plus(120_000));
     assert!(store.0.refusing.concerns(&full(5)));
     assert!(matches!(store.reserve(full(5)).await, Ok(Reserved::Granted { .. })));
+}
+
+/// What began to refuse while they waited is asked for alone, too.
+#[tokio::test]
+async fn what_refuses_by_now_does_not_have_others_decided_by_themselves() {
+    let Some(server) = Server::start() else { return };
+    let store = server.ready(&ManualClock::new(NOW)).await;
+    let ask =
+        |id, name, limit| Reserve { gates: Vec::new(), ..request(id, vec![hold(name, WINDOW, limit, 0, 6)]) };
+    store.reserve(ask(1, "full", 10)).await.unwrap();
+    assert!(matches!(store.reserve(ask(2, "full", 10)).await, Ok(Reserved::Refused { .. })));
+    let reset = redis::cmd("CONFIG").arg("RESETSTAT").to_owned();
+    store.0.connection.run(&reset).await.unwrap();
+    let calls =
+        (0..20).map(|id| if id % 5 == 0 { ask(id + 10, "full", 10) } else { ask(id + 10, "free", 10_000) });
+    let members: Vec<_> = calls.map(|call| Member::new(Arc::new(call))).collect();
+    let answers = Reservations(Arc::clone(&store.0)).together(&members).await;
+    assert_eq!(runs(&store, "evalsha").await, 4 + 1, "the others are one call");
+    for (index, answer) in answers.into_iter().enumerate() {
+        let is_granted = matches!(answer, Ok(Reserved::Granted { .. }));
+        assert_eq!(is_granted, index % 5 > 0, "{answer:?}");
+    }
 }
