@@ -48,6 +48,20 @@ fn after_a_change(failure: Failure) -> Failure {
     }
 }
 
+/// Where a record comes from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// It was looked up.
+    Found,
+    /// The store may have remembered it.
+    Recalled,
+}
+
+/// Whether a reservation is of a team in `scope`.
+fn is_of(scope: &rbac::TeamScope, record: &Record) -> Result<bool, Failure> {
+    Ok(*scope == rbac::TeamScope::All || scope.holds(&Ticket::of(record)?.team))
+}
+
 /// The use of each counter after the settlement, in the order of the holds.
 fn used_after(settlement: &Settlement) -> Vec<Option<u64>> {
     settlement.counters.iter().map(|counter| Some(counter.after.used)).collect()
@@ -66,16 +80,27 @@ impl<S: Store + Clone> Authorizer<S> {
         upstream_delay_ms: u64,
         scope: &rbac::TeamScope,
     ) -> Result<Booked, Failure> {
-        let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
-        if *scope != rbac::TeamScope::All && !scope.holds(&Ticket::of(&record)?.team) {
+        let report = Report::new(usage, outcome, upstream_delay_ms);
+        let mut record = self.store.recall(id).await?.ok_or(Failure::UnknownReservation)?;
+        if record.settlement.is_none() && is_of(scope, &record)? {
+            match self.try_book(&self.snapshot(), id, record, &report, Source::Recalled).await {
+                Ok(Some(booked)) => return Ok(booked),
+                Err(failure @ Failure::Store(_)) => return Err(failure),
+                // What refuses it may have come of a record that is out of date.
+                Ok(None) | Err(_) => {
+                    record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+                }
+            }
+        }
+        if !is_of(scope, &record)? {
             return Err(Failure::OtherTeam);
         }
         if was_released(&record) && outcome != Outcome::NotSent {
             // Another replica answered a repeat of the request before the first caller's reservation was released.
             warn!(reservation_id = %id, "a request was sent whose reservation had been released; booking it again");
-            return self.settle_released(id, usage, outcome).await;
+            return self.settle_released(id, report.usage, outcome).await;
         }
-        self.book(&self.snapshot(), id, record, Report::new(usage, outcome, upstream_delay_ms)).await
+        self.book(&self.snapshot(), id, record, report).await
     }
 
     /// Books usage that has no reservation (or whose reservation id was lost): in full, past any limit except the policy's
@@ -254,6 +279,19 @@ impl<S: Store + Clone> Authorizer<S> {
         record: Record,
         report: Report,
     ) -> Result<Booked, Failure> {
+        let booked = self.try_book(snapshot, id, record, &report, Source::Found).await?;
+        booked.ok_or(Failure::Internal)
+    }
+
+    /// Books a report; `None`: the record was recalled, and what is stored is something else by now.
+    async fn try_book(
+        &self,
+        snapshot: &Snapshot,
+        id: ReservationId,
+        record: Record,
+        report: &Report,
+        source: Source,
+    ) -> Result<Option<Booked>, Failure> {
         let policy = &*snapshot.policy;
         let ticket = Ticket::of(&record)?;
         let (digest, must_repeat) = (report.digest(), report.must_repeat());
@@ -262,8 +300,8 @@ impl<S: Store + Clone> Authorizer<S> {
                 return Err(Failure::RequestIdReused);
             }
             let booked = repeated(snapshot, id, &ticket, &record, settlement)?;
-            self.log_booked((policy, &ticket), &booked, &report, false);
-            return Ok(booked);
+            self.log_booked((policy, &ticket), &booked, report, false);
+            return Ok(Some(booked));
         }
         let charge =
             Charge::of(&ticket, report.usage.as_ref(), report.outcome, &policy.tools, record.reserved_at)?;
@@ -292,7 +330,14 @@ impl<S: Store + Clone> Authorizer<S> {
             keep_ms: KEEP_SETTLED_MS,
             note: Receipt::new(charge.cost, digest).to_note()?,
         };
-        let (settlement, is_repeat) = match self.store.settle(settle).await? {
+        let outcome = match source {
+            Source::Found => self.store.settle(settle).await?,
+            Source::Recalled => match self.store.settle_recalled(settle).await? {
+                Some(outcome) => outcome,
+                None => return Ok(None),
+            },
+        };
+        let (settlement, is_repeat) = match outcome {
             SettleOutcome::Settled(settlement) => (settlement, false),
             SettleOutcome::AlreadySettled(settlement) => {
                 if must_repeat && Receipt::of(&settlement)?.is_of_another(digest) {
@@ -313,12 +358,12 @@ impl<S: Store + Clone> Authorizer<S> {
         let freed = held.filter(|((hold, _), quantity)| charge.of_quantity(**quantity) < hold.amount());
         let freed = freed.map(|((hold, used), _)| (hold.counter, used));
         self.shared.queue.freed(freed.chain(gate.iter().map(|gate| (gate, None))));
-        self.log_booked((policy, &ticket), &booked, &report, has_expired);
+        self.log_booked((policy, &ticket), &booked, report, has_expired);
         if !booked.already_recorded {
             booked.alerts.iter().for_each(budgets::log_alert);
             booked.warnings.extend(warning);
         }
-        Ok(booked)
+        Ok(Some(booked))
     }
 
     fn refuse_report(&self, plan: &Plan<'_>, now: Timestamp, failure: Failure) -> Failure {

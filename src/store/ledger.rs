@@ -25,6 +25,22 @@ pub trait Ledger: Backend {
     /// Replaces a reservation's holds by the amounts really used, exactly once. Durable before it answers.
     fn settle(&self, settle: Settle) -> impl Future<Output = Result<SettleOutcome, StoreError>> + Send;
 
+    /// The reservation as this process remembers it, which spares a call; else as [`Ledger::find`] returns it. It may have been settled or
+    /// replaced since, so it is good for [`Ledger::settle_recalled`] only.
+    fn recall(&self, id: ReservationId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
+        self.find(id)
+    }
+
+    /// The same as [`Ledger::settle`] for a reservation as [`Ledger::recall`] returned it. `None`: what is stored is something else by now,
+    /// and nothing was changed; [`Ledger::find`] tells what it is.
+    fn settle_recalled(
+        &self,
+        settle: Settle,
+    ) -> impl Future<Output = Result<Option<SettleOutcome>, StoreError>> + Send {
+        let settled = self.settle(settle);
+        async { settled.await.map(Some) }
+    }
+
     /// The states of counters, in the given order. A counter that was never touched is all zero.
     fn counters(
         &self,

@@ -227,6 +227,14 @@ impl<S: Ledger> Ledger for Observed<S> {
         self.calls.ended(StoreCall::Settle, started, self.store.settle(settle).await)
     }
 
+    async fn recall(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
+        self.calls.observe(StoreCall::Find, self.store.recall(id)).await
+    }
+
+    async fn settle_recalled(&self, settle: Settle) -> Result<Option<SettleOutcome>, StoreError> {
+        self.calls.observe(StoreCall::Settle, self.store.settle_recalled(settle)).await
+    }
+
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {
         let started = Instant::now();
         self.calls.ended(StoreCall::Counters, started, self.store.counters(keys).await)

@@ -14,10 +14,10 @@ pub(super) const PERIOD_KEPT_DAYS: u64 = 40;
 /// The counter of a period that begins on the first of a month, which may be a month: 13 months, for comparison with last year.
 pub(super) const MONTH_KEPT_DAYS: u64 = 400;
 
-/// A record of a reservation, or a list of cooldowns, that Redis keeps and that is not written again. The sweep removes records
-/// long before, by the store's time. This expiry runs by the server's clock, which may be set; it frees memory when no process is
-/// left.
-pub(super) const RECORD_KEPT_MS: u64 = 400 * DAY_MS;
+/// All records of reservations in Redis after the last sweep, and a list of cooldowns after its last entry. The sweep removes
+/// records long before, by the store's time. This expiry runs by the server's clock, which may be set; it frees memory when no
+/// process is left.
+const RECORD_KEPT_MS: u64 = 400 * DAY_MS;
 /// Lines of the spend report in Redis, after the last new one of their team and month: a year and a month.
 const SPEND_KEPT_S: u64 = 400 * DAY_S;
 /// The thresholds reported for the budgets of a period in Redis, after the last report: the longest period and the latest
@@ -31,10 +31,11 @@ const REGISTRY_WRITES_KEPT: u64 = 256;
 pub(super) const REPLICA_KEPT_MS: u64 = 3_600 * 1000;
 
 /// The numbers that scripts use, by the names under which they do.
-pub(super) const FOR_SCRIPTS: [(&str, u64); 12] = [
+pub(super) const FOR_SCRIPTS: [(&str, u64); 13] = [
     ("DAY_MS", DAY_MS),
     ("PERIOD_KEPT_DAYS", PERIOD_KEPT_DAYS),
     ("MONTH_KEPT_DAYS", MONTH_KEPT_DAYS),
+    ("RECORD_KEPT_MS", RECORD_KEPT_MS),
     ("SPEND_KEPT_S", SPEND_KEPT_S),
     ("REPORTED_KEPT_S", REPORTED_KEPT_S),
     ("USES_KEPT_S", USES_KEPT_S),

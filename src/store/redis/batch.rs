@@ -1,9 +1,8 @@
-//! What the batches of reservations and of settlements share: places of counters and gates, and answers one after the other.
+//! What the batches of reservations and of settlements share: places of counters and gates, and calls that are sent one by one.
 
-use std::{collections::HashMap, hash::Hash};
+use std::{collections::HashMap, future, hash::Hash, task::Poll};
 
-use super::wire::{Reader, size};
-use crate::store::StoreError;
+use super::wire::size;
 
 /// Different things in the order in which they came first, and their places, which begin with 1 as in Lua.
 pub(super) struct Places<K> {
@@ -36,13 +35,22 @@ pub(super) fn at<T>(entries: &mut [T], place: u64) -> Option<&mut T> {
     entries.get_mut(usize::try_from(place.checked_sub(1)?).ok()?)
 }
 
-/// The next answer of several, each behind its length. A length of 0 stands for a call that failed on the server.
-pub(super) fn next_answer<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], StoreError> {
-    match reader.size()? {
-        0 => {
-            tracing::error!("redis refused a call of several; a key of it holds foreign data");
-            Err(StoreError::Corrupt)
+/// The answers of `calls`, which are all sent before the first is answered, in their order. So the server comes to them in that order,
+/// unless it has to learn a script first.
+pub(super) async fn each<F: Future>(calls: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut calls: Vec<_> = calls.map(|call| (Box::pin(call), None)).collect();
+    future::poll_fn(|context| {
+        let mut are_ready = true;
+        for (call, answer) in &mut calls {
+            if answer.is_none()
+                && let Poll::Ready(ready) = call.as_mut().poll(context)
+            {
+                *answer = Some(ready);
+            }
+            are_ready &= answer.is_some();
         }
-        length => reader.bytes(length),
-    }
+        if are_ready { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    calls.into_iter().filter_map(|(_, answer)| answer).collect()
 }

@@ -24,7 +24,7 @@ use super::{
     script::{self, Script},
     wire::Reader,
 };
-use crate::store::StoreError;
+use crate::store::{LAYOUT, StoreError};
 
 /// This many calls in a row without an answer mean that the connection is dead. A single one may be due to someone else's slow
 /// command.
@@ -65,8 +65,9 @@ pub(super) struct Connection {
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) endpoint: Endpoint,
-    /// The hash that says which layout the server has.
+    /// The hash that says which layout the server has, and the one that says it once more.
     pub(super) meta: String,
+    pub(super) counters: String,
     pub(super) layout: LayoutGate,
 }
 
@@ -326,37 +327,38 @@ async fn keep(target: Target, state: watch::Sender<State>, mut reports: mpsc::Re
     }
 }
 
-async fn connect(Target { endpoint, meta, layout }: &Target) -> Result<MultiplexedConnection, RedisError> {
+async fn connect(target: &Target) -> Result<MultiplexedConnection, RedisError> {
     // The time-outs are ours: a second timer for each call would only add cost.
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(None)
         .set_response_timeout(None)
         .set_pipeline_buffer_size(PIPELINE);
     let mut connection =
-        endpoint.client().await?.get_multiplexed_async_connection_with_config(&config).await?;
+        target.endpoint.client().await?.get_multiplexed_async_connection_with_config(&config).await?;
     for script in script::all() {
         load(&mut connection, script).await?;
     }
-    learn_layout(&mut connection, meta, layout).await?;
+    learn_layout(&mut connection, target).await?;
     Ok(connection)
 }
 
-/// Reads the server's layout before anything else is asked, and writes it where there is none. A server that refuses the one or the
-/// other says so again, where it is noticed: at the first reading of the registry.
+/// Reads the server's layout before anything else is asked, and writes it where there is none or an earlier one. A server that refuses
+/// the one or the other says so again, where it is noticed: at the first reading of the registry.
 async fn learn_layout(
     connection: &mut MultiplexedConnection,
-    meta: &str,
-    layout: &LayoutGate,
+    Target { meta, counters, layout, .. }: &Target,
 ) -> Result<(), RedisError> {
     let mut read = redis::cmd("HMGET");
     read.arg(meta).arg("layout").arg("min_layout");
     let answer = send(connection, &read).await;
-    if let Ok(Value::Array(found)) = &answer
-        && found.iter().all(|value| *value == Value::Nil)
+    let found =
+        answer.as_ref().ok().and_then(|found| redis::from_redis_value_ref::<[Option<u32>; 2]>(found).ok());
+    if let Some([layout_there, _]) = found
+        && layout_there.is_none_or(|found| found < LAYOUT)
     {
         // A server that takes no writes refuses this script as a whole, so it is called only where it is needed.
-        let mut describe = script::META.call(1);
-        push_meta(&mut describe, meta);
+        let mut describe = script::META.call(2);
+        push_meta(&mut describe, meta, counters);
         if let Ok(Value::BulkString(found)) = send(connection, &describe).await {
             // What is wrong is logged there, and refuses every call from then on.
             let _ = layout.read(&mut Reader::new(&found));

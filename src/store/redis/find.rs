@@ -2,15 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use redis::Value;
+use redis::{Cmd, Value};
 
 use super::{
     Inner, bytes,
     load::Urgency,
     queue::{self, Group, Member, Queue},
-    record,
+    record::Parts,
+    script,
+    terms::{Known, TermsHash},
+    wire::Reader,
 };
-use crate::store::{Record, ReservationId, StoreError};
+use crate::{
+    domain::Timestamp,
+    store::{Record, ReservationId, StoreError},
+};
+
+/// What an answer for one reservation was: its record's bytes, if there are any.
+type Found = Result<Option<Vec<u8>>, StoreError>;
 
 /// The look-ups of a store, several of which may be one call.
 #[derive(Clone)]
@@ -33,9 +42,8 @@ impl Group for Finds {
     }
 
     async fn alone(&self, member: &Member<ReservationId>) -> Result<Option<Record>, StoreError> {
-        let mut cmd = redis::cmd("GET");
-        cmd.arg(self.0.keyspace.reservation(member.call));
-        self.0.found(self.0.connection.ask(&cmd).await?)
+        let found = self.together(std::slice::from_ref(member)).await;
+        found.into_iter().next().unwrap_or(Err(StoreError::Corrupt))
     }
 
     async fn together(&self, members: &[Member<ReservationId>]) -> Vec<Result<Option<Record>, StoreError>> {
@@ -55,34 +63,138 @@ impl Inner {
         found
     }
 
+    /// The reservation as this process remembers it, while it can be settled.
+    pub(super) fn recall(&self, id: ReservationId) -> Option<Record> {
+        let bytes = self.remembered.get(id)?;
+        let parts = Parts::of(&bytes).ok()?;
+        let known = parts.terms().map(|hash| self.terms.known(hash));
+        let now = self.time.now();
+        if self.time.is_unknown() || now.store >= parts.gone_at || known.as_ref().is_some_and(Option::is_none)
+        {
+            return None;
+        }
+        parts.record(known.flatten().as_deref()).ok().map(|record| record.by_the_wall(now))
+    }
+
     /// Looks for several reservations in one step.
     pub(super) async fn find_batch(
         &self,
         members: &[Member<ReservationId>],
     ) -> Vec<Result<Option<Record>, StoreError>> {
-        let mut cmd = redis::cmd("MGET");
-        for member in members {
-            cmd.arg(self.keyspace.reservation(member.call));
-        }
-        match self.connection.ask(&cmd).await {
-            Ok(Value::Array(records)) if records.len() == members.len() => {
-                records.into_iter().map(|record| self.found(record)).collect()
+        match self.found(members).await {
+            Ok(found) => {
+                let found = members.iter().zip(found).map(|(member, found)| {
+                    found
+                        .and_then(|bytes| bytes.map(|bytes| self.read_found(member.call, &bytes)).transpose())
+                });
+                found.map(|found| found.map(Option::flatten)).collect()
             }
-            answer => {
-                let error = answer.err().unwrap_or(StoreError::Corrupt);
-                members.iter().map(|_| Err(error.clone())).collect()
-            }
+            Err(error) => members.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 
-    fn found(&self, answer: Value) -> Result<Option<Record>, StoreError> {
-        if answer == Value::Nil {
-            return Ok(None);
+    /// What is stored of each, once the terms that they refer to are known as far as they can be.
+    async fn found(&self, members: &[Member<ReservationId>]) -> Result<Vec<Found>, StoreError> {
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(&self.keyspace.records);
+        for member in members {
+            cmd.arg(&member.call.0);
         }
-        let (record, gone_at) = record::decode(&bytes(answer)?)?;
+        let found = texts(self.connection.ask(&cmd).await?, members.len())?;
+        let mut found: Vec<Found> = found.into_iter().map(Ok).collect();
+        let missing: Vec<_> = members
+            .iter()
+            .zip(&found)
+            .filter(|(_, found)| **found == Ok(None))
+            .map(|(member, _)| member.call)
+            .collect();
+        if !missing.is_empty() {
+            let missing = self.find_earlier(&missing).await?;
+            let places = found.iter_mut().filter(|found| **found == Ok(None));
+            places.zip(missing).for_each(|(place, found)| *place = found);
+        }
+        self.learn_terms(found.iter().flatten().flatten().map(Vec::as_slice)).await?;
+        Ok(found)
+    }
+
+    /// Looks where layout 4 had its records: there are none any more a day after the last process of it.
+    async fn find_earlier(&self, ids: &[ReservationId]) -> Result<Vec<Found>, StoreError> {
+        let mut cmd = script::FIND.call(2);
+        cmd.arg(&self.keyspace.records).arg(&self.keyspace.earlier);
+        for id in ids {
+            cmd.arg(&id.0);
+        }
+        let answer = bytes(self.connection.send(&script::FIND, &cmd).await?)?;
+        let mut reader = Reader::new(&answer);
+        let found = ids.iter().map(|_| match reader.size()? {
+            0 => Ok(Ok(None)),
+            1 => reader.bytes(1).map(|_| Err(StoreError::Corrupt)),
+            length => reader.bytes(length).map(|bytes| Ok(Some(bytes.to_vec()))),
+        });
+        found.collect()
+    }
+
+    /// Asks for the terms that these records refer to and that are not known.
+    pub(super) async fn learn_terms<'r>(
+        &self,
+        records: impl Iterator<Item = &'r [u8]>,
+    ) -> Result<(), StoreError> {
+        let mut unknown: Vec<TermsHash> = records
+            .filter_map(|record| Parts::of(record).ok()?.terms())
+            .filter(|hash| self.terms.known(*hash).is_none())
+            .collect();
+        unknown.sort_unstable();
+        unknown.dedup();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let mut cmd: Cmd = redis::cmd("HMGET");
+        cmd.arg(&self.keyspace.terms);
+        for hash in &unknown {
+            cmd.arg(hash);
+        }
+        let found = texts(self.connection.ask(&cmd).await?, unknown.len())?;
+        for (hash, body) in unknown.into_iter().zip(found) {
+            // Behind how long they are kept. Where there are none, each record that refers to them says so.
+            if let Some((_, body)) = body.as_ref().and_then(|body| body.split_first_chunk::<8>()) {
+                self.terms.learn(hash, body)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a record. The terms that it refers to must be known, or Redis lost them.
+    pub(super) fn read_record(&self, bytes: &[u8]) -> Result<(Record, Timestamp), StoreError> {
+        let parts = Parts::of(bytes)?;
+        let gone_at = parts.gone_at;
+        let known: Option<Arc<Known>> = parts.terms().and_then(|hash| self.terms.known(hash));
+        let record = parts.record(known.as_deref()).inspect_err(|_| {
+            tracing::error!("a reservation cannot be read, or what it refers to is missing");
+        })?;
+        Ok((record, gone_at))
+    }
+
+    fn read_found(&self, id: ReservationId, bytes: &[u8]) -> Result<Option<Record>, StoreError> {
+        let (record, gone_at) = self.read_record(bytes)?;
         // The server keeps a record until the sweep reaches it.
         let now = self.time.now();
-        let gone = !self.time.is_unknown() && now.store >= gone_at;
-        Ok((!gone).then(|| record.by_the_wall(now)))
+        if !self.time.is_unknown() && now.store >= gone_at {
+            return Ok(None);
+        }
+        match record.settlement {
+            None => self.remembered.insert(id, bytes.into()),
+            Some(_) => self.remembered.forget(id),
+        }
+        Ok(Some(record.by_the_wall(now)))
     }
+}
+
+/// The strings in an answer of so many.
+fn texts(answer: Value, count: usize) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    let Value::Array(values) = answer else { return Err(StoreError::Corrupt) };
+    if values.len() != count {
+        return Err(StoreError::Corrupt);
+    }
+    let text = |value| if value == Value::Nil { Ok(None) } else { bytes(value).map(Some) };
+    values.into_iter().map(text).collect()
 }

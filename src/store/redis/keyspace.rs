@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::{
     domain::{counter::CounterKey, key::SecretId},
-    store::{ReservationId, SpendKey},
+    store::SpendKey,
 };
 
 /// The field of the counters' hash that keeps the store's time; see `store_time.lua`.
@@ -25,10 +25,11 @@ pub(super) struct Keyspace {
     pub(super) history: String,
     pub(super) cooldowns: String,
     pub(super) sweep: String,
-    /// The sorted set of the ids of reservations by the time when they are gone.
-    pub(super) reservations: String,
-    /// The prefix of a reservation's key; its id follows.
-    pub(super) reservation_prefix: String,
+    /// The records of reservations by their ids, and the terms that they refer to; see `records.lua`.
+    pub(super) records: String,
+    pub(super) terms: String,
+    /// The index of the records that layout 4 had under keys of their own.
+    pub(super) earlier: String,
     pub(super) registry: String,
     pub(super) revision: String,
     pub(super) audit: String,
@@ -45,8 +46,9 @@ impl Keyspace {
             history: format!("{prefix}:history"),
             cooldowns: format!("{prefix}:cooldowns"),
             sweep: format!("{prefix}:sweep"),
-            reservations: format!("{prefix}:reservations"),
-            reservation_prefix: format!("{prefix}:reservation:"),
+            records: format!("{prefix}:records"),
+            terms: format!("{prefix}:terms"),
+            earlier: format!("{prefix}:reservations"),
             registry: format!("{prefix}:registry"),
             revision: format!("{prefix}:registry:revision"),
             audit: format!("{prefix}:audit"),
@@ -56,8 +58,11 @@ impl Keyspace {
         }
     }
 
-    pub(super) fn reservation(&self, id: ReservationId) -> String {
-        format!("{}{id}", self.reservation_prefix)
+    /// Appends the keys of `reserve.lua` and `reserve_batch.lua`.
+    pub(super) fn push_reserve(&self, cmd: &mut redis::Cmd) {
+        for key in [&self.counters, &self.history, &self.records, &self.terms, &self.earlier] {
+            cmd.arg(key);
+        }
     }
 
     pub(super) fn uses(&self, secret: SecretId) -> String {

@@ -48,12 +48,12 @@ impl LayoutGate {
         now
     }
 
-    /// Reads the layout and the earliest one in an answer. `false`: the server has none yet.
+    /// Reads the layout and the earliest one in an answer. `false`: the server has none yet, or an earlier one than this release writes.
     pub(super) fn read(&self, reader: &mut Reader<'_>) -> Result<bool, StoreError> {
         let mut number = || u32::try_from(reader.number()?).map_err(|_| StoreError::Corrupt);
         let (layout, min_layout) = (number()?, number()?);
         self.learn(layout, min_layout)?;
-        Ok(layout > 0)
+        Ok(layout >= LAYOUT)
     }
 
     /// Takes in the fields `layout` and `min_layout` as they stand on the server. What is no number is found by the next reading of
@@ -87,10 +87,10 @@ fn supported(seen: u64) -> Result<(), StoreError> {
 }
 
 /// The arguments of `meta.lua`.
-pub(super) fn push_meta(cmd: &mut redis::Cmd, meta: &str) {
+pub(super) fn push_meta(cmd: &mut redis::Cmd, meta: &str, counters: &str) {
     // Only tells one state of the server from another; without random bytes the time of creation does.
     let generation = Entropy::System.bytes().map(u64::from_le_bytes).unwrap_or_default();
-    cmd.arg(meta).arg(LAYOUT).arg(OLDEST_LAYOUT).arg(format!("{generation:016x}"));
+    cmd.arg(meta).arg(counters).arg(LAYOUT).arg(OLDEST_LAYOUT).arg(format!("{generation:016x}"));
 }
 
 #[cfg(test)]

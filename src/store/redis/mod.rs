@@ -1,7 +1,7 @@
 //! The shared store: Redis 7 or later, or Valkey, with one script per decision and one round trip. Under load one script makes
 //! several decisions (`queue.rs`).
 //!
-//! `reserve.lua` describes the data's layout. A [`RedisStore`] belongs to one runtime. It has one connection of its own, and
+//! `reserve.lua` and `records.lua` describe the data's layout. A [`RedisStore`] belongs to one runtime. It has one connection of its own, and
 //! opens one more when first asked for a report; clones share both. All state is on the server, so any number of stores in any
 //! number of processes decide as one.
 
@@ -20,6 +20,7 @@ mod queue;
 mod record;
 mod refusing;
 mod registry;
+mod remembered;
 mod replicas;
 mod reserve;
 mod reserve_batch;
@@ -28,8 +29,10 @@ mod script;
 mod server_time;
 mod settle;
 mod settle_batch;
+mod settle_sum;
 mod spend;
 mod sweep;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -53,7 +56,10 @@ use self::{
     keyspace::Keyspace,
     queue::Queue,
     refusing::Refusing,
+    remembered::Remembered,
     server_time::{Bounds, ServerMoment, ServerTime},
+    settle::SettleCall,
+    terms::TermsMemory,
     wire::Reader,
 };
 use super::{
@@ -124,9 +130,11 @@ struct Inner {
     layout: LayoutGate,
     time: ServerTime,
     reservations: Queue<Arc<Reserve>, Reserved>,
-    settlements: Queue<Arc<Settle>, SettleOutcome>,
+    settlements: Queue<Arc<SettleCall>, Option<SettleOutcome>>,
     finds: Queue<ReservationId, Option<Record>>,
     refusing: Refusing,
+    terms: TermsMemory,
+    remembered: Remembered,
 }
 
 impl RedisStore {
@@ -146,7 +154,8 @@ impl RedisStore {
             return Err(SettingsError::Deadline);
         }
         let (endpoint, keyspace) = (Endpoint::new(&url, password)?, Keyspace::new(&organization));
-        let target = Target { endpoint, meta: keyspace.meta.clone(), layout: layout.clone() };
+        let (meta, counters) = (keyspace.meta.clone(), keyspace.counters.clone());
+        let target = Target { endpoint, meta, counters, layout: layout.clone() };
         let inner = Arc::new(Inner {
             connection: Connection::open(target.clone(), deadline),
             reports: OnceLock::new(),
@@ -158,6 +167,8 @@ impl RedisStore {
             settlements: Queue::new(),
             finds: Queue::new(),
             refusing: Refusing::new(),
+            terms: TermsMemory::new(),
+            remembered: Remembered::new(),
         });
         if let Clock::System = inner.time.clock() {
             tokio::spawn(sweep::sweep_on(Arc::downgrade(&inner)));
@@ -240,7 +251,19 @@ impl Ledger for RedisStore {
     }
 
     async fn settle(&self, settle: Settle) -> Result<SettleOutcome, StoreError> {
-        self.0.settle(settle).await
+        // What is not recalled is settled as it is.
+        self.0.settle(settle, false).await?.ok_or(StoreError::Corrupt)
+    }
+
+    async fn recall(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
+        match self.0.recall(id) {
+            Some(record) => Ok(Some(record)),
+            None => self.0.find(id).await,
+        }
+    }
+
+    async fn settle_recalled(&self, settle: Settle) -> Result<Option<SettleOutcome>, StoreError> {
+        self.0.settle(settle, true).await
     }
 
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {

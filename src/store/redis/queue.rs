@@ -59,7 +59,7 @@ pub(super) trait Group: Clone + Send + Sync + 'static {
 }
 
 /// A call, and since when its caller has been waiting.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Member<C> {
     pub(super) call: C,
     since: Instant,

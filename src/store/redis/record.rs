@@ -1,24 +1,31 @@
-//! The bytes of a reservation: a header of numbers that the scripts read and write, and a rest that only this file does.
+//! The bytes of a reservation: a header of numbers that the scripts read and write (`records.lua`), and a body that only this file does.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::wire::Reader;
+use super::{
+    terms::{Known, TermsHash},
+    wire::{self, Reader},
+};
 use crate::{
     domain::{
         Timestamp,
         counter::{CounterKey, CounterKind, CounterState, Hold},
+        holds::{Amount, Holds},
     },
     store::{Record, Reserve, Settled, Settlement, StoreError},
 };
 
-/// The layout of the opaque bytes.
-const VERSION: u8 = 1;
-/// The states of a record. Settled records from before thresholds were kept with them are 1.
-const OPEN: u64 = 0;
-const SETTLED: u64 = 2;
+/// The layout of a body with its holds.
+const WHOLE: u8 = 1;
+/// The layout of a body that refers to terms.
+const SHORT: u8 = 2;
+/// The states of a record. Those settled by releases before layout 5 are of the second.
+const OPEN: u8 = 0;
+const SETTLED_EARLIER: u8 = 2;
+const SETTLED: u8 = 3;
 
-/// A hold in a record. The names of one owner's counters begin alike, so each name says how much it shares with the name before:
+/// A hold in a body. The names of one owner's counters begin alike, so each name says how much it shares with the name before:
 /// the server's time for a record grows with its bytes.
 #[derive(Serialize, Deserialize)]
 struct PackedHold<'a> {
@@ -32,23 +39,63 @@ struct PackedHold<'a> {
     expiring: u64,
 }
 
-/// The opaque part of the record that `reserve` makes.
-pub(super) fn encode(reserve: &Reserve) -> Result<Vec<u8>, StoreError> {
+/// What a body says behind the hash of its terms; what the note has of its own follows.
+#[derive(Serialize, Deserialize)]
+struct Short {
+    fingerprint: u64,
+    /// Kept and expiring of each class.
+    amounts: Vec<(u64, u64)>,
+    /// The bytes that the note has in common with the beginning of the terms' note.
+    head: usize,
+    /// Whether it has the end of the terms' note, too.
+    has_tail: bool,
+}
+
+/// How many bytes of `name` it shares with the name before, and the rest. That name becomes this one.
+pub(super) fn shared<'a>(name: &'a str, before: &mut &'a str) -> (usize, &'a str) {
+    let alike = name.char_indices().zip(before.chars()).find(|((_, a), b)| a != b);
+    let shared = alike.map_or(name.len().min(before.len()), |((at, _), _)| at);
+    *before = name;
+    (shared, name.get(shared..).unwrap_or_default())
+}
+
+/// The inverse of [`shared`]: `name` becomes the next one.
+pub(super) fn unshared(name: &mut String, shared: usize, rest: &str) -> Result<(), StoreError> {
+    if shared > name.len() || !name.is_char_boundary(shared) {
+        return Err(StoreError::Corrupt);
+    }
+    name.truncate(shared);
+    name.push_str(rest);
+    Ok(())
+}
+
+/// The body of the record that `reserve` makes: it refers to the terms, if they are `known`.
+pub(super) fn encode(reserve: &Reserve, known: Option<&Known>) -> Result<Vec<u8>, StoreError> {
+    let Some(known) = known else { return encode_whole(reserve) };
+    let (head, has_tail, own) = known.note.without(&reserve.note);
+    let amounts = reserve.holds.amounts().iter().map(|amount| (amount.kept, amount.expiring)).collect();
+    let mut body = Vec::with_capacity(64 + own.iter().map(|part| part.len()).sum::<usize>());
+    body.push(SHORT);
+    body.extend_from_slice(&known.hash);
+    let short = Short { fingerprint: reserve.fingerprint, amounts, head, has_tail };
+    let mut body = postcard::to_extend(&short, body).map_err(|_| StoreError::Corrupt)?;
+    own.iter().for_each(|part| body.extend_from_slice(part));
+    Ok(body)
+}
+
+fn encode_whole(reserve: &Reserve) -> Result<Vec<u8>, StoreError> {
     let mut before = "";
     let holds: Vec<_> = reserve.holds.iter().map(|hold| pack(hold, &mut before)).collect();
     let mut start = Vec::with_capacity(64 + 40 * holds.len() + reserve.note.len());
-    start.push(VERSION);
+    start.push(WHOLE);
     postcard::to_extend(&(reserve.fingerprint, holds, &reserve.note), start).map_err(|_| StoreError::Corrupt)
 }
 
 fn pack<'a>(hold: Hold<&'a CounterKey>, before: &mut &'a str) -> PackedHold<'a> {
-    let name = hold.counter.name();
-    let alike = name.char_indices().zip(before.chars()).find(|((_, a), b)| a != b);
-    let shared = alike.map_or(name.len().min(before.len()), |((at, _), _)| at);
-    *before = name;
+    let (shared, rest) = shared(hold.counter.name(), before);
     PackedHold {
         shared,
-        rest: name.get(shared..).unwrap_or_default(),
+        rest,
         period: hold.counter.period(),
         kind: hold.kind,
         limit: hold.limit,
@@ -58,57 +105,190 @@ fn pack<'a>(hold: Hold<&'a CounterKey>, before: &mut &'a str) -> PackedHold<'a> 
 }
 
 fn unpack(packed: &PackedHold<'_>, name: &mut String) -> Result<Hold, StoreError> {
-    if packed.shared > name.len() || !name.is_char_boundary(packed.shared) {
-        return Err(StoreError::Corrupt);
-    }
-    name.truncate(packed.shared);
-    name.push_str(packed.rest);
+    unshared(name, packed.shared, packed.rest)?;
     let PackedHold { period, kind, limit, kept, expiring, .. } = *packed;
     Ok(Hold { counter: CounterKey::new(name.as_str()).in_period(period), kind, limit, kept, expiring })
 }
 
-/// A record, and when it is gone.
-pub(super) fn decode(bytes: &[u8]) -> Result<(Record, Timestamp), StoreError> {
-    let mut reader = Reader::new(bytes);
-    let state = reader.number()?;
-    let reserved_at = Timestamp(reader.number()?);
-    let expires_at = Timestamp(reader.number()?);
-    let gone_at = Timestamp(reader.number()?);
-    let settlement = if state == OPEN { None } else { Some(settlement(&mut reader, state)?) };
-    let (version, opaque) = reader.rest().split_first().ok_or(StoreError::Corrupt)?;
-    if *version != VERSION {
-        return Err(StoreError::Corrupt);
+/// The header of an open record, as the scripts write it.
+pub(super) fn open_header(now: Timestamp, ttl_ms: u64, late_ms: u64) -> Vec<u8> {
+    let expires_at = now.plus(ttl_ms);
+    let mut header = Vec::with_capacity(128);
+    header.push(OPEN);
+    for instant in [expires_at.plus(late_ms), now, expires_at] {
+        wire::push_seven(&mut header, instant.0);
     }
+    header
+}
+
+/// A record, taken apart.
+pub(super) struct Parts<'a> {
+    pub(super) gone_at: Timestamp,
+    pub(super) reserved_at: Timestamp,
+    expires_at: Timestamp,
+    settled: Option<SettledPart<'a>>,
+    body: &'a [u8],
+}
+
+/// What a settlement adds to a record.
+struct SettledPart<'a> {
+    settled_at: Timestamp,
+    note: &'a [u8],
+    reported: Vec<(usize, u64)>,
+    counters: Counters<'a>,
+}
+
+/// The counters before and after a settlement.
+enum Counters<'a> {
+    /// Each by itself.
+    Told(Vec<Settled>),
+    /// As they were before or after the settlements of a call, and what each number is more than that.
+    Since { states: &'a [u8], more: Vec<i64> },
+}
+
+impl<'a> Parts<'a> {
+    /// Takes apart a record, or one that is settled without its body.
+    pub(super) fn of(bytes: &'a [u8]) -> Result<Self, StoreError> {
+        let mut reader = Reader::new(bytes);
+        let state = reader.byte()?;
+        let gone_at = Timestamp(reader.seven()?);
+        let (reserved_at, expires_at) = (Timestamp(reader.seven()?), Timestamp(reader.seven()?));
+        let settled = match state {
+            OPEN => None,
+            SETTLED_EARLIER => Some(SettledPart::earlier(&mut reader)?),
+            SETTLED => Some(SettledPart::of(&mut reader)?),
+            _ => return Err(StoreError::Corrupt),
+        };
+        Ok(Self { gone_at, reserved_at, expires_at, settled, body: reader.rest() })
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        self.settled.is_none()
+    }
+
+    /// The terms that it refers to, if it does.
+    pub(super) fn terms(&self) -> Option<TermsHash> {
+        let (version, rest) = self.body.split_first()?;
+        rest.first_chunk().filter(|_| *version == SHORT).copied()
+    }
+
+    /// The settlement of counters of these kinds, followed by budgets.
+    pub(super) fn settlement(
+        self,
+        kinds: impl IntoIterator<Item = CounterKind>,
+    ) -> Result<Settlement, StoreError> {
+        self.settled.ok_or(StoreError::Corrupt)?.settlement(kinds)
+    }
+
+    /// The record. The terms that it refers to are needed.
+    pub(super) fn record(self, known: Option<&Known>) -> Result<Record, StoreError> {
+        let (version, body) = self.body.split_first().ok_or(StoreError::Corrupt)?;
+        let (fingerprint, holds, note) = match *version {
+            WHOLE => whole(body)?,
+            SHORT => short(body, known.ok_or(StoreError::Corrupt)?)?,
+            _ => return Err(StoreError::Corrupt),
+        };
+        let kinds = || holds.iter().map(|hold| hold.kind).collect::<Vec<_>>();
+        let settlement = self.settled.map(|settled| settled.settlement(kinds())).transpose()?;
+        let Self { reserved_at, expires_at, .. } = self;
+        Ok(Record { fingerprint, reserved_at, expires_at, holds, note, settlement })
+    }
+}
+
+fn whole(body: &[u8]) -> Result<(u64, Holds, Bytes), StoreError> {
     let (fingerprint, packed, note): (u64, Vec<PackedHold<'_>>, Bytes) =
-        postcard::from_bytes(opaque).map_err(|_| StoreError::Corrupt)?;
+        postcard::from_bytes(body).map_err(|_| StoreError::Corrupt)?;
     let mut name = String::new();
     let holds = packed.iter().map(|hold| unpack(hold, &mut name)).collect::<Result<_, _>>()?;
-    Ok((Record { fingerprint, reserved_at, expires_at, holds, note, settlement }, gone_at))
+    Ok((fingerprint, holds, note))
 }
 
-fn settlement(reader: &mut Reader<'_>, kind: u64) -> Result<Settlement, StoreError> {
-    let settled_at = Timestamp(reader.number()?);
-    let holds = reader.size()?;
-    let note_length = reader.size()?;
-    let reported = if kind == SETTLED { reader.size()? } else { 0 };
-    let note = Bytes::copy_from_slice(reader.bytes(note_length)?);
-    let counter =
-        |reader: &mut Reader<'_>| Ok(Settled { settled_before: reader.number()?, after: state(reader)? });
-    let counters = (0..holds).map(|_| counter(reader)).collect::<Result<_, StoreError>>()?;
-    let reported = (0..reported).map(|_| Ok((reader.size()?, reader.number()?)));
-    let reported = reported.collect::<Result<_, StoreError>>()?;
-    Ok(Settlement { settled_at, counters, reported, note })
-}
-
-/// Only the settlement, of a record that is known to be settled.
-pub(super) fn decode_settlement(bytes: &[u8]) -> Result<Settlement, StoreError> {
-    let mut reader = Reader::new(bytes);
-    let kind = reader.number()?;
-    if kind == OPEN {
-        return Err(StoreError::Corrupt);
+fn short(body: &[u8], known: &Known) -> Result<(u64, Holds, Bytes), StoreError> {
+    let body = body.strip_prefix(&known.hash).ok_or(StoreError::Corrupt)?;
+    let (short, own): (Short, _) = postcard::take_from_bytes(body).map_err(|_| StoreError::Corrupt)?;
+    let mut holds = Holds::new(known.terms.clone());
+    for (class, (kept, expiring)) in (0..).zip(short.amounts) {
+        holds.set(class, Amount { kept, expiring });
     }
-    reader.numbers(3)?;
-    settlement(&mut reader, kind)
+    Ok((short.fingerprint, holds, known.note.with(short.head, short.has_tail, own)?))
+}
+
+impl<'a> SettledPart<'a> {
+    fn of(reader: &mut Reader<'a>) -> Result<Self, StoreError> {
+        let settled_at = Timestamp(reader.seven()?);
+        let length = reader.two()?;
+        let note = reader.bytes(length.into())?;
+        let (more, rest) = postcard::take_from_bytes(reader.left()).map_err(|_| StoreError::Corrupt)?;
+        *reader = Reader::new(rest);
+        let reported = (0..reader.byte()?).map(|_| Ok((reader.two()?.into(), reader.seven()?)));
+        let reported = reported.collect::<Result<_, StoreError>>()?;
+        let length = reader.two()?;
+        let states = reader.bytes(length.into())?;
+        Ok(Self { settled_at, note, reported, counters: Counters::Since { states, more } })
+    }
+
+    /// As releases before layout 5 wrote it.
+    fn earlier(reader: &mut Reader<'a>) -> Result<Self, StoreError> {
+        let settled_at = Timestamp(reader.number()?);
+        let (counters, note, reported) = (reader.size()?, reader.size()?, reader.size()?);
+        let note = reader.bytes(note)?;
+        let counter =
+            |reader: &mut Reader<'_>| Ok(Settled { settled_before: reader.number()?, after: state(reader)? });
+        let counters = (0..counters).map(|_| counter(reader)).collect::<Result<_, StoreError>>()?;
+        let reported = (0..reported).map(|_| Ok((reader.size()?, reader.number()?)));
+        let reported = reported.collect::<Result<_, StoreError>>()?;
+        Ok(Self { settled_at, note, reported, counters: Counters::Told(counters) })
+    }
+
+    fn settlement(self, kinds: impl IntoIterator<Item = CounterKind>) -> Result<Settlement, StoreError> {
+        let counters = match self.counters {
+            Counters::Told(counters) => counters,
+            Counters::Since { states, more } => {
+                let mut reader = Reader::new(states);
+                let mut counters = Vec::new();
+                let mut more = more.into_iter();
+                let mut kinds = kinds.into_iter();
+                while !reader.is_empty() {
+                    // Behind the holds come budgets of which they had none.
+                    let is_window = matches!(kinds.next(), Some(CounterKind::Window { .. }));
+                    let mut state = CounterState { used: reader.seven()?, ..CounterState::default() };
+                    if !is_window {
+                        (state.settled, state.open) = (reader.seven()?, reader.seven()?);
+                    }
+                    counters.push(since(state, is_window, &mut more)?);
+                }
+                counters
+            }
+        };
+        let Self { settled_at, note, reported, .. } = self;
+        Ok(Settlement { settled_at, counters, reported, note: Bytes::copy_from_slice(note) })
+    }
+}
+
+/// A counter around a settlement: `state` and what its numbers are more than those. Of a window only what is used is told.
+pub(super) fn since(
+    state: CounterState,
+    is_window: bool,
+    more: &mut impl Iterator<Item = i64>,
+) -> Result<Settled, StoreError> {
+    let mut plus = |number: u64| {
+        number.checked_add_signed(more.next().ok_or(StoreError::Corrupt)?).ok_or(StoreError::Corrupt)
+    };
+    let used = plus(state.used)?;
+    if is_window {
+        return Ok(Settled { settled_before: 0, after: CounterState { used, ..CounterState::default() } });
+    }
+    let (settled_before, settled, open) = (plus(state.settled)?, plus(state.settled)?, plus(state.open)?);
+    Ok(Settled { settled_before, after: CounterState { used, settled, open } })
+}
+
+/// What a settled record has of the program: the note, and what its numbers are more than those that the script writes.
+pub(super) fn noted(note: &[u8], more: &[i64]) -> Result<Vec<u8>, StoreError> {
+    let length = u16::try_from(note.len()).map_err(|_| StoreError::Corrupt)?;
+    let mut noted = Vec::with_capacity(16 + note.len() + 2 * more.len());
+    noted.extend_from_slice(&length.to_le_bytes());
+    noted.extend_from_slice(note);
+    postcard::to_extend(more, noted).map_err(|_| StoreError::Corrupt)
 }
 
 /// The state of a counter as scripts write it.
@@ -117,94 +297,4 @@ pub(super) fn state(reader: &mut Reader<'_>) -> Result<CounterState, StoreError>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_begin_alike_are_read_as_they_were_written() {
-        let names = ["", "a", "ab", "ab", "é", "è", "team/x|tokens", "team/x|to", "team/x|tokens|day", "z"];
-        let kind = CounterKind::Window { slot_ms: 1000 };
-        let hold = |name: &&str| {
-            let counter = CounterKey::new(*name).in_period(20_261_101);
-            Hold { counter, kind, limit: 7, kept: 0, expiring: 1 }
-        };
-        let (mut before, mut name) = ("", String::new());
-        for hold in &names.iter().map(hold).collect::<Vec<_>>() {
-            let packed = pack(hold.by_ref(), &mut before);
-            assert_eq!(&unpack(&packed, &mut name).unwrap(), hold);
-        }
-        let last = hold(&"z");
-        let beyond = PackedHold { shared: 99, ..pack(last.by_ref(), &mut "") };
-        assert_eq!(unpack(&beyond, &mut name), Err(StoreError::Corrupt));
-    }
-
-    /// A record of version 1 as releases up to this one write it, without its header.
-    const RECORDED: &str = "01effdb6f70f0200167465616d2f617c72657175657374737c6d696e7574650000e80707000107097573647c6d6f6e7468edd1d409\
-         01904e808080808020050605026e6f7465";
-
-    /// A record with this header, as `reserve.lua` and `settle.lua` write it.
-    fn recorded(header: &[u64], rest: &[u8]) -> Vec<u8> {
-        let mut numbers = super::super::wire::Numbers::with_capacity(header.len());
-        numbers.extend(header);
-        let opaque =
-            (0..RECORDED.len() / 2).map(|at| u8::from_str_radix(&RECORDED[2 * at..][..2], 16).unwrap());
-        [numbers.bytes(), rest, &opaque.collect::<Vec<_>>()].concat()
-    }
-
-    #[test]
-    fn records_of_each_release_are_read() {
-        let window = CounterKind::Window { slot_ms: 1000 };
-        let budget = CounterKind::Budget { slot_ms: 10_000 };
-        let month = CounterKey::new("team/a|usd|month").in_period(20_261_101);
-        let holds = [
-            Hold {
-                counter: CounterKey::new("team/a|requests|minute"),
-                kind: window,
-                limit: 7,
-                kept: 0,
-                expiring: 1,
-            },
-            Hold { counter: month, kind: budget, limit: 1 << 40, kept: 5, expiring: 6 },
-        ];
-        let reserve = Reserve {
-            id: crate::store::ReservationId([1; 16]),
-            may_repeat: false,
-            fingerprint: 0xfeed_beef,
-            holds: holds.clone().into(),
-            gates: Vec::new(),
-            valid: Timestamp(0)..Timestamp(1),
-            ttl_ms: 1,
-            late_ms: 1,
-            note: Bytes::from_static(b"\x02note"),
-            replaces: Bytes::new(),
-            dry_run: false,
-        };
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        assert_eq!(hex(&encode(&reserve).unwrap()), RECORDED);
-        let (open, gone_at) = decode(&recorded(&[OPEN, 10, 20, 30], b"")).unwrap();
-        assert_eq!(
-            (open.fingerprint, open.reserved_at, gone_at),
-            (0xfeed_beef, Timestamp(10), Timestamp(30))
-        );
-        assert_eq!((open.holds, &*open.note), (holds.clone().into(), &b"\x02note"[..]));
-        assert_eq!(open.settlement, None);
-        // Settled before thresholds were kept, and since.
-        let mut counters = super::super::wire::Numbers::with_capacity(4);
-        counters.extend(&[1, 2, 3, 4]);
-        let note = [b"done", counters.bytes()].concat();
-        let (first, _) = decode(&recorded(&[1, 10, 20, 30, 25, 1, 4], &note)).unwrap();
-        let mut crossed = super::super::wire::Numbers::with_capacity(2);
-        crossed.extend(&[0, 80]);
-        let note = [note, crossed.bytes().to_vec()].concat();
-        let (second, _) = decode(&recorded(&[SETTLED, 10, 20, 30, 25, 1, 4, 1], &note)).unwrap();
-        let after = CounterState { used: 2, settled: 3, open: 4 };
-        let settled = Settlement {
-            settled_at: Timestamp(25),
-            counters: vec![Settled { settled_before: 1, after }],
-            reported: Vec::new(),
-            note: Bytes::from_static(b"done"),
-        };
-        assert_eq!(first.settlement, Some(settled.clone()));
-        assert_eq!(second.settlement, Some(Settlement { reported: vec![(0, 80)], ..settled }));
-    }
-}
+mod tests;

@@ -105,10 +105,10 @@ impl Inner {
         Ok(Answer { revision: Revision { number, mark }, count, extent })
     }
 
-    /// Writes the layout of a server that has none: its data was lost since this connection was made.
+    /// Writes the layout of a server that has none or an earlier one: its data was lost since this connection was made.
     async fn describe(&self) -> Result<(), StoreError> {
-        let mut cmd = script::META.call(1);
-        push_meta(&mut cmd, &self.keyspace.meta);
+        let mut cmd = script::META.call(2);
+        push_meta(&mut cmd, &self.keyspace.meta, &self.keyspace.counters);
         let answer = bytes(self.connection.call_at_any_layout(&script::META, &cmd).await?)?;
         self.layout.read(&mut Reader::new(&answer)).map(drop)
     }

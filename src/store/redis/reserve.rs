@@ -8,11 +8,14 @@ use std::{
 use redis::Cmd;
 
 use super::{
-    ATTEMPTS, Bounds, Inner, bytes,
+    ATTEMPTS, Bounds, Inner,
+    batch::each,
+    bytes,
     keyspace::{TIME_FIELD, counter_field, gate_field},
     load::Urgency,
     queue::{self, Group, Member, Queue},
     record, script,
+    terms::Known,
     wire::{self, Numbers, Reader, numbers, size},
 };
 use crate::{
@@ -21,7 +24,7 @@ use crate::{
         counter::{CounterKind, Hold},
     },
     runtime::clock::Monotonic,
-    store::{Refusal, Reserve, Reserved, StoreError, retention::RECORD_KEPT_MS},
+    store::{Refusal, Reserve, Reserved, StoreError},
 };
 
 numbers! {
@@ -31,7 +34,7 @@ numbers! {
 
 /// The reservations of a store, several of which may be one call.
 #[derive(Clone)]
-struct Reservations(Arc<Inner>);
+pub(super) struct Reservations(pub(super) Arc<Inner>);
 
 impl Group for Reservations {
     type Call = Arc<Reserve>;
@@ -50,11 +53,25 @@ impl Group for Reservations {
     }
 
     async fn alone(&self, member: &Member<Arc<Reserve>>) -> Result<Reserved, StoreError> {
-        self.0.reserve_alone(member).await
+        self.0.reserve_alone(member, false).await
     }
 
+    /// What has come to refuse while they waited is asked for alone, as it is when it is known before.
     async fn together(&self, members: &[Member<Arc<Reserve>>]) -> Vec<Result<Reserved, StoreError>> {
-        self.0.reserve_batch(members).await
+        let store = &self.0;
+        let refuses: Vec<bool> = members.iter().map(|member| store.refusing.concerns(&member.call)).collect();
+        if !refuses.contains(&true) {
+            return store.reserve_batch(members).await;
+        }
+        let (mut others, mut alone) = (Vec::new(), Vec::new());
+        for (member, refuses) in members.iter().zip(&refuses) {
+            if *refuses { alone.push(member) } else { others.push(member.clone()) }
+        }
+        let others = store.reserve_batch(&others).await;
+        let alone = each(alone.iter().map(|member| store.reserve_alone(member, false))).await;
+        let (mut others, mut alone) = (others.into_iter(), alone.into_iter());
+        let answers = refuses.iter().map(|refuses| if *refuses { alone.next() } else { others.next() });
+        answers.map(|answer| answer.unwrap_or(Err(StoreError::Corrupt))).collect()
     }
 
     fn missed(&self) -> StoreError {
@@ -63,7 +80,7 @@ impl Group for Reservations {
 }
 
 /// The numbers of `reserve.lua`.
-pub(super) fn push_numbers(numbers: &mut Numbers, reserve: &Reserve, bounds: &Bounds) {
+fn push_numbers(numbers: &mut Numbers, reserve: &Reserve, bounds: &Bounds) {
     bounds.push(numbers);
     Head {
         given_up: bounds.given_up,
@@ -126,7 +143,7 @@ impl Inner {
         let flight = self.connection.enter(Urgency::Decision)?;
         // With others, each of these would have all of them decided one by one.
         let reserved = if reserve.dry_run || self.refusing.concerns(reserve) {
-            self.reserve_alone(&member).await
+            self.reserve_alone(&member, false).await
         } else {
             queue::join(&Reservations(Arc::clone(self)), member).await
         };
@@ -137,12 +154,28 @@ impl Inner {
         reserved
     }
 
-    async fn reserve_alone(&self, member: &Member<Arc<Reserve>>) -> Result<Reserved, StoreError> {
-        let sent = self.time.reading();
-        let bounds = self.reserve_bounds(sent, member);
-        let cmd = self.reserve_command(&member.call, &bounds)?;
-        let answer = bytes(self.connection.send(&script::RESERVE, &cmd).await?)?;
-        self.read_reserved(&answer, &member.call, (sent, &bounds))
+    /// With `at_once`, it is not sent again because terms are wanted: they are sent in any case.
+    pub(super) async fn reserve_alone(
+        &self,
+        member: &Member<Arc<Reserve>>,
+        at_once: bool,
+    ) -> Result<Reserved, StoreError> {
+        let stored = Stored::new(self, &member.call)?;
+        let mut with_terms = at_once || stored.known.as_ref().is_some_and(|known| !known.is_written());
+        loop {
+            let sent = self.time.reading();
+            let bounds = self.reserve_bounds(sent, member);
+            let cmd = self.reserve_command(&member.call, &bounds, &stored, with_terms);
+            let answer = bytes(self.connection.send(&script::RESERVE, &cmd).await?)?;
+            let answer = self.read_reserved(&answer, (&member.call, &stored), (sent, &bounds)).await?;
+            if let Some(reserved) = answer {
+                return Ok(reserved);
+            }
+            if with_terms {
+                return Err(StoreError::Corrupt);
+            }
+            with_terms = true;
+        }
     }
 
     /// If the server reaches a call only after its caller was told that it does not answer, it must take nothing.
@@ -150,47 +183,70 @@ impl Inner {
         self.time.for_timely(sent, member.patience_ms(self.connection.deadline_ms()))
     }
 
-    /// Reads the answer of `reserve.lua` to a call that was sent with these bounds.
-    pub(super) fn read_reserved(
+    /// Reads the answer of `reserve.lua` to a call that was sent with these bounds; `None`: what the record's terms are is wanted.
+    async fn read_reserved(
         &self,
         answer: &[u8],
-        reserve: &Reserve,
+        (reserve, stored): (&Reserve, &Stored),
         sent: (Monotonic, &Bounds),
-    ) -> Result<Reserved, StoreError> {
+    ) -> Result<Option<Reserved>, StoreError> {
         let mut reader = Reader::new(answer);
         let outcome = reader.number()?;
         let now = self.read_time(&mut reader, sent)?;
         let holds = reserve.holds.len();
-        match outcome {
-            0 => Ok(Reserved::Granted { now: now.wall, used: reader.numbers(holds)? }),
-            1 => refused(now, holds, &mut reader),
-            2 => Ok(Reserved::Repeated(record::decode(reader.rest())?.0.by_the_wall(now))),
-            3 => Ok(Reserved::OutOfDate { now: now.wall }),
-            _ => Err(StoreError::Corrupt),
+        Ok(Some(match outcome {
+            0 => {
+                let granted = Reserved::Granted { now: now.wall, used: reader.numbers(holds)? };
+                if !reserve.dry_run {
+                    self.note_granted(reserve, stored, now.store);
+                }
+                granted
+            }
+            1 => refused(now, holds, &mut reader)?,
+            2 => {
+                let record = reader.rest();
+                self.learn_terms(std::iter::once(record)).await?;
+                Reserved::Repeated(self.read_record(record)?.0.by_the_wall(now))
+            }
+            3 => Reserved::OutOfDate { now: now.wall },
+            4 => return Ok(None),
+            _ => return Err(StoreError::Corrupt),
+        }))
+    }
+
+    /// Remembers a record as the scripts wrote it at this instant of the store's time.
+    pub(super) fn note_granted(&self, reserve: &Reserve, stored: &Stored, now: Timestamp) {
+        let mut record = record::open_header(now, reserve.ttl_ms, reserve.late_ms);
+        record.extend_from_slice(&stored.body);
+        self.remembered.insert(reserve.id, record.into());
+        if let Some(known) = &stored.known {
+            known.set_written(true);
         }
     }
 
-    fn reserve_command(&self, reserve: &Reserve, bounds: &Bounds) -> Result<Cmd, StoreError> {
+    fn reserve_command(&self, reserve: &Reserve, bounds: &Bounds, stored: &Stored, with_terms: bool) -> Cmd {
         let holds = reserve.holds.len();
         let mut numbers = Numbers::with_capacity(12 + 4 * holds);
         push_numbers(&mut numbers, reserve, bounds);
         let mut counters = String::with_capacity(1 + 6 * holds);
         counters.push('<');
         counters.extend(reserve.holds.iter().map(|hold| value_format(hold.kind)));
+        let (hash, terms) = match &stored.known {
+            Some(known) => (known.hash.as_slice(), if with_terms { &known.body[..] } else { &[] }),
+            None => Default::default(),
+        };
         // Keys, numbers and names take some 100 bytes for each hold.
-        let record = record::encode(reserve)?;
-        let bytes = 512 + 100 * holds + record.len();
-        let mut cmd = script::RESERVE.call_of(4, 12 + holds + reserve.gates.len(), bytes);
-        cmd.arg(&self.keyspace.counters)
-            .arg(&self.keyspace.history)
-            .arg(self.keyspace.reservation(reserve.id))
-            .arg(&self.keyspace.reservations)
-            .arg(numbers.bytes())
+        let bytes = 512 + 100 * holds + stored.body.len() + terms.len();
+        let mut cmd = script::RESERVE.call_of(5, 16 + holds + reserve.gates.len(), bytes);
+        self.keyspace.push_reserve(&mut cmd);
+        cmd.arg(numbers.bytes())
             .arg(numbers.format())
             .arg(counters)
             .arg(wire::format(4 + holds))
-            .arg(RECORD_KEPT_MS)
-            .arg(record);
+            .arg(reserve.id.0.as_slice())
+            .arg(stored.body.as_slice())
+            .arg(hash)
+            .arg(terms);
         for hold in reserve.holds.iter() {
             cmd.arg(&*counter_field(hold.counter));
         }
@@ -198,12 +254,26 @@ impl Inner {
             cmd.arg(gate_field(gate));
         }
         cmd.arg(TIME_FIELD).arg(reserve.replaces.as_ref());
-        Ok(cmd)
+        cmd
     }
 
     /// How long after a call the server may still act on it.
     pub(super) fn acts_within(&self) -> Duration {
         Duration::from_millis(self.connection.deadline_ms())
+    }
+}
+
+/// What a reservation's record says, and the terms that it refers to.
+pub(super) struct Stored {
+    pub(super) known: Option<Arc<Known>>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Stored {
+    pub(super) fn new(store: &Inner, reserve: &Reserve) -> Result<Self, StoreError> {
+        let known = store.terms.of(reserve)?;
+        let body = record::encode(reserve, known.as_deref())?;
+        Ok(Self { known, body })
     }
 }
 

@@ -1,19 +1,19 @@
 //! Several reservations as one call of a script, which adds up what they take from each counter.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use redis::Cmd;
 
 use super::{
     Bounds, Inner,
-    batch::{Places, at, next_answer},
+    batch::{Places, at, each},
     bytes,
     keyspace::{Keyspace, TIME_FIELD, counter_field, gate_field},
     queue::Member,
-    record,
-    reserve::{limit, push_numbers, value_format},
+    reserve::{Stored, limit, value_format},
     script,
-    wire::{self, Numbers, Reader, numbers, size},
+    terms::{Known, TermsHash},
+    wire::{self, MOST_NUMBERS, Numbers, Reader, numbers, size},
 };
 use crate::{
     domain::{
@@ -21,12 +21,12 @@ use crate::{
         counter::{CounterKey, CounterKind, Hold},
     },
     runtime::clock::Monotonic,
-    store::{Reserve, Reserved, StoreError, retention::RECORD_KEPT_MS},
+    store::{Reserve, Reserved, StoreError},
 };
 
 numbers! {
     /// The numbers of `reserve_batch.lua` that are not of a counter or a reservation, after those of [`Bounds`].
-    pub(super) struct Head { apart, given_up, may_repeat, valid_from, valid_until, n, gates, members }
+    pub(super) struct Head { given_up, may_repeat, valid_from, valid_until, n, gates, terms, members }
 }
 
 /// What all reservations of a batch take from one counter.
@@ -59,72 +59,94 @@ struct Batch<'m> {
     members: &'m [Member<Arc<Reserve>>],
     /// Of each member, in their order.
     bounds: &'m [Bounds],
+    stored: &'m [Stored],
     counters: Places<&'m CounterKey>,
     sums: Vec<Sum>,
     gates: Places<&'m CounterKey>,
-    /// Of each member, the places of its counters and then of its gates.
-    places: Vec<Vec<u64>>,
+    /// Of each member, the places of its counters. Those with the same terms share them.
+    places: Vec<Arc<[u64]>>,
+    /// What the records refer to, and the longest that one of them does.
+    terms: Vec<(&'m Known, u64)>,
     /// Whether they cannot be added up: an id comes twice, or a counter is of two kinds.
     apart: bool,
 }
 
 impl<'m> Batch<'m> {
-    fn new(members: &'m [Member<Arc<Reserve>>], bounds: &'m [Bounds]) -> Self {
+    fn new(members: &'m [Member<Arc<Reserve>>], bounds: &'m [Bounds], stored: &'m [Stored]) -> Self {
         let mut batch = Self {
             members,
             bounds,
+            stored,
             counters: Places::new(),
             sums: Vec::new(),
             gates: Places::new(),
             places: Vec::with_capacity(members.len()),
+            terms: Vec::new(),
             apart: false,
         };
-        let mut ids = Places::new();
-        for member in members {
+        let (mut ids, mut hashes) = (Places::new(), Places::<TermsHash>::new());
+        // By where the terms are: the members keep them there.
+        let mut places_of: HashMap<usize, Arc<[u64]>> = HashMap::new();
+        for (member, stored) in members.iter().zip(stored) {
             let reserve = &*member.call;
             batch.apart |= !ids.place(reserve.id).1 || reserve.dry_run;
-            let mut places = Vec::with_capacity(reserve.holds.len() + reserve.gates.len());
-            places.extend(reserve.holds.iter().map(|hold| batch.add(hold)));
-            places.extend(reserve.gates.iter().map(|gate| batch.gates.place(gate).0));
-            batch.places.push(places);
+            let terms = Arc::as_ptr(reserve.holds.terms()).addr();
+            let places = places_of
+                .entry(terms)
+                .or_insert_with(|| reserve.holds.iter().map(|hold| batch.place(&hold)).collect());
+            batch.places.push(Arc::clone(places));
+            for (hold, place) in reserve.holds.iter().zip(&**places) {
+                batch.add(&hold, *place);
+            }
+            for gate in &reserve.gates {
+                batch.gates.place(gate);
+            }
+            if let Some(known) = &stored.known {
+                let (place, is_new) = hashes.place(known.hash);
+                if is_new {
+                    batch.terms.push((known, 0));
+                }
+                let life = reserve.ttl_ms.saturating_add(reserve.late_ms);
+                at(&mut batch.terms, place)
+                    .into_iter()
+                    .for_each(|(_, longest)| *longest = life.max(*longest));
+            }
         }
         batch
     }
 
-    fn add(&mut self, hold: Hold<&'m CounterKey>) -> u64 {
+    fn place(&mut self, hold: &Hold<&'m CounterKey>) -> u64 {
         let (place, is_new) = self.counters.place(hold.counter);
         if is_new {
-            self.sums.push(Sum::new(&hold));
-        }
-        if let Some(sum) = at(&mut self.sums, place) {
-            self.apart |= sum.kind != hold.kind;
-            sum.add(&hold);
+            self.sums.push(Sum::new(hold));
         }
         place
     }
 
-    fn command(&self, keyspace: &Keyspace) -> Result<Cmd, StoreError> {
+    fn add(&mut self, hold: &Hold<&'m CounterKey>, place: u64) {
+        if let Some(sum) = at(&mut self.sums, place) {
+            self.apart |= sum.kind != hold.kind;
+            sum.add(hold);
+        }
+    }
+
+    /// Whether the server is likely to lack terms.
+    fn lacks_terms(&self) -> bool {
+        self.terms.iter().any(|(known, _)| !known.is_written())
+    }
+
+    fn command(&self, keyspace: &Keyspace, with_terms: bool) -> Cmd {
         let (counters, gates) = (self.counters.keys(), self.gates.keys());
         let mut formats = String::with_capacity(1 + 6 * counters.len());
         formats.push('<');
         formats.extend(self.sums.iter().map(|sum| value_format(sum.kind)));
-        let (numbers, details) = (self.numbers(), self.details());
-        let records: Vec<_> =
-            self.members.iter().map(|member| record::encode(&member.call)).collect::<Result<_, _>>()?;
-        let bytes = 512 + 80 * counters.len() + numbers.bytes().len() + details.bytes().len();
-        let bytes = bytes + records.iter().map(|record| 110 + record.len()).sum::<usize>();
-        let arguments = 10 + counters.len() + gates.len() + 2 * records.len();
-        let mut cmd = script::RESERVE_BATCH.call_of(3 + self.members.len(), arguments, bytes);
-        cmd.arg(&keyspace.counters).arg(&keyspace.history).arg(&keyspace.reservations);
-        for member in self.members {
-            cmd.arg(keyspace.reservation(member.call.id));
-        }
-        cmd.arg(numbers.bytes())
-            .arg(numbers.format())
-            .arg(formats)
-            .arg(wire::format(4 + counters.len()))
-            .arg(RECORD_KEPT_MS)
-            .arg(details.bytes());
+        let numbers = self.numbers();
+        let bytes = 512 + 80 * counters.len() + numbers.bytes().len() + 1024 * self.terms.len();
+        let bytes = bytes + self.stored.iter().map(|stored| 40 + stored.body.len()).sum::<usize>();
+        let arguments = 10 + counters.len() + gates.len() + 2 * (self.terms.len() + self.members.len());
+        let mut cmd = script::RESERVE_BATCH.call_of(5, arguments, bytes);
+        keyspace.push_reserve(&mut cmd);
+        cmd.arg(numbers.bytes()).arg(numbers.format()).arg(formats).arg(wire::format(4 + counters.len()));
         for counter in counters {
             cmd.arg(&*counter_field(counter));
         }
@@ -132,26 +154,33 @@ impl<'m> Batch<'m> {
             cmd.arg(gate_field(gate));
         }
         cmd.arg(TIME_FIELD);
-        for record in records {
-            cmd.arg(record);
+        for (known, _) in &self.terms {
+            cmd.arg(known.hash.as_slice());
         }
-        Ok(cmd)
+        for (known, _) in &self.terms {
+            cmd.arg(if with_terms { &known.body[..] } else { &[] });
+        }
+        for (member, stored) in self.members.iter().zip(self.stored) {
+            cmd.arg(member.call.id.0.as_slice()).arg(stored.body.as_slice());
+        }
+        cmd
     }
 
     fn numbers(&self) -> Numbers {
         let reserves = || self.members.iter().map(|member| &member.call);
-        let mut numbers = Numbers::with_capacity(11 + 5 * self.sums.len() + 2 * self.members.len());
+        let mut numbers =
+            Numbers::with_capacity(11 + 5 * self.sums.len() + self.terms.len() + 2 * self.members.len());
         if let Some(bounds) = self.bounds.first() {
             bounds.push(&mut numbers);
         }
         Head {
-            apart: u64::from(self.apart),
             given_up: self.bounds.iter().map(|bounds| bounds.given_up).min().unwrap_or_default(),
             may_repeat: u64::from(reserves().any(|reserve| reserve.may_repeat)),
             valid_from: reserves().map(|reserve| reserve.valid.start.0).max().unwrap_or_default(),
             valid_until: reserves().map(|reserve| reserve.valid.end.0).min().unwrap_or_default(),
             n: size(self.sums.len()),
             gates: size(self.gates.keys().len()),
+            terms: size(self.terms.len()),
             members: size(self.members.len()),
         }
         .push(&mut numbers);
@@ -159,30 +188,13 @@ impl<'m> Batch<'m> {
             numbers.push_slot(sum.kind);
             numbers.extend(&[sum.limit, sum.kept, sum.expiring, sum.holders]);
         }
+        for (_, longest) in &self.terms {
+            numbers.push(*longest);
+        }
         for reserve in reserves() {
             numbers.extend(&[reserve.ttl_ms, reserve.late_ms]);
         }
         numbers
-    }
-
-    /// What the script needs to decide each by itself.
-    fn details(&self) -> Numbers {
-        let counters = size(self.counters.keys().len());
-        let mut details =
-            Numbers::with_capacity(self.places.iter().map(|places| 15 + 5 * places.len()).sum());
-        for ((member, bounds), places) in self.members.iter().zip(self.bounds).zip(&self.places) {
-            let reserve = &*member.call;
-            let holds = reserve.holds.len();
-            details.extend(&[size(holds), size(reserve.gates.len()), size(reserve.replaces.len())]);
-            let (held, gated) = places.split_at(holds.min(places.len()));
-            details.extend(held);
-            for gate in gated {
-                details.push(counters + gate);
-            }
-            push_numbers(&mut details, reserve, bounds);
-            details.push_bytes(&reserve.replaces);
-        }
-        details
     }
 
     /// The answers of members that were all granted: each finds what those before it took.
@@ -191,7 +203,7 @@ impl<'m> Batch<'m> {
         let mut answers = Vec::with_capacity(self.members.len());
         for (member, places) in self.members.iter().zip(&self.places) {
             let mut before = Vec::with_capacity(member.call.holds.len());
-            for (hold, place) in member.call.holds.iter().zip(places) {
+            for (hold, place) in member.call.holds.iter().zip(&**places) {
                 let used = at(&mut used, *place).ok_or(StoreError::Corrupt)?;
                 before.push(*used);
                 *used += hold.amount();
@@ -203,17 +215,43 @@ impl<'m> Batch<'m> {
 }
 
 impl Inner {
-    /// Makes several reservations in one step, as if one after the other in their order.
+    /// Makes several reservations in one step, or one after the other in their order.
     pub(super) async fn reserve_batch(
         &self,
         members: &[Member<Arc<Reserve>>],
     ) -> Vec<Result<Reserved, StoreError>> {
-        let sent = self.time.reading();
-        let bounds: Vec<_> = members.iter().map(|member| self.reserve_bounds(sent, member)).collect();
-        let batch = Batch::new(members, &bounds);
-        match self.send_reserve_batch(sent, &batch).await {
-            Ok(answers) => answers,
+        match self.reserve_together(members).await {
+            Ok(Some(answers)) => answers.into_iter().map(Ok).collect(),
+            Ok(None) => each(members.iter().map(|member| self.reserve_alone(member, true))).await,
             Err(error) => members.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    /// `None`: each is to be decided by itself.
+    async fn reserve_together(
+        &self,
+        members: &[Member<Arc<Reserve>>],
+    ) -> Result<Option<Vec<Reserved>>, StoreError> {
+        if members.is_empty() {
+            return Ok(Some(Vec::new()));
+        }
+        let stored =
+            members.iter().map(|member| Stored::new(self, &member.call)).collect::<Result<Vec<_>, _>>()?;
+        let mut with_terms = false;
+        loop {
+            let sent = self.time.reading();
+            let bounds: Vec<_> = members.iter().map(|member| self.reserve_bounds(sent, member)).collect();
+            let batch = Batch::new(members, &bounds, &stored);
+            if batch.apart || 5 * batch.sums.len() + 3 * members.len() + 11 > MOST_NUMBERS {
+                return Ok(None);
+            }
+            let lacks_terms = with_terms || batch.lacks_terms();
+            match self.send_reserve_batch(sent, &batch, lacks_terms).await? {
+                Outcome::Granted(answers) => return Ok(Some(answers)),
+                Outcome::OneByOne => return Ok(None),
+                Outcome::TermsWanted if lacks_terms => return Err(StoreError::Corrupt),
+                Outcome::TermsWanted => with_terms = true,
+            }
         }
     }
 
@@ -221,20 +259,29 @@ impl Inner {
         &self,
         sent: Monotonic,
         batch: &Batch<'_>,
-    ) -> Result<Vec<Result<Reserved, StoreError>>, StoreError> {
-        let cmd = batch.command(&self.keyspace)?;
+        with_terms: bool,
+    ) -> Result<Outcome, StoreError> {
+        let cmd = batch.command(&self.keyspace, with_terms);
         let answer = bytes(self.connection.send(&script::RESERVE_BATCH, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
-        if reader.number()? == 0 {
-            let bounds = batch.bounds.first().ok_or(StoreError::Corrupt)?;
-            let now = self.read_time(&mut reader, (sent, bounds))?;
-            return Ok(batch.granted(&mut reader, now.wall)?.into_iter().map(Ok).collect());
+        match reader.number()? {
+            0 => {}
+            1 => return Ok(Outcome::OneByOne),
+            2 => return Ok(Outcome::TermsWanted),
+            _ => return Err(StoreError::Corrupt),
         }
-        let members = batch.members.iter().zip(batch.bounds);
-        Ok(members
-            .map(|(member, bounds)| {
-                self.read_reserved(next_answer(&mut reader)?, &member.call, (sent, bounds))
-            })
-            .collect())
+        let bounds = batch.bounds.first().ok_or(StoreError::Corrupt)?;
+        let now = self.read_time(&mut reader, (sent, bounds))?;
+        for (member, stored) in batch.members.iter().zip(batch.stored) {
+            self.note_granted(&member.call, stored, now.store);
+        }
+        batch.granted(&mut reader, now.wall).map(Outcome::Granted)
     }
+}
+
+/// What `reserve_batch.lua` answered.
+enum Outcome {
+    Granted(Vec<Reserved>),
+    OneByOne,
+    TermsWanted,
 }

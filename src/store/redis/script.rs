@@ -15,6 +15,10 @@ use crate::{
 const WINDOW: &str = include_str!("scripts/window.lua");
 /// The arithmetic of the store's time.
 const STORE_TIME: &str = include_str!("scripts/store_time.lua");
+/// Counters in the present slot.
+const PRESENT: &str = include_str!("scripts/present.lua");
+/// The layout of records.
+const RECORDS: &str = include_str!("scripts/records.lua");
 
 /// The bytes of a window's counter, three doubles, and of a budget's, six.
 const WINDOW_BYTES: u64 = 24;
@@ -49,28 +53,31 @@ impl Script {
     }
 }
 
-pub(super) static RESERVE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("reserve", &[WINDOW, STORE_TIME], include_str!("scripts/reserve.lua")));
-pub(super) static SETTLE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("settle", &[WINDOW, STORE_TIME], include_str!("scripts/settle.lua")));
+pub(super) static RESERVE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("reserve", &[WINDOW, STORE_TIME, PRESENT, RECORDS], include_str!("scripts/reserve.lua"))
+});
 pub(super) static RESERVE_BATCH: LazyLock<Script> = LazyLock::new(|| {
-    let reserve = function("reserve", include_str!("scripts/reserve.lua"));
-    Script::new("reserve_batch", &[WINDOW, STORE_TIME, &reserve], include_str!("scripts/reserve_batch.lua"))
+    let code = include_str!("scripts/reserve_batch.lua");
+    Script::new("reserve_batch", &[WINDOW, STORE_TIME, PRESENT, RECORDS], code)
+});
+pub(super) static SETTLE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("settle", &[WINDOW, STORE_TIME, RECORDS], include_str!("scripts/settle.lua"))
 });
 pub(super) static SETTLE_BATCH: LazyLock<Script> = LazyLock::new(|| {
-    let settle = function("settle", include_str!("scripts/settle.lua"));
-    Script::new("settle_batch", &[WINDOW, STORE_TIME, &settle], include_str!("scripts/settle_batch.lua"))
+    Script::new("settle_batch", &[WINDOW, STORE_TIME, RECORDS], include_str!("scripts/settle_batch.lua"))
 });
+pub(super) static FIND: LazyLock<Script> =
+    LazyLock::new(|| Script::new("find", &[RECORDS], include_str!("scripts/find.lua")));
 pub(super) static COUNTERS: LazyLock<Script> =
     LazyLock::new(|| Script::new("counters", &[WINDOW, STORE_TIME], include_str!("scripts/counters.lua")));
 pub(super) static LIFT_COOLDOWNS: LazyLock<Script> = LazyLock::new(|| {
     Script::new("lift_cooldowns", &[STORE_TIME], include_str!("scripts/lift_cooldowns.lua"))
 });
 pub(super) static SWEEP: LazyLock<Script> =
-    LazyLock::new(|| Script::new("sweep", &[WINDOW, STORE_TIME], include_str!("scripts/sweep.lua")));
+    LazyLock::new(|| Script::new("sweep", &[WINDOW, STORE_TIME, RECORDS], include_str!("scripts/sweep.lua")));
 
 pub(super) static META: LazyLock<Script> =
-    LazyLock::new(|| Script::new("meta", &[], include_str!("scripts/meta.lua")));
+    LazyLock::new(|| Script::new("meta", &[STORE_TIME], include_str!("scripts/meta.lua")));
 pub(super) static REGISTRY_SINCE: LazyLock<Script> =
     LazyLock::new(|| Script::new("registry_since", &[], include_str!("scripts/registry_since.lua")));
 pub(super) static REGISTRY_WRITE: LazyLock<Script> =
@@ -84,12 +91,6 @@ pub(super) static AUDIT_APPEND: LazyLock<Script> =
 pub(super) static ANNOUNCE_REPLICA: LazyLock<Script> = LazyLock::new(|| {
     Script::new("announce_replica", &[STORE_TIME], include_str!("scripts/announce_replica.lua"))
 });
-
-/// A script as a function of other keys and arguments than those of the call, for a script that does several times what it does.
-fn function(name: &str, code: &str) -> String {
-    let (_, body) = code.split_once('\n').unwrap_or(("", code));
-    format!("local function {name}(KEYS, ARGV)\n{body}end\n")
-}
 
 /// Declares those of the shared numbers and names that `body` mentions.
 fn constants(body: &str) -> String {
@@ -111,12 +112,13 @@ fn constants(body: &str) -> String {
 }
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 14] {
+pub(super) fn all() -> [&'static Script; 15] {
     [
         &RESERVE,
         &SETTLE,
         &RESERVE_BATCH,
         &SETTLE_BATCH,
+        &FIND,
         &COUNTERS,
         &LIFT_COOLDOWNS,
         &SWEEP,

@@ -9,15 +9,13 @@ use super::{
     keyspace::{Keyspace, TIME_FIELD, counter_field, gate_field, spend_field},
     load::Urgency,
     queue::{self, Group, Member, Queue},
-    record, script,
+    record::{self, Parts},
+    script,
     wire::{Numbers, Reader, numbers, size},
 };
 use crate::{
     domain::counter::{CounterKey, CounterKind},
-    runtime::clock::Monotonic,
-    store::{
-        CooldownChange, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, retention::RECORD_KEPT_MS,
-    },
+    store::{CooldownChange, Record, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError},
 };
 
 numbers! {
@@ -25,15 +23,25 @@ numbers! {
     pub(super) struct Head { keep, n, cooldown_change, close_ms, lines, held, watched }
 }
 
+/// A settlement to send.
+#[derive(Debug)]
+pub(super) struct SettleCall {
+    pub(super) settle: Settle,
+    /// The bytes of its record, if they are remembered.
+    pub(super) record: Option<Box<[u8]>>,
+    /// Whether it is settled only if the record is as remembered.
+    pub(super) is_recalled: bool,
+}
+
 /// The settlements of a store, several of which may be one call.
 #[derive(Clone)]
 struct Settlements(Arc<Inner>);
 
 impl Group for Settlements {
-    type Call = Arc<Settle>;
-    type Answer = SettleOutcome;
+    type Call = Arc<SettleCall>;
+    type Answer = Option<SettleOutcome>;
 
-    fn queue(&self) -> &Queue<Arc<Settle>, SettleOutcome> {
+    fn queue(&self) -> &Queue<Arc<SettleCall>, Option<SettleOutcome>> {
         &self.0.settlements
     }
 
@@ -41,15 +49,18 @@ impl Group for Settlements {
         self.0.connection.deadline()
     }
 
-    fn holds(settle: &Arc<Settle>) -> usize {
-        settle.actual.len() + settle.extras.len()
+    fn holds(call: &Arc<SettleCall>) -> usize {
+        call.settle.actual.len() + call.settle.extras.len()
     }
 
-    async fn alone(&self, member: &Member<Arc<Settle>>) -> Result<SettleOutcome, StoreError> {
+    async fn alone(&self, member: &Member<Arc<SettleCall>>) -> Result<Option<SettleOutcome>, StoreError> {
         self.0.settle_alone(&member.call).await
     }
 
-    async fn together(&self, members: &[Member<Arc<Settle>>]) -> Vec<Result<SettleOutcome, StoreError>> {
+    async fn together(
+        &self,
+        members: &[Member<Arc<SettleCall>>],
+    ) -> Vec<Result<Option<SettleOutcome>, StoreError>> {
         self.0.settle_batch(members).await
     }
 
@@ -59,62 +70,89 @@ impl Group for Settlements {
 }
 
 impl Inner {
-    pub(super) async fn settle(self: &Arc<Self>, settle: Settle) -> Result<SettleOutcome, StoreError> {
+    /// Settles a reservation; `None`: it `is_recalled`, and what is stored is something else.
+    pub(super) async fn settle(
+        self: &Arc<Self>,
+        settle: Settle,
+        is_recalled: bool,
+    ) -> Result<Option<SettleOutcome>, StoreError> {
         if settle.actual.len() != settle.record.holds.len() {
             tracing::error!("as many amounts as holds are needed to settle");
             return Err(StoreError::Corrupt);
         }
         self.know_time().await?;
+        let (id, call) = (settle.id, self.settle_call(settle, is_recalled));
+        if is_recalled && call.record.is_none() {
+            return Ok(None);
+        }
         let flight = self.connection.enter(Urgency::Relief)?;
-        let outcome = match settle.cooldown {
+        let outcome = match call.settle.cooldown {
             // Rare, and the script for several does not do it.
-            Some((_, CooldownChange::Open { .. })) => self.settle_alone(&settle).await,
-            _ => queue::join(&Settlements(Arc::clone(self)), Member::new(Arc::new(settle))).await,
+            Some((_, CooldownChange::Open { .. })) => self.settle_alone(&call).await,
+            _ => queue::join(&Settlements(Arc::clone(self)), Member::new(Arc::new(call))).await,
         };
         flight.ended_with(&outcome, self.connection.deadline());
+        // Even without an answer it may have been settled.
+        self.remembered.forget(id);
         outcome
     }
 
-    async fn settle_alone(&self, settle: &Settle) -> Result<SettleOutcome, StoreError> {
-        let sent = self.time.reading();
-        let bounds = self.time.for_effect(sent, self.connection.deadline_ms());
-        let cmd = Call::new(settle).command(&self.keyspace, &bounds);
-        let answer = bytes(self.connection.send(&script::SETTLE, &cmd).await?)?;
-        self.read_settled(&answer, (sent, &bounds))
+    /// The call with the bytes of its record, if they are remembered.
+    pub(super) fn settle_call(&self, settle: Settle, is_recalled: bool) -> SettleCall {
+        let record = self.remembered.get(settle.id).filter(|bytes| {
+            // Not if it is of another request that had the id since, or before.
+            let is_of = |found: &Record| {
+                let record = &settle.record;
+                found.fingerprint == record.fingerprint
+                    && found.note == record.note
+                    && found.holds == record.holds
+            };
+            self.read_record(bytes).is_ok_and(|(found, _)| is_of(&found))
+        });
+        SettleCall { settle, record, is_recalled }
     }
 
-    /// Reads the answer of `settle.lua` to a call that was sent with these bounds.
-    pub(super) fn read_settled(
-        &self,
-        answer: &[u8],
-        sent: (Monotonic, &Bounds),
-    ) -> Result<SettleOutcome, StoreError> {
-        let mut reader = Reader::new(answer);
+    pub(super) async fn settle_alone(&self, call: &SettleCall) -> Result<Option<SettleOutcome>, StoreError> {
+        let sent = self.time.reading();
+        let bounds = self.time.for_effect(sent, self.connection.deadline_ms());
+        let expected = call.record.as_deref().filter(|_| call.is_recalled).unwrap_or_default();
+        let cmd = Call::new(&call.settle).command(&self.keyspace, &bounds, expected)?;
+        let answer = bytes(self.connection.send(&script::SETTLE, &cmd).await?)?;
+        let mut reader = Reader::new(&answer);
         let outcome = reader.number()?;
-        let now = self.read_time(&mut reader, sent)?;
-        let settlement = || record::decode_settlement(reader.rest()).map(|first| first.by_the_wall(now));
+        let now = self.read_time(&mut reader, (sent, &bounds))?;
+        let record = reader.rest();
         match outcome {
-            0 => settlement().map(SettleOutcome::Settled),
-            1 => settlement().map(SettleOutcome::AlreadySettled),
-            2 => Ok(SettleOutcome::NotFound),
+            0 => {
+                let kinds = call.settle.record.holds.iter().map(|hold| hold.kind);
+                let settlement = Parts::of(record)?.settlement(kinds)?.by_the_wall(now);
+                Ok(Some(SettleOutcome::Settled(settlement)))
+            }
+            1 => {
+                self.learn_terms(std::iter::once(record)).await?;
+                let settlement = self.read_record(record)?.0.settlement.ok_or(StoreError::Corrupt)?;
+                Ok(Some(SettleOutcome::AlreadySettled(settlement.by_the_wall(now))))
+            }
+            2 => Ok(Some(SettleOutcome::NotFound)),
             3 => Err(StoreError::Overflow),
+            4 => Ok(None),
             _ => Err(StoreError::Corrupt),
         }
     }
 }
 
 /// A settlement in the order in which the script gets it.
-pub(super) struct Call<'s> {
-    pub(super) settle: &'s Settle,
+struct Call<'s> {
+    settle: &'s Settle,
     /// The holds' counters, then the extras'.
-    pub(super) counters: Vec<&'s CounterKey>,
-    pub(super) lines: BTreeMap<&'s SpendKey, [u64; 8]>,
+    counters: Vec<&'s CounterKey>,
+    lines: BTreeMap<&'s SpendKey, [u64; 8]>,
     /// The counters with thresholds: their index, and the thresholds.
-    pub(super) watched: Vec<(usize, &'s CounterKey, &'s [u64])>,
+    watched: Vec<(usize, &'s CounterKey, &'s [u64])>,
 }
 
 impl<'s> Call<'s> {
-    pub(super) fn new(settle: &'s Settle) -> Self {
+    fn new(settle: &'s Settle) -> Self {
         let holds = settle.record.holds.counters();
         let counters: Vec<_> = holds.chain(settle.extras.iter().map(|extra| &extra.counter)).collect();
         let thresholds = settle.thresholds.iter();
@@ -123,37 +161,56 @@ impl<'s> Call<'s> {
         Self { settle, lines: merged(&settle.lines), watched: watched.collect(), counters }
     }
 
-    fn command(&self, keyspace: &Keyspace, bounds: &Bounds) -> Cmd {
+    /// `expected`: the record, if it is not to be settled as another one; else empty.
+    fn command(&self, keyspace: &Keyspace, bounds: &Bounds, expected: &[u8]) -> Result<Cmd, StoreError> {
         let cooldowns = usize::from(self.settle.cooldown.is_some());
         let mut cmd = script::SETTLE.call(4 + 2 * self.lines.len() + self.watched.len() + cooldowns);
         self.push_keys(&mut cmd, keyspace);
         let numbers = self.numbers(bounds);
-        cmd.arg(numbers.bytes()).arg(numbers.format()).arg(RECORD_KEPT_MS).arg(self.settle.note.as_ref());
+        cmd.arg(numbers.bytes())
+            .arg(numbers.format())
+            .arg(self.settle.id.0.as_slice())
+            .arg(self.noted()?)
+            .arg(expected);
         self.push_fields(&mut cmd);
-        cmd
+        Ok(cmd)
+    }
+
+    /// The script writes what budgets had settled before. The rest of its numbers are those after the settlement.
+    fn noted(&self) -> Result<Vec<u8>, StoreError> {
+        let mut more = Vec::with_capacity(2 * self.counters.len());
+        let actual = self.settle.actual.iter().chain(self.settle.extras.iter().map(|extra| &extra.amount));
+        for (kind, actual) in self.kinds().zip(actual) {
+            match kind {
+                CounterKind::Window { .. } => more.push(0),
+                CounterKind::Budget { .. } => {
+                    more.extend([0, 0, i64::try_from(*actual).unwrap_or(i64::MAX), 0]);
+                }
+            }
+        }
+        record::noted(&self.settle.note, &more)
     }
 
     fn push_keys(&self, cmd: &mut Cmd, keyspace: &Keyspace) {
-        cmd.arg(&keyspace.counters).arg(&keyspace.history).arg(keyspace.reservation(self.settle.id));
+        cmd.arg(&keyspace.counters).arg(&keyspace.history).arg(&keyspace.records).arg(&keyspace.earlier);
         for line in self.lines.keys() {
             cmd.arg(keyspace.spend(line.month, &line.team)).arg(keyspace.spenders(line.month));
         }
         for (_, counter, _) in &self.watched {
             cmd.arg(keyspace.reported(counter.period()));
         }
-        cmd.arg(&keyspace.reservations);
         if self.settle.cooldown.is_some() {
             cmd.arg(&keyspace.cooldowns);
         }
     }
 
     /// The kinds of the counters.
-    pub(super) fn kinds(&self) -> impl Iterator<Item = CounterKind> {
+    fn kinds(&self) -> impl Iterator<Item = CounterKind> {
         let (holds, extras) = (&self.settle.record.holds, &self.settle.extras);
         holds.iter().map(|hold| hold.kind).chain(extras.iter().map(|extra| extra.kind))
     }
 
-    pub(super) fn numbers(&self, bounds: &Bounds) -> Numbers {
+    fn numbers(&self, bounds: &Bounds) -> Numbers {
         let (settle, holds) = (self.settle, &self.settle.record.holds);
         let mut numbers = Numbers::with_capacity(10 + 4 * self.counters.len() + 8 * self.lines.len());
         bounds.push(&mut numbers);
@@ -210,7 +267,7 @@ impl<'s> Call<'s> {
     }
 
     /// The last argument: what is kept of a report that closes the gate.
-    pub(super) fn particulars(&self) -> Vec<u8> {
+    fn particulars(&self) -> Vec<u8> {
         let Some((_, CooldownChange::Open { requested_ms, reporter, .. })) = &self.settle.cooldown else {
             return Vec::new();
         };

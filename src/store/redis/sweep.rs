@@ -58,12 +58,13 @@ impl Inner {
         let mut numbers = Numbers::with_capacity(7);
         bounds.push(&mut numbers);
         numbers.extend(&[bounds.given_up, every_ms, SWEEP_SOON_MS.min(every_ms), fields]);
-        let mut cmd = script::SWEEP.call(5);
+        let mut cmd = script::SWEEP.call(6);
         cmd.arg(&self.keyspace.counters)
             .arg(&self.keyspace.history)
             .arg(&self.keyspace.sweep)
-            .arg(&self.keyspace.reservations)
-            .arg(&self.keyspace.reservation_prefix)
+            .arg(&self.keyspace.records)
+            .arg(&self.keyspace.terms)
+            .arg(&self.keyspace.earlier)
             .arg(numbers.bytes());
         let answer = bytes(self.connection.call(&script::SWEEP, &cmd).await?)?;
         let mut reader = Reader::new(&answer);

@@ -12,8 +12,10 @@ const TOO_LARGE: u64 = 1 << 53;
 const MANTISSA_BITS: u32 = 52;
 const BIAS: u64 = 1023;
 
-/// The formats of `struct.pack` for up to 4,096 doubles, which is more than the largest batch has.
-static FORMAT: LazyLock<String> = LazyLock::new(|| format!("<{}", "d".repeat(4096)));
+/// The most numbers that one argument has: a script can have 8,000 on its stack.
+pub(super) const MOST_NUMBERS: usize = 7900;
+/// The formats of `struct.pack` for up to so many doubles.
+static FORMAT: LazyLock<String> = LazyLock::new(|| format!("<{}", "d".repeat(MOST_NUMBERS)));
 
 /// The `struct` format of `count` doubles.
 pub(super) fn format(count: usize) -> &'static str {
@@ -77,7 +79,7 @@ impl Numbers {
         }
     }
 
-    /// Appends bytes that are no numbers, for a script that knows where they are.
+    /// Appends bytes that are no numbers, behind them.
     pub(super) fn push_bytes(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -98,6 +100,12 @@ impl Numbers {
         self.bytes.extend_from_slice(&bits.to_le_bytes());
         self.count += 1;
     }
+}
+
+/// Appends a number in 7 bytes, the little end first, as scripts pack those of records. Every amount and every instant fits.
+pub(super) fn push_seven(bytes: &mut Vec<u8>, value: u64) {
+    let [seven @ .., _] = value.to_le_bytes();
+    bytes.extend_from_slice(&seven);
 }
 
 /// A count for a script.
@@ -137,6 +145,28 @@ impl<'a> Reader<'a> {
         from_bits(u64::from_le_bytes(*bytes)).ok_or(StoreError::Corrupt)
     }
 
+    pub(super) fn byte(&mut self) -> Result<u8, StoreError> {
+        let (byte, rest) = self.0.split_first().ok_or(StoreError::Corrupt)?;
+        self.0 = rest;
+        Ok(*byte)
+    }
+
+    /// A number in 2 bytes.
+    pub(super) fn two(&mut self) -> Result<u16, StoreError> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or(StoreError::Corrupt)?;
+        self.0 = rest;
+        Ok(u16::from_le_bytes(*bytes))
+    }
+
+    /// A number in 7 bytes: see [`push_seven`].
+    pub(super) fn seven(&mut self) -> Result<u64, StoreError> {
+        let (bytes, rest) = self.0.split_first_chunk::<7>().ok_or(StoreError::Corrupt)?;
+        self.0 = rest;
+        let mut number = [0; 8];
+        number.iter_mut().zip(bytes).for_each(|(to, byte)| *to = *byte);
+        Ok(u64::from_le_bytes(number))
+    }
+
     pub(super) fn numbers(&mut self, count: usize) -> Result<Vec<u64>, StoreError> {
         (0..count).map(|_| self.number()).collect()
     }
@@ -154,6 +184,11 @@ impl<'a> Reader<'a> {
 
     pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What is left to read.
+    pub(super) const fn left(&self) -> &'a [u8] {
+        self.0
     }
 
     pub(super) const fn rest(self) -> &'a [u8] {

@@ -4,33 +4,37 @@
 -- Mirrors domain/counter.rs (can_settle, settle, book, report) and domain/window.rs exactly. Everything is computed before the first write.
 -- Also runs when memory is full, as it frees the amounts that it settles.
 --
--- KEYS 1 counters, 2 history, 3 record: as in reserve.lua; then for each line of the report
+-- KEYS 1 counters, 2 history, 3 records: as in reserve.lua; 4 earlier: as in records.lua; then for each line of the report
 --      its spend hash (line -> 8 doubles) and the set of teams of its month; then for each counter with thresholds the hash of
---      its period: counter -> the reported thresholds, at most MAX_REPORTED doubles, or as many as are watched; then the index of
---      records, as in reserve.lua; then, with a gate, cooldowns:
+--      its period: counter -> the reported thresholds, at most MAX_REPORTED doubles, or as many as are watched; then, with a
+--      gate, cooldowns:
 --      hash: field of a gate -> start, end, refused, requested (doubles), reporter. The end and refused that a decision needs are
 --      in the counters as well.
 -- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, cooldown_change (0: none; 1: close the
 --                   gate for close_ms; 2: open it), close_ms, lines, holds, counters with thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
 --                   the budgets with no hold; then 8 amounts for each line; then for each counter with thresholds its
 --                   index, how many, and their amounts
---      2 the struct format of ARGV 1       3 the record's time to live in ms, as in reserve.lua     4 the settlement's note
---      5… the field of each counter, then of the gate, then "!time", then of each line, then each line's team (empty: not listed),
+--      2 the struct format of ARGV 1       3 the id      4 what the settled record has of the program: see below
+--      5 the record, if it is settled only as it is expected (empty: as it is)
+--      6… the field of each counter, then of the gate, then "!time", then of each line, then each line's team (empty: not listed),
 --      then, with a gate, requested as a packed double and the reporter
--- The settled record: 2, reserved_at, expires_at, gone_at, settled_at, counters, length of the note, thresholds reported; the note;
---      for each counter settled_before, used, settled, open; for each threshold the counter's index and the amount; the opaque bytes that reserve.lua was given
+-- The settled record: as in records.lua with the state 3; settled_at in 7 bytes; ARGV 4, which begins with 2 bytes of length and the note; a
+--      byte that counts the thresholds reported, and for each the counter's index in 2 bytes and the amount in 7; 2 bytes of length, and
+--      for each counter what is used in 7 bytes, of a budget followed by what was settled before and what is open, each as it is after
+--      this settlement plus what ARGV 4 says; the body
 -- Reply, packed doubles: a number, the wall clock, the store's time, and the store's time for the next call at this instant; then
---      0  the record's bytes: settled           2  nothing: no such reservation
+--      0  the record's bytes without its body   2  nothing: no such reservation
 --      1  the record's bytes: settled before    3  nothing: an amount would exceed 2^53 - 1; nothing was changed
+--                                               4  nothing: the record is not as expected; nothing was changed
 --
 -- A worked call: of the 4 taken at 5500 ms (see reserve.lua) only 1 was used; now it is 5900 ms, keep for a minute.
---   EVALSHA <sha> 4 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:reservation:00ff… tollgate:{acme}:reservations
---     pack(5900, 0, 2^53-1, 60000, 1, 0, 0, 0, 1, 0,  1000, 0, 4, 1) <dddddddddddddd 34560000000 <note> team/chatbot|requests|minute !time
+--   EVALSHA <sha> 4 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:records tollgate:{acme}:reservations
+--     pack(5900, 0, 2^53-1, 60000, 1, 0, 0, 0, 1, 0,  1000, 0, 4, 1) <dddddddddddddd <id> <noted> "" team/chatbot|requests|minute !time
 --   -> pack(0, 5900, 5900, 5900) .. record; the counter is now pack(5, 1, 1)
 local argv, keys = ARGV, KEYS
-if #keys < 4 or #argv < 4 then return redis.error_reply('ERR settle: at least 4 keys and 4 arguments') end
+if #keys < 4 or #argv < 5 then return redis.error_reply('ERR settle: at least 4 keys and 5 arguments') end
 local call, pack, read = redis.call, struct.pack, struct.unpack
-local numbers, format, record_kept_ms, note = unpack(argv, 1, 4)
+local numbers, format, id, noted, expected = unpack(argv, 1, 5)
 local arg = {read(format, numbers)}
 local asked_wall, low, high, keep, n, cooldown_change, close_ms, lines, held, watched = unpack(arg, 1, 10)
 local gates = math.min(cooldown_change, 1)
@@ -38,11 +42,11 @@ local gates = math.min(cooldown_change, 1)
 local COUNTERS, LINES = 10, 10 + 4 * n
 local THRESHOLDS = LINES + 8 * lines
 -- In ARGV, before the first of the counters' fields, of the lines' and of the lines' teams; the gate, and "!time".
-local FIELDS, GATE, TIME = 4, 5 + n, 5 + n + gates
+local FIELDS, GATE, TIME = 5, 6 + n, 6 + n + gates
 local LINE_FIELDS, TEAMS = TIME, TIME + lines
--- In KEYS, before the first of the hashes of reported thresholds, and the index of records.
-local REPORTED, INDEX = 3 + 2 * lines, 4 + 2 * lines + watched
-if #argv ~= TEAMS + lines + gates or #arg < THRESHOLDS + 2 * watched + 1 or #keys ~= INDEX + gates then
+-- In KEYS, before the first of the lines' hashes and of the hashes of reported thresholds.
+local SPEND, REPORTED = 4, 4 + 2 * lines
+if #argv ~= TEAMS + lines + gates or #arg < THRESHOLDS + 2 * watched + 1 or #keys ~= REPORTED + watched + gates then
   return redis.error_reply('ERR settle: the arguments do not match the counts')
 end
 
@@ -50,9 +54,10 @@ local value = call('HMGET', keys[1], unpack(argv, FIELDS + 1, TIME))
 local now, wall, raw, _, ahead = store_time(asked_wall, low, high, value[TIME - FIELDS])
 local function head(number) return pack('<dddd', number, wall, now, math.max(now, raw)) end
 
-local record = call('GET', keys[3])
+local record = record_of(keys[3], keys[4], id)
+if expected ~= '' and record ~= expected then return head(4) end
 if not record then return head(2) end
-local state, reserved_at, expires_at, gone_at = read('<dddd', record)
+local state, gone_at, reserved_at, expires_at = read(RECORD, record)
 if now >= gone_at then return head(2) end
 if state ~= 0 then return head(1) .. record end
 
@@ -104,7 +109,7 @@ for i = 1, n do
 end
 local sums, new = {}, {}
 for l = 1, lines do
-  local v = call('HGET', keys[2 + 2 * l], argv[LINE_FIELDS + l])
+  local v = call('HGET', keys[SPEND + 2 * l - 1], argv[LINE_FIELDS + l])
   local sum = v and {read('<dddddddd', v)} or {0, 0, 0, 0, 0, 0, 0, 0}
   for j = 1, 8 do
     sum[j] = sum[j] + arg[LINES + 8 * (l - 1) + j]
@@ -113,10 +118,10 @@ for l = 1, lines do
   sums[l], new[l] = pack('<dddddddd', unpack(sum, 1, 8)), not v
 end
 
-local out, around = {}, {}
+local out, states = {}, {}
 for i = 1, n do
   local x = c[i]
-  around[4 * i - 3] = x.settled
+  local before = x.settled
   if x.back < 0 then
     x.current, x.total = x.current - x.back, x.total - x.back
   else
@@ -131,7 +136,7 @@ for i = 1, n do
   else
     out[2 * i] = pack('<ddd', x.head, x.current, x.total)
   end
-  around[4 * i - 2], around[4 * i - 1], around[4 * i] = x.base + x.total, x.settled, x.open
+  states[i] = x.budget and pack('<I7I7I7', x.base + x.total, before, x.open) or pack('<I7', x.total)
 end
 local particulars, lifted
 -- The reached thresholds that no settlement has reported before.
@@ -151,8 +156,7 @@ for w = 1, watched do
       if not seen then
         x.told[#x.told + 1] = arg[k]
         new = new .. pack('<d', arg[k])
-        crossed[#crossed + 1] = i - 1
-        crossed[#crossed + 1] = arg[k]
+        crossed[#crossed + 1] = pack('<I2I7', i - 1, arg[k])
       end
     end
   end
@@ -199,8 +203,9 @@ end
 -- A time later than the caller expected is no step: only a time that was behind is corrected here.
 out[#out + 1] = TIME_FIELD
 out[#out + 1] = time_value(now, now > raw and now - wall or ahead)
-local settled = pack('<dddddddd', 2, reserved_at, expires_at, now + keep, now, n, #note, #crossed / 2) .. note
-  .. pack('<' .. ('d'):rep(4 * n), unpack(around)) .. pack('<' .. ('d'):rep(#crossed), unpack(crossed)) .. record:sub(33)
+local stated = table.concat(states)
+local settled = pack(RECORD, 3, now + keep, reserved_at, expires_at) .. pack('<I7', now) .. noted .. pack('<B', #crossed)
+  .. table.concat(crossed) .. pack('<I2', #stated) .. stated
 
 if #fields > 0 then
   local history = {}
@@ -216,14 +221,14 @@ if lifted then
 elseif particulars then
   call('HSET', keys[#keys], argv[GATE], particulars)
   -- Far longer than any of them applies: the server's clock may be set.
-  call('PEXPIRE', keys[#keys], record_kept_ms)
+  call('PEXPIRE', keys[#keys], RECORD_KEPT_MS)
 end
 for w, x in pairs(told) do
   call('HSET', keys[REPORTED + w], x[1], x[2])
   call('EXPIRE', keys[REPORTED + w], REPORTED_KEPT_S)
 end
 for l = 1, lines do
-  local key, index, team = keys[2 + 2 * l], keys[3 + 2 * l], argv[TEAMS + l]
+  local key, index, team = keys[SPEND + 2 * l - 1], keys[SPEND + 2 * l], argv[TEAMS + l]
   call('HSET', key, argv[LINE_FIELDS + l], sums[l])
   if new[l] then
     call('EXPIRE', key, SPEND_KEPT_S)
@@ -233,6 +238,5 @@ for l = 1, lines do
     end
   end
 end
-call('SET', keys[3], settled, 'PX', record_kept_ms)
-call('ZADD', keys[INDEX], now + keep, keys[3]:sub(-32))
+call('HSET', keys[3], id, settled .. record:sub(RECORD_BYTES + 1))
 return head(0) .. settled

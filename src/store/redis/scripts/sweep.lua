@@ -4,21 +4,22 @@
 -- Only one caller sweeps at a time; where it stopped is kept for the next. The more is removed, the sooner the next step is due,
 -- so the sweep keeps pace with what is created. Also runs when memory is full.
 --
--- KEYS 1 counters, 2 history: as in reserve.lua      3 sweep string: when the next is due (8 bytes), then the cursor
---      4 index of records: as in reserve.lua         5 the prefix of the records' keys; the ids follow. The records are not known
---      in advance, but all have this hash tag and so are in the same slot as the other keys.
+-- KEYS 1 counters, 2 history: as in reserve.lua      3 sweep string: when the next is due (8 bytes), then the
+--      cursors in counters, records and terms, between blanks
+--      4 records, 5 terms, 6 earlier: as in records.lua. The keys of earlier records are not known in advance, but all have this
+--      hash tag and so are in the same slot as the other keys.
 -- ARGV 1 numbers, packed as '<ddddddd': wall (negative: ask TIME), low, high (see store_time.lua), the store's time from which on the
 --        caller has given up; the most and the least
---        milliseconds between two steps; about how many fields, and at most how many records, to look at
+--        milliseconds between two steps; about how many counters, and about how many records, to look at
 -- Reply, packed doubles: the wall clock, the store's time, and the store's time for the next call at this instant; how many
 --      counters and gates were removed; 1 if a round through all counters is complete; the milliseconds until the next step,
 --      0 if this was none
 --
--- A worked call: EVALSHA <sha> 5 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:sweep
---   tollgate:{acme}:reservations tollgate:{acme}:reservation:
+-- A worked call: EVALSHA <sha> 6 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:sweep tollgate:{acme}:records
+--   tollgate:{acme}:terms tollgate:{acme}:reservations
 --   pack(9000000, 0, 2^53-1, 2^53-1, 2000, 5, 256) -> pack(9000000, 9000000, 9000000, 1, 1, 5): the counter of reserve.lua is gone,
 --   its 61 slots have ended
-if #KEYS ~= 5 or #ARGV ~= 1 then return redis.error_reply('ERR sweep: 5 keys and 1 argument') end
+if #KEYS ~= 6 or #ARGV ~= 1 then return redis.error_reply('ERR sweep: 6 keys and 1 argument') end
 local wall, low, high, given_up, most, least, count = struct.unpack('<ddddddd', ARGV[1])
 local now, raw, last, ahead
 now, wall, raw, last, ahead = store_time(wall, low, high, redis.call('HGET', KEYS[1], TIME_FIELD))
@@ -29,12 +30,12 @@ if now - wall ~= ahead or now - last >= 1000 then
   redis.call('HSET', KEYS[1], TIME_FIELD, time_value(now, now - wall))
 end
 
-local cursor, state = '0', redis.call('GET', KEYS[3])
+local cursors, state = {}, redis.call('GET', KEYS[3])
 if state then
   local due = struct.unpack('<d', state)
   -- Not early; but also not never, if an earlier version wrote it under a clock that was set.
   if now < due and due - now <= most then return struct.pack('<dddddd', wall, now, now, 0, 0, 0) end
-  cursor = state:sub(9)
+  for cursor in state:sub(9):gmatch('%d+') do cursors[#cursors + 1] = cursor end
 end
 
 -- Days since 1970-01-01, Gregorian.
@@ -67,7 +68,7 @@ local function is_idle(field, v, history)
   return has_ended(head, total, slot_at(now, (struct.unpack('<d', history))))
 end
 
-local found = redis.call('HSCAN', KEYS[1], cursor, 'COUNT', count)
+local found = redis.call('HSCAN', KEYS[1], cursors[1] or '0', 'COUNT', count)
 local page, looked, removed = found[2], 0, 0
 -- In pieces, as a page may be longer than requested.
 for from = 1, #page, 1000 do
@@ -84,26 +85,37 @@ for from = 1, #page, 1000 do
   looked, removed = looked + #fields, removed + #gone
 end
 
-local due = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, math.min(count, 1000))
-local records, ids = {}, {}
-for _, id in ipairs(due) do
-  local gone_at = redis.call('GETRANGE', KEYS[5] .. id, 24, 31)
-  gone_at = #gone_at == 8 and struct.unpack('<d', gone_at) or 0
-  if now < gone_at then
-    -- A process of an earlier version, which keeps no index, has settled it or created it again.
-    redis.call('ZADD', KEYS[4], gone_at, id)
-  else
-    records[#records + 1], ids[#ids + 1] = KEYS[5] .. id, id
+-- Removes the fields of a hash whose values `ends` says to be over. Returns the next cursor, and how many were looked at and removed.
+local function swept(key, cursor, ends)
+  local found = redis.call('HSCAN', key, cursor or '0', 'COUNT', count)
+  local page, gone = found[2], {}
+  for i = 1, #page, 2 do
+    if ends(page[i], page[i + 1]) then gone[#gone + 1] = page[i] end
   end
-end
-if #ids > 0 then
-  redis.call('DEL', unpack(records))
-  redis.call('ZREM', KEYS[4], unpack(ids))
+  for from = 1, #gone, 1000 do redis.call('HDEL', key, unpack(gone, from, math.min(from + 999, #gone))) end
+  return found[1], #page / 2, #gone
 end
 
+-- Those of earlier layouts come to the others first. What is none of them is left where it is.
+local digits = redis.call('ZRANGE', KEYS[6], 0, math.min(count, 1000) - 1)
+for _, id in ipairs(digits) do
+  local bytes = id:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end)
+  local done, record = pcall(moved_record, KEYS[4], KEYS[6], bytes)
+  if not done or not record then redis.call('ZREM', KEYS[6], id) end
+end
+local records_at, records_looked, records_removed = swept(KEYS[4], cursors[2], function(id, record)
+  return #id == 16 and (#record < RECORD_BYTES or now >= struct.unpack('<I7', record, 2))
+end)
+local terms_at = swept(KEYS[5], cursors[3], function(_, terms) return now >= struct.unpack('<d', terms) end)
+-- In case no process is left to sweep. By the server's clock, which may be set: so far longer than anything is kept.
+redis.call('PEXPIRE', KEYS[4], RECORD_KEPT_MS)
+redis.call('PEXPIRE', KEYS[5], RECORD_KEPT_MS)
+
 -- If a quarter was removed: as fast as permitted, until at most about that share of the entries is idle.
-local pause = looked > 0 and math.max(least, math.ceil(most * (1 - 4 * removed / looked))) or most
--- More may be due.
-if #due >= count then pause = least end
-redis.call('SET', KEYS[3], struct.pack('<d', now + pause) .. found[1])
+local function pause_after(looked, removed)
+  return looked > 0 and math.max(least, math.ceil(most * (1 - 4 * removed / looked))) or most
+end
+local pause = math.min(pause_after(looked, removed), pause_after(records_looked, records_removed))
+if #digits > 0 then pause = least end
+redis.call('SET', KEYS[3], struct.pack('<d', now + pause) .. found[1] .. ' ' .. records_at .. ' ' .. terms_at)
 return struct.pack('<dddddd', wall, now, now, removed, found[1] == '0' and 1 or 0, math.max(pause, 1))

@@ -3,42 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    dumped::{dump, records, to_earlier},
     server::{Server, until_up},
     *,
 };
 use crate::{
-    domain::counter::Hold,
+    domain::{
+        counter::Hold,
+        holds::{Amount, Holds, Term, Terms},
+    },
     store::{Extra, redis::queue::Member},
 };
-
-/// Everything an organization has on the server, without what differs between any two: each key with its type, whether it expires,
-/// and its content in order.
-const DUMP: &str = "local dumped = {}
-    for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
-      local kind, rest = redis.call('TYPE', key).ok, {}
-      if kind == 'string' then rest = {redis.call('GET', key)} end
-      if kind == 'set' then rest = redis.call('SMEMBERS', key) end
-      if kind == 'zset' then rest = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES') end
-      if kind == 'hash' then
-        local fields = redis.call('HGETALL', key)
-        for i = 1, #fields, 2 do rest[#rest + 1] = fields[i] .. '=' .. fields[i + 1] end
-      end
-      if kind == 'set' or kind == 'hash' then table.sort(rest) end
-      local expires = redis.call('TTL', key) > 0 and 'expires' or 'stays'
-      dumped[#dumped + 1] = {key:sub(#ARGV[1] + 1), kind, expires, table.concat(rest, ' ')}
-    end
-    return dumped";
-
-type Dumped = BTreeMap<String, (String, String, Vec<u8>)>;
-
-async fn dump(store: &RedisStore, organization: &str) -> Dumped {
-    let mut eval = redis::cmd("EVAL");
-    eval.arg(DUMP).arg(0).arg(format!("tollgate:{{{organization}}}:"));
-    let answer = store.0.connection.run(&eval).await.unwrap();
-    let keys: Vec<(String, String, String, Vec<u8>)> = redis::from_redis_value(answer).unwrap();
-    let entries = keys.into_iter().map(|(key, kind, expires, content)| (key, (kind, expires, content)));
-    entries.filter(|(key, _)| key != "meta").collect()
-}
 
 /// The same organization twice: one store gets each call by itself, the other several at once.
 struct Twice {
@@ -49,6 +24,8 @@ struct Twice {
     known: BTreeMap<u8, Record>,
     /// Those of them that no report has come for.
     open: BTreeSet<u8>,
+    /// Terms that many requests share.
+    terms: Vec<Arc<Terms>>,
     seen: BTreeMap<&'static str, u32>,
 }
 
@@ -83,8 +60,10 @@ impl Twice {
     }
 
     async fn settle(&mut self, calls: Vec<Settle>, at: &str) {
-        let members: Vec<_> = calls.iter().cloned().map(|call| Member::new(Arc::new(call))).collect();
+        let call = |call| Member::new(Arc::new(self.batched.0.settle_call(call, false)));
+        let members: Vec<_> = calls.iter().cloned().map(call).collect();
         let found = self.batched.0.settle_batch(&members).await;
+        let found: Vec<_> = found.into_iter().map(|answer| answer.map(Option::unwrap)).collect();
         assert_eq!(found.len(), calls.len());
         if calls.len() > 1 && found.iter().all(|answer| matches!(answer, Ok(SettleOutcome::Settled(_)))) {
             self.note("settled together");
@@ -115,6 +94,7 @@ impl Twice {
             assert_eq!(batched.get(key), Some(expected), "{at}: {key}");
         }
         assert_eq!(batched.len(), single.len(), "{at}");
+        assert_eq!(records(&self.batched).await, records(&self.single).await, "{at}");
     }
 
     /// All ids at once, and each by itself.
@@ -164,6 +144,20 @@ impl Twice {
     }
 
     async fn single_step(&mut self, dice: &mut Dice) {
+        if dice.roll(8) == 0 {
+            self.single.0.connection.run(&redis::cmd("FLUSHALL")).await.unwrap();
+            self.note("lost");
+        }
+        for _ in 0..3 {
+            let id = u8::try_from(dice.roll(40)).unwrap();
+            match (to_earlier(&self.single, id).await, to_earlier(&self.batched, id).await) {
+                (1, 1) => self.note("earlier"),
+                // Each knows by itself which terms come again. It finds the record where it was, and moves it back.
+                (1, 0) => drop(self.single.find(ReservationId([id; 16])).await.unwrap()),
+                (0, 1) => drop(self.batched.find(ReservationId([id; 16])).await.unwrap()),
+                _ => {}
+            }
+        }
         let gate = vec![CounterKey::new(format!("g{}", dice.roll(2)))];
         let lifted = self.single.lift_cooldowns(gate.clone()).await.unwrap();
         assert_eq!(self.batched.lift_cooldowns(gate).await.unwrap(), lifted);
@@ -195,8 +189,18 @@ impl Twice {
             note: vec![b'n'; usize::try_from(dice.roll(5)).unwrap()].into(),
             replaces: if dice.roll(2) == 0 { Bytes::from_static(b"free") } else { Bytes::new() },
             dry_run: !is_calm && dice.roll(12) == 0,
-            ..request(u8::try_from(dice.roll(if is_calm { 250 } else { 40 })).unwrap(), holds)
+            holds: if dice.roll(2) == 0 { self.shared(dice) } else { holds.into() },
+            ..request(u8::try_from(dice.roll(if is_calm { 250 } else { 40 })).unwrap(), Vec::new())
         }
+    }
+
+    /// Holds on terms that others have as well.
+    fn shared(&self, dice: &mut Dice) -> Holds {
+        let terms = &self.terms[usize::try_from(dice.roll(self.terms.len() as u64)).unwrap()];
+        let mut holds = Holds::new(Arc::clone(terms));
+        holds.set(0, Amount { kept: 0, expiring: dice.roll(20) });
+        holds.set(1, Amount { kept: dice.roll(20), expiring: dice.roll(20) });
+        holds
     }
 
     /// Calm ones are of reservations that are still open, each once.
@@ -277,7 +281,16 @@ async fn twice(server: &Server) -> Twice {
     let batched = server.store_of("batched", Clock::Manual(clock.clone()));
     until_up(&single).await;
     until_up(&batched).await;
-    Twice { single, batched, clock, known: BTreeMap::new(), open: BTreeSet::new(), seen: BTreeMap::new() }
+    let terms = (0..5_u64).map(|first| {
+        let term = |n| {
+            let (counter, kind) = counter((first + n) % COUNTERS);
+            Term { counter, kind, limit: MAX_AMOUNT, class: u16::try_from(n % 2).unwrap() }
+        };
+        Arc::new((0..4).map(|n| term(2 * n + (first + n) % 2)).collect())
+    });
+    let terms = terms.collect();
+    let (known, open, seen) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+    Twice { single, batched, clock, known, open, terms, seen }
 }
 
 #[tokio::test]
@@ -313,78 +326,10 @@ async fn batches_answer_and_leave_what_their_calls_would_one_by_one() {
         ("already settled", 50),
         ("not found", 20),
         ("overflow", 3),
+        ("lost", 5),
+        ("earlier", 10),
     ];
     for (answer, least) in kinds {
         assert!(seen.get(answer).is_some_and(|times| *times >= least), "`{answer}` is rare: {seen:?}");
     }
-}
-
-/// How often the server ran a command since its statistics were reset.
-async fn runs(store: &RedisStore, command: &str) -> u64 {
-    let info = store.0.connection.run(redis::cmd("INFO").arg("commandstats")).await.unwrap();
-    let info: String = redis::from_redis_value(info).unwrap();
-    let line = info.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
-    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
-}
-
-#[tokio::test]
-async fn what_fits_is_read_and_written_once() {
-    let Some(server) = Server::start() else { return };
-    let clock = ManualClock::new(NOW);
-    let store = server.ready(&clock).await;
-    let member = |call: Reserve| Member::new(Arc::new(call));
-    let holds = || vec![hold("w", WINDOW, 100, 0, 6), hold("b", BUDGET, 1_000, 30, 20)];
-    // The first enters slots.
-    store.reserve(request(99, holds())).await.unwrap();
-    let reset = redis::cmd("CONFIG").arg("RESETSTAT").to_owned();
-    store.0.connection.run(&reset).await.unwrap();
-    let members: Vec<_> = (0..8).map(|id| member(request(id, holds()))).collect();
-    let granted = store.0.reserve_batch(&members).await;
-    let used = |n: u64| Ok(Reserved::Granted { now: NOW, used: vec![6 * n, 50 * n] });
-    assert_eq!(granted, (1..=8).map(used).collect::<Vec<_>>());
-    assert_eq!((runs(&store, "hmget").await, runs(&store, "hset").await), (1, 1));
-    let mut settlements = Vec::new();
-    for id in 0..8 {
-        let record = store.find(ReservationId([id; 16])).await.unwrap().unwrap();
-        let lines = vec![line("t", "m", 7)];
-        settlements.push(Member::new(Arc::new(Settle { lines, ..settlement(record, id, vec![1, 10]) })));
-    }
-    store.0.connection.run(&reset).await.unwrap();
-    let settled = store.0.settle_batch(&settlements).await;
-    assert!(settled.iter().all(|answer| matches!(answer, Ok(SettleOutcome::Settled(_)))), "{settled:?}");
-    assert_eq!((runs(&store, "hmget").await, runs(&store, "hset").await), (1, 2), "counters and a line");
-    assert_eq!(store.spend(202_611, "t".into()).await.unwrap()[0].1.cost_nanos, 56);
-}
-
-/// A request for what refused one lately is sent by itself, so that it does not have others decided one by one.
-#[tokio::test]
-async fn what_refused_lately_is_asked_for_alone() {
-    let Some(server) = Server::start() else { return };
-    let clock = ManualClock::new(NOW);
-    let store = server.ready(&clock).await;
-    let full = |id| Reserve { gates: Vec::new(), ..request(id, vec![hold("full", WINDOW, 10, 0, 6)]) };
-    let free = |id| Reserve { gates: Vec::new(), ..request(id, vec![hold("free", WINDOW, 10_000, 0, 6)]) };
-    store.reserve(full(1)).await.unwrap();
-    assert!(!store.0.refusing.concerns(&full(2)));
-    assert!(matches!(store.reserve(full(2)).await, Ok(Reserved::Refused { .. })));
-    assert!(store.0.refusing.concerns(&full(3)) && !store.0.refusing.concerns(&free(4)));
-    let reset = redis::cmd("CONFIG").arg("RESETSTAT").to_owned();
-    store.0.connection.run(&reset).await.unwrap();
-    let calls: Vec<_> = (0..40).map(|id| if id % 2 == 0 { full(id + 10) } else { free(id + 10) }).collect();
-    let ask = |call| {
-        let store = store.clone();
-        tokio::spawn(async move { store.reserve(call).await.unwrap() })
-    };
-    let tasks: Vec<_> = calls.into_iter().map(ask).collect();
-    for (index, task) in tasks.into_iter().enumerate() {
-        let answer = task.await.unwrap();
-        assert_eq!(matches!(answer, Reserved::Granted { .. }), index % 2 == 1, "{answer:?}");
-    }
-    // Each of the full ones, two free ones at once, and the rest together, in one or in two.
-    let calls = runs(&store, "evalsha").await;
-    assert!((23..=24).contains(&calls), "{calls} calls");
-    // What the server freed is granted, as it decides.
-    clock.set(NOW.plus(120_000));
-    assert!(store.0.refusing.concerns(&full(5)));
-    assert!(matches!(store.reserve(full(5)).await, Ok(Reserved::Granted { .. })));
 }

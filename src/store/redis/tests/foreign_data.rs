@@ -31,13 +31,40 @@ async fn foreign_data_fails_the_settlement_that_it_concerns_and_no_other() {
         store.reserve(request(id, vec![hold("b", BUDGET, 1_000, 30, 20)])).await.unwrap();
         let record = store.find(ReservationId([id; 16])).await.unwrap().unwrap();
         let settle = Settle { lines: vec![line], ..settlement(record, id, vec![10]) };
-        settlements.push(Member::new(Arc::new(settle)));
+        settlements.push(Member::new(Arc::new(store.0.settle_call(settle, false))));
     }
     let answers = store.0.settle_batch(&settlements).await;
     let settled: Vec<_> =
-        answers.iter().map(|answer| matches!(answer, Ok(SettleOutcome::Settled(_)))).collect();
+        answers.iter().map(|answer| matches!(answer, Ok(Some(SettleOutcome::Settled(_))))).collect();
     assert_eq!(settled, [true, false, false, false, true], "{answers:?}");
     assert_eq!(store.spend(202_611, "good".into()).await.unwrap()[0].1.cost_nanos, 2);
+}
+
+#[tokio::test]
+async fn foreign_data_in_a_record_fails_the_calls_that_it_concerns_and_no_other() {
+    let Some(server) = Server::start() else { return };
+    let store = server.ready(&ManualClock::new(NOW)).await;
+    store.reserve(request(1, vec![])).await.unwrap();
+    let mut set = redis::cmd("HSET");
+    set.arg(&store.0.keyspace.records).arg(&[2_u8; 16]).arg("x");
+    store.0.connection.run(&set).await.unwrap();
+    // Under a name that layout 4 would have used, too.
+    let id = ReservationId([3; 16]);
+    let key = store.0.keyspace.earlier.replace("reservations", &format!("reservation:{id}"));
+    store.0.connection.run(redis::cmd("HSET").arg(key).arg("a").arg("b")).await.unwrap();
+    let add = redis::cmd("ZADD").arg(&store.0.keyspace.earlier).arg(1).arg(id.to_string()).to_owned();
+    store.0.connection.run(&add).await.unwrap();
+    let members: Vec<_> = (1..=4).map(|id| Member::new(ReservationId([id; 16]))).collect();
+    let found = store.0.find_batch(&members).await;
+    assert!(matches!(found[0], Ok(Some(_))), "{found:?}");
+    assert_eq!(found[1..], [Err(StoreError::Corrupt), Err(StoreError::Corrupt), Ok(None)]);
+    let members: Vec<_> = (2..=4).map(|id| Member::new(Arc::new(request(id, vec![])))).collect();
+    let reserved = store.0.reserve_batch(&members).await;
+    assert_eq!(reserved[..2], [Err(StoreError::Corrupt), Err(StoreError::Corrupt)]);
+    assert!(matches!(reserved[2], Ok(Reserved::Granted { .. })), "{reserved:?}");
+    // The sweep leaves it, and comes past it.
+    assert_eq!(store.sweep(0, 100).await, Ok(0));
+    assert_eq!(store.find(id).await, Ok(None));
 }
 
 #[tokio::test]

@@ -55,7 +55,11 @@ async fn a_script_refuses_a_later_layout_before_it_changes_anything() {
             3 => {
                 store.0.reserve_batch(&[Member::new(Arc::new(request(2, holds())))]).await.remove(0).map(drop)
             }
-            4 => store.0.settle_batch(&[Member::new(Arc::new(settle()))]).await.remove(0).map(drop),
+            4 => {
+                let call = Settle { cooldown: None, ..settle() };
+                let member = Member::new(Arc::new(store.0.settle_call(call, false)));
+                store.0.settle_batch(&[member]).await.remove(0).map(drop)
+            }
             5 => store.lift_cooldowns(vec![CounterKey::new("gate")]).await.map(drop),
             _ => store.sweep(0, 100).await.map(drop),
         };

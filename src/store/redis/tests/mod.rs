@@ -1,9 +1,12 @@
 //! Tests against a real server on a free port, with nothing kept on disk.
 
 mod batches;
+mod calls;
+mod dumped;
 mod foreign_data;
 mod layout;
 mod queue;
+mod records;
 mod replicas;
 mod scripts;
 mod server;
