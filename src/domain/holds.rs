@@ -138,22 +138,6 @@ impl Hasher for Mixer {
     }
 }
 
-impl Terms {
-    /// The counters, in order.
-    pub fn iter(&self) -> std::slice::Iter<'_, Term> {
-        self.0.iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a Terms {
-    type Item = &'a Term;
-    type IntoIter = std::slice::Iter<'a, Term>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
 impl Holds {
     /// Holds on the counters of `terms`, of nothing yet.
     #[must_use]

@@ -228,11 +228,13 @@ impl<S: Ledger> Ledger for Observed<S> {
     }
 
     async fn recall(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
-        self.calls.observe(StoreCall::Find, self.store.recall(id)).await
+        let started = Instant::now();
+        self.calls.ended(StoreCall::Find, started, self.store.recall(id).await)
     }
 
     async fn settle_recalled(&self, settle: Settle) -> Result<Option<SettleOutcome>, StoreError> {
-        self.calls.observe(StoreCall::Settle, self.store.settle_recalled(settle)).await
+        let started = Instant::now();
+        self.calls.ended(StoreCall::Settle, started, self.store.settle_recalled(settle).await)
     }
 
     async fn counters(&self, keys: Vec<(CounterKey, CounterKind)>) -> Result<Vec<CounterState>, StoreError> {

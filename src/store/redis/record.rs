@@ -20,6 +20,8 @@ use crate::{
 const WHOLE: u8 = 1;
 /// The layout of a body that refers to terms.
 const SHORT: u8 = 2;
+/// The layout of a body with its holds and the note of their terms.
+const NOTED: u8 = 3;
 /// The states of a record. Those settled by releases before layout 5 are of the second.
 const OPEN: u8 = 0;
 const SETTLED_EARLIER: u8 = 2;
@@ -39,16 +41,12 @@ struct PackedHold<'a> {
     expiring: u64,
 }
 
-/// What a body says behind the hash of its terms; what the note has of its own follows.
+/// What a body says behind the hash of its terms; the note follows.
 #[derive(Serialize, Deserialize)]
 struct Short {
     fingerprint: u64,
     /// Kept and expiring of each class.
     amounts: Vec<(u64, u64)>,
-    /// The bytes that the note has in common with the beginning of the terms' note.
-    head: usize,
-    /// Whether it has the end of the terms' note, too.
-    has_tail: bool,
 }
 
 /// How many bytes of `name` it shares with the name before, and the rest. That name becomes this one.
@@ -72,23 +70,26 @@ pub(super) fn unshared(name: &mut String, shared: usize, rest: &str) -> Result<(
 /// The body of the record that `reserve` makes: it refers to the terms, if they are `known`.
 pub(super) fn encode(reserve: &Reserve, known: Option<&Known>) -> Result<Vec<u8>, StoreError> {
     let Some(known) = known else { return encode_whole(reserve) };
-    let (head, has_tail, own) = known.note.without(&reserve.note);
     let amounts = reserve.holds.amounts().iter().map(|amount| (amount.kept, amount.expiring)).collect();
-    let mut body = Vec::with_capacity(64 + own.iter().map(|part| part.len()).sum::<usize>());
+    let mut body = Vec::with_capacity(64 + reserve.note.len());
     body.push(SHORT);
     body.extend_from_slice(&known.hash);
-    let short = Short { fingerprint: reserve.fingerprint, amounts, head, has_tail };
+    let short = Short { fingerprint: reserve.fingerprint, amounts };
     let mut body = postcard::to_extend(&short, body).map_err(|_| StoreError::Corrupt)?;
-    own.iter().for_each(|part| body.extend_from_slice(part));
+    body.extend_from_slice(&reserve.note);
     Ok(body)
 }
 
 fn encode_whole(reserve: &Reserve) -> Result<Vec<u8>, StoreError> {
     let mut before = "";
     let holds: Vec<_> = reserve.holds.iter().map(|hold| pack(hold, &mut before)).collect();
-    let mut start = Vec::with_capacity(64 + 40 * holds.len() + reserve.note.len());
-    start.push(WHOLE);
-    postcard::to_extend(&(reserve.fingerprint, holds, &reserve.note), start).map_err(|_| StoreError::Corrupt)
+    let terms_note = reserve.holds.terms().note();
+    let mut start = Vec::with_capacity(64 + 40 * holds.len() + reserve.note.len() + terms_note.len());
+    start.push(if terms_note.is_empty() { WHOLE } else { NOTED });
+    let body = postcard::to_extend(&(reserve.fingerprint, holds, &reserve.note), start);
+    let mut body = body.map_err(|_| StoreError::Corrupt)?;
+    body.extend_from_slice(terms_note);
+    Ok(body)
 }
 
 fn pack<'a>(hold: Hold<&'a CounterKey>, before: &mut &'a str) -> PackedHold<'a> {
@@ -184,7 +185,7 @@ impl<'a> Parts<'a> {
     pub(super) fn record(self, known: Option<&Known>) -> Result<Record, StoreError> {
         let (version, body) = self.body.split_first().ok_or(StoreError::Corrupt)?;
         let (fingerprint, holds, note) = match *version {
-            WHOLE => whole(body)?,
+            WHOLE | NOTED => whole(body)?,
             SHORT => short(body, known.ok_or(StoreError::Corrupt)?)?,
             _ => return Err(StoreError::Corrupt),
         };
@@ -196,10 +197,12 @@ impl<'a> Parts<'a> {
 }
 
 fn whole(body: &[u8]) -> Result<(u64, Holds, Bytes), StoreError> {
-    let (fingerprint, packed, note): (u64, Vec<PackedHold<'_>>, Bytes) =
-        postcard::from_bytes(body).map_err(|_| StoreError::Corrupt)?;
+    type Whole<'a> = (u64, Vec<PackedHold<'a>>, Bytes);
+    let ((fingerprint, packed, note), terms_note): (Whole<'_>, _) =
+        postcard::take_from_bytes(body).map_err(|_| StoreError::Corrupt)?;
     let mut name = String::new();
-    let holds = packed.iter().map(|hold| unpack(hold, &mut name)).collect::<Result<_, _>>()?;
+    let holds: Holds = packed.iter().map(|hold| unpack(hold, &mut name)).collect::<Result<_, _>>()?;
+    let holds = if terms_note.is_empty() { holds } else { holds.noted(Bytes::copy_from_slice(terms_note)) };
     Ok((fingerprint, holds, note))
 }
 
@@ -210,7 +213,7 @@ fn short(body: &[u8], known: &Known) -> Result<(u64, Holds, Bytes), StoreError> 
     for (class, (kept, expiring)) in (0..).zip(short.amounts) {
         holds.set(class, Amount { kept, expiring });
     }
-    Ok((short.fingerprint, holds, known.note.with(short.head, short.has_tail, own)?))
+    Ok((short.fingerprint, holds, Bytes::copy_from_slice(own)))
 }
 
 impl<'a> SettledPart<'a> {

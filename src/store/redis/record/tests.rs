@@ -25,7 +25,7 @@ const RECORDED: &str = "01effdb6f70f0200167465616d2f617c72657175657374737c6d696e
      01904e808080808020050605026e6f7465";
 
 /// The body of one that refers to terms, with the hash of these.
-const RECORDED_SHORT: &str = "020b0b0b0b0b0b0b0b0b0b0b0beffdb6f70f0200010506030078";
+const RECORDED_SHORT: &str = "020b0b0b0b0b0b0b0b0b0b0b0beffdb6f70f0200010506026e6f";
 
 fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..][..2], 16).unwrap()).collect()
@@ -116,19 +116,29 @@ fn records_of_each_release_are_read() {
 
 #[test]
 fn a_record_refers_to_terms_that_are_known() {
-    let reserve = reserve(b"\x02nox");
-    let known = Known::for_tests([11; 12], reserve.holds.terms(), b"\x02no");
+    let reserve = reserve(b"\x02no");
+    let known = Known::for_tests([11; 12], reserve.holds.terms());
     assert_eq!(hex(&encode(&reserve, Some(&known)).unwrap()), RECORDED_SHORT);
     let short = recorded(OPEN, b"", &bytes(RECORDED_SHORT));
     assert_eq!(Parts::of(&short).unwrap().terms(), Some([11; 12]));
     let record = Parts::of(&short).unwrap().record(Some(&known)).unwrap();
     assert_eq!((record.holds, record.note, record.fingerprint), (reserve.holds, reserve.note, 0xfeed_beef));
-    let other = Known::for_tests([12; 12], &known.terms, b"");
+    let other = Known::for_tests([12; 12], &known.terms);
     for known in [None, Some(&other)] {
         assert_eq!(Parts::of(&short).unwrap().record(known), Err(StoreError::Corrupt));
     }
-    for length in 0..short.len() - 1 {
+    for length in 0..short.len() - 3 {
         let is_read = Parts::of(&short[..length]).and_then(|parts| parts.record(Some(&known)));
         assert_eq!(is_read, Err(StoreError::Corrupt), "{length}");
     }
+}
+
+#[test]
+fn a_record_with_its_holds_has_the_note_of_their_terms() {
+    let mut reserve = reserve(b"own");
+    reserve.holds = reserve.holds.noted(Bytes::from_static(b"shared"));
+    let body = encode(&reserve, None).unwrap();
+    let whole = recorded(OPEN, b"", &body);
+    let record = Parts::of(&whole).unwrap().record(None).unwrap();
+    assert_eq!((record.holds, record.note), (reserve.holds, reserve.note));
 }

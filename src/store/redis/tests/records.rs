@@ -20,15 +20,15 @@ fn terms(team: &str) -> Arc<Terms> {
         let class = u16::from(kind == BUDGET);
         Term { counter: CounterKey::new(name), kind, limit: 1_000, class }
     };
-    Arc::new(names.into_iter().zip([WINDOW, BUDGET]).map(term).collect())
+    let note = Bytes::from_static(b"much that is the same for all requests of the team and the model");
+    Arc::new(Terms::new(names.into_iter().zip([WINDOW, BUDGET]).map(term), note))
 }
 
 fn of(terms: &Arc<Terms>, id: u8) -> Reserve {
     let mut holds = Holds::new(Arc::clone(terms));
     holds.set(0, Amount { kept: 0, expiring: 1 });
     holds.set(1, Amount { kept: 10 + u64::from(id), expiring: 0 });
-    let note =
-        format!("a note that says {id} and then much that is the same for all {:8}", 7 * u64::from(id));
+    let note = format!("a note that says {id}");
     Reserve { holds, note: note.into(), gates: Vec::new(), ..request(id, Vec::new()) }
 }
 
