@@ -285,3 +285,87 @@ fn read_settlement(reader: &mut Reader<'_>, state: u8) -> Result<Settlement, Mal
     let reported = if state == SETTLED { reader.reported()? } else { Vec::new() };
     Ok(Settlement { settled_at, counters, reported, note })
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        domain::{counter::CounterState, holds::Amount},
+        store::Settled,
+    };
+
+    const TERMS: &str = "00000002016100d00fe8070162edd1d409a19c01f4030200000101\
+        06736861726564";
+    const OPEN: &str = "0020090a0b0c0d0e0f100021d907a2010000c0cf2480b899290001ac02646e6f746500";
+    const SETTLED_TOO: &str = "0020090a0b0c0d0e0f100021d907a2010000c0cf2480b899290001ac02646e6f7465\
+        020101010203040173010107";
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn segments_are_as_they_were_recorded_and_have_terms_once() {
+        let (window, budget) =
+            (CounterKind::Window { slot_ms: 1_000 }, CounterKind::Budget { slot_ms: 10_000 });
+        let [first, second] = [CounterKey::new("a"), CounterKey::new("b").in_period(20_261_101)];
+        let terms = [
+            Term { counter: first, kind: window, limit: 1_000, class: 0 },
+            Term { counter: second, kind: budget, limit: 500, class: 1 },
+        ];
+        let terms = Arc::new(Terms::new(terms, Bytes::from_static(b"shared")));
+        let amounts = [Amount { kept: 0, expiring: 1 }, Amount { kept: 300, expiring: 100 }];
+        let holds = Holds::with_amounts(Arc::clone(&terms), amounts);
+        let times = (0x100f_0e0d_0c0b_0a09, Timestamp(1_795_428_000_000));
+        let own = Own::new(times, (600_000, 86_400_000), &holds, b"note");
+        let after = CounterState { used: 2, settled: 3, open: 4 };
+        let settlement = Settlement {
+            settled_at: Timestamp(1),
+            counters: vec![Settled { settled_before: 1, after }],
+            reported: vec![(1, 7)],
+            note: "s".into(),
+        };
+        let closed = Closed { own: own.clone(), lsn: 9, forget_at: Timestamp(2), settlement };
+        let row = |id, lsn, state: VersionState| ReservationRow {
+            id,
+            seq: 5,
+            lsn,
+            forget_at: Timestamp(2),
+            open_until: Timestamp(0),
+            version: Version { terms: Arc::clone(&terms), state },
+        };
+        let (open, closed) = (VersionState::Open(own), VersionState::Settled(Arc::new(closed)));
+        let rows = [row(1, 5, open.clone()), row(2, 9, closed), row(3, 5, open)];
+        let mut packing = Packing::default();
+        rows.iter().for_each(|row| packing.put(row));
+        let (segments, moves) = packing.finish(7);
+        assert_eq!(moves, [(Location { segment: 9, place: 0 }, 2, 9)]);
+        let columns = |segment: &Segment| (segment.number, hex(&segment.terms), hex(&segment.records));
+        let found: Vec<_> = segments.iter().map(columns).collect();
+        assert_eq!(
+            found,
+            [(8, TERMS.to_owned(), OPEN.repeat(2)), (9, TERMS.to_owned(), SETTLED_TOO.to_owned())]
+        );
+        for segment in &segments {
+            let records = Records::new(&segment.terms, &segment.records).unwrap();
+            let entries = entries(&segment.entries).unwrap();
+            for (place, entry) in entries.iter().enumerate() {
+                let read = records.read(entry).unwrap();
+                let written = rows.iter().find(|row| row.id == entry.id).unwrap();
+                assert_eq!((read.seq, read.lsn, read.forget_at), (5, written.lsn, Timestamp(2)));
+                assert_eq!(read.version.clone().into_record(), written.version.clone().into_record());
+                let first = records.read(&entries[0]).unwrap();
+                assert!(place == 0 || Arc::ptr_eq(&read.version.terms, &first.version.terms));
+            }
+            for length in WITH_TERMS.len()..segment.terms.len() {
+                let cut = Records::new(&segment.terms[..length], &segment.records);
+                assert!(
+                    cut.is_err() || cut.is_ok_and(|records| records.read(&entries[0]).is_err()),
+                    "{length}"
+                );
+            }
+        }
+    }
+}
