@@ -5,13 +5,13 @@ SHELL := bash
 CARGO ?= cargo
 # Cases of each property test under `make soak`; `make test` has the default, 256.
 SOAK_CASES ?= 20000
-# For `make run`, `make bench` and `make bench-envoy`: what follows the command.
+# For `make run` and the benchmarks: what follows the command.
 ARGS ?=
 # Where Cargo builds, and what else is installed goes.
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench bench-envoy bench-registry lint format-check clippy doc licences buf contract soak
+.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry lint format-check clippy doc licences buf contract soak
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,6 +37,10 @@ bench-registry: ## Builds for speed and measures what a change of one key costs 
 
 bench-envoy: ## Builds for speed and measures what Envoy's filters add; installs Envoy under target/ if it is missing (ARGS="…")
 	$(CARGO) bench --locked --bench envoy -- $(ARGS)
+
+bench-peers: ## Builds for speed and measures other rate limiters beside ours; installs them under target/peers (ARGS="…")
+	@.ci/peers $(TARGET)/peers
+	$(CARGO) bench --locked --bench load -- --peers $(TARGET)/peers/bin $(ARGS)
 
 lint: format-check clippy doc licences buf ## Runs every check that is no test
 

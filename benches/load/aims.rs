@@ -74,6 +74,28 @@ const BYTES: Figure = |sample| sample.open.map(|open| open.bytes);
 const REDIS_OF_AUTHORIZE: Figure = |sample| sample.open?.authorize_us.1;
 const REDIS_OF_RECORD_USAGE: Figure = |sample| sample.open?.record_usage_us.1;
 
+/// The aims beside other servers.
+pub(crate) fn beside_peers() -> Vec<Aim> {
+    let calls = |id, title, over, bound| {
+        let term = |subject| Term { subject, pace: MIDDLE, figure: CALLS };
+        Aim { id, title, of: term("redis"), over: Some(term(over)), bound, is_usual: true }
+    };
+    vec![
+        calls(
+            "over-limitador-redis",
+            "Authorize, Redis, over Limitador's engine, Redis: calls/s",
+            "limitador-redis",
+            Bound::AtLeast(5.0),
+        ),
+        calls(
+            "over-limitador",
+            "Authorize, Redis, over Limitador's engine, in memory: calls/s",
+            "limitador",
+            Bound::AtLeast(1.0),
+        ),
+    ]
+}
+
 /// All aims, the usual ones first.
 pub(crate) fn all() -> Vec<Aim> {
     use Bound::{AtLeast, AtMost};

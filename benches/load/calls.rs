@@ -7,6 +7,7 @@ use tollgate::rpc::proto;
 
 use crate::{
     check::Checks,
+    peers,
     support::{
         chat::MODEL,
         policy::TOKEN,
@@ -106,6 +107,23 @@ pub(crate) enum Load {
     },
     /// `RecordUsage` for the reservations that are remembered.
     Settle,
+    /// The request of `Authorize`, for Limitador's engine.
+    Limitador {
+        /// How many teams.
+        teams: usize,
+    },
+    /// The same, then `RecordUsage` with the team, as the engine wants it again, and the reservation.
+    LimitadorPair,
+    /// One limit of throttlecrab's server, by team.
+    Throttle {
+        /// How many teams.
+        teams: usize,
+    },
+    /// As many limits of Envoy's rate limit service as `Authorize` has.
+    Ratelimit {
+        /// How many teams.
+        teams: usize,
+    },
     /// A team that the policy does not know.
     UnknownTeam,
     /// A model that the team may not use.
@@ -131,7 +149,7 @@ impl Load {
     /// After how many calls of `Authorize` the last reservation is settled.
     const fn settles_after(self) -> Option<usize> {
         match self {
-            Self::Pair | Self::SameSizePair => Some(1),
+            Self::Pair | Self::SameSizePair | Self::LimitadorPair => Some(1),
             Self::Sustained { .. } | Self::SameSizeSustained { .. } => Some(SUSTAINED),
             _ => None,
         }
@@ -144,6 +162,9 @@ impl Load {
                 (SAME_SIZE_AUTHORIZE, SAME_SIZE_RECORD_USAGE)
             }
             Self::Minimal => (MINIMAL, MINIMAL),
+            Self::Limitador { .. } | Self::LimitadorPair => (peers::LIMITADOR, peers::LIMITADOR_COMMIT),
+            Self::Throttle { .. } => (peers::THROTTLE, peers::THROTTLE),
+            Self::Ratelimit { .. } => (peers::RATELIMIT, peers::RATELIMIT),
             _ => (AUTHORIZE, RECORD_USAGE),
         }
     }
@@ -215,7 +236,13 @@ impl Calls {
         self.body.clear();
         let (authorize, record_usage) = self.load.paths();
         if let Some(reservation) = self.next_settled(slot) {
-            self.body.extend([0x0a, 32]);
+            let tag = if self.load == Load::LimitadorPair {
+                self.team(0);
+                0x12
+            } else {
+                0x0a
+            };
+            self.body.extend([tag, 32]);
             self.body.extend(reservation);
             self.body.extend(&self.usage);
             return (record_usage, &self.body, true);
@@ -227,7 +254,18 @@ impl Calls {
             | Load::Sustained { teams }
             | Load::SameSize { teams }
             | Load::SameSizeSustained { teams }
+            | Load::Limitador { teams }
             | Load::Open { teams } => self.following_team(teams),
+            Load::Throttle { teams } => {
+                self.following_team(teams);
+                peers::throttle_request(&mut self.body);
+                return (authorize, &self.body, false);
+            }
+            Load::Ratelimit { teams } => {
+                self.next_team = (self.next_team + self.stride) % teams;
+                peers::ratelimit_request(&team_name(self.next_team), &mut self.body);
+                return (authorize, &self.body, false);
+            }
             Load::Settle => panic!("no reservation is left"),
             Load::Waiting { teams } => {
                 self.next_team = (self.next_team + 1) % teams;
@@ -294,7 +332,11 @@ impl Calls {
         match self.load {
             Load::Empty => answer.is_empty(),
             _ if slot.settling => answer.starts_with(COST),
-            Load::Pair | Load::SameSizePair | Load::Sustained { .. } | Load::SameSizeSustained { .. } => {
+            Load::Pair
+            | Load::SameSizePair
+            | Load::LimitadorPair
+            | Load::Sustained { .. }
+            | Load::SameSizeSustained { .. } => {
                 slot.reservation = reservation(answer);
                 slot.reservation.is_some()
             }
@@ -309,6 +351,9 @@ impl Calls {
             | Load::ByKey { .. }
             | Load::Identified { .. }
             | Load::SameSize { .. }
+            | Load::Limitador { .. }
+            | Load::Throttle { .. }
+            | Load::Ratelimit { .. }
             | Load::Minimal => answer.starts_with(ALLOWED),
             Load::Settle => false,
             Load::Waiting { .. } => true,

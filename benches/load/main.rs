@@ -19,16 +19,24 @@ mod client;
 mod http2;
 mod measure;
 mod open;
+mod peers;
 mod redis_server;
 mod replay;
 mod report;
+#[path = "../support/rpc.rs"]
+mod rpc;
 mod subjects;
 // Both benchmarks are roots of their own: a directory beside them is reached only by its path.
 #[path = "../support/mod.rs"]
 mod support;
 mod yardsticks;
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
 
@@ -38,7 +46,7 @@ use crate::{
     measure::{Bench, Lengths},
     redis_server::Redis,
     report::{Report, Row},
-    subjects::{MIDDLE, OPEN, OPEN_REDIS, OVERLOAD, STEADY, Subject},
+    subjects::{MIDDLE, OPEN, OPEN_REDIS, OVERLOAD, STEADY, Subject, Target},
 };
 
 /// The service's own allocator.
@@ -77,6 +85,9 @@ struct Options {
     /// Where the figures are written
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/target/load.json"))]
     json: PathBuf,
+    /// Other servers instead, beside the same decisions: the directory with their programs
+    #[arg(long)]
+    peers: Option<PathBuf>,
     /// Passed by cargo; means nothing here
     #[arg(long, hide = true)]
     bench: bool,
@@ -127,13 +138,12 @@ fn run(options: &Options) -> ExitCode {
         script_call: None,
         answers: None,
         patience: options.patience,
+        peers: options.peers.clone(),
         scratch: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target")),
     };
-    let mut subjects = subjects::all();
-    if bench.redis.is_none() {
-        eprintln!("redis-server is not installed: EVERYTHING ON REDIS IS LEFT OUT");
-    }
-    subjects.retain(|subject| bench.redis.is_some() || !subject.target.needs_redis());
+    let mut subjects = known_subjects(options);
+    let left_out = leave_out(&mut subjects, bench.redis.is_some(), options.peers.as_deref());
+    left_out.iter().for_each(|line| eprintln!("{line}"));
     let chosen = match choose(options, &subjects) {
         Ok(chosen) => chosen,
         Err(unknown) => {
@@ -142,8 +152,15 @@ fn run(options: &Options) -> ExitCode {
         }
     };
     let turns = options.turns.unwrap_or(if options.quick { 1 } else { 3 });
-    let report = measure(&mut bench, chosen, turns);
-    println!("\n{}{}\n{}", report.table(), report.opened(), report.aims());
+    let rows = measure(&mut bench, chosen, turns);
+    let report = Report { rows, aims: known_aims(options) };
+    println!("\n{}{}", report.table(), report.opened());
+    if options.peers.is_some() {
+        println!("{}", report.beside_peers());
+    }
+    println!("{}", report.aims());
+    // Again, as what was printed before the measurements is far up by now.
+    left_out.iter().for_each(|line| println!("{line}"));
     match fs::write(&options.json, format!("{:#}\n", report.json())) {
         Ok(()) => println!("Figures: {}", options.json.display()),
         Err(error) => eprintln!("cannot write {}: {error}", options.json.display()),
@@ -153,6 +170,33 @@ fn run(options: &Options) -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+fn known_subjects(options: &Options) -> Vec<Subject> {
+    if options.peers.is_some() { subjects::beside_peers() } else { subjects::all() }
+}
+
+fn known_aims(options: &Options) -> Vec<Aim> {
+    if options.peers.is_some() { aims::beside_peers() } else { aims::all() }
+}
+
+/// Removes the subjects that cannot be measured here, and says which and why.
+fn leave_out(subjects: &mut Vec<Subject>, has_redis: bool, peers: Option<&Path>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if !has_redis {
+        lines.push("redis-server is not installed: EVERYTHING ON REDIS IS LEFT OUT".to_owned());
+        subjects.retain(|subject| !subject.target.needs_redis());
+    }
+    subjects.retain(|subject| {
+        let (Target::Peer(peer), Some(programs)) = (subject.target, peers) else { return true };
+        let program = programs.join(peer.program());
+        let is_there = program.is_file();
+        if !is_there {
+            lines.push(format!("{} is missing: {} IS LEFT OUT", program.display(), subject.title));
+        }
+        is_there
+    });
+    lines
 }
 
 /// The paces of `--paces`, or the usual one.
@@ -169,9 +213,14 @@ fn paces(options: &Options) -> Vec<Pace> {
 
 /// What to measure: subjects, each at a pace. The error is a name in `--only` that means nothing.
 fn choose<'a>(options: &Options, subjects: &'a [Subject]) -> Result<Vec<(&'a Subject, Pace)>, String> {
-    let aims = aims::all();
+    let aims = known_aims(options);
     let mut wanted: Vec<(&str, Pace)> = Vec::new();
-    if options.all {
+    if options.peers.is_some() && options.only.is_empty() {
+        for pace in [MIDDLE, STEADY] {
+            let measured = subjects.iter().filter(|subject| subject.is_measured_at(pace));
+            wanted.extend(measured.map(|subject| (subject.id, pace)));
+        }
+    } else if options.all {
         for pace in [Pace::InFlight(1), MIDDLE, Pace::InFlight(256), OVERLOAD, STEADY, OPEN, OPEN_REDIS] {
             let measured = subjects.iter().filter(|subject| subject.is_measured_at(pace));
             wanted.extend(measured.map(|subject| (subject.id, pace)));
@@ -185,7 +234,7 @@ fn choose<'a>(options: &Options, subjects: &'a [Subject]) -> Result<Vec<(&'a Sub
         let terms: Vec<_> = aims.iter().filter(|aim| aim.id == name).flat_map(Aim::terms).collect();
         wanted.extend(terms.iter().map(|term| (term.subject, term.pace)));
         if terms.is_empty() || !options.paces.is_empty() {
-            let subject = subjects::all().into_iter().find(|subject| subject.id == name);
+            let subject = known_subjects(options).into_iter().find(|subject| subject.id == name);
             if terms.is_empty() && subject.is_none() {
                 return Err(name.clone());
             }
@@ -210,7 +259,7 @@ fn choose<'a>(options: &Options, subjects: &'a [Subject]) -> Result<Vec<(&'a Sub
     Ok(all.collect())
 }
 
-fn measure<'a>(bench: &mut Bench, chosen: Vec<(&'a Subject, Pace)>, turns: usize) -> Report<'a> {
+fn measure<'a>(bench: &mut Bench, chosen: Vec<(&'a Subject, Pace)>, turns: usize) -> Vec<Row<'a>> {
     let row = |(subject, pace)| Row { subject, pace, samples: Vec::new() };
     let mut rows: Vec<Row<'a>> = chosen.into_iter().map(row).collect();
     for turn in 1..=turns {
@@ -223,5 +272,5 @@ fn measure<'a>(bench: &mut Bench, chosen: Vec<(&'a Subject, Pace)>, turns: usize
             row.samples.push(sample);
         }
     }
-    Report(rows)
+    rows
 }

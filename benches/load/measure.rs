@@ -98,6 +98,8 @@ pub(crate) struct Bench {
     pub(crate) answers: Option<Answers>,
     /// How often a disturbed measurement is repeated.
     pub(crate) patience: usize,
+    /// Where the programs of other servers are.
+    pub(crate) peers: Option<PathBuf>,
     /// On a real disk, like a real store.
     pub(crate) scratch: PathBuf,
 }
@@ -233,6 +235,11 @@ impl Bench {
                 let store = if matches!(target, Target::Embedded(_)) { embedded } else { redis_url };
                 command.args(["--store", &store]).env(GROQ_KEY, "gsk_of_the_bench");
                 command
+            }
+            Target::Peer(peer) => {
+                let programs = self.peers.as_ref().expect("only measured where it is given");
+                let (process, address) = peer.start(programs, files.path(), redis);
+                return Serving { process, address, _files: files };
             }
             Target::Empty | Target::Default | Target::SameSize | Target::Minimal | Target::Script => {
                 if let Some(answers) = self.answers.as_ref().filter(|_| target == Target::SameSize) {

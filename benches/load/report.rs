@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::{
-    aims::{self, Aim, Term},
+    aims::{Aim, Term},
     client::Pace,
     measure::Sample,
     open::Opened,
-    subjects::Subject,
+    subjects::{MIDDLE, STEADY, Subject, Target},
 };
 
 /// All samples of one subject at one pace, one per turn.
@@ -19,8 +19,11 @@ pub(crate) struct Row<'a> {
     pub(crate) samples: Vec<Sample>,
 }
 
-/// All rows.
-pub(crate) struct Report<'a>(pub(crate) Vec<Row<'a>>);
+/// All rows, and the aims that they may show to be met.
+pub(crate) struct Report<'a> {
+    pub(crate) rows: Vec<Row<'a>>,
+    pub(crate) aims: Vec<Aim>,
+}
 
 impl Row<'_> {
     fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
@@ -37,6 +40,15 @@ impl Row<'_> {
     }
 }
 
+/// Rounded to hundreds, with a comma: `12,300`.
+fn thousands(value: f64) -> String {
+    let mut text = format!("{:.0}00", value / 100.0);
+    if let Some(at) = text.len().checked_sub(3).filter(|at| *at > 0) {
+        text.insert(at, ',');
+    }
+    text
+}
+
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     let middle = all.len() / 2;
@@ -49,7 +61,7 @@ fn median(mut all: Vec<f64>) -> f64 {
 
 impl Report<'_> {
     fn row(&self, id: &str, pace: Pace) -> Option<&Row<'_>> {
-        self.0.iter().find(|row| row.subject.id == id && row.pace == pace && !row.has_failed())
+        self.rows.iter().find(|row| row.subject.id == id && row.pace == pace && !row.has_failed())
     }
 
     /// The median over the turns of one subject's figure over another's in the same turn.
@@ -61,7 +73,7 @@ impl Report<'_> {
 
     /// Whether any run had an unexpected answer.
     pub(crate) fn has_failed(&self) -> bool {
-        self.0.iter().any(Row::has_failed)
+        self.rows.iter().any(Row::has_failed)
     }
 
     /// The table, in Markdown.
@@ -70,7 +82,7 @@ impl Report<'_> {
             "| subject | in flight | calls/s | ratio to | p50 µs | p99 µs | server CPU µs/call | workers | Redis CPU µs/call | script µs | load CPU µs/call | others |\n\
              |---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         );
-        for row in &self.0 {
+        for row in &self.rows {
             let pace = match row.pace {
                 Pace::InFlight(calls) => calls.to_string(),
                 Pace::PerSecond(rate) => format!("{rate}/s"),
@@ -127,8 +139,8 @@ impl Report<'_> {
             "Aims, at 64 in flight where nothing else is said; ratios are medians of those within a turn:\n\n\
              | aim | measured | wanted | met |\n|---|--:|--:|---|\n",
         );
-        for aim in aims::all() {
-            let Some(reached) = self.reached(&aim) else { continue };
+        for aim in &self.aims {
+            let Some(reached) = self.reached(aim) else { continue };
             let met = if aim.bound.is_met(reached) { "yes" } else { "**no**" };
             let decimals = if reached < 100.0 { 2 } else { 0 };
             writeln!(text, "| {} (`{}`) | {reached:.decimals$} | {} | {met} |", aim.title, aim.id, aim.bound)
@@ -137,10 +149,59 @@ impl Report<'_> {
         text
     }
 
+    /// The table of `docs/benchmarks.md`, with the day: other servers beside the same decisions.
+    pub(crate) fn beside_peers(&self) -> String {
+        let mut text = format!(
+            "Other servers, {}, {} cores:\n\n\
+             | | calls/s | Tollgate's over it | p50 | p99 | server CPU per call | Redis CPU per call | p50 and p99 at 1,000/s |\n\
+             | --- | --: | --: | --: | --: | --: | --: | --: |\n",
+            jiff::Zoned::now().date(),
+            std::thread::available_parallelism().map_or(1, usize::from),
+        );
+        let measured = |row: &&Row| row.pace == MIDDLE && !row.has_failed();
+        for row in self.rows.iter().filter(measured) {
+            let Subject { id, title, limit, target, .. } = row.subject;
+            let is_peer = matches!(target, Target::Peer(_));
+            let ours = limit.filter(|_| is_peer);
+            let times = ours.and_then(|ours| self.ratio(ours, id, MIDDLE, |sample| sample.calls_per_s));
+            let steady = self.row(id, STEADY).map(|row| {
+                format!(
+                    "{:.0} and {:.0} µs",
+                    row.median(|sample| sample.p50_us),
+                    row.median(|sample| sample.p99_us)
+                )
+            });
+            let us = |value: Option<f64>| value.map_or(String::new(), |us| format!("{us:.1} µs"));
+            writeln!(
+                text,
+                "| {title} | {} | {} | {:.2} ms | {:.2} ms | {} | {} | {} |",
+                thousands(row.median(|sample| sample.calls_per_s)),
+                times.map_or(String::new(), |times| format!("{times:.1}")),
+                row.median(|sample| sample.p50_us) / 1e3,
+                row.median(|sample| sample.p99_us) / 1e3,
+                us(row.maybe(|sample| sample.server_us)),
+                us(row.maybe(|sample| sample.redis_us)),
+                steady.unwrap_or_default(),
+            )
+            .unwrap();
+        }
+        let cpu = |sample: &Sample| sample.server_us.unwrap_or(0.0) + sample.redis_us.unwrap_or(0.0);
+        let over = |id| self.ratio("limitador-redis", id, MIDDLE, cpu);
+        if let (Some(ours), Some(minimal)) = (over("redis"), over("minimal")) {
+            writeln!(
+                text,
+                "\nCPU of server and Redis for a call of Limitador's engine on Redis: {ours:.1} times that of `Authorize`, and \
+                 {minimal:.1} times that of one minimal `EVALSHA` per call. Where load, server and Redis share all cores, calls/s can hardly differ more."
+            )
+            .unwrap();
+        }
+        text
+    }
+
     /// What reservations cost by themselves, in Markdown; empty if that was not measured.
     pub(crate) fn opened(&self) -> String {
         let mut text = String::new();
-        for row in &self.0 {
+        for row in &self.rows {
             let figure = |figure: fn(&Opened) -> f64| row.maybe(|sample| sample.open.as_ref().map(figure));
             let Some(bytes) = figure(|open| open.bytes) else { continue };
             let number = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.2}"));
@@ -166,7 +227,7 @@ impl Report<'_> {
 
     /// Everything, every sample included.
     pub(crate) fn json(&self) -> Value {
-        let rows = self.0.iter().map(|row| {
+        let rows = self.rows.iter().map(|row| {
             let (in_flight, per_second) = match row.pace {
                 Pace::InFlight(calls) => (Some(calls), None),
                 Pace::PerSecond(rate) => (None, Some(rate)),
@@ -204,8 +265,8 @@ impl Report<'_> {
                 "turns_calls_per_s": row.samples.iter().map(|sample| sample.calls_per_s).collect::<Vec<_>>(),
             })
         });
-        let aims = aims::all().into_iter().filter_map(|aim| {
-            let reached = self.reached(&aim)?;
+        let aims = self.aims.iter().filter_map(|aim| {
+            let reached = self.reached(aim)?;
             let met = aim.bound.is_met(reached);
             Some(json!({
                 "aim": aim.id,

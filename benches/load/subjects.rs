@@ -1,6 +1,6 @@
 //! The subjects of the measurement.
 
-use crate::{calls::Load, client::Pace, support::policy::Shape};
+use crate::{calls::Load, client::Pace, peers::Peer, support::policy::Shape};
 
 /// The target of the calls.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(crate) enum Target {
     Redis(Shape),
     /// The service's script, without a service.
     Script,
+    /// Another server.
+    Peer(Peer),
 }
 
 impl Target {
@@ -31,7 +33,11 @@ impl Target {
     }
 
     pub(crate) const fn needs_redis(self) -> bool {
-        matches!(self, Self::Minimal | Self::Redis(_) | Self::Script)
+        match self {
+            Self::Minimal | Self::Redis(_) | Self::Script => true,
+            Self::Peer(peer) => peer.needs_redis(),
+            _ => false,
+        }
     }
 }
 
@@ -209,6 +215,81 @@ pub(crate) fn all() -> Vec<Subject> {
         middle(subject(id, title, target, Load::Authorize { teams }, limit))
     }));
     all
+}
+
+/// Our own subjects that stand beside other servers.
+const BESIDE_PEERS: [&str; 8] =
+    ["empty", "same-size", "same-size-pair", "embedded", "embedded-pair", "minimal", "redis", "redis-pair"];
+
+/// Other servers, after what stands beside them.
+pub(crate) fn beside_peers() -> Vec<Subject> {
+    let teams = Shape::USUAL.teams;
+    let peer = |id, title, peer, load, limit| Subject {
+        id,
+        title,
+        target: Target::Peer(peer),
+        load,
+        limit: Some(limit),
+        scale: Scale::Middle,
+        steady: load != Load::LimitadorPair,
+        waiters: 0,
+        long: false,
+    };
+    let (limitador, pair) = (Load::Limitador { teams }, Load::LimitadorPair);
+    let mut beside = all();
+    beside.retain(|subject| BESIDE_PEERS.contains(&subject.id));
+    beside.extend([
+        peer(
+            "throttlecrab",
+            "throttlecrab's server, one limit, in memory",
+            Peer::Throttlecrab,
+            Load::Throttle { teams },
+            "embedded",
+        ),
+        peer(
+            "limitador",
+            "Limitador's engine, eight limits, in memory",
+            Peer::Limitador,
+            limitador,
+            "embedded",
+        ),
+        peer(
+            "limitador-pair",
+            "Limitador's reservation and commit, in memory",
+            Peer::LimitadorReserving,
+            pair,
+            "embedded-pair",
+        ),
+        peer(
+            "limitador-redis",
+            "Limitador's engine, eight limits, Redis",
+            Peer::LimitadorRedis,
+            limitador,
+            "redis",
+        ),
+        peer(
+            "limitador-redis-cached",
+            "Limitador's engine and its cache (not exact), eight limits, Redis",
+            Peer::LimitadorRedisCached,
+            limitador,
+            "redis",
+        ),
+        peer(
+            "limitador-redis-pair",
+            "Limitador's reservation and commit, Redis",
+            Peer::LimitadorRedisReserving,
+            pair,
+            "redis-pair",
+        ),
+        peer(
+            "ratelimit",
+            "Envoy's ratelimit, eight limits, Redis",
+            Peer::Ratelimit,
+            Load::Ratelimit { teams },
+            "redis",
+        ),
+    ]);
+    beside
 }
 
 type Sweep = (&'static str, &'static str, Target, usize, Option<&'static str>);
