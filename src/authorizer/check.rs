@@ -125,7 +125,7 @@ impl<S: Store + Clone> Authorizer<S> {
     }
 }
 
-/// Completes before `until`, or is dropped.
+/// The task, which fails at `until` if it has not completed; with `None` it takes as long as it takes.
 pub fn by<F: Future>(until: Option<Instant>, task: F) -> Timeout<F> {
     // Not an async function: its future would have room for `task` twice, as its argument and as what it waits for.
     match until {

@@ -19,7 +19,7 @@ use crate::{
     domain::{
         MAX_AMOUNT, Timestamp,
         caller::ResolvedCaller,
-        counter::Hold,
+        counter::{CounterKey, Hold},
         decision::Violation,
         holds::Holds,
         limit::Quantity,
@@ -57,6 +57,12 @@ enum Source {
     Recalled,
 }
 
+/// The record of a reservation made just now.
+fn made(now: Timestamp, ttl_ms: u64, holds: Holds, note: bytes::Bytes) -> Record {
+    let expires_at = now.plus(ttl_ms);
+    Record { fingerprint: 0, reserved_at: now, expires_at, holds, note, settlement: None }
+}
+
 /// Whether a reservation is of a team in `scope`.
 fn is_of(scope: &rbac::TeamScope, record: &Record) -> Result<bool, Failure> {
     Ok(*scope == rbac::TeamScope::All || scope.holds(&Ticket::of(record)?.team))
@@ -81,26 +87,33 @@ impl<S: Store + Clone> Authorizer<S> {
         scope: &rbac::TeamScope,
     ) -> Result<Booked, Failure> {
         let report = Report::new(usage, outcome, upstream_delay_ms);
-        let mut record = self.store.recall(id).await?.ok_or(Failure::UnknownReservation)?;
-        if record.settlement.is_none() && is_of(scope, &record)? {
-            match self.try_book(&self.snapshot(), id, record, &report, Source::Recalled).await {
+        let snapshot = self.snapshot();
+        if let Some(record) = self.store.recall(id)
+            && is_of(scope, &record)?
+        {
+            match self.try_book(&snapshot, id, record, &report, Source::Recalled).await {
                 Ok(Some(booked)) => return Ok(booked),
                 Err(failure @ Failure::Store(_)) => return Err(failure),
                 // What refuses it may have come of a record that is out of date.
-                Ok(None) | Err(_) => {
-                    record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
-                }
+                Ok(None) | Err(_) => {}
             }
         }
-        if !is_of(scope, &record)? {
-            return Err(Failure::OtherTeam);
+        // Once more if it is released in between.
+        for _ in 0..2 {
+            let record = self.store.find(id).await?.ok_or(Failure::UnknownReservation)?;
+            if !is_of(scope, &record)? {
+                return Err(Failure::OtherTeam);
+            }
+            if was_released(&record) && outcome != Outcome::NotSent {
+                // Another replica answered a repeat of the request before the first caller's reservation was released.
+                warn!(reservation_id = %id, "a request was sent whose reservation had been released; booking it again");
+                return self.settle_released(id, report.usage, outcome).await;
+            }
+            if let Some(booked) = self.try_book(&snapshot, id, record, &report, Source::Found).await? {
+                return Ok(booked);
+            }
         }
-        if was_released(&record) && outcome != Outcome::NotSent {
-            // Another replica answered a repeat of the request before the first caller's reservation was released.
-            warn!(reservation_id = %id, "a request was sent whose reservation had been released; booking it again");
-            return self.settle_released(id, report.usage, outcome).await;
-        }
-        self.book(&self.snapshot(), id, record, report).await
+        Err(StoreError::Unavailable.into())
     }
 
     /// Books usage that has no reservation (or whose reservation id was lost): in full, past any limit except the policy's
@@ -146,14 +159,7 @@ impl<S: Store + Clone> Authorizer<S> {
             let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
             match self.store.reserve(reserve).await? {
                 Reserved::Granted { now, .. } => {
-                    let record = Record {
-                        fingerprint: 0,
-                        reserved_at: now,
-                        expires_at: now.plus(plan.ttl_ms()),
-                        holds,
-                        note,
-                        settlement: None,
-                    };
+                    let record = made(now, plan.ttl_ms(), holds, note);
                     return self
                         .book(snapshot, id, record, report.without_reservation())
                         .await
@@ -257,14 +263,7 @@ impl<S: Store + Clone> Authorizer<S> {
         };
         let (holds, note) = (reserve.holds.clone(), reserve.note.clone());
         let record = match self.store.reserve(reserve).await? {
-            Reserved::Granted { now, .. } => Record {
-                fingerprint: 0,
-                reserved_at: now,
-                expires_at: now.plus(plan::RESERVATION_TTL_MS),
-                holds,
-                note,
-                settlement: None,
-            },
+            Reserved::Granted { now, .. } => made(now, plan::RESERVATION_TTL_MS, holds, note),
             Reserved::Repeated(record) => record,
             Reserved::OutOfDate { .. } | Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
         };
@@ -280,10 +279,10 @@ impl<S: Store + Clone> Authorizer<S> {
         report: Report,
     ) -> Result<Booked, Failure> {
         let booked = self.try_book(snapshot, id, record, &report, Source::Found).await?;
-        booked.ok_or(Failure::Internal)
+        booked.ok_or(Failure::Store(StoreError::Unavailable))
     }
 
-    /// Books a report; `None`: the record was recalled, and what is stored is something else by now.
+    /// Books a report; `None`: what is stored is something else than `record` by now, and nothing was changed.
     async fn try_book(
         &self,
         snapshot: &Snapshot,
@@ -330,22 +329,25 @@ impl<S: Store + Clone> Authorizer<S> {
             keep_ms: KEEP_SETTLED_MS,
             note: Receipt::new(charge.cost, digest).to_note()?,
         };
-        let outcome = match source {
-            Source::Found => self.store.settle(settle).await?,
-            Source::Recalled => match self.store.settle_recalled(settle).await? {
-                Some(outcome) => outcome,
-                None => return Ok(None),
-            },
+        let settled = match source {
+            Source::Found => Some(self.store.settle(settle).await?),
+            Source::Recalled => self.store.settle_recalled(settle).await?,
         };
-        let (settlement, is_repeat) = match outcome {
-            SettleOutcome::Settled(settlement) => (settlement, false),
-            SettleOutcome::AlreadySettled(settlement) => {
+        let (settlement, is_repeat) = match settled {
+            None => return Ok(None),
+            Some(SettleOutcome::Settled(settlement)) => (settlement, false),
+            Some(SettleOutcome::AlreadySettled(settlement))
+                if settlement.note == receipt::released() && report.outcome != Outcome::NotSent =>
+            {
+                return Ok(None);
+            }
+            Some(SettleOutcome::AlreadySettled(settlement)) => {
                 if must_repeat && Receipt::of(&settlement)?.is_of_another(digest) {
                     return Err(Failure::RequestIdReused);
                 }
                 (settlement, true)
             }
-            SettleOutcome::NotFound => return Err(Failure::UnknownReservation),
+            Some(SettleOutcome::NotFound) => return Err(Failure::UnknownReservation),
         };
         let mut booked = match is_repeat {
             true => repeated(snapshot, id, &ticket, &record, &settlement)?,
@@ -353,17 +355,28 @@ impl<S: Store + Clone> Authorizer<S> {
         };
         // The use that a repeat hears of is long out of date.
         let used = if is_repeat { Vec::new() } else { used_after(&settlement) };
-        let held =
-            record.holds.iter().zip(used.into_iter().chain(iter::repeat(None))).zip(&ticket.quantities);
-        let freed = held.filter(|((hold, _), quantity)| charge.of_quantity(**quantity) < hold.amount());
-        let freed = freed.map(|((hold, used), _)| (hold.counter, used));
-        self.shared.queue.freed(freed.chain(gate.iter().map(|gate| (gate, None))));
+        self.wake_waiting(&record, used, |quantity| charge.of_quantity(quantity), (&ticket, gate));
         self.log_booked((policy, &ticket), &booked, report, has_expired);
         if !booked.already_recorded {
             booked.alerts.iter().for_each(budgets::log_alert);
             booked.warnings.extend(warning);
         }
         Ok(Some(booked))
+    }
+
+    /// Wakes requests that wait for the counters of which less was used than held, and for a gate that was opened.
+    fn wake_waiting(
+        &self,
+        record: &Record,
+        used: Vec<Option<u64>>,
+        actual: impl Fn(Quantity) -> u64,
+        (ticket, gate): (&Ticket, Option<CounterKey>),
+    ) {
+        let used = used.into_iter().chain(iter::repeat(None));
+        let held = record.holds.iter().zip(used).zip(&ticket.quantities);
+        let freed = held.filter(|((hold, _), quantity)| actual(**quantity) < hold.amount());
+        let freed = freed.map(|((hold, used), _)| (hold.counter, used));
+        self.shared.queue.freed(freed.chain(gate.iter().map(|gate| (gate, None))));
     }
 
     fn refuse_report(&self, plan: &Plan<'_>, now: Timestamp, failure: Failure) -> Failure {

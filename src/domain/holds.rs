@@ -146,10 +146,12 @@ impl Holds {
         Self { terms, amounts: SmallVec::from_elem(Amount::default(), classes) }
     }
 
-    /// Holds on the counters of `terms`, with the amounts of the classes in their order.
+    /// Holds on the counters of `terms`, with the amounts of the classes in their order: one for each class.
     #[must_use]
     pub fn with_amounts(terms: Arc<Terms>, amounts: impl IntoIterator<Item = Amount>) -> Self {
-        Self { terms, amounts: amounts.into_iter().collect() }
+        let mut amounts: SmallVec<_> = amounts.into_iter().collect();
+        amounts.resize(usize::from(terms.classes), Amount::default());
+        Self { terms, amounts }
     }
 
     /// The same holds, on terms of their own with `note`.

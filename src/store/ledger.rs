@@ -25,10 +25,10 @@ pub trait Ledger: Backend {
     /// Replaces a reservation's holds by the amounts really used, exactly once. Durable before it answers.
     fn settle(&self, settle: Settle) -> impl Future<Output = Result<SettleOutcome, StoreError>> + Send;
 
-    /// The reservation as this process remembers it, which spares a call; else as [`Ledger::find`] returns it. It may have been settled or
-    /// replaced since, so it is good for [`Ledger::settle_recalled`] only.
-    fn recall(&self, id: ReservationId) -> impl Future<Output = Result<Option<Record>, StoreError>> + Send {
-        self.find(id)
+    /// The reservation as this process remembers it, which spares a look-up; `None`: it does not. It may have been settled or replaced
+    /// since, so it is good for [`Ledger::settle_recalled`] only.
+    fn recall(&self, _id: ReservationId) -> Option<Record> {
+        None
     }
 
     /// The same as [`Ledger::settle`] for a reservation as [`Ledger::recall`] returned it. `None`: what is stored is something else by now,

@@ -227,9 +227,8 @@ impl<S: Ledger> Ledger for Observed<S> {
         self.calls.ended(StoreCall::Settle, started, self.store.settle(settle).await)
     }
 
-    async fn recall(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
-        let started = Instant::now();
-        self.calls.ended(StoreCall::Find, started, self.store.recall(id).await)
+    fn recall(&self, id: ReservationId) -> Option<Record> {
+        self.store.recall(id)
     }
 
     async fn settle_recalled(&self, settle: Settle) -> Result<Option<SettleOutcome>, StoreError> {

@@ -8,7 +8,10 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollgate::rpc::{
-    proto::{self, GetStatusRequest, status_service_client::StatusServiceClient},
+    proto::{
+        self, GetStatusRequest, policy_service_client::PolicyServiceClient,
+        status_service_client::StatusServiceClient,
+    },
     to_json,
 };
 use tonic::Code;
@@ -272,5 +275,30 @@ async fn errors_of_pages_are_json_for_programs_and_text_for_people() {
     let answer = foreign.header("accept", "application/json").send(admin).await;
     is_of_json(&answer.json(), "FOREIGN_HOST");
     assert_eq!(answer.status, 421);
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_denial_asks_the_store_once() {
+    let directory = TempDir::new().unwrap();
+    let process =
+        Process::start_arguments(directory.path(), &(POLICY.to_owned() + "requests_per_minute = 1\n"), &[])
+            .await;
+    let mut client = PolicyServiceClient::new(connect(process.address()).await);
+    let request = proto::AuthorizeRequest {
+        caller: Some(proto::authorize_request::Caller::Team("t".to_owned())),
+        model: "llama-3.1-8b-instant".to_owned(),
+        operation: proto::Operation::ChatCompletion.into(),
+        input_tokens: 9,
+        ..Default::default()
+    };
+    for decision in [proto::Decision::Allowed, proto::Decision::Denied] {
+        let answer = client.authorize(request.clone()).await.unwrap().into_inner();
+        assert_eq!(answer.decision(), decision, "{answer:?}");
+    }
+    let calls = status(&process).await.store.unwrap().calls;
+    let reserved: i64 =
+        calls.iter().filter(|calls| calls.operation == "reserve").map(|calls| calls.count).sum();
+    assert_eq!(reserved, 2, "{calls:?}");
     process.stop().await;
 }

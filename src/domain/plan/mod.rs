@@ -291,7 +291,8 @@ impl<'p> Plan<'p> {
             }
         }
         let holds = Holds::from(holds);
-        (holds != self.holds).then(|| Self { holds, ..self.clone() })
+        let differs = !holds.iter().eq(self.holds.iter());
+        differs.then(|| Self { holds: holds.noted(self.holds.terms().note().clone()), ..self.clone() })
     }
 
     /// Whether the limit grants less output instead of refusing.

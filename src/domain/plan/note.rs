@@ -48,7 +48,7 @@ impl TermsNote {
     /// Its bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        // Texts and numbers are always encoded; a note that was not is one that nothing reads.
+        // Texts and numbers are always encoded. On terms without a note, tickets are written whole.
         postcard::to_stdvec(&(VERSION, self)).unwrap_or_default().into()
     }
 

@@ -80,11 +80,17 @@ impl<K: Hash + Eq, V> PiecewiseMap<K, V> {
     }
 
     /// Removes what `keep` refuses from one piece, and returns the number of the next.
-    pub(super) fn retain_in(&mut self, piece: usize, keep: impl FnMut(&K, &mut V) -> bool) -> usize {
-        if let Some(piece) = self.0.get_mut(piece) {
-            piece.retain(keep);
-        }
-        (piece + 1) % PIECES
+    pub(super) fn take_from(
+        &mut self,
+        piece: usize,
+        most: usize,
+        is_over: impl FnMut(&K, &mut V) -> bool,
+    ) -> (Vec<V>, usize) {
+        let taken =
+            self.0.get_mut(piece).map(|piece| piece.extract_if(is_over).take(most).map(|(_, value)| value));
+        let taken: Vec<_> = taken.into_iter().flatten().collect();
+        let next = if taken.len() < most { (piece + 1) % PIECES } else { piece };
+        (taken, next)
     }
 
     #[cfg(test)]

@@ -5,7 +5,7 @@
 //!
 //! In the journal, terms are defined where a reservation is the first on them in its row: all that it took between two commits. So
 //! each row can be read by itself, whatever was removed before it, and a damaged row takes no other with it. A definition is about
-//! ten bytes for each counter, once per commit.
+//! ten bytes for each counter and the note of the terms, once per commit.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::domain::holds::Terms;
 
 #[derive(Default)]
 pub(super) struct TermsTable {
-    /// By the hash of their content. Of different terms with one hash, only the last are found: others are merely not shared.
+    /// By the hash of their content. Where two have one hash, the later terms replace the earlier, which are then no longer shared.
     entries: PiecewiseMap<u64, Entry>,
     /// The present row of the journal.
     row: u64,
@@ -26,7 +26,7 @@ pub(super) struct TermsTable {
 
 struct Entry {
     terms: Arc<Terms>,
-    /// The last that were equal and another `Arc`: kept, so that they are recognised without looking at their content.
+    /// The last equal terms that were asked for by another `Arc`: kept, so that they are recognised without looking at their content.
     seen: Arc<Terms>,
     /// The slots of their counters, if those are known.
     slots: Box<[u32]>,
@@ -37,6 +37,9 @@ struct Entry {
     /// Whether they were looked for since they were last swept.
     used: bool,
 }
+
+/// Terms that were taken out of the table.
+pub(super) struct Forgotten(#[expect(dead_code, reason = "only dropped")] Entry);
 
 /// How the journal names terms.
 pub(super) struct Named {
@@ -50,12 +53,19 @@ pub(super) struct Named {
 
 impl TermsTable {
     fn entry(&mut self, terms: &Arc<Terms>) -> Option<&mut Entry> {
-        let entry = self.entries.get_mut(&terms.content_hash())?;
-        if !(Arc::ptr_eq(&entry.terms, terms) || Arc::ptr_eq(&entry.seen, terms)) {
-            if entry.terms != *terms {
-                return None;
-            }
+        let entry = self.equal(terms)?;
+        if !Arc::ptr_eq(&entry.terms, terms) {
             entry.seen = Arc::clone(terms);
+        }
+        Some(entry)
+    }
+
+    /// The entry of equal terms.
+    fn equal(&mut self, terms: &Arc<Terms>) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(&terms.content_hash())?;
+        let is_known = Arc::ptr_eq(&entry.terms, terms) || Arc::ptr_eq(&entry.seen, terms);
+        if !is_known && entry.terms != *terms {
+            return None;
         }
         entry.used = true;
         Some(entry)
@@ -96,7 +106,7 @@ impl TermsTable {
 
     /// The same terms as other reservations have, if there are any.
     pub(super) fn share(&mut self, terms: Arc<Terms>) -> Arc<Terms> {
-        if let Some(entry) = self.entry(&terms) {
+        if let Some(entry) = self.equal(&terms) {
             return Arc::clone(&entry.terms);
         }
         self.entries.insert(terms.content_hash(), Entry::new(&terms));
@@ -109,12 +119,16 @@ impl TermsTable {
         self.defined = 0;
     }
 
-    /// Looks at a 256th of the terms, and forgets those that no reservation has and that were not looked for since the last time.
-    pub(super) fn sweep(&mut self) {
-        self.swept = self.entries.retain_in(self.swept, |_, entry| {
+    /// Looks at a 256th of the terms, and takes out at most `most` that nothing else has and that were not looked for since the last
+    /// time. To be dropped without the lock.
+    pub(super) fn sweep(&mut self, most: usize) -> Vec<Forgotten> {
+        let is_over = |_: &u64, entry: &mut Entry| {
             let held = if Arc::ptr_eq(&entry.terms, &entry.seen) { 2 } else { 1 };
-            std::mem::take(&mut entry.used) || Arc::strong_count(&entry.terms) > held
-        });
+            !std::mem::take(&mut entry.used) && Arc::strong_count(&entry.terms) <= held
+        };
+        let (over, next) = self.entries.take_from(self.swept, most, is_over);
+        self.swept = next;
+        over.into_iter().map(Forgotten).collect()
     }
 
     #[cfg(test)]
@@ -233,7 +247,7 @@ mod tests {
         taken(&mut table, &terms(&["b"]), &counters);
         drop(free);
         let swept = |table: &mut TermsTable| {
-            (0..256).for_each(|_| table.sweep());
+            (0..256).for_each(|_| drop(table.sweep(9)));
             table.len()
         };
         assert_eq!(swept(&mut table), 2, "used since the sweep before");

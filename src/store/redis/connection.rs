@@ -24,7 +24,7 @@ use super::{
     script::{self, Script},
     wire::Reader,
 };
-use crate::store::{LAYOUT, StoreError};
+use crate::store::StoreError;
 
 /// This many calls in a row without an answer mean that the connection is dead. A single one may be due to someone else's slow
 /// command.
@@ -342,8 +342,9 @@ async fn connect(target: &Target) -> Result<MultiplexedConnection, RedisError> {
     Ok(connection)
 }
 
-/// Reads the server's layout before anything else is asked, and writes it where there is none or an earlier one. A server that refuses
-/// the one or the other says so again, where it is noticed: at the first reading of the registry.
+/// Reads the server's layout before anything else is asked, and writes it where there is none. A server that refuses the one or the other
+/// says so again, where it is noticed: at the first reading of the registry, with which an earlier layout is raised. Not here: a process
+/// that connects may still find that it cannot serve.
 async fn learn_layout(
     connection: &mut MultiplexedConnection,
     Target { meta, counters, layout, .. }: &Target,
@@ -351,10 +352,8 @@ async fn learn_layout(
     let mut read = redis::cmd("HMGET");
     read.arg(meta).arg("layout").arg("min_layout");
     let answer = send(connection, &read).await;
-    let found =
-        answer.as_ref().ok().and_then(|found| redis::from_redis_value_ref::<[Option<u32>; 2]>(found).ok());
-    if let Some([layout_there, _]) = found
-        && layout_there.is_none_or(|found| found < LAYOUT)
+    if let Ok(Value::Array(found)) = &answer
+        && found.iter().all(|value| *value == Value::Nil)
     {
         // A server that takes no writes refuses this script as a whole, so it is called only where it is needed.
         let mut describe = script::META.call(2);

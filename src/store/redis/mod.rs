@@ -255,11 +255,8 @@ impl Ledger for RedisStore {
         self.0.settle(settle, false).await?.ok_or(StoreError::Corrupt)
     }
 
-    async fn recall(&self, id: ReservationId) -> Result<Option<Record>, StoreError> {
-        match self.0.recall(id) {
-            Some(record) => Ok(Some(record)),
-            None => self.0.find(id).await,
-        }
+    fn recall(&self, id: ReservationId) -> Option<Record> {
+        self.0.recall(id)
     }
 
     async fn settle_recalled(&self, settle: Settle) -> Result<Option<SettleOutcome>, StoreError> {

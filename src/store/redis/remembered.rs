@@ -8,9 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::terms::Lately;
 use crate::store::ReservationId;
 
-/// The most records of a generation that are remembered, of about 170 bytes each. A settlement takes its own out, so they are those that
+/// The most records of a generation that are remembered, of at most 600 bytes each, and mostly 170. A settlement takes its own out, so they are those that
 /// are open; where there are more of them, the earliest are looked up.
 const MOST: usize = 65_536;
+
+/// A longer record is looked up: one that has its holds and names, as that of a user's first request.
+const LONGEST: usize = 512;
 
 /// The bytes of records by their ids. The lock is held for a look-up.
 #[derive(Debug)]
@@ -22,7 +25,11 @@ impl Remembered {
     }
 
     pub(super) fn insert(&self, id: ReservationId, record: Box<[u8]>) {
-        self.lock().insert(id, record);
+        if record.len() <= LONGEST {
+            self.lock().insert(id, record);
+        } else {
+            self.lock().remove(id);
+        }
     }
 
     /// The record under `id`.

@@ -23,7 +23,7 @@ use crate::{
         counter::{CounterKey, CounterKind},
         holds::{Term, Terms},
     },
-    store::{Reserve, StoreError},
+    store::{ReservationId, Reserve, StoreError},
 };
 
 /// The layout of terms in Redis.
@@ -143,6 +143,8 @@ impl<K: Copy + Eq + Hash, V> Lately<K, V> {
         if self.present.len() >= self.most {
             self.before = mem::take(&mut self.present);
         }
+        // Else the earlier value would come back.
+        self.before.remove(&key);
         self.present.insert(key, value);
     }
 
@@ -155,8 +157,9 @@ impl<K: Copy + Eq + Hash, V> Lately<K, V> {
 /// The terms of requests, by where they are in memory. They are kept alive here, so no others come to be there.
 #[derive(Debug)]
 enum Seen {
-    /// Once. Most terms of which there is one request only are never seen again, and Redis need not keep them.
-    Once(Arc<Terms>),
+    /// By one request, which may be tried again. Most terms of which there is one request only are never seen again, and Redis need not
+    /// keep them.
+    Once(Arc<Terms>, ReservationId),
     Again(Arc<Known>),
 }
 
@@ -182,11 +185,12 @@ impl TermsMemory {
         let memory = &mut *self.lock();
         match memory.seen.get(address) {
             None => {
-                memory.seen.insert(address, Seen::Once(Arc::clone(terms)));
+                memory.seen.insert(address, Seen::Once(Arc::clone(terms), reserve.id));
                 Ok(None)
             }
             Some(Seen::Again(known)) => Ok(Some(Arc::clone(known))),
-            Some(Seen::Once(terms)) => {
+            Some(Seen::Once(_, id)) if *id == reserve.id => Ok(None),
+            Some(Seen::Once(terms, _)) => {
                 let known = Arc::new(Known::new(terms)?);
                 memory.seen.insert(address, Seen::Again(Arc::clone(&known)));
                 memory.known.insert(known.hash, Arc::clone(&known));

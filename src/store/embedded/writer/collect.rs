@@ -158,7 +158,9 @@ impl Writer {
                 break;
             }
         }
-        self.inner.lock()?.state.terms.sweep();
+        // Bound first, so that they are dropped when the lock is released.
+        let forgotten = self.inner.lock()?.state.terms.sweep(SWEPT_AT_ONCE);
+        drop(forgotten);
         // By the earlier of the two, as a single look at a wall clock that is ahead must not put a month out of memory.
         let resident_from = spend::resident_from(now.wall.min(now.store));
         let mut more = true;

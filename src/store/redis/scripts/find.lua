@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Looks for records that are not where records are now, and moves those that are where layout 4 had them.
 --
 -- KEYS 1 records, 2 earlier: as in records.lua

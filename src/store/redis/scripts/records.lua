@@ -21,7 +21,8 @@ local function moved_record(records, earlier, id)
   -- Settled before thresholds were kept: none were reported.
   if state == 1 then state, rest = 2, rest:sub(1, 24) .. struct.pack('<d', 0) .. rest:sub(25) end
   local record = struct.pack(RECORD, state, gone_at, reserved_at, expires_at) .. rest
-  redis.call('HSETNX', records, id, record)
+  -- Never over another: then both stay, and the one here counts.
+  if redis.call('HSETNX', records, id, record) == 0 then return redis.call('HGET', records, id) end
   redis.call('DEL', key)
   redis.call('ZREM', earlier, digits)
   return record
@@ -48,7 +49,7 @@ local function keeps_terms(terms, records, hashes, bodies, gone_at)
   local known, renewed = redis.call('HMGET', terms, unpack(hashes)), {}
   for t, hash in ipairs(hashes) do
     local kept, body = known[t], nil
-    if kept then
+    if kept and #kept >= 8 and (not bodies[t] or kept:sub(9) == bodies[t]) then
       if struct.unpack('<d', kept) < gone_at[t] + DAY_MS then body = kept:sub(9) end
     elseif bodies[t] then
       body = bodies[t]

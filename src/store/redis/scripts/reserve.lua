@@ -120,6 +120,8 @@ local gone_at = expires_at + late
 if terms ~= '' and not keeps_terms(keys[4], keys[3], {terms}, {terms_body ~= '' and terms_body or nil}, {gone_at}) then
   return pack('<dddd', 4, wall, now, now)
 end
+-- First, as what is there may be no hash: then nothing is taken.
+call('HSET', keys[3], id, pack(RECORD, 0, gone_at, now, expires_at) .. body)
 if stale then keep_past(stale, fields, keys[2]) end
 if fresh then describe(keys[1]) end
 local written = 2 * n
@@ -130,5 +132,4 @@ if entered or now - last >= 100 or now - wall ~= ahead then
   written = written + 2
 end
 if written > 0 then call('HSET', keys[1], unpack(out, 1, written)) end
-call('HSET', keys[3], id, pack(RECORD, 0, gone_at, now, expires_at) .. body)
 return answer

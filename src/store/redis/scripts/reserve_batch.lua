@@ -89,12 +89,7 @@ for t = 1, terms do
   hashes[t], bodies[t], gone_at[t] = argv[TERMS + t], body ~= '' and body or nil, now + arg[TERM_LIVES + t]
 end
 if not keeps_terms(keys[4], keys[3], hashes, bodies, gone_at) then return TERMS_WANTED end
-if stale then keep_past(stale, fields, keys[2]) end
-if fresh then describe(keys[1]) end
-if entered or now - last >= 100 or now - wall ~= ahead then
-  out[2 * n + 1], out[2 * n + 2] = TIME_FIELD, time_value(now, now - wall)
-end
-if #out > 0 then call('HSET', keys[1], unpack(out)) end
+-- First, as in reserve.lua.
 local records, header, ttl, late = {}, nil, nil, nil
 for m = 1, members do
   local l, r = LIVES + 2 * m, RECORDS + 2 * m
@@ -106,4 +101,10 @@ for m = 1, members do
   records[2 * m - 1], records[2 * m] = argv[r - 1], header .. argv[r]
 end
 call('HSET', keys[3], unpack(records))
+if stale then keep_past(stale, fields, keys[2]) end
+if fresh then describe(keys[1]) end
+if entered or now - last >= 100 or now - wall ~= ahead then
+  out[2 * n + 1], out[2 * n + 2] = TIME_FIELD, time_value(now, now - wall)
+end
+if #out > 0 then call('HSET', keys[1], unpack(out)) end
 return pack(reply_format, 0, wall, now, now, unpack(used, 1, n))

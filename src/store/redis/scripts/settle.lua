@@ -116,6 +116,8 @@ for l = 1, lines do
     if sum[j] > MAX_AMOUNT then return head(3) end
   end
   sums[l], new[l] = pack('<dddddddd', unpack(sum, 1, 8)), not v
+  -- What is written is looked at before the first write: an error in between would leave a part of it.
+  if not v and argv[TEAMS + l] ~= '' then call('SCARD', keys[SPEND + 2 * l]) end
 end
 
 local out, states = {}, {}
@@ -181,6 +183,7 @@ for w = 1, watched do
   at = at + 2 + count
 end
 if gates == 1 then
+  call('HLEN', keys[#keys])
   local v = value[GATE - FIELDS]
   local ends, refused = 0, 0
   if v and #v >= 16 then ends, refused = read('<dd', v) end

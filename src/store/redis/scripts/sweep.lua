@@ -10,7 +10,7 @@
 --      hash tag and so are in the same slot as the other keys.
 -- ARGV 1 numbers, packed as '<ddddddd': wall (negative: ask TIME), low, high (see store_time.lua), the store's time from which on the
 --        caller has given up; the most and the least
---        milliseconds between two steps; about how many counters, and about how many records, to look at
+--        milliseconds between two steps; about how many counters, records and terms each to look at
 -- Reply, packed doubles: the wall clock, the store's time, and the store's time for the next call at this instant; how many
 --      counters and gates were removed; 1 if a round through all counters is complete; the milliseconds until the next step,
 --      0 if this was none
@@ -55,8 +55,9 @@ local function is_over(field, v)
 end
 
 local function is_idle(field, v, history)
-  if field:sub(1, #GATE_PREFIX) == GATE_PREFIX then return now >= struct.unpack('<d', v) end
-  if field == '!layout' or field == TIME_FIELD then return false end
+  if field:sub(1, #GATE_PREFIX) == GATE_PREFIX then return #v < 8 or now >= struct.unpack('<d', v) end
+  -- What is too short to be a counter is foreign, and left alone.
+  if field == '!layout' or field == TIME_FIELD or #v < WINDOW_BYTES then return false end
   if is_over(field, v) then return true end
   if #v == BUDGET_BYTES then
     local base, settled, open = struct.unpack('<ddd', v, WINDOW_BYTES + 1)
@@ -64,7 +65,7 @@ local function is_idle(field, v, history)
   end
   local head, _, total = struct.unpack('<ddd', v)
   if total == 0 then return true end
-  if not history then return false end
+  if not history or #history < 8 then return false end
   return has_ended(head, total, slot_at(now, (struct.unpack('<d', history))))
 end
 
@@ -96,17 +97,27 @@ local function swept(key, cursor, ends)
   return found[1], #page / 2, #gone
 end
 
--- Those of earlier layouts come to the others first. What is none of them is left where it is.
-local digits = redis.call('ZRANGE', KEYS[6], 0, math.min(count, 1000) - 1)
+-- The same, but a key with foreign data ends neither the step nor the round through the others.
+local function swept_if_possible(...)
+  local done, cursor, looked, removed = pcall(swept, ...)
+  if done then return cursor, looked, removed end
+  return '0', 0, 0
+end
+
+-- Records of earlier layouts are moved to the others first. An id under which there is no record is forgotten.
+local has_earlier, digits = pcall(redis.call, 'ZRANGE', KEYS[6], 0, math.min(count, 1000) - 1)
+if not has_earlier or digits.err then digits = {} end
 for _, id in ipairs(digits) do
   local bytes = id:gsub('%x%x', function(byte) return string.char(tonumber(byte, 16)) end)
   local done, record = pcall(moved_record, KEYS[4], KEYS[6], bytes)
   if not done or not record then redis.call('ZREM', KEYS[6], id) end
 end
-local records_at, records_looked, records_removed = swept(KEYS[4], cursors[2], function(id, record)
+local records_at, records_looked, records_removed = swept_if_possible(KEYS[4], cursors[2], function(id, record)
   return #id == 16 and (#record < RECORD_BYTES or now >= struct.unpack('<I7', record, 2))
 end)
-local terms_at = swept(KEYS[5], cursors[3], function(_, terms) return now >= struct.unpack('<d', terms) end)
+local terms_at = swept_if_possible(KEYS[5], cursors[3], function(_, terms)
+  return #terms < 8 or now >= struct.unpack('<d', terms)
+end)
 -- In case no process is left to sweep. By the server's clock, which may be set: so far longer than anything is kept.
 redis.call('PEXPIRE', KEYS[4], RECORD_KEPT_MS)
 redis.call('PEXPIRE', KEYS[5], RECORD_KEPT_MS)

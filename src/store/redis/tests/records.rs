@@ -242,7 +242,7 @@ async fn records_of_layout_4_are_found_repeated_settled_and_moved() {
 }
 
 #[tokio::test]
-async fn a_process_says_that_it_writes_this_layout_before_it_does() {
+async fn a_layout_is_raised_with_the_first_reading_of_the_registry() {
     let Some(server) = Server::start() else { return };
     let clock = ManualClock::new(NOW);
     let first = server.ready(&clock).await;
@@ -253,7 +253,7 @@ async fn a_process_says_that_it_writes_this_layout_before_it_does() {
     first.0.connection.run(&set).await.unwrap();
     let oldest = OLDEST_LAYOUT.to_string();
     run::<u64>(&first, &["HSET", meta, "layout", &oldest, "min_layout", &oldest]).await;
-    // On a connection, or where one finds it so: both layouts are said, and which data there may be.
+    // A process that only connects may still find that it cannot serve. Before one serves it reads the registry.
     let said = || async {
         let layouts: [u32; 2] = run(&first, &["HMGET", meta, "layout", "min_layout"]).await;
         let time: Vec<u8> = {
@@ -262,11 +262,10 @@ async fn a_process_says_that_it_writes_this_layout_before_it_does() {
         };
         (layouts, f64::from_le_bytes(time[16..].try_into().unwrap()))
     };
-    until_up(&server.store(Clock::Manual(clock.clone()))).await;
-    assert_eq!(said().await, ([LAYOUT, OLDEST_LAYOUT], f64::from(LAYOUT)));
-    first.0.connection.run(&set).await.unwrap();
-    run::<u64>(&first, &["HSET", meta, "layout", &oldest]).await;
-    first.registry_since(Revision::default()).await.unwrap();
+    let other = server.store(Clock::Manual(clock.clone()));
+    until_up(&other).await;
+    assert_eq!(said().await, ([OLDEST_LAYOUT, OLDEST_LAYOUT], f64::from(OLDEST_LAYOUT)));
+    other.registry_since(Revision::default()).await.unwrap();
     assert_eq!(said().await, ([LAYOUT, OLDEST_LAYOUT], f64::from(LAYOUT)));
 }
 
@@ -283,7 +282,7 @@ async fn a_reservation_that_is_remembered_is_settled_only_if_it_is_as_it_was() {
     run::<String>(&store, &["CONFIG", "RESETSTAT"]).await;
     let mut recalled = Vec::new();
     for id in 1..=8 {
-        recalled.push(store.recall(open(id).id).await.unwrap().unwrap());
+        recalled.push(store.recall(open(id).id).unwrap());
         assert_eq!(recalled.last(), Some(&found(&open(id), NOW)));
     }
     let statistics: String = run(&store, &["INFO", "commandstats"]).await;
@@ -308,7 +307,8 @@ async fn a_reservation_that_is_remembered_is_settled_only_if_it_is_as_it_was() {
     }
     assert_eq!(counters().await, before, "nothing was changed");
     // What is found then is settled as it is.
-    assert_eq!(store.recall(open(5).id).await.unwrap().unwrap().holds, of(&kind, 9).holds);
+    assert_eq!(store.recall(open(5).id), None);
+    assert_eq!(store.find(open(5).id).await.unwrap().unwrap().holds, of(&kind, 9).holds);
     // Several at once, of which one is something else by now.
     other.settle(by(7, b"done")).await.unwrap();
     let calls = [6, 7, 8].map(|id| Member::new(Arc::new(store.0.settle_call(settle(id), true))));
@@ -317,7 +317,7 @@ async fn a_reservation_that_is_remembered_is_settled_only_if_it_is_as_it_was() {
     assert!(is_settled(&answers[0]) && answers[1] == Ok(None) && is_settled(&answers[2]), "{answers:?}");
     // What is lost, and what is gone.
     grant(&store, &open(10)).await;
-    let record = store.recall(open(10).id).await.unwrap().unwrap();
+    let record = store.recall(open(10).id).unwrap();
     run::<String>(&store, &["FLUSHALL"]).await;
     let lost = settlement(record, 10, vec![1, 3]);
     assert_eq!(store.settle_recalled(lost.clone()).await, Ok(None));
@@ -327,5 +327,5 @@ async fn a_reservation_that_is_remembered_is_settled_only_if_it_is_as_it_was() {
     );
     grant(&store, &open(11)).await;
     clock.pass(90_000);
-    assert_eq!(store.recall(open(11).id).await, Ok(None));
+    assert_eq!(store.recall(open(11).id), None);
 }
