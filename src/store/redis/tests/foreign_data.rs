@@ -84,3 +84,58 @@ async fn foreign_data_in_a_gate_fails_the_requests_that_need_it_and_no_other() {
     let used = |used| Ok(Reserved::Granted { now: NOW, used: vec![used] });
     assert_eq!(answers, [used(0), Err(StoreError::Corrupt), used(6)]);
 }
+
+#[tokio::test]
+async fn a_call_that_meets_a_foreign_key_changes_nothing() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    let state = || async { store.counters(vec![(CounterKey::new("b"), BUDGET)]).await.unwrap() };
+    let call = |id| request(id, vec![hold("b", BUDGET, 1_000, 30, 20)]);
+    store.reserve(call(1)).await.unwrap();
+    let before = state().await;
+    // An index and a hash of cooldowns that are none: the settlement is not booked, however often it is asked for.
+    let record = store.find(ReservationId([1; 16])).await.unwrap().unwrap();
+    let set = |key: &str| redis::cmd("SET").arg(key).arg("foreign").to_owned();
+    let keys = [store.0.keyspace.spenders(202_611), store.0.keyspace.cooldowns.clone()];
+    for key in &keys {
+        store.0.connection.run(&set(key)).await.unwrap();
+    }
+    let gate = (CounterKey::new("g"), open(1_000));
+    let settle = |lines, cooldown| Settle { lines, cooldown, ..settlement(record.clone(), 1, vec![10]) };
+    for calls in [settle(vec![line("t", "m", 1)], None), settle(Vec::new(), Some(gate.clone()))] {
+        for _ in 0..2 {
+            assert_eq!(store.settle(calls.clone()).await, Err(StoreError::Corrupt));
+            assert_eq!(state().await, before);
+        }
+    }
+    for key in &keys {
+        store.0.connection.run(redis::cmd("DEL").arg(key)).await.unwrap();
+    }
+    let settled = store.settle(settle(vec![line("t", "m", 1)], Some(gate))).await;
+    assert!(matches!(settled, Ok(SettleOutcome::Settled(_))), "{settled:?}");
+    // The hash of records is none: nothing is taken.
+    let before = state().await;
+    store.0.connection.run(&set(&store.0.keyspace.records)).await.unwrap();
+    assert_eq!(store.reserve(call(2)).await, Err(StoreError::Corrupt));
+    let members: Vec<_> = (3..=5).map(|id| Member::new(Arc::new(call(id)))).collect();
+    let answers = store.0.reserve_batch(&members).await;
+    assert!(answers.iter().all(|answer| *answer == Err(StoreError::Corrupt)), "{answers:?}");
+    assert_eq!(state().await, before);
+}
+
+#[tokio::test]
+async fn the_sweep_comes_past_entries_and_keys_that_are_none_of_its_own() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    store.reserve(request(1, vec![hold("w", WINDOW, 100, 0, 6)])).await.unwrap();
+    let mut set = redis::cmd("HSET");
+    set.arg(&store.0.keyspace.terms).arg("short").arg("x");
+    store.0.connection.run(&set).await.unwrap();
+    store.0.connection.run(redis::cmd("SET").arg(&store.0.keyspace.earlier).arg("foreign")).await.unwrap();
+    clock.pass(200_000_000);
+    assert_eq!(store.sweep(0, 100).await, Ok(1), "the window");
+    let left = redis::cmd("HLEN").arg(&store.0.keyspace.terms).to_owned();
+    assert_eq!(store.0.connection.run(&left).await, Ok(redis::Value::Int(0)));
+}
