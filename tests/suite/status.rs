@@ -287,7 +287,7 @@ async fn a_denial_asks_the_store_once() {
     let mut client = PolicyServiceClient::new(connect(process.address()).await);
     let request = proto::AuthorizeRequest {
         caller: Some(proto::authorize_request::Caller::Team("t".to_owned())),
-        model: "llama-3.1-8b-instant".to_owned(),
+        model: "openai/gpt-oss-20b".to_owned(),
         operation: proto::Operation::ChatCompletion.into(),
         input_tokens: 9,
         ..Default::default()
