@@ -10,7 +10,10 @@ use std::{
 use tempfile::TempDir;
 
 use super::shell::Command;
-use crate::{harness::Process, redis_server::free_port};
+use crate::{
+    harness::{Process, eventually},
+    redis_server::free_port,
+};
 
 /// The key that the documents speak of.
 const KEY: &str = "chatbot-prod-web";
@@ -40,6 +43,7 @@ impl Sandbox {
         stopped.client().await.authorize(request).await.unwrap();
         stopped.stop().await;
         let process = Process::start(directory.path(), example, "embedded:./served").await;
+        eventually("it serves", async || process.is_serving().await == Some(true)).await;
         let mut sandbox = Self { directory, process, variables: Vec::new(), reservation: String::new() };
         let says = |words: &[&str]| {
             block.iter().any(|command| words.iter().all(|word| command.line().contains(word)))

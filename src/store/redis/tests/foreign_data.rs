@@ -137,5 +137,5 @@ async fn the_sweep_comes_past_entries_and_keys_that_are_none_of_its_own() {
     clock.pass(200_000_000);
     assert_eq!(store.sweep(0, 100).await, Ok(1), "the window");
     let left = redis::cmd("HLEN").arg(&store.0.keyspace.terms).to_owned();
-    assert_eq!(store.0.connection.run(&left).await, Ok(redis::Value::Int(0)));
+    assert_eq!(store.0.connection.run(&left).await, Ok(Value::Int(0)));
 }
