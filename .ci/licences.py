@@ -30,6 +30,7 @@ ALLOWED = {
 TWICE = {
     "base64": "the older one is of tonic and jsonwebtoken, and ours; the newer one is of what makes certificates for tests",
     "getrandom": "the older one is of ring, which rustls could use; it is in the lock file, and never built",
+    "hashbrown": "the older one is of prost-build, which runs at build time; the newer one is ours and of what runs",
     "num-bigint": "the older one reads serial numbers in certificates; the newer one is an oracle of tests",
     "toml_edit": "the older one is ours; the newer one only builds macros",
 }
