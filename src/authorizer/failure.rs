@@ -68,6 +68,16 @@ impl Failure {
     pub const fn is_unsupported(&self) -> bool {
         matches!(self, Self::Store(StoreError::LayoutUnsupported(_)))
     }
+
+    /// The failure of a step that follows one which took something: even if the store was not asked again, something has changed.
+    pub(super) fn after_a_change(self) -> Self {
+        match self {
+            Self::Store(StoreError::Overloaded | StoreError::LayoutUnsupported(_)) => {
+                StoreError::Unavailable.into()
+            }
+            failure => failure,
+        }
+    }
 }
 
 impl From<Elapsed> for Failure {
@@ -82,5 +92,22 @@ impl From<Unfresh> for Failure {
             Unfresh::Store(error) => Self::Store(error),
             Unfresh::Stale => Self::SnapshotStale,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Unsupported;
+
+    #[test]
+    fn what_failed_after_a_change_is_not_said_to_have_changed_nothing() {
+        let unavailable = Failure::from(StoreError::Unavailable);
+        let newer = StoreError::LayoutUnsupported(Unsupported::Newer { found: 9 });
+        for error in [StoreError::Overloaded, newer, StoreError::Unavailable] {
+            assert_eq!(Failure::after_a_change(error.into()).to_string(), unavailable.to_string());
+        }
+        let reused = Failure::RequestIdReused.to_string();
+        assert_eq!(Failure::RequestIdReused.after_a_change().to_string(), reused);
     }
 }

@@ -38,16 +38,6 @@ use crate::{
 /// enough that a busy day does not fill the store.
 const KEEP_SETTLED_MS: u64 = 10 * 60 * 1000;
 
-/// The failure of a step that follows one which took something: even if the store was not asked again, something has changed.
-fn after_a_change(failure: Failure) -> Failure {
-    match failure {
-        Failure::Store(StoreError::Overloaded | StoreError::LayoutUnsupported(_)) => {
-            StoreError::Unavailable.into()
-        }
-        failure => failure,
-    }
-}
-
 /// Where a record comes from.
 #[derive(Clone, Copy)]
 enum Source {
@@ -163,7 +153,7 @@ impl<S: Store + Clone> Authorizer<S> {
                     return self
                         .book(snapshot, id, record, report.without_reservation())
                         .await
-                        .map_err(after_a_change);
+                        .map_err(Failure::after_a_change);
                 }
                 Reserved::Repeated(record) if !unreserved::is_about(&record, &plan)? => {
                     return Err(Failure::RequestIdReused);
@@ -268,7 +258,7 @@ impl<S: Store + Clone> Authorizer<S> {
             Reserved::OutOfDate { .. } | Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
         };
         let report = Report::new(usage, outcome, 0).of_released(id);
-        self.book(&self.snapshot(), again, record, report).await.map_err(after_a_change)
+        self.book(&self.snapshot(), again, record, report).await.map_err(Failure::after_a_change)
     }
 
     async fn book(
@@ -382,22 +372,5 @@ impl<S: Store + Clone> Authorizer<S> {
     fn refuse_report(&self, plan: &Plan<'_>, now: Timestamp, failure: Failure) -> Failure {
         self.shared.refused_reports.note(now, &plan.caller.team.name, &failure);
         failure
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::Unsupported;
-
-    #[test]
-    fn what_failed_after_a_change_is_not_said_to_have_changed_nothing() {
-        let unavailable = Failure::from(StoreError::Unavailable);
-        let newer = StoreError::LayoutUnsupported(Unsupported::Newer { found: 9 });
-        for error in [StoreError::Overloaded, newer, StoreError::Unavailable] {
-            assert_eq!(after_a_change(error.into()).to_string(), unavailable.to_string());
-        }
-        let reused = Failure::RequestIdReused.to_string();
-        assert_eq!(after_a_change(Failure::RequestIdReused).to_string(), reused);
     }
 }
