@@ -93,13 +93,7 @@ for i = 1, n do
     holder[#fields] = x
   end
 end
-if #fields > 0 then
-  local history = call('HMGET', keys[2], unpack(fields))
-  for k, x in ipairs(holder) do
-    x.current, x.total, x.past = moved(x.head, x.current, x.total, past_of(history[k]), x.slot)
-    x.head = x.slot
-  end
-end
+move_all(holder, fields, keys[2])
 
 for i = 1, n do
   local x = c[i]

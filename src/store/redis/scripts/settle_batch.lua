@@ -85,13 +85,7 @@ for i = 1, n do
   end
   c[i] = x
 end
-if #fields > 0 then
-  local history = call('HMGET', keys[2], unpack(fields))
-  for k, x in ipairs(holder) do
-    x.current, x.total, x.past = moved(x.head, x.current, x.total, past_of(history[k]), x.slot)
-    x.head = x.slot
-  end
-end
+move_all(holder, fields, keys[2])
 
 local states, reply, out = {}, {0, wall, now, now}, {}
 for i = 1, n do

@@ -35,6 +35,17 @@ local function moved(head, current, total, past, slot)
   return 0, total, ('\0'):rep(8 * (gap - 1)) .. struct.pack('<d', current) .. past
 end
 
+-- Moves counters, tables with `head`, `current` and `total`, each to its `slot`, where it gets its `past`; `fields` are their names in the
+-- hash of the history, in the same order.
+local function move_all(counters, fields, history)
+  if #fields == 0 then return end
+  local pasts = redis.call('HMGET', history, unpack(fields))
+  for k, x in ipairs(counters) do
+    x.current, x.total, x.past = moved(x.head, x.current, x.total, past_of(pasts[k]), x.slot)
+    x.head = x.slot
+  end
+end
+
 -- The first instant when `excess` of what counts no longer counts if nothing is added; 0 if less than `excess` counts.
 local function frees_at(head, current, past, excess, slot_ms)
   local amounts = {struct.unpack('<' .. ('d'):rep(#past / 8), past)}
