@@ -29,6 +29,11 @@ use crate::{
 const LISTS: usize = 1;
 /// The reflection calls of one connection, each of which holds some of the contract's files.
 const REFLECTIONS: usize = 8;
+/// The longest piece of an answer that h2 copies behind the frames before it: one of 1,024 bytes is written by itself, which costs
+/// server and client as much as a decision each.
+const GATHERED: usize = 1023;
+/// The longest answer that is cut into such pieces: with all limits that a request can have. For a page it makes no difference.
+const CUT: usize = 8 * 1024;
 
 /// How much memory a call may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,13 +118,16 @@ where
         let Some(turns) = turns else {
             // Called here, as a future that calls it later has room for the request twice.
             let answer = inner.call(request);
-            return Box::pin(async move { Ok(answer.await?.map(|body| Answer::new(body, call, None))) });
+            let is_cut = self.protocol == Protocol::Grpc;
+            return Box::pin(
+                async move { Ok(answer.await?.map(|body| Answer::new(body, call, None, is_cut))) },
+            );
         };
         Box::pin(async move {
             // The semaphore is never closed.
             let turn = turns.acquire_owned().await.ok();
             let answer = inner.oneshot(request).await?;
-            Ok(answer.map(|body| Answer::new(body, call, turn)))
+            Ok(answer.map(|body| Answer::new(body, call, turn, false)))
         })
     }
 }
@@ -130,12 +138,23 @@ pub(super) struct Answer<B> {
     call: OpenCall,
     /// Whether a small piece was made that the connection has not yet taken.
     is_small_held: bool,
+    /// Whether it is handed on in pieces that the connection gathers.
+    is_cut: bool,
+    /// What follows the pieces that were handed on.
+    rest: Bytes,
     _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl<B> Answer<B> {
-    const fn new(body: B, call: OpenCall, turn: Option<OwnedSemaphorePermit>) -> Self {
-        Self { body, call, is_small_held: false, _turn: turn }
+    const fn new(body: B, call: OpenCall, turn: Option<OwnedSemaphorePermit>, is_cut: bool) -> Self {
+        Self { body, call, is_small_held: false, is_cut, rest: Bytes::new(), _turn: turn }
+    }
+
+    /// Takes from what is to be handed on as much as goes at once.
+    fn next_piece(&mut self) -> Bytes {
+        let length = self.rest.len();
+        let is_cut = self.is_cut && length <= CUT && length > GATHERED;
+        self.rest.split_to(if is_cut { GATHERED } else { length })
     }
 
     fn small_is_taken(&mut self) {
@@ -159,6 +178,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if !self.rest.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(self.next_piece()))));
+        }
         // The connection asks for more only once it has handed on what it had.
         self.small_is_taken();
         ready!(self.call.unread().poll_room(cx));
@@ -168,12 +190,17 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
             self.call.unread().add(SMALL);
             self.is_small_held = true;
         }
-        let count = |frame: Frame<Bytes>| frame.map_data(|piece| self.call.unread().count(piece));
-        Poll::Ready(frame.map(|frame| frame.map(count)))
+        let hand_on = |frame: Frame<Bytes>| {
+            frame.map_data(|piece| {
+                self.rest = self.call.unread().count(piece);
+                self.next_piece()
+            })
+        };
+        Poll::Ready(frame.map(|frame| frame.map(hand_on)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -18,8 +18,8 @@ use super::record::Record;
 /// A connection, plain or encrypted, that claims to take one buffer at a time.
 ///
 /// If a connection takes several, h2 does not copy a message of 256 bytes or more behind the frames before it, but writes it by
-/// itself: one system call for each answer, several times the cost of the decision. With this one it gathers messages below 1,024
-/// bytes, which covers answers with up to a dozen limits.
+/// itself: one system call for each answer, several times the cost of the decision. With this one it gathers pieces below 1,024
+/// bytes, into which answers are cut.
 pub(super) struct Connection {
     stream: Stream,
     record: Arc<Record>,

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use prost::Message as _;
 use tollgate::rpc::{
     envoy::service::{
         auth::v3::{
@@ -25,7 +26,7 @@ use tonic_reflection::pb::v1::{
 };
 use tonic_types::StatusExt as _;
 
-use super::{MODEL, POLICY, limits};
+use super::{AUTHORIZE, DATA, MODEL, POLICY, Raw, limits};
 use crate::harness::{Server, chat, connect, errors::is_of};
 
 fn is_too_large<T: Debug>(answer: Result<T, Status>, max: usize) {
@@ -79,8 +80,50 @@ async fn a_message_past_the_bound_of_its_service_is_refused_in_our_words() {
     is_too_large(replies.message().await, ENVOYS);
 
     // At the bound itself it is read, and refused for what it says.
-    let room = OURS - prost::Message::encoded_len(&chat("other", "", 1, 1)) - 4;
+    let room = OURS - chat("other", "", 1, 1).encoded_len() - 4;
     let status = policy.authorize(chat("other", &"x".repeat(room), 1, 1)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     policy.authorize(chat("other", MODEL, 1, 1)).await.unwrap();
+}
+
+/// A policy under which a request has many limits, and so an answer of several kilobytes.
+fn many_limits() -> String {
+    let rates = |scope: &str| {
+        let limits = ["requests", "tokens"].map(|what| {
+            ["minute", "hour", "day"].map(|window| format!("{what}_per_{window} = 1_000_000\n")).concat()
+        });
+        format!("[{scope}]\n{}", limits.concat())
+    };
+    let of = |owner: &str| {
+        [MODEL, "openai/*", "*"].map(|pattern| rates(&format!("{owner}.limits.\"{pattern}\""))).concat()
+    };
+    format!(
+        "{}id = \"acme\"\n{}{}models = [\"*\"]\n{}",
+        rates("organization"),
+        of("organization"),
+        rates("teams.other"),
+        of("teams.other")
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_many_limits_comes_in_pieces_that_are_written_together() {
+    let server = Server::start_bounded(&many_limits(), limits());
+    let mut raw = Raw::greet(server.address()).await;
+    raw.call(1, AUTHORIZE, &chat("other", MODEL, 1, 1)).await;
+    let mut pieces = Vec::new();
+    while let Some(frame) = raw.next().await {
+        if frame.stream == 1 && frame.kind == DATA {
+            pieces.push(frame.payload);
+        } else if frame.stream == 1 && frame.ends {
+            break;
+        }
+    }
+    // h2 writes one of 1,024 bytes or more by itself.
+    let lengths: Vec<_> = pieces.iter().map(Vec::len).collect();
+    assert!(lengths.len() > 1 && lengths.iter().all(|length| *length < 1_024), "{lengths:?}");
+    // After the head of a message of gRPC.
+    let answer = proto::AuthorizeResponse::decode(&pieces.concat()[5..]).unwrap();
+    assert_eq!(answer.limits.len(), 48, "{answer:?}");
+    assert!(answer.limits.iter().all(|limit| limit.used > 0 && limit.remaining + limit.used == limit.limit));
 }

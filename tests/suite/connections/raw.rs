@@ -33,6 +33,7 @@ pub(crate) struct Frame {
     pub(crate) kind: u8,
     pub(crate) stream: u32,
     pub(crate) ends: bool,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Raw {
@@ -120,7 +121,7 @@ impl Raw {
         let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
         self.stream.read_exact(&mut payload).await?;
         let ends = matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0;
-        Ok(Frame { kind, stream: u32::from_be_bytes(stream), ends })
+        Ok(Frame { kind, stream: u32::from_be_bytes(stream), ends, payload })
     }
 
     /// Reads until there is a frame of `kind`; whether there was one before the end.
