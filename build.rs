@@ -32,6 +32,9 @@ const AS_BYTES: [(&str, &[&str], &[&str]); 3] = [
     ("envoy.service.auth.v3", &HEADERS, &["key", "value"]),
     ("envoy.service.ext_proc.v3", &["ProcessingRequest"], &["metadata_context"]),
 ];
+/// The service whose server is made once more, with answers of these types instead of messages.
+const WRITTEN: (&str, [(&str, &str); 1]) =
+    ("PolicyService", [(".tollgate.v1.AuthorizeResponse", "crate::rpc::answer::AuthorizeAnswer")]);
 /// An entry of the headers of a `Check`.
 const HEADERS: [&str; 3] = ["AttributeContext", "HttpRequest", "HeadersEntry"];
 
@@ -43,12 +46,36 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Encoded by the compiler: prost's own types have no place for options such as `google.api.field_behavior`.
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     let descriptors = compiler.file_descriptor_set();
+    serve_written(descriptors.clone())?;
     IN_PLACE
         .into_iter()
         .fold(tonic_prost_build::configure(), |builder, field| builder.bytes(field))
         .codec_path("crate::rpc::codec::SmallBuffers")
         .include_file("packages.rs")
         .compile_fds_with_config(as_bytes(descriptors)?, named())?;
+    Ok(())
+}
+
+/// Makes the server of [`WRITTEN`], in `written/tollgate.v1.rs`.
+fn serve_written(mut descriptors: FileDescriptorSet) -> Result<(), Box<dyn Error>> {
+    let (service, answers) = WRITTEN;
+    descriptors.file.retain(|file| file.package() == "tollgate.v1");
+    for file in &mut descriptors.file {
+        file.service.retain(|found| found.name() == service);
+        // Its comments are by position.
+        file.source_code_info = None;
+    }
+    let out = PathBuf::from(env::var("OUT_DIR")?).join("written");
+    fs::create_dir_all(&out)?;
+    let builder = answers.into_iter().fold(tonic_prost_build::configure(), |builder, (message, answer)| {
+        builder.extern_path(message, answer)
+    });
+    builder
+        .extern_path(".tollgate.v1", "crate::rpc::proto")
+        .build_client(false)
+        .codec_path("crate::rpc::codec::SmallBuffers")
+        .out_dir(out)
+        .compile_fds_with_config(descriptors, named())?;
     Ok(())
 }
 

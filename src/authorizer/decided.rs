@@ -7,9 +7,10 @@ use crate::{
     domain::{
         Moment, Timestamp,
         counter::CounterKey,
-        decision::{Allowed, LimitStatus, Retry, Violation},
+        decision::{Allowed, Retry, Violation},
         explain,
         limit::Quantity,
+        limit_status::LimitStatuses,
         plan::Plan,
         request::AuthorizeRequest,
         snapshot::Snapshot,
@@ -23,7 +24,7 @@ pub struct Decided {
     /// Allowed, or every limit that refused.
     pub outcome: Result<Allowed, Vec<Violation>>,
     /// The limits that apply, as they stand after the decision.
-    pub limits: Vec<LimitStatus>,
+    pub limits: LimitStatuses,
     /// The Groq project whose key the request goes out with; empty if the request was denied before that was looked at.
     pub project: Arc<str>,
     /// Whether the policy declares Groq projects, and so their keys, at all.
@@ -148,7 +149,7 @@ pub(super) fn gates(snapshot: &Snapshot, plan: &Plan<'_>) -> Vec<CounterKey> {
     }
 }
 
-pub(super) fn denied(snapshot: &Snapshot, violations: Vec<Violation>, limits: Vec<LimitStatus>) -> Decided {
+pub(super) fn denied(snapshot: &Snapshot, violations: Vec<Violation>, limits: LimitStatuses) -> Decided {
     let policy_revision = Arc::clone(&snapshot.revision);
     Decided {
         outcome: Err(violations),

@@ -53,6 +53,7 @@ use crate::{
         calendar::Days,
         decision::Allowed,
         explain,
+        limit_status::LimitStatuses,
         plan::{self, Plan},
         policy::Policy,
         snapshot::Snapshot,
@@ -209,7 +210,7 @@ impl<S: Store + Clone> Authorizer<S> {
                     }
                     Err(violations) => {
                         violations.iter().try_for_each(|v| refusal_stands(&request.caller, v, fresh))?;
-                        return Ok(denied(snapshot, violations, Vec::new()));
+                        return Ok(denied(snapshot, violations, LimitStatuses::default()));
                     }
                 };
             if attempt == ATTEMPTS {

@@ -7,6 +7,7 @@ use crate::{
     domain::{
         caller::ResolvedCaller,
         decision::{Reason, Violation},
+        limit_status::LimitStatuses,
         plan,
         request::Caller,
     },
@@ -52,7 +53,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let plan = caller.and_then(|caller| plan::compile(&snapshot, caller, question.request, now, &today));
         Ok(match plan {
             Ok(_) => decided,
-            Err(violations) => denied(&snapshot, violations, Vec::new()),
+            Err(violations) => denied(&snapshot, violations, LimitStatuses::default()),
         })
     }
 

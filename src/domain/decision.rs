@@ -122,52 +122,6 @@ impl Measure {
     }
 }
 
-/// The state of a limit after a decision.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitStatus {
-    /// Its place in the policy.
-    pub limit_id: std::sync::Arc<str>,
-    /// The scope that it counts.
-    pub scope: LimitScope,
-    /// What it counts.
-    pub quantity: Quantity,
-    /// The bound.
-    pub limit: u64,
-    /// What is used.
-    pub used: u64,
-    /// The longest time until none of it counts any more, in milliseconds.
-    pub reset_ms: u64,
-}
-
-impl LimitStatus {
-    /// What is left, in its quantity's unit.
-    #[must_use]
-    pub const fn remaining(&self) -> u64 {
-        self.limit.saturating_sub(self.used)
-    }
-}
-
-/// Of each quantity the limit with the least left: the one that refuses first. Of two with the same left, the one that resets
-/// later. In the order of `limits`.
-#[must_use]
-pub fn tightest(mut limits: Vec<LimitStatus>) -> Vec<LimitStatus> {
-    let rank = |limit: &LimitStatus| (limit.remaining(), u64::MAX - limit.reset_ms);
-    let mut least: Vec<(Quantity, usize)> = Vec::new();
-    for (at, limit) in limits.iter().enumerate() {
-        match least.iter_mut().find(|(quantity, _)| *quantity == limit.quantity) {
-            None => least.push((limit.quantity, at)),
-            Some((_, best)) if limits.get(*best).is_some_and(|best| rank(limit) < rank(best)) => *best = at,
-            Some(_) => {}
-        }
-    }
-    let mut at = 0;
-    limits.retain(|_| {
-        at += 1;
-        least.iter().any(|(_, kept)| *kept + 1 == at)
-    });
-    limits
-}
-
 /// An allowed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allowed {

@@ -3,8 +3,9 @@
 use super::{
     Moment, Timestamp,
     batch::MAX_TTL_MS,
-    decision::{LimitStatus, Measure, Reason, Retry, Violation},
+    decision::{Measure, Reason, Retry, Violation},
     limit::{Limit, Quantity, Window},
+    limit_status::LimitStatuses,
     money::NanoUsd,
     plan::{Line, Plan, RESERVATION_TTL_MS, UNSETTLED_BATCH_MS, UNSETTLED_MS, reason_of},
     window::SLOTS,
@@ -112,22 +113,16 @@ pub fn retry(violations: &[Violation]) -> Retry {
 /// The state of every bounded limit except the one on unsettled requests. `used` is the usage before the decision; `taken`
 /// says whether the plan's holds were taken since.
 #[must_use]
-pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> Vec<LimitStatus> {
-    let holds = plan.holds.iter().zip(&*plan.lines).zip(used);
-    // A bound on what the store keeps is not a rate that a client could respect.
-    let told = holds.filter(|((_, line), _)| line.limit.quantity != Quantity::UnsettledRequests);
-    told.filter_map(|((hold, line), used)| {
-        let used = if taken { used + hold.amount() } else { *used };
-        line.limit.bound.map(|bound| LimitStatus {
-            limit_id: line.limit.id.clone(),
-            scope: line.limit.scope,
-            quantity: line.limit.quantity,
-            limit: bound,
-            used,
-            reset_ms: if used == 0 { 0 } else { reset_ms(line, now) },
-        })
+pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> LimitStatuses {
+    LimitStatuses::new(&plan.lines, |at, line| {
+        // A bound on what the store keeps is not a rate that a client could respect.
+        if line.limit.bound.is_none() || line.limit.quantity == Quantity::UnsettledRequests {
+            return None;
+        }
+        let amount = if taken { plan.holds.get(at)?.amount() } else { 0 };
+        let used = used.get(at)? + amount;
+        Some((used, if used == 0 { 0 } else { reset_ms(line, now) }))
     })
-    .collect()
 }
 
 /// A warning for every budget that only warns and that this plan's worst case exceeds, given the usage before it.

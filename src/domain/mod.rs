@@ -18,6 +18,7 @@ pub mod holds;
 pub mod key;
 pub mod limit;
 pub mod limit_kind;
+pub mod limit_status;
 pub mod money;
 pub mod name;
 pub mod pause;

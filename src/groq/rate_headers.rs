@@ -2,14 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::domain::{
-    decision::{LimitStatus, tightest},
-    limit::Quantity,
-};
+use crate::domain::{limit::Quantity, limit_status::LimitStatuses};
 
 /// The headers for the limits that apply to a request: for requests and for tokens, the limit with the least left.
 #[must_use]
-pub fn rate_headers(limits: &[LimitStatus]) -> Vec<(&'static str, String)> {
+pub fn rate_headers(limits: &LimitStatuses) -> Vec<(&'static str, String)> {
     let names = [
         (
             Quantity::Requests,
@@ -20,11 +17,10 @@ pub fn rate_headers(limits: &[LimitStatus]) -> Vec<(&'static str, String)> {
             ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
         ),
     ];
-    let tightest = tightest(limits.to_vec());
     let mut headers = Vec::new();
     for (quantity, [limit_name, remaining_name, reset_name]) in names {
-        if let Some(limit) = tightest.iter().find(|limit| limit.quantity == quantity) {
-            headers.push((limit_name, limit.limit.to_string()));
+        if let Some(limit) = limits.tightest().find(|status| status.limit.quantity == quantity) {
+            headers.push((limit_name, limit.bound.to_string()));
             headers.push((remaining_name, limit.remaining().to_string()));
             headers.push((reset_name, go_duration(limit.reset_ms)));
         }
@@ -63,7 +59,7 @@ fn go_duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::limit::LimitScope;
+    use crate::domain::limit_status::tests::statuses;
 
     #[test]
     fn durations_are_written_as_go_writes_them() {
@@ -83,26 +79,18 @@ mod tests {
 
     #[test]
     fn the_tightest_limit_of_each_kind_is_told() {
-        let status = |quantity, limit, used, reset_ms| LimitStatus {
-            limit_id: "x".into(),
-            scope: LimitScope::Team,
-            quantity,
-            limit,
-            used,
-            reset_ms,
-        };
-        let headers = rate_headers(&[
-            status(Quantity::Requests, 60, 10, 5_000),
-            status(Quantity::Requests, 30, 10, 6_000),
-            status(Quantity::Tokens, 100, 120, 7_660),
-            status(Quantity::NanoUsd, 1, 1, 1),
-        ]);
+        let headers = rate_headers(&statuses(&[
+            (Quantity::Requests, 60, 10, 5_000),
+            (Quantity::Requests, 30, 10, 6_000),
+            (Quantity::Tokens, 100, 120, 7_660),
+            (Quantity::NanoUsd, 1, 1, 1),
+        ]));
         let told = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.as_str());
         assert_eq!(told("x-ratelimit-limit-requests"), Some("30"));
         assert_eq!(told("x-ratelimit-remaining-requests"), Some("20"));
         assert_eq!(told("x-ratelimit-reset-requests"), Some("6s"));
         assert_eq!(told("x-ratelimit-remaining-tokens"), Some("0"));
         assert_eq!(told("x-ratelimit-reset-tokens"), Some("7.66s"));
-        assert_eq!(rate_headers(&[]), Vec::new());
+        assert_eq!(rate_headers(&LimitStatuses::default()), Vec::new());
     }
 }

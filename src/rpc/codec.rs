@@ -2,12 +2,12 @@
 
 use std::marker::PhantomData;
 
-use prost::Message;
+use prost::{Message, bytes::BufMut};
 use tonic::{
     Status,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
-use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+use tonic_prost::{ProstCodec, ProstDecoder};
 
 use super::error::malformed;
 
@@ -16,6 +16,18 @@ use super::error::malformed;
 const BUFFER: usize = 1024;
 /// tonic's own default.
 const YIELD: usize = 32 * 1024;
+
+/// What is written as a message of the contract.
+pub(super) trait Written {
+    /// Writes all of it.
+    fn write(&self, buffer: &mut impl BufMut);
+}
+
+impl<M: Message> Written for M {
+    fn write(&self, buffer: &mut impl BufMut) {
+        self.encode_raw(buffer);
+    }
+}
 
 /// Protobuf in small buffers.
 #[derive(Debug)]
@@ -29,20 +41,38 @@ impl<T, U> Default for SmallBuffers<T, U> {
 
 impl<T, U> Codec for SmallBuffers<T, U>
 where
-    T: Message + Send + 'static,
+    T: Written + Send + 'static,
     U: Message + Default + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = Writer<T>;
     type Decoder = Messages<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(BufferSettings::new(BUFFER, YIELD))
+        Writer(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        Messages(ProstCodec::<T, U>::raw_decoder(BufferSettings::new(BUFFER, YIELD)))
+        Messages(ProstCodec::<U, U>::raw_decoder(BufferSettings::new(BUFFER, YIELD)))
+    }
+}
+
+/// Writes messages.
+#[derive(Debug)]
+pub(super) struct Writer<T>(PhantomData<T>);
+
+impl<T: Written> Encoder for Writer<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        item.write(buffer);
+        Ok(())
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, YIELD)
     }
 }
 

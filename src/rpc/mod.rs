@@ -31,6 +31,7 @@ mod status_service;
 mod upstream_service;
 
 pub use access::{Access, AccessLayer};
+pub use answer::AuthorizeAnswer;
 pub use audit_service::AuditRpc;
 pub use delivery::watched;
 pub use error::{ERROR_DOMAIN, ERRORS, Effect, ErrorRow, explain_end, explained};
@@ -57,6 +58,11 @@ pub use upstream_service::UpstreamRpc;
 )]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/packages.rs"));
+
+    /// The server of `PolicyService` whose answers are written by [`super::answer`].
+    pub mod written {
+        include!(concat!(env!("OUT_DIR"), "/written/tollgate.v1.rs"));
+    }
 }
 
 /// Envoy's protocols, as far as they are spoken.
@@ -67,6 +73,8 @@ use generated::google::rpc as google_rpc;
 pub use generated::google::r#type as google_type;
 /// The contract as generated from `proto/`.
 pub use generated::tollgate::v1 as proto;
+/// `PolicyService` as it is served.
+pub use generated::written::policy_service_server;
 
 /// The contract's descriptors, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::{
-    access, answer, deadline, delivery,
+    access,
+    answer::{self, AuthorizeAnswer},
+    deadline, delivery,
     page::ListContext,
     parse,
-    proto::{
-        AuthorizeRequest, AuthorizeResponse, GetSpendRequest, GetSpendResponse, RecordUsageRequest,
-        RecordUsageResponse, policy_service_server::PolicyService,
-    },
+    policy_service_server::PolicyService,
+    proto::{AuthorizeRequest, GetSpendRequest, GetSpendResponse, RecordUsageRequest, RecordUsageResponse},
     status,
 };
 use crate::{
@@ -89,7 +89,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
     async fn authorize(
         &self,
         request: Request<AuthorizeRequest>,
-    ) -> Result<Response<AuthorizeResponse>, Status> {
+    ) -> Result<Response<AuthorizeAnswer>, Status> {
         let scope =
             access::session(request.extensions()).scope(Permission::Decide).map_err(access::status)?;
         let until = deadline::of(request.metadata());
@@ -111,9 +111,7 @@ impl<S: Store + Clone> PolicyService for PolicyRpc<S> {
             .map_err(|failure| status::undecided(&failure, &request.request_id))?;
         let allowed = decided.outcome.is_ok() && !request.dry_run;
         let upstream_key = if allowed { self.upstream_key(&decided) } else { String::new() };
-        let mut answer = answer::decided(decided, view);
-        answer.upstream_key = upstream_key;
-        let mut answer = Response::new(answer);
+        let mut answer = Response::new(AuthorizeAnswer::new(decided, view, upstream_key));
         if allowed {
             delivery::tie(&mut answer, check);
         }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tracing::{info, warn};
 
-use crate::{authorizer::Shared, rpc::proto::policy_service_server::SERVICE_NAME, store::Store};
+use crate::{authorizer::Shared, rpc::policy_service_server::SERVICE_NAME, store::Store};
 
 /// How often the store is checked.
 const INTERVAL: Duration = Duration::from_millis(500);

@@ -67,10 +67,11 @@ use crate::{
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
         },
         explained,
+        policy_service_server::PolicyServiceServer,
         proto::{
             audit_service_server::AuditServiceServer, key_service_server::KeyServiceServer,
-            pause_service_server::PauseServiceServer, policy_service_server::PolicyServiceServer,
-            status_service_server::StatusServiceServer, upstream_service_server::UpstreamServiceServer,
+            pause_service_server::PauseServiceServer, status_service_server::StatusServiceServer,
+            upstream_service_server::UpstreamServiceServer,
         },
         watched,
     },

@@ -179,7 +179,7 @@ impl<S: Store + Clone> Authorizer<S> {
         for violation in decided.outcome.as_mut().err().into_iter().flatten() {
             explain::after(violation, passed, frees_at.map_or(0, |at| millis(at.since(now))));
         }
-        decided.limits.iter_mut().for_each(|limit| limit.reset_ms = limit.reset_ms.saturating_sub(passed));
+        decided.limits.pass(passed);
         Ok(decided)
     }
 

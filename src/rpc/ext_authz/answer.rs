@@ -14,7 +14,7 @@ use super::super::{
     google_rpc::Status,
 };
 use crate::{
-    domain::decision::LimitStatus,
+    domain::limit_status::LimitStatuses,
     groq::{error::ApiError, rate_headers::rate_headers},
     upstream::LiveKey,
 };
@@ -48,7 +48,7 @@ pub(super) struct Approval<'a> {
     /// The reservation; `None` for what costs nothing.
     pub(super) context: Option<FilterContext>,
     /// The limits after the decision.
-    pub(super) limits: &'a [LimitStatus],
+    pub(super) limits: &'a LimitStatuses,
 }
 
 /// The request may proceed.
@@ -73,7 +73,7 @@ pub(super) fn allowed(allowed: Approval<'_>) -> CheckResponse {
 }
 
 /// The client gets `error` in place of Groq's answer.
-pub(super) fn denied(error: &ApiError, limits: &[LimitStatus]) -> CheckResponse {
+pub(super) fn denied(error: &ApiError, limits: &LimitStatuses) -> CheckResponse {
     let mut headers = error.headers();
     headers.extend(rate_headers(limits));
     let code = StatusCode::try_from(i32::from(error.status)).unwrap_or(StatusCode::Forbidden);

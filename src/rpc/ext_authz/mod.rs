@@ -22,8 +22,9 @@ use crate::{
     domain::{
         batch::Work,
         caller::ResolvedCaller,
-        decision::{Allowed, LimitStatus, Reason, Violation},
+        decision::{Allowed, Reason, Violation},
         eligibility::{paused, refusal},
+        limit_status::LimitStatuses,
         policy::{
             Policy,
             envoy::{CallerSource, EnvoyPolicy, OnOutage},
@@ -58,7 +59,7 @@ pub struct CheckRpc<S> {
 /// Why a request does not proceed.
 enum Refused {
     /// The client gets the reasons.
-    Denied(ApiError, Vec<LimitStatus>),
+    Denied(ApiError, LimitStatuses),
     /// The client hears only this; what was refused is recorded.
     OtherTeam(OtherTeam),
     /// No decision could be made.
@@ -67,7 +68,7 @@ enum Refused {
 
 impl From<ApiError> for Refused {
     fn from(error: ApiError) -> Self {
-        Self::Denied(error, Vec::new())
+        Self::Denied(error, LimitStatuses::default())
     }
 }
 
@@ -96,7 +97,7 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
                 return Ok(answer);
             }
             Err(Refused::OtherTeam(other)) => {
-                let mut refused = Response::new(answer::denied(&other_team(), &[]));
+                let mut refused = Response::new(answer::denied(&other_team(), &LimitStatuses::default()));
                 refused.extensions_mut().insert(other);
                 return Ok(refused);
             }
@@ -106,7 +107,10 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
                 OnOutage::Error if !failure.is_unsupported() => return Err(status::undecided(&failure, "")),
                 OnOutage::Error | OnOutage::Deny => {
                     let message = "no decision can be made at the moment; try again";
-                    answer::denied(&ApiError::unavailable(message, OUTAGE_RETRY_MS), &[])
+                    answer::denied(
+                        &ApiError::unavailable(message, OUTAGE_RETRY_MS),
+                        &LimitStatuses::default(),
+                    )
                 }
             },
         };
@@ -158,7 +162,7 @@ impl<S: Store + Clone> CheckRpc<S> {
                 }
                 // A free request asks no counter, but it must be just as certain that nothing forbids it.
                 fresh.clone().map_err(Refused::Undecided)?;
-                let (context, limits) = (None, [].as_slice());
+                let (context, limits) = (None, &LimitStatuses::default());
                 Ok((answer::allowed(Approval { key: &key, internal_headers, context, limits }), None))
             }
             Endpoint::Free(_) => {
@@ -179,7 +183,7 @@ impl<S: Store + Clone> CheckRpc<S> {
                 let (context, limits, check) =
                     self.admit((snapshot, &found, fresh), wanted, &request.request_id, until).await?;
                 key.used(self.authorizer.store().now());
-                let (context, limits) = (Some(context), limits.as_slice());
+                let (context, limits) = (Some(context), &limits);
                 let answer = answer::allowed(Approval { key: &key, internal_headers, context, limits });
                 Ok((answer, Some(check)))
             }
@@ -204,7 +208,7 @@ impl<S: Store + Clone> CheckRpc<S> {
         wanted: Wanted<'_>,
         request_id: &str,
         until: Option<Instant>,
-    ) -> Result<(FilterContext, Vec<LimitStatus>, PendingCheck<S>), Refused> {
+    ) -> Result<(FilterContext, LimitStatuses, PendingCheck<S>), Refused> {
         let policy = &*snapshot.policy;
         let mut request = wanted.authorize_request(policy)?;
         for ask in 1..=MAX_ASKS {

@@ -1,7 +1,12 @@
 //! From the domain to the wire.
 
+mod limits;
+
+use prost::{Message as _, bytes::BufMut};
+
 use super::{
-    convert::{self, measure, quantity, reason, scope},
+    codec::Written,
+    convert::{self, measure, reason, scope},
     google_type::Money,
     page::{self, PageTokens, SpendCursor, SpendPlace},
     proto::{
@@ -15,21 +20,42 @@ use crate::{
         Timestamp,
         actor::Actor,
         budget::BudgetState,
-        decision::{LimitStatus, Retry, Violation, tightest},
+        decision::{Retry, Violation},
         explain,
+        limit_status::LimitStatuses,
     },
     reports::{self, SpendPage},
 };
 
 const NANOS_PER_UNIT: i64 = 1_000_000_000;
 
-/// The answer to `Authorize`, with the limits of `view`.
-pub(super) fn decided(decided: Decided, view: LimitView) -> AuthorizeResponse {
-    let limits = match view {
-        LimitView::None => Vec::new(),
-        LimitView::Tightest => tightest(decided.limits).into_iter().map(limit_status).collect(),
-        LimitView::Unspecified | LimitView::All => decided.limits.into_iter().map(limit_status).collect(),
-    };
+/// The answer to `Authorize`. Its limits are most of it, and are written from what the plan has, without a message of each.
+#[derive(Clone, Debug)]
+pub struct AuthorizeAnswer {
+    /// All but the limits.
+    message: AuthorizeResponse,
+    limits: LimitStatuses,
+    view: LimitView,
+}
+
+impl AuthorizeAnswer {
+    /// The answer with the limits of `view`, and `upstream_key`.
+    pub(super) fn new(mut decided: Decided, view: LimitView, upstream_key: String) -> Self {
+        let limits = std::mem::take(&mut decided.limits);
+        Self { message: AuthorizeResponse { upstream_key, ..message(decided) }, limits, view }
+    }
+}
+
+impl Written for AuthorizeAnswer {
+    fn write(&self, buffer: &mut impl BufMut) {
+        self.message.encode_raw(buffer);
+        // Fields may come in any order.
+        limits::write(&self.limits, self.view, buffer);
+    }
+}
+
+/// All of the answer but its limits.
+fn message(decided: Decided) -> AuthorizeResponse {
     // `to_string` of a shared text formats it, which takes several times as long as copying it.
     let policy_revision = String::from(&*decided.policy_revision);
     let project = String::from(&*decided.project);
@@ -42,7 +68,6 @@ pub(super) fn decided(decided: Decided, view: LimitView) -> AuthorizeResponse {
                 expire_time: expire_time.map(timestamp),
                 max_output_tokens: int(grant.max_output_tokens),
                 reserved_cost: Some(money(grant.reserved_cost.nanos())),
-                limits,
                 warnings: [grant.warnings, decided.warnings].concat(),
                 policy_revision,
                 project,
@@ -53,7 +78,6 @@ pub(super) fn decided(decided: Decided, view: LimitView) -> AuthorizeResponse {
             decision: proto::Decision::Denied.into(),
             retry_delay: retry_delay(explain::retry(&violations)),
             violations: violations.into_iter().map(violation).collect(),
-            limits,
             warnings: decided.warnings,
             policy_revision,
             project,
@@ -146,18 +170,6 @@ fn violation(violation: Violation) -> proto::Violation {
         retryable: violation.retry != Retry::Never,
         message: violation.message,
         project: violation.project,
-    }
-}
-
-fn limit_status(status: LimitStatus) -> proto::LimitStatus {
-    proto::LimitStatus {
-        limit_id: String::from(&*status.limit_id),
-        scope: scope(status.scope).into(),
-        quantity: quantity(status.quantity).into(),
-        limit: int(status.limit),
-        used: int(status.used),
-        remaining: int(status.limit.saturating_sub(status.used)),
-        reset_delay: Some(duration(status.reset_ms)),
     }
 }
 
