@@ -22,6 +22,7 @@ pub(crate) const EMPTY: &str = "/tollgate.bench.Empty/Call";
 pub(crate) const MINIMAL: &str = "/tollgate.bench.Minimal/Call";
 pub(crate) const SAME_SIZE_AUTHORIZE: &str = "/tollgate.bench.SameSize/Authorize";
 pub(crate) const SAME_SIZE_RECORD_USAGE: &str = "/tollgate.bench.SameSize/RecordUsage";
+pub(crate) const SAME_SIZE_CHECK: &str = "/tollgate.bench.SameSize/Check";
 
 /// `decision: DECISION_ALLOWED`, the first field of an answer.
 const ALLOWED: &[u8] = &[0x08, 0x01];
@@ -93,7 +94,12 @@ pub(crate) enum Load {
         /// How many teams.
         teams: usize,
     },
-    /// The same in the order of [`Load::Pair`].
+    /// The same with those of `Check`.
+    SameSizeCheck {
+        /// How many teams.
+        teams: usize,
+    },
+    /// Calls with the requests and answers of `Authorize` and `RecordUsage`, in the order of [`Load::Pair`].
     SameSizePair,
     /// The same in the order of [`Load::Sustained`].
     SameSizeSustained {
@@ -281,9 +287,10 @@ impl Calls {
                 self.following_team(teams);
                 self.request_id();
             }
-            Load::Check { teams } => {
+            Load::Check { teams } | Load::SameSizeCheck { teams } => {
+                let path = if matches!(self.load, Load::Check { .. }) { CHECK } else { SAME_SIZE_CHECK };
                 self.next_team = (self.next_team + self.stride) % teams;
-                return (CHECK, self.checks.next(self.next_team), false);
+                return (path, self.checks.next(self.next_team), false);
             }
             Load::UnknownTeam => self.team(999_999),
             _ => self.team(0),
@@ -345,7 +352,7 @@ impl Calls {
                 answer.starts_with(ALLOWED)
             }
             Load::UnknownTeam | Load::ModelNotAllowed | Load::CapExceeded => answer.starts_with(DENIED),
-            Load::Check { .. } => answer.starts_with(CHECKED),
+            Load::Check { .. } | Load::SameSizeCheck { .. } => answer.starts_with(CHECKED),
             Load::Authorize { .. }
             | Load::Shed { .. }
             | Load::ByKey { .. }

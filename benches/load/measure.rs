@@ -24,7 +24,7 @@ use crate::{
         policy::{GROQ_KEY, Shape},
         process::{Process, machine_cpu, own_cpu},
     },
-    yardsticks::{AUTHORIZE_ANSWER, RECORD_USAGE_ANSWER},
+    yardsticks::{AUTHORIZE_ANSWER, CHECK_ANSWER, RECORD_USAGE_ANSWER},
 };
 
 /// The calls that show on which core a connection landed, and warm it up.
@@ -33,6 +33,8 @@ const PROBES: usize = 40;
 const TRIES: usize = 16;
 /// The least number of connections.
 const CONNECTIONS: usize = 4;
+/// In flight while each team calls for the first time.
+const ALL_KNOWN: usize = 64;
 /// The calls before an answer of the service is recorded.
 const BEFORE_ANSWERS: usize = 20_000;
 
@@ -135,11 +137,12 @@ pub(crate) struct Serving {
     _files: TempDir,
 }
 
-/// What the service answers to `Authorize` and to `RecordUsage`.
+/// What the service answers to `Authorize`, `RecordUsage` and `Check`.
 #[derive(Clone)]
 pub(crate) struct Answers {
     pub(crate) authorize: Vec<u8>,
     pub(crate) record_usage: Vec<u8>,
+    pub(crate) check: Vec<u8>,
 }
 
 impl Bench {
@@ -171,7 +174,16 @@ impl Bench {
         let server = self.serve(subject.target, self.redis.as_ref().map(|redis| redis.address));
         let waiting = Load::Waiting { teams: subject.target.waiting_teams() };
         client::wait_in_line(server.address, waiting, subject.waiters);
-        let connections = spread(&server, subject.load);
+        let mut connections = spread(&server, subject.load);
+        if let (true, Load::Authorize { teams }) = (subject.known, subject.load) {
+            let unexpected = client::run_counted(
+                &mut connections[0],
+                &mut Calls::new(subject.load, 0, ALL_KNOWN),
+                ALL_KNOWN,
+                teams,
+            );
+            assert_eq!(unexpected.unwrap(), 0, "not every team is allowed a call");
+        }
         let count = connections.len();
         let (load, length) = (subject.load, self.lengths.of(subject, pace));
         let mut sample = self.watch(subject.target, Some(&server.process), length, move |span| {
@@ -211,11 +223,15 @@ impl Bench {
         client::run_counted(&mut connection, &mut Calls::new(load, 0, 64), 64, BEFORE_ANSWERS).unwrap();
         let mut calls = Calls::new(Load::Pair, 0, 1);
         let mut next = || client::answer(&mut connection, &mut calls).unwrap();
-        let answers = Answers { authorize: next(), record_usage: next() };
+        let (authorize, record_usage) = (next(), next());
+        calls = Calls::new(Load::Check { teams: Shape::USUAL.teams }, 0, 1);
+        let check = client::answer(&mut connection, &mut calls).unwrap();
+        let answers = Answers { authorize, record_usage, check };
         eprintln!(
-            "answers of the same size: {} bytes of Authorize, {} of RecordUsage",
+            "answers of the same size: {} bytes of Authorize, {} of RecordUsage, {} of Check",
             answers.authorize.len(),
-            answers.record_usage.len()
+            answers.record_usage.len(),
+            answers.check.len()
         );
         answers
     }
@@ -245,6 +261,7 @@ impl Bench {
                 if let Some(answers) = self.answers.as_ref().filter(|_| target == Target::SameSize) {
                     std::fs::write(files.path().join(AUTHORIZE_ANSWER), &answers.authorize).unwrap();
                     std::fs::write(files.path().join(RECORD_USAGE_ANSWER), &answers.record_usage).unwrap();
+                    std::fs::write(files.path().join(CHECK_ANSWER), &answers.check).unwrap();
                 }
                 let mut command = Command::new(env::current_exe().unwrap());
                 let name = match target {

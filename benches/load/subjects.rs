@@ -56,6 +56,8 @@ pub(crate) struct Subject {
     pub(crate) waiters: usize,
     /// Whether it is measured for as long as it takes until a store no longer behaves like a new one.
     pub(crate) long: bool,
+    /// Whether every team has called before: the first call of a kind compiles its limits and makes their counters.
+    pub(crate) known: bool,
 }
 
 /// The numbers of calls in flight at which to measure a subject.
@@ -113,6 +115,7 @@ pub(crate) fn all() -> Vec<Subject> {
         steady: false,
         waiters: 0,
         long: false,
+        known: false,
     };
     let steady = |subject| Subject { steady: true, ..subject };
     let middle = |subject| Subject { scale: Scale::Middle, ..subject };
@@ -164,7 +167,14 @@ pub(crate) fn all() -> Vec<Subject> {
             Load::ByKey { teams: GUARDED.teams },
             Some("embedded"),
         )),
-        steady(subject("check", "Check, embedded", embedded, check, Some("embedded"))),
+        middle(subject(
+            "same-size-check",
+            "same-size RPC of Check",
+            Target::SameSize,
+            Load::SameSizeCheck { teams },
+            Some("empty"),
+        )),
+        steady(subject("check", "Check, embedded", embedded, check, Some("same-size-check"))),
         subject(
             "embedded-pair",
             "Authorize + RecordUsage, embedded",
@@ -212,7 +222,8 @@ pub(crate) fn all() -> Vec<Subject> {
     all.push(crowd("redis-500-waiters", "the same, beside 500", 500, Some("redis-0-waiters")));
     all.push(crowd("redis-5000-waiters", "the same, beside 5,000", 5000, Some("redis-0-waiters")));
     all.extend(sweeps().into_iter().map(|(id, title, target, teams, limit)| {
-        middle(subject(id, title, target, Load::Authorize { teams }, limit))
+        let known = !id.ends_with("-first");
+        Subject { known, ..middle(subject(id, title, target, Load::Authorize { teams }, limit)) }
     }));
     all
 }
@@ -234,6 +245,7 @@ pub(crate) fn beside_peers() -> Vec<Subject> {
         steady: load != Load::LimitadorPair,
         waiters: 0,
         long: false,
+        known: false,
     };
     let (limitador, pair) = (Load::Limitador { teams }, Load::LimitadorPair);
     let mut beside = all();
@@ -305,9 +317,23 @@ fn sweeps() -> Vec<Sweep> {
         (few, "embedded, 10 teams", embedded(of_teams(10)), 10, None),
         ("embedded-1k-teams", "embedded, 1,000 teams", embedded(of_teams(1000)), 1000, Some(few)),
         ("embedded-100k-teams", "embedded, 100,000 teams", embedded(of_teams(100_000)), 100_000, Some(few)),
+        (
+            "embedded-100k-teams-first",
+            "the first call of each",
+            embedded(of_teams(100_000)),
+            100_000,
+            Some("embedded-100k-teams"),
+        ),
         (few_redis, "Redis, 10 teams", redis(of_teams(10)), 10, None),
         ("redis-1k-teams", "Redis, 1,000 teams", redis(of_teams(1000)), 1000, Some(few_redis)),
         ("redis-100k-teams", "Redis, 100,000 teams", redis(of_teams(100_000)), 100_000, Some(few_redis)),
+        (
+            "redis-100k-teams-first",
+            "the first call of each",
+            redis(of_teams(100_000)),
+            100_000,
+            Some("redis-100k-teams"),
+        ),
         (first, "embedded, 2 limits", embedded(of_limits(2)), 10, None),
         ("embedded-8-limits", "embedded, 8 limits", embedded(of_limits(8)), 10, Some(first)),
         ("embedded-32-limits", "embedded, 32 limits", embedded(of_limits(32)), 10, Some(first)),

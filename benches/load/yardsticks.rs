@@ -15,11 +15,12 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 
-use crate::rpc::{Call, Handler, Unary, announce, per_core, serve};
+use crate::rpc::{Asked, Call, Handler, Unary, announce, per_core, serve};
 
 /// The files with the answers of the calls of the same size.
 pub(crate) const AUTHORIZE_ANSWER: &str = "authorize";
 pub(crate) const RECORD_USAGE_ANSWER: &str = "record-usage";
+pub(crate) const CHECK_ANSWER: &str = "check";
 
 const SCRIPT: &str = include_str!("minimal.lua");
 
@@ -31,7 +32,11 @@ pub(crate) fn serve_empty() {
 /// Serves calls that are answered with the bytes of the files in `answers`, until killed.
 pub(crate) fn serve_same_size(answers: &Path) {
     let read = |name| Bytes::from(fs::read(answers.join(name)).unwrap());
-    let answers = SameSize { authorize: read(AUTHORIZE_ANSWER), record_usage: read(RECORD_USAGE_ANSWER) };
+    let answers = SameSize {
+        authorize: read(AUTHORIZE_ANSWER),
+        record_usage: read(RECORD_USAGE_ANSWER),
+        check: read(CHECK_ANSWER),
+    };
     per_core(move |_, listener| serve(listener, Unary(answers.clone())));
 }
 
@@ -76,13 +81,19 @@ impl Handler for Empty {
 struct SameSize {
     authorize: Bytes,
     record_usage: Bytes,
+    check: Bytes,
 }
 
 impl Handler for SameSize {
     const SERVICE: &'static str = "tollgate.bench.SameSize";
 
     fn answer(&mut self, call: Call) -> impl Future<Output = Result<Bytes, Status>> + Send {
-        ready(Ok(if call.settles { &self.record_usage } else { &self.authorize }.clone()))
+        let answer = match call.asked {
+            Asked::Authorize => &self.authorize,
+            Asked::RecordUsage => &self.record_usage,
+            Asked::Check => &self.check,
+        };
+        ready(Ok(answer.clone()))
     }
 }
 

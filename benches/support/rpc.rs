@@ -128,12 +128,31 @@ pub(crate) trait Handler: Clone + Send + Sync + 'static {
     fn answer(&mut self, call: Call) -> impl Future<Output = Result<Bytes, Status>> + Send;
 }
 
-/// A call: its request, and whether it is of `RecordUsage`, where there is such a method.
+/// The method of a call, as its path ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    RecordUsage,
+    Check,
+    /// Any other.
+    Authorize,
+}
+
+impl Asked {
+    fn of(path: &str) -> Self {
+        match path.rsplit('/').next() {
+            Some("RecordUsage") => Self::RecordUsage,
+            Some("Check") => Self::Check,
+            _ => Self::Authorize,
+        }
+    }
+}
+
+/// A call: its request, and its method, where there are several.
 pub(crate) struct Call {
     #[allow(dead_code, reason = "yardsticks do not read it")]
     pub(crate) request: Bytes,
     #[allow(dead_code, reason = "peers have one method")]
-    pub(crate) settles: bool,
+    pub(crate) asked: Asked,
 }
 
 #[derive(Clone)]
@@ -153,15 +172,14 @@ impl<H: Handler> Service<http::Request<Body>> for Unary<H> {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let settles = request.uri().path().ends_with("/RecordUsage");
-        let method = Method { handler: self.0.clone(), settles };
+        let method = Method { handler: self.0.clone(), asked: Asked::of(request.uri().path()) };
         Box::pin(async move { Ok(Grpc::new(Raw).unary(method, request).await) })
     }
 }
 
 struct Method<H> {
     handler: H,
-    settles: bool,
+    asked: Asked,
 }
 
 impl<H: Handler> UnaryService<Bytes> for Method<H> {
@@ -169,7 +187,7 @@ impl<H: Handler> UnaryService<Bytes> for Method<H> {
     type Future = BoxFuture<Response<Bytes>, Status>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let call = Call { request: request.into_inner(), settles: self.settles };
+        let call = Call { request: request.into_inner(), asked: self.asked };
         let mut handler = self.handler.clone();
         Box::pin(async move { handler.answer(call).await.map(Response::new) })
     }

@@ -20,7 +20,7 @@ use limitador::{
     reservation::ReservationId,
     storage::redis::{AsyncRedisStorage, CachedRedisStorageBuilder},
 };
-use rpc::{Call, Handler, Unary, per_core, serve};
+use rpc::{Asked, Call, Handler, Unary, per_core, serve};
 use tonic::Status;
 
 /// The service's own allocator.
@@ -119,7 +119,7 @@ impl Handler for Limitador {
         let (team, rest) =
             field(&call.request).ok_or_else(|| Status::invalid_argument("the first field is no team"))?;
         let context = Context::from(HashMap::from([("team".to_owned(), team.to_owned())]));
-        let answer = if call.settles {
+        let answer = if call.asked == Asked::RecordUsage {
             let (id, _) = field(rest).ok_or_else(|| Status::invalid_argument("no reservation"))?;
             self.engine.commit(&context, &with_hyphens(id)).await.map(|released| settled(released))
         } else if self.reserves {
