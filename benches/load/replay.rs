@@ -12,9 +12,12 @@ use std::{
 
 use crate::client::{Span, Tally};
 
-/// The position of the script's number that says until when the call may be carried out, and an instant after every run.
-const VALID_UNTIL: usize = 4;
+/// The positions of the numbers of `reserve.lua` that say until when the call may be carried out (`high`, `given_up` and `valid_until`),
+/// and an instant after every run.
+const UNTIL: [usize; 3] = [2, 3, 7];
 const FAR_AWAY: f64 = 9e15;
+/// How the reply to a call that is granted begins.
+const GRANTED: [u8; 8] = 0_f64.to_le_bytes();
 
 /// Passes everything on to a Redis server and remembers what was sent to it.
 pub(crate) struct Relay {
@@ -45,27 +48,35 @@ impl Relay {
         Self { address, sent }
     }
 
-    /// The longest `EVALSHA` that was sent: the one that takes holds. As it was sent, except for the instant at which the service
-    /// gives it up.
+    /// The longest `EVALSHA` that was sent: the first that takes holds, which brings their terms. As it was sent, except for the
+    /// instants after which it is not to be carried out.
     pub(crate) fn script_call(&self) -> Option<Vec<u8>> {
         let sent = self.sent.lock().unwrap();
         let calls = sent.iter().flat_map(|bytes| commands(bytes)).filter(|call| {
             call.windows(13).take(16).any(|part| part.eq_ignore_ascii_case(b"$7\r\nEVALSHA\r\n"))
         });
         let mut call = calls.max_by_key(|call| call.len())?.to_vec();
-        let until = numbers(&call)? + VALID_UNTIL * size_of::<f64>();
-        call.get_mut(until..until + size_of::<f64>())?.copy_from_slice(&FAR_AWAY.to_le_bytes());
+        let numbers = numbers(&call)?;
+        for position in UNTIL {
+            let at = numbers + position * size_of::<f64>();
+            call.get_mut(at..at + size_of::<f64>())?.copy_from_slice(&FAR_AWAY.to_le_bytes());
+        }
         Some(call)
     }
 }
 
-/// Where the numbers of the script's first argument begin in a call: after the command, the hash, and three keys with their count.
+/// Where the numbers of the script's first argument begin in a call: after the command, the hash, and the count of its keys with these.
 fn numbers(call: &[u8]) -> Option<usize> {
     let (_, mut rest) = number(call, b'*')?;
-    for _ in 0..6 {
+    let mut next = || {
         let (length, argument) = number(rest, b'$')?;
         rest = argument.get(length + 2..)?;
-    }
+        argument.get(..length)
+    };
+    next()?;
+    next()?;
+    let keys: usize = std::str::from_utf8(next()?).ok()?.parse().ok()?;
+    (0..keys).try_for_each(|_| next().map(drop))?;
     let (_, argument) = number(rest, b'$')?;
     Some(call.len() - argument.len())
 }
@@ -134,7 +145,6 @@ fn keep_in_flight(redis: SocketAddr, command: &[u8], share: usize, span: Span) -
     let mut tally = Tally::default();
     let mut starts = std::collections::VecDeque::new();
     let (mut input, mut filled) = (vec![0; 1 << 16], 0);
-    let mut expected_length = None;
     let mut idle = share;
     let mut now = Instant::now();
     loop {
@@ -152,13 +162,11 @@ fn keep_in_flight(redis: SocketAddr, command: &[u8], share: usize, span: Span) -
         filled += count;
         now = Instant::now();
         let mut at = 0;
-        while let Some((length, taken)) = reply(&input[at..filled]) {
+        while let Some((value, taken)) = reply(&input[at..filled]) {
             at += taken;
             idle += 1;
             let start = starts.pop_front().ok_or_else(|| io::Error::other("a reply to nothing"))?;
-            // All others must get what the first call got, a grant: the numbers in it differ, its length does not.
-            let as_expected = length.is_some() && *expected_length.get_or_insert(length) == length;
-            tally.unexpected += u64::from(!as_expected);
+            tally.unexpected += u64::from(!value.is_some_and(|value| value.starts_with(&GRANTED)));
             if span.from <= now && now < span.until {
                 tally.add(false, now - start);
             }
@@ -168,11 +176,11 @@ fn keep_in_flight(redis: SocketAddr, command: &[u8], share: usize, span: Span) -
     }
 }
 
-/// The first reply: its length, if it is a string, and how many bytes it takes.
-fn reply(bytes: &[u8]) -> Option<(Option<usize>, usize)> {
+/// The first reply: its value, if it is a string, and how many bytes it takes.
+fn reply(bytes: &[u8]) -> Option<(Option<&[u8]>, usize)> {
     if let Some((length, rest)) = number(bytes, b'$') {
         let taken = bytes.len() - rest.len() + length + 2;
-        return (taken <= bytes.len()).then_some((Some(length), taken));
+        return (taken <= bytes.len()).then_some((rest.get(..length), taken));
     }
     match bytes.first() {
         None | Some(b'$') => None,

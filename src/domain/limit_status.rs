@@ -2,15 +2,7 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
-use super::{
-    limit::{Limit, Quantity},
-    plan::Line,
-};
-
-/// The limits of a usual request.
-const USUAL: usize = 8;
+use super::{limit::Limit, plan::Line};
 
 /// The limits that apply to a request and have a bound, in the order of its plan.
 ///
@@ -19,7 +11,7 @@ const USUAL: usize = 8;
 #[derive(Clone, Debug, Default)]
 pub struct LimitStatuses {
     lines: Arc<[Line]>,
-    states: SmallVec<[State; USUAL]>,
+    states: Vec<State>,
 }
 
 /// What is known of the limit of a line.
@@ -73,17 +65,16 @@ impl LimitStatuses {
     /// later. In the order of all.
     pub fn tightest(&self) -> impl Iterator<Item = LimitStatus<'_>> {
         let rank = |of: &LimitStatus<'_>| (of.remaining(), u64::MAX - of.reset_ms);
-        let mut least: SmallVec<[(Quantity, usize, (u64, u64)); USUAL]> = SmallVec::new();
+        let mut least: Vec<(usize, LimitStatus<'_>)> = Vec::new();
         for (at, status) in self.iter().enumerate() {
-            let (quantity, rank) = (status.limit.quantity, rank(&status));
-            match least.iter_mut().find(|(known, ..)| *known == quantity) {
-                None => least.push((quantity, at, rank)),
-                Some(best) if rank < best.2 => *best = (quantity, at, rank),
+            match least.iter_mut().find(|(_, known)| known.limit.quantity == status.limit.quantity) {
+                None => least.push((at, status)),
+                Some(best) if rank(&status) < rank(&best.1) => *best = (at, status),
                 Some(_) => {}
             }
         }
-        let of_least = move |at| least.iter().any(|(_, kept, _)| *kept == at);
-        self.iter().enumerate().filter_map(move |(at, status)| of_least(at).then_some(status))
+        least.sort_unstable_by_key(|(at, _)| *at);
+        least.into_iter().map(|(_, status)| status)
     }
 
     /// As they stand `ms` later, if nothing else was used.
@@ -103,7 +94,7 @@ impl Eq for LimitStatuses {}
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::domain::limit::{Span, Subject, Window};
+    use crate::domain::limit::{Quantity, Span, Subject, Window};
 
     /// Limits of one team: what each counts, its bound, what is used, and when it resets.
     pub(crate) fn statuses(of: &[(Quantity, u64, u64, u64)]) -> LimitStatuses {
