@@ -31,6 +31,7 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         let team = caller.map(|caller| &*caller.team.name);
         let (decided, check) = by(until, self.check(question, team, until)).await??;
+        self.count_decision(question, &decided);
         self.log_decision(question, check.id, &decided);
         Ok((decided, check))
     }
@@ -61,6 +62,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 Decided { waited: Some(self.clock.monotonic().since(start)), ..decided }
             }
         };
+        self.record_duration(&decided, start);
         Ok((decided, check))
     }
 

@@ -38,6 +38,8 @@ pub struct Decided {
     pub(super) waited: Option<Duration>,
     /// What the request would have to wait for, if counters refused it.
     pub(super) blocked: Option<Blocked>,
+    /// The number of the model in what is counted, if it is known.
+    pub(super) model: Option<usize>,
 }
 
 pub(super) fn granted(
@@ -65,6 +67,7 @@ pub(super) fn granted(
         is_repeat: false,
         waited: None,
         blocked: None,
+        model: None,
     }
 }
 
@@ -160,5 +163,6 @@ pub(super) fn denied(snapshot: &Snapshot, violations: Vec<Violation>, limits: Ve
         is_repeat: false,
         waited: None,
         blocked: None,
+        model: None,
     }
 }

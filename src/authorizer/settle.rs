@@ -289,6 +289,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 return Err(Failure::RequestIdReused);
             }
             let booked = repeated(snapshot, id, &ticket, &record, settlement)?;
+            self.count_booked((policy, &ticket), report, false, None);
             self.log_booked((policy, &ticket), &booked, report, false);
             return Ok(Some(booked));
         }
@@ -346,6 +347,8 @@ impl<S: Store + Clone> Authorizer<S> {
         // The use that a repeat hears of is long out of date.
         let used = if is_repeat { Vec::new() } else { used_after(&settlement) };
         self.wake_waiting(&record, used, |quantity| charge.of_quantity(quantity), (&ticket, gate));
+        let used = (!booked.already_recorded).then_some(&charge);
+        self.count_booked((policy, &ticket), report, has_expired, used);
         self.log_booked((policy, &ticket), &booked, report, has_expired);
         if !booked.already_recorded {
             booked.alerts.iter().for_each(budgets::log_alert);

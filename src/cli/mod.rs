@@ -12,6 +12,7 @@ mod health;
 mod keys;
 mod logging;
 mod man;
+mod metering;
 mod names;
 mod pauses;
 mod prices;

@@ -23,19 +23,18 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    auditing, logging,
+    auditing, logging, metering,
     redis_safety::{self, UnsafeRedis},
     screen::Color,
 };
 use crate::{
     app::{App, DecisionOutputs, Listen, Parts},
-    audit::Audit,
     domain::{
         policy::Policy,
         price::catalogue::Model,
         request::{Operation, ServiceTier, Size},
     },
-    policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload},
+    policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload, ReloadOutcome},
     runtime::clock::Clock,
     server::{StartError, TlsError, TlsSource},
     settings::{ClientAuth, ExposureError, Settings, SettingsError, SettingsFlags, StoreUrl, check_exposure},
@@ -44,6 +43,7 @@ use crate::{
         embedded::{EmbeddedStore, OpenError},
         redis::{self, Hazards, Password, RedisSettings, RedisStore},
     },
+    telemetry::{Meters, MetersError},
     upstream::UpstreamKeySource,
 };
 
@@ -98,6 +98,8 @@ enum ServeError {
         "the audit log `{0}` cannot be opened: {1}; choose another file with --audit-file, or leave `file` out of --audit-sinks"
     )]
     Audit(String, io::Error),
+    #[error(transparent)]
+    Meters(#[from] MetersError),
     #[error("the decision log `{0}` cannot be opened: {1}; choose another file with --decision-log-file")]
     DecisionLog(String, io::Error),
     #[error("cannot start: {0}")]
@@ -143,12 +145,15 @@ impl Serve {
             log.decisions(&settings).map_err(|(file, error)| ServeError::DecisionLog(file, error))?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
+            let meters = metering::start(&settings)?;
+            let outputs = Outputs { tls, decisions, meters };
             match &settings.store {
                 StoreUrl::Embedded { dir } => {
                     let store =
                         EmbeddedStore::open(dir, Clock::System)?.with_deadline(settings.store_timeout);
+                    let store = metering::timed(store, &outputs.meters);
                     let make_store = move || Ok(store.clone());
-                    serve_with(&settings, (tls, decisions), policy, Hazards::default(), make_store).await
+                    serve_with(&settings, outputs, policy, Hazards::default(), make_store).await
                 }
                 StoreUrl::Redis { url, password } => {
                     let redis = RedisSettings {
@@ -164,7 +169,7 @@ impl Serve {
                         RedisStore::connect(redis.clone(), Clock::System)
                             .map_err(|error| StartError::Store(error.to_string()))
                     };
-                    serve_with(&settings, (tls, decisions), policy, hazards, connect).await
+                    serve_with(&settings, outputs, policy, hazards, connect).await
                 }
             }
         })
@@ -179,10 +184,17 @@ fn redis_password(settings: &Settings, first: &str) -> Password {
     }
 }
 
+/// What `serve` was given besides its policy and its store.
+struct Outputs {
+    tls: Option<TlsSource>,
+    decisions: DecisionOutputs,
+    meters: Meters,
+}
+
 /// Serves on stores made by `make_store`: one for each core, and one for health and operators.
 async fn serve_with<S, F>(
     settings: &Settings,
-    (tls, decisions): (Option<TlsSource>, DecisionOutputs),
+    Outputs { tls, decisions, meters }: Outputs,
     source: PolicySource,
     hazards: Hazards,
     make_store: F,
@@ -206,8 +218,13 @@ where
         policy_status: source.subscribe(),
         hazards,
         decisions: parts.decisions.written_to(decisions),
+        meters: meters.clone(),
         ..parts
     });
+    let reloads = app.reloads();
+    if meters.is_on() {
+        tokio::spawn(app.follow_store(make_store()?));
+    }
     let (policy, live) = (source.policy(), Arc::clone(app.live()));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
@@ -235,13 +252,18 @@ where
     announce(settings, &source, tls.as_ref(), server.address());
     // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes over.
     let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
-    run_until_told(settings, &source, &audit, &mut attempts, [hangup, terminate, interrupt]).await;
+    let mut record = |attempt: PolicyAttempt| {
+        reloads.add(matches!(attempt.outcome, ReloadOutcome::Loaded { .. }));
+        auditing::record(&audit, settings, attempt);
+    };
+    run_until_told(&source, &mut record, &mut attempts, [hangup, terminate, interrupt]).await;
     info!(drain_timeout_seconds = settings.drain_timeout.as_secs_f64(), "stopping: open calls may end");
     let drained = server.stop().await;
     // The policy is followed to the end.
     while let Ok(attempt) = attempts.try_recv() {
-        auditing::record(&audit, settings, attempt);
+        record(attempt);
     }
+    metering::end(meters).await;
     if !audit.flush() {
         error!("the last events of the audit log may not be written: its disk does not answer");
     }
@@ -250,16 +272,15 @@ where
 
 /// Handles signals and changes of the policy until told to stop.
 async fn run_until_told(
-    settings: &Settings,
     source: &Arc<PolicySource>,
-    audit: &Audit,
+    record: &mut impl FnMut(PolicyAttempt),
     attempts: &mut UnboundedReceiver<PolicyAttempt>,
     signals: [Signal; 3],
 ) {
     let [mut hangup, mut terminate, mut interrupt] = signals;
     loop {
         tokio::select! {
-            Some(attempt) = attempts.recv() => auditing::record(audit, settings, attempt),
+            Some(attempt) = attempts.recv() => record(attempt),
             _ = hangup.recv() => match reload(source).await {
                 Reload::Loaded | Reload::Rejected => {}
                 Reload::BeingWritten => {

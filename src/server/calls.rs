@@ -99,6 +99,9 @@ where
         let call = self.record.call();
         let turns = self.turns(Size::of(request.uri().path()));
         request.extensions_mut().insert(self.peer.clone());
+        if self.protocol == Protocol::Grpc {
+            call.is_of(request.uri().path());
+        }
         match self.protocol {
             // The request's body raises it: a handler reads the body, so this happens only after the guard let the caller
             // through.
@@ -113,13 +116,13 @@ where
         let Some(turns) = turns else {
             // Called here, as a future that calls it later has room for the request twice.
             let answer = inner.call(request);
-            return Box::pin(async move { Ok(answer.await?.map(|body| Answer::new(body, call, None))) });
+            return Box::pin(async move { Ok(Answer::to(answer.await?, call, None)) });
         };
         Box::pin(async move {
             // The semaphore is never closed.
             let turn = turns.acquire_owned().await.ok();
             let answer = inner.oneshot(request).await?;
-            Ok(answer.map(|body| Answer::new(body, call, turn)))
+            Ok(Answer::to(answer, call, turn))
         })
     }
 }
@@ -134,8 +137,15 @@ pub(super) struct Answer<B> {
 }
 
 impl<B> Answer<B> {
-    const fn new(body: B, call: OpenCall, turn: Option<OwnedSemaphorePermit>) -> Self {
-        Self { body, call, is_small_held: false, _turn: turn }
+    fn to(answer: Response<B>, call: OpenCall, turn: Option<OwnedSemaphorePermit>) -> Response<Self>
+    where
+        B: Body,
+    {
+        // A refusal has its status here, any other answer behind its body.
+        if answer.body().is_end_stream() {
+            call.ends_with(answer.headers());
+        }
+        answer.map(|body| Self { body, call, is_small_held: false, _turn: turn })
     }
 
     fn small_is_taken(&mut self) {
@@ -163,6 +173,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
         self.small_is_taken();
         ready!(self.call.unread().poll_room(cx));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(trailers) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref()) {
+            self.call.ends_with(trailers);
+        }
         let is_small = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Unread::is_small);
         if matches!(&frame, Some(Ok(frame)) if is_small(frame)) {
             self.call.unread().add(SMALL);

@@ -12,6 +12,7 @@ mod deadline;
 mod dispatch;
 mod health;
 mod host;
+pub mod metrics;
 mod page_error;
 mod record;
 mod reflection;

@@ -9,6 +9,7 @@ mod cooldown;
 pub mod embedded;
 mod layout;
 mod ledger;
+mod load;
 mod observed;
 pub mod redis;
 mod registry;
@@ -28,6 +29,7 @@ pub use ledger::{
     Extra, Ledger, MAX_GATES, MAX_HOLDS, MAX_NOTE, NotAReservationId, Record, Refusal, ReservationId,
     Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
 };
+pub use load::{Load, LoadProbe};
 pub use observed::{CallOutcome, CallTotals, Calls, Observed, StoreCall};
 pub use registry::{
     MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord, RegistryWritten, Revision,
@@ -98,6 +100,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// How long after a call the store may still take holds for a caller that has left; `None`: never.
     fn acts_within(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What says how much waits in it; `None`: nothing does, or another of its clones has told already.
+    fn probe(&self) -> Option<LoadProbe> {
         None
     }
 

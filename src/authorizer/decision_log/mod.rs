@@ -168,7 +168,8 @@ impl<S: Store + Clone> Authorizer<S> {
         violations: &[Violation],
         snapshot: &Snapshot,
     ) {
-        let log = &self.shared.decisions;
+        let (log, tallies) = (&self.shared.decisions, &self.shared.live.tallies);
+        caller.map_or_else(|| tallies.unknown(), |caller| tallies.team(caller.team)).denied(violations);
         let Some(place) = log.place(log.denials) else { return };
         let decision = self.decision((snapshot, &snapshot.revision), caller, None, violations);
         log.write(&place, &Line::Decision(decision));
@@ -215,7 +216,7 @@ impl<S: Store + Clone> Authorizer<S> {
     ) {
         let id = report.released.unwrap_or(booked.reservation);
         let result = report.result(booked.already_recorded, has_expired);
-        let used = (report.usage.as_ref(), report.outcome, result, booked.cost);
+        let used = (report.usage.as_ref(), report.outcome, result.name(), booked.cost);
         self.log_settlement(&policy.organization.id, id, ticket, used);
     }
 
