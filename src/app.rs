@@ -24,7 +24,7 @@ use crate::{
     },
     settings::Settings,
     store::{Calls, Observed, Store, redis::Hazards},
-    telemetry::Meters,
+    telemetry::{Meters, trace::Tracing},
     upstream::UpstreamKeys,
 };
 
@@ -57,6 +57,8 @@ pub struct Parts {
     pub meters: Meters,
     /// Which of them are told apart.
     pub shown: Shown,
+    /// Where traces go; by default there are none.
+    pub tracing: Tracing,
 }
 
 /// What metrics tell apart.
@@ -92,6 +94,7 @@ impl Parts {
             runtime: Runtime::default(),
             meters: Meters::default(),
             shown: Shown::default(),
+            tracing: Tracing::default(),
         }
     }
 
@@ -139,6 +142,7 @@ pub struct App {
     status: StatusFacts,
     meters: Meters,
     sources: Sources,
+    tracing: Tracing,
 }
 
 impl App {
@@ -146,7 +150,7 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime, .. } = parts;
-        let Parts { policy_status, hazards, meters, shown, .. } = parts;
+        let Parts { policy_status, hazards, meters, shown, tracing, .. } = parts;
         let live = Arc::new(Live::counting(policy, Tallies::new(shown.max_teams)));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
         let shared = Shared::new(live).with_decisions(decisions).with_timing(metrics::timing(&meters));
@@ -166,7 +170,7 @@ impl App {
             shown.by_key,
         );
         sources.register(&meters);
-        Self { shared, guard, upstream, connections, runtime, status, meters, sources }
+        Self { shared, guard, upstream, connections, runtime, status, meters, sources, tracing }
     }
 
     /// How changes of the policy's file went, for the metrics.
@@ -204,6 +208,7 @@ impl App {
             guard: self.guard.clone(),
             connections: self.connections.clone(),
             status: self.status.clone(),
+            tracing: self.tracing.clone(),
         };
         let calls = Arc::clone(&self.status.calls);
         let observed = move || {

@@ -63,6 +63,7 @@ use crate::{
     runtime::Runtime,
     runtime::clock::Clock,
     store::{Record, ReservationId, Reserve, Reserved, Store, StoreError},
+    telemetry::trace,
 };
 
 /// How often a request is compiled again because the store's clock is in another period than assumed, or because others took
@@ -340,7 +341,7 @@ impl<S: Store + Clone> Authorizer<S> {
             valid: plan.valid.start..plan.valid.end.min(self.left_at(check.until)),
             ttl_ms: plan.ttl_ms(),
             late_ms: plan::LATE_MS,
-            note: ticket::note(snapshot, plan, &request.user, check.attempt)?,
+            note: ticket::note(snapshot, plan, &request.user, check.attempt, trace::current())?,
             replaces: receipt::released(),
             dry_run: request.dry_run,
         })

@@ -32,6 +32,7 @@ use crate::{
         CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settlement, Store,
         StoreError,
     },
+    telemetry::{KeyValue, trace},
 };
 
 /// How long a settled reservation is remembered to recognise a repeated report: longer than any client retries a call, short
@@ -132,7 +133,7 @@ impl<S: Store + Clone> Authorizer<S> {
             if bounds == Bounds::Apply {
                 plan.count_unreserved(&today);
             }
-            let note = ticket::note(snapshot, &plan, &subject.user, 0)?;
+            let note = ticket::note(snapshot, &plan, &subject.user, 0, None)?;
             // A report that cannot be booked must not leave a reservation behind.
             let ticket = Ticket::read(plan.holds.terms(), &note)?;
             let cost = Charge::of(&ticket, report.usage.as_ref(), outcome, &policy.tools, now)?.cost;
@@ -283,6 +284,12 @@ impl<S: Store + Clone> Authorizer<S> {
     ) -> Result<Option<Booked>, Failure> {
         let policy = &*snapshot.policy;
         let ticket = Ticket::of(&record)?;
+        if trace::is_traced() {
+            trace::annotate(|| vec![KeyValue::new("tollgate.reservation_id", id.to_string())]);
+            if let Some(decision) = ticket::trace_of(&record.note) {
+                trace::link(decision);
+            }
+        }
         let (digest, must_repeat) = (report.digest(), report.must_repeat());
         if let Some(settlement) = &record.settlement {
             if must_repeat && Receipt::of(settlement)?.is_of_another(digest) {

@@ -1,31 +1,32 @@
-//! The metrics of `serve`: where they are read, and where they are pushed.
+//! The metrics and traces of `serve`: where they are read, and where they are pushed.
 
 use std::time::Duration;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     settings::{OtlpHeaders, OtlpSignal, Settings},
     store::embedded::EmbeddedStore,
-    telemetry::{Meters, MetersError, Metric, Push, PushTls},
+    telemetry::{Meters, MetersError, Metric, Push, PushTls, trace::Tracing},
 };
 
 /// How long the end of the service waits for the collector.
 const LAST_PUSH: Duration = Duration::from_secs(2);
 
-/// The metrics that `settings` ask for: none where nothing could read them.
+/// The metrics and traces that `settings` ask for: none where nothing could read them.
 ///
 /// # Errors
 /// The collector's address or a file for it is not usable.
-pub(super) fn start(settings: &Settings) -> Result<Meters, MetersError> {
+pub(super) fn start(settings: &Settings) -> Result<(Meters, Tracing), MetersError> {
     let push = push(settings);
     if let Some(push) = &push {
         info!(endpoint = push.endpoint, "metrics and traces are pushed");
     }
-    match settings.admin_enabled || push.is_some() {
-        true => Meters::start(push.as_ref()),
-        false => Ok(Meters::default()),
-    }
+    let meters = match settings.admin_enabled || push.is_some() {
+        true => Meters::start(push.as_ref())?,
+        false => Meters::default(),
+    };
+    Ok((meters, Tracing::start(push.as_ref(), settings.trace_sample)?))
 }
 
 fn push(settings: &Settings) -> Option<Push> {
@@ -53,7 +54,13 @@ pub(super) fn timed(store: EmbeddedStore, meters: &Meters) -> EmbeddedStore {
 }
 
 /// Pushes what is left.
-pub(super) async fn end(meters: Meters) {
+pub(super) async fn end(meters: Meters, tracing: Tracing) {
     // On a thread of its own, as this one drives the connection to the collector.
-    let _ = tokio::task::spawn_blocking(move || meters.end(LAST_PUSH)).await;
+    let last = tokio::task::spawn_blocking(move || {
+        tracing.end(LAST_PUSH);
+        meters.end(LAST_PUSH);
+    });
+    if last.await.is_err() {
+        warn!("the last push to the collector panicked");
+    }
 }

@@ -1,5 +1,6 @@
 //! The command line: one module for each command.
 
+mod announce;
 mod audit;
 mod auditing;
 mod authorize;

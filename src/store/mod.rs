@@ -5,6 +5,7 @@
 //! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
 
 mod audit;
+mod call;
 mod cooldown;
 pub mod embedded;
 mod layout;
@@ -23,6 +24,7 @@ pub use audit::{
     AUDIT_REMOVED, AuditEntry, AuditId, AuditKept, AuditLog, AuditRange, MAX_AUDIT_APPEND, MAX_AUDIT_EVENTS,
     MAX_AUDIT_LINE, MAX_AUDIT_PAGE, NotAnAuditId,
 };
+pub use call::{CallOutcome, StoreCall};
 pub use cooldown::{Cooldown, CooldownChange};
 pub use layout::{LAYOUT, OLDEST_LAYOUT, Unsupported};
 pub use ledger::{
@@ -30,7 +32,7 @@ pub use ledger::{
     Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
 };
 pub use load::{Load, LoadProbe};
-pub use observed::{CallOutcome, CallTotals, Calls, Observed, StoreCall};
+pub use observed::{CallTotals, Calls, Observed};
 pub use registry::{
     MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord, RegistryWritten, Revision,
     SecretUse, SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,

@@ -218,7 +218,8 @@ mod tests {
                 Kind::Histogram => format!("{name}_count"),
                 _ => name.to_owned(),
             };
-            let rows: Vec<_> = page.lines().filter(|line| line.starts_with(&row)).collect();
+            let is_row = |line: &&str| line.split(['{', ' ']).next() == Some(&row);
+            let rows: Vec<_> = page.lines().filter(is_row).collect();
             assert_eq!(rows.len(), 1, "{name}: {rows:?}");
             for label in spec.labels {
                 assert!(rows[0].contains(&format!("{label}=\"x\"")), "{}", rows[0]);

@@ -34,6 +34,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "policy_file",
             "replicas",
             "store",
+            "telemetry",
             "runtime",
             "domain",
         ],

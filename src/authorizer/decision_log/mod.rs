@@ -35,6 +35,7 @@ use crate::{
     },
     runtime::lines::LineWriter,
     store::{AuditId, ReservationId, Store},
+    telemetry::trace::{self, TraceContext},
 };
 
 const MILLION: u128 = 1_000_000;
@@ -122,6 +123,7 @@ impl DecisionLog {
     }
 
     fn head(&self, now: Timestamp, organization: &str, revision: &str) -> Head {
+        let trace = trace::current();
         Head {
             v: VERSION,
             id: AuditId::new(now, self.count.fetch_add(1, Ordering::Relaxed), self.random).to_string(),
@@ -133,6 +135,8 @@ impl DecisionLog {
             model: String::new(),
             operation: String::new(),
             policy_revision: revision.to_owned(),
+            trace_id: trace.as_ref().map(TraceContext::trace),
+            span_id: trace.as_ref().map(TraceContext::span),
         }
     }
 }
