@@ -9,14 +9,22 @@ use crate::{
     access::Guard,
     audit::Audit,
     authorizer::{DecisionLog, Shared},
-    domain::policy::Policy,
+    domain::{
+        policy::Policy,
+        tally::{DEFAULT_MAX_TEAMS, Tallies},
+    },
     live::Live,
     policy_file::PolicyStatus,
     rpc::StatusFacts,
     runtime::Runtime,
-    server::{Connections, ListenerTls, Options, Server, StartError, admin},
+    server::{
+        Connections, ListenerTls, Options, Server, StartError,
+        admin::{self, Facts},
+        metrics::{self, Reloads, Sources},
+    },
     settings::Settings,
     store::{Calls, Observed, Store, redis::Hazards},
+    telemetry::{Meters, trace::Tracing},
     upstream::UpstreamKeys,
 };
 
@@ -45,6 +53,27 @@ pub struct Parts {
     pub is_open: bool,
     /// The clock that decisions, keys and tokens follow, and the source of ids and secrets.
     pub runtime: Runtime,
+    /// Where metrics are read from; by default there are none.
+    pub meters: Meters,
+    /// Which of them are told apart.
+    pub shown: Shown,
+    /// Where traces go; by default there are none.
+    pub tracing: Tracing,
+}
+
+/// What metrics tell apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// Whether budgets of keys are shown.
+    pub by_key: bool,
+    /// The most teams that are shown by name.
+    pub max_teams: usize,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self { by_key: false, max_teams: DEFAULT_MAX_TEAMS }
+    }
 }
 
 impl Parts {
@@ -63,6 +92,9 @@ impl Parts {
             decisions: DecisionLog::default(),
             is_open: false,
             runtime: Runtime::default(),
+            meters: Meters::default(),
+            shown: Shown::default(),
+            tracing: Tracing::default(),
         }
     }
 
@@ -80,6 +112,7 @@ impl Parts {
             connections: Connections::new(settings.connection_limits()),
             decisions: DecisionLog::new(settings.decision_log_denials, settings.decision_log_allowed),
             is_open: settings.allow_unauthenticated_listen,
+            shown: Shown { by_key: settings.metrics_by_key, max_teams: settings.metrics_max_teams },
             ..Self::new(policy)
         }
     }
@@ -107,6 +140,9 @@ pub struct App {
     connections: Connections,
     runtime: Runtime,
     status: StatusFacts,
+    meters: Meters,
+    sources: Sources,
+    tracing: Tracing,
 }
 
 impl App {
@@ -114,10 +150,11 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime, .. } = parts;
-        let Parts { policy_status, hazards, .. } = parts;
-        let live = Arc::new(Live::new(policy));
+        let Parts { policy_status, hazards, meters, shown, tracing, .. } = parts;
+        let live = Arc::new(Live::counting(policy, Tallies::new(shown.max_teams)));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
-        let shared = Arc::new(Shared::new(live).with_decisions(decisions));
+        let shared = Shared::new(live).with_decisions(decisions).with_timing(metrics::timing(&meters));
+        let shared = Arc::new(shared);
         let status = StatusFacts {
             shared: Arc::clone(&shared),
             policy: policy_status,
@@ -125,7 +162,26 @@ impl App {
             calls,
             clock: runtime.clock.clone(),
         };
-        Self { shared, guard, upstream, connections, runtime, status }
+        let sources = Sources::new(
+            status.clone(),
+            guard.clone(),
+            Arc::clone(&upstream),
+            connections.clone(),
+            shown.by_key,
+        );
+        sources.register(&meters);
+        Self { shared, guard, upstream, connections, runtime, status, meters, sources, tracing }
+    }
+
+    /// How changes of the policy's file went, for the metrics.
+    #[must_use]
+    pub fn reloads(&self) -> Arc<Reloads> {
+        Arc::clone(&self.sources.reloads)
+    }
+
+    /// Reads from `store` what metrics say of budgets, limits and cooldowns, until dropped.
+    pub fn follow_store<S: Store>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
+        self.sources.clone().follow(Observed::new(store, &self.status.calls))
     }
 
     /// What is in force.
@@ -152,9 +208,14 @@ impl App {
             guard: self.guard.clone(),
             connections: self.connections.clone(),
             status: self.status.clone(),
+            tracing: self.tracing.clone(),
         };
         let calls = Arc::clone(&self.status.calls);
-        let observed = move || Ok(Observed::new(make_store()?, &calls));
+        let observed = move || {
+            let store = make_store()?;
+            calls.watch(&store);
+            Ok(Observed::new(store, &calls))
+        };
         let (shared, upstream) = (Arc::clone(&self.shared), Arc::clone(&self.upstream));
         Server::start(&options, self.runtime.clone(), shared, upstream, observed)
     }
@@ -167,6 +228,7 @@ impl App {
         store: S,
     ) -> impl Future<Output = ()> + Send + use<S> {
         let store = Observed::new(store, &self.status.calls);
-        admin::serve(listener, tls, self.guard.clone(), self.status.clone(), self.connections.clone(), store)
+        let facts = Facts { status: self.status.clone(), meters: self.meters.clone() };
+        admin::serve(listener, tls, self.guard.clone(), facts, self.connections.clone(), store)
     }
 }

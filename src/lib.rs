@@ -39,7 +39,8 @@
 //! - [`access`] says who is calling and whether [`domain::rbac`] lets them ask; it knows no transport. A layer in [`rpc`] and
 //!   the pages of [`server`] ask it before anything else.
 //! - [`store`] sees opaque counters and records, and usage lines, which are dimensions and amounts to it.
-//! - [`rpc`] is the only place that sees protobuf.
+//! - [`rpc`] is the only place that sees protobuf; [`telemetry`] pushes OpenTelemetry's through a library.
+//! - [`telemetry`] looks nothing up when something happens: counts hang on what is counted ([`domain::tally`]), and readers walk them.
 //! - [`app`] is the only place where a service is put together: `serve`, `simulate` and the tests run the same assembly.
 //! - Decisions take their time and their random numbers from [`runtime`]; tests and simulations replace both.
 //! - Every amount is an integer of at most [`domain::MAX_AMOUNT`]; anything larger is refused.
@@ -62,6 +63,7 @@
 //! rpc ─► policy_file ─► watch, syntax                 the document, and what is wrong with it
 //!
 //! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core
+//! store, authorizer, server ─► telemetry ─► domain    metrics: what is recorded as it happens
 //! app, server ─► settings ─► syntax                   the process
 //! ```
 
@@ -83,5 +85,6 @@ pub mod server;
 pub mod settings;
 pub mod store;
 mod syntax;
+pub mod telemetry;
 pub mod upstream;
 mod watch;

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use serde_json::Value;
 
-use super::{OtherTeam, Peer, Refusal, Verifier};
+use super::{OtherTeam, Peer, Refusal, RefusalCounts, Verifier};
 use crate::{
     audit::{Audit, Change, action},
     domain::{
@@ -18,6 +18,9 @@ use crate::{
     live::Live,
     runtime::clock::Clock,
 };
+
+/// As [`Refusal::reason`] has it.
+const TEAM_NOT_PERMITTED: &str = "TEAM_NOT_PERMITTED";
 
 /// What a request shows about its caller.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +73,7 @@ pub struct Guard {
     /// Without `[access]`, whether callers from other machines may ask as well.
     open: bool,
     audit: Audit,
+    refusals: Arc<RefusalCounts>,
 }
 
 impl Guard {
@@ -77,7 +81,7 @@ impl Guard {
     /// machines may ask as well. Refusals for lack of a role or a team are recorded in `audit`.
     #[must_use]
     pub fn new(live: Arc<Live>, clock: Clock, open: bool, audit: Audit) -> Self {
-        Self { live, verifier: Arc::default(), clock, open, audit }
+        Self { live, verifier: Arc::default(), clock, open, audit, refusals: Arc::default() }
     }
 
     /// Whether the policy in force says who may ask.
@@ -96,6 +100,12 @@ impl Guard {
     #[must_use]
     pub const fn audit(&self) -> &Audit {
         &self.audit
+    }
+
+    /// How many requests were refused; each adapter counts those that it answers with a refusal.
+    #[must_use]
+    pub fn refusals(&self) -> &RefusalCounts {
+        &self.refusals
     }
 
     /// Judges a request with `credentials` that needs `need`.
@@ -195,6 +205,7 @@ impl Guard {
         path: &str,
         other: &OtherTeam,
     ) {
+        self.refusals.add(path, TEAM_NOT_PERMITTED);
         record_other_team(&self.audit, principal, from, path, other);
     }
 }
@@ -206,7 +217,7 @@ pub(super) fn record_other_team(
     path: &str,
     other: &OtherTeam,
 ) {
-    record_denied(audit, principal, from, path, ("TEAM_NOT_PERMITTED", other.recorded()));
+    record_denied(audit, principal, from, path, (TEAM_NOT_PERMITTED, other.recorded()));
 }
 
 fn record_denied(

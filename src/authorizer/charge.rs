@@ -94,6 +94,11 @@ impl<'a> Charge<'a> {
         }
     }
 
+    /// The usage that it is for, as the spend report has it.
+    pub(super) fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
     pub(super) const fn of_quantity(&self, quantity: Quantity) -> u64 {
         match quantity {
             Quantity::Requests => self.requests,

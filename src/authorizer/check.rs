@@ -8,7 +8,8 @@ use super::{Authorizer, Decided, Failure, PendingCheck, Question, queue::Turn, t
 use crate::{
     domain::{Timestamp, request::AuthorizeRequest},
     runtime::clock::Clock,
-    store::{Reserve, Reserved, Store, StoreError},
+    store::{Reserve, Reserved, Store, StoreError, StoreKind},
+    telemetry::trace,
 };
 
 /// The warning for a dry run with `max_wait`.
@@ -31,6 +32,7 @@ impl<S: Store + Clone> Authorizer<S> {
         }
         let team = caller.map(|caller| &*caller.team.name);
         let (decided, check) = by(until, self.check(question, team, until)).await??;
+        self.count_decision(question, &decided);
         self.log_decision(question, check.id, &decided);
         Ok((decided, check))
     }
@@ -47,6 +49,8 @@ impl<S: Store + Clone> Authorizer<S> {
         let check = self.begin(request, team, until).await?;
         // Until the registry is read the first time, it is not known whose request this is, and so neither what it repeats.
         let max_wait_ms = if question.caller.is_ok() { request.max_wait_ms } else { 0 };
+        // Of a call that is traced; nothing else has spans.
+        let _span = trace::child(if max_wait_ms > 0 && !request.dry_run { "wait" } else { "decide" });
         let decided = match (max_wait_ms, request.dry_run) {
             (0, _) => self.decide(question, &check, Turn::LAST).await?,
             // It takes nothing, so it must not keep room from requests that do.
@@ -61,6 +65,7 @@ impl<S: Store + Clone> Authorizer<S> {
                 Decided { waited: Some(self.clock.monotonic().since(start)), ..decided }
             }
         };
+        self.record_duration(&decided, start);
         Ok((decided, check))
     }
 
@@ -97,7 +102,10 @@ impl<S: Store + Clone> Authorizer<S> {
         if !reserve.dry_run {
             check.asks();
         }
+        let mut span = trace::child("store reserve");
+        span.say("db.system.name", if S::KIND == StoreKind::Redis { "redis" } else { "sqlite" });
         let reserved = self.store.reserve(reserve).await;
+        drop(span);
         match &reserved {
             Ok(Reserved::Granted { .. }) => {}
             // What another attempt reserved, or what is already settled, is not this check's to release.

@@ -39,6 +39,8 @@ pub struct Decided {
     pub(super) waited: Option<Duration>,
     /// What the request would have to wait for, if counters refused it.
     pub(super) blocked: Option<Blocked>,
+    /// The number of the model in what is counted, if it is known.
+    pub(super) model: Option<usize>,
 }
 
 pub(super) fn granted(
@@ -66,6 +68,7 @@ pub(super) fn granted(
         is_repeat: false,
         waited: None,
         blocked: None,
+        model: None,
     }
 }
 
@@ -161,5 +164,6 @@ pub(super) fn denied(snapshot: &Snapshot, violations: Vec<Violation>, limits: Li
         is_repeat: false,
         waited: None,
         blocked: None,
+        model: None,
     }
 }

@@ -5,6 +5,7 @@ mod budgets;
 mod charge;
 mod check;
 mod cooldowns;
+mod counting;
 mod decided;
 mod decision_log;
 mod failure;
@@ -32,6 +33,7 @@ pub use self::{
     booked::Booked,
     budgets::CrossedAlert,
     check::by,
+    counting::Timing,
     decided::Decided,
     decision_log::{DecisionLog, Outputs as DecisionOutputs},
     failure::Failure,
@@ -62,6 +64,7 @@ use crate::{
     runtime::Runtime,
     runtime::clock::Clock,
     store::{Record, ReservationId, Reserve, Reserved, Store, StoreError},
+    telemetry::trace,
 };
 
 /// How often a request is compiled again because the store's clock is in another period than assumed, or because others took
@@ -80,6 +83,7 @@ pub struct Shared {
     pub decisions: DecisionLog,
     refused_reports: RefusedReports,
     in_flight: in_flight::InFlightChecks,
+    timing: Timing,
 }
 
 impl Shared {
@@ -93,6 +97,7 @@ impl Shared {
             decisions: DecisionLog::default(),
             refused_reports: RefusedReports::default(),
             in_flight: in_flight::InFlightChecks::default(),
+            timing: Timing::default(),
         }
     }
 
@@ -100,6 +105,12 @@ impl Shared {
     #[must_use]
     pub fn with_decisions(self, decisions: DecisionLog) -> Self {
         Self { decisions, ..self }
+    }
+
+    /// The same, with the durations of decisions recorded in `timing`.
+    #[must_use]
+    pub fn with_timing(self, timing: Timing) -> Self {
+        Self { timing, ..self }
     }
 }
 
@@ -220,7 +231,10 @@ impl<S: Store + Clone> Authorizer<S> {
                 plan.clamp(granted).map_err(|_| Failure::Internal)?;
             }
             match self.attempt((question, check, turn), &plan, attempt < ATTEMPTS).await? {
-                ControlFlow::Break(decided) => return self.unless_overtaken(question, decided).await,
+                ControlFlow::Break(decided) => {
+                    let model = Some(self.shared.live.tallies.model(Some(plan.model)));
+                    return self.unless_overtaken(question, Decided { model, ..decided }).await;
+                }
                 // A new period's budgets may pay for all of it.
                 ControlFlow::Continue(Again::At(time)) => (now, granted) = (time, None),
                 ControlFlow::Continue(Again::With(affordable)) => granted = Some(affordable),
@@ -328,7 +342,7 @@ impl<S: Store + Clone> Authorizer<S> {
             valid: plan.valid.start..plan.valid.end.min(self.left_at(check.until)),
             ttl_ms: plan.ttl_ms(),
             late_ms: plan::LATE_MS,
-            note: ticket::note(snapshot, plan, &request.user, check.attempt)?,
+            note: ticket::note(snapshot, plan, &request.user, check.attempt, trace::current())?,
             replaces: receipt::released(),
             dry_run: request.dry_run,
         })
@@ -360,6 +374,7 @@ impl<S: Store + Clone> Authorizer<S> {
             is_repeat: true,
             waited: None,
             blocked: None,
+            model: None,
         })
     }
 

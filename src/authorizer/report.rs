@@ -2,7 +2,10 @@
 
 use super::receipt;
 use crate::{
-    domain::request::{Outcome, Usage},
+    domain::{
+        request::{Outcome, Usage},
+        tally::SettlementResult,
+    },
     store::ReservationId,
 };
 
@@ -46,13 +49,13 @@ impl Report {
         self.by_request_id && !matches!(self.outcome, Outcome::NotSent)
     }
 
-    /// How it was booked, for the decision log.
-    pub(super) const fn result(&self, is_repeated: bool, has_expired: bool) -> &'static str {
+    /// How it was booked.
+    pub(super) const fn result(&self, is_repeated: bool, has_expired: bool) -> SettlementResult {
         match (is_repeated, self.of_own || self.released.is_some()) {
-            (true, _) => "repeated",
-            (false, false) => "unreserved",
-            (false, true) if has_expired => "late",
-            (false, true) => "settled",
+            (true, _) => SettlementResult::Repeated,
+            (false, false) => SettlementResult::Unreserved,
+            (false, true) if has_expired => SettlementResult::Late,
+            (false, true) => SettlementResult::Settled,
         }
     }
 }

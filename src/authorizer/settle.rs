@@ -32,6 +32,7 @@ use crate::{
         CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settlement, Store,
         StoreError,
     },
+    telemetry::{KeyValue, trace},
 };
 
 /// How long a settled reservation is remembered to recognise a repeated report: longer than any client retries a call, short
@@ -132,7 +133,7 @@ impl<S: Store + Clone> Authorizer<S> {
             if bounds == Bounds::Apply {
                 plan.count_unreserved(&today);
             }
-            let note = ticket::note(snapshot, &plan, &subject.user, 0)?;
+            let note = ticket::note(snapshot, &plan, &subject.user, 0, None)?;
             // A report that cannot be booked must not leave a reservation behind.
             let ticket = Ticket::read(plan.holds.terms(), &note)?;
             let cost = Charge::of(&ticket, report.usage.as_ref(), outcome, &policy.tools, now)?.cost;
@@ -283,12 +284,19 @@ impl<S: Store + Clone> Authorizer<S> {
     ) -> Result<Option<Booked>, Failure> {
         let policy = &*snapshot.policy;
         let ticket = Ticket::of(&record)?;
+        if trace::is_traced() {
+            trace::annotate(|| vec![KeyValue::new("tollgate.reservation_id", id.to_string())]);
+            if let Some(decision) = ticket::trace_of(&record.note) {
+                trace::link(decision);
+            }
+        }
         let (digest, must_repeat) = (report.digest(), report.must_repeat());
         if let Some(settlement) = &record.settlement {
             if must_repeat && Receipt::of(settlement)?.is_of_another(digest) {
                 return Err(Failure::RequestIdReused);
             }
             let booked = repeated(snapshot, id, &ticket, &record, settlement)?;
+            self.count_booked((policy, &ticket), report, false, None);
             self.log_booked((policy, &ticket), &booked, report, false);
             return Ok(Some(booked));
         }
@@ -346,6 +354,8 @@ impl<S: Store + Clone> Authorizer<S> {
         // The use that a repeat hears of is long out of date.
         let used = if is_repeat { Vec::new() } else { used_after(&settlement) };
         self.wake_waiting(&record, used, |quantity| charge.of_quantity(quantity), (&ticket, gate));
+        let used = (!booked.already_recorded).then_some(&charge);
+        self.count_booked((policy, &ticket), report, has_expired, used);
         self.log_booked((policy, &ticket), &booked, report, has_expired);
         if !booked.already_recorded {
             booked.alerts.iter().for_each(budgets::log_alert);

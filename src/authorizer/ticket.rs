@@ -20,6 +20,7 @@ use crate::{
         snapshot::{Snapshot, revision},
     },
     store::{Record, ReservationId},
+    telemetry::trace::TraceContext,
 };
 
 /// The format of a ticket of which a part is the note of its terms ([`TermsNote`]); raised when it changes.
@@ -152,9 +153,15 @@ struct Own<'a> {
     user: &'a str,
 }
 
-/// The ticket of a plan, written without building one: this is on the hot path. If an attempt is named, the note ends with
-/// it.
-pub(super) fn note(snapshot: &Snapshot, plan: &Plan<'_>, user: &str, attempt: u64) -> Result<Bytes, Failure> {
+/// The ticket of a plan, written without building one: this is on the hot path. The trace of the decision stands behind it, if there
+/// is one. If an attempt is named, the note ends with it.
+pub(super) fn note(
+    snapshot: &Snapshot,
+    plan: &Plan<'_>,
+    user: &str,
+    attempt: u64,
+    trace: Option<TraceContext>,
+) -> Result<Bytes, Failure> {
     if plan.holds.terms().note().is_empty() {
         return whole(snapshot, plan, user, attempt);
     }
@@ -168,11 +175,22 @@ pub(super) fn note(snapshot: &Snapshot, plan: &Plan<'_>, user: &str, attempt: u6
         tools: Cow::Borrowed(&plan.tools.rates),
         user,
     };
-    match attempt {
-        0 => encode(VERSION, &own),
+    match (attempt, trace) {
+        (0, None) => encode(VERSION, &own),
         // Behind the ticket, where reading the ticket does not reach.
-        _ => encode(VERSION, &(own, attempt.to_le_bytes())),
+        (_, None) => encode(VERSION, &(own, attempt.to_le_bytes())),
+        (0, Some(trace)) => encode(VERSION, &(own, trace.to_bytes())),
+        (_, Some(trace)) => encode(VERSION, &(own, trace.to_bytes(), attempt.to_le_bytes())),
     }
+}
+
+/// The trace of the decision that made the reservation with this note, if that was traced. What stands behind the ticket is told apart
+/// by its length.
+pub(super) fn trace_of(note: &[u8]) -> Option<TraceContext> {
+    let (_, body) = note.split_first().filter(|(version, _)| **version == VERSION)?;
+    let (_, behind): (Own<'_>, _) = postcard::take_from_bytes(body).ok()?;
+    let has_trace = [TraceContext::LENGTH, TraceContext::LENGTH + size_of::<u64>()].contains(&behind.len());
+    behind.first_chunk().filter(|_| has_trace).and_then(|bytes| TraceContext::from_bytes(*bytes))
 }
 
 /// The same for a plan whose terms have no note.
@@ -338,7 +356,17 @@ mod tests {
         };
         let bytes = encode(VERSION, &(own, 7_u64.to_le_bytes())).unwrap();
         assert_eq!(hex(&bytes), RECORDED_3, "as this release writes it");
+        assert_eq!(trace_of(&bytes), None);
         let noted = holds::Terms::new([], shared.to_bytes());
+        // With the trace of a decision, and without an attempt.
+        let own: Own<'_> = decode(VERSION, &bytes).unwrap();
+        let trace = TraceContext { trace_id: [8; 16], span_id: [9; 8] };
+        let traced = encode(VERSION, &(&own, trace.to_bytes(), 7_u64.to_le_bytes())).unwrap();
+        assert_eq!((trace_of(&traced), is_of(&traced, 7)), (Some(trace), true));
+        assert_eq!(Ticket::read(&noted, &traced).unwrap(), ticket);
+        let alone = encode(VERSION, &(&own, trace.to_bytes())).unwrap();
+        assert_eq!((trace_of(&alone), is_of(&alone, 7)), (Some(trace), false));
+        assert_eq!(trace_of(&encode(VERSION, &own).unwrap()), None);
         assert_eq!(Ticket::read(&noted, &bytes).unwrap(), ticket);
         assert!(is_of(&bytes, 7));
         assert_eq!(Ticket::read(&none, &bytes), Err(Failure::Internal), "a part of it is missing");

@@ -37,7 +37,7 @@ pub(super) fn start(settings: &Settings, color: Color) -> io::Result<Log> {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone()).with_ansi(colours);
     let started = match settings.log_format {
         LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
     };
     if started.is_err() {
         warn!("another log was started before");

@@ -1,5 +1,6 @@
 //! The command line: one module for each command.
 
+mod announce;
 mod audit;
 mod auditing;
 mod authorize;
@@ -12,6 +13,7 @@ mod health;
 mod keys;
 mod logging;
 mod man;
+mod metering;
 mod names;
 mod pauses;
 mod prices;

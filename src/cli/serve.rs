@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    fmt::Write as _,
     io::{self, Write as _},
     num::NonZeroUsize,
     path::PathBuf,
@@ -23,27 +22,24 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    auditing, logging,
+    announce::announce,
+    auditing, logging, metering,
     redis_safety::{self, UnsafeRedis},
     screen::Color,
 };
 use crate::{
     app::{App, DecisionOutputs, Listen, Parts},
-    audit::Audit,
-    domain::{
-        policy::Policy,
-        price::catalogue::Model,
-        request::{Operation, ServiceTier, Size},
-    },
-    policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload},
+    domain::policy::Policy,
+    policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload, ReloadOutcome},
     runtime::clock::Clock,
     server::{StartError, TlsError, TlsSource},
-    settings::{ClientAuth, ExposureError, Settings, SettingsError, SettingsFlags, StoreUrl, check_exposure},
+    settings::{ExposureError, Settings, SettingsError, SettingsFlags, StoreUrl, check_exposure},
     store::{
         Calls, Store,
         embedded::{EmbeddedStore, OpenError},
         redis::{self, Hazards, Password, RedisSettings, RedisStore},
     },
+    telemetry::{Meters, MetersError, trace::Tracing},
     upstream::UpstreamKeySource,
 };
 
@@ -98,6 +94,8 @@ enum ServeError {
         "the audit log `{0}` cannot be opened: {1}; choose another file with --audit-file, or leave `file` out of --audit-sinks"
     )]
     Audit(String, io::Error),
+    #[error(transparent)]
+    Meters(#[from] MetersError),
     #[error("the decision log `{0}` cannot be opened: {1}; choose another file with --decision-log-file")]
     DecisionLog(String, io::Error),
     #[error("cannot start: {0}")]
@@ -143,12 +141,15 @@ impl Serve {
             log.decisions(&settings).map_err(|(file, error)| ServeError::DecisionLog(file, error))?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
+            let (meters, tracing) = metering::start(&settings)?;
+            let outputs = Outputs { tls, decisions, meters, tracing };
             match &settings.store {
                 StoreUrl::Embedded { dir } => {
                     let store =
                         EmbeddedStore::open(dir, Clock::System)?.with_deadline(settings.store_timeout);
+                    let store = metering::timed(store, &outputs.meters);
                     let make_store = move || Ok(store.clone());
-                    serve_with(&settings, (tls, decisions), policy, Hazards::default(), make_store).await
+                    serve_with(&settings, outputs, policy, Hazards::default(), make_store).await
                 }
                 StoreUrl::Redis { url, password } => {
                     let redis = RedisSettings {
@@ -164,7 +165,7 @@ impl Serve {
                         RedisStore::connect(redis.clone(), Clock::System)
                             .map_err(|error| StartError::Store(error.to_string()))
                     };
-                    serve_with(&settings, (tls, decisions), policy, hazards, connect).await
+                    serve_with(&settings, outputs, policy, hazards, connect).await
                 }
             }
         })
@@ -179,10 +180,18 @@ fn redis_password(settings: &Settings, first: &str) -> Password {
     }
 }
 
+/// What `serve` was given besides its policy and its store.
+struct Outputs {
+    tls: Option<TlsSource>,
+    decisions: DecisionOutputs,
+    meters: Meters,
+    tracing: Tracing,
+}
+
 /// Serves on stores made by `make_store`: one for each core, and one for health and operators.
 async fn serve_with<S, F>(
     settings: &Settings,
-    (tls, decisions): (Option<TlsSource>, DecisionOutputs),
+    Outputs { tls, decisions, meters, tracing }: Outputs,
     source: PolicySource,
     hazards: Hazards,
     make_store: F,
@@ -206,8 +215,14 @@ where
         policy_status: source.subscribe(),
         hazards,
         decisions: parts.decisions.written_to(decisions),
+        meters: meters.clone(),
+        tracing: tracing.clone(),
         ..parts
     });
+    let reloads = app.reloads();
+    if meters.is_on() {
+        tokio::spawn(app.follow_store(make_store()?));
+    }
     let (policy, live) = (source.policy(), Arc::clone(app.live()));
     tokio::spawn(async move {
         while changes.changed().await.is_ok() {
@@ -235,13 +250,18 @@ where
     announce(settings, &source, tls.as_ref(), server.address());
     // The source is new, so its attempts have not been taken; if they had, a closed channel that is never ready takes over.
     let mut attempts = source.attempts().unwrap_or_else(|| unbounded_channel().1);
-    run_until_told(settings, &source, &audit, &mut attempts, [hangup, terminate, interrupt]).await;
+    let mut record = |attempt: PolicyAttempt| {
+        reloads.add(matches!(attempt.outcome, ReloadOutcome::Loaded { .. }));
+        auditing::record(&audit, settings, attempt);
+    };
+    run_until_told(&source, &mut record, &mut attempts, [hangup, terminate, interrupt]).await;
     info!(drain_timeout_seconds = settings.drain_timeout.as_secs_f64(), "stopping: open calls may end");
     let drained = server.stop().await;
     // The policy is followed to the end.
     while let Ok(attempt) = attempts.try_recv() {
-        auditing::record(&audit, settings, attempt);
+        record(attempt);
     }
+    metering::end(meters, tracing).await;
     if !audit.flush() {
         error!("the last events of the audit log may not be written: its disk does not answer");
     }
@@ -250,16 +270,15 @@ where
 
 /// Handles signals and changes of the policy until told to stop.
 async fn run_until_told(
-    settings: &Settings,
     source: &Arc<PolicySource>,
-    audit: &Audit,
+    record: &mut impl FnMut(PolicyAttempt),
     attempts: &mut UnboundedReceiver<PolicyAttempt>,
     signals: [Signal; 3],
 ) {
     let [mut hangup, mut terminate, mut interrupt] = signals;
     loop {
         tokio::select! {
-            Some(attempt) = attempts.recv() => auditing::record(audit, settings, attempt),
+            Some(attempt) = attempts.recv() => record(attempt),
             _ = hangup.recv() => match reload(source).await {
                 Reload::Loaded | Reload::Rejected => {}
                 Reload::BeingWritten => {
@@ -294,96 +313,4 @@ fn check_access(settings: &Settings, policy: &Policy) -> Result<(), ServeError> 
         (false, false, false) => return Err(ServeError::Unauthenticated(listen)),
     }
     Ok(())
-}
-
-/// Prints, in a few lines, what is running and what to try.
-fn announce(
-    settings: &Settings,
-    source: &PolicySource,
-    tls: Option<&TlsSource>,
-    address: std::net::SocketAddr,
-) {
-    let status = source.status();
-    let policy = source.policy().load_full();
-    let file = settings.policy.as_ref().map_or_else(
-        || "the built-in example (--policy FILE for your own)".to_owned(),
-        |path| path.display().to_string(),
-    );
-    let scheme = if settings.admin_is_tls() { "https" } else { "http" };
-    let admin = settings.admin_address();
-    let admin = admin.map(|a| format!("  operators {scheme}://{a}/status\n")).unwrap_or_default();
-    let (target, curl, encryption) = ways_in(settings, tls, address);
-    // The name it was called by, so that the lines work as they stand: `cargo run` puts nothing on the path.
-    let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
-    let teams = match policy.teams.len() {
-        1 => "1 team".to_owned(),
-        count => format!("{count} teams"),
-    };
-    let (organization, revision) = (&policy.organization.id, &status.revision);
-    let mut text = format!(
-        "Tollgate listens on {address}\n\
-         \x20 policy    {file}: organization {organization}, {teams}, revision {revision}\n\
-         \x20 store     {store}\n\
-         {encryption}{admin}\n",
-        store = settings.store,
-    );
-    if let Some((team, model, output)) = something_to_try(&policy) {
-        let _ = write!(
-            text,
-            "Try, in another terminal:\n\
-         \x20 {program} authorize --address {target} --team {team} --model {model} --input-tokens 1200 --max-output-tokens {output}\n\
-         \x20 {program} spend --address {target}\n\
-         or with grpcurl:\n\
-         \x20 grpcurl {curl} -d '{{\"team\":\"{team}\",\"model\":\"{model}\",\"operation\":\"OPERATION_CHAT_COMPLETION\",\"input_tokens\":1200}}' {address} tollgate.v1.PolicyService/Authorize\n\
-         \x20 grpcurl {curl} {address} tollgate.v1.PolicyService/GetSpend\n",
-        );
-    }
-    let mut out = io::stdout().lock();
-    // There may be no reader: the service runs nonetheless.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-/// How our own commands and grpcurl are given the address, and the line that says what protects it.
-fn ways_in(
-    settings: &Settings,
-    tls: Option<&TlsSource>,
-    address: std::net::SocketAddr,
-) -> (String, String, String) {
-    let (Some(tls), Some(files)) = (tls, settings.tls_files()) else {
-        return (address.to_string(), "-plaintext".to_owned(), String::new());
-    };
-    let clients = match files.client_auth {
-        ClientAuth::None => "not asked for",
-        ClientAuth::Optional => "optional",
-        ClientAuth::Required => "required",
-    };
-    let mut target = format!("https://{address} --tls-ca-file CA.pem");
-    let mut curl = "-cacert CA.pem".to_owned();
-    if files.client_auth == ClientAuth::Required {
-        target.push_str(" --tls-cert-file CLIENT.pem --tls-key-file CLIENT-KEY.pem");
-        curl.push_str(" -cert CLIENT.pem -key CLIENT-KEY.pem");
-    }
-    let (cert, until) = (files.cert.display(), tls.valid_until());
-    let line = format!("  TLS       {cert}, valid until {until}; client certificates: {clients}\n");
-    (target, curl, line)
-}
-
-/// A team of the policy, a model that it may chat with, and an output that it may ask for.
-fn something_to_try(policy: &Policy) -> Option<(&str, &str, u64)> {
-    let now = Clock::System.now();
-    let mut teams: Vec<_> = policy.teams.values().collect();
-    teams.sort_by(|a, b| a.name.cmp(&b.name));
-    teams.into_iter().filter(|team| team.operations.contains(&Operation::Chat)).find_map(|team| {
-        let output = team.max_output_tokens.unwrap_or(500).min(500);
-        let chats = |model: &&Model| {
-            let rates = model.rates(ServiceTier::OnDemand, now);
-            rates.is_some_and(|(rates, _)| rates.input_only(Operation::Chat, &Size::default()).is_ok())
-        };
-        let mut models = policy
-            .catalogue
-            .models()
-            .filter(|m| team.models.iter().any(|p| p.matches(&m.name)))
-            .filter(chats);
-        models.next().filter(|_| output > 0).map(|model| (&*team.name, &*model.name, output))
-    })
 }

@@ -35,6 +35,34 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+    /// All of them, in their order.
+    pub const ALL: [Self; 22] = [
+        Self::UnknownTeam,
+        Self::InvalidKey,
+        Self::KeyRevoked,
+        Self::KeyExpired,
+        Self::ModelNotAllowed,
+        Self::ModelNotPriced,
+        Self::OperationNotAllowed,
+        Self::MaxOutputTokensExceeded,
+        Self::RequestRateExceeded,
+        Self::TokenRateExceeded,
+        Self::AudioRateExceeded,
+        Self::TooManyInFlight,
+        Self::TeamBudgetExhausted,
+        Self::KeyBudgetExhausted,
+        Self::OrganizationBudgetExhausted,
+        Self::Paused,
+        Self::UpstreamRateLimited,
+        Self::StoreUnavailable,
+        Self::ToolNotAllowed,
+        Self::ToolNotPriced,
+        Self::BatchTooLarge,
+        Self::TooManyUnsettled,
+    ];
+
     /// The short form of the contract's name, such as `token_rate_exceeded`.
     #[must_use]
     pub const fn name(self) -> &'static str {

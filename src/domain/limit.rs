@@ -24,6 +24,10 @@ pub enum LimitScope {
 }
 
 impl LimitScope {
+    /// All of them, in their order.
+    pub const ALL: [Self; 6] =
+        [Self::Organization, Self::OrganizationModel, Self::Team, Self::TeamModel, Self::Key, Self::User];
+
     /// The short form of the contract's name, such as `team_model`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -85,6 +89,19 @@ pub enum Window {
     Unsettled,
     /// The same for batches, which can be settled for longer.
     UnsettledBatches,
+}
+
+impl Window {
+    /// Its name in metrics: the length of a window or a period, `batches` for what counts only those, else `none`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sliding(span) => span.name(),
+            Self::Calendar(period) => period.name(),
+            Self::InFlight | Self::Unsettled => "none",
+            Self::OpenBatches | Self::UnsettledBatches => "batches",
+        }
+    }
 }
 
 /// The length of a sliding window.

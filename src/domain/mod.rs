@@ -29,6 +29,7 @@ pub mod rbac;
 pub mod request;
 pub mod secret;
 pub mod snapshot;
+pub mod tally;
 pub mod text;
 pub mod tools;
 pub mod upstream;

@@ -164,6 +164,10 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them, in their order.
+    pub const ALL: [Self; 5] =
+        [Self::Completed, Self::Aborted, Self::Failed, Self::RateLimited, Self::NotSent];
+
     /// The short form of the contract's name, such as `rate_limited`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -24,6 +24,7 @@ use crate::{
         key::{HashKey, KeyState, SecretId, VirtualKey},
         policy::Policy,
         snapshot::Snapshot,
+        tally::Tallies,
     },
     store::{self, RegistryChanges, RegistryRecord, StoreError},
 };
@@ -40,14 +41,22 @@ pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     pub(crate) registry: Registry,
     uses: UseCounts,
+    /// What is counted of teams and models.
+    pub tallies: Tallies,
 }
 
 impl Live {
     /// What is in force by `policy` before the registry was read.
     #[must_use]
     pub fn new(policy: Arc<Policy>) -> Self {
+        Self::counting(policy, Tallies::default())
+    }
+
+    /// The same, with its teams counted in `tallies`.
+    #[must_use]
+    pub fn counting(policy: Arc<Policy>, tallies: Tallies) -> Self {
         let snapshot = ArcSwap::from_pointee(Snapshot::pending(policy));
-        Self { snapshot, registry: Registry::default(), uses: UseCounts::default() }
+        Self { snapshot, registry: Registry::default(), uses: UseCounts::default(), tallies }
     }
 
     /// What is in force now.
@@ -66,6 +75,7 @@ impl Live {
     pub fn set_policy(&self, policy: Arc<Policy>) {
         let known = self.registry.known();
         let before = self.snapshot.load();
+        self.tallies.keep(&policy);
         self.snapshot.store(Arc::new(Snapshot { policy, ..(**before).clone() }.numbered(known.number())));
     }
 
@@ -141,6 +151,12 @@ impl Live {
         let snapshot = self.peek();
         let declared = snapshot.policy.keys.ordered().iter().filter(|key| is_active(key)).count();
         declared + self.registry.count_keys(is_active)
+    }
+
+    /// The keys created through the service.
+    #[must_use]
+    pub fn created_keys(&self) -> Vec<Arc<VirtualKey>> {
+        self.registry.keys_after(None, usize::MAX, |_| true)
     }
 
     /// How old what is known of the registry is.

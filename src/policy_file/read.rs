@@ -28,6 +28,7 @@ use crate::domain::{
     policy::{envoy::EnvoyPolicy, upstream::Projects},
     price::ToolPriceFrom,
     request::Operation,
+    tally::TallyOfTeam,
 };
 
 /// The words of `on_exceed`.
@@ -194,6 +195,7 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         unreserved: bounds::unreserved(&section, &subject),
         budget_counters: subject.budget_counters(),
         templates: Templates::default(),
+        tally: TallyOfTeam::default(),
     });
     let keys =
         section.named("keys").into_iter().map(|(key_name, inner)| key(name, key_name, inner, zone)).collect();

@@ -1,4 +1,4 @@
-//! The admin listener: liveness, readiness and the state of the service, over HTTP, apart from the gRPC port.
+//! The admin listener: liveness, readiness, the state of the service and its metrics, over HTTP, apart from the gRPC port.
 
 use std::{fmt::Write as _, net::SocketAddr, sync::Arc};
 
@@ -7,7 +7,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderMap, HeaderValue, Method,
-        header::{AUTHORIZATION, CACHE_CONTROL},
+        header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
     },
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
@@ -29,13 +29,24 @@ use crate::{
     domain::rbac::{Need, VERBOSE_READINESS, page_of},
     rpc::{PageFault, StatusFacts, proto::GetStatusResponse, to_json},
     store::Store,
+    telemetry::{Meters, PAGE_TYPE},
 };
 
 struct Pages<S> {
     address: Option<SocketAddr>,
     guard: Guard,
     facts: StatusFacts,
+    meters: Meters,
     store: S,
+}
+
+/// What the pages tell.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The state of the service.
+    pub status: StatusFacts,
+    /// Its metrics.
+    pub meters: Meters,
 }
 
 /// Serves the pages until dropped, each to the callers that `guard` permits.
@@ -43,15 +54,16 @@ pub async fn serve<S: Store>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
     guard: Guard,
-    facts: StatusFacts,
+    Facts { status: facts, meters }: Facts,
     connections: Connections,
     store: S,
 ) {
-    let pages = Arc::new(Pages { address: listener.local_addr().ok(), guard, facts, store });
+    let pages = Arc::new(Pages { address: listener.local_addr().ok(), guard, facts, meters, store });
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<S>))
         .route("/status", get(show::<S>))
+        .route("/metrics", get(measure::<S>))
         .layer(middleware::from_fn_with_state(Arc::clone(&pages), guarded::<S>))
         .with_state(pages);
     let service = router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new));
@@ -79,6 +91,7 @@ async fn guarded<S: Store>(State(pages): State<Arc<Pages<S>>>, mut request: Requ
                     next.run(request).await
                 }
                 Err(refusal) => {
+                    pages.guard.refusals().add(page, refusal.reason());
                     debug!(page, error = %refusal, "caller refused");
                     PageError::refused(refusal).answer(request.headers())
                 }
@@ -175,6 +188,22 @@ async fn show<S: Store>(State(pages): State<Arc<Pages<S>>>, headers: HeaderMap) 
         Err(error) => {
             error!(%error, "the state cannot be shown");
             PageError::internal("the state cannot be shown").answer(&headers)
+        }
+    }
+}
+
+/// The metrics, in Prometheus' text format. They are made on a thread for that, as many rows take long.
+async fn measure<S: Store>(State(pages): State<Arc<Pages<S>>>, headers: HeaderMap) -> Response {
+    let meters = pages.meters.clone();
+    match tokio::task::spawn_blocking(move || meters.page()).await {
+        Ok(Ok(text)) => ([(CONTENT_TYPE, PAGE_TYPE)], text.to_string()).into_response(),
+        Ok(Err(error)) => {
+            error!(%error, "the metrics cannot be shown");
+            PageError::internal("the metrics cannot be shown").answer(&headers)
+        }
+        Err(error) => {
+            error!(%error, "making the page of metrics panicked");
+            PageError::internal("the metrics cannot be shown").answer(&headers)
         }
     }
 }

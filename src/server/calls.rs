@@ -104,6 +104,9 @@ where
         let call = self.record.call();
         let turns = self.turns(Size::of(request.uri().path()));
         request.extensions_mut().insert(self.peer.clone());
+        if self.protocol == Protocol::Grpc {
+            call.is_of(request.uri().path());
+        }
         match self.protocol {
             // The request's body raises it: a handler reads the body, so this happens only after the guard let the caller
             // through.
@@ -119,15 +122,13 @@ where
             // Called here, as a future that calls it later has room for the request twice.
             let answer = inner.call(request);
             let is_cut = self.protocol == Protocol::Grpc;
-            return Box::pin(
-                async move { Ok(answer.await?.map(|body| Answer::new(body, call, None, is_cut))) },
-            );
+            return Box::pin(async move { Ok(Answer::to(answer.await?, call, None, is_cut)) });
         };
         Box::pin(async move {
             // The semaphore is never closed.
             let turn = turns.acquire_owned().await.ok();
             let answer = inner.oneshot(request).await?;
-            Ok(answer.map(|body| Answer::new(body, call, turn, false)))
+            Ok(Answer::to(answer, call, turn, false))
         })
     }
 }
@@ -146,8 +147,21 @@ pub(super) struct Answer<B> {
 }
 
 impl<B> Answer<B> {
-    const fn new(body: B, call: OpenCall, turn: Option<OwnedSemaphorePermit>, is_cut: bool) -> Self {
-        Self { body, call, is_small_held: false, is_cut, rest: Bytes::new(), _turn: turn }
+    fn to(
+        answer: Response<B>,
+        call: OpenCall,
+        turn: Option<OwnedSemaphorePermit>,
+        is_cut: bool,
+    ) -> Response<Self>
+    where
+        B: Body,
+    {
+        // A refusal has its status here, any other answer behind its body.
+        if answer.body().is_end_stream() {
+            call.ends_with(answer.headers());
+        }
+        let whole = |body| Self { body, call, is_small_held: false, is_cut, rest: Bytes::new(), _turn: turn };
+        answer.map(whole)
     }
 
     /// Takes from what is to be handed on as much as goes at once.
@@ -185,6 +199,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
         self.small_is_taken();
         ready!(self.call.unread().poll_room(cx));
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(trailers) = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref()) {
+            self.call.ends_with(trailers);
+        }
         let is_small = |frame: &Frame<Bytes>| frame.data_ref().is_some_and(Unread::is_small);
         if matches!(&frame, Some(Ok(frame)) if is_small(frame)) {
             self.call.unread().add(SMALL);

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use super::{
     record::Record,
     tally::{Cause, Tally},
 };
-use crate::{runtime::Entropy, settings::ConnectionLimits};
+use crate::{runtime::Entropy, settings::ConnectionLimits, telemetry::Family};
 
 /// Files kept for the store, the policy, the logs and the threads.
 const RESERVE: u64 = 256;
@@ -44,6 +47,12 @@ struct Shared {
     /// Locked for moments, when a connection begins or ends; never during a call.
     table: Mutex<Table>,
     tally: Arc<Tally>,
+    /// Connections that were closed or refused since the start, by cause. Independent counts; they order nothing.
+    closed: [AtomicU64; Cause::ALL.len()],
+    /// Where the durations of calls are recorded.
+    calls: OnceLock<Arc<Family>>,
+    /// Those to the pages; `None`: these are they.
+    pages: Option<Connections>,
 }
 
 #[derive(Debug, Default)]
@@ -85,17 +94,50 @@ impl Connections {
             );
         }
         let max = usize::try_from(max.min(most)).unwrap_or(usize::MAX);
-        Self::with_places(limits, max, MAX_LEAVING, Arc::default())
+        let tally = Arc::<Tally>::default();
+        let pages = (limits.clone(), PAGES, MAX_PAGES_LEAVING);
+        let pages = Self::with_places(pages, Arc::clone(&tally), None);
+        Self::with_places((limits, max, MAX_LEAVING), tally, Some(pages))
     }
 
-    fn with_places(limits: ConnectionLimits, max: usize, max_leaving: usize, tally: Arc<Tally>) -> Self {
-        let (epoch, table) = (Instant::now(), Mutex::default());
-        Self(Arc::new(Shared { limits, max, max_leaving, epoch, table, tally }))
+    fn with_places(
+        (limits, max, max_leaving): (ConnectionLimits, usize, usize),
+        tally: Arc<Tally>,
+        pages: Option<Self>,
+    ) -> Self {
+        let (epoch, table, closed) = (Instant::now(), Mutex::default(), Default::default());
+        let calls = OnceLock::new();
+        Self(Arc::new(Shared { limits, max, max_leaving, epoch, table, tally, closed, calls, pages }))
     }
 
     /// The connections to the pages, which have places of their own within the same limits.
     pub(super) fn of_pages(&self) -> Self {
-        Self::with_places(self.0.limits.clone(), PAGES, MAX_PAGES_LEAVING, Arc::clone(&self.0.tally))
+        self.0.pages.as_ref().unwrap_or(self).clone()
+    }
+
+    /// From now on, durations of calls on new connections are recorded in `calls`.
+    pub(super) fn measure(&self, calls: Family) {
+        // The first has effect.
+        let _ = self.0.calls.set(Arc::new(calls));
+    }
+
+    /// How many are open.
+    pub(super) fn count(&self) -> usize {
+        self.table().records.len()
+    }
+
+    /// A connection was closed or refused.
+    pub(super) fn closed(&self, cause: Cause) {
+        if let Some(count) = self.0.closed.get(cause as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.0.tally.add(cause);
+    }
+
+    /// How many were closed or refused, by cause.
+    pub(super) fn closings(&self) -> impl Iterator<Item = (Cause, u64)> {
+        let counts = self.0.closed.iter().map(|count| count.load(Ordering::Relaxed));
+        Cause::ALL.into_iter().zip(counts)
     }
 
     pub(super) fn limits(&self) -> &ConnectionLimits {
@@ -113,12 +155,13 @@ impl Connections {
     /// A place for a new connection, and whether another makes room for it; `None` if no other may go.
     pub(super) fn admit(&self) -> Option<(Place, bool)> {
         let share = Entropy::System.bytes().map_or(u32::MAX / 2, u32::from_le_bytes);
-        let record = Arc::new(Record::new(&self.0.limits, share));
+        let record = Record::new(&self.0.limits, share).timed(self.0.calls.get().cloned());
+        let record = Arc::new(record);
         let mut table = self.table();
         let is_full = table.records.len() - table.leaving.len() >= self.0.max;
         if is_full && !table.make_room(self.0.epoch, self.0.max_leaving) {
             drop(table);
-            self.0.tally.add(Cause::Refused);
+            self.closed(Cause::Refused);
             return None;
         }
         let id = table.next;

@@ -12,6 +12,7 @@ mod deadline;
 mod dispatch;
 mod health;
 mod host;
+pub mod metrics;
 mod page_error;
 mod record;
 mod reflection;
@@ -19,6 +20,7 @@ mod request_body;
 mod serving;
 mod tally;
 mod tls;
+mod traced;
 mod unread;
 mod vigil;
 
@@ -52,6 +54,7 @@ use deadline::Deadline;
 use dispatch::Dispatch;
 use request_body::{Bounded, MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES};
 use serving::{Protocol, Serving};
+use traced::Traced;
 
 use crate::{
     access::Guard,
@@ -77,6 +80,7 @@ use crate::{
     },
     runtime::{Runtime, Tasks, replica_name},
     store::Store,
+    telemetry::trace::Tracing,
     upstream::UpstreamKeys,
 };
 
@@ -102,6 +106,8 @@ pub struct Options {
     pub connections: Connections,
     /// What the replica tells about itself.
     pub status: StatusFacts,
+    /// Where traces go.
+    pub tracing: Tracing,
 }
 
 /// Why the service cannot start.
@@ -148,6 +154,7 @@ struct Setup<F> {
     tls: Option<ListenerTls>,
     connections: Connections,
     status: StatusFacts,
+    tracing: Tracing,
     /// Held by every worker; closed when the last one ends.
     _ended: mpsc::Sender<()>,
 }
@@ -183,6 +190,7 @@ impl Server {
             tls: options.tls.clone(),
             connections: options.connections.clone(),
             status: options.status.clone(),
+            tracing: options.tracing.clone(),
             _ended: ended_sender,
         };
         let mut address = options.listen;
@@ -281,8 +289,20 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
-    let Setup { runtime, shared, guard, upstream, drain, mut health, stop, tls, connections, status, .. } =
-        setup;
+    let Setup {
+        runtime,
+        shared,
+        guard,
+        upstream,
+        drain,
+        mut health,
+        stop,
+        tls,
+        connections,
+        status,
+        tracing,
+        ..
+    } = setup;
     let mut watch = None;
     if index == 0 {
         // Before anything is served, as the reporter itself starts with `Serving`.
@@ -307,8 +327,9 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let keys = KeyServiceServer::new(KeyRpc::new(keys, recorder.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let check = AuthorizationServer::new(CheckRpc::new(authorizer.clone(), Arc::clone(&upstream)))
-        .max_decoding_message_size(MAX_ENVOY_BYTES);
+    let check =
+        AuthorizationServer::new(CheckRpc::new(authorizer.clone(), Arc::clone(&upstream), tracing.clone()))
+            .max_decoding_message_size(MAX_ENVOY_BYTES);
     let process = ExternalProcessorServer::new(ProcessRpc::new(
         authorizer.clone(),
         Arc::clone(&upstream),
@@ -347,6 +368,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     // What the libraries refuse has a reason as well.
     let guarded = MapResponseLayer::new(explained as fn(_) -> _).layer(guarded);
     let service = Bounded { inner: Deadline { inner: guarded, tasks: settler.tasks().clone() }, patience };
+    let service = Traced { inner: service, tracing };
     Serving { protocol: Protocol::Grpc, tls, connections, service, stop }.run(listener).await;
     settler.end().await;
     // For the calls on all workers so far; the last worker to end writes the rest.

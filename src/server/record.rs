@@ -8,13 +8,39 @@ use std::{
     time::Duration,
 };
 
+use hyper::HeaderMap;
 use tokio::{sync::Notify, time::Instant};
 
 use super::unread::Unread;
-use crate::settings::ConnectionLimits;
+use crate::{
+    domain::rbac::{RPCS, rpc_number},
+    settings::ConnectionLimits,
+    telemetry::Family,
+};
 
 /// The first bytes of HTTP/2: a client that has sent them understands that a connection is about to end.
 const PREFACE: u64 = 24;
+
+/// gRPC's codes by their numbers, as OpenTelemetry's conventions name them.
+pub(super) const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
 
 /// What a connection is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +80,8 @@ pub(super) struct Record {
     order: AtomicU8,
     /// Notified of orders and of a request that begins.
     told: Notify,
+    /// Where the durations of its calls are recorded.
+    timing: Option<Arc<Family>>,
 }
 
 impl Record {
@@ -76,11 +104,17 @@ impl Record {
             written: AtomicU64::new(0),
             order: AtomicU8::new(Directive::Stay as u8),
             told: Notify::new(),
+            timing: None,
         }
     }
 
+    /// The same, with the durations of its calls recorded in `timing`.
+    pub(super) fn timed(self, timing: Option<Arc<Family>>) -> Self {
+        Self { timing: timing.filter(|timing| timing.is_on()), ..self }
+    }
+
     fn now(&self) -> u64 {
-        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+        ms(self.born.elapsed())
     }
 
     fn at(&self, ms: u64) -> Instant {
@@ -92,7 +126,10 @@ impl Record {
         self.open_calls.fetch_add(1, Ordering::Relaxed);
         self.is_used.store(true, Ordering::Relaxed);
         self.head_since.store(0, Ordering::Relaxed);
-        OpenCall(Claim(Arc::new(Call { record: Arc::clone(self), stage: AtomicU8::new(OPEN) })))
+        let begun = if self.timing.is_some() { self.born.elapsed() } else { Duration::ZERO };
+        let (record, stage) = (Arc::clone(self), AtomicU8::new(OPEN));
+        let call = Call { record, stage, begun, rpc: AtomicU8::new(NO_RPC), code: AtomicU8::new(CANCELLED) };
+        OpenCall(Claim(Arc::new(call)))
     }
 
     /// Notes that `bytes` arrived; over HTTP/1, outside a call, they begin a request.
@@ -198,10 +235,24 @@ const OPEN: u8 = 0;
 const CLAIMED: u8 = 1;
 const ENDED: u8 = 2;
 
+/// No duration is recorded.
+const NO_RPC: u8 = u8::MAX;
+/// The code of a call whose answer did not come to its end.
+const CANCELLED: u8 = 1;
+
 #[derive(Debug)]
 struct Call {
     record: Arc<Record>,
     stage: AtomicU8,
+    /// How long after its connection it began; zero unless it is timed.
+    begun: Duration,
+    /// Which RPC it is, and how it ended, for what is recorded of it. Only its own task writes them.
+    rpc: AtomicU8,
+    code: AtomicU8,
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A call that stays open while this exists.
@@ -221,11 +272,29 @@ impl OpenCall {
     pub(super) fn claim(&self) -> Claim {
         self.0.clone()
     }
+
+    /// It is of the RPC at `path`.
+    pub(super) fn is_of(&self, path: &str) {
+        if self.0.0.record.timing.is_some() {
+            let rpc = rpc_number(path).unwrap_or(RPCS.len());
+            self.0.0.rpc.store(u8::try_from(rpc).unwrap_or(NO_RPC), Ordering::Relaxed);
+        }
+    }
+
+    /// It ended with the `grpc-status` in `headers`, if there is one.
+    pub(super) fn ends_with(&self, headers: &HeaderMap) {
+        let call = &self.0.0;
+        if call.record.timing.is_some()
+            && let Some(code) = headers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok())
+        {
+            call.code.store(code, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Claim {
     pub(super) fn raise(&self) {
-        let Call { record, stage } = &*self.0;
+        let Call { record, stage, .. } = &*self.0;
         if stage.compare_exchange(OPEN, CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             record.claims.fetch_add(1, Ordering::Relaxed);
             record.is_trusted.store(true, Ordering::Relaxed);
@@ -235,9 +304,15 @@ impl Claim {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        let Call { record, stage } = &*self.0.0;
+        let Call { record, stage, begun, rpc, code } = &*self.0.0;
+        let now = record.born.elapsed();
         // Before the counts fall: a search for a connection that makes room must not see an old time.
-        record.idle_since.store(record.now(), Ordering::Relaxed);
+        record.idle_since.store(ms(now), Ordering::Relaxed);
+        let rpc = rpc.load(Ordering::Relaxed);
+        if let Some(timing) = record.timing.as_ref().filter(|_| rpc != NO_RPC) {
+            let code = usize::from(code.load(Ordering::Relaxed)).min(CODES.len() - 1);
+            timing.record(usize::from(rpc) * CODES.len() + code, now.saturating_sub(*begun));
+        }
         if stage.swap(ENDED, Ordering::Relaxed) == CLAIMED {
             record.claims.fetch_sub(1, Ordering::Relaxed);
         }

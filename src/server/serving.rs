@@ -182,13 +182,13 @@ async fn attend<S, B>(
         match vigil.judge(tokio::time::Instant::now()) {
             Verdict::Wait(until) => due.as_mut().reset(until),
             Verdict::Leave(cause) => {
-                connections.tally().add(cause);
+                connections.closed(cause);
                 debug!(cause = cause.name(), "a connection is about to end");
                 served.as_mut().graceful_shutdown();
                 continue;
             }
             Verdict::Cut(cause) => {
-                connections.tally().add(cause);
+                connections.closed(cause);
                 debug!(cause = cause.name(), "a connection is closed");
                 return;
             }

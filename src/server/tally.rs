@@ -28,6 +28,10 @@ pub(super) enum Cause {
 }
 
 impl Cause {
+    /// All of them, in their order.
+    pub(super) const ALL: [Self; 6] =
+        [Self::Silent, Self::Idle, Self::Aged, Self::Unread, Self::Evicted, Self::Refused];
+
     /// Its name in logs.
     pub(super) const fn name(self) -> &'static str {
         match self {

@@ -41,6 +41,15 @@ const NOT_SETTINGS: [&str; 8] = [
 ];
 /// The variable that holds a secret. No flag and no key in the file does, as lists of processes and backups show those.
 pub(super) const REDIS_PASSWORD: &str = "redis_password";
+/// Another one: headers for the collector, which hold a token.
+pub(super) const OTLP_HEADERS: &str = "otlp_headers";
+/// Both, each with the setting for a file of it.
+const SECRETS: [(&str, &str); 2] =
+    [(REDIS_PASSWORD, "redis_password_file"), (OTLP_HEADERS, "otlp_headers_file")];
+
+fn secret(name: &str) -> Option<&'static (&'static str, &'static str)> {
+    SECRETS.iter().find(|(secret, _)| *secret == name)
+}
 
 /// The flag of a setting, without its dashes.
 pub(super) fn flag(name: &str) -> String {
@@ -59,6 +68,8 @@ pub(super) struct Given {
     merged: Figment,
     /// The secret in the environment.
     pub(super) redis_password: Option<String>,
+    /// The other one.
+    pub(super) otlp_headers: Option<String>,
     /// Environment variables that are no settings, each with what was probably meant.
     pub(super) unknown_variables: Vec<String>,
 }
@@ -118,11 +129,11 @@ impl Layer {
                 Err(SettingsError::Invalid { origin: origin.of(name), reason })
             }
             (None, Some(help)) => Err(SettingsError::Unknown { origin: origin.of(name), help }),
-            (None, None) if name == REDIS_PASSWORD => {
+            (None, None) if let Some((secret, file)) = secret(name) => {
                 let help = format!(
-                    "a secret stands in none; write it into a file and name that in `redis_password_file`, or give it \
-                     in the environment variable `{}`",
-                    variable(REDIS_PASSWORD)
+                    "a secret stands in none; write it into a file and name that in `{file}`, or give it in the environment variable \
+                     `{}`",
+                    variable(secret)
                 );
                 Err(SettingsError::Unknown { origin: origin.of(name), help })
             }
@@ -256,7 +267,7 @@ impl Given {
             if value.is_empty() || NOT_SETTINGS.contains(&name.as_str()) {
                 continue;
             }
-            let is_secret = name == REDIS_PASSWORD;
+            let is_secret = secret(&name).is_some();
             if !is_secret && find(&name).is_none() && !DROPPED.contains(&name.as_str()) {
                 if !is_service_link(&name, &value) {
                     self.unknown_variables.push(unknown(&name));
@@ -267,8 +278,10 @@ impl Given {
                 let origin = Origin::Variable.of(&name);
                 return Err(SettingsError::Invalid { origin, reason: "not UTF-8".to_owned() });
             };
-            if is_secret {
+            if name == REDIS_PASSWORD {
                 self.redis_password = Some(text);
+            } else if is_secret {
+                self.otlp_headers = Some(text);
             } else {
                 layer.add_text(&name, &text, &Origin::Variable)?;
             }
@@ -281,7 +294,7 @@ impl Given {
 /// What to say of a variable that is no setting.
 fn unknown(name: &str) -> String {
     let mut variables: Vec<String> = SETTINGS.iter().map(|setting| variable(setting.name)).collect();
-    variables.push(variable(REDIS_PASSWORD));
+    variables.extend(SECRETS.map(|(secret, _)| variable(secret)));
     let help = did_you_mean(&variable(name), variables.iter().map(String::as_str));
     let help = help.map(|help| format!("; {help}")).unwrap_or_default();
     format!("{} is no setting{help}", Origin::Variable.of(name))

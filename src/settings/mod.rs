@@ -9,6 +9,7 @@ mod exposure;
 mod flags;
 mod kind;
 mod layer;
+mod otlp;
 mod page;
 mod raw;
 mod store_url;
@@ -27,6 +28,7 @@ pub use self::{
     error::SettingsError,
     exposure::{ExposureError, check_exposure},
     flags::SettingsFlags,
+    otlp::{OtlpHeaders, OtlpSignal},
     page::reference,
     store_url::{StoreUrl, StoreUrlError},
     table::Settings,
@@ -83,6 +85,8 @@ impl Settings {
         };
         settings.check_tls().or_else(|(key, reason)| invalid(key, reason))?;
         settings.check_audit().or_else(|(key, reason)| invalid(key, reason))?;
+        settings.check_otlp().or_else(|(key, reason)| invalid(key, reason))?;
+        settings.take_headers(&given).or_else(|(key, reason)| invalid(key, &reason))?;
         settings.read_password(&given)?;
         settings.warn_of(&given);
         Ok(settings)

@@ -9,11 +9,13 @@ use std::{
 };
 
 use super::{
-    AuditSink, ClientAuth, LogFormat, SettingsError, StoreUrl,
+    AuditSink, ClientAuth, LogFormat, OtlpHeaders, OtlpSignal, SettingsError, StoreUrl,
     kind::{Address, Choice, Count, File, Filter, Kind, List, Share, Size, Store, Switch, Time},
     layer::Given,
+    otlp::Endpoint,
     raw::Shape,
 };
+use crate::domain::tally::DEFAULT_MAX_TEAMS;
 
 /// What the page and `--help` say about a setting.
 #[derive(Debug)]
@@ -48,14 +50,15 @@ pub(super) enum Group {
     Listening,
     State,
     Logs,
+    Telemetry,
     Connections,
     Tls,
 }
 
 impl Group {
     /// All of them, in the order of the table.
-    pub(super) const ALL: [Self; 5] =
-        [Self::Listening, Self::State, Self::Logs, Self::Connections, Self::Tls];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Listening, Self::State, Self::Logs, Self::Telemetry, Self::Connections, Self::Tls];
 
     /// The heading over its settings.
     pub(super) const fn title(self) -> &'static str {
@@ -63,6 +66,7 @@ impl Group {
             Self::Listening => "Listening",
             Self::State => "State and policy",
             Self::Logs => "Logs",
+            Self::Telemetry => "Metrics and traces",
             Self::Connections => "Connections",
             Self::Tls => "TLS",
         }
@@ -111,6 +115,8 @@ macro_rules! settings {
             pub unknown_variables: Vec<String>,
             /// What is allowed, and better written otherwise.
             pub warnings: Vec<String>,
+            /// Headers for the collector from the environment.
+            pub otlp_headers: Option<OtlpHeaders>,
         }
 
         impl std::default::Default for Settings {
@@ -119,6 +125,7 @@ macro_rules! settings {
                     $($($name: settings!(@value $how $default),)+)+
                     unknown_variables: Vec::new(),
                     warnings: Vec::new(),
+                    otlp_headers: None,
                 }
             }
         }
@@ -130,6 +137,7 @@ macro_rules! settings {
                     $($($name: given.read(stringify!($name), &$kind, settings!(@value $how $default))?,)+)+
                     unknown_variables: Vec::new(),
                     warnings: Vec::new(),
+                    otlp_headers: None,
                 })
             }
         }
@@ -172,6 +180,10 @@ const CONNECTION: Time = Time(Duration::from_millis(10), DAY.saturating_mul(365)
 const AUDIT: Time = Time(DAY, DAY.saturating_mul(3_650));
 /// From less than one answer to more memory than a replica has for all its clients.
 const UNREAD: Size = Size(1 << 10, 1 << 30);
+/// Pushing more often than each second costs more than it tells; after an hour, what is shown has long changed.
+const PUSH: Time = Time(SECOND, HOUR);
+/// Metrics of more teams than this are for another system than Prometheus.
+const TEAMS: Count<usize> = Count(1, 100_000);
 /// More threads than any machine has cores are a typo.
 const THREADS: Count<usize> = Count(1, 1_024);
 /// More than one process carries: more need several replicas.
@@ -185,8 +197,8 @@ Listening {
     allow_unauthenticated_listen: bool, Switch, = false;
     /// Where to serve the pages for operators
     ///
-    /// They are [`/livez`, `/readyz` and `/status`](operations.md#probes-and-status), over HTTP. `/status` is for callers who
-    /// [may read it](access.md#roles), the others are for all. Without `[access]`, a `Host` other than its address or
+    /// They are [`/livez`, `/readyz`, `/status` and `/metrics`](operations.md#probes-and-status), over HTTP. `/status` and `/metrics`
+    /// are for callers who [may read them](access.md#roles), the others are for all. Without `[access]`, a `Host` other than its address or
     /// `localhost` is answered 421.
     admin: SocketAddr, Address, = local(8_081);
     /// Whether to serve the pages for operators
@@ -250,6 +262,40 @@ Logs {
     /// It keeps at most 1,000,000 events. The file is not shortened.
     audit_retention: Duration, AUDIT, = DAY.saturating_mul(400);
 }
+Telemetry {
+    /// Whether metrics show the budgets of each key
+    ///
+    /// With hundreds of keys they are most of all rows.
+    metrics_by_key: bool, Switch, = false;
+    /// The most teams that metrics show by name
+    ///
+    /// The first ones that ask; all others are `team="other"`.
+    metrics_max_teams: usize, TEAMS, = DEFAULT_MAX_TEAMS;
+    /// Where to push metrics and traces by OTLP over gRPC: `http://HOST:4317` or `https://HOST:4317`
+    ///
+    /// Where it is not set, `OTEL_EXPORTER_OTLP_ENDPOINT` is used; `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` hold as well.
+    otlp_endpoint: Option<String>, Endpoint, or "none";
+    /// What to push
+    otlp_signals: Vec<OtlpSignal>, List(OtlpSignal::CHOICES), = vec![OtlpSignal::Metrics, OtlpSignal::Traces];
+    /// How often to push metrics
+    otlp_interval: Duration, PUSH, = SECOND.saturating_mul(15);
+    /// How long one push may take
+    otlp_timeout: Duration, STORE, = SECOND.saturating_mul(5);
+    /// A file with headers for the collector, as `name=value` lines; read for each push
+    ///
+    /// They may be given in the environment variable `TOLLGATE_OTLP_HEADERS` instead, separated by commas.
+    otlp_headers_file: Option<PathBuf>, File, or "no headers";
+    /// The CA of the collector's certificate (PEM)
+    otlp_tls_ca_file: Option<PathBuf>, File, or "the CAs of this machine";
+    /// A client certificate for the collector (PEM)
+    otlp_tls_cert_file: Option<PathBuf>, File, or "none";
+    /// The private key of that certificate (PEM, unencrypted)
+    otlp_tls_key_file: Option<PathBuf>, File, or "none";
+    /// The share of the calls to trace that come without a trace, such as `1%`
+    ///
+    /// A call with a `traceparent` is traced if that says sampled.
+    trace_sample: u32, Share, = 0;
+}
 Connections {
     /// The most connections for gRPC; past them the oldest idle one is closed
     ///
@@ -304,6 +350,10 @@ impl LogFormat {
 impl AuditSink {
     const CHOICES: Choice<Self> =
         Choice(&[("store", Self::Store), ("file", Self::File), ("stdout", Self::Stdout)]);
+}
+
+impl OtlpSignal {
+    const CHOICES: Choice<Self> = Choice(&[("metrics", Self::Metrics), ("traces", Self::Traces)]);
 }
 
 impl ClientAuth {

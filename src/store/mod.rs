@@ -5,10 +5,12 @@
 //! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
 
 mod audit;
+mod call;
 mod cooldown;
 pub mod embedded;
 mod layout;
 mod ledger;
+mod load;
 mod observed;
 pub mod redis;
 mod registry;
@@ -22,13 +24,15 @@ pub use audit::{
     AUDIT_REMOVED, AuditEntry, AuditId, AuditKept, AuditLog, AuditRange, MAX_AUDIT_APPEND, MAX_AUDIT_EVENTS,
     MAX_AUDIT_LINE, MAX_AUDIT_PAGE, NotAnAuditId,
 };
+pub use call::{CallOutcome, StoreCall};
 pub use cooldown::{Cooldown, CooldownChange};
 pub use layout::{LAYOUT, OLDEST_LAYOUT, Unsupported};
 pub use ledger::{
     Extra, Ledger, MAX_GATES, MAX_HOLDS, MAX_NOTE, NotAReservationId, Record, Refusal, ReservationId,
     Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
 };
-pub use observed::{CallOutcome, CallTotals, Calls, Observed, StoreCall};
+pub use load::{Load, LoadProbe};
+pub use observed::{CallTotals, Calls, Observed};
 pub use registry::{
     MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord, RegistryWritten, Revision,
     SecretUse, SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
@@ -98,6 +102,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// How long after a call the store may still take holds for a caller that has left; `None`: never.
     fn acts_within(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What says how much waits in it; `None`: nothing does, or another of its clones has told already.
+    fn probe(&self) -> Option<LoadProbe> {
         None
     }
 

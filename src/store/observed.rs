@@ -1,8 +1,9 @@
 //! A store whose calls are counted and timed.
 
 use std::{
+    fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -11,99 +12,19 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, Registry,
-    RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision,
-    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
+    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, CallOutcome, Cooldown, Ledger, Load, LoadProbe,
+    Record, Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve,
+    Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreCall,
+    StoreError, StoreKind, Usage,
 };
-use crate::domain::{
-    Moment, Timestamp,
-    counter::{CounterKey, CounterKind, CounterState},
-    key::SecretId,
+use crate::{
+    domain::{
+        Moment, Timestamp,
+        counter::{CounterKey, CounterKind, CounterState},
+        key::SecretId,
+    },
+    telemetry::Family,
 };
-
-/// A kind of call to a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the method of this name")]
-pub enum StoreCall {
-    Reserve,
-    Find,
-    Settle,
-    Counters,
-    Cooldowns,
-    LiftCooldowns,
-    Spenders,
-    Spend,
-    RegistrySince,
-    RegistryWrite,
-    /// [`Registry::hash_key`].
-    HashKey,
-    AddUses,
-    Uses,
-    AuditAppend,
-    AuditPage,
-    AnnounceReplica,
-    Replicas,
-}
-
-impl StoreCall {
-    /// All of them, in the order of their places in [`Calls`].
-    pub const ALL: [Self; 17] = [
-        Self::Reserve,
-        Self::Find,
-        Self::Settle,
-        Self::Counters,
-        Self::Cooldowns,
-        Self::LiftCooldowns,
-        Self::Spenders,
-        Self::Spend,
-        Self::RegistrySince,
-        Self::RegistryWrite,
-        Self::HashKey,
-        Self::AddUses,
-        Self::Uses,
-        Self::AuditAppend,
-        Self::AuditPage,
-        Self::AnnounceReplica,
-        Self::Replicas,
-    ];
-
-    /// Its name, as operators see it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Reserve => "reserve",
-            Self::Find => "find",
-            Self::Settle => "settle",
-            Self::Counters => "counters",
-            Self::Cooldowns => "cooldowns",
-            Self::LiftCooldowns => "lift_cooldowns",
-            Self::Spenders => "spenders",
-            Self::Spend => "spend",
-            Self::RegistrySince => "registry_since",
-            Self::RegistryWrite => "registry_write",
-            Self::HashKey => "hash_key",
-            Self::AddUses => "add_uses",
-            Self::Uses => "uses",
-            Self::AuditAppend => "audit_append",
-            Self::AuditPage => "audit_page",
-            Self::AnnounceReplica => "announce_replica",
-            Self::Replicas => "replicas",
-        }
-    }
-}
-
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum CallOutcome {
-    Succeeded,
-    Failed,
-}
-
-impl CallOutcome {
-    /// Both of them, in the order of their places in [`Calls`].
-    pub const ALL: [Self; 2] = [Self::Succeeded, Self::Failed];
-}
 
 /// The calls of one kind that ended one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,13 +44,61 @@ struct Counts {
 
 /// The calls of one store, which one core makes: cores that added to the same numbers would wait for each other.
 #[derive(Debug, Default)]
-struct OwnCalls([[Counts; CallOutcome::ALL.len()]; StoreCall::ALL.len()]);
+struct OwnCalls {
+    counts: [[Counts; CallOutcome::ALL.len()]; StoreCall::ALL.len()],
+    timing: Arc<OnceLock<Family>>,
+}
 
-/// The calls of all stores of a process since it started. The lock is taken when a store is set up and when calls are looked at.
-#[derive(Debug, Default)]
-pub struct Calls(Mutex<Vec<Arc<OwnCalls>>>);
+/// The calls of all stores of a process since it started. The locks are taken when a store is set up and when calls are looked at.
+#[derive(Default)]
+pub struct Calls {
+    stores: Mutex<Vec<Arc<OwnCalls>>>,
+    probes: Mutex<Vec<LoadProbe>>,
+    timing: Arc<OnceLock<Family>>,
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calls").field("stores", &*self.lock()).finish_non_exhaustive()
+    }
+}
 
 impl Calls {
+    /// How many combinations of [`StoreCall`] and [`CallOutcome`] there are.
+    pub const KINDS: usize = StoreCall::ALL.len() * CallOutcome::ALL.len();
+
+    /// The combination with this number in [`Calls::measure`].
+    #[must_use]
+    pub fn kind(number: usize) -> Option<(StoreCall, CallOutcome)> {
+        let outcomes = CallOutcome::ALL.len();
+        Some((*StoreCall::ALL.get(number / outcomes)?, *CallOutcome::ALL.get(number % outcomes)?))
+    }
+
+    /// From now on, durations of calls are recorded in `timing`, too.
+    pub fn measure(&self, timing: Family) {
+        // The first has effect; a process has one.
+        let _ = self.timing.set(timing);
+    }
+
+    /// Looks at what waits in `store` as well from now on.
+    pub fn watch<S: Backend>(&self, store: &S) {
+        if let Some(probe) = store.probe() {
+            self.probes.lock().unwrap_or_else(PoisonError::into_inner).push(probe);
+        }
+    }
+
+    /// What waits in all stores.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let probes = self.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        probes.iter().map(|probe| probe()).fold(Load::default(), |sum, load| Load {
+            calls: sum.calls + load.calls,
+            journal_bytes: load
+                .journal_bytes
+                .map_or(sum.journal_bytes, |bytes| Some(bytes + sum.journal_bytes.unwrap_or_default())),
+        })
+    }
+
     /// The calls of one kind with one outcome. A call that its caller gave up is not among them.
     #[must_use]
     pub fn of(&self, call: StoreCall, outcome: CallOutcome) -> CallTotals {
@@ -143,13 +112,13 @@ impl Calls {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<OwnCalls>>> {
         // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl OwnCalls {
     fn counts(&self, call: StoreCall, outcome: CallOutcome) -> Option<&Counts> {
-        self.0.get(call as usize)?.get(outcome as usize)
+        self.counts.get(call as usize)?.get(outcome as usize)
     }
 
     /// Counts a call that began at `started`, and passes its answer on. It is not given the call to wait for: a future that is an argument
@@ -162,7 +131,11 @@ impl OwnCalls {
     ) -> Result<T, StoreError> {
         let outcome = if answer.is_ok() { CallOutcome::Succeeded } else { CallOutcome::Failed };
         if let Some(counts) = self.counts(call, outcome) {
-            let micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let took = started.elapsed();
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            if let Some(timing) = self.timing.get() {
+                timing.record(call as usize * CallOutcome::ALL.len() + outcome as usize, took);
+            }
             counts.calls.fetch_add(1, Ordering::Relaxed);
             counts.micros.fetch_add(micros, Ordering::Relaxed);
         }
@@ -181,7 +154,7 @@ impl<S> Observed<S> {
     /// Counts the calls of `store` in `calls`.
     #[must_use]
     pub fn new(store: S, calls: &Calls) -> Self {
-        let own = Arc::new(OwnCalls::default());
+        let own = Arc::new(OwnCalls { timing: Arc::clone(&calls.timing), ..OwnCalls::default() });
         calls.lock().push(Arc::clone(&own));
         Self { store, calls: own }
     }
@@ -204,6 +177,10 @@ impl<S: Backend> Backend for Observed<S> {
 
     fn acts_within(&self) -> Option<Duration> {
         self.store.acts_within()
+    }
+
+    fn probe(&self) -> Option<LoadProbe> {
+        self.store.probe()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 21] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("runtime", &["domain"]),
-    ("store", &["runtime", "domain"]),
+    ("telemetry", &["domain"]),
+    ("store", &["telemetry", "runtime", "domain"]),
     ("syntax", &[]),
     ("watch", &[]),
     ("settings", &["syntax", "domain"]),
     ("policy_file", &["watch", "syntax", "domain"]),
     ("live", &["store", "runtime", "domain"]),
-    ("authorizer", &["live", "store", "runtime", "domain"]),
+    ("authorizer", &["live", "store", "telemetry", "runtime", "domain"]),
     ("control", &["live", "store", "runtime", "domain"]),
     ("reports", &["live", "store", "domain"]),
     ("audit", &["store", "runtime", "domain"]),
@@ -33,6 +34,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "policy_file",
             "replicas",
             "store",
+            "telemetry",
             "runtime",
             "domain",
         ],
@@ -48,6 +50,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "upstream",
             "replicas",
             "store",
+            "telemetry",
             "settings",
             "watch",
             "runtime",
@@ -66,6 +69,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "rpc",
             "policy_file",
             "store",
+            "telemetry",
             "settings",
             "runtime",
             "domain",
@@ -81,6 +85,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "access",
             "upstream",
             "store",
+            "telemetry",
             "settings",
             "policy_file",
             "syntax",
@@ -97,7 +102,7 @@ const NOT_IN_DOMAIN: [&str; 8] =
 
 /// Protobuf, and who may see it.
 const PROTOBUF: [&str; 5] = ["tonic", "prost", "prost_types", "tonic_types", "tonic_health"];
-const SEES_PROTOBUF: [&str; 3] = ["rpc", "server", "cli"];
+const SEES_PROTOBUF: [&str; 4] = ["rpc", "server", "cli", "telemetry"];
 
 /// Modules that are built on another one's side of a boundary: the implementations of a store know the trait, not each other.
 const STRANGERS: [(&str, &str); 2] = [("store/embedded", "store::redis"), ("store/redis", "store::embedded")];

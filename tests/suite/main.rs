@@ -48,6 +48,7 @@ mod status;
 // What the suite shares with a unit test, an example and a benchmark is not in its directory.
 #[path = "../support/mod.rs"]
 mod support;
+mod telemetry;
 mod tls;
 mod waiting;
 mod wild;

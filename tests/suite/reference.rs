@@ -69,6 +69,17 @@ fn the_table_of_errors_is_current() {
     are_current("docs/gateways.md", &[("errors".to_owned(), table)]);
 }
 
+#[test]
+fn the_table_of_metrics_is_current() {
+    are_current("docs/telemetry.md", &[("metrics".to_owned(), tollgate::telemetry::table())]);
+    let page = include_str!("../../docs/telemetry.md");
+    let names = page.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    for name in names.filter(|name| name.starts_with("tollgate_") || name.starts_with("process_")) {
+        let is_known = tollgate::telemetry::METRICS.iter().any(|spec| spec.prometheus == name);
+        assert!(is_known, "{name} is no metric");
+    }
+}
+
 /// The name of a status as gRPC's documents have it.
 fn status_name(code: Code) -> String {
     let name = format!("{code:?}");

@@ -46,6 +46,11 @@ pub(super) struct Head {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) operation: String,
     pub(super) policy_revision: String,
+    /// Of a call that is traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) trace_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) span_id: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

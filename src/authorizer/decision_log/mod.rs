@@ -35,6 +35,7 @@ use crate::{
     },
     runtime::lines::LineWriter,
     store::{AuditId, ReservationId, Store},
+    telemetry::trace::{self, TraceContext},
 };
 
 const MILLION: u128 = 1_000_000;
@@ -122,6 +123,7 @@ impl DecisionLog {
     }
 
     fn head(&self, now: Timestamp, organization: &str, revision: &str) -> Head {
+        let trace = trace::current();
         Head {
             v: VERSION,
             id: AuditId::new(now, self.count.fetch_add(1, Ordering::Relaxed), self.random).to_string(),
@@ -133,6 +135,8 @@ impl DecisionLog {
             model: String::new(),
             operation: String::new(),
             policy_revision: revision.to_owned(),
+            trace_id: trace.as_ref().map(TraceContext::trace),
+            span_id: trace.as_ref().map(TraceContext::span),
         }
     }
 }
@@ -168,7 +172,8 @@ impl<S: Store + Clone> Authorizer<S> {
         violations: &[Violation],
         snapshot: &Snapshot,
     ) {
-        let log = &self.shared.decisions;
+        let (log, tallies) = (&self.shared.decisions, &self.shared.live.tallies);
+        caller.map_or_else(|| tallies.unknown(), |caller| tallies.team(caller.team)).denied(violations);
         let Some(place) = log.place(log.denials) else { return };
         let decision = self.decision((snapshot, &snapshot.revision), caller, None, violations);
         log.write(&place, &Line::Decision(decision));
@@ -215,7 +220,7 @@ impl<S: Store + Clone> Authorizer<S> {
     ) {
         let id = report.released.unwrap_or(booked.reservation);
         let result = report.result(booked.already_recorded, has_expired);
-        let used = (report.usage.as_ref(), report.outcome, result, booked.cost);
+        let used = (report.usage.as_ref(), report.outcome, result.name(), booked.cost);
         self.log_settlement(&policy.organization.id, id, ticket, used);
     }
 

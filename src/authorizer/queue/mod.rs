@@ -83,6 +83,15 @@ impl Queue {
         counters.find_map(|(place, counter)| Some((place, lines.ahead(counter, turn)?)))
     }
 
+    /// How many requests of each team wait.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<(Arc<str>, usize)> {
+        if self.standing.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
+        self.lock().by_team()
+    }
+
     /// Ends every wait: all waiting requests are answered at once.
     pub fn close(&self) {
         self.closed.send_replace(true);

@@ -120,6 +120,7 @@ fn team() -> Team {
         },
         budget_counters: subject.budget_counters(),
         templates: Default::default(),
+        tally: Default::default(),
     }
 }
 

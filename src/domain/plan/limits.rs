@@ -12,7 +12,7 @@ use crate::domain::{
     MAX_AMOUNT,
     batch::MAX_TTL_MS,
     calendar::Days,
-    counter::CounterKind,
+    counter::{CounterKey, CounterKind},
     holds::{Holds, Term, Terms},
     limit::{Limit, OnShortfall, Quantity, Window},
     policy::{Policy, user_counter},
@@ -112,6 +112,13 @@ impl<'p> Plan<'p> {
             Quantity::UnsettledRequests => limit.window == Window::Unsettled,
         }
     }
+}
+
+/// The counter of a limit on the day `today`, and how it accounts for amounts.
+#[must_use]
+pub fn counter_of(limit: &Arc<Limit>, today: &Days) -> (CounterKey, CounterKind) {
+    let (term, _) = want(limit, None, today);
+    (term.counter, term.kind)
 }
 
 /// What a request needs from one limit on the day `today`.

@@ -9,8 +9,7 @@ mod unreserved;
 
 use std::{ops::Range, sync::Arc};
 
-use self::limits::want;
-pub use self::{note::TermsNote, reason::reason_of, template::Templates};
+pub use self::{limits::counter_of, note::TermsNote, reason::reason_of, template::Templates};
 use super::{
     Timestamp,
     batch::{Batch, MAX_TTL_MS, Work},

@@ -1,6 +1,6 @@
 //! Usage that was never authorized.
 
-use super::{Line, Plan, want};
+use super::{Line, Plan, limits::want};
 use crate::domain::{
     MAX_AMOUNT, Timestamp,
     batch::Work,

@@ -23,6 +23,7 @@ use super::{
     price::{ToolCatalogue, catalogue::Catalogue},
     rbac::AccessPolicy,
     request::Operation,
+    tally::TallyOfTeam,
     tools::ToolBounds,
 };
 
@@ -128,6 +129,8 @@ pub struct Team {
     pub budget_counters: BudgetCounters,
     /// What its requests without a key share.
     pub templates: Templates,
+    /// What is counted of it.
+    pub tally: TallyOfTeam,
 }
 
 /// How much usage without a reservation gateways may report for a team.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::Timestamp;
-pub use needs::{Need, PAGES, RPCS, VERBOSE_READINESS, is_page, need_of, page_of, table};
+pub use needs::{Need, PAGES, RPCS, VERBOSE_READINESS, is_page, need_of, page_of, rpc_number, table};
 
 /// The role that a caller has in the organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub enum Role {
     Auditor,
     /// Reads spend.
     Viewer,
-    /// Reads the state of the service, and nothing about teams: for monitoring systems.
+    /// Reads the state of the service and its metrics: for monitoring systems.
     Monitor,
     /// Requests decisions and reports usage.
     Gateway,
@@ -60,8 +60,8 @@ impl Role {
     #[must_use]
     pub const fn has(self, permission: Permission) -> bool {
         use Permission::{
-            Decide, LiftCooldowns, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadStatus,
-            ReadUpstream, Record, RotateKeys,
+            Decide, LiftCooldowns, ManageKeys, Pause, ReadAudit, ReadKeys, ReadMetrics, ReadPauses,
+            ReadSpend, ReadStatus, ReadUpstream, Record, RotateKeys,
         };
         match self {
             Self::Admin => true,
@@ -69,17 +69,24 @@ impl Role {
             Self::Operator => {
                 matches!(
                     permission,
-                    Pause | LiftCooldowns | RotateKeys | ReadKeys | ReadPauses | ReadUpstream | ReadStatus
+                    Pause
+                        | LiftCooldowns
+                        | RotateKeys
+                        | ReadKeys
+                        | ReadPauses
+                        | ReadUpstream
+                        | ReadStatus
+                        | ReadMetrics
                 )
             }
             Self::Auditor => {
                 matches!(
                     permission,
-                    ReadSpend | ReadKeys | ReadPauses | ReadAudit | ReadUpstream | ReadStatus
+                    ReadSpend | ReadKeys | ReadPauses | ReadAudit | ReadUpstream | ReadStatus | ReadMetrics
                 )
             }
             Self::Viewer => matches!(permission, ReadSpend),
-            Self::Monitor => matches!(permission, ReadStatus),
+            Self::Monitor => matches!(permission, ReadStatus | ReadMetrics),
             Self::Gateway => matches!(permission, Decide | Record),
             Self::TeamAdmin => matches!(permission, ReadSpend | ReadKeys | ManageKeys | RotateKeys),
         }
@@ -140,11 +147,13 @@ pub enum Permission {
     LiftCooldowns,
     /// Read which policy is in force, and why a newer one is not.
     ReadStatus,
+    /// Read the metrics, which name teams and what they spend.
+    ReadMetrics,
 }
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Decide,
         Self::Record,
         Self::ReadSpend,
@@ -157,6 +166,7 @@ impl Permission {
         Self::ReadUpstream,
         Self::LiftCooldowns,
         Self::ReadStatus,
+        Self::ReadMetrics,
     ];
 
     /// Its name in errors and in the documentation.
@@ -175,6 +185,7 @@ impl Permission {
             Self::ReadUpstream => "read-upstream",
             Self::LiftCooldowns => "lift-cooldowns",
             Self::ReadStatus => "read-status",
+            Self::ReadMetrics => "read-metrics",
         }
     }
 

@@ -51,11 +51,12 @@ pub const VERBOSE_READINESS: &str = "/readyz?verbose";
 
 /// The pages of the operators' listener, and what each requires. Orchestrators probe without a credential, as with health
 /// over gRPC.
-pub const PAGES: [(&str, Need); 4] = [
+pub const PAGES: [(&str, Need); 5] = [
     ("/livez", Need::Nothing),
     (READINESS, Need::Nothing),
     (VERBOSE_READINESS, Need::Permission(Permission::ReadStatus)),
     ("/status", Need::Permission(Permission::ReadStatus)),
+    ("/metrics", Need::Permission(Permission::ReadMetrics)),
 ];
 
 /// The name in [`PAGES`] of the page at `path` with `query`, and what it requires; `None` if there is no such page.
@@ -73,6 +74,12 @@ pub fn page_of(path: &str, query: Option<&str>) -> Option<(&'static str, Need)> 
 #[must_use]
 pub fn is_page(name: &str) -> bool {
     PAGES.iter().any(|(known, _)| *known == name)
+}
+
+/// The place in [`RPCS`] of the RPC at `path`.
+#[must_use]
+pub fn rpc_number(path: &str) -> Option<usize> {
+    RPCS.iter().position(|(known, _)| *known == path)
 }
 
 /// What the RPC at `path` requires; `None` if there is no such RPC.

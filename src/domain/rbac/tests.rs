@@ -18,15 +18,18 @@ fn principal(grants: &[(&[Role], TeamScope)]) -> Principal {
 #[test]
 fn each_role_has_what_it_is_for_and_nothing_else() {
     use Permission::{
-        Decide, LiftCooldowns, ManageKeys, Pause, ReadAudit, ReadKeys, ReadPauses, ReadSpend, ReadStatus,
-        ReadUpstream, Record, RotateKeys,
+        Decide, LiftCooldowns, ManageKeys, Pause, ReadAudit, ReadKeys, ReadMetrics, ReadPauses, ReadSpend,
+        ReadStatus, ReadUpstream, Record, RotateKeys,
     };
     for (role, permissions) in [
         (Role::Admin, Permission::ALL.as_slice()),
-        (Role::Operator, &[ReadKeys, RotateKeys, Pause, ReadPauses, ReadUpstream, LiftCooldowns, ReadStatus]),
-        (Role::Auditor, &[ReadSpend, ReadKeys, ReadPauses, ReadAudit, ReadUpstream, ReadStatus]),
+        (
+            Role::Operator,
+            &[ReadKeys, RotateKeys, Pause, ReadPauses, ReadUpstream, LiftCooldowns, ReadStatus, ReadMetrics],
+        ),
+        (Role::Auditor, &[ReadSpend, ReadKeys, ReadPauses, ReadAudit, ReadUpstream, ReadStatus, ReadMetrics]),
         (Role::Viewer, &[ReadSpend]),
-        (Role::Monitor, &[ReadStatus]),
+        (Role::Monitor, &[ReadStatus, ReadMetrics]),
         (Role::Gateway, &[Decide, Record]),
         (Role::TeamAdmin, &[ReadSpend, ReadKeys, ManageKeys, RotateKeys]),
     ] {

@@ -104,11 +104,11 @@ where
                     let (from, path) = (address(request.extensions()), request.uri().path().to_owned());
                     match guard.verified(&token, need, from, &path).await {
                         Ok(principal) => watched(&guard, &mut inner, request, principal).await,
-                        Err(refusal) => Ok(refused(&request, refusal)),
+                        Err(refusal) => Ok(refused(&guard, &request, refusal)),
                     }
                 })))
             }
-            Err(refusal) => Either::Right(Either::Left(ready(Ok(refused(&request, refusal))))),
+            Err(refusal) => Either::Right(Either::Left(ready(Ok(refused(&self.guard, &request, refusal))))),
         }
     }
 }
@@ -171,7 +171,8 @@ fn address(extensions: &Extensions) -> Option<SocketAddr> {
 }
 
 /// At debug, because anyone who reaches the port can cause as many lines as they like.
-fn refused(request: &Request<Body>, refusal: Refusal) -> Response<Body> {
+fn refused(guard: &Guard, request: &Request<Body>, refusal: Refusal) -> Response<Body> {
+    guard.refusals().add(request.uri().path(), refusal.reason());
     let address = address(request.extensions()).map(field::display);
     let status = status(refusal);
     debug!(rpc = request.uri().path(), address, code = ?status.code(), error = status.message(), "caller refused");

@@ -40,9 +40,12 @@ use crate::{
         request::{self as groq_request, GroqRequest},
     },
     store::Store,
+    telemetry::trace::{self, TracedCall, Tracing},
     upstream::UpstreamKeys,
 };
 
+/// The RPC, as traces name it.
+const RPC: &str = "envoy.service.auth.v3.Authorization/Check";
 /// How long a client is asked to wait when nothing can be decided: connections are rebuilt within a second or two.
 const OUTAGE_RETRY_MS: u64 = 1_000;
 /// How often a request is decided again under another id because the reservation under the first was settled by then: once
@@ -54,6 +57,7 @@ const MAX_ASKS: u32 = 4;
 pub struct CheckRpc<S> {
     authorizer: Authorizer<S>,
     upstream: Arc<UpstreamKeys>,
+    tracing: Tracing,
 }
 
 /// Why a request does not proceed.
@@ -73,10 +77,10 @@ impl From<ApiError> for Refused {
 }
 
 impl<S> CheckRpc<S> {
-    /// Serves through `authorizer`, with the Groq keys in `upstream`.
+    /// Serves through `authorizer`, with the Groq keys in `upstream`; traces go to `tracing`.
     #[must_use]
-    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>) -> Self {
-        Self { authorizer, upstream }
+    pub const fn new(authorizer: Authorizer<S>, upstream: Arc<UpstreamKeys>, tracing: Tracing) -> Self {
+        Self { authorizer, upstream, tracing }
     }
 }
 
@@ -88,7 +92,34 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
         let until = deadline::of(request.metadata());
         let view = self.authorizer.view(until).await;
         let request = HttpRequest::new(request.into_inner())?;
-        let answer = match self.decide(&view, request, &scope, until).await {
+        let Some(traced) = self.traced(&request) else {
+            return self.answer(&view, request, &scope, until).await;
+        };
+        // Boxed: few calls are traced.
+        let answer = traced.within(self.answer(&view, request, &scope, until)).await;
+        traced.ends_with(if answer.is_ok() { "OK" } else { "UNAVAILABLE" });
+        answer
+    }
+}
+
+impl<S: Store + Clone> CheckRpc<S> {
+    /// Envoy's own span comes with the call. Without one, that of its client counts.
+    fn traced(&self, request: &HttpRequest) -> Option<TracedCall> {
+        if !self.tracing.is_on() || trace::is_traced() {
+            return None;
+        }
+        let (parent, state) = (request.header("traceparent")?, request.header("tracestate"));
+        self.tracing.follow(RPC, &parent, state.as_deref())
+    }
+
+    async fn answer(
+        &self,
+        view: &View,
+        request: HttpRequest,
+        scope: &TeamScope,
+        until: Option<Instant>,
+    ) -> Result<Response<CheckResponse>, Status> {
+        let answer = match self.decide(view, request, scope, until).await {
             Ok((answer, check)) => {
                 let mut answer = Response::new(answer);
                 if let Some(check) = check {
@@ -116,9 +147,7 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
         };
         Ok(Response::new(answer))
     }
-}
 
-impl<S: Store + Clone> CheckRpc<S> {
     async fn decide(
         &self,
         View { snapshot, fresh }: &View,

@@ -59,7 +59,10 @@ mod writer;
 use std::{
     fmt,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -75,6 +78,7 @@ use self::{
     audit::AuditTable,
     files::Claim,
     kept::{Own, Version},
+    owner::Owner,
     registry::Registry,
     replicas::ReplicaTable,
     shared::{Inner, Step},
@@ -86,16 +90,16 @@ pub use self::{
     salvage::{SalvageError, Salvaged, salvage},
 };
 use super::{
-    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, RegistryChanges,
-    RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
-    SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
+    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Load, LoadProbe, Record,
+    RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision,
+    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
 };
 use crate::domain::{
     Moment,
     counter::{CounterKey, CounterKind, CounterState},
     key::SecretId,
 };
-use crate::runtime::clock::Clock;
+use crate::{runtime::clock::Clock, telemetry::Family};
 
 /// How long a settlement waits for the disk, and a reservation unless told otherwise: longer than any stall of a disk that still
 /// works.
@@ -113,6 +117,9 @@ struct Handle {
     audit: Arc<AuditTable>,
     replicas: ReplicaTable,
     writer: Option<JoinHandle<()>>,
+    owner: Arc<Owner>,
+    /// Whether one of the clones was asked what waits.
+    is_probed: AtomicBool,
     /// The last field, so everything that has the database open is dropped before it.
     _claim: Arc<Claim>,
 }
@@ -136,6 +143,13 @@ impl EmbeddedStore {
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self(self.0, deadline)
+    }
+
+    /// The same store, whose transactions are timed: with their sync, and the sync alone.
+    #[must_use]
+    pub fn timed(self, commits: Family, syncs: Family) -> Self {
+        self.0.owner.measure(commits, syncs);
+        self
     }
 
     /// Writes everything to the tables now, and forgets everything that has ended. The store does both by itself, bit by bit.
@@ -198,6 +212,20 @@ impl Backend for EmbeddedStore {
 
     fn moment(&self) -> Moment {
         self.0.inner.time.now()
+    }
+
+    fn probe(&self) -> Option<LoadProbe> {
+        if self.0.is_probed.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let handle = Arc::downgrade(&self.0);
+        Some(Box::new(move || {
+            let Some(handle) = handle.upgrade() else { return Load::default() };
+            let shared = handle.inner.lock();
+            let (calls, bytes) =
+                shared.map_or((0, 0), |shared| (shared.waiters.len(), shared.state.journal.len()));
+            Load { calls: calls as u64, journal_bytes: Some(bytes as u64) }
+        }))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Condvar, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -61,7 +61,7 @@ pub(super) fn open(
     let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
     let inner = Arc::new(Inner { shared, wake: Condvar::new(), time, age: Age::new(max_age) });
     let start = Start { lsn, covered, segment, behind, pause };
-    let writer = Writer::new(Arc::clone(&inner), connection, disk(owner), start);
+    let writer = Writer::new(Arc::clone(&inner), connection, disk(Arc::clone(&owner)), start);
     let thread = std::thread::Builder::new().name("store-writer".to_owned());
     let writer = thread.spawn(move || writer.run()).map_err(OpenError::Thread)?;
     let (reader, registry) = (Mutex::new(reader), Arc::new(registry));
@@ -72,6 +72,8 @@ pub(super) fn open(
         audit,
         replicas: super::replicas::ReplicaTable::default(),
         writer: Some(writer),
+        owner,
+        is_probed: AtomicBool::new(false),
         _claim: claim,
     };
     Ok(EmbeddedStore(Arc::new(handle), PATIENCE))

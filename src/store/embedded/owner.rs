@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Instant,
 };
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, ffi};
@@ -22,7 +23,7 @@ use super::{
     disk::{self, Progress},
     files::{Claim, LAST_COMMIT},
 };
-use crate::{runtime::Entropy, store::StoreError};
+use crate::{runtime::Entropy, store::StoreError, telemetry::Family};
 
 /// Why nothing was committed.
 #[derive(Debug, Error)]
@@ -62,6 +63,8 @@ pub(super) struct Owner {
     /// The count in `file`.
     last: Mutex<u64>,
     lost: OnceLock<Lost>,
+    /// Where transactions and their syncs are timed.
+    timing: OnceLock<[Family; 2]>,
 }
 
 impl Owner {
@@ -72,7 +75,13 @@ impl Owner {
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).write(true).mode(0o600).open(path)?;
         file.set_len(to_bytes(0).len() as u64)?;
-        Ok(Self { id, claim, file, last: Mutex::new(0), lost: OnceLock::new() })
+        Ok(Self { id, claim, file, last: Mutex::new(0), lost: OnceLock::new(), timing: OnceLock::new() })
+    }
+
+    /// From now on, transactions are timed: with their sync, and the sync alone.
+    pub(super) fn measure(&self, commits: Family, syncs: Family) {
+        // The first has effect.
+        let _ = self.timing.set([commits, syncs]);
     }
 
     /// The first commit: from here on the store belongs to this process.
@@ -128,6 +137,7 @@ impl Owner {
         connection: &mut Connection,
         write: impl FnOnce(&Transaction<'_>, &mut Progress) -> Result<T, CommitError>,
     ) -> Result<T, CommitError> {
+        let begun = Instant::now();
         // Immediate: it waits for the other connection's write. A transaction that begins with a read could not, once the other
         // has written.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -135,7 +145,12 @@ impl Owner {
         let written = write(&transaction, &mut progress)?;
         progress.commits += 1;
         disk::put_progress(&transaction, &progress)?;
+        let written_at = Instant::now();
         transaction.commit()?;
+        if let Some([commits, syncs]) = self.timing.get() {
+            commits.record(0, begun.elapsed());
+            syncs.record(0, written_at.elapsed());
+        }
         // After it, as the next acknowledged data has to be where the next process looks for it.
         if !self.claim.is_in_place() {
             return Err(Lost::Moved.into());

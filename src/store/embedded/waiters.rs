@@ -56,6 +56,11 @@ impl Waiters {
         self.all.is_empty()
     }
 
+    /// How many wait, those included that have gone away since.
+    pub(super) const fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// Waits for op `after`.
     pub(super) fn wait(&mut self, after: u64) -> Heard {
         if self.all.len() >= self.crowded.max(MANY) {

@@ -63,9 +63,10 @@ use self::{
     wire::Reader,
 };
 use super::{
-    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Record, Registry,
-    RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision,
-    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
+    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Load, LoadProbe, Record,
+    Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved,
+    Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind,
+    Usage,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -232,6 +233,16 @@ impl Backend for RedisStore {
 
     fn acts_within(&self) -> Option<Duration> {
         Some(self.0.acts_within())
+    }
+
+    fn probe(&self) -> Option<LoadProbe> {
+        let inner = Arc::downgrade(&self.0);
+        Some(Box::new(move || {
+            let waiting = inner
+                .upgrade()
+                .map_or(0, |inner| inner.reservations.len() + inner.settlements.len() + inner.finds.len());
+            Load { calls: waiting as u64, journal_bytes: None }
+        }))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

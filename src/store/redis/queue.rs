@@ -133,6 +133,11 @@ impl<C, A> Queue<C, A> {
         Self(Mutex::new(State { waiting: VecDeque::new(), holds: 0, in_flight: 0, turns: 0, unbegun: 0 }))
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
     fn enter(&self, member: Member<C>, holds_of: fn(&C) -> usize) -> Entered<C, A> {
         let mut guard = self.lock();
         let state = &mut *guard;

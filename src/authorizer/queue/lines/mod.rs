@@ -207,6 +207,11 @@ impl Lines {
         true
     }
 
+    /// How many wait, by team.
+    pub(super) fn by_team(&self) -> Vec<(Arc<str>, usize)> {
+        self.by_team.iter().map(|(team, count)| (Arc::clone(team), *count)).collect()
+    }
+
     /// One request of `team` no longer waits.
     pub(super) fn dismiss(&mut self, team: &Arc<str>) {
         self.waiters = self.waiters.saturating_sub(1);

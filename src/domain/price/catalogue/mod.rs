@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 use jiff::{civil::Date, tz::TimeZone};
 
 use super::{Rates, facts};
-use crate::domain::{Timestamp, request::ServiceTier};
+use crate::domain::{Timestamp, request::ServiceTier, tally::PlaceOfModel};
 
 /// How Groq offers a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub struct Model {
     pub prices: Vec<PriceFrom>,
     /// The rates that result from `prices`, by tier in the order of [`TIERS`].
     timelines: [Timeline; 4],
+    /// Its number in what is counted.
+    pub place: PlaceOfModel,
 }
 
 /// The rates from each instant on, in ascending order from the beginning of time.
@@ -133,6 +135,7 @@ impl Model {
             uncertain: fact.uncertain,
             prices: fact.rates.map(price).into_iter().collect(),
             timelines: Default::default(),
+            place: PlaceOfModel::default(),
         }
         .with_timelines()
     }
@@ -257,6 +260,7 @@ impl Catalogue {
             uncertain: None,
             prices: Vec::new(),
             timelines: Default::default(),
+            place: PlaceOfModel::default(),
         });
         let base = stated.inherited(tier, from);
         let rates = base.map_or(given, |base| given.or(base.rates));

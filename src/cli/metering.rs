@@ -1,0 +1,66 @@
+//! The metrics and traces of `serve`: where they are read, and where they are pushed.
+
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::{
+    settings::{OtlpHeaders, OtlpSignal, Settings},
+    store::embedded::EmbeddedStore,
+    telemetry::{Meters, MetersError, Metric, Push, PushTls, trace::Tracing},
+};
+
+/// How long the end of the service waits for the collector.
+const LAST_PUSH: Duration = Duration::from_secs(2);
+
+/// The metrics and traces that `settings` ask for: none where nothing could read them.
+///
+/// # Errors
+/// The collector's address or a file for it is not usable.
+pub(super) fn start(settings: &Settings) -> Result<(Meters, Tracing), MetersError> {
+    let push = push(settings);
+    if let Some(push) = &push {
+        info!(endpoint = push.endpoint, "metrics and traces are pushed");
+    }
+    let meters = match settings.admin_enabled || push.is_some() {
+        true => Meters::start(push.as_ref())?,
+        false => Meters::default(),
+    };
+    Ok((meters, Tracing::start(push.as_ref(), settings.trace_sample)?))
+}
+
+fn push(settings: &Settings) -> Option<Push> {
+    let pushes = |signal| settings.otlp_signals.contains(&signal);
+    Some(Push {
+        endpoint: settings.collector()?,
+        metrics: pushes(OtlpSignal::Metrics),
+        traces: pushes(OtlpSignal::Traces),
+        interval: settings.otlp_interval,
+        timeout: settings.otlp_timeout,
+        headers: settings.otlp_headers.as_ref().map(OtlpHeaders::text).map(str::to_owned),
+        headers_file: settings.otlp_headers_file.clone(),
+        tls: PushTls {
+            ca_file: settings.otlp_tls_ca_file.clone(),
+            cert_file: settings.otlp_tls_cert_file.clone(),
+            key_file: settings.otlp_tls_key_file.clone(),
+        },
+    })
+}
+
+/// The store, with its transactions timed.
+pub(super) fn timed(store: EmbeddedStore, meters: &Meters) -> EmbeddedStore {
+    let family = |metric| meters.family(metric, 1, |_| Vec::new());
+    store.timed(family(Metric::CommitDuration), family(Metric::SyncDuration))
+}
+
+/// Pushes what is left.
+pub(super) async fn end(meters: Meters, tracing: Tracing) {
+    // On a thread of its own, as this one drives the connection to the collector.
+    let last = tokio::task::spawn_blocking(move || {
+        tracing.end(LAST_PUSH);
+        meters.end(LAST_PUSH);
+    });
+    if last.await.is_err() {
+        warn!("the last push to the collector panicked");
+    }
+}

@@ -1,0 +1,115 @@
+//! What metrics say of this process: counted as it happens, or looked at when a reader asks.
+
+mod rows;
+mod sample;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use arc_swap::ArcSwap;
+
+use self::sample::Seen;
+use super::{Connections, record::CODES};
+use crate::{
+    access::Guard,
+    authorizer::Timing,
+    domain::rbac::RPCS,
+    rpc::StatusFacts,
+    store::{Calls, Store},
+    telemetry::{KeyValue, Meters, Metric},
+    upstream::UpstreamKeys,
+};
+
+/// How changes of the policy's file went.
+#[derive(Debug, Default)]
+pub struct Reloads([AtomicU64; 2]);
+
+impl Reloads {
+    /// The results, in the order of their places.
+    const RESULTS: [&'static str; 2] = ["loaded", "rejected"];
+
+    /// One more was loaded, or rejected.
+    pub fn add(&self, is_loaded: bool) {
+        let [loaded, rejected] = &self.0;
+        let count = if is_loaded { loaded } else { rejected };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Where the values of metrics come from. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// What is in force, and the calls to stores.
+    pub status: StatusFacts,
+    /// Refusals.
+    pub guard: Guard,
+    /// Groq keys.
+    pub upstream: Arc<UpstreamKeys>,
+    /// Connections.
+    pub connections: Connections,
+    /// Changes of the policy's file.
+    pub reloads: Arc<Reloads>,
+    /// Whether budgets of keys are shown.
+    pub by_key: bool,
+    seen: Arc<ArcSwap<Seen>>,
+}
+
+impl Sources {
+    /// The sources of a process.
+    #[must_use]
+    pub fn new(
+        status: StatusFacts,
+        guard: Guard,
+        upstream: Arc<UpstreamKeys>,
+        connections: Connections,
+        by_key: bool,
+    ) -> Self {
+        let (reloads, seen) = (Arc::default(), Arc::default());
+        Self { status, guard, upstream, connections, reloads, by_key, seen }
+    }
+
+    /// Lets readers of `meters` ask for values, and durations be recorded there.
+    pub fn register(&self, meters: &Meters) {
+        if !meters.is_on() {
+            return;
+        }
+        let sources = self.clone();
+        meters.observe(move |metric, emit| sources.rows(metric, emit));
+        self.connections.measure(rpcs(meters));
+        self.status.calls.measure(meters.family(Metric::StoreCallDuration, Calls::KINDS, |number| {
+            let kind = Calls::kind(number).map(|(call, outcome)| (call.name(), outcome.name()));
+            let (call, outcome) = kind.unwrap_or_default();
+            vec![KeyValue::new("operation", call), KeyValue::new("outcome", outcome)]
+        }));
+    }
+
+    /// Reads budgets, limits and cooldowns from `store` again and again, until dropped.
+    pub async fn follow<S: Store>(self, store: S) {
+        sample::follow(self, store).await;
+    }
+}
+
+/// Where the durations of decisions are recorded.
+#[must_use]
+pub fn timing(meters: &Meters) -> Timing {
+    let decided = |number| vec![KeyValue::new("decision", if number == 0 { "allowed" } else { "denied" })];
+    Timing {
+        decision: meters.family(Metric::DecisionDuration, 2, decided),
+        wait: meters.family(Metric::WaitDuration, 2, decided),
+    }
+}
+
+/// Where the durations of calls are recorded: by RPC, and behind the last for unknown ones, and code.
+fn rpcs(meters: &Meters) -> crate::telemetry::Family {
+    meters.family(Metric::RpcDuration, (RPCS.len() + 1) * CODES.len(), |number| {
+        let (rpc, code) = (number / CODES.len(), number % CODES.len());
+        let method = RPCS.get(rpc).map_or("_OTHER", |(path, _)| path.trim_start_matches('/'));
+        vec![
+            KeyValue::new("rpc.system.name", "grpc"),
+            KeyValue::new("rpc.method", method),
+            KeyValue::new("rpc.response.status_code", CODES.get(code).copied().unwrap_or_default()),
+        ]
+    })
+}

@@ -1,0 +1,212 @@
+//! Every metric, once: its name, kind, unit, help and labels. `docs/telemetry.md` has the same list.
+
+use std::fmt::Write as _;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A sum that only grows.
+    Counter,
+    /// A value.
+    Gauge,
+    /// Durations by length.
+    Histogram,
+}
+
+impl Kind {
+    /// Its name in Prometheus.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// What is known about a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// The metric.
+    pub metric: Metric,
+    /// Its name in OpenTelemetry.
+    pub name: &'static str,
+    /// Its name in Prometheus.
+    pub prometheus: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its unit as OpenTelemetry has it; empty: none, or part of the name.
+    pub unit: &'static str,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    ($($metric:ident: $kind:ident $name:literal $unit:literal => $prometheus:literal [$($label:literal),*] $help:literal;)+) => {
+        /// A metric.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "each has its help in the list")]
+        pub enum Metric {
+            $($metric,)+
+        }
+
+        /// All metrics.
+        pub const METRICS: &[Spec] = &[$(Spec {
+            metric: Metric::$metric,
+            name: $name,
+            prometheus: $prometheus,
+            kind: Kind::$kind,
+            unit: $unit,
+            labels: &[$($label),*],
+            help: $help,
+        },)+];
+    };
+}
+
+metrics! {
+Decisions: Counter "tollgate.decisions" "" => "tollgate_decisions_total" ["organization", "team", "model", "operation", "decision", "reason"]
+    "Decisions, dry runs and repeated answers included; reason is the first of several, and none for allowed";
+Violations: Counter "tollgate.violations" "" => "tollgate_violations_total" ["organization", "team", "scope", "reason"]
+    "What refused requests, all reasons of each";
+DecisionDuration: Histogram "tollgate.decision.duration" "s" => "tollgate_decision_duration_seconds" ["decision"]
+    "How long a decision took, the store included; requests with max_wait are in tollgate_wait_duration_seconds instead";
+WaitDuration: Histogram "tollgate.wait.duration" "s" => "tollgate_wait_duration_seconds" ["decision"]
+    "How long requests with max_wait took until their decision";
+Settlements: Counter "tollgate.settlements" "" => "tollgate_settlements_total" ["organization", "team", "outcome", "result"]
+    "Reports of usage, by how the request ended and how it was booked";
+Tokens: Counter "tollgate.tokens" "" => "tollgate_tokens_total" ["organization", "team", "model", "kind"]
+    "Tokens booked; kind is input (not cached), cached_input or output, which add up";
+ReasoningTokens: Counter "tollgate.reasoning_tokens" "" => "tollgate_reasoning_tokens_total" ["organization", "team", "model"]
+    "Reasoning tokens booked, which are output tokens, too";
+Cost: Counter "tollgate.cost.usd" "" => "tollgate_cost_usd_total" ["organization", "team", "model", "project"]
+    "Dollars booked; floating, so for graphs and not for books";
+Audio: Counter "tollgate.audio" "s" => "tollgate_audio_seconds_total" ["organization", "team", "model"]
+    "Audio booked";
+Characters: Counter "tollgate.characters" "" => "tollgate_characters_total" ["organization", "team", "model"]
+    "Characters of text to speech booked";
+ToolCalls: Counter "tollgate.tool_calls" "" => "tollgate_tool_calls_total" ["organization", "team", "tool"]
+    "Calls of Groq's built-in tools booked";
+BudgetLimit: Gauge "tollgate.budget.limit.usd" "" => "tollgate_budget_limit_usd" ["organization", "scope", "team", "key", "period"]
+    "A budget of the current period";
+BudgetSpent: Gauge "tollgate.budget.spent.usd" "" => "tollgate_budget_spent_usd" ["organization", "scope", "team", "key", "period"]
+    "What of a budget is spent, as this replica last read it";
+BudgetReserved: Gauge "tollgate.budget.reserved.usd" "" => "tollgate_budget_reserved_usd" ["organization", "scope", "team", "key", "period"]
+    "What of a budget is reserved for requests that are not settled, as this replica last read it";
+BudgetRemaining: Gauge "tollgate.budget.remaining.usd" "" => "tollgate_budget_remaining_usd" ["organization", "scope", "team", "key", "period"]
+    "What is left of a budget, negative if more is spent, as this replica last read it";
+LimitUsed: Gauge "tollgate.limit.used_ratio" "" => "tollgate_limit_used_ratio" ["organization", "scope", "team", "quantity", "window"]
+    "The used share of a limit, the largest of those with these labels, as this replica last read it";
+InFlight: Gauge "tollgate.requests.in_flight" "" => "tollgate_requests_in_flight" ["organization", "team"]
+    "Reservations that are neither settled nor expired, over all replicas, as this one last read it";
+Waiting: Gauge "tollgate.requests.waiting" "" => "tollgate_requests_waiting" ["organization", "team"]
+    "Requests that wait here for room, by max_wait";
+Unsettled: Gauge "tollgate.reservations.unsettled" "" => "tollgate_reservations_unsettled" ["organization", "team"]
+    "Reservations without a report that can still be reported, over all replicas, as this one last read it";
+StoreCallDuration: Histogram "tollgate.store.call.duration" "s" => "tollgate_store_call_duration_seconds" ["operation", "outcome"]
+    "How long calls to the store took; outcome is succeeded or failed";
+StoreQueueDepth: Gauge "tollgate.store.queue_depth" "" => "tollgate_store_queue_depth" []
+    "Calls that wait for their turn at the store";
+StoreUp: Gauge "tollgate.store.up" "" => "tollgate_store_up" []
+    "Whether the store answered when it was last asked: 1 or 0";
+SnapshotInfo: Gauge "tollgate.snapshot.info" "" => "tollgate_snapshot_info" ["document", "registry"]
+    "1; what is in force: the policy document's revision and the number of the last change of keys and pauses";
+SnapshotRead: Gauge "tollgate.snapshot.read_timestamp" "s" => "tollgate_snapshot_read_timestamp_seconds" []
+    "When the registry of keys and pauses was last read";
+PolicyReloads: Counter "tollgate.policy.reloads" "" => "tollgate_policy_reloads_total" ["result"]
+    "Changes of the policy's file since the start; result is loaded or rejected";
+PolicyLoaded: Gauge "tollgate.policy.last_load_timestamp" "s" => "tollgate_policy_last_load_timestamp_seconds" []
+    "When the policy in force was loaded";
+PolicyTeams: Gauge "tollgate.policy.teams" "" => "tollgate_policy_teams" []
+    "Teams of the policy in force";
+Keys: Gauge "tollgate.keys" "" => "tollgate_keys" []
+    "Virtual keys that can be used, declared and created";
+UpstreamKeyUp: Gauge "tollgate.upstream_key.up" "" => "tollgate_upstream_key_up" ["organization", "project", "name"]
+    "1, or 0 if Groq refused the key to this replica";
+Cooldowns: Gauge "tollgate.cooldowns" "" => "tollgate_cooldowns" ["organization", "project", "model"]
+    "Cooldowns in force after Groq's 429, one for each service tier, as this replica last read it";
+UpstreamRateLimits: Counter "tollgate.upstream_rate_limits" "" => "tollgate_upstream_rate_limits_total" ["organization", "project", "model"]
+    "Reports of Groq's 429";
+AccessRefusals: Counter "tollgate.access_refusals" "" => "tollgate_access_refusals_total" ["rpc", "reason"]
+    "Calls and pages refused to their callers";
+Connections: Gauge "tollgate.connections" "" => "tollgate_connections" ["listener"]
+    "Open connections; listener is grpc or admin";
+ConnectionsClosed: Counter "tollgate.connections.closed" "" => "tollgate_connections_closed_total" ["listener", "cause"]
+    "Connections that were closed or refused by this side";
+JournalBytes: Gauge "tollgate.embedded.journal" "By" => "tollgate_embedded_journal_bytes" []
+    "Journal of the embedded store that waits for the disk";
+CommitDuration: Histogram "tollgate.embedded.commit.duration" "s" => "tollgate_embedded_commit_duration_seconds" []
+    "How long a transaction of the embedded store took, its sync included";
+SyncDuration: Histogram "tollgate.embedded.sync.duration" "s" => "tollgate_embedded_sync_duration_seconds" []
+    "How long the embedded store's disk took to make a transaction durable";
+BuildInfo: Gauge "tollgate.build.info" "" => "tollgate_build_info" ["version", "commit", "layout"]
+    "1; the release, its commit, and the layout of its store";
+ProcessCpu: Counter "process.cpu" "s" => "process_cpu_seconds_total" []
+    "User and system CPU time";
+ProcessStart: Gauge "process.start_time" "s" => "process_start_time_seconds" []
+    "When the process started";
+ProcessResident: Gauge "process.resident_memory" "By" => "process_resident_memory_bytes" []
+    "Resident memory";
+ProcessVirtual: Gauge "process.virtual_memory" "By" => "process_virtual_memory_bytes" []
+    "Virtual memory";
+ProcessOpenFiles: Gauge "process.open_fds" "" => "process_open_fds" []
+    "Open files";
+ProcessMaxFiles: Gauge "process.max_fds" "" => "process_max_fds" []
+    "The limit of open files";
+ProcessThreads: Gauge "process.threads" "" => "process_threads" []
+    "Threads";
+RpcDuration: Histogram "rpc.server.call.duration" "s" => "rpc_server_call_duration_seconds" ["rpc_system_name", "rpc_method", "rpc_response_status_code"]
+    "How long calls took, from their request to the end of their answer";
+}
+
+impl Metric {
+    /// What is known about it.
+    #[must_use]
+    pub fn spec(self) -> &'static Spec {
+        static NONE: Spec = Spec {
+            metric: Metric::BuildInfo,
+            name: "",
+            prometheus: "",
+            kind: Kind::Gauge,
+            unit: "",
+            labels: &[],
+            help: "",
+        };
+        // The list has a row for each, in their order.
+        METRICS.get(self as usize).unwrap_or(&NONE)
+    }
+}
+
+/// The list as the table of the documentation.
+#[must_use]
+pub fn table() -> String {
+    let mut table = "| metric | kind, labels | what it says |\n| --- | --- | --- |\n".to_owned();
+    for spec in METRICS {
+        let labels: String = spec.labels.iter().map(|label| format!(", `{label}`")).collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "| `{}` | {}{labels} | {} |", spec.prometheus, spec.kind.name(), spec.help);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_metric_has_its_row() {
+        for (place, spec) in METRICS.iter().enumerate() {
+            assert_eq!(spec.metric as usize, place);
+            assert_eq!(spec.metric.spec().name, spec.name);
+            assert!(!spec.help.ends_with('.') && !spec.help.is_empty(), "{}", spec.name);
+            assert_eq!(spec.prometheus.ends_with("_total"), spec.kind == Kind::Counter, "{}", spec.name);
+            assert_eq!(spec.prometheus.ends_with("_duration_seconds"), spec.kind == Kind::Histogram);
+        }
+        let names: HashSet<_> = METRICS.iter().map(|spec| spec.prometheus).collect();
+        assert_eq!(names.len(), METRICS.len());
+    }
+}
