@@ -138,6 +138,12 @@ impl Calendar {
         Ok(self.month(first))
     }
 
+    /// The first instant of a day, given as `20261123`; `None` if there is no such day.
+    #[must_use]
+    pub fn start_of_day(&self, day: u32) -> Option<Timestamp> {
+        date_of(day).map(|date| self.start_of(date))
+    }
+
     fn month(&self, first: Date) -> CalendarPeriod {
         self.period(Period::Month, first, first.last_of_month().tomorrow())
     }
@@ -236,14 +242,18 @@ fn timestamp(instant: jiff::Timestamp) -> Timestamp {
 /// day.
 #[must_use]
 pub fn first_days(day: u32) -> Option<[(Period, u32); 3]> {
-    let part = |value: u32| i8::try_from(value % 100).ok();
-    let date = Date::new(i16::try_from(day / 10_000).ok()?, part(day / 100)?, part(day)?).ok()?;
+    let date = date_of(day)?;
     let monday = back(date, date.weekday().to_monday_zero_offset());
     Some([
         (Period::Day, day),
         (Period::Week, day_number(monday)),
         (Period::Month, day_number(date.first_of_month())),
     ])
+}
+
+fn date_of(day: u32) -> Option<Date> {
+    let part = |value: u32| i8::try_from(value % 100).ok();
+    Date::new(i16::try_from(day / 10_000).ok()?, part(day / 100)?, part(day)?).ok()
 }
 
 fn back(date: Date, days: i8) -> Date {
