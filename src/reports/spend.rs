@@ -25,7 +25,7 @@ use crate::{
 const MAX_LINES: usize = 50_000;
 /// How long after its beginning a month is kept in full: counters and lines are forgotten 400 days after theirs, by the date
 /// in UTC, which may begin a day before the organization's.
-const MONTH_KEPT_MS: u64 = 399 * 86_400_000;
+pub(super) const MONTH_KEPT_MS: u64 = 399 * 86_400_000;
 
 /// What to report.
 #[derive(Clone, Debug, Default)]
