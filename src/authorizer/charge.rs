@@ -220,3 +220,17 @@ fn price_failure(error: PriceError) -> Failure {
         PriceError::NotPriced { .. } => Failure::NotPriced(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_counted_from_where_the_day_begins() {
+        let start = Timestamp(1_795_372_200_000);
+        let hours = [0, 1, HOUR_MS - 1, HOUR_MS, 24 * HOUR_MS, 25 * HOUR_MS - 1, 90 * HOUR_MS];
+        let hours = hours.map(|after| hour_of(start, start.plus(after)));
+        assert_eq!(hours, [0, 0, 0, 1, 24, 24, 24]);
+        assert_eq!(hour_of(start, Timestamp(0)), 0, "the clock was set");
+    }
+}

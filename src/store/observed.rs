@@ -14,8 +14,8 @@ use bytes::Bytes;
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, CallOutcome, Cooldown, Ledger, Load, LoadProbe,
     Record, Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve,
-    Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreCall,
-    StoreError, StoreKind, Usage, UsageAmounts, UsageKey, UsageSet,
+    Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreCall, StoreError, StoreKind,
+    Usage, UsageAmounts, UsageKey, UsageSet,
 };
 use crate::{
     domain::{

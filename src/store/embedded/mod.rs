@@ -93,7 +93,8 @@ pub use self::{
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Load, LoadProbe, Record,
     RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision,
-    SecretUse, SecretUses, Series, Settle, SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts, UsageKey, UsageSet,
+    SecretUse, SecretUses, Series, Settle, SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts,
+    UsageKey, UsageSet,
 };
 use crate::domain::{
     Moment,

@@ -209,10 +209,12 @@ pub(super) const KNOWN_TABLES: [&Table; 12] = [
 
 /// The tables of a layout that has check sums.
 pub(super) const fn tables(layout: i64) -> &'static [&'static Table] {
-    match layout {
-        ..=SUMMED => &EARLIER_TABLES,
-        ..ROWS => &TABLES_4,
-        _ => &TABLES,
+    if layout == SUMMED {
+        &EARLIER_TABLES
+    } else if layout < ROWS {
+        &TABLES_4
+    } else {
+        &TABLES
     }
 }
 

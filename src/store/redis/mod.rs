@@ -65,8 +65,8 @@ use self::{
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Load, LoadProbe, Record,
     Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved,
-    Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreError, StoreKind,
-    Usage, UsageAmounts, UsageKey, UsageSet,
+    Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts,
+    UsageKey, UsageSet,
 };
 use crate::domain::{
     Moment, Timestamp,
