@@ -6,12 +6,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 use tonic_prost_build::Config;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "google/rpc/error_details.proto",
     "tollgate/v1/audit_service.proto",
     "tollgate/v1/key_service.proto",
     "tollgate/v1/pause_service.proto",
     "tollgate/v1/policy_service.proto",
+    "tollgate/v1/report_service.proto",
     "tollgate/v1/status_service.proto",
     "tollgate/v1/upstream_service.proto",
     "envoy/service/auth/v3/external_auth.proto",

@@ -9,11 +9,15 @@ use crate::{
         limit::Quantity,
         money::NanoUsd,
         policy::OnUnsettled,
-        price::{PriceError, ToolCatalogue},
+        price::{CostParts, PriceError, ToolCatalogue},
         request::{Outcome, Usage},
     },
-    store::{SpendAmounts, SpendKey, StoreError},
+    store::{Series, StoreError, UsageAmounts, UsageKey, UsageSet},
 };
+
+const HOUR_MS: u64 = 3_600_000;
+/// In many zones, one day of a year has 25 hours.
+const LAST_HOUR: u8 = 24;
 
 /// What one request is charged.
 pub(super) struct Charge<'a> {
@@ -21,8 +25,11 @@ pub(super) struct Charge<'a> {
     tokens: u64,
     audio_ms: u64,
     requests: u64,
-    /// For the spend report.
+    /// For the rows of usage.
     usage: Cow<'a, Usage>,
+    parts: CostParts,
+    outcome: Outcome,
+    is_unsettled: bool,
 }
 
 impl<'a> Charge<'a> {
@@ -46,16 +53,30 @@ impl<'a> Charge<'a> {
             }
         }
         let requests = u64::from(outcome != Outcome::NotSent);
-        let nothing = Self { cost: NanoUsd::ZERO, tokens: 0, audio_ms: 0, requests, usage: Cow::default() };
+        let nothing = Self {
+            cost: NanoUsd::ZERO,
+            tokens: 0,
+            audio_ms: 0,
+            requests,
+            usage: Cow::default(),
+            parts: CostParts::default(),
+            outcome,
+            is_unsettled: false,
+        };
         match (outcome, usage) {
             (Outcome::RateLimited | Outcome::NotSent, _) | (Outcome::Failed, None) => Ok(nothing),
-            (Outcome::Completed | Outcome::Aborted | Outcome::Failed, Some(usage)) => Ok(Self {
-                cost: ticket.rates.cost_with(ticket.work(), usage, tool).map_err(price_failure)?,
-                tokens: usage.input_tokens.saturating_sub(usage.cached_input_tokens) + usage.output_tokens,
-                audio_ms: usage.audio_ms,
-                requests,
-                usage: Cow::Borrowed(usage),
-            }),
+            (Outcome::Completed | Outcome::Aborted | Outcome::Failed, Some(usage)) => {
+                let parts = ticket.rates.cost_parts(ticket.work(), usage, tool).map_err(price_failure)?;
+                Ok(Self {
+                    cost: parts.total().ok_or(Failure::Store(StoreError::Overflow))?,
+                    tokens: usage.input_tokens.saturating_sub(usage.cached_input_tokens)
+                        + usage.output_tokens,
+                    audio_ms: usage.audio_ms,
+                    usage: Cow::Borrowed(usage),
+                    parts,
+                    ..nothing
+                })
+            }
             // Groq did answer, so it cost something, even if unsettled reservations are released.
             (Outcome::Completed, None) if ticket.on_unsettled == OnUnsettled::Release => {
                 Self::unsettled(ticket, OnUnsettled::ChargeReserved, nothing)
@@ -75,22 +96,34 @@ impl<'a> Charge<'a> {
             characters: size.characters,
             ..Usage::default()
         };
+        let nothing = Self { is_unsettled: true, ..nothing };
+        let input_cost = || ticket.rates.input_only(ticket.work(), size).map_err(price_failure);
         match rule {
             OnUnsettled::Release => Ok(nothing),
-            OnUnsettled::ChargeInput => Ok(Self {
-                cost: ticket.rates.input_only(ticket.work(), size).map_err(price_failure)?,
-                tokens: size.input_tokens,
-                audio_ms: size.audio_ms,
-                usage: Cow::Owned(input),
-                ..nothing
-            }),
-            OnUnsettled::ChargeReserved => Ok(Self {
-                cost: ticket.cost,
-                tokens: size.input_tokens + ticket.max_output_tokens,
-                audio_ms: size.audio_ms,
-                usage: Cow::Owned(Usage { output_tokens: ticket.max_output_tokens, ..input }),
-                ..nothing
-            }),
+            OnUnsettled::ChargeInput => {
+                let cost = input_cost()?;
+                Ok(Self {
+                    cost,
+                    tokens: size.input_tokens,
+                    audio_ms: size.audio_ms,
+                    usage: Cow::Owned(input),
+                    parts: CostParts { input: cost.nanos(), ..CostParts::default() },
+                    ..nothing
+                })
+            }
+            OnUnsettled::ChargeReserved => {
+                // What was reserved for tools counts as output: how often they ran is not known.
+                let of_input = input_cost()?.nanos().min(ticket.cost.nanos());
+                let output = ticket.cost.nanos() - of_input;
+                Ok(Self {
+                    cost: ticket.cost,
+                    tokens: size.input_tokens + ticket.max_output_tokens,
+                    audio_ms: size.audio_ms,
+                    usage: Cow::Owned(Usage { output_tokens: ticket.max_output_tokens, ..input }),
+                    parts: CostParts { input: of_input, output, ..CostParts::default() },
+                    ..nothing
+                })
+            }
         }
     }
 
@@ -109,33 +142,75 @@ impl<'a> Charge<'a> {
         }
     }
 
-    /// One line for the team, one for the organization; none for a request that was never sent.
-    pub(super) fn lines(&self, ticket: &Ticket) -> Vec<(SpendKey, SpendAmounts)> {
+    /// The rows of usage: of the team's day and hour, of the organization's day, of the user and of each label. None for a request that
+    /// was never sent.
+    pub(super) fn rows(&self, ticket: &Ticket, hour: u8) -> Vec<(UsageKey, UsageAmounts)> {
         if self.requests == 0 {
             return Vec::new();
         }
-        let amounts = SpendAmounts {
+        let amounts = self.amounts();
+        let empty: Arc<str> = Arc::default();
+        let day = UsageKey {
+            set: UsageSet { series: Series::Days, period: ticket.month, team: Arc::clone(&ticket.team) },
+            day: ticket.day,
+            hour: 0,
+            model: Arc::clone(&ticket.model),
+            key: Arc::clone(&ticket.key),
+            operation: Some(ticket.operation),
+            service_tier: Some(ticket.service_tier),
+            project: Arc::clone(&ticket.project),
+            value: Arc::clone(&empty),
+        };
+        let of_day = |series| {
+            let set = UsageSet { series, period: ticket.day, team: Arc::clone(&ticket.team) };
+            UsageKey { set, ..day.clone() }
+        };
+        let mut rows = Vec::with_capacity(4);
+        rows.push((UsageKey { hour, ..of_day(Series::Hours) }, amounts));
+        if !ticket.user.is_empty() {
+            let value = Arc::clone(&ticket.user);
+            rows.push((UsageKey { value, ..of_day(Series::Users) }, amounts));
+        }
+        for (name, value) in &ticket.labels {
+            let (series, value) = (Series::Label(Arc::clone(name)), Arc::clone(value));
+            rows.push((UsageKey { value, ..of_day(series) }, amounts));
+        }
+        let (model, key) = (Arc::clone(&ticket.model), Arc::clone(&empty));
+        let organization = UsageKey::of_day(ticket.month, empty, ticket.day, model, key);
+        rows.extend([(day, amounts), (organization, amounts)]);
+        rows
+    }
+
+    fn amounts(&self) -> UsageAmounts {
+        let (usage, parts) = (&*self.usage, &self.parts);
+        let is = |outcome| u64::from(self.outcome == outcome);
+        UsageAmounts {
             cost_nanos: self.cost.nanos(),
             requests: self.requests,
-            input_tokens: self.usage.input_tokens,
-            cached_input_tokens: self.usage.cached_input_tokens,
-            output_tokens: self.usage.output_tokens,
-            reasoning_tokens: self.usage.reasoning_tokens,
-            audio_ms: self.usage.audio_ms,
-            characters: self.usage.characters,
-        };
-        let line = |team: Arc<str>, key: Arc<str>| SpendKey {
-            month: ticket.month,
-            team,
-            day: ticket.day,
-            model: ticket.model.clone(),
-            key,
-        };
-        vec![
-            (line(ticket.team.clone(), ticket.key.clone()), amounts),
-            (line(Arc::from(""), Arc::from("")), amounts),
-        ]
+            input_tokens: usage.input_tokens,
+            cached_input_tokens: usage.cached_input_tokens,
+            output_tokens: usage.output_tokens,
+            reasoning_tokens: usage.reasoning_tokens,
+            audio_ms: usage.audio_ms,
+            characters: usage.characters,
+            input_cost_nanos: parts.input,
+            cached_input_cost_nanos: parts.cached_input,
+            output_cost_nanos: parts.output,
+            tool_calls: usage.tools.iter().map(|tool| tool.calls).fold(0, u64::saturating_add),
+            tool_cost_nanos: parts.tools,
+            unsettled: u64::from(self.is_unsettled),
+            aborted: is(Outcome::Aborted),
+            failed: is(Outcome::Failed),
+            rate_limited: is(Outcome::RateLimited),
+            degraded: 0,
+        }
     }
+}
+
+/// Which hour of the day that began at `start` an instant is in. What is outside of it, as the zone or the clock was set, is in its first
+/// hour or its last.
+pub(super) fn hour_of(start: Timestamp, at: Timestamp) -> u8 {
+    u8::try_from(at.since(start) / HOUR_MS).map_or(LAST_HOUR, |hour| hour.min(LAST_HOUR))
 }
 
 fn price_failure(error: PriceError) -> Failure {
@@ -143,5 +218,19 @@ fn price_failure(error: PriceError) -> Failure {
         PriceError::UnknownTool(_) => Failure::UnknownTool(error.to_string()),
         PriceError::Overflow => Failure::Store(StoreError::Overflow),
         PriceError::NotPriced { .. } => Failure::NotPriced(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_counted_from_where_the_day_begins() {
+        let start = Timestamp(1_795_372_200_000);
+        let hours = [0, 1, HOUR_MS - 1, HOUR_MS, 24 * HOUR_MS, 25 * HOUR_MS - 1, 90 * HOUR_MS];
+        let hours = hours.map(|after| hour_of(start, start.plus(after)));
+        assert_eq!(hours, [0, 0, 0, 1, 24, 24, 24]);
+        assert_eq!(hour_of(start, Timestamp(0)), 0, "the clock was set");
     }
 }

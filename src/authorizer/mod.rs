@@ -332,6 +332,8 @@ impl<S: Store + Clone> Authorizer<S> {
         plan: &Plan<'_>,
         check: &PendingCheck<S>,
     ) -> Result<Reserve, Failure> {
+        let own = |name: &str| request.labels.get(name).map(String::as_str);
+        let labels = snapshot.policy.reports.of_request(&plan.caller, own);
         let fingerprint = if request.request_id.is_empty() { 0 } else { ticket::fingerprint(request) };
         Ok(Reserve {
             id: check.id,
@@ -342,7 +344,7 @@ impl<S: Store + Clone> Authorizer<S> {
             valid: plan.valid.start..plan.valid.end.min(self.left_at(check.until)),
             ttl_ms: plan.ttl_ms(),
             late_ms: plan::LATE_MS,
-            note: ticket::note(snapshot, plan, &request.user, check.attempt, trace::current())?,
+            note: ticket::note(snapshot, plan, (&request.user, &labels), (check.attempt, trace::current()))?,
             replaces: receipt::released(),
             dry_run: request.dry_run,
         })

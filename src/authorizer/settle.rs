@@ -8,7 +8,7 @@ use super::{
     ATTEMPTS, Authorizer, Failure,
     booked::{Booked, booked, repeated},
     budgets,
-    charge::Charge,
+    charge::{self, Charge},
     cooldowns,
     receipt::{self, Receipt, was_released},
     report::Report,
@@ -24,6 +24,7 @@ use crate::{
         holds::Holds,
         limit::Quantity,
         plan::{self, Plan},
+        policy::Policy,
         rbac,
         request::{Outcome, Unreserved, Usage},
         snapshot::Snapshot,
@@ -133,7 +134,8 @@ impl<S: Store + Clone> Authorizer<S> {
             if bounds == Bounds::Apply {
                 plan.count_unreserved(&today);
             }
-            let note = ticket::note(snapshot, &plan, &subject.user, 0, None)?;
+            let labels = policy.reports.of_request(&plan.caller, |_| None);
+            let note = ticket::note(snapshot, &plan, (&subject.user, &labels), (0, None))?;
             // A report that cannot be booked must not leave a reservation behind.
             let ticket = Ticket::read(plan.holds.terms(), &note)?;
             let cost = Charge::of(&ticket, report.usage.as_ref(), outcome, &policy.tools, now)?.cost;
@@ -198,7 +200,8 @@ impl<S: Store + Clone> Authorizer<S> {
             record: record.clone(),
             extras: Vec::new(),
             thresholds: Vec::new(),
-            lines: charge.lines(&ticket),
+            lines: Vec::new(),
+            max_rows: 0,
             cooldown: None,
             keep_ms: KEEP_SETTLED_MS,
             note: receipt::released(),
@@ -316,13 +319,15 @@ impl<S: Store + Clone> Authorizer<S> {
             Some((gate, CooldownChange::Lift)) => Some(gate.clone()),
             _ => None,
         };
+        let hour = self.hour_of(policy, ticket.day, record.reserved_at);
         let settle = Settle {
             id,
             record: record.clone(),
             actual: ticket.quantities.iter().map(|quantity| charge.of_quantity(*quantity)).collect(),
             extras,
             thresholds,
-            lines: charge.lines(&ticket),
+            lines: charge.rows(&ticket, hour),
+            max_rows: policy.reports.max_rows(),
             cooldown,
             keep_ms: KEEP_SETTLED_MS,
             note: Receipt::new(charge.cost, digest).to_note()?,
@@ -377,6 +382,17 @@ impl<S: Store + Clone> Authorizer<S> {
         let freed = held.filter(|((hold, _), quantity)| actual(**quantity) < hold.amount());
         let freed = freed.map(|((hold, used), _)| (hold.counter, used));
         self.shared.queue.freed(freed.chain(gate.iter().map(|gate| (gate, None))));
+    }
+
+    /// Which hour of its day a request was made in.
+    fn hour_of(&self, policy: &Policy, day: u32, at: Timestamp) -> u8 {
+        let today = self.today(policy, at);
+        let start = match today.day_number() == day {
+            true => Some(today.day.start),
+            // The zone was changed since.
+            false => policy.calendar.start_of_day(day),
+        };
+        start.map_or(0, |start| charge::hour_of(start, at))
     }
 
     fn refuse_report(&self, plan: &Plan<'_>, now: Timestamp, failure: Failure) -> Failure {

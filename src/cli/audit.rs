@@ -100,7 +100,7 @@ impl AuditCommand {
             screen.message(&ListAuditEventsResponse { events, ..Default::default() })?;
             return Ok(Exit::Done);
         }
-        let mut table = Table::new(&["TIME", "ACTION", "WHO", "FROM", "SUBJECT", "OUTCOME", "AFTER"]);
+        let mut table = Table::new(["TIME", "ACTION", "WHO", "FROM", "SUBJECT", "OUTCOME", "AFTER"]);
         for event in &events {
             let style = if event.outcome == "done" { Style::Plain } else { Style::Yellow };
             table.row(style, row(event)?);

@@ -204,7 +204,7 @@ fn print_end(screen: &mut Screen, response: &proto::AuthorizeResponse) -> io::Re
     if response.limits.is_empty() {
         return Ok(());
     }
-    let mut table = Table::new(&["LIMIT", ">USED", ">OF", ">REMAINING", ">RESETS WITHIN"]);
+    let mut table = Table::new(["LIMIT", ">USED", ">OF", ">REMAINING", ">RESETS WITHIN"]);
     for limit in &response.limits {
         let amount = |value| text::amount(limit.quantity(), value);
         let style = if limit.remaining == 0 { Style::Yellow } else { Style::Plain };

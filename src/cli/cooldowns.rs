@@ -101,7 +101,7 @@ impl List {
             return Ok(Exit::Done);
         }
         let mut table =
-            Table::new(&["PROJECT", "MODEL", "SERVICE TIER", "SINCE", "UNTIL", "REPORTED BY", "GROQ ASKED"]);
+            Table::new(["PROJECT", "MODEL", "SERVICE TIER", "SINCE", "UNTIL", "REPORTED BY", "GROQ ASKED"]);
         for cooldown in &cooldowns {
             table.row(Style::Yellow, row(cooldown));
         }

@@ -21,6 +21,7 @@ mod record;
 mod redis_safety;
 mod replaced;
 mod replicas;
+mod report;
 mod schema;
 mod screen;
 mod serve;
@@ -76,6 +77,7 @@ enum Command {
     Authorize(Box<authorize::Authorize>),
     Record(Box<record::Record>),
     Spend(spend::Spend),
+    Report(Box<report::Report>),
     Check(check::Check),
     Prices(prices::Prices),
     Schema(schema::Schema),
@@ -111,6 +113,7 @@ pub fn run() -> ExitCode {
         Command::Authorize(command) => command.run(&mut screen),
         Command::Record(command) => command.run(&mut screen),
         Command::Spend(command) => command.run(&mut screen),
+        Command::Report(command) => command.run(&mut screen),
         Command::Check(command) => command.run(&mut screen),
         Command::Prices(command) => command.run(&mut screen),
         Command::Schema(command) => command.run(&mut screen),

@@ -213,7 +213,7 @@ impl List {
             writeln!(screen, "nothing is paused")?;
             return Ok(Exit::Done);
         }
-        let mut table = Table::new(&["PAUSED", "SINCE", "BY", "REASON"]);
+        let mut table = Table::new(["PAUSED", "SINCE", "BY", "REASON"]);
         for pause in &pauses {
             table.row(Style::Red, row(pause));
         }

@@ -77,7 +77,7 @@ impl Prices {
 /// The models with a price; then the source of each; then models without a price, and the tools.
 fn print(screen: &mut Screen, models: &[&Model], tools: &[&ToolPriceFrom]) -> io::Result<()> {
     let colour = screen.colour;
-    let mut prices = Table::new(&[
+    let mut prices = Table::new([
         "MODEL",
         "STATUS",
         ">$/M IN",
@@ -88,7 +88,7 @@ fn print(screen: &mut Screen, models: &[&Model], tools: &[&ToolPriceFrom]) -> io
         "FROM",
         "BY",
     ]);
-    let mut sources = Table::new(&["MODEL", "SOURCE"]);
+    let mut sources = Table::new(["MODEL", "SOURCE"]);
     for model in models {
         for price in &model.prices {
             let Rates { input, cached_input, output, audio_per_hour, per_million_characters } = price.rates;
@@ -148,7 +148,7 @@ fn print(screen: &mut Screen, models: &[&Model], tools: &[&ToolPriceFrom]) -> io
 
 fn print_tools(screen: &mut Screen, tools: &[&ToolPriceFrom]) -> io::Result<()> {
     let colour = screen.colour;
-    let mut table = Table::new(&["TOOL", ">$/1,000 CALLS", ">$/H", "FROM"]);
+    let mut table = Table::new(["TOOL", ">$/1,000 CALLS", ">$/H", "FROM"]);
     for ToolPriceFrom { from, rates } in tools {
         let thousand = rates.per_call.and_then(|each| NanoUsd::new(each.nanos().saturating_mul(1000)));
         let from = from.map_or_else(|| "always".to_owned(), instant);

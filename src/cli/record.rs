@@ -206,7 +206,7 @@ fn print(screen: &mut Screen, response: &proto::RecordUsageResponse) -> io::Resu
             alert.limit_id, alert.threshold
         )?;
     }
-    let mut table = Table::new(&["THIS MONTH", ">BUDGET", ">SPENT", ">RESERVED", ">REMAINING"]);
+    let mut table = Table::new(["THIS MONTH", ">BUDGET", ">SPENT", ">RESERVED", ">REMAINING"]);
     for (name, spend) in [("team", &response.team_spend), ("organization", &response.organization_spend)] {
         let Some(spend) = spend else { continue };
         let amounts = [&spend.budget, &spend.spent, &spend.reserved, &spend.remaining];

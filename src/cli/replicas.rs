@@ -73,7 +73,7 @@ impl List {
             writeln!(screen, "no replica has announced itself within the last hour")?;
         } else {
             let mut table =
-                Table::new(&["NAME", "VERSION", "READY", "POLICY REVISION", "STARTED", "LAST SEEN"]);
+                Table::new(["NAME", "VERSION", "READY", "POLICY REVISION", "STARTED", "LAST SEEN"]);
             for replica in &replicas {
                 table.row(if replica.ready { Style::Green } else { Style::Yellow }, row(replica));
             }

@@ -118,7 +118,7 @@ fn join(whole: &mut proto::GetSpendResponse, page: proto::GetSpendResponse) {
 pub(super) fn print(screen: &mut Screen, report: &proto::GetSpendResponse) -> io::Result<()> {
     let colour = screen.colour;
     writeln!(screen, "{}", Style::Bold.paint(&format!("Spend of {}", report.month), colour))?;
-    let mut table = Table::new(&[
+    let mut table = Table::new([
         "TEAM",
         ">BUDGET",
         ">SPENT",
@@ -179,7 +179,7 @@ fn print_split(screen: &mut Screen, report: &proto::GetSpendResponse, by: By) ->
         By::Key => "KEY",
         By::Day => "DAY",
     };
-    let mut table = Table::new(&["TEAM", heading, ">SPENT", ">REQUESTS", ">TOKENS"]);
+    let mut table = Table::new(["TEAM", heading, ">SPENT", ">REQUESTS", ">TOKENS"]);
     for part in report.organization.iter().chain(&report.teams) {
         let lines = match by {
             By::Model => &part.by_model,

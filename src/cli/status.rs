@@ -97,7 +97,7 @@ fn print(
 }
 
 fn calls(store: &StoreStatus) -> Table {
-    let mut table = Table::new(&["CALL", "OUTCOME", ">COUNT", ">MEAN"]);
+    let mut table = Table::new(["CALL", "OUTCOME", ">COUNT", ">MEAN"]);
     for calls in &store.calls {
         let style = match calls.outcome() {
             StoreCallOutcome::Failed => Style::Red,

@@ -31,18 +31,15 @@ impl Style {
     }
 }
 
-/// A column's heading; a heading that begins with `>` is for numbers and aligned right.
-pub(super) type Heading = &'static str;
-
-/// Rows under headings.
+/// Rows under headings. A heading that begins with `>` is for numbers and aligned right.
 pub(super) struct Table {
-    headings: Vec<Heading>,
+    headings: Vec<String>,
     rows: Vec<(Style, Vec<String>)>,
 }
 
 impl Table {
-    pub(super) fn new(headings: &[Heading]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
+    pub(super) fn new<'h>(headings: impl IntoIterator<Item = &'h str>) -> Self {
+        Self { headings: headings.into_iter().map(str::to_owned).collect(), rows: Vec::new() }
     }
 
     /// Adds a row, one cell for each heading. Anything that would move the cursor or turn the direction of reading is left

@@ -73,7 +73,7 @@ impl List {
         } else if upstream_keys.is_empty() {
             writeln!(screen, "there is no Groq key; `[projects.NAME]` of the policy says where keys are")?;
         } else {
-            let mut table = Table::new(&["KEY", "STATE", "SINCE", "LAST USE", ">REQUESTS", "PLACE"]);
+            let mut table = Table::new(["KEY", "STATE", "SINCE", "LAST USE", ">REQUESTS", "PLACE"]);
             for key in &upstream_keys {
                 table.row(style(key.state()), row(key));
             }

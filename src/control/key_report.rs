@@ -16,7 +16,7 @@ use crate::{
         key::{Breach, KeyCursor, KeyState, SecretId, VirtualKey},
         rbac::TeamScope,
     },
-    store::{Registry, SecretUses, SpendAmounts, SpendKey, Usage, each_line, use_slot},
+    store::{Registry, SecretUses, Usage, UsageAmounts, UsageKey, each_line, use_slot},
 };
 
 /// Which keys to show.
@@ -190,7 +190,7 @@ impl<S: Registry + Usage> Keys<S> {
         }
         for (team, keys) in &mut spent {
             let lines = self.follower.store().spend(today.month_number(), Arc::clone(team)).await?;
-            let add_line = |line: SpendKey, amounts: &SpendAmounts| {
+            let add_line = |line: UsageKey, amounts: &UsageAmounts| {
                 if let Some(of_key) = keys.get_mut(&line.key) {
                     of_key.add(line, amounts, &today);
                 }
@@ -216,7 +216,7 @@ struct KeySpent {
 }
 
 impl KeySpent {
-    fn add(&mut self, line: SpendKey, amounts: &SpendAmounts, today: &Days) {
+    fn add(&mut self, line: UsageKey, amounts: &UsageAmounts, today: &Days) {
         let add = |sum: &mut u64, amount: u64| *sum = sum.saturating_add(amount);
         if line.day == today.day_number() {
             add(&mut self.usage.requests_today, amounts.requests);

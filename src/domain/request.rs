@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::{Batch, Work};
 
 /// What a Groq request does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
     /// Chat completions.

@@ -158,6 +158,7 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         envoy: declared.envoy.clone(),
         projects: declared.projects.clone(),
         gates,
+        reports: declared.reports.clone(),
         access: declared.access.as_ref().map(|access| access.policy.clone()),
     }
 }

@@ -24,6 +24,7 @@ mod narrow;
 mod place;
 mod prices;
 mod read;
+mod reports;
 mod schema;
 mod section;
 mod source;

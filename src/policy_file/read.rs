@@ -14,6 +14,7 @@ use super::{
     limits::{budgets, budgets_with_month, in_flight, rates, rates_and_in_flight, shared},
     place::Place,
     prices::{self, Override},
+    reports,
     section::{Located, Section},
     tools, upstream, values,
 };
@@ -24,7 +25,7 @@ use crate::domain::{
     key::VirtualKey,
     limit::{Limit, Limits, Period, Quantity, Subject, Window},
     plan::Templates,
-    policy::{ModelPattern, OnExceed, OnUnsettled, Organization, Team},
+    policy::{ModelPattern, OnExceed, OnUnsettled, Organization, ReportRules, Team},
     policy::{envoy::EnvoyPolicy, upstream::Projects},
     price::ToolPriceFrom,
     request::Operation,
@@ -54,6 +55,8 @@ pub(super) struct Declared {
     pub(super) envoy: EnvoyPolicy,
     /// Its Groq projects.
     pub(super) projects: Projects,
+    /// What its usage is reported by.
+    pub(super) reports: ReportRules,
     /// Its access rules.
     pub(super) access: Option<DeclaredAccess>,
 }
@@ -105,8 +108,9 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
     let projects = upstream::read(&root, &names).unwrap_or_default();
     let names: Vec<&str> = teams.iter().map(|declared| &*declared.team.name).collect();
     let access = root.section("access").map(|section| access::read(section, &names, &organization.time_zone));
+    let reports = root.section("reports").map(reports::read).unwrap_or_default();
     root.finish();
-    Some(Declared { organization, teams, prices, tool_prices, envoy, projects, access })
+    Some(Declared { organization, teams, prices, tool_prices, envoy, projects, reports, access })
 }
 
 /// Replaces an organization that could not be read, so the rest is still checked.
@@ -193,6 +197,7 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         batch: batch::caps(section.section("batch"), &section.place.key("batch"), &subject),
         tools: tools::bounds(&section),
         unreserved: bounds::unreserved(&section, &subject),
+        labels: values::labels(&section),
         budget_counters: subject.budget_counters(),
         templates: Templates::default(),
         tally: TallyOfTeam::default(),

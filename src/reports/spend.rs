@@ -18,14 +18,14 @@ use crate::{
         rbac::TeamScope,
     },
     live::Live,
-    store::{Ledger, SpendAmounts, SpendKey, StoreError, Usage, each_line},
+    store::{Ledger, StoreError, Usage, UsageAmounts, UsageKey, each_line},
 };
 
 /// A page with more lines than this is larger than an answer may be: no further team is read for it.
 const MAX_LINES: usize = 50_000;
 /// How long after its beginning a month is kept in full: counters and lines are forgotten 400 days after theirs, by the date
 /// in UTC, which may begin a day before the organization's.
-const MONTH_KEPT_MS: u64 = 399 * 86_400_000;
+pub(super) const MONTH_KEPT_MS: u64 = 399 * 86_400_000;
 
 /// What to report.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,7 @@ pub struct SpendLine {
 }
 
 impl SpendLine {
-    fn add(&mut self, amounts: &SpendAmounts) {
+    fn add(&mut self, amounts: &UsageAmounts) {
         self.spent = self.spent.saturating_add(amounts.cost_nanos);
         self.requests = self.requests.saturating_add(amounts.requests);
         self.tokens = self.tokens.saturating_add(amounts.input_tokens).saturating_add(amounts.output_tokens);
@@ -228,7 +228,7 @@ impl<S: Ledger + Usage> Spending<S> {
 }
 
 impl SpendReport {
-    fn add(&mut self, key: &SpendKey, amounts: &SpendAmounts) {
+    fn add(&mut self, key: &UsageKey, amounts: &UsageAmounts) {
         self.total.add(amounts);
         self.by_model.entry(key.model.clone()).or_default().add(amounts);
         self.by_day.entry(key.day).or_default().add(amounts);

@@ -17,7 +17,7 @@ use crate::{
     authorizer::Failure,
     control::{KeyError, PauseError},
     domain::rbac::Permission,
-    reports::SpendError,
+    reports::{SpendError, UsageError},
     store::StoreError,
 };
 
@@ -101,7 +101,7 @@ pub fn shutting_down(effect: Effect) -> Status {
 pub fn effect_of(path: &str) -> Effect {
     match path.rsplit('/').next().unwrap_or_default() {
         "Authorize" | "Check" => Effect::None,
-        method if method.starts_with("Get") || method.starts_with("List") => Effect::None,
+        method if ["Get", "List", "Query"].iter().any(|reads| method.starts_with(reads)) => Effect::None,
         _ => Effect::Unknown,
     }
 }
@@ -132,6 +132,24 @@ pub(super) fn unreported(error: SpendError) -> Status {
         SpendError::HistoryNotKept(month) => {
             let subject = format!("{:04}-{:02}", month / 100, month % 100);
             return table::HISTORY_NOT_KEPT.error(error.to_string(), Precondition(subject));
+        }
+    };
+    undecided(&failure, "")
+}
+
+/// Why there is no answer about usage.
+pub(super) fn unanswered(error: UsageError) -> Status {
+    let failure = match error {
+        UsageError::Store(error) => Failure::Store(error),
+        UsageError::Internal => Failure::Internal,
+        UsageError::HistoryNotKept { day, .. } => {
+            let subject = format!("{:04}-{:02}-{:02}", day / 10_000, day / 100 % 100, day % 100);
+            return table::HISTORY_NOT_KEPT.error(error.to_string(), Precondition(subject));
+        }
+        UsageError::TooManyGroups => {
+            let mut errors = FieldErrors::default();
+            errors.add("group_by", error.to_string());
+            return errors.into_status();
         }
     };
     undecided(&failure, "")

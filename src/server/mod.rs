@@ -61,10 +61,10 @@ use crate::{
     authorizer::{Authorizer, Shared},
     control::{Keys, Pauses},
     replicas::Announcer,
-    reports::Spending,
+    reports::{Spending, UsageReports},
     rpc::{
-        AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, StatusFacts,
-        StatusRpc, UpstreamRpc,
+        AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, ReportRpc,
+        StatusFacts, StatusRpc, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -73,8 +73,8 @@ use crate::{
         policy_service_server::PolicyServiceServer,
         proto::{
             audit_service_server::AuditServiceServer, key_service_server::KeyServiceServer,
-            pause_service_server::PauseServiceServer, status_service_server::StatusServiceServer,
-            upstream_service_server::UpstreamServiceServer,
+            pause_service_server::PauseServiceServer, report_service_server::ReportServiceServer,
+            status_service_server::StatusServiceServer, upstream_service_server::UpstreamServiceServer,
         },
         watched,
     },
@@ -342,6 +342,9 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let audit = AuditServiceServer::new(AuditRpc::new(authorizer.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let reports = UsageReports::new(authorizer.store().clone(), Arc::clone(&shared.live));
+    let reports =
+        ReportServiceServer::new(ReportRpc::new(reports)).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let status = StatusServiceServer::new(StatusRpc::new(authorizer.store().clone(), status))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let mut routes = Routes::new(keys)
@@ -349,6 +352,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .add_service(pauses)
         .add_service(upstream)
         .add_service(audit)
+        .add_service(reports)
         .add_service(status)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection::services() {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{Backend, Cooldown, CooldownChange, SpendAmounts, SpendKey, StoreError};
+use super::{Backend, Cooldown, CooldownChange, StoreError, UsageAmounts, UsageKey};
 use crate::domain::{
     Moment, Timestamp,
     counter::{CounterKey, CounterKind, CounterState, Hold},
@@ -277,8 +277,10 @@ pub struct Settle {
     /// The thresholds of budgets: the index of the hold (extras follow the holds), and amounts. Each amount that the settled
     /// total has reached is reported by one settlement only.
     pub thresholds: Vec<(usize, Vec<u64>)>,
-    /// Lines to add to the spend report.
-    pub lines: Vec<(SpendKey, SpendAmounts)>,
+    /// Rows of usage to add to, in order.
+    pub lines: Vec<(UsageKey, UsageAmounts)>,
+    /// The rows that a set of users or of a label may have before new ones go to [`super::OTHER_VALUE`].
+    pub max_rows: u64,
     /// A gate to close, or to open again.
     pub cooldown: Option<(CounterKey, CooldownChange)>,
     /// How long the settled reservation is kept to recognise a repeat, in milliseconds.

@@ -39,7 +39,10 @@ pub use registry::{
 };
 pub use replicas::{MAX_REPLICA_VALUE, MAX_REPLICAS, ReplicaEntry, Replicas};
 use thiserror::Error;
-pub use usage::{SpendAmounts, SpendKey, Usage, each_line};
+pub(crate) use usage::written;
+pub use usage::{
+    HOURS_KEPT_DAYS, OTHER_VALUE, Series, USAGE_AMOUNTS, Usage, UsageAmounts, UsageKey, UsageSet, each_line,
+};
 
 use crate::domain::{Moment, Timestamp};
 

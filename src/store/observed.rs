@@ -14,8 +14,8 @@ use bytes::Bytes;
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, CallOutcome, Cooldown, Ledger, Load, LoadProbe,
     Record, Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve,
-    Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreCall,
-    StoreError, StoreKind, Usage,
+    Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreCall, StoreError, StoreKind,
+    Usage, UsageAmounts, UsageKey, UsageSet,
 };
 use crate::{
     domain::{
@@ -238,9 +238,9 @@ impl<S: Usage> Usage for Observed<S> {
         self.calls.ended(StoreCall::Spenders, started, self.store.spenders(month).await)
     }
 
-    async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+    async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
         let started = Instant::now();
-        self.calls.ended(StoreCall::Spend, started, self.store.spend(month, team).await)
+        self.calls.ended(StoreCall::Spend, started, self.store.usage(set).await)
     }
 }
 

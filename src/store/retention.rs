@@ -1,7 +1,7 @@
 //! How long stores keep what they hold, written once: the scripts of the Redis store get these numbers when they are loaded.
 
 use super::{
-    AUDIT_REMOVED, USE_SLOTS_KEPT,
+    AUDIT_REMOVED, HOURS_KEPT_DAYS, Series, USE_SLOTS_KEPT,
     replicas::{REPLICAS_LOOKED_AT, REPLICAS_STORED},
 };
 
@@ -18,7 +18,7 @@ pub(super) const MONTH_KEPT_DAYS: u64 = 400;
 /// records long before, by the store's time. This expiry runs by the server's clock, which may be set; it frees memory when no
 /// process is left.
 const RECORD_KEPT_MS: u64 = 400 * DAY_MS;
-/// Lines of the spend report in Redis, after the last new one of their team and month: a year and a month.
+/// Rows of usage in Redis but those of hours, after the last new one of their set: a year and a month.
 const SPEND_KEPT_S: u64 = 400 * DAY_S;
 /// The thresholds reported for the budgets of a period in Redis, after the last report: the longest period and the latest
 /// settlement in it, and as much again.
@@ -29,6 +29,14 @@ pub(super) const USES_KEPT_S: u64 = 400 * DAY_S;
 const REGISTRY_WRITES_KEPT: u64 = 256;
 /// A replica, after it was last seen: long enough to see which ones were there before an incident or an upgrade.
 pub(super) const REPLICA_KEPT_MS: u64 = 3_600 * 1000;
+
+/// How long Redis keeps the rows of a set after the last new one, in seconds.
+pub(super) const fn usage_kept_s(series: &Series) -> u64 {
+    match series {
+        Series::Hours => HOURS_KEPT_DAYS * DAY_S,
+        Series::Days | Series::Users | Series::Label(_) => SPEND_KEPT_S,
+    }
+}
 
 /// The numbers that scripts use, by the names under which they do.
 pub(super) const FOR_SCRIPTS: [(&str, u64); 13] = [

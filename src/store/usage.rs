@@ -1,59 +1,191 @@
-//! Lines of the spend report: dimensions, and amounts that add up.
+//! Rows of usage: dimensions, and amounts that add up.
+//!
+//! A settlement adds to a few rows, in its own atomic step: to one of its day and one of its hour, with all that is known of the request;
+//! to one of the organization's day; and to one of its user and of each label that reports know. So every sum over the rows of a
+//! series is exact, and none is made from another: hours end without being added up, as their days have them.
+//!
+//! Rows of users and labels are bounded, as any text may be a user: see [`Series`].
 
 use std::{future::Future, sync::Arc};
 
-use serde::{Deserialize, Serialize};
-
 use super::{Backend, StoreError};
+use crate::domain::request::{Operation, ServiceTier};
 
-/// The lines that settlements added up. Reading them holds up no call of a [`super::Ledger`].
+/// The rows that settlements added up. Reading them holds up no call of a [`super::Ledger`].
 pub trait Usage: Backend {
-    /// The teams with lines in `month` (as `202611`), in order, without the organization's own lines.
+    /// The teams with rows of days in `month` (as `202611`), in order, without the organization's own.
     fn spenders(&self, month: u32) -> impl Future<Output = Result<Vec<Arc<str>>, StoreError>> + Send;
 
-    /// The lines of `team` (empty: the organization) in `month`, in order.
+    /// The rows of `set`, in order.
+    fn usage(
+        &self,
+        set: UsageSet,
+    ) -> impl Future<Output = Result<Vec<(UsageKey, UsageAmounts)>, StoreError>> + Send;
+
+    /// The rows of the days of `team` (empty: the organization) in `month`, in order.
     fn spend(
         &self,
         month: u32,
         team: Arc<str>,
-    ) -> impl Future<Output = Result<Vec<(SpendKey, SpendAmounts)>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<(UsageKey, UsageAmounts)>, StoreError>> + Send {
+        self.usage(UsageSet { series: Series::Days, period: month, team })
+    }
 }
 
-/// Lines that are taken before other tasks of the core get their turn: about 0.1 ms.
-const LINES_AT_ONCE: usize = 512;
+/// Rows that are taken before other tasks of the core get their turn: about 0.1 ms.
+const ROWS_AT_ONCE: usize = 512;
 
-/// Calls `each` with every line, and lets decisions on the same core come in between: a team's month can have 100,000 lines.
+/// Calls `each` with every row, and lets decisions on the same core come in between: a team's month can have 100,000 rows.
 pub async fn each_line(
-    lines: Vec<(SpendKey, SpendAmounts)>,
-    mut each: impl FnMut(SpendKey, &SpendAmounts) + Send,
+    rows: Vec<(UsageKey, UsageAmounts)>,
+    mut each: impl FnMut(UsageKey, &UsageAmounts) + Send,
 ) {
-    for (count, (line, amounts)) in lines.into_iter().enumerate() {
-        each(line, &amounts);
-        if count % LINES_AT_ONCE == LINES_AT_ONCE - 1 {
+    for (count, (key, amounts)) in rows.into_iter().enumerate() {
+        each(key, &amounts);
+        if count % ROWS_AT_ONCE == ROWS_AT_ONCE - 1 {
             tokio::task::yield_now().await;
         }
     }
 }
 
-/// A line of the spend report: what one team spent on one model through one key on one day.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct SpendKey {
-    /// The month, as `202611`.
-    pub month: u32,
-    /// The team; empty for the organization's own lines.
-    pub team: Arc<str>,
-    /// The day, as `20261123`.
-    pub day: u32,
-    /// The model.
-    pub model: Arc<str>,
-    /// The key; empty for none.
-    pub key: Arc<str>,
+/// The value that stands for all that a set of users or of a label has no room for.
+pub const OTHER_VALUE: &str = "(other)";
+
+/// What rows are of, and how long they are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Series {
+    /// Days, by all that is known but users and labels. A set is a month of a team, or of the organization. Kept 400 days.
+    Days,
+    /// Hours, by the same. A set is a day of a team. Kept [`HOURS_KEPT_DAYS`].
+    Hours,
+    /// Days, by user as well. A set is a day of a team, and takes rows of new users up to [`super::Settle::max_rows`]; later ones go
+    /// to [`OTHER_VALUE`]. Kept 400 days.
+    Users,
+    /// The same by the value of a label.
+    Label(Arc<str>),
 }
 
-/// What was recorded under a [`SpendKey`]. Each at most [`crate::domain::MAX_AMOUNT`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpendAmounts {
-    /// Cost in nano-USD.
+/// How many days a set of hours is kept after its day: 35 to report of, and a day on each side for the zones of organizations.
+pub const HOURS_KEPT_DAYS: u64 = 37;
+
+impl Series {
+    /// As stores name it: `d`, `h`, `u`, or `l/` and the label.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Days => "d".to_owned(),
+            Self::Hours => "h".to_owned(),
+            Self::Users => "u".to_owned(),
+            Self::Label(name) => format!("l/{name}"),
+        }
+    }
+
+    /// The inverse of [`Series::name`].
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        match name {
+            "d" => Some(Self::Days),
+            "h" => Some(Self::Hours),
+            "u" => Some(Self::Users),
+            label => label.strip_prefix("l/").map(|label| Self::Label(label.into())),
+        }
+    }
+
+    /// Whether its sets take only so many rows.
+    #[must_use]
+    pub const fn is_bounded(&self) -> bool {
+        matches!(self, Self::Users | Self::Label(_))
+    }
+
+    /// Whether a set is a month, and not a day.
+    #[must_use]
+    pub const fn is_monthly(&self) -> bool {
+        matches!(self, Self::Days)
+    }
+}
+
+/// Rows that are read together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UsageSet {
+    /// What they are of.
+    pub series: Series,
+    /// The month, as `202611`, of [`Series::Days`]; else the day, as `20261123`.
+    pub period: u32,
+    /// The team; empty for the organization's own rows, which only [`Series::Days`] has.
+    pub team: Arc<str>,
+}
+
+/// The dimensions of a row.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UsageKey {
+    /// The set it is in.
+    pub set: UsageSet,
+    /// The day, as `20261123`.
+    pub day: u32,
+    /// Of [`Series::Hours`]: the hours since the day began, to 24, as one day of a year has 25 in many zones. Else 0.
+    pub hour: u8,
+    /// The model.
+    pub model: Arc<str>,
+    /// The virtual key; empty for none. The organization's rows have none.
+    pub key: Arc<str>,
+    /// What the request did. The organization's rows, and those from before it was recorded, have none.
+    pub operation: Option<Operation>,
+    /// Groq's service tier; as for `operation`.
+    pub service_tier: Option<ServiceTier>,
+    /// The Groq project; empty as for `operation`.
+    pub project: Arc<str>,
+    /// The user, or the label's value. Else empty.
+    pub value: Arc<str>,
+}
+
+impl UsageKey {
+    /// A row of a day with a model and a key, as all were before rows had more dimensions.
+    #[must_use]
+    pub fn of_day(month: u32, team: Arc<str>, day: u32, model: Arc<str>, key: Arc<str>) -> Self {
+        let empty: Arc<str> = Arc::default();
+        Self {
+            set: UsageSet { series: Series::Days, period: month, team },
+            day,
+            hour: 0,
+            model,
+            key,
+            operation: None,
+            service_tier: None,
+            project: Arc::clone(&empty),
+            value: empty,
+        }
+    }
+
+    /// The row that takes the amounts of this one where its set has no more room; `None`: there is always room.
+    #[must_use]
+    pub fn other(&self) -> Option<Self> {
+        let is_bounded = self.set.series.is_bounded() && *self.value != *OTHER_VALUE;
+        is_bounded.then(|| Self { value: OTHER_VALUE.into(), ..self.clone() })
+    }
+
+    /// Operation and tier as numbers: 0 for none, else one more than the place among all. Stores write these.
+    #[must_use]
+    pub fn codes(&self) -> [u8; 2] {
+        let operation = self.operation.map_or(0, |operation| operation as u8 + 1);
+        [operation, self.service_tier.map_or(0, |tier| tier as u8 + 1)]
+    }
+
+    /// The inverse of [`UsageKey::codes`]. What a later release may have written reads as none.
+    #[must_use]
+    pub fn of_codes([operation, tier]: [u8; 2]) -> (Option<Operation>, Option<ServiceTier>) {
+        let at = |code: u8| usize::from(code).checked_sub(1);
+        let operation = at(operation).and_then(|at| Operation::ALL.get(at).copied());
+        (operation, at(tier).and_then(|at| ServiceTier::ALL.get(at).copied()))
+    }
+}
+
+/// How many amounts a row has.
+pub const USAGE_AMOUNTS: usize = 18;
+
+/// What was recorded under a [`UsageKey`]. Each at most [`crate::domain::MAX_AMOUNT`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsageAmounts {
+    /// Cost in nano-USD: the sum of those of input, cached input, output and tools.
     pub cost_nanos: u64,
     /// Requests.
     pub requests: u64,
@@ -69,12 +201,32 @@ pub struct SpendAmounts {
     pub audio_ms: u64,
     /// Characters spoken.
     pub characters: u64,
+    /// Cost of input that was not cached, of audio and of characters, in nano-USD.
+    pub input_cost_nanos: u64,
+    /// Cost of cached input in nano-USD.
+    pub cached_input_cost_nanos: u64,
+    /// Cost of output in nano-USD.
+    pub output_cost_nanos: u64,
+    /// Calls of Groq's tools.
+    pub tool_calls: u64,
+    /// Cost of Groq's tools in nano-USD.
+    pub tool_cost_nanos: u64,
+    /// Requests that were charged by `on_unsettled`, as no usage was reported.
+    pub unsettled: u64,
+    /// Requests that were cut off.
+    pub aborted: u64,
+    /// Requests that Groq answered with an error.
+    pub failed: u64,
+    /// Requests that Groq answered with 429.
+    pub rate_limited: u64,
+    /// Requests that were decided without the store. None are yet.
+    pub degraded: u64,
 }
 
-impl SpendAmounts {
-    /// The amounts in the order in which stores write them.
+impl UsageAmounts {
+    /// The amounts in the order in which stores write them. Later releases add theirs at the end.
     #[must_use]
-    pub const fn to_numbers(&self) -> [u64; 8] {
+    pub const fn to_numbers(&self) -> [u64; USAGE_AMOUNTS] {
         [
             self.cost_nanos,
             self.requests,
@@ -84,31 +236,92 @@ impl SpendAmounts {
             self.reasoning_tokens,
             self.audio_ms,
             self.characters,
+            self.input_cost_nanos,
+            self.cached_input_cost_nanos,
+            self.output_cost_nanos,
+            self.tool_calls,
+            self.tool_cost_nanos,
+            self.unsettled,
+            self.aborted,
+            self.failed,
+            self.rate_limited,
+            self.degraded,
         ]
     }
 
-    /// The inverse of [`SpendAmounts::to_numbers`].
+    /// The inverse of [`UsageAmounts::to_numbers`]. Missing ones are 0.
     #[must_use]
-    pub const fn from_numbers(numbers: [u64; 8]) -> Self {
-        let [
-            cost_nanos,
-            requests,
-            input_tokens,
-            cached_input_tokens,
-            output_tokens,
-            reasoning_tokens,
-            audio_ms,
-            characters,
-        ] = numbers;
+    pub fn from_numbers(numbers: &[u64]) -> Self {
+        let at = |place: usize| numbers.get(place).copied().unwrap_or(0);
         Self {
-            cost_nanos,
-            requests,
-            input_tokens,
-            cached_input_tokens,
-            output_tokens,
-            reasoning_tokens,
-            audio_ms,
-            characters,
+            cost_nanos: at(0),
+            requests: at(1),
+            input_tokens: at(2),
+            cached_input_tokens: at(3),
+            output_tokens: at(4),
+            reasoning_tokens: at(5),
+            audio_ms: at(6),
+            characters: at(7),
+            input_cost_nanos: at(8),
+            cached_input_cost_nanos: at(9),
+            output_cost_nanos: at(10),
+            tool_calls: at(11),
+            tool_cost_nanos: at(12),
+            unsettled: at(13),
+            aborted: at(14),
+            failed: at(15),
+            rate_limited: at(16),
+            degraded: at(17),
         }
+    }
+
+    /// The amounts, combined with those of `other` one by one; `None` as soon as `combine` has none.
+    #[must_use]
+    pub fn combined(&self, other: &Self, combine: impl Fn(u64, u64) -> Option<u64>) -> Option<Self> {
+        let mut numbers = self.to_numbers();
+        for (number, more) in numbers.iter_mut().zip(other.to_numbers()) {
+            *number = combine(*number, more)?;
+        }
+        Some(Self::from_numbers(&numbers))
+    }
+
+    /// Adds `other`; sums beyond a `u64` stay at its maximum, far more than a row can take.
+    pub fn add(&mut self, other: &Self) {
+        *self = self.combined(other, |a, b| Some(a.saturating_add(b))).unwrap_or(*self);
+    }
+}
+
+/// Without the zeros at the end, which stores do not write.
+#[must_use]
+pub(crate) fn written(numbers: &[u64]) -> &[u64] {
+    let count = numbers.iter().rposition(|number| *number > 0).map_or(0, |last| last + 1);
+    numbers.get(..count).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_codes_and_numbers_are_read_as_they_were_written() {
+        for series in [Series::Days, Series::Hours, Series::Users, Series::Label("cost_center".into())] {
+            assert_eq!(Series::of_name(&series.name()), Some(series));
+        }
+        assert_eq!(Series::of_name("x"), None);
+        for operation in Operation::ALL.map(Some).into_iter().chain([None]) {
+            for tier in ServiceTier::ALL.map(Some).into_iter().chain([None]) {
+                let day = UsageKey::of_day(0, "".into(), 0, "".into(), "".into());
+                let key = UsageKey { operation, service_tier: tier, ..day };
+                assert_eq!(UsageKey::of_codes(key.codes()), (operation, tier));
+            }
+        }
+        assert_eq!(UsageKey::of_codes([200, 200]), (None, None));
+        let mut numbers = [0; USAGE_AMOUNTS];
+        for (number, value) in numbers.iter_mut().zip(1..) {
+            *number = value;
+        }
+        assert_eq!(UsageAmounts::from_numbers(&numbers).to_numbers(), numbers);
+        assert_eq!(written(&[0, 3, 0, 0]), [0, 3]);
+        assert_eq!(written(&[0, 0]), [0; 0]);
     }
 }

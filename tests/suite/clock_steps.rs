@@ -61,6 +61,7 @@ async fn settle<S: Store>(f: &Fixture<S>, number: u128, actual: u64) -> u64 {
         extras: vec![],
         thresholds: vec![],
         lines: vec![],
+        max_rows: 0,
         cooldown: None,
         keep_ms: TTL_MS,
         note: Bytes::new(),

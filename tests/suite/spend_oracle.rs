@@ -1,14 +1,19 @@
 //! After everything is settled nothing is reserved, and what was spent is the sum of the costs, by the arithmetic of big
 //! numbers that knows nothing of ours.
 
+use std::collections::{BTreeSet, HashMap};
+
 use num_bigint::BigUint;
 use proptest::{prelude::*, test_runner::TestRunner};
-use tollgate::rpc::proto::{self, Operation, Outcome, policy_service_client::PolicyServiceClient};
+use tollgate::rpc::proto::{
+    self, Granularity, Operation, Outcome, policy_service_client::PolicyServiceClient,
+    report_service_client::ReportServiceClient,
+};
 use tonic::transport::Channel;
 
 use crate::{
     differential::config,
-    harness::{START, Server, StoreKind, nanos, team_spend},
+    harness::{START, Server, StoreKind, connect, nanos, team_spend},
 };
 
 const CASES: u32 = 30;
@@ -33,6 +38,9 @@ max_output_tokens = 100000
 [teams.two]
 models = ["m/*"]
 max_output_tokens = 100000
+[reports]
+labels = ["env"]
+max_values = 10
 [[prices]]
 model = "m/text"
 input_usd_per_million_tokens = "0.123456789"
@@ -59,6 +67,9 @@ struct Call {
     outcome: Outcome,
     with_usage: bool,
     again: bool,
+    /// Of a few, or none.
+    user: usize,
+    env: usize,
 }
 
 const TEAMS: [&str; 2] = ["one", "two"];
@@ -83,9 +94,13 @@ fn call() -> impl Strategy<Value = Call> {
     // Up to a few thousand, and now and then far past what was reserved.
     let count = || prop_oneof![3 => 0..5_000_u64, 1 => 0..1_000_000_u64];
     let sizes = (0..5_000_u64, 1..5_000_u64, count(), any::<prop::sample::Index>(), count());
-    (0..TEAMS.len(), operation, sizes, outcome, any::<bool>(), any::<bool>()).prop_map(
-        |(team, operation, (estimate, output_wanted, input, cached, output), outcome, with_usage, again)| {
+    let values = (0..4_usize, 0..3_usize);
+    (0..TEAMS.len(), operation, sizes, outcome, any::<bool>(), any::<bool>(), values).prop_map(
+        |(team, operation, sizes, outcome, with_usage, again, (user, env))| {
+            let (estimate, output_wanted, input, cached, output) = sizes;
             Call {
+                user,
+                env,
                 team,
                 operation,
                 estimate,
@@ -115,11 +130,19 @@ impl Call {
         if self.model() == model { i64::try_from(count).unwrap() } else { 0 }
     }
 
+    fn labels(&self) -> HashMap<String, String> {
+        let env = ["", "prod", "test"][self.env].to_owned();
+        // The other label is none that reports know.
+        [("env".to_owned(), env), ("other".to_owned(), "x".to_owned())].into()
+    }
+
     fn authorize(&self) -> proto::AuthorizeRequest {
         proto::AuthorizeRequest {
             caller: Some(proto::authorize_request::Caller::Team(TEAMS[self.team].to_owned())),
             model: self.model().to_owned(),
             operation: self.operation.into(),
+            user: ["", "a", "b", "c"][self.user].to_owned(),
+            labels: self.labels(),
             input_tokens: self.only_for("m/text", self.estimate),
             max_output_tokens: self.only_for("m/text", self.output_wanted),
             audio_duration: Some(milliseconds(self.only_for("m/audio", self.estimate))),
@@ -270,7 +293,97 @@ async fn play(
         prop_assert_eq!(&report.name, TEAMS[team]);
         agree(report, &spent[team], requests[team], tokens[team])?;
     }
+    let mut reports = ReportServiceClient::new(connect(server.address()).await);
+    for granularity in
+        [Granularity::Total, Granularity::Hour, Granularity::Day, Granularity::Week, Granularity::Month]
+    {
+        for group_by in GROUPINGS {
+            let is_valued = group_by.iter().any(|of| matches!(*of, "user" | "labels.env"));
+            if is_valued && granularity == Granularity::Hour {
+                continue;
+            }
+            let usage = Usage::ask(&mut reports, granularity, group_by).await;
+            usage.agrees(&spent, requests.iter().sum(), tokens.iter().sum())?;
+        }
+    }
     Ok(())
+}
+
+/// All dimensions, and some of them together.
+const GROUPINGS: [&[&str]; 9] = [
+    &[],
+    &["team"],
+    &["key", "team"],
+    &["model", "operation"],
+    &["team", "user"],
+    &["labels.env"],
+    &["team", "model", "operation", "labels.env"],
+    &["service_tier", "project"],
+    &["user", "operation"],
+];
+
+/// What `QueryUsage` answered.
+struct Usage {
+    rows: Vec<proto::UsageRow>,
+    total: proto::UsageAmounts,
+    is_by_team: bool,
+}
+
+impl Usage {
+    /// Every page of it, of a few rows each.
+    async fn ask(
+        client: &mut ReportServiceClient<Channel>,
+        granularity: Granularity,
+        group_by: &[&str],
+    ) -> Self {
+        let mut request = proto::QueryUsageRequest {
+            start_date: "2026-11-01".to_owned(),
+            end_date: "2026-12-01".to_owned(),
+            granularity: granularity.into(),
+            group_by: group_by.iter().map(|of| (*of).to_owned()).collect(),
+            page_size: 3,
+            ..Default::default()
+        };
+        let (mut rows, mut total) = (Vec::new(), None);
+        loop {
+            let page = client.query_usage(request.clone()).await.unwrap().into_inner();
+            rows.extend(page.rows);
+            let known = total.get_or_insert(page.total.clone().unwrap());
+            assert_eq!(Some(&*known), page.total.as_ref(), "on each page");
+            request.page_token = page.next_page_token;
+            if request.page_token.is_empty() {
+                return Self { rows, total: total.unwrap(), is_by_team: group_by.contains(&"team") };
+            }
+        }
+    }
+
+    fn agrees(&self, spent: &[BigUint; 2], requests: i64, tokens: i64) -> Result<(), TestCaseError> {
+        let all: BigUint = spent.iter().sum();
+        prop_assert_eq!(BigUint::from(nanos(self.total.cost.clone())), all.clone());
+        let amounts: Vec<_> = self.rows.iter().map(|row| row.amounts.clone().unwrap()).collect();
+        let sum = |of: fn(&proto::UsageAmounts) -> i64| amounts.iter().map(of).sum::<i64>();
+        prop_assert_eq!(sum(|of| of.request_count), requests);
+        prop_assert_eq!(sum(|of| of.input_tokens + of.output_tokens), tokens);
+        let costs = |of: &proto::UsageAmounts| -> u64 {
+            let parts = [&of.input_cost, &of.cached_input_cost, &of.output_cost, &of.tool_cost];
+            parts.into_iter().map(|part| nanos(part.clone())).sum()
+        };
+        for of in &amounts {
+            prop_assert_eq!(nanos(of.cost.clone()), costs(of), "the costs of kinds add up: {:?}", of);
+        }
+        prop_assert_eq!(BigUint::from(amounts.iter().map(costs).sum::<u64>()), all);
+        if self.is_by_team {
+            for (team, spent) in TEAMS.iter().zip(spent) {
+                let own = self.rows.iter().filter(|row| row.dimensions.as_ref().unwrap().team == **team);
+                let own: u64 = own.map(|row| nanos(row.amounts.clone().unwrap().cost)).sum();
+                prop_assert_eq!(&BigUint::from(own), spent);
+            }
+        }
+        let shown = |row: &proto::UsageRow| format!("{:?} {:?}", row.start_time, row.dimensions);
+        let seen: BTreeSet<_> = self.rows.iter().map(shown).collect();
+        prop_assert_eq!(seen.len(), self.rows.len(), "each row once");
+        Ok(())
+    }
 }
 
 /// Whether a report, and each of its break-downs, comes to these sums, with nothing reserved.

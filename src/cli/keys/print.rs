@@ -81,7 +81,7 @@ pub(super) fn keys(
         return Ok(Exit::Done);
     }
     let of_usage = if usage { &USAGE[..] } else { &[] };
-    let mut table = Table::new(&[&COLUMNS[..], of_usage].concat());
+    let mut table = Table::new([&COLUMNS[..], of_usage].concat());
     for key in &keys {
         let (style, state) = state(key.state());
         let mut of_key = vec![key.name.clone(), state.to_owned()];
@@ -198,7 +198,7 @@ fn used(usage: &proto::KeyUsage) -> [(&str, String); 3] {
 }
 
 fn describe_secrets(screen: &mut Screen, key: &proto::VirtualKey) -> io::Result<()> {
-    let mut table = Table::new(&["SECRET", "STATE", "CREATED", "ENDS", "LAST USE", ">TODAY", ">24 H"]);
+    let mut table = Table::new(["SECRET", "STATE", "CREATED", "ENDS", "LAST USE", ">TODAY", ">24 H"]);
     for secret in key.secrets.iter().rev() {
         let (style, state) = if secret.live { (Style::Plain, "live") } else { (Style::Dim, "ended") };
         let [created, ends, last] =

@@ -25,6 +25,9 @@ pub enum CalendarError {
     /// Not a month from 1970 to 9999.
     #[error("`{0}` is not a month; write it as `2026-11`")]
     Month(String),
+    /// Not a day from 1970 to 9999.
+    #[error("`{0}` is not a day; write it as `2026-11-23`")]
+    Day(String),
 }
 
 /// One day, week or month.
@@ -138,6 +141,12 @@ impl Calendar {
         Ok(self.month(first))
     }
 
+    /// The first instant of a day, given as `20261123`; `None` if there is no such day.
+    #[must_use]
+    pub fn start_of_day(&self, day: u32) -> Option<Timestamp> {
+        date_of(day).map(|date| self.start_of(date))
+    }
+
     fn month(&self, first: Date) -> CalendarPeriod {
         self.period(Period::Month, first, first.last_of_month().tomorrow())
     }
@@ -173,6 +182,32 @@ pub fn parse_month(text: &str) -> Result<u32, CalendarError> {
         .and_then(|(year, month)| Some(number(year, 4)? * 100 + number(month, 2)?))
         .filter(|month| first_of(*month).is_some())
         .ok_or_else(|| CalendarError::Month(text.to_owned()))
+}
+
+/// The day of a text such as `2026-11-23`, as `20261123`.
+///
+/// # Errors
+///
+/// It is not a month, a hyphen and two digits, or no day from 1970 to 9999.
+pub fn parse_day(text: &str) -> Result<u32, CalendarError> {
+    let wrong = || CalendarError::Day(text.to_owned());
+    let (month, day) = text.rsplit_once('-').ok_or_else(wrong)?;
+    let month = parse_month(month).map_err(|_| wrong())?;
+    let digits = Some(day).filter(|day| day.len() == 2 && day.bytes().all(|byte| byte.is_ascii_digit()));
+    let day = digits.and_then(|day| day.parse::<u32>().ok()).map(|day| month * 100 + day);
+    day.filter(|day| date_of(*day).is_some()).ok_or_else(wrong)
+}
+
+/// The day after one given as `20261123`; `None` if there is no such day, or none after it.
+#[must_use]
+pub fn next_day(day: u32) -> Option<u32> {
+    date_of(day)?.tomorrow().ok().map(day_number)
+}
+
+/// The day before one given as `20261123`.
+#[must_use]
+pub fn day_before(day: u32) -> Option<u32> {
+    date_of(day)?.yesterday().ok().map(day_number)
 }
 
 /// The time zone of an IANA name such as `Europe/Berlin`, in any case.
@@ -236,14 +271,18 @@ fn timestamp(instant: jiff::Timestamp) -> Timestamp {
 /// day.
 #[must_use]
 pub fn first_days(day: u32) -> Option<[(Period, u32); 3]> {
-    let part = |value: u32| i8::try_from(value % 100).ok();
-    let date = Date::new(i16::try_from(day / 10_000).ok()?, part(day / 100)?, part(day)?).ok()?;
+    let date = date_of(day)?;
     let monday = back(date, date.weekday().to_monday_zero_offset());
     Some([
         (Period::Day, day),
         (Period::Week, day_number(monday)),
         (Period::Month, day_number(date.first_of_month())),
     ])
+}
+
+fn date_of(day: u32) -> Option<Date> {
+    let part = |value: u32| i8::try_from(value % 100).ok();
+    Date::new(i16::try_from(day / 10_000).ok()?, part(day / 100)?, part(day)?).ok()
 }
 
 fn back(date: Date, days: i8) -> Date {

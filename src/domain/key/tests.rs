@@ -118,6 +118,7 @@ fn team() -> Team {
             max_cost: NanoUsd::ZERO,
             daily: limit(Quantity::NanoUsd, Window::Calendar(Period::Day), 0).into(),
         },
+        labels: Default::default(),
         budget_counters: subject.budget_counters(),
         templates: Default::default(),
         tally: Default::default(),

@@ -1,14 +1,21 @@
 //! The validated policy document, as the hot path reads it. [`crate::policy_file`] builds it from the documents that people write.
 
 pub mod envoy;
+mod reports;
 pub mod upstream;
 
-use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
 
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use self::reports::ReportRules;
 use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
     batch::BatchCaps,
@@ -50,6 +57,8 @@ pub struct Policy {
     pub projects: Projects,
     /// The cooldowns that Groq's own refusals open.
     pub gates: Gates,
+    /// What usage is reported by.
+    pub reports: ReportRules,
     /// Who may call; `None`: anyone on this machine.
     pub access: Option<AccessPolicy>,
 }
@@ -125,6 +134,8 @@ pub struct Team {
     pub tools: ToolBounds,
     /// What gateways may report for it without a reservation.
     pub unreserved: UnreservedBounds,
+    /// Labels of its requests that neither they nor their keys have.
+    pub labels: BTreeMap<String, String>,
     /// The counters of its budgets.
     pub budget_counters: BudgetCounters,
     /// What its requests without a key share.

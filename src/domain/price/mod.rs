@@ -130,9 +130,24 @@ impl Rates {
         usage: &Usage,
         tool: impl Fn(&str) -> Option<&'t ToolRates>,
     ) -> Result<NanoUsd, PriceError> {
+        self.cost_parts(work, usage, tool)?.total().ok_or(PriceError::Overflow)
+    }
+
+    /// The cost of the usage by what it is for. The parts add up to [`Self::cost_with`] exactly: each is what the cost so far, rounded up
+    /// to the nano-USD, is more than before it, so it is off by less than one nano-USD.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::cost_with`].
+    pub fn cost_parts<'t>(
+        &self,
+        work: Work,
+        usage: &Usage,
+        tool: impl Fn(&str) -> Option<&'t ToolRates>,
+    ) -> Result<CostParts, PriceError> {
         let cached_input = usage.cached_input_tokens.min(usage.input_tokens);
         let lines = if usage.request_count > 0 { usage.request_count } else { work.lines() };
-        let mut sum = self.sum(
+        let stages = self.stages(
             work,
             Billed {
                 fresh_input: usage.input_tokens - cached_input,
@@ -143,10 +158,20 @@ impl Rates {
                 lines,
             },
         )?;
+        let [_, _, mut sum] = stages;
         for used in &usage.tools {
             sum = sum.tool(used, tool(&used.tool))?;
         }
-        sum.round_up()
+        // The last is the largest: if it is an amount, all are.
+        let all = sum.round_up()?.nanos();
+        let [input, cached, output] = stages.map(Sum::round_up);
+        let (input, cached, output) = (input?.nanos(), cached?.nanos(), output?.nanos());
+        Ok(CostParts {
+            input,
+            cached_input: cached.saturating_sub(input),
+            output: output.saturating_sub(cached),
+            tools: all.saturating_sub(output),
+        })
     }
 
     /// The most that a request can cost if its estimate holds and it produces at most `granted_output` tokens. Assumes no
@@ -227,8 +252,12 @@ impl Rates {
         self.sum(work, Billed { fresh_input, cached_input, output, audio_ms, characters, lines })
     }
 
-    /// All the rules of billing.
     fn sum(&self, work: Work, billed: Billed) -> Result<Sum, PriceError> {
+        self.stages(work, billed).map(|[_, _, sum]| sum)
+    }
+
+    /// All the rules of billing: the sums up to input (with audio and characters), cached input and output.
+    fn stages(&self, work: Work, billed: Billed) -> Result<[Sum; 3], PriceError> {
         let Billed { fresh_input, cached_input, output, audio_ms, characters, lines } = billed;
         let (operation, half) = (work.line_operation(), work.batch().is_some());
         let input_rate = || needed(self.input, operation, "per million input tokens");
@@ -239,23 +268,48 @@ impl Rates {
         Ok(match work.billing() {
             Billing::Tokens => {
                 let input_rate = input_rate()?;
-                sum.tokens(fresh_input, input_rate, half)
-                    .tokens(cached_input, cached_rate(input_rate), half)
-                    .tokens(output, output_rate()?, half)
+                let fresh = sum.tokens(fresh_input, input_rate, half);
+                let cached = fresh.tokens(cached_input, cached_rate(input_rate), half);
+                [fresh, cached, cached.tokens(output, output_rate()?, half)]
             }
             Billing::InputTokens => {
                 let input_rate = input_rate()?;
-                sum.tokens(fresh_input, input_rate, half).tokens(cached_input, input_rate, half)
+                let fresh = sum.tokens(fresh_input, input_rate, half);
+                let cached = fresh.tokens(cached_input, input_rate, half);
+                [fresh, cached, cached]
             }
             Billing::Audio => {
                 let rate = needed(self.audio_per_hour, operation, "per hour of audio")?;
-                sum.hourly(audio_ms.max(MIN_BILLED_AUDIO_MS.saturating_mul(lines)), rate, half)
+                [sum.hourly(audio_ms.max(MIN_BILLED_AUDIO_MS.saturating_mul(lines)), rate, half); 3]
             }
             Billing::Characters => {
                 let rate = needed(self.per_million_characters, operation, "per million characters")?;
-                sum.characters(characters, rate, half)
+                [sum.characters(characters, rate, half); 3]
             }
         })
+    }
+}
+
+/// A cost by what it is for, in nano-USD.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CostParts {
+    /// Input that was not cached, audio, and characters.
+    pub input: u64,
+    /// Cached input.
+    pub cached_input: u64,
+    /// Output.
+    pub output: u64,
+    /// Groq's tools.
+    pub tools: u64,
+}
+
+impl CostParts {
+    /// Their sum; `None` above [`NanoUsd::MAX`].
+    #[must_use]
+    pub fn total(&self) -> Option<NanoUsd> {
+        let Self { input, cached_input, output, tools } = *self;
+        let sum = input.checked_add(cached_input)?.checked_add(output)?.checked_add(tools)?;
+        NanoUsd::new(sum)
     }
 }
 

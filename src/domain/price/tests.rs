@@ -339,3 +339,26 @@ proptest! {
         }
     }
 }
+
+/// Each kind is off by less than a nano-dollar, and together they are the cost.
+#[test]
+fn the_parts_of_a_cost_add_up_to_it() {
+    let rates = Rates::tokens(123_456_789, Some(61_728_391), 987_654_321);
+    for input_tokens in [0, 1, 2, 3, 1_001, 999_983] {
+        for (cached_input_tokens, output_tokens) in [(0, 0), (1, 1), (2, 7), (999_983, 999_979)] {
+            let usage = Usage { input_tokens, cached_input_tokens, output_tokens, ..Usage::default() };
+            let work = Work::from(Operation::Chat);
+            let parts = rates.cost_parts(work, &usage, |_| None).unwrap();
+            assert_eq!(parts.total(), Some(rates.cost(work, &usage).unwrap()));
+            let cached = cached_input_tokens.min(input_tokens);
+            let exact = [
+                (parts.input, input_tokens - cached, 123_456_789_u64),
+                (parts.cached_input, cached, 61_728_391),
+            ];
+            for (part, count, rate) in exact.into_iter().chain([(parts.output, output_tokens, 987_654_321)]) {
+                let (part, exact) = (u128::from(part) * 1_000_000, u128::from(count) * u128::from(rate));
+                assert!(part.abs_diff(exact) < 1_000_000, "{parts:?}");
+            }
+        }
+    }
+}

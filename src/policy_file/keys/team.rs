@@ -20,12 +20,16 @@ use crate::{
     policy_file::{
         bounds::MAX_UNSETTLED,
         read::{ON_EXCEED, ON_UNSETTLED},
+        reports::{MAX_LABELS as REPORTED_LABELS, MAX_VALUES, MIN_VALUES},
         tools::MAX_CALLS,
     },
 };
 
 /// Thresholds: shares, or dollars.
 const ALERT: Form = form("share or amount", r"^([0-9]+%|\$[0-9]+(\.[0-9]+)?)$");
+
+/// Names of labels that reports know.
+const LABEL: Form = form("label", "^[a-z][a-z0-9_]{0,62}$");
 
 fn operations() -> Vec<&'static str> {
     Operation::ALL.map(Operation::name).to_vec()
@@ -41,6 +45,7 @@ pub(in crate::policy_file) static DOCUMENT: Table = Table {
         key("envoy", Kind::Table(&ENVOY), "how requests that come through [Envoy](#envoy) are handled"),
         key("projects", Kind::Named(NAME, &PROJECT, ANY), "its [Groq projects](#projectsname)")
             .or_else("one, with the key in `GROQ_API_KEY`"),
+        key("reports", Kind::Table(&REPORTS), "what usage is [reported by](#reports)"),
         key("access", Kind::Table(&ACCESS), "[who may ask](#access)").or_else("everyone on this machine"),
         key("prices", Kind::Tables(&PRICE, ANY), "[prices](#prices) over the built-in ones"),
         key(
@@ -121,6 +126,11 @@ static TEAM_TABLE: Table = Table {
         )
         .or_else("every tool, with the defaults of an entry"),
         key("per_user", Kind::Table(&PER_USER), "limits of each `user` of the team's requests"),
+        key(
+            "labels",
+            Kind::NamedTexts(sized("label", MAX_LABEL_KEY), free("text"), at_most(MAX_LABELS)),
+            "labels of its requests that neither they nor their keys have",
+        ),
         key("keys", Kind::Named(NAME, &KEY, ANY), "[virtual keys](#teamsnamekeysname)"),
     ],
     shared: &[Shared { label: RATES_LABEL, table: &RATES, doc: "the team's [limits](#rates-and-max_in_flight)" }],
@@ -231,6 +241,26 @@ static UNRESERVED: Table = Table {
     keys: &[
         key("max_cost_usd", DOLLAR_KIND, "of one report").or("\"10.00\""),
         key("daily_usd", DOLLAR_KIND, "of the team in a day").or("\"100.00\""),
+    ],
+    shared: &[],
+};
+
+static REPORTS: Table = Table {
+    name: "reports",
+    doc: "What usage is reported by, beside team, key, model, operation, tier, project and user.",
+    keys: &[
+        key(
+            "labels",
+            Kind::Texts(LABEL, at_most(REPORTED_LABELS)),
+            "labels by whose values usage is added up, day by day; at most 8. A label is the request's, else the key's, else the \
+             team's",
+        ),
+        key(
+            "max_values",
+            count(MIN_VALUES, MAX_VALUES),
+            "users, and values of each label, that a team's day shows: the most expensive; all others are `(other)`",
+        )
+        .or("200"),
     ],
     shared: &[],
 };

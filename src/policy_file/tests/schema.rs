@@ -237,6 +237,7 @@ fn a_default_is_what_holds_without_the_key() {
         ("budget", format!("{TEAM}[teams.t.budget]\nmonthly_usd = \"1\"\n")),
         ("unreserved", format!("{TEAM}[teams.t.unreserved]\n")),
         ("tool", format!("{TEAM}[teams.t.tools.mcp]\n")),
+        ("reports", format!("{TEAM}[reports]\n")),
         ("envoy", format!("{TEAM}[envoy]\n")),
         (
             "issuer",
@@ -247,7 +248,8 @@ fn a_default_is_what_holds_without_the_key() {
     ];
     let read = |text: &str| {
         let policy = super::sound_but_for_warnings(text);
-        format!("{:?} {:?} {:?} {:?}", policy.organization, policy.teams, policy.envoy, policy.access)
+        let (reports, access) = (policy.reports, policy.access);
+        format!("{:?} {:?} {:?} {reports:?} {access:?}", policy.organization, policy.teams, policy.envoy)
     };
     let mut covered = BTreeSet::new();
     for table in tables() {

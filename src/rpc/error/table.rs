@@ -53,7 +53,7 @@ reasons! {
         "It is the key's only live secret. Rotate the key, or revoke it as a whole";
     UNRESERVED_BOUND_EXCEEDED: FailedPrecondition, Precondition,
         "More usage without a reservation than the team's `unreserved` permits. Authorize first, or ask an admin to report it";
-    HISTORY_NOT_KEPT: FailedPrecondition, Precondition, "The spend of a month before the last 13";
+    HISTORY_NOT_KEPT: FailedPrecondition, Precondition, "Spend or usage of a month before the last 13, or usage by hour of a day before the last 35";
 
     TOO_MANY_KEYS: ResourceExhausted, Quota, "There are 10,000 keys already";
     TOO_MANY_PAUSES: ResourceExhausted, Quota, "There are 1,000 pauses already. Resume some";

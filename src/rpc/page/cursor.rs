@@ -7,6 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::spend::{Part, SpendPlace};
 use crate::{
     domain::{cooldown::CooldownKey, counter::CounterKey, key::KeyCursor, pause::Target},
+    reports::{UsageGroup, UsagePlace},
     store::AuditId,
 };
 
@@ -99,6 +100,21 @@ impl Cursor for Target {
 
     fn of_wire(target: String) -> Option<Self> {
         target.parse().ok()
+    }
+}
+
+/// What it is ordered by, the day, the hour, and the values of its dimensions.
+impl Cursor for UsagePlace {
+    type Wire = (u64, u32, u8, Vec<String>);
+
+    fn to_wire(&self) -> Self::Wire {
+        let UsageGroup { day, hour, values } = &self.group;
+        (self.rank, *day, *hour, values.iter().map(|value| value.to_string()).collect())
+    }
+
+    fn of_wire((rank, day, hour, values): Self::Wire) -> Option<Self> {
+        let values = values.into_iter().map(Arc::from).collect();
+        Some(Self { rank, group: UsageGroup { day, hour, values } })
     }
 }
 

@@ -21,6 +21,7 @@ use thiserror::Error;
 use super::{Cursor, SpendCursor};
 use crate::{
     domain::{Timestamp, cooldown::CooldownKey, key::KeyCursor, pause::Target},
+    reports::UsagePlace,
     rpc::proto,
     store::AuditId,
 };
@@ -61,6 +62,7 @@ list_requests! {
     ListPausesRequest by Target,
     ListCooldownsRequest by CooldownKey,
     ListAuditEventsRequest by AuditId,
+    QueryUsageRequest by UsagePlace,
     ListReplicasRequest by Arc<str>,
 }
 

@@ -2,12 +2,13 @@
 
 mod audit;
 mod size;
+mod usage;
 
 use std::time::Duration;
 
 use tonic::Status;
 
-pub(super) use self::audit::audit;
+pub(super) use self::{audit::audit, usage::usage};
 
 use super::{
     convert,

@@ -4,6 +4,12 @@ use super::{counters::CounterRow, segment::Segment, spend::LineRow};
 use crate::domain::{Timestamp, counter::CounterKey};
 use crate::store::Cooldown;
 
+/// The first days whose rows are kept: of hours, and of users and labels.
+pub(super) struct UsageEnded {
+    pub(super) hours_before: u32,
+    pub(super) values_before: u32,
+}
+
 /// What the writer puts on disk in one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -20,6 +26,8 @@ pub(super) struct Batch {
     pub(super) behind: Option<u64>,
     pub(super) segments: Vec<Segment>,
     pub(super) lines: Vec<LineRow>,
+    /// Periods whose rows are over.
+    pub(super) usage_gone: Option<UsageEnded>,
     pub(super) gates: Option<Vec<(CounterKey, Cooldown)>>,
     /// Remove journal rows up to this op, a bounded number of them.
     pub(super) truncate: Option<u64>,
@@ -31,6 +39,7 @@ impl Batch {
         let rows = self.counters.len() + self.segments.len() + self.lines.len();
         let gone = self.counters_gone.len() + self.segments_gone.len();
         let few = self.gates.is_none() && self.truncate.is_none() && self.behind.is_none();
+        let few = few && self.usage_gone.is_none();
         self.ops.is_empty() && rows + gone == 0 && few
     }
 }

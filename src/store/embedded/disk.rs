@@ -9,7 +9,6 @@ use std::path::Path;
 use rusqlite::{
     Connection, OptionalExtension, Row, Transaction,
     config::DbConfig,
-    params,
     types::{Type, ValueRef},
 };
 
@@ -18,9 +17,8 @@ use super::{
     counters::CounterRow,
     gates,
     kept::ReservationRow,
-    schema,
+    rows, schema,
     segment::{self, Entry, Location, Records},
-    spend::LineRow,
     sums,
     wire::{Malformed, kind_from_int, kind_to_int},
 };
@@ -28,10 +26,6 @@ use crate::domain::{
     Timestamp,
     counter::{Counter, CounterKey},
 };
-use crate::store::{SpendAmounts, SpendKey};
-
-const LINE: &str = "SELECT month, team, day, model, key, cost_nanos, requests, input_tokens, cached_input_tokens, \
-     output_tokens, reasoning_tokens, audio_ms, characters, lsn, sum FROM spend";
 
 /// Journal rows removed in one transaction, so no commit takes much longer than another. Few in tests, so a crash comes in between.
 const TRUNCATED_AT_ONCE: i64 = if cfg!(test) { 2 } else { 64 };
@@ -113,14 +107,9 @@ pub(super) fn write(
     }
     write_counters(transaction, batch)?;
     write_segments(transaction, batch)?;
-    for LineRow { key, amounts, lsn } in &batch.lines {
-        let amounts = amounts.to_numbers().map(number);
-        let (texts, lsn) = ([&key.team, &key.model, &key.key].map(|name| text(name)), number(*lsn));
-        let [team, model, name] = texts;
-        let [month, day] = [key.month, key.day].map(|n| number(u64::from(n)));
-        let values: Vec<_> =
-            [month, team, day, model, name].into_iter().chain(amounts).chain([lsn]).collect();
-        sums::put(transaction, &schema::SPEND, &values)?;
+    batch.lines.iter().try_for_each(|line| rows::put(transaction, line))?;
+    if let Some(ended) = &batch.usage_gone {
+        rows::forget(transaction, ended)?;
     }
     // If the clock is set back, reservations that had ended by then must not come back, and the store's time must not go back.
     progress.forgotten = progress.forgotten.max(batch.seen);
@@ -278,68 +267,6 @@ fn entries_of(row: &Row<'_>, at: usize) -> rusqlite::Result<Vec<Entry>> {
 /// The records from the columns `terms`, at `at`, and `records`, after it.
 fn records_of<'a>(row: &'a Row<'_>, at: usize) -> rusqlite::Result<Records<'a>> {
     Records::new(blob(row, at)?, blob(row, at + 1)?).map_err(|Malformed| misshapen(at))
-}
-
-/// The lines from `month` on.
-pub(super) fn lines_from(connection: &Connection, month: u32) -> rusqlite::Result<Vec<LineRow>> {
-    let mut select = connection.prepare(&format!("{LINE} WHERE month >= ?"))?;
-    let rows = select.query_map([month], line_of)?;
-    rows.collect()
-}
-
-/// At most `count` lines of one team in one month, in order, starting with the first after `after`.
-pub(super) fn lines_of(
-    connection: &Connection,
-    (month, team): (u32, &str),
-    after: Option<&SpendKey>,
-    count: usize,
-) -> rusqlite::Result<Vec<LineRow>> {
-    let sql = format!(
-        "{LINE} WHERE month = ? AND team = ? AND (day, model, key) > (?, ?, ?) ORDER BY day, model, key LIMIT ?"
-    );
-    let (day, model, key) = after.map_or((0, "", ""), |after| (after.day, &*after.model, &*after.key));
-    let count = i64::try_from(count).unwrap_or(i64::MAX);
-    let mut select = connection.prepare_cached(&sql)?;
-    let rows = select.query_map(params![month, team, day, model, key, count], line_of)?;
-    rows.collect()
-}
-
-pub(super) fn line(connection: &Connection, key: &SpendKey) -> rusqlite::Result<LineRow> {
-    let sql = format!("{LINE} WHERE month = ? AND team = ? AND day = ? AND model = ? AND key = ?");
-    let mut select = connection.prepare_cached(&sql)?;
-    let found = select.query_row(params![key.month, key.team, key.day, key.model, key.key], line_of);
-    let empty = || LineRow { key: key.clone(), amounts: SpendAmounts::default(), lsn: 0 };
-    Ok(found.optional()?.unwrap_or_else(empty))
-}
-
-/// The teams with lines in one month, in order.
-pub(super) fn teams(connection: &Connection, month: u32) -> rusqlite::Result<Vec<String>> {
-    let sql = "SELECT DISTINCT team FROM spend WHERE month = ? AND team <> '' ORDER BY team";
-    let mut select = connection.prepare_cached(sql)?;
-    let rows = select.query_map([month], |row| row.get(0))?;
-    rows.collect()
-}
-
-fn line_of(row: &Row<'_>) -> rusqlite::Result<LineRow> {
-    sums::check(row, &schema::SPEND)?;
-    let text = |at| row.get::<_, String>(at).map(std::sync::Arc::from);
-    let key =
-        SpendKey { month: row.get(0)?, team: text(1)?, day: row.get(2)?, model: text(3)?, key: text(4)? };
-    let mut ints = [0; 8];
-    for (int, at) in ints.iter_mut().zip(5..) {
-        *int = uint(row, at)?;
-    }
-    Ok(LineRow { key, amounts: SpendAmounts::from_numbers(ints), lsn: uint(row, 13)? })
-}
-
-/// Passes on each line, of all months.
-pub(super) fn lines(connection: &Connection, mut each: impl FnMut(LineRow)) -> rusqlite::Result<()> {
-    let mut select = connection.prepare(LINE)?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        each(line_of(row)?);
-    }
-    Ok(())
 }
 
 pub(super) fn number(value: u64) -> ValueRef<'static> {

@@ -17,7 +17,7 @@
 //! - Only this process announces itself as a replica (`replicas`), so that stays in memory.
 //! - What reservations of one kind share is in memory, in a row of the journal and in a segment once (`terms`); what each has of its
 //!   own are a few bytes (`kept`).
-//! - Memory holds the registry, counters in use, open reservations, the spend lines of two months, and 33 bytes for each settled
+//! - Memory holds the registry, counters in use, open reservations, the rows of usage of two months by day and of the last days otherwise, and 33 bytes for each settled
 //!   reservation that can still be repeated; the rest is in the tables.
 
 mod age;
@@ -39,6 +39,7 @@ mod registry;
 mod replicas;
 mod reservations;
 mod retention;
+mod rows;
 mod salvage;
 mod schema;
 mod segment;
@@ -92,7 +93,8 @@ pub use self::{
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Load, LoadProbe, Record,
     RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision,
-    SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind, Usage,
+    SecretUse, SecretUses, Series, Settle, SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts,
+    UsageKey, UsageSet,
 };
 use crate::domain::{
     Moment,
@@ -315,10 +317,11 @@ impl Ledger for EmbeddedStore {
 impl Usage for EmbeddedStore {
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
         let table = |connection: &Connection| {
-            disk::teams(connection, month).map(|teams| teams.into_iter().map(Arc::from).collect())
+            rows::teams(connection, month).map(|teams| teams.into_iter().map(Arc::from).collect())
         };
+        let set = UsageSet { series: Series::Days, period: month, team: Arc::default() };
         self.report(
-            month,
+            &set,
             |spend| spend.teams(month),
             table,
             |mut teams, newer| {
@@ -330,11 +333,11 @@ impl Usage for EmbeddedStore {
         )
     }
 
-    async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+    async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
         let store = self.clone();
-        let read = tokio::task::spawn_blocking(move || store.spend_of(month, &team));
+        let read = tokio::task::spawn_blocking(move || store.rows_of(&set));
         read.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "the spend lines cannot be read");
+            tracing::error!(%error, "the rows of usage cannot be read");
             Err(StoreError::Corrupt)
         })
     }

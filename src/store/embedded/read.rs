@@ -1,16 +1,16 @@
-//! Reads data no longer in memory, and spend lines for reports.
+//! Reads data no longer in memory, and rows of usage for reports.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{MutexGuard, PoisonError},
 };
 
 use rusqlite::Connection;
 
-use super::{EmbeddedStore, disk, segment::Location, spend};
-use crate::store::{Record, SpendAmounts, SpendKey, StoreError};
+use super::{EmbeddedStore, disk, rows as table, segment::Location, spend};
+use crate::store::{Record, StoreError, UsageAmounts, UsageKey, UsageSet};
 
-/// Spend lines read at once for a report: some tens of microseconds of the lock that decisions need.
+/// Rows read at once for a report: some tens of microseconds of the lock that decisions need.
 pub(super) const PAGE: usize = 256;
 
 impl EmbeddedStore {
@@ -36,11 +36,18 @@ impl EmbeddedStore {
         Ok(row.filter(|row| now.store < row.forget_at).map(|row| row.shown(now)))
     }
 
-    /// Puts lines of old months into memory. A line could have been written and dropped after it was read here, so the result
-    /// counts only if none was dropped.
-    pub(super) fn load(&self, keys: &[SpendKey], drops: u64) -> Result<(), StoreError> {
+    /// Puts rows of old periods into memory: of a bounded set all that it has, as a new one needs to know whether there is room. A row
+    /// could have been written and dropped after it was read here, so the result counts only if none was dropped.
+    pub(super) fn load(&self, keys: &[UsageKey], drops: u64) -> Result<(), StoreError> {
         let rows = self.read(|connection| {
-            keys.iter().map(|key| disk::line(connection, key)).collect::<rusqlite::Result<Vec<_>>>()
+            let mut rows = Vec::with_capacity(keys.len());
+            for key in keys {
+                if key.set.series.is_bounded() {
+                    rows.extend(table::of_set(connection, &key.set, None, usize::MAX)?);
+                }
+                rows.push(table::one(connection, key)?);
+            }
+            Ok(rows)
         })?;
         let mut shared = self.0.inner.lock()?;
         if shared.state.spend.drops() == drops {
@@ -49,17 +56,17 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    /// Reads about a month of the report: from `memory` alone if it has the whole month, else from `table` with `memory` over it.
+    /// Reads about a set: from `memory` alone if it has the whole set, else from `table` with `memory` over it.
     pub(super) fn report<T>(
         &self,
-        month: u32,
+        set: &UsageSet,
         memory: impl Fn(&spend::Spend) -> Vec<T>,
         table: impl Fn(&Connection) -> rusqlite::Result<Vec<T>>,
         merge: impl Fn(Vec<T>, Vec<T>) -> Vec<T>,
     ) -> Result<Vec<T>, StoreError> {
         loop {
             let shared = self.0.inner.lock()?;
-            if shared.state.spend.is_resident(month) {
+            if shared.state.spend.is_resident(set) {
                 return Ok(memory(&shared.state.spend));
             }
             let drops = shared.state.spend.drops();
@@ -74,47 +81,41 @@ impl EmbeddedStore {
         }
     }
 
-    /// The lines of a team in a month, read in pages: each as it was at some instant of the call. It blocks, so it needs a thread
-    /// of its own.
-    pub(super) fn spend_of(
-        &self,
-        month: u32,
-        team: &Arc<str>,
-    ) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
-        let mut lines = Vec::new();
+    /// The rows of a set, read in pages: each as it was at some instant of the call. It blocks, so it needs a thread of its own.
+    pub(super) fn rows_of(&self, set: &UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
+        let mut rows = Vec::new();
         loop {
-            let after = lines.last().map(|(key, _)| key);
-            let page = self.spend_page(month, team, after)?;
+            let after = rows.last().map(|(key, _)| key);
+            let page = self.page(set, after)?;
             if page.is_empty() {
-                return Ok(lines);
+                return Ok(rows);
             }
-            lines.extend(page);
+            rows.extend(page);
             // The locks are not fair, and decisions wait for one of them.
             std::thread::yield_now();
         }
     }
 
-    /// The next lines after `after`, about [`PAGE`] of them; none after the last. An old month comes from the table, with the
-    /// lines in memory over it.
-    fn spend_page(
+    /// The next rows after `after`, about [`PAGE`] of them; none after the last. A set that is not in memory comes from the table, with
+    /// the rows in memory over it.
+    fn page(
         &self,
-        month: u32,
-        team: &Arc<str>,
-        after: Option<&SpendKey>,
-    ) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+        set: &UsageSet,
+        after: Option<&UsageKey>,
+    ) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
         loop {
             let shared = self.0.inner.lock()?;
-            if shared.state.spend.is_resident(month) {
-                return Ok(shared.state.spend.of_team((month, team), after, PAGE));
+            if shared.state.spend.is_resident(set) {
+                return Ok(shared.state.spend.of_set(set, after, PAGE));
             }
             let drops = shared.state.spend.drops();
             drop(shared);
-            let rows = self.read(|connection| disk::lines_of(connection, (month, team), after, PAGE))?;
+            let rows = self.read(|connection| table::of_set(connection, set, after, PAGE))?;
             let last = rows.get(PAGE.saturating_sub(1)).map(|row| row.key.clone());
             let shared = self.0.inner.lock()?;
             if shared.state.spend.drops() == drops {
-                // There are few: only late settlements put lines of an old month into memory.
-                let newer = shared.state.spend.of_team((month, team), after, usize::MAX);
+                // There are few: only late settlements put rows of old periods into memory.
+                let newer = shared.state.spend.of_set(set, after, usize::MAX);
                 drop(shared);
                 let newer = newer.into_iter().filter(|(key, _)| last.as_ref().is_none_or(|last| key <= last));
                 let rows = rows.into_iter().map(|row| (row.key, row.amounts));

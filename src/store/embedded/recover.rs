@@ -11,8 +11,9 @@ use super::{
     kept::{Kept, Own, ReservationRow},
     op::{self, Op, ReserveAloneOp, ReserveOp, SettleOp, TermOp, TermsOp},
     presharded::PreshardedMap,
+    rows,
     settling::Booking,
-    spend::{self, Spend},
+    spend::{Resident, Spend},
     state::State,
     verify::Difference,
     wire::{Malformed, Reader},
@@ -108,11 +109,9 @@ fn recover_from(
     let mut state = State::default();
     disk::counters(connection, |row| state.counters.put(row))?;
     state.gates.extend(gates::read(connection)?);
-    let resident_from = spend::resident_from(now);
-    state.spend = Spend::new(resident_from);
-    for line in disk::lines_from(connection, resident_from)? {
-        state.spend.put(line);
-    }
+    let resident = Resident::at(now);
+    state.spend = Spend::new(resident);
+    rows::resident(connection, resident, |line| state.spend.put(line))?;
     let Progress { covered, forgotten: seen, behind, .. } = disk::progress(connection)?;
     let (segment, versions) = load_reservations(connection, &mut state, covered)?;
     state.lsn = covered;
@@ -272,7 +271,7 @@ impl Replay<'_> {
             (settled, _) => settled?,
         }
         for key in self.state.spend.absent(op.lines.iter().map(|(key, _)| key)) {
-            self.state.spend.put(disk::line(self.connection, &key)?);
+            self.state.spend.put(rows::one(self.connection, &key)?);
         }
         self.state.apply_settle(lsn, op).map(drop).map_err(|_: StoreError| RecoverError::Dangling { lsn })
     }

@@ -1,13 +1,24 @@
-//! Which counters can go.
+//! Which counters and which rows of usage can go.
 
-use super::{counters::Idle, spend};
+use super::{batch::UsageEnded, counters::Idle, spend};
 use crate::{
     domain::{
         Moment, Timestamp,
         counter::{Counter, CounterKey, CounterKind},
     },
-    store::retention::{DAY_MS, MONTH_KEPT_DAYS, PERIOD_KEPT_DAYS},
+    store::{
+        HOURS_KEPT_DAYS,
+        retention::{DAY_MS, MONTH_KEPT_DAYS, PERIOD_KEPT_DAYS},
+    },
 };
+
+/// The rows of usage that have ended.
+pub(super) fn usage(now: Moment) -> UsageEnded {
+    // As below.
+    let today = now.wall.min(now.store);
+    let day = |ago: u64| spend::date(Timestamp(today.0.saturating_sub(ago * DAY_MS)));
+    UsageEnded { hours_before: day(HOURS_KEPT_DAYS), values_before: day(MONTH_KEPT_DAYS) }
+}
 
 /// Decides which counters have ended.
 pub(super) struct Retention {

@@ -12,7 +12,7 @@ use rusqlite::{
     types::{Value, ValueRef},
 };
 
-use super::sums;
+use super::{rows, sums};
 
 /// The version of the layout below, kept in SQLite's `user_version`.
 pub(super) const LAYOUT: i64 = crate::store::LAYOUT as i64;
@@ -59,6 +59,18 @@ const CREATE_SINCE_4: &str = "
     CREATE TABLE deployment (name TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE audit (id TEXT PRIMARY KEY, line BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
 ";
+
+/// What the tables of layout 6 have in place of `spend`: rows with all dimensions. Amounts are integers as the journal has them.
+const CREATE_SINCE_6: &str = "
+    DROP TABLE spend;
+    CREATE TABLE usage (
+        series TEXT NOT NULL, period INTEGER NOT NULL, team TEXT NOT NULL, day INTEGER NOT NULL, hour INTEGER NOT NULL,
+        model TEXT NOT NULL, key TEXT NOT NULL, operation INTEGER NOT NULL, service_tier INTEGER NOT NULL,
+        project TEXT NOT NULL, value TEXT NOT NULL, amounts BLOB NOT NULL, lsn INTEGER NOT NULL, sum INTEGER NOT NULL,
+        PRIMARY KEY (series, period, team, day, hour, model, key, operation, service_tier, project, value)) WITHOUT ROWID;
+";
+/// The first layout with them.
+const ROWS: i64 = 6;
 
 /// From layout 1 to 2: the registry and the uses of secrets.
 const TO_2: &str = "
@@ -107,11 +119,18 @@ pub(super) const GATES: Table = Table {
     named_by: 2,
     put: "INSERT INTO gates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 };
+/// Up to layout 5.
 pub(super) const SPEND: Table = Table {
     name: "spend",
     columns: 14,
     named_by: 5,
     put: "INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+};
+pub(super) const USAGE: Table = Table {
+    name: "usage",
+    columns: 13,
+    named_by: 11,
+    put: "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 };
 pub(super) const REGISTRY: Table = Table {
     name: "registry",
@@ -144,7 +163,8 @@ pub(super) const AUDIT: Table = Table {
 /// The tables since layout 3.
 const EARLIER_TABLES: [&Table; 9] =
     [&JOURNAL, &PROGRESS, &COUNTERS, &SEGMENTS, &GATES, &SPEND, &REGISTRY, &USES, &LAST_USES];
-pub(super) const TABLES: [&Table; 11] = [
+/// The tables of layouts 4 and 5.
+const TABLES_4: [&Table; 11] = [
     &JOURNAL,
     &PROGRESS,
     &COUNTERS,
@@ -157,10 +177,45 @@ pub(super) const TABLES: [&Table; 11] = [
     &DEPLOYMENT,
     &AUDIT,
 ];
+pub(super) const TABLES: [&Table; 11] = [
+    &JOURNAL,
+    &PROGRESS,
+    &COUNTERS,
+    &SEGMENTS,
+    &GATES,
+    &USAGE,
+    &REGISTRY,
+    &USES,
+    &LAST_USES,
+    &DEPLOYMENT,
+    &AUDIT,
+];
+
+/// The tables of all layouts, whose rows can be salvaged.
+pub(super) const KNOWN_TABLES: [&Table; 12] = [
+    &JOURNAL,
+    &PROGRESS,
+    &COUNTERS,
+    &SEGMENTS,
+    &GATES,
+    &SPEND,
+    &USAGE,
+    &REGISTRY,
+    &USES,
+    &LAST_USES,
+    &DEPLOYMENT,
+    &AUDIT,
+];
 
 /// The tables of a layout that has check sums.
 pub(super) const fn tables(layout: i64) -> &'static [&'static Table] {
-    if layout == SUMMED { &EARLIER_TABLES } else { &TABLES }
+    if layout == SUMMED {
+        &EARLIER_TABLES
+    } else if layout < ROWS {
+        &TABLES_4
+    } else {
+        &TABLES
+    }
 }
 
 /// The values for columns that rows of `table` did not have before layout 3: then no commit was counted, no owner and no step of
@@ -185,6 +240,9 @@ pub(super) fn is_whole(connection: &Connection, layout: i64) -> rusqlite::Result
     if layout > SUMMED {
         made.execute_batch(CREATE_SINCE_4)?;
     }
+    if layout >= ROWS {
+        made.execute_batch(CREATE_SINCE_6)?;
+    }
     Ok(description(connection)? == description(&made)?)
 }
 
@@ -202,6 +260,7 @@ pub(super) fn create(
     let transaction = connection.transaction()?;
     transaction.execute_batch(CREATE)?;
     transaction.execute_batch(CREATE_SINCE_4)?;
+    transaction.execute_batch(CREATE_SINCE_6)?;
     fill(&transaction)?;
     stamp(&transaction)?;
     transaction.commit()
@@ -254,6 +313,9 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
         transaction.execute_batch(CREATE_SINCE_4)?;
     }
     // The tables of layout 5 are those of layout 4. Rows of its journal and its segments say themselves which form they have.
+    if found < ROWS {
+        to_6(&transaction)?;
+    }
     stamp(&transaction)?;
     transaction.commit()
 }
@@ -271,6 +333,13 @@ fn to_3(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         transaction.execute_batch(&format!("DROP TABLE before_{}", table.name))?;
     }
     Ok(())
+}
+
+/// From layout 5 to 6: rows of days without the dimensions that were not recorded.
+fn to_6(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    let lines = rows::earlier(transaction)?;
+    transaction.execute_batch(CREATE_SINCE_6)?;
+    lines.iter().try_for_each(|line| rows::put(transaction, line))
 }
 
 fn refill(transaction: &Transaction<'_>, table: &Table) -> rusqlite::Result<()> {

@@ -81,6 +81,12 @@ impl State {
         if !absent.is_empty() {
             return Ok(Answer::Absent(absent));
         }
+        self.spend.make_room(&mut settle.lines, settle.max_rows);
+        // The row that takes what there is no room for may have been dropped since its set was read.
+        let absent = self.spend.absent(settle.lines.iter().map(|(key, _)| key));
+        if !absent.is_empty() {
+            return Ok(Answer::Absent(absent));
+        }
         let (actual, extras) = (&settle.actual, &settle.extras);
         let booking = Booking { slots: &[], holds: &holds, actual, extras };
         self.found.clear();

@@ -70,7 +70,7 @@ pub(super) enum Step<T> {
     OnDisk(T, Heard),
     Archived(Location),
     /// Lines to read, and the count of drops when they were missing.
-    Absent(Vec<crate::store::SpendKey>, u64),
+    Absent(Vec<crate::store::UsageKey>, u64),
 }
 
 impl Inner {

@@ -21,7 +21,7 @@ use crate::domain::{
     counter::{CounterKey, CounterKind, CounterState, Hold},
     holds::{Holds, Terms},
 };
-use crate::store::{Cooldown, Refusal, Reserve, Reserved, SpendKey, StoreError};
+use crate::store::{Cooldown, Refusal, Reserve, Reserved, StoreError, UsageKey};
 
 /// The answer of memory to an operation.
 pub(super) enum Answer<T> {
@@ -30,7 +30,7 @@ pub(super) enum Answer<T> {
     /// The reservation is settled and on disk; if it turns out to have ended, ask again and say so.
     Archived(Location),
     /// These lines of old months have to be put into memory first.
-    Absent(Vec<SpendKey>),
+    Absent(Vec<UsageKey>),
 }
 
 /// Everything the store knows, and the ops that have not gone to the writer yet.

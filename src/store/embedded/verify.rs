@@ -8,7 +8,7 @@ use super::{
     disk,
     files::{Claim, DATABASE, WAL},
     recover::RecoverError,
-    schema,
+    rows, schema,
     state::State,
     sums,
 };
@@ -119,12 +119,12 @@ fn compare(connection: &Connection, state: &State) -> rusqlite::Result<(Vec<Diff
         let sum = sums.entry((month, Arc::clone(team))).or_default();
         *sum = sum.saturating_add(nanos);
     };
-    disk::lines(connection, |line| {
+    rows::of_days(connection, |line| {
         if !state.spend.has(&line.key) {
-            add(line.key.month, &line.key.team, line.amounts.cost_nanos);
+            add(line.key.set.period, &line.key.set.team, line.amounts.cost_nanos);
         }
     })?;
-    state.spend.each(|key, amounts| add(key.month, &key.team, amounts.cost_nanos));
+    state.spend.each_of_days(|key, amounts| add(key.set.period, &key.set.team, amounts.cost_nanos));
     let mut differences = Vec::new();
     state.counters.each_settled(|key, counter| {
         let (Some(team), month) = (spender_of(key), key.period() / 100) else { return };

@@ -12,7 +12,7 @@ use crate::domain::{
     Timestamp,
     counter::{CounterKind, CounterState},
 };
-use crate::store::{Settled, SpendAmounts, SpendKey};
+use crate::store::{Series, Settled, UsageAmounts, UsageKey, UsageSet, written};
 
 /// The bytes are not what was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -76,14 +76,72 @@ pub(super) fn put_reported(to: &mut Vec<u8>, reported: &[(usize, u64)]) {
     }
 }
 
-pub(super) fn put_line(to: &mut Vec<u8>, key: &SpendKey, amounts: &SpendAmounts) {
-    put_int(to, u64::from(key.month));
-    put_int(to, u64::from(key.day));
-    for text in [&key.team, &key.model, &key.key] {
-        put_bytes(to, text.as_bytes());
+/// What a row has in common with the one before it in the same op, and is not written again.
+const SAME_TEAM: u8 = 1;
+const SAME_DAY: u8 = 1 << 1;
+const SAME_MODEL: u8 = 1 << 2;
+const SAME_KEY: u8 = 1 << 3;
+const SAME_CODES: u8 = 1 << 4;
+const SAME_PROJECT: u8 = 1 << 5;
+const SAME_AMOUNTS: u8 = 1 << 6;
+
+/// The rows of a settlement.
+pub(super) fn put_rows(to: &mut Vec<u8>, rows: &[(UsageKey, UsageAmounts)]) {
+    put_int(to, rows.len() as u64);
+    let mut before: Option<&(UsageKey, UsageAmounts)> = None;
+    for row in rows {
+        put_row(to, row, before);
+        before = Some(row);
     }
-    for amount in amounts.to_numbers() {
-        put_int(to, amount);
+}
+
+fn put_row(
+    to: &mut Vec<u8>,
+    (key, amounts): &(UsageKey, UsageAmounts),
+    before: Option<&(UsageKey, UsageAmounts)>,
+) {
+    let same = before.map_or(0, |(last, last_amounts)| {
+        let flag = |is: bool, flag| if is { flag } else { 0 };
+        flag(last.set.team == key.set.team, SAME_TEAM)
+            | flag(last.day == key.day, SAME_DAY)
+            | flag(last.model == key.model, SAME_MODEL)
+            | flag(last.key == key.key, SAME_KEY)
+            | flag(last.codes() == key.codes(), SAME_CODES)
+            | flag(last.project == key.project, SAME_PROJECT)
+            | flag(last_amounts == amounts, SAME_AMOUNTS)
+    });
+    to.push(same);
+    put_bytes(to, key.set.series.name().as_bytes());
+    put_int(to, u64::from(key.set.period));
+    to.push(key.hour);
+    put_bytes(to, key.value.as_bytes());
+    let text = |to: &mut Vec<u8>, flag, text: &str| {
+        if same & flag == 0 {
+            put_bytes(to, text.as_bytes());
+        }
+    };
+    text(to, SAME_TEAM, &key.set.team);
+    if same & SAME_DAY == 0 {
+        put_int(to, u64::from(key.day));
+    }
+    text(to, SAME_MODEL, &key.model);
+    text(to, SAME_KEY, &key.key);
+    if same & SAME_CODES == 0 {
+        to.extend(key.codes());
+    }
+    text(to, SAME_PROJECT, &key.project);
+    if same & SAME_AMOUNTS == 0 {
+        put_amounts(to, amounts);
+    }
+}
+
+/// How many there are up to the last that is not 0, and those.
+pub(super) fn put_amounts(to: &mut Vec<u8>, amounts: &UsageAmounts) {
+    let numbers = amounts.to_numbers();
+    let numbers = written(&numbers);
+    put_int(to, numbers.len() as u64);
+    for number in numbers {
+        put_int(to, *number);
     }
 }
 
@@ -166,13 +224,70 @@ impl Reader<'_> {
         Ok(reported)
     }
 
-    pub(super) fn line(&mut self) -> Result<(SpendKey, SpendAmounts), Malformed> {
+    /// A row as up to layout 5.
+    pub(super) fn line(&mut self) -> Result<(UsageKey, UsageAmounts), Malformed> {
         let (month, day) = (self.small()?, self.small()?);
         let (team, model, key) = (self.text()?, self.text()?, self.text()?);
         let mut ints = [0; 8];
         for int in &mut ints {
             *int = self.int()?;
         }
-        Ok((SpendKey { month, team, day, model, key }, SpendAmounts::from_numbers(ints)))
+        Ok((UsageKey::of_day(month, team, day, model, key), UsageAmounts::from_numbers(&ints)))
+    }
+
+    /// The rows of a settlement.
+    pub(super) fn rows(&mut self) -> Result<Vec<(UsageKey, UsageAmounts)>, Malformed> {
+        let mut rows = Vec::new();
+        for _ in 0..self.count()? {
+            let row = self.row(rows.last())?;
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    fn row(
+        &mut self,
+        before: Option<&(UsageKey, UsageAmounts)>,
+    ) -> Result<(UsageKey, UsageAmounts), Malformed> {
+        let same = self.byte()?;
+        let last = |flag| match (same & flag, before) {
+            (0, _) => Ok(None),
+            (_, Some(before)) => Ok(Some(before)),
+            (_, None) => Err(Malformed),
+        };
+        let series = Series::of_name(&self.text()?).ok_or(Malformed)?;
+        let (period, hour, value) = (self.small()?, self.byte()?, self.text()?);
+        let text = |from: &mut Self, flag, of: fn(&UsageKey) -> &Arc<str>| match last(flag)? {
+            Some((key, _)) => Ok(Arc::clone(of(key))),
+            None => from.text(),
+        };
+        let team = text(self, SAME_TEAM, |key| &key.set.team)?;
+        let day = match last(SAME_DAY)? {
+            Some((key, _)) => key.day,
+            None => self.small()?,
+        };
+        let model = text(self, SAME_MODEL, |key| &key.model)?;
+        let name = text(self, SAME_KEY, |key| &key.key)?;
+        let codes = match last(SAME_CODES)? {
+            Some((key, _)) => key.codes(),
+            None => self.array()?,
+        };
+        let project = text(self, SAME_PROJECT, |key| &key.project)?;
+        let amounts = match last(SAME_AMOUNTS)? {
+            Some((_, amounts)) => *amounts,
+            None => self.amounts()?,
+        };
+        let (operation, service_tier) = UsageKey::of_codes(codes);
+        let set = UsageSet { series, period, team };
+        let key = UsageKey { set, day, hour, model, key: name, operation, service_tier, project, value };
+        Ok((key, amounts))
+    }
+
+    pub(super) fn amounts(&mut self) -> Result<UsageAmounts, Malformed> {
+        let mut numbers = Vec::new();
+        for _ in 0..self.count()? {
+            numbers.push(self.int()?);
+        }
+        Ok(UsageAmounts::from_numbers(&numbers))
     }
 }

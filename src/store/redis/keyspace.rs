@@ -1,10 +1,10 @@
 //! The names of keys and of the fields in them. Every key of an organization has its hash tag, so all are in one slot.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     domain::{counter::CounterKey, key::SecretId},
-    store::SpendKey,
+    store::{UsageKey, UsageSet},
 };
 
 /// The field of the counters' hash that keeps the store's time; see `store_time.lua`.
@@ -69,6 +69,13 @@ impl Keyspace {
         format!("{}:uses:{secret}", self.prefix)
     }
 
+    /// The rows of a set.
+    pub(super) fn usage(&self, set: &UsageSet) -> String {
+        let UsageSet { series, period, team } = set;
+        format!("{}:usage:{}:{period}:{team}", self.prefix, series.name())
+    }
+
+    /// The rows of days of a month as up to layout 5.
     pub(super) fn spend(&self, month: u32, team: &str) -> String {
         format!("{}:spend:{month}:{team}", self.prefix)
     }
@@ -102,41 +109,81 @@ pub(super) fn gate_of(field: &str) -> Option<CounterKey> {
     field.strip_prefix(GATE_PREFIX).map(CounterKey::new)
 }
 
-/// The field of a line: `day|length of the model|model|key`. The length makes it unambiguous whatever the names contain.
-pub(super) fn spend_field(line: &SpendKey) -> String {
-    format!("{}|{}|{}|{}", line.day, line.model.len(), line.model, line.key)
+/// The field of a row: `day|hour|operation|tier|lengths of model, key and project|`, each with a bar after it, then these three and the value.
+/// The lengths make it unambiguous whatever the names contain.
+pub(super) fn usage_field(row: &UsageKey) -> String {
+    let UsageKey { day, hour, model, key, project, value, .. } = row;
+    let [operation, tier] = row.codes();
+    let lengths = [model, key, project].map(|name| name.len());
+    let [model_len, key_len, project_len] = lengths;
+    format!(
+        "{day}|{hour}|{operation}|{tier}|{model_len}|{key_len}|{project_len}|{model}{key}{project}{value}"
+    )
 }
 
-/// The line of a field in the hash of `month` and `team`.
-pub(super) fn spend_line(month: u32, team: &std::sync::Arc<str>, field: &str) -> Option<SpendKey> {
+/// The row of a field in the hash of `set`.
+pub(super) fn usage_key(set: &UsageSet, field: &str) -> Option<UsageKey> {
+    let mut rest = field;
+    let mut number = || {
+        let (digits, after) = rest.split_once('|')?;
+        rest = after;
+        digits.parse::<u32>().ok()
+    };
+    let (day, hour, operation, tier) = (number()?, number()?, number()?, number()?);
+    let lengths = [number()?, number()?, number()?];
+    let mut name = |length: u32| {
+        let (name, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        rest = after;
+        Some(Arc::<str>::from(name))
+    };
+    let [model_len, key_len, project_len] = lengths;
+    let (model, key, project) = (name(model_len)?, name(key_len)?, name(project_len)?);
+    let code = |code: u32| u8::try_from(code).unwrap_or(u8::MAX);
+    let (operation, service_tier) = UsageKey::of_codes([code(operation), code(tier)]);
+    let (set, hour, value) = (set.clone(), u8::try_from(hour).ok()?, rest.into());
+    Some(UsageKey { set, day, hour, model, key, operation, service_tier, project, value })
+}
+
+/// The row of a field, `day|length of the model|model|key`, in a hash of days as up to layout 5.
+pub(super) fn spend_line(month: u32, team: &Arc<str>, field: &str) -> Option<UsageKey> {
     let (day, rest) = field.split_once('|')?;
     let (length, rest) = rest.split_once('|')?;
     let (model, rest) = rest.split_at_checked(length.parse().ok()?)?;
-    Some(SpendKey {
-        month,
-        team: std::sync::Arc::clone(team),
-        day: day.parse().ok()?,
-        model: model.into(),
-        key: rest.strip_prefix('|')?.into(),
-    })
+    let (day, key) = (day.parse().ok()?, rest.strip_prefix('|')?.into());
+    Some(UsageKey::of_day(month, Arc::clone(team), day, model.into(), key))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Series;
 
     #[test]
-    fn a_line_is_read_as_it_was_written() {
-        for (model, key) in [("openai/gpt-oss-20b", ""), ("a|b", "c|d"), ("", "|"), ("ü|", "x")] {
-            let line = SpendKey {
-                month: 202_611,
-                team: "t".into(),
-                day: 20_261_123,
-                model: model.into(),
-                key: key.into(),
+    fn a_row_is_read_as_it_was_written() {
+        for (model, key, value) in
+            [("openai/gpt-oss-20b", "", ""), ("a|b", "c|d", "|"), ("", "|", "1|2"), ("ü|", "x", "é")]
+        {
+            let set = UsageSet { series: Series::Users, period: 20_261_123, team: "t".into() };
+            let day = UsageKey::of_day(0, "".into(), 20_261_123, model.into(), key.into());
+            let codes = UsageKey::of_codes([7, 4]);
+            let project = "p|".into();
+            let row = UsageKey {
+                set: set.clone(),
+                hour: 24,
+                operation: codes.0,
+                service_tier: codes.1,
+                project,
+                value: value.into(),
+                ..day
             };
-            assert_eq!(spend_line(202_611, &line.team, &spend_field(&line)), Some(line));
+            assert_eq!(usage_key(&set, &usage_field(&row)), Some(row));
         }
+    }
+
+    #[test]
+    fn a_row_of_layout_5_is_read() {
+        let row = UsageKey::of_day(202_611, "t".into(), 20_261_123, "a|b".into(), "c|d".into());
+        assert_eq!(spend_line(202_611, &"t".into(), "20261123|3|a|b|c|d"), Some(row));
     }
 
     #[test]

@@ -65,8 +65,8 @@ use self::{
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Load, LoadProbe, Record,
     Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved,
-    Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError, StoreKind,
-    Usage,
+    Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts,
+    UsageKey, UsageSet,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -295,8 +295,8 @@ impl Usage for RedisStore {
         self.0.spenders(month).await
     }
 
-    async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
-        self.0.spend(month, team).await
+    async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
+        self.0.usage(set).await
     }
 }
 

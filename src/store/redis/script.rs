@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use super::keyspace::{GATE_PREFIX, TIME_FIELD};
 use crate::{
     domain::{MAX_AMOUNT, counter::MAX_REPORTED, window::SLOTS},
-    store::{LAYOUT, retention},
+    store::{LAYOUT, USAGE_AMOUNTS, retention},
 };
 
 /// The arithmetic of sliding windows.
@@ -20,6 +20,11 @@ const PRESENT: &str = include_str!("scripts/present.lua");
 /// The layout of records.
 const RECORDS: &str = include_str!("scripts/records.lua");
 
+/// Rows of usage.
+const ROWS: &str = include_str!("scripts/rows.lua");
+
+/// The amounts of a row of usage that scripts add up: twice as many as there are, so that a later release can have more.
+const MOST_AMOUNTS: u64 = 2 * USAGE_AMOUNTS as u64;
 /// The bytes of a window's counter, three doubles, and of a budget's, six.
 const WINDOW_BYTES: u64 = 24;
 const BUDGET_BYTES: u64 = 48;
@@ -61,10 +66,11 @@ pub(super) static RESERVE_BATCH: LazyLock<Script> = LazyLock::new(|| {
     Script::new("reserve_batch", &[WINDOW, STORE_TIME, PRESENT, RECORDS], code)
 });
 pub(super) static SETTLE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("settle", &[WINDOW, STORE_TIME, RECORDS], include_str!("scripts/settle.lua"))
+    Script::new("settle", &[WINDOW, STORE_TIME, RECORDS, ROWS], include_str!("scripts/settle.lua"))
 });
 pub(super) static SETTLE_BATCH: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("settle_batch", &[WINDOW, STORE_TIME, RECORDS], include_str!("scripts/settle_batch.lua"))
+    let code = include_str!("scripts/settle_batch.lua");
+    Script::new("settle_batch", &[WINDOW, STORE_TIME, RECORDS, ROWS], code)
 });
 pub(super) static FIND: LazyLock<Script> =
     LazyLock::new(|| Script::new("find", &[RECORDS], include_str!("scripts/find.lua")));
@@ -100,6 +106,7 @@ fn constants(body: &str) -> String {
         ("WINDOW_SLOTS", SLOTS),
         ("WINDOW_BYTES", WINDOW_BYTES),
         ("BUDGET_BYTES", BUDGET_BYTES),
+        ("MOST_AMOUNTS", MOST_AMOUNTS),
         ("LAYOUT", LAYOUT.into()),
     ];
     let numbers = numbers.into_iter().chain(retention::FOR_SCRIPTS);

@@ -1,12 +1,12 @@
 //! Settlements: a call of their script.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use redis::Cmd;
 
 use super::{
     Bounds, Inner, bytes,
-    keyspace::{Keyspace, TIME_FIELD, counter_field, gate_field, spend_field},
+    keyspace::{Keyspace, TIME_FIELD, counter_field, gate_field, usage_field},
     load::Urgency,
     queue::{self, Group, Member, Queue},
     record::{self, Parts},
@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     domain::counter::{CounterKey, CounterKind},
-    store::{CooldownChange, Record, Settle, SettleOutcome, SpendAmounts, SpendKey, StoreError},
+    store::{
+        CooldownChange, Record, Settle, SettleOutcome, StoreError, UsageAmounts, UsageKey, retention, written,
+    },
 };
 
 numbers! {
@@ -146,7 +148,8 @@ struct Call<'s> {
     settle: &'s Settle,
     /// The holds' counters, then the extras'.
     counters: Vec<&'s CounterKey>,
-    lines: BTreeMap<&'s SpendKey, [u64; 8]>,
+    /// Each row once: a script reads all of them before it writes any.
+    lines: Vec<(&'s UsageKey, UsageAmounts)>,
     /// The counters with thresholds: their index, and the thresholds.
     watched: Vec<(usize, &'s CounterKey, &'s [u64])>,
 }
@@ -193,8 +196,8 @@ impl<'s> Call<'s> {
 
     fn push_keys(&self, cmd: &mut Cmd, keyspace: &Keyspace) {
         cmd.arg(&keyspace.counters).arg(&keyspace.history).arg(&keyspace.records).arg(&keyspace.earlier);
-        for line in self.lines.keys() {
-            cmd.arg(keyspace.spend(line.month, &line.team)).arg(keyspace.spenders(line.month));
+        for (row, _) in &self.lines {
+            push_row_keys(cmd, keyspace, row);
         }
         for (_, counter, _) in &self.watched {
             cmd.arg(keyspace.reported(counter.period()));
@@ -212,7 +215,7 @@ impl<'s> Call<'s> {
 
     fn numbers(&self, bounds: &Bounds) -> Numbers {
         let (settle, holds) = (self.settle, &self.settle.record.holds);
-        let mut numbers = Numbers::with_capacity(10 + 4 * self.counters.len() + 8 * self.lines.len());
+        let mut numbers = Numbers::with_capacity(10 + 4 * self.counters.len() + 16 * self.lines.len());
         bounds.push(&mut numbers);
         let (cooldown_change, close_ms) = match &settle.cooldown {
             None => (0, 0),
@@ -237,8 +240,8 @@ impl<'s> Call<'s> {
             numbers.push_slot(extra.kind);
             numbers.extend(&[0, 0, extra.amount]);
         }
-        for amounts in self.lines.values() {
-            numbers.extend(amounts);
+        for (row, amounts) in &self.lines {
+            push_row_numbers(&mut numbers, row, amounts, settle.max_rows);
         }
         for (index, _, amounts) in &self.watched {
             numbers.extend(&[size(*index), size(amounts.len())]);
@@ -255,12 +258,7 @@ impl<'s> Call<'s> {
             cmd.arg(gate_field(gate));
         }
         cmd.arg(TIME_FIELD);
-        for line in self.lines.keys() {
-            cmd.arg(spend_field(line));
-        }
-        for line in self.lines.keys() {
-            cmd.arg(&*line.team);
-        }
+        push_row_fields(cmd, self.lines.iter().map(|(row, _)| *row));
         if self.settle.cooldown.is_some() {
             cmd.arg(self.particulars());
         }
@@ -278,14 +276,45 @@ impl<'s> Call<'s> {
     }
 }
 
-/// The lines, each key once: a script reads all of them before it writes any.
-fn merged(lines: &[(SpendKey, SpendAmounts)]) -> BTreeMap<&SpendKey, [u64; 8]> {
-    let mut merged = BTreeMap::new();
-    for (key, amounts) in lines {
-        let sums: &mut [u64; 8] = merged.entry(key).or_default();
-        for (sum, amount) in sums.iter_mut().zip(amounts.to_numbers()) {
-            *sum = sum.saturating_add(amount);
+/// The rows, each once, in the order in which they came first.
+fn merged(lines: &[(UsageKey, UsageAmounts)]) -> Vec<(&UsageKey, UsageAmounts)> {
+    let mut merged: Vec<(&UsageKey, UsageAmounts)> = Vec::with_capacity(lines.len());
+    for (key, added) in lines {
+        match merged.iter_mut().find(|(other, _)| *other == key) {
+            Some((_, amounts)) => amounts.add(added),
+            None => merged.push((key, *added)),
         }
     }
     merged
+}
+
+/// The keys of a row: its hash, and the index of its month.
+pub(super) fn push_row_keys(cmd: &mut Cmd, keyspace: &Keyspace, row: &UsageKey) {
+    let month = if row.set.series.is_monthly() { row.set.period } else { row.day / 100 };
+    cmd.arg(keyspace.usage(&row.set)).arg(keyspace.spenders(month));
+}
+
+/// The numbers of a row, as `rows.lua` reads them.
+pub(super) fn push_row_numbers(numbers: &mut Numbers, row: &UsageKey, amounts: &UsageAmounts, max_rows: u64) {
+    let series = &row.set.series;
+    let amounts = amounts.to_numbers();
+    let amounts = written(&amounts);
+    numbers.push(retention::usage_kept_s(series));
+    numbers.push(if series.is_bounded() { max_rows.max(1) } else { 0 });
+    numbers.push(size(amounts.len()));
+    numbers.extend(amounts);
+}
+
+/// The arguments of rows.
+pub(super) fn push_row_fields<'r>(cmd: &mut Cmd, rows: impl Iterator<Item = &'r UsageKey> + Clone) {
+    for row in rows.clone() {
+        cmd.arg(usage_field(row));
+    }
+    for row in rows.clone() {
+        cmd.arg(row.other().map(|other| usage_field(&other)).unwrap_or_default());
+    }
+    for row in rows {
+        // The index is of the rows of days.
+        cmd.arg(if row.set.series.is_monthly() { &*row.set.team } else { "" });
+    }
 }

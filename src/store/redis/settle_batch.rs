@@ -14,11 +14,11 @@ use super::{
     Bounds, Inner,
     batch::{Places, at, each},
     bytes,
-    keyspace::{Keyspace, TIME_FIELD, counter_field, gate_field, spend_field},
+    keyspace::{Keyspace, TIME_FIELD, counter_field, gate_field},
     queue::Member,
     record::{self, Parts},
     script,
-    settle::SettleCall,
+    settle::{SettleCall, push_row_fields, push_row_keys, push_row_numbers},
     settle_sum::{Change, Sum},
     wire::{MOST_NUMBERS, Numbers, Reader, numbers, size},
 };
@@ -27,7 +27,7 @@ use crate::{
         MAX_AMOUNT, Timestamp,
         counter::{CounterKey, CounterKind, Hold},
     },
-    store::{CooldownChange, SettleOutcome, Settlement, SpendKey, StoreError},
+    store::{CooldownChange, SettleOutcome, Settlement, StoreError, USAGE_AMOUNTS, UsageAmounts, UsageKey},
 };
 
 numbers! {
@@ -56,9 +56,9 @@ struct Batch<'m> {
     sums: Vec<Sum>,
     gates: Places<&'m CounterKey>,
     groups: Vec<Group>,
-    lines: Places<&'m SpendKey>,
-    /// The sums of the lines.
-    amounts: Vec<[u64; 8]>,
+    lines: Places<&'m UsageKey>,
+    /// The sums of the rows, and how many of their kind a set may have.
+    amounts: Vec<(UsageAmounts, u64)>,
     /// The first days of the periods with a watched counter.
     periods: Places<u32>,
     /// The thresholds of counters, by their places and those of their periods.
@@ -138,12 +138,11 @@ impl<'m> Batch<'m> {
         for (line, amounts) in &settle.lines {
             let (place, is_new) = self.lines.place(line);
             if is_new {
-                self.amounts.push([0; 8]);
+                self.amounts.push((UsageAmounts::default(), settle.max_rows));
             }
-            for (sum, amount) in at(&mut self.amounts, place).into_iter().flatten().zip(amounts.to_numbers())
-            {
+            if let Some((sum, _)) = at(&mut self.amounts, place) {
                 // Past every amount, which the script refuses.
-                *sum = sum.saturating_add(amount);
+                sum.add(amounts);
             }
         }
         let noted = record::noted(&settle.note, &more)?;
@@ -187,12 +186,12 @@ impl<'m> Batch<'m> {
     fn command(&self, keyspace: &Keyspace, numbers: &Numbers) -> Cmd {
         let (counters, gates, lines) = (self.counters.keys(), self.gates.keys(), self.lines.keys());
         let keys = 3 + 2 * lines.len() + self.periods.keys().len();
-        let arguments = 3 + counters.len() + gates.len() + 2 * lines.len() + 3 * self.own.len();
+        let arguments = 3 + counters.len() + gates.len() + 3 * lines.len() + 3 * self.own.len();
         let bytes = 512 + numbers.bytes().len() + 80 * (keys + arguments);
         let mut cmd = script::SETTLE_BATCH.call_of(keys, keys + arguments, bytes);
         cmd.arg(&keyspace.counters).arg(&keyspace.history).arg(&keyspace.records);
         for line in lines {
-            cmd.arg(keyspace.spend(line.month, &line.team)).arg(keyspace.spenders(line.month));
+            push_row_keys(&mut cmd, keyspace, line);
         }
         for period in self.periods.keys() {
             cmd.arg(keyspace.reported(*period));
@@ -205,12 +204,7 @@ impl<'m> Batch<'m> {
             cmd.arg(gate_field(gate));
         }
         cmd.arg(TIME_FIELD);
-        for line in lines {
-            cmd.arg(spend_field(line));
-        }
-        for line in lines {
-            cmd.arg(&*line.team);
-        }
+        push_row_fields(&mut cmd, lines.iter().copied());
         for own in &self.own {
             cmd.arg(own.call.settle.id.0.as_slice()).arg(own.record).arg(own.noted.as_slice());
         }
@@ -218,7 +212,7 @@ impl<'m> Batch<'m> {
     }
 
     fn numbers(&self, bounds: &Bounds) -> Numbers {
-        let mut numbers = Numbers::with_capacity(16 + 12 * self.sums.len() + 8 * self.amounts.len());
+        let mut numbers = Numbers::with_capacity(16 + 12 * self.sums.len() + 16 * self.amounts.len());
         bounds.push(&mut numbers);
         Head {
             gone_before: self.gone_before.0,
@@ -245,8 +239,8 @@ impl<'m> Batch<'m> {
         for own in &self.own {
             numbers.extend(&[own.call.settle.keep_ms, own.group]);
         }
-        for amounts in &self.amounts {
-            numbers.extend(amounts);
+        for (row, (amounts, max_rows)) in self.lines.keys().iter().zip(&self.amounts) {
+            push_row_numbers(&mut numbers, row, amounts, *max_rows);
         }
         for ((place, period), thresholds) in &self.watched {
             numbers.extend(&[*place, *period, size(thresholds.len())]);
@@ -281,7 +275,9 @@ fn most_numbers(members: &[Member<Arc<SettleCall>>]) -> usize {
     let own = |call: &SettleCall| {
         let settle = &call.settle;
         let thresholds = settle.thresholds.iter().map(|(_, amounts)| 3 + amounts.len()).sum::<usize>();
-        3 + 10 * (settle.actual.len() + settle.extras.len()) + 8 * settle.lines.len() + thresholds
+        3 + 10 * (settle.actual.len() + settle.extras.len())
+            + (3 + USAGE_AMOUNTS) * settle.lines.len()
+            + thresholds
     };
     11 + members.iter().map(|member| own(&member.call)).sum::<usize>()
 }

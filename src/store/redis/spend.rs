@@ -1,4 +1,4 @@
-//! Reading the spend report.
+//! Reading rows of usage.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,8 +7,13 @@ use std::{
 
 use redis::Value;
 
-use super::{Inner, connection::Connection, keyspace::spend_line, wire::Reader};
-use crate::store::{SpendAmounts, SpendKey, StoreError};
+use super::{
+    Inner,
+    connection::Connection,
+    keyspace::{spend_line, usage_key},
+    wire::Reader,
+};
+use crate::store::{StoreError, USAGE_AMOUNTS, UsageAmounts, UsageKey, UsageSet};
 
 /// Lines or teams read at once for a report: a fraction of a millisecond of the server's time.
 const PAGE: usize = 256;
@@ -26,25 +31,39 @@ impl Inner {
         Ok(teams.into_iter().collect())
     }
 
-    /// The lines, read in pages: each as it was at some instant of the call.
-    pub(super) async fn spend(
-        &self,
-        month: u32,
-        team: Arc<str>,
-    ) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
-        let mut lines = BTreeMap::new();
-        self.scan("HSCAN", &self.keyspace.spend(month, &team), |page| {
-            let page: Vec<(String, Vec<u8>)> =
-                redis::from_redis_value(page).map_err(|_| StoreError::Corrupt)?;
-            for (field, value) in page {
-                let line = spend_line(month, &team, &field).ok_or(StoreError::Corrupt)?;
-                // A later page may repeat a line of an earlier one; the later reading is the newer.
-                lines.insert(line, amounts(&mut Reader::new(&value))?);
+    /// The rows of a set, read in pages: each as it was at some instant of the call.
+    pub(super) async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
+        let mut rows = BTreeMap::new();
+        self.scan("HSCAN", &self.keyspace.usage(&set), |page| {
+            for (field, value) in fields(page)? {
+                let key = usage_key(&set, &field).ok_or(StoreError::Corrupt)?;
+                // A later page may repeat a row of an earlier one; the later reading is the newer.
+                rows.insert(key, amounts(&value)?);
             }
             Ok(())
         })
         .await?;
-        Ok(lines.into_iter().collect())
+        if set.series.is_monthly() {
+            for (key, earlier) in self.earlier(&set).await? {
+                rows.entry(key).or_default().add(&earlier);
+            }
+        }
+        Ok(rows.into_iter().collect())
+    }
+
+    /// The rows of days that were written up to layout 5. None are added to any more.
+    async fn earlier(&self, set: &UsageSet) -> Result<BTreeMap<UsageKey, UsageAmounts>, StoreError> {
+        let mut rows = BTreeMap::new();
+        self.scan("HSCAN", &self.keyspace.spend(set.period, &set.team), |page| {
+            for (field, value) in fields(page)? {
+                let key = spend_line(set.period, &set.team, &field).ok_or(StoreError::Corrupt)?;
+                let numbers = Reader::new(&value).numbers(8)?;
+                rows.insert(key, UsageAmounts::from_numbers(&numbers));
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(rows)
     }
 
     /// The connection for reports, which are long or not urgent. They notice an outage as soon as decisions do.
@@ -81,16 +100,16 @@ impl Inner {
     }
 }
 
-/// The amounts as [`SpendAmounts::to_numbers`] orders them, which is how the script adds them up.
-fn amounts(reader: &mut Reader<'_>) -> Result<SpendAmounts, StoreError> {
-    Ok(SpendAmounts {
-        cost_nanos: reader.number()?,
-        requests: reader.number()?,
-        input_tokens: reader.number()?,
-        cached_input_tokens: reader.number()?,
-        output_tokens: reader.number()?,
-        reasoning_tokens: reader.number()?,
-        audio_ms: reader.number()?,
-        characters: reader.number()?,
-    })
+/// The fields and values of a page.
+fn fields(page: Value) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    redis::from_redis_value(page).map_err(|_| StoreError::Corrupt)
+}
+
+/// The amounts as scripts add them up (`rows.lua`).
+fn amounts(value: &[u8]) -> Result<UsageAmounts, StoreError> {
+    let (mut reader, mut numbers) = (Reader::new(value), Vec::with_capacity(USAGE_AMOUNTS));
+    while !reader.is_empty() {
+        numbers.push(reader.seven()?);
+    }
+    Ok(UsageAmounts::from_numbers(&numbers))
 }

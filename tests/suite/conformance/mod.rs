@@ -23,7 +23,7 @@ use tollgate::{
     },
     store::{
         CooldownChange, Record, Refusal, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settled,
-        SpendAmounts, SpendKey, Store,
+        Store, UsageAmounts, UsageKey,
     },
 };
 
@@ -134,6 +134,7 @@ async fn settling<S: Store>(f: &Fixture<S>, number: u128, actual: &[u64]) -> Set
         extras: Vec::new(),
         thresholds: Vec::new(),
         lines: Vec::new(),
+        max_rows: 10,
         cooldown: None,
         keep_ms: KEEP,
         note: Bytes::from_static(b"receipt"),
@@ -164,7 +165,7 @@ fn counted(used: u64, settled: u64, open: u64) -> CounterState {
     CounterState { used, settled, open }
 }
 
-fn line(team: &str, amount: u64) -> (SpendKey, SpendAmounts) {
+fn line(team: &str, amount: u64) -> (UsageKey, UsageAmounts) {
     line_of(202_611, team, 20_261_123, "model", "key", amount)
 }
 
@@ -175,9 +176,9 @@ fn line_of(
     model: &str,
     key: &str,
     amount: u64,
-) -> (SpendKey, SpendAmounts) {
-    let key = SpendKey { month, team: team.into(), day, model: model.into(), key: key.into() };
-    (key, SpendAmounts { cost_nanos: amount, requests: 1, ..SpendAmounts::default() })
+) -> (UsageKey, UsageAmounts) {
+    let key = UsageKey::of_day(month, team.into(), day, model.into(), key.into());
+    (key, UsageAmounts { cost_nanos: amount, requests: 1, ..UsageAmounts::default() })
 }
 
 async fn it_answers<S: Store>(f: &Fixture<S>) {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tollgate::{
     domain::counter::CounterKey,
-    store::{MAX_NOTE, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey, Store},
+    store::{MAX_NOTE, Reserve, Reserved, Settle, SettleOutcome, Store, UsageAmounts, UsageKey},
 };
 
 use super::{
@@ -74,14 +74,10 @@ async fn names_may_hold_anything<S: Store>(f: &Fixture<S>) {
         ];
         assert_eq!(granted(f, ask(number as u128, holds)).await, [0, 0], "{name:?}");
         let mut settle = settling(f, number as u128, &[amount, amount]).await;
-        let key = |team: &str, model: &str, key: &str| SpendKey {
-            month: 202_612,
-            team: team.into(),
-            day: 20_261_201,
-            model: model.into(),
-            key: key.into(),
+        let key = |team: &str, model: &str, key: &str| {
+            UsageKey::of_day(202_612, team.into(), 20_261_201, model.into(), key.into())
         };
-        let amounts = SpendAmounts { cost_nanos: amount, ..SpendAmounts::default() };
+        let amounts = UsageAmounts { cost_nanos: amount, ..UsageAmounts::default() };
         settle.lines = vec![(key(name, name, name), amounts), (key("", name, ""), amounts)];
         settle.cooldown = Some((CounterKey::new(format!("gate/{name}")), open(amount * WINDOW)));
         assert!(matches!(f.store.settle(settle).await.unwrap(), SettleOutcome::Settled(_)));

@@ -78,6 +78,7 @@ async fn only_the_first_settlement_counts<S: Store>(f: &Fixture<S>) {
     let other = Settle {
         actual: vec![90, 90],
         lines: vec![line("team", 90), line("other", 90)],
+        max_rows: 10,
         cooldown: Some((CounterKey::new("gate"), open(WINDOW))),
         note: Bytes::from_static(b"other"),
         ..first

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tollgate::{
     domain::MAX_AMOUNT,
-    store::{Settle, SettleOutcome, SpendAmounts, SpendKey, Store, StoreError},
+    store::{
+        OTHER_VALUE, Series, Settle, SettleOutcome, Store, StoreError, USAGE_AMOUNTS, UsageAmounts, UsageKey,
+        UsageSet,
+    },
 };
 
 use super::{ask, behaviours, granted, line, line_of, rate, settling, state};
@@ -15,9 +18,12 @@ behaviours! {
     spend_lines_add_up_and_come_in_order
     spenders_come_in_order_without_the_organization
     a_long_report_is_whole_and_in_order
+    sets_of_rows_are_apart_and_in_order
+    rows_of_users_beyond_the_bound_are_one
+    a_set_of_long_ago_keeps_its_bound
 }
 
-async fn spend<S: Store>(f: &Fixture<S>, number: u128, lines: Vec<(SpendKey, SpendAmounts)>) {
+async fn spend<S: Store>(f: &Fixture<S>, number: u128, lines: Vec<(UsageKey, UsageAmounts)>) {
     granted(f, ask(number, vec![rate("spending", MAX_AMOUNT, 1)])).await;
     let settle = Settle { lines, ..settling(f, number, &[1]).await };
     assert!(matches!(f.store.settle(settle).await.unwrap(), SettleOutcome::Settled(_)));
@@ -42,15 +48,9 @@ async fn spend_lines_past_the_largest_amount_change_nothing<S: Store>(f: &Fixtur
 }
 
 async fn spend_lines_add_up_and_come_in_order<S: Store>(f: &Fixture<S>) {
-    let amounts = |n| SpendAmounts {
-        cost_nanos: n,
-        requests: n + 1,
-        input_tokens: n + 2,
-        cached_input_tokens: n + 3,
-        output_tokens: n + 4,
-        reasoning_tokens: n + 5,
-        audio_ms: n + 6,
-        characters: n + 7,
+    let amounts = |n: u64| {
+        let numbers: Vec<u64> = (n..).take(USAGE_AMOUNTS).collect();
+        UsageAmounts::from_numbers(&numbers)
     };
     let key = |month, team: &str, day, model: &str, key: &str| line_of(month, team, day, model, key, 0).0;
     let in_order = [
@@ -71,17 +71,8 @@ async fn spend_lines_add_up_and_come_in_order<S: Store>(f: &Fixture<S>) {
     assert_eq!(lines.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>(), in_order);
     for ((_, found), (sum, records)) in lines.iter().zip(sums) {
         let each = |more: u64| sum + more * records;
-        let expected = SpendAmounts {
-            cost_nanos: each(0),
-            requests: each(1),
-            input_tokens: each(2),
-            cached_input_tokens: each(3),
-            output_tokens: each(4),
-            reasoning_tokens: each(5),
-            audio_ms: each(6),
-            characters: each(7),
-        };
-        assert_eq!(*found, expected);
+        let expected: Vec<u64> = (0..).map(each).take(USAGE_AMOUNTS).collect();
+        assert_eq!(found.to_numbers().to_vec(), expected);
     }
     assert_eq!(f.store.spend(202_612, "t".into()).await.unwrap().len(), 1);
     assert_eq!(f.store.spend(202_611, "nobody".into()).await.unwrap(), []);
@@ -113,4 +104,86 @@ async fn a_long_report_is_whole_and_in_order<S: Store>(f: &Fixture<S>) {
     let names: Vec<_> = (0..KEYS).map(|key| (format!("k{key:04}"), 2 * key)).collect();
     let expected: Vec<_> = names.iter().map(|(name, cost)| (name.as_str(), *cost)).collect();
     assert_eq!(read, expected);
+}
+
+fn set(series: Series, period: u32) -> UsageSet {
+    UsageSet { series, period, team: "t".into() }
+}
+
+/// A row with all dimensions.
+fn row(series: Series, hour: u8, value: &str, cost: u64) -> (UsageKey, UsageAmounts) {
+    let period = if series.is_monthly() { 202_611 } else { 20_261_123 };
+    let (key, amounts) = line_of(202_611, "t", 20_261_123, "m", "k", cost);
+    let (operation, service_tier) = UsageKey::of_codes([2, 3]);
+    let set = set(series, period);
+    (
+        UsageKey { set, hour, value: value.into(), operation, service_tier, project: "p".into(), ..key },
+        amounts,
+    )
+}
+
+async fn sets_of_rows_are_apart_and_in_order<S: Store>(f: &Fixture<S>) {
+    let label = |name: &str| Series::Label(name.into());
+    let rows = vec![
+        row(Series::Days, 0, "", 1),
+        row(Series::Hours, 24, "", 2),
+        row(Series::Hours, 3, "", 3),
+        row(Series::Hours, 10, "", 4),
+        row(Series::Users, 0, "u|1", 5),
+        row(label("a"), 0, "x", 6),
+        row(label("ab"), 0, "x", 7),
+    ];
+    for number in 1..=2 {
+        spend(f, number, rows.clone()).await;
+    }
+    let twice = |(key, amounts): (UsageKey, UsageAmounts)| {
+        let mut sum = amounts;
+        sum.add(&amounts);
+        (key, sum)
+    };
+    let read = |series, period| f.store.usage(set(series, period));
+    let expected = |places: &[usize]| places.iter().map(|at| twice(rows[*at].clone())).collect::<Vec<_>>();
+    assert_eq!(read(Series::Days, 202_611).await.unwrap(), expected(&[0]));
+    assert_eq!(read(Series::Hours, 20_261_123).await.unwrap(), expected(&[2, 3, 1]));
+    assert_eq!(read(Series::Users, 20_261_123).await.unwrap(), expected(&[4]));
+    assert_eq!(read(label("a"), 20_261_123).await.unwrap(), expected(&[5]));
+    assert_eq!(read(label("ab"), 20_261_123).await.unwrap(), expected(&[6]));
+    assert_eq!(read(label("b"), 20_261_123).await.unwrap(), []);
+    assert_eq!(read(Series::Hours, 20_261_124).await.unwrap(), []);
+    assert_eq!(f.store.spenders(202_611).await.unwrap(), ["t"].map(Arc::from));
+}
+
+/// The values and costs of users on a day.
+async fn users<S: Store>(f: &Fixture<S>) -> Vec<(String, u64)> {
+    let rows = f.store.usage(set(Series::Users, 20_261_123)).await.unwrap();
+    rows.iter().map(|(key, amounts)| (key.value.to_string(), amounts.cost_nanos)).collect()
+}
+
+async fn rows_of_users_beyond_the_bound_are_one<S: Store>(f: &Fixture<S>) {
+    // Those of one settlement, those of later ones, and those that are there already.
+    for (number, values) in [(1, ["a", "b"]), (2, ["c", "d"]), (3, ["d", "a"]), (4, [OTHER_VALUE, "e"])] {
+        granted(f, ask(number, vec![rate("spending", MAX_AMOUNT, 1)])).await;
+        let lines = values.into_iter().map(|value| row(Series::Users, 0, value, 1)).collect();
+        let settle = Settle { lines, max_rows: 3, ..settling(f, number, &[1]).await };
+        assert!(matches!(f.store.settle(settle).await.unwrap(), SettleOutcome::Settled(_)));
+    }
+    let sums = [(OTHER_VALUE, 4), ("a", 2), ("b", 1), ("c", 1)];
+    assert_eq!(users(f).await, sums.map(|(value, cost)| (value.to_owned(), cost)));
+}
+
+/// As that of a batch which is reported days after it was authorized: the rows may not be in memory any more.
+async fn a_set_of_long_ago_keeps_its_bound<S: Store>(f: &Fixture<S>) {
+    for (number, value) in [(1_u32, "a"), (2, "b"), (3, "c"), (4, "a")] {
+        granted(f, ask(number.into(), vec![rate("spending", MAX_AMOUNT, 1)])).await;
+        let lines = vec![row(Series::Users, 0, value, 1), row(Series::Hours, 7, "", 1)];
+        let settle = Settle { lines, max_rows: 1, ..settling(f, number.into(), &[1]).await };
+        assert!(matches!(f.store.settle(settle).await.unwrap(), SettleOutcome::Settled(_)));
+        f.at(u64::from(number) * 5 * 86_400_000);
+    }
+    assert_eq!(users(f).await, [("(other)".to_owned(), 2), ("a".to_owned(), 2)]);
+    let hours = f.store.usage(set(Series::Hours, 20_261_123)).await.unwrap();
+    assert_eq!(
+        hours,
+        [row(Series::Hours, 7, "", 4)].map(|(key, amounts)| (key, UsageAmounts { requests: 4, ..amounts }))
+    );
 }

@@ -10,9 +10,9 @@ use tollgate::{
         key::SecretId,
     },
     store::{
-        Cooldown, CooldownChange, Extra, Record, RegistryRecord, RegistryWritten, ReservationId, Reserve,
-        Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, SpendAmounts, SpendKey, Store,
-        StoreError, USE_SLOT_MS, USE_SLOTS_KEPT,
+        Cooldown, CooldownChange, Extra, OTHER_VALUE, Record, RegistryRecord, RegistryWritten, ReservationId,
+        Reserve, Reserved, Revision, SecretUse, SecretUses, Series, Settle, SettleOutcome, Store, StoreError,
+        USE_SLOT_MS, USE_SLOTS_KEPT, UsageAmounts, UsageKey, UsageSet,
     },
 };
 
@@ -27,7 +27,7 @@ pub(super) enum Answer {
     Found(Result<Option<Record>, StoreError>),
     Counters(Result<Vec<tollgate::domain::counter::CounterState>, StoreError>),
     Cooldowns(Result<Vec<(CounterKey, Cooldown)>, StoreError>),
-    Spend(Result<Vec<(SpendKey, SpendAmounts)>, StoreError>),
+    Usage(Result<Vec<(UsageKey, UsageAmounts)>, StoreError>),
     Spenders(Result<Vec<Arc<str>>, StoreError>),
     Written(Result<RegistryWritten, StoreError>),
     Registry(Result<Vec<RegistryRecord>, StoreError>),
@@ -57,7 +57,10 @@ pub(super) async fn apply<S: Store>(store: &S, operation: &Operation, now: Times
             let all = known.holds.iter().map(|hold| hold.kind).chain(extras.iter().map(|extra| extra.kind));
             let budgets = all.enumerate().filter(|(_, kind)| matches!(kind, CounterKind::Budget { .. }));
             let thresholds = budgets.map(|(index, _)| (index, thresholds.clone())).collect();
-            let lines = lines.into_iter().map(|(team, month, amount)| line(team, month, amount)).collect();
+            let lines = lines
+                .into_iter()
+                .map(|(series, team, month, amount)| line(series, team, month, amount))
+                .collect();
             let settle = Settle {
                 id,
                 record: known,
@@ -65,6 +68,7 @@ pub(super) async fn apply<S: Store>(store: &S, operation: &Operation, now: Times
                 extras,
                 thresholds,
                 lines,
+                max_rows: 2,
                 cooldown: close.map(|(index, ms)| (gate(index), ms.map_or(CooldownChange::Lift, open))),
                 keep_ms,
                 note: Bytes::from_static(if keep_ms % 2 == 0 { FREE } else { b"settled" }),
@@ -75,7 +79,9 @@ pub(super) async fn apply<S: Store>(store: &S, operation: &Operation, now: Times
         Operation::Counters => Answer::Counters(store.counters((0..COUNTERS).map(counter).collect()).await),
         Operation::Cooldowns => Answer::Cooldowns(store.cooldowns().await),
         Operation::Lift(index) => Answer::Cooldowns(store.lift_cooldowns(vec![gate(index)]).await),
-        Operation::Spend { month, team } => Answer::Spend(store.spend(month, TEAMS[team].into()).await),
+        Operation::Usage { series, team, month } => {
+            Answer::Usage(store.usage(set(series, team, month)).await)
+        }
         Operation::Spenders(month) => Answer::Spenders(store.spenders(month).await),
         Operation::Write(name, expected, value) => {
             let value = vec![value; value.into()].into();
@@ -142,13 +148,40 @@ fn open(length_ms: u64) -> CooldownChange {
     CooldownChange::Open { length_ms, requested_ms: length_ms / 2, reporter: TEAMS[1].into() }
 }
 
-fn line(team: usize, month: u32, amount: u64) -> (SpendKey, SpendAmounts) {
-    let key = SpendKey {
-        month,
-        team: TEAMS[team].into(),
-        day: month * 100 + 1,
-        model: "m m".into(),
-        key: "".into(),
+fn set(series: usize, team: usize, month: u32) -> UsageSet {
+    let day = month * 100 + 1;
+    let (series, period) = match series {
+        0 => (Series::Days, month),
+        1 => (Series::Hours, day),
+        2 => (Series::Users, day),
+        _ => (Series::Label("l".into()), day),
     };
-    (key, SpendAmounts { cost_nanos: amount, requests: 1, characters: amount / 2, ..SpendAmounts::default() })
+    UsageSet { series, period, team: TEAMS[team].into() }
+}
+
+fn line(series: usize, team: usize, month: u32, amount: u64) -> (UsageKey, UsageAmounts) {
+    let day = UsageKey::of_day(month, "".into(), month * 100 + 1, "m m".into(), "".into());
+    let set = set(series, team, month);
+    let [hour, value] = match series {
+        1 => [amount % 25, 0],
+        2 | 3 => [0, amount % 4],
+        _ => [0, 0],
+    };
+    let hour = u8::try_from(hour).unwrap();
+    // Now and then the value that stands for those without room.
+    let value: Arc<str> = match (series, value) {
+        (0 | 1, _) => "".into(),
+        (_, 3) => OTHER_VALUE.into(),
+        (_, value) => format!("v{value}").into(),
+    };
+    let key = UsageKey { set, hour, value, project: "p|".into(), ..day };
+    let tool_cost_nanos = amount / 3;
+    let amounts = UsageAmounts {
+        cost_nanos: amount,
+        requests: 1,
+        characters: amount / 2,
+        tool_cost_nanos,
+        ..Default::default()
+    };
+    (key, amounts)
 }

@@ -16,6 +16,8 @@ const SLOTS_MS: [u64; 4] = [1_000, 60_000, 10_000, 1_234];
 pub(super) const COUNTERS: usize = 8;
 const IDS: u128 = 8;
 const GATES: usize = 3;
+/// Rows of days, of hours, of users and of a label; see `answers::set`.
+const SERIES: usize = 4;
 pub(super) const TEAMS: [&str; 4] = ["", "a", "b c", "ä|@"];
 
 #[derive(Clone, Debug)]
@@ -28,7 +30,8 @@ pub(super) enum Operation {
         extras: Vec<(usize, u64)>,
         /// For every budget of the settlement.
         thresholds: Vec<u64>,
-        lines: Vec<(usize, u32, u64)>,
+        /// Series, team, month, amount.
+        lines: Vec<(usize, usize, u32, u64)>,
         /// Which gate is closed for how long, or lifted.
         close: Option<(usize, Option<u64>)>,
         keep_ms: u64,
@@ -37,9 +40,10 @@ pub(super) enum Operation {
     Counters,
     Cooldowns,
     Lift(usize),
-    Spend {
-        month: u32,
+    Usage {
+        series: usize,
         team: usize,
+        month: u32,
     },
     Spenders(u32),
     /// Record, expected version, content.
@@ -140,7 +144,7 @@ fn ask() -> impl Strategy<Value = Ask> {
 }
 
 pub(super) fn operation() -> impl Strategy<Value = Operation> {
-    let lines = prop::collection::vec((0..TEAMS.len(), 202_610..=202_612_u32, amount()), 0..3);
+    let lines = prop::collection::vec((0..SERIES, 0..TEAMS.len(), 202_610..=202_612_u32, amount()), 0..4);
     let close = prop::option::weighted(
         0.5,
         (
@@ -158,7 +162,7 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
             extras.dedup_by_key(|(budget, _)| *budget);
             // As the authorizer does: no line twice.
             lines.sort_unstable();
-            lines.dedup_by_key(|(team, month, _)| (*team, *month));
+            lines.dedup_by_key(|(series, team, month, _)| (*series, *team, *month));
             Operation::Settle { id, actual, extras, thresholds, lines, close, keep_ms }
         });
     let step = prop_oneof![
@@ -176,7 +180,8 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
         2 => Just(Operation::Counters),
         1 => Just(Operation::Cooldowns),
         1 => (0..GATES).prop_map(Operation::Lift),
-        1 => (202_610..=202_612_u32, 0..TEAMS.len()).prop_map(|(month, team)| Operation::Spend { month, team }),
+        2 => (0..SERIES, 0..TEAMS.len(), 202_610..=202_612_u32)
+            .prop_map(|(series, team, month)| Operation::Usage { series, team, month }),
         1 => (202_610..=202_612_u32).prop_map(Operation::Spenders),
         2 => (0..3_u8, 0..6_u64, 0..3_u8).prop_map(|(name, expected, value)| Operation::Write(name, expected, value)),
         1 => Just(Operation::Registry),

@@ -22,8 +22,8 @@ use tollgate::{
         CooldownChange, Ledger, MAX_AUDIT_APPEND, MAX_AUDIT_LINE, MAX_AUDIT_PAGE, MAX_REGISTRY_VALUE,
         MAX_REPLICA_VALUE, MAX_REPLICAS, Record, Refusal, Registry, RegistryChanges, RegistryRecord,
         RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
-        SecretUses, Settle, SettleOutcome, Settled, Settlement, SpendAmounts, SpendKey, StoreError,
-        StoreKind, USE_SLOTS_KEPT, Usage,
+        SecretUses, Series, Settle, SettleOutcome, Settled, Settlement, StoreError, StoreKind,
+        USE_SLOTS_KEPT, Usage, UsageAmounts, UsageKey, UsageSet,
     },
 };
 
@@ -38,7 +38,7 @@ struct State {
     counters: HashMap<CounterKey, Log>,
     records: HashMap<ReservationId, (Record, Timestamp)>,
     gates: HashMap<CounterKey, Cooldown>,
-    lines: BTreeMap<SpendKey, SpendAmounts>,
+    lines: BTreeMap<UsageKey, UsageAmounts>,
     /// Each write of the registry.
     writes: Vec<(Arc<str>, Bytes)>,
     hash_key: Option<[u8; 32]>,
@@ -142,7 +142,19 @@ impl State {
             }
         }
         let mut lines = self.lines.clone();
-        for (key, more) in &settle.lines {
+        let mut rows = settle.lines;
+        for (key, _) in &mut rows {
+            let size = lines.keys().filter(|known| known.set == key.set).count() as u64;
+            if !lines.contains_key(key)
+                && size >= settle.max_rows
+                && let Some(other) = key.other()
+            {
+                *key = other;
+            }
+            // It is there from now on, for those after it.
+            lines.entry(key.clone()).or_default();
+        }
+        for (key, more) in &rows {
             let sum = sum(lines.get(key).copied().unwrap_or_default(), *more).ok_or(StoreError::Overflow)?;
             lines.insert(key.clone(), sum);
         }
@@ -194,18 +206,11 @@ impl State {
     }
 }
 
-fn sum(a: SpendAmounts, b: SpendAmounts) -> Option<SpendAmounts> {
-    let add = |a: u64, b: u64| a.checked_add(b).filter(|sum| *sum <= MAX_AMOUNT);
-    Some(SpendAmounts {
-        cost_nanos: add(a.cost_nanos, b.cost_nanos)?,
-        requests: add(a.requests, b.requests)?,
-        input_tokens: add(a.input_tokens, b.input_tokens)?,
-        cached_input_tokens: add(a.cached_input_tokens, b.cached_input_tokens)?,
-        output_tokens: add(a.output_tokens, b.output_tokens)?,
-        reasoning_tokens: add(a.reasoning_tokens, b.reasoning_tokens)?,
-        audio_ms: add(a.audio_ms, b.audio_ms)?,
-        characters: add(a.characters, b.characters)?,
-    })
+fn sum(a: UsageAmounts, b: UsageAmounts) -> Option<UsageAmounts> {
+    let (a, b) = (a.to_numbers(), b.to_numbers());
+    let add = |(a, b): (&u64, u64)| a.checked_add(b).filter(|sum| *sum <= MAX_AMOUNT);
+    let sums: Vec<u64> = a.iter().zip(b).map(add).collect::<Option<_>>()?;
+    Some(UsageAmounts::from_numbers(&sums))
 }
 
 impl Backend for Model {
@@ -269,13 +274,14 @@ impl Ledger for Model {
 impl Usage for Model {
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
         let state = self.state.lock().unwrap();
-        let teams = state.lines.keys().filter(|key| key.month == month && !key.team.is_empty());
-        Ok(teams.map(|key| key.team.clone()).collect::<BTreeSet<_>>().into_iter().collect())
+        let days = state.lines.keys().map(|key| &key.set).filter(|set| set.series == Series::Days);
+        let teams = days.filter(|set| set.period == month && !set.team.is_empty());
+        Ok(teams.map(|set| set.team.clone()).collect::<BTreeSet<_>>().into_iter().collect())
     }
 
-    async fn spend(&self, month: u32, team: Arc<str>) -> Result<Vec<(SpendKey, SpendAmounts)>, StoreError> {
+    async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
         let state = self.state.lock().unwrap();
-        let lines = state.lines.iter().filter(|(key, _)| key.month == month && key.team == team);
+        let lines = state.lines.iter().filter(|(key, _)| key.set == set);
         Ok(lines.map(|(key, amounts)| (key.clone(), *amounts)).collect())
     }
 }

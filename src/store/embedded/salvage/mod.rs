@@ -25,9 +25,10 @@ use super::{
     files::{self, Claim, DATABASE, WAL},
     opening, owner,
     recover::{self, Lost, RecoverError},
+    rows as table,
     schema::{
         self, AUDIT, COUNTERS, DEPLOYMENT, GATES, JOURNAL, LAST_USES, PROGRESS, REGISTRY, SEGMENTS, SPEND,
-        USES,
+        USAGE, USES,
     },
     segment::Packing,
     state::State,
@@ -37,7 +38,7 @@ use super::{
 use crate::{
     domain::{Timestamp, counter::CounterKind, policy::month_counter},
     runtime::clock::Clock,
-    store::{SpendAmounts, SpendKey},
+    store::{UsageAmounts, UsageKey},
 };
 
 /// The model of the line that makes up for lost lines.
@@ -166,7 +167,7 @@ impl Source {
 }
 
 fn count(rows: &Rows) -> Vec<(&'static str, usize)> {
-    let tables = [&AUDIT, &COUNTERS, &GATES, &JOURNAL, &REGISTRY, &SEGMENTS, &SPEND];
+    let tables = [&AUDIT, &COUNTERS, &GATES, &JOURNAL, &REGISTRY, &SEGMENTS, &SPEND, &USAGE];
     let counts = tables.map(|table| (table.name, rows.of(table).count()));
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
@@ -180,7 +181,9 @@ fn fill(connection: &mut Connection, rows: &Rows) -> rusqlite::Result<Progress> 
             let values: Vec<_> = values.iter().map(ValueRef::from).collect();
             sums::put(transaction, table, &values)
         };
-        for table in [&GATES, &SPEND, &REGISTRY, &USES, &LAST_USES, &DEPLOYMENT, &AUDIT] {
+        // Pages of before the update to layout 6 may remain. What became of those rows takes their place.
+        rows.of(&SPEND).try_for_each(|values| table::put(transaction, &table::of_earlier(values)))?;
+        for table in [&GATES, &USAGE, &REGISTRY, &USES, &LAST_USES, &DEPLOYMENT, &AUDIT] {
             rows.of(table).try_for_each(|values| put(table, values))?;
         }
         // Of two counters in one slot, the later one is there now.
@@ -199,7 +202,7 @@ fn fill(connection: &mut Connection, rows: &Rows) -> rusqlite::Result<Progress> 
 
 /// The last op that any row mentions.
 fn newest(rows: &Rows) -> u64 {
-    let places = [(&COUNTERS, 4), (&SPEND, 13), (&SEGMENTS, 3), (&JOURNAL, 0)];
+    let places = [(&COUNTERS, 4), (&SPEND, 13), (&USAGE, 12), (&SEGMENTS, 3), (&JOURNAL, 0)];
     let ops =
         places.into_iter().flat_map(|(table, at)| rows.of(table).map(move |values| unsigned(values.get(at))));
     ops.max().unwrap_or(0)
@@ -222,7 +225,8 @@ fn progress(rows: &Rows) -> Progress {
         None => {
             let first = rows.of(&JOURNAL).map(|values| unsigned(values.get(1))).min();
             let seen = rows.of(&COUNTERS).map(|values| unsigned(values.get(4)));
-            let seen = seen.chain(rows.of(&SPEND).map(|values| unsigned(values.get(13)))).max();
+            let seen = seen.chain(rows.of(&SPEND).map(|values| unsigned(values.get(13))));
+            let seen = seen.chain(rows.of(&USAGE).map(|values| unsigned(values.get(12)))).max();
             let covered = first.map_or(seen.unwrap_or(0), |first| first.saturating_sub(1));
             Progress { covered, forgotten: Timestamp(0), commits: 0, owner: [0; 16], behind: 0 }
         }
@@ -249,11 +253,10 @@ fn settle_difference(
         state.counters.settle_more(lsn, &key, lines - counter);
         return Ok(());
     }
-    let (model, key) = (SALVAGED_MODEL.into(), "".into());
-    let key = SpendKey { month: *month, team: team.clone(), day: first_day, model, key };
-    let amounts = SpendAmounts { cost_nanos: counter - lines, ..SpendAmounts::default() };
+    let key = UsageKey::of_day(*month, team.clone(), first_day, SALVAGED_MODEL.into(), "".into());
+    let amounts = UsageAmounts { cost_nanos: counter - lines, ..UsageAmounts::default() };
     if !state.spend.has(&key) {
-        state.spend.put(disk::line(connection, &key)?);
+        state.spend.put(table::one(connection, &key)?);
     }
     state.spend.add(lsn, &key, &amounts).map_err(|_| RecoverError::Dangling { lsn })
 }

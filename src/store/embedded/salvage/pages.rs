@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::types::{Value, ValueRef};
 
 use super::super::{
-    schema::{self, TABLES, Table},
+    schema::{self, KNOWN_TABLES, Table},
     sums,
 };
 
@@ -166,7 +166,7 @@ impl Leaf<'_> {
             match row {
                 Some(Ok(found)) => each(found),
                 // An entry of an index, or a description of a table, which we do not keep.
-                Some(Err(columns)) if !TABLES.iter().any(|t| t.columns + 1 == columns) => {}
+                Some(Err(columns)) if !KNOWN_TABLES.iter().any(|t| t.columns + 1 == columns) => {}
                 _ => damaged += 1,
             }
         }
@@ -193,7 +193,7 @@ impl Leaf<'_> {
                 && (table.named_by == 0) == is_table
                 && sums::of(table, values.iter().map(ValueRef::from)) == sum
         };
-        Some(match TABLES.iter().find(fits) {
+        Some(match KNOWN_TABLES.iter().find(fits) {
             Some(table) => Ok(FoundRow { table, values }),
             None => Err(columns),
         })

@@ -21,7 +21,7 @@ const RESERVED: u8 = 60;
 /// All the answers of a store.
 #[derive(Debug, PartialEq)]
 struct Books {
-    spend: Vec<(SpendKey, SpendAmounts)>,
+    spend: Vec<(UsageKey, UsageAmounts)>,
     settled: Vec<u64>,
     used: Vec<u64>,
     reservations: Vec<Option<Record>>,
@@ -203,7 +203,7 @@ async fn books_that_differ_are_refused_and_made_equal() {
     let dir = copy(&f);
     try_open(&dir, &f).unwrap().checkpoint().await.unwrap();
     let connection = rusqlite::Connection::open(dir.path().join(DATABASE)).unwrap();
-    connection.execute("DELETE FROM spend WHERE team = 'chatbot'", []).unwrap();
+    connection.execute("DELETE FROM usage WHERE team = 'chatbot'", []).unwrap();
     drop(connection);
     let clock = Clock::Manual(f.clock.clone());
     let said = verify(dir.path(), &clock).unwrap_err().to_string();

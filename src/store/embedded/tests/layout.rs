@@ -15,6 +15,7 @@ use crate::store::{
 const THEN: Timestamp = Timestamp(1_795_868_340_000);
 const THEN_3: Timestamp = Timestamp(1_795_904_040_000);
 const THEN_4: Timestamp = Timestamp(1_795_951_020_000);
+const THEN_5: Timestamp = Timestamp(1_795_964_940_000);
 /// What the last process of layout 3 wrote beside its database: six commits.
 const SIX_COMMITS: [u8; 17] =
     [0x01, 0x06, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xf4, 0xac, 0xdc, 0x39, 0x7d, 0x9f, 0x6d, 0x6c];
@@ -23,10 +24,15 @@ const SIX_COMMITS: [u8; 17] =
 const COMMITS_4: [u8; 17] =
     [0x01, 0x18, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xd4, 0x4c, 0xfa, 0x37, 0xf5, 0x39, 0xa5, 0x3d];
 
+/// The same of layout 5: 33 commits.
+const COMMITS_5: [u8; 17] =
+    [0x01, 0x21, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0xb1, 0xe5, 0x7b, 0xf8, 0xb1, 0x61, 0xf1];
+
 fn directory(layout: i64) -> (TempDir, ManualClock) {
     let (then, dump) = match layout {
         3 => (THEN_3, include_str!("layout_3.sql")),
         4 => (THEN_4, include_str!("layout_4.sql")),
+        5 => (THEN_5, include_str!("layout_5.sql")),
         _ => (THEN, include_str!("layout_2.sql")),
     };
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(then));
@@ -39,6 +45,7 @@ fn directory(layout: i64) -> (TempDir, ManualClock) {
         }
         3 => std::fs::write(dir.path().join(LAST_COMMIT), SIX_COMMITS).unwrap(),
         4 => std::fs::write(dir.path().join(LAST_COMMIT), COMMITS_4).unwrap(),
+        5 => std::fs::write(dir.path().join(LAST_COMMIT), COMMITS_5).unwrap(),
         _ => {}
     }
     (dir, clock)
@@ -55,6 +62,8 @@ async fn a_store_of_an_earlier_layout_is_brought_up_to_date() {
         // And one more by that of layout 4, which also took three that were settled: one of them is so in the tables, one was taken
         // there and settled in the journal, and one is in the journal only.
         (4, 3, (650_000, 5), 3),
+        // Two more were taken and settled by that of layout 5, one of them in the journal only, and one more was taken.
+        (5, 3, (830_000, 7), 4),
     ];
     for (found, written, spent, open_count) in all {
         let (dir, clock) = directory(found);
@@ -63,13 +72,18 @@ async fn a_store_of_an_earlier_layout_is_brought_up_to_date() {
             let store = open(dir.path(), &clock);
             let lines = store.spend(202_611, "chatbot".into()).await.unwrap();
             let sum =
-                |of: fn(&SpendAmounts) -> u64| lines.iter().map(|(_, amounts)| of(amounts)).sum::<u64>();
+                |of: fn(&UsageAmounts) -> u64| lines.iter().map(|(_, amounts)| of(amounts)).sum::<u64>();
             assert_eq!((sum(|amounts| amounts.cost_nanos), sum(|amounts| amounts.requests)), spent);
             assert_eq!(sum(|amounts| amounts.input_tokens), spent.1 * 1_000);
             let counter = CounterKey::new("team/chatbot|usd|month").in_period(20_261_101);
             let state = store.counters(vec![(counter, BUDGET)]).await.unwrap()[0];
             assert_eq!((state.settled, state.open), (spent.0, open_count));
-            let open = ReservationId(0x0289_686e_cf27_f0d1_e2f4_8ba2_ef9c_8f4a_u128.to_be_bytes());
+            // That of before layout 4 is over by then.
+            let open = match found {
+                5 => 0x0112_8e46_1d1e_526e_4b90_7d52_7fa6_4ea8_u128,
+                _ => 0x0289_686e_cf27_f0d1_e2f4_8ba2_ef9c_8f4a,
+            };
+            let open = ReservationId(open.to_be_bytes());
             assert!(store.find(open).await.unwrap().is_some_and(|record| record.settlement.is_none()));
             let version = if again { written + 1 } else { 0 };
             let change = store.registry_write("k".into(), version, Bytes::from_static(b"v")).await;
@@ -172,7 +186,8 @@ fn the_count_of_commits_is_read_as_it_was_written() {
 
 #[tokio::test]
 async fn a_store_of_an_earlier_layout_is_salvaged() {
-    for (layout, spent, records_kept) in [(2, 275_000, 0), (3, 275_000, 2), (4, 650_000, 2)] {
+    for (layout, spent, records_kept) in [(2, 275_000, 0), (3, 275_000, 2), (4, 650_000, 2), (5, 830_000, 2)]
+    {
         let (dir, clock) = directory(layout);
         let path = dir.path().join(DATABASE);
         let mut bytes = std::fs::read(&path).unwrap();

@@ -100,6 +100,42 @@ async fn months_past_are_reported_and_still_added_to() {
     }
 }
 
+/// Hours are not added up when they go, as their days have them already; so what goes is never missed, whenever the store stops.
+#[tokio::test]
+async fn rows_of_hours_go_after_five_weeks_and_those_of_users_after_a_year() {
+    const DAY: u64 = 86_400_000;
+    let mut f = Fixture::new();
+    let of = |series, period| row(series, period, "u").0.set;
+    let (hours, users) = (of(Series::Hours, 20_261_123), of(Series::Users, 20_261_123));
+    let label = of(Series::Label("l".into()), 20_261_123);
+    f.reserve(reserve(1, vec![])).await;
+    let mut lines: Vec<_> = (0..9)
+        .map(|hour| {
+            let (key, amounts) = row(Series::Hours, 20_261_123, "u");
+            (UsageKey { hour, ..key }, amounts)
+        })
+        .collect();
+    lines.extend([row(Series::Users, 20_261_123, "u"), row(Series::Label("l".into()), 20_261_123, "u")]);
+    lines.push(row(Series::Days, 202_611, ""));
+    f.settle(Settle { lines, ..settle(1, vec![]) }).await;
+    f.store().checkpoint().await.unwrap();
+    for (days, expected) in [(35, [9, 1, 1, 1]), (4, [0, 1, 1, 1]), (360, [0, 1, 1, 1]), (3, [0, 0, 0, 1])] {
+        f.pass(days * DAY);
+        for _ in 0..8 {
+            // Each removes a few, and is cut off.
+            f.reserve(Reserve { may_repeat: false, ..reserve(2, vec![]) }).await;
+            f.store().checkpoint().await.unwrap();
+            f.crash();
+        }
+        let days = row(Series::Days, 202_611, "").0.set;
+        let mut found = [0; 4];
+        for (found, set) in found.iter_mut().zip([&hours, &users, &label, &days]) {
+            *found = f.store().usage(set.clone()).await.unwrap().len();
+        }
+        assert_eq!(found, expected, "{days:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_uses_of_a_secret_are_forgotten_with_the_last_of_them() {
     const DAY: u64 = 86_400_000;

@@ -18,8 +18,8 @@ use crate::domain::{
 };
 use crate::runtime::clock::{Clock, ManualClock};
 use crate::store::{
-    CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, SpendAmounts, SpendKey,
-    StoreError,
+    CooldownChange, Record, ReservationId, Reserve, Reserved, Series, Settle, SettleOutcome, StoreError,
+    UsageAmounts, UsageKey, UsageSet,
 };
 
 /// 2026-11-23 10:00 UTC.
@@ -153,6 +153,7 @@ fn settle(number: u8, actual: Vec<u64>) -> Settle {
         extras: vec![],
         thresholds: vec![],
         lines,
+        max_rows: 10,
         cooldown: None,
         keep_ms: KEEP,
         note,
@@ -163,10 +164,16 @@ fn closing(length_ms: u64) -> CooldownChange {
     CooldownChange::Open { length_ms, requested_ms: 7 * length_ms, reporter: "reporter".into() }
 }
 
-fn line(month: u32, team: &str, cost_nanos: u64) -> (SpendKey, SpendAmounts) {
-    let key =
-        SpendKey { month, team: team.into(), day: month * 100 + 23, model: "m".into(), key: "k".into() };
-    (key, SpendAmounts { cost_nanos, requests: 1, ..SpendAmounts::default() })
+/// A row of team `a` on one day.
+fn row(series: Series, period: u32, value: &str) -> (UsageKey, UsageAmounts) {
+    let (key, amounts) = line(202_611, "a", 1);
+    let set = UsageSet { series, period, ..key.set };
+    (UsageKey { set, value: value.into(), ..key }, amounts)
+}
+
+fn line(month: u32, team: &str, cost_nanos: u64) -> (UsageKey, UsageAmounts) {
+    let key = UsageKey::of_day(month, team.into(), month * 100 + 23, "m".into(), "k".into());
+    (key, UsageAmounts { cost_nanos, requests: 1, ..UsageAmounts::default() })
 }
 
 #[tokio::test]

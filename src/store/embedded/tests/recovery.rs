@@ -114,16 +114,25 @@ impl Dice {
         let actual = (0..holds).map(|_| self.roll(6)).collect();
         let month = [202_605, 202_608, 202_610, 202_611][usize::from(self.small(4))];
         let lines = (0..self.roll(3)).map(|_| line(month, ["", "a", "b"][usize::from(self.small(3))], 1));
-        let lines = lines.collect();
+        let mut lines: Vec<_> = lines.collect();
+        // More users than there is room for, of a day in memory and of one that is not.
+        for _ in 0..self.roll(3) {
+            let (series, period) = DAYS[usize::from(self.small(3))].clone();
+            lines.push(row(series, period, &format!("u{}", self.roll(4))));
+        }
         let change = match self.roll(10) {
             0..2 => Some(closing(self.roll(3_000))),
             2 => Some(CooldownChange::Lift),
             _ => None,
         };
         let cooldown = change.map(|change| (CounterKey::new(format!("gate {}", self.roll(3))), change));
-        Settle { lines, cooldown, keep_ms: self.roll(20_000), ..settle(number, actual) }
+        Settle { lines, max_rows: 2, cooldown, keep_ms: self.roll(20_000), ..settle(number, actual) }
     }
 }
+
+/// Sets of days: in memory, and long out of it.
+const DAYS: [(Series, u32); 3] =
+    [(Series::Hours, 20_261_123), (Series::Users, 20_261_123), (Series::Users, 20_260_511)];
 
 /// A store that stops and crashes all the time, at any point of a round, answers like one that never does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,6 +203,12 @@ async fn crash_beside_a_steady_store(pause: Duration) {
                 let expected = steady.store().spend(month, Arc::clone(&team)).await.unwrap();
                 assert_eq!(crashing.store().spend(month, team).await.unwrap(), expected, "seed {seed}");
             }
+        }
+        for (series, period) in DAYS {
+            let set = row(series, period, "").0.set;
+            let expected = steady.store().usage(set.clone()).await.unwrap();
+            assert_eq!(crashing.store().usage(set).await.unwrap(), expected, "seed {seed}");
+            assert!(!expected.is_empty());
         }
     }
 }

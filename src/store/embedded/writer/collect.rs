@@ -3,15 +3,16 @@
 use std::{mem, sync::Arc, time::Instant};
 
 use super::super::{
-    batch::Batch,
+    batch::{Batch, UsageEnded},
     disk::{self, Expired},
-    retention::Retention,
+    retention::{self, Retention},
+    rows,
     segment::{Entry, Location, Packing},
     shared::Shared,
-    spend,
+    spend::Resident,
 };
 use super::{AT_ONCE, FORGOTTEN, LOOKS, Round, SEGMENTS, SLICE, SWEPT, SWEPT_AT_ONCE, Writer};
-use crate::store::StoreError;
+use crate::{domain::Moment, store::StoreError};
 
 /// What to write, and the settled reservations in it.
 type Collected = (Batch, Vec<(Location, u128, u64)>);
@@ -162,22 +163,41 @@ impl Writer {
         let forgotten = self.inner.lock()?.state.terms.sweep(SWEPT_AT_ONCE);
         drop(forgotten);
         // By the earlier of the two, as a single look at a wall clock that is ahead must not put a month out of memory.
-        let resident_from = spend::resident_from(now.wall.min(now.store));
+        let resident = Resident::at(now.wall.min(now.store));
         let mut more = true;
         for _ in 0..FORGOTTEN.div_ceil(SWEPT_AT_ONCE) {
-            more = self.inner.lock()?.state.spend.drop_old(resident_from, SWEPT_AT_ONCE, self.covered);
+            more = self.inner.lock()?.state.spend.drop_old(resident, SWEPT_AT_ONCE, self.covered);
             if !more {
                 break;
             }
         }
+        batch.usage_gone = self.ended_usage(now);
         // Otherwise there may be more than a sweep takes, and the next follows at once.
         if batch.segments_gone.len() < SEGMENTS as usize {
             self.swept_at = Instant::now();
         }
-        if matches!(self.round, Round::Sweeping { .. }) && whole && !more && batch.segments_gone.is_empty() {
+        if matches!(self.round, Round::Sweeping { .. })
+            && whole
+            && !more
+            && batch.segments_gone.is_empty()
+            && batch.usage_gone.is_none()
+        {
             self.round = Round::Rest;
         }
         Ok(())
+    }
+
+    /// The periods whose rows of usage are over, if there are such rows.
+    fn ended_usage(&self, now: Moment) -> Option<UsageEnded> {
+        let ended = retention::usage(now);
+        match rows::has_ended(&self.connection, &ended) {
+            Ok(true) => Some(ended),
+            Ok(false) => None,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for rows of usage to forget");
+                None
+            }
+        }
     }
 
     /// Whether one of a segment's reservations changed since it was last written. They have all ended, so none changes from now on,

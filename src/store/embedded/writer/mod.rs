@@ -24,7 +24,7 @@ use super::{
     segment::Location,
     shared::{Inner, Parked, Shared},
 };
-use crate::store::{SpendKey, StoreError};
+use crate::store::{StoreError, UsageKey};
 
 /// How long reservations wait for others before they are written. It bounds what a crash can lose of them while the disk keeps
 /// up.
@@ -90,7 +90,7 @@ enum Round {
     Rest,
     /// Writing everything that had changed when it began, except reservations that are open and younger than the round before.
     /// Then everything up to op `covers` is in the tables.
-    Writing { covers: u64, reservations: [Vec<u32>; 3], counters: Vec<u32>, lines: Vec<SpendKey> },
+    Writing { covers: u64, reservations: [Vec<u32>; 3], counters: Vec<u32>, lines: Vec<UsageKey> },
     /// Removing the journal up to op `covers`.
     Truncating { covers: u64 },
     /// Forgetting everything possible, for callers that asked for it; `false`: not begun.

@@ -1,23 +1,23 @@
 #!lua flags=allow-oom
 -- Replaces the holds of a reservation by the amounts really used, exactly once, and books in other budgets too; reports
--- thresholds; adds lines to the spend report; may close a gate or open it, as store/cooldown.rs (after) does.
+-- thresholds; adds to rows of usage; may close a gate or open it, as store/cooldown.rs (after) does.
 -- Mirrors domain/counter.rs (can_settle, settle, book, report) and domain/window.rs exactly. Everything is computed before the first write.
 -- Also runs when memory is full, as it frees the amounts that it settles.
 --
--- KEYS 1 counters, 2 history, 3 records: as in reserve.lua; 4 earlier: as in records.lua; then for each line of the report
---      its spend hash (line -> 8 doubles) and the set of teams of its month; then for each counter with thresholds the hash of
+-- KEYS 1 counters, 2 history, 3 records: as in reserve.lua; 4 earlier: as in records.lua; then for each row of usage
+--      its hash (row -> amounts, see rows.lua) and the set of teams of its month; then for each counter with thresholds the hash of
 --      its period: counter -> the reported thresholds, at most MAX_REPORTED doubles, or as many as are watched; then, with a
 --      gate, cooldowns:
 --      hash: field of a gate -> start, end, refused, requested (doubles), reporter. The end and refused that a decision needs are
 --      in the counters as well.
 -- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, cooldown_change (0: none; 1: close the
 --                   gate for close_ms; 2: open it), close_ms, lines, holds, counters with thresholds; then for each counter slot_ms (negative: a budget), kept, expiring, actual: first the holds, then
---                   the budgets with no hold; then 8 amounts for each line; then for each counter with thresholds its
+--                   the budgets with no hold; then the numbers of each row (rows.lua); then for each counter with thresholds its
 --                   index, how many, and their amounts
 --      2 the struct format of ARGV 1       3 the id      4 what the settled record has of the program: see below
 --      5 the record, if it is settled only as it is expected (empty: as it is)
---      6… the field of each counter, then of the gate, then "!time", then of each line, then each line's team (empty: not listed),
---      then, with a gate, requested as a packed double and the reporter
+--      6… the field of each counter, then of the gate, then "!time", then of each row, then each row's field where there is no room (empty: none), then
+--      each row's team (empty: not listed), then, with a gate, requested as a packed double and the reporter
 -- The settled record: as in records.lua with the state 3; settled_at in 7 bytes; ARGV 4, which begins with 2 bytes of length and the note; a
 --      byte that counts the thresholds reported, and for each the counter's index in 2 bytes and the amount in 7; 2 bytes of length, and
 --      for each counter what is used in 7 bytes, of a budget followed by what was settled before and what is open, each as it is after
@@ -38,15 +38,13 @@ local numbers, format, id, noted, expected = unpack(argv, 1, 5)
 local arg = {read(format, numbers)}
 local asked_wall, low, high, keep, n, cooldown_change, close_ms, lines, held, watched = unpack(arg, 1, 10)
 local gates = math.min(cooldown_change, 1)
--- Before the first of the counters' numbers, of which each counter has four; of the lines', eight each; of the thresholds'.
+-- Before the first of the counters' numbers, of which each counter has four; of the rows'.
 local COUNTERS, LINES = 10, 10 + 4 * n
-local THRESHOLDS = LINES + 8 * lines
--- In ARGV, before the first of the counters' fields, of the lines' and of the lines' teams; the gate, and "!time".
+-- In ARGV, before the first of the counters' fields; the gate, and "!time", which the rows' fields follow.
 local FIELDS, GATE, TIME = 5, 6 + n, 6 + n + gates
-local LINE_FIELDS, TEAMS = TIME, TIME + lines
--- In KEYS, before the first of the lines' hashes and of the hashes of reported thresholds.
+-- In KEYS, before the first of the rows' hashes and of the hashes of reported thresholds.
 local SPEND, REPORTED = 4, 4 + 2 * lines
-if #argv ~= TEAMS + lines + gates or #arg < THRESHOLDS + 2 * watched + 1 or #keys ~= REPORTED + watched + gates then
+if #argv ~= TIME + 3 * lines + gates or #arg < LINES + 3 * lines + 2 * watched + 1 or #keys ~= REPORTED + watched + gates then
   return redis.error_reply('ERR settle: the arguments do not match the counts')
 end
 
@@ -101,18 +99,8 @@ for i = 1, n do
     return head(3)
   end
 end
-local sums, new = {}, {}
-for l = 1, lines do
-  local v = call('HGET', keys[SPEND + 2 * l - 1], argv[LINE_FIELDS + l])
-  local sum = v and {read('<dddddddd', v)} or {0, 0, 0, 0, 0, 0, 0, 0}
-  for j = 1, 8 do
-    sum[j] = sum[j] + arg[LINES + 8 * (l - 1) + j]
-    if sum[j] > MAX_AMOUNT then return head(3) end
-  end
-  sums[l], new[l] = pack('<dddddddd', unpack(sum, 1, 8)), not v
-  -- What is written is looked at before the first write: an error in between would leave a part of it.
-  if not v and argv[TEAMS + l] ~= '' then call('SCARD', keys[SPEND + 2 * l]) end
-end
+local rows, THRESHOLDS = added_rows(arg, LINES + 1, lines, keys, SPEND, argv, TIME)
+if not rows then return THRESHOLDS or head(3) end
 
 local out, states = {}, {}
 for i = 1, n do
@@ -136,7 +124,7 @@ for i = 1, n do
 end
 local particulars, lifted
 -- The reached thresholds that no settlement has reported before.
-local crossed, told, at = {}, {}, THRESHOLDS
+local crossed, told, at = {}, {}, THRESHOLDS - 1
 for w = 1, watched do
   local i, count = arg[at + 1] + 1, arg[at + 2]
   local x, known, new = c[i], nil, ''
@@ -224,16 +212,6 @@ for w, x in pairs(told) do
   call('HSET', keys[REPORTED + w], x[1], x[2])
   call('EXPIRE', keys[REPORTED + w], REPORTED_KEPT_S)
 end
-for l = 1, lines do
-  local key, index, team = keys[SPEND + 2 * l - 1], keys[SPEND + 2 * l], argv[TEAMS + l]
-  call('HSET', key, argv[LINE_FIELDS + l], sums[l])
-  if new[l] then
-    call('EXPIRE', key, SPEND_KEPT_S)
-    if team ~= '' then
-      call('SADD', index, team)
-      call('EXPIRE', index, SPEND_KEPT_S)
-    end
-  end
-end
+write_rows(rows)
 call('HSET', keys[3], id, settled .. record:sub(RECORD_BYTES + 1))
 return head(0) .. settled

@@ -1,19 +1,19 @@
 #!lua flags=allow-oom
--- Settles several reservations in one step. Adds up what they change in each counter and each line, and changes that, if it is sure to be what
+-- Settles several reservations in one step. Adds up what they change in each counter and each row of usage, and changes that, if it is sure to be what
 -- settlements one after the other would do: all records are as expected, and no amount would be taken from a slot that has less, or pass
 -- 2^53 - 1, no threshold be reported and no gate opened. Otherwise (or if the clock was set) nothing is changed, and settle.lua is called
 -- for each. Keys and values are those of reserve.lua and settle.lua.
 --
--- KEYS 1 counters, 2 history, 3 records: as in settle.lua; then for each line its spend hash and the set of teams of its month; then the
+-- KEYS 1 counters, 2 history, 3 records: as in settle.lua; then for each row of usage its hash and the set of teams of its month; then the
 --      hash of reported thresholds of each watched period
 -- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), when the first of the records is gone;
 --                   counters, gates, groups, members, lines, periods, watched counters; then for each counter slot_ms (negative: a budget),
 --                   actual, kept and how many hold it, what is added in the present slot, how many spans, and for each of these a slot,
 --                   1 if it still counts (0: it has ended), and what is taken back from it; then for each group of reservations with the
---                   same counters their number and places; then for each reservation keep and its group; then 8 amounts for each line;
+--                   same counters their number and places; then for each reservation keep and its group; then the numbers of each row (rows.lua);
 --                   then for each watched counter its place, that of its period, how many thresholds, and their amounts
 --      2 the struct format of ARGV 1
---      3… the field of each counter, then of each gate, then "!time", then of each line, then each line's team, then for each
+--      3… the field of each counter, then of each gate, then "!time", then of each row, what stands for it where there is no room, and its team, then for each
 --      reservation its id, its record as it is expected, and what the settled record has of the program, as in settle.lua
 -- Reply, packed doubles:
 --      0, wall, now, next, then for each counter used, settled, open      all are settled; the counters before the first of them
@@ -30,10 +30,10 @@ local call, pack, read = redis.call, struct.pack, struct.unpack
 local numbers, format = unpack(argv, 1, 2)
 local arg = {read(format, numbers)}
 local asked_wall, low, high, gone_before, n, gates, groups, members, lines, periods, watched = unpack(arg, 1, 11)
--- In ARGV, before the first of the counters' fields, of the lines', of the lines' teams and of the records, and "!time"; in KEYS, before
--- the first line and hash of thresholds.
+-- In ARGV, before the first of the counters' fields and of the records, and "!time", which the rows' fields follow; in KEYS, before the
+-- first row and hash of thresholds.
 local FIELDS, TIME = 2, 3 + n + gates
-local LINE_FIELDS, TEAMS, RECORDS = TIME, TIME + lines, TIME + 2 * lines
+local RECORDS = TIME + 3 * lines
 local LINE_KEYS, REPORTED = 3, 3 + 2 * lines
 if #argv ~= RECORDS + 3 * members or #keys ~= REPORTED + periods then
   return redis.error_reply('ERR settle_batch: the arguments do not match the counts')
@@ -129,7 +129,10 @@ for g = 1, groups do
   stated[g] = '\0' .. pack('<I2', #own) .. own
 end
 local MEMBERS, LINES = at - 1, at - 1 + 2 * members
-at = LINES + 8 * lines + 1
+local rows
+-- Foreign data fails the call that it concerns, and no other; so does an index that could not be written.
+rows, at = added_rows(arg, LINES + 1, lines, keys, LINE_KEYS, argv, TIME)
+if not rows then return ONE_BY_ONE end
 for _ = 1, watched do
   local place, period, count = unpack(arg, at, at + 2)
   local told
@@ -147,20 +150,6 @@ for _ = 1, watched do
   end
   at = at + 3 + count
 end
-local sums, new = {}, {}
-for l = 1, lines do
-  local v = redis.pcall('HGET', keys[LINE_KEYS + 2 * l - 1], argv[LINE_FIELDS + l])
-  -- Foreign data fails the call that it concerns, and no other; so does an index that could not be written.
-  if type(v) == 'table' or v and #v ~= 64 then return ONE_BY_ONE end
-  if not v and type(redis.pcall('SCARD', keys[LINE_KEYS + 2 * l])) == 'table' then return ONE_BY_ONE end
-  local sum = v and {read('<dddddddd', v)} or {0, 0, 0, 0, 0, 0, 0, 0}
-  for j = 1, 8 do
-    sum[j] = sum[j] + arg[LINES + 8 * (l - 1) + j]
-    if sum[j] > MAX_AMOUNT then return ONE_BY_ONE end
-  end
-  sums[l], new[l] = pack('<dddddddd', unpack(sum, 1, 8)), not v
-end
-
 if #fields > 0 then
   local history = {}
   for k, x in ipairs(holder) do
@@ -170,17 +159,7 @@ if #fields > 0 then
 end
 out[2 * n + 1], out[2 * n + 2] = TIME_FIELD, time_value(now, ahead)
 call('HSET', keys[1], unpack(out))
-for l = 1, lines do
-  local key, index, team = keys[LINE_KEYS + 2 * l - 1], keys[LINE_KEYS + 2 * l], argv[TEAMS + l]
-  call('HSET', key, argv[LINE_FIELDS + l], sums[l])
-  if new[l] then
-    call('EXPIRE', key, SPEND_KEPT_S)
-    if team ~= '' then
-      call('SADD', index, team)
-      call('EXPIRE', index, SPEND_KEPT_S)
-    end
-  end
-end
+write_rows(rows)
 local settled, settled_at, keep, header = {}, pack('<I7', now), nil, nil
 for m = 1, members do
   local r = RECORDS + 3 * m

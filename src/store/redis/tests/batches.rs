@@ -12,7 +12,7 @@ use crate::{
         counter::Hold,
         holds::{Amount, Holds, Term, Terms},
     },
-    store::{Extra, redis::queue::Member},
+    store::{Extra, OTHER_VALUE, Series, redis::queue::Member},
 };
 
 /// The same organization twice: one store gets each call by itself, the other several at once.
@@ -255,8 +255,18 @@ fn random_settlement(dice: &mut Dice, (id, record): (u8, Record), is_calm: bool)
     let mut lines = Vec::new();
     for team in &["a", "b", ""][..usize::try_from(dice.roll(4)).unwrap()] {
         let (mut key, amounts) = line(team, "m", amount(dice));
-        key.month -= u32::try_from(dice.roll(2)).unwrap();
+        key.set.period -= u32::try_from(dice.roll(2)).unwrap();
         lines.push((key, amounts));
+    }
+    let mut own = Dice(dice.0);
+    for series in [Series::Hours, Series::Users, Series::Label("l".into())] {
+        let (mut key, amounts) = line("a", "m", own.roll(40));
+        key.set = UsageSet { series, period: key.day, ..key.set };
+        // More of users and of labels than there is room for, and at times what stands for those.
+        key.value = ["x", "y", "z", OTHER_VALUE][usize::try_from(own.roll(4)).unwrap()].into();
+        if own.roll(2) == 0 {
+            lines.push((key, amounts));
+        }
     }
     let gate = CounterKey::new(format!("g{}", dice.roll(2)));
     let cooldown = match dice.roll(if is_calm { 3 } else { 6 }) {
@@ -268,6 +278,7 @@ fn random_settlement(dice: &mut Dice, (id, record): (u8, Record), is_calm: bool)
         extras,
         thresholds,
         lines,
+        max_rows: 2,
         cooldown,
         keep_ms: [0, 100, 600_000][usize::try_from(dice.roll(3)).unwrap()],
         note: Bytes::from_static(if dice.roll(2) == 0 { b"free" } else { b"settled" }),

@@ -2,7 +2,7 @@
 
 use super::{server::Server, *};
 use crate::store::redis::{
-    keyspace::{gate_field, spend_field},
+    keyspace::{gate_field, usage_field},
     queue::Member,
 };
 
@@ -13,16 +13,17 @@ async fn foreign_data_fails_the_settlement_that_it_concerns_and_no_other() {
     let store = server.ready(&clock).await;
     // A line that is none, a hash that is none, and an index that is none.
     let short = line("short", "m", 1);
-    let line_key = store.0.keyspace.spend(short.0.month, "short");
+    let line_key = store.0.keyspace.usage(&short.0.set);
     let mut set = redis::cmd("HSET");
-    set.arg(line_key).arg(spend_field(&short.0)).arg("foreign");
+    set.arg(line_key).arg(usage_field(&short.0)).arg("foreign data");
     store.0.connection.run(&set).await.unwrap();
-    for key in [store.0.keyspace.spend(202_611, "foreign"), store.0.keyspace.spenders(202_612)] {
+    let foreign = line("foreign", "m", 1).0.set;
+    for key in [store.0.keyspace.usage(&foreign), store.0.keyspace.spenders(202_612)] {
         store.0.connection.run(redis::cmd("SET").arg(key).arg("foreign")).await.unwrap();
     }
     let of_next_month = {
         let (mut key, amounts) = line("new", "m", 1);
-        key.month = 202_612;
+        key.set.period = 202_612;
         (key, amounts)
     };
     let lines = [line("good", "m", 1), short, line("foreign", "m", 1), of_next_month, line("good", "m", 1)];

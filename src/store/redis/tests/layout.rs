@@ -113,3 +113,36 @@ async fn a_new_connection_reads_the_layout_first() {
     assert_eq!(second.ping().await, Err(older));
     assert!(dump(&first).await == before, "nothing was changed");
 }
+
+/// Rows as this release writes them, and as those of layout 5 did, which may have the same key.
+#[tokio::test]
+async fn rows_of_usage_are_read_as_they_were_recorded() {
+    const FIELD: &str = "20261123|0|0|0|1|3|0|mk|1";
+    const VALUE: [u8; 14] = [7, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    let Some(server) = Server::start() else { return };
+    let store = server.ready(&ManualClock::new(NOW)).await;
+    store.reserve(request(1, vec![hold("b", BUDGET, 100, 30, 20)])).await.unwrap();
+    let record = store.find(ReservationId([1; 16])).await.unwrap().unwrap();
+    let settle = Settle { lines: vec![line("t", "m", 7)], ..settlement(record, 1, vec![1]) };
+    assert!(matches!(store.settle(settle).await, Ok(SettleOutcome::Settled(_))));
+    let key = store.0.keyspace.usage(&line("t", "m", 7).0.set);
+    assert!(key.ends_with(":usage:d:202611:t"), "{key}");
+    let found = store.0.connection.run(redis::cmd("HGETALL").arg(&key)).await.unwrap();
+    let found: Vec<(String, Vec<u8>)> = redis::from_redis_value(found).unwrap();
+    assert_eq!(found, [(FIELD.to_owned(), VALUE.to_vec())]);
+    let mut earlier = Numbers::with_capacity(8);
+    earlier.extend(&[100, 2, 30, 4, 50, 6, 0, 8]);
+    let spend = store.0.keyspace.spend(202_611, "t");
+    assert!(spend.ends_with(":spend:202611:t"), "{spend}");
+    hset(&store, &spend, "20261123|1|m|k|1", earlier.bytes()).await;
+    hset(&store, &spend, "20261122|1|m|", earlier.bytes()).await;
+    let rows = store.spend(202_611, "t".into()).await.unwrap();
+    let rows: Vec<_> = rows.iter().map(|(key, amounts)| (key.day, &*key.key, amounts.to_numbers())).collect();
+    let numbers = |first: &[u64]| {
+        let mut numbers = [0; crate::store::USAGE_AMOUNTS];
+        numbers[..first.len()].copy_from_slice(first);
+        numbers
+    };
+    let sums = [numbers(&[100, 2, 30, 4, 50, 6, 0, 8]), numbers(&[107, 3, 30, 4, 50, 6, 0, 8])];
+    assert_eq!(rows, [(20_261_122, "", sums[0]), (20_261_123, "k|1", sums[1])]);
+}

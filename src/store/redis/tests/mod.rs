@@ -59,21 +59,16 @@ fn settlement(record: Record, id: u8, actual: Vec<u64>) -> Settle {
         extras: Vec::new(),
         thresholds: Vec::new(),
         lines: Vec::new(),
+        max_rows: 10,
         cooldown: None,
         keep_ms: 120_000,
         note: Bytes::from_static(b"done"),
     }
 }
 
-fn line(team: &str, model: &str, cost_nanos: u64) -> (SpendKey, SpendAmounts) {
-    let key = SpendKey {
-        month: 202_611,
-        team: team.into(),
-        day: 20_261_123,
-        model: model.into(),
-        key: "k|1".into(),
-    };
-    (key, SpendAmounts { cost_nanos, requests: 1, ..SpendAmounts::default() })
+fn line(team: &str, model: &str, cost_nanos: u64) -> (UsageKey, UsageAmounts) {
+    let key = UsageKey::of_day(202_611, team.into(), 20_261_123, model.into(), "k|1".into());
+    (key, UsageAmounts { cost_nanos, requests: 1, ..UsageAmounts::default() })
 }
 
 fn open(length_ms: u64) -> CooldownChange {

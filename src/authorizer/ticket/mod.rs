@@ -23,11 +23,15 @@ use crate::{
     telemetry::trace::TraceContext,
 };
 
-/// The format of a ticket of which a part is the note of its terms ([`TermsNote`]); raised when it changes.
+/// The format of a ticket of which a part is the note of its terms ([`TermsNote`]), without labels.
 const VERSION: u8 = 3;
+/// The same with the labels that reports know.
+const LABELED_VERSION: u8 = 4;
 /// The format of a ticket that is whole, as those of the last release are, and those on terms without a note. New fields stand at the end,
 /// so the first format reads as its beginning.
 const WHOLE_VERSION: u8 = 2;
+/// The same with labels.
+const WHOLE_LABELED_VERSION: u8 = 5;
 /// The format before batches and tools had particulars, and before the project, the tier and the user were recorded.
 const FIRST_VERSION: u8 = 1;
 
@@ -39,7 +43,12 @@ pub(super) struct Ticket {
     batch: Option<Batch>,
     /// The prices of the tools that it enables, action by action.
     pub(super) tools: Vec<ToolRates>,
+    /// The labels that reports know: names and values.
+    pub(super) labels: Vec<(Arc<str>, Arc<str>)>,
 }
+
+/// The labels of a ticket, as they are written.
+pub(super) type Labels<'a> = &'a [(&'a str, &'a str)];
 
 impl Deref for Ticket {
     type Target = Terms;
@@ -91,20 +100,24 @@ impl Ticket {
         match note.first() {
             Some(&FIRST_VERSION) => {
                 let terms = decode(FIRST_VERSION, note)?;
-                Ok(Self { terms, batch: None, tools: Vec::new() })
+                Ok(Self { terms, batch: None, tools: Vec::new(), labels: Vec::new() })
             }
-            Some(&WHOLE_VERSION) => {
-                let (mut terms, batch, tools, (project, service_tier, user)): (Terms, _, _, _) =
-                    decode(WHOLE_VERSION, note)?;
-                (terms.project, terms.service_tier, terms.user) = (project, service_tier, user);
-                Ok(Self { terms, batch, tools })
+            Some(&WHOLE_VERSION) => Ok(Self::of_whole(decode(WHOLE_VERSION, note)?, Vec::new())),
+            Some(&WHOLE_LABELED_VERSION) => {
+                let (whole, labels) = decode(WHOLE_LABELED_VERSION, note)?;
+                Ok(Self::of_whole(whole, labels))
             }
-            _ => {
-                let own: Own<'_> = decode(VERSION, note)?;
-                let shared = TermsNote::from_bytes(terms.note()).ok_or_else(|| unreadable(terms.note()))?;
-                Ok(Self::joined(shared, own))
+            Some(&LABELED_VERSION) => {
+                let (own, labels): (Own<'_>, _) = decode(LABELED_VERSION, note)?;
+                Ok(Self { labels, ..Self::joined(shared_of(terms)?, own) })
             }
+            _ => Ok(Self::joined(shared_of(terms)?, decode(VERSION, note)?)),
         }
+    }
+
+    fn of_whole((mut terms, batch, tools, behind): Whole, labels: Vec<(Arc<str>, Arc<str>)>) -> Self {
+        (terms.project, terms.service_tier, terms.user) = behind;
+        Self { terms, batch, tools, labels }
     }
 
     fn joined(shared: TermsNote, own: Own<'_>) -> Self {
@@ -127,7 +140,7 @@ impl Ticket {
             service_tier: shared.service_tier,
             user: own.user.into(),
         };
-        Self { terms, batch: own.batch, tools: own.tools.into_owned() }
+        Self { terms, batch: own.batch, tools: own.tools.into_owned(), labels: Vec::new() }
     }
 
     /// What the reservation is for.
@@ -138,6 +151,13 @@ impl Ticket {
     pub(super) fn into_terms(self) -> Terms {
         self.terms
     }
+}
+
+/// A ticket that is whole, without labels.
+type Whole = (Terms, Option<Batch>, Vec<ToolRates>, (Arc<str>, ServiceTier, Arc<str>));
+
+fn shared_of(terms: &holds::Terms) -> Result<TermsNote, Failure> {
+    TermsNote::from_bytes(terms.note()).ok_or_else(|| unreadable(terms.note()))
 }
 
 /// What a ticket has of its own.
@@ -158,12 +178,11 @@ struct Own<'a> {
 pub(super) fn note(
     snapshot: &Snapshot,
     plan: &Plan<'_>,
-    user: &str,
-    attempt: u64,
-    trace: Option<TraceContext>,
+    (user, labels): (&str, Labels<'_>),
+    behind: Behind,
 ) -> Result<Bytes, Failure> {
     if plan.holds.terms().note().is_empty() {
-        return whole(snapshot, plan, user, attempt);
+        return whole(snapshot, plan, (user, labels), behind.0);
     }
     let own = Own {
         size: plan.size,
@@ -175,26 +194,45 @@ pub(super) fn note(
         tools: Cow::Borrowed(&plan.tools.rates),
         user,
     };
+    match labels {
+        [] => ended((VERSION, own), behind),
+        _ => ended((LABELED_VERSION, (own, labels)), behind),
+    }
+}
+
+/// The attempt that made a reservation, or 0, and the trace of its decision.
+type Behind = (u64, Option<TraceContext>);
+
+/// A ticket with what stands behind it, where reading the ticket does not reach.
+fn ended<T: Serialize>((version, ticket): (u8, T), (attempt, trace): Behind) -> Result<Bytes, Failure> {
     match (attempt, trace) {
-        (0, None) => encode(VERSION, &own),
-        // Behind the ticket, where reading the ticket does not reach.
-        (_, None) => encode(VERSION, &(own, attempt.to_le_bytes())),
-        (0, Some(trace)) => encode(VERSION, &(own, trace.to_bytes())),
-        (_, Some(trace)) => encode(VERSION, &(own, trace.to_bytes(), attempt.to_le_bytes())),
+        (0, None) => encode(version, &ticket),
+        (_, None) => encode(version, &(ticket, attempt.to_le_bytes())),
+        (0, Some(trace)) => encode(version, &(ticket, trace.to_bytes())),
+        (_, Some(trace)) => encode(version, &(ticket, trace.to_bytes(), attempt.to_le_bytes())),
     }
 }
 
 /// The trace of the decision that made the reservation with this note, if that was traced. What stands behind the ticket is told apart
 /// by its length.
 pub(super) fn trace_of(note: &[u8]) -> Option<TraceContext> {
-    let (_, body) = note.split_first().filter(|(version, _)| **version == VERSION)?;
-    let (_, behind): (Own<'_>, _) = postcard::take_from_bytes(body).ok()?;
+    let (version, body) = note.split_first()?;
+    let behind = match *version {
+        VERSION => postcard::take_from_bytes::<Own<'_>>(body).ok()?.1,
+        LABELED_VERSION => postcard::take_from_bytes::<(Own<'_>, Vec<(&str, &str)>)>(body).ok()?.1,
+        _ => return None,
+    };
     let has_trace = [TraceContext::LENGTH, TraceContext::LENGTH + size_of::<u64>()].contains(&behind.len());
     behind.first_chunk().filter(|_| has_trace).and_then(|bytes| TraceContext::from_bytes(*bytes))
 }
 
 /// The same for a plan whose terms have no note.
-fn whole(snapshot: &Snapshot, plan: &Plan<'_>, user: &str, attempt: u64) -> Result<Bytes, Failure> {
+fn whole(
+    snapshot: &Snapshot,
+    plan: &Plan<'_>,
+    (user, labels): (&str, Labels<'_>),
+    attempt: u64,
+) -> Result<Bytes, Failure> {
     let caller = &plan.caller;
     // Field by field as in `Terms` and `Ticket`; a tuple is written as its fields are.
     let identity = (&*caller.team.name, caller.key_name(), &*plan.model.name, plan.work.operation());
@@ -204,9 +242,9 @@ fn whole(snapshot: &Snapshot, plan: &Plan<'_>, user: &str, attempt: u64) -> Resu
     let rest = (quantities, &plan.warnings, &*snapshot.revision);
     let behind = (&**plan.project, plan.service_tier, user);
     let ticket = (identity, amounts, dates, rest, plan.work.batch(), &plan.tools.rates, behind);
-    match attempt {
-        0 => encode(WHOLE_VERSION, &ticket),
-        _ => encode(WHOLE_VERSION, &(ticket, attempt.to_le_bytes())),
+    match labels {
+        [] => ended((WHOLE_VERSION, ticket), (attempt, None)),
+        _ => ended((WHOLE_LABELED_VERSION, (ticket, labels)), (attempt, None)),
     }
 }
 
@@ -275,100 +313,4 @@ pub(super) fn fingerprint(request: &AuthorizeRequest) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RECORDED_1: &str = "01017400016d060101000102000003000000040002f3ae0c83d2d409020303000172";
-    const RECORDED_2: &str = "02017400016d060101000102000003000000040002f3ae0c83d2d40902030300017201040506011d62726f7773\
-        65725f7365617263682e62726f777365722e73656172636801c096b1020001700101750700000000000000";
-
-    const RECORDED_3: &str = "030300000004000901017701040506011d62726f777365725f7365617263682e62726f777365722e73656172636801c0\
-        96b1020001750700000000000000";
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    #[test]
-    fn a_ticket_of_each_format_is_read() {
-        let terms = Terms {
-            team: "t".into(),
-            key: "".into(),
-            model: "m".into(),
-            operation: Operation::Batch,
-            rates: Rates::tokens(1, None, 2),
-            size: Size { input_tokens: 3, ..Size::default() },
-            max_output_tokens: 4,
-            cost: NanoUsd::ZERO,
-            on_unsettled: OnUnsettled::Release,
-            month: 202_611,
-            day: 20_261_123,
-            quantities: vec![Quantity::NanoUsd, Quantity::NanoUsd],
-            warnings: Vec::new(),
-            policy_revision: "r".into(),
-            project: "".into(),
-            service_tier: ServiceTier::default(),
-            user: "".into(),
-        };
-        let bytes = encode(FIRST_VERSION, &terms).unwrap();
-        assert_eq!(hex(&bytes), RECORDED_1, "as the release of then wrote it");
-        let none = holds::Terms::default();
-        let first = Ticket::read(&none, &bytes).unwrap();
-        assert_eq!(first, Ticket { terms: terms.clone(), batch: None, tools: Vec::new() });
-        // It was a line of chat.
-        assert_eq!(first.work(), Work::Lines(Batch::default()));
-        let batch = Some(Batch { line_operation: Operation::Speech, request_count: 5, window_ms: 6 });
-        let tools = ToolRates::ALL[..1].to_vec();
-        let behind = ("p", ServiceTier::Flex, "u");
-        let bytes = encode(WHOLE_VERSION, &(&terms, &batch, &tools, behind, 7_u64.to_le_bytes())).unwrap();
-        assert_eq!(hex(&bytes), RECORDED_2, "as this and the last release write it");
-        let terms = Terms { project: "p".into(), service_tier: ServiceTier::Flex, user: "u".into(), ..terms };
-        let ticket = Ticket { terms, batch, tools };
-        assert_eq!(Ticket::read(&none, &bytes).unwrap(), ticket);
-        assert!(is_of(&bytes, 7));
-        let mut terms = ticket.terms.clone();
-        terms.policy_revision = "r/9".into();
-        terms.warnings = vec!["w".to_owned()];
-        let ticket = Ticket { terms, ..ticket };
-        let shared = TermsNote {
-            team: Arc::clone(&ticket.team),
-            key: Arc::clone(&ticket.key),
-            model: Arc::clone(&ticket.model),
-            operation: ticket.operation,
-            rates: ticket.rates,
-            on_unsettled: ticket.on_unsettled,
-            month: ticket.month,
-            day: ticket.day,
-            quantities: ticket.quantities.clone(),
-            document_revision: "r".into(),
-            project: Arc::clone(&ticket.project),
-            service_tier: ticket.service_tier,
-        };
-        let own = Own {
-            size: ticket.size,
-            max_output_tokens: ticket.max_output_tokens,
-            cost: ticket.cost,
-            registry: 9,
-            warnings: Cow::Borrowed(&ticket.warnings),
-            batch: ticket.batch,
-            tools: Cow::Borrowed(&ticket.tools),
-            user: &ticket.user,
-        };
-        let bytes = encode(VERSION, &(own, 7_u64.to_le_bytes())).unwrap();
-        assert_eq!(hex(&bytes), RECORDED_3, "as this release writes it");
-        assert_eq!(trace_of(&bytes), None);
-        let noted = holds::Terms::new([], shared.to_bytes());
-        // With the trace of a decision, and without an attempt.
-        let own: Own<'_> = decode(VERSION, &bytes).unwrap();
-        let trace = TraceContext { trace_id: [8; 16], span_id: [9; 8] };
-        let traced = encode(VERSION, &(&own, trace.to_bytes(), 7_u64.to_le_bytes())).unwrap();
-        assert_eq!((trace_of(&traced), is_of(&traced, 7)), (Some(trace), true));
-        assert_eq!(Ticket::read(&noted, &traced).unwrap(), ticket);
-        let alone = encode(VERSION, &(&own, trace.to_bytes())).unwrap();
-        assert_eq!((trace_of(&alone), is_of(&alone, 7)), (Some(trace), false));
-        assert_eq!(trace_of(&encode(VERSION, &own).unwrap()), None);
-        assert_eq!(Ticket::read(&noted, &bytes).unwrap(), ticket);
-        assert!(is_of(&bytes, 7));
-        assert_eq!(Ticket::read(&none, &bytes), Err(Failure::Internal), "a part of it is missing");
-    }
-}
+mod tests;

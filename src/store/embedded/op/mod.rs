@@ -11,18 +11,19 @@ use bytes::Bytes;
 
 use super::{
     kept::Own,
-    wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_line, put_reported, put_settled},
+    wire::{Malformed, Reader, kind_to_int, put_bytes, put_int, put_reported, put_rows, put_settled},
 };
 use crate::domain::{
     Timestamp,
     counter::{CounterKey, CounterKind},
     holds::Terms,
 };
-use crate::store::{Cooldown, Extra, Settled, SpendAmounts, SpendKey};
+use crate::store::{Cooldown, Extra, Settled, UsageAmounts, UsageKey};
 
 const DEFINE: u8 = 1;
 /// A reservation with its terms, as up to layout 4.
 const RESERVE_ALONE: u8 = 2;
+/// A settlement with rows as up to layout 5.
 const SETTLE: u8 = 3;
 const COOLDOWN: u8 = 4;
 
@@ -34,6 +35,9 @@ const CHANGED: u8 = 2;
 const SETTLE_MORE: u8 = 5;
 const TERMS: u8 = 6;
 const RESERVE: u8 = 7;
+/// The two kinds of settlements since rows have all dimensions.
+const SETTLE_ROWS: u8 = 8;
+const SETTLE_ROWS_MORE: u8 = 9;
 
 /// A change, as read back.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,7 +115,7 @@ pub(super) struct SettleOp {
     pub(super) counters: Vec<Settled>,
     /// The thresholds that it reported, by the index of the hold (extras follow the holds).
     pub(super) reported: Vec<(usize, u64)>,
-    pub(super) lines: Vec<(SpendKey, SpendAmounts)>,
+    pub(super) lines: Vec<(UsageKey, UsageAmounts)>,
     pub(super) cooldown: Option<CooldownOp>,
     pub(super) note: Bytes,
 }
@@ -158,7 +162,7 @@ pub(super) fn put_reserve(to: &mut Vec<u8>, id: u128, terms: u32, own: &Own) {
 
 pub(super) fn put_settle(to: &mut Vec<u8>, op: &SettleOp) {
     let more = !(op.extras.is_empty() && op.reported.is_empty());
-    to.push(if more { SETTLE_MORE } else { SETTLE });
+    to.push(if more { SETTLE_ROWS_MORE } else { SETTLE_ROWS });
     to.extend_from_slice(&op.id.to_le_bytes());
     put_int(to, op.seq);
     put_int(to, op.settled_at.0);
@@ -179,10 +183,7 @@ pub(super) fn put_settle(to: &mut Vec<u8>, op: &SettleOp) {
         }
         put_reported(to, &op.reported);
     }
-    put_int(to, op.lines.len() as u64);
-    for (key, amounts) in &op.lines {
-        put_line(to, key, amounts);
-    }
+    put_rows(to, &op.lines);
     match &op.cooldown {
         None => to.push(NO_GATE),
         Some(op) => {
@@ -223,8 +224,10 @@ pub(super) fn read(from: &mut Reader<'_>) -> Result<Op, Malformed> {
             own: from.slice()?.to_vec(),
         })),
         RESERVE_ALONE => read_reserve_alone(from).map(Op::ReserveAlone),
-        SETTLE => read_settle(from, false).map(Op::Settle),
-        SETTLE_MORE => read_settle(from, true).map(Op::Settle),
+        SETTLE => read_settle(from, false, read_lines).map(Op::Settle),
+        SETTLE_MORE => read_settle(from, true, read_lines).map(Op::Settle),
+        SETTLE_ROWS => read_settle(from, false, |from| from.rows()).map(Op::Settle),
+        SETTLE_ROWS_MORE => read_settle(from, true, |from| from.rows()).map(Op::Settle),
         COOLDOWN => read_change(from).map(Op::Cooldown),
         _ => Err(Malformed),
     }
@@ -264,7 +267,21 @@ fn read_reserve_alone(from: &mut Reader<'_>) -> Result<ReserveAloneOp, Malformed
     Ok(ReserveAloneOp { id, fingerprint, reserved_at, expires_at, forget_at, holds, note: from.bytes()? })
 }
 
-fn read_settle(from: &mut Reader<'_>, more: bool) -> Result<SettleOp, Malformed> {
+type Rows = Vec<(UsageKey, UsageAmounts)>;
+
+fn read_lines(from: &mut Reader<'_>) -> Result<Rows, Malformed> {
+    let mut lines = Vec::new();
+    for _ in 0..from.count()? {
+        lines.push(from.line()?);
+    }
+    Ok(lines)
+}
+
+fn read_settle(
+    from: &mut Reader<'_>,
+    more: bool,
+    rows: fn(&mut Reader<'_>) -> Result<Rows, Malformed>,
+) -> Result<SettleOp, Malformed> {
     let id = u128::from_le_bytes(from.array()?);
     let seq = from.int()?;
     let settled_at = from.time()?;
@@ -282,10 +299,7 @@ fn read_settle(from: &mut Reader<'_>, more: bool) -> Result<SettleOp, Malformed>
         }
         reported = from.reported()?;
     }
-    let mut lines = Vec::new();
-    for _ in 0..from.count()? {
-        lines.push(from.line()?);
-    }
+    let lines = rows(from)?;
     let cooldown = match from.byte()? {
         NO_GATE => None,
         CLOSED => {
@@ -329,51 +343,4 @@ fn read_change(from: &mut Reader<'_>) -> Result<CooldownOp, Malformed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::holds::{Amount, Holds, Term};
-
-    /// The terms of two counters, and a reservation on them.
-    const RECORDED: &str = "060207d00fe8070009a19c01f4030106736861726564\
-        072a0000000000000000000000000000000020090a0b0c0d0e0f100021d907a2010000c0cf2480b899290001ac02646e6f7465";
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    #[test]
-    fn terms_and_reservations_are_as_they_were_recorded() {
-        let (window, budget) =
-            (CounterKind::Window { slot_ms: 1_000 }, CounterKind::Budget { slot_ms: 10_000 });
-        let term = |kind, limit, class| Term { counter: CounterKey::new("c"), kind, limit, class };
-        let all = [term(window, 1_000, 0), term(budget, 500, 1)];
-        let terms = Arc::new(Terms::new(all.clone(), Bytes::from_static(b"shared")));
-        let mut holds = Holds::new(Arc::clone(&terms));
-        holds.set(0, Amount { kept: 0, expiring: 1 });
-        holds.set(1, Amount { kept: 300, expiring: 100 });
-        let times = (0x100f_0e0d_0c0b_0a09, Timestamp(1_795_428_000_000));
-        let own = Own::new(times, (600_000, 86_400_000), &holds, b"note");
-        let mut bytes = Vec::new();
-        put_terms(&mut bytes, &terms, &[7, 9]);
-        put_reserve(&mut bytes, 42, 0, &own);
-        assert_eq!(hex(&bytes), RECORDED);
-        let mut reader = Reader(&bytes);
-        let [first, second] = all.map(|Term { kind, limit, class, .. }| (kind, limit, class));
-        let op = |slot, (kind, limit, class)| TermOp { slot, kind, limit, class };
-        assert_eq!(
-            read(&mut reader),
-            Ok(Op::Terms(TermsOp {
-                terms: vec![op(7, first), op(9, second)],
-                note: Bytes::from_static(b"shared"),
-            }))
-        );
-        let own = own.bytes().to_vec();
-        assert_eq!(read(&mut reader), Ok(Op::Reserve(ReserveOp { id: 42, terms: 0, own })));
-        assert!(reader.is_empty());
-        for length in 0..bytes.len() {
-            let mut reader = Reader(bytes.get(..length).unwrap_or_default());
-            let read = std::iter::from_fn(|| (!reader.is_empty()).then(|| read(&mut reader)));
-            assert!(length == 0 || length == 22 || read.into_iter().any(|op| op.is_err()), "{length}");
-        }
-    }
-}
+mod tests;

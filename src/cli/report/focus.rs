@@ -1,0 +1,190 @@
+//! Rows of FOCUS 1.2, the FinOps foundation's format of billing data: one for each kind of charge, as each has a price of its own.
+
+use std::io::{self, Write};
+
+use super::print::{cell, decimal};
+use crate::{
+    cli::{screen::Screen, text},
+    rpc::proto::{UsageAmounts, UsageDimensions, UsageRow},
+};
+
+/// What rows are by.
+pub(super) const DIMENSIONS: [&str; 4] = ["team", "key", "model", "project"];
+
+/// The mandatory columns of FOCUS 1.2 and the required ones of 1.0, then our own. What is not known is empty.
+const COLUMNS: [&str; 45] = [
+    "AvailabilityZone",
+    "BilledCost",
+    "BillingAccountId",
+    "BillingAccountName",
+    "BillingCurrency",
+    "BillingPeriodEnd",
+    "BillingPeriodStart",
+    "ChargeCategory",
+    "ChargeClass",
+    "ChargeDescription",
+    "ChargeFrequency",
+    "ChargePeriodEnd",
+    "ChargePeriodStart",
+    "CommitmentDiscountCategory",
+    "CommitmentDiscountId",
+    "CommitmentDiscountName",
+    "CommitmentDiscountStatus",
+    "CommitmentDiscountType",
+    "ConsumedQuantity",
+    "ConsumedUnit",
+    "ContractedCost",
+    "ContractedUnitPrice",
+    "EffectiveCost",
+    "InvoiceIssuerName",
+    "ListCost",
+    "ListUnitPrice",
+    "PricingCategory",
+    "PricingQuantity",
+    "PricingUnit",
+    "ProviderName",
+    "PublisherName",
+    "RegionId",
+    "RegionName",
+    "ResourceId",
+    "ResourceName",
+    "ResourceType",
+    "ServiceCategory",
+    "ServiceName",
+    "SkuId",
+    "SkuPriceId",
+    "SubAccountId",
+    "SubAccountName",
+    "Tags",
+    "x_Model",
+    "x_Team",
+];
+
+/// One kind of charge of a row.
+struct Charge {
+    kind: &'static str,
+    unit: &'static str,
+    quantity: i128,
+    nanos: i128,
+}
+
+/// The kinds that cost something or of which something was used.
+fn charges(amounts: &UsageAmounts) -> Vec<Charge> {
+    let cost = |money: &Option<_>| text::nanos(money.as_ref());
+    let audio_seconds = amounts.audio_duration.as_ref().map_or(0, |audio| i128::from(audio.seconds));
+    let fresh = i128::from(amounts.input_tokens.saturating_sub(amounts.cached_input_tokens));
+    // A model is billed by one of the three.
+    let (unit, quantity) = match (fresh, audio_seconds, amounts.character_count) {
+        (0, 1.., _) => ("seconds", audio_seconds),
+        (0, _, 1..) => ("characters", i128::from(amounts.character_count)),
+        _ => ("tokens", fresh),
+    };
+    let kinds =
+        [amounts.input_cost.as_ref(), amounts.cached_input_cost.as_ref(), amounts.output_cost.as_ref()];
+    let kinds: i128 = kinds.into_iter().map(text::nanos).sum::<i128>() + cost(&amounts.tool_cost);
+    let charge = |kind, unit, quantity: i64, nanos| Charge { kind, unit, quantity: quantity.into(), nanos };
+    let all = [
+        Charge { kind: "input", unit, quantity, nanos: cost(&amounts.input_cost) },
+        charge("cached_input", "tokens", amounts.cached_input_tokens, cost(&amounts.cached_input_cost)),
+        charge("output", "tokens", amounts.output_tokens, cost(&amounts.output_cost)),
+        charge("tools", "calls", amounts.tool_call_count, cost(&amounts.tool_cost)),
+        // From before costs were kept by kind.
+        charge("all", "requests", amounts.request_count, cost(&amounts.cost) - kinds),
+    ];
+    let is_there = |charge: &Charge| charge.nanos != 0 || charge.kind != "all" && charge.quantity != 0;
+    all.into_iter().filter(is_there).collect()
+}
+
+pub(super) fn write(screen: &mut Screen, rows: &[UsageRow]) -> io::Result<()> {
+    writeln!(screen, "{}", COLUMNS.join(","))?;
+    for row in rows {
+        let of = row.dimensions.clone().unwrap_or_default();
+        for charge in row.amounts.iter().flat_map(charges) {
+            let cells = COLUMNS.map(|column| cell(&value(column, row, &of, &charge)));
+            writeln!(screen, "{}", cells.join(","))?;
+        }
+    }
+    Ok(())
+}
+
+/// The first instants of the month of an instant and of the next, in UTC.
+fn month(start: Option<&prost_types::Timestamp>) -> [String; 2] {
+    let start = start.map(text::instant).unwrap_or_default();
+    let number =
+        |range: std::ops::Range<usize>| start.get(range).and_then(|digits| digits.parse::<u32>().ok());
+    let (Some(year), Some(month)) = (number(0..4), number(5..7)) else { return Default::default() };
+    let next = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    [(year, month), next].map(|(year, month)| format!("{year:04}-{month:02}-01T00:00:00Z"))
+}
+
+fn value(column: &str, row: &UsageRow, of: &UsageDimensions, charge: &Charge) -> String {
+    let [month_start, month_end] = month(row.start_time.as_ref());
+    let time = |time: &Option<prost_types::Timestamp>| time.as_ref().map(text::instant).unwrap_or_default();
+    let Charge { kind, unit, quantity, nanos } = charge;
+    match column {
+        // The price list of then is not kept: what was billed is the cost in every sense.
+        "BilledCost" | "EffectiveCost" | "ListCost" | "ContractedCost" => decimal(*nanos),
+        "BillingAccountId" | "BillingAccountName" => "groq".to_owned(),
+        "BillingCurrency" => "USD".to_owned(),
+        "BillingPeriodStart" => month_start,
+        "BillingPeriodEnd" => month_end,
+        "ChargeCategory" => "Usage".to_owned(),
+        "ChargeDescription" => format!("{} {kind}", of.model),
+        "ChargeFrequency" => "Usage-Based".to_owned(),
+        "ChargePeriodStart" => time(&row.start_time),
+        "ChargePeriodEnd" => time(&row.end_time),
+        "ConsumedQuantity" | "PricingQuantity" => quantity.to_string(),
+        "ConsumedUnit" | "PricingUnit" => (*unit).to_owned(),
+        "InvoiceIssuerName" | "ProviderName" | "PublisherName" => "Groq".to_owned(),
+        "PricingCategory" => "Standard".to_owned(),
+        "ServiceCategory" => "AI and Machine Learning".to_owned(),
+        "ServiceName" => "Groq inference".to_owned(),
+        "SkuId" | "SkuPriceId" => format!("{}:{kind}", of.model),
+        "SubAccountId" | "SubAccountName" => of.project.clone(),
+        "Tags" => serde_json::json!({ "team": of.team, "key": of.key }).to_string(),
+        "x_Model" => of.model.clone(),
+        "x_Team" => of.team.clone(),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::google_type::Money;
+
+    fn money(nanos: i32) -> Option<Money> {
+        Some(Money { currency_code: "USD".to_owned(), units: 0, nanos })
+    }
+
+    #[test]
+    fn charges_add_up_to_the_cost() {
+        let amounts = UsageAmounts {
+            cost: money(100),
+            input_tokens: 9,
+            cached_input_tokens: 4,
+            output_tokens: 3,
+            input_cost: money(50),
+            cached_input_cost: money(10),
+            output_cost: money(35),
+            request_count: 2,
+            ..UsageAmounts::default()
+        };
+        let charges = charges(&amounts);
+        let shown: Vec<_> = charges.iter().map(|of| (of.kind, of.unit, of.quantity, of.nanos)).collect();
+        let expected = [
+            ("input", "tokens", 5, 50),
+            ("cached_input", "tokens", 4, 10),
+            ("output", "tokens", 3, 35),
+            ("all", "requests", 2, 5),
+        ];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_month_ends_where_the_next_begins() {
+        let at = |seconds| prost_types::Timestamp { seconds, nanos: 0 };
+        assert_eq!(month(Some(&at(1_795_428_000))), ["2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"]);
+        assert_eq!(month(Some(&at(1_798_000_000)))[1], "2027-01-01T00:00:00Z");
+    }
+}

@@ -1,0 +1,279 @@
+//! Usage by any of its dimensions, exact: the rows that settlements added to, added up.
+//!
+//! Every grouping sums to the spend of its days. Rows of users and of labels have no row for requests without one; so the rows of days
+//! are read beside them, after them, and what they have more is of no value.
+
+mod groups;
+mod query;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use thiserror::Error;
+use tokio::sync::Semaphore;
+
+use self::groups::{Groups, shown};
+pub use self::query::{Dimension, Granularity, Order, UsageFilter, UsageGroup, UsagePlace, UsageQuery};
+use super::spend::MONTH_KEPT_MS;
+use crate::{
+    domain::{
+        Timestamp,
+        calendar::{Calendar, first_days, next_day},
+        limit::Period,
+        rbac::TeamScope,
+        snapshot::Snapshot,
+    },
+    live::Live,
+    store::{Series, StoreError, Usage, UsageAmounts, UsageSet, each_line},
+};
+
+/// The most groups of one answer, all pages together: some tens of megabytes.
+const MAX_GROUPS: usize = 200_000;
+/// How far back hours are reported.
+const HOURS_KEPT_MS: u64 = 35 * 86_400_000;
+
+/// A row of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageRow {
+    /// Where it stands.
+    pub place: UsagePlace,
+    /// When its period begins.
+    pub start: Timestamp,
+    /// When it ends.
+    pub end: Timestamp,
+    /// What was recorded.
+    pub amounts: UsageAmounts,
+}
+
+/// A page of an answer.
+#[derive(Clone, Debug)]
+pub struct UsagePage {
+    /// The rows, in order.
+    pub rows: Vec<UsageRow>,
+    /// Whether there are more.
+    pub has_more: bool,
+    /// The sum of all rows, of all pages.
+    pub total: UsageAmounts,
+    /// The policy in force.
+    pub policy_revision: Arc<str>,
+    /// When the store was asked.
+    pub read_at: Timestamp,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum UsageError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The interval begins too long ago.
+    #[error("usage of {} is no longer kept {what}", text(*day))]
+    HistoryNotKept {
+        /// The first day of the interval.
+        day: u32,
+        /// How long what is kept.
+        what: &'static str,
+    },
+    /// There are more rows than an answer may have.
+    #[error("has more than {MAX_GROUPS} rows: group by less, or ask for a shorter interval")]
+    TooManyGroups,
+    /// A fault of the service; details are in its log.
+    #[error("internal error")]
+    Internal,
+}
+
+/// A day as `2026-11-23`.
+fn text(day: u32) -> String {
+    format!("{:04}-{:02}-{:02}", day / 10_000, day / 100 % 100, day % 100)
+}
+
+/// Reports usage, on one core.
+#[derive(Clone, Debug)]
+pub struct UsageReports<S> {
+    store: S,
+    live: Arc<Live>,
+    /// One answer at a time: a large one takes seconds of the core, piece by piece, and decisions come in between.
+    turn: Arc<Semaphore>,
+}
+
+impl<S: Usage> UsageReports<S> {
+    /// Reports what is in `store`, in the time zone in force in `live`.
+    #[must_use]
+    pub fn new(store: S, live: Arc<Live>) -> Self {
+        Self { store, live, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.live.snapshot()
+    }
+
+    /// The store's wall clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.store.now()
+    }
+
+    /// Reports the usage of the teams in `scope`.
+    ///
+    /// # Errors
+    /// The interval begins too early, the answer is too large, or the store does not answer.
+    pub async fn page(&self, query: &UsageQuery, scope: &TeamScope) -> Result<UsagePage, UsageError> {
+        let _turn = self.turn.acquire().await.map_err(|_| UsageError::Internal)?;
+        let snapshot = self.live.snapshot();
+        let now = self.store.read_clock().await?;
+        let calendar = &snapshot.policy.calendar;
+        is_kept(query, calendar, now)?;
+        let groups = self.groups(query, scope, &snapshot).await?;
+        let mut total = UsageAmounts::default();
+        groups.values().for_each(|amounts| total.add(amounts));
+        let place = |(group, amounts): (UsageGroup, UsageAmounts)| {
+            let rank = query.order.map_or(0, |order| order.rank(&amounts));
+            (UsagePlace { rank, group }, amounts)
+        };
+        let mut places: Vec<_> = groups.into_iter().map(place).collect();
+        places.retain(|(place, _)| query.after.as_ref().is_none_or(|after| place > after));
+        places.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let has_more = places.len() > query.page_size;
+        places.truncate(query.page_size);
+        let rows = places.into_iter().map(|(place, amounts)| {
+            let (start, end) = bounds(query, calendar, &place.group);
+            UsageRow { place, start, end, amounts }
+        });
+        let policy_revision = Arc::clone(&snapshot.revision);
+        Ok(UsagePage { rows: rows.collect(), has_more, total, policy_revision, read_at: now })
+    }
+
+    async fn groups(
+        &self,
+        query: &UsageQuery,
+        scope: &TeamScope,
+        snapshot: &Snapshot,
+    ) -> Result<HashMap<UsageGroup, UsageAmounts>, UsageError> {
+        let mut groups = Groups::new(query);
+        let (days, series) = (days(query), query.series());
+        let max_values = usize::try_from(snapshot.policy.reports.max_values).unwrap_or(usize::MAX);
+        for (month, days) in &days {
+            let teams = self.store.spenders(*month).await?;
+            for team in teams.into_iter().filter(|team| scope.holds(team) && query.filter.has_team(team)) {
+                if query.granularity == Granularity::Hour {
+                    self.hours(days, &team, &mut groups).await?;
+                    continue;
+                }
+                if let Some(series) = &series {
+                    self.values((series, days), &team, max_values, &mut groups).await?;
+                }
+                let rows = self.store.spend(*month, team).await?;
+                each_line(rows, |key, amounts| {
+                    if days.contains(&key.day) {
+                        groups.add(&key, amounts);
+                    }
+                })
+                .await;
+                groups.check()?;
+            }
+        }
+        Ok(groups.finish())
+    }
+
+    /// Adds the rows of users or of a label.
+    async fn values(
+        &self,
+        (series, days): (&Series, &BTreeSet<u32>),
+        team: &Arc<str>,
+        max_values: usize,
+        groups: &mut Groups<'_>,
+    ) -> Result<(), UsageError> {
+        for day in days {
+            let set = UsageSet { series: series.clone(), period: *day, team: Arc::clone(team) };
+            let rows = self.store.usage(set).await?;
+            let shown = shown(&rows, max_values);
+            each_line(rows, |key, amounts| groups.add_valued(&key, &shown, amounts)).await;
+            groups.check()?;
+        }
+        Ok(())
+    }
+
+    async fn hours(
+        &self,
+        days: &BTreeSet<u32>,
+        team: &Arc<str>,
+        groups: &mut Groups<'_>,
+    ) -> Result<(), UsageError> {
+        for day in days {
+            let set = UsageSet { series: Series::Hours, period: *day, team: Arc::clone(team) };
+            let rows = self.store.usage(set).await?;
+            each_line(rows, |key, amounts| groups.add(&key, amounts)).await;
+            groups.check()?;
+        }
+        Ok(())
+    }
+}
+
+/// The days of the interval, by month.
+fn days(query: &UsageQuery) -> BTreeMap<u32, BTreeSet<u32>> {
+    let mut days = BTreeMap::<u32, BTreeSet<u32>>::new();
+    let mut day = Some(query.start_day);
+    while let Some(present) = day.filter(|day| *day < query.end_day) {
+        days.entry(present / 100).or_default().insert(present);
+        day = next_day(present);
+    }
+    days
+}
+
+fn is_kept(query: &UsageQuery, calendar: &Calendar, now: Timestamp) -> Result<(), UsageError> {
+    let day = query.start_day;
+    let begun = |day| calendar.start_of_day(day).ok_or(UsageError::Internal);
+    let not_kept = |what| Err(UsageError::HistoryNotKept { day, what });
+    // Parts of an older month may remain, which would look like all of it.
+    if now.since(begun(day / 100 * 100 + 1)?) >= MONTH_KEPT_MS {
+        return not_kept("that of the current month and the 12 before it is");
+    }
+    if query.granularity == Granularity::Hour && now.since(begun(day)?) > HOURS_KEPT_MS + 86_400_000 {
+        return not_kept("by hour: that of the last 35 days is");
+    }
+    Ok(())
+}
+
+/// When the period of a group begins and ends.
+fn bounds(query: &UsageQuery, calendar: &Calendar, group: &UsageGroup) -> (Timestamp, Timestamp) {
+    const HOUR_MS: u64 = 3_600_000;
+    let begin = |day: u32| calendar.start_of_day(day).unwrap_or_default();
+    let next = |day: u32| next_day(day).unwrap_or(day);
+    let start = begin(group.day);
+    match query.granularity {
+        Granularity::Total => (start, begin(query.end_day)),
+        Granularity::Hour => {
+            let hour = start.plus(u64::from(group.hour) * HOUR_MS);
+            // The last of a day may be shorter, where clocks are set by half an hour.
+            let end = begin(next(group.day));
+            (hour.min(end), hour.plus(HOUR_MS).min(end))
+        }
+        Granularity::Day => (start, begin(next(group.day))),
+        Granularity::Week | Granularity::Month => {
+            let mut end = next(group.day);
+            while end < query.end_day && period_of(query, end) == group.day {
+                end = next(end);
+            }
+            (start, begin(end))
+        }
+    }
+}
+
+/// The first day of the period that a day is in, but not before the interval.
+fn period_of(query: &UsageQuery, day: u32) -> u32 {
+    let first = |period| {
+        let firsts = first_days(day).into_iter().flatten();
+        let first = firsts.filter(|(of, _)| *of == period).map(|(_, first)| first).next();
+        first.unwrap_or(day).max(query.start_day)
+    };
+    match query.granularity {
+        Granularity::Total => query.start_day,
+        Granularity::Hour | Granularity::Day => day,
+        Granularity::Week => first(Period::Week),
+        Granularity::Month => first(Period::Month),
+    }
+}

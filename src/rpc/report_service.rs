@@ -1,0 +1,120 @@
+//! `tollgate.v1.ReportService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::{
+    access, answer,
+    convert::{operation, service_tier},
+    page::{self, ListContext},
+    parse,
+    proto::{self, QueryUsageRequest, QueryUsageResponse, report_service_server::ReportService},
+    status,
+};
+use crate::{
+    domain::{
+        rbac::Permission,
+        request::{Operation, ServiceTier},
+    },
+    reports::{Dimension, UsageReports, UsageRow},
+    store::{Usage, UsageAmounts},
+};
+
+/// Serves `ReportService`.
+#[derive(Clone, Debug)]
+pub struct ReportRpc<S> {
+    usage: UsageReports<S>,
+}
+
+impl<S: Usage> ReportRpc<S> {
+    /// Serves these reports.
+    #[must_use]
+    pub const fn new(usage: UsageReports<S>) -> Self {
+        Self { usage }
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Usage> ReportService for ReportRpc<S> {
+    async fn query_usage(
+        &self,
+        request: Request<QueryUsageRequest>,
+    ) -> Result<Response<QueryUsageResponse>, Status> {
+        let scope =
+            access::session(request.extensions()).scope(Permission::ReadSpend).map_err(access::status)?;
+        let snapshot = self.usage.snapshot();
+        let organization = Arc::clone(&snapshot.policy.organization.id);
+        let context = ListContext { organization, now: self.usage.now() };
+        let (query, tokens) = parse::usage(request.into_inner(), &context, &snapshot.policy.reports)?;
+        for team in &query.filter.teams {
+            access::within(&scope, team, Permission::ReadSpend)?;
+        }
+        let page = self.usage.page(&query, &scope).await.map_err(status::unanswered)?;
+        let last = page.rows.last().filter(|_| page.has_more).map(|row| row.place.clone());
+        let show = |of: UsageRow| (of.place.clone(), row(of, &query.group_by));
+        let (rows, cut) = page::fill(page.rows, usize::MAX, show);
+        Ok(Response::new(QueryUsageResponse {
+            rows,
+            total: Some(amounts(&page.total)),
+            next_page_token: tokens.next(cut.or(last).as_ref()),
+            policy_revision: page.policy_revision.to_string(),
+            read_time: Some(answer::timestamp(page.read_at)),
+        }))
+    }
+}
+
+fn row(row: UsageRow, group_by: &[Dimension]) -> proto::UsageRow {
+    let mut dimensions = proto::UsageDimensions::default();
+    for (dimension, value) in group_by.iter().zip(&row.place.group.values) {
+        let value = value.to_string();
+        match dimension {
+            Dimension::Team => dimensions.team = value,
+            Dimension::Key => dimensions.key = value,
+            Dimension::User => dimensions.user = value,
+            Dimension::Model => dimensions.model = value,
+            Dimension::Operation => {
+                let of = value.parse::<Operation>().map(operation);
+                dimensions.operation = of.unwrap_or(proto::Operation::Unspecified).into();
+            }
+            Dimension::ServiceTier => {
+                let of = value.parse::<ServiceTier>().map(service_tier);
+                dimensions.service_tier = of.unwrap_or(proto::ServiceTier::Unspecified).into();
+            }
+            Dimension::Project => dimensions.project = value,
+            Dimension::Label(name) => {
+                dimensions.labels.insert(name.to_string(), value);
+            }
+        }
+    }
+    proto::UsageRow {
+        start_time: Some(answer::timestamp(row.start)),
+        end_time: Some(answer::timestamp(row.end)),
+        dimensions: Some(dimensions),
+        amounts: Some(amounts(&row.amounts)),
+    }
+}
+
+fn amounts(amounts: &UsageAmounts) -> proto::UsageAmounts {
+    let (int, money) = (answer::int, |nanos| Some(answer::money(nanos)));
+    proto::UsageAmounts {
+        cost: money(amounts.cost_nanos),
+        request_count: int(amounts.requests),
+        input_tokens: int(amounts.input_tokens),
+        cached_input_tokens: int(amounts.cached_input_tokens),
+        output_tokens: int(amounts.output_tokens),
+        reasoning_tokens: int(amounts.reasoning_tokens),
+        audio_duration: Some(answer::duration(amounts.audio_ms)),
+        character_count: int(amounts.characters),
+        tool_call_count: int(amounts.tool_calls),
+        tool_cost: money(amounts.tool_cost_nanos),
+        input_cost: money(amounts.input_cost_nanos),
+        cached_input_cost: money(amounts.cached_input_cost_nanos),
+        output_cost: money(amounts.output_cost_nanos),
+        unsettled_count: int(amounts.unsettled),
+        aborted_count: int(amounts.aborted),
+        failed_count: int(amounts.failed),
+        rate_limited_count: int(amounts.rate_limited),
+        degraded_count: int(amounts.degraded),
+    }
+}
