@@ -61,6 +61,9 @@ pub(super) struct Decision {
     pub(super) decision: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) violations: Vec<Refusal>,
+    /// What is in shadow and would have refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) shadow_violations: Vec<Refusal>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reservation_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
