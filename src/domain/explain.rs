@@ -126,7 +126,8 @@ pub fn retry(violations: &[Violation]) -> Retry {
 pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> LimitStatuses {
     LimitStatuses::new(&plan.lines, |at, line| {
         // A bound on what the store keeps is not a rate that a client could respect; one in shadow is none that it has to.
-        let is_told = line.limit.quantity != Quantity::UnsettledRequests && line.limit.mode == LimitMode::Enforce;
+        let is_told =
+            line.limit.quantity != Quantity::UnsettledRequests && line.limit.mode == LimitMode::Enforce;
         if line.limit.bound.is_none() || !is_told {
             return None;
         }

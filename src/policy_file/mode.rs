@@ -31,8 +31,9 @@ pub(super) fn listed(section: &Section<'_>, mode: LimitMode) -> Vec<LimitKind> {
             None => {
                 let help = match name {
                     "budget" => "write `mode = \"shadow\"` into the budget".to_owned(),
-                    _ => did_you_mean(name, names())
-                        .unwrap_or_else(|| format!("limits that can be listed: {}", names().collect::<Vec<_>>().join(", "))),
+                    _ => did_you_mean(name, names()).unwrap_or_else(|| {
+                        format!("limits that can be listed: {}", names().collect::<Vec<_>>().join(", "))
+                    }),
                 };
                 section.findings.error(&place, format!("`{name}` is not a limit of this table"), help);
             }

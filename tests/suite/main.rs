@@ -41,6 +41,7 @@ mod redis_password;
 mod redis_server;
 mod reference;
 mod replicas;
+mod shadow;
 mod snapshot;
 mod spend_oracle;
 mod spent_ids;

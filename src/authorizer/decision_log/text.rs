@@ -16,7 +16,8 @@ pub(super) fn log(level: Level, line: &Line) {
 fn denied(level: Level, decision: &Decision) {
     let Decision { head, violations, dry_run, labels, request, .. } = decision;
     let Some(first) = violations.first() else { return };
-    let (more, shadow) = (listed(violations.get(1..).unwrap_or_default()), listed(&decision.shadow_violations));
+    let (more, shadow) =
+        (listed(violations.get(1..).unwrap_or_default()), listed(&decision.shadow_violations));
     let user = request.as_ref().map_or("", |request| &*request.user);
     macro_rules! line {
         ($level:ident) => {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{record::MAX_SECRETS, *};
 use crate::domain::{
     Timestamp,
-    limit::{Limit, Limits, OnShortfall, Period, Quantity, Span, Subject, Window},
+    limit::{Limit, LimitMode, Limits, OnShortfall, Period, Quantity, Span, Subject, Window},
     limit_kind::LimitKind,
     money::NanoUsd,
     policy::{OnExceed, OnUnsettled, Team, UnreservedBounds},
@@ -103,6 +103,7 @@ fn team() -> Team {
         models: vec!["openai/*".parse().unwrap(), "m".parse().unwrap()],
         operations: vec![Operation::Chat],
         max_output_tokens: Some(100),
+        mode: LimitMode::Enforce,
         on_exceed: OnExceed::Deny,
         on_unsettled: OnUnsettled::Release,
         limits: Limits {
