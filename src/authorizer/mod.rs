@@ -35,7 +35,10 @@ pub use self::{
     check::by,
     counting::Timing,
     decided::Decided,
-    decision_log::{DecisionLog, Outputs as DecisionOutputs},
+    decision_log::{
+        DecisionLog, LineError, Logged, LoggedDecision, LoggedSettlement, Outputs as DecisionOutputs,
+        read_line,
+    },
     failure::Failure,
     in_flight::PendingCheck,
     overtaken::refusal_stands,

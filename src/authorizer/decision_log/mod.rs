@@ -4,6 +4,7 @@
 //! A decision that is not logged costs a comparison: lines are made only of those that are.
 
 mod line;
+mod read;
 mod text;
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
 use tracing::{Level, enabled, warn};
 
 use self::line::{Decision, Facts, Head, InLog, Line, Refusal, Settlement, Used, VERSION};
+pub use self::read::{LineError, Logged, LoggedDecision, LoggedSettlement, read_line};
 use super::{Authorizer, Booked, Decided, Question, report::Report, ticket::Ticket};
 use crate::{
     domain::{
