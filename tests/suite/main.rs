@@ -40,6 +40,7 @@ mod pauses;
 mod redis_password;
 mod redis_server;
 mod reference;
+mod replay;
 mod replicas;
 mod shadow;
 mod snapshot;
