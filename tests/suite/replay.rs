@@ -115,19 +115,20 @@ fn what_would_have_been_refused_is_counted_by_team_and_limit() {
 
 #[test]
 fn time_passes_as_it_did_and_budgets_hold_what_was_settled() {
-    // The third and the fourth would not fit into 4,000 tokens a minute together with what is reserved; the last one comes later.
+    // Two worst cases fit, and the third comes before the two are settled; the last one comes a minute later.
     let result = replayed(&policy("tokens_per_minute = 4_000"), &a_log(), &["--by", "limit"]);
     assert_eq!((&result["newly_refused_count"], &result["saved_nano_usd"]), (&json!(1), &json!(105_000)));
-    // Two settled ones cost $0.00021: a third worst case fits into $0.000585, and with it not the one two minutes later.
+    // Each reserves $0.000375 and costs $0.000105.
     let daily = |usd: &str| policy(&format!("budget = {{ daily_usd = \"{usd}\" }}"));
     let result = replayed(&daily("0.001125"), &a_log(), &["--by", "limit"]);
     assert_eq!(result["newly_refused_count"], 0, "{result}");
     let result = replayed(&daily("0.000750"), &a_log(), &["--by", "limit"]);
     assert_eq!(result["newly_refused_count"], 1, "{result}");
     assert_eq!(result["saved_nano_usd"], 105_000, "{result}");
-    // The last is refused as well, and its cost is not in the record.
+    // The first one's cost is in the books when the last one comes, which is refused; its own is not in the record.
     let result = replayed(&daily("0.000375"), &a_log(), &[]);
-    assert_eq!((&result["newly_refused_count"], &result["saved_nano_usd"]), (&json!(2), &json!(210_000)));
+    assert_eq!((&result["newly_refused_count"], &result["saved_nano_usd"]), (&json!(3), &json!(210_000)));
+    assert_eq!(result["unsettled_nano_usd"], 375_000);
 }
 
 #[test]

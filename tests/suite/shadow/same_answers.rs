@@ -46,8 +46,8 @@ fn limits() -> impl Strategy<Value = Limits> {
     let budget = (prop::option::of(0..900_000_u64), any::<bool>(), any::<bool>());
     (counts, budget, prop::option::of(0..1_500_u64), any::<bool>()).prop_map(
         |((organization, team, by_model, user), (daily, clamps, releases), output, lists)| Limits {
-            organization: organization.into(),
-            team: team.into(),
+            organization,
+            team,
             by_model,
             user,
             daily,
