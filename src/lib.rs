@@ -62,6 +62,8 @@
 //! rpc ─► groq                                         Groq's HTTP API, pure
 //! rpc ─► policy_file ─► watch, syntax                 the document, and what is wrong with it
 //!
+//! cli ─► replay ─────► authorizer, live, store        recorded decisions, played to another policy
+//!
 //! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core
 //! store, authorizer, server ─► telemetry ─► domain    metrics: what is recorded as it happens
 //! app, server ─► settings ─► syntax                   the process
@@ -77,6 +79,7 @@ pub mod domain;
 pub mod groq;
 pub mod live;
 pub mod policy_file;
+pub mod replay;
 pub mod replicas;
 pub mod reports;
 pub mod rpc;

@@ -28,6 +28,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let model = model.unwrap_or_else(|| tallies.model(snapshot.policy.catalogue.model(&request.model)));
         let violations = decided.outcome.as_ref().err().map(Vec::as_slice).unwrap_or_default();
         team.decided(model, request.operation, violations);
+        team.in_shadow(&decided.shadow_violations);
         trace::annotate(|| traced_decision(question, decided));
     }
 

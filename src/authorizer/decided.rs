@@ -7,7 +7,7 @@ use crate::{
     domain::{
         Moment, Timestamp,
         counter::CounterKey,
-        decision::{Allowed, Retry, Violation},
+        decision::{Allowed, Retry, Violation, Violations},
         explain,
         limit::Quantity,
         limit_status::LimitStatuses,
@@ -31,6 +31,8 @@ pub struct Decided {
     pub declares_projects: bool,
     /// What was in force when it was decided.
     pub policy_revision: Arc<str>,
+    /// What is in shadow and would have refused. None for an answer that was given before.
+    pub shadow_violations: Vec<Violation>,
     /// What the caller should know about how it was decided, beside the warnings of the grant.
     pub warnings: Vec<String>,
     /// Whether it is the answer to an earlier request of the same id, told again.
@@ -64,6 +66,7 @@ pub(super) fn granted(
         project: Arc::clone(plan.project),
         declares_projects: snapshot.policy.projects.is_declared(),
         policy_revision: Arc::clone(&snapshot.revision),
+        shadow_violations: plan.shadow_violations(used),
         warnings: Vec::new(),
         is_repeat: false,
         waited: None,
@@ -107,6 +110,7 @@ pub(super) fn refused(
         holds: plan.holds.clone(),
         gates: gate_keys.clone(),
     });
+    let violations = Violations { refusing: violations, shadow: plan.shadow_violations(used) };
     let limits = explain::statuses(plan, now, used, false);
     Decided { blocked, project: Arc::clone(plan.project), ..denied(snapshot, violations, limits) }
 }
@@ -152,14 +156,15 @@ pub(super) fn gates(snapshot: &Snapshot, plan: &Plan<'_>) -> Vec<CounterKey> {
     }
 }
 
-pub(super) fn denied(snapshot: &Snapshot, violations: Vec<Violation>, limits: LimitStatuses) -> Decided {
+pub(super) fn denied(snapshot: &Snapshot, violations: Violations, limits: LimitStatuses) -> Decided {
     let policy_revision = Arc::clone(&snapshot.revision);
     Decided {
-        outcome: Err(violations),
+        outcome: Err(violations.refusing),
         limits,
         project: Arc::default(),
         declares_projects: snapshot.policy.projects.is_declared(),
         policy_revision,
+        shadow_violations: violations.shadow,
         warnings: Vec::new(),
         is_repeat: false,
         waited: None,

@@ -35,7 +35,10 @@ pub use self::{
     check::by,
     counting::Timing,
     decided::Decided,
-    decision_log::{DecisionLog, Outputs as DecisionOutputs},
+    decision_log::{
+        DecisionLog, LineError, Logged, LoggedDecision, LoggedSettlement, Outputs as DecisionOutputs,
+        read_line,
+    },
     failure::Failure,
     in_flight::PendingCheck,
     overtaken::refusal_stands,
@@ -53,7 +56,7 @@ use crate::{
     domain::{
         Timestamp,
         calendar::Days,
-        decision::Allowed,
+        decision::{Allowed, Violations},
         explain,
         limit_status::LimitStatuses,
         plan::{self, Plan},
@@ -212,7 +215,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let mut granted = None;
         for attempt in 1..=ATTEMPTS {
             let today = self.today(&snapshot.policy, now);
-            let caller = caller.clone().map_err(|violation| vec![violation]);
+            let caller = caller.clone().map_err(Violations::from);
             let mut plan =
                 match caller.and_then(|caller| plan::compile(snapshot, caller, request, now, &today)) {
                     Ok(plan) => {
@@ -220,7 +223,8 @@ impl<S: Store + Clone> Authorizer<S> {
                         plan
                     }
                     Err(violations) => {
-                        violations.iter().try_for_each(|v| refusal_stands(&request.caller, v, fresh))?;
+                        let mut refusing = violations.refusing.iter();
+                        refusing.try_for_each(|v| refusal_stands(&request.caller, v, fresh))?;
                         return Ok(denied(snapshot, violations, LimitStatuses::default()));
                     }
                 };
@@ -372,6 +376,8 @@ impl<S: Store + Clone> Authorizer<S> {
             project: ticket.project,
             declares_projects: snapshot.policy.projects.is_declared(),
             policy_revision: ticket.policy_revision,
+            // They were reported with the first answer.
+            shadow_violations: Vec::new(),
             warnings: Vec::new(),
             is_repeat: true,
             waited: None,

@@ -6,7 +6,7 @@ use super::{Authorizer, Decided, Failure, Question, decided::denied};
 use crate::{
     domain::{
         caller::ResolvedCaller,
-        decision::{Reason, Violation},
+        decision::{Reason, Violation, Violations},
         limit_status::LimitStatuses,
         plan,
         request::Caller,
@@ -49,7 +49,7 @@ impl<S: Store + Clone> Authorizer<S> {
         if has_moved(question.caller, &caller) {
             return Err(Failure::KeyMoved);
         }
-        let caller = caller.map_err(|violation| vec![violation]);
+        let caller = caller.map_err(Violations::from);
         let plan = caller.and_then(|caller| plan::compile(&snapshot, caller, question.request, now, &today));
         Ok(match plan {
             Ok(_) => decided,

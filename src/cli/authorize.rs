@@ -194,6 +194,11 @@ fn print_denied(screen: &mut Screen, response: &proto::AuthorizeResponse) -> io:
 }
 
 fn print_end(screen: &mut Screen, response: &proto::AuthorizeResponse) -> io::Result<()> {
+    for violation in &response.shadow_violations {
+        let word = Style::Yellow.paint("shadow:", screen.colour);
+        let reason = violation.reason().as_str_name().trim_start_matches("REASON_");
+        writeln!(screen, "  {word} {reason}: {}", text::plain(&violation.message))?;
+    }
     for warning in &response.warnings {
         writeln!(screen, "  {} {warning}", Style::Yellow.paint("warning:", screen.colour))?;
     }

@@ -18,7 +18,7 @@ use crate::{
     domain::{
         Timestamp, explain,
         key::VirtualKey,
-        limit::{Limit, Limits, OnShortfall, Quantity, Window},
+        limit::{Limit, LimitMode, Limits, OnShortfall, Quantity, Window},
         policy::{ModelPattern, OnExceed, OnUnsettled, Policy, Team},
         price::catalogue::{Inherited, Model, Origin, PriceFrom},
         tools::{ToolBound, ToolPattern},
@@ -141,6 +141,10 @@ fn print_team(screen: &mut Screen, policy: &Policy, team: &Team) -> io::Result<(
         "operations",
         &[if operations.is_empty() { "none".to_owned() } else { operations.join(", ") }],
     )?;
+    if team.mode == LimitMode::Shadow {
+        let line = "in shadow: models, operations, output, caps on batches, and tools refuse nothing";
+        entry(screen, "mode", &[line.to_owned()])?;
+    }
     if let Some(most) = team.max_output_tokens {
         let more = match team.on_exceed {
             OnExceed::Deny => "a request for more is denied",
@@ -266,6 +270,9 @@ fn key_line(key: &VirtualKey) -> String {
     if let Some(most) = key.max_output_tokens {
         line.push_str(&format!("; at most {} output tokens", text::group(most.into())));
     }
+    if key.mode == LimitMode::Shadow {
+        line.push_str("; in shadow, so that it refuses nothing");
+    }
     for limit in key.limits.iter().filter_map(limit) {
         line.push_str(&format!("; {limit}"));
     }
@@ -294,8 +301,12 @@ fn limit(limit: &Arc<Limit>) -> Option<String> {
         Window::OpenBatches => "open as batches".to_owned(),
         Window::Unsettled | Window::UnsettledBatches => "at a time".to_owned(),
     };
+    let mode = match limit.mode {
+        LimitMode::Enforce => "",
+        LimitMode::Shadow => " (in shadow)",
+    };
     if limit.quantity != Quantity::NanoUsd {
-        return Some(format!("{amount} {window}"));
+        return Some(format!("{amount} {window}{mode}"));
     }
     let shortfall = match limit.on_shortfall {
         OnShortfall::Deny => "then requests are denied".to_owned(),
@@ -306,5 +317,5 @@ fn limit(limit: &Arc<Limit>) -> Option<String> {
     };
     let alerts: Vec<_> = limit.alerts.iter().map(|alert| &*alert.text).collect();
     let alerts = if alerts.is_empty() { String::new() } else { format!("; alerts at {}", alerts.join(", ")) };
-    Some(format!("{amount} {window}, {shortfall}{alerts}"))
+    Some(format!("{amount} {window}{mode}, {shortfall}{alerts}"))
 }

@@ -20,6 +20,7 @@ mod prices;
 mod record;
 mod redis_safety;
 mod replaced;
+mod replay;
 mod replicas;
 mod report;
 mod schema;
@@ -30,6 +31,7 @@ mod spend;
 mod status;
 mod store;
 mod table;
+mod temporary;
 mod text;
 mod tokens;
 mod upstream_keys;
@@ -96,6 +98,7 @@ enum Command {
     #[command(subcommand)]
     Store(store::StoreCommand),
     Simulate(simulate::Simulate),
+    Replay(replay::Replay),
     Man(man::Man),
     Completions(completions::Completions),
     Upstream(Replaced),
@@ -130,6 +133,7 @@ pub fn run() -> ExitCode {
         Command::Tokens(command) => command.run(&mut screen),
         Command::Store(command) => command.run(&mut screen),
         Command::Simulate(command) => command.run(&mut screen),
+        Command::Replay(command) => command.run(&mut screen),
         Command::Man(command) => command.run(Cli::command(), &mut screen),
         Command::Completions(command) => command.run(&Cli::command(), &mut screen),
         Command::Upstream(old) => old.upstream(),

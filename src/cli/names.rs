@@ -63,6 +63,12 @@ wire_enum!(
     All: "All that apply",
 );
 wire_enum!(
+    LimitMode,
+    "LIMIT_MODE_",
+    Enforce: "It refuses",
+    Shadow: "It counts and reports what it would refuse",
+);
+wire_enum!(
     ServiceTier,
     "SERVICE_TIER_",
     OnDemand: "List price",

@@ -2,7 +2,7 @@
 
 use super::{
     Timestamp,
-    limit::{LimitScope, Quantity},
+    limit::{LimitMode, LimitScope, Quantity},
     money::NanoUsd,
 };
 
@@ -125,6 +125,32 @@ pub struct Violation {
     pub retry: Retry,
     /// A message for people.
     pub message: String,
+}
+
+/// What refuses a request, and what is in shadow and would.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Violations {
+    /// What refuses it.
+    pub refusing: Vec<Violation>,
+    /// What would, without being in shadow.
+    pub shadow: Vec<Violation>,
+}
+
+impl Violations {
+    /// Adds one of something in this mode.
+    pub fn add(&mut self, mode: LimitMode, violation: Violation) {
+        match mode {
+            LimitMode::Enforce => self.refusing.push(violation),
+            LimitMode::Shadow => self.shadow.push(violation),
+        }
+    }
+}
+
+/// One that refuses.
+impl From<Violation> for Violations {
+    fn from(violation: Violation) -> Self {
+        Self { refusing: vec![violation], shadow: Vec::new() }
+    }
 }
 
 /// The quantity in which a violation is measured.

@@ -4,8 +4,9 @@ use super::{
     Timestamp,
     batch::Work,
     caller::ResolvedCaller,
-    decision::{Measure, Reason, Retry, Violation},
+    decision::{Measure, Reason, Retry, Violation, Violations},
     key::VirtualKey,
+    limit::LimitMode,
     pause::{Pauses, Target},
     policy::{ModelPattern, OnExceed, Team},
     price::{
@@ -90,12 +91,12 @@ fn told_apart(known: &str) -> String {
     format!("; names are told apart by case: write `{known}`")
 }
 
-/// Whether team and key may use the model and the operation.
+/// Whether team and key may use the model and the operation. Where both refuse alike, the team's list is named.
 pub(super) fn permissions(
     caller: &ResolvedCaller<'_>,
     catalogue: &Catalogue,
     request: &AuthorizeRequest,
-    violations: &mut Vec<Violation>,
+    violations: &mut Violations,
 ) {
     let team = caller.team;
     let place = |key: Option<&VirtualKey>, field: &str| match key {
@@ -106,29 +107,41 @@ pub(super) fn permissions(
     let narrowed =
         caller.key.filter(|key| key.models.as_ref().is_some_and(|m| !m.iter().any(|p| p.matches(model))));
     let team_refuses = !team.models.iter().any(|pattern| pattern.matches(model));
-    if team_refuses || narrowed.is_some() {
-        let id = place(narrowed.filter(|_| !team_refuses), "models");
+    for (mode, key) in refusing(team, team_refuses, narrowed) {
+        let id = place(key, "models");
         let message = format!("`{model}` is not in `{id}`{}", spelling(catalogue, model));
-        violations.push(refusal(Reason::ModelNotAllowed, id, message));
+        violations.add(mode, refusal(Reason::ModelNotAllowed, id, message));
     }
     let operation = request.operation;
     let narrowed =
         caller.key.filter(|key| key.operations.as_ref().is_some_and(|ops| !ops.contains(&operation)));
     let team_refuses = !team.operations.contains(&operation);
-    if team_refuses || narrowed.is_some() {
-        let id = place(narrowed.filter(|_| !team_refuses), "operations");
+    for (mode, key) in refusing(team, team_refuses, narrowed) {
+        let id = place(key, "operations");
         let message = format!("`{operation}` is not in `{id}`");
-        violations.push(refusal(Reason::OperationNotAllowed, id, message));
+        violations.add(mode, refusal(Reason::OperationNotAllowed, id, message));
     }
 }
 
+/// The lists that refuse, each with its mode: the team's, and that of the key that refuses, unless both do in one mode.
+fn refusing<'k>(
+    team: &Team,
+    team_refuses: bool,
+    narrowed: Option<&'k VirtualKey>,
+) -> impl Iterator<Item = (LimitMode, Option<&'k VirtualKey>)> {
+    let of_team = team_refuses.then_some((team.mode, None));
+    let of_key = narrowed.map(|key| (key.mode, Some(key)));
+    of_team.into_iter().chain(of_key.filter(|(mode, _)| of_team.is_none_or(|(of_team, _)| of_team != *mode)))
+}
+
 /// The output tokens to grant: the minimum of what is requested and what team, key and model permit. The bounds of team and
-/// key apply to one request; for a batch only the model's bound applies, to each line.
+/// key apply to one request; for a batch only the model's bound applies, to each line. Where only bounds in shadow are known, they
+/// bound a request that gives none.
 pub(super) fn output_cap(
     model: Option<&Model>,
     caller: &ResolvedCaller<'_>,
     request: &AuthorizeRequest,
-    violations: &mut Vec<Violation>,
+    violations: &mut Violations,
     warnings: &mut Vec<String>,
 ) -> u64 {
     let work = request.work();
@@ -139,55 +152,77 @@ pub(super) fn output_cap(
     let wanted = request.size.max_output_tokens;
     let of_one = |cap: Option<u64>| cap.filter(|_| work.batch().is_none());
     let of_lines = |bound: u64| bound.saturating_mul(work.lines());
+    let of_key = caller.key.map_or((None, LimitMode::Enforce), |key| (key.max_output_tokens, key.mode));
     let caps = [
-        (of_one(team.max_output_tokens), CapOf::Team),
-        (of_one(caller.key.and_then(|key| key.max_output_tokens)), CapOf::Key),
-        (model.and_then(Model::output_bound).map(of_lines), CapOf::Model),
+        (of_one(team.max_output_tokens), CapOf::Team, team.mode),
+        (of_one(of_key.0), CapOf::Key, of_key.1),
+        (model.and_then(Model::output_bound).map(of_lines), CapOf::Model, LimitMode::Enforce),
     ];
-    let Some((cap, of)) =
-        caps.into_iter().filter_map(|(cap, of)| cap.map(|cap| (cap, of))).min_by_key(|(cap, _)| *cap)
-    else {
-        if wanted == 0 {
-            violations.push(unbounded(team, &request.model));
-        }
-        return wanted;
+    let least = |mode| {
+        let of_mode = caps.into_iter().filter(|(.., own)| *own == mode);
+        of_mode.filter_map(|(cap, of, _)| Some((cap?, of))).min_by_key(|(cap, _)| *cap)
     };
-    if cap > 0 && wanted <= cap {
+    let refuses = |cap| cap == 0 || wanted > cap;
+    // A grant of zero would be read as no grant.
+    let clamps = |cap| team.on_exceed == OnExceed::Clamp && cap > 0 && !request.fixed_output;
+    let in_shadow = least(LimitMode::Shadow);
+    if let Some((cap, of)) = in_shadow.filter(|(cap, _)| refuses(*cap) && !clamps(*cap)) {
+        violations.add(LimitMode::Shadow, over_cap(caller, request, cap, of));
+    }
+    let Some((cap, of)) = least(LimitMode::Enforce) else {
+        let unasked = in_shadow.filter(|(cap, _)| wanted == 0 && *cap > 0);
+        return unasked.map_or_else(
+            || {
+                if wanted == 0 {
+                    violations.add(LimitMode::Enforce, unbounded(team, &request.model));
+                }
+                wanted
+            },
+            |(cap, _)| cap,
+        );
+    };
+    if !refuses(cap) {
         return if wanted == 0 { cap } else { wanted };
     }
-    let id = match (of, caller.key) {
-        (CapOf::Key, Some(key)) => format!("teams.{}.keys.{}.max_output_tokens", team.name, key.name),
-        (CapOf::Model, _) => format!("models.{}.max_output_tokens", request.model),
-        _ => format!("teams.{}.max_output_tokens", team.name),
-    };
-    match team.on_exceed {
-        // A grant of zero would be read as no grant.
-        OnExceed::Clamp if cap > 0 && !request.fixed_output => {
-            warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`"))
-        }
-        _ => {
-            let message = match (wanted, work.batch()) {
-                (0, _) => format!("`{id}` permits no output tokens"),
-                (_, Some(batch)) if batch.request_count == 1 => {
-                    format!(
-                        "{wanted} output tokens were asked for; `{id}` permits {cap} in a batch of one line"
-                    )
-                }
-                (_, Some(batch)) => format!(
-                    "{wanted} output tokens were asked for; `{id}` permits {cap} in a batch of {} lines",
-                    batch.request_count
-                ),
-                _ => format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),
-            };
-            violations.push(Violation {
-                quantity: Measure::OutputTokens,
-                limit: cap,
-                requested: wanted,
-                ..refusal(Reason::MaxOutputTokensExceeded, id, message)
-            });
-        }
+    if clamps(cap) {
+        let id = cap_id(caller, request, of);
+        warnings.push(format!("max_output_tokens clamped from {wanted} to {cap} by `{id}`"));
+    } else {
+        violations.add(LimitMode::Enforce, over_cap(caller, request, cap, of));
     }
     cap
+}
+
+/// The place of the cap.
+fn cap_id(caller: &ResolvedCaller<'_>, request: &AuthorizeRequest, of: CapOf) -> String {
+    let team = &caller.team.name;
+    match (of, caller.key) {
+        (CapOf::Key, Some(key)) => format!("teams.{team}.keys.{}.max_output_tokens", key.name),
+        (CapOf::Model, _) => format!("models.{}.max_output_tokens", request.model),
+        _ => format!("teams.{team}.max_output_tokens"),
+    }
+}
+
+/// The violation of a request for more output tokens than `cap`.
+fn over_cap(caller: &ResolvedCaller<'_>, request: &AuthorizeRequest, cap: u64, of: CapOf) -> Violation {
+    let (wanted, id) = (request.size.max_output_tokens, cap_id(caller, request, of));
+    let message = match (wanted, request.work().batch()) {
+        (0, _) => format!("`{id}` permits no output tokens"),
+        (_, Some(batch)) if batch.request_count == 1 => {
+            format!("{wanted} output tokens were asked for; `{id}` permits {cap} in a batch of one line")
+        }
+        (_, Some(batch)) => format!(
+            "{wanted} output tokens were asked for; `{id}` permits {cap} in a batch of {} lines",
+            batch.request_count
+        ),
+        _ => format!("{wanted} output tokens were asked for; `{id}` permits {cap}"),
+    };
+    Violation {
+        quantity: Measure::OutputTokens,
+        limit: cap,
+        requested: wanted,
+        ..refusal(Reason::MaxOutputTokensExceeded, id, message)
+    }
 }
 
 /// There is no bound on the output, so the worst case has no bound either.

@@ -4,7 +4,7 @@ use super::{
     Moment, Timestamp,
     batch::MAX_TTL_MS,
     decision::{Measure, Reason, Retry, Violation},
-    limit::{Limit, Quantity, Window},
+    limit::{Limit, LimitMode, OnShortfall, Quantity, Window},
     limit_status::LimitStatuses,
     money::NanoUsd,
     plan::{Line, Plan, RESERVATION_TTL_MS, UNSETTLED_BATCH_MS, UNSETTLED_MS, reason_of},
@@ -20,16 +20,26 @@ pub fn violation(
     requested: u64,
     frees_at: Option<Timestamp>,
 ) -> Violation {
-    let limit = &*line.limit;
-    let bound = limit.bound.unwrap_or(super::MAX_AMOUNT);
+    let bound = line.limit.bound.unwrap_or(super::MAX_AMOUNT);
     // In a new period nothing is used, even if something of the old one has not expired by then.
     let passes_at = frees_at.into_iter().chain(line.period_end).min();
     let retry = match passes_at {
         Some(at) if requested <= bound => Retry::After(at.since(now)),
         _ => Retry::Never,
     };
+    of_limit(&line.limit, (used, requested), retry, &outlook(retry))
+}
+
+/// The violation of a limit in shadow that has `used` and would refuse `requested` more. When that would pass is not known, as the
+/// store was not asked to hold the bound.
+#[must_use]
+pub fn shadow_violation(line: &Line, used: u64, requested: u64) -> Violation {
+    of_limit(&line.limit, (used, requested), Retry::Never, "in shadow, so nothing is refused")
+}
+
+fn of_limit(limit: &Limit, (used, requested): (u64, u64), retry: Retry, outlook: &str) -> Violation {
+    let bound = limit.bound.unwrap_or(super::MAX_AMOUNT);
     let amount = |value| amount(limit.quantity, value);
-    let outlook = outlook(retry);
     let message = format!(
         "`{}` permits {} {}: {} used, {} requested{OUTLOOK}{outlook}",
         limit.id,
@@ -115,8 +125,10 @@ pub fn retry(violations: &[Violation]) -> Retry {
 #[must_use]
 pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> LimitStatuses {
     LimitStatuses::new(&plan.lines, |at, line| {
-        // A bound on what the store keeps is not a rate that a client could respect.
-        if line.limit.bound.is_none() || line.limit.quantity == Quantity::UnsettledRequests {
+        // A bound on what the store keeps is not a rate that a client could respect; one in shadow is none that it has to.
+        let is_told =
+            line.limit.quantity != Quantity::UnsettledRequests && line.limit.mode == LimitMode::Enforce;
+        if line.limit.bound.is_none() || !is_told {
             return None;
         }
         let amount = if taken { plan.holds.get(at)?.amount() } else { 0 };
@@ -128,7 +140,8 @@ pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> Limi
 /// A warning for every budget that only warns and that this plan's worst case exceeds, given the usage before it.
 pub fn overruns<'a>(plan: &'a Plan<'_>, used: &'a [u64]) -> impl Iterator<Item = String> + 'a {
     plan.holds.iter().zip(&*plan.lines).zip(used).filter_map(|((hold, line), used)| {
-        let bound = line.limit.bound.filter(|_| !line.enforced)?;
+        let only_warns = !line.enforced && line.limit.on_shortfall == OnShortfall::Warn;
+        let bound = line.limit.bound.filter(|_| only_warns)?;
         let wanted = used + hold.amount();
         let amount = |value| amount(line.limit.quantity, value);
         (wanted > bound).then(|| {

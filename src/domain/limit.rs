@@ -179,6 +179,22 @@ impl OnShortfall {
         [("deny", Self::Deny), ("clamp", Self::Clamp), ("warn", Self::Warn)];
 }
 
+/// Whether a limit refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitMode {
+    /// It refuses.
+    #[default]
+    Enforce,
+    /// It counts and is reported, and refuses nothing.
+    Shadow,
+}
+
+impl LimitMode {
+    /// Each with the short form of the contract's name.
+    pub const NAMES: [(&'static str, Self); 2] = [("enforce", Self::Enforce), ("shadow", Self::Shadow)];
+}
+
 /// A point of a budget that is reported once per period when it is crossed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Threshold {
@@ -205,6 +221,8 @@ pub struct Limit {
     pub bound: Option<u64>,
     /// The counter, without the period (and, for [`LimitScope::User`], without the user).
     pub counter: CounterKey,
+    /// Whether it refuses.
+    pub mode: LimitMode,
     /// Budgets only: what happens on a shortfall.
     pub on_shortfall: OnShortfall,
     /// Budgets only: the fewest output tokens worth granting under [`OnShortfall::Clamp`], at least 1.
@@ -347,6 +365,7 @@ impl Subject {
             window,
             bound: None,
             counter: self.counter(quantity, window),
+            mode: LimitMode::default(),
             on_shortfall: OnShortfall::default(),
             min_output_tokens: 1,
             alerts: Vec::new(),

@@ -9,8 +9,9 @@ use std::{fmt, str::FromStr};
 use super::{
     Timestamp,
     batch::Work,
-    decision::{Reason, Violation},
+    decision::{Reason, Violations},
     eligibility::refusal,
+    limit::LimitMode,
     policy::{ModelPattern, NotAModel, Policy, Team},
     price::{ToolCost, ToolRates},
 };
@@ -175,30 +176,34 @@ pub struct ReservedTools {
 }
 
 /// Reserves every tool in `tools` for `work` of `team`, in each of its lines; refuses tools that may not be enabled or have
-/// no price.
+/// no price. Of a tool that only a team in shadow may not enable, the default is reserved.
 pub(super) fn reserve(
     policy: &Policy,
     team: &Team,
     tools: &[String],
     work: Work,
     now: Timestamp,
-    violations: &mut Vec<Violation>,
+    violations: &mut Violations,
 ) -> ReservedTools {
     let mut reserved = ReservedTools::default();
     for tool in tools {
         let place = format!("teams.{}.tools", team.name);
-        let Some(bound) = team.tools.of(Tool::new(tool)) else {
+        let permitted = team.tools.of(Tool::new(tool));
+        if permitted.is_none() {
             let message = format!("the tool `{tool}` is not in `{place}`");
-            violations.push(refusal(Reason::ToolNotAllowed, place, message));
-            continue;
-        };
+            violations.add(team.mode, refusal(Reason::ToolNotAllowed, place, message));
+            if team.mode == LimitMode::Enforce {
+                continue;
+            }
+        }
+        let bound = permitted.unwrap_or_default();
         let actions: Vec<ToolRates> = policy.tools.of(Tool::new(tool), now).cloned().collect();
         if actions.is_empty() {
             let message = format!(
                 "the cost of the tool `{tool}` cannot be bounded: it has no price; add it under [[tool_prices]] in the \
                  policy"
             );
-            violations.push(refusal(Reason::ToolNotPriced, "tool_prices", message));
+            violations.refusing.push(refusal(Reason::ToolNotPriced, "tool_prices", message));
             continue;
         }
         let of_one = ToolCost::dearest(&actions, bound.max_calls, bound.max_run_ms);

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use super::{place::Place, section::Section};
 use crate::domain::{
     batch::BatchCaps,
-    limit::{Limit, Quantity, Subject, Window},
+    limit::{Limit, LimitMode, Quantity, Subject, Window},
 };
 
-/// Reads the caps on batches of the team `subject`; `place` is their place, even if there are none. Open batches are always
+/// Reads the caps on batches of the team `subject`, which is in `mode`; `place` is their place, even if there are none. Open batches are always
 /// counted, so `max_open` covers them from the moment it is set.
-pub(super) fn caps(section: Option<Section<'_>>, place: &Place, subject: &Subject) -> BatchCaps {
-    let limit = |id| subject.limit(id, Quantity::RequestsInFlight, Window::OpenBatches);
+pub(super) fn caps(
+    section: Option<Section<'_>>,
+    place: &Place,
+    subject: &Subject,
+    mode: LimitMode,
+) -> BatchCaps {
+    let limit = |id| Limit { mode, ..subject.limit(id, Quantity::RequestsInFlight, Window::OpenBatches) };
     let Some(section) = section else {
         return BatchCaps { open: Some(limit(place.key("max_open").id()).into()), ..BatchCaps::default() };
     };

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::{
     findings::Findings,
+    mode,
     place::Place,
     section::{Located, Section},
 };
 use crate::domain::{
     budget_alert::{BudgetAlert, MAX_BUDGET_ALERTS, put_thresholds},
-    limit::{Limit, Limits, OnShortfall, Period, Quantity, Subject, Window},
+    limit::{Limit, LimitMode, Limits, OnShortfall, Period, Quantity, Subject, Window},
     limit_kind::LimitKind,
 };
 
@@ -18,22 +19,24 @@ pub(super) fn shared(limits: Vec<Limit>) -> Vec<Arc<Limit>> {
     limits.into_iter().map(Arc::new).collect()
 }
 
-/// The rates and the concurrency of `section`.
-pub(super) fn rates(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
+/// The rates and the concurrency of `section`, in `mode` unless `shadow` lists them.
+pub(super) fn rates(section: &Section<'_>, subject: &Subject, mode: LimitMode) -> Vec<Limit> {
     let mut limits = Vec::new();
+    let in_shadow = mode::listed(section, mode);
     for kind in LimitKind::RATES {
         let Some(bound) = section.count(kind.key()) else { continue };
         warn_of_zero(section.findings, &bound, bound.value);
         let limit = subject.limit(bound.place.id(), kind.quantity(), kind.window());
-        limits.push(Limit { bound: Some(bound.value), ..limit });
+        let mode = if in_shadow.contains(&kind) { LimitMode::Shadow } else { mode };
+        limits.push(Limit { bound: Some(bound.value), mode, ..limit });
     }
     limits
 }
 
 /// The rates and the concurrency of `section`, at `place`. Without a bound on concurrency, one limit only counts, so a
 /// bound that is set while requests are in flight includes them.
-pub(super) fn rates_and_in_flight(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
-    let mut limits = rates(section, subject);
+pub(super) fn rates_and_in_flight(section: &Section<'_>, subject: &Subject, mode: LimitMode) -> Vec<Limit> {
+    let mut limits = rates(section, subject, mode);
     if !limits.iter().any(|limit| limit.window == Window::InFlight) {
         limits.push(in_flight(&section.place, subject));
     }
@@ -45,15 +48,16 @@ pub(super) fn in_flight(place: &Place, subject: &Subject) -> Limit {
     subject.limit(place.key("max_in_flight").id(), Quantity::RequestsInFlight, Window::InFlight)
 }
 
-/// The budgets of `section`, by period.
-pub(super) fn budgets(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
+/// The budgets of `section`, by period, in `mode` unless they have their own.
+pub(super) fn budgets(section: &Section<'_>, subject: &Subject, mode: LimitMode) -> Vec<Limit> {
     let Some(budget) = section.section("budget") else { return Vec::new() };
     let mut limits = Vec::new();
+    let mode = mode::of(&budget, mode);
     for kind in LimitKind::BUDGETS {
         let Some(bound) = budget.money(kind.key()) else { continue };
         warn_of_zero(section.findings, &bound, bound.value.nanos());
         let limit = subject.limit(bound.place.id(), kind.quantity(), kind.window());
-        limits.push(Limit { bound: Some(bound.value.nanos()), ..limit });
+        limits.push(Limit { bound: Some(bound.value.nanos()), mode, ..limit });
     }
     if !LimitKind::BUDGETS.iter().any(|kind| budget.has(kind.key())) {
         let help = "give at least one of `monthly_usd`, `weekly_usd`, `daily_usd`";
@@ -67,8 +71,8 @@ pub(super) fn budgets(section: &Section<'_>, subject: &Subject) -> Vec<Limit> {
 }
 
 /// The budgets of `section`; without one for the month, its month only counts.
-pub(super) fn budgets_with_month(section: &Section<'_>, subject: &Subject) -> Limits {
-    let mut others = budgets(section, subject);
+pub(super) fn budgets_with_month(section: &Section<'_>, subject: &Subject, mode: LimitMode) -> Limits {
+    let mut others = budgets(section, subject, mode);
     let month = Window::Calendar(Period::Month);
     let month = match others.iter().position(|limit| limit.window == month) {
         Some(place) => others.remove(place),

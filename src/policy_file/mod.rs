@@ -20,6 +20,7 @@ mod json;
 mod keys;
 mod limits;
 mod load;
+mod mode;
 mod narrow;
 mod place;
 mod prices;

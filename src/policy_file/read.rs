@@ -12,6 +12,7 @@ use super::{
     findings::Findings,
     keys::DOCUMENT,
     limits::{budgets, budgets_with_month, in_flight, rates, rates_and_in_flight, shared},
+    mode,
     place::Place,
     prices::{self, Override},
     reports,
@@ -23,7 +24,7 @@ use crate::domain::{
     calendar::parse_time_zone,
     cooldown::DEFAULT_MAX_COOLDOWN_MS,
     key::VirtualKey,
-    limit::{Limit, Limits, Period, Quantity, Subject, Window},
+    limit::{Limit, LimitMode, Limits, Period, Quantity, Subject, Window},
     plan::Templates,
     policy::{ModelPattern, OnExceed, OnUnsettled, Organization, ReportRules, Team},
     policy::{envoy::EnvoyPolicy, upstream::Projects},
@@ -136,9 +137,10 @@ fn organization(section: Section<'_>) -> Organization {
     }
     let subject = Subject::organization();
     let time_zone = time_zone(&section);
-    let mut limits = budgets_with_month(&section, &subject);
-    limits.others.extend(shared(rates_and_in_flight(&section, &subject)));
-    let model_limits = model_limits(&section, &subject);
+    let mode = mode::of(&section, LimitMode::default());
+    let mut limits = budgets_with_month(&section, &subject, mode);
+    limits.others.extend(shared(rates_and_in_flight(&section, &subject, mode)));
+    let model_limits = model_limits(&section, &subject, mode);
     let max_cooldown_ms = bounds::max_cooldown(&section);
     section.finish();
     let id = id.map_or("", |id| id.value).into();
@@ -156,11 +158,16 @@ fn time_zone(section: &Section<'_>) -> TimeZone {
     }
 }
 
-fn model_limits(section: &Section<'_>, subject: &Subject) -> Vec<(ModelPattern, Vec<Arc<Limit>>)> {
+fn model_limits(
+    section: &Section<'_>,
+    subject: &Subject,
+    mode: LimitMode,
+) -> Vec<(ModelPattern, Vec<Arc<Limit>>)> {
     let mut limits = Vec::new();
     for (name, inner) in section.named("limits") {
         let pattern = values::model_pattern(name, &inner.place, section.findings);
-        let read = shared(rates(&inner, &subject.model(name)));
+        let mode = mode::of(&inner, mode);
+        let read = shared(rates(&inner, &subject.model(name), mode));
         limits.extend(pattern.map(|pattern| (pattern, read)));
         inner.finish();
     }
@@ -178,23 +185,25 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
     let operations = operations.map(|list| list.into_iter().map(|l| l.value).collect());
     let max_output_tokens = max_output_tokens(&section);
     let subject = Subject::team(name);
-    let mut limits = budgets_with_month(&section, &subject);
-    limits.others.extend(shared(rates_and_in_flight(&section, &subject)));
-    limits.others.extend(bounds::max_unsettled(&section, &subject).map(Arc::new));
+    let mode = mode::of(&section, LimitMode::default());
+    let mut limits = budgets_with_month(&section, &subject, mode);
+    limits.others.extend(shared(rates_and_in_flight(&section, &subject, mode)));
+    limits.others.extend(bounds::max_unsettled(&section, &subject, mode).map(Arc::new));
     let team = Arc::new(Team {
         name: Arc::from(name),
         models: models.iter().map(|l| l.value.clone()).collect(),
         operations: operations.unwrap_or_else(|| Operation::ALL.to_vec()),
         max_output_tokens,
         on_exceed: on_exceed(&section),
+        mode,
         on_unsettled: on_unsettled(&section),
         limits,
-        model_limits: model_limits(&section, &subject),
+        model_limits: model_limits(&section, &subject, mode),
         user_limits: match section.section("per_user") {
-            Some(user) => user_limits(user, name),
+            Some(user) => user_limits(user, name, mode),
             None => vec![in_flight(&section.place.key("per_user"), &Subject::user(name)).into()],
         },
-        batch: batch::caps(section.section("batch"), &section.place.key("batch"), &subject),
+        batch: batch::caps(section.section("batch"), &section.place.key("batch"), &subject, mode),
         tools: tools::bounds(&section),
         unreserved: bounds::unreserved(&section, &subject),
         labels: values::labels(&section),
@@ -231,10 +240,11 @@ fn on_unsettled(section: &Section<'_>) -> OnUnsettled {
     section.choice("on_unsettled", &ON_UNSETTLED).map(|l| l.value).unwrap_or_default()
 }
 
-fn user_limits(section: Section<'_>, team: &str) -> Vec<Arc<Limit>> {
+fn user_limits(section: Section<'_>, team: &str, mode: LimitMode) -> Vec<Arc<Limit>> {
     let subject = Subject::user(team);
-    let mut limits = budgets(&section, &subject);
-    limits.extend(rates_and_in_flight(&section, &subject));
+    let mode = mode::of(&section, mode);
+    let mut limits = budgets(&section, &subject, mode);
+    limits.extend(rates_and_in_flight(&section, &subject, mode));
     section.finish();
     shared(limits)
 }
@@ -252,14 +262,17 @@ fn key(team: &str, name: &str, section: Section<'_>, zone: &TimeZone) -> Declare
     let expires_at: Option<Timestamp> = values::instant(&section, "expires", zone).map(|l| l.value);
     let subject = Subject::key(team, name);
     let max_output_tokens = max_output_tokens(&section);
-    let mut limits = budgets(&section, &subject);
-    limits.extend(rates_and_in_flight(&section, &subject));
+    // Its own, whatever its team's is.
+    let mode = mode::of(&section, LimitMode::default());
+    let mut limits = budgets(&section, &subject, mode);
+    limits.extend(rates_and_in_flight(&section, &subject, mode));
     let key = Arc::new(VirtualKey {
         name: Arc::from(name),
         team: Arc::from(team),
         models: models.as_ref().map(|list| list.iter().map(|l| l.value.clone()).collect()),
         operations: operations.as_ref().map(|list| list.iter().map(|l| l.value).collect()),
         max_output_tokens,
+        mode,
         expires_at,
         labels,
         limits: shared(limits),

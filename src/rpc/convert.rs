@@ -5,7 +5,7 @@ use crate::domain::{
     actor::ActorKind,
     decision::{Measure, Reason},
     key::KeyState,
-    limit::{LimitScope, OnShortfall, Quantity},
+    limit::{LimitMode, LimitScope, OnShortfall, Quantity},
     request::{Operation, Outcome, ServiceTier},
 };
 
@@ -90,6 +90,11 @@ both_ways!(on_shortfall, on_shortfall_of: OnShortfall = proto::OnShortfall {
     Deny = Deny,
     Clamp = Clamp,
     Warn = Warn,
+});
+
+both_ways!(limit_mode, limit_mode_of: LimitMode = proto::LimitMode {
+    Enforce = Enforce,
+    Shadow = Shadow,
 });
 
 to_wire!(scope: LimitScope = proto::Scope {
@@ -183,6 +188,11 @@ mod tests {
             let theirs = on_shortfall(ours);
             assert_eq!(name, short("ON_SHORTFALL_", theirs.as_str_name()));
             assert_eq!(on_shortfall_of(theirs), Some(ours));
+        }
+        for (name, ours) in LimitMode::NAMES {
+            let theirs = limit_mode(ours);
+            assert_eq!(name, short("LIMIT_MODE_", theirs.as_str_name()));
+            assert_eq!(limit_mode_of(theirs), Some(ours));
         }
         let output_tokens = measure(Measure::OutputTokens).as_str_name();
         assert_eq!(Measure::OutputTokens.name(), Some(&*short("QUANTITY_", output_tokens)));

@@ -2,7 +2,7 @@
 
 use super::{
     answer::{int, money, timestamp},
-    convert::{key_state, on_shortfall, operation},
+    convert::{key_state, limit_mode, on_shortfall, operation},
     etag,
     page::{self, PageTokens},
     proto::{self, ListKeysResponse},
@@ -80,6 +80,7 @@ fn limits(limits: &KeyLimits) -> proto::KeyLimits {
         audio_seconds_per_minute: count(LimitKind::AudioSecondsPerMinute),
         audio_seconds_per_hour: count(LimitKind::AudioSecondsPerHour),
         audio_seconds_per_day: count(LimitKind::AudioSecondsPerDay),
+        mode: limits.mode.map(limit_mode).unwrap_or_default().into(),
     }
 }
 

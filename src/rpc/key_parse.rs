@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
 use super::{
-    convert::{key_state_of, on_shortfall_of},
+    convert::{key_state_of, limit_mode_of, on_shortfall_of},
     etag,
     google_type::Money,
     page::{ListContext, PageRequest, PageTokens},
@@ -244,6 +244,10 @@ impl FieldErrors {
             let message = format!("{} is not an `OnShortfall`", limits.on_shortfall);
             self.add_limit(LimitField::OnShortfall, message);
         }
+        let mode = proto::LimitMode::try_from(limits.mode);
+        if mode.is_err() {
+            self.add_limit(LimitField::Mode, format!("{} is not a `LimitMode`", limits.mode));
+        }
         let most = limits.max_output_tokens;
         let most = most.map(|most| self.amount(LimitField::MaxOutputTokens, most, MAX_AMOUNT));
         let least = self.amount(LimitField::MinOutputTokens, limits.min_output_tokens, MAX_AMOUNT);
@@ -254,6 +258,7 @@ impl FieldErrors {
             on_shortfall: on_shortfall.ok().and_then(on_shortfall_of),
             max_output_tokens: most,
             min_output_tokens: Some(least).filter(|least| *least > 0),
+            mode: mode.ok().and_then(limit_mode_of),
             ..KeyLimits::default()
         };
         self.bounds(&limits, &mut read);

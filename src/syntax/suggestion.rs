@@ -8,15 +8,19 @@ pub(crate) fn did_you_mean<'a>(
     nearest(written, candidates).map(|name| format!("did you mean `{name}`?"))
 }
 
-/// The candidate with the fewest edits to `written`, if at most a third of its letters differ, ignoring case.
+/// The candidate with the fewest edits to `written`, if at most a third of its letters differ, ignoring case. Of several, one that
+/// begins with what was written.
 pub(crate) fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // No known name is longer; computing a distance takes time proportional to the product of the lengths.
     if written.len() > 256 {
         return None;
     }
     let written = written.to_lowercase();
-    let measured = candidates.into_iter().map(|name| (edits(&written, &name.to_lowercase()), name));
-    let (distance, name) = measured.min()?;
+    let measured = candidates.into_iter().map(|name| {
+        let lower = name.to_lowercase();
+        (edits(&written, &lower), !lower.starts_with(&written), name)
+    });
+    let (distance, _, name) = measured.min()?;
     (distance <= written.chars().count().max(name.chars().count()).div_ceil(3)).then_some(name)
 }
 
@@ -53,7 +57,7 @@ mod tests {
 
     #[test]
     fn finds_what_was_meant_and_nothing_far_fetched() {
-        let keys = ["requests_per_minute", "tokens_per_minute", "models"];
+        let keys = ["requests_per_minute", "tokens_per_minute", "mode", "models"];
         assert_eq!(nearest("request_per_minute", keys), Some("requests_per_minute"));
         assert_eq!(nearest("model", keys), Some("models"));
         assert_eq!(nearest("TOKENS_PER_MINUTE", keys), Some("tokens_per_minute"));

@@ -71,6 +71,8 @@ Decisions: Counter "tollgate.decisions" "" => "tollgate_decisions_total" ["organ
     "Decisions, dry runs and repeated answers included; reason is the first of several, and none for allowed";
 Violations: Counter "tollgate.violations" "" => "tollgate_violations_total" ["organization", "team", "scope", "reason"]
     "What refused requests, all reasons of each";
+ShadowViolations: Counter "tollgate.shadow_violations" "" => "tollgate_shadow_violations_total" ["organization", "team", "scope", "reason"]
+    "What would have refused requests if it was not in shadow, all reasons of each";
 DecisionDuration: Histogram "tollgate.decision.duration" "s" => "tollgate_decision_duration_seconds" ["decision"]
     "How long a decision took, the store included; requests with max_wait are in tollgate_wait_duration_seconds instead";
 WaitDuration: Histogram "tollgate.wait.duration" "s" => "tollgate_wait_duration_seconds" ["decision"]

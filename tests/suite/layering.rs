@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 22] = [
+const MAY_USE: [(&str, &[&str]); 23] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("runtime", &["domain"]),
@@ -17,6 +17,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
     ("authorizer", &["live", "store", "telemetry", "runtime", "domain"]),
     ("control", &["live", "store", "runtime", "domain"]),
     ("reports", &["live", "store", "domain"]),
+    ("replay", &["authorizer", "live", "store", "runtime", "domain"]),
     ("audit", &["store", "runtime", "domain"]),
     ("access", &["audit", "live", "runtime", "domain"]),
     ("upstream", &["watch", "domain"]),
@@ -81,6 +82,7 @@ const MAY_USE: [(&str, &[&str]); 22] = [
             "app",
             "server",
             "rpc",
+            "replay",
             "audit",
             "access",
             "upstream",

@@ -61,6 +61,9 @@ pub(super) struct Decision {
     pub(super) decision: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) violations: Vec<Refusal>,
+    /// What is in shadow and would have refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) shadow_violations: Vec<Refusal>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) reservation_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,8 +121,14 @@ pub(super) struct Facts {
     pub(super) service_tier: String,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) input_tokens: u64,
+    /// The part of it that Groq may add by itself, which rates do not count in advance.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) unseen_input_tokens: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) max_output_tokens: u64,
+    /// It cannot be granted less output.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(super) fixed_output: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) audio_duration_seconds: Option<f64>,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -229,7 +238,9 @@ impl Facts {
             user: request.user.clone(),
             service_tier: request.service_tier.name().to_owned(),
             input_tokens: size.input_tokens,
+            unseen_input_tokens: request.unseen_input_tokens,
             max_output_tokens: size.max_output_tokens,
+            fixed_output: request.fixed_output,
             audio_duration_seconds: unless_zero(size.audio_ms),
             character_count: size.characters,
             batch: request.work().batch().map(facts),

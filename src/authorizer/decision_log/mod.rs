@@ -4,6 +4,7 @@
 //! A decision that is not logged costs a comparison: lines are made only of those that are.
 
 mod line;
+mod read;
 mod text;
 
 use std::{
@@ -20,6 +21,7 @@ use std::{
 use tracing::{Level, enabled, warn};
 
 use self::line::{Decision, Facts, Head, InLog, Line, Refusal, Settlement, Used, VERSION};
+pub use self::read::{LineError, Logged, LoggedDecision, LoggedSettlement, read_line};
 use super::{Authorizer, Booked, Decided, Question, report::Report, ticket::Ticket};
 use crate::{
     domain::{
@@ -44,7 +46,7 @@ const TARGET: &str = "tollgate::decision";
 /// Which decisions are logged, and where.
 #[derive(Debug)]
 pub struct DecisionLog {
-    /// Whether denials are logged at info; otherwise at debug only.
+    /// Whether denials are logged at info, and what limits in shadow would have denied; otherwise at debug only.
     denials: bool,
     /// This many of every million reservations are logged: the decision and its settlement.
     share: u32,
@@ -148,8 +150,10 @@ impl<S: Store + Clone> Authorizer<S> {
         let Question { request, caller, snapshot, .. } = question;
         let log = &self.shared.decisions;
         let (is_asked_for, violations) = match &decided.outcome {
-            Ok(_) if !log.takes(id) => return,
-            Ok(_) => (true, [].as_slice()),
+            Ok(_) if log.takes(id) => (true, [].as_slice()),
+            Ok(_) if decided.shadow_violations.is_empty() => return,
+            // As the denial that it would have been.
+            Ok(_) => (log.denials, [].as_slice()),
             Err(violations) => (log.denials, violations.as_slice()),
         };
         let Some(place) = log.place(is_asked_for) else { return };
@@ -160,6 +164,7 @@ impl<S: Store + Clone> Authorizer<S> {
             decision.reserved_nano_usd = Some(grant.reserved_cost.nanos());
             decision.max_output_tokens = Some(grant.max_output_tokens);
         }
+        decision.shadow_violations = decided.shadow_violations.iter().map(Refusal::new).collect();
         decision.repeated = decided.is_repeat;
         decision.wait_duration_seconds = decided.waited.as_ref().map(Duration::as_secs_f64);
         log.write(&place, &Line::Decision(decision));
@@ -198,6 +203,7 @@ impl<S: Store + Clone> Authorizer<S> {
             head,
             decision: if violations.is_empty() { "allowed" } else { "denied" }.to_owned(),
             violations: violations.iter().map(Refusal::new).collect(),
+            shadow_violations: Vec::new(),
             reservation_id: None,
             reserved_nano_usd: None,
             max_output_tokens: None,

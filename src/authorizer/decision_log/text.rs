@@ -2,12 +2,12 @@
 
 use tracing::{Level, debug, field, info};
 
-use super::line::{Decision, Line, Settlement};
+use super::line::{Decision, Line, Refusal, Settlement};
 
 /// Logs a line at `level`, which is info or debug.
 pub(super) fn log(level: Level, line: &Line) {
     match line {
-        Line::Decision(decision) if decision.violations.is_empty() => allowed(decision),
+        Line::Decision(decision) if decision.violations.is_empty() => allowed(level, decision),
         Line::Decision(decision) => denied(level, decision),
         Line::Settlement(settlement) => settled(settlement),
     }
@@ -16,9 +16,8 @@ pub(super) fn log(level: Level, line: &Line) {
 fn denied(level: Level, decision: &Decision) {
     let Decision { head, violations, dry_run, labels, request, .. } = decision;
     let Some(first) = violations.first() else { return };
-    let more =
-        violations.iter().skip(1).map(|violation| format!("{} {}", violation.reason, violation.limit_id));
-    let more = more.collect::<Vec<_>>().join(", ");
+    let (more, shadow) =
+        (listed(violations.get(1..).unwrap_or_default()), listed(&decision.shadow_violations));
     let user = request.as_ref().map_or("", |request| &*request.user);
     macro_rules! line {
         ($level:ident) => {
@@ -39,6 +38,7 @@ fn denied(level: Level, decision: &Decision) {
                 requested = first.requested,
                 retry_delay_seconds = first.retry_delay_seconds,
                 more_violations = given(&more),
+                shadow_violations = given(&shadow),
                 dry_run,
                 wait_duration_seconds = decision.wait_duration_seconds,
                 labels = ?labels,
@@ -50,26 +50,33 @@ fn denied(level: Level, decision: &Decision) {
     if level == Level::INFO { line!(info) } else { line!(debug) }
 }
 
-fn allowed(decision: &Decision) {
+fn allowed(level: Level, decision: &Decision) {
     let Decision { head, labels, request, .. } = decision;
     let user = request.as_ref().map_or("", |request| &*request.user);
-    info!(
-        target: "tollgate::decision",
-        decision = "allowed",
-        team = head.team,
-        key = head.key,
-        user = given(user),
-        model = %head.model,
-        operation = %head.operation,
-        reservation_id = decision.reservation_id.as_deref().unwrap_or_default(),
-        max_output_tokens = decision.max_output_tokens,
-        reserved_nano_usd = decision.reserved_nano_usd,
-        dry_run = decision.dry_run,
-        wait_duration_seconds = decision.wait_duration_seconds,
-        labels = ?labels,
-        policy_revision = %head.policy_revision,
-        "request allowed"
-    );
+    let shadow = listed(&decision.shadow_violations);
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(
+                target: "tollgate::decision",
+                decision = "allowed",
+                team = head.team,
+                key = head.key,
+                user = given(user),
+                model = %head.model,
+                operation = %head.operation,
+                reservation_id = decision.reservation_id.as_deref().unwrap_or_default(),
+                max_output_tokens = decision.max_output_tokens,
+                reserved_nano_usd = decision.reserved_nano_usd,
+                shadow_violations = given(&shadow),
+                dry_run = decision.dry_run,
+                wait_duration_seconds = decision.wait_duration_seconds,
+                labels = ?labels,
+                policy_revision = %head.policy_revision,
+                "request allowed"
+            )
+        };
+    }
+    if level == Level::INFO { line!(info) } else { line!(debug) }
 }
 
 fn settled(settlement: &Settlement) {
@@ -88,6 +95,12 @@ fn settled(settlement: &Settlement) {
         output_tokens = usage.as_ref().map(|usage| usage.output_tokens),
         "request settled"
     );
+}
+
+/// Each with its reason and its limit.
+fn listed(violations: &[Refusal]) -> String {
+    let each = violations.iter().map(|violation| format!("{} {}", violation.reason, violation.limit_id));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// Nothing, instead of an empty text.

@@ -71,13 +71,16 @@ pub(super) struct KeyLimitArgs {
     /// Report when the budgets reach this share (80%), or the month's this amount ($400); may be repeated
     #[arg(long = "budget-alert", value_name = "POINT")]
     budget_alerts: Vec<String>,
+    /// Whether this refuses, or in shadow only counts and reports what it would refuse
+    #[arg(long, value_name = "MODE", value_parser = names::parser::<proto::LimitMode>())]
+    mode: Option<proto::LimitMode>,
     /// When it ends: in so long (30d, 12h), or at an instant (2026-12-31T18:00:00Z)
     #[arg(long, value_name = "WHEN", value_parser = end)]
     expires: Option<prost_types::Timestamp>,
 }
 
 /// What can be taken away from a key, by the flag that sets it, and its path in an update.
-const CLEARABLE: [(&str, &str); 21] = [
+const CLEARABLE: [(&str, &str); 22] = [
     ("models", "limits.models"),
     ("operations", "limits.operations"),
     ("requests-per-minute", "limits.requests_per_minute"),
@@ -97,6 +100,7 @@ const CLEARABLE: [(&str, &str); 21] = [
     ("on-shortfall", "limits.on_shortfall"),
     ("min-output-tokens", "limits.min_output_tokens"),
     ("budget-alerts", "limits.budget_alerts"),
+    ("mode", "limits.mode"),
     ("expires", "expire_time"),
     ("labels", "labels"),
 ];
@@ -136,6 +140,7 @@ impl KeyLimitArgs {
             audio_seconds_per_minute: self.audio_seconds_per_minute,
             audio_seconds_per_hour: self.audio_seconds_per_hour,
             audio_seconds_per_day: self.audio_seconds_per_day,
+            mode: self.mode.unwrap_or_default().into(),
         };
         (limits, self.expires)
     }
@@ -162,6 +167,7 @@ impl KeyLimitArgs {
             (self.on_shortfall.is_some(), "limits.on_shortfall"),
             (self.min_output_tokens.is_some(), "limits.min_output_tokens"),
             (!self.budget_alerts.is_empty(), "limits.budget_alerts"),
+            (self.mode.is_some(), "limits.mode"),
             (self.expires.is_some(), "expire_time"),
         ];
         given.into_iter().filter(|(given, _)| *given).map(|(_, path)| Path(path)).collect()
@@ -250,6 +256,7 @@ mod tests {
                 "--on-shortfall=clamp",
                 "--min-output-tokens=7",
                 "--budget-alert=80%",
+                "--mode=shadow",
                 "--model=m",
                 "--operation=chat_completion",
                 "--expires=30d",
@@ -267,6 +274,7 @@ mod tests {
         let (limits, expires) = line.limits.split();
         assert!(expires.is_some());
         assert_eq!(limits.on_shortfall(), proto::OnShortfall::Clamp);
+        assert_eq!(limits.mode(), proto::LimitMode::Shadow);
         let limits = format!("{limits:?}");
         assert_eq!(limits.matches("Some(7)").count(), 11, "{limits}");
         assert_eq!(limits.matches("units: 7").count(), 3, "{limits}");

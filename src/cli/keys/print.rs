@@ -158,13 +158,17 @@ fn describe(screen: &mut Screen, key: &proto::VirtualKey) -> io::Result<()> {
 }
 
 /// The limits that few keys have.
-fn may_also(limits: &proto::KeyLimits) -> [(&'static str, String); 13] {
+fn may_also(limits: &proto::KeyLimits) -> [(&'static str, String); 14] {
     let amount = |value: Option<i64>| value.map(count).unwrap_or_default();
     let shortfall = match limits.on_shortfall() {
         proto::OnShortfall::Unspecified => "",
         proto::OnShortfall::Deny => "the request is denied",
         proto::OnShortfall::Clamp => "answers get shorter",
         proto::OnShortfall::Warn => "with a warning only",
+    };
+    let mode = match limits.mode() {
+        proto::LimitMode::Unspecified | proto::LimitMode::Enforce => "",
+        proto::LimitMode::Shadow => "shadow: this counts and is reported, and refuses nothing",
     };
     [
         ("requests/hour", amount(limits.requests_per_hour)),
@@ -180,6 +184,7 @@ fn may_also(limits: &proto::KeyLimits) -> [(&'static str, String); 13] {
         ("on shortfall", shortfall.to_owned()),
         ("minimum output", amount(Some(limits.min_output_tokens).filter(|least| *least > 0))),
         ("alerts", limits.budget_alerts.join(", ")),
+        ("mode", mode.to_owned()),
     ]
 }
 

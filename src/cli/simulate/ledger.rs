@@ -13,7 +13,7 @@ use super::{
 use crate::{
     cli::text,
     domain::{
-        limit::{Limit, LimitScope, Quantity, Span, Window},
+        limit::{Limit, LimitMode, LimitScope, Quantity, Span, Window},
         policy::Policy,
         request::{Billing, Operation},
     },
@@ -230,6 +230,7 @@ impl Ledger {
         let all = organization.limits.iter().chain(&team.limits).chain(by_model).chain(of_users);
         let counted =
             all.filter(|l| l.window == window && l.bound.is_some() && counts(l.quantity, job.operation));
+        let counted = counted.filter(|l| l.mode == LimitMode::Enforce);
         let user =
             |l: &Limit| if l.scope == LimitScope::User { job.request.user.clone() } else { String::new() };
         counted.map(|l| (l.clone(), user(l))).collect()

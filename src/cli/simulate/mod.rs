@@ -8,7 +8,6 @@ mod verdict;
 mod window;
 
 use std::{
-    fs,
     io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
@@ -28,6 +27,7 @@ use super::{
     client::{self, CallArgs, Client},
     screen::{Exit, Failure, Screen, progress_is_seen},
     spend,
+    temporary::TemporaryDirectory,
 };
 use crate::{
     app::{App, Listen, Parts},
@@ -122,16 +122,6 @@ struct Scene<T> {
     simulated: bool,
 }
 
-/// A directory that is removed when it is dropped.
-struct TemporaryDirectory(PathBuf);
-
-impl Drop for TemporaryDirectory {
-    fn drop(&mut self) {
-        // What cannot be removed is left to the system's own clean-up.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 impl Simulate {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let report = match &self.policy {
@@ -166,9 +156,9 @@ impl Simulate {
                 .play(policy, traffic, Scene { seed, address, time, start: 0, simulated: false }, screen)
                 .await;
         }
-        let directory = TemporaryDirectory(std::env::temp_dir().join(format!("tollgate-simulate-{run:08x}")));
+        let directory = TemporaryDirectory::new("simulate")?;
         let clock = ManualClock::new(start);
-        let store = EmbeddedStore::open(&directory.0, Clock::Manual(clock.clone()))
+        let store = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone()))
             .map_err(|error| Failure::new(error.to_string()))?;
         // The service lives in this process alone: there is no other caller to tell apart.
         let own = Policy { access: None, ..(*policy).clone() };

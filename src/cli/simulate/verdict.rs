@@ -12,7 +12,7 @@ use super::{ledger::Ledger, window};
 use crate::{
     cli::{screen::Screen, table::Style, text},
     domain::{
-        limit::{OnShortfall, Quantity, Window},
+        limit::{Limit, LimitMode, OnShortfall, Quantity, Window},
         policy::Policy,
     },
     rpc::proto::{GetSpendResponse, SpendReport},
@@ -112,8 +112,10 @@ impl Evidence<'_> {
                     self.ledger.books.get(name).copied().unwrap_or_default().past_reserve,
                 ),
             };
-            let month =
-                limits.map(|limits| &limits.month).filter(|limit| limit.on_shortfall != OnShortfall::Warn);
+            let refuses = |limit: &&Arc<Limit>| {
+                limit.on_shortfall != OnShortfall::Warn && limit.mode == LimitMode::Enforce
+            };
+            let month = limits.map(|limits| &limits.month).filter(refuses);
             let Some(bound) = month.and_then(|limit| limit.bound) else { continue };
             checked += 1;
             let most = i128::from(bound).max(spent(&before)) + past;
@@ -179,13 +181,15 @@ fn sliding(policy: &Policy) -> HashMap<Arc<str>, (u64, u64)> {
     });
     let by_model = organization.model_limits.iter().flat_map(|(_, limits)| limits);
     let all = organization.limits.iter().chain(by_model).chain(of_teams);
-    all.filter_map(|limit| match (limit.window, limit.bound) {
-        (Window::Sliding(span), Some(bound)) if limit.quantity != Quantity::NanoUsd => {
-            Some((Arc::clone(&limit.id), (bound, span.length_ms())))
-        }
-        _ => None,
-    })
-    .collect()
+    let enforced = all.filter(|limit| limit.mode == LimitMode::Enforce);
+    enforced
+        .filter_map(|limit| match (limit.window, limit.bound) {
+            (Window::Sliding(span), Some(bound)) if limit.quantity != Quantity::NanoUsd => {
+                Some((Arc::clone(&limit.id), (bound, span.length_ms())))
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 /// The figures of a run and its verdicts.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::VirtualKey;
 use crate::domain::{
     budget_alert::{BudgetAlert, put_thresholds},
-    limit::{Limit, OnShortfall, Quantity, Subject},
+    limit::{Limit, LimitMode, OnShortfall, Quantity, Subject},
     limit_kind::LimitKind,
     money::NanoUsd,
     policy::ModelPattern,
@@ -63,6 +63,9 @@ pub struct KeyLimits {
     pub audio_seconds_per_hour: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio_seconds_per_day: Option<u64>,
+    /// Whether all of it refuses; `None`: it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<LimitMode>,
 }
 
 /// A field of [`KeyLimits`], each of which can be changed by itself.
@@ -75,13 +78,14 @@ pub enum LimitField {
     OnShortfall,
     MinOutputTokens,
     BudgetAlerts,
+    Mode,
     /// One of the bounds.
     Bound(LimitKind),
 }
 
 impl LimitField {
     /// All of them, in the order of the contract.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Models,
         Self::Operations,
         Self::Bound(LimitKind::RequestsPerMinute),
@@ -101,6 +105,7 @@ impl LimitField {
         Self::Bound(LimitKind::AudioSecondsPerMinute),
         Self::Bound(LimitKind::AudioSecondsPerHour),
         Self::Bound(LimitKind::AudioSecondsPerDay),
+        Self::Mode,
     ];
 
     /// Its place in the contract's `VirtualKey`, such as `limits.models`.
@@ -113,6 +118,7 @@ impl LimitField {
             Self::OnShortfall => "limits.on_shortfall",
             Self::MinOutputTokens => "limits.min_output_tokens",
             Self::BudgetAlerts => "limits.budget_alerts",
+            Self::Mode => "limits.mode",
             Self::Bound(kind) => kind.path(),
         }
     }
@@ -169,6 +175,7 @@ impl KeyLimits {
             LimitField::OnShortfall => self.on_shortfall.is_some(),
             LimitField::MinOutputTokens => self.min_output_tokens.is_some(),
             LimitField::BudgetAlerts => !self.budget_alerts.is_empty(),
+            LimitField::Mode => self.mode.is_some(),
             LimitField::Bound(kind) => self.bound(kind).is_some(),
         }
     }
@@ -182,6 +189,7 @@ impl KeyLimits {
             LimitField::OnShortfall => self.on_shortfall = other.on_shortfall,
             LimitField::MinOutputTokens => self.min_output_tokens = other.min_output_tokens,
             LimitField::BudgetAlerts => self.budget_alerts.clone_from(&other.budget_alerts),
+            LimitField::Mode => self.mode = other.mode,
             LimitField::Bound(kind) => self.set_bound(kind, other.bound(kind)),
         }
     }
@@ -199,7 +207,8 @@ impl KeyLimits {
             let table = if kind.quantity() == Quantity::NanoUsd { "budget." } else { "" };
             let id = format!("{place}.{table}{}", kind.key()).into();
             let bound = bound.map(|bound| bound.saturating_mul(kind.unit()));
-            Limit { bound, ..subject.limit(id, kind.quantity(), kind.window()) }
+            let mode = self.mode.unwrap_or_default();
+            Limit { bound, mode, ..subject.limit(id, kind.quantity(), kind.window()) }
         };
         let set = |kind: &LimitKind| self.bound(*kind).map(|bound| limit(*kind, Some(bound)));
         let mut limits: Vec<Limit> = LimitKind::BUDGETS.iter().filter_map(set).collect();
@@ -222,6 +231,7 @@ impl KeyLimits {
             models: key.models.clone().unwrap_or_default(),
             operations: key.operations.clone().unwrap_or_default(),
             max_output_tokens: key.max_output_tokens,
+            mode: Some(key.mode).filter(|mode| *mode != LimitMode::default()),
             ..Self::default()
         };
         for limit in &key.limits {

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{record::MAX_SECRETS, *};
 use crate::domain::{
     Timestamp,
-    limit::{Limit, Limits, OnShortfall, Period, Quantity, Span, Subject, Window},
+    limit::{Limit, LimitMode, Limits, OnShortfall, Period, Quantity, Span, Subject, Window},
     limit_kind::LimitKind,
     money::NanoUsd,
     policy::{OnExceed, OnUnsettled, Team, UnreservedBounds},
@@ -103,6 +103,7 @@ fn team() -> Team {
         models: vec!["openai/*".parse().unwrap(), "m".parse().unwrap()],
         operations: vec![Operation::Chat],
         max_output_tokens: Some(100),
+        mode: LimitMode::Enforce,
         on_exceed: OnExceed::Deny,
         on_unsettled: OnUnsettled::Release,
         limits: Limits {
@@ -235,6 +236,7 @@ fn every_limit() -> KeyLimits {
         on_shortfall: Some(OnShortfall::Clamp),
         min_output_tokens: Some(2),
         budget_alerts: vec!["80%".parse().unwrap(), "$0.000000009".parse().unwrap()],
+        mode: Some(LimitMode::Shadow),
         ..KeyLimits::default()
     };
     for (bound, kind) in (10..).zip(LimitKind::BUDGETS.into_iter().chain(LimitKind::RATES)) {
@@ -251,6 +253,7 @@ fn limits_are_the_same_for_both_kinds_of_keys() {
     }
     let compiled = key(every_limit()).limits;
     assert_eq!(compiled.len(), 13);
+    assert!(compiled.iter().all(|limit| limit.mode == LimitMode::Shadow));
     let of = |kind| compiled.iter().find(|limit| LimitKind::of(limit) == Some(kind)).unwrap();
     let audio = of(LimitKind::AudioSecondsPerDay);
     assert_eq!(&*audio.id, "teams.chatbot.keys.chatbot-prod-web.audio_seconds_per_day");

@@ -8,7 +8,7 @@ use std::{
 use super::{KeyLimits, KeyRecord, KeySecret, KeyState};
 use crate::domain::{
     Timestamp,
-    limit::{BudgetCounters, Limit, Subject},
+    limit::{BudgetCounters, Limit, LimitMode, Subject},
     plan::Templates,
     policy::ModelPattern,
     request::Operation,
@@ -31,6 +31,8 @@ pub struct VirtualKey {
     pub operations: Option<Vec<Operation>>,
     /// The most output tokens of one request, within the team's.
     pub max_output_tokens: Option<u64>,
+    /// Whether its lists and its cap refuse. Each of its limits has its own mode.
+    pub mode: LimitMode,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
     /// Labels of its requests that do not have these themselves.
@@ -72,7 +74,7 @@ impl VirtualKey {
     /// The key of this record, with its limits in the places where a declared key has them.
     #[must_use]
     pub fn created(version: u64, record: Arc<KeyRecord>) -> Self {
-        let KeyLimits { models, operations, max_output_tokens, .. } = &record.limits;
+        let KeyLimits { models, operations, max_output_tokens, mode, .. } = &record.limits;
         let place = place(&record.team, &record.name);
         let subject = Subject::key(&record.team, &record.name);
         let limits = record.limits.compiled(&place, &subject);
@@ -82,6 +84,7 @@ impl VirtualKey {
             models: Some(models.clone()).filter(|models| !models.is_empty()),
             operations: Some(operations.clone()).filter(|operations| !operations.is_empty()),
             max_output_tokens: *max_output_tokens,
+            mode: mode.unwrap_or_default(),
             expires_at: record.expires_at,
             labels: record.labels.clone(),
             limits,

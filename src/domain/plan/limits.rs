@@ -14,7 +14,7 @@ use crate::domain::{
     calendar::Days,
     counter::{CounterKey, CounterKind},
     holds::{Holds, Term, Terms},
-    limit::{Limit, OnShortfall, Quantity, Window},
+    limit::{Limit, LimitMode, OnShortfall, Quantity, Window},
     policy::{Policy, user_counter},
     request::Billing,
     window::SLOTS,
@@ -141,7 +141,8 @@ pub(super) fn want(limit: &Arc<Limit>, user: Option<&str>, today: &Days) -> (Ter
             BUDGET_KIND
         }
     };
-    let enforced = limit.bound.is_some() && limit.on_shortfall != OnShortfall::Warn;
+    let refuses = limit.mode == LimitMode::Enforce && limit.on_shortfall != OnShortfall::Warn;
+    let enforced = limit.bound.is_some() && refuses;
     let bound = limit.bound.filter(|_| enforced).unwrap_or(MAX_AMOUNT);
     let term = Term { counter, kind, limit: bound, class: class_of(limit.quantity) };
     (term, Line { limit: Arc::clone(limit), enforced, period_end })

@@ -4,6 +4,7 @@
 mod limits;
 mod note;
 mod reason;
+mod shadow;
 mod template;
 mod unreserved;
 
@@ -16,7 +17,7 @@ use super::{
     calendar::Days,
     caller::ResolvedCaller,
     counter::{CounterKind, Hold},
-    decision::Violation,
+    decision::{Violation, Violations},
     eligibility::{not_priced, output_cap, paused, permissions, price, spelling},
     holds::{Amount, Holds},
     limit::{Limit, OnShortfall, Quantity},
@@ -49,7 +50,7 @@ pub const BUDGET_KIND: CounterKind = CounterKind::Budget { slot_ms: RESERVATION_
 pub struct Line {
     /// The limit.
     pub limit: Arc<Limit>,
-    /// Whether the limit can refuse; a `warn` budget cannot.
+    /// Whether the limit can refuse; a `warn` budget and a limit in shadow cannot.
     pub enforced: bool,
     /// When the limit's calendar period ends.
     pub period_end: Option<Timestamp>,
@@ -94,6 +95,8 @@ pub struct Plan<'p> {
     pub valid: Range<Timestamp>,
     /// Warnings for the caller.
     pub warnings: Vec<String>,
+    /// Lists and caps in shadow that would refuse.
+    pub shadow: Vec<Violation>,
 }
 
 /// The classes of a plan's holds: what each request takes alike, what it takes by its price, and by its size. That is in tokens or in
@@ -113,17 +116,18 @@ const fn class_of(quantity: Quantity) -> u16 {
 /// Compiles `request` of `caller`, who was found in `snapshot`; on success every hold is for the worst case.
 ///
 /// # Errors
-/// All reasons to refuse that need no counter, together.
+/// All reasons to refuse that need no counter, together, and those of them that are in shadow.
 pub fn compile<'p>(
     snapshot: &'p Snapshot,
     caller: ResolvedCaller<'p>,
     request: &AuthorizeRequest,
     now: Timestamp,
     today: &Days,
-) -> Result<Plan<'p>, Vec<Violation>> {
-    caller.check(now).map_err(|violation| vec![violation])?;
+) -> Result<Plan<'p>, Violations> {
+    caller.check(now)?;
     let policy = &*snapshot.policy;
-    let mut violations: Vec<_> = paused(&snapshot.pauses, &caller, Some(&request.model)).collect();
+    let refusing = paused(&snapshot.pauses, &caller, Some(&request.model)).collect();
+    let mut violations = Violations { refusing, shadow: Vec::new() };
     permissions(&caller, &policy.catalogue, request, &mut violations);
     let mut warnings = Vec::new();
     let model = policy.catalogue.model(&request.model);
@@ -132,11 +136,11 @@ pub fn compile<'p>(
     let tools = tools::reserve(policy, caller.team, &request.tools, work, now, &mut violations);
     let priced = price(model, &request.model, request.service_tier, work, now);
     let (model, rates, prices_until) = match priced {
-        Ok(priced) if violations.is_empty() => priced,
+        Ok(priced) if violations.refusing.is_empty() => priced,
         Ok(_) => return Err(violations),
         Err(mut violation) => {
             violation.message.push_str(&spelling(&policy.catalogue, &request.model));
-            violations.push(violation);
+            violations.refusing.push(violation);
             return Err(violations);
         }
     };
@@ -149,9 +153,13 @@ pub fn compile<'p>(
     plan.fixed_output = request.fixed_output;
     plan.warnings = warnings;
     plan.gather(policy, &request.user, today);
-    plan.grant(granted).map_err(|error| vec![not_priced(&request.model, &error)])?;
-    let too_large = plan.too_large();
-    if too_large.is_empty() { Ok(plan) } else { Err(too_large) }
+    plan.grant(granted).map_err(|error| not_priced(&request.model, &error))?;
+    plan.too_large(&mut violations);
+    if !violations.refusing.is_empty() {
+        return Err(violations);
+    }
+    plan.shadow = violations.shadow;
+    Ok(plan)
 }
 
 impl<'p> Plan<'p> {
@@ -183,14 +191,16 @@ impl<'p> Plan<'p> {
             day: today.day_number(),
             valid: today.day.start..today.day.end.min(prices_until),
             warnings: Vec::new(),
+            shadow: Vec::new(),
         }
     }
 
     /// The team's caps on one batch that this batch exceeds.
-    fn too_large(&self) -> Vec<Violation> {
+    fn too_large(&self, violations: &mut Violations) {
         let team = &self.caller.team;
-        let Some(batch) = self.work.batch() else { return Vec::new() };
-        team.batch.passed(&team.name, batch, &self.size, self.max_output_tokens, self.cost).collect()
+        let Some(batch) = self.work.batch() else { return };
+        let passed = team.batch.passed(&team.name, batch, &self.size, self.max_output_tokens, self.cost);
+        passed.for_each(|violation| violations.add(team.mode, violation));
     }
 
     /// Sets the granted output, and with it the cost and the amount of every hold.
@@ -251,7 +261,9 @@ impl<'p> Plan<'p> {
             if !self.clamps(line) {
                 continue;
             }
-            let remaining = NanoUsd::new(hold.limit.saturating_sub(*used.get(index)?))?;
+            // Not the hold's, which has none in shadow.
+            let bound = line.limit.bound.unwrap_or(hold.limit);
+            let remaining = NanoUsd::new(bound.saturating_sub(*used.get(index)?))?;
             let output =
                 self.rates.affordable_output_with(self.work, &self.size, remaining, self.tools.cost)?;
             if output < line.limit.min_output_tokens {
@@ -302,7 +314,7 @@ impl<'p> Plan<'p> {
     /// The fewest output tokens worth granting under all clamping budgets that apply.
     #[must_use]
     pub fn least_output(&self) -> u64 {
-        let clamping = self.lines.iter().filter(|line| self.clamps(line));
+        let clamping = self.lines.iter().filter(|line| line.enforced && self.clamps(line));
         clamping.map(|line| line.limit.min_output_tokens).max().unwrap_or(0)
     }
 }

@@ -23,7 +23,7 @@ use super::{
     cooldown::Gates,
     counter::CounterKey,
     key::DeclaredKeys,
-    limit::{BudgetCounters, Limit, Limits},
+    limit::{BudgetCounters, Limit, LimitMode, Limits},
     money::NanoUsd,
     name::MAX_MODEL_BYTES,
     plan::Templates,
@@ -120,6 +120,8 @@ pub struct Team {
     pub max_output_tokens: Option<u64>,
     /// What happens to a request for more.
     pub on_exceed: OnExceed,
+    /// Whether its lists and caps refuse: models, operations, output tokens, batches, tools. Each of its limits has its own mode.
+    pub mode: LimitMode,
     /// What an expired reservation is charged.
     pub on_unsettled: OnUnsettled,
     /// Its budgets and limits.

@@ -31,6 +31,8 @@ pub struct TeamTally {
     /// Denials for which the caller alone was enough, by their first reason.
     callers: [AtomicU64; Reason::COUNT],
     violations: OnceLock<Box<Violations>>,
+    /// Of what is in shadow.
+    shadow_violations: OnceLock<Box<Violations>>,
     settlements: [[AtomicU64; SettlementResult::ALL.len()]; Outcome::ALL.len()],
     /// Few requests use tools, so a lock does.
     tools: Mutex<BTreeMap<Box<str>, u64>>,
@@ -73,6 +75,7 @@ impl TeamTally {
             models: OnceLock::new(),
             callers: zeros(),
             violations: OnceLock::new(),
+            shadow_violations: OnceLock::new(),
             settlements: [const { zeros() }; Outcome::ALL.len()],
             tools: Mutex::default(),
         }
@@ -90,7 +93,12 @@ impl TeamTally {
     /// Counts a decision on a request for the model with this number; `violations` refused it.
     pub fn decided(&self, model: usize, operation: Operation, violations: &[Violation]) {
         self.model(model).decided(operation, violations.first().map(|violation| violation.reason));
-        self.violated(violations);
+        violated(&self.violations, violations);
+    }
+
+    /// Counts what is in shadow and would have refused a request.
+    pub fn in_shadow(&self, violations: &[Violation]) {
+        violated(&self.shadow_violations, violations);
     }
 
     /// Counts a denial for which the caller alone was enough.
@@ -99,21 +107,7 @@ impl TeamTally {
         if let Some(count) = count {
             add(count, 1);
         }
-        self.violated(violations);
-    }
-
-    fn violated(&self, violations: &[Violation]) {
-        if violations.is_empty() {
-            return;
-        }
-        let counts = self.violations.get_or_init(|| Box::new([const { zeros() }; LimitScope::ALL.len() + 1]));
-        for violation in violations {
-            let scope = violation.scope.map_or(LimitScope::ALL.len(), |scope| scope as usize);
-            if let Some(count) = counts.get(scope).and_then(|reasons| reasons.get(violation.reason as usize))
-            {
-                add(count, 1);
-            }
-        }
+        violated(&self.violations, violations);
     }
 
     pub(super) fn settled(&self, outcome: Outcome, result: SettlementResult) {
@@ -153,13 +147,12 @@ impl TeamTally {
 
     /// What refused requests: by scope (`None`: no limit) and reason.
     pub fn violations(&self) -> impl Iterator<Item = (Option<LimitScope>, Reason, u64)> {
-        let scopes = self.violations.get().into_iter().flat_map(|counts| counts.iter().enumerate());
-        scopes.flat_map(|(scope, reasons)| {
-            let counts = Reason::ALL.into_iter().zip(reasons);
-            counts.map(move |(reason, count)| {
-                (LimitScope::ALL.get(scope).copied(), reason, count.load(Ordering::Relaxed))
-            })
-        })
+        by_scope(&self.violations)
+    }
+
+    /// The same of what is in shadow and would have refused.
+    pub fn shadow_violations(&self) -> impl Iterator<Item = (Option<LimitScope>, Reason, u64)> {
+        by_scope(&self.shadow_violations)
     }
 
     /// Reports by how the request ended and how they were booked.
@@ -176,6 +169,29 @@ impl TeamTally {
         let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
         tools.iter().map(|(tool, calls)| (tool.clone(), *calls)).collect()
     }
+}
+
+fn violated(counts: &OnceLock<Box<Violations>>, violations: &[Violation]) {
+    if violations.is_empty() {
+        return;
+    }
+    let counts = counts.get_or_init(|| Box::new([const { zeros() }; LimitScope::ALL.len() + 1]));
+    for violation in violations {
+        let scope = violation.scope.map_or(LimitScope::ALL.len(), |scope| scope as usize);
+        if let Some(count) = counts.get(scope).and_then(|reasons| reasons.get(violation.reason as usize)) {
+            add(count, 1);
+        }
+    }
+}
+
+fn by_scope(counts: &OnceLock<Box<Violations>>) -> impl Iterator<Item = (Option<LimitScope>, Reason, u64)> {
+    let scopes = counts.get().into_iter().flat_map(|counts| counts.iter().enumerate());
+    scopes.flat_map(|(scope, reasons)| {
+        let counts = Reason::ALL.into_iter().zip(reasons);
+        counts.map(move |(reason, count)| {
+            (LimitScope::ALL.get(scope).copied(), reason, count.load(Ordering::Relaxed))
+        })
+    })
 }
 
 impl ModelTally {

@@ -13,7 +13,7 @@ use crate::{
         MAX_AMOUNT,
         budget_alert::MAX_BUDGET_ALERTS,
         key::{MAX_LABEL_KEY, MAX_LABELS},
-        limit::OnShortfall,
+        limit::{LimitMode, OnShortfall},
         limit_kind::LimitKind,
         request::Operation,
     },
@@ -24,6 +24,20 @@ use crate::{
         tools::MAX_CALLS,
     },
 };
+
+/// `mode` of a table that has none around it.
+const fn mode(doc: &'static str) -> Key {
+    key("mode", Kind::Choice(|| words(&LimitMode::NAMES)), doc).or("\"enforce\"")
+}
+
+/// `mode` of a table within another.
+const fn inner_mode(doc: &'static str) -> Key {
+    key("mode", Kind::Choice(|| words(&LimitMode::NAMES)), doc).or_else("that of the table around it")
+}
+
+fn rate_names() -> Vec<&'static str> {
+    LimitKind::RATES.map(LimitKind::key).to_vec()
+}
 
 /// Thresholds: shares, or dollars.
 const ALERT: Form = form("share or amount", r"^([0-9]+%|\$[0-9]+(\.[0-9]+)?)$");
@@ -63,6 +77,7 @@ static ORGANIZATION: Table = Table {
     keys: &[
         key("id", Kind::Text(NAME), "names the counters in the store: never change it").required(),
         key("time_zone", Kind::Text(free("IANA name")), "where days, weeks and months begin").or("\"UTC\""),
+        mode("[`\"shadow\"`](concepts.md#shadow): its own budget and limits refuse nothing; those of teams do"),
         key("budget", Kind::Table(&BUDGET), "a [budget](#budget) that all teams share"),
         key(
             "max_cooldown",
@@ -111,6 +126,7 @@ static TEAM_TABLE: Table = Table {
             Kind::Table(&UNRESERVED),
             "what gateways may [report without a reservation](gateways.md#usage-without-a-reservation)",
         ),
+        mode("[`\"shadow\"`](concepts.md#shadow): what stands in this table refuses nothing; its keys do"),
         key("budget", Kind::Table(&BUDGET), "the team's [budget](#budget)"),
         key(
             "limits",
@@ -151,6 +167,7 @@ static KEY: Table = Table {
             "labels of its requests that do not have these themselves, such as `cost_center = \"7\"`",
         ),
         key("expires", Kind::Date, "a date means midnight in the organization's time zone").or_else("never"),
+        mode("[`\"shadow\"`](concepts.md#shadow): what stands in this table refuses nothing; its team does"),
         key("budget", Kind::Table(&BUDGET), "at most the team's, which holds as well"),
     ],
     shared: &[Shared {
@@ -184,11 +201,12 @@ static BUDGET: Table = Table {
             Kind::Texts(ALERT, at_most(MAX_BUDGET_ALERTS)),
             "`\"1%\"` to `\"1000%\"` of each period's budget, or `\"$400\"` of the month's",
         ),
+        inner_mode("[`\"shadow\"`](concepts.md#shadow): it counts and alerts, and neither denies nor clamps"),
     ],
     shared: &[],
 };
 
-const RATES_LABEL: &str = "rates, `max_in_flight`";
+const RATES_LABEL: &str = "rates, `max_in_flight`, `shadow`";
 
 /// The key of a limit of this kind.
 const fn rate(kind: LimitKind, doc: &'static str) -> Key {
@@ -213,6 +231,11 @@ static RATES: Table = Table {
         rate(LimitKind::AudioSecondsPerHour, SECONDS),
         rate(LimitKind::AudioSecondsPerDay, SECONDS),
         rate(LimitKind::MaxInFlight, "requests authorized and not reported yet; batches do not count"),
+        key(
+            "shadow",
+            Kind::Choices(rate_names, ANY),
+            "those of the table that are [in shadow](concepts.md#shadow), such as `[\"tokens_per_day\"]`",
+        ),
     ],
     shared: &[],
 };
@@ -220,14 +243,17 @@ static RATES: Table = Table {
 static MODEL_LIMITS: Table = Table {
     name: "model_limits",
     doc: "Limits of one model, or of all with the same beginning.",
-    keys: &[],
+    keys: &[inner_mode("[`\"shadow\"`](concepts.md#shadow): these limits refuse nothing")],
     shared: &[Shared { label: RATES_LABEL, table: &RATES, doc: "[limits](#rates-and-max_in_flight)" }],
 };
 
 static PER_USER: Table = Table {
     name: "per_user",
     doc: "Limits that each user has.",
-    keys: &[key("budget", Kind::Table(&BUDGET), "the [budget](#budget) of each user")],
+    keys: &[
+        inner_mode("[`\"shadow\"`](concepts.md#shadow): these limits refuse nothing"),
+        key("budget", Kind::Table(&BUDGET), "the [budget](#budget) of each user"),
+    ],
     shared: &[Shared {
         label: RATES_LABEL,
         table: &RATES,

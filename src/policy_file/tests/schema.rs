@@ -234,6 +234,7 @@ fn a_default_is_what_holds_without_the_key() {
     let documents = [
         ("organization", "[organization]\nid = \"acme\"\n".to_owned()),
         ("team", TEAM.to_owned()),
+        ("key", format!("{TEAM}[teams.t.keys.t-prod-k]\nsha256 = \"{}\"\n", "ab".repeat(32))),
         ("budget", format!("{TEAM}[teams.t.budget]\nmonthly_usd = \"1\"\n")),
         ("unreserved", format!("{TEAM}[teams.t.unreserved]\n")),
         ("tool", format!("{TEAM}[teams.t.tools.mcp]\n")),
@@ -248,8 +249,8 @@ fn a_default_is_what_holds_without_the_key() {
     ];
     let read = |text: &str| {
         let policy = super::sound_but_for_warnings(text);
-        let (reports, access) = (policy.reports, policy.access);
-        format!("{:?} {:?} {:?} {reports:?} {access:?}", policy.organization, policy.teams, policy.envoy)
+        let limits = (policy.organization, policy.teams, policy.keys);
+        format!("{limits:?} {:?} {:?} {:?}", policy.reports, policy.envoy, policy.access)
     };
     let mut covered = BTreeSet::new();
     for table in tables() {

@@ -59,6 +59,7 @@ fn message(decided: Decided) -> AuthorizeResponse {
     // `to_string` of a shared text formats it, which takes several times as long as copying it.
     let policy_revision = String::from(&*decided.policy_revision);
     let project = String::from(&*decided.project);
+    let shadow_violations = decided.shadow_violations.into_iter().map(violation).collect();
     match decided.outcome {
         Ok(grant) => {
             let (reservation_id, expire_time) = grant.reservation.unzip();
@@ -71,6 +72,7 @@ fn message(decided: Decided) -> AuthorizeResponse {
                 warnings: [grant.warnings, decided.warnings].concat(),
                 policy_revision,
                 project,
+                shadow_violations,
                 ..AuthorizeResponse::default()
             }
         }
@@ -81,6 +83,7 @@ fn message(decided: Decided) -> AuthorizeResponse {
             warnings: decided.warnings,
             policy_revision,
             project,
+            shadow_violations,
             ..AuthorizeResponse::default()
         },
     }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Durati
 use super::{Reloads, Sources, sample::SeenLimit};
 use crate::{
     domain::{
+        decision::Reason,
         limit::{LimitScope, Window},
         snapshot::document_revision,
         tally::{ModelTally, NONE, TeamTally},
@@ -40,7 +41,8 @@ impl Sources {
     pub(super) fn rows(&self, metric: Metric, emit: Emit<'_>) {
         match metric {
             Metric::Decisions => self.decisions(emit),
-            Metric::Violations => self.violations(emit),
+            Metric::Violations => self.violations(|team| team.violations().collect(), emit),
+            Metric::ShadowViolations => self.violations(|team| team.shadow_violations().collect(), emit),
             Metric::Settlements => self.settlements(emit),
             Metric::Tokens => self.tokens(emit),
             Metric::ReasoningTokens => self.of_models(emit, |model| &model.reasoning_tokens, 1.0),
@@ -168,10 +170,10 @@ impl Sources {
         }
     }
 
-    fn violations(&self, emit: Emit<'_>) {
+    fn violations(&self, of: impl Fn(&TeamTally) -> Vec<(Option<LimitScope>, Reason, u64)>, emit: Emit<'_>) {
         let organization = self.organization();
         for team in self.teams() {
-            for (scope, reason, count) in team.violations().filter(|(.., count)| *count > 0) {
+            for (scope, reason, count) in of(&team).into_iter().filter(|(.., count)| *count > 0) {
                 let scope = word("scope", scope.map_or(NONE, LimitScope::name));
                 let team = text("team", &team.name);
                 emit(number(count), &[organization.clone(), team, scope, word("reason", reason.name())]);

@@ -189,6 +189,28 @@ impl Commit for Arc<Owner> {
     }
 }
 
+/// Puts batches into the database, and leaves it to the system when they reach the disk.
+pub(super) struct Unsynced {
+    owner: Arc<Owner>,
+    is_set: bool,
+}
+
+impl Unsynced {
+    pub(super) const fn new(owner: Arc<Owner>) -> Self {
+        Self { owner, is_set: false }
+    }
+}
+
+impl Commit for Unsynced {
+    fn commit(&mut self, connection: &mut Connection, batch: &Batch) -> Result<bool, CommitError> {
+        if !self.is_set {
+            connection.pragma_update(None, "synchronous", "OFF")?;
+            self.is_set = true;
+        }
+        self.owner.commit(connection, batch)
+    }
+}
+
 impl From<CommitError> for StoreError {
     fn from(_: CommitError) -> Self {
         Self::Unavailable

@@ -7,6 +7,7 @@ use std::{
     process::{Command as Program, Output, Stdio},
 };
 
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::shell::Command;
@@ -37,6 +38,13 @@ impl Sandbox {
         }
         fs::write(directory.path().join("secret.txt"), "a-secret-that-exists\n").unwrap();
         fs::write(directory.path().join("token.txt"), "tgs_a_token_that_exists\n").unwrap();
+        fs::write(directory.path().join("proposed.toml"), example).unwrap();
+        let decision = json!({
+            "event": "decision", "v": 1, "id": "1", "time": "2026-11-24T10:00:00Z", "organization": "acme", "team": "chatbot",
+            "model": "openai/gpt-oss-20b", "operation": "chat_completion", "policy_revision": "a/0", "decision": "allowed",
+            "degraded": false, "request": { "service_tier": "on_demand", "input_tokens": 1, "max_output_tokens": 1 },
+        });
+        fs::write(directory.path().join("decisions.jsonl"), format!("{decision}\n")).unwrap();
         // The store that no process has open holds one reservation.
         let stopped = Process::start(directory.path(), example, "embedded:./data").await;
         let request = crate::harness::chat("chatbot", "openai/gpt-oss-20b", 1, 1);

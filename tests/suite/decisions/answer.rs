@@ -26,25 +26,8 @@ pub(crate) fn of_authorize(
     start: Timestamp,
     name_of: NameOf<'_>,
 ) -> Result<Value, String> {
-    let mut violations = Map::new();
-    let mut reasons = Vec::new();
-    for violation in &answer.violations {
-        let reason = violation.reason().as_str_name().trim_start_matches("REASON_");
-        reasons.push(Value::from(reason));
-        let shown = json!({
-            "reason": reason,
-            "scope": violation.scope().as_str_name().trim_start_matches("SCOPE_"),
-            "quantity": violation.quantity().as_str_name().trim_start_matches("QUANTITY_"),
-            "limit": violation.limit,
-            "used": violation.used,
-            "requested": violation.requested,
-            "retry_delay": delay(violation.retry_delay.as_ref(), "never")?,
-            "retryable": violation.retryable,
-            "message_contains": [violation.message],
-            "project": violation.project,
-        });
-        violations.insert(violation.limit_id.clone(), shown);
-    }
+    let (reasons, violations) = refused(&answer.violations)?;
+    let (shadow_reasons, shadow_violations) = refused(&answer.shadow_violations)?;
     let mut limits = Map::new();
     for limit in &answer.limits {
         let shown = json!({
@@ -62,6 +45,8 @@ pub(crate) fn of_authorize(
         "decision": answer.decision().as_str_name().trim_start_matches("DECISION_").to_lowercase(),
         "reasons": reasons,
         "violations": violations,
+        "shadow_reasons": shadow_reasons,
+        "shadow_violations": shadow_violations,
         "retry_delay": delay(answer.retry_delay.as_ref(), if allowed { "none" } else { "never" })?,
         "max_output_tokens": answer.max_output_tokens,
         "reserved_cost_usd": usd!(answer.reserved_cost),
@@ -74,7 +59,31 @@ pub(crate) fn of_authorize(
         "project": answer.project,
     });
     sort(shown.get_mut("reasons"));
+    sort(shown.get_mut("shadow_reasons"));
     Ok(shown)
+}
+
+/// The reasons of violations, and what each says, by its limit.
+fn refused(violations: &[proto::Violation]) -> Result<(Vec<Value>, Map<String, Value>), String> {
+    let (mut reasons, mut by_limit) = (Vec::new(), Map::new());
+    for violation in violations {
+        let reason = violation.reason().as_str_name().trim_start_matches("REASON_");
+        reasons.push(Value::from(reason));
+        let shown = json!({
+            "reason": reason,
+            "scope": violation.scope().as_str_name().trim_start_matches("SCOPE_"),
+            "quantity": violation.quantity().as_str_name().trim_start_matches("QUANTITY_"),
+            "limit": violation.limit,
+            "used": violation.used,
+            "requested": violation.requested,
+            "retry_delay": delay(violation.retry_delay.as_ref(), "never")?,
+            "retryable": violation.retryable,
+            "message_contains": [violation.message],
+            "project": violation.project,
+        });
+        by_limit.insert(violation.limit_id.clone(), shown);
+    }
+    Ok((reasons, by_limit))
 }
 
 pub(crate) fn of_record(answer: &proto::RecordUsageResponse, name_of: NameOf<'_>) -> Value {

@@ -34,13 +34,15 @@ impl Expect {
             Action::Policy(_) => Err("a change of the policy has no answer".to_owned()),
         };
         let mut expected = checked.map_err(|e| format!("expect: {e}"))?;
-        for key in ["reasons", "alerts"] {
+        for key in ["reasons", "shadow_reasons", "alerts"] {
             sort(expected.get_mut(key));
         }
         if let Some(Value::Object(by_limit)) = expected.get_mut("alerts_by_limit") {
             by_limit.values_mut().for_each(|thresholds| sort(Some(thresholds)));
         }
-        for reason in expected.get("reasons").and_then(Value::as_array).into_iter().flatten() {
+        let reasons =
+            ["reasons", "shadow_reasons"].into_iter().filter_map(|key| expected.get(key)?.as_array());
+        for reason in reasons.flatten() {
             let name = format!("REASON_{}", reason.as_str().unwrap_or_default());
             proto::Reason::from_str_name(&name).ok_or_else(|| format!("expect: no such reason: {reason}"))?;
         }
@@ -55,6 +57,8 @@ struct ExpectAuthorize {
     decision: Option<ExpectDecision>,
     reasons: Option<Vec<String>>,
     violations: Option<BTreeMap<String, ExpectViolation>>,
+    shadow_reasons: Option<Vec<String>>,
+    shadow_violations: Option<BTreeMap<String, ExpectViolation>>,
     retry_delay: Option<Delay>,
     max_output_tokens: Option<i64>,
     reserved_cost_usd: Option<Usd>,

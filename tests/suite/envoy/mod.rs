@@ -15,4 +15,5 @@ mod outage;
 mod pauses;
 mod replay;
 mod rotation;
+mod shadow;
 mod upstream;

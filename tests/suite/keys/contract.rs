@@ -1,7 +1,8 @@
 //! What `KeyService` takes and answers beside the limits themselves: checks without effect, updates without a mask, filters.
 
 use tollgate::rpc::proto::{
-    self, CreateKeyRequest, KeyLimits, KeyState, ListKeysRequest, OnShortfall, UpdateKeyRequest, VirtualKey,
+    self, CreateKeyRequest, KeyLimits, KeyState, LimitMode, ListKeysRequest, OnShortfall, UpdateKeyRequest,
+    VirtualKey,
 };
 use tonic::Code;
 
@@ -40,6 +41,7 @@ fn every_limit() -> KeyLimits {
         audio_seconds_per_minute: Some(11),
         audio_seconds_per_hour: Some(12),
         audio_seconds_per_day: Some(0),
+        mode: LimitMode::Shadow.into(),
     }
 }
 

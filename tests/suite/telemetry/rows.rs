@@ -12,7 +12,9 @@ const RESEARCH: &str = "team=\"research\"";
 #[tokio::test(flavor = "multi_thread")]
 async fn decisions_and_what_was_booked_are_counted() {
     let directory = TempDir::new().unwrap();
-    let (process, admin) = start(&directory, POLICY, &[]).await;
+    let in_shadow = "requests_per_minute = 4\ntokens_per_day = 5_000\nshadow = [\"tokens_per_day\"]";
+    let policy = POLICY.replace("requests_per_minute = 4", in_shadow);
+    let (process, admin) = start(&directory, &policy, &[]).await;
     let mut client = process.client().await;
     let mut reservations = Vec::new();
     for _ in 0..6 {
@@ -45,6 +47,8 @@ async fn decisions_and_what_was_booked_are_counted() {
     is(decided, &[&own[..], &["decision=\"denied\"", "reason=\"request_rate_exceeded\""]].concat(), 2.0);
     is(decided, &["team=\"none\"", "reason=\"unknown_team\""], 1.0);
     is("tollgate_violations_total", &[CHATBOT, "scope=\"team\"", "reason=\"request_rate_exceeded\""], 2.0);
+    let shadow = "tollgate_shadow_violations_total";
+    is(shadow, &[CHATBOT, "scope=\"team\"", "reason=\"token_rate_exceeded\""], 3.0);
     is("tollgate_decision_duration_seconds_count", &["decision=\"allowed\""], 4.0);
     is("tollgate_decision_duration_seconds_count", &["decision=\"denied\""], 3.0);
     let settled = "tollgate_settlements_total";

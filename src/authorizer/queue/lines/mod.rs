@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::{Turn, recent::Recent};
 use crate::{
     domain::{
+        MAX_AMOUNT,
         counter::{CounterKey, CounterKind},
         holds::Holds,
     },
@@ -36,8 +37,10 @@ pub(in crate::authorizer) struct Blocked {
 }
 
 impl Blocked {
+    /// Everything at which earlier requests may wait. A limit that cannot refuse holds nothing up.
     pub(super) fn counters(&self) -> impl Iterator<Item = &CounterKey> {
-        self.gates.iter().chain(self.holds.counters())
+        let refusing = self.holds.iter().filter(|hold| hold.limit < MAX_AMOUNT);
+        self.gates.iter().chain(refusing.map(|hold| hold.counter))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Faulty policies: each line here is a fault and the expected finding, word for word or in part.
 
+mod mode;
 mod prices;
 
 use super::*;

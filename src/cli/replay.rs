@@ -1,0 +1,173 @@
+//! `tollgate replay`: what another policy would have done with recorded requests.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Write as _},
+    path::PathBuf,
+};
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use super::{
+    client,
+    screen::{Exit, Failure, Screen},
+    table::{Style, Table},
+    temporary::TemporaryDirectory,
+    text,
+};
+use crate::{
+    policy_file::load_policy,
+    replay::{By, Recorded, Replayed, Row, replay},
+};
+
+/// Plays recorded decisions to another policy: which requests it would have refused, and what that would have saved.
+///
+/// The record is the decision log as JSON lines, of requests that are logged in full (decision_log_allowed = "100%",
+/// decision_log_denials). The real engine decides, on an empty store and at the time of each line; nothing is asked of a server.
+#[derive(Args)]
+#[command(after_help = "Exit codes: 0 played, 2 failed: a policy with errors, a line that cannot be read.
+
+Examples:
+  tollgate replay --policy proposed.toml --decisions decisions.jsonl
+  tollgate replay --policy proposed.toml --decisions decisions.jsonl --by team
+  zcat decisions-*.jsonl.gz | tollgate replay --policy proposed.toml --decisions - --json | jq .lines")]
+pub(super) struct Replay {
+    /// The policy to try (TOML, or JSON where the name ends in .json)
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// The decision log; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    decisions: PathBuf,
+    /// What refusals are counted by: team, limit, reason, model
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "team,limit")]
+    by: Vec<By>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Replay {
+    pub(super) fn run(mut self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let report = load_policy(&self.policy);
+        let Some(policy) = report.policy else { return Err(Failure::new(report.to_string())) };
+        let name = self.decisions.display();
+        let recorded = match self.decisions.as_os_str() == "-" {
+            true => Recorded::read(io::stdin().lock()),
+            false => {
+                let file = File::open(&self.decisions)
+                    .map_err(|error| Failure::new(format!("{name}: cannot be read: {error}")))?;
+                Recorded::read(BufReader::new(file))
+            }
+        };
+        let recorded = recorded.map_err(|error| Failure::new(format!("{name}: {error}")))?;
+        let mut by = Vec::new();
+        for of in self.by.drain(..) {
+            if !by.contains(&of) {
+                by.push(of);
+            }
+        }
+        let directory = TemporaryDirectory::new("replay")?;
+        let played = client::block_on(async {
+            let played = replay(policy, recorded, by, directory.path()).await;
+            played.map_err(|error| Failure::new(format!("{name}: {error}")))
+        })?;
+        match self.json {
+            true => screen.json(&to_json(&played))?,
+            false => print(screen, &played)?,
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn to_json(played: &Replayed) -> Value {
+    let line = |row: &Row| {
+        let group = played.by.iter().zip(&row.group);
+        let mut line: Map<_, _> =
+            group.map(|(by, value)| (by.field().to_owned(), Value::from(value.as_str()))).collect();
+        for (field, count) in [
+            ("refused_count", row.refused),
+            ("newly_refused_count", row.newly_refused),
+            ("shadow_count", row.in_shadow),
+            ("cost_nano_usd", row.cost_nanos),
+        ] {
+            line.insert(field.to_owned(), count.into());
+        }
+        Value::Object(line)
+    };
+    json!({
+        "source": "decisions",
+        "decisions": played.decisions,
+        "stay_allowed_count": played.stay_allowed,
+        "newly_refused_count": played.newly_refused,
+        "newly_allowed_count": played.newly_allowed,
+        "stay_refused_count": played.stay_refused,
+        "saved_nano_usd": played.saved_nanos,
+        "unsettled_nano_usd": played.unsettled_nanos,
+        "skipped_count": played.skipped,
+        "unknown_key_count": played.unknown_keys,
+        "unmatched_settlement_count": played.unmatched,
+        "unbooked_settlement_count": played.unbooked,
+        "lines": played.rows.iter().map(line).collect::<Vec<_>>(),
+    })
+}
+
+fn print(screen: &mut Screen, played: &Replayed) -> io::Result<()> {
+    let count = |count: u64| text::group(count.into());
+    let dollars = |nanos: u64| text::dollars(nanos.into());
+    writeln!(screen, "{} requests decided again", count(played.decisions))?;
+    let style = if played.newly_refused == 0 { Style::Green } else { Style::Yellow };
+    let refused = format!("{:>12} allowed then, refused now", count(played.newly_refused));
+    writeln!(screen, "{}", style.paint(&refused, screen.colour))?;
+    for (number, what) in [
+        (played.stay_allowed, "allowed then and now"),
+        (played.newly_allowed, "denied then, allowed now; held at their worst case, as no usage is known"),
+        (played.stay_refused, "denied then and now"),
+    ] {
+        writeln!(screen, "{:>12} {what}", count(number))?;
+    }
+    writeln!(screen, "saved {}, by what the refused requests cost", dollars(played.saved_nanos))?;
+    if played.unsettled_nanos > 0 {
+        let most = dollars(played.unsettled_nanos);
+        writeln!(
+            screen,
+            "      and at most {most} by refused requests whose settlement is not in the record"
+        )?;
+    }
+    for (number, what) in [
+        (played.skipped, "lines not played: repeats, dry runs, denials that no policy decided, other lines"),
+        (
+            played.unknown_keys,
+            "requests by keys that the policy does not declare, decided by their team's limits alone",
+        ),
+        (played.unmatched, "settlements without their decision in the record"),
+        (played.unbooked, "settlements that this policy cannot price"),
+    ] {
+        if number > 0 {
+            writeln!(screen, "{:>12} {what}", count(number))?;
+        }
+    }
+    if played.rows.is_empty() {
+        return Ok(());
+    }
+    let heading = |by: &By| match by {
+        By::Team => "TEAM",
+        By::Limit => "LIMIT",
+        By::Reason => "REASON",
+        By::Model => "MODEL",
+    };
+    let headings = played.by.iter().map(heading);
+    let mut table = Table::new(headings.chain([">REFUSED", ">OF THAT NEW", ">IN SHADOW", ">SAVED"]));
+    for row in &played.rows {
+        let counts = [row.refused, row.newly_refused, row.in_shadow].map(count);
+        let style = if row.newly_refused == 0 { Style::Plain } else { Style::Yellow };
+        table.row(style, row.group.iter().cloned().chain(counts).chain([dollars(row.cost_nanos)]));
+    }
+    writeln!(screen)?;
+    let colour = screen.colour;
+    table.write(screen, "  ", colour)?;
+    if played.rows.len() > 1 {
+        writeln!(screen, "\nA request that several refuse counts in each line.")?;
+    }
+    Ok(())
+}

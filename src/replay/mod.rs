@@ -1,0 +1,191 @@
+//! Plays recorded decisions to another policy: what it would have refused, and what that would have saved.
+//!
+//! The real engine decides, on an empty store and under a clock that stands where each line stood. What a replay cannot know is
+//! counted and told: a request that was denied and would be allowed has no usage, so its worst case is held until it expires.
+
+mod outcome;
+mod record;
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use thiserror::Error;
+
+use self::record::{Entry, Event};
+pub use self::{
+    outcome::{By, Replayed, Row},
+    record::{ReadError, Recorded},
+};
+use crate::{
+    authorizer::{
+        Authorizer, Bounds, Decided, Failure, LoggedDecision, LoggedSettlement, Question, Shared, View,
+    },
+    domain::{Timestamp, policy::Policy, rbac::TeamScope, request::Caller},
+    live::Live,
+    runtime::clock::{Clock, ManualClock},
+    store::{
+        ReservationId,
+        embedded::{EmbeddedStore, OpenError},
+    },
+};
+
+/// Why recorded decisions could not be replayed.
+#[derive(Debug, Error)]
+pub enum ReplayError {
+    /// The store of the replay.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The engine could not decide or book a line.
+    #[error("line {line}: {failure}")]
+    Failed {
+        /// The line.
+        line: usize,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// What became of a recorded reservation.
+enum Fate {
+    /// The policy would have allowed it: this is its reservation in the replay.
+    Reserved(ReservationId),
+    /// It would have refused it.
+    Refused {
+        /// The groups that count it.
+        rows: Vec<usize>,
+        /// The worst case that was reserved for it.
+        reserved_nanos: u64,
+    },
+}
+
+struct Replay {
+    authorizer: Authorizer<EmbeddedStore>,
+    clock: ManualClock,
+    fates: HashMap<String, Fate>,
+    result: Replayed,
+}
+
+/// Plays `recorded` to `policy`, on an empty store in `directory`; refusals are counted by `by`.
+///
+/// # Errors
+/// If the store cannot be opened, or fails.
+pub async fn replay(
+    policy: Policy,
+    recorded: Recorded,
+    by: Vec<By>,
+    directory: &Path,
+) -> Result<Replayed, ReplayError> {
+    let (entries, skipped) = recorded.into_parts();
+    let start = entries.first().map_or(Timestamp(0), |entry| entry.time);
+    let clock = ManualClock::new(start);
+    let store = EmbeddedStore::open_scratch(directory, Clock::Manual(clock.clone()))?;
+    let shared = Arc::new(Shared::new(Arc::new(Live::new(Arc::new(policy)))));
+    let authorizer = Authorizer::new(store, Clock::Manual(clock.clone()).into(), shared);
+    let result = Replayed::new(by, skipped);
+    let mut replay = Replay { authorizer, clock, fates: HashMap::new(), result };
+    for Entry { line, time, event } in entries {
+        replay.clock.set(time);
+        let played = match event {
+            Event::Decided(decision) => replay.decide(*decision).await,
+            Event::Settled(settlement) => replay.settle(*settlement).await,
+        };
+        played.map_err(|failure| ReplayError::Failed { line, failure })?;
+    }
+    Ok(replay.result.finished())
+}
+
+impl Replay {
+    async fn decide(&mut self, logged: LoggedDecision) -> Result<(), Failure> {
+        let LoggedDecision { key, reasons, is_extra, reservation_id, reserved_nanos, request, .. } = logged;
+        let Some(request) = request.filter(|_| !is_extra && !reasons.iter().any(|of| is_of_no_policy(of)))
+        else {
+            self.result.skipped += 1;
+            return Ok(());
+        };
+        let View { snapshot, fresh } = self.authorizer.view(None).await;
+        let Caller::Team(team) = &request.caller else { return Ok(()) };
+        let caller = snapshot.resolve_names(team, &key);
+        if !key.is_empty() && caller.as_ref().is_ok_and(|caller| caller.key.is_none()) {
+            self.result.unknown_keys += 1;
+        }
+        let question = Question { request: &request, snapshot: &snapshot, caller: &caller, fresh: &fresh };
+        let (Decided { outcome, shadow_violations, .. }, check) =
+            self.authorizer.authorize(question, None).await?;
+        let was_allowed = reasons.is_empty();
+        let facts = (team.as_str(), request.model.as_str());
+        self.result.shadow(facts, &shadow_violations);
+        let fate = match outcome {
+            Ok(allowed) => {
+                check.delivered();
+                self.result.allowed(was_allowed);
+                let id = allowed.reservation.and_then(|(id, _)| id.parse().ok());
+                id.map(Fate::Reserved)
+            }
+            Err(violations) => {
+                let rows = self.result.refused(facts, was_allowed, &violations, reserved_nanos);
+                Some(Fate::Refused { rows, reserved_nanos })
+            }
+        };
+        if let Some((id, fate)) = reservation_id.zip(fate) {
+            self.fates.insert(id, fate);
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, logged: LoggedSettlement) -> Result<(), Failure> {
+        let LoggedSettlement { reservation_id, subject, outcome, usage, cost_nanos, key, .. } = logged;
+        if logged.is_repeat {
+            return Ok(());
+        }
+        match self.fates.remove(&reservation_id) {
+            Some(Fate::Reserved(id)) => {
+                let booked = self.authorizer.settle(id, usage, outcome, 0, &TeamScope::All).await;
+                self.note(booked.map(|_| ()))
+            }
+            Some(Fate::Refused { rows, reserved_nanos }) => {
+                self.result.settled(&rows, cost_nanos, reserved_nanos);
+                Ok(())
+            }
+            None if logged.is_unreserved => {
+                let snapshot = self.authorizer.snapshot();
+                let Caller::Team(team) = &subject.caller else { return Ok(()) };
+                let caller = snapshot.resolve_names(team, &key);
+                let booked = self
+                    .authorizer
+                    .settle_unreserved((&snapshot, &caller), &subject, usage, outcome, 0, Bounds::None)
+                    .await;
+                self.note(booked.map(|_| ()))
+            }
+            None => {
+                self.result.unmatched += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts what the policy cannot book, such as tools without a price; only a store that fails ends the replay.
+    fn note(&mut self, booked: Result<(), Failure>) -> Result<(), Failure> {
+        match booked {
+            Err(failure @ Failure::Store(_)) => Err(failure),
+            Err(_) => {
+                self.result.unbooked += 1;
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+/// Whether a denial came of what no policy document decides: of a key or a pause at that time, of Groq, or of the store.
+fn is_of_no_policy(reason: &str) -> bool {
+    use crate::domain::decision::Reason;
+    [
+        Reason::InvalidKey,
+        Reason::KeyRevoked,
+        Reason::KeyExpired,
+        Reason::Paused,
+        Reason::UpstreamRateLimited,
+        Reason::StoreUnavailable,
+    ]
+    .iter()
+    .any(|of| of.name() == reason)
+}
