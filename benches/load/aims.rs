@@ -206,6 +206,16 @@ pub(crate) fn all() -> Vec<Aim> {
             AtLeast(0.9),
         ),
         ratio(
+            "metrics",
+            "Authorize, embedded, with metrics over without: calls/s",
+            ("embedded-metrics", "embedded"),
+            CALLS,
+            AtLeast(0.95),
+        )
+        .unusual(),
+        ratio("metrics-cpu", "the same, CPU per call", ("embedded-metrics", "embedded"), CPU, AtMost(1.05))
+            .unusual(),
+        ratio(
             "denied-team",
             "denied before Redis, unknown team, over Authorize, embedded: calls/s",
             ("team", "embedded"),

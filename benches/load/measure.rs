@@ -240,15 +240,17 @@ impl Bench {
         let files = TempDir::new_in(&self.scratch).unwrap();
         let redis_url = redis.map(|address| format!("redis://{address}/")).unwrap_or_default();
         let mut command = match target {
-            Target::Embedded(shape) | Target::Redis(shape) => {
+            Target::Embedded(shape) | Target::Measured(shape) | Target::Redis(shape) => {
                 let policy = files.path().join("policy.toml");
                 std::fs::write(&policy, shape.to_toml()).unwrap();
                 let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-                command
-                    .args(["serve", "--listen", "127.0.0.1:0", "--admin-enabled=false", "--policy"])
-                    .arg(policy);
+                let pages = match target {
+                    Target::Measured(_) => "--admin=127.0.0.1:0",
+                    _ => "--admin-enabled=false",
+                };
+                command.args(["serve", "--listen", "127.0.0.1:0", pages, "--policy"]).arg(policy);
                 let embedded = format!("embedded:{}", files.path().join("data").display());
-                let store = if matches!(target, Target::Embedded(_)) { embedded } else { redis_url };
+                let store = if matches!(target, Target::Redis(_)) { redis_url } else { embedded };
                 command.args(["--store", &store]).env(GROQ_KEY, "gsk_of_the_bench");
                 command
             }

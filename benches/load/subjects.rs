@@ -15,6 +15,8 @@ pub(crate) enum Target {
     Minimal,
     /// `tollgate serve` on the embedded store.
     Embedded(Shape),
+    /// The same with metrics, which can be scraped.
+    Measured(Shape),
     /// `tollgate serve` on Redis.
     Redis(Shape),
     /// The service's script, without a service.
@@ -27,7 +29,7 @@ impl Target {
     /// The number of teams in its policy whose requests wait.
     pub(crate) const fn waiting_teams(self) -> usize {
         match self {
-            Self::Embedded(shape) | Self::Redis(shape) => shape.waiting,
+            Self::Embedded(shape) | Self::Measured(shape) | Self::Redis(shape) => shape.waiting,
             _ => 0,
         }
     }
@@ -152,6 +154,13 @@ pub(crate) fn all() -> Vec<Subject> {
             embedded,
             sustained,
             Some("same-size-sustained"),
+        )),
+        middle(subject(
+            "embedded-metrics",
+            "Authorize, embedded, with metrics",
+            Target::Measured(Shape::USUAL),
+            usual,
+            Some("embedded"),
         )),
         middle(subject(
             "embedded-id",

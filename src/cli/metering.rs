@@ -20,7 +20,7 @@ const LAST_PUSH: Duration = Duration::from_secs(2);
 pub(super) fn start(settings: &Settings) -> Result<(Meters, Tracing), MetersError> {
     let push = push(settings);
     if let Some(push) = &push {
-        info!(endpoint = push.endpoint, "metrics and traces are pushed");
+        info!(address = push.endpoint, "metrics and traces are pushed");
     }
     let meters = match settings.admin_enabled || push.is_some() {
         true => Meters::start(push.as_ref())?,

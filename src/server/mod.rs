@@ -6,6 +6,7 @@
 mod accept;
 pub mod admin;
 mod calls;
+mod closing;
 mod connection;
 mod connections;
 mod deadline;
@@ -50,6 +51,7 @@ use tracing::{error, warn};
 pub use connections::Connections;
 pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
 
+use closing::{cut_before_the_end, say_closings};
 use deadline::Deadline;
 use dispatch::Dispatch;
 use request_body::{Bounded, MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES};
@@ -78,7 +80,7 @@ use crate::{
         },
         watched,
     },
-    runtime::{Runtime, Tasks, replica_name},
+    runtime::{Runtime, replica_name},
     store::Store,
     telemetry::trace::Tracing,
     upstream::UpstreamKeys,
@@ -86,9 +88,6 @@ use crate::{
 
 /// Connections waiting to be accepted, per core.
 const BACKLOG: u32 = 1024;
-/// The part of a drain that is kept for settling answers that would outlast it.
-const LAST_SETTLEMENTS: Duration = Duration::from_secs(1);
-
 /// How to listen.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -385,27 +384,5 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         && watch.await.is_err()
     {
         error!("the watch over the store's health had panicked");
-    }
-}
-
-/// Calls and Groq's answers that outlast the drain would be cut off with the service. Shortly before, they are ended in good order:
-/// callers are told, and reservations are settled.
-async fn cut_before_the_end(tasks: Tasks, mut stop: watch::Receiver<bool>, drain: Duration) {
-    // An error means that the server was dropped: there is no drain.
-    if stop.wait_for(|stop| *stop).await.is_ok() {
-        tokio::time::sleep(drain.saturating_sub(LAST_SETTLEMENTS.min(drain / 4))).await;
-        tasks.cut();
-    }
-}
-
-/// Logs which connections were closed, for all listeners.
-async fn say_closings(connections: Connections, mut stop: watch::Receiver<bool>) {
-    let stopped = stop.wait_for(|stop| *stop);
-    let mut stopped = std::pin::pin!(stopped);
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(tally::EVERY) => connections.tally().say(),
-            _ = &mut stopped => return connections.tally().say(),
-        }
     }
 }

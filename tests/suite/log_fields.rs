@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::layering::collect;
 
 /// The fields that any line may have.
-const COMMON: [&str; 29] = [
+const COMMON: [&str; 30] = [
     "address",
     "cost_nano_usd",
     "decision",
@@ -32,6 +32,7 @@ const COMMON: [&str; 29] = [
     "rpc",
     "scope",
     "service_tier",
+    "span_id",
     "team",
     "trace_id",
     "used",
@@ -131,7 +132,9 @@ fn check(call: &str) -> impl Iterator<Item = String> {
     let unknown = fields(&parts).into_iter().filter(|name| !known(name));
     let mut breaches: Vec<_> = unknown.map(|name| format!("unknown field `{name}`")).collect();
     let message = parts.iter().position(|part| part.starts_with('"'));
-    let is_constant = message.is_some_and(|at| at + 1 == parts.len() && !parts[at].contains('{'));
+    // The name of a span stands first.
+    let is_constant =
+        message.is_some_and(|at| (at == 0 || at + 1 == parts.len()) && !parts[at].contains('{'));
     if !is_constant || call.contains("format!(") {
         breaches.push("the message is not constant: put values into fields".to_owned());
     }

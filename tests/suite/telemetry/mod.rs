@@ -1,11 +1,15 @@
 //! Metrics as operators read them: over HTTP from the service, and through real programs.
 
+mod collector;
 mod page;
+mod prometheus;
 mod rows;
 
 use std::net::SocketAddr;
 
 use tempfile::TempDir;
+use tollgate::rpc::proto::policy_service_client::PolicyServiceClient;
+use tonic::transport::Channel;
 
 use crate::{
     envoy::http::Request,
@@ -29,6 +33,9 @@ budget = { monthly_usd = "200.00", daily_usd = "20.00" }
 models = ["*"]
 "#;
 pub(crate) const MODEL: &str = "openai/gpt-oss-20b";
+
+/// A client of the service.
+pub(crate) type Client = PolicyServiceClient<Channel>;
 
 /// A service with its pages at the second.
 pub(crate) async fn start(directory: &TempDir, policy: &str, arguments: &[&str]) -> (Process, SocketAddr) {
