@@ -156,8 +156,9 @@ fn print(screen: &mut Screen, played: &Replayed) -> io::Result<()> {
         By::Reason => "REASON",
         By::Model => "MODEL",
     };
-    let headings = played.by.iter().map(heading);
-    let mut table = Table::new(headings.chain([">REFUSED", ">OF THAT NEW", ">IN SHADOW", ">SAVED"]));
+    let headings: Vec<_> = played.by.iter().map(heading).collect();
+    let mut table =
+        Table::new([&headings[..], &[">REFUSED", ">OF THAT NEW", ">IN SHADOW", ">SAVED"]].concat());
     for row in &played.rows {
         let counts = [row.refused, row.newly_refused, row.in_shadow].map(count);
         let style = if row.newly_refused == 0 { Style::Plain } else { Style::Yellow };

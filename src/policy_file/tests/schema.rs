@@ -250,7 +250,7 @@ fn a_default_is_what_holds_without_the_key() {
     let read = |text: &str| {
         let policy = super::sound_but_for_warnings(text);
         let limits = (policy.organization, policy.teams, policy.keys);
-        format!("{limits:?} {:?} {:?} {:?}", policy.reports, policy.envoy, policy.access)
+        format!("{limits:?} {:?} {:?} {:?}", policy.envoy, policy.reports, policy.access)
     };
     let mut covered = BTreeSet::new();
     for table in tables() {

@@ -141,16 +141,6 @@ impl EmbeddedStore {
         opening::open(dir, clock, (age::MAX_AGE, writer::ROUND), |owner| Box::new(owner))
     }
 
-    /// Opens a store that is thrown away with its process: nothing waits until it would survive a power cut.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_scratch(dir: &Path, clock: Clock) -> Result<Self, OpenError> {
-        opening::open(dir, clock, (age::MAX_AGE, writer::ROUND), |owner| {
-            Box::new(owner::Unsynced::new(owner))
-        })
-    }
-
     /// The same store, whose reservations wait at most `deadline` when they have to wait for the disk.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {

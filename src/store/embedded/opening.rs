@@ -10,19 +10,19 @@ use rusqlite::Connection;
 
 use super::{
     EmbeddedStore, Handle, PATIENCE,
-    age::Age,
+    age::{Age, MAX_AGE},
     audit::AuditTable,
     disk::{self, Progress},
     error::OpenError,
     files::Claim,
-    owner::{self, Commit, CommitError, Owner},
+    owner::{self, Commit, CommitError, Owner, Unsynced},
     recover::{self, RecoverError, Recovered},
     registry::Registry,
     schema,
     shared::{Inner, Shared},
     time::StoreTime,
     verify as checks,
-    writer::{Start, Writer},
+    writer::{ROUND, Start, Writer},
 };
 use crate::{domain::Timestamp, runtime::clock::Clock};
 
@@ -77,6 +77,16 @@ pub(super) fn open(
         _claim: claim,
     };
     Ok(EmbeddedStore(Arc::new(handle), PATIENCE))
+}
+
+impl EmbeddedStore {
+    /// Opens a store that is thrown away with its process: nothing waits until it would survive a power cut.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_scratch(dir: &Path, clock: Clock) -> Result<Self, OpenError> {
+        open(dir, clock, (MAX_AGE, ROUND), |owner| Box::new(Unsynced::new(owner)))
+    }
 }
 
 /// Creates the tables of an empty database, and updates those of an earlier layout.
