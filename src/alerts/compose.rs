@@ -5,11 +5,11 @@ use crate::{
     domain::{
         Timestamp,
         alert::{AlertKind, Severity},
-        limit::{Limit, Period, Threshold},
+        limit::{Limit, Period},
         money::NanoUsd,
         snapshot::Snapshot,
     },
-    store::Crossing,
+    store::{Crossing, Exhaustion},
 };
 
 /// From this share of a budget on, a threshold is critical.
@@ -46,21 +46,16 @@ fn subject(counter: &str) -> Option<Subject<'_>> {
     })
 }
 
-/// The limit that the counter is of, as it is now, and its threshold with this amount.
-fn limit<'s>(
-    snapshot: &'s Snapshot,
-    subject: &Subject<'_>,
-    amount: u64,
-) -> Option<(&'s Limit, &'s Threshold)> {
+/// The limit that the counter is of, as it is now.
+fn limit<'s>(snapshot: &'s Snapshot, subject: &Subject<'_>) -> Option<&'s Limit> {
     let team = snapshot.policy.teams.get(subject.team);
     let declared = snapshot.policy.keys.named(subject.key).iter();
     let mut keys = declared.chain(snapshot.keys.named(subject.key)).map(|key| &**key);
     let key = keys.find(|key| *key.team == *subject.team);
     let organization = snapshot.policy.organization.limits.iter();
     let own = team.into_iter().flat_map(|team| team.limits.iter().chain(&team.user_limits));
-    let limits = organization.chain(own).chain(key.into_iter().flat_map(|key| &key.limits));
-    let limit = limits.map(|limit| &**limit).find(|limit| limit.counter.name() == subject.shared)?;
-    Some((limit, limit.alerts.iter().find(|threshold| threshold.amount.nanos() == amount)?))
+    let mut limits = organization.chain(own).chain(key.into_iter().flat_map(|key| &key.limits));
+    limits.find(|limit| limit.counter.name() == subject.shared).map(|limit| &**limit)
 }
 
 /// An alert, and until when it holds.
@@ -78,53 +73,87 @@ pub(super) fn of_crossing(
     crossing: &Crossing,
 ) -> Option<Composed> {
     let subject = subject(&crossing.counter)?;
-    let policy = &snapshot.policy;
-    let found = limit(snapshot, &subject, crossing.amount);
-    let dollars = |nanos| format!("${}", NanoUsd::new(nanos).unwrap_or(NanoUsd::ZERO));
-    let threshold =
-        found.map_or_else(|| dollars(crossing.amount), |(_, threshold)| threshold.text.to_string());
-    let budget = found.and_then(|(limit, _)| limit.bound);
-    let critical = found.is_some_and(|(_, threshold)| threshold.percent >= CRITICAL_PERCENT);
+    let limit = limit(snapshot, &subject);
+    let mut known = limit.into_iter().flat_map(|limit| &limit.alerts);
+    let found = known.find(|threshold| threshold.amount.nanos() == crossing.amount);
+    let threshold = found.map_or_else(|| dollars(crossing.amount), |threshold| threshold.text.to_string());
+    let budget = limit.and_then(|limit| limit.bound);
     let of_budget = budget.map(|budget| format!(" of {}", dollars(budget))).unwrap_or_default();
-    let period = match subject.period {
-        Period::Day => "daily",
-        Period::Week => "weekly",
-        Period::Month => "monthly",
-    };
-    let organization = policy.organization.id.to_string();
+    let is_critical = found.is_some_and(|threshold| threshold.percent >= CRITICAL_PERCENT);
     let summary = format!(
-        "{} has spent {threshold} of its {period} budget: {}{of_budget}",
-        who(&subject, &organization),
+        "{} has spent {threshold} of its {} budget: {}{of_budget}",
+        who(&subject, snapshot),
+        adjective(subject.period),
         dollars(crossing.settled)
     );
-    let current = policy.calendar.today(at).of(subject.period);
-    Some(Composed {
-        end: (current.first_day == crossing.period).then_some(current.end),
+    let budget = BudgetCrossing {
+        threshold,
+        amount: crossing.amount.into(),
+        spent: crossing.settled.into(),
+        budget: budget.map(Into::into),
+    };
+    let severity = if is_critical { Severity::Critical } else { Severity::Warning };
+    let what = (AlertKind::BudgetThreshold, severity, summary, Some(budget));
+    Some(composed((snapshot, &subject, limit), (id, at, crossing.period), what))
+}
+
+/// The alert of a budget that has denied a request; `None` as above.
+pub(super) fn of_exhaustion(snapshot: &Snapshot, id: &str, exhaustion: &Exhaustion) -> Option<Composed> {
+    let Exhaustion { at, settled, limit: budget, counter } = exhaustion;
+    let subject = subject(counter.name())?;
+    let reserved = if settled < budget { ", the rest is reserved or too little for the request" } else { "" };
+    let summary = format!(
+        "{} has used up its {} budget of {}, which has denied a request ({} spent{reserved})",
+        who(&subject, snapshot),
+        adjective(subject.period),
+        dollars(*budget),
+        dollars(*settled)
+    );
+    let what = (AlertKind::BudgetExhausted, Severity::Critical, summary, None);
+    Some(composed((snapshot, &subject, limit(snapshot, &subject)), (id, *at, counter.period()), what))
+}
+
+/// What alerts of budgets have in common. `period`: the first day of the budget's period.
+fn composed(
+    (snapshot, subject, limit): (&Snapshot, &Subject<'_>, Option<&Limit>),
+    (id, at, period): (&str, Timestamp, u32),
+    (kind, severity, summary, budget): (AlertKind, Severity, String, Option<BudgetCrossing>),
+) -> Composed {
+    let current = snapshot.policy.calendar.today(at).of(subject.period);
+    Composed {
+        end: (current.first_day == period).then_some(current.end),
         alert: Alert {
             id: id.to_owned(),
-            kind: AlertKind::BudgetThreshold,
-            severity: if critical { Severity::Critical } else { Severity::Warning },
+            kind,
+            severity,
             state: AlertState::Open,
             team: subject.team.to_owned(),
             key: subject.key.to_owned(),
-            limit_id: found.map(|(limit, _)| limit.id.to_string()).unwrap_or_default(),
+            limit_id: limit.map(|limit| limit.id.to_string()).unwrap_or_default(),
             create_time: instant(at),
             summary,
-            budget: Some(BudgetCrossing {
-                threshold,
-                amount: crossing.amount.into(),
-                spent: crossing.settled.into(),
-                budget: budget.map(Into::into),
-            }),
-            organization,
+            budget,
+            organization: snapshot.policy.organization.id.to_string(),
             user: subject.user.to_owned(),
         },
-    })
+    }
 }
 
-fn who(subject: &Subject<'_>, organization: &str) -> String {
+fn dollars(nanos: u64) -> String {
+    format!("${}", NanoUsd::new(nanos).unwrap_or(NanoUsd::ZERO))
+}
+
+const fn adjective(period: Period) -> &'static str {
+    match period {
+        Period::Day => "daily",
+        Period::Week => "weekly",
+        Period::Month => "monthly",
+    }
+}
+
+fn who(subject: &Subject<'_>, snapshot: &Snapshot) -> String {
     match (subject.team, subject.key, subject.user) {
-        ("", ..) => organization.to_owned(),
+        ("", ..) => snapshot.policy.organization.id.to_string(),
         (team, "", "") => team.to_owned(),
         (team, "", user) => format!("User {user} of {team}"),
         (team, key, _) => format!("Key {key} of {team}"),

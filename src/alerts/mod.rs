@@ -18,15 +18,8 @@ use tokio::task::JoinSet;
 
 pub use alert::{Alert, AlertState, BudgetCrossing, Money};
 
-use crate::{
-    live::Live,
-    runtime::Runtime,
-    settings::ReceiverSettings,
-    store::{Outbox, OutboxKept},
-};
+use crate::{live::Live, runtime::Runtime, settings::ReceiverSettings, store::Outbox};
 
-/// How long an entry stays, and how many: past that the oldest go, delivered or not. At most 8 KiB each.
-const KEPT: OutboxKept = OutboxKept { ms: 90 * 86_400_000, entries: 50_000 };
 /// Undelivered alerts that one receiver may have; past that further ones are not queued for it.
 const MAX_PENDING: u64 = 10_000;
 /// Between two looks at a queue that had nothing due, in milliseconds.

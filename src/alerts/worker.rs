@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::{
-    KEPT, MAX_PENDING, PAUSE_MS,
+    MAX_PENDING, PAUSE_MS,
     body::{self, ALERTMANAGER_PATH},
     compose,
     delivery::{Delivery, DeliveryState, Event},
@@ -18,7 +18,7 @@ use crate::{
     live::Live,
     runtime::{Entropy, Runtime},
     settings::{ReceiverKind, ReceiverSettings, ReceiverUrl},
-    store::{ClaimedEntry, Crossing, Outbox, OutboxEntry, OutboxId, StoreError},
+    store::{ClaimedEntry, Crossing, Exhaustion, OUTBOX_KEPT, Outbox, OutboxEntry, OutboxId, StoreError},
 };
 
 /// How long what is new may take to be queued; then another replica does it.
@@ -47,7 +47,11 @@ pub(super) async fn route<S: Outbox>(store: Arc<S>, live: Arc<Live>, known: Vec<
     loop {
         let snapshot = live.snapshot();
         // Until the registry was read, the limits of created keys are not known.
-        let routed = if snapshot.is_pending { Ok(false) } else { route_some(&*store, &snapshot).await };
+        let routed = if snapshot.is_pending {
+            Ok(false)
+        } else {
+            route_some(&*store, &snapshot, runtime.clock.now()).await
+        };
         for route in &snapshot.policy.alerts {
             if !known.iter().any(|name| **name == *route.receiver)
                 && missing.insert(Arc::clone(&route.receiver))
@@ -68,7 +72,7 @@ pub(super) async fn route<S: Outbox>(store: Arc<S>, live: Arc<Live>, known: Vec<
         if forgotten.elapsed() >= FORGET {
             forgotten = tokio::time::Instant::now();
             // It is tried again in a minute.
-            let _ = store.outbox_append(Vec::new(), KEPT).await;
+            let _ = store.outbox_append(Vec::new(), OUTBOX_KEPT).await;
         }
         if !matches!(routed, Ok(true)) {
             pause(&runtime).await;
@@ -88,11 +92,11 @@ fn jittered(ms: u64, entropy: &Entropy) -> u64 {
 }
 
 /// Whether there was anything.
-async fn route_some<S: Outbox>(store: &S, snapshot: &Snapshot) -> Result<bool, StoreError> {
+async fn route_some<S: Outbox>(store: &S, snapshot: &Snapshot, now: Timestamp) -> Result<bool, StoreError> {
     let claim = store.outbox_claim("".into(), AT_ONCE, ROUTING_LEASE_MS).await?;
     for claimed in &claim.entries {
         if let Some(event) = event_of(snapshot, &claimed.entry) {
-            queue(store, snapshot, &claimed.entry.id, &event).await?;
+            queue(store, snapshot, (&claimed.entry.id, now), &event).await?;
             let entry = OutboxEntry { payload: event.payload(), ..claimed.entry.clone() };
             store.outbox_update(ClaimedEntry { entry, claim: claimed.claim }, None).await?;
         }
@@ -107,6 +111,11 @@ fn event_of(snapshot: &Snapshot, OutboxEntry { id, payload }: &OutboxEntry) -> O
         let composed = compose::of_crossing(snapshot, alert, id.time(), &crossing)?;
         return Some(Event { alert: composed.alert, end: composed.end });
     }
+    if let Some(exhaustion) = Exhaustion::read(payload) {
+        let (alert, _) = id.event().rsplit_once('_')?;
+        let composed = compose::of_exhaustion(snapshot, alert, &exhaustion)?;
+        return Some(Event { alert: composed.alert, end: composed.end });
+    }
     Event::read(payload)
 }
 
@@ -114,14 +123,13 @@ fn event_of(snapshot: &Snapshot, OutboxEntry { id, payload }: &OutboxEntry) -> O
 async fn queue<S: Outbox>(
     store: &S,
     snapshot: &Snapshot,
-    id: &OutboxId,
+    (id, since): (&OutboxId, Timestamp),
     event: &Event,
 ) -> Result<(), StoreError> {
     let alert = &event.alert;
     let routes =
         snapshot.policy.alerts.iter().filter(|route| route.takes(alert.kind, alert.severity, &alert.team));
     let receivers: HashSet<_> = routes.map(|route| &route.receiver).collect();
-    let since = id.time();
     for receiver in receivers {
         let pending = store.outbox_claim(Arc::clone(receiver), 0, 0).await?.pending;
         if pending >= MAX_PENDING {
@@ -130,7 +138,7 @@ async fn queue<S: Outbox>(
         }
         let Ok(id) = format!("{}/{receiver}", id.event()).parse() else { continue };
         let payload = Delivery::of(event.clone(), since).payload();
-        store.outbox_append(vec![OutboxEntry { id, payload }], KEPT).await?;
+        store.outbox_append(vec![OutboxEntry { id, payload }], OUTBOX_KEPT).await?;
     }
     Ok(())
 }

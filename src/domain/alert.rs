@@ -7,19 +7,22 @@ use std::sync::Arc;
 pub enum AlertKind {
     /// A threshold of a budget was crossed.
     BudgetThreshold,
+    /// A budget has denied a request for the first time in its period.
+    BudgetExhausted,
     /// A message that shows that a receiver gets them.
     Test,
 }
 
 impl AlertKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::BudgetThreshold, Self::Test];
+    pub const ALL: [Self; 3] = [Self::BudgetThreshold, Self::BudgetExhausted, Self::Test];
 
     /// The short form of the contract's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::BudgetThreshold => "budget_threshold",
+            Self::BudgetExhausted => "budget_exhausted",
             Self::Test => "test",
         }
     }

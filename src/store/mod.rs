@@ -36,8 +36,9 @@ pub use ledger::{
 pub use load::{Load, LoadProbe};
 pub use observed::{CallTotals, Calls, Observed};
 pub use outbox::{
-    ClaimedEntry, Crossing, MAX_OUTBOX_APPEND, MAX_OUTBOX_CLAIM, MAX_OUTBOX_PAGE, MAX_OUTBOX_PAYLOAD,
-    NotAnOutboxId, OUTBOX_REMOVED, Outbox, OutboxClaim, OutboxEntry, OutboxId, OutboxKept, crossings,
+    ClaimedEntry, Crossing, Exhaustion, MAX_OUTBOX_APPEND, MAX_OUTBOX_CLAIM, MAX_OUTBOX_PAGE,
+    MAX_OUTBOX_PAYLOAD, NotAnOutboxId, OUTBOX_KEPT, OUTBOX_REMOVED, Outbox, OutboxClaim, OutboxEntry,
+    OutboxId, OutboxKept, crossings,
 };
 pub use registry::{
     MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord, RegistryWritten, Revision,

@@ -177,6 +177,9 @@ impl OutboxKept {
     }
 }
 
+/// What stays of an outbox: 90 days, and 50,000 entries of at most 8 KiB each; past that the oldest go, done or not.
+pub const OUTBOX_KEPT: OutboxKept = OutboxKept { ms: 90 * 86_400_000, entries: 50_000 };
+
 /// Whether a store takes these entries.
 pub(super) fn check(entries: &[OutboxEntry]) -> Result<(), StoreError> {
     let long = |entry: &OutboxEntry| entry.payload.len() > MAX_OUTBOX_PAYLOAD;
@@ -202,19 +205,15 @@ pub struct Crossing {
 impl Crossing {
     /// The first byte of its payload.
     pub const VERSION: u8 = 1;
-    /// The bytes of a number.
-    const NUMBER: usize = 7;
 
     /// Reads a payload; `None`: it is none of a crossing, or of a later version.
     #[must_use]
     pub fn read(payload: &[u8]) -> Option<Self> {
         let (version, rest) = payload.split_first()?;
-        let (amount, rest) = rest.split_at_checked(Self::NUMBER)?;
-        let (settled, counter) = rest.split_at_checked(Self::NUMBER)?;
-        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let (amount, rest) = seven(rest)?;
+        let (settled, counter) = seven(rest)?;
         let (counter, period) = str::from_utf8(counter).ok()?.rsplit_once('@')?;
         let period = period.parse().ok()?;
-        let (amount, settled) = (number(amount), number(settled));
         (*version == Self::VERSION).then(|| Self { amount, settled, counter: counter.to_owned(), period })
     }
 
@@ -229,6 +228,62 @@ impl Crossing {
         bytes.extend_from_slice(counter.to_string().as_bytes());
         bytes.into()
     }
+}
+
+/// A budget that has denied a request, for the first time in its period as far as the process knows that adds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exhaustion {
+    /// When it did.
+    pub at: Timestamp,
+    /// What is settled in the budget, in nano-dollars; the rest is reserved, or less than the request needs.
+    pub settled: u64,
+    /// The budget, in nano-dollars.
+    pub limit: u64,
+    /// Its counter, with the period.
+    pub counter: CounterKey,
+}
+
+impl Exhaustion {
+    /// The first byte of its payload.
+    const VERSION: u8 = 4;
+
+    /// Its entry, which has the same id in each process, so it is added once; `None`: the counter has no period.
+    #[must_use]
+    pub fn entry(&self) -> Option<OutboxEntry> {
+        let (day, part) = (self.counter.period(), |value: u32| i8::try_from(value % 100).ok());
+        let date =
+            jiff::civil::Date::new(i16::try_from(day / 10_000).ok()?, part(day / 100)?, part(day)?).ok()?;
+        let start = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond();
+        let name = self.counter.to_string();
+        let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(name.as_bytes()).as_bytes();
+        let hash = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let id = format!("{:0TIME_DIGITS$x}{hash:016x}{OPEN}", u64::try_from(start).ok()?);
+        let mut payload = vec![Self::VERSION];
+        for number in [self.at.0, self.settled, self.limit] {
+            let [seven @ .., _] = number.to_le_bytes();
+            payload.extend_from_slice(&seven);
+        }
+        payload.extend_from_slice(name.as_bytes());
+        Some(OutboxEntry { id: OutboxId(id.into()), payload: payload.into() })
+    }
+
+    /// Reads a payload; `None`: it is of something else.
+    #[must_use]
+    pub fn read(payload: &[u8]) -> Option<Self> {
+        let (_, rest) = payload.split_first().filter(|(version, _)| **version == Self::VERSION)?;
+        let (at, rest) = seven(rest)?;
+        let (settled, rest) = seven(rest)?;
+        let (limit, name) = seven(rest)?;
+        let (name, period) = str::from_utf8(name).ok()?.rsplit_once('@')?;
+        let counter = CounterKey::new(name).in_period(period.parse().ok()?);
+        Some(Self { at: Timestamp(at), settled, limit, counter })
+    }
+}
+
+/// A number in seven bytes, the little end first, and what follows it.
+fn seven(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (number, rest) = bytes.split_at_checked(7)?;
+    Some((number.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)), rest))
 }
 
 /// The entries of the thresholds that the settlement of `id` reported at `wall`: the index of the counter, and the amount. Their ids are
@@ -268,6 +323,29 @@ mod tests {
             assert_eq!(id(text), Err(NotAnOutboxId), "{text}");
         }
         assert!(id(&"0".repeat(MAX_ID)).is_ok() && id(&"0".repeat(MAX_ID + 1)).is_err());
+    }
+
+    /// The bytes of version 4, which later releases read, and an id that depends on the counter alone.
+    #[test]
+    fn an_exhaustion_is_as_it_was_recorded() {
+        let counter = CounterKey::new("team/chatbot|usd|month").in_period(20_261_101);
+        let exhaustion =
+            |at| Exhaustion { at: Timestamp(at), settled: 7, limit: 256, counter: counter.clone() };
+        let entry = exhaustion(1_795_428_000_000).entry().unwrap();
+        assert_eq!(
+            &*entry.payload,
+            b"\x04\x00\x21\xd9\x07\xa2\x01\0\x07\0\0\0\0\0\0\0\x01\0\0\0\0\0team/chatbot|usd|month@20261101"
+        );
+        assert_eq!(Exhaustion::read(&entry.payload), Some(exhaustion(1_795_428_000_000)));
+        assert_eq!(exhaustion(9).entry().unwrap().id, entry.id);
+        assert_eq!(entry.id.time(), Timestamp(1_793_491_200_000), "the first of November");
+        let other = Exhaustion {
+            counter: CounterKey::new("team/b|usd|month").in_period(20_261_101),
+            ..exhaustion(9)
+        };
+        assert_ne!(other.entry().unwrap().id, entry.id);
+        assert_eq!((Exhaustion::read(b"\x01"), Crossing::read(&entry.payload)), (None, None));
+        assert_eq!(Exhaustion { counter: CounterKey::new("x"), ..exhaustion(9) }.entry(), None);
     }
 
     /// The bytes of version 1, which later releases read.

@@ -188,7 +188,8 @@ impl EmbeddedStore {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(RegistryError::Store(error))) => Err(error),
             Ok(Err(RegistryError::Commit(error))) => {
-                tracing::error!(%error, "the embedded store cannot read or write its outbox");
+                // It is asked every second: the callers say once that it does not answer, and the journal's writer why.
+                tracing::debug!(%error, "the embedded store cannot read or write its outbox");
                 Err(StoreError::Unavailable)
             }
             Err(error) => {

@@ -9,6 +9,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 use tempfile::TempDir;
+use tollgate::rpc::proto::Decision;
 
 use self::receiver::{Answer, Receiver};
 use crate::{
@@ -210,4 +211,39 @@ async fn routes_choose_and_a_private_address_is_refused() {
     // Two routes lead there, and it came once.
     assert_eq!(mine.requests().len(), 1);
     assert!([&others, &critical, &private].iter().all(|receiver| receiver.requests().is_empty()));
+}
+
+/// Reserved and not reported, it crosses no threshold. Each replica meets the denial, and one alert comes of it.
+#[tokio::test]
+async fn the_first_denial_by_a_budget_arrives_once_over_replicas() {
+    let Some(redis) = redis_server::shared() else { return };
+    let directory = TempDir::new().unwrap();
+    let receiver = Receiver::start(Answer::Status(200)).await;
+    let settings = webhook("ops", &receiver);
+    let policy = policy(&organization(), &(route("ops") + "kinds = [\"budget_exhausted\"]\n"));
+    let servers = [
+        start(directory.path(), &policy, &settings, &redis.url()).await,
+        start(directory.path(), &policy, &settings, &redis.url()).await,
+    ];
+    let mut client = servers[0].client().await;
+    client.authorize(chat("team", MODEL, 900, 1)).await.unwrap();
+    for server in &servers {
+        let denied = server.client().await.authorize(chat("team", MODEL, 900, 1)).await.unwrap();
+        assert_eq!(denied.into_inner().decision(), Decision::Denied);
+    }
+    eventually("it has arrived", async || !receiver.requests().is_empty()).await;
+    client.authorize(chat("team", MODEL, 900, 1)).await.unwrap();
+    // Longer than any of the workers waits.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let requests = receiver.requests();
+    assert_eq!(requests.len(), 1);
+    let data = &requests[0].json()["data"];
+    assert_eq!(
+        (&data["kind"], &data["severity"]),
+        (&"ALERT_KIND_BUDGET_EXHAUSTED".into(), &"SEVERITY_CRITICAL".into())
+    );
+    assert_eq!(data["limitId"], "teams.team.budget.monthly_usd");
+    let summary = "team has used up its monthly budget of $0.000001, which has denied a request ($0.00 spent, the rest is reserved or too \
+                   little for the request)";
+    assert_eq!(data["summary"], summary);
 }
