@@ -7,6 +7,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     access::Guard,
+    alerts::Dispatcher,
     audit::Audit,
     authorizer::{DecisionLog, Shared},
     domain::{
@@ -22,7 +23,7 @@ use crate::{
         admin::{self, Facts},
         metrics::{self, Reloads, Sources},
     },
-    settings::Settings,
+    settings::{ReceiverSettings, Settings},
     store::{Calls, Observed, Store, redis::Hazards},
     telemetry::{Meters, trace::Tracing},
     upstream::UpstreamKeys,
@@ -218,6 +219,16 @@ impl App {
         };
         let (shared, upstream) = (Arc::clone(&self.shared), Arc::clone(&self.upstream));
         Server::start(&options, self.runtime.clone(), shared, upstream, observed)
+    }
+
+    /// Routes alerts and delivers them to `receivers` until dropped.
+    pub fn deliver_alerts<S: Store>(
+        &self,
+        receivers: Vec<ReceiverSettings>,
+        store: S,
+    ) -> impl Future<Output = ()> + Send + use<S> {
+        let store = Observed::new(store, &self.status.calls);
+        Dispatcher::new(store, Arc::clone(self.live()), receivers, self.runtime.clone()).run()
     }
 
     /// Serves the pages for operators until dropped.

@@ -3,6 +3,7 @@
 //! Nothing here awaits, logs, reads a clock or sees protobuf; time comes in as a [`Timestamp`].
 
 pub mod actor;
+pub mod alert;
 pub mod batch;
 pub mod bounds;
 pub mod budget;

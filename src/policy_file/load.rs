@@ -160,5 +160,6 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         gates,
         reports: declared.reports.clone(),
         access: declared.access.as_ref().map(|access| access.policy.clone()),
+        alerts: declared.alerts.clone(),
     }
 }

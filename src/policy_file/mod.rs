@@ -8,6 +8,7 @@
 //! ```
 
 mod access;
+mod alerts;
 mod attempt;
 mod batch;
 mod bounds;

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::{
     access::{self, DeclaredAccess},
-    batch, bounds,
+    alerts, batch, bounds,
     document::Node,
     envoy,
     findings::Findings,
@@ -21,6 +21,7 @@ use super::{
 };
 use crate::domain::{
     Timestamp,
+    alert::AlertRoute,
     calendar::parse_time_zone,
     cooldown::DEFAULT_MAX_COOLDOWN_MS,
     key::VirtualKey,
@@ -60,6 +61,8 @@ pub(super) struct Declared {
     pub(super) reports: ReportRules,
     /// Its access rules.
     pub(super) access: Option<DeclaredAccess>,
+    /// Where alerts go.
+    pub(super) alerts: Vec<AlertRoute>,
 }
 
 /// A team and where it is declared.
@@ -109,9 +112,11 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
     let projects = upstream::read(&root, &names).unwrap_or_default();
     let names: Vec<&str> = teams.iter().map(|declared| &*declared.team.name).collect();
     let access = root.section("access").map(|section| access::read(section, &names, &organization.time_zone));
+    let routes = root.tables("alerts").into_iter();
+    let alerts = routes.filter_map(|section| alerts::read(section, &is_team)).collect();
     let reports = root.section("reports").map(reports::read).unwrap_or_default();
     root.finish();
-    Some(Declared { organization, teams, prices, tool_prices, envoy, projects, reports, access })
+    Some(Declared { organization, teams, prices, tool_prices, envoy, projects, reports, access, alerts })
 }
 
 /// Replaces an organization that could not be read, so the rest is still checked.

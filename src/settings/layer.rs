@@ -14,10 +14,11 @@ use figment::{
 use toml_edit::{ImDocument, Item};
 
 use super::{
-    SettingsError, SettingsFlags,
+    ReceiverSettings, SettingsError, SettingsFlags,
     dropped::{DROPPED, Instead, instead_of},
     kind::Kind,
     raw::{Raw, Shape},
+    receivers::{self, GivenReceivers, RECEIVERS},
     table::{SETTINGS, find},
 };
 use crate::syntax::{
@@ -72,6 +73,8 @@ pub(super) struct Given {
     pub(super) otlp_headers: Option<String>,
     /// Environment variables that are no settings, each with what was probably meant.
     pub(super) unknown_variables: Vec<String>,
+    /// The receivers in the file.
+    pub(super) receivers: Vec<ReceiverSettings>,
 }
 
 /// Where a value stands.
@@ -188,7 +191,8 @@ impl Given {
     ) -> Result<Self, SettingsError> {
         let mut given = Self::default();
         if let Some(path) = config {
-            let file = Self::read_file(path)?;
+            let (file, receivers) = Self::read_file(path)?;
+            given.receivers = receivers::read(receivers, &path.display().to_string())?;
             given.merge(file);
         }
         let variables = given.read_variables(variables)?;
@@ -226,8 +230,8 @@ impl Given {
         metadata.interpolate(self.merged.profile(), &[name])
     }
 
-    /// The settings in a file, with their lines.
-    fn read_file(path: &Path) -> Result<Layer, SettingsError> {
+    /// The settings in a file, with their lines, and its receivers.
+    fn read_file(path: &Path) -> Result<(Layer, GivenReceivers), SettingsError> {
         let text = read(path)?;
         let name = path.display().to_string();
         let malformed = |line, reason| SettingsError::Malformed { path: name.clone(), line, reason };
@@ -236,6 +240,7 @@ impl Given {
             return Err(malformed(None, reason.to_owned()));
         }
         // Only the parser's message, never the line that it shows: the line may contain a password.
+        let mut receivers = GivenReceivers::new();
         let values = if is_json(path, text) {
             json(text)
                 .map_err(|error| malformed(Some(error.line()), format!("no JSON ({:?})", error.classify())))?
@@ -247,11 +252,20 @@ impl Given {
         };
         let mut layer = Layer::new(Metadata::from("file", path));
         let mut lines = BTreeMap::new();
-        for (key, raw, line) in values {
+        if !is_json(path, text)
+            && let Ok(document) = ImDocument::parse(text)
+        {
+            receivers =
+                receivers::of_document(document.as_table()).map_err(|reason| malformed(None, reason))?;
+        }
+        for (key, raw, line) in values.into_iter().filter(|(key, _, line)| line.is_none() || key != RECEIVERS)
+        {
             layer.add(&key, raw, &Origin::File { path: name.clone(), line })?;
             lines.extend(line.map(|line| (key, line)));
         }
-        Ok(layer.standing(move |key| Origin::File { path: name.clone(), line: lines.get(key).copied() }))
+        let layer =
+            layer.standing(move |key| Origin::File { path: name.clone(), line: lines.get(key).copied() });
+        Ok((layer, receivers))
     }
 
     /// The settings among `variables`. An empty variable counts as not set. An unknown one is no error: a platform can put any
@@ -314,7 +328,7 @@ fn toml(text: &str) -> Result<Vec<Entry>, toml_edit::TomlError> {
     Ok(document.iter().map(entry).collect())
 }
 
-fn of_toml(value: &toml_edit::Value) -> Raw {
+pub(super) fn of_toml(value: &toml_edit::Value) -> Raw {
     use toml_edit::Value;
     match value {
         Value::String(text) => Raw::Text(text.value().clone()),

@@ -12,6 +12,7 @@ mod layer;
 mod otlp;
 mod page;
 mod raw;
+mod receivers;
 mod store_url;
 mod table;
 mod tls;
@@ -30,6 +31,7 @@ pub use self::{
     flags::SettingsFlags,
     otlp::{OtlpHeaders, OtlpSignal},
     page::reference,
+    receivers::{ReceiverKind, ReceiverSettings, ReceiverUrl},
     store_url::{StoreUrl, StoreUrlError},
     table::Settings,
     tls::{ClientAuth, TlsFiles},
@@ -80,6 +82,7 @@ impl Settings {
         let mut given = Given::load(config, variables, flags)?;
         let mut settings = Self::read(&given)?;
         settings.unknown_variables = std::mem::take(&mut given.unknown_variables);
+        settings.receivers = std::mem::take(&mut given.receivers);
         let invalid = |key: &str, reason: &str| {
             Err(SettingsError::Invalid { origin: given.origin(key), reason: reason.to_owned() })
         };

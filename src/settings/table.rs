@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    AuditSink, ClientAuth, LogFormat, OtlpHeaders, OtlpSignal, SettingsError, StoreUrl,
+    AuditSink, ClientAuth, LogFormat, OtlpHeaders, OtlpSignal, ReceiverSettings, SettingsError, StoreUrl,
     kind::{Address, Choice, Count, File, Filter, Kind, List, Share, Size, Store, Switch, Time},
     layer::Given,
     otlp::Endpoint,
@@ -113,6 +113,8 @@ macro_rules! settings {
             /// Environment variables that begin with `TOLLGATE_` but are not settings, each with the setting that was
             /// probably meant.
             pub unknown_variables: Vec<String>,
+            /// The receivers of alerts, in the order of their names.
+            pub receivers: Vec<ReceiverSettings>,
             /// What is allowed, and better written otherwise.
             pub warnings: Vec<String>,
             /// Headers for the collector from the environment.
@@ -124,6 +126,7 @@ macro_rules! settings {
                 Self {
                     $($($name: settings!(@value $how $default),)+)+
                     unknown_variables: Vec::new(),
+                    receivers: Vec::new(),
                     warnings: Vec::new(),
                     otlp_headers: None,
                 }
@@ -136,6 +139,7 @@ macro_rules! settings {
                 Ok(Self {
                     $($($name: given.read(stringify!($name), &$kind, settings!(@value $how $default))?,)+)+
                     unknown_variables: Vec::new(),
+                    receivers: Vec::new(),
                     warnings: Vec::new(),
                     otlp_headers: None,
                 })

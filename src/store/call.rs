@@ -22,11 +22,15 @@ pub enum StoreCall {
     AuditPage,
     AnnounceReplica,
     Replicas,
+    OutboxAppend,
+    OutboxClaim,
+    OutboxUpdate,
+    OutboxPage,
 }
 
 impl StoreCall {
     /// All of them, in the order of their places in [`super::Calls`].
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::Reserve,
         Self::Find,
         Self::Settle,
@@ -44,6 +48,10 @@ impl StoreCall {
         Self::AuditPage,
         Self::AnnounceReplica,
         Self::Replicas,
+        Self::OutboxAppend,
+        Self::OutboxClaim,
+        Self::OutboxUpdate,
+        Self::OutboxPage,
     ];
 
     /// Its name, as operators see it.
@@ -67,6 +75,10 @@ impl StoreCall {
             Self::AuditPage => "audit_page",
             Self::AnnounceReplica => "announce_replica",
             Self::Replicas => "replicas",
+            Self::OutboxAppend => "outbox_append",
+            Self::OutboxClaim => "outbox_claim",
+            Self::OutboxUpdate => "outbox_update",
+            Self::OutboxPage => "outbox_page",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the service needs from a store, by subject: a [`Ledger`] of counters and reservations, the [`Usage`] that settlements add up,
-//! a [`Registry`] of small records for all replicas, the [`AuditLog`] of what they recorded, and the [`Replicas`] themselves.
+//! a [`Registry`] of small records for all replicas, the [`AuditLog`] of what they recorded, the [`Replicas`] themselves,
+//! and the [`Outbox`] of what is to leave the store.
 //!
 //! Counters are opaque names, and usage lines are dimensions and amounts. Both implementations follow the arithmetic of
 //! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
@@ -12,6 +13,7 @@ mod layout;
 mod ledger;
 mod load;
 mod observed;
+mod outbox;
 pub mod redis;
 mod registry;
 mod replicas;
@@ -33,6 +35,11 @@ pub use ledger::{
 };
 pub use load::{Load, LoadProbe};
 pub use observed::{CallTotals, Calls, Observed};
+pub use outbox::{
+    ClaimedEntry, Crossing, Exhaustion, MAX_OUTBOX_APPEND, MAX_OUTBOX_CLAIM, MAX_OUTBOX_PAGE,
+    MAX_OUTBOX_PAYLOAD, NotAnOutboxId, OUTBOX_KEPT, OUTBOX_REMOVED, Outbox, OutboxClaim, OutboxEntry,
+    OutboxId, OutboxKept, crossings,
+};
 pub use registry::{
     MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord, RegistryWritten, Revision,
     SecretUse, SecretUses, USE_SLOT_MS, USE_SLOTS_KEPT, use_slot,
@@ -118,6 +125,6 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// Everything that the service needs of a store.
-pub trait Store: Ledger + Usage + Registry + AuditLog + Replicas {}
+pub trait Store: Ledger + Usage + Registry + AuditLog + Replicas + Outbox {}
 
-impl<S: Ledger + Usage + Registry + AuditLog + Replicas> Store for S {}
+impl<S: Ledger + Usage + Registry + AuditLog + Replicas + Outbox> Store for S {}

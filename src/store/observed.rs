@@ -12,10 +12,11 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, CallOutcome, Cooldown, Ledger, Load, LoadProbe,
-    Record, Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve,
-    Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreCall, StoreError, StoreKind,
-    Usage, UsageAmounts, UsageKey, UsageSet,
+    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, CallOutcome, ClaimedEntry, Cooldown, Ledger, Load,
+    LoadProbe, Outbox, OutboxClaim, OutboxEntry, OutboxId, OutboxKept, Record, Registry, RegistryChanges,
+    RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
+    SecretUses, Settle, SettleOutcome, StoreCall, StoreError, StoreKind, Usage, UsageAmounts, UsageKey,
+    UsageSet,
 };
 use crate::{
     domain::{
@@ -298,6 +299,38 @@ impl<S: Replicas> Replicas for Observed<S> {
     async fn replicas(&self) -> Result<Vec<ReplicaEntry>, StoreError> {
         let started = Instant::now();
         self.calls.ended(StoreCall::Replicas, started, self.store.replicas().await)
+    }
+}
+
+impl<S: Outbox> Outbox for Observed<S> {
+    async fn outbox_append(&self, entries: Vec<OutboxEntry>, kept: OutboxKept) -> Result<usize, StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::OutboxAppend, started, self.store.outbox_append(entries, kept).await)
+    }
+
+    async fn outbox_claim(
+        &self,
+        queue: Arc<str>,
+        count: usize,
+        lease_ms: u64,
+    ) -> Result<OutboxClaim, StoreError> {
+        let started = Instant::now();
+        let answer = self.store.outbox_claim(queue, count, lease_ms).await;
+        self.calls.ended(StoreCall::OutboxClaim, started, answer)
+    }
+
+    async fn outbox_update(&self, claimed: ClaimedEntry, next_ms: Option<u64>) -> Result<bool, StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::OutboxUpdate, started, self.store.outbox_update(claimed, next_ms).await)
+    }
+
+    async fn outbox_page(
+        &self,
+        before: Option<OutboxId>,
+        count: usize,
+    ) -> Result<Vec<OutboxEntry>, StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::OutboxPage, started, self.store.outbox_page(before, count).await)
     }
 }
 

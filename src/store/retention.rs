@@ -1,7 +1,8 @@
 //! How long stores keep what they hold, written once: the scripts of the Redis store get these numbers when they are loaded.
 
 use super::{
-    AUDIT_REMOVED, HOURS_KEPT_DAYS, Series, USE_SLOTS_KEPT,
+    AUDIT_REMOVED, Crossing, HOURS_KEPT_DAYS, OUTBOX_REMOVED, Series, USE_SLOTS_KEPT,
+    outbox::OUTBOX_MOVED,
     replicas::{REPLICAS_LOOKED_AT, REPLICAS_STORED},
 };
 
@@ -39,7 +40,7 @@ pub(super) const fn usage_kept_s(series: &Series) -> u64 {
 }
 
 /// The numbers that scripts use, by the names under which they do.
-pub(super) const FOR_SCRIPTS: [(&str, u64); 13] = [
+pub(super) const FOR_SCRIPTS: [(&str, u64); 16] = [
     ("DAY_MS", DAY_MS),
     ("PERIOD_KEPT_DAYS", PERIOD_KEPT_DAYS),
     ("MONTH_KEPT_DAYS", MONTH_KEPT_DAYS),
@@ -50,6 +51,9 @@ pub(super) const FOR_SCRIPTS: [(&str, u64); 13] = [
     ("USE_SLOTS_KEPT", USE_SLOTS_KEPT as u64),
     ("REGISTRY_WRITES_KEPT", REGISTRY_WRITES_KEPT),
     ("AUDIT_REMOVED", AUDIT_REMOVED as u64),
+    ("OUTBOX_REMOVED", OUTBOX_REMOVED as u64),
+    ("OUTBOX_MOVED", OUTBOX_MOVED as u64),
+    ("CROSSING_VERSION", Crossing::VERSION as u64),
     ("REPLICA_KEPT_MS", REPLICA_KEPT_MS),
     ("REPLICAS_LOOKED_AT", REPLICAS_LOOKED_AT),
     ("REPLICAS_STORED", REPLICAS_STORED),

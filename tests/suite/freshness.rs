@@ -16,7 +16,7 @@ use crate::{
 };
 
 const MODEL: &str = "m/test";
-const TEAMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+const TEAMS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 /// More than the bound on how old what is known may be.
 const STANDSTILL: Duration = Duration::from_millis(1_500);
 
@@ -124,7 +124,7 @@ async fn no_worker_depends_on_the_connection_of_another() {
     // As a password that was changed: connections stay, and none can be made.
     let set = redis::cmd("CONFIG").arg(&["SET", "requirepass", "another"]).query::<()>(&mut by_hand);
     set.unwrap();
-    // One of them is the audit log's, and which one is not to be seen: all are ended, each beside a pause of its own.
+    // Others are of the audit log and of the alerts, and which is which is not to be seen: all are ended, each beside a pause of its own.
     assert!(ids.len() <= TEAMS.len(), "{list}");
     for (team, id) in TEAMS.iter().zip(&ids) {
         redis::cmd("CLIENT").arg(&["KILL", "ID"]).arg(id).query::<()>(&mut by_hand).unwrap();

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 23] = [
+const MAY_USE: [(&str, &[&str]); 24] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("runtime", &["domain"]),
@@ -21,6 +21,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
     ("audit", &["store", "runtime", "domain"]),
     ("access", &["audit", "live", "runtime", "domain"]),
     ("upstream", &["watch", "domain"]),
+    ("alerts", &["live", "store", "settings", "runtime", "domain"]),
     ("replicas", &["live", "upstream", "store", "runtime", "domain"]),
     (
         "rpc",
@@ -62,6 +63,7 @@ const MAY_USE: [(&str, &[&str]); 23] = [
         "app",
         &[
             "server",
+            "alerts",
             "live",
             "audit",
             "authorizer",

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod alerts;
 mod answers;
 mod api_reference;
 mod bad_input;

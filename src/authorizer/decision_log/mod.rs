@@ -36,7 +36,7 @@ use crate::{
         snapshot::Snapshot,
     },
     runtime::lines::LineWriter,
-    store::{AuditId, ReservationId, Store},
+    store::{AuditId, Exhaustion, OUTBOX_KEPT, ReservationId, Store},
     telemetry::trace::{self, TraceContext},
 };
 
@@ -261,7 +261,7 @@ impl<S: Store + Clone> Authorizer<S> {
         log.write(&place, &Line::Settlement(settlement));
     }
 
-    /// Logs for each budget among the refusing holds that it denies, when it does so for the first time in its period: what
+    /// Logs, and records for an alert, each budget among the refusing holds that denies for the first time in its period: what
     /// uses it up may be reserved and never reported, which crosses no threshold. Logged once per process. A request that is
     /// larger than the whole budget says nothing about how much of it is used, so it does not take the place of the first
     /// denial that does.
@@ -280,7 +280,7 @@ impl<S: Store + Clone> Authorizer<S> {
             if !is_used_up || !self.shared.denying.is_first(hold.counter) {
                 continue;
             }
-            // Only for the log, which can do without it.
+            // For the log and the alert, which can do without it.
             let state = self.store.counters(vec![(hold.counter.clone(), hold.kind)]).await.ok();
             let state = state.and_then(|states| states.first().copied());
             warn!(
@@ -298,6 +298,13 @@ impl<S: Store + Clone> Authorizer<S> {
                 unsettled_requests = state.map(|state| state.open),
                 "a budget denies its first request in this period"
             );
+            let (at, counter) = (self.clock.now(), hold.counter.clone());
+            let settled = state.map_or(0, |state| state.settled);
+            let entry = Exhaustion { at, settled, limit: hold.limit, counter }.entry();
+            // Each replica tries, and the first one's is the one that stays.
+            if let Err(error) = self.store.outbox_append(entry.into_iter().collect(), OUTBOX_KEPT).await {
+                warn!(%error, limit_id = %line.limit.id, "no alert is sent of a budget that denies: it cannot be recorded");
+            }
         }
     }
 }

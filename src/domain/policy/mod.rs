@@ -18,6 +18,7 @@ use thiserror::Error;
 pub use self::reports::ReportRules;
 use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
+    alert::AlertRoute,
     batch::BatchCaps,
     calendar::Calendar,
     cooldown::Gates,
@@ -61,6 +62,8 @@ pub struct Policy {
     pub reports: ReportRules,
     /// Who may call; `None`: anyone on this machine.
     pub access: Option<AccessPolicy>,
+    /// Where alerts go.
+    pub alerts: Vec<AlertRoute>,
 }
 
 /// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so

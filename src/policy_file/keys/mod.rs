@@ -5,6 +5,7 @@
 
 mod caller;
 mod price;
+mod route;
 mod team;
 
 use crate::domain::MAX_AMOUNT;

@@ -6,6 +6,7 @@ use super::{
     caller::{ACCESS, ENVOY, PROJECT},
     count, form, free, key,
     price::{PRICE, TOOL_PRICE},
+    route::ALERT_ROUTE,
     sized, words,
 };
 use crate::{
@@ -67,6 +68,7 @@ pub(in crate::policy_file) static DOCUMENT: Table = Table {
             Kind::Tables(&TOOL_PRICE, ANY),
             "[prices of tools](#tool_prices) over the built-in ones",
         ),
+        key("alerts", Kind::Tables(&ALERT_ROUTE, ANY), "where [alerts](#alerts) go, beside the log"),
     ],
     shared: &[],
 };

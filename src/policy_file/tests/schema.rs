@@ -240,6 +240,7 @@ fn a_default_is_what_holds_without_the_key() {
         ("tool", format!("{TEAM}[teams.t.tools.mcp]\n")),
         ("reports", format!("{TEAM}[reports]\n")),
         ("envoy", format!("{TEAM}[envoy]\n")),
+        ("alert_route", format!("{TEAM}[[alerts]]\nreceiver = \"r\"\n")),
         (
             "issuer",
             format!(
@@ -250,7 +251,7 @@ fn a_default_is_what_holds_without_the_key() {
     let read = |text: &str| {
         let policy = super::sound_but_for_warnings(text);
         let limits = (policy.organization, policy.teams, policy.keys);
-        format!("{limits:?} {:?} {:?} {:?}", policy.envoy, policy.reports, policy.access)
+        format!("{limits:?} {:?} {:?} {:?}", policy.reports, policy.envoy, (policy.access, policy.alerts))
     };
     let mut covered = BTreeSet::new();
     for table in tables() {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, params, types::ValueRef};
 
 use super::{
+    EmbeddedStore,
     disk::{blob, int, misshapen, text, uint},
     owner::Owner,
     registry::RegistryError,
@@ -14,8 +15,8 @@ use super::{
 use crate::{
     domain::Moment,
     store::{
-        AUDIT_REMOVED, AuditEntry, AuditKept, AuditRange, MAX_AUDIT_APPEND, MAX_AUDIT_LINE, MAX_AUDIT_PAGE,
-        StoreError,
+        AUDIT_REMOVED, AuditEntry, AuditKept, AuditLog, AuditRange, MAX_AUDIT_APPEND, MAX_AUDIT_LINE,
+        MAX_AUDIT_PAGE, StoreError,
     },
 };
 
@@ -123,5 +124,21 @@ pub(super) async fn append(
             tracing::error!(%error, "the embedded store's audit log failed");
             Err(StoreError::Corrupt)
         }
+    }
+}
+
+impl AuditLog for EmbeddedStore {
+    async fn audit_append(&self, events: Vec<AuditEntry>, kept: AuditKept) -> Result<usize, StoreError> {
+        append(&self.0.audit, events, kept, self.0.inner.time.now()).await
+    }
+
+    async fn audit_page(&self, range: AuditRange, count: usize) -> Result<Vec<AuditEntry>, StoreError> {
+        let store = self.clone();
+        let read =
+            tokio::task::spawn_blocking(move || store.read(|connection| page(connection, range, count)));
+        read.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the audit log cannot be read");
+            Err(StoreError::Corrupt)
+        })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{counters::CounterRow, segment::Segment, spend::LineRow};
 use crate::domain::{Timestamp, counter::CounterKey};
-use crate::store::Cooldown;
+use crate::store::{Cooldown, OutboxEntry};
 
 /// The first days whose rows are kept: of hours, and of users and labels.
 pub(super) struct UsageEnded {
@@ -29,6 +29,8 @@ pub(super) struct Batch {
     /// Periods whose rows are over.
     pub(super) usage_gone: Option<UsageEnded>,
     pub(super) gates: Option<Vec<(CounterKey, Cooldown)>>,
+    /// What the ops add to the outbox.
+    pub(super) outbox: Vec<OutboxEntry>,
     /// Remove journal rows up to this op, a bounded number of them.
     pub(super) truncate: Option<u64>,
 }

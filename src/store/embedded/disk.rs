@@ -17,7 +17,7 @@ use super::{
     counters::CounterRow,
     gates,
     kept::ReservationRow,
-    rows, schema,
+    outbox, rows, schema,
     segment::{self, Entry, Location, Records},
     sums,
     wire::{Malformed, kind_from_int, kind_to_int},
@@ -104,6 +104,9 @@ pub(super) fn write(
 ) -> rusqlite::Result<bool> {
     if batch.first <= batch.last {
         put_journal(transaction, (batch.first, batch.last), &batch.ops)?;
+    }
+    for entry in &batch.outbox {
+        outbox::put_new(transaction, entry)?;
     }
     write_counters(transaction, batch)?;
     write_segments(transaction, batch)?;

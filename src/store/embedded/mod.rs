@@ -12,8 +12,8 @@
 //! - A disk that fails to sync has lost the store's trust (`owner`): from then on nothing is accepted.
 //! - Every row has a check sum (`sums`), and all are checked at opening (`verify`). A damaged store is not opened; `salvage`
 //!   copies what can be read into a new directory.
-//! - The registry, the uses of secrets (`registry`) and the audit log (`audit`) are written by transactions of their own, separate
-//!   from that thread's.
+//! - The registry, the uses of secrets (`registry`), the audit log (`audit`) and the outbox (`outbox`) are written by transactions of
+//!   their own, separate from that thread's; but what a settlement adds to the outbox is in the one that writes its op.
 //! - Only this process announces itself as a replica (`replicas`), so that stays in memory.
 //! - What reservations of one kind share is in memory, in a row of the journal and in a segment once (`terms`); what each has of its
 //!   own are a few bytes (`kept`).
@@ -31,6 +31,7 @@ mod gates;
 mod kept;
 mod op;
 mod opening;
+mod outbox;
 mod owner;
 mod presharded;
 mod read;
@@ -79,6 +80,7 @@ use self::{
     audit::AuditTable,
     files::Claim,
     kept::{Own, Version},
+    outbox::OutboxTable,
     owner::Owner,
     registry::Registry,
     replicas::ReplicaTable,
@@ -91,10 +93,9 @@ pub use self::{
     salvage::{SalvageError, Salvaged, salvage},
 };
 use super::{
-    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Load, LoadProbe, Record,
-    RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision,
-    SecretUse, SecretUses, Series, Settle, SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts,
-    UsageKey, UsageSet,
+    Backend, Cooldown, Ledger, Load, LoadProbe, Record, RegistryChanges, RegistryWritten, ReplicaEntry,
+    Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Series, Settle,
+    SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts, UsageKey, UsageSet,
 };
 use crate::domain::{
     Moment,
@@ -117,6 +118,7 @@ struct Handle {
     reader: Mutex<Connection>,
     registry: Arc<Registry>,
     audit: Arc<AuditTable>,
+    outbox: Arc<OutboxTable>,
     replicas: ReplicaTable,
     writer: Option<JoinHandle<()>>,
     owner: Arc<Owner>,
@@ -371,23 +373,6 @@ impl super::Registry for EmbeddedStore {
 
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         registry::on_disk(&self.0.registry, move |registry| registry.uses(&secrets)).await
-    }
-}
-
-impl AuditLog for EmbeddedStore {
-    async fn audit_append(&self, events: Vec<AuditEntry>, kept: AuditKept) -> Result<usize, StoreError> {
-        audit::append(&self.0.audit, events, kept, self.0.inner.time.now()).await
-    }
-
-    async fn audit_page(&self, range: AuditRange, count: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        let store = self.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            store.read(|connection| audit::page(connection, range, count))
-        });
-        read.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "the audit log cannot be read");
-            Err(StoreError::Corrupt)
-        })
     }
 }
 

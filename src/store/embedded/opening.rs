@@ -15,6 +15,7 @@ use super::{
     disk::{self, Progress},
     error::OpenError,
     files::Claim,
+    outbox::OutboxTable,
     owner::{self, Commit, CommitError, Owner, Unsynced},
     recover::{self, RecoverError, Recovered},
     registry::Registry,
@@ -57,6 +58,7 @@ pub(super) fn open(
     let reader = open()?;
     let registry = Registry::load(open()?, Arc::clone(&owner)).map_err(sqlite)?;
     let audit = Arc::new(AuditTable::new(open()?, Arc::clone(&owner)));
+    let outbox = Arc::new(OutboxTable::new(open()?, Arc::clone(&owner)));
     let lsn = state.lsn;
     let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
     let inner = Arc::new(Inner { shared, wake: Condvar::new(), time, age: Age::new(max_age) });
@@ -70,6 +72,7 @@ pub(super) fn open(
         reader,
         registry,
         audit,
+        outbox,
         replicas: super::replicas::ReplicaTable::default(),
         writer: Some(writer),
         owner,

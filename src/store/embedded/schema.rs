@@ -69,7 +69,15 @@ const CREATE_SINCE_6: &str = "
         project TEXT NOT NULL, value TEXT NOT NULL, amounts BLOB NOT NULL, lsn INTEGER NOT NULL, sum INTEGER NOT NULL,
         PRIMARY KEY (series, period, team, day, hour, model, key, operation, service_tier, project, value)) WITHOUT ROWID;
 ";
-/// The first layout with them.
+
+/// What the tables of layout 6 have beside those: the outbox. An entry that is done is not due.
+const CREATE_OUTBOX: &str = "
+    CREATE TABLE outbox (
+        id TEXT PRIMARY KEY, queue TEXT NOT NULL, due INTEGER, claim INTEGER NOT NULL, payload BLOB NOT NULL,
+        sum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX outbox_by_due ON outbox (queue, due) WHERE due IS NOT NULL;
+";
+/// The first layout with both.
 const ROWS: i64 = 6;
 
 /// From layout 1 to 2: the registry and the uses of secrets.
@@ -160,6 +168,12 @@ pub(super) const AUDIT: Table = Table {
     named_by: 1,
     put: "INSERT INTO audit VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING",
 };
+pub(super) const OUTBOX: Table = Table {
+    name: "outbox",
+    columns: 5,
+    named_by: 1,
+    put: "INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?, ?, ?)",
+};
 /// The tables since layout 3.
 const EARLIER_TABLES: [&Table; 9] =
     [&JOURNAL, &PROGRESS, &COUNTERS, &SEGMENTS, &GATES, &SPEND, &REGISTRY, &USES, &LAST_USES];
@@ -177,7 +191,7 @@ const TABLES_4: [&Table; 11] = [
     &DEPLOYMENT,
     &AUDIT,
 ];
-pub(super) const TABLES: [&Table; 11] = [
+pub(super) const TABLES: [&Table; 12] = [
     &JOURNAL,
     &PROGRESS,
     &COUNTERS,
@@ -189,10 +203,11 @@ pub(super) const TABLES: [&Table; 11] = [
     &LAST_USES,
     &DEPLOYMENT,
     &AUDIT,
+    &OUTBOX,
 ];
 
 /// The tables of all layouts, whose rows can be salvaged.
-pub(super) const KNOWN_TABLES: [&Table; 12] = [
+pub(super) const KNOWN_TABLES: [&Table; 13] = [
     &JOURNAL,
     &PROGRESS,
     &COUNTERS,
@@ -205,6 +220,7 @@ pub(super) const KNOWN_TABLES: [&Table; 12] = [
     &LAST_USES,
     &DEPLOYMENT,
     &AUDIT,
+    &OUTBOX,
 ];
 
 /// The tables of a layout that has check sums.
@@ -242,6 +258,7 @@ pub(super) fn is_whole(connection: &Connection, layout: i64) -> rusqlite::Result
     }
     if layout >= ROWS {
         made.execute_batch(CREATE_SINCE_6)?;
+        made.execute_batch(CREATE_OUTBOX)?;
     }
     Ok(description(connection)? == description(&made)?)
 }
@@ -261,6 +278,7 @@ pub(super) fn create(
     transaction.execute_batch(CREATE)?;
     transaction.execute_batch(CREATE_SINCE_4)?;
     transaction.execute_batch(CREATE_SINCE_6)?;
+    transaction.execute_batch(CREATE_OUTBOX)?;
     fill(&transaction)?;
     stamp(&transaction)?;
     transaction.commit()
@@ -315,6 +333,7 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
     // The tables of layout 5 are those of layout 4. Rows of its journal and its segments say themselves which form they have.
     if found < ROWS {
         to_6(&transaction)?;
+        transaction.execute_batch(CREATE_OUTBOX)?;
     }
     stamp(&transaction)?;
     transaction.commit()

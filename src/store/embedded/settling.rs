@@ -13,7 +13,7 @@ use crate::domain::{
     counter::{CounterKey, Hold},
     holds::Holds,
 };
-use crate::store::{Extra, Settle, SettleOutcome, Settlement, StoreError};
+use crate::store::{Extra, Settle, SettleOutcome, Settlement, StoreError, crossings};
 
 /// The counters of a settlement: those of the holds, followed by those that are only booked in.
 pub(super) struct Booking<'a> {
@@ -106,6 +106,10 @@ impl State {
         let booking = Booking { slots: &slots, ..booking };
         let (counters, reported) = self.settle_counters(self.lsn, (now, then), &booking, &settle.thresholds);
         self.counters.forget_reported(&slots, &settle.thresholds);
+        if !reported.is_empty() {
+            let counter = |index| booking.parts().nth(index).map(|(hold, _)| hold.counter);
+            self.outbox.extend(crossings((settle.id, moment.wall), (&reported, &counters), counter));
+        }
         self.slots = slots;
         let op = SettleOp {
             id,

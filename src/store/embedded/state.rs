@@ -21,7 +21,7 @@ use crate::domain::{
     counter::{CounterKey, CounterKind, CounterState, Hold},
     holds::{Holds, Terms},
 };
-use crate::store::{Cooldown, Refusal, Reserve, Reserved, StoreError, UsageKey};
+use crate::store::{Cooldown, OutboxEntry, Refusal, Reserve, Reserved, StoreError, UsageKey};
 
 /// The answer of memory to an operation.
 pub(super) enum Answer<T> {
@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) displaced: Vec<ReservationRow>,
     /// Ops since the writer last took them.
     pub(super) journal: Vec<u8>,
+    /// What those ops add to the outbox, written in the transaction that writes them: so replay has nothing to repeat.
+    pub(super) outbox: Vec<OutboxEntry>,
     pub(super) found: Vec<Option<u32>>,
     pub(super) slots: Vec<u32>,
 }

@@ -34,6 +34,11 @@ pub(super) struct Keyspace {
     pub(super) revision: String,
     pub(super) audit: String,
     pub(super) replicas: String,
+    /// The outbox; see `outbox.lua`.
+    pub(super) crossings: String,
+    pub(super) outbox: String,
+    pub(super) outbox_order: String,
+    pub(super) outbox_due: String,
     /// The layout of all these; see `meta.lua`.
     pub(super) meta: String,
 }
@@ -53,6 +58,10 @@ impl Keyspace {
             revision: format!("{prefix}:registry:revision"),
             audit: format!("{prefix}:audit"),
             replicas: format!("{prefix}:replicas"),
+            crossings: format!("{prefix}:outbox:crossings"),
+            outbox: format!("{prefix}:outbox"),
+            outbox_order: format!("{prefix}:outbox:order"),
+            outbox_due: format!("{prefix}:outbox:due"),
             meta: format!("{prefix}:meta"),
             prefix,
         }

@@ -15,6 +15,7 @@ mod find;
 mod keyspace;
 mod layout;
 mod load;
+mod outbox;
 mod password;
 mod queue;
 mod record;
@@ -63,10 +64,10 @@ use self::{
     wire::Reader,
 };
 use super::{
-    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, Cooldown, Ledger, Load, LoadProbe, Record,
-    Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved,
-    Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts,
-    UsageKey, UsageSet,
+    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, ClaimedEntry, Cooldown, Ledger, Load, LoadProbe,
+    Outbox, OutboxClaim, OutboxEntry, OutboxId, OutboxKept, Record, Registry, RegistryChanges,
+    RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
+    SecretUses, Settle, SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts, UsageKey, UsageSet,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -334,6 +335,33 @@ impl AuditLog for RedisStore {
 
     async fn audit_page(&self, range: AuditRange, count: usize) -> Result<Vec<AuditEntry>, StoreError> {
         self.0.audit_page(range, count).await
+    }
+}
+
+impl Outbox for RedisStore {
+    async fn outbox_append(&self, entries: Vec<OutboxEntry>, kept: OutboxKept) -> Result<usize, StoreError> {
+        self.0.outbox_append(&entries, kept).await
+    }
+
+    async fn outbox_claim(
+        &self,
+        queue: Arc<str>,
+        count: usize,
+        lease_ms: u64,
+    ) -> Result<OutboxClaim, StoreError> {
+        self.0.outbox_claim(&queue, count, lease_ms).await
+    }
+
+    async fn outbox_update(&self, claimed: ClaimedEntry, next_ms: Option<u64>) -> Result<bool, StoreError> {
+        self.0.outbox_update(&claimed, next_ms).await
+    }
+
+    async fn outbox_page(
+        &self,
+        before: Option<OutboxId>,
+        count: usize,
+    ) -> Result<Vec<OutboxEntry>, StoreError> {
+        self.0.outbox_page(before.as_ref(), count).await
     }
 }
 

@@ -17,6 +17,8 @@ const WINDOW: &str = include_str!("scripts/window.lua");
 const STORE_TIME: &str = include_str!("scripts/store_time.lua");
 /// Counters in the present slot.
 const PRESENT: &str = include_str!("scripts/present.lua");
+/// The layout of the outbox.
+const OUTBOX: &str = include_str!("scripts/outbox.lua");
 /// The layout of records.
 const RECORDS: &str = include_str!("scripts/records.lua");
 
@@ -97,6 +99,16 @@ pub(super) static AUDIT_APPEND: LazyLock<Script> =
 pub(super) static ANNOUNCE_REPLICA: LazyLock<Script> = LazyLock::new(|| {
     Script::new("announce_replica", &[STORE_TIME], include_str!("scripts/announce_replica.lua"))
 });
+pub(super) static OUTBOX_APPEND: LazyLock<Script> =
+    LazyLock::new(|| Script::new("outbox_append", &[OUTBOX], include_str!("scripts/outbox_append.lua")));
+pub(super) static OUTBOX_CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("outbox_claim", &[STORE_TIME, OUTBOX], include_str!("scripts/outbox_claim.lua"))
+});
+pub(super) static OUTBOX_UPDATE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("outbox_update", &[STORE_TIME, OUTBOX], include_str!("scripts/outbox_update.lua"))
+});
+pub(super) static OUTBOX_PAGE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("outbox_page", &[OUTBOX], include_str!("scripts/outbox_page.lua")));
 
 /// Declares those of the shared numbers and names that `body` mentions.
 fn constants(body: &str) -> String {
@@ -119,7 +131,7 @@ fn constants(body: &str) -> String {
 }
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 15] {
+pub(super) fn all() -> [&'static Script; 19] {
     [
         &RESERVE,
         &SETTLE,
@@ -136,6 +148,10 @@ pub(super) fn all() -> [&'static Script; 15] {
         &USES,
         &AUDIT_APPEND,
         &ANNOUNCE_REPLICA,
+        &OUTBOX_APPEND,
+        &OUTBOX_CLAIM,
+        &OUTBOX_UPDATE,
+        &OUTBOX_PAGE,
     ]
 }
 

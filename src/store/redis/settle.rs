@@ -167,7 +167,8 @@ impl<'s> Call<'s> {
     /// `expected`: the record, if it is not to be settled as another one; else empty.
     fn command(&self, keyspace: &Keyspace, bounds: &Bounds, expected: &[u8]) -> Result<Cmd, StoreError> {
         let cooldowns = usize::from(self.settle.cooldown.is_some());
-        let mut cmd = script::SETTLE.call(4 + 2 * self.lines.len() + self.watched.len() + cooldowns);
+        let watched = self.watched.len() + usize::from(!self.watched.is_empty());
+        let mut cmd = script::SETTLE.call(4 + 2 * self.lines.len() + watched + cooldowns);
         self.push_keys(&mut cmd, keyspace);
         let numbers = self.numbers(bounds);
         cmd.arg(numbers.bytes())
@@ -201,6 +202,9 @@ impl<'s> Call<'s> {
         }
         for (_, counter, _) in &self.watched {
             cmd.arg(keyspace.reported(counter.period()));
+        }
+        if !self.watched.is_empty() {
+            cmd.arg(&keyspace.crossings);
         }
         if self.settle.cooldown.is_some() {
             cmd.arg(&keyspace.cooldowns);

@@ -4,6 +4,7 @@ mod audit;
 mod budgets;
 mod cooldowns;
 mod names;
+mod outbox;
 mod registry;
 mod repeats;
 mod replicas;

@@ -1,7 +1,9 @@
 //! The semantics of a store, written down as plainly as possible: every amount stays in a log and is summed anew each time.
 //! The third opinion of the differential test, and the first to pass the conformance suite.
 
+mod audit;
 mod log;
+mod outbox;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,12 +20,11 @@ use tollgate::{
     },
     runtime::clock::ManualClock,
     store::{
-        AUDIT_REMOVED, AuditEntry, AuditId, AuditKept, AuditLog, AuditRange, Backend, Cooldown,
-        CooldownChange, Ledger, MAX_AUDIT_APPEND, MAX_AUDIT_LINE, MAX_AUDIT_PAGE, MAX_REGISTRY_VALUE,
-        MAX_REPLICA_VALUE, MAX_REPLICAS, Record, Refusal, Registry, RegistryChanges, RegistryRecord,
-        RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
-        SecretUses, Series, Settle, SettleOutcome, Settled, Settlement, StoreError, StoreKind,
-        USE_SLOTS_KEPT, Usage, UsageAmounts, UsageKey, UsageSet,
+        AuditId, Backend, Cooldown, CooldownChange, Ledger, MAX_REGISTRY_VALUE, MAX_REPLICA_VALUE,
+        MAX_REPLICAS, Record, Refusal, Registry, RegistryChanges, RegistryRecord, RegistryWritten,
+        ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Series,
+        Settle, SettleOutcome, Settled, Settlement, StoreError, StoreKind, USE_SLOTS_KEPT, Usage,
+        UsageAmounts, UsageKey, UsageSet, crossings,
     },
 };
 
@@ -45,6 +46,7 @@ struct State {
     uses: HashMap<SecretId, SecretUses>,
     audit: BTreeMap<AuditId, Bytes>,
     replicas: BTreeMap<Arc<str>, (Timestamp, Bytes)>,
+    outbox: outbox::Entries,
 }
 
 impl Model {
@@ -178,6 +180,12 @@ impl State {
             let counter = record.holds.get(*index).map(|hold| hold.counter).or_else(extra);
             let log = self.counters.get_mut(counter.unwrap()).unwrap();
             reported.extend(log.report(thresholds).into_iter().map(|amount| (*index, amount)));
+        }
+        let names: Vec<_> =
+            record.holds.counters().chain(extras.iter().map(|(hold, _)| hold.counter)).collect();
+        let counter = |index: usize| names.get(index).copied();
+        for entry in crossings((settle.id, moment.wall), (&reported, &counters), counter) {
+            outbox::add(&mut self.outbox, entry);
         }
         match settle.cooldown {
             Some((gate, CooldownChange::Open { length_ms, requested_ms, reporter })) => {
@@ -343,37 +351,6 @@ impl Registry for Model {
     async fn uses(&self, secrets: Vec<SecretId>) -> Result<Vec<SecretUses>, StoreError> {
         let state = self.state.lock().unwrap();
         Ok(secrets.iter().map(|secret| state.uses.get(secret).cloned().unwrap_or_default()).collect())
-    }
-}
-
-impl AuditLog for Model {
-    async fn audit_append(&self, events: Vec<AuditEntry>, kept: AuditKept) -> Result<usize, StoreError> {
-        if events.len() > MAX_AUDIT_APPEND || events.iter().any(|event| event.line.len() > MAX_AUDIT_LINE) {
-            return Err(StoreError::Overflow);
-        }
-        let moment = self.moment();
-        let (now, most) = (moment.wall.min(moment.store).0, AUDIT_REMOVED + events.len());
-        let since = AuditId::first_at(Timestamp(now.saturating_sub(kept.ms)));
-        let log = &mut self.state.lock().unwrap().audit;
-        for AuditEntry { id, line } in events {
-            log.entry(id).or_insert(line);
-        }
-        let mut removed = 0;
-        while removed < most
-            && log.first_key_value().is_some_and(|(id, _)| *id < since || log.len() as u64 > kept.events)
-        {
-            log.pop_first();
-            removed += 1;
-        }
-        Ok(removed)
-    }
-
-    async fn audit_page(&self, range: AuditRange, count: usize) -> Result<Vec<AuditEntry>, StoreError> {
-        let state = self.state.lock().unwrap();
-        let events = state.audit.iter().rev().map(|(id, line)| AuditEntry { id: *id, line: line.clone() });
-        let events = events
-            .filter(|event| event.id >= range.from && range.before.is_none_or(|before| event.id < before));
-        Ok(events.take(count.min(MAX_AUDIT_PAGE)).collect())
     }
 }
 

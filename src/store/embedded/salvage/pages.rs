@@ -335,7 +335,7 @@ fn version(found: &FoundRow) -> i64 {
     let at = match found.table.name {
         "counters" => 4,
         "spend" => 13,
-        "progress" | "segments" => 3,
+        "progress" | "segments" | "outbox" => 3,
         "gates" | "uses" => 2,
         "registry" | "last_uses" => 1,
         _ => return 0,

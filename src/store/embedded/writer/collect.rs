@@ -49,6 +49,7 @@ impl Writer {
         batch.seen = batch.seen.max(shared.state.time);
         batch.behind = self.moved();
         batch.ops = shared.state.take_journal(mem::take(&mut self.spare));
+        batch.outbox = mem::take(&mut shared.state.outbox);
         let displaced = mem::take(&mut shared.state.displaced);
         inner.age.taken();
         self.grown += batch.ops.len();

@@ -6,8 +6,8 @@
 --
 -- KEYS 1 counters, 2 history, 3 records: as in reserve.lua; 4 earlier: as in records.lua; then for each row of usage
 --      its hash (row -> amounts, see rows.lua) and the set of teams of its month; then for each counter with thresholds the hash of
---      its period: counter -> the reported thresholds, at most MAX_REPORTED doubles, or as many as are watched; then, with a
---      gate, cooldowns:
+--      its period: counter -> the reported thresholds, at most MAX_REPORTED doubles, or as many as are watched; then, with any
+--      of those, crossings: as in outbox.lua; then, with a gate, cooldowns:
 --      hash: field of a gate -> start, end, refused, requested (doubles), reporter. The end and refused that a decision needs are
 --      in the counters as well.
 -- ARGV 1 numbers    wall (negative: ask TIME), low, high (see store_time.lua), keep, counters, cooldown_change (0: none; 1: close the
@@ -44,8 +44,15 @@ local COUNTERS, LINES = 10, 10 + 4 * n
 local FIELDS, GATE, TIME = 5, 6 + n, 6 + n + gates
 -- In KEYS, before the first of the rows' hashes and of the hashes of reported thresholds.
 local SPEND, REPORTED = 4, 4 + 2 * lines
-if #argv ~= TIME + 3 * lines + gates or #arg < LINES + 3 * lines + 2 * watched + 1 or #keys ~= REPORTED + watched + gates then
+if #argv ~= TIME + 3 * lines + gates or #arg < LINES + 3 * lines + 2 * watched + 1 or #keys ~= REPORTED + watched + math.min(watched, 1) + gates then
   return redis.error_reply('ERR settle: the arguments do not match the counts')
+end
+
+-- What a reported threshold adds to the outbox, as store/outbox.rs (crossings) writes it.
+local function crossing(wall, id, number, amount, settled, counter)
+  local random = id:sub(11):gsub('.', function(byte) return ('%02x'):format(byte:byte()) end)
+  local name = ('%012x%s%04x_open'):format(wall, random, number)
+  return pack('<B', #name) .. name .. pack('<BI7I7', CROSSING_VERSION, amount, settled) .. counter
 end
 
 local value = call('HMGET', keys[1], unpack(argv, FIELDS + 1, TIME))
@@ -124,7 +131,7 @@ for i = 1, n do
 end
 local particulars, lifted
 -- The reached thresholds that no settlement has reported before.
-local crossed, told, at = {}, {}, THRESHOLDS - 1
+local crossed, told, at, items = {}, {}, THRESHOLDS - 1, {}
 for w = 1, watched do
   local i, count = arg[at + 1] + 1, arg[at + 2]
   local x, known, new = c[i], nil, ''
@@ -140,6 +147,7 @@ for w = 1, watched do
       if not seen then
         x.told[#x.told + 1] = arg[k]
         new = new .. pack('<d', arg[k])
+        items[#items + 1] = crossing(wall, id, #crossed, arg[k], x.settled, argv[FIELDS + i])
         crossed[#crossed + 1] = pack('<I2I7', i - 1, arg[k])
       end
     end
@@ -164,6 +172,7 @@ for w = 1, watched do
   end
   at = at + 2 + count
 end
+if #items > 0 then call('LLEN', keys[REPORTED + watched + 1]) end
 if gates == 1 then
   call('HLEN', keys[#keys])
   local v = value[GATE - FIELDS]
@@ -212,6 +221,7 @@ for w, x in pairs(told) do
   call('HSET', keys[REPORTED + w], x[1], x[2])
   call('EXPIRE', keys[REPORTED + w], REPORTED_KEPT_S)
 end
+if #items > 0 then call('RPUSH', keys[REPORTED + watched + 1], unpack(items)) end
 write_rows(rows)
 call('HSET', keys[3], id, settled .. record:sub(RECORD_BYTES + 1))
 return head(0) .. settled

@@ -1,0 +1,158 @@
+//! What each kind of receiver gets.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::{
+    alert::{Alert, instant},
+    send::Message,
+    signature::{SigningSecret, signatures},
+};
+use crate::domain::Timestamp;
+
+/// A Standard Webhook: the alert in the contract's JSON, signed by each secret.
+pub(super) fn webhook(alert: &Alert, event: &str, now: Timestamp, secrets: &[SigningSecret]) -> Message {
+    let kind = alert.kind.name();
+    let body = json!({ "type": format!("alert.{kind}"), "timestamp": alert.create_time, "data": alert });
+    let body = Bytes::from(body.to_string());
+    let seconds = now.0 / 1000;
+    let mut headers = vec![("webhook-id", event.to_owned()), ("webhook-timestamp", seconds.to_string())];
+    if !secrets.is_empty() {
+        headers.push(("webhook-signature", signatures(secrets, event, seconds, &body)));
+    }
+    Message { body, headers }
+}
+
+/// What Slack's incoming webhooks take.
+pub(super) fn slack(alert: &Alert) -> Message {
+    // The three letters that Slack reads as marks of its own.
+    let text = alert.summary.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let facts = [
+        ("severity", alert.severity.name()),
+        ("organization", &alert.organization),
+        ("limit", &alert.limit_id),
+    ];
+    let facts = facts.iter().filter(|(_, value)| !value.is_empty());
+    let facts: Vec<_> = facts.map(|(name, value)| format!("{name}: {value}")).collect();
+    let body = json!({
+        "text": text,
+        "blocks": [
+            { "type": "section", "text": { "type": "mrkdwn", "text": text } },
+            { "type": "context", "elements": [{ "type": "mrkdwn", "text": facts.join(" · ") }] },
+        ],
+    });
+    Message { body: body.to_string().into(), headers: Vec::new() }
+}
+
+/// Where Alertmanager takes alerts, below its address.
+pub(super) const ALERTMANAGER_PATH: &str = "/api/v2/alerts";
+
+/// What Alertmanager takes. `end`: when the alert ends; without one it ends by Alertmanager's own `resolve_timeout`.
+pub(super) fn alertmanager(alert: &Alert, end: Option<Timestamp>) -> Message {
+    let labels = [
+        ("alertname", camel(alert.kind.name())),
+        ("severity", alert.severity.name().to_owned()),
+        ("organization", alert.organization.clone()),
+        ("team", alert.team.clone()),
+        ("key", alert.key.clone()),
+        ("kind", alert.kind.name().to_owned()),
+        ("limit_id", alert.limit_id.clone()),
+        ("threshold", alert.budget.as_ref().map(|budget| budget.threshold.clone()).unwrap_or_default()),
+    ];
+    let labels: serde_json::Map<String, Value> = labels
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.into()))
+        .collect();
+    let mut item = json!({ "labels": labels, "annotations": { "summary": alert.summary }, "startsAt": alert.create_time });
+    if let (Some(end), Some(item)) = (end, item.as_object_mut()) {
+        item.insert("endsAt".to_owned(), instant(end).into());
+    }
+    Message { body: json!([item]).to_string().into(), headers: Vec::new() }
+}
+
+/// `budget_threshold` as `TollgateBudgetThreshold`.
+fn camel(kind: &str) -> String {
+    let word = |word: &str| {
+        let (first, rest) = word.split_at_checked(1).unwrap_or_default();
+        first.to_ascii_uppercase() + rest
+    };
+    "Tollgate".to_owned() + &kind.split('_').map(word).collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        alerts::alert::{AlertState, BudgetCrossing},
+        domain::alert::{AlertKind, Severity},
+    };
+
+    fn alert() -> Alert {
+        Alert {
+            id: "0197".to_owned(),
+            kind: AlertKind::BudgetThreshold,
+            severity: Severity::Warning,
+            state: AlertState::Open,
+            team: "chatbot".to_owned(),
+            key: String::new(),
+            limit_id: "teams.chatbot.budget.monthly_usd".to_owned(),
+            create_time: "2026-11-24T10:00:00.123Z".to_owned(),
+            summary: "chatbot has spent 80% of its monthly budget: $160.00 of $200.00".to_owned(),
+            budget: Some(BudgetCrossing {
+                threshold: "80%".to_owned(),
+                amount: 160_000_000_000.into(),
+                spent: 160_000_000_000.into(),
+                budget: Some(200_000_000_000.into()),
+            }),
+            organization: "acme".to_owned(),
+            user: String::new(),
+        }
+    }
+
+    fn value(message: &Message) -> Value {
+        serde_json::from_slice(&message.body).unwrap()
+    }
+
+    /// The example of the documentation.
+    #[test]
+    fn a_webhook_has_the_form_of_the_contract() {
+        let message = webhook(&alert(), "0197_open", Timestamp(1_795_514_400_999), &[]);
+        let usd = |units: &str| json!({ "currencyCode": "USD", "units": units });
+        let expected = json!({
+            "type": "alert.budget_threshold",
+            "timestamp": "2026-11-24T10:00:00.123Z",
+            "data": {
+                "id": "0197", "kind": "ALERT_KIND_BUDGET_THRESHOLD", "severity": "SEVERITY_WARNING",
+                "state": "ALERT_STATE_OPEN", "organization": "acme", "team": "chatbot",
+                "limitId": "teams.chatbot.budget.monthly_usd", "createTime": "2026-11-24T10:00:00.123Z",
+                "summary": "chatbot has spent 80% of its monthly budget: $160.00 of $200.00",
+                "budget": { "threshold": "80%", "amount": usd("160"), "spent": usd("160"), "budget": usd("200") },
+            },
+        });
+        assert_eq!(value(&message), expected);
+        let headers =
+            [("webhook-id", "0197_open".to_owned()), ("webhook-timestamp", "1795514400".to_owned())];
+        assert_eq!(message.headers, headers);
+        // It is kept as it is sent.
+        let kept: Alert = serde_json::from_value(expected["data"].clone()).unwrap();
+        assert_eq!(kept, alert());
+    }
+
+    #[test]
+    fn slack_and_alertmanager_get_theirs() {
+        let loud = Alert { summary: "a<b & c>".to_owned(), ..alert() };
+        let message = value(&slack(&loud));
+        assert_eq!(message["text"], "a&lt;b &amp; c&gt;");
+        assert_eq!(message["blocks"][0]["text"]["text"], "a&lt;b &amp; c&gt;");
+        let end = Timestamp(1_796_083_200_000);
+        let message = value(&alertmanager(&alert(), Some(end)));
+        let labels = json!({
+            "alertname": "TollgateBudgetThreshold", "severity": "warning", "organization": "acme", "team": "chatbot",
+            "kind": "budget_threshold", "limit_id": "teams.chatbot.budget.monthly_usd", "threshold": "80%",
+        });
+        assert_eq!(message[0]["labels"], labels);
+        assert_eq!(message[0]["endsAt"], "2026-12-01T00:00:00Z");
+        assert_eq!(value(&alertmanager(&alert(), None))[0]["endsAt"], Value::Null);
+    }
+}

@@ -1,0 +1,163 @@
+//! One attempt: one connection, one request, and what came of it.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{
+    Request,
+    client::conn::http1,
+    header::{self, HeaderValue},
+};
+use hyper_rustls::ConfigBuilderExt as _;
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+use super::target::Target;
+
+/// Why an attempt failed. Shows neither the path nor the query of an address, which may be a secret, nor any header.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(super) enum SendError {
+    #[error("its address is none of https or http")]
+    Url,
+    #[error("a file of its settings cannot be read: {0}")]
+    File(String),
+    #[error("a file of its settings holds no secret; a secret is `whsec_` and the base64 of 24 to 64 bytes")]
+    Secret,
+    #[error("its name is not known")]
+    Unknown,
+    #[error("its address is private; `allow_private` in its settings allows that")]
+    Private,
+    #[error("it was older than `retry_for` before it could be sent")]
+    Late,
+    #[error("no answer in time")]
+    Timeout,
+    #[error("cannot be reached: {0}")]
+    Connect(io::ErrorKind),
+    #[error("no TLS: {0}")]
+    Tls(String),
+    #[error("the connection broke before an answer")]
+    Broken,
+    #[error("answered {0}, and redirects are not followed")]
+    Redirect(u16),
+    #[error("answered {0}")]
+    Status(u16),
+}
+
+impl SendError {
+    /// The status of the answer, if there was one.
+    pub(super) const fn status(&self) -> Option<u16> {
+        match self {
+            Self::Redirect(status) | Self::Status(status) => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// What is sent.
+pub(super) struct Message {
+    pub(super) body: Bytes,
+    pub(super) headers: Vec<(&'static str, String)>,
+}
+
+/// How a receiver is asked.
+pub(super) struct Way<'a> {
+    pub(super) url: &'a str,
+    pub(super) ca_file: Option<&'a Path>,
+    pub(super) allow_private: bool,
+    pub(super) timeout: Duration,
+}
+
+/// Sends a message, and returns the status of the answer if that says that it has arrived.
+pub(super) async fn send(way: &Way<'_>, message: Message) -> Result<u16, SendError> {
+    let sent = tokio::time::timeout(way.timeout, attempt(way, message)).await;
+    let status = sent.map_err(|_| SendError::Timeout)??;
+    match status {
+        200..=299 => Ok(status),
+        300..=399 => Err(SendError::Redirect(status)),
+        _ => Err(SendError::Status(status)),
+    }
+}
+
+async fn attempt(way: &Way<'_>, message: Message) -> Result<u16, SendError> {
+    let target = Target::read(way.url)?;
+    let stream = connect(&target, way.allow_private).await?;
+    if !target.is_tls {
+        return exchange(stream, &target, message).await;
+    }
+    let name = ServerName::try_from(target.host.clone()).map_err(|_| SendError::Url)?;
+    let ca_file = way.ca_file.map(Path::to_owned);
+    // This reads files, which would block the thread for a while.
+    let config = tokio::task::spawn_blocking(move || config(ca_file.as_deref())).await;
+    let config = config.map_err(|_| SendError::Broken)??;
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    exchange(stream.map_err(|error| SendError::Tls(error.to_string()))?, &target, message).await
+}
+
+async fn connect(target: &Target, allow_private: bool) -> Result<TcpStream, SendError> {
+    let mut last = SendError::Unknown;
+    for address in target.addresses(allow_private).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = SendError::Connect(error.kind()),
+        }
+    }
+    Err(last)
+}
+
+/// TLS that trusts the CAs in a file, or those of the machine.
+fn config(ca_file: Option<&Path>) -> Result<ClientConfig, SendError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder =
+        builder.with_safe_default_protocol_versions().map_err(|error| SendError::Tls(error.to_string()))?;
+    let Some(path) = ca_file else {
+        let builder = builder.with_native_roots().map_err(|error| SendError::Tls(error.to_string()))?;
+        return Ok(builder.with_no_client_auth());
+    };
+    let unreadable = |error: String| SendError::File(format!("{}: {error}", path.display()));
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))? {
+        let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
+        roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn exchange<S>(stream: S, target: &Target, message: Message) -> Result<u16, SendError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|_| SendError::Broken)?;
+    // It is closed as soon as the answer's head is there: what else it says is of no use.
+    let connection = tokio::spawn(connection);
+    let answer = sender.send_request(request(target, message)?).await;
+    connection.abort();
+    answer.map(|answer| answer.status().as_u16()).map_err(|_| SendError::Broken)
+}
+
+fn request(target: &Target, message: Message) -> Result<Request<Full<Bytes>>, SendError> {
+    let path = target.uri.path_and_query().map_or("/", |path| path.as_str());
+    let authority = target.uri.authority().map_or("", |authority| authority.as_str());
+    // A user in an address is not part of the host.
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let mut request = Request::post(path)
+        .header(header::HOST, host)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::USER_AGENT, concat!("tollgate/", env!("CARGO_PKG_VERSION")));
+    for (name, value) in &message.headers {
+        let value = HeaderValue::from_str(value).map_err(|_| SendError::Url)?;
+        request = request.header(*name, value);
+    }
+    request.body(Full::new(message.body)).map_err(|_| SendError::Url)
+}

@@ -1,0 +1,124 @@
+//! What operators are told of, how urgent it is, and where it goes.
+
+use std::sync::Arc;
+
+/// What has happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AlertKind {
+    /// A threshold of a budget was crossed.
+    BudgetThreshold,
+    /// A budget has denied a request for the first time in its period.
+    BudgetExhausted,
+    /// A message that shows that a receiver gets them.
+    Test,
+}
+
+impl AlertKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::BudgetThreshold, Self::BudgetExhausted, Self::Test];
+
+    /// The short form of the contract's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BudgetThreshold => "budget_threshold",
+            Self::BudgetExhausted => "budget_exhausted",
+            Self::Test => "test",
+        }
+    }
+
+    /// The kind with this short form.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// How urgent an alert is, in ascending order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// To look at today.
+    Warning,
+    /// To look at now.
+    Critical,
+}
+
+impl Severity {
+    /// Every severity with the short form of the contract's name.
+    pub const NAMES: [(&str, Self); 3] =
+        [("info", Self::Info), ("warning", Self::Warning), ("critical", Self::Critical)];
+
+    /// The short form of the contract's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The severity with this short form.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, severity)| severity)
+    }
+}
+
+/// A route of the policy: which alerts go to a receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlertRoute {
+    /// The name of the receiver, which the settings describe.
+    pub receiver: Arc<str>,
+    /// The kinds; `None`: all.
+    pub kinds: Option<Vec<AlertKind>>,
+    /// The teams; `None`: all, and what is of the whole organization.
+    pub teams: Option<Vec<Arc<str>>>,
+    /// The least severity.
+    pub min_severity: Severity,
+}
+
+impl AlertRoute {
+    /// Whether an alert goes this way. `team`: whose it is; empty: the whole organization's.
+    #[must_use]
+    pub fn takes(&self, kind: AlertKind, severity: Severity, team: &str) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
+            && self.teams.as_ref().is_none_or(|teams| teams.iter().any(|own| **own == *team))
+            && severity >= self.min_severity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_takes_its_kinds_and_teams_from_its_severity_on() {
+        let (all, team) = (AlertKind::ALL, Some(vec!["a".into()]));
+        let route =
+            |kinds, teams, min_severity| AlertRoute { receiver: "r".into(), kinds, teams, min_severity };
+        let every = route(None, None, Severity::Info);
+        assert!(all.iter().all(|kind| every.takes(*kind, Severity::Info, "") && every.takes(*kind, Severity::Info, "a")));
+        let own = route(None, team, Severity::Warning);
+        let takes = |severity, team| own.takes(AlertKind::BudgetThreshold, severity, team);
+        assert!(takes(Severity::Warning, "a") && takes(Severity::Critical, "a"));
+        assert!(
+            !takes(Severity::Info, "a") && !takes(Severity::Critical, "b") && !takes(Severity::Critical, "")
+        );
+        let test = route(Some(vec![AlertKind::Test]), None, Severity::Info);
+        assert!(!test.takes(AlertKind::BudgetThreshold, Severity::Critical, "a"));
+    }
+
+    #[test]
+    fn kinds_and_severities_are_found_by_their_names() {
+        for kind in AlertKind::ALL {
+            assert_eq!(AlertKind::of_name(kind.name()), Some(kind));
+        }
+        for (name, severity) in Severity::NAMES {
+            assert_eq!((severity.name(), Severity::of_name(name)), (name, Some(severity)));
+        }
+        assert_eq!((AlertKind::of_name("x"), Severity::of_name("x")), (None, None));
+    }
+}

@@ -1,0 +1,56 @@
+//! The real Alertmanager, where it is installed.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{policy, route, setting, spend, start};
+use crate::{harness::eventually, redis_server::free_port};
+
+struct Alertmanager(Child);
+
+impl Drop for Alertmanager {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn alertmanager_shows_an_alert_until_its_period_ends() {
+    let (directory, address) = (TempDir::new().unwrap(), free_port());
+    let config = "route:\n  receiver: none\nreceivers:\n  - name: none\n";
+    fs::write(directory.path().join("alertmanager.yml"), config).unwrap();
+    let started = Command::new("prometheus-alertmanager")
+        .args(["--config.file=alertmanager.yml", "--storage.path=am", "--cluster.listen-address="])
+        .arg(format!("--web.listen-address={address}"))
+        .current_dir(directory.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let Ok(child) = started else { return };
+    let _alertmanager = Alertmanager(child);
+    let settings = setting("am", "alertmanager", &format!("http://{address}/"), "");
+    let server = start(directory.path(), &policy("acme", &route("am")), &settings, "embedded:data").await;
+    spend(&server, 900).await;
+    let shown = || {
+        let url = format!("--alertmanager.url=http://{address}");
+        let output = Command::new("amtool").args(["alert", "query", &*url, "-o", "json"]).output().unwrap();
+        serde_json::from_slice::<Vec<Value>>(&output.stdout).unwrap_or_default()
+    };
+    eventually("both are shown", async || shown().len() == 2).await;
+    for alert in shown() {
+        let labels = &alert["labels"];
+        assert_eq!(
+            (&labels["alertname"], &labels["team"]),
+            (&"TollgateBudgetThreshold".into(), &"team".into())
+        );
+        assert!(["50%", "80%"].contains(&labels["threshold"].as_str().unwrap()));
+        assert_eq!(alert["status"]["state"], "active");
+        assert!(alert["endsAt"].as_str().unwrap().contains("-01T00:00:00"), "{alert}");
+    }
+}
