@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::queue::{Blocked, Until};
+use super::{
+    Failure,
+    queue::{Blocked, Until},
+    ticket::Ticket,
+};
 use crate::{
     domain::{
         Moment, Timestamp,
@@ -15,7 +19,7 @@ use crate::{
         request::AuthorizeRequest,
         snapshot::Snapshot,
     },
-    store::{Refusal, ReservationId},
+    store::{Record, Refusal, ReservationId},
 };
 
 /// The decision on one request.
@@ -73,6 +77,39 @@ pub(super) fn granted(
         blocked: None,
         model: None,
     }
+}
+
+/// The answer that the reservation of `record` had, with the limits as they stand now.
+///
+/// # Errors
+/// Its ticket cannot be read.
+pub(super) fn repeated(
+    snapshot: &Snapshot,
+    plan: &Plan<'_>,
+    (id, record): (ReservationId, &Record),
+    now: Moment,
+    used: &[u64],
+) -> Result<Decided, Failure> {
+    let ticket = Ticket::of(record)?.into_terms();
+    Ok(Decided {
+        outcome: Ok(Allowed {
+            reservation: Some((id.to_string(), record.expires_at)),
+            max_output_tokens: ticket.max_output_tokens,
+            reserved_cost: ticket.cost,
+            warnings: ticket.warnings,
+        }),
+        limits: explain::statuses(plan, now, used, false),
+        project: ticket.project,
+        declares_projects: snapshot.policy.projects.is_declared(),
+        policy_revision: ticket.policy_revision,
+        // They were reported with the first answer.
+        shadow_violations: Vec::new(),
+        warnings: Vec::new(),
+        is_repeat: true,
+        waited: None,
+        blocked: None,
+        model: None,
+    })
 }
 
 pub(super) fn refused(

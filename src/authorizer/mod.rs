@@ -48,16 +48,14 @@ pub use self::{
     unreserved::{Bounds, RefusedReports},
 };
 use self::{
-    decided::{Ahead, behind, denied, gates, granted, refused},
+    decided::{Ahead, behind, denied, gates, granted, refused, repeated},
     queue::Turn,
-    ticket::Ticket,
 };
 use crate::{
     domain::{
         Timestamp,
         calendar::Days,
-        decision::{Allowed, Violations},
-        explain,
+        decision::Violations,
         limit_status::LimitStatuses,
         plan::{self, Plan},
         policy::Policy,
@@ -362,28 +360,9 @@ impl<S: Store + Clone> Authorizer<S> {
         id: ReservationId,
         record: &Record,
     ) -> Result<Decided, Failure> {
-        let ticket = Ticket::of(record)?.into_terms();
         let keys = plan.holds.iter().map(|hold| (hold.counter.clone(), hold.kind)).collect();
         let used: Vec<u64> = self.store.counters(keys).await?.iter().map(|state| state.used).collect();
-        Ok(Decided {
-            outcome: Ok(Allowed {
-                reservation: Some((id.to_string(), record.expires_at)),
-                max_output_tokens: ticket.max_output_tokens,
-                reserved_cost: ticket.cost,
-                warnings: ticket.warnings,
-            }),
-            limits: explain::statuses(plan, self.store.moment(), &used, false),
-            project: ticket.project,
-            declares_projects: snapshot.policy.projects.is_declared(),
-            policy_revision: ticket.policy_revision,
-            // They were reported with the first answer.
-            shadow_violations: Vec::new(),
-            warnings: Vec::new(),
-            is_repeat: true,
-            waited: None,
-            blocked: None,
-            model: None,
-        })
+        repeated(snapshot, plan, (id, record), self.store.moment(), &used)
     }
 
     /// The calendar day at `now`, computed once a day.

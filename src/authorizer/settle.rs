@@ -1,7 +1,5 @@
 //! Booking: actual usage replaces what was reserved for a request, exactly once.
 
-use std::iter;
-
 use tracing::warn;
 
 use super::{
@@ -215,7 +213,7 @@ impl<S: Store + Clone> Authorizer<S> {
             }
             SettleOutcome::AlreadySettled(_) => Vec::new(),
         };
-        let used = used.into_iter().chain(iter::repeat(None));
+        let used = used.into_iter().chain(std::iter::repeat(None));
         self.shared.queue.freed(record.holds.counters().zip(used));
         Ok(())
     }
@@ -377,7 +375,7 @@ impl<S: Store + Clone> Authorizer<S> {
         actual: impl Fn(Quantity) -> u64,
         (ticket, gate): (&Ticket, Option<CounterKey>),
     ) {
-        let used = used.into_iter().chain(iter::repeat(None));
+        let used = used.into_iter().chain(std::iter::repeat(None));
         let held = record.holds.iter().zip(used).zip(&ticket.quantities);
         let freed = held.filter(|((hold, _), quantity)| actual(**quantity) < hold.amount());
         let freed = freed.map(|((hold, used), _)| (hold.counter, used));

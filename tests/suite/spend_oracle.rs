@@ -1,6 +1,8 @@
 //! After everything is settled nothing is reserved, and what was spent is the sum of the costs, by the arithmetic of big
 //! numbers that knows nothing of ours.
 
+mod price;
+
 use std::collections::{BTreeSet, HashMap};
 
 use num_bigint::BigUint;
@@ -11,21 +13,13 @@ use tollgate::rpc::proto::{
 };
 use tonic::transport::Channel;
 
+use self::price::price;
 use crate::{
     differential::config,
     harness::{START, Server, StoreKind, connect, nanos, team_spend},
 };
 
 const CASES: u32 = 30;
-
-/// Prices that divide nothing evenly, in nano-USD.
-const INPUT: u64 = 123_456_789;
-const CACHED: u64 = 61_728_391;
-const OUTPUT: u64 = 987_654_321;
-const AUDIO_PER_HOUR: u64 = 111_111_113;
-const CHARACTERS: u64 = 22_000_001;
-/// The shortest audio that is billed.
-const LEAST_AUDIO_MS: u64 = 10_000;
 
 const POLICY: &str = r#"
 [organization]
@@ -192,33 +186,8 @@ impl Call {
     }
 }
 
-/// The exact cost in nano-USD, rounded up once.
-fn price(operation: Operation, input: u64, cached: u64, output: u64) -> BigUint {
-    let big = BigUint::from;
-    let million = big(1_000_000_u64);
-    let (sum, per) = match operation {
-        Operation::Batch => (big(input) * INPUT + big(output) * OUTPUT, million * 2_u32),
-        // Nothing of an embedding comes from the cache of a prompt, and nothing comes out as tokens.
-        Operation::Embedding => (big(input) * INPUT, million),
-        Operation::Transcription | Operation::Translation => {
-            (big(input.max(LEAST_AUDIO_MS)) * AUDIO_PER_HOUR, big(3_600_000))
-        }
-        Operation::Speech => (big(input) * CHARACTERS, million),
-        _ => (big(input - cached) * INPUT + big(cached) * CACHED + big(output) * OUTPUT, million),
-    };
-    (sum + &per - 1_u32) / per
-}
-
 fn milliseconds(ms: i64) -> prost_types::Duration {
     prost_types::Duration { seconds: ms / 1000, nanos: i32::try_from(ms % 1000).unwrap() * 1_000_000 }
-}
-
-#[test]
-fn the_oracle_reproduces_groq_s_arithmetic() {
-    // One token of each: 0.123… + 0.061… + 0.987… nano-dollars times a thousand, rounded up.
-    assert_eq!(price(Operation::ChatCompletion, 2, 1, 1), BigUint::from(1_173_u32));
-    assert_eq!(price(Operation::Batch, 2, 1, 1), BigUint::from(618_u32));
-    assert_eq!(price(Operation::Transcription, 1, 0, 0), BigUint::from(308_642_u32));
 }
 
 #[test]

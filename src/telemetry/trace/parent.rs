@@ -1,6 +1,6 @@
 //! W3C trace context: the header `traceparent`.
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId};
 
 /// `00-`, 32 digits of the trace, 16 of the span, 2 of flags.
 const LENGTH: usize = 55;
@@ -25,7 +25,7 @@ pub(super) fn parse(traceparent: &[u8], tracestate: Option<&str>) -> Option<Span
     }
     let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
     let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()? & 1);
-    let state = tracestate.and_then(|text| text.parse().ok()).unwrap_or_else(TraceState::default);
+    let state = tracestate.and_then(|text| text.parse().ok()).unwrap_or_default();
     let context = SpanContext::new(trace, span, flags, true, state);
     context.is_valid().then_some(context)
 }
