@@ -35,9 +35,11 @@ async fn the_state_is_for_those_who_may_read_it_and_health_for_all() {
         let request = Request::new("GET", path).header("accept", "application/json");
         token.map_or(request.clone(), |token| request.key(token)).send(admin).await
     };
+    // It listens before it is ready.
+    eventually("the service is ready", async || ask("/readyz", None).await.status == 200).await;
     for (path, _) in PAGES {
         let answer = ask(path, None).await;
-        let is_for_some = ["/status", "/readyz?verbose"].contains(&path);
+        let is_for_some = ["/status", "/readyz?verbose", "/metrics"].contains(&path);
         assert_eq!(answer.status, if is_for_some { 401 } else { 200 }, "{path}");
     }
     for path in ["/", "/statu", "/status/", "/tollgate.v1.PauseService/ListPauses"] {

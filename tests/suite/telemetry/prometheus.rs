@@ -231,6 +231,10 @@ async fn every_query_of_rules_and_dashboard_finds_something_after_a_few_requests
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let prometheus = Guarded::start(&own, Path::new("prometheus"), &arguments);
     eventually("Prometheus listens", async || tokio::net::TcpStream::connect(address).await.is_ok()).await;
+    eventually("Prometheus is ready", async || {
+        Request::new("GET", "/-/ready").send(address).await.status == 200
+    })
+    .await;
     eventually("Prometheus has scraped", async || !query(address, "tollgate_build_info").await.is_empty())
         .await;
     let (records, expressions) = rules();
