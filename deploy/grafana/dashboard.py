@@ -33,16 +33,16 @@ ROWS = [
         ]),
         ("Budgets used", "percentunit", [
             (
-                f"max by (scope, team, period) (tollgate_budget_spent_usd{{{OWN}}})"
-                f" / (max by (scope, team, period) (tollgate_budget_limit_usd{{{OWN}}}) > 0)",
-                "{{scope}} {{team}} {{period}}",
+                f"max by (scope, team, key, period) (tollgate_budget_spent_usd{{{OWN}}})"
+                f" / (max by (scope, team, key, period) (tollgate_budget_limit_usd{{{OWN}}}) > 0)",
+                "{{scope}} {{team}} {{key}} {{period}}",
             ),
         ]),
         ("Left of budgets", "currencyUSD", [
-            (f"min by (scope, team, period) (tollgate_budget_remaining_usd{{{OWN}}})", "{{scope}} {{team}} {{period}}"),
+            (f"min by (scope, team, key, period) (tollgate_budget_remaining_usd{{{OWN}}})", "{{scope}} {{team}} {{key}} {{period}}"),
         ]),
         ("Reserved", "currencyUSD", [
-            (f"max by (scope, team, period) (tollgate_budget_reserved_usd{{{OWN}}})", "{{scope}} {{team}} {{period}}"),
+            (f"max by (scope, team, key, period) (tollgate_budget_reserved_usd{{{OWN}}})", "{{scope}} {{team}} {{key}} {{period}}"),
         ]),
         ("Tokens", "short", [
             (f"sum by (kind) (rate(tollgate_tokens_total{{{OWN}}}[{RATE}]))", "{{kind}}"),

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     domain::secret::{self, MalformedSecret},
     rpc::proto::{key_service_client::KeyServiceClient, policy_service_client::PolicyServiceClient},
+    telemetry::code_name,
 };
 
 /// A gRPC client of the service.
@@ -221,11 +222,11 @@ pub(super) fn explain(status: &Status) -> Failure {
     let fields = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
     let mut text = if fields.is_empty() {
         let broken = client_tls::broken(status).unwrap_or_default();
-        format!("{}: {}{broken}", code_name(status), status.message())
+        format!("{}: {}{broken}", code_name(status.code().into()), status.message())
     } else {
         let lines =
             fields.iter().map(|violation| format!("\n  {}: {}", violation.field, violation.description));
-        format!("{}: the request is malformed{}", code_name(status), lines.collect::<String>())
+        format!("{}: the request is malformed{}", code_name(status.code().into()), lines.collect::<String>())
     };
     // What tonic itself says, of the bound that `--timeout` sets.
     if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
@@ -238,18 +239,6 @@ pub(super) fn explain(status: &Status) -> Failure {
         text.push_str(&format!("; try again in {} s", delay.as_secs_f32()));
     }
     Failure::Explained(text)
-}
-
-/// The code as the gRPC specification writes it, such as `INVALID_ARGUMENT`.
-fn code_name(status: &Status) -> String {
-    let mut name = String::new();
-    for letter in format!("{:?}", status.code()).chars() {
-        if letter.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(letter.to_ascii_uppercase());
-    }
-    name
 }
 
 /// Who asks.

@@ -1,16 +1,17 @@
 //! The metrics and traces of `serve`: where they are read, and where they are pushed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 use crate::{
+    control::MAX_KEYS,
     settings::{OtlpHeaders, OtlpSignal, Settings},
     store::embedded::EmbeddedStore,
-    telemetry::{Meters, MetersError, Metric, Push, PushTls, trace::Tracing},
+    telemetry::{Meters, MetersError, Metric, Push, PushTls, RowBounds, trace::Tracing},
 };
 
-/// How long the end of the service waits for the collector.
+/// How long the end of the service waits for the collector, for traces and metrics together.
 const LAST_PUSH: Duration = Duration::from_secs(2);
 
 /// The metrics and traces that `settings` ask for: none where nothing could read them.
@@ -23,10 +24,15 @@ pub(super) fn start(settings: &Settings) -> Result<(Meters, Tracing), MetersErro
         info!(address = push.endpoint, "metrics and traces are pushed");
     }
     let meters = match settings.admin_enabled || push.is_some() {
-        true => Meters::start(push.as_ref())?,
+        true => Meters::start(push.as_ref(), bounds(settings))?,
         false => Meters::default(),
     };
     Ok((meters, Tracing::start(push.as_ref(), settings.trace_sample)?))
+}
+
+fn bounds(settings: &Settings) -> RowBounds {
+    let keys = if settings.metrics_by_key { MAX_KEYS } else { 0 };
+    RowBounds { teams: settings.metrics_max_teams, keys }
 }
 
 fn push(settings: &Settings) -> Option<Push> {
@@ -57,8 +63,9 @@ pub(super) fn timed(store: EmbeddedStore, meters: &Meters) -> EmbeddedStore {
 pub(super) async fn end(meters: Meters, tracing: Tracing) {
     // On a thread of its own, as this one drives the connection to the collector.
     let last = tokio::task::spawn_blocking(move || {
+        let until = Instant::now() + LAST_PUSH;
         tracing.end(LAST_PUSH);
-        meters.end(LAST_PUSH);
+        meters.end(until.saturating_duration_since(Instant::now()));
     });
     if last.await.is_err() {
         warn!("the last push to the collector panicked");

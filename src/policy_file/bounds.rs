@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::section::{Located, Section};
 use crate::domain::{
     cooldown::DEFAULT_MAX_COOLDOWN_MS,
-    limit::{Limit, LimitMode, Period, Quantity, Subject, Window},
+    limit::{Limit, Period, Quantity, Subject, Window},
     money::NanoUsd,
     policy::UnreservedBounds,
 };
@@ -37,13 +37,14 @@ pub(super) fn max_cooldown(section: &Section<'_>) -> u64 {
     })
 }
 
-/// `max_unsettled`, for requests and for batches. The store keeps batches for longer, so they are counted separately.
-pub(super) fn max_unsettled(section: &Section<'_>, subject: &Subject, mode: LimitMode) -> [Limit; 2] {
+/// `max_unsettled`, for requests and for batches. The store keeps batches for longer, so they are counted separately. They bound what the
+/// store keeps, so they hold even if the team is in shadow.
+pub(super) fn max_unsettled(section: &Section<'_>, subject: &Subject) -> [Limit; 2] {
     let bound = section.count("max_unsettled").map_or(DEFAULT_MAX_UNSETTLED, |given| given.value);
     let id = section.place.key("max_unsettled").id();
     [Window::Unsettled, Window::UnsettledBatches].map(|window| {
         let limit = subject.limit(id.clone(), Quantity::UnsettledRequests, window);
-        Limit { bound: Some(bound), mode, ..limit }
+        Limit { bound: Some(bound), ..limit }
     })
 }
 

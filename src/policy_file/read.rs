@@ -193,7 +193,7 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
     let mode = mode::of(&section, LimitMode::default());
     let mut limits = budgets_with_month(&section, &subject, mode);
     limits.others.extend(shared(rates_and_in_flight(&section, &subject, mode)));
-    limits.others.extend(bounds::max_unsettled(&section, &subject, mode).map(Arc::new));
+    limits.others.extend(bounds::max_unsettled(&section, &subject).map(Arc::new));
     let team = Arc::new(Team {
         name: Arc::from(name),
         models: models.iter().map(|l| l.value.clone()).collect(),

@@ -15,32 +15,11 @@ use super::unread::Unread;
 use crate::{
     domain::rbac::{RPCS, rpc_number},
     settings::ConnectionLimits,
-    telemetry::Family,
+    telemetry::{CODES, Family},
 };
 
 /// The first bytes of HTTP/2: a client that has sent them understands that a connection is about to end.
 const PREFACE: u64 = 24;
-
-/// gRPC's codes by their numbers, as OpenTelemetry's conventions name them.
-pub(super) const CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// What a connection is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,15 @@ use tonic::body::Body;
 use tower::Service;
 use tracing::{Instrument as _, info_span};
 
-use super::record::CODES;
-use crate::telemetry::trace::Tracing;
+use crate::{
+    domain::rbac::{RPCS, rpc_number},
+    telemetry::{CODES, trace::Tracing},
+};
+
+/// The RPC whose trace may come with what it is about.
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+/// What calls of no RPC of ours are called, as paths are chosen by callers.
+const OTHER: &str = "_OTHER";
 
 /// A service whose calls are traced where their callers trace them, or where the dice say so.
 #[derive(Clone, Debug)]
@@ -43,7 +50,12 @@ where
         let header = |name| request.headers().get(name);
         let parent = header("traceparent").map(|header| header.as_bytes());
         let state = header("tracestate").and_then(|header| header.to_str().ok());
-        let rpc = request.uri().path().trim_start_matches('/');
+        let path = request.uri().path();
+        if path == CHECK && parent.is_none() {
+            return Either::Left(self.inner.call(request));
+        }
+        let known = rpc_number(path).and_then(|number| RPCS.get(number));
+        let rpc = known.map_or(OTHER, |(path, _)| path.trim_start_matches('/'));
         let Some(traced) = self.tracing.begin(rpc, parent, state) else {
             return Either::Left(self.inner.call(request));
         };

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -17,21 +17,56 @@ use opentelemetry_sdk::{
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use thiserror::Error;
 
-use super::{Family, Kind, METRICS, Metric, Push, process};
+use super::{Family, Kind, METRICS, Metric, Push, Spec, family::Measured, process};
 
 /// The upper bounds of all histograms of durations, in seconds: 50 µs to 10 s.
 const BOUNDARIES: [f64; 16] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     10.0,
 ];
-/// The rows that one metric may have. The bounds on teams and models keep far below it; the library's own limit of 2,000 would cut
-/// rows off.
-const MAX_ROWS: usize = 1_000_000;
+/// The rows that a metric may have for the service as a whole.
+const ROWS: usize = 1_000;
+/// The rows that a metric may have for each team: a gauge of the team alone, of its budgets or limits, a counter by scope and reason,
+/// and one by model.
+const OF_TEAM: usize = 1;
+const OF_LIMITS: usize = 16;
+const OF_REASONS: usize = 64;
+const OF_MODELS: usize = 128;
+/// The metric whose reading hands on the durations that threads hold back.
+const FIRST: Metric = Metric::BuildInfo;
+/// Budgets of a key.
+const OF_KEY: usize = 3;
 /// How long a page is told again, so that several scrapers cost no more than one.
 const CACHED: Duration = Duration::from_secs(1);
 
 /// Takes one row: its value and its labels.
 pub type Emit<'a> = &'a mut dyn FnMut(f64, &[KeyValue]);
+
+/// How many rows there may be. The library makes room for all of them at once, and cuts off what is past that.
+#[derive(Clone, Copy, Debug)]
+pub struct RowBounds {
+    /// Teams that are shown by name.
+    pub teams: usize,
+    /// Keys that are shown by name.
+    pub keys: usize,
+}
+
+impl RowBounds {
+    /// Those of one metric.
+    fn of(self, spec: &Spec) -> usize {
+        let has = |label| spec.labels.contains(&label);
+        let each = match spec.kind {
+            _ if has("model") => OF_MODELS,
+            Kind::Counter => OF_REASONS,
+            _ if has("scope") => OF_LIMITS,
+            _ => OF_TEAM,
+        };
+        // The others, and callers of no team.
+        let teams = if has("team") { self.teams.saturating_add(2).saturating_mul(each) } else { 0 };
+        let keys = if has("key") { self.keys.saturating_mul(OF_KEY) } else { 0 };
+        ROWS.saturating_add(teams).saturating_add(keys)
+    }
+}
 
 /// Why metrics cannot be set up.
 #[derive(Debug, Error)]
@@ -46,6 +81,8 @@ struct Inner {
     provider: SdkMeterProvider,
     meter: Meter,
     registry: Registry,
+    /// What holds durations back until a reader asks.
+    families: Mutex<Vec<Weak<Measured>>>,
     /// Held while a page is made, so that only one is at a time.
     page: Mutex<Option<(Instant, Arc<str>)>>,
 }
@@ -61,7 +98,7 @@ impl Meters {
     ///
     /// # Errors
     /// The exporter cannot be set up.
-    pub fn start(push: Option<&Push>) -> Result<Self, MetersError> {
+    pub fn start(push: Option<&Push>, bounds: RowBounds) -> Result<Self, MetersError> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
@@ -69,8 +106,10 @@ impl Meters {
             .without_target_info()
             .build()
             .map_err(|error| MetersError(error.to_string()))?;
-        let mut builder =
-            SdkMeterProvider::builder().with_resource(resource()).with_view(many_rows).with_reader(exporter);
+        let mut builder = SdkMeterProvider::builder()
+            .with_resource(resource())
+            .with_view(move |instrument: &Instrument| bounded(instrument, bounds))
+            .with_reader(exporter);
         if let Some(push) = push.filter(|push| push.metrics) {
             let reader =
                 PeriodicReader::builder(push.metric_exporter()?).with_interval(push.interval).build();
@@ -78,7 +117,8 @@ impl Meters {
         }
         let provider = builder.build();
         let meter = provider.meter("tollgate");
-        Ok(Self(Some(Arc::new(Inner { provider, meter, registry, page: Mutex::default() }))))
+        let (families, page) = Default::default();
+        Ok(Self(Some(Arc::new(Inner { provider, meter, registry, families, page }))))
     }
 
     /// Whether there are any.
@@ -104,7 +144,9 @@ impl Meters {
             .with_description(spec.help)
             .with_boundaries(BOUNDARIES.to_vec())
             .build();
-        Family::new(histogram, count, Box::new(labels))
+        let family = Family::new(histogram, count, Box::new(labels));
+        inner.families().extend(family.measured().map(Arc::downgrade));
+        family
     }
 
     /// Lets readers ask `rows` for the rows of every metric that is no histogram. It is asked on the readers' own threads.
@@ -114,9 +156,16 @@ impl Meters {
         for spec in METRICS {
             let rows = Arc::clone(&rows);
             let metric = spec.metric;
-            let callback = move |instrument: &dyn AsyncInstrument<f64>| match process::value(metric) {
-                Some(value) => instrument.observe(value, &[]),
-                None => rows(metric, &mut |value, labels| instrument.observe(value, labels)),
+            let durations = (metric == FIRST).then(|| Arc::downgrade(inner));
+            let callback = move |instrument: &dyn AsyncInstrument<f64>| {
+                // A reader asks these before it looks at the histograms.
+                if let Some(inner) = durations.as_ref().and_then(Weak::upgrade) {
+                    inner.hand_on();
+                }
+                match process::value(metric) {
+                    Some(value) => instrument.observe(value, &[]),
+                    None => rows(metric, &mut |value, labels| instrument.observe(value, labels)),
+                }
             };
             match spec.kind {
                 Kind::Counter => drop(
@@ -155,6 +204,7 @@ impl Meters {
         {
             return Ok(Arc::clone(text));
         }
+        inner.hand_on();
         let mut bytes = Vec::new();
         let failed = |error: &dyn fmt::Display| MetersError(error.to_string());
         TextEncoder::new().encode(&inner.registry.gather(), &mut bytes).map_err(|error| failed(&error))?;
@@ -172,26 +222,61 @@ impl Meters {
     }
 }
 
+impl Inner {
+    fn families(&self) -> MutexGuard<'_, Vec<Weak<Measured>>> {
+        self.families.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands on what threads hold back.
+    fn hand_on(&self) {
+        let families: Vec<_> = self.families().iter().filter_map(Weak::upgrade).collect();
+        families.iter().for_each(|family| family.hand_on());
+    }
+}
+
 /// The type of the page.
 pub const PAGE_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What OTLP says of this process; `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` go before it.
 pub(super) fn resource() -> Resource {
-    let named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
-    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
-    let builder = Resource::builder().with_attribute(version);
-    if named { builder.build() } else { builder.with_service_name("tollgate").build() }
+    let from_environment = Resource::builder().build();
+    let attribute = |name: &'static str| from_environment.get(&name.into());
+    let named = attribute("service.name").filter(|name| !name.as_str().starts_with("unknown_service"));
+    let mut builder = Resource::builder();
+    if named.is_none() {
+        builder = builder.with_service_name("tollgate");
+    }
+    if attribute("service.version").is_none() {
+        builder = builder.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    }
+    builder.build()
 }
 
-fn many_rows(instrument: &Instrument) -> Option<Stream> {
+fn bounded(instrument: &Instrument, bounds: RowBounds) -> Option<Stream> {
     let is_observed =
         matches!(instrument.kind(), InstrumentKind::ObservableCounter | InstrumentKind::ObservableGauge);
-    is_observed.then(|| Stream::builder().with_cardinality_limit(MAX_ROWS).build().ok())?
+    let spec = METRICS.iter().find(|spec| is_observed && spec.name == instrument.name())?;
+    Stream::builder().with_cardinality_limit(bounds.of(spec)).build().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BOUNDS: RowBounds = RowBounds { teams: 5_000, keys: 0 };
+
+    #[test]
+    fn there_is_room_for_what_is_shown_and_not_for_much_more() {
+        let bounds = RowBounds { teams: 500, keys: 0 };
+        let rows = |metric: Metric| bounds.of(metric.spec());
+        assert!((502..2_000).contains(&rows(Metric::Waiting)));
+        assert!((502 * 22 * 2..100_000).contains(&rows(Metric::Decisions)));
+        assert!(
+            METRICS.iter().filter(|spec| spec.kind == Kind::Gauge).map(|spec| bounds.of(spec)).sum::<usize>()
+                < 150_000
+        );
+        assert!(RowBounds { teams: usize::MAX, keys: usize::MAX }.of(Metric::Decisions.spec()) > 0);
+    }
 
     fn emit_all(metric: Metric, emit: Emit<'_>) {
         let spec = metric.spec();
@@ -201,7 +286,7 @@ mod tests {
 
     #[test]
     fn every_metric_has_its_name_help_and_labels_on_the_page() {
-        let meters = Meters::start(None).unwrap();
+        let meters = Meters::start(None, BOUNDS).unwrap();
         meters.observe(emit_all);
         for spec in METRICS.iter().filter(|spec| spec.kind == Kind::Histogram) {
             let labels: Vec<_> = spec.labels.iter().map(|label| KeyValue::new(*label, "x")).collect();
@@ -234,8 +319,21 @@ mod tests {
     }
 
     #[test]
+    fn every_duration_is_on_the_page_whichever_thread_holds_it_back() {
+        let meters = Meters::start(None, BOUNDS).unwrap();
+        let family = meters.family(Metric::WaitDuration, 1, |_| Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| (0..101).for_each(|_| family.record(0, Duration::from_millis(1))));
+            }
+        });
+        let page = meters.page().unwrap();
+        assert!(page.contains("tollgate_wait_duration_seconds_count 2020\n"), "{page}");
+    }
+
+    #[test]
     fn rows_go_when_they_are_not_emitted_and_are_not_cut_off() {
-        let meters = Meters::start(None).unwrap();
+        let meters = Meters::start(None, BOUNDS).unwrap();
         let count = Arc::new(Mutex::new(5_000));
         let rows = Arc::clone(&count);
         meters.observe(move |metric, emit| {

@@ -4,6 +4,7 @@
 //! What is counted hangs on the objects that are counted ([`crate::domain::tally`]) and is looked at when a reader asks.
 //! Durations are recorded into histograms whose labels were looked up once ([`Family`]).
 
+mod codes;
 mod family;
 mod meters;
 mod process;
@@ -11,8 +12,9 @@ mod push;
 mod spec;
 pub mod trace;
 
+pub use codes::{CODES, code_name};
 pub use family::Family;
-pub use meters::{Emit, Meters, MetersError, PAGE_TYPE};
+pub use meters::{Emit, Meters, MetersError, PAGE_TYPE, RowBounds};
 pub use opentelemetry::KeyValue;
 pub use push::{Push, PushTls};
 pub use spec::{Kind, METRICS, Metric, Spec, table};

@@ -35,7 +35,10 @@ use crate::{
         request as groq_request,
     },
     store::Store,
-    telemetry::trace::{self, TracedCall, Tracing},
+    telemetry::{
+        code_name,
+        trace::{self, TracedCall, Tracing},
+    },
     upstream::UpstreamKeys,
 };
 
@@ -92,7 +95,7 @@ impl<S: Store + Clone> Authorization for CheckRpc<S> {
         };
         // Boxed: few calls are traced.
         let answer = traced.within(self.answer(&view, request, &scope, until)).await;
-        traced.ends_with(if answer.is_ok() { "OK" } else { "UNAVAILABLE" });
+        traced.ends_with(answer.as_ref().err().map_or("OK", |status| code_name(status.code().into())));
         answer
     }
 }
@@ -103,8 +106,8 @@ impl<S: Store + Clone> CheckRpc<S> {
         if !self.tracing.is_on() || trace::is_traced() {
             return None;
         }
-        let (parent, state) = (request.header("traceparent")?, request.header("tracestate"));
-        self.tracing.follow(RPC, &parent, state.as_deref())
+        let (parent, state) = (request.header("traceparent"), request.header("tracestate"));
+        self.tracing.begin(RPC, parent.as_deref().map(str::as_bytes), state.as_deref())
     }
 
     async fn answer(

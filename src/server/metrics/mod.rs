@@ -11,7 +11,8 @@ use std::sync::{
 use arc_swap::ArcSwap;
 
 use self::sample::Seen;
-use super::{Connections, record::CODES};
+use super::Connections;
+use crate::telemetry::CODES;
 use crate::{
     access::Guard,
     authorizer::Timing,

@@ -10,7 +10,7 @@ use crate::{
         cooldown::CooldownKey,
         counter::{CounterKey, CounterKind, CounterState},
         key::VirtualKey,
-        limit::{Limit, LimitScope, Quantity, Window},
+        limit::{Limit, LimitMode, LimitScope, Quantity, Window},
         plan::counter_of,
         policy::Policy,
         tally::NONE,
@@ -116,6 +116,10 @@ fn wanted(
     let none: Arc<str> = NONE.into();
     let mut wanted = Vec::new();
     let mut add = |limit: &Arc<Limit>, team: &Arc<str>, key: &Arc<str>| {
+        // Of two with the same labels the one that refuses is to be seen.
+        if limit.mode == LimitMode::Shadow {
+            return;
+        }
         let (limit, counter) = (Arc::clone(limit), counter_of(limit, today));
         wanted.push(Wanted { limit, team: Arc::clone(team), key: Arc::clone(key), counter });
     };

@@ -99,14 +99,6 @@ impl Tracing {
         self.0.is_some()
     }
 
-    /// Traces a call of `rpc` if `traceparent`, which came with what the call is about, says so.
-    #[must_use]
-    pub fn follow(&self, rpc: &str, traceparent: &str, tracestate: Option<&str>) -> Option<TracedCall> {
-        let inner = self.0.as_ref()?;
-        let parent = parent::parse(traceparent.as_bytes(), tracestate).filter(SpanContext::is_sampled)?;
-        Some(inner.call(rpc, &Context::new().with_remote_span_context(parent)))
-    }
-
     /// Traces a call of `rpc` (`package.Service/Method`) if its caller does, or if the dice say so.
     #[must_use]
     pub fn begin(

@@ -4,6 +4,8 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId};
 
 /// `00-`, 32 digits of the trace, 16 of the span, 2 of flags.
 const LENGTH: usize = 55;
+/// The bytes of a `tracestate` that is handed on: as many as the specification wants at least.
+const MAX_STATE: usize = 512;
 
 /// Whether `traceparent` says that its trace is recorded. Anything that is no header of a known shape is not; a later version may be
 /// longer.
@@ -25,7 +27,8 @@ pub(super) fn parse(traceparent: &[u8], tracestate: Option<&str>) -> Option<Span
     }
     let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
     let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()? & 1);
-    let state = tracestate.and_then(|text| text.parse().ok()).unwrap_or_default();
+    let state = tracestate.filter(|text| text.len() <= MAX_STATE);
+    let state = state.and_then(|text| text.parse().ok()).unwrap_or_default();
     let context = SpanContext::new(trace, span, flags, true, state);
     context.is_valid().then_some(context)
 }
@@ -43,6 +46,8 @@ mod tests {
         assert_eq!(context.span_id().to_string(), "b7ad6b7169203331");
         assert!(context.is_sampled() && context.is_remote() && is_sampled(GOOD.as_bytes()));
         assert_eq!(context.trace_state().get("b"), Some("2"));
+        let long = format!("a={}", "1".repeat(MAX_STATE));
+        assert_eq!(parse(GOOD.as_bytes(), Some(&long)).unwrap().trace_state().get("a"), None);
         let unsampled = GOOD.replace("-01", "-00");
         assert!(
             !is_sampled(unsampled.as_bytes()) && !parse(unsampled.as_bytes(), None).unwrap().is_sampled()
