@@ -101,3 +101,9 @@ impl Measured {
         }
     }
 }
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.hand_on();
+    }
+}

@@ -91,7 +91,7 @@ fn a_table_has_the_mode_of_the_one_around_it() {
         ("teams.t.budget.monthly_usd", false),
         ("teams.t.keys.t-prod-k.requests_per_day", false),
         ("teams.t.limits.\"openai/*\".tokens_per_day", true),
-        ("teams.t.max_unsettled", true),
+        ("teams.t.max_unsettled", false),
         ("teams.t.per_user.requests_per_day", true),
         ("teams.t.per_user.requests_per_hour", false),
         ("teams.t.requests_per_day", true),
