@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use crate::{
-    control::MAX_KEYS,
+    domain::key::MAX_KEYS,
     settings::{OtlpHeaders, OtlpSignal, Settings},
     store::embedded::EmbeddedStore,
     telemetry::{Meters, MetersError, Metric, Push, PushTls, RowBounds, trace::Tracing},

@@ -7,13 +7,11 @@ use thiserror::Error;
 use crate::{
     domain::{
         Timestamp,
-        key::{Breach, KeyLimits, KeyRecord, LimitField, VirtualKey},
+        key::{Breach, KeyLimits, KeyRecord, LimitField, MAX_KEYS, VirtualKey},
     },
     store::StoreError,
 };
 
-/// The most keys of an organization: each replica holds all of them in memory, some hundred bytes each.
-pub const MAX_KEYS: usize = 10_000;
 /// Why a key could not be made or changed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum KeyError {

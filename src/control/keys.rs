@@ -7,14 +7,14 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use tracing::{error, info};
 
-use super::key_change::{ChangedKey, KeyChange, KeyError, MAX_KEYS, NewKey, apply};
+use super::key_change::{ChangedKey, KeyChange, KeyError, NewKey, apply};
 use crate::{
     domain::{
         Timestamp,
         eligibility::spelling_of,
         key::{
-            Breach, HashKey, KeyLimits, KeyRecord, KeySecret, LimitField, Secret, SecretId, StoredKey,
-            VirtualKey, check_labels, check_limits, check_name,
+            Breach, HashKey, KeyLimits, KeyRecord, KeySecret, LimitField, MAX_KEYS, Secret, SecretId,
+            StoredKey, VirtualKey, check_labels, check_limits, check_name,
         },
         policy::Policy,
     },

@@ -6,7 +6,7 @@ mod key_report;
 mod keys;
 mod pauses;
 
-pub use key_change::{ChangedKey, KeyChange, KeyError, MAX_KEYS, NewKey};
+pub use key_change::{ChangedKey, KeyChange, KeyError, NewKey};
 pub use key_report::{KeyPage, KeyQuery, KeyReport, KeyUsage, SecretReport};
 pub use keys::Keys;
 pub use pauses::{PauseChange, PauseError, Pauses};

@@ -19,5 +19,8 @@ pub use self::{
     virtual_key::{DeclaredKeys, KeyCursor, StoredKey, VirtualKey},
 };
 
+/// The most keys of an organization: each replica holds all of them in memory, some hundred bytes each.
+pub const MAX_KEYS: usize = 10_000;
+
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,7 @@ use std::{
 
 use tempfile::TempDir;
 use tollgate::{
-    control::MAX_KEYS,
-    domain::pause::MAX_PAUSES,
+    domain::{key::MAX_KEYS, pause::MAX_PAUSES},
     rpc::{
         Effect,
         proto::{
