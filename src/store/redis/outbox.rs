@@ -56,7 +56,7 @@ impl Inner {
         let mut claimed = OutboxClaim { entries: Vec::new(), pending: reader.number()? };
         while !reader.is_empty() {
             let claim = reader.number()?;
-            claimed.entries.push(ClaimedEntry { claim, entry: read_entry(&mut reader)? });
+            claimed.entries.extend(read_entry(&mut reader)?.map(|entry| ClaimedEntry { claim, entry }));
         }
         Ok(claimed)
     }
@@ -98,7 +98,7 @@ impl Inner {
         let answer = bytes(self.reports()?.call(&script::OUTBOX_PAGE, &cmd).await?)?;
         let (mut reader, mut entries) = (Reader::new(&answer), Vec::new());
         while !reader.is_empty() {
-            entries.push(read_entry(&mut reader)?);
+            entries.extend(read_entry(&mut reader)?);
         }
         Ok(entries)
     }
@@ -112,10 +112,13 @@ impl Inner {
     }
 }
 
-/// Reads the lengths of an id and a payload, and both.
-fn read_entry(reader: &mut Reader<'_>) -> Result<OutboxEntry, StoreError> {
+/// Reads the lengths of an id and a payload, and both. `None`: the id is none of ours; it holds up no other.
+fn read_entry(reader: &mut Reader<'_>) -> Result<Option<OutboxEntry>, StoreError> {
     let (id, payload) = (reader.size()?, reader.size()?);
     let id = str::from_utf8(reader.bytes(id)?).ok().and_then(|id| id.parse().ok());
     let payload = reader.bytes(payload)?.to_vec().into();
-    Ok(OutboxEntry { id: id.ok_or(StoreError::Corrupt)?, payload })
+    if id.is_none() {
+        tracing::warn!("an entry of the outbox has an id that is none of ours");
+    }
+    Ok(id.map(|id| OutboxEntry { id, payload }))
 }

@@ -335,7 +335,13 @@ fn version(found: &FoundRow) -> i64 {
     let at = match found.table.name {
         "counters" => 4,
         "spend" => 13,
-        "progress" | "segments" | "outbox" => 3,
+        "usage" => 12,
+        // An entry is done by the claim that delivered it.
+        "outbox" => {
+            let is_done = matches!(found.values.get(2), Some(Value::Null));
+            return found.values.get(3).map_or(0, int).saturating_mul(2) + i64::from(is_done);
+        }
+        "progress" | "segments" => 3,
         "gates" | "uses" => 2,
         "registry" | "last_uses" => 1,
         _ => return 0,

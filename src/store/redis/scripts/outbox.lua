@@ -13,9 +13,11 @@ local function due_of(id)
 end
 
 local function add_entry(id, payload)
-  if redis.call('HSETNX', KEYS[2], id, struct.pack('<d', 0) .. payload) == 0 then return end
+  if redis.call('HEXISTS', KEYS[2], id) == 1 then return end
   redis.call('ZADD', KEYS[3], 0, id)
   redis.call('ZADD', due_of(id), 0, id)
+  -- Last: where a key above is of something else, it is added when that has gone.
+  redis.call('HSET', KEYS[2], id, struct.pack('<d', 0) .. payload)
 end
 
 local layout = tonumber(redis.call('HGET', KEYS[5], 'layout')) or 0
@@ -23,7 +25,8 @@ if layout > LAYOUT then error({err = ('LAYOUT %.0f'):format(layout)}) end
 for _ = 1, OUTBOX_MOVED do
   local item = redis.call('LINDEX', KEYS[1], 0)
   if not item then break end
-  local length = item:byte(1)
-  add_entry(item:sub(2, 1 + length), item:sub(2 + length))
+  local length = item:byte(1) or 0
+  -- Foreign data holds nothing up.
+  if length > 0 and #item > length then add_entry(item:sub(2, 1 + length), item:sub(2 + length)) end
   redis.call('LPOP', KEYS[1])
 end

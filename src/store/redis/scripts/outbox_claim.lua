@@ -18,7 +18,7 @@ local reply = {struct.pack('<dddd', wall, now, math.max(now, raw), redis.call('Z
 local due = redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', ('%.0f'):format(now), 'LIMIT', 0, arg[4])
 for _, id in ipairs(due) do
   local entry = redis.call('HGET', KEYS[2], id)
-  if entry then
+  if entry and #entry >= 8 then
     local claim, payload = struct.unpack('<d', entry) + 1, entry:sub(9)
     redis.call('HSET', KEYS[2], id, struct.pack('<d', claim) .. payload)
     redis.call('ZADD', KEYS[7], now + arg[5], id)

@@ -10,6 +10,6 @@ if #KEYS ~= 5 or #ARGV ~= 2 then return redis.error_reply('ERR outbox_page: 5 ke
 local reply = {}
 for _, id in ipairs(redis.call('ZREVRANGEBYLEX', KEYS[3], ARGV[1], '-', 'LIMIT', 0, ARGV[2])) do
   local entry = redis.call('HGET', KEYS[2], id)
-  if entry then reply[#reply + 1] = struct.pack('<dd', #id, #entry - 8) .. id .. entry:sub(9) end
+  if entry and #entry >= 8 then reply[#reply + 1] = struct.pack('<dd', #id, #entry - 8) .. id .. entry:sub(9) end
 end
 return table.concat(reply)

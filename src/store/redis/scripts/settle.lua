@@ -172,7 +172,8 @@ for w = 1, watched do
   end
   at = at + 2 + count
 end
-if #items > 0 then call('LLEN', keys[REPORTED + watched + 1]) end
+-- A key that is of something else costs the alert, and not the settlement.
+if #items > 0 and type(redis.pcall('LLEN', keys[REPORTED + watched + 1])) == 'table' then items = {} end
 if gates == 1 then
   call('HLEN', keys[#keys])
   local v = value[GATE - FIELDS]
