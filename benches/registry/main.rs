@@ -11,10 +11,9 @@ use std::{
 };
 
 use tollgate::{
-    control::MAX_KEYS,
     domain::{
         Timestamp,
-        key::{HashKey, KeyIndex, KeyLimits, KeyRecord, KeySecret, SecretId, VirtualKey},
+        key::{HashKey, KeyIndex, KeyLimits, KeyRecord, KeySecret, MAX_KEYS, SecretId, VirtualKey},
         snapshot::Snapshot,
     },
     policy_file::parse_policy_at,

@@ -62,11 +62,16 @@ fn change(now: i128, before: i128) -> String {
     }
 }
 
+/// A full bar is all of it, and more.
 fn bar(part: i128, all: i128) -> String {
-    let cells = |amount: i128| usize::try_from(amount * BAR / all.max(1)).unwrap_or(0);
-    let solid = cells(part.max(0));
-    let free = cells(all.max(1)).saturating_sub(solid);
-    format!("{}{} {}%", "█".repeat(solid), "·".repeat(free), part * 100 / all.max(1))
+    let width = usize::try_from(BAR).unwrap_or(0);
+    let solid = usize::try_from(part.max(0) * BAR / all.max(1)).map_or(width, |cells| cells.min(width));
+    let share = match all {
+        1.. => format!("{}%", part * 100 / all),
+        _ if part > 0 => "over".to_owned(),
+        _ => "0%".to_owned(),
+    };
+    format!("{}{} {share}", "█".repeat(solid), "·".repeat(width - solid))
 }
 
 /// The table: dimensions, then amounts, then how much of all it is; by team also its dearest model and its budget.
@@ -169,7 +174,7 @@ fn write(
         return table.write(screen, "", colour);
     }
     let line = |cells: &[String]| format!("| {} |", cells.join(" | "));
-    let escaped = |cell: &String| text::plain(cell).replace('|', "\\|");
+    let escaped = |cell: &String| markdown(&text::plain(cell));
     let named: Vec<String> = headings.iter().map(|name| name.trim_start_matches('>').to_owned()).collect();
     let rule = |name: &String| if name.starts_with('>') { "--:" } else { "---" }.to_owned();
     let rules: Vec<String> = headings.iter().map(rule).collect();
@@ -180,10 +185,23 @@ fn write(
     Ok(())
 }
 
+/// The text as Markdown that says just that: callers choose users and labels.
+fn markdown(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if matches!(letter, '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '!' | '@' | '|') {
+            escaped.push('\\');
+        }
+        escaped.push(letter);
+    }
+    escaped
+}
+
 /// A cell of comma-separated values.
 pub(super) fn cell(text: &str) -> String {
     // A spreadsheet takes what begins so for a formula.
-    let text = if text.starts_with(['=', '+', '-', '@']) { format!("'{text}") } else { text.to_owned() };
+    let text =
+        if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() };
     match text.contains([',', '"', '\n', '\r']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text,
@@ -246,12 +264,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn markdown_says_what_the_text_says() {
+        assert_eq!(markdown(r"![x](y)|a\b"), r"\!\[x\](y)\|a\\b");
+        assert_eq!(markdown("gpt-oss-120b 50%"), "gpt-oss-120b 50%");
+    }
+
+    #[test]
     fn cells_are_read_back_as_they_were() {
         for (text, expected) in [
             ("plain", "plain"),
             ("a,b", "\"a,b\""),
             ("say \"so\"", "\"say \"\"so\"\"\""),
             ("=1+1", "'=1+1"),
+            ("\t=1+1", "'\t=1+1"),
             ("", ""),
         ] {
             assert_eq!(cell(text), expected);
@@ -264,6 +289,9 @@ mod tests {
     fn shares_and_changes_are_in_percent() {
         assert_eq!(bar(50, 100), "████████········ 50%");
         assert_eq!(bar(0, 0), "················ 0%");
+        // A budget that was lowered since.
+        assert_eq!(bar(300, 100), "████████████████ 300%");
+        assert_eq!(bar(5_000_000_000, 0), "████████████████ over");
         assert_eq!([change(150, 100), change(50, 100), change(5, 0)], ["+50%", "-50%", "new"]);
     }
 }

@@ -333,6 +333,9 @@ impl FieldErrors {
                     ),
                 );
             }
+            if value.chars().any(char::is_control) {
+                self.add("labels", format!("the value of `{}` has control characters", key.escape_debug()));
+            }
         }
     }
 }

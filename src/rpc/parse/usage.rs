@@ -139,7 +139,13 @@ impl FieldErrors {
         let (teams, keys) = (texts("teams", filter.teams), texts("keys", filter.keys));
         let (users, models) = (texts("users", filter.users), texts("models", filter.models));
         let projects = texts("projects", filter.projects);
-        let operations = filter.operations.into_iter().filter_map(|value| {
+        // A few values, however often they are named.
+        let distinct = |mut values: Vec<i32>| {
+            values.sort_unstable();
+            values.dedup();
+            values.into_iter().take(MAX_VALUES)
+        };
+        let operations = distinct(filter.operations).filter_map(|value| {
             let known = proto::Operation::try_from(value).ok().and_then(operation_of);
             if known.is_none() {
                 self.add("filter.operations", format!("{value} is not an operation"));
@@ -147,7 +153,7 @@ impl FieldErrors {
             known
         });
         let operations = operations.collect();
-        let tiers = filter.service_tiers.into_iter().filter_map(|value| {
+        let tiers = distinct(filter.service_tiers).filter_map(|value| {
             let known = proto::ServiceTier::try_from(value).ok().and_then(service_tier_of);
             if known.is_none() {
                 self.add("filter.service_tiers", format!("{value} is not a service tier"));
