@@ -55,6 +55,8 @@ pub(super) fn alertmanager(alert: &Alert, end: Option<Timestamp>) -> Message {
         ("organization", alert.organization.clone()),
         ("team", alert.team.clone()),
         ("key", alert.key.clone()),
+        // Users of a team share a limit, and Alertmanager tells alerts apart by these.
+        ("user", alert.user.clone()),
         ("kind", alert.kind.name().to_owned()),
         ("limit_id", alert.limit_id.clone()),
         ("threshold", alert.budget.as_ref().map(|budget| budget.threshold.clone()).unwrap_or_default()),
@@ -81,14 +83,14 @@ fn camel(kind: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         alerts::alert::{AlertState, BudgetCrossing},
         domain::alert::{AlertKind, Severity},
     };
 
-    fn alert() -> Alert {
+    pub(in crate::alerts) fn alert() -> Alert {
         Alert {
             id: "0197".to_owned(),
             kind: AlertKind::BudgetThreshold,
@@ -154,5 +156,11 @@ mod tests {
         assert_eq!(message[0]["labels"], labels);
         assert_eq!(message[0]["endsAt"], "2026-12-01T00:00:00Z");
         assert_eq!(value(&alertmanager(&alert(), None))[0]["endsAt"], Value::Null);
+        // Of two users under one limit, which Alertmanager would take for one alert.
+        let of_user = |user: &str| {
+            let alert = Alert { user: user.to_owned(), ..alert() };
+            value(&alertmanager(&alert, None))[0]["labels"].clone()
+        };
+        assert_ne!(of_user("ada"), of_user("bob"));
     }
 }

@@ -30,6 +30,12 @@ use super::target::Target;
 pub(super) enum SendError {
     #[error("its address is none of https or http")]
     Url,
+    #[error(
+        "its address has a user, which is not sent; put a secret into the path, or in front of it a proxy that adds it"
+    )]
+    User,
+    #[error("its address has a query, which Alertmanager's path cannot follow")]
+    Query,
     #[error("a file of its settings cannot be read: {0}")]
     File(String),
     #[error("a file of its settings holds no secret; a secret is `whsec_` and the base64 of 24 to 64 bytes")]
@@ -40,6 +46,8 @@ pub(super) enum SendError {
     Private,
     #[error("it was older than `retry_for` before it could be sent")]
     Late,
+    #[error("it had ended before it could be sent")]
+    Ended,
     #[error("no answer in time")]
     Timeout,
     #[error("cannot be reached: {0}")]
@@ -91,7 +99,7 @@ pub(super) async fn send(way: &Way<'_>, message: Message) -> Result<u16, SendErr
 
 async fn attempt(way: &Way<'_>, message: Message) -> Result<u16, SendError> {
     let target = Target::read(way.url)?;
-    let stream = connect(&target, way.allow_private).await?;
+    let stream = connect(&target, way.allow_private, way.timeout).await?;
     if !target.is_tls {
         return exchange(stream, &target, message).await;
     }
@@ -104,12 +112,17 @@ async fn attempt(way: &Way<'_>, message: Message) -> Result<u16, SendError> {
     exchange(stream.map_err(|error| SendError::Tls(error.to_string()))?, &target, message).await
 }
 
-async fn connect(target: &Target, allow_private: bool) -> Result<TcpStream, SendError> {
+/// Connects to the first address that takes a connection. Each has its share of half of `time`, so that one that drops packets leaves some
+/// for the others and for the answer.
+async fn connect(target: &Target, allow_private: bool, time: Duration) -> Result<TcpStream, SendError> {
+    let addresses = target.addresses(allow_private).await?;
+    let share = time / 2 / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     let mut last = SendError::Unknown;
-    for address in target.addresses(allow_private).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = SendError::Connect(error.kind()),
+    for address in addresses {
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = SendError::Connect(error.kind()),
+            Err(_) => last = SendError::Connect(io::ErrorKind::TimedOut),
         }
     }
     Err(last)
@@ -130,6 +143,10 @@ fn config(ca_file: Option<&Path>) -> Result<ClientConfig, SendError> {
         let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
         roots.add(certificate).map_err(|error| unreadable(error.to_string()))?;
     }
+    // Then none would be trusted, and the receiver be blamed.
+    if roots.is_empty() {
+        return Err(unreadable("it has no certificate".to_owned()));
+    }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
@@ -148,9 +165,7 @@ where
 
 fn request(target: &Target, message: Message) -> Result<Request<Full<Bytes>>, SendError> {
     let path = target.uri.path_and_query().map_or("/", |path| path.as_str());
-    let authority = target.uri.authority().map_or("", |authority| authority.as_str());
-    // A user in an address is not part of the host.
-    let host = authority.rsplit('@').next().unwrap_or_default();
+    let host = target.uri.authority().map_or("", |authority| authority.as_str());
     let mut request = Request::post(path)
         .header(header::HOST, host)
         .header(header::CONTENT_TYPE, "application/json")

@@ -22,6 +22,10 @@ impl Target {
             Some("http") => false,
             _ => return Err(SendError::Url),
         };
+        // It would not be sent, and could be told.
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(SendError::User);
+        }
         let host = uri.host().ok_or(SendError::Url)?.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         Ok(Self { uri, host, is_tls, port })
@@ -53,7 +57,9 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
     let shared = a == 100 && (64..128).contains(&b);
     let benchmark = a == 198 && (b == 18 || b == 19);
-    let reserved = a == 0 || a >= 240 || (a, b, c) == (192, 0, 0);
+    let reserved = a == 0 || a >= 240 || (a, b, c) == (192, 0, 0) || (a, b, c) == (192, 88, 99);
+    // Public by its number, and answered by Azure's host of a virtual machine.
+    let platform = ip == Ipv4Addr::new(168, 63, 129, 16);
     !(ip.is_private()
         || ip.is_loopback()
         || ip.is_link_local()
@@ -61,7 +67,8 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         || ip.is_documentation()
         || shared
         || benchmark
-        || reserved)
+        || reserved
+        || platform)
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
@@ -71,6 +78,7 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         && first != 0x2002
         && (first, second) != (0x2001, 0x0db8)
         && (first, second) != (0x2001, 0)
+        && !(first == 0x3fff && second < 0x1000)
 }
 
 #[cfg(test)]
@@ -93,6 +101,9 @@ mod tests {
             "255.255.255.255",
             "198.18.0.1",
             "224.0.0.1",
+            "168.63.129.16",
+            "192.88.99.1",
+            "3fff::1",
             "::1",
             "::",
             "fe80::1",
@@ -116,5 +127,6 @@ mod tests {
         for url in ["", "ops.example", "ftp://ops.example", "https://"] {
             assert!(matches!(Target::read(url), Err(SendError::Url)), "{url}");
         }
+        assert!(matches!(Target::read("https://user:secret@ops.example"), Err(SendError::User)));
     }
 }

@@ -1,6 +1,6 @@
 //! The workers: one makes alerts of what is new and queues them for receivers, and each receiver has one that delivers.
 
-use std::{collections::HashSet, fs, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, fs, io::Read as _, path::Path, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -12,6 +12,7 @@ use super::{
     delivery::{Delivery, DeliveryState, Event},
     send::{Message, SendError, Way, send},
     signature::SigningSecret,
+    target::Target,
 };
 use crate::{
     domain::{Timestamp, snapshot::Snapshot},
@@ -145,6 +146,9 @@ async fn queue<S: Outbox>(
 
 /// Delivers what is queued for one receiver.
 pub(super) async fn deliver<S: Outbox>(store: Arc<S>, receiver: ReceiverSettings, runtime: Runtime) {
+    if let Err(error) = read(&receiver).await {
+        warn!(receiver = receiver.name, %error, "alerts could not be delivered now");
+    }
     let receiver = Arc::new(receiver);
     let queue: Arc<str> = receiver.name.as_str().into();
     let lease = u64::try_from((receiver.timeout + MARGIN).as_millis()).unwrap_or(u64::MAX);
@@ -181,13 +185,25 @@ async fn one<S: Outbox>(
     (is_gone, runtime): (bool, &Runtime),
 ) -> Option<u16> {
     let id = claimed.entry.id.clone();
-    let mut delivery = Delivery::read(&claimed.entry.payload)?;
+    let Some(mut delivery) = Delivery::read(&claimed.entry.payload) else {
+        // It is claimed again when the lease ends: by then perhaps by the release that wrote it.
+        warn!(receiver = receiver.name, alert = id.event(), "what is queued cannot be read by this release");
+        return None;
+    };
     let now = runtime.clock.now();
     let retry_for = u64::try_from(receiver.retry_for.as_millis()).unwrap_or(u64::MAX);
-    let is_late = now.since(delivery.since) >= retry_for;
+    let waited = now.since(delivery.since);
+    let is_late = waited >= retry_for;
+    // Those before it may each take an attempt, and clocks differ.
+    let grace = u64::try_from((receiver.timeout + MARGIN).as_millis()).unwrap_or(u64::MAX);
+    let has_ended =
+        receiver.kind == ReceiverKind::Alertmanager && delivery.event.end.is_some_and(|end| end <= now);
     let sent = if is_gone {
         Err(SendError::Status(GONE))
-    } else if is_late && delivery.attempts == 0 {
+    } else if has_ended {
+        // Alertmanager has resolved it by its end, and may have one of the next period by now.
+        Err(SendError::Ended)
+    } else if delivery.attempts == 0 && waited >= retry_for.saturating_add(grace) {
         // There was no process that knew the receiver.
         Err(SendError::Late)
     } else {
@@ -197,7 +213,7 @@ async fn one<S: Outbox>(
         Ok(status) => Some(*status),
         Err(error) => error.status(),
     };
-    let is_over = is_late || status == Some(GONE);
+    let is_over = is_late || has_ended || status == Some(GONE);
     delivery.last_attempt = now;
     let next = outcome(&mut delivery, receiver, sent.map(drop), (is_over, now));
     let next = next.map(|wait| jittered(wait, &runtime.entropy));
@@ -229,10 +245,12 @@ fn outcome(
             }
             (delivery.state, delivery.attempts) = (DeliveryState::Sent, 0);
             delivery.error.clear();
-            let goes_on = delivery.event.end.is_some_and(|end| now < end);
+            let goes_on = delivery.event.end.is_some_and(|end| now.plus(AGAIN_MS) < end);
             delivery.since = now.plus(AGAIN_MS);
             (receiver.kind == ReceiverKind::Alertmanager && goes_on).then_some(AGAIN_MS)
         }
+        // It was there, and has ended.
+        Err(SendError::Ended) if delivery.state == DeliveryState::Sent => None,
         Err(error) if is_over => {
             warn!(receiver = name, alert, %error, attempts = delivery.attempts + 1, "an alert was given up");
             delivery.state = DeliveryState::Expired;
@@ -259,10 +277,7 @@ async fn attempt(
     event: &str,
     now: Timestamp,
 ) -> Result<u16, SendError> {
-    let own = receiver.clone();
-    let read =
-        tokio::task::spawn_blocking(move || -> Result<_, SendError> { Ok((url(&own)?, secrets(&own)?)) });
-    let (url, secrets) = read.await.map_err(|_| SendError::Broken)??;
+    let (url, secrets) = read(receiver).await?;
     let Event { alert, end } = &delivery.event;
     let message: Message = match receiver.kind {
         ReceiverKind::Webhook => body::webhook(alert, event, now, &secrets),
@@ -278,12 +293,27 @@ async fn attempt(
     send(&way, message).await
 }
 
+/// What the files of a receiver say. Of a file system that hangs it is not waited for.
+async fn read(receiver: &ReceiverSettings) -> Result<(String, Vec<SigningSecret>), SendError> {
+    let own = receiver.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let url = url(&own)?;
+        Target::read(&url)?;
+        Ok((url, secrets(&own)?))
+    });
+    let read = tokio::time::timeout(receiver.timeout, read).await.map_err(|_| SendError::Timeout)?;
+    read.map_err(|_| SendError::Broken)?
+}
+
 fn url(receiver: &ReceiverSettings) -> Result<String, SendError> {
     let url = match &receiver.url {
         ReceiverUrl::Here(url) => url.clone(),
         ReceiverUrl::File(path) => text(path)?,
     };
     let url = url.trim();
+    if receiver.kind == ReceiverKind::Alertmanager && url.contains(['?', '#']) {
+        return Err(SendError::Query);
+    }
     Ok(match receiver.kind {
         ReceiverKind::Alertmanager => format!("{}{ALERTMANAGER_PATH}", url.trim_end_matches('/')),
         ReceiverKind::Webhook | ReceiverKind::Slack => url.to_owned(),
@@ -292,7 +322,8 @@ fn url(receiver: &ReceiverSettings) -> Result<String, SendError> {
 
 /// The secrets whose files are there: while one replaces the other, one of them may not be.
 fn secrets(receiver: &ReceiverSettings) -> Result<Vec<SigningSecret>, SendError> {
-    let there = receiver.secret_files.iter().filter(|path| path.exists());
+    // One that cannot be looked at is not one that is not there.
+    let there = receiver.secret_files.iter().filter(|path| path.try_exists().unwrap_or(true));
     let secrets: Vec<_> = there
         .map(|path| SigningSecret::read(&text(path)?).map_err(|_| SendError::Secret))
         .collect::<Result<_, _>>()?;
@@ -304,10 +335,53 @@ fn secrets(receiver: &ReceiverSettings) -> Result<Vec<SigningSecret>, SendError>
 
 fn text(path: &Path) -> Result<String, SendError> {
     let unreadable = |reason: String| SendError::File(format!("{}: {reason}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    let read = || {
+        let mut text = String::new();
+        let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX).saturating_add(1);
+        fs::File::open(path)?.take(most).read_to_string(&mut text).map(|_| text)
+    };
+    let text = read().map_err(|error: std::io::Error| unreadable(error.to_string()))?;
     if text.len() > MAX_FILE {
         Err(unreadable("longer than an address or a secret".to_owned()))
     } else {
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerts::body::tests::alert;
+
+    const HOUR_MS: u64 = 3_600_000;
+    const NOW: Timestamp = Timestamp(1_795_514_400_000);
+
+    fn delivery(end: Option<Timestamp>, state: DeliveryState) -> Delivery {
+        let event = Event { alert: alert(), end };
+        Delivery { state, ..Delivery::of(event, NOW) }
+    }
+
+    fn receiver(kind: ReceiverKind) -> ReceiverSettings {
+        ReceiverSettings {
+            name: "ops".to_owned(),
+            kind,
+            url: ReceiverUrl::Here("http://127.0.0.1:9/".to_owned()),
+            secret_files: Vec::new(),
+            tls_ca_file: None,
+            timeout: Duration::from_secs(1),
+            retry_for: Duration::from_secs(3_600),
+            allow_private: true,
+        }
+    }
+
+    #[test]
+    fn alertmanager_is_told_again_only_of_what_goes_on_then() {
+        let next = |kind, end| {
+            let mut delivery = delivery(Some(end), DeliveryState::Pending);
+            outcome(&mut delivery, &receiver(kind), Ok(()), (false, NOW))
+        };
+        assert_eq!(next(ReceiverKind::Alertmanager, NOW.plus(HOUR_MS + 1)), Some(AGAIN_MS));
+        assert_eq!(next(ReceiverKind::Alertmanager, NOW.plus(HOUR_MS)), None, "it has ended by then");
+        assert_eq!(next(ReceiverKind::Webhook, NOW.plus(9 * HOUR_MS)), None);
     }
 }

@@ -11,9 +11,9 @@ use serde_json::json;
 use tempfile::TempDir;
 use tollgate::rpc::proto::Decision;
 
-use self::receiver::{Answer, Receiver};
+use self::receiver::{Answer, Receiver, Request};
 use crate::{
-    harness::{Process, chat, eventually, organization, used},
+    harness::{Process, chat, eventually, eventually_within, organization, used},
     redis_server::{self, free_port},
     support::certificates::{Ca, Leaf},
 };
@@ -32,6 +32,10 @@ max_output_tokens = 4000
 budget = {{ monthly_usd = "0.000001", alerts = ["50%", "80%"] }}
 [teams.other]
 models = ["m/text"]
+[teams.last]
+models = ["m/text"]
+max_output_tokens = 4000
+budget = {{ monthly_usd = "0.00" }}
 [[prices]]
 model = "m/text"
 input_usd_per_million_tokens = "0.001"
@@ -171,13 +175,8 @@ async fn an_alert_arrives_after_a_kill() {
         let receiver = Receiver::start_at(address, Answer::Status(200), None).await;
         let _server = start(directory.path(), &policy, &settings, &store).await;
         // A lease of the first process may have to end.
-        for _ in 0..4 {
-            if receiver.thresholds().len() == 2 {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_secs(20)).await;
-        }
-        eventually("both have arrived", async || receiver.thresholds() == ["50%", "80%"]).await;
+        let lease = std::time::Duration::from_secs(100);
+        eventually_within(lease, "both have arrived", async || receiver.thresholds() == ["50%", "80%"]).await;
     }
 }
 
@@ -233,9 +232,12 @@ async fn the_first_denial_by_a_budget_arrives_once_over_replicas() {
     }
     eventually("it has arrived", async || !receiver.requests().is_empty()).await;
     client.authorize(chat("team", MODEL, 900, 1)).await.unwrap();
-    // Longer than any of the workers waits.
-    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-    let requests = receiver.requests();
+    // What comes later is sent later: once it has arrived, so has all that came before.
+    let denied = client.authorize(chat("last", MODEL, 900, 1)).await.unwrap().into_inner();
+    assert_eq!(denied.decision(), Decision::Denied);
+    let of_last = |request: &Request| request.json()["data"]["team"] == "last";
+    eventually("the last has arrived", async || receiver.requests().iter().any(of_last)).await;
+    let requests: Vec<_> = receiver.requests().into_iter().filter(|request| !of_last(request)).collect();
     assert_eq!(requests.len(), 1);
     let data = &requests[0].json()["data"];
     assert_eq!(

@@ -5,6 +5,7 @@
 pub(crate) mod errors;
 mod fixture;
 mod process;
+mod programs;
 mod requests;
 mod server;
 
@@ -27,6 +28,7 @@ use crate::redis_server::{self, RedisServer};
 
 pub(crate) use fixture::{Fixture, connect_again, connect_again_at};
 pub(crate) use process::Process;
+pub(crate) use programs::is_installed;
 pub(crate) use requests::{chat, nanos, team_spend, used};
 pub(crate) use server::{Server, Ways};
 
@@ -99,10 +101,19 @@ pub(crate) async fn connect(address: SocketAddr) -> Channel {
 }
 
 /// Asks until `condition` holds; a panic that names `what` when it does not within [`PATIENCE`].
-pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, condition: impl AsyncFnMut() -> bool) {
+    eventually_within(PATIENCE, what, condition).await;
+}
+
+/// The same, within `patience`: for what has to wait for a time limit of the service first.
+pub(crate) async fn eventually_within(
+    patience: Duration,
+    what: &str,
+    mut condition: impl AsyncFnMut() -> bool,
+) {
     let started = Instant::now();
     while !condition().await {
-        assert!(started.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(started.elapsed() < patience, "not within {patience:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeSet,
     fmt::Write as _,
     fs,
-    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -21,7 +20,7 @@ use super::{MODEL, POLICY, start};
 use crate::{
     envoy::http::Request,
     guard::Guarded,
-    harness::{chat, eventually, used},
+    harness::{chat, eventually, is_installed, used},
     redis_server::free_port,
 };
 
@@ -30,22 +29,6 @@ const ROUNDS: usize = 40;
 
 fn deploy(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)
-}
-
-/// Whether `program` can be run. A machine without it skips, loudly; in CI that is a failure.
-fn is_installed(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
-    assert!(
-        found || std::env::var("CI").as_deref() != Ok("true"),
-        "`{program}` is missing, and CI must not skip"
-    );
-    if !found {
-        let notice = format!(
-            "\nSKIPPED: `{program}` is missing; apt-get install prometheus prometheus-alertmanager\n"
-        );
-        std::io::stderr().write_all(notice.as_bytes()).unwrap();
-    }
-    found
 }
 
 fn succeeds(output: &Output) {
