@@ -50,7 +50,8 @@ impl<S: Usage> ReportService for ReportRpc<S> {
         for team in &query.filter.teams {
             access::within(&scope, team, Permission::ReadSpend)?;
         }
-        let page = self.usage.page(&query, &scope).await.map_err(status::unanswered)?;
+        let query = Arc::new(query);
+        let page = self.usage.page(Arc::clone(&query), &scope).await.map_err(status::unanswered)?;
         let last = page.rows.last().filter(|_| page.has_more).map(|row| row.place.clone());
         let show = |of: UsageRow| (of.place.clone(), row(of, &query.group_by));
         let (rows, cut) = page::fill(page.rows, usize::MAX, show);

@@ -95,30 +95,27 @@ fn charges(amounts: &UsageAmounts) -> Vec<Charge> {
     all.into_iter().filter(is_there).collect()
 }
 
-pub(super) fn write(screen: &mut Screen, rows: &[UsageRow]) -> io::Result<()> {
+/// `months`: rows of the whole months that the days of `rows` are in, as they begin and end in the organization's time zone.
+pub(super) fn write(screen: &mut Screen, rows: &[UsageRow], months: &[UsageRow]) -> io::Result<()> {
     writeln!(screen, "{}", COLUMNS.join(","))?;
+    let begin = |row: &UsageRow| row.start_time.map(|start| start.seconds);
     for row in rows {
         let of = row.dimensions.clone().unwrap_or_default();
+        let month = months.iter().rfind(|month| begin(month) <= begin(row));
         for charge in row.amounts.iter().flat_map(charges) {
-            let cells = COLUMNS.map(|column| cell(&value(column, row, &of, &charge)));
+            let cells = COLUMNS.map(|column| cell(&value(column, (row, month), &of, &charge)));
             writeln!(screen, "{}", cells.join(","))?;
         }
     }
     Ok(())
 }
 
-/// The first instants of the month of an instant and of the next, in UTC.
-fn month(start: Option<&prost_types::Timestamp>) -> [String; 2] {
-    let start = start.map(text::instant).unwrap_or_default();
-    let number =
-        |range: std::ops::Range<usize>| start.get(range).and_then(|digits| digits.parse::<u32>().ok());
-    let (Some(year), Some(month)) = (number(0..4), number(5..7)) else { return Default::default() };
-    let next = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
-    [(year, month), next].map(|(year, month)| format!("{year:04}-{month:02}-01T00:00:00Z"))
-}
-
-fn value(column: &str, row: &UsageRow, of: &UsageDimensions, charge: &Charge) -> String {
-    let [month_start, month_end] = month(row.start_time.as_ref());
+fn value(
+    column: &str,
+    (row, month): (&UsageRow, Option<&UsageRow>),
+    of: &UsageDimensions,
+    charge: &Charge,
+) -> String {
     let time = |time: &Option<prost_types::Timestamp>| time.as_ref().map(text::instant).unwrap_or_default();
     let Charge { kind, unit, quantity, nanos } = charge;
     match column {
@@ -126,8 +123,8 @@ fn value(column: &str, row: &UsageRow, of: &UsageDimensions, charge: &Charge) ->
         "BilledCost" | "EffectiveCost" | "ListCost" | "ContractedCost" => decimal(*nanos),
         "BillingAccountId" | "BillingAccountName" => "groq".to_owned(),
         "BillingCurrency" => "USD".to_owned(),
-        "BillingPeriodStart" => month_start,
-        "BillingPeriodEnd" => month_end,
+        "BillingPeriodStart" => month.map(|month| time(&month.start_time)).unwrap_or_default(),
+        "BillingPeriodEnd" => month.map(|month| time(&month.end_time)).unwrap_or_default(),
         "ChargeCategory" => "Usage".to_owned(),
         "ChargeDescription" => format!("{} {kind}", of.model),
         "ChargeFrequency" => "Usage-Based".to_owned(),
@@ -179,12 +176,5 @@ mod tests {
             ("all", "requests", 2, 5),
         ];
         assert_eq!(shown, expected);
-    }
-
-    #[test]
-    fn a_month_ends_where_the_next_begins() {
-        let at = |seconds| prost_types::Timestamp { seconds, nanos: 0 };
-        assert_eq!(month(Some(&at(1_795_428_000))), ["2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"]);
-        assert_eq!(month(Some(&at(1_798_000_000)))[1], "2027-01-01T00:00:00Z");
     }
 }

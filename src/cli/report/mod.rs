@@ -114,6 +114,8 @@ struct Answer {
     before: Option<QueryUsageResponse>,
     /// By team: the most expensive model, and the budgets.
     teams: Option<(QueryUsageResponse, proto::GetSpendResponse)>,
+    /// For FOCUS: the months.
+    months: Vec<proto::UsageRow>,
 }
 
 impl Report {
@@ -165,12 +167,16 @@ impl Report {
                 }
                 false => None,
             };
-            Ok(Answer { usage, before, teams })
+            let months = match self.focus {
+                true => fetch(&mut client, months_of(&request, days)).await?.rows,
+                false => Vec::new(),
+            };
+            Ok(Answer { usage, before, teams, months })
         })?;
         if self.connection.json {
             screen.message(&answer.usage)?;
         } else if self.focus {
-            focus::write(screen, &answer.usage.rows)?;
+            focus::write(screen, &answer.usage.rows, &answer.months)?;
         } else if self.csv {
             print::csv(screen, &by, &answer.usage.rows)?;
         } else {
@@ -191,6 +197,18 @@ impl Report {
             labels: self.label.clone().into_iter().collect(),
             ..UsageFilter::default()
         }
+    }
+}
+
+/// What all of the months together have that `days` are in, month by month.
+fn months_of(request: &QueryUsageRequest, days: period::Days) -> QueryUsageRequest {
+    let (start, end) = period::months(days);
+    QueryUsageRequest {
+        start_date: period::text(start),
+        end_date: period::text(end),
+        granularity: proto::Granularity::Month.into(),
+        group_by: Vec::new(),
+        ..request.clone()
     }
 }
 

@@ -66,6 +66,13 @@ pub(super) fn before((start, end): Days) -> Days {
     (first, start)
 }
 
+/// The whole months that these days are in.
+pub(super) fn months((start, end): Days) -> Days {
+    let of = last((start, end)) / 100;
+    let next = if of % 100 == 12 { (of / 100 + 1) * 100 + 1 } else { of + 1 };
+    (start / 100 * 100 + 1, next * 100 + 1)
+}
+
 /// The last of these days.
 pub(super) fn last((start, end): Days) -> u32 {
     day_before(end).unwrap_or(start)
@@ -103,6 +110,13 @@ mod tests {
         assert_eq!(days(period(None, None, Some(("2026-02-28", "2026-02-28")))), (20_260_228, 20_260_301));
         assert!(period(None, None, Some(("2026-02-28", "2026-02-27"))).days().is_err());
         assert!(period(None, Some("2026-13"), None).days().is_err());
+    }
+
+    #[test]
+    fn days_are_in_whole_months() {
+        assert_eq!(months((20_261_115, 20_261_201)), (20_261_101, 20_261_201));
+        assert_eq!(months((20_261_115, 20_270_102)), (20_261_101, 20_270_201));
+        assert_eq!(months((20_261_201, 20_261_202)), (20_261_201, 20_270_101));
     }
 
     #[test]

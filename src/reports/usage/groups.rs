@@ -22,8 +22,8 @@ pub(super) fn shown(rows: &[(UsageKey, UsageAmounts)], max_values: usize) -> Has
 }
 
 /// The sums of an answer under construction.
-pub(super) struct Groups<'q> {
-    query: &'q UsageQuery,
+pub(super) struct Groups {
+    query: Arc<UsageQuery>,
     sums: HashMap<UsageGroup, UsageAmounts>,
     /// What rows with a value have of the sums of those without.
     valued: HashMap<UsageGroup, UsageAmounts>,
@@ -33,15 +33,21 @@ pub(super) struct Groups<'q> {
     period: (u32, u32),
 }
 
-impl<'q> Groups<'q> {
-    pub(super) fn new(query: &'q UsageQuery) -> Self {
+impl Groups {
+    pub(super) fn new(query: &Arc<UsageQuery>) -> Self {
         let (sums, valued) = (HashMap::new(), HashMap::new());
+        let query = Arc::clone(query);
         Self { query, sums, valued, none: Arc::default(), other: OTHER_VALUE.into(), period: (0, 0) }
+    }
+
+    /// What is asked for.
+    pub(super) const fn query(&self) -> &Arc<UsageQuery> {
+        &self.query
     }
 
     fn group(&mut self, row: &UsageKey, value: &Arc<str>) -> UsageGroup {
         if self.period.0 != row.day {
-            self.period = (row.day, period_of(self.query, row.day));
+            self.period = (row.day, period_of(&self.query, row.day));
         }
         let values = self.query.group_by.iter().map(|dimension| dimension.of(row, value)).collect();
         UsageGroup { day: self.period.1, hour: self.query.hour_of(row), values }
@@ -58,7 +64,8 @@ impl<'q> Groups<'q> {
 
     /// Adds a row with a value, which is one of those `shown` or another. A row without one has these amounts as well.
     pub(super) fn add_valued(&mut self, row: &UsageKey, shown: &HashSet<Arc<str>>, amounts: &UsageAmounts) {
-        let (filter, none) = (&self.query.filter, Arc::clone(&self.none));
+        let (query, none) = (Arc::clone(&self.query), Arc::clone(&self.none));
+        let filter = &query.filter;
         if !filter.has(row) {
             return;
         }

@@ -7,7 +7,7 @@ mod groups;
 mod query;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -60,6 +60,32 @@ pub struct UsagePage {
     pub policy_revision: Arc<str>,
     /// When the store was asked.
     pub read_at: Timestamp,
+}
+
+impl UsagePage {
+    /// The page of these sums that their query asks for.
+    fn of(groups: Groups, snapshot: &Snapshot, now: Timestamp) -> Self {
+        let calendar = &snapshot.policy.calendar;
+        let query = Arc::clone(groups.query());
+        let groups = groups.finish();
+        let mut total = UsageAmounts::default();
+        groups.values().for_each(|amounts| total.add(amounts));
+        let place = |(group, amounts): (UsageGroup, UsageAmounts)| {
+            let rank = query.order.map_or(0, |order| order.rank(&amounts));
+            (UsagePlace { rank, group }, amounts)
+        };
+        let mut places: Vec<_> = groups.into_iter().map(place).collect();
+        places.retain(|(place, _)| query.after.as_ref().is_none_or(|after| place > after));
+        places.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let has_more = places.len() > query.page_size;
+        places.truncate(query.page_size);
+        let rows = places.into_iter().map(|(place, amounts)| {
+            let (start, end) = bounds(&query, calendar, &place.group);
+            UsageRow { place, start, end, amounts }
+        });
+        let policy_revision = Arc::clone(&snapshot.revision);
+        Self { rows: rows.collect(), has_more, total, policy_revision, read_at: now }
+    }
 }
 
 /// Why there is no answer.
@@ -121,38 +147,25 @@ impl<S: Usage> UsageReports<S> {
     ///
     /// # Errors
     /// The interval begins too early, the answer is too large, or the store does not answer.
-    pub async fn page(&self, query: &UsageQuery, scope: &TeamScope) -> Result<UsagePage, UsageError> {
+    pub async fn page(&self, query: Arc<UsageQuery>, scope: &TeamScope) -> Result<UsagePage, UsageError> {
         let _turn = self.turn.acquire().await.map_err(|_| UsageError::Internal)?;
         let snapshot = self.live.snapshot();
         let now = self.store.read_clock().await?;
-        let calendar = &snapshot.policy.calendar;
-        is_kept(query, calendar, now)?;
-        let groups = self.groups(query, scope, &snapshot).await?;
-        let mut total = UsageAmounts::default();
-        groups.values().for_each(|amounts| total.add(amounts));
-        let place = |(group, amounts): (UsageGroup, UsageAmounts)| {
-            let rank = query.order.map_or(0, |order| order.rank(&amounts));
-            (UsagePlace { rank, group }, amounts)
-        };
-        let mut places: Vec<_> = groups.into_iter().map(place).collect();
-        places.retain(|(place, _)| query.after.as_ref().is_none_or(|after| place > after));
-        places.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        let has_more = places.len() > query.page_size;
-        places.truncate(query.page_size);
-        let rows = places.into_iter().map(|(place, amounts)| {
-            let (start, end) = bounds(query, calendar, &place.group);
-            UsageRow { place, start, end, amounts }
-        });
-        let policy_revision = Arc::clone(&snapshot.revision);
-        Ok(UsagePage { rows: rows.collect(), has_more, total, policy_revision, read_at: now })
+        is_kept(&query, &snapshot.policy.calendar, now)?;
+        let groups = self.groups(&query, scope, &snapshot).await?;
+        // Sorting all of a large answer takes longer than decisions are to wait.
+        tokio::task::spawn_blocking(move || UsagePage::of(groups, &snapshot, now)).await.map_err(|error| {
+            tracing::error!(%error, "usage cannot be reported");
+            UsageError::Internal
+        })
     }
 
     async fn groups(
         &self,
-        query: &UsageQuery,
+        query: &Arc<UsageQuery>,
         scope: &TeamScope,
         snapshot: &Snapshot,
-    ) -> Result<HashMap<UsageGroup, UsageAmounts>, UsageError> {
+    ) -> Result<Groups, UsageError> {
         let mut groups = Groups::new(query);
         let (days, series) = (days(query), query.series());
         let max_values = usize::try_from(snapshot.policy.reports.max_values).unwrap_or(usize::MAX);
@@ -176,7 +189,7 @@ impl<S: Usage> UsageReports<S> {
                 groups.check()?;
             }
         }
-        Ok(groups.finish())
+        Ok(groups)
     }
 
     /// Adds the rows of users or of a label.
@@ -185,7 +198,7 @@ impl<S: Usage> UsageReports<S> {
         (series, days): (&Series, &BTreeSet<u32>),
         team: &Arc<str>,
         max_values: usize,
-        groups: &mut Groups<'_>,
+        groups: &mut Groups,
     ) -> Result<(), UsageError> {
         for day in days {
             let set = UsageSet { series: series.clone(), period: *day, team: Arc::clone(team) };
@@ -201,7 +214,7 @@ impl<S: Usage> UsageReports<S> {
         &self,
         days: &BTreeSet<u32>,
         team: &Arc<str>,
-        groups: &mut Groups<'_>,
+        groups: &mut Groups,
     ) -> Result<(), UsageError> {
         for day in days {
             let set = UsageSet { series: Series::Hours, period: *day, team: Arc::clone(team) };

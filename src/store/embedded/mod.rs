@@ -73,6 +73,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::{
     sync::oneshot,
+    task::JoinError,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -94,8 +95,8 @@ pub use self::{
 };
 use super::{
     Backend, Cooldown, Ledger, Load, LoadProbe, Record, RegistryChanges, RegistryWritten, ReplicaEntry,
-    Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Series, Settle,
-    SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts, UsageKey, UsageSet,
+    Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome,
+    StoreError, StoreKind, Usage, UsageAmounts, UsageKey, UsageSet,
 };
 use crate::domain::{
     Moment,
@@ -316,32 +317,23 @@ impl Ledger for EmbeddedStore {
     }
 }
 
+/// What a thread of its own has read.
+fn reported<T>(read: Result<Result<T, StoreError>, JoinError>) -> Result<T, StoreError> {
+    read.unwrap_or_else(|error| {
+        tracing::error!(%error, "the rows of usage cannot be read");
+        Err(StoreError::Corrupt)
+    })
+}
+
 impl Usage for EmbeddedStore {
     async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
-        let table = |connection: &Connection| {
-            rows::teams(connection, month).map(|teams| teams.into_iter().map(Arc::from).collect())
-        };
-        let set = UsageSet { series: Series::Days, period: month, team: Arc::default() };
-        self.report(
-            &set,
-            |spend| spend.teams(month),
-            table,
-            |mut teams, newer| {
-                teams.extend(newer);
-                teams.sort_unstable();
-                teams.dedup();
-                teams
-            },
-        )
+        let store = self.clone();
+        reported(tokio::task::spawn_blocking(move || store.teams_of(month)).await)
     }
 
     async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
         let store = self.clone();
-        let read = tokio::task::spawn_blocking(move || store.rows_of(&set));
-        read.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "the rows of usage cannot be read");
-            Err(StoreError::Corrupt)
-        })
+        reported(tokio::task::spawn_blocking(move || store.rows_of(&set)).await)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{MutexGuard, PoisonError},
+    sync::{Arc, MutexGuard, PoisonError},
 };
 
 use rusqlite::Connection;
 
 use super::{EmbeddedStore, disk, rows as table, segment::Location, spend};
-use crate::store::{Record, StoreError, UsageAmounts, UsageKey, UsageSet};
+use crate::store::{Record, Series, StoreError, UsageAmounts, UsageKey, UsageSet};
 
 /// Rows read at once for a report: some tens of microseconds of the lock that decisions need.
 pub(super) const PAGE: usize = 256;
@@ -79,6 +79,21 @@ impl EmbeddedStore {
                 return Ok(merge(rows, newer));
             }
         }
+    }
+
+    /// The teams with rows of days in a month, in order. It blocks, so it needs a thread of its own.
+    pub(super) fn teams_of(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        let stored = |connection: &Connection| {
+            table::teams(connection, month).map(|teams| teams.into_iter().map(Arc::from).collect())
+        };
+        let merged = |mut teams: Vec<Arc<str>>, newer| {
+            teams.extend(newer);
+            teams.sort_unstable();
+            teams.dedup();
+            teams
+        };
+        let set = UsageSet { series: Series::Days, period: month, team: Arc::default() };
+        self.report(&set, |spend| spend.teams(month), stored, merged)
     }
 
     /// The rows of a set, read in pages: each as it was at some instant of the call. It blocks, so it needs a thread of its own.
