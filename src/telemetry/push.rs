@@ -103,19 +103,24 @@ fn add_headers(metadata: &mut MetadataMap, given: Option<&str>, file: Option<&Pa
         warn!(%error, "the file of OTLP's headers cannot be read");
         None
     });
-    for (name, value) in [given, read.as_deref()].into_iter().flatten().flat_map(parse_headers) {
-        let name = MetadataKey::<Ascii>::from_str(name);
-        if let (Ok(name), Ok(mut value)) = (name, MetadataValue::<Ascii>::from_str(value)) {
-            value.set_sensitive(true);
-            metadata.insert(name, value);
+    // Lines in the file, as a value may have commas; in the variable there are no lines.
+    let given = given.into_iter().flat_map(|text| text.split(','));
+    let read = read.iter().flat_map(|text| text.lines());
+    let pairs = given.chain(read).map(str::trim).filter(|pair| !pair.is_empty() && !pair.starts_with('#'));
+    for (number, pair) in pairs.enumerate() {
+        match header(pair) {
+            Some((name, value)) => drop(metadata.insert(name, value)),
+            // Not what it says: it may be a secret.
+            None => warn!(number, "an OTLP header is not NAME=VALUE of visible ASCII, and is left out"),
         }
     }
 }
 
-/// The headers in `name=value` lines, or separated by commas as in OpenTelemetry's own variable. What is none is left out.
-fn parse_headers(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let pairs = text.split(['\n', ',']).filter_map(|pair| pair.split_once('='));
-    pairs.map(|(name, value)| (name.trim(), value.trim())).filter(|(name, _)| !name.is_empty())
+fn header(pair: &str) -> Option<(MetadataKey<Ascii>, MetadataValue<Ascii>)> {
+    let (name, value) = pair.split_once('=')?;
+    let mut value = MetadataValue::<Ascii>::from_str(value.trim()).ok()?;
+    value.set_sensitive(true);
+    Some((MetadataKey::from_str(&name.trim().to_ascii_lowercase()).ok()?, value))
 }
 
 #[cfg(test)]
@@ -125,7 +130,7 @@ mod tests {
     #[test]
     fn headers_are_read_from_the_environment_and_for_each_push_from_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(&file, "# none\nauthorization = Bearer a=b\n\nx-scope=one\n").unwrap();
+        fs::write(&file, "# none\nAuthorization = Bearer a=b,c\n\nnone\nx-scope=one\n").unwrap();
         let headers = |given| {
             let mut metadata = MetadataMap::new();
             add_headers(&mut metadata, given, Some(&file.path().to_owned()));
@@ -133,7 +138,7 @@ mod tests {
             [text("authorization"), text("x-scope"), text("x-more")]
         };
         let owned = |text: &str| Some(text.to_owned());
-        assert_eq!(headers(None), [owned("Bearer a=b"), owned("one"), None]);
+        assert_eq!(headers(None), [owned("Bearer a=b,c"), owned("one"), None]);
         fs::write(&file, "authorization=Bearer c").unwrap();
         assert_eq!(headers(Some("x-more=2,x-scope=3")), [owned("Bearer c"), owned("3"), owned("2")]);
         fs::remove_file(file.path()).unwrap();

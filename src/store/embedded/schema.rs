@@ -97,34 +97,45 @@ pub(super) struct Table {
     pub(super) columns: usize,
     /// This many leading columns identify the row, in an index of their own; 0: the first column is the row's number.
     pub(super) named_by: usize,
+    /// The column that grows with each change of a row: an op's or a registry's number, a count, a time. `None`: a row never changes.
+    pub(super) version: Option<usize>,
     /// Writes a row, over one with the same key if there can be one.
     pub(super) put: &'static str,
 }
 
-pub(super) const JOURNAL: Table =
-    Table { name: "journal", columns: 3, named_by: 0, put: "INSERT INTO journal VALUES (?, ?, ?, ?)" };
+pub(super) const JOURNAL: Table = Table {
+    name: "journal",
+    columns: 3,
+    named_by: 0,
+    version: None,
+    put: "INSERT INTO journal VALUES (?, ?, ?, ?)",
+};
 pub(super) const PROGRESS: Table = Table {
     name: "progress",
     columns: 6,
     named_by: 0,
+    version: Some(3),
     put: "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?, ?)",
 };
 pub(super) const COUNTERS: Table = Table {
     name: "counters",
     columns: 6,
     named_by: 0,
+    version: Some(4),
     put: "INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?, ?, ?)",
 };
 pub(super) const SEGMENTS: Table = Table {
     name: "segments",
     columns: 7,
     named_by: 0,
+    version: Some(3),
     put: "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 };
 pub(super) const GATES: Table = Table {
     name: "gates",
     columns: 7,
     named_by: 2,
+    version: Some(2),
     put: "INSERT INTO gates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 };
 /// Up to layout 5.
@@ -132,46 +143,58 @@ pub(super) const SPEND: Table = Table {
     name: "spend",
     columns: 14,
     named_by: 5,
+    version: Some(13),
     put: "INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 };
 pub(super) const USAGE: Table = Table {
     name: "usage",
     columns: 13,
     named_by: 11,
+    version: Some(12),
     put: "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 };
 pub(super) const REGISTRY: Table = Table {
     name: "registry",
     columns: 3,
     named_by: 1,
+    version: Some(1),
     // A version that another record has is an error, not a reason to remove that record.
     put: "INSERT INTO registry VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version, \
           value = excluded.value, sum = excluded.sum",
 };
-pub(super) const USES: Table =
-    Table { name: "uses", columns: 3, named_by: 2, put: "INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?)" };
+pub(super) const USES: Table = Table {
+    name: "uses",
+    columns: 3,
+    named_by: 2,
+    version: Some(2),
+    put: "INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?)",
+};
 pub(super) const LAST_USES: Table = Table {
     name: "last_uses",
     columns: 2,
     named_by: 0,
+    version: Some(1),
     put: "INSERT OR REPLACE INTO last_uses VALUES (?, ?, ?)",
 };
 pub(super) const DEPLOYMENT: Table = Table {
     name: "deployment",
     columns: 2,
     named_by: 1,
+    version: None,
     put: "INSERT INTO deployment VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING",
 };
 pub(super) const AUDIT: Table = Table {
     name: "audit",
     columns: 2,
     named_by: 1,
+    version: None,
     put: "INSERT INTO audit VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING",
 };
 pub(super) const OUTBOX: Table = Table {
     name: "outbox",
     columns: 5,
     named_by: 1,
+    version: Some(3),
     put: "INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?, ?, ?)",
 };
 /// The tables since layout 3.

@@ -1,9 +1,12 @@
 //! Foreign data under one key, and the calls beside the one that it concerns.
 
 use super::{server::Server, *};
-use crate::store::redis::{
-    keyspace::{gate_field, usage_field},
-    queue::Member,
+use crate::store::{
+    OUTBOX_KEPT,
+    redis::{
+        keyspace::{gate_field, usage_field},
+        queue::Member,
+    },
 };
 
 #[tokio::test]
@@ -139,4 +142,51 @@ async fn the_sweep_comes_past_entries_and_keys_that_are_none_of_its_own() {
     assert_eq!(store.sweep(0, 100).await, Ok(1), "the window");
     let left = redis::cmd("HLEN").arg(&store.0.keyspace.terms).to_owned();
     assert_eq!(store.0.connection.run(&left).await, Ok(Value::Int(0)));
+}
+
+#[tokio::test]
+async fn foreign_data_in_the_outbox_holds_nothing_up() {
+    let Some(server) = Server::start() else { return };
+    let store = server.ready(&ManualClock::new(NOW)).await;
+    let keys = &store.0.keyspace;
+    let run = async |arguments: &[&[u8]]| {
+        let mut cmd = redis::cmd(str::from_utf8(arguments[0]).unwrap());
+        for argument in &arguments[1..] {
+            cmd.arg(*argument);
+        }
+        store.0.connection.run(&cmd).await.unwrap();
+    };
+    // Items of no length, longer than they are, and under no id of ours; and entries that are too short, or there without a name.
+    let crossings = keys.crossings.as_bytes();
+    for item in [&b""[..], b"\0", b"\x09short", b"\x03abcpayload"] {
+        run(&[b"RPUSH", crossings, item]).await;
+    }
+    for id in [&b"short"[..], b"none of ours"] {
+        run(&[b"ZADD", keys.outbox_due.as_bytes(), b"0", id]).await;
+        run(&[b"ZADD", keys.outbox_order.as_bytes(), b"0", id]).await;
+    }
+    run(&[b"HSET", keys.outbox.as_bytes(), b"short", b"x", b"none of ours", b"12345678payload"]).await;
+    let id = format!("{:012x}{}0001_open", NOW.0, "0".repeat(16));
+    let id: OutboxId = id.parse().unwrap();
+    let entry = OutboxEntry { id, payload: Bytes::from_static(b"\x01mine") };
+    store.outbox_append(vec![entry.clone()], OUTBOX_KEPT).await.unwrap();
+    let claim = store.outbox_claim("".into(), 64, 60_000).await.unwrap();
+    assert!(claim.entries.iter().any(|claimed| claimed.entry == entry), "{claim:?}");
+    let page = store.outbox_page(None, 64).await.unwrap();
+    assert!(page.contains(&entry), "{page:?}");
+}
+
+#[tokio::test]
+async fn a_foreign_key_in_place_of_the_crossings_costs_alerts_and_no_settlement() {
+    let Some(server) = Server::start() else { return };
+    let store = server.ready(&ManualClock::new(NOW)).await;
+    let set = redis::cmd("SET").arg(&store.0.keyspace.crossings).arg("foreign").to_owned();
+    store.0.connection.run(&set).await.unwrap();
+    for id in 1..=2 {
+        store.reserve(request(id, vec![hold("b", BUDGET, 1_000, 30, 20)])).await.unwrap();
+        let record = store.find(ReservationId([id; 16])).await.unwrap().unwrap();
+        let settle = Settle { thresholds: vec![(0, vec![5])], ..settlement(record, id, vec![10]) };
+        let settled = store.settle(settle).await;
+        assert!(matches!(settled, Ok(SettleOutcome::Settled(_))), "{settled:?}");
+    }
 }
