@@ -103,17 +103,27 @@ fn add_headers(metadata: &mut MetadataMap, given: Option<&str>, file: Option<&Pa
         warn!(%error, "the file of OTLP's headers cannot be read");
         None
     });
-    // Lines in the file, as a value may have commas; in the variable there are no lines.
-    let given = given.into_iter().flat_map(|text| text.split(','));
-    let read = read.iter().flat_map(|text| text.lines());
-    let pairs = given.chain(read).map(str::trim).filter(|pair| !pair.is_empty() && !pair.starts_with('#'));
-    for (number, pair) in pairs.enumerate() {
-        match header(pair) {
-            Some((name, value)) => drop(metadata.insert(name, value)),
-            // Not what it says: it may be a secret.
-            None => warn!(number, "an OTLP header is not NAME=VALUE of visible ASCII, and is left out"),
+    // Lines in the file, as a value may have commas; in the variable there are no lines. What is left out is not shown: it may be a secret.
+    for pair in given.into_iter().flat_map(|text| text.split(',')) {
+        if !add_header(metadata, pair) {
+            warn!("an OTLP header of the environment is not NAME=VALUE of visible ASCII, and is left out");
         }
     }
+    for (line, pair) in (1..).zip(read.iter().flat_map(|text| text.lines())) {
+        if !add_header(metadata, pair) {
+            warn!(line, "an OTLP header of the file is not NAME=VALUE of visible ASCII, and is left out");
+        }
+    }
+}
+
+/// False where it is neither a header nor empty nor a comment.
+fn add_header(metadata: &mut MetadataMap, pair: &str) -> bool {
+    let pair = pair.trim();
+    match header(pair) {
+        Some((name, value)) if !pair.starts_with('#') => drop(metadata.insert(name, value)),
+        _ => return pair.is_empty() || pair.starts_with('#'),
+    }
+    true
 }
 
 fn header(pair: &str) -> Option<(MetadataKey<Ascii>, MetadataValue<Ascii>)> {
