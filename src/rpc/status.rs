@@ -142,6 +142,7 @@ pub(super) fn unanswered(error: UsageError) -> Status {
     let failure = match error {
         UsageError::Store(error) => Failure::Store(error),
         UsageError::Internal => Failure::Internal,
+        UsageError::Busy => return table::OVERLOADED.error(error.to_string(), Retry),
         UsageError::HistoryNotKept { day, .. } => {
             let subject = format!("{:04}-{:02}-{:02}", day / 10_000, day / 100 % 100, day % 100);
             return table::HISTORY_NOT_KEPT.error(error.to_string(), Precondition(subject));

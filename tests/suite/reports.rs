@@ -154,6 +154,33 @@ async fn users_beyond_the_bound_are_others() {
     assert!(server.stop().await);
 }
 
+/// What is booked while a client reads neither moves a row past it nor comes twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_of_an_answer_are_of_one_moment() {
+    let server = Server::start(StoreKind::Embedded, POLICY, START).await;
+    let mut client = server.client().await;
+    for user in 1..=5 {
+        book(&mut client, ("bot", "m/a", &format!("u{user}")), &[], user).await;
+    }
+    let mut reports = ReportServiceClient::new(connect(server.address()).await);
+    let request =
+        QueryUsageRequest { order_by: "amounts.cost desc".to_owned(), page_size: 2, ..november(&["user"]) };
+    let first = reports.query_usage(request.clone()).await.unwrap().into_inner();
+    book(&mut client, ("bot", "m/a", "u1"), &[], 100).await;
+    let (mut seen, mut page_token) = (shown(&first), first.next_page_token);
+    while !page_token.is_empty() {
+        let page = reports.query_usage(QueryUsageRequest { page_token, ..request.clone() }).await.unwrap();
+        let page = page.into_inner();
+        assert_eq!(page.total, first.total);
+        seen.extend(shown(&page));
+        page_token = page.next_page_token;
+    }
+    assert_eq!(seen, rows(&[("u5", 5), ("u4", 4), ("u3", 3), ("u2", 2), ("u1", 1)]));
+    let again = reports.query_usage(request).await.unwrap().into_inner();
+    assert_eq!(shown(&again), rows(&[("u1", 101), ("u5", 5)]), "a first page is of a new answer");
+    assert!(server.stop().await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_answered_is_said() {
     let (server, mut reports) = start(StoreKind::Embedded).await;

@@ -3,19 +3,24 @@
 //! Every grouping sums to the spend of its days. Rows of users and of labels have no row for requests without one; so the rows of days
 //! are read beside them, after them, and what they have more is of no value.
 
+mod answers;
 mod groups;
 mod query;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
 };
 
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use self::groups::{Groups, shown};
 pub use self::query::{Dimension, Granularity, Order, UsageFilter, UsageGroup, UsagePlace, UsageQuery};
+use self::{
+    answers::{Answer, Answers},
+    groups::{Groups, shown},
+};
 use super::spend::MONTH_KEPT_MS;
 use crate::{
     domain::{
@@ -62,32 +67,6 @@ pub struct UsagePage {
     pub read_at: Timestamp,
 }
 
-impl UsagePage {
-    /// The page of these sums that their query asks for.
-    fn of(groups: Groups, snapshot: &Snapshot, now: Timestamp) -> Self {
-        let calendar = &snapshot.policy.calendar;
-        let query = Arc::clone(groups.query());
-        let groups = groups.finish();
-        let mut total = UsageAmounts::default();
-        groups.values().for_each(|amounts| total.add(amounts));
-        let place = |(group, amounts): (UsageGroup, UsageAmounts)| {
-            let rank = query.order.map_or(0, |order| order.rank(&amounts));
-            (UsagePlace { rank, group }, amounts)
-        };
-        let mut places: Vec<_> = groups.into_iter().map(place).collect();
-        places.retain(|(place, _)| query.after.as_ref().is_none_or(|after| place > after));
-        places.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        let has_more = places.len() > query.page_size;
-        places.truncate(query.page_size);
-        let rows = places.into_iter().map(|(place, amounts)| {
-            let (start, end) = bounds(&query, calendar, &place.group);
-            UsageRow { place, start, end, amounts }
-        });
-        let policy_revision = Arc::clone(&snapshot.revision);
-        Self { rows: rows.collect(), has_more, total, policy_revision, read_at: now }
-    }
-}
-
 /// Why there is no answer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum UsageError {
@@ -105,6 +84,9 @@ pub enum UsageError {
     /// There are more rows than an answer may have.
     #[error("has more than {MAX_GROUPS} rows: group by less, or ask for a shorter interval")]
     TooManyGroups,
+    /// Too many wait for their answers already.
+    #[error("too many reports are being made; try again")]
+    Busy,
     /// A fault of the service; details are in its log.
     #[error("internal error")]
     Internal,
@@ -116,19 +98,25 @@ fn text(day: u32) -> String {
 }
 
 /// Reports usage, on one core.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct UsageReports<S> {
     store: S,
     live: Arc<Live>,
     /// One answer at a time: a large one takes seconds of the core, piece by piece, and decisions come in between.
-    turn: Arc<Semaphore>,
+    answers: Arc<Answers>,
+}
+
+impl<S: fmt::Debug> fmt::Debug for UsageReports<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageReports").field("store", &self.store).finish_non_exhaustive()
+    }
 }
 
 impl<S: Usage> UsageReports<S> {
     /// Reports what is in `store`, in the time zone in force in `live`.
     #[must_use]
     pub fn new(store: S, live: Arc<Live>) -> Self {
-        Self { store, live, turn: Arc::new(Semaphore::new(1)) }
+        Self { store, live, answers: Arc::default() }
     }
 
     /// What is in force.
@@ -143,21 +131,36 @@ impl<S: Usage> UsageReports<S> {
         self.store.now()
     }
 
-    /// Reports the usage of the teams in `scope`.
+    /// Reports the usage of the teams in `scope`. A page after the first is one of the same answer, if it is asked for on the same core
+    /// within a minute of the one before; else the answer is made again.
     ///
     /// # Errors
-    /// The interval begins too early, the answer is too large, or the store does not answer.
+    /// The interval begins too early, the answer is too large, too many wait for theirs, or the store does not answer.
     pub async fn page(&self, query: Arc<UsageQuery>, scope: &TeamScope) -> Result<UsagePage, UsageError> {
-        let _turn = self.turn.acquire().await.map_err(|_| UsageError::Internal)?;
+        if let Some(answer) = self.answers.find(&query, scope, Instant::now()) {
+            return Ok(answer.page(&query));
+        }
+        let _turn = self.answers.turn().await?;
         let snapshot = self.live.snapshot();
         let now = self.store.read_clock().await?;
         is_kept(&query, &snapshot.policy.calendar, now)?;
         let groups = self.groups(&query, scope, &snapshot).await?;
+        let asked = Arc::clone(&query);
         // Sorting all of a large answer takes longer than decisions are to wait.
-        tokio::task::spawn_blocking(move || UsagePage::of(groups, &snapshot, now)).await.map_err(|error| {
+        let made = tokio::task::spawn_blocking(move || {
+            let answer = Answer::of(groups, snapshot, now);
+            let page = answer.page(&asked);
+            // What is of no use any more is dropped here, which takes long as well.
+            (page.has_more.then(|| Arc::new(answer)), page)
+        });
+        let (answer, page) = made.await.map_err(|error| {
             tracing::error!(%error, "usage cannot be reported");
             UsageError::Internal
-        })
+        })?;
+        if let Some(answer) = answer {
+            self.answers.keep(&query, scope, answer);
+        }
+        Ok(page)
     }
 
     async fn groups(

@@ -171,7 +171,7 @@ impl Order {
 }
 
 /// What to report.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageQuery {
     /// The first day, as `20261123`.
     pub start_day: u32,
