@@ -2,10 +2,14 @@
 
 use super::{Authorizer, Decided, Question, charge::Charge, report::Report, ticket::Ticket};
 use crate::{
-    domain::{policy::Policy, request::Outcome, tally::Booking},
+    domain::{
+        policy::Policy,
+        request::{Operation, Outcome},
+        tally::Booking,
+    },
     runtime::clock::Monotonic,
     store::Store,
-    telemetry::{Family, KeyValue, trace},
+    telemetry::{Family, KeyValue, gen_ai, trace},
 };
 
 /// Where the durations of decisions are recorded: first of those that allowed, then of the others.
@@ -56,6 +60,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let booking = Booking {
             team: &ticket.team,
             model: &ticket.model,
+            operation: ticket.operation,
             project: &ticket.project,
             outcome: report.outcome,
             result: report.result(charge.is_none(), has_expired),
@@ -74,7 +79,7 @@ fn traced_decision(
     Question { request, snapshot, caller, .. }: Question<'_>,
     decided: &Decided,
 ) -> Vec<KeyValue> {
-    let mut said = of_groq(&snapshot.policy.organization.id, &request.model, request.operation.name());
+    let mut said = of_groq(&snapshot.policy.organization.id, &request.model, request.operation);
     if let Ok(caller) = caller {
         said.push(KeyValue::new("tollgate.team", caller.team.name.to_string()));
         said.extend(caller.key.map(|key| KeyValue::new("tollgate.key", key.name.to_string())));
@@ -101,7 +106,7 @@ fn traced_decision(
 
 /// What the span of a call says of the report that it brought.
 fn traced_booking(policy: &Policy, ticket: &Ticket, booking: &Booking<'_>) -> Vec<KeyValue> {
-    let mut said = of_groq(&policy.organization.id, &ticket.model, ticket.operation.name());
+    let mut said = of_groq(&policy.organization.id, &ticket.model, ticket.operation);
     said.push(KeyValue::new("tollgate.team", ticket.team.to_string()));
     said.push(KeyValue::new("tollgate.outcome", booking.outcome.name()));
     said.push(KeyValue::new("tollgate.result", booking.result.name()));
@@ -114,11 +119,11 @@ fn traced_booking(policy: &Policy, ticket: &Ticket, booking: &Booking<'_>) -> Ve
     said
 }
 
-fn of_groq(organization: &str, model: &str, operation: &'static str) -> Vec<KeyValue> {
+fn of_groq(organization: &str, model: &str, operation: Operation) -> Vec<KeyValue> {
     vec![
         KeyValue::new("tollgate.organization", organization.to_owned()),
-        KeyValue::new("gen_ai.provider.name", "groq"),
+        KeyValue::new("gen_ai.provider.name", gen_ai::PROVIDER),
         KeyValue::new("gen_ai.request.model", model.to_owned()),
-        KeyValue::new("gen_ai.operation.name", operation),
+        KeyValue::new("gen_ai.operation.name", gen_ai::operation_name(operation)),
     ]
 }

@@ -36,6 +36,8 @@ const OF_MODELS: usize = 128;
 const FIRST: Metric = Metric::BuildInfo;
 /// Budgets of a key.
 const OF_KEY: usize = 3;
+/// What the names begin with, as Prometheus' library writes them, of metrics that its page does not have.
+const PUSHED_ONLY: &str = "gen_ai_";
 /// How long a page is told again, so that several scrapers cost no more than one.
 const CACHED: Duration = Duration::from_secs(1);
 
@@ -54,7 +56,7 @@ pub struct RowBounds {
 impl RowBounds {
     /// Those of one metric.
     fn of(self, spec: &Spec) -> usize {
-        let has = |label| spec.labels.contains(&label);
+        let has = |label| spec.labels.iter().any(|known| known.rsplit('.').next() == Some(label));
         let each = match spec.kind {
             _ if has("model") => OF_MODELS,
             Kind::Counter => OF_REASONS,
@@ -79,6 +81,8 @@ pub struct Meters(Option<Arc<Inner>>);
 
 struct Inner {
     provider: SdkMeterProvider,
+    /// Whether a collector gets them, too.
+    is_pushed: bool,
     meter: Meter,
     registry: Registry,
     /// What holds durations back until a reader asks.
@@ -110,7 +114,8 @@ impl Meters {
             .with_resource(resource())
             .with_view(move |instrument: &Instrument| bounded(instrument, bounds))
             .with_reader(exporter);
-        if let Some(push) = push.filter(|push| push.metrics) {
+        let push = push.filter(|push| push.metrics);
+        if let Some(push) = push {
             let reader =
                 PeriodicReader::builder(push.metric_exporter()?).with_interval(push.interval).build();
             builder = builder.with_reader(reader);
@@ -118,7 +123,8 @@ impl Meters {
         let provider = builder.build();
         let meter = provider.meter("tollgate");
         let (families, page) = Default::default();
-        Ok(Self(Some(Arc::new(Inner { provider, meter, registry, families, page }))))
+        let is_pushed = push.is_some();
+        Ok(Self(Some(Arc::new(Inner { provider, is_pushed, meter, registry, families, page }))))
     }
 
     /// Whether there are any.
@@ -153,7 +159,7 @@ impl Meters {
     pub fn observe(&self, rows: impl Fn(Metric, Emit<'_>) + Send + Sync + 'static) {
         let Some(inner) = &self.0 else { return };
         let rows: Arc<dyn Fn(Metric, Emit<'_>) + Send + Sync> = Arc::new(rows);
-        for spec in METRICS {
+        for spec in METRICS.iter().filter(|spec| spec.is_on_page() || inner.is_pushed) {
             let rows = Arc::clone(&rows);
             let metric = spec.metric;
             let durations = (metric == FIRST).then(|| Arc::downgrade(inner));
@@ -207,7 +213,9 @@ impl Meters {
         inner.hand_on();
         let mut bytes = Vec::new();
         let failed = |error: &dyn fmt::Display| MetersError(error.to_string());
-        TextEncoder::new().encode(&inner.registry.gather(), &mut bytes).map_err(|error| failed(&error))?;
+        let mut families = inner.registry.gather();
+        families.retain(|family| !family.name().starts_with(PUSHED_ONLY));
+        TextEncoder::new().encode(&families, &mut bytes).map_err(|error| failed(&error))?;
         let text: Arc<str> = String::from_utf8(bytes).map_err(|error| failed(&error))?.into();
         *page = Some((Instant::now(), Arc::clone(&text)));
         Ok(text)
@@ -285,6 +293,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_only_pushed_has_one_prefix() {
+        for spec in METRICS {
+            assert_eq!(
+                spec.name.replace('.', "_").starts_with(PUSHED_ONLY),
+                !spec.is_on_page(),
+                "{}",
+                spec.name
+            );
+        }
+    }
+
+    #[test]
     fn every_metric_has_its_name_help_and_labels_on_the_page() {
         let meters = Meters::start(None, BOUNDS).unwrap();
         meters.observe(emit_all);
@@ -295,7 +315,7 @@ mod tests {
             family.record(1, Duration::from_millis(3));
         }
         let page = meters.page().unwrap();
-        for spec in METRICS {
+        for spec in METRICS.iter().filter(|spec| spec.is_on_page()) {
             let name = spec.prometheus;
             assert!(page.contains(&format!("# HELP {name} {}\n", spec.help)), "{name}\n{page}");
             assert!(page.contains(&format!("# TYPE {name} {}\n", spec.kind.name())), "{name}\n{page}");
@@ -315,7 +335,7 @@ mod tests {
             "{page}"
         );
         let names: usize = page.lines().filter(|line| line.starts_with("# TYPE ")).count();
-        assert_eq!(names, METRICS.len(), "{page}");
+        assert_eq!(names, METRICS.iter().filter(|spec| spec.is_on_page()).count(), "{page}");
     }
 
     #[test]

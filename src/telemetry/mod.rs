@@ -6,6 +6,7 @@
 
 mod codes;
 mod family;
+pub mod gen_ai;
 mod meters;
 mod process;
 mod push;

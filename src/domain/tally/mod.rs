@@ -11,12 +11,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-pub use team::{ModelTally, TeamTally};
+pub use team::{ModelTally, TeamTally, UsageTally};
 
 use super::{
     policy::{Policy, Team},
     price::catalogue::{Catalogue, Model},
-    request::{Outcome, Usage},
+    request::{Operation, Outcome, Usage},
 };
 
 /// The name under which teams and models past the bounds are counted together.
@@ -122,7 +122,7 @@ impl Tallies {
         tally.settled(booking.outcome, booking.result);
         if let Some((usage, cost)) = booking.used {
             let model = self.model(policy.catalogue.model(booking.model));
-            tally.model(model).used(booking.project, usage, cost);
+            tally.model(model).used(booking.operation, booking.project, usage, cost);
             tally.tools(usage);
         }
     }
@@ -172,6 +172,8 @@ pub struct Booking<'a> {
     pub team: &'a str,
     /// The model.
     pub model: &'a str,
+    /// What the request did.
+    pub operation: Operation,
     /// The Groq project.
     pub project: &'a Arc<str>,
     /// How the request ended.

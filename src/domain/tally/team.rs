@@ -42,6 +42,14 @@ pub struct TeamTally {
 #[derive(Debug, Default)]
 pub struct ModelTally {
     decisions: [OnceLock<Box<Decisions>>; Operation::ALL.len()],
+    used: [OnceLock<Box<UsageTally>>; Operation::ALL.len()],
+    /// Nano-dollars by Groq project: one, or more after a change of the policy.
+    costs: ArcSwap<Vec<(Arc<str>, Arc<AtomicU64>)>>,
+}
+
+/// What was used by one operation on one model.
+#[derive(Debug, Default)]
+pub struct UsageTally {
     /// Input tokens that were not cached.
     pub input_tokens: AtomicU64,
     /// Input tokens that were.
@@ -54,8 +62,6 @@ pub struct ModelTally {
     pub audio_ms: AtomicU64,
     /// Characters turned into speech.
     pub characters: AtomicU64,
-    /// Nano-dollars by Groq project: one, or more after a change of the policy.
-    costs: ArcSwap<Vec<(Arc<str>, Arc<AtomicU64>)>>,
 }
 
 const fn zeros<const N: usize>() -> [AtomicU64; N] {
@@ -204,13 +210,16 @@ impl ModelTally {
         }
     }
 
-    pub(super) fn used(&self, project: &Arc<str>, usage: &Usage, cost: u64) {
-        add(&self.input_tokens, usage.input_tokens.saturating_sub(usage.cached_input_tokens));
-        add(&self.cached_input_tokens, usage.cached_input_tokens);
-        add(&self.output_tokens, usage.output_tokens);
-        add(&self.reasoning_tokens, usage.reasoning_tokens);
-        add(&self.audio_ms, usage.audio_ms);
-        add(&self.characters, usage.characters);
+    pub(super) fn used(&self, operation: Operation, project: &Arc<str>, usage: &Usage, cost: u64) {
+        if let Some(used) = self.used.get(operation as usize) {
+            let used = used.get_or_init(Box::default);
+            add(&used.input_tokens, usage.input_tokens.saturating_sub(usage.cached_input_tokens));
+            add(&used.cached_input_tokens, usage.cached_input_tokens);
+            add(&used.output_tokens, usage.output_tokens);
+            add(&used.reasoning_tokens, usage.reasoning_tokens);
+            add(&used.audio_ms, usage.audio_ms);
+            add(&used.characters, usage.characters);
+        }
         if cost > 0 {
             let known = self.costs.load();
             match known.iter().find(|(name, _)| name == project) {
@@ -242,6 +251,17 @@ impl ModelTally {
                 .zip(counts.iter())
                 .map(move |(reason, count)| (operation, reason, count.load(Ordering::Relaxed)))
         })
+    }
+
+    /// What each operation used.
+    pub fn used_by(&self) -> impl Iterator<Item = (Operation, &UsageTally)> {
+        let operations = Operation::ALL.into_iter().zip(&self.used);
+        operations.filter_map(|(operation, used)| Some((operation, &**used.get()?)))
+    }
+
+    /// The sum over all operations of one count.
+    pub fn total(&self, count: fn(&UsageTally) -> &AtomicU64) -> u64 {
+        self.used_by().map(|(_, used)| count(used).load(Ordering::Relaxed)).sum()
     }
 
     /// Nano-dollars by Groq project.
@@ -295,12 +315,19 @@ mod tests {
             ..Usage::default()
         };
         for project in ["a", "b", "a"] {
-            model.used(&project.into(), &usage, 7);
+            model.used(Operation::Chat, &project.into(), &usage, 7);
             team.tools(&usage);
         }
+        model.used(Operation::Embeddings, &"a".into(), &usage, 0);
         assert_eq!(model.costs(), [("a".into(), 14), ("b".into(), 7)]);
-        let tokens = [&model.input_tokens, &model.cached_input_tokens, &model.output_tokens];
-        assert_eq!(tokens.map(|count| count.load(Ordering::Relaxed)), [18, 12, 15]);
+        let tokens = [
+            model.total(|used| &used.input_tokens),
+            model.total(|used| &used.cached_input_tokens),
+            model.total(|used| &used.output_tokens),
+        ];
+        assert_eq!(tokens, [24, 16, 20]);
+        let output = model.used_by().map(|(of, used)| (of, used.output_tokens.load(Ordering::Relaxed)));
+        assert_eq!(output.collect::<Vec<_>>(), [(Operation::Chat, 15), (Operation::Embeddings, 5)]);
         assert_eq!(team.tool_calls(), [("search".into(), 6)]);
         assert_eq!(team.models().map(|(number, _)| number).collect::<Vec<_>>(), [3]);
     }

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{Groups, UsageError, UsageGroup, UsagePage, UsagePlace, UsageQuery, UsageRow, bounds};
 use crate::{
-    domain::{Timestamp, rbac::TeamScope, snapshot::Snapshot},
+    domain::{Timestamp, calendar::Calendar, rbac::TeamScope, snapshot::Snapshot},
     store::UsageAmounts,
 };
 
@@ -29,14 +29,15 @@ pub(super) struct Answer {
     /// In order.
     rows: Vec<(UsagePlace, UsageAmounts)>,
     total: UsageAmounts,
-    /// What was in force.
-    snapshot: Arc<Snapshot>,
+    /// Those in force when it was made.
+    calendar: Calendar,
+    policy_revision: Arc<str>,
     read_at: Timestamp,
 }
 
 impl Answer {
     /// The answer that these sums are.
-    pub(super) fn of(groups: Groups, snapshot: Arc<Snapshot>, read_at: Timestamp) -> Self {
+    pub(super) fn of(groups: Groups, snapshot: &Snapshot, read_at: Timestamp) -> Self {
         let order = groups.query().order;
         let place = |(group, amounts): (UsageGroup, UsageAmounts)| {
             let rank = order.map_or(0, |order| order.rank(&amounts));
@@ -46,24 +47,24 @@ impl Answer {
         let mut total = UsageAmounts::default();
         rows.iter().for_each(|(_, amounts)| total.add(amounts));
         rows.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        Self { rows, total, snapshot, read_at }
+        let (calendar, policy_revision) = (snapshot.policy.calendar.clone(), Arc::clone(&snapshot.revision));
+        Self { rows, total, calendar, policy_revision, read_at }
     }
 
     /// The page that `query` asks for.
     pub(super) fn page(&self, query: &UsageQuery) -> UsagePage {
-        let calendar = &self.snapshot.policy.calendar;
         let first =
             query.after.as_ref().map_or(0, |after| self.rows.partition_point(|(place, _)| place <= after));
         let rest = self.rows.get(first..).unwrap_or_default();
         let rows = rest.iter().take(query.page_size).cloned().map(|(place, amounts)| {
-            let (start, end) = bounds(query, calendar, &place.group);
+            let (start, end) = bounds(query, &self.calendar, &place.group);
             UsageRow { place, start, end, amounts }
         });
         UsagePage {
             rows: rows.collect(),
             has_more: rest.len() > query.page_size,
             total: self.total,
-            policy_revision: Arc::clone(&self.snapshot.revision),
+            policy_revision: Arc::clone(&self.policy_revision),
             read_at: self.read_at,
         }
     }
@@ -186,8 +187,9 @@ mod tests {
         task::{Context, Waker},
     };
 
+    use jiff::tz::TimeZone;
+
     use super::*;
-    use crate::policy_file::parse_policy_at;
 
     fn query(after: Option<u32>) -> UsageQuery {
         let place = |day| UsagePlace { rank: 0, group: UsageGroup { day, hour: 0, values: Vec::new() } };
@@ -195,9 +197,14 @@ mod tests {
     }
 
     fn answer() -> Arc<Answer> {
-        let policy = parse_policy_at("[organization]\nid = \"acme\"", "policy.toml", Timestamp(0)).policy;
-        let snapshot = Arc::new(Snapshot::pending(Arc::new(policy.unwrap())));
-        Arc::new(Answer { rows: Vec::new(), total: UsageAmounts::default(), snapshot, read_at: Timestamp(0) })
+        let (total, calendar) = (UsageAmounts::default(), Calendar::new(TimeZone::UTC));
+        Arc::new(Answer {
+            rows: Vec::new(),
+            total,
+            calendar,
+            policy_revision: "".into(),
+            read_at: Timestamp(0),
+        })
     }
 
     #[tokio::test]

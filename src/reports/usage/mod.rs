@@ -148,7 +148,7 @@ impl<S: Usage> UsageReports<S> {
         let asked = Arc::clone(&query);
         // Sorting all of a large answer takes longer than decisions are to wait.
         let made = tokio::task::spawn_blocking(move || {
-            let answer = Answer::of(groups, snapshot, now);
+            let answer = Answer::of(groups, &snapshot, now);
             let page = answer.page(&asked);
             // What is of no use any more is dropped here, which takes long as well.
             (page.has_more.then(|| Arc::new(answer)), page)

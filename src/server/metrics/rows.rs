@@ -1,6 +1,13 @@
 //! The rows of each metric.
 
-use std::{collections::BTreeMap, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use super::{Reloads, Sources, sample::SeenLimit};
 use crate::{
@@ -8,10 +15,10 @@ use crate::{
         decision::Reason,
         limit::{LimitScope, Window},
         snapshot::document_revision,
-        tally::{ModelTally, NONE, TeamTally},
+        tally::{ModelTally, NONE, TeamTally, UsageTally},
     },
     store::LAYOUT,
-    telemetry::{Emit, KeyValue, Metric},
+    telemetry::{Emit, KeyValue, Metric, gen_ai},
     upstream::KeyUse,
 };
 
@@ -31,6 +38,10 @@ fn word(name: &'static str, value: &'static str) -> KeyValue {
     KeyValue::new(name, value)
 }
 
+fn loaded(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
+}
+
 /// A label of something that may not have been named.
 fn named(name: &'static str, value: &Arc<str>) -> KeyValue {
     if value.is_empty() { word(name, NONE) } else { text(name, value) }
@@ -45,10 +56,16 @@ impl Sources {
             Metric::ShadowViolations => self.violations(|team| team.shadow_violations().collect(), emit),
             Metric::Settlements => self.settlements(emit),
             Metric::Tokens => self.tokens(emit),
-            Metric::ReasoningTokens => self.of_models(emit, |model| &model.reasoning_tokens, 1.0),
-            Metric::Audio => self.of_models(emit, |model| &model.audio_ms, 1_000.0),
-            Metric::Characters => self.of_models(emit, |model| &model.characters, 1.0),
+            Metric::ReasoningTokens => self.of_models(emit, |used| &used.reasoning_tokens, 1.0),
+            Metric::Audio => self.of_models(emit, |used| &used.audio_ms, 1_000.0),
+            Metric::Characters => self.of_models(emit, |used| &used.characters, 1.0),
             Metric::Cost => self.cost(emit),
+            Metric::GenAiInput => self.gen_ai(emit, |used| {
+                [&used.input_tokens, &used.cached_input_tokens].into_iter().map(loaded).sum()
+            }),
+            Metric::GenAiCachedInput => self.gen_ai(emit, |used| loaded(&used.cached_input_tokens)),
+            Metric::GenAiOutput => self.gen_ai(emit, |used| loaded(&used.output_tokens)),
+            Metric::GenAiReasoning => self.gen_ai(emit, |used| loaded(&used.reasoning_tokens)),
             Metric::ToolCalls => self.tool_calls(emit),
             Metric::BudgetLimit => self.budgets(emit, |seen| seen.limit.bound.map(number)),
             Metric::BudgetSpent => self.budgets(emit, |seen| Some(number(seen.state.settled))),
@@ -195,11 +212,10 @@ impl Sources {
     fn tokens(&self, emit: Emit<'_>) {
         self.models(|counts, [organization, team, model]| {
             for (kind, count) in [
-                ("input", &counts.input_tokens),
-                ("cached_input", &counts.cached_input_tokens),
-                ("output", &counts.output_tokens),
+                ("input", counts.total(|used| &used.input_tokens)),
+                ("cached_input", counts.total(|used| &used.cached_input_tokens)),
+                ("output", counts.total(|used| &used.output_tokens)),
             ] {
-                let count = count.load(Ordering::Relaxed);
                 if count > 0 {
                     let labels = [organization.clone(), team.clone(), model.clone(), word("kind", kind)];
                     emit(number(count), &labels);
@@ -209,11 +225,32 @@ impl Sources {
     }
 
     /// One count of each model, in `unit`s of what is counted.
-    fn of_models(&self, emit: Emit<'_>, count: fn(&ModelTally) -> &std::sync::atomic::AtomicU64, unit: f64) {
+    fn of_models(&self, emit: Emit<'_>, count: fn(&UsageTally) -> &AtomicU64, unit: f64) {
         self.models(|counts, labels| {
-            let count = count(counts).load(Ordering::Relaxed);
+            let count = counts.total(count);
             if count > 0 {
                 emit(number(count) / unit, &labels);
+            }
+        });
+    }
+
+    /// Tokens as the conventions for generative AI count them. What they have no word for has names of our own.
+    fn gen_ai(&self, emit: Emit<'_>, count: fn(&UsageTally) -> u64) {
+        let organization = self.organization().value;
+        self.models(|counts, [_, team, model]| {
+            for (operation, used) in counts.used_by() {
+                let count = count(used);
+                if count > 0 {
+                    let labels = [
+                        word("gen_ai.provider.name", gen_ai::PROVIDER),
+                        word("gen_ai.operation.name", gen_ai::operation_name(operation)),
+                        KeyValue::new("gen_ai.request.model", model.value.clone()),
+                        word("gen_ai.token.modality", "text"),
+                        KeyValue::new("tollgate.organization", organization.clone()),
+                        KeyValue::new("tollgate.team", team.value.clone()),
+                    ];
+                    emit(number(count), &labels);
+                }
             }
         });
     }

@@ -83,9 +83,15 @@ async fn a_collector_receives_metrics_and_the_spans_of_traced_calls() {
     client.record_usage(traced(used(&allowed.reservation_id, 100, 50), other, "01")).await.unwrap();
     eventually("metrics and spans have arrived", async || {
         let received = received();
-        ["tollgate.decisions", "tollgate.decision.duration", TRACE, other]
-            .iter()
-            .all(|part| received.contains(part))
+        [
+            "tollgate.decisions",
+            "tollgate.decision.duration",
+            "gen_ai.client.inference.usage.output_tokens",
+            TRACE,
+            other,
+        ]
+        .iter()
+        .all(|part| received.contains(part))
     })
     .await;
     let received = received();
