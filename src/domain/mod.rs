@@ -15,6 +15,7 @@ pub mod counter;
 pub mod decision;
 pub mod eligibility;
 pub mod explain;
+pub mod forecast;
 pub mod holds;
 pub mod key;
 pub mod limit;

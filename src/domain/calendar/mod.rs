@@ -105,6 +105,12 @@ impl Calendar {
         Self { zone }
     }
 
+    /// The zone's IANA name; `None` if it has none.
+    #[must_use]
+    pub fn zone_name(&self) -> Option<&str> {
+        self.zone.iana_name()
+    }
+
     /// The day, week and month of an instant. Past the year 9999, the last day never ends.
     #[must_use]
     pub fn today(&self, at: Timestamp) -> Days {
