@@ -334,8 +334,7 @@ impl<S: Store + Clone> Authorizer<S> {
         plan: &Plan<'_>,
         check: &PendingCheck<S>,
     ) -> Result<Reserve, Failure> {
-        let own = |name: &str| request.labels.get(name).map(String::as_str);
-        let labels = snapshot.policy.reports.of_request(&plan.caller, own);
+        let labels = snapshot.policy.reports.of_request(&plan.caller, &request.labels);
         let fingerprint = if request.request_id.is_empty() { 0 } else { ticket::fingerprint(request) };
         Ok(Reserve {
             id: check.id,

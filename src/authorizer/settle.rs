@@ -132,7 +132,7 @@ impl<S: Store + Clone> Authorizer<S> {
             if bounds == Bounds::Apply {
                 plan.count_unreserved(&today);
             }
-            let labels = policy.reports.of_request(&plan.caller, |_| None);
+            let labels = policy.reports.of_request(&plan.caller, &subject.labels);
             let note = ticket::note(snapshot, &plan, (&subject.user, &labels), (0, None))?;
             // A report that cannot be booked must not leave a reservation behind.
             let ticket = Ticket::read(plan.holds.terms(), &note)?;

@@ -109,7 +109,8 @@ impl BatchArgs {
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+/// The label and its value in `KEY=VALUE`.
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((pair.0.to_owned(), pair.1.to_owned()))
 }

@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 
 use super::{
+    authorize::label,
     client::{self, CallerArgs, CallerName, Connection},
     names,
     screen::{Exit, Failure, Screen},
@@ -28,7 +29,7 @@ Examples:
   tollgate record --team chatbot --request-id r-17 --model openai/gpt-oss-20b --input-tokens 90 --output-tokens 12")]
 pub(super) struct Record {
     /// The reservation, as `tollgate authorize` printed it; without it, say who used which model and give --request-id
-    #[arg(conflicts_with_all = ["team", "api_key_file", "request_id", "model"])]
+    #[arg(conflicts_with_all = ["team", "api_key_file", "request_id", "model", "labels"])]
     reservation: Option<String>,
     #[command(flatten)]
     connection: Connection,
@@ -102,6 +103,9 @@ struct UnreservedArgs {
     /// Groq's service tier
     #[arg(long, value_name = "TIER", default_value = "on_demand", value_parser = names::parser::<proto::ServiceTier>())]
     service_tier: proto::ServiceTier,
+    /// For reports and the log, such as --label cost_center=7; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
 }
 
 fn tool(text: &str) -> Result<proto::ToolUsage, String> {
@@ -158,6 +162,7 @@ impl UnreservedArgs {
             model,
             operation: self.operation.into(),
             service_tier: self.service_tier.into(),
+            labels: self.labels.into_iter().collect(),
             ..Default::default()
         })
     }

@@ -306,6 +306,8 @@ pub struct Unreserved {
     pub batch: Option<Batch>,
     /// Groq's service tier.
     pub service_tier: ServiceTier,
+    /// Those that reports know are dimensions of its usage.
+    pub labels: HashMap<String, String>,
 }
 
 #[cfg(test)]

@@ -2,8 +2,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::section::{Located, Section};
-use crate::domain::policy::envoy::{CallerSource, EnvoyPolicy, FreeGroup, OnOutage};
+use super::{
+    place::Place,
+    section::{Located, Section},
+};
+use crate::domain::{
+    key::{MAX_LABELS, is_label, label_rule},
+    policy::envoy::{CallerSource, EnvoyPolicy, FreeGroup, OnOutage},
+};
 use crate::syntax::suggestion::did_you_mean;
 
 /// The words of `callers`.
@@ -38,6 +44,7 @@ pub(super) fn read(section: Section<'_>, is_team: &dyn Fn(&str) -> bool) -> Envo
     {
         section.findings.error(&user.place, "the same header as `team_header`", "");
     }
+    let label_headers = label_headers(&section);
     let principals = principals(&section, is_team);
     let callers = callers(&section, team_header, principals).unwrap_or(default.callers);
     let request_phase = section.boolean("request_phase").map(|l| l.value).unwrap_or_default();
@@ -50,6 +57,7 @@ pub(super) fn read(section: Section<'_>, is_team: &dyn Fn(&str) -> bool) -> Envo
     let policy = EnvoyPolicy {
         callers,
         user_header: user_header.map(|l| l.value),
+        label_headers,
         free: free(&section).unwrap_or(default.free),
         request_phase,
         include_usage: include_usage.is_some_and(|l| l.value),
@@ -129,20 +137,39 @@ fn principals(section: &Section<'_>, is_team: &dyn Fn(&str) -> bool) -> HashMap<
     principals
 }
 
-/// The name of a header, in lower case as Envoy has it.
+fn label_headers(section: &Section<'_>) -> Vec<(Arc<str>, Arc<str>)> {
+    let mut headers = Vec::new();
+    for (label, Located { value, place }) in section.named_texts("label_headers") {
+        if !is_label(label, "") {
+            section.findings.error(&place, format!("`{label}` is not a label of requests"), label_rule());
+        }
+        headers.extend(header_name(section, value, &place).map(|header| (Arc::from(label), header)));
+    }
+    if headers.len() > MAX_LABELS {
+        let message = format!("{} labels; at most {MAX_LABELS} are permitted", headers.len());
+        section.findings.error(&section.place.key("label_headers"), message, "");
+    }
+    headers
+}
+
 fn header(section: &Section<'_>, key: &'static str) -> Option<Located<Arc<str>>> {
     let Located { value, place } = section.text(key)?;
+    Some(Located { value: header_name(section, value, &place)?, place })
+}
+
+/// The name of a header, in lower case as Envoy has it.
+fn header_name(section: &Section<'_>, value: &str, place: &Place) -> Option<Arc<str>> {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     if value.is_empty() || value.len() > MAX_BYTES || !value.bytes().all(sound) {
-        section.findings.error(&place, format!("`{value}` is not the name of a header"), "");
+        section.findings.error(place, format!("`{value}` is not the name of a header"), "");
         return None;
     }
     if OTHER_HEADERS.contains(&value.to_ascii_lowercase().as_str()) {
         let help = "a header of its own, such as x-tollgate-team: it does not go on to Groq";
-        section.findings.error(&place, format!("`{value}` has another use"), help);
+        section.findings.error(place, format!("`{value}` has another use"), help);
         return None;
     }
-    Some(Located { value: Arc::from(value.to_ascii_lowercase()), place })
+    Some(Arc::from(value.to_ascii_lowercase()))
 }
 
 fn free(section: &Section<'_>) -> Option<Vec<FreeGroup>> {

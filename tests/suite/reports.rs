@@ -228,6 +228,50 @@ async fn what_cannot_be_answered_is_said() {
     assert!(server.stop().await);
 }
 
+async fn usage_without_a_reservation_has_labels(store: StoreKind) {
+    let server = Server::start(store, POLICY, START).await;
+    let mut client = server.client().await;
+    let report = |id: &str, team: &str, labels: &[(&str, &str)]| proto::RecordUsageRequest {
+        caller: Some(proto::record_usage_request::Caller::Team(team.to_owned())),
+        request_id: id.to_owned(),
+        model: "m/a".to_owned(),
+        operation: proto::Operation::ChatCompletion.into(),
+        labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        ..used("", 100, 0)
+    };
+    // Its own, else the team's, and none that reports do not know.
+    client.record_usage(report("1", "bot", &[("cost_center", "7"), ("unknown", "x")])).await.unwrap();
+    client.record_usage(report("2", "bot", &[("environment", "test")])).await.unwrap();
+    client.record_usage(report("3", "other", &[])).await.unwrap();
+    // A repeat is booked once, under the labels of the first.
+    let repeated = client.record_usage(report("1", "bot", &[("cost_center", "8")])).await.unwrap();
+    assert!(repeated.into_inner().already_recorded);
+    let mut reports = ReportServiceClient::new(connect(server.address()).await);
+    let mut ask = async |by: &str| shown(&reports.query_usage(november(&[by])).await.unwrap().into_inner());
+    assert_eq!(ask("labels.cost_center").await, rows(&[("", 100), ("7", 100), ("team's", 100)]));
+    assert_eq!(ask("labels.environment").await, rows(&[("", 100), ("prod", 100), ("test", 100)]));
+    // A reservation has its own.
+    let id = client.authorize(chat("bot", "m/a", 5, 0)).await.unwrap().into_inner().reservation_id;
+    let labels = [("cost_center".to_owned(), "9".to_owned())].into();
+    let refused =
+        client.record_usage(proto::RecordUsageRequest { labels, ..used(&id, 5, 0) }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("a reservation has its own"), "{}", refused.message());
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_without_a_reservation_has_labels_on_the_embedded_store() {
+    usage_without_a_reservation_has_labels(StoreKind::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_without_a_reservation_has_labels_on_redis() {
+    if StoreKind::Redis.is_available() {
+        usage_without_a_reservation_has_labels(StoreKind::Redis).await;
+    }
+}
+
 /// What `tollgate report` prints.
 async fn report(server: &Server, arguments: &'static [&'static str]) -> String {
     let address = server.address().to_string();
@@ -257,6 +301,16 @@ async fn the_command_prints_each_form() {
         "{markdown}"
     );
     assert!(markdown.contains("| bot | 7 | $0.0001 | 1 | 100 |"), "{markdown}");
+    let address = server.address().to_string();
+    let record = move || {
+        let of_all = ["record", "--address", &address, "--team=bot", "--request-id=r", "--model=m/a"];
+        let labels = ["--label", "cost_center=of-the-command", "--input-tokens=0", "--output-tokens=0"];
+        Command::new(env!("CARGO_BIN_EXE_tollgate")).args(of_all).args(labels).output().unwrap()
+    };
+    let output = tokio::task::spawn_blocking(record).await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let by_label = report(&server, &["--month", "2026-11", "--by", "labels.cost_center", "--csv"]).await;
+    assert!(by_label.contains(",of-the-command,0.00,1,"), "{by_label}");
     let csv =
         report(&server, &["--from", "2026-11-01", "--to", "2026-11-30", "--by", "model", "--csv"]).await;
     let mut csv = csv.lines();

@@ -199,6 +199,7 @@ fn settled(line: Settlement) -> Result<LoggedSettlement, LineError> {
             operation: named(&line.head.operation, "an operation")?,
             batch: None,
             service_tier: ServiceTier::default(),
+            labels: Default::default(),
         },
         reservation_id: line.reservation_id,
         outcome: outcome.ok_or_else(|| unknown("an outcome", &line.outcome))?,

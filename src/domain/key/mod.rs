@@ -11,8 +11,8 @@ pub use self::{
     index::KeyIndex,
     limits::{KeyLimits, LimitField},
     narrowing::{
-        Breach, MAX_LABEL_KEY, MAX_LABELS, Widening, WiderLimit, check_labels, check_limits, check_name,
-        is_label, label_rule, widenings,
+        Breach, MAX_LABEL_KEY, MAX_LABEL_VALUE, MAX_LABELS, Widening, WiderLimit, check_labels, check_limits,
+        check_name, is_label, label_rule, widenings,
     },
     record::{KeyRecord, KeySecret, KeyState, MAX_LIVE_SECRETS, NotASecretId, SecretId},
     secret::{HashKey, PREFIX, Secret, SecretHash, is_mistyped},

@@ -18,7 +18,7 @@ pub const MAX_LABELS: usize = 16;
 /// The most bytes in the key of a label.
 pub const MAX_LABEL_KEY: usize = 64;
 /// The most bytes in its value.
-const MAX_LABEL_VALUE: usize = 256;
+pub const MAX_LABEL_VALUE: usize = 256;
 /// Models that one key lists: several times what Groq has.
 const MAX_MODELS: usize = 64;
 

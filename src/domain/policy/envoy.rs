@@ -16,6 +16,8 @@ pub struct EnvoyPolicy {
     pub callers: Vec<CallerSource>,
     /// The header that names the end user; it takes precedence over the body's `user`.
     pub user_header: Option<Arc<str>>,
+    /// Labels of requests, each with the header that has its value.
+    pub label_headers: Vec<(Arc<str>, Arc<str>)>,
     /// What known callers may request without a reservation.
     pub free: Vec<FreeGroup>,
     /// Whether Envoy passes request bodies through the filter that lowers `max_completion_tokens` to what was granted.
@@ -33,6 +35,7 @@ impl Default for EnvoyPolicy {
         Self {
             callers: vec![CallerSource::ApiKey],
             user_header: None,
+            label_headers: Vec::new(),
             free: vec![FreeGroup::Models],
             request_phase: false,
             include_usage: false,

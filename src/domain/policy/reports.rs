@@ -1,6 +1,9 @@
 //! What usage is reported by.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::domain::caller::ResolvedCaller;
 
@@ -42,12 +45,13 @@ impl ReportRules {
     pub fn of_request<'a>(
         &'a self,
         caller: &ResolvedCaller<'a>,
-        own: impl Fn(&str) -> Option<&'a str>,
+        own: &'a HashMap<String, String>,
     ) -> Vec<(&'a str, &'a str)> {
         let find = |labels: &'a BTreeMap<String, String>, name: &str| labels.get(name).map(String::as_str);
         let value = |name: &'a Arc<str>| {
             let of_key = || caller.key.and_then(|key| find(&key.labels, name));
-            let value = own(name).or_else(of_key).or_else(|| find(&caller.team.labels, name))?;
+            let own = own.get(&**name).map(String::as_str);
+            let value = own.or_else(of_key).or_else(|| find(&caller.team.labels, name))?;
             (!value.is_empty()).then_some((&**name, value))
         };
         self.labels.iter().filter_map(value).collect()

@@ -2,7 +2,11 @@
 
 use super::{ANY, Form, Kind, SHA256, Shared, TEAM, Table, at_most, count, form, free, key, sized, words};
 use crate::{
-    domain::{policy::envoy::FreeGroup, rbac::Role},
+    domain::{
+        key::{MAX_LABEL_KEY, MAX_LABELS},
+        policy::envoy::FreeGroup,
+        rbac::Role,
+    },
     policy_file::{
         access::{MAX_BYTES, MAX_ENTRIES, MAX_ISSUERS},
         envoy::{self, MAX_AUDIO_BYTES_PER_SECOND, MAX_PRINCIPALS, ON_OUTAGE, SOURCES},
@@ -38,6 +42,11 @@ pub(super) static ENVOY: Table = Table {
             "for `principal`: the team of each identity that a client certificate proves",
         ),
         key("user_header", Kind::Text(HEADER), "names the end user, before the body's `user`"),
+        key(
+            "label_headers",
+            Kind::NamedTexts(sized("label", MAX_LABEL_KEY), HEADER, at_most(MAX_LABELS)),
+            "the header that has each label, such as `cost_center = \"x-cost-center\"`. Let Envoy set them, or strip them from clients",
+        ),
         key(
             "allow",
             Kind::Choices(|| words(&FreeGroup::NAMES), ANY),

@@ -16,13 +16,16 @@ fn reads_what_holds_for_envoy() {
         "[organization]\nid = \"acme\"\n[teams.t]\nmodels = [\"*\"]\n[envoy]\n\
          callers = [\"principal\", \"header\", \"api_key\"]\nteam_header = \"X-Team\"\nuser_header = \"x-user\"\n\
          principals = { \"spiffe://acme/web\" = \"t\" }\nallow = [\"files\", \"models\"]\nrequest_phase = true\n\
-         include_usage = true\naudio_bytes_per_second = 32_000\non_outage = \"deny\"\n",
+         include_usage = true\naudio_bytes_per_second = 32_000\non_outage = \"deny\"\n\
+         label_headers = { cost_center = \"X-Cost-Center\", env = \"x-env\" }\n",
     );
     let envoy = &policy.envoy;
     let principals = [(Arc::from("spiffe://acme/web"), Arc::from("t"))].into();
     let header = CallerSource::Header("x-team".into());
     assert_eq!(envoy.callers, [CallerSource::Principal(principals), header, CallerSource::ApiKey]);
     assert_eq!(envoy.user_header.as_deref(), Some("x-user"));
+    let header = |label: &str, header: &str| (Arc::from(label), Arc::from(header));
+    assert_eq!(envoy.label_headers, [header("cost_center", "x-cost-center"), header("env", "x-env")]);
     assert_eq!(envoy.free, [FreeGroup::Files, FreeGroup::Models]);
     assert!(envoy.request_phase && envoy.include_usage);
     assert_eq!((envoy.audio_bytes_per_second, envoy.on_outage), (32_000, OnOutage::Deny));
@@ -55,6 +58,21 @@ fn what_is_wrong_is_said_with_its_place() {
             "[envoy]\ncallers = [\"header\"]\nteam_header = \"x-a\"\nuser_header = \"X-A\"",
             "8:1: error: envoy.user_header: ",
             "the same header as `team_header`",
+        ),
+        (
+            "[envoy]\nlabel_headers = { a = \"x a\" }",
+            "6:19: error: envoy.label_headers.a: ",
+            "not the name of a header",
+        ),
+        (
+            "[envoy]\nlabel_headers = { a = \"Host\" }",
+            "6:19: error: envoy.label_headers.a: ",
+            "has another use",
+        ),
+        (
+            "[envoy]\nlabel_headers = { \"\" = \"x-a\" }",
+            "6:19: error: envoy.label_headers.\"\": ",
+            "not a label of requests",
         ),
         ("[envoy]\nprincipals = { a = \"t\" }", "6:1: warning: envoy.principals: ", "never read"),
         (

@@ -5,7 +5,7 @@ mod caller;
 mod request;
 mod wanted;
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use tonic::{Request, Response, Status};
 use tracing::{debug, error, warn};
@@ -24,6 +24,7 @@ use crate::{
         caller::ResolvedCaller,
         decision::{Reason, Violation},
         eligibility::{paused, refusal},
+        key::{MAX_LABEL_VALUE, is_label},
         limit_status::LimitStatuses,
         policy::envoy::{CallerSource, EnvoyPolicy, OnOutage},
         rbac::{Permission, TeamScope},
@@ -206,7 +207,8 @@ impl<S: Store + Clone> CheckRpc<S> {
                 let user = user.filter(|user| !user.is_empty());
                 let user = user.map_or_else(|| asked.user.clone(), |user| user.into_owned());
                 groq_request::check_user(&user)?;
-                let wanted = Wanted { team, upstream_key: &key.id, caller, user, operation, asked };
+                let labels = labels(&policy.envoy, &request)?;
+                let wanted = Wanted { team, upstream_key: &key.id, caller, user, labels, operation, asked };
                 let (context, limits, check) =
                     self.admit((snapshot, &found, fresh), wanted, &request.request_id, until).await?;
                 key.used(self.authorizer.store().now());
@@ -280,7 +282,27 @@ fn internal_headers(policy: &EnvoyPolicy) -> Vec<String> {
         CallerSource::Header(name) => Some(name),
         _ => None,
     });
-    of_callers.chain(&policy.user_header).map(ToString::to_string).collect()
+    let of_labels = policy.label_headers.iter().map(|(_, header)| header);
+    of_callers.chain(&policy.user_header).chain(of_labels).map(ToString::to_string).collect()
+}
+
+/// The labels that headers name. One without a value names none.
+fn labels(policy: &EnvoyPolicy, request: &HttpRequest) -> Result<HashMap<String, String>, ApiError> {
+    let mut labels = HashMap::with_capacity(policy.label_headers.len());
+    for (label, header) in &policy.label_headers {
+        let value = request.header(header).unwrap_or_default();
+        let value = value.trim();
+        if !is_label(label, value) {
+            let message = format!(
+                "the header `{header}` must have at most {MAX_LABEL_VALUE} bytes and no control characters"
+            );
+            return Err(ApiError::invalid("", message));
+        }
+        if !value.is_empty() {
+            labels.insert(label.to_string(), value.to_owned());
+        }
+    }
+    Ok(labels)
 }
 
 fn unknown_path(request: &HttpRequest) -> ApiError {

@@ -21,6 +21,7 @@ pub(super) struct Wanted<'p> {
     pub(super) upstream_key: &'p str,
     pub(super) caller: Caller,
     pub(super) user: String,
+    pub(super) labels: HashMap<String, String>,
     pub(super) operation: Operation,
     pub(super) asked: GroqRequest,
 }
@@ -69,7 +70,7 @@ impl Wanted<'_> {
             fixed_output,
             max_wait_ms: 0,
             dry_run: false,
-            labels: HashMap::new(),
+            labels: self.labels.clone(),
         })
     }
 

@@ -156,13 +156,19 @@ pub(super) fn record_usage(request: proto::RecordUsageRequest) -> Result<Report,
         let operation = errors.operation(request.operation);
         let service_tier = errors.service_tier(request.service_tier).unwrap_or_default();
         let batch = errors.batch(request.batch, operation);
+        errors.labels(&request.labels);
+        let labels = request.labels;
         caller.zip(operation).map(|(caller, operation)| {
-            let subject = Unreserved { caller, user, request_id, model, operation, batch, service_tier };
+            let subject =
+                Unreserved { caller, user, request_id, model, operation, batch, service_tier, labels };
             Subject::Unreserved(subject)
         })
     } else {
         if request.batch.is_some() {
             errors.add("batch", "only without `reservation_id`: a reservation has its own");
+        }
+        if !request.labels.is_empty() {
+            errors.add("labels", "only without `reservation_id`: a reservation has its own");
         }
         errors.reservation(&request.reservation_id)
     };

@@ -51,8 +51,15 @@ fn unreserved() -> impl Strategy<Value = (proto::RecordUsageRequest, Vec<(&'stat
         1 => Just((None, "reservation_id", false)),
     ];
     let names = (caller, text(0, 256, "user"), text(1, 128, "id"), text(1, 256, MODEL));
-    (names, variant(7, false), variant(4, true)).prop_map(
-        |((caller, user, request_id, model), operation, tier)| {
+    let label = select(vec![
+        ("k".to_owned(), "v".repeat(256), true),
+        (String::new(), "v".to_owned(), false),
+        ("k".repeat(65), String::new(), false),
+        ("k".to_owned(), "v".repeat(257), false),
+        ("k".to_owned(), "a\nb".to_owned(), false),
+    ]);
+    (names, variant(7, false), variant(4, true), prop::option::of(label)).prop_map(
+        |((caller, user, request_id, model), operation, tier, label)| {
             let judged = vec![
                 (caller.1, caller.2),
                 ("user", user.1),
@@ -60,6 +67,7 @@ fn unreserved() -> impl Strategy<Value = (proto::RecordUsageRequest, Vec<(&'stat
                 ("model", model.1),
                 ("operation", operation.1),
                 ("service_tier", tier.1),
+                ("labels", label.as_ref().is_none_or(|(.., good)| *good)),
             ];
             let request = proto::RecordUsageRequest {
                 caller: caller.0,
@@ -68,6 +76,7 @@ fn unreserved() -> impl Strategy<Value = (proto::RecordUsageRequest, Vec<(&'stat
                 model: model.0,
                 operation: operation.0,
                 service_tier: tier.0,
+                labels: label.into_iter().map(|(key, value, _)| (key, value)).collect(),
                 ..Default::default()
             };
             (request, judged)

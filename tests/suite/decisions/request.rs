@@ -95,6 +95,7 @@ pub(crate) fn record(fields: &Record, reservations: &Names) -> Result<proto::Rec
         outcome: fields.outcome.into(),
         upstream_retry_delay: fields.upstream_retry_delay.map(Millis::to_duration),
         batch: fields.batch.map(batch),
+        labels: Default::default(),
         caller,
     })
 }

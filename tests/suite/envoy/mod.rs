@@ -9,6 +9,7 @@ mod edge;
 pub(crate) mod given_up;
 mod hostile;
 pub(crate) mod http;
+mod labels;
 mod logged;
 mod metering;
 mod outage;
