@@ -210,6 +210,7 @@ impl App {
             connections: self.connections.clone(),
             status: self.status.clone(),
             tracing: self.tracing.clone(),
+            past: self.sources.past.clone(),
         };
         let calls = Arc::clone(&self.status.calls);
         let observed = move || {

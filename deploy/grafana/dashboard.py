@@ -41,6 +41,12 @@ ROWS = [
         ("Left of budgets", "currencyUSD", [
             (f"min by (scope, team, key, period) (tollgate_budget_remaining_usd{{{OWN}}})", "{{scope}} {{team}} {{key}} {{period}}"),
         ]),
+        ("Days until budgets are used up", "d", [
+            (
+                f"(min by (scope, team, key, period) (tollgate_budget_exhaust_timestamp_seconds{{{OWN}}}) - time()) / 86400",
+                "{{scope}} {{team}} {{key}} {{period}}",
+            ),
+        ]),
         ("Reserved", "currencyUSD", [
             (f"max by (scope, team, key, period) (tollgate_budget_reserved_usd{{{OWN}}})", "{{scope}} {{team}} {{key}} {{period}}"),
         ]),

@@ -20,7 +20,8 @@ const BAR: u64 = 20;
 /// Shows budgets, what was spent of them, what is reserved and what remains.
 #[derive(Args)]
 #[command(
-    after_help = "Reserved is what requests in flight may cost at most, and requests that were never reported.
+    after_help = "Reserved is what requests in flight may cost at most, and requests that were never reported. A budget lasts until the time
+shown, in the organization's time zone, if spending continues at this pace, as docs/reports.md says.
 
 Exit codes: 0 shown, 2 failed.
 
@@ -127,6 +128,8 @@ pub(super) fn print(screen: &mut Screen, report: &proto::GetSpendResponse) -> io
         ">REQUESTS",
         ">UNSETTLED",
         "USED",
+        ">PROJECTED",
+        "LASTS UNTIL",
     ]);
     let organization = report.organization.iter().map(|o| (format!("{} (all)", o.name), o));
     for (name, line) in organization.chain(report.teams.iter().map(|team| (team.name.clone(), team))) {
@@ -135,6 +138,7 @@ pub(super) fn print(screen: &mut Screen, report: &proto::GetSpendResponse) -> io
         let [budget, spent, reserved, remaining] = amounts.map(|amount| text::money(amount.as_ref()));
         let count = |value: i64| text::amount(proto::Quantity::Requests, value);
         let (style, bar) = bar(&spend);
+        let projected = text::cents(spend.forecast.as_ref().and_then(|forecast| forecast.projected.as_ref()));
         table.row(
             style,
             [
@@ -146,10 +150,22 @@ pub(super) fn print(screen: &mut Screen, report: &proto::GetSpendResponse) -> io
                 count(line.requests),
                 count(line.unsettled_requests),
                 bar,
+                projected,
+                lasts_until(&spend, &report.time_zone),
             ],
         );
     }
     table.write(screen, "", colour)
+}
+
+/// When a budget is used up at this pace, in `zone`.
+pub(super) fn lasts_until(spend: &proto::Spend, zone: &str) -> String {
+    let (Some(_), Some(forecast)) = (&spend.budget, &spend.forecast) else { return "-".to_owned() };
+    match &forecast.exhaust_time {
+        _ if text::nanos(spend.remaining.as_ref()) <= 0 => "used up".to_owned(),
+        Some(at) => text::minute(at, zone),
+        None => "the month's end".to_owned(),
+    }
 }
 
 /// The share of a budget that is spent (`█`) and reserved (`▒`), in percent rounded down.
@@ -212,7 +228,7 @@ mod tests {
                 budget: usd(budget),
                 spent: usd(spent),
                 reserved: usd(reserved),
-                remaining: None,
+                ..proto::Spend::default()
             })
         };
         assert_eq!(of(100, 50, 25), (Style::Plain, "██████████▒▒▒▒▒····· 75%".to_owned()));

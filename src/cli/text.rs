@@ -97,6 +97,19 @@ pub(super) fn instant(timestamp: &prost_types::Timestamp) -> String {
         .map_or_else(|_| "-".to_owned(), |instant| instant.to_string())
 }
 
+/// The same to the minute in a time zone, such as `2026-11-23 14:05`; in UTC if the zone is not known here.
+pub(super) fn minute(timestamp: &prost_types::Timestamp, zone: &str) -> String {
+    let at = Timestamp::new(timestamp.seconds, timestamp.nanos).ok();
+    let local = at.and_then(|at| at.in_tz(zone).ok());
+    local.map_or_else(|| instant(timestamp), |local| local.strftime("%Y-%m-%d %H:%M").to_string())
+}
+
+/// [`money`] to the cent, for amounts that are no more exact than that.
+pub(super) fn cents(money: Option<&Money>) -> String {
+    const CENT: i128 = NANOS / 100;
+    money.map_or_else(|| "-".to_owned(), |set| dollars(nanos(Some(set)) / CENT * CENT))
+}
+
 /// The instant `delay` from now, rounded up to the second, as RFC 3339 in UTC.
 pub(super) fn instant_after(delay: &prost_types::Duration) -> String {
     let second = i64::from(delay.nanos > 0) + delay.seconds + 1;
@@ -140,6 +153,16 @@ mod tests {
         ] {
             assert_eq!(dollars(amount), shown);
         }
+    }
+
+    #[test]
+    fn instants_are_shown_in_their_zone() {
+        let at = prost_types::Timestamp { seconds: 1_795_428_000, nanos: 999_000_000 };
+        assert_eq!(minute(&at, "UTC"), "2026-11-23 10:00");
+        assert_eq!(minute(&at, "Asia/Kolkata"), "2026-11-23 15:30");
+        assert_eq!(minute(&at, "Middle-earth/Bree"), "2026-11-23T10:00:00.999Z");
+        let money = Money { units: 12, nanos: 349_999_999, ..Money::default() };
+        assert_eq!([cents(Some(&money)), cents(None)], ["$12.34", "-"]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! What was spent and used, for those who look at it: reads on a connection or thread of their own, in pages, never on the path of
 //! a decision.
 
+mod days;
 mod spend;
 mod usage;
 
+pub use days::{PastDays, daily};
 pub use spend::{SpendError, SpendLine, SpendPage, SpendQuery, SpendReport, Spending};
 pub use usage::{
     Dimension, Granularity, Order, UsageError, UsageFilter, UsageGroup, UsagePage, UsagePlace, UsageQuery,

@@ -8,11 +8,13 @@ use std::{
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
+use super::days::PastDays;
 use crate::{
     domain::{
         budget::BudgetState,
         counter::CounterKey,
-        limit::Limit,
+        forecast::{DailySpend, Forecast, Outlook, Pace},
+        limit::{Limit, Period},
         plan,
         policy::{Policy, team_month_counter},
         rbac::TeamScope,
@@ -68,6 +70,8 @@ pub struct SpendReport {
     pub name: Arc<str>,
     /// The month's budget.
     pub budget: BudgetState,
+    /// How the month ends at this pace; `None`: it is not the current one.
+    pub forecast: Option<Forecast>,
     /// Everything.
     pub total: SpendLine,
     /// By model.
@@ -91,6 +95,8 @@ pub struct SpendPage {
     pub next_after: Option<Arc<str>>,
     /// The policy in force.
     pub policy_revision: Arc<str>,
+    /// The organization's time zone, by its IANA name.
+    pub time_zone: String,
 }
 
 /// Why there is no report.
@@ -115,15 +121,16 @@ pub enum SpendError {
 pub struct Spending<S> {
     store: S,
     live: Arc<Live>,
+    past: PastDays,
     /// One report at a time: a large one takes seconds of the core, piece by piece, and decisions come in between.
     turn: Arc<Semaphore>,
 }
 
 impl<S: Ledger + Usage> Spending<S> {
-    /// Reports what is in `store`, with the budgets in force in `live`.
+    /// Reports what is in `store`, with the budgets in force in `live`. What `past` has of months that are over is not read again.
     #[must_use]
-    pub fn new(store: S, live: Arc<Live>) -> Self {
-        Self { store, live, turn: Arc::new(Semaphore::new(1)) }
+    pub fn new(store: S, live: Arc<Live>, past: PastDays) -> Self {
+        Self { store, live, past, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// Reports the spend of the teams in `scope`; of the organization only if that is all teams.
@@ -144,25 +151,29 @@ impl<S: Ledger + Usage> Spending<S> {
         let mut names: BTreeSet<Arc<str>> = self.store.spenders(month).await?.into_iter().collect();
         names.extend(policy.teams.keys().cloned());
         names.retain(|name| scope.holds(name));
-        let first_day = month * 100 + 1;
+        let outlook = Outlook::new(&policy.calendar, now);
+        let outlook = Some(outlook).filter(|outlook| outlook.today().month_number() == month);
+        let time_zone = policy.calendar.zone_name().unwrap_or_default().to_owned();
+        let of_month = OfMonth { policy, month, outlook };
         if !query.team.is_empty() {
             let name = names
                 .get(query.team.as_str())
                 .ok_or_else(|| SpendError::UnknownTeam(query.team.clone()))?
                 .clone();
-            let teams = vec![self.team_report(policy, name, month, first_day).await?];
+            let teams = vec![self.team_report(&of_month, name).await?];
             return Ok(SpendPage {
                 month,
                 organization: None,
                 teams,
                 next_after: None,
                 policy_revision: Arc::clone(&snapshot.revision),
+                time_zone,
             });
         }
         let is_left = |name: &Arc<str>| **name > *query.after || query.within && **name == *query.after;
         let mut rest = names.into_iter().filter(is_left).peekable();
         let organization = match query.after.is_empty() && *scope == TeamScope::All {
-            true => Some(self.organization_report(policy, month, first_day).await?),
+            true => Some(self.organization_report(&of_month).await?),
             false => None,
         };
         let (mut teams, mut lines) = (Vec::new(), 0);
@@ -170,7 +181,7 @@ impl<S: Ledger + Usage> Spending<S> {
             && lines < MAX_LINES
             && let Some(name) = rest.next()
         {
-            let report = self.team_report(policy, name, month, first_day).await?;
+            let report = self.team_report(&of_month, name).await?;
             lines += report.by_model.len() + report.by_key.len() + report.by_day.len();
             teams.push(report);
         }
@@ -181,50 +192,62 @@ impl<S: Ledger + Usage> Spending<S> {
             teams,
             next_after,
             policy_revision: Arc::clone(&snapshot.revision),
+            time_zone,
         })
     }
 
-    async fn organization_report(
-        &self,
-        policy: &Policy,
-        month: u32,
-        first_day: u32,
-    ) -> Result<SpendReport, SpendError> {
-        let limit = &policy.organization.limits.month;
-        let report = self
-            .report(limit.counter.clone().in_period(first_day), Some(limit), month, Arc::from(""))
-            .await?;
-        Ok(SpendReport { name: policy.organization.id.clone(), ..report })
+    async fn organization_report(&self, of_month: &OfMonth<'_>) -> Result<SpendReport, SpendError> {
+        let organization = &of_month.policy.organization;
+        let limit = &organization.limits.month;
+        let report = self.report(of_month, (&limit.counter, Some(limit)), Arc::from("")).await?;
+        Ok(SpendReport { name: organization.id.clone(), ..report })
     }
 
-    async fn team_report(
-        &self,
-        policy: &Policy,
-        name: Arc<str>,
-        month: u32,
-        first_day: u32,
-    ) -> Result<SpendReport, SpendError> {
-        let limit = policy.teams.get(&name).map(|team| &*team.limits.month);
-        self.report(team_month_counter(&name).in_period(first_day), limit, month, name).await
+    async fn team_report(&self, of_month: &OfMonth<'_>, name: Arc<str>) -> Result<SpendReport, SpendError> {
+        let limit = of_month.policy.teams.get(&name).map(|team| &*team.limits.month);
+        self.report(of_month, (&team_month_counter(&name), limit), name).await
     }
 
     async fn report(
         &self,
-        counter: CounterKey,
-        limit: Option<&Limit>,
-        month: u32,
+        of_month: &OfMonth<'_>,
+        (counter, limit): (&CounterKey, Option<&Limit>),
         team: Arc<str>,
     ) -> Result<SpendReport, SpendError> {
+        let counter = counter.in_period(of_month.month * 100 + 1);
         let states = self.store.counters(vec![(counter, plan::BUDGET_KIND)]).await?;
-        let lines = self.store.spend(month, team.clone()).await?;
+        let lines = self.store.spend(of_month.month, team.clone()).await?;
         let mut report = SpendReport {
             name: team,
             budget: BudgetState::of(limit, states.first().copied().unwrap_or_default()),
             ..SpendReport::default()
         };
         each_line(lines, |key, amounts| report.add(&key, amounts)).await;
+        if let Some(outlook) = &of_month.outlook {
+            report.forecast = Some(self.forecast(outlook, &report).await?);
+        }
         Ok(report)
     }
+
+    /// How the month of `report` ends. Its own days were just read; those of the month before are read once an hour.
+    async fn forecast(&self, outlook: &Outlook, report: &SpendReport) -> Result<Forecast, SpendError> {
+        let mut days: DailySpend = report.by_day.iter().map(|(day, line)| (*day, line.spent)).collect();
+        if let Some(before) = outlook.month_before() {
+            let before = self.past.of(&self.store, before, &report.name).await?;
+            days.extend(before.iter().map(|(day, spent)| (*day, *spent)));
+        }
+        let pace = Pace::of(outlook, &days, report.budget.budget);
+        Ok(Forecast::of(outlook, &pace, &report.budget, Period::Month))
+    }
+}
+
+/// What every report of a page has in common.
+struct OfMonth<'p> {
+    policy: &'p Policy,
+    /// As `202611`.
+    month: u32,
+    /// `None`: it is not the current month.
+    outlook: Option<Outlook>,
 }
 
 impl SpendReport {

@@ -63,7 +63,7 @@ use crate::{
     authorizer::{Authorizer, Shared},
     control::{Keys, Pauses},
     replicas::Announcer,
-    reports::{Spending, UsageReports},
+    reports::{PastDays, Spending, UsageReports},
     rpc::{
         AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, ReportRpc,
         StatusFacts, StatusRpc, UpstreamRpc,
@@ -107,6 +107,8 @@ pub struct Options {
     pub status: StatusFacts,
     /// Where traces go.
     pub tracing: Tracing,
+    /// What days cost of months that are over.
+    pub past: PastDays,
 }
 
 /// Why the service cannot start.
@@ -154,6 +156,7 @@ struct Setup<F> {
     connections: Connections,
     status: StatusFacts,
     tracing: Tracing,
+    past: PastDays,
     /// Held by every worker; closed when the last one ends.
     _ended: mpsc::Sender<()>,
 }
@@ -190,6 +193,7 @@ impl Server {
             connections: options.connections.clone(),
             status: options.status.clone(),
             tracing: options.tracing.clone(),
+            past: options.past.clone(),
             _ended: ended_sender,
         };
         let mut address = options.listen;
@@ -300,6 +304,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         connections,
         status,
         tracing,
+        past,
         ..
     } = setup;
     let mut watch = None;
@@ -321,7 +326,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let (keys, pauses) = (Keys::new(follower.clone(), runtime.entropy), Pauses::new(follower.clone()));
     let follower = tokio::spawn(async move { follower.follow(worker, told).await });
     shared.live.registry_asked().await;
-    let spending = Spending::new(authorizer.store().clone(), Arc::clone(&shared.live));
+    let spending = Spending::new(authorizer.store().clone(), Arc::clone(&shared.live), past);
     let policy = PolicyRpc::new(authorizer.clone(), spending, Arc::clone(&upstream), guard.audit().clone());
     let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let keys = KeyServiceServer::new(KeyRpc::new(keys, recorder.clone()))

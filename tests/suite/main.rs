@@ -29,6 +29,7 @@ mod documents;
 mod envoy;
 mod errors;
 mod first_denial;
+mod forecast;
 mod freshness;
 mod guard;
 mod harness;

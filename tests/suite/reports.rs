@@ -290,7 +290,10 @@ async fn the_command_prints_each_form() {
     let week = report(&server, &["--week", "2026-11-24", "--compare"]).await;
     let lines: Vec<Vec<&str>> = week.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0], "Usage from 2026-11-23 to 2026-11-29".split(' ').collect::<Vec<_>>());
-    assert_eq!(lines[1], ["TEAM", "COST", "REQUESTS", "TOKENS", "CHANGE", "TOP", "MODEL", "BUDGET", "USED"]);
+    assert_eq!(
+        lines[1],
+        ["TEAM", "COST", "REQUESTS", "TOKENS", "CHANGE", "TOP", "MODEL", "BUDGET", "USED", "LASTS", "UNTIL"]
+    );
     assert_eq!(lines[2][..6], ["other", "$0.008", "1", "4,000", "new", "m/b"]);
     assert_eq!(lines[3][..7], ["bot", "$0.000143", "3", "123", "new", "m/a", "$100.00"]);
     assert_eq!(lines[4][..4], ["all", "$0.008143", "4", "4,123"]);

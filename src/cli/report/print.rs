@@ -9,6 +9,7 @@ use super::Answer;
 use crate::{
     cli::{
         screen::Screen,
+        spend::lasts_until,
         table::{Style, Table},
         text,
     },
@@ -91,9 +92,10 @@ pub(super) fn table(
         headings.push(">CHANGE".to_owned());
     }
     if answer.teams.is_some() {
-        headings.extend(["TOP MODEL", ">BUDGET"].map(str::to_owned));
+        headings.extend(["TOP MODEL", ">BUDGET", "USED", "LASTS UNTIL"].map(str::to_owned));
+    } else {
+        headings.push("SHARE".to_owned());
     }
-    headings.push(if answer.teams.is_some() { "USED" } else { "SHARE" }.to_owned());
     let before: HashMap<Vec<String>, i128> = answer
         .before
         .iter()
@@ -144,8 +146,8 @@ fn counted(amounts: &UsageAmounts) -> [String; 3] {
     [text::dollars(cost(Some(amounts))), group(amounts.request_count), group(tokens)]
 }
 
-/// The dearest model of a team, its budget of the month, and how much of that is spent.
-fn of_team(answer: &Answer, team: &str) -> Option<[String; 3]> {
+/// The dearest model of a team, its budget of the current month, how much of that is spent, and until when it lasts.
+fn of_team(answer: &Answer, team: &str) -> Option<[String; 4]> {
     let (models, spend) = answer.teams.as_ref()?;
     let own = models.rows.iter().map(|row| (dimensions(row), cost(row.amounts.as_ref())));
     let dearest = own.filter(|(of, _)| of.team == team).max_by_key(|(_, cost)| *cost);
@@ -157,7 +159,8 @@ fn of_team(answer: &Answer, team: &str) -> Option<[String; 3]> {
         Some(budget) => bar(text::nanos(of_month.spent.as_ref()), text::nanos(Some(budget))),
         None => "no budget".to_owned(),
     };
-    Some([model, text::money(of_month.budget.as_ref()), used])
+    let until = lasts_until(&of_month, &spend.time_zone);
+    Some([model, text::money(of_month.budget.as_ref()), used, until])
 }
 
 fn write(

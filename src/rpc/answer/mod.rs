@@ -22,6 +22,7 @@ use crate::{
         budget::BudgetState,
         decision::{Retry, Violation},
         explain,
+        forecast::Forecast,
         limit_status::LimitStatuses,
     },
     reports::{self, SpendPage},
@@ -119,6 +120,7 @@ pub(super) fn spend_page(
         teams,
         next_page_token: tokens.next(next.as_ref()),
         policy_revision: page.policy_revision.to_string(),
+        time_zone: page.time_zone,
     }
 }
 
@@ -126,7 +128,7 @@ fn report(report: reports::SpendReport) -> SpendReport {
     let day = |day: u32| format!("{:04}-{:02}-{:02}", day / 10_000, day / 100 % 100, day % 100);
     SpendReport {
         name: report.name.to_string(),
-        spend: Some(spend(&report.budget)),
+        spend: Some(Spend { forecast: report.forecast.as_ref().map(forecast), ..spend(&report.budget) }),
         requests: int(report.total.requests),
         tokens: int(report.total.tokens),
         unsettled_requests: int(report.budget.unsettled),
@@ -147,6 +149,14 @@ fn spend(state: &BudgetState) -> Spend {
         spent: Some(money(state.spent)),
         reserved: Some(money(state.reserved)),
         remaining: state.budget.map(|budget| signed_money(remaining(budget))),
+        forecast: None,
+    }
+}
+
+fn forecast(forecast: &Forecast) -> proto::Forecast {
+    proto::Forecast {
+        projected: Some(money(forecast.projected)),
+        exhaust_time: forecast.exhaust.map(timestamp),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What metrics say of this process: counted as it happens, or looked at when a reader asks.
 
+mod forecast;
 mod rows;
 mod sample;
 
@@ -17,6 +18,7 @@ use crate::{
     access::Guard,
     authorizer::Timing,
     domain::rbac::RPCS,
+    reports::PastDays,
     rpc::StatusFacts,
     store::{Calls, Store},
     telemetry::{KeyValue, Meters, Metric},
@@ -54,6 +56,8 @@ pub struct Sources {
     pub reloads: Arc<Reloads>,
     /// Whether budgets of keys are shown.
     pub by_key: bool,
+    /// What days cost of months that are over.
+    pub past: PastDays,
     seen: Arc<ArcSwap<Seen>>,
 }
 
@@ -67,8 +71,8 @@ impl Sources {
         connections: Connections,
         by_key: bool,
     ) -> Self {
-        let (reloads, seen) = (Arc::default(), Arc::default());
-        Self { status, guard, upstream, connections, reloads, by_key, seen }
+        let (reloads, past, seen) = (Arc::default(), PastDays::default(), Arc::default());
+        Self { status, guard, upstream, connections, reloads, by_key, past, seen }
     }
 
     /// Lets readers of `meters` ask for values, and durations be recorded there.

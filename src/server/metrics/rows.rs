@@ -67,14 +67,16 @@ impl Sources {
             Metric::GenAiOutput => self.gen_ai(emit, |used| loaded(&used.output_tokens)),
             Metric::GenAiReasoning => self.gen_ai(emit, |used| loaded(&used.reasoning_tokens)),
             Metric::ToolCalls => self.tool_calls(emit),
-            Metric::BudgetLimit => self.budgets(emit, |seen| seen.limit.bound.map(number)),
-            Metric::BudgetSpent => self.budgets(emit, |seen| Some(number(seen.state.settled))),
+            Metric::BudgetLimit => self.budgets(emit, NANOS, |seen| seen.limit.bound.map(number)),
+            Metric::BudgetSpent => self.budgets(emit, NANOS, |seen| Some(number(seen.state.settled))),
             Metric::BudgetReserved => {
-                self.budgets(emit, |seen| Some(number(seen.state.used.saturating_sub(seen.state.settled))));
+                let reserved = |seen: &SeenLimit| seen.state.used.saturating_sub(seen.state.settled);
+                self.budgets(emit, NANOS, |seen| Some(number(reserved(seen))));
             }
             Metric::BudgetRemaining => {
-                self.budgets(emit, |seen| Some(number(seen.limit.bound?) - number(seen.state.used)));
+                self.budgets(emit, NANOS, |seen| Some(number(seen.limit.bound?) - number(seen.state.used)));
             }
+            Metric::BudgetExhaust => self.budgets(emit, 1_000.0, |seen| Some(number(seen.exhaust?.0))),
             Metric::LimitUsed => self.limits(emit),
             Metric::InFlight => self.of_teams(emit, Window::InFlight),
             Metric::Unsettled => self.of_teams(emit, Window::Unsettled),
@@ -274,7 +276,8 @@ impl Sources {
         }
     }
 
-    fn budgets(&self, emit: Emit<'_>, value: fn(&SeenLimit) -> Option<f64>) {
+    /// A number of each budget, in `unit`s of what is counted.
+    fn budgets(&self, emit: Emit<'_>, unit: f64, value: impl Fn(&SeenLimit) -> Option<f64>) {
         let organization = self.organization();
         for seen in &self.seen.load().limits {
             let (Some(period), Some(value)) = (seen.period(), value(seen)) else { continue };
@@ -284,7 +287,7 @@ impl Sources {
             if self.by_key {
                 labels.push(text("key", &seen.key));
             }
-            emit(value / NANOS, &labels);
+            emit(value / unit, &labels);
         }
     }
 

@@ -3,9 +3,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::Sources;
+use super::{Sources, forecast::Forecasts};
 use crate::{
     domain::{
+        Timestamp,
         calendar::Days,
         cooldown::CooldownKey,
         counter::{CounterKey, CounterKind, CounterState},
@@ -23,7 +24,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// Counters read at once: some ten microseconds of the store, between which decisions have their turn.
 const AT_ONCE: usize = 64;
 /// Between two such reads.
-const PAUSE: Duration = Duration::from_millis(1);
+pub(super) const PAUSE: Duration = Duration::from_millis(1);
 
 /// What was last read.
 #[derive(Debug, Default)]
@@ -43,13 +44,16 @@ pub(super) struct SeenLimit {
     pub(super) team: Arc<str>,
     pub(super) key: Arc<str>,
     pub(super) state: CounterState,
+    /// A budget's end, if it is used up in this period at this pace.
+    pub(super) exhaust: Option<Timestamp>,
 }
 
 /// Reads until dropped. What cannot be read stays as it was.
 pub(super) async fn follow<S: Store>(sources: Sources, store: S) {
     sources.status.shared.live.registry_asked().await;
+    let mut forecasts = Forecasts::new(sources.past.clone());
     loop {
-        let read = read(&sources, &store).await;
+        let read = read(&sources, &store, &mut forecasts).await;
         let seen = match read {
             Ok(seen) => seen,
             Err(_) => {
@@ -63,7 +67,7 @@ pub(super) async fn follow<S: Store>(sources: Sources, store: S) {
     }
 }
 
-async fn read<S: Store>(sources: &Sources, store: &S) -> Result<Seen, StoreError> {
+async fn read<S: Store>(sources: &Sources, store: &S, forecasts: &mut Forecasts) -> Result<Seen, StoreError> {
     store.ping().await?;
     let live = &sources.status.shared.live;
     let snapshot = live.snapshot();
@@ -85,10 +89,12 @@ async fn read<S: Store>(sources: &Sources, store: &S) -> Result<Seen, StoreError
             team: Arc::clone(&wanted.team),
             key: Arc::clone(&wanted.key),
             state,
+            exhaust: None,
         });
         limits.extend(seen);
         tokio::time::sleep(PAUSE).await;
     }
+    forecasts.fill(store, &policy.calendar, &mut limits).await?;
     let mut cooldowns = BTreeMap::new();
     for (gate, cooldown) in store.cooldowns().await? {
         if let Some(of) = CooldownKey::of_gate(&gate).filter(|_| cooldown.is_in_force(store.now())) {

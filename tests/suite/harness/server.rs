@@ -12,6 +12,7 @@ use tollgate::{
     server::{self, Connections, ListenerTls},
     settings::ConnectionLimits,
     store::{Store, embedded::EmbeddedStore, redis::RedisStore},
+    telemetry::{Meters, RowBounds},
     upstream::UpstreamKeys,
 };
 use tonic::transport::Channel;
@@ -26,12 +27,14 @@ pub(crate) struct Ways {
     pub(crate) connections: Connections,
     pub(crate) drain: Duration,
     pub(crate) tls: Option<ListenerTls>,
+    /// What metrics are read from; by default there are none.
+    pub(crate) meters: Meters,
 }
 
 impl Default for Ways {
     fn default() -> Self {
-        let drain = Duration::from_secs(5);
-        Self { address: "127.0.0.1:0", connections: Connections::default(), drain, tls: None }
+        let (drain, meters) = (Duration::from_secs(5), Meters::default());
+        Self { address: "127.0.0.1:0", connections: Connections::default(), drain, tls: None, meters }
     }
 }
 
@@ -41,6 +44,7 @@ pub(crate) struct Server {
     pub(crate) clock: ManualClock,
     app: App,
     server: server::Server,
+    meters: Meters,
     /// Holds the embedded store's directory.
     _directory: TempDir,
 }
@@ -87,6 +91,26 @@ impl Server {
         Self::start_in(Fixture::embedded(), policy_text, Ways { connections, ..Ways::default() })
     }
 
+    /// Starts on an empty embedded store at `start`, with metrics.
+    pub(crate) async fn start_measured(policy_text: &str, start: Timestamp) -> Self {
+        let clock = ManualClock::new(start);
+        let directory = scratch();
+        let opened = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone())).unwrap();
+        let meters = Meters::start(None, RowBounds { teams: 10, keys: 0 }).unwrap();
+        let ways = Ways { meters, ..Ways::default() };
+        let server = Self::start_with(clock, policy_text, directory, ways, {
+            let opened = opened.clone();
+            move || Ok(opened.clone())
+        });
+        tokio::spawn(server.app.follow_store(opened));
+        server
+    }
+
+    /// The page of metrics.
+    pub(crate) fn page(&self) -> String {
+        self.meters.page().unwrap().to_string()
+    }
+
     /// Starts on the embedded store of `fixture` with what is in it.
     pub(crate) fn start_in(fixture: Fixture<EmbeddedStore>, policy_text: &str, ways: Ways) -> Self {
         let (store, clock, directory) = fixture.into_parts();
@@ -101,18 +125,19 @@ impl Server {
         ways: Ways,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
-        let Ways { address, connections, drain, tls } = ways;
+        let Ways { address, connections, drain, tls, meters } = ways;
         let sink = Sink::store(make_store.clone(), Duration::from_secs(400 * 86_400)).unwrap();
         let app = App::new(Parts {
             upstream: Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap()),
             audit: Audit::start(Origin::default(), vec![sink]).unwrap(),
             connections,
             runtime: Clock::Manual(clock.clone()).into(),
+            meters: meters.clone(),
             ..Parts::new(Arc::new(policy(policy_text, clock.now())))
         });
         let listen = Listen { address: address.parse().unwrap(), threads: 2, drain, tls };
         let server = app.serve(listen, make_store).unwrap();
-        Self { clock, app, server, _directory: directory }
+        Self { clock, app, server, meters, _directory: directory }
     }
 
     /// A client on a connection of its own.

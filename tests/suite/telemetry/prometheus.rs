@@ -190,7 +190,10 @@ async fn every_query_of_rules_and_dashboard_finds_something_after_a_few_requests
     let directory = TempDir::new().unwrap();
     let key = directory.path().join("groq-key");
     fs::write(&key, "gsk_not_a_real_key_of_groq_1234567890\n").unwrap();
-    let policy = format!("{POLICY}\n[projects.default]\nkeys = [{{ file = \"{}\" }}]\n", key.display());
+    // A budget that is used up is shown when it was.
+    let used_up = "[teams.idle]\nmodels = [\"*\"]\nbudget = { monthly_usd = \"0.00\" }\n";
+    let policy =
+        format!("{POLICY}\n{used_up}\n[projects.default]\nkeys = [{{ file = \"{}\" }}]\n", key.display());
     let (process, admin) = start(&directory, &policy, &[]).await;
     let mut client = process.client().await;
     play(&mut client, 3).await;
