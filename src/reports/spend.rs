@@ -70,7 +70,7 @@ pub struct SpendReport {
     pub name: Arc<str>,
     /// The month's budget.
     pub budget: BudgetState,
-    /// How the month ends at this pace; `None`: it is not the current one.
+    /// How the month ends at this pace; `None`: it is not the current one, or the days of the one before cannot be read.
     pub forecast: Option<Forecast>,
     /// Everything.
     pub total: SpendLine,
@@ -224,13 +224,14 @@ impl<S: Ledger + Usage> Spending<S> {
         };
         each_line(lines, |key, amounts| report.add(&key, amounts)).await;
         if let Some(outlook) = &of_month.outlook {
-            report.forecast = Some(self.forecast(outlook, &report).await?);
+            // Without the days of the month before there is still the report.
+            report.forecast = self.forecast(outlook, &report).await.ok();
         }
         Ok(report)
     }
 
     /// How the month of `report` ends. Its own days were just read; those of the month before are read once an hour.
-    async fn forecast(&self, outlook: &Outlook, report: &SpendReport) -> Result<Forecast, SpendError> {
+    async fn forecast(&self, outlook: &Outlook, report: &SpendReport) -> Result<Forecast, StoreError> {
         let mut days: DailySpend = report.by_day.iter().map(|(day, line)| (*day, line.spent)).collect();
         if let Some(before) = outlook.month_before() {
             let before = self.past.of(&self.store, before, &report.name).await?;

@@ -5,11 +5,13 @@ use std::process::Command;
 use tollgate::{
     domain::Timestamp,
     rpc::proto::{self, GetSpendRequest, policy_service_client::PolicyServiceClient},
+    runtime::clock::ManualClock,
 };
 use tonic::transport::Channel;
 
 use crate::{
-    harness::{Server, StoreKind, chat, eventually_within, nanos, used},
+    harness::{Server, StoreKind, chat, eventually_within, nanos, organization, used},
+    redis_server,
     telemetry::value,
 };
 
@@ -100,6 +102,25 @@ async fn budgets_are_forecast_on_redis() {
     if StoreKind::Redis.is_available() {
         budgets_are_forecast(StoreKind::Redis).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_that_cannot_be_read_cost_a_team_its_forecast_alone() {
+    let Some(redis) = redis_server::shared() else { return };
+    let organization = organization();
+    let server = Server::start_on_redis(redis, &organization, POLICY, ManualClock::new(NOON));
+    let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let october = format!("tollgate:{{{organization}}}:usage:d:202610:bot");
+    let written: u32 =
+        redis::cmd("HSET").arg(october).arg("foreign").arg("foreign").query(&mut connection).unwrap();
+    assert_eq!(written, 1);
+    let mut client = server.client().await;
+    book(&mut client, 5).await;
+    let answer = asked(&mut client, "").await;
+    let bot = answer.teams[0].spend.as_ref().unwrap();
+    assert_eq!((nanos(bot.spent.clone()), &bot.forecast), (5 * USD, &None));
+    assert_eq!(forecast(answer.teams.get(1)), (0, None));
+    assert!(server.stop().await);
 }
 
 /// What a command prints.

@@ -38,7 +38,8 @@ struct Known {
     read_at: Timestamp,
     /// The day on which they were read.
     day: u32,
-    spent: DailySpend,
+    /// `None`: what is stored of them cannot be understood.
+    spent: Option<DailySpend>,
     /// What the month's counter had then; `None`: it is not read, and today is as it was.
     settled: Option<u64>,
 }
@@ -49,12 +50,7 @@ impl Forecasts {
     }
 
     /// Puts into `limits` when each budget is used up. One whose days of a new day are not read yet keeps what was said of it.
-    pub(super) async fn fill<S: Store>(
-        &mut self,
-        store: &S,
-        calendar: &Calendar,
-        limits: &mut [SeenLimit],
-    ) -> Result<(), StoreError> {
+    pub(super) async fn fill<S: Store>(&mut self, store: &S, calendar: &Calendar, limits: &mut [SeenLimit]) {
         let outlook = Outlook::new(calendar, store.now());
         let budgets = || limits.iter().filter_map(|seen| Some((seen, budget_of(seen)?)));
         let months = budgets().filter(|(_, (_, period))| *period == Period::Month);
@@ -64,14 +60,15 @@ impl Forecasts {
             months.filter_map(|(seen, (team, _))| Some((team, seen.limit.bound?))).collect();
         let bounded = budgets().filter(|(seen, _)| seen.limit.bound.is_some());
         let teams: BTreeSet<Arc<str>> = bounded.map(|(_, (team, _))| team).collect();
-        self.read_days(store, &outlook, &teams, &settled).await?;
+        // What is not read now is due again in the next round.
+        let _ = self.read_days(store, &outlook, &teams, &settled).await;
         let paces: HashMap<&Arc<str>, Pace> = self
             .known
             .iter()
             .filter(|(_, known)| known.day == outlook.today().day_number())
-            .map(|(team, known)| {
-                let spent = known.at(settled.get(team).copied());
-                (team, Pace::of(&outlook, &spent, bounds.get(team).copied()))
+            .filter_map(|(team, known)| {
+                let spent = known.at(settled.get(team).copied())?;
+                Some((team, Pace::of(&outlook, &spent, bounds.get(team).copied())))
             })
             .collect();
         let before = std::mem::take(&mut self.exhausts);
@@ -92,7 +89,6 @@ impl Forecasts {
             seen.exhaust = exhaust;
             self.exhausts.insert(counter, exhaust);
         }
-        Ok(())
     }
 
     /// Reads the days of the teams for which it is due, the longest due first.
@@ -113,27 +109,43 @@ impl Forecasts {
         due.retain(|(read_at, _)| now.0.abs_diff(*read_at) >= KEPT_MS);
         due.sort_unstable();
         for (_, team) in due.into_iter().take(TEAMS_AT_ONCE) {
-            let mut spent = daily(store, today.month_number(), &team).await?;
-            if let Some(before) = outlook.month_before() {
-                let before = self.past.of(store, before, &team).await?;
-                spent.extend(before.iter().map(|(day, spent)| (*day, *spent)));
-            }
+            let spent = match self.days_of(store, outlook, &team).await {
+                Ok(spent) => Some(spent),
+                // Of no other team, and not before the next hour.
+                Err(StoreError::Corrupt) => None,
+                Err(error) => return Err(error),
+            };
             let settled = settled.get(&team).copied();
             self.known.insert(team, Known { read_at: now, day: today.day_number(), spent, settled });
             tokio::time::sleep(PAUSE).await;
         }
         Ok(())
     }
+
+    /// The days of the month and of the one before.
+    async fn days_of<S: Store>(
+        &self,
+        store: &S,
+        outlook: &Outlook,
+        team: &Arc<str>,
+    ) -> Result<DailySpend, StoreError> {
+        let mut spent = daily(store, outlook.today().month_number(), team).await?;
+        if let Some(before) = outlook.month_before() {
+            let before = self.past.of(store, before, team).await?;
+            spent.extend(before.iter().map(|(day, spent)| (*day, *spent)));
+        }
+        Ok(spent)
+    }
 }
 
 impl Known {
     /// The days now that the month's counter has `settled`.
-    fn at(&self, settled: Option<u64>) -> DailySpend {
-        let mut spent = self.spent.clone();
+    fn at(&self, settled: Option<u64>) -> Option<DailySpend> {
+        let mut spent = self.spent.clone()?;
         let since = settled.zip(self.settled).map_or(0, |(now, then)| now.saturating_sub(then));
         let today = spent.entry(self.day).or_default();
         *today = today.saturating_add(since);
-        spent
+        Some(spent)
     }
 }
 

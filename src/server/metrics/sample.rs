@@ -94,7 +94,7 @@ async fn read<S: Store>(sources: &Sources, store: &S, forecasts: &mut Forecasts)
         limits.extend(seen);
         tokio::time::sleep(PAUSE).await;
     }
-    forecasts.fill(store, &policy.calendar, &mut limits).await?;
+    forecasts.fill(store, &policy.calendar, &mut limits).await;
     let mut cooldowns = BTreeMap::new();
     for (gate, cooldown) in store.cooldowns().await? {
         if let Some(of) = CooldownKey::of_gate(&gate).filter(|_| cooldown.is_in_force(store.now())) {
