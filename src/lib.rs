@@ -64,6 +64,7 @@
 //! rpc ─► policy_file ─► watch, syntax                 the document, and what is wrong with it
 //!
 //! cli ─► replay ─────► authorizer, live, store        recorded decisions, played to another policy
+//! cli ─► reconcile                                    what was booked, compared with Groq's bill, pure
 //!
 //! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core
 //! store, authorizer, server ─► telemetry ─► domain    metrics: what is recorded as it happens
@@ -81,6 +82,7 @@ pub mod domain;
 pub mod groq;
 pub mod live;
 pub mod policy_file;
+pub mod reconcile;
 pub mod replay;
 pub mod replicas;
 pub mod reports;

@@ -17,6 +17,7 @@ mod metering;
 mod names;
 mod pauses;
 mod prices;
+mod reconcile;
 mod record;
 mod redis_safety;
 mod replaced;
@@ -62,7 +63,7 @@ use crate::{
 
 Exit codes:
   0  done: allowed, sound, serving
-  1  an answer of \"no\": denied, warnings under --strict, a broken invariant, a refused key, not serving
+  1  an answer of \"no\": denied, warnings under --strict, a broken invariant, drift, a refused key, not serving
   2  failed: no answer, a refused call, a wrong command line"
 )]
 pub struct Cli {
@@ -80,6 +81,7 @@ enum Command {
     Record(Box<record::Record>),
     Spend(spend::Spend),
     Report(Box<report::Report>),
+    Reconcile(Box<reconcile::Reconcile>),
     Check(check::Check),
     Prices(prices::Prices),
     Schema(schema::Schema),
@@ -117,6 +119,7 @@ pub fn run() -> ExitCode {
         Command::Record(command) => command.run(&mut screen),
         Command::Spend(command) => command.run(&mut screen),
         Command::Report(command) => command.run(&mut screen),
+        Command::Reconcile(command) => command.run(&mut screen),
         Command::Check(command) => command.run(&mut screen),
         Command::Prices(command) => command.run(&mut screen),
         Command::Schema(command) => command.run(&mut screen),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 24] = [
+const MAY_USE: [(&str, &[&str]); 25] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("runtime", &["domain"]),
@@ -18,6 +18,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
     ("control", &["live", "store", "runtime", "domain"]),
     ("reports", &["live", "store", "domain"]),
     ("replay", &["authorizer", "live", "store", "runtime", "domain"]),
+    ("reconcile", &[]),
     ("audit", &["store", "runtime", "domain"]),
     ("access", &["audit", "live", "runtime", "domain"]),
     ("upstream", &["watch", "domain"]),
@@ -85,6 +86,7 @@ const MAY_USE: [(&str, &[&str]); 24] = [
             "server",
             "rpc",
             "replay",
+            "reconcile",
             "audit",
             "access",
             "upstream",

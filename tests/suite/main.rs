@@ -39,6 +39,7 @@ mod layouts;
 mod log_fields;
 mod model;
 mod pauses;
+mod reconcile;
 mod redis_password;
 mod redis_server;
 mod reference;

@@ -5,6 +5,7 @@ mod period;
 mod print;
 
 use clap::{Args, ValueEnum};
+use tonic::Status;
 
 use self::period::Period;
 use super::{
@@ -215,12 +216,19 @@ fn months_of(request: &QueryUsageRequest, days: period::Days) -> QueryUsageReque
 /// Every page as one.
 async fn fetch(
     client: &mut ReportServiceClient<Line>,
-    mut request: QueryUsageRequest,
+    request: QueryUsageRequest,
 ) -> Result<QueryUsageResponse, Failure> {
+    fetch_usage(client, request).await.map_err(|status| client::explain(&status))
+}
+
+/// Every page as one; an error as the service answers it.
+pub(super) async fn fetch_usage(
+    client: &mut ReportServiceClient<Line>,
+    mut request: QueryUsageRequest,
+) -> Result<QueryUsageResponse, Status> {
     let mut whole: Option<QueryUsageResponse> = None;
     loop {
-        let page = client.query_usage(request.clone()).await.map_err(|status| client::explain(&status))?;
-        let mut page = page.into_inner();
+        let mut page = client.query_usage(request.clone()).await?.into_inner();
         request.page_token = std::mem::take(&mut page.next_page_token);
         match &mut whole {
             None => whole = Some(page),

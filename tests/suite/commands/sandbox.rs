@@ -45,6 +45,11 @@ impl Sandbox {
             "degraded": false, "request": { "service_tier": "on_demand", "input_tokens": 1, "max_output_tokens": 1 },
         });
         fs::write(directory.path().join("decisions.jsonl"), format!("{decision}\n")).unwrap();
+        // A bill of nothing agrees with the books of a service that was just started.
+        let usage = "date,model,cost\n2026-11-24,openai/gpt-oss-20b,0\n";
+        fs::write(directory.path().join("usage.csv"), usage).unwrap();
+        fs::write(directory.path().join("invoice.csv"), "description,amount\nopenai/gpt-oss-20b,0\n")
+            .unwrap();
         // The store that no process has open holds one reservation.
         let stopped = Process::start(directory.path(), example, "embedded:./data").await;
         let request = crate::harness::chat("chatbot", "openai/gpt-oss-20b", 1, 1);
