@@ -30,6 +30,7 @@ mod envoy;
 mod errors;
 mod first_denial;
 mod forecast;
+mod focus;
 mod freshness;
 mod guard;
 mod harness;

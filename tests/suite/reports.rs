@@ -74,7 +74,7 @@ fn rows(expected: &[(&str, i64)]) -> Vec<(String, i64)> {
     expected.iter().map(|(values, tokens)| ((*values).to_owned(), *tokens)).collect()
 }
 
-async fn start(store: StoreKind) -> (Server, ReportServiceClient<Channel>) {
+pub(crate) async fn start(store: StoreKind) -> (Server, ReportServiceClient<Channel>) {
     let server = Server::start(store, POLICY, START).await;
     let mut client = server.client().await;
     // At 15:30 in Kolkata, where a day begins at half past six in the evening.
@@ -273,7 +273,7 @@ async fn usage_without_a_reservation_has_labels_on_redis() {
 }
 
 /// What `tollgate report` prints.
-async fn report(server: &Server, arguments: &'static [&'static str]) -> String {
+pub(crate) async fn report(server: &Server, arguments: &'static [&'static str]) -> String {
     let address = server.address().to_string();
     let ask = move || {
         let command = ["report", "--address", &address, "--color=never"];

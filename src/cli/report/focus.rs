@@ -130,7 +130,8 @@ fn value(
         "ChargeFrequency" => "Usage-Based".to_owned(),
         "ChargePeriodStart" => time(&row.start_time),
         "ChargePeriodEnd" => time(&row.end_time),
-        "ConsumedQuantity" | "PricingQuantity" => quantity.to_string(),
+        // With a point: focus-validator takes what has none for another type.
+        "ConsumedQuantity" | "PricingQuantity" => format!("{quantity}.0"),
         "ConsumedUnit" | "PricingUnit" => (*unit).to_owned(),
         "InvoiceIssuerName" | "ProviderName" | "PublisherName" => "Groq".to_owned(),
         "PricingCategory" => "Standard".to_owned(),
