@@ -1,9 +1,13 @@
 //! `tollgate replay`: what another policy would have done with recorded requests.
 
 use std::{
-    fs::File,
-    io::{self, BufReader, Write as _},
-    path::PathBuf,
+    fs::{self, File},
+    io::{self, BufReader, Seek as _, Write as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    },
+    path::{Path, PathBuf},
 };
 
 use clap::Args;
@@ -25,6 +29,7 @@ use crate::{
 ///
 /// The record is the decision log as JSON lines, of requests that are logged in full (decision_log_allowed = "100%",
 /// decision_log_denials). The real engine decides, on an empty store and at the time of each line; nothing is asked of a server.
+/// A key that the policy does not declare, such as one of `keys create`, is played as its team: declare it to try its own limits.
 #[derive(Args)]
 #[command(after_help = "Exit codes: 0 played, 2 failed: a policy with errors, a line that cannot be read.
 
@@ -52,14 +57,10 @@ impl Replay {
         let report = load_policy(&self.policy);
         let Some(policy) = report.policy else { return Err(Failure::new(report.to_string())) };
         let name = self.decisions.display();
-        let recorded = match self.decisions.as_os_str() == "-" {
-            true => Recorded::read(io::stdin().lock()),
-            false => {
-                let file = File::open(&self.decisions)
-                    .map_err(|error| Failure::new(format!("{name}: cannot be read: {error}")))?;
-                Recorded::read(BufReader::new(file))
-            }
-        };
+        let directory = TemporaryDirectory::new("replay")?;
+        let file = self.open(directory.path());
+        let file = file.map_err(|error| Failure::new(format!("{name}: cannot be read: {error}")))?;
+        let recorded = Recorded::read(BufReader::with_capacity(READ_AHEAD, file));
         let recorded = recorded.map_err(|error| Failure::new(format!("{name}: {error}")))?;
         let mut by = Vec::new();
         for of in self.by.drain(..) {
@@ -67,9 +68,9 @@ impl Replay {
                 by.push(of);
             }
         }
-        let directory = TemporaryDirectory::new("replay")?;
+        let store = directory.path().join("store");
         let played = client::block_on(async {
-            let played = replay(policy, recorded, by, directory.path()).await;
+            let played = replay(policy, recorded, by, &store).await;
             played.map_err(|error| Failure::new(format!("{name}: {error}")))
         })?;
         match self.json {
@@ -78,7 +79,28 @@ impl Replay {
         }
         Ok(Exit::Done)
     }
+
+    /// The record as a file, which is read twice: what comes by a pipe is copied into `directory` first.
+    fn open(&self, directory: &Path) -> io::Result<File> {
+        let mut file = match self.decisions.as_os_str() == "-" {
+            true => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+            false => File::open(&self.decisions)?,
+        };
+        if file.metadata()?.is_file() {
+            return Ok(file);
+        }
+        // The record names users.
+        fs::DirBuilder::new().mode(0o700).create(directory)?;
+        let place = directory.join("decisions.jsonl");
+        let mut copy = File::options().read(true).write(true).create_new(true).mode(0o600).open(place)?;
+        io::copy(&mut file, &mut copy)?;
+        copy.rewind()?;
+        Ok(copy)
+    }
 }
+
+/// How much of the record is read at once.
+const READ_AHEAD: usize = 1 << 20;
 
 fn to_json(played: &Replayed) -> Value {
     let line = |row: &Row| {
@@ -106,11 +128,15 @@ fn to_json(played: &Replayed) -> Value {
         "unsettled_nano_usd": played.unsettled_nanos,
         "skipped_count": played.skipped,
         "unknown_key_count": played.unknown_keys,
+        "unknown_keys": played.unknown_key_names.iter().map(|(key, count)| json!({"key": key, "request_count": count})).collect::<Vec<_>>(),
         "unmatched_settlement_count": played.unmatched,
         "unbooked_settlement_count": played.unbooked,
         "lines": played.rows.iter().map(line).collect::<Vec<_>>(),
     })
 }
+
+/// The most unknown keys that are named.
+const MOST_KEYS: usize = 5;
 
 fn print(screen: &mut Screen, played: &Replayed) -> io::Result<()> {
     let count = |count: u64| text::group(count.into());
@@ -138,7 +164,7 @@ fn print(screen: &mut Screen, played: &Replayed) -> io::Result<()> {
         (played.skipped, "lines not played: repeats, dry runs, denials that no policy decided, other lines"),
         (
             played.unknown_keys,
-            "requests by keys that the policy does not declare, decided by their team's limits alone",
+            "requests by keys that the policy does not declare, such as created ones: decided as their team's",
         ),
         (played.unmatched, "settlements without their decision in the record"),
         (played.unbooked, "settlements that this policy cannot price"),
@@ -146,6 +172,9 @@ fn print(screen: &mut Screen, played: &Replayed) -> io::Result<()> {
         if number > 0 {
             writeln!(screen, "{:>12} {what}", count(number))?;
         }
+    }
+    for (key, requests) in played.unknown_key_names.iter().take(MOST_KEYS) {
+        writeln!(screen, "{:>12} by {}", count(*requests), text::shown(key))?;
     }
     if played.rows.is_empty() {
         return Ok(());

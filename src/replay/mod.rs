@@ -2,15 +2,25 @@
 //!
 //! The real engine decides, on an empty store and under a clock that stands where each line stood. What a replay cannot know is
 //! counted and told: a request that was denied and would be allowed has no usage, so its worst case is held until it expires.
+//!
+//! In memory are the place of each line and the reservations that can still be settled; lines are read as they are played.
 
+mod fates;
 mod outcome;
 mod record;
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    io::{BufRead, Seek},
+    path::Path,
+    sync::Arc,
+};
 
 use thiserror::Error;
 
-use self::record::{Entry, Event};
+use self::{
+    fates::{Fate, Fates},
+    record::Event,
+};
 pub use self::{
     outcome::{By, Replayed, Row},
     record::{ReadError, Recorded},
@@ -22,10 +32,7 @@ use crate::{
     domain::{Timestamp, policy::Policy, rbac::TeamScope, request::Caller},
     live::Live,
     runtime::clock::{Clock, ManualClock},
-    store::{
-        ReservationId,
-        embedded::{EmbeddedStore, OpenError},
-    },
+    store::embedded::{EmbeddedStore, OpenError},
 };
 
 /// Why recorded decisions could not be replayed.
@@ -34,68 +41,58 @@ pub enum ReplayError {
     /// The store of the replay.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The record, read once more.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The engine could not decide or book a line.
     #[error("line {line}: {failure}")]
     Failed {
         /// The line.
-        line: usize,
+        line: u32,
         /// Why.
         failure: Failure,
-    },
-}
-
-/// What became of a recorded reservation.
-enum Fate {
-    /// The policy would have allowed it: this is its reservation in the replay.
-    Reserved(ReservationId),
-    /// It would have refused it.
-    Refused {
-        /// The groups that count it.
-        rows: Vec<usize>,
-        /// The worst case that was reserved for it.
-        reserved_nanos: u64,
     },
 }
 
 struct Replay {
     authorizer: Authorizer<EmbeddedStore>,
     clock: ManualClock,
-    fates: HashMap<String, Fate>,
+    fates: Fates,
     result: Replayed,
 }
 
 /// Plays `recorded` to `policy`, on an empty store in `directory`; refusals are counted by `by`.
 ///
 /// # Errors
-/// If the store cannot be opened, or fails.
-pub async fn replay(
+/// If the store cannot be opened, or fails, or the record can no longer be read.
+pub async fn replay<R: BufRead + Seek>(
     policy: Policy,
-    recorded: Recorded,
+    recorded: Recorded<R>,
     by: Vec<By>,
     directory: &Path,
 ) -> Result<Replayed, ReplayError> {
-    let (entries, skipped) = recorded.into_parts();
-    let start = entries.first().map_or(Timestamp(0), |entry| entry.time);
+    let (mut lines, places, skipped) = recorded.into_parts();
+    let start = places.first().map_or(Timestamp(0), |place| place.time);
     let clock = ManualClock::new(start);
     let store = EmbeddedStore::open_scratch(directory, Clock::Manual(clock.clone()))?;
     let shared = Arc::new(Shared::new(Arc::new(Live::new(Arc::new(policy)))));
     let authorizer = Authorizer::new(store, Clock::Manual(clock.clone()).into(), shared);
     let result = Replayed::new(by, skipped);
-    let mut replay = Replay { authorizer, clock, fates: HashMap::new(), result };
-    for Entry { line, time, event } in entries {
-        replay.clock.set(time);
-        let played = match event {
+    let mut replay = Replay { authorizer, clock, fates: Fates::default(), result };
+    for place in places {
+        replay.clock.set(place.time);
+        let played = match lines.read(place)? {
             Event::Decided(decision) => replay.decide(*decision).await,
             Event::Settled(settlement) => replay.settle(*settlement).await,
         };
-        played.map_err(|failure| ReplayError::Failed { line, failure })?;
+        played.map_err(|failure| ReplayError::Failed { line: place.line, failure })?;
     }
     Ok(replay.result.finished())
 }
 
 impl Replay {
     async fn decide(&mut self, logged: LoggedDecision) -> Result<(), Failure> {
-        let LoggedDecision { key, reasons, is_extra, reservation_id, reserved_nanos, request, .. } = logged;
+        let LoggedDecision { time, key, reasons, is_extra, reservation_id, reserved_nanos, request } = logged;
         let Some(request) = request.filter(|_| !is_extra && !reasons.iter().any(|of| is_of_no_policy(of)))
         else {
             self.result.skipped += 1;
@@ -105,7 +102,7 @@ impl Replay {
         let Caller::Team(team) = &request.caller else { return Ok(()) };
         let caller = snapshot.resolve_names(team, &key);
         if !key.is_empty() && caller.as_ref().is_ok_and(|caller| caller.key.is_none()) {
-            self.result.unknown_keys += 1;
+            self.result.unknown_key(&key);
         }
         let question = Question { request: &request, snapshot: &snapshot, caller: &caller, fresh: &fresh };
         let (Decided { outcome, shadow_violations, .. }, check) =
@@ -126,7 +123,7 @@ impl Replay {
             }
         };
         if let Some((id, fate)) = reservation_id.zip(fate) {
-            self.fates.insert(id, fate);
+            self.fates.insert((id, fate), time, &request);
         }
         Ok(())
     }
@@ -136,12 +133,31 @@ impl Replay {
         if logged.is_repeat {
             return Ok(());
         }
-        match self.fates.remove(&reservation_id) {
-            Some(Fate::Reserved(id)) => {
+        match self.fates.take(&reservation_id) {
+            // Its usage may still be reported, if another replica gave the answer to a repeat of the request.
+            Some((fate, until)) if logged.is_release => {
+                let (released, booked) = match fate {
+                    Fate::Reserved(id) | Fate::Released(id) => {
+                        let booked = self.authorizer.settle(id, None, outcome, 0, &TeamScope::All).await;
+                        (Fate::Released(id), booked.map(|_| ()))
+                    }
+                    Fate::Refused { rows, reserved_nanos } => {
+                        self.result.settled(&rows, cost_nanos, reserved_nanos);
+                        (Fate::Refused { rows, reserved_nanos: 0 }, Ok(()))
+                    }
+                };
+                self.fates.put_back(reservation_id, released, until);
+                self.note(booked)
+            }
+            Some((Fate::Reserved(id), _)) => {
                 let booked = self.authorizer.settle(id, usage, outcome, 0, &TeamScope::All).await;
                 self.note(booked.map(|_| ()))
             }
-            Some(Fate::Refused { rows, reserved_nanos }) => {
+            Some((Fate::Released(id), _)) => {
+                let booked = self.authorizer.settle_released(id, usage, outcome).await;
+                self.note(booked.map(|_| ()))
+            }
+            Some((Fate::Refused { rows, reserved_nanos }, _)) => {
                 self.result.settled(&rows, cost_nanos, reserved_nanos);
                 Ok(())
             }

@@ -55,6 +55,9 @@ impl FromStr for By {
     }
 }
 
+/// The most unknown keys that are told apart.
+const MOST_KEYS: usize = 1_000;
+
 /// Requests that one group refuses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
@@ -91,8 +94,10 @@ pub struct Replayed {
     pub unsettled_nanos: u64,
     /// Lines that were not played: repeats, dry runs, denials that no policy decided, other lines of the log.
     pub skipped: u64,
-    /// Requests by keys that the policy does not declare: their own limits did not take part.
+    /// Requests by keys that the policy does not declare, such as created ones: their own limits did not take part.
     pub unknown_keys: u64,
+    /// These keys and how many requests they made, those with the most first; at most 1,000 of them are told apart.
+    pub unknown_key_names: Vec<(String, u64)>,
     /// Settlements of requests whose decision is not in the record.
     pub unmatched: u64,
     /// Settlements that could not be booked by the policy's prices.
@@ -101,6 +106,8 @@ pub struct Replayed {
     pub rows: Vec<Row>,
     /// The place of each group in `rows`.
     places: HashMap<Vec<String>, usize>,
+    /// The requests of each unknown key.
+    of_unknown_keys: HashMap<String, u64>,
 }
 
 impl Replayed {
@@ -136,6 +143,17 @@ impl Replayed {
             self.stay_refused += 1;
         }
         groups
+    }
+
+    /// Counts a request by a key that the policy does not declare.
+    pub(super) fn unknown_key(&mut self, key: &str) {
+        self.unknown_keys += 1;
+        let is_full = self.of_unknown_keys.len() >= MOST_KEYS;
+        match self.of_unknown_keys.get_mut(key) {
+            Some(count) => *count += 1,
+            None if is_full => {}
+            None => drop(self.of_unknown_keys.insert(key.to_owned(), 1)),
+        }
     }
 
     /// Counts what is in shadow and would refuse.
@@ -187,6 +205,9 @@ impl Replayed {
             rank(b).cmp(&rank(a)).then_with(|| a.group.cmp(&b.group))
         });
         self.places = HashMap::new();
+        self.unknown_key_names = std::mem::take(&mut self.of_unknown_keys).into_iter().collect();
+        self.unknown_key_names
+            .sort_by(|(one, few), (other, many)| many.cmp(few).then_with(|| one.cmp(other)));
         self
     }
 }

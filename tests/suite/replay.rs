@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -104,7 +105,7 @@ fn what_would_have_been_refused_is_counted_by_team_and_limit() {
         "source": "decisions", "decisions": 6,
         "stay_allowed_count": 4, "newly_refused_count": 1, "newly_allowed_count": 1, "stay_refused_count": 0,
         "saved_nano_usd": 105_000, "unsettled_nano_usd": 0,
-        "skipped_count": 3, "unknown_key_count": 0, "unmatched_settlement_count": 1, "unbooked_settlement_count": 0,
+        "skipped_count": 3, "unknown_key_count": 0, "unknown_keys": [], "unmatched_settlement_count": 1, "unbooked_settlement_count": 0,
         "lines": [{
             "team": "bot", "limit_id": "teams.bot.requests_per_minute",
             "refused_count": 1, "newly_refused_count": 1, "shadow_count": 0, "cost_nano_usd": 105_000,
@@ -154,6 +155,115 @@ fn what_is_in_shadow_is_counted_and_saves_nothing() {
     assert_eq!((&result["newly_refused_count"], &result["saved_nano_usd"]), (&json!(1), &json!(105_000)));
     let shadow: Vec<_> = result["lines"].as_array().unwrap().iter().map(|row| &row["shadow_count"]).collect();
     assert_eq!(shadow, [0, 5]);
+}
+
+/// A reservation whose answer no caller got is released; another replica gave the answer, so that the request was sent all the same.
+#[test]
+fn usage_after_a_release_is_booked() {
+    let released =
+        settled(2, "bot", "01a", "released").replace("completed", "not_sent").replace("105000", "0");
+    let log =
+        [allowed(0, "bot", "01a"), released, settled(3, "bot", "01a", "settled"), allowed(60, "bot", "01b")];
+    // What the first one cost leaves no room for the second.
+    let daily = |usd: &str| policy(&format!("budget = {{ daily_usd = \"{usd}\" }}"));
+    let result = replayed(&daily("0.000479"), &log.concat(), &[]);
+    assert_eq!(result["newly_refused_count"], 1, "{result}");
+    let result = replayed(&daily("0.000480"), &log.concat(), &[]);
+    assert_eq!(result["newly_refused_count"], 0, "{result}");
+    // It is what a refusal would have saved, once.
+    let result = replayed(&policy("max_in_flight = 0"), &log.concat(), &[]);
+    assert_eq!(
+        (&result["saved_nano_usd"], &result["unsettled_nano_usd"]),
+        (&json!(105_000), &json!(375_000)),
+        "{result}"
+    );
+    for result in [&result, &replayed(&policy(""), &log.concat(), &[])] {
+        assert_eq!(
+            (&result["unmatched_settlement_count"], &result["unbooked_settlement_count"]),
+            (&json!(0), &json!(0))
+        );
+    }
+}
+
+#[test]
+fn usage_after_the_expiry_is_booked() {
+    // Half an hour after a reservation of ten minutes.
+    let late = settled(1_800, "bot", "01a", "late");
+    let log =
+        [allowed(0, "bot", "01a"), allowed(1_799, "bot", "01b"), late, allowed(1_801, "bot", "01c")].concat();
+    // Its worst case is charged until then; then there is room for the two others, and for no more.
+    let limits = |usd: &str| policy(&format!("budget = {{ daily_usd = \"{usd}\" }}"));
+    let result = replayed(&limits("0.000855"), &log, &[]);
+    assert_eq!(
+        (&result["newly_refused_count"], &result["unbooked_settlement_count"]),
+        (&json!(0), &json!(0)),
+        "{result}"
+    );
+    let result = replayed(&limits("0.000854"), &log, &[]);
+    assert_eq!(result["newly_refused_count"], 1, "{result}");
+}
+
+#[test]
+fn what_is_reported_without_a_reservation_counts_for_its_user_tier_and_batch() {
+    let reported = |more: Value| {
+        let mut line: Value = serde_json::from_str(&settled(0, "bot", "01a", "unreserved")).unwrap();
+        line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        format!("{line}\n") + &allowed(1, "bot", "01b")
+    };
+    let refused = |limits: &str, more: Value| {
+        replayed(&policy(limits), &reported(more), &[])["newly_refused_count"].clone()
+    };
+    let per_user = "per_user = { requests_per_minute = 1 }";
+    assert_eq!(refused(per_user, json!({"user": "u-1"})), 1);
+    assert_eq!(refused(per_user, json!({"user": "u-2"})), 0);
+    // Lines of earlier releases do not say.
+    assert_eq!(refused(per_user, json!({})), 0);
+    // A batch costs half.
+    let batch = json!({"batch": {"line_operation": "chat_completion", "request_count": 1, "completion_window_seconds": 86400.0}, "operation": "batch"});
+    let daily = "budget = { daily_usd = \"0.000450\" }";
+    assert_eq!([refused(daily, json!({})), refused(daily, batch)], [1, 0]);
+    let wrong = reported(json!({"service_tier": "spot"}));
+    let directory = TempDir::new().unwrap();
+    let said = replay(directory.path(), &policy(""), &wrong, &[]).stderr;
+    assert!(String::from_utf8_lossy(&said).contains("line 1: `spot` is not a service tier"));
+}
+
+#[test]
+fn keys_that_the_policy_does_not_declare_are_played_as_their_team() {
+    let by = |line: String, key: &str| line.replace("\"team\"", &format!("\"key\":\"{key}\",\"team\""));
+    let log = [
+        by(allowed(0, "bot", "01a"), "bot-made"),
+        by(allowed(1, "bot", "01b"), "bot-made"),
+        by(allowed(2, "bot", "01c"), "bot-web"),
+    ];
+    let key = "[teams.bot.keys.bot-web]\nsha256 = \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"\nrequests_per_minute = 0\n";
+    let limits = format!("requests_per_minute = 100\n{key}");
+    let result = replayed(&policy(&limits), &log.concat(), &["--by", "limit"]);
+    assert_eq!(result["newly_refused_count"], 1, "{result}");
+    assert_eq!(result["unknown_keys"], json!([{"key": "bot-made", "request_count": 2}]));
+    let directory = TempDir::new().unwrap();
+    let output = replay(directory.path(), &policy(&limits), &log.concat(), &[]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let words = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("2 requests by keys that the policy does not declare, such as created ones: decided as their team's 2 by bot-made"), "{said}");
+}
+
+#[test]
+fn a_record_comes_by_a_pipe_as_well() {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join("proposed.toml"), policy("requests_per_minute = 2")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command
+        .args(["replay", "--policy", "proposed.toml", "--decisions", "-", "--json"])
+        .current_dir(directory.path());
+    let mut child =
+        command.env("TMPDIR", directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(a_log().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result, replayed(&policy("requests_per_minute = 2"), &a_log(), &[]));
+    // The copy of it is gone.
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
 #[test]

@@ -157,6 +157,14 @@ pub(super) struct Settlement {
     /// earlier line has, or would have if it was not lost.
     pub(super) result: String,
     pub(super) cost_nano_usd: u64,
+    /// Like the next two of what has no reservation: no decision says it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(super) user: String,
+    /// Absent in lines of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) service_tier: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) batch: Option<BatchFacts>,
     /// As reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) usage: Option<Used>,
@@ -228,11 +236,6 @@ impl Refusal {
 impl Facts {
     pub(super) fn new(request: &AuthorizeRequest) -> Self {
         let size = &request.size;
-        let facts = |batch: &Batch| BatchFacts {
-            line_operation: batch.line_operation.name().to_owned(),
-            request_count: batch.request_count,
-            completion_window_seconds: seconds(batch.window_ms),
-        };
         Self {
             request_id: request.request_id.clone(),
             user: request.user.clone(),
@@ -243,8 +246,18 @@ impl Facts {
             fixed_output: request.fixed_output,
             audio_duration_seconds: unless_zero(size.audio_ms),
             character_count: size.characters,
-            batch: request.work().batch().map(facts),
+            batch: request.work().batch().map(BatchFacts::new),
             tools: request.tools.clone(),
+        }
+    }
+}
+
+impl BatchFacts {
+    pub(super) fn new(batch: &Batch) -> Self {
+        Self {
+            line_operation: batch.line_operation.name().to_owned(),
+            request_count: batch.request_count,
+            completion_window_seconds: seconds(batch.window_ms),
         }
     }
 }
@@ -322,6 +335,12 @@ mod tests {
                 "{{\"event\":\"settlement\",{head},\"reservation_id\":\"01ab\",\"outcome\":\"completed\",\"result\":\"settled\",\
                  \"cost_nano_usd\":123,\"usage\":{{\"input_tokens\":1200,\"cached_input_tokens\":1,\"output_tokens\":80,\
                  \"tool_calls\":[{{\"tool\":\"browser_search\",\"call_count\":2}}]}}}}"
+            ),
+            format!(
+                "{{\"event\":\"settlement\",{head},\"reservation_id\":\"01ab\",\"outcome\":\"completed\",\"result\":\"unreserved\",\
+                 \"cost_nano_usd\":123,\"user\":\"u-1\",\"service_tier\":\"flex\",\
+                 \"batch\":{{\"line_operation\":\"transcription\",\"request_count\":3,\"completion_window_seconds\":86400.0}},\
+                 \"usage\":{{\"input_tokens\":1200}}}}"
             ),
         ] {
             let read: Line = serde_json::from_str(&line).unwrap();

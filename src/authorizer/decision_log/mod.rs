@@ -20,7 +20,7 @@ use std::{
 
 use tracing::{Level, enabled, warn};
 
-use self::line::{Decision, Facts, Head, InLog, Line, Refusal, Settlement, Used, VERSION};
+use self::line::{BatchFacts, Decision, Facts, Head, InLog, Line, Refusal, Settlement, Used, VERSION};
 pub use self::read::{LineError, Logged, LoggedDecision, LoggedSettlement, read_line};
 use super::{Authorizer, Booked, Decided, Question, report::Report, ticket::Ticket};
 use crate::{
@@ -34,6 +34,7 @@ use crate::{
         policy::Policy,
         request::{AuthorizeRequest, Outcome, Usage},
         snapshot::Snapshot,
+        tally::SettlementResult,
     },
     runtime::lines::LineWriter,
     store::{AuditId, Exhaustion, OUTBOX_KEPT, ReservationId, Store},
@@ -250,12 +251,16 @@ impl<S: Store + Clone> Authorizer<S> {
             operation: ticket.operation.name().to_owned(),
             ..log.head(self.clock.now(), organization, &ticket.policy_revision)
         };
+        let (work, has_decision) = (ticket.work(), result != SettlementResult::Unreserved.name());
         let settlement = Settlement {
             head,
             reservation_id: id.to_string(),
             outcome: outcome.name().to_owned(),
             result: result.to_owned(),
             cost_nano_usd: cost.nanos(),
+            user: if has_decision { String::new() } else { ticket.user.to_string() },
+            service_tier: (!has_decision).then(|| ticket.service_tier.name().to_owned()),
+            batch: work.batch().filter(|_| !has_decision).map(BatchFacts::new),
             usage: usage.map(Used::new),
         };
         log.write(&place, &Line::Settlement(settlement));

@@ -9,9 +9,7 @@ use super::line::{BatchFacts, Decision, Facts, Line, Settlement, Used, VERSION};
 use crate::domain::{
     Timestamp,
     batch::Batch,
-    request::{
-        AuthorizeRequest, Caller, Operation, Outcome, ServiceTier, Size, ToolUsage, Unreserved, Usage,
-    },
+    request::{AuthorizeRequest, Caller, Operation, Outcome, Size, ToolUsage, Unreserved, Usage},
 };
 
 /// A line.
@@ -59,6 +57,8 @@ pub struct LoggedSettlement {
     pub outcome: Outcome,
     /// Whether it had no reservation.
     pub is_unreserved: bool,
+    /// Whether it released the reservation because no caller got it. What is reported of it later is booked all the same.
+    pub is_release: bool,
     /// Whether an earlier line says the same.
     pub is_repeat: bool,
     /// What it cost, in nano-USD.
@@ -188,22 +188,24 @@ fn batch(facts: BatchFacts) -> Result<Batch, LineError> {
 fn settled(line: Settlement) -> Result<LoggedSettlement, LineError> {
     check_version(line.head.v)?;
     let outcome = Outcome::ALL.into_iter().find(|outcome| outcome.name() == line.outcome);
+    let tier: Option<String> = line.service_tier;
     Ok(LoggedSettlement {
         time: instant(line.head.time),
         key: line.head.key,
         subject: Unreserved {
             caller: Caller::Team(line.head.team),
-            user: String::new(),
+            user: line.user,
             request_id: line.reservation_id.clone(),
             model: line.head.model,
             operation: named(&line.head.operation, "an operation")?,
-            batch: None,
-            service_tier: ServiceTier::default(),
+            batch: line.batch.map(batch).transpose()?,
+            service_tier: tier.map(|tier| named(&tier, "a service tier")).transpose()?.unwrap_or_default(),
             labels: Default::default(),
         },
         reservation_id: line.reservation_id,
         outcome: outcome.ok_or_else(|| unknown("an outcome", &line.outcome))?,
         is_unreserved: line.result == "unreserved",
+        is_release: line.result == "released",
         is_repeat: line.result == "repeated",
         cost_nanos: line.cost_nano_usd,
         usage: line.usage.map(usage),
