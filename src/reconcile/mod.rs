@@ -5,6 +5,7 @@
 mod bill;
 mod books;
 mod cause;
+mod cells;
 mod columns;
 mod compare;
 mod day;

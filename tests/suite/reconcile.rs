@@ -146,7 +146,7 @@ async fn drift_is_told_with_its_likely_cause() {
     assert_eq!(causes(&result)[1], ("never_reported", "m/a", 50), "{result}");
     assert_eq!(
         (&result["unsettled_requests"], &result["reserved_nano_usd"]),
-        (&json!(1), &json!(60_000_000))
+        (&json!(1), &json!(1_060_000_000))
     );
     // One that is reported without its usage is charged its worst case.
     let id = client.authorize(chat("bot", "m/b", 100, 0)).await.unwrap().into_inner().reservation_id;
@@ -158,7 +158,7 @@ async fn drift_is_told_with_its_likely_cause() {
     client.record_usage(aborted).await.unwrap();
     let bill = BILL.to_owned() + "1795478400,m/b,project_1,1,5,0,0.01\n";
     let (code, result) = reconciled(&server, &bill, &[]).await;
-    assert_eq!((code, causes(&result)), (1, vec![("charged_unsettled", "m/b", -190)]), "{result}");
+    assert_eq!((code, causes(&result)), (1, vec![("charged_unsettled", "m/b", -2_190)]), "{result}");
     assert!(server.stop().await);
 }
 

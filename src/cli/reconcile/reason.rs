@@ -40,16 +40,7 @@ pub(super) fn reason(finding: &Finding, books: &Books) -> String {
             format!("what some days have more, others have less: {whose}")
         }
         Cause::NotInFile => "the file begins later or ends earlier: export all of the month".to_owned(),
-        Cause::PriceChanged => {
-            let since =
-                finding.first_day.map(|day| format!(" since {}", super::print::day(day))).unwrap_or_default();
-            let share = finding.ratio.map_or_else(
-                || "at other prices".to_owned(),
-                |ratio| format!("at {} of what we book", percent(ratio, 100)),
-            );
-            let what = if booked.is_used_as(billed) { "as many tokens" } else { "a constant share" };
-            format!("{what}, billed {share}{since}: compare `tollgate prices` with Groq's price list")
-        }
+        Cause::PriceChanged => price_changed(finding),
         Cause::CachedTokens => format!(
             "as many tokens, but Groq counts {} of them as cached and we {}: check that gateways report cached tokens",
             count(billed.cached_tokens.unwrap_or(0)),
@@ -97,6 +88,17 @@ pub(super) fn reason(finding: &Finding, books: &Books) -> String {
         Cause::OtherCharge => "a line of no model that we know: a tax, a credit or a plan".to_owned(),
         Cause::Unknown => "the file has neither requests nor tokens: the usage export tells more".to_owned(),
     }
+}
+
+fn price_changed(finding: &Finding) -> String {
+    let since = finding.first_day.map(|day| format!(" since {}", super::print::day(day))).unwrap_or_default();
+    let share = finding.ratio.map_or_else(
+        || "at other prices".to_owned(),
+        |ratio| format!("at {} of what we book", percent(ratio, 100)),
+    );
+    let is_as_used = finding.booked.is_used_as(&finding.billed);
+    let what = if is_as_used { "as many tokens" } else { "a constant share" };
+    format!("{what}, billed {share}{since}: compare `tollgate prices` with Groq's price list")
 }
 
 /// How many of those may be reservations of which usage was never reported.
