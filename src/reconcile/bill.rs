@@ -280,7 +280,8 @@ impl Reader {
             return Err(BillError::TooManyRows);
         }
         let day = match (cells.get)(Column::Day) {
-            Some((column, value)) if self.format == Format::Usage || !value.is_empty() => {
+            // The date of an invoice's line says when it was written, or when a period began.
+            Some((column, value)) if self.format == Format::Usage => {
                 let expected = "a day such as 2026-11-23, or seconds since 1970";
                 Some(parse_day(&value).ok_or_else(|| cells.wrong(column, &value, expected))?)
             }

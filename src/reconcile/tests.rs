@@ -252,6 +252,10 @@ fn lines_of_an_invoice_are_compared_by_model_over_the_month() {
     let result = reconcile((&bill, Format::Invoice), &books(rows), 202_611, 10_000_000);
     assert_eq!((result.has_days, result.total.drift()), (false, 8 * CENT));
     assert_eq!(causes(&result), [(Cause::OtherCharge, "Sales tax", 1, 80)]);
+    // The dates of its lines are no days of usage.
+    let dated = "Date,Description,Amount\nNov 30,openai/gpt-oss-20b,1\n";
+    let dated = Bill::read(dated.as_bytes(), Format::Invoice).unwrap();
+    assert_eq!(costs(&dated), [(None, "openai/gpt-oss-20b", 100 * CENT)]);
     let more = text.replace("$0.75", "$1.75");
     let bill = Bill::read(more.as_bytes(), Format::Invoice).unwrap();
     let rows = vec![booked(20_261_101, "openai/gpt-oss-20b", 100 * CENT, 50, 5)];
