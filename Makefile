@@ -11,7 +11,7 @@ ARGS ?=
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry lint format-check clippy doc licences buf contract soak
+.PHONY: help run demo-envoy test bench bench-envoy bench-peers bench-registry bench-usage lint format-check clippy doc licences buf contract soak
 
 help: ## Lists the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,9 @@ bench: ## Builds for speed and measures, aims at the end (ARGS="--only AIM,… -
 
 bench-registry: ## Builds for speed and measures what a change of one key costs with 10,000 keys
 	$(CARGO) bench --locked --bench registry
+
+bench-usage: ## Builds for speed and measures a report of a year with 10,000 keys (ARGS="--days N --keys N")
+	$(CARGO) bench --locked --bench usage -- $(ARGS)
 
 bench-envoy: ## Builds for speed and measures what Envoy's filters add; installs Envoy under target/ if it is missing (ARGS="…")
 	$(CARGO) bench --locked --bench envoy -- $(ARGS)
