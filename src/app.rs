@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     access::Guard,
-    alerts::Dispatcher,
+    alerts::{Dispatcher, Receivers},
     audit::Audit,
     authorizer::{DecisionLog, Shared},
     domain::{
@@ -23,7 +23,7 @@ use crate::{
         admin::{self, Facts},
         metrics::{self, Reloads, Sources},
     },
-    settings::{ReceiverSettings, Settings},
+    settings::Settings,
     store::{Calls, Observed, Store, redis::Hazards},
     telemetry::{Meters, trace::Tracing},
     upstream::UpstreamKeys,
@@ -60,6 +60,8 @@ pub struct Parts {
     pub shown: Shown,
     /// Where traces go; by default there are none.
     pub tracing: Tracing,
+    /// Where alerts go.
+    pub receivers: Arc<Receivers>,
 }
 
 /// What metrics tell apart.
@@ -96,6 +98,7 @@ impl Parts {
             meters: Meters::default(),
             shown: Shown::default(),
             tracing: Tracing::default(),
+            receivers: Arc::default(),
         }
     }
 
@@ -114,6 +117,7 @@ impl Parts {
             decisions: DecisionLog::new(settings.decision_log_denials, settings.decision_log_allowed),
             is_open: settings.allow_unauthenticated_listen,
             shown: Shown { by_key: settings.metrics_by_key, max_teams: settings.metrics_max_teams },
+            receivers: Arc::new(Receivers::new(settings.receivers.clone())),
             ..Self::new(policy)
         }
     }
@@ -144,6 +148,7 @@ pub struct App {
     meters: Meters,
     sources: Sources,
     tracing: Tracing,
+    receivers: Arc<Receivers>,
 }
 
 impl App {
@@ -151,7 +156,7 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime, .. } = parts;
-        let Parts { policy_status, hazards, meters, shown, tracing, .. } = parts;
+        let Parts { policy_status, hazards, meters, shown, tracing, receivers, .. } = parts;
         let live = Arc::new(Live::counting(policy, Tallies::new(shown.max_teams)));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
         let shared = Shared::new(live).with_decisions(decisions).with_timing(metrics::timing(&meters));
@@ -168,10 +173,11 @@ impl App {
             guard.clone(),
             Arc::clone(&upstream),
             connections.clone(),
+            Arc::clone(&receivers),
             shown.by_key,
         );
         sources.register(&meters);
-        Self { shared, guard, upstream, connections, runtime, status, meters, sources, tracing }
+        Self { shared, guard, upstream, connections, runtime, status, meters, sources, tracing, receivers }
     }
 
     /// How changes of the policy's file went, for the metrics.
@@ -211,6 +217,7 @@ impl App {
             status: self.status.clone(),
             tracing: self.tracing.clone(),
             past: self.sources.past.clone(),
+            receivers: Arc::clone(&self.receivers),
         };
         let calls = Arc::clone(&self.status.calls);
         let observed = move || {
@@ -222,13 +229,9 @@ impl App {
         Server::start(&options, self.runtime.clone(), shared, upstream, observed)
     }
 
-    /// Routes alerts and delivers them to `receivers` until dropped.
-    pub fn deliver_alerts<S: Store>(
-        &self,
-        receivers: Vec<ReceiverSettings>,
-        store: S,
-    ) -> impl Future<Output = ()> + Send + use<S> {
-        let store = Observed::new(store, &self.status.calls);
+    /// Routes alerts and delivers them until dropped.
+    pub fn deliver_alerts<S: Store>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
+        let (store, receivers) = (Observed::new(store, &self.status.calls), Arc::clone(&self.receivers));
         Dispatcher::new(store, Arc::clone(self.live()), receivers, self.runtime.clone()).run()
     }
 

@@ -7,8 +7,8 @@ use super::alert::Alert;
 use crate::domain::Timestamp;
 
 /// The first byte of an alert's payload, and of a delivery's. Versions of one format each: JSON, to which fields are added.
-const EVENT: u8 = 2;
-const DELIVERY: u8 = 3;
+pub(super) const EVENT: u8 = 2;
+pub(super) const DELIVERY: u8 = 3;
 
 /// An alert that has been routed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub(super) struct Event {
 /// How far a delivery is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum DeliveryState {
+pub enum DeliveryState {
     /// Not tried yet.
     #[default]
     Pending,
@@ -32,6 +32,19 @@ pub(super) enum DeliveryState {
     Failing,
     /// It was given up.
     Expired,
+}
+
+impl DeliveryState {
+    /// The short form of the contract's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Sent => "sent",
+            Self::Failing => "failing",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// An alert on its way to one receiver.
@@ -46,6 +59,12 @@ pub(super) struct Delivery {
     pub(super) attempts: u32,
     #[serde(default)]
     pub(super) last_attempt: Timestamp,
+    /// When the next attempt is due, as far as this is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) next_attempt: Option<Timestamp>,
+    /// Attempts at all.
+    #[serde(default)]
+    pub(super) sends: u32,
     /// Why the last attempt failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) error: String,
@@ -65,7 +84,16 @@ impl Delivery {
     /// Of an alert that was not tried yet.
     pub(super) fn of(event: Event, since: Timestamp) -> Self {
         let (state, last_attempt) = (DeliveryState::Pending, Timestamp(0));
-        Self { event, state, since, attempts: 0, last_attempt, error: String::new() }
+        Self {
+            event,
+            state,
+            since,
+            attempts: 0,
+            last_attempt,
+            next_attempt: None,
+            sends: 0,
+            error: String::new(),
+        }
     }
 
     pub(super) fn payload(&self) -> Bytes {
@@ -94,7 +122,7 @@ mod tests {
     use super::*;
 
     /// The bytes that later releases read.
-    const RECORDED: &str = r#"{"alert":{"id":"0197","kind":"ALERT_KIND_BUDGET_THRESHOLD","severity":"SEVERITY_CRITICAL","state":"ALERT_STATE_OPEN","team":"a","createTime":"2026-11-24T10:00:00Z","summary":"s","organization":"acme"},"end":7,"state":"failing","since":2,"attempts":3,"last_attempt":5,"error":"answered 500"}"#;
+    const RECORDED: &str = r#"{"alert":{"id":"0197","kind":"ALERT_KIND_BUDGET_THRESHOLD","severity":"SEVERITY_CRITICAL","state":"ALERT_STATE_OPEN","team":"a","createTime":"2026-11-24T10:00:00Z","summary":"s","organization":"acme"},"end":7,"state":"failing","since":2,"attempts":3,"last_attempt":5,"next_attempt":9,"sends":3,"error":"answered 500"}"#;
 
     #[test]
     fn a_delivery_is_as_it_was_recorded() {
@@ -104,6 +132,10 @@ mod tests {
             (delivery.state, delivery.attempts, delivery.last_attempt),
             (DeliveryState::Failing, 3, Timestamp(5))
         );
+        // Those of the first release that had deliveries have neither.
+        let first = RECORDED.replace(r#""next_attempt":9,"sends":3,"#, "");
+        let first = Delivery::read(&[&[DELIVERY], first.as_bytes()].concat()).unwrap();
+        assert_eq!((first.next_attempt, first.sends, first.attempts), (None, 0, 3));
         assert_eq!((&*delivery.event.alert.team, delivery.event.end), ("a", Some(Timestamp(7))));
         assert_eq!(delivery.payload(), recorded);
         let event = delivery.event;

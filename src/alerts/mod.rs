@@ -7,37 +7,51 @@ mod alert;
 mod body;
 mod compose;
 mod delivery;
+mod files;
+mod list;
+mod receivers;
 mod send;
 mod signature;
 mod target;
+mod trial;
 mod worker;
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
+use tracing::error;
 
 pub use alert::{Alert, AlertState, BudgetCrossing, Money};
+pub use delivery::DeliveryState;
+pub use list::{AlertPage, AlertQuery, ListedAlert, ListedDelivery, counts, page};
+pub use receivers::{ReceiverReport, Receivers};
+pub use trial::{MAX_TRIALS, Trial, TrialError, TrialReport};
 
-use crate::{live::Live, runtime::Runtime, settings::ReceiverSettings, store::Outbox};
+use crate::{live::Live, runtime::Runtime, store::Outbox};
+
+pub use crate::settings::ReceiverKind;
 
 /// Undelivered alerts that one receiver may have; past that further ones are not queued for it.
 const MAX_PENDING: u64 = 10_000;
 /// Between two looks at a queue that had nothing due, in milliseconds.
 const PAUSE_MS: u64 = 1_000;
 
+/// Before a worker that panicked is started again. What it had claimed is due again after its lease.
+const RESTART: Duration = Duration::from_secs(1);
+
 /// What delivers alerts.
 #[derive(Debug)]
 pub struct Dispatcher<S> {
     store: Arc<S>,
     live: Arc<Live>,
-    receivers: Vec<ReceiverSettings>,
+    receivers: Arc<Receivers>,
     runtime: Runtime,
 }
 
 impl<S: Outbox> Dispatcher<S> {
     /// Delivers to `receivers` what `store` has.
     #[must_use]
-    pub fn new(store: S, live: Arc<Live>, receivers: Vec<ReceiverSettings>, runtime: Runtime) -> Self {
+    pub fn new(store: S, live: Arc<Live>, receivers: Arc<Receivers>, runtime: Runtime) -> Self {
         Self { store: Arc::new(store), live, receivers, runtime }
     }
 
@@ -45,15 +59,71 @@ impl<S: Outbox> Dispatcher<S> {
     pub async fn run(self) {
         let Self { store, live, receivers, runtime } = self;
         let mut workers = JoinSet::new();
-        let names = receivers.iter().map(|receiver| receiver.name.clone()).collect();
-        workers.spawn(worker::route(Arc::clone(&store), live, names, runtime.clone()));
-        for receiver in receivers {
-            workers.spawn(worker::deliver(Arc::clone(&store), receiver, runtime.clone()));
+        for receiver in receivers.all() {
+            let (store, receiver, runtime) = (Arc::clone(&store), Arc::clone(receiver), runtime.clone());
+            workers.spawn(restarted(RESTART, move || {
+                worker::deliver(Arc::clone(&store), Arc::clone(&receiver), runtime.clone())
+            }));
         }
-        while let Some(ended) = workers.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a worker that delivers alerts ended");
+        let names: Vec<_> = receivers.all().map(|receiver| receiver.settings.name.clone()).collect();
+        workers.spawn(restarted(RESTART, move || {
+            worker::route(Arc::clone(&store), Arc::clone(&live), names.clone(), runtime.clone())
+        }));
+        while workers.join_next().await.is_some() {}
+    }
+}
+
+/// Runs a worker until it ends, and starts it again where it panicked: one fault must not silence a receiver until the process is
+/// restarted.
+async fn restarted<F: Future<Output = ()> + Send + 'static>(after: Duration, worker: impl Fn() -> F) {
+    loop {
+        // Ends the worker when this is dropped.
+        let mut running = JoinSet::new();
+        running.spawn(worker());
+        match running.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                error!(%error, "a worker that delivers alerts panicked; it is started again");
             }
+            _ => return,
         }
+        tokio::time::sleep(after).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_panics_is_started_again() {
+        let starts = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&starts);
+        let worker = move || {
+            let start = counted.fetch_add(1, Ordering::Relaxed);
+            async move { assert!(start >= 2, "start {start} panics") }
+        };
+        restarted(Duration::ZERO, worker).await;
+        assert_eq!(starts.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_worker_ends_with_what_runs_it() {
+        let held = Arc::new(());
+        let own = Arc::clone(&held);
+        let worker = move || {
+            let own = Arc::clone(&own);
+            async move {
+                std::future::pending::<()>().await;
+                drop(own);
+            }
+        };
+        let mut workers = JoinSet::new();
+        workers.spawn(restarted(Duration::ZERO, worker));
+        tokio::task::yield_now().await;
+        workers.shutdown().await;
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 }

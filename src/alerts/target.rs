@@ -45,6 +45,13 @@ impl Target {
     }
 }
 
+/// The host of an address: neither a user, nor a port, nor what follows.
+pub(super) fn host_of(url: &str) -> Option<String> {
+    let uri: Uri = url.trim().parse().ok()?;
+    // Without a scheme it is no address, and may be a secret alone.
+    uri.scheme().and(uri.host()).map(str::to_owned)
+}
+
 /// Whether an address is one of the Internet's, and not of this machine, a private network, or one that a cloud answers on.
 fn is_public(ip: IpAddr) -> bool {
     match ip {
@@ -114,6 +121,21 @@ mod tests {
             "ff02::1",
         ] {
             assert!(!is_public(ip.parse().unwrap()), "{ip}");
+        }
+    }
+
+    #[test]
+    fn of_an_address_only_the_host_is_told() {
+        for (url, host) in [
+            ("https://hooks.example/services/T0/B0/hush?token=hush#hush", Some("hooks.example")),
+            ("https://user:hush@ops.example:8443/in", Some("ops.example")),
+            ("http://[::1]:9093/", Some("[::1]")),
+            ("hush", None),
+            ("hush/hush", None),
+            ("https://", None),
+            ("a b", None),
+        ] {
+            assert_eq!(host_of(url).as_deref(), host, "{url}");
         }
     }
 

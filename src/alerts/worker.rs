@@ -1,24 +1,22 @@
 //! The workers: one makes alerts of what is new and queues them for receivers, and each receiver has one that delivers.
 
-use std::{collections::HashSet, fs, io::Read as _, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::{
-    MAX_PENDING, PAUSE_MS,
-    body::{self, ALERTMANAGER_PATH},
-    compose,
+    MAX_PENDING, PAUSE_MS, body, compose,
     delivery::{Delivery, DeliveryState, Event},
+    files,
+    receivers::Receiver,
     send::{Message, SendError, Way, send},
-    signature::SigningSecret,
-    target::Target,
 };
 use crate::{
     domain::{Timestamp, snapshot::Snapshot},
     live::Live,
     runtime::{Entropy, Runtime},
-    settings::{ReceiverKind, ReceiverSettings, ReceiverUrl},
+    settings::{ReceiverKind, ReceiverSettings},
     store::{ClaimedEntry, Crossing, Exhaustion, OUTBOX_KEPT, Outbox, OutboxEntry, OutboxId, StoreError},
 };
 
@@ -33,10 +31,10 @@ const FIRST_WAIT_MS: u64 = 1_000;
 const LONGEST_WAIT_MS: u64 = 300_000;
 /// Alertmanager forgets what it knew when it is restarted without its data, so what goes on is sent again.
 const AGAIN_MS: u64 = 3_600_000;
-/// The most bytes of a secret's or an address's file.
-const MAX_FILE: usize = 4_096;
 /// A receiver that answers this wants no more.
 const GONE: u16 = 410;
+/// The most entries of which it is said that they cannot be read.
+const MAX_SAID: usize = 1_000;
 
 /// Between two looks for what is to be forgotten.
 const FORGET: Duration = Duration::from_secs(60);
@@ -96,11 +94,19 @@ fn jittered(ms: u64, entropy: &Entropy) -> u64 {
 async fn route_some<S: Outbox>(store: &S, snapshot: &Snapshot, now: Timestamp) -> Result<bool, StoreError> {
     let claim = store.outbox_claim("".into(), AT_ONCE, ROUTING_LEASE_MS).await?;
     for claimed in &claim.entries {
-        if let Some(event) = event_of(snapshot, &claimed.entry) {
-            queue(store, snapshot, (&claimed.entry.id, now), &event).await?;
-            let entry = OutboxEntry { payload: event.payload(), ..claimed.entry.clone() };
-            store.outbox_update(ClaimedEntry { entry, claim: claimed.claim }, None).await?;
-        }
+        let Some(event) = event_of(snapshot, &claimed.entry) else { continue };
+        let payload = match apart(&claimed.entry, &event) {
+            Some(entry) => {
+                store.outbox_append(vec![entry], OUTBOX_KEPT).await?;
+                claimed.entry.payload.clone()
+            }
+            None => {
+                queue(store, snapshot, (&claimed.entry.id, now), &event).await?;
+                event.payload()
+            }
+        };
+        let entry = OutboxEntry { payload, ..claimed.entry.clone() };
+        store.outbox_update(ClaimedEntry { entry, claim: claimed.claim }, None).await?;
     }
     Ok(!claim.entries.is_empty())
 }
@@ -113,11 +119,18 @@ fn event_of(snapshot: &Snapshot, OutboxEntry { id, payload }: &OutboxEntry) -> O
         return Some(Event { alert: composed.alert, end: composed.end });
     }
     if let Some(exhaustion) = Exhaustion::read(payload) {
-        let (alert, _) = id.event().rsplit_once('_')?;
-        let composed = compose::of_exhaustion(snapshot, alert, &exhaustion)?;
+        let composed = compose::of_exhaustion(snapshot, &exhaustion.alert_id(id)?, &exhaustion)?;
         return Some(Event { alert: composed.alert, end: composed.end });
     }
     Event::read(payload)
+}
+
+/// The entry of an alert that is not kept in the one that it comes from, which is of the start of a period: at its own time, where
+/// lists have it. It is routed next.
+fn apart(entry: &OutboxEntry, event: &Event) -> Option<OutboxEntry> {
+    Exhaustion::read(&entry.payload)?;
+    let id: OutboxId = format!("{}_open", event.alert.id).parse().ok()?;
+    (id != entry.id).then(|| OutboxEntry { id, payload: event.payload() })
 }
 
 /// Queues an alert for each receiver that a route names, once.
@@ -145,14 +158,14 @@ async fn queue<S: Outbox>(
 }
 
 /// Delivers what is queued for one receiver.
-pub(super) async fn deliver<S: Outbox>(store: Arc<S>, receiver: ReceiverSettings, runtime: Runtime) {
-    if let Err(error) = read(&receiver).await {
+pub(super) async fn deliver<S: Outbox>(store: Arc<S>, to: Arc<Receiver>, runtime: Runtime) {
+    let receiver = &to.settings;
+    if let Err(error) = files::read(receiver).await {
         warn!(receiver = receiver.name, %error, "alerts could not be delivered now");
     }
-    let receiver = Arc::new(receiver);
     let queue: Arc<str> = receiver.name.as_str().into();
     let lease = u64::try_from((receiver.timeout + MARGIN).as_millis()).unwrap_or(u64::MAX);
-    let (mut failing, mut is_gone) = (false, false);
+    let (mut failing, mut is_gone, mut unreadable) = (false, false, HashSet::new());
     loop {
         let claim = store.outbox_claim(Arc::clone(&queue), AT_ONCE, lease).await;
         if let Err(error) = &claim
@@ -168,8 +181,17 @@ pub(super) async fn deliver<S: Outbox>(store: Arc<S>, receiver: ReceiverSettings
         }
         let mut attempts = JoinSet::new();
         for claimed in entries {
-            let (store, receiver, runtime) = (Arc::clone(&store), Arc::clone(&receiver), runtime.clone());
-            attempts.spawn(async move { one(&*store, &receiver, claimed, (is_gone, &runtime)).await });
+            let Some(delivery) = Delivery::read(&claimed.entry.payload) else {
+                // It is claimed again when the lease ends: by then perhaps by the release that wrote it.
+                let id = claimed.entry.id;
+                if unreadable.len() < MAX_SAID && unreadable.insert(id.clone()) {
+                    let (receiver, alert) = (&receiver.name, id.event());
+                    warn!(receiver, alert, "what is queued cannot be read by this release");
+                }
+                continue;
+            };
+            let (store, to, runtime) = (Arc::clone(&store), Arc::clone(&to), runtime.clone());
+            attempts.spawn(async move { one(&*store, &to, (claimed, delivery), (is_gone, &runtime)).await });
         }
         while let Some(attempt) = attempts.join_next().await {
             is_gone |= matches!(attempt, Ok(Some(GONE)));
@@ -180,16 +202,11 @@ pub(super) async fn deliver<S: Outbox>(store: Arc<S>, receiver: ReceiverSettings
 /// One attempt at one delivery, and what is kept of it. Returns the status of the answer, if there was one.
 async fn one<S: Outbox>(
     store: &S,
-    receiver: &ReceiverSettings,
-    claimed: ClaimedEntry,
+    to: &Receiver,
+    (claimed, mut delivery): (ClaimedEntry, Delivery),
     (is_gone, runtime): (bool, &Runtime),
 ) -> Option<u16> {
-    let id = claimed.entry.id.clone();
-    let Some(mut delivery) = Delivery::read(&claimed.entry.payload) else {
-        // It is claimed again when the lease ends: by then perhaps by the release that wrote it.
-        warn!(receiver = receiver.name, alert = id.event(), "what is queued cannot be read by this release");
-        return None;
-    };
+    let (receiver, id) = (&to.settings, claimed.entry.id.clone());
     let now = runtime.clock.now();
     let retry_for = u64::try_from(receiver.retry_for.as_millis()).unwrap_or(u64::MAX);
     let waited = now.since(delivery.since);
@@ -207,6 +224,7 @@ async fn one<S: Outbox>(
         // There was no process that knew the receiver.
         Err(SendError::Late)
     } else {
+        delivery.sends = delivery.sends.saturating_add(1);
         attempt(receiver, &delivery, id.event(), now).await
     };
     let status = match &sent {
@@ -216,7 +234,12 @@ async fn one<S: Outbox>(
     let is_over = is_late || has_ended || status == Some(GONE);
     delivery.last_attempt = now;
     let next = outcome(&mut delivery, receiver, sent.map(drop), (is_over, now));
+    // What had arrived and has ended was not sent.
+    if delivery.state != DeliveryState::Sent || !has_ended {
+        to.count(delivery.state);
+    }
     let next = next.map(|wait| jittered(wait, &runtime.entropy));
+    delivery.next_attempt = next.map(|wait| runtime.clock.now().plus(wait));
     let entry = OutboxEntry { payload: delivery.payload(), id };
     if let Err(error) = store.outbox_update(ClaimedEntry { entry, claim: claimed.claim }, next).await {
         // The lease ends, and it is sent once more.
@@ -271,13 +294,13 @@ fn outcome(
 }
 
 /// Sends an alert once. Files are read each time, so a secret that is rotated needs no restart.
-async fn attempt(
+pub(super) async fn attempt(
     receiver: &ReceiverSettings,
     delivery: &Delivery,
     event: &str,
     now: Timestamp,
 ) -> Result<u16, SendError> {
-    let (url, secrets) = read(receiver).await?;
+    let (url, secrets) = files::read(receiver).await?;
     let Event { alert, end } = &delivery.event;
     let message: Message = match receiver.kind {
         ReceiverKind::Webhook => body::webhook(alert, event, now, &secrets),
@@ -293,65 +316,10 @@ async fn attempt(
     send(&way, message).await
 }
 
-/// What the files of a receiver say. Of a file system that hangs it is not waited for.
-async fn read(receiver: &ReceiverSettings) -> Result<(String, Vec<SigningSecret>), SendError> {
-    let own = receiver.clone();
-    let read = tokio::task::spawn_blocking(move || {
-        let url = url(&own)?;
-        Target::read(&url)?;
-        Ok((url, secrets(&own)?))
-    });
-    let read = tokio::time::timeout(receiver.timeout, read).await.map_err(|_| SendError::Timeout)?;
-    read.map_err(|_| SendError::Broken)?
-}
-
-fn url(receiver: &ReceiverSettings) -> Result<String, SendError> {
-    let url = match &receiver.url {
-        ReceiverUrl::Here(url) => url.clone(),
-        ReceiverUrl::File(path) => text(path)?,
-    };
-    let url = url.trim();
-    if receiver.kind == ReceiverKind::Alertmanager && url.contains(['?', '#']) {
-        return Err(SendError::Query);
-    }
-    Ok(match receiver.kind {
-        ReceiverKind::Alertmanager => format!("{}{ALERTMANAGER_PATH}", url.trim_end_matches('/')),
-        ReceiverKind::Webhook | ReceiverKind::Slack => url.to_owned(),
-    })
-}
-
-/// The secrets whose files are there: while one replaces the other, one of them may not be.
-fn secrets(receiver: &ReceiverSettings) -> Result<Vec<SigningSecret>, SendError> {
-    // One that cannot be looked at is not one that is not there.
-    let there = receiver.secret_files.iter().filter(|path| path.try_exists().unwrap_or(true));
-    let secrets: Vec<_> = there
-        .map(|path| SigningSecret::read(&text(path)?).map_err(|_| SendError::Secret))
-        .collect::<Result<_, _>>()?;
-    if secrets.is_empty() && !receiver.secret_files.is_empty() {
-        return Err(SendError::File("no file of a secret is there".to_owned()));
-    }
-    Ok(secrets)
-}
-
-fn text(path: &Path) -> Result<String, SendError> {
-    let unreadable = |reason: String| SendError::File(format!("{}: {reason}", path.display()));
-    let read = || {
-        let mut text = String::new();
-        let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX).saturating_add(1);
-        fs::File::open(path)?.take(most).read_to_string(&mut text).map(|_| text)
-    };
-    let text = read().map_err(|error: std::io::Error| unreadable(error.to_string()))?;
-    if text.len() > MAX_FILE {
-        Err(unreadable("longer than an address or a secret".to_owned()))
-    } else {
-        Ok(text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alerts::body::tests::alert;
+    use crate::{alerts::body::tests::alert, settings::ReceiverUrl};
 
     const HOUR_MS: u64 = 3_600_000;
     const NOW: Timestamp = Timestamp(1_795_514_400_000);

@@ -31,8 +31,11 @@ pub mod action {
     /// A cooldown after Groq's 429 was lifted.
     pub const COOLDOWN_LIFT: &str = "cooldown.lift";
 
+    /// A test was sent to a receiver of alerts.
+    pub const ALERT_TEST: &str = "alert.test";
+
     /// All of them.
-    pub const ALL: [&str; 11] = [
+    pub const ALL: [&str; 12] = [
         POLICY_RELOAD,
         POLICY_REJECTED,
         ROLE_DENIED,
@@ -44,6 +47,7 @@ pub mod action {
         PAUSE_CREATE,
         PAUSE_END,
         COOLDOWN_LIFT,
+        ALERT_TEST,
     ];
 }
 

@@ -1,9 +1,6 @@
 //! `tollgate audit`: what was changed, and who was refused.
 
-use std::time::SystemTime;
-
 use clap::{Args, builder::PossibleValuesParser};
-use jiff::Timestamp;
 
 use super::{
     client::{self, Connection, LimitArgs, Line},
@@ -49,10 +46,10 @@ pub(super) struct AuditCommand {
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     subject: String,
     /// Only events since then: an instant such as 2026-11-24T10:00:00Z, or how long ago, such as 24h
-    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
+    #[arg(long, value_name = "WHEN", value_parser = text::parse_when)]
     since: Option<prost_types::Timestamp>,
     /// Only events before then
-    #[arg(long, value_name = "WHEN", value_parser = parse_when)]
+    #[arg(long, value_name = "WHEN", value_parser = text::parse_when)]
     until: Option<prost_types::Timestamp>,
     /// Only events of this caller: the name of a token or a certificate, or issuer#subject
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
@@ -60,19 +57,6 @@ pub(super) struct AuditCommand {
     /// The most to show
     #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
-}
-
-fn parse_when(text: &str) -> Result<prost_types::Timestamp, String> {
-    if let Ok(instant) = text.parse::<Timestamp>() {
-        return Ok(prost_types::Timestamp {
-            seconds: instant.as_second(),
-            nanos: instant.subsec_nanosecond(),
-        });
-    }
-    let ago = text::parse_duration(text).map_err(|_| {
-        format!("`{text}` is neither an instant such as 2026-11-24T10:00:00Z nor a length of time")
-    })?;
-    Ok(SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH).into())
 }
 
 impl AuditCommand {

@@ -1,5 +1,6 @@
 //! The command line: one module for each command.
 
+mod alerts;
 mod announce;
 mod audit;
 mod auditing;
@@ -63,7 +64,8 @@ use crate::{
 
 Exit codes:
   0  done: allowed, sound, serving
-  1  an answer of \"no\": denied, warnings under --strict, a broken invariant, drift, a refused key, not serving
+  1  an answer of \"no\": denied, warnings under --strict, a broken invariant, drift, a refused key, not serving,
+     an alert that does not arrive
   2  failed: no answer, a refused call, a wrong command line"
 )]
 pub struct Cli {
@@ -96,6 +98,7 @@ enum Command {
     Cooldowns(cooldowns::Cooldowns),
     UpstreamKeys(upstream_keys::UpstreamKeys),
     Replicas(replicas::Replicas),
+    Alerts(Box<alerts::Alerts>),
     Audit(audit::AuditCommand),
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -132,6 +135,7 @@ pub fn run() -> ExitCode {
         Command::Cooldowns(command) => command.run(&mut screen),
         Command::UpstreamKeys(command) => command.run(&mut screen),
         Command::Replicas(command) => command.run(&mut screen),
+        Command::Alerts(command) => command.run(&mut screen),
         Command::Audit(command) => command.run(&mut screen),
         Command::Tokens(command) => command.run(&mut screen),
         Command::Store(command) => command.run(&mut screen),

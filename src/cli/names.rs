@@ -46,8 +46,36 @@ macro_rules! wire_enum {
 wire_enum!(Operation, "OPERATION_");
 wire_enum!(UpstreamKeyState, "UPSTREAM_KEY_STATE_");
 wire_enum!(KeyState, "KEY_STATE_");
+wire_enum!(AlertState, "ALERT_STATE_");
+wire_enum!(DeliveryState, "DELIVERY_STATE_");
+wire_enum!(ReceiverKind, "RECEIVER_KIND_");
 wire_enum!(StoreKind, "STORE_KIND_");
 wire_enum!(StoreCallOutcome, "STORE_CALL_OUTCOME_");
+wire_enum!(
+    AlertKind,
+    "ALERT_KIND_",
+    BudgetThreshold: "A threshold of a budget was crossed",
+    BudgetExhausted: "A budget denied a request for the first time in its period",
+    BudgetForecast: "A budget will not last for its period",
+    UpstreamCooldown: "Groq refused a model with 429",
+    UpstreamKeyRefused: "Groq refused one of the organization's own keys",
+    Pause: "Something is paused",
+    StoreOutage: "The store does not answer",
+    UnsettledHigh: "Many reservations of a team are without a report",
+    UsageDrift: "What was booked differs from what Groq billed",
+    PolicyRejected: "A new version of the policy was not taken",
+    SpoolBacklog: "Reports of usage wait to be booked",
+    UnreservedRefused: "Usage without a reservation was refused",
+    LayoutMismatch: "Replicas of different releases keep the store's layout back",
+    Test: "A test of a receiver",
+);
+wire_enum!(
+    Severity,
+    "SEVERITY_",
+    Info: "Good to know",
+    Warning: "To look at today",
+    Critical: "To look at now",
+);
 wire_enum!(
     OnShortfall,
     "ON_SHORTFALL_",

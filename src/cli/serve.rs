@@ -235,7 +235,7 @@ where
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
         tokio::spawn(app.serve_pages(listener, tls, make_store()?));
     }
-    tokio::spawn(app.deliver_alerts(settings.receivers.clone(), make_store()?));
+    tokio::spawn(app.deliver_alerts(make_store()?));
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let listen = Listen {
         address: settings.listen,

@@ -1,6 +1,6 @@
 //! Amounts, times and names as people read and write them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -131,6 +131,20 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
         .parse::<SignedDuration>()
         .map_err(|_| format!("`{text}` is not a length of time, such as 90s, 1m30s or 3d"))?;
     Duration::try_from(parsed).map_err(|_| "a length of time cannot be negative".to_owned())
+}
+
+/// An instant: one as written, or as long ago as a length of time says.
+pub(super) fn parse_when(text: &str) -> Result<prost_types::Timestamp, String> {
+    if let Ok(instant) = text.parse::<Timestamp>() {
+        return Ok(prost_types::Timestamp {
+            seconds: instant.as_second(),
+            nanos: instant.subsec_nanosecond(),
+        });
+    }
+    let ago = parse_duration(text).map_err(|_| {
+        format!("`{text}` is neither an instant such as 2026-11-24T10:00:00Z nor a length of time")
+    })?;
+    Ok(SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH).into())
 }
 
 /// A length of time for the wire.

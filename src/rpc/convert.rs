@@ -1,6 +1,7 @@
 //! Enums of the contract and of the domain, each converted in one place, both ways where both are needed.
 
 use super::proto;
+use crate::alerts::{DeliveryState, ReceiverKind};
 use crate::domain::{
     actor::ActorKind,
     decision::{Measure, Reason},
@@ -97,6 +98,19 @@ both_ways!(limit_mode, limit_mode_of: LimitMode = proto::LimitMode {
     Shadow = Shadow,
 });
 
+to_wire!(delivery_state: DeliveryState = proto::DeliveryState {
+    Pending = Pending,
+    Sent = Sent,
+    Failing = Failing,
+    Expired = Expired,
+});
+
+to_wire!(receiver_kind: ReceiverKind = proto::ReceiverKind {
+    Webhook = Webhook,
+    Slack = Slack,
+    Alertmanager = Alertmanager,
+});
+
 to_wire!(scope: LimitScope = proto::Scope {
     Organization = Organization,
     OrganizationModel = OrganizationModel,
@@ -151,6 +165,7 @@ pub(super) const fn measure(measure: Measure) -> proto::Quantity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::alert::{AlertKind, Severity};
 
     /// What is converted to an enum of the contract, value by value.
     pub(super) trait Pairs: Sized + 'static {
@@ -176,6 +191,18 @@ mod tests {
         }
         for (ours, theirs) in proto::Scope::PAIRS {
             assert_eq!(ours.name(), short("SCOPE_", theirs.as_str_name()));
+        }
+        for (ours, theirs) in proto::DeliveryState::PAIRS {
+            assert_eq!(ours.name(), short("DELIVERY_STATE_", theirs.as_str_name()));
+        }
+        // Alerts are kept and sent by these names.
+        for kind in AlertKind::ALL {
+            let name = format!("ALERT_KIND_{}", kind.name().to_uppercase());
+            assert!(proto::AlertKind::from_str_name(&name).is_some(), "{name}");
+        }
+        for (name, ours) in Severity::NAMES {
+            let theirs = proto::Severity::from_str_name(&format!("SEVERITY_{}", name.to_uppercase()));
+            assert_eq!(theirs.map(|theirs| theirs as usize), Some(ours as usize + 1), "the order is one");
         }
         for (ours, theirs) in proto::Quantity::PAIRS {
             assert_eq!(ours.name(), short("QUANTITY_", theirs.as_str_name()));

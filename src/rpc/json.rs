@@ -6,7 +6,9 @@
 use std::sync::LazyLock;
 
 use prost::{Message, Name};
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use prost_reflect::{
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions,
+};
 use serde_json::{Value, value::Serializer};
 use thiserror::Error;
 use tonic::Status;
@@ -21,6 +23,18 @@ static TYPES: LazyLock<Result<DescriptorPool, String>> =
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("the answer cannot be shown as JSON: {0}")]
 pub struct JsonError(String);
+
+/// The message of the contract that `json` is. What this release does not know of it, fields and values of enums, is left out.
+///
+/// # Errors
+/// It is none: a field has a value of another type.
+pub(super) fn from_json<M: Message + Name + Default>(json: &Value) -> Result<M, JsonError> {
+    let failure = |error: String| JsonError(error);
+    let options = DeserializeOptions::new().deny_unknown_fields(false);
+    let message = DynamicMessage::deserialize_with_options(descriptor(&M::full_name())?, json, &options);
+    let bytes = message.map_err(|error| failure(error.to_string()))?.encode_to_vec();
+    M::decode(bytes.as_slice()).map_err(|error| failure(error.to_string()))
+}
 
 /// A message of the contract as JSON.
 ///
@@ -57,12 +71,15 @@ pub fn error_to_json(error: &Status) -> Result<Value, JsonError> {
 
 fn named(name: &str, message: &impl Message) -> Result<Value, JsonError> {
     let failure = |error: String| JsonError(error);
-    let types = TYPES.as_ref().map_err(|error| failure(error.clone()))?;
-    let descriptor = types.get_message_by_name(name).ok_or_else(|| failure(format!("no message {name}")))?;
-    let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
+    let message = DynamicMessage::decode(descriptor(name)?, message.encode_to_vec().as_slice())
         .map_err(|error| failure(error.to_string()))?;
     let options = SerializeOptions::new().skip_default_fields(false);
     message.serialize_with_options(Serializer, &options).map_err(|error| failure(error.to_string()))
+}
+
+fn descriptor(name: &str) -> Result<MessageDescriptor, JsonError> {
+    let types = TYPES.as_ref().map_err(|error| JsonError(error.clone()))?;
+    types.get_message_by_name(name).ok_or_else(|| JsonError(format!("no message {name}")))
 }
 
 #[cfg(test)]
@@ -101,6 +118,23 @@ mod tests {
         // What is empty is there, and a message that is not set is not.
         assert_eq!((&value["degraded"], &value["limits"]), (&json!(false), &json!([])));
         assert!(value.get("retryDelay").is_none());
+    }
+
+    #[test]
+    fn what_is_not_known_of_json_is_left_out_and_what_is_of_another_type_refused() {
+        let kept = json!({
+            "id": "1", "kind": "ALERT_KIND_OF_LATER", "severity": "SEVERITY_INFO", "later": { "a": 1 },
+            "upstreamKey": { "name": "main/1f", "state": "UPSTREAM_KEY_STATE_REFUSED", "later": [] },
+        });
+        let alert: proto::Alert = from_json(&kept).unwrap();
+        assert_eq!((&*alert.id, alert.kind, alert.severity()), ("1", 0, proto::Severity::Info));
+        let Some(proto::alert::Detail::UpstreamKey(key)) = &alert.detail else { panic!("{alert:?}") };
+        assert_eq!((&*key.name, key.state()), ("main/1f", proto::UpstreamKeyState::Refused));
+        for wrong in
+            [json!({ "id": 1 }), json!([]), json!({ "createTime": "noon" }), json!({ "budget": "80%" })]
+        {
+            assert!(from_json::<proto::Alert>(&wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The gRPC services: the only place that sees protobuf.
 
 mod access;
+mod alert_service;
 mod answer;
 mod audit_service;
 mod audited;
@@ -32,6 +33,7 @@ mod status_service;
 mod upstream_service;
 
 pub use access::{Access, AccessLayer};
+pub use alert_service::AlertRpc;
 pub use answer::AuthorizeAnswer;
 pub use audit_service::AuditRpc;
 pub use delivery::watched;

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     access::{OtherTeam, Refusal},
+    alerts::TrialError,
     authorizer::Failure,
     control::{KeyError, PauseError},
     domain::rbac::Permission,
@@ -30,6 +31,7 @@ const PAGE_TOKEN: &str = "page_token";
 const COOLDOWN: &str = "tollgate.v1.Cooldown";
 const KEY: &str = "tollgate.v1.VirtualKey";
 const PAUSE: &str = "tollgate.v1.Pause";
+const RECEIVER: &str = "tollgate.v1.Receiver";
 const REQUEST: &str = "tollgate.v1.Request";
 const RESERVATION: &str = "tollgate.v1.Reservation";
 const SECRET: &str = "tollgate.v1.KeySecret";
@@ -207,6 +209,15 @@ fn failure_of(failure: &Failure, effect: Effect, asked: &str) -> Status {
 pub(super) fn unknown_cooldown(project: &str, model: &str) -> Status {
     let message = format!("no cooldown of `{model}` is in force in the project `{project}`");
     table::UNKNOWN_COOLDOWN.error(message, Resource(COOLDOWN, format!("{project}/{model}")))
+}
+
+/// The status when a receiver was not tested.
+pub(super) fn untested(error: &TrialError) -> Status {
+    let message = error.to_string();
+    match error {
+        TrialError::Unknown(name) => table::UNKNOWN_RECEIVER.error(message, Resource(RECEIVER, name.clone())),
+        TrialError::TooMany => table::OVERLOADED.error(message, Retry),
+    }
 }
 
 /// The status when nothing was paused or resumed.

@@ -60,13 +60,14 @@ use traced::Traced;
 
 use crate::{
     access::Guard,
+    alerts::Receivers,
     authorizer::{Authorizer, Shared},
     control::{Keys, Pauses},
     replicas::Announcer,
     reports::{PastDays, Spending, UsageReports},
     rpc::{
-        AccessLayer, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, ReportRpc,
-        StatusFacts, StatusRpc, UpstreamRpc,
+        AccessLayer, AlertRpc, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder,
+        ReportRpc, StatusFacts, StatusRpc, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -74,9 +75,10 @@ use crate::{
         explained,
         policy_service_server::PolicyServiceServer,
         proto::{
-            audit_service_server::AuditServiceServer, key_service_server::KeyServiceServer,
-            pause_service_server::PauseServiceServer, report_service_server::ReportServiceServer,
-            status_service_server::StatusServiceServer, upstream_service_server::UpstreamServiceServer,
+            alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
+            key_service_server::KeyServiceServer, pause_service_server::PauseServiceServer,
+            report_service_server::ReportServiceServer, status_service_server::StatusServiceServer,
+            upstream_service_server::UpstreamServiceServer,
         },
         watched,
     },
@@ -109,6 +111,8 @@ pub struct Options {
     pub tracing: Tracing,
     /// What days cost of months that are over.
     pub past: PastDays,
+    /// Where alerts go.
+    pub receivers: Arc<Receivers>,
 }
 
 /// Why the service cannot start.
@@ -157,6 +161,7 @@ struct Setup<F> {
     status: StatusFacts,
     tracing: Tracing,
     past: PastDays,
+    receivers: Arc<Receivers>,
     /// Held by every worker; closed when the last one ends.
     _ended: mpsc::Sender<()>,
 }
@@ -194,6 +199,7 @@ impl Server {
             status: options.status.clone(),
             tracing: options.tracing.clone(),
             past: options.past.clone(),
+            receivers: Arc::clone(&options.receivers),
             _ended: ended_sender,
         };
         let mut address = options.listen;
@@ -305,6 +311,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         status,
         tracing,
         past,
+        receivers,
         ..
     } = setup;
     let mut watch = None;
@@ -323,7 +330,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let recorder = Recorder::new(guard.audit().clone(), settler.tasks().clone());
     let worker = u32::try_from(index).unwrap_or(u32::MAX);
     let (follower, told) = (authorizer.follower().clone(), stop.clone());
-    let (keys, pauses) = (Keys::new(follower.clone(), runtime.entropy), Pauses::new(follower.clone()));
+    let (keys, pauses) =
+        (Keys::new(follower.clone(), runtime.entropy.clone()), Pauses::new(follower.clone()));
     let follower = tokio::spawn(async move { follower.follow(worker, told).await });
     shared.live.registry_asked().await;
     let spending = Spending::new(authorizer.store().clone(), Arc::clone(&shared.live), past);
@@ -346,6 +354,8 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
     let audit = AuditServiceServer::new(AuditRpc::new(authorizer.clone()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let alerts = AlertRpc::new(authorizer.clone(), receivers, runtime.clone(), recorder.clone());
+    let alerts = AlertServiceServer::new(alerts).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let reports = UsageReports::new(authorizer.store().clone(), Arc::clone(&shared.live));
     let reports =
         ReportServiceServer::new(ReportRpc::new(reports)).max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -356,6 +366,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         .add_service(pauses)
         .add_service(upstream)
         .add_service(audit)
+        .add_service(alerts)
         .add_service(reports)
         .add_service(status)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));

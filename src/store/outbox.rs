@@ -267,6 +267,14 @@ impl Exhaustion {
         Some(OutboxEntry { id: OutboxId(id.into()), payload: payload.into() })
     }
 
+    /// The id of its alert, which begins with the time of the denial, so that alerts are in the order of time. `id`: that of its entry,
+    /// which begins with that of the period, so that each process adds the same.
+    #[must_use]
+    pub fn alert_id(&self, id: &OutboxId) -> Option<String> {
+        let (own, _) = id.event().rsplit_once('_')?;
+        Some(format!("{:0TIME_DIGITS$x}{}", self.at.0, own.get(TIME_DIGITS..)?))
+    }
+
     /// Reads a payload; `None`: it is of something else.
     #[must_use]
     pub fn read(payload: &[u8]) -> Option<Self> {
@@ -339,6 +347,8 @@ mod tests {
         assert_eq!(Exhaustion::read(&entry.payload), Some(exhaustion(1_795_428_000_000)));
         assert_eq!(exhaustion(9).entry().unwrap().id, entry.id);
         assert_eq!(entry.id.time(), Timestamp(1_793_491_200_000), "the first of November");
+        let alert = exhaustion(1_795_428_000_000).alert_id(&entry.id).unwrap();
+        assert_eq!(alert.split_at(12), ("01a207d92100", &entry.id.as_str()[12..28]));
         let other = Exhaustion {
             counter: CounterKey::new("team/b|usd|month").in_period(20_261_101),
             ..exhaustion(9)

@@ -133,6 +133,10 @@ Cooldowns: Gauge "tollgate.cooldowns" "" => "tollgate_cooldowns" ["organization"
     "Cooldowns in force after Groq's 429, one for each service tier, as this replica last read it";
 UpstreamRateLimits: Counter "tollgate.upstream_rate_limits" "" => "tollgate_upstream_rate_limits_total" ["organization", "project", "model"]
     "Reports of Groq's 429";
+Alerts: Gauge "tollgate.alerts" "" => "tollgate_alerts" ["kind", "state"]
+    "Alerts over all replicas, as this one last read the newest 4,096 entries of the outbox";
+AlertDeliveries: Counter "tollgate.alert_deliveries" "" => "tollgate_alert_deliveries_total" ["receiver", "result"]
+    "Attempts of this replica to deliver alerts; result is sent, failing (it is tried again) or expired (it was given up)";
 AccessRefusals: Counter "tollgate.access_refusals" "" => "tollgate_access_refusals_total" ["rpc", "reason"]
     "Calls and pages refused to their callers";
 Connections: Gauge "tollgate.connections" "" => "tollgate_connections" ["listener"]

@@ -27,6 +27,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
     (
         "rpc",
         &[
+            "alerts",
             "audit",
             "authorizer",
             "control",
@@ -46,6 +47,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
         "server",
         &[
             "rpc",
+            "alerts",
             "control",
             "reports",
             "authorizer",

@@ -16,17 +16,17 @@ pub use needs::{Need, PAGES, RPCS, VERBOSE_READINESS, is_page, need_of, page_of,
 pub enum Role {
     /// May do everything.
     Admin,
-    /// Pauses and resumes, rotates and revokes keys.
+    /// Pauses and resumes, rotates and revokes keys, tests receivers of alerts.
     Operator,
     /// Reads everything, the audit log included.
     Auditor,
-    /// Reads spend.
+    /// Reads spend and alerts.
     Viewer,
     /// Reads the state of the service and its metrics: for monitoring systems.
     Monitor,
     /// Requests decisions and reports usage.
     Gateway,
-    /// Manages the keys of its teams and reads their spend.
+    /// Manages the keys of its teams and reads their spend and alerts.
     TeamAdmin,
 }
 
@@ -60,8 +60,8 @@ impl Role {
     #[must_use]
     pub const fn has(self, permission: Permission) -> bool {
         use Permission::{
-            Decide, LiftCooldowns, ManageKeys, Pause, ReadAudit, ReadKeys, ReadMetrics, ReadPauses,
-            ReadSpend, ReadStatus, ReadUpstream, Record, RotateKeys,
+            Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadKeys, ReadMetrics,
+            ReadPauses, ReadSpend, ReadStatus, ReadUpstream, Record, RotateKeys, TestReceivers,
         };
         match self {
             Self::Admin => true,
@@ -75,6 +75,8 @@ impl Role {
                         | ReadKeys
                         | ReadPauses
                         | ReadUpstream
+                        | ReadAlerts
+                        | TestReceivers
                         | ReadStatus
                         | ReadMetrics
                 )
@@ -82,13 +84,22 @@ impl Role {
             Self::Auditor => {
                 matches!(
                     permission,
-                    ReadSpend | ReadKeys | ReadPauses | ReadAudit | ReadUpstream | ReadStatus | ReadMetrics
+                    ReadSpend
+                        | ReadKeys
+                        | ReadPauses
+                        | ReadAudit
+                        | ReadUpstream
+                        | ReadAlerts
+                        | ReadStatus
+                        | ReadMetrics
                 )
             }
-            Self::Viewer => matches!(permission, ReadSpend),
+            Self::Viewer => matches!(permission, ReadSpend | ReadAlerts),
             Self::Monitor => matches!(permission, ReadStatus | ReadMetrics),
             Self::Gateway => matches!(permission, Decide | Record),
-            Self::TeamAdmin => matches!(permission, ReadSpend | ReadKeys | ManageKeys | RotateKeys),
+            Self::TeamAdmin => {
+                matches!(permission, ReadSpend | ReadKeys | ManageKeys | RotateKeys | ReadAlerts)
+            }
         }
     }
 
@@ -145,6 +156,10 @@ pub enum Permission {
     ReadUpstream,
     /// Lift such a cooldown.
     LiftCooldowns,
+    /// Read alerts, and how their receivers get them.
+    ReadAlerts,
+    /// Send a test to a receiver of alerts.
+    TestReceivers,
     /// Read which policy is in force, and why a newer one is not.
     ReadStatus,
     /// Read the metrics, which name teams and what they spend.
@@ -153,7 +168,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Decide,
         Self::Record,
         Self::ReadSpend,
@@ -165,6 +180,8 @@ impl Permission {
         Self::ReadAudit,
         Self::ReadUpstream,
         Self::LiftCooldowns,
+        Self::ReadAlerts,
+        Self::TestReceivers,
         Self::ReadStatus,
         Self::ReadMetrics,
     ];
@@ -184,6 +201,8 @@ impl Permission {
             Self::ReadAudit => "read-audit",
             Self::ReadUpstream => "read-upstream",
             Self::LiftCooldowns => "lift-cooldowns",
+            Self::ReadAlerts => "read-alerts",
+            Self::TestReceivers => "test-receivers",
             Self::ReadStatus => "read-status",
             Self::ReadMetrics => "read-metrics",
         }

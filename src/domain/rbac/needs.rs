@@ -16,7 +16,7 @@ pub enum Need {
 }
 
 /// Every RPC that is served, and what it requires. An RPC that is missing here is refused to everyone.
-pub const RPCS: [(&str, Need); 26] = [
+pub const RPCS: [(&str, Need); 29] = [
     ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
     ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),
     ("/tollgate.v1.PolicyService/GetSpend", Need::Permission(Permission::ReadSpend)),
@@ -35,6 +35,9 @@ pub const RPCS: [(&str, Need); 26] = [
     ("/tollgate.v1.AuditService/ListAuditEvents", Need::Permission(Permission::ReadAudit)),
     ("/tollgate.v1.UpstreamService/ListCooldowns", Need::Permission(Permission::ReadUpstream)),
     ("/tollgate.v1.UpstreamService/LiftCooldown", Need::Permission(Permission::LiftCooldowns)),
+    ("/tollgate.v1.AlertService/ListAlerts", Need::Permission(Permission::ReadAlerts)),
+    ("/tollgate.v1.AlertService/ListReceivers", Need::Permission(Permission::ReadAlerts)),
+    ("/tollgate.v1.AlertService/TestReceiver", Need::Permission(Permission::TestReceivers)),
     ("/tollgate.v1.StatusService/GetStatus", Need::Permission(Permission::ReadStatus)),
     ("/tollgate.v1.StatusService/ListReplicas", Need::Permission(Permission::ReadStatus)),
     ("/envoy.service.auth.v3.Authorization/Check", Need::Permission(Permission::Decide)),

@@ -18,20 +18,34 @@ fn principal(grants: &[(&[Role], TeamScope)]) -> Principal {
 #[test]
 fn each_role_has_what_it_is_for_and_nothing_else() {
     use Permission::{
-        Decide, LiftCooldowns, ManageKeys, Pause, ReadAudit, ReadKeys, ReadMetrics, ReadPauses, ReadSpend,
-        ReadStatus, ReadUpstream, Record, RotateKeys,
+        Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadKeys, ReadMetrics, ReadPauses,
+        ReadSpend, ReadStatus, ReadUpstream, Record, RotateKeys, TestReceivers,
     };
     for (role, permissions) in [
         (Role::Admin, Permission::ALL.as_slice()),
         (
             Role::Operator,
-            &[ReadKeys, RotateKeys, Pause, ReadPauses, ReadUpstream, LiftCooldowns, ReadStatus, ReadMetrics],
+            &[
+                ReadKeys,
+                RotateKeys,
+                Pause,
+                ReadPauses,
+                ReadUpstream,
+                LiftCooldowns,
+                ReadAlerts,
+                TestReceivers,
+                ReadStatus,
+                ReadMetrics,
+            ],
         ),
-        (Role::Auditor, &[ReadSpend, ReadKeys, ReadPauses, ReadAudit, ReadUpstream, ReadStatus, ReadMetrics]),
-        (Role::Viewer, &[ReadSpend]),
+        (
+            Role::Auditor,
+            &[ReadSpend, ReadKeys, ReadPauses, ReadAudit, ReadUpstream, ReadAlerts, ReadStatus, ReadMetrics],
+        ),
+        (Role::Viewer, &[ReadSpend, ReadAlerts]),
         (Role::Monitor, &[ReadStatus, ReadMetrics]),
         (Role::Gateway, &[Decide, Record]),
-        (Role::TeamAdmin, &[ReadSpend, ReadKeys, ManageKeys, RotateKeys]),
+        (Role::TeamAdmin, &[ReadSpend, ReadKeys, ManageKeys, RotateKeys, ReadAlerts]),
     ] {
         let has: Vec<_> = Permission::ALL.into_iter().filter(|permission| role.has(*permission)).collect();
         assert_eq!(has, permissions, "{role}");

@@ -31,6 +31,8 @@ reasons! {
     UNKNOWN_SECRET: NotFound, Resource, "The key has no live secret of this id";
     UNKNOWN_TARGET: NotFound, Resource, "There is nothing of this name to pause";
     UNKNOWN_COOLDOWN: NotFound, Resource, "No such cooldown is in force";
+    UNKNOWN_RECEIVER: NotFound, Resource,
+        "The settings of the replica that answers have no receiver of this name. Another replica may have other settings";
     UNKNOWN_SERVICE: NotFound, Resource, "The health service knows no service of this name";
     UNKNOWN_SYMBOL: NotFound, Resource, "Reflection knows no file, symbol or extension of this name";
 
@@ -82,7 +84,7 @@ reasons! {
         "The store did not answer in time. `Authorize` gives back what was taken, and reads change nothing; `RecordUsage` is safe to repeat; after a change, look before you repeat it";
     SNAPSHOT_STALE: Unavailable, Retry,
         "Pauses and keys were not read within 1 s and could not be for this call, or the key moved to another team at this moment. Try again";
-    OVERLOADED: Unavailable, Retry, "Refused at once, because it could not be answered in time. Try again";
+    OVERLOADED: Unavailable, Retry, "Refused at once, because it could not be answered in time, or because as many tests of receivers are being sent as may be. Try again";
     SHUTTING_DOWN: Unavailable, Outage,
         "This replica stops, and the call was still waiting for room or open when `drain_timeout` was about to end. Ask another. `Authorize` and reads change nothing; `RecordUsage` is safe to repeat; after a change, look before you repeat it";
     LAYOUT_UNSUPPORTED: Unavailable, Layout,

@@ -8,7 +8,7 @@ use super::spend::{Part, SpendPlace};
 use crate::{
     domain::{cooldown::CooldownKey, counter::CounterKey, key::KeyCursor, pause::Target},
     reports::{UsageGroup, UsagePlace},
-    store::AuditId,
+    store::{AuditId, OutboxId},
 };
 
 /// A place in a list.
@@ -120,6 +120,19 @@ impl Cursor for UsagePlace {
 
 /// The 28 digits.
 impl Cursor for AuditId {
+    type Wire = String;
+
+    fn to_wire(&self) -> String {
+        self.to_string()
+    }
+
+    fn of_wire(id: String) -> Option<Self> {
+        id.parse().ok()
+    }
+}
+
+/// The id of an alert, which is a place before its entries.
+impl Cursor for OutboxId {
     type Wire = String;
 
     fn to_wire(&self) -> String {

@@ -23,7 +23,7 @@ use crate::{
     domain::{Timestamp, cooldown::CooldownKey, key::KeyCursor, pause::Target},
     reports::UsagePlace,
     rpc::proto,
-    store::AuditId,
+    store::{AuditId, OutboxId},
 };
 
 /// The version of the form, and of all cursors. Adjacent releases read each other's tokens: a release that writes a new version
@@ -64,6 +64,7 @@ list_requests! {
     ListAuditEventsRequest by AuditId,
     QueryUsageRequest by UsagePlace,
     ListReplicasRequest by Arc<str>,
+    ListAlertsRequest by OutboxId,
 }
 
 /// Whose lists are asked for, and when.

@@ -1,5 +1,6 @@
 //! From the wire to the domain: every bound is checked here, once, and every breach is named.
 
+mod alerts;
 mod audit;
 mod size;
 mod usage;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use tonic::Status;
 
-pub(super) use self::{audit::audit, usage::usage};
+pub(super) use self::{alerts::alerts, audit::audit, usage::usage};
 
 use super::{
     convert,

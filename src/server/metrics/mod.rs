@@ -16,6 +16,7 @@ use super::Connections;
 use crate::telemetry::CODES;
 use crate::{
     access::Guard,
+    alerts::Receivers,
     authorizer::Timing,
     domain::rbac::RPCS,
     reports::PastDays,
@@ -52,6 +53,8 @@ pub struct Sources {
     pub upstream: Arc<UpstreamKeys>,
     /// Connections.
     pub connections: Connections,
+    /// Where alerts go.
+    pub receivers: Arc<Receivers>,
     /// Changes of the policy's file.
     pub reloads: Arc<Reloads>,
     /// Whether budgets of keys are shown.
@@ -69,10 +72,11 @@ impl Sources {
         guard: Guard,
         upstream: Arc<UpstreamKeys>,
         connections: Connections,
+        receivers: Arc<Receivers>,
         by_key: bool,
     ) -> Self {
         let (reloads, past, seen) = (Arc::default(), PastDays::default(), Arc::default());
-        Self { status, guard, upstream, connections, reloads, by_key, past, seen }
+        Self { status, guard, upstream, connections, receivers, reloads, by_key, past, seen }
     }
 
     /// Lets readers of `meters` ask for values, and durations be recorded there.

@@ -84,6 +84,19 @@ impl Sources {
             Metric::UpstreamKeyUp => self.upstream_keys(emit),
             Metric::Cooldowns => self.cooldowns(emit),
             Metric::UpstreamRateLimits => self.rate_limits(emit),
+            Metric::Alerts => {
+                for ((kind, state), count) in &*self.seen.load().alerts {
+                    let labels = [KeyValue::new("kind", kind.clone()), KeyValue::new("state", state.clone())];
+                    emit(number(*count), &labels);
+                }
+            }
+            Metric::AlertDeliveries => {
+                for (receiver, state, count) in self.receivers.results() {
+                    // Those of nothing as well: an increase is seen only in a row that was there before.
+                    let receiver = KeyValue::new("receiver", receiver.to_owned());
+                    emit(number(count), &[receiver, word("result", state.name())]);
+                }
+            }
             Metric::AccessRefusals => {
                 for (rpc, reason, count) in self.guard.refusals().all() {
                     emit(number(count), &[word("rpc", rpc), KeyValue::new("reason", reason.to_lowercase())]);

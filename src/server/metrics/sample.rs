@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{Sources, forecast::Forecasts};
 use crate::{
+    alerts,
     domain::{
         Timestamp,
         calendar::Days,
@@ -21,6 +22,8 @@ use crate::{
 
 /// How often the store is read.
 const EVERY: Duration = Duration::from_secs(5);
+/// Alerts are read once in so many times: they change seldom, and may be up to 64 reads.
+const ALERTS_EVERY: u32 = 3;
 /// Counters read at once: some ten microseconds of the store, between which decisions have their turn.
 const AT_ONCE: usize = 64;
 /// Between two such reads.
@@ -35,6 +38,8 @@ pub(super) struct Seen {
     pub(super) limits: Vec<SeenLimit>,
     /// Cooldowns in force by project and model: how many service tiers each has.
     pub(super) cooldowns: BTreeMap<(Arc<str>, Arc<str>), u32>,
+    /// Alerts by kind and state.
+    pub(super) alerts: Arc<BTreeMap<(String, String), u64>>,
 }
 
 /// A limit, and what its counter said.
@@ -52,16 +57,22 @@ pub(super) struct SeenLimit {
 pub(super) async fn follow<S: Store>(sources: Sources, store: S) {
     sources.status.shared.live.registry_asked().await;
     let mut forecasts = Forecasts::new(sources.past.clone());
+    let mut turn = 0;
     loop {
-        let read = read(&sources, &store, &mut forecasts).await;
-        let seen = match read {
+        let mut seen = match read(&sources, &store, &mut forecasts).await {
             Ok(seen) => seen,
             Err(_) => {
                 let before = sources.seen.load();
                 let (limits, cooldowns) = (before.limits.clone(), before.cooldowns.clone());
-                Seen { is_up: Some(false), limits, cooldowns }
+                Seen { is_up: Some(false), limits, cooldowns, ..Seen::default() }
             }
         };
+        seen.alerts = match turn {
+            0 => alerts::counts(&store).await.ok().map(Arc::new),
+            _ => None,
+        }
+        .unwrap_or_else(|| Arc::clone(&sources.seen.load().alerts));
+        turn = (turn + 1) % ALERTS_EVERY;
         sources.seen.store(Arc::new(seen));
         tokio::time::sleep(EVERY).await;
     }
@@ -101,7 +112,7 @@ async fn read<S: Store>(sources: &Sources, store: &S, forecasts: &mut Forecasts)
             *cooldowns.entry((of.project, of.model)).or_default() += 1;
         }
     }
-    Ok(Seen { is_up: Some(true), limits, cooldowns })
+    Ok(Seen { is_up: Some(true), limits, cooldowns, ..Seen::default() })
 }
 
 /// A limit whose counter is to be read.

@@ -1,7 +1,9 @@
 //! Alerts that arrive: the real process, with receivers over HTTP and HTTPS.
 
 mod alertmanager;
-mod receiver;
+mod lists;
+pub(crate) mod receiver;
+mod trials;
 
 use std::{fs, path::Path};
 
@@ -248,4 +250,8 @@ async fn the_first_denial_by_a_budget_arrives_once_over_replicas() {
     let summary = "team has used up its monthly budget of $0.000001, which has denied a request ($0.00 spent, the rest is reserved or too \
                    little for the request)";
     assert_eq!(data["summary"], summary);
+    // It is of the time of the denial, and not of the budget's period, so that it is where lists of the newest have it.
+    let time = u64::from_str_radix(&data["id"].as_str().unwrap()[..12], 16).unwrap();
+    let created: jiff::Timestamp = data["createTime"].as_str().unwrap().parse().unwrap();
+    assert_eq!(i64::try_from(time).unwrap(), created.as_millisecond());
 }

@@ -21,44 +21,44 @@ use crate::support::certificates::Pair;
 
 /// A request that a receiver got.
 #[derive(Clone, Debug)]
-pub(super) struct Request {
-    pub(super) line: String,
-    pub(super) headers: BTreeMap<String, String>,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) line: String,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 }
 
 /// What a receiver answers.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Status(u16),
     /// Never.
     Hang,
 }
 
 #[derive(Clone)]
-pub(super) struct Receiver {
-    pub(super) address: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
     answer: Arc<Mutex<Answer>>,
 }
 
 impl Receiver {
     /// On a port of its own.
-    pub(super) async fn start(answer: Answer) -> Self {
+    pub(crate) async fn start(answer: Answer) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), answer, None).await
     }
 
-    pub(super) async fn start_https(pair: &Pair) -> Self {
+    pub(crate) async fn start_https(pair: &Pair) -> Self {
         let certificate = CertificateDer::from_pem_slice(pair.cert.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -69,7 +69,7 @@ impl Receiver {
         Self::start_at("127.0.0.1:0".parse().unwrap(), Answer::Status(204), tls).await
     }
 
-    pub(super) async fn start_at(address: SocketAddr, answer: Answer, tls: Option<TlsAcceptor>) -> Self {
+    pub(crate) async fn start_at(address: SocketAddr, answer: Answer, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let receiver = Self {
             address: listener.local_addr().unwrap(),
@@ -126,16 +126,16 @@ impl Receiver {
         }
     }
 
-    pub(super) fn answers(&self, answer: Answer) {
+    pub(crate) fn answers(&self, answer: Answer) {
         *self.answer.lock().unwrap() = answer;
     }
 
-    pub(super) fn requests(&self) -> Vec<Request> {
+    pub(crate) fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 
     /// The thresholds in what it got, in order, once each.
-    pub(super) fn thresholds(&self) -> Vec<String> {
+    pub(crate) fn thresholds(&self) -> Vec<String> {
         let requests = self.requests();
         let text =
             |request: &Request| request.json()["data"]["budget"]["threshold"].as_str().map(str::to_owned);

@@ -13,9 +13,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tonic::{Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 
+use tollgate::{
+    settings::{ReceiverKind, ReceiverSettings, ReceiverUrl},
+    store::{OUTBOX_KEPT, Outbox as _, OutboxEntry},
+};
+
 use crate::{
+    alerts::receiver::{Answer, Receiver},
     bad_input::raw::Raw,
-    harness::{START, Server, StoreKind, connect},
+    harness::{Fixture, Server, Ways, connect},
     reference::WRITE,
 };
 
@@ -102,11 +108,47 @@ async fn ask(channel: &Channel, pool: &DescriptorPool, rpc: &str, request: &Valu
     Ok(answer.serialize_with_options(serde_json::value::Serializer, &options).unwrap())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_example_is_answered_as_it_says() {
+/// An alert, and its delivery to the one receiver, as they are kept.
+const KEPT: [(&str, u8, &str); 2] = [
+    (
+        "01a207d836a00b0c0d0e0f100000_open",
+        2,
+        r#"{"alert":{"id":"01a207d836a00b0c0d0e0f100000","kind":"ALERT_KIND_BUDGET_THRESHOLD","severity":"SEVERITY_WARNING","state":"ALERT_STATE_OPEN","team":"chatbot","limitId":"teams.chatbot.budget.monthly_usd","createTime":"2026-11-23T09:59:00Z","summary":"chatbot has spent 80% of its monthly budget: $160.00 of $200.00","budget":{"threshold":"80%","amount":{"currencyCode":"USD","units":"160"},"spent":{"currencyCode":"USD","units":"160"},"budget":{"currencyCode":"USD","units":"200"}},"organization":"acme"}}"#,
+    ),
+    (
+        "01a207d836a00b0c0d0e0f100000_open/ops",
+        3,
+        r#"{"state":"failing","since":1795427940000,"attempts":3,"sends":3,"last_attempt":1795427947000,"next_attempt":1795427955000,"error":"answered 503"}"#,
+    ),
+];
+
+/// A server with an alert, and with a receiver that takes tests.
+async fn start() -> Server {
     let policy = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/policy.toml");
     let policy = fs::read_to_string(policy).unwrap();
-    let server = Server::start(StoreKind::Embedded, &policy, START).await;
+    let fixture = Fixture::embedded();
+    let entries = KEPT.map(|(id, version, json)| {
+        let payload = [&[version], json.as_bytes()].concat().into();
+        OutboxEntry { id: id.parse().unwrap(), payload }
+    });
+    fixture.store.outbox_append(entries.to_vec(), OUTBOX_KEPT).await.unwrap();
+    let receiver = Receiver::start(Answer::Status(200)).await;
+    let receiver = ReceiverSettings {
+        name: "ops".to_owned(),
+        kind: ReceiverKind::Webhook,
+        url: ReceiverUrl::Here(format!("http://{}/in", receiver.address)),
+        secret_files: Vec::new(),
+        tls_ca_file: None,
+        timeout: Duration::from_secs(10),
+        retry_for: Duration::from_secs(86_400),
+        allow_private: true,
+    };
+    Server::start_in(fixture, &policy, Ways { receivers: vec![receiver], ..Ways::default() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_example_is_answered_as_it_says() {
+    let server = start().await;
     let channel = connect(server.address()).await;
     let pool = DescriptorPool::decode(tollgate::rpc::DESCRIPTORS).unwrap();
     let (mut examples, mut given, mut stale) = (read(), HashMap::new(), Vec::new());

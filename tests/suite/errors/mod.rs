@@ -11,9 +11,9 @@ use std::{
 use tollgate::rpc::{
     ERRORS,
     proto::{
-        self, audit_service_client::AuditServiceClient, key_service_client::KeyServiceClient,
-        pause_service_client::PauseServiceClient, policy_service_client::PolicyServiceClient,
-        upstream_service_client::UpstreamServiceClient,
+        self, alert_service_client::AlertServiceClient, audit_service_client::AuditServiceClient,
+        key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient,
+        policy_service_client::PolicyServiceClient, upstream_service_client::UpstreamServiceClient,
     },
 };
 use tonic::{Code, Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
@@ -173,6 +173,12 @@ async fn of_subjects(provoked: &mut Provoked, channel: &Channel) {
         ..Default::default()
     };
     provoked.add("UNKNOWN_COOLDOWN", upstream.lift_cooldown(lift).await);
+
+    let mut alerts = AlertServiceClient::new(channel.clone());
+    let list = proto::ListAlertsRequest { page_token: "x".to_owned(), ..Default::default() };
+    provoked.add("PAGE_TOKEN_INVALID", alerts.list_alerts(list).await);
+    let name = "none".to_owned();
+    provoked.add("UNKNOWN_RECEIVER", alerts.test_receiver(proto::TestReceiverRequest { name }).await);
 
     let mut pauses = PauseServiceClient::new(channel.clone());
     let target = proto::PauseTarget { target: Some(proto::pause_target::Target::Team("none".to_owned())) };

@@ -4,13 +4,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tollgate::{
+    alerts::Receivers,
     app::{App, Listen, Parts},
     audit::{Audit, Origin, Sink},
     domain::Timestamp,
     rpc::proto::policy_service_client::PolicyServiceClient,
     runtime::clock::{Clock, ManualClock},
     server::{self, Connections, ListenerTls},
-    settings::ConnectionLimits,
+    settings::{ConnectionLimits, ReceiverSettings},
     store::{Store, embedded::EmbeddedStore, redis::RedisStore},
     telemetry::{Meters, RowBounds},
     upstream::UpstreamKeys,
@@ -29,12 +30,14 @@ pub(crate) struct Ways {
     pub(crate) tls: Option<ListenerTls>,
     /// What metrics are read from; by default there are none.
     pub(crate) meters: Meters,
+    pub(crate) receivers: Vec<ReceiverSettings>,
 }
 
 impl Default for Ways {
     fn default() -> Self {
         let (drain, meters) = (Duration::from_secs(5), Meters::default());
-        Self { address: "127.0.0.1:0", connections: Connections::default(), drain, tls: None, meters }
+        let (connections, receivers) = (Connections::default(), Vec::new());
+        Self { address: "127.0.0.1:0", connections, drain, tls: None, meters, receivers }
     }
 }
 
@@ -125,12 +128,13 @@ impl Server {
         ways: Ways,
         make_store: impl Fn() -> Result<S, server::StartError> + Clone + Send + 'static,
     ) -> Self {
-        let Ways { address, connections, drain, tls, meters } = ways;
+        let Ways { address, connections, drain, tls, meters, receivers } = ways;
         let sink = Sink::store(make_store.clone(), Duration::from_secs(400 * 86_400)).unwrap();
         let app = App::new(Parts {
             upstream: Arc::new(UpstreamKeys::fixed(&[("default", &[UPSTREAM_KEY])]).unwrap()),
             audit: Audit::start(Origin::default(), vec![sink]).unwrap(),
             connections,
+            receivers: Arc::new(Receivers::new(receivers)),
             runtime: Clock::Manual(clock.clone()).into(),
             meters: meters.clone(),
             ..Parts::new(Arc::new(policy(policy_text, clock.now())))

@@ -52,6 +52,9 @@ fn tokens_of_version_1_are_as_recorded() {
     let events = proto::ListAuditEventsRequest { action: "key.create".to_owned(), ..Default::default() };
     let recorded = "AQAAAaImv0kAY9E9obVtJF0cMDFhMjI2YmY0OTAwMDAwMDAwMDcwMDAwMDAwOWuCMtA";
     is_as_recorded(&events, &AuditId::new(ISSUED, 7, 9), recorded);
+    let alerts = proto::ListAlertsRequest { teams: vec!["bot".to_owned()], ..Default::default() };
+    let recorded = "AQAAAaImv0kAFzIpoV3i8qgcMDFhMjA3ZDkyMTAwMGIwYzBkMGUwZjEwMDAwMBEUkUU";
+    is_as_recorded(&alerts, &"01a207d921000b0c0d0e0f100000".parse().unwrap(), recorded);
     let recorded = "AQAAAaImv0kA7Cy_O6BNBewUZ2F0ZS0xOjQyNDI6OWYzYTAxYmPAYjYN";
     is_as_recorded(&proto::ListReplicasRequest::default(), &Arc::from("gate-1:4242:9f3a01bc"), recorded);
 }
@@ -115,6 +118,7 @@ proptest! {
             is_refused(&proto::ListCooldownsRequest::default(), &token)?;
             is_refused(&proto::ListAuditEventsRequest::default(), &token)?;
             is_refused(&proto::ListReplicasRequest::default(), &token)?;
+            is_refused(&proto::ListAlertsRequest::default(), &token)?;
         }
     }
 
@@ -136,6 +140,7 @@ proptest! {
         of(&proto::ListCooldownsRequest::default(), &cursor)?;
         of(&proto::ListAuditEventsRequest::default(), &cursor)?;
         of(&proto::ListReplicasRequest::default(), &cursor)?;
+        of(&proto::ListAlertsRequest::default(), &cursor)?;
     }
 
     #[test]

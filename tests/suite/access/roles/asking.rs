@@ -15,10 +15,10 @@ use tollgate::rpc::{
         ext_proc::v3::{ProcessingRequest, external_processor_client::ExternalProcessorClient},
     },
     proto::{
-        self, audit_service_client::AuditServiceClient, key_service_client::KeyServiceClient,
-        pause_service_client::PauseServiceClient, policy_service_client::PolicyServiceClient,
-        report_service_client::ReportServiceClient, status_service_client::StatusServiceClient,
-        upstream_service_client::UpstreamServiceClient,
+        self, alert_service_client::AlertServiceClient, audit_service_client::AuditServiceClient,
+        key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient,
+        policy_service_client::PolicyServiceClient, report_service_client::ReportServiceClient,
+        status_service_client::StatusServiceClient, upstream_service_client::UpstreamServiceClient,
     },
 };
 use tonic::{Code, Status, transport::Channel};
@@ -143,6 +143,27 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
                 answer => drop(answer?),
             }
         }
+        "ListAlerts" => {
+            let teams = Some(team.to_owned()).filter(|team| !team.is_empty()).into_iter().collect();
+            let request = proto::ListAlertsRequest { teams, ..Default::default() };
+            let mut client = AlertServiceClient::new(channel.clone());
+            drop(client.list_alerts(by(token, request)).await?);
+            // There is none, so that all see the same; `alerts::lists` says what a caller of teams sees.
+            let is_bound = matches!(client.list_alerts(by(token, of_team("other"))).await, Err(status) if status.code() == Code::PermissionDenied);
+            return Ok(if team.is_empty() && is_bound { 'o' } else { 'y' });
+        }
+        "ListReceivers" => {
+            let mut client = AlertServiceClient::new(channel.clone());
+            drop(client.list_receivers(by(token, proto::ListReceiversRequest {})).await?);
+        }
+        "TestReceiver" => {
+            let request = proto::TestReceiverRequest { name: "none".to_owned() };
+            match AlertServiceClient::new(channel.clone()).test_receiver(by(token, request)).await {
+                // There is none.
+                Err(status) if status.code() == Code::NotFound => {}
+                answer => drop(answer?),
+            }
+        }
         "GetStatus" => {
             let mut client = StatusServiceClient::new(channel.clone());
             drop(client.get_status(by(token, proto::GetStatusRequest {})).await?);
@@ -152,6 +173,10 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
         other => panic!("{other}"),
     }
     Ok('y')
+}
+
+fn of_team(team: &str) -> proto::ListAlertsRequest {
+    proto::ListAlertsRequest { teams: vec![team.to_owned()], ..Default::default() }
 }
 
 fn target() -> Option<proto::PauseTarget> {

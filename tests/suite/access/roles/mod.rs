@@ -53,27 +53,52 @@ fn secret(name: &str) -> String {
 
 /// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
 const CALLERS: [(&str, &str, bool, &str); 12] = [
-    ("admin", "\"admin\"", false, "yy yy yy yyy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy yy"),
-    ("operator", "\"operator\"", false, "-- -- -- --- --- -- - y y - -- yy yyy -- yy yy yy yyy yy yy"),
-    ("auditor", "\"auditor\"", false, "-- -- -- yyy yyy -- - y y y -- yy yyy -- -- -- -- --y y- yy"),
-    ("viewer", "\"viewer\"", false, "-- -- -- yyy yyy -- - y - - -- -- --- -- -- -- -- --- -- --"),
-    ("bound-viewer", "\"viewer\"", true, "-- -- -- y-o y-o -- - y - - -- -- --- -- -- -- -- --- -- --"),
-    ("monitor", "\"monitor\"", false, "-- -- -- --- --- -- - y - - -- -- --- -- -- -- -- --- -- yy"),
-    ("gateway", "\"gateway\"", false, "yy yy yy --- --- yy y y - - -- -- --- -- -- -- -- --- -- --"),
-    ("bound-gateway", "\"gateway\"", true, "y- y- y- --- --- y- y y - - -- -- --- -- -- -- -- --- -- --"),
-    ("team-admin", "\"team-admin\"", true, "-- -- -- y-o y-o -- - y - - y- y- y-o y- y- y- y- --- -- --"),
-    ("both", "\"gateway\", \"viewer\"", true, "y- y- y- y-o y-o y- y y - - -- -- --- -- -- -- -- --- -- --"),
-    ("nothing", "", false, "-- -- -- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --"),
+    ("admin", "\"admin\"", false, "yy yy yy yyy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy yyy y y yy"),
+    (
+        "operator",
+        "\"operator\"",
+        false,
+        "-- -- -- --- --- -- - y y - -- yy yyy -- yy yy yy yyy yy yyy y y yy",
+    ),
+    ("auditor", "\"auditor\"", false, "-- -- -- yyy yyy -- - y y y -- yy yyy -- -- -- -- --y y- yyy y - yy"),
+    ("viewer", "\"viewer\"", false, "-- -- -- yyy yyy -- - y - - -- -- --- -- -- -- -- --- -- yyy y - --"),
+    (
+        "bound-viewer",
+        "\"viewer\"",
+        true,
+        "-- -- -- y-o y-o -- - y - - -- -- --- -- -- -- -- --- -- y-o y - --",
+    ),
+    ("monitor", "\"monitor\"", false, "-- -- -- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - yy"),
+    ("gateway", "\"gateway\"", false, "yy yy yy --- --- yy y y - - -- -- --- -- -- -- -- --- -- --- - - --"),
+    (
+        "bound-gateway",
+        "\"gateway\"",
+        true,
+        "y- y- y- --- --- y- y y - - -- -- --- -- -- -- -- --- -- --- - - --",
+    ),
+    (
+        "team-admin",
+        "\"team-admin\"",
+        true,
+        "-- -- -- y-o y-o -- - y - - y- y- y-o y- y- y- y- --- -- y-o y - --",
+    ),
+    (
+        "both",
+        "\"gateway\", \"viewer\"",
+        true,
+        "y- y- y- y-o y-o y- y y - - -- -- --- -- -- -- -- --- -- y-o y - --",
+    ),
+    ("nothing", "", false, "-- -- -- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - --"),
     (
         "of-nobody",
         "\"gateway\", \"viewer\"",
         true,
-        "y- y- y- y-o y-o y- y y - - -- -- --- -- -- -- -- --- -- --",
+        "y- y- y- y-o y-o y- y y - - -- -- --- -- -- -- -- --- -- y-o y - --",
     ),
 ];
 
 /// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
-const QUESTIONS: [(&str, &str); 40] = [
+const QUESTIONS: [(&str, &str); 45] = [
     ("Authorize", "own"),
     ("Authorize", "other"),
     ("Authorize by key", "own"),
@@ -112,6 +137,11 @@ const QUESTIONS: [(&str, &str); 40] = [
     ("ListPauses", ""),
     ("ListCooldowns", ""),
     ("LiftCooldown", ""),
+    ("ListAlerts", "own"),
+    ("ListAlerts", "other"),
+    ("ListAlerts", ""),
+    ("ListReceivers", ""),
+    ("TestReceiver", ""),
     ("GetStatus", ""),
     ("ListReplicas", ""),
 ];
