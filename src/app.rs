@@ -24,7 +24,7 @@ use crate::{
         metrics::{self, Reloads, Sources},
     },
     settings::Settings,
-    store::{Calls, Observed, Store, redis::Hazards},
+    store::{Calls, Observed, Store, Unreported, redis::Hazards},
     telemetry::{Meters, trace::Tracing},
     upstream::UpstreamKeys,
 };
@@ -44,6 +44,8 @@ pub struct Parts {
     pub connections: Connections,
     /// Where calls to its stores are counted.
     pub calls: Arc<Calls>,
+    /// Where those count reservations that ended without a report.
+    pub unreported: Unreported,
     /// What became of the policy's file, for the status.
     pub policy_status: watch::Receiver<Arc<PolicyStatus>>,
     /// What makes Redis unsafe, for the status.
@@ -92,6 +94,7 @@ impl Parts {
             audit: Audit::default(),
             connections: Connections::default(),
             calls: Arc::default(),
+            unreported: Unreported::default(),
             decisions: DecisionLog::default(),
             is_open: false,
             runtime: Runtime::default(),
@@ -156,7 +159,7 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime, .. } = parts;
-        let Parts { policy_status, hazards, meters, shown, tracing, receivers, .. } = parts;
+        let Parts { policy_status, hazards, meters, shown, tracing, receivers, unreported, .. } = parts;
         let live = Arc::new(Live::counting(policy, Tallies::new(shown.max_teams)));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
         let shared = Shared::new(live).with_decisions(decisions).with_timing(metrics::timing(&meters));
@@ -166,6 +169,7 @@ impl App {
             policy: policy_status,
             hazards,
             calls,
+            unreported,
             clock: runtime.clock.clone(),
         };
         let sources = Sources::new(

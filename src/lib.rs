@@ -38,7 +38,8 @@
 //! - [`groq`] is pure as well: bytes of Groq's HTTP API in, facts out. A body that could be read two ways is refused.
 //! - [`access`] says who is calling and whether [`domain::rbac`] lets them ask; it knows no transport. A layer in [`rpc`] and
 //!   the pages of [`server`] ask it before anything else.
-//! - [`store`] sees opaque counters and records, and usage lines, which are dimensions and amounts to it.
+//! - [`store`] sees opaque counters and records, and usage lines, which are dimensions and amounts to it. Of what a reservation carries it
+//!   reads one thing: in whose row it counts if it is never reported.
 //! - [`rpc`] is the only place that sees protobuf; [`telemetry`] pushes OpenTelemetry's through a library.
 //! - [`telemetry`] looks nothing up when something happens: counts hang on what is counted ([`domain::tally`]), and readers walk them.
 //! - [`app`] is the only place where a service is put together: `serve`, `simulate` and the tests run the same assembly.

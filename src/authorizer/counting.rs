@@ -1,14 +1,20 @@
 //! What is counted of decisions and reports, and how long decisions took.
 
+use std::sync::Arc;
+
 use super::{Authorizer, Decided, Question, charge::Charge, report::Report, ticket::Ticket};
 use crate::{
     domain::{
+        caller::ResolvedCaller,
+        decision::Violation,
         policy::Policy,
-        request::{Operation, Outcome},
+        request::{AuthorizeRequest, Operation, Outcome},
+        snapshot::Snapshot,
         tally::Booking,
     },
+    live::Denial,
     runtime::clock::Monotonic,
-    store::Store,
+    store::{OTHER_VALUE, Store},
     telemetry::{Family, KeyValue, gen_ai, trace},
 };
 
@@ -33,7 +39,39 @@ impl<S: Store + Clone> Authorizer<S> {
         let violations = decided.outcome.as_ref().err().map(Vec::as_slice).unwrap_or_default();
         team.decided(model, request.operation, violations);
         team.in_shadow(&decided.shadow_violations);
+        if let Err(violations) = &decided.outcome
+            && !request.dry_run
+        {
+            self.count_denial(caller.as_ref().ok(), violations, Some((request, &decided.project)), snapshot);
+        }
         trace::annotate(|| traced_decision(question, decided));
+    }
+
+    /// Counts a refused request for the usage history, by the first of its violations. A model that the price list does not have is
+    /// other: callers may name what they like.
+    pub(super) fn count_denial(
+        &self,
+        caller: Option<&ResolvedCaller<'_>>,
+        violations: &[Violation],
+        request: Option<(&AuthorizeRequest, &Arc<str>)>,
+        snapshot: &Snapshot,
+    ) {
+        let Some(first) = violations.first() else { return };
+        let known = |request: &AuthorizeRequest| match snapshot.policy.catalogue.model(&request.model) {
+            Some(model) => Arc::clone(&model.name),
+            None => OTHER_VALUE.into(),
+        };
+        let denial = Denial {
+            team: caller.map(|caller| Arc::clone(&caller.team.name)).unwrap_or_default(),
+            key: caller.and_then(|caller| caller.key).map(|key| Arc::clone(&key.name)).unwrap_or_default(),
+            model: request.map(|(request, _)| known(request)).unwrap_or_default(),
+            operation: request.map(|(request, _)| request.operation),
+            service_tier: request.map(|(request, _)| request.service_tier),
+            project: request.map(|(_, project)| Arc::clone(project)).unwrap_or_default(),
+            reason: first.reason,
+            limit_id: first.limit_id.as_str().into(),
+        };
+        self.shared.live.count_denial(denial, self.store.now());
     }
 
     /// Records how long a decision took that began at `start`.

@@ -35,7 +35,7 @@ use crate::{
     server::{StartError, TlsError, TlsSource},
     settings::{ExposureError, Settings, SettingsError, SettingsFlags, StoreUrl, check_exposure},
     store::{
-        Calls, Store,
+        Calls, Store, Unreported,
         embedded::{EmbeddedStore, OpenError},
         redis::{self, Hazards, Password, RedisSettings, RedisStore},
     },
@@ -142,12 +142,14 @@ impl Serve {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let (meters, tracing) = metering::start(&settings)?;
-            let outputs = Outputs { tls, decisions, meters, tracing };
+            let unreported = Unreported::default();
+            let outputs = Outputs { tls, decisions, meters, tracing, unreported: unreported.clone() };
             match &settings.store {
                 StoreUrl::Embedded { dir } => {
                     let store =
                         EmbeddedStore::open(dir, Clock::System)?.with_deadline(settings.store_timeout);
                     let store = metering::timed(store, &outputs.meters);
+                    let outputs = Outputs { unreported: store.unreported(), ..outputs };
                     let make_store = move || Ok(store.clone());
                     serve_with(&settings, outputs, policy, Hazards::default(), make_store).await
                 }
@@ -158,6 +160,7 @@ impl Serve {
                         organization: policy.policy().load().organization.id.to_string(),
                         deadline: settings.store_timeout,
                         layout: redis::LayoutGate::default(),
+                        unreported: unreported.clone(),
                     };
                     let store = RedisStore::connect(redis.clone(), Clock::System)?;
                     let hazards = redis_safety::watch(store, settings.require_safe_redis).await?;
@@ -186,12 +189,14 @@ struct Outputs {
     decisions: DecisionOutputs,
     meters: Meters,
     tracing: Tracing,
+    /// Where the stores count reservations that ended without a report.
+    unreported: Unreported,
 }
 
 /// Serves on stores made by `make_store`: one for each core, and one for health and operators.
 async fn serve_with<S, F>(
     settings: &Settings,
-    Outputs { tls, decisions, meters, tracing }: Outputs,
+    Outputs { tls, decisions, meters, tracing, unreported }: Outputs,
     source: PolicySource,
     hazards: Hazards,
     make_store: F,
@@ -212,6 +217,7 @@ where
     let parts = Parts::of_settings(settings, policy, upstream.keys(), audit.clone());
     let app = App::new(Parts {
         calls,
+        unreported,
         policy_status: source.subscribe(),
         hazards,
         decisions: parts.decisions.written_to(decisions),

@@ -93,6 +93,14 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// The reason with this short name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}
+
 /// When a refused request would pass if nothing else happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {

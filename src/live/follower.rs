@@ -188,6 +188,6 @@ impl<S: Registry> Follower<S> {
 }
 
 /// Waits. Returns whether a stop was requested in that time.
-async fn has_stopped_within(pause: Duration, stop: &mut watch::Receiver<bool>) -> bool {
+pub(super) async fn has_stopped_within(pause: Duration, stop: &mut watch::Receiver<bool>) -> bool {
     tokio::time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_ok()
 }

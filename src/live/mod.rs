@@ -1,5 +1,6 @@
 //! What is in force: the policy document, and the keys and pauses in the store's registry, never older than a published bound.
 
+mod denials;
 pub(crate) mod entry;
 mod follower;
 mod freshness;
@@ -12,6 +13,8 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tracing::{error, info, warn};
 
+pub use denials::Denial;
+use denials::Denials;
 pub use follower::{Follower, Unfresh};
 pub use freshness::{Freshness, MAX_AGE};
 use registry::{HASH_KEY, Registry};
@@ -41,6 +44,7 @@ pub struct Live {
     snapshot: ArcSwap<Snapshot>,
     pub(crate) registry: Registry,
     uses: UseCounts,
+    denials: Denials,
     /// What is counted of teams and models.
     pub tallies: Tallies,
 }
@@ -56,7 +60,13 @@ impl Live {
     #[must_use]
     pub fn counting(policy: Arc<Policy>, tallies: Tallies) -> Self {
         let snapshot = ArcSwap::from_pointee(Snapshot::pending(policy));
-        Self { snapshot, registry: Registry::default(), uses: UseCounts::default(), tallies }
+        Self {
+            snapshot,
+            registry: Registry::default(),
+            uses: UseCounts::default(),
+            denials: Denials::default(),
+            tallies,
+        }
     }
 
     /// What is in force now.

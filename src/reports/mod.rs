@@ -8,6 +8,6 @@ mod usage;
 pub use days::{PastDays, daily};
 pub use spend::{SpendError, SpendLine, SpendPage, SpendQuery, SpendReport, Spending};
 pub use usage::{
-    Dimension, Granularity, Order, UsageError, UsageFilter, UsageGroup, UsagePage, UsagePlace, UsageQuery,
-    UsageReports, UsageRow,
+    Dimension, Granularity, Order, Subject, UsageError, UsageFilter, UsageGroup, UsagePage, UsagePlace,
+    UsageQuery, UsageReports, UsageRow,
 };

@@ -6,18 +6,23 @@ use tonic::{Request, Response, Status};
 
 use super::{
     access, answer,
-    convert::{operation, service_tier},
+    convert::{operation, reason, service_tier},
     page::{self, ListContext},
     parse,
-    proto::{self, QueryUsageRequest, QueryUsageResponse, report_service_server::ReportService},
+    proto::{
+        self, QueryDenialsRequest, QueryDenialsResponse, QueryUsageRequest, QueryUsageResponse,
+        report_service_server::ReportService,
+    },
     status,
 };
 use crate::{
     domain::{
-        rbac::Permission,
+        decision::Reason,
+        rbac::{Permission, TeamScope},
         request::{Operation, ServiceTier},
+        snapshot::Snapshot,
     },
-    reports::{Dimension, UsageReports, UsageRow},
+    reports::{Dimension, UsagePage, UsageQuery, UsageReports, UsageRow},
     store::{Usage, UsageAmounts},
 };
 
@@ -33,6 +38,18 @@ impl<S: Usage> ReportRpc<S> {
     pub const fn new(usage: UsageReports<S>) -> Self {
         Self { usage }
     }
+
+    fn context(&self, snapshot: &Snapshot) -> ListContext {
+        let organization = Arc::clone(&snapshot.policy.organization.id);
+        ListContext { organization, now: self.usage.now() }
+    }
+
+    async fn page(&self, query: &Arc<UsageQuery>, scope: &TeamScope) -> Result<UsagePage, Status> {
+        for team in &query.filter.teams {
+            access::within(scope, team, Permission::ReadSpend)?;
+        }
+        self.usage.page(Arc::clone(query), scope).await.map_err(status::unanswered)
+    }
 }
 
 #[tonic::async_trait]
@@ -41,19 +58,14 @@ impl<S: Usage> ReportService for ReportRpc<S> {
         &self,
         request: Request<QueryUsageRequest>,
     ) -> Result<Response<QueryUsageResponse>, Status> {
-        let scope =
-            access::session(request.extensions()).scope(Permission::ReadSpend).map_err(access::status)?;
+        let scope = scope(&request)?;
         let snapshot = self.usage.snapshot();
-        let organization = Arc::clone(&snapshot.policy.organization.id);
-        let context = ListContext { organization, now: self.usage.now() };
+        let context = self.context(&snapshot);
         let (query, tokens) = parse::usage(request.into_inner(), &context, &snapshot.policy.reports)?;
-        for team in &query.filter.teams {
-            access::within(&scope, team, Permission::ReadSpend)?;
-        }
         let query = Arc::new(query);
-        let page = self.usage.page(Arc::clone(&query), &scope).await.map_err(status::unanswered)?;
+        let page = self.page(&query, &scope).await?;
         let last = page.rows.last().filter(|_| page.has_more).map(|row| row.place.clone());
-        let show = |of: UsageRow| (of.place.clone(), row(of, &query.group_by));
+        let show = |of: UsageRow| (of.place.clone(), row(&of, &query.group_by));
         let (rows, cut) = page::fill(page.rows, usize::MAX, show);
         Ok(Response::new(QueryUsageResponse {
             rows,
@@ -63,11 +75,37 @@ impl<S: Usage> ReportService for ReportRpc<S> {
             read_time: Some(answer::timestamp(page.read_at)),
         }))
     }
+
+    async fn query_denials(
+        &self,
+        request: Request<QueryDenialsRequest>,
+    ) -> Result<Response<QueryDenialsResponse>, Status> {
+        let scope = scope(&request)?;
+        let snapshot = self.usage.snapshot();
+        let context = self.context(&snapshot);
+        let (query, tokens) = parse::denials(request.into_inner(), &context, &snapshot.policy.reports)?;
+        let query = Arc::new(query);
+        let page = self.page(&query, &scope).await?;
+        let last = page.rows.last().filter(|_| page.has_more).map(|row| row.place.clone());
+        let show = |of: UsageRow| (of.place.clone(), denied(&of, &query.group_by));
+        let (rows, cut) = page::fill(page.rows, usize::MAX, show);
+        Ok(Response::new(QueryDenialsResponse {
+            rows,
+            total_request_count: answer::int(page.total.requests),
+            next_page_token: tokens.next(cut.or(last).as_ref()),
+            policy_revision: page.policy_revision.to_string(),
+            read_time: Some(answer::timestamp(page.read_at)),
+        }))
+    }
 }
 
-fn row(row: UsageRow, group_by: &[Dimension]) -> proto::UsageRow {
+fn scope<T>(request: &Request<T>) -> Result<TeamScope, Status> {
+    access::session(request.extensions()).scope(Permission::ReadSpend).map_err(access::status)
+}
+
+fn dimensions(values: &[Arc<str>], group_by: &[Dimension]) -> proto::UsageDimensions {
     let mut dimensions = proto::UsageDimensions::default();
-    for (dimension, value) in group_by.iter().zip(&row.place.group.values) {
+    for (dimension, value) in group_by.iter().zip(values) {
         let value = value.to_string();
         match dimension {
             Dimension::Team => dimensions.team = value,
@@ -86,12 +124,30 @@ fn row(row: UsageRow, group_by: &[Dimension]) -> proto::UsageRow {
             Dimension::Label(name) => {
                 dimensions.labels.insert(name.to_string(), value);
             }
+            Dimension::Reason => {
+                let of = Reason::of_name(&value).map(reason);
+                dimensions.reason = of.unwrap_or(proto::Reason::Unspecified).into();
+            }
+            Dimension::LimitId => dimensions.limit_id = value,
         }
     }
+    dimensions
+}
+
+fn denied(row: &UsageRow, group_by: &[Dimension]) -> proto::DenialRow {
+    proto::DenialRow {
+        start_time: Some(answer::timestamp(row.start)),
+        end_time: Some(answer::timestamp(row.end)),
+        dimensions: Some(dimensions(&row.place.group.values, group_by)),
+        request_count: answer::int(row.amounts.requests),
+    }
+}
+
+fn row(row: &UsageRow, group_by: &[Dimension]) -> proto::UsageRow {
     proto::UsageRow {
         start_time: Some(answer::timestamp(row.start)),
         end_time: Some(answer::timestamp(row.end)),
-        dimensions: Some(dimensions),
+        dimensions: Some(dimensions(&row.place.group.values, group_by)),
         amounts: Some(amounts(&row.amounts)),
     }
 }

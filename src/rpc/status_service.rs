@@ -19,7 +19,7 @@ use crate::{
     authorizer::Shared,
     policy_file::{self, PolicyStatus, Rejection, Severity},
     runtime::clock::Clock,
-    store::{CallOutcome, Calls, Store, StoreCall, StoreKind, redis::Hazards},
+    store::{CallOutcome, Calls, Store, StoreCall, StoreKind, Unreported, redis::Hazards},
 };
 
 /// A policy has up to one for each of its keys, and an answer has a bound.
@@ -36,6 +36,8 @@ pub struct StatusFacts {
     pub hazards: Hazards,
     /// The calls to all stores of the process.
     pub calls: Arc<Calls>,
+    /// Reservations that ended without a report, as those stores counted them.
+    pub unreported: Unreported,
     /// The clock that tells when keys expire.
     pub clock: Clock,
 }

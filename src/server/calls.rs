@@ -48,7 +48,7 @@ impl Size {
     fn of(path: &str) -> Self {
         let method = path.rsplit('/').next().unwrap_or_default();
         match method {
-            "GetSpend" | "QueryUsage" => Self::List,
+            "GetSpend" | "QueryUsage" | "QueryDenials" => Self::List,
             // The contract names every method that answers in pages this way.
             _ if method.starts_with("List") => Self::List,
             _ if path.starts_with("/grpc.reflection.") => Self::Reflection,

@@ -322,6 +322,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         let announcer = Announcer::new(store.clone(), live, Arc::clone(&upstream), runtime.clock.clone());
         // Not awaited at the end: it delays no stop.
         tokio::spawn(announcer.run(stop.clone()));
+        tokio::spawn(Arc::clone(&shared.live).record_denials(store.clone(), stop.clone()));
         let (store, shared) = (store.clone(), Arc::clone(&shared));
         watch = Some(tokio::spawn(health::watch(store, shared, health.clone(), stop.clone())));
     }
@@ -392,6 +393,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     settler.end().await;
     // For the calls on all workers so far; the last worker to end writes the rest.
     shared.live.write_uses(&store).await;
+    shared.live.write_denials(&store).await;
     if follower.await.is_err() {
         error!("the follower of the registry had panicked");
     }

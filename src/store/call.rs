@@ -12,6 +12,8 @@ pub enum StoreCall {
     LiftCooldowns,
     Spenders,
     Spend,
+    Denied,
+    AddUsage,
     RegistrySince,
     RegistryWrite,
     /// [`super::Registry::hash_key`].
@@ -30,7 +32,7 @@ pub enum StoreCall {
 
 impl StoreCall {
     /// All of them, in the order of their places in [`super::Calls`].
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Reserve,
         Self::Find,
         Self::Settle,
@@ -39,6 +41,8 @@ impl StoreCall {
         Self::LiftCooldowns,
         Self::Spenders,
         Self::Spend,
+        Self::Denied,
+        Self::AddUsage,
         Self::RegistrySince,
         Self::RegistryWrite,
         Self::HashKey,
@@ -66,6 +70,8 @@ impl StoreCall {
             Self::LiftCooldowns => "lift_cooldowns",
             Self::Spenders => "spenders",
             Self::Spend => "spend",
+            Self::Denied => "denied",
+            Self::AddUsage => "add_usage",
             Self::RegistrySince => "registry_since",
             Self::RegistryWrite => "registry_write",
             Self::HashKey => "hash_key",

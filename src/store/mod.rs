@@ -8,6 +8,7 @@
 mod audit;
 mod call;
 mod cooldown;
+mod denials;
 pub mod embedded;
 mod layout;
 mod ledger;
@@ -18,6 +19,7 @@ pub mod redis;
 mod registry;
 mod replicas;
 mod retention;
+mod unreported;
 mod usage;
 
 use std::{future::Future, time::Duration};
@@ -28,6 +30,7 @@ pub use audit::{
 };
 pub use call::{CallOutcome, StoreCall};
 pub use cooldown::{Cooldown, CooldownChange};
+pub use denials::DenialCause;
 pub use layout::{LAYOUT, OLDEST_LAYOUT, Unsupported};
 pub use ledger::{
     Extra, Ledger, MAX_GATES, MAX_HOLDS, MAX_NOTE, NotAReservationId, Record, Refusal, ReservationId,
@@ -46,9 +49,11 @@ pub use registry::{
 };
 pub use replicas::{MAX_REPLICA_VALUE, MAX_REPLICAS, ReplicaEntry, Replicas};
 use thiserror::Error;
+pub use unreported::Unreported;
 pub(crate) use usage::written;
 pub use usage::{
-    HOURS_KEPT_DAYS, OTHER_VALUE, Series, USAGE_AMOUNTS, Usage, UsageAmounts, UsageKey, UsageSet, each_line,
+    HOURS_KEPT_DAYS, MAX_ADDED_ROWS, OTHER_VALUE, Series, USAGE_AMOUNTS, Usage, UsageAddition, UsageAmounts,
+    UsageKey, UsageSet, each_line,
 };
 
 use crate::domain::{Moment, Timestamp};

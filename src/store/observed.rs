@@ -15,8 +15,8 @@ use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, CallOutcome, ClaimedEntry, Cooldown, Ledger, Load,
     LoadProbe, Outbox, OutboxClaim, OutboxEntry, OutboxId, OutboxKept, Record, Registry, RegistryChanges,
     RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
-    SecretUses, Settle, SettleOutcome, StoreCall, StoreError, StoreKind, Usage, UsageAmounts, UsageKey,
-    UsageSet,
+    SecretUses, Settle, SettleOutcome, StoreCall, StoreError, StoreKind, Usage, UsageAddition, UsageAmounts,
+    UsageKey, UsageSet,
 };
 use crate::{
     domain::{
@@ -242,6 +242,16 @@ impl<S: Usage> Usage for Observed<S> {
     async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
         let started = Instant::now();
         self.calls.ended(StoreCall::Spend, started, self.store.usage(set).await)
+    }
+
+    async fn denied(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::Denied, started, self.store.denied(month).await)
+    }
+
+    async fn add_usage(&self, addition: UsageAddition) -> Result<(), StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::AddUsage, started, self.store.add_usage(addition).await)
     }
 }
 

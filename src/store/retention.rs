@@ -34,18 +34,22 @@ pub(super) const REPLICA_KEPT_MS: u64 = 3_600 * 1000;
 /// How long Redis keeps the rows of a set after the last new one, in seconds.
 pub(super) const fn usage_kept_s(series: &Series) -> u64 {
     match series {
-        Series::Hours => HOURS_KEPT_DAYS * DAY_S,
-        Series::Days | Series::Users | Series::Label(_) => SPEND_KEPT_S,
+        Series::Hours | Series::DenialHours => HOURS_KEPT_DAYS * DAY_S,
+        Series::Days | Series::Users | Series::Label(_) | Series::Denials => SPEND_KEPT_S,
     }
 }
 
+/// The number of a source's last addition to rows, after it: far longer than any addition is tried again.
+const ADDED_KEPT_S: u64 = DAY_S;
+
 /// The numbers that scripts use, by the names under which they do.
-pub(super) const FOR_SCRIPTS: [(&str, u64); 16] = [
+pub(super) const FOR_SCRIPTS: [(&str, u64); 17] = [
     ("DAY_MS", DAY_MS),
     ("PERIOD_KEPT_DAYS", PERIOD_KEPT_DAYS),
     ("MONTH_KEPT_DAYS", MONTH_KEPT_DAYS),
     ("RECORD_KEPT_MS", RECORD_KEPT_MS),
     ("SPEND_KEPT_S", SPEND_KEPT_S),
+    ("ADDED_KEPT_S", ADDED_KEPT_S),
     ("REPORTED_KEPT_S", REPORTED_KEPT_S),
     ("USES_KEPT_S", USES_KEPT_S),
     ("USE_SLOTS_KEPT", USE_SLOTS_KEPT as u64),

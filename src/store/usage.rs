@@ -5,10 +5,13 @@
 //! series is exact, and none is made from another: hours end without being added up, as their days have them.
 //!
 //! Rows of users and labels are bounded, as any text may be a user: see [`Series`].
+//!
+//! Requests that were refused have no settlement. They are counted in rows of their own, which [`Usage::add_usage`] adds to every few
+//! seconds.
 
 use std::{future::Future, sync::Arc};
 
-use super::{Backend, StoreError};
+use super::{Backend, DenialCause, StoreError};
 use crate::domain::request::{Operation, ServiceTier};
 
 /// The rows that settlements added up. Reading them holds up no call of a [`super::Ledger`].
@@ -21,6 +24,16 @@ pub trait Usage: Backend {
         &self,
         set: UsageSet,
     ) -> impl Future<Output = Result<Vec<(UsageKey, UsageAmounts)>, StoreError>> + Send;
+
+    /// The teams with rows of denials in `month` (as `202611`), in order, without those of callers that belong to no team.
+    fn denied(&self, month: u32) -> impl Future<Output = Result<Vec<Arc<str>>, StoreError>> + Send;
+
+    /// Adds to rows, all of them or none, and once however often it is called with the same source and number. Durable before it
+    /// answers.
+    ///
+    /// # Errors
+    /// After [`StoreError::Unavailable`] it may have added them or not: calling it again is safe.
+    fn add_usage(&self, addition: UsageAddition) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// The rows of the days of `team` (empty: the organization) in `month`, in order.
     fn spend(
@@ -48,7 +61,23 @@ pub async fn each_line(
     }
 }
 
-/// The value that stands for all that a set of users or of a label has no room for.
+/// The most rows of a [`UsageAddition`]: a fraction of a millisecond of a server's time, and of the embedded store's lock.
+pub const MAX_ADDED_ROWS: usize = 128;
+
+/// Rows to add to without a settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageAddition {
+    /// What adds: a random number of its own, kept for a day after its last addition.
+    pub source: [u8; 16],
+    /// Its additions come one after the other, with growing numbers from 1. One whose number is not above the last is not made again.
+    pub number: u64,
+    /// The rows, at most [`MAX_ADDED_ROWS`].
+    pub lines: Vec<(UsageKey, UsageAmounts)>,
+    /// As of [`super::Settle::max_rows`].
+    pub max_rows: u64,
+}
+
+/// The value that stands for all that a set of users, of a label or of denials has no room for.
 pub const OTHER_VALUE: &str = "(other)";
 
 /// What rows are of, and how long they are kept.
@@ -63,13 +92,18 @@ pub enum Series {
     Users,
     /// The same by the value of a label.
     Label(Arc<str>),
+    /// Days of requests that were refused, by what is known and by what refused them (see [`DenialCause`]). A set is a day of a team,
+    /// or of the callers that belong to none; of a row, only the requests count. Kept 400 days, and bounded as users are.
+    Denials,
+    /// Hours of the same. A set is a day of a team. Kept [`HOURS_KEPT_DAYS`].
+    DenialHours,
 }
 
 /// How many days a set of hours is kept after its day: 35 to report of, and a day on each side for the zones of organizations.
 pub const HOURS_KEPT_DAYS: u64 = 37;
 
 impl Series {
-    /// As stores name it: `d`, `h`, `u`, or `l/` and the label.
+    /// As stores name it: `d`, `h`, `u`, `n`, `nh`, or `l/` and the label.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -77,6 +111,8 @@ impl Series {
             Self::Hours => "h".to_owned(),
             Self::Users => "u".to_owned(),
             Self::Label(name) => format!("l/{name}"),
+            Self::Denials => "n".to_owned(),
+            Self::DenialHours => "nh".to_owned(),
         }
     }
 
@@ -87,6 +123,8 @@ impl Series {
             "d" => Some(Self::Days),
             "h" => Some(Self::Hours),
             "u" => Some(Self::Users),
+            "n" => Some(Self::Denials),
+            "nh" => Some(Self::DenialHours),
             label => label.strip_prefix("l/").map(|label| Self::Label(label.into())),
         }
     }
@@ -94,7 +132,25 @@ impl Series {
     /// Whether its sets take only so many rows.
     #[must_use]
     pub const fn is_bounded(&self) -> bool {
-        matches!(self, Self::Users | Self::Label(_))
+        match self {
+            Self::Days | Self::Hours => false,
+            Self::Users | Self::Label(_) | Self::Denials | Self::DenialHours => true,
+        }
+    }
+
+    /// Whether it is of requests that were refused.
+    #[must_use]
+    pub const fn is_of_denials(&self) -> bool {
+        matches!(self, Self::Denials | Self::DenialHours)
+    }
+
+    /// How many rows a set takes of which a day takes `max_rows`.
+    #[must_use]
+    pub const fn room(&self, max_rows: u64) -> u64 {
+        match self {
+            Self::DenialHours => max_rows.saturating_mul(24),
+            _ => max_rows,
+        }
     }
 
     /// Whether a set is a month, and not a day.
@@ -134,7 +190,7 @@ pub struct UsageKey {
     pub service_tier: Option<ServiceTier>,
     /// The Groq project; empty as for `operation`.
     pub project: Arc<str>,
-    /// The user, or the label's value. Else empty.
+    /// The user, the label's value, or the text of a [`DenialCause`]. Else empty.
     pub value: Arc<str>,
 }
 
@@ -159,6 +215,17 @@ impl UsageKey {
     /// The row that takes the amounts of this one where its set has no more room; `None`: there is always room.
     #[must_use]
     pub fn other(&self) -> Option<Self> {
+        if self.set.series.is_of_denials() {
+            let other = DenialCause::of_text(&self.value).other().text();
+            let row = Self {
+                model: OTHER_VALUE.into(),
+                key: OTHER_VALUE.into(),
+                value: other.into(),
+                ..self.clone()
+            };
+            let row = Self { operation: None, service_tier: None, project: Arc::default(), ..row };
+            return (row != *self).then_some(row);
+        }
         let is_bounded = self.set.series.is_bounded() && *self.value != *OTHER_VALUE;
         is_bounded.then(|| Self { value: OTHER_VALUE.into(), ..self.clone() })
     }
@@ -211,7 +278,8 @@ pub struct UsageAmounts {
     pub tool_calls: u64,
     /// Cost of Groq's tools in nano-USD.
     pub tool_cost_nanos: u64,
-    /// Requests that were charged by `on_unsettled`, as no usage was reported.
+    /// Requests that were charged by `on_unsettled`, as no usage was reported. In rows of days also reservations that were never reported
+    /// (see `unreported.rs`), which are in no other amount.
     pub unsettled: u64,
     /// Requests that were cut off.
     pub aborted: u64,
@@ -304,7 +372,8 @@ mod tests {
 
     #[test]
     fn names_codes_and_numbers_are_read_as_they_were_written() {
-        for series in [Series::Days, Series::Hours, Series::Users, Series::Label("cost_center".into())] {
+        let others = [Series::Label("cost_center".into()), Series::Denials, Series::DenialHours];
+        for series in [Series::Days, Series::Hours, Series::Users].into_iter().chain(others) {
             assert_eq!(Series::of_name(&series.name()), Some(series));
         }
         assert_eq!(Series::of_name("x"), None);

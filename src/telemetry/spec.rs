@@ -109,6 +109,10 @@ Waiting: Gauge "tollgate.requests.waiting" "" => "tollgate_requests_waiting" ["o
     "Requests that wait here for room, by max_wait";
 Unsettled: Gauge "tollgate.reservations.unsettled" "" => "tollgate_reservations_unsettled" ["organization", "team"]
     "Reservations without a report that can still be reported, over all replicas, as this one last read it";
+Expired: Counter "tollgate.reservations.expired" "" => "tollgate_reservations_expired_total" ["organization", "team"]
+    "Reservations that ended without a report, counted 24 hours after they expired by the replica that removes them";
+Degraded: Counter "tollgate.degraded.decisions" "" => "tollgate_degraded_decisions_total" ["organization", "team"]
+    "Decisions that were made without the store; none are yet";
 StoreCallDuration: Histogram "tollgate.store.call.duration" "s" => "tollgate_store_call_duration_seconds" ["operation", "outcome"]
     "How long calls to the store took; outcome is succeeded or failed";
 StoreQueueDepth: Gauge "tollgate.store.queue_depth" "" => "tollgate_store_queue_depth" []

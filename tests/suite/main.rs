@@ -24,6 +24,7 @@ mod cooldowns;
 mod crash;
 mod decision_log;
 mod decisions;
+mod denials;
 mod differential;
 mod documents;
 mod envoy;

@@ -180,6 +180,7 @@ impl<S: Store + Clone> Authorizer<S> {
     ) {
         let (log, tallies) = (&self.shared.decisions, &self.shared.live.tallies);
         caller.map_or_else(|| tallies.unknown(), |caller| tallies.team(caller.team)).denied(violations);
+        self.count_denial(caller, violations, None, snapshot);
         let Some(place) = log.place(log.denials) else { return };
         let decision = self.decision((snapshot, &snapshot.revision), caller, None, violations);
         log.write(&place, &Line::Decision(decision));

@@ -1,5 +1,6 @@
 //! `tollgate report`: what was used, by whatever it is asked by.
 
+mod denials;
 mod focus;
 mod period;
 mod print;
@@ -26,7 +27,7 @@ const PAGE: i32 = 1_000;
 #[command(
     after_help = "Without --by it is by team, with each team's most expensive model and its budget of the current month. Today is that of this machine;
 days, weeks from Monday and months are those of the organization's time zone. --focus writes FOCUS 1.2, one row for each day, team, key,
-model, project and kind of charge.
+model, project and kind of charge. --denials is by team, reason and limit, if --by does not say otherwise.
 
 Exit codes: 0 shown, 2 failed.
 
@@ -34,14 +35,16 @@ Examples:
   tollgate report --week
   tollgate report --month 2026-11 --by team,model --compare
   tollgate report --from 2026-11-01 --to 2026-11-15 --by labels.cost_center --csv
-  tollgate report --month 2026-11 --focus > focus.csv"
+  tollgate report --month 2026-11 --focus > focus.csv
+  tollgate report --week --denials --by team,reason,limit_id"
 )]
 pub(super) struct Report {
     #[command(flatten)]
     connection: Connection,
     #[command(flatten)]
     period: Period,
-    /// What rows are by: team, key, user, model, operation, service_tier, project, labels.NAME; at most 4
+    /// What rows are by: team, key, user, model, operation, service_tier, project, labels.NAME; at most 4. With --denials no user and no
+    /// label, but reason and limit_id
     #[arg(long, value_name = "DIMENSIONS", value_delimiter = ',')]
     by: Vec<String>,
     /// One row for each
@@ -68,6 +71,9 @@ pub(super) struct Report {
     /// Show the change since the period before, of as many days
     #[arg(long, conflicts_with_all = ["granularity", "focus", "csv"])]
     compare: bool,
+    /// Show how many requests were refused, and by what: each once, by its first reason. The last seconds may be missing
+    #[arg(long, conflicts_with_all = ["compare", "focus", "user", "label", "order"])]
+    denials: bool,
     /// Print comma-separated values
     #[arg(long, conflicts_with_all = ["json", "markdown", "focus"])]
     csv: bool,
@@ -122,6 +128,9 @@ struct Answer {
 impl Report {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         let days = self.period.days()?;
+        if self.denials {
+            return self.run_denials(days, screen);
+        }
         let mut by = self.by.clone();
         let is_by_team = by.is_empty() && self.granularity == Granularity::Total && !self.focus;
         if by.is_empty() {

@@ -37,6 +37,8 @@ pub(super) fn value(dimensions: &UsageDimensions, path: &str) -> String {
         "operation" => short(dimensions.operation().as_str_name(), "OPERATION_"),
         "service_tier" => short(dimensions.service_tier().as_str_name(), "SERVICE_TIER_"),
         "project" => dimensions.project.clone(),
+        "reason" => short(dimensions.reason().as_str_name(), "REASON_"),
+        "limit_id" => dimensions.limit_id.clone(),
         label => dimensions
             .labels
             .values()
@@ -45,6 +47,11 @@ pub(super) fn value(dimensions: &UsageDimensions, path: &str) -> String {
             .cloned()
             .unwrap_or_default(),
     }
+}
+
+/// A value in a table.
+pub(super) fn named(value: &str) -> String {
+    if value.is_empty() { "(none)".to_owned() } else { text::shown(value) }
 }
 
 fn cost(amounts: Option<&UsageAmounts>) -> i128 {
@@ -64,7 +71,7 @@ fn change(now: i128, before: i128) -> String {
 }
 
 /// A full bar is all of it, and more.
-fn bar(part: i128, all: i128) -> String {
+pub(super) fn bar(part: i128, all: i128) -> String {
     let width = usize::try_from(BAR).unwrap_or(0);
     let solid = usize::try_from(part.max(0) * BAR / all.max(1)).map_or(width, |cells| cells.min(width));
     let share = match all {
@@ -114,8 +121,7 @@ pub(super) fn table(
         if has_periods {
             cells.push(row.start_time.as_ref().map_or_else(String::new, text::instant));
         }
-        let named = |value: &String| if value.is_empty() { "(none)".to_owned() } else { text::shown(value) };
-        cells.extend(values.iter().map(named));
+        cells.extend(values.iter().map(|value| named(value)));
         cells.extend(counted(&amounts));
         let own = cost(Some(&amounts));
         if answer.before.is_some() {
@@ -163,7 +169,7 @@ fn of_team(answer: &Answer, team: &str) -> Option<[String; 4]> {
     Some([model, text::money(of_month.budget.as_ref()), used, until])
 }
 
-fn write(
+pub(super) fn write(
     screen: &mut Screen,
     (title, form): (&str, Form),
     headings: &[String],

@@ -34,6 +34,8 @@ pub struct TeamTally {
     /// Of what is in shadow.
     shadow_violations: OnceLock<Box<Violations>>,
     settlements: [[AtomicU64; SettlementResult::ALL.len()]; Outcome::ALL.len()],
+    /// Decisions that were made without the store.
+    degraded: AtomicU64,
     /// Few requests use tools, so a lock does.
     tools: Mutex<BTreeMap<Box<str>, u64>>,
 }
@@ -83,6 +85,7 @@ impl TeamTally {
             violations: OnceLock::new(),
             shadow_violations: OnceLock::new(),
             settlements: [const { zeros() }; Outcome::ALL.len()],
+            degraded: AtomicU64::new(0),
             tools: Mutex::default(),
         }
     }
@@ -114,6 +117,16 @@ impl TeamTally {
             add(count, 1);
         }
         violated(&self.violations, violations);
+    }
+
+    /// Counts a decision that was made without the store.
+    pub fn decided_without_store(&self) {
+        add(&self.degraded, 1);
+    }
+
+    /// Decisions that were made without the store.
+    pub fn degraded(&self) -> u64 {
+        self.degraded.load(Ordering::Relaxed)
     }
 
     pub(super) fn settled(&self, outcome: Outcome, result: SettlementResult) {

@@ -1,4 +1,4 @@
-//! Usage by any of its dimensions, exact: the rows that settlements added to, added up.
+//! Usage by any of its dimensions, exact: the rows that settlements added to, added up. Denials in the same way, from rows of their own.
 //!
 //! Every grouping sums to the spend of its days. Rows of users and of labels have no row for requests without one; so the rows of days
 //! are read beside them, after them, and what they have more is of no value.
@@ -16,7 +16,9 @@ use std::{
 use thiserror::Error;
 use tokio::time::Instant;
 
-pub use self::query::{Dimension, Granularity, Order, UsageFilter, UsageGroup, UsagePlace, UsageQuery};
+pub use self::query::{
+    Dimension, Granularity, Order, Subject, UsageFilter, UsageGroup, UsagePlace, UsageQuery,
+};
 use self::{
     answers::{Answer, Answers},
     groups::{Groups, shown},
@@ -173,6 +175,10 @@ impl<S: Usage> UsageReports<S> {
         let (days, series) = (days(query), query.series());
         let max_values = usize::try_from(snapshot.policy.reports.max_values).unwrap_or(usize::MAX);
         for (month, days) in &days {
+            if query.subject == Subject::Denials {
+                self.denials((*month, days), scope, &mut groups).await?;
+                continue;
+            }
             let teams = self.store.spenders(*month).await?;
             for team in teams.into_iter().filter(|team| scope.holds(team) && query.filter.has_team(team)) {
                 if query.granularity == Granularity::Hour {
@@ -193,6 +199,31 @@ impl<S: Usage> UsageReports<S> {
             }
         }
         Ok(groups)
+    }
+
+    /// Adds the rows of denials. Those of callers that belong to no team are shown to those who may see all.
+    async fn denials(
+        &self,
+        (month, days): (u32, &BTreeSet<u32>),
+        scope: &TeamScope,
+        groups: &mut Groups,
+    ) -> Result<(), UsageError> {
+        let query = Arc::clone(groups.query());
+        let by_hour = query.granularity == Granularity::Hour;
+        let series = if by_hour { Series::DenialHours } else { Series::Denials };
+        let none = (*scope == TeamScope::All).then(Arc::default);
+        for team in self.store.denied(month).await?.into_iter().chain(none) {
+            if !(scope.holds(&team) && query.filter.has_team(&team)) {
+                continue;
+            }
+            for day in days {
+                let set = UsageSet { series: series.clone(), period: *day, team: Arc::clone(&team) };
+                let rows = self.store.usage(set).await?;
+                each_line(rows, |key, amounts| groups.add(&key, amounts)).await;
+                groups.check()?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds the rows of users or of a label.

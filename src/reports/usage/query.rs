@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    domain::request::{Operation, ServiceTier},
-    store::{Series, UsageAmounts, UsageKey},
+    domain::{
+        decision::Reason,
+        request::{Operation, ServiceTier},
+    },
+    store::{DenialCause, Series, UsageAmounts, UsageKey},
 };
 
 /// How long each row of an answer is.
@@ -23,6 +26,16 @@ pub enum Granularity {
     Month,
 }
 
+/// What is reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subject {
+    /// What settlements booked.
+    #[default]
+    Usage,
+    /// Requests that were refused: only the requests of its amounts count.
+    Denials,
+}
+
 /// What rows are grouped by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -35,6 +48,8 @@ pub enum Dimension {
     ServiceTier,
     Project,
     Label(Arc<str>),
+    Reason,
+    LimitId,
 }
 
 /// What stands in the path of a label.
@@ -52,8 +67,20 @@ impl Dimension {
             "operation" => Self::Operation,
             "service_tier" => Self::ServiceTier,
             "project" => Self::Project,
+            "reason" => Self::Reason,
+            "limit_id" => Self::LimitId,
             path => Self::Label(path.strip_prefix(LABELS).filter(|label| !label.is_empty())?.into()),
         })
+    }
+
+    /// Whether rows of a subject have it.
+    #[must_use]
+    pub const fn is_of(&self, subject: Subject) -> bool {
+        match self {
+            Self::Reason | Self::LimitId => matches!(subject, Subject::Denials),
+            Self::User | Self::Label(_) => matches!(subject, Subject::Usage),
+            _ => true,
+        }
     }
 
     /// The series whose rows have values of this dimension, if others have none.
@@ -76,6 +103,8 @@ impl Dimension {
             Self::ServiceTier => row.service_tier.map_or("", ServiceTier::name).into(),
             Self::Project => Arc::clone(&row.project),
             Self::User | Self::Label(_) => Arc::clone(value),
+            Self::Reason => DenialCause::of_text(&row.value).reason.map_or("", Reason::name).into(),
+            Self::LimitId => DenialCause::of_text(&row.value).limit_id,
         }
     }
 }
@@ -173,6 +202,8 @@ impl Order {
 /// What to report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageQuery {
+    /// What to report of.
+    pub subject: Subject,
     /// The first day, as `20261123`.
     pub start_day: u32,
     /// The first day after the last.

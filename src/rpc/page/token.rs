@@ -63,6 +63,7 @@ list_requests! {
     ListCooldownsRequest by CooldownKey,
     ListAuditEventsRequest by AuditId,
     QueryUsageRequest by UsagePlace,
+    QueryDenialsRequest by UsagePlace,
     ListReplicasRequest by Arc<str>,
     ListAlertsRequest by OutboxId,
 }

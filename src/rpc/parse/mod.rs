@@ -9,7 +9,11 @@ use std::time::Duration;
 
 use tonic::Status;
 
-pub(super) use self::{alerts::alerts, audit::audit, usage::usage};
+pub(super) use self::{
+    alerts::alerts,
+    audit::audit,
+    usage::{denials, usage},
+};
 
 use super::{
     convert,

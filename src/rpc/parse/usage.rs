@@ -13,7 +13,7 @@ use crate::{
         calendar::{next_day, parse_day},
         policy::ReportRules,
     },
-    reports::{Dimension, Granularity, Order, UsageFilter, UsagePlace, UsageQuery},
+    reports::{Dimension, Granularity, Order, Subject, UsageFilter, UsagePlace, UsageQuery},
 };
 
 /// The most dimensions of one query.
@@ -35,7 +35,7 @@ pub(in crate::rpc) fn usage(
     let PageRequest { size, after, tokens } = errors.page(&mut request, context);
     let (start_day, end_day) = errors.interval(&request.start_date, &request.end_date);
     let granularity = errors.granularity(request.granularity);
-    let group_by = errors.group_by(request.group_by, rules);
+    let group_by = errors.group_by(request.group_by, Subject::Usage, rules);
     let filter = errors.usage_filter(request.filter.unwrap_or_default(), rules);
     let order = match request.order_by.as_str() {
         "" => None,
@@ -47,14 +47,49 @@ pub(in crate::rpc) fn usage(
             order
         }
     };
-    let page_size = size;
-    let query = UsageQuery { start_day, end_day, granularity, group_by, filter, order, page_size, after };
+    let (subject, page_size) = (Subject::Usage, size);
+    let query =
+        UsageQuery { subject, start_day, end_day, granularity, group_by, filter, order, page_size, after };
     if query.needed() > 1 {
         errors.add("group_by", "at most one of user and labels: rows have one of them");
     }
     if query.needed() > 0 && granularity == Granularity::Hour {
         errors.add("granularity", "users and labels are kept by day");
     }
+    errors.or((query, tokens))
+}
+
+/// A well-formed `QueryDenialsRequest`, and the tokens of the list.
+pub(in crate::rpc) fn denials(
+    mut request: proto::QueryDenialsRequest,
+    context: &ListContext,
+    rules: &ReportRules,
+) -> Result<(UsageQuery, PageTokens<UsagePlace>), Status> {
+    let mut errors = FieldErrors::default();
+    let PageRequest { size, after, tokens } = errors.page(&mut request, context);
+    let (start_day, end_day) = errors.interval(&request.start_date, &request.end_date);
+    let granularity = errors.granularity(request.granularity);
+    let group_by = errors.group_by(request.group_by, Subject::Denials, rules);
+    let filter = errors.usage_filter(request.filter.unwrap_or_default(), rules);
+    for (field, is_empty) in [("users", filter.users.is_empty()), ("labels", filter.labels.is_empty())] {
+        if !is_empty {
+            errors.add(&format!("filter.{field}"), "denials are not kept by it");
+        }
+    }
+    let order = match request.order_by.as_str() {
+        "" => None,
+        text => {
+            let order =
+                Order::parse(&format!("amounts.{text}")).filter(|_| text.starts_with("request_count"));
+            if order.is_none() {
+                errors.add("order_by", "is no count of a row: write it as `request_count desc`");
+            }
+            order
+        }
+    };
+    let (subject, page_size) = (Subject::Denials, size);
+    let query =
+        UsageQuery { subject, start_day, end_day, granularity, group_by, filter, order, page_size, after };
     errors.or((query, tokens))
 }
 
@@ -97,7 +132,11 @@ impl FieldErrors {
         }
     }
 
-    fn group_by(&mut self, paths: Vec<String>, rules: &ReportRules) -> Vec<Dimension> {
+    fn group_by(&mut self, paths: Vec<String>, subject: Subject, rules: &ReportRules) -> Vec<Dimension> {
+        let known = match subject {
+            Subject::Usage => "team, key, user, model, operation, service_tier, project, labels.NAME",
+            Subject::Denials => "team, key, model, operation, service_tier, project, reason, limit_id",
+        };
         let mut dimensions = Vec::new();
         if paths.len() > MAX_DIMENSIONS {
             self.add(
@@ -106,18 +145,13 @@ impl FieldErrors {
             );
         }
         for path in paths.into_iter().take(MAX_DIMENSIONS) {
-            match Dimension::of_path(&path) {
+            match Dimension::of_path(&path).filter(|dimension| dimension.is_of(subject)) {
                 Some(Dimension::Label(label)) if !rules.has(&label) => self.unknown_label("group_by", &label),
                 Some(dimension) if dimensions.contains(&dimension) => {
                     self.add("group_by", format!("`{path}` stands there twice"));
                 }
                 Some(dimension) => dimensions.push(dimension),
-                None => self.add(
-                    "group_by",
-                    format!(
-                        "`{path}` is none of team, key, user, model, operation, service_tier, project, labels.NAME"
-                    ),
-                ),
+                None => self.add("group_by", format!("`{path}` is none of {known}")),
             }
         }
         dimensions

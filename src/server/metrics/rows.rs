@@ -15,7 +15,7 @@ use crate::{
         decision::Reason,
         limit::{LimitScope, Window},
         snapshot::document_revision,
-        tally::{ModelTally, NONE, TeamTally, UsageTally},
+        tally::{ModelTally, NONE, OTHER, TeamTally, UsageTally},
     },
     store::LAYOUT,
     telemetry::{Emit, KeyValue, Metric, gen_ai},
@@ -55,6 +55,8 @@ impl Sources {
             Metric::Violations => self.violations(|team| team.violations().collect(), emit),
             Metric::ShadowViolations => self.violations(|team| team.shadow_violations().collect(), emit),
             Metric::Settlements => self.settlements(emit),
+            Metric::Expired => self.expired(emit),
+            Metric::Degraded => self.degraded(emit),
             Metric::Tokens => self.tokens(emit),
             Metric::ReasoningTokens => self.of_models(emit, |used| &used.reasoning_tokens, 1.0),
             Metric::Audio => self.of_models(emit, |used| &used.audio_ms, 1_000.0),
@@ -221,6 +223,28 @@ impl Sources {
                 let (outcome, result) = (word("outcome", outcome.name()), word("result", result.name()));
                 emit(number(count), &[organization.clone(), text("team", &team.name), outcome, result]);
             }
+        }
+    }
+
+    /// Teams past the bound are counted together, and so are those that have left the policy.
+    fn expired(&self, emit: Emit<'_>) {
+        let (organization, live) = (self.organization(), &self.status.shared.live);
+        let snapshot = live.peek();
+        let mut teams = BTreeMap::<Arc<str>, u64>::new();
+        for (team, count) in self.status.unreported.teams() {
+            let shown =
+                snapshot.policy.teams.get(&team).map(|team| Arc::clone(&live.tallies.team(team).name));
+            *teams.entry(shown.unwrap_or_else(|| OTHER.into())).or_default() += count;
+        }
+        for (team, count) in teams {
+            emit(number(count), &[organization.clone(), text("team", &team)]);
+        }
+    }
+
+    fn degraded(&self, emit: Emit<'_>) {
+        let organization = self.organization();
+        for team in self.teams().into_iter().filter(|team| team.degraded() > 0) {
+            emit(number(team.degraded()), &[organization.clone(), text("team", &team.name)]);
         }
     }
 

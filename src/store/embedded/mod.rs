@@ -53,6 +53,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 mod time;
+mod usage;
 mod verify;
 mod waiters;
 mod wire;
@@ -73,7 +74,6 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::{
     sync::oneshot,
-    task::JoinError,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -96,7 +96,7 @@ pub use self::{
 use super::{
     Backend, Cooldown, Ledger, Load, LoadProbe, Record, RegistryChanges, RegistryWritten, ReplicaEntry,
     Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome,
-    StoreError, StoreKind, Usage, UsageAmounts, UsageKey, UsageSet,
+    StoreError, StoreKind, Unreported,
 };
 use crate::domain::{
     Moment,
@@ -155,6 +155,12 @@ impl EmbeddedStore {
     pub fn timed(self, commits: Family, syncs: Family) -> Self {
         self.0.owner.measure(commits, syncs);
         self
+    }
+
+    /// How many reservations ended without a report, as this store counted them.
+    #[must_use]
+    pub fn unreported(&self) -> Unreported {
+        self.0.inner.unreported.clone()
     }
 
     /// Writes everything to the tables now, and forgets everything that has ended. The store does both by itself, bit by bit.
@@ -314,26 +320,6 @@ impl Ledger for EmbeddedStore {
             Step::OnDisk(lifted, receiver) => on_disk(lifted, receiver).await,
             Step::Archived(_) | Step::Absent(..) => Err(StoreError::Corrupt),
         }
-    }
-}
-
-/// What a thread of its own has read.
-fn reported<T>(read: Result<Result<T, StoreError>, JoinError>) -> Result<T, StoreError> {
-    read.unwrap_or_else(|error| {
-        tracing::error!(%error, "the rows of usage cannot be read");
-        Err(StoreError::Corrupt)
-    })
-}
-
-impl Usage for EmbeddedStore {
-    async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
-        let store = self.clone();
-        reported(tokio::task::spawn_blocking(move || store.teams_of(month)).await)
-    }
-
-    async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
-        let store = self.clone();
-        reported(tokio::task::spawn_blocking(move || store.rows_of(&set)).await)
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     verify as checks,
     writer::{ROUND, Start, Writer},
 };
-use crate::{domain::Timestamp, runtime::clock::Clock};
+use crate::{domain::Timestamp, runtime::clock::Clock, store::Unreported};
 
 /// Opens the store in `dir`. `pause` is between two rounds of the writer; `disk` makes the part that puts batches on disk, from the one that really does so.
 pub(super) fn open(
@@ -61,7 +61,8 @@ pub(super) fn open(
     let outbox = Arc::new(OutboxTable::new(open()?, Arc::clone(&owner)));
     let lsn = state.lsn;
     let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
-    let inner = Arc::new(Inner { shared, wake: Condvar::new(), time, age: Age::new(max_age) });
+    let (wake, age, unreported) = (Condvar::new(), Age::new(max_age), Unreported::default());
+    let inner = Arc::new(Inner { shared, wake, time, age, unreported });
     let start = Start { lsn, covered, segment, behind, pause };
     let writer = Writer::new(Arc::clone(&inner), connection, disk(Arc::clone(&owner)), start);
     let thread = std::thread::Builder::new().name("store-writer".to_owned());

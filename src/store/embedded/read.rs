@@ -10,6 +10,14 @@ use rusqlite::Connection;
 use super::{EmbeddedStore, disk, rows as table, segment::Location, spend};
 use crate::store::{Record, Series, StoreError, UsageAmounts, UsageKey, UsageSet};
 
+/// The teams of both lists, in order.
+fn together(mut teams: Vec<Arc<str>>, newer: Vec<Arc<str>>) -> Vec<Arc<str>> {
+    teams.extend(newer);
+    teams.sort_unstable();
+    teams.dedup();
+    teams
+}
+
 /// Rows read at once for a report: some tens of microseconds of the lock that decisions need.
 pub(super) const PAGE: usize = 256;
 
@@ -86,14 +94,18 @@ impl EmbeddedStore {
         let stored = |connection: &Connection| {
             table::teams(connection, month).map(|teams| teams.into_iter().map(Arc::from).collect())
         };
-        let merged = |mut teams: Vec<Arc<str>>, newer| {
-            teams.extend(newer);
-            teams.sort_unstable();
-            teams.dedup();
-            teams
-        };
         let set = UsageSet { series: Series::Days, period: month, team: Arc::default() };
-        self.report(&set, |spend| spend.teams(month), stored, merged)
+        self.report(&set, |spend| spend.teams(month), stored, together)
+    }
+
+    /// The teams with rows of denials in a month, in order. It blocks, so it needs a thread of its own.
+    pub(super) fn denied_in(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        let stored = |connection: &Connection| {
+            table::denied(connection, month).map(|teams| teams.into_iter().map(Arc::from).collect())
+        };
+        // Its first day, so that all days of a month are in memory if this one is.
+        let set = UsageSet { series: Series::Denials, period: month * 100 + 1, team: Arc::default() };
+        self.report(&set, |spend| spend.denied(month), stored, together)
     }
 
     /// The rows of a set, read in pages: each as it was at some instant of the call. It blocks, so it needs a thread of its own.

@@ -205,6 +205,7 @@ impl Replay<'_> {
                 }
                 Op::Settle(op) => self.settle(lsn, op)?,
                 Op::Cooldown(op) => self.state.apply_cooldown(op),
+                Op::AddRows(rows) => self.add_rows(lsn, &rows)?,
             }
             self.state.lsn = lsn;
         }
@@ -270,10 +271,21 @@ impl Replay<'_> {
             (Err(RecoverError::Dangling { .. }), Some(lost)) => lost.settlements += 1,
             (settled, _) => settled?,
         }
-        for key in self.state.spend.absent(op.lines.iter().map(|(key, _)| key)) {
+        self.read_absent(&op.lines)?;
+        self.state.apply_settle(lsn, op).map(drop).map_err(|_: StoreError| RecoverError::Dangling { lsn })
+    }
+
+    fn add_rows(&mut self, lsn: u64, rows: &op::Rows) -> Result<(), RecoverError> {
+        self.read_absent(rows)?;
+        self.state.apply_rows(lsn, rows).map_err(|_: StoreError| RecoverError::Dangling { lsn })
+    }
+
+    /// Reads the rows that are not in memory.
+    fn read_absent(&mut self, rows: &op::Rows) -> Result<(), RecoverError> {
+        for key in self.state.spend.absent(rows.iter().map(|(key, _)| key)) {
             self.state.spend.put(rows::one(self.connection, &key)?);
         }
-        self.state.apply_settle(lsn, op).map(drop).map_err(|_: StoreError| RecoverError::Dangling { lsn })
+        Ok(())
     }
 
     fn settle_counters(&mut self, lsn: u64, op: &SettleOp) -> Result<(), RecoverError> {

@@ -41,7 +41,8 @@ fn series_of_days(connection: &Connection, ended: &UsageEnded) -> rusqlite::Resu
     let (mut found, mut last) = (Vec::new(), "d".to_owned());
     let mut next = connection.prepare_cached("SELECT min(series) FROM usage WHERE series > ?")?;
     while let Some(series) = next.query_row([&last], |row| row.get::<_, Option<String>>(0))? {
-        let kept_from = if series == "h" { ended.hours_before } else { ended.values_before };
+        let is_by_hour = series == "h" || series == "nh";
+        let kept_from = if is_by_hour { ended.hours_before } else { ended.values_before };
         last.clone_from(&series);
         found.push((series, kept_from));
     }
@@ -153,6 +154,15 @@ pub(super) fn teams(connection: &Connection, month: u32) -> rusqlite::Result<Vec
         "SELECT DISTINCT team FROM usage WHERE series = 'd' AND period = ? AND team <> '' ORDER BY team";
     let mut select = connection.prepare_cached(sql)?;
     let rows = select.query_map([month], |row| row.get(0))?;
+    rows.collect()
+}
+
+/// The teams with rows of denials on a day of one month, in order.
+pub(super) fn denied(connection: &Connection, month: u32) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT DISTINCT team FROM usage WHERE series = 'n' AND period BETWEEN ? AND ? AND team <> '' \
+               ORDER BY team";
+    let mut select = connection.prepare_cached(sql)?;
+    let rows = select.query_map([month * 100, month * 100 + 99], |row| row.get(0))?;
     rows.collect()
 }
 

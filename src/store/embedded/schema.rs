@@ -353,7 +353,7 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
         // The key that secrets are hashed with comes from the registry at its first reading (`live`), as it does from any store.
         transaction.execute_batch(CREATE_SINCE_4)?;
     }
-    // The tables of layout 5 are those of layout 4. Rows of its journal and its segments say themselves which form they have.
+    // The tables of layout 5 are those of layout 4, and of layout 7 those of 6. What rows hold says itself which form it has.
     if found < ROWS {
         to_6(&transaction)?;
         transaction.execute_batch(CREATE_OUTBOX)?;

@@ -77,14 +77,7 @@ impl State {
         if settle.actual.len() != holds.len() {
             return Err(StoreError::Corrupt);
         }
-        let absent = self.spend.absent(settle.lines.iter().map(|(key, _)| key));
-        if !absent.is_empty() {
-            return Ok(Answer::Absent(absent));
-        }
-        self.spend.make_room(&mut settle.lines, settle.max_rows);
-        // The row that takes what there is no room for may have been dropped since its set was read.
-        let absent = self.spend.absent(settle.lines.iter().map(|(key, _)| key));
-        if !absent.is_empty() {
+        if let Some(absent) = self.make_room(&mut settle.lines, settle.max_rows) {
             return Ok(Answer::Absent(absent));
         }
         let (actual, extras) = (&settle.actual, &settle.extras);
@@ -156,9 +149,7 @@ impl State {
 
     /// Everything in op `lsn` except its counters. Returns the reservation, if it was open before.
     pub(super) fn apply_settle(&mut self, lsn: u64, op: SettleOp) -> Result<Option<Arc<Closed>>, StoreError> {
-        for (key, amounts) in &op.lines {
-            self.spend.add(lsn, key, amounts)?;
-        }
+        self.apply_rows(lsn, &op.lines)?;
         if let Some(op) = op.cooldown {
             self.apply_cooldown(op);
         }

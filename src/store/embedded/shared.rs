@@ -15,7 +15,7 @@ use super::{
     waiters::{Heard, Waiters},
 };
 use crate::domain::Moment;
-use crate::store::StoreError;
+use crate::store::{StoreError, Unreported};
 
 /// The most bytes of ops that may wait for the writer: several seconds of the heaviest load on a stalled disk. Beyond it the
 /// store refuses, rather than promise what it may never write.
@@ -33,6 +33,7 @@ pub(super) struct Inner {
     pub(super) time: StoreTime,
     /// How long the oldest op waits for the disk; read without the lock.
     pub(super) age: Age,
+    pub(super) unreported: Unreported,
 }
 
 #[derive(Default)]

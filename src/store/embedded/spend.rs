@@ -129,7 +129,7 @@ impl Spend {
                 added.len() - 1
             });
             let Some((_, count)) = added.get_mut(place) else { continue };
-            if *count >= max_rows
+            if *count >= key.set.series.room(max_rows)
                 && let Some(other) = key.other()
             {
                 *key = other;
@@ -260,11 +260,14 @@ impl Spend {
     fn team_after(&self, month: u32, last: &str) -> Option<Arc<str>> {
         // The next string in order after `last` is `last` and a zero byte.
         let next = UsageSet { series: Series::Days, period: month, team: Arc::from(format!("{last}\0")) };
-        let mut lines = self
-            .lines
-            .range(least(&next)..)
-            .take_while(|(key, _)| key.set.series.is_monthly() && key.set.period == month);
-        lines.find(|(_, line)| line.lsn > 0).map(|(key, _)| Arc::clone(&key.set.team))
+        let of_month = |set: &UsageSet| set.series.is_monthly() && set.period == month;
+        self.first(&next, of_month).map(|key| Arc::clone(&key.set.team))
+    }
+
+    /// The first of these rows in memory, from `start` on, that is not empty.
+    pub(super) fn first(&self, start: &UsageSet, is_wanted: impl Fn(&UsageSet) -> bool) -> Option<&UsageKey> {
+        let mut lines = self.lines.range(least(start)..).take_while(|(key, _)| is_wanted(&key.set));
+        lines.find(|(_, line)| line.lsn > 0).map(|(key, _)| key)
     }
 
     #[cfg(test)]

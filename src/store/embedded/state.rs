@@ -15,6 +15,7 @@ use super::{
     segment::Location,
     spend::Spend,
     terms::TermsTable,
+    usage::Added,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -57,6 +58,8 @@ pub(super) struct State {
     pub(super) journal: Vec<u8>,
     /// What those ops add to the outbox, written in the transaction that writes them: so replay has nothing to repeat.
     pub(super) outbox: Vec<OutboxEntry>,
+    /// The last additions to rows, the latest at the end.
+    pub(super) added: Vec<Added>,
     pub(super) found: Vec<Option<u32>>,
     pub(super) slots: Vec<u32>,
 }

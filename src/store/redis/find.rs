@@ -150,10 +150,12 @@ impl Inner {
         &self,
         records: impl Iterator<Item = &'r [u8]>,
     ) -> Result<(), StoreError> {
-        let mut unknown: Vec<TermsHash> = records
-            .filter_map(|record| Parts::of(record).ok()?.terms())
-            .filter(|hash| self.terms.known(*hash).is_none())
-            .collect();
+        self.learn_these(records.filter_map(|record| Parts::of(record).ok()?.terms()).collect()).await
+    }
+
+    /// The same for the terms with these hashes.
+    pub(super) async fn learn_these(&self, mut unknown: Vec<TermsHash>) -> Result<(), StoreError> {
+        unknown.retain(|hash| self.terms.known(*hash).is_none());
         unknown.sort_unstable();
         unknown.dedup();
         if unknown.is_empty() {

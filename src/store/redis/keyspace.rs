@@ -30,6 +30,8 @@ pub(super) struct Keyspace {
     pub(super) terms: String,
     /// The index of the records that layout 4 had under keys of their own.
     pub(super) earlier: String,
+    /// How many reservations were not reported, by what they have in common; see `sweep.lua`.
+    pub(super) unreported: String,
     pub(super) registry: String,
     pub(super) revision: String,
     pub(super) audit: String,
@@ -54,6 +56,7 @@ impl Keyspace {
             records: format!("{prefix}:records"),
             terms: format!("{prefix}:terms"),
             earlier: format!("{prefix}:reservations"),
+            unreported: format!("{prefix}:unreported"),
             registry: format!("{prefix}:registry"),
             revision: format!("{prefix}:registry:revision"),
             audit: format!("{prefix}:audit"),
@@ -92,6 +95,16 @@ impl Keyspace {
     /// The hash of the thresholds reported for budgets whose period starts on this day.
     pub(super) fn reported(&self, period: u32) -> String {
         format!("{}:reported:{period}", self.prefix)
+    }
+
+    /// The set of the teams that have rows of denials in a month.
+    pub(super) fn denied(&self, month: u32) -> String {
+        format!("{}:denied:{month}", self.prefix)
+    }
+
+    /// The number of the last addition of a source.
+    pub(super) fn added(&self, source: [u8; 16]) -> String {
+        format!("{}:added:{:032x}", self.prefix, u128::from_be_bytes(source))
     }
 
     pub(super) fn spenders(&self, month: u32) -> String {

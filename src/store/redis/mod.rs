@@ -36,6 +36,7 @@ mod sweep;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod unreported;
 mod wire;
 
 use std::{
@@ -67,7 +68,8 @@ use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, ClaimedEntry, Cooldown, Ledger, Load, LoadProbe,
     Outbox, OutboxClaim, OutboxEntry, OutboxId, OutboxKept, Record, Registry, RegistryChanges,
     RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
-    SecretUses, Settle, SettleOutcome, StoreError, StoreKind, Usage, UsageAmounts, UsageKey, UsageSet,
+    SecretUses, Settle, SettleOutcome, StoreError, StoreKind, Unreported, Usage, UsageAddition, UsageAmounts,
+    UsageKey, UsageSet,
 };
 use crate::domain::{
     Moment, Timestamp,
@@ -93,6 +95,8 @@ pub struct RedisSettings {
     pub deadline: Duration,
     /// Keeps the process off a server whose layout this release does not know. Stores made of clones of these settings share it.
     pub layout: LayoutGate,
+    /// Where reservations are counted that ended without a report and that these stores booked.
+    pub unreported: Unreported,
 }
 
 /// Without the url, as it may contain a password.
@@ -137,6 +141,7 @@ struct Inner {
     refusing: Refusing,
     terms: TermsMemory,
     remembered: Remembered,
+    unreported: Unreported,
 }
 
 impl RedisStore {
@@ -148,7 +153,7 @@ impl RedisStore {
     /// # Errors
     /// The settings cannot be used. An unreachable server is no error here.
     pub fn connect(settings: RedisSettings, clock: Clock) -> Result<Self, SettingsError> {
-        let RedisSettings { url, password, organization, deadline, layout } = settings;
+        let RedisSettings { url, password, organization, deadline, layout, unreported } = settings;
         if organization.is_empty() || organization.contains(['{', '}']) {
             return Err(SettingsError::Organization(organization));
         }
@@ -171,6 +176,7 @@ impl RedisStore {
             refusing: Refusing::new(),
             terms: TermsMemory::new(),
             remembered: Remembered::new(),
+            unreported,
         });
         if let Clock::System = inner.time.clock() {
             tokio::spawn(sweep::sweep_on(Arc::downgrade(&inner)));
@@ -298,6 +304,14 @@ impl Usage for RedisStore {
 
     async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
         self.0.usage(set).await
+    }
+
+    async fn denied(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        self.0.denied(month).await
+    }
+
+    async fn add_usage(&self, addition: UsageAddition) -> Result<(), StoreError> {
+        self.0.add_usage(&addition).await
     }
 }
 

@@ -206,6 +206,12 @@ fn whole(body: &[u8]) -> Result<(u64, Holds, Bytes), StoreError> {
     Ok((fingerprint, holds, note))
 }
 
+/// The note of the terms in a body that has its own.
+pub(super) fn terms_note(body: &[u8]) -> Option<Bytes> {
+    let (_, holds, _) = whole(body.strip_prefix(&[NOTED])?).ok()?;
+    Some(holds.terms().note().clone())
+}
+
 fn short(body: &[u8], known: &Known) -> Result<(u64, Holds, Bytes), StoreError> {
     let body = body.strip_prefix(&known.hash).ok_or(StoreError::Corrupt)?;
     let (short, own): (Short, _) = postcard::take_from_bytes(body).map_err(|_| StoreError::Corrupt)?;

@@ -27,6 +27,8 @@ const ROWS: &str = include_str!("scripts/rows.lua");
 
 /// The amounts of a row of usage that scripts add up: twice as many as there are, so that a later release can have more.
 const MOST_AMOUNTS: u64 = 2 * USAGE_AMOUNTS as u64;
+/// The kinds of reservations without a report that wait to be booked: each is booked within seconds.
+const UNREPORTED_KINDS: u64 = 4096;
 /// The bytes of a window's counter, three doubles, and of a budget's, six.
 const WINDOW_BYTES: u64 = 24;
 const BUDGET_BYTES: u64 = 48;
@@ -92,6 +94,10 @@ pub(super) static REGISTRY_WRITE: LazyLock<Script> =
     LazyLock::new(|| Script::new("registry_write", &[], include_str!("scripts/registry_write.lua")));
 pub(super) static ADD_USES: LazyLock<Script> =
     LazyLock::new(|| Script::new("add_uses", &[], include_str!("scripts/add_uses.lua")));
+pub(super) static ADD_USAGE: LazyLock<Script> =
+    LazyLock::new(|| Script::new("add_usage", &[ROWS], include_str!("scripts/add_usage.lua")));
+pub(super) static BOOK_UNREPORTED: LazyLock<Script> =
+    LazyLock::new(|| Script::new("book_unreported", &[ROWS], include_str!("scripts/book_unreported.lua")));
 pub(super) static USES: LazyLock<Script> =
     LazyLock::new(|| Script::new("uses", &[], include_str!("scripts/uses.lua")));
 pub(super) static AUDIT_APPEND: LazyLock<Script> =
@@ -119,6 +125,7 @@ fn constants(body: &str) -> String {
         ("WINDOW_BYTES", WINDOW_BYTES),
         ("BUDGET_BYTES", BUDGET_BYTES),
         ("MOST_AMOUNTS", MOST_AMOUNTS),
+        ("UNREPORTED_KINDS", UNREPORTED_KINDS),
         ("LAYOUT", LAYOUT.into()),
     ];
     let numbers = numbers.into_iter().chain(retention::FOR_SCRIPTS);
@@ -131,7 +138,7 @@ fn constants(body: &str) -> String {
 }
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 19] {
+pub(super) fn all() -> [&'static Script; 21] {
     [
         &RESERVE,
         &SETTLE,
@@ -145,6 +152,8 @@ pub(super) fn all() -> [&'static Script; 19] {
         &REGISTRY_SINCE,
         &REGISTRY_WRITE,
         &ADD_USES,
+        &ADD_USAGE,
+        &BOOK_UNREPORTED,
         &USES,
         &AUDIT_APPEND,
         &ANNOUNCE_REPLICA,

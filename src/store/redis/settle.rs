@@ -16,7 +16,8 @@ use super::{
 use crate::{
     domain::counter::{CounterKey, CounterKind},
     store::{
-        CooldownChange, Record, Settle, SettleOutcome, StoreError, UsageAmounts, UsageKey, retention, written,
+        CooldownChange, Record, Series, Settle, SettleOutcome, StoreError, UsageAmounts, UsageKey, retention,
+        written,
     },
 };
 
@@ -281,7 +282,7 @@ impl<'s> Call<'s> {
 }
 
 /// The rows, each once, in the order in which they came first.
-fn merged(lines: &[(UsageKey, UsageAmounts)]) -> Vec<(&UsageKey, UsageAmounts)> {
+pub(super) fn merged(lines: &[(UsageKey, UsageAmounts)]) -> Vec<(&UsageKey, UsageAmounts)> {
     let mut merged: Vec<(&UsageKey, UsageAmounts)> = Vec::with_capacity(lines.len());
     for (key, added) in lines {
         match merged.iter_mut().find(|(other, _)| *other == key) {
@@ -295,7 +296,9 @@ fn merged(lines: &[(UsageKey, UsageAmounts)]) -> Vec<(&UsageKey, UsageAmounts)> 
 /// The keys of a row: its hash, and the index of its month.
 pub(super) fn push_row_keys(cmd: &mut Cmd, keyspace: &Keyspace, row: &UsageKey) {
     let month = if row.set.series.is_monthly() { row.set.period } else { row.day / 100 };
-    cmd.arg(keyspace.usage(&row.set)).arg(keyspace.spenders(month));
+    let index =
+        if row.set.series.is_of_denials() { keyspace.denied(month) } else { keyspace.spenders(month) };
+    cmd.arg(keyspace.usage(&row.set)).arg(index);
 }
 
 /// The numbers of a row, as `rows.lua` reads them.
@@ -304,7 +307,7 @@ pub(super) fn push_row_numbers(numbers: &mut Numbers, row: &UsageKey, amounts: &
     let amounts = amounts.to_numbers();
     let amounts = written(&amounts);
     numbers.push(retention::usage_kept_s(series));
-    numbers.push(if series.is_bounded() { max_rows.max(1) } else { 0 });
+    numbers.push(if series.is_bounded() { series.room(max_rows.max(1)) } else { 0 });
     numbers.push(size(amounts.len()));
     numbers.extend(amounts);
 }
@@ -318,7 +321,8 @@ pub(super) fn push_row_fields<'r>(cmd: &mut Cmd, rows: impl Iterator<Item = &'r 
         cmd.arg(row.other().map(|other| usage_field(&other)).unwrap_or_default());
     }
     for row in rows {
-        // The index is of the rows of days.
-        cmd.arg(if row.set.series.is_monthly() { &*row.set.team } else { "" });
+        // The indexes are of the rows of days.
+        let is_listed = matches!(row.set.series, Series::Days | Series::Denials);
+        cmd.arg(if is_listed { &*row.set.team } else { "" });
     }
 }

@@ -1,28 +1,40 @@
-//! Reading rows of usage.
+//! Reading rows of usage, and adding to them without a settlement.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use redis::Value;
+use redis::{FromRedisValue, Value};
 
 use super::{
     Inner,
     connection::Connection,
     keyspace::{spend_line, usage_key},
-    wire::Reader,
+    script,
+    settle::{merged, push_row_fields, push_row_keys, push_row_numbers},
+    wire::{Numbers, Reader, size},
 };
-use crate::store::{StoreError, USAGE_AMOUNTS, UsageAmounts, UsageKey, UsageSet};
+use crate::store::{
+    MAX_ADDED_ROWS, StoreError, USAGE_AMOUNTS, UsageAddition, UsageAmounts, UsageKey, UsageSet,
+};
 
 /// Lines or teams read at once for a report: a fraction of a millisecond of the server's time.
 const PAGE: usize = 256;
 
 impl Inner {
-    /// The teams, read in pages: the set is not read at one instant, but no member is missed.
     pub(super) async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        self.teams(&self.keyspace.spenders(month)).await
+    }
+
+    pub(super) async fn denied(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        self.teams(&self.keyspace.denied(month)).await
+    }
+
+    /// The teams, read in pages: the set is not read at one instant, but no member is missed.
+    async fn teams(&self, index: &str) -> Result<Vec<Arc<str>>, StoreError> {
         let mut teams = BTreeSet::new();
-        self.scan("SSCAN", &self.keyspace.spenders(month), |page| {
+        self.scan("SSCAN", index, |page| {
             let page: Vec<String> = redis::from_redis_value(page).map_err(|_| StoreError::Corrupt)?;
             teams.extend(page.into_iter().map(Arc::from));
             Ok(())
@@ -31,11 +43,39 @@ impl Inner {
         Ok(teams.into_iter().collect())
     }
 
+    /// Adds to rows, once for each number of a source.
+    pub(super) async fn add_usage(&self, addition: &UsageAddition) -> Result<(), StoreError> {
+        let UsageAddition { source, number, lines, max_rows } = addition;
+        if lines.len() > MAX_ADDED_ROWS {
+            return Err(StoreError::Overflow);
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let lines = merged(lines);
+        let mut numbers = Numbers::with_capacity(2 + 16 * lines.len());
+        numbers.extend(&[*number, size(lines.len())]);
+        let mut cmd = script::ADD_USAGE.call(1 + 2 * lines.len());
+        cmd.arg(self.keyspace.added(*source));
+        for (row, amounts) in &lines {
+            push_row_keys(&mut cmd, &self.keyspace, row);
+            push_row_numbers(&mut numbers, row, amounts, *max_rows);
+        }
+        cmd.arg(numbers.bytes()).arg(numbers.format());
+        push_row_fields(&mut cmd, lines.iter().map(|(row, _)| *row));
+        let answer = self.reports()?.call(&script::ADD_USAGE, &cmd).await?;
+        match redis::from_redis_value::<u64>(answer) {
+            Ok(0 | 1) => Ok(()),
+            Ok(2) => Err(StoreError::Overflow),
+            _ => Err(StoreError::Corrupt),
+        }
+    }
+
     /// The rows of a set, read in pages: each as it was at some instant of the call.
     pub(super) async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
         let mut rows = BTreeMap::new();
         self.scan("HSCAN", &self.keyspace.usage(&set), |page| {
-            for (field, value) in fields(page)? {
+            for (field, value) in fields::<String>(page)? {
                 let key = usage_key(&set, &field).ok_or(StoreError::Corrupt)?;
                 // A later page may repeat a row of an earlier one; the later reading is the newer.
                 rows.insert(key, amounts(&value)?);
@@ -55,7 +95,7 @@ impl Inner {
     async fn earlier(&self, set: &UsageSet) -> Result<BTreeMap<UsageKey, UsageAmounts>, StoreError> {
         let mut rows = BTreeMap::new();
         self.scan("HSCAN", &self.keyspace.spend(set.period, &set.team), |page| {
-            for (field, value) in fields(page)? {
+            for (field, value) in fields::<String>(page)? {
                 let key = spend_line(set.period, &set.team, &field).ok_or(StoreError::Corrupt)?;
                 let numbers = Reader::new(&value).numbers(8)?;
                 rows.insert(key, UsageAmounts::from_numbers(&numbers));
@@ -101,7 +141,7 @@ impl Inner {
 }
 
 /// The fields and values of a page.
-fn fields(page: Value) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+pub(super) fn fields<F: FromRedisValue>(page: Value) -> Result<Vec<(F, Vec<u8>)>, StoreError> {
     redis::from_redis_value(page).map_err(|_| StoreError::Corrupt)
 }
 

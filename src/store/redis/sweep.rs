@@ -58,13 +58,14 @@ impl Inner {
         let mut numbers = Numbers::with_capacity(7);
         bounds.push(&mut numbers);
         numbers.extend(&[bounds.given_up, every_ms, SWEEP_SOON_MS.min(every_ms), fields]);
-        let mut cmd = script::SWEEP.call(6);
+        let mut cmd = script::SWEEP.call(7);
         cmd.arg(&self.keyspace.counters)
             .arg(&self.keyspace.history)
             .arg(&self.keyspace.sweep)
             .arg(&self.keyspace.records)
             .arg(&self.keyspace.terms)
             .arg(&self.keyspace.earlier)
+            .arg(&self.keyspace.unreported)
             .arg(numbers.bytes());
         let answer = bytes(self.connection.call(&script::SWEEP, &cmd).await?)?;
         let mut reader = Reader::new(&answer);
@@ -73,7 +74,14 @@ impl Inner {
         }
         let removed = reader.number()?;
         reader.number()?;
-        Ok(Some(SweepStep { removed, next_ms: Some(reader.number()?).filter(|ms| *ms > 0) }))
+        let next_ms = Some(reader.number()?).filter(|ms| *ms > 0);
+        if reader.number()? > 0 {
+            // Those that are not booked now are left to the next step.
+            if let Err(error) = self.book_unreported().await {
+                tracing::debug!(%error, "reservations without a report cannot be booked yet");
+            }
+        }
+        Ok(Some(SweepStep { removed, next_ms }))
     }
 }
 

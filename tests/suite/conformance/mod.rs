@@ -1,5 +1,6 @@
 //! What a store does, once for all of them: each behaviour runs on the plain model, on the embedded store and on Redis.
 
+mod additions;
 mod audit;
 mod budgets;
 mod cooldowns;

@@ -12,7 +12,7 @@ use tollgate::{
     store::{
         Cooldown, CooldownChange, Extra, OTHER_VALUE, Record, RegistryRecord, RegistryWritten, ReservationId,
         Reserve, Reserved, Revision, SecretUse, SecretUses, Series, Settle, SettleOutcome, Store, StoreError,
-        USE_SLOT_MS, USE_SLOTS_KEPT, UsageAmounts, UsageKey, UsageSet,
+        USE_SLOT_MS, USE_SLOTS_KEPT, UsageAddition, UsageAmounts, UsageKey, UsageSet,
     },
 };
 
@@ -83,6 +83,13 @@ pub(super) async fn apply<S: Store>(store: &S, operation: &Operation, now: Times
             Answer::Usage(store.usage(set(series, team, month)).await)
         }
         Operation::Spenders(month) => Answer::Spenders(store.spenders(month).await),
+        Operation::Add { source, number, lines } => {
+            let of = |(series, team, month, amount)| line(series, team, month, amount);
+            let lines = lines.into_iter().map(of).collect();
+            let addition = UsageAddition { source: [source; 16], number, lines, max_rows: 2 };
+            Answer::Used(store.add_usage(addition).await)
+        }
+        Operation::Denied(month) => Answer::Spenders(store.denied(month).await),
         Operation::Write(name, expected, value) => {
             let value = vec![value; value.into()].into();
             Answer::Written(store.registry_write(format!("record {name}").into(), expected, value).await)
@@ -154,6 +161,8 @@ fn set(series: usize, team: usize, month: u32) -> UsageSet {
         0 => (Series::Days, month),
         1 => (Series::Hours, day),
         2 => (Series::Users, day),
+        4 => (Series::Denials, day),
+        5 => (Series::DenialHours, day),
         _ => (Series::Label("l".into()), day),
     };
     UsageSet { series, period, team: TEAMS[team].into() }
@@ -164,14 +173,15 @@ fn line(series: usize, team: usize, month: u32, amount: u64) -> (UsageKey, Usage
     let set = set(series, team, month);
     let [hour, value] = match series {
         1 => [amount % 25, 0],
-        2 | 3 => [0, amount % 4],
+        2..=4 => [0, amount % 4],
+        5 => [amount % 25, amount % 4],
         _ => [0, 0],
     };
     let hour = u8::try_from(hour).unwrap();
     // Now and then the value that stands for those without room.
     let value: Arc<str> = match (series, value) {
         (0 | 1, _) => "".into(),
-        (_, 3) => OTHER_VALUE.into(),
+        (2 | 3, 3) => OTHER_VALUE.into(),
         (_, value) => format!("v{value}").into(),
     };
     let key = UsageKey { set, hour, value, project: "p|".into(), ..day };

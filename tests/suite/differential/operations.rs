@@ -16,8 +16,8 @@ const SLOTS_MS: [u64; 4] = [1_000, 60_000, 10_000, 1_234];
 pub(super) const COUNTERS: usize = 8;
 const IDS: u128 = 8;
 const GATES: usize = 3;
-/// Rows of days, of hours, of users and of a label; see `answers::set`.
-const SERIES: usize = 4;
+/// Rows of days, of hours, of users, of a label, and of denials by day and by hour; see `answers::set`.
+const SERIES: usize = 6;
 pub(super) const TEAMS: [&str; 4] = ["", "a", "b c", "ä|@"];
 
 #[derive(Clone, Debug)]
@@ -46,6 +46,13 @@ pub(super) enum Operation {
         month: u32,
     },
     Spenders(u32),
+    Add {
+        source: u8,
+        number: u64,
+        /// As of a settlement.
+        lines: Vec<(usize, usize, u32, u64)>,
+    },
+    Denied(u32),
     /// Record, expected version, content.
     Write(u8, u64, u8),
     Registry,
@@ -144,7 +151,8 @@ fn ask() -> impl Strategy<Value = Ask> {
 }
 
 pub(super) fn operation() -> impl Strategy<Value = Operation> {
-    let lines = prop::collection::vec((0..SERIES, 0..TEAMS.len(), 202_610..=202_612_u32, amount()), 0..4);
+    let lines = || prop::collection::vec((0..SERIES, 0..TEAMS.len(), 202_610..=202_612_u32, amount()), 0..4);
+    let (lines, more_lines) = (lines(), lines());
     let close = prop::option::weighted(
         0.5,
         (
@@ -183,6 +191,8 @@ pub(super) fn operation() -> impl Strategy<Value = Operation> {
         2 => (0..SERIES, 0..TEAMS.len(), 202_610..=202_612_u32)
             .prop_map(|(series, team, month)| Operation::Usage { series, team, month }),
         1 => (202_610..=202_612_u32).prop_map(Operation::Spenders),
+        2 => (0..2_u8, 1..9_u64, more_lines).prop_map(|(source, number, lines)| Operation::Add { source, number, lines }),
+        1 => (202_610..=202_612_u32).prop_map(Operation::Denied),
         2 => (0..3_u8, 0..6_u64, 0..3_u8).prop_map(|(name, expected, value)| Operation::Write(name, expected, value)),
         1 => Just(Operation::Registry),
         1 => (0..3_u64, 0..300_u32, 1..9_u64).prop_map(|(secret, slot, requests)| Operation::Use(secret, slot, requests)),

@@ -77,6 +77,7 @@ pub(crate) fn settings(redis: &RedisServer, organization: &str) -> RedisSettings
         organization: organization.to_owned(),
         deadline: REDIS_DEADLINE,
         layout: LayoutGate::default(),
+        unreported: tollgate::store::Unreported::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 mod audit;
 mod log;
 mod outbox;
+mod rows;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,11 +21,11 @@ use tollgate::{
     },
     runtime::clock::ManualClock,
     store::{
-        AuditId, Backend, Cooldown, CooldownChange, Ledger, MAX_REGISTRY_VALUE, MAX_REPLICA_VALUE,
-        MAX_REPLICAS, Record, Refusal, Registry, RegistryChanges, RegistryRecord, RegistryWritten,
-        ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Series,
-        Settle, SettleOutcome, Settled, Settlement, StoreError, StoreKind, USE_SLOTS_KEPT, Usage,
-        UsageAmounts, UsageKey, UsageSet, crossings,
+        AuditId, Backend, Cooldown, CooldownChange, Ledger, MAX_ADDED_ROWS, MAX_REGISTRY_VALUE,
+        MAX_REPLICA_VALUE, MAX_REPLICAS, Record, Refusal, Registry, RegistryChanges, RegistryRecord,
+        RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
+        SecretUses, Series, Settle, SettleOutcome, Settled, Settlement, StoreError, StoreKind,
+        USE_SLOTS_KEPT, Usage, UsageAddition, UsageAmounts, UsageKey, UsageSet, crossings,
     },
 };
 
@@ -40,6 +41,8 @@ struct State {
     records: HashMap<ReservationId, (Record, Timestamp)>,
     gates: HashMap<CounterKey, Cooldown>,
     lines: BTreeMap<UsageKey, UsageAmounts>,
+    /// The last number of each source.
+    added: HashMap<[u8; 16], u64>,
     /// Each write of the registry.
     writes: Vec<(Arc<str>, Bytes)>,
     hash_key: Option<[u8; 32]>,
@@ -143,24 +146,7 @@ impl State {
                 return Err(StoreError::Overflow);
             }
         }
-        let mut lines = self.lines.clone();
-        let mut rows = settle.lines;
-        for (key, _) in &mut rows {
-            let size = lines.keys().filter(|known| known.set == key.set).count() as u64;
-            if !lines.contains_key(key)
-                && size >= settle.max_rows
-                && let Some(other) = key.other()
-            {
-                *key = other;
-            }
-            // It is there from now on, for those after it.
-            lines.entry(key.clone()).or_default();
-        }
-        for (key, more) in &rows {
-            let sum = sum(lines.get(key).copied().unwrap_or_default(), *more).ok_or(StoreError::Overflow)?;
-            lines.insert(key.clone(), sum);
-        }
-        self.lines = lines;
+        self.add_rows(settle.lines, settle.max_rows)?;
         let mut counters = Vec::new();
         for (hold, actual) in record.holds.iter().zip(&settle.actual) {
             let log = self.counters.entry(hold.counter.clone()).or_default();
@@ -291,6 +277,30 @@ impl Usage for Model {
         let state = self.state.lock().unwrap();
         let lines = state.lines.iter().filter(|(key, _)| key.set == set);
         Ok(lines.map(|(key, amounts)| (key.clone(), *amounts)).collect())
+    }
+
+    async fn denied(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
+        let state = self.state.lock().unwrap();
+        let days = state.lines.keys().map(|key| &key.set).filter(|set| set.series == Series::Denials);
+        let teams = days.filter(|set| set.period / 100 == month && !set.team.is_empty());
+        Ok(teams.map(|set| set.team.clone()).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
+    async fn add_usage(&self, addition: UsageAddition) -> Result<(), StoreError> {
+        let UsageAddition { source, number, lines, max_rows } = addition;
+        if lines.len() > MAX_ADDED_ROWS {
+            return Err(StoreError::Overflow);
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.state.lock().unwrap();
+        if state.added.get(&source).is_some_and(|last| *last >= number) {
+            return Ok(());
+        }
+        state.add_rows(lines, max_rows)?;
+        state.added.insert(source, number);
+        Ok(())
     }
 }
 

@@ -38,6 +38,8 @@ const RESERVE: u8 = 7;
 /// The two kinds of settlements since rows have all dimensions.
 const SETTLE_ROWS: u8 = 8;
 const SETTLE_ROWS_MORE: u8 = 9;
+/// Rows without a settlement, since layout 7.
+const ADD_ROWS: u8 = 10;
 
 /// A change, as read back.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub(super) enum Op {
     Settle(SettleOp),
     /// A gate was opened on request.
     Cooldown(CooldownOp),
+    /// Rows were added to without a settlement.
+    AddRows(Rows),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -199,6 +203,11 @@ pub(super) fn put_cooldown(to: &mut Vec<u8>, op: &CooldownOp) {
     put_change(to, op);
 }
 
+pub(super) fn put_add_rows(to: &mut Vec<u8>, rows: &[(UsageKey, UsageAmounts)]) {
+    to.push(ADD_ROWS);
+    put_rows(to, rows);
+}
+
 fn put_change(to: &mut Vec<u8>, CooldownOp { gate, after }: &CooldownOp) {
     put_key(to, gate);
     match after {
@@ -229,6 +238,7 @@ pub(super) fn read(from: &mut Reader<'_>) -> Result<Op, Malformed> {
         SETTLE_ROWS => read_settle(from, false, |from| from.rows()).map(Op::Settle),
         SETTLE_ROWS_MORE => read_settle(from, true, |from| from.rows()).map(Op::Settle),
         COOLDOWN => read_change(from).map(Op::Cooldown),
+        ADD_ROWS => from.rows().map(Op::AddRows),
         _ => Err(Malformed),
     }
 }
@@ -267,7 +277,7 @@ fn read_reserve_alone(from: &mut Reader<'_>) -> Result<ReserveAloneOp, Malformed
     Ok(ReserveAloneOp { id, fingerprint, reserved_at, expires_at, forget_at, holds, note: from.bytes()? })
 }
 
-type Rows = Vec<(UsageKey, UsageAmounts)>;
+pub(super) type Rows = Vec<(UsageKey, UsageAmounts)>;
 
 fn read_lines(from: &mut Reader<'_>) -> Result<Rows, Malformed> {
     let mut lines = Vec::new();

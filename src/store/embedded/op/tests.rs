@@ -83,3 +83,24 @@ fn rows_of_a_settlement_are_as_they_were_recorded() {
         assert_eq!(read(&mut reader), Err(Malformed), "{length}");
     }
 }
+
+/// Rows of a denial, by hour and by day.
+const RECORDED_DENIALS: &str = "";
+
+#[test]
+fn rows_without_a_settlement_are_as_they_were_recorded() {
+    let of_day = UsageKey::of_day(0, "t".into(), 20_261_123, "m".into(), "k".into());
+    let set = |series| UsageSet { series, period: 20_261_123, team: "t".into() };
+    let day = UsageKey { set: set(Series::Denials), value: "paused|x".into(), ..of_day };
+    let hour = UsageKey { set: set(Series::DenialHours), hour: 15, ..day.clone() };
+    let amounts = UsageAmounts { requests: 3, ..Default::default() };
+    let rows = vec![(hour, amounts), (day, amounts)];
+    let mut bytes = Vec::new();
+    put_add_rows(&mut bytes, &rows);
+    assert_eq!(hex(&bytes), RECORDED_DENIALS);
+    assert_eq!(read(&mut Reader(&bytes)), Ok(Op::AddRows(rows)));
+    for length in 0..bytes.len() {
+        let mut reader = Reader(bytes.get(..length).unwrap_or_default());
+        assert_eq!(read(&mut reader), Err(Malformed), "{length}");
+    }
+}

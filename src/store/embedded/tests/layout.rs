@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::*;
 use crate::store::{
-    Ledger as _, Registry as _, RegistryWritten, Revision, Usage as _,
+    Ledger as _, Registry as _, RegistryWritten, Revision, Series, Usage as _, UsageAddition, UsageSet,
     embedded::{
         files::{DATABASE, LAST_COMMIT},
         owner, schema,
@@ -203,4 +203,32 @@ async fn a_store_of_an_earlier_layout_is_salvaged() {
         let records = store.registry_since(Revision::default()).await.unwrap().records;
         assert_eq!(records.len(), records_kept);
     }
+}
+
+/// Its tables are those of layout 7. What that adds, a release of layout 6 does not read.
+#[tokio::test]
+async fn a_store_of_layout_6_is_copied_and_takes_denials() {
+    let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(THEN_5));
+    drop(open(dir.path(), &clock));
+    let database = dir.path().join(DATABASE);
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    connection.pragma_update(None, "user_version", 6).unwrap();
+    drop(connection);
+    crate::store::embedded::verify(dir.path(), &Clock::Manual(clock.clone())).unwrap();
+    for again in [false, true] {
+        let store = open(dir.path(), &clock);
+        let set = UsageSet { series: Series::Denials, period: 20_261_129, team: "t".into() };
+        let day = UsageKey::of_day(0, "t".into(), 20_261_129, "m".into(), "".into());
+        let row = UsageKey { set: set.clone(), value: "paused|".into(), ..day };
+        let amounts = UsageAmounts { requests: 1, ..UsageAmounts::default() };
+        let lines = vec![(row.clone(), amounts)];
+        let addition = UsageAddition { source: [u8::from(again); 16], number: 1, lines, max_rows: 9 };
+        store.add_usage(addition).await.unwrap();
+        store.checkpoint().await.unwrap();
+        let found = UsageAmounts { requests: 1 + u64::from(again), ..amounts };
+        assert_eq!(store.usage(set).await.unwrap(), [(row, found)]);
+    }
+    let copy = rusqlite::Connection::open(schema::kept_aside(&database, 6)).unwrap();
+    assert_eq!(schema::version(&copy), Ok(6));
+    crate::store::embedded::verify(dir.path(), &Clock::Manual(clock)).unwrap();
 }

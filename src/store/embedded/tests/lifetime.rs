@@ -2,7 +2,13 @@
 
 use super::*;
 use crate::{
-    domain::key::SecretId,
+    domain::{
+        key::SecretId,
+        plan::TermsNote,
+        policy::OnUnsettled,
+        price::Rates,
+        request::{Operation, ServiceTier},
+    },
     store::{Ledger as _, Registry as _, SecretUse, Usage as _, use_slot},
 };
 
@@ -68,6 +74,66 @@ async fn nothing_stays_in_memory_that_is_over() {
     f.store().checkpoint().await.unwrap();
     assert_eq!(f.sizes(), (0, 0, 0, 0));
     assert_eq!(f.store().spenders(202_611).await.unwrap(), [Arc::from("chatbot")]);
+}
+
+/// In the step that forgets them, and once, whenever the store stops.
+#[tokio::test]
+async fn reservations_without_a_report_count_when_they_are_forgotten() {
+    let mut f = Fixture::new();
+    let noted = |number, note: &Bytes| {
+        let mut reserve = reserve(number, vec![window("a", 1_000, 1)]);
+        reserve.holds = reserve.holds.noted(note.clone());
+        reserve
+    };
+    let (bot, other) = (terms_note("bot", 20_261_123), terms_note("other", 20_261_123));
+    for number in 0..5 {
+        f.reserve(noted(number, &bot)).await;
+    }
+    f.reserve(noted(5, &other)).await;
+    // What cannot be read is forgotten all the same.
+    f.reserve(noted(6, &Bytes::from_static(b"?"))).await;
+    f.settle(settle(0, vec![1])).await;
+    f.store().checkpoint().await.unwrap();
+    f.settle(settle(1, vec![1])).await;
+    f.pass(TTL + LATE - 1);
+    f.store().checkpoint().await.unwrap();
+    let counted = async |f: &Fixture, team: &str| {
+        let rows = f.store().spend(202_611, team.into()).await.unwrap();
+        rows.iter().map(|(_, amounts)| (amounts.unsettled, amounts.requests)).collect::<Vec<_>>()
+    };
+    assert_eq!(f.store().unreported().teams(), []);
+    // One that is reported late is none of them.
+    f.settle(settle(2, vec![1])).await;
+    f.crash();
+    f.pass(1);
+    f.store().checkpoint().await.unwrap();
+    assert_eq!(f.store().unreported().teams(), [("bot".into(), 2), ("other".into(), 1)]);
+    for _ in 0..3 {
+        assert_eq!(counted(&f, "bot").await, [(2, 0)]);
+        assert_eq!(counted(&f, "other").await, [(1, 0)]);
+        assert_eq!(counted(&f, "").await.iter().map(|(count, _)| count).sum::<u64>(), 3);
+        f.crash();
+        f.store().checkpoint().await.unwrap();
+    }
+}
+
+/// The note of terms of a team's requests.
+fn terms_note(team: &str, day: u32) -> Bytes {
+    let note = TermsNote {
+        team: team.into(),
+        key: "k".into(),
+        model: "m".into(),
+        operation: Operation::Chat,
+        rates: Rates::tokens(1, None, 2),
+        on_unsettled: OnUnsettled::Release,
+        month: day / 100,
+        day,
+        quantities: Vec::new(),
+        document_revision: "r".into(),
+        project: "p".into(),
+        service_tier: ServiceTier::OnDemand,
+    };
+    note.to_bytes()
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What is still there after a stop, a crash, and a full disk.
 
 use super::*;
-use crate::store::embedded::{OpenError, disk, files::DATABASE};
+use crate::store::embedded::{OpenError, disk, files::DATABASE, schema};
 use crate::store::{Backend as _, Ledger as _, Usage as _};
 
 #[tokio::test]
@@ -34,9 +34,13 @@ async fn what_cannot_be_read_is_said() {
     let mut f = Fixture::new();
     f.store = None;
     let path = f.dir.path().join(DATABASE);
-    disk::open(&path).and_then(disk::trust).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    disk::open(&path)
+        .and_then(disk::trust)
+        .unwrap()
+        .pragma_update(None, "user_version", schema::LAYOUT + 1)
+        .unwrap();
     let newer = EmbeddedStore::open(f.dir.path(), Clock::System).unwrap_err();
-    assert!(matches!(newer, OpenError::Newer { found: 7, .. }), "{newer}");
+    assert!(matches!(newer, OpenError::Newer { found, .. } if found == schema::LAYOUT + 1), "{newer}");
     std::fs::write(&path, [7; 8192]).unwrap();
     let corrupt = EmbeddedStore::open(f.dir.path(), Clock::System).unwrap_err();
     assert!(matches!(corrupt, OpenError::Corrupt { .. }), "{corrupt}");

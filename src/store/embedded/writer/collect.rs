@@ -1,10 +1,11 @@
 //! The contents of the next batch: the journal's ops, the slice of the round, and what to forget.
 
-use std::{mem, sync::Arc, time::Instant};
+use std::{collections::BTreeMap, mem, sync::Arc, time::Instant};
 
 use super::super::{
     batch::{Batch, UsageEnded},
     disk::{self, Expired},
+    op::Rows,
     retention::{self, Retention},
     rows,
     segment::{Entry, Location, Packing},
@@ -12,7 +13,10 @@ use super::super::{
     spend::Resident,
 };
 use super::{AT_ONCE, FORGOTTEN, LOOKS, Round, SEGMENTS, SLICE, SWEPT, SWEPT_AT_ONCE, Writer};
-use crate::{domain::Moment, store::StoreError};
+use crate::{
+    domain::{Moment, holds::Terms},
+    store::{StoreError, UsageAmounts, unreported::unreported as rows_of},
+};
 
 /// What to write, and the settled reservations in it.
 type Collected = (Batch, Vec<(Location, u128, u64)>);
@@ -135,16 +139,17 @@ impl Writer {
     /// Forgets a bounded part of what can be forgotten, a few at a time. What earlier batches took is on disk here, since a batch is
     /// collected only after the previous one was committed; the rows of this one are not.
     fn sweep(&mut self, batch: &mut Batch, expired: &[Expired]) -> Result<(), StoreError> {
-        let now = self.inner.time.now();
+        let (now, mut unreported) = (self.inner.time.now(), BTreeMap::new());
         for Expired { number, entries } in expired {
             // Settled since, and the journal needs the segment to replay that: the segment goes after these are next written.
             if self.is_needed(entries)? {
                 continue;
             }
-            self.forget(*number, entries)?;
+            self.forget(*number, entries, &mut unreported)?;
             batch.segments_gone.push(*number);
             batch.seen = now.store;
         }
+        self.book_unreported(&unreported)?;
         if matches!(self.round, Round::Sweeping { begun: false }) {
             self.inner.lock()?.state.counters.restart_sweep();
             self.round = Round::Sweeping { begun: true };
@@ -215,7 +220,7 @@ impl Writer {
         Ok(false)
     }
 
-    fn forget(&self, number: u64, entries: &[Entry]) -> Result<(), StoreError> {
+    fn forget(&self, number: u64, entries: &[Entry], unreported: &mut Kinds) -> Result<(), StoreError> {
         for entries in entries.chunks(AT_ONCE) {
             // Freed without the lock.
             let mut gone = Vec::with_capacity(entries.len());
@@ -231,7 +236,42 @@ impl Writer {
                 }
             }
             drop(shared);
+            for kept in gone.iter().filter(|kept| kept.is_open()) {
+                let terms = &kept.version.terms;
+                let kind = unreported.entry(Arc::as_ptr(terms).addr());
+                kind.or_insert_with(|| (Arc::clone(terms), 0)).1 += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Books reservations that were forgotten without a report in rows of usage, by an op of the transaction that removes them.
+    fn book_unreported(&self, unreported: &Kinds) -> Result<(), StoreError> {
+        let mut sums = BTreeMap::<_, UsageAmounts>::new();
+        for (terms, count) in unreported.values() {
+            for (key, amounts) in rows_of(terms.note(), *count) {
+                sums.entry(key).or_default().add(&amounts);
+            }
+        }
+        if sums.is_empty() {
+            return Ok(());
+        }
+        let rows: Rows = sums.into_iter().collect();
+        let absent = self.inner.lock()?.state.spend.absent(rows.iter().map(|(key, _)| key));
+        // Only this thread drops rows, so those that are read here are there below.
+        let read = absent.iter().map(|key| rows::one(&self.connection, key));
+        let read = read.collect::<rusqlite::Result<Vec<_>>>().unwrap_or_else(|error| {
+            tracing::error!(%error, "rows of usage cannot be read: reservations without a report are not counted in them");
+            Vec::new()
+        });
+        let mut shared = self.inner.lock()?;
+        read.into_iter().for_each(|row| shared.state.spend.put(row));
+        if shared.state.book_unreported(&rows)? {
+            self.inner.unreported.count(&rows);
         }
         Ok(())
     }
 }
+
+/// Terms by where they are in memory, each with how many reservations on them were not reported.
+type Kinds = BTreeMap<usize, (Arc<Terms>, u64)>;

@@ -23,6 +23,7 @@ fn writer() -> Writer {
         wake: Condvar::new(),
         time: StoreTime::new(clock, Timestamp(0), 0),
         age: Age::new(Duration::from_secs(1)),
+        unreported: crate::store::Unreported::default(),
     };
     let start = Start { lsn: 0, covered: 0, segment: 0, behind: 0, pause: ROUND };
     Writer::new(Arc::new(inner), Connection::open_in_memory().unwrap(), Box::new(NoDisk), start)

@@ -8,22 +8,24 @@
 --      cursors in counters, records and terms, between blanks
 --      4 records, 5 terms, 6 earlier: as in records.lua. The keys of earlier records are not known in advance, but all have this
 --      hash tag and so are in the same slot as the other keys.
+--      7 unreported  hash: how many reservations are gone that were not reported, by the hash of their terms, or by a body that has its
+--                    own. A program books them in rows of usage (book_unreported.lua)
 -- ARGV 1 numbers, packed as '<ddddddd': wall (negative: ask TIME), low, high (see store_time.lua), the store's time from which on the
 --        caller has given up; the most and the least
 --        milliseconds between two steps; about how many counters, records and terms each to look at
 -- Reply, packed doubles: the wall clock, the store's time, and the store's time for the next call at this instant; how many
 --      counters and gates were removed; 1 if a round through all counters is complete; the milliseconds until the next step,
---      0 if this was none
+--      0 if this was none; how many fields unreported has
 --
--- A worked call: EVALSHA <sha> 6 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:sweep tollgate:{acme}:records
---   tollgate:{acme}:terms tollgate:{acme}:reservations
---   pack(9000000, 0, 2^53-1, 2^53-1, 2000, 5, 256) -> pack(9000000, 9000000, 9000000, 1, 1, 5): the counter of reserve.lua is gone,
+-- A worked call: EVALSHA <sha> 7 tollgate:{acme}:counters tollgate:{acme}:history tollgate:{acme}:sweep tollgate:{acme}:records
+--   tollgate:{acme}:terms tollgate:{acme}:reservations tollgate:{acme}:unreported
+--   pack(9000000, 0, 2^53-1, 2^53-1, 2000, 5, 256) -> pack(9000000, 9000000, 9000000, 1, 1, 5, 0): the counter of reserve.lua is gone,
 --   its 61 slots have ended
-if #KEYS ~= 6 or #ARGV ~= 1 then return redis.error_reply('ERR sweep: 6 keys and 1 argument') end
+if #KEYS ~= 7 or #ARGV ~= 1 then return redis.error_reply('ERR sweep: 7 keys and 1 argument') end
 local wall, low, high, given_up, most, least, count = struct.unpack('<ddddddd', ARGV[1])
 local now, raw, last, ahead
 now, wall, raw, last, ahead = store_time(wall, low, high, redis.call('HGET', KEYS[1], TIME_FIELD))
-if raw >= given_up then return struct.pack('<dddddd', wall, now, raw, 0, 0, 0) end
+if raw >= given_up then return struct.pack('<ddddddd', wall, now, raw, 0, 0, 0, 0) end
 -- Corrected after a step of the wall clock, and written often in any case: a recent time shows a new process that others are
 -- running, which would have seen a step.
 if now - wall ~= ahead or now - last >= 1000 then
@@ -34,7 +36,7 @@ local cursors, state = {}, redis.call('GET', KEYS[3])
 if state then
   local due = struct.unpack('<d', state)
   -- Not early; but also not never, if an earlier version wrote it under a clock that was set.
-  if now < due and due - now <= most then return struct.pack('<dddddd', wall, now, now, 0, 0, 0) end
+  if now < due and due - now <= most then return struct.pack('<ddddddd', wall, now, now, 0, 0, 0, 0) end
   for cursor in state:sub(9):gmatch('%d+') do cursors[#cursors + 1] = cursor end
 end
 
@@ -112,15 +114,36 @@ for _, id in ipairs(digits) do
   local done, record = pcall(moved_record, KEYS[4], KEYS[6], bytes)
   if not done or not record then redis.call('ZREM', KEYS[6], id) end
 end
+-- What is under the key may be foreign: then nothing is counted.
+local kinds = redis.pcall('HLEN', KEYS[7])
+if type(kinds) ~= 'number' then kinds = false end
+-- Counts a record that is open and gone, and removes it here: counted and removed, or neither. The first body version has no terms that
+-- say of which team it is.
+local function count_unreported(id, record)
+  local body = record:sub(RECORD_BYTES + 1)
+  local version = body:byte()
+  if version ~= 2 and version ~= 3 then return end
+  local kind = version == 2 and body:sub(2, 13) or body
+  if kinds >= UNREPORTED_KINDS and redis.call('HEXISTS', KEYS[7], kind) == 0 then return end
+  if redis.call('HDEL', KEYS[4], id) == 1 and redis.call('HINCRBY', KEYS[7], kind, 1) == 1 then kinds = kinds + 1 end
+end
 local records_at, records_looked, records_removed = swept_if_possible(KEYS[4], cursors[2], function(id, record)
-  return #id == 16 and (#record < RECORD_BYTES or now >= struct.unpack('<I7', record, 2))
+  if #id ~= 16 then return false end
+  if #record < RECORD_BYTES then return true end
+  local state, gone_at = struct.unpack('<BI7', record)
+  if now < gone_at then return false end
+  if state == 0 and kinds then count_unreported(id, record) end
+  return true
 end)
-local terms_at = swept_if_possible(KEYS[5], cursors[3], function(_, terms)
-  return #terms < 8 or now >= struct.unpack('<d', terms)
+-- Those of reservations that are counted and not booked yet say of which team they were.
+local terms_at = swept_if_possible(KEYS[5], cursors[3], function(hash, terms)
+  local is_over = #terms < 8 or now >= struct.unpack('<d', terms)
+  return is_over and (not kinds or redis.call('HEXISTS', KEYS[7], hash) == 0)
 end)
 -- In case no process is left to sweep. By the server's clock, which may be set: so far longer than anything is kept.
 redis.call('PEXPIRE', KEYS[4], RECORD_KEPT_MS)
 redis.call('PEXPIRE', KEYS[5], RECORD_KEPT_MS)
+if kinds then redis.call('PEXPIRE', KEYS[7], RECORD_KEPT_MS) end
 
 -- If a quarter was removed: as fast as permitted, until at most about that share of the entries is idle.
 local function pause_after(looked, removed)
@@ -129,4 +152,4 @@ end
 local pause = math.min(pause_after(looked, removed), pause_after(records_looked, records_removed))
 if #digits > 0 then pause = least end
 redis.call('SET', KEYS[3], struct.pack('<d', now + pause) .. found[1] .. ' ' .. records_at .. ' ' .. terms_at)
-return struct.pack('<dddddd', wall, now, now, removed, found[1] == '0' and 1 or 0, math.max(pause, 1))
+return struct.pack('<ddddddd', wall, now, now, removed, found[1] == '0' and 1 or 0, math.max(pause, 1), kinds or 0)

@@ -11,6 +11,7 @@ mod replicas;
 mod scripts;
 mod server;
 mod time;
+mod unreported;
 
 use std::{collections::HashMap, time::Instant};
 
@@ -196,6 +197,7 @@ async fn settings_that_cannot_work_are_refused_without_naming_the_password() {
         organization: organization.into(),
         deadline: Duration::from_millis(250),
         layout: LayoutGate::default(),
+        unreported: Unreported::default(),
     };
     for url in ["http://a:secret@b", "redis://:secret@", "nonsense secret"] {
         let error = RedisStore::connect(settings(url, "acme"), Clock::System).err();

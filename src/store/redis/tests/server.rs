@@ -57,6 +57,7 @@ impl Server {
             organization: organization.into(),
             deadline: Duration::from_millis(250),
             layout: super::LayoutGate::default(),
+            unreported: crate::store::Unreported::default(),
         };
         RedisStore::connect(settings, clock).unwrap()
     }

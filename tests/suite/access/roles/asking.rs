@@ -82,6 +82,20 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
                 other => panic!("{other:?}"),
             }
         }
+        "QueryDenials" => {
+            let mut client = ReportServiceClient::new(channel.clone());
+            let teams = Some(team).filter(|team| !team.is_empty()).map(str::to_owned).into_iter().collect();
+            let request = proto::QueryDenialsRequest {
+                start_date: "2026-11-01".to_owned(),
+                end_date: "2026-12-01".to_owned(),
+                group_by: vec!["team".to_owned()],
+                filter: Some(proto::UsageFilter { teams, ..Default::default() }),
+                ..Default::default()
+            };
+            let answer = client.query_denials(by(token, request)).await?.into_inner();
+            // Whose denials are shown to whom is tested with those that there are.
+            assert_eq!(answer.next_page_token, "");
+        }
         "Check" => drop(admitted(checked(channel, token, team, "check").await?)?),
         "ListKeys" => {
             let mut keys = KeyServiceClient::new(channel.clone());

@@ -53,52 +53,52 @@ fn secret(name: &str) -> String {
 
 /// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
 const CALLERS: [(&str, &str, bool, &str); 12] = [
-    ("admin", "\"admin\"", false, "yy yy yy yyy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy yyy y y yy"),
+    ("admin", "\"admin\"", false, "yy yy yy yyy yyy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy yyy y y yy"),
     (
         "operator",
         "\"operator\"",
         false,
-        "-- -- -- --- --- -- - y y - -- yy yyy -- yy yy yy yyy yy yyy y y yy",
+        "-- -- -- --- --- --- -- - y y - -- yy yyy -- yy yy yy yyy yy yyy y y yy",
     ),
-    ("auditor", "\"auditor\"", false, "-- -- -- yyy yyy -- - y y y -- yy yyy -- -- -- -- --y y- yyy y - yy"),
-    ("viewer", "\"viewer\"", false, "-- -- -- yyy yyy -- - y - - -- -- --- -- -- -- -- --- -- yyy y - --"),
+    ("auditor", "\"auditor\"", false, "-- -- -- yyy yyy yyy -- - y y y -- yy yyy -- -- -- -- --y y- yyy y - yy"),
+    ("viewer", "\"viewer\"", false, "-- -- -- yyy yyy yyy -- - y - - -- -- --- -- -- -- -- --- -- yyy y - --"),
     (
         "bound-viewer",
         "\"viewer\"",
         true,
-        "-- -- -- y-o y-o -- - y - - -- -- --- -- -- -- -- --- -- y-o y - --",
+        "-- -- -- y-o y-o y-y -- - y - - -- -- --- -- -- -- -- --- -- y-o y - --",
     ),
-    ("monitor", "\"monitor\"", false, "-- -- -- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - yy"),
-    ("gateway", "\"gateway\"", false, "yy yy yy --- --- yy y y - - -- -- --- -- -- -- -- --- -- --- - - --"),
+    ("monitor", "\"monitor\"", false, "-- -- -- --- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - yy"),
+    ("gateway", "\"gateway\"", false, "yy yy yy --- --- --- yy y y - - -- -- --- -- -- -- -- --- -- --- - - --"),
     (
         "bound-gateway",
         "\"gateway\"",
         true,
-        "y- y- y- --- --- y- y y - - -- -- --- -- -- -- -- --- -- --- - - --",
+        "y- y- y- --- --- --- y- y y - - -- -- --- -- -- -- -- --- -- --- - - --",
     ),
     (
         "team-admin",
         "\"team-admin\"",
         true,
-        "-- -- -- y-o y-o -- - y - - y- y- y-o y- y- y- y- --- -- y-o y - --",
+        "-- -- -- y-o y-o y-y -- - y - - y- y- y-o y- y- y- y- --- -- y-o y - --",
     ),
     (
         "both",
         "\"gateway\", \"viewer\"",
         true,
-        "y- y- y- y-o y-o y- y y - - -- -- --- -- -- -- -- --- -- y-o y - --",
+        "y- y- y- y-o y-o y-y y- y y - - -- -- --- -- -- -- -- --- -- y-o y - --",
     ),
-    ("nothing", "", false, "-- -- -- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - --"),
+    ("nothing", "", false, "-- -- -- --- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - --"),
     (
         "of-nobody",
         "\"gateway\", \"viewer\"",
         true,
-        "y- y- y- y-o y-o y- y y - - -- -- --- -- -- -- -- --- -- y-o y - --",
+        "y- y- y- y-o y-o y-y y- y y - - -- -- --- -- -- -- -- --- -- y-o y - --",
     ),
 ];
 
 /// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
-const QUESTIONS: [(&str, &str); 45] = [
+const QUESTIONS: [(&str, &str); 48] = [
     ("Authorize", "own"),
     ("Authorize", "other"),
     ("Authorize by key", "own"),
@@ -111,6 +111,9 @@ const QUESTIONS: [(&str, &str); 45] = [
     ("QueryUsage", "own"),
     ("QueryUsage", "other"),
     ("QueryUsage", ""),
+    ("QueryDenials", "own"),
+    ("QueryDenials", "other"),
+    ("QueryDenials", ""),
     ("Check", "own"),
     ("Check", "other"),
     ("Process", ""),

@@ -1,0 +1,73 @@
+//! Books reservations that were not reported, which the sweep has counted by what they have in common.
+
+use super::{
+    Inner, record, script,
+    settle::{push_row_fields, push_row_keys, push_row_numbers},
+    spend::fields,
+    terms::TermsHash,
+    wire::{Numbers, size},
+};
+use crate::store::{StoreError, UsageAmounts, UsageKey, unreported::unreported};
+
+/// Kinds looked at after one step of the sweep.
+const AT_ONCE: usize = 64;
+
+impl Inner {
+    /// Books some of those that wait.
+    pub(super) async fn book_unreported(&self) -> Result<(), StoreError> {
+        let mut cmd = redis::cmd("HSCAN");
+        cmd.arg(&self.keyspace.unreported).arg("0").arg("COUNT").arg(AT_ONCE);
+        let answer = self.connection.run(&cmd).await?;
+        let (_, page): (String, redis::Value) =
+            redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt)?;
+        for (kind, count) in fields::<Vec<u8>>(page)? {
+            let count = str::from_utf8(&count).ok().and_then(|count| count.parse().ok());
+            let Some(count) = count else { continue };
+            let rows = self.rows_of_unreported(&kind, count).await?;
+            if rows.is_empty() {
+                tracing::warn!(
+                    reservations = count,
+                    "reservations ended without a report, and it is not known of which team they were"
+                );
+            }
+            self.book(&kind, count, &rows).await?;
+        }
+        Ok(())
+    }
+
+    /// The rows that they count in; none if it cannot be read of which team they were.
+    async fn rows_of_unreported(
+        &self,
+        kind: &[u8],
+        count: u64,
+    ) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
+        let Ok(hash) = TermsHash::try_from(kind) else {
+            return Ok(record::terms_note(kind).map(|note| unreported(&note, count)).unwrap_or_default());
+        };
+        self.learn_these(vec![hash]).await?;
+        Ok(self.terms.known(hash).map(|known| unreported(known.terms.note(), count)).unwrap_or_default())
+    }
+
+    async fn book(
+        &self,
+        kind: &[u8],
+        count: u64,
+        rows: &[(UsageKey, UsageAmounts)],
+    ) -> Result<(), StoreError> {
+        let mut numbers = Numbers::with_capacity(2 + 16 * rows.len());
+        numbers.extend(&[count, size(rows.len())]);
+        let mut cmd = script::BOOK_UNREPORTED.call(1 + 2 * rows.len());
+        cmd.arg(&self.keyspace.unreported);
+        for (row, amounts) in rows {
+            push_row_keys(&mut cmd, &self.keyspace, row);
+            push_row_numbers(&mut numbers, row, amounts, 0);
+        }
+        cmd.arg(numbers.bytes()).arg(numbers.format()).arg(kind);
+        push_row_fields(&mut cmd, rows.iter().map(|(row, _)| row));
+        let answer = self.connection.call(&script::BOOK_UNREPORTED, &cmd).await?;
+        if let Ok(0) = redis::from_redis_value::<u64>(answer) {
+            self.unreported.count(rows);
+        }
+        Ok(())
+    }
+}
