@@ -253,6 +253,10 @@ struct OfMonth<'p> {
 
 impl SpendReport {
     fn add(&mut self, key: &UsageKey, amounts: &UsageAmounts) {
+        // A row of reservations that were never reported has spent nothing.
+        if amounts.requests == 0 && amounts.cost_nanos == 0 {
+            return;
+        }
         self.total.add(amounts);
         self.by_model.entry(key.model.clone()).or_default().add(amounts);
         self.by_day.entry(key.day).or_default().add(amounts);

@@ -58,6 +58,7 @@ mod status;
 mod support;
 mod telemetry;
 mod tls;
+mod unreported;
 mod waiting;
 mod wild;
 mod windows;

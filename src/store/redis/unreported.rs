@@ -30,7 +30,11 @@ impl Inner {
                     "reservations ended without a report, and it is not known of which team they were"
                 );
             }
-            self.book(&kind, count, &rows).await?;
+            match self.book(&kind, count, &rows).await {
+                // Foreign data in the place of one row keeps no others from being booked.
+                Ok(()) | Err(StoreError::Corrupt) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }

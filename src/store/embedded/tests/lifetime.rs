@@ -174,6 +174,7 @@ async fn rows_of_hours_go_after_five_weeks_and_those_of_users_after_a_year() {
     let of = |series, period| row(series, period, "u").0.set;
     let (hours, users) = (of(Series::Hours, 20_261_123), of(Series::Users, 20_261_123));
     let label = of(Series::Label("l".into()), 20_261_123);
+    let (denials, denial_hours) = (of(Series::Denials, 20_261_123), of(Series::DenialHours, 20_261_123));
     f.reserve(reserve(1, vec![])).await;
     let mut lines: Vec<_> = (0..9)
         .map(|hour| {
@@ -182,10 +183,20 @@ async fn rows_of_hours_go_after_five_weeks_and_those_of_users_after_a_year() {
         })
         .collect();
     lines.extend([row(Series::Users, 20_261_123, "u"), row(Series::Label("l".into()), 20_261_123, "u")]);
+    lines.extend([
+        row(Series::Denials, 20_261_123, "paused|"),
+        row(Series::DenialHours, 20_261_123, "paused|"),
+    ]);
     lines.push(row(Series::Days, 202_611, ""));
     f.settle(Settle { lines, ..settle(1, vec![]) }).await;
     f.store().checkpoint().await.unwrap();
-    for (days, expected) in [(35, [9, 1, 1, 1]), (4, [0, 1, 1, 1]), (360, [0, 1, 1, 1]), (3, [0, 0, 0, 1])] {
+    let all = [
+        (35, [9, 1, 1, 1, 1, 1]),
+        (4, [0, 1, 1, 1, 1, 0]),
+        (360, [0, 1, 1, 1, 1, 0]),
+        (3, [0, 0, 0, 1, 0, 0]),
+    ];
+    for (days, expected) in all {
         f.pass(days * DAY);
         for _ in 0..8 {
             // Each removes a few, and is cut off.
@@ -194,8 +205,9 @@ async fn rows_of_hours_go_after_five_weeks_and_those_of_users_after_a_year() {
             f.crash();
         }
         let days = row(Series::Days, 202_611, "").0.set;
-        let mut found = [0; 4];
-        for (found, set) in found.iter_mut().zip([&hours, &users, &label, &days]) {
+        let mut found = [0; 6];
+        let sets = [&hours, &users, &label, &days, &denials, &denial_hours];
+        for (found, set) in found.iter_mut().zip(sets) {
             *found = f.store().usage(set.clone()).await.unwrap().len();
         }
         assert_eq!(found, expected, "{days:?}");
