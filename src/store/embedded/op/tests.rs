@@ -85,7 +85,7 @@ fn rows_of_a_settlement_are_as_they_were_recorded() {
 }
 
 /// Rows of a denial, by hour and by day.
-const RECORDED_DENIALS: &str = "";
+const RECORDED_DENIALS: &str = "0a0200026e6883d2d4090f087061757365647c78017483d2d409016d016b0000000200037f016e83d2d40900087061757365647c78";
 
 #[test]
 fn rows_without_a_settlement_are_as_they_were_recorded() {
