@@ -85,7 +85,7 @@ async fn they_count_when_the_sweep_removes_them_whatever_process_does() {
     assert_eq!(left, 0);
 }
 
-/// What is under the key is not the store's: nothing is counted, and everything else goes on being swept.
+/// What is under the key is not the store's: nothing is counted, and the sweep still removes the rest.
 #[tokio::test]
 async fn foreign_data_in_their_place_holds_nothing_up() {
     let Some(server) = Server::start() else { return };
