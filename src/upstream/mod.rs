@@ -15,13 +15,16 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use tracing::error;
+use tracing::{error, info};
 
 pub use self::source::UpstreamKeySource;
-use crate::domain::{Timestamp, upstream::UpstreamKey};
+use crate::domain::{Timestamp, plan, upstream::UpstreamKey};
 
 /// The keys of a project that are live at the same time: the newest, and the one that it replaces.
 pub const MAX_LIVE: usize = 2;
+
+/// No request runs longer, so an answer that arrives so long after a refusal is to a later one.
+const LONGEST_REQUEST_MS: u64 = plan::RESERVATION_TTL_MS;
 
 /// The Groq keys in force, shared by all cores. Their counts cover this process only.
 #[derive(Debug, Default)]
@@ -133,6 +136,20 @@ impl UpstreamKeys {
         }
     }
 
+    /// Records that Groq answered a request with the key `id`: if that was sent after it was refused, the key works again.
+    pub fn worked(&self, id: &str, now: Timestamp) {
+        let projects = self.projects.load();
+        let Some(key) = projects.values().flatten().find(|key| &*key.id == id) else { return };
+        let Some(refused_at) = key.refused_at() else { return };
+        if now.since(refused_at) > LONGEST_REQUEST_MS && key.refused_at.swap(0, Ordering::Relaxed) > 0 {
+            info!(
+                upstream_key = id,
+                place = key.place,
+                "Groq takes an upstream key again that it had refused"
+            );
+        }
+    }
+
     /// All keys, by project, the newest first, with their current roles.
     #[must_use]
     pub fn all(&self) -> Vec<(Arc<LiveKey>, KeyUse)> {
@@ -216,6 +233,20 @@ mod tests {
         keys.refused(&old.id, NOW);
         assert_eq!(keys.pick("main").unwrap().bearer(), "Bearer gsk_new");
         assert!(keys.pick("none").is_none());
+    }
+
+    #[test]
+    fn an_answer_long_after_the_refusal_shows_that_a_key_works_again() {
+        let keys = UpstreamKeys::fixed(&[("main", &["gsk_only"])]).unwrap();
+        let key = keys.pick("main").unwrap();
+        keys.worked(&key.id, NOW);
+        keys.refused(&key.id, NOW);
+        // The answer to a request from before.
+        keys.worked(&key.id, NOW.plus(LONGEST_REQUEST_MS));
+        assert_eq!(key.refused_at(), Some(NOW));
+        keys.worked(&key.id, NOW.plus(LONGEST_REQUEST_MS + 1));
+        assert_eq!((key.refused_at(), keys.all()[0].1), (None, KeyUse::Used));
+        keys.worked("main/00000000", NOW);
     }
 
     #[test]

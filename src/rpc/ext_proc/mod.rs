@@ -133,6 +133,9 @@ impl<S: Store + Clone> ProcessRpc<S> {
         if let End::Refused { status: 401, .. } = end {
             self.upstream.refused(&context.upstream_key, self.authorizer.store().now());
         }
+        if let End::Answered(_) = end {
+            self.upstream.worked(&context.upstream_key, self.authorizer.store().now());
+        }
         if let End::Answered(reading) = &end
             && is_unread(&context, reading)
             && let Some(left_out) = self.unread.to_warn_of()
