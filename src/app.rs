@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, sync::watch};
 
 use crate::{
     access::Guard,
-    alerts::{Dispatcher, Receivers},
+    alerts::{self, Dispatcher, Receivers},
     audit::Audit,
     authorizer::{DecisionLog, Shared},
     domain::{
@@ -233,10 +233,12 @@ impl App {
         Server::start(&options, self.runtime.clone(), shared, upstream, observed)
     }
 
-    /// Routes alerts and delivers them until dropped.
+    /// Raises and routes alerts, and delivers them until dropped.
     pub fn deliver_alerts<S: Store>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
         let (store, receivers) = (Observed::new(store, &self.status.calls), Arc::clone(&self.receivers));
-        Dispatcher::new(store, Arc::clone(self.live()), receivers, self.runtime.clone()).run()
+        let facts =
+            alerts::Facts { upstream: Arc::clone(&self.upstream), policy: self.status.policy.clone() };
+        Dispatcher::new(store, (Arc::clone(self.live()), facts), receivers, self.runtime.clone()).run()
     }
 
     /// Serves the pages for operators until dropped.

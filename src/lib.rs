@@ -59,7 +59,7 @@
 //! rpc ─► access ─────► audit, live                    who is calling, and whether they may
 //! rpc ─► audit ──────► store                          what was changed, and who was refused
 //! rpc ─► upstream ───► watch                          Groq's own keys
-//! rpc ─► alerts ─────► live, store, settings          what is delivered to receivers
+//! rpc ─► alerts ─────► replicas, policy_file, settings  what operators are told of, and its way to receivers
 //! rpc ─► replicas ───► live, upstream, store          the processes that share a store
 //! rpc ─► groq                                         Groq's HTTP API, pure
 //! rpc ─► policy_file ─► watch, syntax                 the document, and what is wrong with it

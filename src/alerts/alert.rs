@@ -1,7 +1,10 @@
 //! An alert, in the form in which receivers get it: the contract's message as protobuf's JSON. The outbox keeps the same.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+use super::detail::{Cooldown, Forecast, Pause, StoreOutage, UpstreamKey};
 use crate::domain::{
     Timestamp,
     alert::{AlertKind, Severity},
@@ -25,20 +28,82 @@ pub struct Alert {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub limit_id: String,
     pub create_time: String,
+    /// Empty: it is not over, or has no duration.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub resolve_time: String,
     pub summary: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetCrossing>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooldown: Option<Cooldown>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream_key: Option<UpstreamKey>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Pause>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreOutage>,
     pub organization: String,
+    /// What kinds without a detail know.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
 }
 
-/// Whether what an alert is of goes on.
+impl Alert {
+    /// An alert that opens `at`, with the severity of its kind, and without what only some have.
+    pub(super) fn opened(
+        id: &str,
+        kind: AlertKind,
+        at: Timestamp,
+        (organization, summary): (&str, String),
+    ) -> Self {
+        Self {
+            id: id.to_owned(),
+            kind,
+            severity: kind.severity(),
+            state: AlertState::Open,
+            team: String::new(),
+            key: String::new(),
+            limit_id: String::new(),
+            create_time: instant(at),
+            resolve_time: String::new(),
+            summary,
+            budget: None,
+            forecast: None,
+            cooldown: None,
+            upstream_key: None,
+            pause: None,
+            store: None,
+            organization: organization.to_owned(),
+            facts: BTreeMap::new(),
+            user: String::new(),
+        }
+    }
+}
+
+/// Whether what an alert is of lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AlertState {
     /// It has begun, or it is a moment.
     #[serde(rename = "ALERT_STATE_OPEN")]
     Open,
+    /// It is over.
+    #[serde(rename = "ALERT_STATE_RESOLVED")]
+    Resolved,
+}
+
+impl AlertState {
+    /// The short form of the contract's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Resolved => "resolved",
+        }
+    }
 }
 
 /// The threshold of a budget, as the contract's message of this name.

@@ -27,7 +27,10 @@ pub(super) fn webhook(alert: &Alert, event: &str, now: Timestamp, secrets: &[Sig
 pub(super) fn slack(alert: &Alert) -> Message {
     // The three letters that Slack reads as marks of its own.
     let text = alert.summary.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    // What has no duration is never over.
+    let state = if alert.kind.has_duration() { alert.state.name() } else { "" };
     let facts = [
+        ("state", state),
         ("severity", alert.severity.name()),
         ("organization", &alert.organization),
         ("limit", &alert.limit_id),
@@ -49,6 +52,11 @@ pub(super) const ALERTMANAGER_PATH: &str = "/api/v2/alerts";
 
 /// What Alertmanager takes. `end`: when the alert ends; without one it ends by Alertmanager's own `resolve_timeout`.
 pub(super) fn alertmanager(alert: &Alert, end: Option<Timestamp>) -> Message {
+    let (cooldown, key) = (alert.cooldown.as_ref(), alert.upstream_key.as_ref());
+    let project = cooldown.map(|cooldown| &cooldown.project).or(key.map(|key| &key.project));
+    let paused = alert.pause.as_ref().map(|pause| &pause.target.model);
+    let model = cooldown.map(|cooldown| &cooldown.model).or(paused);
+    let tier = cooldown.and_then(|cooldown| cooldown.service_tier.strip_prefix("SERVICE_TIER_"));
     let labels = [
         ("alertname", camel(alert.kind.name())),
         ("severity", alert.severity.name().to_owned()),
@@ -60,6 +68,10 @@ pub(super) fn alertmanager(alert: &Alert, end: Option<Timestamp>) -> Message {
         ("kind", alert.kind.name().to_owned()),
         ("limit_id", alert.limit_id.clone()),
         ("threshold", alert.budget.as_ref().map(|budget| budget.threshold.clone()).unwrap_or_default()),
+        ("project", project.cloned().unwrap_or_default()),
+        ("model", model.cloned().unwrap_or_default()),
+        ("service_tier", tier.unwrap_or_default().to_ascii_lowercase()),
+        ("upstream_key", alert.upstream_key.as_ref().map(|key| key.name.clone()).unwrap_or_default()),
     ];
     let labels: serde_json::Map<String, Value> = labels
         .into_iter()
@@ -85,30 +97,21 @@ fn camel(kind: &str) -> String {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{
-        alerts::alert::{AlertState, BudgetCrossing},
-        domain::alert::{AlertKind, Severity},
-    };
+    use crate::{alerts::alert::BudgetCrossing, domain::alert::AlertKind};
 
     pub(in crate::alerts) fn alert() -> Alert {
+        let summary = "chatbot has spent 80% of its monthly budget: $160.00 of $200.00".to_owned();
+        let at = Timestamp(1_795_514_400_123);
         Alert {
-            id: "0197".to_owned(),
-            kind: AlertKind::BudgetThreshold,
-            severity: Severity::Warning,
-            state: AlertState::Open,
             team: "chatbot".to_owned(),
-            key: String::new(),
             limit_id: "teams.chatbot.budget.monthly_usd".to_owned(),
-            create_time: "2026-11-24T10:00:00.123Z".to_owned(),
-            summary: "chatbot has spent 80% of its monthly budget: $160.00 of $200.00".to_owned(),
             budget: Some(BudgetCrossing {
                 threshold: "80%".to_owned(),
                 amount: 160_000_000_000.into(),
                 spent: 160_000_000_000.into(),
                 budget: Some(200_000_000_000.into()),
             }),
-            organization: "acme".to_owned(),
-            user: String::new(),
+            ..Alert::opened("0197", AlertKind::BudgetThreshold, at, ("acme", summary))
         }
     }
 
@@ -147,6 +150,13 @@ pub(super) mod tests {
         let message = value(&slack(&loud));
         assert_eq!(message["text"], "a&lt;b &amp; c&gt;");
         assert_eq!(message["blocks"][0]["text"]["text"], "a&lt;b &amp; c&gt;");
+        let context = |alert: &Alert| value(&slack(alert))["blocks"][1]["elements"][0]["text"].clone();
+        assert_eq!(
+            context(&alert()),
+            "severity: warning · organization: acme · limit: teams.chatbot.budget.monthly_usd"
+        );
+        let pause = Alert::opened("0197", AlertKind::Pause, Timestamp(0), ("acme", String::new()));
+        assert_eq!(context(&pause), "state: open · severity: info · organization: acme");
         let end = Timestamp(1_796_083_200_000);
         let message = value(&alertmanager(&alert(), Some(end)));
         let labels = json!({

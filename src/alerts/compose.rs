@@ -1,6 +1,9 @@
 //! The alert of what the outbox says.
 
-use super::alert::{Alert, AlertState, BudgetCrossing, instant};
+use super::{
+    alert::{Alert, BudgetCrossing, instant},
+    detail::{Forecast, to_the_second},
+};
 use crate::{
     domain::{
         Timestamp,
@@ -113,6 +116,30 @@ pub(super) fn of_exhaustion(snapshot: &Snapshot, id: &str, exhaustion: &Exhausti
     Some(composed((snapshot, &subject, limit(snapshot, &subject)), (id, *at, counter.period()), what))
 }
 
+/// The alert of a budget that will be used up; `None` as above. `counter`: with its period, `NAME@FIRST_DAY`.
+pub(super) fn of_forecast(
+    snapshot: &Snapshot,
+    id: &str,
+    at: Timestamp,
+    (counter, exhaust): (&str, Timestamp),
+) -> Option<Composed> {
+    let (name, period) = counter.rsplit_once('@')?;
+    let (subject, period) = (subject(name)?, period.parse().ok()?);
+    let limit = limit(snapshot, &subject);
+    let budget = limit.and_then(|limit| limit.bound);
+    let of_budget = budget.map(|budget| format!(" of {}", dollars(budget))).unwrap_or_default();
+    let summary = format!(
+        "{} will have used up its {} budget{of_budget} by {}, at the rate of its spend so far",
+        who(&subject, snapshot),
+        adjective(subject.period),
+        to_the_second(exhaust)
+    );
+    let what = (AlertKind::BudgetForecast, AlertKind::BudgetForecast.severity(), summary, None);
+    let mut composed = composed((snapshot, &subject, limit), (id, at, period), what);
+    composed.alert.forecast = Some(Forecast { projected: None, exhaust_time: instant(exhaust) });
+    Some(composed)
+}
+
 /// What alerts of budgets have in common. `period`: the first day of the budget's period.
 fn composed(
     (snapshot, subject, limit): (&Snapshot, &Subject<'_>, Option<&Limit>),
@@ -123,18 +150,13 @@ fn composed(
     Composed {
         end: (current.first_day == period).then_some(current.end),
         alert: Alert {
-            id: id.to_owned(),
-            kind,
             severity,
-            state: AlertState::Open,
             team: subject.team.to_owned(),
             key: subject.key.to_owned(),
             limit_id: limit.map(|limit| limit.id.to_string()).unwrap_or_default(),
-            create_time: instant(at),
-            summary,
             budget,
-            organization: snapshot.policy.organization.id.to_string(),
             user: subject.user.to_owned(),
+            ..Alert::opened(id, kind, at, (&snapshot.policy.organization.id, summary))
         },
     }
 }

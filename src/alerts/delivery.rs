@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::alert::Alert;
-use crate::domain::Timestamp;
+use crate::{domain::Timestamp, store::Notice};
 
 /// The first byte of an alert's payload, and of a delivery's. Versions of one format each: JSON, to which fields are added.
 pub(super) const EVENT: u8 = 2;
@@ -17,6 +17,9 @@ pub(super) struct Event {
     /// When what it is of ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) end: Option<Timestamp>,
+    /// What is looked after until it is over. Only an entry that has been routed has it, and deliveries of its opening.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) watched: Option<Notice>,
 }
 
 /// How far a delivery is.

@@ -6,30 +6,38 @@
 mod alert;
 mod body;
 mod compose;
+mod conditions;
 mod delivery;
+mod detail;
 mod files;
 mod list;
+mod notices;
+mod outage;
 mod receivers;
+mod router;
 mod send;
 mod signature;
 mod target;
 mod trial;
+mod watch;
 mod worker;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{sync::watch::Receiver, task::JoinSet};
 use tracing::error;
 
 pub use alert::{Alert, AlertState, BudgetCrossing, Money};
 pub use delivery::DeliveryState;
+pub use detail::{
+    Cooldown, Forecast, Pause, PauseActor, PauseTarget, StoreOutage, UpstreamKey, WholeOrganization,
+};
 pub use list::{AlertPage, AlertQuery, ListedAlert, ListedDelivery, counts, page};
 pub use receivers::{ReceiverReport, Receivers};
 pub use trial::{MAX_TRIALS, Trial, TrialError, TrialReport};
 
-use crate::{live::Live, runtime::Runtime, store::Outbox};
-
 pub use crate::settings::ReceiverKind;
+use crate::{live::Live, policy_file::PolicyStatus, runtime::Runtime, store::Store, upstream::UpstreamKeys};
 
 /// Undelivered alerts that one receiver may have; past that further ones are not queued for it.
 const MAX_PENDING: u64 = 10_000;
@@ -39,25 +47,40 @@ const PAUSE_MS: u64 = 1_000;
 /// Before a worker that panicked is started again. What it had claimed is due again after its lease.
 const RESTART: Duration = Duration::from_secs(1);
 
-/// What delivers alerts.
+/// What a process knows by itself, and alerts are raised of.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Which keys Groq refuses to it.
+    pub upstream: Arc<UpstreamKeys>,
+    /// Which changed policy did not load.
+    pub policy: Receiver<Arc<PolicyStatus>>,
+}
+
+/// What raises alerts and delivers them.
 #[derive(Debug)]
 pub struct Dispatcher<S> {
     store: Arc<S>,
     live: Arc<Live>,
+    facts: Facts,
     receivers: Arc<Receivers>,
     runtime: Runtime,
 }
 
-impl<S: Outbox> Dispatcher<S> {
-    /// Delivers to `receivers` what `store` has.
+impl<S: Store> Dispatcher<S> {
+    /// Delivers to `receivers` what `store` has, and what `facts` give rise to.
     #[must_use]
-    pub fn new(store: S, live: Arc<Live>, receivers: Arc<Receivers>, runtime: Runtime) -> Self {
-        Self { store: Arc::new(store), live, receivers, runtime }
+    pub fn new(
+        store: S,
+        (live, facts): (Arc<Live>, Facts),
+        receivers: Arc<Receivers>,
+        runtime: Runtime,
+    ) -> Self {
+        Self { store: Arc::new(store), live, facts, receivers, runtime }
     }
 
     /// Works until it is dropped.
     pub async fn run(self) {
-        let Self { store, live, receivers, runtime } = self;
+        let Self { store, live, facts, receivers, runtime } = self;
         let mut workers = JoinSet::new();
         for receiver in receivers.all() {
             let (store, receiver, runtime) = (Arc::clone(&store), Arc::clone(receiver), runtime.clone());
@@ -65,9 +88,20 @@ impl<S: Outbox> Dispatcher<S> {
                 worker::deliver(Arc::clone(&store), Arc::clone(&receiver), runtime.clone())
             }));
         }
-        let names: Vec<_> = receivers.all().map(|receiver| receiver.settings.name.clone()).collect();
+        let settings: Vec<_> = receivers.all().map(|receiver| receiver.settings.clone()).collect();
+        let names: Vec<_> = settings.iter().map(|receiver| receiver.name.clone()).collect();
+        let own = (Arc::clone(&store), Arc::clone(&live), facts.clone(), runtime.clone());
         workers.spawn(restarted(RESTART, move || {
-            worker::route(Arc::clone(&store), Arc::clone(&live), names.clone(), runtime.clone())
+            let (store, live, facts, runtime) = own.clone();
+            router::route(store, (live, facts), names.clone(), runtime)
+        }));
+        let own = (Arc::clone(&store), Arc::clone(&live), facts, runtime.clone());
+        workers.spawn(restarted(RESTART, move || {
+            let (store, live, facts, runtime) = own.clone();
+            watch::watch(store, live, facts, runtime)
+        }));
+        workers.spawn(restarted(RESTART, move || {
+            outage::watch(Arc::clone(&store), Arc::clone(&live), settings.clone(), runtime.clone())
         }));
         while workers.join_next().await.is_some() {}
     }

@@ -9,13 +9,13 @@ use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    alert::{Alert, AlertState, instant},
+    alert::Alert,
     delivery::{Delivery, Event},
     receivers::{Receiver, Receivers},
     worker,
 };
 use crate::{
-    domain::alert::{AlertKind, Severity},
+    domain::alert::AlertKind,
     runtime::{NoEntropy, Runtime},
 };
 
@@ -74,21 +74,8 @@ impl Trial {
         let (receiver, now) = (&self.receiver.settings, runtime.clock.now());
         let id = format!("{:012x}{:016x}", now.0, u64::from_be_bytes(runtime.entropy.bytes()?));
         let summary = format!("A test: alerts of {organization} reach the receiver {}", receiver.name);
-        let alert = Alert {
-            id: id.clone(),
-            kind: AlertKind::Test,
-            severity: Severity::Info,
-            state: AlertState::Open,
-            team: String::new(),
-            key: String::new(),
-            limit_id: String::new(),
-            create_time: instant(now),
-            summary,
-            budget: None,
-            organization: organization.to_owned(),
-            user: String::new(),
-        };
-        let delivery = Delivery::of(Event { alert, end: None }, now);
+        let alert = Alert::opened(&id, AlertKind::Test, now, (organization, summary));
+        let delivery = Delivery::of(Event { alert, end: None, watched: None }, now);
         let started = Instant::now();
         let sent = worker::attempt(receiver, &delivery, &format!("{id}_open"), now).await;
         let duration = started.elapsed();

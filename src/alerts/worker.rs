@@ -1,4 +1,4 @@
-//! The workers: one makes alerts of what is new and queues them for receivers, and each receiver has one that delivers.
+//! The workers that deliver: each receiver has one.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -6,155 +6,46 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::{
-    MAX_PENDING, PAUSE_MS, body, compose,
+    PAUSE_MS,
+    alert::AlertState,
+    body,
     delivery::{Delivery, DeliveryState, Event},
     files,
     receivers::Receiver,
     send::{Message, SendError, Way, send},
 };
 use crate::{
-    domain::{Timestamp, snapshot::Snapshot},
-    live::Live,
+    domain::Timestamp,
     runtime::{Entropy, Runtime},
     settings::{ReceiverKind, ReceiverSettings},
-    store::{ClaimedEntry, Crossing, Exhaustion, OUTBOX_KEPT, Outbox, OutboxEntry, OutboxId, StoreError},
+    store::{AlertId, ClaimedEntry, Outbox, OutboxEntry, OutboxId, StoreError, outbox_find},
 };
 
-/// How long what is new may take to be queued; then another replica does it.
-const ROUTING_LEASE_MS: u64 = 60_000;
 /// What is claimed at once. A receiver gets so many requests at the same time at most, from each replica.
 const AT_ONCE: usize = 8;
 /// How much longer than its attempt a delivery stays claimed.
 const MARGIN: Duration = Duration::from_secs(30);
 /// The first wait between two attempts, which doubles, and the longest.
-const FIRST_WAIT_MS: u64 = 1_000;
+pub(super) const FIRST_WAIT_MS: u64 = 1_000;
 const LONGEST_WAIT_MS: u64 = 300_000;
 /// Alertmanager forgets what it knew when it is restarted without its data, so what goes on is sent again.
 const AGAIN_MS: u64 = 3_600_000;
-/// A receiver that answers this wants no more.
-const GONE: u16 = 410;
+/// The same of what has no end yet. It ends there by itself after three times as long, so it does not stay if none can say that it is over.
+const AGAIN_OPEN_MS: u64 = 300_000;
 /// The most entries of which it is said that they cannot be read.
 const MAX_SAID: usize = 1_000;
-
-/// Between two looks for what is to be forgotten.
-const FORGET: Duration = Duration::from_secs(60);
-
-/// Makes alerts of what settlements added, and queues them for the receivers that the policy names.
-pub(super) async fn route<S: Outbox>(store: Arc<S>, live: Arc<Live>, known: Vec<String>, runtime: Runtime) {
-    let (mut missing, mut failing) = (HashSet::new(), false);
-    let mut forgotten = tokio::time::Instant::now();
-    loop {
-        let snapshot = live.snapshot();
-        // Until the registry was read, the limits of created keys are not known.
-        let routed = if snapshot.is_pending {
-            Ok(false)
-        } else {
-            route_some(&*store, &snapshot, runtime.clock.now()).await
-        };
-        for route in &snapshot.policy.alerts {
-            if !known.iter().any(|name| **name == *route.receiver)
-                && missing.insert(Arc::clone(&route.receiver))
-            {
-                let receiver = &*route.receiver;
-                warn!(
-                    receiver,
-                    "the policy sends alerts to a receiver that the settings do not have; they wait for it"
-                );
-            }
-        }
-        if let Err(error) = &routed
-            && !failing
-        {
-            warn!(%error, "alerts cannot be routed: the store does not answer");
-        }
-        failing = routed.is_err();
-        if forgotten.elapsed() >= FORGET {
-            forgotten = tokio::time::Instant::now();
-            // It is tried again in a minute.
-            let _ = store.outbox_append(Vec::new(), OUTBOX_KEPT).await;
-        }
-        if !matches!(routed, Ok(true)) {
-            pause(&runtime).await;
-        }
-    }
-}
+/// A receiver that answers this wants no more.
+pub(super) const GONE: u16 = 410;
 
 /// A pause of random length, so that replicas do not all ask at once.
-async fn pause(runtime: &Runtime) {
+pub(super) async fn pause(runtime: &Runtime) {
     tokio::time::sleep(Duration::from_millis(jittered(PAUSE_MS, &runtime.entropy))).await;
 }
 
 /// Three quarters to five quarters of `ms`.
-fn jittered(ms: u64, entropy: &Entropy) -> u64 {
+pub(super) fn jittered(ms: u64, entropy: &Entropy) -> u64 {
     let [random] = entropy.bytes().unwrap_or([128]);
     ms - ms / 4 + ms * u64::from(random) / 510
-}
-
-/// Whether there was anything.
-async fn route_some<S: Outbox>(store: &S, snapshot: &Snapshot, now: Timestamp) -> Result<bool, StoreError> {
-    let claim = store.outbox_claim("".into(), AT_ONCE, ROUTING_LEASE_MS).await?;
-    for claimed in &claim.entries {
-        let Some(event) = event_of(snapshot, &claimed.entry) else { continue };
-        let payload = match apart(&claimed.entry, &event) {
-            Some(entry) => {
-                store.outbox_append(vec![entry], OUTBOX_KEPT).await?;
-                claimed.entry.payload.clone()
-            }
-            None => {
-                queue(store, snapshot, (&claimed.entry.id, now), &event).await?;
-                event.payload()
-            }
-        };
-        let entry = OutboxEntry { payload, ..claimed.entry.clone() };
-        store.outbox_update(ClaimedEntry { entry, claim: claimed.claim }, None).await?;
-    }
-    Ok(!claim.entries.is_empty())
-}
-
-/// What an entry says; `None`: it is of a later release, which will claim it.
-fn event_of(snapshot: &Snapshot, OutboxEntry { id, payload }: &OutboxEntry) -> Option<Event> {
-    if let Some(crossing) = Crossing::read(payload) {
-        let (alert, _) = id.event().rsplit_once('_')?;
-        let composed = compose::of_crossing(snapshot, alert, id.time(), &crossing)?;
-        return Some(Event { alert: composed.alert, end: composed.end });
-    }
-    if let Some(exhaustion) = Exhaustion::read(payload) {
-        let composed = compose::of_exhaustion(snapshot, &exhaustion.alert_id(id)?, &exhaustion)?;
-        return Some(Event { alert: composed.alert, end: composed.end });
-    }
-    Event::read(payload)
-}
-
-/// The entry of an alert that is not kept in the one that it comes from, which is of the start of a period: at its own time, where
-/// lists have it. It is routed next.
-fn apart(entry: &OutboxEntry, event: &Event) -> Option<OutboxEntry> {
-    Exhaustion::read(&entry.payload)?;
-    let id: OutboxId = format!("{}_open", event.alert.id).parse().ok()?;
-    (id != entry.id).then(|| OutboxEntry { id, payload: event.payload() })
-}
-
-/// Queues an alert for each receiver that a route names, once.
-async fn queue<S: Outbox>(
-    store: &S,
-    snapshot: &Snapshot,
-    (id, since): (&OutboxId, Timestamp),
-    event: &Event,
-) -> Result<(), StoreError> {
-    let alert = &event.alert;
-    let routes =
-        snapshot.policy.alerts.iter().filter(|route| route.takes(alert.kind, alert.severity, &alert.team));
-    let receivers: HashSet<_> = routes.map(|route| &route.receiver).collect();
-    for receiver in receivers {
-        let pending = store.outbox_claim(Arc::clone(receiver), 0, 0).await?.pending;
-        if pending >= MAX_PENDING {
-            warn!(%receiver, pending, alert = alert.id, "an alert is not sent: the receiver's queue is full");
-            continue;
-        }
-        let Ok(id) = format!("{}/{receiver}", id.event()).parse() else { continue };
-        let payload = Delivery::of(event.clone(), since).payload();
-        store.outbox_append(vec![OutboxEntry { id, payload }], OUTBOX_KEPT).await?;
-    }
-    Ok(())
 }
 
 /// Delivers what is queued for one receiver.
@@ -213,8 +104,16 @@ async fn one<S: Outbox>(
     let is_late = waited >= retry_for;
     // Those before it may each take an attempt, and clocks differ.
     let grace = u64::try_from((receiver.timeout + MARGIN).as_millis()).unwrap_or(u64::MAX);
-    let has_ended =
-        receiver.kind == ReceiverKind::Alertmanager && delivery.event.end.is_some_and(|end| end <= now);
+    if delivery.state == DeliveryState::Sent && again(receiver, &delivery.event, now).is_none() {
+        // It has arrived, without the store.
+        done(store, receiver, claimed, None).await;
+        return None;
+    }
+    let has_ended = match has_ended(store, receiver, (&id, &delivery.event), now).await {
+        Ok(has_ended) => has_ended,
+        // The lease ends, and it is looked at once more.
+        Err(_) => return None,
+    };
     let sent = if is_gone {
         Err(SendError::Status(GONE))
     } else if has_ended {
@@ -241,11 +140,43 @@ async fn one<S: Outbox>(
     let next = next.map(|wait| jittered(wait, &runtime.entropy));
     delivery.next_attempt = next.map(|wait| runtime.clock.now().plus(wait));
     let entry = OutboxEntry { payload: delivery.payload(), id };
-    if let Err(error) = store.outbox_update(ClaimedEntry { entry, claim: claimed.claim }, next).await {
+    done(store, receiver, ClaimedEntry { entry, claim: claimed.claim }, next).await;
+    status
+}
+
+/// Writes what became of a delivery.
+async fn done<S: Outbox>(store: &S, receiver: &ReceiverSettings, claimed: ClaimedEntry, next: Option<u64>) {
+    if let Err(error) = store.outbox_update(claimed, next).await {
         // The lease ends, and it is sent once more.
         warn!(receiver = receiver.name, %error, "what became of an alert cannot be written");
     }
-    status
+}
+
+/// Whether Alertmanager need not be told any more that it lasts: it may have been told that it does not, and would show it again.
+async fn has_ended<S: Outbox>(
+    store: &S,
+    receiver: &ReceiverSettings,
+    (id, event): (&OutboxId, &Event),
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    if receiver.kind != ReceiverKind::Alertmanager || event.alert.state == AlertState::Resolved {
+        return Ok(false);
+    }
+    let resolved = event.watched.as_ref().and_then(|_| AlertId::of_entry(id)?.resolved());
+    Ok(match resolved {
+        Some(resolved) => outbox_find(store, &resolved).await?.is_some(),
+        None => event.end.is_some_and(|end| end <= now),
+    })
+}
+
+/// After how many milliseconds what has arrived is sent again; `None`: it is not.
+pub(super) fn again(receiver: &ReceiverSettings, event: &Event, now: Timestamp) -> Option<u64> {
+    let lasts = event.end.is_some_and(|end| now.plus(AGAIN_MS) < end);
+    match (receiver.kind, event.alert.state) {
+        (ReceiverKind::Alertmanager, AlertState::Open) if event.watched.is_some() => Some(AGAIN_OPEN_MS),
+        (ReceiverKind::Alertmanager, AlertState::Open) if lasts => Some(AGAIN_MS),
+        _ => None,
+    }
 }
 
 /// What an attempt makes of a delivery, and in how many milliseconds the next one is; `None`: there is none.
@@ -268,9 +199,9 @@ fn outcome(
             }
             (delivery.state, delivery.attempts) = (DeliveryState::Sent, 0);
             delivery.error.clear();
-            let goes_on = delivery.event.end.is_some_and(|end| now.plus(AGAIN_MS) < end);
-            delivery.since = now.plus(AGAIN_MS);
-            (receiver.kind == ReceiverKind::Alertmanager && goes_on).then_some(AGAIN_MS)
+            let again = again(receiver, &delivery.event, now);
+            delivery.since = now.plus(again.unwrap_or_default());
+            again
         }
         // It was there, and has ended.
         Err(SendError::Ended) if delivery.state == DeliveryState::Sent => None,
@@ -301,11 +232,12 @@ pub(super) async fn attempt(
     now: Timestamp,
 ) -> Result<u16, SendError> {
     let (url, secrets) = files::read(receiver).await?;
-    let Event { alert, end } = &delivery.event;
+    let Event { alert, end, watched } = &delivery.event;
+    let end = end.or_else(|| watched.as_ref().map(|_| now.plus(3 * AGAIN_OPEN_MS)));
     let message: Message = match receiver.kind {
         ReceiverKind::Webhook => body::webhook(alert, event, now, &secrets),
         ReceiverKind::Slack => body::slack(alert),
-        ReceiverKind::Alertmanager => body::alertmanager(alert, *end),
+        ReceiverKind::Alertmanager => body::alertmanager(alert, end),
     };
     let way = Way {
         url: &url,
@@ -319,13 +251,18 @@ pub(super) async fn attempt(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{alerts::body::tests::alert, settings::ReceiverUrl};
+    use crate::{
+        alerts::{alert::Alert, body::tests::alert},
+        domain::{actor::Actor, occasion::Occasion},
+        settings::ReceiverUrl,
+        store::Notice,
+    };
 
     const HOUR_MS: u64 = 3_600_000;
     const NOW: Timestamp = Timestamp(1_795_514_400_000);
 
     fn delivery(end: Option<Timestamp>, state: DeliveryState) -> Delivery {
-        let event = Event { alert: alert(), end };
+        let event = Event { alert: alert(), end, watched: None };
         Delivery { state, ..Delivery::of(event, NOW) }
     }
 
@@ -351,5 +288,15 @@ mod tests {
         assert_eq!(next(ReceiverKind::Alertmanager, NOW.plus(HOUR_MS + 1)), Some(AGAIN_MS));
         assert_eq!(next(ReceiverKind::Alertmanager, NOW.plus(HOUR_MS)), None, "it has ended by then");
         assert_eq!(next(ReceiverKind::Webhook, NOW.plus(9 * HOUR_MS)), None);
+        // What has no end yet, until it is over.
+        let by = Actor::system("test");
+        let pause = Occasion::Pause { target: "organization".into(), reason: "".into(), by, since: NOW };
+        let lasting = Event { watched: Some(Notice::new(NOW, pause)), alert: alert(), end: None };
+        let over = Alert { state: AlertState::Resolved, ..alert() };
+        let over = Event { alert: over, end: Some(NOW), watched: None };
+        let again = |kind, event| again(&receiver(kind), event, NOW);
+        assert_eq!(again(ReceiverKind::Alertmanager, &lasting), Some(AGAIN_OPEN_MS));
+        assert_eq!(again(ReceiverKind::Alertmanager, &over), None);
+        assert_eq!(again(ReceiverKind::Slack, &lasting), None);
     }
 }

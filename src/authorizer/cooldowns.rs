@@ -1,5 +1,7 @@
 //! Upstream cooldowns: how reports change them, which are in force, and lifting them.
 
+use tracing::warn;
+
 use super::{Authorizer, Failure, ticket::Ticket};
 use crate::{
     domain::{
@@ -9,7 +11,7 @@ use crate::{
         policy::Policy,
         request::{Operation, Outcome, ServiceTier},
     },
-    store::{Cooldown, CooldownChange, Store},
+    store::{Cooldown, CooldownChange, OUTBOX_KEPT, Store, cooldown_notice},
 };
 
 /// What a report by the caller of a reservation does to the cooldown of the reservation's model, and what the caller should
@@ -50,7 +52,33 @@ pub(super) fn of_report(
     }
 }
 
+/// The gate that a report closes, and the one that it may open.
+pub(super) fn gates_of(
+    change: Option<&(CounterKey, CooldownChange)>,
+) -> (Option<CounterKey>, Option<CounterKey>) {
+    match change {
+        Some((gate, CooldownChange::Open { .. })) => (Some(gate.clone()), None),
+        Some((gate, CooldownChange::Lift)) => (None, Some(gate.clone())),
+        None => (None, None),
+    }
+}
+
 impl<S: Store + Clone> Authorizer<S> {
+    /// Records for an alert that a report closed `gate`. Every replica looks for closed gates about once a second, and tells of those that
+    /// this one cannot tell of now; the id is the same.
+    pub(super) async fn tell_of_cooldown(&self, gate: &CounterKey) {
+        let told = async || {
+            let closed = self.store.cooldowns().await?;
+            let cooldown = closed.iter().find(|(closed, _)| closed == gate);
+            let notice = cooldown.and_then(|(gate, cooldown)| cooldown_notice(gate, cooldown));
+            let entry = notice.and_then(|(id, notice)| notice.entry(&id));
+            self.store.outbox_append(entry.into_iter().collect(), OUTBOX_KEPT).await
+        };
+        if let Err(error) = told().await {
+            warn!(%error, "no alert of a cooldown can be recorded now");
+        }
+    }
+
     /// The cooldowns in force, by project, model and service tier.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use super::{Authorizer, Decided, Question, charge::Charge, report::Report, ticke
 use crate::{
     domain::{
         caller::ResolvedCaller,
-        decision::Violation,
+        decision::{Allowed, Violation},
         policy::Policy,
         request::{AuthorizeRequest, Operation, Outcome},
         snapshot::Snapshot,
@@ -43,6 +43,13 @@ impl<S: Store + Clone> Authorizer<S> {
             && !request.dry_run
         {
             self.count_denial(caller.as_ref().ok(), violations, Some((request, &decided.project)), snapshot);
+        }
+        if let (Ok(Allowed { reservation: Some((id, expires)), .. }), Ok(caller)) = (&decided.outcome, caller)
+            && request.operation != Operation::Batch
+            && !decided.is_repeat
+            && team.is_sampled(*expires)
+        {
+            tallies.samples.take(&caller.team.name, id, *expires);
         }
         trace::annotate(|| traced_decision(question, decided));
     }

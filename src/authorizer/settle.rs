@@ -21,16 +21,13 @@ use crate::{
         decision::Violation,
         holds::Holds,
         limit::Quantity,
-        plan::{self, Plan},
+        plan,
         policy::Policy,
         rbac,
         request::{Outcome, Unreserved, Usage},
         snapshot::Snapshot,
     },
-    store::{
-        CooldownChange, Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settlement, Store,
-        StoreError,
-    },
+    store::{Record, ReservationId, Reserve, Reserved, Settle, SettleOutcome, Settlement, Store, StoreError},
     telemetry::{KeyValue, trace},
 };
 
@@ -143,7 +140,8 @@ impl<S: Store + Clone> Authorizer<S> {
                 if cost > plan.caller.team.unreserved.max_cost
                     && self.store.find(id).await?.is_none_or(|record| was_released(&record))
                 {
-                    return Err(self.refuse_report(&plan, now, unreserved::too_costly(&plan, cost)));
+                    let failure = unreserved::too_costly(&plan, cost);
+                    return Err(self.refuse_report(&plan, (now, &today), failure).await);
                 }
             }
             let reserve = unreserved::reserve(id, &plan, note);
@@ -169,7 +167,7 @@ impl<S: Store + Clone> Authorizer<S> {
                     if refusals.iter().any(|refusal| unreserved::is_daily(&plan, refusal.hold)) =>
                 {
                     let failure = unreserved::past_the_day(&plan, now, &used);
-                    return Err(self.refuse_report(&plan, now, failure));
+                    return Err(self.refuse_report(&plan, (now, &today), failure).await);
                 }
                 // Holds without a bound are refused only if a counter would pass its largest amount.
                 Reserved::Refused { .. } => return Err(StoreError::Overflow.into()),
@@ -313,10 +311,7 @@ impl<S: Store + Clone> Authorizer<S> {
             }
             false => (None, None),
         };
-        let gate = match &cooldown {
-            Some((gate, CooldownChange::Lift)) => Some(gate.clone()),
-            _ => None,
-        };
+        let (closed, opened) = cooldowns::gates_of(cooldown.as_ref());
         let hour = self.hour_of(policy, ticket.day, record.reserved_at);
         let settle = Settle {
             id,
@@ -356,7 +351,10 @@ impl<S: Store + Clone> Authorizer<S> {
         };
         // The use that a repeat hears of is long out of date.
         let used = if is_repeat { Vec::new() } else { used_after(&settlement) };
-        self.wake_waiting(&record, used, |quantity| charge.of_quantity(quantity), (&ticket, gate));
+        self.wake_waiting(&record, used, |quantity| charge.of_quantity(quantity), (&ticket, opened));
+        if let Some(gate) = closed {
+            Box::pin(self.tell_of_cooldown(&gate)).await;
+        }
         let used = (!booked.already_recorded).then_some(&charge);
         self.count_booked((policy, &ticket), report, has_expired, used);
         self.log_booked((policy, &ticket), &booked, report, has_expired);
@@ -391,10 +389,5 @@ impl<S: Store + Clone> Authorizer<S> {
             false => policy.calendar.start_of_day(day),
         };
         start.map_or(0, |start| charge::hour_of(start, at))
-    }
-
-    fn refuse_report(&self, plan: &Plan<'_>, now: Timestamp, failure: Failure) -> Failure {
-        self.shared.refused_reports.note(now, &plan.caller.team.name, &failure);
-        failure
     }
 }

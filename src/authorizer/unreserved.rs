@@ -1,20 +1,28 @@
 //! Usage reported without a reservation: how much of it gateways may report.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use tracing::warn;
 
-use super::{Failure, receipt, ticket::Ticket};
+use super::{Authorizer, Failure, receipt, ticket::Ticket};
 use crate::{
     domain::{
         Timestamp,
+        calendar::{CalendarPeriod, Days},
         decision::{Reason, Violation},
         explain,
         money::NanoUsd,
+        occasion::{Occasion, first_line},
         plan::{self, Plan},
         request::Caller,
     },
-    store::{Record, ReservationId, Reserve, StoreError},
+    store::{AlertId, Notice, OUTBOX_KEPT, Record, ReservationId, Reserve, Store, StoreError},
 };
 
 /// The time between two log lines on refused reports: any gateway can cause any number of them.
@@ -35,6 +43,8 @@ pub struct RefusedReports {
     /// Independent numbers; they order nothing else.
     logged_at: AtomicU64,
     since: AtomicU64,
+    /// The teams that an alert was recorded of, with the beginning of the day. Only refusals take the lock.
+    told: Mutex<HashMap<Arc<str>, Timestamp>>,
 }
 
 impl RefusedReports {
@@ -48,6 +58,36 @@ impl RefusedReports {
             self.since.fetch_sub(count, Ordering::Relaxed);
             warn!(team, reports = count, error = %failure, "usage without a reservation is refused");
         }
+    }
+}
+
+impl<S: Store + Clone> Authorizer<S> {
+    /// Logs a refused report, and records it for an alert: one of each team in a day, over all replicas.
+    pub(super) async fn refuse_report(
+        &self,
+        plan: &Plan<'_>,
+        (now, today): (Timestamp, &Days),
+        failure: Failure,
+    ) -> Failure {
+        let (team, refused) = (&plan.caller.team.name, &self.shared.refused_reports);
+        refused.note(now, team, &failure);
+        let CalendarPeriod { start, end, .. } = today.day;
+        let told = || refused.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told().get(team) == Some(&start) {
+            return failure;
+        }
+        let message = first_line(&failure.to_string());
+        let occasion = Occasion::UnreservedRefused { team: Arc::clone(team), message, end };
+        let id = AlertId::of(&occasion, start);
+        let entry = Notice::new(now, occasion).entry(&id).into_iter().collect();
+        match self.store.outbox_append(entry, OUTBOX_KEPT).await {
+            // There are no more teams than the policies of this process had.
+            Ok(_) => drop(told().insert(Arc::clone(team), start)),
+            Err(error) => {
+                warn!(team = &**team, %error, "no alert of a refused report can be recorded now");
+            }
+        }
+        failure
     }
 }
 

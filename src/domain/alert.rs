@@ -9,13 +9,41 @@ pub enum AlertKind {
     BudgetThreshold,
     /// A budget has denied a request for the first time in its period.
     BudgetExhausted,
+    /// A budget will be used up before its period ends, at the rate of its spend so far.
+    BudgetForecast,
+    /// A 429 of Groq closed a project, model and service tier for a while.
+    UpstreamCooldown,
+    /// Groq refused a key of the organization.
+    UpstreamKeyRefused,
+    /// Something was paused.
+    Pause,
+    /// The store did not answer.
+    StoreOutage,
+    /// Many reservations of a team have expired without a report.
+    UnsettledHigh,
+    /// A changed policy did not load.
+    PolicyRejected,
+    /// Usage without a reservation was refused for its bound.
+    UnreservedRefused,
     /// A message that shows that a receiver gets them.
     Test,
 }
 
 impl AlertKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::BudgetThreshold, Self::BudgetExhausted, Self::Test];
+    pub const ALL: [Self; 11] = [
+        Self::BudgetThreshold,
+        Self::BudgetExhausted,
+        Self::BudgetForecast,
+        Self::UpstreamCooldown,
+        Self::UpstreamKeyRefused,
+        Self::Pause,
+        Self::StoreOutage,
+        Self::UnsettledHigh,
+        Self::PolicyRejected,
+        Self::UnreservedRefused,
+        Self::Test,
+    ];
 
     /// The short form of the contract's name.
     #[must_use]
@@ -23,7 +51,48 @@ impl AlertKind {
         match self {
             Self::BudgetThreshold => "budget_threshold",
             Self::BudgetExhausted => "budget_exhausted",
+            Self::BudgetForecast => "budget_forecast",
+            Self::UpstreamCooldown => "upstream_cooldown",
+            Self::UpstreamKeyRefused => "upstream_key_refused",
+            Self::Pause => "pause",
+            Self::StoreOutage => "store_outage",
+            Self::UnsettledHigh => "unsettled_high",
+            Self::PolicyRejected => "policy_rejected",
+            Self::UnreservedRefused => "unreserved_refused",
             Self::Test => "test",
+        }
+    }
+
+    /// How urgent it is. A threshold of a budget is critical from all of the budget on.
+    #[must_use]
+    pub const fn severity(self) -> Severity {
+        match self {
+            Self::BudgetExhausted | Self::UpstreamKeyRefused | Self::StoreOutage => Severity::Critical,
+            Self::BudgetThreshold
+            | Self::BudgetForecast
+            | Self::UpstreamCooldown
+            | Self::UnsettledHigh
+            | Self::PolicyRejected
+            | Self::UnreservedRefused => Severity::Warning,
+            Self::Pause | Self::Test => Severity::Info,
+        }
+    }
+
+    /// Whether it lasts until it is seen to be over. The others are moments, or end by the clock.
+    #[must_use]
+    pub const fn has_duration(self) -> bool {
+        match self {
+            Self::UpstreamCooldown
+            | Self::UpstreamKeyRefused
+            | Self::Pause
+            | Self::StoreOutage
+            | Self::UnsettledHigh
+            | Self::PolicyRejected => true,
+            Self::BudgetThreshold
+            | Self::BudgetExhausted
+            | Self::BudgetForecast
+            | Self::UnreservedRefused
+            | Self::Test => false,
         }
     }
 

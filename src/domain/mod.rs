@@ -23,6 +23,7 @@ pub mod limit_kind;
 pub mod limit_status;
 pub mod money;
 pub mod name;
+pub mod occasion;
 pub mod pause;
 pub mod plan;
 pub mod policy;

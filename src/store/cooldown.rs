@@ -13,6 +13,8 @@ use crate::domain::{Moment, Timestamp};
 pub struct Cooldown {
     /// When it closed; it has been closed without a gap since.
     pub start: Timestamp,
+    /// The same by the store's own time, in which every reader is told the same.
+    pub begun: Timestamp,
     /// When it opens.
     pub end: Timestamp,
     /// When the latest of the reservations whose reports closed it was made.
@@ -46,6 +48,7 @@ impl Cooldown {
     pub fn by_the_wall(self, now: Moment) -> Self {
         Self {
             start: now.to_wall(self.start),
+            begun: self.start,
             end: now.to_wall(self.end),
             refused: now.to_wall(self.refused),
             ..self
@@ -73,6 +76,7 @@ impl Cooldown {
                 let end = now.plus(*length_ms);
                 let opened = Self {
                     start: now,
+                    begun: now,
                     end,
                     refused: reserved_at,
                     requested_ms: *requested_ms,
@@ -81,7 +85,7 @@ impl Cooldown {
                 let Some(before) = before else { return Some(opened) };
                 let (start, refused) = (before.start, before.refused.max(reserved_at));
                 let longer = if before.end > end { before.clone() } else { opened };
-                Some(Self { start, refused, ..longer })
+                Some(Self { start, begun: start, refused, ..longer })
             }
         }
     }
@@ -105,6 +109,17 @@ mod tests {
         assert_eq!((&*longer.reporter, longer.requested_ms), ("b", 200));
         let reopened = Cooldown::after(Some(&longer), &open(1, "c"), Timestamp(120), Timestamp(1)).unwrap();
         assert_eq!((reopened.start, reopened.refused), (Timestamp(120), Timestamp(1)));
+    }
+
+    #[test]
+    fn when_it_began_is_the_same_for_readers_whose_clocks_differ() {
+        let closed = Cooldown::after(None, &open(100, "a"), Timestamp(10), Timestamp(5)).unwrap();
+        let read = |wall| {
+            let now = Moment { store: Timestamp(20), wall: Timestamp(wall) };
+            let cooldown = closed.clone().by_the_wall(now);
+            (cooldown.start.0, cooldown.begun.0)
+        };
+        assert_eq!([read(20), read(500), read(15)], [(10, 10), (490, 10), (5, 10)]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod embedded;
 mod layout;
 mod ledger;
 mod load;
+mod notice;
 mod observed;
 mod outbox;
 pub mod redis;
@@ -37,6 +38,7 @@ pub use ledger::{
     Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
 };
 pub use load::{Load, LoadProbe};
+pub use notice::{AlertId, Notice, budget_forecast, cooldown_notice, current_alert, outbox_find};
 pub use observed::{CallTotals, Calls, Observed};
 pub use outbox::{
     ClaimedEntry, Crossing, Exhaustion, MAX_OUTBOX_APPEND, MAX_OUTBOX_CLAIM, MAX_OUTBOX_PAGE,

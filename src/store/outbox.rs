@@ -65,7 +65,7 @@ pub(super) const OUTBOX_MOVED: usize = 64;
 /// The longest id, in bytes.
 const MAX_ID: usize = 160;
 /// The digits of the time, with which an id begins.
-const TIME_DIGITS: usize = 12;
+pub(super) const TIME_DIGITS: usize = 12;
 /// What separates an id from the queue in it.
 const QUEUE: char = '/';
 /// What ends the id of a crossing: that it is an alert that opens.
@@ -250,14 +250,11 @@ impl Exhaustion {
     /// Its entry, which has the same id in each process, so it is added once; `None`: the counter has no period.
     #[must_use]
     pub fn entry(&self) -> Option<OutboxEntry> {
-        let (day, part) = (self.counter.period(), |value: u32| i8::try_from(value % 100).ok());
-        let date =
-            jiff::civil::Date::new(i16::try_from(day / 10_000).ok()?, part(day / 100)?, part(day)?).ok()?;
-        let start = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond();
+        let start = first_of_period(&self.counter)?;
         let name = self.counter.to_string();
         let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(name.as_bytes()).as_bytes();
         let hash = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        let id = format!("{:0TIME_DIGITS$x}{hash:016x}{OPEN}", u64::try_from(start).ok()?);
+        let id = format!("{:0TIME_DIGITS$x}{hash:016x}{OPEN}", start.0);
         let mut payload = vec![Self::VERSION];
         for number in [self.at.0, self.settled, self.limit] {
             let [seven @ .., _] = number.to_le_bytes();
@@ -286,6 +283,15 @@ impl Exhaustion {
         let counter = CounterKey::new(name).in_period(period.parse().ok()?);
         Some(Self { at: Timestamp(at), settled, limit, counter })
     }
+}
+
+/// The beginning of the first day of a counter's period, in UTC; `None`: it has no period.
+pub(super) fn first_of_period(counter: &CounterKey) -> Option<Timestamp> {
+    let (day, part) = (counter.period(), |value: u32| i8::try_from(value % 100).ok());
+    let date =
+        jiff::civil::Date::new(i16::try_from(day / 10_000).ok()?, part(day / 100)?, part(day)?).ok()?;
+    let start = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond();
+    u64::try_from(start).ok().map(Timestamp)
 }
 
 /// A number in seven bytes, the little end first, and what follows it.

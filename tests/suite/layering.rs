@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
     ("audit", &["store", "runtime", "domain"]),
     ("access", &["audit", "live", "runtime", "domain"]),
     ("upstream", &["watch", "domain"]),
-    ("alerts", &["live", "store", "settings", "runtime", "domain"]),
+    ("alerts", &["live", "replicas", "upstream", "policy_file", "store", "settings", "runtime", "domain"]),
     ("replicas", &["live", "upstream", "store", "runtime", "domain"]),
     (
         "rpc",

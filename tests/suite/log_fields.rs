@@ -43,7 +43,7 @@ const COMMON: [&str; 30] = [
 const OF_SUBJECTS: &[(&str, &[&str])] = &[
     ("budgets", &["threshold", "spent_nano_usd", "budget_nano_usd", "period", "period_start"]),
     ("budgets", &["unsettled_requests"]),
-    ("alerts", &["receiver", "alert", "attempts", "pending"]),
+    ("alerts", &["receiver", "alert", "summary", "attempts", "pending"]),
     ("decisions", &["max_output_tokens", "dry_run", "user", "wait_duration_seconds", "more_violations"]),
     ("decisions", &["shadow_violations"]),
     ("settlements", &["outcome", "result", "input_tokens", "output_tokens"]),

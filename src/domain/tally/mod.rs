@@ -4,6 +4,7 @@
 //! Protocol: all counts are independent numbers that only grow and order nothing. A place for them is made when the first of its
 //! kind occurs, under the lock of [`Tallies`]; from then on it is found without one.
 
+mod samples;
 mod team;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
+pub use samples::{INTERVAL_MS, LEAST_EXPIRED, Sample, Samples, UnsettledShare};
 pub use team::{ModelTally, TeamTally, UsageTally};
 
 use super::{
@@ -43,6 +45,8 @@ pub struct Tallies {
     known: Mutex<Known>,
     other: Arc<TeamTally>,
     unknown: Arc<TeamTally>,
+    /// Which reservations expire without a report.
+    pub samples: Samples,
 }
 
 #[derive(Debug, Default)]
@@ -64,7 +68,7 @@ impl Tallies {
     #[must_use]
     pub fn new(max_teams: usize) -> Self {
         let [other, unknown] = [OTHER, NONE].map(|name| Arc::new(TeamTally::new(name.into())));
-        Self { max_teams, known: Mutex::default(), other, unknown }
+        Self { max_teams, known: Mutex::default(), other, unknown, samples: Samples::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {

@@ -10,8 +10,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use super::{MAX_MODELS, SettlementResult};
+use super::{MAX_MODELS, Samples, SettlementResult};
 use crate::domain::{
+    Timestamp,
     decision::{Reason, Violation},
     limit::LimitScope,
     request::{Operation, Outcome, Usage},
@@ -38,6 +39,8 @@ pub struct TeamTally {
     degraded: AtomicU64,
     /// Few requests use tools, so a lock does.
     tools: Mutex<BTreeMap<Box<str>, u64>>,
+    /// When the last reservation expires that [`super::Samples`] has taken.
+    sampled: AtomicU64,
 }
 
 /// The counts of one team's requests for one model.
@@ -87,6 +90,7 @@ impl TeamTally {
             settlements: [const { zeros() }; Outcome::ALL.len()],
             degraded: AtomicU64::new(0),
             tools: Mutex::default(),
+            sampled: AtomicU64::new(0),
         }
     }
 
@@ -103,6 +107,13 @@ impl TeamTally {
     pub fn decided(&self, model: usize, operation: Operation, violations: &[Violation]) {
         self.model(model).decided(operation, violations.first().map(|violation| violation.reason));
         violated(&self.violations, violations);
+    }
+
+    /// Whether a reservation that expires at `expires` is the next of the team to be sampled; said of one.
+    pub fn is_sampled(&self, expires: Timestamp) -> bool {
+        let last = self.sampled.load(Ordering::Relaxed);
+        let swap = || self.sampled.compare_exchange(last, expires.0, Ordering::Relaxed, Ordering::Relaxed);
+        Samples::is_next(Timestamp(last), expires) && swap().is_ok()
     }
 
     /// Counts what is in shadow and would have refused a request.

@@ -62,7 +62,7 @@ impl State {
 /// Writes all of them in place of the previous ones.
 pub(super) fn write(transaction: &Transaction<'_>, gates: &[(CounterKey, Cooldown)]) -> rusqlite::Result<()> {
     transaction.execute("DELETE FROM gates", [])?;
-    for (key, Cooldown { start, end, refused, requested_ms, reporter }) in gates {
+    for (key, Cooldown { start, end, refused, requested_ms, reporter, .. }) in gates {
         let [period, end, start, refused, requested] =
             [u64::from(key.period()), end.0, start.0, refused.0, *requested_ms].map(number);
         let values = [text(key.name()), period, end, start, refused, requested, text(reporter)];
@@ -80,7 +80,7 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<Vec<(CounterKey,
         let time = |at| uint(row, at).map(Timestamp);
         let (end, start, refused) = (time(2)?, time(3)?, time(4)?);
         let (requested_ms, reporter) = (uint(row, 5)?, row.get::<_, String>(6)?.into());
-        Ok((key, Cooldown { start, end, refused, requested_ms, reporter }))
+        Ok((key, Cooldown { start, begun: start, end, refused, requested_ms, reporter }))
     })?;
     rows.collect()
 }

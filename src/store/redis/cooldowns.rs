@@ -67,5 +67,5 @@ fn cooldown(value: &[u8]) -> Result<Cooldown, StoreError> {
     let (start, end, refused) = (time()?, time()?, time()?);
     let requested_ms = reader.number()?;
     let reporter: Arc<str> = str::from_utf8(reader.rest()).map_err(|_| StoreError::Corrupt)?.into();
-    Ok(Cooldown { start, end, refused, requested_ms, reporter })
+    Ok(Cooldown { start, begun: start, end, refused, requested_ms, reporter })
 }

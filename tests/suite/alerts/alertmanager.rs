@@ -3,12 +3,18 @@
 use std::{
     fs,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{policy, route, setting, spend, start};
+use super::{
+    lasting::{self, limited},
+    policy,
+    receiver::{Answer, Receiver},
+    route, setting, spend, start,
+};
 use crate::{
     harness::{eventually, is_installed},
     redis_server::free_port,
@@ -58,4 +64,25 @@ async fn alertmanager_shows_an_alert_until_its_period_ends() {
         assert_eq!(alert["status"]["state"], "active");
         assert!(alert["endsAt"].as_str().unwrap().contains("-01T00:00:00"), "{alert}");
     }
+}
+
+/// Alertmanager gets the end of what had none, and labels that tell cooldowns apart.
+#[tokio::test]
+async fn alertmanager_is_told_when_a_cooldown_ends() {
+    let (directory, receiver) = (TempDir::new().unwrap(), Receiver::start(Answer::Status(200)).await);
+    let settings = setting("ops", "alertmanager", &format!("http://{}", receiver.address), "");
+    let policy = lasting::policy("acme", "upstream_cooldown");
+    fs::write(directory.path().join("groq-key"), "gsk_first").unwrap();
+    let server = start(directory.path(), &policy, &settings, "embedded:data").await;
+    limited(&server, Duration::from_secs(3)).await;
+    eventually("both have arrived", async || receiver.requests().len() == 2).await;
+    let [opened, resolved] = [0, 1].map(|number| receiver.requests()[number].json()[0].clone());
+    assert_eq!(opened["labels"], resolved["labels"]);
+    let labels = ["alertname", "project", "model", "service_tier"];
+    let labels = labels.map(|label| opened["labels"][label].as_str().unwrap());
+    assert_eq!(labels, ["TollgateUpstreamCooldown", "main", "m/text", "on_demand"]);
+    let end = |alert: &Value| alert["endsAt"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let start = opened["startsAt"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(end(&opened) > start + jiff::SignedDuration::from_mins(10), "{opened}");
+    assert!(end(&resolved) < start + jiff::SignedDuration::from_mins(1), "{resolved}");
 }

@@ -1,7 +1,9 @@
 //! Alerts that arrive: the real process, with receivers over HTTP and HTTPS.
 
 mod alertmanager;
+mod lasting;
 mod lists;
+mod outage;
 pub(crate) mod receiver;
 mod trials;
 

@@ -71,6 +71,7 @@ async fn a_closed_gate_tells_since_when_and_by_whom<S: Store>(f: &Fixture<S>) {
     };
     let one = |start, end, refused, requested_ms, reporter: &str| Cooldown {
         start: START.plus(start),
+        begun: START.plus(start),
         end: START.plus(end),
         refused: START.plus(refused),
         requested_ms,

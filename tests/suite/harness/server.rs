@@ -144,6 +144,11 @@ impl Server {
         Self { clock, app, server, meters, _directory: directory }
     }
 
+    /// Raises alerts and delivers them to its receivers, on `store`, until dropped.
+    pub(crate) fn deliver_alerts<S: Store>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
+        self.app.deliver_alerts(store)
+    }
+
     /// A client on a connection of its own.
     pub(crate) async fn client(&self) -> PolicyServiceClient<Channel> {
         PolicyServiceClient::new(connect(self.address()).await)

@@ -176,12 +176,12 @@ impl State {
         match settle.cooldown {
             Some((gate, CooldownChange::Open { length_ms, requested_ms, reporter })) => {
                 let (start, end, refused) = (now, now.plus(length_ms), record.reserved_at);
-                let mut cooldown = Cooldown { start, end, refused, requested_ms, reporter };
+                let mut cooldown = Cooldown { start, begun: start, end, refused, requested_ms, reporter };
                 if let Some(before) = self.closed(&gate, now) {
                     if end < before.end {
                         cooldown = before.clone();
                     }
-                    cooldown.start = before.start;
+                    (cooldown.start, cooldown.begun) = (before.start, before.start);
                     cooldown.refused = before.refused.max(refused);
                 }
                 self.gates.insert(gate, cooldown);

@@ -212,7 +212,7 @@ fn put_change(to: &mut Vec<u8>, CooldownOp { gate, after }: &CooldownOp) {
     put_key(to, gate);
     match after {
         None => to.push(0),
-        Some(Cooldown { start, end, refused, requested_ms, reporter }) => {
+        Some(Cooldown { start, end, refused, requested_ms, reporter, .. }) => {
             to.push(1);
             for int in [start.0, end.0, refused.0, *requested_ms] {
                 put_int(to, int);
@@ -316,7 +316,9 @@ fn read_settle(
             let (gate, end) = (read_key(from)?, from.time()?);
             let (start, refused) = (settled_at, settled_at);
             let (requested_ms, reporter) = (end.since(start), Arc::from(""));
-            Some(CooldownOp { gate, after: Some(Cooldown { start, end, refused, requested_ms, reporter }) })
+            let begun = start;
+            let after = Some(Cooldown { start, begun, end, refused, requested_ms, reporter });
+            Some(CooldownOp { gate, after })
         }
         CHANGED => Some(read_change(from)?),
         _ => return Err(Malformed),
@@ -340,13 +342,11 @@ fn read_change(from: &mut Reader<'_>) -> Result<CooldownOp, Malformed> {
     let gate = read_key(from)?;
     let after = match from.byte()? {
         0 => None,
-        1 => Some(Cooldown {
-            start: from.time()?,
-            end: from.time()?,
-            refused: from.time()?,
-            requested_ms: from.int()?,
-            reporter: from.text()?,
-        }),
+        1 => {
+            let (start, end, refused) = (from.time()?, from.time()?, from.time()?);
+            let (requested_ms, reporter) = (from.int()?, from.text()?);
+            Some(Cooldown { start, begun: start, end, refused, requested_ms, reporter })
+        }
         _ => return Err(Malformed),
     };
     Ok(CooldownOp { gate, after })

@@ -1,0 +1,354 @@
+//! The alert of a notice.
+
+use super::{
+    alert::{Alert, AlertState, instant},
+    compose::{Composed, of_forecast},
+    detail::{Cooldown, Pause, PauseTarget, StoreOutage, UpstreamKey, seconds, set, to_the_second},
+};
+use crate::{
+    domain::{Timestamp, explain, occasion::Occasion, pause::Target, snapshot::Snapshot},
+    store::{AlertId, Notice},
+};
+
+/// The alert of a notice; `None`: it is of a counter whose name this release does not know.
+pub(super) fn of_notice(snapshot: &Snapshot, id: &AlertId, notice: &Notice) -> Option<Composed> {
+    let Notice { at, resolved, occasion } = notice;
+    if let Occasion::BudgetForecast { counter, exhaust } = occasion {
+        return of_forecast(snapshot, id.as_str(), *at, (counter, *exhaust));
+    }
+    let organization = &*snapshot.policy.organization.id;
+    let told = (organization, summary(occasion, *resolved));
+    let mut alert = Alert::opened(id.as_str(), occasion.kind(), *at, told);
+    if let Some(resolved) = resolved {
+        (alert.state, alert.resolve_time) = (AlertState::Resolved, instant(*resolved));
+    }
+    detail(&mut alert, snapshot, notice);
+    let end = match occasion {
+        Occasion::UnreservedRefused { end, .. } => Some(*end),
+        _ => *resolved,
+    };
+    Some(Composed { alert, end })
+}
+
+/// Says what only this kind has.
+fn detail(alert: &mut Alert, snapshot: &Snapshot, Notice { at, resolved, occasion }: &Notice) {
+    let facts = |facts: &[(&str, &str)]| {
+        facts.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    match occasion {
+        Occasion::UpstreamCooldown {
+            project,
+            model,
+            service_tier,
+            start,
+            end,
+            requested_ms,
+            reporter,
+            ..
+        } => {
+            alert.cooldown = Some(Cooldown {
+                project: project.to_string(),
+                model: model.to_string(),
+                service_tier: format!("SERVICE_TIER_{}", service_tier.to_ascii_uppercase()),
+                start_time: instant(*start),
+                end_time: instant(resolved.unwrap_or(*end)),
+                reporter_team: reporter.to_string(),
+                requested_delay: seconds(*requested_ms),
+            });
+        }
+        Occasion::UpstreamKeyRefused { key, project, place, since, .. } => {
+            let state = if resolved.is_some() { "" } else { "UPSTREAM_KEY_STATE_REFUSED" };
+            alert.upstream_key = Some(UpstreamKey {
+                name: key.to_string(),
+                project: project.to_string(),
+                place: place.to_string(),
+                state: state.to_owned(),
+                create_time: set(*since),
+                refuse_time: instant(*at),
+            });
+        }
+        Occasion::Pause { reason, by, since, .. } => {
+            let Some(target) = occasion.paused() else { return };
+            alert.pause = Some(Pause {
+                target: PauseTarget::from(&target),
+                reason: reason.to_string(),
+                actor: Some(by.into()),
+                create_time: instant(*since),
+            });
+            match target {
+                Target::Team(team) => alert.team = team.to_string(),
+                Target::Key(key) => {
+                    alert.team = team_of(snapshot, &key);
+                    alert.key = key.to_string();
+                }
+                Target::Organization | Target::Model(_) => {}
+            }
+        }
+        Occasion::PolicyRejected { file, finding, revision } => {
+            alert.facts = facts(&[("file", file), ("finding", finding), ("document_revision", revision)]);
+        }
+        Occasion::StoreOutage { start, replica } => {
+            let end_time = resolved.map(instant).unwrap_or_default();
+            alert.store = Some(StoreOutage { start_time: instant(*start), end_time });
+            alert.facts = facts(&[("replica", replica)]);
+        }
+        Occasion::UnsettledHigh { team, expired, total } => {
+            alert.team = team.to_string();
+            alert.facts =
+                facts(&[("expired_count", &expired.to_string()), ("request_count", &total.to_string())]);
+        }
+        Occasion::UnreservedRefused { team, message, .. } => {
+            alert.team = team.to_string();
+            alert.facts = facts(&[("message", message)]);
+        }
+        Occasion::BudgetForecast { .. } => {}
+    }
+}
+
+/// The team of the keys of this name; empty: there is none, or they are of several.
+fn team_of(snapshot: &Snapshot, key: &str) -> String {
+    let declared = snapshot.policy.keys.named(key).iter();
+    let mut teams = declared.chain(snapshot.keys.named(key)).map(|key| &key.team);
+    let Some(first) = teams.next() else { return String::new() };
+    if teams.all(|team| team == first) { first.to_string() } else { String::new() }
+}
+
+pub(super) fn summary(occasion: &Occasion, resolved: Option<Timestamp>) -> String {
+    let is_over = resolved.is_some();
+    match occasion {
+        Occasion::UpstreamCooldown { project, model, service_tier, end, .. } => {
+            let what = format!("requests for {model} ({service_tier}) of project {project}");
+            match is_over {
+                true => format!("Groq is sent {what} again"),
+                false => format!(
+                    "Groq limits {what}: none is sent until {}, or until one succeeds",
+                    to_the_second(*end)
+                ),
+            }
+        }
+        Occasion::UpstreamKeyRefused { key, is_last, .. } => match (is_over, is_last) {
+            (true, _) => format!("The Groq key {key} works again, or was replaced"),
+            (false, true) => format!("Groq refuses the key {key}, and its project has no other"),
+            (false, false) => format!("Groq refuses the key {key}; the other key of its project is used"),
+        },
+        Occasion::Pause { target, reason, by, .. } => {
+            let what = occasion.paused().map_or_else(|| target.to_string(), |target| target.describe());
+            let what = what.replacen("the ", "The ", 1);
+            let name = if by.name.is_empty() { by.kind.name() } else { &by.name };
+            match is_over {
+                true => format!("{what} is resumed"),
+                false => format!("{what} is paused by {name}: {reason}"),
+            }
+        }
+        Occasion::PolicyRejected { file, finding, .. } => match is_over {
+            true => "A policy has loaded after one that did not".to_owned(),
+            false => format!("A changed policy does not load, and the one before stays in force: {}", {
+                if finding.is_empty() { file } else { finding }
+            }),
+        },
+        Occasion::StoreOutage { start, .. } => match resolved {
+            Some(end) => format!(
+                "The store answers again; it had not for {} from {} on",
+                explain::duration(end.since(*start)),
+                to_the_second(*start)
+            ),
+            None => format!("The store has not answered since {}", to_the_second(*start)),
+        },
+        Occasion::UnsettledHigh { team, expired, total } => match is_over {
+            true => format!("Usage of {team} is reported again"),
+            false => {
+                format!("{expired} of {total} reservations of {team} expired without a report of their usage")
+            }
+        },
+        Occasion::UnreservedRefused { team, message, .. } => {
+            format!("Usage without a reservation is refused for {team}: {message}")
+        }
+        Occasion::BudgetForecast { .. } => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{alerts::body, domain::actor::Actor, policy_file::parse_policy};
+
+    const AT: Timestamp = Timestamp(1_795_514_400_123);
+
+    fn snapshot() -> Snapshot {
+        let text = "[organization]\nid = \"acme\"\n[teams.bot]\nmodels = [\"*\"]\nmax_output_tokens = 9\n\
+                    budget = { monthly_usd = \"200.00\" }\n";
+        let report = parse_policy(text, "policy.toml");
+        Snapshot::pending(std::sync::Arc::new(report.policy.expect("a sound policy")))
+    }
+
+    /// An alert that opened at [`AT`], and is over 90 seconds later if `is_over`.
+    fn alert(occasion: &Occasion, is_over: bool) -> Value {
+        let notice = Notice::new(AT, occasion.clone());
+        let notice = if is_over { notice.over(AT.plus(90_000)) } else { notice };
+        let id = AlertId::of(occasion, AT);
+        let composed = of_notice(&snapshot(), &id, &notice).unwrap();
+        // Receivers get what the outbox keeps, and all of it is read again.
+        let value = serde_json::to_value(&composed.alert).unwrap();
+        assert_eq!(serde_json::from_value::<Alert>(value.clone()).unwrap(), composed.alert);
+        let labels = |alert: &Alert| {
+            let message = body::alertmanager(alert, composed.end);
+            serde_json::from_slice::<Value>(&message.body).unwrap()[0]["labels"].clone()
+        };
+        let open = of_notice(&snapshot(), &id, &Notice { resolved: None, ..notice }).unwrap();
+        assert_eq!(labels(&composed.alert), labels(&open.alert), "Alertmanager must know it again");
+        value
+    }
+
+    /// Holds the two alerts of something that lasts to what they say, beside what all have.
+    fn lasts(occasion: &Occasion, severity: &str, opened: Value, resolved: Value) {
+        let id = AlertId::of(occasion, AT);
+        let kind = format!("ALERT_KIND_{}", occasion.kind().name().to_ascii_uppercase());
+        let common = json!({
+            "id": id.as_str(), "kind": kind, "severity": severity, "organization": "acme",
+            "createTime": "2026-11-24T10:00:00.123Z",
+        });
+        for (is_over, own) in [(false, opened), (true, resolved)] {
+            let mut expected = common.clone();
+            let map = expected.as_object_mut().unwrap();
+            let state = if is_over { "ALERT_STATE_RESOLVED" } else { "ALERT_STATE_OPEN" };
+            map.insert("state".to_owned(), state.into());
+            if is_over {
+                map.insert("resolveTime".to_owned(), "2026-11-24T10:01:30.123Z".into());
+            }
+            map.extend(own.as_object().unwrap().clone());
+            assert_eq!(alert(occasion, is_over), expected);
+        }
+    }
+
+    #[test]
+    fn what_groq_refuses_is_said_in_the_contracts_messages() {
+        let cooldown = Occasion::UpstreamCooldown {
+            project: "main".into(),
+            model: "m/a".into(),
+            service_tier: "on_demand".into(),
+            begun: Timestamp(3),
+            start: AT,
+            end: AT.plus(60_500),
+            requested_ms: 120_500,
+            reporter: "bot".into(),
+        };
+        let of_cooldown = |end: &str| {
+            json!({
+                "project": "main", "model": "m/a", "serviceTier": "SERVICE_TIER_ON_DEMAND", "reporterTeam": "bot",
+                "startTime": "2026-11-24T10:00:00.123Z", "endTime": end, "requestedDelay": "120.500s",
+            })
+        };
+        let opened = "Groq limits requests for m/a (on_demand) of project main: none is sent until \
+                      2026-11-24T10:01:00Z, or until one succeeds";
+        let resolved = "Groq is sent requests for m/a (on_demand) of project main again";
+        lasts(
+            &cooldown,
+            "SEVERITY_WARNING",
+            json!({ "summary": opened, "cooldown": of_cooldown("2026-11-24T10:01:00.623Z") }),
+            json!({ "summary": resolved, "cooldown": of_cooldown("2026-11-24T10:01:30.123Z") }),
+        );
+        let key = Occasion::UpstreamKeyRefused {
+            key: "main/1f2e3d4c".into(),
+            project: "main".into(),
+            place: "/run/key".into(),
+            since: Timestamp(0),
+            is_last: true,
+        };
+        let own = json!({
+            "name": "main/1f2e3d4c", "project": "main", "place": "/run/key", "refuseTime": "2026-11-24T10:00:00.123Z",
+        });
+        let mut refused = own.clone();
+        refused["state"] = "UPSTREAM_KEY_STATE_REFUSED".into();
+        let opened = "Groq refuses the key main/1f2e3d4c, and its project has no other";
+        let resolved = "The Groq key main/1f2e3d4c works again, or was replaced";
+        lasts(
+            &key,
+            "SEVERITY_CRITICAL",
+            json!({ "summary": opened, "upstreamKey": refused }),
+            json!({ "summary": resolved, "upstreamKey": own }),
+        );
+    }
+
+    #[test]
+    fn what_operators_did_names_whose_it_is() {
+        let by = Actor { address: "10.0.0.1".parse().ok(), ..Actor::system("ada") };
+        let pause = |target: &str| Occasion::Pause {
+            target: target.into(),
+            reason: "INC-7".into(),
+            by: by.clone(),
+            since: AT,
+        };
+        let detail = |target: Value| {
+            json!({
+                "target": target, "reason": "INC-7", "actor": { "kind": "ACTOR_KIND_SYSTEM", "name": "ada" },
+                "createTime": "2026-11-24T10:00:00.123Z",
+            })
+        };
+        lasts(
+            &pause("team/bot"),
+            "SEVERITY_INFO",
+            json!({ "summary": "The team `bot` is paused by ada: INC-7", "team": "bot", "pause": detail(json!({ "team": "bot" })) }),
+            json!({ "summary": "The team `bot` is resumed", "team": "bot", "pause": detail(json!({ "team": "bot" })) }),
+        );
+        let all = detail(json!({ "organization": {} }));
+        lasts(
+            &pause("organization"),
+            "SEVERITY_INFO",
+            json!({ "summary": "The organization is paused by ada: INC-7", "pause": all }),
+            json!({ "summary": "The organization is resumed", "pause": all }),
+        );
+        let policy = Occasion::PolicyRejected {
+            file: "policy.toml".into(),
+            finding: "policy.toml:3:1: error: teams.x: wrong".into(),
+            revision: "5e9f".into(),
+        };
+        let facts = json!({ "file": "policy.toml", "finding": "policy.toml:3:1: error: teams.x: wrong", "document_revision": "5e9f" });
+        let opened = "A changed policy does not load, and the one before stays in force: policy.toml:3:1: error: teams.x: wrong";
+        lasts(
+            &policy,
+            "SEVERITY_WARNING",
+            json!({ "summary": opened, "facts": facts }),
+            json!({ "summary": "A policy has loaded after one that did not", "facts": facts }),
+        );
+    }
+
+    #[test]
+    fn what_the_service_sees_is_said_in_numbers() {
+        let facts = json!({ "replica": "gate-1:1" });
+        lasts(
+            &Occasion::StoreOutage { start: AT, replica: "gate-1:1".into() },
+            "SEVERITY_CRITICAL",
+            json!({
+                "summary": "The store has not answered since 2026-11-24T10:00:00Z", "facts": facts,
+                "store": { "startTime": "2026-11-24T10:00:00.123Z" },
+            }),
+            json!({
+                "summary": "The store answers again; it had not for 90s from 2026-11-24T10:00:00Z on", "facts": facts,
+                "store": { "startTime": "2026-11-24T10:00:00.123Z", "endTime": "2026-11-24T10:01:30.123Z" },
+            }),
+        );
+        let own = json!({ "expired_count": "12", "request_count": "40" });
+        let opened = "12 of 40 reservations of bot expired without a report of their usage";
+        lasts(
+            &Occasion::UnsettledHigh { team: "bot".into(), expired: 12, total: 40 },
+            "SEVERITY_WARNING",
+            json!({ "summary": opened, "team": "bot", "facts": own }),
+            json!({ "summary": "Usage of bot is reported again", "team": "bot", "facts": own }),
+        );
+        let refused = alert(
+            &Occasion::UnreservedRefused { team: "bot".into(), message: "too much".into(), end: AT.plus(1) },
+            false,
+        );
+        let said = (&refused["team"], &refused["summary"], &refused["severity"]);
+        let summary = "Usage without a reservation is refused for bot: too much";
+        assert_eq!(said, (&"bot".into(), &summary.into(), &"SEVERITY_WARNING".into()));
+        let counter = "team/bot|usd|month@20261101".into();
+        let forecast = alert(&Occasion::BudgetForecast { counter, exhaust: AT.plus(86_400_000) }, false);
+        let summary = "bot will have used up its monthly budget of $200.00 by 2026-11-25T10:00:00Z, at the rate of its spend so far";
+        assert_eq!((&forecast["team"], &forecast["summary"]), (&"bot".into(), &summary.into()));
+        assert_eq!(forecast["forecast"], json!({ "exhaustTime": "2026-11-25T10:00:00.123Z" }));
+        assert_eq!(forecast["limitId"], "teams.bot.budget.monthly_usd");
+    }
+}

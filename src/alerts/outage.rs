@@ -1,0 +1,217 @@
+//! The one alert that cannot go through the store: that it does not answer. It is sent from memory, and recorded once the store is back.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::Instant};
+
+use super::{
+    delivery::{Delivery, DeliveryState, Event},
+    notices, watch,
+    worker::{self, jittered, pause},
+};
+use crate::{
+    domain::{Timestamp, alert::AlertRoute, occasion::Occasion, snapshot::Snapshot},
+    live::Live,
+    runtime::{Runtime, replica_name},
+    settings::ReceiverSettings,
+    store::{AlertId, MAX_OUTBOX_APPEND, Notice, OUTBOX_KEPT, OutboxEntry, Store, StoreError, outbox_find},
+};
+
+/// The store has not answered for so long before it is told: a restart of Redis, or a failover, is over by then.
+const BOUND: Duration = Duration::from_secs(10);
+/// A store that takes longer for an answer than this has not answered.
+const ASK: Duration = Duration::from_secs(2);
+/// Outages of one hour have numbers, by which replicas agree on their ids while they cannot ask.
+const HOUR_MS: u64 = 3_600_000;
+/// The most outages of one hour that are told apart.
+const MAX_AN_HOUR: u32 = 64;
+/// Between two looks at which number is next. Another replica may have had an outage that this one had not.
+const FOLLOW: Duration = Duration::from_secs(5);
+/// Undelivered, it is tried again after a second, then twice as long each time up to this.
+const LONGEST_WAIT_MS: u64 = 60_000;
+
+/// Asks the store about once a second whether it answers, and tells when it does not.
+pub(super) async fn watch<S: Store>(
+    store: Arc<S>,
+    live: Arc<Live>,
+    receivers: Vec<ReceiverSettings>,
+    runtime: Runtime,
+) {
+    let mut numbers = Numbers::new(runtime.clock.now());
+    let (mut silent, mut lasting): (Option<(Instant, Timestamp)>, Option<Outage>) = (None, None);
+    loop {
+        let asked = (Instant::now(), runtime.clock.now());
+        let answered = matches!(tokio::time::timeout(ASK, store.ping()).await, Ok(Ok(())));
+        if answered {
+            silent = None;
+            if let Some(outage) = lasting.take() {
+                // If the store is gone again before it has this, the outage lasts.
+                lasting = outage.end(&*store, &live.snapshot(), runtime.clock.now()).await.err();
+            }
+            numbers.follow(&*store).await;
+        } else {
+            let (since, start) = *silent.get_or_insert(asked);
+            if lasting.is_none() && since.elapsed() >= BOUND {
+                lasting = Some(Outage::begin(&numbers, start, (&live.snapshot(), &receivers), &runtime));
+            }
+        }
+        pause(&runtime).await;
+    }
+}
+
+/// Which outage the next one is: the hour in which the store last answered, by its clock, and a number in it.
+struct Numbers {
+    hour: u64,
+    number: u32,
+    looked: Option<Instant>,
+}
+
+impl Numbers {
+    const fn new(now: Timestamp) -> Self {
+        Self { hour: now.0 / HOUR_MS, number: 0, looked: None }
+    }
+
+    fn next(&self, occasion: &Occasion) -> AlertId {
+        AlertId::numbered(occasion, Timestamp(self.hour * HOUR_MS), self.number)
+    }
+
+    /// Follows the store, which answers: past the outages of this hour that replicas have recorded there.
+    async fn follow<S: Store>(&mut self, store: &S) {
+        let hour = store.now().0 / HOUR_MS;
+        if hour == self.hour && self.looked.is_some_and(|looked| looked.elapsed() < FOLLOW) {
+            return;
+        }
+        self.number = if hour == self.hour { self.number } else { 0 };
+        (self.hour, self.looked) = (hour, Some(Instant::now()));
+        let any = Occasion::StoreOutage { start: Timestamp(0), replica: "".into() };
+        while self.number < MAX_AN_HOUR
+            && let Some(open) = self.next(&any).open()
+            // What is not known now is looked at again.
+            && matches!(outbox_find(store, &open).await, Ok(Some(_)))
+        {
+            self.number += 1;
+        }
+    }
+}
+
+/// An outage that is told, until it is recorded that it is over.
+struct Outage {
+    id: AlertId,
+    notice: Notice,
+    /// The receivers that have it. Each task adds its own once.
+    delivered: Arc<Mutex<HashSet<String>>>,
+    /// One for each receiver; ended when this is dropped.
+    _telling: JoinSet<()>,
+}
+
+impl Outage {
+    fn begin(
+        numbers: &Numbers,
+        start: Timestamp,
+        (snapshot, receivers): (&Snapshot, &[ReceiverSettings]),
+        runtime: &Runtime,
+    ) -> Self {
+        let occasion = Occasion::StoreOutage { start, replica: replica_name().into() };
+        let (id, notice) = (numbers.next(&occasion), Notice::new(start, occasion));
+        watch::log(&id, &notice);
+        let (mut telling, delivered) = (JoinSet::new(), Arc::<Mutex<HashSet<String>>>::default());
+        let composed = notices::of_notice(snapshot, &id, &notice);
+        if let (Some(composed), Some(open)) = (composed, id.open()) {
+            let alert = composed.alert;
+            let takes = |route: &AlertRoute| route.takes(alert.kind, alert.severity, &alert.team);
+            let takes = |receiver: &ReceiverSettings| {
+                let mut own = snapshot.policy.alerts.iter().filter(|route| *route.receiver == *receiver.name);
+                own.any(takes)
+            };
+            for receiver in receivers.iter().filter(|receiver| takes(receiver)) {
+                let event = Event { alert: alert.clone(), end: None, watched: Some(notice.clone()) };
+                let telling_one = tell(
+                    receiver.clone(),
+                    event,
+                    open.to_string(),
+                    (Arc::clone(&delivered), runtime.clone()),
+                );
+                telling.spawn(telling_one);
+            }
+        }
+        Self { id, notice, delivered, _telling: telling }
+    }
+
+    /// Records it as over: what has arrived is not sent again. Gives itself back if that fails.
+    async fn end<S: Store>(self, store: &S, snapshot: &Snapshot, now: Timestamp) -> Result<(), Self> {
+        let over = self.notice.clone().over(now.max(self.notice.at));
+        match self.record(store, snapshot, &over).await {
+            Ok(()) => {
+                watch::log(&self.id, &over);
+                Ok(())
+            }
+            Err(_) => Err(self),
+        }
+    }
+
+    async fn record<S: Store>(
+        &self,
+        store: &S,
+        snapshot: &Snapshot,
+        over: &Notice,
+    ) -> Result<(), StoreError> {
+        let delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut entries = Vec::new();
+        if let (Some(open), Some(composed)) =
+            (self.id.open(), notices::of_notice(snapshot, &self.id, &self.notice))
+        {
+            let event = Event { alert: composed.alert, end: None, watched: None };
+            let at = self.notice.at;
+            let sent = Delivery { state: DeliveryState::Sent, last_attempt: at, ..Delivery::of(event, at) }
+                .payload();
+            for receiver in delivered {
+                let id = format!("{open}/{receiver}").parse();
+                entries.extend(id.map(|id| OutboxEntry { id, payload: sent.clone() }));
+            }
+        }
+        // Last, so that what has arrived is known before the rest is queued.
+        entries.extend(self.notice.entry(&self.id).into_iter().chain(over.entry(&self.id)));
+        for part in entries.chunks(MAX_OUTBOX_APPEND) {
+            store.outbox_append(part.to_vec(), OUTBOX_KEPT).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Sends it to one receiver until it has arrived, and to Alertmanager again for as long as it lasts.
+async fn tell(
+    receiver: ReceiverSettings,
+    event: Event,
+    id: String,
+    (delivered, runtime): (Arc<Mutex<HashSet<String>>>, Runtime),
+) {
+    let delivery = Delivery::of(event, runtime.clock.now());
+    let mut wait = worker::FIRST_WAIT_MS;
+    loop {
+        match worker::attempt(&receiver, &delivery, &id, runtime.clock.now()).await {
+            Ok(_) => {
+                delivered.lock().unwrap_or_else(PoisonError::into_inner).insert(receiver.name.clone());
+                let Some(again) = worker::again(&receiver, &delivery.event, runtime.clock.now()) else {
+                    return;
+                };
+                wait = again;
+            }
+            // It wants no more.
+            Err(error) if error.status() == Some(worker::GONE) => return,
+            Err(error) => {
+                if wait == worker::FIRST_WAIT_MS {
+                    tracing::warn!(
+                        receiver = receiver.name, alert = delivery.event.alert.id, %error,
+                        "an alert could not be delivered; trying again"
+                    );
+                }
+                wait = wait.saturating_mul(2).min(LONGEST_WAIT_MS);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(jittered(wait, &runtime.entropy))).await;
+    }
+}

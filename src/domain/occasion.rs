@@ -1,0 +1,149 @@
+//! What operators are told of besides budgets that are spent: the facts, from which a message is made when it is sent.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Timestamp, actor::Actor, alert::AlertKind, pause::Target};
+
+/// The most bytes of a text that comes from a file.
+pub const MAX_TEXT: usize = 1_024;
+
+/// What has happened, or lasts. Kept as JSON, to which fields are added.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Occasion {
+    /// Requests for a project, model and service tier are not sent to Groq, which refused one.
+    UpstreamCooldown {
+        /// The Groq project.
+        project: Arc<str>,
+        /// The model.
+        model: Arc<str>,
+        /// The short name of the service tier.
+        service_tier: Arc<str>,
+        /// When it began, by the store's own time: the same for every replica.
+        begun: Timestamp,
+        /// When it began, by the wall clock.
+        start: Timestamp,
+        /// When it ends, as far as was known then.
+        end: Timestamp,
+        /// How long Groq asked to wait, in milliseconds, before any cap.
+        requested_ms: u64,
+        /// The team whose report decides when it ends.
+        reporter: Arc<str>,
+    },
+    /// Groq refused a key of the organization.
+    UpstreamKeyRefused {
+        /// Identifies it without revealing it.
+        key: Arc<str>,
+        /// Its project.
+        project: Arc<str>,
+        /// Where it was found.
+        place: Arc<str>,
+        /// When it became available.
+        since: Timestamp,
+        /// Whether its project has no other that is not refused.
+        is_last: bool,
+    },
+    /// Something is paused.
+    Pause {
+        /// What, as it is recorded.
+        target: Arc<str>,
+        /// Why.
+        reason: Arc<str>,
+        /// By whose order.
+        by: Actor,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A changed policy did not load.
+    PolicyRejected {
+        /// The document.
+        file: Arc<str>,
+        /// Its first finding.
+        finding: Arc<str>,
+        /// The revision that stays in force.
+        revision: Arc<str>,
+    },
+    /// The store did not answer.
+    StoreOutage {
+        /// Since when.
+        start: Timestamp,
+        /// The replica that tells of it.
+        replica: Arc<str>,
+    },
+    /// Many reservations of a team have expired without a report.
+    UnsettledHigh {
+        /// The team.
+        team: Arc<str>,
+        /// How many expired without one.
+        expired: u64,
+        /// Of how many that were to be reported.
+        total: u64,
+    },
+    /// Usage without a reservation was refused for its bound.
+    UnreservedRefused {
+        /// The team.
+        team: Arc<str>,
+        /// What the caller was told.
+        message: Arc<str>,
+        /// The end of the day.
+        end: Timestamp,
+    },
+    /// A budget will be used up before its period ends.
+    BudgetForecast {
+        /// The budget's counter with its period, `NAME@FIRST_DAY`.
+        counter: Arc<str>,
+        /// When, at the rate of the spend so far.
+        exhaust: Timestamp,
+    },
+}
+
+impl Occasion {
+    /// The kind of its alert.
+    #[must_use]
+    pub const fn kind(&self) -> AlertKind {
+        match self {
+            Self::UpstreamCooldown { .. } => AlertKind::UpstreamCooldown,
+            Self::UpstreamKeyRefused { .. } => AlertKind::UpstreamKeyRefused,
+            Self::Pause { .. } => AlertKind::Pause,
+            Self::PolicyRejected { .. } => AlertKind::PolicyRejected,
+            Self::StoreOutage { .. } => AlertKind::StoreOutage,
+            Self::UnsettledHigh { .. } => AlertKind::UnsettledHigh,
+            Self::UnreservedRefused { .. } => AlertKind::UnreservedRefused,
+            Self::BudgetForecast { .. } => AlertKind::BudgetForecast,
+        }
+    }
+
+    /// What it is of, which tells it from others of its kind.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        match self {
+            Self::UpstreamCooldown { project, model, service_tier, .. } => {
+                format!("{project}/{service_tier}/{model}")
+            }
+            Self::UpstreamKeyRefused { key, .. } => key.to_string(),
+            Self::Pause { target, .. } => target.to_string(),
+            Self::UnsettledHigh { team, .. } | Self::UnreservedRefused { team, .. } => team.to_string(),
+            Self::BudgetForecast { counter, .. } => counter.to_string(),
+            // An organization has one policy and one store.
+            Self::PolicyRejected { .. } | Self::StoreOutage { .. } => String::new(),
+        }
+    }
+
+    /// What a pause is of.
+    #[must_use]
+    pub fn paused(&self) -> Option<Target> {
+        match self {
+            Self::Pause { target, .. } => target.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// At most [`MAX_TEXT`] bytes of the first line of a text.
+#[must_use]
+pub fn first_line(text: &str) -> Arc<str> {
+    let line = text.lines().next().unwrap_or_default();
+    line.get(..line.floor_char_boundary(MAX_TEXT)).unwrap_or_default().into()
+}
