@@ -17,7 +17,7 @@ const OPEN: &str = "_open";
 const RESOLVED: &str = "_resolved";
 /// A day of UTC.
 const DAY_MS: u64 = 86_400_000;
-/// How many days back one that still goes on may have begun, to be the same.
+/// How many days back one that still lasts may have begun, to be the same.
 const LOOK_BACK_DAYS: u64 = 30;
 /// How often what has no beginning that all replicas know may begin in a day. Past that it is part of the last.
 const MAX_A_DAY: u32 = 64;
@@ -152,7 +152,7 @@ pub async fn outbox_find<S: Outbox>(store: &S, id: &OutboxId) -> Result<Option<O
     Ok(last.into_iter().find(|entry| entry.id == *id))
 }
 
-/// The id for what a replica sees at `now`, and of which replicas do not know the same beginning: that of the one that still goes on, or
+/// The id for what a replica sees at `now`, and of which replicas do not know the same beginning: that of the one that still lasts, or
 /// one that begins now. So replicas that see it within a while have one.
 ///
 /// # Errors
