@@ -18,6 +18,7 @@ mod page_error;
 mod record;
 mod reflection;
 mod request_body;
+mod services;
 mod serving;
 mod tally;
 mod tls;
@@ -39,22 +40,17 @@ use tokio::{
     runtime::Builder,
     sync::{mpsc, watch},
 };
-use tonic::service::Routes;
-use tonic_health::{
-    ServingStatus,
-    pb::health_server::HealthServer,
-    server::{HealthReporter, HealthService},
-};
+use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::{Layer as _, util::MapResponseLayer};
-use tracing::{error, warn};
+use tracing::error;
 
 pub use connections::Connections;
 pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
 
 use closing::{cut_before_the_end, say_closings};
 use deadline::Deadline;
-use dispatch::Dispatch;
-use request_body::{Bounded, MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES};
+use request_body::Bounded;
+use services::{Core, services};
 use serving::{Protocol, Serving};
 use traced::Traced;
 
@@ -62,27 +58,10 @@ use crate::{
     access::Guard,
     alerts::Receivers,
     authorizer::{Authorizer, Shared},
-    control::{Keys, Pauses},
     replicas::Announcer,
-    reports::{PastDays, Spending, UsageReports},
-    rpc::{
-        AccessLayer, AlertRpc, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder,
-        ReportRpc, StatusFacts, StatusRpc, UpstreamRpc,
-        envoy::service::{
-            auth::v3::authorization_server::AuthorizationServer,
-            ext_proc::v3::external_processor_server::ExternalProcessorServer,
-        },
-        explained,
-        policy_service_server::PolicyServiceServer,
-        proto::{
-            alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
-            key_service_server::KeyServiceServer, pause_service_server::PauseServiceServer,
-            report_service_server::ReportServiceServer, status_service_server::StatusServiceServer,
-            upstream_service_server::UpstreamServiceServer,
-        },
-        watched,
-    },
-    runtime::{Runtime, replica_name},
+    reports::PastDays,
+    rpc::{AccessLayer, Recorder, StatusFacts, explained, watched},
+    runtime::Runtime,
     store::Store,
     telemetry::trace::Tracing,
     upstream::UpstreamKeys,
@@ -331,57 +310,28 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     let recorder = Recorder::new(guard.audit().clone(), settler.tasks().clone());
     let worker = u32::try_from(index).unwrap_or(u32::MAX);
     let (follower, told) = (authorizer.follower().clone(), stop.clone());
-    let (keys, pauses) =
-        (Keys::new(follower.clone(), runtime.entropy.clone()), Pauses::new(follower.clone()));
     let follower = tokio::spawn(async move { follower.follow(worker, told).await });
     shared.live.registry_asked().await;
-    let spending = Spending::new(authorizer.store().clone(), Arc::clone(&shared.live), past);
-    let policy = PolicyRpc::new(authorizer.clone(), spending, Arc::clone(&upstream), guard.audit().clone());
-    let policy = PolicyServiceServer::new(policy).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let keys = KeyServiceServer::new(KeyRpc::new(keys, recorder.clone()))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let check =
-        AuthorizationServer::new(CheckRpc::new(authorizer.clone(), Arc::clone(&upstream), tracing.clone()))
-            .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let process = ExternalProcessorServer::new(ProcessRpc::new(
-        authorizer.clone(),
-        Arc::clone(&upstream),
-        guard.audit().clone(),
-    ))
-    .max_decoding_message_size(MAX_ENVOY_BYTES);
-    let upstream = UpstreamRpc::new(authorizer.clone(), upstream, replica_name().into(), recorder.clone());
-    let upstream = UpstreamServiceServer::new(upstream).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let pauses = PauseServiceServer::new(PauseRpc::new(pauses, recorder.clone()))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let audit = AuditServiceServer::new(AuditRpc::new(authorizer.clone()))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let alerts = AlertRpc::new(authorizer.clone(), receivers, runtime.clone(), recorder.clone());
-    let alerts = AlertServiceServer::new(alerts).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let reports = UsageReports::new(authorizer.store().clone(), Arc::clone(&shared.live));
-    let reports =
-        ReportServiceServer::new(ReportRpc::new(reports)).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let status = StatusServiceServer::new(StatusRpc::new(authorizer.store().clone(), status))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let mut routes = Routes::new(keys)
-        .add_service(process)
-        .add_service(pauses)
-        .add_service(upstream)
-        .add_service(audit)
-        .add_service(alerts)
-        .add_service(reports)
-        .add_service(status)
-        .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
-    match reflection::services() {
-        Ok((v1, v1alpha)) => routes = routes.add_service(v1).add_service(v1alpha),
-        Err(error) => warn!(%error, "reflection is not served"),
-    }
+    let core = Core {
+        authorizer: &authorizer,
+        live: Arc::clone(&shared.live),
+        recorder: &recorder,
+        guard: &guard,
+        runtime: &runtime,
+        upstream,
+        receivers,
+        past,
+        status,
+        tracing: &tracing,
+        health,
+    };
+    let services = services(core);
     tokio::spawn(cut_before_the_end(settler.tasks().clone(), stop.clone(), drain));
     if index == 0 {
         tokio::spawn(say_closings(connections.clone(), stop.clone()));
     }
     let patience = connections.limits().handshake;
     // Around all services, so no service added later can bypass it.
-    let services = Dispatch { first: policy, second: check, routes: routes.prepare() };
     let guarded = AccessLayer::new(guard).layer(services);
     // If an answer is dropped on its way out, its reservation is released.
     let guarded = MapResponseLayer::new(watched as fn(_) -> _).layer(guarded);

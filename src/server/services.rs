@@ -1,0 +1,112 @@
+//! The services of one core.
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+use tonic_health::{
+    pb::health_server::HealthServer,
+    server::{HealthReporter, HealthService},
+};
+use tracing::warn;
+
+use super::{
+    dispatch::Dispatch,
+    reflection,
+    request_body::{MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES},
+};
+use crate::{
+    access::Guard,
+    alerts::Receivers,
+    authorizer::Authorizer,
+    control::{Keys, Pauses},
+    live::Live,
+    reports::{PastDays, Spending, UsageReports},
+    rpc::{
+        AlertRpc, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, ReportRpc,
+        StatusFacts, StatusRpc, UpstreamRpc,
+        envoy::service::{
+            auth::v3::authorization_server::AuthorizationServer,
+            ext_proc::v3::external_processor_server::ExternalProcessorServer,
+        },
+        policy_service_server::PolicyServiceServer,
+        proto::{
+            alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
+            key_service_server::KeyServiceServer, pause_service_server::PauseServiceServer,
+            report_service_server::ReportServiceServer, status_service_server::StatusServiceServer,
+            upstream_service_server::UpstreamServiceServer,
+        },
+    },
+    runtime::{Runtime, replica_name},
+    store::Store,
+    telemetry::trace::Tracing,
+    upstream::UpstreamKeys,
+};
+
+/// What the services of a core are made of.
+pub(super) struct Core<'c, S> {
+    pub(super) authorizer: &'c Authorizer<S>,
+    pub(super) live: Arc<Live>,
+    pub(super) recorder: &'c Recorder,
+    pub(super) guard: &'c Guard,
+    pub(super) runtime: &'c Runtime,
+    pub(super) upstream: Arc<UpstreamKeys>,
+    pub(super) receivers: Arc<Receivers>,
+    pub(super) past: PastDays,
+    pub(super) status: StatusFacts,
+    pub(super) tracing: &'c Tracing,
+    pub(super) health: HealthReporter,
+}
+
+/// What decides comes first: see [`Dispatch`].
+type Services<S> = Dispatch<PolicyServiceServer<PolicyRpc<S>>, AuthorizationServer<CheckRpc<S>>>;
+
+/// All services of a core.
+pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {
+    let spending = Spending::new(core.authorizer.store().clone(), Arc::clone(&core.live), core.past.clone());
+    let audit = core.guard.audit().clone();
+    let policy = PolicyRpc::new(core.authorizer.clone(), spending, Arc::clone(&core.upstream), audit);
+    let check = CheckRpc::new(core.authorizer.clone(), Arc::clone(&core.upstream), core.tracing.clone());
+    Dispatch {
+        first: PolicyServiceServer::new(policy).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        second: AuthorizationServer::new(check).max_decoding_message_size(MAX_ENVOY_BYTES),
+        routes: routes(core).prepare(),
+    }
+}
+
+/// The services that decide nothing, or seldom.
+fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
+    let Core { authorizer, live, recorder, guard, runtime, upstream, receivers, status, health, .. } = core;
+    let (store, follower) = (authorizer.store(), authorizer.follower());
+    let process = ProcessRpc::new(authorizer.clone(), Arc::clone(&upstream), guard.audit().clone());
+    let process = ExternalProcessorServer::new(process).max_decoding_message_size(MAX_ENVOY_BYTES);
+    let keys = KeyRpc::new(Keys::new(follower.clone(), runtime.entropy.clone()), recorder.clone());
+    let keys = KeyServiceServer::new(keys).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let pauses = PauseRpc::new(Pauses::new(follower.clone()), recorder.clone());
+    let pauses = PauseServiceServer::new(pauses).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let upstream = UpstreamRpc::new(authorizer.clone(), upstream, replica_name().into(), recorder.clone());
+    let upstream = UpstreamServiceServer::new(upstream).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let audit = AuditRpc::new(authorizer.clone());
+    let audit = AuditServiceServer::new(audit).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let alerts = AlertRpc::new(authorizer.clone(), receivers, runtime.clone(), recorder.clone());
+    let alerts = AlertServiceServer::new(alerts).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let reports = ReportRpc::new(UsageReports::new(store.clone(), live));
+    let reports = ReportServiceServer::new(reports).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let status = StatusRpc::new(store.clone(), status);
+    let status = StatusServiceServer::new(status).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let routes = Routes::new(keys)
+        .add_service(process)
+        .add_service(pauses)
+        .add_service(upstream)
+        .add_service(audit)
+        .add_service(alerts)
+        .add_service(reports)
+        .add_service(status)
+        .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
+    match reflection::services() {
+        Ok((v1, v1alpha)) => routes.add_service(v1).add_service(v1alpha),
+        Err(error) => {
+            warn!(%error, "reflection is not served");
+            routes
+        }
+    }
+}
