@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::watch};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
     access::Guard,
@@ -16,6 +16,7 @@ use crate::{
     },
     live::Live,
     policy_file::PolicyStatus,
+    reports,
     rpc::StatusFacts,
     runtime::Runtime,
     server::{
@@ -234,11 +235,19 @@ impl App {
     }
 
     /// Raises and routes alerts, and delivers them until dropped.
-    pub fn deliver_alerts<S: Store>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
+    pub fn deliver_alerts<S: Store + Clone>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
         let (store, receivers) = (Observed::new(store, &self.status.calls), Arc::clone(&self.receivers));
         let facts =
             alerts::Facts { upstream: Arc::clone(&self.upstream), policy: self.status.policy.clone() };
-        Dispatcher::new(store, (Arc::clone(self.live()), facts), receivers, self.runtime.clone()).run()
+        let (live, past) = (Arc::clone(self.live()), self.sources.past.clone());
+        let foreseen = reports::foresee(store.clone(), Arc::clone(&live), past);
+        let dispatcher = Dispatcher::new(store, (live, facts), receivers, self.runtime.clone());
+        async move {
+            // Apart, so that neither ends with a fault of the other. Dropped with this.
+            let mut apart = JoinSet::new();
+            apart.spawn(foreseen);
+            dispatcher.run().await;
+        }
     }
 
     /// Serves the pages for operators until dropped.

@@ -2,10 +2,12 @@
 //! a decision.
 
 mod days;
+mod foresight;
 mod spend;
 mod usage;
 
 pub use days::{PastDays, daily};
+pub use foresight::foresee;
 pub use spend::{SpendError, SpendLine, SpendPage, SpendQuery, SpendReport, Spending};
 pub use usage::{
     Dimension, Granularity, Order, Subject, UsageError, UsageFilter, UsageGroup, UsagePage, UsagePlace,

@@ -39,6 +39,7 @@ use tokio::{
     net::{TcpListener, TcpSocket},
     runtime::Builder,
     sync::{mpsc, watch},
+    task::JoinHandle as JoinTask,
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::{Layer as _, util::MapResponseLayer};
@@ -276,14 +277,33 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     bind().map_err(|source| StartError::Listen { address, source })
 }
 
+/// Begins what one worker does for the process: it tells of the replica, records denials, and watches the store's health, whose task it
+/// returns.
+async fn beside<S: Store + Clone, F>(setup: &Setup<F>, store: &S) -> JoinTask<()> {
+    let Setup { shared, upstream, runtime, stop, health, .. } = setup;
+    health::tell(&mut health.clone(), ServingStatus::NotServing).await;
+    let live = Arc::clone(&shared.live);
+    let announcer = Announcer::new(store.clone(), live, Arc::clone(upstream), runtime.clock.clone());
+    // Not awaited at the end: it delays no stop.
+    tokio::spawn(announcer.run(stop.clone()));
+    tokio::spawn(Arc::clone(&shared.live).record_denials(store.clone(), stop.clone()));
+    tokio::spawn(say_closings(setup.connections.clone(), stop.clone()));
+    tokio::spawn(health::watch(store.clone(), Arc::clone(shared), health.clone(), stop.clone()))
+}
+
 async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: S, setup: Setup<F>) {
+    // Before anything is served, as the health reporter itself starts with `Serving`.
+    let watch = match index {
+        0 => Some(beside(&setup, &store).await),
+        _ => None,
+    };
     let Setup {
         runtime,
         shared,
         guard,
         upstream,
         drain,
-        mut health,
+        health,
         stop,
         tls,
         connections,
@@ -293,18 +313,6 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         receivers,
         ..
     } = setup;
-    let mut watch = None;
-    if index == 0 {
-        // Before anything is served, as the reporter itself starts with `Serving`.
-        health::tell(&mut health, ServingStatus::NotServing).await;
-        let live = Arc::clone(&shared.live);
-        let announcer = Announcer::new(store.clone(), live, Arc::clone(&upstream), runtime.clock.clone());
-        // Not awaited at the end: it delays no stop.
-        tokio::spawn(announcer.run(stop.clone()));
-        tokio::spawn(Arc::clone(&shared.live).record_denials(store.clone(), stop.clone()));
-        let (store, shared) = (store.clone(), Arc::clone(&shared));
-        watch = Some(tokio::spawn(health::watch(store, shared, health.clone(), stop.clone())));
-    }
     let authorizer = Authorizer::new(store.clone(), runtime.clone(), Arc::clone(&shared));
     let settler = authorizer.settler().clone();
     let recorder = Recorder::new(guard.audit().clone(), settler.tasks().clone());
@@ -314,7 +322,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     shared.live.registry_asked().await;
     let core = Core {
         authorizer: &authorizer,
-        live: Arc::clone(&shared.live),
+        shared: &shared,
         recorder: &recorder,
         guard: &guard,
         runtime: &runtime,
@@ -327,9 +335,6 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
     };
     let services = services(core);
     tokio::spawn(cut_before_the_end(settler.tasks().clone(), stop.clone(), drain));
-    if index == 0 {
-        tokio::spawn(say_closings(connections.clone(), stop.clone()));
-    }
     let patience = connections.limits().handshake;
     // Around all services, so no service added later can bypass it.
     let guarded = AccessLayer::new(guard).layer(services);

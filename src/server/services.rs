@@ -17,9 +17,8 @@ use super::{
 use crate::{
     access::Guard,
     alerts::Receivers,
-    authorizer::Authorizer,
+    authorizer::{Authorizer, Shared},
     control::{Keys, Pauses},
-    live::Live,
     reports::{PastDays, Spending, UsageReports},
     rpc::{
         AlertRpc, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, ReportRpc,
@@ -45,7 +44,7 @@ use crate::{
 /// What the services of a core are made of.
 pub(super) struct Core<'c, S> {
     pub(super) authorizer: &'c Authorizer<S>,
-    pub(super) live: Arc<Live>,
+    pub(super) shared: &'c Shared,
     pub(super) recorder: &'c Recorder,
     pub(super) guard: &'c Guard,
     pub(super) runtime: &'c Runtime,
@@ -62,7 +61,8 @@ type Services<S> = Dispatch<PolicyServiceServer<PolicyRpc<S>>, AuthorizationServ
 
 /// All services of a core.
 pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {
-    let spending = Spending::new(core.authorizer.store().clone(), Arc::clone(&core.live), core.past.clone());
+    let spending =
+        Spending::new(core.authorizer.store().clone(), Arc::clone(&core.shared.live), core.past.clone());
     let audit = core.guard.audit().clone();
     let policy = PolicyRpc::new(core.authorizer.clone(), spending, Arc::clone(&core.upstream), audit);
     let check = CheckRpc::new(core.authorizer.clone(), Arc::clone(&core.upstream), core.tracing.clone());
@@ -75,7 +75,7 @@ pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {
 
 /// The services that decide nothing, or seldom.
 fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
-    let Core { authorizer, live, recorder, guard, runtime, upstream, receivers, status, health, .. } = core;
+    let Core { authorizer, shared, recorder, guard, runtime, upstream, receivers, status, health, .. } = core;
     let (store, follower) = (authorizer.store(), authorizer.follower());
     let process = ProcessRpc::new(authorizer.clone(), Arc::clone(&upstream), guard.audit().clone());
     let process = ExternalProcessorServer::new(process).max_decoding_message_size(MAX_ENVOY_BYTES);
@@ -89,7 +89,7 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let audit = AuditServiceServer::new(audit).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let alerts = AlertRpc::new(authorizer.clone(), receivers, runtime.clone(), recorder.clone());
     let alerts = AlertServiceServer::new(alerts).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let reports = ReportRpc::new(UsageReports::new(store.clone(), live));
+    let reports = ReportRpc::new(UsageReports::new(store.clone(), Arc::clone(&shared.live)));
     let reports = ReportServiceServer::new(reports).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let status = StatusRpc::new(store.clone(), status);
     let status = StatusServiceServer::new(status).max_decoding_message_size(MAX_MESSAGE_BYTES);

@@ -16,7 +16,7 @@ use crate::{
 };
 
 const MODEL: &str = "m/test";
-const TEAMS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+const TEAMS: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 /// More than the bound on how old what is known may be.
 const STANDSTILL: Duration = Duration::from_millis(1_500);
 

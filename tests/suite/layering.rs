@@ -66,6 +66,7 @@ const MAY_USE: [(&str, &[&str]); 25] = [
         "app",
         &[
             "server",
+            "reports",
             "alerts",
             "live",
             "audit",

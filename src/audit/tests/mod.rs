@@ -83,7 +83,8 @@ fn a_restart_appends_and_a_line_cut_short_is_passed_over() {
     let path = open(&directory).1;
     let events = events(&path);
     assert_eq!(subjects(&events), ["a", "b", "c"]);
-    assert!(events.is_sorted_by(|a, b| a.id < b.id), "{events:?}");
+    // Two processes may record within one millisecond; then the rest of the ids is random.
+    assert!(events.is_sorted_by_key(|event| event.id.split_at(12).0), "{events:?}");
     assert_eq!(fs::read_to_string(path).unwrap().lines().count(), 4);
 }
 

@@ -3,6 +3,7 @@
 mod forecast;
 mod rows;
 mod sample;
+mod usage;
 
 use std::sync::{
     Arc,

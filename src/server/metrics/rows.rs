@@ -15,35 +15,35 @@ use crate::{
         decision::Reason,
         limit::{LimitScope, Window},
         snapshot::document_revision,
-        tally::{ModelTally, NONE, OTHER, TeamTally, UsageTally},
+        tally::{ModelTally, NONE, OTHER, TeamTally},
     },
     store::LAYOUT,
-    telemetry::{Emit, KeyValue, Metric, gen_ai},
+    telemetry::{Emit, KeyValue, Metric},
     upstream::KeyUse,
 };
 
-const NANOS: f64 = 1e9;
+pub(super) const NANOS: f64 = 1e9;
 
 /// Exact to 2^53, the largest amount that there is.
 #[expect(clippy::cast_precision_loss, reason = "amounts are below 2^53")]
-const fn number(value: u64) -> f64 {
+pub(super) const fn number(value: u64) -> f64 {
     value as f64
 }
 
-fn text(name: &'static str, value: &Arc<str>) -> KeyValue {
+pub(super) fn text(name: &'static str, value: &Arc<str>) -> KeyValue {
     KeyValue::new(name, Arc::clone(value))
 }
 
-fn word(name: &'static str, value: &'static str) -> KeyValue {
+pub(super) fn word(name: &'static str, value: &'static str) -> KeyValue {
     KeyValue::new(name, value)
 }
 
-fn loaded(count: &AtomicU64) -> u64 {
+pub(super) fn loaded(count: &AtomicU64) -> u64 {
     count.load(Ordering::Relaxed)
 }
 
 /// A label of something that may not have been named.
-fn named(name: &'static str, value: &Arc<str>) -> KeyValue {
+pub(super) fn named(name: &'static str, value: &Arc<str>) -> KeyValue {
     if value.is_empty() { word(name, NONE) } else { text(name, value) }
 }
 
@@ -162,16 +162,16 @@ impl Sources {
         }
     }
 
-    fn organization(&self) -> KeyValue {
+    pub(super) fn organization(&self) -> KeyValue {
         text("organization", &self.status.shared.live.peek().policy.organization.id)
     }
 
-    fn teams(&self) -> Vec<Arc<TeamTally>> {
+    pub(super) fn teams(&self) -> Vec<Arc<TeamTally>> {
         self.status.shared.live.tallies.teams()
     }
 
     /// Each team's counts of each model, with the labels of both.
-    fn models(&self, mut each: impl FnMut(&ModelTally, [KeyValue; 3])) {
+    pub(super) fn models(&self, mut each: impl FnMut(&ModelTally, [KeyValue; 3])) {
         let (organization, names) = (self.organization(), self.status.shared.live.tallies.models());
         for team in self.teams() {
             for (model, counts) in team.models() {
@@ -245,71 +245,6 @@ impl Sources {
         let organization = self.organization();
         for team in self.teams().into_iter().filter(|team| team.degraded() > 0) {
             emit(number(team.degraded()), &[organization.clone(), text("team", &team.name)]);
-        }
-    }
-
-    fn tokens(&self, emit: Emit<'_>) {
-        self.models(|counts, [organization, team, model]| {
-            for (kind, count) in [
-                ("input", counts.total(|used| &used.input_tokens)),
-                ("cached_input", counts.total(|used| &used.cached_input_tokens)),
-                ("output", counts.total(|used| &used.output_tokens)),
-            ] {
-                if count > 0 {
-                    let labels = [organization.clone(), team.clone(), model.clone(), word("kind", kind)];
-                    emit(number(count), &labels);
-                }
-            }
-        });
-    }
-
-    /// One count of each model, in `unit`s of what is counted.
-    fn of_models(&self, emit: Emit<'_>, count: fn(&UsageTally) -> &AtomicU64, unit: f64) {
-        self.models(|counts, labels| {
-            let count = counts.total(count);
-            if count > 0 {
-                emit(number(count) / unit, &labels);
-            }
-        });
-    }
-
-    /// Tokens as the conventions for generative AI count them. What they have no word for has names of our own.
-    fn gen_ai(&self, emit: Emit<'_>, count: fn(&UsageTally) -> u64) {
-        let organization = self.organization().value;
-        self.models(|counts, [_, team, model]| {
-            for (operation, used) in counts.used_by() {
-                let count = count(used);
-                if count > 0 {
-                    let labels = [
-                        word("gen_ai.provider.name", gen_ai::PROVIDER),
-                        word("gen_ai.operation.name", gen_ai::operation_name(operation)),
-                        KeyValue::new("gen_ai.request.model", model.value.clone()),
-                        word("gen_ai.token.modality", "text"),
-                        KeyValue::new("tollgate.organization", organization.clone()),
-                        KeyValue::new("tollgate.team", team.value.clone()),
-                    ];
-                    emit(number(count), &labels);
-                }
-            }
-        });
-    }
-
-    fn cost(&self, emit: Emit<'_>) {
-        self.models(|counts, [organization, team, model]| {
-            for (project, nanos) in counts.costs() {
-                let labels = [organization.clone(), team.clone(), model.clone(), named("project", &project)];
-                emit(number(nanos) / NANOS, &labels);
-            }
-        });
-    }
-
-    fn tool_calls(&self, emit: Emit<'_>) {
-        let organization = self.organization();
-        for team in self.teams() {
-            for (tool, calls) in team.tool_calls() {
-                let tool = KeyValue::new("tool", tool.into_string());
-                emit(number(calls), &[organization.clone(), text("team", &team.name), tool]);
-            }
         }
     }
 

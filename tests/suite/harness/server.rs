@@ -145,7 +145,10 @@ impl Server {
     }
 
     /// Raises alerts and delivers them to its receivers, on `store`, until dropped.
-    pub(crate) fn deliver_alerts<S: Store>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
+    pub(crate) fn deliver_alerts<S: Store + Clone>(
+        &self,
+        store: S,
+    ) -> impl Future<Output = ()> + Send + use<S> {
         self.app.deliver_alerts(store)
     }
 
