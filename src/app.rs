@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
@@ -232,6 +233,20 @@ impl App {
         };
         let (shared, upstream) = (Arc::clone(&self.shared), Arc::clone(&self.upstream));
         Server::start(&options, self.runtime.clone(), shared, upstream, observed)
+    }
+
+    /// Puts `policy` in force each time that `changes` tells of another, until dropped.
+    pub fn follow_policy(
+        &self,
+        policy: Arc<ArcSwap<Policy>>,
+        mut changes: watch::Receiver<Arc<PolicyStatus>>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let live = Arc::clone(self.live());
+        async move {
+            while changes.changed().await.is_ok() {
+                live.set_policy(policy.load_full());
+            }
+        }
     }
 
     /// Raises and routes alerts, and delivers them until dropped.

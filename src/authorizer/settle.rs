@@ -60,6 +60,31 @@ fn used_after(settlement: &Settlement) -> Vec<Option<u64>> {
     settlement.counters.iter().map(|counter| Some(counter.after.used)).collect()
 }
 
+/// Refuses a report that repeats another one with other content.
+fn check_repeat(settlement: &Settlement, report: &Report) -> Result<(), Failure> {
+    if report.must_repeat() && Receipt::of(settlement)?.is_of_another(report.digest()) {
+        return Err(Failure::RequestIdReused);
+    }
+    Ok(())
+}
+
+/// The settlement, and whether an earlier report made it; `None`: the reservation was released since it was found.
+fn first_or_repeat(outcome: SettleOutcome, report: &Report) -> Result<Option<(Settlement, bool)>, Failure> {
+    match outcome {
+        SettleOutcome::Settled(settlement) => Ok(Some((settlement, false))),
+        SettleOutcome::AlreadySettled(settlement)
+            if settlement.note == receipt::released() && report.outcome != Outcome::NotSent =>
+        {
+            Ok(None)
+        }
+        SettleOutcome::AlreadySettled(settlement) => {
+            check_repeat(&settlement, report)?;
+            Ok(Some((settlement, true)))
+        }
+        SettleOutcome::NotFound => Err(Failure::UnknownReservation),
+    }
+}
+
 impl<S: Store + Clone> Authorizer<S> {
     /// Books the usage of a reservation of a team in `scope`.
     ///
@@ -289,11 +314,8 @@ impl<S: Store + Clone> Authorizer<S> {
                 trace::link(decision);
             }
         }
-        let (digest, must_repeat) = (report.digest(), report.must_repeat());
         if let Some(settlement) = &record.settlement {
-            if must_repeat && Receipt::of(settlement)?.is_of_another(digest) {
-                return Err(Failure::RequestIdReused);
-            }
+            check_repeat(settlement, report)?;
             let booked = repeated(snapshot, id, &ticket, &record, settlement)?;
             self.count_booked((policy, &ticket), report, false, None);
             self.log_booked((policy, &ticket), &booked, report, false);
@@ -323,28 +345,14 @@ impl<S: Store + Clone> Authorizer<S> {
             max_rows: policy.reports.max_rows(),
             cooldown,
             keep_ms: KEEP_SETTLED_MS,
-            note: Receipt::new(charge.cost, digest).to_note()?,
+            note: Receipt::new(charge.cost, report.digest()).to_note()?,
         };
         let settled = match source {
             Source::Found => Some(self.store.settle(settle).await?),
             Source::Recalled => self.store.settle_recalled(settle).await?,
         };
-        let (settlement, is_repeat) = match settled {
-            None => return Ok(None),
-            Some(SettleOutcome::Settled(settlement)) => (settlement, false),
-            Some(SettleOutcome::AlreadySettled(settlement))
-                if settlement.note == receipt::released() && report.outcome != Outcome::NotSent =>
-            {
-                return Ok(None);
-            }
-            Some(SettleOutcome::AlreadySettled(settlement)) => {
-                if must_repeat && Receipt::of(&settlement)?.is_of_another(digest) {
-                    return Err(Failure::RequestIdReused);
-                }
-                (settlement, true)
-            }
-            Some(SettleOutcome::NotFound) => return Err(Failure::UnknownReservation),
-        };
+        let first_or_repeat = settled.map(|settled| first_or_repeat(settled, report)).transpose()?;
+        let Some((settlement, is_repeat)) = first_or_repeat.flatten() else { return Ok(None) };
         let mut booked = match is_repeat {
             true => repeated(snapshot, id, &ticket, &record, &settlement)?,
             false => booked(policy, id, &ticket, &record, &settlement, &watched)?,

@@ -212,7 +212,7 @@ where
     let source = Arc::new(source);
     let upstream = UpstreamKeySource::start(source.policy())?;
     // Before the policy is taken, so that a change in between is not missed.
-    let mut changes = source.subscribe();
+    let changes = source.subscribe();
     let policy = source.policy().load_full();
     let parts = Parts::of_settings(settings, policy, upstream.keys(), audit.clone());
     let app = App::new(Parts {
@@ -229,15 +229,8 @@ where
     if meters.is_on() {
         tokio::spawn(app.follow_store(make_store()?));
     }
-    let (policy, live) = (source.policy(), Arc::clone(app.live()));
-    tokio::spawn(async move {
-        while changes.changed().await.is_ok() {
-            live.set_policy(policy.load_full());
-        }
-    });
-    if let Some(address) = settings.admin_address() {
-        let failed = |source| ServeError::Admin { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+    tokio::spawn(app.follow_policy(source.policy(), changes));
+    if let Some(listener) = pages(settings).await? {
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
         tokio::spawn(app.serve_pages(listener, tls, make_store()?));
     }
@@ -273,6 +266,13 @@ where
         error!("the last events of the audit log may not be written: its disk does not answer");
     }
     if drained { Ok(()) } else { Err(ServeError::Drain(settings.drain_timeout)) }
+}
+
+/// Listens for the pages for operators, if there are to be any.
+async fn pages(settings: &Settings) -> Result<Option<TcpListener>, ServeError> {
+    let Some(address) = settings.admin_address() else { return Ok(None) };
+    let failed = |source| ServeError::Admin { address, source };
+    TcpListener::bind(address).await.map(Some).map_err(failed)
 }
 
 /// Handles signals and changes of the policy until told to stop.
