@@ -25,8 +25,7 @@ pub(super) fn webhook(alert: &Alert, event: &str, now: Timestamp, secrets: &[Sig
 
 /// What Slack's incoming webhooks take.
 pub(super) fn slack(alert: &Alert) -> Message {
-    // The three letters that Slack reads as marks of its own.
-    let text = alert.summary.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let text = slack_text(&alert.summary);
     // What has no duration is never over.
     let state = if alert.kind.has_duration() { alert.state.name() } else { "" };
     let facts = [
@@ -36,7 +35,7 @@ pub(super) fn slack(alert: &Alert) -> Message {
         ("limit", &alert.limit_id),
     ];
     let facts = facts.iter().filter(|(_, value)| !value.is_empty());
-    let facts: Vec<_> = facts.map(|(name, value)| format!("{name}: {value}")).collect();
+    let facts: Vec<_> = facts.map(|(name, value)| format!("{name}: {}", slack_text(value))).collect();
     let body = json!({
         "text": text,
         "blocks": [
@@ -45,6 +44,29 @@ pub(super) fn slack(alert: &Alert) -> Message {
         ],
     });
     Message { body: body.to_string().into(), headers: Vec::new() }
+}
+
+/// Slack refuses a message with a longer text, in characters, of which it has its own count.
+const MAX_SLACK: usize = 2_900;
+
+/// A text without the three letters that Slack reads as marks of its own, and cut to what it takes.
+fn slack_text(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        let mut bytes = [0; 4];
+        let part = match character {
+            '&' => "&amp;",
+            '<' => "&lt;",
+            '>' => "&gt;",
+            _ => character.encode_utf8(&mut bytes),
+        };
+        if escaped.len() + part.len() > MAX_SLACK {
+            escaped.push('…');
+            break;
+        }
+        escaped.push_str(part);
+    }
+    escaped
 }
 
 /// Where Alertmanager takes alerts, below its address.
@@ -150,6 +172,17 @@ pub(super) mod tests {
         let message = value(&slack(&loud));
         assert_eq!(message["text"], "a&lt;b &amp; c&gt;");
         assert_eq!(message["blocks"][0]["text"]["text"], "a&lt;b &amp; c&gt;");
+        // Slack takes 3,000 characters, and an entity is not cut.
+        for part in ["&", "ä", "ab<"] {
+            let long = Alert { summary: part.repeat(3_000), limit_id: part.repeat(3_000), ..alert() };
+            let message = value(&slack(&long));
+            for pointer in ["/blocks/0/text/text", "/blocks/1/elements/0/text"] {
+                let text = message.pointer(pointer).unwrap().as_str().unwrap();
+                assert!(text.chars().count() <= 3_000 && text.ends_with('…'), "{part} {pointer}");
+                let bare = text.replace("&amp;", "").replace("&lt;", "");
+                assert!(!bare.contains(['&', '<']), "{bare}");
+            }
+        }
         let context = |alert: &Alert| value(&slack(alert))["blocks"][1]["elements"][0]["text"].clone();
         assert_eq!(
             context(&alert()),

@@ -73,7 +73,7 @@ pub(super) fn refused(facts: &Facts) -> Vec<Condition> {
         let occasion = Occasion::UpstreamKeyRefused {
             key: Arc::clone(&key.id),
             project: Arc::clone(&key.project),
-            place: key.place.as_str().into(),
+            place: first_line(&key.place),
             since: key.since,
             is_last: !keys.iter().any(is_other),
         };
@@ -99,7 +99,8 @@ pub(super) fn rejected(facts: &Facts) -> Vec<Condition> {
 
 /// Looks up reservations that have expired, and returns the teams of which many have no report.
 pub(super) async fn unsettled<S: Store>(store: &S, samples: &Samples, now: Timestamp) -> Vec<Condition> {
-    for sample in samples.due(now, LOOKED_UP) {
+    let mut due = samples.due(now, LOOKED_UP).into_iter();
+    while let Some(sample) = due.next() {
         let Ok(id) = sample.reservation.parse() else { continue };
         match store.find(id).await {
             // One that was settled is remembered for minutes only, one that was not for a day.
@@ -108,7 +109,7 @@ pub(super) async fn unsettled<S: Store>(store: &S, samples: &Samples, now: Times
                 samples.found(&sample.team, now, is_unreported);
             }
             Err(_) => {
-                samples.put_back(sample);
+                samples.put_back(std::iter::once(sample).chain(due).collect());
                 break;
             }
         }

@@ -172,7 +172,18 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{alerts::body, domain::actor::Actor, policy_file::parse_policy};
+    use crate::{
+        alerts::{
+            body,
+            delivery::{Delivery, Event},
+        },
+        domain::{
+            actor::Actor,
+            occasion::{MAX_TEXT, first_line},
+        },
+        policy_file::parse_policy,
+        store::MAX_OUTBOX_PAYLOAD,
+    };
 
     const AT: Timestamp = Timestamp(1_795_514_400_123);
 
@@ -269,6 +280,33 @@ mod tests {
             json!({ "summary": opened, "upstreamKey": refused }),
             json!({ "summary": resolved, "upstreamKey": own }),
         );
+    }
+
+    /// With what is added to it while it is on its way.
+    #[test]
+    fn the_longest_texts_fit_into_a_delivery() {
+        for text in ["\"", "\\", "\u{1}", "x", "ä"] {
+            let text = first_line(&text.repeat(5_000));
+            let rejected = Occasion::PolicyRejected {
+                file: text.clone(),
+                finding: text.clone(),
+                revision: "5e9f".repeat(16).into(),
+            };
+            let refused = Occasion::UpstreamKeyRefused {
+                key: "main/1f2e3d4c".into(),
+                project: "p".repeat(64).into(),
+                place: text,
+                since: AT,
+                is_last: true,
+            };
+            for occasion in [rejected, refused] {
+                let notice = Notice::new(AT, occasion.clone());
+                let alert = of_notice(&snapshot(), &AlertId::of(&occasion, AT), &notice).unwrap().alert;
+                let event = Event { alert, end: None, watched: Some(notice) };
+                let length = Delivery::of(event, AT).payload().len();
+                assert!(length + 2 * MAX_TEXT <= MAX_OUTBOX_PAYLOAD, "{length}: {occasion:?}");
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Timestamp, actor::Actor, alert::AlertKind, pause::Target};
 
-/// The most bytes of a text that comes from a file.
+/// The most bytes of a text that comes from a file, as JSON writes it: several copies of it are in an entry of the outbox, which has a
+/// bound.
 pub const MAX_TEXT: usize = 1_024;
 
 /// What has happened, or lasts. Kept as JSON, to which fields are added.
@@ -141,9 +142,32 @@ impl Occasion {
     }
 }
 
-/// At most [`MAX_TEXT`] bytes of the first line of a text.
+/// What [`MAX_TEXT`] leaves of the first line of a text. A control character becomes a space: receivers show it on screens.
 #[must_use]
 pub fn first_line(text: &str) -> Arc<str> {
-    let line = text.lines().next().unwrap_or_default();
-    line.get(..line.floor_char_boundary(MAX_TEXT)).unwrap_or_default().into()
+    let (mut line, mut length) = (String::new(), 0);
+    for character in text.lines().next().unwrap_or_default().chars() {
+        let character = if character.is_control() { ' ' } else { character };
+        length += if matches!(character, '"' | '\\') { 2 } else { character.len_utf8() };
+        if length > MAX_TEXT {
+            break;
+        }
+        line.push(character);
+    }
+    line.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_one_line_with_a_bound_in_json() {
+        assert_eq!(&*first_line("a\u{1b}[31m\tb\nc"), "a [31m b");
+        for text in ["\"", "\\", "\u{1}", "\u{7f}", "ä", "x"] {
+            let line = first_line(&text.repeat(5_000));
+            let json = serde_json::to_string(&line).unwrap().len() - 2;
+            assert!((MAX_TEXT - 1..=MAX_TEXT).contains(&json), "{text:?}: {json}");
+        }
+    }
 }

@@ -96,9 +96,10 @@ impl Samples {
         known.waiting.drain(..due).collect()
     }
 
-    /// Gives back one that could not be looked up.
-    pub fn put_back(&self, sample: Sample) {
-        self.lock().waiting.push_front(sample);
+    /// Gives back those that could not be looked up, in their order.
+    pub fn put_back(&self, samples: Vec<Sample>) {
+        let mut known = self.lock();
+        samples.into_iter().rev().for_each(|sample| known.waiting.push_front(sample));
     }
 
     /// Notes whether one had no report.
@@ -150,7 +151,9 @@ mod tests {
         assert!(ids(START.plus(59_999), 9).is_empty());
         let first = samples.due(START.plus(60_000), 9);
         assert_eq!(first.len(), 1);
-        samples.put_back(first[0].clone());
+        samples.put_back(first);
+        let both = samples.due(START.plus(70_000), 9);
+        samples.put_back(both);
         assert_eq!(ids(START.plus(70_000), 1), ["1"]);
         assert_eq!(ids(START.plus(70_000), 9), ["2"]);
     }
