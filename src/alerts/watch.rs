@@ -25,12 +25,14 @@ use crate::{
     store::{AlertId, Notice, OUTBOX_KEPT, Store, StoreError, current_alert, outbox_find},
 };
 
-/// What of one kind a replica tells of at the same time; past that it does not.
-const MAX_KNOWN: usize = 2_000;
+/// What a replica tells of at the same time; past that it does not.
+const MAX_KNOWN: usize = 5_000;
+/// What of one kind it tells at one look: each may take some dozens of reads, and the other kinds wait for it.
+const MAX_OPENED: usize = 64;
 
 /// Looks at what lasts about once a second, and adds what began and what is over to the outbox.
 pub(super) async fn watch<S: Store>(store: Arc<S>, live: Arc<Live>, facts: Facts, runtime: Runtime) {
-    let mut watch = Watch { store: &*store, known: HashMap::new(), failing: false };
+    let mut watch = Watch { store: &*store, known: HashMap::new(), failing: HashSet::new() };
     loop {
         let (snapshot, now) = (live.snapshot(), runtime.clock.now());
         let is_known = !snapshot.is_pending && live.freshness().is_fresh();
@@ -53,15 +55,17 @@ struct Watch<'w, S> {
     store: &'w S,
     /// What this replica has told that it began.
     known: HashMap<Identity, (AlertId, Notice)>,
-    failing: bool,
+    /// The kinds of which this cannot be recorded.
+    failing: HashSet<AlertKind>,
 }
 
 impl<S: Store> Watch<'_, S> {
     /// Takes what lasts of one kind; `None`: it is not known now. What cannot be told now is tried again at the next look.
     async fn see(&mut self, kind: AlertKind, lasting: Option<Vec<Condition>>, now: Timestamp) {
         let Some(lasting) = lasting else { return };
-        let (mut seen, mut failed) = (HashSet::new(), None);
-        for Condition { notice, id } in lasting.into_iter().take(MAX_KNOWN) {
+        let (mut seen, mut failed, mut opened) = (HashSet::new(), None, 0);
+        let free = MAX_KNOWN.saturating_sub(self.known.len());
+        for Condition { notice, id } in lasting {
             let identity = (kind, notice.occasion.subject(), id);
             seen.insert(identity.clone());
             match self.known.get_mut(&identity) {
@@ -69,9 +73,17 @@ impl<S: Store> Watch<'_, S> {
                 Some((_, known)) => known.occasion = notice.occasion,
                 // Its entry would be forgotten soon, or has been already.
                 None if now.since(notice.at) > OUTBOX_KEPT.ms / 2 => {}
+                None if opened >= free.min(MAX_OPENED) => {}
                 None => match self.open(identity.2.clone(), &notice, now).await {
-                    Ok(id) => drop(self.known.insert(identity, (id, notice))),
-                    Err(error) => failed = Some(error),
+                    Ok(id) => {
+                        opened += 1;
+                        self.known.insert(identity, (id, notice));
+                    }
+                    Err(error) => {
+                        // Each of the others would wait for the store as well.
+                        opened = if error == StoreError::Overflow { opened } else { MAX_OPENED };
+                        failed = Some(error);
+                    }
                 },
             }
         }
@@ -84,12 +96,14 @@ impl<S: Store> Watch<'_, S> {
                 Err(error) => failed = Some(error),
             }
         }
-        if let Some(error) = &failed
-            && !self.failing
-        {
-            warn!(%error, "what alerts are of cannot be recorded now; trying again");
+        match failed {
+            None => drop(self.failing.remove(&kind)),
+            Some(error) => {
+                if self.failing.insert(kind) {
+                    warn!(%error, "what alerts are of cannot be recorded now; trying again");
+                }
+            }
         }
-        self.failing = failed.is_some();
     }
 
     async fn open(
