@@ -23,6 +23,10 @@ const MAX_READ_BYTES: usize = 16 << 20;
 /// About the most bytes of alerts on one page.
 const MAX_ANSWER: usize = 1 << 20;
 
+/// The id of what all replicas are to call by one name begins with the start of the day, or of the hour, and not with the time of its
+/// alert: so far behind a time alerts of it may stand.
+const MAX_BEHIND_MS: u64 = 86_400_000;
+
 /// Which alerts to look at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AlertQuery {
@@ -30,7 +34,7 @@ pub struct AlertQuery {
     pub page_size: usize,
     /// [`AlertPage::next`] of the previous page; `None`: the newest.
     pub before: Option<OutboxId>,
-    /// Only alerts of this time or later.
+    /// Only alerts that were created at this time or later.
     pub since: Option<Timestamp>,
 }
 
@@ -69,6 +73,17 @@ pub struct ListedDelivery {
     pub error: String,
 }
 
+impl ListedAlert {
+    /// Whether it was created at `since` or later. One that does not say when is of the time in its id.
+    fn is_since(&self, since: Timestamp) -> bool {
+        let text = self.json.get("createTime").and_then(Value::as_str);
+        let created = text.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        let created = created.and_then(|at| u64::try_from(at.as_millisecond()).ok()).map(Timestamp);
+        let digits = || self.id.parse::<OutboxId>().map(|id| id.time()).unwrap_or_default();
+        created.unwrap_or_else(digits) >= since
+    }
+}
+
 /// The page that `query` asks for, of those alerts that `show` shows.
 ///
 /// # Errors
@@ -78,6 +93,9 @@ pub async fn page<S: Outbox, T: Send>(
     query: &AlertQuery,
     mut show: impl FnMut(ListedAlert) -> Option<T> + Send,
 ) -> Result<AlertPage<T>, StoreError> {
+    let mut show = |listed: ListedAlert| {
+        if query.since.is_none_or(|since| listed.is_since(since)) { show(listed) } else { None }
+    };
     let (mut alerts, mut answered, mut before) = (Vec::new(), 0, query.before.clone());
     let (mut read, mut read_bytes) = (0, 0);
     let mut group: Option<Group> = None;
@@ -86,7 +104,7 @@ pub async fn page<S: Outbox, T: Send>(
         let (is_end, mut is_past) = (entries.is_empty(), false);
         for entry in entries {
             before = Some(entry.id.clone());
-            is_past = query.since.is_some_and(|since| entry.id.time() < since);
+            is_past = query.since.is_some_and(|since| entry.id.time().plus(MAX_BEHIND_MS) < since);
             if is_past {
                 break;
             }

@@ -57,11 +57,17 @@ fn entry(id: &str, version: u8, json: &Value) -> OutboxEntry {
     OutboxEntry { id: id.parse().unwrap(), payload }
 }
 
+/// So many seconds after the start, as JSON has it.
+fn instant(seconds: u64) -> String {
+    let at = i64::try_from(START.plus(seconds * 1_000).0).unwrap();
+    jiff::Timestamp::from_millisecond(at).unwrap().to_string()
+}
+
 /// An alert as it is kept; `more` is put into it.
 fn alert(seconds: u64, more: &Value) -> Value {
     let mut alert = json!({
         "id": id(seconds), "kind": "ALERT_KIND_BUDGET_THRESHOLD", "severity": "SEVERITY_WARNING",
-        "state": "ALERT_STATE_OPEN", "createTime": "2026-11-23T10:00:00Z", "summary": "s", "organization": "acme",
+        "state": "ALERT_STATE_OPEN", "createTime": instant(seconds), "summary": "s", "organization": "acme",
     });
     alert.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     json!({ "alert": alert })
@@ -88,7 +94,7 @@ fn entries() -> Vec<OutboxEntry> {
     let begun = json!({ "kind": "ALERT_KIND_UPSTREAM_COOLDOWN", "cooldown": cooldown });
     let mut ended = begun.clone();
     ended["state"] = "ALERT_STATE_RESOLVED".into();
-    ended["resolveTime"] = "2026-11-23T10:05:00Z".into();
+    ended["resolveTime"] = instant(302).into();
     let (begun, ended) = (alert(2, &begun), alert(2, &ended));
     let later = json!({
         "team": "lab", "kind": "ALERT_KIND_OF_LATER", "severity": "SEVERITY_OF_LATER", "newField": { "a": [1] },
@@ -259,6 +265,32 @@ async fn filters_hold_together_and_a_caller_of_teams_sees_theirs() {
         let token = ListAlertsRequest { page_token: "x".to_owned(), ..all() };
         let refused = list(&mut client, AUDITOR, token).await.unwrap_err();
         assert_eq!(reason(&refused), (Code::InvalidArgument, "PAGE_TOKEN_INVALID".to_owned()));
+        assert!(server.stop().await);
+    }
+}
+
+/// What all replicas are to call by one name has an id of the start of the day.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_created_since_then_is_listed_wherever_it_stands() {
+    let day = |number: u64| format!("{:012x}0b0c0d0e0f10000{number}", START.0 / 86_400_000 * 86_400_000);
+    let rejected = |number: u64, seconds| {
+        let more = json!({ "id": day(number), "kind": "ALERT_KIND_POLICY_REJECTED" });
+        entry(&format!("{}_open", day(number)), 2, &alert(seconds, &more))
+    };
+    for kind in STORES {
+        let entries = entries().into_iter().chain([rejected(1, 8), rejected(2, 0)]).collect();
+        let Some((server, mut client)) = start(kind, entries).await else { continue };
+        let since = |seconds: u64| {
+            let seconds = i64::try_from(START.plus(seconds * 1_000).0 / 1_000).unwrap();
+            let since_time = Some(prost_types::Timestamp { seconds, nanos: 0 });
+            ListAlertsRequest { since_time, page_size: 1_000, ..Default::default() }
+        };
+        for (seconds, expected) in
+            [(4, vec![id(4), day(1)]), (5, vec![day(1)]), (8, vec![day(1)]), (9, Vec::new())]
+        {
+            let alerts = list(&mut client, AUDITOR, since(seconds)).await.unwrap();
+            assert_eq!(alerts.into_iter().map(|alert| alert.id).collect::<Vec<_>>(), expected, "{seconds}");
+        }
         assert!(server.stop().await);
     }
 }
