@@ -48,13 +48,13 @@ fn secrets(receiver: &ReceiverSettings) -> Result<Vec<SigningSecret>, SendError>
         .map(|path| SigningSecret::read(&text(path)?).map_err(|_| SendError::Secret))
         .collect::<Result<_, _>>()?;
     if secrets.is_empty() && !receiver.secret_files.is_empty() {
-        return Err(SendError::File("no file of a secret is there".to_owned()));
+        return Err(SendError::File(None, "no file of a secret is there".to_owned()));
     }
     Ok(secrets)
 }
 
 fn text(path: &Path) -> Result<String, SendError> {
-    let unreadable = |reason: String| SendError::File(format!("{}: {reason}", path.display()));
+    let unreadable = |reason: String| SendError::File(Some(path.to_owned()), reason);
     let read = || {
         let mut text = String::new();
         let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX).saturating_add(1);

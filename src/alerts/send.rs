@@ -1,6 +1,11 @@
 //! One attempt: one connection, one request, and what came of it.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -24,6 +29,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::target::Target;
+use crate::domain::occasion::first_line;
 
 /// Why an attempt failed. Shows neither the path nor the query of an address, which may be a secret, nor any header.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -36,8 +42,9 @@ pub(super) enum SendError {
     User,
     #[error("its address has a query, which Alertmanager's path cannot follow")]
     Query,
-    #[error("a file of its settings cannot be read: {0}")]
-    File(String),
+    /// Which, if it is one, is told to those who have the log, and not to those who see alerts.
+    #[error("a file of its settings cannot be read: {1}")]
+    File(Option<PathBuf>, String),
     #[error("a file of its settings holds no secret; a secret is `whsec_` and the base64 of 24 to 64 bytes")]
     Secret,
     #[error("its name is not known")]
@@ -70,6 +77,19 @@ impl SendError {
             _ => None,
         }
     }
+
+    /// The error with the path of a file, for the log and for those who may test receivers.
+    pub(super) fn with_path(&self) -> String {
+        match self {
+            Self::File(Some(path), _) => format!("{self} ({})", path.display()),
+            _ => self.to_string(),
+        }
+    }
+}
+
+/// What a peer makes long, such as the names in its certificate, must not keep an entry from being written.
+fn tls(error: impl ToString) -> SendError {
+    SendError::Tls(first_line(&error.to_string()).to_string())
 }
 
 /// What is sent.
@@ -109,7 +129,7 @@ async fn attempt(way: &Way<'_>, message: Message) -> Result<u16, SendError> {
     let config = tokio::task::spawn_blocking(move || config(ca_file.as_deref())).await;
     let config = config.map_err(|_| SendError::Broken)??;
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-    exchange(stream.map_err(|error| SendError::Tls(error.to_string()))?, &target, message).await
+    exchange(stream.map_err(tls)?, &target, message).await
 }
 
 /// Connects to the first address that takes a connection. Each has its share of half of `time`, so that one that drops packets leaves some
@@ -131,13 +151,12 @@ async fn connect(target: &Target, allow_private: bool, time: Duration) -> Result
 /// TLS that trusts the CAs in a file, or those of the machine.
 fn config(ca_file: Option<&Path>) -> Result<ClientConfig, SendError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder =
-        builder.with_safe_default_protocol_versions().map_err(|error| SendError::Tls(error.to_string()))?;
+    let builder = builder.with_safe_default_protocol_versions().map_err(tls)?;
     let Some(path) = ca_file else {
-        let builder = builder.with_native_roots().map_err(|error| SendError::Tls(error.to_string()))?;
+        let builder = builder.with_native_roots().map_err(tls)?;
         return Ok(builder.with_no_client_auth());
     };
-    let unreadable = |error: String| SendError::File(format!("{}: {error}", path.display()));
+    let unreadable = |error: String| SendError::File(Some(path.to_owned()), error);
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))? {
         let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;

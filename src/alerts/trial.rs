@@ -82,7 +82,7 @@ impl Trial {
         Ok(match sent {
             Ok(status) => TrialReport { alert: id, status: Some(status), duration, error: None },
             Err(error) => {
-                let (status, error) = (error.status(), Some(error.to_string()));
+                let (status, error) = (error.status(), Some(error.with_path()));
                 TrialReport { alert: id, status, duration, error }
             }
         })

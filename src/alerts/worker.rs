@@ -28,7 +28,7 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// The first wait between two attempts, which doubles, and the longest.
 pub(super) const FIRST_WAIT_MS: u64 = 1_000;
 const LONGEST_WAIT_MS: u64 = 300_000;
-/// Alertmanager forgets what it knew when it is restarted without its data, so what goes on is sent again.
+/// Alertmanager forgets what it knew when it is restarted without its data, so what lasts is sent again.
 const AGAIN_MS: u64 = 3_600_000;
 /// The same of what has no end yet. It ends there by itself after three times as long, so it does not stay if none can say that it is over.
 const AGAIN_OPEN_MS: u64 = 300_000;
@@ -52,10 +52,11 @@ pub(super) fn jittered(ms: u64, entropy: &Entropy) -> u64 {
 pub(super) async fn deliver<S: Outbox>(store: Arc<S>, to: Arc<Receiver>, runtime: Runtime) {
     let receiver = &to.settings;
     if let Err(error) = files::read(receiver).await {
-        warn!(receiver = receiver.name, %error, "alerts could not be delivered now");
+        let error = error.with_path();
+        warn!(receiver = receiver.name, error, "alerts could not be delivered now");
     }
     let queue: Arc<str> = receiver.name.as_str().into();
-    let lease = u64::try_from((receiver.timeout + MARGIN).as_millis()).unwrap_or(u64::MAX);
+    let lease = lease_ms(receiver);
     let (mut failing, mut is_gone, mut unreadable) = (false, false, HashSet::new());
     loop {
         let claim = store.outbox_claim(Arc::clone(&queue), AT_ONCE, lease).await;
@@ -88,6 +89,12 @@ pub(super) async fn deliver<S: Outbox>(store: Arc<S>, to: Arc<Receiver>, runtime
             is_gone |= matches!(attempt, Ok(Some(GONE)));
         }
     }
+}
+
+/// For how long a delivery is claimed: its files and its answer are waited for in turn, for `timeout` each. If another process claimed it
+/// before that is over, neither could write what became of it, and it would be sent for good.
+fn lease_ms(receiver: &ReceiverSettings) -> u64 {
+    u64::try_from((2 * receiver.timeout + MARGIN).as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One attempt at one delivery, and what is kept of it. Returns the status of the answer, if there was one.
@@ -206,14 +213,16 @@ fn outcome(
         // It was there, and has ended.
         Err(SendError::Ended) if delivery.state == DeliveryState::Sent => None,
         Err(error) if is_over => {
-            warn!(receiver = name, alert, %error, attempts = delivery.attempts + 1, "an alert was given up");
             delivery.state = DeliveryState::Expired;
             delivery.error = error.to_string();
+            let error = error.with_path();
+            warn!(receiver = name, alert, error, attempts = delivery.attempts + 1, "an alert was given up");
             None
         }
         Err(error) => {
             if delivery.attempts == 0 {
-                warn!(receiver = name, alert, %error, "an alert could not be delivered; trying again");
+                let error = error.with_path();
+                warn!(receiver = name, alert, error, "an alert could not be delivered; trying again");
             }
             let wait = FIRST_WAIT_MS.saturating_mul(1 << delivery.attempts.min(16)).min(LONGEST_WAIT_MS);
             (delivery.state, delivery.attempts) =
@@ -277,6 +286,28 @@ mod tests {
             retry_for: Duration::from_secs(3_600),
             allow_private: true,
         }
+    }
+
+    /// The error is shown to those who see the alert, of whom some may see one team's alone.
+    #[tokio::test]
+    async fn an_error_does_not_name_a_file_of_the_settings() {
+        let url = ReceiverUrl::File("/none/of-the-operators".into());
+        let receiver = ReceiverSettings { url, ..receiver(ReceiverKind::Slack) };
+        let mut delivery = delivery(None, DeliveryState::Pending);
+        let error = attempt(&receiver, &delivery, "0197_open", NOW).await.unwrap_err();
+        assert!(error.with_path().contains("/none/of-the-operators"), "{}", error.with_path());
+        for (is_over, state) in [(false, DeliveryState::Failing), (true, DeliveryState::Expired)] {
+            outcome(&mut delivery, &receiver, Err(error.clone()), (is_over, NOW));
+            assert_eq!(delivery.state, state);
+            assert!(delivery.error.starts_with("a file of its settings cannot be read: No such file"));
+            assert!(!delivery.error.contains("/none"), "{}", delivery.error);
+        }
+    }
+
+    #[test]
+    fn a_delivery_stays_claimed_for_longer_than_its_attempt_can_take() {
+        let receiver = ReceiverSettings { timeout: Duration::from_secs(60), ..receiver(ReceiverKind::Slack) };
+        assert_eq!(lease_ms(&receiver), 150_000, "for its files, for the answer, and for the store");
     }
 
     #[test]
