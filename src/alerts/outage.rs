@@ -49,8 +49,12 @@ pub(super) async fn watch<S: Store>(
         if answered {
             silent = None;
             if let Some(outage) = lasting.take() {
+                let id = outage.id.clone();
                 // If the store is gone again before it has this, the outage lasts.
                 lasting = outage.end(&*store, &live.snapshot(), runtime.clock.now()).await.err();
+                if lasting.is_none() {
+                    numbers.pass(&id);
+                }
             }
             numbers.follow(&*store).await;
         } else {
@@ -79,6 +83,13 @@ impl Numbers {
         AlertId::numbered(occasion, Timestamp(self.hour * HOUR_MS), self.number)
     }
 
+    /// The outage with this id is recorded: the next one is another, also if the store is gone before it can be asked.
+    fn pass(&mut self, id: &AlertId) {
+        if self.next(&any()) == *id {
+            self.number += 1;
+        }
+    }
+
     /// Follows the store, which answers: past the outages of this hour that replicas have recorded there.
     async fn follow<S: Store>(&mut self, store: &S) {
         let hour = store.now().0 / HOUR_MS;
@@ -87,7 +98,7 @@ impl Numbers {
         }
         self.number = if hour == self.hour { self.number } else { 0 };
         (self.hour, self.looked) = (hour, Some(Instant::now()));
-        let any = Occasion::StoreOutage { start: Timestamp(0), replica: "".into() };
+        let any = any();
         while self.number < MAX_AN_HOUR
             && let Some(open) = self.next(&any).open()
             // What is not known now is looked at again.
@@ -96,6 +107,11 @@ impl Numbers {
             self.number += 1;
         }
     }
+}
+
+/// Ids of outages depend neither on when they began for a replica, nor on which replica it is.
+fn any() -> Occasion {
+    Occasion::StoreOutage { start: Timestamp(0), replica: "".into() }
 }
 
 /// An outage that is told, until it is recorded that it is over.
@@ -204,8 +220,11 @@ async fn tell(
             Err(error) if error.status() == Some(worker::GONE) => return,
             Err(error) => {
                 if wait == worker::FIRST_WAIT_MS {
+                    let error = error.with_path();
                     tracing::warn!(
-                        receiver = receiver.name, alert = delivery.event.alert.id, %error,
+                        receiver = receiver.name,
+                        alert = delivery.event.alert.id,
+                        error,
                         "an alert could not be delivered; trying again"
                     );
                 }
@@ -213,5 +232,23 @@ async fn tell(
             }
         }
         tokio::time::sleep(Duration::from_millis(jittered(wait, &runtime.entropy))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outage_after_one_that_is_recorded_is_another() {
+        let mut numbers = Numbers::new(Timestamp(7 * HOUR_MS + 1));
+        let first = numbers.next(&any());
+        assert_eq!(numbers.next(&any()), first);
+        numbers.pass(&first);
+        let second = numbers.next(&any());
+        assert_ne!(second, first);
+        // What is of an earlier hour, or was passed already, changes nothing.
+        numbers.pass(&first);
+        assert_eq!(numbers.next(&any()), second);
     }
 }

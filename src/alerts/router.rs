@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::{
     Facts, MAX_PENDING,
-    alert::{AlertState, instant},
+    alert::{Alert, AlertState, instant},
     compose::{self, Composed},
     conditions,
     delivery::{Delivery, Event},
@@ -14,7 +14,7 @@ use super::{
     worker::pause,
 };
 use crate::{
-    domain::{Timestamp, snapshot::Snapshot},
+    domain::{Timestamp, alert::AlertKind, snapshot::Snapshot},
     live::Live,
     runtime::Runtime,
     store::{
@@ -89,23 +89,46 @@ impl<S: Store> Router<'_, S> {
     async fn route_some(&self, now: Timestamp) -> Result<bool, StoreError> {
         let claim = self.store.outbox_claim("".into(), AT_ONCE, ROUTING_LEASE_MS).await?;
         for claimed in &claim.entries {
-            let OutboxEntry { id, payload } = &claimed.entry;
-            if let Some(event) = Event::read(payload)
-                && let Some(notice) = event.watched.clone()
-            {
-                self.look(claimed, event, &notice, now).await?;
-            } else if let Some(event) = self.event_of(&claimed.entry) {
-                if let Some(entry) = apart(&claimed.entry, &event) {
-                    self.store.outbox_append(vec![entry], OUTBOX_KEPT).await?;
-                    self.store.outbox_update(claimed.clone(), None).await?;
-                    continue;
+            match self.route_one(claimed, now).await {
+                // It is the fault of this one, and those behind it are not to wait for the end of their lease.
+                Err(error @ (StoreError::Overflow | StoreError::Corrupt)) => {
+                    warn!(alert = claimed.entry.id.event(), %error, "an alert cannot be routed");
                 }
-                queue(self.store, self.snapshot, (id, now), &event).await?;
-                let next = event.watched.is_some().then_some(LOOK_MS.0);
-                self.update(claimed, &event, next).await?;
+                routed => routed?,
             }
         }
         Ok(!claim.entries.is_empty())
+    }
+
+    async fn route_one(&self, claimed: &ClaimedEntry, now: Timestamp) -> Result<(), StoreError> {
+        let OutboxEntry { id, payload } = &claimed.entry;
+        if let Some(event) = Event::read(payload)
+            && let Some(notice) = event.watched.clone()
+        {
+            return self.look(claimed, event, &notice, now).await;
+        }
+        let Some(mut event) = self.event_of(&claimed.entry) else { return Ok(()) };
+        if let Some(entry) = apart(&claimed.entry, &event) {
+            self.store.outbox_append(vec![entry], OUTBOX_KEPT).await?;
+            return self.store.outbox_update(claimed.clone(), None).await.map(drop);
+        }
+        if event.alert.state == AlertState::Resolved {
+            self.keep_owner(id, &mut event.alert).await?;
+        }
+        queue(self.store, self.snapshot, (id, now), &event).await?;
+        let next = event.watched.is_some().then_some(LOOK_MS.0);
+        self.update(claimed, &event, next).await
+    }
+
+    /// Gives what is over the team and the key that it began with, so that those are told who were told before: its key may have been
+    /// removed since, or another of its name created.
+    async fn keep_owner(&self, id: &OutboxId, alert: &mut Alert) -> Result<(), StoreError> {
+        let Some(open) = AlertId::of_entry(id).and_then(|id| id.open()) else { return Ok(()) };
+        let opened = outbox_find(self.store, &open).await?;
+        if let Some(opened) = opened.and_then(|entry| Event::read(&entry.payload)) {
+            (alert.team, alert.key) = (opened.alert.team, opened.alert.key);
+        }
+        Ok(())
     }
 
     async fn update(
@@ -134,7 +157,9 @@ impl<S: Store> Router<'_, S> {
                 let over = conditions::is_over(self.store, (self.live, self.facts), notice, now).await?;
                 let at = over.then(|| now.max(notice.at));
                 let entry = at.and_then(|at| notice.clone().over(at).entry(&id));
-                self.store.outbox_append(entry.into_iter().collect(), OUTBOX_KEPT).await?;
+                if let Some(entry) = entry {
+                    self.store.outbox_append(vec![entry], OUTBOX_KEPT).await?;
+                }
                 at
             }
         };
@@ -151,7 +176,9 @@ impl<S: Store> Router<'_, S> {
     fn event_of(&self, OutboxEntry { id, payload }: &OutboxEntry) -> Option<Event> {
         let event = |Composed { alert, end }| Event { alert, end, watched: None };
         if let Some(notice) = Notice::read(payload) {
-            let composed = notices::of_notice(self.snapshot, &AlertId::of_entry(id)?, &notice)?;
+            let own = AlertId::of_entry(id)?;
+            let own = if is_of_period(&notice) { own.at(notice.at) } else { own };
+            let composed = notices::of_notice(self.snapshot, &own, &notice)?;
             let lasts = notice.resolved.is_none() && notice.occasion.kind().has_duration();
             return Some(Event { watched: lasts.then_some(notice), ..event(composed) });
         }
@@ -172,10 +199,16 @@ fn resolved_at(payload: &[u8]) -> Option<Timestamp> {
     notice.or_else(|| Event::read(payload).and_then(|event| event.end))
 }
 
+/// Whether the entry of a notice is of the start of a budget's period.
+fn is_of_period(notice: &Notice) -> bool {
+    notice.occasion.kind() == AlertKind::BudgetForecast
+}
+
 /// The entry of an alert that is not kept in the one that it comes from, which is of the start of a period: at its own time, where
 /// lists have it. It is routed next.
 fn apart(entry: &OutboxEntry, event: &Event) -> Option<OutboxEntry> {
-    Exhaustion::read(&entry.payload)?;
+    let notice = || Notice::read(&entry.payload).filter(is_of_period);
+    Exhaustion::read(&entry.payload).map(drop).or_else(|| notice().map(drop))?;
     let id: OutboxId = format!("{}_open", event.alert.id).parse().ok()?;
     (id != entry.id).then(|| OutboxEntry { id, payload: event.payload() })
 }

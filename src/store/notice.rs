@@ -42,6 +42,12 @@ impl AlertId {
         Self(format!("{:0TIME_DIGITS$x}{hash:016x}", at.0))
     }
 
+    /// The same with another time in front: of an entry that stands elsewhere than its alert.
+    #[must_use]
+    pub fn at(&self, at: Timestamp) -> Self {
+        Self(format!("{:0TIME_DIGITS$x}{}", at.0, self.0.get(TIME_DIGITS..).unwrap_or_default()))
+    }
+
     /// The id.
     #[must_use]
     pub fn as_str(&self) -> &str {

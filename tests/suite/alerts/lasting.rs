@@ -99,6 +99,12 @@ impl Replicas {
         read.collect()
     }
 
+    /// Waits until each replica has logged `message`.
+    pub(super) async fn have_logged(&self, message: &str) {
+        let have_all = async || self.servers.iter().all(|server| server.log().contains(message));
+        eventually_within(LEASE, message, have_all).await;
+    }
+
     /// Waits until `count` have arrived, and returns the last.
     async fn alert(&self, count: usize) -> Value {
         eventually_within(LEASE, "it has arrived", async || self.arrived().len() >= count).await;
@@ -143,6 +149,16 @@ pub(super) async fn limited(server: &Process, delay: Duration) {
     report_limited(server, id, delay).await;
 }
 
+pub(super) async fn lift(server: &Process) {
+    let lift = LiftCooldownRequest {
+        project: "main".to_owned(),
+        model: MODEL.to_owned(),
+        reason: "test".to_owned(),
+        ..Default::default()
+    };
+    UpstreamServiceClient::new(connect(server.address()).await).lift_cooldown(lift).await.unwrap();
+}
+
 async fn report_limited(server: &Process, reservation_id: String, delay: Duration) {
     let report = RecordUsageRequest {
         reservation_id,
@@ -170,14 +186,7 @@ async fn a_cooldown_opens_and_is_resolved_once() {
         assert_eq!(known, ["main", MODEL, "SERVICE_TIER_ON_DEMAND", "team", "60s"]);
         // A renewal is the same alert.
         report_limited(server, other, Duration::from_secs(120)).await;
-        let mut upstream = UpstreamServiceClient::new(connect(server.address()).await);
-        let lift = LiftCooldownRequest {
-            project: "main".to_owned(),
-            model: MODEL.to_owned(),
-            reason: "test".to_owned(),
-            ..Default::default()
-        };
-        upstream.lift_cooldown(lift).await.unwrap();
+        lift(server).await;
         let resolved = replicas.resolution(&opened, 2).await;
         assert_eq!(resolved["cooldown"]["startTime"], cooldown["startTime"]);
         // The next is another, which ends by itself.

@@ -6,15 +6,19 @@ mod lasting;
 mod lists;
 mod outage;
 pub(crate) mod receiver;
+mod routing;
 mod trials;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use aws_lc_rs::hmac;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 use tempfile::TempDir;
-use tollgate::rpc::proto::Decision;
+use tollgate::{
+    rpc::proto::Decision,
+    settings::{ReceiverKind, ReceiverSettings, ReceiverUrl},
+};
 
 use self::receiver::{Answer, Receiver, Request};
 use crate::{
@@ -60,6 +64,20 @@ fn setting(name: &str, kind: &str, url: &str, more: &str) -> String {
 
 fn webhook(name: &str, receiver: &Receiver) -> String {
     setting(name, "webhook", &format!("http://{}/in", receiver.address), "timeout = \"1s\"")
+}
+
+/// `ops`, as the settings say it.
+fn webhook_of(receiver: &Receiver) -> ReceiverSettings {
+    ReceiverSettings {
+        name: "ops".to_owned(),
+        kind: ReceiverKind::Webhook,
+        url: ReceiverUrl::Here(format!("http://{}/in", receiver.address)),
+        secret_files: Vec::new(),
+        tls_ca_file: None,
+        timeout: Duration::from_secs(1),
+        retry_for: Duration::from_secs(86_400),
+        allow_private: true,
+    }
 }
 
 async fn start(directory: &Path, policy: &str, settings: &str, store: &str) -> Process {
@@ -180,7 +198,7 @@ async fn an_alert_arrives_after_a_kill() {
         let receiver = Receiver::start_at(address, Answer::Status(200), None).await;
         let _server = start(directory.path(), &policy, &settings, &store).await;
         // A lease of the first process may have to end.
-        let lease = std::time::Duration::from_secs(100);
+        let lease = Duration::from_secs(100);
         eventually_within(lease, "both have arrived", async || receiver.thresholds() == ["50%", "80%"]).await;
     }
 }
