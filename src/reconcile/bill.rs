@@ -221,7 +221,7 @@ impl Reader {
                 let (place, name) = columns.place(column)?;
                 Some((name, Cow::Borrowed(record.get(place).unwrap_or_default())))
             };
-            self.note(record.as_slice());
+            self.note(record.iter());
             self.row(Place::Line(line), cells)?;
         }
         Ok(())
@@ -252,15 +252,15 @@ impl Reader {
                 let (at, name) = columns.place(column)?;
                 Some((name, values.get(at).map_or(Cow::Borrowed(""), |value| plain(value))))
             };
-            self.note(row.get());
+            self.note([row.get()]);
             self.row(place, cells)?;
         }
         Ok(())
     }
 
-    fn note(&mut self, row: &str) {
+    fn note<'c>(&mut self, cells: impl IntoIterator<Item = &'c str>) {
         let mut hasher = DefaultHasher::new();
-        row.hash(&mut hasher);
+        cells.into_iter().for_each(|cell| cell.hash(&mut hasher));
         self.bill.repeated_rows += u64::from(!self.seen.insert(hasher.finish()));
     }
 

@@ -17,13 +17,25 @@ pub struct Booked {
     pub output_tokens: u64,
     /// Audio in milliseconds.
     pub audio_ms: u64,
-    /// Requests that were reported without usage, and charged by `on_unsettled`.
+    /// Requests that were reported without usage, and charged by `on_unsettled`; and, in no other amount, reservations that ended without
+    /// a report. The books do not tell the two apart.
     pub unsettled: u64,
     /// Requests that were cut off.
     pub aborted: u64,
 }
 
 impl Booked {
+    /// How many of the requests were charged by `on_unsettled`, at most: a reservation that ended without a report is no request.
+    #[must_use]
+    pub fn charged_unsettled(&self) -> u64 {
+        self.unsettled.min(self.requests)
+    }
+
+    /// How many reservations ended without a report, at least.
+    pub(super) fn never_reported(&self) -> u64 {
+        self.unsettled.saturating_sub(self.requests)
+    }
+
     pub(super) fn add(&mut self, other: &Self) {
         self.cost_nanos = self.cost_nanos.saturating_add(other.cost_nanos);
         for (sum, more) in [
@@ -86,7 +98,7 @@ pub struct Books {
     pub rows: Vec<BookedRow>,
     /// Whose days they have.
     pub days: DaysOf,
-    /// Reservations of the month that were never settled, or are not yet. They are in no row.
+    /// Reservations of the month that were never settled, or are not yet. Rows may count them among [`Booked::unsettled`], and nowhere else.
     pub unsettled: u64,
     /// What is held for them, in nano-USD.
     pub reserved_nanos: i128,

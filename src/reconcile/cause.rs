@@ -197,7 +197,8 @@ impl Context {
         let models: BTreeSet<String> = books.rows.iter().map(|row| row.model.clone()).collect();
         let more = result.lines.iter().filter(|line| differs(line) && line.drift() > 0);
         let more = more.filter(|line| models.contains(&line.model)).collect::<Vec<_>>();
-        let requests: Option<u64> = more.iter().map(|line| Some(line.excess()?.max(0).unsigned_abs())).sum();
+        let excess = |line: &Difference| Some(line.excess()?.max(0).unsigned_abs());
+        let requests = more.iter().try_fold(0_u64, |sum, line| Some(sum.saturating_add(excess(line)?)));
         let drift: i128 = more.iter().map(|line| line.drift()).sum();
         let covers = books.unsettled > 0
             && requests.is_none_or(|requests| requests <= books.unsettled)
@@ -211,7 +212,7 @@ impl Context {
             return match (line.day, self.days) {
                 _ if self.shifted.contains(&name) => Cause::DaysShifted,
                 (Some(day), Some((first, last))) if day < first || day > last => Cause::NotInFile,
-                _ if line.booked.unsettled > 0 => Cause::ChargedUnsettled,
+                _ if line.booked.charged_unsettled() > 0 => Cause::ChargedUnsettled,
                 _ => Cause::NotBilled,
             };
         };
@@ -233,8 +234,11 @@ impl Context {
         }
         match (line.excess(), is_more) {
             (Some(1..), true) | (None, true) if self.covers => Cause::NeverReported,
+            (Some(excess @ 1..), true) if excess.unsigned_abs() <= line.booked.never_reported() => {
+                Cause::NeverReported
+            }
             (Some(1..), true) => Cause::WentRound,
-            _ if !is_more && line.booked.unsettled > 0 => Cause::ChargedUnsettled,
+            _ if !is_more && line.booked.charged_unsettled() > 0 => Cause::ChargedUnsettled,
             (Some(excess), false) if excess < 0 => Cause::NotBilled,
             (Some(_), _) => Cause::OtherUsage,
             (None, true) if line.booked == Booked::default() => Cause::WentRound,

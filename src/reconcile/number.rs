@@ -7,6 +7,9 @@ const MAX_TEXT: usize = 48;
 /// The most digits before the point, and the largest exponent: no amount of an export has more.
 const MAX_DIGITS: i32 = 18;
 
+/// The least amount that is too large to be one: sums of all rows of a file, and shares of those, stay within an `i128`.
+const TOO_MANY_NANOS: i128 = 10_i128.pow(MAX_DIGITS.unsigned_abs()) * NANOS;
+
 /// A decimal number: its sign, its digits, and the place of its point, counted from the end of the digits.
 struct Decimal {
     is_negative: bool,
@@ -34,7 +37,7 @@ pub(super) fn dollars(text: &str) -> Option<i128> {
     if is_negated && decimal.is_negative {
         return None;
     }
-    let nanos = rounded(&decimal.digits, decimal.scale - 9)?;
+    let nanos = rounded(&decimal.digits, decimal.scale - 9).filter(|nanos| *nanos < TOO_MANY_NANOS)?;
     Some(if is_negated || decimal.is_negative { -nanos } else { nanos })
 }
 
@@ -177,6 +180,10 @@ mod tests {
             "1.2.3",
             "１",
             "9999999999999999999",
+            // As large, with an exponent.
+            "1e18",
+            "1000000000e9",
+            "99999999999999999e3",
             "0.00000000000000000000000000000000000000000000000001",
         ] {
             assert_eq!(dollars(text), None, "{text}");

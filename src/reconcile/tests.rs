@@ -74,6 +74,28 @@ fn spreadsheets_of_all_kinds_are_read() {
         (1, -2_000_000_000, 1, 3)
     );
     assert_eq!(credits.months().into_iter().collect::<Vec<_>>(), [202_611]);
+    // Cells that read the same behind each other are other cells.
+    let shifted = usage("Date,Model,Cost,Requests\n2026-11-23,m,1,23\n2026-11-23,m,12,3\n");
+    assert_eq!((shifted.rows, shifted.repeated_rows), (2, 0));
+}
+
+#[test]
+fn the_largest_amounts_and_counts_are_compared() {
+    let most = "99999999999999999.999999999,18e18,18e18,9e18";
+    let row = |model: &str| format!("2026-11-01,{model},{most}\n2026-11-02,{model},{most}\n");
+    let rows = format!("date,model,cost,input_tokens,output_tokens,requests\n{}{}", row("m"), row("n"));
+    let row = |model: &str| BookedRow { project: String::new(), ..booked(20_261_101, model, 1, 1, 1) };
+    let books = Books { unsettled: 1, ..books(vec![row("m"), row("n")]) };
+    let result = reconcile((&usage(&rows), Format::Usage), &books, 202_611, 0);
+    assert_eq!(result.total.drift(), 4 * 99_999_999_999_999_999_999_999_999 - 2);
+    assert_eq!(result.findings.iter().map(|of| of.cause).collect::<Vec<_>>(), [Cause::WentRound; 2]);
+    assert!(result.total.permille().is_some_and(|of| of > 0));
+    assert!(row_is_refused("1e29") && row_is_refused("(1e20)"), "larger than any sum of a file may be");
+}
+
+fn row_is_refused(cost: &str) -> bool {
+    refused(format!("date,model,cost\n2026-11-01,m,{cost}\n"), Format::Usage)
+        .contains("not an amount of dollars")
 }
 
 #[test]
@@ -215,6 +237,17 @@ fn what_we_booked_too_much_is_told_by_its_outcomes() {
     };
     let result = compared("01,m,.60,30,30,5,prod", &row(2, 0));
     assert_eq!(causes(&result), [(Cause::ChargedUnsettled, "m", 1, -400)]);
+    // None of the requests, as there was none: reservations that ended without a report have cost nothing.
+    let mut unreported = row(3, 0);
+    let idle = Booked { unsettled: 3, ..Booked::default() };
+    unreported.rows.push(BookedRow { day: 20_261_102, amounts: idle, ..unreported.rows[0].clone() });
+    unreported.rows[0].amounts = Booked { unsettled: 0, ..unreported.rows[0].amounts.clone() };
+    let result = compared("02,m,.60,30,30,3,prod 01,m,1,50,50,5,prod", &unreported);
+    assert_eq!(causes(&result), [(Cause::NeverReported, "m", 1, 600)]);
+    let result = compared("02,m,.60,30,30,4,prod 01,m,1,50,50,5,prod", &unreported);
+    assert_eq!(causes(&result), [(Cause::WentRound, "m", 1, 600)]);
+    let result = compared("02,m,-.60,0,0,0,prod 01,m,1,50,50,5,prod", &unreported);
+    assert!(result.findings.iter().all(|of| of.cause != Cause::ChargedUnsettled), "{:?}", result.findings);
     let result = compared("01,m,.60,30,30,5,prod", &row(0, 2));
     assert_eq!(causes(&result), [(Cause::OtherUsage, "m", 1, -400)]);
     let result = compared("01,m,.60,30,30,3,prod", &row(0, 0));

@@ -6,9 +6,15 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tollgate::rpc::proto::{Outcome, RecordUsageRequest};
+use tollgate::{
+    domain::Timestamp,
+    rpc::proto::{Outcome, RecordUsageRequest},
+};
 
 use crate::harness::{START, Server, StoreKind, chat, used};
+
+/// 2026-12-01T00:00:00Z.
+const DECEMBER: Timestamp = Timestamp(1_796_083_200_000);
 
 /// The zone is five and a half hours ahead of UTC.
 fn policy(zone: &str) -> String {
@@ -96,6 +102,20 @@ async fn books_in_redis_are_compared_by_the_days_of_utc() {
     if StoreKind::Redis.is_available() {
         books_are_compared_by_the_days_of_utc(StoreKind::Redis).await;
     }
+}
+
+/// The first hours of UTC's month are of the zone's month before.
+#[tokio::test(flavor = "multi_thread")]
+async fn hours_of_the_month_count_where_the_zone_has_no_day_of_it() {
+    let server = Server::start(StoreKind::Embedded, &policy("America/New_York"), START).await;
+    server.clock.set(DECEMBER.plus(3_600_000));
+    let mut client = server.client().await;
+    let id = client.authorize(chat("bot", "m/a", 100, 0)).await.unwrap().into_inner().reservation_id;
+    client.record_usage(used(&id, 100, 0)).await.unwrap();
+    let bill = "date,model,cost,num_requests\n2026-12-01,m/a,0.1,1\n";
+    let (code, result) = reconciled(&server, bill, &[]).await;
+    assert_eq!((code, &result["days"]), (0, &json!("utc")), "{result}");
+    assert!(server.stop().await);
 }
 
 /// Two months later hours are gone, and the days of the zone remain.

@@ -32,7 +32,8 @@ pub(super) async fn fetch(channel: Line, month: u32) -> Result<Books, Failure> {
         fetch_usage(&mut reports, request(days, proto::Granularity::Day)).await.map_err(explained)?.rows;
     let is_of_utc = |row: &UsageRow| row.start_time.is_some_and(|start| start.seconds.rem_euclid(DAY) == 0);
     let mut books = Books::default();
-    if by_day.iter().all(is_of_utc) {
+    // Where nothing was booked in the zone's month, its days do not tell the zone, and hours beside it may be of UTC's.
+    if !by_day.is_empty() && by_day.iter().all(is_of_utc) {
         books.rows = by_day.iter().filter_map(booked).collect();
     } else {
         // A month of UTC begins within a day of the zone's, and so it ends.
@@ -44,7 +45,7 @@ pub(super) async fn fetch(channel: Line, month: u32) -> Result<Books, Failure> {
             }
             Err(status) if status.code() == Code::FailedPrecondition => {
                 books.rows = by_day.iter().filter_map(|row| in_zone(row, month)).collect();
-                books.days = DaysOf::Zone;
+                books.days = if by_day.is_empty() { DaysOf::Utc } else { DaysOf::Zone };
             }
             Err(status) => return Err(client::explain(&status)),
         }

@@ -63,8 +63,10 @@ pub(super) fn reason(finding: &Finding, books: &Books) -> String {
             text::dollars(books.reserved_nanos)
         ),
         Cause::ChargedUnsettled => format!(
-            "{} of {} requests were reported without usage, and charged what `on_unsettled` says, at most the worst case",
-            count(booked.unsettled),
+            "{}{} of {} requests were reported without usage, and charged what `on_unsettled` says, at most the worst case",
+            // Where reservations were never settled, some of the count may be those.
+            if books.unsettled > 0 { "at most " } else { "" },
+            count(booked.charged_unsettled()),
             count(booked.requests)
         ),
         Cause::OtherUsage => format!(
