@@ -145,7 +145,7 @@ impl Denials {
         *count = count.saturating_add(1);
     }
 
-    /// Takes all that was counted since the last call, as rows in the order of their keys.
+    /// Takes all that was counted since the last call, as rows.
     fn take(&self, calendar: &Calendar) -> Vec<(UsageKey, UsageAmounts)> {
         let mut rows = Vec::new();
         for shard in &self.shards {
@@ -180,10 +180,28 @@ impl Unwritten {
         };
         self.source = Some(source);
         for lines in rows.chunks(MAX_ADDED_ROWS) {
-            self.number += 1;
-            let (number, lines) = (self.number, lines.to_vec());
-            self.additions.push_back(UsageAddition { source, number, lines, max_rows: DAY_ROWS });
+            self.push(source, lines.to_vec());
         }
+    }
+
+    fn push(&mut self, source: [u8; 16], lines: Vec<(UsageKey, UsageAmounts)>) {
+        self.number += 1;
+        self.additions.push_back(UsageAddition { source, number: self.number, lines, max_rows: DAY_ROWS });
+    }
+
+    /// Takes the first addition, of which nothing can be added, and makes two of it, each of other sets: what is stored of one set holds
+    /// up no other. Of one set it is lost, and this says so.
+    fn divide(&mut self) -> bool {
+        let Some(UsageAddition { source, mut lines, .. }) = self.additions.pop_front() else { return false };
+        lines.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let half = lines.len() / 2;
+        let begins = |pair: &[(UsageKey, UsageAmounts)]| matches!(pair, [(before, _), (key, _)] if before.set != key.set);
+        let places = lines.windows(2).zip(1..).filter(|(pair, _)| begins(pair)).map(|(_, place)| place);
+        let Some(place) = places.min_by_key(|place: &usize| place.abs_diff(half)) else { return true };
+        let rest = lines.split_off(place);
+        self.push(source, lines);
+        self.push(source, rest);
+        false
     }
 }
 
@@ -201,12 +219,15 @@ impl Live {
             let rows = self.denials.take(&self.peek().policy.calendar);
             unwritten.fill(rows);
         }
+        let mut is_loss_told = false;
         while let Some(addition) = unwritten.additions.front() {
             // It stays where it is until it is known to be added: a caller may go away in between.
             match store.add_usage(addition.clone()).await {
-                Ok(()) => {}
+                Ok(()) => drop(unwritten.additions.pop_front()),
                 Err(error @ (StoreError::Corrupt | StoreError::Overflow)) => {
-                    error!(%error, "denials cannot be added to the usage history and are lost");
+                    if unwritten.divide() && !std::mem::replace(&mut is_loss_told, true) {
+                        error!(%error, "denials cannot be added to the usage history and are lost");
+                    }
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut unwritten.is_failing, true) {
@@ -215,7 +236,6 @@ impl Live {
                     return;
                 }
             }
-            unwritten.additions.pop_front();
             if std::mem::take(&mut unwritten.is_failing) {
                 info!("denials are written down again");
             }

@@ -217,6 +217,32 @@ async fn denials_of_all_replicas_add_up_and_a_stop_loses_none() {
     assert!(last.stop().await);
 }
 
+/// What is no row of a team costs that team its denials of the day, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_data_in_the_place_of_denials_loses_those_of_no_other_team() {
+    let Some(redis) = redis_server::shared() else { return };
+    let (organization, clock) = (organization(), ManualClock::new(START));
+    let server = Server::start_on_redis(redis, &organization, &policy(), clock.clone());
+    let channel = connect(server.address()).await;
+    let mut connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+    let foreign = format!("tollgate:{{{organization}}}:usage:n:20261123:bot");
+    redis::cmd("SET").arg(foreign).arg("foreign").exec(&mut connection).unwrap();
+    deny(&channel).await;
+    assert!(server.stop().await);
+    let server = Server::start_on_redis(redis, &organization, &policy(), clock);
+    let channel = connect(server.address()).await;
+    let others = UsageFilter { teams: vec!["other".to_owned()], ..Default::default() };
+    for granularity in [Granularity::Day, Granularity::Hour] {
+        let filter = Some(others.clone());
+        let request = QueryDenialsRequest { filter, granularity: granularity.into(), ..november(&[]) };
+        assert_eq!(ask(&channel, "tgs_all", request).await.total_request_count, 2, "{granularity:?}");
+    }
+    let hours = format!("tollgate:{{{organization}}}:usage:nh:20261123:bot");
+    let rows: u32 = redis::cmd("HLEN").arg(hours).query(&mut connection).unwrap();
+    assert_eq!(rows, 2);
+    assert!(server.stop().await);
+}
+
 /// A kill loses what was refused since the last writing, and nothing before it; the journal keeps the rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_loses_no_denial_that_was_written_down() {
