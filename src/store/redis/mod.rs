@@ -41,7 +41,7 @@ mod wire;
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -142,6 +142,8 @@ struct Inner {
     terms: TermsMemory,
     remembered: Remembered,
     unreported: Unreported,
+    /// Where the next look at those that wait to be booked begins: a cursor of `HSCAN`.
+    unreported_from: AtomicU64,
 }
 
 impl RedisStore {
@@ -177,6 +179,7 @@ impl RedisStore {
             terms: TermsMemory::new(),
             remembered: Remembered::new(),
             unreported,
+            unreported_from: AtomicU64::new(0),
         });
         if let Clock::System = inner.time.clock() {
             tokio::spawn(sweep::sweep_on(Arc::downgrade(&inner)));

@@ -1,5 +1,7 @@
 //! Books reservations that were not reported, which the sweep has counted by what they have in common.
 
+use std::sync::atomic::Ordering;
+
 use super::{
     Inner, record, script,
     settle::{push_row_fields, push_row_keys, push_row_numbers},
@@ -13,13 +15,16 @@ use crate::store::{StoreError, UsageAmounts, UsageKey, unreported::unreported};
 const AT_ONCE: usize = 64;
 
 impl Inner {
-    /// Books some of those that wait.
+    /// Books some of those that wait, from where the last call ended.
     pub(super) async fn book_unreported(&self) -> Result<(), StoreError> {
+        let from = self.unreported_from.load(Ordering::Relaxed);
         let mut cmd = redis::cmd("HSCAN");
-        cmd.arg(&self.keyspace.unreported).arg("0").arg("COUNT").arg(AT_ONCE);
+        cmd.arg(&self.keyspace.unreported).arg(from).arg("COUNT").arg(AT_ONCE);
         let answer = self.connection.run(&cmd).await?;
-        let (_, page): (String, redis::Value) =
+        let (next, page): (u64, redis::Value) =
             redis::from_redis_value(answer).map_err(|_| StoreError::Corrupt)?;
+        // Those that cannot be booked stay, so a step that began with them again would never come to the others.
+        self.unreported_from.store(next, Ordering::Relaxed);
         for (kind, count) in fields::<Vec<u8>>(page)? {
             let count = str::from_utf8(&count).ok().and_then(|count| count.parse().ok());
             let Some(count) = count else { continue };

@@ -9,14 +9,18 @@ use crate::{
         price::Rates,
         request::{Operation, ServiceTier},
     },
-    store::Usage as _,
+    store::{Series, Usage as _, UsageSet},
 };
 
 /// The terms of a team's requests.
 fn terms(team: &str) -> Arc<Terms> {
+    terms_of_key(team, "k")
+}
+
+fn terms_of_key(team: &str, key: &str) -> Arc<Terms> {
     let note = TermsNote {
         team: team.into(),
-        key: "k".into(),
+        key: key.into(),
         model: "m".into(),
         operation: Operation::Chat,
         rates: Rates::tokens(1, None, 2),
@@ -104,4 +108,30 @@ async fn foreign_data_in_their_place_holds_nothing_up() {
     let left: u64 = redis::from_redis_value(store.0.connection.run(&cmd).await.unwrap()).unwrap();
     assert!(left <= 1, "the line that keeps it a table: {left}");
     assert_eq!(unsettled(&store, "bot").await, []);
+}
+
+/// More kinds than one look takes: those that stay where they are hold up none of the others.
+#[tokio::test]
+async fn kinds_that_cannot_be_booked_hold_up_no_others() {
+    let Some(server) = Server::start() else { return };
+    let clock = ManualClock::new(NOW);
+    let store = server.ready(&clock).await;
+    let run = async |cmd: redis::Cmd| store.0.connection.run(&cmd).await.unwrap();
+    // A small table would be read as a whole.
+    run(redis::cmd("CONFIG").arg("SET").arg("hash-max-listpack-entries").arg(4).to_owned()).await;
+    let set = UsageSet { series: Series::Days, period: 202_611, team: "foreign".into() };
+    run(redis::cmd("SET").arg(store.0.keyspace.usage(&set)).arg("foreign").to_owned()).await;
+    let foreign = (0..240).map(|key: u8| (key, terms_of_key("foreign", &key.to_string())));
+    let sound = ["a", "b", "c", "d", "e"].map(terms);
+    for (id, terms) in foreign.chain((240..).zip(sound.clone())) {
+        assert!(matches!(store.reserve(of(&terms, id)).await, Ok(Reserved::Granted { .. })));
+    }
+    let ends = of(&sound[0], 0);
+    clock.pass(ends.ttl_ms + ends.late_ms);
+    for _ in 0..40 {
+        store.sweep(0, 1_000).await.unwrap();
+    }
+    for team in ["a", "b", "c", "d", "e"] {
+        assert_eq!(unsettled(&store, team).await, [(1, 0)], "{team}");
+    }
 }
