@@ -49,9 +49,15 @@ impl Forecasts {
         Self { past, known: HashMap::new(), exhausts: HashMap::new() }
     }
 
-    /// Puts into `limits` when each budget is used up. One whose days of a new day are not read yet keeps what was said of it.
-    pub(super) async fn fill<S: Store>(&mut self, store: &S, calendar: &Calendar, limits: &mut [SeenLimit]) {
-        let outlook = Outlook::new(calendar, store.now());
+    /// Puts into `limits`, which are those of the periods at `now`, when each budget is used up. One whose days of a new day are not read
+    /// yet keeps what was said of it.
+    pub(super) async fn fill<S: Store>(
+        &mut self,
+        store: &S,
+        (calendar, now): (&Calendar, Timestamp),
+        limits: &mut [SeenLimit],
+    ) {
+        let outlook = Outlook::new(calendar, now);
         let budgets = || limits.iter().filter_map(|seen| Some((seen, budget_of(seen)?)));
         let months = budgets().filter(|(_, (_, period))| *period == Period::Month);
         let settled: HashMap<Arc<str>, u64> =
@@ -80,9 +86,9 @@ impl Forecasts {
                 Some(pace) => {
                     let state = BudgetState::of(Some(&seen.limit), seen.state);
                     let exhaust = Forecast::of(&outlook, pace, &state, period).exhaust;
-                    let is_used_up = exhaust.is_some_and(|at| at <= store.now());
+                    let is_used_up = exhaust.is_some_and(|at| at <= now);
                     // From then on it is the instant at which that was seen.
-                    said.flatten().filter(|said| is_used_up && *said <= store.now()).or(exhaust)
+                    said.flatten().filter(|said| is_used_up && *said <= now).or(exhaust)
                 }
                 None => said.flatten(),
             };
@@ -158,4 +164,50 @@ fn budget_of(seen: &SeenLimit) -> Option<(Arc<str>, Period)> {
         _ => return None,
     };
     (seen.limit.quantity == Quantity::NanoUsd).then_some((team, period))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::{
+            calendar::parse_time_zone,
+            counter::CounterState,
+            limit::{Limit, LimitMode, OnShortfall},
+        },
+        runtime::clock::{Clock, ManualClock},
+        store::embedded::EmbeddedStore,
+    };
+
+    #[tokio::test]
+    async fn what_was_read_before_midnight_is_told_of_the_month_before() {
+        let (team, bound): (Arc<str>, u64) = ("t".into(), 5);
+        let limit = Arc::new(Limit {
+            id: "teams.t.budget.monthly_usd".into(),
+            scope: LimitScope::Team,
+            quantity: Quantity::NanoUsd,
+            window: Window::Calendar(Period::Month),
+            bound: Some(bound),
+            counter: CounterKey::new("team/t|nano_usd|month"),
+            mode: LimitMode::Enforce,
+            on_shortfall: OnShortfall::default(),
+            min_output_tokens: 1,
+            alerts: Vec::new(),
+        });
+        let calendar = Calendar::new(parse_time_zone("UTC").unwrap());
+        // 2026-12-01T00:00:00Z, by the store's clock; the budget of November was read just before.
+        let december = Timestamp(1_796_083_200_000);
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Clock::Manual(ManualClock::new(december));
+        let store = EmbeddedStore::open_scratch(&directory.path().join("data"), clock).unwrap();
+        let mut forecasts = Forecasts::new(PastDays::default());
+        let read = Timestamp(december.0 - 1);
+        for (now, used, exhaust) in [(read, bound, Some(read)), (december, 0, None)] {
+            let state = CounterState { used, settled: used, ..CounterState::default() };
+            let (limit, team) = (Arc::clone(&limit), Arc::clone(&team));
+            let mut limits = [SeenLimit { limit, team, key: Arc::default(), state, exhaust: None }];
+            forecasts.fill(&store, (&calendar, now), &mut limits).await;
+            assert_eq!(limits[0].exhaust, exhaust);
+        }
+    }
 }

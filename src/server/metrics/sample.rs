@@ -83,7 +83,9 @@ async fn read<S: Store>(sources: &Sources, store: &S, forecasts: &mut Forecasts)
     let live = &sources.status.shared.live;
     let snapshot = live.snapshot();
     let policy = &*snapshot.policy;
-    let today = policy.calendar.today(store.now());
+    // One instant for all: past midnight a budget of the day before would else be told as one of the new day.
+    let now = store.now();
+    let today = policy.calendar.today(now);
     let shows = |team: &str| live.tallies.shows(policy, team);
     let declared = policy.keys.ordered().iter().cloned();
     let keys = match sources.by_key {
@@ -105,7 +107,7 @@ async fn read<S: Store>(sources: &Sources, store: &S, forecasts: &mut Forecasts)
         limits.extend(seen);
         tokio::time::sleep(PAUSE).await;
     }
-    forecasts.fill(store, &policy.calendar, &mut limits).await;
+    forecasts.fill(store, (&policy.calendar, now), &mut limits).await;
     let mut cooldowns = BTreeMap::new();
     for (gate, cooldown) in store.cooldowns().await? {
         if let Some(of) = CooldownKey::of_gate(&gate).filter(|_| cooldown.is_in_force(store.now())) {
