@@ -5,6 +5,7 @@ mod announce;
 mod audit;
 mod auditing;
 mod authorize;
+mod budgets;
 mod check;
 mod client;
 mod client_tls;
@@ -12,6 +13,7 @@ mod completions;
 mod cooldowns;
 mod health;
 mod keys;
+mod limits;
 mod logging;
 mod man;
 mod metering;
@@ -82,6 +84,8 @@ enum Command {
     Authorize(Box<authorize::Authorize>),
     Record(Box<record::Record>),
     Spend(spend::Spend),
+    Budgets(budgets::Budgets),
+    Limits(limits::Limits),
     Report(Box<report::Report>),
     Reconcile(Box<reconcile::Reconcile>),
     Check(check::Check),
@@ -121,6 +125,8 @@ pub fn run() -> ExitCode {
         Command::Authorize(command) => command.run(&mut screen),
         Command::Record(command) => command.run(&mut screen),
         Command::Spend(command) => command.run(&mut screen),
+        Command::Budgets(command) => command.run(&mut screen),
+        Command::Limits(command) => command.run(&mut screen),
         Command::Report(command) => command.run(&mut screen),
         Command::Reconcile(command) => command.run(&mut screen),
         Command::Check(command) => command.run(&mut screen),

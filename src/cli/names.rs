@@ -46,6 +46,7 @@ macro_rules! wire_enum {
 wire_enum!(Operation, "OPERATION_");
 wire_enum!(UpstreamKeyState, "UPSTREAM_KEY_STATE_");
 wire_enum!(KeyState, "KEY_STATE_");
+wire_enum!(Period, "PERIOD_");
 wire_enum!(AlertState, "ALERT_STATE_");
 wire_enum!(DeliveryState, "DELIVERY_STATE_");
 wire_enum!(ReceiverKind, "RECEIVER_KIND_");

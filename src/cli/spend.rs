@@ -137,7 +137,7 @@ pub(super) fn print(screen: &mut Screen, report: &proto::GetSpendResponse) -> io
         let amounts = [&spend.budget, &spend.spent, &spend.reserved, &spend.remaining];
         let [budget, spent, reserved, remaining] = amounts.map(|amount| text::money(amount.as_ref()));
         let count = |value: i64| text::amount(proto::Quantity::Requests, value);
-        let (style, bar) = bar(&spend);
+        let (style, bar) = used(&spend);
         let projected = text::cents(spend.forecast.as_ref().and_then(|forecast| forecast.projected.as_ref()));
         table.row(
             style,
@@ -169,18 +169,18 @@ pub(super) fn lasts_until(spend: &proto::Spend, zone: &str) -> String {
 }
 
 /// The share of a budget that is spent (`█`) and reserved (`▒`), in percent rounded down.
-fn bar(spend: &proto::Spend) -> (Style, String) {
+pub(super) fn used(spend: &proto::Spend) -> (Style, String) {
     let nanos = |money: &Option<_>| u64::try_from(text::nanos(money.as_ref())).unwrap_or(0);
     let (budget, spent, reserved) = (nanos(&spend.budget), nanos(&spend.spent), nanos(&spend.reserved));
     if spend.budget.is_none() {
         return (Style::Plain, "no budget".to_owned());
     }
-    let used = spent.saturating_add(reserved);
+    let taken = spent.saturating_add(reserved);
     let share = |amount: u64, of: u64| u128::from(amount) * u128::from(of) / u128::from(budget.max(1));
     let cells = |amount| usize::try_from(share(amount, BAR).min(BAR.into())).unwrap_or(0);
-    let (solid, shaded, width) = (cells(spent), cells(used).saturating_sub(cells(spent)), cells(u64::MAX));
+    let (solid, shaded, width) = (cells(spent), cells(taken).saturating_sub(cells(spent)), cells(u64::MAX));
     let free = width.saturating_sub(solid + shaded);
-    let percent = share(used, 100);
+    let percent = share(taken, 100);
     let style = match percent {
         0..80 => Style::Plain,
         80..100 => Style::Yellow,
@@ -224,7 +224,7 @@ mod tests {
     fn bars_show_what_is_spent_and_reserved() {
         let usd = |units| Some(Money { currency_code: "USD".to_owned(), units, nanos: 0 });
         let of = |budget, spent, reserved| {
-            bar(&proto::Spend {
+            used(&proto::Spend {
                 budget: usd(budget),
                 spent: usd(spent),
                 reserved: usd(reserved),
@@ -234,6 +234,6 @@ mod tests {
         assert_eq!(of(100, 50, 25), (Style::Plain, "██████████▒▒▒▒▒····· 75%".to_owned()));
         assert_eq!(of(100, 0, 0), (Style::Plain, "···················· 0%".to_owned()));
         assert_eq!(of(100, 150, 0), (Style::Red, "████████████████████ 150%".to_owned()));
-        assert_eq!(bar(&proto::Spend::default()).1, "no budget");
+        assert_eq!(used(&proto::Spend::default()).1, "no budget");
     }
 }

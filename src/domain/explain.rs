@@ -1,5 +1,7 @@
 //! Explains denials in words and numbers: which limit, how much is used, and when the same request would pass.
 
+use std::sync::Arc;
+
 use super::{
     Moment, Timestamp,
     batch::MAX_TTL_MS,
@@ -125,16 +127,34 @@ pub fn retry(violations: &[Violation]) -> Retry {
 #[must_use]
 pub fn statuses(plan: &Plan<'_>, now: Moment, used: &[u64], taken: bool) -> LimitStatuses {
     LimitStatuses::new(&plan.lines, |at, line| {
-        // A bound on what the store keeps is not a rate that a client could respect; one in shadow is none that it has to.
-        let is_told =
-            line.limit.quantity != Quantity::UnsettledRequests && line.limit.mode == LimitMode::Enforce;
-        if line.limit.bound.is_none() || !is_told {
+        if !is_told(&line.limit) {
             return None;
         }
         let amount = if taken { plan.holds.get(at)?.amount() } else { 0 };
         let used = used.get(at)? + amount;
-        Some((used, if used == 0 { 0 } else { reset_ms(line, now) }))
+        Some((used, used_until(line, now, used)))
     })
+}
+
+/// The state of each of `lines` of which callers are told, given what it has used.
+#[must_use]
+pub fn standing(lines: &Arc<[Line]>, now: Moment, used: &[u64]) -> LimitStatuses {
+    LimitStatuses::new(lines, |at, line| {
+        let used = *used.get(at).filter(|_| is_told(&line.limit))?;
+        Some((used, used_until(line, now, used)))
+    })
+}
+
+/// Whether callers are told the state of a limit.
+#[must_use]
+pub fn is_told(limit: &Limit) -> bool {
+    // A bound on what the store keeps is not a rate that a client could respect; one in shadow is none that it has to.
+    limit.bound.is_some() && limit.quantity != Quantity::UnsettledRequests && limit.mode == LimitMode::Enforce
+}
+
+/// In how many milliseconds none of `used` counts any more, at the latest.
+fn used_until(line: &Line, now: Moment, used: u64) -> u64 {
+    if used == 0 { 0 } else { reset_ms(line, now) }
 }
 
 /// A warning for every budget that only warns and that this plan's worst case exceeds, given the usage before it.

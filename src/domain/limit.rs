@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{counter::CounterKey, money::NanoUsd};
 
 /// The scope that a limit counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum LimitScope {
     /// The whole organization.
     Organization,
@@ -149,6 +149,9 @@ pub enum Period {
 }
 
 impl Period {
+    /// All of them, the shortest first.
+    pub const ALL: [Self; 3] = [Self::Day, Self::Week, Self::Month];
+
     /// `day`, `week` or `month`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -1,13 +1,19 @@
 //! What was spent and used, for those who look at it: reads on a connection or thread of their own, in pages, never on the path of
 //! a decision.
 
+mod budgets;
+mod counters;
 mod days;
 mod foresight;
+mod limits;
 mod spend;
 mod usage;
 
+pub use budgets::{BudgetOwner, BudgetPage, BudgetPlace, BudgetQuery, BudgetReport, Budgets};
+pub use counters::ListError;
 pub use days::{PastDays, daily};
 pub use foresight::foresee;
+pub use limits::{LimitPage, LimitPlace, LimitQuery, LimitReports};
 pub use spend::{SpendError, SpendLine, SpendPage, SpendQuery, SpendReport, Spending};
 pub use usage::{
     Dimension, Granularity, Order, Subject, UsageError, UsageFilter, UsageGroup, UsagePage, UsagePlace,

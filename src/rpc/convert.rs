@@ -6,7 +6,7 @@ use crate::domain::{
     actor::ActorKind,
     decision::{Measure, Reason},
     key::KeyState,
-    limit::{LimitMode, LimitScope, OnShortfall, Quantity},
+    limit::{LimitMode, LimitScope, OnShortfall, Period, Quantity},
     request::{Operation, Outcome, ServiceTier},
 };
 
@@ -96,6 +96,12 @@ both_ways!(on_shortfall, on_shortfall_of: OnShortfall = proto::OnShortfall {
 both_ways!(limit_mode, limit_mode_of: LimitMode = proto::LimitMode {
     Enforce = Enforce,
     Shadow = Shadow,
+});
+
+to_wire!(period: Period = proto::Period {
+    Day = Day,
+    Week = Week,
+    Month = Month,
 });
 
 to_wire!(delivery_state: DeliveryState = proto::DeliveryState {

@@ -10,33 +10,37 @@ use super::{
     page::{self, ListContext},
     parse,
     proto::{
-        self, QueryDenialsRequest, QueryDenialsResponse, QueryUsageRequest, QueryUsageResponse,
-        report_service_server::ReportService,
+        self, ListLimitsRequest, ListLimitsResponse, QueryDenialsRequest, QueryDenialsResponse,
+        QueryUsageRequest, QueryUsageResponse, report_service_server::ReportService,
     },
     status,
 };
 use crate::{
+    access::{OtherTeam, Refusal},
     domain::{
         decision::Reason,
         rbac::{Permission, TeamScope},
         request::{Operation, ServiceTier},
         snapshot::Snapshot,
     },
-    reports::{Dimension, UsagePage, UsageQuery, UsageReports, UsageRow},
-    store::{Usage, UsageAmounts},
+    reports::{
+        Dimension, LimitPlace, LimitReports, ListError, UsagePage, UsageQuery, UsageReports, UsageRow,
+    },
+    store::{Store, UsageAmounts},
 };
 
 /// Serves `ReportService`.
 #[derive(Clone, Debug)]
 pub struct ReportRpc<S> {
     usage: UsageReports<S>,
+    limits: LimitReports<S>,
 }
 
-impl<S: Usage> ReportRpc<S> {
+impl<S: Store> ReportRpc<S> {
     /// Serves these reports.
     #[must_use]
-    pub const fn new(usage: UsageReports<S>) -> Self {
-        Self { usage }
+    pub const fn new(usage: UsageReports<S>, limits: LimitReports<S>) -> Self {
+        Self { usage, limits }
     }
 
     fn context(&self, snapshot: &Snapshot) -> ListContext {
@@ -53,7 +57,7 @@ impl<S: Usage> ReportRpc<S> {
 }
 
 #[tonic::async_trait]
-impl<S: Usage> ReportService for ReportRpc<S> {
+impl<S: Store> ReportService for ReportRpc<S> {
     async fn query_usage(
         &self,
         request: Request<QueryUsageRequest>,
@@ -92,6 +96,34 @@ impl<S: Usage> ReportService for ReportRpc<S> {
         Ok(Response::new(QueryDenialsResponse {
             rows,
             total_request_count: answer::int(page.total.requests),
+            next_page_token: tokens.next(cut.or(last).as_ref()),
+            policy_revision: page.policy_revision.to_string(),
+            read_time: Some(answer::timestamp(page.read_at)),
+        }))
+    }
+
+    async fn list_limits(
+        &self,
+        request: Request<ListLimitsRequest>,
+    ) -> Result<Response<ListLimitsResponse>, Status> {
+        let scope = scope(&request)?;
+        let context = self.context(&self.usage.snapshot());
+        let (query, tokens) = parse::limits(request.into_inner(), &context, &scope)?;
+        if !query.team.is_empty() {
+            access::within(&scope, &query.team, Permission::ReadSpend)?;
+        }
+        let page = self.limits.page(&query, &scope).await.map_err(|error| match error {
+            // A key outside the caller's teams is refused the same way.
+            ListError::UnknownKey(name) if scope != TeamScope::All => {
+                access::status(Refusal::OtherTeam(Permission::ReadSpend, OtherTeam::Key(name)))
+            }
+            error => status::unlisted(error),
+        })?;
+        let last = page.iter().last().filter(|_| page.has_more).map(|(place, _)| place.clone());
+        let show = |(place, limit): (&LimitPlace, _)| (place.clone(), answer::limit_status(&limit));
+        let (limits, cut) = page::fill(page.iter(), usize::MAX, show);
+        Ok(Response::new(ListLimitsResponse {
+            limits,
             next_page_token: tokens.next(cut.or(last).as_ref()),
             policy_revision: page.policy_revision.to_string(),
             read_time: Some(answer::timestamp(page.read_at)),

@@ -18,7 +18,7 @@ use crate::{
     authorizer::Failure,
     control::{KeyError, PauseError},
     domain::rbac::Permission,
-    reports::{SpendError, UsageError},
+    reports::{ListError, SpendError, UsageError},
     store::StoreError,
 };
 
@@ -152,6 +152,23 @@ pub(super) fn unanswered(error: UsageError) -> Status {
         UsageError::TooManyGroups => {
             let mut errors = FieldErrors::default();
             errors.add("group_by", error.to_string());
+            return errors.into_status();
+        }
+    };
+    undecided(&failure, "")
+}
+
+/// Why there is no list of limits or budgets.
+pub(super) fn unlisted(error: ListError) -> Status {
+    let message = error.to_string();
+    let failure = match error {
+        ListError::Store(error) => Failure::Store(error),
+        ListError::UnknownTeam(team) => Failure::UnknownTeam(team),
+        ListError::Internal => Failure::Internal,
+        ListError::UnknownKey(name) => return table::UNKNOWN_KEY.error(message, Resource(KEY, name)),
+        ListError::SeveralTeams(_) => {
+            let mut errors = FieldErrors::default();
+            errors.add("team", message);
             return errors.into_status();
         }
     };

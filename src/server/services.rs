@@ -19,10 +19,10 @@ use crate::{
     alerts::Receivers,
     authorizer::{Authorizer, Shared},
     control::{Keys, Pauses},
-    reports::{PastDays, Spending, UsageReports},
+    reports::{Budgets, LimitReports, PastDays, Spending, UsageReports},
     rpc::{
-        AlertRpc, AuditRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder, ReportRpc,
-        StatusFacts, StatusRpc, UpstreamRpc,
+        AlertRpc, AuditRpc, BudgetRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder,
+        ReportRpc, StatusFacts, StatusRpc, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -30,9 +30,9 @@ use crate::{
         policy_service_server::PolicyServiceServer,
         proto::{
             alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
-            key_service_server::KeyServiceServer, pause_service_server::PauseServiceServer,
-            report_service_server::ReportServiceServer, status_service_server::StatusServiceServer,
-            upstream_service_server::UpstreamServiceServer,
+            budget_service_server::BudgetServiceServer, key_service_server::KeyServiceServer,
+            pause_service_server::PauseServiceServer, report_service_server::ReportServiceServer,
+            status_service_server::StatusServiceServer, upstream_service_server::UpstreamServiceServer,
         },
     },
     runtime::{Runtime, replica_name},
@@ -75,7 +75,9 @@ pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {
 
 /// The services that decide nothing, or seldom.
 fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
-    let Core { authorizer, shared, recorder, guard, runtime, upstream, receivers, status, health, .. } = core;
+    let Core {
+        authorizer, shared, recorder, guard, runtime, upstream, receivers, past, status, health, ..
+    } = core;
     let (store, follower) = (authorizer.store(), authorizer.follower());
     let process = ProcessRpc::new(authorizer.clone(), Arc::clone(&upstream), guard.audit().clone());
     let process = ExternalProcessorServer::new(process).max_decoding_message_size(MAX_ENVOY_BYTES);
@@ -89,8 +91,11 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let audit = AuditServiceServer::new(audit).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let alerts = AlertRpc::new(authorizer.clone(), receivers, runtime.clone(), recorder.clone());
     let alerts = AlertServiceServer::new(alerts).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let reports = ReportRpc::new(UsageReports::new(store.clone(), Arc::clone(&shared.live)));
+    let limits = LimitReports::new(follower.clone());
+    let reports = ReportRpc::new(UsageReports::new(store.clone(), Arc::clone(&shared.live)), limits);
     let reports = ReportServiceServer::new(reports).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let budgets = BudgetRpc::new(Budgets::new(follower.clone(), past));
+    let budgets = BudgetServiceServer::new(budgets).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let status = StatusRpc::new(store.clone(), status);
     let status = StatusServiceServer::new(status).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let routes = Routes::new(keys)
@@ -100,6 +105,7 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
         .add_service(audit)
         .add_service(alerts)
         .add_service(reports)
+        .add_service(budgets)
         .add_service(status)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection::services() {

@@ -117,8 +117,16 @@ impl<'p> Plan<'p> {
 /// The counter of a limit on the day `today`, and how it accounts for amounts.
 #[must_use]
 pub fn counter_of(limit: &Arc<Limit>, today: &Days) -> (CounterKey, CounterKind) {
-    let (term, _) = want(limit, None, today);
-    (term.counter, term.kind)
+    let (counter, kind, _) = line_of(limit, None, today);
+    (counter, kind)
+}
+
+/// The counter of a limit on the day `today`, of `user` for a limit of each user; how it accounts for amounts; and what a plan of that day
+/// says of the limit.
+#[must_use]
+pub fn line_of(limit: &Arc<Limit>, user: Option<&str>, today: &Days) -> (CounterKey, CounterKind, Line) {
+    let (term, line) = want(limit, user, today);
+    (term.counter, term.kind, line)
 }
 
 /// What a request needs from one limit on the day `today`.

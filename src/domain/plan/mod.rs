@@ -10,7 +10,12 @@ mod unreserved;
 
 use std::{ops::Range, sync::Arc};
 
-pub use self::{limits::counter_of, note::TermsNote, reason::reason_of, template::Templates};
+pub use self::{
+    limits::{counter_of, line_of},
+    note::TermsNote,
+    reason::reason_of,
+    template::Templates,
+};
 use super::{
     Timestamp,
     batch::{Batch, MAX_TTL_MS, Work},

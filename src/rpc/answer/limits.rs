@@ -8,7 +8,7 @@ use prost::{
 use super::{
     super::{
         convert::{quantity, scope},
-        proto::LimitView,
+        proto::{self, LimitView},
     },
     duration, int,
 };
@@ -30,6 +30,19 @@ pub(super) fn write(limits: &LimitStatuses, view: LimitView, buffer: &mut impl B
         LimitView::None => {}
         LimitView::Tightest => limits.tightest().for_each(|limit| write_one(&limit, buffer)),
         LimitView::Unspecified | LimitView::All => limits.iter().for_each(|limit| write_one(&limit, buffer)),
+    }
+}
+
+/// One of them as a message, for lists of limits.
+pub(in crate::rpc) fn limit_status(status: &LimitStatus<'_>) -> proto::LimitStatus {
+    proto::LimitStatus {
+        limit_id: status.limit.id.to_string(),
+        scope: scope(status.limit.scope).into(),
+        quantity: quantity(status.limit.quantity).into(),
+        limit: int(status.bound),
+        used: int(status.used),
+        remaining: int(status.remaining()),
+        reset_delay: Some(duration(status.reset_ms)),
     }
 }
 
@@ -82,18 +95,6 @@ mod tests {
         rpc::proto,
     };
 
-    fn as_message(status: &LimitStatus<'_>) -> proto::LimitStatus {
-        proto::LimitStatus {
-            limit_id: status.limit.id.to_string(),
-            scope: scope(status.limit.scope).into(),
-            quantity: quantity(status.limit.quantity).into(),
-            limit: int(status.bound),
-            used: int(status.used),
-            remaining: int(status.remaining()),
-            reset_delay: Some(duration(status.reset_ms)),
-        }
-    }
-
     #[test]
     fn limits_are_written_as_messages_are() {
         let limits = statuses(&[
@@ -106,8 +107,8 @@ mod tests {
         for view in [LimitView::Unspecified, LimitView::All, LimitView::Tightest, LimitView::None] {
             let expected = match view {
                 LimitView::None => Vec::new(),
-                LimitView::Tightest => limits.tightest().map(|limit| as_message(&limit)).collect(),
-                _ => limits.iter().map(|limit| as_message(&limit)).collect(),
+                LimitView::Tightest => limits.tightest().map(|limit| limit_status(&limit)).collect(),
+                _ => limits.iter().map(|limit| limit_status(&limit)).collect(),
             };
             let mut written = Vec::new();
             write(&limits, view, &mut written);

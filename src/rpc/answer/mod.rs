@@ -2,6 +2,8 @@
 
 mod limits;
 
+pub(super) use self::limits::limit_status;
+
 use prost::{Message as _, bytes::BufMut};
 
 use super::{
@@ -128,7 +130,7 @@ fn report(report: reports::SpendReport) -> SpendReport {
     let day = |day: u32| format!("{:04}-{:02}-{:02}", day / 10_000, day / 100 % 100, day % 100);
     SpendReport {
         name: report.name.to_string(),
-        spend: Some(Spend { forecast: report.forecast.as_ref().map(forecast), ..spend(&report.budget) }),
+        spend: Some(spend_with(&report.budget, report.forecast.as_ref())),
         requests: int(report.total.requests),
         tokens: int(report.total.tokens),
         unsettled_requests: int(report.budget.unsettled),
@@ -140,6 +142,11 @@ fn report(report: reports::SpendReport) -> SpendReport {
 
 fn line(name: String, part: &reports::SpendLine) -> SpendLine {
     SpendLine { name, spent: Some(money(part.spent)), requests: int(part.requests), tokens: int(part.tokens) }
+}
+
+/// A budget's state, and how its period ends, where that is known.
+pub(super) fn spend_with(state: &BudgetState, end: Option<&Forecast>) -> Spend {
+    Spend { forecast: end.map(forecast), ..spend(state) }
 }
 
 fn spend(state: &BudgetState) -> Spend {

@@ -6,8 +6,14 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::spend::{Part, SpendPlace};
 use crate::{
-    domain::{cooldown::CooldownKey, counter::CounterKey, key::KeyCursor, pause::Target},
-    reports::{UsageGroup, UsagePlace},
+    domain::{
+        cooldown::CooldownKey,
+        counter::CounterKey,
+        key::KeyCursor,
+        limit::{LimitScope, Period},
+        pause::Target,
+    },
+    reports::{BudgetOwner, BudgetPlace, LimitPlace, UsageGroup, UsagePlace},
     store::{AuditId, OutboxId},
 };
 
@@ -115,6 +121,36 @@ impl Cursor for UsagePlace {
     fn of_wire((rank, day, hour, values): Self::Wire) -> Option<Self> {
         let values = values.into_iter().map(Arc::from).collect();
         Some(Self { rank, group: UsageGroup { day, hour, values } })
+    }
+}
+
+/// The team, what the limit applies to, by its short name, and its place in the policy.
+impl Cursor for LimitPlace {
+    type Wire = (String, String, String);
+
+    fn to_wire(&self) -> Self::Wire {
+        (self.team.to_string(), self.scope.name().to_owned(), self.id.to_string())
+    }
+
+    fn of_wire((team, scope, id): Self::Wire) -> Option<Self> {
+        let scope = LimitScope::ALL.into_iter().find(|known| known.name() == scope)?;
+        Some(Self { team: team.into(), scope, id: id.into() })
+    }
+}
+
+/// The number of the kind of owner, the key, its team and whether it is declared, and the period.
+impl Cursor for BudgetPlace {
+    type Wire = (u8, String, String, bool, String);
+
+    fn to_wire(&self) -> Self::Wire {
+        let Self { owner, key, team, is_declared, period } = self;
+        (owner.number(), key.to_string(), team.to_string(), *is_declared, period.name().to_owned())
+    }
+
+    fn of_wire((owner, key, team, is_declared, period): Self::Wire) -> Option<Self> {
+        let owner = BudgetOwner::ALL.into_iter().find(|known| known.number() == owner)?;
+        let period = Period::ALL.into_iter().find(|known| known.name() == period)?;
+        Some(Self { owner, key: key.into(), team: team.into(), is_declared, period })
     }
 }
 

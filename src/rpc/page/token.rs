@@ -21,7 +21,7 @@ use thiserror::Error;
 use super::{Cursor, SpendCursor};
 use crate::{
     domain::{Timestamp, cooldown::CooldownKey, key::KeyCursor, pause::Target},
-    reports::UsagePlace,
+    reports::{BudgetPlace, LimitPlace, UsagePlace},
     rpc::proto,
     store::{AuditId, OutboxId},
 };
@@ -64,6 +64,8 @@ list_requests! {
     ListAuditEventsRequest by AuditId,
     QueryUsageRequest by UsagePlace,
     QueryDenialsRequest by UsagePlace,
+    ListLimitsRequest by LimitPlace,
+    ListBudgetsRequest by BudgetPlace,
     ListReplicasRequest by Arc<str>,
     ListAlertsRequest by OutboxId,
 }

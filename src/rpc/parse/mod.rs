@@ -2,6 +2,7 @@
 
 mod alerts;
 mod audit;
+mod limits;
 mod size;
 mod usage;
 
@@ -12,6 +13,7 @@ use tonic::Status;
 pub(super) use self::{
     alerts::alerts,
     audit::audit,
+    limits::{budgets, limits},
     usage::{denials, usage},
 };
 

@@ -2,7 +2,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    domain::request::ServiceTier,
+    domain::{
+        limit::{LimitScope, Period},
+        request::ServiceTier,
+    },
+    reports::BudgetOwner,
     rpc::page::spend::{Part, SpendPlace},
 };
 
@@ -55,6 +59,19 @@ fn tokens_of_version_1_are_as_recorded() {
     let alerts = proto::ListAlertsRequest { teams: vec!["bot".to_owned()], ..Default::default() };
     let recorded = "AQAAAaImv0kAFzIpoV3i8qgcMDFhMjA3ZDkyMTAwMGIwYzBkMGUwZjEwMDAwMBEUkUU";
     is_as_recorded(&alerts, &"01a207d921000b0c0d0e0f100000".parse().unwrap(), recorded);
+    let limits = proto::ListLimitsRequest { team: "bot".to_owned(), ..Default::default() };
+    let place =
+        LimitPlace { team: "bot".into(), scope: LimitScope::Key, id: "teams.bot.max_in_flight".into() };
+    is_as_recorded(&limits, &place, "AQAAAaImv0kANKXJnS8NlZ4DYm90A2tleRd0ZWFtcy5ib3QubWF4X2luX2ZsaWdodIMXxCw");
+    let budgets = proto::ListBudgetsRequest { user: "ann".to_owned(), ..Default::default() };
+    let place = BudgetPlace {
+        owner: BudgetOwner::Key,
+        key: "web".into(),
+        team: "bot".into(),
+        is_declared: true,
+        period: Period::Week,
+    };
+    is_as_recorded(&budgets, &place, "RECORD2");
     let recorded = "AQAAAaImv0kA7Cy_O6BNBewUZ2F0ZS0xOjQyNDI6OWYzYTAxYmPAYjYN";
     is_as_recorded(&proto::ListReplicasRequest::default(), &Arc::from("gate-1:4242:9f3a01bc"), recorded);
 }

@@ -16,9 +16,10 @@ use tollgate::rpc::{
     },
     proto::{
         self, alert_service_client::AlertServiceClient, audit_service_client::AuditServiceClient,
-        key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient,
-        policy_service_client::PolicyServiceClient, report_service_client::ReportServiceClient,
-        status_service_client::StatusServiceClient, upstream_service_client::UpstreamServiceClient,
+        budget_service_client::BudgetServiceClient, key_service_client::KeyServiceClient,
+        pause_service_client::PauseServiceClient, policy_service_client::PolicyServiceClient,
+        report_service_client::ReportServiceClient, status_service_client::StatusServiceClient,
+        upstream_service_client::UpstreamServiceClient,
     },
 };
 use tonic::{Code, Status, transport::Channel};
@@ -95,6 +96,18 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
             let answer = client.query_denials(by(token, request)).await?.into_inner();
             // Whose denials are shown to whom is tested with those that there are.
             assert_eq!(answer.next_page_token, "");
+        }
+        "ListLimits" => {
+            let mut client = ReportServiceClient::new(channel.clone());
+            let request = proto::ListLimitsRequest { team: team.to_owned(), ..Default::default() };
+            let answer = client.list_limits(by(token, request)).await?.into_inner();
+            return Ok(told(team, answer.limits.iter().map(|limit| limit.limit_id.as_str())));
+        }
+        "ListBudgets" => {
+            let mut client = BudgetServiceClient::new(channel.clone());
+            let request = proto::ListBudgetsRequest { team: team.to_owned(), ..Default::default() };
+            let answer = client.list_budgets(by(token, request)).await?.into_inner();
+            return Ok(told(team, answer.budgets.iter().map(|budget| budget.limit_id.as_str())));
         }
         "Check" => drop(admitted(checked(channel, token, team, "check").await?)?),
         "ListKeys" => {
@@ -187,6 +200,17 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
         other => panic!("{other}"),
     }
     Ok('y')
+}
+
+/// What is told to a question about `team` that was answered with these limits, each team of which has a budget.
+fn told<'a>(team: &str, ids: impl Iterator<Item = &'a str>) -> char {
+    let teams: BTreeSet<_> = ids.filter_map(|id| id.split('.').nth(1)).collect();
+    match (team, teams.into_iter().collect::<Vec<_>>().as_slice()) {
+        ("", ["other", "own"]) => 'y',
+        ("", ["own"]) => 'o',
+        (asked, [told]) if asked == *told => 'y',
+        other => panic!("{other:?}"),
+    }
 }
 
 fn of_team(team: &str) -> proto::ListAlertsRequest {

@@ -32,8 +32,9 @@ const MODEL: &str = "openai/gpt-oss-20b";
 
 /// A team that the callers of [`CALLERS`] may be bound to, and another one.
 fn policy() -> String {
-    let mut text = "[organization]\nid = \"acme\"\n[teams.own]\nmodels = [\"*\"]\nmax_output_tokens = 99\n\
-                    [teams.other]\nmodels = [\"*\"]\nmax_output_tokens = 99\n\
+    let mut text = "[organization]\nid = \"acme\"\n\
+                    [teams.own]\nmodels = [\"*\"]\nmax_output_tokens = 99\nbudget = { monthly_usd = \"9\" }\n\
+                    [teams.other]\nmodels = [\"*\"]\nmax_output_tokens = 99\nbudget = { monthly_usd = \"9\" }\n\
                     [envoy]\ncallers = [\"header\"]\nteam_header = \"x-team\"\n"
         .to_owned();
     for key in ["own", "other"] {
@@ -53,72 +54,77 @@ fn secret(name: &str) -> String {
 
 /// Callers: a name, roles, whether bound to the team `own`, and what is permitted in the order of [`QUESTIONS`].
 const CALLERS: [(&str, &str, bool, &str); 12] = [
-    ("admin", "\"admin\"", false, "yy yy yy yyy yyy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy yyy y y yy"),
+    (
+        "admin",
+        "\"admin\"",
+        false,
+        "yy yy yy yyy yyy yyy yyy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy yyy y y yy",
+    ),
     (
         "operator",
         "\"operator\"",
         false,
-        "-- -- -- --- --- --- -- - y y - -- yy yyy -- yy yy yy yyy yy yyy y y yy",
+        "-- -- -- --- --- --- --- --- -- - y y - -- yy yyy -- yy yy yy yyy yy yyy y y yy",
     ),
     (
         "auditor",
         "\"auditor\"",
         false,
-        "-- -- -- yyy yyy yyy -- - y y y -- yy yyy -- -- -- -- --y y- yyy y - yy",
+        "-- -- -- yyy yyy yyy yyy yyy -- - y y y -- yy yyy -- -- -- -- --y y- yyy y - yy",
     ),
     (
         "viewer",
         "\"viewer\"",
         false,
-        "-- -- -- yyy yyy yyy -- - y - - -- -- --- -- -- -- -- --- -- yyy y - --",
+        "-- -- -- yyy yyy yyy yyy yyy -- - y - - -- -- --- -- -- -- -- --- -- yyy y - --",
     ),
     (
         "bound-viewer",
         "\"viewer\"",
         true,
-        "-- -- -- y-o y-o y-y -- - y - - -- -- --- -- -- -- -- --- -- y-o y - --",
+        "-- -- -- y-o y-o y-y y-o y-o -- - y - - -- -- --- -- -- -- -- --- -- y-o y - --",
     ),
     (
         "monitor",
         "\"monitor\"",
         false,
-        "-- -- -- --- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - yy",
+        "-- -- -- --- --- --- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - yy",
     ),
     (
         "gateway",
         "\"gateway\"",
         false,
-        "yy yy yy --- --- --- yy y y - - -- -- --- -- -- -- -- --- -- --- - - --",
+        "yy yy yy --- --- --- --- --- yy y y - - -- -- --- -- -- -- -- --- -- --- - - --",
     ),
     (
         "bound-gateway",
         "\"gateway\"",
         true,
-        "y- y- y- --- --- --- y- y y - - -- -- --- -- -- -- -- --- -- --- - - --",
+        "y- y- y- --- --- --- --- --- y- y y - - -- -- --- -- -- -- -- --- -- --- - - --",
     ),
     (
         "team-admin",
         "\"team-admin\"",
         true,
-        "-- -- -- y-o y-o y-y -- - y - - y- y- y-o y- y- y- y- --- -- y-o y - --",
+        "-- -- -- y-o y-o y-y y-o y-o -- - y - - y- y- y-o y- y- y- y- --- -- y-o y - --",
     ),
     (
         "both",
         "\"gateway\", \"viewer\"",
         true,
-        "y- y- y- y-o y-o y-y y- y y - - -- -- --- -- -- -- -- --- -- y-o y - --",
+        "y- y- y- y-o y-o y-y y-o y-o y- y y - - -- -- --- -- -- -- -- --- -- y-o y - --",
     ),
-    ("nothing", "", false, "-- -- -- --- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - --"),
+    ("nothing", "", false, "-- -- -- --- --- --- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - --"),
     (
         "of-nobody",
         "\"gateway\", \"viewer\"",
         true,
-        "y- y- y- y-o y-o y-y y- y y - - -- -- --- -- -- -- -- --- -- y-o y - --",
+        "y- y- y- y-o y-o y-y y-o y-o y- y y - - -- -- --- -- -- -- -- --- -- y-o y - --",
     ),
 ];
 
 /// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
-const QUESTIONS: [(&str, &str); 48] = [
+const QUESTIONS: [(&str, &str); 54] = [
     ("Authorize", "own"),
     ("Authorize", "other"),
     ("Authorize by key", "own"),
@@ -134,6 +140,12 @@ const QUESTIONS: [(&str, &str); 48] = [
     ("QueryDenials", "own"),
     ("QueryDenials", "other"),
     ("QueryDenials", ""),
+    ("ListLimits", "own"),
+    ("ListLimits", "other"),
+    ("ListLimits", ""),
+    ("ListBudgets", "own"),
+    ("ListBudgets", "other"),
+    ("ListBudgets", ""),
     ("Check", "own"),
     ("Check", "other"),
     ("Process", ""),
