@@ -54,6 +54,7 @@ output_usd_per_million_tokens = "1000"
 
 const VIEWER: &str = "tgs_secret_of_the_viewer_of_lab";
 const AUDITOR: &str = "tgs_secret_of_the_auditor";
+const ADMIN: &str = "tgs_secret_of_the_admin";
 
 /// What is listed where nothing is asked for, and keys were made as [`start`] makes them.
 const ALL: [&str; 9] = [
@@ -131,17 +132,17 @@ async fn budgets_are_listed(store: StoreKind) {
     let (server, mut client) = start(store, &policy(), "").await;
     let mut calls = server.client().await;
     // $2 spent and $1 reserved, by a key, for a user; and $3 a day before, by the team alone.
-    let by_key = |input| proto::AuthorizeRequest {
+    let by_key = |input, output| proto::AuthorizeRequest {
         caller: Some(proto::authorize_request::Caller::ApiKey("tgk_BOT".to_owned())),
         user: "ann".to_owned(),
-        ..chat("bot", "m/a", input, 0)
+        ..chat("bot", "m/a", input, output)
     };
     let id = calls.authorize(chat("bot", "m/a", 3_000, 0)).await.unwrap().into_inner().reservation_id;
     calls.record_usage(used(&id, 3_000, 0)).await.unwrap();
     server.clock.set(START.plus(DAY_MS));
-    let id = calls.authorize(by_key(2_000)).await.unwrap().into_inner().reservation_id;
+    let id = calls.authorize(by_key(2_000, 1)).await.unwrap().into_inner().reservation_id;
     calls.record_usage(used(&id, 2_000, 0)).await.unwrap();
-    calls.authorize(by_key(1_000)).await.unwrap();
+    calls.authorize(by_key(500, 500)).await.unwrap();
 
     let all = list(&mut client, "", of("", "", ""), 1_000).await.unwrap();
     assert_eq!(ids(&all), ALL);
@@ -225,13 +226,14 @@ async fn budgets_are_listed_from_redis() {
 async fn a_caller_of_a_team_sees_its_budgets_alone() {
     let mut text = policy();
     for (name, secret, role, teams) in [
-        ("audit", AUDITOR, "\"auditor\", \"operator\"", ""),
-        ("view", VIEWER, "\"viewer\"", "teams = [\"lab\"]\n"),
+        ("admin", ADMIN, "admin", ""),
+        ("audit", AUDITOR, "auditor", ""),
+        ("view", VIEWER, "viewer", "teams = [\"lab\"]\n"),
     ] {
         let digest = digest(secret);
-        text += &format!("[access.tokens.{name}]\nsha256 = \"{digest}\"\nroles = [{role}]\n{teams}");
+        text += &format!("[access.tokens.{name}]\nsha256 = \"{digest}\"\nroles = [\"{role}\"]\n{teams}");
     }
-    let (server, mut client) = start(StoreKind::Embedded, &text, AUDITOR).await;
+    let (server, mut client) = start(StoreKind::Embedded, &text, ADMIN).await;
     assert_eq!(ids(&list(&mut client, AUDITOR, of("", "", ""), 4).await.unwrap()), ALL);
     for team in ["", "lab"] {
         let own = list(&mut client, VIEWER, of(team, "", ""), 1).await.unwrap();

@@ -62,7 +62,11 @@ fn tokens_of_version_1_are_as_recorded() {
     let limits = proto::ListLimitsRequest { team: "bot".to_owned(), ..Default::default() };
     let place =
         LimitPlace { team: "bot".into(), scope: LimitScope::Key, id: "teams.bot.max_in_flight".into() };
-    is_as_recorded(&limits, &place, "AQAAAaImv0kANKXJnS8NlZ4DYm90A2tleRd0ZWFtcy5ib3QubWF4X2luX2ZsaWdodIMXxCw");
+    is_as_recorded(
+        &limits,
+        &place,
+        "AQAAAaImv0kANKXJnS8NlZ4DYm90A2tleRd0ZWFtcy5ib3QubWF4X2luX2ZsaWdodIMXxCw",
+    );
     let budgets = proto::ListBudgetsRequest { user: "ann".to_owned(), ..Default::default() };
     let place = BudgetPlace {
         owner: BudgetOwner::Key,
