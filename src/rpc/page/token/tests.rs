@@ -75,7 +75,7 @@ fn tokens_of_version_1_are_as_recorded() {
         is_declared: true,
         period: Period::Week,
     };
-    is_as_recorded(&budgets, &place, "RECORD2");
+    is_as_recorded(&budgets, &place, "AQAAAaImv0kAPLNQfsttwSsCA3dlYgNib3QBBHdlZWtMNjLx");
     let recorded = "AQAAAaImv0kA7Cy_O6BNBewUZ2F0ZS0xOjQyNDI6OWYzYTAxYmPAYjYN";
     is_as_recorded(&proto::ListReplicasRequest::default(), &Arc::from("gate-1:4242:9f3a01bc"), recorded);
 }
