@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
 
+pub(super) use crate::domain::text::{dollars, group};
 use crate::{
     domain::text::disturbs,
     rpc::{google_type::Money, proto},
@@ -14,15 +15,6 @@ const NANOS: i128 = 1_000_000_000;
 /// An amount of money in billionths; 0 if it is not set.
 pub(super) fn nanos(money: Option<&Money>) -> i128 {
     money.map_or(0, |money| i128::from(money.units) * NANOS + i128::from(money.nanos))
-}
-
-/// Dollars, exactly: at least two decimal places and no more than needed.
-pub(super) fn dollars(nanos: i128) -> String {
-    let sign = if nanos < 0 { "-" } else { "" };
-    let amount = nanos.unsigned_abs();
-    let fraction = format!("{:09}", amount % NANOS.unsigned_abs());
-    let whole = group(amount / NANOS.unsigned_abs());
-    format!("{sign}${whole}.{:0<2}", fraction.trim_end_matches('0'))
 }
 
 /// [`dollars`] of an amount that may be unset.
@@ -51,19 +43,6 @@ pub(super) fn shown(text: &str) -> String {
 pub(super) fn actor(actor: &proto::Actor) -> String {
     let kind = actor.kind().as_str_name().trim_start_matches("ACTOR_KIND_").to_ascii_lowercase();
     shown(&format!("{kind} {}", actor.name))
-}
-
-/// A whole number in groups of three digits.
-pub(super) fn group(number: u128) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
 }
 
 /// A number of what a limit counts, with its unit if that is not obvious.
@@ -155,19 +134,6 @@ pub(super) fn to_wire(duration: Duration) -> Option<prost_types::Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn money_is_exact() {
-        for (amount, shown) in [
-            (0, "$0.00"),
-            (1, "$0.000000001"),
-            (1_440_750, "$0.00144075"),
-            (-12_500_000_000, "-$12.50"),
-            (1_234_567_890_000_000_000, "$1,234,567,890.00"),
-        ] {
-            assert_eq!(dollars(amount), shown);
-        }
-    }
 
     #[test]
     fn instants_are_shown_in_their_zone() {

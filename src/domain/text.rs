@@ -1,4 +1,4 @@
-//! Escapes text from outside so that it cannot break the line it is printed on.
+//! Escapes text from outside so that it cannot break the line it is printed on; writes numbers for people.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -38,6 +38,32 @@ pub fn written_out(text: &str, notation: Notation, keep: impl Fn(char) -> bool) 
     Cow::Owned(out)
 }
 
+const NANOS: u128 = 1_000_000_000;
+
+/// Dollars, exactly: at least two decimal places and no more than needed.
+#[must_use]
+pub fn dollars(nanos: i128) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    let amount = nanos.unsigned_abs();
+    let fraction = format!("{:09}", amount % NANOS);
+    let whole = group(amount / NANOS);
+    format!("{sign}${whole}.{:0<2}", fraction.trim_end_matches('0'))
+}
+
+/// A whole number in groups of three digits.
+#[must_use]
+pub fn group(number: u128) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +86,18 @@ mod tests {
             assert_eq!(serde_json::from_str::<String>(&document).unwrap(), text);
         }
         assert_eq!(written_out("a\n\u{2028}", Notation::Text, |c| c == '\n'), "a\n\\u{2028}");
+    }
+
+    #[test]
+    fn money_is_exact() {
+        for (amount, shown) in [
+            (0, "$0.00"),
+            (1, "$0.000000001"),
+            (1_440_750, "$0.00144075"),
+            (-12_500_000_000, "-$12.50"),
+            (1_234_567_890_000_000_000, "$1,234,567,890.00"),
+        ] {
+            assert_eq!(dollars(amount), shown);
+        }
     }
 }

@@ -67,7 +67,7 @@ fn tokens(
     let mut ends = Vec::new();
     let listed = section.named("tokens");
     bound(section, "tokens", listed.len());
-    for (name, inner) in listed {
+    for (name, inner) in section.findings.while_few(listed) {
         values::check_token_name(name, &inner.place, inner.findings);
         inner.missing("sha256", "`tollgate tokens create NAME` makes a secret and prints this line");
         let sha256 = values::sha256(&inner);
@@ -93,7 +93,7 @@ fn certificates(section: &Section<'_>, context: &Context<'_>) -> HashMap<Arc<str
     let mut certificates = HashMap::new();
     let listed = section.named("certificates");
     bound(section, "certificates", listed.len());
-    for (name, inner) in listed {
+    for (name, inner) in section.findings.while_few(listed) {
         if name.contains('*') {
             let help = "each identity is written in full, as the certificate has it";
             inner.findings.error(&inner.place, "patterns are not understood here", help);
@@ -114,7 +114,7 @@ fn issuers(section: &Section<'_>, context: &Context<'_>) -> Vec<Issuer> {
         let message = format!("{} issuers; at most {MAX_ISSUERS} are permitted", listed.len());
         section.findings.error(&section.place.key("oidc"), message, "");
     }
-    for inner in listed {
+    for inner in section.findings.while_few(listed) {
         let Some((issuer, place)) = issuer(inner, context) else { continue };
         if issuers.iter().any(|known| known.issuer == issuer.issuer) {
             let message = format!("`{}` is listed twice", issuer.issuer);
@@ -203,7 +203,8 @@ fn grant(section: &Section<'_>, context: &Context<'_>) -> Option<RoleGrant> {
         findings.warning(&empty.place, "no role: every call is refused", "");
     }
     let mut roles = Vec::new();
-    for Located { value, place } in listed.map(|listed| listed.value).unwrap_or_default() {
+    for Located { value, place } in findings.while_few(listed.map(|listed| listed.value).unwrap_or_default())
+    {
         let names = || Role::ALL.into_iter().map(Role::name);
         match Role::ALL.into_iter().find(|role| role.name() == value) {
             None => {
@@ -247,7 +248,7 @@ fn scope(section: &Section<'_>, context: &Context<'_>) -> Option<TeamScope> {
         section.findings.warning(&listed.place, "of no team: every call is refused", help);
     }
     let mut teams = BTreeSet::new();
-    for Located { value, place } in listed.value {
+    for Located { value, place } in section.findings.while_few(listed.value) {
         if !context.teams.contains(&value) {
             let help = did_you_mean(value, context.teams.iter().copied()).unwrap_or_default();
             section.findings.error(&place, format!("the policy has no team `{value}`"), help);

@@ -22,10 +22,10 @@ use crate::syntax::suggestion::nearest;
 /// Checks the whole policy as of `now`.
 pub(super) fn all(declared: &Declared, policy: &Policy, now: Timestamp, findings: &Findings) {
     let models = Models { catalogue: &policy.catalogue, now, findings };
-    for (pattern, limits) in &declared.organization.model_limits {
+    for (pattern, limits) in findings.while_few(&declared.organization.model_limits) {
         models.limit(&Place::ROOT.key("organization").key("limits"), pattern, limits, None);
     }
-    for team in &declared.teams {
+    for team in findings.while_few(&declared.teams) {
         models.team(team);
         narrow::check(team, findings);
         tools::check(&team.place, &team.team.tools, &policy.tools, findings);
@@ -46,10 +46,11 @@ struct Models<'a> {
 
 impl Models<'_> {
     fn team(&self, team: &DeclaredTeam) {
-        for listed in team.models.iter().chain(team.keys.iter().flat_map(|key| &key.models)) {
+        let listed = team.models.iter().chain(team.keys.iter().flat_map(|key| &key.models));
+        for listed in self.findings.while_few(listed) {
             self.pattern(&listed.value, &listed.place);
         }
-        for (pattern, limits) in &team.team.model_limits {
+        for (pattern, limits) in self.findings.while_few(&team.team.model_limits) {
             self.limit(&team.place.key("limits"), pattern, limits, Some(&team.team));
         }
         self.output(team);
@@ -115,7 +116,8 @@ impl Models<'_> {
     /// A cap above the output of every model of the team caps nothing.
     fn output(&self, team: &DeclaredTeam) {
         let Some(most) = team.team.max_output_tokens else { return };
-        let known = self.catalogue.models().filter(|m| team.models.iter().any(|p| p.value.matches(&m.name)));
+        let known = self.findings.while_few(self.catalogue.models());
+        let known = known.filter(|m| team.models.iter().any(|p| p.value.matches(&m.name)));
         let bounds: Option<Vec<u64>> = known.map(|model| model.max_output_tokens).collect();
         if let Some(largest) = bounds.and_then(|bounds| bounds.into_iter().max())
             && most > largest
@@ -189,11 +191,12 @@ fn budgets_together(declared: &Declared, findings: &Findings) {
 
 /// The rates of all teams that may use a model against the organization's rates for it.
 fn rates_together(declared: &Declared, findings: &Findings) {
-    for (pattern, caps) in &declared.organization.model_limits {
+    for (pattern, caps) in findings.while_few(&declared.organization.model_limits) {
         for cap in caps {
             let Some(bound) = cap.bound else { continue };
-            let users =
-                declared.teams.iter().filter(|t| t.team.models.iter().any(|known| known.overlaps(pattern)));
+            let users = findings
+                .while_few(&declared.teams)
+                .filter(|t| t.team.models.iter().any(|known| known.overlaps(pattern)));
             let rates: Vec<u64> = users.filter_map(|team| effective(&team.team, pattern, cap)).collect();
             let sum: u128 = rates.iter().copied().map(u128::from).sum();
             if rates.len() > 1 && sum > u128::from(bound) {

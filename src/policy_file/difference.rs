@@ -1,29 +1,22 @@
 //! The differences between two policy documents, to show what a reload changed.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{
-    document::{Node, parse_toml},
-    json::parse_json,
-    place::Place,
-};
+use super::{document::Node, masked::masked, place::Place};
 
 /// The most keys that are listed; the rest are only counted.
 const MAX_CHANGES: usize = 64;
 /// The longest path and the longest value, in bytes.
 const MAX_BYTES: usize = 128;
-/// The digits of a SHA-256, and how many of them are shown.
-const DIGEST: usize = 64;
-const SHOWN: usize = 8;
 
 /// A key whose value has changed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeyChange {
     /// Its path, such as `teams.chatbot.monthly_usd`.
     pub path: String,
-    /// Its value before; `null`: it did not exist. Long values are cut, and only the beginning of a digest is shown.
+    /// Its value before; `null`: it did not exist. Long values are cut, and of digests and secrets only the beginning is shown.
     pub before: Value,
     /// Its value now.
     pub after: Value,
@@ -38,14 +31,10 @@ pub struct Differences {
     pub left_out: usize,
 }
 
-/// The differences between two texts of the document `name`.
-pub(super) fn between(old: &str, new: &str, name: &Path) -> Differences {
-    let json = name.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
-    let parse = |text| if json { parse_json(text) } else { parse_toml(text) };
+/// The differences between two documents.
+pub(super) fn between(old: &Node, new: &Node) -> Differences {
     let mut found = Differences::default();
-    if let (Ok((old, _)), Ok((new, _))) = (parse(old), parse(new)) {
-        found.compare(&Place::ROOT, Some(&old), Some(&new));
-    }
+    found.compare(&Place::ROOT, Some(old), Some(new));
     found
 }
 
@@ -95,7 +84,7 @@ fn shown(node: &Node) -> Value {
         Node::Integer(value) => {
             i64::try_from(*value).map_or_else(|_| cut(&value.to_string()).into(), Value::from)
         }
-        Node::Text(text) | Node::Date(text) | Node::Float(text) => shortened(text).into(),
+        Node::Text(text) | Node::Date(text) | Node::Float(text) => cut(text).into(),
         Node::Null => Value::Null,
         Node::List(_) | Node::Table(_) => cut(&written(node).to_string()).into(),
     }
@@ -109,19 +98,11 @@ fn written(node: &Node) -> Value {
     }
 }
 
-fn shortened(text: &str) -> String {
-    match text.get(..SHOWN) {
-        Some(start) if text.len() == DIGEST && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-            format!("{start}…")
-        }
-        _ => cut(text),
-    }
-}
-
+/// What may be shown of `text`, as far as there is room.
 fn cut(text: &str) -> String {
-    match text.len() {
-        0..=MAX_BYTES => text.to_owned(),
-        _ => format!("{}…", text.get(..text.floor_char_boundary(MAX_BYTES)).unwrap_or_default()),
+    match masked(text) {
+        text if text.len() <= MAX_BYTES => text.into_owned(),
+        text => format!("{}…", text.get(..text.floor_char_boundary(MAX_BYTES)).unwrap_or_default()),
     }
 }
 
@@ -129,18 +110,23 @@ fn cut(text: &str) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::load::differences, *};
+    use crate::domain::policy::{DocumentFormat, PolicyDocument};
+
+    fn between(old: &str, new: &str, format: DocumentFormat) -> Differences {
+        differences(&PolicyDocument::new(old, format), &PolicyDocument::new(new, format))
+    }
 
     #[test]
     fn keys_that_changed_are_told_with_both_values() {
-        let (old, new) = ("a".repeat(DIGEST), "b".repeat(DIGEST));
+        let (old, new) = ("a".repeat(64), "b".repeat(64));
         let old = format!(
             "[teams.a]\nmodels = [\"x\"]\nrpm = 1\nsame = 2\n[teams.a.keys.k]\nsha256 = \"{old}\"\n[gone]\n"
         );
         let new = format!(
             "[teams.a]\nsame = 2\nmodels = [\"x\", \"y\"]\n[teams.a.keys.k]\nsha256 = \"{new}\"\n[teams.\"b c\"]\nrpm = 3\n"
         );
-        let found = between(&old, &new, Path::new("p.toml"));
+        let found = between(&old, &new, DocumentFormat::Toml);
         let told: Vec<_> = found.changes.into_iter().map(|c| (c.path, c.before, c.after)).collect();
         let expected = [
             ("gone", json!("{}"), json!(null)),
@@ -150,15 +136,15 @@ mod tests {
             ("teams.\"b c\".rpm", json!(null), json!(3)),
         ];
         assert_eq!(told, expected.map(|(path, before, after)| (path.to_owned(), before, after)));
-        let other_order = between("a = 1\nb = 2", "b = 2\na = 1", Path::new("p.toml"));
+        let other_order = between("a = 1\nb = 2", "b = 2\na = 1", DocumentFormat::Toml);
         assert_eq!(other_order, Differences::default());
-        assert_eq!(between("{\"a\": 1}", "{\"a\": 2}", Path::new("p.json")).changes.len(), 1);
+        assert_eq!(between("{\"a\": 1}", "{\"a\": 2}", DocumentFormat::Json).changes.len(), 1);
     }
 
     #[test]
     fn what_is_told_is_bounded() {
         let many: String = (0..1_000).map(|n| format!("k{n} = \"{}\"\n", "é".repeat(1_000))).collect();
-        let found = between("", &many, Path::new("p.toml"));
+        let found = between("", &many, DocumentFormat::Toml);
         assert_eq!((found.changes.len(), found.left_out), (MAX_CHANGES, 1_000 - MAX_CHANGES));
         assert!(found.changes.iter().all(|change| change.after.to_string().len() < 2 * MAX_BYTES));
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use toml_edit::{ImDocument, Item, TableLike};
 
-use super::place::Place;
+use super::{findings::Patience, place::Place};
 use crate::syntax::lines::{Lines, Position};
 
 /// A value and what is in it.
@@ -40,6 +40,17 @@ impl Node {
             Self::Date(_) => "a date",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
+        }
+    }
+
+    /// The text at the end of these keys.
+    pub(super) fn text_at(&self, path: &[&str]) -> Option<&str> {
+        match (self, path.split_first()) {
+            (Self::Text(text), None) => Some(text),
+            (Self::Table(entries), Some((key, rest))) => {
+                entries.iter().find(|(name, _)| name == key)?.1.text_at(rest)
+            }
+            _ => None,
         }
     }
 
@@ -89,8 +100,7 @@ impl Positions {
         if let Some(position) = self.0.get(place) {
             return Some(*position);
         }
-        let around = self.0.iter().filter(|(known, _)| known.holds(place));
-        around.max_by_key(|(known, _)| known.as_str().len()).map(|(_, position)| *position)
+        place.around().find_map(|around| self.0.get(around)).copied()
     }
 }
 
@@ -106,16 +116,16 @@ pub(super) struct Malformed {
 /// A document: its tree, and all positions.
 pub(super) type Document = (Node, Positions);
 
-/// Reads TOML.
+/// Reads TOML. What comes after the time of `patience` has no position.
 ///
 /// # Errors
 /// The first syntax error, which includes a key written twice.
-pub(super) fn parse_toml(text: &str) -> Result<Document, Malformed> {
+pub(super) fn parse_toml(text: &str, patience: &Patience) -> Result<Document, Malformed> {
     let document = ImDocument::parse(text).map_err(|error| Malformed {
         position: error.span().map(|span| Lines::of(text).position(span.start)),
         message: error.message().trim().replace('\n', ", "),
     })?;
-    let mut reader = TomlReader { lines: Lines::of(text), positions: Positions::default() };
+    let mut reader = TomlReader { lines: Lines::of(text), positions: Positions::default(), patience };
     let root = reader.table(document.as_table(), &Place::ROOT);
     Ok((root, reader.positions))
 }
@@ -123,11 +133,13 @@ pub(super) fn parse_toml(text: &str) -> Result<Document, Malformed> {
 struct TomlReader<'a> {
     lines: Lines<'a>,
     positions: Positions,
+    patience: &'a Patience,
 }
 
 impl TomlReader<'_> {
+    /// Columns of a long line that are asked for in no order take long to count.
     fn note(&mut self, place: &Place, span: Option<std::ops::Range<usize>>) {
-        if let Some(span) = span {
+        if let Some(span) = span.filter(|_| !self.patience.is_late()) {
             self.positions.0.insert(place.clone(), self.lines.position(span.start));
         }
     }

@@ -121,7 +121,9 @@ fn callers(
 
 fn principals(section: &Section<'_>, is_team: &dyn Fn(&str) -> bool) -> HashMap<Arc<str>, Arc<str>> {
     let mut principals = HashMap::new();
-    for (name, Located { value: team, place }) in section.named_texts("principals") {
+    for (name, Located { value: team, place }) in
+        section.findings.while_few(section.named_texts("principals"))
+    {
         if name.is_empty() || name.len() > MAX_BYTES {
             section.findings.error(&place, format!("a principal has 1 to {MAX_BYTES} bytes"), "");
         }

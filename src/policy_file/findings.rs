@@ -1,6 +1,6 @@
 //! Everything that is wrong or suspicious in a document, each finding with its place and a fix.
 
-use std::{cell::RefCell, fmt, sync::Arc};
+use std::{cell::RefCell, fmt, sync::Arc, time::Instant};
 
 use super::{document::Positions, place::Place};
 use crate::domain::policy::Policy;
@@ -97,12 +97,44 @@ pub(super) struct Findings {
     file: Arc<str>,
     positions: Positions,
     found: RefCell<Vec<Finding>>,
+    patience: Patience,
+}
+
+/// How long a document is worth checking.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Patience {
+    /// Until when; `None`: as long as it takes.
+    pub(super) until: Option<Instant>,
+    /// Until there are so many findings; `None`: all are of interest.
+    pub(super) most: Option<usize>,
+}
+
+impl Patience {
+    /// Whether the time is over.
+    pub(super) fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
 }
 
 impl Findings {
     /// No findings yet for the document `file`.
-    pub(super) fn new(file: &str, positions: Positions) -> Self {
-        Self { file: Arc::from(file), positions, found: RefCell::default() }
+    pub(super) fn new(file: &str, positions: Positions, patience: Patience) -> Self {
+        Self { file: Arc::from(file), positions, found: RefCell::default(), patience }
+    }
+
+    /// Whether to stop checking, as the rest is not worth its time. Asked before each table, and each item whose check takes the longer the
+    /// larger the document is.
+    pub(super) fn are_enough(&self) -> bool {
+        self.are_most() || self.patience.is_late()
+    }
+
+    /// The items as long as they are worth checking.
+    pub(super) fn while_few<I: IntoIterator>(&self, items: I) -> impl Iterator<Item = I::Item> {
+        items.into_iter().take_while(|_| !self.are_enough())
+    }
+
+    fn are_most(&self) -> bool {
+        self.patience.most.is_some_and(|most| self.found.borrow().len() >= most)
     }
 
     /// Adds an error, which prevents loading.
@@ -116,6 +148,9 @@ impl Findings {
     }
 
     fn note(&self, severity: Severity, place: &Place, message: String, help: String) {
+        if self.are_most() {
+            return;
+        }
         let position = self.positions.find(place);
         self.found.borrow_mut().push(Finding {
             severity,

@@ -1,6 +1,6 @@
 //! JSON as a [`Node`], keeping what `serde_json::Value` would lose: keys written twice.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -76,9 +76,10 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
-        let mut entries: Vec<(String, Node)> = Vec::new();
+        let (mut entries, mut known) = (Vec::new(), HashSet::new());
         while let Some((key, Strict(value))) = access.next_entry::<String, Strict>()? {
-            if entries.iter().any(|(known, _)| *known == key) {
+            // A table may contain all teams of an organization, so it is never searched for an entry.
+            if !known.insert(key.clone()) {
                 return Err(serde::de::Error::custom(format!("duplicate key `{key}`")));
             }
             entries.push((key, value));

@@ -1,18 +1,24 @@
 //! Turns a file or a text into a policy, or into a list of everything that is wrong with it.
 
-use std::{fmt::Write as _, fs, path::Path, sync::Arc, time::SystemTime};
+use std::{fmt::Write as _, fs, path::Path, str::Utf8Error, sync::Arc, time::SystemTime};
 
 use super::{
     check,
-    document::{Malformed, Positions, parse_toml},
-    findings::{Findings, PolicyReport},
+    difference::{self, Differences},
+    document::{Document, Malformed, Node, Positions, parse_toml},
+    findings::{Findings, Patience, PolicyReport},
     json::parse_json,
     place::Place,
     prices,
     read::{self, Declared},
     tools,
 };
-use crate::domain::{Timestamp, calendar::Calendar, cooldown::Gates, policy::Policy};
+use crate::domain::{
+    Timestamp,
+    calendar::Calendar,
+    cooldown::Gates,
+    policy::{DocumentFormat, Policy, PolicyDocument},
+};
 use crate::syntax::format::{NOT_YAML, is_json, is_yaml, looks_like_yaml, without_mark};
 
 /// The largest policy that is read: a thousand teams with a hundred keys each fit; a wrong file is not read to its end.
@@ -53,16 +59,38 @@ pub(super) fn parse_policy_for(
     }
     let text = without_mark(text);
     let json = is_json(Path::new(name), text);
-    let (root, positions) = match if json { parse_json(text) } else { parse_toml(text) } {
-        Ok(document) => document,
-        Err(_) if !json && looks_like_yaml(text) => return unreadable(name, NOT_YAML.to_owned()),
-        Err(malformed) => return misspelt(name, malformed),
-    };
-    let findings = Findings::new(name, positions);
-    let policy = read::document(&root, &findings).map(|declared| {
+    let format = if json { DocumentFormat::Json } else { DocumentFormat::Toml };
+    match parse(text, format, &Patience::default()) {
+        Ok((root, positions)) => {
+            let findings = Findings::new(name, positions, Patience::default());
+            judge(&root, (text, format), now, running, findings)
+        }
+        Err(_) if !json && looks_like_yaml(text) => unreadable(name, NOT_YAML.to_owned()),
+        Err(malformed) => malformed.report(name),
+    }
+}
+
+/// The tree of `text`, as far as `patience` lasts.
+pub(super) fn parse(text: &str, format: DocumentFormat, patience: &Patience) -> Result<Document, Malformed> {
+    match format {
+        DocumentFormat::Json => parse_json(text),
+        DocumentFormat::Toml => parse_toml(text, patience),
+    }
+}
+
+/// The policy that the document `root` is, and what is wrong with it beside `findings`.
+pub(super) fn judge(
+    root: &Node,
+    (text, format): (&str, DocumentFormat),
+    now: Timestamp,
+    running: Option<&Policy>,
+    findings: Findings,
+) -> PolicyReport {
+    let policy = read::document(root, &findings).map(|declared| {
         let mut hasher = blake3::Hasher::new();
         root.digest(&mut hasher);
-        let policy = assemble(&declared, hasher.finalize());
+        let document = PolicyDocument::new(text, format);
+        let policy = assemble(&declared, hasher.finalize(), document, &findings);
         check::all(&declared, &policy, now, &findings);
         if let Some(running) = running {
             same_organization(&policy, &running.organization.id, &findings);
@@ -101,40 +129,64 @@ fn still_closed(policy: &Policy, running: &Policy, findings: &Findings) {
     }
 }
 
+/// What differs between two documents, each of which was read before.
+pub(super) fn differences(old: &PolicyDocument, new: &PolicyDocument) -> Differences {
+    let parse = |document: &PolicyDocument| parse(&document.text, document.format, &Patience::default());
+    match (parse(old), parse(new)) {
+        (Ok((old, _)), Ok((new, _))) => difference::between(&old, &new),
+        _ => Differences::default(),
+    }
+}
+
 /// The system's time.
 pub(super) fn now() -> Timestamp {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }
 
-pub(super) fn read_file(path: &Path) -> Result<String, String> {
+/// The text of the policy file at `path`.
+///
+/// # Errors
+/// Why it cannot be read: it is too large, no UTF-8, or the system refuses.
+pub fn read_file(path: &Path) -> Result<String, String> {
     let size = fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?.len();
     if size > MAX_BYTES {
         return Err(format!("{size} bytes are more than a policy may have, {MAX_BYTES}"));
     }
     let bytes = fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
-        let line = before.filter(|byte| **byte == b'\n').count() + 1;
-        match error.as_bytes() {
-            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16; save it as UTF-8".to_owned(),
-            _ => format!("line {line} is not UTF-8; save the file as UTF-8"),
-        }
-    })
+    String::from_utf8(bytes).map_err(|error| not_utf8(error.as_bytes(), &error.utf8_error()))
+}
+
+/// What is wrong with a text that is not UTF-8.
+pub(super) fn not_utf8(bytes: &[u8], error: &Utf8Error) -> String {
+    let before = bytes.iter().take(error.valid_up_to());
+    let line = before.filter(|byte| **byte == b'\n').count() + 1;
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "is UTF-16; save it as UTF-8".to_owned(),
+        _ => format!("line {line} is not UTF-8; save the file as UTF-8"),
+    }
 }
 
 /// The report on a document that could not be opened.
 pub(super) fn unreadable(name: &str, message: String) -> PolicyReport {
-    misspelt(name, Malformed { position: None, message })
+    Malformed { position: None, message }.report(name)
 }
 
-fn misspelt(name: &str, malformed: Malformed) -> PolicyReport {
-    let findings = Findings::new(name, Positions::at(malformed.position));
-    findings.error(&Place::ROOT, malformed.message, "");
-    PolicyReport { policy: None, findings: findings.into_sorted() }
+impl Malformed {
+    /// The report on the document `name`.
+    pub(super) fn report(self, name: &str) -> PolicyReport {
+        let findings = Findings::new(name, Positions::at(self.position), Patience::default());
+        findings.error(&Place::ROOT, self.message, "");
+        PolicyReport { policy: None, findings: findings.into_sorted() }
+    }
 }
 
-fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
+fn assemble(
+    declared: &Declared,
+    digest: blake3::Hash,
+    document: PolicyDocument,
+    findings: &Findings,
+) -> Policy {
     let mut revision = String::with_capacity(16);
     for byte in digest.as_bytes().iter().take(8) {
         // Writing to a string cannot fail.
@@ -144,7 +196,7 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
     let keys = keys.filter_map(|key| Some((key.sha256.as_ref()?.value, Arc::clone(&key.key))));
     let organization = declared.organization.clone();
     let teams = declared.teams.iter().map(|t| (Arc::clone(&t.team.name), Arc::clone(&t.team)));
-    let catalogue = prices::catalogue(&declared.prices);
+    let catalogue = prices::catalogue(&declared.prices, findings);
     let models: Vec<_> = catalogue.models().map(|model| Arc::clone(&model.name)).collect();
     let gates = Gates::new(declared.projects.names(), &models);
     Policy {
@@ -161,5 +213,6 @@ fn assemble(declared: &Declared, digest: blake3::Hash) -> Policy {
         reports: declared.reports.clone(),
         access: declared.access.as_ref().map(|access| access.policy.clone()),
         alerts: declared.alerts.clone(),
+        document: Arc::new(document),
     }
 }

@@ -21,10 +21,12 @@ mod json;
 mod keys;
 mod limits;
 mod load;
+mod masked;
 mod mode;
 mod narrow;
 mod place;
 mod prices;
+mod proposal;
 mod read;
 mod reports;
 mod schema;
@@ -33,13 +35,17 @@ mod source;
 mod tools;
 mod upstream;
 mod values;
+mod words;
 
 pub use attempt::{PolicyAttempt, ReloadOutcome};
 pub use difference::{Differences, KeyChange};
 pub use findings::{Finding, PolicyReport, Severity};
-pub use load::{load_policy, parse_policy, parse_policy_at};
+pub use load::{load_policy, parse_policy, parse_policy_at, read_file};
+pub use masked::{masked, shown_document};
+pub use proposal::{Proposal, ProposalReport, TookTooLong};
 pub use schema::schema;
 pub use source::{PolicySource, PolicySourceError, PolicyStatus, Rejection};
+pub use words::{Described, describe_organization, describe_team};
 
 pub use crate::watch::Reload;
 

@@ -13,12 +13,12 @@ use crate::domain::{
 
 /// Reports everything that a key of `team` would permit but the team may not do.
 pub(super) fn check(team: &DeclaredTeam, findings: &Findings) {
-    for key in &team.keys {
-        for widening in widenings(&key.key, &team.team) {
+    for key in findings.while_few(&team.keys) {
+        for widening in findings.while_few(widenings(&key.key, &team.team)) {
             report(team, key, widening, findings);
         }
     }
-    for limit in &team.team.user_limits {
+    for limit in findings.while_few(&team.team.user_limits) {
         if let Some(wider) = WiderLimit::of(limit, &team.team) {
             let (own, of_team) = bounds(&wider);
             let message = format!("each user's limit, {own}, is larger than the team's, {of_team}");

@@ -1,6 +1,6 @@
 //! Places in a document, written as people write them: `teams.chatbot.limits."openai/*".tokens_per_hour`.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 /// A place in a document. It is also the id of the limit at that place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -38,10 +38,18 @@ impl Place {
         Self(id.to_owned())
     }
 
-    /// Whether this place is `other` or contains it.
-    pub(super) fn holds(&self, other: &Self) -> bool {
-        let rest = other.0.strip_prefix(&self.0);
-        self.0.is_empty() || rest.is_some_and(|r| r.is_empty() || r.starts_with(['.', '[']))
+    /// The places that contain this one, as text, from the nearest to the document itself. Where a name in quotation marks has a `.` or
+    /// a `[`, some of them are no places.
+    pub(super) fn around(&self) -> impl Iterator<Item = &str> {
+        let ends = self.0.rmatch_indices(['.', '[']).map(|(end, _)| end);
+        ends.chain((!self.0.is_empty()).then_some(0)).filter_map(|end| self.0.get(..end))
+    }
+}
+
+/// So that a place is found by its text.
+impl Borrow<str> for Place {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

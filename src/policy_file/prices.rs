@@ -116,7 +116,7 @@ fn check_spelling(name: &Located<&str>, findings: &Findings) {
 pub(super) fn check(prices: &[Override], findings: &Findings) {
     check_bounds(prices, findings);
     let mut catalogue = Catalogue::builtin();
-    for price in in_order(prices) {
+    for price in findings.while_few(in_order(prices)) {
         let writes_output = |other: &Override| other.model.value == price.model.value && other.written.output;
         let writes_output = prices.iter().any(writes_output)
             || catalogue.model(&price.model.value).is_some_and(|model| model.max_output_tokens.is_some());
@@ -163,7 +163,7 @@ fn check_rates(price: &Override, writes_output: bool, catalogue: &Catalogue, fin
 
 /// Reports bounds of one model that two prices state differently: they belong to the model, not to the price.
 fn check_bounds(prices: &[Override], findings: &Findings) {
-    for (index, price) in prices.iter().enumerate() {
+    for (index, price) in findings.while_few(prices.iter().enumerate()) {
         for (key, of) in [
             ("context_tokens", (|b: Bounds| b.context_tokens) as fn(Bounds) -> Option<u64>),
             ("max_output_tokens", |b: Bounds| b.max_output_tokens),
@@ -182,9 +182,9 @@ fn check_bounds(prices: &[Override], findings: &Findings) {
 }
 
 /// The built-in catalogue, overridden by the policy's prices.
-pub(super) fn catalogue(prices: &[Override]) -> Catalogue {
+pub(super) fn catalogue(prices: &[Override], findings: &Findings) -> Catalogue {
     let mut catalogue = Catalogue::builtin();
-    in_order(prices).iter().for_each(|price| price.state(&mut catalogue));
+    findings.while_few(in_order(prices)).for_each(|price| price.state(&mut catalogue));
     catalogue
 }
 

@@ -1,6 +1,6 @@
 //! Reads a policy document key by key into the types of the domain.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use jiff::tz::TimeZone;
 
@@ -99,20 +99,22 @@ pub(super) fn document(root: &Node, findings: &Findings) -> Option<Declared> {
         Some(section) => organization(section),
         None => unnamed(),
     };
-    let teams =
-        root.named("teams").into_iter().map(|(name, section)| team(name, section, &organization.time_zone));
+    let teams = findings
+        .while_few(root.named("teams"))
+        .map(|(name, section)| team(name, section, &organization.time_zone));
     let teams: Vec<DeclaredTeam> = teams.collect();
-    let priced = root.tables("prices").into_iter();
+    let priced = findings.while_few(root.tables("prices"));
     let prices = priced.filter_map(|section| prices::read(section, &organization.time_zone)).collect();
     let priced = root.tables("tool_prices").into_iter();
     let tool_prices = priced.filter_map(|section| tools::price(section, &organization.time_zone)).collect();
-    let is_team = |name: &str| teams.iter().any(|declared| *declared.team.name == *name);
+    let known: HashSet<&str> = teams.iter().map(|declared| &*declared.team.name).collect();
+    let is_team = |name: &str| known.contains(name);
     let envoy = root.section("envoy").map(|section| envoy::read(section, &is_team)).unwrap_or_default();
     let names: Vec<_> = teams.iter().map(|declared| Arc::clone(&declared.team.name)).collect();
     let projects = upstream::read(&root, &names).unwrap_or_default();
     let names: Vec<&str> = teams.iter().map(|declared| &*declared.team.name).collect();
     let access = root.section("access").map(|section| access::read(section, &names, &organization.time_zone));
-    let routes = root.tables("alerts").into_iter();
+    let routes = findings.while_few(root.tables("alerts"));
     let alerts = routes.filter_map(|section| alerts::read(section, &is_team)).collect();
     let reports = root.section("reports").map(reports::read).unwrap_or_default();
     root.finish();
@@ -169,7 +171,7 @@ fn model_limits(
     mode: LimitMode,
 ) -> Vec<(ModelPattern, Vec<Arc<Limit>>)> {
     let mut limits = Vec::new();
-    for (name, inner) in section.named("limits") {
+    for (name, inner) in section.findings.while_few(section.named("limits")) {
         let pattern = values::model_pattern(name, &inner.place, section.findings);
         let mode = mode::of(&inner, mode);
         let read = shared(rates(&inner, &subject.model(name), mode));
@@ -216,8 +218,8 @@ fn team(name: &str, section: Section<'_>, zone: &TimeZone) -> DeclaredTeam {
         templates: Templates::default(),
         tally: TallyOfTeam::default(),
     });
-    let keys =
-        section.named("keys").into_iter().map(|(key_name, inner)| key(name, key_name, inner, zone)).collect();
+    let keys = section.findings.while_few(section.named("keys"));
+    let keys = keys.map(|(key_name, inner)| key(name, key_name, inner, zone)).collect();
     let place = section.place.clone();
     section.finish();
     DeclaredTeam { place, team, models, keys }

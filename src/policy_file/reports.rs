@@ -16,7 +16,9 @@ const MAX_NAME: usize = 63;
 pub(super) fn read(section: Section<'_>) -> ReportRules {
     let mut labels: Vec<Arc<str>> = Vec::new();
     let named = section.texts("labels");
-    for Located { value: name, place } in named.into_iter().flat_map(|named| named.value) {
+    for Located { value: name, place } in
+        section.findings.while_few(named.into_iter().flat_map(|named| named.value))
+    {
         let mut letters = name.bytes();
         let begins = letters.next().is_some_and(|first| first.is_ascii_lowercase());
         let rest = letters.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');

@@ -32,13 +32,17 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The table `node` at `place`, with the keys of `table`; if it is not a table, nothing and a finding.
+    /// The table `node` at `place`, with the keys of `table`; if it is not a table, nothing and a finding. Nothing either where there are
+    /// findings enough.
     pub(super) fn open(
         node: &'a Node,
         table: &'static Table,
         place: Place,
         findings: &'a Findings,
     ) -> Option<Self> {
+        if findings.are_enough() {
+            return None;
+        }
         let entries = entries(node, &place, findings)?;
         Some(Self { place, findings, table, entries, known: RefCell::default() })
     }
@@ -221,7 +225,8 @@ impl<'a> Section<'a> {
     /// Reports every key that was not asked for.
     pub(super) fn finish(self) {
         let known = self.known.into_inner();
-        for (name, _) in self.entries.iter().filter(|(name, _)| !known.contains(&name.as_str())) {
+        let unknown = self.entries.iter().filter(|(name, _)| !known.contains(&name.as_str()));
+        for (name, _) in self.findings.while_few(unknown) {
             let help = did_you_mean(name, known.iter().copied())
                 .unwrap_or_else(|| format!("known keys here: {}", known.join(", ")));
             self.findings.error(&self.place.key(name), format!("unknown key `{name}`"), help);

@@ -108,7 +108,7 @@ pub(super) fn catalogue(prices: &[Located<ToolPriceFrom>]) -> ToolCatalogue {
 
 /// Warns of every name under `tools` of a team that matches no tool with a price.
 pub(super) fn check(team: &Place, bounds: &ToolBounds, catalogue: &ToolCatalogue, findings: &Findings) {
-    for (pattern, _) in bounds.iter() {
+    for (pattern, _) in findings.while_few(bounds.iter()) {
         if catalogue.actions().any(|action| pattern.covers(action.tool())) {
             continue;
         }

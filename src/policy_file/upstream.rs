@@ -23,7 +23,7 @@ pub(super) fn read(root: &Section<'_>, teams: &[Arc<str>]) -> Option<Projects> {
         let places = places(&section);
         let named = section.texts("teams");
         if let Some(named) = &named {
-            for Located { value: team, place } in &named.value {
+            for Located { value: team, place } in findings.while_few(&named.value) {
                 if !teams.iter().any(|known| **known == **team) {
                     findings.error(place, format!("the policy has no team `{team}`"), "");
                 } else if let Some(other) = of_team.insert(Arc::from(*team), name) {

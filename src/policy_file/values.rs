@@ -68,7 +68,7 @@ fn items<'a>(section: &Section<'a>, key: &'static str, all: &str) -> Option<Vec<
 /// The list of models under `models`; nothing if it is empty or all items are faulty.
 pub(super) fn models(section: &Section<'_>, all: &str) -> Option<Vec<Located<ModelPattern>>> {
     let mut read: Vec<Located<ModelPattern>> = Vec::new();
-    for Located { value, place } in items(section, "models", all)? {
+    for Located { value, place } in section.findings.while_few(items(section, "models", all)?) {
         let Some(pattern) = model_pattern(value, &place, section.findings) else { continue };
         if read.iter().any(|known| known.value == pattern) {
             section.findings.warning(&place, format!("`{pattern}` is listed twice"), "");
@@ -82,7 +82,7 @@ pub(super) fn models(section: &Section<'_>, all: &str) -> Option<Vec<Located<Mod
 /// The list of operations under `operations`; nothing if it is empty or all items are faulty.
 pub(super) fn operations(section: &Section<'_>, all: &str) -> Option<Vec<Located<Operation>>> {
     let mut read: Vec<Located<Operation>> = Vec::new();
-    for Located { value, place } in items(section, "operations", all)? {
+    for Located { value, place } in section.findings.while_few(items(section, "operations", all)?) {
         let names = || Operation::ALL.into_iter().map(Operation::name);
         match value.parse::<Operation>() {
             Err(()) => {

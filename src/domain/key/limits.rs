@@ -10,7 +10,7 @@ use crate::domain::{
     limit::{Limit, LimitMode, OnShortfall, Quantity, Subject},
     limit_kind::LimitKind,
     money::NanoUsd,
-    policy::ModelPattern,
+    policy::{ModelPattern, Team},
     request::Operation,
 };
 
@@ -227,14 +227,31 @@ impl KeyLimits {
     /// The limits of a declared key. Alerts come in the order of their amounts, and what holds by default is left out.
     #[must_use]
     pub fn of_declared(key: &VirtualKey) -> Self {
-        let mut own = Self {
+        let own = Self {
             models: key.models.clone().unwrap_or_default(),
             operations: key.operations.clone().unwrap_or_default(),
             max_output_tokens: key.max_output_tokens,
-            mode: Some(key.mode).filter(|mode| *mode != LimitMode::default()),
             ..Self::default()
         };
-        for limit in &key.limits {
+        own.with(key.mode, &key.limits)
+    }
+
+    /// The limits of a team in the form of a key's, without those of single models and users. All its operations are listed.
+    #[must_use]
+    pub fn of_team(team: &Team) -> Self {
+        let own = Self {
+            models: team.models.clone(),
+            operations: team.operations.clone(),
+            max_output_tokens: team.max_output_tokens,
+            ..Self::default()
+        };
+        own.with(team.mode, &team.limits)
+    }
+
+    fn with<'l>(mut self, mode: LimitMode, limits: impl IntoIterator<Item = &'l Arc<Limit>>) -> Self {
+        let own = &mut self;
+        own.mode = Some(mode).filter(|mode| *mode != LimitMode::default());
+        for limit in limits {
             let Some(kind) = LimitKind::of(limit) else { continue };
             // A limit that only counts does not restrict anything.
             let Some(bound) = limit.bound else { continue };
@@ -249,6 +266,6 @@ impl KeyLimits {
                 }
             }
         }
-        own
+        self
     }
 }

@@ -1,5 +1,6 @@
 //! The validated policy document, as the hot path reads it. [`crate::policy_file`] builds it from the documents that people write.
 
+mod document;
 pub mod envoy;
 mod reports;
 pub mod upstream;
@@ -15,7 +16,10 @@ use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use self::reports::ReportRules;
+pub use self::{
+    document::{DocumentFormat, PolicyDocument, ShownDocument},
+    reports::ReportRules,
+};
 use self::{envoy::EnvoyPolicy, upstream::Projects};
 use super::{
     alert::AlertRoute,
@@ -64,6 +68,8 @@ pub struct Policy {
     pub access: Option<AccessPolicy>,
     /// Where alerts go.
     pub alerts: Vec<AlertRoute>,
+    /// What it was read from.
+    pub document: Arc<PolicyDocument>,
 }
 
 /// The counter of one user, from the counter that the limits in [`Team::user_limits`] share. The user comes last, so

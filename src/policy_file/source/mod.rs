@@ -18,9 +18,8 @@ use tokio::sync::{
 use super::{
     EXAMPLE_POLICY,
     attempt::{PolicyAttempt, ReloadOutcome},
-    difference,
     findings::{Finding, PolicyReport, Severity},
-    load::{now, parse_policy_for, read_file, unreadable},
+    load::{self, now, parse_policy_for, read_file, unreadable},
 };
 use crate::domain::{Timestamp, policy::Policy};
 use crate::watch::{FileSource, Pace, Reload, Watch};
@@ -89,8 +88,6 @@ struct Shared {
 struct PolicyFile {
     path: PathBuf,
     shared: Arc<Shared>,
-    /// The text in force, to compare the next one with.
-    accepted: String,
 }
 
 impl PolicySource {
@@ -172,7 +169,7 @@ impl PolicyFile {
         let content = read_file(&path);
         let shared = Arc::new(Shared::start(parse(&path, &content, None))?);
         let seen = Self::digest(&content);
-        Ok((Self { path, shared, accepted: content.unwrap_or_default() }, seen))
+        Ok((Self { path, shared }, seen))
     }
 }
 
@@ -204,19 +201,18 @@ impl FileSource for PolicyFile {
             // There may be no receiver.
             let _ = shared.attempts.send(PolicyAttempt { before: Arc::clone(&before), is_asked, outcome });
         };
-        match (report.policy, content) {
-            (Some(policy), Ok(text)) => {
+        match report.policy {
+            Some(policy) => {
                 let status = accepted(&policy, report.findings);
-                let revision = Arc::clone(&policy.revision);
+                let (revision, document) = (Arc::clone(&policy.revision), Arc::clone(&policy.document));
                 shared.current.store(Arc::new(policy));
                 shared.status.send_replace(Arc::new(status));
                 // First put it in force: it may revoke permissions, and comparing large documents takes time.
-                let differences = difference::between(&self.accepted, &text, path);
+                let differences = load::differences(&running.document, &document);
                 record(ReloadOutcome::Loaded { revision, differences });
-                self.accepted = text;
                 true
             }
-            _ => {
+            None => {
                 tracing::error!(file = %path.display(), document_revision = %before, "the new policy does not load; the old one stays");
                 report.findings.iter().for_each(log);
                 record(ReloadOutcome::Rejected(report.findings.clone()));

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::policy_file::{
     PolicyReport, Severity,
     document::{Node, parse_toml},
+    findings::Patience,
     keys::{DOCUMENT, Fallback, Kind, Table},
     parse_policy_at, schema,
 };
@@ -20,7 +21,7 @@ const OF_FORM: [&str; 3] = ["unknown key `", "expected ", "` is missing"];
 
 /// Whether the schema accepts what the reader accepts, and refuses what is of the wrong form.
 pub(in crate::policy_file) fn agrees(text: &str, report: &PolicyReport) {
-    let Ok((document, _)) = parse_toml(text) else { return };
+    let Ok((document, _)) = parse_toml(text, &Patience::default()) else { return };
     let faults = faults(&document);
     let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
     let mut of_form = errors.filter(|error| OF_FORM.iter().any(|start| error.message.contains(start)));
@@ -276,7 +277,9 @@ fn the_examples_and_the_policies_of_all_decisions_are_valid() {
     let mut policies = 0;
     for case in std::fs::read_dir(format!("{root}tests/decisions")).unwrap() {
         let case = std::fs::read_to_string(case.unwrap().path()).unwrap();
-        let (Node::Table(entries), _) = parse_toml(&case).unwrap() else { panic!("a document is a table") };
+        let (Node::Table(entries), _) = parse_toml(&case, &Patience::default()).unwrap() else {
+            panic!("a document is a table")
+        };
         let steps = entries.iter().filter_map(|(key, steps)| match steps {
             Node::List(steps) if key == "steps" => Some(steps),
             _ => None,
