@@ -6,13 +6,14 @@ use std::{env, error::Error, fs, path::PathBuf};
 use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 use tonic_prost_build::Config;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "google/rpc/error_details.proto",
     "tollgate/v1/alert_service.proto",
     "tollgate/v1/audit_service.proto",
     "tollgate/v1/budget_service.proto",
     "tollgate/v1/key_service.proto",
     "tollgate/v1/pause_service.proto",
+    "tollgate/v1/policy_document_service.proto",
     "tollgate/v1/policy_service.proto",
     "tollgate/v1/report_service.proto",
     "tollgate/v1/status_service.proto",
@@ -21,12 +22,13 @@ const FILES: [&str; 12] = [
     "envoy/service/ext_proc/v3/external_processor.proto",
 ];
 /// Fields that stay in the buffer that they were received in.
-const IN_PLACE: [&str; 5] = [
+const IN_PLACE: [&str; 6] = [
     ".envoy.config.core.v3.HeaderValue",
     ".envoy.service.auth.v3.AttributeContext.HttpRequest.raw_body",
     ".envoy.service.auth.v3.AttributeContext.HttpRequest.HeadersEntry",
     ".envoy.service.ext_proc.v3.HttpBody.body",
     ".envoy.service.ext_proc.v3.ProcessingRequest.metadata_context",
+    ".tollgate.v1.CheckPolicyRequest.document",
 ];
 /// Fields whose bytes are taken as they are: headers are many and few are looked at, and the metadata comes again with
 /// each piece of an answer.

@@ -18,7 +18,7 @@ use crate::{
     live::Live,
     policy_file::PolicyStatus,
     reports,
-    rpc::StatusFacts,
+    rpc::{DocumentWork, StatusFacts},
     runtime::Runtime,
     server::{
         Connections, ListenerTls, Options, Server, StartError,
@@ -150,6 +150,7 @@ pub struct App {
     connections: Connections,
     runtime: Runtime,
     status: StatusFacts,
+    documents: DocumentWork,
     meters: Meters,
     sources: Sources,
     tracing: Tracing,
@@ -183,7 +184,20 @@ impl App {
             shown.by_key,
         );
         sources.register(&meters);
-        Self { shared, guard, upstream, connections, runtime, status, meters, sources, tracing, receivers }
+        let documents = DocumentWork::default();
+        Self {
+            shared,
+            guard,
+            upstream,
+            connections,
+            runtime,
+            status,
+            documents,
+            meters,
+            sources,
+            tracing,
+            receivers,
+        }
     }
 
     /// How changes of the policy's file went, for the metrics.
@@ -221,6 +235,7 @@ impl App {
             guard: self.guard.clone(),
             connections: self.connections.clone(),
             status: self.status.clone(),
+            documents: self.documents.clone(),
             tracing: self.tracing.clone(),
             past: self.sources.past.clone(),
             receivers: Arc::clone(&self.receivers),

@@ -9,6 +9,7 @@ mod budgets;
 mod check;
 mod client;
 mod client_tls;
+mod compare;
 mod completions;
 mod cooldowns;
 mod health;
@@ -19,6 +20,7 @@ mod man;
 mod metering;
 mod names;
 mod pauses;
+mod policy;
 mod prices;
 mod reconcile;
 mod record;
@@ -89,6 +91,8 @@ enum Command {
     Report(Box<report::Report>),
     Reconcile(Box<reconcile::Reconcile>),
     Check(check::Check),
+    #[command(subcommand)]
+    Policy(policy::Policy),
     Prices(prices::Prices),
     Schema(schema::Schema),
     Keys(Box<keys::Keys>),
@@ -130,6 +134,7 @@ pub fn run() -> ExitCode {
         Command::Report(command) => command.run(&mut screen),
         Command::Reconcile(command) => command.run(&mut screen),
         Command::Check(command) => command.run(&mut screen),
+        Command::Policy(command) => command.run(&mut screen),
         Command::Prices(command) => command.run(&mut screen),
         Command::Schema(command) => command.run(&mut screen),
         Command::Keys(command) => command.run(&mut screen),

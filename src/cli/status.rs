@@ -112,7 +112,7 @@ fn calls(store: &StoreStatus) -> Table {
 }
 
 /// The findings that came, and how many of all `count` did not.
-fn print_findings(screen: &mut Screen, findings: &[Finding], count: i32) -> io::Result<()> {
+pub(super) fn print_findings(screen: &mut Screen, findings: &[Finding], count: i32) -> io::Result<()> {
     findings.iter().try_for_each(|finding| print_finding(screen, finding))?;
     match usize::try_from(count).unwrap_or(0).saturating_sub(findings.len()) {
         0 => Ok(()),

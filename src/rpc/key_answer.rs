@@ -57,7 +57,8 @@ pub(super) fn key(report: KeyReport) -> proto::VirtualKey {
     }
 }
 
-fn limits(limits: &KeyLimits) -> proto::KeyLimits {
+/// Limits of a key, or in the form of a key's.
+pub(super) fn limits(limits: &KeyLimits) -> proto::KeyLimits {
     let count = |kind| limits.bound(kind).map(int);
     let budget = |kind| limits.bound(kind).map(money);
     proto::KeyLimits {

@@ -18,6 +18,7 @@ use crate::{
     authorizer::Failure,
     control::{KeyError, PauseError},
     domain::rbac::Permission,
+    policy_file::TookTooLong,
     reports::{ListError, SpendError, UsageError},
     store::StoreError,
 };
@@ -102,7 +103,7 @@ pub fn shutting_down(effect: Effect) -> Status {
 #[must_use]
 pub fn effect_of(path: &str) -> Effect {
     match path.rsplit('/').next().unwrap_or_default() {
-        "Authorize" | "Check" => Effect::None,
+        "Authorize" | "Check" | "DescribeTeam" | "CheckPolicy" => Effect::None,
         method if ["Get", "List", "Query"].iter().any(|reads| method.starts_with(reads)) => Effect::None,
         _ => Effect::Unknown,
     }
@@ -220,6 +221,16 @@ fn failure_of(failure: &Failure, effect: Effect, asked: &str) -> Status {
         }
         Failure::UnknownTool(_) => table::TOOL_NOT_PRICED.error(message, Precondition("tools".to_owned())),
     }
+}
+
+/// The status for a policy document that is not looked at, as others are at the moment.
+pub(super) fn busy_with_documents() -> Status {
+    table::OVERLOADED.error("other policy documents are being worked on", Retry)
+}
+
+/// The status for a proposed policy document whose check was given up.
+pub(super) fn unchecked(error: TookTooLong) -> Status {
+    table::DEADLINE_EXCEEDED.error(error.to_string(), Unsure)
 }
 
 /// The status when no such cooldown is in force.

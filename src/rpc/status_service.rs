@@ -7,23 +7,21 @@ use tonic::{Request, Response, Status};
 
 use super::{
     answer,
+    findings::{count, findings},
     page::ListContext,
     proto::{
-        self, Finding, FindingSeverity, GetStatusRequest, GetStatusResponse, ListReplicasRequest,
-        ListReplicasResponse, PolicyRejection, SnapshotStatus, StoreCallOutcome, StoreCalls, StoreStatus,
+        self, GetStatusRequest, GetStatusResponse, ListReplicasRequest, ListReplicasResponse,
+        PolicyRejection, SnapshotStatus, StoreCallOutcome, StoreCalls, StoreStatus,
         status_service_server::StatusService,
     },
     replica_list,
 };
 use crate::{
     authorizer::Shared,
-    policy_file::{self, PolicyStatus, Rejection, Severity},
+    policy_file::{PolicyStatus, Rejection},
     runtime::clock::Clock,
     store::{CallOutcome, Calls, Store, StoreCall, StoreKind, Unreported, redis::Hazards},
 };
-
-/// A policy has up to one for each of its keys, and an answer has a bound.
-const MAX_FINDINGS: usize = 100;
 
 /// What a replica knows about itself.
 #[derive(Clone, Debug)]
@@ -104,42 +102,11 @@ impl StatusFacts {
     }
 }
 
-fn count(number: usize) -> i32 {
-    i32::try_from(number).unwrap_or(i32::MAX)
-}
-
 fn rejection(rejection: &Rejection) -> PolicyRejection {
     PolicyRejection {
         reject_time: Some(answer::timestamp(rejection.at)),
         findings: findings(&rejection.findings),
         finding_count: count(rejection.findings.len()),
-    }
-}
-
-/// The first of them. If there are too many for an answer, errors come before warnings, which keep nothing from loading.
-fn findings(findings: &[policy_file::Finding]) -> Vec<Finding> {
-    if findings.len() <= MAX_FINDINGS {
-        return findings.iter().map(finding).collect();
-    }
-    let is_error = |finding: &&policy_file::Finding| finding.severity == Severity::Error;
-    let errors = findings.iter().filter(is_error);
-    let others = findings.iter().filter(|finding| !is_error(finding));
-    errors.chain(others).take(MAX_FINDINGS).map(finding).collect()
-}
-
-fn finding(finding: &policy_file::Finding) -> Finding {
-    let severity = match finding.severity {
-        Severity::Error => FindingSeverity::Error,
-        Severity::Warning => FindingSeverity::Warning,
-    };
-    Finding {
-        severity: severity.into(),
-        path: finding.key_path.clone(),
-        line: finding.line.map(count),
-        column: finding.column.map(count),
-        message: finding.message.clone(),
-        help: finding.help.clone(),
-        file: finding.file.to_string(),
     }
 }
 

@@ -61,7 +61,7 @@ use crate::{
     authorizer::{Authorizer, Shared},
     replicas::Announcer,
     reports::PastDays,
-    rpc::{AccessLayer, Recorder, StatusFacts, explained, watched},
+    rpc::{AccessLayer, DocumentWork, Recorder, StatusFacts, explained, watched},
     runtime::Runtime,
     store::Store,
     telemetry::trace::Tracing,
@@ -87,6 +87,8 @@ pub struct Options {
     pub connections: Connections,
     /// What the replica tells about itself.
     pub status: StatusFacts,
+    /// What is done with whole policy documents.
+    pub documents: DocumentWork,
     /// Where traces go.
     pub tracing: Tracing,
     /// What days cost of months that are over.
@@ -139,6 +141,7 @@ struct Setup<F> {
     tls: Option<ListenerTls>,
     connections: Connections,
     status: StatusFacts,
+    documents: DocumentWork,
     tracing: Tracing,
     past: PastDays,
     receivers: Arc<Receivers>,
@@ -177,6 +180,7 @@ impl Server {
             tls: options.tls.clone(),
             connections: options.connections.clone(),
             status: options.status.clone(),
+            documents: options.documents.clone(),
             tracing: options.tracing.clone(),
             past: options.past.clone(),
             receivers: Arc::clone(&options.receivers),
@@ -308,6 +312,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         tls,
         connections,
         status,
+        documents,
         tracing,
         past,
         receivers,
@@ -330,6 +335,7 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         receivers,
         past,
         status,
+        documents,
         tracing: &tracing,
         health,
     };

@@ -25,6 +25,10 @@ use crate::rpc::{explain_end, message_too_large, request_too_slow};
 pub(super) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The largest message of Envoy: an HTTP request with its body, which may be an audio file. Groq accepts 25 MB.
 pub(super) const MAX_ENVOY_BYTES: usize = 32 << 20;
+/// The largest message with a proposed policy: as large as a policy's file may be.
+pub(super) const MAX_PROPOSAL_BYTES: usize = 32 << 20;
+/// The RPC that takes one.
+const CHECK_POLICY: &str = "/tollgate.v1.PolicyDocumentService/CheckPolicy";
 /// The bytes before each gRPC message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
@@ -55,7 +59,11 @@ where
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
         let claim = request.extensions_mut().remove::<Claim>();
         let path = request.uri().path();
-        let max = if path.starts_with("/envoy.") { MAX_ENVOY_BYTES } else { MAX_MESSAGE_BYTES };
+        let max = match path {
+            CHECK_POLICY => MAX_PROPOSAL_BYTES,
+            path if path.starts_with("/envoy.") => MAX_ENVOY_BYTES,
+            _ => MAX_MESSAGE_BYTES,
+        };
         let is_stream = path.starts_with("/envoy.service.ext_proc.") || path.starts_with("/grpc.reflection.");
         let failure = is_stream.then(Failure::default);
         let body = |inner| RequestBody {

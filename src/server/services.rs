@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{
     dispatch::Dispatch,
     reflection,
-    request_body::{MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES},
+    request_body::{MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES, MAX_PROPOSAL_BYTES},
 };
 use crate::{
     access::Guard,
@@ -21,8 +21,8 @@ use crate::{
     control::{Keys, Pauses},
     reports::{Budgets, LimitReports, PastDays, Spending, UsageReports},
     rpc::{
-        AlertRpc, AuditRpc, BudgetRpc, CheckRpc, KeyRpc, PauseRpc, PolicyRpc, ProcessRpc, Recorder,
-        ReportRpc, StatusFacts, StatusRpc, UpstreamRpc,
+        AlertRpc, AuditRpc, BudgetRpc, CheckRpc, DocumentWork, KeyRpc, PauseRpc, PolicyDocumentRpc,
+        PolicyRpc, ProcessRpc, Recorder, ReportRpc, StatusFacts, StatusRpc, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -31,8 +31,10 @@ use crate::{
         proto::{
             alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
             budget_service_server::BudgetServiceServer, key_service_server::KeyServiceServer,
-            pause_service_server::PauseServiceServer, report_service_server::ReportServiceServer,
-            status_service_server::StatusServiceServer, upstream_service_server::UpstreamServiceServer,
+            pause_service_server::PauseServiceServer,
+            policy_document_service_server::PolicyDocumentServiceServer,
+            report_service_server::ReportServiceServer, status_service_server::StatusServiceServer,
+            upstream_service_server::UpstreamServiceServer,
         },
     },
     runtime::{Runtime, replica_name},
@@ -52,6 +54,7 @@ pub(super) struct Core<'c, S> {
     pub(super) receivers: Arc<Receivers>,
     pub(super) past: PastDays,
     pub(super) status: StatusFacts,
+    pub(super) documents: DocumentWork,
     pub(super) tracing: &'c Tracing,
     pub(super) health: HealthReporter,
 }
@@ -76,7 +79,18 @@ pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {
 /// The services that decide nothing, or seldom.
 fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let Core {
-        authorizer, shared, recorder, guard, runtime, upstream, receivers, past, status, health, ..
+        authorizer,
+        shared,
+        recorder,
+        guard,
+        runtime,
+        upstream,
+        receivers,
+        past,
+        status,
+        documents,
+        health,
+        ..
     } = core;
     let (store, follower) = (authorizer.store(), authorizer.follower());
     let process = ProcessRpc::new(authorizer.clone(), Arc::clone(&upstream), guard.audit().clone());
@@ -96,6 +110,9 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let reports = ReportServiceServer::new(reports).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let budgets = BudgetRpc::new(Budgets::new(follower.clone(), past));
     let budgets = BudgetServiceServer::new(budgets).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let documents = PolicyDocumentRpc::new(status.clone(), documents);
+    // The messages of its other RPCs are bounded where they arrive, as are all.
+    let documents = PolicyDocumentServiceServer::new(documents).max_decoding_message_size(MAX_PROPOSAL_BYTES);
     let status = StatusRpc::new(store.clone(), status);
     let status = StatusServiceServer::new(status).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let routes = Routes::new(keys)
@@ -106,6 +123,7 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
         .add_service(alerts)
         .add_service(reports)
         .add_service(budgets)
+        .add_service(documents)
         .add_service(status)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection::services() {

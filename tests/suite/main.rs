@@ -43,6 +43,7 @@ mod limits;
 mod log_fields;
 mod model;
 mod pauses;
+mod policy_document;
 mod reconcile;
 mod redis_password;
 mod redis_server;

@@ -16,17 +16,17 @@ pub use needs::{Need, PAGES, RPCS, VERBOSE_READINESS, is_page, need_of, page_of,
 pub enum Role {
     /// May do everything.
     Admin,
-    /// Pauses and resumes, rotates and revokes keys, tests receivers of alerts.
+    /// Pauses and resumes, rotates and revokes keys, tests receivers of alerts, reads and checks policies.
     Operator,
     /// Reads everything, the audit log included.
     Auditor,
-    /// Reads spend and alerts.
+    /// Reads spend, alerts, and what the policy says of teams.
     Viewer,
     /// Reads the state of the service and its metrics: for monitoring systems.
     Monitor,
     /// Requests decisions and reports usage.
     Gateway,
-    /// Manages the keys of its teams and reads their spend and alerts.
+    /// Manages the keys of its teams and reads their spend, their alerts, and what the policy says of them.
     TeamAdmin,
 }
 
@@ -60,8 +60,9 @@ impl Role {
     #[must_use]
     pub const fn has(self, permission: Permission) -> bool {
         use Permission::{
-            Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadKeys, ReadMetrics,
-            ReadPauses, ReadSpend, ReadStatus, ReadUpstream, Record, RotateKeys, TestReceivers,
+            CheckPolicy, Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadKeys,
+            ReadMetrics, ReadPauses, ReadPolicy, ReadSpend, ReadStatus, ReadTeamPolicy, ReadUpstream, Record,
+            RotateKeys, TestReceivers,
         };
         match self {
             Self::Admin => true,
@@ -77,6 +78,9 @@ impl Role {
                         | ReadUpstream
                         | ReadAlerts
                         | TestReceivers
+                        | ReadPolicy
+                        | ReadTeamPolicy
+                        | CheckPolicy
                         | ReadStatus
                         | ReadMetrics
                 )
@@ -90,15 +94,20 @@ impl Role {
                         | ReadAudit
                         | ReadUpstream
                         | ReadAlerts
+                        | ReadPolicy
+                        | ReadTeamPolicy
                         | ReadStatus
                         | ReadMetrics
                 )
             }
-            Self::Viewer => matches!(permission, ReadSpend | ReadAlerts),
+            Self::Viewer => matches!(permission, ReadSpend | ReadAlerts | ReadTeamPolicy),
             Self::Monitor => matches!(permission, ReadStatus | ReadMetrics),
             Self::Gateway => matches!(permission, Decide | Record),
             Self::TeamAdmin => {
-                matches!(permission, ReadSpend | ReadKeys | ManageKeys | RotateKeys | ReadAlerts)
+                matches!(
+                    permission,
+                    ReadSpend | ReadKeys | ManageKeys | RotateKeys | ReadAlerts | ReadTeamPolicy
+                )
             }
         }
     }
@@ -160,6 +169,12 @@ pub enum Permission {
     ReadAlerts,
     /// Send a test to a receiver of alerts.
     TestReceivers,
+    /// Read the policy document, without digests and secrets.
+    ReadPolicy,
+    /// Read what the policy says of a team.
+    ReadTeamPolicy,
+    /// Have a proposed policy document checked.
+    CheckPolicy,
     /// Read which policy is in force, and why a newer one is not.
     ReadStatus,
     /// Read the metrics, which name teams and what they spend.
@@ -168,7 +183,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Decide,
         Self::Record,
         Self::ReadSpend,
@@ -182,6 +197,9 @@ impl Permission {
         Self::LiftCooldowns,
         Self::ReadAlerts,
         Self::TestReceivers,
+        Self::ReadPolicy,
+        Self::ReadTeamPolicy,
+        Self::CheckPolicy,
         Self::ReadStatus,
         Self::ReadMetrics,
     ];
@@ -203,6 +221,9 @@ impl Permission {
             Self::LiftCooldowns => "lift-cooldowns",
             Self::ReadAlerts => "read-alerts",
             Self::TestReceivers => "test-receivers",
+            Self::ReadPolicy => "read-policy",
+            Self::ReadTeamPolicy => "read-team-policy",
+            Self::CheckPolicy => "check-policy",
             Self::ReadStatus => "read-status",
             Self::ReadMetrics => "read-metrics",
         }

@@ -18,8 +18,9 @@ fn principal(grants: &[(&[Role], TeamScope)]) -> Principal {
 #[test]
 fn each_role_has_what_it_is_for_and_nothing_else() {
     use Permission::{
-        Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadKeys, ReadMetrics, ReadPauses,
-        ReadSpend, ReadStatus, ReadUpstream, Record, RotateKeys, TestReceivers,
+        CheckPolicy, Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadKeys, ReadMetrics,
+        ReadPauses, ReadPolicy, ReadSpend, ReadStatus, ReadTeamPolicy, ReadUpstream, Record, RotateKeys,
+        TestReceivers,
     };
     for (role, permissions) in [
         (Role::Admin, Permission::ALL.as_slice()),
@@ -34,18 +35,32 @@ fn each_role_has_what_it_is_for_and_nothing_else() {
                 LiftCooldowns,
                 ReadAlerts,
                 TestReceivers,
+                ReadPolicy,
+                ReadTeamPolicy,
+                CheckPolicy,
                 ReadStatus,
                 ReadMetrics,
             ],
         ),
         (
             Role::Auditor,
-            &[ReadSpend, ReadKeys, ReadPauses, ReadAudit, ReadUpstream, ReadAlerts, ReadStatus, ReadMetrics],
+            &[
+                ReadSpend,
+                ReadKeys,
+                ReadPauses,
+                ReadAudit,
+                ReadUpstream,
+                ReadAlerts,
+                ReadPolicy,
+                ReadTeamPolicy,
+                ReadStatus,
+                ReadMetrics,
+            ],
         ),
-        (Role::Viewer, &[ReadSpend, ReadAlerts]),
+        (Role::Viewer, &[ReadSpend, ReadAlerts, ReadTeamPolicy]),
         (Role::Monitor, &[ReadStatus, ReadMetrics]),
         (Role::Gateway, &[Decide, Record]),
-        (Role::TeamAdmin, &[ReadSpend, ReadKeys, ManageKeys, RotateKeys, ReadAlerts]),
+        (Role::TeamAdmin, &[ReadSpend, ReadKeys, ManageKeys, RotateKeys, ReadAlerts, ReadTeamPolicy]),
     ] {
         let has: Vec<_> = Permission::ALL.into_iter().filter(|permission| role.has(*permission)).collect();
         assert_eq!(has, permissions, "{role}");

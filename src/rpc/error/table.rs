@@ -60,7 +60,7 @@ reasons! {
     TOO_MANY_KEYS: ResourceExhausted, Quota, "There are 10,000 keys already";
     TOO_MANY_PAUSES: ResourceExhausted, Quota, "There are 1,000 pauses already. Resume some";
     MESSAGE_TOO_LARGE: ResourceExhausted, Size,
-        "A message of more than `maxBytes`: 64 KiB, of Envoy's 32 MiB";
+        "A message of more than `maxBytes`: 64 KiB, of Envoy and with a proposed policy 32 MiB";
 
     AMOUNT_OUT_OF_RANGE: OutOfRange, Nothing, "An amount past the largest that a counter holds";
 
@@ -84,7 +84,7 @@ reasons! {
         "The store did not answer in time. `Authorize` gives back what was taken, and reads change nothing; `RecordUsage` is safe to repeat; after a change, look before you repeat it";
     SNAPSHOT_STALE: Unavailable, Retry,
         "Pauses and keys were not read within 1 s and could not be for this call, or the key moved to another team at this moment. Try again";
-    OVERLOADED: Unavailable, Retry, "Refused at once, because it could not be answered in time, or because as many tests of receivers are being sent as may be. Try again";
+    OVERLOADED: Unavailable, Retry, "Refused at once, because it could not be answered in time, or because as many tests of receivers are being sent, or policy documents worked on, as may be. Try again";
     SHUTTING_DOWN: Unavailable, Outage,
         "This replica stops, and the call was still waiting for room or open when `drain_timeout` was about to end. Ask another. `Authorize` and reads change nothing; `RecordUsage` is safe to repeat; after a change, look before you repeat it";
     LAYOUT_UNSUPPORTED: Unavailable, Layout,
@@ -93,6 +93,6 @@ reasons! {
         "The issuer of a token does not answer, and its key is not known. Try again";
 
     DEADLINE_EXCEEDED: DeadlineExceeded, Unsure,
-        "The time in the call's `grpc-timeout` is over, or the request was not complete within `connection_handshake_timeout`. `Authorize` holds nothing; a report is safe to repeat";
+        "The time in the call's `grpc-timeout` is over, or the request was not complete within `connection_handshake_timeout`, or a proposed policy took longer than 10 s to check. `Authorize` holds nothing; a report is safe to repeat";
     INTERNAL: Internal, Unsure, "A fault of the service, or a message that breaks gRPC's framing. The log has what the answer must not";
 }

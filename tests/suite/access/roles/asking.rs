@@ -17,9 +17,10 @@ use tollgate::rpc::{
     proto::{
         self, alert_service_client::AlertServiceClient, audit_service_client::AuditServiceClient,
         budget_service_client::BudgetServiceClient, key_service_client::KeyServiceClient,
-        pause_service_client::PauseServiceClient, policy_service_client::PolicyServiceClient,
-        report_service_client::ReportServiceClient, status_service_client::StatusServiceClient,
-        upstream_service_client::UpstreamServiceClient,
+        pause_service_client::PauseServiceClient,
+        policy_document_service_client::PolicyDocumentServiceClient,
+        policy_service_client::PolicyServiceClient, report_service_client::ReportServiceClient,
+        status_service_client::StatusServiceClient, upstream_service_client::UpstreamServiceClient,
     },
 };
 use tonic::{Code, Status, transport::Channel};
@@ -28,7 +29,7 @@ use tonic_reflection::pb::v1::{
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
 
-use super::{MODEL, by, secret};
+use super::{MODEL, by, digest, secret};
 use crate::{
     envoy::checks::{check, http},
     harness::{chat, new_key, used},
@@ -191,6 +192,25 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
                 answer => drop(answer?),
             }
         }
+        "GetPolicy" => {
+            let answer = documents(channel).get_policy(by(token, proto::GetPolicyRequest {})).await?;
+            let document = answer.into_inner().policy.unwrap().document;
+            assert!(
+                document.contains("[access.tokens.admin]") && !document.contains(&digest(&secret("admin")))
+            );
+        }
+        "DescribeTeam" => {
+            let request = proto::DescribeTeamRequest { team: team.to_owned() };
+            let answer = documents(channel).describe_team(by(token, request)).await?.into_inner();
+            assert_eq!(answer.limits.unwrap().max_output_tokens, Some(99));
+        }
+        "CheckPolicy" => {
+            let document = b"[organization]\nid = \"acme\"\n".as_slice().into();
+            let request = proto::CheckPolicyRequest { document, ..Default::default() };
+            // It would open the service to all.
+            let checked = documents(channel).check_policy(by(token, request)).await?.into_inner();
+            assert!(!checked.sound && !format!("{checked:?}").contains(&digest(&secret("admin"))));
+        }
         "GetStatus" => {
             let mut client = StatusServiceClient::new(channel.clone());
             drop(client.get_status(by(token, proto::GetStatusRequest {})).await?);
@@ -211,6 +231,10 @@ fn told<'a>(team: &str, ids: impl Iterator<Item = &'a str>) -> char {
         (asked, [told]) if asked == *told => 'y',
         other => panic!("{other:?}"),
     }
+}
+
+fn documents(channel: &Channel) -> PolicyDocumentServiceClient<Channel> {
+    PolicyDocumentServiceClient::new(channel.clone())
 }
 
 fn of_team(team: &str) -> proto::ListAlertsRequest {

@@ -1,0 +1,220 @@
+//! `tollgate.v1.PolicyDocumentService`.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prost::bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use super::{
+    access, answer, deadline,
+    findings::{count, findings},
+    key_answer,
+    proto::{
+        CheckPolicyRequest, CheckPolicyResponse, DescribeTeamRequest, DescribeTeamResponse, GetPolicyRequest,
+        GetPolicyResponse, PolicyChange, PolicySnapshot,
+        policy_document_service_server::PolicyDocumentService,
+    },
+    status::{self, FieldErrors},
+    status_service::StatusFacts,
+};
+use crate::{
+    authorizer::Failure,
+    domain::{
+        Timestamp,
+        key::KeyLimits,
+        name::MAX_NAME_BYTES,
+        policy::{DocumentFormat, Policy, Team},
+        rbac::Permission,
+        request::ServiceTier,
+        snapshot::Snapshot,
+    },
+    policy_file::{
+        Described, KeyChange, Proposal, ProposalReport, TookTooLong, describe_team, masked, shown_document,
+    },
+};
+
+/// Proposals that a process checks at the same time: a check keeps a core busy for seconds, and may take a gigabyte.
+const MAX_CHECKS: usize = 1;
+/// Other calls that are answered at the same time. All but the first after a change of the policy take milliseconds.
+const MAX_READS: usize = 8;
+/// How long a check may take. The largest policies take a second or two.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The most models that are listed.
+const MAX_MODELS: usize = 1_000;
+/// The most bytes of sentences: an answer has 1 MiB, and models and limits stand beside them.
+const MAX_SENTENCES: usize = 768 << 10;
+
+/// What a process does with whole policy documents. It is done on threads that serve no decisions.
+#[derive(Clone, Debug)]
+pub struct DocumentWork {
+    checks: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+}
+
+impl Default for DocumentWork {
+    fn default() -> Self {
+        Self { checks: Arc::new(Semaphore::new(MAX_CHECKS)), reads: Arc::new(Semaphore::new(MAX_READS)) }
+    }
+}
+
+/// Does `work`, which takes one of `places` until it is done, even if its caller leaves before.
+async fn done<T: Send + 'static>(
+    places: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    let place = Arc::clone(places).try_acquire_owned().map_err(|_| status::busy_with_documents())?;
+    let work = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(place);
+        done
+    });
+    work.await.map_err(|_| status::internal())
+}
+
+/// Serves `PolicyDocumentService`.
+#[derive(Clone, Debug)]
+pub struct PolicyDocumentRpc {
+    facts: StatusFacts,
+    work: DocumentWork,
+}
+
+impl PolicyDocumentRpc {
+    /// Tells of the document that `facts` has in force.
+    #[must_use]
+    pub const fn new(facts: StatusFacts, work: DocumentWork) -> Self {
+        Self { facts, work }
+    }
+}
+
+#[tonic::async_trait]
+impl PolicyDocumentService for PolicyDocumentRpc {
+    async fn get_policy(&self, _: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
+        let live = &self.facts.shared.live;
+        let snapshot = live.snapshot();
+        let beside = PolicySnapshot {
+            policy_revision: snapshot.revision.to_string(),
+            load_time: Some(answer::timestamp(self.facts.policy.borrow().loaded_at)),
+            team_count: count(snapshot.policy.teams.len()),
+            key_count: count(live.active_keys(self.facts.clock.now())),
+            pause_count: count(snapshot.pauses.iter().count()),
+            ..PolicySnapshot::default()
+        };
+        let policy = Arc::clone(&snapshot.policy);
+        let policy = done(&self.work.reads, move || {
+            let shown = shown_document(&policy);
+            PolicySnapshot {
+                document: shown.text.to_string(),
+                format: policy.document.format.name().to_owned(),
+                truncated: shown.is_truncated,
+                ..beside
+            }
+        });
+        Ok(Response::new(GetPolicyResponse { policy: Some(policy.await?) }))
+    }
+
+    async fn describe_team(
+        &self,
+        request: Request<DescribeTeamRequest>,
+    ) -> Result<Response<DescribeTeamResponse>, Status> {
+        let scope = access::session(request.extensions()).scope(Permission::ReadTeamPolicy);
+        let scope = scope.map_err(access::status)?;
+        let mut errors = FieldErrors::default();
+        let team = errors.text("team", request.into_inner().team, 1, MAX_NAME_BYTES);
+        let team = errors.or(team)?;
+        access::within(&scope, &team, Permission::ReadTeamPolicy)?;
+        let snapshot = self.facts.shared.live.snapshot();
+        let Some(of_team) = snapshot.policy.teams.get(team.as_str()).map(Arc::clone) else {
+            return Err(status::undecided(&Failure::UnknownTeam(team), ""));
+        };
+        let now = self.facts.clock.now();
+        done(&self.work.reads, move || described(&snapshot, &of_team, now)).await.map(Response::new)
+    }
+
+    async fn check_policy(
+        &self,
+        request: Request<CheckPolicyRequest>,
+    ) -> Result<Response<CheckPolicyResponse>, Status> {
+        let mine = Instant::now() + PATIENCE;
+        let until = deadline::of(request.metadata()).map_or(mine, |caller| caller.min(mine));
+        let CheckPolicyRequest { document, format } = request.into_inner();
+        let mut errors = FieldErrors::default();
+        if document.is_empty() {
+            errors.add("document", "required: must not be empty");
+        }
+        let known = DocumentFormat::ALL.into_iter().find(|known| known.name() == format);
+        if known.is_none() && !format.is_empty() {
+            errors.add("format", "must be `toml` or `json`");
+        }
+        let format = errors.or(known)?;
+        let (snapshot, now) = (self.facts.shared.live.snapshot(), self.facts.clock.now());
+        let checked =
+            done(&self.work.checks, move || checked(&document, format, &snapshot, now, until)).await?;
+        checked.map(Response::new).map_err(status::unchecked)
+    }
+}
+
+fn described(snapshot: &Snapshot, team: &Team, now: Timestamp) -> DescribeTeamResponse {
+    let policy = &snapshot.policy;
+    let mut room = MAX_SENTENCES;
+    let said = describe_team(policy, team);
+    let sentences = said.iter().flat_map(Described::sentences).map(|said| masked(&said).into_owned());
+    let sentences = sentences.take_while(|said| match room.checked_sub(said.len()) {
+        Some(rest) => {
+            room = rest;
+            true
+        }
+        None => false,
+    });
+    DescribeTeamResponse {
+        sentences: sentences.collect(),
+        limits: Some(key_answer::limits(&KeyLimits::of_team(team))),
+        models: models(policy, team, now),
+        policy_revision: snapshot.revision.to_string(),
+    }
+}
+
+/// The models that requests of `team` may name and that have a price of any tier.
+fn models(policy: &Policy, team: &Team, now: Timestamp) -> Vec<String> {
+    let models = policy.catalogue.models().filter(|model| {
+        team.models.iter().any(|pattern| pattern.matches(&model.name))
+            && ServiceTier::ALL.into_iter().any(|tier| model.rates(tier, now).is_some())
+    });
+    let mut names: Vec<_> = models.map(|model| model.name.to_string()).collect();
+    names.sort_unstable();
+    names.truncate(MAX_MODELS);
+    names
+}
+
+fn checked(
+    document: &Bytes,
+    format: Option<DocumentFormat>,
+    snapshot: &Snapshot,
+    now: Timestamp,
+    until: Instant,
+) -> Result<CheckPolicyResponse, TookTooLong> {
+    let report = Proposal { bytes: document, format }.check(&snapshot.policy, now, until)?;
+    let ProposalReport { revision, findings: found, differences } = report;
+    Ok(CheckPolicyResponse {
+        findings: findings(&found),
+        change_count: count(differences.changes.len() + differences.left_out),
+        changes: differences.changes.into_iter().map(change).collect(),
+        sound: revision.is_some(),
+        finding_count: count(found.len()),
+        document_revision: revision.as_deref().unwrap_or_default().to_owned(),
+        policy_revision: snapshot.revision.to_string(),
+    })
+}
+
+fn change(change: KeyChange) -> PolicyChange {
+    let text = |value| match value {
+        Value::Null => None,
+        Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    };
+    PolicyChange { path: change.path, before: text(change.before), after: text(change.after) }
+}
