@@ -233,7 +233,15 @@ async fn one_proposal_is_checked_at_a_time_beside_the_decisions_and_not_for_ever
     let server = Server::start(StoreKind::Embedded, &policy(), START).await;
     let mut endless_client = client(&server).await;
     let started = Instant::now();
-    let slow = tokio::spawn(async move { check(&mut endless_client, endless(), "").await });
+    let slow = tokio::spawn(async move {
+        loop {
+            match check(&mut endless_client, endless(), "").await {
+                // It met one of those below.
+                Err(status) if status.code() == Code::Unavailable => {}
+                answer => return answer,
+            }
+        }
+    });
     let mut client = client(&server).await;
     let mut refused = None;
     eventually_within(Duration::from_secs(60), "another proposal is refused", async || {
