@@ -3,8 +3,8 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -14,11 +14,35 @@ use opentelemetry::{
     metrics::{BoundHistogram, Histogram},
 };
 
-/// Threads that do not share what they hold back; with more, some do.
+/// Threads that do not share their counts; with more, some do.
 const SHARES: usize = 16;
-/// The durations that a thread holds back. The library's histogram has one lock for all threads, whose cost is in taking turns: so each
-/// takes it this often in a row.
-const HELD: usize = 64;
+/// The upper bounds of all buckets, in nanoseconds: 50 µs to 10 s.
+const BOUNDS: [u64; 16] = [
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    10_000_000_000,
+];
+const BUCKETS: usize = BOUNDS.len() + 1;
+/// Longer durations count as this one, 13 days, so that a sum of nanoseconds has room for thousands of them.
+const MOST: u64 = 1 << 50;
+
+/// The same in seconds, for the library.
+pub(super) fn boundaries() -> Vec<f64> {
+    BOUNDS.iter().map(|nanos| Duration::from_nanos(*nanos).as_secs_f64()).collect()
+}
 
 /// Says the labels of a number.
 type Labels = Box<dyn Fn(usize) -> Vec<KeyValue> + Send + Sync>;
@@ -28,17 +52,31 @@ type Labels = Box<dyn Fn(usize) -> Vec<KeyValue> + Send + Sync>;
 #[derive(Default)]
 pub struct Family(Option<Arc<Measured>>);
 
+/// The library's histogram has one lock for all threads and a search in floating numbers; so each thread counts for itself, and a reader
+/// hands on what was counted.
+///
+/// Protocol: a recording adds its nanoseconds and then itself; who hands on takes the counts and then the nanoseconds, so it may take the
+/// nanoseconds of a recording that it counts the next time. The numbers order nothing else.
 pub(super) struct Measured {
     histogram: Histogram<f64>,
     labels: Labels,
     bound: Box<[OnceLock<BoundHistogram<f64>>]>,
-    held: [Share; SHARES],
+    shares: [Share; SHARES],
 }
 
-/// What the threads of one share have measured and not handed on. On lines of the cache of its own.
-#[derive(Default)]
+/// What the threads of one share have measured, by number. On lines of the cache of its own.
 #[repr(align(128))]
-struct Share(Mutex<Vec<(usize, Duration)>>);
+struct Share(Box<[OnceLock<Box<Buckets>>]>);
+
+/// What was recorded and not handed on.
+#[derive(Default)]
+struct Buckets([Bucket; BUCKETS]);
+
+#[derive(Default)]
+struct Bucket {
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
 
 /// The share of this thread.
 fn share() -> usize {
@@ -58,7 +96,8 @@ impl fmt::Debug for Family {
 impl Family {
     pub(super) fn new(histogram: Histogram<f64>, count: usize, labels: Labels) -> Self {
         let bound = (0..count).map(|_| OnceLock::new()).collect();
-        Self(Some(Arc::new(Measured { histogram, labels, bound, held: Default::default() })))
+        let shares = std::array::from_fn(|_| Share((0..count).map(|_| OnceLock::new()).collect()));
+        Self(Some(Arc::new(Measured { histogram, labels, bound, shares })))
     }
 
     /// Whether anything is recorded, so that a clock need not be read in vain.
@@ -70,11 +109,12 @@ impl Family {
     /// Records a duration of the combination with this number; of one past the count, nothing.
     pub fn record(&self, number: usize, took: Duration) {
         let Some(measured) = &self.0 else { return };
-        let Some(Share(held)) = measured.held.get(share()) else { return };
-        let mut held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.push((number, took));
-        if held.len() >= HELD {
-            measured.take(&mut held);
+        let own = measured.shares.get(share()).and_then(|Share(own)| own.get(number));
+        let Some(buckets) = own.map(|own| own.get_or_init(Box::default)) else { return };
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(MOST).min(MOST);
+        if let Some(bucket) = buckets.0.get(BOUNDS.partition_point(|bound| *bound < nanos)) {
+            bucket.nanos.fetch_add(nanos, Ordering::Relaxed);
+            bucket.count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -85,25 +125,52 @@ impl Family {
 }
 
 impl Measured {
-    /// Hands on what threads hold back.
+    /// Hands on what threads have counted. It takes some 10 ns for each recording, so it is not for a thread that serves decisions.
     pub(super) fn hand_on(&self) {
-        for Share(held) in &self.held {
-            self.take(&mut held.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-    }
-
-    fn take(&self, held: &mut Vec<(usize, Duration)>) {
-        for (number, took) in held.drain(..) {
-            if let Some(bound) = self.bound.get(number) {
+        for Share(own) in &self.shares {
+            for ((number, buckets), bound) in own.iter().enumerate().zip(&self.bound) {
+                let Some(buckets) = buckets.get() else { continue };
                 let bound = bound.get_or_init(|| self.histogram.bind(&(self.labels)(number)));
-                bound.record(took.as_secs_f64());
+                buckets.0.iter().enumerate().for_each(|(place, bucket)| bucket.hand_on(place, bound));
             }
         }
+    }
+}
+
+impl Bucket {
+    /// Hands on the mean as often as there were recordings: the count of its bucket and the sum are as if each had been.
+    fn hand_on(&self, place: usize, bound: &BoundHistogram<f64>) {
+        let count = self.count.swap(0, Ordering::Relaxed);
+        if count == 0 {
+            return;
+        }
+        let nanos = self.nanos.swap(0, Ordering::Relaxed);
+        let least = place.checked_sub(1).and_then(|below| BOUNDS.get(below)).map_or(0, |below| below + 1);
+        let most = BOUNDS.get(place).copied().unwrap_or(u64::MAX);
+        // It is in the bucket, unless there are nanoseconds of a recording that is counted the next time.
+        let mean = (nanos / count).clamp(least, most);
+        let rest = nanos.saturating_sub(mean.saturating_mul(count));
+        // Less than a nanosecond for each, or of the one to come.
+        self.nanos.fetch_add(rest, Ordering::Relaxed);
+        let mean = Duration::from_nanos(mean).as_secs_f64();
+        (0..count).for_each(|_| bound.record(mean));
     }
 }
 
 impl Drop for Measured {
     fn drop(&mut self) {
         self.hand_on();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bounds_ascend_and_are_the_libraries() {
+        assert!(BOUNDS.is_sorted());
+        let seconds = boundaries();
+        assert_eq!((seconds[0], seconds[5], seconds[15]), (0.000_05, 0.002_5, 10.0));
     }
 }

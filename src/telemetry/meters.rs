@@ -17,13 +17,12 @@ use opentelemetry_sdk::{
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use thiserror::Error;
 
-use super::{Family, Kind, METRICS, Metric, Push, Spec, family::Measured, process};
+use super::{
+    Family, Kind, METRICS, Metric, Push, Spec,
+    family::{Measured, boundaries},
+    process,
+};
 
-/// The upper bounds of all histograms of durations, in seconds: 50 µs to 10 s.
-const BOUNDARIES: [f64; 16] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    10.0,
-];
 /// The rows that a metric may have for the service as a whole.
 const ROWS: usize = 1_000;
 /// The rows that a metric may have for each team: a gauge of the team alone, of its budgets or limits, a counter by scope and reason,
@@ -148,7 +147,7 @@ impl Meters {
             .f64_histogram(spec.name)
             .with_unit(spec.unit)
             .with_description(spec.help)
-            .with_boundaries(BOUNDARIES.to_vec())
+            .with_boundaries(boundaries())
             .build();
         let family = Family::new(histogram, count, Box::new(labels));
         inner.families().extend(family.measured().map(Arc::downgrade));
@@ -339,16 +338,37 @@ mod tests {
     }
 
     #[test]
-    fn every_duration_is_on_the_page_whichever_thread_holds_it_back() {
+    fn every_duration_is_on_the_page_whichever_thread_measured_it() {
         let meters = Meters::start(None, BOUNDS).unwrap();
         let family = meters.family(Metric::WaitDuration, 1, |_| Vec::new());
+        let record = |ms: u64| family.record(0, Duration::from_millis(ms));
         std::thread::scope(|scope| {
-            for _ in 0..20 {
-                scope.spawn(|| (0..101).for_each(|_| family.record(0, Duration::from_millis(1))));
+            for thread in 0..20 {
+                scope.spawn(move || (0..100).for_each(|number| record(1 + (thread + number) % 4)));
             }
         });
+        record(20_000);
         let page = meters.page().unwrap();
-        assert!(page.contains("tollgate_wait_duration_seconds_count 2020\n"), "{page}");
+        let value = |row: &str| {
+            let line = page
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("tollgate_wait_duration_seconds{row} ")));
+            line.unwrap_or_else(|| panic!("no {row}\n{page}")).parse::<f64>().unwrap()
+        };
+        assert_eq!(
+            [value("_count"), value("_bucket{le=\"0.001\"}"), value("_bucket{le=\"0.0025\"}")],
+            [2_001.0, 500.0, 1_000.0]
+        );
+        assert_eq!(
+            [value("_bucket{le=\"0.005\"}"), value("_bucket{le=\"10\"}"), value("_bucket{le=\"+Inf\"}")],
+            [2_000.0, 2_000.0, 2_001.0]
+        );
+        assert!((value("_sum") - 25.0).abs() < 1e-6, "{}", value("_sum"));
+        // What was handed on is not counted again.
+        record(1);
+        meters.0.as_ref().unwrap().page.lock().unwrap().take();
+        let page = meters.page().unwrap();
+        assert!(page.contains("tollgate_wait_duration_seconds_count 2002\n"), "{page}");
     }
 
     #[test]
