@@ -288,7 +288,7 @@ mod tests {
         }
     }
 
-    /// The error is shown to those who see the alert, of whom some may see one team's alone.
+    /// The error is shown to everyone who sees the alert, also to those who may see one team only.
     #[tokio::test]
     async fn an_error_does_not_name_a_file_of_the_settings() {
         let url = ReceiverUrl::File("/none/of-the-operators".into());

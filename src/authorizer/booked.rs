@@ -2,16 +2,22 @@
 
 use tracing::error;
 
-use super::{CrossedAlert, Failure, budgets, receipt::Receipt, ticket::Ticket};
+use super::{
+    CrossedAlert, Failure, budgets,
+    receipt::{self, Receipt},
+    report::Report,
+    ticket::Ticket,
+};
 use crate::{
     domain::{
         budget::BudgetState,
         limit::Limit,
         money::NanoUsd,
         policy::{Policy, spender_of},
+        request::Outcome,
         snapshot::Snapshot,
     },
-    store::{Record, ReservationId, Settlement},
+    store::{Record, ReservationId, SettleOutcome, Settlement},
 };
 
 /// Usage as booked.
@@ -31,6 +37,34 @@ pub struct Booked {
     pub alerts: Vec<CrossedAlert>,
     /// What the caller should know.
     pub warnings: Vec<String>,
+}
+
+/// Refuses a report that repeats another one with other content.
+pub(super) fn check_repeat(settlement: &Settlement, report: &Report) -> Result<(), Failure> {
+    if report.must_repeat() && Receipt::of(settlement)?.is_of_another(report.digest()) {
+        return Err(Failure::RequestIdReused);
+    }
+    Ok(())
+}
+
+/// The settlement, and whether an earlier report made it; `None`: the reservation was released since it was found.
+pub(super) fn first_or_repeat(
+    outcome: SettleOutcome,
+    report: &Report,
+) -> Result<Option<(Settlement, bool)>, Failure> {
+    match outcome {
+        SettleOutcome::Settled(settlement) => Ok(Some((settlement, false))),
+        SettleOutcome::AlreadySettled(settlement)
+            if settlement.note == receipt::released() && report.outcome != Outcome::NotSent =>
+        {
+            Ok(None)
+        }
+        SettleOutcome::AlreadySettled(settlement) => {
+            check_repeat(&settlement, report)?;
+            Ok(Some((settlement, true)))
+        }
+        SettleOutcome::NotFound => Err(Failure::UnknownReservation),
+    }
 }
 
 /// The answer to a report that had been settled before. Its budgets are those of its own cost.

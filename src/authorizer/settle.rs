@@ -4,7 +4,7 @@ use tracing::warn;
 
 use super::{
     ATTEMPTS, Authorizer, Failure,
-    booked::{Booked, booked, repeated},
+    booked::{Booked, booked, check_repeat, first_or_repeat, repeated},
     budgets,
     charge::{self, Charge},
     cooldowns,
@@ -58,31 +58,6 @@ fn is_of(scope: &rbac::TeamScope, record: &Record) -> Result<bool, Failure> {
 /// The use of each counter after the settlement, in the order of the holds.
 fn used_after(settlement: &Settlement) -> Vec<Option<u64>> {
     settlement.counters.iter().map(|counter| Some(counter.after.used)).collect()
-}
-
-/// Refuses a report that repeats another one with other content.
-fn check_repeat(settlement: &Settlement, report: &Report) -> Result<(), Failure> {
-    if report.must_repeat() && Receipt::of(settlement)?.is_of_another(report.digest()) {
-        return Err(Failure::RequestIdReused);
-    }
-    Ok(())
-}
-
-/// The settlement, and whether an earlier report made it; `None`: the reservation was released since it was found.
-fn first_or_repeat(outcome: SettleOutcome, report: &Report) -> Result<Option<(Settlement, bool)>, Failure> {
-    match outcome {
-        SettleOutcome::Settled(settlement) => Ok(Some((settlement, false))),
-        SettleOutcome::AlreadySettled(settlement)
-            if settlement.note == receipt::released() && report.outcome != Outcome::NotSent =>
-        {
-            Ok(None)
-        }
-        SettleOutcome::AlreadySettled(settlement) => {
-            check_repeat(&settlement, report)?;
-            Ok(Some((settlement, true)))
-        }
-        SettleOutcome::NotFound => Err(Failure::UnknownReservation),
-    }
 }
 
 impl<S: Store + Clone> Authorizer<S> {

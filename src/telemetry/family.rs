@@ -166,11 +166,46 @@ impl Drop for Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::{Meters, Metric, RowBounds};
 
     #[test]
     fn the_bounds_ascend_and_are_the_libraries() {
         assert!(BOUNDS.is_sorted());
         let seconds = boundaries();
         assert_eq!((seconds[0], seconds[5], seconds[15]), (0.000_05, 0.002_5, 10.0));
+    }
+
+    #[test]
+    fn every_duration_is_on_the_page_whichever_thread_measured_it() {
+        let meters = Meters::start(None, RowBounds { teams: 1, keys: 0 }).unwrap();
+        let family = meters.family(Metric::WaitDuration, 1, |_| Vec::new());
+        let record = |ms: u64| family.record(0, Duration::from_millis(ms));
+        std::thread::scope(|scope| {
+            for thread in 0..20 {
+                scope.spawn(move || (0..100).for_each(|number| record(1 + (thread + number) % 4)));
+            }
+        });
+        record(20_000);
+        let page = meters.page().unwrap();
+        let value = |row: &str| {
+            let line = page
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("tollgate_wait_duration_seconds{row} ")));
+            line.unwrap_or_else(|| panic!("no {row}\n{page}")).parse::<f64>().unwrap()
+        };
+        assert_eq!(
+            [value("_count"), value("_bucket{le=\"0.001\"}"), value("_bucket{le=\"0.0025\"}")],
+            [2_001.0, 500.0, 1_000.0]
+        );
+        assert_eq!(
+            [value("_bucket{le=\"0.005\"}"), value("_bucket{le=\"10\"}"), value("_bucket{le=\"+Inf\"}")],
+            [2_000.0, 2_000.0, 2_001.0]
+        );
+        assert!((value("_sum") - 25.0).abs() < 1e-6, "{}", value("_sum"));
+        // What was handed on is not counted again.
+        record(1);
+        meters.forget_page();
+        let page = meters.page().unwrap();
+        assert!(page.contains("tollgate_wait_duration_seconds_count 2002\n"), "{page}");
     }
 }
