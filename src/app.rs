@@ -11,6 +11,7 @@ use crate::{
     alerts::{self, Dispatcher, Receivers},
     audit::Audit,
     authorizer::{DecisionLog, Shared},
+    console::Console,
     domain::{
         policy::Policy,
         tally::{DEFAULT_MAX_TEAMS, Tallies},
@@ -21,8 +22,9 @@ use crate::{
     rpc::{DocumentWork, StatusFacts},
     runtime::Runtime,
     server::{
-        Connections, ListenerTls, Options, Server, StartError,
+        Connections, ListenerTls, Options, Server, ServiceParts, StartError,
         admin::{self, Facts},
+        in_process,
         metrics::{self, Reloads, Sources},
     },
     settings::Settings,
@@ -145,16 +147,10 @@ pub struct Listen {
 #[derive(Debug)]
 pub struct App {
     shared: Arc<Shared>,
-    guard: Guard,
-    upstream: Arc<UpstreamKeys>,
     connections: Connections,
-    runtime: Runtime,
-    status: StatusFacts,
-    documents: DocumentWork,
     meters: Meters,
     sources: Sources,
-    tracing: Tracing,
-    receivers: Arc<Receivers>,
+    parts: ServiceParts,
 }
 
 impl App {
@@ -184,20 +180,9 @@ impl App {
             shown.by_key,
         );
         sources.register(&meters);
-        let documents = DocumentWork::default();
-        Self {
-            shared,
-            guard,
-            upstream,
-            connections,
-            runtime,
-            status,
-            documents,
-            meters,
-            sources,
-            tracing,
-            receivers,
-        }
+        let (documents, past) = (DocumentWork::default(), sources.past.clone());
+        let parts = ServiceParts { guard, status, documents, tracing, past, receivers, upstream, runtime };
+        Self { shared, connections, meters, sources, parts }
     }
 
     /// How changes of the policy's file went, for the metrics.
@@ -208,7 +193,7 @@ impl App {
 
     /// Reads from `store` what metrics say of budgets, limits and cooldowns, until dropped.
     pub fn follow_store<S: Store>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
-        self.sources.clone().follow(Observed::new(store, &self.status.calls))
+        self.sources.clone().follow(Observed::new(store, &self.parts.status.calls))
     }
 
     /// What is in force.
@@ -227,27 +212,15 @@ impl App {
         F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
     {
         let Listen { address, threads, drain, tls } = listen;
-        let options = Options {
-            listen: address,
-            threads,
-            drain,
-            tls,
-            guard: self.guard.clone(),
-            connections: self.connections.clone(),
-            status: self.status.clone(),
-            documents: self.documents.clone(),
-            tracing: self.tracing.clone(),
-            past: self.sources.past.clone(),
-            receivers: Arc::clone(&self.receivers),
-        };
-        let calls = Arc::clone(&self.status.calls);
+        let (connections, parts) = (self.connections.clone(), self.parts.clone());
+        let options = Options { listen: address, threads, drain, tls, connections, parts };
+        let calls = Arc::clone(&self.parts.status.calls);
         let observed = move || {
             let store = make_store()?;
             calls.watch(&store);
             Ok(Observed::new(store, &calls))
         };
-        let (shared, upstream) = (Arc::clone(&self.shared), Arc::clone(&self.upstream));
-        Server::start(&options, self.runtime.clone(), shared, upstream, observed)
+        Server::start(&options, Arc::clone(&self.shared), observed)
     }
 
     /// Puts `policy` in force each time that `changes` tells of another, until dropped.
@@ -266,12 +239,11 @@ impl App {
 
     /// Raises and routes alerts, and delivers them until dropped.
     pub fn deliver_alerts<S: Store + Clone>(&self, store: S) -> impl Future<Output = ()> + Send + use<S> {
-        let (store, receivers) = (Observed::new(store, &self.status.calls), Arc::clone(&self.receivers));
-        let facts =
-            alerts::Facts { upstream: Arc::clone(&self.upstream), policy: self.status.policy.clone() };
-        let (live, past) = (Arc::clone(self.live()), self.sources.past.clone());
+        let ServiceParts { upstream, receivers, runtime, past, status, .. } = self.parts.clone();
+        let store = Observed::new(store, &status.calls);
+        let (facts, live) = (alerts::Facts { upstream, policy: status.policy }, Arc::clone(self.live()));
         let foreseen = reports::foresee(store.clone(), Arc::clone(&live), past);
-        let dispatcher = Dispatcher::new(store, (live, facts), receivers, self.runtime.clone());
+        let dispatcher = Dispatcher::new(store, (live, facts), receivers, runtime);
         async move {
             // Apart, so that neither ends with a fault of the other. Dropped with this.
             let mut apart = JoinSet::new();
@@ -281,14 +253,18 @@ impl App {
     }
 
     /// Serves the pages for operators until dropped.
-    pub fn serve_pages<S: Store>(
+    pub fn serve_pages<S: Store + Clone>(
         &self,
         listener: TcpListener,
         tls: Option<ListenerTls>,
         store: S,
     ) -> impl Future<Output = ()> + Send + use<S> {
-        let store = Observed::new(store, &self.status.calls);
-        let facts = Facts { status: self.status.clone(), meters: self.meters.clone() };
-        admin::serve(listener, tls, self.guard.clone(), facts, self.connections.clone(), store)
+        let ServiceParts { guard, status, runtime, .. } = &self.parts;
+        let store = Observed::new(store, &status.calls);
+        let services = in_process(&self.parts, store.clone());
+        let (live, runtime, address) = (Arc::clone(self.live()), runtime.clone(), listener.local_addr().ok());
+        let console = Console::new(services, guard.clone(), live, runtime, address);
+        let facts = Facts { status: status.clone(), meters: self.meters.clone(), console };
+        admin::serve(listener, tls, guard.clone(), facts, self.connections.clone(), store)
     }
 }

@@ -51,7 +51,7 @@
 //! table and holds the code to it:
 //!
 //! ```text
-//! main ─► cli ─► app ─► server ─► rpc                 each of these may use what it leads to, and what that leads to
+//! main ─► cli ─► app ─► server ─► console ─► http ─► rpc      each may use what it leads to, and so on
 //!
 //! rpc ─► authorizer ─► live, store                    data plane: decide, settle
 //! rpc ─► control ────► live, store                    control plane: keys, pauses
@@ -78,9 +78,11 @@ pub mod app;
 pub mod audit;
 pub mod authorizer;
 pub mod cli;
+pub mod console;
 pub mod control;
 pub mod domain;
 pub mod groq;
+pub mod http;
 pub mod live;
 pub mod policy_file;
 pub mod reconcile;

@@ -42,6 +42,8 @@ pub enum Authorization<'a> {
     Header(&'a [u8]),
     /// There are several.
     Several,
+    /// The request comes from within the process, on behalf of this caller, which the guard recognised before.
+    Resumed(&'a Arc<Principal>),
 }
 
 /// The result for a request that is not refused at once.
@@ -136,6 +138,7 @@ impl Guard {
             Authorization::Several => {
                 return Err(Refusal::Malformed("there is more than one `authorization`"));
             }
+            Authorization::Resumed(principal) => Arc::clone(principal),
             Authorization::Absent => by_certificate(access, credentials.peer)?,
         };
         let from = credentials.peer.and_then(|peer| peer.address);
@@ -176,6 +179,26 @@ impl Guard {
             match verdict? {
                 Verdict::Verify { token, need } => self.verified(&token, need, from, &path).await.map(drop),
                 Verdict::Public | Verdict::Unrestricted | Verdict::Known(_) => Ok(()),
+            }
+        }
+    }
+
+    /// Who sends a request with `credentials`; `None`: the policy knows no callers, and anyone may ask.
+    ///
+    /// # Errors
+    /// The caller is unknown, or this cannot be determined.
+    pub fn recognise(
+        &self,
+        credentials: &Credentials<'_>,
+    ) -> impl Future<Output = Result<Option<Arc<Principal>>, Refusal>> + Send + use<'_> {
+        let verdict = self.judge(Need::Identity, credentials);
+        let from = credentials.peer.and_then(|peer| peer.address);
+        let path = credentials.path.to_owned();
+        async move {
+            match verdict? {
+                Verdict::Known(principal) => Ok(Some(principal)),
+                Verdict::Public | Verdict::Unrestricted => Ok(None),
+                Verdict::Verify { token, need } => self.verified(&token, need, from, &path).await.map(Some),
             }
         }
     }

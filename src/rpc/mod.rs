@@ -35,7 +35,7 @@ mod status;
 mod status_service;
 mod upstream_service;
 
-pub use access::{Access, AccessLayer};
+pub use access::{Access, AccessLayer, SignedIn};
 pub use alert_service::AlertRpc;
 pub use answer::AuthorizeAnswer;
 pub use audit_service::AuditRpc;
@@ -52,7 +52,9 @@ pub use policy_document_service::{DocumentWork, PolicyDocumentRpc};
 pub use policy_service::PolicyRpc;
 pub use recorded::Recorder;
 pub use report_service::ReportRpc;
-pub use status::{deadline_exceeded, effect_of, message_too_large, request_too_slow, shutting_down};
+pub use status::{
+    deadline_exceeded, effect_of, invalid_field, message_too_large, request_too_slow, shutting_down,
+};
 pub use status_service::{StatusFacts, StatusRpc};
 pub use upstream_service::UpstreamRpc;
 

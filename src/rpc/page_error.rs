@@ -18,6 +18,8 @@ pub enum PageFault {
     MethodNotAllowed,
     /// The request is for another host.
     ForeignHost,
+    /// A change was asked for by a page of others.
+    ForeignForm,
     /// The store does not answer.
     StoreUnavailable,
     /// Keys and pauses were not read within their bound.
@@ -43,6 +45,7 @@ pub fn page_error(fault: PageFault, path: &str, message: &str) -> Status {
         PageFault::ForeignHost => {
             table::FOREIGN_HOST.error(message, Fields(vec![FieldViolation::new("host", message)]))
         }
+        PageFault::ForeignForm => table::FOREIGN_FORM.error(message, Nothing),
         PageFault::StoreUnavailable => table::STORE_UNAVAILABLE.error(message, Outage(Effect::None)),
         PageFault::SnapshotStale => table::SNAPSHOT_STALE.error(message, Retry),
         PageFault::Internal => table::INTERNAL.error(message, Unsure),

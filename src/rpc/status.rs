@@ -73,6 +73,14 @@ impl FieldErrors {
     }
 }
 
+/// What is asked for in the address of a page, or in a form, is malformed: `description` says what `field` has to be.
+#[must_use]
+pub fn invalid_field(field: &str, description: &str) -> Status {
+    let mut errors = FieldErrors::default();
+    errors.add(field, description);
+    errors.into_status()
+}
+
 /// The status for a message of `length` bytes when a service takes `max`.
 #[must_use]
 pub fn message_too_large(length: usize, max: usize) -> Status {

@@ -1,4 +1,4 @@
-//! The admin listener: liveness, readiness, the state of the service and its metrics, over HTTP, apart from the gRPC port.
+//! The admin listener: liveness, readiness, the state of the service, its metrics and the console, over HTTP, apart from the gRPC port.
 
 use std::{fmt::Write as _, net::SocketAddr, sync::Arc};
 
@@ -7,7 +7,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderMap, HeaderValue, Method,
-        header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE},
+        header::{CACHE_CONTROL, CONTENT_TYPE},
     },
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
@@ -19,14 +19,15 @@ use tower::ServiceExt as _;
 use tracing::{debug, error};
 
 use super::{
-    Connections, host,
-    page_error::PageError,
+    Connections,
     serving::{Protocol, Serving},
     tls::ListenerTls,
 };
 use crate::{
-    access::{Authorization, Credentials, Guard},
+    access::Guard,
+    console::Console,
     domain::rbac::{Need, VERBOSE_READINESS, page_of},
+    http::{self, PageError},
     rpc::{PageFault, StatusFacts, proto::GetStatusResponse, to_json},
     store::Store,
     telemetry::{Meters, PAGE_TYPE},
@@ -47,6 +48,8 @@ pub struct Facts {
     pub status: StatusFacts,
     /// Its metrics.
     pub meters: Meters,
+    /// The pages for people.
+    pub console: Console,
 }
 
 /// Serves the pages until dropped, each to the callers that `guard` permits.
@@ -54,18 +57,20 @@ pub async fn serve<S: Store>(
     listener: TcpListener,
     tls: Option<ListenerTls>,
     guard: Guard,
-    Facts { status: facts, meters }: Facts,
+    Facts { status: facts, meters, console }: Facts,
     connections: Connections,
     store: S,
 ) {
-    let pages = Arc::new(Pages { address: listener.local_addr().ok(), guard, facts, meters, store });
+    let address = listener.local_addr().ok();
+    let pages = Arc::new(Pages { address, guard, facts, meters, store });
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<S>))
         .route("/status", get(show::<S>))
         .route("/metrics", get(measure::<S>))
         .layer(middleware::from_fn_with_state(Arc::clone(&pages), guarded::<S>))
-        .with_state(pages);
+        .with_state(pages)
+        .merge(console.router());
     let service = router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new));
     // Never signalled: the listener ends with the process.
     let (_running, stop) = watch::channel(false);
@@ -81,7 +86,7 @@ struct Page(&'static str);
 async fn guarded<S: Store>(State(pages): State<Arc<Pages<S>>>, mut request: Request, next: Next) -> Response {
     let mut answer = match pages.find(&request) {
         Ok((page, need)) => {
-            let admitted = pages.guard.admit(need, &credentials(&request, page));
+            let admitted = pages.guard.admit(need, &http::credentials(&request, page));
             match admitted.await {
                 Ok(()) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
                     PageError::method_not_allowed().answer(request.headers())
@@ -108,7 +113,7 @@ impl<S: Store> Pages<S> {
     fn find(&self, request: &Request) -> Result<(&'static str, Need), PageError> {
         // Without credentials, a page of another site in a browser on this machine could read these pages, under a name that it
         // points to this address.
-        if !self.guard.knows_callers() && !host::is_ours(request, self.address, self.guard.is_open()) {
+        if !self.guard.knows_callers() && !http::is_ours(request, self.address, self.guard.is_open()) {
             return Err(PageError::foreign_host());
         }
         page_of(request.uri().path(), request.uri().query())
@@ -133,16 +138,6 @@ impl<S: Store> Pages<S> {
             Check { name: "registry", fault: PageFault::SnapshotStale, result: registry },
         ]
     }
-}
-
-fn credentials<'a>(request: &'a Request, page: &'static str) -> Credentials<'a> {
-    let mut headers = request.headers().get_all(AUTHORIZATION).iter();
-    let authorization = match (headers.next(), headers.next()) {
-        (None, _) => Authorization::Absent,
-        (Some(header), None) => Authorization::Header(header.as_bytes()),
-        (Some(_), Some(_)) => Authorization::Several,
-    };
-    Credentials { authorization, peer: request.extensions().get(), path: page }
 }
 
 /// One condition of readiness.

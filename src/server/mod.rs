@@ -12,9 +12,8 @@ mod connections;
 mod deadline;
 mod dispatch;
 mod health;
-mod host;
+mod inside;
 pub mod metrics;
-mod page_error;
 mod record;
 mod reflection;
 mod request_body;
@@ -46,6 +45,8 @@ use tower::{Layer as _, util::MapResponseLayer};
 use tracing::error;
 
 pub use connections::Connections;
+pub use inside::in_process;
+pub use services::ServiceParts;
 pub use tls::{ListenerTls, TlsError, TlsSource, install_cryptography};
 
 use closing::{cut_before_the_end, say_closings};
@@ -56,16 +57,10 @@ use serving::{Protocol, Serving};
 use traced::Traced;
 
 use crate::{
-    access::Guard,
-    alerts::Receivers,
     authorizer::{Authorizer, Shared},
     replicas::Announcer,
-    reports::PastDays,
-    rpc::{AccessLayer, DocumentWork, Recorder, StatusFacts, explained, watched},
-    runtime::Runtime,
+    rpc::{AccessLayer, Recorder, explained, watched},
     store::Store,
-    telemetry::trace::Tracing,
-    upstream::UpstreamKeys,
 };
 
 /// Connections waiting to be accepted, per core.
@@ -81,20 +76,10 @@ pub struct Options {
     pub drain: Duration,
     /// TLS for every connection; `None`: plain ones.
     pub tls: Option<ListenerTls>,
-    /// Decides who may ask.
-    pub guard: Guard,
     /// The connections of this process, with their bounds.
     pub connections: Connections,
-    /// What the replica tells about itself.
-    pub status: StatusFacts,
-    /// What is done with whole policy documents.
-    pub documents: DocumentWork,
-    /// Where traces go.
-    pub tracing: Tracing,
-    /// What days cost of months that are over.
-    pub past: PastDays,
-    /// Where alerts go.
-    pub receivers: Arc<Receivers>,
+    /// What the services are made of.
+    pub parts: ServiceParts,
 }
 
 /// Why the service cannot start.
@@ -131,37 +116,23 @@ pub struct Server {
 #[derive(Clone)]
 struct Setup<F> {
     make_store: F,
-    runtime: Runtime,
     shared: Arc<Shared>,
-    guard: Guard,
-    upstream: Arc<UpstreamKeys>,
+    parts: ServiceParts,
     drain: Duration,
     health: HealthReporter,
     stop: watch::Receiver<bool>,
     tls: Option<ListenerTls>,
     connections: Connections,
-    status: StatusFacts,
-    documents: DocumentWork,
-    tracing: Tracing,
-    past: PastDays,
-    receivers: Arc<Receivers>,
     /// Held by every worker; closed when the last one ends.
     _ended: mpsc::Sender<()>,
 }
 
 impl Server {
-    /// Listens, and serves on threads of its own. `upstream` holds the keys that are sent to Groq in place of clients'
-    /// credentials; `make_store` is called once on each thread, within its runtime.
+    /// Listens, and serves on threads of its own. `make_store` is called once on each thread, within its runtime.
     ///
     /// # Errors
     /// The address is unavailable, or a thread or the store cannot be set up.
-    pub fn start<S, F>(
-        options: &Options,
-        runtime: Runtime,
-        shared: Arc<Shared>,
-        upstream: Arc<UpstreamKeys>,
-        make_store: F,
-    ) -> Result<Self, StartError>
+    pub fn start<S, F>(options: &Options, shared: Arc<Shared>, make_store: F) -> Result<Self, StartError>
     where
         S: Store + Clone,
         F: Fn() -> Result<S, StartError> + Clone + Send + 'static,
@@ -170,20 +141,13 @@ impl Server {
         let (ended_sender, ended) = mpsc::channel(1);
         let setup = Setup {
             make_store,
-            runtime,
-            guard: options.guard.clone(),
             shared: Arc::clone(&shared),
-            upstream,
+            parts: options.parts.clone(),
             drain: options.drain,
             health: HealthReporter::new(),
             stop: stopped,
             tls: options.tls.clone(),
             connections: options.connections.clone(),
-            status: options.status.clone(),
-            documents: options.documents.clone(),
-            tracing: options.tracing.clone(),
-            past: options.past.clone(),
-            receivers: Arc::clone(&options.receivers),
             _ended: ended_sender,
         };
         let mut address = options.listen;
@@ -284,7 +248,8 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 /// Begins what one worker does for the process: it tells of the replica, records denials, and watches the store's health, whose task it
 /// returns.
 async fn beside<S: Store + Clone, F>(setup: &Setup<F>, store: &S) -> JoinTask<()> {
-    let Setup { shared, upstream, runtime, stop, health, .. } = setup;
+    let Setup { shared, stop, health, .. } = setup;
+    let ServiceParts { upstream, runtime, .. } = &setup.parts;
     health::tell(&mut health.clone(), ServingStatus::NotServing).await;
     let live = Arc::clone(&shared.live);
     let announcer = Announcer::new(store.clone(), live, Arc::clone(upstream), runtime.clock.clone());
@@ -301,55 +266,31 @@ async fn serve<S: Store + Clone, F>(index: usize, listener: TcpListener, store: 
         0 => Some(beside(&setup, &store).await),
         _ => None,
     };
-    let Setup {
-        runtime,
-        shared,
-        guard,
-        upstream,
-        drain,
-        health,
-        stop,
-        tls,
-        connections,
-        status,
-        documents,
-        tracing,
-        past,
-        receivers,
-        ..
-    } = setup;
-    let authorizer = Authorizer::new(store.clone(), runtime.clone(), Arc::clone(&shared));
+    let Setup { shared, parts, drain, health, stop, tls, connections, .. } = setup;
+    let authorizer = Authorizer::new(store.clone(), parts.runtime.clone(), Arc::clone(&shared));
     let settler = authorizer.settler().clone();
-    let recorder = Recorder::new(guard.audit().clone(), settler.tasks().clone());
+    let recorder = Recorder::new(parts.guard.audit().clone(), settler.tasks().clone());
     let worker = u32::try_from(index).unwrap_or(u32::MAX);
     let (follower, told) = (authorizer.follower().clone(), stop.clone());
     let follower = tokio::spawn(async move { follower.follow(worker, told).await });
     shared.live.registry_asked().await;
-    let core = Core {
+    let services = services(Core {
         authorizer: &authorizer,
         shared: &shared,
         recorder: &recorder,
-        guard: &guard,
-        runtime: &runtime,
-        upstream,
-        receivers,
-        past,
-        status,
-        documents,
-        tracing: &tracing,
+        parts: &parts,
         health,
-    };
-    let services = services(core);
+    });
     tokio::spawn(cut_before_the_end(settler.tasks().clone(), stop.clone(), drain));
     let patience = connections.limits().handshake;
     // Around all services, so no service added later can bypass it.
-    let guarded = AccessLayer::new(guard).layer(services);
+    let guarded = AccessLayer::new(parts.guard).layer(services);
     // If an answer is dropped on its way out, its reservation is released.
     let guarded = MapResponseLayer::new(watched as fn(_) -> _).layer(guarded);
     // What the libraries refuse has a reason as well.
     let guarded = MapResponseLayer::new(explained as fn(_) -> _).layer(guarded);
     let service = Bounded { inner: Deadline { inner: guarded, tasks: settler.tasks().clone() }, patience };
-    let service = Traced { inner: service, tracing };
+    let service = Traced { inner: service, tracing: parts.tracing };
     Serving { protocol: Protocol::Grpc, tls, connections, service, stop }.run(listener).await;
     settler.end().await;
     // For the calls on all workers so far; the last worker to end writes the rest.

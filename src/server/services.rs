@@ -43,19 +43,33 @@ use crate::{
     upstream::UpstreamKeys,
 };
 
+/// What the services of all cores share.
+#[derive(Clone, Debug)]
+pub struct ServiceParts {
+    /// Decides who may ask.
+    pub guard: Guard,
+    /// What the replica tells about itself.
+    pub status: StatusFacts,
+    /// What is done with whole policy documents.
+    pub documents: DocumentWork,
+    /// Where traces go.
+    pub tracing: Tracing,
+    /// What days cost of months that are over.
+    pub past: PastDays,
+    /// Where alerts go.
+    pub receivers: Arc<Receivers>,
+    /// The keys that are sent to Groq in place of clients' credentials.
+    pub upstream: Arc<UpstreamKeys>,
+    /// Clock and entropy.
+    pub runtime: Runtime,
+}
+
 /// What the services of a core are made of.
 pub(super) struct Core<'c, S> {
     pub(super) authorizer: &'c Authorizer<S>,
     pub(super) shared: &'c Shared,
     pub(super) recorder: &'c Recorder,
-    pub(super) guard: &'c Guard,
-    pub(super) runtime: &'c Runtime,
-    pub(super) upstream: Arc<UpstreamKeys>,
-    pub(super) receivers: Arc<Receivers>,
-    pub(super) past: PastDays,
-    pub(super) status: StatusFacts,
-    pub(super) documents: DocumentWork,
-    pub(super) tracing: &'c Tracing,
+    pub(super) parts: &'c ServiceParts,
     pub(super) health: HealthReporter,
 }
 
@@ -64,11 +78,12 @@ type Services<S> = Dispatch<PolicyServiceServer<PolicyRpc<S>>, AuthorizationServ
 
 /// All services of a core.
 pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {
+    let ServiceParts { guard, past, upstream, tracing, .. } = core.parts;
     let spending =
-        Spending::new(core.authorizer.store().clone(), Arc::clone(&core.shared.live), core.past.clone());
-    let audit = core.guard.audit().clone();
-    let policy = PolicyRpc::new(core.authorizer.clone(), spending, Arc::clone(&core.upstream), audit);
-    let check = CheckRpc::new(core.authorizer.clone(), Arc::clone(&core.upstream), core.tracing.clone());
+        Spending::new(core.authorizer.store().clone(), Arc::clone(&core.shared.live), past.clone());
+    let audit = guard.audit().clone();
+    let policy = PolicyRpc::new(core.authorizer.clone(), spending, Arc::clone(upstream), audit);
+    let check = CheckRpc::new(core.authorizer.clone(), Arc::clone(upstream), tracing.clone());
     Dispatch {
         first: PolicyServiceServer::new(policy).max_decoding_message_size(MAX_MESSAGE_BYTES),
         second: AuthorizationServer::new(check).max_decoding_message_size(MAX_ENVOY_BYTES),
@@ -78,20 +93,8 @@ pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {
 
 /// The services that decide nothing, or seldom.
 fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
-    let Core {
-        authorizer,
-        shared,
-        recorder,
-        guard,
-        runtime,
-        upstream,
-        receivers,
-        past,
-        status,
-        documents,
-        health,
-        ..
-    } = core;
+    let Core { authorizer, shared, recorder, parts, health } = core;
+    let ServiceParts { guard, status, documents, past, receivers, upstream, runtime, .. } = parts.clone();
     let (store, follower) = (authorizer.store(), authorizer.follower());
     let process = ProcessRpc::new(authorizer.clone(), Arc::clone(&upstream), guard.audit().clone());
     let process = ExternalProcessorServer::new(process).max_decoding_message_size(MAX_ENVOY_BYTES);

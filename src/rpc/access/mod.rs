@@ -35,6 +35,11 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 struct Unrestricted;
 
+/// The caller of a request that comes from within the process, among its extensions: the guard recognised it before. Nothing that
+/// arrives over a connection can carry it.
+#[derive(Clone, Debug)]
+pub struct SignedIn(pub Arc<Principal>);
+
 /// Puts a [`Guard`] before a service.
 #[derive(Clone, Debug)]
 pub struct AccessLayer(Guard);
@@ -148,10 +153,11 @@ fn other_team_of(answer: &Extensions) -> Option<&OtherTeam> {
 
 fn credentials(request: &Request<Body>) -> Credentials<'_> {
     let mut headers = request.headers().get_all(AUTHORIZATION).iter();
-    let authorization = match (headers.next(), headers.next()) {
-        (None, _) => Authorization::Absent,
-        (Some(header), None) => Authorization::Header(header.as_bytes()),
-        (Some(_), Some(_)) => Authorization::Several,
+    let authorization = match (request.extensions().get(), headers.next(), headers.next()) {
+        (Some(SignedIn(principal)), ..) => Authorization::Resumed(principal),
+        (None, None, _) => Authorization::Absent,
+        (None, Some(header), None) => Authorization::Header(header.as_bytes()),
+        (None, Some(_), Some(_)) => Authorization::Several,
     };
     Credentials { authorization, peer: request.extensions().get(), path: request.uri().path() }
 }

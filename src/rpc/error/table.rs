@@ -76,6 +76,8 @@ reasons! {
     UNKNOWN_PAGE: NotFound, Resource, "Over HTTP: there is no such page";
     METHOD_NOT_ALLOWED: Unimplemented, Nothing, "Over HTTP: the page is only read. Use `GET`";
     FOREIGN_HOST: InvalidArgument, Fields, "Over HTTP: the `Host` is none of this listener. Use its address, or localhost";
+    FOREIGN_FORM: PermissionDenied, Nothing,
+        "Over HTTP: the form did not come from a page of the console, or from one that is too old. Load the page again";
 
     UNKNOWN_RPC: Unimplemented, Nothing, "There is no such RPC";
     COMPRESSION_UNSUPPORTED: Unimplemented, Nothing, "The message is compressed. Send it as it is";

@@ -7,7 +7,7 @@ use hyper::{Request, header::HOST};
 /// Whether `request` names this listener at `address`: by that address, by a loopback address, or as `localhost`; with any port,
 /// as ports are forwarded. `open`: other machines may ask as well, by any address and by names without a dot, which no one can
 /// register.
-pub(super) fn is_ours<B>(request: &Request<B>, address: Option<SocketAddr>, open: bool) -> bool {
+pub fn is_ours<B>(request: &Request<B>, address: Option<SocketAddr>, open: bool) -> bool {
     let mut hosts = request.headers().get_all(HOST).iter();
     let authority = match (request.uri().authority(), hosts.next(), hosts.next()) {
         // A host in the request line takes precedence over the header.

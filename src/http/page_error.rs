@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// Why there is no page.
-#[derive(Debug)]
-pub(super) struct PageError {
+#[derive(Clone, Debug)]
+pub struct PageError {
     http: StatusCode,
     status: Status,
     /// What is shown in place of the message to those who read text.
@@ -26,43 +26,69 @@ pub(super) struct PageError {
 
 impl PageError {
     /// There is no such page, for anyone.
-    pub(super) fn unknown_page(path: &str) -> Self {
+    pub fn unknown_page(path: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, PageFault::UnknownPage, path, "there is no such page")
     }
 
     /// The page is only read.
-    pub(super) fn method_not_allowed() -> Self {
+    pub fn method_not_allowed() -> Self {
         let message = "this page is only read: use GET";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, PageFault::MethodNotAllowed, "", message)
     }
 
     /// The request is for another host.
-    pub(super) fn foreign_host() -> Self {
+    pub fn foreign_host() -> Self {
         let message = "this `Host` is none of this listener: use its address, or localhost";
         Self::new(StatusCode::MISDIRECTED_REQUEST, PageFault::ForeignHost, "", message)
     }
 
+    /// A change was asked for that no page of ours asked for.
+    pub fn foreign_form() -> Self {
+        let message =
+            "this form did not come from a page of the console, or that page is too old: load it again";
+        Self::new(StatusCode::FORBIDDEN, PageFault::ForeignForm, "", message)
+    }
+
     /// Nothing can be decided at the moment. Those who read text read `text`.
-    pub(super) fn not_ready(fault: PageFault, message: &str, text: String) -> Self {
+    pub fn not_ready(fault: PageFault, message: &str, text: String) -> Self {
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, fault, "", message);
         Self { text: Some(text), ..error }
     }
 
     /// The page could not be made.
-    pub(super) fn internal(message: &str) -> Self {
+    pub fn internal(message: &str) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, PageFault::Internal, "", message)
     }
 
     /// The caller may not see the page.
-    pub(super) fn refused(refusal: Refusal) -> Self {
-        let status = caller_refused(refusal);
+    pub fn refused(refusal: Refusal) -> Self {
+        Self::told(caller_refused(refusal))
+    }
+
+    /// What a service answered in place of what the page is made of.
+    pub fn told(status: Status) -> Self {
         let http = match status.code() {
             Code::Unauthenticated => StatusCode::UNAUTHORIZED,
             Code::PermissionDenied => StatusCode::FORBIDDEN,
+            Code::NotFound | Code::Unimplemented => StatusCode::NOT_FOUND,
+            Code::InvalidArgument | Code::OutOfRange => StatusCode::BAD_REQUEST,
+            Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition => StatusCode::CONFLICT,
+            Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
             Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            _ => StatusCode::NOT_FOUND,
+            Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { http, status, text: None }
+    }
+
+    /// The code of the answer.
+    pub const fn http(&self) -> StatusCode {
+        self.http
+    }
+
+    /// What is wrong, for people.
+    pub fn message(&self) -> &str {
+        self.status.message()
     }
 
     fn new(http: StatusCode, fault: PageFault, path: &str, message: &str) -> Self {
@@ -70,7 +96,7 @@ impl PageError {
     }
 
     /// The answer to a request with these headers.
-    pub(super) fn answer(self, request: &HeaderMap) -> Response {
+    pub fn answer(self, request: &HeaderMap) -> Response {
         let Self { http, status, text } = self;
         // Of what has no JSON, the message is left.
         let json = wants_json(request).then(|| error_to_json(&status).ok()).flatten();
@@ -92,7 +118,7 @@ impl PageError {
 
 /// Whether errors are told in JSON: of JSON and text, `accept` names JSON, or JSON first. What names neither, such as `*/*`,
 /// is content with text, as people at a terminal are.
-fn wants_json(request: &HeaderMap) -> bool {
+pub fn wants_json(request: &HeaderMap) -> bool {
     let values = request.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
     let named = values.flat_map(|value| value.split(',')).find_map(|range| {
         let range = range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

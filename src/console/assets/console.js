@@ -1,0 +1,1 @@
+// Keeps pages up to date. Every page is whole without it.

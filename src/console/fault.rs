@@ -1,0 +1,83 @@
+//! Why a page cannot be shown, within the frame of the page.
+
+use axum::{
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use maud::html;
+use tonic::Status;
+
+use super::{frame::Tab, view::View};
+use crate::{
+    http::{PageError, wants_json},
+    rpc::invalid_field,
+};
+
+/// Why a page cannot be shown. A handler returns it, and what stands before the pages puts it into words.
+#[derive(Clone, Debug)]
+pub(super) struct Fault(PageError);
+
+impl From<Status> for Fault {
+    fn from(status: Status) -> Self {
+        Self(PageError::told(status))
+    }
+}
+
+impl From<PageError> for Fault {
+    fn from(error: PageError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let mut answer = self.0.http().into_response();
+        answer.extensions_mut().insert(self);
+        answer
+    }
+}
+
+impl Fault {
+    /// The part `name` of the address is not what it has to be.
+    pub(super) fn in_address(name: &str, expected: &str) -> Self {
+        Self(PageError::told(invalid_field(name, &format!("`{name}` in the address has to be {expected}"))))
+    }
+
+    /// The form came from a page of others, or from one of ours that is too old.
+    pub(super) fn foreign_form() -> Self {
+        Self(PageError::foreign_form())
+    }
+
+    /// The form could not be read to its end, or is longer than `max` bytes.
+    pub(super) fn unreadable_form(max: usize) -> Self {
+        Self(PageError::told(invalid_field(
+            "form",
+            &format!("it could not be read, or has more than {max} bytes"),
+        )))
+    }
+
+    /// In JSON for programs that ask for it, else as a page.
+    pub(super) fn answer(self, view: &View, headers: &HeaderMap) -> Response {
+        if wants_json(headers) {
+            return self.0.answer(headers);
+        }
+        let (http, message) = (self.0.http(), self.0.message());
+        let (title, advice) = match http {
+            StatusCode::NOT_FOUND => ("There is no such page", "It may have been renamed, or ended."),
+            StatusCode::FORBIDDEN => ("You may not see this", "The policy's [access] says who may."),
+            StatusCode::BAD_REQUEST => {
+                ("This address or form asks for what cannot be", "Correct it and try again.")
+            }
+            StatusCode::SERVICE_UNAVAILABLE => (
+                "The store does not answer",
+                "Until it does, requests are refused. Load the page again in a moment.",
+            ),
+            _ => ("This page could not be made", "The service's log says more."),
+        };
+        let body = html! {
+            div.head { h1 { (title) } }
+            div.banner.banner-over role="alert" { p { strong { (message) } " " (advice) } }
+        };
+        (http, view.page(Tab::None, title, body)).into_response()
+    }
+}

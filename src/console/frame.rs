@@ -1,0 +1,118 @@
+//! What stands around every page.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::{assets, text::time, view::View};
+use crate::domain::rbac::Permission;
+
+/// The pages that the head of every page leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tab {
+    /// The page is none of them, or below one that it does not name.
+    None,
+    Overview,
+}
+
+struct Link {
+    tab: Tab,
+    name: &'static str,
+    path: &'static str,
+    /// Without this, the page would be empty.
+    needs: Permission,
+}
+
+const LINKS: [Link; 1] =
+    [Link { tab: Tab::Overview, name: "Overview", path: "/", needs: Permission::ReadSpend }];
+
+/// A whole page.
+pub(super) fn page(view: &View, tab: Tab, title: &str, body: &Markup) -> Markup {
+    let organization = &view.snapshot().policy.organization.id;
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) " · Tollgate" }
+                link rel="icon" href=(assets::ICON.address()) type="image/svg+xml";
+                link rel="stylesheet" href=(assets::STYLE.address());
+                script src=(assets::SCRIPT.address()) type="module" {}
+            }
+            body {
+                a.skip href="#main" { "Skip to the content" }
+                (bar(view, tab, organization))
+                main #main {
+                    @if view.caller().is_none() { (open_to_anyone()) }
+                    (body)
+                }
+                (foot(view))
+            }
+        }
+    }
+}
+
+fn bar(view: &View, tab: Tab, organization: &str) -> Markup {
+    html! {
+        header.bar {
+            div.bar-in {
+                a.brand href=(view.address("/")) {
+                    (mark()) " Tollgate " span.org { (organization) }
+                }
+                nav.nav aria-label="Pages" {
+                    ul {
+                        @for link in LINKS.iter().filter(|link| view.may(link.needs)) {
+                            li {
+                                a href=(view.address(link.path)) aria-current=[(link.tab == tab).then_some("page")] {
+                                    (link.name) (count(view, link.tab))
+                                }
+                            }
+                        }
+                    }
+                }
+                @if let Some(caller) = view.caller() {
+                    div.who { span.name.quiet.small { (caller.name) } }
+                }
+            }
+        }
+    }
+}
+
+/// How many things a page has that hold at the moment.
+fn count(_: &View, _: Tab) -> Markup {
+    html! {}
+}
+
+fn foot(view: &View) -> Markup {
+    let zone = view.zone().iana_name().unwrap_or("UTC");
+    let document = view.snapshot().policy.revision.to_string();
+    html! {
+        footer.foot {
+            p {
+                span { "Times are of " (zone) }
+                " " span { "Policy " code { (document) } }
+                " " span { "Page made " (time::second(view.now(), view.now())) }
+            }
+        }
+    }
+}
+
+/// In development mode, on every page.
+fn open_to_anyone() -> Markup {
+    html! {
+        div.banner {
+            p {
+                strong { "Anyone who reaches this address sees and changes everything here." }
+                " The policy has no " code { "[access]" } ", which would say who may."
+            }
+        }
+    }
+}
+
+fn mark() -> Markup {
+    html! {
+        svg.brand-mark viewBox="0 0 18 18" aria-hidden="true" {
+            path d="M2 2.5h2v13H2zM5.5 5h11v2.5h-11zM13.5 9h2v6.5h-2z" {}
+        }
+    }
+}

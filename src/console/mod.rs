@@ -1,0 +1,88 @@
+//! The console: pages for people, on the admin listener.
+//!
+//! ```text
+//! browser ─► caller: who asks? ─► View ─► api: the gRPC services, in process, behind their guard ─► overview, team, … ─► frame ─► HTML
+//! ```
+//!
+//! A page has no data of its own. It asks the services as its reader would over gRPC, so what a reader may see, which team's rows they
+//! get and what the audit log says of a change have one home. Pages are whole when they come: a script only keeps them up to date.
+
+mod api;
+mod assets;
+mod caller;
+mod fault;
+mod fields;
+mod frame;
+mod overview;
+mod parts;
+mod text;
+mod view;
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use axum::{Router, extract::State, middleware, response::Redirect, routing::get};
+
+pub use api::InProcess;
+
+use crate::{access::Guard, live::Live, runtime::Runtime};
+
+/// The pages. Cheap to clone.
+#[derive(Clone)]
+pub struct Console(Arc<Parts>);
+
+struct Parts {
+    services: InProcess,
+    guard: Guard,
+    live: Arc<Live>,
+    runtime: Runtime,
+    /// Where the listener is, whose names are the console's.
+    address: Option<SocketAddr>,
+    /// What proves that a form came from a page of ours; `None`: the system gives no random numbers, and no form is accepted.
+    form_key: Option<[u8; 32]>,
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console").field("address", &self.0.address).finish_non_exhaustive()
+    }
+}
+
+impl Console {
+    /// Pages that ask `services` for callers whom `guard` recognises, on a listener at `address`. What is in `live` names the
+    /// organization, its time zone and what is paused.
+    #[must_use]
+    pub fn new(
+        services: InProcess,
+        guard: Guard,
+        live: Arc<Live>,
+        runtime: Runtime,
+        address: Option<SocketAddr>,
+    ) -> Self {
+        let form_key = runtime.entropy.bytes().ok();
+        Self(Arc::new(Parts { services, guard, live, runtime, address, form_key }))
+    }
+
+    /// Its addresses. Unknown ones are left to others: they are not found before anyone is asked who they are.
+    pub fn router(self) -> Router {
+        let pages = Router::new()
+            .route("/console/{organization}/", get(overview::show))
+            .route_layer(middleware::from_fn_with_state(self.clone(), caller::admitted));
+        let open = Router::new()
+            .route("/", get(home))
+            .route("/console", get(home))
+            .route("/console/", get(home))
+            .route("/assets/{name}", get(assets::show))
+            .route("/favicon.ico", get(assets::icon))
+            .route_layer(middleware::from_fn_with_state(self.clone(), caller::addressed));
+        pages.merge(open).with_state(self)
+    }
+
+    /// The address of the organization's pages, without a slash at the end.
+    fn root(&self) -> String {
+        format!("/console/{}", self.0.live.peek().policy.organization.id)
+    }
+}
+
+async fn home(State(console): State<Console>) -> Redirect {
+    Redirect::to(&format!("{}/", console.root()))
+}

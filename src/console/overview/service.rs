@@ -1,0 +1,64 @@
+//! The state of the service in four lines.
+
+use maud::{Markup, html};
+
+use super::gather::Now;
+use crate::{
+    console::text::{number, time::span},
+    rpc::proto::{StoreCallOutcome, StoreKind, StoreStatus, UpstreamKeyState},
+};
+
+/// The lines; nothing for readers who may not see them.
+pub(super) fn lines(now: &Now) -> Markup {
+    let Some(status) = &now.status else { return html! {} };
+    let keys = now.upstream_keys.len();
+    let accepted = now.upstream_keys.iter().filter(|key| key.state() != UpstreamKeyState::Refused).count();
+    let ready = now.replicas.iter().filter(|replica| replica.ready).count();
+    html! {
+        div.section-head.gap-large { h2 #service { "Service" } }
+        dl.words {
+            dt { "Store" } dd { @if let Some(store) = &status.store { (store_words(store)) } }
+            dt { "Replicas" } dd { (ready) " of " (now.replicas.len()) " ready" }
+            @if keys > 0 { dt { "Groq keys" } dd { (accepted) " of " (keys) " accepted" } }
+            @if let Some(snapshot) = &status.snapshot {
+                dt { "In force" }
+                dd {
+                    (number::of(snapshot.team_count.into(), "team")) ", " (number::of(snapshot.key_count.into(), "key")) ", "
+                    (number::of(snapshot.pause_count.into(), "pause"))
+                }
+            }
+            dt { "Version" } dd { (status.version) }
+        }
+    }
+}
+
+fn store_words(store: &StoreStatus) -> Markup {
+    let kind = match store.kind() {
+        StoreKind::Redis => "Redis",
+        StoreKind::Embedded => "Embedded",
+        StoreKind::Unspecified => "Unknown",
+    };
+    let reserves = store
+        .calls
+        .iter()
+        .find(|calls| calls.operation == "reserve" && calls.outcome() == StoreCallOutcome::Succeeded);
+    let mean = reserves.and_then(|calls| calls.mean_duration.as_ref());
+    html! {
+        (kind)
+        @match (store.reachable, mean) {
+            (false, _) => ", does not answer",
+            (true, Some(mean)) => {
+                ", answers in " (span_of(mean))
+            }
+            (true, None) => ", answers",
+        }
+    }
+}
+
+/// Tenths of a millisecond below a second.
+fn span_of(mean: &prost_types::Duration) -> String {
+    match mean.seconds {
+        0 => format!("{}.{}\u{a0}ms", mean.nanos / 1_000_000, mean.nanos / 100_000 % 10),
+        seconds => span(jiff::SignedDuration::from_secs(seconds)),
+    }
+}

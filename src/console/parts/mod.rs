@@ -1,0 +1,10 @@
+//! What pages are made of.
+
+mod badge;
+mod budget_bar;
+mod scale;
+mod stacked;
+
+pub(super) use badge::{Badge, Meaning};
+pub(super) use budget_bar::{BudgetBar, Size};
+pub(super) use stacked::{Column, SERIES, Stacked};

@@ -1,0 +1,119 @@
+//! One request for a page: its reader, what is in force, and the moment.
+
+use std::sync::Arc;
+
+use jiff::{Zoned, tz::TimeZone};
+use maud::Markup;
+
+use super::{
+    Console,
+    api::Api,
+    frame::{self, Tab},
+};
+use crate::{
+    access::Peer,
+    domain::{
+        rbac::{Permission, Principal, TeamScope},
+        snapshot::Snapshot,
+    },
+};
+
+/// One request for a page. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct View(Arc<Inner>);
+
+struct Inner {
+    console: Console,
+    snapshot: Arc<Snapshot>,
+    /// `None`: the policy knows no callers.
+    caller: Option<Arc<Principal>>,
+    peer: Option<Peer>,
+    now: Zoned,
+}
+
+impl View {
+    /// A request by `caller`, who is at `peer`, while `snapshot` is in force.
+    pub(super) fn new(
+        console: Console,
+        snapshot: Arc<Snapshot>,
+        caller: Option<Arc<Principal>>,
+        peer: Option<Peer>,
+    ) -> Self {
+        let now = i64::try_from(console.0.runtime.clock.now().0).unwrap_or(i64::MAX);
+        let now = jiff::Timestamp::from_millisecond(now).unwrap_or(jiff::Timestamp::MAX);
+        let now = now.to_zoned(snapshot.policy.organization.time_zone.clone());
+        Self(Arc::new(Inner { console, snapshot, caller, peer, now }))
+    }
+
+    /// The services, asked by the reader.
+    pub(super) fn api(&self) -> Api {
+        let Inner { console, caller, peer, .. } = &*self.0;
+        Api::new(console.0.services.clone(), caller.clone(), peer.clone())
+    }
+
+    /// What is in force. It has rows of every team: what a page shows of it is chosen by [`Self::scope`].
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.0.snapshot
+    }
+
+    /// The reader; `None`: the policy knows no callers.
+    pub(super) fn caller(&self) -> Option<&Principal> {
+        self.0.caller.as_deref()
+    }
+
+    /// When the page is made, in the organization's zone.
+    pub(super) fn now(&self) -> &Zoned {
+        &self.0.now
+    }
+
+    /// The organization's time zone.
+    pub(super) fn zone(&self) -> &TimeZone {
+        self.0.now.time_zone()
+    }
+
+    /// The teams over which the reader has `permission`; `None` if there are none.
+    pub(super) fn scope(&self, permission: Permission) -> Option<TeamScope> {
+        match &self.0.caller {
+            None => Some(TeamScope::All),
+            Some(caller) => caller.scope(permission),
+        }
+    }
+
+    /// Whether the reader has `permission` for any team.
+    pub(super) fn may(&self, permission: Permission) -> bool {
+        self.scope(permission).is_some()
+    }
+
+    /// Whether the reader has `permission` for the whole organization.
+    pub(super) fn may_for_all(&self, permission: Permission) -> bool {
+        self.scope(permission) == Some(TeamScope::All)
+    }
+
+    /// The address of a page of the organization: `path` begins with a slash.
+    pub(super) fn address(&self, path: &str) -> String {
+        format!("/console/{}{path}", self.snapshot().policy.organization.id)
+    }
+
+    /// The address of a page with what is asked of it; what is empty is left out.
+    pub(super) fn query(&self, path: &str, asked: &[(&str, &str)]) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(asked.iter().filter(|(_, value)| !value.is_empty()));
+        let query = query.finish();
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("{}{mark}{query}", self.address(path))
+    }
+
+    /// What a form of ours carries so that no page of others can send it.
+    pub(super) fn form_token(&self) -> Option<String> {
+        let Inner { console, caller, .. } = &*self.0;
+        let key = console.0.form_key.as_ref()?;
+        let mut hasher = blake3::Hasher::new_keyed(key);
+        hasher.update(caller.as_ref().map_or(b"", |caller| caller.name.as_bytes()));
+        Some(hasher.finalize().to_hex().to_string())
+    }
+
+    /// `body` as a whole page that stands at `tab`.
+    pub(super) fn page(&self, tab: Tab, title: &str, body: Markup) -> Markup {
+        frame::page(self, tab, title, &body)
+    }
+}
