@@ -33,7 +33,11 @@ pub(super) fn announce(
     );
     let scheme = if settings.admin_is_tls() { "https" } else { "http" };
     let admin = settings.admin_address();
-    let admin = admin.map(|a| format!("  operators {scheme}://{a}/status\n")).unwrap_or_default();
+    let organization = &policy.organization.id;
+    let pages = |a| {
+        format!("  console   {scheme}://{a}/console/{organization}/\n  operators {scheme}://{a}/status\n")
+    };
+    let admin = admin.map(pages).unwrap_or_default();
     let (target, curl, encryption) = ways_in(settings, tls, address);
     // The name it was called by, so that the lines work as they stand: `cargo run` puts nothing on the path.
     let program = std::env::args().next().unwrap_or_else(|| "tollgate".to_owned());
@@ -41,7 +45,7 @@ pub(super) fn announce(
         1 => "1 team".to_owned(),
         count => format!("{count} teams"),
     };
-    let (organization, revision) = (&policy.organization.id, &status.revision);
+    let revision = &status.revision;
     let mut text = format!(
         "Tollgate listens on {address}\n\
          \x20 policy    {file}: organization {organization}, {teams}, revision {revision}\n\

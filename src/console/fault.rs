@@ -43,6 +43,11 @@ impl Fault {
         Self(PageError::told(invalid_field(name, &format!("`{name}` in the address has to be {expected}"))))
     }
 
+    /// The address cannot be read: `why`.
+    pub(super) fn unread_address(why: &str) -> Self {
+        Self(PageError::told(invalid_field("address", why)))
+    }
+
     /// The form came from a page of others, or from one of ours that is too old.
     pub(super) fn foreign_form() -> Self {
         Self(PageError::foreign_form())

@@ -8,6 +8,7 @@
 //! get and what the audit log says of a change have one home. Pages are whole when they come: a script only keeps them up to date.
 
 mod api;
+mod asked;
 mod assets;
 mod caller;
 mod fault;

@@ -20,6 +20,7 @@ mod commands;
 mod concurrency;
 mod conformance;
 mod connections;
+mod console;
 mod contract;
 mod cooldowns;
 mod crash;

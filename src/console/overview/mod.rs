@@ -7,16 +7,16 @@ mod page;
 mod service;
 mod teams;
 
-use axum::{Extension, extract::Query};
+use axum::Extension;
 use jiff::civil::Date;
 use maud::Markup;
 use serde::Deserialize;
 
-use super::{fault::Fault, frame::Tab, text::time, view::View};
+use super::{asked::Asked, fault::Fault, frame::Tab, text::time, view::View};
 
 /// What of the page is asked for. The address holds all of it, so it can be sent to others.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct Query {
     /// The month, as `2026-11`; the present one by default.
     #[serde(default)]
     month: String,
@@ -34,7 +34,7 @@ pub(super) struct Asked {
 /// The page.
 pub(super) async fn show(
     Extension(view): Extension<View>,
-    Query(asked): Query<Asked>,
+    Asked(asked): Asked<Query>,
 ) -> Result<Markup, Fault> {
     let today = view.now().date();
     let first = first_of(&asked.month, today)?;

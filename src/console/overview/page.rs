@@ -4,7 +4,7 @@ use jiff::ToSpan as _;
 use maud::{Markup, html};
 
 use super::{
-    Asked, attention, days,
+    Query, attention, days,
     gather::{Budgeted, Gathered},
     service, teams,
 };
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The page, below the head of the frame.
-pub(super) fn body(view: &View, asked: &Asked, gathered: &Gathered, title: &str) -> Markup {
+pub(super) fn body(view: &View, asked: &Query, gathered: &Gathered, title: &str) -> Markup {
     html! {
         (head(view, gathered, title))
         div.split.split-aside {

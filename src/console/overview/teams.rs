@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{
-    Asked,
+    Query,
     gather::{Budgeted, Gathered},
 };
 use crate::{
@@ -49,7 +49,7 @@ struct Line<'g> {
 }
 
 /// The table with its search and its pages.
-pub(super) fn section(view: &View, asked: &Asked, gathered: &Gathered) -> Markup {
+pub(super) fn section(view: &View, asked: &Query, gathered: &Gathered) -> Markup {
     let lines = lines(view, asked, gathered);
     let pages = lines.len().div_ceil(PAGE).max(1);
     let page = asked.page.clamp(1, pages);
@@ -87,7 +87,7 @@ pub(super) fn section(view: &View, asked: &Asked, gathered: &Gathered) -> Markup
 }
 
 /// Every team that the reader may see, whether or not it has a budget or spent anything.
-fn lines<'g>(view: &'g View, asked: &Asked, gathered: &'g Gathered) -> Vec<Line<'g>> {
+fn lines<'g>(view: &'g View, asked: &Query, gathered: &'g Gathered) -> Vec<Line<'g>> {
     let budgets: HashMap<&str, &Budgeted> =
         gathered.budgets.iter().map(|budget| (budget.team.as_str(), budget)).collect();
     let scope = view.scope(Permission::ReadSpend).unwrap_or(TeamScope::Teams(Default::default()));
@@ -159,7 +159,7 @@ pub(super) fn through(gathered: &Gathered, now: &Zoned) -> (i128, i128) {
     (i128::from(now.timestamp().as_second()) - first, end - first)
 }
 
-fn head(view: &View, asked: &Asked, gathered: &Gathered) -> Markup {
+fn head(view: &View, asked: &Query, gathered: &Gathered) -> Markup {
     let column = |sort: Sort, words: &str, class: &str| {
         let is_it = asked.sort == sort;
         html! {
@@ -261,7 +261,7 @@ fn foot(gathered: &Gathered, lines: &[Line<'_>]) -> Markup {
     }
 }
 
-fn search(view: &View, asked: &Asked) -> Markup {
+fn search(view: &View, asked: &Query) -> Markup {
     html! {
         form.filters method="get" action=(view.address("/")) role="search" {
             @if !asked.month.is_empty() { input type="hidden" name="month" value=(asked.month); }
@@ -274,7 +274,7 @@ fn search(view: &View, asked: &Asked) -> Markup {
     }
 }
 
-fn pager(view: &View, asked: &Asked, page: usize, pages: usize, teams: usize) -> Markup {
+fn pager(view: &View, asked: &Query, page: usize, pages: usize, teams: usize) -> Markup {
     html! {
         p.pager {
             span { (number::count(i64::try_from(teams).unwrap_or(0))) " teams, page " (page) " of " (pages) }
@@ -287,7 +287,7 @@ fn pager(view: &View, asked: &Asked, page: usize, pages: usize, teams: usize) ->
 }
 
 /// The same page, sorted otherwise or turned over.
-fn address(view: &View, asked: &Asked, sort: Sort, page: usize) -> String {
+fn address(view: &View, asked: &Query, sort: Sort, page: usize) -> String {
     let sort = match sort {
         Sort::Pace => "",
         Sort::Team => "team",
