@@ -9,6 +9,7 @@ mod cells;
 mod columns;
 mod compare;
 mod day;
+mod drifting;
 mod matching;
 mod number;
 #[cfg(test)]
@@ -21,5 +22,6 @@ pub use self::{
     columns::{Column, Format, HeaderError},
     compare::{Difference, Projects, Reconciled, reconcile},
     day::day_of,
+    drifting::Drifting,
     number::parse_tolerance,
 };
