@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::detail::{Cooldown, Forecast, Pause, StoreOutage, UpstreamKey};
+use super::detail::{Cooldown, Forecast, Pause, StoreOutage, UpstreamKey, UsageDrift};
 use crate::domain::{
     Timestamp,
     alert::{AlertKind, Severity},
@@ -44,6 +44,8 @@ pub struct Alert {
     pub pause: Option<Pause>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreOutage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift: Option<UsageDrift>,
     pub organization: String,
     /// What kinds without a detail know.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -77,6 +79,7 @@ impl Alert {
             upstream_key: None,
             pause: None,
             store: None,
+            drift: None,
             organization: organization.to_owned(),
             facts: BTreeMap::new(),
             user: String::new(),

@@ -74,10 +74,11 @@ pub(super) const ALERTMANAGER_PATH: &str = "/api/v2/alerts";
 
 /// What Alertmanager takes. `end`: when the alert ends; without one it ends by Alertmanager's own `resolve_timeout`.
 pub(super) fn alertmanager(alert: &Alert, end: Option<Timestamp>) -> Message {
-    let (cooldown, key) = (alert.cooldown.as_ref(), alert.upstream_key.as_ref());
+    let (cooldown, key, drift) = (alert.cooldown.as_ref(), alert.upstream_key.as_ref(), alert.drift.as_ref());
     let project = cooldown.map(|cooldown| &cooldown.project).or(key.map(|key| &key.project));
+    let project = project.or(drift.map(|drift| &drift.project));
     let paused = alert.pause.as_ref().map(|pause| &pause.target.model);
-    let model = cooldown.map(|cooldown| &cooldown.model).or(paused);
+    let model = cooldown.map(|cooldown| &cooldown.model).or(paused).or(drift.map(|drift| &drift.model));
     let tier = cooldown.and_then(|cooldown| cooldown.service_tier.strip_prefix("SERVICE_TIER_"));
     let labels = [
         ("alertname", camel(alert.kind.name())),
@@ -94,6 +95,8 @@ pub(super) fn alertmanager(alert: &Alert, end: Option<Timestamp>) -> Message {
         ("model", model.cloned().unwrap_or_default()),
         ("service_tier", tier.unwrap_or_default().to_ascii_lowercase()),
         ("upstream_key", alert.upstream_key.as_ref().map(|key| key.name.clone()).unwrap_or_default()),
+        ("start_date", drift.map(|drift| drift.start_date.clone()).unwrap_or_default()),
+        ("end_date", drift.map(|drift| drift.end_date.clone()).unwrap_or_default()),
     ];
     let labels: serde_json::Map<String, Value> = labels
         .into_iter()

@@ -165,6 +165,8 @@ pub(super) async fn is_over<S: Store>(
             let is_old = now.since(notice.at) > 2 * INTERVAL_MS;
             own.map_or(is_old, |share| !share.is_high && (is_old || share.total >= LEAST_EXPIRED))
         }
+        // A report says so.
+        Occasion::UsageDrift { .. } => false,
         // They have no duration.
         Occasion::UnreservedRefused { .. } | Occasion::BudgetForecast { .. } => true,
     })

@@ -108,6 +108,11 @@ impl Delivery {
     }
 }
 
+/// What an entry is of that says that something which lasts began, routed or not; `None`: it is over, or of something else.
+pub(super) fn notice_of(payload: &[u8]) -> Option<Notice> {
+    Notice::read(payload).or_else(|| Event::read(payload)?.watched)
+}
+
 fn payload(version: u8, value: &impl Serialize) -> Bytes {
     let mut bytes = vec![version];
     // Texts and numbers, which JSON has.

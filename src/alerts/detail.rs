@@ -6,6 +6,7 @@ use super::alert::{Money, instant};
 use crate::domain::{
     Timestamp,
     actor::{Actor, ActorKind},
+    drift::{self, Drift},
     pause::Target,
 };
 
@@ -114,6 +115,38 @@ pub struct StoreOutage {
     pub start_time: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub end_time: String,
+}
+
+/// A difference between what was booked and what Groq billed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "as in the contract")]
+pub struct UsageDrift {
+    pub start_date: String,
+    pub end_date: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub project: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub model: String,
+    pub booked: Money,
+    pub billed: Money,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub likely_cause: String,
+}
+
+impl From<&Drift> for UsageDrift {
+    fn from(drift: &Drift) -> Self {
+        let Drift { days, project, model, booked, billed, cause } = drift;
+        Self {
+            start_date: drift::day(days.start),
+            end_date: drift::day(days.end),
+            project: project.to_string(),
+            model: model.to_string(),
+            booked: (*booked).into(),
+            billed: (*billed).into(),
+            likely_cause: cause.to_string(),
+        }
+    }
 }
 
 impl From<&Target> for PauseTarget {

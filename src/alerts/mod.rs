@@ -9,6 +9,7 @@ mod compose;
 mod conditions;
 mod delivery;
 mod detail;
+mod drift;
 mod files;
 mod list;
 mod notices;
@@ -30,8 +31,10 @@ use tracing::error;
 pub use alert::{Alert, AlertState, BudgetCrossing, Money};
 pub use delivery::DeliveryState;
 pub use detail::{
-    Cooldown, Forecast, Pause, PauseActor, PauseTarget, StoreOutage, UpstreamKey, WholeOrganization,
+    Cooldown, Forecast, Pause, PauseActor, PauseTarget, StoreOutage, UpstreamKey, UsageDrift,
+    WholeOrganization,
 };
+pub use drift::{DriftOutcome, report_drift};
 pub use list::{AlertPage, AlertQuery, ListedAlert, ListedDelivery, counts, page};
 pub use receivers::{ReceiverReport, Receivers};
 pub use trial::{MAX_TRIALS, Trial, TrialError, TrialReport};

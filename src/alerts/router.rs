@@ -32,6 +32,8 @@ const FORGET: Duration = Duration::from_secs(60);
 /// The shortest and the longest time between two looks at an alert that lasts. Its replicas tell when it is over, so the look is for
 /// when they are gone; the longer it has lasted, the later.
 const LOOK_MS: (u64, u64) = (2_000, 30_000);
+/// The longest for what only a report ends, which says so itself: this is for its first entry, of which there may be many for weeks.
+const LOOK_REPORTED_MS: u64 = 300_000;
 
 /// Makes alerts of what the outbox has, and queues them for the receivers that the policy names.
 pub(super) async fn route<S: Store>(
@@ -164,7 +166,9 @@ impl<S: Store> Router<'_, S> {
             }
         };
         let Some(at) = over else {
-            let next = (now.since(notice.at) / 20).clamp(LOOK_MS.0, LOOK_MS.1);
+            let is_reported = notice.occasion.kind() == AlertKind::UsageDrift;
+            let longest = if is_reported { LOOK_REPORTED_MS } else { LOOK_MS.1 };
+            let next = (now.since(notice.at) / 20).clamp(LOOK_MS.0, longest);
             return self.update(claimed, &event, Some(next)).await;
         };
         (event.alert.state, event.alert.resolve_time) = (AlertState::Resolved, instant(at));

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::{
     Facts,
     conditions::{self, Condition},
-    delivery::Event,
+    delivery::notice_of,
     notices,
     worker::pause,
 };
@@ -128,22 +128,16 @@ impl<S: Store> Watch<'_, S> {
         };
         // Another replica may have told of it before.
         let began = match id.open() {
-            Some(open) => outbox_find(self.store, &open).await?.and_then(|entry| began(&entry.payload)),
+            Some(open) => outbox_find(self.store, &open).await?.and_then(|entry| notice_of(&entry.payload)),
             None => None,
         };
-        let notice = Notice { at: began.unwrap_or(notice.at), ..notice.clone() };
+        let notice = Notice { at: began.map_or(notice.at, |began| began.at), ..notice.clone() };
         let at = at.max(notice.at);
         let over = notice.over(at);
         self.store.outbox_append(over.entry(id).into_iter().collect(), OUTBOX_KEPT).await?;
         log(id, &over);
         Ok(())
     }
-}
-
-/// When it began, by the entry that says so.
-fn began(payload: &[u8]) -> Option<Timestamp> {
-    let notice = Notice::read(payload).or_else(|| Event::read(payload)?.watched);
-    notice.map(|notice| notice.at)
 }
 
 /// Tells the log what receivers are told.

@@ -33,9 +33,11 @@ pub mod action {
 
     /// A test was sent to a receiver of alerts.
     pub const ALERT_TEST: &str = "alert.test";
+    /// What drifts was reported.
+    pub const ALERT_REPORT_DRIFT: &str = "alert.report_drift";
 
     /// All of them.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 13] = [
         POLICY_RELOAD,
         POLICY_REJECTED,
         ROLE_DENIED,
@@ -48,6 +50,7 @@ pub mod action {
         PAUSE_END,
         COOLDOWN_LIFT,
         ALERT_TEST,
+        ALERT_REPORT_DRIFT,
     ];
 }
 

@@ -21,6 +21,8 @@ pub enum AlertKind {
     StoreOutage,
     /// Many reservations of a team have expired without a report.
     UnsettledHigh,
+    /// What was booked differs from what Groq billed.
+    UsageDrift,
     /// A changed policy did not load.
     PolicyRejected,
     /// Usage without a reservation was refused for its bound.
@@ -31,7 +33,7 @@ pub enum AlertKind {
 
 impl AlertKind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::BudgetThreshold,
         Self::BudgetExhausted,
         Self::BudgetForecast,
@@ -40,6 +42,7 @@ impl AlertKind {
         Self::Pause,
         Self::StoreOutage,
         Self::UnsettledHigh,
+        Self::UsageDrift,
         Self::PolicyRejected,
         Self::UnreservedRefused,
         Self::Test,
@@ -57,6 +60,7 @@ impl AlertKind {
             Self::Pause => "pause",
             Self::StoreOutage => "store_outage",
             Self::UnsettledHigh => "unsettled_high",
+            Self::UsageDrift => "usage_drift",
             Self::PolicyRejected => "policy_rejected",
             Self::UnreservedRefused => "unreserved_refused",
             Self::Test => "test",
@@ -72,6 +76,7 @@ impl AlertKind {
             | Self::BudgetForecast
             | Self::UpstreamCooldown
             | Self::UnsettledHigh
+            | Self::UsageDrift
             | Self::PolicyRejected
             | Self::UnreservedRefused => Severity::Warning,
             Self::Pause | Self::Test => Severity::Info,
@@ -87,6 +92,7 @@ impl AlertKind {
             | Self::Pause
             | Self::StoreOutage
             | Self::UnsettledHigh
+            | Self::UsageDrift
             | Self::PolicyRejected => true,
             Self::BudgetThreshold
             | Self::BudgetExhausted

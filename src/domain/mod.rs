@@ -13,6 +13,7 @@ pub mod caller;
 pub mod cooldown;
 pub mod counter;
 pub mod decision;
+pub mod drift;
 pub mod eligibility;
 pub mod explain;
 pub mod forecast;

@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Timestamp, actor::Actor, alert::AlertKind, pause::Target};
+use super::{
+    Timestamp,
+    actor::Actor,
+    alert::AlertKind,
+    drift::{Days, Drift},
+    pause::Target,
+};
 
 /// The most bytes of a text that comes from a file, as JSON writes it: several copies of it are in an entry of the outbox, which has a
 /// bound.
@@ -98,6 +104,13 @@ pub enum Occasion {
         /// When, at the rate of the spend so far.
         exhaust: Timestamp,
     },
+    /// What was booked differs from what Groq billed.
+    UsageDrift {
+        /// The days that were compared.
+        report: Days,
+        /// What was found.
+        drift: Drift,
+    },
 }
 
 impl Occasion {
@@ -113,6 +126,7 @@ impl Occasion {
             Self::UnsettledHigh { .. } => AlertKind::UnsettledHigh,
             Self::UnreservedRefused { .. } => AlertKind::UnreservedRefused,
             Self::BudgetForecast { .. } => AlertKind::BudgetForecast,
+            Self::UsageDrift { .. } => AlertKind::UsageDrift,
         }
     }
 
@@ -127,6 +141,7 @@ impl Occasion {
             Self::Pause { target, .. } => target.to_string(),
             Self::UnsettledHigh { team, .. } | Self::UnreservedRefused { team, .. } => team.to_string(),
             Self::BudgetForecast { counter, .. } => counter.to_string(),
+            Self::UsageDrift { drift, .. } => drift.subject(),
             // An organization has one policy and one store.
             Self::PolicyRejected { .. } | Self::StoreOutage { .. } => String::new(),
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
@@ -13,26 +13,28 @@ use super::{
     parse,
     proto::{
         self, ListAlertsRequest, ListAlertsResponse, ListReceiversRequest, ListReceiversResponse,
-        TestReceiverRequest, TestReceiverResponse, alert_service_server::AlertService,
+        ReportDriftRequest, ReportDriftResponse, TestReceiverRequest, TestReceiverResponse,
+        alert_service_server::AlertService,
     },
     recorded::Recorder,
     status::{self, FieldErrors},
 };
 use crate::{
-    alerts::{self, ListedAlert, ListedDelivery, ReceiverReport, Receivers, TrialReport},
+    alerts::{self, DriftOutcome, ListedAlert, ListedDelivery, ReceiverReport, Receivers, TrialReport},
     audit::{Change, action},
     authorizer::{Authorizer, Failure},
     domain::{
         actor::Actor,
+        drift::Days,
         name::MAX_NAME_BYTES,
         rbac::{Permission, TeamScope},
         snapshot::Snapshot,
     },
     runtime::{NoEntropy, Runtime},
-    store::Store,
+    store::{AlertId, Store, StoreError},
 };
 
-/// Reads of the outbox by one core at a time: each may take some megabytes.
+/// Reads of the outbox by one core at a time, reports of drift among them: each may take some megabytes.
 const MAX_READS: usize = 2;
 
 /// Serves `AlertService`.
@@ -46,7 +48,7 @@ pub struct AlertRpc<S> {
 }
 
 impl<S> AlertRpc<S> {
-    /// Shows what the store of `authorizer` keeps of alerts, and tests `receivers`, which is recorded with `recorder`.
+    /// Shows what the store of `authorizer` keeps of alerts, and tests `receivers` and takes reports of drift, which is recorded with `recorder`.
     #[must_use]
     pub fn new(
         authorizer: Authorizer<S>,
@@ -116,6 +118,29 @@ impl<S: Store + Clone> AlertService for AlertRpc<S> {
             error: error.unwrap_or_default(),
         }))
     }
+
+    async fn report_drift(
+        &self,
+        request: Request<ReportDriftRequest>,
+    ) -> Result<Response<ReportDriftResponse>, Status> {
+        let actor = access::session(request.extensions()).actor();
+        let report = parse::drift(request.into_inner())?;
+        let (days, drifts) = (report.days, report.drifts.len());
+        let place = Arc::clone(&self.reads).acquire_owned().await.map_err(|_| status::internal())?;
+        let store = self.authorizer.store().clone();
+        let change = async move {
+            let outcome = alerts::report_drift(&store, &report, store.now()).await;
+            drop(place);
+            outcome
+        };
+        let done =
+            self.recorder.carry_out(change, move |done| Some(drift_event(actor, (days, drifts), done)));
+        let DriftOutcome { opened, resolved } =
+            done.await?.map_err(|error| status::failure(&Failure::Store(error), ""))?;
+        let count = |alerts: &[AlertId]| i32::try_from(alerts.len()).unwrap_or(i32::MAX);
+        let (opened_count, resolved_count) = (count(&opened), count(&resolved));
+        Ok(Response::new(ReportDriftResponse { opened_count, resolved_count }))
+    }
 }
 
 /// The teams whose alerts the caller may see.
@@ -150,6 +175,28 @@ fn event(actor: Actor, subject: String, sent: &Result<TrialReport, NoEntropy>) -
     let after = known.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
     let outcome = if error.is_none() { "done" } else { "failed" };
     Some(Change { actor, action: action::ALERT_TEST, subject, before: Value::Null, after, outcome })
+}
+
+/// What is recorded about a report of what drifts over some days, and how much does.
+fn drift_event(
+    actor: Actor,
+    (days, drifts): (Days, usize),
+    done: &Result<DriftOutcome, StoreError>,
+) -> Change {
+    let after = match done {
+        Ok(DriftOutcome { opened, resolved }) => {
+            json!({ "drift_count": drifts, "opened_count": opened.len(), "resolved_count": resolved.len() })
+        }
+        Err(_) => json!({ "drift_count": drifts }),
+    };
+    Change {
+        actor,
+        action: action::ALERT_REPORT_DRIFT,
+        subject: days.to_string(),
+        before: Value::Null,
+        after,
+        outcome: if done.is_ok() { "done" } else { "unknown" },
+    }
 }
 
 /// An alert as the contract shows it. Of one that this release cannot read as a whole, as a later one may write it, the texts.

@@ -320,7 +320,7 @@ impl FieldErrors {
         self.add(&in_key(field.path()), description);
     }
 
-    fn dollars(&mut self, field: &str, money: &Money) -> Option<NanoUsd> {
+    pub(super) fn dollars(&mut self, field: &str, money: &Money) -> Option<NanoUsd> {
         let nanos = || {
             let (units, nanos) = (u64::try_from(money.units).ok()?, u64::try_from(money.nanos).ok()?);
             let nanos = Some(nanos).filter(|nanos| *nanos < NANOS_PER_DOLLAR)?;

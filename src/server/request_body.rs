@@ -29,6 +29,10 @@ pub(super) const MAX_ENVOY_BYTES: usize = 32 << 20;
 pub(super) const MAX_PROPOSAL_BYTES: usize = 32 << 20;
 /// The RPC that takes one.
 const CHECK_POLICY: &str = "/tollgate.v1.PolicyDocumentService/CheckPolicy";
+/// The largest message with a report of drift: the most that it may tell, with room.
+pub(super) const MAX_REPORT_BYTES: usize = 1 << 20;
+/// The RPC that takes one.
+const REPORT_DRIFT: &str = "/tollgate.v1.AlertService/ReportDrift";
 /// The bytes before each gRPC message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
@@ -61,6 +65,7 @@ where
         let path = request.uri().path();
         let max = match path {
             CHECK_POLICY => MAX_PROPOSAL_BYTES,
+            REPORT_DRIFT => MAX_REPORT_BYTES,
             path if path.starts_with("/envoy.") => MAX_ENVOY_BYTES,
             _ => MAX_MESSAGE_BYTES,
         };

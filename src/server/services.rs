@@ -12,7 +12,7 @@ use tracing::warn;
 use super::{
     dispatch::Dispatch,
     reflection,
-    request_body::{MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES, MAX_PROPOSAL_BYTES},
+    request_body::{MAX_ENVOY_BYTES, MAX_MESSAGE_BYTES, MAX_PROPOSAL_BYTES, MAX_REPORT_BYTES},
 };
 use crate::{
     access::Guard,
@@ -107,14 +107,15 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let audit = AuditRpc::new(authorizer.clone());
     let audit = AuditServiceServer::new(audit).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let alerts = AlertRpc::new(authorizer.clone(), receivers, runtime.clone(), recorder.clone());
-    let alerts = AlertServiceServer::new(alerts).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    // The messages of its other RPCs are bounded where they arrive, as are all.
+    let alerts = AlertServiceServer::new(alerts).max_decoding_message_size(MAX_REPORT_BYTES);
     let limits = LimitReports::new(follower.clone());
     let reports = ReportRpc::new(UsageReports::new(store.clone(), Arc::clone(&shared.live)), limits);
     let reports = ReportServiceServer::new(reports).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let budgets = BudgetRpc::new(Budgets::new(follower.clone(), past));
     let budgets = BudgetServiceServer::new(budgets).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let documents = PolicyDocumentRpc::new(status.clone(), documents);
-    // The messages of its other RPCs are bounded where they arrive, as are all.
+    // As with alerts.
     let documents = PolicyDocumentServiceServer::new(documents).max_decoding_message_size(MAX_PROPOSAL_BYTES);
     let status = StatusRpc::new(store.clone(), status);
     let status = StatusServiceServer::new(status).max_decoding_message_size(MAX_MESSAGE_BYTES);

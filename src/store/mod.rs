@@ -38,7 +38,9 @@ pub use ledger::{
     Reserve, Reserved, Settle, SettleOutcome, Settled, Settlement,
 };
 pub use load::{Load, LoadProbe};
-pub use notice::{AlertId, Notice, budget_forecast, cooldown_notice, current_alert, outbox_find};
+pub use notice::{
+    AlertId, MAX_A_DAY, Notice, budget_forecast, cooldown_notice, current_alert, outbox_at, outbox_find,
+};
 pub use observed::{CallTotals, Calls, Observed};
 pub use outbox::{
     ClaimedEntry, Crossing, Exhaustion, MAX_OUTBOX_APPEND, MAX_OUTBOX_CLAIM, MAX_OUTBOX_PAGE,

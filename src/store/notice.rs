@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Cooldown, Outbox, OutboxEntry, OutboxId, StoreError,
+    Cooldown, MAX_OUTBOX_PAGE, Outbox, OutboxEntry, OutboxId, StoreError,
     outbox::{TIME_DIGITS, first_of_period},
 };
 use crate::domain::{Timestamp, cooldown::CooldownKey, counter::CounterKey, occasion::Occasion};
@@ -20,7 +20,7 @@ const DAY_MS: u64 = 86_400_000;
 /// How many days back one that still lasts may have begun, to be the same.
 const LOOK_BACK_DAYS: u64 = 30;
 /// How often what has no beginning that all replicas know may begin in a day. Past that it is part of the last.
-const MAX_A_DAY: u32 = 64;
+pub const MAX_A_DAY: u32 = 64;
 
 /// The id of an alert: 12 digits of a time and 16 of a hash of what it is of. Whichever process makes it makes the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -158,6 +158,32 @@ pub async fn outbox_find<S: Outbox>(store: &S, id: &OutboxId) -> Result<Option<O
     Ok(last.into_iter().find(|entry| entry.id == *id))
 }
 
+/// Gives the entries whose ids have exactly the time `at` to `look`, the last one first, and returns the time of the last entry before
+/// them; `None`: there is none.
+///
+/// # Errors
+/// The store does not answer.
+pub async fn outbox_at<S: Outbox>(
+    store: &S,
+    at: Timestamp,
+    mut look: impl FnMut(&OutboxEntry) + Send,
+) -> Result<Option<Timestamp>, StoreError> {
+    let mut before: Option<OutboxId> = format!("{:0TIME_DIGITS$x}", at.plus(1).0).parse().ok();
+    // Seldom is there more than one that is of another time.
+    let mut count = 1;
+    while before.is_some() {
+        let entries = store.outbox_page(before.take(), count).await?;
+        for entry in &entries {
+            if entry.id.time() != at {
+                return Ok(Some(entry.id.time()));
+            }
+            look(entry);
+        }
+        (before, count) = (entries.last().map(|entry| entry.id.clone()), MAX_OUTBOX_PAGE);
+    }
+    Ok(None)
+}
+
 /// The id for what a replica sees at `now`, and of which replicas do not know the same beginning: that of the one that still lasts, or
 /// one that begins now. So replicas that see it within a while have one.
 ///
@@ -191,7 +217,10 @@ pub async fn current_alert<S: Outbox>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::actor::Actor;
+    use crate::domain::{
+        actor::Actor,
+        drift::{Days, Drift},
+    };
 
     const AT: Timestamp = Timestamp(1_795_428_000_000);
 
@@ -274,6 +303,20 @@ mod tests {
                     exhaust: Timestamp(9),
                 },
                 r#"{"kind":"budget_forecast","counter":"team/a|usd|month@20261101","exhaust":9}"#,
+            ),
+            (
+                Occasion::UsageDrift {
+                    report: Days { start: 20_261_101, end: 20_261_201 },
+                    drift: Drift {
+                        days: Days { start: 20_261_123, end: 20_261_124 },
+                        project: text("main"),
+                        model: text("m/a"),
+                        booked: 7,
+                        billed: 9,
+                        cause: text("why"),
+                    },
+                },
+                r#"{"kind":"usage_drift","report":{"start":20261101,"end":20261201},"drift":{"start":20261123,"end":20261124,"project":"main","model":"m/a","booked":7,"billed":9,"cause":"why"}}"#,
             ),
         ];
         for (occasion, json) in recorded {

@@ -1,5 +1,6 @@
 //! `tollgate reconcile`: our books against Groq's usage export or invoice.
 
+mod alert;
 mod books;
 mod print;
 mod reason;
@@ -30,12 +31,16 @@ use crate::{
     after_help = "Groq's days are those of UTC. A line that drifts by at most --tolerance agrees; so does the sum of a model and project, and all of it.
 docs/reports.md says which columns are read, and how causes are found.
 
-Exit codes: 0 no drift, 1 drift, 2 failed: a line that cannot be read, no answer.
+With --alert the server opens an alert (usage_drift) for each model and project that drifts, and resolves those of the month that do not
+any more. That needs the permission report-drift beside read-spend: roles operator and viewer, or admin.
+
+Exit codes: 0 no drift, 1 drift, 2 failed: a line that cannot be read, no answer, alerts that were not recorded.
 
 Examples:
   tollgate reconcile usage.csv
   tollgate reconcile usage.json --month 2026-11 --json | jq .findings
-  tollgate reconcile invoice.csv --format groq-invoice --month 2026-10 --tolerance 0.50"
+  tollgate reconcile invoice.csv --format groq-invoice --month 2026-10 --tolerance 0.50
+  tollgate reconcile usage.csv --tolerance 1.00 --alert"
 )]
 pub(super) struct Reconcile {
     /// Groq's file; `-` is standard input
@@ -55,6 +60,9 @@ pub(super) struct Reconcile {
     address: String,
     #[command(flatten)]
     call: CallArgs,
+    /// Report what drifts to the server, which opens alerts of it and resolves those of what does not drift any more
+    #[arg(long)]
+    alert: bool,
     /// Print the result as JSON, with every line
     #[arg(long)]
     json: bool,
@@ -107,11 +115,32 @@ impl Reconcile {
         })?;
         let reconciled = reconcile::reconcile((&bill, format), &books, month, self.tolerance);
         let outcome = Outcome { month, tolerance: self.tolerance, bill, books, reconciled };
-        match self.json {
-            true => screen.json(&print::to_json(&outcome))?,
-            false => print::print(screen, &outcome)?,
+        // What was compared is shown, whether or not it can be reported.
+        let reported = self.alert.then(|| self.report(&outcome)).transpose();
+        let known = reported.as_ref().ok().and_then(Option::as_ref);
+        if self.json {
+            let mut shown = print::to_json(&outcome);
+            if let (Some(reported), Some(fields)) = (known, shown.as_object_mut()) {
+                fields.insert("alerts".to_owned(), alert::to_json(reported));
+            }
+            screen.json(&shown)?;
+        } else {
+            print::print(screen, &outcome)?;
+            known.map(|reported| alert::print(screen, reported)).transpose()?;
         }
+        reported?;
         Ok(if outcome.reconciled.has_drift { Exit::Denied } else { Exit::Done })
+    }
+
+    /// Reports what drifts, and says so where that fails, as there may be drift as well.
+    fn report(&self, outcome: &Outcome) -> Result<alert::Reported, Failure> {
+        let reported = alert::request(outcome).and_then(|request| {
+            client::block_on(async {
+                let channel = self.call.channel(&self.address).await?;
+                alert::report(channel, request).await
+            })
+        });
+        reported.map_err(|error| Failure::new(format!("what drifts was not reported: {error}")))
     }
 
     /// The month as asked for, or that of the file.

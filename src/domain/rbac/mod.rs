@@ -16,7 +16,7 @@ pub use needs::{Need, PAGES, RPCS, VERBOSE_READINESS, is_page, need_of, page_of,
 pub enum Role {
     /// May do everything.
     Admin,
-    /// Pauses and resumes, rotates and revokes keys, tests receivers of alerts, reads and checks policies.
+    /// Pauses and resumes, rotates and revokes keys, tests receivers of alerts, reports drift, reads and checks policies.
     Operator,
     /// Reads everything, the audit log included.
     Auditor,
@@ -62,7 +62,7 @@ impl Role {
         use Permission::{
             CheckPolicy, Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadKeys,
             ReadMetrics, ReadPauses, ReadPolicy, ReadSpend, ReadStatus, ReadTeamPolicy, ReadUpstream, Record,
-            RotateKeys, TestReceivers,
+            ReportDrift, RotateKeys, TestReceivers,
         };
         match self {
             Self::Admin => true,
@@ -78,6 +78,7 @@ impl Role {
                         | ReadUpstream
                         | ReadAlerts
                         | TestReceivers
+                        | ReportDrift
                         | ReadPolicy
                         | ReadTeamPolicy
                         | CheckPolicy
@@ -169,6 +170,8 @@ pub enum Permission {
     ReadAlerts,
     /// Send a test to a receiver of alerts.
     TestReceivers,
+    /// Report that what was booked differs from what Groq billed, which opens and resolves alerts.
+    ReportDrift,
     /// Read the policy document, without digests and secrets.
     ReadPolicy,
     /// Read what the policy says of a team.
@@ -183,7 +186,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Decide,
         Self::Record,
         Self::ReadSpend,
@@ -197,6 +200,7 @@ impl Permission {
         Self::LiftCooldowns,
         Self::ReadAlerts,
         Self::TestReceivers,
+        Self::ReportDrift,
         Self::ReadPolicy,
         Self::ReadTeamPolicy,
         Self::CheckPolicy,
@@ -221,6 +225,7 @@ impl Permission {
             Self::LiftCooldowns => "lift-cooldowns",
             Self::ReadAlerts => "read-alerts",
             Self::TestReceivers => "test-receivers",
+            Self::ReportDrift => "report-drift",
             Self::ReadPolicy => "read-policy",
             Self::ReadTeamPolicy => "read-team-policy",
             Self::CheckPolicy => "check-policy",

@@ -16,7 +16,7 @@ pub enum Need {
 }
 
 /// Every RPC that is served, and what it requires. An RPC that is missing here is refused to everyone.
-pub const RPCS: [(&str, Need); 35] = [
+pub const RPCS: [(&str, Need); 36] = [
     ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
     ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),
     ("/tollgate.v1.PolicyService/GetSpend", Need::Permission(Permission::ReadSpend)),
@@ -41,6 +41,7 @@ pub const RPCS: [(&str, Need); 35] = [
     ("/tollgate.v1.AlertService/ListAlerts", Need::Permission(Permission::ReadAlerts)),
     ("/tollgate.v1.AlertService/ListReceivers", Need::Permission(Permission::ReadAlerts)),
     ("/tollgate.v1.AlertService/TestReceiver", Need::Permission(Permission::TestReceivers)),
+    ("/tollgate.v1.AlertService/ReportDrift", Need::Permission(Permission::ReportDrift)),
     ("/tollgate.v1.PolicyDocumentService/GetPolicy", Need::Permission(Permission::ReadPolicy)),
     ("/tollgate.v1.PolicyDocumentService/DescribeTeam", Need::Permission(Permission::ReadTeamPolicy)),
     ("/tollgate.v1.PolicyDocumentService/CheckPolicy", Need::Permission(Permission::CheckPolicy)),

@@ -19,8 +19,8 @@ fn principal(grants: &[(&[Role], TeamScope)]) -> Principal {
 fn each_role_has_what_it_is_for_and_nothing_else() {
     use Permission::{
         CheckPolicy, Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadKeys, ReadMetrics,
-        ReadPauses, ReadPolicy, ReadSpend, ReadStatus, ReadTeamPolicy, ReadUpstream, Record, RotateKeys,
-        TestReceivers,
+        ReadPauses, ReadPolicy, ReadSpend, ReadStatus, ReadTeamPolicy, ReadUpstream, Record, ReportDrift,
+        RotateKeys, TestReceivers,
     };
     for (role, permissions) in [
         (Role::Admin, Permission::ALL.as_slice()),
@@ -35,6 +35,7 @@ fn each_role_has_what_it_is_for_and_nothing_else() {
                 LiftCooldowns,
                 ReadAlerts,
                 TestReceivers,
+                ReportDrift,
                 ReadPolicy,
                 ReadTeamPolicy,
                 CheckPolicy,

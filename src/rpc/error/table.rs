@@ -60,7 +60,7 @@ reasons! {
     TOO_MANY_KEYS: ResourceExhausted, Quota, "There are 10,000 keys already";
     TOO_MANY_PAUSES: ResourceExhausted, Quota, "There are 1,000 pauses already. Resume some";
     MESSAGE_TOO_LARGE: ResourceExhausted, Size,
-        "A message of more than `maxBytes`: 64 KiB, of Envoy and with a proposed policy 32 MiB";
+        "A message of more than `maxBytes`: 64 KiB, with a report of drift 1 MiB, of Envoy and with a proposed policy 32 MiB";
 
     AMOUNT_OUT_OF_RANGE: OutOfRange, Nothing, "An amount past the largest that a counter holds";
 

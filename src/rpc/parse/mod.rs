@@ -2,6 +2,7 @@
 
 mod alerts;
 mod audit;
+mod drift;
 mod limits;
 mod size;
 mod usage;
@@ -13,6 +14,7 @@ use tonic::Status;
 pub(super) use self::{
     alerts::alerts,
     audit::audit,
+    drift::drift,
     limits::{budgets, limits},
     usage::{denials, usage},
 };

@@ -94,18 +94,20 @@ pub(in crate::rpc) fn denials(
 }
 
 impl FieldErrors {
-    fn interval(&mut self, start: &str, end: &str) -> (u32, u32) {
-        let mut day = |field: &str, text: &str| {
-            if text.is_empty() {
-                self.add(field, "required: a day such as `2026-11-23`");
-                return 0;
-            }
-            parse_day(text).unwrap_or_else(|error| {
-                self.add(field, error.to_string());
-                0
-            })
-        };
-        let (start, end) = (day("start_date", start), day("end_date", end));
+    /// A day as `20261123`; 0: it is malformed.
+    pub(super) fn day(&mut self, field: &str, text: &str) -> u32 {
+        if text.is_empty() {
+            self.add(field, "required: a day such as `2026-11-23`");
+            return 0;
+        }
+        parse_day(text).unwrap_or_else(|error| {
+            self.add(field, error.to_string());
+            0
+        })
+    }
+
+    pub(super) fn interval(&mut self, start: &str, end: &str) -> (u32, u32) {
+        let (start, end) = (self.day("start_date", start), self.day("end_date", end));
         if start > 0 && end > 0 {
             let days = std::iter::successors(Some(start), |day| next_day(*day)).take(MAX_DAYS + 1);
             let count = days.take_while(|day| *day < end).count();

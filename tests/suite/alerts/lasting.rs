@@ -136,7 +136,7 @@ fn stores() -> impl Iterator<Item = String> {
 }
 
 /// Holds JSON to the message of the contract with this name.
-fn is_message(name: &str, value: &Value) {
+pub(super) fn is_message(name: &str, value: &Value) {
     let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
     let message = pool.get_message_by_name(&format!("tollgate.v1.{name}")).unwrap();
     DynamicMessage::deserialize(message, value).unwrap();

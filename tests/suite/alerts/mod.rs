@@ -1,6 +1,7 @@
 //! Alerts that arrive: the real process, with receivers over HTTP and HTTPS.
 
 mod alertmanager;
+mod drift;
 mod foresight;
 mod lasting;
 mod lists;

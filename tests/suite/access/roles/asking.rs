@@ -192,6 +192,11 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
                 answer => drop(answer?),
             }
         }
+        "ReportDrift" => {
+            let (start_date, end_date) = ("2026-11-01".to_owned(), "2026-12-01".to_owned());
+            let request = proto::ReportDriftRequest { start_date, end_date, drifts: Vec::new() };
+            drop(AlertServiceClient::new(channel.clone()).report_drift(by(token, request)).await?);
+        }
         "GetPolicy" => {
             let answer = documents(channel).get_policy(by(token, proto::GetPolicyRequest {})).await?;
             let document = answer.into_inner().policy.unwrap().document;
