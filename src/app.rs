@@ -11,7 +11,7 @@ use crate::{
     alerts::{self, Dispatcher, Receivers},
     audit::Audit,
     authorizer::{DecisionLog, Shared},
-    console::Console,
+    console::{Console, Streams},
     domain::{
         policy::Policy,
         tally::{DEFAULT_MAX_TEAMS, Tallies},
@@ -151,6 +151,7 @@ pub struct App {
     meters: Meters,
     sources: Sources,
     parts: ServiceParts,
+    streams: Streams,
 }
 
 impl App {
@@ -182,7 +183,7 @@ impl App {
         sources.register(&meters);
         let (documents, past) = (DocumentWork::default(), sources.past.clone());
         let parts = ServiceParts { guard, status, documents, tracing, past, receivers, upstream, runtime };
-        Self { shared, connections, meters, sources, parts }
+        Self { shared, connections, meters, sources, parts, streams: Streams::default() }
     }
 
     /// How changes of the policy's file went, for the metrics.
@@ -252,6 +253,11 @@ impl App {
         }
     }
 
+    /// Ends the streams of events on pages, as the service is about to stop.
+    pub async fn end_streams(&self) {
+        self.streams.end().await;
+    }
+
     /// Serves the pages for operators until dropped.
     pub fn serve_pages<S: Store + Clone>(
         &self,
@@ -263,7 +269,7 @@ impl App {
         let store = Observed::new(store, &status.calls);
         let services = in_process(&self.parts, store.clone());
         let (live, runtime, address) = (Arc::clone(self.live()), runtime.clone(), listener.local_addr().ok());
-        let console = Console::new(services, guard.clone(), live, runtime, address);
+        let console = Console::new(services, guard.clone(), live, runtime, address, self.streams.clone());
         let facts = Facts { status: status.clone(), meters: self.meters.clone(), console };
         admin::serve(listener, tls, guard.clone(), facts, self.connections.clone(), store)
     }

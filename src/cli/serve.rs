@@ -256,6 +256,7 @@ where
     };
     run_until_told(&source, &mut record, &mut attempts, [hangup, terminate, interrupt]).await;
     info!(drain_timeout_seconds = settings.drain_timeout.as_secs_f64(), "stopping: open calls may end");
+    app.end_streams().await;
     let drained = server.stop().await;
     // The policy is followed to the end.
     while let Ok(attempt) = attempts.try_recv() {

@@ -9,6 +9,8 @@ use tonic::Status;
 
 use super::{frame::Tab, view::View};
 use crate::{
+    access::Refusal,
+    domain::rbac::Permission,
     http::{PageError, wants_json},
     rpc::invalid_field,
 };
@@ -41,6 +43,17 @@ impl Fault {
     /// The part `name` of the address is not what it has to be.
     pub(super) fn in_address(name: &str, expected: &str) -> Self {
         Self(PageError::told(invalid_field(name, &format!("`{name}` in the address has to be {expected}"))))
+    }
+
+    /// The reader lacks a permission that the page cannot do without.
+    pub(super) fn missing(permission: Permission) -> Self {
+        Self(PageError::refused(Refusal::Missing(permission)))
+    }
+
+    /// As many streams of events are open as may be.
+    pub(super) fn too_many_streams(max: usize) -> Self {
+        let message = format!("{max} streams of events are open already: close pages that are not looked at");
+        Self(PageError::told(Status::resource_exhausted(message)))
     }
 
     /// The address cannot be read: `why`.

@@ -11,6 +11,7 @@ mod api;
 mod asked;
 mod assets;
 mod caller;
+mod events;
 mod fault;
 mod fields;
 mod frame;
@@ -21,9 +22,9 @@ mod view;
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use axum::{Router, extract::State, middleware, response::Redirect, routing::get};
-
 pub use api::InProcess;
+use axum::{Router, extract::State, middleware, response::Redirect, routing::get};
+pub use events::Streams;
 
 use crate::{access::Guard, live::Live, runtime::Runtime};
 
@@ -38,6 +39,7 @@ struct Parts {
     runtime: Runtime,
     /// Where the listener is, whose names are the console's.
     address: Option<SocketAddr>,
+    streams: Streams,
     /// What proves that a form came from a page of ours; `None`: the system gives no random numbers, and no form is accepted.
     form_key: Option<[u8; 32]>,
 }
@@ -50,7 +52,8 @@ impl fmt::Debug for Console {
 
 impl Console {
     /// Pages that ask `services` for callers whom `guard` recognises, on a listener at `address`. What is in `live` names the
-    /// organization, its time zone and what is paused.
+    /// organization, its time zone and what is paused. Its streams of
+    /// events are among `streams`.
     #[must_use]
     pub fn new(
         services: InProcess,
@@ -58,15 +61,17 @@ impl Console {
         live: Arc<Live>,
         runtime: Runtime,
         address: Option<SocketAddr>,
+        streams: Streams,
     ) -> Self {
         let form_key = runtime.entropy.bytes().ok();
-        Self(Arc::new(Parts { services, guard, live, runtime, address, form_key }))
+        Self(Arc::new(Parts { services, guard, live, runtime, address, streams, form_key }))
     }
 
     /// Its addresses. Unknown ones are left to others: they are not found before anyone is asked who they are.
     pub fn router(self) -> Router {
         let pages = Router::new()
             .route("/console/{organization}/", get(overview::show))
+            .route("/console/{organization}/events", get(events::show))
             .route_layer(middleware::from_fn_with_state(self.clone(), caller::admitted));
         let open = Router::new()
             .route("/", get(home))

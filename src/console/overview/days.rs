@@ -49,7 +49,7 @@ pub(super) fn section(view: &View, gathered: &Gathered) -> Markup {
     html! {
         section {
             div.section-head { h2 #perday { "Spend per day" } p { "Settled cost in dollars, by model" } }
-            figure {
+            figure #live-days data-live {
                 figcaption { (days.legend()) }
                 (days.drawing(view, gathered))
                 details.numbers { summary { "The same in numbers" } (days.table(view, gathered)) }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     console::{
-        parts::{BudgetBar, Size},
+        parts::{BudgetBar, Size, live},
         text::{
             money::{self, nanos},
             number, time,
@@ -25,12 +25,12 @@ pub(super) fn body(view: &View, asked: &Query, gathered: &Gathered, title: &str)
     html! {
         (head(view, gathered, title))
         div.split.split-aside {
-            section {
+            section #live-answer data-live {
                 h2 #org .visually-hidden { "The organization's budget" }
                 (answer(view, gathered))
                 @if gathered.present { (tiles(view, gathered)) }
             }
-            section.aside { (attention::list(view, gathered)) (service::lines(&gathered.now)) }
+            section.aside #live-now data-live { (attention::list(view, gathered)) (service::lines(&gathered.now)) }
             (days::section(view, gathered))
         }
         (teams::section(view, asked, gathered))
@@ -52,6 +52,7 @@ fn head(view: &View, gathered: &Gathered, title: &str) -> Markup {
             div.end {
                 a href=(view.query("/", &[("month", &month(before))])) { (before.strftime("%B")) }
                 @if !gathered.present { " " a href=(view.address("/")) { "This month" } }
+                @if gathered.present { (live::mark(view, "budgets,alerts", "")) }
             }
         }
     }

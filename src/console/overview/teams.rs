@@ -74,7 +74,7 @@ pub(super) fn section(view: &View, asked: &Query, gathered: &Gathered) -> Markup
                 }
             } @else {
                 div.table role="region" aria-label="Teams and their budgets" tabindex="0" {
-                    table.stack.stick role="table" {
+                    table.stack.stick #live-teams data-live role="table" {
                         (head(view, asked, gathered))
                         tbody role="rowgroup" { @for line in shown { (row(view, gathered, line)) } }
                         @if asked.q.is_empty() { (foot(gathered, &lines)) }

@@ -2,6 +2,7 @@
 
 mod badge;
 mod budget_bar;
+pub(super) mod live;
 mod scale;
 mod stacked;
 

@@ -1,6 +1,7 @@
 //! The console: what it answers over HTTP, and what real Chromium makes of it.
 
 mod browser;
+mod events;
 mod overview;
 
 use std::{fmt::Write as _, net::SocketAddr};

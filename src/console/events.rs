@@ -1,0 +1,229 @@
+//! What changes while a page is open, as server-sent events.
+//!
+//! Each is one message of the contract in protobuf's JSON. A stream tells what its reader may see and no more: it ends when the policy
+//! changes, and browsers then ask again, as who they are by the new one.
+
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    Extension,
+    extract::State,
+    response::{
+        Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use prost::{Message, Name};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::sleep,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{Console, asked::Asked, fault::Fault, view::View};
+use crate::{
+    domain::{rbac::Permission, snapshot::document_revision},
+    rpc::{
+        proto::{AlertState, ListAlertsRequest, ListBudgetsRequest},
+        to_json,
+    },
+};
+
+/// Streams at the same time, of all readers together.
+const MAX_STREAMS: usize = 64;
+/// How often what is watched is read.
+const EVERY: Duration = Duration::from_secs(2);
+/// The least time between two events.
+const PACE: Duration = Duration::from_millis(250);
+/// Events that a reader has not taken yet. Past them nothing is read: what is told later is as it is then.
+const MAX_UNREAD: usize = 16;
+/// How often a stream without events says that it is alive.
+const COMMENT: Duration = Duration::from_secs(15);
+/// The most budgets and alerts that are watched by one stream: those that a page shows.
+const MAX_WATCHED: i32 = 200;
+
+/// How long the end of all streams is waited for.
+const END: Duration = Duration::from_secs(1);
+
+/// The streams of a process. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    places: Arc<Semaphore>,
+    stop: Arc<watch::Sender<bool>>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self { places: Arc::new(Semaphore::new(MAX_STREAMS)), stop: Arc::new(watch::channel(false).0) }
+    }
+}
+
+impl Streams {
+    /// Ends all of them: none ends by itself. Their readers are told, within a bound.
+    pub async fn end(&self) {
+        self.stop.send_replace(true);
+        let all = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
+        // A reader that takes nothing is left.
+        let _ = tokio::time::timeout(END, self.places.acquire_many(all)).await;
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Query {
+    /// `budgets` and `alerts`, separated by commas.
+    #[serde(default)]
+    topics: String,
+    /// The budgets of one team.
+    #[serde(default)]
+    team: String,
+}
+
+/// What a stream tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Topic {
+    Budgets,
+    Alerts,
+}
+
+impl Topic {
+    fn of(name: &str) -> Option<(Self, Permission)> {
+        match name {
+            "budgets" => Some((Self::Budgets, Permission::ReadSpend)),
+            "alerts" => Some((Self::Alerts, Permission::ReadAlerts)),
+            _ => None,
+        }
+    }
+}
+
+/// A reader that watches.
+struct Watcher {
+    view: View,
+    topics: Vec<Topic>,
+    team: String,
+    told: mpsc::Sender<Event>,
+    /// What was last seen of each thing; `None` until it was read once.
+    seen: Option<HashMap<String, Value>>,
+    revision: Arc<str>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The stream.
+pub(super) async fn show(
+    State(console): State<Console>,
+    Extension(view): Extension<View>,
+    Asked(Query { topics, team }): Asked<Query>,
+) -> Result<Sse<impl tokio_stream::Stream<Item = Result<Event, Infallible>>>, Fault> {
+    let mut wanted = Vec::new();
+    for name in topics.split(',') {
+        let (topic, needs) =
+            Topic::of(name).ok_or_else(|| Fault::in_address("topics", "`budgets` or `alerts`"))?;
+        if !view.may(needs) {
+            return Err(Fault::missing(needs));
+        }
+        wanted.push(topic);
+    }
+    let places = Arc::clone(&console.0.streams.places);
+    let place = places.try_acquire_owned().map_err(|_| Fault::too_many_streams(MAX_STREAMS))?;
+    let (told, events) = mpsc::channel(MAX_UNREAD);
+    let revision = Arc::clone(&view.snapshot().revision);
+    let watcher = Watcher { view, topics: wanted, team, told, seen: None, revision, _place: place };
+    tokio::spawn(watcher.run(console));
+    let events = tokio_stream::StreamExt::map(ReceiverStream::new(events), Ok);
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(COMMENT)))
+}
+
+impl Watcher {
+    /// Tells of changes until the reader leaves, the policy changes or the service stops.
+    async fn run(mut self, console: Console) {
+        let mut stop = console.0.streams.stop.subscribe();
+        // What happened between the page and its stream is not told: whatever it shows of this is read again.
+        if let Ok(now) = self.read().await {
+            self.compare(now).await;
+        }
+        self.tell_snapshot().await;
+        loop {
+            let stops = tokio::select! {
+                () = self.told.closed() => return,
+                _ = stop.wait_for(|stop| *stop) => true,
+                () = sleep(EVERY) => false,
+            };
+            if stops {
+                return self.end("the service stops").await;
+            }
+            let snapshot = console.0.live.snapshot();
+            if document_revision(&snapshot.revision) != document_revision(&self.revision) {
+                return self.end("the policy changed").await;
+            }
+            if snapshot.revision != self.revision {
+                self.revision = Arc::clone(&snapshot.revision);
+                self.tell_snapshot().await;
+            }
+            // What cannot be read now is told of once it can be.
+            if let Ok(now) = self.read().await {
+                self.compare(now).await;
+            }
+        }
+    }
+
+    /// All that is watched as it is: its kind, what it is, and its message.
+    async fn read(&self) -> Result<Vec<(&'static str, String, Value)>, Status> {
+        let api = self.view.api();
+        let mut found = Vec::new();
+        if self.topics.contains(&Topic::Budgets) {
+            let request =
+                ListBudgetsRequest { team: self.team.clone(), page_size: MAX_WATCHED, ..Default::default() };
+            let budgets = api.budgets().list_budgets(request).await?.into_inner().budgets;
+            found.extend(budgets.iter().filter_map(|budget| one("budget", budget.limit_id.clone(), budget)));
+        }
+        if self.topics.contains(&Topic::Alerts) {
+            let request = ListAlertsRequest {
+                states: vec![AlertState::Open.into()],
+                page_size: MAX_WATCHED,
+                ..Default::default()
+            };
+            let alerts = api.alerts().list_alerts(request).await?.into_inner().alerts;
+            found.extend(alerts.iter().filter_map(|alert| one("alert", alert.id.clone(), alert)));
+        }
+        Ok(found)
+    }
+
+    async fn compare(&mut self, now: Vec<(&'static str, String, Value)>) {
+        let before = self.seen.take();
+        let mut seen = HashMap::with_capacity(now.len());
+        for (kind, name, message) in now {
+            let is_news = before.as_ref().is_some_and(|before| before.get(&name) != Some(&message));
+            if is_news {
+                self.tell(kind, &message).await;
+            }
+            seen.insert(name, message);
+        }
+        self.seen = Some(seen);
+    }
+
+    async fn tell(&self, kind: &str, message: &Value) {
+        // The reader has left: the next turn ends the stream.
+        let _ = self.told.send(Event::default().event(kind).data(message.to_string())).await;
+        sleep(PACE).await;
+    }
+
+    async fn tell_snapshot(&self) {
+        self.tell("snapshot", &json!({ "policyRevision": &*self.revision })).await;
+    }
+
+    async fn end(&self, why: &str) {
+        self.tell("end", &json!({ "reason": why })).await;
+    }
+}
+
+/// Every message of the contract is JSON.
+fn one<M: Message + Name>(
+    kind: &'static str,
+    name: String,
+    message: &M,
+) -> Option<(&'static str, String, Value)> {
+    to_json(message).ok().map(|message| (kind, name, message))
+}

@@ -1,0 +1,93 @@
+//! Streams of what changes while a page is open.
+
+use std::net::SocketAddr;
+
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{fill, page, policy, secret, start, text};
+use crate::harness::PATIENCE;
+
+/// A stream of events of `topics`, as the caller `name`.
+struct Stream {
+    connection: TcpStream,
+    read: String,
+}
+
+impl Stream {
+    async fn open(admin: SocketAddr, name: &str, topics: &str) -> Self {
+        let mut connection = TcpStream::connect(admin).await.unwrap();
+        let request = format!(
+            "GET /console/acme/events?topics={topics} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
+            secret(name)
+        );
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut stream = Self { connection, read: String::new() };
+        stream.until("\r\n\r\n").await;
+        stream
+    }
+
+    /// Reads until `part` has come.
+    async fn until(&mut self, part: &str) {
+        let reading = async {
+            let mut bytes = [0; 4096];
+            while !self.read.contains(part) {
+                let count = self.connection.read(&mut bytes).await.unwrap();
+                assert!(count > 0, "it ended: {}", self.read);
+                self.read.push_str(&String::from_utf8_lossy(&bytes[..count]));
+            }
+        };
+        let came = tokio::time::timeout(PATIENCE, reading).await.is_ok();
+        assert!(came, "{part} does not come: {}", self.read);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_tells_what_its_reader_may_see_and_ends_with_the_policy_and_the_service() {
+    let directory = TempDir::new().unwrap();
+    let (process, admin) = start(&directory, &policy()).await;
+    let mut all = Stream::open(admin, "admin", "budgets,alerts").await;
+    let mut own = Stream::open(admin, "viewer", "budgets").await;
+    assert!(all.read.contains("text/event-stream"), "{}", all.read);
+    // From here on each has read once what it watches.
+    all.until("event: snapshot").await;
+    own.until("event: snapshot").await;
+    fill(&process).await;
+    all.until("teams.research.budget.monthly_usd").await;
+    own.until("event: budget").await;
+    own.until("teams.support.budget.monthly_usd").await;
+    assert!(!own.read.contains("research") && !own.read.contains("organization.budget"), "{}", own.read);
+    // A policy that no longer knows one of them.
+    let rewritten = policy().replace("[access.tokens.viewer]", "[access.tokens.other]");
+    std::fs::write(directory.path().join("policy.toml"), rewritten).unwrap();
+    own.until("event: end").await;
+    let mut last = Stream::open(admin, "admin", "alerts").await;
+    tokio::join!(process.stop(), last.until("event: end"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_refused_without_rights_and_past_their_number() {
+    let directory = TempDir::new().unwrap();
+    let (process, admin) = start(&directory, &policy()).await;
+    for (name, topics, status) in [
+        ("gateway", "budgets", 403),
+        ("operator", "budgets", 403),
+        ("gateway", "alerts", 403),
+        ("admin", "everything", 400),
+        ("admin", "", 400),
+    ] {
+        let answer = page(admin, name, &format!("/console/acme/events?topics={topics}")).await;
+        assert_eq!(answer.status, status, "{name} {topics}: {}", text(&answer));
+    }
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        open.push(Stream::open(admin, "admin", "alerts").await);
+    }
+    let answer = page(admin, "admin", "/console/acme/events?topics=alerts").await;
+    assert_eq!(answer.status, 429, "{}", text(&answer));
+    drop(open);
+    process.stop().await;
+}
