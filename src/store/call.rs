@@ -28,11 +28,13 @@ pub enum StoreCall {
     OutboxClaim,
     OutboxUpdate,
     OutboxPage,
+    PublishDecisions,
+    ReadDecisions,
 }
 
 impl StoreCall {
     /// All of them, in the order of their places in [`super::Calls`].
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Reserve,
         Self::Find,
         Self::Settle,
@@ -56,6 +58,8 @@ impl StoreCall {
         Self::OutboxClaim,
         Self::OutboxUpdate,
         Self::OutboxPage,
+        Self::PublishDecisions,
+        Self::ReadDecisions,
     ];
 
     /// Its name, as operators see it.
@@ -85,6 +89,8 @@ impl StoreCall {
             Self::OutboxClaim => "outbox_claim",
             Self::OutboxUpdate => "outbox_update",
             Self::OutboxPage => "outbox_page",
+            Self::PublishDecisions => "publish_decisions",
+            Self::ReadDecisions => "read_decisions",
         }
     }
 }

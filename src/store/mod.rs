@@ -1,6 +1,5 @@
 //! What the service needs from a store, by subject: a [`Ledger`] of counters and reservations, the [`Usage`] that settlements add up,
-//! a [`Registry`] of small records for all replicas, the [`AuditLog`] of what they recorded, the [`Replicas`] themselves,
-//! and the [`Outbox`] of what is to leave the store.
+//! a [`Registry`] of small records for all replicas, the [`AuditLog`] of what they recorded, the [`Replicas`] themselves, the [`Outbox`] of what is to leave the store, and the last [`Decisions`] for those who watch them.
 //!
 //! Counters are opaque names, and usage lines are dimensions and amounts. Both implementations follow the arithmetic of
 //! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
@@ -8,6 +7,7 @@
 mod audit;
 mod call;
 mod cooldown;
+mod decisions;
 mod denials;
 pub mod embedded;
 mod layout;
@@ -31,6 +31,10 @@ pub use audit::{
 };
 pub use call::{CallOutcome, StoreCall};
 pub use cooldown::{Cooldown, CooldownChange};
+pub use decisions::{
+    DECISIONS_KEPT, DECISIONS_KEPT_MS, DECISIONS_WATCHED_MS, DecisionId, Decisions, MAX_DECISION_BYTES,
+    MAX_DECISIONS_PUBLISHED, MAX_DECISIONS_READ, NotADecisionId,
+};
 pub use denials::DenialCause;
 pub use layout::{LAYOUT, OLDEST_LAYOUT, Unsupported};
 pub use ledger::{
@@ -134,6 +138,6 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// Everything that the service needs of a store.
-pub trait Store: Ledger + Usage + Registry + AuditLog + Replicas + Outbox {}
+pub trait Store: Ledger + Usage + Registry + AuditLog + Replicas + Outbox + Decisions {}
 
-impl<S: Ledger + Usage + Registry + AuditLog + Replicas + Outbox> Store for S {}
+impl<S: Ledger + Usage + Registry + AuditLog + Replicas + Outbox + Decisions> Store for S {}

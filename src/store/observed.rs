@@ -12,11 +12,11 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, CallOutcome, ClaimedEntry, Cooldown, Ledger, Load,
-    LoadProbe, Outbox, OutboxClaim, OutboxEntry, OutboxId, OutboxKept, Record, Registry, RegistryChanges,
-    RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved, Revision, SecretUse,
-    SecretUses, Settle, SettleOutcome, StoreCall, StoreError, StoreKind, Usage, UsageAddition, UsageAmounts,
-    UsageKey, UsageSet,
+    AuditEntry, AuditKept, AuditLog, AuditRange, Backend, CallOutcome, ClaimedEntry, Cooldown, DecisionId,
+    Decisions, Ledger, Load, LoadProbe, Outbox, OutboxClaim, OutboxEntry, OutboxId, OutboxKept, Record,
+    Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved,
+    Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreCall, StoreError, StoreKind, Usage,
+    UsageAddition, UsageAmounts, UsageKey, UsageSet,
 };
 use crate::{
     domain::{
@@ -341,6 +341,22 @@ impl<S: Outbox> Outbox for Observed<S> {
     ) -> Result<Vec<OutboxEntry>, StoreError> {
         let started = Instant::now();
         self.calls.ended(StoreCall::OutboxPage, started, self.store.outbox_page(before, count).await)
+    }
+}
+
+impl<S: Decisions> Decisions for Observed<S> {
+    async fn publish_decisions(&self, decisions: Vec<Bytes>) -> Result<bool, StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::PublishDecisions, started, self.store.publish_decisions(decisions).await)
+    }
+
+    async fn read_decisions(
+        &self,
+        after: Option<DecisionId>,
+        count: usize,
+    ) -> Result<Vec<(DecisionId, Bytes)>, StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::ReadDecisions, started, self.store.read_decisions(after, count).await)
     }
 }
 

@@ -1,7 +1,8 @@
 //! How long stores keep what they hold, written once: the scripts of the Redis store get these numbers when they are loaded.
 
 use super::{
-    AUDIT_REMOVED, Crossing, HOURS_KEPT_DAYS, OUTBOX_REMOVED, Series, USE_SLOTS_KEPT,
+    AUDIT_REMOVED, Crossing, DECISIONS_KEPT, DECISIONS_KEPT_MS, DECISIONS_WATCHED_MS, HOURS_KEPT_DAYS,
+    OUTBOX_REMOVED, Series, USE_SLOTS_KEPT,
     outbox::OUTBOX_MOVED,
     replicas::{REPLICAS_LOOKED_AT, REPLICAS_STORED},
 };
@@ -43,7 +44,7 @@ pub(super) const fn usage_kept_s(series: &Series) -> u64 {
 const ADDED_KEPT_S: u64 = DAY_S;
 
 /// The numbers that scripts use, by the names under which they do.
-pub(super) const FOR_SCRIPTS: [(&str, u64); 17] = [
+pub(super) const FOR_SCRIPTS: [(&str, u64); 20] = [
     ("DAY_MS", DAY_MS),
     ("PERIOD_KEPT_DAYS", PERIOD_KEPT_DAYS),
     ("MONTH_KEPT_DAYS", MONTH_KEPT_DAYS),
@@ -61,4 +62,7 @@ pub(super) const FOR_SCRIPTS: [(&str, u64); 17] = [
     ("REPLICA_KEPT_MS", REPLICA_KEPT_MS),
     ("REPLICAS_LOOKED_AT", REPLICAS_LOOKED_AT),
     ("REPLICAS_STORED", REPLICAS_STORED),
+    ("DECISIONS_KEPT_MS", DECISIONS_KEPT_MS),
+    ("DECISIONS_KEPT", DECISIONS_KEPT as u64),
+    ("DECISIONS_WATCHED_MS", DECISIONS_WATCHED_MS),
 ];

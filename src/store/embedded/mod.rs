@@ -14,7 +14,7 @@
 //!   copies what can be read into a new directory.
 //! - The registry, the uses of secrets (`registry`), the audit log (`audit`) and the outbox (`outbox`) are written by transactions of
 //!   their own, separate from that thread's; but what a settlement adds to the outbox is in the one that writes its op.
-//! - Only this process announces itself as a replica (`replicas`), so that stays in memory.
+//! - Only this process announces itself as a replica (`replicas`) and decides (`decisions`), so both stay in memory.
 //! - What reservations of one kind share is in memory, in a row of the journal and in a segment once (`terms`); what each has of its
 //!   own are a few bytes (`kept`).
 //! - Memory holds the registry, counters in use, open reservations, the rows of usage of two months by day and of the last days otherwise, and 33 bytes for each settled
@@ -24,6 +24,7 @@ mod age;
 mod audit;
 mod batch;
 mod counters;
+mod decisions;
 mod disk;
 mod error;
 mod files;
@@ -79,6 +80,7 @@ use tokio::{
 
 use self::{
     audit::AuditTable,
+    decisions::DecisionRing,
     files::Claim,
     kept::{Own, Version},
     outbox::OutboxTable,
@@ -121,6 +123,7 @@ struct Handle {
     audit: Arc<AuditTable>,
     outbox: Arc<OutboxTable>,
     replicas: ReplicaTable,
+    decisions: DecisionRing,
     writer: Option<JoinHandle<()>>,
     owner: Arc<Owner>,
     /// Whether one of the clones was asked what waits.

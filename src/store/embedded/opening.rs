@@ -75,6 +75,7 @@ pub(super) fn open(
         audit,
         outbox,
         replicas: super::replicas::ReplicaTable::default(),
+        decisions: super::decisions::DecisionRing::default(),
         writer: Some(writer),
         owner,
         is_probed: AtomicBool::new(false),

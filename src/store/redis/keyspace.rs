@@ -36,6 +36,9 @@ pub(super) struct Keyspace {
     pub(super) revision: String,
     pub(super) audit: String,
     pub(super) replicas: String,
+    /// Decisions that are watched; see `publish_decisions.lua`.
+    decisions: String,
+    pub(super) decisions_watched: String,
     /// The outbox; see `outbox.lua`.
     pub(super) crossings: String,
     pub(super) outbox: String,
@@ -61,6 +64,8 @@ impl Keyspace {
             revision: format!("{prefix}:registry:revision"),
             audit: format!("{prefix}:audit"),
             replicas: format!("{prefix}:replicas"),
+            decisions: format!("{prefix}:decisions"),
+            decisions_watched: format!("{prefix}:decisions:watched"),
             crossings: format!("{prefix}:outbox:crossings"),
             outbox: format!("{prefix}:outbox"),
             outbox_order: format!("{prefix}:outbox:order"),
@@ -75,6 +80,11 @@ impl Keyspace {
         for key in [&self.counters, &self.history, &self.records, &self.terms, &self.earlier] {
             cmd.arg(key);
         }
+    }
+
+    /// Appends the keys of `publish_decisions.lua` and `read_decisions.lua`.
+    pub(super) fn push_decisions(&self, cmd: &mut redis::Cmd) {
+        cmd.arg(&self.decisions).arg(&self.decisions_watched).arg(&self.meta);
     }
 
     pub(super) fn uses(&self, secret: SecretId) -> String {

@@ -10,6 +10,7 @@ mod batch;
 mod connection;
 mod cooldowns;
 mod counters;
+mod decisions;
 mod endpoint;
 mod find;
 mod keyspace;

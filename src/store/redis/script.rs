@@ -116,6 +116,11 @@ pub(super) static OUTBOX_UPDATE: LazyLock<Script> = LazyLock::new(|| {
 pub(super) static OUTBOX_PAGE: LazyLock<Script> =
     LazyLock::new(|| Script::new("outbox_page", &[OUTBOX], include_str!("scripts/outbox_page.lua")));
 
+pub(super) static PUBLISH_DECISIONS: LazyLock<Script> =
+    LazyLock::new(|| Script::new("publish_decisions", &[], include_str!("scripts/publish_decisions.lua")));
+pub(super) static READ_DECISIONS: LazyLock<Script> =
+    LazyLock::new(|| Script::new("read_decisions", &[], include_str!("scripts/read_decisions.lua")));
+
 /// Declares those of the shared numbers and names that `body` mentions.
 fn constants(body: &str) -> String {
     let numbers = [
@@ -138,7 +143,7 @@ fn constants(body: &str) -> String {
 }
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 21] {
+pub(super) fn all() -> [&'static Script; 23] {
     [
         &RESERVE,
         &SETTLE,
@@ -161,6 +166,8 @@ pub(super) fn all() -> [&'static Script; 21] {
         &OUTBOX_CLAIM,
         &OUTBOX_UPDATE,
         &OUTBOX_PAGE,
+        &PUBLISH_DECISIONS,
+        &READ_DECISIONS,
     ]
 }
 

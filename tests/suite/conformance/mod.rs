@@ -4,6 +4,7 @@ mod additions;
 mod audit;
 mod budgets;
 mod cooldowns;
+mod decisions;
 mod drift;
 mod names;
 mod outbox;

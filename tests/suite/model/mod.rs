@@ -2,6 +2,7 @@
 //! The third opinion of the differential test, and the first to pass the conformance suite.
 
 mod audit;
+mod decisions;
 mod log;
 mod outbox;
 mod rows;
@@ -50,6 +51,7 @@ struct State {
     audit: BTreeMap<AuditId, Bytes>,
     replicas: BTreeMap<Arc<str>, (Timestamp, Bytes)>,
     outbox: outbox::Entries,
+    decisions: decisions::Watched,
 }
 
 impl Model {
