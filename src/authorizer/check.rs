@@ -34,6 +34,7 @@ impl<S: Store + Clone> Authorizer<S> {
         let (decided, check) = by(until, self.check(question, team, until)).await??;
         self.count_decision(question, &decided);
         self.log_decision(question, check.id, &decided);
+        self.show_decision(question, &decided);
         Ok((decided, check))
     }
 

@@ -9,6 +9,7 @@ mod counting;
 mod decided;
 mod decision_log;
 mod failure;
+mod feed;
 mod ids;
 mod in_flight;
 mod overtaken;
@@ -29,6 +30,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
+pub(crate) use self::decision_log::{BatchFacts, Facts, Refusal as RefusalLine};
 pub use self::{
     booked::Booked,
     budgets::CrossedAlert,
@@ -40,6 +42,7 @@ pub use self::{
         read_line,
     },
     failure::Failure,
+    feed::{DecisionFeed, DecisionStream, FeedEvent, FeedPage, NotWatched},
     in_flight::PendingCheck,
     overtaken::refusal_stands,
     question::{Question, View},
@@ -82,6 +85,8 @@ pub struct Shared {
     denying: budgets::Denying,
     /// Which decisions are logged.
     pub decisions: DecisionLog,
+    /// Decisions for those who watch.
+    pub feed: Arc<DecisionFeed>,
     refused_reports: RefusedReports,
     in_flight: in_flight::InFlightChecks,
     timing: Timing,
@@ -96,6 +101,7 @@ impl Shared {
             queue: Queue::default(),
             denying: budgets::Denying::default(),
             decisions: DecisionLog::default(),
+            feed: Arc::default(),
             refused_reports: RefusedReports::default(),
             in_flight: in_flight::InFlightChecks::default(),
             timing: Timing::default(),

@@ -12,6 +12,7 @@ mod client_tls;
 mod compare;
 mod completions;
 mod cooldowns;
+mod decisions;
 mod health;
 mod keys;
 mod limits;
@@ -89,6 +90,8 @@ enum Command {
     Budgets(budgets::Budgets),
     Limits(limits::Limits),
     Report(Box<report::Report>),
+    #[command(subcommand)]
+    Decisions(decisions::Decisions),
     Reconcile(Box<reconcile::Reconcile>),
     Check(check::Check),
     #[command(subcommand)]
@@ -132,6 +135,7 @@ pub fn run() -> ExitCode {
         Command::Budgets(command) => command.run(&mut screen),
         Command::Limits(command) => command.run(&mut screen),
         Command::Report(command) => command.run(&mut screen),
+        Command::Decisions(command) => command.run(&mut screen),
         Command::Reconcile(command) => command.run(&mut screen),
         Command::Check(command) => command.run(&mut screen),
         Command::Policy(command) => command.run(&mut screen),

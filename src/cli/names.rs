@@ -44,6 +44,8 @@ macro_rules! wire_enum {
 }
 
 wire_enum!(Operation, "OPERATION_");
+wire_enum!(Decision, "DECISION_");
+wire_enum!(Reason, "REASON_");
 wire_enum!(UpstreamKeyState, "UPSTREAM_KEY_STATE_");
 wire_enum!(KeyState, "KEY_STATE_");
 wire_enum!(Period, "PERIOD_");

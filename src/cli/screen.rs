@@ -56,6 +56,8 @@ impl Failure {
 /// the decision.
 pub(super) struct Screen {
     out: BufWriter<Stdout>,
+    /// Whether its reader has gone.
+    is_closed: bool,
     /// Whether to use colours.
     pub(super) colour: bool,
 }
@@ -63,12 +65,23 @@ pub(super) struct Screen {
 impl Screen {
     pub(super) fn stdout(color: Color) -> Self {
         let stdout = io::stdout();
-        Self { colour: color.is_for(&stdout), out: BufWriter::new(stdout) }
+        Self { colour: color.is_for(&stdout), out: BufWriter::new(stdout), is_closed: false }
     }
 
     /// Prints an answer of the service as JSON.
     pub(super) fn message<M: Message + Name>(&mut self, message: &M) -> Result<(), Failure> {
         Ok(self.json(&to_json(message)?)?)
+    }
+
+    /// Prints a message of the service as JSON in one line.
+    pub(super) fn message_line<M: Message + Name>(&mut self, message: &M) -> Result<(), Failure> {
+        let text = to_json(message)?.to_string();
+        Ok(writeln!(self, "{}", written_out(&text, Notation::Json, |_| false))?)
+    }
+
+    /// Whether its reader has gone, so that nothing more has to be printed.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     pub(super) fn json(&mut self, value: &Value) -> io::Result<()> {
@@ -118,13 +131,19 @@ impl Write for Screen {
         };
         match written {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
-            _ => Ok(bytes.len()),
+            written => {
+                self.is_closed |= written.is_err();
+                Ok(bytes.len())
+            }
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self.out.flush() {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.is_closed = true;
+                Ok(())
+            }
             other => other,
         }
     }

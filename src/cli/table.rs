@@ -72,3 +72,54 @@ impl Table {
         Ok(())
     }
 }
+
+/// Rows under headings that are written as they come: a column is as wide as its widest cell so far.
+pub(super) struct Columns<const N: usize> {
+    headings: Option<[String; N]>,
+    widths: [usize; N],
+}
+
+impl<const N: usize> Columns<N> {
+    /// Columns with these headings, each at first of this width.
+    pub(super) fn new(columns: [(&str, usize); N]) -> Self {
+        Self {
+            headings: Some(columns.map(|(heading, _)| heading.to_owned())),
+            widths: columns.map(|(heading, width)| width.max(heading.chars().count())),
+        }
+    }
+
+    /// Writes a row, after the headings if it is the first. Characters are left out as in a [`Table`].
+    pub(super) fn write(
+        &mut self,
+        out: &mut dyn Write,
+        (style, cells): (Style, [String; N]),
+        colour: bool,
+    ) -> io::Result<()> {
+        let cells = cells.map(|cell| cell.chars().filter(|c| !disturbs(*c)).collect::<String>());
+        for (width, cell) in self.widths.iter_mut().zip(&cells) {
+            *width = cell.chars().count().max(*width);
+        }
+        let head = self.headings.take().map(|headings| (Style::Dim, headings));
+        for (style, cells) in head.into_iter().chain([(style, cells)]) {
+            let padded = cells.iter().zip(&self.widths).map(|(cell, width)| format!("{cell:<width$}"));
+            let line = padded.collect::<Vec<_>>().join("  ");
+            writeln!(out, "{}", style.paint(line.trim_end(), colour))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_grow_with_what_comes() {
+        let (mut columns, mut out) = (Columns::new([("A", 3), ("B", 0), ("C", 0)]), Vec::new());
+        for row in [["1", "2", "3"], ["four", "\u{1b}5", ""], ["6", "7", "8"]] {
+            columns.write(&mut out, (Style::Plain, row.map(str::to_owned)), false).unwrap();
+        }
+        let expected = "A    B  C\n1    2  3\nfour  5\n6     7  8\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+}

@@ -168,6 +168,21 @@ pub(super) const fn measure(measure: Measure) -> proto::Quantity {
     }
 }
 
+/// The decision of this short name; unspecified: only a later release knows it.
+pub(super) fn decision_of(name: &str) -> proto::Decision {
+    proto::Decision::from_str_name(&full("DECISION_", name)).unwrap_or_default()
+}
+
+/// The name of a value of an enum with this `prefix`, of its short form.
+pub(super) fn full(prefix: &str, short: &str) -> String {
+    format!("{prefix}{}", short.to_ascii_uppercase())
+}
+
+/// The short form of a name: without the enum's `prefix`, in lower case.
+pub(super) fn short(prefix: &str, full: &str) -> String {
+    full.strip_prefix(prefix).unwrap_or(full).to_ascii_lowercase()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,11 +192,6 @@ mod tests {
     pub(super) trait Pairs: Sized + 'static {
         type Ours;
         const PAIRS: &'static [(Self::Ours, Self)];
-    }
-
-    /// The short form of a name of the contract: without the enum's prefix, in lower case.
-    fn short(prefix: &str, name: &str) -> String {
-        name.strip_prefix(prefix).unwrap().to_lowercase()
     }
 
     #[test]

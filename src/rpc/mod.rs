@@ -9,6 +9,7 @@ mod budget_service;
 mod codec;
 mod convert;
 mod deadline;
+mod decision_event;
 mod delivery;
 mod error;
 mod etag;
@@ -34,6 +35,7 @@ mod settling;
 mod status;
 mod status_service;
 mod upstream_service;
+mod watching;
 
 pub use access::{Access, AccessLayer, SignedIn};
 pub use alert_service::AlertRpc;
@@ -57,6 +59,7 @@ pub use status::{
 };
 pub use status_service::{StatusFacts, StatusRpc};
 pub use upstream_service::UpstreamRpc;
+pub use watching::DecisionWatch;
 
 #[allow(
     missing_docs,

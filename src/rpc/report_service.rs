@@ -11,9 +11,10 @@ use super::{
     parse,
     proto::{
         self, ListLimitsRequest, ListLimitsResponse, QueryDenialsRequest, QueryDenialsResponse,
-        QueryUsageRequest, QueryUsageResponse, report_service_server::ReportService,
+        QueryUsageRequest, QueryUsageResponse, StreamDecisionsRequest, report_service_server::ReportService,
     },
     status,
+    watching::{DecisionWatch, Watched},
 };
 use crate::{
     access::{OtherTeam, Refusal},
@@ -34,13 +35,14 @@ use crate::{
 pub struct ReportRpc<S> {
     usage: UsageReports<S>,
     limits: LimitReports<S>,
+    watch: DecisionWatch,
 }
 
 impl<S: Store> ReportRpc<S> {
-    /// Serves these reports.
+    /// Serves these reports, and decisions by `watch`.
     #[must_use]
-    pub const fn new(usage: UsageReports<S>, limits: LimitReports<S>) -> Self {
-        Self { usage, limits }
+    pub const fn new(usage: UsageReports<S>, limits: LimitReports<S>, watch: DecisionWatch) -> Self {
+        Self { usage, limits, watch }
     }
 
     fn context(&self, snapshot: &Snapshot) -> ListContext {
@@ -58,6 +60,8 @@ impl<S: Store> ReportRpc<S> {
 
 #[tonic::async_trait]
 impl<S: Store> ReportService for ReportRpc<S> {
+    type StreamDecisionsStream = Watched;
+
     async fn query_usage(
         &self,
         request: Request<QueryUsageRequest>,
@@ -128,6 +132,13 @@ impl<S: Store> ReportService for ReportRpc<S> {
             policy_revision: page.policy_revision.to_string(),
             read_time: Some(answer::timestamp(page.read_at)),
         }))
+    }
+
+    async fn stream_decisions(
+        &self,
+        request: Request<StreamDecisionsRequest>,
+    ) -> Result<Response<Watched>, Status> {
+        self.watch.open(request).await
     }
 }
 

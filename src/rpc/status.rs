@@ -15,7 +15,7 @@ use super::{
 use crate::{
     access::{OtherTeam, Refusal},
     alerts::TrialError,
-    authorizer::Failure,
+    authorizer::{Failure, NotWatched},
     control::{KeyError, PauseError},
     domain::rbac::Permission,
     policy_file::TookTooLong,
@@ -112,7 +112,9 @@ pub fn shutting_down(effect: Effect) -> Status {
 pub fn effect_of(path: &str) -> Effect {
     match path.rsplit('/').next().unwrap_or_default() {
         "Authorize" | "Check" | "DescribeTeam" | "CheckPolicy" => Effect::None,
-        method if ["Get", "List", "Query"].iter().any(|reads| method.starts_with(reads)) => Effect::None,
+        method if ["Get", "List", "Query", "Stream"].iter().any(|reads| method.starts_with(reads)) => {
+            Effect::None
+        }
         _ => Effect::Unknown,
     }
 }
@@ -253,6 +255,15 @@ pub(super) fn untested(error: &TrialError) -> Status {
     match error {
         TrialError::Unknown(name) => table::UNKNOWN_RECEIVER.error(message, Resource(RECEIVER, name.clone())),
         TrialError::TooMany => table::OVERLOADED.error(message, Retry),
+    }
+}
+
+/// Why decisions are not shown, or not any longer.
+pub(super) fn not_watched(ended: &NotWatched) -> Status {
+    match ended {
+        NotWatched::TooMany => table::TOO_MANY_STREAMS.error(ended.to_string(), Quota("streams")),
+        NotWatched::Store(error) => store_failure(error, Effect::None),
+        NotWatched::ShuttingDown => shutting_down(Effect::None),
     }
 }
 

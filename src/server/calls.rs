@@ -57,10 +57,10 @@ impl Size {
     }
 }
 
-/// Whether a call is a reason to keep its connection once a handler reads it. Calls that anyone may make are not, and neither is
-/// reflection: people at a terminal ask for it, and their streams stay open for as long as their clients like.
+/// Whether a call is a reason to keep its connection once a handler reads it. Calls that anyone may make are not, and neither are
+/// reflection and decisions that are watched: people ask for these, and their streams stay open for as long as their clients like.
 fn may_claim(path: &str) -> bool {
-    matches!(need_of(path), Some(Need::Permission(_)))
+    !path.ends_with("/StreamDecisions") && matches!(need_of(path), Some(Need::Permission(_)))
 }
 
 /// A service for the calls of one connection. The one behind it is always ready.

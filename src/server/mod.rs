@@ -169,9 +169,10 @@ impl Server {
 
     /// Takes no more connections, lets calls in flight end within the drain's bound, and stops. Returns whether all ended.
     /// Requests that wait for room are told at once to ask another replica, and clients that watch the health get a last message
-    /// and their streams end: neither would end by themselves. Calls that are still open shortly before the bound are told, too.
+    /// and their streams end, like those of decisions: none would end by themselves. Calls that are still open shortly before the bound are told, too.
     pub async fn stop(mut self) -> bool {
         self.shared.queue.close();
+        self.shared.feed.close();
         self.stop.send_replace(true);
         let drained = tokio::time::timeout(self.drain, self.ended.recv()).await.is_ok();
         if drained {
@@ -245,7 +246,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     bind().map_err(|source| StartError::Listen { address, source })
 }
 
-/// Begins what one worker does for the process: it tells of the replica, records denials, and watches the store's health, whose task it
+/// Begins what one worker does for the process: it tells of the replica, records denials, shows decisions to those who watch, and watches the store's health, whose task it
 /// returns.
 async fn beside<S: Store + Clone, F>(setup: &Setup<F>, store: &S) -> JoinTask<()> {
     let Setup { shared, stop, health, .. } = setup;
@@ -256,6 +257,7 @@ async fn beside<S: Store + Clone, F>(setup: &Setup<F>, store: &S) -> JoinTask<()
     // Not awaited at the end: it delays no stop.
     tokio::spawn(announcer.run(stop.clone()));
     tokio::spawn(Arc::clone(&shared.live).record_denials(store.clone(), stop.clone()));
+    tokio::spawn(Arc::clone(&shared.feed).relay(store.clone(), stop.clone()));
     tokio::spawn(say_closings(setup.connections.clone(), stop.clone()));
     tokio::spawn(health::watch(store.clone(), Arc::clone(shared), health.clone(), stop.clone()))
 }

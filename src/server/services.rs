@@ -21,8 +21,8 @@ use crate::{
     control::{Keys, Pauses},
     reports::{Budgets, LimitReports, PastDays, Spending, UsageReports},
     rpc::{
-        AlertRpc, AuditRpc, BudgetRpc, CheckRpc, DocumentWork, KeyRpc, PauseRpc, PolicyDocumentRpc,
-        PolicyRpc, ProcessRpc, Recorder, ReportRpc, StatusFacts, StatusRpc, UpstreamRpc,
+        AlertRpc, AuditRpc, BudgetRpc, CheckRpc, DecisionWatch, DocumentWork, KeyRpc, PauseRpc,
+        PolicyDocumentRpc, PolicyRpc, ProcessRpc, Recorder, ReportRpc, StatusFacts, StatusRpc, UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -110,7 +110,8 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     // The messages of its other RPCs are bounded where they arrive, as are all.
     let alerts = AlertServiceServer::new(alerts).max_decoding_message_size(MAX_REPORT_BYTES);
     let limits = LimitReports::new(follower.clone());
-    let reports = ReportRpc::new(UsageReports::new(store.clone(), Arc::clone(&shared.live)), limits);
+    let watch = DecisionWatch::new(Arc::clone(&shared.feed), guard.clone());
+    let reports = ReportRpc::new(UsageReports::new(store.clone(), Arc::clone(&shared.live)), limits, watch);
     let reports = ReportServiceServer::new(reports).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let budgets = BudgetRpc::new(Budgets::new(follower.clone(), past));
     let budgets = BudgetServiceServer::new(budgets).max_decoding_message_size(MAX_MESSAGE_BYTES);

@@ -38,8 +38,9 @@ pub const MAX_DECISION_BYTES: usize = 32 << 10;
 pub const DECISIONS_KEPT: usize = 1_000;
 /// How long each is kept, in milliseconds. Users and labels are among what is told, so not for longer than someone may still look.
 pub const DECISIONS_KEPT_MS: u64 = 10 * 60 * 1000;
-/// How long a replica counts as watching after it has read, in milliseconds: twenty times as long as between two readings.
-pub const DECISIONS_WATCHED_MS: u64 = 5_000;
+/// How long a replica counts as watching after it has read, in milliseconds: a client that has lost its stream, and asks again within this
+/// time, misses nothing.
+pub const DECISIONS_WATCHED_MS: u64 = 30_000;
 
 /// The place of a decision: the milliseconds of the store's time, and a number that is one more than that of the decision before.
 /// Both never fall, so ids are in the order in which decisions came. Written as 28 lower-case hexadecimal digits.

@@ -25,6 +25,7 @@ mod contract;
 mod cooldowns;
 mod crash;
 mod decision_log;
+mod decision_stream;
 mod decisions;
 mod denials;
 mod differential;

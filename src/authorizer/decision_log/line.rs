@@ -15,203 +15,206 @@ use crate::domain::{
 };
 
 /// The version of the lines that this release writes. Fields are added without raising it.
-pub(super) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub(super) enum Line {
+pub(crate) enum Line {
     Decision(Decision),
     Settlement(Settlement),
 }
 
 /// What every line has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Head {
-    pub(super) v: u32,
+pub(crate) struct Head {
+    pub(crate) v: u32,
     /// Grows with time, and is unique among all replicas.
-    pub(super) id: String,
-    pub(super) time: Timestamp,
+    pub(crate) id: String,
+    pub(crate) time: Timestamp,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) replica: String,
-    pub(super) organization: String,
+    pub(crate) replica: String,
+    pub(crate) organization: String,
     /// Absent: the caller is unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) team: String,
+    pub(crate) team: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) key: String,
+    pub(crate) key: String,
     /// Absent, like the operation: the caller alone was enough to deny.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) model: String,
+    pub(crate) model: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) operation: String,
-    pub(super) policy_revision: String,
+    pub(crate) operation: String,
+    pub(crate) policy_revision: String,
     /// Of a call that is traced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) trace_id: Option<String>,
+    pub(crate) trace_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) span_id: Option<String>,
+    pub(crate) span_id: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Decision {
+pub(crate) struct Decision {
     #[serde(flatten)]
-    pub(super) head: Head,
+    pub(crate) head: Head,
     /// `allowed` or `denied`.
-    pub(super) decision: String,
+    pub(crate) decision: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) violations: Vec<Refusal>,
+    pub(crate) violations: Vec<Refusal>,
     /// What is in shadow and would have refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) shadow_violations: Vec<Refusal>,
+    pub(crate) shadow_violations: Vec<Refusal>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) reservation_id: Option<String>,
+    pub(crate) reservation_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) reserved_nano_usd: Option<u64>,
+    pub(crate) reserved_nano_usd: Option<u64>,
     /// As granted; `request` has what was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) max_output_tokens: Option<u64>,
-    pub(super) degraded: bool,
+    pub(crate) max_output_tokens: Option<u64>,
+    pub(crate) degraded: bool,
     /// It reserved nothing.
     #[serde(default, skip_serializing_if = "is_false")]
-    pub(super) dry_run: bool,
+    pub(crate) dry_run: bool,
     /// An answer that was given before, told again: it reserved nothing more.
     #[serde(default, skip_serializing_if = "is_false")]
-    pub(super) repeated: bool,
+    pub(crate) repeated: bool,
     /// Of a request that may wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) wait_duration_seconds: Option<f64>,
+    pub(crate) wait_duration_seconds: Option<f64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) request: Option<Facts>,
+    pub(crate) request: Option<Facts>,
 }
 
 /// A limit that refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Refusal {
-    pub(super) reason: String,
+pub(crate) struct Refusal {
+    pub(crate) reason: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) scope: Option<String>,
+    pub(crate) scope: Option<String>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) limit_id: String,
+    pub(crate) limit_id: String,
     /// Absent, like the three amounts in its unit: it is none that counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) quantity: Option<String>,
+    pub(crate) quantity: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) limit: Option<u64>,
+    pub(crate) limit: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) used: Option<u64>,
+    pub(crate) used: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) requested: Option<u64>,
-    pub(super) retryable: bool,
+    pub(crate) requested: Option<u64>,
+    pub(crate) retryable: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) retry_delay_seconds: Option<f64>,
+    pub(crate) retry_delay_seconds: Option<f64>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) project: String,
+    pub(crate) project: String,
+    /// Only for those who watch decisions live: the log has the numbers.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) message: String,
 }
 
 /// What a replay needs to know of a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) request_id: String,
+    pub(crate) request_id: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) user: String,
-    pub(super) service_tier: String,
+    pub(crate) user: String,
+    pub(crate) service_tier: String,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) input_tokens: u64,
+    pub(crate) input_tokens: u64,
     /// The part of it that Groq may add by itself, which rates do not count in advance.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) unseen_input_tokens: u64,
+    pub(crate) unseen_input_tokens: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) max_output_tokens: u64,
+    pub(crate) max_output_tokens: u64,
     /// It cannot be granted less output.
     #[serde(default, skip_serializing_if = "is_false")]
-    pub(super) fixed_output: bool,
+    pub(crate) fixed_output: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) audio_duration_seconds: Option<f64>,
+    pub(crate) audio_duration_seconds: Option<f64>,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) character_count: u64,
+    pub(crate) character_count: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) batch: Option<BatchFacts>,
+    pub(crate) batch: Option<BatchFacts>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) tools: Vec<String>,
+    pub(crate) tools: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct BatchFacts {
-    pub(super) line_operation: String,
-    pub(super) request_count: u64,
-    pub(super) completion_window_seconds: f64,
+pub(crate) struct BatchFacts {
+    pub(crate) line_operation: String,
+    pub(crate) request_count: u64,
+    pub(crate) completion_window_seconds: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Settlement {
+pub(crate) struct Settlement {
     #[serde(flatten)]
-    pub(super) head: Head,
+    pub(crate) head: Head,
     /// The decision that it is about has the same.
-    pub(super) reservation_id: String,
-    pub(super) outcome: String,
+    pub(crate) reservation_id: String,
+    pub(crate) outcome: String,
     /// `settled`, `late` (after the reservation's expiry), `unreserved`, `released` (no caller got the answer), or `repeated`: what an
     /// earlier line has, or would have if it was not lost.
-    pub(super) result: String,
-    pub(super) cost_nano_usd: u64,
+    pub(crate) result: String,
+    pub(crate) cost_nano_usd: u64,
     /// Like the next two of what has no reservation: no decision says it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(super) user: String,
+    pub(crate) user: String,
     /// Absent in lines of earlier releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) service_tier: Option<String>,
+    pub(crate) service_tier: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) batch: Option<BatchFacts>,
+    pub(crate) batch: Option<BatchFacts>,
     /// As reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) usage: Option<Used>,
+    pub(crate) usage: Option<Used>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Used {
+pub(crate) struct Used {
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) input_tokens: u64,
+    pub(crate) input_tokens: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) cached_input_tokens: u64,
+    pub(crate) cached_input_tokens: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) output_tokens: u64,
+    pub(crate) output_tokens: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) reasoning_tokens: u64,
+    pub(crate) reasoning_tokens: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) audio_duration_seconds: Option<f64>,
+    pub(crate) audio_duration_seconds: Option<f64>,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) character_count: u64,
+    pub(crate) character_count: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) tool_calls: Vec<ToolCalls>,
+    pub(crate) tool_calls: Vec<ToolCalls>,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) request_count: u64,
+    pub(crate) request_count: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct ToolCalls {
-    pub(super) tool: String,
+pub(crate) struct ToolCalls {
+    pub(crate) tool: String,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(super) call_count: u64,
+    pub(crate) call_count: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) run_duration_seconds: Option<f64>,
+    pub(crate) run_duration_seconds: Option<f64>,
 }
 
 /// A line of the process's log: what all its lines have stands first.
 #[derive(Debug, Serialize)]
-pub(super) struct InLog<'a> {
-    pub(super) timestamp: Timestamp,
-    pub(super) level: &'static str,
-    pub(super) target: &'static str,
-    pub(super) message: &'static str,
+pub(crate) struct InLog<'a> {
+    pub(crate) timestamp: Timestamp,
+    pub(crate) level: &'static str,
+    pub(crate) target: &'static str,
+    pub(crate) message: &'static str,
     #[serde(flatten)]
-    pub(super) line: &'a Line,
+    pub(crate) line: &'a Line,
 }
 
 impl Refusal {
-    pub(super) fn new(violation: &Violation) -> Self {
+    pub(crate) fn new(violation: &Violation) -> Self {
         let counts = violation.quantity.name();
         let amount = |amount: u64| counts.map(|_| amount);
         let retry = match violation.retry {
@@ -229,12 +232,18 @@ impl Refusal {
             retryable: retry.is_some(),
             retry_delay_seconds: retry,
             project: violation.project.clone(),
+            message: String::new(),
         }
+    }
+
+    /// The same with its message.
+    pub(crate) fn with_message(violation: &Violation) -> Self {
+        Self { message: violation.message.clone(), ..Self::new(violation) }
     }
 }
 
 impl Facts {
-    pub(super) fn new(request: &AuthorizeRequest) -> Self {
+    pub(crate) fn new(request: &AuthorizeRequest) -> Self {
         let size = &request.size;
         Self {
             request_id: request.request_id.clone(),
@@ -253,7 +262,7 @@ impl Facts {
 }
 
 impl BatchFacts {
-    pub(super) fn new(batch: &Batch) -> Self {
+    pub(crate) fn new(batch: &Batch) -> Self {
         Self {
             line_operation: batch.line_operation.name().to_owned(),
             request_count: batch.request_count,
@@ -263,7 +272,7 @@ impl BatchFacts {
 }
 
 impl Used {
-    pub(super) fn new(usage: &Usage) -> Self {
+    pub(crate) fn new(usage: &Usage) -> Self {
         let tools = usage.tools.iter().map(|tool| ToolCalls {
             tool: tool.tool.clone(),
             call_count: tool.calls,
@@ -283,7 +292,7 @@ impl Used {
 }
 
 /// Milliseconds as seconds.
-pub(super) fn seconds(ms: u64) -> f64 {
+pub(crate) fn seconds(ms: u64) -> f64 {
     std::time::Duration::from_millis(ms).as_secs_f64()
 }
 

@@ -20,7 +20,8 @@ use std::{
 
 use tracing::{Level, enabled, warn};
 
-use self::line::{BatchFacts, Decision, Facts, Head, InLog, Line, Refusal, Settlement, Used, VERSION};
+pub(crate) use self::line::{BatchFacts, Decision, Facts, Refusal, VERSION};
+use self::line::{Head, InLog, Line, Settlement, Used};
 pub use self::read::{LineError, Logged, LoggedDecision, LoggedSettlement, read_line};
 use super::{Authorizer, Booked, Decided, Question, report::Report, ticket::Ticket};
 use crate::{
@@ -36,7 +37,7 @@ use crate::{
         snapshot::Snapshot,
         tally::SettlementResult,
     },
-    runtime::lines::LineWriter,
+    runtime::{lines::LineWriter, replica_name},
     store::{AuditId, Exhaustion, OUTBOX_KEPT, ReservationId, Store},
     telemetry::trace::{self, TraceContext},
 };
@@ -87,7 +88,8 @@ impl DecisionLog {
     pub fn new(denials: bool, share: u32) -> Self {
         let [a, b, c, d, ..] = RandomState::new().build_hasher().finish().to_le_bytes();
         let random = u32::from_le_bytes([a, b, c, d]);
-        Self { denials, share, outputs: Outputs::default(), count: AtomicU32::new(0), random }
+        let outputs = Outputs { replica: replica_name().into(), ..Outputs::default() };
+        Self { denials, share, outputs, count: AtomicU32::new(0), random }
     }
 
     /// The same, written to `outputs`.
@@ -148,16 +150,21 @@ impl<S: Store + Clone> Authorizer<S> {
     /// The answer explains a decision to its caller. The log has it only on request, as a line for each costs more than the
     /// decision. `id` is that of the reservation that it made, or would have made.
     pub(super) fn log_decision(&self, question: Question<'_>, id: ReservationId, decided: &Decided) {
-        let Question { request, caller, snapshot, .. } = question;
         let log = &self.shared.decisions;
-        let (is_asked_for, violations) = match &decided.outcome {
-            Ok(_) if log.takes(id) => (true, [].as_slice()),
+        let is_asked_for = match &decided.outcome {
+            Ok(_) if log.takes(id) => true,
             Ok(_) if decided.shadow_violations.is_empty() => return,
             // As the denial that it would have been.
-            Ok(_) => (log.denials, [].as_slice()),
-            Err(violations) => (log.denials, violations.as_slice()),
+            Ok(_) | Err(_) => log.denials,
         };
         let Some(place) = log.place(is_asked_for) else { return };
+        log.write(&place, &Line::Decision(self.line_of(question, decided)));
+    }
+
+    /// What is told of a decision.
+    pub(super) fn line_of(&self, question: Question<'_>, decided: &Decided) -> Decision {
+        let Question { request, caller, snapshot, .. } = question;
+        let violations = decided.outcome.as_ref().err().map(Vec::as_slice).unwrap_or_default();
         let (caller, revision) = (caller.as_ref().ok(), &decided.policy_revision);
         let mut decision = self.decision((snapshot, revision), caller, Some(request), violations);
         if let Ok(grant) = &decided.outcome {
@@ -168,7 +175,7 @@ impl<S: Store + Clone> Authorizer<S> {
         decision.shadow_violations = decided.shadow_violations.iter().map(Refusal::new).collect();
         decision.repeated = decided.is_repeat;
         decision.wait_duration_seconds = decided.waited.as_ref().map(Duration::as_secs_f64);
-        log.write(&place, &Line::Decision(decision));
+        decision
     }
 
     /// A denial for which the caller alone was enough; `caller` is absent if it is unknown.
@@ -181,12 +188,13 @@ impl<S: Store + Clone> Authorizer<S> {
         let (log, tallies) = (&self.shared.decisions, &self.shared.live.tallies);
         caller.map_or_else(|| tallies.unknown(), |caller| tallies.team(caller.team)).denied(violations);
         self.count_denial(caller, violations, None, snapshot);
+        self.show_denied(caller, violations, snapshot);
         let Some(place) = log.place(log.denials) else { return };
         let decision = self.decision((snapshot, &snapshot.revision), caller, None, violations);
         log.write(&place, &Line::Decision(decision));
     }
 
-    fn decision(
+    pub(super) fn decision(
         &self,
         (snapshot, revision): (&Snapshot, &str),
         caller: Option<&ResolvedCaller<'_>>,

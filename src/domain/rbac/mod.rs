@@ -20,13 +20,13 @@ pub enum Role {
     Operator,
     /// Reads everything, the audit log included.
     Auditor,
-    /// Reads spend, alerts, and what the policy says of teams.
+    /// Reads spend, alerts, decisions as they are made, and what the policy says of teams.
     Viewer,
     /// Reads the state of the service and its metrics: for monitoring systems.
     Monitor,
     /// Requests decisions and reports usage.
     Gateway,
-    /// Manages the keys of its teams and reads their spend, their alerts, and what the policy says of them.
+    /// Manages the keys of its teams and reads their spend, their alerts, their decisions, and what the policy says of them.
     TeamAdmin,
 }
 
@@ -60,9 +60,9 @@ impl Role {
     #[must_use]
     pub const fn has(self, permission: Permission) -> bool {
         use Permission::{
-            CheckPolicy, Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadKeys,
-            ReadMetrics, ReadPauses, ReadPolicy, ReadSpend, ReadStatus, ReadTeamPolicy, ReadUpstream, Record,
-            ReportDrift, RotateKeys, TestReceivers,
+            CheckPolicy, Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadDecisions,
+            ReadKeys, ReadMetrics, ReadPauses, ReadPolicy, ReadSpend, ReadStatus, ReadTeamPolicy,
+            ReadUpstream, Record, ReportDrift, RotateKeys, TestReceivers,
         };
         match self {
             Self::Admin => true,
@@ -77,6 +77,7 @@ impl Role {
                         | ReadPauses
                         | ReadUpstream
                         | ReadAlerts
+                        | ReadDecisions
                         | TestReceivers
                         | ReportDrift
                         | ReadPolicy
@@ -95,19 +96,26 @@ impl Role {
                         | ReadAudit
                         | ReadUpstream
                         | ReadAlerts
+                        | ReadDecisions
                         | ReadPolicy
                         | ReadTeamPolicy
                         | ReadStatus
                         | ReadMetrics
                 )
             }
-            Self::Viewer => matches!(permission, ReadSpend | ReadAlerts | ReadTeamPolicy),
+            Self::Viewer => matches!(permission, ReadSpend | ReadAlerts | ReadDecisions | ReadTeamPolicy),
             Self::Monitor => matches!(permission, ReadStatus | ReadMetrics),
             Self::Gateway => matches!(permission, Decide | Record),
             Self::TeamAdmin => {
                 matches!(
                     permission,
-                    ReadSpend | ReadKeys | ManageKeys | RotateKeys | ReadAlerts | ReadTeamPolicy
+                    ReadSpend
+                        | ReadKeys
+                        | ManageKeys
+                        | RotateKeys
+                        | ReadAlerts
+                        | ReadDecisions
+                        | ReadTeamPolicy
                 )
             }
         }
@@ -168,6 +176,8 @@ pub enum Permission {
     LiftCooldowns,
     /// Read alerts, and how their receivers get them.
     ReadAlerts,
+    /// Read decisions as they are made.
+    ReadDecisions,
     /// Send a test to a receiver of alerts.
     TestReceivers,
     /// Report that what was booked differs from what Groq billed, which opens and resolves alerts.
@@ -186,7 +196,7 @@ pub enum Permission {
 
 impl Permission {
     /// Every permission.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Decide,
         Self::Record,
         Self::ReadSpend,
@@ -199,6 +209,7 @@ impl Permission {
         Self::ReadUpstream,
         Self::LiftCooldowns,
         Self::ReadAlerts,
+        Self::ReadDecisions,
         Self::TestReceivers,
         Self::ReportDrift,
         Self::ReadPolicy,
@@ -224,6 +235,7 @@ impl Permission {
             Self::ReadUpstream => "read-upstream",
             Self::LiftCooldowns => "lift-cooldowns",
             Self::ReadAlerts => "read-alerts",
+            Self::ReadDecisions => "read-decisions",
             Self::TestReceivers => "test-receivers",
             Self::ReportDrift => "report-drift",
             Self::ReadPolicy => "read-policy",

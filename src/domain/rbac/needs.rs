@@ -16,13 +16,14 @@ pub enum Need {
 }
 
 /// Every RPC that is served, and what it requires. An RPC that is missing here is refused to everyone.
-pub const RPCS: [(&str, Need); 36] = [
+pub const RPCS: [(&str, Need); 37] = [
     ("/tollgate.v1.PolicyService/Authorize", Need::Permission(Permission::Decide)),
     ("/tollgate.v1.PolicyService/RecordUsage", Need::Permission(Permission::Record)),
     ("/tollgate.v1.PolicyService/GetSpend", Need::Permission(Permission::ReadSpend)),
     ("/tollgate.v1.ReportService/QueryUsage", Need::Permission(Permission::ReadSpend)),
     ("/tollgate.v1.ReportService/QueryDenials", Need::Permission(Permission::ReadSpend)),
     ("/tollgate.v1.ReportService/ListLimits", Need::Permission(Permission::ReadSpend)),
+    ("/tollgate.v1.ReportService/StreamDecisions", Need::Permission(Permission::ReadDecisions)),
     ("/tollgate.v1.BudgetService/ListBudgets", Need::Permission(Permission::ReadSpend)),
     ("/tollgate.v1.KeyService/CreateKey", Need::Permission(Permission::ManageKeys)),
     ("/tollgate.v1.KeyService/GetKey", Need::Permission(Permission::ReadKeys)),

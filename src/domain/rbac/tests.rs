@@ -18,9 +18,9 @@ fn principal(grants: &[(&[Role], TeamScope)]) -> Principal {
 #[test]
 fn each_role_has_what_it_is_for_and_nothing_else() {
     use Permission::{
-        CheckPolicy, Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadKeys, ReadMetrics,
-        ReadPauses, ReadPolicy, ReadSpend, ReadStatus, ReadTeamPolicy, ReadUpstream, Record, ReportDrift,
-        RotateKeys, TestReceivers,
+        CheckPolicy, Decide, LiftCooldowns, ManageKeys, Pause, ReadAlerts, ReadAudit, ReadDecisions,
+        ReadKeys, ReadMetrics, ReadPauses, ReadPolicy, ReadSpend, ReadStatus, ReadTeamPolicy, ReadUpstream,
+        Record, ReportDrift, RotateKeys, TestReceivers,
     };
     for (role, permissions) in [
         (Role::Admin, Permission::ALL.as_slice()),
@@ -34,6 +34,7 @@ fn each_role_has_what_it_is_for_and_nothing_else() {
                 ReadUpstream,
                 LiftCooldowns,
                 ReadAlerts,
+                ReadDecisions,
                 TestReceivers,
                 ReportDrift,
                 ReadPolicy,
@@ -52,16 +53,20 @@ fn each_role_has_what_it_is_for_and_nothing_else() {
                 ReadAudit,
                 ReadUpstream,
                 ReadAlerts,
+                ReadDecisions,
                 ReadPolicy,
                 ReadTeamPolicy,
                 ReadStatus,
                 ReadMetrics,
             ],
         ),
-        (Role::Viewer, &[ReadSpend, ReadAlerts, ReadTeamPolicy]),
+        (Role::Viewer, &[ReadSpend, ReadAlerts, ReadDecisions, ReadTeamPolicy]),
         (Role::Monitor, &[ReadStatus, ReadMetrics]),
         (Role::Gateway, &[Decide, Record]),
-        (Role::TeamAdmin, &[ReadSpend, ReadKeys, ManageKeys, RotateKeys, ReadAlerts, ReadTeamPolicy]),
+        (
+            Role::TeamAdmin,
+            &[ReadSpend, ReadKeys, ManageKeys, RotateKeys, ReadAlerts, ReadDecisions, ReadTeamPolicy],
+        ),
     ] {
         let has: Vec<_> = Permission::ALL.into_iter().filter(|permission| role.has(*permission)).collect();
         assert_eq!(has, permissions, "{role}");

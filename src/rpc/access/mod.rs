@@ -4,6 +4,7 @@
 //! [`OtherTeam`]: as the source of a [`Status`], or among the extensions of an answer that refuses in another protocol's
 //! terms.
 
+mod again;
 mod refusal;
 
 use std::{
@@ -25,7 +26,10 @@ use tonic::{
 use tower::{Layer, Service};
 use tracing::{debug, field};
 
-pub(super) use self::refusal::{status, within};
+pub(super) use self::{
+    again::Again,
+    refusal::{status, within},
+};
 use crate::{
     access::{Authorization, Credentials, Guard, OtherTeam, Peer, Refusal, Session, Standing, Verdict},
     domain::rbac::{Principal, need_of},

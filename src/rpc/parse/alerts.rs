@@ -13,9 +13,6 @@ use crate::{
     store::OutboxId,
 };
 
-/// The most values of one list of a filter.
-const MAX_VALUES: usize = 100;
-
 /// Which alerts to show.
 #[derive(Debug)]
 pub(in crate::rpc) struct AlertFilter {
@@ -67,24 +64,6 @@ pub(in crate::rpc) fn alerts(
 }
 
 impl FieldErrors {
-    /// The values of a list, which has a bound.
-    fn few<T, U>(
-        &mut self,
-        field: &str,
-        values: Vec<T>,
-        mut read: impl FnMut(&mut Self, T) -> Option<U>,
-    ) -> Vec<U> {
-        if values.len() > MAX_VALUES {
-            self.add(field, format!("{} values; at most {MAX_VALUES} are permitted", values.len()));
-        }
-        values.into_iter().take(MAX_VALUES).filter_map(|value| read(self, value)).collect()
-    }
-
-    fn none_of<T>(&mut self, field: &str, number: i32, what: &str) -> Option<T> {
-        self.add(field, format!("{number} is not a {what}"));
-        None
-    }
-
     /// What is before the epoch is as good as no bound.
     fn since(&mut self, time: &prost_types::Timestamp) -> Option<Timestamp> {
         let read = jiff::Timestamp::new(time.seconds, time.nanos);

@@ -2,8 +2,10 @@
 
 mod alerts;
 mod audit;
+mod decisions;
 mod drift;
 mod limits;
+mod lists;
 mod size;
 mod usage;
 
@@ -14,6 +16,7 @@ use tonic::Status;
 pub(super) use self::{
     alerts::alerts,
     audit::audit,
+    decisions::{DecisionFilter, decisions},
     drift::drift,
     limits::{budgets, limits},
     usage::{denials, usage},

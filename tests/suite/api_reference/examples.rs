@@ -94,7 +94,13 @@ fn is_as_written(
     }
 }
 
-async fn ask(channel: &Channel, pool: &DescriptorPool, rpc: &str, request: &Value) -> Result<Value, Status> {
+/// Asks; of a stream, for its first message, which `then` is asked for to bring about.
+async fn ask(
+    channel: &Channel,
+    pool: &DescriptorPool,
+    (rpc, request): (&str, &Value),
+    then: Option<(&str, &Value)>,
+) -> Result<Value, Status> {
     let (service, method) = rpc.split_once('/').unwrap();
     let service = pool.get_service_by_name(&format!("tollgate.v1.{service}")).unwrap();
     let method = service.methods().find(|known| known.name() == method).unwrap();
@@ -102,11 +108,22 @@ async fn ask(channel: &Channel, pool: &DescriptorPool, rpc: &str, request: &Valu
     let mut grpc = Grpc::new(channel.clone());
     grpc.ready().await.unwrap();
     let path = PathAndQuery::try_from(format!("/tollgate.v1.{rpc}")).unwrap();
-    let answer = grpc.unary(Request::new(message.encode_to_vec()), path, Raw).await?.into_inner();
+    let request = Request::new(message.encode_to_vec());
+    let answer = match method.is_server_streaming() {
+        false => grpc.unary(request, path, Raw).await?.into_inner(),
+        true => {
+            let mut messages = grpc.server_streaming(request, path, Raw).await?.into_inner();
+            Box::pin(ask(channel, pool, then.unwrap(), None)).await?;
+            messages.message().await?.unwrap()
+        }
+    };
     let answer = DynamicMessage::decode(method.output(), answer.as_slice()).unwrap();
     let options = SerializeOptions::new().skip_default_fields(true);
     Ok(answer.serialize_with_options(serde_json::value::Serializer, &options).unwrap())
 }
+
+/// The RPC whose decisions a stream shows.
+const AUTHORIZE: &str = "PolicyService/Authorize";
 
 /// An alert, and its delivery to the one receiver, as they are kept.
 const KEPT: [(&str, u8, &str); 2] = [
@@ -152,11 +169,17 @@ async fn each_example_is_answered_as_it_says() {
     let channel = connect(server.address()).await;
     let pool = DescriptorPool::decode(tollgate::rpc::DESCRIPTORS).unwrap();
     let (mut examples, mut given, mut stale) = (read(), HashMap::new(), Vec::new());
+    // What is denied may be asked for any number of times.
+    let mut denied = None;
     for example in &mut examples {
         let request = replaced(&example.request, &given);
+        if example.rpc == AUTHORIZE && example.answer["decision"] == "DECISION_DENIED" {
+            denied = Some(request.clone());
+        }
         let until = Instant::now() + SHOWN_WITHIN;
         let answer = loop {
-            let answer = match ask(&channel, &pool, &example.rpc, &request).await {
+            let then = denied.as_ref().map(|request| (AUTHORIZE, request));
+            let answer = match ask(&channel, &pool, (&example.rpc, &request), then).await {
                 Ok(answer) => answer,
                 Err(status) => {
                     stale.push(format!("{}: {status:?}", example.rpc));

@@ -13,7 +13,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage};
 use self::{sandbox::Sandbox, shell::Command};
 
 /// Commands of ours that do not run here, and why; their words and flags are checked all the same.
-const NOT_RUN: [(&str, &str); 5] = [
+const NOT_RUN: [(&str, &str); 7] = [
     (
         "tollgate serve --policy policy.toml --store redis://127.0.0.1:6379",
         "needs Redis: `redis_server` serves on it",
@@ -30,6 +30,11 @@ const NOT_RUN: [(&str, &str); 5] = [
         "asks that service",
     ),
     ("tollgate alerts test ops", "needs a receiver: `alerts::trials`"),
+    (
+        "tollgate decisions tail --decision denied --team chatbot",
+        "does not end by itself: `decision_stream::command`",
+    ),
+    ("tollgate decisions tail --reason token_rate_exceeded,request_rate_exceeded --json", "the same"),
 ];
 
 /// Programs of others in the same blocks.

@@ -77,6 +77,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
         "tests/suite/access/tokens.rs",
         "while_an_issuer_does_not_answer_known_keys_go_on_and_others_are_refused_soon",
     ),
+    ("TOO_MANY_STREAMS", "tests/suite/decision_stream/mod.rs", "a_process_has_a_bounded_number_of_streams"),
     ("TOO_MANY_KEYS", RARE, "a_full_registry_says_so"),
     ("TOO_MANY_PAUSES", RARE, "a_full_registry_says_so"),
     ("OVERLOADED", RARE, "more_than_redis_can_answer_in_time_is_refused_at_once"),

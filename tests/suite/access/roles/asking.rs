@@ -104,6 +104,13 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
             let answer = client.list_limits(by(token, request)).await?.into_inner();
             return Ok(told(team, answer.limits.iter().map(|limit| limit.limit_id.as_str())));
         }
+        "StreamDecisions" => {
+            let mut client = ReportServiceClient::new(channel.clone());
+            let teams = Some(team).filter(|team| !team.is_empty()).map(str::to_owned).into_iter().collect();
+            let request = proto::StreamDecisionsRequest { teams, ..Default::default() };
+            // Which decisions a caller sees is tested with those that there are.
+            drop(client.stream_decisions(by(token, request)).await?);
+        }
         "ListBudgets" => {
             let mut client = BudgetServiceClient::new(channel.clone());
             let request = proto::ListBudgetsRequest { team: team.to_owned(), ..Default::default() };
