@@ -6,6 +6,7 @@ mod counters;
 mod days;
 mod foresight;
 mod limits;
+mod sets;
 mod spend;
 mod usage;
 

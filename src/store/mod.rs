@@ -22,6 +22,7 @@ mod replicas;
 mod retention;
 mod unreported;
 mod usage;
+mod usage_amounts;
 
 use std::{future::Future, time::Duration};
 
@@ -58,11 +59,12 @@ pub use registry::{
 pub use replicas::{MAX_REPLICA_VALUE, MAX_REPLICAS, ReplicaEntry, Replicas};
 use thiserror::Error;
 pub use unreported::Unreported;
-pub(crate) use usage::written;
 pub use usage::{
-    HOURS_KEPT_DAYS, MAX_ADDED_ROWS, OTHER_VALUE, Series, USAGE_AMOUNTS, Usage, UsageAddition, UsageAmounts,
+    HOURS_KEPT_DAYS, MAX_ADDED_ROWS, OTHER_VALUE, ROWS_AT_ONCE, SETS_AT_ONCE, Series, Usage, UsageAddition,
     UsageKey, UsageSet, each_line,
 };
+pub(crate) use usage_amounts::written;
+pub use usage_amounts::{USAGE_AMOUNTS, UsageAmounts};
 
 use crate::domain::{Moment, Timestamp};
 

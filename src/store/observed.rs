@@ -244,6 +244,11 @@ impl<S: Usage> Usage for Observed<S> {
         self.calls.ended(StoreCall::Spend, started, self.store.usage(set).await)
     }
 
+    async fn usage_of(&self, sets: &[UsageSet]) -> Result<Vec<Vec<(UsageKey, UsageAmounts)>>, StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::Spend, started, self.store.usage_of(sets).await)
+    }
+
     async fn denied(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
         let started = Instant::now();
         self.calls.ended(StoreCall::Denied, started, self.store.denied(month).await)

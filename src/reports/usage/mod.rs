@@ -23,7 +23,7 @@ use self::{
     answers::{Answer, Answers},
     groups::{Groups, shown},
 };
-use super::spend::MONTH_KEPT_MS;
+use super::{sets::SetReader, spend::MONTH_KEPT_MS};
 use crate::{
     domain::{
         Timestamp,
@@ -33,7 +33,7 @@ use crate::{
         snapshot::Snapshot,
     },
     live::Live,
-    store::{Series, StoreError, Usage, UsageAmounts, UsageSet, each_line},
+    store::{Series, StoreError, Usage, UsageAmounts, UsageKey, UsageSet, each_line},
 };
 
 /// The most groups of one answer, all pages together: some tens of megabytes.
@@ -172,92 +172,70 @@ impl<S: Usage> UsageReports<S> {
         snapshot: &Snapshot,
     ) -> Result<Groups, UsageError> {
         let mut groups = Groups::new(query);
-        let (days, series) = (days(query), query.series());
         let max_values = usize::try_from(snapshot.policy.reports.max_values).unwrap_or(usize::MAX);
-        for (month, days) in &days {
-            if query.subject == Subject::Denials {
-                self.denials((*month, days), scope, &mut groups).await?;
-                continue;
-            }
-            let teams = self.store.spenders(*month).await?;
-            for team in teams.into_iter().filter(|team| scope.holds(team) && query.filter.has_team(team)) {
-                if query.granularity == Granularity::Hour {
-                    self.hours(days, &team, &mut groups).await?;
-                    continue;
-                }
-                if let Some(series) = &series {
-                    self.values((series, days), &team, max_values, &mut groups).await?;
-                }
-                let rows = self.store.spend(*month, team).await?;
-                each_line(rows, |key, amounts| {
-                    if days.contains(&key.day) {
-                        groups.add(&key, amounts);
+        for (month, days) in days(query) {
+            let teams = self.teams(query, month, scope).await?;
+            let mut sets = SetReader::new(teams.iter().flat_map(|team| sets(query, month, &days, team)));
+            while let Some(read) = sets.read(&self.store).await? {
+                for (set, rows) in read {
+                    match set.series {
+                        Series::Users | Series::Label(_) => {
+                            let shown = shown(&rows, max_values);
+                            each_line(rows, |key, amounts| groups.add_valued(&key, &shown, amounts)).await;
+                        }
+                        _ => {
+                            let in_days = |key: &UsageKey| days.contains(&key.day);
+                            let add = |key: UsageKey, amounts: &UsageAmounts| {
+                                if in_days(&key) {
+                                    groups.add(&key, amounts);
+                                }
+                            };
+                            each_line(rows, add).await;
+                        }
                     }
-                })
-                .await;
-                groups.check()?;
+                    groups.check()?;
+                }
             }
         }
         Ok(groups)
     }
 
-    /// Adds the rows of denials. Those of callers that belong to no team are shown to those who may see all.
-    async fn denials(
+    /// The teams whose rows of a month are in the answer. Denials of callers that belong to no team are shown to those who may see all.
+    async fn teams(
         &self,
-        (month, days): (u32, &BTreeSet<u32>),
+        query: &UsageQuery,
+        month: u32,
         scope: &TeamScope,
-        groups: &mut Groups,
-    ) -> Result<(), UsageError> {
-        let query = Arc::clone(groups.query());
-        let by_hour = query.granularity == Granularity::Hour;
-        let series = if by_hour { Series::DenialHours } else { Series::Denials };
-        let none = (*scope == TeamScope::All).then(Arc::default);
-        for team in self.store.denied(month).await?.into_iter().chain(none) {
-            if !(scope.holds(&team) && query.filter.has_team(&team)) {
-                continue;
-            }
-            for day in days {
-                let set = UsageSet { series: series.clone(), period: *day, team: Arc::clone(&team) };
-                let rows = self.store.usage(set).await?;
-                each_line(rows, |key, amounts| groups.add(&key, amounts)).await;
-                groups.check()?;
-            }
-        }
-        Ok(())
+    ) -> Result<Vec<Arc<str>>, StoreError> {
+        let mut teams = match query.subject {
+            Subject::Usage => self.store.spenders(month).await?,
+            Subject::Denials => self.store.denied(month).await?,
+        };
+        let is_of_none = query.subject == Subject::Denials && *scope == TeamScope::All;
+        teams.extend(is_of_none.then(Arc::default));
+        teams.retain(|team| scope.holds(team) && query.filter.has_team(team));
+        Ok(teams)
     }
+}
 
-    /// Adds the rows of users or of a label.
-    async fn values(
-        &self,
-        (series, days): (&Series, &BTreeSet<u32>),
-        team: &Arc<str>,
-        max_values: usize,
-        groups: &mut Groups,
-    ) -> Result<(), UsageError> {
-        for day in days {
-            let set = UsageSet { series: series.clone(), period: *day, team: Arc::clone(team) };
-            let rows = self.store.usage(set).await?;
-            let shown = shown(&rows, max_values);
-            each_line(rows, |key, amounts| groups.add_valued(&key, &shown, amounts)).await;
-            groups.check()?;
-        }
-        Ok(())
-    }
-
-    async fn hours(
-        &self,
-        days: &BTreeSet<u32>,
-        team: &Arc<str>,
-        groups: &mut Groups,
-    ) -> Result<(), UsageError> {
-        for day in days {
-            let set = UsageSet { series: Series::Hours, period: *day, team: Arc::clone(team) };
-            let rows = self.store.usage(set).await?;
-            each_line(rows, |key, amounts| groups.add(&key, amounts)).await;
-            groups.check()?;
-        }
-        Ok(())
-    }
+/// The sets of a team that an answer is made of, in the order in which they are added.
+fn sets(
+    query: &UsageQuery,
+    month: u32,
+    days: &BTreeSet<u32>,
+    team: &Arc<str>,
+) -> impl Iterator<Item = UsageSet> {
+    let by_hour = query.granularity == Granularity::Hour;
+    let (of_days, of_month) = match (query.subject, by_hour) {
+        (Subject::Denials, true) => (Some(Series::DenialHours), false),
+        (Subject::Denials, false) => (Some(Series::Denials), false),
+        (Subject::Usage, true) => (Some(Series::Hours), false),
+        // After those of values, so that they have at least as much.
+        (Subject::Usage, false) => (query.series(), true),
+    };
+    let set = |series: Series, period: u32| UsageSet { series, period, team: Arc::clone(team) };
+    let by_day = of_days.into_iter().flat_map(|series| days.iter().map(move |day| (series.clone(), *day)));
+    by_day.chain(of_month.then_some((Series::Days, month))).map(move |(series, period)| set(series, period))
 }
 
 /// The days of the interval, by month.

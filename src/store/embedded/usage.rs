@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     domain::Moment,
-    store::{MAX_ADDED_ROWS, Series, StoreError, Usage, UsageAddition, UsageAmounts, UsageKey, UsageSet},
+    store::{
+        MAX_ADDED_ROWS, ROWS_AT_ONCE, SETS_AT_ONCE, Series, StoreError, Usage, UsageAddition, UsageAmounts,
+        UsageKey, UsageSet,
+    },
 };
 
 /// The last addition of a source. Only this process adds, and it asks again only while it runs, so it is kept in memory alone.
@@ -125,6 +128,24 @@ impl Usage for EmbeddedStore {
     async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
         let store = self.clone();
         reported(tokio::task::spawn_blocking(move || store.rows_of(&set)).await)
+    }
+
+    async fn usage_of(&self, sets: &[UsageSet]) -> Result<Vec<Vec<(UsageKey, UsageAmounts)>>, StoreError> {
+        let store = self.clone();
+        let sets: Vec<UsageSet> = sets.iter().take(SETS_AT_ONCE).cloned().collect();
+        let read = move || {
+            let (mut all, mut held) = (Vec::with_capacity(sets.len()), 0);
+            for set in &sets {
+                let rows = store.rows_of(set)?;
+                held += rows.len();
+                all.push(rows);
+                if held >= ROWS_AT_ONCE {
+                    break;
+                }
+            }
+            Ok(all)
+        };
+        reported(tokio::task::spawn_blocking(read).await)
     }
 
     async fn denied(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {

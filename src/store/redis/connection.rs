@@ -57,7 +57,7 @@ pub(super) struct Connection {
     silent: AtomicU32,
     deadline: Duration,
     load: Load,
-    layout: LayoutGate,
+    pub(super) layout: LayoutGate,
     is_patient: bool,
 }
 
@@ -146,7 +146,7 @@ impl Connection {
         self.timed("command", self.attempt(cmd, None)).await
     }
 
-    async fn bounded(
+    pub(super) async fn bounded(
         &self,
         what: &'static str,
         urgency: Urgency,
@@ -216,12 +216,17 @@ impl Connection {
                 Err(error) => Err(error),
             };
         }
+        self.heard(number, answer)
+    }
+
+    /// Takes in an answer of the connection with this number.
+    pub(super) fn heard<T>(&self, number: u64, answer: Result<T, RedisError>) -> Result<T, StoreError> {
         answer
             .inspect(|_| self.silent.store(0, Ordering::Relaxed))
             .map_err(|error| self.failure(number, &error))
     }
 
-    async fn connection(&self) -> Result<(u64, MultiplexedConnection), StoreError> {
+    pub(super) async fn connection(&self) -> Result<(u64, MultiplexedConnection), StoreError> {
         if let State::Up(number, connection) = &*self.state.borrow() {
             return Ok((*number, connection.clone()));
         }

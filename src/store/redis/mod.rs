@@ -29,6 +29,7 @@ mod reserve_batch;
 mod safety;
 mod script;
 mod server_time;
+mod sets;
 mod settle;
 mod settle_batch;
 mod settle_sum;
@@ -307,7 +308,11 @@ impl Usage for RedisStore {
     }
 
     async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
-        self.0.usage(set).await
+        Ok(self.0.usage_of(&[set]).await?.pop().unwrap_or_default())
+    }
+
+    async fn usage_of(&self, sets: &[UsageSet]) -> Result<Vec<Vec<(UsageKey, UsageAmounts)>>, StoreError> {
+        self.0.usage_of(sets).await
     }
 
     async fn denied(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {

@@ -1,26 +1,20 @@
 //! Reading rows of usage, and adding to them without a settlement.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use redis::{FromRedisValue, Value};
 
 use super::{
     Inner,
     connection::Connection,
-    keyspace::{spend_line, usage_key},
     script,
     settle::{merged, push_row_fields, push_row_keys, push_row_numbers},
     wire::{Numbers, Reader, size},
 };
-use crate::store::{
-    MAX_ADDED_ROWS, StoreError, USAGE_AMOUNTS, UsageAddition, UsageAmounts, UsageKey, UsageSet,
-};
+use crate::store::{MAX_ADDED_ROWS, StoreError, USAGE_AMOUNTS, UsageAddition, UsageAmounts};
 
 /// Lines or teams read at once for a report: a fraction of a millisecond of the server's time.
-const PAGE: usize = 256;
+pub(super) const PAGE: usize = 256;
 
 impl Inner {
     pub(super) async fn spenders(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
@@ -71,41 +65,6 @@ impl Inner {
         }
     }
 
-    /// The rows of a set, read in pages: each as it was at some instant of the call.
-    pub(super) async fn usage(&self, set: UsageSet) -> Result<Vec<(UsageKey, UsageAmounts)>, StoreError> {
-        let mut rows = BTreeMap::new();
-        self.scan("HSCAN", &self.keyspace.usage(&set), |page| {
-            for (field, value) in fields::<String>(page)? {
-                let key = usage_key(&set, &field).ok_or(StoreError::Corrupt)?;
-                // A later page may repeat a row of an earlier one; the later reading is the newer.
-                rows.insert(key, amounts(&value)?);
-            }
-            Ok(())
-        })
-        .await?;
-        if set.series.is_monthly() {
-            for (key, earlier) in self.earlier(&set).await? {
-                rows.entry(key).or_default().add(&earlier);
-            }
-        }
-        Ok(rows.into_iter().collect())
-    }
-
-    /// The rows of days that were written up to layout 5. None are added to any more.
-    async fn earlier(&self, set: &UsageSet) -> Result<BTreeMap<UsageKey, UsageAmounts>, StoreError> {
-        let mut rows = BTreeMap::new();
-        self.scan("HSCAN", &self.keyspace.spend(set.period, &set.team), |page| {
-            for (field, value) in fields::<String>(page)? {
-                let key = spend_line(set.period, &set.team, &field).ok_or(StoreError::Corrupt)?;
-                let numbers = Reader::new(&value).numbers(8)?;
-                rows.insert(key, UsageAmounts::from_numbers(&numbers));
-            }
-            Ok(())
-        })
-        .await?;
-        Ok(rows)
-    }
-
     /// The connection for reports, which are long or not urgent. They notice an outage as soon as decisions do.
     pub(super) fn reports(&self) -> Result<&Connection, StoreError> {
         if self.connection.is_down() {
@@ -146,7 +105,7 @@ pub(super) fn fields<F: FromRedisValue>(page: Value) -> Result<Vec<(F, Vec<u8>)>
 }
 
 /// The amounts as scripts add them up (`rows.lua`).
-fn amounts(value: &[u8]) -> Result<UsageAmounts, StoreError> {
+pub(super) fn amounts(value: &[u8]) -> Result<UsageAmounts, StoreError> {
     let (mut reader, mut numbers) = (Reader::new(value), Vec::with_capacity(USAGE_AMOUNTS));
     while !reader.is_empty() {
         numbers.push(reader.seven()?);

@@ -21,6 +21,7 @@ behaviours! {
     sets_of_rows_are_apart_and_in_order
     rows_of_users_beyond_the_bound_are_one
     a_set_of_long_ago_keeps_its_bound
+    several_sets_are_read_at_once
 }
 
 async fn spend<S: Store>(f: &Fixture<S>, number: u128, lines: Vec<(UsageKey, UsageAmounts)>) {
@@ -186,4 +187,41 @@ async fn a_set_of_long_ago_keeps_its_bound<S: Store>(f: &Fixture<S>) {
         hours,
         [row(Series::Hours, 7, "", 4)].map(|(key, amounts)| (key, UsageAmounts { requests: 4, ..amounts }))
     );
+}
+
+/// More sets, and more rows of one, than a store reads at once; and sets without rows in between.
+async fn several_sets_are_read_at_once<S: Store>(f: &Fixture<S>) {
+    let of_team = |team: u32, series: Series, rows: u64| {
+        let key = |number: u64| {
+            let (key, amounts) = row(series.clone(), 0, "", number + 1);
+            let set = UsageSet { team: format!("t{team:03}").into(), ..key.set };
+            (UsageKey { set, key: format!("k{number:04}").into(), ..key }, amounts)
+        };
+        (0..rows).map(key).collect::<Vec<_>>()
+    };
+    let (mut sets, mut expected) = (Vec::new(), Vec::new());
+    for team in 0..150_u32 {
+        let series = if team % 2 == 0 { Series::Days } else { Series::Hours };
+        let rows = match team {
+            _ if team % 5 == 0 => 0,
+            77 => 1_500,
+            _ => u64::from(team % 7) * 30,
+        };
+        let lines = of_team(team, series.clone(), rows);
+        let period = if series.is_monthly() { 202_611 } else { 20_261_123 };
+        sets.push(UsageSet { series, period, team: format!("t{team:03}").into() });
+        for (part, lines) in (0..).zip(lines.chunks(400)) {
+            spend(f, u128::from(team) * 10 + part, lines.to_vec()).await;
+        }
+        expected.push(lines);
+    }
+    assert_eq!(f.store.usage_of(&[]).await.unwrap(), Vec::<Vec<_>>::new());
+    let (mut left, mut together) = (sets.as_slice(), Vec::new());
+    while !left.is_empty() {
+        let read = f.store.usage_of(left).await.unwrap();
+        assert!(!read.is_empty() && read.len() <= left.len());
+        left = &left[read.len()..];
+        together.extend(read);
+    }
+    assert!(together == expected);
 }

@@ -281,6 +281,13 @@ impl Usage for Model {
         Ok(lines.map(|(key, amounts)| (key.clone(), *amounts)).collect())
     }
 
+    async fn usage_of(&self, sets: &[UsageSet]) -> Result<Vec<Vec<(UsageKey, UsageAmounts)>>, StoreError> {
+        match sets.first() {
+            Some(set) => Ok(vec![self.usage(set.clone()).await?]),
+            None => Ok(Vec::new()),
+        }
+    }
+
     async fn denied(&self, month: u32) -> Result<Vec<Arc<str>>, StoreError> {
         let state = self.state.lock().unwrap();
         let days = state.lines.keys().map(|key| &key.set).filter(|set| set.series == Series::Denials);
