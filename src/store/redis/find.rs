@@ -129,9 +129,9 @@ impl Inner {
     }
 
     /// Looks where layout 4 had its records, and moves those that are found.
-    async fn find_earlier(&self, ids: &[ReservationId]) -> Result<Vec<Found>, StoreError> {
-        let mut cmd = script::FIND.call(2);
-        cmd.arg(&self.keyspace.records).arg(&self.keyspace.earlier);
+    pub(super) async fn find_earlier(&self, ids: &[ReservationId]) -> Result<Vec<Found>, StoreError> {
+        let mut cmd = script::FIND.call(3);
+        cmd.arg(&self.keyspace.records).arg(&self.keyspace.earlier).arg(&self.keyspace.meta);
         for id in ids {
             cmd.arg(&id.0);
         }

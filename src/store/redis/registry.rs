@@ -182,12 +182,12 @@ impl Inner {
     pub(super) async fn add_uses(&self, uses: &[SecretUse]) -> Result<(), StoreError> {
         for uses in uses.chunks(SECRETS_AT_ONCE) {
             let mut numbers = Numbers::with_capacity(3 * uses.len());
-            let mut cmd = script::ADD_USES.call(uses.len());
+            let mut cmd = script::ADD_USES.call(uses.len() + 1);
             for added in uses {
                 numbers.extend(&[u64::from(added.slot), added.requests, added.last_used.0]);
                 cmd.arg(self.keyspace.uses(added.secret));
             }
-            cmd.arg(numbers.bytes()).arg(numbers.format());
+            cmd.arg(&self.keyspace.meta).arg(numbers.bytes()).arg(numbers.format());
             self.connection.call(&script::ADD_USES, &cmd).await?;
         }
         Ok(())
@@ -196,10 +196,11 @@ impl Inner {
     pub(super) async fn uses(&self, secrets: &[SecretId]) -> Result<Vec<SecretUses>, StoreError> {
         let mut found = Vec::with_capacity(secrets.len());
         for secrets in secrets.chunks(SECRETS_AT_ONCE) {
-            let mut cmd = script::USES.call(secrets.len());
+            let mut cmd = script::USES.call(secrets.len() + 1);
             for secret in secrets {
                 cmd.arg(self.keyspace.uses(*secret));
             }
+            cmd.arg(&self.keyspace.meta);
             let answer = bytes(self.connection.call(&script::USES, &cmd).await?)?;
             let mut reader = Reader::new(&answer);
             for _ in secrets {

@@ -15,6 +15,8 @@ use crate::{
 const WINDOW: &str = include_str!("scripts/window.lua");
 /// The arithmetic of the store's time.
 const STORE_TIME: &str = include_str!("scripts/store_time.lua");
+/// The check of the layout.
+const LAYOUT_CHECK: &str = include_str!("scripts/layout.lua");
 /// Counters in the present slot.
 const PRESENT: &str = include_str!("scripts/present.lua");
 /// The layout of the outbox.
@@ -77,7 +79,7 @@ pub(super) static SETTLE_BATCH: LazyLock<Script> = LazyLock::new(|| {
     Script::new("settle_batch", &[WINDOW, STORE_TIME, RECORDS, ROWS], code)
 });
 pub(super) static FIND: LazyLock<Script> =
-    LazyLock::new(|| Script::new("find", &[RECORDS], include_str!("scripts/find.lua")));
+    LazyLock::new(|| Script::new("find", &[LAYOUT_CHECK, RECORDS], include_str!("scripts/find.lua")));
 pub(super) static COUNTERS: LazyLock<Script> =
     LazyLock::new(|| Script::new("counters", &[WINDOW, STORE_TIME], include_str!("scripts/counters.lua")));
 pub(super) static LIFT_COOLDOWNS: LazyLock<Script> = LazyLock::new(|| {
@@ -90,31 +92,39 @@ pub(super) static META: LazyLock<Script> =
     LazyLock::new(|| Script::new("meta", &[STORE_TIME], include_str!("scripts/meta.lua")));
 pub(super) static REGISTRY_SINCE: LazyLock<Script> =
     LazyLock::new(|| Script::new("registry_since", &[], include_str!("scripts/registry_since.lua")));
-pub(super) static REGISTRY_WRITE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("registry_write", &[], include_str!("scripts/registry_write.lua")));
+pub(super) static REGISTRY_WRITE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("registry_write", &[LAYOUT_CHECK], include_str!("scripts/registry_write.lua"))
+});
 pub(super) static ADD_USES: LazyLock<Script> =
-    LazyLock::new(|| Script::new("add_uses", &[], include_str!("scripts/add_uses.lua")));
+    LazyLock::new(|| Script::new("add_uses", &[LAYOUT_CHECK], include_str!("scripts/add_uses.lua")));
 pub(super) static ADD_USAGE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("add_usage", &[ROWS], include_str!("scripts/add_usage.lua")));
-pub(super) static BOOK_UNREPORTED: LazyLock<Script> =
-    LazyLock::new(|| Script::new("book_unreported", &[ROWS], include_str!("scripts/book_unreported.lua")));
+    LazyLock::new(|| Script::new("add_usage", &[LAYOUT_CHECK, ROWS], include_str!("scripts/add_usage.lua")));
+pub(super) static BOOK_UNREPORTED: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("book_unreported", &[LAYOUT_CHECK, ROWS], include_str!("scripts/book_unreported.lua"))
+});
 pub(super) static USES: LazyLock<Script> =
-    LazyLock::new(|| Script::new("uses", &[], include_str!("scripts/uses.lua")));
+    LazyLock::new(|| Script::new("uses", &[LAYOUT_CHECK], include_str!("scripts/uses.lua")));
 pub(super) static AUDIT_APPEND: LazyLock<Script> =
-    LazyLock::new(|| Script::new("audit_append", &[], include_str!("scripts/audit_append.lua")));
+    LazyLock::new(|| Script::new("audit_append", &[LAYOUT_CHECK], include_str!("scripts/audit_append.lua")));
 pub(super) static ANNOUNCE_REPLICA: LazyLock<Script> = LazyLock::new(|| {
     Script::new("announce_replica", &[STORE_TIME], include_str!("scripts/announce_replica.lua"))
 });
-pub(super) static OUTBOX_APPEND: LazyLock<Script> =
-    LazyLock::new(|| Script::new("outbox_append", &[OUTBOX], include_str!("scripts/outbox_append.lua")));
+pub(super) static OUTBOX_APPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("outbox_append", &[LAYOUT_CHECK, OUTBOX], include_str!("scripts/outbox_append.lua"))
+});
 pub(super) static OUTBOX_CLAIM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("outbox_claim", &[STORE_TIME, OUTBOX], include_str!("scripts/outbox_claim.lua"))
+    Script::new("outbox_claim", &[LAYOUT_CHECK, STORE_TIME, OUTBOX], include_str!("scripts/outbox_claim.lua"))
 });
 pub(super) static OUTBOX_UPDATE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("outbox_update", &[STORE_TIME, OUTBOX], include_str!("scripts/outbox_update.lua"))
+    Script::new(
+        "outbox_update",
+        &[LAYOUT_CHECK, STORE_TIME, OUTBOX],
+        include_str!("scripts/outbox_update.lua"),
+    )
 });
-pub(super) static OUTBOX_PAGE: LazyLock<Script> =
-    LazyLock::new(|| Script::new("outbox_page", &[OUTBOX], include_str!("scripts/outbox_page.lua")));
+pub(super) static OUTBOX_PAGE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("outbox_page", &[LAYOUT_CHECK, OUTBOX], include_str!("scripts/outbox_page.lua"))
+});
 
 pub(super) static PUBLISH_DECISIONS: LazyLock<Script> =
     LazyLock::new(|| Script::new("publish_decisions", &[], include_str!("scripts/publish_decisions.lua")));
@@ -187,6 +197,19 @@ mod tests {
             let names = [&Bounds::NAMES, names].concat();
             let line = format!("\nlocal {} = unpack(arg, 1, {})\n", names.join(", "), names.len());
             assert!(script.code.contains(&line), "{} has no line{line}", script.name);
+        }
+    }
+
+    /// A process that was paused while the layout was raised must change nothing, whatever it had read before.
+    #[test]
+    fn every_script_looks_at_the_layout() {
+        // What these two are for is to tell it.
+        let others = all().into_iter().filter(|script| !["meta", "registry_since"].contains(&script.name));
+        for script in others {
+            // Once where it is declared.
+            let calls = |name: &str| script.code.matches(name).count() > 1;
+            let is_looked_at = ["look_at_layout(", "store_time(", "known_time("].into_iter().any(calls);
+            assert!(is_looked_at, "{} does not look at the layout", script.name);
         }
     }
 }

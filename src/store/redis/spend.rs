@@ -49,8 +49,8 @@ impl Inner {
         let lines = merged(lines);
         let mut numbers = Numbers::with_capacity(2 + 16 * lines.len());
         numbers.extend(&[*number, size(lines.len())]);
-        let mut cmd = script::ADD_USAGE.call(1 + 2 * lines.len());
-        cmd.arg(self.keyspace.added(*source));
+        let mut cmd = script::ADD_USAGE.call(2 + 2 * lines.len());
+        cmd.arg(self.keyspace.added(*source)).arg(&self.keyspace.meta);
         for (row, amounts) in &lines {
             push_row_keys(&mut cmd, &self.keyspace, row);
             push_row_numbers(&mut numbers, row, amounts, *max_rows);

@@ -57,7 +57,7 @@ impl Inner {
         Ok(self.terms.known(hash).map(|known| unreported(known.terms.note(), count)).unwrap_or_default())
     }
 
-    async fn book(
+    pub(super) async fn book(
         &self,
         kind: &[u8],
         count: u64,
@@ -65,8 +65,8 @@ impl Inner {
     ) -> Result<(), StoreError> {
         let mut numbers = Numbers::with_capacity(2 + 16 * rows.len());
         numbers.extend(&[count, size(rows.len())]);
-        let mut cmd = script::BOOK_UNREPORTED.call(1 + 2 * rows.len());
-        cmd.arg(&self.keyspace.unreported);
+        let mut cmd = script::BOOK_UNREPORTED.call(2 + 2 * rows.len());
+        cmd.arg(&self.keyspace.unreported).arg(&self.keyspace.meta);
         for (row, amounts) in rows {
             push_row_keys(&mut cmd, &self.keyspace, row);
             push_row_numbers(&mut numbers, row, amounts, 0);

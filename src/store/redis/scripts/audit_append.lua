@@ -9,8 +9,7 @@
 --
 -- A worked call: EVALSHA <sha> 2 tollgate:{acme}:audit tollgate:{acme}:meta 1000000 0198… 019a…{"v":1,…} -> pack(0)
 if #KEYS ~= 2 or #ARGV < 2 then return redis.error_reply('ERR audit_append: 2 keys and at least 2 arguments') end
-local layout = tonumber(redis.call('HGET', KEYS[2], 'layout')) or 0
-if layout > LAYOUT then return redis.error_reply(('LAYOUT %.0f'):format(layout)) end
+look_at_layout(KEYS[2])
 for i = 3, #ARGV do redis.call('ZADD', KEYS[1], 0, ARGV[i]) end
 local over = redis.call('ZCARD', KEYS[1]) - ARGV[1]
 local past = redis.call('ZLEXCOUNT', KEYS[1], '-', '(' .. ARGV[2])

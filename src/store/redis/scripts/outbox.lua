@@ -20,8 +20,7 @@ local function add_entry(id, payload)
   redis.call('HSET', KEYS[2], id, struct.pack('<d', 0) .. payload)
 end
 
-local layout = tonumber(redis.call('HGET', KEYS[5], 'layout')) or 0
-if layout > LAYOUT then error({err = ('LAYOUT %.0f'):format(layout)}) end
+look_at_layout(KEYS[5])
 for _ = 1, OUTBOX_MOVED do
   local item = redis.call('LINDEX', KEYS[1], 0)
   if not item then break end

@@ -12,8 +12,7 @@
 --   key/some 0 {} abcdefgh
 --   -> pack(0, 1); the same once more -> pack(1, 1)
 if #KEYS ~= 3 or #ARGV ~= 4 then return redis.error_reply('ERR registry_write: 3 keys and 4 arguments') end
-local layout = tonumber(redis.call('HGET', KEYS[3], 'layout')) or 0
-if layout > LAYOUT then return redis.error_reply(('LAYOUT %.0f'):format(layout)) end
+look_at_layout(KEYS[3])
 local record = redis.call('HGET', KEYS[1], ARGV[1])
 local version = record and #record >= 8 and struct.unpack('<d', record) or 0
 if version ~= ARGV[2] + 0 then return struct.pack('<dd', 1, version) end

@@ -1,8 +1,9 @@
 //! The layout that each script looks at.
 
 use super::{server::Server, *};
+use crate::domain::key::SecretId;
 use crate::store::{
-    AuditEntry, AuditId, AuditKept, LAYOUT, OLDEST_LAYOUT, Unsupported,
+    AuditEntry, AuditId, AuditKept, LAYOUT, OLDEST_LAYOUT, SecretUse, Unsupported, UsageAddition,
     redis::{queue::Member, wire::Numbers},
 };
 
@@ -90,6 +91,19 @@ async fn the_registry_of_a_later_layout_is_neither_read_nor_written() {
         assert_eq!(store.audit_append(vec![event.clone()], kept).await, Err(NEWER));
         // As if nothing had been read: the script looks itself.
         store.0.layout.learn(0, 0).unwrap();
+    }
+    let use_of = SecretUse { secret: SecretId(7), slot: 1, requests: 1, last_used: NOW };
+    let addition = UsageAddition { source: [7; 16], number: 1, lines: vec![line("t", "m", 7)], max_rows: 9 };
+    for script in 0..5 {
+        store.0.layout.learn(0, 0).unwrap();
+        let refused = match script {
+            0 => store.add_uses(vec![use_of]).await,
+            1 => store.uses(vec![use_of.secret]).await.map(drop),
+            2 => store.add_usage(addition.clone()).await,
+            3 => store.0.find_earlier(&[ReservationId([7; 16])]).await.map(drop),
+            _ => store.0.book(&[7; 12], 1, &[line("t", "m", 7)]).await,
+        };
+        assert_eq!(refused, Err(NEWER), "script {script}");
     }
     assert!(dump(&store).await == before, "nothing was changed");
     // What no number is says nothing about what may be written.
