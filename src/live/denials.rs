@@ -7,7 +7,10 @@
 use std::{
     collections::{HashMap, VecDeque},
     hash::{BuildHasher as _, RandomState},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,8 +36,10 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(5);
 /// Parts with a lock each, so that cores rarely meet at one.
 const SHARDS: usize = 16;
-/// Rows of a part between two writings, 4,096 in all: two megabytes at most. Past it, one for each team and reason.
+/// Rows of a part between two writings, 4,096 in all: two megabytes at most. Past it, one for each team, reason and quarter of an hour.
 const SHARD_ROWS: usize = 256;
+/// Rows of a part with those: a store that is down for days has no end of quarters. Past it, requests are lost, and counted as such.
+const MOST_ROWS: usize = 2 * SHARD_ROWS;
 /// Rows of one team's day: more than its keys, models and limits that refuse come to, unless someone makes them up.
 const DAY_ROWS: u64 = 500;
 /// The longest id of a limit that is counted by name: places in a policy are shorter.
@@ -107,6 +112,8 @@ type Counted = HashMap<(Denial, u64), u64>;
 pub(super) struct Denials {
     shards: Vec<Mutex<Counted>>,
     hasher: RandomState,
+    /// Requests that there was no room for since it was last told. It orders nothing.
+    lost: AtomicU64,
     unwritten: tokio::sync::Mutex<Unwritten>,
 }
 
@@ -124,7 +131,8 @@ struct Unwritten {
 impl Default for Denials {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hasher: RandomState::new(), unwritten: tokio::sync::Mutex::default() }
+        let (hasher, lost) = (RandomState::new(), AtomicU64::new(0));
+        Self { shards, hasher, lost, unwritten: tokio::sync::Mutex::default() }
     }
 }
 
@@ -141,6 +149,10 @@ impl Denials {
         let mut counted = lock(shard);
         let has_room = counted.len() < SHARD_ROWS || counted.contains_key(&key);
         let key = if has_room { key } else { (key.0.other(), key.1) };
+        if counted.len() >= MOST_ROWS && !counted.contains_key(&key) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         let count = counted.entry(key).or_default();
         *count = count.saturating_add(1);
     }
@@ -218,6 +230,13 @@ impl Live {
         if unwritten.additions.is_empty() {
             let rows = self.denials.take(&self.peek().policy.calendar);
             unwritten.fill(rows);
+            let denials = self.denials.lost.swap(0, Ordering::Relaxed);
+            if denials > 0 {
+                error!(
+                    denials,
+                    "there was no room for denials while they could not be written down, and they are lost"
+                );
+            }
         }
         let mut is_loss_told = false;
         while let Some(addition) = unwritten.additions.front() {
@@ -307,5 +326,20 @@ mod tests {
         assert_eq!(days.map(|(_, amounts)| amounts.requests).sum::<u64>(), all as u64);
         let others = rows.iter().filter(|(key, _)| &*key.value == "paused|(other)");
         assert!(others.clone().count() > 0 && others.clone().all(|(key, _)| &*key.key == OTHER_VALUE));
+    }
+
+    #[test]
+    fn a_store_that_is_down_for_days_does_not_fill_the_memory() {
+        let denials = Denials::default();
+        let all = 4 * (SHARDS * MOST_ROWS) as u64;
+        for quarter in 0..all {
+            let denial = denial(&format!("k{quarter}"), Reason::Paused);
+            denials.count(denial, Timestamp(quarter * QUARTER_MS));
+        }
+        let lost = denials.lost.load(Ordering::Relaxed);
+        let rows = denials.take(&Calendar::new(parse_time_zone("UTC").unwrap()));
+        assert!(rows.len() <= 2 * SHARDS * MOST_ROWS, "{}", rows.len());
+        let days = rows.iter().filter(|(key, _)| key.set.series == Series::Denials);
+        assert_eq!(days.map(|(_, amounts)| amounts.requests).sum::<u64>() + lost, all);
     }
 }

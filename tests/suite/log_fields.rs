@@ -47,7 +47,7 @@ const OF_SUBJECTS: &[(&str, &[&str])] = &[
     ("decisions", &["max_output_tokens", "dry_run", "user", "wait_duration_seconds", "more_violations"]),
     ("decisions", &["shadow_violations"]),
     ("settlements", &["outcome", "result", "input_tokens", "output_tokens"]),
-    ("settlements", &["left_out", "reservations", "reports"]),
+    ("settlements", &["left_out", "reservations", "reports", "denials"]),
     (
         "keys and pauses",
         &["secret_id", "version", "overlap_seconds", "pause", "pause_reason", "actor", "entry"],

@@ -84,11 +84,22 @@ impl OutboxTable {
         let sql = "SELECT count(*) FROM outbox WHERE queue = ? AND due IS NOT NULL";
         let pending = connection.prepare_cached(sql)?.query_row([queue], |row| uint(row, 0))?;
         // Nothing is written, and the disk is not waited for, where nothing is due.
-        let due = due(&connection, (queue, now), count.min(MAX_OUTBOX_CLAIM))?;
-        if due.is_empty() {
+        let (due, damaged) = due(&connection, (queue, now), count.min(MAX_OUTBOX_CLAIM))?;
+        if due.is_empty() && damaged.is_empty() {
             return Ok(OutboxClaim { entries: Vec::new(), pending });
         }
+        if !damaged.is_empty() {
+            let left_out = damaged.len();
+            tracing::error!(
+                left_out,
+                "entries of the outbox are damaged and left out; `tollgate store verify` tells which"
+            );
+        }
         let entries = self.owner.commit(&mut connection, |transaction, _| {
+            for id in &damaged {
+                // As it was but for this, so its check sum still says that it is damaged.
+                transaction.execute("UPDATE outbox SET due = NULL WHERE id = ?", [id])?;
+            }
             let claimed = due.iter().map(|stored| {
                 let again = Some(now.plus(lease_ms));
                 put(transaction, &stored.entry, again, stored.claim + 1)?;
@@ -116,9 +127,10 @@ impl OutboxTable {
 
 /// Adds an entry that is due at once, unless it is there.
 pub(super) fn put_new(connection: &Connection, entry: &OutboxEntry) -> rusqlite::Result<()> {
-    match find(connection, &entry.id)? {
-        Some(_) => Ok(()),
-        None => put(connection, entry, Some(Timestamp(0)), 0),
+    let mut select = connection.prepare_cached("SELECT 1 FROM outbox WHERE id = ?")?;
+    match select.exists([entry.id.as_str()])? {
+        true => Ok(()),
+        false => put(connection, entry, Some(Timestamp(0)), 0),
     }
 }
 
@@ -133,22 +145,40 @@ fn put(
     sums::put(connection, &OUTBOX, &values)
 }
 
+/// The entry with this id; `None` as well if it is damaged.
 fn find(connection: &Connection, id: &OutboxId) -> rusqlite::Result<Option<Stored>> {
     let mut select = connection.prepare_cached("SELECT * FROM outbox WHERE id = ?")?;
-    select.query_row([id.as_str()], stored).optional()
+    Ok(select.query_row([id.as_str()], |row| Ok(whole(row))).optional()?.flatten())
 }
 
-/// The entries of a queue that are due, the longest due first.
+/// The entries of a queue that are due, the longest due first; and the ids of those before and between them that are damaged.
 fn due(
     connection: &Connection,
     (queue, now): (&str, Timestamp),
     count: usize,
-) -> rusqlite::Result<Vec<Stored>> {
-    let sql =
-        "SELECT * FROM outbox WHERE queue = ? AND due IS NOT NULL AND due <= ? ORDER BY due, id LIMIT ?";
+) -> rusqlite::Result<(Vec<Stored>, Vec<String>)> {
+    let (mut due, mut damaged) = (Vec::new(), Vec::new());
+    if count == 0 {
+        return Ok((due, damaged));
+    }
+    let sql = "SELECT * FROM outbox WHERE queue = ? AND due IS NOT NULL AND due <= ? ORDER BY due, id";
     let mut select = connection.prepare_cached(sql)?;
-    let rows = select.query_map(params![queue, int(now.0), int(count as u64)], stored)?;
-    rows.collect()
+    let mut rows = select.query(params![queue, int(now.0)])?;
+    while due.len() < count
+        && damaged.len() < MAX_OUTBOX_CLAIM
+        && let Some(row) = rows.next()?
+    {
+        match whole(row) {
+            Some(stored) => due.push(stored),
+            None => damaged.push(row.get(0)?),
+        }
+    }
+    Ok((due, damaged))
+}
+
+/// What a row has, unless it is damaged.
+fn whole(row: &Row<'_>) -> Option<Stored> {
+    stored(row).ok()
 }
 
 fn oldest(connection: &Connection) -> rusqlite::Result<Option<String>> {
@@ -169,12 +199,14 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
 }
 
 fn page(connection: &Connection, before: Option<&str>, count: usize) -> rusqlite::Result<Vec<OutboxEntry>> {
-    let sql = "SELECT * FROM outbox WHERE id < ? ORDER BY id DESC LIMIT ?";
+    let sql = "SELECT * FROM outbox WHERE id < ? ORDER BY id DESC";
     let mut select = connection.prepare_cached(sql)?;
     // After every id, as all begin with digits of these.
     let before = before.unwrap_or("g");
-    let rows = select.query_map(params![before, int(count.min(MAX_OUTBOX_PAGE) as u64)], stored)?;
-    rows.map(|row| row.map(|stored| stored.entry)).collect()
+    let rows = select.query_map([before], |row| Ok(whole(row)))?;
+    // A damaged entry hides no others.
+    let whole = rows.filter_map(Result::transpose).take(count.min(MAX_OUTBOX_PAGE));
+    whole.map(|stored| stored.map(|stored| stored.entry)).collect()
 }
 
 impl EmbeddedStore {

@@ -64,16 +64,20 @@ impl State {
         Ok(Answer::Ready { value: (), after: self.lsn })
     }
 
-    /// Adds the rows of reservations that were not reported, unless one of them is not in memory or cannot take it. Returns whether it did.
-    pub(super) fn book_unreported(&mut self, rows: &Rows) -> Result<bool, StoreError> {
-        let absent = self.spend.absent(rows.iter().map(|(key, _)| key));
-        if !(absent.is_empty() && self.spend.can_add(rows)) {
-            return Ok(false);
+    /// Adds the rows of reservations that were not reported, without those that are not in memory or cannot take it, which are taken out
+    /// of `rows`.
+    pub(super) fn book_unreported(&mut self, rows: &mut Rows) -> Result<(), StoreError> {
+        let can_add = |row: &(UsageKey, UsageAmounts)| {
+            self.spend.absent(std::iter::once(&row.0)).is_empty()
+                && self.spend.can_add(std::slice::from_ref(row))
+        };
+        rows.retain(can_add);
+        if rows.is_empty() {
+            return Ok(());
         }
         self.lsn += 1;
         op::put_add_rows(&mut self.journal, rows);
-        self.apply_rows(self.lsn, rows)?;
-        Ok(true)
+        self.apply_rows(self.lsn, rows)
     }
 
     /// Gives rows that their sets have no room for another place. Returns those that have to be put into memory first.

@@ -256,18 +256,23 @@ impl Writer {
         if sums.is_empty() {
             return Ok(());
         }
-        let rows: Rows = sums.into_iter().collect();
+        let mut rows: Rows = sums.into_iter().collect();
         let absent = self.inner.lock()?.state.spend.absent(rows.iter().map(|(key, _)| key));
         // Only this thread drops rows, so those that are read here are there below.
-        let read = absent.iter().map(|key| rows::one(&self.connection, key));
-        let read = read.collect::<rusqlite::Result<Vec<_>>>().unwrap_or_else(|error| {
-            tracing::error!(%error, "rows of usage cannot be read: reservations without a report are not counted in them");
-            Vec::new()
+        let read = absent.iter().filter_map(|key| {
+            let row = rows::one(&self.connection, key);
+            // One that cannot be read keeps no others from being added to.
+            row.inspect_err(|error| tracing::error!(%error, "a row of usage cannot be read")).ok()
         });
+        let (read, all): (Vec<_>, _) = (read.collect(), rows.len());
         let mut shared = self.inner.lock()?;
         read.into_iter().for_each(|row| shared.state.spend.put(row));
-        if shared.state.book_unreported(&rows)? {
-            self.inner.unreported.count(&rows);
+        shared.state.book_unreported(&mut rows)?;
+        drop(shared);
+        self.inner.unreported.count(&rows);
+        let left_out = all - rows.len();
+        if left_out > 0 {
+            tracing::warn!(left_out, "reservations without a report are not counted in some rows of usage");
         }
         Ok(())
     }
