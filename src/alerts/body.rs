@@ -94,6 +94,8 @@ pub(super) fn alertmanager(alert: &Alert, end: Option<Timestamp>) -> Message {
         ("project", project.cloned().unwrap_or_default()),
         ("model", model.cloned().unwrap_or_default()),
         ("service_tier", tier.unwrap_or_default().to_ascii_lowercase()),
+        // So that the late end of one ends no later one that is of the same.
+        ("id", alert.id.clone()),
         ("upstream_key", alert.upstream_key.as_ref().map(|key| key.name.clone()).unwrap_or_default()),
         ("start_date", drift.map(|drift| drift.start_date.clone()).unwrap_or_default()),
         ("end_date", drift.map(|drift| drift.end_date.clone()).unwrap_or_default()),
@@ -198,6 +200,7 @@ pub(super) mod tests {
         let labels = json!({
             "alertname": "TollgateBudgetThreshold", "severity": "warning", "organization": "acme", "team": "chatbot",
             "kind": "budget_threshold", "limit_id": "teams.chatbot.budget.monthly_usd", "threshold": "80%",
+            "id": "0197",
         });
         assert_eq!(message[0]["labels"], labels);
         assert_eq!(message[0]["endsAt"], "2026-12-01T00:00:00Z");
