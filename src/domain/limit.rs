@@ -245,7 +245,7 @@ pub struct Limits {
 
 impl Limits {
     /// All of them, the month first.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Limit>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Limit>> + Clone {
         self.into_iter()
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Counters read at once: some ten microseconds of the store, between which decisions have their turn.
-const AT_ONCE: usize = 64;
+pub(super) const AT_ONCE: usize = 64;
 
 /// Why there is no list of limits or of budgets.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

@@ -1,17 +1,24 @@
 //! Tells in time that a budget will not last.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tracing::warn;
 
-use super::days::{PastDays, daily};
+use super::{PastDays, PresentBudget, RecentDays, counters};
 use crate::{
     domain::{
+        Timestamp,
         budget::BudgetState,
-        counter::CounterKey,
-        forecast::{Forecast, Outlook, Pace},
-        limit::{Limit, Limits, Period, Quantity, Window},
+        counter::{CounterKey, CounterState},
+        forecast::{Forecast, Outlook},
+        key::{KeyState, VirtualKey},
+        limit::{Limit, Period, Quantity, Window},
         plan,
+        snapshot::Snapshot,
     },
     live::Live,
     store::{Ledger, OUTBOX_KEPT, Outbox, StoreError, Usage, budget_forecast},
@@ -21,10 +28,12 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(15 * 60);
 /// Between two teams, as the days of each are read from the store.
 const PAUSE: Duration = Duration::from_millis(20);
+/// The most budgets of keys that one look tells of: thousands at once would push other alerts out. The next look tells of others.
+const KEYS_AT_ONCE: usize = 64;
 /// Until the registry was read.
 const SOON: Duration = Duration::from_secs(1);
 
-/// Looks at the budgets of weeks and months, of the organization and of teams, and adds an alert to the outbox for each that will be
+/// Looks at the budgets of weeks and months, of the organization, of teams and of keys, and adds an alert to the outbox for each that will be
 /// used up before its period ends, once a period. All replicas look, and add the same. A budget of a day has none, as it would come too
 /// late; nor has one that is used up, of which other alerts tell.
 pub async fn foresee<S: Ledger + Usage + Outbox>(store: S, live: Arc<Live>, past: PastDays) {
@@ -48,27 +57,30 @@ struct Foresight<S> {
     told: HashSet<CounterKey>,
 }
 
+/// A budget that is looked at.
+struct Watched {
+    limit: Arc<Limit>,
+    period: Period,
+    counter: CounterKey,
+    /// Empty: it is of the organization or a team.
+    key: Arc<str>,
+    /// The bounds of the budgets of the month, its owner's and its team's.
+    months: [Option<u64>; 2],
+}
+
+/// The budgets that are looked at, by team (empty: the organization).
+type ByTeam = BTreeMap<Arc<str>, Vec<Watched>>;
+
 impl<S: Ledger + Usage + Outbox> Foresight<S> {
     async fn look(&mut self, live: &Live) -> Result<(), StoreError> {
         let snapshot = live.snapshot();
-        let policy = &snapshot.policy;
-        let outlook = Outlook::new(&policy.calendar, self.store.now());
-        let mut current = HashSet::new();
-        let mut all: Vec<_> =
-            policy.teams.values().map(|team| (Arc::clone(&team.name), &team.limits)).collect();
-        all.push((Arc::default(), &policy.organization.limits));
-        all.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        for (team, limits) in all {
-            let budgets: Vec<_> =
-                limits.iter().filter_map(|limit| Some((&**limit, period(limit)?))).collect();
-            if budgets.is_empty() {
-                continue;
-            }
-            let counter = |(limit, period): (&Limit, Period)| {
-                limit.counter.in_period(outlook.today().of(period).first_day)
-            };
-            current.extend(budgets.iter().copied().map(counter));
-            match self.foresee(&outlook, &team, (limits, &budgets)).await {
+        let now = self.store.now();
+        let outlook = Outlook::new(&snapshot.policy.calendar, now);
+        let budgets = watched(&snapshot, &live.created_keys(), &outlook, now);
+        let (mut current, mut room) = (HashSet::new(), KEYS_AT_ONCE);
+        for (team, budgets) in budgets {
+            current.extend(budgets.iter().map(|watched| watched.counter.clone()));
+            match self.foresee(&outlook, &team, (&budgets, &mut room)).await {
                 // What is stored of one team's days holds no other up.
                 Ok(()) | Err(StoreError::Corrupt) => {}
                 Err(error) => return Err(error),
@@ -83,36 +95,79 @@ impl<S: Ledger + Usage + Outbox> Foresight<S> {
         &mut self,
         outlook: &Outlook,
         team: &Arc<str>,
-        (limits, budgets): (&Limits, &[(&Limit, Period)]),
+        (budgets, room): (&[Watched], &mut usize),
     ) -> Result<(), StoreError> {
-        let mut days = daily(&self.store, outlook.today().month_number(), team).await?;
-        if let Some(before) = outlook.month_before() {
-            let before = self.past.of(&self.store, before, team).await?;
-            days.extend(before.iter().map(|(day, spent)| (*day, *spent)));
-        }
-        let pace = Pace::of(outlook, &days, limits.month.bound);
-        for (limit, period) in budgets {
-            let counter = limit.counter.in_period(outlook.today().of(*period).first_day);
-            let (Some(budget), false) = (limit.bound, self.told.contains(&counter)) else { continue };
-            let states = self.store.counters(vec![(counter.clone(), plan::BUDGET_KIND)]).await?;
-            let state = BudgetState::of(Some(limit), states.first().copied().unwrap_or_default());
-            let (forecast, now) = (Forecast::of(outlook, &pace, &state, *period), self.store.now());
-            let Some(exhaust) = forecast.exhaust.filter(|at| *at > now) else { continue };
-            if forecast.falls_short(budget, false) {
-                let entry = budget_forecast(&counter, now, exhaust);
-                self.store.outbox_append(entry.into_iter().collect(), OUTBOX_KEPT).await?;
-                let (limit_id, spent_nano_usd) = (&*limit.id, state.spent);
-                warn!(
-                    limit_id,
-                    spent_nano_usd,
-                    budget_nano_usd = budget,
-                    "a budget will not last at this pace"
-                );
-                self.told.insert(counter);
+        let Some(days) = self.past.recent(&self.store, outlook, team).await? else { return Ok(()) };
+        for part in budgets.chunks(counters::AT_ONCE) {
+            let left: Vec<_> = part.iter().filter(|watched| !self.told.contains(&watched.counter)).collect();
+            let keys = left.iter().map(|watched| (watched.counter.clone(), plan::BUDGET_KIND)).collect();
+            let states = self.store.counters(keys).await?;
+            for (watched, state) in left.into_iter().zip(states) {
+                if watched.key.is_empty() || *room > 0 {
+                    let is_told = self.tell(outlook, &days, (watched, state)).await?;
+                    *room -= usize::from(is_told && !watched.key.is_empty());
+                }
             }
+            tokio::time::sleep(PAUSE).await;
         }
         Ok(())
     }
+
+    /// Adds the alert of a budget that will not last. Returns whether it did.
+    async fn tell(
+        &mut self,
+        outlook: &Outlook,
+        days: &RecentDays,
+        (watched, state): (&Watched, CounterState),
+    ) -> Result<bool, StoreError> {
+        let Watched { limit, period, counter, key, months: [month, month_of_team] } = watched;
+        let (state, now) = (BudgetState::of(Some(limit), state), self.store.now());
+        let key = Some(&**key).filter(|key| !key.is_empty());
+        let (month, month_of_team) = (*month, *month_of_team);
+        let present = PresentBudget { key, period: *period, state: &state, month, month_of_team };
+        let forecast = days.forecast(outlook, &present);
+        let falls_short =
+            |forecast: &Forecast| state.budget.is_some_and(|budget| forecast.falls_short(budget, false));
+        let exhaust = forecast.filter(falls_short).and_then(|forecast| forecast.exhaust);
+        let Some(exhaust) = exhaust.filter(|at| *at > now) else { return Ok(false) };
+        let entry = budget_forecast(counter, now, exhaust);
+        self.store.outbox_append(entry.into_iter().collect(), OUTBOX_KEPT).await?;
+        let (limit_id, spent_nano_usd) = (&*limit.id, state.spent);
+        warn!(
+            limit_id,
+            spent_nano_usd,
+            budget_nano_usd = state.budget,
+            "a budget will not last at this pace"
+        );
+        self.told.insert(counter.clone());
+        Ok(true)
+    }
+}
+
+/// The budgets of weeks and months that there are.
+fn watched(snapshot: &Snapshot, created: &[Arc<VirtualKey>], outlook: &Outlook, now: Timestamp) -> ByTeam {
+    let (policy, none) = (&snapshot.policy, Arc::<str>::default());
+    let mut all = ByTeam::new();
+    let mut add = |team: &Arc<str>, key: &Arc<str>, limits: &mut dyn Iterator<Item = &Arc<Limit>>| {
+        let budgets: Vec<_> = limits.filter_map(|limit| Some((limit, period(limit)?))).collect();
+        let month = budgets.iter().find(|(_, period)| *period == Period::Month);
+        let month = month.and_then(|(limit, _)| limit.bound);
+        let month_of_team = policy.teams.get(team).and_then(|team| team.limits.month.bound);
+        for (limit, period) in budgets {
+            let counter = limit.counter.in_period(outlook.today().of(period).first_day);
+            let (limit, key, months) = (Arc::clone(limit), Arc::clone(key), [month, month_of_team]);
+            let watched = Watched { limit, period, counter, key, months };
+            all.entry(Arc::clone(team)).or_default().push(watched);
+        }
+    };
+    add(&none, &none, &mut policy.organization.limits.iter());
+    for team in policy.teams.values() {
+        add(&team.name, &none, &mut team.limits.iter());
+    }
+    for key in policy.keys.ordered().iter().chain(created).filter(|key| key.state(now) == KeyState::Active) {
+        add(&key.team, &key.name, &mut key.limits.iter());
+    }
+    all
 }
 
 /// The period of a budget that is looked at.

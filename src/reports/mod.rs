@@ -12,7 +12,7 @@ mod usage;
 
 pub use budgets::{BudgetOwner, BudgetPage, BudgetPlace, BudgetQuery, BudgetReport, Budgets};
 pub use counters::ListError;
-pub use days::{PastDays, daily};
+pub use days::{PastDays, PresentBudget, RecentDays};
 pub use foresight::foresee;
 pub use limits::{LimitPage, LimitPlace, LimitQuery, LimitReports};
 pub use spend::{SpendError, SpendLine, SpendPage, SpendQuery, SpendReport, Spending};

@@ -235,7 +235,7 @@ impl<S: Ledger + Usage> Spending<S> {
         let mut days: DailySpend = report.by_day.iter().map(|(day, line)| (*day, line.spent)).collect();
         if let Some(before) = outlook.month_before() {
             let before = self.past.of(&self.store, before, &report.name).await?;
-            days.extend(before.iter().map(|(day, spent)| (*day, *spent)));
+            days.extend(before.all.iter().map(|(day, spent)| (*day, *spent)));
         }
         let pace = Pace::of(outlook, &days, report.budget.budget);
         Ok(Forecast::of(outlook, &pace, &report.budget, Period::Month))

@@ -100,7 +100,7 @@ BudgetReserved: Gauge "tollgate.budget.reserved.usd" "" => "tollgate_budget_rese
 BudgetRemaining: Gauge "tollgate.budget.remaining.usd" "" => "tollgate_budget_remaining_usd" ["organization", "scope", "team", "key", "period"]
     "What is left of a budget, negative if more is spent, as this replica last read it";
 BudgetExhaust: Gauge "tollgate.budget.exhaust_timestamp" "s" => "tollgate_budget_exhaust_timestamp_seconds" ["organization", "scope", "team", "key", "period"]
-    "When a budget of a team or the organization is used up at this pace, or was; no row if it lasts to the end of its period";
+    "When a budget of a team, a key or the organization is used up at this pace, or was; no row if it lasts to the end of its period";
 LimitUsed: Gauge "tollgate.limit.used_ratio" "" => "tollgate_limit_used_ratio" ["organization", "scope", "team", "quantity", "window"]
     "The used share of a limit, the largest of those with these labels, as this replica last read it";
 InFlight: Gauge "tollgate.requests.in_flight" "" => "tollgate_requests_in_flight" ["organization", "team"]

@@ -4,13 +4,17 @@ use std::process::Command;
 
 use tollgate::{
     domain::Timestamp,
-    rpc::proto::{self, GetSpendRequest, policy_service_client::PolicyServiceClient},
+    rpc::proto::{
+        self, GetSpendRequest, ListBudgetsRequest, budget_service_client::BudgetServiceClient,
+        policy_service_client::PolicyServiceClient,
+    },
     runtime::clock::ManualClock,
 };
 use tonic::transport::Channel;
 
 use crate::{
-    harness::{Server, StoreKind, chat, eventually_within, nanos, organization, used},
+    access::digest,
+    harness::{Server, StoreKind, chat, connect, eventually_within, nanos, organization, used},
     redis_server,
     telemetry::value,
 };
@@ -120,6 +124,93 @@ async fn days_that_cannot_be_read_cost_a_team_its_forecast_alone() {
     let bot = answer.teams[0].spend.as_ref().unwrap();
     assert_eq!((nanos(bot.spent.clone()), &bot.forecast), (5 * USD, &None));
     assert_eq!(forecast(answer.teams.get(1)), (0, None));
+    assert!(server.stop().await);
+}
+
+/// The same days by a key and for a user, beside as much of the team's own; and another user who has none.
+async fn keys_and_users_are_forecast(store: StoreKind) {
+    let own = "\nper_user = { budget = { monthly_usd = \"145\", on_shortfall = \"warn\" } }\n[teams.bot.keys.web]\nsha256 = \"DIGEST\"\n\
+        budget = { monthly_usd = \"145\", weekly_usd = \"40\", on_shortfall = \"warn\" }\n\
+        [teams.bot.keys.idle]\nsha256 = \"DIGEST_OF_IDLE\"\nbudget = { monthly_usd = \"9\" }\n[teams.quiet]";
+    let policy = POLICY.replace("\n[teams.quiet]", own).replace("DIGEST_OF_IDLE", &digest("tgk_idle"));
+    let server = Server::start(store, &policy.replace("DIGEST", &digest("tgk_web")), FIRST).await;
+    let mut calls = server.client().await;
+    let mut book = async |at: Timestamp, tokens: i64| {
+        server.clock.set(at);
+        let by_key = proto::AuthorizeRequest {
+            caller: Some(proto::authorize_request::Caller::ApiKey("tgk_web".to_owned())),
+            user: "ann".to_owned(),
+            ..chat("bot", "m/a", tokens, 0)
+        };
+        for request in [by_key, chat("bot", "m/a", tokens, 0)] {
+            let id = calls.authorize(request).await.unwrap().into_inner().reservation_id;
+            calls.record_usage(used(&id, tokens, 0)).await.unwrap();
+        }
+    };
+    for day in (0..28).filter(|day| (day + 2) % 7 < 5) {
+        book(FIRST.plus(day * DAY_MS), 10_000).await;
+    }
+    book(NOON, 5_000).await;
+    let mut client = BudgetServiceClient::new(connect(server.address()).await);
+    let mut listed = async |key: &str, user: &str| {
+        let (key, user) = (key.to_owned(), user.to_owned());
+        let request = ListBudgetsRequest { team: "bot".to_owned(), key, user, ..Default::default() };
+        let budgets = client.list_budgets(request).await.unwrap().into_inner().budgets;
+        let forecast = |budget: proto::Budget| {
+            let forecast = budget.spend.unwrap().forecast.unwrap();
+            (nanos(forecast.projected), forecast.exhaust_time.map(|at| at.seconds))
+        };
+        budgets.into_iter().map(forecast).collect::<Vec<_>>()
+    };
+    let month = (210 * USD, Some(EXHAUST_SECONDS));
+    // $25 of the week's 40 are spent: the rest lasts to the end of tomorrow.
+    let week = (50 * USD, Some(1_794_394_800 + 86_400 * 3 / 2));
+    assert_eq!(listed("web", "").await, [month, week]);
+    assert_eq!(listed("idle", "").await, [(0, None)]);
+    assert_eq!(listed("", "ann").await, [month]);
+    assert_eq!(listed("", "bob").await, [(0, None)]);
+    // What is spent after days were read counts: of today.
+    book(NOON, 70_000).await;
+    for forecasts in [listed("web", "").await, listed("", "ann").await] {
+        let projected = (145 + 13 * 10) * USD + 77_500_000_000 * 2 / 3;
+        assert_eq!(forecasts[0], (projected, Some(i64::try_from(NOON.0 / 1_000).unwrap())));
+    }
+    assert!(server.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_users_are_forecast_on_the_embedded_store() {
+    keys_and_users_are_forecast(StoreKind::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_users_are_forecast_on_redis() {
+    if StoreKind::Redis.is_available() {
+        keys_and_users_are_forecast(StoreKind::Redis).await;
+    }
+}
+
+/// Then some of what a user spent may be among that of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_has_no_forecast_where_a_day_had_more_users_than_room() {
+    let own = "\nper_user = { budget = { monthly_usd = \"145\" } }\n[teams.quiet]";
+    let policy = POLICY.replace("\n[teams.quiet]", own) + "[reports]\nmax_values = 10\n";
+    let server = Server::start(StoreKind::Embedded, &policy, FIRST).await;
+    let mut calls = server.client().await;
+    let mut client = BudgetServiceClient::new(connect(server.address()).await);
+    for (users, has_forecast) in [(0..40, true), (40..41, false)] {
+        for user in users {
+            let request = proto::AuthorizeRequest { user: format!("u{user}"), ..chat("bot", "m/a", 10, 0) };
+            let id = calls.authorize(request).await.unwrap().into_inner().reservation_id;
+            calls.record_usage(used(&id, 10, 0)).await.unwrap();
+        }
+        let request = ListBudgetsRequest { user: "u0".to_owned(), ..Default::default() };
+        let budgets = client.list_budgets(request).await.unwrap().into_inner().budgets;
+        let forecast = budgets[0].spend.as_ref().unwrap().forecast.is_some();
+        assert_eq!(forecast, has_forecast);
+        // Days are read again after an hour.
+        server.clock.set(FIRST.plus(3_600_000));
+    }
     assert!(server.stop().await);
 }
 

@@ -88,6 +88,13 @@ impl Outlook {
         (first != self.today.month_number()).then_some(first)
     }
 
+    /// The last day of the month before on which `month_budget` did not hold spending back; `None`: it never did. Days after it show the
+    /// budget, and not what would have been spent.
+    #[must_use]
+    pub fn held_after(&self, spent: &DailySpend, month_budget: Option<u64>) -> Option<u32> {
+        choked_after(self.month_before()?, spent, month_budget?)
+    }
+
     /// What was spent today, and how much of today is over, of which length, in milliseconds.
     fn so_far(&self, spent: u64) -> (u128, u128, u128) {
         let length = self.today.day.end.since(self.today.day.start);
@@ -118,14 +125,17 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The pace of `spent`. Days after `month_budget` of the month before had been used up are left out: they show the budget, and
-    /// not what would have been spent.
+    /// The pace of `spent`. Days after `month_budget` of the month before had been used up are left out.
     #[must_use]
     pub fn of(outlook: &Outlook, spent: &DailySpend, month_budget: Option<u64>) -> Self {
-        let choked_after =
-            month_budget.and_then(|budget| choked_after(outlook.month_before()?, spent, budget));
+        Self::held(outlook, spent, outlook.held_after(spent, month_budget))
+    }
+
+    /// The pace of `spent`, without the days of the month before that are after `held_after`.
+    #[must_use]
+    pub fn held(outlook: &Outlook, spent: &DailySpend, held_after: Option<u32>) -> Self {
         let on = |day: u32| spent.get(&day).copied().unwrap_or(0);
-        let is_choked = |day: u32| choked_after.is_some_and(|last| day > last && day / 100 == last / 100);
+        let is_choked = |day: u32| held_after.is_some_and(|last| day > last && day / 100 == last / 100);
         let free = outlook.past.iter().filter(|past| !is_choked(past.number));
         let days: Vec<(usize, u64)> =
             free.map(|past| (past.weekday, on(past.number))).skip_while(|(_, spent)| *spent == 0).collect();

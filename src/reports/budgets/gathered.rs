@@ -2,6 +2,7 @@
 
 use std::{
     cmp::Reverse,
+    collections::BTreeSet,
     ops::ControlFlow::{self, Break, Continue},
     sync::Arc,
 };
@@ -17,8 +18,10 @@ use crate::{
     live::Live,
 };
 
-/// The most teams whose own budgets are on one page: their days are read for forecasts, up to some 10,000 rows of each.
+/// The most teams of which there are budgets on one page: their days are read for forecasts, up to some 10,000 rows of each.
 const MAX_TEAMS: usize = 100;
+/// The same for budgets of a user: some sixty sets of rows are read of each.
+const MAX_TEAMS_OF_USER: usize = 8;
 
 /// Which budgets to list.
 #[derive(Clone, Debug, Default)]
@@ -58,11 +61,6 @@ impl BudgetOwner {
             Self::Key => 2,
             Self::User => 3,
         }
-    }
-
-    /// Whether days are kept of it in a form that a forecast can be made from.
-    pub(super) const fn has_forecast(self) -> bool {
-        matches!(self, Self::Organization | Self::Team)
     }
 }
 
@@ -128,6 +126,8 @@ fn period_of(limit: &Limit) -> Option<Period> {
 pub(super) struct Found {
     pub(super) place: BudgetPlace,
     pub(super) limit: Arc<Limit>,
+    /// The bound of the budget of the month that its owner has.
+    pub(super) month: Option<u64>,
 }
 
 /// The budgets of a page, gathered in order until it is full.
@@ -137,12 +137,12 @@ pub(super) struct Gathered<'q> {
     now: Timestamp,
     pub(super) found: Vec<Found>,
     pub(super) has_more: bool,
-    teams: usize,
+    teams: BTreeSet<Arc<str>>,
 }
 
 impl<'q> Gathered<'q> {
     pub(super) const fn new(query: &'q BudgetQuery, scope: &'q TeamScope, now: Timestamp) -> Self {
-        Self { query, scope, now, found: Vec::new(), has_more: false, teams: 0 }
+        Self { query, scope, now, found: Vec::new(), has_more: false, teams: BTreeSet::new() }
     }
 
     /// Adds all that the page has room for.
@@ -223,47 +223,57 @@ impl<'q> Gathered<'q> {
         &mut self,
         owner: BudgetOwner,
         team: &Arc<str>,
-        limits: impl Iterator<Item = &'l Arc<Limit>>,
+        limits: impl Iterator<Item = &'l Arc<Limit>> + Clone,
     ) -> ControlFlow<()> {
         let place = |period| {
             let (key, team) = (Arc::default(), Arc::clone(team));
             BudgetPlace { owner, key, team, is_declared: false, period }
         };
+        let month = month_of(limits.clone());
         let budgets = limits.filter_map(|limit| Some((place(period_of(limit)?), limit)));
-        let left = self.left(budgets);
-        if owner == BudgetOwner::Team && !left.is_empty() {
-            if self.teams == MAX_TEAMS {
-                return Break(());
-            }
-            self.teams += 1;
-        }
+        let left = self.left(budgets, month);
         self.take(left)
     }
 
     fn add_key(&mut self, key: &VirtualKey) -> ControlFlow<()> {
-        let left = self.left(budgets_of_key(key));
+        let left = self.left(budgets_of_key(key), month_of(key.limits.iter()));
         self.take(left)
     }
 
     /// Those after the last page, in order.
-    fn left<'l>(&self, budgets: impl Iterator<Item = (BudgetPlace, &'l Arc<Limit>)>) -> Vec<Found> {
+    fn left<'l>(
+        &self,
+        budgets: impl Iterator<Item = (BudgetPlace, &'l Arc<Limit>)>,
+        month: Option<u64>,
+    ) -> Vec<Found> {
         let after = self.query.after.as_ref();
         let left = budgets.filter(|(place, _)| after.is_none_or(|after| place > after));
         let mut left: Vec<Found> =
-            left.map(|(place, limit)| Found { place, limit: Arc::clone(limit) }).collect();
+            left.map(|(place, limit)| Found { place, limit: Arc::clone(limit), month }).collect();
         left.sort_by(|one, other| one.place.cmp(&other.place));
         left
     }
 
     fn take(&mut self, budgets: Vec<Found>) -> ControlFlow<()> {
         for found in budgets {
-            if self.room() == 0 {
+            let most = match found.place.owner {
+                BudgetOwner::User => MAX_TEAMS_OF_USER,
+                _ => MAX_TEAMS,
+            };
+            let is_of_one_more = !self.teams.contains(&found.place.team);
+            if self.room() == 0 || is_of_one_more && self.teams.len() >= most {
                 return Break(());
             }
+            self.teams.insert(Arc::clone(&found.place.team));
             self.found.push(found);
         }
         Continue(())
     }
+}
+
+/// The bound of the budget of the month among the limits of an owner.
+fn month_of<'l>(mut limits: impl Iterator<Item = &'l Arc<Limit>>) -> Option<u64> {
+    limits.find(|limit| period_of(limit) == Some(Period::Month)).and_then(|limit| limit.bound)
 }
 
 fn budgets_of_key(key: &VirtualKey) -> impl Iterator<Item = (BudgetPlace, &Arc<Limit>)> {

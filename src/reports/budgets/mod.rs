@@ -2,14 +2,17 @@
 
 mod gathered;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use tokio::sync::Semaphore;
 
 pub use self::gathered::{BudgetOwner, BudgetPlace, BudgetQuery};
 use self::gathered::{Found, Gathered};
 use super::{
-    PastDays,
+    PastDays, PresentBudget, RecentDays,
     counters::{self, ListError},
 };
 use crate::{
@@ -17,14 +20,15 @@ use crate::{
         Timestamp,
         budget::BudgetState,
         calendar::CalendarPeriod,
-        forecast::{Forecast, Outlook, Pace},
+        counter::CounterState,
+        forecast::{Forecast, Outlook},
         limit::Limit,
         plan::line_of,
         policy::Policy,
         rbac::TeamScope,
     },
     live::Follower,
-    store::{Ledger, Registry, Usage},
+    store::{Ledger, Registry, StoreError, Usage},
 };
 
 /// A budget as it stands.
@@ -38,7 +42,7 @@ pub struct BudgetReport {
     pub period: CalendarPeriod,
     /// What is spent of it.
     pub state: BudgetState,
-    /// How it ends at this pace; `None`: it is of a key or a user, or the days that it rests on cannot be read.
+    /// How it ends at this pace; `None`: the days that it rests on cannot be read, or are not all there.
     pub forecast: Option<Forecast>,
 }
 
@@ -85,6 +89,20 @@ impl<S: Ledger + Registry + Usage> Budgets<S> {
         self.follower.store().now()
     }
 
+    /// The days of a team (empty: the organization) and its keys, or of one of its users.
+    async fn days(
+        &self,
+        outlook: &Outlook,
+        team: &Arc<str>,
+        user: Option<&str>,
+    ) -> Result<Option<RecentDays>, StoreError> {
+        let store = self.follower.store();
+        match user {
+            Some(user) => self.past.of_user(store, outlook, (team, user)).await,
+            None => self.past.recent(store, outlook, team).await,
+        }
+    }
+
     /// Lists the budgets of the teams in `scope`; of the organization only if that is all teams.
     ///
     /// # Errors
@@ -98,32 +116,28 @@ impl<S: Ledger + Registry + Usage> Budgets<S> {
         let mut gathered = Gathered::new(query, scope, read_at);
         gathered.add_all(policy, self.follower.live());
         let outlook = Outlook::new(&policy.calendar, read_at);
-        let months = months(policy, &gathered.found);
-        let counter = |limit: &Arc<Limit>, user: Option<&str>| {
-            let (counter, kind, _) = line_of(limit, user, outlook.today());
+        let of_user = |found: &Found| (found.place.owner == BudgetOwner::User).then_some(query.user.as_str());
+        let counter = |found: &Found| {
+            let (counter, kind, _) = line_of(&found.limit, of_user(found), outlook.today());
             (counter, kind)
         };
-        let of_user = |found: &Found| (found.place.owner == BudgetOwner::User).then_some(query.user.as_str());
-        let of_budgets = gathered.found.iter().map(|found| counter(&found.limit, of_user(found)));
-        let of_months = months.values().map(|month| counter(month, None));
-        let counters: Vec<_> = of_budgets.chain(of_months).collect();
+        let counters: Vec<_> = gathered.found.iter().map(counter).collect();
         let states = counters::states(store, &counters).await?;
-        let (of_budgets, of_months) = states.split_at(gathered.found.len().min(states.len()));
-        let mut paces = BTreeMap::new();
-        for ((team, month), state) in months.iter().zip(of_months) {
-            // Without a forecast there is still the budget.
-            let days = self.past.recent(store, &outlook, team, state.settled).await.ok().flatten();
-            paces.extend(days.map(|days| (Arc::clone(team), Pace::of(&outlook, &days, month.bound))));
+        let (mut budgets, mut days) = (Vec::with_capacity(gathered.found.len()), HashMap::new());
+        for (found, state) in gathered.found.into_iter().zip(states) {
+            let user = of_user(&found);
+            let days = match days.entry((Arc::clone(&found.place.team), user.is_some())) {
+                Entry::Occupied(known) => known.into_mut(),
+                // Without a forecast there is still the budget.
+                Entry::Vacant(place) => {
+                    let read = self.days(&outlook, &found.place.team, user).await;
+                    place.insert(read.ok().flatten())
+                }
+            };
+            budgets.push(report(policy, &outlook, days.as_ref(), (found, state)));
         }
-        let budgets = gathered.found.iter().zip(of_budgets).map(|(found, state)| {
-            let Found { place, limit } = found.clone();
-            let (state, period) = (BudgetState::of(Some(&limit), *state), outlook.today().of(place.period));
-            let pace = paces.get(&place.team).filter(|_| place.owner.has_forecast());
-            let forecast = pace.map(|pace| Forecast::of(&outlook, pace, &state, place.period));
-            BudgetReport { place, limit, period, state, forecast }
-        });
         Ok(BudgetPage {
-            budgets: budgets.collect(),
+            budgets,
             has_more: gathered.has_more,
             policy_revision: Arc::clone(&snapshot.revision),
             read_at,
@@ -132,16 +146,17 @@ impl<S: Ledger + Registry + Usage> Budgets<S> {
     }
 }
 
-/// The months of the teams (empty: the organization) whose budgets have a forecast, whether or not they have a budget for them: days that
-/// were read before are brought up to date by their counters.
-fn months<'p>(policy: &'p Policy, found: &[Found]) -> BTreeMap<Arc<str>, &'p Arc<Limit>> {
-    let with_forecast = found.iter().filter(|found| found.place.owner.has_forecast());
-    let month = |found: &Found| {
-        let limits = match found.place.owner {
-            BudgetOwner::Organization => &policy.organization.limits,
-            _ => &policy.teams.get(&found.place.team)?.limits,
-        };
-        Some((Arc::clone(&found.place.team), &limits.month))
-    };
-    with_forecast.filter_map(month).collect()
+/// A budget with its forecast.
+fn report(
+    policy: &Policy,
+    outlook: &Outlook,
+    days: Option<&RecentDays>,
+    (Found { place, limit, month }, state): (Found, CounterState),
+) -> BudgetReport {
+    let (state, period) = (BudgetState::of(Some(&limit), state), outlook.today().of(place.period));
+    let key = (place.owner == BudgetOwner::Key).then_some(&*place.key);
+    let month_of_team = policy.teams.get(&place.team).and_then(|team| team.limits.month.bound);
+    let budget = PresentBudget { key, period: place.period, state: &state, month, month_of_team };
+    let forecast = days.and_then(|days| days.forecast(outlook, &budget));
+    BudgetReport { place, limit, period, state, forecast }
 }

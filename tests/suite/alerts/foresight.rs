@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use tollgate::{
     domain::Timestamp,
+    rpc::proto::{AuthorizeRequest, authorize_request::Caller},
     settings::{ReceiverKind, ReceiverSettings, ReceiverUrl},
 };
 
 use super::receiver::{Answer, Receiver};
+use crate::access::digest;
 use crate::harness::{Fixture, Server, Ways, chat, eventually, used};
 
 const POLICY: &str = r#"
@@ -25,6 +27,9 @@ budget = { monthly_usd = "145", weekly_usd = "80", daily_usd = "4", on_shortfall
 models = ["m/*"]
 max_output_tokens = 1000
 budget = { monthly_usd = "1000" }
+[teams.quiet.keys.web]
+sha256 = "DIGEST"
+budget = { monthly_usd = "145", weekly_usd = "80", on_shortfall = "warn" }
 [[prices]]
 model = "m/a"
 input_usd_per_million_tokens = "1000"
@@ -52,13 +57,20 @@ async fn a_budget_that_will_not_last_is_told_once() {
         retry_for: Duration::from_secs(86_400),
         allow_private: true,
     };
-    let server = Server::start_in(fixture, POLICY, Ways { receivers: vec![settings], ..Ways::default() });
+    let policy = POLICY.replace("DIGEST", &digest("tgk_web"));
+    let server = Server::start_in(fixture, &policy, Ways { receivers: vec![settings], ..Ways::default() });
     let mut client = server.client().await;
     let mut book = async |at: Timestamp, tokens: i64| {
         clock.set(at);
         for team in ["bot", "quiet"] {
-            let id =
-                client.authorize(chat(team, "m/a", tokens, 0)).await.unwrap().into_inner().reservation_id;
+            let request = match team {
+                "bot" => chat(team, "m/a", tokens, 0),
+                _ => AuthorizeRequest {
+                    caller: Some(Caller::ApiKey("tgk_web".to_owned())),
+                    ..chat(team, "m/a", tokens, 0)
+                },
+            };
+            let id = client.authorize(request).await.unwrap().into_inner().reservation_id;
             client.record_usage(used(&id, tokens, 0)).await.unwrap();
         }
     };
@@ -70,14 +82,24 @@ async fn a_budget_that_will_not_last_is_told_once() {
     let told =
         || receiver.requests().iter().map(|request| request.json()["data"].clone()).collect::<Vec<_>>();
     let alerts = tokio::spawn(server.deliver_alerts(store.clone()));
-    eventually("it is told", async || !told().is_empty()).await;
+    eventually("the team's and the key's are told", async || told().len() > 1).await;
     alerts.abort();
     // Another replica looks at all teams in turn, and finds one more that will not last.
-    server.set_policy(&POLICY.replace("\"1000\" }\n[[prices]]", "\"190\" }\n[[prices]]")).await;
+    server.set_policy(&policy.replace("\"1000\" }", "\"190\" }")).await;
     let alerts = tokio::spawn(server.deliver_alerts(store));
-    eventually("the other is told", async || told().len() > 1).await;
+    eventually("the other is told", async || told().len() > 2).await;
     alerts.abort();
-    let [bot, quiet] = &told()[..] else { panic!("{:?}", told()) };
+    let all = told();
+    let (first, last) = all.split_at(2);
+    let of_key = first.iter().find(|alert| alert["key"] == "web").unwrap();
+    assert_eq!(
+        (&of_key["team"], &of_key["limitId"]),
+        (&"quiet".into(), &"teams.quiet.keys.web.budget.monthly_usd".into())
+    );
+    assert_eq!(of_key["forecast"]["exhaustTime"], "2026-11-20T11:00:00Z");
+    let [Some(bot), Some(quiet)] = [first.iter().find(|alert| alert["team"] == "bot"), last.first()] else {
+        panic!("{:?}", told())
+    };
     assert_eq!(
         (&bot["kind"], &bot["severity"]),
         (&"ALERT_KIND_BUDGET_FORECAST".into(), &"SEVERITY_WARNING".into())
