@@ -19,6 +19,7 @@ use crate::{
     live::Live,
     policy_file::PolicyStatus,
     reports,
+    revisions::Recorder,
     rpc::{DocumentWork, StatusFacts},
     runtime::Runtime,
     server::{
@@ -236,6 +237,17 @@ impl App {
                 live.set_policy(policy.load_full());
             }
         }
+    }
+
+    /// Records `policy` in `store`, and each other one that `changes` tells of, until dropped.
+    pub fn record_policies<S: Store>(
+        &self,
+        store: S,
+        policy: Arc<ArcSwap<Policy>>,
+        changes: watch::Receiver<Arc<PolicyStatus>>,
+    ) -> impl Future<Output = ()> + Send + use<S> {
+        let store = Observed::new(store, &self.status.calls);
+        Recorder::new(store, Arc::clone(self.live())).run(policy, changes)
     }
 
     /// Raises and routes alerts, and delivers them until dropped.

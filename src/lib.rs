@@ -61,6 +61,7 @@
 //! rpc ─► upstream ───► watch                          Groq's own keys
 //! rpc ─► alerts ─────► replicas, policy_file, settings  what operators are told of, and its way to receivers
 //! rpc ─► replicas ───► live, upstream, store          the processes that share a store
+//! rpc ─► revisions ──► policy_file, live, store         the policies that were in force
 //! rpc ─► groq                                         Groq's HTTP API, pure
 //! rpc ─► policy_file ─► watch, syntax                 the document, and what is wrong with it
 //!
@@ -89,6 +90,7 @@ pub mod reconcile;
 pub mod replay;
 pub mod replicas;
 pub mod reports;
+pub mod revisions;
 pub mod rpc;
 pub mod runtime;
 pub mod server;

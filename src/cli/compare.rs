@@ -52,20 +52,11 @@ pub(super) fn run(
 }
 
 fn print(screen: &mut Screen, checked: &CheckPolicyResponse) -> io::Result<()> {
-    checked.changes.iter().try_for_each(|change| writeln!(screen, "{}", line(change)))?;
-    let shown = i32::try_from(checked.changes.len()).unwrap_or(i32::MAX);
-    match checked.change_count.saturating_sub(shown) {
-        0 => {}
-        more => writeln!(screen, "and {more} more")?,
-    }
+    print_changes(screen, &checked.changes, checked.change_count)?;
     print_findings(screen, &checked.findings, checked.finding_count)?;
     let is_error = |finding: &&Finding| finding.severity() == FindingSeverity::Error;
     let errors = checked.findings.iter().filter(is_error).count();
-    let changes = match checked.change_count {
-        0 => "no changes".to_owned(),
-        1 => "1 change".to_owned(),
-        many => format!("{many} changes"),
-    };
+    let changes = in_words(checked.change_count);
     let (style, verdict) = match (checked.sound, checked.finding_count) {
         (true, 0) => (Style::Green, "it would load".to_owned()),
         (true, _) => (Style::Yellow, "it would load, with warnings".to_owned()),
@@ -74,6 +65,25 @@ fn print(screen: &mut Screen, checked: &CheckPolicyResponse) -> io::Result<()> {
     };
     let verdict = style.paint(&verdict, screen.colour);
     writeln!(screen, "{changes} to policy {}; {verdict}", checked.policy_revision)
+}
+
+/// The changed keys, a line for each, of which there are `count`.
+pub(super) fn print_changes(screen: &mut Screen, changes: &[PolicyChange], count: i32) -> io::Result<()> {
+    changes.iter().try_for_each(|change| writeln!(screen, "{}", line(change)))?;
+    let shown = i32::try_from(changes.len()).unwrap_or(i32::MAX);
+    match count.saturating_sub(shown) {
+        0 => Ok(()),
+        more => writeln!(screen, "and {more} more"),
+    }
+}
+
+/// How many changes there are.
+pub(super) fn in_words(count: i32) -> String {
+    match count {
+        0 => "no changes".to_owned(),
+        1 => "1 change".to_owned(),
+        many => format!("{many} changes"),
+    }
 }
 
 fn line(change: &PolicyChange) -> String {

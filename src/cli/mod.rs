@@ -30,6 +30,7 @@ mod replaced;
 mod replay;
 mod replicas;
 mod report;
+mod revisions;
 mod schema;
 mod screen;
 mod serve;

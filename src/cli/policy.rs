@@ -7,6 +7,7 @@ use tonic::{Response, Status};
 
 use super::{
     client::{self, Connection, Line},
+    revisions::{Diff, History},
     screen::{Exit, Failure, Screen},
     table::Style,
     text,
@@ -16,10 +17,12 @@ use crate::rpc::proto::{
     policy_document_service_client::PolicyDocumentServiceClient,
 };
 
-/// Shows the policy in force, without its secrets; says in words what it permits a team.
+/// Shows the policy in force and those before it, without their secrets; says in words what it permits a team.
 #[derive(Subcommand)]
 pub(super) enum Policy {
     Show(Show),
+    History(History),
+    Diff(Diff),
     Describe(Describe),
 }
 
@@ -53,6 +56,8 @@ impl Policy {
     pub(super) fn run(self, screen: &mut Screen) -> Result<Exit, Failure> {
         match self {
             Self::Show(show) => show.run(screen),
+            Self::History(history) => history.run(screen),
+            Self::Diff(diff) => diff.run(screen),
             Self::Describe(describe) => describe.run(screen),
         }
     }

@@ -235,6 +235,7 @@ where
         tokio::spawn(app.serve_pages(listener, tls, make_store()?));
     }
     tokio::spawn(app.deliver_alerts(make_store()?));
+    tokio::spawn(app.record_policies(make_store()?, source.policy(), source.subscribe()));
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let listen = Listen {
         address: settings.listen,

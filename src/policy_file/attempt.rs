@@ -28,3 +28,26 @@ pub enum ReloadOutcome {
     /// It did not load.
     Rejected(Vec<Finding>),
 }
+
+/// Why a policy was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadSource {
+    /// The process started.
+    Start,
+    /// The watcher noticed that the file had changed.
+    FileChange,
+    /// A signal asked for it.
+    Signal,
+}
+
+impl LoadSource {
+    /// Its name in the contract.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::FileChange => "file change",
+            Self::Signal => "signal",
+        }
+    }
+}

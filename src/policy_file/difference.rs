@@ -110,11 +110,11 @@ fn cut(text: &str) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{super::load::differences, *};
+    use super::{super::load::document_differences, *};
     use crate::domain::policy::{DocumentFormat, PolicyDocument};
 
     fn between(old: &str, new: &str, format: DocumentFormat) -> Differences {
-        differences(&PolicyDocument::new(old, format), &PolicyDocument::new(new, format))
+        document_differences(&PolicyDocument::new(old, format), &PolicyDocument::new(new, format)).unwrap()
     }
 
     #[test]

@@ -129,13 +129,12 @@ fn still_closed(policy: &Policy, running: &Policy, findings: &Findings) {
     }
 }
 
-/// What differs between two documents, each of which was read before.
-pub(super) fn differences(old: &PolicyDocument, new: &PolicyDocument) -> Differences {
+/// What differs between two documents; `None`: one of them cannot be read.
+#[must_use]
+pub fn document_differences(old: &PolicyDocument, new: &PolicyDocument) -> Option<Differences> {
     let parse = |document: &PolicyDocument| parse(&document.text, document.format, &Patience::default());
-    match (parse(old), parse(new)) {
-        (Ok((old, _)), Ok((new, _))) => difference::between(&old, &new),
-        _ => Differences::default(),
-    }
+    let ((old, _), (new, _)) = (parse(old).ok()?, parse(new).ok()?);
+    Some(difference::between(&old, &new))
 }
 
 /// The system's time.

@@ -37,10 +37,10 @@ mod upstream;
 mod values;
 mod words;
 
-pub use attempt::{PolicyAttempt, ReloadOutcome};
+pub use attempt::{LoadSource, PolicyAttempt, ReloadOutcome};
 pub use difference::{Differences, KeyChange};
 pub use findings::{Finding, PolicyReport, Severity};
-pub use load::{load_policy, parse_policy, parse_policy_at, read_file};
+pub use load::{document_differences, load_policy, parse_policy, parse_policy_at, read_file};
 pub use masked::{masked, shown_document};
 pub use proposal::{Proposal, ProposalReport, TookTooLong};
 pub use schema::schema;

@@ -27,6 +27,7 @@ mod parse;
 mod pause_service;
 mod pausing;
 mod policy_document_service;
+mod policy_revisions;
 mod policy_service;
 mod recorded;
 mod replica_list;

@@ -6,7 +6,6 @@ use std::{
 };
 
 use prost::bytes::Bytes;
-use serde_json::Value;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
@@ -14,10 +13,12 @@ use super::{
     access, answer, deadline,
     findings::{count, findings},
     key_answer,
+    page::ListContext,
+    policy_revisions,
     proto::{
         CheckPolicyRequest, CheckPolicyResponse, DescribeTeamRequest, DescribeTeamResponse, GetPolicyRequest,
-        GetPolicyResponse, PolicyChange, PolicySnapshot,
-        policy_document_service_server::PolicyDocumentService,
+        GetPolicyResponse, GetPolicyRevisionRequest, GetPolicyRevisionResponse, ListPolicyRevisionsRequest,
+        ListPolicyRevisionsResponse, PolicySnapshot, policy_document_service_server::PolicyDocumentService,
     },
     status::{self, FieldErrors},
     status_service::StatusFacts,
@@ -33,9 +34,8 @@ use crate::{
         request::ServiceTier,
         snapshot::Snapshot,
     },
-    policy_file::{
-        Described, KeyChange, Proposal, ProposalReport, TookTooLong, describe_team, masked, shown_document,
-    },
+    policy_file::{Described, Proposal, ProposalReport, TookTooLong, describe_team, masked, shown_document},
+    store::Store,
 };
 
 /// Proposals that a process checks at the same time: a check keeps a core busy for seconds, and may take a gigabyte.
@@ -78,21 +78,22 @@ async fn done<T: Send + 'static>(
 
 /// Serves `PolicyDocumentService`.
 #[derive(Clone, Debug)]
-pub struct PolicyDocumentRpc {
+pub struct PolicyDocumentRpc<S> {
+    store: S,
     facts: StatusFacts,
     work: DocumentWork,
 }
 
-impl PolicyDocumentRpc {
-    /// Tells of the document that `facts` has in force.
+impl<S> PolicyDocumentRpc<S> {
+    /// Tells of the document that `facts` has in force, and of those that `store` has on record.
     #[must_use]
-    pub const fn new(facts: StatusFacts, work: DocumentWork) -> Self {
-        Self { facts, work }
+    pub const fn new(store: S, facts: StatusFacts, work: DocumentWork) -> Self {
+        Self { store, facts, work }
     }
 }
 
 #[tonic::async_trait]
-impl PolicyDocumentService for PolicyDocumentRpc {
+impl<S: Store> PolicyDocumentService for PolicyDocumentRpc<S> {
     async fn get_policy(&self, _: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
         let live = &self.facts.shared.live;
         let snapshot = live.snapshot();
@@ -115,6 +116,26 @@ impl PolicyDocumentService for PolicyDocumentRpc {
             }
         });
         Ok(Response::new(GetPolicyResponse { policy: Some(policy.await?) }))
+    }
+
+    async fn list_policy_revisions(
+        &self,
+        request: Request<ListPolicyRevisionsRequest>,
+    ) -> Result<Response<ListPolicyRevisionsResponse>, Status> {
+        let snapshot = self.facts.shared.live.snapshot();
+        let organization = Arc::clone(&snapshot.policy.organization.id);
+        let context = ListContext { organization, now: self.store.now() };
+        let revision = snapshot.revision.to_string();
+        let page = policy_revisions::list(&self.store, request.into_inner(), &context, revision);
+        page.await.map(Response::new)
+    }
+
+    async fn get_policy_revision(
+        &self,
+        request: Request<GetPolicyRevisionRequest>,
+    ) -> Result<Response<GetPolicyRevisionResponse>, Status> {
+        let _place = self.work.reads.try_acquire().map_err(|_| status::busy_with_documents())?;
+        policy_revisions::get(&self.store, request.into_inner()).await.map(Response::new)
     }
 
     async fn describe_team(
@@ -199,22 +220,14 @@ fn checked(
 ) -> Result<CheckPolicyResponse, TookTooLong> {
     let report = Proposal { bytes: document, format }.check(&snapshot.policy, now, until)?;
     let ProposalReport { revision, findings: found, differences } = report;
+    let (changes, change_count) = policy_revisions::changes(differences);
     Ok(CheckPolicyResponse {
         findings: findings(&found),
-        change_count: count(differences.changes.len() + differences.left_out),
-        changes: differences.changes.into_iter().map(change).collect(),
+        change_count,
+        changes,
         sound: revision.is_some(),
         finding_count: count(found.len()),
         document_revision: revision.as_deref().unwrap_or_default().to_owned(),
         policy_revision: snapshot.revision.to_string(),
     })
-}
-
-fn change(change: KeyChange) -> PolicyChange {
-    let text = |value| match value {
-        Value::Null => None,
-        Value::String(text) => Some(text),
-        other => Some(other.to_string()),
-    };
-    PolicyChange { path: change.path, before: text(change.before), after: text(change.after) }
 }

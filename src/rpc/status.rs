@@ -20,6 +20,7 @@ use crate::{
     domain::rbac::Permission,
     policy_file::TookTooLong,
     reports::{ListError, SpendError, UsageError},
+    revisions::RevisionError,
     store::StoreError,
 };
 
@@ -35,6 +36,7 @@ const PAUSE: &str = "tollgate.v1.Pause";
 const RECEIVER: &str = "tollgate.v1.Receiver";
 const REQUEST: &str = "tollgate.v1.Request";
 const RESERVATION: &str = "tollgate.v1.Reservation";
+const REVISION: &str = "tollgate.v1.PolicyRevision";
 const SECRET: &str = "tollgate.v1.KeySecret";
 const TEAM: &str = "tollgate.v1.Team";
 
@@ -241,6 +243,21 @@ pub(super) fn busy_with_documents() -> Status {
 /// The status for a proposed policy document whose check was given up.
 pub(super) fn unchecked(error: TookTooLong) -> Status {
     table::DEADLINE_EXCEEDED.error(error.to_string(), Unsure)
+}
+
+/// Why a revision of the policy is not shown.
+pub(super) fn no_revision(error: RevisionError) -> Status {
+    let message = error.to_string();
+    match error {
+        RevisionError::Store(error) => undecided(&Failure::Store(error), ""),
+        RevisionError::Internal => internal(),
+        RevisionError::Unknown(revision) => {
+            table::UNKNOWN_REVISION.error(message, Resource(REVISION, revision))
+        }
+        RevisionError::NotKept(revision) | RevisionError::NotComparable(_, revision) => {
+            table::HISTORY_NOT_KEPT.error(message, Precondition(revision))
+        }
+    }
 }
 
 /// The status when no such cooldown is in force.

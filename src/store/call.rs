@@ -30,11 +30,14 @@ pub enum StoreCall {
     OutboxPage,
     PublishDecisions,
     ReadDecisions,
+    RecordPolicy,
+    Policies,
+    PolicyDocument,
 }
 
 impl StoreCall {
     /// All of them, in the order of their places in [`super::Calls`].
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::Reserve,
         Self::Find,
         Self::Settle,
@@ -60,6 +63,9 @@ impl StoreCall {
         Self::OutboxPage,
         Self::PublishDecisions,
         Self::ReadDecisions,
+        Self::RecordPolicy,
+        Self::Policies,
+        Self::PolicyDocument,
     ];
 
     /// Its name, as operators see it.
@@ -91,6 +97,9 @@ impl StoreCall {
             Self::OutboxPage => "outbox_page",
             Self::PublishDecisions => "publish_decisions",
             Self::ReadDecisions => "read_decisions",
+            Self::RecordPolicy => "record_policy",
+            Self::Policies => "policies",
+            Self::PolicyDocument => "policy_document",
         }
     }
 }

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// The layout that this release writes, and the latest that it reads.
-pub const LAYOUT: u32 = 7;
+pub const LAYOUT: u32 = 8;
 /// The earliest layout that it reads in place. The embedded store brings earlier ones up to date when it is opened.
 pub const OLDEST_LAYOUT: u32 = 4;
 

@@ -1,5 +1,7 @@
 //! What the service needs from a store, by subject: a [`Ledger`] of counters and reservations, the [`Usage`] that settlements add up,
-//! a [`Registry`] of small records for all replicas, the [`AuditLog`] of what they recorded, the [`Replicas`] themselves, the [`Outbox`] of what is to leave the store, and the last [`Decisions`] for those who watch them.
+//! a [`Registry`] of small records for all replicas, the [`AuditLog`] of what they recorded, the [`Replicas`] themselves,
+//! the [`Outbox`] of what is to leave the store, the last [`Decisions`] for those who watch them, and [`PolicyRecords`] of the policies
+//! that were in force.
 //!
 //! Counters are opaque names, and usage lines are dimensions and amounts. Both implementations follow the arithmetic of
 //! [`crate::domain::counter`]; one conformance suite and a differential test hold them to the same behaviour.
@@ -16,6 +18,7 @@ mod load;
 mod notice;
 mod observed;
 mod outbox;
+mod policies;
 pub mod redis;
 mod registry;
 mod replicas;
@@ -51,6 +54,10 @@ pub use outbox::{
     ClaimedEntry, Crossing, Exhaustion, MAX_OUTBOX_APPEND, MAX_OUTBOX_CLAIM, MAX_OUTBOX_PAGE,
     MAX_OUTBOX_PAYLOAD, NotAnOutboxId, OUTBOX_KEPT, OUTBOX_REMOVED, Outbox, OutboxClaim, OutboxEntry,
     OutboxId, OutboxKept, crossings,
+};
+pub use policies::{
+    MAX_POLICIES, MAX_POLICY_DOCUMENT, MAX_POLICY_REPLICAS, MAX_POLICY_VALUE, PolicyEntry, PolicyRecord,
+    PolicyRecords,
 };
 pub use registry::{
     MAX_REGISTRY_VALUE, MAX_USES, Registry, RegistryChanges, RegistryRecord, RegistryWritten, Revision,
@@ -140,6 +147,9 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// Everything that the service needs of a store.
-pub trait Store: Ledger + Usage + Registry + AuditLog + Replicas + Outbox + Decisions {}
+pub trait Store:
+    Ledger + Usage + Registry + AuditLog + Replicas + Outbox + Decisions + PolicyRecords
+{
+}
 
-impl<S: Ledger + Usage + Registry + AuditLog + Replicas + Outbox + Decisions> Store for S {}
+impl<S: Ledger + Usage + Registry + AuditLog + Replicas + Outbox + Decisions + PolicyRecords> Store for S {}

@@ -13,10 +13,10 @@ use bytes::Bytes;
 
 use super::{
     AuditEntry, AuditKept, AuditLog, AuditRange, Backend, CallOutcome, ClaimedEntry, Cooldown, DecisionId,
-    Decisions, Ledger, Load, LoadProbe, Outbox, OutboxClaim, OutboxEntry, OutboxId, OutboxKept, Record,
-    Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas, ReservationId, Reserve, Reserved,
-    Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreCall, StoreError, StoreKind, Usage,
-    UsageAddition, UsageAmounts, UsageKey, UsageSet,
+    Decisions, Ledger, Load, LoadProbe, Outbox, OutboxClaim, OutboxEntry, OutboxId, OutboxKept, PolicyEntry,
+    PolicyRecord, PolicyRecords, Record, Registry, RegistryChanges, RegistryWritten, ReplicaEntry, Replicas,
+    ReservationId, Reserve, Reserved, Revision, SecretUse, SecretUses, Settle, SettleOutcome, StoreCall,
+    StoreError, StoreKind, Usage, UsageAddition, UsageAmounts, UsageKey, UsageSet,
 };
 use crate::{
     domain::{
@@ -362,6 +362,23 @@ impl<S: Decisions> Decisions for Observed<S> {
     ) -> Result<Vec<(DecisionId, Bytes)>, StoreError> {
         let started = Instant::now();
         self.calls.ended(StoreCall::ReadDecisions, started, self.store.read_decisions(after, count).await)
+    }
+}
+
+impl<S: PolicyRecords> PolicyRecords for Observed<S> {
+    async fn record_policy(&self, record: PolicyRecord) -> Result<bool, StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::RecordPolicy, started, self.store.record_policy(record).await)
+    }
+
+    async fn policies(&self) -> Result<Vec<PolicyEntry>, StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::Policies, started, self.store.policies().await)
+    }
+
+    async fn policy_document(&self, revision: Arc<str>) -> Result<Option<Bytes>, StoreError> {
+        let started = Instant::now();
+        self.calls.ended(StoreCall::PolicyDocument, started, self.store.policy_document(revision).await)
     }
 }
 

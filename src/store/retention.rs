@@ -2,7 +2,7 @@
 
 use super::{
     AUDIT_REMOVED, Crossing, DECISIONS_KEPT, DECISIONS_KEPT_MS, DECISIONS_WATCHED_MS, HOURS_KEPT_DAYS,
-    OUTBOX_REMOVED, Series, USE_SLOTS_KEPT,
+    MAX_POLICIES, MAX_POLICY_REPLICAS, OUTBOX_REMOVED, Series, USE_SLOTS_KEPT,
     outbox::OUTBOX_MOVED,
     replicas::{REPLICAS_LOOKED_AT, REPLICAS_STORED},
 };
@@ -44,7 +44,7 @@ pub(super) const fn usage_kept_s(series: &Series) -> u64 {
 const ADDED_KEPT_S: u64 = DAY_S;
 
 /// The numbers that scripts use, by the names under which they do.
-pub(super) const FOR_SCRIPTS: [(&str, u64); 20] = [
+pub(super) const FOR_SCRIPTS: [(&str, u64); 22] = [
     ("DAY_MS", DAY_MS),
     ("PERIOD_KEPT_DAYS", PERIOD_KEPT_DAYS),
     ("MONTH_KEPT_DAYS", MONTH_KEPT_DAYS),
@@ -65,4 +65,6 @@ pub(super) const FOR_SCRIPTS: [(&str, u64); 20] = [
     ("DECISIONS_KEPT_MS", DECISIONS_KEPT_MS),
     ("DECISIONS_KEPT", DECISIONS_KEPT as u64),
     ("DECISIONS_WATCHED_MS", DECISIONS_WATCHED_MS),
+    ("POLICIES_KEPT", MAX_POLICIES as u64),
+    ("POLICY_NAMES_KEPT", MAX_POLICY_REPLICAS as u64),
 ];

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Each module and what it may use besides itself.
-const MAY_USE: [(&str, &[&str]); 27] = [
+const MAY_USE: [(&str, &[&str]); 28] = [
     ("domain", &[]),
     ("groq", &["domain"]),
     ("runtime", &["domain"]),
@@ -23,6 +23,7 @@ const MAY_USE: [(&str, &[&str]); 27] = [
     ("access", &["audit", "live", "runtime", "domain"]),
     ("upstream", &["watch", "domain"]),
     ("alerts", &["live", "replicas", "upstream", "policy_file", "store", "settings", "runtime", "domain"]),
+    ("revisions", &["live", "policy_file", "store", "runtime", "domain"]),
     ("replicas", &["live", "upstream", "store", "runtime", "domain"]),
     (
         "rpc",
@@ -37,6 +38,7 @@ const MAY_USE: [(&str, &[&str]); 27] = [
             "upstream",
             "policy_file",
             "replicas",
+            "revisions",
             "store",
             "telemetry",
             "runtime",
@@ -80,6 +82,7 @@ const MAY_USE: [(&str, &[&str]); 27] = [
             "upstream",
             "rpc",
             "policy_file",
+            "revisions",
             "store",
             "telemetry",
             "settings",

@@ -46,6 +46,7 @@ mod log_fields;
 mod model;
 mod pauses;
 mod policy_document;
+mod policy_history;
 mod reconcile;
 mod redis_password;
 mod redis_server;

@@ -17,7 +17,7 @@ use tokio::sync::{
 
 use super::{
     EXAMPLE_POLICY,
-    attempt::{PolicyAttempt, ReloadOutcome},
+    attempt::{LoadSource, PolicyAttempt, ReloadOutcome},
     findings::{Finding, PolicyReport, Severity},
     load::{self, now, parse_policy_for, read_file, unreadable},
 };
@@ -31,6 +31,8 @@ pub struct PolicyStatus {
     pub revision: Arc<str>,
     /// When it was loaded.
     pub loaded_at: Timestamp,
+    /// Why it was read.
+    pub source: LoadSource,
     /// Its warnings.
     pub warnings: Vec<Finding>,
     /// The newer policy that did not load, until one loads.
@@ -38,10 +40,11 @@ pub struct PolicyStatus {
 }
 
 impl PolicyStatus {
-    /// `policy` is in force from now on, with `warnings`.
+    /// `policy` is in force from now on, with `warnings`, as the process starts.
     #[must_use]
     pub fn new(policy: &Policy, warnings: Vec<Finding>) -> Self {
-        Self { revision: Arc::clone(&policy.revision), loaded_at: now(), warnings, rejected: None }
+        let revision = Arc::clone(&policy.revision);
+        Self { revision, loaded_at: now(), source: LoadSource::Start, warnings, rejected: None }
     }
 }
 
@@ -203,12 +206,14 @@ impl FileSource for PolicyFile {
         };
         match report.policy {
             Some(policy) => {
-                let status = accepted(&policy, report.findings);
+                let source = if is_asked { LoadSource::Signal } else { LoadSource::FileChange };
+                let status = PolicyStatus { source, ..accepted(&policy, report.findings) };
                 let (revision, document) = (Arc::clone(&policy.revision), Arc::clone(&policy.document));
                 shared.current.store(Arc::new(policy));
                 shared.status.send_replace(Arc::new(status));
                 // First put it in force: it may revoke permissions, and comparing large documents takes time.
-                let differences = load::differences(&running.document, &document);
+                let differences =
+                    load::document_differences(&running.document, &document).unwrap_or_default();
                 record(ReloadOutcome::Loaded { revision, differences });
                 true
             }

@@ -33,6 +33,7 @@ reasons! {
     UNKNOWN_COOLDOWN: NotFound, Resource, "No such cooldown is in force";
     UNKNOWN_RECEIVER: NotFound, Resource,
         "The settings of the replica that answers have no receiver of this name. Another replica may have other settings";
+    UNKNOWN_REVISION: NotFound, Resource, "No policy of this revision is among the last 100 that were in force";
     UNKNOWN_SERVICE: NotFound, Resource, "The health service knows no service of this name";
     UNKNOWN_SYMBOL: NotFound, Resource, "Reflection knows no file, symbol or extension of this name";
 
@@ -55,7 +56,8 @@ reasons! {
         "It is the key's only live secret. Rotate the key, or revoke it as a whole";
     UNRESERVED_BOUND_EXCEEDED: FailedPrecondition, Precondition,
         "More usage without a reservation than the team's `unreserved` permits. Authorize first, or ask an admin to report it";
-    HISTORY_NOT_KEPT: FailedPrecondition, Precondition, "Spend or usage of a month before the last 13, or usage by hour of a day before the last 35";
+    HISTORY_NOT_KEPT: FailedPrecondition, Precondition,
+        "Spend or usage of a month before the last 13, usage by hour of a day before the last 35, or a policy whose document is not kept";
 
     TOO_MANY_KEYS: ResourceExhausted, Quota, "There are 10,000 keys already";
     TOO_MANY_PAUSES: ResourceExhausted, Quota, "There are 1,000 pauses already. Resume some";

@@ -68,6 +68,7 @@ list_requests! {
     ListBudgetsRequest by BudgetPlace,
     ListReplicasRequest by Arc<str>,
     ListAlertsRequest by OutboxId,
+    ListPolicyRevisionsRequest by Arc<str>,
 }
 
 /// Whose lists are asked for, and when.

@@ -12,8 +12,8 @@
 //! - A disk that fails to sync has lost the store's trust (`owner`): from then on nothing is accepted.
 //! - Every row has a check sum (`sums`), and all are checked at opening (`verify`). A damaged store is not opened; `salvage`
 //!   copies what can be read into a new directory.
-//! - The registry, the uses of secrets (`registry`), the audit log (`audit`) and the outbox (`outbox`) are written by transactions of
-//!   their own, separate from that thread's; but what a settlement adds to the outbox is in the one that writes its op.
+//! - The registry, the uses of secrets (`registry`), the audit log (`audit`), the outbox (`outbox`) and the policies that were in
+//!   force (`policies`) are written by transactions of their own, separate from that thread's; but what a settlement adds to the outbox is in the one that writes its op.
 //! - Only this process announces itself as a replica (`replicas`) and decides (`decisions`), so both stay in memory.
 //! - What reservations of one kind share is in memory, in a row of the journal and in a segment once (`terms`); what each has of its
 //!   own are a few bytes (`kept`).
@@ -34,6 +34,7 @@ mod op;
 mod opening;
 mod outbox;
 mod owner;
+mod policies;
 mod presharded;
 mod read;
 mod recover;
@@ -85,6 +86,7 @@ use self::{
     kept::{Own, Version},
     outbox::OutboxTable,
     owner::Owner,
+    policies::PolicyTable,
     registry::Registry,
     replicas::ReplicaTable,
     shared::{Inner, Step},
@@ -122,6 +124,7 @@ struct Handle {
     registry: Arc<Registry>,
     audit: Arc<AuditTable>,
     outbox: Arc<OutboxTable>,
+    policies: Arc<PolicyTable>,
     replicas: ReplicaTable,
     decisions: DecisionRing,
     writer: Option<JoinHandle<()>>,

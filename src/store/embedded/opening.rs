@@ -17,6 +17,7 @@ use super::{
     files::Claim,
     outbox::OutboxTable,
     owner::{self, Commit, CommitError, Owner, Unsynced},
+    policies::PolicyTable,
     recover::{self, RecoverError, Recovered},
     registry::Registry,
     schema,
@@ -59,6 +60,7 @@ pub(super) fn open(
     let registry = Registry::load(open()?, Arc::clone(&owner)).map_err(sqlite)?;
     let audit = Arc::new(AuditTable::new(open()?, Arc::clone(&owner)));
     let outbox = Arc::new(OutboxTable::new(open()?, Arc::clone(&owner)));
+    let policies = Arc::new(PolicyTable::new(open()?, Arc::clone(&owner)));
     let lsn = state.lsn;
     let shared = Mutex::new(Shared { state, durable: lsn, ..Shared::default() });
     let (wake, age, unreported) = (Condvar::new(), Age::new(max_age), Unreported::default());
@@ -74,6 +76,7 @@ pub(super) fn open(
         registry,
         audit,
         outbox,
+        policies,
         replicas: super::replicas::ReplicaTable::default(),
         decisions: super::decisions::DecisionRing::default(),
         writer: Some(writer),

@@ -44,6 +44,9 @@ pub(super) struct Keyspace {
     pub(super) outbox: String,
     pub(super) outbox_order: String,
     pub(super) outbox_due: String,
+    /// The policies that were in force, and their documents; see `record_policy.lua`.
+    pub(super) policies: String,
+    pub(super) policy_documents: String,
     /// The layout of all these; see `meta.lua`.
     pub(super) meta: String,
 }
@@ -70,6 +73,8 @@ impl Keyspace {
             outbox: format!("{prefix}:outbox"),
             outbox_order: format!("{prefix}:outbox:order"),
             outbox_due: format!("{prefix}:outbox:due"),
+            policies: format!("{prefix}:policies"),
+            policy_documents: format!("{prefix}:policies:documents"),
             meta: format!("{prefix}:meta"),
             prefix,
         }

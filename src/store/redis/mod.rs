@@ -18,6 +18,7 @@ mod layout;
 mod load;
 mod outbox;
 mod password;
+mod policies;
 mod queue;
 mod record;
 mod refusing;

@@ -131,6 +131,9 @@ pub(super) static PUBLISH_DECISIONS: LazyLock<Script> =
 pub(super) static READ_DECISIONS: LazyLock<Script> =
     LazyLock::new(|| Script::new("read_decisions", &[], include_str!("scripts/read_decisions.lua")));
 
+pub(super) static RECORD_POLICY: LazyLock<Script> =
+    LazyLock::new(|| Script::new("record_policy", &[], include_str!("scripts/record_policy.lua")));
+
 /// Declares those of the shared numbers and names that `body` mentions.
 fn constants(body: &str) -> String {
     let numbers = [
@@ -153,7 +156,7 @@ fn constants(body: &str) -> String {
 }
 
 /// All scripts, as they are loaded on a new connection.
-pub(super) fn all() -> [&'static Script; 23] {
+pub(super) fn all() -> [&'static Script; 24] {
     [
         &RESERVE,
         &SETTLE,
@@ -178,6 +181,7 @@ pub(super) fn all() -> [&'static Script; 23] {
         &OUTBOX_PAGE,
         &PUBLISH_DECISIONS,
         &READ_DECISIONS,
+        &RECORD_POLICY,
     ]
 }
 

@@ -14,8 +14,9 @@ use serde_json::Value;
 use tonic::{Request, Status, client::Grpc, codegen::http::uri::PathAndQuery, transport::Channel};
 
 use tollgate::{
+    domain::Timestamp,
     settings::{ReceiverKind, ReceiverSettings, ReceiverUrl},
-    store::{OUTBOX_KEPT, Outbox as _, OutboxEntry},
+    store::{OUTBOX_KEPT, Outbox as _, OutboxEntry, PolicyRecord, PolicyRecords as _},
 };
 
 use crate::{
@@ -139,7 +140,10 @@ const KEPT: [(&str, u8, &str); 2] = [
     ),
 ];
 
-/// A server with an alert, and with a receiver that takes tests.
+/// A policy that was in force, as it is recorded.
+const RECORDED: &str = r#"{"v":1,"source":"file change","previous":"91b1bb17a1d20f33","changes":[{"path":"teams.chatbot.requests_per_minute","before":60,"after":90}],"left_out":0,"format":"toml","document":true}"#;
+
+/// A server with an alert, a policy on record, and with a receiver that takes tests.
 async fn start() -> Server {
     let policy = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/policy.toml");
     let policy = fs::read_to_string(policy).unwrap();
@@ -149,6 +153,14 @@ async fn start() -> Server {
         OutboxEntry { id: id.parse().unwrap(), payload }
     });
     fixture.store.outbox_append(entries.to_vec(), OUTBOX_KEPT).await.unwrap();
+    let record = PolicyRecord {
+        revision: "5e9fedb300e80eb4".into(),
+        at: Timestamp(1_795_427_940_000),
+        replica: "gate-1:4242:9f3a01bc".into(),
+        value: RECORDED.into(),
+        document: Some("[organization]\nid = \"acme\"\n\n[teams.chatbot]\nrequests_per_minute = 90\n".into()),
+    };
+    fixture.store.record_policy(record).await.unwrap();
     let receiver = Receiver::start(Answer::Status(200)).await;
     let receiver = ReceiverSettings {
         name: "ops".to_owned(),

@@ -35,6 +35,8 @@ const NOT_RUN: [(&str, &str); 7] = [
         "does not end by itself: `decision_stream::command`",
     ),
     ("tollgate decisions tail --reason token_rate_exceeded,request_rate_exceeded --json", "the same"),
+    ("tollgate policy diff 5e9fedb300e80eb4", "needs that revision on record: `policy_history`"),
+    ("tollgate policy diff 5e9fedb300e80eb4 91b1bb17a1d20f33", "the same"),
 ];
 
 /// Programs of others in the same blocks.

@@ -8,6 +8,7 @@ mod decisions;
 mod drift;
 mod names;
 mod outbox;
+mod policies;
 mod registry;
 mod repeats;
 mod replicas;

@@ -78,6 +78,11 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
         "while_an_issuer_does_not_answer_known_keys_go_on_and_others_are_refused_soon",
     ),
     ("TOO_MANY_STREAMS", "tests/suite/decision_stream/mod.rs", "a_process_has_a_bounded_number_of_streams"),
+    (
+        "UNKNOWN_REVISION",
+        "tests/suite/policy_history.rs",
+        "revisions_are_listed_in_pages_and_only_known_ones_are_shown",
+    ),
     ("TOO_MANY_KEYS", RARE, "a_full_registry_says_so"),
     ("TOO_MANY_PAUSES", RARE, "a_full_registry_says_so"),
     ("OVERLOADED", RARE, "more_than_redis_can_answer_in_time_is_refused_at_once"),

@@ -158,7 +158,7 @@ async fn the_first_process_says_which_layout_there_is_and_again_where_it_was_los
         fields.map(|field| by_hand.run::<Option<String>>(&["HGET", META, field]).unwrap_or_default())
     };
     let [layout, min_layout, generation, created] = meta(&mut by_hand);
-    assert_eq!((&*layout, &*min_layout), ("7", "7"));
+    assert_eq!((&*layout, &*min_layout), ("8", "8"));
     assert!(generation.len() == 16 && u64::from_str_radix(&generation, 16).is_ok(), "{generation}");
     assert!(created.parse::<u64>().unwrap() > 1_700_000_000_000, "{created}");
     let _: String = by_hand.run(&["FLUSHALL"]);

@@ -5,6 +5,7 @@ mod audit;
 mod decisions;
 mod log;
 mod outbox;
+mod policies;
 mod rows;
 
 use std::{
@@ -52,6 +53,7 @@ struct State {
     replicas: BTreeMap<Arc<str>, (Timestamp, Bytes)>,
     outbox: outbox::Entries,
     decisions: decisions::Watched,
+    policies: policies::Policies,
 }
 
 impl Model {

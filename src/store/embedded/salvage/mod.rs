@@ -27,8 +27,8 @@ use super::{
     recover::{self, Lost, RecoverError},
     rows as table,
     schema::{
-        self, AUDIT, COUNTERS, DEPLOYMENT, GATES, JOURNAL, LAST_USES, OUTBOX, PROGRESS, REGISTRY, SEGMENTS,
-        SPEND, USAGE, USES,
+        self, AUDIT, COUNTERS, DEPLOYMENT, GATES, JOURNAL, LAST_USES, OUTBOX, POLICIES, POLICY_DOCUMENTS,
+        PROGRESS, REGISTRY, SEGMENTS, SPEND, USAGE, USES,
     },
     segment::Packing,
     state::State,
@@ -167,7 +167,19 @@ impl Source {
 }
 
 fn count(rows: &Rows) -> Vec<(&'static str, usize)> {
-    let tables = [&AUDIT, &COUNTERS, &GATES, &JOURNAL, &OUTBOX, &REGISTRY, &SEGMENTS, &SPEND, &USAGE];
+    let tables = [
+        &AUDIT,
+        &COUNTERS,
+        &GATES,
+        &JOURNAL,
+        &OUTBOX,
+        &POLICIES,
+        &POLICY_DOCUMENTS,
+        &REGISTRY,
+        &SEGMENTS,
+        &SPEND,
+        &USAGE,
+    ];
     let counts = tables.map(|table| (table.name, rows.of(table).count()));
     counts.into_iter().filter(|(_, count)| *count > 0).collect()
 }
@@ -183,7 +195,18 @@ fn fill(connection: &mut Connection, rows: &Rows) -> rusqlite::Result<Progress> 
         };
         // Pages of before the update to layout 6 may remain. What became of those rows takes their place.
         rows.of(&SPEND).try_for_each(|values| table::put(transaction, &table::of_earlier(values)))?;
-        for table in [&GATES, &USAGE, &REGISTRY, &USES, &LAST_USES, &DEPLOYMENT, &AUDIT, &OUTBOX] {
+        for table in [
+            &GATES,
+            &USAGE,
+            &REGISTRY,
+            &USES,
+            &LAST_USES,
+            &DEPLOYMENT,
+            &AUDIT,
+            &OUTBOX,
+            &POLICIES,
+            &POLICY_DOCUMENTS,
+        ] {
             rows.of(table).try_for_each(|values| put(table, values))?;
         }
         // Of two counters in one slot, the later one is there now.

@@ -1,11 +1,11 @@
 //! A store damaged on disk opens with what was written or not at all, and the rest of it can be salvaged.
 
-use crate::store::{AuditLog as _, Ledger as _, Registry as _, Usage as _};
+use crate::store::{AuditLog as _, Ledger as _, PolicyRecords as _, Registry as _, Usage as _};
 use std::fs;
 
 use super::{recovery::Dice, *};
 use crate::store::{
-    AuditEntry, AuditId, AuditKept, AuditRange, RegistryRecord, Revision,
+    AuditEntry, AuditId, AuditKept, AuditRange, PolicyEntry, PolicyRecord, RegistryRecord, Revision,
     embedded::{
         OpenError,
         files::{DATABASE, LAST_COMMIT, WAL},
@@ -27,6 +27,7 @@ struct Books {
     reservations: Vec<Option<Record>>,
     registry: Vec<RegistryRecord>,
     audit: Vec<AuditEntry>,
+    policies: Vec<(PolicyEntry, Option<Bytes>)>,
 }
 
 fn month(name: &str) -> Hold {
@@ -43,6 +44,11 @@ async fn books(store: &EmbeddedStore) -> Books {
     for number in 0..RESERVED {
         reservations.push(store.find(id(number)).await.unwrap());
     }
+    let mut policies = Vec::new();
+    for entry in store.policies().await.unwrap() {
+        let document = store.policy_document(Arc::clone(&entry.revision)).await.unwrap();
+        policies.push((entry, document));
+    }
     Books {
         spend,
         settled: states.iter().map(|state| state.settled).collect(),
@@ -50,6 +56,7 @@ async fn books(store: &EmbeddedStore) -> Books {
         reservations,
         registry: store.registry_since(Revision::default()).await.unwrap().records,
         audit: store.audit_page(AuditRange::default(), RESERVED.into()).await.unwrap(),
+        policies,
     }
 }
 
@@ -68,6 +75,15 @@ async fn killed() -> (Fixture, Books) {
         let line = "{\"v\":1}".repeat(if number % 8 == 0 { 700 } else { 10 }).into();
         let event = AuditEntry { id: AuditId::new(f.clock.now(), number.into(), 0), line };
         f.store().audit_append(vec![event], AuditKept { ms: 1_000, events: 100 }).await.unwrap();
+        // Each is recorded by six replicas.
+        let record = PolicyRecord {
+            revision: format!("revision-{}", number / 6).into(),
+            at: f.clock.now(),
+            replica: format!("gate-{number}").into(),
+            value: Bytes::from_static(b"{\"v\":1}"),
+            document: Some(format!("id = \"{number}\"\n").repeat(700).into()),
+        };
+        f.store().record_policy(record).await.unwrap();
         match number {
             10 => f.reopen(),
             20 => f.store().checkpoint().await.unwrap(),

@@ -4,7 +4,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use super::*;
 use crate::store::{
-    Ledger as _, Registry as _, RegistryWritten, Revision, Series, Usage as _, UsageAddition, UsageSet,
+    Ledger as _, PolicyRecord, PolicyRecords as _, Registry as _, RegistryWritten, Revision, Series,
+    Usage as _, UsageAddition, UsageSet,
     embedded::{
         files::{DATABASE, LAST_COMMIT},
         owner, schema,
@@ -205,14 +206,21 @@ async fn a_store_of_an_earlier_layout_is_salvaged() {
     }
 }
 
-/// Its tables are those of layout 7. What that adds, a release of layout 6 does not read.
+/// The tables of layout 7 are those of layout 6. What it adds, a release of layout 6 does not read. Layout 8 has more tables.
 #[tokio::test]
-async fn a_store_of_layout_6_is_copied_and_takes_denials() {
+async fn a_store_of_layout_6_or_7_is_copied_and_takes_denials_and_policies() {
+    for layout in [6, 7] {
+        brought_up(layout).await;
+    }
+}
+
+async fn brought_up(layout: i64) {
     let (dir, clock) = (TempDir::new().unwrap(), ManualClock::new(THEN_5));
     drop(open(dir.path(), &clock));
     let database = dir.path().join(DATABASE);
     let connection = rusqlite::Connection::open(&database).unwrap();
-    connection.pragma_update(None, "user_version", 6).unwrap();
+    connection.execute_batch("DROP TABLE policies; DROP TABLE policy_documents").unwrap();
+    connection.pragma_update(None, "user_version", layout).unwrap();
     drop(connection);
     crate::store::embedded::verify(dir.path(), &Clock::Manual(clock.clone())).unwrap();
     for again in [false, true] {
@@ -227,8 +235,17 @@ async fn a_store_of_layout_6_is_copied_and_takes_denials() {
         store.checkpoint().await.unwrap();
         let found = UsageAmounts { requests: 1 + u64::from(again), ..amounts };
         assert_eq!(store.usage(set).await.unwrap(), [(row, found)]);
+        let record = PolicyRecord {
+            revision: "a".into(),
+            at: THEN_5,
+            replica: "gate".into(),
+            value: Bytes::new(),
+            document: Some("a = 1".into()),
+        };
+        assert_eq!(store.record_policy(record).await, Ok(!again));
+        assert_eq!(store.policy_document("a".into()).await.unwrap(), Some("a = 1".into()));
     }
-    let copy = rusqlite::Connection::open(schema::kept_aside(&database, 6)).unwrap();
-    assert_eq!(schema::version(&copy), Ok(6));
+    let copy = rusqlite::Connection::open(schema::kept_aside(&database, layout)).unwrap();
+    assert_eq!(schema::version(&copy), Ok(layout));
     crate::store::embedded::verify(dir.path(), &Clock::Manual(clock)).unwrap();
 }

@@ -211,6 +211,19 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
                 document.contains("[access.tokens.admin]") && !document.contains(&digest(&secret("admin")))
             );
         }
+        "ListPolicyRevisions" => {
+            let request = proto::ListPolicyRevisionsRequest::default();
+            drop(documents(channel).list_policy_revisions(by(token, request)).await?);
+        }
+        "GetPolicyRevision" => {
+            let document_revision = "none".to_owned();
+            let request = proto::GetPolicyRevisionRequest { document_revision, ..Default::default() };
+            match documents(channel).get_policy_revision(by(token, request)).await {
+                // There is none.
+                Err(status) if status.code() == Code::NotFound => {}
+                answer => drop(answer?),
+            }
+        }
         "DescribeTeam" => {
             let request = proto::DescribeTeamRequest { team: team.to_owned() };
             let answer = documents(channel).describe_team(by(token, request)).await?.into_inner();

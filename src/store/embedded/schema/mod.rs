@@ -1,5 +1,7 @@
 //! The layout of the database: its tables, how an earlier layout becomes the present one, and the file's own name.
 
+mod tables;
+
 use std::{
     fs::{self, OpenOptions},
     io,
@@ -7,11 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{
-    Connection, Transaction,
-    types::{Value, ValueRef},
-};
+use rusqlite::{Connection, Transaction, types::ValueRef};
 
+use self::tables::EARLIER_TABLES;
+pub(super) use self::tables::{
+    AUDIT, COUNTERS, DEPLOYMENT, GATES, JOURNAL, KNOWN_TABLES, LAST_USES, OUTBOX, POLICIES, POLICY_DOCUMENTS,
+    PROGRESS, REGISTRY, SEGMENTS, SPEND, Table, USAGE, USES, added_since, tables,
+};
 use super::{rows, sums};
 
 /// The version of the layout below, kept in SQLite's `user_version`.
@@ -80,6 +84,18 @@ const CREATE_OUTBOX: &str = "
 /// The first layout with both.
 const ROWS: i64 = 6;
 
+/// What the tables of layout 8 have beside those: the policies that were in force, and apart from them their documents, which lists do not
+/// read. Numbers give their order, and `changed` counts the changes of a row.
+const CREATE_POLICIES: &str = "
+    CREATE TABLE policies (
+        revision TEXT PRIMARY KEY, number INTEGER NOT NULL, changed INTEGER NOT NULL, first INTEGER NOT NULL,
+        replicas TEXT NOT NULL, value BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE policy_documents (
+        revision TEXT PRIMARY KEY, document BLOB NOT NULL, sum INTEGER NOT NULL) WITHOUT ROWID;
+";
+/// The first layout with these.
+const RECORDED: i64 = 8;
+
 /// From layout 1 to 2: the registry and the uses of secrets.
 const TO_2: &str = "
     CREATE TABLE registry (name TEXT PRIMARY KEY, version INTEGER NOT NULL UNIQUE, value BLOB NOT NULL) WITHOUT ROWID;
@@ -88,184 +104,6 @@ const TO_2: &str = "
         PRIMARY KEY (secret, slot)) WITHOUT ROWID;
     CREATE TABLE last_uses (secret INTEGER PRIMARY KEY, at INTEGER NOT NULL);
 ";
-
-/// A table, as code that reads and writes all tables has to know it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Table {
-    pub(super) name: &'static str,
-    /// The number of columns, without the check sum.
-    pub(super) columns: usize,
-    /// This many leading columns identify the row, in an index of their own; 0: the first column is the row's number.
-    pub(super) named_by: usize,
-    /// The column that grows with each change of a row: an op's or a registry's number, a count, a time. `None`: a row never changes.
-    pub(super) version: Option<usize>,
-    /// Writes a row, over one with the same key if there can be one.
-    pub(super) put: &'static str,
-}
-
-pub(super) const JOURNAL: Table = Table {
-    name: "journal",
-    columns: 3,
-    named_by: 0,
-    version: None,
-    put: "INSERT INTO journal VALUES (?, ?, ?, ?)",
-};
-pub(super) const PROGRESS: Table = Table {
-    name: "progress",
-    columns: 6,
-    named_by: 0,
-    version: Some(3),
-    put: "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?, ?, ?)",
-};
-pub(super) const COUNTERS: Table = Table {
-    name: "counters",
-    columns: 6,
-    named_by: 0,
-    version: Some(4),
-    put: "INSERT OR REPLACE INTO counters VALUES (?, ?, ?, ?, ?, ?, ?)",
-};
-pub(super) const SEGMENTS: Table = Table {
-    name: "segments",
-    columns: 7,
-    named_by: 0,
-    version: Some(3),
-    put: "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-};
-pub(super) const GATES: Table = Table {
-    name: "gates",
-    columns: 7,
-    named_by: 2,
-    version: Some(2),
-    put: "INSERT INTO gates VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-};
-/// Up to layout 5.
-pub(super) const SPEND: Table = Table {
-    name: "spend",
-    columns: 14,
-    named_by: 5,
-    version: Some(13),
-    put: "INSERT OR REPLACE INTO spend VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-};
-pub(super) const USAGE: Table = Table {
-    name: "usage",
-    columns: 13,
-    named_by: 11,
-    version: Some(12),
-    put: "INSERT OR REPLACE INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-};
-pub(super) const REGISTRY: Table = Table {
-    name: "registry",
-    columns: 3,
-    named_by: 1,
-    version: Some(1),
-    // A version that another record has is an error, not a reason to remove that record.
-    put: "INSERT INTO registry VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version, \
-          value = excluded.value, sum = excluded.sum",
-};
-pub(super) const USES: Table = Table {
-    name: "uses",
-    columns: 3,
-    named_by: 2,
-    version: Some(2),
-    put: "INSERT OR REPLACE INTO uses VALUES (?, ?, ?, ?)",
-};
-pub(super) const LAST_USES: Table = Table {
-    name: "last_uses",
-    columns: 2,
-    named_by: 0,
-    version: Some(1),
-    put: "INSERT OR REPLACE INTO last_uses VALUES (?, ?, ?)",
-};
-pub(super) const DEPLOYMENT: Table = Table {
-    name: "deployment",
-    columns: 2,
-    named_by: 1,
-    version: None,
-    put: "INSERT INTO deployment VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING",
-};
-pub(super) const AUDIT: Table = Table {
-    name: "audit",
-    columns: 2,
-    named_by: 1,
-    version: None,
-    put: "INSERT INTO audit VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING",
-};
-pub(super) const OUTBOX: Table = Table {
-    name: "outbox",
-    columns: 5,
-    named_by: 1,
-    version: Some(3),
-    put: "INSERT OR REPLACE INTO outbox VALUES (?, ?, ?, ?, ?, ?)",
-};
-/// The tables since layout 3.
-const EARLIER_TABLES: [&Table; 9] =
-    [&JOURNAL, &PROGRESS, &COUNTERS, &SEGMENTS, &GATES, &SPEND, &REGISTRY, &USES, &LAST_USES];
-/// The tables of layouts 4 and 5.
-const TABLES_4: [&Table; 11] = [
-    &JOURNAL,
-    &PROGRESS,
-    &COUNTERS,
-    &SEGMENTS,
-    &GATES,
-    &SPEND,
-    &REGISTRY,
-    &USES,
-    &LAST_USES,
-    &DEPLOYMENT,
-    &AUDIT,
-];
-pub(super) const TABLES: [&Table; 12] = [
-    &JOURNAL,
-    &PROGRESS,
-    &COUNTERS,
-    &SEGMENTS,
-    &GATES,
-    &USAGE,
-    &REGISTRY,
-    &USES,
-    &LAST_USES,
-    &DEPLOYMENT,
-    &AUDIT,
-    &OUTBOX,
-];
-
-/// The tables of all layouts, whose rows can be salvaged.
-pub(super) const KNOWN_TABLES: [&Table; 13] = [
-    &JOURNAL,
-    &PROGRESS,
-    &COUNTERS,
-    &SEGMENTS,
-    &GATES,
-    &SPEND,
-    &USAGE,
-    &REGISTRY,
-    &USES,
-    &LAST_USES,
-    &DEPLOYMENT,
-    &AUDIT,
-    &OUTBOX,
-];
-
-/// The tables of a layout that has check sums.
-pub(super) const fn tables(layout: i64) -> &'static [&'static Table] {
-    if layout == SUMMED {
-        &EARLIER_TABLES
-    } else if layout < ROWS {
-        &TABLES_4
-    } else {
-        &TABLES
-    }
-}
-
-/// The values for columns that rows of `table` did not have before layout 3: then no commit was counted, no owner and no step of
-/// the clock was recorded, and a gate had only an end.
-pub(super) fn added_since(table: &Table) -> Vec<Value> {
-    match *table {
-        PROGRESS => vec![Value::Integer(0), Value::Blob(vec![0; 16]), Value::Integer(0)],
-        GATES => vec![Value::Integer(0), Value::Integer(0), Value::Integer(0), Value::Text(String::new())],
-        _ => Vec::new(),
-    }
-}
 
 /// The layout as found; 0: an empty database.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
@@ -282,6 +120,9 @@ pub(super) fn is_whole(connection: &Connection, layout: i64) -> rusqlite::Result
     if layout >= ROWS {
         made.execute_batch(CREATE_SINCE_6)?;
         made.execute_batch(CREATE_OUTBOX)?;
+    }
+    if layout >= RECORDED {
+        made.execute_batch(CREATE_POLICIES)?;
     }
     Ok(description(connection)? == description(&made)?)
 }
@@ -302,6 +143,7 @@ pub(super) fn create(
     transaction.execute_batch(CREATE_SINCE_4)?;
     transaction.execute_batch(CREATE_SINCE_6)?;
     transaction.execute_batch(CREATE_OUTBOX)?;
+    transaction.execute_batch(CREATE_POLICIES)?;
     fill(&transaction)?;
     stamp(&transaction)?;
     transaction.commit()
@@ -357,6 +199,9 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
     if found < ROWS {
         to_6(&transaction)?;
         transaction.execute_batch(CREATE_OUTBOX)?;
+    }
+    if found < RECORDED {
+        transaction.execute_batch(CREATE_POLICIES)?;
     }
     stamp(&transaction)?;
     transaction.commit()
