@@ -22,13 +22,14 @@ const FILES: [&str; 13] = [
     "envoy/service/ext_proc/v3/external_processor.proto",
 ];
 /// Fields that stay in the buffer that they were received in.
-const IN_PLACE: [&str; 6] = [
+const IN_PLACE: [&str; 7] = [
     ".envoy.config.core.v3.HeaderValue",
     ".envoy.service.auth.v3.AttributeContext.HttpRequest.raw_body",
     ".envoy.service.auth.v3.AttributeContext.HttpRequest.HeadersEntry",
     ".envoy.service.ext_proc.v3.HttpBody.body",
     ".envoy.service.ext_proc.v3.ProcessingRequest.metadata_context",
     ".tollgate.v1.CheckPolicyRequest.document",
+    ".tollgate.v1.ReplayPolicyRequest.document",
 ];
 /// Fields whose bytes are taken as they are: headers are many and few are looked at, and the metadata comes again with
 /// each piece of an answer.

@@ -246,7 +246,7 @@ impl App {
         policy: Arc<ArcSwap<Policy>>,
         changes: watch::Receiver<Arc<PolicyStatus>>,
     ) -> impl Future<Output = ()> + Send + use<S> {
-        let store = Observed::new(store, &self.status.calls);
+        let store = Observed::new(store, &self.parts.status.calls);
         Recorder::new(store, Arc::clone(self.live())).run(policy, changes)
     }
 

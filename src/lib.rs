@@ -65,7 +65,7 @@
 //! rpc ─► groq                                         Groq's HTTP API, pure
 //! rpc ─► policy_file ─► watch, syntax                 the document, and what is wrong with it
 //!
-//! cli ─► replay ─────► authorizer, live, store        recorded decisions, played to another policy
+//! cli, rpc ─► replay ► authorizer, live, store        recorded decisions and usage, played to another policy
 //! cli ─► reconcile                                    what was booked, compared with Groq's bill, pure
 //!
 //! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core

@@ -38,6 +38,9 @@ const PAGE: i32 = 1_000;
 /// How long to wait for a connection: a running service answers within milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long an answer may take unless told otherwise.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Where `tollgate serve` listens by default.
 pub(super) const ADDRESS: &str = "127.0.0.1:50051";
 

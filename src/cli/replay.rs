@@ -14,26 +14,29 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::{
-    client,
+    client::{self, CallArgs},
+    replay_usage::{self, Interval},
     screen::{Exit, Failure, Screen},
     table::{Style, Table},
-    temporary::TemporaryDirectory,
     text,
 };
 use crate::{
     policy_file::load_policy,
     replay::{By, Recorded, Replayed, Row, replay},
+    runtime::TemporaryDirectory,
 };
 
-/// Plays recorded decisions to another policy: which requests it would have refused, and what that would have saved.
+/// Plays past requests to another policy: which of them it would have refused, and what that would have saved.
 ///
-/// The record is the decision log as JSON lines, of requests that are logged in full (decision_log_allowed = "100%",
+/// With --from and --to the service plays its usage history, as if the requests of each hour had been alike and spread evenly. With
+/// --decisions this machine plays a record, exactly. The record is the decision log as JSON lines, of requests that are logged in full (decision_log_allowed = "100%",
 /// decision_log_denials). The real engine decides, on an empty store and at the time of each line; nothing is asked of a server.
 /// A key that the policy does not declare, such as one of `keys create`, is played as its team: declare it to try its own limits.
 #[derive(Args)]
 #[command(after_help = "Exit codes: 0 played, 2 failed: a policy with errors, a line that cannot be read.
 
 Examples:
+  tollgate replay --policy proposed.toml --from 2026-11-01 --to 2026-11-30
   tollgate replay --policy proposed.toml --decisions decisions.jsonl
   tollgate replay --policy proposed.toml --decisions decisions.jsonl --by team
   zcat decisions-*.jsonl.gz | tollgate replay --policy proposed.toml --decisions - --json | jq .lines")]
@@ -42,23 +45,41 @@ pub(super) struct Replay {
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
     /// The decision log; `-` is standard input
-    #[arg(long, value_name = "FILE")]
-    decisions: PathBuf,
-    /// What refusals are counted by: team, limit, reason, model
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "team,limit")]
+    #[arg(long, value_name = "FILE", required_unless_present = "from", conflicts_with = "from")]
+    decisions: Option<PathBuf>,
+    #[command(flatten)]
+    interval: Interval,
+    /// With --decisions: what refusals are counted by: team, limit, reason, model
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "team,limit",
+        conflicts_with = "from"
+    )]
     by: Vec<By>,
-    /// Print the result as JSON
+    /// Print the result as JSON: with --decisions counts and amounts in billionths of a dollar, else the service's answer
     #[arg(long)]
     json: bool,
+    /// With --from: the service's gRPC address; https://HOST:PORT for one with TLS
+    #[arg(long, value_name = "HOST:PORT", env = "TOLLGATE_ADDRESS", default_value = client::ADDRESS, value_parser = client::address)]
+    address: String,
+    #[command(flatten)]
+    call: CallArgs,
 }
 
 impl Replay {
     pub(super) fn run(mut self, screen: &mut Screen) -> Result<Exit, Failure> {
+        let Some(decisions) = self.decisions.take() else {
+            let service = (&*self.address, self.call);
+            return replay_usage::run(screen, &self.policy, &self.interval, service, self.json);
+        };
         let report = load_policy(&self.policy);
         let Some(policy) = report.policy else { return Err(Failure::new(report.to_string())) };
-        let name = self.decisions.display();
-        let directory = TemporaryDirectory::new("replay")?;
-        let file = self.open(directory.path());
+        let name = decisions.display();
+        let directory = TemporaryDirectory::new("replay");
+        let directory = directory.map_err(|error| Failure::new(error.to_string()))?;
+        let file = open(&decisions, directory.path());
         let file = file.map_err(|error| Failure::new(format!("{name}: cannot be read: {error}")))?;
         let recorded = Recorded::read(BufReader::with_capacity(READ_AHEAD, file));
         let recorded = recorded.map_err(|error| Failure::new(format!("{name}: {error}")))?;
@@ -79,24 +100,24 @@ impl Replay {
         }
         Ok(Exit::Done)
     }
+}
 
-    /// The record as a file, which is read twice: what comes by a pipe is copied into `directory` first.
-    fn open(&self, directory: &Path) -> io::Result<File> {
-        let mut file = match self.decisions.as_os_str() == "-" {
-            true => File::from(io::stdin().as_fd().try_clone_to_owned()?),
-            false => File::open(&self.decisions)?,
-        };
-        if file.metadata()?.is_file() {
-            return Ok(file);
-        }
-        // The record names users.
-        fs::DirBuilder::new().mode(0o700).create(directory)?;
-        let place = directory.join("decisions.jsonl");
-        let mut copy = File::options().read(true).write(true).create_new(true).mode(0o600).open(place)?;
-        io::copy(&mut file, &mut copy)?;
-        copy.rewind()?;
-        Ok(copy)
+/// The record as a file, which is read twice: what comes by a pipe is copied into `directory` first.
+fn open(decisions: &Path, directory: &Path) -> io::Result<File> {
+    let mut file = match decisions.as_os_str() == "-" {
+        true => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+        false => File::open(decisions)?,
+    };
+    if file.metadata()?.is_file() {
+        return Ok(file);
     }
+    // The record names users.
+    fs::DirBuilder::new().mode(0o700).create(directory)?;
+    let place = directory.join("decisions.jsonl");
+    let mut copy = File::options().read(true).write(true).create_new(true).mode(0o600).open(place)?;
+    io::copy(&mut file, &mut copy)?;
+    copy.rewind()?;
+    Ok(copy)
 }
 
 /// How much of the record is read at once.
@@ -138,7 +159,7 @@ fn to_json(played: &Replayed) -> Value {
 /// The most unknown keys that are named.
 const MOST_KEYS: usize = 5;
 
-fn print(screen: &mut Screen, played: &Replayed) -> io::Result<()> {
+pub(super) fn print(screen: &mut Screen, played: &Replayed) -> io::Result<()> {
     let count = |count: u64| text::group(count.into());
     let dollars = |nanos: u64| text::dollars(nanos.into());
     writeln!(screen, "{} requests decided again", count(played.decisions))?;

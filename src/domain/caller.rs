@@ -56,14 +56,15 @@ impl Snapshot {
         }
     }
 
-    /// The caller of a recorded request: the team, and its key of this name if the policy document declares it.
+    /// The caller of a recorded request: the team, and its key of this name, declared or created.
     ///
     /// # Errors
     /// The violation, if there is no such team.
     pub fn resolve_names(&self, team: &str, key: &str) -> Result<ResolvedCaller<'_>, Violation> {
         let found = self.resolve(&Caller::Team(team.to_owned()))?;
-        let key = self.policy.keys.named(key).iter().find(|key| *key.team == *team);
-        Ok(ResolvedCaller { key: key.map(|key| &**key), ..found })
+        let declared = self.policy.keys.named(key).iter().find(|key| *key.team == *team);
+        let created = || self.keys.named(key).filter(|key| *key.team == *team);
+        Ok(ResolvedCaller { key: declared.or_else(created).map(|key| &**key), ..found })
     }
 
     fn with_key<'s>(

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::{
     difference::{self, Differences},
     document::Node,
-    findings::{Finding, Findings, Patience},
+    findings::{Finding, Findings, Patience, PolicyReport},
     load::{judge, not_utf8, parse, unreadable},
 };
 use crate::{
@@ -64,8 +64,39 @@ impl Proposal<'_> {
         now: Timestamp,
         until: Instant,
     ) -> Result<ProposalReport, TookTooLong> {
-        let refused =
-            |message| Ok(ProposalReport { findings: unreadable("", message).findings, ..Default::default() });
+        let patience = Patience { until: Some(until), most: Some(MAX_FINDINGS) };
+        let (report, root) = self.judged(running, now, &patience);
+        let differences = match root {
+            Some(root) => differences(running, &root, &patience)?,
+            None => Differences::default(),
+        };
+        let PolicyReport { policy, findings } = report;
+        match patience.is_late() {
+            true => Err(TookTooLong),
+            false => {
+                Ok(ProposalReport { revision: policy.map(|policy| policy.revision), findings, differences })
+            }
+        }
+    }
+
+    /// The policy that it is, and what is wrong with it, with the bounds of [`Self::check`].
+    ///
+    /// # Errors
+    /// It takes longer.
+    pub fn load(
+        &self,
+        running: &Policy,
+        now: Timestamp,
+        until: Instant,
+    ) -> Result<PolicyReport, TookTooLong> {
+        let patience = Patience { until: Some(until), most: Some(MAX_FINDINGS) };
+        let (report, _) = self.judged(running, now, &patience);
+        if patience.is_late() { Err(TookTooLong) } else { Ok(report) }
+    }
+
+    /// The report on it, and its tree if it has one.
+    fn judged(&self, running: &Policy, now: Timestamp, patience: &Patience) -> (PolicyReport, Option<Node>) {
+        let refused = |message| (unreadable("", message), None);
         let text = match str::from_utf8(self.bytes) {
             Ok(text) => without_mark(text),
             Err(error) => return refused(not_utf8(self.bytes, &error)),
@@ -77,32 +108,21 @@ impl Proposal<'_> {
         let begun =
             if text.trim_start().starts_with('{') { DocumentFormat::Json } else { DocumentFormat::Toml };
         let format = self.format.unwrap_or(begun);
-        let patience = Patience { until: Some(until), most: Some(MAX_FINDINGS) };
-        let (root, positions) = match parse(text, format, &patience) {
+        let (root, positions) = match parse(text, format, patience) {
             Ok(document) => document,
             Err(_) if format == DocumentFormat::Toml && looks_like_yaml(text) => {
                 return refused(NOT_YAML.to_owned());
             }
-            Err(malformed) => {
-                return Ok(ProposalReport { findings: malformed.report("").findings, ..Default::default() });
-            }
+            Err(malformed) => return (malformed.report(""), None),
         };
-        let findings = Findings::new("", positions, patience);
+        let findings = Findings::new("", positions, *patience);
         let mut report = judge(&root, (text, format), now, Some(running), findings);
         if report.findings.len() >= MAX_FINDINGS {
             let message = format!("there are {MAX_FINDINGS} findings; what comes after them was not checked");
             report.findings.extend(unreadable("", message).findings);
             report.policy = None;
         }
-        let differences = differences(running, &root, &patience)?;
-        match patience.is_late() {
-            true => Err(TookTooLong),
-            false => Ok(ProposalReport {
-                revision: report.policy.map(|policy| policy.revision),
-                findings: report.findings,
-                differences,
-            }),
-        }
+        (report, Some(root))
     }
 }
 

@@ -6,6 +6,7 @@
 //! In memory are the place of each line and the reservations that can still be settled; lines are read as they are played.
 
 mod fates;
+mod hourly;
 mod outcome;
 mod record;
 
@@ -22,14 +23,20 @@ use self::{
     record::Event,
 };
 pub use self::{
+    hourly::{HourlyReplay, Spread},
     outcome::{By, Replayed, Row},
     record::{ReadError, Recorded},
 };
 use crate::{
-    authorizer::{
-        Authorizer, Bounds, Decided, Failure, LoggedDecision, LoggedSettlement, Question, Shared, View,
+    authorizer::{Authorizer, Bounds, Decided, Failure, LoggedDecision, LoggedSettlement, Question, Shared},
+    domain::{
+        Timestamp,
+        key::{KeyRecord, VirtualKey},
+        policy::Policy,
+        rbac::TeamScope,
+        request::Caller,
+        snapshot::Snapshot,
     },
-    domain::{Timestamp, policy::Policy, rbac::TeamScope, request::Caller},
     live::Live,
     runtime::clock::{Clock, ManualClock},
     store::embedded::{EmbeddedStore, OpenError},
@@ -52,11 +59,16 @@ pub enum ReplayError {
         /// Why.
         failure: Failure,
     },
+    /// The engine could not decide or book a request that was made of usage.
+    #[error("{0}")]
+    Engine(#[from] Failure),
 }
 
 struct Replay {
     authorizer: Authorizer<EmbeddedStore>,
     clock: ManualClock,
+    /// What decides: nothing is paused, and created keys are as they were before they were revoked.
+    snapshot: Arc<Snapshot>,
     fates: Fates,
     result: Replayed,
 }
@@ -73,12 +85,7 @@ pub async fn replay<R: BufRead + Seek>(
 ) -> Result<Replayed, ReplayError> {
     let (mut lines, places, skipped) = recorded.into_parts();
     let start = places.first().map_or(Timestamp(0), |place| place.time);
-    let clock = ManualClock::new(start);
-    let store = EmbeddedStore::open_scratch(directory, Clock::Manual(clock.clone()))?;
-    let shared = Arc::new(Shared::new(Arc::new(Live::new(Arc::new(policy)))));
-    let authorizer = Authorizer::new(store, Clock::Manual(clock.clone()).into(), shared);
-    let result = Replayed::new(by, skipped);
-    let mut replay = Replay { authorizer, clock, fates: Fates::default(), result };
+    let mut replay = Replay::open(policy, &[], Replayed::new(by, skipped), (start, directory))?;
     for place in places {
         replay.clock.set(place.time);
         let played = match lines.read(place)? {
@@ -91,6 +98,25 @@ pub async fn replay<R: BufRead + Seek>(
 }
 
 impl Replay {
+    /// By `policy` and the created keys of `created`, from `start` on, on an empty store in `directory`.
+    fn open(
+        policy: Policy,
+        created: &[Arc<VirtualKey>],
+        result: Replayed,
+        (start, directory): (Timestamp, &Path),
+    ) -> Result<Self, OpenError> {
+        let clock = ManualClock::new(start);
+        let store = EmbeddedStore::open_scratch(directory, Clock::Manual(clock.clone()))?;
+        let policy = Arc::new(policy);
+        let mut snapshot = Snapshot { is_pending: false, ..Snapshot::pending(Arc::clone(&policy)) };
+        for key in created.iter().filter_map(|key| without_end(key)) {
+            snapshot.keys.replace(None, Some(&Arc::new(key)));
+        }
+        let shared = Arc::new(Shared::new(Arc::new(Live::new(policy))));
+        let authorizer = Authorizer::new(store, Clock::Manual(clock.clone()).into(), shared);
+        Ok(Self { authorizer, clock, snapshot: Arc::new(snapshot), fates: Fates::default(), result })
+    }
+
     async fn decide(&mut self, logged: LoggedDecision) -> Result<(), Failure> {
         let LoggedDecision { time, key, reasons, is_extra, reservation_id, reserved_nanos, request } = logged;
         let Some(request) = request.filter(|_| !is_extra && !reasons.iter().any(|of| is_of_no_policy(of)))
@@ -98,7 +124,7 @@ impl Replay {
             self.result.skipped += 1;
             return Ok(());
         };
-        let View { snapshot, fresh } = self.authorizer.view(None).await;
+        let (snapshot, fresh) = (Arc::clone(&self.snapshot), Ok(()));
         let Caller::Team(team) = &request.caller else { return Ok(()) };
         let caller = snapshot.resolve_names(team, &key);
         if !key.is_empty() && caller.as_ref().is_ok_and(|caller| caller.key.is_none()) {
@@ -162,7 +188,7 @@ impl Replay {
                 Ok(())
             }
             None if logged.is_unreserved => {
-                let snapshot = self.authorizer.snapshot();
+                let snapshot = Arc::clone(&self.snapshot);
                 let Caller::Team(team) = &subject.caller else { return Ok(()) };
                 let caller = snapshot.resolve_names(team, &key);
                 let booked = self
@@ -189,6 +215,14 @@ impl Replay {
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// A created key as it was before it was revoked, and without secrets: what it did is on record.
+fn without_end(key: &VirtualKey) -> Option<VirtualKey> {
+    let stored = key.stored.as_ref()?;
+    let record =
+        KeyRecord { revoked_at: None, expires_at: None, secrets: Vec::new(), ..(*stored.record).clone() };
+    Some(VirtualKey::created(stored.version, Arc::new(record)))
 }
 
 /// Whether a denial came of what no policy document decides: of a key or a pause at that time, of Groq, or of the store.

@@ -17,6 +17,6 @@ pub use foresight::foresee;
 pub use limits::{LimitPage, LimitPlace, LimitQuery, LimitReports};
 pub use spend::{SpendError, SpendLine, SpendPage, SpendQuery, SpendReport, Spending};
 pub use usage::{
-    Dimension, Granularity, Order, Subject, UsageError, UsageFilter, UsageGroup, UsagePage, UsagePlace,
-    UsageQuery, UsageReports, UsageRow,
+    Dimension, Granularity, Order, PastRow, PastUsage, Subject, UsageError, UsageFilter, UsageGroup,
+    UsagePage, UsagePlace, UsageQuery, UsageReports, UsageRow,
 };

@@ -30,6 +30,7 @@ mod policy_document_service;
 mod policy_revisions;
 mod policy_service;
 mod recorded;
+mod replaying;
 mod replica_list;
 mod report_service;
 mod settling;

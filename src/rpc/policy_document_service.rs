@@ -18,8 +18,10 @@ use super::{
     proto::{
         CheckPolicyRequest, CheckPolicyResponse, DescribeTeamRequest, DescribeTeamResponse, GetPolicyRequest,
         GetPolicyResponse, GetPolicyRevisionRequest, GetPolicyRevisionResponse, ListPolicyRevisionsRequest,
-        ListPolicyRevisionsResponse, PolicySnapshot, policy_document_service_server::PolicyDocumentService,
+        ListPolicyRevisionsResponse, PolicySnapshot, ReplayPolicyRequest,
+        policy_document_service_server::PolicyDocumentService,
     },
+    replaying::{self, Answers, Play},
     status::{self, FieldErrors},
     status_service::StatusFacts,
 };
@@ -34,7 +36,11 @@ use crate::{
         request::ServiceTier,
         snapshot::Snapshot,
     },
-    policy_file::{Described, Proposal, ProposalReport, TookTooLong, describe_team, masked, shown_document},
+    policy_file::{
+        Described, PolicyReport, Proposal, ProposalReport, TookTooLong, describe_team, masked, shown_document,
+    },
+    reports::PastUsage,
+    runtime::Tasks,
     store::Store,
 };
 
@@ -44,6 +50,10 @@ const MAX_CHECKS: usize = 1;
 const MAX_READS: usize = 8;
 /// How long a check may take. The largest policies take a second or two.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Replays that a process makes at the same time: each keeps a core busy for up to a minute.
+const MAX_REPLAYS: usize = 1;
+/// How long a replay may take.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(60);
 /// The most models that are listed.
 const MAX_MODELS: usize = 1_000;
 /// The most bytes of sentences: an answer has 1 MiB, and models and limits stand beside them.
@@ -54,11 +64,13 @@ const MAX_SENTENCES: usize = 768 << 10;
 pub struct DocumentWork {
     checks: Arc<Semaphore>,
     reads: Arc<Semaphore>,
+    replays: Arc<Semaphore>,
 }
 
 impl Default for DocumentWork {
     fn default() -> Self {
-        Self { checks: Arc::new(Semaphore::new(MAX_CHECKS)), reads: Arc::new(Semaphore::new(MAX_READS)) }
+        let places = |count| Arc::new(Semaphore::new(count));
+        Self { checks: places(MAX_CHECKS), reads: places(MAX_READS), replays: places(MAX_REPLAYS) }
     }
 }
 
@@ -82,18 +94,21 @@ pub struct PolicyDocumentRpc<S> {
     store: S,
     facts: StatusFacts,
     work: DocumentWork,
+    tasks: Tasks,
 }
 
 impl<S> PolicyDocumentRpc<S> {
-    /// Tells of the document that `facts` has in force, and of those that `store` has on record.
+    /// Tells of the document that `facts` has in force, and of those that `store` has on record. Replays end with `tasks`.
     #[must_use]
-    pub const fn new(store: S, facts: StatusFacts, work: DocumentWork) -> Self {
-        Self { store, facts, work }
+    pub const fn new(store: S, facts: StatusFacts, work: DocumentWork, tasks: Tasks) -> Self {
+        Self { store, facts, work, tasks }
     }
 }
 
 #[tonic::async_trait]
-impl<S: Store> PolicyDocumentService for PolicyDocumentRpc<S> {
+impl<S: Store + Clone> PolicyDocumentService for PolicyDocumentRpc<S> {
+    type ReplayPolicyStream = Answers;
+
     async fn get_policy(&self, _: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
         let live = &self.facts.shared.live;
         let snapshot = live.snapshot();
@@ -164,18 +179,53 @@ impl<S: Store> PolicyDocumentService for PolicyDocumentRpc<S> {
         let until = deadline::of(request.metadata()).map_or(mine, |caller| caller.min(mine));
         let CheckPolicyRequest { document, format } = request.into_inner();
         let mut errors = FieldErrors::default();
-        if document.is_empty() {
-            errors.add("document", "required: must not be empty");
-        }
-        let known = DocumentFormat::ALL.into_iter().find(|known| known.name() == format);
-        if known.is_none() && !format.is_empty() {
-            errors.add("format", "must be `toml` or `json`");
-        }
-        let format = errors.or(known)?;
+        let format = errors.document(&document, &format);
+        let format = errors.or(format)?;
         let (snapshot, now) = (self.facts.shared.live.snapshot(), self.facts.clock.now());
         let checked =
             done(&self.work.checks, move || checked(&document, format, &snapshot, now, until)).await?;
         checked.map(Response::new).map_err(status::unchecked)
+    }
+
+    async fn replay_policy(
+        &self,
+        request: Request<ReplayPolicyRequest>,
+    ) -> Result<Response<Answers>, Status> {
+        let mine = Instant::now() + REPLAY_PATIENCE;
+        let until = deadline::of(request.metadata()).map_or(mine, |caller| caller.min(mine));
+        let ReplayPolicyRequest { document, start_date, end_date, format } = request.into_inner();
+        let mut errors = FieldErrors::default();
+        let format = errors.document(&document, &format);
+        let days = errors.interval(&start_date, &end_date);
+        let (format, days) = errors.or((format, days))?;
+        let place = Arc::clone(&self.work.replays).try_acquire_owned();
+        let place = place.map_err(|_| status::busy_with_documents())?;
+        let (snapshot, now) = (self.facts.shared.live.snapshot(), self.facts.clock.now());
+        let calendar = snapshot.policy.calendar.clone();
+        let begin = |day| calendar.start_of_day(day).unwrap_or_default();
+        let interval = (begin(days.0), begin(days.1));
+        let usage = PastUsage::new(self.store.clone(), calendar, days).await.map_err(status::unanswered)?;
+        let loading = move || Proposal { bytes: &document, format }.load(&snapshot.policy, now, until);
+        let report = tokio::task::spawn_blocking(loading).await.map_err(|_| status::internal())?;
+        let PolicyReport { policy, findings } = report.map_err(status::unchecked)?;
+        let policy = policy.ok_or_else(|| status::faulty_document(&findings))?;
+        let created = self.facts.shared.live.created_keys();
+        let play = Play { policy, created, interval, until, tasks: self.tasks.clone(), place };
+        Ok(Response::new(replaying::start(play, usage)))
+    }
+}
+
+impl FieldErrors {
+    /// The format of a proposed document; `None`: as it begins.
+    fn document(&mut self, document: &Bytes, format: &str) -> Option<DocumentFormat> {
+        if document.is_empty() {
+            self.add("document", "required: must not be empty");
+        }
+        let known = DocumentFormat::ALL.into_iter().find(|known| known.name() == format);
+        if known.is_none() && !format.is_empty() {
+            self.add("format", "must be `toml` or `json`");
+        }
+        known
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     authorizer::{Failure, NotWatched},
     control::{KeyError, PauseError},
     domain::rbac::Permission,
-    policy_file::TookTooLong,
+    policy_file::{Finding, Severity, TookTooLong, masked},
     reports::{ListError, SpendError, UsageError},
     revisions::RevisionError,
     store::StoreError,
@@ -42,6 +42,9 @@ const TEAM: &str = "tollgate.v1.Team";
 
 /// The longest descriptions of malformed fields together, in bytes.
 const MAX_NAMED_BYTES: usize = 2048;
+
+/// The most errors of a proposed document that are named; `CheckPolicy` names all.
+const MAX_NAMED_FAULTS: usize = 5;
 
 /// The malformed fields of one request; if there are very many, only the first.
 #[derive(Default)]
@@ -113,7 +116,7 @@ pub fn shutting_down(effect: Effect) -> Status {
 #[must_use]
 pub fn effect_of(path: &str) -> Effect {
     match path.rsplit('/').next().unwrap_or_default() {
-        "Authorize" | "Check" | "DescribeTeam" | "CheckPolicy" => Effect::None,
+        "Authorize" | "Check" | "DescribeTeam" | "CheckPolicy" | "ReplayPolicy" => Effect::None,
         method if ["Get", "List", "Query", "Stream"].iter().any(|reads| method.starts_with(reads)) => {
             Effect::None
         }
@@ -243,6 +246,25 @@ pub(super) fn busy_with_documents() -> Status {
 /// The status for a proposed policy document whose check was given up.
 pub(super) fn unchecked(error: TookTooLong) -> Status {
     table::DEADLINE_EXCEEDED.error(error.to_string(), Unsure)
+}
+
+/// The status for a replay that was given up.
+pub(super) fn replay_took_too_long() -> Status {
+    let message = "the interval was not replayed in time; ask for a shorter one";
+    table::DEADLINE_EXCEEDED.error(message, Unsure)
+}
+
+/// The status for a proposed policy document with errors, of which the first are named.
+pub(super) fn faulty_document(findings: &[Finding]) -> Status {
+    let mut errors = FieldErrors::default();
+    let faults = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    for finding in faults.take(MAX_NAMED_FAULTS) {
+        let line = finding.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        let path =
+            if finding.key_path.is_empty() { String::new() } else { format!("{}: ", finding.key_path) };
+        errors.add("document", masked(&format!("{line}{path}{}", finding.message)).into_owned());
+    }
+    errors.into_status()
 }
 
 /// Why a revision of the policy is not shown.

@@ -1,14 +1,17 @@
-//! Time and random numbers, which tests and simulations replace, and tasks that outlive their call.
+//! Time and random numbers, which tests and simulations replace, tasks that outlive their call, and
+//! directories that outlive nothing.
 
 pub mod clock;
 mod entropy;
 pub mod lines;
 mod replica;
 mod tasks;
+mod temporary;
 
 pub use entropy::{Entropy, NoEntropy};
 pub use replica::replica_name;
 pub use tasks::Tasks;
+pub use temporary::TemporaryDirectory;
 
 use clock::Clock;
 

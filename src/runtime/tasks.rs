@@ -51,6 +51,12 @@ impl Tasks {
         self.0.cut.cancelled()
     }
 
+    /// Whether [`Tasks::cut`] was called.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.0.cut.is_cancelled()
+    }
+
     /// Whether [`Tasks::end`] was called.
     #[must_use]
     pub fn is_ending(&self) -> bool {

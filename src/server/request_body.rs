@@ -27,8 +27,9 @@ pub(super) const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 pub(super) const MAX_ENVOY_BYTES: usize = 32 << 20;
 /// The largest message with a proposed policy: as large as a policy's file may be.
 pub(super) const MAX_PROPOSAL_BYTES: usize = 32 << 20;
-/// The RPC that takes one.
+/// The RPCs that take one.
 const CHECK_POLICY: &str = "/tollgate.v1.PolicyDocumentService/CheckPolicy";
+const REPLAY_POLICY: &str = "/tollgate.v1.PolicyDocumentService/ReplayPolicy";
 /// The largest message with a report of drift: the most that it may tell, with room.
 pub(super) const MAX_REPORT_BYTES: usize = 1 << 20;
 /// The RPC that takes one.
@@ -64,7 +65,7 @@ where
         let claim = request.extensions_mut().remove::<Claim>();
         let path = request.uri().path();
         let max = match path {
-            CHECK_POLICY => MAX_PROPOSAL_BYTES,
+            CHECK_POLICY | REPLAY_POLICY => MAX_PROPOSAL_BYTES,
             REPORT_DRIFT => MAX_REPORT_BYTES,
             path if path.starts_with("/envoy.") => MAX_ENVOY_BYTES,
             _ => MAX_MESSAGE_BYTES,

@@ -115,7 +115,12 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let reports = ReportServiceServer::new(reports).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let budgets = BudgetRpc::new(Budgets::new(follower.clone(), past));
     let budgets = BudgetServiceServer::new(budgets).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let documents = PolicyDocumentRpc::new(store.clone(), status.clone(), documents);
+    let documents = PolicyDocumentRpc::new(
+        store.clone(),
+        status.clone(),
+        documents,
+        authorizer.settler().tasks().clone(),
+    );
     // As with alerts.
     let documents = PolicyDocumentServiceServer::new(documents).max_decoding_message_size(MAX_PROPOSAL_BYTES);
     let status = StatusRpc::new(store.clone(), status);

@@ -39,6 +39,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
             "policy_file",
             "replicas",
             "revisions",
+            "replay",
             "store",
             "telemetry",
             "runtime",

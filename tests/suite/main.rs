@@ -47,6 +47,7 @@ mod model;
 mod pauses;
 mod policy_document;
 mod policy_history;
+mod policy_replay;
 mod reconcile;
 mod redis_password;
 mod redis_server;

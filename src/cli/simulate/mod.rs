@@ -27,14 +27,13 @@ use super::{
     client::{self, CallArgs, Client},
     screen::{Exit, Failure, Screen, progress_is_seen},
     spend,
-    temporary::TemporaryDirectory,
 };
 use crate::{
     app::{App, Listen, Parts},
     domain::{Timestamp, policy::Policy, snapshot::document_revision},
     policy_file::{EXAMPLE_POLICY, load_policy, parse_policy},
     runtime::{
-        Entropy,
+        Entropy, TemporaryDirectory,
         clock::{Clock, ManualClock},
     },
     store::embedded::EmbeddedStore,
@@ -156,7 +155,8 @@ impl Simulate {
                 .play(policy, traffic, Scene { seed, address, time, start: 0, simulated: false }, screen)
                 .await;
         }
-        let directory = TemporaryDirectory::new("simulate")?;
+        let directory = TemporaryDirectory::new("simulate");
+        let directory = directory.map_err(|error| Failure::new(error.to_string()))?;
         let clock = ManualClock::new(start);
         let store = EmbeddedStore::open(directory.path(), Clock::Manual(clock.clone()))
             .map_err(|error| Failure::new(error.to_string()))?;

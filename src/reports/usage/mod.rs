@@ -5,6 +5,7 @@
 
 mod answers;
 mod groups;
+mod past;
 mod query;
 
 use std::{
@@ -16,12 +17,13 @@ use std::{
 use thiserror::Error;
 use tokio::time::Instant;
 
-pub use self::query::{
-    Dimension, Granularity, Order, Subject, UsageFilter, UsageGroup, UsagePlace, UsageQuery,
-};
 use self::{
     answers::{Answer, Answers},
     groups::{Groups, shown},
+};
+pub use self::{
+    past::{PastRow, PastUsage},
+    query::{Dimension, Granularity, Order, Subject, UsageFilter, UsageGroup, UsagePlace, UsageQuery},
 };
 use super::{sets::SetReader, spend::MONTH_KEPT_MS};
 use crate::{

@@ -99,6 +99,6 @@ reasons! {
         "The issuer of a token does not answer, and its key is not known. Try again";
 
     DEADLINE_EXCEEDED: DeadlineExceeded, Unsure,
-        "The time in the call's `grpc-timeout` is over, or the request was not complete within `connection_handshake_timeout`, or a proposed policy took longer than 10 s to check. `Authorize` holds nothing; a report is safe to repeat";
+        "The time in the call's `grpc-timeout` is over, or the request was not complete within `connection_handshake_timeout`, or a proposed policy took longer than 10 s to check or 60 s to replay. `Authorize` holds nothing; a report is safe to repeat";
     INTERNAL: Internal, Unsure, "A fault of the service, or a message that breaks gRPC's framing. The log has what the answer must not";
 }

@@ -106,7 +106,8 @@ impl FieldErrors {
         })
     }
 
-    pub(super) fn interval(&mut self, start: &str, end: &str) -> (u32, u32) {
+    /// The days of an interval: the first, and the one after the last.
+    pub(in crate::rpc) fn interval(&mut self, start: &str, end: &str) -> (u32, u32) {
         let (start, end) = (self.day("start_date", start), self.day("end_date", end));
         if start > 0 && end > 0 {
             let days = std::iter::successors(Some(start), |day| next_day(*day)).take(MAX_DAYS + 1);

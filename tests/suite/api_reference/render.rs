@@ -56,8 +56,9 @@ fn describe_method(text: &mut String, method: &MethodDescriptor, examples: &[Exa
     let full = format!("/{}/{}", service.full_name(), method.name());
     writeln!(
         text,
-        "- {} → {}\n- Permission: {}\n- Repeating it: {}\n",
+        "- {} → {}{}\n- Permission: {}\n- Repeating it: {}\n",
         linked(method.input().name()),
+        if method.is_server_streaming() { "a stream of " } else { "" },
         linked(method.output().name()),
         permission(&full),
         repeating(method),

@@ -236,6 +236,19 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
             let checked = documents(channel).check_policy(by(token, request)).await?.into_inner();
             assert!(!checked.sound && !format!("{checked:?}").contains(&digest(&secret("admin"))));
         }
+        "ReplayPolicy" => {
+            let request = proto::ReplayPolicyRequest {
+                document: b"[organization]\nid = \"acme\"\n".as_slice().into(),
+                start_date: "2026-11-23".to_owned(),
+                end_date: "2026-11-24".to_owned(),
+                ..Default::default()
+            };
+            match documents(channel).replay_policy(by(token, request)).await {
+                // It would open the service to all.
+                Err(status) if status.code() == Code::InvalidArgument => {}
+                answer => drop(answer?),
+            }
+        }
         "GetStatus" => {
             let mut client = StatusServiceClient::new(channel.clone());
             drop(client.get_status(by(token, proto::GetStatusRequest {})).await?);

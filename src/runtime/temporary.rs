@@ -1,26 +1,30 @@
-//! Directories of commands that need a store of their own.
+//! Directories of what needs a store of its own for a while.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use super::screen::Failure;
-use crate::runtime::Entropy;
+use super::{Entropy, NoEntropy};
 
 /// A directory that is removed when it is dropped. The store that is opened there makes it.
-pub(super) struct TemporaryDirectory(PathBuf);
+#[derive(Debug)]
+pub struct TemporaryDirectory(PathBuf);
 
 impl TemporaryDirectory {
     /// A new one, whose name begins with `tollgate-` and `purpose`.
-    pub(super) fn new(purpose: &str) -> Result<Self, Failure> {
-        let bytes = Entropy::System.bytes().map_err(|error| Failure::new(error.to_string()))?;
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn new(purpose: &str) -> Result<Self, NoEntropy> {
+        let bytes = Entropy::System.bytes()?;
         let name = format!("tollgate-{purpose}-{:016x}", u64::from_le_bytes(bytes));
         Ok(Self(std::env::temp_dir().join(name)))
     }
 
     /// Where it is.
-    pub(super) fn path(&self) -> &Path {
+    #[must_use]
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
