@@ -7,11 +7,11 @@ use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 
 use crate::{
-    access::Guard,
+    access::{Client, ClientSecretPlace, Guard, SessionKeyError, SessionSettings, Sessions, SignIn},
     alerts::{self, Dispatcher, Receivers},
     audit::Audit,
     authorizer::{DecisionLog, Shared},
-    console::{Console, Streams},
+    console::{Console, ConsoleAddress, Door, Streams},
     domain::{
         policy::Policy,
         tally::{DEFAULT_MAX_TEAMS, Tallies},
@@ -28,7 +28,7 @@ use crate::{
         in_process,
         metrics::{self, Reloads, Sources},
     },
-    settings::Settings,
+    settings::{OidcClient, Settings},
     store::{Calls, Observed, Store, Unreported, redis::Hazards},
     telemetry::{Meters, trace::Tracing},
     upstream::UpstreamKeys,
@@ -270,18 +270,47 @@ impl App {
         self.streams.end().await;
     }
 
-    /// Serves the pages for operators until dropped.
+    /// Where people sign in to the console; `None`: it is not served.
+    ///
+    /// # Errors
+    /// There is no key for sessions.
+    pub fn door(&self, settings: &Settings) -> Result<Option<Door>, SessionKeyError> {
+        if !settings.serves_console() {
+            return Ok(None);
+        }
+        let of_sessions = SessionSettings {
+            key_files: settings.session_key_files().to_vec(),
+            timeout: settings.console_session_timeout,
+            max_age: settings.console_session_max_age,
+        };
+        let sessions = Sessions::open(&of_sessions, self.parts.guard.clone(), self.parts.runtime.clone())?;
+        let provider = settings.oidc_client().map(|client| {
+            let OidcClient { issuer, client_id: id, secret_file, secret, scopes, console_url } = client;
+            let secret = match (secret_file, secret) {
+                (Some(path), _) => ClientSecretPlace::File(path),
+                (None, Some(secret)) => ClientSecretPlace::Here(secret.text().to_owned()),
+                (None, None) => ClientSecretPlace::None,
+            };
+            SignIn::new(Client { issuer, id, secret, scopes, console_url }, sessions.clone())
+        });
+        Ok(Some(Door::new(sessions, provider, ConsoleAddress::new(settings.console_url.clone()))))
+    }
+
+    /// Serves the pages for operators until dropped, those of the console where there is a `door`.
     pub fn serve_pages<S: Store + Clone>(
         &self,
         listener: TcpListener,
         tls: Option<ListenerTls>,
+        door: Option<Door>,
         store: S,
     ) -> impl Future<Output = ()> + Send + use<S> {
         let ServiceParts { guard, status, runtime, .. } = &self.parts;
         let store = Observed::new(store, &status.calls);
         let services = in_process(&self.parts, store.clone());
         let (live, runtime, address) = (Arc::clone(self.live()), runtime.clone(), listener.local_addr().ok());
-        let console = Console::new(services, guard.clone(), live, runtime, address, self.streams.clone());
+        let streams = self.streams.clone();
+        let console =
+            door.map(|door| Console::new(services, guard.clone(), live, runtime, address, streams, door));
         let facts = Facts { status: status.clone(), meters: self.meters.clone(), console };
         admin::serve(listener, tls, guard.clone(), facts, self.connections.clone(), store)
     }

@@ -56,7 +56,7 @@
 //! rpc ─► authorizer ─► live, store                    data plane: decide, settle
 //! rpc ─► control ────► live, store                    control plane: keys, pauses
 //! rpc ─► reports ────► live, store                    control plane: spend
-//! rpc ─► access ─────► audit, live                    who is calling, and whether they may
+//! rpc ─► access ─────► audit, live, watch             who is calling, and whether they may; sessions
 //! rpc ─► audit ──────► store                          what was changed, and who was refused
 //! rpc ─► upstream ───► watch                          Groq's own keys
 //! rpc ─► alerts ─────► replicas, policy_file, settings  what operators are told of, and its way to receivers

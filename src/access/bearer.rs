@@ -23,6 +23,7 @@ use thiserror::Error;
 
 use super::{
     issuer::SigningKeys,
+    sessions::{Person, SignedIn, Who},
     token::{self, Verified},
 };
 use crate::domain::{
@@ -35,6 +36,8 @@ use crate::domain::{
 pub const SERVICE_TOKEN_PREFIX: &str = "tgs_";
 /// The most bytes of a bearer token. Providers that list hundreds of groups make tokens of some thousand bytes.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
+/// The most bytes of an ID token, which comes from its issuer and not from a caller.
+const MAX_ID_TOKEN_BYTES: usize = 64 * 1024;
 /// The most verified tokens to remember; each takes a few hundred bytes.
 const MAX_REMEMBERED: usize = 10_000;
 /// The longest time to remember a verified token. After it the key is checked again, as the issuer may have withdrawn it.
@@ -53,6 +56,8 @@ pub enum Invalid {
     #[error("the bearer token cannot be checked at the moment: its issuer does not answer")]
     IssuerUnavailable,
 }
+
+const UNKNOWN_ISSUER: Invalid = Invalid::Token("its issuer is not one of the policy's");
 
 /// Identifies the holder of a bearer token. There is one for the whole process.
 #[derive(Debug, Default)]
@@ -125,13 +130,39 @@ impl Verifier {
         let epoch = self.epoch.load(Ordering::Acquire);
         let claimed = token::Claimed::read(token)?;
         let known = access.issuers.iter().find(|issuer| *issuer.issuer == *claimed.issuer);
-        let issuer = known.ok_or(Invalid::Token("its issuer is not one of the policy's"))?;
+        let issuer = known.ok_or(UNKNOWN_ISSUER)?;
         let key = self.keys_of(&issuer.issuer).key(&claimed).await?;
         let verified = token::verify(token, &claimed, &key, issuer, now)?;
         let principal = Arc::clone(&verified.principal);
         let (revision, until) = (policy.revision.clone(), now.plus(REMEMBERED_MS));
         self.remember(token, Remembered { verified, revision, epoch, until }, now);
         Ok(principal)
+    }
+
+    /// The person that `token` names, an ID token of `issuer` that was issued to `client_id` for the sign-in with `nonce`; and
+    /// until when that holds.
+    ///
+    /// # Errors
+    /// It is none, or the policy does not have its issuer.
+    pub(super) async fn identify(
+        &self,
+        access: &AccessPolicy,
+        token: &str,
+        issuer: &str,
+        client: (&str, &str),
+        now: Timestamp,
+    ) -> Result<(Person, Timestamp), Invalid> {
+        if token.len() > MAX_ID_TOKEN_BYTES {
+            return Err(Invalid::Token("it is too long"));
+        }
+        let claimed = token::Claimed::read(token)?;
+        if claimed.issuer != issuer {
+            return Err(Invalid::Token("its issuer is another"));
+        }
+        let known = access.issuers.iter().find(|known| *known.issuer == *issuer);
+        let issuer = known.ok_or(UNKNOWN_ISSUER)?;
+        let key = self.keys_of(&issuer.issuer).key(&claimed).await?;
+        token::identify(token, &claimed, &key, issuer, client, now)
     }
 
     fn keys_of(&self, issuer: &Arc<str>) -> Arc<SigningKeys> {
@@ -160,8 +191,34 @@ impl Verifier {
 
 /// The digest finds the token and the comparison confirms it, so timing does not reveal how much of a secret was right.
 fn service_token(access: &AccessPolicy, token: &str, now: Timestamp) -> Result<Arc<Principal>, Invalid> {
-    let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-    let known = access.tokens.get(&digest).filter(|known| known.sha256.ct_eq(&digest).into());
+    of_digest(access, &digest(token), now)
+}
+
+/// The digest of a service token, by which the policy knows it.
+pub(super) fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// The holder of a session, with the roles that `access` gives them.
+pub(super) fn holder(
+    access: &AccessPolicy,
+    signed_in: &SignedIn,
+    now: Timestamp,
+) -> Result<Arc<Principal>, Invalid> {
+    match &signed_in.who {
+        Who::ServiceToken(digest) => of_digest(access, digest, now),
+        Who::Person(person) => caller(access, person),
+    }
+}
+
+/// The person, with the roles that `access` gives them.
+pub(super) fn caller(access: &AccessPolicy, person: &Person) -> Result<Arc<Principal>, Invalid> {
+    let known = access.issuers.iter().find(|issuer| *issuer.issuer == *person.issuer);
+    known.map(|issuer| Arc::new(token::caller(person, issuer))).ok_or(UNKNOWN_ISSUER)
+}
+
+fn of_digest(access: &AccessPolicy, digest: &[u8; 32], now: Timestamp) -> Result<Arc<Principal>, Invalid> {
+    let known = access.tokens.get(digest).filter(|known| known.sha256.ct_eq(digest).into());
     match known {
         None => Err(Invalid::Token("it is not one of the policy's")),
         Some(known) if known.expires_at.is_some_and(|end| now >= end) => Err(Invalid::Expired),

@@ -8,10 +8,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use serde_json::Value;
 
-use super::{OtherTeam, Peer, Refusal, RefusalCounts, Verifier};
+use super::{
+    Invalid, OtherTeam, Peer, Refusal, RefusalCounts, SERVICE_TOKEN_PREFIX, Verifier, bearer,
+    sessions::{Person, SessionCounts, SignedIn, Who},
+};
 use crate::{
     audit::{Audit, Change, action},
     domain::{
+        Timestamp,
         actor::Actor,
         rbac::{AccessPolicy, Need, Principal, is_page},
     },
@@ -76,6 +80,7 @@ pub struct Guard {
     open: bool,
     audit: Audit,
     refusals: Arc<RefusalCounts>,
+    sessions: Arc<SessionCounts>,
 }
 
 impl Guard {
@@ -83,7 +88,15 @@ impl Guard {
     /// machines may ask as well. Refusals for lack of a role or a team are recorded in `audit`.
     #[must_use]
     pub fn new(live: Arc<Live>, clock: Clock, open: bool, audit: Audit) -> Self {
-        Self { live, verifier: Arc::default(), clock, open, audit, refusals: Arc::default() }
+        Self {
+            live,
+            verifier: Arc::default(),
+            clock,
+            open,
+            audit,
+            refusals: Arc::default(),
+            sessions: Arc::default(),
+        }
     }
 
     /// Whether the policy in force says who may ask.
@@ -110,6 +123,69 @@ impl Guard {
         &self.refusals
     }
 
+    /// The id of the organization.
+    #[must_use]
+    pub fn organization(&self) -> Arc<str> {
+        Arc::clone(&self.live.peek().policy.organization.id)
+    }
+
+    /// The sessions that this replica has seen.
+    #[must_use]
+    pub fn sessions(&self) -> &SessionCounts {
+        &self.sessions
+    }
+
+    /// The holder of a session, with the roles of the policy in force: what it took away is gone, and the holder of a token or of
+    /// an issuer that it does not have any more is refused.
+    ///
+    /// # Errors
+    /// The policy in force does not know the holder, or the session is over.
+    pub fn resume(&self, signed_in: &SignedIn) -> Result<Arc<Principal>, Refusal> {
+        let policy = &self.live.peek().policy;
+        let access = policy.access.as_ref().ok_or(Refusal::NotConfigured)?;
+        let now = self.clock.now();
+        if now >= signed_in.until() {
+            return Err(Invalid::Expired.into());
+        }
+        Ok(bearer::holder(access, signed_in, now)?)
+    }
+
+    /// The holder of a service token, who signs in with it.
+    ///
+    /// # Errors
+    /// It is none of the policy's.
+    pub fn by_service_token(&self, token: &str) -> Result<(Arc<Principal>, Who), Refusal> {
+        let policy = &self.live.peek().policy;
+        let access = policy.access.as_ref().ok_or(Refusal::NotConfigured)?;
+        if !token.starts_with(SERVICE_TOKEN_PREFIX) {
+            return Err(Refusal::Malformed("the token is no service token"));
+        }
+        let known = self.verifier.known(policy, access, token, self.clock.now());
+        let principal = known.unwrap_or(Err(Invalid::Token("it is not one of the policy's")))?;
+        Ok((principal, Who::ServiceToken(bearer::digest(token))))
+    }
+
+    /// The person that an ID token of `issuer` names, which was issued to `client_id` for the sign-in with `nonce`; their roles;
+    /// and until when the issuer vouches for them.
+    ///
+    /// # Errors
+    /// The token is not that, or the issuer cannot be asked for its keys.
+    pub async fn identify(
+        &self,
+        id_token: &str,
+        issuer: &str,
+        client_id: &str,
+        nonce: &str,
+    ) -> Result<(Arc<Principal>, Person, Timestamp), Refusal> {
+        let policy = Arc::clone(&self.live.peek().policy);
+        let access = policy.access.as_ref().ok_or(Refusal::NotConfigured)?;
+        let now = self.clock.now();
+        let (person, until) =
+            self.verifier.identify(access, id_token, issuer, (client_id, nonce), now).await?;
+        let principal = bearer::caller(access, &person)?;
+        Ok((principal, person, until))
+    }
+
     /// Judges a request with `credentials` that needs `need`.
     ///
     /// # Errors
@@ -128,7 +204,7 @@ impl Guard {
         };
         let principal = match credentials.authorization {
             Authorization::Header(header) => {
-                let token = std::str::from_utf8(header).ok().and_then(bearer);
+                let token = std::str::from_utf8(header).ok().and_then(token_in);
                 let token = token.ok_or(Refusal::Malformed("`authorization` is not `Bearer` and a token"))?;
                 match self.verifier.known(policy, access, token, self.clock.now()) {
                     Some(known) => known?,
@@ -263,7 +339,7 @@ fn record_denied(
     });
 }
 
-fn bearer(header: &str) -> Option<&str> {
+fn token_in(header: &str) -> Option<&str> {
     let (scheme, token) = header.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)

@@ -15,7 +15,10 @@ mod issuer;
 mod peer;
 mod refusal;
 mod refused;
+mod sealed;
 mod session;
+mod sessions;
+mod sign_in;
 mod token;
 mod unreserved;
 
@@ -24,5 +27,11 @@ pub use guard::{Authorization, Credentials, Guard, Verdict};
 pub use peer::Peer;
 pub use refusal::{Kind, OtherTeam, Refusal};
 pub use refused::RefusalCounts;
+pub use sealed::SealError;
 pub use session::{Reach, Session, Standing, within};
+pub use sessions::{
+    BeginError, Ended, Person, Resumed, SessionCounts, SessionKeyError, SessionSettings, Sessions, SignedIn,
+    Who,
+};
+pub use sign_in::{CALLBACK, Client, ClientSecretPlace, Leave, Return, SignIn, SignInError, return_address};
 pub use unreserved::{UNRESERVED_BOUND_EXCEEDED, record_refused};

@@ -7,6 +7,9 @@ use std::{
 
 use crate::domain::rbac::{PAGES, RPCS};
 
+/// Where people sign in.
+const SIGN_IN: [&str; 3] = ["/auth/token", "/auth/callback", "/auth/sign-out"];
+
 /// Refusals by RPC or page, and reason. Both have few values, and a refusal takes the lock for a look-up, far less than its answer
 /// costs.
 #[derive(Debug, Default)]
@@ -16,7 +19,7 @@ impl RefusalCounts {
     /// Counts a refusal of the RPC or page at `path`. What does not exist is `other`.
     pub fn add(&self, path: &str, reason: &'static str) {
         let names = RPCS.iter().map(|(name, _)| *name).chain(PAGES.iter().map(|(name, _)| *name));
-        let name = names.into_iter().find(|name| *name == path).unwrap_or("other");
+        let name = names.chain(SIGN_IN).find(|name| *name == path).unwrap_or("other");
         *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((name, reason)).or_default() += 1;
     }
 
@@ -24,7 +27,7 @@ impl RefusalCounts {
     #[must_use]
     pub fn all(&self) -> Vec<(&'static str, &'static str, u64)> {
         let counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_page = |name: &str| PAGES.iter().any(|(page, _)| *page == name);
+        let is_page = |name: &str| PAGES.iter().any(|(page, _)| *page == name) || SIGN_IN.contains(&name);
         let shown = |name: &'static str| if is_page(name) { name } else { name.trim_start_matches('/') };
         counts.iter().map(|((name, reason), count)| (shown(name), *reason, *count)).collect()
     }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, dangerous, decode, decode_header};
 use serde_json::{Map, Value};
+use subtle::ConstantTimeEq as _;
 
-use super::Invalid;
+use super::{Invalid, sessions::Person};
 use crate::domain::{
     Timestamp,
     rbac::{Issuer, Principal, PrincipalKind},
@@ -30,6 +31,8 @@ const LEEWAY_MS: u64 = 30_000;
 const MAX_SUBJECT_BYTES: usize = 255;
 /// The most values of a claim to look at.
 const MAX_VALUES: usize = 1_000;
+/// The most characters of a person's name that are shown.
+const MAX_NAME: usize = 64;
 
 type Claims = Map<String, Value>;
 
@@ -84,6 +87,61 @@ pub(super) fn verify(
     issuer: &Issuer,
     now: Timestamp,
 ) -> Result<Verified, Invalid> {
+    let (claims, expires_at) = proven(token, claimed, key, (&issuer.issuer, &issuer.audience), now)?;
+    Ok(Verified { principal: Arc::new(principal(&claims, issuer)?), expires_at })
+}
+
+/// Verifies an ID token that was issued to `client_id` for the sign-in with `nonce`: who signed in, and until when that holds.
+pub(super) fn identify(
+    token: &str,
+    claimed: &Claimed,
+    key: &DecodingKey,
+    issuer: &Issuer,
+    (client_id, nonce): (&str, &str),
+    now: Timestamp,
+) -> Result<(Person, Timestamp), Invalid> {
+    let (claims, expires_at) = proven(token, claimed, key, (&issuer.issuer, client_id), now)?;
+    let said = |name: &str| claims.get(name).and_then(Value::as_str);
+    let is_ours = said("nonce").is_some_and(|said| said.as_bytes().ct_eq(nonce.as_bytes()).into());
+    if !is_ours {
+        return Err(Invalid::Token("it is not of this sign-in (`nonce`)"));
+    }
+    // OpenID Connect Core, 3.1.3.7: of several audiences, or where it is given, the party it was issued to has to be us.
+    let is_for_several = values(claims.get("aud")).nth(1).is_some();
+    match said("azp") {
+        Some(party) if party != client_id => {
+            return Err(Invalid::Token("it was issued to another client (`azp`)"));
+        }
+        None if is_for_several => {
+            return Err(Invalid::Token("it is for several audiences and names no client (`azp`)"));
+        }
+        _ => {}
+    }
+    let subject = subject(&claims)?.to_owned();
+    let granted = values(find(&claims, &issuer.claim)).take(MAX_VALUES);
+    let mut granted: Vec<String> =
+        granted.filter(|value| issuer.grants.contains_key(*value)).map(str::to_owned).collect();
+    granted.sort_unstable();
+    granted.dedup();
+    let named = ["name", "preferred_username", "email"].into_iter().find_map(said).unwrap_or(&subject);
+    let name = named.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect();
+    Ok((Person { issuer: issuer.issuer.to_string(), subject, name, values: granted }, expires_at))
+}
+
+/// The person as a caller, with the roles that `issuer` gives them in the policy in force.
+pub(super) fn caller(person: &Person, issuer: &Issuer) -> Principal {
+    let grants = person.values.iter().filter_map(|value| issuer.grants.get(&**value)).cloned().collect();
+    Principal { name: name_of(&person.issuer, &person.subject), kind: PrincipalKind::Oidc, grants }
+}
+
+/// The claims of `token`, and until when they hold, if `key` signed it, and `issuer` issued it for `audience`.
+fn proven(
+    token: &str,
+    claimed: &Claimed,
+    key: &DecodingKey,
+    (issuer, audience): (&str, &str),
+    now: Timestamp,
+) -> Result<(Claims, Timestamp), Invalid> {
     let mut validation = Validation::new(claimed.algorithm);
     // Only the signature: the claims are compared below, by the service's own clock.
     validation.required_spec_claims.clear();
@@ -93,10 +151,10 @@ pub(super) fn verify(
     let data = decode::<Claims>(token, key, &validation)
         .map_err(|_| Invalid::Token("its signature is not its issuer's"))?;
     let claims = data.claims;
-    if claims.get("iss").and_then(Value::as_str) != Some(&issuer.issuer) {
+    if claims.get("iss").and_then(Value::as_str) != Some(issuer) {
         return Err(Invalid::Token("its issuer is another"));
     }
-    if !values(claims.get("aud")).any(|audience| *audience == *issuer.audience) {
+    if !values(claims.get("aud")).any(|named| named == audience) {
         return Err(Invalid::Token("it is meant for another audience"));
     }
     let expires_at = instant(&claims, "exp")?.ok_or(Invalid::Token("it has no end (`exp`)"))?;
@@ -104,22 +162,28 @@ pub(super) fn verify(
     if begins.is_some_and(|begins| now.plus(LEEWAY_MS) < begins) {
         return Err(Invalid::Token("it does not hold yet (`nbf`)"));
     }
-    let verified = Verified { principal: Arc::new(principal(&claims, issuer)?), expires_at };
-    if verified.ended(now) { Err(Invalid::Expired) } else { Ok(verified) }
+    if now >= expires_at.plus(LEEWAY_MS) { Err(Invalid::Expired) } else { Ok((claims, expires_at)) }
 }
 
 fn principal(claims: &Claims, issuer: &Issuer) -> Result<Principal, Invalid> {
     let granted = values(find(claims, &issuer.claim)).take(MAX_VALUES);
     let grants = granted.filter_map(|value| issuer.grants.get(value)).cloned().collect();
+    Ok(Principal { name: name_of(&issuer.issuer, subject(claims)?), kind: PrincipalKind::Oidc, grants })
+}
+
+/// A subject is unique only within its issuer; an issuer contains no `#`.
+fn name_of(issuer: &str, subject: &str) -> Arc<str> {
+    format!("{issuer}#{subject}").into()
+}
+
+fn subject(claims: &Claims) -> Result<&str, Invalid> {
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default();
     if subject.is_empty() || subject.len() > MAX_SUBJECT_BYTES || subject.contains(char::is_control) {
         return Err(Invalid::Token(
             "its subject (`sub`) is missing, has control characters, or is longer than 255 bytes",
         ));
     }
-    // A subject is unique only within its issuer; an issuer contains no `#`.
-    let name = format!("{}#{subject}", issuer.issuer).into();
-    Ok(Principal { name, kind: PrincipalKind::Oidc, grants })
+    Ok(subject)
 }
 
 /// The claim of this name, or else the one at this path, as in `realm_access.roles`.

@@ -36,8 +36,13 @@ pub mod action {
     /// What drifts was reported.
     pub const ALERT_REPORT_DRIFT: &str = "alert.report_drift";
 
+    /// A person signed in to the console.
+    pub const SESSION_BEGIN: &str = "session.begin";
+    /// A person signed out of it.
+    pub const SESSION_END: &str = "session.end";
+
     /// All of them.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 15] = [
         POLICY_RELOAD,
         POLICY_REJECTED,
         ROLE_DENIED,
@@ -51,6 +56,8 @@ pub mod action {
         COOLDOWN_LIFT,
         ALERT_TEST,
         ALERT_REPORT_DRIFT,
+        SESSION_BEGIN,
+        SESSION_END,
     ];
 }
 

@@ -28,6 +28,7 @@ use super::{
     screen::Color,
 };
 use crate::{
+    access::SessionKeyError,
     app::{App, DecisionOutputs, Listen, Parts},
     domain::policy::Policy,
     policy_file::{PolicyAttempt, PolicySource, PolicySourceError, Reload, ReloadOutcome},
@@ -72,6 +73,8 @@ enum ServeError {
     Exposure(#[from] ExposureError),
     #[error("no TLS: {0}")]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    SessionKey(#[from] SessionKeyError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
@@ -232,7 +235,7 @@ where
     tokio::spawn(app.follow_policy(source.policy(), changes));
     if let Some(listener) = pages(settings).await? {
         let tls = tls.as_ref().filter(|_| settings.admin_is_tls()).map(TlsSource::pages);
-        tokio::spawn(app.serve_pages(listener, tls, make_store()?));
+        tokio::spawn(app.serve_pages(listener, tls, app.door(settings)?, make_store()?));
     }
     tokio::spawn(app.deliver_alerts(make_store()?));
     tokio::spawn(app.record_policies(make_store()?, source.policy(), source.subscribe()));

@@ -3,17 +3,21 @@
 use axum::{
     extract::{Request, State},
     http::{
-        HeaderName, HeaderValue,
+        HeaderName, HeaderValue, Method,
         header::{
-            CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+            AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, SET_COOKIE,
+            X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
         },
     },
     middleware::Next,
-    response::Response,
+    response::{IntoResponse as _, Redirect, Response},
 };
 
 use super::{Console, fault::Fault, view::View};
-use crate::http::{PageError, credentials, is_ours};
+use crate::{
+    access::{Kind, Peer, Resumed},
+    http::{PageError, credentials, is_ours, wants_json},
+};
 
 /// The console's name in the log of refusals.
 const CONSOLE: &str = "/console";
@@ -47,9 +51,9 @@ pub(super) async fn admitted(State(console): State<Console>, mut request: Reques
         return guarded(PageError::foreign_host().answer(&headers));
     }
     let view = console.view(&request);
-    let view = match view.await {
-        Ok(view) => view,
-        Err(error) => return guarded(error.answer(&headers)),
+    let (view, renewed) = match view.await {
+        Ok(found) => found,
+        Err(answer) => return guarded(answer),
     };
     request.extensions_mut().insert(view.clone());
     let mut answer = next.run(request).await;
@@ -57,39 +61,67 @@ pub(super) async fn admitted(State(console): State<Console>, mut request: Reques
     if let Some(fault) = answer.extensions_mut().remove::<Fault>() {
         answer = fault.answer(&view, &headers);
     }
+    if let Some(renewed) = renewed {
+        answer.headers_mut().append(SET_COOKIE, renewed);
+    }
     guarded(answer)
 }
 
 impl Console {
-    /// Without credentials, a page of another site in a browser on this machine could read these pages, under a name that it points to
-    /// this address.
+    /// Where the settings say where the console is, it is asked for there. Elsewhere, without credentials, a page of another site in a
+    /// browser on this machine could read these pages, under a name that it points to this address.
     fn is_addressed_by(&self, request: &Request) -> bool {
         let guard = &self.0.guard;
-        guard.knows_callers() || is_ours(request, self.0.address, guard.is_open())
+        let is_named = guard.knows_callers() || is_ours(request, self.0.address, guard.is_open());
+        is_named && !self.0.door.is_elsewhere(request.headers())
     }
 
-    /// What the page at `request` is made of.
+    /// What the page at `request` is made of, and the cookie of a session that is due for another; or the answer in place of it.
     fn view<'c>(
         &'c self,
         request: &Request,
-    ) -> impl Future<Output = Result<View, PageError>> + Send + use<'c> {
+    ) -> impl Future<Output = Result<(View, Option<HeaderValue>), Response>> + Send + use<'c> {
         let path = request.uri().path();
         let organization = path.split('/').nth(2).unwrap_or_default();
         let snapshot = self.0.live.snapshot();
         let unknown =
             (*organization != *snapshot.policy.organization.id).then(|| PageError::unknown_page(path));
-        let peer = request.extensions().get().cloned();
+        let peer: Option<Peer> = request.extensions().get().cloned();
         let guard = &self.0.guard;
+        let headers = request.headers().clone();
+        // A credential in the request itself goes before what the browser keeps.
+        let door =
+            Some(&self.0.door).filter(|_| guard.knows_callers() && !headers.contains_key(AUTHORIZATION));
+        let session = door.and_then(|door| door.session(&headers, peer.as_ref()));
+        let address = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !wants_json(&headers);
         let caller = guard.recognise(&credentials(request, CONSOLE));
         async move {
             if let Some(unknown) = unknown {
-                return Err(unknown);
+                return Err(unknown.answer(&headers));
             }
-            let caller = caller.await.map_err(|refusal| {
-                guard.refusals().add(CONSOLE, refusal.reason());
-                PageError::refused(refusal)
-            })?;
-            Ok(View::new(self.clone(), snapshot, caller, peer))
+            let ended = match session {
+                Some(Ok(Resumed { principal, signed_in, cookie })) => {
+                    let renewed = cookie.zip(door);
+                    let renewed =
+                        renewed.and_then(|(cookie, door)| door.renewed(&headers, peer.as_ref(), &cookie));
+                    let view = View::new(self.clone(), snapshot, Some(principal), peer);
+                    return Ok((view.of_session(signed_in), renewed));
+                }
+                Some(Err(ended)) => Some(ended),
+                None => None,
+            };
+            match (caller.await, door) {
+                (Ok(caller), _) => Ok((View::new(self.clone(), snapshot, caller, peer), None)),
+                // People are shown the way in; programs are told what is wrong.
+                (Err(refusal), Some(door)) if is_read && refusal.kind() == Kind::Unauthenticated => {
+                    Err(Redirect::to(&door.detour(&address, ended.as_ref())).into_response())
+                }
+                (Err(refusal), _) => {
+                    guard.refusals().add(CONSOLE, refusal.reason());
+                    Err(PageError::refused(refusal).answer(&headers))
+                }
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Extension,
     extract::State,
+    http::HeaderMap,
     response::{
         Sse,
         sse::{Event, KeepAlive},
@@ -18,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -40,6 +41,8 @@ const EVERY: Duration = Duration::from_secs(2);
 const PACE: Duration = Duration::from_millis(250);
 /// Events that a reader has not taken yet. Past them nothing is read: what is told later is as it is then.
 const MAX_UNREAD: usize = 16;
+/// How long a stream lasts. Then its reader asks again, as who they are by then: a session may have ended.
+const LIFE: Duration = Duration::from_secs(600);
 /// How often a stream without events says that it is alive.
 const COMMENT: Duration = Duration::from_secs(15);
 /// The most budgets and alerts that are watched by one stream: those that a page shows.
@@ -115,8 +118,13 @@ struct Watcher {
 pub(super) async fn show(
     State(console): State<Console>,
     Extension(view): Extension<View>,
+    headers: HeaderMap,
     Asked(Query { topics, team }): Asked<Query>,
 ) -> Result<Sse<impl tokio_stream::Stream<Item = Result<Event, Infallible>>>, Fault> {
+    // Of a page elsewhere, browsers say so.
+    if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none") {
+        return Err(Fault::foreign_form());
+    }
     let mut wanted = Vec::new();
     for name in topics.split(',') {
         let (topic, needs) =
@@ -127,7 +135,7 @@ pub(super) async fn show(
         wanted.push(topic);
     }
     let places = Arc::clone(&console.0.streams.places);
-    let place = places.try_acquire_owned().map_err(|_| Fault::too_many_streams(MAX_STREAMS))?;
+    let place = places.try_acquire_owned().map_err(|_| Fault::too_many_streams())?;
     let (told, events) = mpsc::channel(MAX_UNREAD);
     let revision = Arc::clone(&view.snapshot().revision);
     let watcher = Watcher { view, topics: wanted, team, told, seen: None, revision, _place: place };
@@ -140,6 +148,7 @@ impl Watcher {
     /// Tells of changes until the reader leaves, the policy changes or the service stops.
     async fn run(mut self, console: Console) {
         let mut stop = console.0.streams.stop.subscribe();
+        let ends = Instant::now() + LIFE;
         // What happened between the page and its stream is not told: whatever it shows of this is read again.
         if let Ok(now) = self.read().await {
             self.compare(now).await;
@@ -153,6 +162,9 @@ impl Watcher {
             };
             if stops {
                 return self.end("the service stops").await;
+            }
+            if Instant::now() >= ends {
+                return self.end("ask again").await;
             }
             let snapshot = console.0.live.snapshot();
             if document_revision(&snapshot.revision) != document_revision(&self.revision) {

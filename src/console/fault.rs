@@ -12,7 +12,7 @@ use crate::{
     access::Refusal,
     domain::rbac::Permission,
     http::{PageError, wants_json},
-    rpc::invalid_field,
+    rpc::{invalid_field, too_many_streams},
 };
 
 /// Why a page cannot be shown. A handler returns it, and what stands before the pages puts it into words.
@@ -51,9 +51,8 @@ impl Fault {
     }
 
     /// As many streams of events are open as may be.
-    pub(super) fn too_many_streams(max: usize) -> Self {
-        let message = format!("{max} streams of events are open already: close pages that are not looked at");
-        Self(PageError::told(Status::resource_exhausted(message)))
+    pub(super) fn too_many_streams() -> Self {
+        Self(PageError::told(too_many_streams()))
     }
 
     /// The address cannot be read: `why`.

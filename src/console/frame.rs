@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::{assets, text::time, view::View};
-use crate::domain::rbac::Permission;
+use crate::{access::SignedIn, domain::rbac::Permission};
 
 /// The pages that the head of every page leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,15 @@ fn bar(view: &View, tab: Tab, organization: &str) -> Markup {
                     }
                 }
                 @if let Some(caller) = view.caller() {
-                    div.who { span.name.quiet.small { (caller.name) } }
+                    div.who {
+                        span.name.quiet.small { (view.session().and_then(SignedIn::name).unwrap_or(&caller.name)) }
+                        @if let Some(session) = view.session() {
+                            form method="post" action="/auth/sign-out" {
+                                input type="hidden" name="form_token" value=(session.form_token());
+                                button { "Sign out" }
+                            }
+                        }
+                    }
                 }
             }
         }
@@ -109,7 +117,7 @@ fn open_to_anyone() -> Markup {
     }
 }
 
-fn mark() -> Markup {
+pub(super) fn mark() -> Markup {
     html! {
         svg.brand-mark viewBox="0 0 18 18" aria-hidden="true" {
             path d="M2 2.5h2v13H2zM5.5 5h11v2.5h-11zM13.5 9h2v6.5h-2z" {}

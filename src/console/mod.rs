@@ -7,6 +7,7 @@
 //! A page has no data of its own. It asks the services as its reader would over gRPC, so what a reader may see, which team's rows they
 //! get and what the audit log says of a change have one home. Pages are whole when they come: a script only keeps them up to date.
 
+mod address;
 mod api;
 mod asked;
 mod assets;
@@ -17,14 +18,18 @@ mod fields;
 mod frame;
 mod overview;
 mod parts;
+mod sign_in;
 mod text;
 mod view;
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-pub use api::InProcess;
 use axum::{Router, extract::State, middleware, response::Redirect, routing::get};
+
+pub use address::ConsoleAddress;
+pub use api::InProcess;
 pub use events::Streams;
+pub use sign_in::Door;
 
 use crate::{access::Guard, live::Live, runtime::Runtime};
 
@@ -42,6 +47,8 @@ struct Parts {
     streams: Streams,
     /// What proves that a form came from a page of ours; `None`: the system gives no random numbers, and no form is accepted.
     form_key: Option<[u8; 32]>,
+    /// Where people sign in.
+    door: Door,
 }
 
 impl fmt::Debug for Console {
@@ -52,8 +59,7 @@ impl fmt::Debug for Console {
 
 impl Console {
     /// Pages that ask `services` for callers whom `guard` recognises, on a listener at `address`. What is in `live` names the
-    /// organization, its time zone and what is paused. Its streams of
-    /// events are among `streams`.
+    /// organization, its time zone and what is paused. Its streams of events are among `streams`, and people sign in at `door`.
     #[must_use]
     pub fn new(
         services: InProcess,
@@ -62,9 +68,10 @@ impl Console {
         runtime: Runtime,
         address: Option<SocketAddr>,
         streams: Streams,
+        door: Door,
     ) -> Self {
         let form_key = runtime.entropy.bytes().ok();
-        Self(Arc::new(Parts { services, guard, live, runtime, address, streams, form_key }))
+        Self(Arc::new(Parts { services, guard, live, runtime, address, streams, form_key, door }))
     }
 
     /// Its addresses. Unknown ones are left to others: they are not found before anyone is asked who they are.
@@ -80,7 +87,9 @@ impl Console {
             .route("/assets/{name}", get(assets::show))
             .route("/favicon.ico", get(assets::icon))
             .route_layer(middleware::from_fn_with_state(self.clone(), caller::addressed));
-        pages.merge(open).with_state(self)
+        let addressed = middleware::from_fn_with_state(self.clone(), caller::addressed);
+        let door = self.0.door.clone().router().route_layer(addressed);
+        pages.merge(open).with_state(self).merge(door)
     }
 
     /// The address of the organization's pages, without a slash at the end.

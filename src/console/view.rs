@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use jiff::{Zoned, tz::TimeZone};
 use maud::Markup;
 
@@ -11,7 +12,7 @@ use super::{
     frame::{self, Tab},
 };
 use crate::{
-    access::Peer,
+    access::{Peer, SignedIn},
     domain::{
         rbac::{Permission, Principal, TeamScope},
         snapshot::Snapshot,
@@ -27,6 +28,8 @@ struct Inner {
     snapshot: Arc<Snapshot>,
     /// `None`: the policy knows no callers.
     caller: Option<Arc<Principal>>,
+    /// Where the reader has signed in.
+    session: Option<SignedIn>,
     peer: Option<Peer>,
     now: Zoned,
 }
@@ -42,7 +45,20 @@ impl View {
         let now = i64::try_from(console.0.runtime.clock.now().0).unwrap_or(i64::MAX);
         let now = jiff::Timestamp::from_millisecond(now).unwrap_or(jiff::Timestamp::MAX);
         let now = now.to_zoned(snapshot.policy.organization.time_zone.clone());
-        Self(Arc::new(Inner { console, snapshot, caller, peer, now }))
+        Self(Arc::new(Inner { console, snapshot, caller, session: None, peer, now }))
+    }
+
+    /// The same request, by a reader who has signed in.
+    pub(super) fn of_session(self, signed_in: SignedIn) -> Self {
+        let Inner { console, snapshot, caller, peer, now, .. } = &*self.0;
+        let (console, snapshot, caller) = (console.clone(), Arc::clone(snapshot), caller.clone());
+        let (session, peer, now) = (Some(signed_in), peer.clone(), now.clone());
+        Self(Arc::new(Inner { console, snapshot, caller, session, peer, now }))
+    }
+
+    /// The session of the reader, if they have signed in.
+    pub(super) fn session(&self) -> Option<&SignedIn> {
+        self.0.session.as_ref()
     }
 
     /// The services, asked by the reader.
@@ -105,11 +121,19 @@ impl View {
 
     /// What a form of ours carries so that no page of others can send it.
     pub(super) fn form_token(&self) -> Option<String> {
-        let Inner { console, caller, .. } = &*self.0;
+        let Inner { console, caller, session, .. } = &*self.0;
+        if let Some(session) = session {
+            return Some(session.form_token());
+        }
         let key = console.0.form_key.as_ref()?;
         let mut hasher = blake3::Hasher::new_keyed(key);
         hasher.update(caller.as_ref().map_or(b"", |caller| caller.name.as_bytes()));
         Some(hasher.finalize().to_hex().to_string())
+    }
+
+    /// Whether a change with these headers was sent by a page of the console.
+    pub(super) fn is_from_own_page(&self, headers: &HeaderMap) -> bool {
+        self.0.console.0.door.is_from_own_page(headers, self.0.peer.as_ref())
     }
 
     /// `body` as a whole page that stands at `tab`.

@@ -58,6 +58,7 @@ pub use recorded::Recorder;
 pub use report_service::ReportRpc;
 pub use status::{
     deadline_exceeded, effect_of, invalid_field, message_too_large, request_too_slow, shutting_down,
+    too_many_streams,
 };
 pub use status_service::{StatusFacts, StatusRpc};
 pub use upstream_service::UpstreamRpc;

@@ -78,6 +78,13 @@ impl FieldErrors {
     }
 }
 
+/// As many streams of events are open as may be.
+#[must_use]
+pub fn too_many_streams() -> Status {
+    let message = "as many streams are open at this replica as may be: close pages that are not looked at";
+    table::TOO_MANY_STREAMS.error(message, Quota("streams"))
+}
+
 /// What is asked for in the address of a page, or in a form, is malformed: `description` says what `field` has to be.
 #[must_use]
 pub fn invalid_field(field: &str, description: &str) -> Status {

@@ -48,8 +48,8 @@ pub struct Facts {
     pub status: StatusFacts,
     /// Its metrics.
     pub meters: Meters,
-    /// The pages for people.
-    pub console: Console,
+    /// The pages for people, where they are served.
+    pub console: Option<Console>,
 }
 
 /// Serves the pages until dropped, each to the callers that `guard` permits.
@@ -70,7 +70,7 @@ pub async fn serve<S: Store>(
         .route("/metrics", get(measure::<S>))
         .layer(middleware::from_fn_with_state(Arc::clone(&pages), guarded::<S>))
         .with_state(pages)
-        .merge(console.router());
+        .merge(console.map(Console::router).unwrap_or_default());
     let service = router.map_request(|request: Request<Incoming>| request.map(axum::body::Body::new));
     // Never signalled: the listener ends with the process.
     let (_running, stop) = watch::channel(false);

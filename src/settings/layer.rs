@@ -44,9 +44,14 @@ const NOT_SETTINGS: [&str; 8] = [
 pub(super) const REDIS_PASSWORD: &str = "redis_password";
 /// Another one: headers for the collector, which hold a token.
 pub(super) const OTLP_HEADERS: &str = "otlp_headers";
-/// Both, each with the setting for a file of it.
-const SECRETS: [(&str, &str); 2] =
-    [(REDIS_PASSWORD, "redis_password_file"), (OTLP_HEADERS, "otlp_headers_file")];
+/// Another one: of the console's client at its OpenID provider.
+pub(super) const CONSOLE_OIDC_CLIENT_SECRET: &str = "console_oidc_client_secret";
+/// All of them, each with the setting for a file of it.
+const SECRETS: [(&str, &str); 3] = [
+    (REDIS_PASSWORD, "redis_password_file"),
+    (OTLP_HEADERS, "otlp_headers_file"),
+    (CONSOLE_OIDC_CLIENT_SECRET, "console_oidc_client_secret_file"),
+];
 
 fn secret(name: &str) -> Option<&'static (&'static str, &'static str)> {
     SECRETS.iter().find(|(secret, _)| *secret == name)
@@ -69,8 +74,10 @@ pub(super) struct Given {
     merged: Figment,
     /// The secret in the environment.
     pub(super) redis_password: Option<String>,
-    /// The other one.
+    /// Another one.
     pub(super) otlp_headers: Option<String>,
+    /// The last one.
+    pub(super) console_oidc_client_secret: Option<String>,
     /// Environment variables that are no settings, each with what was probably meant.
     pub(super) unknown_variables: Vec<String>,
     /// The receivers in the file.
@@ -292,12 +299,11 @@ impl Given {
                 let origin = Origin::Variable.of(&name);
                 return Err(SettingsError::Invalid { origin, reason: "not UTF-8".to_owned() });
             };
-            if name == REDIS_PASSWORD {
-                self.redis_password = Some(text);
-            } else if is_secret {
-                self.otlp_headers = Some(text);
-            } else {
-                layer.add_text(&name, &text, &Origin::Variable)?;
+            match &*name {
+                REDIS_PASSWORD => self.redis_password = Some(text),
+                OTLP_HEADERS => self.otlp_headers = Some(text),
+                CONSOLE_OIDC_CLIENT_SECRET => self.console_oidc_client_secret = Some(text),
+                _ => layer.add_text(&name, &text, &Origin::Variable)?,
             }
         }
         self.unknown_variables.sort();

@@ -3,6 +3,7 @@
 
 mod address;
 mod connections;
+mod console;
 mod dropped;
 mod error;
 mod exposure;
@@ -26,6 +27,7 @@ use std::{
 use self::layer::{Given, Origin, REDIS_PASSWORD, read, variable};
 pub use self::{
     connections::ConnectionLimits,
+    console::{ClientSecret, OidcClient},
     error::SettingsError,
     exposure::{ExposureError, check_exposure},
     flags::SettingsFlags,
@@ -89,9 +91,12 @@ impl Settings {
         settings.check_tls().or_else(|(key, reason)| invalid(key, reason))?;
         settings.check_audit().or_else(|(key, reason)| invalid(key, reason))?;
         settings.check_otlp().or_else(|(key, reason)| invalid(key, reason))?;
+        settings.check_console().or_else(|(key, reason)| invalid(key, reason))?;
+        settings.take_client_secret(&given).or_else(|(key, reason)| invalid(key, &reason))?;
         settings.take_headers(&given).or_else(|(key, reason)| invalid(key, &reason))?;
         settings.read_password(&given)?;
         settings.warn_of(&given);
+        settings.warn_of_sessions();
         Ok(settings)
     }
 

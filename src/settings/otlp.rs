@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     Settings,
-    kind::Kind,
+    kind::{Choice, Kind},
     layer::{Given, OTLP_HEADERS, variable},
     raw::Raw,
 };
@@ -19,6 +19,10 @@ pub enum OtlpSignal {
     Metrics,
     /// Traces.
     Traces,
+}
+
+impl OtlpSignal {
+    pub(super) const CHOICES: Choice<Self> = Choice(&[("metrics", Self::Metrics), ("traces", Self::Traces)]);
 }
 
 /// Headers for the collector from the environment: a secret, which is not shown.

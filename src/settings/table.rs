@@ -9,7 +9,9 @@ use std::{
 };
 
 use super::{
-    AuditSink, ClientAuth, LogFormat, OtlpHeaders, OtlpSignal, ReceiverSettings, SettingsError, StoreUrl,
+    AuditSink, ClientAuth, ClientSecret, LogFormat, OtlpHeaders, OtlpSignal, ReceiverSettings, SettingsError,
+    StoreUrl,
+    console::{MAX_AGE, SESSION, Web, Word},
     kind::{Address, Choice, Count, File, Filter, Kind, List, Share, Size, Store, Switch, Time},
     layer::Given,
     otlp::Endpoint,
@@ -53,12 +55,20 @@ pub(super) enum Group {
     Telemetry,
     Connections,
     Tls,
+    Console,
 }
 
 impl Group {
     /// All of them, in the order of the table.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Listening, Self::State, Self::Logs, Self::Telemetry, Self::Connections, Self::Tls];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Listening,
+        Self::State,
+        Self::Logs,
+        Self::Telemetry,
+        Self::Connections,
+        Self::Tls,
+        Self::Console,
+    ];
 
     /// The heading over its settings.
     pub(super) const fn title(self) -> &'static str {
@@ -69,6 +79,7 @@ impl Group {
             Self::Telemetry => "Metrics and traces",
             Self::Connections => "Connections",
             Self::Tls => "TLS",
+            Self::Console => "Console",
         }
     }
 }
@@ -119,6 +130,8 @@ macro_rules! settings {
             pub warnings: Vec<String>,
             /// Headers for the collector from the environment.
             pub otlp_headers: Option<OtlpHeaders>,
+            /// The secret of the console's OpenID client from the environment.
+            pub console_oidc_client_secret: Option<ClientSecret>,
         }
 
         impl std::default::Default for Settings {
@@ -129,6 +142,7 @@ macro_rules! settings {
                     receivers: Vec::new(),
                     warnings: Vec::new(),
                     otlp_headers: None,
+                    console_oidc_client_secret: None,
                 }
             }
         }
@@ -138,10 +152,7 @@ macro_rules! settings {
             pub(super) fn read(given: &Given) -> Result<Self, SettingsError> {
                 Ok(Self {
                     $($($name: given.read(stringify!($name), &$kind, settings!(@value $how $default))?,)+)+
-                    unknown_variables: Vec::new(),
-                    receivers: Vec::new(),
-                    warnings: Vec::new(),
-                    otlp_headers: None,
+                    ..Self::default()
                 })
             }
         }
@@ -345,6 +356,34 @@ Tls {
     /// The log has a warning.
     allow_insecure_listen: bool, Switch, = false;
 }
+Console {
+    /// Whether to serve the console among the pages for operators
+    console_enabled: bool, Switch, = true;
+    /// The public address of the console, such as `https://tollgate.example.com`
+    ///
+    /// Browsers have to name it in `Host` and `Origin`, and an OpenID provider sends people back to `/auth/callback` below it.
+    console_url: Option<String>, Web::<false>, or "`admin`'s own";
+    /// The OpenID provider by which people sign in
+    ///
+    /// It has to stand in the policy's [`[[access.oidc]]`](access.md#openid-providers), whose `claim` and `map` give roles.
+    console_oidc_issuer: Option<String>, Web::<true>, or "none";
+    /// The name by which that provider knows the console; the `aud` of its ID tokens
+    console_oidc_client_id: Option<String>, Word { example: "tollgate-console" }, or "none";
+    /// A file with the secret of that client; read for each sign-in
+    ///
+    /// It may be given in the environment variable `TOLLGATE_CONSOLE_OIDC_CLIENT_SECRET` instead.
+    console_oidc_client_secret_file: Option<PathBuf>, File, or "none: a public client";
+    /// What to ask the provider for
+    console_oidc_scopes: Vec<String>, List(Word { example: "openid" }), = vec!["openid".to_owned(), "profile".to_owned()];
+    /// At most 2 files, each with a key that seals sessions: the first encrypts, both decrypt; read again when they change
+    ///
+    /// Every replica needs the same: [Signing in](console.md#signing-in).
+    console_session_key_files: Option<Vec<PathBuf>>, List(File), or "a key made at start, of this process alone";
+    /// How long a session lasts without a request
+    console_session_timeout: Duration, SESSION, = MINUTE.saturating_mul(15);
+    /// How long a session lasts at all
+    console_session_max_age: Duration, MAX_AGE, = HOUR.saturating_mul(12);
+}
 }
 
 impl LogFormat {
@@ -354,13 +393,4 @@ impl LogFormat {
 impl AuditSink {
     const CHOICES: Choice<Self> =
         Choice(&[("store", Self::Store), ("file", Self::File), ("stdout", Self::Stdout)]);
-}
-
-impl OtlpSignal {
-    const CHOICES: Choice<Self> = Choice(&[("metrics", Self::Metrics), ("traces", Self::Traces)]);
-}
-
-impl ClientAuth {
-    const CHOICES: Choice<Self> =
-        Choice(&[("none", Self::None), ("optional", Self::Optional), ("required", Self::Required)]);
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Settings;
+use super::{Settings, kind::Choice};
 
 /// Whether clients must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,11 @@ pub enum ClientAuth {
     Optional,
     /// Required: connections without a valid certificate are refused.
     Required,
+}
+
+impl ClientAuth {
+    pub(super) const CHOICES: Choice<Self> =
+        Choice(&[("none", Self::None), ("optional", Self::Optional), ("required", Self::Required)]);
 }
 
 /// The TLS files, and what clients must show.

@@ -143,6 +143,8 @@ AlertDeliveries: Counter "tollgate.alert_deliveries" "" => "tollgate_alert_deliv
     "Attempts of this replica to deliver alerts; result is sent, failing (it is tried again) or expired (it was given up)";
 AccessRefusals: Counter "tollgate.access_refusals" "" => "tollgate_access_refusals_total" ["rpc", "reason"]
     "Calls and pages refused to their callers";
+Sessions: Gauge "tollgate.sessions" "" => "tollgate_sessions" []
+    "Sessions of the console that made a request to this replica within console_session_timeout, at most 10,000; browsers keep them, so one that asks two replicas is counted by both";
 Connections: Gauge "tollgate.connections" "" => "tollgate_connections" ["listener"]
     "Open connections; listener is grpc or admin";
 ConnectionsClosed: Counter "tollgate.connections.closed" "" => "tollgate_connections_closed_total" ["listener", "cause"]

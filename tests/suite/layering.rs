@@ -20,7 +20,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
     ("replay", &["authorizer", "live", "store", "runtime", "domain"]),
     ("reconcile", &[]),
     ("audit", &["store", "runtime", "domain"]),
-    ("access", &["audit", "live", "runtime", "domain"]),
+    ("access", &["audit", "live", "watch", "runtime", "domain"]),
     ("upstream", &["watch", "domain"]),
     ("alerts", &["live", "replicas", "upstream", "policy_file", "store", "settings", "runtime", "domain"]),
     ("revisions", &["live", "policy_file", "store", "runtime", "domain"]),
@@ -47,7 +47,7 @@ const MAY_USE: [(&str, &[&str]); 28] = [
         ],
     ),
     ("http", &["access", "rpc"]),
-    ("console", &["http", "rpc", "access", "live", "runtime", "domain"]),
+    ("console", &["http", "rpc", "access", "audit", "live", "runtime", "domain"]),
     (
         "server",
         &[

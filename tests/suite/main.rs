@@ -56,6 +56,7 @@ mod replay;
 mod replicas;
 mod reports;
 mod shadow;
+mod sign_in;
 mod snapshot;
 mod spend_oracle;
 mod spent_ids;

@@ -132,6 +132,7 @@ impl Sources {
                 .freshness()
                 .age()
                 .map(|age: Duration| Duration::from_millis(clock.now().0).saturating_sub(age).as_secs_f64()),
+            Metric::Sessions => Some(number(self.guard.sessions().count(clock.now()))),
             Metric::PolicyLoaded => Some(number(self.status.policy.borrow().loaded_at.0) / 1_000.0),
             Metric::PolicyTeams => Some(number(live.peek().policy.teams.len() as u64)),
             Metric::Keys => Some(number(live.active_keys(clock.now()) as u64)),

@@ -1,3 +1,4 @@
+mod console;
 mod errors;
 mod of_table;
 
@@ -246,7 +247,8 @@ fn the_audit_log_goes_where_it_is_sent() {
         (&["--audit-sinks=,"], &[], Some("./data/audit.jsonl")),
         (&["--audit-sinks="], &[], Some("./data/audit.jsonl")),
     ] {
-        let settings = Settings::load_from(None, [], &flags(arguments)).unwrap();
+        let arguments = [arguments, &["--console-enabled=false"]].concat();
+        let settings = Settings::load_from(None, [], &flags(&arguments)).unwrap();
         assert_eq!((&*settings.audit_sinks(), settings.audit_path()), (sinks, path.map(PathBuf::from)));
         assert_eq!(&*settings.warnings, &[] as &[String]);
     }

@@ -1,5 +1,6 @@
 // A real OpenID provider on a free port of loopback. It prints one line of JSON, its issuer and a token for each of its
-// clients, got by the client-credentials grant over HTTP, and serves until its standard input closes.
+// clients, got by the client-credentials grant over HTTP, and serves until its standard input closes. People sign in to the
+// console at CONSOLE, as who the header `x-login` says.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { createServer } from 'node:http';
@@ -7,9 +8,12 @@ import { createServer } from 'node:http';
 import { Provider } from 'oidc-provider';
 
 const AUDIENCE = 'https://tollgate.example';
-const SECRET = 'a secret of clients that only this provider knows';
+const SECRET = 'a_secret_of_clients_that_only_this_provider_knows_%+&';
 // What the organization says of each client; a directory would say it of people.
 const GROUPS = { platform: ['platform-admins'], finance: ['staff', 'finance'], stranger: ['visitors'] };
+
+// What it says of people.
+const PEOPLE = { ada: ['platform-admins', 'staff'], finn: ['finance'], vera: ['visitors'] };
 
 const server = createServer();
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -27,7 +31,25 @@ const provider = new Provider(issuer, {
     grant_types: ['client_credentials'],
     redirect_uris: [],
     response_types: [],
-  })),
+  })).concat({
+    client_id: 'tollgate-console',
+    client_secret: SECRET,
+    grant_types: ['authorization_code'],
+    redirect_uris: [`${process.env.CONSOLE}/auth/callback`],
+    response_types: ['code'],
+  }),
+  claims: { openid: ['sub', 'groups'], profile: ['name'] },
+  conformIdTokenClaims: false,
+  findAccount: (ctx, sub) => ({ accountId: sub, claims: () => ({ sub, name: `${sub} of Acme`, groups: PEOPLE[sub] }) }),
+  // The console is the organization's own: people are not asked whether it may know them.
+  async loadExistingGrant(ctx) {
+    const { client, session } = ctx.oidc;
+    const grant = new ctx.oidc.provider.Grant({ clientId: client.clientId, accountId: session.accountId });
+    grant.addOIDCScope('openid profile');
+    await grant.save();
+    return grant;
+  },
+  interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
   cookies: { keys: ['only for this run'] },
   jwks: {
     keys: [key('rsa', { modulusLength: 2048 }, 'first', 'RS256'), key('ec', { namedCurve: 'P-256' }, 'second', 'ES256')],
@@ -48,7 +70,18 @@ const provider = new Provider(issuer, {
     },
   },
 });
-server.on('request', provider.callback());
+const callback = provider.callback();
+server.on('request', async (request, response) => {
+  if (!request.url.startsWith('/interaction/')) return callback(request, response);
+  const accountId = request.headers['x-login'];
+  if (!accountId) {
+    response.end('who are you?');
+    return;
+  }
+  const refused = { error: 'access_denied', error_description: 'not today' };
+  const result = PEOPLE[accountId] ? { login: { accountId } } : refused;
+  await provider.interactionFinished(request, response, result, { mergeWithLastSubmission: false });
+});
 
 async function token(client) {
   const { token_endpoint } = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json();
@@ -64,6 +97,8 @@ async function token(client) {
 
 const tokens = {};
 for (const client of Object.keys(GROUPS)) tokens[client] = await token(client);
-console.log(JSON.stringify({ issuer, audience: AUDIENCE, tokens }));
+console.log(JSON.stringify({ issuer, audience: AUDIENCE, secret: SECRET, tokens }));
+// The provider itself keeps saying things, to a reader that has left.
+process.stdout.on('error', () => {});
 process.stdin.resume();
 process.stdin.on('end', () => process.exit(0));

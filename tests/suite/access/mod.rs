@@ -7,7 +7,7 @@ mod issuer;
 mod keys;
 mod pages;
 mod process;
-mod provider;
+pub(crate) mod provider;
 mod roles;
 mod tokens;
 

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Ended when dropped, by its standard input at the latest.
-struct Provider(Child);
+pub(crate) struct Provider(Child);
 
 impl Drop for Provider {
     fn drop(&mut self) {
@@ -30,8 +30,8 @@ impl Drop for Provider {
     }
 }
 
-/// The provider, and what it says of itself; `Err` where it cannot be run here.
-fn start() -> Result<(Provider, Value), String> {
+/// The provider, which knows a console at `console`, and what it says of itself; `Err` where it cannot be run here.
+pub(crate) fn start(console: &str) -> Result<(Provider, Value), String> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let modules = {
         let _one = ONE_AT_A_TIME.lock().unwrap();
@@ -39,6 +39,7 @@ fn start() -> Result<(Provider, Value), String> {
     };
     let child = Command::new("node")
         .arg(modules.join("provider.mjs"))
+        .env("CONSOLE", console)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -52,7 +53,7 @@ fn start() -> Result<(Provider, Value), String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_of_a_real_provider_become_roles() {
-    let (_provider, said) = match tokio::task::spawn_blocking(start).await.unwrap() {
+    let (_provider, said) = match tokio::task::spawn_blocking(|| start("http://127.0.0.1:1")).await.unwrap() {
         Ok(started) => started,
         Err(missing) => return skip("OpenID provider's", &missing),
     };

@@ -27,6 +27,16 @@ impl Answer {
         first
     }
 
+    /// All values of a header by its name in lower case.
+    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
@@ -69,6 +79,13 @@ impl Request {
     pub(crate) fn post(path: &str, key: &str, body: &[u8]) -> Self {
         let request = Self::new("POST", path).header("content-type", "application/json").key(key);
         Self { body: body.to_vec(), ..request }
+    }
+
+    /// A POST of a form.
+    pub(crate) fn form(path: &str, fields: &[(&str, &str)]) -> Self {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let request = Self::new("POST", path).header("content-type", "application/x-www-form-urlencoded");
+        Self { body: body.into_bytes(), ..request }
     }
 
     pub(crate) fn key(self, key: &str) -> Self {
