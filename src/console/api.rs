@@ -17,9 +17,9 @@ use crate::{
         SignedIn,
         proto::{
             alert_service_client::AlertServiceClient, budget_service_client::BudgetServiceClient,
-            pause_service_client::PauseServiceClient, policy_service_client::PolicyServiceClient,
-            report_service_client::ReportServiceClient, status_service_client::StatusServiceClient,
-            upstream_service_client::UpstreamServiceClient,
+            key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient,
+            policy_service_client::PolicyServiceClient, report_service_client::ReportServiceClient,
+            status_service_client::StatusServiceClient, upstream_service_client::UpstreamServiceClient,
         },
     },
 };
@@ -69,6 +69,10 @@ impl Api {
 
     pub(super) fn budgets(&self) -> BudgetServiceClient<Self> {
         BudgetServiceClient::new(self.clone())
+    }
+
+    pub(super) fn keys(&self) -> KeyServiceClient<Self> {
+        KeyServiceClient::new(self.clone())
     }
 
     pub(super) fn pauses(&self) -> PauseServiceClient<Self> {

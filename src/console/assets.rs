@@ -36,6 +36,7 @@ pub(super) static STYLE: LazyLock<Named> = LazyLock::new(|| {
             include_str!("assets/chart.css"),
             include_str!("assets/form.css"),
             include_str!("assets/page.css"),
+            include_str!("assets/keys.css"),
             include_str!("assets/print.css"),
         ),
     }
@@ -47,7 +48,7 @@ pub(super) static SCRIPT: LazyLock<Named> = LazyLock::new(|| {
         stem: "console",
         extension: "js",
         media_type: "text/javascript; charset=utf-8",
-        content: concat!(include_str!("assets/console.js")),
+        content: concat!(include_str!("assets/console.js"), include_str!("assets/once.js")),
     }
     .named()
 });

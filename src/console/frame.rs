@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::{assets, text::time, view::View};
+use super::{assets, pauses, text::time, view::View};
 use crate::{access::SignedIn, domain::rbac::Permission};
 
 /// The pages that the head of every page leads to.
@@ -11,6 +11,8 @@ pub(super) enum Tab {
     /// The page is none of them, or below one that it does not name.
     None,
     Overview,
+    Keys,
+    Pauses,
 }
 
 struct Link {
@@ -21,8 +23,11 @@ struct Link {
     needs: Permission,
 }
 
-const LINKS: [Link; 1] =
-    [Link { tab: Tab::Overview, name: "Overview", path: "/", needs: Permission::ReadSpend }];
+const LINKS: [Link; 3] = [
+    Link { tab: Tab::Overview, name: "Overview", path: "/", needs: Permission::ReadSpend },
+    Link { tab: Tab::Keys, name: "Keys", path: "/keys", needs: Permission::ReadKeys },
+    Link { tab: Tab::Pauses, name: "Pauses", path: "/pauses", needs: Permission::ReadPauses },
+];
 
 /// A whole page.
 pub(super) fn page(view: &View, tab: Tab, title: &str, body: &Markup) -> Markup {
@@ -87,8 +92,12 @@ fn bar(view: &View, tab: Tab, organization: &str) -> Markup {
 }
 
 /// How many things a page has that hold at the moment.
-fn count(_: &View, _: Tab) -> Markup {
-    html! {}
+fn count(view: &View, tab: Tab) -> Markup {
+    let count = match tab {
+        Tab::Pauses => pauses::count(view),
+        Tab::None | Tab::Overview | Tab::Keys => 0,
+    };
+    html! { @if count > 0 { " " span.count { (count) } } }
 }
 
 fn foot(view: &View) -> Markup {

@@ -16,8 +16,11 @@ mod events;
 mod fault;
 mod fields;
 mod frame;
+mod keys;
 mod overview;
 mod parts;
+mod pauses;
+mod refusal;
 mod sign_in;
 mod text;
 mod view;
@@ -79,6 +82,8 @@ impl Console {
         let pages = Router::new()
             .route("/console/{organization}/", get(overview::show))
             .route("/console/{organization}/events", get(events::show))
+            .merge(keys::routes())
+            .merge(pauses::routes())
             .route_layer(middleware::from_fn_with_state(self.clone(), caller::admitted));
         let open = Router::new()
             .route("/", get(home))

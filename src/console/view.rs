@@ -105,6 +105,26 @@ impl View {
         self.scope(permission) == Some(TeamScope::All)
     }
 
+    /// Whether the reader has `permission` for `team`.
+    pub(super) fn may_for(&self, permission: Permission, team: &str) -> bool {
+        self.scope(permission).is_some_and(|scope| scope.holds(team))
+    }
+
+    /// The teams of the policy for which the reader has `permission`, by name.
+    pub(super) fn teams(&self, permission: Permission) -> Vec<&str> {
+        let Some(scope) = self.scope(permission) else { return Vec::new() };
+        let mut teams: Vec<_> = self
+            .snapshot()
+            .policy
+            .teams
+            .keys()
+            .map(|team| &**team)
+            .filter(|team| scope.holds(team))
+            .collect();
+        teams.sort_unstable();
+        teams
+    }
+
     /// The address of a page of the organization: `path` begins with a slash.
     pub(super) fn address(&self, path: &str) -> String {
         format!("/console/{}{path}", self.snapshot().policy.organization.id)

@@ -2,6 +2,7 @@
 
 pub(super) mod money;
 pub(super) mod number;
+pub(super) mod quoted;
 pub(super) mod time;
 
 /// Keeps a number and its unit on one line.
