@@ -17,7 +17,8 @@ for (const dialog of document.querySelectorAll("dialog[data-once]")) {
     }
   });
   line.append(button);
-  dialog.close();
+  // Not by `close`, which would be told as if a person had closed it.
+  dialog.open = false;
   dialog.showModal();
   button.focus();
   // It leaves with the page only: a key that is pressed too soon must not lose it.

@@ -50,7 +50,7 @@ pub(super) fn create(view: &View, typed: &Typed, faults: &Faults, sound: bool) -
                         fault: faults.of("name"), ..Control::default()
                     })
                     (team_field("create-team", &teams, typed.get("team"), faults.of("team"), None))
-                    (limit_fields(typed, faults, of_team.as_ref(), "create"))
+                    (limit_fields(typed, faults, (team, of_team.as_ref()), "create"))
                     (other_fields(view, typed, faults, of_team.as_ref(), "create"))
                 }
                 div.actions {
@@ -68,7 +68,7 @@ pub(super) fn changes(view: &View, typed: &Typed, faults: &Faults, team: &str) -
     let of_team = limits::of_team(view, team);
     html! {
         div.fields.gap {
-            (limit_fields(typed, faults, of_team.as_ref(), "change"))
+            (limit_fields(typed, faults, (team, of_team.as_ref()), "change"))
             (other_fields(view, typed, faults, of_team.as_ref(), "change"))
         }
     }
@@ -103,13 +103,18 @@ const fn label(kind: LimitKind) -> &'static str {
     }
 }
 
-fn limit_fields(typed: &Typed, faults: &Faults, team: Option<&KeyLimits>, form: &str) -> Markup {
+fn limit_fields(
+    typed: &Typed,
+    faults: &Faults,
+    (team, has): (&str, Option<&KeyLimits>),
+    form: &str,
+) -> Markup {
     html! {
         @for kind in BOUNDS {
             @let name = name_of(kind.path());
             @let is_money = kind.quantity() == Quantity::NanoUsd;
-            @let of_team = team.and_then(|team| team.bound(kind)).map(|bound| limits::amount(kind, bound.into()));
-            @let hint = of_team.as_ref().map(|amount| format!("at most the team's {amount}")).unwrap_or_default();
+            @let of_team = has.and_then(|has| has.bound(kind)).map(|bound| limits::amount(kind, bound.into()));
+            @let hint = of_team.as_ref().map(|amount| format!("{team} has {amount}")).unwrap_or_default();
             (Control {
                 id: &format!("{form}-{name}"), name, label: label(kind), value: typed.get(name),
                 kind: if is_money { Kind::Money } else { Kind::Count },

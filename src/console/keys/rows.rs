@@ -29,7 +29,7 @@ pub(super) fn address(view: &View, key: &VirtualKey, asked: &[(&str, &str)]) -> 
 pub(super) fn table(view: &View, keys: &[VirtualKey]) -> Markup {
     let month = view.now().strftime("%B").to_string();
     html! {
-        div.table.table-long role="region" aria-label="Keys" tabindex="0" {
+        div.table role="region" aria-label="Keys" tabindex="0" {
             table.stick.dense {
                 thead { tr {
                     th scope="col" { "Key" }
@@ -53,20 +53,20 @@ fn row(view: &View, key: &VirtualKey) -> Markup {
     let is_declared = key.origin() == KeyOrigin::Declared;
     html! {
         tr {
-            th scope="row" {
+            th.wrap scope="row" {
                 a href=(address(view, key, &[])) { (key.name) }
                 @if is_declared { span.sub { "declared in the policy" } }
             }
-            td { (Standing::of(view, key).cell()) }
+            td.wrap { (Standing::of(view, key).cell()) }
             td.num { (money::sum(nanos(cost_this_month.as_ref()))) }
-            td { (key.team) }
+            td.wrap { (key.team) }
             td { (last_use_words(view, key)) }
             (number::cell(requests_today))
             td {
                 @if key.expire_time.is_some() { (time::minute_of(key.expire_time.as_ref(), view.now())) }
                 @else { "never" }
             }
-            td { (limits::short(key.limits.as_ref())) }
+            td.wrap { (limits::short(key.limits.as_ref())) }
             td { (can_be_done(view, key)) }
         }
     }

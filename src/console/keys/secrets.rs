@@ -146,7 +146,7 @@ pub(super) fn rotate_form(view: &View, key: &VirtualKey, overlap: &str, faults: 
                 "The key gets another secret with the same rights, which is shown once. Workloads move to it while both are valid."
                 @if let [old, _] = *live { " At most two are live: the old one, " code { (old.secret_id) } ", ends at once." }
             }
-            div.fields.gap {
+            div.filters.gap {
                 (Control {
                     id: "overlap", name: "overlap", label: "The present secret stays valid for", kind: Kind::Choice(&OVERLAPS),
                     value: overlap, fault: faults.of("overlap"), ..Control::default()

@@ -118,7 +118,9 @@ pub(in super::super) fn count(view: &View) -> usize {
 
 fn body(view: &View, asked: &Asked, gathered: &Gathered, done: &str, sent: &Sent) -> Markup {
     let paused = gathered.pauses.as_ref().map(|_| count(view));
-    let cooling = gathered.cooldowns.as_ref().map(|cooldowns| cooldowns.rows.len());
+    // Of several pages, one does not say how many there are.
+    let whole = gathered.cooldowns.as_ref().filter(|of| of.next.is_empty() && asked.cooldowns.is_empty());
+    let cooling = whole.map(|cooldowns| cooldowns.rows.len());
     let number_of = |number: usize, what: &str| number::of(i64::try_from(number).unwrap_or(i64::MAX), what);
     let content = html! {
         (done_banner(done))
@@ -126,7 +128,7 @@ fn body(view: &View, asked: &Asked, gathered: &Gathered, done: &str, sent: &Sent
             h1 { "Pauses" }
             p.quiet {
                 @if let Some(paused) = paused { (number_of(paused, "pause")) }
-                @if let Some(cooling) = cooling { ", " (number_of(cooling, "cooldown")) " here" }
+                @if let Some(cooling) = cooling { ", " (number_of(cooling, "cooldown")) }
             }
             @if view.may(Permission::Pause) { div.end { a.button href="#pause" { "Pause…" } } }
         }

@@ -71,12 +71,13 @@ fn row(view: &View, pause: &Pause, place: usize, may_resume: bool, sent: &Sent) 
         return html! {};
     };
     let (kind, name) = parts(target);
-    let by = pause.actor.as_ref().map(|actor| actor.name.as_str()).unwrap_or_default();
+    // Without `[access]`, no one says who they are.
+    let by = pause.actor.as_ref().map(|actor| actor.name.as_str()).filter(|name| !name.is_empty());
     html! {
         tr role="row" {
-            th role="rowheader" scope="row" { (words(view, target)) span.sub { (covered(target)) } }
+            th role="rowheader" scope="row" { span { (words(view, target)) } span.sub { (covered(target)) } }
             td.long.whole role="cell" data-label="Why" { "“" (pause.reason) "”" }
-            td.long role="cell" data-label="By" { (by) }
+            td.long role="cell" data-label="By" { (by.unwrap_or("anyone")) }
             td role="cell" data-label="Since" { (time::minute_of(pause.create_time.as_ref(), view.now())) }
             @if may_resume { td.whole role="cell" { (resume_form(view, kind, name, place, sent)) } }
         }

@@ -2,7 +2,10 @@
 
 mod browser;
 mod events;
+mod keys;
 mod overview;
+mod pauses;
+mod visit;
 
 use std::{fmt::Write as _, net::SocketAddr};
 
