@@ -25,7 +25,7 @@ const ADVICE: [(&str, &str); 12] = [
     ("KEY_REVOKED", "Create another key in its place."),
     ("SECRET_IN_USE", "Wait until its workloads have moved, or say below that it ends all the same."),
     ("ONLY_SECRET", "Rotate the key first, which gives it another secret, or revoke it as a whole."),
-    ("UNKNOWN_SECRET", "It may have ended meanwhile."),
+    ("UNKNOWN_SECRET", "It may have ended by itself, or by another person."),
     ("TOO_MANY_KEYS", "Revoked keys count, as their names are never given twice."),
     ("TOO_MANY_PAUSES", "Resume what no longer needs to be paused."),
     ("PAUSE_CHANGED", "Look at what is paused now, then try again."),

@@ -6,7 +6,6 @@ use axum::{
     response::{IntoResponse as _, Redirect, Response},
 };
 use prost_types::FieldMask;
-use tonic::Status;
 
 use super::{
     confirm,
@@ -17,6 +16,7 @@ use super::{
 };
 use crate::{
     console::{fault::Fault, fields::Fields, refusal::Faults, view::View},
+    domain::rbac::Permission,
     rpc::proto::{
         RevokeKeyRequest, RevokeKeySecretRequest, RotateKeyRequest, RotateKeyResponse, UpdateKeyRequest,
         VirtualKey,
@@ -31,11 +31,16 @@ pub(super) async fn update(
 ) -> Result<Response, Fault> {
     let mut typed = Typed::sent(&fields);
     typed.set("name", &name);
+    if typed.get("etag").is_empty() {
+        // Without one, the form would be of any version of the key.
+        typed.set("etag", "none");
+    }
     let found = show::gather(&view, &name, typed.get("team")).await?;
     let now = Typed::of_key(&view, &found.key);
     let paths = typed.differing(&now);
     let (key, faults) = typed.read(&view);
-    if paths.is_empty() && typed.get("etag") == found.key.etag {
+    let may = view.may_for(Permission::ManageKeys, &found.key.team);
+    if may && paths.is_empty() && typed.get("etag") == found.key.etag {
         return Ok(back(&view, &found.key, "unchanged"));
     }
     let validate_only = !faults.is_empty();
@@ -76,11 +81,13 @@ pub(super) async fn rotate(
     let newest = found.key.secrets.last().map(|secret| secret.secret_id.as_str()).unwrap_or_default();
     let mut faults = Faults::default();
     let seconds = overlap.parse::<i64>();
-    if seconds.is_err() {
+    // Who may not is refused by the service, which records it.
+    let may = view.may_for(Permission::RotateKeys, &found.key.team);
+    if may && seconds.is_err() {
         faults.add("overlap", "is one of these lengths of time");
     }
     // A page that is loaded again sends its form again, which would end a secret that was just handed out.
-    if fields.text("newest") != newest {
+    if may && fields.text("newest") != newest {
         faults.add(
             "overlap",
             "the key was rotated since this form was shown, perhaps by this form: its secret is not shown again. Rotate it once \
@@ -116,13 +123,12 @@ pub(super) async fn revoke(
     Path((_, name)): Path<(String, String)>,
     fields: Fields,
 ) -> Result<Response, Fault> {
-    let revoked = view.api().keys().revoke_key(RevokeKeyRequest { name: name.clone() }).await;
-    let revoked = revoked.map(|answer| answer.into_inner().key);
-    match done(revoked) {
-        Ok(key) => Ok(back(&view, &key, "revoked")),
+    // First, so that there is a page to tell of an outage in between.
+    let found = show::gather(&view, &name, fields.text("team")).await?;
+    match view.api().keys().revoke_key(RevokeKeyRequest { name }).await {
+        Ok(answer) => Ok(back(&view, &answer.into_inner().key.unwrap_or_default(), "revoked")),
         Err(status) => {
             let faults = Faults::told(status, |_| None)?;
-            let found = show::gather(&view, &name, fields.text("team")).await?;
             Ok((faults.http(), confirm::revoke(&view, &found.key, &faults)).into_response())
         }
     }
@@ -134,23 +140,17 @@ pub(super) async fn revoke_secret(
     Path((_, name, secret_id)): Path<(String, String, String)>,
     fields: Fields,
 ) -> Result<Response, Fault> {
+    let found = show::gather(&view, &name, fields.text("team")).await?;
     let force = !fields.text("force").is_empty();
-    let request = RevokeKeySecretRequest { name: name.clone(), secret_id: secret_id.clone(), force };
-    let revoked = view.api().keys().revoke_key_secret(request).await;
-    let revoked = revoked.map(|answer| answer.into_inner().key);
-    match done(revoked) {
-        Ok(key) => Ok(back(&view, &key, "secret-ended")),
+    let request = RevokeKeySecretRequest { name, secret_id: secret_id.clone(), force };
+    match view.api().keys().revoke_key_secret(request).await {
+        Ok(answer) => Ok(back(&view, &answer.into_inner().key.unwrap_or_default(), "secret-ended")),
         Err(status) => {
             let faults = Faults::told(status, |_| None)?;
-            let found = show::gather(&view, &name, fields.text("team")).await?;
             let page = confirm::revoke_secret(&view, &found.key, &secret_id, &faults);
             Ok((faults.http(), page).into_response())
         }
     }
-}
-
-fn done(answer: Result<Option<VirtualKey>, Status>) -> Result<VirtualKey, Status> {
-    answer.map(Option::unwrap_or_default)
 }
 
 /// To the key, which says what was done.

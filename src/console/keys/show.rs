@@ -139,6 +139,9 @@ pub(super) fn body(view: &View, found: &Found, beside: &Beside) -> Markup {
     let content = html! {
         @if let Some(once) = &beside.once { (once.dialog(view, key)) }
         @else { (done(&beside.done, key)) }
+        // What is wrong with a form is told there, unless the key no longer has it.
+        @if !may(Permission::ManageKeys) && let Some((_, faults)) = &beside.change { (faults.banner()) }
+        @if !may(Permission::RotateKeys) && let Some((_, faults)) = &beside.rotate { (faults.banner()) }
         (head(view, key, may(Permission::RotateKeys)))
         (answer(view, key))
         (secrets::section(view, key))

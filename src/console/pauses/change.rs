@@ -45,7 +45,7 @@ pub(super) async fn pause(Extension(view): Extension<View>, fields: Fields) -> R
     if faults.is("UNKNOWN_TARGET") {
         faults.add("name", &format!("there is no {kind} of this name"));
     }
-    with_form(&view, &Sent::Pause { kind, name, reason, faults }).await
+    Ok(with_form(&view, &Sent::Pause { kind, name, reason, faults }).await)
 }
 
 /// Ends the pause of what the form names.
@@ -57,7 +57,7 @@ pub(super) async fn resume(Extension(view): Extension<View>, fields: Fields) -> 
         Ok(_) => Ok(done(&view, "resumed")),
         Err(status) => {
             let faults = Faults::told(status, field_of)?;
-            with_form(&view, &Sent::Resume { kind, name, reason, faults }).await
+            Ok(with_form(&view, &Sent::Resume { kind, name, reason, faults }).await)
         }
     }
 }
@@ -78,7 +78,7 @@ pub(super) async fn lift(Extension(view): Extension<View>, fields: Fields) -> Re
         Ok(_) => Ok(done(&view, "lifted")),
         Err(status) => {
             let faults = Faults::told(status, field_of)?;
-            with_form(&view, &Sent::Lift { project, model, service_tier, reason, faults }).await
+            Ok(with_form(&view, &Sent::Lift { project, model, service_tier, reason, faults }).await)
         }
     }
 }

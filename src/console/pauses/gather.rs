@@ -38,7 +38,8 @@ pub(super) async fn gather(view: &View, asked: &Asked) -> Result<Gathered, Statu
         ListPausesRequest { page_size: PAGE, page_token: asked.pauses.clone(), ..Default::default() };
     let of_cooldowns = ListCooldownsRequest { page_size: PAGE, page_token: asked.cooldowns.clone() };
     let (pauses, cooldowns, keys) = tokio::try_join!(
-        if_may(may(Permission::ReadPauses), pauses.list_pauses(of_pauses)),
+        // Who may see nothing of the page is refused by the service.
+        if_may(may(Permission::ReadPauses) || !may(Permission::ReadUpstream), pauses.list_pauses(of_pauses)),
         if_may(may(Permission::ReadUpstream), cooling.list_cooldowns(of_cooldowns)),
         if_may(may(Permission::ReadUpstream), upstream.list_upstream_keys(ListUpstreamKeysRequest {})),
     )?;

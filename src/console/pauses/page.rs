@@ -102,10 +102,11 @@ pub(super) async fn back(Extension(view): Extension<View>) -> Redirect {
 }
 
 /// The page with a form that was not carried out.
-pub(super) async fn with_form(view: &View, sent: &Sent) -> Result<Response, Fault> {
+pub(super) async fn with_form(view: &View, sent: &Sent) -> Response {
     let asked = Asked::default();
-    let gathered = gather(view, &asked).await?;
-    Ok((sent.faults().http(), body(view, &asked, &gathered, "", sent)).into_response())
+    // The form is told what became of it even if the lists cannot be read.
+    let gathered = gather(view, &asked).await.unwrap_or_default();
+    (sent.faults().http(), body(view, &asked, &gathered, "", sent)).into_response()
 }
 
 /// How many things are paused, for those who may see it.
@@ -122,8 +123,14 @@ fn body(view: &View, asked: &Asked, gathered: &Gathered, done: &str, sent: &Sent
     let whole = gathered.cooldowns.as_ref().filter(|of| of.next.is_empty() && asked.cooldowns.is_empty());
     let cooling = whole.map(|cooldowns| cooldowns.rows.len());
     let number_of = |number: usize, what: &str| number::of(i64::try_from(number).unwrap_or(i64::MAX), what);
+    let has_no_row = match sent {
+        Sent::Resume { .. } => gathered.pauses.is_none(),
+        Sent::Lift { .. } => gathered.cooldowns.is_none(),
+        Sent::Nothing { .. } | Sent::Pause { .. } => false,
+    };
     let content = html! {
         (done_banner(done))
+        @if has_no_row { (sent.faults().banner()) }
         div.head {
             h1 { "Pauses" }
             p.quiet {

@@ -301,6 +301,7 @@ async fn a_rotation_ends_no_secret_in_use_unasked_and_is_not_repeated() {
     assert!(page.contains("The key is revoked") && !page.contains("<form"), "{page}");
     let revoked = rotate(&newest_of(&page), "3600", "").await;
     assert_eq!(revoked.status, 409);
+    assert!(text(&revoked).contains("Create another key in its place."), "{}", text(&revoked));
     // An address that takes forms only leads to the key.
     let back = site.get("operator", "/keys/own-prod-web/rotate").await;
     assert_eq!(back.0, 303);
