@@ -10,7 +10,7 @@ use super::visit::{Site, person, secret, text, value};
 use crate::{
     access::by,
     envoy::http::Request,
-    harness::{chat, new_key},
+    harness::{chat, errors::is_of_json, new_key},
 };
 
 const MODEL: &str = "openai/gpt-oss-20b";
@@ -364,6 +364,8 @@ async fn forms_of_other_pages_change_nothing() {
         assert_eq!(answer.status, 403, "{what}: {}", text(&answer));
         assert!(!text(&answer).contains("tgk_"), "{what}");
     }
+    let as_json = form(&token).header("accept", "application/json");
+    is_of_json(&site.send(as_json).await.json(), "FOREIGN_FORM");
     assert!(text(&site.send(Request::new("GET", "/console/acme/keys")).await).contains("There is no key."));
     let answer = site.send(ours(form(&token))).await;
     assert_eq!(answer.status, 200, "{}", text(&answer));

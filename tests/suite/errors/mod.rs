@@ -59,6 +59,7 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("UNKNOWN_PAGE", PAGES, OF_PAGES),
     ("METHOD_NOT_ALLOWED", PAGES, OF_PAGES),
     ("FOREIGN_HOST", PAGES, OF_PAGES),
+    ("FOREIGN_FORM", "tests/suite/console/keys.rs", "forms_of_other_pages_change_nothing"),
     ("UNKNOWN_SECRET", "tests/suite/keys/secrets.rs", "what_is_in_use_ends_only_by_force"),
     ("KEY_EXISTS", "tests/suite/keys/secrets.rs", "a_revoked_key_is_refused_for_ever"),
     ("KEY_REVOKED", "tests/suite/keys/secrets.rs", "a_revoked_key_is_refused_for_ever"),
