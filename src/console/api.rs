@@ -18,6 +18,7 @@ use crate::{
         proto::{
             alert_service_client::AlertServiceClient, budget_service_client::BudgetServiceClient,
             key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient,
+            policy_document_service_client::PolicyDocumentServiceClient,
             policy_service_client::PolicyServiceClient, report_service_client::ReportServiceClient,
             status_service_client::StatusServiceClient, upstream_service_client::UpstreamServiceClient,
         },
@@ -81,6 +82,10 @@ impl Api {
 
     pub(super) fn policy(&self) -> PolicyServiceClient<Self> {
         PolicyServiceClient::new(self.clone())
+    }
+
+    pub(super) fn policy_document(&self) -> PolicyDocumentServiceClient<Self> {
+        PolicyDocumentServiceClient::new(self.clone())
     }
 
     pub(super) fn reports(&self) -> ReportServiceClient<Self> {

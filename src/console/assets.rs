@@ -37,6 +37,7 @@ pub(super) static STYLE: LazyLock<Named> = LazyLock::new(|| {
             include_str!("assets/form.css"),
             include_str!("assets/page.css"),
             include_str!("assets/keys.css"),
+            include_str!("assets/team.css"),
             include_str!("assets/print.css"),
         ),
     }

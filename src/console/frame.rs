@@ -11,6 +11,7 @@ pub(super) enum Tab {
     /// The page is none of them, or below one that it does not name.
     None,
     Overview,
+    Teams,
     Keys,
     Pauses,
 }
@@ -23,8 +24,9 @@ struct Link {
     needs: Permission,
 }
 
-const LINKS: [Link; 3] = [
+const LINKS: [Link; 4] = [
     Link { tab: Tab::Overview, name: "Overview", path: "/", needs: Permission::ReadSpend },
+    Link { tab: Tab::Teams, name: "Teams", path: "/teams", needs: Permission::ReadTeamPolicy },
     Link { tab: Tab::Keys, name: "Keys", path: "/keys", needs: Permission::ReadKeys },
     Link { tab: Tab::Pauses, name: "Pauses", path: "/pauses", needs: Permission::ReadPauses },
 ];
@@ -95,7 +97,7 @@ fn bar(view: &View, tab: Tab, organization: &str) -> Markup {
 fn count(view: &View, tab: Tab) -> Markup {
     let count = match tab {
         Tab::Pauses => pauses::count(view),
-        Tab::None | Tab::Overview | Tab::Keys => 0,
+        Tab::None | Tab::Overview | Tab::Teams | Tab::Keys => 0,
     };
     html! { @if count > 0 { " " span.count { (count) } } }
 }

@@ -22,6 +22,7 @@ mod parts;
 mod pauses;
 mod refusal;
 mod sign_in;
+mod team;
 mod text;
 mod view;
 
@@ -84,6 +85,8 @@ impl Console {
             .route("/console/{organization}/events", get(events::show))
             .merge(keys::routes())
             .merge(pauses::routes())
+            .route("/console/{organization}/teams", get(overview::teams))
+            .route("/console/{organization}/teams/{team}", get(team::show))
             .route_layer(middleware::from_fn_with_state(self.clone(), caller::admitted));
         let open = Router::new()
             .route("/", get(home))

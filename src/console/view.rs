@@ -125,6 +125,12 @@ impl View {
         teams
     }
 
+    /// Whether the reader may see anything of `team`: what it spends, its keys, or what the policy says of it.
+    pub(super) fn sees(&self, team: &str) -> bool {
+        let any = [Permission::ReadSpend, Permission::ReadTeamPolicy, Permission::ReadKeys];
+        any.into_iter().any(|permission| self.may_for(permission, team))
+    }
+
     /// The address of a page of the organization: `path` begins with a slash.
     pub(super) fn address(&self, path: &str) -> String {
         format!("/console/{}{path}", self.snapshot().policy.organization.id)

@@ -2,7 +2,6 @@
 
 use axum::{
     Extension,
-    extract::Query,
     response::{IntoResponse as _, Redirect, Response},
 };
 use maud::{Markup, html};
@@ -17,6 +16,7 @@ use super::{
 };
 use crate::{
     console::{
+        asked::Asked,
         fault::Fault,
         frame::Tab,
         parts::{Control, Kind},
@@ -33,7 +33,7 @@ const PAGE: i32 = 50;
 
 /// What of the list is asked for.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct Query {
     /// Only keys of this team.
     #[serde(default)]
     team: String,
@@ -58,7 +58,7 @@ pub(super) struct Page {
 /// The page.
 pub(super) async fn show(
     Extension(view): Extension<View>,
-    Query(asked): Query<Asked>,
+    Asked(asked): Asked<Query>,
 ) -> Result<Response, Fault> {
     let asked = asked.within(&view);
     let page = match asked.gather(&view).await {
@@ -81,7 +81,7 @@ pub(super) async fn show(
 
 /// The page with a form that was not carried out, beside the list as far as it can be read.
 pub(super) async fn with_form(view: &View, form: &Markup) -> Markup {
-    let asked = Asked::default().within(view);
+    let asked = Query::default().within(view);
     let page = asked.gather(view).await.ok();
     body(view, &asked, page.as_ref(), form)
 }
@@ -90,7 +90,7 @@ fn is_of_token(status: &Status) -> bool {
     status.get_details_error_info().is_some_and(|info| info.reason == "PAGE_TOKEN_INVALID")
 }
 
-impl Asked {
+impl Query {
     /// Who may read the keys of some teams asks for one of them at a time.
     fn within(mut self, view: &View) -> Self {
         if self.team.is_empty() && !view.may_for_all(Permission::ReadKeys) {
@@ -129,7 +129,7 @@ impl Asked {
     }
 }
 
-fn body(view: &View, asked: &Asked, page: Option<&Page>, form: &Markup) -> Markup {
+fn body(view: &View, asked: &Query, page: Option<&Page>, form: &Markup) -> Markup {
     let may_create = view.may(Permission::ManageKeys);
     let content = html! {
         div.head {
@@ -158,7 +158,7 @@ fn only(view: &View) -> Option<String> {
     }
 }
 
-fn filters(view: &View, asked: &Asked) -> Markup {
+fn filters(view: &View, asked: &Query) -> Markup {
     let teams = view.teams(Permission::ReadKeys);
     let all = view.may_for_all(Permission::ReadKeys).then_some("all");
     let states = [("", "all"), ("active", "active"), ("expired", "expired"), ("revoked", "revoked")];
@@ -174,7 +174,7 @@ fn filters(view: &View, asked: &Asked) -> Markup {
     }
 }
 
-fn list(view: &View, asked: &Asked, page: &Page, may_create: bool) -> Markup {
+fn list(view: &View, asked: &Query, page: &Page, may_create: bool) -> Markup {
     html! {
         section.near {
             h2 #list .visually-hidden { "All keys" }
@@ -197,7 +197,7 @@ fn list(view: &View, asked: &Asked, page: &Page, may_create: bool) -> Markup {
     }
 }
 
-fn pager(view: &View, asked: &Asked, page: &Page) -> Markup {
+fn pager(view: &View, asked: &Query, page: &Page) -> Markup {
     let shown = i64::try_from(page.keys.len()).unwrap_or(i64::MAX);
     html! {
         p.pager {

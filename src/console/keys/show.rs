@@ -2,7 +2,7 @@
 
 use axum::{
     Extension,
-    extract::{Path, Query},
+    extract::Path,
     response::{IntoResponse as _, Redirect, Response},
 };
 use maud::{Markup, html};
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     console::{
+        asked::Asked,
         fault::Fault,
         frame::Tab,
         refusal::Faults,
@@ -36,7 +37,7 @@ use crate::{
 
 /// What of the page is asked for.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct Query {
     /// The team, as several may declare a key of one name.
     #[serde(default)]
     team: String,
@@ -75,7 +76,7 @@ pub(super) struct Beside {
 pub(super) async fn show(
     Extension(view): Extension<View>,
     Path((_, name)): Path<(String, String)>,
-    Query(asked): Query<Asked>,
+    Asked(asked): Asked<Query>,
 ) -> Result<Response, Fault> {
     let found = gather(&view, &name, &asked.team).await?;
     let page = match asked.ask.as_str() {

@@ -78,14 +78,27 @@ pub(super) async fn gather(view: &View, first: Date) -> Result<Gathered, Status>
     let present = (first..end).contains(&today);
     let tomorrow = today.saturating_add(1.day());
     let may_read = view.may(Permission::ReadSpend);
-    let (budgets, days, by_team, today, refused, unsettled, now) = tokio::try_join!(
-        budgets(view, first, present && may_read, may_read),
+    let (of_teams, days, unsettled, now) = tokio::try_join!(
+        teams(view, first),
         usage(view, may_read, (first, end.min(tomorrow)), Granularity::Day, "model"),
+        unsettled(view, present && view.may_for_all(Permission::ReadSpend)),
+        async { Ok(now(view).await) },
+    )?;
+    Ok(Gathered { days, unsettled, now, ..of_teams })
+}
+
+/// Asks for what is shown of teams, and nothing else.
+pub(super) async fn teams(view: &View, first: Date) -> Result<Gathered, Status> {
+    let today = view.now().date();
+    let end = first.saturating_add(1.month());
+    let present = (first..end).contains(&today);
+    let tomorrow = today.saturating_add(1.day());
+    let may_read = view.may(Permission::ReadSpend);
+    let (budgets, by_team, today, refused) = tokio::try_join!(
+        budgets(view, first, present && may_read, may_read),
         usage(view, may_read, (first, end.min(tomorrow)), Granularity::Total, "team"),
         usage(view, may_read && present, (today, tomorrow), Granularity::Total, "team"),
         denials(view, may_read && present, (today, tomorrow)),
-        unsettled(view, present && view.may_for_all(Permission::ReadSpend)),
-        async { Ok(now(view).await) },
     )?;
     let by_name = |rows: Vec<UsageRow>| {
         let named = rows.into_iter().filter_map(|row| Some((row.dimensions?.team, row.amounts?)));
@@ -97,12 +110,12 @@ pub(super) async fn gather(view: &View, first: Date) -> Result<Gathered, Status>
         end,
         present,
         budgets,
-        days,
+        days: Vec::new(),
         by_team: by_name(by_team),
         today: by_name(today),
         refused: refused.collect(),
-        unsettled,
-        now,
+        unsettled: None,
+        now: Now::default(),
     })
 }
 

@@ -29,6 +29,16 @@ pub(super) struct Query {
     /// The page of teams, from 1.
     #[serde(default)]
     page: usize,
+    /// Whether the teams are a page of their own.
+    #[serde(skip)]
+    alone: bool,
+}
+
+impl Query {
+    /// Where the page is.
+    const fn path(&self) -> &'static str {
+        if self.alone { "/teams" } else { "/" }
+    }
 }
 
 /// The page.
@@ -43,8 +53,22 @@ pub(super) async fn show(
     Ok(view.page(Tab::Overview, &title, page::body(&view, &asked, &gathered, &title)))
 }
 
+/// The teams alone.
+pub(super) async fn teams(
+    Extension(view): Extension<View>,
+    Asked(asked): Asked<Query>,
+) -> Result<Markup, Fault> {
+    let asked = Query { alone: true, ..asked };
+    let first = first_of(&asked.month, view.now().date())?;
+    let gathered = gather::teams(&view, first).await?;
+    Ok(view.page(Tab::Teams, "Teams", page::alone(&view, &asked, &gathered)))
+}
+
 /// The first day of the month that is asked for.
-fn first_of(month: &str, today: Date) -> Result<Date, Fault> {
+///
+/// # Errors
+/// It is no month, or one that has not begun.
+pub(super) fn first_of(month: &str, today: Date) -> Result<Date, Fault> {
     if month.is_empty() {
         return Ok(today.first_of_month());
     }

@@ -23,7 +23,7 @@ use crate::{
 /// The page, below the head of the frame.
 pub(super) fn body(view: &View, asked: &Query, gathered: &Gathered, title: &str) -> Markup {
     html! {
-        (head(view, gathered, title))
+        (head(view, asked, gathered, title))
         div.split.split-aside {
             section #live-answer data-live {
                 h2 #org .visually-hidden { "The organization's budget" }
@@ -37,7 +37,15 @@ pub(super) fn body(view: &View, asked: &Query, gathered: &Gathered, title: &str)
     }
 }
 
-fn head(view: &View, gathered: &Gathered, title: &str) -> Markup {
+/// The teams alone, below the head of the frame.
+pub(super) fn alone(view: &View, asked: &Query, gathered: &Gathered) -> Markup {
+    html! {
+        (head(view, asked, gathered, "Teams"))
+        (teams::section(view, asked, gathered))
+    }
+}
+
+fn head(view: &View, asked: &Query, gathered: &Gathered, title: &str) -> Markup {
     let before = gathered.first.saturating_sub(1.month());
     let month = |date: jiff::civil::Date| date.strftime("%Y-%m").to_string();
     html! {
@@ -50,8 +58,8 @@ fn head(view: &View, gathered: &Gathered, title: &str) -> Markup {
                 }
             }
             div.end {
-                a href=(view.query("/", &[("month", &month(before))])) { (before.strftime("%B")) }
-                @if !gathered.present { " " a href=(view.address("/")) { "This month" } }
+                a href=(view.query(asked.path(), &[("month", &month(before))])) { (before.strftime("%B")) }
+                @if !gathered.present { " " a href=(view.address(asked.path())) { "This month" } }
                 @if gathered.present { (live::mark(view, "budgets,alerts", "")) }
             }
         }

@@ -19,7 +19,7 @@ use crate::{
         },
         view::View,
     },
-    domain::rbac::{Permission, TeamScope},
+    domain::rbac::Permission,
 };
 
 /// How many teams are on a page.
@@ -58,7 +58,7 @@ pub(super) fn section(view: &View, asked: &Query, gathered: &Gathered) -> Markup
     html! {
         section {
             div.section-head {
-                h2 #teams { "Teams" }
+                h2 #teams { @if asked.alone { (time::month(gathered.first)) } @else { "Teams" } }
                 @if let Some((part, whole)) = pace {
                     p {
                         "The mark on each bar is where the calendar is: "
@@ -73,14 +73,43 @@ pub(super) fn section(view: &View, asked: &Query, gathered: &Gathered) -> Markup
                     @else { strong { "No team has “" (asked.q) "” in its name." } }
                 }
             } @else {
-                div.table role="region" aria-label="Teams and their budgets" tabindex="0" {
-                    table.stack.stick #live-teams data-live role="table" {
-                        (head(view, asked, gathered))
-                        tbody role="rowgroup" { @for line in shown { (row(view, gathered, line)) } }
-                        @if asked.q.is_empty() { (foot(gathered, &lines)) }
+                @if view.may(Permission::ReadSpend) {
+                    div.table role="region" aria-label="Teams and their budgets" tabindex="0" {
+                        table.stack.stick #live-teams data-live role="table" {
+                            (head(view, asked, gathered))
+                            tbody role="rowgroup" { @for line in shown { (row(view, gathered, line)) } }
+                            @if asked.q.is_empty() { (foot(gathered, &lines)) }
+                        }
+                    }
+                } @else { (without_spend(view, shown)) }
+                @if pages > 1 { (pager(view, asked, page, pages, lines.len())) }
+            }
+        }
+    }
+}
+
+/// The teams, for readers who may not see what they spend.
+fn without_spend<'l>(view: &View, lines: impl Iterator<Item = &'l Line<'l>>) -> Markup {
+    let teams = &view.snapshot().policy.teams;
+    let models = |line: &Line<'_>| {
+        let models = teams.get(line.team).map(|team| team.models.iter().map(ToString::to_string));
+        models.map(|models| models.collect::<Vec<_>>().join(", ")).unwrap_or_default()
+    };
+    html! {
+        div.table role="region" aria-label="Teams" tabindex="0" {
+            table.stick {
+                thead { tr { th scope="col" { "Team" } th scope="col" { "Models" } } }
+                tbody {
+                    @for line in lines {
+                        tr {
+                            th scope="row" {
+                                a href=(view.address(&format!("/teams/{}", line.team))) { (line.team) } " "
+                                @if let Some(badge) = line.badge(view) { (badge) }
+                            }
+                            td.long { (models(line)) }
+                        }
                     }
                 }
-                @if pages > 1 { (pager(view, asked, page, pages, lines.len())) }
             }
         }
     }
@@ -90,8 +119,7 @@ pub(super) fn section(view: &View, asked: &Query, gathered: &Gathered) -> Markup
 fn lines<'g>(view: &'g View, asked: &Query, gathered: &'g Gathered) -> Vec<Line<'g>> {
     let budgets: HashMap<&str, &Budgeted> =
         gathered.budgets.iter().map(|budget| (budget.team.as_str(), budget)).collect();
-    let scope = view.scope(Permission::ReadSpend).unwrap_or(TeamScope::Teams(Default::default()));
-    let teams = view.snapshot().policy.teams.keys().filter(|team| scope.holds(team));
+    let teams = view.snapshot().policy.teams.keys().filter(|team| view.sees(team));
     let named = teams.filter(|team| asked.q.is_empty() || team.contains(asked.q.as_str()));
     let mut lines: Vec<_> = named
         .map(|team| {
@@ -263,7 +291,7 @@ fn foot(gathered: &Gathered, lines: &[Line<'_>]) -> Markup {
 
 fn search(view: &View, asked: &Query) -> Markup {
     html! {
-        form.filters method="get" action=(view.address("/")) role="search" {
+        form.filters method="get" action=(view.address(asked.path())) role="search" {
             @if !asked.month.is_empty() { input type="hidden" name="month" value=(asked.month); }
             div.field {
                 label.visually-hidden for="q" { "Part of a team's name" }
@@ -297,5 +325,5 @@ fn address(view: &View, asked: &Query, sort: Sort, page: usize) -> String {
         Sort::Refused => "refused",
     };
     let page = if page > 1 { page.to_string() } else { String::new() };
-    view.query("/", &[("month", &asked.month), ("sort", sort), ("q", &asked.q), ("page", &page)])
+    view.query(asked.path(), &[("month", &asked.month), ("sort", sort), ("q", &asked.q), ("page", &page)])
 }

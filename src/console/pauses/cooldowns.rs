@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{
     gather::Listed,
-    page::{Asked, Sent},
+    page::{Query, Sent},
     paused::{MAX_REASON, hidden},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The cooldowns in force.
-pub(super) fn section(view: &View, asked: &Asked, cooldowns: &Listed<Cooldown>, sent: &Sent) -> Markup {
+pub(super) fn section(view: &View, asked: &Query, cooldowns: &Listed<Cooldown>, sent: &Sent) -> Markup {
     let may_lift = view.may(Permission::LiftCooldowns);
     html! {
         section {

@@ -2,7 +2,7 @@
 
 use tonic::{Response, Status};
 
-use super::page::Asked;
+use super::page::Query;
 use crate::{
     console::view::View,
     domain::rbac::Permission,
@@ -30,7 +30,7 @@ pub(super) struct Listed<T> {
 }
 
 /// Asks for all that the reader may see.
-pub(super) async fn gather(view: &View, asked: &Asked) -> Result<Gathered, Status> {
+pub(super) async fn gather(view: &View, asked: &Query) -> Result<Gathered, Status> {
     let may = |permission| view.may(permission);
     let (mut pauses, mut upstream) = (view.api().pauses(), view.api().upstream());
     let mut cooling = upstream.clone();

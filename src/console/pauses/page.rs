@@ -2,7 +2,6 @@
 
 use axum::{
     Extension,
-    extract::Query,
     response::{IntoResponse as _, Redirect, Response},
 };
 use maud::{Markup, html};
@@ -15,13 +14,13 @@ use super::{
     paused, upstream,
 };
 use crate::{
-    console::{fault::Fault, frame::Tab, refusal::Faults, text::number, view::View},
+    console::{asked::Asked, fault::Fault, frame::Tab, refusal::Faults, text::number, view::View},
     domain::rbac::Permission,
 };
 
 /// What of the page is asked for.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Asked {
+pub(super) struct Query {
     /// Where the page of pauses begins.
     #[serde(default)]
     pub(super) pauses: String,
@@ -81,7 +80,7 @@ impl Sent {
 /// The page.
 pub(super) async fn show(
     Extension(view): Extension<View>,
-    Query(asked): Query<Asked>,
+    Asked(asked): Asked<Query>,
 ) -> Result<Response, Fault> {
     let gathered = match gather(&view, &asked).await {
         Err(status)
@@ -91,7 +90,7 @@ pub(super) async fn show(
         }
         gathered => gathered?,
     };
-    let Asked { kind, name, done, .. } = asked.clone();
+    let Query { kind, name, done, .. } = asked.clone();
     let body = body(&view, &asked, &gathered, &done, &Sent::Nothing { kind, name });
     Ok(body.into_response())
 }
@@ -103,7 +102,7 @@ pub(super) async fn back(Extension(view): Extension<View>) -> Redirect {
 
 /// The page with a form that was not carried out.
 pub(super) async fn with_form(view: &View, sent: &Sent) -> Response {
-    let asked = Asked::default();
+    let asked = Query::default();
     // The form is told what became of it even if the lists cannot be read.
     let gathered = gather(view, &asked).await.unwrap_or_default();
     (sent.faults().http(), body(view, &asked, &gathered, "", sent)).into_response()
@@ -117,7 +116,7 @@ pub(in super::super) fn count(view: &View) -> usize {
     }
 }
 
-fn body(view: &View, asked: &Asked, gathered: &Gathered, done: &str, sent: &Sent) -> Markup {
+fn body(view: &View, asked: &Query, gathered: &Gathered, done: &str, sent: &Sent) -> Markup {
     let paused = gathered.pauses.as_ref().map(|_| count(view));
     // Of several pages, one does not say how many there are.
     let whole = gathered.cooldowns.as_ref().filter(|of| of.next.is_empty() && asked.cooldowns.is_empty());

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::{
     gather::Listed,
-    page::{Asked, Sent},
+    page::{Query, Sent},
     target::{KINDS, covered, parts, words},
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 pub(super) const MAX_REASON: u16 = 256;
 
 /// What is paused.
-pub(super) fn section(view: &View, asked: &Asked, pauses: &Listed<Pause>, sent: &Sent) -> Markup {
+pub(super) fn section(view: &View, asked: &Query, pauses: &Listed<Pause>, sent: &Sent) -> Markup {
     let may_resume = view.may(Permission::Pause);
     html! {
         section.near {

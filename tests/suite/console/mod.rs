@@ -5,6 +5,7 @@ mod events;
 mod keys;
 mod overview;
 mod pauses;
+mod teams;
 mod visit;
 
 use std::{fmt::Write as _, net::SocketAddr};
