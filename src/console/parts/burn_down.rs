@@ -147,13 +147,15 @@ impl BurnDown<'_> {
 
     fn dots(&self, scale: &Scale) -> Markup {
         let last = self.stretches.last().map_or(self.limit, |stretch| stretch.remains);
+        // Words stand below their dot, and above it where the calendar is below.
+        let lower = if scale.tenths(last) * 4 > scale.height * 30 { -100 } else { 200 };
         // Words stay within the drawing: to the left of a dot that is in its right half.
         let side = |place: i128| if place > WHOLE / 2 { ("end", "-8") } else { ("start", "8") };
         html! {
             @if let Some(now) = &self.now {
                 @let (anchor, dx) = side(now.place);
                 circle.now cx=(at(now.place)) cy=(scale.y(last, 0)) r="5" {}
-                text.strong.halo x=(at(now.place)) y=(scale.y(last, 200)) text-anchor=(anchor) dx=(dx) { (now.words) }
+                text.strong.halo x=(at(now.place)) y=(scale.y(last, lower)) text-anchor=(anchor) dx=(dx) { (now.words) }
             }
             @if let Some((mark, remains)) = &self.ahead {
                 @let (anchor, dx) = side(mark.place);

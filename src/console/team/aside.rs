@@ -91,6 +91,16 @@ fn may_do(words: &DescribeTeamResponse) -> Markup {
     }
 }
 
+/// Why something was paused, who did it, and since when. Without `[access]`, those who call have no names.
+pub(super) fn said(question: Question<'_>, pause: &Pause) -> Markup {
+    let who = pause.actor.as_ref().map(|actor| actor.name.as_str()).filter(|name| !name.is_empty());
+    html! {
+        "“" (pause.reason) "”"
+        @if let Some(who) = who { ", " (who) }
+        ", since " (minute_of(pause.create_time.as_ref(), question.view.now()))
+    }
+}
+
 /// What else is paused: keys of the team, and models.
 fn paused(question: Question<'_>, pauses: &[Pause]) -> Markup {
     let others = pauses.iter().filter_map(|pause| {
@@ -114,10 +124,7 @@ fn paused(question: Question<'_>, pauses: &[Pause]) -> Markup {
                         span.mark {}
                         div {
                             p { (what) }
-                            p {
-                                "“" (pause.reason) "”, " (pause.actor.as_ref().map_or("", |actor| actor.name.as_str())) ", "
-                                (minute_of(pause.create_time.as_ref(), question.view.now())) "."
-                            }
+                            p { (said(question, pause)) "." }
                         }
                     }
                 }

@@ -107,24 +107,7 @@ fn last(budget: &Standing, today: Date) -> String {
 impl<'s> Course<'s> {
     pub(super) fn of(question: Question<'s>, budget: &'s Standing, spend: &Spend) -> Self {
         let rows = if budget.is_of_day() { &spend.hours } else { &spend.days };
-        let step = if budget.is_of_day() { 1.hour() } else { 1.day() };
-        let now = question.view.now();
-        let until = if budget.then.is_some() { now.min(&budget.end) } else { &budget.end };
-        let mut parts = Vec::new();
-        let (mut start, mut sum) = (budget.start.clone(), 0);
-        while start < *until {
-            let Ok(next) = start.checked_add(step) else { break };
-            let is_open = next > *until;
-            let spent = cost_at(rows, &start);
-            sum += spent;
-            let end = if is_open { until.clone() } else { next.clone() };
-            parts.push(Part { start, end, spent, remains: budget.limit - sum, is_open });
-            start = next;
-        }
-        // What holds now is what the budget says of itself.
-        if let Some(last) = parts.last_mut().filter(|last| last.is_open) {
-            last.remains = budget.limit - budget.spent;
-        }
+        let parts = parts(budget, rows, question.view.now());
         Self { question, budget, parts }
     }
 
@@ -155,8 +138,10 @@ impl<'s> Course<'s> {
 
     /// A part's name: its day, or its hour.
     fn name(&self, part: &Part) -> String {
-        let until =
-            part.is_open.then(|| format!(" until {}", part.end.strftime("%H:%M"))).unwrap_or_default();
+        let until = match part.is_open {
+            true => format!(" until {}", part.end.strftime("%H:%M")),
+            false => String::new(),
+        };
         match self.budget.is_of_day() {
             true => format!("{}{until}", part.start.strftime("%H:%M")),
             false => format!("{}{until}", time::day(part.start.date(), self.question.today())),
@@ -273,6 +258,28 @@ impl<'s> Course<'s> {
     }
 }
 
+/// The days, or hours, of the budget's period that have begun at `now`, given what they cost.
+fn parts(budget: &Standing, rows: &[UsageRow], now: &Zoned) -> Vec<Part> {
+    let step = if budget.is_of_day() { 1.hour() } else { 1.day() };
+    let until = if budget.then.is_some() { now.min(&budget.end) } else { &budget.end };
+    let mut parts = Vec::new();
+    let (mut start, mut sum) = (budget.start.clone(), 0);
+    while start < *until {
+        let Ok(next) = start.checked_add(step) else { break };
+        let is_open = next > *until;
+        let spent = cost_at(rows, &start);
+        sum += spent;
+        let end = if is_open { until.clone() } else { next.clone() };
+        parts.push(Part { start, end, spent, remains: budget.limit - sum, is_open });
+        start = next;
+    }
+    // What holds now is what the budget says of itself.
+    if let Some(last) = parts.last_mut().filter(|last| last.is_open) {
+        last.remains = budget.limit - budget.spent;
+    }
+    parts
+}
+
 /// What remains, in words.
 fn rest(remains: i128) -> String {
     match remains < 0 {
@@ -288,4 +295,77 @@ fn cost_at(rows: &[UsageRow], start: &Zoned) -> i128 {
     };
     let row = rows.iter().find(begins);
     row.and_then(|row| row.amounts.as_ref()).map_or(0, |amounts| nanos(amounts.cost.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rpc::{google_type::Money, proto::UsageAmounts};
+
+    const DOLLAR: i128 = 1_000_000_000;
+
+    fn at(text: &str) -> Zoned {
+        text.parse().unwrap()
+    }
+
+    fn row(start: &str, units: i64) -> UsageRow {
+        let seconds = at(start).timestamp().as_second();
+        let cost = Money { units, ..Default::default() };
+        UsageRow {
+            start_time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            amounts: Some(UsageAmounts { cost: Some(cost), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    fn budget(period: Period, start: &str, end: &str, then: Option<Then>) -> Standing {
+        Standing {
+            period,
+            start: at(start),
+            end: at(end),
+            limit: 100 * DOLLAR,
+            spent: 31 * DOLLAR,
+            reserved: 0,
+            projected: None,
+            ends: None,
+            then,
+            thresholds: Vec::new(),
+        }
+    }
+
+    /// The rest in dollars at the end of each part, and whether it is open.
+    fn rests(parts: &[Part]) -> Vec<(i128, bool)> {
+        parts.iter().map(|part| (part.remains / DOLLAR, part.is_open)).collect()
+    }
+
+    const OCTOBER: [&str; 2] =
+        ["2026-10-01T00:00:00+02:00[Europe/Berlin]", "2026-11-01T00:00:00+01:00[Europe/Berlin]"];
+
+    #[test]
+    fn each_day_leaves_less_and_now_is_what_the_budget_says() {
+        let rows = [row(OCTOBER[0], 10), row("2026-10-03T00:00:00+02:00[Europe/Berlin]", 20)];
+        let [start, end] = OCTOBER;
+        let now = at("2026-10-03T12:00:00+02:00[Europe/Berlin]");
+        let present = budget(Period::Month, start, end, Some(Then::Denied));
+        assert_eq!(rests(&parts(&present, &rows, &now)), [(90, false), (90, false), (69, true)]);
+        // A month that is over has all of its days, that of the change of clocks as well.
+        let past = parts(&budget(Period::Month, start, end, None), &rows, &now);
+        assert_eq!((past.len(), past.last().unwrap().remains), (31, 70 * DOLLAR));
+        assert!(past.iter().all(|part| !part.is_open));
+        // At midnight the day before is over.
+        let midnight = at("2026-10-03T00:00:00+02:00[Europe/Berlin]");
+        assert_eq!(rests(&parts(&present, &rows, &midnight)), [(90, false), (90, false)]);
+    }
+
+    #[test]
+    fn the_hours_of_a_day_are_as_many_as_it_has() {
+        let [start, end] =
+            ["2026-10-25T00:00:00+02:00[Europe/Berlin]", "2026-10-26T00:00:00+01:00[Europe/Berlin]"];
+        let day = budget(Period::Day, start, end, Some(Then::Denied));
+        let rows = [row("2026-10-25T02:00:00+01:00[Europe/Berlin]", 5)];
+        let parts = parts(&day, &rows, &at("2026-10-25T23:30:00+01:00[Europe/Berlin]"));
+        assert_eq!(parts.len(), 25);
+        let spent: Vec<usize> = (0..25).filter(|hour| parts[*hour].spent > 0).collect();
+        assert_eq!(spent, [3], "the second hour that is called two");
+    }
 }

@@ -104,14 +104,13 @@ fn badge(gathered: &Gathered, is_paused: bool) -> Option<Badge> {
 }
 
 fn banner(question: Question<'_>, pause: &Pause) -> Markup {
-    let (view, who) = (question.view, pause.actor.as_ref().map_or("", |actor| actor.name.as_str()));
     let is_all =
         matches!(pause.target.as_ref().and_then(|of| of.target.as_ref()), Some(Target::Organization(_)));
     html! {
         div.banner.banner-paused {
             p {
                 strong { @if is_all { "Everything is paused." } @else { (question.team) " is paused." } }
-                " “" (pause.reason) "”, " (who) ", since " (time::minute_of(pause.create_time.as_ref(), view.now())) ". "
+                " " (aside::said(question, pause)) ". "
                 "All requests of " (question.team) " are denied until it is resumed."
             }
         }
@@ -140,6 +139,10 @@ fn course(question: Question<'_>, spend: &Spend) -> Markup {
                 Some(budget) => {
                     span.big { (money::sum(budget.spent)) " " span.of { "of " (money::sum(budget.limit)) " " (budget.within()) } }
                     (course::sentence(question, budget))
+                    // Another may end before it.
+                    @for other in spend.budgets.iter().skip(1).filter(|other| other.spent >= other.limit || other.ends.is_some()) {
+                        " " (other.name()) ": " (course::sentence(question, other))
+                    }
                 }
                 None => {
                     span.big { (money::sum(of_month(question, spend))) " " span.of { "in " (question.first.strftime("%B")) } }
