@@ -67,6 +67,7 @@
 //!
 //! cli, rpc ─► replay ► authorizer, live, store        recorded decisions and usage, played to another policy
 //! cli ─► reconcile                                    what was booked, compared with Groq's bill, pure
+//! cli, console ─► report_text ─► rpc                  reports as CSV and FOCUS, and the days they are about, pure
 //!
 //! live ─► store ─► runtime ─► domain                  what is in force; counters; time; the pure core
 //! store, authorizer, server ─► telemetry ─► domain    metrics: what is recorded as it happens
@@ -89,6 +90,7 @@ pub mod policy_file;
 pub mod reconcile;
 pub mod replay;
 pub mod replicas;
+mod report_text;
 pub mod reports;
 pub mod revisions;
 pub mod rpc;

@@ -4,18 +4,16 @@ use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
 
-pub(super) use crate::domain::text::{dollars, group};
 use crate::{
     domain::text::disturbs,
     rpc::{google_type::Money, proto},
 };
+pub(super) use crate::{
+    domain::text::{dollars, group},
+    report_text::{instant, nanos},
+};
 
 const NANOS: i128 = 1_000_000_000;
-
-/// An amount of money in billionths; 0 if it is not set.
-pub(super) fn nanos(money: Option<&Money>) -> i128 {
-    money.map_or(0, |money| i128::from(money.units) * NANOS + i128::from(money.nanos))
-}
 
 /// [`dollars`] of an amount that may be unset.
 pub(super) fn money(money: Option<&Money>) -> String {
@@ -70,13 +68,7 @@ pub(super) fn whole_seconds(duration: &prost_types::Duration) -> String {
     delay(&prost_types::Duration { seconds, nanos: 0 })
 }
 
-/// An instant from the wire as RFC 3339 in UTC.
-pub(super) fn instant(timestamp: &prost_types::Timestamp) -> String {
-    Timestamp::new(timestamp.seconds, timestamp.nanos)
-        .map_or_else(|_| "-".to_owned(), |instant| instant.to_string())
-}
-
-/// The same to the minute in a time zone, such as `2026-11-23 14:05`; in UTC if the zone is not known here.
+/// An instant from the wire to the minute in a time zone, such as `2026-11-23 14:05`; in UTC if the zone is not known here.
 pub(super) fn minute(timestamp: &prost_types::Timestamp, zone: &str) -> String {
     let at = Timestamp::new(timestamp.seconds, timestamp.nanos).ok();
     let local = at.and_then(|at| at.in_tz(zone).ok());

@@ -2,13 +2,14 @@
 
 use std::io::{self, Write as _};
 
-use super::{Granularity, PAGE, Report, client, period, print};
+use super::{Granularity, PAGE, Report, client, print};
 use crate::{
     cli::{
         client::Line,
         screen::{Exit, Failure, Screen},
         text,
     },
+    report_text::{Interval, csv, day_text, value},
     rpc::proto::{
         DenialRow, QueryDenialsRequest, QueryDenialsResponse, report_service_client::ReportServiceClient,
     },
@@ -18,15 +19,15 @@ use crate::{
 const DIMENSIONS: [&str; 3] = ["team", "reason", "limit_id"];
 
 impl Report {
-    pub(super) fn run_denials(self, days: period::Days, screen: &mut Screen) -> Result<Exit, Failure> {
+    pub(super) fn run_denials(self, days: Interval, screen: &mut Screen) -> Result<Exit, Failure> {
         let by = match self.by.as_slice() {
             [] => DIMENSIONS.map(str::to_owned).to_vec(),
             by => by.to_vec(),
         };
         let has_periods = self.granularity != Granularity::Total;
         let request = QueryDenialsRequest {
-            start_date: period::text(days.0),
-            end_date: period::text(days.1),
+            start_date: day_text(days.first),
+            end_date: day_text(days.end),
             granularity: self.granularity.wire().into(),
             group_by: by.clone(),
             filter: Some(self.filter()),
@@ -41,10 +42,10 @@ impl Report {
         if self.connection.json {
             screen.message(&answer)?;
         } else if self.csv {
-            csv(screen, &by, &answer.rows)?;
+            write_csv(screen, &by, &answer.rows)?;
         } else {
             let form = if self.markdown { print::Form::Markdown } else { print::Form::Screen };
-            let (first, last) = (period::text(days.0), period::text(period::last(days)));
+            let (first, last) = (day_text(days.first), day_text(days.last()));
             let title = format!("Refused requests from {first} to {last}");
             table(screen, (&title, form), (&by, has_periods), &answer)?;
         }
@@ -91,7 +92,7 @@ fn table(
         let dimensions = row.dimensions.clone().unwrap_or_default();
         let from = row.start_time.as_ref().map_or_else(String::new, text::instant);
         let mut cells: Vec<String> = has_periods.then_some(from).into_iter().collect();
-        let values = by.iter().map(|path| print::value(&dimensions, path));
+        let values = by.iter().map(|path| value(&dimensions, path));
         cells.extend(values.map(|value| print::named(&value)));
         cells.extend([count(row.request_count), print::bar(row.request_count.into(), all.into())]);
         cells
@@ -107,14 +108,14 @@ fn table(
 }
 
 /// The header is the version: columns are only added at the end.
-fn csv(screen: &mut Screen, by: &[String], rows: &[DenialRow]) -> io::Result<()> {
+fn write_csv(screen: &mut Screen, by: &[String], rows: &[DenialRow]) -> io::Result<()> {
     let headings = ["start_time", "end_time"].into_iter().chain(by.iter().map(String::as_str));
     writeln!(screen, "{}", headings.chain(["request_count"]).collect::<Vec<_>>().join(","))?;
     for row in rows {
         let dimensions = row.dimensions.clone().unwrap_or_default();
         let times = [&row.start_time, &row.end_time];
         let times = times.into_iter().map(|time| time.as_ref().map_or_else(String::new, text::instant));
-        let values = by.iter().map(|path| print::cell(&print::value(&dimensions, path)));
+        let values = by.iter().map(|path| csv::cell(&value(&dimensions, path)));
         let cells = times.chain(values).chain([row.request_count.to_string()]);
         writeln!(screen, "{}", cells.collect::<Vec<_>>().join(","))?;
     }

@@ -1,7 +1,6 @@
 //! `tollgate report`: what was used, by whatever it is asked by.
 
 mod denials;
-mod focus;
 mod period;
 mod print;
 
@@ -14,9 +13,12 @@ use super::{
     screen::{Exit, Failure, Screen},
     spend,
 };
-use crate::rpc::proto::{
-    self, QueryUsageRequest, QueryUsageResponse, UsageFilter, policy_service_client::PolicyServiceClient,
-    report_service_client::ReportServiceClient,
+use crate::{
+    report_text::{day_text, focus},
+    rpc::proto::{
+        self, QueryUsageRequest, QueryUsageResponse, UsageFilter, policy_service_client::PolicyServiceClient,
+        report_service_client::ReportServiceClient,
+    },
 };
 
 /// The rows asked for at a time.
@@ -142,8 +144,8 @@ impl Report {
         }
         let granularity = if self.focus { Granularity::Day } else { self.granularity };
         let request = QueryUsageRequest {
-            start_date: period::text(days.0),
-            end_date: period::text(days.1),
+            start_date: day_text(days.first),
+            end_date: day_text(days.end),
             granularity: granularity.wire().into(),
             group_by: by.clone(),
             filter: Some(self.filter()),
@@ -158,8 +160,8 @@ impl Report {
             let usage = fetch(&mut client, request.clone()).await?;
             let before = match self.compare {
                 true => {
-                    let (start, end) = period::before(days);
-                    let (start_date, end_date) = (period::text(start), period::text(end));
+                    let before = days.before();
+                    let (start_date, end_date) = (day_text(before.first), day_text(before.end));
                     Some(
                         fetch(&mut client, QueryUsageRequest { start_date, end_date, ..request.clone() })
                             .await?,
@@ -178,7 +180,7 @@ impl Report {
                 false => None,
             };
             let months = match self.focus {
-                true => fetch(&mut client, months_of(&request, days)).await?.rows,
+                true => fetch(&mut client, focus::months_of(&request, days)).await?.rows,
                 false => Vec::new(),
             };
             Ok(Answer { usage, before, teams, months })
@@ -186,13 +188,12 @@ impl Report {
         if self.connection.json {
             screen.message(&answer.usage)?;
         } else if self.focus {
-            focus::write(screen, &answer.usage.rows, &answer.months)?;
+            print::focus(screen, &answer.usage.rows, &answer.months)?;
         } else if self.csv {
             print::csv(screen, &by, &answer.usage.rows)?;
         } else {
             let style = if self.markdown { print::Form::Markdown } else { print::Form::Screen };
-            let title =
-                format!("Usage from {} to {}", period::text(days.0), period::text(period::last(days)));
+            let title = format!("Usage from {} to {}", day_text(days.first), day_text(days.last()));
             print::table(screen, (&title, style), (&by, granularity != Granularity::Total), &answer)?;
         }
         Ok(Exit::Done)
@@ -207,18 +208,6 @@ impl Report {
             labels: self.label.clone().into_iter().collect(),
             ..UsageFilter::default()
         }
-    }
-}
-
-/// What all of the months together have that `days` are in, month by month.
-fn months_of(request: &QueryUsageRequest, days: period::Days) -> QueryUsageRequest {
-    let (start, end) = period::months(days);
-    QueryUsageRequest {
-        start_date: period::text(start),
-        end_date: period::text(end),
-        granularity: proto::Granularity::Month.into(),
-        group_by: Vec::new(),
-        ..request.clone()
     }
 }
 

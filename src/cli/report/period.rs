@@ -4,12 +4,9 @@ use clap::Args;
 
 use crate::{
     cli::screen::Failure,
-    domain::calendar::{day_before, first_days, next_day, parse_day, parse_month},
-    domain::limit,
+    domain::calendar::{parse_day, parse_month},
+    report_text::{Interval, day_text},
 };
-
-/// The first day, and the day after the last, as `20261123`.
-pub(super) type Days = (u32, u32);
 
 /// Which days: of a week, of a month, or from one to another.
 #[derive(Args)]
@@ -30,57 +27,22 @@ pub(super) struct Period {
 }
 
 impl Period {
-    pub(super) fn days(&self) -> Result<Days, Failure> {
+    pub(super) fn days(&self) -> Result<Interval, Failure> {
         let day = |text: &str| parse_day(text).map_err(|error| Failure::new(error.to_string()));
-        let after = |day: u32| next_day(day).unwrap_or(day);
         if let (Some(from), Some(to)) = (&self.from, &self.to) {
             let (from, to) = (day(from)?, day(to)?);
-            if to < from {
-                return Err(Failure::new(format!("`{}` is before `{}`", text(to), text(from))));
-            }
-            return Ok((from, after(to)));
+            let is_before = || Failure::new(format!("`{}` is before `{}`", day_text(to), day_text(from)));
+            return Interval::from_to(from, to).ok_or_else(is_before);
         }
         if let Some(week) = &self.week {
-            let within = week.as_deref().map_or_else(|| Ok(today()), day)?;
-            let firsts = first_days(within).into_iter().flatten();
-            let monday = firsts.filter(|(of, _)| *of == limit::Period::Week).map(|(_, first)| first).next();
-            let monday = monday.unwrap_or(within);
-            return Ok((monday, (0..7).fold(monday, |day, _| after(day))));
+            return Ok(Interval::week_of(week.as_deref().map_or_else(|| Ok(today()), day)?));
         }
         let month = match &self.month {
             Some(month) => parse_month(month).map_err(|error| Failure::new(error.to_string()))?,
             None => today() / 100,
         };
-        let next = if month % 100 == 12 { month + 89 } else { month + 1 };
-        Ok((month * 100 + 1, next * 100 + 1))
+        Ok(Interval::month(month))
     }
-}
-
-/// As many days as these, just before them.
-pub(super) fn before((start, end): Days) -> Days {
-    let (mut first, mut day) = (start, start);
-    while day < end {
-        first = day_before(first).unwrap_or(first);
-        day = next_day(day).unwrap_or(end);
-    }
-    (first, start)
-}
-
-/// The whole months that these days are in.
-pub(super) fn months((start, end): Days) -> Days {
-    let of = last((start, end)) / 100;
-    let next = if of % 100 == 12 { (of / 100 + 1) * 100 + 1 } else { of + 1 };
-    (start / 100 * 100 + 1, next * 100 + 1)
-}
-
-/// The last of these days.
-pub(super) fn last((start, end): Days) -> u32 {
-    day_before(end).unwrap_or(start)
-}
-
-/// A day as `2026-11-23`.
-pub(super) fn text(day: u32) -> String {
-    format!("{:04}-{:02}-{:02}", day / 10_000, day / 100 % 100, day % 100)
 }
 
 fn today() -> u32 {
@@ -103,26 +65,15 @@ mod tests {
 
     #[test]
     fn weeks_months_and_days_end_with_the_day_after_their_last() {
-        let days = |period: Period| period.days().unwrap();
+        let days = |period: Period| {
+            let Interval { first, end } = period.days().unwrap();
+            (first, end)
+        };
         assert_eq!(days(period(Some("2026-11-29"), None, None)), (20_261_123, 20_261_130));
         assert_eq!(days(period(Some("2026-12-31"), None, None)), (20_261_228, 20_270_104));
         assert_eq!(days(period(None, Some("2026-12"), None)), (20_261_201, 20_270_101));
         assert_eq!(days(period(None, None, Some(("2026-02-28", "2026-02-28")))), (20_260_228, 20_260_301));
         assert!(period(None, None, Some(("2026-02-28", "2026-02-27"))).days().is_err());
         assert!(period(None, Some("2026-13"), None).days().is_err());
-    }
-
-    #[test]
-    fn days_are_in_whole_months() {
-        assert_eq!(months((20_261_115, 20_261_201)), (20_261_101, 20_261_201));
-        assert_eq!(months((20_261_115, 20_270_102)), (20_261_101, 20_270_201));
-        assert_eq!(months((20_261_201, 20_261_202)), (20_261_201, 20_270_101));
-    }
-
-    #[test]
-    fn the_period_before_has_as_many_days() {
-        assert_eq!(before((20_261_123, 20_261_130)), (20_261_116, 20_261_123));
-        assert_eq!(before((20_260_301, 20_260_302)), (20_260_228, 20_260_301));
-        assert_eq!(last((20_260_301, 20_260_302)), 20_260_301);
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         table::{Style, Table},
         text,
     },
+    report_text::{csv, focus, value},
     rpc::proto::{UsageAmounts, UsageDimensions, UsageRow},
 };
 
@@ -24,29 +25,6 @@ const BAR: i128 = 16;
 pub(super) enum Form {
     Screen,
     Markdown,
-}
-
-/// The value of a dimension, as people read it.
-pub(super) fn value(dimensions: &UsageDimensions, path: &str) -> String {
-    let short = |name: &str, prefix: &str| name.trim_start_matches(prefix).to_ascii_lowercase();
-    match path {
-        "team" => dimensions.team.clone(),
-        "key" => dimensions.key.clone(),
-        "user" => dimensions.user.clone(),
-        "model" => dimensions.model.clone(),
-        "operation" => short(dimensions.operation().as_str_name(), "OPERATION_"),
-        "service_tier" => short(dimensions.service_tier().as_str_name(), "SERVICE_TIER_"),
-        "project" => dimensions.project.clone(),
-        "reason" => short(dimensions.reason().as_str_name(), "REASON_"),
-        "limit_id" => dimensions.limit_id.clone(),
-        label => dimensions
-            .labels
-            .values()
-            .next()
-            .filter(|_| label.starts_with("labels."))
-            .cloned()
-            .unwrap_or_default(),
-    }
 }
 
 /// A value in a table.
@@ -206,66 +184,16 @@ fn markdown(text: &str) -> String {
     escaped
 }
 
-/// A cell of comma-separated values.
-pub(super) fn cell(text: &str) -> String {
-    // A spreadsheet takes what begins so for a formula.
-    let text =
-        if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() };
-    match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text,
-    }
-}
-
-/// Dollars as a decimal, with as many places as needed.
-pub(super) fn decimal(nanos: i128) -> String {
-    text::dollars(nanos).replace(['$', ','], "")
-}
-
-/// The rows with every amount. The header is the version: columns are only added at the end.
+/// The rows with every amount.
 pub(super) fn csv(screen: &mut Screen, by: &[String], rows: &[UsageRow]) -> io::Result<()> {
-    const AMOUNTS: [&str; 18] = [
-        "cost_usd",
-        "request_count",
-        "input_tokens",
-        "cached_input_tokens",
-        "output_tokens",
-        "reasoning_tokens",
-        "audio_seconds",
-        "character_count",
-        "tool_call_count",
-        "tool_cost_usd",
-        "input_cost_usd",
-        "cached_input_cost_usd",
-        "output_cost_usd",
-        "unsettled_count",
-        "aborted_count",
-        "failed_count",
-        "rate_limited_count",
-        "degraded_count",
-    ];
-    let headings = ["start_time", "end_time"].into_iter().chain(by.iter().map(String::as_str)).chain(AMOUNTS);
-    writeln!(screen, "{}", headings.collect::<Vec<_>>().join(","))?;
-    for row in rows {
-        let (dimensions, of) = (dimensions(row), row.amounts.clone().unwrap_or_default());
-        let mut cells: Vec<String> = [&row.start_time, &row.end_time]
-            .into_iter()
-            .map(|time| time.as_ref().map_or_else(String::new, text::instant))
-            .collect();
-        cells.extend(by.iter().map(|path| cell(&value(&dimensions, path))));
-        let money = |money: &Option<_>| decimal(text::nanos(money.as_ref()));
-        cells.push(money(&of.cost));
-        let counts = [of.request_count, of.input_tokens, of.cached_input_tokens, of.output_tokens];
-        cells.extend(counts.into_iter().chain([of.reasoning_tokens]).map(|count| count.to_string()));
-        let audio = of.audio_duration.unwrap_or_default();
-        cells.push(decimal(i128::from(audio.seconds) * 1_000_000_000 + i128::from(audio.nanos)));
-        cells.extend([of.character_count, of.tool_call_count].map(|count| count.to_string()));
-        cells.extend([&of.tool_cost, &of.input_cost, &of.cached_input_cost, &of.output_cost].map(money));
-        let counts = [of.unsettled_count, of.aborted_count, of.failed_count, of.rate_limited_count];
-        cells.extend(counts.into_iter().chain([of.degraded_count]).map(|count| count.to_string()));
-        writeln!(screen, "{}", cells.join(","))?;
-    }
-    Ok(())
+    screen.write_all(csv::head(by).as_bytes())?;
+    rows.iter().try_for_each(|row| screen.write_all(csv::row(by, row).as_bytes()))
+}
+
+/// FOCUS; `months` are those that the days of the rows are in.
+pub(super) fn focus(screen: &mut Screen, rows: &[UsageRow], months: &[UsageRow]) -> io::Result<()> {
+    screen.write_all(focus::head().as_bytes())?;
+    rows.iter().try_for_each(|row| screen.write_all(focus::lines(row, months).as_bytes()))
 }
 
 #[cfg(test)]
@@ -276,22 +204,6 @@ mod tests {
     fn markdown_says_what_the_text_says() {
         assert_eq!(markdown(r"![x](y)|a\b"), r"\!\[x\](y)\|a\\b");
         assert_eq!(markdown("gpt-oss-120b 50%"), "gpt-oss-120b 50%");
-    }
-
-    #[test]
-    fn cells_are_read_back_as_they_were() {
-        for (text, expected) in [
-            ("plain", "plain"),
-            ("a,b", "\"a,b\""),
-            ("say \"so\"", "\"say \"\"so\"\"\""),
-            ("=1+1", "'=1+1"),
-            ("\t=1+1", "'\t=1+1"),
-            ("", ""),
-        ] {
-            assert_eq!(cell(text), expected);
-        }
-        assert_eq!(decimal(1_234_567_000_000_001), "1234567.000000001");
-        assert_eq!(decimal(0), "0.00");
     }
 
     #[test]

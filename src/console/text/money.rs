@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+pub(in super::super) use crate::report_text::nanos;
 use crate::{domain::text::group, rpc::google_type::Money};
 
 const DOLLAR: i128 = 1_000_000_000;
@@ -9,11 +10,6 @@ const CENT: i128 = DOLLAR / 100;
 const MICRO: i128 = DOLLAR / 1_000_000;
 /// Below it, a forecast in whole dollars would say too little.
 const SMALL: i128 = 10 * DOLLAR;
-
-/// An amount in billionths of a dollar; 0 if it is not set.
-pub(in super::super) fn nanos(money: Option<&Money>) -> i128 {
-    money.map_or(0, |money| i128::from(money.units) * DOLLAR + i128::from(money.nanos))
-}
 
 /// A sum: `$143.27`, with the exact one on hover.
 pub(in super::super) fn sum(nanos: i128) -> Markup {

@@ -1,15 +1,14 @@
 //! Rows of FOCUS 1.2, the FinOps foundation's format of billing data: one for each kind of charge, as each has a price of its own.
 
-use std::io::{self, Write};
-
-use super::print::{cell, decimal};
-use crate::{
-    cli::{screen::Screen, text},
-    rpc::proto::{UsageAmounts, UsageDimensions, UsageRow},
+use super::{
+    Interval,
+    csv::{cell, decimal, line},
+    day_text, instant, nanos,
 };
+use crate::rpc::proto::{Granularity, QueryUsageRequest, UsageAmounts, UsageDimensions, UsageRow};
 
 /// What rows are by.
-pub(super) const DIMENSIONS: [&str; 4] = ["team", "key", "model", "project"];
+pub(crate) const DIMENSIONS: [&str; 4] = ["team", "key", "model", "project"];
 
 /// The mandatory columns of FOCUS 1.2 and the required ones of 1.0, then our own. What is not known is empty.
 const COLUMNS: [&str; 45] = [
@@ -70,7 +69,7 @@ struct Charge {
 
 /// The kinds that cost something or of which something was used.
 fn charges(amounts: &UsageAmounts) -> Vec<Charge> {
-    let cost = |money: &Option<_>| text::nanos(money.as_ref());
+    let cost = |money: &Option<_>| nanos(money.as_ref());
     let audio_seconds = amounts.audio_duration.as_ref().map_or(0, |audio| i128::from(audio.seconds));
     let fresh = i128::from(amounts.input_tokens.saturating_sub(amounts.cached_input_tokens));
     // A model is billed by one of the three.
@@ -81,7 +80,7 @@ fn charges(amounts: &UsageAmounts) -> Vec<Charge> {
     };
     let kinds =
         [amounts.input_cost.as_ref(), amounts.cached_input_cost.as_ref(), amounts.output_cost.as_ref()];
-    let kinds: i128 = kinds.into_iter().map(text::nanos).sum::<i128>() + cost(&amounts.tool_cost);
+    let kinds: i128 = kinds.into_iter().map(nanos).sum::<i128>() + cost(&amounts.tool_cost);
     let charge = |kind, unit, quantity: i64, nanos| Charge { kind, unit, quantity: quantity.into(), nanos };
     let all = [
         Charge { kind: "input", unit, quantity, nanos: cost(&amounts.input_cost) },
@@ -95,19 +94,32 @@ fn charges(amounts: &UsageAmounts) -> Vec<Charge> {
     all.into_iter().filter(is_there).collect()
 }
 
-/// `months`: rows of the whole months that the days of `rows` are in, as they begin and end in the organization's time zone.
-pub(super) fn write(screen: &mut Screen, rows: &[UsageRow], months: &[UsageRow]) -> io::Result<()> {
-    writeln!(screen, "{}", COLUMNS.join(","))?;
-    let begin = |row: &UsageRow| row.start_time.map(|start| start.seconds);
-    for row in rows {
-        let of = row.dimensions.clone().unwrap_or_default();
-        let month = months.iter().rfind(|month| begin(month) <= begin(row));
-        for charge in row.amounts.iter().flat_map(charges) {
-            let cells = COLUMNS.map(|column| cell(&value(column, (row, month), &of, &charge)));
-            writeln!(screen, "{}", cells.join(","))?;
-        }
+/// Asks for what all of the months together have that `days` are in, month by month.
+pub(crate) fn months_of(request: &QueryUsageRequest, days: Interval) -> QueryUsageRequest {
+    let Interval { first, end } = days.months();
+    QueryUsageRequest {
+        start_date: day_text(first),
+        end_date: day_text(end),
+        granularity: Granularity::Month.into(),
+        group_by: Vec::new(),
+        ..request.clone()
     }
-    Ok(())
+}
+
+/// The first line.
+pub(crate) fn head() -> String {
+    line(COLUMNS.map(str::to_owned).to_vec())
+}
+
+/// The lines of a row of a day: one for each kind of charge. `months`: rows of the whole months that the days are in, as they begin and
+/// end in the organization's time zone.
+pub(crate) fn lines(row: &UsageRow, months: &[UsageRow]) -> String {
+    let begin = |row: &UsageRow| row.start_time.map(|start| start.seconds);
+    let of = row.dimensions.clone().unwrap_or_default();
+    let month = months.iter().rfind(|month| begin(month) <= begin(row));
+    let charges = row.amounts.iter().flat_map(charges);
+    let of_charge = |charge: Charge| COLUMNS.map(|column| cell(&value(column, (row, month), &of, &charge)));
+    charges.map(|charge| line(of_charge(charge).to_vec())).collect()
 }
 
 fn value(
@@ -116,7 +128,7 @@ fn value(
     of: &UsageDimensions,
     charge: &Charge,
 ) -> String {
-    let time = |time: &Option<prost_types::Timestamp>| time.as_ref().map(text::instant).unwrap_or_default();
+    let time = |time: &Option<prost_types::Timestamp>| time.as_ref().map(instant).unwrap_or_default();
     let Charge { kind, unit, quantity, nanos } = charge;
     match column {
         // The price list of then is not kept: what was billed is the cost in every sense.
