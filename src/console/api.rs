@@ -16,8 +16,9 @@ use crate::{
     rpc::{
         SignedIn,
         proto::{
-            alert_service_client::AlertServiceClient, budget_service_client::BudgetServiceClient,
-            key_service_client::KeyServiceClient, pause_service_client::PauseServiceClient,
+            alert_service_client::AlertServiceClient, audit_service_client::AuditServiceClient,
+            budget_service_client::BudgetServiceClient, key_service_client::KeyServiceClient,
+            pause_service_client::PauseServiceClient,
             policy_document_service_client::PolicyDocumentServiceClient,
             policy_service_client::PolicyServiceClient, report_service_client::ReportServiceClient,
             status_service_client::StatusServiceClient, upstream_service_client::UpstreamServiceClient,
@@ -66,6 +67,10 @@ impl Api {
 
     pub(super) fn alerts(&self) -> AlertServiceClient<Self> {
         AlertServiceClient::new(self.clone())
+    }
+
+    pub(super) fn audit(&self) -> AuditServiceClient<Self> {
+        AuditServiceClient::new(self.clone())
     }
 
     pub(super) fn budgets(&self) -> BudgetServiceClient<Self> {

@@ -38,6 +38,7 @@ pub(super) static STYLE: LazyLock<Named> = LazyLock::new(|| {
             include_str!("assets/page.css"),
             include_str!("assets/keys.css"),
             include_str!("assets/team.css"),
+            include_str!("assets/records.css"),
             include_str!("assets/print.css"),
         ),
     }

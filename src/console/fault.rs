@@ -60,6 +60,11 @@ impl Fault {
         Self(PageError::told(invalid_field("address", why)))
     }
 
+    /// The part `name` of the address is wrong, as `message` says.
+    pub(super) fn wrong_in_address(name: &str, message: &str) -> Self {
+        Self(PageError::told(invalid_field(name, message)))
+    }
+
     /// The form came from a page of others, or from one of ours that is too old.
     pub(super) fn foreign_form() -> Self {
         Self(PageError::foreign_form())

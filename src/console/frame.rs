@@ -14,6 +14,9 @@ pub(super) enum Tab {
     Teams,
     Keys,
     Pauses,
+    Reports,
+    Alerts,
+    Audit,
 }
 
 struct Link {
@@ -24,11 +27,14 @@ struct Link {
     needs: Permission,
 }
 
-const LINKS: [Link; 4] = [
+const LINKS: [Link; 7] = [
     Link { tab: Tab::Overview, name: "Overview", path: "/", needs: Permission::ReadSpend },
     Link { tab: Tab::Teams, name: "Teams", path: "/teams", needs: Permission::ReadTeamPolicy },
     Link { tab: Tab::Keys, name: "Keys", path: "/keys", needs: Permission::ReadKeys },
     Link { tab: Tab::Pauses, name: "Pauses", path: "/pauses", needs: Permission::ReadPauses },
+    Link { tab: Tab::Reports, name: "Reports", path: "/reports", needs: Permission::ReadSpend },
+    Link { tab: Tab::Alerts, name: "Alerts", path: "/alerts", needs: Permission::ReadAlerts },
+    Link { tab: Tab::Audit, name: "Audit", path: "/audit", needs: Permission::ReadAudit },
 ];
 
 /// A whole page.
@@ -97,7 +103,7 @@ fn bar(view: &View, tab: Tab, organization: &str) -> Markup {
 fn count(view: &View, tab: Tab) -> Markup {
     let count = match tab {
         Tab::Pauses => pauses::count(view),
-        Tab::None | Tab::Overview | Tab::Teams | Tab::Keys => 0,
+        _ => 0,
     };
     html! { @if count > 0 { " " span.count { (count) } } }
 }

@@ -8,9 +8,11 @@
 //! get and what the audit log says of a change have one home. Pages are whole when they come: a script only keeps them up to date.
 
 mod address;
+mod alerts;
 mod api;
 mod asked;
 mod assets;
+mod audit;
 mod caller;
 mod events;
 mod fault;
@@ -21,6 +23,7 @@ mod overview;
 mod parts;
 mod pauses;
 mod refusal;
+mod reports;
 mod sign_in;
 mod team;
 mod text;
@@ -28,7 +31,13 @@ mod view;
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use axum::{Router, extract::State, middleware, response::Redirect, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    middleware,
+    response::Redirect,
+    routing::{get, post},
+};
 
 pub use address::ConsoleAddress;
 pub use api::InProcess;
@@ -87,6 +96,13 @@ impl Console {
             .merge(pauses::routes())
             .route("/console/{organization}/teams", get(overview::teams))
             .route("/console/{organization}/teams/{team}", get(team::show))
+            .route("/console/{organization}/reports", get(reports::show))
+            .route("/console/{organization}/reports.csv", get(reports::csv))
+            .route("/console/{organization}/reports.json", get(reports::json))
+            .route("/console/{organization}/reports.focus.csv", get(reports::focus))
+            .route("/console/{organization}/alerts", get(alerts::show))
+            .route("/console/{organization}/alerts/receivers/{receiver}/test", post(alerts::test))
+            .route("/console/{organization}/audit", get(audit::show))
             .route_layer(middleware::from_fn_with_state(self.clone(), caller::admitted));
         let open = Router::new()
             .route("/", get(home))

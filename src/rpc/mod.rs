@@ -39,6 +39,7 @@ mod status_service;
 mod upstream_service;
 mod watching;
 
+pub use crate::audit::action::ALL as AUDIT_ACTIONS;
 pub use access::{Access, AccessLayer, SignedIn};
 pub use alert_service::AlertRpc;
 pub use answer::AuthorizeAnswer;

@@ -27,6 +27,14 @@ pub(in super::super) fn share(part: i128, whole: i128) -> Option<String> {
     Some(format!("{}.{}{NO_BREAK}%", tenths / 10, tenths % 10))
 }
 
+/// By how many per cent it is more than before, with one decimal; `None` if there was nothing before.
+pub(in super::super) fn change(now: i128, before: i128) -> Option<String> {
+    let more = now - before;
+    let share = share(more.abs(), before)?;
+    let sign = if more < 0 { "−" } else { "+" };
+    Some(format!("{sign}{share}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +47,8 @@ mod tests {
         assert_eq!(share(1, 3).as_deref(), Some("33.3\u{a0}%"));
         assert_eq!(share(2, 3).as_deref(), Some("66.7\u{a0}%"));
         assert_eq!(share(1, 0), None);
+        assert_eq!(change(112, 100).as_deref(), Some("+12.0\u{a0}%"));
+        assert_eq!(change(50, 100).as_deref(), Some("−50.0\u{a0}%"));
+        assert_eq!((change(100, 100).as_deref(), change(1, 0)), (Some("+0.0\u{a0}%"), None));
     }
 }

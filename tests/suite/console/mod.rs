@@ -1,10 +1,14 @@
 //! The console: what it answers over HTTP, and what real Chromium makes of it.
 
+mod alerts;
+mod audit;
 mod browser;
 mod events;
 mod keys;
 mod overview;
 mod pauses;
+mod records;
+mod reports;
 mod teams;
 mod visit;
 
