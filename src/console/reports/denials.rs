@@ -62,7 +62,7 @@ fn table(gathered: &Gathered) -> Markup {
     let own = |line: &Line<'_>, team: &str| line.by_team.get(team).copied().unwrap_or(0);
     html! {
         div.table role="region" aria-label="Refused requests by reason" tabindex="0" {
-            table.stick {
+            table.stick.reasons {
                 thead { tr {
                     th scope="col" { "Reason" } th.num scope="col" { "Refused" } th.num scope="col" { "Share" }
                     @for (team, _) in &teams { th.num scope="col" { @if team.is_empty() { "of no team" } @else { (team) } } }

@@ -102,7 +102,8 @@ impl Form {
                     fields.remove("rows");
                 }
                 let answer = answer.to_string();
-                format!("{},\"rows\":[\n", answer.trim_end_matches('}'))
+                // What follows belongs to the same object.
+                format!("{},\"rows\":[\n", answer.strip_suffix('}').unwrap_or(&answer))
             }
         })
     }

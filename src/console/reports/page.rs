@@ -74,17 +74,17 @@ fn answer(view: &View, period: &Period, gathered: &Gathered) -> Markup {
                 span.of { (period.within()) @if let Some(change) = change { ", " (change) " on " (period.other()) } }
             }
             @match before {
-                None => { "There is nothing to compare it with: usage of " (period.other()) " is not kept." }
-                Some(0) if total > 0 => { "Nothing was spent in " (period.other()) "." }
-                Some(_) => { (movers(gathered)) }
+                None => { "There is nothing to compare it with: usage of " (period.other()) " is not kept. " (movers(gathered, false)) }
+                Some(0) if total > 0 => { "Nothing was spent in " (period.other()) ". " (movers(gathered, false)) }
+                Some(_) => { (movers(gathered, true)) }
             }
             (of_month(view, period, gathered))
         }
     }
 }
 
-/// Who spent most, and whose spend changed most.
-fn movers(gathered: &Gathered) -> Markup {
+/// Who spent most, and, where there is something to compare with, whose spend changed most.
+fn movers(gathered: &Gathered, compares: bool) -> Markup {
     let teams = &gathered.teams;
     let Some((most, now, before)) = teams.first().filter(|(_, now, _)| *now > 0 && teams.len() > 1) else {
         return html! {};
@@ -92,8 +92,8 @@ fn movers(gathered: &Gathered) -> Markup {
     let moved = teams.iter().max_by_key(|(_, now, before)| (now - before).abs());
     let moved = moved.filter(|(team, now, before)| team != most && (now - before).abs() >= MOVED);
     html! {
-        "Most of it by " strong { (most) } (by_how_much(*now - *before)) ". "
-        @if let Some((team, now, before)) = moved {
+        "Most of it by " strong { (most) } @if compares { (by_how_much(*now - *before)) } ". "
+        @if let Some((team, now, before)) = moved.filter(|_| compares) {
             strong { (team) } " moved most" (by_how_much(now - before)) ". "
         }
     }

@@ -29,7 +29,7 @@ pub(super) fn section(view: &View, asked: &Asked, period: &Period, gathered: &Ga
         section {
             div.section-head {
                 h2 #rows { "Cost by " (names(gathered).join(", ").to_lowercase()) }
-                p.end.no-print {
+                p.end.links.no-print {
                     @for (path, words) in [("/reports.csv", "CSV"), ("/reports.json", "JSON"), ("/reports.focus.csv", "FOCUS 1.2")] {
                         a href=(asked.address(view, path, &[("after", "")])) { (words) } " "
                     }

@@ -103,7 +103,10 @@ impl Spend {
             .map(|(place, (date, parts))| Column {
                 mark: (place % every == 0).then(|| match (self.by_day, self.columns.len()) {
                     (true, ..=7) => date.strftime("%a").to_string(),
-                    (true, _) => time::short_day(*date),
+                    (true, _) if place == 0 || usize::from(date.day().unsigned_abs()) <= every => {
+                        time::short_day(*date)
+                    }
+                    (true, _) => date.day().to_string(),
                     (false, _) => date.strftime("%b").to_string(),
                 }),
                 title: format!("{}: {}", self.name(*date, today), money::short(parts.iter().sum())),

@@ -16,7 +16,7 @@ async fn start() -> Site {
     let site = Site::start(&policy(), "").await;
     let mut keys = KeyServiceClient::new(site.channel().await);
     let limits = Some(KeyLimits { requests_per_minute: Some(5), ..Default::default() });
-    let key = VirtualKey { name: "bot-web".into(), team: "bot".into(), limits, ..Default::default() };
+    let key = VirtualKey { name: "bot-prod-web".into(), team: "bot".into(), limits, ..Default::default() };
     let request = CreateKeyRequest { key: Some(key), ..Default::default() };
     keys.create_key(by(&secret("admin"), request)).await.unwrap();
     let mut pauses = PauseServiceClient::new(site.channel().await);
@@ -38,14 +38,14 @@ async fn who_changed_what_is_shown_with_what_differs() {
     for part in [
         "leaked? &lt;script&gt;",
         "<dt>limits.requests_per_minute</dt><dd><ins>5</ins></dd>",
-        "<dt>name</dt><dd><ins>bot-web</ins></dd>",
+        "<dt>name</dt><dd><ins>bot-prod-web</ins></dd>",
         "team/bot",
         "from 127.0.0.1",
     ] {
         assert!(page.contains(part), "no `{part}`: {page}");
     }
     // An event has an address, at which it is open.
-    let event = page.split("id=\"e-").find(|row| row.contains("key.create")).unwrap();
+    let event = page.split("id=\"e-").skip(1).find(|row| row.contains("key.create")).unwrap();
     let id = event.split('"').next().unwrap();
     let opened = site.page("auditor", &format!("/audit?open={id}")).await;
     assert_eq!(opened.matches("<details class=\"changes\" open>").count(), 1, "{opened}");
@@ -56,11 +56,11 @@ async fn who_changed_what_is_shown_with_what_differs() {
 async fn events_are_narrowed_and_turned_over() {
     let site = start().await;
     for (query, has, has_not) in [
-        ("action=key.create", "bot-web", "<code>pause.create"),
-        ("actor=operator", "<code>pause.create", "bot-web"),
-        ("subject=team/", "<code>pause.create", "bot-web"),
-        ("until=2001-01-01", "No event that the filters leave.", "bot-web"),
-        ("since=2001-01-01", "bot-web", "No event"),
+        ("action=key.create", "bot-prod-web", "<code>pause.create"),
+        ("actor=operator", "<code>pause.create", "bot-prod-web"),
+        ("subject=team/", "<code>pause.create", "bot-prod-web"),
+        ("until=2001-01-01", "No event that the filters leave.", "bot-prod-web"),
+        ("since=2001-01-01", "bot-prod-web", "No event"),
     ] {
         let page = site.page("auditor", &format!("/audit?{query}")).await;
         assert!(page.contains(has) && !page.contains(has_not), "{query}: {page}");
@@ -70,20 +70,24 @@ async fn events_are_narrowed_and_turned_over() {
     }
     let mut keys = KeyServiceClient::new(site.channel().await);
     for number in 0..45 {
-        let key = VirtualKey { name: format!("k{number:02}"), team: "bot".into(), ..Default::default() };
+        let key =
+            VirtualKey { name: format!("bot-prod-k{number:02}"), team: "bot".into(), ..Default::default() };
         let request = CreateKeyRequest { key: Some(key), ..Default::default() };
         keys.create_key(by(&secret("admin"), request)).await.unwrap();
     }
     eventually("all are in the log", async || {
-        site.page("auditor", "/audit").await.contains("<dd><ins>k44</ins></dd>")
+        site.page("auditor", "/audit").await.contains("<dd><ins>bot-prod-k44</ins></dd>")
     })
     .await;
     let first = site.page("auditor", "/audit").await;
-    assert!(!first.contains("<ins>bot-web</ins>"), "{first}");
+    assert!(!first.contains("<ins>bot-prod-web</ins>"), "{first}");
     let older = first.split("rel=\"next\" href=\"/console/acme").nth(1).unwrap();
     let older = older.split('"').next().unwrap().replace("&amp;", "&");
     let older = site.page("auditor", &older).await;
-    assert!(older.contains("<ins>bot-web</ins>") && !older.contains("<ins>k44</ins>"), "{older}");
+    assert!(
+        older.contains("<ins>bot-prod-web</ins>") && !older.contains("<ins>bot-prod-k44</ins>"),
+        "{older}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

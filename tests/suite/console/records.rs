@@ -120,7 +120,7 @@ impl Site {
     pub(super) async fn book(&self, (team, model, user): (&str, &str, &str), tokens: i64) {
         let mut client = PolicyServiceClient::new(self.channel().await);
         let labels = [("cost_center".to_owned(), format!("{user}-7"))].into();
-        let request = AuthorizeRequest { user: user.to_owned(), labels, ..chat(team, model, tokens, 0) };
+        let request = AuthorizeRequest { user: user.to_owned(), labels, ..chat(team, model, tokens, 1) };
         let answer = client.authorize(by(&secret("gateway"), request)).await.unwrap().into_inner();
         assert!(!answer.reservation_id.is_empty(), "{answer:?}");
         let used = used(&answer.reservation_id, tokens, 0);
