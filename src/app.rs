@@ -296,6 +296,17 @@ impl App {
         Ok(Some(Door::new(sessions, provider, ConsoleAddress::new(settings.console_url.clone()))))
     }
 
+    /// A door that no one has to pass: the console of a service in development mode, in this process alone.
+    ///
+    /// # Errors
+    /// There is no key for sessions.
+    pub fn open_door(&self) -> Result<Door, SessionKeyError> {
+        let day = Duration::from_secs(86_400);
+        let of_sessions = SessionSettings { key_files: Vec::new(), timeout: day, max_age: day };
+        let sessions = Sessions::open(&of_sessions, self.parts.guard.clone(), self.parts.runtime.clone())?;
+        Ok(Door::new(sessions, None, ConsoleAddress::default()))
+    }
+
     /// Serves the pages for operators until dropped, those of the console where there is a `door`.
     pub fn serve_pages<S: Store + Clone>(
         &self,

@@ -25,9 +25,9 @@ const RESERVE: u64 = 256;
 const MOST: u64 = 65_536;
 /// The most connections that were told to end and have not yet. Fewer than the reserve, so they take no files from the store.
 const MAX_LEAVING: usize = 64;
-/// Separate places for the pages for operators: an orchestrator whose probe gets no connection would kill the process. They come
-/// from the files kept in reserve.
-const PAGES: usize = 32;
+/// Separate places for the pages for operators: an orchestrator whose probe gets no connection would kill the process. 64 streams of
+/// events leave 32 for all else. They come from the files kept in reserve.
+const PAGES: usize = 96;
 const MAX_PAGES_LEAVING: usize = 16;
 /// The most connections that one search finds to end, the first to go first.
 const CANDIDATES: usize = 64;

@@ -16,6 +16,7 @@ use std::{
 };
 
 use clap::Args;
+use tokio::net::TcpListener;
 
 use self::{
     ledger::Ledger,
@@ -61,6 +62,7 @@ const CLOCK_SLACK: u64 = 10;
 Examples:
   tollgate simulate
   tollgate simulate --policy policy.toml --requests 50000 --seed 7
+  tollgate simulate --keep                                             the console shows the simulated days
   tollgate simulate --policy policy.toml --address 127.0.0.1:50051     a running service, in real time; it must run the
                                                                        same policy and serve no one else during the run")]
 pub(super) struct Simulate {
@@ -81,6 +83,9 @@ pub(super) struct Simulate {
     address: Option<String>,
     #[command(flatten)]
     call: CallArgs,
+    /// Leave the server and its console running afterwards, until Ctrl-C
+    #[arg(long, conflicts_with = "address")]
+    keep: bool,
     /// Print the figures and the verdict as JSON
     #[arg(long)]
     json: bool,
@@ -130,12 +135,7 @@ impl Simulate {
         let text = report.to_string();
         let policy =
             report.policy.ok_or_else(|| Failure::new(format!("the policy does not load:\n{text}")))?;
-        client::block_on(async {
-            tokio::select! {
-                ended = self.simulate(Arc::new(policy), screen) => ended,
-                _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
-            }
-        })
+        client::block_on(self.simulate(Arc::new(policy), screen))
     }
 
     async fn simulate(&self, policy: Arc<Policy>, screen: &mut Screen) -> Result<Exit, Failure> {
@@ -151,9 +151,8 @@ impl Simulate {
         })?;
         if let Some(address) = self.address.clone() {
             let time = Arc::new(Measured(Instant::now()));
-            return self
-                .play(policy, traffic, Scene { seed, address, time, start: 0, simulated: false }, screen)
-                .await;
+            let scene = Scene { seed, address, time, start: 0, simulated: false };
+            return unless_interrupted(self.play(policy, traffic, scene, screen)).await;
         }
         let directory = TemporaryDirectory::new("simulate");
         let directory = directory.map_err(|error| Failure::new(error.to_string()))?;
@@ -165,12 +164,16 @@ impl Simulate {
         let parts = Parts { runtime: Clock::Manual(clock.clone()).into(), ..Parts::new(Arc::new(own)) };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listen = Listen { address, threads: 2, drain: TIMEOUT, tls: None };
-        let server = App::new(parts)
-            .serve(listen, move || Ok(store.clone()))
-            .map_err(|error| Failure::new(error.to_string()))?;
+        let (app, pages) = (App::new(parts), store.clone());
+        let server =
+            app.serve(listen, move || Ok(store.clone())).map_err(|error| Failure::new(error.to_string()))?;
         let (address, time) = (server.address().to_string(), Arc::new(Simulated(clock)));
         let scene = Scene { seed, address, time, start: start.0, simulated: true };
-        let ended = self.play(policy, traffic, scene, screen).await;
+        let organization = Arc::clone(&policy.organization.id);
+        let ended = unless_interrupted(self.play(policy, traffic, scene, screen)).await;
+        if self.keep && ended.is_ok() {
+            keep(&app, pages, &organization, server.address(), screen).await?;
+        }
         server.stop().await;
         ended
     }
@@ -249,6 +252,39 @@ impl Simulate {
             None => client::connect(address, TIMEOUT).await,
         }
     }
+}
+
+/// Does `work`, unless the terminal interrupts it.
+async fn unless_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::select! {
+        ended = work => ended,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new("interrupted")),
+    }
+}
+
+/// Serves the console of `app`, whose clock stands still, until the terminal interrupts it.
+async fn keep(
+    app: &App,
+    store: EmbeddedStore,
+    organization: &str,
+    grpc: SocketAddr,
+    screen: &mut Screen,
+) -> Result<(), Failure> {
+    let failure = |error: &dyn std::fmt::Display| Failure::new(format!("cannot serve the console: {error}"));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(|error| failure(&error))?;
+    let address = listener.local_addr().map_err(|error| failure(&error))?;
+    let door = app.open_door().map_err(|error| failure(&error))?;
+    // On the standard error: what is printed on the other may be JSON.
+    screen.flush()?;
+    let _ = writeln!(
+        io::stderr(),
+        "\nconsole http://{address}/console/{organization}/\ngRPC    {grpc}\nCtrl-C ends both."
+    );
+    tokio::select! {
+        () = app.serve_pages(listener, None, Some(door), store) => {}
+        _ = tokio::signal::ctrl_c() => app.end_streams().await,
+    }
+    Ok(())
 }
 
 async fn spend_of(client: &mut Client, month: &str) -> Result<crate::rpc::proto::GetSpendResponse, Failure> {

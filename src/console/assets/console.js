@@ -41,6 +41,8 @@ function follow(mark) {
 // Reads the page again, and takes over each live part that is another now, unless someone is in it.
 async function replace() {
   const answer = await fetch(location.href, { headers: { accept: 'text/html' } }).catch(() => undefined);
+  // The session is over, or the reader may no longer see this: the page itself says so.
+  if (answer?.redirected || [401, 403].includes(answer?.status)) location.reload();
   if (!answer?.ok || answer.redirected) return;
   const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
   for (const old of document.querySelectorAll('[data-live]')) {
