@@ -44,6 +44,20 @@ impl ConsoleAddress {
         self.0.is_some() && self.way(headers, None) == Err(NoWay::ForeignHost)
     }
 
+    /// Whether the settings say where it is.
+    pub(super) const fn is_named(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// How a request with these headers reached it, where no one signs in.
+    pub(super) fn open_way(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Way {
+        let host = only(headers, &HOST).map(str::to_ascii_lowercase).unwrap_or_default();
+        let is_secure = peer.is_some_and(|peer| peer.tls);
+        let (scheme, usual) = if is_secure { ("https", ":443") } else { ("http", ":80") };
+        let host = host.strip_suffix(usual).unwrap_or(&host);
+        Way { origin: self.0.clone().unwrap_or_else(|| format!("{scheme}://{host}")), is_secure }
+    }
+
     /// How a request with these headers reached it.
     pub(super) fn way(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<Way, NoWay> {
         let host = only(headers, &HOST).map(str::to_ascii_lowercase);

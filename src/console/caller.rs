@@ -68,12 +68,17 @@ pub(super) async fn admitted(State(console): State<Console>, mut request: Reques
 }
 
 impl Console {
-    /// Where the settings say where the console is, it is asked for there. Elsewhere, without credentials, a page of another site in a
-    /// browser on this machine could read these pages, under a name that it points to this address.
+    /// Where the settings say where the console is, it is asked for there. Else a page of another site, in a browser on this machine,
+    /// could show these pages under a name that it points to this address. Beyond this machine and with callers that are known, the
+    /// names of the console are many: its certificate has them.
     fn is_addressed_by(&self, request: &Request) -> bool {
-        let guard = &self.0.guard;
-        let is_named = guard.knows_callers() || is_ours(request, self.0.address, guard.is_open());
-        is_named && !self.0.door.is_elsewhere(request.headers())
+        let (guard, door) = (&self.0.guard, &self.0.door);
+        if door.is_named() {
+            return !door.is_elsewhere(request.headers());
+        }
+        let is_local = self.0.address.is_some_and(|address| address.ip().is_loopback());
+        let is_bound = is_local || !guard.knows_callers();
+        !is_bound || is_ours(request, self.0.address, guard.is_open() && !guard.knows_callers())
     }
 
     /// What the page at `request` is made of, and the cookie of a session that is due for another; or the answer in place of it.
@@ -94,7 +99,10 @@ impl Console {
             Some(&self.0.door).filter(|_| guard.knows_callers() && !headers.contains_key(AUTHORIZATION));
         let session = door.and_then(|door| door.session(&headers, peer.as_ref()));
         let address = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !wants_json(&headers);
+        // A script that reads its page again is told that the session is over; and it keeps none from getting idle.
+        let is_navigation = headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate");
+        let is_read =
+            matches!(*request.method(), Method::GET | Method::HEAD) && !wants_json(&headers) && is_navigation;
         let caller = guard.recognise(&credentials(request, CONSOLE));
         async move {
             if let Some(unknown) = unknown {
@@ -102,7 +110,7 @@ impl Console {
             }
             let ended = match session {
                 Some(Ok(Resumed { principal, signed_in, cookie })) => {
-                    let renewed = cookie.zip(door);
+                    let renewed = cookie.filter(|_| is_navigation).zip(door);
                     let renewed =
                         renewed.and_then(|(cookie, door)| door.renewed(&headers, peer.as_ref(), &cookie));
                     let view = View::new(self.clone(), snapshot, Some(principal), peer);

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -39,6 +39,8 @@ const MAX_STREAMS: usize = 64;
 const EVERY: Duration = Duration::from_secs(2);
 /// The least time between two events.
 const PACE: Duration = Duration::from_millis(250);
+/// How long a reader may take none of the events that wait for it.
+const UNREAD: Duration = Duration::from_secs(30);
 /// Events that a reader has not taken yet. Past them nothing is read: what is told later is as it is then.
 const MAX_UNREAD: usize = 16;
 /// How long a stream lasts. Then its reader asks again, as who they are by then: a session may have ended.
@@ -92,6 +94,12 @@ enum Topic {
     Alerts,
 }
 
+/// Those of `topics` that the reader of a page may follow.
+pub(super) fn permitted(view: &View, topics: &str) -> String {
+    let known = topics.split(',').filter(|name| Topic::of(name).is_some_and(|(_, needs)| view.may(needs)));
+    known.collect::<Vec<_>>().join(",")
+}
+
 impl Topic {
     fn of(name: &str) -> Option<(Self, Permission)> {
         match name {
@@ -125,6 +133,9 @@ pub(super) async fn show(
     if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none") {
         return Err(Fault::foreign_form());
     }
+    if !team.is_empty() && !view.may_for(Permission::ReadSpend, &team) {
+        return Err(Fault::missing(Permission::ReadSpend));
+    }
     let mut wanted = Vec::new();
     for name in topics.split(',') {
         let (topic, needs) =
@@ -153,7 +164,9 @@ impl Watcher {
         if let Ok(now) = self.read().await {
             self.compare(now).await;
         }
-        self.tell_snapshot().await;
+        if !self.tell_snapshot().await {
+            return;
+        }
         loop {
             let stops = tokio::select! {
                 () = self.told.closed() => return,
@@ -166,17 +179,24 @@ impl Watcher {
             if Instant::now() >= ends {
                 return self.end("ask again").await;
             }
+            if self.view.session().is_some_and(|session| !console.0.door.still_knows(session)) {
+                return self.end("the session is over").await;
+            }
             let snapshot = console.0.live.snapshot();
             if document_revision(&snapshot.revision) != document_revision(&self.revision) {
                 return self.end("the policy changed").await;
             }
             if snapshot.revision != self.revision {
                 self.revision = Arc::clone(&snapshot.revision);
-                self.tell_snapshot().await;
+                if !self.tell_snapshot().await {
+                    return;
+                }
             }
             // What cannot be read now is told of once it can be.
-            if let Ok(now) = self.read().await {
-                self.compare(now).await;
+            if let Ok(now) = self.read().await
+                && !self.compare(now).await
+            {
+                return;
             }
         }
     }
@@ -203,27 +223,33 @@ impl Watcher {
         Ok(found)
     }
 
-    async fn compare(&mut self, now: Vec<(&'static str, String, Value)>) {
+    /// Tells what is another than before; whether its reader still listens.
+    async fn compare(&mut self, now: Vec<(&'static str, String, Value)>) -> bool {
         let before = self.seen.take();
         let mut seen = HashMap::with_capacity(now.len());
         for (kind, name, message) in now {
             let is_news = before.as_ref().is_some_and(|before| before.get(&name) != Some(&message));
-            if is_news {
-                self.tell(kind, &message).await;
+            if is_news && !self.tell(kind, &message).await {
+                return false;
             }
             seen.insert(name, message);
         }
+        // What is over has no message of its own: whatever shows it is to be read again.
+        let is_over = before.is_some_and(|before| before.keys().any(|name| !seen.contains_key(name)));
         self.seen = Some(seen);
+        !is_over || self.tell_snapshot().await
     }
 
-    async fn tell(&self, kind: &str, message: &Value) {
-        // The reader has left: the next turn ends the stream.
-        let _ = self.told.send(Event::default().event(kind).data(message.to_string())).await;
+    /// Whether the reader takes it: one that has left, or takes nothing, has no place.
+    async fn tell(&self, kind: &str, message: &Value) -> bool {
+        let event = Event::default().event(kind).data(message.to_string());
+        let told = timeout(UNREAD, self.told.send(event)).await;
         sleep(PACE).await;
+        told.is_ok_and(|told| told.is_ok())
     }
 
-    async fn tell_snapshot(&self) {
-        self.tell("snapshot", &json!({ "policyRevision": &*self.revision })).await;
+    async fn tell_snapshot(&self) -> bool {
+        self.tell("snapshot", &json!({ "policyRevision": &*self.revision })).await
     }
 
     async fn end(&self, why: &str) {

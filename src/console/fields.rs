@@ -1,13 +1,12 @@
 //! The fields of a form, and proof that it came from a page of ours.
 
 use axum::{
-    body::to_bytes,
     extract::{FromRequest, Request},
     http::header::AUTHORIZATION,
 };
 use subtle::ConstantTimeEq as _;
 
-use super::{Console, fault::Fault, view::View};
+use super::{Console, address::Way, body, fault::Fault, view::View};
 
 /// The name of the field that holds [`View::form_token`].
 pub(super) const TOKEN: &str = "form_token";
@@ -32,11 +31,12 @@ impl Fields {
         let (parts, body) = request.into_parts();
         let view = parts.extensions.get::<View>().cloned().ok_or_else(Fault::foreign_form)?;
         // What sends its credential by itself is no browser that another page could make send it.
-        let by_program = parts.headers.contains_key(AUTHORIZATION);
+        // A proxy may add one to what browsers send, and those say where a form comes from.
+        let by_program = parts.headers.contains_key(AUTHORIZATION) && Way::is_from_no_page(&parts.headers);
         if !by_program && !view.is_from_own_page(&parts.headers) {
             return Err(Fault::foreign_form());
         }
-        let body = to_bytes(body, max).await.map_err(|_| Fault::unreadable_form(max))?;
+        let body = body::whole(body, max).await.ok_or_else(|| Fault::unreadable_form(max))?;
         let fields = Self(form_urlencoded::parse(&body).into_owned().collect());
         let expected = view.form_token();
         let is_ours =

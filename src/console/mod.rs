@@ -13,6 +13,7 @@ mod api;
 mod asked;
 mod assets;
 mod audit;
+mod body;
 mod caller;
 mod events;
 mod fault;

@@ -57,6 +57,11 @@ impl Size {
     }
 }
 
+/// Whether the page at `path` is one of the console's.
+fn is_of_people(path: &str) -> bool {
+    ["/console", "/auth/", "/assets/"].iter().any(|place| path.starts_with(place))
+}
+
 /// Whether a call is a reason to keep its connection once a handler reads it. Calls that anyone may make are not, and neither are
 /// reflection and decisions that are watched: people ask for these, and their streams stay open for as long as their clients like.
 fn may_claim(path: &str) -> bool {
@@ -114,7 +119,9 @@ where
                 request.extensions_mut().insert(call.claim());
             }
             Protocol::Grpc => {}
-            // A page is made within moments, whatever its client does.
+            // What probes and monitors ask for is made within moments, whatever its client does. A form may be sent slowly, a file be
+            // left unread, and a stream of events never ends: those are the first to make room.
+            Protocol::Pages if is_of_people(request.uri().path()) => {}
             Protocol::Pages => call.claim().raise(),
         }
         let mut inner = self.inner.clone();

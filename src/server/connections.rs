@@ -20,7 +20,7 @@ use super::{
 use crate::{runtime::Entropy, settings::ConnectionLimits, telemetry::Family};
 
 /// Files kept for the store, the policy, the logs and the threads.
-const RESERVE: u64 = 256;
+const RESERVE: u64 = 320;
 /// More connections need several replicas.
 const MOST: u64 = 65_536;
 /// The most connections that were told to end and have not yet. Fewer than the reserve, so they take no files from the store.
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn files_are_kept_for_the_store() {
         for (files, most) in
-            [(Some(1_024), 768), (Some(300), 150), (Some(1), 1), (Some(1 << 20), MOST), (None, MOST)]
+            [(Some(1_024), 704), (Some(300), 150), (Some(1), 1), (Some(1 << 20), MOST), (None, MOST)]
         {
             assert_eq!(most_connections(files), most, "{files:?}");
         }

@@ -314,8 +314,8 @@ Telemetry {
 Connections {
     /// The most connections for gRPC; past them the oldest idle one is closed
     ///
-    /// The limit of open files is raised as far as it may be. The pages for operators have 32 places of their own.
-    max_connections: Option<u32>, CONNECTIONS, or "the limit of open files less 256 for the store, at most 65536";
+    /// The limit of open files is raised as far as it may be. The pages for operators have 96 places of their own.
+    max_connections: Option<u32>, CONNECTIONS, or "the limit of open files less 320 for the store, at most 65536";
     /// How long a connection may take to its first request, TLS included
     ///
     /// It holds for the rest of a request that has begun, too.

@@ -205,6 +205,12 @@ impl Sessions {
         self.0.guard.sessions().end(signed_in.id(), now, until);
     }
 
+    /// Whether a session that was resumed before still holds.
+    #[must_use]
+    pub fn holds(&self, signed_in: &SignedIn) -> bool {
+        self.fault(signed_in, self.now()).is_none() && self.0.guard.resume(signed_in).is_ok()
+    }
+
     /// Who is known, and who is not.
     #[must_use]
     pub fn guard(&self) -> &Guard {

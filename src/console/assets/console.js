@@ -14,13 +14,21 @@ function follow(mark) {
     }, pace);
   };
   const start = () => {
+    source?.close();
     source = new EventSource(mark.dataset.events);
     // The first snapshot comes with the stream itself, and makes up for what changed since the page was made.
     for (const kind of ['budget', 'alert', 'snapshot']) source.addEventListener(kind, refresh);
     // The policy changed, or the service stops: what may be seen now, the page itself says.
     source.addEventListener('end', refresh);
     source.onopen = () => show('live', false);
-    source.onerror = () => show('not live: trying again', true);
+    source.onerror = () => {
+      show('not live: trying again', true);
+      // Browsers try no more where the answer was none of events: as many streams are open as may be, or the session is over.
+      if (source.readyState === EventSource.CLOSED) {
+        refresh();
+        setTimeout(start, 30_000);
+      }
+    };
   };
   const show = (words, held) => {
     mark.hidden = false;

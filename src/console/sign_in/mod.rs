@@ -14,7 +14,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header::SET_COOKIE},
     response::{IntoResponse as _, Response},
@@ -27,7 +27,10 @@ use self::{
     answer::{closed, see_other, shown},
     page::{Banner, Shown},
 };
-use super::address::{ConsoleAddress, NoWay, Way, cookie};
+use super::{
+    address::{ConsoleAddress, NoWay, Way, cookie},
+    body,
+};
 use crate::{
     access::{
         BeginError, CALLBACK, Ended, Guard, Kind, Peer, Refusal, Resumed, Return, Sessions, SignIn,
@@ -152,7 +155,22 @@ impl Door {
 
     /// Whether a change with these headers, from `peer`, was sent by a page of the console.
     pub(super) fn is_from_own_page(&self, headers: &HeaderMap, peer: Option<&Peer>) -> bool {
-        self.0.address.way(headers, peer).is_ok_and(|way| way.is_from_own_page(headers))
+        let way = match self.guard().knows_callers() {
+            true => self.0.address.way(headers, peer).ok(),
+            // There is no session, and no cookie that others could read.
+            false => Some(self.0.address.open_way(headers, peer)),
+        };
+        way.is_some_and(|way| way.is_from_own_page(headers))
+    }
+
+    /// Whether a session still holds, with the roles of the policy in force.
+    pub(super) fn still_knows(&self, signed_in: &SignedIn) -> bool {
+        self.0.sessions.holds(signed_in)
+    }
+
+    /// Whether the settings say where the console is.
+    pub(super) fn is_named(&self) -> bool {
+        self.0.address.is_named()
     }
 
     /// Whether a request with these headers is for another place than the settings say.
@@ -256,7 +274,7 @@ async fn by_token(State(door): State<Door>, request: Request) -> Response {
         door.count(TOKEN, "FOREIGN_REQUEST");
         return door.refused(StatusCode::FORBIDDEN, Banner::Foreign, None);
     }
-    let Ok(form) = to_bytes(std::mem::take(&mut asked.body), MAX_FORM).await else {
+    let Some(form) = body::whole(std::mem::take(&mut asked.body), MAX_FORM).await else {
         return door.refused(StatusCode::PAYLOAD_TOO_LARGE, Banner::Odd, None);
     };
     let return_to = value(&form, "return_to");
@@ -339,9 +357,14 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Response {
         Ok(way) => way,
         Err(answer) => return answer,
     };
+    // Its cookie does not come with the form of another site, and would be deleted all the same.
+    if !way.is_from_own_page(&asked.headers) && !Way::is_from_no_page(&asked.headers) {
+        door.count(SIGN_OUT, "FOREIGN_REQUEST");
+        return door.refused(StatusCode::FORBIDDEN, Banner::Foreign, None);
+    }
     let session = asked.cookie(way.session()).and_then(|cookie| door.0.sessions.resume(cookie).ok());
     if let Some(Resumed { signed_in, .. }) = &session {
-        let form = to_bytes(std::mem::take(&mut asked.body), MAX_FORM).await.unwrap_or_default();
+        let form = body::whole(std::mem::take(&mut asked.body), MAX_FORM).await.unwrap_or_default();
         let token = value(&form, "form_token").unwrap_or_default();
         if !way.is_from_own_page(&asked.headers) || !signed_in.knows_form(&token) {
             door.count(SIGN_OUT, "FOREIGN_REQUEST");

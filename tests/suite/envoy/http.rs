@@ -92,14 +92,6 @@ impl Request {
         self.header("authorization", &format!("Bearer {key}"))
     }
 
-    /// A POST of the fields of a form.
-    pub(crate) fn form(path: &str, fields: &[(&str, &str)]) -> Self {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.extend_pairs(fields);
-        let request = Self::new("POST", path).header("content-type", "application/x-www-form-urlencoded");
-        Self { body: form.finish().into_bytes(), ..request }
-    }
-
     /// Sends the body in two chunks, with a trailer behind them.
     pub(crate) fn in_chunks(self) -> Self {
         let body = self.body.split_at(self.body.len() / 2);
