@@ -36,7 +36,9 @@ fn alert(occasion: &Occasion, is_over: bool) -> Value {
     assert_eq!(serde_json::from_value::<Alert>(value.clone()).unwrap(), composed.alert);
     let labels = |alert: &Alert| {
         let message = body::alertmanager(alert, composed.end);
-        serde_json::from_slice::<Value>(&message.body).unwrap()[0]["labels"].clone()
+        let mut labels = serde_json::from_slice::<Value>(&message.body).unwrap()[0]["labels"].clone();
+        assert_eq!(labels.as_object_mut().unwrap().remove("id"), Some(json!(id.to_string())));
+        labels
     };
     let open = of_notice(&snapshot(), &id, &Notice { resolved: None, ..notice }).unwrap();
     assert_eq!(labels(&composed.alert), labels(&open.alert), "Alertmanager must know it again");
@@ -150,7 +152,9 @@ fn drift_is_said_in_the_contracts_message() {
         let notice = Notice::new(AT, drift("main", "m/a", end, ""));
         let id = AlertId::of(&notice.occasion, AT);
         let message = body::alertmanager(&of_notice(&snapshot(), &id, &notice).unwrap().alert, None);
-        serde_json::from_slice::<Value>(&message.body).unwrap()[0]["labels"].clone()
+        let mut labels = serde_json::from_slice::<Value>(&message.body).unwrap()[0]["labels"].clone();
+        assert_eq!(labels.as_object_mut().unwrap().remove("id"), Some(json!(id.to_string())));
+        labels
     };
     let expected = json!({
         "alertname": "TollgateUsageDrift", "severity": "warning", "organization": "acme", "kind": "usage_drift",

@@ -126,13 +126,16 @@ pub(super) static OUTBOX_PAGE: LazyLock<Script> = LazyLock::new(|| {
     Script::new("outbox_page", &[LAYOUT_CHECK, OUTBOX], include_str!("scripts/outbox_page.lua"))
 });
 
-pub(super) static PUBLISH_DECISIONS: LazyLock<Script> =
-    LazyLock::new(|| Script::new("publish_decisions", &[], include_str!("scripts/publish_decisions.lua")));
-pub(super) static READ_DECISIONS: LazyLock<Script> =
-    LazyLock::new(|| Script::new("read_decisions", &[], include_str!("scripts/read_decisions.lua")));
+pub(super) static PUBLISH_DECISIONS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("publish_decisions", &[LAYOUT_CHECK], include_str!("scripts/publish_decisions.lua"))
+});
+pub(super) static READ_DECISIONS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("read_decisions", &[LAYOUT_CHECK], include_str!("scripts/read_decisions.lua"))
+});
 
-pub(super) static RECORD_POLICY: LazyLock<Script> =
-    LazyLock::new(|| Script::new("record_policy", &[], include_str!("scripts/record_policy.lua")));
+pub(super) static RECORD_POLICY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("record_policy", &[LAYOUT_CHECK], include_str!("scripts/record_policy.lua"))
+});
 
 /// Declares those of the shared numbers and names that `body` mentions.
 fn constants(body: &str) -> String {

@@ -32,7 +32,7 @@ await page.waitForFunction((before) => document.getElementById('live-answer').in
 
 place = 'keys';
 await go('/console/acme/keys');
-await page.locator('#create-name').fill('support-browser');
+await page.locator('#create-name').fill('support-prod-browser');
 await page.locator('#create-team').selectOption('support');
 await page.getByRole('button', { name: 'Create', exact: true }).click();
 await shown(page.locator('dialog'));

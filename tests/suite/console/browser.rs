@@ -37,7 +37,7 @@ const PAGES: [&str; 14] = [
     "/teams/support?by=labels.environment",
     "/teams/research",
     "/keys",
-    "/keys/support-web?team=support",
+    "/keys/support-prod-web?team=support",
     "/keys?state=revoked",
     "/pauses",
     "/reports",
@@ -67,7 +67,7 @@ async fn every_page_is_whole_at_every_width_in_both_schemes() {
 async fn furnish(process: &Process) {
     let channel = connect(process.address()).await;
     let mut keys = KeyServiceClient::new(channel.clone());
-    keys.create_key(by(&secret("admin"), new_key("support-web", "support"))).await.unwrap();
+    keys.create_key(by(&secret("admin"), new_key("support-prod-web", "support"))).await.unwrap();
     let request = PauseRequest {
         target: Some(PauseTarget { target: Some(Target::Team("spare".to_owned())) }),
         reason: HOSTILE.to_owned(),

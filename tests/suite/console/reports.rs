@@ -113,8 +113,10 @@ async fn each_role_gets_its_teams_or_nothing() {
             let (status, page) = site.get(name, path).await;
             assert!(status == 403 && !page.contains("0.09"), "{name} {path}: {page}");
         }
-        let unknown = site.send(Request::new("GET", &format!("/console/acme{path}"))).await;
-        assert_eq!(unknown.status, 401);
+        // People are shown the way in, programs are told.
+        let unknown = Request::new("GET", &format!("/console/acme{path}"));
+        assert_eq!(site.send(unknown.clone()).await.status, 303);
+        assert_eq!(site.send(unknown.header("accept", "application/json")).await.status, 401);
     }
     let (status, page) = site.get("bound", "/reports?team=lab").await;
     assert_eq!(status, 403, "{page}");

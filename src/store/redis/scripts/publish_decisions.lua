@@ -10,8 +10,7 @@
 --
 -- A worked call: EVALSHA <sha> 3 tollgate:{acme}:decisions tollgate:{acme}:decisions:watched tollgate:{acme}:meta 6100 {"v":1,…} -> 1
 if #KEYS ~= 3 or #ARGV < 1 then return redis.error_reply('ERR publish_decisions: 3 keys and at least 1 argument') end
-local layout = tonumber(redis.call('HGET', KEYS[3], 'layout')) or 0
-if layout > LAYOUT then return redis.error_reply(('LAYOUT %.0f'):format(layout)) end
+look_at_layout(KEYS[3])
 local now = tonumber(ARGV[1])
 if (tonumber(redis.call('GET', KEYS[2]) or 0) or 0) <= now then return 0 end
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]

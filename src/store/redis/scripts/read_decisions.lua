@@ -9,8 +9,7 @@
 -- A worked call: EVALSHA <sha> 3 tollgate:{acme}:decisions tollgate:{acme}:decisions:watched tollgate:{acme}:meta 6200 6100-1 500
 --   -> {"6150-2", {"v":1,…}}
 if #KEYS ~= 3 or #ARGV ~= 3 then return redis.error_reply('ERR read_decisions: 3 keys and 3 arguments') end
-local layout = tonumber(redis.call('HGET', KEYS[3], 'layout')) or 0
-if layout > LAYOUT then return redis.error_reply(('LAYOUT %.0f'):format(layout)) end
+look_at_layout(KEYS[3])
 local now = tonumber(ARGV[1])
 redis.call('SET', KEYS[2], ('%.0f'):format(now + DECISIONS_WATCHED_MS), 'PX', DECISIONS_WATCHED_MS)
 local first = math.max(now - DECISIONS_KEPT_MS, 0)

@@ -13,8 +13,7 @@
 -- A worked call: EVALSHA <sha> 3 tollgate:{acme}:policies tollgate:{acme}:policies:documents tollgate:{acme}:meta
 --   5e9fedb300e80eb4 gate-1:4242:9f3a01bc 1795428000000 {"v":1,…} [organization]… -> pack(1)
 if #KEYS ~= 3 or #ARGV ~= 5 then return redis.error_reply('ERR record_policy: 3 keys and 5 arguments') end
-local layout = tonumber(redis.call('HGET', KEYS[3], 'layout')) or 0
-if layout > LAYOUT then return redis.error_reply(('LAYOUT %.0f'):format(layout)) end
+look_at_layout(KEYS[3])
 local revision, replica = ARGV[1], ARGV[2]
 
 -- The number, the time, the names and the rest of a policy; nothing for what is none.
