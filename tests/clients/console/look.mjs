@@ -38,12 +38,13 @@ for (const path of asked.paths) {
   }
 }
 
-// What can be operated and is not reached by Tab, in as many steps as there are such things.
+// What can be operated and is not reached by Tab, in as many steps as there are such things: a field for a time has several parts.
 async function unreached(page) {
   const operable = 'a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex="0"]';
   const count = await page.locator(operable).count();
+  const times = await page.locator('input[type^="date"], input[type="month"], input[type="week"], input[type="time"]').count();
   await page.evaluate(() => document.activeElement?.blur());
-  for (let step = 0; step <= count; step += 1) {
+  for (let step = 0; step <= count + 8 * times; step += 1) {
     await page.keyboard.press('Tab');
     await page.evaluate(() => document.activeElement?.setAttribute('data-reached', ''));
   }
