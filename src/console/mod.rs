@@ -72,7 +72,7 @@ impl fmt::Debug for Console {
 }
 
 impl Console {
-    /// Pages that ask `services` for callers whom `guard` recognises, on a listener at `address`. What is in `live` names the
+    /// Pages that ask `services` for callers that `guard` recognises, on a listener at `address`. What is in `live` names the
     /// organization, its time zone and what is paused. Its streams of events are among `streams`, and people sign in at `door`.
     #[must_use]
     pub fn new(

@@ -21,7 +21,7 @@ class Books:
         return {model: sums["nanos"] for model, sums in ledger["models"].items()}
 
     def booked(self):
-        """Once nothing is under way any more."""
+        """Once nothing is in flight any more."""
         report = eventually("every request is settled", self.settled_report)
         return {line["name"]: nanos(line["spent"]) for line in report["byModel"]}
 

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_falls_from_the_budget_and_goes_on_to_where_nothing_is_left() {
+    fn a_line_falls_from_the_budget_and_leads_to_where_nothing_is_left() {
         let html = draw(&[stretch(0, 1_000, 150), stretch(1_000, 1_500, 100)], Some((3_000, 0)));
         assert!(html.contains("class=\"actual\" d=\"M0,0.0 L1000,25.0 L1500,50.0\""), "{html}");
         assert!(html.contains("class=\"pace\" d=\"M0,0.0 L10000,100.0\""), "{html}");
