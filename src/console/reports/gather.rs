@@ -41,7 +41,7 @@ pub(super) struct Gathered {
     pub(super) by_day: bool,
     /// Refused requests by reason and team; `None`: they are not kept by what is asked for.
     pub(super) denials: Option<Vec<DenialRow>>,
-    /// What teams spent of their budgets in the month of the last day; the organization's has an empty name.
+    /// What teams spent of their budgets in the month of the last day that has begun; the organization's has an empty name.
     pub(super) budgets: HashMap<String, Spend>,
 }
 
@@ -245,17 +245,11 @@ async fn denials(
     Ok(Some(rows))
 }
 
-/// The budgets of the month that the last day is in, of a month that has begun.
+/// The budgets of the month of the last day that has begun.
 async fn budgets(view: &View, may: bool, period: &Period) -> Result<HashMap<String, Spend>, Status> {
     let mut budgets = HashMap::new();
-    let month = day_text(period.interval.last());
-    let month = month.get(..7).unwrap_or_default().to_owned();
-    if !may
-        || period.first() > view.now().date()
-        || period.end().first_of_month() > view.now().date() && !period.is_running()
-    {
-        return Ok(budgets);
-    }
+    let Some(month) = period.month().filter(|_| may) else { return Ok(budgets) };
+    let month = month.strftime("%Y-%m").to_string();
     let mut request = GetSpendRequest { month, page_size: 200, ..Default::default() };
     for _ in 0..MAX_PAGES {
         let Some(page) = kept(view.api().policy().get_spend(request.clone()).await)? else { break };

@@ -114,10 +114,10 @@ fn by_how_much(change: i128) -> Markup {
 fn of_month(view: &View, period: &Period, gathered: &Gathered) -> Markup {
     let Some(spend) = gathered.budgets.get("") else { return html! {} };
     let Some(budget) = &spend.budget else { return html! {} };
-    let last = period.end().yesterday().unwrap_or(period.end());
-    let present = last.first_of_month() == view.now().date().first_of_month();
+    let Some(month) = period.month() else { return html! {} };
+    let present = month == view.now().date().first_of_month();
     html! {
-        " " (last.strftime("%B")) @if present { " stands at " } @else { " ended at " }
+        " " (month.strftime("%B")) @if present { " stands at " } @else { " ended at " }
         (money::short(nanos(spend.spent.as_ref()))) " of " (money::short(nanos(Some(budget)))) "."
     }
 }

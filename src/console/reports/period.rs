@@ -45,6 +45,12 @@ impl Period {
         date(self.interval.end)
     }
 
+    /// The month of the last of these days that has begun; `None`: none has.
+    pub(super) fn month(&self) -> Option<Date> {
+        let last = date(self.interval.last()).min(self.today);
+        (self.first() <= self.today).then(|| last.first_of_month())
+    }
+
     /// How many days they are.
     pub(super) fn days(&self) -> i64 {
         i64::from((self.end() - self.first()).get_days())
@@ -164,6 +170,16 @@ mod tests {
         let month = period(20_261_101, 20_261_130);
         assert_eq!(month.before(), Interval::from_to(20_261_001, 20_261_018).unwrap());
         assert_eq!(month.other(), "the same days of October");
+    }
+
+    #[test]
+    fn budgets_are_of_the_last_month_that_has_begun() {
+        let month = |first, last| period(first, last).month().map(|month| month.to_string());
+        assert_eq!(month(20_261_001, 20_261_031).as_deref(), Some("2026-10-01"));
+        assert_eq!(month(20_261_116, 20_261_122).as_deref(), Some("2026-11-01"));
+        // It reaches into December, of which today knows nothing.
+        assert_eq!(month(20_261_030, 20_261_206).as_deref(), Some("2026-11-01"));
+        assert_eq!(month(20_261_119, 20_261_120), None);
     }
 
     #[test]
