@@ -84,22 +84,49 @@ impl Fault {
             return self.0.answer(headers);
         }
         let (http, message) = (self.0.http(), self.0.message());
-        let (title, advice) = match http {
-            StatusCode::NOT_FOUND => ("There is no such page", "It may have been renamed, or ended."),
-            StatusCode::FORBIDDEN => ("You may not see this", "The policy's [access] says who may."),
-            StatusCode::BAD_REQUEST => {
-                ("This address or form asks for what cannot be", "Correct it and try again.")
+        let (title, advice) = match (http, self.0.reason().as_str()) {
+            (_, "FOREIGN_FORM") => {
+                ("Nothing was changed", "Load the page again, and send the form once more.")
             }
-            StatusCode::SERVICE_UNAVAILABLE => (
-                "The store does not answer",
-                "Until it does, requests are refused. Load the page again in a moment.",
-            ),
-            _ => ("This page could not be made", "The service's log says more."),
+            (_, "HISTORY_NOT_KEPT") => ("This is not kept any more", "Choose a later day or month."),
+            (http, _) => words(http),
         };
         let body = html! {
             div.head { h1 { (title) } }
             div.banner.banner-over role="alert" { p { strong { (message) } " " (advice) } }
         };
         (http, view.page(Tab::None, title, body)).into_response()
+    }
+}
+
+/// What an answer with this code is called, and what to do.
+const fn words(http: StatusCode) -> (&'static str, &'static str) {
+    match http {
+        StatusCode::NOT_FOUND => ("There is no such page", "It may have been renamed, or ended."),
+        StatusCode::FORBIDDEN => ("You may not see this", "The policy's [access] says who may."),
+        StatusCode::BAD_REQUEST => {
+            ("This address or form asks for what cannot be", "Correct it and try again.")
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            ("Too many are open at the moment", "Close some, or try again in a moment.")
+        }
+        StatusCode::SERVICE_UNAVAILABLE => (
+            "The store does not answer",
+            "Until it does, requests are refused. Load the page again in a moment.",
+        ),
+        _ => ("This page could not be made", "The service's log says more."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_told_apart_where_codes_are_not() {
+        assert_eq!(Fault::foreign_form().0.reason(), "FOREIGN_FORM");
+        assert_eq!(Fault::missing(Permission::ReadSpend).0.http(), StatusCode::FORBIDDEN);
+        assert_ne!(Fault::missing(Permission::ReadSpend).0.reason(), "FOREIGN_FORM");
+        assert_eq!(words(Fault::too_many_streams().0.http()).0, "Too many are open at the moment");
     }
 }

@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
 use crate::{
     access::Refusal,
@@ -89,6 +90,11 @@ impl PageError {
     /// What is wrong, for people.
     pub fn message(&self) -> &str {
         self.status.message()
+    }
+
+    /// The reason of the error, as its `google.rpc.ErrorInfo` has it; empty if it has none.
+    pub fn reason(&self) -> String {
+        self.status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
     }
 
     fn new(http: StatusCode, fault: PageFault, path: &str, message: &str) -> Self {
