@@ -17,12 +17,13 @@ const ROWS: usize = 50;
 const MAX_ANSWERS: usize = 10;
 
 /// The kinds that begin and end. The others are moments, and stay open.
-pub(super) const LASTING: [AlertKind; 6] = [
+pub(super) const LASTING: [AlertKind; 7] = [
     AlertKind::UpstreamCooldown,
     AlertKind::UpstreamKeyRefused,
     AlertKind::Pause,
     AlertKind::StoreOutage,
     AlertKind::UnsettledHigh,
+    AlertKind::UsageDrift,
     AlertKind::PolicyRejected,
 ];
 
@@ -52,11 +53,11 @@ pub(super) async fn gather(view: &View, asked: &Asked) -> Result<Gathered, Fault
     let (open, (mut alerts, next), receivers) = tokio::try_join!(
         async {
             match asks_for_open {
-                true => Ok::<_, Status>(list(view, open).await?.0),
+                true => Ok::<_, Status>(list(view, open, ROWS).await?.0),
                 false => Ok(Vec::new()),
             }
         },
-        list(view, all),
+        list(view, all, ROWS),
         receivers(view, asked),
     )?;
     let shown: HashSet<&str> = open.iter().map(|alert| alert.id.as_str()).collect();
@@ -101,15 +102,22 @@ fn request(view: &View, asked: &Asked) -> Result<ListAlertsRequest, Fault> {
     Ok(ListAlertsRequest { teams, kinds, states, since_time, page_token, ..Default::default() })
 }
 
-/// A page of alerts, and what continues it.
-async fn list(view: &View, mut request: ListAlertsRequest) -> Result<(Vec<Alert>, String), Status> {
+/// At most `rows` alerts, and what continues them; empty: there are no others.
+///
+/// # Errors
+/// The service refuses, or does not answer.
+pub(in crate::console) async fn list(
+    view: &View,
+    mut request: ListAlertsRequest,
+    rows: usize,
+) -> Result<(Vec<Alert>, String), Status> {
     let mut found = Vec::new();
     for _ in 0..MAX_ANSWERS {
-        request.page_size = i32::try_from(ROWS.saturating_sub(found.len())).unwrap_or(1);
+        request.page_size = i32::try_from(rows.saturating_sub(found.len())).unwrap_or(1);
         let page = view.api().alerts().list_alerts(request.clone()).await?.into_inner();
         found.extend(page.alerts);
         request.page_token = page.next_page_token;
-        if found.len() >= ROWS || request.page_token.is_empty() {
+        if found.len() >= rows || request.page_token.is_empty() {
             break;
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn open(view: &View, asked: &Asked, gathered: &Gathered) -> Markup {
             section {
                 div.section-head { h2 #open { "Open" } p.end { (number::count(length(&gathered.open))) } }
                 @if gathered.open.is_empty() {
-                    p.empty { strong { "Nothing." } " Cooldowns, pauses, refused keys, outages and rejected policies are here as long as they last." }
+                    p.empty { strong { "Nothing." } " Cooldowns, pauses, refused keys, outages, missing reports, drift and rejected policies are here as long as they last." }
                 } @else { (table(view, &gathered.open, "Open alerts")) }
             }
         }

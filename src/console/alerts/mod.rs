@@ -4,16 +4,13 @@ mod gather;
 mod list;
 mod receivers;
 
-use axum::{
-    Extension,
-    extract::{Path, Query},
-    response::Redirect,
-};
+use axum::{Extension, extract::Path, response::Redirect};
 use maud::{Markup, html};
 use serde::Deserialize;
 
+pub(super) use self::gather::list;
 use self::receivers::Tested;
-use super::{fault::Fault, fields::Fields, frame::Tab, view::View};
+use super::{asked, fault::Fault, fields::Fields, frame::Tab, view::View};
 use crate::{
     domain::rbac::Permission,
     rpc::proto::{TestReceiverRequest, TestReceiverResponse},
@@ -58,7 +55,7 @@ impl Asked {
 /// The page.
 pub(super) async fn show(
     Extension(view): Extension<View>,
-    Query(asked): Query<Asked>,
+    asked::Asked(asked): asked::Asked<Asked>,
 ) -> Result<Markup, Fault> {
     let gathered = gather::gather(&view, &asked).await?;
     let body = html! {

@@ -3,13 +3,13 @@
 mod changes;
 mod page;
 
-use axum::{Extension, extract::Query};
+use axum::Extension;
 use jiff::{ToSpan as _, civil::Date};
 use maud::Markup;
 use serde::Deserialize;
 use tonic::Status;
 
-use super::{fault::Fault, frame::Tab, view::View};
+use super::{asked, fault::Fault, frame::Tab, view::View};
 use crate::rpc::proto::{AuditEvent, ListAuditEventsRequest};
 
 /// Events on one page.
@@ -69,7 +69,7 @@ impl Asked {
 /// The page.
 pub(super) async fn show(
     Extension(view): Extension<View>,
-    Query(asked): Query<Asked>,
+    asked::Asked(asked): asked::Asked<Asked>,
 ) -> Result<Markup, Fault> {
     let (events, next) = list(&view, request(&view, &asked)?).await?;
     Ok(view.page(Tab::Audit, "Audit", page::body(&view, &asked, &events, &next)))

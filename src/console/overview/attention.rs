@@ -2,19 +2,20 @@
 
 use maud::{Markup, html};
 
-use super::gather::{Budgeted, Gathered};
+use super::gather::{Budgeted, Gathered, Now, TOLD};
 use crate::{
     console::{
         parts::Meaning,
+        team::Then,
         text::{
             money,
             time::{self, minute_of, zoned},
         },
         view::View,
     },
+    domain::rbac::Permission,
     rpc::proto::{
-        Alert, AlertKind, Cooldown, Pause, Replica, Severity, UpstreamKey, UpstreamKeyState,
-        pause_target::Target,
+        Alert, Cooldown, Pause, Replica, Severity, UpstreamKey, UpstreamKeyState, pause_target::Target,
     },
 };
 
@@ -37,7 +38,7 @@ pub(super) fn list(view: &View, gathered: &Gathered) -> Markup {
     html! {
         div.section-head { h2 #now { "Needs attention" } p.end { (items.len()) } }
         @if items.is_empty() {
-            p.empty { strong { "Nothing." } " Budgets hold, Groq answers, and nothing is paused." }
+            (nothing(view, gathered))
         } @else {
             ul.attention { @for item in first { (item.shown()) } }
             @if !rest.is_empty() {
@@ -64,14 +65,73 @@ impl Item {
 fn items(view: &View, gathered: &Gathered) -> Vec<Item> {
     let now = &gathered.now;
     let mut items = Vec::new();
-    items.extend(now.status.iter().flat_map(|status| service(view, status)));
-    items.extend(gathered.budgets.iter().filter_map(|budget| of_budget(view, budget, gathered.present)));
-    items.extend(now.upstream_keys.iter().filter_map(|key| refused(view, key)));
-    items.extend(now.cooldowns.iter().map(|cooldown| cooling(view, cooldown)));
-    items.extend(now.pauses.iter().filter_map(|pause| paused(view, pause)));
-    items.extend(now.alerts.iter().filter_map(|alert| of_alert(view, alert)));
-    items.extend(behind(view, &now.replicas));
+    items.extend(unread(now));
+    items.extend(now.status.read().into_iter().flatten().flat_map(|status| service(view, status)));
+    // Those of a month that is over need nothing now.
+    let budgets = if gathered.present { gathered.budgets.as_slice() } else { &[] };
+    items.extend(budgets.iter().filter_map(|budget| of_budget(view, budget)));
+    items.extend(now.upstream_keys.rows().iter().filter_map(|key| refused(view, key)));
+    items.extend(now.cooldowns.rows().iter().map(|cooldown| cooling(view, cooldown)));
+    items.extend(now.pauses.rows().iter().filter_map(|pause| paused(view, pause)));
+    items.extend(now.alerts.rows().iter().filter_map(|alert| of_alert(view, alert)));
+    items.extend(behind(view, now.replicas.rows()));
     items
+}
+
+/// What is said where there is nothing: no more than was asked and answered.
+fn nothing(view: &View, gathered: &Gathered) -> Markup {
+    let now = &gathered.now;
+    let of_all = |permission| view.may_for_all(permission);
+    let is_all = of_all(Permission::ReadSpend)
+        && of_all(Permission::ReadAlerts)
+        && now.pauses.read().is_some()
+        && now.cooldowns.read().is_some()
+        && now.status.read().is_some();
+    let groq_answers = now.cooldowns.read().is_some() && now.upstream_keys.read().is_some();
+    let holds = [
+        (gathered.present && view.may(Permission::ReadSpend), "budgets hold"),
+        (groq_answers, "Groq answers"),
+        (now.pauses.read().is_some(), "nothing is paused"),
+    ];
+    let sentence = sentence(holds.into_iter().filter_map(|(is_known, words)| is_known.then_some(words)));
+    html! {
+        p.empty {
+            strong { @if is_all { "Nothing." } @else { "Nothing that you may see." } }
+            @if let Some(sentence) = sentence { " " (sentence) }
+            @if !gathered.present && view.may(Permission::ReadSpend) { " What budgets need stands on the page of this month." }
+        }
+    }
+}
+
+/// The clauses as one sentence; `None`: there is none.
+fn sentence<'c>(clauses: impl Iterator<Item = &'c str>) -> Option<String> {
+    let clauses: Vec<_> = clauses.collect();
+    let text = match &*clauses {
+        [] => return None,
+        [only] => (*only).to_owned(),
+        [one, other] => format!("{one} and {other}"),
+        [first @ .., last] => format!("{}, and {last}", first.join(", ")),
+    };
+    let mut letters = text.chars();
+    letters.next().map(|first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
+}
+
+/// What was asked and not answered.
+fn unread(now: &Now) -> Option<Item> {
+    let parts = [
+        (now.alerts.has_failed(), "alerts"),
+        (now.cooldowns.has_failed(), "cooldowns"),
+        (now.upstream_keys.has_failed(), "the keys of Groq"),
+        (now.pauses.has_failed(), "pauses"),
+        (now.status.has_failed(), "the state of the service"),
+        (now.replicas.has_failed(), "replicas"),
+    ];
+    let failed: Vec<_> = parts.iter().filter_map(|(failed, words)| failed.then_some(*words)).collect();
+    (!failed.is_empty()).then(|| Item {
+        meaning: Meaning::Warn,
+        what: html! { "What needs attention cannot be read at the moment" },
+        why: html! { "No answer on " (failed.join(", ")) ". Load the page again in a moment." },
+    })
 }
 
 /// What the replica that makes the page says of itself.
@@ -98,7 +158,7 @@ fn service(view: &View, status: &crate::rpc::proto::Status) -> Vec<Item> {
     store.into_iter().chain(rejected).chain(unsafe_store).collect()
 }
 
-fn of_budget(view: &View, budget: &Budgeted, present: bool) -> Option<Item> {
+fn of_budget(view: &View, budget: &Budgeted) -> Option<Item> {
     let who = html! {
         @if budget.team.is_empty() { "The organization" }
         @else { a href=(view.address(&format!("/teams/{}", budget.team))) { (budget.team) } }
@@ -106,15 +166,17 @@ fn of_budget(view: &View, budget: &Budgeted, present: bool) -> Option<Item> {
     let limit = money::short(budget.limit);
     let left = budget.limit - budget.spent - budget.reserved;
     if budget.spent >= budget.limit {
-        let why = match budget.refuses {
-            true => html! { "Requests that cost anything are denied until the month ends." },
-            false => html! { "It warns only, so requests are allowed." },
+        let why = match budget.then {
+            Some(Then::Warned) => "It warns only, so requests are allowed.",
+            Some(Then::Counted) => "It is in shadow mode, so requests are allowed.",
+            _ => "Requests that cost anything are denied until the month ends.",
         };
-        return Some(Item { meaning: Meaning::Over, what: html! { (who) " has spent its " (limit) }, why });
+        let what = html! { (who) " has spent its " (limit) };
+        return Some(Item { meaning: Meaning::Over, what, why: html! { (why) } });
     }
-    let ends = budget.ends.as_ref().filter(|_| present)?;
+    let ends = budget.ends.as_ref()?;
     let day = time::day(ends.date(), view.now().date());
-    let what = match budget.refuses {
+    let what = match budget.refuses() {
         true => html! { (who) " will be denied from about " (day) },
         false => html! { (who) " will pass its " (limit) " about " (day) },
     };
@@ -163,14 +225,7 @@ fn paused(view: &View, pause: &Pause) -> Option<Item> {
 
 /// Alerts of what the page does not show by itself.
 fn of_alert(view: &View, alert: &Alert) -> Option<Item> {
-    let told = [
-        AlertKind::UnsettledHigh,
-        AlertKind::UsageDrift,
-        AlertKind::UnreservedRefused,
-        AlertKind::SpoolBacklog,
-        AlertKind::LayoutMismatch,
-    ];
-    told.contains(&alert.kind()).then(|| Item {
+    TOLD.contains(&alert.kind()).then(|| Item {
         meaning: if alert.severity() == Severity::Critical { Meaning::Over } else { Meaning::Warn },
         what: html! { (alert.summary) },
         why: html! { "Since " (minute_of(alert.create_time.as_ref(), view.now())) "." },
@@ -189,4 +244,35 @@ fn behind(view: &View, replicas: &[Replica]) -> Vec<Item> {
         why: html! { "This one is on " code { (own) } ". Last seen " (minute_of(replica.last_seen_time.as_ref(), view.now())) "." },
     });
     items.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::gather::Part, *};
+
+    #[test]
+    fn no_more_is_said_than_was_asked_and_answered() {
+        let said = |clauses: &[&'static str]| sentence(clauses.iter().copied());
+        assert_eq!(said(&[]), None);
+        assert_eq!(said(&["Groq answers"]).as_deref(), Some("Groq answers."));
+        assert_eq!(
+            said(&["budgets hold", "nothing is paused"]).as_deref(),
+            Some("Budgets hold and nothing is paused.")
+        );
+        assert_eq!(
+            said(&["budgets hold", "Groq answers", "nothing is paused"]).as_deref(),
+            Some("Budgets hold, Groq answers, and nothing is paused.")
+        );
+    }
+
+    #[test]
+    fn what_is_not_answered_needs_attention() {
+        assert!(unread(&Now::default()).is_none());
+        let now = Now { alerts: Part::Read(Vec::new()), pauses: Part::Failed, ..Now::default() };
+        let item = unread(&now).unwrap().shown().into_string();
+        assert!(
+            item.contains("cannot be read at the moment") && item.contains("No answer on pauses."),
+            "{item}"
+        );
+    }
 }

@@ -6,13 +6,13 @@ use jiff::{ToSpan as _, Zoned, civil::Date};
 use tonic::Status;
 
 use crate::{
-    console::{text::money::nanos, view::View},
+    console::{alerts, team::Then, text::money::nanos, view::View},
     domain::rbac::Permission,
     rpc::proto::{
-        Alert, AlertState, Budget, Cooldown, DenialRow, GetSpendRequest, GetSpendResponse, GetStatusRequest,
-        Granularity, ListAlertsRequest, ListBudgetsRequest, ListCooldownsRequest, ListPausesRequest,
-        ListReplicasRequest, ListUpstreamKeysRequest, Pause, Period, QueryDenialsRequest, QueryUsageRequest,
-        QueryUsageResponse, Replica, UpstreamKey, UsageAmounts, UsageRow,
+        Alert, AlertKind, AlertState, Budget, Cooldown, DenialRow, GetSpendRequest, GetSpendResponse,
+        GetStatusRequest, Granularity, ListAlertsRequest, ListBudgetsRequest, ListCooldownsRequest,
+        ListPausesRequest, ListReplicasRequest, ListUpstreamKeysRequest, Pause, Period, QueryDenialsRequest,
+        QueryUsageRequest, QueryUsageResponse, Replica, UpstreamKey, UsageAmounts, UsageRow,
     },
 };
 
@@ -20,6 +20,17 @@ use crate::{
 const PAGE: i32 = 1_000;
 /// The most pages of one list that a page of the console reads: more would be more than people look at.
 const MAX_PAGES: usize = 50;
+/// The most alerts that are looked at.
+const MAX_ALERTS: usize = 100;
+
+/// The kinds of alerts that tell of what the page does not show by itself.
+pub(super) const TOLD: [AlertKind; 5] = [
+    AlertKind::UnsettledHigh,
+    AlertKind::UsageDrift,
+    AlertKind::UnreservedRefused,
+    AlertKind::SpoolBacklog,
+    AlertKind::LayoutMismatch,
+];
 
 /// What the page shows. Of what its reader may not see, there is nothing.
 pub(super) struct Gathered {
@@ -55,20 +66,67 @@ pub(super) struct Budgeted {
     pub(super) projected: Option<i128>,
     /// When it is used up, within the month.
     pub(super) ends: Option<Zoned>,
-    /// Whether it refuses requests that it cannot pay for.
-    pub(super) refuses: bool,
+    /// What becomes of requests that it cannot pay for; `None`: the month is over.
+    pub(super) then: Option<Then>,
+}
+
+impl Budgeted {
+    /// Whether it refuses requests.
+    pub(super) fn refuses(&self) -> bool {
+        self.then.is_some_and(Then::refuses)
+    }
+}
+
+/// What became of one question.
+#[derive(Default)]
+pub(super) enum Part<T> {
+    /// It was not asked, as the reader may not know.
+    #[default]
+    Unasked,
+    /// It was not answered.
+    Failed,
+    Read(T),
+}
+
+impl<T> Part<T> {
+    /// The answer, if there is one.
+    pub(super) const fn read(&self) -> Option<&T> {
+        match self {
+            Self::Read(answer) => Some(answer),
+            Self::Unasked | Self::Failed => None,
+        }
+    }
+
+    pub(super) const fn has_failed(&self) -> bool {
+        matches!(self, Self::Failed)
+    }
+
+    fn map<U>(self, of: impl FnOnce(T) -> U) -> Part<U> {
+        match self {
+            Self::Read(answer) => Part::Read(of(answer)),
+            Self::Unasked => Part::Unasked,
+            Self::Failed => Part::Failed,
+        }
+    }
+}
+
+impl<T> Part<Vec<T>> {
+    /// What was read.
+    pub(super) fn rows(&self) -> &[T] {
+        self.read().map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 /// What holds at the moment.
 #[derive(Default)]
 pub(super) struct Now {
-    pub(super) alerts: Vec<Alert>,
-    pub(super) cooldowns: Vec<Cooldown>,
-    pub(super) upstream_keys: Vec<UpstreamKey>,
-    pub(super) pauses: Vec<Pause>,
-    pub(super) replicas: Vec<Replica>,
-    /// `None`: the reader may not see it.
-    pub(super) status: Option<crate::rpc::proto::Status>,
+    /// Those of the kinds of [`TOLD`].
+    pub(super) alerts: Part<Vec<Alert>>,
+    pub(super) cooldowns: Part<Vec<Cooldown>>,
+    pub(super) upstream_keys: Part<Vec<UpstreamKey>>,
+    pub(super) pauses: Part<Vec<Pause>>,
+    pub(super) replicas: Part<Vec<Replica>>,
+    pub(super) status: Part<Option<crate::rpc::proto::Status>>,
 }
 
 /// Asks for all of it, of the month that begins with `first`.
@@ -146,8 +204,7 @@ async fn present_budgets(view: &View) -> Result<Vec<Budgeted>, Status> {
 }
 
 fn budgeted(view: &View, budget: Budget) -> Budgeted {
-    use crate::rpc::proto::{LimitMode, OnShortfall};
-    let refuses = budget.on_shortfall() != OnShortfall::Warn && budget.mode() != LimitMode::Shadow;
+    let then = Then::of(&budget);
     let spend = budget.spend.unwrap_or_default();
     let forecast = spend.forecast.unwrap_or_default();
     let ends = forecast.exhaust_time.and_then(|at| crate::console::text::time::zoned(&at, view.now()));
@@ -158,7 +215,7 @@ fn budgeted(view: &View, budget: Budget) -> Budgeted {
         reserved: nanos(spend.reserved.as_ref()),
         projected: forecast.projected.as_ref().map(|projected| nanos(Some(projected))),
         ends,
-        refuses,
+        then: Some(then),
     }
 }
 
@@ -179,7 +236,7 @@ async fn past_budgets(view: &View, month: String) -> Result<Vec<Budgeted>, Statu
                 reserved: nanos(spend.reserved.as_ref()),
                 projected: None,
                 ends: None,
-                refuses: true,
+                then: None,
             })
         }));
         if next_page_token.is_empty() {
@@ -251,13 +308,11 @@ async fn unsettled(view: &View, may: bool) -> Result<Option<i64>, Status> {
 /// What holds at the moment, as far as the reader may see it and it can be read: the page is of use without it.
 async fn now(view: &View) -> Now {
     let may = |permission| view.may(permission);
-    let (mut alerts, mut upstream, mut pauses, mut status) =
-        (view.api().alerts(), view.api().upstream(), view.api().pauses(), view.api().status());
+    let (mut upstream, mut pauses, mut status) =
+        (view.api().upstream(), view.api().pauses(), view.api().status());
     let (mut cooling, mut replicas) = (upstream.clone(), status.clone());
-    let open =
-        ListAlertsRequest { states: vec![AlertState::Open.into()], page_size: 100, ..Default::default() };
     let (alerts, cooldowns, upstream_keys, pauses, status, replicas) = tokio::join!(
-        if_may(may(Permission::ReadAlerts), alerts.list_alerts(open)),
+        if_may(may(Permission::ReadAlerts), open(view)),
         if_may(may(Permission::ReadUpstream), cooling.list_cooldowns(ListCooldownsRequest::default())),
         if_may(may(Permission::ReadUpstream), upstream.list_upstream_keys(ListUpstreamKeysRequest {})),
         if_may(may(Permission::ReadPauses), pauses.list_pauses(ListPausesRequest::default())),
@@ -265,18 +320,33 @@ async fn now(view: &View) -> Now {
         if_may(may(Permission::ReadStatus), replicas.list_replicas(ListReplicasRequest::default())),
     );
     Now {
-        alerts: alerts.map(|found| found.alerts).unwrap_or_default(),
-        cooldowns: cooldowns.map(|found| found.cooldowns).unwrap_or_default(),
-        upstream_keys: upstream_keys.map(|found| found.upstream_keys).unwrap_or_default(),
-        pauses: pauses.map(|found| found.pauses).unwrap_or_default(),
-        replicas: replicas.map(|found| found.replicas).unwrap_or_default(),
-        status: status.and_then(|found| found.status),
+        alerts,
+        cooldowns: cooldowns.map(|found| found.into_inner().cooldowns),
+        upstream_keys: upstream_keys.map(|found| found.into_inner().upstream_keys),
+        pauses: pauses.map(|found| found.into_inner().pauses),
+        replicas: replicas.map(|found| found.into_inner().replicas),
+        status: status.map(|found| found.into_inner().status),
     }
 }
 
-async fn if_may<T>(may: bool, call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Option<T> {
+/// The open alerts of what the page does not show by itself.
+async fn open(view: &View) -> Result<Vec<Alert>, Status> {
+    let request = ListAlertsRequest {
+        kinds: TOLD.map(i32::from).to_vec(),
+        states: vec![AlertState::Open.into()],
+        ..Default::default()
+    };
+    let (found, next) = alerts::list(view, request, MAX_ALERTS).await?;
+    // Without any, as many answers as are waited for do not show that there is none.
+    match found.is_empty() && !next.is_empty() {
+        true => Err(Status::deadline_exceeded("open alerts are further back than is looked")),
+        false => Ok(found),
+    }
+}
+
+async fn if_may<T>(may: bool, call: impl Future<Output = Result<T, Status>>) -> Part<T> {
     match may {
-        true => call.await.ok().map(tonic::Response::into_inner),
-        false => None,
+        true => call.await.map_or(Part::Failed, Part::Read),
+        false => Part::Unasked,
     }
 }

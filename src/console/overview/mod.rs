@@ -8,11 +8,14 @@ mod service;
 mod teams;
 
 use axum::Extension;
-use jiff::civil::Date;
+use jiff::{ToSpan as _, civil::Date};
 use maud::Markup;
 use serde::Deserialize;
 
 use super::{asked::Asked, fault::Fault, frame::Tab, text::time, view::View};
+
+/// So many months before the present one are kept.
+const MONTHS_KEPT: i64 = 12;
 
 /// What of the page is asked for. The address holds all of it, so it can be sent to others.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -64,6 +67,12 @@ pub(super) async fn teams(
     Ok(view.page(Tab::Teams, "Teams", page::alone(&view, &asked, &gathered)))
 }
 
+/// The month before the one that begins with `first`; `None`: it is not kept any more.
+pub(super) fn month_before(first: Date, today: Date) -> Option<Date> {
+    let before = first.first_of_month().saturating_sub(1.month());
+    (before >= today.first_of_month().saturating_sub(MONTHS_KEPT.months())).then_some(before)
+}
+
 /// The first day of the month that is asked for.
 ///
 /// # Errors
@@ -75,4 +84,18 @@ pub(super) fn first_of(month: &str, today: Date) -> Result<Date, Fault> {
     let first = format!("{month}-01").parse::<Date>().ok();
     let known = first.filter(|first| month.len() == 7 && *first <= today);
     known.ok_or_else(|| Fault::in_address("month", "a month that has begun, such as 2026-11"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_leads_to_a_month_that_is_not_kept() {
+        let day = |text: &str| text.parse::<Date>().unwrap();
+        let before = |first| month_before(day(first), day("2026-11-30")).map(|before| before.to_string());
+        assert_eq!(before("2026-11-01").as_deref(), Some("2026-10-01"));
+        assert_eq!(before("2025-12-01").as_deref(), Some("2025-11-01"));
+        assert_eq!(before("2025-11-01"), None);
+    }
 }

@@ -6,32 +6,37 @@ use maud::{Markup, html};
 use super::{
     Query, attention, days,
     gather::{Budgeted, Gathered},
-    service, teams,
+    month_before, service, teams,
 };
 use crate::{
     console::{
         parts::{BudgetBar, Size, live},
+        team::Then,
         text::{
             money::{self, nanos},
             number, time,
         },
         view::View,
     },
+    domain::rbac::Permission,
     rpc::proto::UsageAmounts,
 };
 
 /// The page, below the head of the frame.
 pub(super) fn body(view: &View, asked: &Query, gathered: &Gathered, title: &str) -> Markup {
+    let may_read = view.may(Permission::ReadSpend);
     html! {
         (head(view, asked, gathered, title))
         div.split.split-aside {
             section #live-answer data-live {
                 h2 #org .visually-hidden { "The organization's budget" }
-                (answer(view, gathered))
-                @if gathered.present { (tiles(view, gathered)) }
+                @if may_read {
+                    (answer(view, gathered))
+                    @if gathered.present { (tiles(view, gathered)) }
+                } @else { (without_spend(view)) }
             }
             section.aside #live-now data-live { (attention::list(view, gathered)) (service::lines(&gathered.now)) }
-            (days::section(view, gathered))
+            @if may_read { (days::section(view, gathered)) }
         }
         (teams::section(view, asked, gathered))
     }
@@ -46,7 +51,8 @@ pub(super) fn alone(view: &View, asked: &Query, gathered: &Gathered) -> Markup {
 }
 
 fn head(view: &View, asked: &Query, gathered: &Gathered, title: &str) -> Markup {
-    let before = gathered.first.saturating_sub(1.month());
+    // Earlier months differ in nothing but spend.
+    let before = month_before(gathered.first, view.now().date()).filter(|_| view.may(Permission::ReadSpend));
     let month = |date: jiff::civil::Date| date.strftime("%Y-%m").to_string();
     html! {
         div.head {
@@ -58,10 +64,22 @@ fn head(view: &View, asked: &Query, gathered: &Gathered, title: &str) -> Markup 
                 }
             }
             div.end {
-                a href=(view.query(asked.path(), &[("month", &month(before))])) { (before.strftime("%B")) }
+                @if let Some(before) = before {
+                    a href=(view.query(asked.path(), &[("month", &month(before))])) { (before.strftime("%B")) }
+                }
                 @if !gathered.present { " " a href=(view.address(asked.path())) { "This month" } }
                 @if gathered.present { (live::mark(view, "budgets,alerts", "")) }
             }
+        }
+    }
+}
+
+/// For readers who may not see what is spent.
+fn without_spend(view: &View) -> Markup {
+    html! {
+        p.answer {
+            span.big { (view.snapshot().policy.organization.id) }
+            "You may see what needs attention, as far as it concerns you, and not what is spent."
         }
     }
 }
@@ -102,19 +120,26 @@ fn course(view: &View, gathered: &Gathered, budget: &Budgeted) -> Markup {
     let last = time::short_day(gathered.end.yesterday().unwrap_or(gathered.end));
     let today = view.now().date();
     match (&budget.ends, budget.projected) {
-        _ if budget.spent >= budget.limit && budget.refuses => {
-            html! { strong { "Nothing is left." } " Requests that cost anything are denied until the month ends." }
-        }
-        _ if budget.spent >= budget.limit => {
-            html! { strong { "Nothing is left." } " The budget warns only." }
-        }
-        (Some(ends), Some(projected)) => html! {
-            "At this pace it ends about " strong { (time::day(ends.date(), today)) } ", then requests are denied. Without the budget it "
-            "would be about " strong { (money::about(projected)) } " by " (last) "."
+        _ if budget.spent >= budget.limit => html! {
+            strong { "Nothing is left." }
+            @match budget.then {
+                Some(Then::Warned) => " The budget warns only, so requests are allowed.",
+                Some(Then::Counted) => " The budget is in shadow mode, so requests are allowed.",
+                _ => " Requests that cost anything are denied until the month ends.",
+            }
         },
-        (Some(ends), None) => {
-            html! { "At this pace it ends about " strong { (time::day(ends.date(), today)) } "." }
-        }
+        (Some(ends), projected) => html! {
+            "At this pace it ends about " strong { (time::day(ends.date(), today)) }
+            @match budget.then {
+                Some(Then::Warned) => ", then requests are allowed with a warning.",
+                Some(Then::Counted) => ". The budget is in shadow mode, so nothing is denied then.",
+                _ => ", then requests are denied.",
+            }
+            @if let Some(projected) = projected {
+                @if budget.refuses() { " Without the budget it would be about " } @else { " It would be about " }
+                strong { (money::about(projected)) } " by " (last) "."
+            }
+        },
         (None, Some(projected)) => html! {
             "On course for about " strong { (money::about(projected)) } " by " (last) ", inside the budget."
         },

@@ -10,15 +10,18 @@ use crate::{
 
 /// The lines; nothing for readers who may not see them.
 pub(super) fn lines(now: &Now) -> Markup {
-    let Some(status) = &now.status else { return html! {} };
-    let keys = now.upstream_keys.len();
-    let accepted = now.upstream_keys.iter().filter(|key| key.state() != UpstreamKeyState::Refused).count();
-    let ready = now.replicas.iter().filter(|replica| replica.ready).count();
+    let Some(Some(status)) = now.status.read() else { return html! {} };
+    let keys = now.upstream_keys.rows().len();
+    let accepted =
+        now.upstream_keys.rows().iter().filter(|key| key.state() != UpstreamKeyState::Refused).count();
     html! {
         div.section-head.gap-large { h2 #service { "Service" } }
         dl.words {
             dt { "Store" } dd { @if let Some(store) = &status.store { (store_words(store)) } }
-            dt { "Replicas" } dd { (ready) " of " (now.replicas.len()) " ready" }
+            @if let Some(replicas) = now.replicas.read() {
+                dt { "Replicas" }
+                dd { (replicas.iter().filter(|replica| replica.ready).count()) " of " (replicas.len()) " ready" }
+            }
             @if keys > 0 { dt { "Groq keys" } dd { (accepted) " of " (keys) " accepted" } }
             @if let Some(snapshot) = &status.snapshot {
                 dt { "In force" }

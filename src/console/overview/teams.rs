@@ -25,7 +25,7 @@ use crate::{
 /// How many teams are on a page.
 const PAGE: usize = 50;
 
-/// What teams are sorted by: the most of it first, names from A.
+/// What teams are sorted by: the most of it first, but names from A, and what is left or ends from the least or the soonest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Sort {
@@ -37,6 +37,16 @@ pub(super) enum Sort {
     Remaining,
     Requests,
     Refused,
+}
+
+impl Sort {
+    /// As `aria-sort` says it.
+    const fn order(self) -> &'static str {
+        match self {
+            Self::Pace | Self::Team | Self::Remaining => "ascending",
+            Self::Spent | Self::Requests | Self::Refused => "descending",
+        }
+    }
 }
 
 /// One team.
@@ -69,7 +79,8 @@ pub(super) fn section(view: &View, asked: &Query, gathered: &Gathered) -> Markup
             }
             @if lines.is_empty() {
                 p.empty {
-                    @if asked.q.is_empty() { strong { "There is no team." } " The policy names them, as " code { "[teams.NAME]" } "." }
+                    @if asked.q.is_empty() && !view.snapshot().policy.teams.is_empty() { strong { "There is no team that you may see." } }
+                    @else if asked.q.is_empty() { strong { "There is no team." } " The policy names them, as " code { "[teams.NAME]" } "." }
                     @else { strong { "No team has “" (asked.q) "” in its name." } }
                 }
             } @else {
@@ -170,8 +181,8 @@ impl Line<'_> {
         let over = budget.filter(|budget| budget.spent >= budget.limit);
         match (over, paused, budget.and_then(|budget| budget.ends.as_ref())) {
             (_, true, _) => Some(Badge(Meaning::Paused, "paused".to_owned())),
-            (Some(budget), ..) if budget.refuses => Some(Badge(Meaning::Over, "budget spent".to_owned())),
-            (Some(_), ..) => Some(Badge(Meaning::Over, "over budget, warns only".to_owned())),
+            (Some(budget), ..) if budget.refuses() => Some(Badge(Meaning::Over, "budget spent".to_owned())),
+            (Some(_), ..) => Some(Badge(Meaning::Over, "over budget, refuses nothing".to_owned())),
             (None, _, Some(_)) => Some(Badge(Meaning::Warn, "too fast".to_owned())),
             (None, ..) => None,
         }
@@ -192,7 +203,7 @@ fn head(view: &View, asked: &Query, gathered: &Gathered) -> Markup {
         let is_it = asked.sort == sort;
         html! {
             th role="columnheader" scope="col" class=(class)
-                aria-sort=[is_it.then_some(if sort == Sort::Team { "ascending" } else { "descending" })] {
+                aria-sort=[is_it.then_some(sort.order())] {
                 a href=(address(view, asked, sort, 1)) { (words) }
             }
         }
@@ -278,7 +289,7 @@ fn foot(gathered: &Gathered, lines: &[Line<'_>]) -> Markup {
             td.num role="cell" data-label="Spent" { (money::sum(lines.iter().map(|line| line.spent).sum())) }
             @if gathered.present { td.num role="cell" data-label="Reserved" { (money::sum(sum(|budget| budget.reserved))) } }
             td.num role="cell" data-label="Remaining" {
-                (money::sum(sum(|budget| (budget.limit - budget.spent - budget.reserved).max(0))))
+                (money::sum(sum(|budget| budget.limit - budget.spent - budget.reserved)))
             }
             td.num role="cell" data-label="Budgets" { (money::sum(sum(|budget| budget.limit))) }
             td.num role="cell" data-label="Requests" { (number::count(lines.iter().map(|line| line.requests).sum())) }

@@ -8,7 +8,7 @@ use super::{
     standing::{self, Standing},
 };
 use crate::{
-    console::view::View,
+    console::{alerts, view::View},
     domain::rbac::Permission,
     rpc::proto::{
         AlertKind, AlertState, DenialRow, DescribeTeamRequest, DescribeTeamResponse, Granularity, KeyState,
@@ -21,6 +21,8 @@ use crate::{
 pub(super) const PAGE: i32 = 1_000;
 /// The most pages of one list that are read: more would be more than people look at.
 const MAX_PAGES: usize = 10;
+/// The most alerts of pauses that are looked at.
+const MAX_ALERTS: usize = 1_000;
 /// The keys that are shown; the page of keys has them all.
 const KEYS: i32 = 10;
 
@@ -228,11 +230,9 @@ async fn pauses(question: Question<'_>) -> Vec<Pause> {
         teams: vec![team.to_owned()],
         kinds: vec![AlertKind::Pause.into()],
         states: vec![AlertState::Open.into()],
-        page_size: PAGE,
         ..Default::default()
     };
-    let answer = view.api().alerts().list_alerts(request).await;
-    let alerts = answer.map(|answer| answer.into_inner().alerts).unwrap_or_default();
+    let (alerts, _) = alerts::list(view, request, MAX_ALERTS).await.unwrap_or_default();
     let pauses = alerts.into_iter().filter_map(|alert| match alert.detail {
         Some(Detail::Pause(pause)) => Some(pause),
         _ => None,

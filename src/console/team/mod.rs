@@ -16,6 +16,7 @@ use maud::Markup;
 use serde::Deserialize;
 
 use self::gather::Question;
+pub(super) use self::standing::Then;
 use super::{asked::Asked, fault::Fault, frame::Tab, overview::first_of, view::View};
 use crate::http::PageError;
 

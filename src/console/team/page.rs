@@ -1,6 +1,6 @@
 //! The page of a team: the answer first, then its course, who spends, what was refused, and what holds.
 
-use jiff::{ToSpan as _, civil::Date};
+use jiff::civil::Date;
 use maud::{Markup, html};
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     console::{
+        overview::month_before,
         parts::{Badge, Meaning},
         text::{
             money::{self, nanos},
@@ -62,7 +63,7 @@ fn is_shadow(gathered: &Gathered) -> bool {
 
 fn head(question: Question<'_>, gathered: &Gathered, is_paused: bool) -> Markup {
     let Question { view, team, first, .. } = question;
-    let before = first.saturating_sub(1.month());
+    let before = month_before(first, question.today());
     let to = |month: Date| {
         let month = if month == question.today().first_of_month() { None } else { Some(month) };
         let month = month.map(|month| month.strftime("%Y-%m").to_string()).unwrap_or_default();
@@ -80,7 +81,7 @@ fn head(question: Question<'_>, gathered: &Gathered, is_paused: bool) -> Markup 
             } @else { p.quiet { (time::month(first)) } }
             @if gathered.spend.is_some() {
                 div.end {
-                    a href=(to(before)) { (before.strftime("%B")) }
+                    @if let Some(before) = before { a href=(to(before)) { (before.strftime("%B")) } }
                     @if !question.is_present() { " " a href=(to(question.today())) { "This month" } }
                 }
             }

@@ -32,13 +32,30 @@ pub(super) struct Standing {
 
 /// What becomes of requests that a budget cannot pay for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(in crate::console) enum Then {
     Denied,
     /// Answers are cut before, as less and less is left.
     Shortened,
     Warned,
     /// In shadow mode.
     Counted,
+}
+
+impl Then {
+    /// What becomes of requests under `budget`.
+    pub(in crate::console) fn of(budget: &Budget) -> Self {
+        match (budget.mode(), budget.on_shortfall()) {
+            (LimitMode::Shadow, _) => Self::Counted,
+            (_, OnShortfall::Warn) => Self::Warned,
+            (_, OnShortfall::Clamp) => Self::Shortened,
+            _ => Self::Denied,
+        }
+    }
+
+    /// Whether requests are refused.
+    pub(in crate::console) const fn refuses(self) -> bool {
+        matches!(self, Self::Denied | Self::Shortened)
+    }
 }
 
 impl Standing {
@@ -52,8 +69,8 @@ impl Standing {
     }
 
     /// Whether it refuses requests.
-    pub(super) const fn refuses(&self) -> bool {
-        matches!(self.then, Some(Then::Denied | Then::Shortened))
+    pub(super) fn refuses(&self) -> bool {
+        self.then.is_some_and(Then::refuses)
     }
 
     /// Its period: `November`, `This week`, `Today`.
@@ -125,12 +142,7 @@ pub(super) async fn budgets(question: Question<'_>) -> Result<Vec<Standing>, Sta
 fn present(question: Question<'_>, budget: Budget) -> Option<Standing> {
     let now = question.view.now();
     let period = budget.period();
-    let then = match (budget.mode(), budget.on_shortfall()) {
-        (LimitMode::Shadow, _) => Then::Counted,
-        (_, OnShortfall::Warn) => Then::Warned,
-        (_, OnShortfall::Clamp) => Then::Shortened,
-        _ => Then::Denied,
-    };
+    let then = Then::of(&budget);
     let spend = budget.spend.unwrap_or_default();
     let forecast = spend.forecast.unwrap_or_default();
     let thresholds = budget.thresholds.into_iter();

@@ -24,10 +24,18 @@ async fn each_role_gets_the_rows_that_it_may_see() {
             &[] as &[&str],
         ),
         ("auditor", &["support", "research", "spare", "$500.00", "Service"], &[]),
-        ("operator", &["Service"], &["$500.00", "$200.00"]),
+        (
+            "operator",
+            &["Service", "and not what is spent"],
+            &["$500.00", "$200.00", "$0.00", "Nothing was spent", "Requests today"],
+        ),
         ("viewer", &["support", "$200.00"], &["research", "spare", "$500.00", "Service", "Unsettled"]),
         ("team-admin", &["support", "$200.00"], &["research", "spare", "$500.00", "Service"]),
-        ("gateway", &["There is no team"], &["support", "$500.00", "Service"]),
+        (
+            "gateway",
+            &["There is no team", "Nothing that you may see"],
+            &["support", "$500.00", "$0.00", "Service", "Budgets hold", "Groq answers"],
+        ),
     ] {
         let answer = page(admin, name, OVERVIEW).await;
         let body = text(&answer);

@@ -121,7 +121,10 @@ async fn each_role_gets_its_teams_or_nothing() {
     let (status, page) = site.get("bound", "/reports?team=lab").await;
     assert_eq!(status, 403, "{page}");
     assert_eq!(tabs(&site.page("bound", "/reports").await), ["", "teams", "reports", "alerts"]);
-    assert_eq!(tabs(&site.page("auditor", "/reports").await), ["", "reports", "alerts", "audit"]);
+    assert_eq!(
+        tabs(&site.page("auditor", "/reports").await),
+        ["", "teams", "keys", "pauses", "reports", "alerts", "audit"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
