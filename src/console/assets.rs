@@ -39,6 +39,7 @@ pub(super) static STYLE: LazyLock<Named> = LazyLock::new(|| {
             include_str!("assets/keys.css"),
             include_str!("assets/team.css"),
             include_str!("assets/records.css"),
+            include_str!("assets/decisions.css"),
             include_str!("assets/print.css"),
         ),
     }
@@ -50,7 +51,11 @@ pub(super) static SCRIPT: LazyLock<Named> = LazyLock::new(|| {
         stem: "console",
         extension: "js",
         media_type: "text/javascript; charset=utf-8",
-        content: concat!(include_str!("assets/console.js"), include_str!("assets/once.js")),
+        content: concat!(
+            include_str!("assets/console.js"),
+            include_str!("assets/once.js"),
+            include_str!("assets/decisions.js")
+        ),
     }
     .named()
 });

@@ -19,12 +19,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Console, asked::Asked, fault::Fault, view::View};
+use super::{
+    Console,
+    asked::Asked,
+    decisions::{Filter, Tail, Words},
+    fault::Fault,
+    view::View,
+};
 use crate::{
     domain::{rbac::Permission, snapshot::document_revision},
     rpc::{
@@ -72,24 +78,28 @@ impl Streams {
         self.stop.send_replace(true);
         let all = u32::try_from(MAX_STREAMS).unwrap_or(u32::MAX);
         // A reader that takes nothing is left.
-        let _ = tokio::time::timeout(END, self.places.acquire_many(all)).await;
+        let _ = timeout(END, self.places.acquire_many(all)).await;
     }
 }
 
 /// What is asked for.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(super) struct Query {
-    /// `budgets` and `alerts`, separated by commas.
+    /// `decisions`, `budgets` and `alerts`, separated by commas.
     #[serde(default)]
     topics: String,
-    /// The budgets of one team.
+    /// The decisions and budgets of one team; which decisions.
+    #[serde(flatten)]
+    words: Words,
+    /// The decision after which to begin, where the browser does not know the last one.
     #[serde(default)]
-    team: String,
+    after: String,
 }
 
 /// What a stream tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Topic {
+    Decisions,
     Budgets,
     Alerts,
 }
@@ -103,6 +113,7 @@ pub(super) fn permitted(view: &View, topics: &str) -> String {
 impl Topic {
     fn of(name: &str) -> Option<(Self, Permission)> {
         match name {
+            "decisions" => Some((Self::Decisions, Permission::ReadDecisions)),
             "budgets" => Some((Self::Budgets, Permission::ReadSpend)),
             "alerts" => Some((Self::Alerts, Permission::ReadAlerts)),
             _ => None,
@@ -110,11 +121,22 @@ impl Topic {
     }
 }
 
+/// Why a stream looks about.
+enum Turn {
+    /// The service stops.
+    Stops,
+    /// Decisions were made, or are not told any longer.
+    Made(Result<Vec<Event>, Status>),
+    /// What is watched is to be read.
+    Due,
+}
+
 /// A reader that watches.
 struct Watcher {
     view: View,
     topics: Vec<Topic>,
     team: String,
+    decisions: Option<Tail>,
     told: mpsc::Sender<Event>,
     /// What was last seen of each thing; `None` until it was read once.
     seen: Option<HashMap<String, Value>>,
@@ -127,20 +149,21 @@ pub(super) async fn show(
     State(console): State<Console>,
     Extension(view): Extension<View>,
     headers: HeaderMap,
-    Asked(Query { topics, team }): Asked<Query>,
+    Asked(Query { topics, words, after }): Asked<Query>,
 ) -> Result<Sse<impl tokio_stream::Stream<Item = Result<Event, Infallible>>>, Fault> {
     // Of a page elsewhere, browsers say so.
     if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none") {
         return Err(Fault::foreign_form());
     }
-    if !team.is_empty() && !view.may_for(Permission::ReadSpend, &team) {
-        return Err(Fault::missing(Permission::ReadSpend));
-    }
     let mut wanted = Vec::new();
     for name in topics.split(',') {
-        let (topic, needs) =
-            Topic::of(name).ok_or_else(|| Fault::in_address("topics", "`budgets` or `alerts`"))?;
-        if !view.may(needs) {
+        let (topic, needs) = Topic::of(name)
+            .ok_or_else(|| Fault::in_address("topics", "`decisions`, `budgets` or `alerts`"))?;
+        let may = match words.team.as_str() {
+            "" => view.may(needs),
+            team => view.may_for(needs, team),
+        };
+        if !may {
             return Err(Fault::missing(needs));
         }
         wanted.push(topic);
@@ -149,7 +172,16 @@ pub(super) async fn show(
     let place = places.try_acquire_owned().map_err(|_| Fault::too_many_streams())?;
     let (told, events) = mpsc::channel(MAX_UNREAD);
     let revision = Arc::clone(&view.snapshot().revision);
-    let watcher = Watcher { view, topics: wanted, team, told, seen: None, revision, _place: place };
+    let team = words.team.clone();
+    let decisions = match wanted.contains(&Topic::Decisions) {
+        true => {
+            let after = headers.get("last-event-id").and_then(|id| id.to_str().ok()).unwrap_or(&after);
+            Some(Tail::open(&view, Filter::of(words)?, after, PACE).await?)
+        }
+        false => None,
+    };
+    let watcher =
+        Watcher { view, topics: wanted, team, decisions, told, seen: None, revision, _place: place };
     tokio::spawn(watcher.run(console));
     let events = tokio_stream::StreamExt::map(ReceiverStream::new(events), Ok);
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(COMMENT)))
@@ -167,14 +199,23 @@ impl Watcher {
         if !self.tell_snapshot().await {
             return;
         }
+        let mut due = Instant::now() + EVERY;
         loop {
-            let stops = tokio::select! {
+            let turn = tokio::select! {
                 () = self.told.closed() => return,
-                _ = stop.wait_for(|stop| *stop) => true,
-                () = sleep(EVERY) => false,
+                _ = stop.wait_for(|stop| *stop) => Turn::Stops,
+                made = next(&mut self.decisions) => Turn::Made(made),
+                () = sleep_until(due) => Turn::Due,
             };
-            if stops {
-                return self.end("the service stops").await;
+            match turn {
+                Turn::Stops => return self.end("the service stops").await,
+                // This replica stops, or the store does not answer.
+                Turn::Made(Err(_)) => return self.end("ask again").await,
+                Turn::Made(Ok(events)) => match self.tell_all(events).await {
+                    true => continue,
+                    false => return,
+                },
+                Turn::Due => due = Instant::now() + EVERY,
             }
             if Instant::now() >= ends {
                 return self.end("ask again").await;
@@ -240,12 +281,25 @@ impl Watcher {
         !is_over || self.tell_snapshot().await
     }
 
-    /// Whether the reader takes it: one that has left, or takes nothing, has no place.
+    /// Tells of `events`; whether the reader takes them.
+    async fn tell_all(&self, events: Vec<Event>) -> bool {
+        for event in events {
+            if !self.send(event).await {
+                return false;
+            }
+        }
+        true
+    }
+
     async fn tell(&self, kind: &str, message: &Value) -> bool {
-        let event = Event::default().event(kind).data(message.to_string());
-        let told = timeout(UNREAD, self.told.send(event)).await;
+        let told = self.send(Event::default().event(kind).data(message.to_string())).await;
         sleep(PACE).await;
-        told.is_ok_and(|told| told.is_ok())
+        told
+    }
+
+    /// Whether the reader takes it: one that has left, or takes nothing, has no place.
+    async fn send(&self, event: Event) -> bool {
+        timeout(UNREAD, self.told.send(event)).await.is_ok_and(|told| told.is_ok())
     }
 
     async fn tell_snapshot(&self) -> bool {
@@ -254,6 +308,14 @@ impl Watcher {
 
     async fn end(&self, why: &str) {
         self.tell("end", &json!({ "reason": why })).await;
+    }
+}
+
+/// The next decisions; never, where none are asked for.
+async fn next(decisions: &mut Option<Tail>) -> Result<Vec<Event>, Status> {
+    match decisions {
+        Some(tail) => tail.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -11,6 +11,7 @@ pub(super) enum Tab {
     /// The page is none of them, or below one that it does not name.
     None,
     Overview,
+    Decisions,
     Teams,
     Keys,
     Pauses,
@@ -27,8 +28,9 @@ struct Link {
     needs: Permission,
 }
 
-const LINKS: [Link; 7] = [
+const LINKS: [Link; 8] = [
     Link { tab: Tab::Overview, name: "Overview", path: "/", needs: Permission::ReadSpend },
+    Link { tab: Tab::Decisions, name: "Decisions", path: "/decisions", needs: Permission::ReadDecisions },
     Link { tab: Tab::Teams, name: "Teams", path: "/teams", needs: Permission::ReadTeamPolicy },
     Link { tab: Tab::Keys, name: "Keys", path: "/keys", needs: Permission::ReadKeys },
     Link { tab: Tab::Pauses, name: "Pauses", path: "/pauses", needs: Permission::ReadPauses },

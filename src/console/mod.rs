@@ -15,6 +15,7 @@ mod assets;
 mod audit;
 mod body;
 mod caller;
+mod decisions;
 mod events;
 mod fault;
 mod fields;
@@ -92,6 +93,7 @@ impl Console {
     pub fn router(self) -> Router {
         let pages = Router::new()
             .route("/console/{organization}/", get(overview::show))
+            .route("/console/{organization}/decisions", get(decisions::show))
             .route("/console/{organization}/events", get(events::show))
             .merge(keys::routes())
             .merge(pauses::routes())

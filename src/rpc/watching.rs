@@ -33,6 +33,8 @@ const PATH: &str = "/tollgate.v1.ReportService/StreamDecisions";
 const PERMISSION: Permission = Permission::ReadDecisions;
 /// The least time between two messages: at most 4 a second.
 const PAUSE: Duration = Duration::from_millis(250);
+/// How many messages follow each other at once when a stream begins: what is kept is told in them. The next one comes a second later.
+const AT_ONCE: u32 = 4;
 /// How often it is looked at whether the caller still may see what it sees.
 const JUDGED_EVERY: Duration = Duration::from_secs(2);
 /// The most decisions that are looked at for one message.
@@ -100,6 +102,7 @@ async fn show(
     messages: &mpsc::Sender<Result<StreamDecisionsResponse, Status>>,
 ) -> Result<(), Status> {
     let mut judged = Instant::now();
+    let mut sent = 0_u32;
     loop {
         let due = judged + JUDGED_EVERY;
         let end = until.map_or(due, |until| until.min(due));
@@ -117,12 +120,22 @@ async fn show(
         }
         let Ok(page) = page else { continue };
         for message in view.messages(&page.map_err(|ended: NotWatched| status::not_watched(&ended))?) {
-            let next = Instant::now() + PAUSE;
+            sent = sent.saturating_add(1);
+            let next = Instant::now() + pause(sent);
             if messages.send(Ok(message)).await.is_err() {
                 return Ok(());
             }
             sleep_until(next.into()).await;
         }
+    }
+}
+
+/// The least time after a message of this number, from 1.
+const fn pause(number: u32) -> Duration {
+    match number {
+        ..AT_ONCE => Duration::ZERO,
+        AT_ONCE => PAUSE.saturating_mul(AT_ONCE),
+        _ => PAUSE,
     }
 }
 
@@ -200,6 +213,25 @@ mod tests {
         assert_eq!(told(&view(&TeamScope::All, &["none"]), &page), (vec![], 0));
         let page = FeedPage { events: vec![with(&[("bot", 9)], event("lab", "", "m", &[]))], missed: 0 };
         assert_eq!(told(&view(&own, &[]), &page), (vec![0], 9), "a count without a decision is told");
+    }
+
+    /// No second, wherever it begins, has more than four messages.
+    #[test]
+    fn four_messages_come_at_once_and_never_more_in_a_second() {
+        let mut at = Duration::ZERO;
+        let times: Vec<_> = (1..20)
+            .map(|number| {
+                let sent = at;
+                at += pause(number);
+                sent
+            })
+            .collect();
+        assert_eq!(times[..5], [0, 0, 0, 0, 1_000].map(Duration::from_millis));
+        for from in &times {
+            let until = *from + Duration::from_secs(1);
+            let within = times.iter().filter(|at| (*from..until).contains(*at));
+            assert!(within.count() <= 4, "{times:?}");
+        }
     }
 
     #[test]

@@ -167,7 +167,12 @@ fn tiles(view: &View, gathered: &Gathered) -> Markup {
             }
             div { dt { "Requests today" } dd { (number::count(requests)) } dd { "with a report" } }
             div {
-                dt { "Refused today" } dd { (number::count(refused)) }
+                dt { "Refused today" }
+                dd {
+                    @if view.may(Permission::ReadDecisions) {
+                        a href=(view.query("/decisions", &[("result", "denied")])) { (number::count(refused)) }
+                    } @else { (number::count(refused)) }
+                }
                 dd { @if let Some(share) = share { (share) " of what was asked" } }
             }
             @if let Some(unsettled) = gathered.unsettled {

@@ -16,14 +16,6 @@ pub(in super::super) fn sum(nanos: i128) -> Markup {
     html! { data value=(plain(nanos)) title=(exact(nanos)) { (short(nanos)) } }
 }
 
-/// A sum that may be unset, which does not apply then.
-pub(in super::super) fn sum_or_dash(money: Option<&Money>) -> Markup {
-    match money {
-        Some(set) => sum(nanos(Some(set))),
-        None => html! { "–" },
-    }
-}
-
 /// A sum in two decimals: `$1,143.27`, `−$4.43`, `< $0.01`; `$0.00` is nothing at all.
 pub(in super::super) fn short(nanos: i128) -> String {
     match nanos.unsigned_abs() {

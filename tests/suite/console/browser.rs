@@ -29,9 +29,11 @@ use crate::{
 const HOSTILE: &str = "\"><img src=x onerror=alert(1)> =1+1";
 
 /// Pages of the organization `acme`, below its root.
-const PAGES: [&str; 14] = [
+const PAGES: [&str; 16] = [
     "/",
     "/?month=2026-10",
+    "/decisions",
+    "/decisions?result=denied&team=support",
     "/teams",
     "/teams/support",
     "/teams/support?by=labels.environment",

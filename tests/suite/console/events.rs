@@ -12,16 +12,22 @@ use super::{fill, page, policy, secret, start, text};
 use crate::harness::PATIENCE;
 
 /// A stream of events of `topics`, as the caller `name`.
-struct Stream {
+pub(super) struct Stream {
     connection: TcpStream,
-    read: String,
+    pub(super) read: String,
 }
 
 impl Stream {
-    async fn open(admin: SocketAddr, name: &str, topics: &str) -> Self {
+    pub(super) async fn open(admin: SocketAddr, name: &str, topics: &str) -> Self {
+        Self::open_after(admin, name, topics, "").await
+    }
+
+    /// The same, where the last event that came before had the id `last`.
+    pub(super) async fn open_after(admin: SocketAddr, name: &str, topics: &str, last: &str) -> Self {
+        let last = if last.is_empty() { String::new() } else { format!("last-event-id: {last}\r\n") };
         let mut connection = TcpStream::connect(admin).await.unwrap();
         let request = format!(
-            "GET /console/acme/events?topics={topics} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\r\n",
+            "GET /console/acme/events?topics={topics} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n{last}\r\n",
             secret(name)
         );
         connection.write_all(request.as_bytes()).await.unwrap();
@@ -31,10 +37,15 @@ impl Stream {
     }
 
     /// Reads until `part` has come.
-    async fn until(&mut self, part: &str) {
+    pub(super) async fn until(&mut self, part: &str) {
+        self.until_count(part, 1).await;
+    }
+
+    /// Reads until `part` has come so many times, and the event that it is in is whole.
+    pub(super) async fn until_count(&mut self, part: &str, count: usize) {
         let reading = async {
             let mut bytes = [0; 4096];
-            while !self.read.contains(part) {
+            while !self.has(part, count) {
                 let count = self.connection.read(&mut bytes).await.unwrap();
                 assert!(count > 0, "it ended: {}", self.read);
                 self.read.push_str(&String::from_utf8_lossy(&bytes[..count]));
@@ -42,6 +53,11 @@ impl Stream {
         };
         let came = tokio::time::timeout(PATIENCE, reading).await.is_ok();
         assert!(came, "{part} does not come: {}", self.read);
+    }
+
+    fn has(&self, part: &str, count: usize) -> bool {
+        let last = self.read.match_indices(part).nth(count - 1);
+        last.is_some_and(|(at, _)| part.ends_with("\r\n\r\n") || self.read[at..].contains("\n\n"))
     }
 }
 

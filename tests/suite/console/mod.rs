@@ -3,6 +3,7 @@
 mod alerts;
 mod audit;
 mod browser;
+mod decisions;
 mod events;
 mod keys;
 mod overview;
