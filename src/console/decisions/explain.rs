@@ -116,7 +116,8 @@ fn limit(violation: &Violation, at: Option<&Zoned>, now: &Zoned) -> Markup {
             }
             td.whole role="cell" {
                 span.reason { (filter::name(violation.reason())) }
-                span.sub { bdi { (violation.message) } }
+                // The numbers say it where there are any.
+                @if !counts { span.sub { bdi { (violation.message) } } }
             }
             td.rowbar role="cell" { @if counts { (bar) } }
             (number("Permits", limit))
