@@ -40,6 +40,7 @@ pub(super) static STYLE: LazyLock<Named> = LazyLock::new(|| {
             include_str!("assets/team.css"),
             include_str!("assets/records.css"),
             include_str!("assets/decisions.css"),
+            include_str!("assets/policy.css"),
             include_str!("assets/print.css"),
         ),
     }

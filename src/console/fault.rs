@@ -88,6 +88,7 @@ impl Fault {
             (_, "FOREIGN_FORM") => {
                 ("Nothing was changed", "Load the page again, and send the form once more.")
             }
+            (_, "OVERLOADED") => ("Too much is asked at once", "Try it again in a moment."),
             (_, "HISTORY_NOT_KEPT") => ("This is not kept any more", "Choose a later day or month."),
             (http, _) => words(http),
         };

@@ -15,6 +15,7 @@ pub(super) enum Tab {
     Teams,
     Keys,
     Pauses,
+    Policy,
     Reports,
     Alerts,
     Audit,
@@ -28,12 +29,13 @@ struct Link {
     needs: Permission,
 }
 
-const LINKS: [Link; 8] = [
+const LINKS: [Link; 9] = [
     Link { tab: Tab::Overview, name: "Overview", path: "/", needs: Permission::ReadSpend },
     Link { tab: Tab::Decisions, name: "Decisions", path: "/decisions", needs: Permission::ReadDecisions },
     Link { tab: Tab::Teams, name: "Teams", path: "/teams", needs: Permission::ReadTeamPolicy },
     Link { tab: Tab::Keys, name: "Keys", path: "/keys", needs: Permission::ReadKeys },
     Link { tab: Tab::Pauses, name: "Pauses", path: "/pauses", needs: Permission::ReadPauses },
+    Link { tab: Tab::Policy, name: "Policy", path: "/policy", needs: Permission::ReadPolicy },
     Link { tab: Tab::Reports, name: "Reports", path: "/reports", needs: Permission::ReadSpend },
     Link { tab: Tab::Alerts, name: "Alerts", path: "/alerts", needs: Permission::ReadAlerts },
     Link { tab: Tab::Audit, name: "Audit", path: "/audit", needs: Permission::ReadAudit },

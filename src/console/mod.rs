@@ -24,6 +24,7 @@ mod keys;
 mod overview;
 mod parts;
 mod pauses;
+mod policy;
 mod refusal;
 mod reports;
 mod sign_in;
@@ -40,6 +41,7 @@ use axum::{
     response::Redirect,
     routing::{get, post},
 };
+use tokio::sync::Semaphore;
 
 pub use address::ConsoleAddress;
 pub use api::InProcess;
@@ -64,6 +66,8 @@ struct Parts {
     form_key: Option<[u8; 32]>,
     /// Where people sign in.
     door: Door,
+    /// Proposed policies that are received or answered at the same time: each may have 32 MiB.
+    proposals: Semaphore,
 }
 
 impl fmt::Debug for Console {
@@ -86,7 +90,8 @@ impl Console {
         door: Door,
     ) -> Self {
         let form_key = runtime.entropy.bytes().ok();
-        Self(Arc::new(Parts { services, guard, live, runtime, address, streams, form_key, door }))
+        let proposals = Semaphore::new(policy::MAX_PROPOSALS);
+        Self(Arc::new(Parts { services, guard, live, runtime, address, streams, form_key, door, proposals }))
     }
 
     /// Its addresses. Unknown ones are left to others: they are not found before anyone is asked who they are.
@@ -106,6 +111,7 @@ impl Console {
             .route("/console/{organization}/alerts", get(alerts::show))
             .route("/console/{organization}/alerts/receivers/{receiver}/test", post(alerts::test))
             .route("/console/{organization}/audit", get(audit::show))
+            .merge(policy::router())
             .route_layer(middleware::from_fn_with_state(self.clone(), caller::admitted));
         let open = Router::new()
             .route("/", get(home))

@@ -1,5 +1,7 @@
 //! Findings about policy documents on the wire.
 
+use std::borrow::Cow;
+
 use super::proto::{Finding, FindingSeverity};
 use crate::policy_file::{self, Severity, masked};
 
@@ -17,6 +19,12 @@ pub(super) fn findings(findings: &[policy_file::Finding]) -> Vec<Finding> {
     let errors = findings.iter().filter(is_error);
     let others = findings.iter().filter(|finding| !is_error(finding));
     errors.chain(others).take(MAX_FINDINGS).map(finding).collect()
+}
+
+/// `text`, of a policy document or about one, with the beginnings only of the digests and secrets in it.
+#[must_use]
+pub fn without_secrets(text: &str) -> Cow<'_, str> {
+    masked(text)
 }
 
 fn finding(finding: &policy_file::Finding) -> Finding {

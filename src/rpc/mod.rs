@@ -49,6 +49,7 @@ pub use delivery::watched;
 pub use error::{ERROR_DOMAIN, ERRORS, Effect, ErrorRow, explain_end, explained};
 pub use ext_authz::CheckRpc;
 pub use ext_proc::ProcessRpc;
+pub use findings::without_secrets;
 pub use json::{JsonError, error_to_json, struct_to_json, to_json};
 pub use key_service::KeyRpc;
 pub use page_error::{PageFault, caller_refused, page_error};
@@ -58,8 +59,8 @@ pub use policy_service::PolicyRpc;
 pub use recorded::Recorder;
 pub use report_service::ReportRpc;
 pub use status::{
-    deadline_exceeded, effect_of, invalid_field, message_too_large, request_too_slow, shutting_down,
-    too_many_streams,
+    busy_with_documents, deadline_exceeded, effect_of, invalid_field, message_too_large, request_too_slow,
+    shutting_down, too_many_streams,
 };
 pub use status_service::{StatusFacts, StatusRpc};
 pub use upstream_service::UpstreamRpc;

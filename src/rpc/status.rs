@@ -246,7 +246,8 @@ fn failure_of(failure: &Failure, effect: Effect, asked: &str) -> Status {
 }
 
 /// The status for a policy document that is not looked at, as others are at the moment.
-pub(super) fn busy_with_documents() -> Status {
+#[must_use]
+pub fn busy_with_documents() -> Status {
     table::OVERLOADED.error("other policy documents are being worked on", Retry)
 }
 

@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
+use crate::domain::text::group;
 pub(in super::super) use crate::report_text::nanos;
-use crate::{domain::text::group, rpc::google_type::Money};
 
 const DOLLAR: i128 = 1_000_000_000;
 const CENT: i128 = DOLLAR / 100;

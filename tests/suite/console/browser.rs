@@ -29,7 +29,7 @@ use crate::{
 const HOSTILE: &str = "\"><img src=x onerror=alert(1)> =1+1";
 
 /// Pages of the organization `acme`, below its root.
-const PAGES: [&str; 16] = [
+const PAGES: [&str; 18] = [
     "/",
     "/?month=2026-10",
     "/decisions",
@@ -42,6 +42,8 @@ const PAGES: [&str; 16] = [
     "/keys/support-prod-web?team=support",
     "/keys?state=revoked",
     "/pauses",
+    "/policy",
+    "/policy/proposal",
     "/reports",
     "/reports?by=team,model",
     "/alerts",

@@ -8,6 +8,7 @@ mod events;
 mod keys;
 mod overview;
 mod pauses;
+mod policy;
 mod records;
 mod reports;
 mod teams;

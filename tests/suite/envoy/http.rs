@@ -88,6 +88,25 @@ impl Request {
         Self { body: body.into_bytes(), ..request }
     }
 
+    /// A POST of a form in parts, as browsers send one that may have files: an empty file is sent as one that was not chosen.
+    pub(crate) fn parts(path: &str, fields: &[(&str, &str)], file: Option<(&str, &[u8])>) -> Self {
+        let mut body = Vec::new();
+        for (name, value) in fields {
+            let head = format!("--cut\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
+            body.extend_from_slice(&[head.as_bytes(), value.as_bytes(), b"\r\n"].concat());
+        }
+        if let Some((name, content)) = file {
+            let head = format!(
+                "--cut\r\ncontent-disposition: form-data; name=\"{name}\"; filename=\"policy.toml\"\r\n\
+                 content-type: application/octet-stream\r\n\r\n"
+            );
+            body.extend_from_slice(&[head.as_bytes(), content, b"\r\n"].concat());
+        }
+        body.extend_from_slice(b"--cut--\r\n");
+        let request = Self::new("POST", path).header("content-type", "multipart/form-data; boundary=cut");
+        Self { body, ..request }
+    }
+
     pub(crate) fn key(self, key: &str) -> Self {
         self.header("authorization", &format!("Bearer {key}"))
     }
