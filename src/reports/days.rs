@@ -62,8 +62,11 @@ pub(super) struct MonthDays {
     /// What was spent in all.
     pub(super) all: DailySpend,
     /// By key, in order of days; `None`: there was no room.
-    keys: Option<HashMap<Arc<str>, Vec<(u32, u64)>>>,
+    keys: Option<HashMap<Arc<str>, KeyDays>>,
 }
+
+/// Days of a key, each with what was spent on it.
+type KeyDays = Vec<(u32, u64)>;
 
 impl MonthDays {
     fn key_days(&self) -> usize {

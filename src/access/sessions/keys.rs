@@ -167,8 +167,8 @@ mod tests {
             (&"x".repeat(5_000), Some("more than a key has")),
         ] {
             fs::write(&path, text).unwrap();
-            let opened =
-                SessionKeys::open(&[path.clone()], &Entropy::System).map_err(|error| error.to_string());
+            let opened = SessionKeys::open(std::slice::from_ref(&path), &Entropy::System)
+                .map_err(|error| error.to_string());
             match (opened, expected) {
                 (Ok(_), None) => {}
                 (Err(error), Some(said)) => assert!(error.contains(said) && !error.contains(KEY), "{error}"),

@@ -37,7 +37,7 @@ fn alert(occasion: &Occasion, is_over: bool) -> Value {
     let labels = |alert: &Alert| {
         let message = body::alertmanager(alert, composed.end);
         let mut labels = serde_json::from_slice::<Value>(&message.body).unwrap()[0]["labels"].clone();
-        assert_eq!(labels.as_object_mut().unwrap().remove("id"), Some(json!(id.to_string())));
+        assert_eq!(labels.as_object_mut().unwrap().remove("id"), Some(json!(id.as_str())));
         labels
     };
     let open = of_notice(&snapshot(), &id, &Notice { resolved: None, ..notice }).unwrap();
@@ -153,7 +153,7 @@ fn drift_is_said_in_the_contracts_message() {
         let id = AlertId::of(&notice.occasion, AT);
         let message = body::alertmanager(&of_notice(&snapshot(), &id, &notice).unwrap().alert, None);
         let mut labels = serde_json::from_slice::<Value>(&message.body).unwrap()[0]["labels"].clone();
-        assert_eq!(labels.as_object_mut().unwrap().remove("id"), Some(json!(id.to_string())));
+        assert_eq!(labels.as_object_mut().unwrap().remove("id"), Some(json!(id.as_str())));
         labels
     };
     let expected = json!({

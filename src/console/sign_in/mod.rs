@@ -179,13 +179,15 @@ impl Door {
     }
 
     /// How a request came, or the answer to one that is not served.
-    fn way(&self, asked: &Asked) -> Result<Way, Response> {
-        self.0.address.way(&asked.headers, asked.peer.as_ref()).map_err(|no_way| match no_way {
-            NoWay::ForeignHost => {
-                let text = "this `Host` is not the console's: use the address in console_url\n";
-                closed((StatusCode::MISDIRECTED_REQUEST, text).into_response())
-            }
-            NoWay::Insecure => self.refused(StatusCode::FORBIDDEN, Banner::Insecure, None),
+    fn way(&self, asked: &Asked) -> Result<Way, Box<Response>> {
+        self.0.address.way(&asked.headers, asked.peer.as_ref()).map_err(|no_way| {
+            Box::new(match no_way {
+                NoWay::ForeignHost => {
+                    let text = "this `Host` is not the console's: use the address in console_url\n";
+                    closed((StatusCode::MISDIRECTED_REQUEST, text).into_response())
+                }
+                NoWay::Insecure => self.refused(StatusCode::FORBIDDEN, Banner::Insecure, None),
+            })
         })
     }
 
@@ -233,7 +235,7 @@ async fn show(State(door): State<Door>, request: Request) -> Response {
     }
     let way = match door.way(&asked) {
         Ok(way) => way,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     let return_to = asked.query("return_to");
     let return_to = return_to.as_deref().and_then(return_address);
@@ -267,7 +269,7 @@ async fn by_token(State(door): State<Door>, request: Request) -> Response {
     let mut asked: Asked = request.into();
     let way = match door.way(&asked) {
         Ok(way) => way,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     // A page of another site could sign its visitor in as someone else, to see what they do then.
     if !way.is_from_own_page(&asked.headers) && !Way::is_from_no_page(&asked.headers) {
@@ -306,7 +308,7 @@ async fn arrive(State(door): State<Door>, request: Request) -> Response {
     let asked: Asked = request.into();
     let way = match door.way(&asked) {
         Ok(way) => way,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     let over = way.cookie(way.attempt(), "", Some(0));
     let Some(provider) = &door.0.provider else {
@@ -355,7 +357,7 @@ async fn sign_out(State(door): State<Door>, request: Request) -> Response {
     let mut asked: Asked = request.into();
     let way = match door.way(&asked) {
         Ok(way) => way,
-        Err(answer) => return answer,
+        Err(answer) => return *answer,
     };
     // Its cookie does not come with the form of another site, and would be deleted all the same.
     if !way.is_from_own_page(&asked.headers) && !Way::is_from_no_page(&asked.headers) {
