@@ -6,7 +6,7 @@ use axum::{
     Extension, Json, Router,
     extract::{Request, State},
     http::{
-        HeaderMap, HeaderValue, Method,
+        HeaderMap, HeaderValue, Method, StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE},
     },
     middleware::{self, Next},
@@ -68,6 +68,8 @@ pub async fn serve<S: Store>(
         .route("/readyz", get(ready::<S>))
         .route("/status", get(show::<S>))
         .route("/metrics", get(measure::<S>))
+        // What no router knows is refused by what stands before the pages, as they are.
+        .fallback(|| async { StatusCode::NOT_FOUND })
         .layer(middleware::from_fn_with_state(Arc::clone(&pages), guarded::<S>))
         .with_state(pages)
         .merge(console.map(Console::router).unwrap_or_default());

@@ -120,10 +120,10 @@ async fn each_role_gets_its_teams_or_nothing() {
     }
     let (status, page) = site.get("bound", "/reports?team=lab").await;
     assert_eq!(status, 403, "{page}");
-    assert_eq!(tabs(&site.page("bound", "/reports").await), ["", "teams", "reports", "alerts"]);
+    assert_eq!(tabs(&site.page("bound", "/reports").await), ["", "decisions", "teams", "reports", "alerts"]);
     assert_eq!(
         tabs(&site.page("auditor", "/reports").await),
-        ["", "teams", "keys", "pauses", "reports", "alerts", "audit"]
+        ["", "decisions", "teams", "keys", "pauses", "policy", "reports", "alerts", "audit"]
     );
 }
 

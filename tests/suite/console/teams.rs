@@ -138,7 +138,7 @@ async fn readers_see_the_pages_of_their_teams_and_no_others() {
             assert_eq!(told(&page) == told(&unknown), !is_seen, "{role} {team}");
         }
     }
-    assert!(console.shown("monitor", "/teams").await.contains("There is no team."));
+    assert!(console.shown("monitor", "/teams").await.contains("There is no team that you may see."));
     // Operators read what the policy says, and keys, and not what is spent.
     let page = console.shown("operator", "/teams/bot").await;
     assert!(page.contains("What it may do") && page.contains("/keys/bot-web?team=bot"), "{page}");
