@@ -3,7 +3,7 @@
 /// How many amounts a row has.
 pub const USAGE_AMOUNTS: usize = 18;
 
-/// What was recorded under a [`UsageKey`]. Each at most [`crate::domain::MAX_AMOUNT`].
+/// What was recorded under a [`super::UsageKey`]. Each at most [`crate::domain::MAX_AMOUNT`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsageAmounts {
     /// Cost in nano-USD: the sum of those of input, cached input, output and tools.
