@@ -8,13 +8,13 @@
 //! ```
 
 mod answer;
+mod asked;
 mod page;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    body::Body,
     extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header::SET_COOKIE},
     response::{IntoResponse as _, Response},
@@ -25,6 +25,7 @@ use tracing::{debug, error};
 
 use self::{
     answer::{closed, see_other, shown},
+    asked::{Asked, value},
     page::{Banner, Shown},
 };
 use super::{
@@ -58,37 +59,6 @@ struct Parts {
     address: ConsoleAddress,
 }
 
-/// What a request to the door says, taken from it.
-struct Asked {
-    headers: HeaderMap,
-    peer: Option<Peer>,
-    query: String,
-    body: Body,
-}
-
-impl From<Request> for Asked {
-    fn from(request: Request) -> Self {
-        let (parts, body) = request.into_parts();
-        let peer = parts.extensions.get().cloned();
-        Self { headers: parts.headers, peer, query: parts.uri.query().unwrap_or_default().to_owned(), body }
-    }
-}
-
-impl Asked {
-    fn from(&self) -> Option<SocketAddr> {
-        self.peer.as_ref().and_then(|peer| peer.address)
-    }
-
-    /// What the address says by this name.
-    fn query(&self, name: &str) -> Option<String> {
-        value(self.query.as_bytes(), name)
-    }
-
-    fn cookie(&self, name: &str) -> Option<&str> {
-        cookie(&self.headers, name)
-    }
-}
-
 /// The address of the page, with what it is told.
 fn way_in(told: Option<(&str, &str)>, return_to: Option<&str>) -> String {
     let return_to = return_to.map(|address| ("return_to", address));
@@ -97,11 +67,6 @@ fn way_in(told: Option<(&str, &str)>, return_to: Option<&str>) -> String {
     let query = query.finish();
     let mark = if query.is_empty() { "" } else { "?" };
     format!("{SIGN_IN}{mark}{query}")
-}
-
-/// The first value of this name in a form or a query.
-fn value(form: &[u8], name: &str) -> Option<String> {
-    form_urlencoded::parse(form).find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
 }
 
 impl Door {
