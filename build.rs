@@ -6,12 +6,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet, field_descriptor_proto::Type};
 use tonic_prost_build::Config;
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "google/rpc/error_details.proto",
     "tollgate/v1/alert_service.proto",
     "tollgate/v1/audit_service.proto",
     "tollgate/v1/budget_service.proto",
     "tollgate/v1/key_service.proto",
+    "tollgate/v1/organization_service.proto",
     "tollgate/v1/pause_service.proto",
     "tollgate/v1/policy_document_service.proto",
     "tollgate/v1/policy_service.proto",

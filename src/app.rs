@@ -69,6 +69,8 @@ pub struct Parts {
     pub tracing: Tracing,
     /// Where alerts go.
     pub receivers: Arc<Receivers>,
+    /// Where people find the console, without a slash at the end; `None`: nowhere, or not known.
+    pub console: Option<Arc<str>>,
 }
 
 /// What metrics tell apart.
@@ -107,6 +109,7 @@ impl Parts {
             shown: Shown::default(),
             tracing: Tracing::default(),
             receivers: Arc::default(),
+            console: None,
         }
     }
 
@@ -126,6 +129,7 @@ impl Parts {
             is_open: settings.allow_unauthenticated_listen,
             shown: Shown { by_key: settings.metrics_by_key, max_teams: settings.metrics_max_teams },
             receivers: Arc::new(Receivers::new(settings.receivers.clone())),
+            console: settings.console_place().map(Into::into),
             ..Self::new(policy)
         }
     }
@@ -160,7 +164,8 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { policy, upstream, audit, connections, calls, decisions, is_open, runtime, .. } = parts;
-        let Parts { policy_status, hazards, meters, shown, tracing, receivers, unreported, .. } = parts;
+        let Parts { policy_status, hazards, meters, shown, tracing, receivers, unreported, console, .. } =
+            parts;
         let live = Arc::new(Live::counting(policy, Tallies::new(shown.max_teams)));
         let guard = Guard::new(Arc::clone(&live), runtime.clock.clone(), is_open, audit);
         let shared = Shared::new(live).with_decisions(decisions).with_timing(metrics::timing(&meters));
@@ -183,7 +188,8 @@ impl App {
         );
         sources.register(&meters);
         let (documents, past) = (DocumentWork::default(), sources.past.clone());
-        let parts = ServiceParts { guard, status, documents, tracing, past, receivers, upstream, runtime };
+        let parts =
+            ServiceParts { guard, status, documents, tracing, past, receivers, upstream, console, runtime };
         Self { shared, connections, meters, sources, parts, streams: Streams::default() }
     }
 

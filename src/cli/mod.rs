@@ -20,6 +20,7 @@ mod logging;
 mod man;
 mod metering;
 mod names;
+mod organizations;
 mod pauses;
 mod policy;
 mod prices;
@@ -110,6 +111,7 @@ enum Command {
     Cooldowns(cooldowns::Cooldowns),
     UpstreamKeys(upstream_keys::UpstreamKeys),
     Replicas(replicas::Replicas),
+    Organizations(organizations::Organizations),
     Alerts(Box<alerts::Alerts>),
     Audit(audit::AuditCommand),
     #[command(subcommand)]
@@ -151,6 +153,7 @@ pub fn run() -> ExitCode {
         Command::Cooldowns(command) => command.run(&mut screen),
         Command::UpstreamKeys(command) => command.run(&mut screen),
         Command::Replicas(command) => command.run(&mut screen),
+        Command::Organizations(command) => command.run(&mut screen),
         Command::Alerts(command) => command.run(&mut screen),
         Command::Audit(command) => command.run(&mut screen),
         Command::Tokens(command) => command.run(&mut screen),

@@ -21,8 +21,9 @@ use crate::{
     control::{Keys, Pauses},
     reports::{Budgets, LimitReports, PastDays, Spending, UsageReports},
     rpc::{
-        AlertRpc, AuditRpc, BudgetRpc, CheckRpc, DecisionWatch, DocumentWork, KeyRpc, PauseRpc,
-        PolicyDocumentRpc, PolicyRpc, ProcessRpc, Recorder, ReportRpc, StatusFacts, StatusRpc, UpstreamRpc,
+        AlertRpc, AuditRpc, BudgetRpc, CheckRpc, DecisionWatch, DocumentWork, KeyRpc, OrganizationRpc,
+        PauseRpc, PolicyDocumentRpc, PolicyRpc, ProcessRpc, Recorder, ReportRpc, StatusFacts, StatusRpc,
+        UpstreamRpc,
         envoy::service::{
             auth::v3::authorization_server::AuthorizationServer,
             ext_proc::v3::external_processor_server::ExternalProcessorServer,
@@ -31,7 +32,7 @@ use crate::{
         proto::{
             alert_service_server::AlertServiceServer, audit_service_server::AuditServiceServer,
             budget_service_server::BudgetServiceServer, key_service_server::KeyServiceServer,
-            pause_service_server::PauseServiceServer,
+            organization_service_server::OrganizationServiceServer, pause_service_server::PauseServiceServer,
             policy_document_service_server::PolicyDocumentServiceServer,
             report_service_server::ReportServiceServer, status_service_server::StatusServiceServer,
             upstream_service_server::UpstreamServiceServer,
@@ -60,6 +61,8 @@ pub struct ServiceParts {
     pub receivers: Arc<Receivers>,
     /// The keys that are sent to Groq in place of clients' credentials.
     pub upstream: Arc<UpstreamKeys>,
+    /// Where people find the console, without a slash at the end; `None`: it is not served, or it is not known by which name.
+    pub console: Option<Arc<str>>,
     /// Clock and entropy.
     pub runtime: Runtime,
 }
@@ -94,7 +97,8 @@ pub(super) fn services<S: Store + Clone>(core: Core<'_, S>) -> Services<S> {
 /// The services that decide nothing, or seldom.
 fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     let Core { authorizer, shared, recorder, parts, health } = core;
-    let ServiceParts { guard, status, documents, past, receivers, upstream, runtime, .. } = parts.clone();
+    let ServiceParts { guard, status, documents, past, receivers, upstream, console, runtime, .. } =
+        parts.clone();
     let (store, follower) = (authorizer.store(), authorizer.follower());
     let process = ProcessRpc::new(authorizer.clone(), Arc::clone(&upstream), guard.audit().clone());
     let process = ExternalProcessorServer::new(process).max_decoding_message_size(MAX_ENVOY_BYTES);
@@ -123,6 +127,9 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
     );
     // As with alerts.
     let documents = PolicyDocumentServiceServer::new(documents).max_decoding_message_size(MAX_PROPOSAL_BYTES);
+    let organizations = OrganizationRpc::new(status.clone(), console);
+    let organizations =
+        OrganizationServiceServer::new(organizations).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let status = StatusRpc::new(store.clone(), status);
     let status = StatusServiceServer::new(status).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let routes = Routes::new(keys)
@@ -134,6 +141,7 @@ fn routes<S: Store + Clone>(core: Core<'_, S>) -> Routes {
         .add_service(reports)
         .add_service(budgets)
         .add_service(documents)
+        .add_service(organizations)
         .add_service(status)
         .add_service(HealthServer::new(HealthService::from_health_reporter(health)));
     match reflection::services() {

@@ -1,6 +1,11 @@
 //! The settings of the console: where it is reached, and how people sign in.
 
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use super::{
     Settings, StoreUrl,
@@ -152,6 +157,16 @@ impl Settings {
     #[must_use]
     pub const fn serves_console(&self) -> bool {
         self.console_enabled && self.admin_enabled
+    }
+
+    /// Where people find the console, without a slash at the end; `None`: it is not served, or the settings do not say by which name.
+    #[must_use]
+    pub fn console_place(&self) -> Option<String> {
+        let scheme = if self.admin_is_tls() { "https" } else { "http" };
+        // An address that stands for all of the machine, or a port that is yet to be picked, leads nowhere.
+        let is_one = |address: &SocketAddr| !address.ip().is_unspecified() && address.port() != 0;
+        let own = self.admin_address().filter(is_one).map(|address| format!("{scheme}://{address}"));
+        self.serves_console().then(|| self.console_url.clone().or(own)).flatten()
     }
 
     /// How people sign in through an OpenID provider, if they can.

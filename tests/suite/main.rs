@@ -44,6 +44,7 @@ mod layouts;
 mod limits;
 mod log_fields;
 mod model;
+mod organizations;
 mod pauses;
 mod policy_document;
 mod policy_history;

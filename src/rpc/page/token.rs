@@ -67,6 +67,7 @@ list_requests! {
     ListLimitsRequest by LimitPlace,
     ListBudgetsRequest by BudgetPlace,
     ListReplicasRequest by Arc<str>,
+    ListOrganizationsRequest by Arc<str>,
     ListAlertsRequest by OutboxId,
     ListPolicyRevisionsRequest by Arc<str>,
 }

@@ -107,3 +107,18 @@ fn replicas_without_a_key_in_common_are_warned_of() {
     assert_eq!(settings.session_key_files(), [PathBuf::from("a"), PathBuf::from("b")]);
     assert_eq!(settings.console_session_timeout, Duration::from_secs(900));
 }
+
+#[test]
+fn the_place_of_the_console_is_said_where_it_leads_somewhere() {
+    for (arguments, place) in [
+        (&["--admin=127.0.0.1:8081"][..], Some("http://127.0.0.1:8081")),
+        (&["--console-url=https://tollgate.example.com"], Some("https://tollgate.example.com")),
+        (&["--console-enabled=false"], None),
+        (&["--admin-enabled=false"], None),
+        (&["--admin=127.0.0.1:0"], None),
+        (&["--admin=0.0.0.0:8081", "--allow-insecure-listen=true"], None),
+    ] {
+        let settings = Settings::load_from(None, [], &flags(arguments)).unwrap();
+        assert_eq!(settings.console_place().as_deref(), place, "{arguments:?}");
+    }
+}

@@ -139,6 +139,7 @@ proptest! {
             is_refused(&proto::ListCooldownsRequest::default(), &token)?;
             is_refused(&proto::ListAuditEventsRequest::default(), &token)?;
             is_refused(&proto::ListReplicasRequest::default(), &token)?;
+            is_refused(&proto::ListOrganizationsRequest::default(), &token)?;
             is_refused(&proto::ListAlertsRequest::default(), &token)?;
         }
     }
@@ -161,6 +162,7 @@ proptest! {
         of(&proto::ListCooldownsRequest::default(), &cursor)?;
         of(&proto::ListAuditEventsRequest::default(), &cursor)?;
         of(&proto::ListReplicasRequest::default(), &cursor)?;
+        of(&proto::ListOrganizationsRequest::default(), &cursor)?;
         of(&proto::ListAlertsRequest::default(), &cursor)?;
     }
 

@@ -17,7 +17,7 @@ use tollgate::rpc::{
     proto::{
         self, alert_service_client::AlertServiceClient, audit_service_client::AuditServiceClient,
         budget_service_client::BudgetServiceClient, key_service_client::KeyServiceClient,
-        pause_service_client::PauseServiceClient,
+        organization_service_client::OrganizationServiceClient, pause_service_client::PauseServiceClient,
         policy_document_service_client::PolicyDocumentServiceClient,
         policy_service_client::PolicyServiceClient, report_service_client::ReportServiceClient,
         status_service_client::StatusServiceClient, upstream_service_client::UpstreamServiceClient,
@@ -143,6 +143,13 @@ pub(super) async fn ask(channel: &Channel, token: &str, rpc: &str, team: &str) -
         "ListReplicas" => {
             let mut client = StatusServiceClient::new(channel.clone());
             drop(client.list_replicas(by(token, proto::ListReplicasRequest::default())).await?);
+        }
+        "ListOrganizations" => {
+            let mut client = OrganizationServiceClient::new(channel.clone());
+            let request = by(token, proto::ListOrganizationsRequest::default());
+            let answer = client.list_organizations(request).await?.into_inner();
+            let ids: Vec<_> = answer.organizations.iter().map(|organization| &*organization.id).collect();
+            assert_eq!(ids, ["acme"]);
         }
         "ListAuditEvents" => {
             let mut client = AuditServiceClient::new(channel.clone());

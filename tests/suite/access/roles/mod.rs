@@ -58,78 +58,78 @@ const CALLERS: [(&str, &str, bool, &str); 12] = [
         "admin",
         "\"admin\"",
         false,
-        "yy yy yy yyy yyy yyy yyy yyy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy yyy y y y yyy yy yy yy",
+        "yy yy yy yyy yyy yyy yyy yyy yyy yy y y y y yy yy yyy yy yy yy yy yyy yy yyy y y y yyy yy yy yy y",
     ),
     (
         "operator",
         "\"operator\"",
         false,
-        "-- -- -- --- --- --- --- yyy --- -- - y y - -- yy yyy -- yy yy yy yyy yy yyy y y y yyy yy yy yy",
+        "-- -- -- --- --- --- --- yyy --- -- - y y - -- yy yyy -- yy yy yy yyy yy yyy y y y yyy yy yy yy y",
     ),
     (
         "auditor",
         "\"auditor\"",
         false,
-        "-- -- -- yyy yyy yyy yyy yyy yyy -- - y y y -- yy yyy -- -- -- -- --y y- yyy y - - yyy yy -- yy",
+        "-- -- -- yyy yyy yyy yyy yyy yyy -- - y y y -- yy yyy -- -- -- -- --y y- yyy y - - yyy yy -- yy y",
     ),
     (
         "viewer",
         "\"viewer\"",
         false,
-        "-- -- -- yyy yyy yyy yyy yyy yyy -- - y - - -- -- --- -- -- -- -- --- -- yyy y - - --- yy -- --",
+        "-- -- -- yyy yyy yyy yyy yyy yyy -- - y - - -- -- --- -- -- -- -- --- -- yyy y - - --- yy -- -- y",
     ),
     (
         "bound-viewer",
         "\"viewer\"",
         true,
-        "-- -- -- y-o y-o y-y y-o y-y y-o -- - y - - -- -- --- -- -- -- -- --- -- y-o y - - --- y- -- --",
+        "-- -- -- y-o y-o y-y y-o y-y y-o -- - y - - -- -- --- -- -- -- -- --- -- y-o y - - --- y- -- -- y",
     ),
     (
         "monitor",
         "\"monitor\"",
         false,
-        "-- -- -- --- --- --- --- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - - --- -- -- yy",
+        "-- -- -- --- --- --- --- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - - --- -- -- yy y",
     ),
     (
         "gateway",
         "\"gateway\"",
         false,
-        "yy yy yy --- --- --- --- --- --- yy y y - - -- -- --- -- -- -- -- --- -- --- - - - --- -- -- --",
+        "yy yy yy --- --- --- --- --- --- yy y y - - -- -- --- -- -- -- -- --- -- --- - - - --- -- -- -- y",
     ),
     (
         "bound-gateway",
         "\"gateway\"",
         true,
-        "y- y- y- --- --- --- --- --- --- y- y y - - -- -- --- -- -- -- -- --- -- --- - - - --- -- -- --",
+        "y- y- y- --- --- --- --- --- --- y- y y - - -- -- --- -- -- -- -- --- -- --- - - - --- -- -- -- y",
     ),
     (
         "team-admin",
         "\"team-admin\"",
         true,
-        "-- -- -- y-o y-o y-y y-o y-y y-o -- - y - - y- y- y-o y- y- y- y- --- -- y-o y - - --- y- -- --",
+        "-- -- -- y-o y-o y-y y-o y-y y-o -- - y - - y- y- y-o y- y- y- y- --- -- y-o y - - --- y- -- -- y",
     ),
     (
         "both",
         "\"gateway\", \"viewer\"",
         true,
-        "y- y- y- y-o y-o y-y y-o y-y y-o y- y y - - -- -- --- -- -- -- -- --- -- y-o y - - --- y- -- --",
+        "y- y- y- y-o y-o y-y y-o y-y y-o y- y y - - -- -- --- -- -- -- -- --- -- y-o y - - --- y- -- -- y",
     ),
     (
         "nothing",
         "",
         false,
-        "-- -- -- --- --- --- --- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - - --- -- -- --",
+        "-- -- -- --- --- --- --- --- --- -- - y - - -- -- --- -- -- -- -- --- -- --- - - - --- -- -- -- y",
     ),
     (
         "of-nobody",
         "\"gateway\", \"viewer\"",
         true,
-        "y- y- y- y-o y-o y-y y-o y-y y-o y- y y - - -- -- --- -- -- -- -- --- -- y-o y - - --- y- -- --",
+        "y- y- y- y-o y-o y-y y-o y-y y-o y- y y - - -- -- --- -- -- -- -- --- -- y-o y - - --- y- -- -- y",
     ),
 ];
 
 /// What is asked: an RPC, and about which team; the same order as in [`CALLERS`].
-const QUESTIONS: [(&str, &str); 65] = [
+const QUESTIONS: [(&str, &str); 66] = [
     ("Authorize", "own"),
     ("Authorize", "other"),
     ("Authorize by key", "own"),
@@ -195,6 +195,7 @@ const QUESTIONS: [(&str, &str); 65] = [
     ("ReplayPolicy", ""),
     ("GetStatus", ""),
     ("ListReplicas", ""),
+    ("ListOrganizations", ""),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
